@@ -1,0 +1,1 @@
+//! From due delays to what a child gets.

@@ -1,0 +1,1 @@
+//! lsyncd's command line.

@@ -1,0 +1,1 @@
+//! From Lua tables to typed settings and syncs.

@@ -1,0 +1,1 @@
+//! The daemon as a process: the event loop, detaching, pid file, signals.

@@ -1,0 +1,37 @@
+//! The live syncing daemon.
+//!
+//! It watches directories with inotify and keeps others, mostly on other hosts,
+//! current by running rsync. Lua decides what is run, Rust does it.
+//!
+//! One change's way from the kernel to the target, room by room; a room may call
+//! the rooms below it and itself, never those above:
+//!
+//! | room | what it does |
+//! |---|---|
+//! | [`daemon`] | the event loop, detaching, pid file, signals |
+//! | [`script`] | the Lua side: preludes, user configuration, what user code sees |
+//! | [`config`] | from Lua tables to typed settings and syncs |
+//! | [`sync`] | one sync: filter, queue, running processes, retry; fairness among syncs |
+//! | [`batch`] | from due delays to what a child gets: arguments and list |
+//! | [`queue`] | delays, how events combine, the path index |
+//! | [`filter`] | rsync's patterns |
+//! | [`watch`] | inotify, move pairing, the tree of watched directories, the crawl |
+//! | [`process`] | children: spawn, feed, capture, reap |
+//! | [`report`] | log and status file |
+//!
+//! Paths are bytes everywhere. Paths relative to a source begin with `/`, those of
+//! directories end with `/`.
+
+pub mod batch;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod exit;
+pub mod filter;
+pub mod process;
+pub mod queue;
+pub mod report;
+pub mod script;
+pub mod sync;
+pub mod sys;
+pub mod watch;

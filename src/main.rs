@@ -1,0 +1,3 @@
+//! Parse, configure, detach, run, exit code.
+
+fn main() {}

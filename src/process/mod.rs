@@ -1,0 +1,1 @@
+//! Child processes: spawn, feed, capture, reap. Nothing about rsync.

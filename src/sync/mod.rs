@@ -1,0 +1,1 @@
+//! One sync: its filter, queue, running processes and retry state.

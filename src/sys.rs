@@ -1,0 +1,88 @@
+//! The only unsafe code: system calls that nix, mio and the standard library do not wrap.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Removes the watch `wd` from an inotify instance (inotify_rm_watch(2)).
+///
+/// The inotify crate removes watches by its 16 byte descriptor only; the tree of
+/// directories keeps the kernel's plain number.
+///
+/// # Errors
+/// `EINVAL` when the kernel has dropped the watch already.
+pub fn inotify_rm_watch(fd: BorrowedFd<'_>, wd: i32) -> io::Result<()> {
+    // SAFETY: both arguments are plain integers and the descriptor is borrowed, so open.
+    match unsafe { libc::inotify_rm_watch(fd.as_raw_fd(), wd) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Formats `seconds` since the epoch as local time with a strftime(3) `format`.
+pub fn local_time(seconds: i64, format: &CStr) -> String {
+    let mut buffer = [0u8; 128];
+    // SAFETY: `tm` is plain data for which all zeroes is a value; localtime_r fills it, and
+    // strftime writes at most `buffer.len()` bytes and returns how many it wrote.
+    let length = unsafe {
+        let mut tm: libc::tm = std::mem::zeroed();
+        let time: libc::time_t = seconds;
+        if libc::localtime_r(&time, &mut tm).is_null() {
+            return String::new();
+        }
+        libc::strftime(
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            format.as_ptr(),
+            &tm,
+        )
+    };
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+/// Opens the connection to syslog(3) with this tag and facility (`libc::LOG_*`).
+///
+/// The C library keeps the pointer to the tag, so the tag stays allocated for good.
+pub fn syslog_open(ident: &str, facility: i32) {
+    let ident = CString::new(ident.replace('\0', " ")).unwrap_or_default();
+    // SAFETY: the leaked string lives as long as the process, as openlog(3) demands.
+    unsafe { libc::openlog(ident.into_raw(), 0, facility) }
+}
+
+/// Sends one message to syslog(3) with this priority (`libc::LOG_*` level).
+pub fn syslog(priority: i32, text: &str) {
+    let text = CString::new(text.replace('\0', " ")).unwrap_or_default();
+    // SAFETY: the format is constant and takes exactly the one string given.
+    unsafe { libc::syslog(priority, c"%s".as_ptr(), text.as_ptr()) }
+}
+
+/// Which side of [`fork`] this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fork {
+    /// The process that called, which now has a child.
+    Parent,
+    /// The new process.
+    Child,
+}
+
+/// Makes a new process (fork(2)). Only for a process that has no other threads yet.
+///
+/// # Errors
+/// What fork(2) says, `EAGAIN` mostly.
+pub fn fork() -> io::Result<Fork> {
+    // SAFETY: called before any thread is started, so the child may go on as if nothing happened.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        _ => Ok(Fork::Parent),
+    }
+}
+
+/// A Lua state with all standard libraries, `debug` and C modules included, as
+/// configurations of lsyncd expect them.
+pub fn lua() -> mlua::Lua {
+    // SAFETY: the configuration is trusted like the program itself: it says which programs run.
+    unsafe { mlua::Lua::unsafe_new() }
+}
