@@ -1,1 +1,377 @@
-//! lsyncd's command line.
+//! lsyncd's command line: long options with one dash or two, no short ones, no `--opt=value`.
+//!
+//! The words are hand-parsed because no argument library reads single-dash long
+//! options. Parsing stops at the first trouble, left to right.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use crate::report::Selection;
+
+/// The version told by `-version`, `-help` and `lsyncd_version`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the command line asks for.
+#[derive(Debug, PartialEq)]
+pub enum Request {
+    /// Print the help text; exit 255, as lsyncd does.
+    Help,
+    /// Print the version; exit 0.
+    Version,
+    /// Print the supported monitors; exit 255.
+    Monitors,
+    /// Mirror.
+    Run(Box<Options>),
+}
+
+/// Everything said on the command line of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    /// Configuration file as given, relative to the start directory.
+    pub config: Option<PathBuf>,
+    /// Syncs made on the command line, in order. Never together with a configuration.
+    pub syncs: Vec<SyncOption>,
+    /// Lua files to run before the configuration, in order.
+    pub scripts: Vec<PathBuf>,
+    /// Which log categories are shown.
+    pub log: Selection,
+    /// `-delay`, in Lua's number syntax, still as text.
+    pub delay: Option<OsString>,
+    /// `-insist`.
+    pub insist: bool,
+    /// `-logfile`.
+    pub logfile: Option<OsString>,
+    /// `-monitor NAME`, for syncs made on the command line.
+    pub monitor: Option<OsString>,
+    /// `-nodaemon`.
+    pub nodaemon: bool,
+    /// `-onepass`.
+    pub onepass: bool,
+    /// `-pidfile`.
+    pub pidfile: Option<OsString>,
+    /// `-sshopts`: words for ssh of `-rsyncssh` syncs.
+    pub ssh_options: Vec<Vec<u8>>,
+}
+
+/// One sync made on the command line.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SyncOption {
+    /// `-direct SRC TRG`
+    Direct(OsString, OsString),
+    /// `-rsync SRC TRG`
+    Rsync(OsString, OsString),
+    /// `-rsyncssh SRC HOST TARGETDIR`
+    Rsyncssh(OsString, OsString, OsString),
+}
+
+/// Why the command line can't be followed. The text is lsyncd's.
+#[derive(Debug, PartialEq)]
+pub enum Error {
+    /// No such option; the word as given.
+    Unknown(OsString),
+    /// An option lacks words: its name without dashes and how many it takes.
+    Missing(&'static str, usize),
+    /// Both `-rsync` or the like and a configuration file.
+    SyncsAndConfig,
+    /// More than one configuration file.
+    TwoConfigs,
+    /// A word of `-log` that is no category.
+    Category(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Unknown(word) => {
+                write!(f, "unknown option command line option {}", word.display())
+            }
+            Error::Missing(option, count) => write!(f, "{option} needs {count} arguments"),
+            Error::SyncsAndConfig => {
+                f.write_str("There cannot be command line syncs and a config file together.")
+            }
+            Error::TwoConfigs => {
+                f.write_str("There can only be one config file in the command line.")
+            }
+            Error::Category(word) => f.write_str(word),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Reads the words behind the program's name.
+///
+/// # Errors
+/// The first thing wrong, see [`Error`]. `-help` anywhere wins over every error.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    if words.iter().any(|word| option_name(word) == Some(b"help")) {
+        return Ok(Request::Help);
+    }
+    let mut options = Options::default();
+    let mut rest = words.into_iter().peekable();
+    while let Some(word) = rest.next() {
+        let Some(name) = option_name(&word) else {
+            take_config(&mut options, word)?;
+            continue;
+        };
+        let mut next = |option, count| take(&mut rest, option, count);
+        match name {
+            b"delay" => options.delay = next("delay", 1)?.pop(),
+            b"direct" => {
+                let [source, target] = pair(next("direct", 2)?);
+                add_sync(&mut options, SyncOption::Direct(source, target))?;
+            }
+            b"insist" => options.insist = true,
+            b"log" => {
+                let category = next("log", 1)?.remove(0);
+                options
+                    .log
+                    .add(&category.to_string_lossy())
+                    .map_err(Error::Category)?;
+            }
+            b"logfile" => options.logfile = next("logfile", 1)?.pop(),
+            b"monitor" => match rest.next() {
+                Some(monitor) => options.monitor = Some(monitor),
+                None => return Ok(Request::Monitors),
+            },
+            b"nodaemon" => options.nodaemon = true,
+            b"onepass" => options.onepass = true,
+            b"pidfile" => options.pidfile = next("pidfile", 1)?.pop(),
+            b"rsync" => {
+                let [source, target] = pair(next("rsync", 2)?);
+                add_sync(&mut options, SyncOption::Rsync(source, target))?;
+            }
+            b"rsyncssh" => {
+                let mut words = next("rsyncssh", 3)?;
+                let directory = words.pop().unwrap_or_default();
+                let [source, host] = pair(words);
+                add_sync(
+                    &mut options,
+                    SyncOption::Rsyncssh(source, host, directory),
+                )?;
+            }
+            b"script" => options
+                .scripts
+                .extend(next("script", 1)?.into_iter().map(PathBuf::from)),
+            b"sshopts" => {
+                for word in next("sshopts", 1)? {
+                    options.ssh_options = split_quoted(word.as_bytes());
+                }
+            }
+            b"version" => return Ok(Request::Version),
+            _ => return Err(Error::Unknown(word)),
+        }
+    }
+    if options.config.is_none() && options.syncs.is_empty() {
+        return Ok(Request::Help);
+    }
+    Ok(Request::Run(Box::new(options)))
+}
+
+/// The name behind one or two dashes; `None` for a word that is no option.
+fn option_name(word: &OsStr) -> Option<&[u8]> {
+    let bytes = word.as_bytes();
+    let name = bytes.strip_prefix(b"-")?;
+    Some(name.strip_prefix(b"-").unwrap_or(name))
+}
+
+fn take(
+    rest: &mut impl Iterator<Item = OsString>,
+    option: &'static str,
+    count: usize,
+) -> Result<Vec<OsString>, Error> {
+    let words: Vec<OsString> = rest.take(count).collect();
+    if words.len() < count {
+        return Err(Error::Missing(option, count));
+    }
+    Ok(words)
+}
+
+fn pair(words: Vec<OsString>) -> [OsString; 2] {
+    let mut words = words.into_iter();
+    [
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    ]
+}
+
+fn take_config(options: &mut Options, word: OsString) -> Result<(), Error> {
+    if !options.syncs.is_empty() {
+        return Err(Error::SyncsAndConfig);
+    }
+    if options.config.is_some() {
+        return Err(Error::TwoConfigs);
+    }
+    options.config = Some(PathBuf::from(word));
+    Ok(())
+}
+
+fn add_sync(options: &mut Options, sync: SyncOption) -> Result<(), Error> {
+    if options.config.is_some() {
+        return Err(Error::SyncsAndConfig);
+    }
+    options.syncs.push(sync);
+    Ok(())
+}
+
+/// Splits at blanks; `'` and `"` group when they stand at the edges of a word and are cut
+/// there (the rule of `-sshopts` and of `lsyncd.splitQuotedString`).
+pub fn split_quoted(text: &[u8]) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut pieces = text
+        .split(|&byte| byte == b' ')
+        .filter(|piece| !piece.is_empty());
+    while let Some(piece) = pieces.next() {
+        let quote = piece[0];
+        if !matches!(quote, b'\'' | b'"') {
+            words.push(piece.to_vec());
+            continue;
+        }
+        let mut word = piece[1..].to_vec();
+        let mut closed = word.last() == Some(&quote);
+        while !closed {
+            let Some(more) = pieces.next() else {
+                println!("Missing matching quote for {}", OsString::from_vec(piece.to_vec()).display());
+                break;
+            };
+            word.push(b' ');
+            word.extend_from_slice(more);
+            closed = word.last() == Some(&quote);
+        }
+        if closed {
+            word.pop();
+        }
+        words.push(word);
+    }
+    words
+}
+
+/// The text of `-help`.
+pub fn help() -> String {
+    format!(
+        "\
+lsyncd version: {VERSION}
+
+USAGE:
+  a configuration file:
+    lsyncd [OPTIONS] CONFIG
+
+  mirror with rsync:
+    lsyncd [OPTIONS] -rsync SRC TRG
+
+  mirror with rsync, renames carried out at the target over ssh:
+    lsyncd [OPTIONS] -rsyncssh SRC HOST TARGETDIR
+
+  mirror between local directories:
+    lsyncd [OPTIONS] -direct SRC TRG
+
+OPTIONS:
+  -delay SECS      delay of every sync, over the configuration's
+  -help            show this
+  -insist          go on when a startup transfer fails
+  -log all         log everything
+  -log scarce      log warnings and errors only
+  -log CATEGORY    log this category, too
+  -logfile FILE    log to this file
+  -nodaemon        stay in the foreground and log to the terminal
+  -onepass         run the startup transfers, then end
+  -pidfile FILE    write the daemon's process id to this file
+  -script FILE     run this Lua file before the configuration
+  -sshopts WORDS   options for the ssh of -rsyncssh
+  -version         show the version
+
+LICENSE:
+  GPL version 2 or any later version.
+
+SEE:
+  man lsyncd
+"
+    )
+}
+
+/// The text of `-monitor` without a name.
+pub fn monitors() -> &'static str {
+    "This build supports these event monitors:\n   inotify\n\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(words: &[&str]) -> Result<Request, Error> {
+        parse(words.iter().map(OsString::from))
+    }
+
+    fn options(words: &[&str]) -> Options {
+        match run(words) {
+            Ok(Request::Run(options)) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn options_may_follow_the_configuration_with_one_dash_or_two() {
+        let options = options(&["c.lua", "--nodaemon", "-delay", "0.5", "-pidfile", "/p"]);
+        assert_eq!(options.config, Some("c.lua".into()));
+        assert!(options.nodaemon);
+        assert_eq!(options.delay, Some("0.5".into()));
+        assert_eq!(options.pidfile, Some("/p".into()));
+    }
+
+    #[test]
+    fn syncs_are_kept_in_order() {
+        let options = options(&["-rsync", "a", "b", "--rsyncssh", "c", "h", "d"]);
+        assert_eq!(
+            options.syncs,
+            [
+                SyncOption::Rsync("a".into(), "b".into()),
+                SyncOption::Rsyncssh("c".into(), "h".into(), "d".into()),
+            ]
+        );
+    }
+
+    #[test]
+    fn help_wins_over_everything_and_no_work_means_help() {
+        assert_eq!(run(&["-foo", "-version", "-help"]), Ok(Request::Help));
+        assert_eq!(run(&[]), Ok(Request::Help));
+        assert_eq!(run(&["-nodaemon"]), Ok(Request::Help));
+    }
+
+    #[test]
+    fn the_first_trouble_stops() {
+        let text = |words| run(words).unwrap_err().to_string();
+        assert_eq!(
+            text(&["-foo", "-bar"]),
+            "unknown option command line option -foo"
+        );
+        assert_eq!(text(&["-rsync", "a"]), "rsync needs 2 arguments");
+        assert_eq!(text(&["-logfile"]), "logfile needs 1 arguments");
+        assert_eq!(
+            text(&["c", "-rsync", "a", "b"]),
+            "There cannot be command line syncs and a config file together."
+        );
+        assert_eq!(
+            text(&["c", "d"]),
+            "There can only be one config file in the command line."
+        );
+        assert_eq!(
+            text(&["---nodaemon"]),
+            "unknown option command line option ---nodaemon"
+        );
+        assert_eq!(
+            text(&["-log", "foo", "c"]),
+            "'foo' is not a valid logging category"
+        );
+    }
+
+    #[test]
+    fn quotes_group_words() {
+        let words = |text: &str| split_quoted(text.as_bytes());
+        assert_eq!(words("-p  22"), [b"-p".to_vec(), b"22".to_vec()]);
+        assert_eq!(words("'a b' c"), [b"a b".to_vec(), b"c".to_vec()]);
+        assert_eq!(words("x'y z'"), [b"x'y".to_vec(), b"z'".to_vec()]);
+    }
+}

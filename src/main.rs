@@ -1,3 +1,7 @@
 //! Parse, configure, detach, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lsyncd::daemon::main(std::env::args_os().skip(1)).into()
+}

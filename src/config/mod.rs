@@ -1,1 +1,89 @@
 //! From Lua tables to typed settings and syncs.
+//!
+//! A `sync{}` goes through three stages: the tables it inherits from are merged
+//! ([`inherit`]), its `prepare` function checks ([`checkgauge`]) and computes
+//! ([`rsync_args`]), and what is left becomes a [`SyncConfig`] that Rust works with.
+
+pub mod checkgauge;
+mod complaint;
+pub mod inherit;
+pub mod rsync_args;
+mod settings;
+mod source;
+mod sync_config;
+
+pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
+pub use settings::{Settings, SettingsTable};
+pub use source::{SourceError, real_directory};
+pub use sync_config::{Delete, SyncConfig, filter};
+
+use mlua::Value;
+
+/// Whether Lua takes the value for true: everything but `false` and `nil`.
+pub fn truthy(value: &Value) -> bool {
+    !matches!(value, Value::Nil | Value::Boolean(false))
+}
+
+/// The text of a string or number value, as Lua prints it; `None` for other types.
+pub fn text_of(value: &Value) -> Option<Vec<u8>> {
+    match value {
+        Value::String(text) => Some(text.as_bytes().to_vec()),
+        Value::Integer(_) | Value::Number(_) => value.to_string().ok().map(String::into_bytes),
+        _ => None,
+    }
+}
+
+/// The number a value stands for; texts in Lua's number syntax count.
+pub fn number_of(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(number) => Some(*number as f64),
+        Value::Number(number) => Some(*number),
+        Value::String(text) => parse_number(&text.to_string_lossy()),
+        _ => None,
+    }
+}
+
+/// A number in Lua's syntax as far as options need it: decimal, with exponent, or `0x10`.
+pub fn parse_number(text: &str) -> Option<f64> {
+    let text = text.trim();
+    if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        return i64::from_str_radix(hex, 16).ok().map(|n| n as f64);
+    }
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// The known word most like a misspelt one, if any is like it.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| {
+            let a = word.to_lowercase();
+            let b = candidate.to_lowercase();
+            (strsim::damerau_levenshtein(&a, &b), candidate)
+        })
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 5)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_lua_does() {
+        assert_eq!(parse_number("0.5"), Some(0.5));
+        assert_eq!(parse_number(" 0x10 "), Some(16.0));
+        assert_eq!(parse_number("1e2"), Some(100.0));
+        assert_eq!(parse_number("five"), None);
+        assert_eq!(parse_number("inf"), None);
+    }
+
+    #[test]
+    fn the_nearest_word_is_close() {
+        let known = ["statusInterval", "statusFile", "logfile"];
+        assert_eq!(nearest("statusIntervall", known), Some("statusInterval"));
+        assert_eq!(nearest("logFile", known), Some("logfile"));
+        assert_eq!(nearest("colour", known), None);
+    }
+}

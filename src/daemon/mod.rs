@@ -1,1 +1,176 @@
-//! The daemon as a process: the event loop, detaching, pid file, signals.
+//! The daemon as a process: from the command line to the exit code.
+//!
+//! [`engine`] is the event loop; the other files are what a Unix daemon has to do besides.
+
+mod detach;
+mod engine;
+mod jobs;
+mod pidfile;
+mod progress;
+mod signals;
+mod status;
+mod watching;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use self::engine::{Core, Engine, Outcome};
+use self::pidfile::PidFile;
+use crate::cli::{self, Options, Request};
+use crate::config::Settings;
+use crate::exit::Exit;
+use crate::report::{self, log};
+use crate::script::{Environment, Failure, Script};
+
+/// Runs the program with the words behind its name.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
+    match cli::parse(words) {
+        Ok(Request::Help) => {
+            print!("{}", cli::help());
+            Exit::Failure
+        }
+        Ok(Request::Monitors) => {
+            print!("{}", cli::monitors());
+            Exit::Failure
+        }
+        Ok(Request::Version) => {
+            println!("Version: {}", cli::VERSION);
+            Exit::Done
+        }
+        Ok(Request::Run(options)) => {
+            let modules = std::env::var("RUST_LOG").ok();
+            log::install(options.log.clone(), modules.as_deref());
+            mirror(*options).unwrap_or_else(|failure| {
+                for line in &failure.lines {
+                    report::error(line);
+                }
+                failure.exit
+            })
+        }
+        Err(error) => {
+            log::install(Default::default(), None);
+            report::error(error);
+            Exit::Failure
+        }
+    }
+}
+
+fn failure(text: impl ToString) -> Failure {
+    Failure {
+        lines: vec![text.to_string()],
+        exit: Exit::Failure,
+    }
+}
+
+/// Loads the configuration, becomes a daemon unless it shall not, and mirrors until the end.
+fn mirror(options: Options) -> Result<Exit, Failure> {
+    let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let environment = Environment { options, directory };
+    let mut core = Core::new().map_err(|error| failure(format!("cannot start: {error}")))?;
+    let mut script = Script::load(&environment, &core.children, core.clock)?;
+    if script.members().is_empty() {
+        return Err(failure("Nothing to watch!"));
+    }
+
+    let pid_file = start(&script.settings)?;
+    let mut watcher = core.watcher(script.settings.mode).map_err(no_watcher)?;
+    let exit = loop {
+        script.run().map_err(|error| failure(error.to_string()))?;
+        let engine = Engine::new(&mut core, &script, &mut watcher);
+        if let Outcome::Exit(exit) = engine.run() {
+            break exit;
+        }
+        if let Some(new) = reload(&environment, &core, &script) {
+            if new.settings.mode != script.settings.mode {
+                watcher = core.watcher(new.settings.mode).map_err(no_watcher)?;
+            }
+            script = new;
+        }
+        script.insist();
+        report::normal("--- Startup ---");
+    };
+    if let Some(pid_file) = pid_file {
+        pid_file.remove();
+    }
+    Ok(exit)
+}
+
+fn no_watcher(error: std::io::Error) -> Failure {
+    let number = error.raw_os_error().unwrap_or_default();
+    let reason = report::reason(&error);
+    failure(format!("Cannot access inotify monitor! ( {number} : {reason} )"))
+}
+
+/// Writes the line every log begins with, detaches and writes the pid file.
+fn start(settings: &Settings) -> Result<Option<PidFile>, Failure> {
+    open_log(settings, true)?;
+    if settings.nodaemon {
+        report::normal("--- Startup ---");
+        return Ok(None);
+    }
+    report::normal("--- Startup, daemonizing ---");
+    open_log(settings, false)?;
+    detach::detach().map_err(|error| failure(format!("cannot detach: {error}")))?;
+    let Some(path) = &settings.pid_file else {
+        return Ok(None);
+    };
+    PidFile::acquire(path).map(Some).map_err(failure)
+}
+
+fn open_log(settings: &Settings, console: bool) -> Result<(), Failure> {
+    let to_syslog = !settings.nodaemon && settings.log_file.is_none();
+    log::open(log::Channels {
+        console,
+        file: settings.log_file.clone(),
+        syslog: to_syslog.then(|| log::Syslog {
+            ident: settings.log_ident.clone().unwrap_or_else(|| "lsyncd".into()),
+            facility: settings.log_facility,
+        }),
+    })
+    .map_err(failure)
+}
+
+/// Reads the configuration again. One that is broken is told, and the old one goes on.
+///
+/// What is pending goes over to the new syncs; settings of the process (log, pid file,
+/// foreground) stay as they are.
+fn reload(environment: &Environment, core: &Core, old: &Script) -> Option<Script> {
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let enter = |directory: &Path| {
+        if let Err(error) = std::env::set_current_dir(directory) {
+            let shown = directory.display();
+            report::error(format_args!("cannot change to {shown}: {error}"));
+        }
+    };
+    enter(&environment.directory);
+    let loaded = Script::load(environment, &core.children, core.clock);
+    enter(&here);
+    let problem = match loaded {
+        Ok(script) if !script.members().is_empty() => {
+            adopt(old, &script);
+            return Some(script);
+        }
+        Ok(_) => failure("Nothing to watch!"),
+        Err(problem) => problem,
+    };
+    for line in &problem.lines {
+        report::error(line);
+    }
+    report::error("The configuration was not changed, the one before goes on.");
+    None
+}
+
+fn adopt(old: &Script, new: &Script) {
+    let now = old.host.clock.now();
+    for member in new.members() {
+        let mut sync = member.sync.borrow_mut();
+        let same = |other: &Rc<crate::script::Member>| {
+            let other = other.sync.borrow();
+            other.config.source == sync.config.source && other.config.target == sync.config.target
+        };
+        if let Some(before) = old.members().iter().find(|other| same(other)) {
+            sync.adopt(&before.sync.borrow(), now);
+        }
+    }
+}

@@ -1,1 +1,289 @@
-//! One sync: its filter, queue, running processes and retry state.
+//! One sync: its filter, its queue and what holds it back.
+//!
+//! What the kernel tells comes in through [`Sync::notice`]; [`Sync::next`] says when there is
+//! something to do. What is done about it is asked of Lua by the rooms above.
+
+mod backoff;
+mod clock;
+mod scheduler;
+
+pub use backoff::Backoff;
+pub use clock::Clock;
+pub use scheduler::Scheduler;
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use crate::batch::{Chooser, Window};
+use crate::config::SyncConfig;
+use crate::filter::Filter;
+use crate::queue::{DelayId, Etype, Policy, Queue, Ready, Time};
+use crate::report;
+use crate::watch::{Event, Follow, Scope};
+
+/// A filter that the crawl's threads ask as well; user code may add to it at run time.
+pub type SharedFilter = Arc<RwLock<Filter>>;
+
+/// What a sync wants next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Next {
+    /// This entry may go now.
+    Act(DelayId),
+    /// Nothing before then.
+    At(Time),
+    /// Nothing until something happens.
+    Nothing,
+}
+
+/// One sync at run time.
+pub struct Sync {
+    /// As configured.
+    pub config: SyncConfig,
+    /// What it is not concerned with.
+    pub filter: SharedFilter,
+    /// What is to be done.
+    pub queue: Queue,
+    /// Which list a batch gets, as far as known of the two rsyncs.
+    pub chooser: Chooser,
+    /// When the last transfer ran, for files that changed in its seconds.
+    pub last_transfer: Option<Window>,
+    /// Children of this sync.
+    pub running: usize,
+    /// A full comparison is a `Full` event if the sync's kind has a function for it.
+    pub has_full: bool,
+    backoff: Backoff,
+    hold: Option<Time>,
+}
+
+impl Sync {
+    /// A sync with an empty queue.
+    pub fn new(config: SyncConfig, filter: Filter, policy: Policy, has_full: bool) -> Sync {
+        Sync {
+            filter: Arc::new(RwLock::new(filter)),
+            queue: Queue::new(policy),
+            chooser: Chooser::default(),
+            last_transfer: None,
+            running: 0,
+            has_full,
+            backoff: Backoff::new(config.delay),
+            hold: None,
+            config,
+        }
+    }
+
+    /// Which directories this sync wants to be watched.
+    pub fn scope(&self) -> Scope {
+        let filter = Arc::clone(&self.filter);
+        Scope {
+            root: self.config.source.clone(),
+            wants: Arc::new(move |directory| {
+                !filter
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .excluded(directory)
+            }),
+        }
+    }
+
+    /// Takes in what happened to an absolute path, if it is this sync's concern.
+    ///
+    /// The answer says whether the contents of a moved directory are wanted as Creates.
+    pub fn notice(&mut self, event: Event<'_>, now: Time) -> Follow {
+        let (etype, path) = match event {
+            Event::Create { path } => (Etype::Create, path),
+            Event::Modify { path } => (Etype::Modify, path),
+            Event::Attrib { path } => (Etype::Attrib, path),
+            Event::Delete { path } => (Etype::Delete, path),
+            Event::Move { from, to } => return self.notice_move(from, to, now),
+        };
+        if let Some(path) = self.relative(path) {
+            self.single(etype, path, now);
+        }
+        Follow::Nothing
+    }
+
+    /// A move seen from this sync: with both ends, one or none of them its concern.
+    fn notice_move(&mut self, from: &[u8], to: &[u8], now: Time) -> Follow {
+        let follow = match to.last() {
+            Some(b'/') => Follow::Contents,
+            _ => Follow::Nothing,
+        };
+        match (self.relative(from), self.relative(to)) {
+            (None, None) => Follow::Nothing,
+            (Some(from), None) => {
+                self.transformed("Delete");
+                self.single(Etype::Delete, from, now);
+                Follow::Nothing
+            }
+            (None, Some(to)) => {
+                self.transformed("Create");
+                self.single(Etype::Create, to, now);
+                follow
+            }
+            (Some(from), Some(to)) => match (self.excluded(from), self.excluded(to)) {
+                (true, true) => Follow::Nothing,
+                (false, true) => {
+                    self.push(Etype::Delete, from, None, now);
+                    Follow::Nothing
+                }
+                (true, false) => {
+                    self.push(Etype::Create, to, None, now);
+                    follow
+                }
+                (false, false) if self.config.moves => {
+                    self.push(Etype::Move, from, Some(to), now);
+                    Follow::Nothing
+                }
+                (false, false) => {
+                    report::say("Delay", "splitting Move into Delete & Create");
+                    self.push(Etype::Delete, from, None, now);
+                    self.push(Etype::Create, to, None, now);
+                    follow
+                }
+            },
+        }
+    }
+
+    fn transformed(&self, to: &str) {
+        report::normal(format_args!(
+            "Transformed Move to {to} for {}",
+            self.config.name
+        ));
+    }
+
+    fn single(&mut self, etype: Etype, path: &[u8], now: Time) {
+        if self.excluded(path) {
+            if report::enabled("Filter") {
+                let path = report::escape(path);
+                report::say("Filter", format_args!("filtered {} on \"{path}\"", etype.name()));
+            }
+            return;
+        }
+        self.push(etype, path, None, now);
+    }
+
+    fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) {
+        let due = now + micros(self.config.delay.unwrap_or_default());
+        let pushed = self.queue.push(etype, path, to, due);
+        if report::enabled("Delay") {
+            report::say("Delay", pushed.describe(&self.queue, etype, path, to));
+        }
+    }
+
+    /// The path relative to the source, with a leading slash; `None` when it is elsewhere.
+    /// The root itself is `/`.
+    fn relative<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+        let root = self.config.source.len() - 1;
+        path.starts_with(&self.config.source)
+            .then(|| &path[root..])
+    }
+
+    fn excluded(&self, path: &[u8]) -> bool {
+        self.filter
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .excluded(path)
+    }
+
+    /// Queues the startup event, unless the configuration wants none.
+    pub fn start(&mut self, now: Time) {
+        if self.config.init {
+            self.queue.push(Etype::Init, b"", None, now);
+        }
+    }
+
+    /// Whether nothing of the startup is left to do.
+    pub fn has_started(&self) -> bool {
+        !self.queue.iter().any(|delay| delay.etype == Etype::Init)
+    }
+
+    /// Takes over what was pending when the configuration was read anew. The time of waiting
+    /// is not lost: what was pending is due at once.
+    pub fn adopt(&mut self, old: &Sync, now: Time) {
+        for delay in old.queue.iter() {
+            if matches!(delay.etype, Etype::Init | Etype::Blanket | Etype::Full) {
+                continue;
+            }
+            let (mut path, mut path2) = (Vec::new(), Vec::new());
+            old.queue.path(delay.id, &mut path);
+            old.queue.path2(delay.id, &mut path2);
+            let path2 = (delay.etype == Etype::Move).then_some(path2.as_slice());
+            self.queue.push(delay.etype, &path, path2, now);
+        }
+    }
+
+    /// Queues a comparison of everything, because something may have been missed.
+    pub fn resync(&mut self, now: Time) {
+        if self.has_full {
+            self.queue.push(Etype::Full, b"/", None, now);
+        } else {
+            self.start(now);
+        }
+    }
+
+    /// What to do now, as far as this sync's own limits go.
+    pub fn next(&mut self, now: Time) -> Next {
+        if let Some(hold) = self.hold {
+            if hold > now {
+                return Next::At(hold);
+            }
+            self.hold = None;
+        }
+        if self.running >= self.config.max_processes {
+            return Next::Nothing;
+        }
+        match self.queue.first_ready(now, self.config.max_delays) {
+            Ready::Now(id) => Next::Act(id),
+            Ready::At(time) => Next::At(time),
+            Ready::Nothing => Next::Nothing,
+        }
+    }
+
+    /// Nothing of this sync starts before then: its action left everything as it was.
+    pub fn pause(&mut self, until: Time) {
+        self.hold = Some(until);
+    }
+
+    /// The work on these entries is done.
+    pub fn succeeded(&mut self, ids: &[DelayId]) {
+        self.backoff.reset();
+        for &id in ids {
+            self.queue.finish(id);
+        }
+    }
+
+    /// The work on these entries has to be done again, after a while that grows with each
+    /// failure; the whole sync waits so long.
+    pub fn failed(&mut self, ids: &[DelayId], now: Time) -> Duration {
+        let wait = self.backoff.next();
+        let due = now + micros(wait);
+        for &id in ids {
+            self.queue.retry(id, due);
+        }
+        self.hold = Some(due);
+        wait
+    }
+
+    /// The work has to be done again at once, in another way.
+    pub fn redo(&mut self, ids: &[DelayId], now: Time) {
+        for &id in ids {
+            self.queue.retry(id, now);
+        }
+    }
+
+    /// Remembers when a transfer ran.
+    pub fn transferred(&mut self, start: SystemTime) {
+        self.last_transfer = Some(Window {
+            start,
+            end: SystemTime::now(),
+        });
+    }
+}
+
+/// A span on the queue's clock.
+pub fn micros(span: Duration) -> Time {
+    Time::try_from(span.as_micros()).unwrap_or(Time::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+-- default.rsync: keeps the target current with one rsync call for each batch of changes.
+
+local native = ...
+
+local rsync = {
+  delay = 15,
+  delete = true,
+  exitcodes = default.rsyncExitCodes,
+
+  checkgauge = {
+    onCreate = false, onModify = false, onDelete = false, onStartup = false, onMove = false,
+    delete = true, exclude = true, excludeFrom = true, filter = true, filterFrom = true,
+    target = true, batchSizeLimit = true,
+
+    rsync = {
+      acls = true, append = true, append_verify = true, archive = true, backup = true,
+      backup_dir = true, binary = true, bwlimit = true, checksum = true, chmod = true,
+      chown = true, compress = true, copy_dirlinks = true, copy_links = true,
+      copy_unsafe_links = true, cvs_exclude = true, delete_excluded = true, dry_run = true,
+      executability = true, existing = true, group = true, groupmap = true,
+      hard_links = true, ignore_times = true, inplace = true, ipv4 = true, ipv6 = true,
+      keep_dirlinks = true, links = true, list = true, omit_dir_times = true,
+      omit_link_times = true, one_file_system = true, owner = true, password_file = true,
+      perms = true, protect_args = true, prune_empty_dirs = true, quiet = true, rsh = true,
+      rsync_path = true, sparse = true, suffix = true, temp_dir = true, timeout = true,
+      times = true, update = true, usermap = true, verbose = true, whole_file = true,
+      xattrs = true, _extra = true,
+    },
+  },
+
+  rsync = { binary = "rsync", links = true, times = true, protect_args = true },
+}
+default.rsync = rsync
+
+-- One call for everything that may go now. What goes by itself (startup, full) or only waits
+-- for others (a blanket) is no part of a list.
+function rsync.action(inlet)
+  local event = inlet.getEvent()
+  if event.etype == "Blanket" then
+    return inlet.discardEvent(event)
+  end
+  local list = inlet.getEvents(native.is_change)
+  local transfer = native.transfer(list)
+  log("Normal", "Calling rsync with filter-list of new/modified files/dirs\n" .. transfer.names)
+  native.spawn(list, inlet.getConfig().rsync.binary, transfer)
+end
+
+-- The whole source in one recursive call: at startup and whenever all is to be compared.
+local function whole(event)
+  local inlet = event.inlet
+  local config = inlet.getConfig()
+  local words, delete = { }, config.delete
+  if delete == true or delete == "startup" then
+    words = { "--delete", "--ignore-errors" }
+  end
+  if config.rsync.delete_excluded == true then
+    words[#words + 1] = "--delete-excluded"
+  end
+
+  local target = native.rsync_target(config)
+  local option, rules = native.filter_input(inlet)
+  local way = "recursive full rsync: " .. config.source .. " -> " .. target
+  if not option then
+    log("Normal", way)
+    native.spawn(event, config.rsync.binary, words, config.rsync._computed, "-r",
+      config.source, target)
+    return
+  end
+  log("Normal", way .. (inlet.hasFilters() and " filtering\n" or " excluding\n") .. rules)
+  native.spawn(event, config.rsync.binary, "<", rules, option, words, config.rsync._computed,
+    "-r", config.source, target)
+end
+rsync.init = whole
+rsync.full = whole
+
+-- Checks the configuration and computes the rsync words that every call has in common.
+function rsync.prepare(config, level, skip_target)
+  default.prepare(config, (level or 3) + 1)
+  if not skip_target and not config.target then
+    native.fail('default.rsync needs "target" configured')
+  end
+  config.rsync._computed = native.rsync_words(config)
+  if config.target and not skip_target then
+    config.target = native.as_directory(config.target)
+  end
+end
+rsync.prepare = native.public(rsync.prepare)

@@ -1,0 +1,233 @@
+-- What every kind of sync starts from: the functions a configuration calls to say what it
+-- wants (sync, settings), and the `default` table whose fields a sync inherits.
+--
+-- `native` is the Rust side. Its functions raise errors as plain texts with the position of
+-- the user's line; see `public`.
+
+local native = ...
+
+-- Raises what a native function failed with as a text that names the caller's line. The
+-- wrapper below ends in a tail call, so level 2 is the user's own function.
+local function finish(ok, ...)
+  if ok then return ... end
+  error(native.message(..., 2), 0)
+end
+
+-- Makes a native function fit for user code.
+local function public(f)
+  return function(...) return finish(pcall(f, ...)) end
+end
+native.public = public
+
+for name, f in pairs(native.globals) do
+  _G[name] = public(f)
+end
+for name, f in pairs(native.members) do
+  lsyncd[name] = public(f)
+end
+for _, f in ipairs { "log", "now", "readdir", "terminate" } do
+  lsyncd[f] = _G[f]
+end
+
+lsyncd_version = native.version
+
+native.event_meta.__index = public(native.event_field)
+native.list_meta.__index = public(native.list_field)
+
+-- An inlet is a plain table of functions that are called with a dot.
+local inlet_meta = {
+  __index = public(function(_, name)
+    native.fail('inlet does not have function "' .. tostring(name) .. '"')
+  end),
+}
+
+function native.make_inlet(inlet, functions)
+  for name, f in pairs(functions) do
+    inlet[name] = public(f)
+  end
+  return setmetatable(inlet, inlet_meta)
+end
+
+function string.starts(s, t) return s:sub(1, #t) == t end
+function string.ends(s, t) return t == "" or s:sub(-#t) == t end
+function table.contains(list, value)
+  for _, v in ipairs(list) do
+    if v == value then return true end
+  end
+  return false
+end
+
+-- Starts a shell command; further arguments are "$1", "$2" … of the command.
+function spawnShell(agent, command, ...)
+  return spawn(agent, "sh", "-c", command, "sh", ...)
+end
+
+-- settings{ key = value, "switch" } sets; settings("key") asks.
+settings = public(native.settings)
+
+default = {
+  checkgauge = {
+    action = true, checkgauge = true, collect = true, crontab = true, delay = true,
+    exitcodes = true, init = true, full = true, maxDelays = true, maxProcesses = true,
+    name = true, inotifyMode = true,
+    onAttrib = true, onCreate = true, onModify = true, onDelete = true, onStartup = true,
+    onMove = true, onFull = true, prepare = true, source = true, target = true, tunnel = true,
+  },
+
+  -- The only keys that every sync inherits from here.
+  _merge = {
+    action = true, checkgauge = true, collect = true, delay = true, init = true,
+    maxDelays = true, maxProcesses = true, prepare = true,
+  },
+
+  maxDelays = 1000,
+  maxProcesses = 1,
+  statusInterval = 10,
+}
+
+default.rsyncExitCodes = {
+  _merge = false,
+  _verbatim = true,
+  [0] = "ok", [1] = "die", [2] = "die", [3] = "again", [4] = "die", [5] = "again",
+  [6] = "again", [10] = "again", [11] = "again", [12] = "again", [14] = "again",
+  [20] = "again", [21] = "again", [22] = "again", [23] = "ok", [24] = "ok", [25] = "die",
+  [30] = "again", [35] = "again", [255] = "again",
+}
+
+default.sshExitCodes = { _merge = false, _verbatim = true, [0] = "ok", [255] = "again" }
+
+-- Makes a sync. What the table does not say is inherited from the tables at its integer keys
+-- and, last, from `default`.
+function sync(opts)
+  native.check_phase()
+  local config = native.inherit(opts, default)
+  if type(config.prepare) == "function" then
+    config.prepare(config, 4)
+  end
+  return native.create(config)
+end
+sync = public(sync)
+
+-- Calls the handler for one event, then drops the event unless the handler spawned.
+function default.action(inlet)
+  local event, event2 = inlet.getEvent()
+  local handler = inlet.getConfig()["on" .. event.etype]
+  if type(handler) == "function" then
+    handler(event, event2)
+  end
+  if event.status == "wait" then
+    inlet.discardEvent(event)
+  end
+end
+
+-- Called for the Init event of a sync.
+function default.init(event)
+  local config = event.config
+  if type(config.onStartup) == "function" then
+    config.onStartup(event)
+  end
+  if event.status == "wait" then
+    event.inlet.discardEvent(event)
+  end
+end
+
+-- What an exit code means: from the table when there is one; without, everything but 0 is
+-- the end. A child that a signal ended did not finish its work, whatever the table says of
+-- the number 128 + signal.
+local function verdict(codes, exitcode, signal)
+  if signal then return "again" end
+  if type(codes) == "table" then return codes[exitcode] end
+  return exitcode == 0 and "ok" or "die"
+end
+native.verdict = verdict
+
+-- How one startup transfer ended. `texts` has the kind's own wording.
+function native.collect_startup(result, exitcode, texts)
+  if result == "ok" then
+    log("Normal", texts.ok)
+  elseif result == "again" and settings("insist") then
+    log("Normal", texts.again)
+  elseif result == "again" then
+    log("Error", texts.refused)
+    native.failed_startup()
+    return "die"
+  elseif result == "die" then
+    log("Error", texts.die)
+  else
+    log("Error", texts.unknown)
+    result = "die"
+  end
+  return result
+end
+
+-- Evaluates the exit code of what an event or a list of events had spawned.
+function default.collect(agent, exitcode, signal)
+  local config = agent.config
+  local result = verdict(config.exitcodes, exitcode, signal)
+
+  if not agent.isList and agent.etype == "Init" then
+    local way = agent.source .. " -> " .. (agent.target or "(nil)")
+    return native.collect_startup(result, exitcode, {
+      ok = "Startup of " .. way .. " finished.",
+      again = "Retrying startup of " .. way .. ": " .. exitcode,
+      refused = "Temporary or permanent failure on startup of " .. way
+        .. '. Terminating since "insist" is not set.',
+      die = "Failure on startup of " .. way .. ".",
+      unknown = 'Unknown exitcode "' .. exitcode .. '" on startup of ' .. way .. ".",
+    })
+  end
+
+  if agent.isList then
+    if result == "ok" then
+      log("Normal", "Finished a list after exitcode: " .. exitcode)
+    elseif result == "again" then
+      log("Normal", "Retrying a list after exitcode = " .. exitcode)
+    elseif result == "die" then
+      log("Error", "Failure with a list with exitcode = " .. exitcode)
+    else
+      log("Error", 'Unknown exitcode "' .. exitcode .. '" with a list')
+      result = "die"
+    end
+    return result
+  end
+
+  local what = agent.etype .. " on " .. native.shown(agent.sourcePath) .. " = " .. exitcode
+  if result == "ok" then
+    log("Normal", "Finished " .. what)
+  elseif result == "again" then
+    log("Normal", "Retrying " .. what)
+  elseif result == "die" then
+    log("Error", "Failure with " .. what)
+  else
+    log("Normal", 'Unknown exitcode "' .. exitcode .. '" with ' .. what)
+    result = "die"
+  end
+  return result
+end
+
+-- Checks the keys of a sync against its gauge of known ones.
+function default.prepare(config, level)
+  native.check_gauge(config)
+end
+default.prepare = public(default.prepare)
+
+-- From the start of the syncs on, globals are neither made nor read by mistake.
+function native.lock()
+  local function exempt(name)
+    return name == "_" or (type(name) == "string" and name:sub(1, 2) == "__")
+  end
+  setmetatable(_G, {
+    __newindex = function(globals, name, value)
+      if not exempt(name) then
+        error('Lsyncd does not allow GLOBALS to be created on the fly. Declare "'
+          .. tostring(name) .. '" local or declare global on load.', 2)
+      end
+      rawset(globals, name, value)
+    end,
+    __index = function(_, name)
+      if not exempt(name) then
+        error('Access of non-existing global "' .. tostring(name) .. '"', 2)
+      end
+    end,
+  })
+end

@@ -1,0 +1,88 @@
+//! Every key of a sync is compared with a gauge of known ones, so that a misspelt key is told
+//! at the start instead of being ignored for years.
+
+use mlua::{Result, Table, Value};
+
+use super::complaint::complaint_about;
+use super::{nearest, truthy};
+
+/// Compares `config` with its gauge: a true value knows the key, a table is the gauge of a
+/// table, all else means unknown.
+///
+/// # Errors
+/// lsyncd's text for the first wrong key, with the most similar known key where there is one.
+pub fn check(config: &Table, gauge: &Table) -> Result<()> {
+    check_below(config, gauge, "")
+}
+
+fn check_below(config: &Table, gauge: &Table, prefix: &str) -> Result<()> {
+    for pair in config.pairs::<Value, Value>() {
+        let (key, value) = pair?;
+        let name = match &key {
+            Value::String(name) => name.to_string_lossy(),
+            other => other.to_string()?,
+        };
+        match gauge.get::<Value>(key)? {
+            Value::Table(below) => match value {
+                Value::Table(value) => check_below(&value, &below, &format!("{prefix}{name}."))?,
+                _ => {
+                    let text = format!("Parameter \"{prefix}{name}\" must be a table.");
+                    return Err(complaint_about(&name, text));
+                }
+            },
+            known if truthy(&known) => {}
+            _ => return Err(unknown(prefix, &name, gauge)),
+        }
+    }
+    Ok(())
+}
+
+fn unknown(prefix: &str, name: &str, gauge: &Table) -> mlua::Error {
+    let known: Vec<String> = gauge
+        .pairs::<String, Value>()
+        .flatten()
+        .filter(|(_, value)| truthy(value))
+        .map(|(key, _)| key)
+        .collect();
+    let mut text = format!(
+        "Parameter \"{prefix}{name}\" unknown. ( if this is not a typo add it to checkgauge )"
+    );
+    if let Some(similar) = nearest(name, known.iter().map(String::as_str)) {
+        text.push_str(&format!(" Did you mean \"{prefix}{similar}\"?"));
+    }
+    complaint_about(name, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(config: &str) -> String {
+        let lua = crate::sys::lua();
+        let gauge = "{ delay = true, onMove = false, rsync = { bwlimit = true } }";
+        let gauge = lua.load(gauge).eval().unwrap();
+        match check(&lua.load(config).eval().unwrap(), &gauge) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn known_keys_pass() {
+        assert_eq!(checked("{ delay = 5, rsync = { bwlimit = 1 } }"), "");
+    }
+
+    #[test]
+    fn unknown_keys_are_named_with_a_suggestion() {
+        let text = checked("{ rsync = { bwlimt = 1 } }");
+        assert!(text.contains("Parameter \"rsync.bwlimt\" unknown. ( if this is not a typo add it to checkgauge )"));
+        assert!(text.contains("Did you mean \"rsync.bwlimit\"?"));
+        assert!(checked("{ onMove = 1 }").contains("\"onMove\" unknown"));
+        assert!(checked("{ 'x' }").contains("\"1\" unknown"));
+    }
+
+    #[test]
+    fn a_table_must_be_one() {
+        assert!(checked("{ rsync = '-a' }").contains("Parameter \"rsync\" must be a table."));
+    }
+}

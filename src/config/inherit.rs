@@ -1,0 +1,173 @@
+//! How a `sync{}` inherits: its own keys first, then those of the tables at integer keys, in
+//! order and recursively, and last some of `default`.
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::complaint::complaint;
+
+/// Merges the table given to `sync{}` and its parents into a fresh one.
+///
+/// `default` is merged last, restricted to its `_merge` list. A `tunnel` may stand in any of
+/// the tables and is taken by reference, as it is an object and not settings.
+///
+/// `fill` may put in what lies between the sync's own word and the defaults.
+///
+/// # Errors
+/// A table contains itself, or what `fill` says.
+pub fn inherit(
+    lua: &Lua,
+    given: &Table,
+    fill: impl FnOnce(&Table) -> Result<()>,
+    default: &Table,
+) -> Result<Table> {
+    let merger = Merger { lua };
+    let config = lua.create_table()?;
+    merger.merge(&config, given, 0)?;
+    fill(&config)?;
+    merger.merge(&config, default, 0)?;
+    Ok(config)
+}
+
+/// Tables nested deeper than this hold themselves.
+const DEPTH: usize = 64;
+
+struct Merger<'a> {
+    lua: &'a Lua,
+}
+
+impl Merger<'_> {
+    /// Takes over what `to` does not have yet from `from`.
+    fn merge(&self, to: &Table, from: &Table, depth: usize) -> Result<()> {
+        if depth > DEPTH {
+            return Err(complaint("a table of the configuration contains itself"));
+        }
+        let only: Option<Table> = from.raw_get("_merge").ok();
+        let verbatim = from.raw_get::<Value>("_verbatim")? == Value::Boolean(true);
+        for pair in from.pairs::<Value, Value>() {
+            let (key, value) = pair?;
+            let named = !matches!(key, Value::Integer(_));
+            if (named || verbatim) && wanted(&key, only.as_ref())? {
+                self.merge_key(to, key, value, depth)?;
+            }
+        }
+        if verbatim {
+            return Ok(());
+        }
+        for value in from.sequence_values::<Value>() {
+            match value? {
+                Value::Table(parent) => self.merge(to, &parent, depth + 1)?,
+                item => to.raw_push(item)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn merge_key(&self, to: &Table, key: Value, value: Value, depth: usize) -> Result<()> {
+        let codes = is_name(&key, b"exitcodes");
+        match (to.raw_get::<Value>(key.clone())?, value) {
+            (Value::Nil, Value::Table(table)) if !is_name(&key, b"tunnel") => {
+                let copy = self.lua.create_table()?;
+                if codes {
+                    copy_verbatim(&copy, &table)?;
+                } else {
+                    self.merge(&copy, &table, depth + 1)?;
+                }
+                to.raw_set(key, copy)
+            }
+            (Value::Nil, value) => to.raw_set(key, value),
+            (Value::Table(own), Value::Table(theirs)) => {
+                if theirs.raw_get::<Value>("_merge")? == Value::Boolean(false) {
+                    Ok(())
+                } else if codes {
+                    copy_verbatim(&own, &theirs)
+                } else {
+                    self.merge(&own, &theirs, depth + 1)
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_name(key: &Value, name: &[u8]) -> bool {
+    matches!(key, Value::String(key) if key.as_bytes() == name)
+}
+
+fn wanted(key: &Value, only: Option<&Table>) -> Result<bool> {
+    if is_name(key, b"_merge") || is_name(key, b"_verbatim") {
+        return Ok(false);
+    }
+    match only {
+        Some(only) => Ok(only.raw_get::<Value>(key.clone())? == Value::Boolean(true)),
+        None => Ok(true),
+    }
+}
+
+/// Exit codes are keyed by small integers, which are no list.
+fn copy_verbatim(to: &Table, from: &Table) -> Result<()> {
+    for pair in from.pairs::<Value, Value>() {
+        let (key, value) = pair?;
+        let control = is_name(&key, b"_merge") || is_name(&key, b"_verbatim");
+        if !control && to.raw_get::<Value>(key.clone())?.is_nil() {
+            to.raw_set(key, value)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(lua: &Lua, given: &str, default: &str) -> Table {
+        let given = lua.load(given).eval().unwrap();
+        let default = lua.load(default).eval().unwrap();
+        inherit(lua, &given, |_| Ok(()), &default).unwrap()
+    }
+
+    #[test]
+    fn own_keys_win_and_false_counts_as_own() {
+        let lua = crate::sys::lua();
+        let config = merged(
+            &lua,
+            "{ a = 1, d = false, { a = 2, b = 3, d = true, { c = 4 } } }",
+            "{ _merge = { a = true, e = true }, a = 9, e = 5, f = 6 }",
+        );
+        assert_eq!(config.get::<i64>("a").unwrap(), 1);
+        assert_eq!(config.get::<i64>("b").unwrap(), 3);
+        assert_eq!(config.get::<i64>("c").unwrap(), 4);
+        assert_eq!(config.get::<Value>("d").unwrap(), Value::Boolean(false));
+        assert_eq!(config.get::<i64>("e").unwrap(), 5);
+        assert!(config.get::<Value>("f").unwrap().is_nil());
+    }
+
+    #[test]
+    fn tables_merge_and_lists_are_appended() {
+        let lua = crate::sys::lua();
+        let config = merged(
+            &lua,
+            "{ rsync = { x = 1, _extra = { 'a' } }, { rsync = { x = 2, y = 3, _extra = { 'b' } } } }",
+            "{}",
+        );
+        let rsync: Table = config.get("rsync").unwrap();
+        assert_eq!(rsync.get::<i64>("x").unwrap(), 1);
+        assert_eq!(rsync.get::<i64>("y").unwrap(), 3);
+        let extra: Vec<String> = rsync.get("_extra").unwrap();
+        assert_eq!(extra, ["a", "b"]);
+    }
+
+    #[test]
+    fn exit_codes_are_no_list_and_replace_the_whole_table() {
+        let lua = crate::sys::lua();
+        let config = merged(
+            &lua,
+            "{ exitcodes = { [0] = 'ok', [1] = 'again', [2] = 'die' },
+               { exitcodes = { _merge = false, _verbatim = true, [3] = 'again' } } }",
+            "{}",
+        );
+        let codes: Table = config.get("exitcodes").unwrap();
+        assert_eq!(codes.get::<String>(1).unwrap(), "again");
+        assert!(codes.get::<Value>(3).unwrap().is_nil());
+        assert!(codes.get::<Value>(4).unwrap().is_nil());
+    }
+}

@@ -1,0 +1,183 @@
+//! From the `rsync` table of a sync to the words every rsync call has in common.
+
+use mlua::{Result, Table, Value};
+
+use super::complaint::complaint_about;
+use super::{text_of, truthy};
+
+/// Keys that become one letter of the first word, in the order of the letters there.
+const LETTERS: &[(&str, u8)] = &[
+    ("acls", b'A'),
+    ("backup", b'b'),
+    ("checksum", b'c'),
+    ("compress", b'z'),
+    ("copy_dirlinks", b'k'),
+    ("copy_links", b'L'),
+    ("cvs_exclude", b'C'),
+    ("dry_run", b'n'),
+    ("executability", b'E'),
+    ("group", b'g'),
+    ("hard_links", b'H'),
+    ("ignore_times", b'I'),
+    ("ipv4", b'4'),
+    ("ipv6", b'6'),
+    ("keep_dirlinks", b'K'),
+    ("links", b'l'),
+    ("omit_dir_times", b'O'),
+    ("omit_link_times", b'J'),
+    ("one_file_system", b'x'),
+    ("owner", b'o'),
+    ("perms", b'p'),
+    ("protect_args", b's'),
+    ("prune_empty_dirs", b'm'),
+    ("quiet", b'q'),
+    ("sparse", b'S'),
+    ("times", b't'),
+    ("update", b'u'),
+    ("verbose", b'v'),
+    ("whole_file", b'W'),
+    ("xattrs", b'X'),
+];
+
+/// Keys that become a long option, in the order they are written; `true` for those that take
+/// their value along.
+const LONG: &[(&str, &str, bool)] = &[
+    ("append", "--append", false),
+    ("append_verify", "--append-verify", false),
+    ("backup_dir", "--backup-dir", true),
+    ("bwlimit", "--bwlimit", true),
+    ("chmod", "--chmod", true),
+    ("chown", "--chown", true),
+    ("copy_unsafe_links", "--copy-unsafe-links", false),
+    ("groupmap", "--groupmap", true),
+    ("existing", "--existing", false),
+    ("inplace", "--inplace", false),
+    ("password_file", "--password-file", true),
+    ("rsh", "--rsh", true),
+    ("rsync_path", "--rsync-path", true),
+    ("suffix", "--suffix", true),
+    ("temp_dir", "--temp-dir", true),
+    ("timeout", "--timeout", true),
+    ("usermap", "--usermap", true),
+];
+
+/// What `archive = true` stands for: these are on unless the configuration says otherwise.
+const ARCHIVE: &[&str] = &[
+    "recursive", "links", "perms", "times", "group", "owner", "devices", "specials",
+];
+
+/// The words, in this order: one word of letters, `_extra`, `--devices` or `--specials` if only
+/// one of them is on, the long options.
+///
+/// # Errors
+/// A value that cannot be made a word, or `_computed` set by the configuration.
+pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
+    if !rsync.get::<Value>("_computed")?.is_nil() {
+        return Err(complaint_about(
+            "_computed",
+            "please do not use the internal rsync._computed parameter",
+        ));
+    }
+    let archive = truthy(&rsync.get("archive")?);
+    let on = |key: &str| -> Result<bool> {
+        Ok(match rsync.get::<Value>(key)? {
+            Value::Nil => archive && ARCHIVE.contains(&key),
+            value => truthy(&value),
+        })
+    };
+
+    let mut letters = vec![b'-'];
+    for &(key, letter) in LETTERS {
+        if on(key)? {
+            letters.push(letter);
+        }
+    }
+    let (devices, specials) = (on("devices")?, on("specials")?);
+    if devices && specials {
+        letters.push(b'D');
+    }
+    let mut words = Vec::new();
+    if letters.len() > 1 {
+        words.push(letters);
+    }
+    extra_words(rsync, &mut words)?;
+    match (devices, specials) {
+        (true, false) => words.push(b"--devices".to_vec()),
+        (false, true) => words.push(b"--specials".to_vec()),
+        _ => {}
+    }
+    for &(key, option, valued) in LONG {
+        let value: Value = rsync.get(key)?;
+        if !truthy(&value) {
+            continue;
+        }
+        let mut word = option.as_bytes().to_vec();
+        if valued {
+            let text = text_of(&value).ok_or_else(|| {
+                let kind = value.type_name();
+                let text = format!("Parameter \"rsync.{key}\" must be a text or a number, not {kind}.");
+                complaint_about(key, text)
+            })?;
+            word.push(b'=');
+            word.extend(text);
+        }
+        words.push(word);
+    }
+    Ok(words)
+}
+
+fn extra_words(rsync: &Table, words: &mut Vec<Vec<u8>>) -> Result<()> {
+    let wrong = || {
+        complaint_about(
+            "_extra",
+            "Parameter \"rsync._extra\" must be a list of texts.",
+        )
+    };
+    match rsync.get("_extra")? {
+        Value::Nil | Value::Boolean(false) => {}
+        Value::Table(extra) => {
+            for value in extra.sequence_values::<Value>() {
+                words.push(text_of(&value?).ok_or_else(wrong)?);
+            }
+        }
+        _ => return Err(wrong()),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn computed(rsync: &str) -> String {
+        let lua = crate::sys::lua();
+        match words(&lua.load(rsync).eval().unwrap()) {
+            Ok(words) => String::from_utf8(words.join(&b' ')).unwrap(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn archive_fills_in_what_is_not_said() {
+        assert_eq!(computed("{ archive = true, protect_args = true }"), "-glopstD");
+        assert_eq!(computed("{ archive = true, owner = false }"), "-glptD");
+        assert_eq!(computed("{ archive = true, devices = false }"), "-glopt --specials");
+    }
+
+    #[test]
+    fn order_is_letters_extra_long() {
+        assert_eq!(
+            computed("{ links = true, bwlimit = 1.5, append = true, _extra = { '-x', 2 } }"),
+            "-l -x 2 --append --bwlimit=1.5"
+        );
+        assert_eq!(computed("{ links = false, timeout = 10 }"), "--timeout=10");
+        assert_eq!(computed("{}"), "");
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        assert!(computed("{ bwlimit = true }").contains("\"rsync.bwlimit\""));
+        assert!(computed("{ _extra = 'x' }").contains("\"rsync._extra\""));
+        assert!(computed("{ _computed = 'x' }").contains("_computed"));
+    }
+}

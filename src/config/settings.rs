@@ -1,0 +1,324 @@
+//! `settings{}`: what holds for the daemon as a whole.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::complaint::{bare_complaint, complaint, complaint_about};
+use super::{nearest, number_of, text_of, truthy};
+use crate::cli::Options;
+use crate::report::{Facility, UnknownFacility};
+use crate::watch::Mode;
+
+/// The kinds of values a setting takes.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Text,
+    /// Any value; what Lua takes for true switches on (`insist = 1` is common).
+    Switch,
+    /// Seconds or a count; a text that is a number counts.
+    Number,
+}
+
+const KNOWN: &[(&str, Kind)] = &[
+    ("inotifyMode", Kind::Text),
+    ("insist", Kind::Switch),
+    ("logfacility", Kind::Text),
+    ("logfile", Kind::Text),
+    ("logident", Kind::Text),
+    ("maxDelays", Kind::Number),
+    ("maxProcesses", Kind::Number),
+    ("nodaemon", Kind::Switch),
+    ("onepass", Kind::Switch),
+    ("pidfile", Kind::Text),
+    ("statusFile", Kind::Text),
+    ("statusInterval", Kind::Number),
+];
+
+/// The values set so far, while the configuration runs.
+#[derive(Clone)]
+pub struct SettingsTable(Table);
+
+impl SettingsTable {
+    /// No settings yet.
+    ///
+    /// # Errors
+    /// Lua is out of memory.
+    pub fn new(lua: &Lua) -> Result<SettingsTable> {
+        Ok(SettingsTable(lua.create_table()?))
+    }
+
+    /// The value of a setting; nil if it is not set or there is none of that name.
+    ///
+    /// # Errors
+    /// None but Lua's own.
+    pub fn value(&self, key: &str) -> Result<Value> {
+        self.0.get(key)
+    }
+
+    /// Takes over a table given to `settings{}`: its named keys, and its list items as switches.
+    ///
+    /// # Errors
+    /// The first key that is no setting, or value that is of the wrong type.
+    pub fn take(&self, given: &Table) -> Result<()> {
+        for pair in given.pairs::<Value, Value>() {
+            let (key, value) = pair?;
+            let (name, value) = match (&key, &value) {
+                (Value::Integer(_), Value::String(item)) => {
+                    (item.to_string_lossy(), Value::Boolean(true))
+                }
+                _ => (text_of(&key).map_or_else(String::new, lossy), value),
+            };
+            let Some(&(_, kind)) = KNOWN.iter().find(|(known, _)| *known == name) else {
+                return Err(unknown(&name));
+            };
+            check_kind(&name, kind, &value)?;
+            self.0.set(name, value)?;
+        }
+        Ok(())
+    }
+
+    /// Puts in what the command line says, which beats the configuration.
+    ///
+    /// # Errors
+    /// None but Lua's own.
+    pub fn override_by(&self, lua: &Lua, options: &Options) -> Result<()> {
+        for (key, on) in [
+            ("insist", options.insist),
+            ("nodaemon", options.nodaemon),
+            ("onepass", options.onepass),
+        ] {
+            if on {
+                self.0.set(key, true)?;
+            }
+        }
+        for (key, path) in [
+            ("logfile", &options.logfile),
+            ("pidfile", &options.pidfile),
+        ] {
+            if let Some(path) = path {
+                self.0.set(key, lua.create_string(path.as_encoded_bytes())?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The settings in types.
+    ///
+    /// # Errors
+    /// A value no setting can have.
+    pub fn typed(&self, default_interval: f64) -> Result<Settings> {
+        let path = |key| -> Result<Option<PathBuf>> { Ok(self.text(key)?.map(PathBuf::from)) };
+        let interval = self.number("statusInterval")?.unwrap_or(default_interval);
+        if !(0.0..=1e9).contains(&interval) {
+            return Err(complaint_about(
+                "statusInterval",
+                "setting \"statusInterval\" must be a number of seconds, 0 or more.",
+            ));
+        }
+        Ok(Settings {
+            insist: self.switch("insist")?,
+            log_facility: self.facility()?,
+            log_file: path("logfile")?,
+            log_ident: self.text("logident")?.map(|ident| ident.to_string_lossy().into_owned()),
+            max_processes: self.count("maxProcesses")?,
+            mode: self.mode()?,
+            nodaemon: self.switch("nodaemon")?,
+            onepass: self.switch("onepass")?,
+            pid_file: path("pidfile")?,
+            status_file: path("statusFile")?,
+            status_interval: Duration::from_secs_f64(interval),
+        })
+    }
+
+    /// A setting that must be a whole number above zero.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn count(&self, key: &str) -> Result<Option<usize>> {
+        match self.number(key)? {
+            None => Ok(None),
+            Some(number) if number >= 1.0 => Ok(Some(number as usize)),
+            Some(_) => Err(complaint_about(
+                key,
+                format!("setting \"{key}\" must be a number, 1 or more."),
+            )),
+        }
+    }
+
+    fn switch(&self, key: &str) -> Result<bool> {
+        Ok(truthy(&self.value(key)?))
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>> {
+        Ok(number_of(&self.value(key)?))
+    }
+
+    fn text(&self, key: &str) -> Result<Option<OsString>> {
+        Ok(text_of(&self.value(key)?).map(OsString::from_vec))
+    }
+
+    fn facility(&self) -> Result<Facility> {
+        let unknown = |error: UnknownFacility| bare_complaint("logfacility", error.to_string());
+        match self.value("logfacility")? {
+            Value::Integer(number) => Facility::from_number(number).map_err(unknown),
+            value => match text_of(&value) {
+                None => Ok(Facility::default()),
+                Some(name) => Facility::from_name(&lossy(name)).map_err(unknown),
+            },
+        }
+    }
+
+    fn mode(&self) -> Result<Mode> {
+        match text_of(&self.value("inotifyMode")?).as_deref() {
+            None => Ok(Mode::default()),
+            Some(text) => mode_of(&lossy(text.to_vec())),
+        }
+    }
+}
+
+/// Which writes are told: the setting `inotifyMode`.
+///
+/// # Errors
+/// No such mode.
+pub fn mode_of(text: &str) -> Result<Mode> {
+    match text {
+        "" | "CloseWrite" => Ok(Mode::CloseWrite),
+        "Modify" => Ok(Mode::Modify),
+        "CloseWrite or Modify" => Ok(Mode::CloseWriteOrModify),
+        "CloseWrite after Modify" => Err(complaint_about(
+            "inotifyMode",
+            "'CloseWrite after Modify' not implemented.",
+        )),
+        // Tools look for lsyncd's spelling.
+        other => Err(complaint_about(
+            "inotifyMode",
+            format!("'{other}' not a valid inotfiyMode."),
+        )),
+    }
+}
+
+fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
+    let right = match kind {
+        _ if !truthy(value) => true,
+        Kind::Switch => true,
+        Kind::Number => number_of(value).is_some(),
+        Kind::Text => text_of(value).is_some(),
+    };
+    if right {
+        return Ok(());
+    }
+    if name == "logfacility" {
+        return Err(bare_complaint(
+            name,
+            "Logging facility must be a number or string",
+        ));
+    }
+    let wanted = match kind {
+        Kind::Number => "number",
+        _ => "text",
+    };
+    Err(complaint_about(
+        name,
+        format!(
+            "setting \"{name}\" must be a {wanted}, not a {}.",
+            value.type_name()
+        ),
+    ))
+}
+
+fn unknown(name: &str) -> mlua::Error {
+    let mut text = format!("setting \"{name}\" unknown.");
+    if name == "delay" {
+        text.push_str(" A delay is set in each sync{}.");
+    } else if let Some(similar) = nearest(name, KNOWN.iter().map(|(known, _)| *known)) {
+        text.push_str(&format!(" Did you mean \"{similar}\"?"));
+    }
+    if name.is_empty() {
+        return complaint(text);
+    }
+    complaint_about(name, text)
+}
+
+fn lossy(text: Vec<u8>) -> String {
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The settings of a daemon, after the configuration ran and the command line had its say.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Failing startup transfers are tried again instead of ending the daemon.
+    pub insist: bool,
+    /// Facility of syslog.
+    pub log_facility: Facility,
+    /// Log to this file.
+    pub log_file: Option<PathBuf>,
+    /// Tag in syslog; `lsyncd` if not set.
+    pub log_ident: Option<String>,
+    /// At most so many children at a time, all syncs together.
+    pub max_processes: Option<usize>,
+    /// Which writes are told.
+    pub mode: Mode,
+    /// Stay in the foreground.
+    pub nodaemon: bool,
+    /// End when the startup transfers are done.
+    pub onepass: bool,
+    /// Where the daemon's pid goes.
+    pub pid_file: Option<PathBuf>,
+    /// Where the status report goes.
+    pub status_file: Option<PathBuf>,
+    /// At least so long between two status reports.
+    pub status_interval: Duration,
+}
+
+impl Settings {
+    /// Makes the names of files absolute: a daemon leaves the directory it was started in.
+    pub fn relative_to(mut self, directory: &Path) -> Settings {
+        for path in [
+            &mut self.log_file,
+            &mut self.pid_file,
+            &mut self.status_file,
+        ] {
+            *path = path.take().map(|path| directory.join(path));
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(given: &str) -> std::result::Result<Settings, String> {
+        let lua = crate::sys::lua();
+        let table = SettingsTable::new(&lua).unwrap();
+        let given = lua.load(given).eval().unwrap();
+        table
+            .take(&given)
+            .and_then(|()| table.typed(10.0))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn lists_switch_on_and_loose_values_count() {
+        let settings = typed("{ 'nodaemon', insist = 1, statusInterval = '20' }").unwrap();
+        assert!(settings.nodaemon && settings.insist && !settings.onepass);
+        assert_eq!(settings.status_interval, Duration::from_secs(20));
+        assert_eq!(typed("{}").unwrap().status_interval, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn wrong_keys_and_values_are_told() {
+        let text = |given| typed(given).unwrap_err();
+        assert!(text("{ foo = 1 }").contains("setting \"foo\" unknown."));
+        assert!(text("{ 'nodaemn' }").contains("Did you mean \"nodaemon\"?"));
+        assert!(text("{ statusIntervall = 1 }").contains("\"statusInterval\""));
+        assert!(text("{ logfile = {} }").contains("setting \"logfile\" must be a text"));
+        assert!(text("{ maxProcesses = 0 }").contains("\"maxProcesses\""));
+        assert!(text("{ logfacility = 'x' }").contains("Logging facility 'x' unknown."));
+        assert!(text("{ inotifyMode = 'x' }").contains("'x' not a valid inotfiyMode."));
+    }
+}

@@ -1,0 +1,84 @@
+//! The source directory of a sync, resolved once when the configuration runs.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// Why a source is none. The text has two lines, as lsyncd's.
+#[derive(Debug)]
+pub struct SourceError {
+    given: Vec<u8>,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    Unresolved(io::Error),
+    NotADirectory,
+}
+
+impl SourceError {
+    /// The lines to log, in order.
+    pub fn lines(&self) -> [String; 2] {
+        let given = OsStr::from_bytes(&self.given).display();
+        let first = match &self.why {
+            Why::Unresolved(error) => {
+                format!("failure getting absolute path of [{given}]: {error}")
+            }
+            Why::NotADirectory => {
+                format!("cannot get absolute path of dir '{given}': is not a directory")
+            }
+        };
+        [first, format!("Cannot access source directory: {given}")]
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines().join("\n"))
+    }
+}
+
+impl std::error::Error for SourceError {}
+
+/// The absolute path of a directory, symbolic links resolved, with one slash at its end.
+///
+/// # Errors
+/// It does not exist, can't be reached, or is no directory.
+pub fn real_directory(given: &[u8]) -> Result<Vec<u8>, SourceError> {
+    let fail = |why| SourceError {
+        given: given.to_vec(),
+        why,
+    };
+    let real =
+        fs::canonicalize(OsStr::from_bytes(given)).map_err(|error| fail(Why::Unresolved(error)))?;
+    if !real.is_dir() {
+        return Err(fail(Why::NotADirectory));
+    }
+    let mut path = real.into_os_string().into_vec();
+    if path.last() != Some(&b'/') {
+        path.push(b'/');
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_has_one_slash() {
+        assert_eq!(real_directory(b"/").unwrap(), b"/");
+        assert_eq!(real_directory(b"/usr/").unwrap(), b"/usr/");
+    }
+
+    #[test]
+    fn what_is_no_directory_is_told() {
+        let text = real_directory(b"/dev/null").unwrap_err().to_string();
+        assert!(text.contains("is not a directory\nCannot access source directory: /dev/null"));
+        let text = real_directory(b"/no/such").unwrap_err().to_string();
+        assert!(text.starts_with("failure getting absolute path of [/no/such]"));
+    }
+}

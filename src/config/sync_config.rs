@@ -1,0 +1,191 @@
+//! One sync in types, read from its merged table after `prepare` ran.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use mlua::{Result, Table, Value};
+
+use super::complaint::{bare_complaint, complaint_about};
+use super::{number_of, text_of, truthy};
+use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
+
+/// When a target loses what the source does not have (any more).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delete {
+    /// `true`: at startup and in batches.
+    Always,
+    /// `false`
+    Never,
+    /// `"startup"`
+    Startup,
+    /// `"running"`: in batches only.
+    Running,
+}
+
+impl Delete {
+    /// Whether batches delete at the target.
+    pub fn in_batches(self) -> bool {
+        matches!(self, Delete::Always | Delete::Running)
+    }
+}
+
+/// What Rust needs to know of a sync.
+#[derive(Clone, Debug)]
+pub struct SyncConfig {
+    /// `SyncN`, or what the configuration calls it.
+    pub name: String,
+    /// Absolute source directory with a slash at its end.
+    pub source: Vec<u8>,
+    /// The target as configured after `prepare`.
+    pub target: Option<Vec<u8>>,
+    /// How long an event waits for more. `None`: no delay at all.
+    pub delay: Option<Duration>,
+    /// With so many events in the queue delays are ignored.
+    pub max_delays: usize,
+    /// At most so many children of this sync at a time.
+    pub max_processes: usize,
+    /// What batches may delete.
+    pub delete: Delete,
+    /// Renames are told as such instead of as a delete and a create.
+    pub moves: bool,
+    /// A startup event is queued when all directories are watched.
+    pub init: bool,
+}
+
+impl SyncConfig {
+    /// Reads the merged table of a sync.
+    ///
+    /// # Errors
+    /// The first value that makes no sense, in lsyncd's words where it has any.
+    pub fn from_table(config: &Table) -> Result<SyncConfig> {
+        let bytes = |key| -> Result<Option<Vec<u8>>> { Ok(text_of(&config.get(key)?)) };
+        Ok(SyncConfig {
+            name: bytes("name")?
+                .map(|name| String::from_utf8_lossy(&name).into_owned())
+                .unwrap_or_default(),
+            source: bytes("source")?
+                .ok_or_else(|| complaint_about("source", "source missing from sync."))?,
+            target: bytes("target")?,
+            delay: delay(&config.get("delay")?)?,
+            max_delays: count(config, "maxDelays", 1000)?,
+            max_processes: count(config, "maxProcesses", 1)?,
+            delete: delete(&config.get("delete")?)?,
+            moves: truthy(&config.get("onMove")?),
+            init: truthy(&config.get("init")?),
+        })
+    }
+}
+
+/// # Errors
+/// lsyncd takes numbers only here, and no text that is one.
+fn delay(value: &Value) -> Result<Option<Duration>> {
+    let seconds = match value {
+        Value::Nil => return Ok(None),
+        Value::Integer(_) | Value::Number(_) => number_of(value),
+        _ => None,
+    };
+    // More than a century is as good as for ever and does not overflow a clock.
+    match seconds {
+        Some(seconds) if seconds >= 0.0 => {
+            Ok(Some(Duration::from_secs_f64(seconds.min(4e9))))
+        }
+        _ => Err(complaint_about("delay", "delay must be a number and >= 0")),
+    }
+}
+
+fn count(config: &Table, key: &str, default: usize) -> Result<usize> {
+    match config.get(key)? {
+        Value::Nil | Value::Boolean(false) => Ok(default),
+        value => match number_of(&value) {
+            Some(number) if number >= 1.0 => Ok(number as usize),
+            _ => Err(complaint_about(
+                key,
+                format!("{key} must be a number, 1 or more"),
+            )),
+        },
+    }
+}
+
+fn delete(value: &Value) -> Result<Delete> {
+    match value {
+        Value::Nil | Value::Boolean(false) => Ok(Delete::Never),
+        Value::Boolean(true) => Ok(Delete::Always),
+        Value::String(text) => match text.to_string_lossy().as_str() {
+            "startup" => Ok(Delete::Startup),
+            "running" => Ok(Delete::Running),
+            // lsyncd takes every other text for "never"; configurations say "false".
+            "false" => Ok(Delete::Never),
+            other => Err(complaint_about(
+                "delete",
+                format!("delete must be true, false, \"startup\" or \"running\", not \"{other}\""),
+            )),
+        },
+        other => Err(complaint_about(
+            "delete",
+            format!(
+                "delete must be true, false, \"startup\" or \"running\", not a {}",
+                other.type_name()
+            ),
+        )),
+    }
+}
+
+/// The filter a sync is configured with: exclude, excludeFrom, filter and filterFrom.
+///
+/// # Errors
+/// A value of the wrong type, a file that can't be read, or a rule that is none.
+pub fn filter(config: &Table) -> Result<Filter> {
+    let mut filter = Filter::default();
+    for rule in texts(config, "filter")? {
+        filter
+            .append_rule(&rule)
+            .map_err(|error| bare_complaint("filter", error.to_string()))?;
+    }
+    if let Some((name, content)) = file(config, "filterFrom", "filter")? {
+        let wrong = |error| bare_complaint("filterFrom", format!("{error} in \"{name}\""));
+        for rule in parse_filter_file(&content).map_err(wrong)? {
+            filter.append_rule(&rule).map_err(wrong)?;
+        }
+    }
+    for pattern in texts(config, "exclude")? {
+        filter.add_exclude(&pattern);
+    }
+    if let Some((_, content)) = file(config, "excludeFrom", "exclude")? {
+        for pattern in parse_exclude_file(&content) {
+            filter.add_exclude(pattern.as_ref());
+        }
+    }
+    Ok(filter)
+}
+
+/// A text or a list of texts.
+fn texts(config: &Table, key: &str) -> Result<Vec<Vec<u8>>> {
+    let wrong = || complaint_about(key, format!("type for {key} must be table or string"));
+    match config.get(key)? {
+        Value::Nil | Value::Boolean(false) => Ok(Vec::new()),
+        Value::String(text) => Ok(vec![text.as_bytes().to_vec()]),
+        Value::Table(list) => list
+            .sequence_values::<Value>()
+            .map(|value| text_of(&value?).ok_or_else(wrong))
+            .collect(),
+        _ => Err(wrong()),
+    }
+}
+
+fn file(config: &Table, key: &str, what: &str) -> Result<Option<(String, Vec<u8>)>> {
+    let name = match config.get(key)? {
+        Value::Nil | Value::Boolean(false) => return Ok(None),
+        value => text_of(&value)
+            .ok_or_else(|| complaint_about(key, format!("{key} must be the name of a file")))?,
+    };
+    let shown = OsStr::from_bytes(&name).display().to_string();
+    match fs::read(OsStr::from_bytes(&name)) {
+        Ok(content) => Ok(Some((shown, content))),
+        Err(error) => Err(bare_complaint(
+            key,
+            format!("Cannot open {what} file \"{shown}\": {error}"),
+        )),
+    }
+}

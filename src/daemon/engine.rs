@@ -1,0 +1,411 @@
+//! The event loop: everything that happens comes in here, everything that is done starts here.
+//!
+//! One turn: wait for something; take in what the kernel and children tell; collect ended
+//! children; ring alarms; ask each sync that has something due; start what Lua asked for;
+//! write the status report. Nothing in a turn waits for anything else.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::{Events, Poll, Token, Waker};
+
+use super::jobs::Job;
+use super::progress::Progress;
+use super::signals::{Signal, Signals};
+use super::status::StatusFile;
+use super::watching::Watching;
+use crate::config::Settings;
+use crate::exit::Exit;
+use crate::process::{Children, Pid};
+use crate::report;
+use crate::script::{Member, Script};
+use crate::sync::{Clock, Next, Scheduler};
+use crate::watch::Watcher;
+
+const WAKER: Token = Token(0);
+const SIGNALS: Token = Token(1);
+const FIRST_PIPE: usize = 16;
+
+/// An action that neither spawned nor discarded is not asked again before this.
+const IDLE_ACTION: Duration = Duration::from_secs(1);
+
+/// How a configuration's time ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The process ends.
+    Exit(Exit),
+    /// Start again with the configuration read anew.
+    Reset,
+}
+
+/// What lives as long as the process, whatever configurations come and go.
+pub struct Core {
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+    waker: Arc<Waker>,
+    /// All children of the daemon.
+    pub children: Rc<RefCell<Children>>,
+    /// The clock of queues and timestamps.
+    pub clock: Clock,
+}
+
+impl Core {
+    /// Everything the loop waits on. Called in the process that stays, after detaching.
+    ///
+    /// # Errors
+    /// The system is out of descriptors.
+    pub fn new() -> io::Result<Core> {
+        let poll = Poll::new()?;
+        let signals = Signals::register(poll.registry(), SIGNALS)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
+        Ok(Core {
+            poll,
+            events: Events::with_capacity(256),
+            signals,
+            waker,
+            children: Rc::new(RefCell::new(children)),
+            clock: Clock::start(),
+        })
+    }
+
+    /// A watcher that wakes this loop.
+    ///
+    /// # Errors
+    /// No inotify instance to be had.
+    pub fn watcher(&self, mode: crate::watch::Mode) -> io::Result<Watcher> {
+        Watcher::new(mode, Arc::clone(&self.waker))
+    }
+}
+
+/// Why the loop is about to end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Fading {
+    outcome: Outcome,
+    /// When the number of remaining children is told again.
+    told: Instant,
+    /// When what still runs is ended by force.
+    patience: Instant,
+    forced: bool,
+}
+
+/// Children get this long to end by themselves when the daemon stops.
+const PATIENCE: Duration = Duration::from_secs(3600);
+/// After TERM they get this long before KILL.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// One configuration at work.
+pub struct Engine<'a> {
+    pub(super) core: &'a mut Core,
+    pub(super) script: &'a Script,
+    pub(super) watcher: &'a mut Watcher,
+    pub(super) members: Vec<Rc<Member>>,
+    pub(super) jobs: HashMap<Pid, Job>,
+    scheduler: Scheduler,
+    status: StatusFile,
+    progress: Progress,
+    started: bool,
+    fading: Option<Fading>,
+    /// The end of it all, as soon as it is known.
+    pub(super) over: Option<Outcome>,
+    pub(super) now: u64,
+}
+
+impl<'a> Engine<'a> {
+    /// An engine for a loaded configuration.
+    pub fn new(core: &'a mut Core, script: &'a Script, watcher: &'a mut Watcher) -> Engine<'a> {
+        let settings: &Settings = &script.settings;
+        Engine {
+            members: script.members(),
+            jobs: HashMap::new(),
+            scheduler: Scheduler::default(),
+            status: StatusFile::new(settings),
+            progress: Progress::new(Instant::now()),
+            started: false,
+            fading: None,
+            over: None,
+            now: core.clock.now(),
+            core,
+            script,
+            watcher,
+        }
+    }
+
+    /// Runs until a signal, the configuration or a critical failure ends it.
+    pub fn run(mut self) -> Outcome {
+        let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
+        self.watcher.set_scopes(scopes.collect());
+        loop {
+            self.now = self.core.clock.now();
+            self.take_in();
+            self.collect();
+            self.lead();
+            self.pass();
+            if let Some(outcome) = self.over {
+                return outcome;
+            }
+            self.status
+                .turn(Instant::now(), &self.members, self.watcher);
+            self.wait();
+        }
+    }
+
+    /// What the kernel says of directories.
+    fn take_in(&mut self) {
+        let mut watching = Watching::new(&self.members, self.now);
+        self.watcher.turn(Instant::now(), &mut watching);
+        let lost = watching.overflowed;
+        if watching.out_of_watches {
+            report::error(
+                "Terminating since out of inotify watches.\n\
+                 Consider increasing /proc/sys/fs/inotify/max_user_watches",
+            );
+            self.over = Some(Outcome::Exit(Exit::Failure));
+            return;
+        }
+        if lost {
+            self.overflow();
+        }
+        self.progress.turn(self.watcher, Instant::now());
+        if !self.started && !self.watcher.crawling() {
+            self.started = true;
+            self.progress.finished(self.watcher);
+            for member in &self.members {
+                member.sync.borrow_mut().start(self.now);
+            }
+        }
+    }
+
+    /// Something was missed: watches are set anew where they lack, and all is compared once.
+    fn overflow(&mut self) {
+        report::normal("--- OVERFLOW in event queue ---");
+        self.script.insist();
+        self.watcher.rebuild();
+        if self.started {
+            for member in &self.members {
+                member.sync.borrow_mut().resync(self.now);
+            }
+        }
+    }
+
+    /// Alarms, then whatever is due, unless the end is near.
+    fn lead(&mut self) {
+        if let Some(fading) = self.fading {
+            self.fade(fading);
+            return;
+        }
+        if let Err(error) = self.script.ring(self.now) {
+            self.fail(&error);
+        }
+        self.launch();
+        if !self.started {
+            return;
+        }
+        for index in self.scheduler.order(self.members.len()) {
+            let member = Rc::clone(&self.members[index]);
+            self.serve(&member);
+            if self.over.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Asks one sync until nothing of it is due or limits are reached.
+    fn serve(&mut self, member: &Rc<Member>) {
+        while self.script.host.has_room() {
+            let next = member.sync.borrow_mut().next(self.now);
+            let Next::Act(id) = next else {
+                return;
+            };
+            if let Err(error) = self.script.act(member, id) {
+                self.fail(&error);
+                return;
+            }
+            self.launch();
+            if self.over.is_some() {
+                return;
+            }
+            let mut sync = member.sync.borrow_mut();
+            if sync.next(self.now) == Next::Act(id) {
+                let until = self.now + crate::sync::micros(IDLE_ACTION);
+                sync.pause(until);
+                return;
+            }
+        }
+    }
+
+    /// With `onepass` the end is when no sync has its startup before it.
+    fn pass(&mut self) {
+        if self.script.settings.onepass
+            && self.started
+            && self.fading.is_none()
+            && self.over.is_none()
+            && self.jobs.is_empty()
+            && self.members.iter().all(|m| m.sync.borrow().has_started())
+        {
+            report::normal("onepass config set, exiting");
+            self.over = Some(Outcome::Exit(Exit::Done));
+        }
+    }
+
+    /// User code failed: the daemon can't know what it should do.
+    pub(super) fn fail(&mut self, error: &mlua::Error) {
+        self.over = Some(Outcome::Exit(match self.script.host.ending.get() {
+            Some(code) => Exit::Asked(code),
+            None => {
+                self.script.report(error);
+                Exit::Failure
+            }
+        }));
+    }
+
+    /// Sleeps until something happens or is due.
+    fn wait(&mut self) {
+        let timeout = self.timeout();
+        let mut events = std::mem::replace(&mut self.core.events, Events::with_capacity(0));
+        match self.core.poll.poll(&mut events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                report::error(format_args!("waiting for events: {error}"));
+            }
+            _ => {}
+        }
+        for event in &events {
+            if event.token() == SIGNALS {
+                for signal in self.core.signals.pending().collect::<Vec<_>>() {
+                    self.signal(signal);
+                }
+            } else {
+                let children = Rc::clone(&self.core.children);
+                if children.borrow().owns(event.token()) {
+                    let jobs = &self.jobs;
+                    let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+                    children.borrow_mut().ready(event, &mut sink);
+                }
+            }
+        }
+        self.core.events = events;
+        let children = Rc::clone(&self.core.children);
+        if children.borrow().pending() {
+            let jobs = &self.jobs;
+            let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+            children.borrow_mut().resume(&mut sink);
+        }
+    }
+
+    /// How long there is nothing to do by ourselves.
+    fn timeout(&mut self) -> Option<Duration> {
+        if self.core.children.borrow().pending() || !self.script.host.requests.borrow().is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let instant = Instant::now();
+        let now = self.core.clock.now();
+        let mut soonest: Option<Duration> = None;
+        let mut at = |span: Duration| soonest = Some(soonest.map_or(span, |s| s.min(span)));
+        if let Some(deadline) = self.watcher.next_deadline() {
+            at(deadline.saturating_duration_since(instant));
+        }
+        if let Some(fading) = &self.fading {
+            at(fading.patience.saturating_duration_since(instant));
+            at(fading.told.saturating_duration_since(instant));
+            return soonest;
+        }
+        if let Some(deadline) = self.progress.deadline(self.watcher) {
+            at(deadline.saturating_duration_since(instant));
+        }
+        if let Some(deadline) = self.status.deadline() {
+            at(deadline.saturating_duration_since(instant));
+        }
+        if let Some(alarm) = self.script.next_alarm() {
+            at(Clock::until(now, alarm));
+        }
+        if self.started && self.script.host.has_room() {
+            for member in &self.members {
+                match member.sync.borrow_mut().next(now) {
+                    Next::Act(_) => at(Duration::ZERO),
+                    Next::At(time) => at(Clock::until(now, time)),
+                    Next::Nothing => {}
+                }
+            }
+        }
+        // The kernel's timer may fire a little early; a turn too early would only spin.
+        soonest.map(|span| span + Duration::from_micros(u64::from(!span.is_zero()) * 500))
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Terminate | Signal::Interrupt => {
+                report::normal(format_args!("--- {} signal, fading ---", signal.name()));
+                self.start_fading(Outcome::Exit(Exit::Signal(signal.number())));
+            }
+            Signal::HangUp => {
+                report::normal("--- HUP signal, resetting ---");
+                self.start_fading(Outcome::Reset);
+            }
+            Signal::Child => {}
+            Signal::User1 | Signal::User2 => {
+                report::say("Info", format_args!("{} has no meaning yet", signal.name()));
+            }
+        }
+    }
+
+    /// No new processes from now on. A second signal to end means at once.
+    fn start_fading(&mut self, outcome: Outcome) {
+        self.script.fade();
+        let now = Instant::now();
+        match &mut self.fading {
+            None => {
+                self.fading = Some(Fading {
+                    outcome,
+                    told: now,
+                    patience: now + PATIENCE,
+                    forced: false,
+                });
+            }
+            Some(fading) if outcome != Outcome::Reset => {
+                if fading.outcome != Outcome::Reset && !fading.forced {
+                    fading.patience = now;
+                }
+                fading.outcome = outcome;
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Waits for the last children; what does not end in time is ended.
+    fn fade(&mut self, mut fading: Fading) {
+        let running = self.jobs.len();
+        if running == 0 {
+            self.over = Some(fading.outcome);
+            return;
+        }
+        let now = Instant::now();
+        if now >= fading.told {
+            report::normal(format_args!("waiting for {running} more child processes."));
+            fading.told = now + Duration::from_secs(60);
+        }
+        if now >= fading.patience {
+            let signal = match fading.forced {
+                false => nix::sys::signal::Signal::SIGTERM,
+                true => nix::sys::signal::Signal::SIGKILL,
+            };
+            let children = self.core.children.borrow();
+            for &pid in self.jobs.keys() {
+                // One that ended meanwhile is collected in the next turn.
+                let _ = children.kill(pid, signal);
+            }
+            fading.patience = now + GRACE;
+            fading.forced = true;
+        }
+        self.fading = Some(fading);
+    }
+
+    /// Whether a second was spent since `start`, for the quick check of rsync.
+    pub(super) fn wall_clock() -> SystemTime {
+        SystemTime::now()
+    }
+}

@@ -1,0 +1,112 @@
+//! When the status report is written.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::config::Settings;
+use crate::report::{self, DelayStatus, StatusReport, SyncStatus, WatchList};
+use crate::script::Member;
+use crate::sync::Sync;
+use crate::watch::Watcher;
+
+/// The status file of a daemon: written when something happened, but not more often than its
+/// interval; a daemon with nothing to do is not woken for it.
+pub struct StatusFile {
+    path: Option<PathBuf>,
+    interval: Duration,
+    due: Option<Instant>,
+    written: bool,
+}
+
+impl StatusFile {
+    /// The file the settings name, if any.
+    pub fn new(settings: &Settings) -> StatusFile {
+        StatusFile {
+            path: settings.status_file.clone(),
+            interval: settings.status_interval,
+            due: None,
+            written: false,
+        }
+    }
+
+    /// When it is to be written next, if that is known.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// At the end of a turn, which is when something happened: writes or notes when to.
+    pub fn turn(&mut self, now: Instant, members: &[Rc<Member>], watcher: &Watcher) {
+        let Some(path) = &self.path else {
+            return;
+        };
+        if self.written && !self.interval.is_zero() {
+            match self.due {
+                None => {
+                    self.due = Some(now + self.interval);
+                    return;
+                }
+                Some(due) if due > now => return,
+                Some(_) => self.due = None,
+            }
+        }
+        self.written = true;
+        if let Err(error) = write(path, members, watcher) {
+            report::error(error);
+        }
+    }
+}
+
+struct Watches<'a>(&'a Watcher);
+
+impl WatchList for Watches<'_> {
+    fn count(&self) -> usize {
+        self.0.watched()
+    }
+
+    fn each(&self, show: &mut dyn FnMut(i32, &[u8])) {
+        self.0.for_each_watch(show);
+    }
+}
+
+fn write(
+    path: &Path,
+    members: &[Rc<Member>],
+    watcher: &Watcher,
+) -> Result<(), report::StatusError> {
+    let time = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64);
+    let syncs = members.iter().map(|member| sync_status(&member.sync.borrow()));
+    StatusReport {
+        time,
+        syncs: syncs.collect(),
+        tunnels: Vec::new(),
+        watches: &Watches(watcher),
+    }
+    .save(path)
+}
+
+fn sync_status(sync: &Sync) -> SyncStatus<'static> {
+    let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+    let delays = sync.queue.iter().map(|delay| {
+        let (mut path, mut path2) = (Vec::new(), Vec::new());
+        sync.queue.path(delay.id, &mut path);
+        sync.queue.path2(delay.id, &mut path2);
+        DelayStatus {
+            status: delay.status.name(),
+            etype: delay.etype.name(),
+            path: path.into(),
+            path2: (!path2.is_empty()).then(|| path2.into()),
+        }
+    });
+    SyncStatus {
+        name: sync.config.name.clone().into_bytes().into(),
+        source: sync.config.source.clone().into(),
+        notes: Vec::new(),
+        delays: delays.collect(),
+        filters: filter.rules().map(|rule| rule.to_vec().into()).collect(),
+        excludes: filter.excludes().map(|p| p.to_vec().into()).collect(),
+    }
+}

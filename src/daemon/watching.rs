@@ -1,0 +1,61 @@
+//! From what the watch room tells to the queues of the syncs it concerns.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::queue::Time;
+use crate::report;
+use crate::script::Member;
+use crate::watch::{Event, Follow, Loss, Observer};
+
+/// Hands each event to every sync.
+pub struct Watching<'a> {
+    members: &'a [Rc<Member>],
+    now: Time,
+    /// The kernel dropped events.
+    pub overflowed: bool,
+    /// A directory could not be watched because the user's limit is reached.
+    pub out_of_watches: bool,
+}
+
+impl<'a> Watching<'a> {
+    /// For one turn.
+    pub fn new(members: &'a [Rc<Member>], now: Time) -> Watching<'a> {
+        Watching {
+            members,
+            now,
+            overflowed: false,
+            out_of_watches: false,
+        }
+    }
+}
+
+impl Observer for Watching<'_> {
+    fn event(&mut self, event: Event<'_>) -> Follow {
+        let mut follow = Follow::Nothing;
+        for member in self.members {
+            if member.sync.borrow_mut().notice(event, self.now) == Follow::Contents {
+                follow = Follow::Contents;
+            }
+        }
+        follow
+    }
+
+    fn overflow(&mut self) {
+        self.overflowed = true;
+    }
+
+    fn root_lost(&mut self, root: &[u8], loss: Loss) {
+        let root = report::escape(root);
+        report::error(format_args!("The source {root} was {loss}; it is not watched any more."));
+    }
+
+    fn out_of_watches(&mut self, _path: &[u8]) {
+        self.out_of_watches = true;
+    }
+
+    fn trouble(&mut self, path: &[u8], error: &io::Error, what: &str) {
+        let path = report::escape(path);
+        report::say("Inotify", format_args!("{what} {path}: {error}"));
+    }
+}

@@ -1,0 +1,260 @@
+//! Errors of the Lua side as one clear text each: file, line, key and what is wrong.
+//!
+//! A native function fails with a [`Complaint`]. Whoever called it from Lua gets a plain
+//! text with the position of the user's line in front, as Lua's own errors have it.
+
+use std::fs;
+
+use mlua::{Error, Lua, Value};
+
+use crate::config::Complaint;
+
+/// The first text that was raised, without stack traces. A [`Complaint`] gets the position of
+/// the user's line that is running now.
+pub fn message(lua: &Lua, error: &Error) -> String {
+    if let Some(complaint) = error.downcast_ref::<Complaint>() {
+        return match position(lua, complaint.key()) {
+            Some(position) if complaint.is_bare() => format!("{complaint} ({position})"),
+            Some(position) => format!("{position}: {complaint}"),
+            None => complaint.to_string(),
+        };
+    }
+    plain(error)
+}
+
+/// The error's text without stack traces and without mlua's own words around it.
+pub fn plain(error: &Error) -> String {
+    match error {
+        Error::CallbackError { cause, .. } => plain(cause),
+        Error::WithContext { cause, .. } => plain(cause),
+        Error::RuntimeError(text) | Error::SyntaxError { message: text, .. } => {
+            let end = text.find("\nstack traceback:").unwrap_or(text.len());
+            text[..end].to_owned()
+        }
+        Error::BadArgument { pos, cause, .. } => {
+            format!("bad argument #{pos} ({})", plain(cause))
+        }
+        Error::FromLuaConversionError { from, to, .. } => {
+            format!("{} expected, got {from}", lua_type(to))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The lines of the innermost stack trace that came with an error, outermost call last.
+pub fn backtrace(error: &Error) -> Vec<String> {
+    let trace = match error {
+        Error::CallbackError { traceback, .. } => traceback.as_str(),
+        Error::RuntimeError(text) => text.split_once("\nstack traceback:").map_or("", |(_, t)| t),
+        Error::WithContext { cause, .. } => return backtrace(cause),
+        _ => "",
+    };
+    trace
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && *line != "stack traceback:" && *line != "[C]: in ?")
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The text of a value that user code raised with `error(value)`.
+pub fn raised(lua: &Lua, value: &Value) -> String {
+    match value {
+        Value::Error(error) => message(lua, error),
+        Value::String(text) => text.to_string_lossy(),
+        other => other
+            .to_string()
+            .unwrap_or_else(|_| format!("({})", other.type_name())),
+    }
+}
+
+/// Rust's name of a type in Lua's words.
+fn lua_type(rust: &str) -> &str {
+    match rust {
+        "LuaString" | "String" | "BString" => "string",
+        "Table" => "table",
+        "Function" => "function",
+        "f64" | "i64" | "u64" | "usize" | "i32" => "number",
+        other => other,
+    }
+}
+
+/// Chunk names of the preludes begin with this; their frames are never shown as a position.
+pub const PRELUDE: &str = "=lsyncd/";
+
+/// `FILE:LINE` of the innermost frame of user code. With a key, the line on which the key is
+/// set in the call that begins there.
+pub fn position(lua: &Lua, key: Option<&str>) -> Option<String> {
+    for level in 0.. {
+        let frame = lua.inspect_stack(level, |frame| {
+            let source = frame.source().source.map(|s| s.into_owned());
+            (source, frame.current_line())
+        })?;
+        if let (Some(source), Some(line)) = frame
+            && let Some(file) = source.strip_prefix('@')
+        {
+            let line = key
+                .and_then(|key| line_of_key(&fs::read_to_string(file).ok()?, line, key))
+                .unwrap_or(line);
+            return Some(format!("{file}:{line}"));
+        }
+    }
+    None
+}
+
+/// Looks for `key =` in the call that begins on `start` (counted from 1), until its braces
+/// close. Comments and texts are skipped.
+fn line_of_key(text: &str, start: usize, key: &str) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut lexer = Lexer {
+        rest: text,
+        line: 1,
+    };
+    let mut name_at: Option<usize> = None;
+    while let Some((token, line)) = lexer.next() {
+        if line < start {
+            continue;
+        }
+        match token {
+            Token::Open => depth += 1,
+            Token::Close => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return None;
+                }
+            }
+            Token::Assign if name_at.is_some() => return name_at,
+            _ => {}
+        }
+        name_at = (depth > 0 && matches!(token, Token::Name(name) if name == key)).then_some(line);
+    }
+    None
+}
+
+#[derive(PartialEq)]
+enum Token<'a> {
+    Name(&'a str),
+    Assign,
+    Open,
+    Close,
+    Other,
+}
+
+/// As much of Lua's lexis as it takes to tell names and braces from texts and comments.
+struct Lexer<'a> {
+    rest: &'a str,
+    line: usize,
+}
+
+impl<'a> Lexer<'a> {
+    fn next(&mut self) -> Option<(Token<'a>, usize)> {
+        loop {
+            let trimmed = self.rest.trim_start();
+            self.skip(self.rest.len() - trimmed.len());
+            let first = trimmed.chars().next()?;
+            let line = self.line;
+            if let Some(comment) = trimmed.strip_prefix("--") {
+                let length = 2 + long_bracket(comment)
+                    .unwrap_or_else(|| comment.find('\n').unwrap_or(comment.len()));
+                self.skip(length);
+                continue;
+            }
+            let (token, length) = match first {
+                '{' | '(' => (Token::Open, 1),
+                '}' | ')' => (Token::Close, 1),
+                '"' | '\'' => (Token::Other, quoted(trimmed, first)),
+                '[' => (Token::Other, long_bracket(trimmed).unwrap_or(1)),
+                '=' if trimmed.starts_with("==") => (Token::Other, 2),
+                '=' => (Token::Assign, 1),
+                c if c.is_alphanumeric() || c == '_' => {
+                    let length = trimmed
+                        .find(|c: char| !c.is_alphanumeric() && c != '_')
+                        .unwrap_or(trimmed.len());
+                    (Token::Name(&trimmed[..length]), length)
+                }
+                c => (Token::Other, c.len_utf8()),
+            };
+            self.skip(length);
+            return Some((token, line));
+        }
+    }
+
+    fn skip(&mut self, length: usize) {
+        let (skipped, rest) = self.rest.split_at(length.min(self.rest.len()));
+        self.line += skipped.matches('\n').count();
+        self.rest = rest;
+    }
+}
+
+/// Length of the quoted text that `text` begins with.
+fn quoted(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote || c == '\n' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Length of the `[[…]]` or `[=[…]=]` that `text` begins with.
+fn long_bracket(text: &str) -> Option<usize> {
+    let level = text.strip_prefix('[')?.bytes().take_while(|&b| b == b'=').count();
+    if text.as_bytes().get(level + 1) != Some(&b'[') {
+        return None;
+    }
+    let end = format!("]{}]", "=".repeat(level));
+    Some(text.find(&end).map_or(text.len(), |at| at + end.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::complaint;
+
+    const CONFIG: &str = r#"
+-- bwlimit = 1
+sync {
+    default.rsync, -- bwlimit = 2
+    source = "bwlimit = 3", --[[
+    bwlimit = ]]
+    rsync = {
+        bwlimit == 4,
+        bwlimit
+            = true,
+    },
+}
+settings { bwlimit = 5 }
+"#;
+
+    #[test]
+    fn a_key_is_found_outside_of_texts_and_comments() {
+        assert_eq!(line_of_key(CONFIG, 3, "bwlimit"), Some(9));
+        assert_eq!(line_of_key(CONFIG, 3, "source"), Some(5));
+        assert_eq!(line_of_key(CONFIG, 3, "absent"), None);
+        assert_eq!(line_of_key(CONFIG, 13, "bwlimit"), Some(13));
+    }
+
+    #[test]
+    fn positions_and_texts_are_plain() {
+        let lua = crate::sys::lua();
+        let fail = lua
+            .create_function(|_, ()| -> mlua::Result<()> { Err(complaint("no good")) })
+            .unwrap();
+        lua.globals().set("fail", fail).unwrap();
+        let error = lua
+            .load("\n\nfail()")
+            .set_name("@/nowhere/c.lua")
+            .exec()
+            .unwrap_err();
+        assert_eq!(message(&lua, &error), "no good");
+        let error = lua.load("\nlocal x = nil; x()").set_name("@c.lua").exec();
+        assert_eq!(
+            plain(&error.unwrap_err()),
+            "c.lua:2: attempt to call a nil value (local 'x')"
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! Events and lists of events as user code sees them: ordinary tables whose fields are looked
+//! up here, so that making one costs nothing until it is asked for something.
+
+use std::rc::{Rc, Weak};
+
+use mlua::{AnyUserData, FromLua, Lua, Result, Table, UserData, Value};
+
+use super::host::Member;
+use crate::config::complaint;
+use crate::queue::{DelayId, Etype, Status};
+
+/// The queue entry behind an event object.
+#[derive(Clone)]
+pub struct EventRef {
+    /// Its sync.
+    pub member: Weak<Member>,
+    /// Its queue entry.
+    pub id: DelayId,
+    /// What kind of event it is.
+    pub etype: Etype,
+    /// The path this object describes: the origin of a move for the first object, the
+    /// destination for the second. Begins with a slash but for Init and Blanket.
+    path: Rc<[u8]>,
+    half: Half,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Half {
+    Whole,
+    From,
+    To,
+}
+
+impl UserData for EventRef {}
+
+/// The queue entries behind a list object.
+#[derive(Clone)]
+pub struct ListRef {
+    /// Their sync.
+    pub member: Weak<Member>,
+    /// In queue order.
+    pub ids: Rc<[DelayId]>,
+}
+
+impl UserData for ListRef {}
+
+/// What `spawn` and `collect` are about.
+#[derive(Clone)]
+pub enum Agent {
+    /// One queue entry.
+    Event(EventRef),
+    /// Several.
+    List(ListRef),
+}
+
+impl Agent {
+    /// The sync it belongs to.
+    pub fn member(&self) -> Option<Rc<Member>> {
+        match self {
+            Agent::Event(event) => event.member.upgrade(),
+            Agent::List(list) => list.member.upgrade(),
+        }
+    }
+
+    /// Its queue entries.
+    pub fn ids(&self) -> Vec<DelayId> {
+        match self {
+            Agent::Event(event) => vec![event.id],
+            Agent::List(list) => list.ids.to_vec(),
+        }
+    }
+}
+
+/// Which object stands for what. The objects are plain tables, so this is kept beside them, in
+/// a table with weak keys.
+#[derive(Clone)]
+pub struct Objects {
+    behind: Table,
+    event_meta: Table,
+    list_meta: Table,
+}
+
+impl FromLua for EventRef {
+    fn from_lua(value: Value, _: &Lua) -> Result<Self> {
+        match value.as_userdata().map(|data| data.borrow::<EventRef>()) {
+            Some(Ok(event)) => Ok(event.clone()),
+            _ => Err(complaint("not an event")),
+        }
+    }
+}
+
+impl Objects {
+    /// No objects yet. The metatables are filled by the prelude.
+    pub fn new(lua: &Lua) -> Result<Objects> {
+        let behind = lua.create_table()?;
+        let weak = lua.create_table()?;
+        weak.set("__mode", "k")?;
+        behind.set_metatable(Some(weak))?;
+        Ok(Objects {
+            behind,
+            event_meta: lua.create_table()?,
+            list_meta: lua.create_table()?,
+        })
+    }
+
+    /// The metatables of events and of lists.
+    pub fn metatables(&self) -> (Table, Table) {
+        (self.event_meta.clone(), self.list_meta.clone())
+    }
+
+    /// The event object of a queue entry, with a second one for a move.
+    pub fn event(
+        &self,
+        lua: &Lua,
+        member: &Rc<Member>,
+        id: DelayId,
+    ) -> Result<(Table, Option<Table>)> {
+        if let Some(known) = member.events.borrow().get(&id) {
+            return Ok(known.clone());
+        }
+        let (etype, path, path2) = {
+            let sync = member.sync.borrow();
+            let Some(delay) = sync.queue.get(id) else {
+                return Err(complaint("the event is done already"));
+            };
+            let (mut path, mut path2) = (Vec::new(), Vec::new());
+            sync.queue.path(id, &mut path);
+            sync.queue.path2(id, &mut path2);
+            (delay.etype, path, path2)
+        };
+        let object = |path: Vec<u8>, half| {
+            let event = EventRef {
+                member: Rc::downgrade(member),
+                id,
+                etype,
+                path: path.into(),
+                half,
+            };
+            self.object(lua, event, &self.event_meta)
+        };
+        let made = if etype == Etype::Move {
+            (object(path, Half::From)?, Some(object(path2, Half::To)?))
+        } else {
+            (object(path, Half::Whole)?, None)
+        };
+        member.events.borrow_mut().insert(id, made.clone());
+        Ok(made)
+    }
+
+    /// A list object.
+    pub fn list(&self, lua: &Lua, member: &Rc<Member>, ids: Vec<DelayId>) -> Result<Table> {
+        let list = ListRef {
+            member: Rc::downgrade(member),
+            ids: ids.into(),
+        };
+        self.object(lua, list, &self.list_meta)
+    }
+
+    fn object(
+        &self,
+        lua: &Lua,
+        behind: impl UserData + 'static,
+        meta: &Table,
+    ) -> Result<Table> {
+        let object = lua.create_table()?;
+        object.set_metatable(Some(meta.clone()))?;
+        self.behind.raw_set(&object, lua.create_userdata(behind)?)?;
+        Ok(object)
+    }
+
+    /// What an event or list object stands for; `None` for any other table.
+    pub fn agent(&self, object: &Table) -> Result<Option<Agent>> {
+        let Some(behind) = self.behind.raw_get::<Option<AnyUserData>>(object)? else {
+            return Ok(None);
+        };
+        if let Ok(event) = behind.borrow::<EventRef>() {
+            return Ok(Some(Agent::Event(event.clone())));
+        }
+        let list = behind.borrow::<ListRef>()?;
+        Ok(Some(Agent::List(list.clone())))
+    }
+}
+
+impl EventRef {
+    /// One field of the event.
+    ///
+    /// # Errors
+    /// There is no field of that name, or it needs a target and there is none.
+    pub fn field(&self, lua: &Lua, name: &str) -> Result<Value> {
+        let member = self
+            .member
+            .upgrade()
+            .ok_or_else(|| complaint("the event's sync is gone"))?;
+        let text = |bytes: &[u8]| Ok(Value::String(lua.create_string(bytes)?));
+        match name {
+            "config" => return Ok(Value::Table(member.config.clone())),
+            "inlet" => return Ok(Value::Table(member.inlet.clone())),
+            "etype" => return text(self.etype.name().as_bytes()),
+            "isList" => return Ok(Value::Boolean(false)),
+            "isdir" => return Ok(Value::Boolean(self.path.ends_with(b"/"))),
+            "status" => return text(self.status(&member).as_bytes()),
+            "move" => {
+                return match self.half {
+                    Half::Whole => Ok(Value::Nil),
+                    Half::From => text(b"Fr"),
+                    Half::To => text(b"To"),
+                };
+            }
+            _ => {}
+        }
+        let sync = member.sync.borrow();
+        let config = &sync.config;
+        match name {
+            "source" => text(&config.source),
+            "target" => match &config.target {
+                Some(target) => text(target),
+                None => Ok(Value::Nil),
+            },
+            _ => match self.path_field(name, &config.source, config.target.as_deref())? {
+                Some(path) => text(&path),
+                None => Ok(Value::Nil),
+            },
+        }
+    }
+
+    fn path_field(
+        &self,
+        name: &str,
+        source: &[u8],
+        target: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>> {
+        let base = |name: &str| -> Result<Vec<u8>> {
+            match (name, target) {
+                ("source", _) => Ok(source.to_vec()),
+                (_, Some(target)) => Ok(target.to_vec()),
+                (_, None) => Err(complaint("the sync has no target")),
+            }
+        };
+        // The parts are taken from "/d/g h" or "/d/"; Init and Blanket have no path at all.
+        let path: &[u8] = &self.path;
+        let bare = path.strip_suffix(b"/").unwrap_or(path);
+        let slash = bare.iter().rposition(|&byte| byte == b'/');
+        let directory = match slash {
+            Some(slash) => &path[..=slash],
+            None => path,
+        };
+        let cut = |part: &[u8]| part.strip_prefix(b"/").unwrap_or(part).to_vec();
+        let joined = |base: Vec<u8>, part: &[u8]| [base.as_slice(), part].concat();
+        let (prefix, part) = match name.strip_prefix("source") {
+            Some(part) => ("source", part),
+            None => match name.strip_prefix("target") {
+                Some(part) => ("target", part),
+                None => ("", name),
+            },
+        };
+        Ok(Some(match (prefix, part) {
+            ("", "name") if slash.is_some() => path[slash.map_or(0, |at| at + 1)..].to_vec(),
+            ("", "basename") if slash.is_some() => bare[slash.map_or(0, |at| at + 1)..].to_vec(),
+            ("", "name" | "basename") => return Ok(None),
+            ("", "path") => cut(path),
+            ("", "pathname") => cut(bare),
+            ("", "pathdir") => cut(directory),
+            ("source" | "target", "Path") => joined(base(prefix)?, path),
+            ("source" | "target", "Pathname") => joined(base(prefix)?, bare),
+            ("source" | "target", "Pathdir") => joined(base(prefix)?, directory),
+            _ => return Err(complaint(format!("event does not have field \"{name}\""))),
+        }))
+    }
+
+    fn status(&self, member: &Member) -> &'static str {
+        match member.sync.borrow().queue.get(self.id) {
+            Some(delay) => delay.status.name(),
+            None => "done",
+        }
+    }
+
+    /// Whether it still waits to be handled.
+    pub fn waits(&self, member: &Member) -> bool {
+        member
+            .sync
+            .borrow()
+            .queue
+            .get(self.id)
+            .is_some_and(|delay| delay.status == Status::Wait)
+    }
+}

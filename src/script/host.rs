@@ -1,0 +1,103 @@
+//! What the functions of the Lua side share with the engine.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use mlua::{Function, Table, Value};
+
+use super::spawn::SpawnRequest;
+use crate::config::SettingsTable;
+use crate::process::Children;
+use crate::queue::{DelayId, Time};
+use crate::sync::{Clock, Sync};
+
+/// How far the daemon is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The configuration runs.
+    Loading,
+    /// Syncs are at work.
+    Running,
+    /// Waiting for the last children; nothing new starts.
+    Fading,
+}
+
+/// A sync and what Lua holds of it.
+pub struct Member {
+    /// The sync itself. Never borrowed while Lua runs.
+    pub sync: RefCell<Sync>,
+    /// Its merged configuration.
+    pub config: Table,
+    /// The object its functions are given.
+    pub inlet: Table,
+    /// Event objects of queue entries, two for a move; the same entry gives the same objects
+    /// until it is done, with whatever user code has put into them.
+    pub events: RefCell<HashMap<DelayId, (Table, Option<Table>)>>,
+}
+
+impl Member {
+    /// Drops the objects of entries that are done.
+    pub fn forget(&self, ids: &[DelayId]) {
+        let mut events = self.events.borrow_mut();
+        if events.is_empty() {
+            return;
+        }
+        for id in ids {
+            events.remove(id);
+        }
+    }
+}
+
+/// A call that user code asked for with `alarm`.
+pub struct Alarm {
+    /// When.
+    pub due: Time,
+    /// What is called, with the timestamp and `extra`.
+    pub function: Function,
+    /// Passed on.
+    pub extra: Value,
+}
+
+/// State shared by the API's functions and the engine.
+pub struct Host {
+    /// How far the daemon is.
+    pub stage: Cell<Stage>,
+    /// All syncs, in the order of the configuration.
+    pub members: RefCell<Vec<Rc<Member>>>,
+    /// What Lua asked to be started since the engine looked last.
+    pub requests: RefCell<Vec<SpawnRequest>>,
+    /// Pending calls of `alarm`.
+    pub alarms: RefCell<Vec<Alarm>>,
+    /// Running children, of syncs only.
+    pub running: Cell<usize>,
+    /// The global limit of children.
+    pub max_processes: Cell<Option<usize>>,
+    /// `terminate(n)` was called.
+    pub ending: Cell<Option<i64>>,
+    /// A startup transfer failed and `insist` is not set: the daemon ends.
+    pub startup_failed: Cell<bool>,
+    /// The settings of the configuration.
+    pub settings: SettingsTable,
+    /// `-delay` of the command line.
+    pub delay: Option<f64>,
+    /// All children of the daemon.
+    pub children: Rc<RefCell<Children>>,
+    /// The clock of queues and timestamps.
+    pub clock: Clock,
+    /// Where relative local targets are meant from, when the daemon has left that directory.
+    pub base: RefCell<Option<PathBuf>>,
+    /// The last text made of a complaint, to tell those from errors of Lua itself.
+    pub complained: RefCell<String>,
+}
+
+impl Host {
+    /// Whether another child of any sync may start.
+    pub fn has_room(&self) -> bool {
+        let asked = self.requests.borrow().len();
+        self.max_processes
+            .get()
+            .is_none_or(|limit| self.running.get() + asked < limit)
+    }
+}

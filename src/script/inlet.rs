@@ -1,0 +1,310 @@
+//! The inlet: what the functions of a sync are given to look into its queue.
+
+use std::rc::{Rc, Weak};
+use std::sync::PoisonError;
+
+use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
+
+use super::event::{Agent, EventRef, Objects};
+use super::host::{Host, Member};
+use crate::config::{complaint, text_of, truthy};
+use crate::queue::{DelayId, Etype, Ready, Status, Take};
+use crate::report;
+
+/// The function table of one inlet, to be looked up by name.
+pub fn functions(
+    lua: &Lua,
+    host: &Rc<Host>,
+    objects: &Objects,
+    member: &Weak<Member>,
+) -> Result<Table> {
+    let table = lua.create_table()?;
+    let add = Adder {
+        lua,
+        table: &table,
+        member,
+    };
+
+    add.function("getConfig", |_, member, ()| Ok(member.config.clone()))?;
+    let (with, clock) = (objects.clone(), Rc::clone(host));
+    add.function("getEvent", move |lua, member, ()| {
+        let id = first_due(member, &clock).ok_or_else(|| complaint("no event is due"))?;
+        let (event, event2) = with.event(lua, member, id)?;
+        (event, event2).into_lua_multi(lua)
+    })?;
+    let with = objects.clone();
+    add.function("getEvents", move |lua, member, test: Value| {
+        let ids = select(lua, &with, member, &test)?;
+        with.list(lua, member, ids)
+    })?;
+    let with = objects.clone();
+    add.function("discardEvent", move |_, member, event: Table| {
+        match with.agent(&event)? {
+            Some(Agent::Event(event)) => discard(member, &event),
+            _ => Err(complaint("discardEvent needs an event")),
+        }
+    })?;
+    for (name, etype) in [
+        ("createBlanketEvent", Etype::Blanket),
+        ("createFullEvent", Etype::Full),
+    ] {
+        let (with, clock) = (objects.clone(), Rc::clone(host));
+        add.function(name, move |lua, member, path: Option<mlua::BString>| {
+            let path = match etype {
+                Etype::Full => path.map_or_else(|| b"/".to_vec(), |path| path.to_vec()),
+                _ => Vec::new(),
+            };
+            let now = clock.clock.now();
+            let id = member
+                .sync
+                .borrow_mut()
+                .queue
+                .push(etype, &path, None, now)
+                .id()
+                .ok_or_else(|| complaint("the event was not queued"))?;
+            Ok(with.event(lua, member, id)?.0)
+        })?;
+    }
+    filter_functions(&add)?;
+    Ok(table)
+}
+
+fn filter_functions(add: &Adder<'_>) -> Result<()> {
+    add.function("addExclude", |_, member, pattern: mlua::BString| {
+        with_filter(member, |filter| filter.add_exclude(&pattern));
+        Ok(())
+    })?;
+    add.function("rmExclude", |_, member, pattern: mlua::BString| {
+        if !with_filter(member, |filter| filter.remove_exclude(&pattern)) {
+            report::normal(format_args!(
+                "Removing not excluded exclude \"{}\"",
+                report::escape(&pattern)
+            ));
+        }
+        Ok(())
+    })?;
+    add.function(
+        "appendFilter",
+        |_, member, (rule, pattern): (mlua::BString, Option<mlua::BString>)| {
+            // lsyncd's manual gives two arguments, its program takes the whole rule as one.
+            let line = match pattern {
+                Some(pattern) => [rule.as_slice(), b" ", pattern.as_slice()].concat(),
+                None => rule.to_vec(),
+            };
+            with_filter(member, |filter| filter.append_rule(&line))
+                .map_err(|error| complaint(error.to_string()))
+        },
+    )?;
+    add.function("getExcludes", |lua, member, ()| {
+        let list = lua.create_table()?;
+        let excludes: Vec<Vec<u8>> =
+            with_filter(member, |f| f.excludes().map(<[u8]>::to_vec).collect());
+        for pattern in excludes {
+            list.raw_push(lua.create_string(pattern)?)?;
+        }
+        Ok(list)
+    })?;
+    add.function("getFilters", |lua, member, ()| {
+        let list = lua.create_table()?;
+        let lines: Vec<Vec<u8>> = with_filter(member, |f| {
+            let excludes = f.excludes().map(|pattern| [b"- ", pattern].concat());
+            f.rules().map(Vec::from).chain(excludes).collect()
+        });
+        for line in lines {
+            list.raw_push(lua.create_string(line)?)?;
+        }
+        Ok(list)
+    })?;
+    add.function("hasFilters", |_, member, ()| {
+        Ok(with_filter(member, |filter| filter.has_rules()))
+    })
+}
+
+fn with_filter<R>(member: &Member, f: impl FnOnce(&mut crate::filter::Filter) -> R) -> R {
+    let filter = Rc::clone(&Rc::new(member.sync.borrow().filter.clone()));
+    let mut filter = filter.write().unwrap_or_else(PoisonError::into_inner);
+    f(&mut filter)
+}
+
+/// Puts functions of one member into a table.
+struct Adder<'a> {
+    lua: &'a Lua,
+    table: &'a Table,
+    member: &'a Weak<Member>,
+}
+
+impl Adder<'_> {
+    fn function<A, R>(
+        &self,
+        name: &str,
+        f: impl Fn(&Lua, &Rc<Member>, A) -> Result<R> + 'static,
+    ) -> Result<()>
+    where
+        A: mlua::FromLuaMulti,
+        R: IntoLuaMulti,
+    {
+        let member = Weak::clone(self.member);
+        let function = self.lua.create_function(move |lua, arguments: A| {
+            let member = member
+                .upgrade()
+                .ok_or_else(|| complaint("the inlet's sync is gone"))?;
+            f(lua, &member, arguments)
+        })?;
+        self.table.set(name, function)
+    }
+}
+
+fn first_due(member: &Member, host: &Host) -> Option<DelayId> {
+    let mut sync = member.sync.borrow_mut();
+    let limit = sync.config.max_delays;
+    match sync.queue.first_ready(host.clock.now(), limit) {
+        Ready::Now(id) => Some(id),
+        _ => None,
+    }
+}
+
+fn discard(member: &Member, event: &EventRef) -> Result<()> {
+    if event.waits(member) {
+        member.sync.borrow_mut().queue.discard(event.id);
+        member.forget(&[event.id]);
+    } else {
+        report::error(format_args!(
+            "Ignored cancel of a non-waiting event of type {}",
+            event.etype.name()
+        ));
+    }
+    Ok(())
+}
+
+/// The entries that may go now, as far as the test wants them.
+fn select(
+    lua: &Lua,
+    objects: &Objects,
+    member: &Rc<Member>,
+    test: &Value,
+) -> Result<Vec<DelayId>> {
+    let Value::Function(test) = test else {
+        return Ok(member.sync.borrow().queue.take(|_| Take::Take));
+    };
+    if is_native_change(lua, test)? {
+        return Ok(member.sync.borrow().queue.take(|delay| match delay.etype {
+            Etype::Init | Etype::Blanket | Etype::Full => Take::Skip,
+            _ => Take::Take,
+        }));
+    }
+    // User code may look at the queue while it decides, so it is asked for every entry first
+    // and the selection is made of its answers.
+    let candidates: Vec<DelayId> = {
+        let sync = member.sync.borrow();
+        let waiting = sync.queue.iter().filter(|delay| delay.status != Status::Active);
+        waiting.map(|delay| delay.id).collect()
+    };
+    let mut answers = std::collections::HashMap::new();
+    for id in candidates {
+        if member.sync.borrow().queue.get(id).is_none() {
+            continue;
+        }
+        let (event, event2) = objects.event(lua, member, id)?;
+        let answer = match test.call::<Value>((event, event2))? {
+            Value::String(text) if text.as_bytes() == b"break" => Take::Stop,
+            value if truthy(&value) => Take::Take,
+            _ => Take::Skip,
+        };
+        answers.insert(id, answer);
+        if answer == Take::Stop {
+            break;
+        }
+    }
+    let sync = member.sync.borrow();
+    Ok(sync
+        .queue
+        .take(|delay| answers.get(&delay.id).copied().unwrap_or(Take::Stop)))
+}
+
+/// Whether the test is the prelude's own, which is answered here without calling Lua.
+fn is_native_change(lua: &Lua, test: &Function) -> Result<bool> {
+    let native: Option<Function> = lua.named_registry_value("is_change")?;
+    Ok(native.as_ref() == Some(test))
+}
+
+/// The functions of a list object.
+pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Result<Value> {
+    let Some(Agent::List(behind)) = objects.agent(list)? else {
+        return Err(complaint("not a list of events"));
+    };
+    let member = behind
+        .member
+        .upgrade()
+        .ok_or_else(|| complaint("the list's sync is gone"))?;
+    let objects = objects.clone();
+    match name {
+        "isList" => Ok(Value::Boolean(true)),
+        "config" => Ok(Value::Table(member.config.clone())),
+        "size" => {
+            let size = behind.ids.len();
+            Ok(Value::Function(
+                lua.create_function(move |_, _: MultiValue| Ok(size))?,
+            ))
+        }
+        "getList" => Ok(Value::Function(lua.create_function(
+            move |lua, _: MultiValue| {
+                let events = lua.create_table()?;
+                for &id in behind.ids.iter() {
+                    events.raw_push(objects.event(lua, &member, id)?.0)?;
+                }
+                Ok(events)
+            },
+        )?)),
+        "getPaths" => Ok(Value::Function(lua.create_function(
+            move |lua, mutator: Option<Function>| paths(lua, &member, &behind.ids, mutator.as_ref()),
+        )?)),
+        _ => Err(complaint(format!(
+            "event list does not have function \"{name}\""
+        ))),
+    }
+}
+
+/// The paths of a list, two for each move; the mutator may change them.
+fn paths(
+    lua: &Lua,
+    member: &Member,
+    ids: &[DelayId],
+    mutator: Option<&Function>,
+) -> Result<Table> {
+    let result = lua.create_table()?;
+    let push = |value: Value| -> Result<()> {
+        match text_of(&value) {
+            Some(text) => result.raw_push(lua.create_string(text)?),
+            None => Ok(()),
+        }
+    };
+    for &id in ids {
+        let (mut path, mut path2) = (Vec::new(), Vec::new());
+        let etype = {
+            let sync = member.sync.borrow();
+            let Some(delay) = sync.queue.get(id) else {
+                continue;
+            };
+            sync.queue.path(id, &mut path);
+            sync.queue.path2(id, &mut path2);
+            delay.etype
+        };
+        let path = Value::String(lua.create_string(path)?);
+        let path2 = match etype {
+            Etype::Move => Value::String(lua.create_string(path2)?),
+            _ => Value::Nil,
+        };
+        match mutator {
+            Some(mutator) => {
+                let (one, two): (Value, Value) = mutator.call((etype.name(), path, path2))?;
+                push(one)?;
+                push(two)?;
+            }
+            None => {
+                push(path)?;
+                push(path2)?;
+            }
+        }
+    }
+    Ok(result)
+}

@@ -1,0 +1,445 @@
+//! What the preludes are given beyond the user's API: the parts of the built-in behaviours that
+//! are Rust.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::rc::{Rc, Weak};
+
+use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
+
+use super::event::{Agent, EventRef, Objects};
+use super::host::{Host, Member, Stage};
+use super::{api, errors, inlet, spawn};
+use crate::batch::{self, Change, Entry, ListMode, Request};
+use crate::config::{
+    self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, rsync_args,
+    text_of, truthy,
+};
+use crate::queue::{Etype, Policy};
+use crate::report;
+use crate::sync::Sync;
+
+/// A batch, ready to be sent: an argument of `spawn`.
+pub struct Transfer {
+    /// Words behind the program's name.
+    pub args: Vec<Vec<u8>>,
+    /// What the child reads.
+    pub list: Vec<u8>,
+    /// Which of the two lists it is.
+    pub kind: batch::Kind,
+    names: String,
+}
+
+impl UserData for Transfer {
+    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        fields.add_field_method_get("names", |lua, this| lua.create_string(&this.names));
+    }
+}
+
+/// The table that preludes get as their argument.
+pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
+    let native = lua.create_table()?;
+    let (event_meta, list_meta) = objects.metatables();
+    native.set("event_meta", event_meta)?;
+    native.set("list_meta", list_meta)?;
+    native.set("version", crate::cli::VERSION)?;
+    native.set("globals", api::globals(lua, host, objects)?)?;
+    native.set("members", api::members(lua, host)?)?;
+    errors_and_texts(lua, host, &native)?;
+    objects_of(lua, objects, &native)?;
+    configuring(lua, host, objects, &native)?;
+    transferring(lua, host, objects, &native)?;
+    Ok(native)
+}
+
+fn errors_and_texts(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
+    let h = Rc::clone(host);
+    native.set(
+        "message",
+        lua.create_function(move |lua, value: Value| {
+            let text = errors::raised(lua, &value);
+            if matches!(value, Value::Error(_)) {
+                h.complained.borrow_mut().clone_from(&text);
+            }
+            Ok(text)
+        })?,
+    )?;
+    native.set(
+        "fail",
+        lua.create_function(|_, (text, key): (String, Option<String>)| -> Result<()> {
+            Err(match key {
+                Some(key) => complaint_about(&key, text),
+                None => complaint(text),
+            })
+        })?,
+    )?;
+    native.set(
+        "shown",
+        lua.create_function(|_, path: mlua::BString| Ok(report::escape(&path).to_string()))?,
+    )?;
+    let h = Rc::clone(host);
+    native.set(
+        "failed_startup",
+        lua.create_function(move |_, ()| {
+            h.startup_failed.set(true);
+            Ok(())
+        })?,
+    )
+}
+
+fn objects_of(lua: &Lua, objects: &Objects, native: &Table) -> Result<()> {
+    let with = objects.clone();
+    native.set(
+        "event_field",
+        lua.create_function(move |lua, (event, name): (Table, Value)| {
+            let name = text_of(&name).unwrap_or_default();
+            match with.agent(&event)? {
+                Some(Agent::Event(event)) => event.field(lua, &String::from_utf8_lossy(&name)),
+                _ => Err(complaint("not an event")),
+            }
+        })?,
+    )?;
+    let with = objects.clone();
+    native.set(
+        "list_field",
+        lua.create_function(move |lua, (list, name): (Table, Value)| {
+            let name = text_of(&name).unwrap_or_default();
+            inlet::list_field(lua, &with, &list, &String::from_utf8_lossy(&name))
+        })?,
+    )?;
+    let is_change = lua.create_function(|_, event: EventRef| {
+        Ok(!matches!(
+            event.etype,
+            Etype::Init | Etype::Blanket | Etype::Full
+        ))
+    })?;
+    lua.set_named_registry_value("is_change", &is_change)?;
+    native.set("is_change", is_change)
+}
+
+fn configuring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
+    let h = Rc::clone(host);
+    native.set(
+        "settings",
+        lua.create_function(move |_, value: Value| match value {
+            Value::Table(given) => h.settings.take(&given).map(|()| Value::Nil),
+            Value::String(key) => h.settings.value(&key.to_string_lossy()),
+            _ => Err(complaint("settings takes a table or the name of a setting")),
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    native.set(
+        "check_phase",
+        lua.create_function(move |lua, ()| {
+            if h.stage.get() != Stage::Loading {
+                return Err(complaint("Sync can only be created during initialization."));
+            }
+            check_settings_kept(lua)
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    native.set(
+        "inherit",
+        lua.create_function(move |lua, (given, default): (Value, Table)| match given {
+            Value::Table(given) => {
+                inherit::inherit(lua, &given, |config| fill_from_settings(&h, config), &default)
+            }
+            other => Err(complaint(format!(
+                "sync takes a table, not a {}",
+                other.type_name()
+            ))),
+        })?,
+    )?;
+    native.set(
+        "check_gauge",
+        lua.create_function(|_, config: Table| match config.get("checkgauge")? {
+            Value::Table(gauge) => checkgauge::check(&config, &gauge),
+            _ => Ok(()),
+        })?,
+    )?;
+    native.set(
+        "rsync_words",
+        lua.create_function(|lua, config: Table| {
+            let rsync = config.get::<Value>("rsync")?;
+            let Value::Table(rsync) = rsync else {
+                return Err(complaint_about("rsync", "Parameter \"rsync\" must be a table."));
+            };
+            let words = lua.create_table()?;
+            for word in rsync_args::words(&rsync)? {
+                words.raw_push(lua.create_string(word)?)?;
+            }
+            Ok(words)
+        })?,
+    )?;
+    native.set(
+        "as_directory",
+        lua.create_function(|lua, target: Value| {
+            let mut path = text_of(&target)
+                .ok_or_else(|| complaint_about("target", "target must be a text"))?;
+            match path.last() {
+                None => return Err(complaint_about("target", "target must not be empty")),
+                Some(b'/' | b':') => {}
+                Some(_) => path.push(b'/'),
+            }
+            lua.create_string(path)
+        })?,
+    )?;
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "create",
+        lua.create_function(move |lua, config: Table| create(lua, &h, &with, config))?,
+    )
+}
+
+/// A configuration of lsyncd 2.0 assigned a table; nothing in it would be seen.
+pub fn check_settings_kept(lua: &Lua) -> Result<()> {
+    match lua.globals().raw_get::<Value>("settings")? {
+        Value::Function(_) => Ok(()),
+        _ => Err(bare_complaint(
+            "settings",
+            "Do not use settings = { ... }\n      please use settings{ ... } (without the equal sign)",
+        )),
+    }
+}
+
+/// What the command line and the settings made so far say for every sync. A limit of the
+/// sync's own counts more than the setting; see docs/differences.md.
+fn fill_from_settings(host: &Host, config: &Table) -> Result<()> {
+    if let Some(delay) = host.delay {
+        config.set("delay", delay)?;
+    }
+    for key in ["maxDelays", "maxProcesses"] {
+        if let Some(count) = host.settings.count(key)?
+            && config.get::<Value>(key)?.is_nil()
+        {
+            config.set(key, count)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the sync of a prepared configuration; returns its inlet.
+fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Result<Table> {
+    let index = host.members.borrow().len();
+    resolve_source(lua, &config)?;
+    let monitor = config.get::<Value>("monitor")?;
+    match text_of(&monitor) {
+        _ if !truthy(&monitor) => {}
+        Some(name) if name == b"inotify" => {}
+        name => {
+            let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
+            let text = format!("event monitor \"{name}\" unknown.");
+            return Err(complaint_about("monitor", text));
+        }
+    }
+    if !has_action(&config)? {
+        return Err(complaint("no actions specified."));
+    }
+    config.set("monitor", "inotify")?;
+    if config.get::<Value>("name")?.is_nil() {
+        config.set("name", format!("Sync{}", index + 1))?;
+    }
+
+    let typed = SyncConfig::from_table(&config)?;
+    let filter = config::filter(&config)?;
+    for pattern in filter.excludes() {
+        if let Some(advice) = crate::filter::suspicious(pattern, &typed.source) {
+            report::warn(format_args!("{}: {advice}", typed.name));
+        }
+    }
+    let full = config.get::<Value>("full")?.is_function();
+    let sync = Sync::new(typed, filter, policy(lua, &config)?, full);
+
+    let functions = lua.create_table()?;
+    let inlet = lua.create_table()?;
+    let member = Rc::new(Member {
+        sync: sync.into(),
+        config,
+        inlet: inlet.clone(),
+        events: Default::default(),
+    });
+    let weak: Weak<Member> = Rc::downgrade(&member);
+    for pair in inlet::functions(lua, host, objects, &weak)?.pairs::<Value, Value>() {
+        let (name, function) = pair?;
+        functions.set(name, function)?;
+    }
+    let make: mlua::Function = lua.named_registry_value("make_inlet")?;
+    make.call::<()>((&inlet, functions))?;
+    host.members.borrow_mut().push(member);
+    Ok(inlet)
+}
+
+fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
+    let given = text_of(&config.get("source")?)
+        .ok_or_else(|| complaint_about("source", "source missing from sync."))?;
+    let real = config::real_directory(&given).map_err(|error| {
+        let [first, second] = error.lines();
+        report::error(first);
+        bare_complaint("source", second)
+    })?;
+    config.set("_source", lua.create_string(given)?)?;
+    config.set("source", lua.create_string(real)?)
+}
+
+fn has_action(config: &Table) -> Result<bool> {
+    if truthy(&config.get("action")?) {
+        return Ok(true);
+    }
+    for key in ["onAttrib", "onCreate", "onDelete", "onModify", "onMove", "onStartup"] {
+        if truthy(&config.get(key)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Built-in behaviours are decided by the state of the disk; user code gets what happened.
+fn policy(lua: &Lua, config: &Table) -> Result<Policy> {
+    let action = config.get::<Value>("action")?;
+    let default: Table = lua.globals().raw_get("default")?;
+    for kind in ["rsync", "rsyncssh", "direct"] {
+        if let Value::Table(kind) = default.raw_get(kind)?
+            && kind.raw_get::<Value>("action")? == action
+        {
+            return Ok(Policy::Settle);
+        }
+    }
+    Ok(Policy::Deliver)
+}
+
+fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "spawn",
+        lua.create_function(move |_, arguments: MultiValue| {
+            spawn::spawn(&h, &with, true, arguments)
+        })?,
+    )?;
+    native.set(
+        "rsync_target",
+        lua.create_function(|lua, config: Table| {
+            lua.create_string(rsync_target(lua, &config)?)
+        })?,
+    )?;
+    native.set(
+        "filter_input",
+        lua.create_function(|lua, inlet: Table| {
+            let member = member_of(lua, &inlet)?;
+            let sync = member.sync.borrow();
+            let filter = sync
+                .filter
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            Ok(match filter.rsync_input() {
+                Some(input) => (
+                    Some(lua.create_string(input.option)?),
+                    Some(lua.create_string(input.text)?),
+                ),
+                None => (None, None),
+            })
+        })?,
+    )?;
+    let with = objects.clone();
+    native.set(
+        "transfer",
+        lua.create_function(move |lua, list: Table| match with.agent(&list)? {
+            Some(agent) => transfer(lua, &agent),
+            None => Err(complaint("not a list of events")),
+        })?,
+    )
+}
+
+/// The member whose inlet object this is.
+fn member_of(lua: &Lua, inlet: &Table) -> Result<Rc<Member>> {
+    let host = lua
+        .app_data_ref::<Rc<Host>>()
+        .ok_or_else(|| complaint("the daemon is not set up"))?;
+    let members = host.members.borrow();
+    members
+        .iter()
+        .find(|member| member.inlet == *inlet)
+        .cloned()
+        .ok_or_else(|| complaint("not an inlet"))
+}
+
+/// `HOST:TARGETDIR` when a host is configured, else the target. A relative local one is meant
+/// from where the daemon was started, not from `/` where it runs.
+fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
+    let text = |key: &str| -> Result<Option<Vec<u8>>> { Ok(text_of(&config.get(key)?)) };
+    if let (Some(host), Some(directory)) = (text("host")?, text("targetdir")?) {
+        return Ok([host, b":".to_vec(), directory].concat());
+    }
+    let target = text("target")?.ok_or_else(|| complaint("the sync has no target"))?;
+    let host = lua.app_data_ref::<Rc<Host>>();
+    let base = host.as_ref().and_then(|host| host.base.borrow().clone());
+    Ok(match base {
+        Some(base) if !target.starts_with(b"/") && !batch::is_remote(&target) => base
+            .join(OsStr::from_bytes(&target))
+            .into_os_string()
+            .into_vec(),
+        _ => target,
+    })
+}
+
+/// Makes the list of a batch.
+fn transfer(lua: &Lua, agent: &Agent) -> Result<Transfer> {
+    let member = agent
+        .member()
+        .ok_or_else(|| complaint("the list's sync is gone"))?;
+    let rsync: Table = member.config.get("rsync")?;
+    let binary = text_of(&rsync.get("binary")?).unwrap_or_else(|| b"rsync".to_vec());
+    let words: Vec<Vec<u8>> = rsync
+        .get::<Table>("_computed")?
+        .sequence_values::<Value>()
+        .filter_map(|word| text_of(&word.ok()?))
+        .collect();
+    let list = match text_of(&rsync.get("list")?).as_deref() {
+        Some(b"filter") => ListMode::Filter,
+        Some(b"files-from") => ListMode::FilesFrom,
+        _ => ListMode::Auto,
+    };
+    let target = rsync_target(lua, &member.config)?;
+
+    let mut sync = member.sync.borrow_mut();
+    let sync = &mut *sync;
+    let request = Request {
+        source: &sync.config.source,
+        target: &target,
+        words: &words,
+        binary: &binary,
+        delete: sync.config.delete.in_batches(),
+        last_transfer: sync.last_transfer,
+        list,
+    };
+    let mut entries = Vec::new();
+    for id in agent.ids() {
+        if let Some(delay) = sync.queue.get(id) {
+            let (mut path, mut to) = (Vec::new(), Vec::new());
+            sync.queue.path(id, &mut path);
+            sync.queue.path2(id, &mut to);
+            entries.push((change(delay.etype), path, to));
+        }
+    }
+    let entries = entries.iter().map(|(change, path, to)| Entry {
+        change: *change,
+        path,
+        to: (!to.is_empty()).then_some(to.as_slice()),
+    });
+    let made = sync.chooser.prepare(&request, entries);
+    Ok(Transfer {
+        args: made.args,
+        list: made.list,
+        kind: made.kind,
+        names: made.names,
+    })
+}
+
+fn change(etype: Etype) -> Change {
+    match etype {
+        Etype::Delete => Change::Delete,
+        Etype::Move => Change::Move,
+        Etype::Modify => Change::Modify,
+        Etype::Attrib => Change::Attrib,
+        Etype::Create | Etype::Init | Etype::Blanket | Etype::Full => Change::Create,
+    }
+}

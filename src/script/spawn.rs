@@ -1,0 +1,151 @@
+//! `spawn`: from an agent and words to a request that the engine carries out.
+
+use std::rc::Rc;
+
+use mlua::{MultiValue, Result, Table, Value};
+
+use super::event::{Agent, Objects};
+use super::host::{Host, Member, Stage};
+use super::native::Transfer;
+use crate::config::{complaint, text_of};
+use crate::queue::{DelayId, Status};
+use crate::report;
+
+/// A process that shall be started for queue entries of a sync.
+pub struct SpawnRequest {
+    /// Whose.
+    pub member: Rc<Member>,
+    /// The event or list object, for `collect`.
+    pub agent: Table,
+    /// The entries it is about; they are active already.
+    pub ids: Vec<DelayId>,
+    /// Found through PATH.
+    pub program: Vec<u8>,
+    /// Words behind the program's name.
+    pub args: Vec<Vec<u8>>,
+    /// What the child reads; `None` when it has no pipe.
+    pub stdin: Option<Vec<u8>>,
+    /// The daemon takes the child's output line by line into its log.
+    pub captured: bool,
+    /// The batch, when the process is a transfer of one.
+    pub transfer: Option<crate::batch::Kind>,
+}
+
+/// What the words of a call come to.
+#[derive(Default)]
+struct Words {
+    args: Vec<Vec<u8>>,
+    stdin: Option<Vec<u8>>,
+    transfer: Option<crate::batch::Kind>,
+}
+
+/// Notes down a process to start and marks its entries active.
+///
+/// # Errors
+/// Misuse, in lsyncd's words.
+pub fn spawn(
+    host: &Rc<Host>,
+    objects: &Objects,
+    captured: bool,
+    arguments: MultiValue,
+) -> Result<()> {
+    let mut arguments = arguments.into_iter();
+    let agent = match arguments.next() {
+        Some(Value::Table(agent)) => agent,
+        _ => return Err(complaint("spawning with an invalid agent")),
+    };
+    let Some(behind) = objects.agent(&agent)? else {
+        return Err(complaint("spawning with an unknown agent"));
+    };
+    let program = match arguments.next() {
+        Some(Value::String(program)) => program.as_bytes().to_vec(),
+        _ => {
+            return Err(complaint(
+                "calling spawn(agent, binary, ...): binary is not a string",
+            ));
+        }
+    };
+    if host.stage.get() == Stage::Fading {
+        report::normal("ignored process spawning while fading");
+        return Ok(());
+    }
+    let member = behind
+        .member()
+        .ok_or_else(|| complaint("spawning with an unknown agent"))?;
+    let ids = behind.ids();
+    check_waiting(&member, &behind, &ids)?;
+    if !host.has_room() {
+        return Err(complaint("Spawned too much processes!"));
+    }
+    let words = words(arguments)?;
+    member.sync.borrow_mut().queue.activate(&ids);
+    host.requests.borrow_mut().push(SpawnRequest {
+        member,
+        agent,
+        ids,
+        program,
+        args: words.args,
+        stdin: words.stdin,
+        captured,
+        transfer: words.transfer,
+    });
+    Ok(())
+}
+
+fn check_waiting(member: &Member, agent: &Agent, ids: &[DelayId]) -> Result<()> {
+    let sync = member.sync.borrow();
+    let status = |id: &DelayId| sync.queue.get(*id).map(|delay| delay.status);
+    match agent {
+        Agent::Event(event) if status(&event.id) != Some(Status::Wait) => {
+            Err(complaint("spawn() called on an non-waiting event"))
+        }
+        Agent::List(_)
+            if !ids
+                .iter()
+                .all(|id| matches!(status(id), Some(Status::Wait | Status::Block))) =>
+        {
+            Err(complaint("spawn() called on an non-waiting event list"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Numbers become text, nils vanish, tables are flattened one level; `"<"` in front makes the
+/// next word the child's input; a transfer brings both words and input along.
+fn words(arguments: impl Iterator<Item = Value>) -> Result<Words> {
+    let mut words = Words::default();
+    for value in arguments {
+        match value {
+            Value::Nil => {}
+            Value::Table(table) => {
+                for item in table.sequence_values::<Value>() {
+                    words.args.push(word(&item?)?);
+                }
+            }
+            Value::UserData(data) => {
+                let transfer = data
+                    .borrow::<Transfer>()
+                    .map_err(|_| complaint("spawn takes texts, numbers and lists of them"))?;
+                words.args.extend(transfer.args.iter().cloned());
+                words.stdin = Some(transfer.list.clone());
+                words.transfer = Some(transfer.kind);
+            }
+            value => words.args.push(word(&value)?),
+        }
+    }
+    if words.args.len() >= 2 && words.args[0] == b"<" {
+        words.args.remove(0);
+        let text = words.args.remove(0);
+        words.stdin = (!text.is_empty() && text[0] != 0).then_some(text);
+    }
+    Ok(words)
+}
+
+fn word(value: &Value) -> Result<Vec<u8>> {
+    text_of(value).ok_or_else(|| {
+        complaint(format!(
+            "spawn takes texts, numbers and lists of them, not a {}",
+            value.type_name()
+        ))
+    })
+}

@@ -1,0 +1,73 @@
+//! How long a failing sync waits: doubling from its delay, at least a second, to five minutes,
+//! so that a dead target costs next to nothing and many syncs do not knock in step.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// The waits of one sync.
+#[derive(Debug)]
+pub struct Backoff {
+    first: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    /// Waits that begin with the sync's delay.
+    pub fn new(delay: Option<Duration>) -> Backoff {
+        let first = delay.unwrap_or_default().clamp(Duration::from_secs(1), LONGEST);
+        Backoff { first, failures: 0 }
+    }
+
+    /// Another failure: how long to wait. The first wait is exact, as users know it; later ones
+    /// vary by a tenth.
+    pub fn next(&mut self) -> Duration {
+        let doubled = self
+            .first
+            .saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        self.failures = self.failures.saturating_add(1);
+        let wait = doubled.min(LONGEST);
+        if self.failures == 1 {
+            return wait;
+        }
+        let random = RandomState::new().hash_one(self.failures) % 100;
+        wait - wait * random as u32 / 1000
+    }
+
+    /// How often in a row it failed.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// A success.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_to_a_limit_and_a_success_ends_them() {
+        let mut backoff = Backoff::new(Some(Duration::from_secs(15)));
+        assert_eq!(backoff.next(), Duration::from_secs(15));
+        for expected in [30, 60, 120, 240, 300, 300] {
+            let wait = backoff.next().as_secs_f64();
+            let expected = f64::from(expected);
+            assert!(wait <= expected && wait > expected * 0.89, "{wait} for {expected}");
+        }
+        for _ in 0..100 {
+            assert!(backoff.next() <= LONGEST);
+        }
+        backoff.reset();
+        assert_eq!(backoff.next(), Duration::from_secs(15));
+    }
+
+    #[test]
+    fn without_a_delay_the_first_wait_is_a_second() {
+        assert_eq!(Backoff::new(None).next(), Duration::from_secs(1));
+    }
+}
