@@ -1,1 +1,2 @@
 //! The daemon as a process: the event loop, detaching, pid file, signals.
+pub mod signals;
