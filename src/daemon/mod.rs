@@ -2,12 +2,12 @@
 //!
 //! [`engine`] is the event loop; the other files are what a Unix daemon has to do besides.
 
-mod detach;
+pub mod detach;
 mod engine;
 mod jobs;
-mod pidfile;
+pub mod pidfile;
 mod progress;
-mod signals;
+pub mod signals;
 mod status;
 mod watching;
 

@@ -1,1 +1,15 @@
 //! Child processes: spawn, feed, capture, reap. Nothing about rsync.
+//!
+//! Nothing here waits. The engine owns the poll; it hands on the events of tokens that
+//! [`Children::owns`], calls [`Children::reap`] after `SIGCHLD`, and [`Children::resume`] in
+//! each turn while [`Children::pending`] says so.
+
+mod children;
+mod command;
+mod lines;
+mod pipes;
+
+pub use children::{Children, End, Ended, Pid};
+pub use command::{Command, Output, SpawnError, Stdin};
+pub use lines::MAX_LINE;
+pub use pipes::{Sink, Stream};

@@ -1,0 +1,201 @@
+//! The pid file: says which process the daemon is, and that there is only one.
+//!
+//! Two things are wanted of it that do not go together by themselves. It is a lock: a second
+//! daemon with the same pid file must not start, be it this program or an lsyncd, which locks
+//! the file that it finds under the name. And it is read by others at any time, who must never
+//! find it empty or in parts, so it has to come into its place written, as a new file.
+//!
+//! Hence: whoever wants to put a file there first gets the lock of the one that is there, makes
+//! sure that it still is there, puts a file in its place that is written and locked already, and
+//! keeps both locks for life. One who has opened the old file meanwhile cannot get its lock.
+//!
+//! The locks are record locks of fcntl(2), as lsyncd's. Here they belong to the open file where
+//! the kernel can do that, which is the same to others. lsyncd's belong to the process, and are
+//! lost when it closes the file after opening it once more, say from Lua; nothing here does so.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+
+use crate::report::atomic::{self, Replacement};
+use crate::report::escape;
+
+/// How often the file may change under our hands before we give up.
+const ATTEMPTS: usize = 100;
+
+/// The pid file of this process, locked until it ends.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+    /// What is under that name, as long as nobody changes it.
+    file: File,
+    /// What was there before.
+    _before: Option<File>,
+}
+
+/// Which step failed; the texts are lsyncd's.
+#[derive(Debug)]
+pub enum PidFileError {
+    /// There is none and none can be made, or it cannot be opened.
+    Create(PathBuf, io::Error),
+    /// Another process has it, mostly.
+    Lock(PathBuf, io::Error),
+    /// The number cannot be written.
+    Write(PathBuf, io::Error),
+}
+
+impl fmt::Display for PidFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (verb, path) = match self {
+            Self::Create(path, _) => ("create", path),
+            Self::Lock(path, _) => ("lock", path),
+            Self::Write(path, _) => ("write", path),
+        };
+        let name = escape(path.as_os_str().as_encoded_bytes());
+        write!(f, "Cannot {verb} pidfile; '{name}'")
+    }
+}
+
+impl std::error::Error for PidFileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Create(_, e) | Self::Lock(_, e) | Self::Write(_, e) => Some(e),
+        }
+    }
+}
+
+impl PidFile {
+    /// Locks the file and puts the number of this process, and a line end, into it. So this comes
+    /// after [detaching](super::detach).
+    ///
+    /// # Errors
+    /// See [`PidFileError`]; the file is as it was then, but if it cannot be replaced and the
+    /// disk is full.
+    pub fn acquire(path: &Path) -> Result<Self, PidFileError> {
+        let path =
+            std::path::absolute(path).map_err(|e| PidFileError::Create(path.to_owned(), e))?;
+        for _ in 0..ATTEMPTS {
+            let found = match OpenOptions::new().read(true).write(true).open(&path) {
+                Ok(file) => take_over(&path, file)?,
+                Err(e) if e.kind() == ErrorKind::NotFound => create(&path)?,
+                Err(e) => return Err(PidFileError::Create(path, e)),
+            };
+            if let Some(pid_file) = found {
+                return Ok(pid_file);
+            }
+        }
+        Err(PidFileError::Lock(path, ErrorKind::WouldBlock.into()))
+    }
+
+    /// Removes the file, on a normal end. One that somebody else has put there stays, and so does
+    /// what is no ordinary file.
+    pub fn remove(self) {
+        let ordinary = self.file.metadata().is_ok_and(|m| m.is_file());
+        if ordinary && stands_at(&self.file, &self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Makes a file where there is none, or says nothing if there is one now.
+fn create(path: &Path) -> Result<Option<PidFile>, PidFileError> {
+    let Some(target) = atomic::replaceable(path) else {
+        return create_in_place(path);
+    };
+    let new = Replacement::begin(&target).map_err(|e| PidFileError::Create(path.to_owned(), e))?;
+    fill(path, new.file())?;
+    match new.create() {
+        Ok(file) => Ok(Some(PidFile {
+            path: path.to_owned(),
+            file,
+            _before: None,
+        })),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(None),
+        Err(_) => create_in_place(path),
+    }
+}
+
+/// Where there are no hard links, and where a symbolic link leads nowhere.
+fn create_in_place(path: &Path) -> Result<Option<PidFile>, PidFileError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(path)
+        .map_err(|e| PidFileError::Create(path.to_owned(), e))?;
+    take_over(path, file)
+}
+
+/// Locks and replaces the file that is there, or says nothing if it no longer is.
+fn take_over(path: &Path, old: File) -> Result<Option<PidFile>, PidFileError> {
+    lock(&old).map_err(|e| PidFileError::Lock(path.to_owned(), e))?;
+    if !stands_at(&old, path) {
+        return Ok(None);
+    }
+    let replacement = atomic::replaceable(path).and_then(|target| Replacement::begin(&target).ok());
+    if let Some(new) = replacement {
+        fill(path, new.file())?;
+        if let Ok(file) = new.replace() {
+            return Ok(Some(PidFile {
+                path: path.to_owned(),
+                file,
+                _before: Some(old),
+            }));
+        }
+    }
+    // The directory is not ours to write: then the file has been made for us beforehand.
+    write(&old).map_err(|e| PidFileError::Write(path.to_owned(), e))?;
+    Ok(Some(PidFile {
+        path: path.to_owned(),
+        file: old,
+        _before: None,
+    }))
+}
+
+/// Makes a file ready to be put in its place.
+fn fill(path: &Path, file: &File) -> Result<(), PidFileError> {
+    lock(file).map_err(|e| PidFileError::Lock(path.to_owned(), e))?;
+    write(file).map_err(|e| PidFileError::Write(path.to_owned(), e))
+}
+
+/// The first line is right at any time, if what was there before begins with one at all.
+fn write(mut file: &File) -> io::Result<()> {
+    let line = format!("{}\n", std::process::id());
+    if !file.metadata()?.is_file() {
+        return file.write_all(line.as_bytes());
+    }
+    file.write_all_at(line.as_bytes(), 0)?;
+    file.set_len(line.len() as u64)
+}
+
+/// Locks the whole file, or fails at once.
+fn lock(file: &File) -> io::Result<()> {
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
+        Err(Errno::EINVAL) => fcntl(file, FcntlArg::F_SETLK(&whole))?,
+        other => other?,
+    };
+    Ok(())
+}
+
+/// Whether the name stands for this very file.
+fn stands_at(file: &File, path: &Path) -> bool {
+    let identity = |m: fs::Metadata| (m.dev(), m.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => identity(ours) == identity(there),
+        _ => false,
+    }
+}

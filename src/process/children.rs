@@ -1,0 +1,219 @@
+//! The children that run, from their start to their end.
+
+use std::fmt;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+
+use mio::unix::pipe::Receiver;
+use mio::{Registry, Token, event::Event};
+use nix::errno::Errno;
+use nix::sys::signal::{self, Signal};
+
+use super::command::{self, ChildEnd, Command, Output, SpawnError, Stdin};
+use super::pipes::{Pipes, Sink, Stream};
+
+/// A process id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pid(pub u32);
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With this exit status, 0 to 255.
+    Exit(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl End {
+    /// The exit status as a shell has it: 128 + number after a signal, so never success.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Exit(code) => code,
+            Self::Signal(number) => 128 + number,
+        }
+    }
+}
+
+impl From<ExitStatus> for End {
+    fn from(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Exit(code),
+            (None, Some(number)) => Self::Signal(number),
+            (None, None) => UNKNOWN,
+        }
+    }
+}
+
+/// What is reported when the status of a child was lost: certainly no success.
+const UNKNOWN: End = End::Exit(255);
+
+/// A child that has ended and been reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Which; from now on the kernel may give this number to another process.
+    pub pid: Pid,
+    /// How.
+    pub end: End,
+}
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    /// The tokens of its output pipes.
+    outputs: Vec<usize>,
+}
+
+/// All children that have not been reaped, and the pipes to and from them.
+#[derive(Debug)]
+pub struct Children {
+    /// In order of their start.
+    running: Vec<Running>,
+    pipes: Pipes,
+}
+
+impl Children {
+    /// Pipes will be registered with `registry`, under `first_token` and all tokens above it.
+    pub fn new(registry: Registry, first_token: usize) -> Self {
+        Self {
+            running: Vec::new(),
+            pipes: Pipes::new(registry, first_token),
+        }
+    }
+
+    /// Starts a child. Descriptors other than the three standard ones are closed in it, no
+    /// signal is blocked and `SIGPIPE` has its default action.
+    ///
+    /// # Errors
+    /// When it could not be started; everything is as before then.
+    pub fn spawn(&mut self, command: Command) -> Result<Pid, SpawnError> {
+        let Command {
+            program,
+            args,
+            stdin,
+            output,
+        } = command;
+        let (input_end, feed) = match stdin {
+            Stdin::Inherit => (ChildEnd::Inherit, None),
+            Stdin::Null => (ChildEnd::Null, None),
+            Stdin::Bytes(bytes) => {
+                let (fd, feed) = self.pipes.feed(bytes).map_err(SpawnError::Resources)?;
+                (ChildEnd::Open(fd), feed)
+            }
+        };
+        let (output_end, error_end, captures) =
+            self.outputs(output).map_err(SpawnError::Resources)?;
+
+        let child = command::start(&program, &args, &[input_end, output_end, error_end])?;
+
+        let pid = Pid(child.id());
+        let outputs = captures.iter().map(|(_, token, _)| *token).collect();
+        if let Some((token, feed)) = feed {
+            self.pipes.keep_feeding(token, feed);
+        }
+        for (stream, token, receiver) in captures {
+            self.pipes.listen(token, receiver, pid, stream);
+        }
+        self.running.push(Running { child, outputs });
+        Ok(pid)
+    }
+
+    /// Whether events of this token are for [`Children::ready`].
+    pub fn owns(&self, token: Token) -> bool {
+        self.pipes.owns(token)
+    }
+
+    /// Moves what a pipe can move, input or output, up to a share of 64 KiB.
+    pub fn ready(&mut self, event: &Event, lines: Sink<'_>) {
+        self.pipes.ready(event.token(), lines);
+    }
+
+    /// Whether pipes have more to move than their share: no event will come for these, so the
+    /// next poll must not wait and [`Children::resume`] be called after it.
+    pub fn pending(&self) -> bool {
+        self.pipes.pending()
+    }
+
+    /// Goes on with pipes that had more than their share, up to about 256 KiB in all.
+    pub fn resume(&mut self, lines: Sink<'_>) {
+        self.pipes.resume(lines);
+    }
+
+    /// Collects the children that have ended, in order of their start; to be called after
+    /// `SIGCHLD`. Only own children are waited for, by their number (waitpid(2)), whatever their
+    /// session or process group is by now.
+    ///
+    /// What a child has written comes before its end. If a process it left behind holds an
+    /// output pipe, that does not delay the end: its lines are reported as they come.
+    pub fn reap(&mut self, lines: Sink<'_>) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        let Self { running, pipes } = self;
+        running.retain_mut(|each| {
+            let end = match each.child.try_wait() {
+                Ok(None) => return true,
+                Ok(Some(status)) => End::from(status),
+                Err(_) => UNKNOWN,
+            };
+            for &token in &each.outputs {
+                pipes.drain(token, lines);
+            }
+            let pid = Pid(each.child.id());
+            ended.push(Ended { pid, end });
+            false
+        });
+        ended
+    }
+
+    /// Sends a signal to a child that has not been reaped.
+    ///
+    /// # Errors
+    /// `ESRCH` for any other process, else what kill(2) says (`EPERM` if the child changed its
+    /// user).
+    pub fn kill(&self, pid: Pid, signal: Signal) -> io::Result<()> {
+        if !self.pids().any(|known| known == pid) {
+            return Err(Errno::ESRCH.into());
+        }
+        let number = i32::try_from(pid.0).map_err(|_| Errno::ESRCH)?;
+        Ok(signal::kill(nix::unistd::Pid::from_raw(number), signal)?)
+    }
+
+    /// How many children have not been reaped.
+    pub fn count(&self) -> usize {
+        self.running.len()
+    }
+
+    /// The children that have not been reaped, in order of their start.
+    pub fn pids(&self) -> impl Iterator<Item = Pid> {
+        self.running.iter().map(|each| Pid(each.child.id()))
+    }
+
+    fn outputs(&mut self, output: Output) -> io::Result<Outputs> {
+        Ok(match output {
+            Output::Inherit => (ChildEnd::Inherit, ChildEnd::Inherit, Vec::new()),
+            Output::Null => (ChildEnd::Null, ChildEnd::Null, Vec::new()),
+            Output::Append(path) => {
+                let (out, err) = ChildEnd::append_to(&path);
+                (out, err, Vec::new())
+            }
+            Output::Lines => {
+                let (out, out_token, out_pipe) = self.pipes.capture()?;
+                let (err, err_token, err_pipe) = self.pipes.capture()?;
+                let captures = vec![
+                    (Stream::Stdout, out_token, out_pipe),
+                    (Stream::Stderr, err_token, err_pipe),
+                ];
+                (ChildEnd::Open(out), ChildEnd::Open(err), captures)
+            }
+        })
+    }
+}
+
+/// The child's standard output and error, and the daemon's ends of them if these are pipes.
+type Outputs = (ChildEnd, ChildEnd, Vec<(Stream, usize, Receiver)>);

@@ -1,0 +1,178 @@
+//! What to run and how to start it.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+/// A program to run, with the daemon's environment and working directory.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// Its name; without a slash it is looked for in `PATH`.
+    pub program: Vec<u8>,
+    /// The arguments after the name.
+    pub args: Vec<Vec<u8>>,
+    /// What it reads.
+    pub stdin: Stdin,
+    /// Where its standard output and error go.
+    pub output: Output,
+}
+
+/// The standard input of a child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stdin {
+    /// That of the daemon.
+    Inherit,
+    /// `/dev/null`.
+    Null,
+    /// These bytes, then end of file. A child need not read them all.
+    Bytes(Vec<u8>),
+}
+
+/// The standard output and error of a child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Those of the daemon.
+    Inherit,
+    /// Reported line by line.
+    Lines,
+    /// Both appended to this file as they are; if it cannot be opened, nowhere: a full or
+    /// unwritable log partition stops no transfer.
+    Append(PathBuf),
+    /// `/dev/null`.
+    Null,
+}
+
+/// Why a child did not start.
+#[derive(Debug)]
+pub enum SpawnError {
+    /// The program is not there or cannot be executed (`ENOENT`, `EACCES`, `ENOEXEC`, `E2BIG` …,
+    /// execve(2)): trying again will not help.
+    NotExecutable(io::Error),
+    /// Processes, descriptors or memory are short (`EAGAIN`, `EMFILE`, `ENFILE`, `ENOMEM`,
+    /// `ENOSPC`), or the program is being written (`ETXTBSY`): later it may work.
+    Resources(io::Error),
+}
+
+impl Command {
+    /// A program without arguments that has the daemon's input and output.
+    pub fn new(program: impl Into<Vec<u8>>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            stdin: Stdin::Inherit,
+            output: Output::Inherit,
+        }
+    }
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotExecutable(e) | Self::Resources(e) => e.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SpawnError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NotExecutable(e) | Self::Resources(e) => Some(e),
+        }
+    }
+}
+
+impl From<io::Error> for SpawnError {
+    fn from(e: io::Error) -> Self {
+        match e.raw_os_error() {
+            Some(
+                libc::EAGAIN
+                | libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOMEM
+                | libc::ENOSPC
+                | libc::ETXTBSY,
+            ) => Self::Resources(e),
+            _ => Self::NotExecutable(e),
+        }
+    }
+}
+
+/// One of the three standard descriptors of a child.
+#[derive(Debug)]
+pub(super) enum ChildEnd {
+    Inherit,
+    Null,
+    Open(OwnedFd),
+}
+
+impl ChildEnd {
+    /// Both outputs on one file.
+    pub(super) fn append_to(path: &Path) -> (Self, Self) {
+        let both = || -> io::Result<(File, File)> {
+            let file = OpenOptions::new().append(true).create(true).open(path)?;
+            Ok((file.try_clone()?, file))
+        };
+        match both() {
+            Ok((out, err)) => (Self::Open(out.into()), Self::Open(err.into())),
+            Err(_) => (Self::Null, Self::Null),
+        }
+    }
+
+    fn stdio(&self) -> io::Result<Stdio> {
+        Ok(match self {
+            Self::Inherit => Stdio::inherit(),
+            Self::Null => Stdio::null(),
+            Self::Open(fd) => fd.try_clone()?.into(),
+        })
+    }
+}
+
+/// Starts a program. A script without `#!` is run by `/bin/sh`, as execvp(3) has it.
+pub(super) fn start(program: &[u8], args: &[Vec<u8>], ends: &[ChildEnd; 3]) -> io::Result<Child> {
+    let run = |name: &OsStr, script: Option<&Path>| {
+        std::process::Command::new(name)
+            .args(script)
+            .args(args.iter().map(|arg| OsStr::from_bytes(arg)))
+            .stdin(ends[0].stdio()?)
+            .stdout(ends[1].stdio()?)
+            .stderr(ends[2].stdio()?)
+            .spawn()
+    };
+    let name = OsStr::from_bytes(program);
+    let failed = match run(name, None) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOEXEC) => e,
+        other => return other,
+    };
+    match locate(name).filter(|path| is_text(path)) {
+        Some(script) => run(OsStr::new("/bin/sh"), Some(&script)),
+        None => Err(failed),
+    }
+}
+
+/// The file that a program's name stands for.
+fn locate(name: &OsStr) -> Option<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Some(PathBuf::from(name));
+    }
+    let path: OsString = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|file| {
+            file.metadata()
+                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        })
+}
+
+/// A binary, for another machine maybe, has a zero byte early on; shells look for the same.
+fn is_text(path: &Path) -> bool {
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(256).read_to_end(&mut head))
+        .is_ok_and(|_| !head.contains(&0))
+}

@@ -1,0 +1,114 @@
+//! Names as they may be printed.
+//!
+//! File names hold any byte but `/` and zero. A newline in one would forge a log line or a line
+//! of the status file, an escape sequence would reach the terminal.
+
+use std::borrow::Cow;
+
+/// Makes bytes printable: control characters and what is no UTF-8 become `\ooo`, three octal
+/// digits a byte, as printf(1) reads them; all else stays.
+///
+/// A backslash stays, too, unless three octal digits follow that make a byte; it is `\134` then.
+/// So ordinary names with a backslash look as they are, and each text stands for one name only.
+pub fn escape(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if is_plain(text) => Cow::Borrowed(text),
+        _ => Cow::Owned(escaped(bytes)),
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+        && !text
+            .match_indices('\\')
+            .any(|(at, _)| looks_escaped(&text.as_bytes()[at..]))
+}
+
+/// Whether bytes that begin with a backslash could be taken for an escaped byte.
+fn looks_escaped(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'\\', b'0'..=b'3', b'0'..=b'7', b'0'..=b'7', ..])
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() + 16);
+    let mut rest = bytes;
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            let (this, next) = rest.split_at(character.len_utf8());
+            if character.is_control() || looks_escaped(rest) {
+                octal(&mut out, this);
+            } else {
+                out.push(character);
+            }
+            rest = next;
+        }
+        octal(&mut out, chunk.invalid());
+        rest = &rest[chunk.invalid().len()..];
+    }
+    out
+}
+
+fn octal(out: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        out.push('\\');
+        for shift in [6, 3, 0] {
+            out.push(char::from(b'0' + (byte >> shift & 7)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn unescape(text: &str) -> Vec<u8> {
+        let mut rest = text.as_bytes();
+        let mut out = Vec::new();
+        while let [first, tail @ ..] = rest {
+            if looks_escaped(rest) {
+                let digits = std::str::from_utf8(&rest[1..4]).unwrap();
+                out.push(u8::from_str_radix(digits, 8).unwrap());
+                rest = &rest[4..];
+            } else {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn examples() {
+        assert_eq!(escape("/a b/ü€😀".as_bytes()), "/a b/ü€😀");
+        assert_eq!(escape(b"a\nb\x1b[1m\x7f"), r"a\012b\033[1m\177");
+        assert_eq!(escape(b"caf\xe9"), r"caf\351");
+        assert_eq!(escape("\u{85}".as_bytes()), r"\302\205");
+        assert_eq!(escape(br"a\b\\n\18\400"), r"a\b\\n\18\400");
+        assert_eq!(escape(br"\012"), r"\134012");
+        assert!(matches!(escape(br"a\b"), Cow::Borrowed(_)));
+    }
+
+    fn names() -> impl Strategy<Value = Vec<u8>> {
+        let letters = prop::sample::select(b"\\\\0127a\n\x80\xc3\xa9\x1b".to_vec());
+        prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..40),
+            prop::collection::vec(letters, 0..20),
+            any::<String>().prop_map(String::into_bytes),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_odd_is_left_and_nothing_is_lost(name in names()) {
+            let text = escape(&name);
+            prop_assert!(!text.chars().any(char::is_control));
+            prop_assert_eq!(unescape(&text), name);
+        }
+
+        #[test]
+        fn printable_names_stay(name in "[^\\p{Cc}\\\\]*") {
+            prop_assert_eq!(escape(name.as_bytes()), name.as_str());
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The log: lsyncd's categories and line formats, over the `log` crate.
+//!
+//! A message of the daemon is a record whose target is its category; a record of the `log`
+//! macros, here or in a library, has a module path besides. The latter are for developers:
+//! `RUST_LOG` chooses among them, and they appear as category `Debug`.
+//!
+//! Until [`open`] is called, which is where the start-up line is written, all goes to standard
+//! error without a time, as configuration errors should.
+
+use std::fmt::{self, Write};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use super::log_file::{LogFile, write_whole};
+use super::selection::{Selection, is_usual};
+use super::syslog::Facility;
+use super::{escape, reason};
+use crate::sys;
+
+/// Where messages go once the daemon runs; each that is set gets all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Channels {
+    /// Standard output, and standard error for `Error`: not for a daemon.
+    pub console: bool,
+    /// A file. A relative name is taken from the working directory of the first [`open`].
+    pub file: Option<PathBuf>,
+    /// syslog(3): for a daemon without a file.
+    pub syslog: Option<Syslog>,
+}
+
+/// How to appear in the system's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Syslog {
+    /// The tag.
+    pub ident: String,
+    /// The facility.
+    pub facility: Facility,
+}
+
+/// The log file could not be opened.
+#[derive(Debug)]
+pub struct CannotOpen {
+    path: PathBuf,
+    error: io::Error,
+}
+
+impl fmt::Display for CannotOpen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cannot open logfile [{}]!", printable(&self.path))
+    }
+}
+
+impl std::error::Error for CannotOpen {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Makes this the log of the process. Further calls only change the selection.
+///
+/// `modules` is what `RUST_LOG` says; without it, records of modules are not even formatted.
+pub fn install(selection: Selection, modules: Option<&str>) {
+    LOGGER
+        .all_usual
+        .store(selection.is_usual(), Ordering::Relaxed);
+    *LOGGER
+        .selection
+        .write()
+        .unwrap_or_else(PoisonError::into_inner) = selection;
+
+    if log::set_logger(&LOGGER).is_err() {
+        return;
+    }
+    let level = match modules.filter(|text| !text.is_empty()) {
+        None => LevelFilter::Off,
+        Some(text) => {
+            let filter = env_logger::Builder::new().parse_filters(text).build();
+            let level = filter.filter();
+            let _ = LOGGER.modules.set(filter);
+            level
+        }
+    };
+    log::set_max_level(level);
+}
+
+/// Ends the time before the start, or changes where messages go from now on: the start-up line
+/// of a daemon is still written to the console, the next is not.
+///
+/// # Errors
+/// When the file cannot be opened; nothing is changed then.
+pub fn open(channels: Channels) -> Result<(), CannotOpen> {
+    let mut sinks = LOGGER.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+    let file = match channels.file {
+        None => None,
+        Some(path) => match sinks.file.take_if(|old| old.was_opened_as(&path)) {
+            None => Some(open_file(path)?),
+            same => same,
+        },
+    };
+    if let Some(Syslog { ident, facility }) = &channels.syslog
+        && channels.syslog != sinks.syslog
+    {
+        sys::syslog_open(ident, facility.value());
+    }
+    *sinks = Sinks {
+        started: true,
+        console: channels.console,
+        file,
+        syslog: channels.syslog,
+    };
+    Ok(())
+}
+
+/// Whether messages of this category are shown; to be asked before putting together a costly one.
+pub fn enabled(category: &str) -> bool {
+    match LOGGER.all_usual.load(Ordering::Relaxed) {
+        true => is_usual(category),
+        false => LOGGER.selection().shows(category),
+    }
+}
+
+/// Says something of a category. The text may have several lines; names in it have to be
+/// [escaped](escape).
+pub fn say(category: &str, text: impl fmt::Display) {
+    if enabled(category) {
+        log::logger().log(
+            &Record::builder()
+                .args(format_args!("{text}"))
+                .target(category)
+                .level(level(category))
+                .build(),
+        );
+    }
+}
+
+/// Says that something went wrong.
+pub fn error(text: impl fmt::Display) {
+    say("Error", text);
+}
+
+/// Says that something may be wrong.
+pub fn warn(text: impl fmt::Display) {
+    say("Warn", text);
+}
+
+/// Says what happens.
+pub fn normal(text: impl fmt::Display) {
+    say("Normal", text);
+}
+
+static LOGGER: Logger = Logger {
+    all_usual: AtomicBool::new(true),
+    selection: RwLock::new(Selection::USUAL),
+    modules: OnceLock::new(),
+    sinks: Mutex::new(Sinks {
+        started: false,
+        console: false,
+        file: None,
+        syslog: None,
+    }),
+};
+
+struct Logger {
+    /// The selection is the usual one: spares the lock, and the text, in nearly all cases.
+    all_usual: AtomicBool,
+    selection: RwLock<Selection>,
+    modules: OnceLock<env_logger::Logger>,
+    sinks: Mutex<Sinks>,
+}
+
+struct Sinks {
+    started: bool,
+    console: bool,
+    file: Option<LogFile>,
+    syslog: Option<Syslog>,
+}
+
+impl Logger {
+    fn selection(&self) -> std::sync::RwLockReadGuard<'_, Selection> {
+        self.selection
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.modules
+            .get()
+            .is_some_and(|filter| filter.enabled(metadata))
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        if record.module_path().is_none() {
+            let priority = self.selection().priority(record.target());
+            sinks.write(record.target(), priority, *record.args());
+        } else if self
+            .modules
+            .get()
+            .is_some_and(|filter| filter.matches(record))
+        {
+            let text = format_args!("{}: {}", record.target(), record.args());
+            sinks.write("Debug", libc::LOG_DEBUG, text);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+impl Sinks {
+    /// A console that is gone is no reason to stop, nor worth a message: where to?
+    fn write(&mut self, category: &str, priority: i32, text: fmt::Arguments<'_>) {
+        if !self.started {
+            let line = format!("{category}: {text}\n");
+            let _ = write_whole(io::stderr(), line.as_bytes(), PATIENCE);
+            return;
+        }
+        let now = now();
+        if self.console {
+            let line = line(Form::Console, now, category, text);
+            let _ = match category {
+                "Error" => write_whole(io::stderr(), line.as_bytes(), PATIENCE),
+                _ => write_whole(io::stdout(), line.as_bytes(), PATIENCE),
+            };
+        }
+        if let Some(file) = &mut self.file {
+            let line = line(Form::File, now, category, text);
+            if let Some(error) = file.append(line.as_bytes()) {
+                complain(file.path(), &error);
+            }
+        }
+        if self.syslog.is_some() {
+            sys::syslog(priority, &format!("{category}, {text}"));
+        }
+    }
+}
+
+/// How long a console that takes no more may hold up a message, in milliseconds, if it does not
+/// block by itself.
+const PATIENCE: u16 = 1000;
+
+#[derive(Clone, Copy)]
+enum Form {
+    Console,
+    File,
+}
+
+/// `seconds` are those since the epoch; shown is local time.
+fn line(form: Form, seconds: i64, category: &str, text: fmt::Arguments<'_>) -> String {
+    let format = match form {
+        Form::Console => c"%H:%M:%S",
+        Form::File => c"%a %b %e %H:%M:%S %Y",
+    };
+    let mut line = sys::local_time(seconds, format);
+    // Writing to a string cannot fail.
+    let _ = writeln!(line, " {category}: {text}");
+    line
+}
+
+fn open_file(path: PathBuf) -> Result<LogFile, CannotOpen> {
+    LogFile::open(&path).map_err(|error| CannotOpen { path, error })
+}
+
+/// The log file fails while the daemon runs.
+fn complain(path: &Path, error: &io::Error) {
+    let text = format!(
+        "Error: Cannot write logfile [{}]: {}",
+        printable(path),
+        reason(error)
+    );
+    let _ = write_whole(io::stderr(), format!("{text}\n").as_bytes(), PATIENCE);
+    sys::syslog(libc::LOG_ERR, &text);
+}
+
+fn printable(path: &Path) -> std::borrow::Cow<'_, str> {
+    escape(path.as_os_str().as_encoded_bytes())
+}
+
+fn level(category: &str) -> Level {
+    match category {
+        "Error" => Level::Error,
+        "Warn" => Level::Warn,
+        "Normal" => Level::Info,
+        _ => Level::Debug,
+    }
+}
+
+fn now() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let noon = 1_636_977_600; // 15 Nov 2021, 12:00 UTC
+        let console = line(Form::Console, noon, "Normal", format_args!("a\nb"));
+        assert_eq!(&console[2..3], ":");
+        assert_eq!(&console[8..], " Normal: a\nb\n");
+
+        let early = line(Form::File, noon - 12 * 86_400, "Warn", format_args!("x"));
+        assert!(early.starts_with("Wed Nov  3 "), "{early}");
+        assert!(early.ends_with(" 2021 Warn: x\n"), "{early}");
+        assert_eq!(early.len(), 24 + " Warn: x\n".len());
+    }
+
+    #[test]
+    fn before_anything_is_installed() {
+        assert!(enabled("Error") && enabled("Warn") && enabled("Normal"));
+        assert!(!enabled("Exec"));
+        error("goes nowhere");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened() {
+        let e = open_file(PathBuf::from("/proc/none/log\n")).unwrap_err();
+        assert_eq!(e.to_string(), r"Cannot open logfile [/proc/none/log\012]!");
+    }
+}

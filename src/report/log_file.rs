@@ -1,0 +1,140 @@
+//! A log file that may be rotated away, removed, fill up or come back, while the daemon goes on.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How long a full pipe or terminal may hold up a message, in milliseconds.
+const PATIENCE: u16 = 1000;
+
+/// The open log file.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    /// The name it was opened by, for comparison.
+    given: PathBuf,
+    path: PathBuf,
+    file: File,
+    identity: (u64, u64),
+    /// Writing has failed, this was said, and it has not worked since.
+    in_trouble: bool,
+    /// The last line is there in part only.
+    torn: bool,
+}
+
+impl LogFile {
+    /// Opens the file, creating it if need be. A relative name stays what it stands for now,
+    /// wherever the working directory will be.
+    pub(super) fn open(given: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(given)?;
+        let file = open(&path)?;
+        Ok(Self {
+            identity: identity(&file.metadata()?),
+            given: given.to_owned(),
+            path,
+            file,
+            in_trouble: false,
+            torn: false,
+        })
+    }
+
+    pub(super) fn was_opened_as(&self, name: &Path) -> bool {
+        self.given == name
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends a whole line. What goes wrong is returned once, not for each line.
+    pub(super) fn append(&mut self, line: &[u8]) -> Option<io::Error> {
+        let patience = if self.in_trouble { 0 } else { PATIENCE };
+        let followed = self.follow();
+        let written = self
+            .mend(patience)
+            .and_then(|()| self.write(line, patience));
+        let result = followed.and(written);
+        let first = !self.in_trouble;
+        self.in_trouble = result.is_err();
+        result.err().filter(|_| first)
+    }
+
+    /// Opens the file anew when its name stands for another one. When that fails the old one is
+    /// kept: better a line in the rotated file than none.
+    fn follow(&mut self) -> io::Result<()> {
+        if self
+            .path
+            .metadata()
+            .is_ok_and(|m| identity(&m) == self.identity)
+        {
+            return Ok(());
+        }
+        let file = open(&self.path)?;
+        self.identity = identity(&file.metadata()?);
+        self.file = file;
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Ends a line that was left unfinished.
+    fn mend(&mut self, patience: u16) -> io::Result<()> {
+        if self.torn {
+            self.write(b"\n", patience)?;
+            self.torn = false;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, line: &[u8], patience: u16) -> io::Result<()> {
+        write_whole(&self.file, line, patience).map_err(|torn| {
+            self.torn |= torn.wrote > 0;
+            torn.error
+        })
+    }
+}
+
+/// A write that stopped on the way.
+#[derive(Debug)]
+pub(super) struct Torn {
+    wrote: usize,
+    error: io::Error,
+}
+
+/// Writes all bytes, waiting at most `patience` milliseconds each time nothing more fits in.
+pub(super) fn write_whole(fd: impl AsFd, bytes: &[u8], patience: u16) -> Result<(), Torn> {
+    let mut wrote = 0;
+    while wrote < bytes.len() {
+        match nix::unistd::write(&fd, &bytes[wrote..]) {
+            Ok(count) => wrote += count,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if writable_within(&fd, patience) => {}
+            Err(e) => {
+                let error = e.into();
+                return Err(Torn { wrote, error });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn writable_within(fd: &impl AsFd, patience: u16) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+    matches!(poll(&mut fds, PollTimeout::from(patience)), Ok(1..))
+}
+
+/// Without `O_NONBLOCK` a named pipe that nobody reads would hold up the daemon.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}

@@ -1,0 +1,142 @@
+//! Which categories of messages are shown.
+
+use std::fmt;
+
+/// What `-log` words have chosen.
+///
+/// Without any, `Normal`, `Warn` and `Error` are shown. `all` shows everything, `scarce` only
+/// `Warn` and `Error`; the last of these two counts. Any other word is the name of a category to
+/// be shown as well; it has the rank of `Normal`, so `scarce` hides it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    volume: Volume,
+    names: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Volume {
+    #[default]
+    Usual,
+    Scarce,
+    All,
+}
+
+/// A `-log` word that can be no category: these begin with a capital letter, A to Z.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadCategory(pub String);
+
+impl fmt::Display for BadCategory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' is not a valid logging category", self.0)
+    }
+}
+
+impl std::error::Error for BadCategory {}
+
+impl Selection {
+    /// What is shown when nothing was asked for.
+    pub(super) const USUAL: Self = Self {
+        volume: Volume::Usual,
+        names: Vec::new(),
+    };
+
+    /// The usual categories, without exception; callers use it to skip the rest quickly.
+    pub(super) fn is_usual(&self) -> bool {
+        self.volume == Volume::Usual && self.names.is_empty()
+    }
+
+    /// Takes in one more `-log` word.
+    ///
+    /// # Errors
+    /// When the word is none of the two and no category.
+    pub fn add(&mut self, word: &str) -> Result<(), BadCategory> {
+        match word {
+            "all" => self.volume = Volume::All,
+            "scarce" => self.volume = Volume::Scarce,
+            _ if word.starts_with(|first: char| first.is_ascii_uppercase()) => {
+                self.names.push(word.to_owned());
+            }
+            _ => return Err(BadCategory(word.to_owned())),
+        }
+        Ok(())
+    }
+
+    /// Whether messages of this category are shown.
+    pub fn shows(&self, category: &str) -> bool {
+        match self.volume {
+            Volume::All => true,
+            Volume::Scarce => matches!(category, "Warn" | "Error"),
+            Volume::Usual => is_usual(category) || self.names(category),
+        }
+    }
+
+    /// The level for syslog(3), `libc::LOG_*`. What only `all` lets through is for debugging.
+    pub(super) fn priority(&self, category: &str) -> i32 {
+        match category {
+            "Error" => libc::LOG_ERR,
+            "Warn" => libc::LOG_WARNING,
+            "Normal" => libc::LOG_NOTICE,
+            _ if self.names(category) => libc::LOG_NOTICE,
+            _ => libc::LOG_DEBUG,
+        }
+    }
+
+    fn names(&self, category: &str) -> bool {
+        self.names.iter().any(|name| name == category)
+    }
+}
+
+/// Shown unless `scarce` is asked for.
+pub(super) fn is_usual(category: &str) -> bool {
+    matches!(category, "Normal" | "Warn" | "Error")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(words: &[&str]) -> Selection {
+        let mut selection = Selection::default();
+        for word in words {
+            selection.add(word).unwrap();
+        }
+        selection
+    }
+
+    fn shown(words: &[&str]) -> Vec<&'static str> {
+        let selection = of(words);
+        ["Error", "Warn", "Normal", "Exec", "traceback"]
+            .into_iter()
+            .filter(|category| selection.shows(category))
+            .collect()
+    }
+
+    #[test]
+    fn words() {
+        assert_eq!(shown(&[]), ["Error", "Warn", "Normal"]);
+        assert_eq!(shown(&["Exec"]), ["Error", "Warn", "Normal", "Exec"]);
+        assert_eq!(shown(&["scarce", "Exec"]), ["Error", "Warn"]);
+        assert_eq!(shown(&["scarce", "all"]).len(), 5);
+        assert_eq!(shown(&["all", "Exec", "scarce"]), ["Error", "Warn"]);
+    }
+
+    #[test]
+    fn words_that_are_none() {
+        for word in ["foo", "", "-x", "Über", "ALL "] {
+            let result = Selection::default().add(word);
+            match word {
+                "ALL " => assert_eq!(result, Ok(())),
+                _ => assert_eq!(result, Err(BadCategory(word.to_owned()))),
+            }
+        }
+        let text = BadCategory("foo".to_owned()).to_string();
+        assert_eq!(text, "'foo' is not a valid logging category");
+    }
+
+    #[test]
+    fn priorities_are_levels_only() {
+        let selection = of(&["all", "Exec"]);
+        let levels = ["Error", "Warn", "Normal", "Exec", "Inotify"].map(|c| selection.priority(c));
+        assert_eq!(levels, [3, 4, 5, 5, 7]);
+    }
+}

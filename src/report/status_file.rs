@@ -1,0 +1,340 @@
+//! The status file: what the daemon is busy with, for people and for the scripts that read it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::atomic::{self, ReplaceError};
+use super::{escape, reason};
+use crate::sys;
+
+/// Bytes of a name or path.
+pub type Name<'a> = Cow<'a, [u8]>;
+
+/// All that is in a status file, in its order.
+pub struct StatusReport<'a> {
+    /// Seconds since the epoch.
+    pub time: i64,
+    /// The syncs.
+    pub syncs: Vec<SyncStatus<'a>>,
+    /// The tunnels.
+    pub tunnels: Vec<TunnelStatus<'a>>,
+    /// The watched directories; a million of these is not unusual, so they are not collected.
+    pub watches: &'a dyn WatchList,
+}
+
+/// One sync.
+#[derive(Clone, Debug, Default)]
+pub struct SyncStatus<'a> {
+    /// `Sync1`, or as configured.
+    pub name: Name<'a>,
+    /// Absolute, ends with `/`.
+    pub source: Name<'a>,
+    /// Troubles, a line each: nothing for a sync that is well.
+    pub notes: Vec<Cow<'a, str>>,
+    /// What is to be done, oldest first.
+    pub delays: Vec<DelayStatus<'a>>,
+    /// Filter rules in their order, with their sign: `+ /a`, `- b`.
+    pub filters: Vec<Name<'a>>,
+    /// Patterns of excludes, without a sign; listed as `- PATTERN`.
+    pub excludes: Vec<Name<'a>>,
+}
+
+/// One delay.
+#[derive(Clone, Debug)]
+pub struct DelayStatus<'a> {
+    /// `active`, `wait` or `block`.
+    pub status: &'a str,
+    /// `Create`, `Move` …
+    pub etype: &'a str,
+    /// Relative to the source, begins with `/`; empty for the whole sync.
+    pub path: Name<'a>,
+    /// Where a move goes.
+    pub path2: Option<Name<'a>>,
+}
+
+/// One tunnel.
+#[derive(Clone, Debug)]
+pub struct TunnelStatus<'a> {
+    /// `Tunnel1`, or as configured.
+    pub name: Name<'a>,
+    /// `UP`, `DOWN` …
+    pub status: &'a str,
+    /// Its processes.
+    pub processes: Vec<TunnelProcess>,
+}
+
+/// A process of a tunnel.
+#[derive(Clone, Copy, Debug)]
+pub struct TunnelProcess {
+    /// Its number.
+    pub pid: u32,
+    /// Its kind, as lsyncd numbers them.
+    pub kind: i32,
+    /// Seconds since the epoch.
+    pub started: f64,
+}
+
+/// The watched directories.
+pub trait WatchList {
+    /// How many.
+    fn count(&self) -> usize;
+
+    /// Shows each: number of the watch, absolute path ending with `/`.
+    fn each(&self, show: &mut dyn FnMut(i32, &[u8]));
+}
+
+impl WatchList for Vec<(i32, Vec<u8>)> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn each(&self, show: &mut dyn FnMut(i32, &[u8])) {
+        self.iter().for_each(|(number, path)| show(*number, path));
+    }
+}
+
+/// The status file could not be written; says so in lsyncd's words.
+#[derive(Debug)]
+pub struct StatusError {
+    path: PathBuf,
+    cause: ReplaceError,
+}
+
+impl fmt::Display for StatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (verb, error) = match &self.cause {
+            ReplaceError::Open(e) => ("open", e),
+            ReplaceError::Write(e) => ("write", e),
+        };
+        let path = escape(self.path.as_os_str().as_encoded_bytes());
+        write!(f, "Cannot {verb} status file \"{path}\" :{}", reason(error))
+    }
+}
+
+impl std::error::Error for StatusError {}
+
+impl StatusReport<'_> {
+    /// Writes the file anew; a reader finds the old one or the new, whole.
+    ///
+    /// # Errors
+    /// When it cannot be opened or written.
+    pub fn save(&self, path: &Path) -> Result<(), StatusError> {
+        atomic::write(path, &mut |mut out| self.write(&mut out)).map_err(|cause| StatusError {
+            path: path.to_owned(),
+            cause,
+        })
+    }
+
+    /// Writes the text.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let time = sys::local_time(self.time, c"%a %b %e %H:%M:%S %Y");
+        write!(out, "Lsyncd status report at {time}\n\n")?;
+        for sync in &self.syncs {
+            sync.write(out)?;
+        }
+        for tunnel in &self.tunnels {
+            tunnel.write(out)?;
+        }
+        let count = self.watches.count();
+        writeln!(out, "Inotify watching {count} directories")?;
+        let mut result = Ok(());
+        self.watches.each(&mut |number, path| {
+            if result.is_ok() {
+                result = writeln!(out, "  {number}: {}", escape(path));
+            }
+        });
+        result
+    }
+}
+
+impl SyncStatus<'_> {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(
+            out,
+            "{} source={}",
+            escape(&self.name),
+            escape(&self.source)
+        )?;
+        for note in &self.notes {
+            writeln!(out, "{note}")?;
+        }
+        writeln!(out, "There are {} delays", self.delays.len())?;
+        for delay in &self.delays {
+            delay.write(out)?;
+        }
+        writeln!(out, "Filtering:")?;
+        for rule in &self.filters {
+            writeln!(out, "{}", escape(rule))?;
+        }
+        for pattern in &self.excludes {
+            writeln!(out, "- {}", escape(pattern))?;
+        }
+        if self.filters.is_empty() && self.excludes.is_empty() {
+            writeln!(out, "  nothing.")?;
+        }
+        write!(out, "\n\n")
+    }
+}
+
+impl DelayStatus<'_> {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let path = escape(&self.path);
+        write!(out, "{:<7}{} {path}", self.status, self.etype)?;
+        match &self.path2 {
+            Some(path2) => writeln!(out, " -> {}", escape(path2)),
+            None => writeln!(out),
+        }
+    }
+}
+
+impl TunnelStatus<'_> {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let name = escape(&self.name);
+        writeln!(out, "Tunnel: name={name} status={}", self.status)?;
+        writeln!(out, "Running processes: {}", self.processes.len())?;
+        for TunnelProcess { pid, kind, started } in &self.processes {
+            writeln!(out, "  pid={pid} type={kind} started={started:.6}")?;
+        }
+        write!(out, "\n\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name<'_> {
+        Cow::Borrowed(text.as_bytes())
+    }
+
+    fn delay<'a>(status: &'a str, etype: &'a str, path: &'a str) -> DelayStatus<'a> {
+        DelayStatus {
+            status,
+            etype,
+            path: name(path),
+            path2: None,
+        }
+    }
+
+    fn body(report: &StatusReport<'_>) -> String {
+        let mut text = Vec::new();
+        report.write(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let (head, body) = text.split_once('\n').unwrap();
+        assert!(
+            head.starts_with("Lsyncd status report at Mon Nov 15 "),
+            "{head}"
+        );
+        assert!(head.ends_with(" 2021"), "{head}");
+        body.to_owned()
+    }
+
+    #[test]
+    fn two_syncs_and_a_tunnel() {
+        let busy = SyncStatus {
+            name: name("Sync1"),
+            source: name("/data/a/"),
+            delays: vec![
+                delay("active", "Create", "/w"),
+                DelayStatus {
+                    path2: Some(name("/g")),
+                    ..delay("wait", "Move", "/f")
+                },
+                delay("block", "Modify", "/n/x"),
+                delay("active", "Init", ""),
+            ],
+            ..SyncStatus::default()
+        };
+        let idle = SyncStatus {
+            name: name("Sync2"),
+            source: name("/data/b/"),
+            filters: vec![name("- /a"), name("+ b")],
+            excludes: vec![name("*.o")],
+            ..SyncStatus::default()
+        };
+        let tunnel = TunnelStatus {
+            name: name("Tunnel1"),
+            status: "UP",
+            processes: vec![TunnelProcess {
+                pid: 23717,
+                kind: 1,
+                started: 1_718_437_482.0,
+            }],
+        };
+        let report = StatusReport {
+            time: 1_636_977_600,
+            syncs: vec![busy, idle],
+            tunnels: vec![tunnel],
+            watches: &vec![(1, b"/data/a/".to_vec()), (2, b"/data/b/".to_vec())],
+        };
+        let expected = "
+Sync1 source=/data/a/
+There are 4 delays
+active Create /w
+wait   Move /f -> /g
+block  Modify /n/x
+active Init \nFiltering:
+  nothing.
+
+
+Sync2 source=/data/b/
+There are 0 delays
+Filtering:
+- /a
++ b
+- *.o
+
+
+Tunnel: name=Tunnel1 status=UP
+Running processes: 1
+  pid=23717 type=1 started=1718437482.000000
+
+
+Inotify watching 2 directories
+  1: /data/a/
+  2: /data/b/
+";
+        assert_eq!(body(&report), expected);
+    }
+
+    #[test]
+    fn names_forge_no_lines() {
+        let sync = SyncStatus {
+            name: name("S"),
+            source: name("/s/"),
+            notes: vec!["State: source lost".into()],
+            delays: vec![delay("wait", "Create", "/a\nThere are 0 delays")],
+            ..SyncStatus::default()
+        };
+        let report = StatusReport {
+            time: 1_636_977_600,
+            syncs: vec![sync],
+            tunnels: Vec::new(),
+            watches: &vec![(7, b"/s/\xff/".to_vec())],
+        };
+        let text = body(&report);
+        assert!(text.starts_with("\nS source=/s/\nState: source lost\nThere are 1 delays\n"));
+        assert!(text.contains("wait   Create /a\\012There are 0 delays\n"));
+        assert!(text.ends_with("Inotify watching 1 directories\n  7: /s/\\377/\n"));
+    }
+
+    #[test]
+    fn where_it_cannot_be_written() {
+        let report = StatusReport {
+            time: 0,
+            syncs: Vec::new(),
+            tunnels: Vec::new(),
+            watches: &Vec::new(),
+        };
+        let error = report.save(Path::new("/proc/none/status")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "Cannot open status file \"/proc/none/status\" :No such file or directory"
+        );
+    }
+}
