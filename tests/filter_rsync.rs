@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 
 use lsyncd::filter::{Filter, parse_exclude_file};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 /// Paths in the room's form: a leading slash, and one behind directories.
 type Tree = BTreeSet<String>;
@@ -87,14 +88,14 @@ fn sent_by_rsync(root: &Path, filter: &Filter) -> Tree {
         .collect()
 }
 
-fn filter(rules: &[impl AsRef<str>], excludes: &[impl AsRef<str>]) -> Filter {
+fn filter(rules: &[&str], excludes: &[&str]) -> Filter {
     let mut filter = Filter::default();
     for rule in rules {
         // What is no rule (`-C`) is refused, and so is not there to be compared.
-        filter.append_rule(rule.as_ref().as_bytes()).ok();
+        filter.append_rule(rule.as_bytes()).ok();
     }
     for exclude in excludes {
-        filter.add_exclude(exclude.as_ref().as_bytes());
+        filter.add_exclude(exclude.as_bytes());
     }
     filter
 }
@@ -192,16 +193,11 @@ fn every_pattern_of_the_table() {
         return;
     }
     for (pattern, excluded, kept) in TABLE {
-        let paths = |list: &'static str| {
-            // A blank that belongs to a name stands behind no slash of its own.
-            let starts: Vec<usize> = (0..list.len())
-                .filter(|&at| list[at..].starts_with('/') && (at == 0 || list[..at].ends_with(' ')))
-                .collect();
-            let ends = starts.iter().skip(1).map(|&at| at - 1).chain([list.len()]);
-            let ends: Vec<usize> = ends.collect();
-            let both = starts.into_iter().zip(ends);
-            both.map(|(start, end)| &list[start..end])
-                .collect::<Vec<_>>()
+        // Blanks belong to names; only one before a slash parts two paths.
+        let paths = |list: &str| -> Vec<String> {
+            let paths = list.strip_prefix('/').into_iter();
+            let paths = paths.flat_map(|list| list.split(" /"));
+            paths.map(|path| format!("/{path}")).collect()
         };
         let (excluded, kept) = (paths(excluded), paths(kept));
         let directory = tempfile::tempdir().expect("directory");
@@ -214,7 +210,7 @@ fn every_pattern_of_the_table() {
                 build(&root, &[path]);
             }
         }
-        let filter = filter(&[] as &[&str], &[pattern]);
+        let filter = filter(&[], &[pattern]);
         for path in &excluded {
             assert!(
                 filter.excluded(path.as_bytes()),
@@ -326,17 +322,41 @@ fn rule() -> impl Strategy<Value = String> {
     ("[+-] ?", pattern()).prop_map(|(sign, pattern)| sign + &pattern)
 }
 
-fn cases() -> u32 {
+fn config() -> ProptestConfig {
     let set = std::env::var("FILTER_CASES").ok();
-    set.and_then(|set| set.parse().ok()).unwrap_or(200)
+    ProptestConfig {
+        cases: set.and_then(|set| set.parse().ok()).unwrap_or(150),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+/// One tree in which most patterns find something: three levels of the same names.
+#[test]
+fn any_pattern_finds_what_rsync_finds() {
+    if !has_rsync() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let root = directory.path().join("source");
+    let names = ["a", "b", "ab", "a]", "-", "\\a", ".b"];
+    for (first, second) in names.iter().flat_map(|a| names.map(|b| (a, b))) {
+        let paths = names.map(|third| format!("{first}/{second}/{third}"));
+        build(&root, &paths.each_ref().map(String::as_str));
+    }
+    build(&root, &["a/a/d/b", "a/a/d/ba", "a/a/d/]", "ba", "]x", "*"]);
+    let run = TestRunner::new(config()).run(&pattern(), |pattern| {
+        let filter = filter(&[&format!("- {pattern}")], &[]);
+        prop_assert_eq!(compare(&root, &filter).err(), None);
+        Ok(())
+    });
+    if let Err(difference) = run {
+        panic!("{difference}");
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: cases(),
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(config())]
 
     #[test]
     fn any_filter_leaves_what_rsync_leaves(
@@ -354,8 +374,9 @@ proptest! {
                     fs::write(place, "").expect("file");
                 }
             }
-            let difference = compare(&root, &filter(&rules, &excludes)).err();
-            prop_assert_eq!(difference, None);
+            let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+            let excludes: Vec<&str> = excludes.iter().map(String::as_str).collect();
+            prop_assert_eq!(compare(&root, &filter(&rules, &excludes)).err(), None);
         }
     }
 }
