@@ -1,0 +1,113 @@
+//! Patterns that can match nothing, and what was probably meant.
+//!
+//! A pattern that never matches is no error to rsync and so excludes nothing in silence.
+//! The most frequent one names a directory by its absolute path.
+
+use super::pattern::Pattern;
+use super::rules::is_blank;
+
+/// Says what is wrong with `pattern`, if it looks as if it can match nothing.
+///
+/// `source` is the absolute path of the sync's source directory, with or without a slash at
+/// the end. The advice is one line without a name in front, ready for a log message.
+pub fn suspicious(pattern: &[u8], source: &[u8]) -> Option<String> {
+    let shown = |text: &[u8]| String::from_utf8_lossy(text).escape_debug().to_string();
+    let path = pattern.strip_suffix(b"/").unwrap_or(pattern);
+    let mut components = path.split(|&byte| byte == b'/').skip(1);
+    let parsed = Pattern::new(pattern);
+    if pattern.is_empty() {
+        return Some("an empty pattern matches nothing".into());
+    }
+    if parsed.is_void() {
+        return Some("no path can be that long or contain a zero byte".into());
+    }
+    if pattern == b"/" {
+        return Some("the source itself is never excluded; write \"/*\" for all in it".into());
+    }
+    if let Some(below) = below(path, source) {
+        return Some(match below {
+            b"" => "the source itself is never excluded; write \"/*\" for all in it".into(),
+            _ => format!(
+                "patterns begin at the source, not at the root of the file system; write \"{}\"",
+                shown(&[below, &pattern[path.len()..]].concat())
+            ),
+        });
+    }
+    if let Some(rest) = pattern.strip_prefix(b"./") {
+        return Some(format!(
+            "names never begin with \"./\"; write \"/{}\" or \"{}\"",
+            shown(rest),
+            shown(rest)
+        ));
+    }
+    if path == b"." || path == b".." || path.starts_with(b"../") {
+        return Some("\".\" and \"..\" are no names below the source".into());
+    }
+    // A slash inside brackets is no separator.
+    if !path.contains(&b'[') && components.any(|part| matches!(part, b"" | b"." | b"..")) {
+        return Some("no path contains \"//\", \"/./\" or \"/../\"".into());
+    }
+    if parsed.is_broken() {
+        return Some(
+            "a \"[\" is not closed or a class is unknown; write \"\\[\" for the byte".into(),
+        );
+    }
+    if pattern.last().is_some_and(is_blank) {
+        return Some("the blank at the end belongs to the name".into());
+    }
+    if pattern.first().is_some_and(is_blank) {
+        return Some("the blank in front belongs to the name".into());
+    }
+    None
+}
+
+/// What is left of an absolute path below the source, from its slash on.
+fn below<'a>(path: &'a [u8], source: &[u8]) -> Option<&'a [u8]> {
+    let source = source.strip_suffix(b"/").unwrap_or(source);
+    if source.is_empty() {
+        return None;
+    }
+    let rest = path.strip_prefix(source)?;
+    (rest.is_empty() || rest.starts_with(b"/")).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advice(pattern: &str) -> String {
+        suspicious(pattern.as_bytes(), b"/srv/data/").unwrap_or_default()
+    }
+
+    #[test]
+    fn absolute_paths_begin_at_the_source() {
+        assert!(advice("/srv/data/sub").ends_with("write \"/sub\""));
+        assert!(advice("/srv/data/sub/").ends_with("write \"/sub/\""));
+        assert!(advice("/srv/data/*.o").ends_with("write \"/*.o\""));
+        assert!(advice("/srv/data/").contains("never excluded"));
+        assert!(advice("/srv/data").contains("never excluded"));
+        assert_eq!(advice("/srv/database"), "");
+        assert_eq!(suspicious(b"/a/b", b"/"), None);
+    }
+
+    #[test]
+    fn what_no_name_fits() {
+        for pattern in [
+            "", "/", "./", "./x", "../", "..", "a//b", "/./x", "a/../b", "//a", "[a", "[[:x:]]",
+            "x*\\", "a ", "a\t", " a", "a\0",
+        ] {
+            assert_ne!(advice(pattern), "", "{pattern:?}");
+        }
+        assert!(advice("./x").ends_with("write \"/x\" or \"x\""));
+    }
+
+    #[test]
+    fn nothing_to_say() {
+        for pattern in [
+            "a", "/a", "a/", "*.o", ".*", ".git/", "**/", "/a/**/b", "a/***", "[a/]", "a b", "..a",
+            "*", "a\\", "#a", "/srv", "..*", "a...", "\\[a*",
+        ] {
+            assert_eq!(advice(pattern), "", "{pattern:?}");
+        }
+    }
+}

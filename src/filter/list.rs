@@ -1,0 +1,357 @@
+//! The filter of one sync: rules in their order, then excludes; and the text rsync gets.
+//!
+//! An exclude is read as rsync reads a line of `--exclude-from`, so `- x` and `+ x` are rules
+//! and a text of several lines is several patterns. Three kinds of line mean something else
+//! to rsync than to whoever wrote a name: `#...` and `;...` are comments, a lone `!` clears
+//! the list. Here they are names (`#recycle`), and rsync gets them with a sign in front,
+//! which makes them names for it too. Patterns that rsync refuses (the empty one) or drops
+//! (longer than a path can be) match nothing and are kept from it.
+
+use super::pattern::{Entry, Pattern};
+use super::rules::{Rule, RuleError, Sign, lines, trim_start};
+
+/// Which paths a sync leaves out. Empty by default: nothing is left out.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    rules: Vec<Rule>,
+    excludes: Vec<Exclude>,
+}
+
+#[derive(Clone, Debug)]
+struct Exclude {
+    text: Box<[u8]>,
+    rule: Rule,
+}
+
+/// Why a path is kept or left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision<'a> {
+    /// The path itself or the parent directory at which it was decided; no trailing slash.
+    pub level: &'a [u8],
+    /// What was decided.
+    pub sign: Sign,
+    /// The pattern that matched there.
+    pub pattern: &'a Pattern,
+}
+
+/// How rsync is told about a filter: one word for its command line and what it reads on its
+/// standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RsyncInput {
+    /// `--exclude-from=-`, or `--filter=. -` (a single word) if there are rules.
+    pub option: &'static str,
+    /// Lines, with a newline between them and none at the end.
+    pub text: Vec<u8>,
+}
+
+impl Filter {
+    /// Adds an exclude at the end; a text of several lines adds each of them.
+    /// False if there was nothing new in it.
+    pub fn add_exclude(&mut self, text: &[u8]) -> bool {
+        let before = self.excludes.len();
+        for line in lines(text) {
+            if self.excludes().all(|known| known != line) {
+                self.excludes.push(Exclude {
+                    text: line.into(),
+                    rule: Rule::exclude(line),
+                });
+            }
+        }
+        self.excludes.len() > before
+    }
+
+    /// Takes away what [`Filter::add_exclude`] added for this text. False if it was not there.
+    pub fn remove_exclude(&mut self, text: &[u8]) -> bool {
+        let before = self.excludes.len();
+        self.excludes
+            .retain(|known| lines(text).all(|line| *known.text != *line));
+        self.excludes.len() < before
+    }
+
+    /// Adds a filter rule, `+ PATTERN` or `- PATTERN`, behind those already there. Of a text
+    /// of several lines each is a rule, but for blank lines and comments (`#`).
+    ///
+    /// # Errors
+    /// The line that is no such rule, or the text if there is none in it; nothing is added then.
+    pub fn append_rule(&mut self, text: &[u8]) -> Result<(), RuleError> {
+        let rules = lines(text)
+            .filter(|line| !matches!(trim_start(line), [] | [b'#', ..]))
+            .map(Rule::filter)
+            .collect::<Result<Vec<_>, _>>()?;
+        if rules.is_empty() {
+            return Err(RuleError::new(text));
+        }
+        self.rules.extend(rules);
+        Ok(())
+    }
+
+    /// Whether there are rules; excludes are none.
+    pub fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    /// Whether there are neither rules nor excludes.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.excludes.is_empty()
+    }
+
+    /// The excludes as they were written, in the order of their first mention.
+    pub fn excludes(&self) -> impl Iterator<Item = &[u8]> {
+        self.excludes.iter().map(|exclude| &*exclude.text)
+    }
+
+    /// The rules without the excludes, in order, each as `SIGN PATTERN`.
+    pub fn rules(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.rules.iter().map(Rule::line)
+    }
+
+    /// Whether a path is left out: itself or a directory above it.
+    ///
+    /// `path` is relative to the source with a leading slash; that of a directory ends with
+    /// one. rsync descends from the root and does not enter what is excluded, so a `+` below
+    /// an excluded directory brings nothing back. The root is never excluded.
+    pub fn excluded(&self, path: &[u8]) -> bool {
+        !self.is_empty()
+            && levels(path).any(|entry| {
+                self.deciding_at(&entry)
+                    .is_some_and(|rule| rule.sign == Sign::Exclude)
+            })
+    }
+
+    /// Like [`Filter::excluded`] for who descends level by level: looks at this entry only.
+    pub fn excluded_here(&self, path: &[u8]) -> bool {
+        !self.is_empty()
+            && entry(path)
+                .and_then(|entry| self.deciding_at(&entry))
+                .is_some_and(|rule| rule.sign == Sign::Exclude)
+    }
+
+    /// The rule that excludes `path` and the level at which it does; if none excludes it,
+    /// the `+` rule that keeps the path itself. Paths as for [`Filter::excluded`].
+    pub fn deciding<'a>(&'a self, path: &'a [u8]) -> Option<Decision<'a>> {
+        let mut kept = None;
+        for entry in levels(path) {
+            kept = self.deciding_at(&entry).map(|rule| Decision {
+                level: entry.path,
+                sign: rule.sign,
+                pattern: &rule.pattern,
+            });
+            if kept.is_some_and(|decision| decision.sign == Sign::Exclude) {
+                break;
+            }
+        }
+        kept
+    }
+
+    /// What the startup transfer is told, so that rsync leaves out the same paths. `None` if
+    /// there is nothing to tell.
+    pub fn rsync_input(&self) -> Option<RsyncInput> {
+        let signed = self.has_rules();
+        let rules = self.rules.iter().map(|rule| (rule, rule.line()));
+        let excludes = self.excludes.iter().map(|exclude| {
+            let line = match signed || is_special(&exclude.text) {
+                true => exclude.rule.line(),
+                false => exclude.text.to_vec(),
+            };
+            (&exclude.rule, line)
+        });
+        let lines: Vec<Vec<u8>> = rules
+            .chain(excludes)
+            .filter_map(|(rule, line)| (!rule.pattern.is_void()).then_some(line))
+            .collect();
+        (!lines.is_empty()).then(|| RsyncInput {
+            option: match signed {
+                true => "--filter=. -",
+                false => "--exclude-from=-",
+            },
+            text: lines.join(&b'\n'),
+        })
+    }
+
+    /// The first rule that matches this entry: rules before excludes.
+    fn deciding_at(&self, entry: &Entry<'_>) -> Option<&Rule> {
+        let excludes = self.excludes.iter().map(|exclude| &exclude.rule);
+        (self.rules.iter())
+            .chain(excludes)
+            .find(|rule| rule.pattern.matches_entry(entry))
+    }
+}
+
+/// The entry a path names; none for the root.
+fn entry(path: &[u8]) -> Option<Entry<'_>> {
+    match path {
+        [] | [b'/'] => None,
+        [directory @ .., b'/'] => Some(Entry::new(directory, true)),
+        _ => Some(Entry::new(path, false)),
+    }
+}
+
+/// The directories above a path from the top, then the path itself; the root is left out.
+fn levels(path: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+    let inner = path.len().saturating_sub(1);
+    (1..inner)
+        .filter(|&at| path[at] == b'/')
+        .map(|slash| Entry::new(&path[..slash], true))
+        .chain(entry(path))
+}
+
+/// Whether rsync takes such a line of an exclude file for something else than a name.
+fn is_special(line: &[u8]) -> bool {
+    matches!(line, [b'#' | b';', ..] | [b'!'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(rules: &[&str], excludes: &[&str]) -> Filter {
+        let mut filter = Filter::default();
+        for rule in rules {
+            filter.append_rule(rule.as_bytes()).expect("a rule");
+        }
+        for exclude in excludes {
+            filter.add_exclude(exclude.as_bytes());
+        }
+        filter
+    }
+
+    fn input(rules: &[&str], excludes: &[&str]) -> (&'static str, String) {
+        let input = filter(rules, excludes).rsync_input().unwrap_or(RsyncInput {
+            option: "",
+            text: Vec::new(),
+        });
+        (input.option, String::from_utf8(input.text).expect("text"))
+    }
+
+    #[test]
+    fn nothing_is_left_out_by_default() {
+        let filter = Filter::default();
+        assert!(filter.is_empty() && !filter.has_rules() && !filter.excluded(b"/a"));
+        assert_eq!(filter.rsync_input(), None);
+    }
+
+    #[test]
+    fn excludes_are_a_set_in_order() {
+        let mut filter = filter(&[], &["b", "a", "b", "", "c\nd\r\n"]);
+        assert!(!filter.add_exclude(b"a") && !filter.add_exclude(b""));
+        let texts = |filter: &Filter| filter.excludes().collect::<Vec<_>>().join(&b' ');
+        assert_eq!(texts(&filter), b"b a c d");
+        assert!(filter.remove_exclude(b"a") && !filter.remove_exclude(b"a"));
+        assert!(filter.remove_exclude(b"c\nd") && !filter.excluded(b"/c"));
+        assert_eq!(texts(&filter), b"b");
+        assert!(!filter.has_rules() && !filter.is_empty());
+    }
+
+    #[test]
+    fn an_excluded_directory_covers_what_is_below() {
+        let filter = filter(&["+ a/keep"], &["d/", "/a"]);
+        assert!(filter.excluded(b"/d/") && filter.excluded(b"/x/d/y") && !filter.excluded(b"/d"));
+        assert!(filter.excluded(b"/a/keep") && !filter.excluded_here(b"/a/keep"));
+        assert!(!filter.excluded(b"/") && !filter.excluded(b""));
+    }
+
+    #[test]
+    fn rules_come_before_excludes_and_the_first_decides() {
+        let filter = filter(&["+ keep.bak", "- /no", "+ no"], &["*.bak"]);
+        assert!(!filter.excluded(b"/keep.bak") && filter.excluded(b"/lose.bak"));
+        assert!(filter.excluded(b"/no") && !filter.excluded(b"/x/no"));
+        let rules: Vec<_> = filter.rules().collect();
+        assert_eq!(rules.join(&b'|'), b"+ keep.bak|- /no|+ no");
+    }
+
+    #[test]
+    fn what_decided_is_told() {
+        let filter = filter(&["+ *.c"], &["/d/e/"]);
+        let told = |path: &'static [u8]| {
+            filter.deciding(path).map(|decision| {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                (
+                    text(decision.level),
+                    decision.sign,
+                    text(decision.pattern.text()),
+                )
+            })
+        };
+        let exclude = ("/d/e".into(), Sign::Exclude, "/d/e/".into());
+        assert_eq!(told(b"/d/e/x.c"), Some(exclude.clone()));
+        assert_eq!(told(b"/d/e/"), Some(exclude));
+        assert_eq!(
+            told(b"/d/x.c"),
+            Some(("/d/x.c".into(), Sign::Include, "*.c".into()))
+        );
+        assert_eq!(told(b"/x.c/y"), None);
+        assert_eq!(told(b"/"), None);
+    }
+
+    #[test]
+    fn rsync_is_told_the_same() {
+        assert_eq!(
+            input(&[], &["ex", "*.o"]),
+            ("--exclude-from=-", "ex\n*.o".into())
+        );
+        assert_eq!(
+            input(&["+ keep.bak", "-/no"], &["*.bak", "- x", "+ y", " z"]),
+            (
+                "--filter=. -",
+                "+ keep.bak\n- /no\n- *.bak\n- x\n+ y\n-  z".into()
+            )
+        );
+    }
+
+    #[test]
+    fn names_that_rsync_would_take_for_something_else() {
+        assert_eq!(
+            input(&[], &["#recycle", ";x", "!", "!x", "- #a", "+ b", "-c"]).1,
+            "- #recycle\n- ;x\n- !\n!x\n- #a\n+ b\n-c"
+        );
+        let filter = filter(&[], &["#recycle", "!"]);
+        assert!(filter.excluded(b"/x/#recycle/y") && filter.excluded(b"/!"));
+    }
+
+    #[test]
+    fn patterns_that_rsync_refuses_are_kept_from_it() {
+        let long = "a".repeat(4096);
+        assert_eq!(
+            input(&["- ", "+"], &["- ", "a\0b", &long]),
+            ("", String::new())
+        );
+        assert_eq!(input(&["- "], &["x"]), ("--filter=. -", "- x".into()));
+    }
+
+    #[test]
+    fn a_rule_of_several_lines() {
+        let mut filter = filter(&["+ a\n\n # c\r\n- b\n"], &[]);
+        assert_eq!(filter.rules().collect::<Vec<_>>().join(&b'|'), b"+ a|- b");
+        for wrong in ["", "# c", "\n", "+ x\nc"] {
+            assert!(filter.append_rule(wrong.as_bytes()).is_err(), "{wrong:?}");
+        }
+        assert_eq!(filter.rules().count(), 2);
+    }
+
+    #[test]
+    fn a_filter_may_go_to_other_threads() {
+        fn shared<T: Send + Sync + Clone + Default>() {}
+        shared::<Filter>();
+    }
+
+    /// Prints the cost of one question; `cargo test --release -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "a measurement"]
+    fn cost_of_fifty_patterns() {
+        let kinds = ["*.o{}", "name{}", "/top/dir{}", "tmp{}*", "x[0-9]{}?/"];
+        let texts: Vec<String> = (0..50)
+            .map(|number| kinds[number % 5].replace("{}", &number.to_string()))
+            .collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let filter = filter(&[], &texts);
+        for path in ["/file.c", "/some/directory/with/parents/file.c"] {
+            let count = 200_000;
+            let start = std::time::Instant::now();
+            for _ in 0..count {
+                assert!(!std::hint::black_box(&filter).excluded(path.as_bytes()));
+            }
+            let each = start.elapsed().as_nanos() / count;
+            println!("{path}: {each} ns");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! One pattern of rsync: where in a path it may match, and on what kind of entry.
+
+use super::glob::Glob;
+
+/// Longest pattern rsync takes, `MAXPATHLEN`; longer ones it discards.
+const LONGEST: usize = 4095;
+
+/// A parsed rsync pattern.
+///
+/// The rules are those of rsync(1), "PATTERN MATCHING RULES". One deviation: the empty
+/// pattern, which rsync refuses as an error of the whole transfer, matches nothing.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    text: Box<[u8]>,
+    directories_only: bool,
+    scope: Scope,
+    body: Body,
+}
+
+/// The part of a path that is compared.
+#[derive(Clone, Copy, Debug)]
+enum Scope {
+    /// The last component: no slash and no `**` in the pattern.
+    Name,
+    /// The path from the root of the transfer: a leading slash.
+    Root,
+    /// That many components at the end: a slash further back, no `**`.
+    Tail(usize),
+    /// The path from its beginning or from any component: `**` somewhere but in front.
+    Anywhere,
+    /// The path with its leading slash, so that `**/a` also finds `/a`: `**` in front.
+    Slashed,
+}
+
+/// What is compared with it.
+#[derive(Clone, Debug)]
+enum Body {
+    Never,
+    Literal(Box<[u8]>),
+    /// `text*`, in a single component.
+    Starts(Box<[u8]>),
+    /// `*text`, in a single component.
+    Ends(Box<[u8]>),
+    Glob {
+        glob: Glob,
+        /// A trailing `***`: a directory is compared with a slash behind it.
+        opens: bool,
+    },
+}
+
+/// A path on its way through many patterns, cut up once.
+#[derive(Clone, Copy)]
+pub(super) struct Entry<'a> {
+    /// Beginning with a slash, ending without.
+    pub(super) path: &'a [u8],
+    name: &'a [u8],
+    directory: bool,
+}
+
+impl<'a> Entry<'a> {
+    /// `path` begins with a slash and ends without one.
+    pub(super) fn new(path: &'a [u8], directory: bool) -> Entry<'a> {
+        let start = path.iter().rposition(|&byte| byte == b'/');
+        Entry {
+            path,
+            name: &path[start.map_or(0, |slash| slash + 1)..],
+            directory,
+        }
+    }
+}
+
+impl Pattern {
+    /// Parses a pattern. There are no wrong ones, only such that match nothing.
+    pub fn new(text: &[u8]) -> Pattern {
+        let (rest, directories_only) = match text {
+            [rest @ .., b'/'] if !rest.is_empty() => (rest, true),
+            _ => (text, false),
+        };
+        let slashes = rest.iter().filter(|&&byte| byte == b'/').count();
+        let deep = rest.windows(2).any(|two| two == b"**");
+        let (scope, rest) = match rest {
+            [b'/', anchored @ ..] => (Scope::Root, anchored),
+            [b'*', b'*', ..] => (Scope::Slashed, rest),
+            _ if deep => (Scope::Anywhere, rest),
+            _ if slashes > 0 => (Scope::Tail(slashes + 1), rest),
+            _ => (Scope::Name, rest),
+        };
+        let body = if text.len() > LONGEST || text.contains(&0) {
+            Body::Never
+        } else {
+            Body::new(rest, matches!(scope, Scope::Name))
+        };
+        Pattern {
+            text: text.into(),
+            directories_only,
+            scope,
+            body,
+        }
+    }
+
+    /// The pattern as it was written.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Whether this very entry matches; its parents are not looked at.
+    ///
+    /// `path` is relative to the source, with a leading and without a trailing slash; `dir`
+    /// says whether it is a directory. The root itself (`/`) never matches.
+    pub fn matches(&self, path: &[u8], dir: bool) -> bool {
+        self.matches_entry(&Entry::new(path, dir))
+    }
+
+    pub(super) fn matches_entry(&self, entry: &Entry<'_>) -> bool {
+        if self.directories_only && !entry.directory {
+            return false;
+        }
+        let whole = match entry.path {
+            [b'/', rest @ ..] => rest,
+            path => path,
+        };
+        if whole.is_empty() {
+            return false;
+        }
+        let compare = |text| self.body.matches(text, entry.directory);
+        match self.scope {
+            Scope::Name => compare(entry.name),
+            Scope::Root => compare(whole),
+            Scope::Slashed => compare(entry.path),
+            Scope::Tail(components) => last(whole, components).is_some_and(compare),
+            Scope::Anywhere => {
+                let behind_slash = |(at, &byte): (usize, &u8)| (byte == b'/').then_some(at + 1);
+                compare(whole)
+                    || (whole.iter().enumerate())
+                        .filter_map(behind_slash)
+                        .any(|start| compare(&whole[start..]))
+            }
+        }
+    }
+
+    /// Whether no path at all can match, and rsync would refuse or skip the pattern.
+    pub(super) fn is_void(&self) -> bool {
+        self.text.is_empty() || self.text.len() > LONGEST || self.text.contains(&0)
+    }
+
+    /// Whether the wildcards are written in a way that no name fits.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self.body, Body::Never)
+    }
+}
+
+impl Body {
+    /// `text` is without its anchor and without its trailing slash.
+    fn new(text: &[u8], single: bool) -> Body {
+        let wild = |byte: &u8| matches!(byte, b'*' | b'?' | b'[');
+        // Only a pattern with a wildcard gives the backslash a meaning.
+        let plain = |part: &[u8]| !part.iter().any(|byte| wild(byte) || *byte == b'\\');
+        if !text.iter().any(wild) {
+            return Body::Literal(text.into());
+        }
+        match text {
+            [b'*', end @ ..] if single && plain(end) => return Body::Ends(end.into()),
+            [start @ .., b'*'] if single && plain(start) => return Body::Starts(start.into()),
+            _ => {}
+        }
+        match Glob::new(text) {
+            Some(glob) => Body::Glob {
+                glob,
+                opens: text.ends_with(b"***"),
+            },
+            None => Body::Never,
+        }
+    }
+
+    fn matches(&self, text: &[u8], directory: bool) -> bool {
+        match self {
+            Body::Never => false,
+            Body::Literal(literal) => text == &**literal,
+            Body::Starts(start) => text.starts_with(start),
+            Body::Ends(end) => text.ends_with(end),
+            Body::Glob { glob, opens } => glob.matches(text, *opens && directory),
+        }
+    }
+}
+
+/// The last `count` components of a path without leading slash; `None` if it has fewer.
+fn last(path: &[u8], count: usize) -> Option<&[u8]> {
+    let mut slashes = path.iter().enumerate().rev().filter(|(_, b)| **b == b'/');
+    match slashes.nth(count - 1) {
+        Some((slash, _)) => Some(&path[slash + 1..]),
+        None if path.iter().filter(|&&byte| byte == b'/').count() + 1 == count => Some(path),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paths ending with a slash are directories.
+    fn matches(pattern: &str, path: &str) -> bool {
+        let entry = path.strip_suffix('/').unwrap_or(path);
+        Pattern::new(pattern.as_bytes()).matches(entry.as_bytes(), entry.len() < path.len())
+    }
+
+    #[test]
+    fn a_name_matches_at_any_depth() {
+        assert!(matches("a", "/a") && matches("a", "/b/a/") && !matches("a", "/a/b"));
+        assert!(matches("*.o", "/x/y.o") && matches("t*", "/x/tmp") && !matches("t*", "/t/x"));
+    }
+
+    #[test]
+    fn an_anchor_holds_the_pattern_at_the_root() {
+        assert!(matches("/a", "/a") && !matches("/a", "/b/a"));
+        assert!(matches("/a/*", "/a/b") && !matches("/a/*", "/b/a/b"));
+    }
+
+    #[test]
+    fn a_slash_inside_compares_the_tail() {
+        assert!(matches("a/b", "/x/a/b") && !matches("a/b", "/xa/b") && !matches("a/b", "/b"));
+        assert!(matches("a/*/c", "/z/a/b/c") && !matches("a/*/c", "/a/b/b/c"));
+    }
+
+    #[test]
+    fn a_trailing_slash_means_directories() {
+        assert!(matches("a/", "/x/a/") && !matches("a/", "/x/a") && !matches("a/", "/a/b/"));
+        assert!(matches("a/b/", "/x/a/b/") && !matches("/a/", "/x/a/"));
+    }
+
+    #[test]
+    fn two_and_three_stars() {
+        assert!(matches("**/a", "/a") && matches("**/a", "/b/c/a") && !matches("/**/a", "/a"));
+        assert!(matches("a/***", "/a/") && !matches("a/***", "/a") && matches("a/***", "/x/a/b"));
+        assert!(!matches("a/**", "/a/") && matches("a/**", "/x/a/b/c"));
+        assert!(matches("**", "/a") && matches("***", "/a/") && matches("/***", "/a"));
+    }
+
+    #[test]
+    fn a_backslash_escapes_only_beside_wildcards() {
+        assert!(matches("a\\b", "/a\\b") && !matches("a\\]b", "/a]b"));
+        assert!(matches("a\\b*", "/abc") && !matches("a\\b*", "/a\\bc"));
+        assert!(matches("a\\*", "/a*") && !matches("a\\*", "/ab"));
+        assert!(matches("\\[a]", "/[a]") && !matches("x*\\", "/x\\"));
+    }
+
+    #[test]
+    fn what_matches_nothing() {
+        for pattern in ["", "/", "//", "a//b", "[a", "a\0"] {
+            for path in ["/", "/a", "/a/", "/a/b", "/[a"] {
+                assert!(!matches(pattern, path), "{pattern:?} {path}");
+            }
+        }
+        assert!(!matches("*", "/") && !matches("**", "/") && !matches("", ""));
+        assert!(Pattern::new(&[b'a'; 4096]).is_void());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text() {
+        assert!(Pattern::new(b"\xff*").matches(b"/\xff\xfe", false));
+        assert!(Pattern::new(b"?").matches(b"/\xff", false));
+        assert!(Pattern::new(b"[\xf0-\xff]").matches(b"/\xfe", false));
+    }
+}
