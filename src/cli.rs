@@ -130,7 +130,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
                 options
                     .log
                     .add(&category.to_string_lossy())
-                    .map_err(Error::Category)?;
+                    .map_err(|error| Error::Category(error.to_string()))?;
             }
             b"logfile" => options.logfile = next("logfile", 1)?.pop(),
             b"monitor" => match rest.next() {

@@ -166,7 +166,7 @@ impl SettingsTable {
         match self.value("logfacility")? {
             Value::Integer(number) => Facility::from_number(number).map_err(unknown),
             value => match text_of(&value) {
-                None => Ok(Facility::default()),
+                None => Ok(Facility::USER),
                 Some(name) => Facility::from_name(&lossy(name)).map_err(unknown),
             },
         }

@@ -61,7 +61,7 @@ impl Core {
     /// The system is out of descriptors.
     pub fn new() -> io::Result<Core> {
         let poll = Poll::new()?;
-        let signals = Signals::register(poll.registry(), SIGNALS)?;
+        let signals = Signals::new(poll.registry(), SIGNALS)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
         Ok(Core {

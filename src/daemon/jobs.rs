@@ -39,8 +39,8 @@ impl Job {
         let name = &job.member.sync.borrow().config.name;
         let text = format_args!("{name}: {}", report::escape(line)).to_string();
         match stream {
-            Stream::Out => report::normal(text),
-            Stream::Err => {
+            Stream::Stdout => report::normal(text),
+            Stream::Stderr => {
                 report::warn(text);
                 let mut errors = job.errors.borrow_mut();
                 if errors.len() < KEPT_LINES {
@@ -172,12 +172,12 @@ impl Engine<'_> {
     /// Whether the transfer failed because the two rsyncs cannot do it this way: then it is done
     /// at once in the other.
     fn falls_back(&mut self, job: &Job, code: i32) -> bool {
-        if job.transfer.is_none() || code == 0 {
+        let Some(kind) = job.transfer else {
             return false;
-        }
+        };
         let mut sync = job.member.sync.borrow_mut();
         let errors = job.errors.borrow();
-        if !sync.chooser.failed(code, &errors) {
+        if !sync.chooser.failed(kind, code, errors.iter()) {
             return false;
         }
         report::normal(format_args!(

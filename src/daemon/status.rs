@@ -91,14 +91,12 @@ fn write(
 fn sync_status(sync: &Sync) -> SyncStatus<'static> {
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     let delays = sync.queue.iter().map(|delay| {
-        let (mut path, mut path2) = (Vec::new(), Vec::new());
-        sync.queue.path(delay.id, &mut path);
-        sync.queue.path2(delay.id, &mut path2);
+        let (path, path2) = delay.paths();
         DelayStatus {
-            status: delay.status.name(),
-            etype: delay.etype.name(),
+            status: delay.status().name(),
+            etype: delay.etype().name(),
             path: path.into(),
-            path2: (!path2.is_empty()).then(|| path2.into()),
+            path2: path2.map(Into::into),
         }
     });
     SyncStatus {

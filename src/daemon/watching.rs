@@ -45,16 +45,38 @@ impl Observer for Watching<'_> {
         self.overflowed = true;
     }
 
-    fn root_lost(&mut self, root: &[u8], loss: Loss) {
-        let root = report::escape(root);
-        report::error(format_args!("The source {root} was {loss}; it is not watched any more."));
+    fn root_lost(&mut self, scope: usize, loss: Loss) {
+        let Some(member) = self.members.get(scope) else {
+            return;
+        };
+        let how = match loss {
+            Loss::Deleted => "removed",
+            Loss::Moved => "renamed",
+            Loss::Unmounted => "unmounted",
+        };
+        let mut sync = member.sync.borrow_mut();
+        report::error(format_args!(
+            "{}: the source {} was {how}; nothing is sent until it is back",
+            sync.config.name,
+            report::escape(&sync.config.source)
+        ));
+        sync.source_lost();
+    }
+
+    fn root_back(&mut self, scope: usize) {
+        if let Some(member) = self.members.get(scope) {
+            let mut sync = member.sync.borrow_mut();
+            let name = &sync.config.name;
+            report::normal(format_args!("{name}: the source is back, comparing all of it"));
+            sync.source_back(self.now);
+        }
     }
 
     fn out_of_watches(&mut self, _path: &[u8]) {
         self.out_of_watches = true;
     }
 
-    fn trouble(&mut self, path: &[u8], error: &io::Error, what: &str) {
+    fn trouble(&mut self, path: &[u8], error: &io::Error, what: &'static str) {
         let path = report::escape(path);
         report::say("Inotify", format_args!("{what} {path}: {error}"));
     }

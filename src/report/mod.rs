@@ -10,6 +10,7 @@ mod syslog;
 
 pub use escape::escape;
 pub use log::{enabled, error, normal, say, warn};
+pub use status_file::{DelayStatus, StatusError, StatusReport, SyncStatus, WatchList};
 pub use selection::{BadCategory, Selection};
 pub use syslog::{Facility, UnknownFacility};
 

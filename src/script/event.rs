@@ -123,10 +123,8 @@ impl Objects {
             let Some(delay) = sync.queue.get(id) else {
                 return Err(complaint("the event is done already"));
             };
-            let (mut path, mut path2) = (Vec::new(), Vec::new());
-            sync.queue.path(id, &mut path);
-            sync.queue.path2(id, &mut path2);
-            (delay.etype, path, path2)
+            let (path, path2) = delay.paths();
+            (delay.etype(), path, path2)
         };
         let object = |path: Vec<u8>, half| {
             let event = EventRef {
@@ -138,10 +136,9 @@ impl Objects {
             };
             self.object(lua, event, &self.event_meta)
         };
-        let made = if etype == Etype::Move {
-            (object(path, Half::From)?, Some(object(path2, Half::To)?))
-        } else {
-            (object(path, Half::Whole)?, None)
+        let made = match path2 {
+            Some(path2) => (object(path, Half::From)?, Some(object(path2, Half::To)?)),
+            None => (object(path, Half::Whole)?, None),
         };
         member.events.borrow_mut().insert(id, made.clone());
         Ok(made)
@@ -269,7 +266,7 @@ impl EventRef {
 
     fn status(&self, member: &Member) -> &'static str {
         match member.sync.borrow().queue.get(self.id) {
-            Some(delay) => delay.status.name(),
+            Some(delay) => delay.status().name(),
             None => "done",
         }
     }
@@ -281,6 +278,6 @@ impl EventRef {
             .borrow()
             .queue
             .get(self.id)
-            .is_some_and(|delay| delay.status == Status::Wait)
+            .is_some_and(|delay| delay.status() == Status::Wait)
     }
 }

@@ -1,14 +1,14 @@
 //! The inlet: what the functions of a sync are given to look into its queue.
 
 use std::rc::{Rc, Weak};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
 
 use super::event::{Agent, EventRef, Objects};
 use super::host::{Host, Member};
 use crate::config::{complaint, text_of, truthy};
-use crate::queue::{DelayId, Etype, Ready, Status, Take};
+use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
 use crate::report;
 
 /// The function table of one inlet, to be looked up by name.
@@ -55,13 +55,14 @@ pub fn functions(
                 _ => Vec::new(),
             };
             let now = clock.clock.now();
-            let id = member
+            let pushed = member
                 .sync
                 .borrow_mut()
                 .queue
-                .push(etype, &path, None, now)
-                .id()
-                .ok_or_else(|| complaint("the event was not queued"))?;
+                .push(etype, &path, None, now);
+            let Pushed::Placed(Placed::Appended { id }) = pushed else {
+                return Err(complaint("the queue is full"));
+            };
             Ok(with.event(lua, member, id)?.0)
         })?;
     }
@@ -121,7 +122,7 @@ fn filter_functions(add: &Adder<'_>) -> Result<()> {
 }
 
 fn with_filter<R>(member: &Member, f: impl FnOnce(&mut crate::filter::Filter) -> R) -> R {
-    let filter = Rc::clone(&Rc::new(member.sync.borrow().filter.clone()));
+    let filter = Arc::clone(&member.sync.borrow().filter);
     let mut filter = filter.write().unwrap_or_else(PoisonError::into_inner);
     f(&mut filter)
 }
@@ -187,7 +188,7 @@ fn select(
         return Ok(member.sync.borrow().queue.take(|_| Take::Take));
     };
     if is_native_change(lua, test)? {
-        return Ok(member.sync.borrow().queue.take(|delay| match delay.etype {
+        return Ok(member.sync.borrow().queue.take(|delay| match delay.etype() {
             Etype::Init | Etype::Blanket | Etype::Full => Take::Skip,
             _ => Take::Take,
         }));
@@ -196,8 +197,8 @@ fn select(
     // and the selection is made of its answers.
     let candidates: Vec<DelayId> = {
         let sync = member.sync.borrow();
-        let waiting = sync.queue.iter().filter(|delay| delay.status != Status::Active);
-        waiting.map(|delay| delay.id).collect()
+        let waiting = sync.queue.iter().filter(|delay| delay.status() != Status::Active);
+        waiting.map(|delay| delay.id()).collect()
     };
     let mut answers = std::collections::HashMap::new();
     for id in candidates {
@@ -218,7 +219,7 @@ fn select(
     let sync = member.sync.borrow();
     Ok(sync
         .queue
-        .take(|delay| answers.get(&delay.id).copied().unwrap_or(Take::Stop)))
+        .take(|delay| answers.get(&delay.id()).copied().unwrap_or(Take::Stop)))
 }
 
 /// Whether the test is the prelude's own, which is answered here without calling Lua.
@@ -279,20 +280,14 @@ fn paths(
         }
     };
     for &id in ids {
-        let (mut path, mut path2) = (Vec::new(), Vec::new());
-        let etype = {
-            let sync = member.sync.borrow();
-            let Some(delay) = sync.queue.get(id) else {
-                continue;
-            };
-            sync.queue.path(id, &mut path);
-            sync.queue.path2(id, &mut path2);
-            delay.etype
+        let (etype, (path, path2)) = match member.sync.borrow().queue.get(id) {
+            Some(delay) => (delay.etype(), delay.paths()),
+            None => continue,
         };
         let path = Value::String(lua.create_string(path)?);
-        let path2 = match etype {
-            Etype::Move => Value::String(lua.create_string(path2)?),
-            _ => Value::Nil,
+        let path2 = match path2 {
+            Some(path2) => Value::String(lua.create_string(path2)?),
+            None => Value::Nil,
         };
         match mutator {
             Some(mutator) => {

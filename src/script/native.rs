@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::{Rc, Weak};
+use std::sync::PoisonError;
 
 use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
@@ -20,19 +21,11 @@ use crate::report;
 use crate::sync::Sync;
 
 /// A batch, ready to be sent: an argument of `spawn`.
-pub struct Transfer {
-    /// Words behind the program's name.
-    pub args: Vec<Vec<u8>>,
-    /// What the child reads.
-    pub list: Vec<u8>,
-    /// Which of the two lists it is.
-    pub kind: batch::Kind,
-    names: String,
-}
+pub struct Transfer(pub batch::Transfer);
 
 impl UserData for Transfer {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
-        fields.add_field_method_get("names", |lua, this| lua.create_string(&this.names));
+        fields.add_field_method_get("names", |lua, this| lua.create_string(this.0.names()));
     }
 }
 
@@ -329,7 +322,7 @@ fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -
             let filter = sync
                 .filter
                 .read()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+                .unwrap_or_else(PoisonError::into_inner);
             Ok(match filter.rsync_input() {
                 Some(input) => (
                     Some(lua.create_string(input.option)?),
@@ -402,36 +395,41 @@ fn transfer(lua: &Lua, agent: &Agent) -> Result<Transfer> {
 
     let mut sync = member.sync.borrow_mut();
     let sync = &mut *sync;
+    let filters = filter_lines(sync);
     let request = Request {
         source: &sync.config.source,
         target: &target,
         words: &words,
         binary: &binary,
         delete: sync.config.delete.in_batches(),
+        filters: &filters,
+        delete_excluded: rsync.get::<Value>("delete_excluded")? == Value::Boolean(true),
         last_transfer: sync.last_transfer,
         list,
     };
     let mut entries = Vec::new();
     for id in agent.ids() {
         if let Some(delay) = sync.queue.get(id) {
-            let (mut path, mut to) = (Vec::new(), Vec::new());
-            sync.queue.path(id, &mut path);
-            sync.queue.path2(id, &mut to);
-            entries.push((change(delay.etype), path, to));
+            let (path, to) = delay.paths();
+            entries.push((change(delay.etype()), path, to));
         }
     }
     let entries = entries.iter().map(|(change, path, to)| Entry {
         change: *change,
         path,
-        to: (!to.is_empty()).then_some(to.as_slice()),
+        to: to.as_deref(),
     });
-    let made = sync.chooser.prepare(&request, entries);
-    Ok(Transfer {
-        args: made.args,
-        list: made.list,
-        kind: made.kind,
-        names: made.names,
-    })
+    Ok(Transfer(sync.chooser.prepare(&request, entries)))
+}
+
+/// The sync's filter as lines for rsync: rules, then excludes.
+fn filter_lines(sync: &Sync) -> Vec<Vec<u8>> {
+    let filter = sync
+        .filter
+        .read()
+        .unwrap_or_else(PoisonError::into_inner);
+    let excludes = filter.excludes().map(|pattern| [b"- ", pattern].concat());
+    filter.rules().chain(excludes).collect()
 }
 
 fn change(etype: Etype) -> Change {

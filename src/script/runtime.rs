@@ -164,7 +164,7 @@ impl Script {
     /// User code failed.
     pub fn act(&self, member: &Rc<Member>, id: DelayId) -> Result<()> {
         let etype = match member.sync.borrow().queue.get(id) {
-            Some(delay) => delay.etype,
+            Some(delay) => delay.etype(),
             None => return Ok(()),
         };
         let function = |key: &str| member.config.get::<Option<Function>>(key);
@@ -309,7 +309,7 @@ impl Loader<'_> {
             .lua
             .load(without_first_comment(&text))
             .set_name(format!("@{shown}"))
-            .set_mode(mlua::ChunkMode::Text);
+            .set_mode(mlua::chunk::ChunkMode::Text);
         let function = chunk.into_function().map_err(|error| {
             let text = with_whole_name(&errors::plain(&error), &shown);
             Failure::line(format!("error loading {shown}: {text}"))

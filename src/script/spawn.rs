@@ -94,7 +94,7 @@ pub fn spawn(
 
 fn check_waiting(member: &Member, agent: &Agent, ids: &[DelayId]) -> Result<()> {
     let sync = member.sync.borrow();
-    let status = |id: &DelayId| sync.queue.get(*id).map(|delay| delay.status);
+    let status = |id: &DelayId| sync.queue.get(*id).map(|delay| delay.status());
     match agent {
         Agent::Event(event) if status(&event.id) != Some(Status::Wait) => {
             Err(complaint("spawn() called on an non-waiting event"))
@@ -126,9 +126,9 @@ fn words(arguments: impl Iterator<Item = Value>) -> Result<Words> {
                 let transfer = data
                     .borrow::<Transfer>()
                     .map_err(|_| complaint("spawn takes texts, numbers and lists of them"))?;
-                words.args.extend(transfer.args.iter().cloned());
-                words.stdin = Some(transfer.list.clone());
-                words.transfer = Some(transfer.kind);
+                words.args.extend(transfer.0.args.iter().cloned());
+                words.stdin = Some(transfer.0.list.clone());
+                words.transfer = Some(transfer.0.kind);
             }
             value => words.args.push(word(&value)?),
         }

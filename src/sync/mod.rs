@@ -5,6 +5,7 @@
 
 mod backoff;
 mod clock;
+mod describe;
 mod scheduler;
 
 pub use backoff::Backoff;
@@ -17,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use crate::batch::{Chooser, Window};
 use crate::config::SyncConfig;
 use crate::filter::Filter;
-use crate::queue::{DelayId, Etype, Policy, Queue, Ready, Time};
+use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Time};
 use crate::report;
 use crate::watch::{Event, Follow, Scope};
 
@@ -53,6 +54,9 @@ pub struct Sync {
     pub has_full: bool,
     backoff: Backoff,
     hold: Option<Time>,
+    /// The queue was full once: all is compared when it is empty.
+    missed: bool,
+    lost: bool,
 }
 
 impl Sync {
@@ -67,6 +71,8 @@ impl Sync {
             has_full,
             backoff: Backoff::new(config.delay),
             hold: None,
+            missed: false,
+            lost: false,
             config,
         }
     }
@@ -131,8 +137,10 @@ impl Sync {
                     follow
                 }
                 (false, false) if self.config.moves => {
-                    self.push(Etype::Move, from, Some(to), now);
-                    Follow::Nothing
+                    match self.push(Etype::Move, from, Some(to), now) {
+                        Pushed::Split { .. } => follow,
+                        Pushed::Placed(_) => Follow::Nothing,
+                    }
                 }
                 (false, false) => {
                     report::say("Delay", "splitting Move into Delete & Create");
@@ -162,12 +170,17 @@ impl Sync {
         self.push(etype, path, None, now);
     }
 
-    fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) {
+    fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
         let due = now + micros(self.config.delay.unwrap_or_default());
         let pushed = self.queue.push(etype, path, to, due);
         if report::enabled("Delay") {
-            report::say("Delay", pushed.describe(&self.queue, etype, path, to));
+            let line = describe::describe(&self.queue, pushed, etype, path, to);
+            report::say("Delay", line);
         }
+        if pushed == Pushed::Placed(Placed::Refused) {
+            self.missed = true;
+        }
+        pushed
     }
 
     /// The path relative to the source, with a leading slash; `None` when it is elsewhere.
@@ -194,21 +207,17 @@ impl Sync {
 
     /// Whether nothing of the startup is left to do.
     pub fn has_started(&self) -> bool {
-        !self.queue.iter().any(|delay| delay.etype == Etype::Init)
+        !self.queue.iter().any(|delay| delay.etype() == Etype::Init)
     }
 
     /// Takes over what was pending when the configuration was read anew. The time of waiting
     /// is not lost: what was pending is due at once.
     pub fn adopt(&mut self, old: &Sync, now: Time) {
         for delay in old.queue.iter() {
-            if matches!(delay.etype, Etype::Init | Etype::Blanket | Etype::Full) {
-                continue;
+            if !delay.etype().is_special() {
+                let (path, path2) = delay.paths();
+                self.push(delay.etype(), &path, path2.as_deref(), now);
             }
-            let (mut path, mut path2) = (Vec::new(), Vec::new());
-            old.queue.path(delay.id, &mut path);
-            old.queue.path2(delay.id, &mut path2);
-            let path2 = (delay.etype == Etype::Move).then_some(path2.as_slice());
-            self.queue.push(delay.etype, &path, path2, now);
         }
     }
 
@@ -223,11 +232,18 @@ impl Sync {
 
     /// What to do now, as far as this sync's own limits go.
     pub fn next(&mut self, now: Time) -> Next {
+        if self.lost {
+            return Next::Nothing;
+        }
         if let Some(hold) = self.hold {
             if hold > now {
                 return Next::At(hold);
             }
             self.hold = None;
+        }
+        if self.missed && self.queue.is_empty() {
+            self.missed = false;
+            self.resync(now);
         }
         if self.running >= self.config.max_processes {
             return Next::Nothing;
@@ -237,6 +253,17 @@ impl Sync {
             Ready::At(time) => Next::At(time),
             Ready::Nothing => Next::Nothing,
         }
+    }
+
+    /// The source is gone. What its disappearance looked like is not the target's business.
+    pub fn source_lost(&mut self) {
+        self.lost = true;
+    }
+
+    /// The source is there again: everything is compared.
+    pub fn source_back(&mut self, now: Time) {
+        self.lost = false;
+        self.resync(now);
     }
 
     /// Nothing of this sync starts before then: its action left everything as it was.
