@@ -280,7 +280,7 @@ fn a_grandchild_delays_no_end_and_is_heard() {
     );
     let mut l = Loop::new();
     let script = format!(
-        "(read x < '{}'; echo late; printf last) & echo early",
+        "(read x < '{}'; echo late; printf last) & printf early",
         go.display()
     );
     let (pid, end) = l.run(shell(&script));
