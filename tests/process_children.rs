@@ -116,6 +116,10 @@ fn program(path: &Path, text: &[u8], mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
+fn state(pid: Pid) -> String {
+    fs::read_to_string(format!("/proc/{}/stat", pid.0)).unwrap()
+}
+
 /// A program that was just written is busy for as long as another test's new child has its
 /// descriptor, which is until that child executes.
 fn spawn_written(children: &mut Children, command: &Command) -> Result<Pid, SpawnError> {
@@ -135,6 +139,27 @@ fn output_and_exit_code() {
     assert_eq!(l.said(Stream::Stdout), [b"one".as_slice(), b"three"]);
     assert_eq!(l.said(Stream::Stderr), [b"two"]);
     assert_eq!(l.record.ended[0].2, 3, "all lines come before the end");
+}
+
+#[test]
+fn reaping_alone_finds_all_that_was_said() {
+    let mut l = Loop::new();
+    let pid = l
+        .children
+        .spawn(shell(
+            "head -c 50000 /dev/zero | tr '\\0' x; printf end >&2",
+        ))
+        .unwrap();
+    while !state(pid).contains(") Z ") {
+        std::thread::yield_now();
+    }
+    let mut said = [0; 2];
+    let ended = l.children.reap(&mut |from, stream, line| {
+        assert_eq!(from, pid);
+        said[stream as usize] += line.len();
+    });
+    assert_eq!(ended.len(), 1);
+    assert_eq!(said, [50_000, 3]);
 }
 
 #[test]
@@ -239,8 +264,7 @@ fn a_stopped_child_has_not_ended() {
         ..shell("kill -STOP $$; wc -c")
     };
     let pid = l.children.spawn(stopped).unwrap();
-    let state = || fs::read_to_string(format!("/proc/{}/stat", pid.0)).unwrap();
-    while !state().contains(") T ") {
+    while !state(pid).contains(") T ") {
         std::thread::yield_now();
     }
     let other = l.children.spawn(shell("true")).unwrap();
@@ -280,7 +304,7 @@ fn a_grandchild_delays_no_end_and_is_heard() {
     );
     let mut l = Loop::new();
     let script = format!(
-        "(read x < '{}'; echo late; printf last) & echo early",
+        "(read x < '{}'; echo late; printf last) & printf early",
         go.display()
     );
     let (pid, end) = l.run(shell(&script));

@@ -31,11 +31,12 @@ impl Splitter {
         self.extend(bytes, line);
     }
 
-    /// Gives what is left at the end of the output.
-    pub(super) fn finish(&mut self, line: &mut dyn FnMut(&[u8])) {
+    /// Gives what there is of an unfinished line; more of it will be a line of its own.
+    pub(super) fn flush(&mut self, line: &mut dyn FnMut(&[u8])) {
         if !self.partial.is_empty() {
             line(&self.partial);
             self.partial.clear();
+            self.unended = true;
         }
     }
 
@@ -67,7 +68,7 @@ mod tests {
         for chunk in chunks {
             splitter.push(chunk, &mut |line| found.push(line.to_vec()));
         }
-        splitter.finish(&mut |line| found.push(line.to_vec()));
+        splitter.flush(&mut |line| found.push(line.to_vec()));
         found
     }
 
@@ -104,6 +105,16 @@ mod tests {
             [&b"name"[..], b" 10%", b"100%"]
         );
         assert!(split(&[b""]).is_empty());
+    }
+
+    #[test]
+    fn a_flushed_line_is_no_blank_line() {
+        let mut found = Vec::new();
+        let mut splitter = Splitter::default();
+        splitter.push(b"said", &mut |line| found.push(line.to_vec()));
+        splitter.flush(&mut |line| found.push(line.to_vec()));
+        splitter.push(b"\n\nmore\n", &mut |line| found.push(line.to_vec()));
+        assert_eq!(found, [&b"said"[..], b"", b"more"]);
     }
 
     #[test]

@@ -165,10 +165,13 @@ impl Pipes {
         self.pump(token.0, SHARE, lines);
     }
 
-    /// Reads what an ended child has left in a pipe. A grandchild that goes on writing is
-    /// heard no longer than that.
+    /// Reads what an ended child has left in a pipe, an unfinished line included. A grandchild
+    /// that goes on writing is heard no longer than that now.
     pub(super) fn drain(&mut self, token: usize, lines: Sink<'_>) {
         self.pump(token, LARGEST_PIPE, lines);
+        if let Some(Job::Capture(capture)) = self.open.get_mut(&token).map(|pipe| &mut pipe.job) {
+            capture.flush(lines);
+        }
     }
 
     pub(super) fn pending(&self) -> bool {
@@ -246,6 +249,11 @@ impl Feed {
 }
 
 impl Capture {
+    fn flush(&mut self, lines: Sink<'_>) {
+        let (pid, stream) = (self.pid, self.stream);
+        self.splitter.flush(&mut |line| lines(pid, stream, line));
+    }
+
     fn pump(&mut self, share: usize, buffer: &mut [u8], lines: Sink<'_>) -> (Progress, usize) {
         let (pid, stream) = (self.pid, self.stream);
         let line = &mut |line: &[u8]| lines(pid, stream, line);
@@ -253,7 +261,7 @@ impl Capture {
         while moved < share {
             match self.receiver.read(buffer) {
                 Ok(0) => {
-                    self.splitter.finish(line);
+                    self.splitter.flush(line);
                     return (Progress::Finished, moved);
                 }
                 Ok(count) => {
@@ -263,7 +271,7 @@ impl Capture {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return (Progress::Blocked, moved),
                 Err(_) => {
-                    self.splitter.finish(line);
+                    self.splitter.flush(line);
                     return (Progress::Finished, moved);
                 }
             }
