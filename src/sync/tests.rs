@@ -1,0 +1,127 @@
+//! A sync from outside: what it takes in and when it wants to act.
+
+use super::*;
+use crate::config::Delete;
+use crate::queue::Status;
+
+const SECOND: Time = 1_000_000;
+
+fn sync(moves: bool) -> Sync {
+    let config = SyncConfig {
+        name: "Sync1".into(),
+        source: b"/src/".to_vec(),
+        target: None,
+        delay: Some(Duration::from_secs(5)),
+        max_delays: 3,
+        max_processes: 1,
+        delete: Delete::Always,
+        moves,
+        init: true,
+    };
+    let mut filter = Filter::default();
+    filter.add_exclude(b"*.tmp");
+    Sync::new(config, filter, Policy::Settle, false)
+}
+
+fn pending(sync: &Sync) -> Vec<String> {
+    sync.queue
+        .iter()
+        .map(|delay| {
+            let (path, to) = delay.paths();
+            let to = to.map(|to| format!(">{}", String::from_utf8_lossy(&to)));
+            let path = String::from_utf8_lossy(&path).into_owned();
+            format!("{} {path}{}", delay.etype().name(), to.unwrap_or_default())
+        })
+        .collect()
+}
+
+fn moved(sync: &mut Sync, from: &str, to: &str) -> Follow {
+    let (from, to) = (from.as_bytes(), to.as_bytes());
+    sync.notice(Event::Move { from, to }, 0)
+}
+
+#[test]
+fn only_what_is_below_the_source_and_not_excluded_is_taken_in() {
+    let mut sync = sync(false);
+    for path in [&b"/src/a"[..], b"/srcs/b", b"/other", b"/src/c.tmp", b"/src/d/"] {
+        sync.notice(Event::Create { path }, 0);
+    }
+    assert_eq!(pending(&sync), ["Create /a", "Create /d/"]);
+}
+
+#[test]
+fn a_move_is_seen_as_far_as_it_is_a_concern() {
+    let mut s = sync(true);
+    moved(&mut s, "/src/a", "/src/b");
+    assert_eq!(pending(&s), ["Move /a>/b"]);
+
+    let mut s = sync(false);
+    assert_eq!(moved(&mut s, "/src/a/", "/src/b/"), Follow::Contents);
+    assert_eq!(pending(&s), ["Delete /a/", "Create /b/"]);
+
+    let mut s = sync(true);
+    assert_eq!(moved(&mut s, "/src/a/", "/else/a/"), Follow::Nothing);
+    assert_eq!(moved(&mut s, "/else/c/", "/src/c/"), Follow::Contents);
+    assert_eq!(moved(&mut s, "/src/d", "/src/d.tmp"), Follow::Nothing);
+    moved(&mut s, "/src/e.tmp", "/src/e");
+    moved(&mut s, "/src/f.tmp", "/src/g.tmp");
+    assert_eq!(
+        pending(&s),
+        ["Delete /a/", "Create /c/", "Delete /d", "Create /e"]
+    );
+}
+
+#[test]
+fn a_full_queue_does_not_wait() {
+    let mut sync = sync(false);
+    sync.notice(Event::Create { path: b"/src/a" }, 0);
+    assert_eq!(sync.next(0), Next::At(5 * SECOND));
+    for path in [&b"/src/b"[..], b"/src/c"] {
+        sync.notice(Event::Create { path }, 0);
+    }
+    assert!(matches!(sync.next(0), Next::Act(_)));
+    sync.running = 1;
+    assert_eq!(sync.next(0), Next::Nothing);
+}
+
+#[test]
+fn after_a_failure_nothing_goes_before_its_time_however_much_comes() {
+    let mut sync = sync(false);
+    sync.notice(Event::Create { path: b"/src/a" }, 0);
+    let ids = sync.queue.take(|_| crate::queue::Take::Take);
+    sync.queue.activate(&ids);
+    let wait = sync.failed(&ids, 10 * SECOND);
+    assert_eq!(wait, Duration::from_secs(5));
+    for name in 0..10 {
+        let path = format!("/src/{name}");
+        sync.notice(
+            Event::Create {
+                path: path.as_bytes(),
+            },
+            11 * SECOND,
+        );
+    }
+    assert_eq!(sync.next(14 * SECOND), Next::At(15 * SECOND));
+    assert!(matches!(sync.next(15 * SECOND), Next::Act(_)));
+    assert_eq!(sync.queue.iter().next().map(|d| d.status()), Some(Status::Wait));
+}
+
+#[test]
+fn a_lost_source_holds_everything_until_it_is_back() {
+    let mut sync = sync(false);
+    sync.notice(Event::Delete { path: b"/src/a" }, 0);
+    sync.source_lost();
+    assert_eq!(sync.next(100 * SECOND), Next::Nothing);
+    sync.source_back(100 * SECOND);
+    assert_eq!(pending(&sync), ["Delete /a", "Init "]);
+}
+
+#[test]
+fn what_was_pending_goes_over_to_the_next_configuration() {
+    let mut old = sync(false);
+    old.start(0);
+    old.notice(Event::Modify { path: b"/src/a" }, 0);
+    let mut new = sync(false);
+    new.adopt(&old, 0);
+    assert_eq!(pending(&new), ["Modify /a"]);
+}
