@@ -1,1 +1,193 @@
-//! From due delays to what a child gets.
+//! From the due events of one sync to what rsync gets: its arguments and the list on its
+//! standard input.
+//!
+//! There are two kinds of call. The *classic* one, known from lsyncd, recurses and
+//! includes every listed name, its parents and nothing else; rsync then compares each
+//! entry of each listed directory with each rule, so it costs entries × rules. The
+//! *files-from* one names what is to be sent and nothing is scanned, but it needs names
+//! that agree with the disk, and options that not every rsync has.
+//!
+//! [`Chooser`] decides which one a batch gets:
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`chooser`] | which of the two calls, and what failures teach |
+//! | [`collapse`] | events are hints: the disk says what exists and what is missing |
+//! | [`files_from`] | the call with `--files-from` |
+//! | [`filter_list`] | the classic call with `--include-from` |
+//! | [`probe`] | which binary runs, and whether it deletes missing names correctly |
+//! | [`words`] | which of the user's own options forbid the files-from call |
+
+pub mod chooser;
+pub mod collapse;
+pub mod files_from;
+pub mod filter_list;
+pub mod probe;
+pub mod words;
+
+use std::time::SystemTime;
+
+pub use chooser::Chooser;
+
+/// What an event says has happened to its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The path is new.
+    Create,
+    /// Its contents changed.
+    Modify,
+    /// Its attributes changed.
+    Attrib,
+    /// It is gone.
+    Delete,
+    /// It was renamed to [`Entry::to`].
+    Move,
+}
+
+/// One due event. Paths begin with `/`, those of directories end with `/`.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// What happened.
+    pub change: Change,
+    /// Where, relative to the source.
+    pub path: &'a [u8],
+    /// The new path of a [`Change::Move`]. What is in a moved directory has entries of
+    /// its own.
+    pub to: Option<&'a [u8]>,
+}
+
+/// When a transfer began and ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Before rsync was started.
+    pub start: SystemTime,
+    /// After rsync had ended.
+    pub end: SystemTime,
+}
+
+/// Which call a sync wants (`rsync = { list = … }`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ListMode {
+    /// Files-from where it is known to do the same as the classic call.
+    #[default]
+    Auto,
+    /// Files-from whatever the binary and the options are.
+    FilesFrom,
+    /// The classic call, always.
+    Filter,
+}
+
+/// What a sync knows when it asks for a transfer.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The source, absolute, with trailing slash.
+    pub source: &'a [u8],
+    /// The target as rsync gets it.
+    pub target: &'a [u8],
+    /// The options computed from the `rsync` table, user's own `_extra` words included.
+    pub words: &'a [Vec<u8>],
+    /// The program to run, a path or a name to be found in `PATH`.
+    pub binary: &'a [u8],
+    /// Whether what is gone at the source is to be deleted at the target.
+    pub delete: bool,
+    /// The sync's filters and excludes in the form the full sync gives to rsync:
+    /// `- PATTERN` or `+ PATTERN`.
+    ///
+    /// Entries have passed them already. They are for what has no entries of its own:
+    /// the contents of directories that are deleted, or replaced by new ones.
+    pub filters: &'a [Vec<u8>],
+    /// Excluded files at the target are deleted with their directory, not kept.
+    pub delete_excluded: bool,
+    /// The last transfer of this sync, full or not.
+    pub last_transfer: Option<Window>,
+    /// Which call to make.
+    pub list: ListMode,
+}
+
+/// Which call a [`Transfer`] makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `-r --include-from=- --exclude=*`
+    Classic,
+    /// `--files-from=-`
+    FilesFrom {
+        /// Some listed names do not exist and are to be deleted at the target.
+        missing: bool,
+    },
+}
+
+/// One rsync call, ready to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The arguments, without the name of the program.
+    pub args: Vec<Vec<u8>>,
+    /// What its standard input reads: names separated by NUL, none at the end.
+    pub list: Vec<u8>,
+    /// Which call it is; [`Chooser::failed`] wants it back.
+    pub kind: Kind,
+}
+
+impl Transfer {
+    /// The listed names for the log, joined by newline, control bytes and bytes that are
+    /// not UTF-8 escaped (`\n`, `\xff`).
+    pub fn names(&self) -> String {
+        let mut text = String::with_capacity(self.list.len());
+        for (index, name) in self.list.split(|&byte| byte == 0).enumerate() {
+            if index > 0 {
+                text.push('\n');
+            }
+            escape_into(&mut text, name);
+        }
+        text
+    }
+}
+
+fn escape_into(text: &mut String, name: &[u8]) {
+    for chunk in name.utf8_chunks() {
+        for char in chunk.valid().chars() {
+            match char.is_control() {
+                true => text.extend(char.escape_default()),
+                false => text.push(char),
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+}
+
+/// Whether rsync runs its receiver on another host, or at least in another rsync, for this
+/// target: `rsync://…`, `host:…`, `host::…`. A colon behind the first slash is part of a
+/// local path (rsync(1)).
+fn is_remote(target: &[u8]) -> bool {
+    target.starts_with(b"rsync://")
+        || target
+            .iter()
+            .find(|&&byte| byte == b':' || byte == b'/')
+            .is_some_and(|&byte| byte == b':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_escaped_for_the_log() {
+        let transfer = Transfer {
+            args: Vec::new(),
+            list: b"/f\0/n\nl\0/\xff\xc3\xa9\0/".to_vec(),
+            kind: Kind::Classic,
+        };
+        assert_eq!(transfer.names(), "/f\n/n\\nl\n/\\xffé\n/");
+    }
+
+    #[test]
+    fn hosts_are_told_from_paths() {
+        for target in ["h:/t", "u@h:", "h::m/d", "rsync://h/m", "[::1]:/t", ":x"] {
+            assert!(is_remote(target.as_bytes()), "{target}");
+        }
+        for target in ["/t/", "t", "./a:b", "/a:b", "a/b:c", ""] {
+            assert!(!is_remote(target.as_bytes()), "{target}");
+        }
+    }
+}

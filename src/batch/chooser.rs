@@ -1,0 +1,287 @@
+//! Which of the two calls a batch gets, by proof.
+//!
+//! Files-from is far cheaper, but classic is what users know and always right. So a batch
+//! is classic whenever something speaks against the other one: a wrapper in place of
+//! rsync, the user's own options, names to be deleted by an rsync that is not known to do
+//! it correctly, an earlier failure.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::collapse::{Collapsed, Disk, Mention, Node, Stat, collapse};
+use super::probe::Binary;
+use super::words::{self, Freedom};
+use super::{
+    Change, Entry, Kind, ListMode, Request, Transfer, Window, files_from, filter_list, is_remote,
+};
+
+/// Makes the calls of one sync and learns from those that fail.
+#[derive(Debug)]
+pub struct Chooser {
+    /// The rsync here knows the options of the files-from call.
+    files_from: bool,
+    /// Nothing has failed yet at deleting missing names.
+    missing: bool,
+    /// Nothing has failed yet because of the sync's filters.
+    rules: bool,
+    /// Whether a call may have had them.
+    ruled: bool,
+    /// Asks a binary that is the receiver as well.
+    probe: fn(&Binary) -> bool,
+}
+
+impl Default for Chooser {
+    fn default() -> Self {
+        Chooser {
+            files_from: true,
+            missing: true,
+            rules: true,
+            ruled: false,
+            probe: Binary::deletes_missing,
+        }
+    }
+}
+
+impl Chooser {
+    /// A chooser that has seen no failure yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes the call for these events, in the order of the queue.
+    ///
+    /// Looks up every path once at the source, unless the call is one that needs no look.
+    /// The first time that a local rsync is to delete missing names it is tried out.
+    pub fn prepare<'a>(
+        &mut self,
+        request: &Request<'_>,
+        entries: impl IntoIterator<Item = Entry<'a>>,
+    ) -> Transfer {
+        let entries: Vec<Entry<'a>> = entries.into_iter().collect();
+        let disk = SourceDisk::new(request.source);
+        let binary = Binary::plain(request.binary);
+        let rules = binary.is_some() && self.rules;
+        let request = &Request {
+            filters: if rules { request.filters } else { &[] },
+            ..*request
+        };
+
+        let found = match (request.list, &binary) {
+            (ListMode::Filter, _) | (ListMode::Auto, None) => None,
+            _ => collapse(&disk, mentions(&entries)),
+        };
+        let transfer = match found {
+            None => {
+                let again = binary.is_some() && resent(request, &disk, &entries);
+                filter_list::transfer(request, &entries, again)
+            }
+            Some(found) => {
+                let again = binary.is_some() && found_resent(request, &found);
+                let transfer = match self.needs_classic(request, &found, binary.as_ref()) {
+                    true => None,
+                    false => files_from::transfer(request, &found, again),
+                };
+                transfer.unwrap_or_else(|| filter_list::collapsed(request, &found, again))
+            }
+        };
+        self.ruled |= rules && !request.filters.is_empty();
+        transfer
+    }
+
+    /// Takes note of how a call ended: its exit code and what it printed, line by line.
+    ///
+    /// True if the code is due to an option that this rsync or that of the target does
+    /// not support: [`Chooser::prepare`] will do without, so try again at once.
+    pub fn failed<L: AsRef<[u8]>>(
+        &mut self,
+        kind: Kind,
+        code: i32,
+        output: impl IntoIterator<Item = L>,
+    ) -> bool {
+        // 1 usage, 2 protocol, 4 action not supported, 12 the other side hung up.
+        if !matches!(code, 1 | 2 | 4 | 12) {
+            return false;
+        }
+        let mut blame = Blame::default();
+        for line in output {
+            blame.read(line.as_ref());
+        }
+        if blame.rules && self.rules && self.ruled {
+            self.rules = false;
+            return true;
+        }
+        if blame.ignore_missing && self.files_from && kind != Kind::Classic {
+            self.files_from = false;
+            return true;
+        }
+        // 2 and 4 end the daemon otherwise, so the benefit of the doubt costs nothing.
+        let doubt = blame.any() || matches!(code, 2 | 4);
+        if kind == (Kind::FilesFrom { missing: true }) && doubt && self.missing {
+            self.missing = false;
+            return true;
+        }
+        false
+    }
+
+    /// Whether only the classic call leaves the target right, given what was found.
+    fn needs_classic(
+        &self,
+        request: &Request<'_>,
+        found: &Collapsed<'_>,
+        binary: Option<&Binary>,
+    ) -> bool {
+        // Only recursion removes what no event mentions.
+        if request.delete && found.present.iter().any(|item| item.renewed) {
+            return true;
+        }
+        if request.list == ListMode::FilesFrom {
+            return false;
+        }
+        let freedom = words::freedom(request.words);
+        if freedom == Freedom::Classic || !self.files_from {
+            return true;
+        }
+        if !request.delete {
+            return false;
+        }
+        let remote = is_remote(request.target);
+        // Without --delete rsync keeps its filter rules to itself.
+        let mut names = found.present.iter().chain(&found.missing);
+        if remote && !request.filters.is_empty() && names.any(|item| item.was_directory) {
+            return true;
+        }
+        if found.missing.is_empty() {
+            return false;
+        }
+        freedom == Freedom::ClassicToDelete
+            || !self.missing
+            || (!remote && !binary.is_some_and(self.probe))
+    }
+}
+
+/// What the output of a failed call blames.
+#[derive(Default)]
+struct Blame {
+    rules: bool,
+    ignore_missing: bool,
+    other: bool,
+}
+
+impl Blame {
+    fn read(&mut self, line: &[u8]) {
+        let has = |text: &str| line.windows(text.len()).any(|part| part == text.as_bytes());
+        self.rules |= has("rejecting excluded file-list name") || has("filter rule");
+        self.ignore_missing |= has("--ignore-missing-args");
+        self.other |= has("--delete-missing-args")
+            || has("invalid file mode")
+            || has("ABORTING due to")
+            || has("rejecting unrequested file-list name");
+    }
+
+    fn any(&self) -> bool {
+        self.rules || self.ignore_missing || self.other
+    }
+}
+
+fn mentions<'a>(entries: &[Entry<'a>]) -> Vec<Mention<'a>> {
+    let mut mentions = Vec::with_capacity(entries.len());
+    for entry in entries {
+        mentions.push(Mention {
+            path: entry.path,
+            gone: matches!(entry.change, Change::Delete | Change::Move),
+        });
+        mentions.extend(entry.to.map(|path| Mention { path, gone: false }));
+    }
+    mentions
+}
+
+/// Whether a file may have been sent by the last transfer as it was earlier in the same
+/// second: rsync skips files that agree in size and whole-second modification time.
+fn found_resent(request: &Request<'_>, found: &Collapsed<'_>) -> bool {
+    request.last_transfer.as_ref().is_some_and(|window| {
+        found
+            .present
+            .iter()
+            .any(|item| is_resent(window, item.stat))
+    })
+}
+
+/// The same for a call that needs no look at the disk.
+fn resent(request: &Request<'_>, disk: &impl Disk, entries: &[Entry<'_>]) -> bool {
+    request.last_transfer.as_ref().is_some_and(|window| {
+        entries
+            .iter()
+            .filter_map(|entry| match entry.change {
+                Change::Delete => None,
+                Change::Move => entry.to,
+                _ => Some(entry.path),
+            })
+            .filter(|path| !path.ends_with(b"/"))
+            .any(|path| is_resent(window, disk.lstat(path)))
+    })
+}
+
+fn is_resent(window: &Window, stat: Option<Stat>) -> bool {
+    // The kernel stamps files with the time of its last tick.
+    const TICK: Duration = Duration::from_millis(20);
+    let start = window.start.checked_sub(TICK).unwrap_or(window.start);
+    stat.is_some_and(|stat| {
+        stat.node == Node::File && (seconds(start)..=seconds(window.end)).contains(&stat.mtime)
+    })
+}
+
+/// Whole seconds since the epoch.
+fn seconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_secs() as i64,
+        Err(before) => -(before.duration().as_secs() as i64) - 1,
+    }
+}
+
+/// The source as it is on disk.
+struct SourceDisk<'a> {
+    source: &'a [u8],
+    /// Where full paths are put together.
+    path: RefCell<Vec<u8>>,
+}
+
+impl<'a> SourceDisk<'a> {
+    fn new(source: &'a [u8]) -> Self {
+        SourceDisk {
+            source: source.strip_suffix(b"/").unwrap_or(source),
+            path: RefCell::default(),
+        }
+    }
+}
+
+impl Disk for SourceDisk<'_> {
+    fn lstat(&self, path: &[u8]) -> Option<Stat> {
+        let mut full = self.path.borrow_mut();
+        full.clear();
+        full.extend_from_slice(self.source);
+        full.extend_from_slice(path);
+        match fs::symlink_metadata(Path::new(OsStr::from_bytes(&full))) {
+            Ok(data) => Some(Stat {
+                node: match data.file_type() {
+                    kind if kind.is_dir() => Node::Directory,
+                    kind if kind.is_file() => Node::File,
+                    _ => Node::Other,
+                },
+                mtime: data.mtime(),
+            }),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => None,
+                _ => Some(Stat {
+                    node: Node::Unknown,
+                    mtime: 0,
+                }),
+            },
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Events are hints, the disk is the truth: what a batch's paths are by now.
+//!
+//! A list for `--files-from` must name what exists and, for deletion, the topmost of what
+//! is gone. rsync itself only sees "no such file" and asks for trouble otherwise: a name
+//! below something that is no directory any more is an error (exit code 23), one below a
+//! symlink that has replaced a directory is followed and written through at the target.
+//!
+//! So each path is walked from the source down and ends at the first component that is
+//! missing or no directory. Paths are taken in order, so the directories of the previous
+//! path answer for the next one, and none is asked for twice.
+
+use std::cmp::Ordering;
+
+/// What kind of thing a path is, as far as a batch cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// A directory, not a symlink to one.
+    Directory,
+    /// A regular file.
+    File,
+    /// A symlink, device, socket or pipe.
+    Other,
+    /// It may exist, but cannot be looked at.
+    Unknown,
+}
+
+/// What lstat(2) says of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// What it is.
+    pub node: Node,
+    /// When its contents were changed, in seconds since the epoch.
+    pub mtime: i64,
+}
+
+/// Where paths are looked up.
+pub trait Disk {
+    /// What is at `path` (which begins with `/` and is relative to the source); `None` only
+    /// if it is certain that there is nothing (`ENOENT`, `ENOTDIR`).
+    fn lstat(&self, path: &[u8]) -> Option<Stat>;
+}
+
+/// A path that an event names.
+#[derive(Clone, Copy, Debug)]
+pub struct Mention<'a> {
+    /// Begins with `/`, and ends with one if the event was about a directory.
+    pub path: &'a [u8],
+    /// The event says that it went away.
+    pub gone: bool,
+}
+
+/// One name for the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item<'a> {
+    /// Begins with `/`; a trailing slash only if it is the root.
+    pub path: &'a [u8],
+    /// What is there now, nothing for missing names.
+    pub stat: Option<Stat>,
+    /// It is no directory now, but an event took it for one: the target may have one.
+    pub was_directory: bool,
+    /// A directory that also went away since the last transfer, so the target may have
+    /// contents which no event mentions.
+    pub renewed: bool,
+}
+
+impl Item<'_> {
+    /// Whether it is a directory now.
+    pub fn is_directory(&self) -> bool {
+        self.stat.is_some_and(|stat| stat.node == Node::Directory)
+    }
+}
+
+/// What the paths of a batch are by now, in [`path_order`], each once.
+#[derive(Debug, Default)]
+pub struct Collapsed<'a> {
+    /// What exists. With the directories of which missing names are gone, because their
+    /// modification time has changed.
+    pub present: Vec<Item<'a>>,
+    /// What does not exist, though the directory above it does.
+    pub missing: Vec<Item<'a>>,
+}
+
+/// Looks up all `mentions`.
+///
+/// `None` if the source itself is no directory: nothing can be said then, and nothing must
+/// be deleted.
+pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<Mention<'a>>) -> Option<Collapsed<'a>> {
+    if !matches!(
+        disk.lstat(b"/"),
+        Some(Stat {
+            node: Node::Directory | Node::Unknown,
+            ..
+        })
+    ) {
+        return None;
+    }
+    mentions.sort_unstable_by(|a, b| path_order(without_slash(a.path), without_slash(b.path)));
+
+    let mut walk = Walk {
+        disk,
+        stack: vec![Frame {
+            end: 0,
+            state: State::Directory { listed: None },
+        }],
+        last: b"",
+        found: Collapsed::default(),
+    };
+    for mention in &mentions {
+        walk.visit(mention);
+    }
+    let mut found = walk.found;
+    found
+        .present
+        .sort_unstable_by(|a, b| path_order(without_slash(a.path), without_slash(b.path)));
+    Some(found)
+}
+
+/// The order in which what is below a directory follows it at once: `/` sorts before
+/// every other byte.
+pub fn path_order(a: &[u8], b: &[u8]) -> Ordering {
+    let same = common(a, b);
+    let key = |path: &[u8]| match path.get(same) {
+        None => (0, 0),
+        Some(b'/') => (1, 0),
+        Some(&byte) => (2, byte),
+    };
+    key(a).cmp(&key(b))
+}
+
+/// How many leading bytes agree.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    const STEP: usize = 8;
+    let blocks = a
+        .chunks_exact(STEP)
+        .zip(b.chunks_exact(STEP))
+        .take_while(|(a, b)| a == b)
+        .count();
+    let rest = a[blocks * STEP..].iter().zip(&b[blocks * STEP..]);
+    blocks * STEP + rest.take_while(|(a, b)| a == b).count()
+}
+
+fn without_slash(path: &[u8]) -> &[u8] {
+    path.strip_suffix(b"/").unwrap_or(path)
+}
+
+/// Where the name that ended a walk is.
+#[derive(Clone, Copy)]
+enum Place {
+    Present(usize),
+    Missing(usize),
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    /// Can be walked into; where it is in the list of present names, if it is.
+    Directory { listed: Option<usize> },
+    /// No path leads through here.
+    End(Place),
+}
+
+/// A component of the path walked last: what its first `end` bytes name.
+struct Frame {
+    end: usize,
+    state: State,
+}
+
+struct Walk<'a, 'd, D> {
+    disk: &'d D,
+    stack: Vec<Frame>,
+    last: &'a [u8],
+    found: Collapsed<'a>,
+}
+
+impl<'a, D: Disk> Walk<'a, '_, D> {
+    fn visit(&mut self, mention: &Mention<'a>) {
+        let path = without_slash(mention.path);
+        let directory = path.len() < mention.path.len();
+        let shared = common(path, self.last);
+        self.stack.retain(|frame| {
+            frame.end <= shared && matches!(path.get(frame.end), None | Some(b'/'))
+        });
+        self.last = path;
+
+        while let Some(&Frame { end, state }) = self.stack.last() {
+            match state {
+                State::End(place) => {
+                    self.item(place).was_directory |= directory || end < path.len();
+                    return;
+                }
+                State::Directory { .. } if end < path.len() => self.step(path, end),
+                State::Directory { .. } => {
+                    let index = self.list_directory(path);
+                    let item = &mut self.found.present[index];
+                    item.renewed |= mention.gone && directory;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks up the component behind `path[..end]`.
+    fn step(&mut self, path: &'a [u8], end: usize) {
+        let name = &path[end + 1..];
+        let end = end + 1 + name.iter().position(|&b| b == b'/').unwrap_or(name.len());
+        let here = &path[..end];
+        let stat = self.disk.lstat(here);
+        let item = Item {
+            path: here,
+            stat,
+            was_directory: false,
+            renewed: false,
+        };
+        let state = match stat.map(|stat| stat.node) {
+            Some(Node::Directory) => State::Directory { listed: None },
+            // What cannot be looked at hides nothing from rsync either: it says so itself.
+            Some(Node::Unknown) => {
+                let listed = (end == path.len()).then_some(self.found.present.len());
+                self.found.present.extend(listed.map(|_| item));
+                State::Directory { listed }
+            }
+            Some(_) => {
+                self.found.present.push(item);
+                State::End(Place::Present(self.found.present.len() - 1))
+            }
+            None => {
+                self.list_directory(path);
+                self.found.missing.push(item);
+                State::End(Place::Missing(self.found.missing.len() - 1))
+            }
+        };
+        self.stack.push(Frame { end, state });
+    }
+
+    /// Lists the directory on top of the stack, which `path` leads to or through.
+    fn list_directory(&mut self, path: &'a [u8]) -> usize {
+        let next = self.found.present.len();
+        let Some(Frame {
+            end,
+            state: State::Directory { listed },
+        }) = self.stack.last_mut()
+        else {
+            return next;
+        };
+        if let Some(index) = *listed {
+            return index;
+        }
+        *listed = Some(next);
+        self.found.present.push(Item {
+            path: if *end == 0 { b"/" } else { &path[..*end] },
+            stat: Some(Stat {
+                node: Node::Directory,
+                mtime: 0,
+            }),
+            was_directory: false,
+            renewed: false,
+        });
+        next
+    }
+
+    fn item(&mut self, place: Place) -> &mut Item<'a> {
+        match place {
+            Place::Present(index) => &mut self.found.present[index],
+            Place::Missing(index) => &mut self.found.missing[index],
+        }
+    }
+}

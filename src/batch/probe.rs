@@ -1,0 +1,217 @@
+//! Which program a sync's `rsync.binary` is, and whether that rsync deletes missing names.
+//!
+//! `--delete-missing-args` has a history: unknown before 3.1, creating what it should
+//! delete or giving up on names below missing directories until 3.2.3, refused by the
+//! receiver in 3.4.3 and in distributions that took over its security fixes. Version
+//! numbers do not tell good from bad, a try of some 50 ms does.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// How long a try may take before it counts as failed.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A plain rsync: an executable in ELF format whose name begins with "rsync".
+///
+/// Anything else is a wrapper, which may read the list or the arguments itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binary {
+    path: PathBuf,
+    modified: SystemTime,
+}
+
+impl Binary {
+    /// Resolves `name` as execvp(3) does; nothing if it is not plain rsync.
+    pub fn plain(name: &[u8]) -> Option<Binary> {
+        let path = resolve(name)?;
+        // A link named rsync may lead to something else.
+        let real = fs::canonicalize(&path).ok()?;
+        if ![&path, &real].into_iter().all(|path| is_named_rsync(path)) {
+            return None;
+        }
+        let mut magic = [0; 4];
+        File::open(&real).ok()?.read_exact(&mut magic).ok()?;
+        if magic != *b"\x7fELF" {
+            return None;
+        }
+        let modified = fs::metadata(&real).ok()?.modified().ok()?;
+        Some(Binary {
+            path: real,
+            modified,
+        })
+    }
+
+    /// Whether this rsync, as sender and receiver, deletes missing names and nothing else.
+    ///
+    /// Tried once in the life of the process; an upgraded binary is tried again. Takes
+    /// about 50 ms that time, 5 seconds at worst.
+    pub fn deletes_missing(&self) -> bool {
+        static TRIED: Mutex<Vec<(Binary, bool)>> = Mutex::new(Vec::new());
+        let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, works)) = tried.iter().find(|(binary, _)| binary == self) {
+            return *works;
+        }
+        let works = self.try_missing().unwrap_or_else(|error| {
+            log::debug!("cannot try {}: {error}", self.path.display());
+            false
+        });
+        log::debug!("{} deletes missing names: {works}", self.path.display());
+        tried.retain(|(binary, _)| binary.path != self.path);
+        tried.push((self.clone(), works));
+        works
+    }
+
+    fn try_missing(&self) -> io::Result<bool> {
+        let scratch = Scratch::new()?;
+        let (source, target) = (scratch.0.join("source"), scratch.0.join("target"));
+        fs::create_dir_all(source.join("here"))?;
+        fs::write(source.join("here/new"), "")?;
+        for directory in ["here/sub", "gone/sub", "other"] {
+            fs::create_dir_all(target.join(directory))?;
+        }
+        for file in ["here/gone", "here/sub/f", "here/kept", "gone/sub/f", "kept"] {
+            fs::write(target.join(file), "")?;
+        }
+
+        let list = b"/gone\0/here/gone\0/here/new\0/here/sub\0/never/was\0/other/f";
+        let code = self.run(&source, &target, list)?;
+        let right = ["here/new", "here/kept", "kept"];
+        let wrong = ["gone", "here/gone", "here/sub", "never", "other/f"];
+        // 24 says that sources have vanished.
+        Ok(matches!(code, Some(0 | 24))
+            && right.iter().all(|name| target.join(name).is_file())
+            && !wrong.iter().any(|name| target.join(name).exists()))
+    }
+
+    fn run(&self, source: &Path, target: &Path, list: &[u8]) -> io::Result<Option<i32>> {
+        let mut child = Command::new(&self.path)
+            .args(["-lt", "--delete-missing-args", "--force", "--ignore-errors"])
+            .args(["--from0", "--files-from=-"])
+            .args([source.join(""), target.join("")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // One that has ended already does not matter, its exit code says why.
+            let _ = stdin.write_all(list);
+        }
+        let ended = match child.stdout.take() {
+            Some(stdout) => closes(stdout, LIMIT)?,
+            None => true,
+        };
+        if !ended {
+            child.kill()?;
+        }
+        Ok(child.wait()?.code())
+    }
+}
+
+/// Whether all who write to `output` are gone before the time is up.
+fn closes(mut output: impl AsFd + Read, limit: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + limit;
+    let mut buffer = [0; 512];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        let mut fds = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) => return Ok(false),
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(_) if output.read(&mut buffer)? == 0 => return Ok(true),
+            Ok(_) => {}
+        }
+    }
+}
+
+fn is_named_rsync(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_bytes().starts_with(b"rsync"))
+}
+
+/// Finds the program: a name without slash in `PATH`.
+fn resolve(name: &[u8]) -> Option<PathBuf> {
+    let name = OsStr::from_bytes(name);
+    if name.as_bytes().contains(&b'/') {
+        return Some(name.into());
+    }
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|directory| directory.join(name))
+        .find(|path| {
+            fs::metadata(path)
+                .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+        })
+}
+
+/// A directory of one's own, removed when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> io::Result<Scratch> {
+        let mut error = io::ErrorKind::AlreadyExists.into();
+        for number in 0..100 {
+            let name = format!("lsyncd-rsync-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            // Fails for a path that exists, be it a link planted by someone else.
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Scratch(path)),
+                Err(why) if why.kind() == io::ErrorKind::AlreadyExists => error = why,
+                Err(why) => return Err(why),
+            }
+        }
+        Err(error)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_and_other_names_are_wrappers() {
+        let scratch = Scratch::new().unwrap();
+        let script = scratch.0.join("rsync");
+        fs::write(&script, "#!/bin/sh\nexec rsync \"$@\"\n").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let link = scratch.0.join("rsync-link");
+        std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
+
+        for path in [
+            script.as_path(),
+            &link,
+            Path::new("/bin/sh"),
+            Path::new("/none/rsync"),
+        ] {
+            assert_eq!(Binary::plain(path.as_os_str().as_bytes()), None, "{path:?}");
+        }
+        assert_eq!(Binary::plain(b"no-such-program"), None);
+        assert_eq!(Binary::plain(b""), None);
+    }
+
+    #[test]
+    fn a_wedged_program_is_given_up() {
+        let (reader, writer) = io::pipe().unwrap();
+        assert!(!closes(reader, Duration::from_millis(1)).unwrap());
+        drop(writer);
+        let (reader, writer) = io::pipe().unwrap();
+        drop(writer);
+        assert!(closes(reader, LIMIT).unwrap());
+    }
+}

@@ -1,0 +1,227 @@
+//! Which of the user's own options the files-from call can live with.
+//!
+//! The words are those of rsync(1). An option stands in a list here if it is known to do
+//! the same in both calls; what is not known makes the batch a classic one.
+
+/// How much choice the words leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Freedom {
+    /// Either call does the same.
+    Any,
+    /// Only the classic call deletes the same.
+    ClassicToDelete,
+    /// Only the classic call does what the user asked for.
+    Classic,
+}
+
+/// Judges all words.
+pub fn freedom(words: &[Vec<u8>]) -> Freedom {
+    let mut words = words.iter();
+    let mut least = Freedom::Any;
+    while let Some(word) = words.next() {
+        let (freedom, rest) = match word.as_slice() {
+            [b'-', b'-', name @ ..] => long(name),
+            [b'-', letters @ ..] if !letters.is_empty() => short(letters),
+            // Another source, or something this does not understand.
+            _ => (Freedom::Classic, Rest::Nothing),
+        };
+        least = least.max(freedom);
+        let value = match rest {
+            Rest::Nothing => continue,
+            Rest::Value => words.next().map(|_| Freedom::Any),
+            Rest::Option => words
+                .next()
+                .map(|word| self::freedom(std::slice::from_ref(word))),
+        };
+        least = least.max(value.unwrap_or(Freedom::Classic));
+    }
+    least
+}
+
+/// What an option takes from the word behind it.
+enum Rest {
+    Nothing,
+    Value,
+    /// Its value is an option for the remote side (`-M`).
+    Option,
+}
+
+/// Letters that say how something is sent, or what is printed. `a` is among them: with
+/// `--files-from` it does not imply `-r`.
+const LETTERS: &[u8] = b"aAcDEghHiIJKlnNoOpPqsStuUvWXyzZ468";
+
+/// Letters with a value, in the same word or the next.
+const LETTERS_WITH_VALUE: &[u8] = b"BeT@";
+
+fn short(letters: &[u8]) -> (Freedom, Rest) {
+    let mut least = Freedom::Any;
+    for (index, letter) in letters.iter().enumerate() {
+        let value = &letters[index + 1..];
+        match letter {
+            b'M' if value.is_empty() => return (least, Rest::Option),
+            b'M' => return (least.max(freedom(&[value.to_vec()])), Rest::Nothing),
+            _ if LETTERS_WITH_VALUE.contains(letter) && value.is_empty() => {
+                return (least, Rest::Value);
+            }
+            _ if LETTERS_WITH_VALUE.contains(letter) => return (least, Rest::Nothing),
+            _ if LETTERS.contains(letter) => {}
+            // Backups are protected from the classic deletion only.
+            b'b' => least = least.max(Freedom::ClassicToDelete),
+            // r R d: another shape of list. C f F: filters. k L: symlinks become
+            // directories. x: stops at other file systems only when recursing. m, 0, V.
+            _ => return (Freedom::Classic, Rest::Nothing),
+        }
+    }
+    (least, Rest::Nothing)
+}
+
+/// Long options without value that change nothing in how the two calls compare.
+const FLAGS: &str = "\
+    8-bit-output acls append append-verify archive atimes blocking-io checksum compress \
+    copy-devices crtimes delay-updates devices dry-run executability fake-super force \
+    fsync fuzzy group hard-links human-readable i-r ignore-errors ignore-times \
+    inc-recursive inplace ipv4 ipv6 itemize-changes keep-dirlinks links mkpath motd \
+    munge-links new-compress numeric-ids old-args old-compress omit-dir-times \
+    omit-link-times open-noatime owner partial perms preallocate progress protect-args \
+    quiet remove-source-files safe-links secluded-args size-only sparse specials stats \
+    super times trust-sender update verbose whole-file write-devices xattrs";
+
+/// Long options whose value may stand in the next word.
+const WITH_VALUE: &str = "\
+    address block-size bwlimit cc checksum-choice checksum-seed chmod chown compare-dest \
+    compress-choice compress-level compress-threads contimeout copy-as copy-dest debug \
+    early-input groupmap info link-dest log-file log-file-format log-format max-alloc \
+    max-size min-size modify-window out-format outbuf partial-dir password-file port rsh \
+    rsync-path skip-compress sockopts stderr stop-after stop-at suffix temp-dir \
+    time-limit timeout usermap zc zl zt";
+
+/// What only the classic call honours although it has a value; all else of the form
+/// `--name=value`, known or not, is taken for harmless.
+const CLASSIC_WITH_VALUE: &str = "\
+    exclude exclude-from files-from filter iconv include include-from max-delete \
+    only-write-batch protocol read-batch write-batch";
+
+fn long(name: &[u8]) -> (Freedom, Rest) {
+    let end = name.iter().position(|&byte| byte == b'=');
+    let value = end.map(|end| &name[end + 1..]);
+    let Ok(name) = std::str::from_utf8(&name[..end.unwrap_or(name.len())]) else {
+        return (Freedom::Classic, Rest::Nothing);
+    };
+    match (name, value) {
+        ("remote-option", None) => (Freedom::Any, Rest::Option),
+        ("remote-option", Some(word)) => (freedom(&[word.to_vec()]), Rest::Nothing),
+        ("backup", None) => (Freedom::ClassicToDelete, Rest::Nothing),
+        ("backup-dir", Some(_)) => (Freedom::ClassicToDelete, Rest::Nothing),
+        ("backup-dir", None) => (Freedom::ClassicToDelete, Rest::Value),
+        (_, Some(_)) if listed(CLASSIC_WITH_VALUE, name) => (Freedom::Classic, Rest::Nothing),
+        (_, Some(_)) => (Freedom::Any, Rest::Nothing),
+        (_, None) if listed(WITH_VALUE, name) => (Freedom::Any, Rest::Value),
+        (_, None) if listed(FLAGS, name) || is_harmless_negation(name) => {
+            (Freedom::Any, Rest::Nothing)
+        }
+        _ => (Freedom::Classic, Rest::Nothing),
+    }
+}
+
+/// `--no-perms`, `--no-p`: taking back what is harmless is harmless, but for the two
+/// options that deletion itself needs.
+fn is_harmless_negation(name: &str) -> bool {
+    let Some(name) = name.strip_prefix("no-") else {
+        return false;
+    };
+    match name.as_bytes() {
+        [letter] => LETTERS.contains(letter),
+        _ => listed(FLAGS, name) && !["force", "ignore-errors"].contains(&name),
+    }
+}
+
+fn listed(names: &str, name: &str) -> bool {
+    names.split_ascii_whitespace().any(|listed| listed == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(line: &str) -> Freedom {
+        let words: Vec<Vec<u8>> = line.split(' ').map(Into::into).collect();
+        freedom(&words)
+    }
+
+    #[test]
+    fn options_about_how_to_send_are_free() {
+        for line in [
+            "-ltsgoDp",
+            "-ltsgoDp -a --bwlimit=200 --info=progress2 --temp-dir=/x --port=3",
+            "-lts --rsync-path=sudo\u{a0}rsync --chmod=u+rw,go-w",
+            "-e ssh -lts",
+            "-lte ssh",
+            "-T /tmp -B 700 --rsh ssh",
+            "-M--fake-super -M --log-file=x --remote-option=--super",
+            "--no-perms --no-o --no-whole-file --unknown=value",
+            "-erRdL",
+        ] {
+            assert_eq!(judge(line), Freedom::Any, "{line}");
+        }
+    }
+
+    #[test]
+    fn options_about_what_to_send_are_not() {
+        for word in [
+            "-r",
+            "-ltr",
+            "-R",
+            "-d",
+            "-L",
+            "-k",
+            "-x",
+            "-m",
+            "-C",
+            "-F",
+            "-f",
+            "-0",
+            "-",
+            "--",
+            "word",
+            "--recursive",
+            "--relative",
+            "--dirs",
+            "--delete",
+            "--del",
+            "--delete-after",
+            "--max-delete=3",
+            "--include=a",
+            "--exclude=a",
+            "--exclude",
+            "--filter=-\u{a0}x",
+            "--files-from=x",
+            "--from0",
+            "--existing",
+            "--cvs-exclude",
+            "--no-implied-dirs",
+            "--no-r",
+            "--no-force",
+            "--ignore-missing-args",
+            "--copy-links",
+            "--copy-unsafe-links",
+            "--one-file-system",
+            "--prune-empty-dirs",
+            "--iconv=a",
+            "-M--delete",
+            "-M --exclude=x",
+            "-e",
+            "-M",
+            "--unknown",
+            "-\u{e9}",
+        ] {
+            assert_eq!(judge(word), Freedom::Classic, "{word}");
+        }
+    }
+
+    #[test]
+    fn backups_forbid_the_new_deletion_only() {
+        assert_eq!(judge("-ltb"), Freedom::ClassicToDelete);
+        assert_eq!(judge("--backup-dir=x --suffix=y"), Freedom::ClassicToDelete);
+        assert_eq!(judge("-b --delete"), Freedom::Classic);
+    }
+}
