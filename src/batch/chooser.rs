@@ -54,7 +54,10 @@ impl Chooser {
         Self::default()
     }
 
-    /// Makes the call for these events, in the order of the queue.
+    /// Makes the call for these events, in the order of the queue; there must be one.
+    ///
+    /// A directory's Delete has to be among them even if a Create follows it: it says that
+    /// the target may hold what has no events.
     ///
     /// Looks up every path once at the source, unless the call is one that needs no look.
     /// The first time that a local rsync is to delete missing names it is tried out.

@@ -249,6 +249,7 @@ fn parent(path: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
     use crate::batch::ListMode;
+    use crate::batch::collapse::{Node, Stat};
 
     const REQUEST: Request<'_> = Request {
         source: b"/s/",
@@ -347,5 +348,34 @@ mod tests {
             arguments(false),
             "-lts --bwlimit=1 -r --force --from0 --include-from=- --exclude=* /s/ h:/t/"
         );
+    }
+
+    /// The kernel limits what may stand among the arguments, so many directories have
+    /// their rules in the list.
+    #[test]
+    fn arguments_do_not_grow_without_bound() {
+        let paths: Vec<String> = (0..1000).map(|n| format!("/d{n:03}")).collect();
+        let item = |path| Item {
+            path,
+            stat: Some(Stat {
+                node: Node::Directory,
+                mtime: 0,
+            }),
+            was_directory: false,
+            renewed: true,
+        };
+        let mut found = Collapsed::default();
+        for path in &paths[..MAX_RULES] {
+            found.present.push(item(path.as_bytes()));
+        }
+        let few = collapsed(&REQUEST, &found, false);
+        assert!(few.args.contains(&b"--filter=+ /d000/***".to_vec()));
+
+        for path in &paths[MAX_RULES..] {
+            found.present.push(item(path.as_bytes()));
+        }
+        let many = collapsed(&REQUEST, &found, false);
+        assert!(many.args.len() < 20);
+        assert!(many.list.starts_with(b"/d000/***\0/d000/\0/\0/d001/***"));
     }
 }

@@ -71,7 +71,8 @@ pub enum ListMode {
     /// Files-from where it is known to do the same as the classic call.
     #[default]
     Auto,
-    /// Files-from whatever the binary and the options are.
+    /// Files-from whatever the binary and the options are, proven or not. Only what it
+    /// cannot express, a directory replaced by a new one, is still classic.
     FilesFrom,
     /// The classic call, always.
     Filter,
