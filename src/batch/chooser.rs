@@ -54,7 +54,10 @@ impl Chooser {
         Self::default()
     }
 
-    /// Makes the call for these events, in the order of the queue.
+    /// Makes the call for these events, in the order of the queue; there must be one.
+    ///
+    /// A directory's Delete has to be among them even if a Create follows it: it says that
+    /// the target may hold what has no events.
     ///
     /// Looks up every path once at the source, unless the call is one that needs no look.
     /// The first time that a local rsync is to delete missing names it is tried out.
@@ -282,6 +285,134 @@ impl Disk for SourceDisk<'_> {
                     mtime: 0,
                 }),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MISSING: Kind = Kind::FilesFrom { missing: true };
+    const PRESENT: Kind = Kind::FilesFrom { missing: false };
+
+    /// One missing name for a target that this rsync, or another, receives.
+    fn kind(chooser: &mut Chooser, target: &[u8], list: ListMode) -> Kind {
+        let request = Request {
+            source: b"/",
+            target,
+            words: &[b"-lts".to_vec()],
+            binary: b"rsync",
+            delete: true,
+            filters: &[],
+            delete_excluded: false,
+            last_transfer: None,
+            list,
+        };
+        let entry = Entry {
+            change: Change::Delete,
+            path: b"/no such file",
+            to: None,
+        };
+        chooser.prepare(&request, [entry]).kind
+    }
+
+    #[test]
+    fn a_local_rsync_must_prove_itself() {
+        let mut chooser = Chooser {
+            probe: |_| false,
+            ..Chooser::new()
+        };
+        assert_eq!(kind(&mut chooser, b"/t/", ListMode::Auto), Kind::Classic);
+        assert_eq!(kind(&mut chooser, b"/t/", ListMode::FilesFrom), MISSING);
+        assert_eq!(kind(&mut chooser, b"h:/t/", ListMode::Auto), MISSING);
+        assert_eq!(
+            kind(&mut chooser, b"h:/t/", ListMode::Filter),
+            Kind::Classic
+        );
+    }
+
+    #[test]
+    fn a_failure_is_remembered() {
+        for (code, text) in [
+            (2, "ABORTING due to invalid path from sender: a/b"),
+            (2, "invalid file mode 00 for gone [Receiver]"),
+            (4, "ERROR: rejecting excluded file-list name: gone"),
+            (12, "rsync: --delete-missing-args: unknown option"),
+            (4, "anything"),
+        ] {
+            let mut chooser = Chooser::new();
+            assert!(!chooser.failed(PRESENT, code, ["rsync error"]), "{text}");
+            assert!(!chooser.failed(Kind::Classic, code, [text]), "{text}");
+            assert!(chooser.failed(MISSING, code, ["", text]), "{text}");
+            assert!(!chooser.failed(MISSING, code, [text]), "only once: {text}");
+            assert_eq!(kind(&mut chooser, b"h:/t/", ListMode::Auto), Kind::Classic);
+        }
+    }
+
+    #[test]
+    fn an_rsync_before_3_1_gets_the_classic_call_only() {
+        let mut chooser = Chooser::new();
+        let text = "rsync: --ignore-missing-args: unknown option";
+        assert!(chooser.failed(PRESENT, 1, [text]));
+        assert!(!chooser.failed(PRESENT, 1, [text]));
+        assert!(!chooser.files_from);
+    }
+
+    #[test]
+    fn other_troubles_are_not_ours() {
+        let mut chooser = Chooser::new();
+        for (code, text) in [
+            (12, "rsync: connection unexpectedly closed"),
+            (1, "rsync: --bogus: unknown option"),
+            (23, "rsync: invalid file mode"),
+            (255, "ssh: connect to host h port 22: Connection refused"),
+        ] {
+            assert!(!chooser.failed(MISSING, code, [text]), "{text}");
+        }
+    }
+
+    #[test]
+    fn filters_that_are_refused_are_left_out() {
+        let mut chooser = Chooser::new();
+        chooser.ruled = true;
+        let text = "ERROR: rejecting excluded file-list name: gone";
+        assert!(chooser.failed(Kind::Classic, 4, [text]));
+        assert!(!chooser.rules && chooser.missing);
+        assert!(!chooser.failed(Kind::Classic, 4, [text]));
+        assert!(chooser.failed(MISSING, 4, [text]));
+    }
+
+    #[test]
+    fn files_of_the_last_seconds_are_sent_again() {
+        let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+        let window = Window {
+            start: at(10_005),
+            end: at(12_900),
+        };
+        let file = |mtime| {
+            Some(Stat {
+                node: Node::File,
+                mtime,
+            })
+        };
+        let resent = |mtime| is_resent(&window, file(mtime));
+        assert_eq!([8, 9, 12, 13].map(resent), [false, true, true, false]);
+        assert!(!is_resent(&window, None));
+        assert_eq!(seconds(UNIX_EPOCH - Duration::from_millis(1)), -1);
+    }
+
+    /// Needs a rsync that is known to work, 3.4.4 or newer.
+    #[test]
+    fn the_probe_can_succeed() {
+        let binary = Binary::plain(b"rsync").unwrap();
+        let version = std::process::Command::new("rsync")
+            .arg("--version")
+            .output();
+        let version = String::from_utf8_lossy(&version.unwrap().stdout).into_owned();
+        if version.contains("version 3.5.") {
+            assert!(binary.deletes_missing());
+            assert!(binary.deletes_missing());
         }
     }
 }

@@ -191,7 +191,7 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
                 State::Directory { .. } => {
                     let index = self.list_directory(path);
                     let item = &mut self.found.present[index];
-                    item.renewed |= mention.gone && directory;
+                    item.renewed |= mention.gone && directory && !path.is_empty();
                     return;
                 }
             }

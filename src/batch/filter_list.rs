@@ -244,3 +244,138 @@ fn parent(path: &[u8]) -> Option<&[u8]> {
     let end = path[..inner].iter().rposition(|&byte| byte == b'/')?;
     Some(&path[..=end])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::ListMode;
+    use crate::batch::collapse::{Node, Stat};
+
+    const REQUEST: Request<'_> = Request {
+        source: b"/s/",
+        target: b"h:/t/",
+        words: &[],
+        binary: b"rsync",
+        delete: true,
+        filters: &[],
+        delete_excluded: false,
+        last_transfer: None,
+        list: ListMode::Filter,
+    };
+
+    fn names(entries: &[(Change, &str)]) -> String {
+        let entries: Vec<Entry<'_>> = entries
+            .iter()
+            .map(|(change, path)| Entry {
+                change: *change,
+                path: path.as_bytes(),
+                to: None,
+            })
+            .collect();
+        let list = transfer(&REQUEST, &entries, false).list;
+        String::from_utf8(list).unwrap().replace('\0', " ")
+    }
+
+    /// As recorded from lsyncd 2.3.1.
+    #[test]
+    fn lists_are_those_of_lsyncd() {
+        use Change::{Attrib, Create, Delete, Modify};
+        let cases: &[(&[(Change, &str)], &str)] = &[
+            (&[(Modify, "/f")], "/f /"),
+            (&[(Attrib, "/f"), (Attrib, "/d/")], "/f / /d/"),
+            (&[(Attrib, "/")], "/"),
+            (
+                &[(Create, "/d1/d2/d3/f1"), (Modify, "/d1/f2")],
+                "/d1/d2/d3/f1 /d1/d2/d3/ /d1/d2/ /d1/ / /d1/f2",
+            ),
+            (
+                &[(Delete, "/d/"), (Create, "/e/"), (Create, "/e/f")],
+                "/d/*** /d/ / /e/ /e/f",
+            ),
+            (
+                &[(Delete, "/e[1]/x"), (Delete, "/e[1]/")],
+                r"/e\[1\]/x /e\[1\]/ / /e\[1\]/***",
+            ),
+            (&[(Modify, "/a[b"), (Modify, "/[x]")], r"/a\[b / /\[x\]"),
+            (
+                &[(Modify, "/a"), (Delete, "/a"), (Create, "/a/")],
+                "/a / /a/",
+            ),
+        ];
+        for (entries, expected) in cases {
+            assert_eq!(names(entries), *expected);
+        }
+    }
+
+    /// lsyncd loses these: `\` is no escape in a pattern without wildcard.
+    #[test]
+    fn only_patterns_with_wildcards_are_escaped() {
+        assert_eq!(names(&[(Change::Modify, "/y]")]), "/y] /");
+        assert_eq!(names(&[(Change::Modify, r"/a\b")]), r"/a\b /");
+        assert_eq!(names(&[(Change::Modify, r"/a\*")]), r"/a\\\* /");
+        assert_eq!(names(&[(Change::Delete, r"/a\b/")]), r"/a\\b/*** /a\b/ /");
+    }
+
+    #[test]
+    fn both_ends_of_a_move_are_listed() {
+        let entry = Entry {
+            change: Change::Move,
+            path: b"/f",
+            to: Some(b"/d/g"),
+        };
+        let transfer = transfer(&REQUEST, &[entry], false);
+        assert_eq!(transfer.list, b"/f\0/\0/d/g\0/d/");
+    }
+
+    #[test]
+    fn arguments_are_those_of_lsyncd() {
+        let words = [b"-lts".to_vec(), b"--bwlimit=1".to_vec()];
+        let arguments = |delete| {
+            let request = Request {
+                words: &words,
+                delete,
+                ..REQUEST
+            };
+            let args = transfer(&request, &[], false).args.join(b" ".as_slice());
+            String::from_utf8(args).unwrap()
+        };
+        assert_eq!(
+            arguments(true),
+            "-lts --bwlimit=1 -r --delete --ignore-errors --force --from0 \
+             --include-from=- --exclude=* /s/ h:/t/"
+        );
+        assert_eq!(
+            arguments(false),
+            "-lts --bwlimit=1 -r --force --from0 --include-from=- --exclude=* /s/ h:/t/"
+        );
+    }
+
+    /// The kernel limits what may stand among the arguments, so many directories have
+    /// their rules in the list.
+    #[test]
+    fn arguments_do_not_grow_without_bound() {
+        let paths: Vec<String> = (0..1000).map(|n| format!("/d{n:03}")).collect();
+        let item = |path| Item {
+            path,
+            stat: Some(Stat {
+                node: Node::Directory,
+                mtime: 0,
+            }),
+            was_directory: false,
+            renewed: true,
+        };
+        let mut found = Collapsed::default();
+        for path in &paths[..MAX_RULES] {
+            found.present.push(item(path.as_bytes()));
+        }
+        let few = collapsed(&REQUEST, &found, false);
+        assert!(few.args.contains(&b"--filter=+ /d000/***".to_vec()));
+
+        for path in &paths[MAX_RULES..] {
+            found.present.push(item(path.as_bytes()));
+        }
+        let many = collapsed(&REQUEST, &found, false);
+        assert!(many.args.len() < 20);
+        assert!(many.list.starts_with(b"/d000/***\0/d000/\0/\0/d001/***"));
+    }
+}

@@ -71,7 +71,8 @@ pub enum ListMode {
     /// Files-from where it is known to do the same as the classic call.
     #[default]
     Auto,
-    /// Files-from whatever the binary and the options are.
+    /// Files-from whatever the binary and the options are, proven or not. Only what it
+    /// cannot express, a directory replaced by a new one, is still classic.
     FilesFrom,
     /// The classic call, always.
     Filter,
@@ -159,7 +160,7 @@ fn escape_into(text: &mut String, name: &[u8]) {
 /// Whether rsync runs its receiver on another host, or at least in another rsync, for this
 /// target: `rsync://…`, `host:…`, `host::…`. A colon behind the first slash is part of a
 /// local path (rsync(1)).
-pub fn is_remote(target: &[u8]) -> bool {
+fn is_remote(target: &[u8]) -> bool {
     target.starts_with(b"rsync://")
         || target
             .iter()
