@@ -160,7 +160,7 @@ fn escape_into(text: &mut String, name: &[u8]) {
 /// Whether rsync runs its receiver on another host, or at least in another rsync, for this
 /// target: `rsync://…`, `host:…`, `host::…`. A colon behind the first slash is part of a
 /// local path (rsync(1)).
-fn is_remote(target: &[u8]) -> bool {
+pub fn is_remote(target: &[u8]) -> bool {
     target.starts_with(b"rsync://")
         || target
             .iter()

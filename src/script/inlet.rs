@@ -109,7 +109,7 @@ fn filter_functions(add: &Adder<'_>) -> Result<()> {
         let list = lua.create_table()?;
         let lines: Vec<Vec<u8>> = with_filter(member, |f| {
             let excludes = f.excludes().map(|pattern| [b"- ", pattern].concat());
-            f.rules().map(Vec::from).chain(excludes).collect()
+            f.rules().chain(excludes).collect()
         });
         for line in lines {
             list.raw_push(lua.create_string(line)?)?;

@@ -22,7 +22,7 @@ impl Backoff {
 
     /// Another failure: how long to wait. The first wait is exact, as users know it; later ones
     /// vary by a tenth.
-    pub fn next(&mut self) -> Duration {
+    pub fn fail(&mut self) -> Duration {
         let doubled = self
             .first
             .saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
@@ -53,21 +53,21 @@ mod tests {
     #[test]
     fn waits_double_to_a_limit_and_a_success_ends_them() {
         let mut backoff = Backoff::new(Some(Duration::from_secs(15)));
-        assert_eq!(backoff.next(), Duration::from_secs(15));
+        assert_eq!(backoff.fail(), Duration::from_secs(15));
         for expected in [30, 60, 120, 240, 300, 300] {
-            let wait = backoff.next().as_secs_f64();
+            let wait = backoff.fail().as_secs_f64();
             let expected = f64::from(expected);
             assert!(wait <= expected && wait > expected * 0.89, "{wait} for {expected}");
         }
         for _ in 0..100 {
-            assert!(backoff.next() <= LONGEST);
+            assert!(backoff.fail() <= LONGEST);
         }
         backoff.reset();
-        assert_eq!(backoff.next(), Duration::from_secs(15));
+        assert_eq!(backoff.fail(), Duration::from_secs(15));
     }
 
     #[test]
     fn without_a_delay_the_first_wait_is_a_second() {
-        assert_eq!(Backoff::new(None).next(), Duration::from_secs(1));
+        assert_eq!(Backoff::new(None).fail(), Duration::from_secs(1));
     }
 }

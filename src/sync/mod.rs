@@ -282,7 +282,7 @@ impl Sync {
     /// The work on these entries has to be done again, after a while that grows with each
     /// failure; the whole sync waits so long.
     pub fn failed(&mut self, ids: &[DelayId], now: Time) -> Duration {
-        let wait = self.backoff.next();
+        let wait = self.backoff.fail();
         let due = now + micros(wait);
         for &id in ids {
             self.queue.retry(id, due);
