@@ -27,6 +27,8 @@ pub mod words;
 
 use std::time::SystemTime;
 
+use crate::report::escape;
+
 pub use chooser::Chooser;
 
 /// What an event says has happened to its path.
@@ -129,31 +131,15 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// The listed names for the log, joined by newline, control bytes and bytes that are
-    /// not UTF-8 escaped (`\n`, `\xff`).
+    /// The listed names for the log, one on a line, escaped.
     pub fn names(&self) -> String {
-        let mut text = String::with_capacity(self.list.len());
-        for (index, name) in self.list.split(|&byte| byte == 0).enumerate() {
-            if index > 0 {
-                text.push('\n');
-            }
-            escape_into(&mut text, name);
-        }
-        text
-    }
-}
-
-fn escape_into(text: &mut String, name: &[u8]) {
-    for chunk in name.utf8_chunks() {
-        for char in chunk.valid().chars() {
-            match char.is_control() {
-                true => text.extend(char.escape_default()),
-                false => text.push(char),
-            }
-        }
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
-        }
+        let names = self.list.split(|&byte| byte == 0);
+        // The `/./` that makes rsync send the root's attributes says nothing to a reader.
+        let plain = names.map(|name| match name {
+            [b'/', b'.', rest @ ..] if rest.first() == Some(&b'/') => escape(rest),
+            name => escape(name),
+        });
+        plain.collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -176,10 +162,10 @@ mod tests {
     fn names_are_escaped_for_the_log() {
         let transfer = Transfer {
             args: Vec::new(),
-            list: b"/f\0/n\nl\0/\xff\xc3\xa9\0/".to_vec(),
+            list: b"/./f\0/.h\0/n\nl\0/\xff\xc3\xa9\0/".to_vec(),
             kind: Kind::Classic,
         };
-        assert_eq!(transfer.names(), "/f\n/n\\nl\n/\\xffé\n/");
+        assert_eq!(transfer.names(), "/f\n/.h\n/n\\012l\n/\\377é\n/");
     }
 
     #[test]

@@ -147,6 +147,7 @@ impl<'a> Engine<'a> {
             self.lead();
             self.pass();
             if let Some(outcome) = self.over {
+                self.abandon();
                 return outcome;
             }
             self.status
@@ -250,6 +251,15 @@ impl<'a> Engine<'a> {
         {
             report::normal("onepass config set, exiting");
             self.over = Some(Outcome::Exit(Exit::Done));
+        }
+    }
+
+    /// Children that still run when all is over are not left behind.
+    fn abandon(&self) {
+        let children = self.core.children.borrow();
+        for &pid in self.jobs.keys() {
+            // One that ended by itself meanwhile needs no signal.
+            let _ = children.kill(pid, nix::sys::signal::Signal::SIGTERM);
         }
     }
 

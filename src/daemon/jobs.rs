@@ -74,8 +74,8 @@ impl Engine<'_> {
             program: request.program.clone(),
             args: request.args,
             stdin: match request.stdin {
-                Some(bytes) if !bytes.is_empty() => Stdin::Bytes(bytes),
-                _ => Stdin::Inherit,
+                Some(bytes) => Stdin::Bytes(bytes),
+                None => Stdin::Inherit,
             },
             output,
         };
@@ -189,19 +189,18 @@ impl Engine<'_> {
     }
 }
 
-/// A command as the category Exec shows it.
+/// A command as the category Exec shows it, the names of a list on lines of their own.
 fn shown(request: &SpawnRequest) -> String {
-    let mut text = report::escape(&request.program).into_owned();
-    let mut word = |word: &[u8]| {
-        text.push_str(&format!(" [{}]", report::escape(word)));
-    };
+    let mut words = vec![report::escape(&request.program).into_owned()];
     if let Some(stdin) = &request.stdin {
-        word(b"<");
-        let lines: Vec<u8> = stdin.iter().map(|&b| if b == 0 { b'\n' } else { b }).collect();
-        word(&lines);
+        let lines: Vec<_> = stdin
+            .split(|&byte| byte == 0 || byte == b'\n')
+            .map(report::escape)
+            .collect();
+        words.push("[<]".into());
+        words.push(format!("[{}]", lines.join("\n")));
     }
-    for argument in &request.args {
-        word(argument);
-    }
-    text
+    let arguments = request.args.iter();
+    words.extend(arguments.map(|word| format!("[{}]", report::escape(word))));
+    words.join(" ")
 }

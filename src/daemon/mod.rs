@@ -68,20 +68,33 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let environment = Environment { options, directory };
     let mut core = Core::new().map_err(|error| failure(format!("cannot start: {error}")))?;
-    let mut script = Script::load(&environment, &core.children, core.clock)?;
+    let script = Script::load(&environment, &core.children, core.clock)?;
     if script.members().is_empty() {
         return Err(failure("Nothing to watch!"));
     }
 
     let pid_file = start(&script.settings)?;
+    let exit = work(&environment, &mut core, script);
+    if let Some(pid_file) = pid_file {
+        pid_file.remove();
+    }
+    exit
+}
+
+/// Mirrors, with the configuration read anew after each HUP, until the end.
+fn work(
+    environment: &Environment,
+    core: &mut Core,
+    mut script: Script,
+) -> Result<Exit, Failure> {
     let mut watcher = core.watcher(script.settings.mode).map_err(no_watcher)?;
-    let exit = loop {
-        script.run().map_err(|error| failure(error.to_string()))?;
-        let engine = Engine::new(&mut core, &script, &mut watcher);
+    loop {
+        script.run().map_err(failure)?;
+        let engine = Engine::new(core, &script, &mut watcher);
         if let Outcome::Exit(exit) = engine.run() {
-            break exit;
+            return Ok(exit);
         }
-        if let Some(new) = reload(&environment, &core, &script) {
+        if let Some(new) = reload(environment, core, &script) {
             if new.settings.mode != script.settings.mode {
                 watcher = core.watcher(new.settings.mode).map_err(no_watcher)?;
             }
@@ -89,11 +102,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
         }
         script.insist();
         report::normal("--- Startup ---");
-    };
-    if let Some(pid_file) = pid_file {
-        pid_file.remove();
     }
-    Ok(exit)
 }
 
 fn no_watcher(error: std::io::Error) -> Failure {
