@@ -87,6 +87,22 @@ fn file_renamed_over_another() {
     );
 }
 
+/// To rsync's quick check both are the same file.
+#[test]
+fn file_renamed_over_another_of_the_same_size_and_second() {
+    arrives(
+        |dir| {
+            let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1 << 30);
+            for name in ["a", "b"] {
+                dir.write(name, name);
+                let file = std::fs::File::options().write(true).open(dir.src(name));
+                file.unwrap().set_modified(time).unwrap();
+            }
+        },
+        |dir| dir.mv("a", "b"),
+    );
+}
+
 #[test]
 fn file_moved_to_another_directory() {
     arrives(
@@ -354,8 +370,9 @@ fn two_directories_exchanged() {
     for name in ["a", "b"] {
         dir.mkdir(format!("{name}/sub"));
         dir.write(format!("{name}/in-{name}"), name);
-        dir.write(format!("{name}/sub/f"), format!("first in {name}"));
+        dir.write(format!("{name}/sub/f"), name);
     }
+    dir.append("b/sub/f", "longer");
     let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
     if exchange(&dir, "a", "b").is_err() {
         return crate::util::skip("this file system cannot exchange two names");

@@ -87,6 +87,7 @@ fn names_exchanged_by_three_renames() {
                 dir.mkdir(name);
                 dir.write(format!("{name}/f"), format!("was in {name}"));
             }
+            dir.append("b/f", " and is longer");
         },
         |dir| {
             dir.mv("a", "t");
