@@ -79,15 +79,10 @@ fn pid_file_of_the_command_line_wins_and_old_content_is_replaced() {
         .args(&["-pidfile", "@DIR@/pid"])
         .start();
     daemon.wait_end();
-    let own = || {
-        let text = dir.text("pid");
-        text.trim() != "123456789" && text.ends_with('\n')
-    };
-    assert!(poll(own), "{}", daemon.log());
-    let mut lines = dir.text("pid").lines().count();
-    assert_eq!(daemon.wait_detached("pid").code(), Some(0));
-    lines += dir.text("pid").lines().count();
-    assert_eq!(lines, 2);
+    let replaced = poll(|| dir.text("pid") != "123456789\n");
+    assert!(replaced, "{}", daemon.log());
+    daemon.wait_detached("pid");
+    assert_eq!(dir.text("pid"), format!("{}\n", daemon.pid()));
     assert!(!dir.path("other").exists());
 }
 

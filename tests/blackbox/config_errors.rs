@@ -209,7 +209,10 @@ fn handlers_that_default_rsync_does_not_have() {
 
 #[test]
 fn sync_that_does_nothing() {
-    refused(r#"sync{ source = "@SRC@" }"#, &["no actions specified."]);
+    refused(
+        r#"sync{ source = "@SRC@", action = false }"#,
+        &["no actions specified."],
+    );
 }
 
 #[test]

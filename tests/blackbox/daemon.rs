@@ -94,6 +94,7 @@ impl<'d> Daemon<'d> {
             .env("LC_ALL", "C.UTF-8")
             .env("LSYNCD_TEST_RSYNC", program("rsync").unwrap_or_default())
             .env_remove("RSYNC_RSH")
+            .env(MARK, format!("{}/{}", self.dir.root().display(), self.name))
             .envs(self.env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(stream("out"))
@@ -261,13 +262,14 @@ impl Running<'_> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if !self.has_ended() {
-            let pid = self.pid();
-            for process in descendants(pid).into_iter().chain([pid]) {
+        // Until none is left: a killed one may have just started another.
+        poll(|| {
+            let marked = processes_with(&mark(self.dir, self.name));
+            for &process in &marked {
                 let _ = kill(process, Signal::SIGKILL);
             }
-        }
-        // Reaps it. Children that outlived their daemon find the work directory gone and end.
+            marked.is_empty()
+        });
         let _ = self.child.wait();
     }
 }
@@ -297,31 +299,29 @@ pub fn binary() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_lsyncd").into(), PathBuf::from)
 }
 
-/// All processes below one, by the parents `/proc` tells.
-fn descendants(root: Pid) -> Vec<Pid> {
-    let parents: Vec<(i32, i32)> = fs::read_dir("/proc")
+/// What the environment of a daemon and of all it starts holds, to find them again even
+/// when they detached.
+fn mark(dir: &Dir, name: &str) -> String {
+    format!("{MARK}={}/{name}", dir.root().display())
+}
+
+const MARK: &str = "LSYNCD_TEST_MARK";
+
+/// All processes whose environment has this entry; zombies have none.
+fn processes_with(entry: &str) -> Vec<Pid> {
+    fs::read_dir("/proc")
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            let parent = after_name(&stat)?.split(' ').nth(1)?.parse().ok()?;
-            Some((pid, parent))
+        .filter_map(|process| {
+            let pid = process.file_name().to_str()?.parse().ok()?;
+            let environment = fs::read(process.path().join("environ")).ok()?;
+            environment
+                .split(|&byte| byte == 0)
+                .any(|var| var == entry.as_bytes())
+                .then_some(Pid::from_raw(pid))
         })
-        .collect();
-    let mut found = vec![root.as_raw()];
-    let mut next = 0;
-    while let Some(&parent) = found.get(next) {
-        found.extend(
-            parents
-                .iter()
-                .filter(|&&(_, of)| of == parent)
-                .map(|&(pid, _)| pid),
-        );
-        next += 1;
-    }
-    found.into_iter().skip(1).map(Pid::from_raw).collect()
+        .collect()
 }
 
 /// State letter of a process or thread (proc(5), the third field of `stat`).
