@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
+use nix::unistd::{User, geteuid};
+
 use crate::daemon::Daemon;
 use crate::util::{Dir, poll, program, skip};
 
@@ -62,12 +64,12 @@ impl Sshd {
             assert!(made.success());
         }
         fs::copy(home.join("id.pub"), home.join("authorized_keys")).unwrap();
-        if nix::unistd::geteuid().is_root() {
+        if geteuid().is_root() {
             // Where sshd keeps an empty directory for the process that talks to strangers.
             fs::create_dir_all("/run/sshd").unwrap();
         }
         // A port that is free now may be taken when sshd binds it: then another one.
-        (0..5)
+        let sshd = (0..5)
             .find_map(|_| {
                 let port = TcpListener::bind(("127.0.0.1", 0))
                     .and_then(|listener| listener.local_addr())
@@ -75,7 +77,25 @@ impl Sshd {
                     .port();
                 Self::listen(dir, &sshd, port)
             })
-            .or_else(|| panic!("sshd does not start: {}", dir.text("ssh/log")))
+            .unwrap_or_else(|| panic!("sshd does not start: {}", dir.text("ssh/log")));
+
+        let words: Vec<&str> = sshd.rsh.split(' ').collect();
+        let login = Command::new(words[0])
+            .args(&words[1..])
+            .arg(format!("{}@127.0.0.1", account().name))
+            .arg("true")
+            .output()
+            .unwrap();
+        if login.status.success() {
+            return Some(sshd);
+        }
+        let why = String::from_utf8_lossy(&login.stderr);
+        assert!(!geteuid().is_root(), "{why}{}", dir.text("ssh/log"));
+        skip(&format!(
+            "this account cannot log in to itself: {}",
+            why.trim()
+        ));
+        None
     }
 
     fn listen(dir: &Dir, sshd: &std::path::Path, port: u16) -> Option<Self> {
@@ -131,11 +151,11 @@ impl Drop for Sshd {
     }
 }
 
-fn user() -> String {
-    nix::unistd::User::from_uid(nix::unistd::geteuid())
+/// The account the tests run as, which logs in to itself.
+fn account() -> User {
+    User::from_uid(geteuid())
         .unwrap()
         .expect("this account has a name")
-        .name
 }
 
 #[test]
@@ -147,7 +167,7 @@ fn the_usual_configuration_mirrors_to_another_host() {
     let config = CONFIG
         .replace(
             "user@target_host:/data/www",
-            &format!("{}@127.0.0.1:@TRG@", user()),
+            &format!("{}@127.0.0.1:@TRG@", account().name),
         )
         .replace("/data/www", "@SRC@")
         .replace("/var/log/lsyncd", "@DIR@");
@@ -210,7 +230,7 @@ sync{{
     }},
 }}
 "#,
-        user = user(),
+        user = account().name,
         port = sshd.port
     );
     dir.mkdir("d");
