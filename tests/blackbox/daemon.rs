@@ -242,6 +242,13 @@ impl Running<'_> {
             .unwrap_or_else(|| panic!("did not end in {:?}\n{}", limit(), self.log()))
     }
 
+    /// Waits until neither the daemon nor anything it started is left.
+    pub fn wait_all_gone(&mut self) {
+        self.wait_end();
+        let gone = poll(|| processes_with(&mark(self.dir, self.name)).is_empty());
+        assert!(gone, "children are left\n{}", self.log());
+    }
+
     /// Sends TERM and waits; the exit code.
     pub fn terminate(&mut self) -> Option<i32> {
         self.signal(Signal::SIGTERM);

@@ -387,7 +387,8 @@ fn transfer_that_does_not_read_its_list() {
     });
 }
 
-/// Killed in the middle and started again, it converges.
+/// Killed in the middle and started again, it converges. (An rsync that outlives the killed
+/// daemon is waited for: it would write behind the back of the next one.)
 #[test]
 fn killed_and_started_again() {
     let dir = Dir::new();
@@ -398,7 +399,7 @@ fn killed_and_started_again() {
     }
     assert!(poll(|| dir.trg("d0").exists()), "{}", daemon.log());
     daemon.signal(nix::sys::signal::Signal::SIGKILL);
-    daemon.wait_end();
+    daemon.wait_all_gone();
     dir.rm("d7");
     dir.write("d8/f", "changed while nobody looked");
     let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
