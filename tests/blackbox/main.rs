@@ -1,0 +1,39 @@
+//! Black-box tests: the built daemon is started on a directory of its own, files
+//! are changed, and what arrives, is logged or is run is looked at.
+//!
+//! The program under test is the one cargo built, or the one that the environment
+//! variable `LSYNCD_TEST_BINARY` names: lsyncd itself, to see where the two differ.
+//! `LSYNCD_TEST_LIMIT` is the time in seconds after which a condition is given up (60).
+//! Nothing here asserts how long something takes.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | util, daemon, tree, fake | the harness: work directory, daemon under test, comparing, recording |
+//! | mirror | one kind of change after the other arrives |
+//! | names | strange names arrive, change and go |
+//! | races | changes made while the daemon is stopped, or while a transfer runs |
+//! | sending | delay, limits, excludes, filters, what deletes, several syncs |
+//! | retry | what each way of a child's ending leads to |
+//! | background | detaching, pid file, signals |
+//! | log_status | log lines and the status file |
+//! | command_line, config_errors | what is refused, and in which words |
+//! | ssh | over a real sshd on the loopback interface |
+
+// clippy.toml allows these in test functions only, and a harness is made of helpers.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod daemon;
+mod fake;
+mod tree;
+mod util;
+
+mod background;
+mod command_line;
+mod config_errors;
+mod log_status;
+mod mirror;
+mod names;
+mod races;
+mod retry;
+mod sending;
+mod ssh;

@@ -1,0 +1,247 @@
+//! Over a real sshd on the loopback interface, with nothing changed but the places.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+
+use nix::unistd::{User, geteuid};
+
+use crate::daemon::Daemon;
+use crate::util::{Dir, poll, program, skip};
+
+/// As people write it; only the directories and the host are replaced.
+const CONFIG: &str = r#"
+settings {
+    logfile    = "/var/log/lsyncd/lsyncd.log",
+    statusFile = "/var/log/lsyncd/lsyncd.status",
+    statusInterval = 20
+}
+
+sync {
+    default.rsync,
+    source = "/data/www",   -- 需要同步的目录
+    target = "user@target_host:/data/www",
+    rsync = {
+        archive  = true,    -- 保留权限、时间戳等
+        compress = true,    -- 压缩传输
+        verbose  = true,
+        _extra   = {"--bwlimit=5000"} -- 限速，单位KB/s，可选
+    },
+    delay = 5  -- 延迟合并事件，减少频繁调用
+}
+"#;
+
+/// An sshd with all its state in the work directory.
+struct Sshd {
+    child: Child,
+    port: u16,
+    /// What rsync is to run in place of plain `ssh`.
+    rsh: String,
+}
+
+impl Sshd {
+    /// None, with the reason told, where it cannot be had.
+    fn start(dir: &Dir) -> Option<Self> {
+        let (Some(sshd), Some(keygen), Some(_)) =
+            (program("sshd"), program("ssh-keygen"), program("ssh"))
+        else {
+            skip("sshd, ssh-keygen or ssh is not installed");
+            return None;
+        };
+        let home = dir.path("ssh");
+        fs::create_dir(&home).unwrap();
+        // Both the directory and its parent are looked through by the account that logs in.
+        for path in [dir.root(), home.as_path()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o711)).unwrap();
+        }
+        for key in ["host_key", "id"] {
+            let made = Command::new(&keygen)
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(home.join(key))
+                .status()
+                .unwrap();
+            assert!(made.success());
+        }
+        fs::copy(home.join("id.pub"), home.join("authorized_keys")).unwrap();
+        if geteuid().is_root() {
+            // Where sshd keeps an empty directory for the process that talks to strangers.
+            fs::create_dir_all("/run/sshd").unwrap();
+        }
+        // A port that is free now may be taken when sshd binds it: then another one.
+        let sshd = (0..5)
+            .find_map(|_| {
+                let port = TcpListener::bind(("127.0.0.1", 0))
+                    .and_then(|listener| listener.local_addr())
+                    .unwrap()
+                    .port();
+                Self::listen(dir, &sshd, port)
+            })
+            .unwrap_or_else(|| panic!("sshd does not start: {}", dir.text("ssh/log")));
+
+        let words: Vec<&str> = sshd.rsh.split(' ').collect();
+        let login = Command::new(words[0])
+            .args(&words[1..])
+            .arg(format!("{}@127.0.0.1", account().name))
+            .arg("true")
+            .output()
+            .unwrap();
+        if login.status.success() {
+            return Some(sshd);
+        }
+        let why = String::from_utf8_lossy(&login.stderr);
+        assert!(!geteuid().is_root(), "{why}{}", dir.text("ssh/log"));
+        skip(&format!(
+            "this account cannot log in to itself: {}",
+            why.trim()
+        ));
+        None
+    }
+
+    fn listen(dir: &Dir, sshd: &std::path::Path, port: u16) -> Option<Self> {
+        let config = format!(
+            "Port {port}
+ListenAddress 127.0.0.1
+HostKey @DIR@/ssh/host_key
+PidFile none
+AuthorizedKeysFile @DIR@/ssh/authorized_keys
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+MaxStartups 100
+"
+        );
+        let config = dir.put("ssh/config", dir.expand(&config));
+        let mut child = Command::new(sshd)
+            .args(["-D", "-e", "-f"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(dir.path("ssh/log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut up = false;
+        poll(|| {
+            up = TcpStream::connect(("127.0.0.1", port)).is_ok();
+            up || child.try_wait().unwrap().is_some()
+        });
+        if !up {
+            return None;
+        }
+        let key = dir.text("ssh/host_key.pub");
+        dir.put("ssh/known_hosts", format!("[127.0.0.1]:{port} {key}"));
+        let rsh = format!(
+            "ssh -F none -p {port} -i @DIR@/ssh/id -o IdentitiesOnly=yes \
+             -o UserKnownHostsFile=@DIR@/ssh/known_hosts -o BatchMode=yes \
+             -o StrictHostKeyChecking=yes"
+        );
+        Some(Sshd {
+            child,
+            port,
+            rsh: dir.expand(&rsh),
+        })
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The account the tests run as, which logs in to itself.
+fn account() -> User {
+    User::from_uid(geteuid())
+        .unwrap()
+        .expect("this account has a name")
+}
+
+#[test]
+fn the_usual_configuration_mirrors_to_another_host() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let config = CONFIG
+        .replace(
+            "user@target_host:/data/www",
+            &format!("{}@127.0.0.1:@TRG@", account().name),
+        )
+        .replace("/data/www", "@SRC@")
+        .replace("/var/log/lsyncd", "@DIR@");
+    dir.mkdir("css");
+    dir.write("index.html", "<html>");
+    dir.write("css/main.css", "body {}");
+    fs::write(dir.trg("old.html"), "gone at the source").unwrap();
+
+    let mut daemon = Daemon::new(&dir, &config)
+        .env("RSYNC_RSH", &sshd.rsh)
+        .start();
+    daemon.wait_equal();
+
+    dir.mkdir("图片/a");
+    dir.write("图片/a/新 建.png", "created");
+    dir.append("index.html", "<body>");
+    dir.symlink("index.html", "default.html");
+    dir.chmod("css/main.css", 0o600);
+    daemon.wait_equal();
+
+    dir.mv("css", "style");
+    dir.mv("index.html", "home.html");
+    dir.rm("default.html");
+    dir.symlink("home.html", "default.html");
+    dir.chmod("style", 0o750);
+    daemon.wait_equal();
+
+    dir.rm("图片");
+    dir.write("style/main.css", "changed and longer");
+    dir.mkdir("empty/directories");
+    daemon.wait_equal();
+
+    let log = dir.text("lsyncd.log");
+    assert!(log.contains("finished."), "{log}");
+    assert!(!log.contains("Error"), "{log}");
+    assert!(
+        dir.text("lsyncd.status")
+            .starts_with("Lsyncd status report at ")
+    );
+    assert_eq!(daemon.terminate(), Some(143));
+}
+
+#[test]
+fn rsyncssh_moves_at_the_target() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let config = format!(
+        r#"
+sync{{
+    default.rsyncssh, source = "@SRC@", host = "{user}@127.0.0.1", targetdir = "@TRG@", delay = 0.3,
+    rsync = {{ archive = true }},
+    ssh = {{
+        port = {port}, identityFile = "@DIR@/ssh/id",
+        options = {{
+            IdentitiesOnly = "yes", UserKnownHostsFile = "@DIR@/ssh/known_hosts",
+            BatchMode = "yes", StrictHostKeyChecking = "yes",
+        }},
+    }},
+}}
+"#,
+        user = account().name,
+        port = sshd.port
+    );
+    dir.mkdir("d");
+    dir.write("d/it's a \"file\" $HOME", "1");
+    let mut daemon = Daemon::new(&dir, &config).start();
+    daemon.wait_equal();
+    daemon.wait_log("finished");
+    dir.mv("d", "moved; it's $PATH");
+    daemon.wait_log("Moving ");
+    daemon.wait_equal();
+    dir.write("moved; it's $PATH/new", "1");
+    dir.rm("moved; it's $PATH/it's a \"file\" $HOME");
+    daemon.wait_equal();
+}

@@ -1,0 +1,214 @@
+//! The work directory of one test, waiting for a condition, and skipping.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A temporary directory with `src` (watched) and `trg` (the mirror) in it.
+///
+/// The methods that change files take paths below `src`, as bytes.
+pub struct Dir {
+    root: PathBuf,
+    _guard: TempDir,
+}
+
+impl Dir {
+    pub fn new() -> Self {
+        let guard = tempfile::Builder::new()
+            .prefix("lsyncd-")
+            .tempdir()
+            .expect("temporary directory");
+        let root = guard.path().canonicalize().expect("its real path");
+        for name in ["src", "trg", "bin", "rec", "fake"] {
+            fs::create_dir(root.join(name)).expect("subdirectory");
+        }
+        Dir {
+            root,
+            _guard: guard,
+        }
+    }
+
+    /// A path below the work directory.
+    pub fn path(&self, name: impl AsRef<[u8]>) -> PathBuf {
+        self.root.join(OsStr::from_bytes(name.as_ref()))
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A path below the watched directory.
+    pub fn src(&self, name: impl AsRef<[u8]>) -> PathBuf {
+        join(&self.path("src"), name.as_ref())
+    }
+
+    /// A path below the mirror.
+    pub fn trg(&self, name: impl AsRef<[u8]>) -> PathBuf {
+        join(&self.path("trg"), name.as_ref())
+    }
+
+    pub fn write(&self, name: impl AsRef<[u8]>, content: impl AsRef<[u8]>) {
+        let path = self.src(name);
+        fs::write(&path, content).unwrap_or_else(|e| panic!("write {path:?}: {e}"));
+    }
+
+    pub fn append(&self, name: impl AsRef<[u8]>, content: impl AsRef<[u8]>) {
+        let path = self.src(name);
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(content.as_ref()))
+            .unwrap_or_else(|e| panic!("append to {path:?}: {e}"));
+    }
+
+    /// Like `mkdir -p`.
+    pub fn mkdir(&self, name: impl AsRef<[u8]>) {
+        let path = self.src(name);
+        fs::create_dir_all(&path).unwrap_or_else(|e| panic!("mkdir {path:?}: {e}"));
+    }
+
+    pub fn mv(&self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) {
+        let (from, to) = (self.src(from), self.src(to));
+        fs::rename(&from, &to).unwrap_or_else(|e| panic!("mv {from:?} {to:?}: {e}"));
+    }
+
+    /// Like `rm -r`, for whatever is there.
+    pub fn rm(&self, name: impl AsRef<[u8]>) {
+        remove(&self.src(name));
+    }
+
+    pub fn symlink(&self, to: impl AsRef<[u8]>, name: impl AsRef<[u8]>) {
+        let path = self.src(name);
+        symlink(OsStr::from_bytes(to.as_ref()), &path)
+            .unwrap_or_else(|e| panic!("ln -s {path:?}: {e}"));
+    }
+
+    pub fn hard_link(&self, old: impl AsRef<[u8]>, new: impl AsRef<[u8]>) {
+        let (old, new) = (self.src(old), self.src(new));
+        fs::hard_link(&old, &new).unwrap_or_else(|e| panic!("ln {old:?} {new:?}: {e}"));
+    }
+
+    pub fn chmod(&self, name: impl AsRef<[u8]>, mode: u32) {
+        let path = self.src(name);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            .unwrap_or_else(|e| panic!("chmod {path:?}: {e}"));
+    }
+
+    /// Writes a file below the work directory, outside of source and target.
+    pub fn put(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, content).unwrap_or_else(|e| panic!("write {path:?}: {e}"));
+        path
+    }
+
+    /// Replaces `@SRC@`, `@TRG@`, `@DIR@`, `@RSYNC@` by paths.
+    pub fn expand(&self, text: &str) -> String {
+        let root = self.root.to_str().expect("temporary path is text");
+        text.replace("@SRC@", &format!("{root}/src"))
+            .replace("@TRG@", &format!("{root}/trg"))
+            .replace("@RSYNC@", &format!("{root}/bin/rsync"))
+            .replace("@DIR@", root)
+    }
+
+    /// Content of a file below the work directory, empty if it is not there.
+    pub fn text(&self, name: &str) -> String {
+        fs::read(self.path(name))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+}
+
+/// Removes a file, a link or a whole tree.
+pub fn remove(path: &Path) {
+    let result = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        _ => fs::remove_file(path),
+    };
+    result.unwrap_or_else(|e| panic!("rm {path:?}: {e}"));
+}
+
+/// `Path::join` would let an absolute name win, and names here may look absolute.
+fn join(base: &Path, name: &[u8]) -> PathBuf {
+    let mut bytes = base.as_os_str().as_bytes().to_vec();
+    bytes.push(b'/');
+    bytes.extend_from_slice(name);
+    PathBuf::from(OsStr::from_bytes(&bytes))
+}
+
+/// How long a condition is waited for before the test is given up.
+pub fn limit() -> Duration {
+    static LIMIT: OnceLock<Duration> = OnceLock::new();
+    *LIMIT.get_or_init(|| {
+        let seconds = std::env::var("LSYNCD_TEST_LIMIT")
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(60);
+        Duration::from_secs(seconds)
+    })
+}
+
+/// Asks `done` until it says true; false when the limit has passed.
+///
+/// A question that takes long (comparing big trees) is asked less often.
+pub fn poll(mut done: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit();
+    loop {
+        let asked = Instant::now();
+        if done() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep((asked.elapsed() * 2).max(Duration::from_millis(10)));
+    }
+}
+
+/// Tells the runner of the tests that this one could not be done here.
+pub fn skip(reason: &str) {
+    let test = std::thread::current()
+        .name()
+        .unwrap_or("unnamed test")
+        .to_owned();
+    let line = format!("SKIPPED: {test}: {reason}\n");
+    eprint!("{line}");
+    if let Some(path) = std::env::var_os("LSYNCD_TEST_SKIPS") {
+        let written = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(line.as_bytes()));
+        written.expect("list of skipped tests");
+    }
+}
+
+/// Where a program is, by `PATH` and the directories administrators' tools are in.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|dir| dir.join(name))
+        .find(|path| {
+            fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        })
+}
+
+/// Does a text have this shape? `9` stands for a digit, `A` for a letter, `_` for a
+/// digit or a blank; all else for itself. Only the beginning is compared.
+pub fn begins_like(text: &str, shape: &str) -> bool {
+    let (text, shape) = (text.as_bytes(), shape.as_bytes());
+    text.len() >= shape.len()
+        && text.iter().zip(shape).all(|(&byte, &want)| match want {
+            b'9' => byte.is_ascii_digit(),
+            b'A' => byte.is_ascii_alphabetic(),
+            b'_' => byte == b' ' || byte.is_ascii_digit(),
+            _ => byte == want,
+        })
+}
