@@ -49,7 +49,11 @@ impl Memory {
 }
 
 fn mention(path: &[u8], gone: bool) -> Mention<'_> {
-    Mention { path, gone }
+    Mention {
+        path,
+        gone,
+        written: false,
+    }
 }
 
 /// Paths of few names, so that they meet. `-` and `.` sort before `/`.

@@ -12,13 +12,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::collapse::{Collapsed, Disk, Mention, Node, Stat, collapse};
 use super::probe::Binary;
 use super::words::{self, Freedom};
 use super::{
-    Change, Entry, Kind, ListMode, Request, Transfer, Window, files_from, filter_list, is_remote,
+    Change, Entry, Kind, ListMode, Request, Transfer, files_from, filter_list, is_remote,
 };
 
 /// Makes the calls of one sync and learns from those that fail.
@@ -198,45 +198,49 @@ fn mentions<'a>(entries: &[Entry<'a>]) -> Vec<Mention<'a>> {
         mentions.push(Mention {
             path: entry.path,
             gone: matches!(entry.change, Change::Delete | Change::Move),
+            written: is_written(entry.change),
         });
-        mentions.extend(entry.to.map(|path| Mention { path, gone: false }));
+        mentions.extend(entry.to.map(|path| Mention {
+            path,
+            gone: false,
+            written: true,
+        }));
     }
     mentions
 }
 
-/// Whether a file may have been sent by the last transfer as it was earlier in the same
-/// second: rsync skips files that agree in size and whole-second modification time.
+/// Whether the event can mean other contents than before.
+fn is_written(change: Change) -> bool {
+    matches!(change, Change::Create | Change::Modify)
+}
+
+/// Whether rsync may take a file for unchanged that is not: it skips files that agree in size
+/// and whole-second modification time. That can only be so where events tell of a change and
+/// the file's time is nevertheless not behind the last transfer: it was written while that
+/// ran, or it came with an older time, by a rename or with its time set.
 fn found_resent(request: &Request<'_>, found: &Collapsed<'_>) -> bool {
-    request.last_transfer.as_ref().is_some_and(|window| {
-        found
-            .present
-            .iter()
-            .any(|item| is_resent(window, item.stat))
+    request.last_transfer.is_some_and(|end| {
+        let written = found.present.iter().filter(|item| item.written);
+        written.map(|item| item.stat).any(|stat| is_resent(end, stat))
     })
 }
 
 /// The same for a call that needs no look at the disk.
 fn resent(request: &Request<'_>, disk: &impl Disk, entries: &[Entry<'_>]) -> bool {
-    request.last_transfer.as_ref().is_some_and(|window| {
+    request.last_transfer.is_some_and(|end| {
         entries
             .iter()
             .filter_map(|entry| match entry.change {
-                Change::Delete => None,
                 Change::Move => entry.to,
-                _ => Some(entry.path),
+                change => is_written(change).then_some(entry.path),
             })
             .filter(|path| !path.ends_with(b"/"))
-            .any(|path| is_resent(window, disk.lstat(path)))
+            .any(|path| is_resent(end, disk.lstat(path)))
     })
 }
 
-fn is_resent(window: &Window, stat: Option<Stat>) -> bool {
-    // The kernel stamps files with the time of its last tick.
-    const TICK: Duration = Duration::from_millis(20);
-    let start = window.start.checked_sub(TICK).unwrap_or(window.start);
-    stat.is_some_and(|stat| {
-        stat.node == Node::File && (seconds(start)..=seconds(window.end)).contains(&stat.mtime)
-    })
+fn is_resent(end: SystemTime, stat: Option<Stat>) -> bool {
+    stat.is_some_and(|stat| stat.node == Node::File && stat.mtime <= seconds(end))
 }
 
 /// Whole seconds since the epoch.
@@ -291,6 +295,8 @@ impl Disk for SourceDisk<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const MISSING: Kind = Kind::FilesFrom { missing: true };
@@ -385,20 +391,16 @@ mod tests {
 
     #[test]
     fn files_of_the_last_seconds_are_sent_again() {
-        let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
-        let window = Window {
-            start: at(10_005),
-            end: at(12_900),
-        };
+        let end = UNIX_EPOCH + Duration::from_millis(12_900);
         let file = |mtime| {
             Some(Stat {
                 node: Node::File,
                 mtime,
             })
         };
-        let resent = |mtime| is_resent(&window, file(mtime));
-        assert_eq!([8, 9, 12, 13].map(resent), [false, true, true, false]);
-        assert!(!is_resent(&window, None));
+        let resent = |mtime| is_resent(end, file(mtime));
+        assert_eq!([8, 12, 13].map(resent), [true, true, false]);
+        assert!(!is_resent(end, None));
         assert_eq!(seconds(UNIX_EPOCH - Duration::from_millis(1)), -1);
     }
 

@@ -47,6 +47,8 @@ pub struct Mention<'a> {
     pub path: &'a [u8],
     /// The event says that it went away.
     pub gone: bool,
+    /// The event says that its contents are others now.
+    pub written: bool,
 }
 
 /// One name for the list.
@@ -58,6 +60,8 @@ pub struct Item<'a> {
     pub stat: Option<Stat>,
     /// It is no directory now, but an event took it for one: the target may have one.
     pub was_directory: bool,
+    /// Its contents are others now, as far as events say.
+    pub written: bool,
     /// A directory that also went away since the last transfer, so the target may have
     /// contents which no event mentions.
     pub renewed: bool,
@@ -184,7 +188,9 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
         while let Some(&Frame { end, state }) = self.stack.last() {
             match state {
                 State::End(place) => {
-                    self.item(place).was_directory |= directory || end < path.len();
+                    let item = self.item(place);
+                    item.was_directory |= directory || end < path.len();
+                    item.written |= mention.written || end < path.len();
                     return;
                 }
                 State::Directory { .. } if end < path.len() => self.step(path, end),
@@ -208,6 +214,7 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
             path: here,
             stat,
             was_directory: false,
+            written: false,
             renewed: false,
         };
         let state = match stat.map(|stat| stat.node) {
@@ -252,6 +259,7 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
                 mtime: 0,
             }),
             was_directory: false,
+            written: false,
             renewed: false,
         });
         next

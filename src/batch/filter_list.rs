@@ -362,6 +362,7 @@ mod tests {
                 mtime: 0,
             }),
             was_directory: false,
+            written: false,
             renewed: true,
         };
         let mut found = Collapsed::default();

@@ -58,15 +58,6 @@ pub struct Entry<'a> {
     pub to: Option<&'a [u8]>,
 }
 
-/// When a transfer began and ended.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    /// Before rsync was started.
-    pub start: SystemTime,
-    /// After rsync had ended.
-    pub end: SystemTime,
-}
-
 /// Which call a sync wants (`rsync = { list = … }`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ListMode {
@@ -101,8 +92,8 @@ pub struct Request<'a> {
     pub filters: &'a [Vec<u8>],
     /// Excluded files at the target are deleted with their directory, not kept.
     pub delete_excluded: bool,
-    /// The last transfer of this sync, full or not.
-    pub last_transfer: Option<Window>,
+    /// When the last transfer of this sync ended, full or not, successful or not.
+    pub last_transfer: Option<SystemTime>,
     /// Which call to make.
     pub list: ListMode,
 }

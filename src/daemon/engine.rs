@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 
@@ -412,10 +412,5 @@ impl<'a> Engine<'a> {
             fading.forced = true;
         }
         self.fading = Some(fading);
-    }
-
-    /// Whether a second was spent since `start`, for the quick check of rsync.
-    pub(super) fn wall_clock() -> SystemTime {
-        SystemTime::now()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::SystemTime;
 
 use mlua::Table;
 
@@ -10,9 +9,10 @@ use super::engine::{Engine, Outcome};
 use crate::batch;
 use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
-use crate::queue::DelayId;
+use crate::queue::{DelayId, Time};
 use crate::report;
 use crate::script::{Member, SpawnRequest, Verdict};
+use crate::sync::Sync;
 
 /// What lsyncd's children exit with when their program can't be executed.
 const NOT_EXECUTED: i32 = 255;
@@ -25,7 +25,7 @@ pub struct Job {
     member: Rc<Member>,
     agent: Table,
     ids: Vec<DelayId>,
-    started: SystemTime,
+    captured: bool,
     transfer: Option<batch::Kind>,
     errors: std::cell::RefCell<Vec<Vec<u8>>>,
 }
@@ -84,7 +84,7 @@ impl Engine<'_> {
             member: Rc::clone(&request.member),
             agent: request.agent,
             ids: request.ids,
-            started: Self::wall_clock(),
+            captured: request.captured,
             transfer: request.transfer,
             errors: Default::default(),
         };
@@ -134,6 +134,7 @@ impl Engine<'_> {
     /// What the end of a child means for its sync.
     fn evaluate(&mut self, job: Job, end: End) {
         let code = end.code();
+        job.member.sync.borrow_mut().transferred();
         if self.falls_back(&job, code) {
             return;
         }
@@ -148,7 +149,9 @@ impl Engine<'_> {
         let mut sync = job.member.sync.borrow_mut();
         match verdict {
             Verdict::Done => {
-                sync.transferred(job.started);
+                if job.captured {
+                    partly_done(&mut sync, &job, code, self.now);
+                }
                 sync.succeeded(&job.ids);
                 drop(sync);
                 job.member.forget(&job.ids);
@@ -186,6 +189,32 @@ impl Engine<'_> {
         ));
         sync.redo(&job.ids, self.now);
         true
+    }
+}
+
+/// rsync's code for "some files were not transferred".
+const PARTIAL: i32 = 23;
+
+/// What a transfer that is otherwise done left undone is not forgotten.
+fn partly_done(sync: &mut Sync, job: &Job, code: i32, now: Time) {
+    if code != PARTIAL {
+        return sync.undone.well();
+    }
+    let wait = sync.partly_failed(&job.ids, &job.errors.borrow(), now);
+    let name = &sync.config.name;
+    match wait {
+        Some(wait) => report::warn(format_args!(
+            "{name}: rsync could not do everything (exit code {code}), {} again in {} s",
+            match sync.undone.len() {
+                0 => "all".to_owned(),
+                1 => "1 path".to_owned(),
+                count => format!("{count} paths"),
+            },
+            wait.as_secs()
+        )),
+        None => report::warn(format_args!(
+            "{name}: rsync still could not do everything (exit code {code})"
+        )),
     }
 }
 

@@ -14,7 +14,10 @@ use crate::config::Complaint;
 pub fn message(lua: &Lua, error: &Error) -> String {
     if let Some(complaint) = error.downcast_ref::<Complaint>() {
         return match position(lua, complaint.key()) {
-            Some(position) if complaint.is_bare() => format!("{complaint} ({position})"),
+            Some(position) if complaint.is_bare() => {
+                let key = complaint.key().unwrap_or_default();
+                format!("{complaint} ({position}: {key})")
+            }
             Some(position) => format!("{position}: {complaint}"),
             None => complaint.to_string(),
         };

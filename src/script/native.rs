@@ -404,7 +404,7 @@ fn transfer(lua: &Lua, agent: &Agent) -> Result<Transfer> {
         delete: sync.config.delete.in_batches(),
         filters: &filters,
         delete_excluded: rsync.get::<Value>("delete_excluded")? == Value::Boolean(true),
-        last_transfer: sync.last_transfer,
+        last_transfer: Some(sync.last_transfer),
         list,
     };
     let mut entries = Vec::new();

@@ -6,16 +6,18 @@
 mod backoff;
 mod clock;
 mod describe;
+mod failed;
 mod scheduler;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
+pub use failed::Failed;
 pub use scheduler::Scheduler;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use crate::batch::{Chooser, Window};
+use crate::batch::Chooser;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Time};
@@ -46,12 +48,14 @@ pub struct Sync {
     pub queue: Queue,
     /// Which list a batch gets, as far as known of the two rsyncs.
     pub chooser: Chooser,
-    /// When the last transfer ran, for files that changed in its seconds.
-    pub last_transfer: Option<Window>,
+    /// When the last transfer ended; before the first, when the sync was made.
+    pub last_transfer: SystemTime,
     /// Children of this sync.
     pub running: usize,
     /// A full comparison is a `Full` event if the sync's kind has a function for it.
     pub has_full: bool,
+    /// What transfers left undone.
+    pub undone: Failed,
     backoff: Backoff,
     hold: Option<Time>,
     /// The queue was full once: all is compared when it is empty.
@@ -66,9 +70,10 @@ impl Sync {
             filter: Arc::new(RwLock::new(filter)),
             queue: Queue::new(policy),
             chooser: Chooser::default(),
-            last_transfer: None,
+            last_transfer: SystemTime::now(),
             running: 0,
             has_full,
+            undone: Failed::new(config.delay),
             backoff: Backoff::new(config.delay),
             hold: None,
             missed: false,
@@ -248,10 +253,21 @@ impl Sync {
         if self.running >= self.config.max_processes {
             return Next::Nothing;
         }
-        match self.queue.first_ready(now, self.config.max_delays) {
-            Ready::Now(id) => Next::Act(id),
-            Ready::At(time) => Next::At(time),
-            Ready::Nothing => Next::Nothing,
+        let undone = self.undone.due();
+        if undone.is_some_and(|due| due <= now) {
+            let (paths, everything) = self.undone.take();
+            for (path, etype) in paths {
+                self.queue.push(etype, &path, None, now);
+            }
+            if everything {
+                self.resync(now);
+            }
+        }
+        match (self.queue.first_ready(now, self.config.max_delays), undone) {
+            (Ready::Now(id), _) => Next::Act(id),
+            (Ready::At(time), Some(due)) => Next::At(time.min(due)),
+            (Ready::At(time), None) | (Ready::Nothing, Some(time)) => Next::At(time),
+            (Ready::Nothing, None) => Next::Nothing,
         }
     }
 
@@ -298,12 +314,9 @@ impl Sync {
         }
     }
 
-    /// Remembers when a transfer ran.
-    pub fn transferred(&mut self, start: SystemTime) {
-        self.last_transfer = Some(Window {
-            start,
-            end: SystemTime::now(),
-        });
+    /// A transfer ended, well or not: it may have sent what has changed since.
+    pub fn transferred(&mut self) {
+        self.last_transfer = SystemTime::now();
     }
 }
 

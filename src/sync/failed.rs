@@ -1,0 +1,225 @@
+//! What a transfer left undone: paths that rsync could not send or remove, while it did the
+//! rest and ended with code 23.
+//!
+//! They are tried again after a while that grows with each failure; what changes meanwhile
+//! does not wait for them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::{Sync, micros};
+use crate::queue::{DelayId, Etype, Time};
+
+/// How often everything is compared again because of failures that have no name.
+const COMPARISONS: u32 = 4;
+
+/// The undone paths of one sync.
+pub struct Failed {
+    paths: BTreeMap<Vec<u8>, Etype>,
+    everything: bool,
+    backoff: Backoff,
+    due: Time,
+}
+
+impl Failed {
+    /// None yet; the waits begin with the sync's delay.
+    pub fn new(delay: Option<Duration>) -> Failed {
+        Failed {
+            paths: BTreeMap::new(),
+            everything: false,
+            backoff: Backoff::new(delay),
+            due: 0,
+        }
+    }
+
+    /// Takes in the undone part of a transfer. All wait together.
+    pub fn add(
+        &mut self,
+        paths: impl IntoIterator<Item = (Vec<u8>, Etype)>,
+        now: Time,
+    ) -> Duration {
+        let wait = self.backoff.fail();
+        self.due = now + micros(wait);
+        self.paths.extend(paths);
+        wait
+    }
+
+    /// A transfer of everything left something undone that it did not name. Comparing all is
+    /// costly, so after a few times it is left to the next occasion: `None`.
+    pub fn add_everything(&mut self, now: Time) -> Option<Duration> {
+        if self.backoff.failures() >= COMPARISONS {
+            return None;
+        }
+        self.everything = true;
+        Some(self.add([], now))
+    }
+
+    /// A transfer did all it should: with nothing owed, the next failure is a first one.
+    pub fn well(&mut self) {
+        if self.due().is_none() {
+            self.backoff.reset();
+        }
+    }
+
+    /// How many paths are owed.
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Whether nothing is owed.
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// When they are tried again; `None` with nothing owed.
+    pub fn due(&self) -> Option<Time> {
+        (self.everything || !self.paths.is_empty()).then_some(self.due)
+    }
+
+    /// Takes all paths out, to be tried again; true if everything is to be compared.
+    pub fn take(&mut self) -> (BTreeMap<Vec<u8>, Etype>, bool) {
+        let everything = std::mem::take(&mut self.everything);
+        (std::mem::take(&mut self.paths), everything)
+    }
+}
+
+impl Sync {
+    /// A transfer of these entries did some and left some undone. What rsync names in `errors`
+    /// is tried again after the time that is returned; if it names nothing, all of the entries
+    /// are. `None`: it was everything, has failed like this before, and is left so.
+    pub fn partly_failed<L: AsRef<[u8]>>(
+        &mut self,
+        ids: &[DelayId],
+        errors: &[L],
+        now: Time,
+    ) -> Option<Duration> {
+        let mut entries = BTreeMap::new();
+        for delay in ids.iter().filter_map(|&id| self.queue.get(id)) {
+            if !delay.etype().is_special() {
+                let (path, to) = delay.paths();
+                entries.insert(path, delay.etype());
+                entries.extend(to.map(|to| (to, Etype::Create)));
+            }
+        }
+        let named = match entries.is_empty() {
+            true => self.blamed_on_disk(errors),
+            false => blamed_entries(&entries, errors),
+        };
+        if !named.is_empty() {
+            return Some(self.undone.add(named, now));
+        }
+        if entries.is_empty() {
+            return self.undone.add_everything(now);
+        }
+        Some(self.undone.add(entries, now))
+    }
+
+    /// The paths below the source that error lines of a full transfer name.
+    fn blamed_on_disk<L: AsRef<[u8]>>(&self, errors: &[L]) -> Vec<(Vec<u8>, Etype)> {
+        let source = self.config.source.strip_suffix(b"/").unwrap_or_default();
+        let known = |name: &[u8]| {
+            let path = [source, name].concat();
+            let found = fs::symlink_metadata(OsStr::from_bytes(&path)).ok()?;
+            let slash: &[u8] = if found.is_dir() { b"/" } else { b"" };
+            (name.len() > 1).then(|| [name, slash].concat())
+        };
+        let paths = errors.iter().filter_map(|line| blamed(line.as_ref(), known));
+        paths.map(|path| (path, Etype::Modify)).collect()
+    }
+}
+
+/// Those of `entries` that error lines name.
+fn blamed_entries<L: AsRef<[u8]>>(
+    entries: &BTreeMap<Vec<u8>, Etype>,
+    errors: &[L],
+) -> Vec<(Vec<u8>, Etype)> {
+    let known = |name: &[u8]| {
+        let directory = [name, b"/"].concat();
+        let found = entries.get_key_value(name);
+        found.or_else(|| entries.get_key_value(directory.as_slice()))
+    };
+    let blamed = errors.iter().filter_map(|line| blamed(line.as_ref(), known));
+    blamed.map(|(path, etype)| (path.clone(), *etype)).collect()
+}
+
+/// What an error line of rsync is about: the name that stands in it in quotes, below source or
+/// target, as far as `known` finds a path for it (relative, leading slash). The name may be that
+/// of a temporary file, `.NAME.XXXXXX`.
+fn blamed<T>(line: &[u8], known: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+    let mut parts = line.split(|&byte| byte == b'"');
+    // Behind each opening quote stands a name.
+    parts.next();
+    let name = parts.next()?;
+    // The longest tail that is a known path: "/srv/www/d/f" may be /d/f or /www/d/f.
+    let slashes = name.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    for (at, _) in slashes {
+        let tail = &name[at..];
+        if let Some(path) = known(tail).or_else(|| known(&without_suffix(tail)?)) {
+            return Some(path);
+        }
+    }
+    known(&[b"/".as_slice(), name].concat())
+}
+
+/// `/d/.NAME.XXXXXX` → `/d/NAME`
+fn without_suffix(path: &[u8]) -> Option<Vec<u8>> {
+    let slash = path.iter().rposition(|&byte| byte == b'/')?;
+    let name = path[slash + 1..].strip_prefix(b".")?;
+    let dot = name.len().checked_sub(7)?;
+    (name[dot] == b'.').then(|| [&path[..=slash], &name[..dot]].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Time = 1_000_000;
+
+    #[test]
+    fn waits_grow_until_all_is_well() {
+        let mut failed = Failed::new(None);
+        assert_eq!(failed.due(), None);
+        failed.add([(b"/a".to_vec(), Etype::Modify)], 10 * SECOND);
+        assert_eq!(failed.due(), Some(11 * SECOND));
+        assert_eq!(failed.take().0.len(), 1);
+        failed.add([(b"/a".to_vec(), Etype::Modify)], 20 * SECOND);
+        let second = failed.due().unwrap_or_default() - 20 * SECOND;
+        assert!(second > SECOND && second <= 2 * SECOND);
+        failed.take();
+        failed.well();
+        failed.add([(b"/b".to_vec(), Etype::Modify)], 30 * SECOND);
+        assert_eq!(failed.due(), Some(31 * SECOND));
+    }
+
+    #[test]
+    fn everything_is_not_compared_for_ever() {
+        let mut failed = Failed::new(None);
+        for _ in 0..COMPARISONS {
+            assert!(failed.add_everything(0).is_some());
+            assert_eq!(failed.take(), (BTreeMap::new(), true));
+        }
+        assert!(failed.add_everything(0).is_none());
+        assert_eq!(failed.due(), None);
+    }
+
+    #[test]
+    fn lines_of_rsync_name_their_path() {
+        let paths: [&[u8]; 3] = [b"/d/f", b"/g", b"/.h"];
+        let known = |name: &[u8]| paths.iter().copied().find(|path| *path == name);
+        let cases: [(&str, Option<&[u8]>); 6] = [
+            ("rsync: [sender] send_files failed to open \"/src/d/f\": Permission denied (13)", Some(b"/d/f")),
+            ("rsync: [receiver] mkstemp \"/trg/d/.f.Ab12Cd\" failed: No space left (28)", Some(b"/d/f")),
+            ("rsync: [receiver] mkstemp \"/.g.Ab12Cd\" (in mod) failed", Some(b"/g")),
+            ("rsync: [generator] chgrp \"/trg/.h\" failed: Operation not permitted (1)", Some(b"/.h")),
+            ("rsync error: some files/attrs were not transferred", None),
+            ("IO error encountered -- skipping file deletion", None),
+        ];
+        for (line, path) in cases {
+            assert_eq!(blamed(line.as_bytes(), known), path, "{line}");
+        }
+    }
+}
