@@ -1,6 +1,8 @@
 //! Random operations, then a comparison with the disk: of what is watched and of what the
 //! observer was told.
 
+#![allow(clippy::unwrap_used)]
+
 mod watch_support;
 
 use std::fs;
@@ -47,27 +49,25 @@ fn some_path(dice: &mut Dice, places: &[&str]) -> String {
     path
 }
 
-/// One operation; most fail, because what they need is not there.
-fn operate(dice: &mut Dice, base: &Path, places: &[&str]) {
-    let path = base.join(some_path(dice, places));
-    let other = base.join(some_path(dice, places));
-    let _ = match dice.roll(14) {
-        0..=2 => fs::create_dir(&path),
-        3 => fs::create_dir_all(&path),
-        4..=7 => fs::rename(&path, &other),
-        8 => renameat2(
-            AT_FDCWD,
-            &path,
-            AT_FDCWD,
-            &other,
-            RenameFlags::RENAME_EXCHANGE,
-        )
-        .map_err(Into::into),
-        9 => fs::remove_dir(&path),
-        10 if dice.roll(3) == 0 => fs::remove_dir_all(&path),
-        11 | 12 => fs::write(&path, b""),
-        _ => fs::remove_file(&path),
+/// One operation, named if it succeeded; most fail, because what they need is not there.
+fn operate(dice: &mut Dice, base: &Path, places: &[&str]) -> Option<String> {
+    let (from, to) = (some_path(dice, places), some_path(dice, places));
+    let (path, other) = (base.join(&from), base.join(&to));
+    let exchange = RenameFlags::RENAME_EXCHANGE;
+    let (result, what) = match dice.roll(14) {
+        0..=2 => (fs::create_dir(&path), format!("mkdir {from}")),
+        3 => (fs::create_dir_all(&path), format!("mkdir -p {from}")),
+        4..=7 => (fs::rename(&path, &other), format!("mv {from} {to}")),
+        8 => {
+            let result = renameat2(AT_FDCWD, &path, AT_FDCWD, &other, exchange);
+            (result.map_err(Into::into), format!("exchange {from} {to}"))
+        }
+        9 => (fs::remove_dir(&path), format!("rmdir {from}")),
+        10 if dice.roll(3) == 0 => (fs::remove_dir_all(&path), format!("rm -r {from}")),
+        11 | 12 => (fs::write(&path, b""), format!("touch {from}")),
+        _ => (fs::remove_file(&path), format!("rm {from}")),
     };
+    result.ok().map(|()| what)
 }
 
 /// Everything happens between turns, many operations or few.
@@ -81,15 +81,20 @@ fn churn_between_turns() {
             rig.log.follow = Follow::Contents;
         }
         for step in 0..12 {
+            let mut done = Vec::new();
+            rig.log.events.clear();
             for _ in 0..dice.roll(40) {
-                let base = rig.base.clone();
-                operate(&mut dice, &base, &["r", "r", "r", "out"]);
+                done.extend(operate(&mut dice, &rig.base, &["r", "r", "r", "out"]));
                 if dice.roll(20) == 0 {
                     rig.turn();
+                    done.push("turn".into());
                 }
             }
             rig.settle();
-            rig.check(&format!("seed {seed}, round {round}, step {step}"));
+            let events = &rig.log.events;
+            rig.check(&format!(
+                "seed {seed}, round {round}, step {step}: {done:#?}, {events:#?}"
+            ));
         }
     }
 }
@@ -129,8 +134,7 @@ fn churn_during_the_first_reading() {
         rig.mkdir("r");
         rig.mkdir("out");
         for _ in 0..400 {
-            let base = rig.base.clone();
-            operate(&mut dice, &base, &["r", "out"]);
+            operate(&mut dice, &rig.base, &["r", "out"]);
         }
         let scope = rig.scope("r/", |_| true);
         let stop = Arc::new(AtomicBool::new(false));
@@ -174,10 +178,11 @@ fn churn_with_exclusions() {
             rig.scope("out/", |path| !path.starts_with(b"/c/")),
         ]);
         for _ in 0..10 {
-            for _ in 0..dice.roll(60) {
-                let base = rig.base.clone();
-                operate(&mut dice, &base, &["r", "out"]);
-            }
+            rig.log.events.clear();
+            let operations = 0..dice.roll(60);
+            let done: Vec<_> = operations
+                .filter_map(|_| operate(&mut dice, &rig.base, &["r", "out"]))
+                .collect();
             rig.settle();
             let mut expected = vec!["r/".to_string(), "out/".to_string()];
             for root in ["r", "out"] {
@@ -195,7 +200,12 @@ fn churn_with_exclusions() {
                 }));
             }
             expected.sort();
-            assert_eq!(rig.watched(), expected, "seed {seed}, round {round}");
+            let events = &rig.log.events;
+            assert_eq!(
+                rig.watched(),
+                expected,
+                "seed {seed}, round {round}: {done:#?}, {events:#?}"
+            );
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The watcher against a real kernel. Since the test decides when a turn is taken, races
 //! are made by doing things between turns.
 
+#![allow(clippy::unwrap_used)]
+
 mod watch_support;
 
 use std::fs;
@@ -423,7 +425,7 @@ fn names_may_be_any_bytes() {
 fn a_directory_nobody_may_read_is_trouble_until_it_may() {
     let mut rig = Rig::new(|_| {});
     rig.mkdir("r/d/sub");
-    fs::set_permissions(rig.path("r/d"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(rig.path("r/d"), fs::Permissions::from_mode(0o000)).unwrap();
     if fs::read_dir(rig.path("r/d")).is_ok() {
         return; // Root reads everything.
     }

@@ -8,7 +8,7 @@
 use super::inotify::RawEvent;
 use super::moves::{Half, PATIENCE};
 use super::settle::{Cause, What};
-use super::tree::{Flags, Node};
+use super::tree::{Flags, Node, Tree};
 use super::watcher::Watcher;
 use super::{Event, Follow, Loss, Observer};
 
@@ -101,6 +101,9 @@ impl Watcher {
             } else {
                 self.build_path(node, name, false);
                 observer.event(Event::Create { path: &self.path });
+                if self.tree.child(node, name).is_some() {
+                    self.look(node, name, Cause::Doubt, observer);
+                }
             }
         }
     }
@@ -117,8 +120,13 @@ impl Watcher {
         for node in self.tree.places(wd) {
             self.build_path(node, name, directory);
             observer.event(Event::Delete { path: &self.path });
-            if directory && self.tree.child(node, name).is_some() {
+            if self.tree.child(node, name).is_some() {
                 self.look(node, name, Cause::Departure(loss), observer);
+            }
+            // Exchanged for something from where nothing is watched; it came first.
+            if loss == Loss::Moved && self.tree.alive(node, wd) {
+                let path = self.path_of(node, name, true);
+                self.tell_file(&path, observer);
             }
         }
     }
@@ -147,13 +155,34 @@ impl Watcher {
             self.appeared(event.wd, event.name, event.directory(), observer);
             return;
         }
+        let back = self.moves.reverses(&half, event.wd, event.name);
         for (from, to) in from.into_iter().zip(to) {
             if half.directory {
-                self.move_directory(from, &half, to, event.name, observer);
+                self.move_directory(from, &half, to, event.name, back, observer);
             } else {
-                self.build_move(from, &half, to, event.name);
-                self.tell_move(observer);
+                self.move_file(from, &half, to, event.name, back, observer);
             }
+        }
+    }
+
+    fn move_file(
+        &mut self,
+        from: Node,
+        half: &Half,
+        to: Node,
+        name: &[u8],
+        back: bool,
+        observer: &mut dyn Observer,
+    ) {
+        let directory_there =
+            |tree: &Tree| tree.child(from, &half.name).is_some() || tree.child(to, name).is_some();
+        if back {
+            self.exchanged(from, half, to, name, observer);
+        } else if directory_there(&self.tree) {
+            self.split(half, to, name, observer);
+        } else {
+            self.build_move(from, half, to, name);
+            self.tell_move(observer);
         }
     }
 
@@ -163,32 +192,43 @@ impl Watcher {
         half: &Half,
         to: Node,
         name: &[u8],
+        back: bool,
         observer: &mut dyn Observer,
     ) {
         self.build_move(from, half, to, name);
         let moved = match self.tree.child(from, &half.name) {
             Some(moved) if self.tree.wd(moved) == half.child => moved,
             Some(_) => return self.split(half, to, name, observer),
+            None if back => return self.exchanged(from, half, to, name, observer),
             None => {
                 // Not watched at its old place; all it holds is news.
                 self.tell_move(observer);
                 return self.receive_directory(to, name, observer);
             }
         };
-        if !self.scopes.wanted(&self.path) {
+        let (old, new) = (self.from.clone(), self.path.clone());
+        let stays =
+            |watcher: &mut Watcher| watcher.probe(&old, false).is_ok_and(|wd| wd == half.child);
+        if !self.scopes.wanted(&new) {
+            if stays(self) {
+                return match back {
+                    true => self.exchanged(from, half, to, name, observer),
+                    false => self.split(half, to, name, observer),
+                };
+            }
             self.tell_move(observer);
             self.drop_tree(moved, Loss::Moved);
             self.tree.set(to, Flags::SKIPPED);
             return;
         }
-        let (old, new) = (self.from.clone(), self.path.clone());
         let there = self.probe(&new, false).ok();
         let confirmed = there == Some(half.child);
+        if back && !confirmed {
+            return self.exchanged(from, half, to, name, observer);
+        }
         // Seen there is another one, and this one is seen where it was: the log speaks of a
-        // time before the tree's. An exchange looks like that, too, in its second half.
-        let contradicted = !confirmed
-            && there.is_some()
-            && self.probe(&old, false).is_ok_and(|wd| wd == half.child);
+        // time before the tree's.
+        let contradicted = !confirmed && there.is_some() && stays(self);
         if contradicted || self.tree.within(to, moved) {
             return self.split(half, to, name, observer);
         }
@@ -219,9 +259,40 @@ impl Watcher {
     /// A rename whose halves do not fit what the tree knows: each is told by itself.
     fn split(&mut self, half: &Half, to: Node, name: &[u8], observer: &mut dyn Observer) {
         let wd = self.tree.wd(to);
-        self.left(half.wd, &half.name, true, Loss::Moved, observer);
+        self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
         if self.tree.alive(to, wd) {
-            self.look(to, name, Cause::Arrival, observer);
+            self.appeared(wd, name, half.directory, observer);
+        }
+    }
+
+    /// The second half of an exchange, or something moved there and back: the log says that
+    /// it went from `from` to `to`, where what is there now came from.
+    fn exchanged(
+        &mut self,
+        from: Node,
+        half: &Half,
+        to: Node,
+        name: &[u8],
+        observer: &mut dyn Observer,
+    ) {
+        let wd = self.tree.wd(to);
+        if self.tree.child(from, &half.name).is_some() {
+            self.look(from, &half.name, Cause::Doubt, observer);
+        } else {
+            self.build_path(from, &half.name, half.directory);
+            observer.event(Event::Delete { path: &self.path });
+            let path = self.path_of(from, &half.name, true);
+            self.tell_file(&path, observer);
+            self.look(from, &half.name, Cause::Doubt, observer);
+        }
+        if !self.tree.alive(to, wd) {
+            return;
+        }
+        if half.directory {
+            self.receive_directory(to, name, observer);
+        } else {
+            self.build_path(to, name, false);
+            observer.event(Event::Create { path: &self.path });
         }
     }
 

@@ -27,6 +27,12 @@ pub struct Half {
     pub deadline: Instant,
 }
 
+/// How many renames are remembered to know an exchange by.
+const RECENT: usize = 16;
+
+/// A name in a directory.
+type Place = (i32, Vec<u8>);
+
 /// The halves held.
 #[derive(Default)]
 pub struct Moves {
@@ -36,6 +42,8 @@ pub struct Moves {
     hasher: DefaultHashBuilder,
     /// Cookies in order of arrival; some are paired already.
     order: VecDeque<u32>,
+    /// The renames paired last, old place and new.
+    recent: VecDeque<(Place, Place)>,
 }
 
 impl Moves {
@@ -98,6 +106,26 @@ impl Moves {
         self.take(cookie)
     }
 
+    /// Is this rename the exact reverse of one that has just been?
+    ///
+    /// rename(2) with RENAME_EXCHANGE is told as two renames, one into the place the other
+    /// seems to have emptied. It cannot be told from a thing moved there and back by the
+    /// events alone.
+    pub fn reverses(&mut self, half: &Half, wd: i32, name: &[u8]) -> bool {
+        let reversed = self
+            .recent
+            .iter()
+            .any(|((from, from_name), (to, to_name))| {
+                *to == half.wd && *from == wd && *to_name == half.name && from_name == name
+            });
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        let from = (half.wd, half.name.clone());
+        self.recent.push_back((from, (wd, name.to_vec())));
+        reversed
+    }
+
     /// When the oldest half's time is up.
     pub fn next_deadline(&self) -> Option<Instant> {
         let half = self.halves.get(self.order.front()?)?;
@@ -109,6 +137,26 @@ impl Moves {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn there_and_back_is_known() {
+        let mut moves = Moves::default();
+        let half = |wd, name: &[u8]| Half {
+            cookie: 0,
+            wd,
+            name: name.to_vec(),
+            directory: false,
+            child: 0,
+            deadline: Instant::now(),
+        };
+        assert!(!moves.reverses(&half(1, b"a"), 2, b"b"));
+        assert!(!moves.reverses(&half(1, b"b"), 2, b"a"));
+        assert!(moves.reverses(&half(2, b"b"), 1, b"a"));
+        for _ in 0..RECENT {
+            moves.reverses(&half(3, b"x"), 4, b"x");
+        }
+        assert!(!moves.reverses(&half(1, b"a"), 2, b"b"));
+    }
 
     #[derive(Clone, Debug)]
     enum Step {

@@ -7,8 +7,10 @@
 //! event; and the last event of each name is answered by a question whose answer counts,
 //! at once or, as a doubt, as soon as the path above has become true.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 
 use super::inotify::vanished;
 use super::tree::{Flags, Node};
@@ -127,6 +129,9 @@ impl Watcher {
                         }
                     };
                     self.drop_tree(child, loss);
+                    if cause == Cause::Doubt {
+                        self.tell_file(&path, observer);
+                    }
                 }
                 if arrival {
                     observer.event(Event::Create { path: &path });
@@ -359,6 +364,15 @@ impl Watcher {
         let name = self.tree.name(node).to_vec();
         self.look(parent, &name, Cause::Doubt, observer);
         self.tree.alive(node, wd)
+    }
+
+    /// Tells what is there at the path of a directory that is not there, if anything.
+    pub(super) fn tell_file(&self, path: &[u8], observer: &mut dyn Observer) {
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        let found = std::fs::symlink_metadata(OsStr::from_bytes(path));
+        if found.is_ok_and(|found| !found.is_dir()) {
+            observer.event(Event::Create { path });
+        }
     }
 
     /// Says why something could not be watched or read.

@@ -1,6 +1,6 @@
 //! A watcher on a directory of its own, and an observer that remembers everything.
 
-#![allow(dead_code)]
+#![allow(clippy::panic, clippy::unwrap_used, dead_code)]
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
