@@ -1,61 +1,52 @@
-//! TEMPORARY stand-in
-#![allow(missing_docs, unused)]
-use std::collections::HashMap;
+//! What the kernel tells about directories.
+//!
+//! One inotify instance serves any number of directory trees. Its owner calls
+//! [`Watcher::turn`] when the waker it gave away fires and is told, in the order things
+//! happened, which paths changed. Three ideas carry the room:
+//!
+//! * **A watch descriptor is a directory's identity.** inotify_add_watch(2) gives the same
+//!   number for the same inode, wherever it is. Asking for a path again is how the tree here
+//!   is compared with the disk, in one system call and without opening anything.
+//! * **Events are hints about names.** What is at a name now is asked of the disk, through a
+//!   parent whose own path has been checked the same way. An answer that cannot be trusted,
+//!   because some ancestor's rename has not been read yet, is a doubt to be cleared later.
+//! * **First the watch, then the directory.** Whatever is made after the watch is an event,
+//!   whatever was made before is found by reading, so nothing falls in between.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `inotify` | the kernel's record format and the mask |
+//! | `reader` | a thread that empties the kernel queue whatever the rest is doing |
+//! | `moves` | pairs the two halves of a rename by cookie |
+//! | `tree` | the directories watched: arena, name and descriptor look-up |
+//! | `crawl` | reads directories and sets watches below, on several threads |
+//! | `scopes` | which directories are wanted, and who asked for them |
+//! | `watcher` | puts the above together: one turn |
+//! | `dispatch` | what each event means |
+//! | `settle` | brings the tree in line with the disk |
+//! | `absorb` | takes in what was read of a directory |
+//! | `roots` | where trees begin, how they are lost and found |
+//!
+//! Paths are absolute bytes; those of directories end with `/`.
+
+mod absorb;
+mod crawl;
+mod dispatch;
+mod inotify;
+mod moves;
+mod reader;
+mod roots;
+mod scopes;
+mod settle;
+mod tree;
+mod watcher;
+
 use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use inotify::{Inotify, WatchMask, EventMask};
-use std::os::unix::ffi::OsStrExt;
-use std::ffi::OsStr;
-#[derive(Clone)]
-pub struct Scope { pub root: Vec<u8>, pub wants: Arc<dyn Fn(&[u8]) -> bool + Send + Sync> }
-pub struct Watcher { ino: Inotify, paths: HashMap<i32, Vec<u8>>, buf: Arc<Mutex<Vec<u8>>>, scopes: Vec<Scope>, mode: Mode }
-impl Watcher {
-  pub fn new(mode: Mode, waker: Arc<mio::Waker>) -> io::Result<Watcher> {
-    let ino = Inotify::init()?; 
-    use std::os::fd::AsFd;
-    let fd = ino.as_fd().try_clone_to_owned()?;
-    let buf = Arc::new(Mutex::new(Vec::new())); let b2 = buf.clone();
-    std::thread::spawn(move || { loop {
-      let mut p = [nix::poll::PollFd::new(fd.as_fd(), nix::poll::PollFlags::POLLIN)];
-      let _ = nix::poll::poll(&mut p, nix::poll::PollTimeout::NONE);
-      let mut v = vec![0u8; 65536];
-      if let Ok(n) = nix::unistd::read(&fd, &mut v) { b2.lock().unwrap().extend_from_slice(&v[..n]); let _ = waker.wake(); }
-    }});
-    Ok(Watcher { ino, paths: HashMap::new(), buf, scopes: vec![], mode })
-  }
-  fn want(&self, p: &[u8]) -> bool { self.scopes.iter().any(|s| p.starts_with(&s.root) && (p.len()==s.root.len() || (s.wants)(&p[s.root.len()-1..]))) }
-  fn add(&mut self, p: Vec<u8>, found: &mut Vec<Vec<u8>>) {
-    if !self.want(&p) { return; }
-    let m = WatchMask::ATTRIB|WatchMask::CLOSE_WRITE|WatchMask::CREATE|WatchMask::DELETE|WatchMask::MOVE|WatchMask::DONT_FOLLOW|WatchMask::ONLYDIR;
-    if let Ok(w) = self.ino.watches().add(OsStr::from_bytes(&p), m) { self.paths.insert(w.get_watch_descriptor_id(), p.clone());
-      if let Ok(rd) = std::fs::read_dir(OsStr::from_bytes(&p)) { for e in rd.flatten() { let mut c = p.clone(); c.extend_from_slice(e.file_name().as_bytes());
-        if e.file_type().map(|t| t.is_dir()).unwrap_or(false) { c.push(b'/'); found.push(c.clone()); self.add(c, found); } else { found.push(c); } } } }
-  }
-  pub fn set_scopes(&mut self, scopes: Vec<Scope>) { self.scopes = scopes.clone(); for s in scopes { self.add(s.root, &mut vec![]); } }
-  pub fn turn(&mut self, _now: Instant, o: &mut dyn Observer) {
-    let d = std::mem::take(&mut *self.buf.lock().unwrap());
-    let mut i = 0; let mut from: Option<(u32, Vec<u8>, bool)> = None;
-    while i + 16 <= d.len() {
-      let wd = i32::from_ne_bytes(d[i..i+4].try_into().unwrap()); let mask = u32::from_ne_bytes(d[i+4..i+8].try_into().unwrap()); let cookie = u32::from_ne_bytes(d[i+8..i+12].try_into().unwrap());
-      let len = u32::from_ne_bytes(d[i+12..i+16].try_into().unwrap()) as usize; let name = &d[i+16..i+16+len]; let name = name.split(|b| *b==0).next().unwrap().to_vec(); i += 16+len;
-      if mask & 0x4000 != 0 { o.overflow(); continue; }
-      let Some(dir) = self.paths.get(&wd).cloned() else { continue }; if name.is_empty() { continue }
-      let isdir = mask & 0x40000000 != 0; let mut p = dir; p.extend(&name); if isdir { p.push(b'/'); }
-      if let Some((c, f, fd)) = from.take() { if mask & 0x80 != 0 && c == cookie { 
-          if fd { for q in self.paths.values_mut() { if q.starts_with(&f) { let mut n = p.clone(); n.extend(&q[f.len()..]); *q = n; } } }
-          if o.event(Event::Move{from:&f,to:&p}) == Follow::Contents { let mut v = vec![]; self.add(p, &mut v); for x in v { o.event(Event::Create{path:&x}); } } continue; } o.event(Event::Delete{path:&f}); }
-      match mask & 0xfff { 0x100 | 0x80 => { let mut v = vec![]; if isdir { self.add(p.clone(), &mut v); } o.event(Event::Create{path:&p}); for x in v { o.event(Event::Create{path:&x}); } }
-        0x200 => { o.event(Event::Delete{path:&p}); } 8 => { o.event(Event::Modify{path:&p}); } 4 => { o.event(Event::Attrib{path:&p}); } 0x40 => from = Some((cookie, p, isdir)), _ => {} }
-    }
-    if let Some((_, f, _)) = from { o.event(Event::Delete{path:&f}); }
-  }
-  pub fn next_deadline(&self) -> Option<Instant> { None }
-  pub fn crawling(&self) -> bool { false }
-  pub fn watched(&self) -> usize { self.paths.len() }
-  pub fn for_each_watch(&self, f: &mut dyn FnMut(i32, &[u8])) { for (k,v) in &self.paths { f(*k, v) } }
-  pub fn rebuild(&mut self) {}
-}
+
+pub use scopes::{Scope, Wants};
+pub use watcher::Watcher;
+
 /// Which kernel events count as a change of a file's contents: lsyncd's `inotifyMode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {

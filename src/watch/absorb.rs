@@ -1,0 +1,285 @@
+//! Takes in what was read of a directory.
+//!
+//! A directory that is new at run time is read at once, so that `mkdir -p` is a matter of
+//! microseconds; what turns out to be large is handed to the pool. Until the pool's record
+//! of a directory is in, that directory's events wait: its listing is older than they are.
+
+use std::os::unix::ffi::OsStrExt;
+
+use super::crawl::{Found, Listing, Outcome, Record, Task, list};
+use super::roots::News;
+use super::settle::{Cause, Placed, What};
+use super::tree::{Flags, Node};
+use super::watcher::Watcher;
+use super::{Event, Loss, Observer};
+
+/// What is read at once, in entries and directories.
+const ENTRIES: usize = 256;
+const DIRECTORIES: usize = 64;
+
+impl Watcher {
+    /// Reads a directory and all below; with `report` everything found is told as created.
+    pub(super) fn read(&mut self, top: Node, report: bool, observer: &mut dyn Observer) {
+        let mut pending = vec![(top, self.tree.wd(top))];
+        let mut entries = ENTRIES;
+        let mut directories = DIRECTORIES;
+        while let Some((node, wd)) = pending.pop() {
+            if !self.tree.alive(node, wd) {
+                continue;
+            }
+            if report {
+                self.tree.clear(node, Flags::OWED);
+                self.tree.set(node, Flags::TOLD);
+            }
+            let task = self.task(node, report);
+            if entries == 0 || directories == 0 || self.busy.contains_key(&wd) {
+                self.submit(node, task);
+                continue;
+            }
+            let listing = list(&mut self.kernel, &task, Some(entries));
+            if matches!(listing.outcome, Outcome::Crowded) {
+                self.submit(node, task);
+                continue;
+            }
+            entries = entries.saturating_sub(listing.len());
+            directories -= 1;
+            let below = self.absorb(node, listing, report, observer);
+            pending.extend(
+                below
+                    .into_iter()
+                    .map(|(child, _)| (child, self.tree.wd(child))),
+            );
+            self.ready.push_back(wd);
+        }
+    }
+
+    /// Has the pool read a directory and all below.
+    pub(super) fn submit(&mut self, node: Node, task: Task) {
+        let path = task.path.clone();
+        match self.pool.submit(task) {
+            Ok(token) => self.expect(node, token),
+            Err(error) => self.tell_later(News::Trouble(path, error, "starting to read")),
+        }
+    }
+
+    pub(super) fn task(&self, node: Node, report: bool) -> Task {
+        let mut path = Vec::new();
+        self.tree.path(node, &mut path);
+        Task {
+            path,
+            wd: self.tree.wd(node),
+            root: self.tree.is_root(node),
+            report,
+            scopes: self.scopes.clone(),
+        }
+    }
+
+    /// From now on the directory's events wait for the record with this token.
+    pub(super) fn expect(&mut self, node: Node, token: u64) {
+        self.crawling = true;
+        self.tickets.insert(token, node);
+        *self.busy.entry(self.tree.wd(node)).or_default() += 1;
+    }
+
+    /// Takes in a record of the pool.
+    pub(super) fn absorb_record(&mut self, record: Record, observer: &mut dyn Observer) {
+        let Record {
+            token,
+            wd,
+            report,
+            listing,
+        } = record;
+        let Some(node) = self.tickets.remove(&token) else {
+            // What is above it was not taken in either.
+            self.disown(&listing);
+            return;
+        };
+        if let Some(count) = self.busy.get_mut(&wd) {
+            *count -= 1;
+            if *count == 0 {
+                self.busy.remove(&wd);
+                self.ready.push_back(wd);
+            }
+        }
+        if !self.tree.alive(node, wd) {
+            self.disown(&listing);
+            return;
+        }
+        if !report && let Some(progress) = &mut self.quiet {
+            progress.directories += 1;
+        }
+        for (child, token) in self.absorb(node, listing, report, observer) {
+            self.expect(child, token);
+        }
+    }
+
+    /// Puts a listing into the tree; returns the subdirectories, which are to be read next.
+    fn absorb(
+        &mut self,
+        node: Node,
+        listing: Listing,
+        report: bool,
+        observer: &mut dyn Observer,
+    ) -> Vec<(Node, u64)> {
+        match &listing.outcome {
+            Outcome::Complete => {}
+            Outcome::Astray | Outcome::Crowded => {
+                self.disown(&listing);
+                self.doubt(node, What::Contents { report });
+                return Vec::new();
+            }
+            Outcome::Failed(error) => {
+                self.disown(&listing);
+                let mut path = Vec::new();
+                self.tree.path(node, &mut path);
+                observer.trouble(&path, error, "reading a directory");
+                return Vec::new();
+            }
+        }
+        for (path, error) in &listing.failures {
+            self.failed(path, error, observer);
+        }
+        if listing.skipped {
+            self.tree.set(node, Flags::SKIPPED);
+        }
+        let before: Vec<Node> = self.tree.children(node).collect();
+        let mut below = Vec::new();
+        let mut path = Vec::new();
+        self.tree.path(node, &mut path);
+        let stem = path.len();
+        for (name, found) in listing.entries() {
+            path.truncate(stem);
+            path.extend_from_slice(name);
+            if found != Found::File {
+                path.push(b'/');
+            }
+            match found {
+                Found::File | Found::Unwatched => {
+                    if report {
+                        observer.event(Event::Create { path: &path });
+                    }
+                }
+                Found::Directory { wd, token } => {
+                    if let Some(child) = self.absorb_directory(node, name, wd, report, observer) {
+                        if report {
+                            observer.event(Event::Create { path: &path });
+                        }
+                        below.push((child, token));
+                    }
+                }
+            }
+        }
+        self.doubt_unlisted(node, &before, &below);
+        below
+    }
+
+    fn absorb_directory(
+        &mut self,
+        parent: Node,
+        name: &[u8],
+        wd: i32,
+        report: bool,
+        observer: &mut dyn Observer,
+    ) -> Option<Node> {
+        let elsewhere = self.tree.knows(wd)
+            && self
+                .tree
+                .child(parent, name)
+                .is_none_or(|child| self.tree.wd(child) != wd);
+        if elsewhere {
+            // It moved since the tree knew of it, or since it was listed. Ask again, unless
+            // that is certain to be asked anyway.
+            let path = self.path_of(parent, name, true);
+            if !self.probe(&path, false).is_ok_and(|now| now == wd) {
+                self.doubt(parent, What::Name(name.to_vec()));
+                return None;
+            }
+        }
+        match self.place(parent, name, wd, report, observer) {
+            Placed::Same(child) | Placed::New(child) => {
+                if report {
+                    self.tree.clear(child, Flags::OWED);
+                    self.tree.set(child, Flags::TOLD);
+                }
+                Some(child)
+            }
+            Placed::Refused => {
+                self.doubt(parent, What::Name(name.to_vec()));
+                None
+            }
+            Placed::Loop => None,
+        }
+    }
+
+    /// Directories the tree had and the listing has not are gone, or their events are to come.
+    fn doubt_unlisted(&mut self, node: Node, before: &[Node], below: &[(Node, u64)]) {
+        if before.is_empty() {
+            return;
+        }
+        let listed: hashbrown::HashSet<Node> = below.iter().map(|&(child, _)| child).collect();
+        for child in before.iter().filter(|child| !listed.contains(*child)) {
+            if self.tree.parent(*child) == Some(node) {
+                let name = self.tree.name(*child).to_vec();
+                self.doubt(node, What::Name(name));
+            }
+        }
+    }
+
+    /// Watches that were set for a listing nobody can place.
+    fn disown(&mut self, listing: &Listing) {
+        for (_, found) in listing.entries() {
+            if let Found::Directory { wd, .. } = found {
+                self.strays.push(wd);
+            }
+        }
+        self.strays.extend(listing.stray);
+    }
+
+    /// After a directory came to another path, other scopes may want what is below, or none.
+    pub(super) fn refilter(&mut self, top: Node) {
+        let mut path = Vec::new();
+        let mut next = self.tree.next(top, top);
+        if self.tree.has(top, Flags::SKIPPED) {
+            self.doubt(top, What::Skipped);
+        }
+        while let Some(node) = next {
+            self.tree.path(node, &mut path);
+            if !self.scopes.wanted(&path) {
+                next = self.tree.next_beside(node, top);
+                if let Some(parent) = self.tree.parent(node) {
+                    self.tree.set(parent, Flags::SKIPPED);
+                }
+                self.drop_tree(node, Loss::Moved);
+                continue;
+            }
+            if self.tree.has(node, Flags::SKIPPED) {
+                self.doubt(node, What::Skipped);
+            }
+            next = self.tree.next(node, top);
+        }
+    }
+
+    /// Looks for subdirectories that are wanted and not watched.
+    pub(super) fn revisit(&mut self, node: Node, observer: &mut dyn Observer) {
+        let mut path = Vec::new();
+        self.tree.path(node, &mut path);
+        let wd = self.tree.wd(node);
+        self.tree.clear(node, Flags::SKIPPED);
+        let Ok(entries) = std::fs::read_dir(std::ffi::OsStr::from_bytes(&path)) else {
+            // Gone, then an event says so; or moved again, then it is visited again.
+            self.tree.set(node, Flags::SKIPPED);
+            return;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.as_bytes();
+            let known = || self.tree.child(node, name).is_some();
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || known() {
+                continue;
+            }
+            if self.tree.alive(node, wd) {
+                self.look(node, name, Cause::Doubt, observer);
+            }
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Reads directories and sets watches on those below, on several threads.
+//!
+//! Everything is told in terms of descriptors: "in the directory with this one, that name
+//! is the directory with that one". Such a fact stays true wherever renames take the two
+//! meanwhile, so the threads need not know the tree. What they do know is a path, and after
+//! a directory was read they ask whether the path still leads to it; if not, what was read
+//! may be another's contents and is thrown away.
+//!
+//! Cold directories are worth many threads (each waits for the disk), warm ones a few.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use mio::Waker;
+
+use super::inotify::{Kernel, vanished};
+use super::scopes::Scopes;
+
+/// A directory that is watched and shall be read.
+pub struct Task {
+    /// Absolute, ends with `/`.
+    pub path: Vec<u8>,
+    pub wd: i32,
+    /// Is it a tree's root?
+    pub root: bool,
+    /// Are files and unwanted directories of interest too?
+    pub report: bool,
+    pub scopes: Scopes,
+}
+
+/// What was found in one directory.
+pub struct Listing {
+    names: Vec<u8>,
+    entries: Vec<Entry>,
+    pub outcome: Outcome,
+    /// Some subdirectory is not wanted by any scope.
+    pub skipped: bool,
+    /// The watch of what the path leads to instead.
+    pub stray: Option<i32>,
+    /// Subdirectories that could not be watched.
+    pub failures: Vec<(Vec<u8>, io::Error)>,
+}
+
+/// How the reading went.
+pub enum Outcome {
+    Complete,
+    /// The path does not lead to the directory any more; nothing found can be trusted.
+    Astray,
+    /// More entries than the caller wanted to wait for; none is listed.
+    Crowded,
+    Failed(io::Error),
+}
+
+struct Entry {
+    length: u16,
+    found: Found,
+}
+
+/// What a name in a [`Listing`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Not a directory.
+    File,
+    /// A directory that is not wanted or could not be watched.
+    Unwatched,
+    /// A directory and its watch; the token is that of its own [`Record`] to come, or 0.
+    Directory { wd: i32, token: u64 },
+}
+
+impl Listing {
+    /// Names in the order of reading.
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], Found)> {
+        let mut names = self.names.as_slice();
+        self.entries.iter().map(move |entry| {
+            let (name, rest) = names.split_at(entry.length.into());
+            names = rest;
+            (name, entry.found)
+        })
+    }
+
+    /// How many names are listed.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn push(&mut self, name: &[u8], found: Found) {
+        self.names.extend_from_slice(name);
+        let length = name.len() as u16;
+        self.entries.push(Entry { length, found });
+    }
+
+    /// Each directory with the place of its name in `names`.
+    fn directories(&mut self) -> impl Iterator<Item = (&[u8], &mut Found)> {
+        let mut names = self.names.as_slice();
+        self.entries.iter_mut().filter_map(move |entry| {
+            let (name, rest) = names.split_at(entry.length.into());
+            names = rest;
+            (entry.found != Found::File).then_some((name, &mut entry.found))
+        })
+    }
+}
+
+/// Reads one directory, watches its wanted subdirectories, and checks that it was the right one.
+pub fn list(kernel: &mut Kernel, task: &Task, limit: Option<usize>) -> Listing {
+    let mut listing = Listing {
+        names: Vec::new(),
+        entries: Vec::new(),
+        outcome: Outcome::Complete,
+        skipped: false,
+        stray: None,
+        failures: Vec::new(),
+    };
+    let result = read_names(task, &mut listing, limit.unwrap_or(usize::MAX));
+    listing.outcome = match result {
+        Ok(true) => Outcome::Complete,
+        Ok(false) => {
+            listing.names.clear();
+            listing.entries.clear();
+            return Listing {
+                outcome: Outcome::Crowded,
+                ..listing
+            };
+        }
+        Err(error) if vanished(&error) => Outcome::Astray,
+        Err(error) => Outcome::Failed(error),
+    };
+    watch_below(kernel, task, &mut listing);
+    let now = kernel.add(&task.path, task.root).ok();
+    if now != Some(task.wd) {
+        listing.outcome = Outcome::Astray;
+        listing.stray = now;
+    }
+    listing
+}
+
+/// Lists the names; false if there are more than `limit`.
+fn read_names(task: &Task, listing: &mut Listing, limit: usize) -> io::Result<bool> {
+    let directory = std::fs::read_dir(OsStr::from_bytes(&task.path))?;
+    for (count, entry) in directory.enumerate() {
+        let entry = entry?;
+        if count == limit {
+            return Ok(false);
+        }
+        let directory = match entry.file_type() {
+            Ok(kind) => kind.is_dir(),
+            // The file system does not tell types and the file is gone.
+            Err(error) if vanished(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        if directory {
+            listing.push(entry.file_name().as_bytes(), Found::Unwatched);
+        } else if task.report {
+            listing.push(entry.file_name().as_bytes(), Found::File);
+        }
+    }
+    Ok(true)
+}
+
+fn watch_below(kernel: &mut Kernel, task: &Task, listing: &mut Listing) {
+    let mut path = task.path.clone();
+    let mut skipped = false;
+    let mut failures = Vec::new();
+    for (name, found) in listing.directories() {
+        path.truncate(task.path.len());
+        path.extend_from_slice(name);
+        path.push(b'/');
+        if !task.scopes.wanted(&path) {
+            skipped = true;
+            continue;
+        }
+        match kernel.add(&path, false) {
+            Ok(wd) => *found = Found::Directory { wd, token: 0 },
+            // Gone meanwhile: an event says so.
+            Err(error) if vanished(&error) => {}
+            Err(error) => failures.push((path.clone(), error)),
+        }
+    }
+    listing.skipped = skipped;
+    listing.failures = failures;
+}
+
+/// A [`Task`] done.
+pub struct Record {
+    pub token: u64,
+    pub wd: i32,
+    pub report: bool,
+    pub listing: Listing,
+}
+
+struct Job {
+    token: u64,
+    task: Task,
+}
+
+/// Threads that read directories and, on their own, all below. They start when there is
+/// work and end when there is none.
+pub struct Pool {
+    shared: Arc<Shared>,
+    kernel: Kernel,
+    threads: Vec<JoinHandle<()>>,
+    limit: usize,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// There are jobs, or there will be none.
+    changed: Condvar,
+    waker: Arc<Waker>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Last in, first out: few directories are open at a time and paths stay near.
+    jobs: Vec<Job>,
+    /// A directory's record is in here before any thread can see the jobs below it.
+    records: Vec<Record>,
+    running: usize,
+    threads: usize,
+    tokens: u64,
+    stopping: bool,
+}
+
+impl State {
+    fn token(&mut self) -> u64 {
+        self.tokens += 1;
+        self.tokens
+    }
+}
+
+impl Pool {
+    pub fn new(kernel: Kernel, waker: Arc<Waker>) -> Pool {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Pool {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                changed: Condvar::new(),
+                waker,
+            }),
+            kernel,
+            threads: Vec::new(),
+            limit: cores.clamp(2, 8),
+        }
+    }
+
+    /// Reads a directory and all below; the record of the first has the token returned.
+    ///
+    /// # Errors
+    /// No thread can be started and none is running; the task is lost.
+    pub fn submit(&mut self, task: Task) -> io::Result<u64> {
+        self.threads.retain(|thread| !thread.is_finished());
+        let mut state = self.shared.lock();
+        let token = state.token();
+        state.jobs.push(Job { token, task });
+        self.shared.changed.notify_one();
+        while state.threads < self.limit {
+            let shared = Arc::clone(&self.shared);
+            let kernel = self.kernel.clone();
+            let builder = thread::Builder::new().name("crawl".into());
+            match builder.spawn(move || run(&shared, kernel)) {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) if state.threads == 0 => {
+                    state.jobs.clear();
+                    return Err(error);
+                }
+                Err(_) => break,
+            }
+            state.threads += 1;
+        }
+        Ok(token)
+    }
+
+    /// The records so far, and whether they are the last.
+    pub fn take(&self) -> (Vec<Record>, bool) {
+        let mut state = self.shared.lock();
+        let records = std::mem::take(&mut state.records);
+        (records, state.jobs.is_empty() && state.running == 0)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.stopping = true;
+        state.jobs.clear();
+        drop(state);
+        self.shared.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next job; none when all is done.
+    fn next(&self) -> Option<Job> {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.jobs.pop() {
+                state.running += 1;
+                return Some(job);
+            }
+            if state.running == 0 || state.stopping {
+                state.threads -= 1;
+                return None;
+            }
+            let waiting = self.changed.wait(state);
+            state = waiting.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Hands in a record and makes jobs of the directories it lists.
+    fn done(&self, job: Job, mut listing: Listing) {
+        let Job { token, task } = job;
+        // Paths are made before the lock is taken; tokens need it.
+        let trusted = matches!(listing.outcome, Outcome::Complete);
+        let mut below = Vec::new();
+        if trusted {
+            for (name, found) in listing.directories() {
+                if let Found::Directory { wd, .. } = *found {
+                    below.push(task.below(name, wd));
+                }
+            }
+        }
+        let count = below.len();
+        let mut state = self.lock();
+        let first = state.tokens + 1;
+        if trusted {
+            state.tokens += count as u64;
+            let mut token = first;
+            for (_, found) in listing.directories() {
+                if let Found::Directory { token: slot, .. } = found {
+                    *slot = token;
+                    token += 1;
+                }
+            }
+        }
+        let was_empty = state.records.is_empty();
+        state.records.push(Record {
+            token,
+            wd: task.wd,
+            report: task.report,
+            listing,
+        });
+        if !state.stopping {
+            let jobs = (first..)
+                .zip(below)
+                .map(|(token, task)| Job { token, task });
+            state.jobs.extend(jobs);
+        }
+        state.running -= 1;
+        let finished = state.running == 0 && state.jobs.is_empty();
+        drop(state);
+        if finished || count > 2 {
+            self.changed.notify_all();
+        } else if count > 1 {
+            self.changed.notify_one();
+        }
+        if was_empty || finished {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl Task {
+    fn below(&self, name: &[u8], wd: i32) -> Task {
+        let mut path = Vec::with_capacity(self.path.len() + name.len() + 1);
+        path.extend_from_slice(&self.path);
+        path.extend_from_slice(name);
+        path.push(b'/');
+        Task {
+            path,
+            wd,
+            root: false,
+            report: self.report,
+            scopes: self.scopes.clone(),
+        }
+    }
+}
+
+fn run(shared: &Shared, mut kernel: Kernel) {
+    while let Some(job) = shared.next() {
+        let listing = list(&mut kernel, &job.task, None);
+        shared.done(job, listing);
+    }
+}

@@ -1,0 +1,332 @@
+//! What each event means.
+//!
+//! Files are simple: the event is told with the path the tree has for its directory. For
+//! directories the tree has to follow, and it follows the log as far as it can: a paired
+//! rename moves the node even if the disk has moved on since, so that the events in
+//! between are told with the paths that were true then.
+
+use super::inotify::RawEvent;
+use super::moves::{Half, PATIENCE};
+use super::settle::{Cause, What};
+use super::tree::{Flags, Node, Tree};
+use super::watcher::Watcher;
+use super::{Event, Follow, Loss, Observer};
+
+impl Watcher {
+    /// An event of a known directory that is not being read.
+    pub(super) fn dispatch(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
+        if event.name.is_empty() {
+            self.dispatch_self(event, observer);
+            return;
+        }
+        if let Some(half) = self.moves.take_named(event.wd, event.name) {
+            self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+        }
+        let RawEvent { wd, name, .. } = event;
+        if event.is(libc::IN_MOVED_FROM) {
+            self.hold(event);
+        } else if event.is(libc::IN_MOVED_TO) {
+            match self.moves.take(event.cookie) {
+                Some(half) => self.paired(half, event, observer),
+                None => self.appeared(wd, name, event.directory(), observer),
+            }
+        } else if event.is(libc::IN_CREATE) {
+            self.appeared(wd, name, event.directory(), observer);
+        } else if event.is(libc::IN_DELETE) {
+            self.left(wd, name, event.directory(), Loss::Deleted, observer);
+        } else if event.is(libc::IN_ATTRIB) {
+            self.attributes(event, observer);
+        } else if event.is(libc::IN_CLOSE_WRITE | libc::IN_MODIFY) {
+            for node in self.tree.places(wd) {
+                self.build_path(node, name, event.directory());
+                observer.event(Event::Modify { path: &self.path });
+            }
+        }
+    }
+
+    /// An event of the directory itself. Of most directories the parent tells the same.
+    fn dispatch_self(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
+        for node in self.tree.places(event.wd) {
+            if event.is(libc::IN_UNMOUNT) {
+                self.ignored(node, Loss::Unmounted);
+            } else if event.is(libc::IN_IGNORED) {
+                self.ignored(node, Loss::Deleted);
+            } else if event.is(libc::IN_DELETE_SELF) {
+                self.tree.set(node, Flags::DYING);
+            } else if !self.tree.is_root(node) {
+                continue;
+            } else if event.is(libc::IN_MOVE_SELF) {
+                self.drop_tree(node, Loss::Moved);
+            } else if event.is(libc::IN_ATTRIB) {
+                self.build_path(node, b"", false);
+                observer.event(Event::Attrib { path: &self.path });
+            }
+        }
+    }
+
+    /// The kernel has removed the watch: the directory is gone, its file system is, or the
+    /// watch was taken for one of no use.
+    fn ignored(&mut self, node: Node, loss: Loss) {
+        let place = self.tree.parent(node);
+        let place = place.map(|parent| (parent, self.tree.name(node).to_vec()));
+        let expected = self.tree.has(node, Flags::DYING);
+        self.tree.set(node, Flags::DYING);
+        self.drop_tree(node, loss);
+        if let Some((parent, name)) = place
+            && !expected
+        {
+            self.doubt(parent, What::Name(name));
+        }
+    }
+
+    fn attributes(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
+        for node in self.tree.places(event.wd) {
+            self.build_path(node, event.name, event.directory());
+            observer.event(Event::Attrib { path: &self.path });
+            // One that could not be read may be readable now.
+            if event.directory()
+                && self.tree.child(node, event.name).is_none()
+                && self.scopes.wanted(&self.path)
+            {
+                self.look(node, event.name, Cause::Doubt, observer);
+            }
+        }
+    }
+
+    /// Something is at this name that was not there before.
+    fn appeared(&mut self, wd: i32, name: &[u8], directory: bool, observer: &mut dyn Observer) {
+        for node in self.tree.places(wd) {
+            if directory {
+                self.look(node, name, Cause::Arrival, observer);
+            } else {
+                self.build_path(node, name, false);
+                observer.event(Event::Create { path: &self.path });
+                if self.tree.child(node, name).is_some() {
+                    self.look(node, name, Cause::Doubt, observer);
+                }
+            }
+        }
+    }
+
+    /// What was at this name is there no more.
+    pub(super) fn left(
+        &mut self,
+        wd: i32,
+        name: &[u8],
+        directory: bool,
+        loss: Loss,
+        observer: &mut dyn Observer,
+    ) {
+        for node in self.tree.places(wd) {
+            self.build_path(node, name, directory);
+            observer.event(Event::Delete { path: &self.path });
+            if self.tree.child(node, name).is_some() {
+                self.look(node, name, Cause::Departure(loss), observer);
+            }
+            // Exchanged for something from where nothing is watched; it came first.
+            if loss == Loss::Moved && self.tree.alive(node, wd) {
+                let path = self.path_of(node, name, true);
+                self.tell_file(&path, observer);
+            }
+        }
+    }
+
+    fn hold(&mut self, event: RawEvent<'_>) {
+        let from = self.tree.first(event.wd);
+        let child = from.and_then(|node| self.tree.child(node, event.name));
+        self.moves.hold(Half {
+            cookie: event.cookie,
+            wd: event.wd,
+            name: event.name.to_vec(),
+            directory: event.directory(),
+            child: child.map_or(0, |child| self.tree.wd(child)),
+            deadline: self.now + PATIENCE,
+        });
+    }
+
+    /// Both halves of a rename are in.
+    fn paired(&mut self, half: Half, event: RawEvent<'_>, observer: &mut dyn Observer) {
+        let from: Vec<Node> = self.tree.places(half.wd).collect();
+        let to: Vec<Node> = self.tree.places(event.wd).collect();
+        // Directories mounted at several places have no one-to-one answer, except within one.
+        let clear = half.wd == event.wd || (from.len() == 1 && to.len() == 1);
+        if !clear {
+            self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+            self.appeared(event.wd, event.name, event.directory(), observer);
+            return;
+        }
+        let back = self.moves.reverses(&half, event.wd, event.name);
+        for (from, to) in from.into_iter().zip(to) {
+            if half.directory {
+                self.move_directory(from, &half, to, event.name, back, observer);
+            } else {
+                self.move_file(from, &half, to, event.name, back, observer);
+            }
+        }
+    }
+
+    fn move_file(
+        &mut self,
+        from: Node,
+        half: &Half,
+        to: Node,
+        name: &[u8],
+        back: bool,
+        observer: &mut dyn Observer,
+    ) {
+        let directory_there =
+            |tree: &Tree| tree.child(from, &half.name).is_some() || tree.child(to, name).is_some();
+        if back {
+            self.exchanged(from, half, to, name, observer);
+        } else if directory_there(&self.tree) {
+            self.split(half, to, name, observer);
+        } else {
+            self.build_move(from, half, to, name);
+            self.tell_move(observer);
+        }
+    }
+
+    fn move_directory(
+        &mut self,
+        from: Node,
+        half: &Half,
+        to: Node,
+        name: &[u8],
+        back: bool,
+        observer: &mut dyn Observer,
+    ) {
+        self.build_move(from, half, to, name);
+        let moved = match self.tree.child(from, &half.name) {
+            Some(moved) if self.tree.wd(moved) == half.child => moved,
+            Some(_) => return self.split(half, to, name, observer),
+            None if back => return self.exchanged(from, half, to, name, observer),
+            None => {
+                // Not watched at its old place; all it holds is news.
+                self.tell_move(observer);
+                return self.receive_directory(to, name, observer);
+            }
+        };
+        let (old, new) = (self.from.clone(), self.path.clone());
+        let stays =
+            |watcher: &mut Watcher| watcher.probe(&old, false).is_ok_and(|wd| wd == half.child);
+        if !self.scopes.wanted(&new) {
+            if stays(self) {
+                return match back {
+                    true => self.exchanged(from, half, to, name, observer),
+                    false => self.split(half, to, name, observer),
+                };
+            }
+            self.tell_move(observer);
+            self.drop_tree(moved, Loss::Moved);
+            self.tree.set(to, Flags::SKIPPED);
+            return;
+        }
+        let there = self.probe(&new, false).ok();
+        let confirmed = there == Some(half.child);
+        if back && !confirmed {
+            return self.exchanged(from, half, to, name, observer);
+        }
+        // Seen there is another one, and this one is seen where it was: the log speaks of a
+        // time before the tree's.
+        let contradicted = !confirmed && there.is_some() && stays(self);
+        if contradicted || self.tree.within(to, moved) {
+            return self.split(half, to, name, observer);
+        }
+        self.carry(moved, to, name);
+        if !confirmed {
+            self.doubt(from, What::Name(half.name.clone()));
+            self.doubt(to, What::Name(name.to_vec()));
+        }
+        let follow = self.tell_move(observer);
+        self.renamed(moved);
+        if follow == Follow::Contents {
+            self.read(moved, true, observer);
+        }
+    }
+
+    /// Moves a node to the place the log says, and what the tree had there out of it.
+    fn carry(&mut self, node: Node, parent: Node, name: &[u8]) {
+        let occupant = self.tree.child(parent, name).filter(|&other| other != node);
+        if let Some(occupant) = occupant {
+            self.tree.make_root(occupant, b"");
+        }
+        self.tree.relocate(node, parent, name);
+        if let Some(occupant) = occupant {
+            self.drop_tree(occupant, Loss::Deleted);
+        }
+    }
+
+    /// A rename whose halves do not fit what the tree knows: each is told by itself.
+    fn split(&mut self, half: &Half, to: Node, name: &[u8], observer: &mut dyn Observer) {
+        let wd = self.tree.wd(to);
+        self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+        if self.tree.alive(to, wd) {
+            self.appeared(wd, name, half.directory, observer);
+        }
+    }
+
+    /// The second half of an exchange, or something moved there and back: the log says that
+    /// it went from `from` to `to`, where what is there now came from.
+    fn exchanged(
+        &mut self,
+        from: Node,
+        half: &Half,
+        to: Node,
+        name: &[u8],
+        observer: &mut dyn Observer,
+    ) {
+        let wd = self.tree.wd(to);
+        if self.tree.child(from, &half.name).is_some() {
+            self.look(from, &half.name, Cause::Doubt, observer);
+        } else {
+            self.build_path(from, &half.name, half.directory);
+            observer.event(Event::Delete { path: &self.path });
+            let path = self.path_of(from, &half.name, true);
+            self.tell_file(&path, observer);
+            self.look(from, &half.name, Cause::Doubt, observer);
+        }
+        if !self.tree.alive(to, wd) {
+            return;
+        }
+        if half.directory {
+            self.receive_directory(to, name, observer);
+        } else {
+            self.build_path(to, name, false);
+            observer.event(Event::Create { path: &self.path });
+        }
+    }
+
+    /// A directory came by a rename that was told already; tells what it holds.
+    fn receive_directory(&mut self, to: Node, name: &[u8], observer: &mut dyn Observer) {
+        if let Some(child) = self.tree.child(to, name) {
+            self.tree.set(child, Flags::OWED);
+        }
+        self.look(to, name, Cause::Arrival, observer);
+    }
+
+    /// Everything that depends on paths, after a node came to another.
+    pub(super) fn renamed(&mut self, node: Node) {
+        self.refilter(node);
+        self.check_anchors(node);
+    }
+
+    fn tell_move(&mut self, observer: &mut dyn Observer) -> Follow {
+        let (from, to) = (&self.from, &self.path);
+        observer.event(Event::Move { from, to })
+    }
+
+    /// Sets `from` and `path` to the two ends of a rename.
+    fn build_move(&mut self, from: Node, half: &Half, to: Node, name: &[u8]) {
+        self.build_path(from, &half.name, half.directory);
+        std::mem::swap(&mut self.from, &mut self.path);
+        self.build_path(to, name, half.directory);
+    }
+
+    fn build_path(&mut self, node: Node, name: &[u8], directory: bool) {
+        self.tree.path(node, &mut self.path);
+        self.path.extend_from_slice(name);
+        if directory {
+            self.path.push(b'/');
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Empties the kernel's queue, whatever the rest of the daemon is doing.
+//!
+//! The kernel holds 16,384 events by default and drops what comes after. A thread of its
+//! own reads them to the end into memory and wakes the main loop; between two reads it
+//! rests a millisecond, so that a storm costs a thousand wake-ups a second at most and
+//! lone events none at all: idle means blocked in poll(2) without a timeout.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use inotify::Inotify;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use super::inotify::{RawEvent, encode};
+
+/// One read. The kernel's 16,384 events are 256 KiB without names.
+const BUFFER: usize = 512 * 1024;
+/// A read that brought more than this is followed by the next at once.
+const CROWDED: usize = 128 * 1024;
+/// The rest between reads.
+const PAUSE: Duration = Duration::from_millis(1);
+/// What may wait for the main loop before events are dropped.
+const LIMIT: usize = 64 * 1024 * 1024;
+
+const KERNEL: Token = Token(0);
+const STOP: Token = Token(1);
+
+/// The thread and what it has read.
+pub struct Reader {
+    shared: Arc<Shared>,
+    descriptor: OwnedFd,
+    stop: Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Set from before a read until what was read is in the queue.
+    reading: AtomicBool,
+    stopping: AtomicBool,
+    waker: Arc<Waker>,
+}
+
+#[derive(Default)]
+struct Queue {
+    chunks: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+impl Reader {
+    /// Starts the thread; `waker` fires when there is something to take.
+    ///
+    /// # Errors
+    /// No descriptors or no thread to be had.
+    pub fn start(inotify: &Inotify, waker: Arc<Waker>) -> io::Result<Reader> {
+        let descriptor = inotify.as_fd().try_clone_to_owned()?;
+        let file = File::from(descriptor.try_clone()?);
+        let poll = Poll::new()?;
+        poll.registry()
+            .register(&mut SourceFd(&file.as_raw_fd()), KERNEL, Interest::READABLE)?;
+        let stop = Waker::new(poll.registry(), STOP)?;
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            reading: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            waker,
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("inotify".into())
+            .spawn(move || run(&theirs, poll, file))?;
+        Ok(Reader {
+            shared,
+            descriptor,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// Everything read so far, in order.
+    pub fn take(&self) -> VecDeque<Vec<u8>> {
+        let mut queue = self.shared.lock();
+        queue.bytes = 0;
+        std::mem::take(&mut queue.chunks)
+    }
+
+    /// Has everything that happened before this call been taken?
+    ///
+    /// The order of the three looks matters: what left the kernel before the first is in
+    /// the thread's hands until the second and in the queue at the third.
+    pub fn drained(&self) -> bool {
+        let mut poll = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
+        let empty = nix::poll::poll(&mut poll, PollTimeout::ZERO) == Ok(0);
+        empty && !self.shared.reading.load(Ordering::SeqCst) && self.shared.lock().chunks.is_empty()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        if self.stop.wake().is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands over what was read, or, if too much waits already, the news that it was lost.
+    fn hand_over(&self, bytes: &[u8]) {
+        let mut queue = self.lock();
+        let was_empty = queue.chunks.is_empty();
+        if queue.bytes <= LIMIT {
+            let full = queue.bytes + bytes.len() > LIMIT;
+            let chunk = if full { overflow() } else { bytes.to_vec() };
+            queue.bytes += bytes.len();
+            queue.chunks.push_back(chunk);
+        }
+        drop(queue);
+        if was_empty {
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+/// What the kernel writes when its own queue is full.
+fn overflow() -> Vec<u8> {
+    encode(RawEvent {
+        wd: -1,
+        mask: libc::IN_Q_OVERFLOW,
+        cookie: 0,
+        name: &[],
+    })
+}
+
+fn run(shared: &Shared, mut poll: Poll, mut file: File) {
+    let mut events = Events::with_capacity(4);
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        if let Err(error) = poll.poll(&mut events, None)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            // Without a queue nothing would ever be noticed again: say so at least.
+            shared.hand_over(&overflow());
+            return;
+        }
+        loop {
+            if shared.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+            shared.reading.store(true, Ordering::SeqCst);
+            let result = file.read(&mut buffer);
+            if let Ok(length) = result {
+                shared.hand_over(&buffer[..length]);
+            }
+            shared.reading.store(false, Ordering::SeqCst);
+            match result {
+                Ok(length) if length > CROWDED => {}
+                Ok(_) => thread::sleep(PAUSE),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+    }
+}

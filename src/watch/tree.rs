@@ -1,0 +1,613 @@
+//! The directories watched: where each is, what is below it, and whose descriptor it has.
+//!
+//! Nodes live in one vector and name each other by index; names live in one byte vector.
+//! Two hash tables hold nothing but indices: descriptor → node and (parent, name) → node.
+//! A directory costs 28 bytes, its name and about 13 bytes of table; renaming one with
+//! everything below it changes one node.
+
+use std::hash::BuildHasher;
+use std::ops::BitOr;
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+
+/// A directory's place in the tree. Indices are used again after removal; whoever keeps
+/// one asks [`Tree::alive`] first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Node(u32);
+
+const NONE: u32 = u32::MAX;
+
+/// What is known of a node beyond its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// What is below has been told as created.
+    pub const TOLD: Flags = Flags(1);
+    /// It has been told as deleted but is still (or again) there.
+    pub const OWED: Flags = Flags(2);
+    /// The kernel has said IN_DELETE_SELF.
+    pub const DYING: Flags = Flags(4);
+    /// It has subdirectories that no scope wanted when they were seen.
+    pub const SKIPPED: Flags = Flags(8);
+    /// It is the root of some scope.
+    pub const ANCHOR: Flags = Flags(16);
+}
+
+impl BitOr for Flags {
+    type Output = Flags;
+
+    fn bitor(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    /// `NONE` for a root.
+    parent: u32,
+    first: u32,
+    /// The next sibling; of a free slot the next free one.
+    next: u32,
+    prev: u32,
+    /// 0, which the kernel never gives, marks a free slot.
+    wd: i32,
+    name: u32,
+    length: u16,
+    flags: Flags,
+}
+
+/// A node taken out by [`Tree::remove`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removed {
+    pub node: Node,
+    pub wd: i32,
+    pub flags: Flags,
+    /// No other node has this descriptor.
+    pub last: bool,
+}
+
+impl Removed {
+    /// Was any of these flags set?
+    pub fn had(&self, flags: Flags) -> bool {
+        self.flags.0 & flags.0 != 0
+    }
+}
+
+/// See the file's header.
+pub struct Tree {
+    slots: Vec<Slot>,
+    free: u32,
+    count: usize,
+    names: Vec<u8>,
+    /// Bytes of `names` that no node uses.
+    garbage: usize,
+    descriptors: HashTable<u32>,
+    /// More nodes of a descriptor: one directory mounted at several places.
+    aliases: HashMap<i32, Vec<Node>>,
+    children: HashTable<u32>,
+    roots: Vec<Node>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Tree {
+    pub fn new() -> Tree {
+        Tree {
+            slots: Vec::new(),
+            free: NONE,
+            count: 0,
+            names: Vec::new(),
+            garbage: 0,
+            descriptors: HashTable::new(),
+            aliases: HashMap::new(),
+            children: HashTable::new(),
+            roots: Vec::new(),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    /// Number of nodes.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes of memory in use.
+    pub fn bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>()
+            + self.names.capacity()
+            + self.descriptors.allocation_size()
+            + self.children.allocation_size()
+    }
+
+    /// Gives back what growing has left over.
+    pub fn shrink(&mut self) {
+        self.collect_names();
+        self.slots.shrink_to_fit();
+        self.names.shrink_to_fit();
+    }
+
+    pub fn roots(&self) -> &[Node] {
+        &self.roots
+    }
+
+    /// Is this still the node that had this descriptor?
+    pub fn alive(&self, node: Node, wd: i32) -> bool {
+        self.slots
+            .get(node.0 as usize)
+            .is_some_and(|slot| slot.wd == wd && wd != 0)
+    }
+
+    pub fn wd(&self, node: Node) -> i32 {
+        self.slot(node).wd
+    }
+
+    pub fn name(&self, node: Node) -> &[u8] {
+        self.text(node.0)
+    }
+
+    pub fn parent(&self, node: Node) -> Option<Node> {
+        some(self.slot(node).parent)
+    }
+
+    pub fn is_root(&self, node: Node) -> bool {
+        self.slot(node).parent == NONE
+    }
+
+    /// Are any of these flags set?
+    pub fn has(&self, node: Node, flags: Flags) -> bool {
+        self.slot(node).flags.0 & flags.0 != 0
+    }
+
+    pub fn set(&mut self, node: Node, flags: Flags) {
+        self.slot_mut(node).flags.0 |= flags.0;
+    }
+
+    pub fn clear(&mut self, node: Node, flags: Flags) {
+        self.slot_mut(node).flags.0 &= !flags.0;
+    }
+
+    /// Is any node's directory the one with this descriptor?
+    pub fn knows(&self, wd: i32) -> bool {
+        self.first(wd).is_some()
+    }
+
+    /// The node with this descriptor, or one of them.
+    pub fn first(&self, wd: i32) -> Option<Node> {
+        let hash = self.hasher.hash_one(wd);
+        let found = self
+            .descriptors
+            .find(hash, |&index| self.slots[index as usize].wd == wd);
+        found.copied().map(Node)
+    }
+
+    /// All nodes with this descriptor: one but for bind mounts.
+    pub fn places(&self, wd: i32) -> impl Iterator<Item = Node> + use<> {
+        let more = match self.aliases.is_empty() {
+            true => Vec::new(),
+            false => self.aliases.get(&wd).cloned().unwrap_or_default(),
+        };
+        self.first(wd).into_iter().chain(more)
+    }
+
+    pub fn child(&self, parent: Node, name: &[u8]) -> Option<Node> {
+        let hash = self.hasher.hash_one((parent.0, name));
+        let found = self.children.find(hash, |&index| {
+            self.slots[index as usize].parent == parent.0 && self.text(index) == name
+        });
+        found.copied().map(Node)
+    }
+
+    /// The nodes directly below.
+    pub fn children(&self, parent: Node) -> impl Iterator<Item = Node> {
+        let first = some(self.slot(parent).first);
+        std::iter::successors(first, |&node| some(self.slot(node).next))
+    }
+
+    /// Is `node` this `ancestor` or below it?
+    pub fn within(&self, node: Node, ancestor: Node) -> bool {
+        let mut up = std::iter::successors(Some(node), |&node| self.parent(node));
+        up.any(|node| node == ancestor)
+    }
+
+    /// The node after this one, parents before children, among `top` and all below it.
+    pub fn next(&self, node: Node, top: Node) -> Option<Node> {
+        some(self.slot(node).first).or_else(|| self.next_beside(node, top))
+    }
+
+    /// Like [`Tree::next`], but skips what is below `node`.
+    pub fn next_beside(&self, mut node: Node, top: Node) -> Option<Node> {
+        loop {
+            if node == top {
+                return None;
+            }
+            if let Some(next) = some(self.slot(node).next) {
+                return Some(next);
+            }
+            node = self.parent(node)?;
+        }
+    }
+
+    /// Writes the absolute path, which ends with `/`, into `buffer`.
+    pub fn path(&self, node: Node, buffer: &mut Vec<u8>) {
+        let up = || std::iter::successors(Some(node), |&node| self.parent(node));
+        // Roots' names end with the slash already.
+        let part = |node: Node| self.slot(node).length as usize + usize::from(!self.is_root(node));
+        let mut end = up().map(part).sum();
+        buffer.clear();
+        buffer.resize(end, b'/');
+        for node in up() {
+            let start = end - part(node);
+            let name = self.name(node);
+            buffer[start..start + name.len()].copy_from_slice(name);
+            end = start;
+        }
+    }
+
+    /// The node at an absolute path that ends with `/`.
+    pub fn find(&self, path: &[u8]) -> Option<Node> {
+        self.roots.iter().find_map(|&root| {
+            let below = path.strip_prefix(self.name(root))?;
+            let names = below
+                .split(|&byte| byte == b'/')
+                .filter(|name| !name.is_empty());
+            names
+                .into_iter()
+                .try_fold(root, |node, name| self.child(node, name))
+        })
+    }
+
+    pub fn insert_root(&mut self, path: &[u8], wd: i32) -> Node {
+        let node = self.allocate(path, wd);
+        self.roots.push(node);
+        node
+    }
+
+    /// Adds a directory; there is none of that name there yet.
+    pub fn insert(&mut self, parent: Node, name: &[u8], wd: i32) -> Node {
+        let node = self.allocate(name, wd);
+        self.link(node, parent);
+        node
+    }
+
+    /// Moves a node, root or not, with all below it to a place that is free and not below itself.
+    pub fn relocate(&mut self, node: Node, parent: Node, name: &[u8]) {
+        self.unlink(node);
+        self.rename(node, name);
+        self.link(node, parent);
+    }
+
+    /// Makes a node with all below it a tree of its own.
+    pub fn make_root(&mut self, node: Node, path: &[u8]) {
+        self.unlink(node);
+        self.rename(node, path);
+        self.roots.push(node);
+    }
+
+    /// Takes out a node and all below it, and says of each what it was.
+    pub fn remove(&mut self, top: Node) -> Vec<Removed> {
+        let mut order = vec![top];
+        let mut node = top;
+        while let Some(next) = self.next(node, top) {
+            order.push(next);
+            node = next;
+        }
+        // Children first, so that every link still leads somewhere.
+        let removed = order.into_iter().rev().map(|node| self.release(node));
+        removed.collect()
+    }
+
+    fn slot(&self, node: Node) -> &Slot {
+        &self.slots[node.0 as usize]
+    }
+
+    fn slot_mut(&mut self, node: Node) -> &mut Slot {
+        &mut self.slots[node.0 as usize]
+    }
+
+    fn text(&self, index: u32) -> &[u8] {
+        let slot = &self.slots[index as usize];
+        &self.names[slot.name as usize..][..slot.length as usize]
+    }
+
+    fn allocate(&mut self, name: &[u8], wd: i32) -> Node {
+        let (name, length) = self.store(name);
+        let slot = Slot {
+            parent: NONE,
+            first: NONE,
+            next: NONE,
+            prev: NONE,
+            wd,
+            name,
+            length,
+            flags: Flags::default(),
+        };
+        let index = match self.free {
+            NONE => {
+                self.slots.push(slot);
+                self.slots.len() as u32 - 1
+            }
+            index => {
+                self.free = self.slots[index as usize].next;
+                self.slots[index as usize] = slot;
+                index
+            }
+        };
+        self.count += 1;
+        if self.knows(wd) {
+            self.aliases.entry(wd).or_default().push(Node(index));
+        } else {
+            self.enter_descriptor(index, wd);
+        }
+        Node(index)
+    }
+
+    fn enter_descriptor(&mut self, index: u32, wd: i32) {
+        let Tree { slots, hasher, .. } = self;
+        let hash = |index: &u32| hasher.hash_one(slots[*index as usize].wd);
+        self.descriptors
+            .insert_unique(hasher.hash_one(wd), index, hash);
+    }
+
+    fn link(&mut self, node: Node, parent: Node) {
+        let next = self.slot(parent).first;
+        self.slot_mut(parent).first = node.0;
+        if let Some(next) = some(next) {
+            self.slot_mut(next).prev = node.0;
+        }
+        let slot = self.slot_mut(node);
+        slot.parent = parent.0;
+        slot.next = next;
+        slot.prev = NONE;
+        let Tree {
+            slots,
+            names,
+            hasher,
+            ..
+        } = self;
+        let hash = |&index: &u32| {
+            let slot = &slots[index as usize];
+            let name = &names[slot.name as usize..][..slot.length as usize];
+            hasher.hash_one((slot.parent, name))
+        };
+        self.children.insert_unique(hash(&node.0), node.0, hash);
+    }
+
+    fn unlink(&mut self, node: Node) {
+        let Slot {
+            parent, next, prev, ..
+        } = *self.slot(node);
+        let Some(parent) = some(parent) else {
+            self.roots.retain(|&root| root != node);
+            return;
+        };
+        let hash = self.hasher.hash_one((parent.0, self.name(node)));
+        if let Ok(entry) = self.children.find_entry(hash, |&index| index == node.0) {
+            entry.remove();
+        }
+        match some(prev) {
+            Some(prev) => self.slot_mut(prev).next = next,
+            None => self.slot_mut(parent).first = next,
+        }
+        if let Some(next) = some(next) {
+            self.slot_mut(next).prev = prev;
+        }
+        let slot = self.slot_mut(node);
+        slot.parent = NONE;
+        slot.next = NONE;
+        slot.prev = NONE;
+    }
+
+    /// Only for a node that is not linked, since the table of children goes by name.
+    fn rename(&mut self, node: Node, name: &[u8]) {
+        if self.name(node) == name {
+            return;
+        }
+        self.garbage += self.slot(node).length as usize;
+        let (name, length) = self.store(name);
+        let slot = self.slot_mut(node);
+        slot.name = name;
+        slot.length = length;
+    }
+
+    fn release(&mut self, node: Node) -> Removed {
+        self.unlink(node);
+        let Slot {
+            wd, length, flags, ..
+        } = *self.slot(node);
+        let last = self.forget_descriptor(node, wd);
+        self.garbage += length as usize;
+        let free = self.free;
+        let slot = self.slot_mut(node);
+        slot.wd = 0;
+        slot.length = 0;
+        slot.next = free;
+        self.free = node.0;
+        self.count -= 1;
+        if self.garbage > 64 * 1024 && self.garbage > self.names.len() / 2 {
+            self.collect_names();
+        }
+        Removed {
+            node,
+            wd,
+            flags,
+            last,
+        }
+    }
+
+    /// Was this the descriptor's last node?
+    fn forget_descriptor(&mut self, node: Node, wd: i32) -> bool {
+        let others = self.aliases.get_mut(&wd);
+        let heir = others.and_then(
+            |others| match others.iter().position(|&other| other == node) {
+                Some(at) => {
+                    others.swap_remove(at);
+                    None
+                }
+                None => others.pop(),
+            },
+        );
+        if self.aliases.get(&wd).is_some_and(Vec::is_empty) {
+            self.aliases.remove(&wd);
+        }
+        let hash = self.hasher.hash_one(wd);
+        let Ok(entry) = self.descriptors.find_entry(hash, |&index| index == node.0) else {
+            return false;
+        };
+        entry.remove();
+        if let Some(heir) = heir {
+            self.enter_descriptor(heir.0, wd);
+        }
+        heir.is_none()
+    }
+
+    /// Names are at most 255 bytes, paths 4,095: longer ones the kernel has refused.
+    fn store(&mut self, name: &[u8]) -> (u32, u16) {
+        let length = name.len().min(u16::MAX.into());
+        let start = self.names.len() as u32;
+        self.names.extend_from_slice(&name[..length]);
+        (start, length as u16)
+    }
+
+    fn collect_names(&mut self) {
+        let mut names = Vec::with_capacity(self.names.len() - self.garbage);
+        for slot in self.slots.iter_mut().filter(|slot| slot.wd != 0) {
+            let start = names.len() as u32;
+            names.extend_from_slice(&self.names[slot.name as usize..][..slot.length as usize]);
+            slot.name = start;
+        }
+        self.names = names;
+        self.garbage = 0;
+    }
+}
+
+fn some(index: u32) -> Option<Node> {
+    (index != NONE).then_some(Node(index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(usize, u8),
+        Remove(usize),
+        Relocate(usize, usize, u8),
+        Alias(usize, usize, u8),
+        Uproot(usize, u8),
+        Shrink,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => (any::<usize>(), 0..6u8).prop_map(|(at, name)| Step::Insert(at, name)),
+            1 => any::<usize>().prop_map(Step::Remove),
+            3 => (any::<usize>(), any::<usize>(), 0..6u8).prop_map(|(a, b, n)| Step::Relocate(a, b, n)),
+            1 => (any::<usize>(), any::<usize>(), 0..6u8).prop_map(|(a, b, n)| Step::Alias(a, b, n)),
+            1 => (any::<usize>(), 0..9u8).prop_map(|(at, name)| Step::Uproot(at, name)),
+            1 => Just(Step::Shrink),
+        ]
+    }
+
+    /// Path → descriptor, the whole model.
+    type Model = BTreeMap<Vec<u8>, i32>;
+
+    fn moved(model: &mut Model, from: &[u8], to: &[u8]) {
+        let below: Vec<_> = model
+            .keys()
+            .filter(|path| path.starts_with(from))
+            .cloned()
+            .collect();
+        for path in below {
+            if let Some(wd) = model.remove(&path) {
+                model.insert([to, &path[from.len()..]].concat(), wd);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn like_a_map_of_paths(steps in prop::collection::vec(step(), 0..80)) {
+            let mut tree = Tree::new();
+            let mut model = Model::new();
+            let mut wd = 1;
+            tree.insert_root(b"/r/", wd);
+            model.insert(b"/r/".to_vec(), wd);
+            let pick = |model: &Model, at: usize| {
+                let paths: Vec<_> = model.keys().cloned().collect();
+                paths[at % paths.len()].clone()
+            };
+            for step in steps {
+                match step {
+                    Step::Insert(at, name) => {
+                        let parent = pick(&model, at);
+                        let path = [&parent[..], &[b'a' + name], b"/"].concat();
+                        if model.contains_key(&path) { continue; }
+                        wd += 1;
+                        tree.insert(tree.find(&parent).unwrap(), &[b'a' + name], wd);
+                        model.insert(path, wd);
+                    }
+                    Step::Alias(at, same, name) => {
+                        let parent = pick(&model, at);
+                        let path = [&parent[..], &[b'a' + name], b"/"].concat();
+                        if model.contains_key(&path) { continue; }
+                        let wd = model[&pick(&model, same)];
+                        tree.insert(tree.find(&parent).unwrap(), &[b'a' + name], wd);
+                        model.insert(path, wd);
+                    }
+                    Step::Remove(at) => {
+                        let path = pick(&model, at);
+                        if path == b"/r/" { continue; }
+                        let gone = tree.remove(tree.find(&path).unwrap());
+                        let before = model.len();
+                        let removed: Vec<_> = model.iter().filter(|(other, _)| other.starts_with(&path))
+                            .map(|(_, &wd)| wd).collect();
+                        model.retain(|other, _| !other.starts_with(&path));
+                        prop_assert_eq!(gone.len(), before - model.len());
+                        for removed in removed {
+                            let last = gone.iter().filter(|gone| gone.wd == removed && gone.last).count();
+                            prop_assert_eq!(last, usize::from(!model.values().any(|&wd| wd == removed)));
+                        }
+                    }
+                    Step::Relocate(at, to, name) => {
+                        let (from, parent) = (pick(&model, at), pick(&model, to));
+                        let path = [&parent[..], &[b'a' + name], b"/"].concat();
+                        if from == b"/r/" || parent.starts_with(&from) || model.contains_key(&path) { continue; }
+                        let (node, parent) = (tree.find(&from).unwrap(), tree.find(&parent).unwrap());
+                        prop_assert!(!tree.within(parent, node));
+                        tree.relocate(node, parent, &[b'a' + name]);
+                        moved(&mut model, &from, &path);
+                    }
+                    Step::Uproot(at, name) => {
+                        let from = pick(&model, at);
+                        let path = [b"/s", &[b'0' + name][..], b"/"].concat();
+                        if from == b"/r/" || model.contains_key(&path) { continue; }
+                        tree.make_root(tree.find(&from).unwrap(), &path);
+                        moved(&mut model, &from, &path);
+                    }
+                    Step::Shrink => tree.shrink(),
+                }
+                let mut seen = Model::new();
+                let mut path = Vec::new();
+                for &root in tree.roots() {
+                    let mut node = Some(root);
+                    while let Some(at) = node {
+                        tree.path(at, &mut path);
+                        prop_assert_eq!(tree.find(&path), Some(at));
+                        prop_assert!(tree.places(tree.wd(at)).any(|place| place == at));
+                        seen.insert(path.clone(), tree.wd(at));
+                        node = tree.next(at, root);
+                    }
+                }
+                prop_assert_eq!(&seen, &model);
+                prop_assert_eq!(tree.len(), model.len());
+                for &wd in model.values() {
+                    let places = model.values().filter(|&&other| other == wd).count();
+                    prop_assert_eq!(tree.places(wd).count(), places);
+                }
+            }
+        }
+    }
+}
