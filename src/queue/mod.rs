@@ -1,1 +1,126 @@
-//! The queue of one sync.
+//! The queue of one sync: what happened and has not been acted upon.
+//!
+//! lsyncd compares every new event with every pending one, which makes a burst of n
+//! events cost n². Here an event costs as much as its path is deep, whatever is queued:
+//!
+//! * [`delay`]: what a delay is;
+//! * [`combine`]: how a new event and an older delay combine, a pure function;
+//! * `push`: finds the older delay that decides, and does what is decided;
+//! * `path_index`, `heap`: the trie that finds it;
+//! * `ready`: what is due, what can be taken, and how it leaves again;
+//! * `entries`, `slab`: the records and their lists.
+//!
+//! The delay that decides is the newest related one; related are delays of the same
+//! path, of a directory around it, and, if the event is about a directory, of anything
+//! inside. Under [`Policy::Settle`] a delay of the same path that is not active decides
+//! before any other, so that a path has at most one such delay however often it changes
+//! while a target is away.
+//!
+//! A delay has at most one blocker, the one that decided. When that leaves, an older
+//! delay of the same path that is still there becomes the blocker; so two actions never
+//! run at the same time for one path, except together in one batch.
+
+pub mod combine;
+pub mod delay;
+mod entries;
+mod heap;
+#[cfg(test)]
+mod measure;
+#[cfg(test)]
+mod model;
+mod path_index;
+mod push;
+mod ready;
+mod slab;
+
+pub use combine::{Relation, Verdict};
+pub use delay::{Delay, DelayId, Etype, Policy, Status, Time};
+pub use push::{Placed, Pushed};
+pub use ready::{Ready, Take};
+
+use entries::{Entries, Slot};
+use path_index::PathIndex;
+
+/// Records an empty queue keeps memory for, so that a quiet sync does not allocate.
+const KEEP: usize = 1024;
+
+/// The pending events of one sync.
+pub struct Queue {
+    policy: Policy,
+    entries: Entries,
+    index: PathIndex,
+    /// No waiting delay lies before this one; none waits at all if `None`.
+    waiting_from: Option<Slot>,
+    /// Most delays there may be; only tests make it smaller than 4-byte keys do.
+    limit: usize,
+}
+
+impl Queue {
+    /// An empty queue.
+    pub fn new(policy: Policy) -> Self {
+        Queue {
+            policy,
+            entries: Entries::new(),
+            index: PathIndex::new(),
+            waiting_from: None,
+            limit: usize::MAX,
+        }
+    }
+
+    /// Number of delays, active and blocked ones included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether this delay is still queued.
+    pub fn contains(&self, id: DelayId) -> bool {
+        self.entries.find(id).is_some()
+    }
+
+    /// The delay, `None` if it has left.
+    pub fn get(&self, id: DelayId) -> Option<Delay<'_>> {
+        let slot = self.entries.find(id)?;
+        Some(self.delay(slot))
+    }
+
+    /// All delays in queue order.
+    pub fn iter(&self) -> impl Iterator<Item = Delay<'_>> {
+        std::iter::successors(self.entries.first(), |slot| self.entries[*slot].after)
+            .map(|slot| self.delay(slot))
+    }
+
+    /// The delay that has been queued for longest.
+    pub fn oldest(&self) -> Option<Delay<'_>> {
+        self.iter().next()
+    }
+
+    fn delay(&self, slot: Slot) -> Delay<'_> {
+        Delay { queue: self, slot }
+    }
+
+    /// Takes a delay out and lets those it blocked go on.
+    fn remove(&mut self, slot: Slot) {
+        if self.waiting_from == Some(slot) {
+            self.waiting_from = self.entries[slot].after;
+        }
+        self.entries.unstack(slot);
+        self.detach(slot, 0);
+        self.detach(slot, 1);
+        while let Some(blocked) = self.entries[slot].first_blocked {
+            self.entries.unstack(blocked);
+            if self.entries[blocked].status == Status::Block {
+                self.rest(blocked);
+            }
+        }
+        self.entries.remove(slot);
+        if self.is_empty() {
+            self.entries.reset(KEEP);
+            self.index.reset(KEEP);
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! The queue against a naive model: a list that is searched from its end, with paths
+//! compared as strings.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::combine::combine;
+use super::path_index::{APART, NodeId, TOP};
+use super::*;
+
+type Path = Vec<u8>;
+
+#[derive(Clone, Debug, PartialEq)]
+struct Item {
+    serial: u64,
+    etype: Etype,
+    status: Status,
+    due: Time,
+    path: Path,
+    path2: Option<Path>,
+    blocker: Option<u64>,
+}
+
+impl Item {
+    fn is_at(&self, path: &[u8]) -> bool {
+        self.path == path || self.path2.as_deref() == Some(path)
+    }
+
+    fn shares_path(&self, other: &Item) -> bool {
+        let paths = [Some(&other.path), other.path2.as_ref()];
+        !self.etype.is_special() && paths.into_iter().flatten().any(|path| self.is_at(path))
+    }
+
+    fn relation(&self, path: &[u8]) -> Option<Relation> {
+        let paths = || {
+            [Some(&self.path), self.path2.as_ref()]
+                .into_iter()
+                .flatten()
+        };
+        match () {
+            _ if self.etype.is_special() => Some(Relation::Within),
+            _ if self.path2.as_deref() == Some(path) => Some(Relation::Destination),
+            _ if self.path == path => Some(Relation::Same),
+            _ if paths().any(|older| contains(older, path)) => Some(Relation::Within),
+            _ if paths().any(|older| contains(path, older)) => Some(Relation::Around),
+            _ => None,
+        }
+    }
+}
+
+fn contains(dir: &[u8], path: &[u8]) -> bool {
+    dir.ends_with(b"/") && path.starts_with(dir) && path != dir
+}
+
+struct Model {
+    policy: Policy,
+    items: Vec<Item>,
+    serial: u64,
+}
+
+impl Model {
+    fn new(policy: Policy) -> Self {
+        Model {
+            policy,
+            items: Vec::new(),
+            serial: 0,
+        }
+    }
+
+    fn push(&mut self, etype: Etype, path: &[u8], path2: Option<&[u8]>, due: Time) {
+        match (etype, path2) {
+            (Etype::Init | Etype::Blanket, _) => self.append(etype, b"", None, due, None),
+            (Etype::Full, _) => self.append(etype, path, None, due, None),
+            (Etype::Move, Some(to)) if to != path => self.push_move(path, to, due),
+            (Etype::Move, _) => self.push_plain(Etype::Modify, path, due),
+            _ => self.push_plain(etype, path, due),
+        }
+    }
+
+    fn decide(&self, newer: Etype, path: &[u8]) -> Option<(usize, Verdict)> {
+        let verdict = |(at, item): (usize, &Item)| {
+            let relation = item.relation(path)?;
+            let older = (item.etype, item.status);
+            match combine(self.policy, older, (newer, path.ends_with(b"/")), relation) {
+                Verdict::Unrelated => None,
+                verdict => Some((at, verdict)),
+            }
+        };
+        let open = |(_, item): &(usize, &Item)| {
+            item.path == path
+                && item.status != Status::Active
+                && item.etype != Etype::Move
+                && !item.etype.is_special()
+        };
+        if self.policy == Policy::Settle && newer != Etype::Move {
+            let found = self.items.iter().enumerate().rfind(open);
+            if let Some(found) = found {
+                return verdict(found);
+            }
+        }
+        let mut items = self.items.iter().enumerate().rev();
+        items.find_map(verdict)
+    }
+
+    fn decide_move(&self, from: &[u8], to: &[u8]) -> Option<(usize, Verdict)> {
+        let decide = |items: &[Item]| {
+            let model = Model {
+                policy: self.policy,
+                items: items.to_vec(),
+                serial: 0,
+            };
+            let ends = [from, to].map(|path| model.decide(Etype::Move, path));
+            let (at, verdict) = ends.into_iter().flatten().max_by_key(|(at, _)| *at)?;
+            Some((self.at(items[at].serial), verdict))
+        };
+        if self.policy == Policy::Settle {
+            let plain = self.items.iter().filter(|item| !item.etype.is_special());
+            let decided = decide(&plain.cloned().collect::<Vec<_>>());
+            return decided.or_else(|| decide(&self.items));
+        }
+        decide(&self.items)
+    }
+
+    fn push_plain(&mut self, etype: Etype, path: &[u8], due: Time) {
+        match self.decide(etype, path) {
+            None => self.append(etype, path, None, due, None),
+            Some((_, Verdict::Absorb)) => {}
+            Some((at, Verdict::Replace)) => self.items[at].etype = etype,
+            Some((at, verdict)) => {
+                let on = self.items[at].serial;
+                self.append(etype, path, None, due, Some(on));
+                if verdict == Verdict::ToDelete {
+                    self.items[at].etype = Etype::Delete;
+                    self.items[at].path2 = None;
+                    self.fold_newer(at);
+                }
+            }
+        }
+    }
+
+    fn push_move(&mut self, from: &[u8], to: &[u8], due: Time) {
+        match self.decide_move(from, to) {
+            Some((_, Verdict::Split)) => {
+                self.push_plain(Etype::Delete, from, due);
+                self.push_plain(Etype::Create, to, due);
+            }
+            decided => {
+                let on = decided.map(|(at, _)| self.items[at].serial);
+                self.append(Etype::Move, from, Some(to), due, on);
+            }
+        }
+    }
+
+    fn append(
+        &mut self,
+        etype: Etype,
+        path: &[u8],
+        path2: Option<&[u8]>,
+        due: Time,
+        blocker: Option<u64>,
+    ) {
+        self.serial += 1;
+        self.items.push(Item {
+            serial: self.serial,
+            etype,
+            status: match blocker {
+                Some(_) => Status::Block,
+                None => Status::Wait,
+            },
+            due,
+            path: path.to_vec(),
+            path2: path2.map(<[u8]>::to_vec),
+            blocker,
+        });
+    }
+
+    fn take(&self, mut test: impl FnMut(&Item) -> Take) -> Vec<u64> {
+        let mut taken = Vec::new();
+        for (at, item) in self.items.iter().enumerate() {
+            let older = self.items[..at].iter().filter(|old| old.shares_path(item));
+            let free = |serial: &u64| taken.contains(serial);
+            let open = match item.status {
+                Status::Wait => true,
+                Status::Active => false,
+                Status::Block => {
+                    item.blocker.iter().all(free) && older.map(|old| &old.serial).all(free)
+                }
+            };
+            match open.then(|| test(item)) {
+                Some(Take::Take) => taken.push(item.serial),
+                Some(Take::Stop) => break,
+                _ => {}
+            }
+        }
+        taken
+    }
+
+    fn first_ready(&self, now: Time, max_delays: usize) -> Option<Result<u64, Time>> {
+        let first = self.items.iter().find(|item| item.status == Status::Wait)?;
+        match first.due <= now || self.items.len() >= max_delays {
+            true => Some(Ok(first.serial)),
+            false => Some(Err(first.due)),
+        }
+    }
+
+    fn at(&self, serial: u64) -> usize {
+        let is_it = |item: &Item| item.serial == serial;
+        self.items.iter().position(is_it).unwrap()
+    }
+
+    fn remove(&mut self, serial: u64) {
+        self.items.retain(|item| item.serial != serial);
+        for at in 0..self.items.len() {
+            if self.items[at].blocker == Some(serial) {
+                self.items[at].blocker = None;
+                if self.items[at].status == Status::Block {
+                    self.rest(at);
+                }
+            }
+        }
+    }
+
+    fn retry(&mut self, serial: u64, due: Time) {
+        let at = self.at(serial);
+        self.items[at].due = due;
+        self.rest(at);
+        self.fold_newer(at);
+    }
+
+    fn rest(&mut self, at: usize) {
+        let item = &self.items[at];
+        if item.blocker.is_none() && !item.etype.is_special() {
+            let older = self.items[..at].iter().rfind(|old| old.shares_path(item));
+            self.items[at].blocker = older.map(|old| old.serial);
+        }
+        self.items[at].status = match self.items[at].blocker {
+            Some(_) => Status::Block,
+            None => Status::Wait,
+        };
+    }
+
+    fn fold_newer(&mut self, at: usize) {
+        loop {
+            let item = self.items[at].clone();
+            let mut newer = self.items[at + 1..].iter();
+            let Some(other) = newer
+                .find(|new| new.is_at(&item.path) && !new.etype.is_special())
+                .cloned()
+            else {
+                return;
+            };
+            let next = self.policy == Policy::Settle || other.blocker == Some(item.serial);
+            if !next || other.status == Status::Active {
+                return;
+            }
+            let dir = item.path.ends_with(b"/");
+            let (older, newest) = ((item.etype, item.status), (other.etype, dir));
+            match combine(self.policy, older, newest, Relation::Same) {
+                Verdict::Absorb => {}
+                Verdict::Replace => self.items[at].etype = other.etype,
+                _ => return,
+            }
+            for blocked in &mut self.items {
+                if blocked.blocker == Some(other.serial) {
+                    blocked.blocker = Some(item.serial);
+                }
+            }
+            self.remove(other.serial);
+        }
+    }
+}
+
+/// What the queue holds, as the model would.
+fn state(queue: &Queue) -> Vec<Item> {
+    let item = |delay: Delay<'_>| {
+        let (path, path2) = delay.paths();
+        Item {
+            serial: delay.id().serial,
+            etype: delay.etype(),
+            status: delay.status(),
+            due: delay.due(),
+            path,
+            path2,
+            blocker: delay.blocker().map(DelayId::serial),
+        }
+    };
+    queue.iter().map(item).collect()
+}
+
+/// The trie knows exactly the paths of the delays and the newest delay of each subtree,
+/// and no waiting delay hides before the cursor.
+fn check_index(queue: &Queue) {
+    let mut newest: HashMap<NodeId, u64> = HashMap::new();
+    for delay in queue.iter() {
+        for end in queue.entries[delay.slot].ends {
+            let mut path = Vec::new();
+            let Some(node) = end.node else { continue };
+            queue.index.path(node, &mut path);
+            let top = match delay.etype() {
+                Etype::Full => APART,
+                _ => TOP,
+            };
+            let mut way = vec![top];
+            for name in path_index::components(&path) {
+                way.push(queue.index.child(way[way.len() - 1], name).unwrap());
+            }
+            assert_eq!(way.last(), Some(&node));
+            for node in way {
+                let serial = newest.entry(node).or_default();
+                *serial = delay.id().serial.max(*serial);
+            }
+        }
+    }
+    for (node, serial) in &newest {
+        assert_eq!(queue.index.nodes[*node].newest, *serial);
+    }
+    let tops = [TOP, APART].iter().filter(|top| newest.contains_key(top));
+    assert_eq!(queue.index.len(), newest.len() - tops.count());
+
+    let first = queue.iter().find(|delay| delay.status() == Status::Wait);
+    if let Some(first) = first {
+        let from = queue.waiting_from.unwrap();
+        assert!(queue.entries[from].serial <= first.id().serial);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push(Etype, &'static str, &'static str),
+    /// Each bit pair says what `take` answers.
+    Take(u64),
+    Finish(usize),
+    Retry(usize),
+    Discard(usize),
+}
+
+const FILES: [&str; 9] = [
+    "/a", "/b", "/c", "/a/x", "/a/y", "/a/x/f", "/a/x/g", "/b/x", "/ab",
+];
+const DIRS: [&str; 6] = ["/", "/a/", "/b/", "/a/x/", "/a/y/", "/b/x/"];
+
+fn any_path() -> impl Strategy<Value = &'static str> {
+    prop_oneof![3 => prop::sample::select(&FILES[..]), 2 => prop::sample::select(&DIRS[..])]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let plain = prop::sample::select(vec![
+        Etype::Create,
+        Etype::Modify,
+        Etype::Attrib,
+        Etype::Delete,
+    ]);
+    let special = prop::sample::select(vec![Etype::Init, Etype::Blanket, Etype::Full]);
+    let files = (
+        prop::sample::select(&FILES[..]),
+        prop::sample::select(&FILES[..]),
+    );
+    let dirs = (
+        prop::sample::select(&DIRS[..]),
+        prop::sample::select(&DIRS[..]),
+    );
+    prop_oneof![
+        20 => (plain, any_path()).prop_map(|(etype, path)| Step::Push(etype, path, "")),
+        5 => files.prop_map(|(from, to)| Step::Push(Etype::Move, from, to)),
+        3 => dirs.prop_map(|(from, to)| Step::Push(Etype::Move, from, to)),
+        1 => (special, any_path()).prop_map(|(etype, path)| Step::Push(etype, path, "")),
+        4 => any::<u64>().prop_map(Step::Take),
+        6 => (0..20usize).prop_map(Step::Finish),
+        3 => (0..20usize).prop_map(Step::Retry),
+        2 => (0..20usize).prop_map(Step::Discard),
+    ]
+}
+
+/// The n-th delay of this status, counted round.
+fn nth(queue: &Queue, status: Status, n: usize) -> Option<DelayId> {
+    let ids: Vec<_> = queue
+        .iter()
+        .filter(|delay| delay.status() == status)
+        .map(|delay| delay.id())
+        .collect();
+    ids.get(n % ids.len().max(1)).copied()
+}
+
+fn run(queue: &mut Queue, model: &mut Model, step: &Step, now: Time) {
+    match *step {
+        Step::Push(etype, path, path2) => {
+            let path2 = (!path2.is_empty()).then_some(path2.as_bytes());
+            queue.push(etype, path.as_bytes(), path2, now + 10);
+            model.push(etype, path.as_bytes(), path2, now + 10);
+        }
+        Step::Take(answers) => {
+            let answer = |serial: u64| match answers >> (serial % 32 * 2) & 3 {
+                0 if serial % 5 == 0 => Take::Stop,
+                0 => Take::Skip,
+                _ => Take::Take,
+            };
+            let taken = queue.take(|delay| answer(delay.id().serial));
+            let serials: Vec<_> = taken.iter().map(|id| id.serial).collect();
+            assert_eq!(serials, model.take(|item| answer(item.serial)));
+            queue.activate(&taken);
+            for serial in serials {
+                let at = model.at(serial);
+                model.items[at].status = Status::Active;
+            }
+        }
+        Step::Finish(n) => {
+            if let Some(id) = nth(queue, Status::Active, n) {
+                assert!(!queue.discard(id));
+                assert!(queue.finish(id));
+                assert!(!queue.finish(id) && queue.get(id).is_none());
+                model.remove(id.serial);
+            }
+        }
+        Step::Retry(n) => {
+            if let Some(id) = nth(queue, Status::Active, n) {
+                assert!(queue.retry(id, now + 50));
+                model.retry(id.serial, now + 50);
+            }
+        }
+        Step::Discard(n) => {
+            if let Some(id) = nth(queue, Status::Wait, n) {
+                assert!(!queue.finish(id) && !queue.retry(id, 0));
+                assert!(queue.discard(id));
+                model.remove(id.serial);
+            }
+        }
+    }
+}
+
+fn agree(policy: Policy, steps: &[Step]) {
+    let (mut queue, mut model) = (Queue::new(policy), Model::new(policy));
+    for (now, step) in steps.iter().enumerate() {
+        let now = now as Time;
+        run(&mut queue, &mut model, step, now);
+        assert_eq!(state(&queue), model.items, "after {step:?}");
+        assert_eq!(queue.len(), model.items.len());
+        check_index(&queue);
+        let ready = match queue.first_ready(now, 30) {
+            Ready::Now(id) => Some(Ok(id.serial)),
+            Ready::At(time) => Some(Err(time)),
+            Ready::Nothing => None,
+        };
+        assert_eq!(ready, model.first_ready(now, 30));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn settle_agrees_with_the_model(steps in prop::collection::vec(any_step(), 1..120)) {
+        agree(Policy::Settle, &steps);
+    }
+
+    #[test]
+    fn deliver_agrees_with_the_model(steps in prop::collection::vec(any_step(), 1..120)) {
+        agree(Policy::Deliver, &steps);
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_and_goes_on() {
+    let mut queue = Queue::new(Policy::Settle);
+    queue.limit = 2;
+    for path in [b"/a", b"/b", b"/c"] {
+        queue.push(Etype::Create, path, None, 0);
+    }
+    let refused = queue.push(Etype::Move, b"/d", Some(b"/e"), 0);
+    assert_eq!(refused, Pushed::Placed(Placed::Refused));
+    let ids = queue.take(|_| Take::Take);
+    assert_eq!(ids.len(), 2);
+    queue.activate(&ids);
+    assert!(queue.finish(ids[0]));
+    queue.push(Etype::Create, b"/c", None, 0);
+    assert_eq!(queue.len(), 2);
+}
+
+#[test]
+fn an_empty_queue_gives_its_memory_back() {
+    let mut queue = Queue::new(Policy::Settle);
+    for n in 0..10_000 {
+        queue.push(Etype::Create, format!("/d/{n}").as_bytes(), None, 0);
+    }
+    assert!(queue.entries.places() >= 10_000);
+    let old = queue.take(|_| Take::Take);
+    queue.activate(&old);
+    old.iter().for_each(|id| assert!(queue.finish(*id)));
+    assert_eq!((queue.entries.places(), queue.index.len()), (0, 0));
+    queue.push(Etype::Create, b"/d/0", None, 0);
+    assert!(old.iter().all(|id| !queue.contains(*id)));
+}

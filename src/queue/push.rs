@@ -1,0 +1,344 @@
+//! A new event's way into the queue.
+
+use super::combine::{Relation, Verdict, combine};
+use super::delay::{DelayId, Etype, Policy, Status, Time};
+use super::entries::{End, Slot};
+use super::path_index::{APART, NodeId, TOP, components};
+use super::{Queue, ready};
+
+/// What became of an event: all the Delay lines of the log say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// One event, one result.
+    Placed(Placed),
+    /// The Move was related to `on`, then a `was`, and has been queued as a Delete of its
+    /// origin and a Create of its destination. If these are directories, what is in the
+    /// destination has to be pushed too: the Create does not stand for it.
+    Split {
+        /// The delay that decided; it may be changed by now.
+        on: DelayId,
+        /// What that was before.
+        was: Etype,
+        /// What became of the Delete.
+        delete: Placed,
+        /// What became of the Create.
+        create: Placed,
+    },
+}
+
+/// What became of an event that is not split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// At the end of the queue, waiting.
+    Appended {
+        /// The new delay.
+        id: DelayId,
+    },
+    /// At the end of the queue, blocked.
+    Stacked {
+        /// The new delay.
+        id: DelayId,
+        /// What it waits for.
+        on: DelayId,
+    },
+    /// Dropped, because an older delay covers it.
+    Absorbed {
+        /// The older delay.
+        by: DelayId,
+    },
+    /// In the place of an older delay of the same path, under its id.
+    Replaced {
+        /// The delay, old and new.
+        id: DelayId,
+        /// What it was before.
+        was: Etype,
+    },
+    /// At the end of the queue, blocked by a Move that was turned into a Delete of its
+    /// origin (or a Create, if something was made there since). The Move's destination
+    /// was the path of the new delay.
+    Turned {
+        /// The new delay.
+        id: DelayId,
+        /// The former Move.
+        on: DelayId,
+    },
+    /// Nothing was queued: 2³² delays or 4 GiB of names are pending. The caller has to
+    /// remember that everything may have changed.
+    Refused,
+}
+
+/// The older delay that decides about a new event.
+struct Found {
+    slot: Slot,
+    relation: Relation,
+}
+
+/// What the trie holds of a path: it ends at `node` after `known` bytes of the path. And
+/// the newest related delay.
+struct Look {
+    node: NodeId,
+    known: usize,
+    found: Option<Found>,
+}
+
+impl Queue {
+    /// Queues an event. `path` is relative to the source (`/file`, `/directory/`),
+    /// `path2` is where a Move went. It may run from `due` on; a delay that absorbs it or
+    /// is replaced by it keeps its own time, so that a path that changes all the time
+    /// is not put off for ever.
+    ///
+    /// Init, Blanket and Full are appended without looking at anything; the path of the
+    /// first two is empty whatever is given.
+    pub fn push(&mut self, etype: Etype, path: &[u8], path2: Option<&[u8]>, due: Time) -> Pushed {
+        let bytes = path.len() + path2.map_or(0, <[u8]>::len) + 1;
+        if self.entries.room() < 2 || self.len() >= self.limit || !self.index.has_room(bytes) {
+            return Pushed::Placed(Placed::Refused);
+        }
+        let path = match etype.is_special() || !path.is_empty() {
+            true => path,
+            false => b"/",
+        };
+        Pushed::Placed(match (etype, path2) {
+            (Etype::Init | Etype::Blanket, _) => self.append(etype, TOP, None, due, None),
+            (Etype::Full, _) => {
+                let node = self.index.insert(APART, path);
+                self.append(etype, node, None, due, None)
+            }
+            (Etype::Move, Some(to)) if to != path => return self.push_move(path, to, due),
+            // Moved to where it is: at most its attributes and content are news.
+            (Etype::Move, _) => self.push_plain(Etype::Modify, path, due),
+            _ => self.push_plain(etype, path, due),
+        })
+    }
+
+    /// Queues a Create, Modify, Attrib or Delete.
+    fn push_plain(&mut self, etype: Etype, path: &[u8], due: Time) -> Placed {
+        let look = self.look(path);
+        let open = match self.policy {
+            Policy::Settle if look.known == path.len() => self.open_delay(look.node),
+            _ => None,
+        };
+        let found = match open {
+            Some(slot) => Some(Found {
+                slot,
+                relation: Relation::Same,
+            }),
+            None => self.newest([look.found, self.special()]),
+        };
+        let verdict = self.verdict(etype, path, found.as_ref());
+        let on = match (verdict, found) {
+            (Verdict::Absorb, Some(found)) => {
+                return Placed::Absorbed {
+                    by: self.entries.id(found.slot),
+                };
+            }
+            (Verdict::Replace, Some(found)) => {
+                return Placed::Replaced {
+                    id: self.entries.id(found.slot),
+                    was: std::mem::replace(&mut self.entries[found.slot].etype, etype),
+                };
+            }
+            (Verdict::Unrelated, _) => None,
+            (_, found) => found.map(|found| found.slot),
+        };
+        let node = self.index.insert(look.node, &path[look.known..]);
+        let placed = self.append(etype, node, None, due, on);
+        match (verdict, placed, on) {
+            (Verdict::ToDelete, Placed::Stacked { id, on }, Some(older)) => {
+                // Only now that the new delay keeps the destination's node alive.
+                self.detach(older, 1);
+                self.entries[older].etype = Etype::Delete;
+                self.fold_newer(older);
+                Placed::Turned { id, on }
+            }
+            _ => placed,
+        }
+    }
+
+    /// Queues a Move. Unlike all else it is carried out without another look at the disk,
+    /// so under Settle it is only kept if no delay of any age is related to it but the
+    /// special ones: what comes later then cannot be absorbed by something before it.
+    fn push_move(&mut self, from: &[u8], to: &[u8], due: Time) -> Pushed {
+        let related = self.newest([self.look(from).found, self.look(to).found]);
+        let deciding = match self.policy {
+            Policy::Settle => related.or_else(|| self.special()),
+            Policy::Deliver => self.newest([related, self.special()]),
+        };
+        let on = deciding.as_ref().map(|found| found.slot);
+        if let (Verdict::Split, Some(on)) = (self.verdict(Etype::Move, to, deciding.as_ref()), on) {
+            return self.split(on, from, to, due);
+        }
+        let node = self.index.insert(TOP, from);
+        let node2 = self.index.insert(TOP, to);
+        Pushed::Placed(self.append(Etype::Move, node, Some(node2), due, on))
+    }
+
+    fn split(&mut self, on: Slot, from: &[u8], to: &[u8], due: Time) -> Pushed {
+        let (on, was) = (self.entries.id(on), self.entries[on].etype);
+        Pushed::Split {
+            on,
+            was,
+            delete: self.push_plain(Etype::Delete, from, due),
+            create: self.push_plain(Etype::Create, to, due),
+        }
+    }
+
+    fn verdict(&self, newer: Etype, path: &[u8], found: Option<&Found>) -> Verdict {
+        let Some(found) = found else {
+            return Verdict::Unrelated;
+        };
+        let older = &self.entries[found.slot];
+        let dir = path.ends_with(b"/");
+        combine(
+            self.policy,
+            (older.etype, older.status),
+            (newer, dir),
+            found.relation,
+        )
+    }
+
+    /// Walks down `path` and finds the newest delay related to it, special ones aside.
+    fn look(&self, path: &[u8]) -> Look {
+        let mut look = Look {
+            node: TOP,
+            known: 0,
+            found: None,
+        };
+        for name in components(path) {
+            if look.node != TOP {
+                self.consider(&mut look.found, look.node, |_| Relation::Within);
+            }
+            match self.index.child(look.node, name) {
+                Some(child) => look.node = child,
+                None => return look,
+            }
+            look.known += name.len();
+        }
+        self.consider(&mut look.found, look.node, |end| match end {
+            0 => Relation::Same,
+            _ => Relation::Destination,
+        });
+        self.consider_below(&mut look);
+        look
+    }
+
+    /// The newest Init or Blanket, to which everything is related.
+    fn special(&self) -> Option<Found> {
+        let slot = self.index.nodes[TOP].own?;
+        let relation = Relation::Within;
+        Some(Found { slot, relation })
+    }
+
+    fn newest(&self, found: [Option<Found>; 2]) -> Option<Found> {
+        found
+            .into_iter()
+            .flatten()
+            .max_by_key(|found| self.entries[found.slot].serial)
+    }
+
+    /// Prefers the newest delay at `node` unless the one found is newer.
+    fn consider(
+        &self,
+        found: &mut Option<Found>,
+        node: NodeId,
+        relation: impl Fn(usize) -> Relation,
+    ) {
+        let Some(slot) = self.index.nodes[node].own else {
+            return;
+        };
+        if self.serial(found) <= self.entries[slot].serial {
+            let relation = relation(self.end_at(slot, node));
+            *found = Some(Found { slot, relation });
+        }
+    }
+
+    fn consider_below(&self, look: &mut Look) {
+        let Some(kid) = self.index.nodes[look.node].kids else {
+            return;
+        };
+        if self.serial(&look.found) >= self.index.nodes[kid].newest {
+            return;
+        }
+        if let Some(slot) = self.index.newest_below(look.node, &self.entries) {
+            let relation = Relation::Around;
+            look.found = Some(Found { slot, relation });
+        }
+    }
+
+    fn serial(&self, found: &Option<Found>) -> u64 {
+        found
+            .as_ref()
+            .map_or(0, |found| self.entries[found.slot].serial)
+    }
+
+    /// The delay of this path that is neither active nor a Move. Under Settle a path has
+    /// at most one active delay, one Move and one of these, so this is a short way.
+    fn open_delay(&self, node: NodeId) -> Option<Slot> {
+        let older = |slot: &Slot| self.entries[*slot].ends[self.end_at(*slot, node)].older;
+        std::iter::successors(self.index.nodes[node].own, older).find(|slot| {
+            let entry = &self.entries[*slot];
+            entry.status != Status::Active && entry.etype != Etype::Move
+        })
+    }
+
+    fn append(
+        &mut self,
+        etype: Etype,
+        node: NodeId,
+        node2: Option<NodeId>,
+        due: Time,
+        on: Option<Slot>,
+    ) -> Placed {
+        let slot = self.entries.append(etype, due);
+        self.attach(slot, 0, node);
+        if let Some(node2) = node2 {
+            self.attach(slot, 1, node2);
+        }
+        let id = self.entries.id(slot);
+        let Some(on) = on else {
+            ready::note_waiting(&mut self.waiting_from, &self.entries, slot);
+            return Placed::Appended { id };
+        };
+        self.entries.stack(slot, on);
+        self.entries[slot].status = Status::Block;
+        let on = self.entries.id(on);
+        Placed::Stacked { id, on }
+    }
+
+    /// Makes `node` the path (`end` 0) or destination (1) of the newest delay.
+    fn attach(&mut self, slot: Slot, end: usize, node: NodeId) {
+        let older = self.index.nodes[node].own.replace(slot);
+        self.entries[slot].ends[end] = End {
+            node: Some(node),
+            newer: None,
+            older,
+        };
+        if let Some(older) = older {
+            let end = self.end_at(older, node);
+            self.entries[older].ends[end].newer = Some(slot);
+        }
+        self.index.raise(node, self.entries[slot].serial);
+    }
+
+    /// Takes the path or destination away from a delay, if it has one.
+    pub(super) fn detach(&mut self, slot: Slot, end: usize) {
+        let End { node, newer, older } = std::mem::take(&mut self.entries[slot].ends[end]);
+        let Some(node) = node else { return };
+        if let Some(older) = older {
+            let end = self.end_at(older, node);
+            self.entries[older].ends[end].newer = newer;
+        }
+        if let Some(newer) = newer {
+            let end = self.end_at(newer, node);
+            self.entries[newer].ends[end].older = older;
+            return;
+        }
+        self.index.nodes[node].own = older;
+        self.index.lower(node, &self.entries);
+    }
+
+    /// Which end of this delay lies at `node`.
+    fn end_at(&self, slot: Slot, node: NodeId) -> usize {
+        usize::from(self.entries[slot].ends[0].node != Some(node))
+    }
+}

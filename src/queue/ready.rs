@@ -1,0 +1,213 @@
+//! What is due, what can be taken together, and how delays leave the queue.
+
+use super::Queue;
+use super::combine::{Relation, Verdict, combine};
+use super::delay::{Delay, DelayId, Etype, Policy, Status, Time};
+use super::entries::{Entries, Slot};
+
+/// Whether something can run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ready {
+    /// This delay is the first that can.
+    Now(DelayId),
+    /// Nothing can before this time.
+    At(Time),
+    /// Nothing waits.
+    Nothing,
+}
+
+/// What the caller of [`Queue::take`] says about one delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Take {
+    /// Into the batch.
+    Take,
+    /// Leave it, and all that it blocks.
+    Skip,
+    /// The batch is complete.
+    Stop,
+}
+
+impl Queue {
+    /// The first waiting delay, if it is due or at least `max_delays` are queued (active
+    /// ones count). Nothing behind it is looked at: a queue runs in order. Amortised
+    /// O(1).
+    pub fn first_ready(&mut self, now: Time, max_delays: usize) -> Ready {
+        while let Some(slot) = self.waiting_from {
+            let entry = &self.entries[slot];
+            if entry.status != Status::Wait {
+                self.waiting_from = entry.after;
+                continue;
+            }
+            return match entry.due <= now || self.len() >= max_delays {
+                true => Ready::Now(self.entries.id(slot)),
+                false => Ready::At(entry.due),
+            };
+        }
+        Ready::Nothing
+    }
+
+    /// Chooses delays for one batch, in queue order, due or not. `test` is asked about
+    /// each that waits and each blocked one whose blocker was taken; left out are the
+    /// active ones and all that active or skipped ones block. Changes nothing: see
+    /// [`Queue::activate`].
+    pub fn take(&self, mut test: impl FnMut(Delay<'_>) -> Take) -> Vec<DelayId> {
+        let mut taken = Vec::new();
+        let mut marks = Marks::new(self.entries.places());
+        // Blocked delays before the first waiting one hang on an active one.
+        let mut next = self.waiting_from;
+        while let Some(slot) = next {
+            let entry = &self.entries[slot];
+            next = entry.after;
+            let open = match entry.status {
+                Status::Wait => true,
+                Status::Active => false,
+                Status::Block => entry
+                    .blocker
+                    .into_iter()
+                    .chain(entry.older())
+                    .all(|slot| marks.contains(slot)),
+            };
+            if !open {
+                continue;
+            }
+            match test(self.delay(slot)) {
+                Take::Take => {
+                    marks.insert(slot);
+                    taken.push(self.entries.id(slot));
+                }
+                Take::Skip => {}
+                Take::Stop => break,
+            }
+        }
+        taken
+    }
+
+    /// These are being acted upon from now on; those that have left are ignored.
+    pub fn activate(&mut self, ids: &[DelayId]) {
+        for id in ids {
+            if let Some(slot) = self.entries.find(*id) {
+                self.entries[slot].status = Status::Active;
+            }
+        }
+    }
+
+    /// Takes out an active delay that is done; what it blocked goes on. False if it has
+    /// left or is not active.
+    pub fn finish(&mut self, id: DelayId) -> bool {
+        self.leave(id, Status::Active)
+    }
+
+    /// Takes out a waiting delay without anything done; what it blocked goes on. False if
+    /// it has left or is not waiting.
+    pub fn discard(&mut self, id: DelayId) -> bool {
+        self.leave(id, Status::Wait)
+    }
+
+    /// An active delay failed and may run again from `due` on. It is blocked, not
+    /// waiting, if what it was stacked on is still there. A newer delay of the same path
+    /// that it can absorb, or be replaced by, now that it can be changed again, leaves
+    /// the queue: failing over and over does not let the queue grow. False if it has left
+    /// or is not active.
+    pub fn retry(&mut self, id: DelayId, due: Time) -> bool {
+        let Some(slot) = self.entries.find(id) else {
+            return false;
+        };
+        if self.entries[slot].status != Status::Active {
+            return false;
+        }
+        self.entries[slot].due = due;
+        self.rest(slot);
+        self.fold_newer(slot);
+        true
+    }
+
+    fn leave(&mut self, id: DelayId, status: Status) -> bool {
+        match self.entries.find(id) {
+            Some(slot) if self.entries[slot].status == status => {
+                self.remove(slot);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Decides whether a delay that is not active waits or is blocked: by what it is
+    /// stacked on already, or else by an older delay of the same path.
+    pub(super) fn rest(&mut self, slot: Slot) {
+        let entry = &self.entries[slot];
+        if entry.blocker.is_none() && !entry.etype.is_special() {
+            let older = entry.older().max_by_key(|slot| self.entries[*slot].serial);
+            if let Some(older) = older {
+                self.entries.stack(slot, older);
+            }
+        }
+        let entry = &mut self.entries[slot];
+        if entry.blocker.is_some() {
+            entry.status = Status::Block;
+            return;
+        }
+        entry.status = Status::Wait;
+        note_waiting(&mut self.waiting_from, &self.entries, slot);
+    }
+
+    /// Lets a delay absorb, or be replaced by, the next newer ones of its path as if they
+    /// came now.
+    pub(super) fn fold_newer(&mut self, slot: Slot) {
+        while let Some((newer, etype)) = self.foldable(slot) {
+            self.entries[slot].etype = etype;
+            while let Some(blocked) = self.entries[newer].first_blocked {
+                self.entries.unstack(blocked);
+                self.entries.stack(blocked, slot);
+            }
+            self.remove(newer);
+        }
+    }
+
+    /// The next newer delay of the path, if it can be folded in, and what that gives.
+    fn foldable(&self, slot: Slot) -> Option<(Slot, Etype)> {
+        let entry = &self.entries[slot];
+        let newer = entry.ends[0].newer?;
+        let other = &self.entries[newer];
+        let next = self.policy == Policy::Settle || other.blocker == Some(slot);
+        if !next || other.status == Status::Active {
+            return None;
+        }
+        let older = (entry.etype, entry.status);
+        let newest = (other.etype, self.is_dir(slot));
+        match combine(self.policy, older, newest, Relation::Same) {
+            Verdict::Absorb => Some((newer, entry.etype)),
+            Verdict::Replace => Some((newer, other.etype)),
+            _ => None,
+        }
+    }
+
+    fn is_dir(&self, slot: Slot) -> bool {
+        let node = self.entries[slot].ends[0].node;
+        node.is_some_and(|node| self.index.is_dir(node))
+    }
+}
+
+/// Keeps the promise of [`Queue::waiting_from`] when `slot` begins to wait.
+pub(super) fn note_waiting(waiting_from: &mut Option<Slot>, entries: &Entries, slot: Slot) {
+    let serial = entries[slot].serial;
+    if waiting_from.is_none_or(|first| serial < entries[first].serial) {
+        *waiting_from = Some(slot);
+    }
+}
+
+/// A set of slots.
+struct Marks(Vec<u64>);
+
+impl Marks {
+    fn new(places: usize) -> Self {
+        Marks(vec![0; places.div_ceil(64)])
+    }
+
+    fn insert(&mut self, slot: Slot) {
+        self.0[slot.index() / 64] |= 1 << (slot.index() % 64);
+    }
+
+    fn contains(&self, slot: Slot) -> bool {
+        self.0[slot.index() / 64] >> (slot.index() % 64) & 1 == 1
+    }
+}

@@ -1,0 +1,140 @@
+//! A vector with holes, addressed by 4-byte typed keys.
+//!
+//! A million pending paths are a million small records linked to each other. Keys of
+//! 4 bytes (also as an `Option`) halve what pointers would cost, and their type says
+//! which slab they belong to.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
+use std::num::NonZeroU32;
+use std::ops::{Index, IndexMut};
+
+/// The place of a `T` in its slab, counted from 1.
+pub(super) struct Key<T> {
+    number: NonZeroU32,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> Key<T> {
+    pub(super) const fn new(number: NonZeroU32) -> Self {
+        Key {
+            number,
+            of: PhantomData,
+        }
+    }
+
+    /// Place in the vector.
+    pub(super) fn index(self) -> usize {
+        self.number.get() as usize - 1
+    }
+
+    pub(super) fn number(self) -> u32 {
+        self.number.get()
+    }
+
+    fn at(index: usize) -> Self {
+        Key::new(NonZeroU32::MIN.saturating_add(index as u32))
+    }
+}
+
+impl<T> Clone for Key<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Key<T> {}
+
+impl<T> PartialEq for Key<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl<T> Eq for Key<T> {}
+
+impl<T> Hash for Key<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.number.hash(state);
+    }
+}
+
+impl<T> fmt::Debug for Key<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.number)
+    }
+}
+
+/// Records of one kind. A removed one leaves `T::default()` behind until its place is
+/// used again.
+pub(super) struct Slab<T> {
+    items: Vec<T>,
+    free: Vec<Key<T>>,
+}
+
+impl<T: Default> Slab<T> {
+    pub(super) fn new() -> Self {
+        Slab {
+            items: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    /// Places that can still be given out before 4-byte keys run out.
+    pub(super) fn room(&self) -> usize {
+        (u32::MAX as usize - 1).saturating_sub(self.items.len()) + self.free.len()
+    }
+
+    /// The caller has asked [`Slab::room`] before.
+    pub(super) fn insert(&mut self, item: T) -> Key<T> {
+        if let Some(key) = self.free.pop() {
+            self[key] = item;
+            return key;
+        }
+        let key = Key::at(self.items.len());
+        self.items.push(item);
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: Key<T>) -> T {
+        self.free.push(key);
+        std::mem::take(&mut self[key])
+    }
+
+    pub(super) fn get(&self, key: Key<T>) -> Option<&T> {
+        self.items.get(key.index())
+    }
+
+    /// Number of places, holes included.
+    pub(super) fn places(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Every place, holes (as `T::default()`) included.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items.iter_mut()
+    }
+
+    /// Forgets everything and keeps memory for at most `keep` records.
+    pub(super) fn reset(&mut self, keep: usize) {
+        self.items.clear();
+        self.items.shrink_to(keep);
+        self.free.clear();
+        self.free.shrink_to(keep);
+    }
+}
+
+impl<T> Index<Key<T>> for Slab<T> {
+    type Output = T;
+
+    fn index(&self, key: Key<T>) -> &T {
+        &self.items[key.index()]
+    }
+}
+
+impl<T> IndexMut<Key<T>> for Slab<T> {
+    fn index_mut(&mut self, key: Key<T>) -> &mut T {
+        &mut self.items[key.index()]
+    }
+}
