@@ -336,20 +336,19 @@ fn take_leaves_out_what_hangs_on_the_skipped() {
     assert_eq!(queue.take(|_| Take::Take).len(), 4);
 }
 
-const PATHS: [&str; 14] = [
-    "/a", "/b", "/c", "/a/x", "/a/y", "/a/x/f", "/a/x/g", "/b/x", "/", "/a/", "/b/", "/a/x/",
-    "/a/y/", "/b/x/",
-];
+const FILES: [&str; 8] = ["/a", "/b", "/c", "/a/x", "/a/y", "/a/x/f", "/a/x/g", "/b/x"];
+const DIRS: [&str; 6] = ["/", "/a/", "/b/", "/a/x/", "/a/y/", "/b/x/"];
 
 fn any_event() -> impl Strategy<Value = Event> {
     let plain = prop::sample::select(vec![Create, Modify, Attrib, Delete]);
-    let path = || prop::sample::select(&PATHS[..]);
+    let special = prop::sample::select(vec![Init, Blanket]);
+    let file = || prop::sample::select(&FILES[..]);
+    let dir = || prop::sample::select(&DIRS[..]);
     prop_oneof![
-        40 => (plain, path()).prop_map(|(etype, path)| (etype, path, "")),
-        15 => (path(), path())
-            .prop_filter("one kind", |(a, b)| a.ends_with('/') == b.ends_with('/'))
-            .prop_map(|(from, to)| (Move, from, to)),
-        1 => prop::sample::select(vec![Init, Blanket]).prop_map(|etype| (etype, "", "")),
+        40 => (plain, prop_oneof![file(), dir()]).prop_map(|(etype, path)| (etype, path, "")),
+        8 => (file(), file()).prop_map(|(from, to)| (Move, from, to)),
+        6 => (dir(), dir()).prop_map(|(from, to)| (Move, from, to)),
+        1 => special.prop_map(|etype| (etype, "", "")),
     ]
 }
 
@@ -357,7 +356,9 @@ fn any_event() -> impl Strategy<Value = Event> {
 #[derive(Default)]
 struct Owed {
     pending: Vec<String>,
-    running: HashMap<DelayId, Vec<String>>,
+    /// With the number of the batch.
+    running: HashMap<DelayId, (u32, Vec<String>)>,
+    batches: u32,
 }
 
 impl Owed {
@@ -380,23 +381,37 @@ impl Owed {
             }
         });
         queue.activate(&ids);
+        self.batches += 1;
         for id in ids {
-            let (path, path2) = queue.get(id).unwrap().paths();
+            let (path, path2) = queue.get(id).map(|own| own.paths()).unwrap_or_default();
             let is_it = |owed: &mut String| {
                 owed.as_bytes() == path || Some(owed.as_bytes()) == path2.as_deref()
             };
             let mine = self.pending.extract_if(.., is_it).collect();
-            self.running.insert(id, mine);
+            self.running.insert(id, (self.batches, mine));
         }
     }
 
+    /// What fails takes the rest of its batch with it.
     fn end(&mut self, queue: &mut Queue, id: DelayId, ok: bool) {
-        let mine = self.running.remove(&id).unwrap();
-        if ok {
-            assert!(queue.finish(id));
-        } else {
-            assert!(queue.retry(id, 0));
-            self.pending.extend(mine);
+        let Some((batch, _)) = self.running.get(&id) else {
+            return;
+        };
+        let mut ends = vec![id];
+        if !ok {
+            let rest = |(other, (own, _)): (&DelayId, &(u32, _))| {
+                (own == batch && other.serial() > id.serial()).then_some(*other)
+            };
+            ends.extend(self.running.iter().filter_map(rest));
+        }
+        for id in ends {
+            let (_, mine) = self.running.remove(&id).unwrap_or_default();
+            if ok {
+                assert!(queue.finish(id));
+            } else {
+                assert!(queue.retry(id, 0));
+                self.pending.extend(mine);
+            }
         }
     }
 }
