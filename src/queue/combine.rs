@@ -18,6 +18,9 @@ pub enum Relation {
     Within,
     /// A directory around what the older delay is about.
     Around,
+    /// The same name, but only one of the two is a directory. Counts if one of the events
+    /// is a Move and the policy Settle; else such two are unrelated.
+    Namesake,
 }
 
 /// What becomes of the new event.
@@ -50,9 +53,11 @@ pub fn combine(
     if newer.is_special() || older == Etype::Full {
         return Verdict::Unrelated;
     }
-    if older.is_special() {
+    if older.is_special() && (newer != Etype::Move || policy == Policy::Deliver) {
         return Verdict::Stack;
     }
+    // Under Settle also behind an Init: that makes the target like the source, and a
+    // Move done after it would do what is done already.
     if newer == Etype::Move {
         return Verdict::Split;
     }
@@ -181,5 +186,12 @@ mod tests {
         assert_eq!(on(Full, Modify), Verdict::Unrelated);
         assert_eq!(on(Init, Blanket), Verdict::Unrelated);
         assert_eq!(on(Create, Move), Verdict::Split);
+        let settle = combine(
+            Policy::Settle,
+            (Init, Wait),
+            (Move, false),
+            Relation::Within,
+        );
+        assert_eq!(settle, Verdict::Split);
     }
 }

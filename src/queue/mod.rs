@@ -51,6 +51,8 @@ pub struct Queue {
     index: PathIndex,
     /// No waiting delay lies before this one; none waits at all if `None`.
     waiting_from: Option<Slot>,
+    /// Number of Moves.
+    moves: usize,
     /// Most delays there may be; only tests make it smaller than 4-byte keys do.
     limit: usize,
 }
@@ -63,6 +65,7 @@ impl Queue {
             entries: Entries::new(),
             index: PathIndex::new(),
             waiting_from: None,
+            moves: 0,
             limit: usize::MAX,
         }
     }
@@ -113,6 +116,7 @@ impl Queue {
         self.detach(slot, 1);
         while let Some(blocked) = self.entries[slot].first_blocked {
             self.entries.unstack(blocked);
+            self.stack_on_path(blocked);
             if self.entries[blocked].status == Status::Block {
                 self.rest(blocked);
             }

@@ -73,7 +73,8 @@ struct Found {
     relation: Relation,
 }
 
-/// What the trie holds of a path: it ends at `node` after `known` bytes of the path.
+/// What the trie holds of a path: it ends at `node` after `known` bytes of the path. And
+/// the newest related delay.
 struct Look {
     node: NodeId,
     known: usize,
@@ -86,8 +87,9 @@ impl Queue {
     /// is replaced by it keeps its own time, so that a path that changes all the time
     /// is not put off for ever.
     ///
-    /// Init, Blanket and Full are appended without looking at anything; the path of the
-    /// first two is empty whatever is given.
+    /// Init, Blanket and Full are appended without looking at anything, but that Moves
+    /// pending under Settle become a Delete and a Create before the first two. The path
+    /// of these two is empty whatever is given.
     pub fn push(&mut self, etype: Etype, path: &[u8], path2: Option<&[u8]>, due: Time) -> Pushed {
         let bytes = path.len() + path2.map_or(0, <[u8]>::len) + 1;
         if self.entries.room() < 2 || self.len() >= self.limit || !self.index.has_room(bytes) {
@@ -98,7 +100,10 @@ impl Queue {
             false => b"/",
         };
         Pushed::Placed(match (etype, path2) {
-            (Etype::Init | Etype::Blanket, _) => self.append(etype, TOP, None, due, None),
+            (Etype::Init | Etype::Blanket, _) => {
+                self.split_pending_moves(due);
+                self.append(etype, TOP, None, due, None)
+            }
             (Etype::Full, _) => {
                 let node = self.index.insert(APART, path);
                 self.append(etype, node, None, due, None)
@@ -112,9 +117,20 @@ impl Queue {
 
     /// Queues a Create, Modify, Attrib or Delete.
     fn push_plain(&mut self, etype: Etype, path: &[u8], due: Time) -> Placed {
-        let look = self.look(path, self.policy == Policy::Settle);
-        let verdict = self.verdict(etype, path, look.found.as_ref());
-        let on = match (verdict, look.found) {
+        let look = self.look(etype, path);
+        let open = match self.policy {
+            Policy::Settle if look.known == path.len() => self.open_delay(look.node),
+            _ => None,
+        };
+        let found = match open {
+            Some(slot) => Some(Found {
+                slot,
+                relation: Relation::Same,
+            }),
+            None => self.newest([look.found, self.special()]),
+        };
+        let verdict = self.verdict(etype, path, found.as_ref());
+        let on = match (verdict, found) {
             (Verdict::Absorb, Some(found)) => {
                 return Placed::Absorbed {
                     by: self.entries.id(found.slot),
@@ -143,22 +159,46 @@ impl Queue {
         }
     }
 
+    /// Queues a Move. Unlike all else it is carried out without another look at the disk,
+    /// so under Settle it is only kept if nothing pending is related to it: neither can a
+    /// later event be absorbed by something before the Move, nor an Init do its work.
     fn push_move(&mut self, from: &[u8], to: &[u8], due: Time) -> Pushed {
-        let ends = [(from, self.look(from, false)), (to, self.look(to, false))];
-        let deciding = ends
-            .iter()
-            .filter_map(|(path, look)| Some((*path, look.found.as_ref()?)))
-            .max_by_key(|(_, found)| self.entries[found.slot].serial);
-        let on = match deciding {
-            Some((path, found)) => match self.verdict(Etype::Move, path, Some(found)) {
-                Verdict::Split => return self.split(found.slot, from, to, due),
-                _ => Some(found.slot),
-            },
-            None => None,
-        };
+        let related = self.newest([from, to].map(|path| self.look(Etype::Move, path).found));
+        let found = self.newest([related, self.special()]);
+        let on = found.as_ref().map(|found| found.slot);
+        if let (Verdict::Split, Some(on)) = (self.verdict(Etype::Move, to, found.as_ref()), on) {
+            return self.split(on, from, to, due);
+        }
         let node = self.index.insert(TOP, from);
         let node2 = self.index.insert(TOP, to);
         Pushed::Placed(self.append(Etype::Move, node, Some(node2), due, on))
+    }
+
+    /// Under Settle an Init may run before what is ahead of it, but no Move after it.
+    fn split_pending_moves(&mut self, due: Time) {
+        if self.policy != Policy::Settle {
+            return;
+        }
+        let mut next = self.entries.first();
+        while let Some(slot) = next
+            && self.moves > 0
+        {
+            let entry = &self.entries[slot];
+            if entry.etype == Etype::Move && entry.status != Status::Active {
+                self.split_pending_move(slot, due);
+            }
+            next = self.entries[slot].after;
+        }
+    }
+
+    /// Turns a Move into a Delete of its origin and queues the Create of its destination.
+    pub(super) fn split_pending_move(&mut self, slot: Slot, due: Time) {
+        let mut to = Vec::new();
+        self.delay(slot).path2(&mut to);
+        self.detach(slot, 1);
+        self.entries[slot].etype = Etype::Delete;
+        self.fold_newer(slot);
+        self.push_plain(Etype::Create, &to, due);
     }
 
     fn split(&mut self, on: Slot, from: &[u8], to: &[u8], due: Time) -> Pushed {
@@ -185,26 +225,25 @@ impl Queue {
         )
     }
 
-    /// Walks down `path` and finds the newest delay related to it; if `settle`, a delay
-    /// of the very path that can still be changed comes first.
-    fn look(&self, path: &[u8], settle: bool) -> Look {
+    /// Walks down `path` and finds the newest delay related to it, special ones aside.
+    fn look(&self, newer: Etype, path: &[u8]) -> Look {
         let mut look = Look {
             node: TOP,
             known: 0,
             found: None,
         };
         for name in components(path) {
-            self.consider(&mut look.found, look.node, |_| Relation::Within);
+            if look.node != TOP {
+                self.consider(&mut look.found, look.node, |_| Relation::Within);
+            }
+            if look.known + name.len() == path.len() {
+                self.consider_namesake(&mut look, newer, name);
+            }
             match self.index.child(look.node, name) {
                 Some(child) => look.node = child,
                 None => return look,
             }
             look.known += name.len();
-        }
-        if settle && let Some(slot) = self.open_delay(look.node) {
-            let relation = Relation::Same;
-            look.found = Some(Found { slot, relation });
-            return look;
         }
         self.consider(&mut look.found, look.node, |end| match end {
             0 => Relation::Same,
@@ -212,6 +251,42 @@ impl Queue {
         });
         self.consider_below(&mut look);
         look
+    }
+
+    /// What `mv` does depends on which of file and directory of a name is there, so under
+    /// Settle, where order counts for nothing else, Moves keep apart from namesakes.
+    fn consider_namesake(&self, look: &mut Look, newer: Etype, name: &[u8]) {
+        let moves = newer == Etype::Move || self.moves > 0;
+        if self.policy != Policy::Settle || !moves {
+            return;
+        }
+        let namesake = match name.strip_suffix(b"/") {
+            Some(file) => self.index.child(look.node, file),
+            None => self.index.child(look.node, &[name, b"/"].concat()),
+        };
+        let Some(node) = namesake else { return };
+        let related =
+            |slot: &Slot| newer == Etype::Move || self.entries[*slot].etype == Etype::Move;
+        if let Some(slot) = self.delays_at(node).find(related)
+            && self.serial(&look.found) < self.entries[slot].serial
+        {
+            let relation = Relation::Namesake;
+            look.found = Some(Found { slot, relation });
+        }
+    }
+
+    /// The newest Init or Blanket, to which everything is related.
+    fn special(&self) -> Option<Found> {
+        let slot = self.index.nodes[TOP].own?;
+        let relation = Relation::Within;
+        Some(Found { slot, relation })
+    }
+
+    fn newest(&self, found: [Option<Found>; 2]) -> Option<Found> {
+        found
+            .into_iter()
+            .flatten()
+            .max_by_key(|found| self.entries[found.slot].serial)
     }
 
     /// Prefers the newest delay at `node` unless the one found is newer.
@@ -252,11 +327,16 @@ impl Queue {
     /// The delay of this path that is neither active nor a Move. Under Settle a path has
     /// at most one active delay, one Move and one of these, so this is a short way.
     fn open_delay(&self, node: NodeId) -> Option<Slot> {
-        let older = |slot: &Slot| self.entries[*slot].ends[self.end_at(*slot, node)].older;
-        std::iter::successors(self.index.nodes[node].own, older).find(|slot| {
+        self.delays_at(node).find(|slot| {
             let entry = &self.entries[*slot];
             entry.status != Status::Active && entry.etype != Etype::Move
         })
+    }
+
+    /// The delays of exactly this path, newest first.
+    fn delays_at(&self, node: NodeId) -> impl Iterator<Item = Slot> {
+        let older = move |slot: &Slot| self.entries[*slot].ends[self.end_at(*slot, node)].older;
+        std::iter::successors(self.index.nodes[node].own, older)
     }
 
     fn append(
@@ -271,6 +351,7 @@ impl Queue {
         self.attach(slot, 0, node);
         if let Some(node2) = node2 {
             self.attach(slot, 1, node2);
+            self.moves += 1;
         }
         let id = self.entries.id(slot);
         let Some(on) = on else {
@@ -302,6 +383,7 @@ impl Queue {
     pub(super) fn detach(&mut self, slot: Slot, end: usize) {
         let End { node, newer, older } = std::mem::take(&mut self.entries[slot].ends[end]);
         let Some(node) = node else { return };
+        self.moves -= end;
         if let Some(older) = older {
             let end = self.end_at(older, node);
             self.entries[older].ends[end].newer = newer;

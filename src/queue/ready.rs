@@ -4,6 +4,7 @@ use super::Queue;
 use super::combine::{Relation, Verdict, combine};
 use super::delay::{Delay, DelayId, Etype, Policy, Status, Time};
 use super::entries::{Entries, Slot};
+use super::path_index::TOP;
 
 /// Whether something can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Queue {
     /// Chooses delays for one batch, in queue order, due or not. `test` is asked about
     /// each that waits and each blocked one whose blocker was taken; left out are the
     /// active ones and all that active or skipped ones block. Changes nothing: see
-    /// [`Queue::activate`].
+    /// [`Queue::activate`]. What a batch does must be, or end, as if done in its order.
     pub fn take(&self, mut test: impl FnMut(Delay<'_>) -> Take) -> Vec<DelayId> {
         let mut taken = Vec::new();
         let mut marks = Marks::new(self.entries.places());
@@ -104,7 +105,8 @@ impl Queue {
     }
 
     /// An active delay failed and may run again from `due` on. It is blocked, not
-    /// waiting, if what it was stacked on is still there. A newer delay of the same path
+    /// waiting, if what it was stacked on is still there: when a Move fails, what comes
+    /// after it in its batch must fail too. A newer delay of the same path
     /// that it can absorb, or be replaced by, now that it can be changed again, leaves
     /// the queue: failing over and over does not let the queue grow. False if it has left
     /// or is not active.
@@ -116,8 +118,16 @@ impl Queue {
             return false;
         }
         self.entries[slot].due = due;
+        self.stack_on_path(slot);
         self.rest(slot);
+        let moved = self.entries[slot].etype == Etype::Move;
+        if moved && self.policy == Policy::Settle && self.index.nodes[TOP].own.is_some() {
+            self.split_pending_move(slot, due);
+        }
         self.fold_newer(slot);
+        if let Some(older) = self.entries[slot].ends[0].older {
+            self.fold_newer(older);
+        }
         true
     }
 
@@ -131,16 +141,20 @@ impl Queue {
         }
     }
 
-    /// Decides whether a delay that is not active waits or is blocked: by what it is
-    /// stacked on already, or else by an older delay of the same path.
-    pub(super) fn rest(&mut self, slot: Slot) {
+    /// If a delay is stacked on nothing, stacks it on an older one of the same path.
+    pub(super) fn stack_on_path(&mut self, slot: Slot) {
         let entry = &self.entries[slot];
-        if entry.blocker.is_none() && !entry.etype.is_special() {
-            let older = entry.older().max_by_key(|slot| self.entries[*slot].serial);
-            if let Some(older) = older {
-                self.entries.stack(slot, older);
-            }
+        if entry.blocker.is_some() || entry.etype.is_special() {
+            return;
         }
+        let older = entry.older().max_by_key(|slot| self.entries[*slot].serial);
+        if let Some(older) = older {
+            self.entries.stack(slot, older);
+        }
+    }
+
+    /// Decides whether a delay that is not active waits or is blocked.
+    pub(super) fn rest(&mut self, slot: Slot) {
         let entry = &mut self.entries[slot];
         if entry.blocker.is_some() {
             entry.status = Status::Block;

@@ -1,0 +1,318 @@
+//! Under Settle the target ends up like the source, whatever happens in which order.
+//!
+//! A source is changed at random and its events are queued; delays are carried out on a
+//! target in any order their states allow, early, late, or more than once.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use lsyncd::queue::{Delay, DelayId, Etype, Policy, Pushed, Queue, Status, Take};
+use proptest::prelude::*;
+
+/// A tree by absolute names without trailing slash; `None` is a directory, a number the
+/// content of a file.
+type Tree = BTreeMap<String, Option<u32>>;
+
+fn parent(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+fn has_parent(tree: &Tree, name: &str) -> bool {
+    matches!(parent(name), "") || tree.get(parent(name)) == Some(&None)
+}
+
+fn below(tree: &Tree, name: &str) -> Vec<String> {
+    let inside = format!("{name}/");
+    tree.keys()
+        .filter(|other| other.starts_with(&inside))
+        .cloned()
+        .collect()
+}
+
+fn remove(tree: &mut Tree, name: &str) {
+    for other in below(tree, name) {
+        tree.remove(&other);
+    }
+    tree.remove(name);
+}
+
+fn rename(tree: &mut Tree, from: &str, to: &str) {
+    remove(tree, to);
+    for name in below(tree, from).into_iter().chain([from.to_string()]) {
+        if let Some(node) = tree.remove(&name) {
+            tree.insert(format!("{to}{}", &name[from.len()..]), node);
+        }
+    }
+}
+
+struct World {
+    source: Tree,
+    target: Tree,
+    queue: Queue,
+    /// Batches, each in queue order, and whether they were carried out when they started.
+    running: Vec<(VecDeque<DelayId>, bool)>,
+    writes: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(&'static str),
+    Mkdir(&'static str),
+    Touch(&'static str),
+    Remove(&'static str),
+    /// Only the top gives an event.
+    MoveOut(&'static str),
+    Rename(&'static str, &'static str),
+    Init,
+    Start(u32, bool),
+    End(usize, bool),
+}
+
+impl World {
+    fn new() -> Self {
+        World {
+            source: Tree::new(),
+            target: Tree::new(),
+            queue: Queue::new(Policy::Settle),
+            running: Vec::new(),
+            writes: 0,
+        }
+    }
+
+    fn event(&mut self, etype: Etype, name: &str, dir: bool) {
+        let path = name.to_string() + if dir { "/" } else { "" };
+        self.queue.push(etype, path.as_bytes(), None, 0);
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Write(name) => self.write(name),
+            Step::Mkdir(name) => {
+                if !self.source.contains_key(name) && has_parent(&self.source, name) {
+                    self.source.insert(name.to_string(), None);
+                    self.event(Etype::Create, name, true);
+                }
+            }
+            Step::Touch(name) => {
+                if let Some(node) = self.source.get(name) {
+                    self.event(Etype::Attrib, name, node.is_none());
+                }
+            }
+            Step::Remove(name) => {
+                let inside = below(&self.source, name);
+                for name in inside.iter().rev().map(String::as_str).chain([name]) {
+                    if let Some(node) = self.source.remove(name) {
+                        self.event(Etype::Delete, name, node.is_none());
+                    }
+                }
+            }
+            Step::MoveOut(name) => {
+                if let Some(node) = self.source.get(name).copied() {
+                    remove(&mut self.source, name);
+                    self.event(Etype::Delete, name, node.is_none());
+                }
+            }
+            Step::Rename(from, to) => self.rename(from, to),
+            Step::Init => {
+                self.queue.push(Etype::Init, b"", None, 0);
+            }
+            Step::Start(answers, early) => self.start(answers, early),
+            Step::End(n, ok) => self.end(n, ok),
+        }
+    }
+
+    fn write(&mut self, name: &str) {
+        let old = self.source.get(name).copied();
+        if old == Some(None) || !has_parent(&self.source, name) {
+            return;
+        }
+        self.writes += 1;
+        self.source.insert(name.to_string(), Some(self.writes));
+        if old.is_none() {
+            self.event(Etype::Create, name, false);
+        }
+        self.event(Etype::Modify, name, false);
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        let Some(node) = self.source.get(from).copied() else {
+            return;
+        };
+        let there = self.source.get(to).copied();
+        let fits = match node {
+            None => there.is_none(),
+            Some(_) => there != Some(None),
+        };
+        let inside = to.starts_with(&format!("{from}/"));
+        if !fits || inside || from == to || !has_parent(&self.source, to) {
+            return;
+        }
+        rename(&mut self.source, from, to);
+        let slash = if node.is_none() { "/" } else { "" };
+        let (path, path2) = (format!("{from}{slash}"), format!("{to}{slash}"));
+        let pushed = self
+            .queue
+            .push(Etype::Move, path.as_bytes(), Some(path2.as_bytes()), 0);
+        if let Pushed::Split { .. } = pushed {
+            for name in below(&self.source, to) {
+                let dir = self.source[&name].is_none();
+                self.event(Etype::Create, &name, dir);
+            }
+        }
+    }
+
+    fn start(&mut self, answers: u32, early: bool) {
+        let mut bits = answers;
+        // As a sync does: an Init never runs beside a Move.
+        let runs = |wanted| {
+            let active = |own: Delay<'_>| own.status() == Status::Active && own.etype() == wanted;
+            self.queue.iter().any(active)
+        };
+        let (init, moves) = (runs(Etype::Init), runs(Etype::Move));
+        let ids = self.queue.take(|own| {
+            bits = bits.rotate_left(1);
+            let apart = match own.etype() {
+                Etype::Init => moves,
+                Etype::Move => init,
+                _ => false,
+            };
+            match apart || bits & 1 == 0 {
+                true => Take::Skip,
+                false => Take::Take,
+            }
+        });
+        self.queue.activate(&ids);
+        if early {
+            ids.iter().for_each(|id| self.carry_out(*id));
+        }
+        if !ids.is_empty() {
+            self.running.push((ids.into(), early));
+        }
+    }
+
+    /// Ends the first of a batch. If a Move is or was before it and failed, it fails too.
+    fn end(&mut self, n: usize, ok: bool) {
+        if self.running.is_empty() {
+            return;
+        }
+        let n = n % self.running.len();
+        let (batch, done) = &mut self.running[n];
+        let (Some(id), done) = (batch.pop_front(), *done) else {
+            return;
+        };
+        if batch.is_empty() {
+            self.running.swap_remove(n);
+        }
+        let blocked = self.hangs_on_a_move(id);
+        if !done && !blocked {
+            self.carry_out(id);
+        }
+        if ok && !blocked {
+            assert!(self.queue.finish(id));
+        } else {
+            assert!(self.queue.retry(id, 0));
+        }
+    }
+
+    fn hangs_on_a_move(&self, id: DelayId) -> bool {
+        let way = |id: &DelayId| self.queue.get(*id)?.blocker();
+        let hangs = way(&id).is_some();
+        let mut way = std::iter::successors(Some(id), way).filter_map(|id| self.queue.get(id));
+        hangs && way.any(|own| own.etype() == Etype::Move)
+    }
+
+    fn carry_out(&mut self, id: DelayId) {
+        let Some(delay) = self.queue.get(id) else {
+            return;
+        };
+        let etype = delay.etype();
+        let (path, path2) = delay.paths();
+        let name = |path: &[u8]| {
+            String::from_utf8_lossy(path)
+                .trim_end_matches('/')
+                .to_string()
+        };
+        let from = name(&path);
+        match path2.as_deref().map(name) {
+            Some(to) => self.carry_move(&from, &to),
+            None if etype == Etype::Init => self.target = self.source.clone(),
+            None => self.send(&from, etype == Etype::Delete),
+        }
+    }
+
+    /// `mv` on the target, and if that cannot be done what a transfer would do.
+    fn carry_move(&mut self, from: &str, to: &str) {
+        let target = &mut self.target;
+        let fits = match (target.get(from), target.get(to)) {
+            (None, _) => false,
+            (Some(None), there) => there.is_none(),
+            (Some(Some(_)), there) => there != Some(&None),
+        };
+        if fits && has_parent(target, to) {
+            rename(target, from, to);
+        } else {
+            self.send(from, true);
+            self.send(to, true);
+        }
+    }
+
+    /// Makes the target's `name` like the source's; if `deep`, with all below.
+    fn send(&mut self, name: &str, deep: bool) {
+        let Some(node) = self.source.get(name).copied() else {
+            return remove(&mut self.target, name);
+        };
+        let mut above: Vec<_> = name.match_indices('/').map(|(at, _)| &name[..at]).collect();
+        above.retain(|name| !name.is_empty());
+        for dir in above {
+            if self.target.get(dir) != Some(&None) {
+                self.target.insert(dir.to_string(), None);
+            }
+        }
+        if deep || node.is_some() {
+            remove(&mut self.target, name);
+        }
+        self.target.insert(name.to_string(), node);
+        if deep {
+            for name in below(&self.source, name) {
+                self.target.insert(name.clone(), self.source[&name]);
+            }
+        }
+    }
+}
+
+const NAMES: [&str; 8] = ["/a", "/b", "/c", "/a/x", "/a/y", "/b/x", "/a/x/f", "/b/x/f"];
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let name = || prop::sample::select(&NAMES[..]);
+    prop_oneof![
+        6 => name().prop_map(Step::Write),
+        4 => name().prop_map(Step::Mkdir),
+        1 => name().prop_map(Step::Touch),
+        3 => name().prop_map(Step::Remove),
+        1 => name().prop_map(Step::MoveOut),
+        8 => (name(), name()).prop_map(|(from, to)| Step::Rename(from, to)),
+        1 => Just(Step::Init),
+        3 => (any::<u32>(), any::<bool>()).prop_map(|(bits, early)| Step::Start(bits, early)),
+        4 => (0..9usize, prop::bool::weighted(0.8)).prop_map(|(n, ok)| Step::End(n, ok)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_target_settles(steps in prop::collection::vec(any_step(), 1..150)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+        }
+        while !world.queue.is_empty() {
+            world.start(u32::MAX, false);
+            while !world.running.is_empty() {
+                world.end(0, true);
+            }
+            let active = |status| status == Status::Active;
+            assert!(!world.queue.iter().any(|delay| active(delay.status())));
+        }
+        assert_eq!(world.target, world.source);
+    }
+}
