@@ -14,7 +14,8 @@
 //! path, of a directory around it, and, if the event is about a directory, of anything
 //! inside. Under [`Policy::Settle`] a delay of the same path that is not active decides
 //! before any other, so that a path has at most one such delay however often it changes
-//! while a target is away.
+//! while a target is away. That is sound because what is sent is what `lstat` finds; only
+//! a Move is done blindly, so a Move that anything pending is related to is split.
 //!
 //! A delay has at most one blocker, the one that decided. When that leaves, an older
 //! delay of the same path that is still there becomes the blocker; so two actions never
@@ -126,5 +127,42 @@ impl Queue {
             self.entries.reset(KEEP);
             self.index.reset(KEEP);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_refuses_and_goes_on() {
+        let mut queue = Queue::new(Policy::Settle);
+        queue.limit = 2;
+        for path in [b"/a", b"/b", b"/c"] {
+            queue.push(Etype::Create, path, None, 0);
+        }
+        let refused = queue.push(Etype::Move, b"/d", Some(b"/e"), 0);
+        assert_eq!(refused, Pushed::Placed(Placed::Refused));
+        let ids = queue.take(|_| Take::Take);
+        assert_eq!(ids.len(), 2);
+        queue.activate(&ids);
+        assert!(queue.finish(ids[0]));
+        queue.push(Etype::Create, b"/c", None, 0);
+        assert_eq!(queue.len(), 2);
+    }
+
+    #[test]
+    fn an_empty_queue_gives_its_memory_back() {
+        let mut queue = Queue::new(Policy::Settle);
+        for n in 0..10_000 {
+            queue.push(Etype::Create, format!("/d/{n}").as_bytes(), None, 0);
+        }
+        assert!(queue.entries.places() >= 10_000);
+        let old = queue.take(|_| Take::Take);
+        queue.activate(&old);
+        old.iter().for_each(|id| assert!(queue.finish(*id)));
+        assert_eq!((queue.entries.places(), queue.index.len()), (0, 0));
+        queue.push(Etype::Create, b"/d/0", None, 0);
+        assert!(old.iter().all(|id| !queue.contains(*id)));
     }
 }

@@ -483,35 +483,3 @@ proptest! {
         agree(Policy::Deliver, &steps);
     }
 }
-
-#[test]
-fn a_full_queue_refuses_and_goes_on() {
-    let mut queue = Queue::new(Policy::Settle);
-    queue.limit = 2;
-    for path in [b"/a", b"/b", b"/c"] {
-        queue.push(Etype::Create, path, None, 0);
-    }
-    let refused = queue.push(Etype::Move, b"/d", Some(b"/e"), 0);
-    assert_eq!(refused, Pushed::Placed(Placed::Refused));
-    let ids = queue.take(|_| Take::Take);
-    assert_eq!(ids.len(), 2);
-    queue.activate(&ids);
-    assert!(queue.finish(ids[0]));
-    queue.push(Etype::Create, b"/c", None, 0);
-    assert_eq!(queue.len(), 2);
-}
-
-#[test]
-fn an_empty_queue_gives_its_memory_back() {
-    let mut queue = Queue::new(Policy::Settle);
-    for n in 0..10_000 {
-        queue.push(Etype::Create, format!("/d/{n}").as_bytes(), None, 0);
-    }
-    assert!(queue.entries.places() >= 10_000);
-    let old = queue.take(|_| Take::Take);
-    queue.activate(&old);
-    old.iter().for_each(|id| assert!(queue.finish(*id)));
-    assert_eq!((queue.entries.places(), queue.index.len()), (0, 0));
-    queue.push(Etype::Create, b"/d/0", None, 0);
-    assert!(old.iter().all(|id| !queue.contains(*id)));
-}

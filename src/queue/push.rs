@@ -92,7 +92,9 @@ impl Queue {
     /// of these two is empty whatever is given.
     pub fn push(&mut self, etype: Etype, path: &[u8], path2: Option<&[u8]>, due: Time) -> Pushed {
         let bytes = path.len() + path2.map_or(0, <[u8]>::len) + 1;
-        if self.entries.room() < 2 || self.len() >= self.limit || !self.index.has_room(bytes) {
+        // Each pending Move may still become two delays.
+        let room = self.entries.room() >= 2 + self.moves && self.index.has_room(bytes);
+        if !room || self.len() >= self.limit {
             return Pushed::Placed(Placed::Refused);
         }
         let path = match etype.is_special() || !path.is_empty() {
