@@ -148,10 +148,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
                 let mut words = next("rsyncssh", 3)?;
                 let directory = words.pop().unwrap_or_default();
                 let [source, host] = pair(words);
-                add_sync(
-                    &mut options,
-                    SyncOption::Rsyncssh(source, host, directory),
-                )?;
+                add_sync(&mut options, SyncOption::Rsyncssh(source, host, directory))?;
             }
             b"script" => options
                 .scripts
@@ -234,7 +231,10 @@ pub fn split_quoted(text: &[u8]) -> Vec<Vec<u8>> {
         let mut closed = word.last() == Some(&quote);
         while !closed {
             let Some(more) = pieces.next() else {
-                println!("Missing matching quote for {}", OsString::from_vec(piece.to_vec()).display());
+                println!(
+                    "Missing matching quote for {}",
+                    OsString::from_vec(piece.to_vec()).display()
+                );
                 break;
             };
             word.push(b' ');

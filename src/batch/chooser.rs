@@ -17,9 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::collapse::{Collapsed, Disk, Mention, Node, Stat, collapse};
 use super::probe::Binary;
 use super::words::{self, Freedom};
-use super::{
-    Change, Entry, Kind, ListMode, Request, Transfer, files_from, filter_list, is_remote,
-};
+use super::{Change, Entry, Kind, ListMode, Request, Transfer, files_from, filter_list, is_remote};
 
 /// Makes the calls of one sync and learns from those that fail.
 #[derive(Debug)]
@@ -221,7 +219,9 @@ fn is_written(change: Change) -> bool {
 fn found_resent(request: &Request<'_>, found: &Collapsed<'_>) -> bool {
     request.last_transfer.is_some_and(|end| {
         let written = found.present.iter().filter(|item| item.written);
-        written.map(|item| item.stat).any(|stat| is_resent(end, stat))
+        written
+            .map(|item| item.stat)
+            .any(|stat| is_resent(end, stat))
     })
 }
 

@@ -75,7 +75,9 @@ mod tests {
     #[test]
     fn unknown_keys_are_named_with_a_suggestion() {
         let text = checked("{ rsync = { bwlimt = 1 } }");
-        assert!(text.contains("Parameter \"rsync.bwlimt\" unknown. ( if this is not a typo add it to checkgauge )"));
+        assert!(text.contains(
+            "Parameter \"rsync.bwlimt\" unknown. ( if this is not a typo add it to checkgauge )"
+        ));
         assert!(text.contains("Did you mean \"rsync.bwlimit\"?"));
         assert!(checked("{ onMove = 1 }").contains("\"onMove\" unknown"));
         assert!(checked("{ 'x' }").contains("\"1\" unknown"));

@@ -63,7 +63,14 @@ const LONG: &[(&str, &str, bool)] = &[
 
 /// What `archive = true` stands for: these are on unless the configuration says otherwise.
 const ARCHIVE: &[&str] = &[
-    "recursive", "links", "perms", "times", "group", "owner", "devices", "specials",
+    "recursive",
+    "links",
+    "perms",
+    "times",
+    "group",
+    "owner",
+    "devices",
+    "specials",
 ];
 
 /// The words, in this order: one word of letters, `_extra`, `--devices` or `--specials` if only
@@ -115,7 +122,8 @@ pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
         if valued {
             let text = text_of(&value).ok_or_else(|| {
                 let kind = value.type_name();
-                let text = format!("Parameter \"rsync.{key}\" must be a text or a number, not {kind}.");
+                let text =
+                    format!("Parameter \"rsync.{key}\" must be a text or a number, not {kind}.");
                 complaint_about(key, text)
             })?;
             word.push(b'=');
@@ -159,9 +167,15 @@ mod tests {
 
     #[test]
     fn archive_fills_in_what_is_not_said() {
-        assert_eq!(computed("{ archive = true, protect_args = true }"), "-glopstD");
+        assert_eq!(
+            computed("{ archive = true, protect_args = true }"),
+            "-glopstD"
+        );
         assert_eq!(computed("{ archive = true, owner = false }"), "-glptD");
-        assert_eq!(computed("{ archive = true, devices = false }"), "-glopt --specials");
+        assert_eq!(
+            computed("{ archive = true, devices = false }"),
+            "-glopt --specials"
+        );
     }
 
     #[test]

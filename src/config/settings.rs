@@ -95,12 +95,10 @@ impl SettingsTable {
                 self.0.set(key, true)?;
             }
         }
-        for (key, path) in [
-            ("logfile", &options.logfile),
-            ("pidfile", &options.pidfile),
-        ] {
+        for (key, path) in [("logfile", &options.logfile), ("pidfile", &options.pidfile)] {
             if let Some(path) = path {
-                self.0.set(key, lua.create_string(path.as_encoded_bytes())?)?;
+                self.0
+                    .set(key, lua.create_string(path.as_encoded_bytes())?)?;
             }
         }
         Ok(())
@@ -123,7 +121,9 @@ impl SettingsTable {
             insist: self.switch("insist")?,
             log_facility: self.facility()?,
             log_file: path("logfile")?,
-            log_ident: self.text("logident")?.map(|ident| ident.to_string_lossy().into_owned()),
+            log_ident: self
+                .text("logident")?
+                .map(|ident| ident.to_string_lossy().into_owned()),
             max_processes: self.count("maxProcesses")?,
             mode: self.mode()?,
             nodaemon: self.switch("nodaemon")?,
@@ -307,7 +307,10 @@ mod tests {
         let settings = typed("{ 'nodaemon', insist = 1, statusInterval = '20' }").unwrap();
         assert!(settings.nodaemon && settings.insist && !settings.onepass);
         assert_eq!(settings.status_interval, Duration::from_secs(20));
-        assert_eq!(typed("{}").unwrap().status_interval, Duration::from_secs(10));
+        assert_eq!(
+            typed("{}").unwrap().status_interval,
+            Duration::from_secs(10)
+        );
     }
 
     #[test]

@@ -88,9 +88,7 @@ fn delay(value: &Value) -> Result<Option<Duration>> {
     };
     // More than a century is as good as for ever and does not overflow a clock.
     match seconds {
-        Some(seconds) if seconds >= 0.0 => {
-            Ok(Some(Duration::from_secs_f64(seconds.min(4e9))))
-        }
+        Some(seconds) if seconds >= 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(4e9)))),
         _ => Err(complaint_about("delay", "delay must be a number and >= 0")),
     }
 }

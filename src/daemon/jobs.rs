@@ -64,7 +64,10 @@ impl Engine<'_> {
         if report::enabled("Exec") {
             report::say("Exec", shown(&request));
         }
-        let output = match (&self.script.settings.log_file, self.script.settings.nodaemon) {
+        let output = match (
+            &self.script.settings.log_file,
+            self.script.settings.nodaemon,
+        ) {
             _ if request.captured => Output::Lines,
             (_, true) => Output::Inherit,
             (Some(file), false) => Output::Append(file.clone()),

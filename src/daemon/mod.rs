@@ -82,11 +82,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
 }
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
-fn work(
-    environment: &Environment,
-    core: &mut Core,
-    mut script: Script,
-) -> Result<Exit, Failure> {
+fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Result<Exit, Failure> {
     let mut watcher = core.watcher(script.settings.mode).map_err(no_watcher)?;
     loop {
         script.run().map_err(failure)?;
@@ -108,7 +104,9 @@ fn work(
 fn no_watcher(error: std::io::Error) -> Failure {
     let number = error.raw_os_error().unwrap_or_default();
     let reason = report::reason(&error);
-    failure(format!("Cannot access inotify monitor! ( {number} : {reason} )"))
+    failure(format!(
+        "Cannot access inotify monitor! ( {number} : {reason} )"
+    ))
 }
 
 /// Writes the line every log begins with, detaches and writes the pid file.
@@ -133,7 +131,10 @@ fn open_log(settings: &Settings, console: bool) -> Result<(), Failure> {
         console,
         file: settings.log_file.clone(),
         syslog: to_syslog.then(|| log::Syslog {
-            ident: settings.log_ident.clone().unwrap_or_else(|| "lsyncd".into()),
+            ident: settings
+                .log_ident
+                .clone()
+                .unwrap_or_else(|| "lsyncd".into()),
             facility: settings.log_facility,
         }),
     })

@@ -78,7 +78,9 @@ fn write(
     let time = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs() as i64);
-    let syncs = members.iter().map(|member| sync_status(&member.sync.borrow()));
+    let syncs = members
+        .iter()
+        .map(|member| sync_status(&member.sync.borrow()));
     StatusReport {
         time,
         syncs: syncs.collect(),

@@ -67,7 +67,9 @@ impl Observer for Watching<'_> {
         if let Some(member) = self.members.get(scope) {
             let mut sync = member.sync.borrow_mut();
             let name = &sync.config.name;
-            report::normal(format_args!("{name}: the source is back, comparing all of it"));
+            report::normal(format_args!(
+                "{name}: the source is back, comparing all of it"
+            ));
             sync.source_back(self.now);
         }
     }

@@ -37,8 +37,7 @@ pub fn globals(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     table.set(
         "terminate",
         lua.create_function(move |_, code: Value| -> Result<()> {
-            let code = number_of(&code)
-                .ok_or_else(|| complaint("terminate needs an exit code"))?;
+            let code = number_of(&code).ok_or_else(|| complaint("terminate needs an exit code"))?;
             h.ending.set(Some(code as i64));
             Err(complaint("terminated by the configuration"))
         })?,
@@ -54,8 +53,8 @@ pub fn globals(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
         "alarm",
         lua.create_function(
             move |_, (time, function, extra): (Value, Function, Value)| {
-                let due = timestamp::stamp(&time)
-                    .ok_or_else(|| complaint("alarm needs a timestamp"))?;
+                let due =
+                    timestamp::stamp(&time).ok_or_else(|| complaint("alarm needs a timestamp"))?;
                 h.alarms.borrow_mut().push(Alarm {
                     due: due.0,
                     function,
@@ -89,15 +88,15 @@ pub fn members(lua: &Lua, host: &Rc<Host>) -> Result<Table> {
     )?;
     table.set(
         "realdir",
-        lua.create_function(|lua, path: mlua::BString| {
-            match config::real_directory(&path) {
+        lua.create_function(
+            |lua, path: mlua::BString| match config::real_directory(&path) {
                 Ok(real) => Ok(Value::String(lua.create_string(real)?)),
                 Err(error) => {
                     report::error(&error.lines()[0]);
                     Ok(Value::Nil)
                 }
-            }
-        })?,
+            },
+        )?,
     )?;
     table.set(
         "splitQuotedString",
@@ -151,10 +150,7 @@ fn read_directory(lua: &Lua, path: mlua::BString) -> Result<Option<Table>> {
     let table = lua.create_table()?;
     for entry in entries.flatten() {
         let directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        table.set(
-            lua.create_string(entry.file_name().into_vec())?,
-            directory,
-        )?;
+        table.set(lua.create_string(entry.file_name().into_vec())?, directory)?;
     }
     Ok(Some(table))
 }

@@ -205,7 +205,11 @@ fn quoted(text: &str, quote: char) -> usize {
 
 /// Length of the `[[…]]` or `[=[…]=]` that `text` begins with.
 fn long_bracket(text: &str) -> Option<usize> {
-    let level = text.strip_prefix('[')?.bytes().take_while(|&b| b == b'=').count();
+    let level = text
+        .strip_prefix('[')?
+        .bytes()
+        .take_while(|&b| b == b'=')
+        .count();
     if text.as_bytes().get(level + 1) != Some(&b'[') {
         return None;
     }

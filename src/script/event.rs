@@ -153,12 +153,7 @@ impl Objects {
         self.object(lua, list, &self.list_meta)
     }
 
-    fn object(
-        &self,
-        lua: &Lua,
-        behind: impl UserData + 'static,
-        meta: &Table,
-    ) -> Result<Table> {
+    fn object(&self, lua: &Lua, behind: impl UserData + 'static, meta: &Table) -> Result<Table> {
         let object = lua.create_table()?;
         object.set_metatable(Some(meta.clone()))?;
         self.behind.raw_set(&object, lua.create_userdata(behind)?)?;

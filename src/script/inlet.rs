@@ -55,11 +55,7 @@ pub fn functions(
                 _ => Vec::new(),
             };
             let now = clock.clock.now();
-            let pushed = member
-                .sync
-                .borrow_mut()
-                .queue
-                .push(etype, &path, None, now);
+            let pushed = member.sync.borrow_mut().queue.push(etype, &path, None, now);
             let Pushed::Placed(Placed::Appended { id }) = pushed else {
                 return Err(complaint("the queue is full"));
             };
@@ -178,26 +174,28 @@ fn discard(member: &Member, event: &EventRef) -> Result<()> {
 }
 
 /// The entries that may go now, as far as the test wants them.
-fn select(
-    lua: &Lua,
-    objects: &Objects,
-    member: &Rc<Member>,
-    test: &Value,
-) -> Result<Vec<DelayId>> {
+fn select(lua: &Lua, objects: &Objects, member: &Rc<Member>, test: &Value) -> Result<Vec<DelayId>> {
     let Value::Function(test) = test else {
         return Ok(member.sync.borrow().queue.take(|_| Take::Take));
     };
     if is_native_change(lua, test)? {
-        return Ok(member.sync.borrow().queue.take(|delay| match delay.etype() {
-            Etype::Init | Etype::Blanket | Etype::Full => Take::Skip,
-            _ => Take::Take,
-        }));
+        return Ok(member
+            .sync
+            .borrow()
+            .queue
+            .take(|delay| match delay.etype() {
+                Etype::Init | Etype::Blanket | Etype::Full => Take::Skip,
+                _ => Take::Take,
+            }));
     }
     // User code may look at the queue while it decides, so it is asked for every entry first
     // and the selection is made of its answers.
     let candidates: Vec<DelayId> = {
         let sync = member.sync.borrow();
-        let waiting = sync.queue.iter().filter(|delay| delay.status() != Status::Active);
+        let waiting = sync
+            .queue
+            .iter()
+            .filter(|delay| delay.status() != Status::Active);
         waiting.map(|delay| delay.id()).collect()
     };
     let mut answers = std::collections::HashMap::new();
@@ -257,7 +255,9 @@ pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Res
             },
         )?)),
         "getPaths" => Ok(Value::Function(lua.create_function(
-            move |lua, mutator: Option<Function>| paths(lua, &member, &behind.ids, mutator.as_ref()),
+            move |lua, mutator: Option<Function>| {
+                paths(lua, &member, &behind.ids, mutator.as_ref())
+            },
         )?)),
         _ => Err(complaint(format!(
             "event list does not have function \"{name}\""
@@ -266,12 +266,7 @@ pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Res
 }
 
 /// The paths of a list, two for each move; the mutator may change them.
-fn paths(
-    lua: &Lua,
-    member: &Member,
-    ids: &[DelayId],
-    mutator: Option<&Function>,
-) -> Result<Table> {
+fn paths(lua: &Lua, member: &Member, ids: &[DelayId], mutator: Option<&Function>) -> Result<Table> {
     let result = lua.create_table()?;
     let push = |value: Value| -> Result<()> {
         match text_of(&value) {

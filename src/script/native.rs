@@ -134,9 +134,12 @@ fn configuring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) ->
     native.set(
         "inherit",
         lua.create_function(move |lua, (given, default): (Value, Table)| match given {
-            Value::Table(given) => {
-                inherit::inherit(lua, &given, |config| fill_from_settings(&h, config), &default)
-            }
+            Value::Table(given) => inherit::inherit(
+                lua,
+                &given,
+                |config| fill_from_settings(&h, config),
+                &default,
+            ),
             other => Err(complaint(format!(
                 "sync takes a table, not a {}",
                 other.type_name()
@@ -155,7 +158,10 @@ fn configuring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) ->
         lua.create_function(|lua, config: Table| {
             let rsync = config.get::<Value>("rsync")?;
             let Value::Table(rsync) = rsync else {
-                return Err(complaint_about("rsync", "Parameter \"rsync\" must be a table."));
+                return Err(complaint_about(
+                    "rsync",
+                    "Parameter \"rsync\" must be a table.",
+                ));
             };
             let words = lua.create_table()?;
             for word in rsync_args::words(&rsync)? {
@@ -278,7 +284,14 @@ fn has_action(config: &Table) -> Result<bool> {
     if truthy(&config.get("action")?) {
         return Ok(true);
     }
-    for key in ["onAttrib", "onCreate", "onDelete", "onModify", "onMove", "onStartup"] {
+    for key in [
+        "onAttrib",
+        "onCreate",
+        "onDelete",
+        "onModify",
+        "onMove",
+        "onStartup",
+    ] {
         if truthy(&config.get(key)?) {
             return Ok(true);
         }
@@ -310,19 +323,14 @@ fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -
     )?;
     native.set(
         "rsync_target",
-        lua.create_function(|lua, config: Table| {
-            lua.create_string(rsync_target(lua, &config)?)
-        })?,
+        lua.create_function(|lua, config: Table| lua.create_string(rsync_target(lua, &config)?))?,
     )?;
     native.set(
         "filter_input",
         lua.create_function(|lua, inlet: Table| {
             let member = member_of(lua, &inlet)?;
             let sync = member.sync.borrow();
-            let filter = sync
-                .filter
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
+            let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
             Ok(match filter.rsync_input() {
                 Some(input) => (
                     Some(lua.create_string(input.option)?),
@@ -424,10 +432,7 @@ fn transfer(lua: &Lua, agent: &Agent) -> Result<Transfer> {
 
 /// The sync's filter as lines for rsync: rules, then excludes.
 fn filter_lines(sync: &Sync) -> Vec<Vec<u8>> {
-    let filter = sync
-        .filter
-        .read()
-        .unwrap_or_else(PoisonError::into_inner);
+    let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     let excludes = filter.excludes().map(|pattern| [b"- ", pattern].concat());
     filter.rules().chain(excludes).collect()
 }

@@ -13,6 +13,7 @@ use mlua::{Function, Lua, Result, Table, Value};
 
 use super::event::Objects;
 use super::host::{Host, Member, Stage};
+use super::timestamp::Timestamp;
 use super::{errors, native};
 use crate::cli::{Options, SyncOption};
 use crate::config::{Settings, SettingsTable, number_of, parse_number};
@@ -21,11 +22,13 @@ use crate::process::Children;
 use crate::queue::{DelayId, Etype, Time};
 use crate::report;
 use crate::sync::Clock;
-use super::timestamp::Timestamp;
 
 const PRELUDES: &[(&str, &str)] = &[
     ("default.lua", include_str!("../../lua/default.lua")),
-    ("default-rsync.lua", include_str!("../../lua/default-rsync.lua")),
+    (
+        "default-rsync.lua",
+        include_str!("../../lua/default-rsync.lua"),
+    ),
 ];
 
 /// Where the distributions keep modules of Lua 5.4, and those of 5.3 that are pure Lua.
@@ -199,7 +202,11 @@ impl Script {
         signal: Option<i32>,
     ) -> Result<Verdict> {
         let Some(collect) = member.config.get::<Option<Function>>("collect")? else {
-            return Ok(if code == 0 { Verdict::Done } else { Verdict::Die });
+            return Ok(if code == 0 {
+                Verdict::Done
+            } else {
+                Verdict::Die
+            });
         };
         let answer: Value = collect.call((agent, code, signal))?;
         Ok(match answer {
@@ -263,7 +270,10 @@ impl Script {
 
     /// Tells an error of user code in the log, with where it came from.
     pub fn report(&self, error: &mlua::Error) {
-        report::error(format_args!("in Lua: {}", errors::message(&self.lua, error)));
+        report::error(format_args!(
+            "in Lua: {}",
+            errors::message(&self.lua, error)
+        ));
         for (number, line) in errors::backtrace(error).iter().enumerate() {
             report::error(format_args!("Backtrace {} :{line}", number + 1));
         }
@@ -346,9 +356,7 @@ impl Loader<'_> {
         let settings = &self.host.settings;
         settings.override_by(self.lua, options).map_err(fail)?;
         let default: Table = self.lua.globals().get("default").map_err(fail)?;
-        let interval = default
-            .get::<Value>("statusInterval")
-            .map_err(fail)?;
+        let interval = default.get::<Value>("statusInterval").map_err(fail)?;
         let typed = settings
             .typed(number_of(&interval).unwrap_or(10.0))
             .map_err(fail)?;
@@ -365,7 +373,11 @@ impl Loader<'_> {
             SyncOption::Rsync(source, target) | SyncOption::Direct(source, target) => {
                 table.set("source", text(source)?)?;
                 table.set("target", text(target)?)?;
-                if matches!(sync, SyncOption::Rsync(..)) { "rsync" } else { "direct" }
+                if matches!(sync, SyncOption::Rsync(..)) {
+                    "rsync"
+                } else {
+                    "direct"
+                }
             }
             SyncOption::Rsyncssh(source, host, directory) => {
                 table.set("source", text(source)?)?;

@@ -16,7 +16,9 @@ pub struct Backoff {
 impl Backoff {
     /// Waits that begin with the sync's delay.
     pub fn new(delay: Option<Duration>) -> Backoff {
-        let first = delay.unwrap_or_default().clamp(Duration::from_secs(1), LONGEST);
+        let first = delay
+            .unwrap_or_default()
+            .clamp(Duration::from_secs(1), LONGEST);
         Backoff { first, failures: 0 }
     }
 
@@ -57,7 +59,10 @@ mod tests {
         for expected in [30, 60, 120, 240, 300, 300] {
             let wait = backoff.fail().as_secs_f64();
             let expected = f64::from(expected);
-            assert!(wait <= expected && wait > expected * 0.89, "{wait} for {expected}");
+            assert!(
+                wait <= expected && wait > expected * 0.89,
+                "{wait} for {expected}"
+            );
         }
         for _ in 0..100 {
             assert!(backoff.fail() <= LONGEST);

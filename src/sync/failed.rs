@@ -127,7 +127,9 @@ impl Sync {
             let slash: &[u8] = if found.is_dir() { b"/" } else { b"" };
             (name.len() > 1).then(|| [name, slash].concat())
         };
-        let paths = errors.iter().filter_map(|line| blamed(line.as_ref(), known));
+        let paths = errors
+            .iter()
+            .filter_map(|line| blamed(line.as_ref(), known));
         paths.map(|path| (path, Etype::Modify)).collect()
     }
 }
@@ -142,7 +144,9 @@ fn blamed_entries<L: AsRef<[u8]>>(
         let found = entries.get_key_value(name);
         found.or_else(|| entries.get_key_value(directory.as_slice()))
     };
-    let blamed = errors.iter().filter_map(|line| blamed(line.as_ref(), known));
+    let blamed = errors
+        .iter()
+        .filter_map(|line| blamed(line.as_ref(), known));
     blamed.map(|(path, etype)| (path.clone(), *etype)).collect()
 }
 
@@ -211,10 +215,22 @@ mod tests {
         let paths: [&[u8]; 3] = [b"/d/f", b"/g", b"/.h"];
         let known = |name: &[u8]| paths.iter().copied().find(|path| *path == name);
         let cases: [(&str, Option<&[u8]>); 6] = [
-            ("rsync: [sender] send_files failed to open \"/src/d/f\": Permission denied (13)", Some(b"/d/f")),
-            ("rsync: [receiver] mkstemp \"/trg/d/.f.Ab12Cd\" failed: No space left (28)", Some(b"/d/f")),
-            ("rsync: [receiver] mkstemp \"/.g.Ab12Cd\" (in mod) failed", Some(b"/g")),
-            ("rsync: [generator] chgrp \"/trg/.h\" failed: Operation not permitted (1)", Some(b"/.h")),
+            (
+                "rsync: [sender] send_files failed to open \"/src/d/f\": Permission denied (13)",
+                Some(b"/d/f"),
+            ),
+            (
+                "rsync: [receiver] mkstemp \"/trg/d/.f.Ab12Cd\" failed: No space left (28)",
+                Some(b"/d/f"),
+            ),
+            (
+                "rsync: [receiver] mkstemp \"/.g.Ab12Cd\" (in mod) failed",
+                Some(b"/g"),
+            ),
+            (
+                "rsync: [generator] chgrp \"/trg/.h\" failed: Operation not permitted (1)",
+                Some(b"/.h"),
+            ),
             ("rsync error: some files/attrs were not transferred", None),
             ("IO error encountered -- skipping file deletion", None),
         ];

@@ -168,7 +168,10 @@ impl Sync {
         if self.excluded(path) {
             if report::enabled("Filter") {
                 let path = report::escape(path);
-                report::say("Filter", format_args!("filtered {} on \"{path}\"", etype.name()));
+                report::say(
+                    "Filter",
+                    format_args!("filtered {} on \"{path}\"", etype.name()),
+                );
             }
             return;
         }
@@ -192,8 +195,7 @@ impl Sync {
     /// The root itself is `/`.
     fn relative<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         let root = self.config.source.len() - 1;
-        path.starts_with(&self.config.source)
-            .then(|| &path[root..])
+        path.starts_with(&self.config.source).then(|| &path[root..])
     }
 
     fn excluded(&self, path: &[u8]) -> bool {

@@ -43,7 +43,13 @@ fn moved(sync: &mut Sync, from: &str, to: &str) -> Follow {
 #[test]
 fn only_what_is_below_the_source_and_not_excluded_is_taken_in() {
     let mut sync = sync(false);
-    for path in [&b"/src/a"[..], b"/srcs/b", b"/other", b"/src/c.tmp", b"/src/d/"] {
+    for path in [
+        &b"/src/a"[..],
+        b"/srcs/b",
+        b"/other",
+        b"/src/c.tmp",
+        b"/src/d/",
+    ] {
         sync.notice(Event::Create { path }, 0);
     }
     assert_eq!(pending(&sync), ["Create /a", "Create /d/"]);
@@ -103,7 +109,10 @@ fn after_a_failure_nothing_goes_before_its_time_however_much_comes() {
     }
     assert_eq!(sync.next(14 * SECOND), Next::At(15 * SECOND));
     assert!(matches!(sync.next(15 * SECOND), Next::Act(_)));
-    assert_eq!(sync.queue.iter().next().map(|d| d.status()), Some(Status::Wait));
+    assert_eq!(
+        sync.queue.iter().next().map(|d| d.status()),
+        Some(Status::Wait)
+    );
 }
 
 #[test]

@@ -232,7 +232,10 @@ impl Watcher {
         if contradicted || self.tree.within(to, moved) {
             return self.split(half, to, name, observer);
         }
-        self.carry(moved, to, name);
+        if self.carry(moved, to, name) {
+            // Only an exchange replaces a directory that holds something.
+            observer.event(Event::Delete { path: &self.path });
+        }
         if !confirmed {
             self.doubt(from, What::Name(half.name.clone()));
             self.doubt(to, What::Name(name.to_vec()));
@@ -244,8 +247,9 @@ impl Watcher {
         }
     }
 
-    /// Moves a node to the place the log says, and what the tree had there out of it.
-    fn carry(&mut self, node: Node, parent: Node, name: &[u8]) {
+    /// Moves a node to the place the log says, and what the tree had there out of it: true if
+    /// there was something.
+    fn carry(&mut self, node: Node, parent: Node, name: &[u8]) -> bool {
         let occupant = self.tree.child(parent, name).filter(|&other| other != node);
         if let Some(occupant) = occupant {
             self.tree.make_root(occupant, b"");
@@ -254,6 +258,7 @@ impl Watcher {
         if let Some(occupant) = occupant {
             self.drop_tree(occupant, Loss::Deleted);
         }
+        occupant.is_some()
     }
 
     /// A rename whose halves do not fit what the tree knows: each is told by itself.
