@@ -76,7 +76,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
     let pid_file = start(&script.settings)?;
     let mut watcher = core.watcher(script.settings.mode).map_err(no_watcher)?;
     let exit = loop {
-        script.run().map_err(|error| failure(error.to_string()))?;
+        script.run()?;
         let engine = Engine::new(&mut core, &script, &mut watcher);
         if let Outcome::Exit(exit) = engine.run() {
             break exit;
