@@ -284,7 +284,7 @@ OPTIONS:
   -version         show the version
 
 LICENSE:
-  GPL version 2 or any later version.
+  GPLv2 (GNU General Public License, version 2) or any later version.
 
 SEE:
   man lsyncd

@@ -85,7 +85,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
 fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Result<Exit, Failure> {
     let mut watcher = core.watcher(script.settings.mode).map_err(no_watcher)?;
     loop {
-        script.run().map_err(failure)?;
+        script.run()?;
         let engine = Engine::new(core, &script, &mut watcher);
         if let Outcome::Exit(exit) = engine.run() {
             return Ok(exit);

@@ -10,19 +10,28 @@ use mlua::{Error, Lua, Value};
 use crate::config::Complaint;
 
 /// The first text that was raised, without stack traces. A [`Complaint`] gets the position of
-/// the user's line that is running now.
+/// the user's line that is running now in front, as Lua's own errors have it, and the line of
+/// the key that is wrong behind, if that is another one.
 pub fn message(lua: &Lua, error: &Error) -> String {
-    if let Some(complaint) = error.downcast_ref::<Complaint>() {
-        return match position(lua, complaint.key()) {
-            Some(position) if complaint.is_bare() => {
-                let key = complaint.key().unwrap_or_default();
-                format!("{complaint} ({position}: {key})")
-            }
-            Some(position) => format!("{position}: {complaint}"),
-            None => complaint.to_string(),
-        };
+    let Some(complaint) = error.downcast_ref::<Complaint>() else {
+        return plain(error);
+    };
+    let Some((file, line)) = position(lua) else {
+        return complaint.to_string();
+    };
+    let key_line = complaint
+        .key()
+        .and_then(|key| line_of_key(&fs::read_to_string(&file).ok()?, line, key));
+    match key_line {
+        key_line if complaint.is_bare() => {
+            let key = complaint.key().unwrap_or_default();
+            format!("{complaint} ({file}:{}: {key})", key_line.unwrap_or(line))
+        }
+        Some(key_line) if key_line != line => {
+            format!("{file}:{line}: {complaint} (line {key_line})")
+        }
+        _ => format!("{file}:{line}: {complaint}"),
     }
-    plain(error)
 }
 
 /// The error's text without stack traces and without mlua's own words around it.
@@ -85,9 +94,8 @@ fn lua_type(rust: &str) -> &str {
 /// Chunk names of the preludes begin with this; their frames are never shown as a position.
 pub const PRELUDE: &str = "=lsyncd/";
 
-/// `FILE:LINE` of the innermost frame of user code. With a key, the line on which the key is
-/// set in the call that begins there.
-pub fn position(lua: &Lua, key: Option<&str>) -> Option<String> {
+/// File and line of the innermost frame of user code.
+fn position(lua: &Lua) -> Option<(String, usize)> {
     for level in 0.. {
         let frame = lua.inspect_stack(level, |frame| {
             let source = frame.source().source.map(|s| s.into_owned());
@@ -96,10 +104,7 @@ pub fn position(lua: &Lua, key: Option<&str>) -> Option<String> {
         if let (Some(source), Some(line)) = frame
             && let Some(file) = source.strip_prefix('@')
         {
-            let line = key
-                .and_then(|key| line_of_key(&fs::read_to_string(file).ok()?, line, key))
-                .unwrap_or(line);
-            return Some(format!("{file}:{line}"));
+            return Some((file.to_owned(), line));
         }
     }
     None

@@ -9,6 +9,7 @@ mod errors;
 mod event;
 mod host;
 mod inlet;
+mod layer3;
 mod native;
 mod runtime;
 mod spawn;

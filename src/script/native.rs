@@ -10,7 +10,7 @@ use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
 use super::event::{Agent, EventRef, Objects};
 use super::host::{Host, Member, Stage};
-use super::{api, errors, inlet, spawn};
+use super::{api, errors, inlet, layer3, spawn};
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{
     self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, rsync_args,
@@ -231,8 +231,10 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
             return Err(complaint_about("monitor", text));
         }
     }
+    check_functions(&config)?;
+    layer3::check(&config)?;
     if !has_action(&config)? {
-        return Err(complaint("no actions specified."));
+        return Err(no_actions(&config));
     }
     config.set("monitor", "inotify")?;
     if config.get::<Value>("name")?.is_nil() {
@@ -284,19 +286,45 @@ fn has_action(config: &Table) -> Result<bool> {
     if truthy(&config.get("action")?) {
         return Ok(true);
     }
-    for key in [
-        "onAttrib",
-        "onCreate",
-        "onDelete",
-        "onModify",
-        "onMove",
-        "onStartup",
-    ] {
+    for key in layer3::KEYS {
         if truthy(&config.get(key)?) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Says why a sync without a gauge may have no action: its key may be misspelt.
+fn no_actions(config: &Table) -> mlua::Error {
+    let similar = config
+        .pairs::<String, Value>()
+        .flatten()
+        .find_map(|(key, _)| Some((config::nearest(&key, layer3::KEYS)?, key)));
+    match similar {
+        Some((known, key)) => complaint_about(
+            &key,
+            format!("no actions specified. Did you mean \"{known}\" instead of \"{key}\"?"),
+        ),
+        None => complaint("no actions specified."),
+    }
+}
+
+/// These keys are functions or switched off.
+fn check_functions(config: &Table) -> Result<()> {
+    for key in ["action", "collect", "full", "init", "prepare"] {
+        match config.get(key)? {
+            Value::Nil | Value::Boolean(false) | Value::Function(_) => {}
+            Value::Boolean(true) => {
+                let text = format!("{key} must be a function or false, not true.");
+                return Err(complaint_about(key, text));
+            }
+            other => {
+                let text = format!("{key} must be a function, not a {}.", other.type_name());
+                return Err(complaint_about(key, text));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Built-in behaviours are decided by the state of the disk; user code gets what happened.

@@ -14,7 +14,7 @@ use mlua::{Function, Lua, Result, Table, Value};
 use super::event::Objects;
 use super::host::{Host, Member, Stage};
 use super::timestamp::Timestamp;
-use super::{errors, native};
+use super::{errors, layer3, native};
 use crate::cli::{Options, SyncOption};
 use crate::config::{Settings, SettingsTable, number_of, parse_number};
 use crate::exit::Exit;
@@ -242,12 +242,21 @@ impl Script {
         self.host.alarms.borrow().iter().map(|a| a.due).min()
     }
 
-    /// Syncs are at work from now on: new globals are refused.
+    /// Syncs are at work from now on: new globals are refused, and texts become functions.
     ///
     /// # Errors
-    /// None but Lua's own.
-    pub fn run(&self) -> Result<()> {
+    /// The configuration was changed after its syncs were made, and makes no sense now.
+    pub fn run(&self) -> std::result::Result<(), Failure> {
+        self.prepare_to_run()
+            .map_err(|error| Failure::line(errors::message(&self.lua, &error)))
+    }
+
+    fn prepare_to_run(&self) -> Result<()> {
         self.host.stage.set(Stage::Running);
+        let public = self.lua.named_registry_value("public")?;
+        for member in self.members() {
+            layer3::install(&self.lua, &self.host, &self.objects, &member, &public)?;
+        }
         self.lua.named_registry_value::<Function>("lock")?.call(())
     }
 
@@ -295,7 +304,7 @@ fn preludes(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<()> {
             .set_name(format!("{}{name}", errors::PRELUDE))
             .call::<()>(&native)?;
     }
-    for name in ["make_inlet", "lock"] {
+    for name in ["make_inlet", "lock", "public"] {
         lua.set_named_registry_value(name, native.get::<Function>(name)?)?;
     }
     Ok(())
