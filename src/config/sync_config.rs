@@ -50,6 +50,8 @@ pub struct SyncConfig {
     pub delete: Delete,
     /// Renames are told as such instead of as a delete and a create.
     pub moves: bool,
+    /// What is below the source's own directories is a concern, too.
+    pub subdirs: bool,
     /// A startup event is queued when all directories are watched.
     pub init: bool,
 }
@@ -73,6 +75,7 @@ impl SyncConfig {
             max_processes: count(config, "maxProcesses", 1)?,
             delete: delete(&config.get("delete")?)?,
             moves: truthy(&config.get("onMove")?),
+            subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
             init: truthy(&config.get("init")?),
         })
     }

@@ -16,7 +16,13 @@ use crate::report;
 
 /// The keys of a sync that may be texts.
 pub const KEYS: [&str; 7] = [
-    "onAttrib", "onCreate", "onDelete", "onModify", "onMove", "onStartup", "onFull",
+    "onAttrib",
+    "onCreate",
+    "onDelete",
+    "onModify",
+    "onMove",
+    "onStartup",
+    "onFull",
 ];
 
 /// What a text may ask for: its name behind the `^`, the event's field, and whether it is
@@ -100,7 +106,10 @@ pub fn check(config: &Table) -> Result<()> {
             other => {
                 return Err(complaint_about(
                     key,
-                    format!("{key} must be a function or a text, not a {}.", other.type_name()),
+                    format!(
+                        "{key} must be a function or a text, not a {}.",
+                        other.type_name()
+                    ),
                 ));
             }
         }
@@ -335,7 +344,10 @@ impl Values<'_> {
 
 /// Words of the configuration for the log: they keep their newlines, unlike names of files.
 fn written(text: &[u8]) -> String {
-    let lines: Vec<_> = text.split(|&byte| byte == b'\n').map(report::escape).collect();
+    let lines: Vec<_> = text
+        .split(|&byte| byte == b'\n')
+        .map(report::escape)
+        .collect();
     lines.join("\n")
 }
 
@@ -358,7 +370,10 @@ fn unparsed(pieces: &[Piece]) -> Vec<u8> {
 fn trim(text: &[u8]) -> &[u8] {
     let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
     let start = text.iter().position(|b| !blank(b)).unwrap_or(text.len());
-    let end = text.iter().rposition(|b| !blank(b)).map_or(start, |at| at + 1);
+    let end = text
+        .iter()
+        .rposition(|b| !blank(b))
+        .map_or(start, |at| at + 1);
     &text[start..end]
 }
 
@@ -474,9 +489,10 @@ mod tests {
             ["/bin/x", "a{path}.bak", "\"b c\"", "{path}{path}"]
         );
         assert_eq!(binary("/bin/x \"a b"), ["/bin/x", "\"a b"]);
-        assert_eq!(binary("/bin/x it's ]] \\q a\tb"), [
-            "/bin/x", "it's", "]]", "\\q", "a\tb"
-        ]);
+        assert_eq!(
+            binary("/bin/x it's ]] \\q a\tb"),
+            ["/bin/x", "it's", "]]", "\\q", "a\tb"]
+        );
     }
 
     #[test]

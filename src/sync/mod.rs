@@ -85,13 +85,15 @@ impl Sync {
     /// Which directories this sync wants to be watched.
     pub fn scope(&self) -> Scope {
         let filter = Arc::clone(&self.filter);
+        let subdirs = self.config.subdirs;
         Scope {
             root: self.config.source.clone(),
             wants: Arc::new(move |directory| {
-                !filter
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .excluded(directory)
+                subdirs
+                    && !filter
+                        .read()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .excluded(directory)
             }),
         }
     }
@@ -195,7 +197,9 @@ impl Sync {
     /// The root itself is `/`.
     fn relative<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         let root = self.config.source.len() - 1;
-        path.starts_with(&self.config.source).then(|| &path[root..])
+        let below = path.strip_prefix(self.config.source.as_slice())?;
+        let inside = below.strip_suffix(b"/").unwrap_or(below).contains(&b'/');
+        (self.config.subdirs || !inside).then(|| &path[root..])
     }
 
     fn excluded(&self, path: &[u8]) -> bool {

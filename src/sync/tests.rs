@@ -16,6 +16,7 @@ fn sync(moves: bool) -> Sync {
         max_processes: 1,
         delete: Delete::Always,
         moves,
+        subdirs: true,
         init: true,
     };
     let mut filter = Filter::default();
@@ -75,6 +76,17 @@ fn a_move_is_seen_as_far_as_it_is_a_concern() {
         pending(&s),
         ["Delete /a/", "Create /c/", "Delete /d", "Create /e"]
     );
+}
+
+#[test]
+fn without_subdirs_only_the_top_directory_is_a_concern() {
+    let mut sync = sync(false);
+    sync.config.subdirs = false;
+    for path in [&b"/src/a"[..], b"/src/d/", b"/src/d/e", b"/src/d/f/"] {
+        sync.notice(Event::Create { path }, 0);
+    }
+    assert_eq!(pending(&sync), ["Create /a", "Create /d/"]);
+    assert!(!(sync.scope().wants)(b"/d/"));
 }
 
 #[test]
