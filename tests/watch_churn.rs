@@ -83,7 +83,7 @@ fn churn_between_turns() {
         for step in 0..12 {
             let mut done = Vec::new();
             rig.log.events.clear();
-            for _ in 0..dice.roll(40) {
+            for _ in 0..dice.roll(std::env::var("CHURN_OPS").map_or(40, |n| n.parse().unwrap())) {
                 done.extend(operate(&mut dice, &rig.base, &["r", "r", "r", "out"]));
                 if dice.roll(20) == 0 {
                     rig.turn();
@@ -179,7 +179,8 @@ fn churn_with_exclusions() {
         ]);
         for _ in 0..10 {
             rig.log.events.clear();
-            let operations = 0..dice.roll(60);
+            let operations =
+                0..dice.roll(std::env::var("CHURN_OPS").map_or(60, |n| n.parse().unwrap()));
             let done: Vec<_> = operations
                 .filter_map(|_| operate(&mut dice, &rig.base, &["r", "out"]))
                 .collect();

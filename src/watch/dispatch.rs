@@ -6,7 +6,7 @@
 //! between are told with the paths that were true then.
 
 use super::inotify::RawEvent;
-use super::moves::{Half, PATIENCE};
+use super::moves::{Half, Kind, PATIENCE};
 use super::settle::{Cause, What};
 use super::tree::{Flags, Node, Tree};
 use super::watcher::Watcher;
@@ -171,12 +171,12 @@ impl Watcher {
         half: &Half,
         to: Node,
         name: &[u8],
-        back: bool,
+        back: Option<Kind>,
         observer: &mut dyn Observer,
     ) {
         let directory_there =
             |tree: &Tree| tree.child(from, &half.name).is_some() || tree.child(to, name).is_some();
-        if back {
+        if back.is_some() {
             self.exchanged(from, half, to, name, observer);
         } else if directory_there(&self.tree) {
             self.split(half, to, name, observer);
@@ -192,14 +192,14 @@ impl Watcher {
         half: &Half,
         to: Node,
         name: &[u8],
-        back: bool,
+        back: Option<Kind>,
         observer: &mut dyn Observer,
     ) {
         self.build_move(from, half, to, name);
         let moved = match self.tree.child(from, &half.name) {
             Some(moved) if self.tree.wd(moved) == half.child => moved,
             Some(_) => return self.split(half, to, name, observer),
-            None if back => return self.exchanged(from, half, to, name, observer),
+            None if back.is_some() => return self.exchanged(from, half, to, name, observer),
             None => {
                 // Not watched at its old place; all it holds is news.
                 self.tell_move(observer);
@@ -212,8 +212,8 @@ impl Watcher {
         if !self.scopes.wanted(&new) {
             if stays(self) {
                 return match back {
-                    true => self.exchanged(from, half, to, name, observer),
-                    false => self.split(half, to, name, observer),
+                    Some(_) => self.exchanged(from, half, to, name, observer),
+                    None => self.split(half, to, name, observer),
                 };
             }
             self.tell_move(observer);
@@ -223,7 +223,7 @@ impl Watcher {
         }
         let there = self.probe(&new, false).ok();
         let confirmed = there == Some(half.child);
-        if back && !confirmed {
+        if back.is_some() && !confirmed {
             return self.exchanged(from, half, to, name, observer);
         }
         // Seen there is another one, and this one is seen where it was: the log speaks of a
@@ -241,8 +241,13 @@ impl Watcher {
             self.doubt(to, What::Name(name.to_vec()));
         }
         let follow = self.tell_move(observer);
+        if back == Some(Kind::File) {
+            // A file cannot be there and back as a directory: it is where this one was.
+            let path = old.strip_suffix(b"/").unwrap_or(&old);
+            observer.event(Event::Create { path });
+        }
         self.renamed(moved);
-        if follow == Follow::Contents {
+        if follow == Follow::Contents || self.tree.has(moved, Flags::OWED) {
             self.read(moved, true, observer);
         }
     }
@@ -283,6 +288,11 @@ impl Watcher {
         let wd = self.tree.wd(to);
         if self.tree.child(from, &half.name).is_some() {
             self.look(from, &half.name, Cause::Doubt, observer);
+            // The name may have been told as that of a file.
+            if self.tree.child(from, &half.name).is_some() {
+                self.build_path(from, &half.name, true);
+                observer.event(Event::Create { path: &self.path });
+            }
         } else {
             self.build_path(from, &half.name, half.directory);
             observer.event(Event::Delete { path: &self.path });
@@ -304,7 +314,7 @@ impl Watcher {
     /// A directory came by a rename that was told already; tells what it holds.
     fn receive_directory(&mut self, to: Node, name: &[u8], observer: &mut dyn Observer) {
         if let Some(child) = self.tree.child(to, name) {
-            self.tree.set(child, Flags::OWED);
+            self.owe(child);
         }
         self.look(to, name, Cause::Arrival, observer);
     }

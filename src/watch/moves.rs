@@ -30,6 +30,13 @@ pub struct Half {
 /// How many renames are remembered to know an exchange by.
 const RECENT: usize = 16;
 
+/// What was moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    File,
+    Directory,
+}
+
 /// A name in a directory.
 type Place = (i32, Vec<u8>);
 
@@ -43,7 +50,7 @@ pub struct Moves {
     /// Cookies in order of arrival; some are paired already.
     order: VecDeque<u32>,
     /// The renames paired last, old place and new.
-    recent: VecDeque<(Place, Place)>,
+    recent: VecDeque<(Place, Place, Kind)>,
 }
 
 impl Moves {
@@ -106,24 +113,40 @@ impl Moves {
         self.take(cookie)
     }
 
-    /// Is this rename the exact reverse of one that has just been?
+    /// What was moved just before the exact reverse of this rename, if anything.
     ///
     /// rename(2) with RENAME_EXCHANGE is told as two renames, one into the place the other
     /// seems to have emptied. It cannot be told from a thing moved there and back by the
     /// events alone.
-    pub fn reverses(&mut self, half: &Half, wd: i32, name: &[u8]) -> bool {
+    pub fn reverses(&mut self, half: &Half, wd: i32, name: &[u8]) -> Option<Kind> {
         let reversed = self
             .recent
             .iter()
-            .any(|((from, from_name), (to, to_name))| {
+            .rev()
+            .find(|((from, from_name), (to, to_name), _)| {
                 *to == half.wd && *from == wd && *to_name == half.name && from_name == name
             });
+        let reversed = reversed.map(|&(_, _, kind)| kind);
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
         let from = (half.wd, half.name.clone());
-        self.recent.push_back((from, (wd, name.to_vec())));
+        let kind = match half.directory {
+            true => Kind::Directory,
+            false => Kind::File,
+        };
+        self.recent.push_back((from, (wd, name.to_vec()), kind));
         reversed
+    }
+
+    /// Are there renames an exchange could be known by?
+    pub fn remembers(&self) -> bool {
+        !self.recent.is_empty()
+    }
+
+    /// Nothing is outstanding: what comes now is no second half of anything.
+    pub fn forget(&mut self) {
+        self.recent.clear();
     }
 
     /// When the oldest half's time is up.
@@ -149,13 +172,13 @@ mod tests {
             child: 0,
             deadline: Instant::now(),
         };
-        assert!(!moves.reverses(&half(1, b"a"), 2, b"b"));
-        assert!(!moves.reverses(&half(1, b"b"), 2, b"a"));
-        assert!(moves.reverses(&half(2, b"b"), 1, b"a"));
+        assert_eq!(moves.reverses(&half(1, b"a"), 2, b"b"), None);
+        assert_eq!(moves.reverses(&half(1, b"b"), 2, b"a"), None);
+        assert_eq!(moves.reverses(&half(2, b"b"), 1, b"a"), Some(Kind::File));
         for _ in 0..RECENT {
             moves.reverses(&half(3, b"x"), 4, b"x");
         }
-        assert!(!moves.reverses(&half(1, b"a"), 2, b"b"));
+        assert_eq!(moves.reverses(&half(1, b"a"), 2, b"b"), None);
     }
 
     #[derive(Clone, Debug)]

@@ -139,6 +139,11 @@ impl Watcher {
                 true
             }
             Seen::Untrue => {
+                if matches!(cause, Cause::Departure(_))
+                    && let Some(child) = self.tree.child(parent, name)
+                {
+                    self.owe(child);
+                }
                 if arrival {
                     observer.event(Event::Create { path: &path });
                 }
@@ -190,8 +195,7 @@ impl Watcher {
         if matches!(cause, Cause::Departure(_)) && !new {
             // Another directory of that name was meant. If none is announced, this one has to
             // be told again all the same.
-            self.tree.set(child, Flags::OWED);
-            self.tree.clear(child, Flags::TOLD);
+            self.owe(child);
             self.doubt(parent, What::Name(name.to_vec()));
             return false;
         }
@@ -294,12 +298,23 @@ impl Watcher {
         if old == path {
             return;
         }
-        self.tree.clear(node, Flags::TOLD);
         if let Some(above) = above {
             if report {
+                self.owe(node);
                 observer.event(Event::Delete { path: &old });
             }
             self.doubt(above, What::Name(old_name));
+        }
+    }
+
+    /// What is below has been told as deleted and is there: it has to be told again, from
+    /// here or, if something moves out before that, from there.
+    pub(super) fn owe(&mut self, top: Node) {
+        let mut next = Some(top);
+        while let Some(node) = next {
+            self.tree.set(node, Flags::OWED);
+            self.tree.clear(node, Flags::TOLD);
+            next = self.tree.next(node, top);
         }
     }
 

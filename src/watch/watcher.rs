@@ -265,6 +265,9 @@ impl Watcher {
             let settled = self.moves.is_empty() && self.reader.drained();
             self.clear_doubts(settled, observer);
         }
+        if self.moves.remembers() && self.early.is_empty() && self.reader.drained() {
+            self.moves.forget();
+        }
         self.deadline = match self.moves.next_deadline() {
             Some(_) if postponed => Some(self.now + SOON),
             None if !self.doubts.is_empty() && !self.crawling => Some(self.now + 5 * SOON),

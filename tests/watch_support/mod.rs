@@ -78,6 +78,10 @@ impl Observer for Log {
         }
         let told = match event {
             Event::Create { path } => {
+                // A directory takes the place of a file that had the name.
+                if let [name @ .., b'/'] = path {
+                    self.model.remove(name);
+                }
                 self.model.insert(path.to_vec());
                 Told::Create(self.relative(path))
             }
