@@ -84,7 +84,8 @@ pub enum Event<'a> {
         /// What is gone.
         path: &'a [u8],
     },
-    /// A rename. What was at `to` before is gone.
+    /// A rename. What was at `to` before is gone; of a directory that was there this is told
+    /// before, as a [`Event::Delete`].
     Move {
         /// The old path.
         from: &'a [u8],

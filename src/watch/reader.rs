@@ -1,9 +1,9 @@
 //! Empties the kernel's queue, whatever the rest of the daemon is doing.
 //!
 //! The kernel holds 16,384 events by default and drops what comes after. A thread of its
-//! own reads them to the end into memory and wakes the main loop; between two reads it
-//! rests a millisecond, so that a storm costs a thousand wake-ups a second at most and
-//! lone events none at all: idle means blocked in poll(2) without a timeout.
+//! own reads them to the end into memory and wakes the main loop. Between two reads it rests,
+//! longer while they go on bringing something, so that a storm costs a hundred wake-ups a
+//! second, and a lone event is told at once. Idle means blocked in poll(2) without a timeout.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -25,8 +25,10 @@ use super::inotify::{RawEvent, encode};
 const BUFFER: usize = 512 * 1024;
 /// A read that brought more than this is followed by the next at once.
 const CROWDED: usize = 128 * 1024;
-/// The rest between reads.
+/// The first rest between reads; each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(1);
+/// The longest. In this time nobody makes as many events as the kernel holds.
+const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 /// What may wait for the main loop before events are dropped.
 const LIMIT: usize = 64 * 1024 * 1024;
 
@@ -157,6 +159,7 @@ fn run(shared: &Shared, mut poll: Poll, mut file: File) {
             shared.hand_over(&overflow());
             return;
         }
+        let mut pause = PAUSE;
         loop {
             if shared.stopping.load(Ordering::SeqCst) {
                 return;
@@ -169,7 +172,10 @@ fn run(shared: &Shared, mut poll: Poll, mut file: File) {
             shared.reading.store(false, Ordering::SeqCst);
             match result {
                 Ok(length) if length > CROWDED => {}
-                Ok(_) => thread::sleep(PAUSE),
+                Ok(_) => {
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
