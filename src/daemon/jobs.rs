@@ -10,9 +10,10 @@ use super::engine::{Engine, Outcome};
 use crate::batch;
 use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
-use crate::queue::DelayId;
+use crate::queue::{DelayId, Etype};
 use crate::report;
 use crate::script::{Member, SpawnRequest, Verdict};
+use crate::sync::Sync;
 
 /// What lsyncd's children exit with when their program can't be executed.
 const NOT_EXECUTED: i32 = 255;
@@ -48,6 +49,14 @@ impl Job {
                 }
             }
         }
+    }
+}
+
+impl Job {
+    /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
+    fn is_transfer(&self, sync: &Sync) -> bool {
+        let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
+        self.ids.iter().any(|id| etype(id) != Some(Etype::Move))
     }
 }
 
@@ -141,14 +150,20 @@ impl Engine<'_> {
             End::Signal(signal) => Some(signal),
             End::Exit(_) => None,
         };
-        let verdict = match self.script.collect(&job.member, &job.agent, code, signal) {
+        let errors = job.errors.borrow().join(&b'\n');
+        let collected = self
+            .script
+            .collect(&job.member, &job.agent, code, signal, &errors);
+        let verdict = match collected {
             Ok(verdict) => verdict,
             Err(error) => return self.fail(&error),
         };
         let mut sync = job.member.sync.borrow_mut();
         match verdict {
             Verdict::Done => {
-                sync.transferred(job.started);
+                if job.is_transfer(&sync) {
+                    sync.transferred(job.started);
+                }
                 sync.succeeded(&job.ids);
                 drop(sync);
                 job.member.forget(&job.ids);

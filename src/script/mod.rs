@@ -10,6 +10,7 @@ mod event;
 mod host;
 mod inlet;
 mod native;
+mod remote;
 mod runtime;
 mod spawn;
 mod timestamp;

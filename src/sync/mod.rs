@@ -6,6 +6,7 @@
 mod backoff;
 mod clock;
 mod describe;
+mod fallback;
 mod scheduler;
 
 pub use backoff::Backoff;
