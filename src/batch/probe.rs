@@ -140,8 +140,8 @@ fn is_named_rsync(path: &Path) -> bool {
         .is_some_and(|name| name.as_bytes().starts_with(b"rsync"))
 }
 
-/// Finds the program: a name without slash in `PATH`.
-fn resolve(name: &[u8]) -> Option<PathBuf> {
+/// Finds a program: a name without slash in `PATH`, as execvp(3) does.
+pub fn resolve(name: &[u8]) -> Option<PathBuf> {
     let name = OsStr::from_bytes(name);
     if name.as_bytes().contains(&b'/') {
         return Some(name.into());

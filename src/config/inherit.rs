@@ -63,7 +63,8 @@ impl Merger<'_> {
     }
 
     fn merge_key(&self, to: &Table, key: Value, value: Value, depth: usize) -> Result<()> {
-        let codes = is_name(&key, b"exitcodes");
+        let tables: [&[u8]; 3] = [b"exitcodes", b"rsyncExitCodes", b"sshExitCodes"];
+        let codes = tables.iter().any(|name| is_name(&key, name));
         match (to.raw_get::<Value>(key.clone())?, value) {
             (Value::Nil, Value::Table(table)) if !is_name(&key, b"tunnel") => {
                 let copy = self.lua.create_table()?;

@@ -10,6 +10,7 @@ pub mod inherit;
 pub mod rsync_args;
 mod settings;
 mod source;
+pub mod ssh;
 mod sync_config;
 
 pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};

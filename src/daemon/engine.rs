@@ -250,6 +250,10 @@ impl<'a> Engine<'a> {
             && self.members.iter().all(|m| m.sync.borrow().has_started())
         {
             report::normal("onepass config set, exiting");
+            report::say(
+                "Info",
+                "onepass active and all syncs finished. Exiting successfully",
+            );
             self.over = Some(Outcome::Exit(Exit::Done));
         }
     }

@@ -9,7 +9,7 @@ use super::engine::{Engine, Outcome};
 use crate::batch;
 use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
-use crate::queue::{DelayId, Time};
+use crate::queue::{DelayId, Etype, Time};
 use crate::report;
 use crate::script::{Member, SpawnRequest, Verdict};
 use crate::sync::Sync;
@@ -48,6 +48,14 @@ impl Job {
                 }
             }
         }
+    }
+}
+
+impl Job {
+    /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
+    fn is_transfer(&self, sync: &Sync) -> bool {
+        let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
+        self.ids.iter().any(|id| etype(id) != Some(Etype::Move))
     }
 }
 
@@ -145,14 +153,18 @@ impl Engine<'_> {
             End::Signal(signal) => Some(signal),
             End::Exit(_) => None,
         };
-        let verdict = match self.script.collect(&job.member, &job.agent, code, signal) {
+        let errors = job.errors.borrow().join(&b'\n');
+        let collected = self
+            .script
+            .collect(&job.member, &job.agent, code, signal, &errors);
+        let verdict = match collected {
             Ok(verdict) => verdict,
             Err(error) => return self.fail(&error),
         };
         let mut sync = job.member.sync.borrow_mut();
         match verdict {
             Verdict::Done => {
-                if job.captured {
+                if job.captured && job.is_transfer(&sync) {
                     partly_done(&mut sync, &job, code, self.now);
                 }
                 sync.succeeded(&job.ids);

@@ -115,13 +115,17 @@ impl Objects {
         member: &Rc<Member>,
         id: DelayId,
     ) -> Result<(Table, Option<Table>)> {
-        if let Some(known) = member.events.borrow().get(&id) {
-            return Ok(known.clone());
-        }
+        let known = member.events.borrow().get(&id).cloned();
         let (etype, path, path2) = {
             let sync = member.sync.borrow();
-            let Some(delay) = sync.queue.get(id) else {
-                return Err(complaint("the event is done already"));
+            let delay = match (sync.queue.get(id), known) {
+                // An entry may have become another while it waited to be done again.
+                (Some(delay), Some(known)) if self.is_of(&known.0, delay.etype())? => {
+                    return Ok(known);
+                }
+                (Some(delay), _) => delay,
+                (None, Some(known)) => return Ok(known),
+                (None, None) => return Err(complaint("the event is done already")),
             };
             let (path, path2) = delay.paths();
             (delay.etype(), path, path2)
@@ -151,6 +155,13 @@ impl Objects {
             ids: ids.into(),
         };
         self.object(lua, list, &self.list_meta)
+    }
+
+    fn is_of(&self, object: &Table, etype: Etype) -> Result<bool> {
+        Ok(match self.agent(object)? {
+            Some(Agent::Event(event)) => event.etype == etype,
+            _ => false,
+        })
     }
 
     fn object(&self, lua: &Lua, behind: impl UserData + 'static, meta: &Table) -> Result<Table> {

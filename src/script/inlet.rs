@@ -178,14 +178,21 @@ fn select(lua: &Lua, objects: &Objects, member: &Rc<Member>, test: &Value) -> Re
     let Value::Function(test) = test else {
         return Ok(member.sync.borrow().queue.take(|_| Take::Take));
     };
-    if is_native_change(lua, test)? {
+    if is_native(lua, "is_change", test)? {
+        return Ok(member
+            .sync
+            .borrow()
+            .queue
+            .take(|delay| take_change(delay.etype())));
+    }
+    if is_native(lua, "is_before_move", test)? {
         return Ok(member
             .sync
             .borrow()
             .queue
             .take(|delay| match delay.etype() {
-                Etype::Init | Etype::Blanket | Etype::Full => Take::Skip,
-                _ => Take::Take,
+                Etype::Move => Take::Stop,
+                etype => take_change(etype),
             }));
     }
     // User code may look at the queue while it decides, so it is asked for every entry first
@@ -220,9 +227,17 @@ fn select(lua: &Lua, objects: &Objects, member: &Rc<Member>, test: &Value) -> Re
         .take(|delay| answers.get(&delay.id()).copied().unwrap_or(Take::Stop)))
 }
 
-/// Whether the test is the prelude's own, which is answered here without calling Lua.
-fn is_native_change(lua: &Lua, test: &Function) -> Result<bool> {
-    let native: Option<Function> = lua.named_registry_value("is_change")?;
+/// What goes by itself, or only waits for others, is no part of a list.
+fn take_change(etype: Etype) -> Take {
+    match etype {
+        Etype::Init | Etype::Blanket | Etype::Full => Take::Skip,
+        _ => Take::Take,
+    }
+}
+
+/// Whether the test is this one of the preludes', which is answered here without calling Lua.
+fn is_native(lua: &Lua, name: &str, test: &Function) -> Result<bool> {
+    let native: Option<Function> = lua.named_registry_value(name)?;
     Ok(native.as_ref() == Some(test))
 }
 

@@ -11,6 +11,7 @@ mod host;
 mod inlet;
 mod layer3;
 mod native;
+mod remote;
 mod runtime;
 mod spawn;
 mod timestamp;

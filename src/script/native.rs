@@ -10,7 +10,7 @@ use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
 use super::event::{Agent, EventRef, Objects};
 use super::host::{Host, Member, Stage};
-use super::{api, errors, inlet, layer3, spawn};
+use super::{api, errors, inlet, layer3, remote, spawn};
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{
     self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, rsync_args,
@@ -42,6 +42,7 @@ pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     objects_of(lua, objects, &native)?;
     configuring(lua, host, objects, &native)?;
     transferring(lua, host, objects, &native)?;
+    remote::add(lua, host, objects, &native)?;
     Ok(native)
 }
 
@@ -393,7 +394,7 @@ fn member_of(lua: &Lua, inlet: &Table) -> Result<Rc<Member>> {
 
 /// `HOST:TARGETDIR` when a host is configured, else the target. A relative local one is meant
 /// from where the daemon was started, not from `/` where it runs.
-fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
+pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     let text = |key: &str| -> Result<Option<Vec<u8>>> { Ok(text_of(&config.get(key)?)) };
     if let (Some(host), Some(directory)) = (text("host")?, text("targetdir")?) {
         return Ok([host, b":".to_vec(), directory].concat());
@@ -465,7 +466,7 @@ fn filter_lines(sync: &Sync) -> Vec<Vec<u8>> {
     filter.rules().chain(excludes).collect()
 }
 
-fn change(etype: Etype) -> Change {
+pub(super) fn change(etype: Etype) -> Change {
     match etype {
         Etype::Delete => Change::Delete,
         Etype::Move => Change::Move,

@@ -29,6 +29,14 @@ const PRELUDES: &[(&str, &str)] = &[
         "default-rsync.lua",
         include_str!("../../lua/default-rsync.lua"),
     ),
+    (
+        "default-rsyncssh.lua",
+        include_str!("../../lua/default-rsyncssh.lua"),
+    ),
+    (
+        "default-direct.lua",
+        include_str!("../../lua/default-direct.lua"),
+    ),
 ];
 
 /// Where the distributions keep modules of Lua 5.4, and those of 5.3 that are pure Lua.
@@ -190,7 +198,8 @@ impl Script {
         }
     }
 
-    /// Asks the sync what an ended child means.
+    /// Asks the sync what an ended child means. `errors` are the lines it wrote to its error
+    /// output, if these are captured.
     ///
     /// # Errors
     /// User code failed.
@@ -200,6 +209,7 @@ impl Script {
         agent: &Table,
         code: i32,
         signal: Option<i32>,
+        errors: &[u8],
     ) -> Result<Verdict> {
         let Some(collect) = member.config.get::<Option<Function>>("collect")? else {
             return Ok(if code == 0 {
@@ -208,7 +218,8 @@ impl Script {
                 Verdict::Die
             });
         };
-        let answer: Value = collect.call((agent, code, signal))?;
+        let errors = self.lua.create_string(errors)?;
+        let answer: Value = collect.call((agent, code, signal, errors))?;
         Ok(match answer {
             Value::String(text) if text.as_bytes() == b"again" => Verdict::Again,
             Value::String(text) if text.as_bytes() == b"die" => Verdict::Die,

@@ -7,6 +7,7 @@ mod backoff;
 mod clock;
 mod describe;
 mod failed;
+mod fallback;
 mod scheduler;
 
 pub use backoff::Backoff;

@@ -1,0 +1,136 @@
+-- default.rsyncssh: as default.rsync, but what was moved at the source is moved at the target,
+-- by an ssh to its host.
+
+local native = ...
+
+local rsyncssh = {
+  default.rsync,
+
+  delay = 15,
+  maxProcesses = 1,
+  onMove = true,
+
+  exitcodes = false,
+  rsyncExitCodes = default.rsyncExitCodes,
+  sshExitCodes = default.sshExitCodes,
+
+  checkgauge = {
+    target = false, onMove = true,
+    host = true, targetdir = true, rsyncExitCodes = true, sshExitCodes = true,
+    ssh = { binary = true, identityFile = true, options = true, port = true, _extra = true },
+  },
+
+  ssh = { binary = "ssh", _extra = { } },
+}
+default.rsyncssh = rsyncssh
+
+-- One rsync for all up to the first Move; that goes by itself when its turn has come.
+function rsyncssh.action(inlet)
+  local event, event2 = inlet.getEvent()
+  local config = inlet.getConfig()
+  if event.etype == "Blanket" then
+    return inlet.discardEvent(event)
+  end
+  if event.etype ~= "Move" then
+    local list = inlet.getEvents(native.is_before_move)
+    local transfer = native.transfer(list)
+    log("Normal", "Calling rsync with filter-list of new/modified files/dirs\n" .. transfer.names)
+    return native.spawn(list, config.rsync.binary, transfer)
+  end
+
+  log("Normal", "Moving " .. native.shown(event.path) .. " -> " .. native.shown(event2.path))
+  local from = native.remote_word(config.targetdir, event.path)
+  local to = native.remote_word(config.targetdir, event2.path)
+  local remove
+  if config.delete == true or config.delete == "running" then
+    remove = { "||", "rm", "-rf", from }
+  end
+  native.spawn(event, config.ssh.binary, config.ssh._computed, config.host, "mv", from, to, remove)
+end
+rsyncssh.action = native.public(rsyncssh.action)
+
+-- Whether a Move was carried out. Where the origin is removed if it could not be moved, the
+-- exit code is that of the removal, so what mv said counts.
+function native.has_moved(exitcode, errors)
+  return exitcode == 0 and not (errors or ""):find("mv: ", 1, true)
+end
+
+-- A Move that did not work at the target is replaced by a deletion and a transfer.
+function native.send_moved(event)
+  log("Normal", "The move of " .. native.shown(event.path)
+    .. " could not be carried out at the target, sending it instead.")
+  native.split_move(event)
+  return "ok"
+end
+
+-- Words for the ends of what is neither startup nor unknown, and how they are logged.
+local ends = {
+  ok = { "Normal", "Finished " },
+  again = { "Normal", "Retrying " },
+  die = { "Error", "Failure " },
+}
+
+function rsyncssh.collect(agent, exitcode, signal, errors)
+  local config = agent.config
+  local move = not agent.isList and agent.etype == "Move"
+  local codes = config.exitcodes or config.rsyncExitCodes
+  if move then codes = config.sshExitCodes end
+  local result = native.verdict(codes, exitcode, signal)
+
+  if not agent.isList and agent.etype == "Init" then
+    return native.collect_startup(result, exitcode, native.startup_texts(agent, exitcode))
+  end
+  if move and result ~= "again" and result ~= "die"
+    and (result ~= "ok" or not native.has_moved(0, errors))
+  then
+    return native.send_moved(agent)
+  end
+
+  local what = "(list)"
+  if not agent.isList then
+    what = agent.etype .. " " .. native.shown(agent.sourcePath)
+  end
+  local known = ends[result]
+  if not known then
+    log("Error", "Unknown exitcode " .. what .. ": " .. exitcode)
+    return "die"
+  end
+  local category, word = table.unpack(known)
+  if move then category = "Normal" end
+  log(category, word .. what .. ": " .. exitcode)
+  return result
+end
+rsyncssh.collect = native.public(rsyncssh.collect)
+
+-- The startup's end in the words of default.rsyncssh and default.direct.
+function native.startup_texts(agent, exitcode)
+  local way = ' startup of "' .. agent.source .. '"'
+  return {
+    ok = "Startup of \"" .. agent.source .. '" finished: ' .. exitcode,
+    again = "Retrying" .. way .. ": " .. exitcode,
+    refused = "Temporary or permanent failure on" .. way
+      .. '. Terminating since "insist" is not set.',
+    die = "Failure on" .. way .. ": " .. exitcode,
+    unknown = 'Unknown exitcode on startup of "' .. agent.source .. ': "' .. exitcode,
+  }
+end
+
+-- Checks the configuration and computes the words of ssh, for moves and for rsync.
+function rsyncssh.prepare(config, level)
+  default.rsync.prepare(config, (level or 3) + 1, true)
+  if not config.host then
+    native.fail('default.rsyncssh needs "host" configured')
+  end
+  if not config.targetdir then
+    native.fail('default.rsyncssh needs "targetdir" configured')
+  end
+  if config.targetdir == "" then
+    native.fail('"targetdir" is empty; the home directory of the remote user is "./"', "targetdir")
+  end
+  if config.maxProcesses ~= 1 then
+    native.fail("default.rsyncssh must have maxProcesses set to 1.", "maxProcesses")
+  end
+  native.prepare_ssh(config)
+  config.targetdir = native.as_directory(config.targetdir)
+end
+rsyncssh.prepare = native.public(rsyncssh.prepare)

@@ -1,0 +1,481 @@
+//! From the `ssh` table of a sync to the two ways its target's host is reached: the ssh that
+//! moves there, and the remote shell of rsync; and the words a remote shell reads.
+//!
+//! Three languages meet here. ssh joins its words with blanks and the login shell of the target
+//! reads the result; rsync cuts the text of `--rsh` into words by rules of its own (rsync(1),
+//! `-e`); all else are plain argument vectors. No name leaves the quotes it is put in.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use mlua::{Result, Table, Value};
+
+use super::complaint::complaint_about;
+use super::{text_of, truthy};
+use crate::batch::probe;
+
+/// What is run unless the configuration names another program.
+const DEFAULT: &[u8] = b"ssh";
+
+/// How the host of a target is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The program that carries out moves, found through `PATH`.
+    pub binary: Vec<u8>,
+    /// Its words before the host.
+    pub words: Vec<Vec<u8>>,
+    /// `--rsh=…` when rsync has to be told; nothing when it does the same by itself.
+    pub rsh: Option<Vec<u8>>,
+}
+
+impl Connection {
+    /// Reads the `ssh` table. `rsync` holds the words of every rsync call: when the table says
+    /// nothing, moves go the way rsync was told to go.
+    ///
+    /// # Errors
+    /// A value that cannot be made a word, or a text for rsync with an open quote.
+    pub fn new(ssh: &Table, rsync: &[Vec<u8>]) -> Result<Connection> {
+        let binary = match text(ssh, "binary")? {
+            Some(binary) if !binary.is_empty() => binary,
+            _ => DEFAULT.to_vec(),
+        };
+        let words = words(ssh)?;
+        let told = remote_shell(rsync);
+        if words.is_empty() {
+            return match told {
+                Some(told) if binary == DEFAULT => derived(told),
+                // The ssh of moves is the user's choice, and so is that of rsync.
+                Some(_) => Ok(Connection {
+                    binary,
+                    words,
+                    rsh: None,
+                }),
+                None => {
+                    let rsh = (!is_ssh(&binary)).then(|| rsh_option(&binary, &words));
+                    Ok(Connection { binary, words, rsh })
+                }
+            };
+        }
+        let program = if is_ssh(&binary) { DEFAULT } else { &binary };
+        let rsh = Some(rsh_option(program, &words));
+        Ok(Connection { binary, words, rsh })
+    }
+}
+
+/// The connection that this `--rsh` of rsync's makes.
+fn derived(told: &[u8]) -> Result<Connection> {
+    let wrong = || {
+        let text = "Parameter \"rsync.rsh\" must be a command with all its quotes closed.";
+        complaint_about("rsh", text)
+    };
+    let mut words = split_rsh(told).ok_or_else(wrong)?.into_iter();
+    Ok(Connection {
+        binary: words.next().ok_or_else(wrong)?,
+        words: words.collect(),
+        rsh: None,
+    })
+}
+
+/// The words before the host: identity, options, port, then all that has no key of its own.
+fn words(ssh: &Table) -> Result<Vec<Vec<u8>>> {
+    let mut words = Vec::new();
+    if let Some(file) = text(ssh, "identityFile")? {
+        words.extend([b"-i".to_vec(), file]);
+    }
+    for option in options(ssh)? {
+        words.extend([b"-o".to_vec(), option]);
+    }
+    if let Some(port) = text(ssh, "port")? {
+        words.extend([b"-p".to_vec(), port]);
+    }
+    match ssh.get("_extra")? {
+        Value::Nil | Value::Boolean(false) => {}
+        Value::Table(extra) => {
+            for word in extra.sequence_values::<Value>() {
+                words.push(text_of(&word?).ok_or_else(wrong_extra)?);
+            }
+        }
+        _ => return Err(wrong_extra()),
+    }
+    Ok(words)
+}
+
+fn wrong_extra() -> mlua::Error {
+    complaint_about(
+        "_extra",
+        "Parameter \"ssh._extra\" must be a list of texts, one for each word.",
+    )
+}
+
+/// `KEY=VALUE` of each option, sorted by key; texts in the list part are taken as they are.
+fn options(ssh: &Table) -> Result<Vec<Vec<u8>>> {
+    let table = match ssh.get("options")? {
+        Value::Nil | Value::Boolean(false) => return Ok(Vec::new()),
+        Value::Table(table) => table,
+        _ => {
+            return Err(complaint_about(
+                "options",
+                "Parameter \"ssh.options\" must be a table, as in options = { User = \"me\" }; \
+                 words for the command line of ssh belong into _extra = { \"-4\" }.",
+            ));
+        }
+    };
+    let mut options = Vec::new();
+    for pair in table.pairs::<Value, Value>() {
+        let (key, value) = pair?;
+        let named = matches!(key, Value::String(_));
+        let key = text_of(&key).unwrap_or_default();
+        let value = text_of(&value).ok_or_else(|| {
+            let key = String::from_utf8_lossy(&key);
+            let kind = value.type_name();
+            let text = format!(
+                "Parameter \"ssh.options.{key}\" must be a text as in ssh_config(5) \
+                 (\"yes\" or \"no\" for a switch), not a {kind}."
+            );
+            complaint_about(&key, text)
+        })?;
+        options.push(match named {
+            true => [key, value].join(&b'='),
+            false => value,
+        });
+    }
+    options.sort();
+    Ok(options)
+}
+
+/// A text or number of the table.
+fn text(ssh: &Table, key: &str) -> Result<Option<Vec<u8>>> {
+    let value: Value = ssh.get(key)?;
+    if !truthy(&value) {
+        return Ok(None);
+    }
+    text_of(&value).map(Some).ok_or_else(|| {
+        let kind = value.type_name();
+        let text = format!("Parameter \"ssh.{key}\" must be a text or a number, not a {kind}.");
+        complaint_about(key, text)
+    })
+}
+
+/// Whether the program is what rsync runs by itself, under whatever name.
+fn is_ssh(binary: &[u8]) -> bool {
+    let file = |name| {
+        let data = fs::metadata(probe::resolve(name)?).ok()?;
+        Some((data.dev(), data.ino()))
+    };
+    binary == DEFAULT || (file(binary).is_some() && file(binary) == file(DEFAULT))
+}
+
+/// The command rsync is told to reach hosts with, by the last `--rsh` or `-e` among its words.
+fn remote_shell(rsync: &[Vec<u8>]) -> Option<&[u8]> {
+    let mut told = None;
+    let mut words = rsync.iter().map(Vec::as_slice);
+    while let Some(word) = words.next() {
+        if let Some(value) = word.strip_prefix(b"--rsh=") {
+            told = Some(value);
+        } else if word == b"--rsh" || word == b"-e" {
+            told = words.next().or(told);
+        } else if let Some(value) = word.strip_prefix(b"-e") {
+            told = Some(value);
+        }
+    }
+    told
+}
+
+fn rsh_option(program: &[u8], words: &[Vec<u8>]) -> Vec<u8> {
+    let mut option = b"--rsh=".to_vec();
+    push_rsh_word(&mut option, program);
+    for word in words {
+        option.push(b' ');
+        push_rsh_word(&mut option, word);
+    }
+    option
+}
+
+/// Adds a word so that rsync takes it for one. rsync has two kinds of quotes, no backslash, and
+/// a quote within quotes of its own kind is written twice.
+fn push_rsh_word(into: &mut Vec<u8>, word: &[u8]) {
+    let special = |byte: &u8| matches!(byte, b' ' | b'\'' | b'"');
+    if !word.is_empty() && !word.iter().any(special) {
+        return into.extend_from_slice(word);
+    }
+    into.push(b'\'');
+    for &byte in word {
+        into.push(byte);
+        if byte == b'\'' {
+            into.push(byte);
+        }
+    }
+    into.push(b'\'');
+}
+
+/// Cuts a command into words as rsync does; nothing if a quote is left open.
+pub fn split_rsh(command: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut words = Vec::new();
+    let mut word: Option<Vec<u8>> = None;
+    let mut quote = None;
+    let mut bytes = command.iter().copied().peekable();
+    while let Some(byte) = bytes.next() {
+        if byte == b' ' && quote.is_none() {
+            words.extend(word.take());
+            continue;
+        }
+        let word = word.get_or_insert_default();
+        match quote {
+            None if matches!(byte, b'\'' | b'"') => quote = Some(byte),
+            Some(open) if open == byte && bytes.next_if_eq(&open).is_none() => quote = None,
+            _ => word.push(byte),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
+/// The word that the login shell of a target reads as this path below a directory.
+///
+/// A leading `~/` or `~user/` stays outside of the quotes, for the shell to expand as it would
+/// for rsync; a directory that looks like an option gets `./` in front.
+pub fn remote_word(directory: &[u8], path: &[u8]) -> Vec<u8> {
+    let mut whole = directory.to_vec();
+    if !whole.ends_with(b"/") {
+        whole.push(b'/');
+    }
+    whole.extend_from_slice(path.strip_prefix(b"/").unwrap_or(path));
+
+    let home = home_prefix(&whole);
+    let (home, rest) = whole.split_at(home);
+    let mut word = home.to_vec();
+    if whole.starts_with(b"-") {
+        word.extend_from_slice(b"./");
+    }
+    push_quoted(&mut word, rest);
+    word
+}
+
+/// How many bytes in front stand for a home directory, the slash included.
+fn home_prefix(path: &[u8]) -> usize {
+    if !path.starts_with(b"~") {
+        return 0;
+    }
+    let end = path.iter().position(|&byte| byte == b'/').unwrap_or(0);
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    match path.get(1..end) {
+        Some(user) if user.iter().all(plain) => end + 1,
+        _ => 0,
+    }
+}
+
+/// Within single quotes POSIX shells take every byte but the quote as it is. fish(1) reads a
+/// backslash there, before a quote or another backslash, so these stand in double quotes.
+fn push_quoted(into: &mut Vec<u8>, text: &[u8]) {
+    into.push(b'\'');
+    for (at, &byte) in text.iter().enumerate() {
+        match byte {
+            b'\'' => into.extend_from_slice(br#"'"'"'"#),
+            b'\\' if matches!(text.get(at + 1), None | Some(b'\\' | b'\'')) => {
+                into.extend_from_slice(br#"'"\\"'"#);
+            }
+            _ => into.push(byte),
+        }
+    }
+    into.push(b'\'');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn connection(ssh: &str, rsync: &[&str]) -> std::result::Result<Vec<String>, String> {
+        let lua = crate::sys::lua();
+        let table: Table = lua.load(ssh).eval().unwrap();
+        let rsync: Vec<Vec<u8>> = rsync.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let made = Connection::new(&table, &rsync).map_err(|error| error.to_string())?;
+        let mut all = vec![made.rsh.unwrap_or_default(), made.binary];
+        all.extend(made.words);
+        let text = |word| String::from_utf8(word).unwrap();
+        Ok(all.into_iter().map(text).collect())
+    }
+
+    #[test]
+    fn words_are_for_ssh_and_for_rsync() {
+        let all = "{ port = 22, options = { B = 'b', A = 1 }, identityFile = '/k', \
+                    _extra = { '-T', '-4' } }";
+        assert_eq!(
+            connection(all, &["-lts", "--rsh=foo"]).unwrap(),
+            [
+                "--rsh=ssh -i /k -o A=1 -o B=b -p 22 -T -4",
+                "ssh",
+                "-i",
+                "/k",
+                "-o",
+                "A=1",
+                "-o",
+                "B=b",
+                "-p",
+                "22",
+                "-T",
+                "-4"
+            ]
+        );
+        assert_eq!(
+            connection("{ _extra = {} }", &["-lts"]).unwrap(),
+            ["", "ssh"]
+        );
+        assert_eq!(
+            connection("{ identityFile = \"/my key/it's\" }", &[]).unwrap(),
+            ["--rsh=ssh -i '/my key/it''s'", "ssh", "-i", "/my key/it's"]
+        );
+        assert_eq!(
+            connection("{ options = { 'A=1' } }", &[]).unwrap(),
+            ["--rsh=ssh -o A=1", "ssh", "-o", "A=1"]
+        );
+    }
+
+    #[test]
+    fn another_program_is_for_rsync_too() {
+        assert_eq!(
+            connection("{ binary = '/opt/my ssh' }", &[]).unwrap(),
+            ["--rsh='/opt/my ssh'", "/opt/my ssh"]
+        );
+        assert_eq!(
+            connection("{ binary = '/opt/ssh', port = 7 }", &[]).unwrap(),
+            ["--rsh=/opt/ssh -p 7", "/opt/ssh", "-p", "7"]
+        );
+        assert_eq!(
+            connection("{ binary = '/opt/ssh' }", &["--rsh=ssh -p 7"]).unwrap(),
+            ["", "/opt/ssh"]
+        );
+    }
+
+    #[test]
+    fn an_ssh_that_is_not_configured_goes_the_way_of_rsync() {
+        for words in [
+            ["--rsh=x", "--rsh=/b/ssh  -p 7 -i '/a b'"],
+            ["-e", "/b/ssh -p 7 -i \"/a b\""],
+            ["-ex", "-e/b/ssh '-p' 7 -i /a' 'b"],
+        ] {
+            assert_eq!(
+                connection("{ binary = 'ssh', _extra = {} }", &words).unwrap(),
+                ["", "/b/ssh", "-p", "7", "-i", "/a b"]
+            );
+        }
+        assert!(
+            connection("{}", &["--rsh=ssh 'x"])
+                .unwrap_err()
+                .contains("rsync.rsh")
+        );
+        assert!(
+            connection("{}", &["--rsh= "])
+                .unwrap_err()
+                .contains("rsync.rsh")
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        for (ssh, text) in [
+            ("{ options = 'Port=22' }", "\"ssh.options\" must be a table"),
+            (
+                "{ options = { Compression = true } }",
+                "\"ssh.options.Compression\"",
+            ),
+            ("{ _extra = '-T' }", "\"ssh._extra\" must be a list"),
+            ("{ port = {} }", "\"ssh.port\""),
+        ] {
+            assert!(connection(ssh, &[]).unwrap_err().contains(text), "{ssh}");
+        }
+    }
+
+    #[test]
+    fn plain_names_are_quoted_as_ever() {
+        let word = |directory: &str, path: &str| {
+            String::from_utf8(remote_word(directory.as_bytes(), path.as_bytes())).unwrap()
+        };
+        assert_eq!(word("/t/", "/d/f"), "'/t/d/f'");
+        assert_eq!(word("/t dir/", "/it's/"), r#"'/t dir/it'"'"'s/'"#);
+        assert_eq!(word("x:", "/f"), "'x:/f'");
+        assert_eq!(word("~/t/", "/f"), "~/'t/f'");
+        assert_eq!(word("~me/", "/~/f"), "~me/'~/f'");
+        assert_eq!(word("~$(id)/", "/f"), "'~$(id)/f'");
+        assert_eq!(word("-t/", "/f"), "./'-t/f'");
+        assert_eq!(word("/t/", r"/a\b"), r"'/t/a\b'");
+        assert_eq!(word("/t/", r"/a\"), r#"'/t/a'"\\"''"#);
+    }
+
+    /// What `sh` makes of a text, which ends with a NUL.
+    fn shell(text: &[u8], program: &str) -> Vec<u8> {
+        use std::os::unix::ffi::OsStrExt;
+        let script = [b"printf '%s\\0' ", text].concat();
+        let output = Command::new(program)
+            .arg("-c")
+            .arg(std::ffi::OsStr::from_bytes(&script))
+            .env("HOME", "/my home")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    }
+
+    fn hostile() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![
+            prop::sample::select(br#"'"\ $`()~-!*?[]{};&|<>#=%^"#.to_vec()),
+            prop::sample::select(b"\n\t\r\x01\xff\xc3\xa4ab".to_vec()),
+        ];
+        vec(byte, 1..20)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn no_name_leaves_its_quotes(name in hostile()) {
+            let path = [b"/", name.as_slice()].concat();
+            for (directory, real) in [("/t/", "/t/"), ("~/", "/my home/"), ("-x/", "./-x/")] {
+                let word = remote_word(directory.as_bytes(), &path);
+                let seen = shell(&word, "sh");
+                prop_assert_eq!(seen, [real.as_bytes(), &name, b"\0"].concat());
+            }
+        }
+
+        #[test]
+        fn rsync_reads_the_words_back(words in vec(vec(prop::sample::select(b" '\"a-\n".to_vec()), 0..6), 1..5)) {
+            let option = rsh_option(b"p", &words);
+            let mut expected = vec![b"p".to_vec()];
+            expected.extend(words);
+            prop_assert_eq!(split_rsh(&option[6..]), Some(expected));
+        }
+    }
+
+    /// The same from rsync itself.
+    #[test]
+    fn rsync_cuts_words_as_we_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let (program, seen) = (
+            directory.path().join("shell"),
+            directory.path().join("seen"),
+        );
+        let script = format!("#!/bin/sh\nprintf '%s\\0' \"$@\" > '{}'\n", seen.display());
+        fs::write(&program, script).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&program, mode).unwrap();
+        for text in ["a 'b c'd \"e'f\" 'g''h' '' \"i\"\"j\"", "  x   'y' "] {
+            let option = format!("--rsh={} {text}", program.display());
+            Command::new("rsync")
+                .args([&option, "h:/x", "."])
+                .output()
+                .unwrap();
+            let seen: Vec<Vec<u8>> = fs::read(&seen)
+                .unwrap()
+                .split(|b| *b == 0)
+                .map(<[u8]>::to_vec)
+                .collect();
+            let words = split_rsh(text.as_bytes()).unwrap();
+            assert_eq!(seen[..words.len()], words);
+            assert_eq!(seen[words.len()], b"h");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What becomes of a Move that cannot be carried out at the target: what is gone is deleted
+//! there and what is new is sent. Never another Move, so this comes to an end.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use super::Sync;
+use crate::queue::{DelayId, Etype, Status, Time};
+
+/// Reading a moved directory stops here: with more in it, everything is compared.
+const MOST: usize = 10_000;
+
+impl Sync {
+    /// Queues what brings the target to where this Move should have, and takes the Move out if
+    /// it is waiting still. An active one is for [`Sync::succeeded`] to take out.
+    pub fn split_move(&mut self, id: DelayId, now: Time) {
+        let Some(delay) = self.queue.get(id) else {
+            return;
+        };
+        let (from, Some(to)) = delay.paths() else {
+            return;
+        };
+        if delay.status() == Status::Wait {
+            self.queue.discard(id);
+        }
+        // Whoever acts on these looks at the disk: what is there after all is sent.
+        self.push(Etype::Delete, &from, None, now);
+        match to.ends_with(b"/") && self.is_directory(&to) {
+            // The Delete of a directory that exists stands for all that is in it.
+            true if self.config.delete.in_batches() => {
+                self.push(Etype::Delete, &to, None, now);
+            }
+            true => self.push_contents(&to, now),
+            false => {
+                self.push(Etype::Create, &to, None, now);
+            }
+        }
+    }
+
+    /// Queues an event that the kernel did not tell.
+    pub fn note(&mut self, etype: Etype, path: &[u8], now: Time) {
+        self.push(etype, path, None, now);
+    }
+
+    /// Whether the source has something at this path, of whatever kind.
+    pub fn is_at_source(&self, path: &[u8]) -> bool {
+        fs::symlink_metadata(self.on_disk(path)).is_ok()
+    }
+
+    fn is_directory(&self, path: &[u8]) -> bool {
+        fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_dir())
+    }
+
+    /// Whether there are paths this sync is not concerned with.
+    pub fn is_filtered(&self) -> bool {
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        filter.rules().next().is_some() || filter.excludes().next().is_some()
+    }
+
+    /// Without the slash of a directory: behind a symlink it would make the link be followed.
+    fn on_disk(&self, path: &[u8]) -> PathBuf {
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        Path::new(OsStr::from_bytes(&self.config.source)).join(OsStr::from_bytes(path))
+    }
+
+    /// Queues a directory and all below it as new.
+    fn push_contents(&mut self, top: &[u8], now: Time) {
+        let mut found = vec![top.to_vec()];
+        let mut next = 0;
+        while next < found.len() {
+            let path = found[next].clone();
+            next += 1;
+            if found.len() > MOST {
+                return self.resync(now);
+            }
+            if !path.ends_with(b"/") || self.excluded(&path) {
+                continue;
+            }
+            // What cannot be read is told by whoever sends it.
+            for entry in fs::read_dir(self.on_disk(&path))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let mut below = path.clone();
+                below.extend(entry.file_name().into_vec());
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    below.push(b'/');
+                }
+                found.push(below);
+            }
+        }
+        for path in found {
+            self.single(Etype::Create, &path, now);
+        }
+    }
+}
