@@ -125,8 +125,7 @@ impl Watcher {
             }
             // Exchanged for something from where nothing is watched; it came first.
             if loss == Loss::Moved && self.tree.alive(node, wd) {
-                let path = self.path_of(node, name, true);
-                self.tell_file(&path, observer);
+                self.tell_file(node, name, observer);
             }
         }
     }
@@ -291,8 +290,7 @@ impl Watcher {
         } else {
             self.build_path(from, &half.name, half.directory);
             observer.event(Event::Delete { path: &self.path });
-            let path = self.path_of(from, &half.name, true);
-            self.tell_file(&path, observer);
+            self.tell_file(from, &half.name, observer);
             self.look(from, &half.name, Cause::Doubt, observer);
         }
         if !self.tree.alive(to, wd) {

@@ -270,7 +270,8 @@ impl Watcher {
         }
         self.deadline = match self.moves.next_deadline() {
             Some(_) if postponed => Some(self.now + SOON),
-            None if !self.doubts.is_empty() && !self.crawling => Some(self.now + 5 * SOON),
+            // The pool wakes for many records or the last, not for one that takes its time.
+            None if self.crawling || !self.doubts.is_empty() => Some(self.now + 5 * SOON),
             deadline => deadline,
         };
     }
