@@ -20,7 +20,12 @@ impl Watcher {
             return;
         }
         if let Some(half) = self.moves.take_named(event.wd, event.name) {
-            self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+            let told = libc::IN_CREATE | libc::IN_DELETE | libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
+            if event.is(told) {
+                self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+            } else {
+                self.unpaired(&half, observer);
+            }
         }
         let RawEvent { wd, name, .. } = event;
         if event.is(libc::IN_MOVED_FROM) {
@@ -123,10 +128,15 @@ impl Watcher {
             if self.tree.child(node, name).is_some() {
                 self.look(node, name, Cause::Departure(loss), observer);
             }
-            // Exchanged for something from where nothing is watched; it came first.
-            if loss == Loss::Moved && self.tree.alive(node, wd) {
-                self.tell_file(node, name, observer);
-            }
+        }
+    }
+
+    /// A first half that has no second. Something may be there all the same: exchanged for
+    /// it, from a place where nothing is watched, and told before it.
+    pub(super) fn unpaired(&mut self, half: &Half, observer: &mut dyn Observer) {
+        self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+        for node in self.tree.places(half.wd) {
+            self.tell_file(node, &half.name, observer);
         }
     }
 
@@ -150,7 +160,7 @@ impl Watcher {
         // Directories mounted at several places have no one-to-one answer, except within one.
         let clear = half.wd == event.wd || (from.len() == 1 && to.len() == 1);
         if !clear {
-            self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+            self.unpaired(&half, observer);
             self.appeared(event.wd, event.name, event.directory(), observer);
             return;
         }
@@ -263,7 +273,7 @@ impl Watcher {
     /// A rename whose halves do not fit what the tree knows: each is told by itself.
     fn split(&mut self, half: &Half, to: Node, name: &[u8], observer: &mut dyn Observer) {
         let wd = self.tree.wd(to);
-        self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+        self.unpaired(half, observer);
         if self.tree.alive(to, wd) {
             self.appeared(wd, name, half.directory, observer);
         }
