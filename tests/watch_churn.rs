@@ -287,3 +287,68 @@ fn an_overflow_is_told_and_repaired() {
     rig.settle();
     assert!(rig.told(&Told::Create("r/60/moved/f".into())));
 }
+
+/// Not a test: prints what watching costs. `cargo test --release --test watch_churn -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn measure() {
+    let outer = 100;
+    let mut rig = Rig::bare();
+    for a in 0..outer {
+        for b in 0..10 {
+            for c in 0..100 {
+                rig.mkdir(&format!("r/dir-{a}/sub-{b}/leaf-{c}"));
+            }
+        }
+    }
+    for _ in 0..3 {
+        let start = std::time::Instant::now();
+        let scope = rig.scope("r/", |_| true);
+        rig.watcher.set_scopes(vec![scope]);
+        rig.until("the root to be read", |rig| !rig.watcher.crawling());
+        let (count, bytes) = (rig.watcher.watched(), rig.watcher.memory());
+        let seconds = start.elapsed().as_secs_f64();
+        println!(
+            "{count} directories in {seconds:.3} s, {} bytes each",
+            bytes / count
+        );
+        rig.watcher.set_scopes(Vec::new());
+        rig.until("all to be unwatched", |rig| {
+            rig.watcher.next_deadline().is_none()
+        });
+    }
+    let scope = rig.scope("r/", |_| true);
+    rig.watch(vec![scope]);
+    if std::env::var("MEASURE_QUICK").is_ok() {
+        return;
+    }
+    rig.log.terse = true;
+    let path = rig.path("r/dir-7/sub-3/leaf-50");
+    let thread = thread::spawn(move || {
+        for file in 0..100_000 {
+            let path = path.join(file.to_string());
+            fs::write(&path, b"").unwrap();
+            fs::remove_file(&path).unwrap();
+        }
+    });
+    let cpu = cpu_seconds();
+    let mut turns = 0;
+    while !thread.is_finished() || rig.log.count < 300_000 {
+        let seen = rig.log.count;
+        rig.until("more", |rig| rig.log.count != seen);
+        turns += 1;
+    }
+    thread.join().unwrap();
+    let cpu = cpu_seconds() - cpu;
+    let each = cpu * 1e6 / rig.log.count as f64;
+    println!(
+        "{} events in {turns} turns, {each:.2} µs of this thread each",
+        rig.log.count
+    );
+}
+
+/// Processor time of this thread.
+fn cpu_seconds() -> f64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
+}

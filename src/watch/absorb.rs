@@ -69,6 +69,7 @@ impl Watcher {
             path,
             wd: self.tree.wd(node),
             root: self.tree.is_root(node),
+            inode: 0,
             report,
             scopes: self.scopes.clone(),
         }

@@ -9,8 +9,10 @@
 //! Cold directories are worth many threads (each waits for the disk), warm ones a few.
 
 use std::ffi::OsStr;
+use std::fs::DirEntry;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -19,6 +21,10 @@ use mio::Waker;
 use super::inotify::{Kernel, vanished};
 use super::scopes::Scopes;
 
+/// How many records the main loop is woken for. It comes by from time to time anyway; to be
+/// woken for each would cost it more than taking it in.
+const BATCH: usize = 256;
+
 /// A directory that is watched and shall be read.
 pub struct Task {
     /// Absolute, ends with `/`.
@@ -26,6 +32,8 @@ pub struct Task {
     pub wd: i32,
     /// Is it a tree's root?
     pub root: bool,
+    /// Its inode's number in the directory above, 0 if unknown.
+    pub inode: u64,
     /// Are files and unwanted directories of interest too?
     pub report: bool,
     pub scopes: Scopes,
@@ -57,6 +65,7 @@ pub enum Outcome {
 struct Entry {
     length: u16,
     found: Found,
+    inode: u64,
 }
 
 /// What a name in a [`Listing`] is.
@@ -86,19 +95,23 @@ impl Listing {
         self.entries.len()
     }
 
-    fn push(&mut self, name: &[u8], found: Found) {
-        self.names.extend_from_slice(name);
-        let length = name.len() as u16;
-        self.entries.push(Entry { length, found });
+    fn push(&mut self, entry: &DirEntry, found: Found) {
+        let name = entry.file_name();
+        self.names.extend_from_slice(name.as_bytes());
+        self.entries.push(Entry {
+            length: name.len() as u16,
+            found,
+            inode: entry.ino(),
+        });
     }
 
-    /// Each directory with the place of its name in `names`.
-    fn directories(&mut self) -> impl Iterator<Item = (&[u8], &mut Found)> {
+    /// The directories among the entries, by name.
+    fn directories(&mut self) -> impl Iterator<Item = (&[u8], &mut Entry)> {
         let mut names = self.names.as_slice();
         self.entries.iter_mut().filter_map(move |entry| {
             let (name, rest) = names.split_at(entry.length.into());
             names = rest;
-            (entry.found != Found::File).then_some((name, &mut entry.found))
+            (entry.found != Found::File).then_some((name, entry))
         })
     }
 }
@@ -128,12 +141,27 @@ pub fn list(kernel: &mut Kernel, task: &Task, limit: Option<usize>) -> Listing {
         Err(error) => Outcome::Failed(error),
     };
     watch_below(kernel, task, &mut listing);
-    let now = kernel.add(&task.path, task.root).ok();
-    if now != Some(task.wd) {
-        listing.outcome = Outcome::Astray;
-        listing.stray = now;
+    if !unmoved(task) {
+        let now = kernel.add(&task.path, task.root).ok();
+        if now != Some(task.wd) {
+            listing.outcome = Outcome::Astray;
+            listing.stray = now;
+        }
     }
     listing
+}
+
+/// Does the path lead to the inode that was listed above before the watch was set?
+///
+/// Asking for the watch again is the exact question, but all threads would queue for it in
+/// the kernel. Where something is mounted the numbers differ, and the exact question is asked.
+fn unmoved(task: &Task) -> bool {
+    if task.inode == 0 {
+        return false;
+    }
+    let path = task.path.strip_suffix(b"/").unwrap_or(&task.path);
+    let found = std::fs::symlink_metadata(OsStr::from_bytes(path));
+    found.is_ok_and(|found| found.ino() == task.inode)
 }
 
 /// Lists the names; false if there are more than `limit`.
@@ -151,9 +179,9 @@ fn read_names(task: &Task, listing: &mut Listing, limit: usize) -> io::Result<bo
             Err(error) => return Err(error),
         };
         if directory {
-            listing.push(entry.file_name().as_bytes(), Found::Unwatched);
+            listing.push(&entry, Found::Unwatched);
         } else if task.report {
-            listing.push(entry.file_name().as_bytes(), Found::File);
+            listing.push(&entry, Found::File);
         }
     }
     Ok(true)
@@ -163,7 +191,7 @@ fn watch_below(kernel: &mut Kernel, task: &Task, listing: &mut Listing) {
     let mut path = task.path.clone();
     let mut skipped = false;
     let mut failures = Vec::new();
-    for (name, found) in listing.directories() {
+    for (name, entry) in listing.directories() {
         path.truncate(task.path.len());
         path.extend_from_slice(name);
         path.push(b'/');
@@ -172,7 +200,7 @@ fn watch_below(kernel: &mut Kernel, task: &Task, listing: &mut Listing) {
             continue;
         }
         match kernel.add(&path, false) {
-            Ok(wd) => *found = Found::Directory { wd, token: 0 },
+            Ok(wd) => entry.found = Found::Directory { wd, token: 0 },
             // Gone meanwhile: an event says so.
             Err(error) if vanished(&error) => {}
             Err(error) => failures.push((path.clone(), error)),
@@ -322,9 +350,9 @@ impl Shared {
         let trusted = matches!(listing.outcome, Outcome::Complete);
         let mut below = Vec::new();
         if trusted {
-            for (name, found) in listing.directories() {
-                if let Found::Directory { wd, .. } = *found {
-                    below.push(task.below(name, wd));
+            for (name, entry) in listing.directories() {
+                if let Found::Directory { wd, .. } = entry.found {
+                    below.push(task.below(name, wd, entry.inode));
                 }
             }
         }
@@ -334,14 +362,13 @@ impl Shared {
         if trusted {
             state.tokens += count as u64;
             let mut token = first;
-            for (_, found) in listing.directories() {
-                if let Found::Directory { token: slot, .. } = found {
+            for (_, entry) in listing.directories() {
+                if let Found::Directory { token: slot, .. } = &mut entry.found {
                     *slot = token;
                     token += 1;
                 }
             }
         }
-        let was_empty = state.records.is_empty();
         state.records.push(Record {
             token,
             wd: task.wd,
@@ -356,20 +383,21 @@ impl Shared {
         }
         state.running -= 1;
         let finished = state.running == 0 && state.jobs.is_empty();
+        let enough = state.records.len() == BATCH;
         drop(state);
         if finished || count > 2 {
             self.changed.notify_all();
         } else if count > 1 {
             self.changed.notify_one();
         }
-        if was_empty || finished {
+        if enough || finished {
             let _ = self.waker.wake();
         }
     }
 }
 
 impl Task {
-    fn below(&self, name: &[u8], wd: i32) -> Task {
+    fn below(&self, name: &[u8], wd: i32, inode: u64) -> Task {
         let mut path = Vec::with_capacity(self.path.len() + name.len() + 1);
         path.extend_from_slice(&self.path);
         path.extend_from_slice(name);
@@ -378,6 +406,7 @@ impl Task {
             path,
             wd,
             root: false,
+            inode,
             report: self.report,
             scopes: self.scopes.clone(),
         }

@@ -20,7 +20,12 @@ impl Watcher {
             return;
         }
         if let Some(half) = self.moves.take_named(event.wd, event.name) {
-            self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+            let told = libc::IN_CREATE | libc::IN_DELETE | libc::IN_MOVED_FROM | libc::IN_MOVED_TO;
+            if event.is(told) {
+                self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+            } else {
+                self.unpaired(&half, observer);
+            }
         }
         let RawEvent { wd, name, .. } = event;
         if event.is(libc::IN_MOVED_FROM) {
@@ -123,11 +128,15 @@ impl Watcher {
             if self.tree.child(node, name).is_some() {
                 self.look(node, name, Cause::Departure(loss), observer);
             }
-            // Exchanged for something from where nothing is watched; it came first.
-            if loss == Loss::Moved && self.tree.alive(node, wd) {
-                let path = self.path_of(node, name, true);
-                self.tell_file(&path, observer);
-            }
+        }
+    }
+
+    /// A first half that has no second. Something may be there all the same: exchanged for
+    /// it, from a place where nothing is watched, and told before it.
+    pub(super) fn unpaired(&mut self, half: &Half, observer: &mut dyn Observer) {
+        self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+        for node in self.tree.places(half.wd) {
+            self.tell_file(node, &half.name, observer);
         }
     }
 
@@ -151,7 +160,7 @@ impl Watcher {
         // Directories mounted at several places have no one-to-one answer, except within one.
         let clear = half.wd == event.wd || (from.len() == 1 && to.len() == 1);
         if !clear {
-            self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+            self.unpaired(&half, observer);
             self.appeared(event.wd, event.name, event.directory(), observer);
             return;
         }
@@ -269,7 +278,7 @@ impl Watcher {
     /// A rename whose halves do not fit what the tree knows: each is told by itself.
     fn split(&mut self, half: &Half, to: Node, name: &[u8], observer: &mut dyn Observer) {
         let wd = self.tree.wd(to);
-        self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+        self.unpaired(half, observer);
         if self.tree.alive(to, wd) {
             self.appeared(wd, name, half.directory, observer);
         }
@@ -296,8 +305,7 @@ impl Watcher {
         } else {
             self.build_path(from, &half.name, half.directory);
             observer.event(Event::Delete { path: &self.path });
-            let path = self.path_of(from, &half.name, true);
-            self.tell_file(&path, observer);
+            self.tell_file(from, &half.name, observer);
             self.look(from, &half.name, Cause::Doubt, observer);
         }
         if !self.tree.alive(to, wd) {

@@ -31,6 +31,8 @@ pub struct Doubt {
 pub enum What {
     /// The directory of this name in it.
     Name(Vec<u8>),
+    /// The file of this name in it.
+    File(Vec<u8>),
     /// All it holds: it could not be read where it was thought to be.
     Contents { report: bool },
     /// The subdirectories nobody wanted under the directory's former path.
@@ -130,7 +132,7 @@ impl Watcher {
                     };
                     self.drop_tree(child, loss);
                     if cause == Cause::Doubt {
-                        self.tell_file(&path, observer);
+                        self.tell_file(parent, name, observer);
                     }
                 }
                 if arrival {
@@ -302,6 +304,10 @@ impl Watcher {
             if report {
                 self.owe(node);
                 observer.event(Event::Delete { path: &old });
+                // It may be a file's name by now, and that may have been told.
+                self.doubt(above, What::File(old_name.clone()));
+            } else {
+                self.tree.clear(node, Flags::TOLD);
             }
             self.doubt(above, What::Name(old_name));
         }
@@ -354,6 +360,7 @@ impl Watcher {
                 What::Name(name) => {
                     self.look(node, name, Cause::Doubt, observer);
                 }
+                What::File(name) => self.tell_file(node, name, observer),
                 What::Contents { report } if settled || self.in_place(node) => {
                     self.read(node, *report, observer);
                 }
@@ -381,12 +388,14 @@ impl Watcher {
         self.tree.alive(node, wd)
     }
 
-    /// Tells what is there at the path of a directory that is not there, if anything.
-    pub(super) fn tell_file(&self, path: &[u8], observer: &mut dyn Observer) {
-        let path = path.strip_suffix(b"/").unwrap_or(path);
-        let found = std::fs::symlink_metadata(OsStr::from_bytes(path));
-        if found.is_ok_and(|found| !found.is_dir()) {
-            observer.event(Event::Create { path });
+    /// Tells what is at a name if it is no directory.
+    pub(super) fn tell_file(&mut self, parent: Node, name: &[u8], observer: &mut dyn Observer) {
+        let path = self.path_of(parent, name, false);
+        let found = std::fs::symlink_metadata(OsStr::from_bytes(&path));
+        if !self.in_place(parent) {
+            self.doubt(parent, What::File(name.to_vec()));
+        } else if found.is_ok_and(|found| !found.is_dir()) {
+            observer.event(Event::Create { path: &path });
         }
     }
 

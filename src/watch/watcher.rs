@@ -17,7 +17,7 @@ use super::roots::Anchors;
 use super::scopes::Scopes;
 use super::settle::Doubt;
 use super::tree::{Node, Tree};
-use super::{Loss, Mode, Observer, Progress};
+use super::{Mode, Observer, Progress};
 
 /// How soon to look again when the kernel had more to tell than was read.
 const SOON: Duration = Duration::from_millis(2);
@@ -258,7 +258,7 @@ impl Watcher {
             // The second half may be in the kernel still if this process had to wait.
             postponed = !self.reader.drained();
             while !postponed && let Some(half) = self.moves.expire(self.now) {
-                self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
+                self.unpaired(&half, observer);
             }
         }
         if !self.doubts.is_empty() {
@@ -270,7 +270,8 @@ impl Watcher {
         }
         self.deadline = match self.moves.next_deadline() {
             Some(_) if postponed => Some(self.now + SOON),
-            None if !self.doubts.is_empty() && !self.crawling => Some(self.now + 5 * SOON),
+            // The pool wakes for many records or the last, not for one that takes its time.
+            None if self.crawling || !self.doubts.is_empty() => Some(self.now + 5 * SOON),
             deadline => deadline,
         };
     }
