@@ -10,10 +10,9 @@ use super::engine::{Engine, Outcome};
 use crate::batch;
 use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
-use crate::queue::{DelayId, Etype};
+use crate::queue::DelayId;
 use crate::report;
 use crate::script::{Member, SpawnRequest, Verdict};
-use crate::sync::Sync;
 
 /// What lsyncd's children exit with when their program can't be executed.
 const NOT_EXECUTED: i32 = 255;
@@ -49,14 +48,6 @@ impl Job {
                 }
             }
         }
-    }
-}
-
-impl Job {
-    /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
-    fn is_transfer(&self, sync: &Sync) -> bool {
-        let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
-        self.ids.iter().any(|id| etype(id) != Some(Etype::Move))
     }
 }
 
@@ -161,9 +152,7 @@ impl Engine<'_> {
         let mut sync = job.member.sync.borrow_mut();
         match verdict {
             Verdict::Done => {
-                if job.is_transfer(&sync) {
-                    sync.transferred(job.started);
-                }
+                sync.transferred(job.started);
                 sync.succeeded(&job.ids);
                 drop(sync);
                 job.member.forget(&job.ids);
