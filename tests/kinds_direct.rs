@@ -219,13 +219,8 @@ fn trees_are_equal_after_random_changes() {
         let own = format!("maxProcesses = {processes}, delay");
         world.start(&CONFIG.replace("delay", &own).replace("0.1", "0.02"));
         let mut churn = Churn::new(seed, world.path("src"));
-        for _ in 0..6 {
-            for step in 0..120 {
-                churn.step();
-                if step % 10 == 0 {
-                    std::thread::yield_now();
-                }
-            }
+        for _ in 0..100 {
+            churn.burst();
             world.wait_equal();
         }
     }

@@ -192,10 +192,8 @@ fn trees_are_equal_after_random_changes() {
     println!("seed {seed}");
     let mut world = started(&CONFIG.replace("0.1", "0.02"));
     let mut churn = Churn::new(seed, world.path("src"));
-    for _ in 0..5 {
-        for _ in 0..60 {
-            churn.step();
-        }
+    for _ in 0..100 {
+        churn.burst();
         world.wait_equal();
     }
 }

@@ -227,7 +227,8 @@ pub struct Churn {
 
 impl Churn {
     pub fn new(seed: u64, root: PathBuf) -> Churn {
-        Churn { state: seed, root }
+        let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Churn { state, root }
     }
 
     fn below(&mut self, limit: u64) -> u64 {
@@ -237,20 +238,28 @@ impl Churn {
         self.state % limit
     }
 
-    /// One to three components of four names each.
+    /// One to three components of six names each.
     fn any_path(&mut self) -> PathBuf {
         let mut path = self.root.clone();
         for _ in 0..=self.below(3) {
-            path.push(["a", "b", "c'", "d d"][self.below(4) as usize]);
+            path.push(["a", "b", "c'", "d d", "e", "f"][self.below(6) as usize]);
         }
         path
     }
 
-    /// One change. Those that are not possible are no change.
-    pub fn step(&mut self) {
+    /// Some changes in a row: from one, which finds all as it should be, to many.
+    pub fn burst(&mut self) {
+        let most = [1, 2, 6, 100][self.below(4) as usize];
+        for _ in 0..=self.below(most) {
+            while self.step().is_err() {}
+        }
+    }
+
+    /// One change, if it is possible.
+    fn step(&mut self) -> std::io::Result<()> {
         let path = self.any_path();
-        let _ = match self.below(12) {
-            0..=2 => {
+        match self.below(34) {
+            0..=6 => {
                 let text = vec![b'a' + self.below(26) as u8; self.below(3000) as usize];
                 // Without waiting for a reader if it is a pipe.
                 let options = File::options()
@@ -261,15 +270,15 @@ impl Churn {
                     .open(&path);
                 options.and_then(|mut file| file.write_all(&text))
             }
-            3..=4 => fs::create_dir(&path),
-            5 => fs::remove_file(&path),
-            6 => fs::remove_dir_all(&path),
-            7..=8 => fs::rename(&path, self.any_path()),
-            9 => symlink(["a", "../b", "nowhere"][self.below(3) as usize], &path),
-            10 => self.chmod(&path),
+            7..=12 => fs::create_dir(&path),
+            13..=16 => fs::remove_file(&path),
+            17 => fs::remove_dir_all(&path),
+            18..=29 => fs::rename(&path, self.any_path()),
+            30 => symlink(["a", "../b", "nowhere"][self.below(3) as usize], &path),
+            31..=32 => self.chmod(&path),
             _ => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR)
                 .map_err(std::io::Error::from),
-        };
+        }
     }
 
     fn chmod(&mut self, path: &Path) -> std::io::Result<()> {
@@ -277,7 +286,7 @@ impl Churn {
         let mode = match (data.is_dir(), data.is_file()) {
             (true, _) => [0o755, 0o700, 0o711][self.below(3) as usize],
             (_, true) => [0o644, 0o600, 0o755, 0o444][self.below(4) as usize],
-            _ => return Ok(()),
+            _ => return Err(std::io::ErrorKind::Other.into()),
         };
         fs::set_permissions(path, PermissionsExt::from_mode(mode))
     }
