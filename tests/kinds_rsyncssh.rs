@@ -1,0 +1,199 @@
+//! default.rsyncssh against the real program, with an ssh that runs its command here as sshd
+//! would: through the login shell.
+
+mod kinds_support;
+
+use std::fs;
+
+use kinds_support::{Churn, HOSTILE, World};
+
+/// Drops the options and the host; what is left is one text for the shell. The shell's `mv`
+/// fails while there is a file `broken`.
+const SSH: &str = r#"
+printf '%s\n' "$@" >> '@DIR@/words'
+while :; do
+  case $1 in
+    -o|-p|-i|-l) shift 2 ;;
+    -*) shift ;;
+    *) break ;;
+  esac
+done
+shift
+cd '@DIR@/home'
+PATH='@DIR@/remote':$PATH
+exec sh -c "$*"
+"#;
+
+const MV: &str = r#"
+if [ -e '@DIR@/broken' ]; then
+  echo "mv: cannot move '$1'" >&2
+  exit 1
+fi
+PATH=/usr/bin:/bin
+exec mv "$@"
+"#;
+
+const CONFIG: &str = r#"
+sync{
+  default.rsyncssh, source = "@DIR@/src", host = "h", targetdir = "@DIR@/trg", delay = 0.1,
+  rsync = { archive = true },
+}
+"#;
+
+fn world() -> World {
+    let world = World::new();
+    world.mkdir("remote");
+    world.mkdir("home");
+    world.program("bin/ssh", SSH);
+    world.program("remote/mv", MV);
+    world
+}
+
+fn started(config: &str) -> World {
+    let mut world = world();
+    world.start(config);
+    world
+}
+
+#[test]
+fn any_name_is_moved_at_the_target() {
+    let mut world = world();
+    world.mkdir("src/d");
+    let pairs: Vec<_> = HOSTILE
+        .iter()
+        .flat_map(|name| [(&b""[..], name), (b"d/", name)])
+        .map(|(directory, name)| {
+            let path = |start: &[u8]| [start, directory, name].concat();
+            (path(b""), [directory, b"m", name].concat())
+        })
+        .collect();
+    for (from, _) in &pairs {
+        match from.starts_with(b"d/") {
+            true => world.mkdir([b"src/", from.as_slice()].concat()),
+            false => world.write([b"src/", from.as_slice()].concat(), from),
+        }
+    }
+    world.start(CONFIG);
+    world.wait_equal();
+    let at = |tree: &str, path: &[u8]| [tree.as_bytes(), b"/", path].concat();
+    let inodes: Vec<_> = pairs.iter().map(|(from, _)| world.inode(at("trg", from))).collect();
+    for (from, to) in &pairs {
+        world.rename(at("src", from), at("src", to));
+    }
+    world.wait_equal();
+    for ((_, to), inode) in pairs.iter().zip(inodes) {
+        assert_eq!(world.inode(at("trg", to)), inode, "{:?}", to.escape_ascii().to_string());
+    }
+    for directory in ["", "home/", "src/", "trg/"] {
+        assert!(!world.path(format!("{directory}pwned")).exists());
+    }
+    let log = world.log();
+    assert!(!log.contains("could not be carried out"), "{log}");
+    assert!(log.contains("Moving new\\012line -> mnew\\012line"), "{log}");
+}
+
+#[test]
+fn a_failing_move_is_sent() {
+    for delete in ["true", "false"] {
+        for (from, to) in [("f", "g"), ("d", "e")] {
+            let mut world = world();
+            world.write("src/f", "1");
+            world.mkdir("src/d");
+            world.mkdir("src/d/deep");
+            world.write("src/d/deep/below", "2");
+            world.start(&CONFIG.replace("delay", &format!("delete = {delete}, delay")));
+            world.wait_equal();
+            world.write("broken", "");
+            world.rename(format!("src/{from}"), format!("src/{to}"));
+            match delete {
+                "true" => world.wait_equal(),
+                _ => world.wait("the transfer", |world| {
+                    ["f", "g", "d/deep/below", "e/deep/below"]
+                        .iter()
+                        .filter(|name| world.path(format!("src/{name}")).is_file())
+                        .all(|name| world.path(format!("trg/{name}")).is_file())
+                }),
+            }
+            assert!(delete == "true" || world.path(format!("trg/{from}")).exists());
+            let log = world.log();
+            assert_eq!(log.matches("could not be carried out").count(), 1, "{log}");
+            assert_eq!(log.matches("Moving ").count(), 1, "{log}");
+
+            fs::remove_file(world.path("broken")).unwrap();
+            world.write("src/last", "1");
+            world.wait("what comes after it", |world| world.path("trg/last").exists());
+        }
+    }
+}
+
+#[test]
+fn a_move_that_the_target_cannot_follow_does_not_end_the_daemon() {
+    let mut world = world();
+    world.write("src/f", "1");
+    world.start(CONFIG);
+    world.wait_equal();
+    world.remove("trg/f");
+    world.rename("src/f", "src/g");
+    world.wait_equal();
+}
+
+#[test]
+fn the_home_directory_is_the_one_of_the_target() {
+    let mut world = world();
+    world.mkdir("home/t");
+    world.write("home/t/f", "1");
+    world.write("src/f", "1");
+    let config = CONFIG
+        .replace("@DIR@/trg", "~/t")
+        .replace("archive = true", "binary = \"true\"");
+    world.start(&config);
+    world.rename("src/f", "src/it's");
+    world.wait("the move", |world| world.path("home/t/it's").exists());
+    assert!(!world.path("home/t/f").exists());
+}
+
+#[test]
+fn an_ssh_that_is_not_configured_is_that_of_rsync() {
+    let mut world = world();
+    world.mkdir("odd place");
+    world.program("odd place/shell", SSH);
+    fs::remove_file(world.path("bin/ssh")).unwrap();
+    world.write("src/f", "1");
+    let rsh = r#"rsh = "'@DIR@/odd place/shell' -p 7 -o 'A=b c'", archive"#;
+    world.start(&CONFIG.replace("archive", rsh));
+    world.wait_equal();
+    fs::remove_file(world.path("words")).unwrap();
+    let inode = world.inode("trg/f");
+    world.rename("src/f", "src/g");
+    world.wait_equal();
+    assert_eq!(world.inode("trg/g"), inode);
+    let words = fs::read_to_string(world.path("words")).unwrap();
+    assert!(words.starts_with("-p\n7\n-o\nA=b c\nh\nmv\n"), "{words}");
+}
+
+#[test]
+fn options_with_blanks_reach_ssh_both_ways() {
+    let mut world = world();
+    world.program("bin/my ssh", SSH);
+    fs::remove_file(world.path("bin/ssh")).unwrap();
+    world.write("src/f", "1");
+    let ssh = r#"ssh = { binary = "@DIR@/bin/my ssh", identityFile = "/my key/it's" }, rsync"#;
+    world.start(&CONFIG.replace("rsync =", &format!("{ssh} =")));
+    world.wait_equal();
+    world.rename("src/f", "src/g");
+    world.wait_equal();
+    let words = fs::read_to_string(world.path("words")).unwrap();
+    assert_eq!(words.matches("-i\n/my key/it's\nh\n").count(), 2, "{words}");
+}
+
+#[test]
+fn trees_are_equal_after_random_changes() {
+    let seed = std::process::id().into();
+    println!("seed {seed}");
+    let mut world = started(&CONFIG.replace("0.1", "0.02"));
+    let mut churn = Churn::new(seed, world.path("src"));
+    for _ in 0..100 {
+        churn.burst();
+        world.wait_equal();
+    }
+}
