@@ -5,8 +5,10 @@
 
 mod backoff;
 mod clock;
+pub mod crontab;
 mod describe;
 mod scheduler;
+pub mod tunnel;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
