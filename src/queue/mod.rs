@@ -54,6 +54,9 @@ pub struct Queue {
     waiting_from: Option<Slot>,
     /// Number of Moves.
     moves: usize,
+    /// Init, Blanket and Full in queue order; may hold some that have left. They wait for
+    /// no other delay, so they are looked for behind those that are not due.
+    specials: Vec<DelayId>,
     /// Most delays there may be; only tests make it smaller than 4-byte keys do.
     limit: usize,
 }
@@ -67,6 +70,7 @@ impl Queue {
             index: PathIndex::new(),
             waiting_from: None,
             moves: 0,
+            specials: Vec::new(),
             limit: usize::MAX,
         }
     }
@@ -96,6 +100,11 @@ impl Queue {
     pub fn iter(&self) -> impl Iterator<Item = Delay<'_>> {
         std::iter::successors(self.entries.first(), |slot| self.entries[*slot].after)
             .map(|slot| self.delay(slot))
+    }
+
+    /// The delays of Init, Blanket and Full, in queue order. There are few.
+    pub fn specials(&self) -> impl Iterator<Item = Delay<'_>> {
+        self.specials.iter().filter_map(|id| self.get(*id))
     }
 
     /// The delay that has been queued for longest.

@@ -203,10 +203,15 @@ impl Model {
     }
 
     fn first_ready(&self, now: Time, max_delays: usize) -> Option<Result<u64, Time>> {
-        let first = self.items.iter().find(|item| item.status == Status::Wait)?;
-        match first.due <= now || self.items.len() >= max_delays {
-            true => Some(Ok(first.serial)),
-            false => Some(Err(first.due)),
+        let waiting = || self.items.iter().filter(|item| item.status == Status::Wait);
+        let first = waiting().next()?;
+        if first.due <= now || self.items.len() >= max_delays {
+            return Some(Ok(first.serial));
+        }
+        let special = || waiting().filter(|item| item.etype.is_special());
+        match special().find(|item| item.due <= now) {
+            Some(item) => Some(Ok(item.serial)),
+            None => Some(Err(special().map(|item| item.due).fold(first.due, Time::min))),
         }
     }
 
@@ -482,4 +487,19 @@ proptest! {
     fn deliver_agrees_with_the_model(steps in prop::collection::vec(any_step(), 1..120)) {
         agree(Policy::Deliver, &steps);
     }
+}
+
+#[test]
+fn a_full_event_behind_one_that_is_not_due_runs() {
+    let mut queue = Queue::new(Policy::Settle);
+    queue.push(Etype::Modify, b"/f", None, 900);
+    let Pushed::Placed(Placed::Appended { id }) = queue.push(Etype::Full, b"/", None, 10) else {
+        panic!("a Full waits for nothing");
+    };
+    assert_eq!(queue.first_ready(5, 30), Ready::At(10));
+    assert_eq!(queue.first_ready(10, 30), Ready::Now(id));
+    queue.activate(&[id]);
+    assert_eq!(queue.first_ready(10, 30), Ready::At(900));
+    assert!(queue.finish(id));
+    assert_eq!(queue.specials().count(), 0);
 }

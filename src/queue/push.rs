@@ -356,6 +356,10 @@ impl Queue {
             self.moves += 1;
         }
         let id = self.entries.id(slot);
+        if etype.is_special() {
+            self.specials.retain(|id| self.entries.find(*id).is_some());
+            self.specials.push(id);
+        }
         let Some(on) = on else {
             ready::note_waiting(&mut self.waiting_from, &self.entries, slot);
             return Placed::Appended { id };

@@ -30,8 +30,8 @@ pub enum Take {
 
 impl Queue {
     /// The first waiting delay, if it is due or at least `max_delays` are queued (active
-    /// ones count). Nothing behind it is looked at: a queue runs in order. Amortised
-    /// O(1).
+    /// ones count); else the first Init, Blanket or Full that is due. No other is looked at
+    /// behind one that is not due: a queue runs in order. Amortised O(1).
     pub fn first_ready(&mut self, now: Time, max_delays: usize) -> Ready {
         while let Some(slot) = self.waiting_from {
             let entry = &self.entries[slot];
@@ -41,10 +41,19 @@ impl Queue {
             }
             return match entry.due <= now || self.len() >= max_delays {
                 true => Ready::Now(self.entries.id(slot)),
-                false => Ready::At(entry.due),
+                false => self.special_ready(now, entry.due),
             };
         }
         Ready::Nothing
+    }
+
+    /// What the special delays say when the first of all is due only at `first`.
+    fn special_ready(&self, now: Time, first: Time) -> Ready {
+        let waiting = || self.specials().filter(|delay| delay.status() == Status::Wait);
+        match waiting().find(|delay| delay.due() <= now) {
+            Some(delay) => Ready::Now(delay.id()),
+            None => Ready::At(waiting().map(|delay| delay.due()).fold(first, Time::min)),
+        }
     }
 
     /// Chooses delays for one batch, in queue order, due or not. `test` is asked about

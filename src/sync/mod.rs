@@ -5,10 +5,12 @@
 
 mod backoff;
 mod clock;
+pub mod crontab;
 mod describe;
 mod failed;
 mod fallback;
 mod scheduler;
+pub mod tunnel;
 
 pub use backoff::Backoff;
 pub use clock::Clock;

@@ -1,0 +1,386 @@
+//! A tunnel: processes, mostly an ssh that forwards a port, that have to live for some time
+//! before syncs may go through them.
+//!
+//! A state machine without I/O. Who drives it starts as many processes as [`Tunnel::lacking`]
+//! says, tells what became of them, and calls [`Tunnel::turn`] at [`Tunnel::deadline`].
+
+use std::fmt;
+use std::time::Duration;
+
+use super::micros;
+use crate::process::Pid;
+use crate::queue::Time;
+use crate::report;
+
+/// How far a tunnel is, in lsyncd's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing runs; it is about to be started.
+    Down,
+    /// At an end, with the daemon.
+    Disabled,
+    /// Processes run, none of them for long enough.
+    Connecting,
+    /// At least one process has lived for long enough.
+    Up,
+    /// A process ended too early: some time passes before the next.
+    RetryTimeout,
+    /// As [`State::Up`], but a process is missing and has to wait for its next start.
+    UpRetryTimeout,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl State {
+    /// As log and status file have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Down => "DOWN",
+            State::Disabled => "DISABLED",
+            State::Connecting => "CONNECTING",
+            State::Up => "UP",
+            State::RetryTimeout => "RETRY_TIMEOUT",
+            State::UpRetryTimeout => "UP_RETRY_TIMEOUT",
+        }
+    }
+}
+
+/// One process of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelProcess {
+    /// Its number.
+    pub pid: Pid,
+    /// The local port it was given, if any.
+    pub port: Option<u16>,
+    /// When it was started.
+    pub started: Time,
+    /// It has lived for long enough.
+    pub ready: bool,
+}
+
+/// What the machine goes by.
+#[derive(Clone, Debug)]
+pub struct TunnelConfig {
+    /// `TunnelN`, or what the configuration calls it.
+    pub name: String,
+    /// How many processes are kept running.
+    pub parallel: usize,
+    /// How long a process has to live to count as connected.
+    pub ready_delay: Duration,
+    /// How long a failure is followed by nothing.
+    pub retry_delay: Duration,
+}
+
+/// A tunnel at run time.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// As configured.
+    pub config: TunnelConfig,
+    state: State,
+    processes: Vec<TunnelProcess>,
+    retry: Option<Time>,
+    /// How often a process was picked.
+    picked: usize,
+}
+
+impl Tunnel {
+    /// A tunnel that is down.
+    pub fn new(config: TunnelConfig) -> Tunnel {
+        Tunnel {
+            config,
+            state: State::Down,
+            processes: Vec::new(),
+            retry: None,
+            picked: 0,
+        }
+    }
+
+    /// How far it is.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether syncs may go through it.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Up | State::UpRetryTimeout)
+    }
+
+    /// Its processes, in order of their start.
+    pub fn processes(&self) -> &[TunnelProcess] {
+        &self.processes
+    }
+
+    /// The processes that are connected, in turn.
+    pub fn pick(&mut self) -> Option<TunnelProcess> {
+        let ready: Vec<_> = self.processes.iter().filter(|each| each.ready).collect();
+        let picked = **ready.get(self.picked % ready.len().max(1))?;
+        self.picked = self.picked.wrapping_add(1);
+        Some(picked)
+    }
+
+    /// How many processes have to be started now.
+    pub fn lacking(&self) -> usize {
+        match self.state {
+            State::Down | State::Connecting | State::Up => {
+                self.config.parallel.saturating_sub(self.processes.len())
+            }
+            State::Disabled | State::RetryTimeout | State::UpRetryTimeout => 0,
+        }
+    }
+
+    /// A process was started.
+    pub fn started(&mut self, pid: Pid, port: Option<u16>, now: Time) {
+        self.processes.push(TunnelProcess {
+            pid,
+            port,
+            started: now,
+            ready: false,
+        });
+        if self.state == State::Down {
+            self.enter(State::Connecting);
+        }
+    }
+
+    /// A process could not be started.
+    pub fn not_started(&mut self, now: Time) {
+        if self.state == State::Down {
+            self.enter(State::Connecting);
+        }
+        self.wait(now);
+    }
+
+    /// A process ended. Says whether it was one of this tunnel's.
+    pub fn ended(&mut self, pid: Pid, now: Time) -> bool {
+        let Some(at) = self.processes.iter().position(|each| each.pid == pid) else {
+            return false;
+        };
+        let process = self.processes.remove(at);
+        let ready = process.ready || self.matures(&process) <= now;
+        match self.state {
+            State::Disabled => {}
+            State::Up | State::UpRetryTimeout if !self.processes.iter().any(|each| each.ready) => {
+                self.retry = None;
+                self.enter(State::Down);
+                if !ready {
+                    self.wait(now);
+                }
+            }
+            // What has worked is started again at once, what has not only after a while.
+            _ if !ready => self.wait(now),
+            _ => {}
+        }
+        true
+    }
+
+    /// Does what time has come for.
+    pub fn turn(&mut self, now: Time) {
+        if self.state == State::Disabled {
+            return;
+        }
+        let span = micros(self.config.ready_delay);
+        for process in &mut self.processes {
+            process.ready |= process.started.saturating_add(span) <= now;
+        }
+        let connected = self.processes.iter().any(|each| each.ready);
+        if self.retry.is_some_and(|retry| retry <= now) {
+            self.retry = None;
+            report::say("Tunnel", format_args!("Retry setup {}", self.config.name));
+        }
+        let next = match (connected, self.retry.is_some(), self.state) {
+            (true, false, _) => State::Up,
+            (true, true, _) => State::UpRetryTimeout,
+            (false, true, _) => State::RetryTimeout,
+            (false, false, State::RetryTimeout) => State::Connecting,
+            (false, false, state) => state,
+        };
+        self.enter(next);
+    }
+
+    /// When [`Tunnel::turn`] has something to do.
+    pub fn deadline(&self) -> Option<Time> {
+        let waiting = self.processes.iter().filter(|each| !each.ready);
+        let matures = waiting.map(|each| self.matures(each));
+        match self.state {
+            State::Disabled => None,
+            _ => matures.chain(self.retry).min(),
+        }
+    }
+
+    /// Nothing is started any more.
+    pub fn disable(&mut self) {
+        self.enter(State::Disabled);
+    }
+
+    fn matures(&self, process: &TunnelProcess) -> Time {
+        let span = micros(self.config.ready_delay);
+        process.started.saturating_add(span)
+    }
+
+    /// Nothing is started for a while.
+    fn wait(&mut self, now: Time) {
+        self.retry = Some(now + micros(self.config.retry_delay));
+        self.enter(match self.is_up() {
+            true => State::UpRetryTimeout,
+            false => State::RetryTimeout,
+        });
+    }
+
+    fn enter(&mut self, state: State) {
+        if self.state == state {
+            return;
+        }
+        let name = &self.config.name;
+        let was_up = self.is_up();
+        report::say(
+            "Tunnel",
+            format_args!("{name}: status change: {} -> {state}", self.state),
+        );
+        self.state = state;
+        if self.is_up() && !was_up {
+            report::say("Tunnel", format_args!("Setup of tunnel {name} sucessfull"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Time = 1_000_000;
+
+    fn tunnel(parallel: usize) -> Tunnel {
+        Tunnel::new(TunnelConfig {
+            name: "t".into(),
+            parallel,
+            ready_delay: Duration::from_secs(5),
+            retry_delay: Duration::from_secs(10),
+        })
+    }
+
+    /// Starts what lacks; returns the numbers given.
+    fn start(tunnel: &mut Tunnel, now: Time, next: &mut u32) -> usize {
+        let lacking = tunnel.lacking();
+        for _ in 0..lacking {
+            *next += 1;
+            tunnel.started(Pid(*next), None, now);
+        }
+        lacking
+    }
+
+    #[test]
+    fn one_process_that_lives_is_a_tunnel() {
+        let mut tunnel = tunnel(1);
+        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Down, 1));
+        tunnel.started(Pid(7), Some(4000), 0);
+        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Connecting, 0));
+        assert_eq!(tunnel.deadline(), Some(5 * SECOND));
+        tunnel.turn(5 * SECOND - 1);
+        assert!(!tunnel.is_up() && tunnel.pick().is_none());
+        tunnel.turn(5 * SECOND);
+        assert_eq!((tunnel.state(), tunnel.deadline()), (State::Up, None));
+        assert_eq!(tunnel.pick().map(|process| process.port), Some(Some(4000)));
+    }
+
+    #[test]
+    fn what_has_worked_is_started_again_at_once() {
+        let mut tunnel = tunnel(1);
+        tunnel.started(Pid(7), None, 0);
+        tunnel.turn(5 * SECOND);
+        assert!(!tunnel.ended(Pid(8), 6 * SECOND));
+        assert!(tunnel.ended(Pid(7), 6 * SECOND));
+        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Down, 1));
+        tunnel.started(Pid(8), None, 6 * SECOND);
+        assert_eq!(tunnel.state(), State::Connecting);
+    }
+
+    #[test]
+    fn what_fails_is_tried_again_after_a_while() {
+        let mut tunnel = tunnel(1);
+        tunnel.started(Pid(7), None, 0);
+        assert!(tunnel.ended(Pid(7), SECOND));
+        assert_eq!((tunnel.state(), tunnel.lacking()), (State::RetryTimeout, 0));
+        assert_eq!(tunnel.deadline(), Some(11 * SECOND));
+        tunnel.turn(11 * SECOND);
+        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Connecting, 1));
+        tunnel.not_started(11 * SECOND);
+        assert_eq!(tunnel.state(), State::RetryTimeout);
+        assert_eq!(tunnel.deadline(), Some(21 * SECOND));
+    }
+
+    #[test]
+    fn one_of_several_is_enough_and_a_flapping_one_does_no_harm() {
+        let mut tunnel = tunnel(2);
+        tunnel.started(Pid(1), None, 0);
+        tunnel.started(Pid(2), None, 0);
+        tunnel.turn(5 * SECOND);
+        assert!(tunnel.ended(Pid(2), 6 * SECOND));
+        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Up, 1));
+        tunnel.started(Pid(3), None, 6 * SECOND);
+        assert!(tunnel.ended(Pid(3), 7 * SECOND));
+        assert_eq!(tunnel.state(), State::UpRetryTimeout);
+        assert!(tunnel.is_up() && tunnel.lacking() == 0);
+        tunnel.turn(17 * SECOND);
+        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Up, 1));
+    }
+
+    #[test]
+    fn the_connected_are_picked_in_turn() {
+        let mut tunnel = tunnel(3);
+        for pid in 1..=3 {
+            tunnel.started(Pid(pid), None, u64::from(pid) * SECOND);
+        }
+        tunnel.turn(7 * SECOND);
+        let picked: Vec<_> = (0..4).filter_map(|_| tunnel.pick()).map(|p| p.pid.0).collect();
+        assert_eq!(picked, [1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn a_disabled_tunnel_starts_nothing() {
+        let mut tunnel = tunnel(2);
+        tunnel.started(Pid(1), None, 0);
+        tunnel.disable();
+        assert!(tunnel.ended(Pid(1), SECOND));
+        tunnel.turn(100 * SECOND);
+        assert_eq!((tunnel.lacking(), tunnel.deadline()), (0, None));
+        assert_eq!(tunnel.state(), State::Disabled);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever happens, it is up only with a process that has lived for long enough, it
+        /// never has more processes than it should, a failure is followed by a pause until one
+        /// that worked ends, and it is never left with nothing to do and nothing to wait for.
+        #[test]
+        fn promises_hold(parallel in 1..4usize, steps in prop::collection::vec((0..12u64, 0..4usize), 1..80)) {
+            let mut tunnel = tunnel(parallel);
+            let (mut now, mut next, mut failed) = (0, 0, None);
+            for (seconds, what) in steps {
+                now += seconds * SECOND / 2;
+                tunnel.turn(now);
+                let started = start(&mut tunnel, now, &mut next);
+                if started > 0 && let Some(failed) = failed {
+                    prop_assert!(now >= failed + 10 * SECOND);
+                }
+                match tunnel.processes().get(what).copied() {
+                    Some(process) => {
+                        let early = process.started + 5 * SECOND > now;
+                        failed = early.then_some(now);
+                        prop_assert!(tunnel.ended(process.pid, now));
+                    }
+                    None => tunnel.turn(now),
+                }
+                let lived = |p: &TunnelProcess| p.ready && p.started + 5 * SECOND <= now;
+                prop_assert_eq!(tunnel.is_up(), tunnel.processes().iter().any(lived));
+                prop_assert!(tunnel.processes().len() <= parallel);
+                prop_assert!(tunnel.lacking() > 0 || tunnel.deadline().is_some()
+                    || tunnel.processes().len() == parallel);
+            }
+        }
+    }
+}
