@@ -170,14 +170,22 @@ fn nothing_is_written_through_links_at_the_target() {
 #[test]
 fn a_failing_tool_stops_nothing() {
     let mut world = World::new();
-    let real = if fs::exists("/bin/cp").unwrap() { "/bin/cp" } else { "/usr/bin/cp" };
+    let real = if fs::exists("/bin/cp").unwrap() {
+        "/bin/cp"
+    } else {
+        "/usr/bin/cp"
+    };
     let script = format!("case $4 in *bad) exit 1; esac\nexec {real} \"$@\"\n");
     world.program("bin/cp", &script.replace("$4", "$3"));
     world.start(CONFIG);
     world.write("src/bad", "1");
     world.write("src/good", "1");
-    world.wait("what comes after it", |world| world.path("trg/good").exists());
-    world.wait("a warning", |world| world.log().contains("cp failed for bad"));
+    world.wait("what comes after it", |world| {
+        world.path("trg/good").exists()
+    });
+    world.wait("a warning", |world| {
+        world.log().contains("cp failed for bad")
+    });
     world.remove("src/bad");
     world.wait_equal();
 }
@@ -219,7 +227,7 @@ fn trees_are_equal_after_random_changes() {
         let own = format!("maxProcesses = {processes}, delay");
         world.start(&CONFIG.replace("delay", &own).replace("0.1", "0.02"));
         let mut churn = Churn::new(seed, world.path("src"));
-        for _ in 0..100 {
+        for _ in 0..8 {
             churn.burst();
             world.wait_equal();
         }

@@ -76,20 +76,31 @@ fn any_name_is_moved_at_the_target() {
     world.start(CONFIG);
     world.wait_equal();
     let at = |tree: &str, path: &[u8]| [tree.as_bytes(), b"/", path].concat();
-    let inodes: Vec<_> = pairs.iter().map(|(from, _)| world.inode(at("trg", from))).collect();
+    let inodes: Vec<_> = pairs
+        .iter()
+        .map(|(from, _)| world.inode(at("trg", from)))
+        .collect();
     for (from, to) in &pairs {
         world.rename(at("src", from), at("src", to));
     }
     world.wait_equal();
     for ((_, to), inode) in pairs.iter().zip(inodes) {
-        assert_eq!(world.inode(at("trg", to)), inode, "{:?}", to.escape_ascii().to_string());
+        assert_eq!(
+            world.inode(at("trg", to)),
+            inode,
+            "{:?}",
+            to.escape_ascii().to_string()
+        );
     }
     for directory in ["", "home/", "src/", "trg/"] {
         assert!(!world.path(format!("{directory}pwned")).exists());
     }
     let log = world.log();
     assert!(!log.contains("could not be carried out"), "{log}");
-    assert!(log.contains("Moving new\\012line -> mnew\\012line"), "{log}");
+    assert!(
+        log.contains("Moving new\\012line -> mnew\\012line"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -121,7 +132,9 @@ fn a_failing_move_is_sent() {
 
             fs::remove_file(world.path("broken")).unwrap();
             world.write("src/last", "1");
-            world.wait("what comes after it", |world| world.path("trg/last").exists());
+            world.wait("what comes after it", |world| {
+                world.path("trg/last").exists()
+            });
         }
     }
 }

@@ -211,7 +211,9 @@ impl Model {
         let special = || waiting().filter(|item| item.etype.is_special());
         match special().find(|item| item.due <= now) {
             Some(item) => Some(Ok(item.serial)),
-            None => Some(Err(special().map(|item| item.due).fold(first.due, Time::min))),
+            None => Some(Err(special()
+                .map(|item| item.due)
+                .fold(first.due, Time::min))),
         }
     }
 

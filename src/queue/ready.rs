@@ -49,7 +49,10 @@ impl Queue {
 
     /// What the special delays say when the first of all is due only at `first`.
     fn special_ready(&self, now: Time, first: Time) -> Ready {
-        let waiting = || self.specials().filter(|delay| delay.status() == Status::Wait);
+        let waiting = || {
+            self.specials()
+                .filter(|delay| delay.status() == Status::Wait)
+        };
         match waiting().find(|delay| delay.due() <= now) {
             Some(delay) => Ready::Now(delay.id()),
             None => Ready::At(waiting().map(|delay| delay.due()).fold(first, Time::min)),

@@ -466,7 +466,7 @@ mod tests {
 
     #[test]
     fn ten_variables_and_more() {
-        let all = "^path ^pathname ^pathdir ^source ^sourcePath ^sourcePathname ^sourcePathdir \
+        let all = "echo ^path ^pathname ^pathdir ^source ^sourcePath ^sourcePathname ^sourcePathdir \
                    ^target ^targetPath ^targetPathname ^targetPathdir";
         let (command, variables) = shell(all);
         assert_eq!(variables.len(), 11);

@@ -97,7 +97,10 @@ impl Crontab {
     }
 
     fn after(&self, time: WallTime) -> Option<WallTime> {
-        let each = self.rules.iter().filter_map(|rule| self.next_of(rule, time));
+        let each = self
+            .rules
+            .iter()
+            .filter_map(|rule| self.next_of(rule, time));
         each.min()
     }
 
@@ -229,7 +232,11 @@ mod tests {
     /// Central Europe in 2026: summer time from 29 March 01:00 UTC to 25 October 01:00 UTC.
     fn berlin(time: WallTime) -> i64 {
         let summer = at(2026, 3, 29, "01:00:00")..at(2026, 10, 25, "01:00:00");
-        if summer.contains(&time) { 2 * HOUR } else { HOUR }
+        if summer.contains(&time) {
+            2 * HOUR
+        } else {
+            HOUR
+        }
     }
 
     /// The seconds since the epoch of a time in UTC.
@@ -259,11 +266,20 @@ mod tests {
     fn fields_are_seconds_first() {
         let now = at(2026, 11, 23, "07:52:09"); // a Monday
         assert_eq!(next(utc, "*/10 * * * * *", now), now + 1);
-        assert_eq!(next(utc, "0 */15 * * * *", now), at(2026, 11, 23, "08:00:00"));
+        assert_eq!(
+            next(utc, "0 */15 * * * *", now),
+            at(2026, 11, 23, "08:00:00")
+        );
         assert_eq!(next(utc, "0 0 3 * * *", now), at(2026, 11, 24, "03:00:00"));
-        assert_eq!(next(utc, "5 0,30 1-4/2 * * *", now), at(2026, 11, 24, "01:00:05"));
+        assert_eq!(
+            next(utc, "5 0,30 1-4/2 * * *", now),
+            at(2026, 11, 24, "01:00:05")
+        );
         assert_eq!(next(utc, "0 0 0 1 jan *", now), at(2027, 1, 1, "00:00:00"));
-        assert_eq!(next(utc, "0 0 0 * * SUN", now), at(2026, 11, 29, "00:00:00"));
+        assert_eq!(
+            next(utc, "0 0 0 * * SUN", now),
+            at(2026, 11, 29, "00:00:00")
+        );
         assert_eq!(next(utc, "0 0 0 * * 7", now), at(2026, 11, 29, "00:00:00"));
         assert_eq!(next(utc, "@daily", now), at(2026, 11, 24, "00:00:00"));
     }
@@ -271,7 +287,10 @@ mod tests {
     #[test]
     fn day_of_month_and_day_of_week_both_count() {
         let now = at(2026, 11, 23, "00:00:00");
-        assert_eq!(next(utc, "0 0 0 13 * FRI", now), at(2027, 8, 13, "00:00:00"));
+        assert_eq!(
+            next(utc, "0 0 0 13 * FRI", now),
+            at(2027, 8, 13, "00:00:00")
+        );
     }
 
     #[test]
@@ -290,7 +309,10 @@ mod tests {
         let now = at(2026, 7, 1, "00:00:00");
         assert_eq!(next(berlin, "0 0 3 * * *", now), at(2026, 7, 1, "01:00:00"));
         let now = at(2026, 12, 1, "00:00:00");
-        assert_eq!(next(berlin, "0 0 3 * * *", now), at(2026, 12, 1, "02:00:00"));
+        assert_eq!(
+            next(berlin, "0 0 3 * * *", now),
+            at(2026, 12, 1, "02:00:00")
+        );
     }
 
     #[test]
@@ -298,7 +320,10 @@ mod tests {
         let now = at(2026, 3, 28, "12:00:00");
         let first = next(berlin, "0 30 2 * * *", now);
         assert_eq!(first, at(2026, 3, 29, "01:00:00"));
-        assert_eq!(next(berlin, "0 30 2 * * *", first), at(2026, 3, 30, "00:30:00"));
+        assert_eq!(
+            next(berlin, "0 30 2 * * *", first),
+            at(2026, 3, 30, "00:30:00")
+        );
     }
 
     #[test]
@@ -306,7 +331,10 @@ mod tests {
         let now = at(2026, 10, 24, "12:00:00");
         let first = next(berlin, "0 30 2 * * *", now);
         assert_eq!(first, at(2026, 10, 25, "00:30:00"));
-        assert_eq!(next(berlin, "0 30 2 * * *", first), at(2026, 10, 26, "01:30:00"));
+        assert_eq!(
+            next(berlin, "0 30 2 * * *", first),
+            at(2026, 10, 26, "01:30:00")
+        );
     }
 
     #[test]

@@ -335,7 +335,10 @@ mod tests {
             tunnel.started(Pid(pid), None, u64::from(pid) * SECOND);
         }
         tunnel.turn(7 * SECOND);
-        let picked: Vec<_> = (0..4).filter_map(|_| tunnel.pick()).map(|p| p.pid.0).collect();
+        let picked: Vec<_> = (0..4)
+            .filter_map(|_| tunnel.pick())
+            .map(|p| p.pid.0)
+            .collect();
         assert_eq!(picked, [1, 2, 1, 2]);
     }
 

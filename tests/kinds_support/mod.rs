@@ -185,7 +185,10 @@ pub fn tree_of(root: &Path) -> BTreeMap<PathBuf, Node> {
                 _ => 'p',
             };
             let mode = if kind == 'l' { 0 } else { data.mode() & 0o7777 };
-            tree.insert(path.strip_prefix(root).unwrap().to_owned(), (kind, mode, contents));
+            tree.insert(
+                path.strip_prefix(root).unwrap().to_owned(),
+                (kind, mode, contents),
+            );
             if kind == 'd' {
                 open.push(path);
             }
