@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 
-use super::jobs::Job;
+use super::jobs::{self, Job};
 use super::progress::Progress;
 use super::signals::{Signal, Signals};
 use super::status::StatusFile;
+use super::tunnels::Tunnels;
 use super::watching::Watching;
 use crate::config::Settings;
 use crate::exit::Exit;
@@ -109,6 +110,7 @@ pub struct Engine<'a> {
     scheduler: Scheduler,
     status: StatusFile,
     progress: Progress,
+    pub(super) tunnels: Tunnels,
     started: bool,
     fading: Option<Fading>,
     /// The end of it all, as soon as it is known.
@@ -126,6 +128,7 @@ impl<'a> Engine<'a> {
             scheduler: Scheduler::default(),
             status: StatusFile::new(settings),
             progress: Progress::new(Instant::now()),
+            tunnels: Tunnels::default(),
             started: false,
             fading: None,
             over: None,
@@ -144,6 +147,7 @@ impl<'a> Engine<'a> {
             self.now = self.core.clock.now();
             self.take_in();
             self.collect();
+            self.tend_tunnels();
             self.lead();
             self.pass();
             if let Some(outcome) = self.over {
@@ -151,7 +155,7 @@ impl<'a> Engine<'a> {
                 return outcome;
             }
             self.status
-                .turn(Instant::now(), &self.members, self.watcher);
+                .turn(Instant::now(), &self.script.host, self.watcher);
             self.wait();
         }
     }
@@ -218,7 +222,7 @@ impl<'a> Engine<'a> {
 
     /// Asks one sync until nothing of it is due or limits are reached.
     fn serve(&mut self, member: &Rc<Member>) {
-        while self.script.host.has_room() {
+        while self.script.host.has_room() && member.is_connected() {
             let next = member.sync.borrow_mut().next(self.now);
             let Next::Act(id) = next else {
                 return;
@@ -258,6 +262,10 @@ impl<'a> Engine<'a> {
         }
     }
 
+    pub(super) fn is_fading(&self) -> bool {
+        self.fading.is_some()
+    }
+
     /// Children that still run when all is over are not left behind.
     fn abandon(&self) {
         let children = self.core.children.borrow();
@@ -265,6 +273,8 @@ impl<'a> Engine<'a> {
             // One that ended by itself meanwhile needs no signal.
             let _ = children.kill(pid, nix::sys::signal::Signal::SIGTERM);
         }
+        drop(children);
+        self.signal_tunnels(nix::sys::signal::Signal::SIGTERM);
     }
 
     /// User code failed: the daemon can't know what it should do.
@@ -296,8 +306,9 @@ impl<'a> Engine<'a> {
             } else {
                 let children = Rc::clone(&self.core.children);
                 if children.borrow().owns(event.token()) {
-                    let jobs = &self.jobs;
-                    let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+                    let (jobs, host) = (&self.jobs, &self.script.host);
+                    let mut sink =
+                        |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
                     children.borrow_mut().ready(event, &mut sink);
                 }
             }
@@ -305,8 +316,8 @@ impl<'a> Engine<'a> {
         self.core.events = events;
         let children = Rc::clone(&self.core.children);
         if children.borrow().pending() {
-            let jobs = &self.jobs;
-            let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+            let (jobs, host) = (&self.jobs, &self.script.host);
+            let mut sink = |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
             children.borrow_mut().resume(&mut sink);
         }
     }
@@ -326,7 +337,13 @@ impl<'a> Engine<'a> {
         if let Some(fading) = &self.fading {
             at(fading.patience.saturating_duration_since(instant));
             at(fading.told.saturating_duration_since(instant));
+            if let Some(patience) = self.tunnels.patience() {
+                at(patience.saturating_duration_since(instant));
+            }
             return soonest;
+        }
+        if let Some(time) = self.tunnel_deadline() {
+            at(Clock::until(now, time));
         }
         if let Some(deadline) = self.progress.deadline(self.watcher) {
             at(deadline.saturating_duration_since(instant));
@@ -338,7 +355,7 @@ impl<'a> Engine<'a> {
             at(Clock::until(now, alarm));
         }
         if self.started && self.script.host.has_room() {
-            for member in &self.members {
+            for member in self.members.iter().filter(|each| each.is_connected()) {
                 match member.sync.borrow_mut().next(now) {
                     Next::Act(_) => at(Duration::ZERO),
                     Next::At(time) => at(Clock::until(now, time)),
@@ -394,7 +411,9 @@ impl<'a> Engine<'a> {
     fn fade(&mut self, mut fading: Fading) {
         let running = self.jobs.len();
         if running == 0 {
-            self.over = Some(fading.outcome);
+            if self.close_tunnels() {
+                self.over = Some(fading.outcome);
+            }
             return;
         }
         let now = Instant::now();

@@ -9,6 +9,7 @@ pub mod pidfile;
 mod progress;
 pub mod signals;
 mod status;
+mod tunnels;
 mod watching;
 
 use std::ffi::OsString;

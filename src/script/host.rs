@@ -8,6 +8,7 @@ use std::rc::Rc;
 use mlua::{Function, Table, Value};
 
 use super::spawn::SpawnRequest;
+use super::tunnel::TunnelObject;
 use crate::config::SettingsTable;
 use crate::process::Children;
 use crate::queue::{DelayId, Time};
@@ -32,12 +33,20 @@ pub struct Member {
     pub config: Table,
     /// The object its functions are given.
     pub inlet: Table,
+    /// What its transfers go through.
+    pub tunnel: Option<Rc<TunnelObject>>,
     /// Event objects of queue entries, two for a move; the same entry gives the same objects
     /// until it is done, with whatever user code has put into them.
     pub events: RefCell<HashMap<DelayId, (Table, Option<Table>)>>,
 }
 
 impl Member {
+    /// Whether its transfers may start, as far as its tunnel goes.
+    pub fn is_connected(&self) -> bool {
+        let tunnel = self.tunnel.as_ref();
+        tunnel.is_none_or(|tunnel| tunnel.machine.borrow().is_up())
+    }
+
     /// Drops the objects of entries that are done.
     pub fn forget(&self, ids: &[DelayId]) {
         let mut events = self.events.borrow_mut();
@@ -66,6 +75,8 @@ pub struct Host {
     pub stage: Cell<Stage>,
     /// All syncs, in the order of the configuration.
     pub members: RefCell<Vec<Rc<Member>>>,
+    /// All tunnels, in the order of the configuration.
+    pub tunnels: RefCell<Vec<Rc<TunnelObject>>>,
     /// What Lua asked to be started since the engine looked last.
     pub requests: RefCell<Vec<SpawnRequest>>,
     /// Pending calls of `alarm`.

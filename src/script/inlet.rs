@@ -7,6 +7,7 @@ use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
 
 use super::event::{Agent, EventRef, Objects};
 use super::host::{Host, Member};
+use super::tunnel;
 use crate::config::{complaint, text_of, truthy};
 use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
 use crate::report;
@@ -62,6 +63,12 @@ pub fn functions(
             Ok(with.event(lua, member, id)?.0)
         })?;
     }
+    add.function(
+        "getSubstitutionData",
+        |lua, member, (_event, data): (Value, Option<Table>)| {
+            tunnel::substitution_data(lua, member, data)
+        },
+    )?;
     filter_functions(&add)?;
     Ok(table)
 }

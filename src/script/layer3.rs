@@ -378,7 +378,7 @@ fn trim(text: &[u8]) -> &[u8] {
 }
 
 /// Splits at blanks, but not between double quotes, which stay part of their word.
-fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     text.split(move |&byte| {
         quoted ^= byte == b'"';

@@ -15,7 +15,9 @@ mod remote;
 mod runtime;
 mod spawn;
 mod timestamp;
+mod tunnel;
 
 pub use host::{Alarm, Host, Member};
 pub use runtime::{Environment, Failure, Script, Verdict};
 pub use spawn::SpawnRequest;
+pub use tunnel::{Mode as TunnelMode, PROCESS_KIND, TunnelObject};

@@ -10,7 +10,7 @@ use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
 use super::event::{Agent, EventRef, Objects};
 use super::host::{Host, Member, Stage};
-use super::{api, errors, inlet, layer3, remote, spawn};
+use super::{api, errors, inlet, layer3, remote, spawn, tunnel};
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{
     self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, rsync_args,
@@ -36,7 +36,9 @@ pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     native.set("event_meta", event_meta)?;
     native.set("list_meta", list_meta)?;
     native.set("version", crate::cli::VERSION)?;
-    native.set("globals", api::globals(lua, host, objects)?)?;
+    let globals = api::globals(lua, host, objects)?;
+    tunnel::add(lua, host, &globals)?;
+    native.set("globals", globals)?;
     native.set("members", api::members(lua, host)?)?;
     errors_and_texts(lua, host, &native)?;
     objects_of(lua, objects, &native)?;
@@ -243,6 +245,7 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
     }
 
     let typed = SyncConfig::from_table(&config)?;
+    let tunnel = tunnel::of_config(host, &config)?;
     let filter = config::filter(&config)?;
     for pattern in filter.excludes() {
         if let Some(advice) = crate::filter::suspicious(pattern, &typed.source) {
@@ -258,6 +261,7 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         sync: sync.into(),
         config,
         inlet: inlet.clone(),
+        tunnel,
         events: Default::default(),
     });
     let weak: Weak<Member> = Rc::downgrade(&member);
@@ -401,6 +405,11 @@ pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     }
     let target = text("target")?.ok_or_else(|| complaint("the sync has no target"))?;
     let host = lua.app_data_ref::<Rc<Host>>();
+    let target = match &host {
+        Some(host) => tunnel::of_config(host, config)?.map(|tunnel| tunnel.place(&target)),
+        None => None,
+    }
+    .unwrap_or(target);
     let base = host.as_ref().and_then(|host| host.base.borrow().clone());
     Ok(match base {
         Some(base) if !target.starts_with(b"/") && !batch::is_remote(&target) => base

@@ -126,6 +126,7 @@ impl Script {
         let host = Rc::new(Host {
             stage: Cell::new(Stage::Loading),
             members: RefCell::default(),
+            tunnels: RefCell::default(),
             requests: RefCell::default(),
             alarms: RefCell::default(),
             running: Cell::new(0),
