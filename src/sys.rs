@@ -21,6 +21,19 @@ pub fn inotify_rm_watch(fd: BorrowedFd<'_>, wd: i32) -> io::Result<()> {
     }
 }
 
+/// How many seconds local time is ahead of UTC at that many `seconds` since the epoch.
+pub fn utc_offset(seconds: i64) -> i64 {
+    // SAFETY: `tm` is plain data for which all zeroes is a value; localtime_r fills it or fails.
+    unsafe {
+        let mut tm: libc::tm = std::mem::zeroed();
+        let time: libc::time_t = seconds;
+        if libc::localtime_r(&time, &mut tm).is_null() {
+            return 0;
+        }
+        tm.tm_gmtoff
+    }
+}
+
 /// Formats `seconds` since the epoch as local time with a strftime(3) `format`.
 pub fn local_time(seconds: i64, format: &CStr) -> String {
     let mut buffer = [0u8; 128];

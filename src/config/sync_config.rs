@@ -52,6 +52,8 @@ pub struct SyncConfig {
     pub moves: bool,
     /// What is below the source's own directories is a concern, too.
     pub subdirs: bool,
+    /// When all is compared again: rules of six fields.
+    pub crontab: Vec<String>,
     /// A startup event is queued when all directories are watched.
     pub init: bool,
 }
@@ -76,6 +78,7 @@ impl SyncConfig {
             delete: delete(&config.get("delete")?)?,
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
+            crontab: crontab(&config.get("crontab")?)?,
             init: truthy(&config.get("init")?),
         })
     }
@@ -93,6 +96,23 @@ fn delay(value: &Value) -> Result<Option<Duration>> {
     match seconds {
         Some(seconds) if seconds >= 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(4e9)))),
         _ => Err(complaint_about("delay", "delay must be a number and >= 0")),
+    }
+}
+
+fn crontab(value: &Value) -> Result<Vec<String>> {
+    let wrong = || complaint_about("crontab", "crontab must be a list of texts");
+    let text = |value: &Value| match value {
+        Value::String(text) => Ok(text.to_string_lossy()),
+        _ => Err(wrong()),
+    };
+    match value {
+        Value::Nil | Value::Boolean(false) => Ok(Vec::new()),
+        Value::String(_) => Ok(vec![text(value)?]),
+        Value::Table(rules) => rules
+            .sequence_values::<Value>()
+            .map(|rule| text(&rule?))
+            .collect(),
+        _ => Err(wrong()),
     }
 }
 

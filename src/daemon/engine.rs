@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 
+use super::calendar::Calendar;
 use super::jobs::{self, Job};
 use super::progress::Progress;
 use super::signals::{Signal, Signals};
@@ -29,6 +30,7 @@ use crate::watch::Watcher;
 
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
+const CALENDAR: Token = Token(2);
 const FIRST_PIPE: usize = 16;
 
 /// An action that neither spawned nor discarded is not asked again before this.
@@ -49,6 +51,7 @@ pub struct Core {
     events: Events,
     signals: Signals,
     waker: Arc<Waker>,
+    calendar: Calendar,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
@@ -64,12 +67,14 @@ impl Core {
         let poll = Poll::new()?;
         let signals = Signals::new(poll.registry(), SIGNALS)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let calendar = Calendar::new(poll.registry(), CALENDAR)?;
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
         Ok(Core {
             poll,
             events: Events::with_capacity(256),
             signals,
             waker,
+            calendar,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
         })
@@ -211,6 +216,7 @@ impl<'a> Engine<'a> {
         if !self.started {
             return;
         }
+        self.core.calendar.turn(&self.members, self.now);
         for index in self.scheduler.order(self.members.len()) {
             let member = Rc::clone(&self.members[index]);
             self.serve(&member);
@@ -303,6 +309,8 @@ impl<'a> Engine<'a> {
                 for signal in self.core.signals.pending().collect::<Vec<_>>() {
                     self.signal(signal);
                 }
+            } else if event.token() == CALENDAR {
+                self.core.calendar.rang();
             } else {
                 let children = Rc::clone(&self.core.children);
                 if children.borrow().owns(event.token()) {

@@ -253,7 +253,8 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         }
     }
     let full = config.get::<Value>("full")?.is_function();
-    let sync = Sync::new(typed, filter, policy(lua, &config)?, full);
+    let mut sync = Sync::new(typed, filter, policy(lua, &config)?, full);
+    add_crontab(&mut sync)?;
 
     let functions = lua.create_table()?;
     let inlet = lua.create_table()?;
@@ -273,6 +274,20 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
     make.call::<()>((&inlet, functions))?;
     host.members.borrow_mut().push(member);
     Ok(inlet)
+}
+
+fn add_crontab(sync: &mut Sync) -> Result<()> {
+    for (at, rule) in sync.config.crontab.iter().enumerate() {
+        sync.crontab.add(rule).map_err(|why| {
+            let (name, number) = (&sync.config.name, at + 1);
+            let rule = report::escape(rule.as_bytes());
+            complaint_about(
+                "crontab",
+                format!("Sync: {name} - crontab rule {number} is not valid: {why} . Rule: {rule}"),
+            )
+        })?;
+    }
+    Ok(())
 }
 
 fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {

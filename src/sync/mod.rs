@@ -17,13 +17,14 @@ pub use clock::Clock;
 pub use failed::Failed;
 pub use scheduler::Scheduler;
 
+use self::crontab::{Crontab, WallTime};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use crate::batch::Chooser;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
-use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Time};
+use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Status, Time};
 use crate::report;
 use crate::watch::{Event, Follow, Scope};
 
@@ -57,6 +58,8 @@ pub struct Sync {
     pub running: usize,
     /// A full comparison is a `Full` event if the sync's kind has a function for it.
     pub has_full: bool,
+    /// When it is compared as a whole, whatever happens.
+    pub crontab: Crontab,
     /// What transfers left undone.
     pub undone: Failed,
     backoff: Backoff,
@@ -76,6 +79,7 @@ impl Sync {
             last_transfer: SystemTime::now(),
             running: 0,
             has_full,
+            crontab: Crontab::new(crate::sys::utc_offset),
             undone: Failed::new(config.delay),
             backoff: Backoff::new(config.delay),
             hold: None,
@@ -241,6 +245,20 @@ impl Sync {
             self.queue.push(Etype::Full, b"/", None, now);
         } else {
             self.start(now);
+        }
+    }
+
+    /// Queues a comparison of everything when the crontab says so. One that waits already is
+    /// enough.
+    pub fn strike(&mut self, wall: WallTime, now: Time) {
+        if !self.crontab.is_due(wall) {
+            return;
+        }
+        report::say("Info", "Crontab triggered full sync");
+        let mut delays = self.queue.iter();
+        if !delays.any(|delay| delay.etype() == Etype::Full && delay.status() != Status::Active) {
+            drop(delays);
+            self.queue.push(Etype::Full, b"/", None, now);
         }
     }
 
