@@ -54,6 +54,8 @@ pub struct SyncConfig {
     pub subdirs: bool,
     /// When all is compared again: rules of six fields.
     pub crontab: Vec<String>,
+    /// Files larger than this, in bytes, are sent one by one.
+    pub batch_size_limit: Option<u64>,
     /// A startup event is queued when all directories are watched.
     pub init: bool,
 }
@@ -79,6 +81,7 @@ impl SyncConfig {
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
             crontab: crontab(&config.get("crontab")?)?,
+            batch_size_limit: size(&config.get("batchSizeLimit")?)?,
             init: truthy(&config.get("init")?),
         })
     }
@@ -96,6 +99,17 @@ fn delay(value: &Value) -> Result<Option<Duration>> {
     match seconds {
         Some(seconds) if seconds >= 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(4e9)))),
         _ => Err(complaint_about("delay", "delay must be a number and >= 0")),
+    }
+}
+
+fn size(value: &Value) -> Result<Option<u64>> {
+    match (value, number_of(value)) {
+        (Value::Nil | Value::Boolean(false), _) => Ok(None),
+        (_, Some(number)) if number >= 0.0 => Ok(Some(number as u64)),
+        _ => Err(complaint_about(
+            "batchSizeLimit",
+            "batchSizeLimit must be a number of bytes, 0 or more",
+        )),
     }
 }
 

@@ -209,7 +209,8 @@ impl<'a> Engine<'a> {
             self.fade(fading);
             return;
         }
-        if let Err(error) = self.script.ring(self.now) {
+        let observed = self.script.host.observed.call();
+        if let Err(error) = observed.and_then(|()| self.script.ring(self.now)) {
             self.fail(&error);
         }
         self.launch();
@@ -311,7 +312,7 @@ impl<'a> Engine<'a> {
                 }
             } else if event.token() == CALENDAR {
                 self.core.calendar.rang();
-            } else {
+            } else if !self.script.host.observed.note(event) {
                 let children = Rc::clone(&self.core.children);
                 if children.borrow().owns(event.token()) {
                     let (jobs, host) = (&self.jobs, &self.script.host);

@@ -93,10 +93,12 @@ fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Resul
             return Ok(exit);
         }
         if let Some(new) = reload(environment, core, &script) {
+            let left = script.host.observed.leave(&new.host.observed);
             if new.settings.mode != script.settings.mode {
                 watcher = core.watcher(new.settings.mode).map_err(no_watcher)?;
             }
             script = new;
+            left.close();
         }
         script.insist();
         report::normal("--- Startup ---");
@@ -156,6 +158,7 @@ fn reload(environment: &Environment, core: &Core, old: &Script) -> Option<Script
         }
     };
     enter(&environment.directory);
+    old.host.observed.suspend();
     let loaded = Script::load(environment, &core.children, core.clock);
     enter(&here);
     let problem = match loaded {
@@ -169,6 +172,7 @@ fn reload(environment: &Environment, core: &Core, old: &Script) -> Option<Script
     for line in &problem.lines {
         report::error(line);
     }
+    old.host.observed.resume();
     report::error("The configuration was not changed, the one before goes on.");
     None
 }

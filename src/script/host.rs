@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use mlua::{Function, Table, Value};
 
+use super::observe::Observed;
 use super::spawn::SpawnRequest;
 use super::tunnel::TunnelObject;
 use crate::config::SettingsTable;
@@ -81,6 +82,8 @@ pub struct Host {
     pub requests: RefCell<Vec<SpawnRequest>>,
     /// Pending calls of `alarm`.
     pub alarms: RefCell<Vec<Alarm>>,
+    /// What user code observes.
+    pub observed: Observed,
     /// Running children, of syncs only.
     pub running: Cell<usize>,
     /// The global limit of children.
@@ -104,6 +107,13 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether only one more child may start.
+    pub fn is_last_place(&self) -> bool {
+        let asked = self.requests.borrow().len();
+        let limit = self.max_processes.get();
+        limit.is_some_and(|limit| self.running.get() + asked + 1 >= limit)
+    }
+
     /// Whether another child of any sync may start.
     pub fn has_room(&self) -> bool {
         let asked = self.requests.borrow().len();

@@ -197,10 +197,7 @@ fn select(lua: &Lua, objects: &Objects, member: &Rc<Member>, test: &Value) -> Re
             .sync
             .borrow()
             .queue
-            .take(|delay| match delay.etype() {
-                Etype::Move => Take::Stop,
-                etype => take_change(etype),
-            }));
+            .take(|delay| take_before_move(delay.etype())));
     }
     // User code may look at the queue while it decides, so it is asked for every entry first
     // and the selection is made of its answers.
@@ -235,15 +232,23 @@ fn select(lua: &Lua, objects: &Objects, member: &Rc<Member>, test: &Value) -> Re
 }
 
 /// What goes by itself, or only waits for others, is no part of a list.
-fn take_change(etype: Etype) -> Take {
+pub fn take_change(etype: Etype) -> Take {
     match etype {
         Etype::Init | Etype::Blanket | Etype::Full => Take::Skip,
         _ => Take::Take,
     }
 }
 
+/// As [`take_change`], up to the first Move, which goes alone.
+pub fn take_before_move(etype: Etype) -> Take {
+    match etype {
+        Etype::Move => Take::Stop,
+        etype => take_change(etype),
+    }
+}
+
 /// Whether the test is this one of the preludes', which is answered here without calling Lua.
-fn is_native(lua: &Lua, name: &str, test: &Function) -> Result<bool> {
+pub fn is_native(lua: &Lua, name: &str, test: &Function) -> Result<bool> {
     let native: Option<Function> = lua.named_registry_value(name)?;
     Ok(native.as_ref() == Some(test))
 }

@@ -5,12 +5,14 @@
 //! Lua runs.
 
 mod api;
+mod by_size;
 mod errors;
 mod event;
 mod host;
 mod inlet;
 mod layer3;
 mod native;
+mod observe;
 mod remote;
 mod runtime;
 mod spawn;

@@ -10,7 +10,7 @@ use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
 use super::event::{Agent, EventRef, Objects};
 use super::host::{Host, Member, Stage};
-use super::{api, errors, inlet, layer3, remote, spawn, tunnel};
+use super::{api, by_size, errors, inlet, layer3, observe, remote, spawn, tunnel};
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{
     self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, rsync_args,
@@ -38,8 +38,10 @@ pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     native.set("version", crate::cli::VERSION)?;
     let globals = api::globals(lua, host, objects)?;
     tunnel::add(lua, host, &globals)?;
+    let members = api::members(lua, host)?;
+    observe::add(lua, host, &globals, &members)?;
     native.set("globals", globals)?;
-    native.set("members", api::members(lua, host)?)?;
+    native.set("members", members)?;
     errors_and_texts(lua, host, &native)?;
     objects_of(lua, objects, &native)?;
     configuring(lua, host, objects, &native)?;
@@ -386,6 +388,14 @@ fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -
                 ),
                 None => (None, None),
             })
+        })?,
+    )?;
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "batch",
+        lua.create_function(move |lua, (inlet, test): (Table, mlua::Function)| {
+            let member = member_of(lua, &inlet)?;
+            by_size::batch(lua, &h, &with, &member, &test)
         })?,
     )?;
     let with = objects.clone();

@@ -13,6 +13,7 @@ use mlua::{Function, Lua, Result, Table, Value};
 
 use super::event::Objects;
 use super::host::{Host, Member, Stage};
+use super::observe::Observed;
 use super::timestamp::Timestamp;
 use super::{errors, layer3, native};
 use crate::cli::{Options, SyncOption};
@@ -123,9 +124,14 @@ impl Script {
             })?),
         };
         let unloaded = |error: mlua::Error| Failure::line(errors::plain(&error));
+        let registry = children
+            .borrow()
+            .registry()
+            .map_err(|error| Failure::line(format!("cannot start: {error}")))?;
         let host = Rc::new(Host {
             stage: Cell::new(Stage::Loading),
             members: RefCell::default(),
+            observed: Observed::new(registry),
             tunnels: RefCell::default(),
             requests: RefCell::default(),
             alarms: RefCell::default(),

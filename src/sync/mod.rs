@@ -5,6 +5,7 @@
 
 mod backoff;
 mod clock;
+mod cron_rule;
 pub mod crontab;
 mod describe;
 mod failed;
