@@ -10,13 +10,15 @@ use mlua::{Lua, Result, Table, Value};
 use super::complaint::{bare_complaint, complaint, complaint_about};
 use super::{nearest, number_of, text_of, truthy};
 use crate::cli::Options;
-use crate::report::{Facility, UnknownFacility};
+use crate::report::{Facility, Selection, UnknownFacility};
 use crate::watch::Mode;
 
 /// The kinds of values a setting takes.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Text,
+    /// A text or a list of texts.
+    Words,
     /// Any value; what Lua takes for true switches on (`insist = 1` is common).
     Switch,
     /// Seconds or a count; a text that is a number counts.
@@ -26,6 +28,7 @@ enum Kind {
 const KNOWN: &[(&str, Kind)] = &[
     ("inotifyMode", Kind::Text),
     ("insist", Kind::Switch),
+    ("log", Kind::Words),
     ("logfacility", Kind::Text),
     ("logfile", Kind::Text),
     ("logident", Kind::Text),
@@ -119,6 +122,7 @@ impl SettingsTable {
         }
         Ok(Settings {
             insist: self.switch("insist")?,
+            log: self.log()?,
             log_facility: self.facility()?,
             log_file: path("logfile")?,
             log_ident: self
@@ -147,6 +151,18 @@ impl SettingsTable {
                 format!("setting \"{key}\" must be a number, 1 or more."),
             )),
         }
+    }
+
+    /// What is logged besides what the command line says; of `all` and `scarce` the last one
+    /// counts, and the command line's comes last.
+    fn log(&self) -> Result<Vec<String>> {
+        let words = words(&self.value("log")?).unwrap_or_default();
+        for word in &words {
+            Selection::default()
+                .add(word)
+                .map_err(|error| complaint_about("log", error.to_string()))?;
+        }
+        Ok(words)
     }
 
     fn switch(&self, key: &str) -> Result<bool> {
@@ -207,6 +223,7 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
         Kind::Switch => true,
         Kind::Number => number_of(value).is_some(),
         Kind::Text => text_of(value).is_some(),
+        Kind::Words => words(value).is_some(),
     };
     if right {
         return Ok(());
@@ -219,6 +236,7 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
     }
     let wanted = match kind {
         Kind::Number => "number",
+        Kind::Words => "text or a list of texts",
         _ => "text",
     };
     Err(complaint_about(
@@ -228,6 +246,23 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
             value.type_name()
         ),
     ))
+}
+
+/// A text as one word or several with blanks between them, or a list of texts.
+fn words(value: &Value) -> Option<Vec<String>> {
+    let split = |text: Vec<u8>| -> Vec<String> {
+        lossy(text).split_whitespace().map(str::to_owned).collect()
+    };
+    match value {
+        Value::Table(list) => {
+            let mut words = Vec::new();
+            for item in list.sequence_values::<Value>() {
+                words.extend(split(text_of(&item.ok()?)?));
+            }
+            Some(words)
+        }
+        value => Some(split(text_of(value)?)),
+    }
 }
 
 fn unknown(name: &str) -> mlua::Error {
@@ -252,6 +287,8 @@ fn lossy(text: Vec<u8>) -> String {
 pub struct Settings {
     /// Failing startup transfers are tried again instead of ending the daemon.
     pub insist: bool,
+    /// Words as `-log` takes them.
+    pub log: Vec<String>,
     /// Facility of syslog.
     pub log_facility: Facility,
     /// Log to this file.
@@ -314,11 +351,27 @@ mod tests {
     }
 
     #[test]
+    fn log_words_are_one_text_or_many() {
+        assert_eq!(typed("{ log = 'Exec' }").unwrap().log, ["Exec"]);
+        assert_eq!(
+            typed("{ log = 'Exec Delay' }").unwrap().log,
+            ["Exec", "Delay"]
+        );
+        assert_eq!(
+            typed("{ log = { 'all', 'Exec' } }").unwrap().log,
+            ["all", "Exec"]
+        );
+        assert!(typed("{}").unwrap().log.is_empty());
+    }
+
+    #[test]
     fn wrong_keys_and_values_are_told() {
         let text = |given| typed(given).unwrap_err();
         assert!(text("{ foo = 1 }").contains("setting \"foo\" unknown."));
         assert!(text("{ 'nodaemn' }").contains("Did you mean \"nodaemon\"?"));
         assert!(text("{ statusIntervall = 1 }").contains("\"statusInterval\""));
+        assert!(text("{ log = 'exec' }").contains("'exec' is not a valid logging category"));
+        assert!(text("{ log = { {} } }").contains("must be a text or a list of texts"));
         assert!(text("{ logfile = {} }").contains("setting \"logfile\" must be a text"));
         assert!(text("{ maxProcesses = 0 }").contains("\"maxProcesses\""));
         assert!(text("{ logfacility = 'x' }").contains("Logging facility 'x' unknown."));

@@ -234,6 +234,11 @@ impl<'a> Engine<'a> {
             let Next::Act(id) = next else {
                 return;
             };
+            let state = |member: &Member| {
+                let sync = member.sync.borrow();
+                (sync.running, sync.queue.len())
+            };
+            let before = state(member);
             if let Err(error) = self.script.act(member, id) {
                 self.fail(&error);
                 return;
@@ -242,8 +247,9 @@ impl<'a> Engine<'a> {
             if self.over.is_some() {
                 return;
             }
+            let idle = state(member) == before;
             let mut sync = member.sync.borrow_mut();
-            if sync.next(self.now) == Next::Act(id) {
+            if idle && sync.next(self.now) == Next::Act(id) {
                 let until = self.now + crate::sync::micros(IDLE_ACTION);
                 sync.pause(until);
                 return;

@@ -43,6 +43,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(Request::Run(options)) => {
             let modules = std::env::var("RUST_LOG").ok();
             log::install(options.log.clone(), modules.as_deref());
+            advise(&options);
             mirror(*options).unwrap_or_else(|failure| {
                 for line in &failure.lines {
                     report::error(line);
@@ -55,6 +56,22 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
             report::error(error);
             Exit::Failure
         }
+    }
+}
+
+/// Tells which words of the command line come to nothing.
+fn advise(options: &Options) {
+    if options.runner.is_some() {
+        report::warn(
+            "-runner is ignored: it replaced lsyncd's own Lua half, which is part of this program. \
+             To run Lua before the configuration, use -script.",
+        );
+    }
+    let over_ssh = |sync: &cli::SyncOption| matches!(sync, cli::SyncOption::Rsyncssh(..));
+    if !options.ssh_options.is_empty() && !options.syncs.iter().any(over_ssh) {
+        report::warn(
+            "-sshopts is for -rsyncssh only. In a configuration, write ssh = { _extra = { ... } }.",
+        );
     }
 }
 
@@ -75,7 +92,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
         return Err(failure("Nothing to watch!"));
     }
 
-    let pid_file = start(&script.settings)?;
+    let pid_file = start(&script.settings, &environment.options)?;
     let exit = work(&environment, &mut core, script);
     if let Some(pid_file) = pid_file {
         pid_file.remove();
@@ -114,7 +131,8 @@ fn no_watcher(error: std::io::Error) -> Failure {
 }
 
 /// Writes the line every log begins with, detaches and writes the pid file.
-fn start(settings: &Settings) -> Result<Option<PidFile>, Failure> {
+fn start(settings: &Settings, options: &Options) -> Result<Option<PidFile>, Failure> {
+    select(settings, options);
     open_log(settings, true)?;
     if settings.nodaemon {
         report::normal("--- Startup ---");
@@ -127,6 +145,18 @@ fn start(settings: &Settings) -> Result<Option<PidFile>, Failure> {
         return Ok(None);
     };
     PidFile::acquire(path).map(Some).map_err(failure)
+}
+
+/// Decides what is logged: what the settings say, and what the command line says beats it.
+fn select(settings: &Settings, options: &Options) {
+    let mut selection = report::Selection::default();
+    for word in &settings.log {
+        // Those that are none were refused with the configuration.
+        let _ = selection.add(word);
+    }
+    selection.merge(options.log.clone());
+    log::install(selection, None);
+    report::say("Debug", format_args!("settings: {settings:?}"));
 }
 
 fn open_log(settings: &Settings, console: bool) -> Result<(), Failure> {
@@ -163,6 +193,7 @@ fn reload(environment: &Environment, core: &Core, old: &Script) -> Option<Script
     enter(&here);
     let problem = match loaded {
         Ok(script) if !script.members().is_empty() => {
+            select(&script.settings, &environment.options);
             adopt(old, &script);
             return Some(script);
         }

@@ -54,6 +54,7 @@ impl StatusFile {
             }
         }
         self.written = true;
+        report::say("Statusfile", "writing the status file");
         if let Err(error) = write(path, host, watcher) {
             report::error(error);
         }

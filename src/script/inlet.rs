@@ -76,6 +76,10 @@ pub fn functions(
 fn filter_functions(add: &Adder<'_>) -> Result<()> {
     add.function("addExclude", |_, member, pattern: mlua::BString| {
         with_filter(member, |filter| filter.add_exclude(&pattern));
+        report::say(
+            "Exclude",
+            format_args!("adding exclude {}", report::escape(&pattern)),
+        );
         Ok(())
     })?;
     add.function("rmExclude", |_, member, pattern: mlua::BString| {

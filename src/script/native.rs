@@ -254,6 +254,15 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
             report::warn(format_args!("{}: {advice}", typed.name));
         }
     }
+    if report::enabled("Exclude") {
+        for pattern in filter.excludes() {
+            let pattern = report::escape(pattern);
+            report::say(
+                "Exclude",
+                format_args!("{}: excludes {pattern}", typed.name),
+            );
+        }
+    }
     let full = config.get::<Value>("full")?.is_function();
     let mut sync = Sync::new(typed, filter, policy(lua, &config)?, full);
     add_crontab(&mut sync)?;

@@ -191,6 +191,16 @@ impl Script {
             Etype::Full => function("full").unwrap_or(None),
             _ => None,
         };
+        if report::enabled("Function") {
+            let name = match etype {
+                Etype::Init => "init",
+                Etype::Full if special.is_some() => "full",
+                _ => "action",
+            };
+            let sync = &member.sync.borrow().config.name;
+            let etype = etype.name();
+            report::say("Function", format_args!("{sync}: {name} for {etype}"));
+        }
         if let Some(special) = special {
             let (event, _) = self.objects.event(&self.lua, member, id)?;
             return special.call(event);
@@ -376,6 +386,13 @@ impl Loader<'_> {
         let options = &environment.options;
         let fail = |error: mlua::Error| Failure::line(errors::message(self.lua, &error));
         native::check_settings_kept(self.lua).map_err(fail)?;
+        if let Some(monitor) = &options.monitor
+            && monitor != "inotify"
+            && !options.syncs.is_empty()
+        {
+            let name = monitor.display();
+            return Err(Failure::line(format!("event monitor \"{name}\" unknown.")));
+        }
         for sync in &options.syncs {
             self.command_line_sync(sync, options)
                 .map_err(|error| self.failure(&error, "the command line"))?;
