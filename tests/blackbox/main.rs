@@ -17,6 +17,8 @@
 //! | background | detaching, pid file, signals |
 //! | log_status | log lines and the status file |
 //! | command_line, config_errors | what is refused, and in which words |
+//! | options | what the other options and settings do |
+//! | batch_size, crontab, observed, tunnels | the keys and functions of these names |
 //! | ssh | over a real sshd on the loopback interface |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
@@ -28,12 +30,17 @@ mod tree;
 mod util;
 
 mod background;
+mod batch_size;
 mod command_line;
 mod config_errors;
+mod crontab;
 mod log_status;
 mod mirror;
 mod names;
+mod observed;
+mod options;
 mod races;
 mod retry;
 mod sending;
 mod ssh;
+mod tunnels;
