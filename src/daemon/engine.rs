@@ -271,7 +271,7 @@ impl<'a> Engine<'a> {
                 "Info",
                 "onepass active and all syncs finished. Exiting successfully",
             );
-            self.over = Some(Outcome::Exit(Exit::Done));
+            self.start_fading(Outcome::Exit(Exit::Done));
         }
     }
 

@@ -226,8 +226,8 @@ fn create(lua: &Lua, host: &Host, options: &Table, meta: &Table) -> Result<Table
             |name| report::escape(&name).into_owned(),
         ),
         parallel: seconds(options, "parallel", 1.0)?.max(1.0) as usize,
-        ready_delay: Duration::from_secs_f64(seconds(options, "readyDelay", 5.0)?),
-        retry_delay: Duration::from_secs_f64(seconds(options, "retryDelay", 10.0)?),
+        ready_delay: span(seconds(options, "readyDelay", 5.0)?),
+        retry_delay: span(seconds(options, "retryDelay", 10.0)?),
     };
     advise(options, &config.name, mode, &command)?;
 
@@ -268,6 +268,11 @@ fn command(options: &Table) -> Result<Vec<Vec<u8>>> {
         Some(program) if !program.is_empty() && !words.concat().contains(&0) => Ok(words),
         _ => Err(wrong()),
     }
+}
+
+/// A process that ends as soon as it is started is not started ten thousand times a second.
+fn span(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.max(0.1))
 }
 
 fn seconds(options: &Table, key: &str, default: f64) -> Result<f64> {

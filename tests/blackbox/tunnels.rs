@@ -195,7 +195,8 @@ fn a_failure_of_the_daemon_leaves_no_tunnel_behind() {
 fn onepass_goes_through_the_tunnel_and_ends_it() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
-    let mut daemon = Daemon::new(&dir, &lives("readyDelay = 0.1"))
+    let stubborn = r#"command = { "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done" }"#;
+    let mut daemon = Daemon::new(&dir, &config(&format!("{stubborn}, readyDelay = 0")))
         .args(&["-onepass"])
         .start();
     assert_eq!(daemon.wait_end().code(), Some(0), "{}", daemon.log());
