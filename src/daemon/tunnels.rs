@@ -54,11 +54,27 @@ impl Engine<'_> {
         }
         for tunnel in self.all_tunnels() {
             tunnel.machine.borrow_mut().turn(self.now);
+            let up = tunnel.machine.borrow().is_up();
+            if up && let Err(error) = self.check_tunnel(&tunnel) {
+                return self.fail(&error);
+            }
             while tunnel.machine.borrow().lacking() > 0 {
                 self.start_tunnel(&tunnel);
             }
             self.tell_blocked(&tunnel);
         }
+    }
+
+    fn check_tunnel(&self, tunnel: &TunnelObject) -> mlua::Result<()> {
+        if tunnel.is_refused()? {
+            let children = self.core.children.borrow();
+            for process in tunnel.machine.borrow_mut().refuse() {
+                report::say("Tunnel", format_args!("Kill process {}", process.pid));
+                // One that ended meanwhile is none of the tunnel's any more.
+                let _ = children.kill(process.pid, Signal::SIGTERM);
+            }
+        }
+        Ok(())
     }
 
     /// When a tunnel has to be looked at by itself.

@@ -61,6 +61,17 @@ impl TunnelObject {
         words.map(|word| substitute(word, &values)).collect()
     }
 
+    /// Whether user code says that it leads nowhere: a method `check` of the object's own.
+    ///
+    /// # Errors
+    /// User code failed.
+    pub fn is_refused(&self) -> Result<bool> {
+        let Value::Function(check) = self.object.raw_get("check")? else {
+            return Ok(false);
+        };
+        Ok(check.call::<Value>(&self.object)? == Value::Boolean(false))
+    }
+
     /// What a transfer that starts now has to put into its target: names and values.
     fn substitutions(&self) -> Vec<(&'static str, Vec<u8>)> {
         if self.mode != Mode::Pool {

@@ -210,6 +210,13 @@ impl Tunnel {
         }
     }
 
+    /// It leads nowhere although it is up: begins anew. Returns the processes it had.
+    pub fn refuse(&mut self) -> Vec<TunnelProcess> {
+        self.retry = None;
+        self.enter(State::Down);
+        std::mem::take(&mut self.processes)
+    }
+
     /// Nothing is started any more.
     pub fn disable(&mut self) {
         self.enter(State::Disabled);
@@ -326,6 +333,16 @@ mod tests {
         assert!(tunnel.is_up() && tunnel.lacking() == 0);
         tunnel.turn(17 * SECOND);
         assert_eq!((tunnel.state(), tunnel.lacking()), (State::Up, 1));
+    }
+
+    #[test]
+    fn one_that_leads_nowhere_begins_anew() {
+        let mut tunnel = tunnel(2);
+        tunnel.started(Pid(1), None, 0);
+        tunnel.turn(5 * SECOND);
+        assert_eq!(tunnel.refuse().len(), 1);
+        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Down, 2));
+        assert!(!tunnel.ended(Pid(1), 6 * SECOND));
     }
 
     #[test]

@@ -263,6 +263,30 @@ sync{{
 }
 
 #[test]
+fn user_code_may_say_that_a_tunnel_leads_nowhere() {
+    let dir = Dir::new();
+    let config = format!(
+        r#"
+local way, asked = tunnel{{ command = {LIVES}, readyDelay = 0.1 }}, 0
+function way:check()
+    asked = asked + 1
+    return asked > 1
+end
+sync{{ source = "@SRC@", tunnel = way, init = function(event)
+    log("Normal", "asked ", asked)
+    event.inlet.discardEvent(event)
+end, action = function() end }}
+"#
+    );
+    let mut daemon = Daemon::new(&dir, &config).args(&["-log", "Tunnel"]).start();
+    daemon.wait_log("Tunnel1: status change: UP -> DOWN");
+    daemon.wait_log("Normal: asked ");
+    let pids = noted(&dir);
+    assert_eq!(pids.len(), 2);
+    assert!(poll(|| is_gone(pids[0])));
+}
+
+#[test]
 fn what_is_no_tunnel_is_told() {
     for (tunnel, text) in [
         (
