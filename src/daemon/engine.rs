@@ -146,6 +146,7 @@ impl<'a> Engine<'a> {
 
     /// Runs until a signal, the configuration or a critical failure ends it.
     pub fn run(mut self) -> Outcome {
+        self.enable_tunnels();
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         loop {

@@ -47,6 +47,14 @@ pub fn of(host: &Host, pid: Pid) -> Option<Rc<TunnelObject>> {
 }
 
 impl Engine<'_> {
+    /// A configuration that goes on because the next was none has closed its tunnels.
+    pub(super) fn enable_tunnels(&self) {
+        for tunnel in self.all_tunnels() {
+            tunnel.machine.borrow_mut().enable();
+            tunnel.was_up.set(None);
+        }
+    }
+
     /// Starts what the tunnels lack and tells whom they hold up.
     pub(super) fn tend_tunnels(&mut self) {
         if self.is_fading() {

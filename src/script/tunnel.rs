@@ -236,7 +236,7 @@ fn create(lua: &Lua, host: &Host, options: &Table, meta: &Table) -> Result<Table
             || format!("Tunnel{count}"),
             |name| report::escape(&name).into_owned(),
         ),
-        parallel: seconds(options, "parallel", 1.0)?.max(1.0) as usize,
+        parallel: parallel(options)?,
         ready_delay: span(seconds(options, "readyDelay", 5.0)?),
         retry_delay: span(seconds(options, "retryDelay", 10.0)?),
     };
@@ -284,6 +284,13 @@ fn command(options: &Table) -> Result<Vec<Vec<u8>>> {
 /// A process that ends as soon as it is started is not started ten thousand times a second.
 fn span(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.max(0.1))
+}
+
+fn parallel(options: &Table) -> Result<usize> {
+    match seconds(options, "parallel", 1.0)? {
+        number if number <= 1000.0 => Ok((number as usize).max(1)),
+        _ => Err(complaint_about("parallel", "parallel must be 1000 at most")),
+    }
 }
 
 fn seconds(options: &Table, key: &str, default: f64) -> Result<f64> {

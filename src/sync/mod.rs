@@ -142,7 +142,10 @@ impl Sync {
                 follow
             }
             (Some(from), Some(to)) => match (self.excluded(from), self.excluded(to)) {
-                (true, true) => Follow::Nothing,
+                (true, true) => {
+                    filtered(Etype::Move, from);
+                    Follow::Nothing
+                }
                 (false, true) => {
                     self.push(Etype::Delete, from, None, now);
                     Follow::Nothing
@@ -176,14 +179,7 @@ impl Sync {
 
     fn single(&mut self, etype: Etype, path: &[u8], now: Time) {
         if self.excluded(path) {
-            if report::enabled("Filter") {
-                let path = report::escape(path);
-                report::say(
-                    "Filter",
-                    format_args!("filtered {} on \"{path}\"", etype.name()),
-                );
-            }
-            return;
+            return filtered(etype, path);
         }
         self.push(etype, path, None, now);
     }
@@ -345,6 +341,13 @@ impl Sync {
     /// A transfer ended, well or not: it may have sent what has changed since.
     pub fn transferred(&mut self) {
         self.last_transfer = SystemTime::now();
+    }
+}
+
+fn filtered(etype: Etype, path: &[u8]) {
+    if report::enabled("Filter") {
+        let (etype, path) = (etype.name(), report::escape(path));
+        report::say("Filter", format_args!("filtered {etype} on \"{path}\""));
     }
 }
 

@@ -222,6 +222,13 @@ impl Tunnel {
         self.enter(State::Disabled);
     }
 
+    /// The daemon goes on with it after all. What is left of its processes is no more its own.
+    pub fn enable(&mut self) {
+        if self.state == State::Disabled {
+            self.refuse();
+        }
+    }
+
     fn matures(&self, process: &TunnelProcess) -> Time {
         let span = micros(self.config.ready_delay);
         process.started.saturating_add(span)
@@ -368,6 +375,8 @@ mod tests {
         tunnel.turn(100 * SECOND);
         assert_eq!((tunnel.lacking(), tunnel.deadline()), (0, None));
         assert_eq!(tunnel.state(), State::Disabled);
+        tunnel.enable();
+        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Down, 2));
     }
 
     proptest! {

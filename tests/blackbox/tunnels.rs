@@ -182,6 +182,23 @@ fn hup_ends_the_old_tunnel_and_starts_the_new() {
 }
 
 #[test]
+fn a_broken_configuration_leaves_the_old_tunnel_at_work() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &lives("readyDelay = 0.1")).start_and_settle();
+    dir.put("config.lua", "sync{");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("The configuration was not changed");
+    daemon.wait_for("it starts up again", |_| fake.ended() == 2);
+    dir.write("f", "1");
+    daemon.wait_for("what changed is sent", |_| {
+        fake.calls().iter().any(|call| call.lists("/f"))
+    });
+    assert_eq!(daemon.terminate(), Some(143));
+    daemon.wait_all_gone();
+}
+
+#[test]
 fn a_failure_of_the_daemon_leaves_no_tunnel_behind() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
@@ -294,6 +311,10 @@ fn what_is_no_tunnel_is_told() {
             "unknown tunnel mode:x",
         ),
         ("tunnel{ parallel = 2 }", "tunnel needs a command"),
+        (
+            "tunnel{ command = 'ssh', parallel = 1e9 }",
+            "parallel must be 1000 at most",
+        ),
         (
             "tunnel{ command = 'ssh', readyDelay = 'x' }",
             "readyDelay must be a number",
