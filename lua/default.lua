@@ -5,6 +5,8 @@
 -- the user's line; see `public`.
 
 local native = ...
+local error, pairs, pcall, rawset, setmetatable, tostring, type =
+  error, pairs, pcall, rawset, setmetatable, tostring, type
 
 -- Raises what a native function failed with as a text that names the caller's line. The
 -- wrapper below ends in a tail call, so level 2 is the user's own function.
@@ -13,18 +15,30 @@ local function finish(ok, ...)
   error(native.message(..., 2), 0)
 end
 
--- Makes a native function fit for user code.
-local function public(f)
+-- Makes a native function fit for user code. With a name, its calls are logged when the
+-- category Call is.
+local function public(f, name)
+  if name and native.log_calls then
+    return function(...)
+      native.called(name, ...)
+      return finish(pcall(f, ...))
+    end
+  end
   return function(...) return finish(pcall(f, ...)) end
 end
 native.public = public
 
 for name, f in pairs(native.globals) do
-  _G[name] = public(f)
+  _G[name] = public(f, name)
 end
 for name, f in pairs(native.members) do
-  lsyncd[name] = public(f)
+  lsyncd[name] = public(f, "lsyncd." .. name)
 end
+lsyncd.inotify = { }
+for name, f in pairs(native.inotify) do
+  lsyncd.inotify[name] = public(f, "lsyncd.inotify." .. name)
+end
+local log, spawn = log, spawn
 for _, f in ipairs { "log", "now", "readdir", "terminate" } do
   lsyncd[f] = _G[f]
 end
@@ -43,18 +57,9 @@ local inlet_meta = {
 
 function native.make_inlet(inlet, functions)
   for name, f in pairs(functions) do
-    inlet[name] = public(f)
+    inlet[name] = public(f, "inlet." .. name)
   end
   return setmetatable(inlet, inlet_meta)
-end
-
-function string.starts(s, t) return s:sub(1, #t) == t end
-function string.ends(s, t) return t == "" or s:sub(-#t) == t end
-function table.contains(list, value)
-  for _, v in ipairs(list) do
-    if v == value then return true end
-  end
-  return false
 end
 
 -- Starts a shell command; further arguments are "$1", "$2" … of the command.
@@ -63,7 +68,8 @@ function spawnShell(agent, command, ...)
 end
 
 -- settings{ key = value, "switch" } sets; settings("key") asks.
-settings = public(native.settings)
+settings = public(native.settings, "settings")
+local settings = settings
 
 default = {
   checkgauge = {
@@ -71,7 +77,8 @@ default = {
     exitcodes = true, init = true, full = true, maxDelays = true, maxProcesses = true,
     name = true, inotifyMode = true,
     onAttrib = true, onCreate = true, onModify = true, onDelete = true, onStartup = true,
-    onMove = true, onFull = true, prepare = true, source = true, target = true, tunnel = true,
+    onMove = true, onFull = true, prepare = true, source = true, subdirs = true,
+    target = true, tunnel = true,
   },
 
   -- The only keys that every sync inherits from here.
@@ -106,7 +113,7 @@ function sync(opts)
   end
   return native.create(config)
 end
-sync = public(sync)
+sync = public(sync, "sync")
 
 -- Calls the handler for one event, then drops the event unless the handler spawned.
 function default.action(inlet)
@@ -210,6 +217,11 @@ function default.prepare(config, level)
   native.check_gauge(config)
 end
 default.prepare = public(default.prepare)
+
+-- Ending the process in the middle of a call from the daemon must not close the Lua state
+-- under it.
+local exit = os.exit
+function os.exit(code) exit(code) end
 
 -- From the start of the syncs on, globals are neither made nor read by mistake.
 function native.lock()

@@ -3,7 +3,7 @@
 
 use mlua::{Result, Table, Value};
 
-use super::complaint::complaint_about;
+use super::complaint::{complaint, complaint_about};
 use super::{nearest, truthy};
 
 /// Compares `config` with its gauge: a true value knows the key, a table is the gauge of a
@@ -12,10 +12,16 @@ use super::{nearest, truthy};
 /// # Errors
 /// lsyncd's text for the first wrong key, with the most similar known key where there is one.
 pub fn check(config: &Table, gauge: &Table) -> Result<()> {
-    check_below(config, gauge, "")
+    check_below(config, gauge, "", 0)
 }
 
-fn check_below(config: &Table, gauge: &Table, prefix: &str) -> Result<()> {
+/// Tables nested deeper than this hold themselves.
+const DEPTH: usize = 64;
+
+fn check_below(config: &Table, gauge: &Table, prefix: &str, depth: usize) -> Result<()> {
+    if depth > DEPTH {
+        return Err(complaint("a table of the configuration contains itself"));
+    }
     for pair in config.pairs::<Value, Value>() {
         let (key, value) = pair?;
         let name = match &key {
@@ -24,7 +30,9 @@ fn check_below(config: &Table, gauge: &Table, prefix: &str) -> Result<()> {
         };
         match gauge.get::<Value>(key)? {
             Value::Table(below) => match value {
-                Value::Table(value) => check_below(&value, &below, &format!("{prefix}{name}."))?,
+                Value::Table(value) => {
+                    check_below(&value, &below, &format!("{prefix}{name}."), depth + 1)?;
+                }
                 _ => {
                     let text = format!("Parameter \"{prefix}{name}\" must be a table.");
                     return Err(complaint_about(&name, text));

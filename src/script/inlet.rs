@@ -1,12 +1,15 @@
 //! The inlet: what the functions of a sync are given to look into its queue.
 
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, PoisonError};
 
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
 
+use super::api::text_argument;
 use super::event::{Agent, EventRef, Objects};
 use super::host::{Host, Member};
+use super::sync_object;
 use crate::config::{complaint, text_of, truthy};
 use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
 use crate::report;
@@ -38,9 +41,16 @@ pub fn functions(
         with.list(lua, member, ids)
     })?;
     let with = objects.clone();
-    add.function("discardEvent", move |_, member, event: Table| {
-        match with.agent(&event)? {
-            Some(Agent::Event(event)) => discard(member, &event),
+    add.function("discardEvent", move |_, member, event: Value| {
+        let agent = event
+            .as_table()
+            .map(|event| with.agent(event))
+            .transpose()?;
+        match agent.flatten() {
+            Some(Agent::Event(event)) if event.is_of(member) => discard(member, &event),
+            Some(Agent::Event(_)) => Err(complaint(
+                "discardEvent needs an event of the inlet's own sync",
+            )),
             _ => Err(complaint("discardEvent needs an event")),
         }
     })?;
@@ -49,9 +59,9 @@ pub fn functions(
         ("createFullEvent", Etype::Full),
     ] {
         let (with, clock) = (objects.clone(), Rc::clone(host));
-        add.function(name, move |lua, member, path: Option<mlua::BString>| {
+        add.function(name, move |lua, member, path: Value| {
             let path = match etype {
-                Etype::Full => path.map_or_else(|| b"/".to_vec(), |path| path.to_vec()),
+                Etype::Full => full_path(&path)?,
                 _ => Vec::new(),
             };
             let now = clock.clock.now();
@@ -62,8 +72,25 @@ pub fn functions(
             Ok(with.event(lua, member, id)?.0)
         })?;
     }
+    let h = Rc::clone(host);
+    add.function("getSync", move |lua, member, ()| {
+        sync_object::object(lua, &h, member)
+    })?;
     filter_functions(&add)?;
     Ok(table)
+}
+
+/// What a Full event is about: all of the source unless it is said.
+fn full_path(path: &Value) -> Result<Vec<u8>> {
+    let path = match path {
+        Value::Nil => return Ok(b"/".to_vec()),
+        path => text_argument(path, "createFullEvent")?,
+    };
+    match path.first() {
+        _ if path.contains(&0) => Err(complaint("createFullEvent: a path has no NUL byte")),
+        Some(b'/') => Ok(path),
+        _ => Ok([b"/", path.as_slice()].concat()),
+    }
 }
 
 fn filter_functions(add: &Adder<'_>) -> Result<()> {
@@ -205,9 +232,14 @@ fn select(lua: &Lua, objects: &Objects, member: &Rc<Member>, test: &Value) -> Re
             .filter(|delay| delay.status() != Status::Active);
         waiting.map(|delay| delay.id()).collect()
     };
-    let mut answers = std::collections::HashMap::new();
+    let mut answers: HashMap<DelayId, Take> = HashMap::new();
     for id in candidates {
-        if member.sync.borrow().queue.get(id).is_none() {
+        let taken = |id: DelayId| answers.get(&id) == Some(&Take::Take);
+        let asked = match member.sync.borrow().queue.get(id) {
+            Some(delay) => delay.status() == Status::Wait || delay.blocker().is_some_and(taken),
+            None => false,
+        };
+        if !asked {
             continue;
         }
         let (event, event2) = objects.event(lua, member, id)?;
@@ -224,7 +256,7 @@ fn select(lua: &Lua, objects: &Objects, member: &Rc<Member>, test: &Value) -> Re
     let sync = member.sync.borrow();
     Ok(sync
         .queue
-        .take(|delay| answers.get(&delay.id()).copied().unwrap_or(Take::Stop)))
+        .take(|delay| answers.get(&delay.id()).copied().unwrap_or(Take::Skip)))
 }
 
 /// What goes by itself, or only waits for others, is no part of a list.

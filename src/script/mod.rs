@@ -7,13 +7,16 @@
 mod api;
 mod errors;
 mod event;
+mod guard;
 mod host;
 mod inlet;
 mod layer3;
+mod members;
 mod native;
 mod remote;
 mod runtime;
 mod spawn;
+mod sync_object;
 mod timestamp;
 
 pub use host::{Alarm, Host, Member};

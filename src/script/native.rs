@@ -6,11 +6,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::{Rc, Weak};
 use std::sync::PoisonError;
 
-use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
+use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value, Variadic};
 
-use super::event::{Agent, EventRef, Objects};
+use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
-use super::{api, errors, inlet, layer3, remote, spawn};
+use super::{api, errors, inlet, layer3, members, remote, spawn};
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{
     self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, rsync_args,
@@ -37,13 +37,37 @@ pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     native.set("list_meta", list_meta)?;
     native.set("version", crate::cli::VERSION)?;
     native.set("globals", api::globals(lua, host, objects)?)?;
-    native.set("members", api::members(lua, host)?)?;
+    native.set("members", members::members(lua, host)?)?;
+    native.set("inotify", members::inotify(lua)?)?;
+    calls(lua, &native)?;
     errors_and_texts(lua, host, &native)?;
     objects_of(lua, objects, &native)?;
     configuring(lua, host, objects, &native)?;
     transferring(lua, host, objects, &native)?;
     remote::add(lua, host, objects, &native)?;
     Ok(native)
+}
+
+/// The category Call shows what user code calls. Whether it is shown is settled before any Lua
+/// runs, so that usually nothing is asked on each call.
+fn calls(lua: &Lua, native: &Table) -> Result<()> {
+    native.set("log_calls", report::enabled("Call"))?;
+    native.set(
+        "called",
+        lua.create_function(|_, (name, values): (String, Variadic<Value>)| {
+            let values: Vec<String> = values.iter().map(shown).collect();
+            report::say("Call", format_args!("{name}( {} )", values.join(", ")));
+            Ok(())
+        })?,
+    )
+}
+
+/// A value as the category Call shows it.
+fn shown(value: &Value) -> String {
+    match text_of(value) {
+        Some(text) => report::escape(&text).into_owned(),
+        None => value.type_name().to_owned(),
+    }
 }
 
 fn errors_and_texts(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
@@ -101,11 +125,10 @@ fn objects_of(lua: &Lua, objects: &Objects, native: &Table) -> Result<()> {
             inlet::list_field(lua, &with, &list, &String::from_utf8_lossy(&name))
         })?,
     )?;
-    let is_change = lua.create_function(|_, event: EventRef| {
-        Ok(!matches!(
-            event.etype,
-            Etype::Init | Etype::Blanket | Etype::Full
-        ))
+    let with = objects.clone();
+    let is_change = lua.create_function(move |_, event: Table| match with.agent(&event)? {
+        Some(Agent::Event(event)) => Ok(!event.etype.is_special()),
+        _ => Err(complaint("not an event")),
     })?;
     lua.set_named_registry_value("is_change", &is_change)?;
     native.set("is_change", is_change)
@@ -259,6 +282,7 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         config,
         inlet: inlet.clone(),
         events: Default::default(),
+        object: Default::default(),
     });
     let weak: Weak<Member> = Rc::downgrade(&member);
     for pair in inlet::functions(lua, host, objects, &weak)?.pairs::<Value, Value>() {
@@ -358,9 +382,12 @@ fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -
         "filter_input",
         lua.create_function(|lua, inlet: Table| {
             let member = member_of(lua, &inlet)?;
-            let sync = member.sync.borrow();
-            let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
-            Ok(match filter.rsync_input() {
+            let input = {
+                let sync = member.sync.borrow();
+                let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+                filter.rsync_input()
+            };
+            Ok(match input {
                 Some(input) => (
                     Some(lua.create_string(input.option)?),
                     Some(lua.create_string(input.text)?),
@@ -430,6 +457,9 @@ fn transfer(lua: &Lua, agent: &Agent) -> Result<Transfer> {
     };
     let target = rsync_target(lua, &member.config)?;
 
+    let delete_excluded = rsync.get::<Value>("delete_excluded")? == Value::Boolean(true);
+
+    // No Lua from here on, not even a metamethod: the sync is borrowed.
     let mut sync = member.sync.borrow_mut();
     let sync = &mut *sync;
     let filters = filter_lines(sync);
@@ -440,7 +470,7 @@ fn transfer(lua: &Lua, agent: &Agent) -> Result<Transfer> {
         binary: &binary,
         delete: sync.config.delete.in_batches(),
         filters: &filters,
-        delete_excluded: rsync.get::<Value>("delete_excluded")? == Value::Boolean(true),
+        delete_excluded,
         last_transfer: Some(sync.last_transfer),
         list,
     };

@@ -12,11 +12,12 @@ use std::rc::Rc;
 use mlua::{Function, Lua, Result, Table, Value};
 
 use super::event::Objects;
-use super::host::{Host, Member, Stage};
+use super::guard;
+use super::host::{Alarm, Host, Member, Stage};
 use super::timestamp::Timestamp;
 use super::{errors, layer3, native};
 use crate::cli::{Options, SyncOption};
-use crate::config::{Settings, SettingsTable, number_of, parse_number};
+use crate::config::{Settings, SettingsTable, complaint, number_of, parse_number};
 use crate::exit::Exit;
 use crate::process::Children;
 use crate::queue::{DelayId, Etype, Time};
@@ -25,6 +26,7 @@ use crate::sync::Clock;
 
 const PRELUDES: &[(&str, &str)] = &[
     ("default.lua", include_str!("../../lua/default.lua")),
+    ("classes.lua", include_str!("../../lua/classes.lua")),
     (
         "default-rsync.lua",
         include_str!("../../lua/default-rsync.lua"),
@@ -130,6 +132,7 @@ impl Script {
             alarms: RefCell::default(),
             running: Cell::new(0),
             max_processes: Cell::new(None),
+            user_code: Default::default(),
             ending: Cell::new(None),
             startup_failed: Cell::new(false),
             settings: SettingsTable::new(&lua).map_err(unloaded)?,
@@ -141,6 +144,7 @@ impl Script {
         });
         let objects = Objects::new(&lua).map_err(unloaded)?;
         preludes(&lua, &host, &objects).map_err(unloaded)?;
+        guard::install(&lua, &host).map_err(unloaded)?;
         let loader = Loader {
             lua: &lua,
             host: &host,
@@ -178,23 +182,36 @@ impl Script {
             Some(delay) => delay.etype(),
             None => return Ok(()),
         };
-        let function = |key: &str| member.config.get::<Option<Function>>(key);
         let special = match etype {
-            Etype::Init => function("init").unwrap_or(None),
-            Etype::Full => function("full").unwrap_or(None),
+            Etype::Init => function(member, "init")?,
+            Etype::Full => function(member, "full")?,
             _ => None,
         };
         if let Some(special) = special {
             let (event, _) = self.objects.event(&self.lua, member, id)?;
-            return special.call(event);
+            self.trace(
+                member,
+                format_args!("{}( event )", etype.name().to_lowercase()),
+            );
+            return guard::call(&self.host, || special.call(event));
         }
         if etype == Etype::Init {
             member.sync.borrow_mut().queue.discard(id);
+            member.forget(&[id]);
             return Ok(());
         }
-        match function("action")? {
-            Some(action) => action.call(&member.inlet),
-            None => Ok(()),
+        let Some(action) = function(member, "action")? else {
+            return Ok(());
+        };
+        self.trace(member, "action( inlet )");
+        guard::call(&self.host, || action.call(&member.inlet))
+    }
+
+    /// The category Function shows which functions of the configuration are called.
+    fn trace(&self, member: &Member, call: impl fmt::Display) {
+        if report::enabled("Function") {
+            let name = &member.sync.borrow().config.name;
+            report::say("Function", format_args!("{name}: {call}"));
         }
     }
 
@@ -211,15 +228,17 @@ impl Script {
         signal: Option<i32>,
         errors: &[u8],
     ) -> Result<Verdict> {
-        let Some(collect) = member.config.get::<Option<Function>>("collect")? else {
+        let Some(collect) = function(member, "collect")? else {
             return Ok(if code == 0 {
                 Verdict::Done
             } else {
                 Verdict::Die
             });
         };
+        self.trace(member, format_args!("collect( agent, {code} )"));
         let errors = self.lua.create_string(errors)?;
-        let answer: Value = collect.call((agent, code, signal, errors))?;
+        let answer: Value =
+            guard::call(&self.host, || collect.call((agent, code, signal, errors)))?;
         Ok(match answer {
             Value::String(text) if text.as_bytes() == b"again" => Verdict::Again,
             Value::String(text) if text.as_bytes() == b"die" => Verdict::Die,
@@ -236,14 +255,18 @@ impl Script {
             let mut alarms = self.host.alarms.borrow_mut();
             let (due, later) = alarms.drain(..).partition(|alarm| alarm.due <= now);
             *alarms = later;
-            let due: Vec<super::Alarm> = due;
+            let due: Vec<Alarm> = due;
             due
         };
         due.sort_by_key(|alarm| alarm.due);
         for alarm in due {
-            alarm
-                .function
-                .call::<()>((Timestamp(alarm.due), alarm.extra))?;
+            report::say("Alarm", "calling a user alarm");
+            let Alarm {
+                due,
+                function,
+                extra,
+            } = alarm;
+            guard::call(&self.host, || function.call::<()>((Timestamp(due), extra)))?;
         }
         Ok(())
     }
@@ -300,6 +323,18 @@ impl Script {
     }
 }
 
+/// A function of the configuration. User code may put anything else there at run time.
+fn function(member: &Member, key: &str) -> Result<Option<Function>> {
+    match member.config.get(key)? {
+        Value::Function(function) => Ok(Some(function)),
+        Value::Nil | Value::Boolean(false) => Ok(None),
+        other => Err(complaint(format!(
+            "{key} is a {} and not a function",
+            other.type_name()
+        ))),
+    }
+}
+
 /// Loads the preludes in order, each with the native functions as its argument.
 fn preludes(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<()> {
     lua.set_app_data(Rc::clone(host));
@@ -315,6 +350,8 @@ fn preludes(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<()> {
             .set_name(format!("{}{name}", errors::PRELUDE))
             .call::<()>(&native)?;
     }
+    let queue_class = lua.globals().raw_get::<Table>("Queue")?;
+    lua.set_named_registry_value("queue_class", queue_class)?;
     for name in ["make_inlet", "lock", "public"] {
         lua.set_named_registry_value(name, native.get::<Function>(name)?)?;
     }
@@ -344,8 +381,7 @@ impl Loader<'_> {
             let text = with_whole_name(&errors::plain(&error), &shown);
             Failure::line(format!("error loading {shown}: {text}"))
         })?;
-        function
-            .call::<()>(())
+        guard::call(self.host, || function.call::<()>(()))
             .map_err(|error| self.failure(&error, &shown))
     }
 
@@ -375,8 +411,10 @@ impl Loader<'_> {
         }
         let settings = &self.host.settings;
         settings.override_by(self.lua, options).map_err(fail)?;
-        let default: Table = self.lua.globals().get("default").map_err(fail)?;
-        let interval = default.get::<Value>("statusInterval").map_err(fail)?;
+        let interval = match self.lua.globals().raw_get("default").map_err(fail)? {
+            Value::Table(default) => default.get("statusInterval").map_err(fail)?,
+            _ => Value::Nil,
+        };
         let typed = settings
             .typed(number_of(&interval).unwrap_or(10.0))
             .map_err(fail)?;

@@ -139,10 +139,25 @@ impl Sync {
             (Some(from), Some(to)) => match (self.excluded(from), self.excluded(to)) {
                 (true, true) => Follow::Nothing,
                 (false, true) => {
+                    report::say(
+                        "Filter",
+                        format_args!(
+                            "filtered destination transformed Move to Delete {}",
+                            report::escape(from)
+                        ),
+                    );
                     self.push(Etype::Delete, from, None, now);
                     Follow::Nothing
                 }
                 (true, false) => {
+                    // The point instead of a blank is lsyncd's.
+                    report::say(
+                        "Filter",
+                        format_args!(
+                            "filtered origin transformed Move to Create.{}",
+                            report::escape(to)
+                        ),
+                    );
                     self.push(Etype::Create, to, None, now);
                     follow
                 }
@@ -203,6 +218,12 @@ impl Sync {
         let below = path.strip_prefix(self.config.source.as_slice())?;
         let inside = below.strip_suffix(b"/").unwrap_or(below).contains(&b'/');
         (self.config.subdirs || !inside).then(|| &path[root..])
+    }
+
+    /// Whether a change of this absolute path would be taken in.
+    pub fn concerns(&self, path: &[u8]) -> bool {
+        self.relative(path)
+            .is_some_and(|path| path == b"/" || !self.excluded(path))
     }
 
     fn excluded(&self, path: &[u8]) -> bool {

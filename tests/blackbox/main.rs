@@ -16,6 +16,7 @@
 //! | retry | what each way of a child's ending leads to |
 //! | background | detaching, pid file, signals |
 //! | log_status | log lines and the status file |
+//! | broken | no configuration, however broken, makes a panic, an abort or a hang |
 //! | command_line, config_errors | what is refused, and in which words |
 //! | ssh | over a real sshd on the loopback interface |
 
@@ -28,6 +29,7 @@ mod tree;
 mod util;
 
 mod background;
+mod broken;
 mod command_line;
 mod config_errors;
 mod log_status;
