@@ -92,6 +92,8 @@ default = {
   statusInterval = 10,
 }
 
+setmetatable(default, { __index = public(native.missing_default) })
+
 default.rsyncExitCodes = {
   _merge = false,
   _verbatim = true,
@@ -217,6 +219,11 @@ function default.prepare(config, level)
   native.check_gauge(config)
 end
 default.prepare = public(default.prepare)
+
+-- The registry is what the daemon finds its own things by.
+function debug.getregistry()
+  error("debug.getregistry is not for configurations", 2)
+end
 
 -- Ending the process in the middle of a call from the daemon must not close the Lua state
 -- under it.

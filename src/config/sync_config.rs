@@ -8,8 +8,10 @@ use std::time::Duration;
 use mlua::{Result, Table, Value};
 
 use super::complaint::{bare_complaint, complaint_about};
-use super::{number_of, text_of, truthy};
+use super::values;
+use super::{kind_of, number_of, text_of, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
+use crate::watch::Mode;
 
 /// When a target loses what the source does not have (any more).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub struct SyncConfig {
     pub moves: bool,
     /// What is below the source's own directories is a concern, too.
     pub subdirs: bool,
+    /// Which writes are a concern; the setting's where the sync says nothing.
+    pub mode: Option<Mode>,
     /// A startup event is queued when all directories are watched.
     pub init: bool,
 }
@@ -76,6 +80,7 @@ impl SyncConfig {
             delete: delete(&config.get("delete")?)?,
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
+            mode: values::mode(config)?,
             init: truthy(&config.get("init")?),
         })
     }
@@ -126,8 +131,8 @@ fn delete(value: &Value) -> Result<Delete> {
         other => Err(complaint_about(
             "delete",
             format!(
-                "delete must be true, false, \"startup\" or \"running\", not a {}",
-                other.type_name()
+                "delete must be true, false, \"startup\" or \"running\", not {}",
+                kind_of(other)
             ),
         )),
     }

@@ -12,7 +12,7 @@ use super::guard;
 use super::host::{Alarm, Host};
 use super::spawn;
 use super::timestamp::{self, Timestamp};
-use crate::config::{complaint, number_of, text_of};
+use crate::config::{complaint, kind_of, number_of, text_of};
 use crate::report;
 use crate::sync::Clock;
 
@@ -75,12 +75,8 @@ pub fn globals(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
 
 /// A text or number that a function was given; `function` names it in the complaint.
 pub fn text_argument(value: &Value, function: &str) -> Result<Vec<u8>> {
-    text_of(value).ok_or_else(|| {
-        complaint(format!(
-            "{function} needs a text, not a {}",
-            value.type_name()
-        ))
-    })
+    text_of(value)
+        .ok_or_else(|| complaint(format!("{function} needs a text, not {}", kind_of(value))))
 }
 
 /// What `log` prints for its values, one behind the other.

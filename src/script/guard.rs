@@ -23,6 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A call that takes longer is told: nothing else is done meanwhile.
 const LONG: Duration = Duration::from_secs(10);
 
+/// A configuration may take so many bytes of memory and at most half of the machine's. What
+/// needs more is out of hand, and the machine's other programs must not pay for it.
+const MEMORY: usize = 2 << 30;
+
 /// Since when user code runs, and whether that was told as being long.
 #[derive(Default)]
 pub struct Running {
@@ -32,6 +36,7 @@ pub struct Running {
 
 /// Looks after all code that will run in this state.
 pub fn install(lua: &Lua, host: &Rc<Host>) -> Result<()> {
+    lua.set_memory_limit(machine_memory().map_or(MEMORY, |all| MEMORY.min(all / 2)))?;
     let stopped = stop_signal();
     let host = Rc::clone(host);
     let triggers = HookTriggers::new().every_nth_instruction(STRIDE);
@@ -78,6 +83,16 @@ pub fn call<R>(host: &Host, code: impl FnOnce() -> Result<R>) -> Result<R> {
         Some(_) => Err(ended()),
         None => result,
     }
+}
+
+/// Bytes of the machine's memory, by proc_meminfo(5).
+fn machine_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: usize = total.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 fn ended() -> mlua::Error {

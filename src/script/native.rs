@@ -13,8 +13,8 @@ use super::host::{Host, Member, Stage};
 use super::{api, errors, inlet, layer3, members, remote, spawn};
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{
-    self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, rsync_args,
-    text_of, truthy,
+    self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, kind_of,
+    rsync_args, text_of, truthy,
 };
 use crate::queue::{Etype, Policy};
 use crate::report;
@@ -137,6 +137,16 @@ fn objects_of(lua: &Lua, objects: &Objects, native: &Table) -> Result<()> {
 fn configuring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
     let h = Rc::clone(host);
     native.set(
+        "missing_default",
+        lua.create_function(move |_, (default, key): (Table, Value)| match key {
+            Value::String(key) if h.stage.get() == Stage::Loading => {
+                missing_default(&default, &key.to_string_lossy())
+            }
+            _ => Ok(()),
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    native.set(
         "settings",
         lua.create_function(move |_, value: Value| match value {
             Value::Table(given) => h.settings.take(&given).map(|()| Value::Nil),
@@ -165,8 +175,8 @@ fn configuring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) ->
                 &default,
             ),
             other => Err(complaint(format!(
-                "sync takes a table, not a {}",
-                other.type_name()
+                "sync takes a table, not {}",
+                kind_of(&other)
             ))),
         })?,
     )?;
@@ -214,6 +224,21 @@ fn configuring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) ->
     )
 }
 
+/// A misspelt field of `default` would be nil, and a sync inherit nothing.
+fn missing_default(default: &Table, key: &str) -> Result<()> {
+    let known: Vec<String> = default
+        .pairs::<String, Value>()
+        .flatten()
+        .map(|(key, _)| key)
+        .collect();
+    match config::nearest(key, known.iter().map(String::as_str)) {
+        Some(known) => Err(complaint(format!(
+            "default.{key} does not exist. Did you mean \"default.{known}\"?"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// A configuration of lsyncd 2.0 assigned a table; nothing in it would be seen.
 pub fn check_settings_kept(lua: &Lua) -> Result<()> {
     match lua.globals().raw_get::<Value>("settings")? {
@@ -256,6 +281,7 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         }
     }
     check_functions(&config)?;
+    config::check_values(&config, is_built_in(lua, &config, "collect")?)?;
     layer3::check(&config)?;
     if !has_action(&config)? {
         return Err(no_actions(&config));
@@ -272,6 +298,7 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
             report::warn(format_args!("{}: {advice}", typed.name));
         }
     }
+    warn_of_idleness(lua, &config)?;
     let full = config.get::<Value>("full")?.is_function();
     let sync = Sync::new(typed, filter, policy(lua, &config)?, full);
 
@@ -319,6 +346,24 @@ fn has_action(config: &Table) -> Result<bool> {
     Ok(false)
 }
 
+/// The default action calls the `on…` functions; one without any makes a sync of no use.
+fn warn_of_idleness(lua: &Lua, config: &Table) -> Result<()> {
+    let default: Table = lua.globals().raw_get("default")?;
+    for key in layer3::KEYS {
+        if truthy(&config.get(key)?) {
+            return Ok(());
+        }
+    }
+    for key in ["action", "init"] {
+        if config.get::<Value>(key)? != default.raw_get::<Value>(key)? {
+            return Ok(());
+        }
+    }
+    let idle = complaint("the sync does nothing: it has no action, no on… and no default.… in it");
+    report::warn(errors::message(lua, &idle));
+    Ok(())
+}
+
 /// Says why a sync without a gauge may have no action: its key may be misspelt.
 fn no_actions(config: &Table) -> mlua::Error {
     let similar = config
@@ -344,7 +389,7 @@ fn check_functions(config: &Table) -> Result<()> {
                 return Err(complaint_about(key, text));
             }
             other => {
-                let text = format!("{key} must be a function, not a {}.", other.type_name());
+                let text = format!("{key} must be a function, not {}.", kind_of(&other));
                 return Err(complaint_about(key, text));
             }
         }
@@ -354,16 +399,29 @@ fn check_functions(config: &Table) -> Result<()> {
 
 /// Built-in behaviours are decided by the state of the disk; user code gets what happened.
 fn policy(lua: &Lua, config: &Table) -> Result<Policy> {
-    let action = config.get::<Value>("action")?;
     let default: Table = lua.globals().raw_get("default")?;
+    let general = default.raw_get::<Value>("action")? == config.get::<Value>("action")?;
+    Ok(match is_built_in(lua, config, "action")? && !general {
+        true => Policy::Settle,
+        false => Policy::Deliver,
+    })
+}
+
+/// Whether the function at this key is that of `default` or of one of the three kinds.
+fn is_built_in(lua: &Lua, config: &Table, key: &str) -> Result<bool> {
+    let function = config.get::<Value>(key)?;
+    let default: Table = lua.globals().raw_get("default")?;
+    if default.raw_get::<Value>(key)? == function {
+        return Ok(true);
+    }
     for kind in ["rsync", "rsyncssh", "direct"] {
         if let Value::Table(kind) = default.raw_get(kind)?
-            && kind.raw_get::<Value>("action")? == action
+            && kind.raw_get::<Value>(key)? == function
         {
-            return Ok(Policy::Settle);
+            return Ok(true);
         }
     }
-    Ok(Policy::Deliver)
+    Ok(false)
 }
 
 fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {

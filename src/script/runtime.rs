@@ -17,12 +17,13 @@ use super::host::{Alarm, Host, Member, Stage};
 use super::timestamp::Timestamp;
 use super::{errors, layer3, native};
 use crate::cli::{Options, SyncOption};
-use crate::config::{Settings, SettingsTable, complaint, number_of, parse_number};
+use crate::config::{Settings, SettingsTable, complaint, kind_of, number_of, parse_number};
 use crate::exit::Exit;
 use crate::process::Children;
 use crate::queue::{DelayId, Etype, Time};
 use crate::report;
 use crate::sync::Clock;
+use crate::watch::Mode;
 
 const PRELUDES: &[(&str, &str)] = &[
     ("default.lua", include_str!("../../lua/default.lua")),
@@ -157,6 +158,10 @@ impl Script {
         }
         let settings = loader.finish(environment)?;
         host.max_processes.set(settings.max_processes);
+        for member in host.members.borrow().iter() {
+            let mode = &mut member.sync.borrow_mut().config.mode;
+            mode.get_or_insert(settings.mode);
+        }
         if !settings.nodaemon {
             host.base.replace(Some(environment.directory.clone()));
         }
@@ -171,6 +176,18 @@ impl Script {
     /// All syncs, in the order of the configuration.
     pub fn members(&self) -> Vec<Rc<Member>> {
         self.host.members.borrow().clone()
+    }
+
+    /// Which writes any of the syncs is concerned with.
+    pub fn mode(&self) -> Mode {
+        let members = self.host.members.borrow();
+        let modes = members.iter().map(|m| m.sync.borrow().config.mode);
+        let mut modes = modes.flatten();
+        let first = modes.next().unwrap_or(self.settings.mode);
+        match modes.all(|mode| mode == first) {
+            true => first,
+            false => Mode::CloseWriteOrModify,
+        }
     }
 
     /// Asks the sync what shall run for the entry that is due.
@@ -329,8 +346,8 @@ fn function(member: &Member, key: &str) -> Result<Option<Function>> {
         Value::Function(function) => Ok(Some(function)),
         Value::Nil | Value::Boolean(false) => Ok(None),
         other => Err(complaint(format!(
-            "{key} is a {} and not a function",
-            other.type_name()
+            "{key} is {} and not a function",
+            kind_of(&other)
         ))),
     }
 }
@@ -396,7 +413,7 @@ impl Loader<'_> {
         if *self.host.complained.borrow() == text {
             return Failure::line(text);
         }
-        let text = with_whole_name(&text, file);
+        let text = with_whole_name(&errors::located(self.lua, error), file);
         Failure::line(format!("error preparing {file}: {text}"))
     }
 
@@ -404,7 +421,10 @@ impl Loader<'_> {
     fn finish(&self, environment: &Environment) -> std::result::Result<Settings, Failure> {
         let options = &environment.options;
         let fail = |error: mlua::Error| Failure::line(errors::message(self.lua, &error));
-        native::check_settings_kept(self.lua).map_err(fail)?;
+        native::check_settings_kept(self.lua).map_err(|error| {
+            let text = errors::message(self.lua, &error);
+            Failure::line(text + &assigned_at(options.config.as_deref(), "settings"))
+        })?;
         for sync in &options.syncs {
             self.command_line_sync(sync, options)
                 .map_err(|error| self.failure(&error, "the command line"))?;
@@ -456,6 +476,17 @@ impl Loader<'_> {
         table.raw_push(default.get::<Table>(kind)?)?;
         globals.get::<Function>("sync")?.call::<()>(table)
     }
+}
+
+/// Where the configuration assigns to a name it should not, if that is found.
+fn assigned_at(config: Option<&Path>, name: &str) -> String {
+    let found = || {
+        let real = fs::canonicalize(config?).ok()?;
+        let text = String::from_utf8_lossy(&fs::read(&real).ok()?).into_owned();
+        let line = errors::line_of_assignment(&text, name)?;
+        Some(format!(" ({}:{line}: {name})", real.display()))
+    };
+    found().unwrap_or_default()
 }
 
 /// A first line that begins with `#` is for the shell, as in every Lua file.

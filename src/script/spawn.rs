@@ -7,7 +7,7 @@ use mlua::{MultiValue, Result, Table, Value};
 use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
 use super::native::Transfer;
-use crate::config::{complaint, text_of};
+use crate::config::{complaint, kind_of, text_of};
 use crate::queue::{DelayId, Status};
 use crate::report;
 
@@ -149,8 +149,8 @@ fn words(arguments: impl Iterator<Item = Value>) -> Result<Words> {
 fn word(value: &Value) -> Result<Vec<u8>> {
     text_of(value).ok_or_else(|| {
         complaint(format!(
-            "spawn takes texts, numbers and lists of them, not a {}",
-            value.type_name()
+            "spawn takes texts, numbers and lists of them, not {}",
+            kind_of(value)
         ))
     })
 }

@@ -25,7 +25,7 @@ use crate::config::SyncConfig;
 use crate::filter::Filter;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Time};
 use crate::report;
-use crate::watch::{Event, Follow, Scope};
+use crate::watch::{Event, Follow, Mode, Scope};
 
 /// A filter that the crawl's threads ask as well; user code may add to it at run time.
 pub type SharedFilter = Arc<RwLock<Filter>>;
@@ -116,6 +116,19 @@ impl Sync {
             self.single(etype, path, now);
         }
         Follow::Nothing
+    }
+
+    /// Takes in that an absolute path was written to or, `closed`, closed after writing: which
+    /// of the two is a change is the mode's to say. The kernel tells what any sync wants.
+    pub fn written(&mut self, path: &[u8], closed: bool, now: Time) {
+        let concerned = match self.config.mode.unwrap_or_default() {
+            Mode::CloseWrite => closed,
+            Mode::Modify => !closed,
+            Mode::CloseWriteOrModify => true,
+        };
+        if concerned {
+            self.notice(Event::Modify { path }, now);
+        }
     }
 
     /// A move seen from this sync: with both ends, one or none of them its concern.

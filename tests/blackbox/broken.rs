@@ -95,9 +95,7 @@ local i1 = sync {
   prepare = function(config) barrage("prepare") default.prepare(config) end,
   init = function(event)
     keep(event)
-    barrage("init")
     if event.status == "wait" then event.inlet.discardEvent(event) end
-    alarm(now(), function() barrage("alarm") end)
   end,
   action = function(inlet)
     local event = inlet.getEvent()
@@ -129,8 +127,14 @@ local i2 = sync { source = "@SRC@", target = "@TRG@", onCreate = function(event,
   barrage("handler")
 end }
 inlets[2] = i2
+-- The queue of this one is out of the others' reach, so that its event can't be taken away.
+sync { source = "@SRC@", onCreate = true, init = function(event)
+  barrage("init")
+  event.inlet.discardEvent(event)
+  alarm(now(), function() barrage("alarm") end)
+  i1.createFullEvent("/")
+end }
 barrage("load")
-i1.createFullEvent("/")
 "#;
 
 #[test]

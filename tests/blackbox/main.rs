@@ -17,6 +17,7 @@
 //! | background | detaching, pid file, signals |
 //! | log_status | log lines and the status file |
 //! | broken | no configuration, however broken, makes a panic, an abort or a hang |
+//! | mistakes | mistakes in a configuration end with file, line and what is wrong |
 //! | command_line, config_errors | what is refused, and in which words |
 //! | ssh | over a real sshd on the loopback interface |
 
@@ -34,6 +35,7 @@ mod command_line;
 mod config_errors;
 mod log_status;
 mod mirror;
+mod mistakes;
 mod names;
 mod races;
 mod retry;
