@@ -154,6 +154,9 @@ function substitudeCommands(commands, data)
   return nil
 end
 
+-- Its name as it is meant.
+substituteCommands = substitudeCommands
+
 local function shown(value)
   if type(value) == "string" then return ("%q"):format(value) end
   return tostring(value)

@@ -45,6 +45,12 @@ end
 
 lsyncd_version = native.version
 
+-- What is wrong with a calculation with timestamps is raised as a text, too.
+local timestamp_meta = debug.getmetatable(now())
+for _, name in ipairs { "__add", "__sub", "__lt", "__le", "__eq", "__concat", "__index" } do
+  timestamp_meta[name] = public(timestamp_meta[name])
+end
+
 native.event_meta.__index = public(native.event_field)
 native.list_meta.__index = public(native.list_field)
 

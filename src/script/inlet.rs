@@ -273,7 +273,7 @@ fn is_native(lua: &Lua, name: &str, test: &Function) -> Result<bool> {
     Ok(native.as_ref() == Some(test))
 }
 
-/// The functions of a list object.
+/// A field of a list object.
 pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Result<Value> {
     let Some(Agent::List(behind)) = objects.agent(list)? else {
         return Err(complaint("not a list of events"));
@@ -283,33 +283,30 @@ pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Res
         .upgrade()
         .ok_or_else(|| complaint("the list's sync is gone"))?;
     let objects = objects.clone();
-    match name {
-        "isList" => Ok(Value::Boolean(true)),
-        "config" => Ok(Value::Table(member.config.clone())),
+    let function = match name {
+        "isList" => return Ok(Value::Boolean(true)),
+        "config" => return Ok(Value::Table(member.config.clone())),
         "size" => {
             let size = behind.ids.len();
-            Ok(Value::Function(
-                lua.create_function(move |_, _: MultiValue| Ok(size))?,
-            ))
+            lua.create_function(move |_, _: MultiValue| Ok(size))?
         }
-        "getList" => Ok(Value::Function(lua.create_function(
-            move |lua, _: MultiValue| {
-                let events = lua.create_table()?;
-                for &id in behind.ids.iter() {
-                    events.raw_push(objects.event(lua, &member, id)?.0)?;
-                }
-                Ok(events)
-            },
-        )?)),
-        "getPaths" => Ok(Value::Function(lua.create_function(
-            move |lua, mutator: Option<Function>| {
-                paths(lua, &member, &behind.ids, mutator.as_ref())
-            },
-        )?)),
-        _ => Err(complaint(format!(
-            "event list does not have function \"{name}\""
-        ))),
-    }
+        "getList" => lua.create_function(move |lua, _: MultiValue| {
+            let events = lua.create_table()?;
+            for &id in behind.ids.iter() {
+                events.raw_push(objects.event(lua, &member, id)?.0)?;
+            }
+            Ok(events)
+        })?,
+        "getPaths" => lua.create_function(move |lua, mutator: Option<Function>| {
+            paths(lua, &member, &behind.ids, mutator.as_ref())
+        })?,
+        _ => {
+            let text = format!("event list does not have function \"{name}\"");
+            return Err(complaint(text));
+        }
+    };
+    let public: Function = lua.named_registry_value("public")?;
+    public.call(function)
 }
 
 /// The paths of a list, two for each move; the mutator may change them.

@@ -17,6 +17,7 @@ fn sync(moves: bool) -> Sync {
         delete: Delete::Always,
         moves,
         subdirs: true,
+        mode: None,
         init: true,
     };
     let mut filter = Filter::default();

@@ -147,8 +147,12 @@ fn everything_with_everything_from_everywhere() {
     let mut daemon = Daemon::new(&dir, BARRAGE).fake_first().start();
     daemon.wait_log("--- Startup ---");
     for (number, place) in places.iter().enumerate() {
-        dir.write(format!("f{number}"), "x");
-        daemon.wait_log(&format!("done: {place}\n"));
+        let mut made = 0;
+        daemon.wait_for(place, |daemon| {
+            dir.write(format!("f{number}.{made}"), "x");
+            made += 1;
+            daemon.log().contains(&format!("done: {place}\n"))
+        });
     }
     assert_eq!(daemon.terminate(), Some(143), "{}", daemon.log());
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
@@ -228,9 +232,13 @@ fn uncaught_errors_end_with_a_line() {
         let dir = dir();
         let config = format!("sync{{ source = '@SRC@', delay = 0, {place} }}");
         let mut daemon = Daemon::new(&dir, &config).fake_first().start();
-        if says(&mut daemon, "--- Startup ---") {
-            dir.mkdir("d");
-        }
+        // What is there before all is watched is no event.
+        let mut made = 0;
+        poll(|| {
+            dir.mkdir(format!("d{made}"));
+            made += 1;
+            daemon.has_ended()
+        });
         let code = ended(&mut daemon);
         let log = daemon.log();
         assert_eq!(code, 255, "{place}: {log}");
@@ -419,9 +427,12 @@ fn a_restless_action_is_ended_by_a_signal() {
            print('again') io.stdout:flush()
          end }";
     let mut daemon = Daemon::new(&dir, config).start();
-    daemon.wait_log("--- Startup ---");
-    dir.write("f", "x");
-    daemon.wait_log("again");
+    let mut made = 0;
+    daemon.wait_for("a call", |daemon| {
+        dir.write(format!("f{made}"), "x");
+        made += 1;
+        daemon.log().contains("again")
+    });
     assert_eq!(daemon.terminate(), Some(143));
 }
 

@@ -17,6 +17,7 @@
 //! | background | detaching, pid file, signals |
 //! | log_status | log lines and the status file |
 //! | broken | no configuration, however broken, makes a panic, an abort or a hang |
+//! | lua_api, lua_events | what user code finds, in the configuration and in its functions |
 //! | mistakes | mistakes in a configuration end with file, line and what is wrong |
 //! | command_line, config_errors | what is refused, and in which words |
 //! | ssh | over a real sshd on the loopback interface |
@@ -34,6 +35,8 @@ mod broken;
 mod command_line;
 mod config_errors;
 mod log_status;
+mod lua_api;
+mod lua_events;
 mod mirror;
 mod mistakes;
 mod names;
