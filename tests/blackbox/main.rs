@@ -18,6 +18,7 @@
 //! | log_status | log lines and the status file |
 //! | broken | no configuration, however broken, makes a panic, an abort or a hang |
 //! | lua_api, lua_events | what user code finds, in the configuration and in its functions |
+//! | lua_texts | actions as texts |
 //! | mistakes | mistakes in a configuration end with file, line and what is wrong |
 //! | command_line, config_errors | what is refused, and in which words |
 //! | ssh | over a real sshd on the loopback interface |
@@ -37,6 +38,7 @@ mod config_errors;
 mod log_status;
 mod lua_api;
 mod lua_events;
+mod lua_texts;
 mod mirror;
 mod mistakes;
 mod names;
