@@ -16,7 +16,7 @@ pub fn message(lua: &Lua, error: &Error) -> String {
     let Some(complaint) = error.downcast_ref::<Complaint>() else {
         let text = plain(error);
         return match position(lua) {
-            Some((file, line)) if is_misuse(error) => format!("{file}:{line}: {text}"),
+            Some((file, line)) if place(&text).is_none() => format!("{file}:{line}: {text}"),
             _ => with_suggestion(lua, text),
         };
     };
@@ -62,15 +62,6 @@ fn place(text: &str) -> Option<&str> {
     let (file, line) = place.rsplit_once(':')?;
     let is_line = !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit());
     (is_line && !file.is_empty()).then_some(place)
-}
-
-/// Whether a native function was given what it does not take.
-fn is_misuse(error: &Error) -> bool {
-    match error {
-        Error::CallbackError { cause, .. } | Error::WithContext { cause, .. } => is_misuse(cause),
-        Error::BadArgument { .. } | Error::FromLuaConversionError { .. } => true,
-        _ => false,
-    }
 }
 
 /// Where a global is nil whose name is nearly that of one that is not, that one is told.

@@ -332,7 +332,7 @@ impl Script {
     pub fn report(&self, error: &mlua::Error) {
         report::error(format_args!(
             "in Lua: {}",
-            errors::message(&self.lua, error)
+            errors::located(&self.lua, error)
         ));
         for (number, line) in errors::backtrace(error).iter().enumerate() {
             report::error(format_args!("Backtrace {} :{line}", number + 1));

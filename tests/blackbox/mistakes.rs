@@ -74,6 +74,13 @@ const MISTAKES: &[(&str, &str)] = &[
         "Did you mean \"default.rsyncExitCodes\"?",
     ),
     ("RSYNC(soruce = 5)", "Did you mean \"source\"?"),
+    ("RSYNC(archive = true)", "It belongs into rsync = { ... }."),
+    (
+        "RSYNC(rsync = { exclude = 'x' })",
+        "It belongs into sync{ ... } itself.",
+    ),
+    ("RSYNC(rsyncOpts = '-a')", "Write rsync = { ... }"),
+    ("RSYNC(host = 'x')", "default.rsyncssh has it"),
     (
         "SYNC(onCraete = function() end)",
         "Did you mean \"onCreate\"?",
