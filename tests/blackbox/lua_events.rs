@@ -378,6 +378,19 @@ fn inheritance() {
     assert!(ended.stdout.contains("all true"), "{}", ended.stderr);
 }
 
+/// A limit of all syncs is none of each, and rsyncssh takes one child only.
+#[test]
+fn limit_of_all_syncs_with_rsyncssh() {
+    let dir = Dir::new();
+    let config = r#"
+        settings { maxProcesses = 5 }
+        local sync = sync { default.rsyncssh, source = "@SRC@", host = "h", targetdir = "/t" }
+        assert(sync.getConfig().maxProcesses == 1)
+        print("all true") os.exit(0)"#;
+    let ended = Daemon::new(&dir, config).run();
+    assert!(ended.stdout.contains("all true"), "{}", ended.stderr);
+}
+
 /// A behaviour of the user's made of those that are built in.
 #[test]
 fn built_in_functions_called_by_user_code() {
