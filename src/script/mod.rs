@@ -11,6 +11,7 @@ mod guard;
 mod host;
 mod inlet;
 mod layer3;
+mod make_sync;
 mod members;
 mod native;
 mod remote;

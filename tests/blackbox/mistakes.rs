@@ -385,6 +385,27 @@ fn sync_at_work() {
     assert!(text.contains("config.lua:2:"), "{text}");
 }
 
+/// A pattern that can match nothing is told, with what to write.
+#[test]
+fn useless_patterns_are_told() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let config = "sync{ default.rsync, source = '@SRC@', target = '@TRG@',
+        exclude = { '@SRC@/cache', '*.tmp' },
+        filter = { '- ./x', '+ /y' } }";
+    let mut daemon = Daemon::new(&dir, config).fake_first().start();
+    daemon.wait_log("finished.");
+    let log = daemon.log();
+    for said in [
+        "config.lua:1: the pattern \"@SRC@/cache\" in exclude: patterns begin at",
+        "write \"/cache\" (line 2)",
+        "config.lua:1: the pattern \"./x\" in filter: names never begin with",
+    ] {
+        assert!(log.contains(&dir.expand(said)), "{said}\n{log}");
+    }
+    assert_eq!(log.matches("the pattern").count(), 2, "{log}");
+}
+
 /// A sync without anything to do is no error, but it is told.
 #[test]
 fn idle_sync_is_told() {
