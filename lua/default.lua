@@ -231,10 +231,12 @@ function debug.getregistry()
   error("debug.getregistry is not for configurations", 2)
 end
 
--- Ending the process in the middle of a call from the daemon must not close the Lua state
--- under it.
-local exit = os.exit
-function os.exit(code) exit(code) end
+-- Ends the daemon as `terminate` does: children and the pid file are not left behind.
+local terminate = terminate
+function os.exit(code)
+  if code == nil or code == true then code = 0 end
+  return terminate(code or 1)
+end
 
 -- From the start of the syncs on, globals are neither made nor read by mistake.
 function native.lock()

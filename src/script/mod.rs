@@ -16,6 +16,7 @@ mod members;
 mod native;
 mod remote;
 mod runtime;
+mod search_paths;
 mod spawn;
 mod sync_object;
 mod timestamp;

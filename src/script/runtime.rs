@@ -15,7 +15,7 @@ use super::event::Objects;
 use super::guard;
 use super::host::{Alarm, Host, Member, Stage};
 use super::timestamp::Timestamp;
-use super::{errors, layer3, native};
+use super::{errors, layer3, native, search_paths};
 use crate::cli::{Options, SyncOption};
 use crate::config::{Settings, SettingsTable, complaint, kind_of, number_of, parse_number};
 use crate::exit::Exit;
@@ -41,17 +41,6 @@ const PRELUDES: &[(&str, &str)] = &[
         include_str!("../../lua/default-direct.lua"),
     ),
 ];
-
-/// Where the distributions keep modules of Lua 5.4, and those of 5.3 that are pure Lua.
-const LUA_PATH: &str = ";/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua\
-    ;/usr/share/lua/5.3/?.lua;/usr/share/lua/5.3/?/init.lua";
-const LUA_CPATH: &str = concat!(
-    ";/usr/local/lib/lua/5.4/?.so",
-    ";/usr/lib/x86_64-linux-gnu/lua/5.4/?.so",
-    ";/usr/lib/aarch64-linux-gnu/lua/5.4/?.so",
-    ";/usr/lib64/lua/5.4/?.so",
-    ";/usr/lib/lua/5.4/?.so"
-);
 
 /// Why the configuration does not become a running daemon. The lines are for the user.
 #[derive(Debug)]
@@ -355,11 +344,7 @@ fn function(member: &Member, key: &str) -> Result<Option<Function>> {
 /// Loads the preludes in order, each with the native functions as its argument.
 fn preludes(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<()> {
     lua.set_app_data(Rc::clone(host));
-    let package: Table = lua.globals().get("package")?;
-    for (key, more) in [("path", LUA_PATH), ("cpath", LUA_CPATH)] {
-        let path: String = package.get(key)?;
-        package.set(key, path + more)?;
-    }
+    search_paths::extend(lua)?;
     lua.globals().set("lsyncd", lua.create_table()?)?;
     let native = native::table(lua, host, objects)?;
     for (name, text) in PRELUDES {

@@ -2,6 +2,9 @@
 //!
 //! The checks are Lua's own `assert`, so a failing one is told with its line.
 
+use std::fs;
+use std::path::PathBuf;
+
 use crate::daemon::Daemon;
 use crate::util::{Dir, skip};
 
@@ -91,6 +94,54 @@ fn queue() {
         fails("Trying to replace an unset Queue entry.", function() q:replace(9, 1) end)
         fails('Key "x" invalid for Queue', function() return q.x end)
         fails("Queues are not directly assignable.", function() q.x = 1 end)
+        "#,
+    );
+}
+
+/// Random calls against a list of pairs that is kept in order.
+#[test]
+fn queue_is_like_a_list_of_pairs() {
+    holds(
+        &Dir::new(),
+        r#"
+        math.randomseed(20)
+        for _ = 1, 300 do
+          local q, model = Queue.new(), { }
+          for step = 1, math.random(60) do
+            local what = math.random(5)
+            if what <= 2 then
+              local at = #model == 0 and 1 or model[#model][1] + 1
+              assert(q:push(step) == at)
+              model[#model + 1] = { at, step }
+            elseif what == 3 then
+              local at = #model == 0 and 0 or model[1][1] - 1
+              assert(q:inject(step) == at)
+              table.insert(model, 1, { at, step })
+            elseif #model > 0 then
+              local which = math.random(#model)
+              local at = model[which][1]
+              if what == 4 then
+                q:remove(at)
+                table.remove(model, which)
+              else
+                q:replace(at, -step)
+                model[which][2] = -step
+              end
+            end
+            local n = 0
+            for at, value in q:qpairs() do
+              n = n + 1
+              assert(at == model[n][1] and value == model[n][2] and q[at] == value)
+            end
+            assert(n == #model and q:size() == n)
+            for at, value in q:qpairsReverse() do
+              assert(at == model[n][1] and value == model[n][2])
+              n = n - 1
+            end
+            assert(n == 0)
+            assert(q:first() == (model[1] or { })[2] and q:last() == (model[#model] or { })[2])
+          end
+        end
         "#,
     );
 }
@@ -259,18 +310,13 @@ fn rocks_of_the_distribution() {
         ("posix", "assert(module.getpid)"),
     ] {
         let dir = Dir::new();
-        let built = ["/usr/lib", "/usr/lib64", "/usr/local/lib"]
-            .iter()
-            .flat_map(|lib| {
-                [
-                    format!("{lib}/lua/5.4"),
-                    format!("{lib}/x86_64-linux-gnu/lua/5.4"),
-                ]
-            })
-            .any(|path| {
-                let at = std::path::Path::new(&path);
-                at.join(format!("{module}.so")).exists() || at.join(module).is_dir()
-            });
+        let roots = ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from);
+        let triplets = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+        let built = roots
+            .into_iter()
+            .chain(triplets.map(|entry| entry.path()))
+            .map(|lib| lib.join("lua/5.4"))
+            .any(|at| at.join(format!("{module}.so")).exists() || at.join(module).is_dir());
         if !built {
             skip(&format!("no rock {module} for Lua 5.4"));
             continue;
