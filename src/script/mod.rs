@@ -11,13 +11,13 @@ mod guard;
 mod host;
 mod inlet;
 mod layer3;
-mod make_sync;
 mod members;
 mod native;
 mod remote;
 mod runtime;
 mod search_paths;
 mod spawn;
+mod sync_checks;
 mod sync_object;
 mod timestamp;
 

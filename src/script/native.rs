@@ -3,21 +3,20 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::PoisonError;
 
 use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value, Variadic};
 
 use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
-use super::make_sync::make_sync;
-use super::{api, errors, inlet, members, remote, spawn};
+use super::{api, errors, inlet, layer3, members, remote, spawn, sync_checks};
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{
-    self, bare_complaint, checkgauge, complaint, complaint_about, inherit, kind_of, rsync_args,
-    text_of,
+    self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, kind_of,
+    rsync_args, text_of, truthy,
 };
-use crate::queue::Etype;
+use crate::queue::{Etype, Policy};
 use crate::report;
 use crate::sync::Sync;
 
@@ -141,7 +140,7 @@ fn configuring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) ->
         "missing_default",
         lua.create_function(move |_, (default, key): (Table, Value)| match key {
             Value::String(key) if h.stage.get() == Stage::Loading => {
-                missing_default(&default, &key.to_string_lossy())
+                sync_checks::missing_default(&default, &key.to_string_lossy())
             }
             _ => Ok(()),
         })?,
@@ -221,23 +220,8 @@ fn configuring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) ->
     let (h, with) = (Rc::clone(host), objects.clone());
     native.set(
         "create",
-        lua.create_function(move |lua, config: Table| make_sync(lua, &h, &with, config))?,
+        lua.create_function(move |lua, config: Table| create(lua, &h, &with, config))?,
     )
-}
-
-/// A misspelt field of `default` would be nil, and a sync inherit nothing.
-fn missing_default(default: &Table, key: &str) -> Result<()> {
-    let known: Vec<String> = default
-        .pairs::<String, Value>()
-        .flatten()
-        .map(|(key, _)| key)
-        .collect();
-    match config::nearest(key, known.iter().map(String::as_str)) {
-        Some(known) => Err(complaint(format!(
-            "default.{key} does not exist. Did you mean \"default.{known}\"?"
-        ))),
-        None => Ok(()),
-    }
 }
 
 /// A configuration of lsyncd 2.0 assigned a table; nothing in it would be seen.
@@ -265,6 +249,127 @@ fn fill_from_settings(host: &Host, config: &Table) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes the sync of a prepared configuration; returns its inlet.
+fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Result<Table> {
+    let index = host.members.borrow().len();
+    resolve_source(lua, &config)?;
+    let monitor = config.get::<Value>("monitor")?;
+    match text_of(&monitor) {
+        _ if !truthy(&monitor) => {}
+        Some(name) if name == b"inotify" => {}
+        name => {
+            let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
+            let text = format!("event monitor \"{name}\" unknown.");
+            return Err(complaint_about("monitor", text));
+        }
+    }
+    check_functions(&config)?;
+    config::check_values(&config, sync_checks::is_built_in(lua, &config, "collect")?)?;
+    layer3::check(&config)?;
+    if !has_action(&config)? {
+        return Err(no_actions(&config));
+    }
+    config.set("monitor", "inotify")?;
+    if config.get::<Value>("name")?.is_nil() {
+        config.set("name", format!("Sync{}", index + 1))?;
+    }
+
+    let typed = SyncConfig::from_table(&config)?;
+    let filter = config::filter(&config)?;
+    sync_checks::warn_of_patterns(lua, &filter, &typed.source);
+    sync_checks::warn_of_idleness(lua, &config)?;
+    let full = config.get::<Value>("full")?.is_function();
+    let sync = Sync::new(typed, filter, policy(lua, &config)?, full);
+
+    let functions = lua.create_table()?;
+    let inlet = lua.create_table()?;
+    let member = Rc::new(Member {
+        sync: sync.into(),
+        config,
+        inlet: inlet.clone(),
+        events: Default::default(),
+        object: Default::default(),
+    });
+    let weak: Weak<Member> = Rc::downgrade(&member);
+    for pair in inlet::functions(lua, host, objects, &weak)?.pairs::<Value, Value>() {
+        let (name, function) = pair?;
+        functions.set(name, function)?;
+    }
+    let make: mlua::Function = lua.named_registry_value("make_inlet")?;
+    make.call::<()>((&inlet, functions))?;
+    host.members.borrow_mut().push(member);
+    Ok(inlet)
+}
+
+fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
+    let given = text_of(&config.get("source")?)
+        .ok_or_else(|| complaint_about("source", "source missing from sync."))?;
+    let real = config::real_directory(&given).map_err(|error| {
+        let [first, second] = error.lines();
+        report::error(first);
+        bare_complaint("source", second)
+    })?;
+    config.set("_source", lua.create_string(given)?)?;
+    config.set("source", lua.create_string(real)?)
+}
+
+fn has_action(config: &Table) -> Result<bool> {
+    if truthy(&config.get("action")?) {
+        return Ok(true);
+    }
+    for key in layer3::KEYS {
+        if truthy(&config.get(key)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Says why a sync without a gauge may have no action: its key may be misspelt.
+fn no_actions(config: &Table) -> mlua::Error {
+    let similar = config
+        .pairs::<String, Value>()
+        .flatten()
+        .find_map(|(key, _)| Some((config::nearest(&key, layer3::KEYS)?, key)));
+    match similar {
+        Some((known, key)) => complaint_about(
+            &key,
+            format!("no actions specified. Did you mean \"{known}\" instead of \"{key}\"?"),
+        ),
+        None => complaint("no actions specified."),
+    }
+}
+
+/// These keys are functions or switched off.
+fn check_functions(config: &Table) -> Result<()> {
+    for key in ["action", "collect", "full", "init", "prepare"] {
+        match config.get(key)? {
+            Value::Nil | Value::Boolean(false) | Value::Function(_) => {}
+            Value::Boolean(true) => {
+                let text = format!("{key} must be a function or false, not true.");
+                return Err(complaint_about(key, text));
+            }
+            other => {
+                let text = format!("{key} must be a function, not {}.", kind_of(&other));
+                return Err(complaint_about(key, text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Built-in behaviours are decided by the state of the disk; user code gets what happened.
+fn policy(lua: &Lua, config: &Table) -> Result<Policy> {
+    let default: Table = lua.globals().raw_get("default")?;
+    let general = default.raw_get::<Value>("action")? == config.get::<Value>("action")?;
+    Ok(
+        match sync_checks::is_built_in(lua, config, "action")? && !general {
+            true => Policy::Settle,
+            false => Policy::Deliver,
+        },
+    )
 }
 
 fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
