@@ -1,6 +1,7 @@
 -- default.rsync: keeps the target current with one rsync call for each batch of changes.
 
 local native = ...
+local default, log = default, log
 
 local rsync = {
   delay = 15,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mlua::{Lua, Result, Table, Value};
 
 use super::complaint::{bare_complaint, complaint, complaint_about};
-use super::{nearest, number_of, text_of, truthy};
+use super::{kind_of, nearest, number_of, text_of, truthy};
 use crate::cli::Options;
 use crate::report::{Facility, Selection, UnknownFacility};
 use crate::watch::Mode;
@@ -73,7 +73,16 @@ impl SettingsTable {
                 (Value::Integer(_), Value::String(item)) => {
                     (item.to_string_lossy(), Value::Boolean(true))
                 }
-                _ => (text_of(&key).map_or_else(String::new, lossy), value),
+                (Value::String(name), _) => (name.to_string_lossy(), value),
+                _ => {
+                    let kind = kind_of(if matches!(key, Value::Integer(_)) {
+                        &value
+                    } else {
+                        &key
+                    });
+                    let text = format!("the name of a setting must be a text, not {kind}.");
+                    return Err(complaint(text));
+                }
             };
             let Some(&(_, kind)) = KNOWN.iter().find(|(known, _)| *known == name) else {
                 return Err(unknown(&name));
@@ -81,7 +90,8 @@ impl SettingsTable {
             check_kind(&name, kind, &value)?;
             self.0.set(name, value)?;
         }
-        Ok(())
+        // What is wrong is told here, where the line it stands on is known.
+        self.typed(0.0).map(|_| ())
     }
 
     /// Puts in what the command line says, which beats the configuration.
@@ -112,7 +122,14 @@ impl SettingsTable {
     /// # Errors
     /// A value no setting can have.
     pub fn typed(&self, default_interval: f64) -> Result<Settings> {
-        let path = |key| -> Result<Option<PathBuf>> { Ok(self.text(key)?.map(PathBuf::from)) };
+        let path = |key| -> Result<Option<PathBuf>> {
+            let text = self.text(key)?;
+            if text.as_ref().is_some_and(|text| text.is_empty()) {
+                let text = format!("setting \"{key}\" must not be empty.");
+                return Err(complaint_about(key, text));
+            }
+            Ok(text.map(PathBuf::from))
+        };
         let interval = self.number("statusInterval")?.unwrap_or(default_interval);
         if !(0.0..=1e9).contains(&interval) {
             return Err(complaint_about(
@@ -218,6 +235,11 @@ pub fn mode_of(text: &str) -> Result<Mode> {
 }
 
 fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
+    let nul = |text: &mlua::LuaString| text.as_bytes().contains(&0);
+    if value.as_string().is_some_and(nul) {
+        let text = format!("setting \"{name}\" contains a NUL byte.");
+        return Err(complaint_about(name, text));
+    }
     let right = match kind {
         _ if !truthy(value) => true,
         Kind::Switch => true,
@@ -242,8 +264,8 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
     Err(complaint_about(
         name,
         format!(
-            "setting \"{name}\" must be a {wanted}, not a {}.",
-            value.type_name()
+            "setting \"{name}\" must be a {wanted}, not {}.",
+            kind_of(value)
         ),
     ))
 }
@@ -271,9 +293,6 @@ fn unknown(name: &str) -> mlua::Error {
         text.push_str(" A delay is set in each sync{}.");
     } else if let Some(similar) = nearest(name, KNOWN.iter().map(|(known, _)| *known)) {
         text.push_str(&format!(" Did you mean \"{similar}\"?"));
-    }
-    if name.is_empty() {
-        return complaint(text);
     }
     complaint_about(name, text)
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 use mlua::{Result, Table, Value};
 
 use super::complaint::{bare_complaint, complaint_about};
-use super::{number_of, text_of, truthy};
+use super::values;
+use super::{kind_of, number_of, text_of, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
+use crate::watch::Mode;
 
 /// When a target loses what the source does not have (any more).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct SyncConfig {
     pub crontab: Vec<String>,
     /// Files larger than this, in bytes, are sent one by one.
     pub batch_size_limit: Option<u64>,
+    /// Which writes are a concern; the setting's where the sync says nothing.
+    pub mode: Option<Mode>,
     /// A startup event is queued when all directories are watched.
     pub init: bool,
 }
@@ -82,6 +86,7 @@ impl SyncConfig {
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
             crontab: crontab(&config.get("crontab")?)?,
             batch_size_limit: size(&config.get("batchSizeLimit")?)?,
+            mode: values::mode(config)?,
             init: truthy(&config.get("init")?),
         })
     }
@@ -160,8 +165,8 @@ fn delete(value: &Value) -> Result<Delete> {
         other => Err(complaint_about(
             "delete",
             format!(
-                "delete must be true, false, \"startup\" or \"running\", not a {}",
-                other.type_name()
+                "delete must be true, false, \"startup\" or \"running\", not {}",
+                kind_of(other)
             ),
         )),
     }

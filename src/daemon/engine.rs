@@ -36,6 +36,10 @@ const FIRST_PIPE: usize = 16;
 /// An action that neither spawned nor discarded is not asked again before this.
 const IDLE_ACTION: Duration = Duration::from_secs(1);
 
+/// A sync is asked at most so often in one turn, lest one whose action makes new events as fast
+/// as it is called keeps the loop from everything else.
+const TURN: usize = 1000;
+
 /// How a configuration's time ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -230,7 +234,10 @@ impl<'a> Engine<'a> {
 
     /// Asks one sync until nothing of it is due or limits are reached.
     fn serve(&mut self, member: &Rc<Member>) {
-        while self.script.host.has_room() && member.is_connected() {
+        for _ in 0..TURN {
+            if !self.script.host.has_room() || !member.is_connected() {
+                return;
+            }
             let next = member.sync.borrow_mut().next(self.now);
             let Next::Act(id) = next else {
                 return;
@@ -305,6 +312,9 @@ impl<'a> Engine<'a> {
     /// Sleeps until something happens or is due.
     fn wait(&mut self) {
         let timeout = self.timeout();
+        if report::enabled("Masterloop") {
+            report::say("Masterloop", format_args!("waiting, at most {timeout:?}"));
+        }
         let mut events = std::mem::replace(&mut self.core.events, Events::with_capacity(0));
         match self.core.poll.poll(&mut events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {

@@ -102,7 +102,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
 fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Result<Exit, Failure> {
-    let mut watcher = core.watcher(script.settings.mode).map_err(no_watcher)?;
+    let mut watcher = core.watcher(script.mode()).map_err(no_watcher)?;
     loop {
         script.run()?;
         let engine = Engine::new(core, &script, &mut watcher);
@@ -111,8 +111,8 @@ fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Resul
         }
         if let Some(new) = reload(environment, core, &script) {
             let left = script.host.observed.leave(&new.host.observed);
-            if new.settings.mode != script.settings.mode {
-                watcher = core.watcher(new.settings.mode).map_err(no_watcher)?;
+            if new.mode() != script.mode() {
+                watcher = core.watcher(new.mode()).map_err(no_watcher)?;
             }
             script = new;
             left.close();

@@ -1,6 +1,6 @@
 //! What the functions of the Lua side share with the engine.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -39,6 +39,8 @@ pub struct Member {
     /// Event objects of queue entries, two for a move; the same entry gives the same objects
     /// until it is done, with whatever user code has put into them.
     pub events: RefCell<HashMap<DelayId, (Table, Option<Table>)>>,
+    /// What `inlet.getSync()` returns, once it was asked for.
+    pub object: OnceCell<Table>,
 }
 
 impl Member {
@@ -88,6 +90,8 @@ pub struct Host {
     pub running: Cell<usize>,
     /// The global limit of children.
     pub max_processes: Cell<Option<usize>>,
+    /// Since when user code runs.
+    pub user_code: super::guard::Running,
     /// `terminate(n)` was called.
     pub ending: Cell<Option<i64>>,
     /// A startup transfer failed and `insist` is not set: the daemon ends.

@@ -27,7 +27,7 @@ use crate::config::SyncConfig;
 use crate::filter::Filter;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Status, Time};
 use crate::report;
-use crate::watch::{Event, Follow, Scope};
+use crate::watch::{Event, Follow, Mode, Scope};
 
 /// A filter that the crawl's threads ask as well; user code may add to it at run time.
 pub type SharedFilter = Arc<RwLock<Filter>>;
@@ -123,6 +123,19 @@ impl Sync {
         Follow::Nothing
     }
 
+    /// Takes in that an absolute path was written to or, `closed`, closed after writing: which
+    /// of the two is a change is the mode's to say. The kernel tells what any sync wants.
+    pub fn written(&mut self, path: &[u8], closed: bool, now: Time) {
+        let concerned = match self.config.mode.unwrap_or_default() {
+            Mode::CloseWrite => closed,
+            Mode::Modify => !closed,
+            Mode::CloseWriteOrModify => true,
+        };
+        if concerned {
+            self.notice(Event::Modify { path }, now);
+        }
+    }
+
     /// A move seen from this sync: with both ends, one or none of them its concern.
     fn notice_move(&mut self, from: &[u8], to: &[u8], now: Time) -> Follow {
         let follow = match to.last() {
@@ -147,10 +160,25 @@ impl Sync {
                     Follow::Nothing
                 }
                 (false, true) => {
+                    report::say(
+                        "Filter",
+                        format_args!(
+                            "filtered destination transformed Move to Delete {}",
+                            report::escape(from)
+                        ),
+                    );
                     self.push(Etype::Delete, from, None, now);
                     Follow::Nothing
                 }
                 (true, false) => {
+                    // The point instead of a blank is lsyncd's.
+                    report::say(
+                        "Filter",
+                        format_args!(
+                            "filtered origin transformed Move to Create.{}",
+                            report::escape(to)
+                        ),
+                    );
                     self.push(Etype::Create, to, None, now);
                     follow
                 }
@@ -204,6 +232,12 @@ impl Sync {
         let below = path.strip_prefix(self.config.source.as_slice())?;
         let inside = below.strip_suffix(b"/").unwrap_or(below).contains(&b'/');
         (self.config.subdirs || !inside).then(|| &path[root..])
+    }
+
+    /// Whether a change of this absolute path would be taken in.
+    pub fn concerns(&self, path: &[u8]) -> bool {
+        self.relative(path)
+            .is_some_and(|path| path == b"/" || !self.excluded(path))
     }
 
     fn excluded(&self, path: &[u8]) -> bool {

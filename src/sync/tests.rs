@@ -19,6 +19,7 @@ fn sync(moves: bool) -> Sync {
         subdirs: true,
         crontab: Vec::new(),
         batch_size_limit: None,
+        mode: None,
         init: true,
     };
     let mut filter = Filter::default();

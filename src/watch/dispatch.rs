@@ -48,7 +48,7 @@ impl Watcher {
         } else if event.is(libc::IN_CLOSE_WRITE | libc::IN_MODIFY) {
             for node in self.tree.places(wd) {
                 self.build_path(node, name, event.directory());
-                observer.event(Event::Modify { path: &self.path });
+                observer.written(&self.path, event.is(libc::IN_CLOSE_WRITE));
             }
         }
     }
