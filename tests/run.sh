@@ -3,7 +3,7 @@
 #     N passed, N failed, N skipped
 # The exit code is 0 only if nothing failed.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 usage() {
     cat <<'TEXT'
