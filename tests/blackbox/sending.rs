@@ -1,6 +1,7 @@
 //! What is sent when: delay and limits, excludes and filters, what deletes, several syncs.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 
 use crate::daemon::{Daemon, Running};
 use crate::fake::Fake;
@@ -421,5 +422,51 @@ fn a_batch_does_not_delete_what_did_not_change() {
     wait_sign(&dir, &mut daemon, "sign");
     for name in ["theirs", "d/theirs", "d/e/theirs"] {
         assert!(dir.trg(name).exists(), "{name} was deleted");
+    }
+}
+
+#[test]
+fn file_that_is_not_closed_in_a_sync_with_a_mode_of_its_own() {
+    let dir = Dir::new();
+    let lines = r#"inotifyMode = "Modify","#;
+    let mut daemon = Daemon::new(&dir, &config(lines)).start_and_settle();
+    let mut file = File::create(dir.src("log")).unwrap();
+    daemon.wait_for("the empty file arrives", |_| dir.trg("log").exists());
+    file.write_all(b"a line").unwrap();
+    daemon.wait_for("the line arrives", |_| dir.text("trg/log") == "a line");
+}
+
+/// An action that neither starts nor discards anything is asked again, but in a while: less
+/// often than an alarm of a tenth of a second goes off.
+#[test]
+fn action_that_leaves_its_event_is_asked_again_later() {
+    let config = r#"
+        local asked, ticks = 0, 0
+        local function tick()
+            ticks = ticks + 1
+            log("Normal", "ticks: ", ticks, ", asked: ", asked)
+            alarm(now() + 0.1, tick)
+        end
+        sync{ source = "@SRC@", delay = 0, init = false, action = function(inlet)
+            local event = inlet.getEvent()
+            if asked == 0 then alarm(now(), tick) end
+            asked = asked + 1
+            if asked == 3 then
+                log("Normal", "third time")
+                inlet.discardEvent(event)
+            end
+        end }"#;
+    let dir = Dir::new();
+    let mut daemon = Daemon::new(&dir, config).start();
+    daemon.wait_log("--- Startup ---");
+    daemon.wait_for("the event is there", |daemon| {
+        dir.write("f", "1");
+        daemon.log().contains("ticks: ")
+    });
+    daemon.wait_log("third time");
+    daemon.wait_log("ticks: 4");
+    for ticks in ["ticks: 1,", "ticks: 2,"] {
+        let often = format!("{ticks} asked: 3");
+        assert!(!daemon.log().contains(&often), "{}", daemon.log());
     }
 }
