@@ -1,7 +1,6 @@
 //! What is sent when: delay and limits, excludes and filters, what deletes, several syncs.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 
 use crate::daemon::{Daemon, Running};
 use crate::fake::Fake;
@@ -423,17 +422,6 @@ fn a_batch_does_not_delete_what_did_not_change() {
     for name in ["theirs", "d/theirs", "d/e/theirs"] {
         assert!(dir.trg(name).exists(), "{name} was deleted");
     }
-}
-
-#[test]
-fn file_that_is_not_closed_in_a_sync_with_a_mode_of_its_own() {
-    let dir = Dir::new();
-    let lines = r#"inotifyMode = "Modify","#;
-    let mut daemon = Daemon::new(&dir, &config(lines)).start_and_settle();
-    let mut file = File::create(dir.src("log")).unwrap();
-    daemon.wait_for("the empty file arrives", |_| dir.trg("log").exists());
-    file.write_all(b"a line").unwrap();
-    daemon.wait_for("the line arrives", |_| dir.text("trg/log") == "a line");
 }
 
 /// An action that neither starts nor discards anything is asked again, but in a while: less
