@@ -17,7 +17,6 @@ pub use clock::Clock;
 pub use failed::Failed;
 pub use scheduler::Scheduler;
 
-use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -140,19 +139,25 @@ impl Sync {
             (Some(from), Some(to)) => match (self.excluded(from), self.excluded(to)) {
                 (true, true) => Follow::Nothing,
                 (false, true) => {
-                    filtered(format_args!(
-                        "destination transformed Move to Delete {}",
-                        report::escape(from)
-                    ));
+                    report::say(
+                        "Filter",
+                        format_args!(
+                            "filtered destination transformed Move to Delete {}",
+                            report::escape(from)
+                        ),
+                    );
                     self.push(Etype::Delete, from, None, now);
                     Follow::Nothing
                 }
                 (true, false) => {
-                    // The full stop is lsyncd's.
-                    filtered(format_args!(
-                        "origin transformed Move to Create.{}",
-                        report::escape(to)
-                    ));
+                    // The point instead of a blank is lsyncd's.
+                    report::say(
+                        "Filter",
+                        format_args!(
+                            "filtered origin transformed Move to Create.{}",
+                            report::escape(to)
+                        ),
+                    );
                     self.push(Etype::Create, to, None, now);
                     follow
                 }
@@ -181,11 +186,13 @@ impl Sync {
 
     fn single(&mut self, etype: Etype, path: &[u8], now: Time) {
         if self.excluded(path) {
-            filtered(format_args!(
-                "{} on \"{}\"",
-                etype.name(),
-                report::escape(path)
-            ));
+            if report::enabled("Filter") {
+                let path = report::escape(path);
+                report::say(
+                    "Filter",
+                    format_args!("filtered {} on \"{path}\"", etype.name()),
+                );
+            }
             return;
         }
         self.push(etype, path, None, now);
@@ -340,11 +347,6 @@ impl Sync {
 /// A span on the queue's clock.
 pub fn micros(span: Duration) -> Time {
     Time::try_from(span.as_micros()).unwrap_or(Time::MAX / 4)
-}
-
-/// Says what became of an event whose path is excluded.
-fn filtered(what: fmt::Arguments<'_>) {
-    report::say("Filter", format_args!("filtered {what}"));
 }
 
 #[cfg(test)]
