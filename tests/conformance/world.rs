@@ -325,9 +325,15 @@ impl<'c> World<'c> {
 
     // ---- what there is to see
 
+    /// Waits for something. What did not come shortly after the program's end won't come.
     fn until(&mut self, mut is_so: impl FnMut(&mut World<'c>) -> bool) -> bool {
-        let end = Instant::now() + crate::limit();
+        let mut end = Instant::now() + crate::limit();
+        let mut over = false;
         while !is_so(self) {
+            if !over && self.daemon().is_none() && self.ended().is_some() {
+                over = true;
+                end = end.min(Instant::now() + Duration::from_secs(2));
+            }
             if Instant::now() > end {
                 return false;
             }
