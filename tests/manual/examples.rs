@@ -73,11 +73,13 @@ fn run(example: &Example) {
         site.write("/data/www/later.txt", "later");
         site.wait("second transfer", |site| arrived(site, "later.txt"));
     } else {
-        // Whether the watch is there already can't be seen from outside, so again and again.
+        // Whether the watch is there already can't be seen from outside, so another one each time.
         site.wait_said("--- Startup ---");
+        let mut number = 0;
         site.wait("word of a change", |site| {
-            site.write("/data/www/later.txt", "later");
-            site.said().contains("later.txt")
+            number += 1;
+            site.write(&format!("/data/www/later{number}.txt"), "later");
+            site.said().contains("later")
         });
     }
     assert_eq!(
