@@ -155,7 +155,10 @@ impl<'c> World<'c> {
             self.until(|world| world.ended().is_some());
             return Ok(());
         }
-        self.until(|world| world.ended().is_some() || world.said(b"--- Startup"));
+        // With few categories logged, the first call is what can be seen of the start.
+        self.until(|world| {
+            world.ended().is_some() || world.said(b"--- Startup") || world.call_count() > 0
+        });
         if let Some(pidfile) = self.daemon() {
             self.until(|_| pidfile.exists());
             self.until(|world| world.ended().is_some());
