@@ -69,8 +69,6 @@ const EXCEPTIONS: &[(&str, Holds, &str)] = &[
         Holds::Not,
         "the pid file goes with the daemon, however it ends",
     ),
-    ("tunnel-*", Holds::Not, "tunnels are not there yet"),
-    ("l1-helpers", Holds::Not, "some functions are not there yet"),
 ];
 
 /// What of a case binds.
