@@ -21,6 +21,19 @@ pub fn inotify_rm_watch(fd: BorrowedFd<'_>, wd: i32) -> io::Result<()> {
     }
 }
 
+/// How many bytes a descriptor has to read (`FIONREAD`, inotify(7)).
+///
+/// # Errors
+/// None for an inotify instance.
+pub fn readable(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is borrowed, so open, and FIONREAD writes one int.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &mut bytes) } {
+        0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Formats `seconds` since the epoch as local time with a strftime(3) `format`.
 pub fn local_time(seconds: i64, format: &CStr) -> String {
     let mut buffer = [0u8; 128];

@@ -9,11 +9,13 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Poll, Token, Waker};
 
+use super::desk::{self, Desk};
 use super::jobs::Job;
+use super::outcome::Hooks;
 use super::progress::Progress;
 use super::signals::{Signal, Signals};
 use super::status::StatusFile;
@@ -28,7 +30,7 @@ use crate::watch::Watcher;
 
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
-const FIRST_PIPE: usize = 16;
+const FIRST_PIPE: usize = desk::END;
 
 /// An action that neither spawned nor discarded is not asked again before this.
 const IDLE_ACTION: Duration = Duration::from_secs(1);
@@ -52,6 +54,10 @@ pub struct Core {
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
     pub clock: Clock,
+    /// Who asks what is going on, and says what to do.
+    pub(super) desk: Desk,
+    /// When the daemon started.
+    pub(super) started: SystemTime,
 }
 
 impl Core {
@@ -64,6 +70,7 @@ impl Core {
         let signals = Signals::new(poll.registry(), SIGNALS)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
+        let desk = Desk::closed(poll.registry().try_clone()?);
         Ok(Core {
             poll,
             events: Events::with_capacity(256),
@@ -71,7 +78,17 @@ impl Core {
             waker,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
+            desk,
+            started: SystemTime::now(),
         })
+    }
+
+    /// Opens the sockets that the settings name.
+    ///
+    /// # Errors
+    /// In words for the user.
+    pub fn open_desk(&mut self, settings: &Settings) -> Result<(), String> {
+        self.desk.open(settings, self.poll.registry())
     }
 
     /// A watcher that wakes this loop.
@@ -109,7 +126,8 @@ pub struct Engine<'a> {
     scheduler: Scheduler,
     status: StatusFile,
     progress: Progress,
-    started: bool,
+    pub(super) hooks: Hooks,
+    pub(super) started: bool,
     fading: Option<Fading>,
     /// The end of it all, as soon as it is known.
     pub(super) over: Option<Outcome>,
@@ -126,6 +144,7 @@ impl<'a> Engine<'a> {
             scheduler: Scheduler::default(),
             status: StatusFile::new(settings),
             progress: Progress::new(Instant::now()),
+            hooks: Hooks::default(),
             started: false,
             fading: None,
             over: None,
@@ -138,6 +157,9 @@ impl<'a> Engine<'a> {
 
     /// Runs until a signal, the configuration or a critical failure ends it.
     pub fn run(mut self) -> Outcome {
+        for wait in &mut self.core.desk.waits {
+            wait.begin_anew();
+        }
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         loop {
@@ -150,6 +172,7 @@ impl<'a> Engine<'a> {
                 self.abandon();
                 return outcome;
             }
+            self.attend();
             self.status
                 .turn(Instant::now(), &self.members, self.watcher);
             self.wait();
@@ -187,6 +210,9 @@ impl<'a> Engine<'a> {
         report::normal("--- OVERFLOW in event queue ---");
         self.script.insist();
         self.watcher.rebuild();
+        for member in &self.members {
+            member.sync.borrow_mut().counters.overflows += 1;
+        }
         if self.started {
             for member in &self.members {
                 member.sync.borrow_mut().resync(self.now);
@@ -289,7 +315,9 @@ impl<'a> Engine<'a> {
             _ => {}
         }
         for event in &events {
-            if event.token() == SIGNALS {
+            if Desk::owns(event.token()) {
+                self.core.desk.wake(event.token());
+            } else if event.token() == SIGNALS {
                 for signal in self.core.signals.pending().collect::<Vec<_>>() {
                     self.signal(signal);
                 }
@@ -323,6 +351,9 @@ impl<'a> Engine<'a> {
         if let Some(deadline) = self.watcher.next_deadline() {
             at(deadline.saturating_duration_since(instant));
         }
+        if let Some(deadline) = self.core.desk.deadline(instant) {
+            at(deadline.saturating_duration_since(instant));
+        }
         if let Some(fading) = &self.fading {
             at(fading.patience.saturating_duration_since(instant));
             at(fading.told.saturating_duration_since(instant));
@@ -350,7 +381,11 @@ impl<'a> Engine<'a> {
         soonest.map(|span| span + Duration::from_micros(u64::from(!span.is_zero()) * 500))
     }
 
-    fn signal(&mut self, signal: Signal) {
+    pub(super) fn is_fading(&self) -> bool {
+        self.fading.is_some()
+    }
+
+    pub(super) fn signal(&mut self, signal: Signal) {
         match signal {
             Signal::Terminate | Signal::Interrupt => {
                 report::normal(format_args!("--- {} signal, fading ---", signal.name()));
@@ -361,9 +396,13 @@ impl<'a> Engine<'a> {
                 self.start_fading(Outcome::Reset);
             }
             Signal::Child => {}
-            Signal::User1 | Signal::User2 => {
-                report::say("Info", format_args!("{} has no meaning yet", signal.name()));
+            Signal::User1 => {
+                report::normal("--- USR1 signal, flushing ---");
+                for member in &self.members {
+                    member.sync.borrow_mut().flush();
+                }
             }
+            Signal::User2 => self.dump(),
         }
     }
 

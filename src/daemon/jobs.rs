@@ -1,11 +1,15 @@
 //! Children at work for a sync: from what Lua asked for to what their end means.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Instant;
 
 use mlua::Table;
 
 use super::engine::{Engine, Outcome};
+use super::outcome::{self, telling};
+use crate::batch::output::{self, Progress, Totals};
 use crate::batch;
 use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
@@ -27,7 +31,10 @@ pub struct Job {
     ids: Vec<DelayId>,
     captured: bool,
     transfer: Option<batch::Kind>,
-    errors: std::cell::RefCell<Vec<Vec<u8>>>,
+    errors: RefCell<Vec<Vec<u8>>>,
+    since: Instant,
+    progress: RefCell<Option<Progress>>,
+    totals: Cell<Totals>,
 }
 
 impl Job {
@@ -36,6 +43,9 @@ impl Job {
         let Some(job) = jobs.get(&pid) else {
             return report::normal(report::escape(line));
         };
+        if stream == Stream::Stdout {
+            job.read(line);
+        }
         let name = &job.member.sync.borrow().config.name;
         let text = format_args!("{name}: {}", report::escape(line)).to_string();
         match stream {
@@ -52,10 +62,68 @@ impl Job {
 }
 
 impl Job {
+    /// What rsync says of its work.
+    fn read(&self, line: &[u8]) {
+        if let Some(progress) = output::progress(line) {
+            self.progress.replace(Some(progress));
+            return;
+        }
+        let mut totals = self.totals.get();
+        totals.take(line);
+        self.totals.set(totals);
+    }
+
+    /// Whose it is.
+    pub(super) fn member(&self) -> &Rc<Member> {
+        &self.member
+    }
+
+    pub(super) fn is_of(&self, member: &Rc<Member>) -> bool {
+        Rc::ptr_eq(&self.member, member)
+    }
+
+    /// The entries it is about.
+    pub(super) fn ids(&self) -> &[DelayId] {
+        &self.ids
+    }
+
+    /// When it was started.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How far it is, if it says so.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        self.progress.borrow().clone()
+    }
+
+    /// What it says it sent in all.
+    pub(super) fn totals(&self) -> Totals {
+        self.totals.get()
+    }
+
+    /// What it says went wrong.
+    pub(super) fn words(&self) -> Vec<u8> {
+        let errors = self.errors.borrow();
+        telling(errors.iter().map(Vec::as_slice)).to_vec()
+    }
+
     /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
-    fn is_transfer(&self, sync: &Sync) -> bool {
+    pub(super) fn is_transfer(&self, sync: &Sync) -> bool {
         let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
         self.ids.iter().any(|id| etype(id) != Some(Etype::Move))
+    }
+}
+
+impl Job {
+    /// How its work ended.
+    fn outcome(&self, verdict: Verdict, code: i32) -> outcome::Outcome {
+        let sync = self.member.sync.borrow();
+        let partly = code == PARTIAL && self.captured && self.is_transfer(&sync);
+        match verdict {
+            Verdict::Done if !partly => outcome::Outcome::Synced,
+            _ => outcome::Outcome::Failed,
+        }
     }
 }
 
@@ -84,6 +152,7 @@ impl Engine<'_> {
         let command = Command {
             program: request.program.clone(),
             args: request.args,
+            env: Vec::new(),
             stdin: match request.stdin {
                 Some(bytes) => Stdin::Bytes(bytes),
                 None => Stdin::Inherit,
@@ -98,6 +167,9 @@ impl Engine<'_> {
             captured: request.captured,
             transfer: request.transfer,
             errors: Default::default(),
+            since: Instant::now(),
+            progress: Default::default(),
+            totals: Default::default(),
         };
         match spawned {
             Ok(pid) => {
@@ -134,6 +206,8 @@ impl Engine<'_> {
                 job.member.sync.borrow_mut().running -= 1;
                 self.count_running();
                 self.evaluate(job, child.end);
+            } else {
+                self.hook_ended(child.pid, child.end.code());
             }
         }
     }
@@ -161,6 +235,8 @@ impl Engine<'_> {
             Ok(verdict) => verdict,
             Err(error) => return self.fail(&error),
         };
+        let outcome = job.outcome(verdict, code);
+        let told = self.account(&job, code, outcome);
         let mut sync = job.member.sync.borrow_mut();
         match verdict {
             Verdict::Done => {
@@ -177,14 +253,17 @@ impl Engine<'_> {
                     "Delay",
                     format_args!("{}: again in {} s", sync.config.name, wait.as_secs()),
                 );
+                drop(sync);
             }
             Verdict::Die => {
+                drop(sync);
                 if !self.script.host.startup_failed.get() {
                     report::error("Critical exitcode.");
                 }
                 self.over = Some(Outcome::Exit(Exit::Failure));
             }
         }
+        self.call_hook(&job.member, told);
     }
 
     /// Whether the transfer failed because the two rsyncs cannot do it this way: then it is done

@@ -7,6 +7,7 @@
 mod api;
 mod errors;
 mod event;
+mod hook;
 mod host;
 mod inlet;
 mod layer3;
@@ -16,6 +17,7 @@ mod runtime;
 mod spawn;
 mod timestamp;
 
+pub use hook::HookReport;
 pub use host::{Alarm, Host, Member};
 pub use runtime::{Environment, Failure, Script, Verdict};
 pub use spawn::SpawnRequest;

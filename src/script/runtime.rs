@@ -169,6 +169,11 @@ impl Script {
         self.host.members.borrow().clone()
     }
 
+    /// The Lua state.
+    pub(super) fn lua(&self) -> &Lua {
+        &self.lua
+    }
+
     /// Asks the sync what shall run for the entry that is due.
     ///
     /// # Errors

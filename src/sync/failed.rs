@@ -80,6 +80,21 @@ impl Failed {
         (self.everything || !self.paths.is_empty()).then_some(self.due)
     }
 
+    /// They are tried again now.
+    pub fn hasten(&mut self, now: Time) {
+        self.due = self.due.min(now);
+    }
+
+    /// The first so many paths, in order.
+    pub fn names(&self, most: usize) -> impl Iterator<Item = &[u8]> {
+        self.paths.keys().take(most).map(Vec::as_slice)
+    }
+
+    /// How often in a row it failed.
+    pub fn failures(&self) -> u32 {
+        self.backoff.failures()
+    }
+
     /// Takes all paths out, to be tried again; true if everything is to be compared.
     pub fn take(&mut self) -> (BTreeMap<Vec<u8>, Etype>, bool) {
         let everything = std::mem::take(&mut self.everything);
@@ -113,7 +128,9 @@ impl Sync {
             return Some(self.undone.add(named, now));
         }
         if entries.is_empty() {
-            return self.undone.add_everything(now);
+            let wait = self.undone.add_everything(now);
+            self.incomplete = wait.is_none();
+            return wait;
         }
         Some(self.undone.add(entries, now))
     }

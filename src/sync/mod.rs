@@ -5,17 +5,21 @@
 
 mod backoff;
 mod clock;
+pub mod counters;
 pub mod crontab;
 mod describe;
 mod failed;
 mod fallback;
 mod scheduler;
+mod steer;
 pub mod tunnel;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
+pub use counters::Counters;
 pub use failed::Failed;
 pub use scheduler::Scheduler;
+pub use steer::Mark;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -59,11 +63,20 @@ pub struct Sync {
     pub has_full: bool,
     /// What transfers left undone.
     pub undone: Failed,
+    /// What it has done so far.
+    pub counters: Counters,
     backoff: Backoff,
     hold: Option<Time>,
     /// The queue was full once: all is compared when it is empty.
     missed: bool,
     lost: bool,
+    paused: bool,
+    /// Entries up to this serial number do not wait for their delay.
+    flushed: u64,
+    /// How often pending work has moved into new entries.
+    carried: u64,
+    /// The last comparison of everything left something undone that it did not name.
+    incomplete: bool,
 }
 
 impl Sync {
@@ -77,10 +90,15 @@ impl Sync {
             running: 0,
             has_full,
             undone: Failed::new(config.delay),
+            counters: Counters::default(),
             backoff: Backoff::new(config.delay),
             hold: None,
             missed: false,
             lost: false,
+            paused: false,
+            flushed: 0,
+            carried: 0,
+            incomplete: false,
             config,
         }
     }
@@ -184,6 +202,7 @@ impl Sync {
     }
 
     fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
+        self.counters.events += 1;
         let due = now + micros(self.config.delay.unwrap_or_default());
         let pushed = self.queue.push(etype, path, to, due);
         if report::enabled("Delay") {
@@ -227,6 +246,8 @@ impl Sync {
     /// Takes over what was pending when the configuration was read anew. The time of waiting
     /// is not lost: what was pending is due at once.
     pub fn adopt(&mut self, old: &Sync, now: Time) {
+        self.counters = old.counters.clone();
+        self.paused = old.paused;
         for delay in old.queue.iter() {
             if !delay.etype().is_special() {
                 let (path, path2) = delay.paths();
@@ -237,6 +258,7 @@ impl Sync {
 
     /// Queues a comparison of everything, because something may have been missed.
     pub fn resync(&mut self, now: Time) {
+        self.carried += 1;
         if self.has_full {
             self.queue.push(Etype::Full, b"/", None, now);
         } else {
@@ -246,7 +268,7 @@ impl Sync {
 
     /// What to do now, as far as this sync's own limits go.
     pub fn next(&mut self, now: Time) -> Next {
-        if self.lost {
+        if self.lost || self.paused {
             return Next::Nothing;
         }
         if let Some(hold) = self.hold {
@@ -265,6 +287,7 @@ impl Sync {
         let undone = self.undone.due();
         if undone.is_some_and(|due| due <= now) {
             let (paths, everything) = self.undone.take();
+            self.carried += 1;
             for (path, etype) in paths {
                 self.queue.push(etype, &path, None, now);
             }
@@ -272,7 +295,11 @@ impl Sync {
                 self.resync(now);
             }
         }
-        match (self.queue.first_ready(now, self.config.max_delays), undone) {
+        let most = match self.queue.first_ready(now, 0) {
+            Ready::Now(id) if id.serial() <= self.flushed => 0,
+            _ => self.config.max_delays,
+        };
+        match (self.queue.first_ready(now, most), undone) {
             (Ready::Now(id), _) => Next::Act(id),
             (Ready::At(time), Some(due)) => Next::At(time.min(due)),
             (Ready::At(time), None) | (Ready::Nothing, Some(time)) => Next::At(time),

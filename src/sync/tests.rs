@@ -18,6 +18,8 @@ fn sync(moves: bool) -> Sync {
         moves,
         subdirs: true,
         init: true,
+        on_synced: None,
+        on_failed: None,
     };
     let mut filter = Filter::default();
     filter.add_exclude(b"*.tmp");
