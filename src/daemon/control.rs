@@ -26,7 +26,12 @@ impl Engine<'_> {
         self.core.desk.admit(now);
         self.end_waits(now);
         for peer in self.core.desk.peers.turn(LONGEST_REQUEST, now) {
-            let local = self.core.desk.peers.peer(peer).is_some_and(|p| p.is_local());
+            let local = self
+                .core
+                .desk
+                .peers
+                .peer(peer)
+                .is_some_and(|p| p.is_local());
             match local {
                 true => self.hear(peer, now),
                 false => self.browse(peer, now),
@@ -66,7 +71,10 @@ impl Engine<'_> {
 
     fn obey(&mut self, verb: Verb) -> Answer {
         if let Some(name) = verb.sync()
-            && !self.members.iter().any(|member| is_meant(Some(name), member))
+            && !self
+                .members
+                .iter()
+                .any(|member| is_meant(Some(name), member))
         {
             return Answer::Now(Reply::refused(format!("there is no sync \"{name}\"")));
         }

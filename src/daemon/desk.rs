@@ -71,7 +71,8 @@ impl Desk {
                 let control = Control::open(path, registry);
                 let shown = report::escape(path.as_os_str().as_encoded_bytes());
                 self.control = Some(
-                    control.map_err(|text| format!("cannot open control socket {shown}: {text}"))?,
+                    control
+                        .map_err(|text| format!("cannot open control socket {shown}: {text}"))?,
                 );
             }
             ControlSocket::Default => {
@@ -199,7 +200,8 @@ impl Drop for Control {
 /// file system and not of a descriptor that was handed on.
 fn may_order(stream: &UnixStream) -> bool {
     let own = nix::unistd::geteuid();
-    getsockopt(stream, PeerCredentials).is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own.as_raw())
+    getsockopt(stream, PeerCredentials)
+        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own.as_raw())
 }
 
 /// Removes the socket of a daemon that is no more.
@@ -207,7 +209,9 @@ fn remove_stale(path: &Path) -> Result<(), String> {
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(report::reason(&e)),
-        Ok(data) if !data.file_type().is_socket() => return Err("there is a file that is no socket".into()),
+        Ok(data) if !data.file_type().is_socket() => {
+            return Err("there is a file that is no socket".into());
+        }
         Ok(_) => {}
     }
     // mio connects without waiting, so a daemon that is stopped does not stop us.

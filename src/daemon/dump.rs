@@ -22,14 +22,20 @@ impl Engine<'_> {
         for sync in &whole.syncs {
             let name = &sync.name;
             let say = |text: String| report::normal(format_args!("state: {name}: {text}"));
-            say(format!("{} -> {}: {}", sync.source, sync.target, sync.detail));
+            say(format!(
+                "{} -> {}: {}",
+                sync.source, sync.target, sync.detail
+            ));
             for child in &sync.sending {
                 let paths = child.paths.join(" ");
                 let since = span(child.seconds);
                 say(format!("process {} for {since}: {paths}", child.pid));
             }
             if let Some(error) = &sync.last_error {
-                say(format!("last error: exit code {}: {}", error.code, error.text));
+                say(format!(
+                    "last error: exit code {}: {}",
+                    error.code, error.text
+                ));
             }
             for path in &sync.failed_paths {
                 say(format!("left undone: {path}"));
@@ -37,7 +43,10 @@ impl Engine<'_> {
             for entry in &sync.queue {
                 let to = entry.to.as_ref();
                 let to = to.map(|to| format!(" -> {to}")).unwrap_or_default();
-                say(format!("{:<7}{} {}{to}", entry.status, entry.event, entry.path));
+                say(format!(
+                    "{:<7}{} {}{to}",
+                    entry.status, entry.event, entry.path
+                ));
             }
             if sync.pending > sync.queue.len() {
                 say(format!("… {} in all", sync.pending));

@@ -18,7 +18,7 @@ use super::jobs::Job;
 use super::outcome::Hooks;
 use super::progress::Progress;
 use super::signals::{Signal, Signals};
-use super::status::StatusFile;
+use super::status::ReportFiles;
 use super::watching::Watching;
 use crate::config::Settings;
 use crate::exit::Exit;
@@ -124,7 +124,7 @@ pub struct Engine<'a> {
     pub(super) members: Vec<Rc<Member>>,
     pub(super) jobs: HashMap<Pid, Job>,
     scheduler: Scheduler,
-    status: StatusFile,
+    pub(super) reports: ReportFiles,
     progress: Progress,
     pub(super) hooks: Hooks,
     pub(super) started: bool,
@@ -142,8 +142,8 @@ impl<'a> Engine<'a> {
             members: script.members(),
             jobs: HashMap::new(),
             scheduler: Scheduler::default(),
-            status: StatusFile::new(settings),
-            progress: Progress::new(Instant::now()),
+            reports: ReportFiles::new(settings),
+            progress: Progress::new(Instant::now(), settings.nodaemon),
             hooks: Hooks::default(),
             started: false,
             fading: None,
@@ -173,8 +173,7 @@ impl<'a> Engine<'a> {
                 return outcome;
             }
             self.attend();
-            self.status
-                .turn(Instant::now(), &self.members, self.watcher);
+            self.write_reports();
             self.wait();
         }
     }
@@ -195,7 +194,12 @@ impl<'a> Engine<'a> {
         if lost {
             self.overflow();
         }
-        self.progress.turn(self.watcher, Instant::now());
+        let (members, started) = (&self.members, self.started);
+        let starting = || {
+            let is_done = |member: &&Rc<Member>| started && member.sync.borrow().has_started();
+            members.len() - members.iter().filter(is_done).count()
+        };
+        self.progress.turn(self.watcher, starting, Instant::now());
         if !self.started && !self.watcher.crawling() {
             self.started = true;
             self.progress.finished(self.watcher);
@@ -362,7 +366,7 @@ impl<'a> Engine<'a> {
         if let Some(deadline) = self.progress.deadline(self.watcher) {
             at(deadline.saturating_duration_since(instant));
         }
-        if let Some(deadline) = self.status.deadline() {
+        if let Some(deadline) = self.reports.deadline() {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(alarm) = self.script.next_alarm() {

@@ -80,7 +80,9 @@ fn is_own(host: &str) -> bool {
         .and_then(|name| name.strip_suffix(']'))
         .unwrap_or(without_port);
     name.eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        || name
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 /// The answer to a request.
@@ -155,8 +157,14 @@ mod tests {
     fn refusals() {
         assert_eq!(refused("POST / HTTP/1.1\r\n\r\n"), "405");
         assert_eq!(refused("GET /etc/passwd HTTP/1.1\r\n\r\n"), "404");
-        assert_eq!(refused("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"), "403");
-        assert_eq!(refused("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n\r\n"), "403");
+        assert_eq!(
+            refused("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"),
+            "403"
+        );
+        assert_eq!(
+            refused("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n\r\n"),
+            "403"
+        );
         assert_eq!(refused("hello\r\n\r\n"), "400");
         assert_eq!(refused(&"x".repeat(LONGEST + 1)), "400");
     }

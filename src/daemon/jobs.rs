@@ -9,8 +9,8 @@ use mlua::Table;
 
 use super::engine::{Engine, Outcome};
 use super::outcome::{self, telling};
-use crate::batch::output::{self, Progress, Totals};
 use crate::batch;
+use crate::batch::output::{self, Progress, Totals};
 use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
 use crate::queue::{DelayId, Etype, Time};

@@ -142,7 +142,10 @@ impl Engine<'_> {
 
 impl Hooks {
     fn note(&mut self, member: &Rc<Member>, report: HookReport) {
-        let known = self.0.iter().position(|slot| Rc::ptr_eq(&slot.member, member));
+        let known = self
+            .0
+            .iter()
+            .position(|slot| Rc::ptr_eq(&slot.member, member));
         let index = known.unwrap_or_else(|| {
             self.0.push(Slot {
                 member: Rc::clone(member),
@@ -152,12 +155,17 @@ impl Hooks {
             self.0.len() - 1
         });
         let waiting = &mut self.0[index].waiting;
-        let last_is_like = waiting.back().is_some_and(|last| last.failed == report.failed);
+        let last_is_like = waiting
+            .back()
+            .is_some_and(|last| last.failed == report.failed);
         if !last_is_like && waiting.len() < MOST_CALLS {
             return waiting.push_back(report);
         }
         let alike = waiting.iter_mut().rev();
-        if let Some(older) = alike.into_iter().find(|older| older.failed == report.failed) {
+        if let Some(older) = alike
+            .into_iter()
+            .find(|older| older.failed == report.failed)
+        {
             merge(older, report);
         }
     }
@@ -217,7 +225,10 @@ fn command(sync: &Sync, report: HookReport) -> Option<Command> {
         ("LSYNCD_EXITCODE", report.code.to_string().into_bytes()),
         ("LSYNCD_ERROR", text.into_bytes()),
         ("LSYNCD_PATHS", count.to_string().into_bytes()),
-        ("LSYNCD_TRUNCATED", u8::from(report.truncated).to_string().into_bytes()),
+        (
+            "LSYNCD_TRUNCATED",
+            u8::from(report.truncated).to_string().into_bytes(),
+        ),
         ("LSYNCD_BATCHES", report.batches.to_string().into_bytes()),
     ];
     let env: [(&str, Vec<u8>); 9] = env;

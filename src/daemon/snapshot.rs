@@ -172,4 +172,3 @@ fn memory() -> u64 {
     let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024
 }
-

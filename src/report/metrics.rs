@@ -19,12 +19,21 @@ const USUAL_CODES: [i32; 18] = [
 /// The metrics.
 pub fn text(snapshot: &Snapshot) -> String {
     let mut out = Text::default();
-    out.single("build_info", "gauge", "The running version.", |text, name| {
-        let version = label(&snapshot.version);
-        let _ = writeln!(text, "{name}{{version=\"{version}\"}} 1");
-    });
+    out.single(
+        "build_info",
+        "gauge",
+        "The running version.",
+        |text, name| {
+            let version = label(&snapshot.version);
+            let _ = writeln!(text, "{name}{{version=\"{version}\"}} 1");
+        },
+    );
     let whole = [
-        ("start_time_seconds", "When the daemon started.", snapshot.started),
+        (
+            "start_time_seconds",
+            "When the daemon started.",
+            snapshot.started,
+        ),
         ("watches", "Watched directories.", snapshot.watches as f64),
         (
             "resident_memory_bytes",
@@ -57,13 +66,17 @@ pub fn text(snapshot: &Snapshot) -> String {
     out.0
 }
 
+/// Name, help and value.
+type Gauge<'a> = (&'a str, &'a str, &'a dyn Fn(&SyncSnapshot) -> f64);
+type Counter = (&'static str, &'static str, fn(&SyncSnapshot) -> u64);
+
 fn gauges(out: &mut Text, snapshot: &Snapshot) {
     let since = |sync: &SyncSnapshot| {
         let success = sync.last_success.unwrap_or(snapshot.started);
         (snapshot.time - success).max(0.0)
     };
     let retry = |sync: &SyncSnapshot| sync.retry.clone().unwrap_or_default();
-    let all: [(&str, &str, &dyn Fn(&SyncSnapshot) -> f64); 9] = [
+    let all: [Gauge<'_>; 9] = [
         ("pending", "Changes that are not at the target yet.", &|s| {
             s.pending as f64
         }),
@@ -73,14 +86,14 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
             &|s| s.oldest.unwrap_or(0.0),
         ),
         ("running", "Running children.", &|s| s.sending.len() as f64),
-        (
-            "failed_paths",
-            "Paths that a transfer left undone.",
-            &|s| s.failed as f64,
-        ),
-        ("retry_seconds", "Time to the next try after a failure.", &|s| {
-            retry(s).seconds
+        ("failed_paths", "Paths that a transfer left undone.", &|s| {
+            s.failed as f64
         }),
+        (
+            "retry_seconds",
+            "Time to the next try after a failure.",
+            &|s| retry(s).seconds,
+        ),
         ("consecutive_failures", "Failures in a row.", &|s| {
             f64::from(retry(s).failures)
         }),
@@ -107,17 +120,23 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
 
 fn states(out: &mut Text, snapshot: &Snapshot) {
     let help = "1 for the state a sync is in.";
-    out.each("state", "gauge", help, snapshot, |text, name, labels, sync| {
-        for state in State::ALL {
-            let is = u8::from(sync.state == state);
-            let state = state.name();
-            let _ = writeln!(text, "{name}{{{labels},state=\"{state}\"}} {is}");
-        }
-    });
+    out.each(
+        "state",
+        "gauge",
+        help,
+        snapshot,
+        |text, name, labels, sync| {
+            for state in State::ALL {
+                let is = u8::from(sync.state == state);
+                let state = state.name();
+                let _ = writeln!(text, "{name}{{{labels},state=\"{state}\"}} {is}");
+            }
+        },
+    );
 }
 
 fn counters(out: &mut Text, snapshot: &Snapshot) {
-    let all: [(&str, &str, fn(&SyncSnapshot) -> u64); 5] = [
+    let all: [Counter; 5] = [
         ("events_total", "Events that passed the filter.", |s| {
             s.totals.events
         }),
@@ -141,20 +160,32 @@ fn counters(out: &mut Text, snapshot: &Snapshot) {
         ),
     ];
     for (name, help, value) in all {
-        out.each(name, "counter", help, snapshot, |text, name, labels, sync| {
-            let _ = writeln!(text, "{name}{{{labels}}} {}", value(sync));
-        });
+        out.each(
+            name,
+            "counter",
+            help,
+            snapshot,
+            |text, name, labels, sync| {
+                let _ = writeln!(text, "{name}{{{labels}}} {}", value(sync));
+            },
+        );
     }
     let help = "Failed children by exit code; 128 + n is signal n.";
-    out.each("failures_total", "counter", help, snapshot, |text, name, labels, sync| {
-        let mut failures = sync.totals.failures.clone();
-        for code in USUAL_CODES {
-            failures.entry(code).or_default();
-        }
-        for (code, count) in failures {
-            let _ = writeln!(text, "{name}{{{labels},code=\"{code}\"}} {count}");
-        }
-    });
+    out.each(
+        "failures_total",
+        "counter",
+        help,
+        snapshot,
+        |text, name, labels, sync| {
+            let mut failures = sync.totals.failures.clone();
+            for code in USUAL_CODES {
+                failures.entry(code).or_default();
+            }
+            for (code, count) in failures {
+                let _ = writeln!(text, "{name}{{{labels},code=\"{code}\"}} {count}");
+            }
+        },
+    );
 }
 
 /// Writing to a string cannot fail, so results are dropped.
@@ -162,7 +193,13 @@ fn counters(out: &mut Text, snapshot: &Snapshot) {
 struct Text(String);
 
 impl Text {
-    fn single(&mut self, name: &str, kind: &str, help: &str, write: impl FnOnce(&mut String, &str)) {
+    fn single(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        write: impl FnOnce(&mut String, &str),
+    ) {
         let name = format!("lsyncd_{name}");
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
         write(&mut self.0, &name);

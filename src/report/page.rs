@@ -23,7 +23,13 @@ mod tests {
     /// Names of files come from whoever may write into a source.
     #[test]
     fn names_are_set_as_text() {
-        for word in ["innerHTML", "outerHTML", "document.write", "insertAdjacentHTML", "eval("] {
+        for word in [
+            "innerHTML",
+            "outerHTML",
+            "document.write",
+            "insertAdjacentHTML",
+            "eval(",
+        ] {
             assert!(!HTML.contains(word), "{word}");
         }
     }

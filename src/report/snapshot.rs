@@ -404,10 +404,7 @@ mod tests {
             ..sync()
         };
         let sending = busy.clone().judged(None, false, false);
-        assert_eq!(
-            sending.detail,
-            "sending 10 paths for 61 s, 2 more pending"
-        );
+        assert_eq!(sending.detail, "sending 10 paths for 61 s, 2 more pending");
         let paused = SyncSnapshot {
             paused: true,
             ..busy.clone()

@@ -34,7 +34,11 @@ impl Script {
     /// # Errors
     /// User code failed, or took too long.
     pub fn hook(&self, member: &Member, report: &HookReport) -> Result<()> {
-        let key = if report.failed { "onFailed" } else { "onSynced" };
+        let key = if report.failed {
+            "onFailed"
+        } else {
+            "onSynced"
+        };
         let Some(function) = member.config.get::<Option<Function>>(key)? else {
             return Ok(());
         };

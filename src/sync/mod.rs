@@ -240,7 +240,8 @@ impl Sync {
 
     /// Whether nothing of the startup is left to do.
     pub fn has_started(&self) -> bool {
-        !self.queue.iter().any(|delay| delay.etype() == Etype::Init)
+        let mut specials = self.queue.specials();
+        !specials.any(|delay| delay.etype() == Etype::Init)
     }
 
     /// Takes over what was pending when the configuration was read anew. The time of waiting
@@ -295,11 +296,7 @@ impl Sync {
                 self.resync(now);
             }
         }
-        let most = match self.queue.first_ready(now, 0) {
-            Ready::Now(id) if id.serial() <= self.flushed => 0,
-            _ => self.config.max_delays,
-        };
-        match (self.queue.first_ready(now, most), undone) {
+        match (self.ready(now), undone) {
             (Ready::Now(id), _) => Next::Act(id),
             (Ready::At(time), Some(due)) => Next::At(time.min(due)),
             (Ready::At(time), None) | (Ready::Nothing, Some(time)) => Next::At(time),

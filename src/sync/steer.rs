@@ -2,7 +2,7 @@
 //! caught up with what happened before a moment.
 
 use super::Sync;
-use crate::queue::{DelayId, Etype, Time};
+use crate::queue::{DelayId, Etype, Ready, Time};
 
 /// A moment in a sync's life: what was noticed before it is the entries up to a serial number,
 /// and what these turn into.
@@ -45,6 +45,14 @@ impl Sync {
     /// Nothing that waits now waits for its delay any longer.
     pub fn flush(&mut self) {
         self.flushed = self.queue.last_serial();
+    }
+
+    /// What of the queue may go, as far as delays go.
+    pub fn ready(&mut self, now: Time) -> Ready {
+        match self.queue.first_ready(now, 0) {
+            Ready::Now(id) if id.serial() <= self.flushed => Ready::Now(id),
+            _ => self.queue.first_ready(now, self.config.max_delays),
+        }
     }
 
     /// What failed is tried again now. The row of failures goes on: if it fails again, the

@@ -103,7 +103,9 @@ fn pretty(status: &Snapshot) -> String {
 /// answered at once by a daemon that is well.
 fn deadline(words: &Words) -> Option<Instant> {
     let waits = matches!(words.order, Order::Status { wait: true, .. });
-    let patience = words.timeout.or((!waits).then_some(Duration::from_secs(30)));
+    let patience = words
+        .timeout
+        .or((!waits).then_some(Duration::from_secs(30)));
     patience.map(|patience| Instant::now() + patience)
 }
 

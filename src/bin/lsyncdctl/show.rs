@@ -55,7 +55,11 @@ fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
             ));
         }
         if !child.paths.is_empty() {
-            let dots = if child.entries > child.paths.len() { " …" } else { "" };
+            let dots = if child.entries > child.paths.len() {
+                " …"
+            } else {
+                ""
+            };
             add(format!("sending {}{dots}", child.paths.join(" ")));
         }
     }
@@ -66,7 +70,10 @@ fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
     if let Some(error) = &sync.last_error {
         let ago = span(status.time - error.time);
         let code = error.code;
-        add(format!("last error {ago} ago, exit code {code}: {}", error.text));
+        add(format!(
+            "last error {ago} ago, exit code {code}: {}",
+            error.text
+        ));
     }
     for path in &sync.failed_paths {
         add(format!("left undone: {path}"));

@@ -116,8 +116,15 @@ impl View {
 
     fn draw_syncs(&self, frame: &mut Frame<'_>, area: Rect) {
         let wide = area.width >= 110;
-        let names = self.status.syncs.iter().map(|sync| sync.name.chars().count());
-        let name = names.max().unwrap_or(4).clamp(4, if wide { 30 } else { 16 });
+        let names = self
+            .status
+            .syncs
+            .iter()
+            .map(|sync| sync.name.chars().count());
+        let name = names
+            .max()
+            .unwrap_or(4)
+            .clamp(4, if wide { 30 } else { 16 });
         let mut widths = vec![
             Constraint::Length(name as u16),
             Constraint::Length(11),
@@ -126,7 +133,11 @@ impl View {
         ];
         let mut titles = vec!["SYNC", "STATE", " PENDING", " OLDEST"];
         if wide {
-            widths.extend([Constraint::Length(9), Constraint::Length(9), Constraint::Length(9)]);
+            widths.extend([
+                Constraint::Length(9),
+                Constraint::Length(9),
+                Constraint::Length(9),
+            ]);
             titles.extend(["  CHANGES", "    BYTES", " FAILURES"]);
         }
         widths.push(Constraint::Min(10));
@@ -150,7 +161,10 @@ impl View {
         add_children(&mut lines, sync);
         let queue: Vec<_> = sync.queue.iter().collect();
         if !queue.is_empty() {
-            lines.push(Line::styled(format!("queue, {} in all", sync.pending), quiet()));
+            lines.push(Line::styled(
+                format!("queue, {} in all", sync.pending),
+                quiet(),
+            ));
         }
         for entry in queue {
             let to = entry.to.as_ref();
@@ -208,7 +222,10 @@ fn add_children(lines: &mut Vec<Line<'_>>, sync: &SyncSnapshot) {
             false => counted(child.entries, "path"),
         };
         let since = span(child.seconds);
-        lines.push(Line::raw(format!("process {}, {what} for {since}", child.pid)));
+        lines.push(Line::raw(format!(
+            "process {}, {what} for {since}",
+            child.pid
+        )));
         if let Some(progress) = &child.progress {
             lines.push(Line::raw(format!(
                 "  {} {:>3} %  {}  {}  {}",

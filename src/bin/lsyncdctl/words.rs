@@ -184,7 +184,10 @@ fn split_path(mut words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
         true => standing_here(&path),
         false => path.into(),
     };
-    (words, Some(escape(path.as_os_str().as_bytes()).into_owned()))
+    (
+        words,
+        Some(escape(path.as_os_str().as_bytes()).into_owned()),
+    )
 }
 
 /// The daemon compares names, so links on the way to the path are followed, as it did with its
