@@ -276,6 +276,24 @@ mod tests {
         }
     }
 
+    /// What dashboard and alert rules ask for is there.
+    #[test]
+    fn packaged_queries_name_metrics_that_exist() {
+        let text = text(&snapshot());
+        for file in [
+            include_str!("../../packaging/grafana/lsyncd.json"),
+            include_str!("../../packaging/prometheus/lsyncd.rules.yml"),
+        ] {
+            let mut found = 0;
+            let words = file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            for name in words.filter(|word| word.starts_with("lsyncd_")) {
+                assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+                found += 1;
+            }
+            assert!(found > 5);
+        }
+    }
+
     #[test]
     fn each_metric_has_help_and_type_once() {
         let text = text(&snapshot());
