@@ -15,7 +15,7 @@ mod tree;
 mod util;
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use daemon::{Daemon, Running};
 use fake::Fake;
+use lsyncd::report::control::{Request, Verb};
 use lsyncd::report::snapshot::{Severity, Snapshot, State};
 use nix::sys::signal::Signal;
 use util::{Dir, limit, poll};
@@ -308,6 +309,19 @@ fn usr2_dumps_the_state_into_the_log() {
 
 // ---- waiting
 
+/// Lets a stopped daemon go on, with a request to wait that is there before it has read a
+/// single event. The answer.
+fn continue_with_wait(dir: &Dir, daemon: &Running<'_>) -> String {
+    let mut stream = UnixStream::connect(dir.path("sock")).expect("a place in the backlog");
+    let request = Request::new(Verb::Wait { sync: None }).line();
+    stream.write_all(&request).expect("room for a line");
+    daemon.cont();
+    let mut answer = String::new();
+    let mut stream = BufReader::new(stream);
+    stream.read_line(&mut answer).expect("answer");
+    answer
+}
+
 /// What was written before the call is at the target when it returns, however much the daemon
 /// has to catch up with: it is stopped while the files are made.
 #[test]
@@ -332,15 +346,33 @@ fn wait_returns_when_all_that_was_written_is_there() {
         if round > 1 {
             dir.rm(format!("m{}", round - 2));
         }
-        let mut waiting = start_ctl(&dir, &["status", "one", "-wait"]);
-        daemon.cont();
-        let ended = waiting.wait().expect("lsyncdctl ends");
+        let answer = continue_with_wait(&dir, &daemon);
         let difference =
             tree::difference(&tree::read(&dir.path("src")), &tree::read(&dir.path("trg")));
         assert!(
-            ended.success() && difference.is_empty(),
+            answer.contains("\"ok\":true") && difference.is_empty(),
             "round {round}\n{difference}"
         );
+    }
+    assert!(!daemon.has_ended());
+}
+
+/// What leaves the source is half a rename whose other half never comes; the daemon waits for
+/// it a little.
+#[test]
+fn wait_returns_when_what_was_moved_away_is_gone() {
+    let dir = Dir::new();
+    let config = one("").replace("binary = \"@RSYNC@\"", "archive = true");
+    let config = config.replace("delay = 1", "delay = 0");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    for round in 0..6 {
+        dir.write("leaves", "x");
+        done(&dir, &["status", "-wait"]);
+        assert!(dir.trg("leaves").exists(), "round {round}");
+        daemon.stop();
+        fs::rename(dir.src("leaves"), dir.path(format!("left{round}"))).expect("mv");
+        continue_with_wait(&dir, &daemon);
+        assert!(!dir.trg("leaves").exists(), "round {round}");
     }
     assert!(!daemon.has_ended());
 }
