@@ -157,9 +157,6 @@ impl<'a> Engine<'a> {
 
     /// Runs until a signal, the configuration or a critical failure ends it.
     pub fn run(mut self) -> Outcome {
-        for wait in &mut self.core.desk.waits {
-            wait.begin_anew();
-        }
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         loop {

@@ -152,7 +152,7 @@ impl Engine<'_> {
         let command = Command {
             program: request.program.clone(),
             args: request.args,
-            env: Vec::new(),
+            environment: Vec::new(),
             stdin: match request.stdin {
                 Some(bytes) => Stdin::Bytes(bytes),
                 None => Stdin::Inherit,
@@ -179,18 +179,22 @@ impl Engine<'_> {
             }
             Err(SpawnError::NotExecutable(_)) => {
                 let program = report::escape(&request.program);
-                report::error(format_args!("Failed executing [ {program} ]!"));
+                let text = format!("Failed executing [ {program} ]!");
+                report::error(&text);
+                job.errors.borrow_mut().push(text.into_bytes());
                 self.evaluate(job, End::Exit(NOT_EXECUTED));
             }
             Err(SpawnError::Resources(error)) => {
                 let mut sync = request.member.sync.borrow_mut();
                 let wait = sync.failed(&job.ids, self.now);
-                let name = &sync.config.name;
                 let program = report::escape(&request.program);
+                let text = format!("cannot start {program}: {error}");
+                let name = &sync.config.name;
                 report::error(format_args!(
-                    "{name}: cannot start {program}: {error}; trying again in {} s",
+                    "{name}: {text}; trying again in {} s",
                     wait.as_secs()
                 ));
+                sync.counters.failed(NOT_EXECUTED, text.into_bytes());
             }
         }
     }

@@ -236,7 +236,7 @@ fn command(sync: &Sync, report: HookReport) -> Option<Command> {
     Some(Command {
         program: program.clone(),
         args: args.to_vec(),
-        env: env.to_vec(),
+        environment: env.to_vec(),
         stdin: Stdin::Bytes(report.paths),
         output: Output::Lines,
     })

@@ -60,7 +60,7 @@ impl Progress {
                 return;
             }
             (false, left) => format!(
-                "{} directories watched, startup transfers to be done: {left}, {:.0} s",
+                "directories watched: {}, startup transfers to be done: {left}, {:.0} s",
                 watcher.watched(),
                 self.started.elapsed().as_secs_f64()
             ),

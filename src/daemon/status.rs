@@ -29,6 +29,8 @@ pub struct ReportFiles {
     metrics: Option<PathBuf>,
     interval: Duration,
     due: Option<Instant>,
+    /// What went wrong the last time: told once, not at each try.
+    told: Option<String>,
 }
 
 impl ReportFiles {
@@ -39,6 +41,7 @@ impl ReportFiles {
             metrics: settings.metrics_file.clone(),
             interval: settings.status_interval,
             due: None,
+            told: None,
         }
     }
 
@@ -50,6 +53,17 @@ impl ReportFiles {
     fn are_due(&self, now: Instant) -> bool {
         let any = self.status.is_some() || self.metrics.is_some();
         any && self.due.is_none_or(|due| due <= now)
+    }
+
+    fn tell(&mut self, problems: &[StatusError]) {
+        let lines: Vec<_> = problems.iter().map(StatusError::to_string).collect();
+        let text = (!lines.is_empty()).then(|| lines.join("\n"));
+        if let Some(text) = &text
+            && self.told.as_ref() != Some(text)
+        {
+            report::error(text);
+        }
+        self.told = text;
     }
 
     fn written(&mut self, began: Instant) {
@@ -66,22 +80,21 @@ impl Engine<'_> {
         if !self.reports.are_due(now) {
             return;
         }
+        let mut problems = Vec::new();
         if let Some(path) = &self.reports.status {
             let result = match path.extension().is_some_and(|ending| ending == "json") {
                 true => self.write_json(path),
                 false => write(path, &self.members, self.watcher),
             };
-            if let Err(error) = result {
-                report::error(error);
-            }
+            problems.extend(result.err());
         }
         if let Some(path) = &self.reports.metrics {
             let text = metrics::text(&self.snapshot(None, 0));
             let result = atomic::write(path, &mut |out| out.write_all(text.as_bytes()));
-            if let Err(cause) = result {
-                report::error(StatusError::of("metrics", path, cause));
-            }
+            let problem = result.map_err(|cause| StatusError::of("metrics", path, cause));
+            problems.extend(problem.err());
         }
+        self.reports.tell(&problems);
         self.reports.written(now);
     }
 

@@ -36,7 +36,8 @@ enum Stage {
     },
     /// For the entries of before these marks.
     Done(Vec<(Rc<Member>, Mark)>),
-    /// The syncs are others now: all anew.
+    /// It has not begun, or begins anew: the configuration was read again, and what was noticed
+    /// went over to other syncs.
     Anew,
 }
 
@@ -48,11 +49,6 @@ impl Wait {
             sync,
             stage: Stage::Anew,
         }
-    }
-
-    /// The configuration was read anew. What was noticed went over to new queues.
-    pub fn begin_anew(&mut self) {
-        self.stage = Stage::Anew;
     }
 
     /// When to look again.
@@ -72,6 +68,11 @@ impl Wait {
         started: bool,
         now: Instant,
     ) -> bool {
+        if let Stage::Done(marks) = &self.stage
+            && !self.is_about(marks, members)
+        {
+            self.stage = Stage::Anew;
+        }
         if let Stage::Anew = self.stage {
             self.stage = Stage::Told {
                 moment: watcher.moment(),
@@ -92,9 +93,8 @@ impl Wait {
                 }
                 return false;
             }
-            let marks = members
-                .iter()
-                .filter(|member| is_meant(self.sync.as_deref(), member))
+            let marks = self
+                .meant(members)
                 .map(|member| (Rc::clone(member), member.sync.borrow().mark()));
             self.stage = Stage::Done(marks.collect());
         }
@@ -104,6 +104,20 @@ impl Wait {
                 .all(|(member, mark)| member.sync.borrow().reached(mark)),
             _ => false,
         }
+    }
+
+    fn meant<'a>(&self, members: &'a [Rc<Member>]) -> impl Iterator<Item = &'a Rc<Member>> {
+        let name = self.sync.clone();
+        let meant = move |member: &&Rc<Member>| is_meant(name.as_deref(), member);
+        members.iter().filter(meant)
+    }
+
+    /// Whether the marks are those of the syncs there are.
+    fn is_about(&self, marks: &[(Rc<Member>, Mark)], members: &[Rc<Member>]) -> bool {
+        let mut marked = marks.iter().map(|(member, _)| member);
+        let mut meant = self.meant(members);
+        let same = meant.all(|member| marked.next().is_some_and(|other| Rc::ptr_eq(member, other)));
+        same && marked.next().is_none()
     }
 }
 

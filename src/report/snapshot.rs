@@ -14,6 +14,7 @@ pub const VERSION: u32 = 1;
 
 /// The daemon.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Snapshot {
     /// Of lsyncd, for instance `3.0.0`.
     pub version: String,
@@ -41,6 +42,7 @@ pub struct Snapshot {
 
 /// One sync.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SyncSnapshot {
     /// `Sync1`, or as configured.
     pub name: String,
@@ -82,6 +84,7 @@ pub struct SyncSnapshot {
 
 /// Counters of a sync.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Totals {
     /// Events that passed the filter.
     pub events: u64,
@@ -99,6 +102,7 @@ pub struct Totals {
 
 /// A running child.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Sending {
     /// Its process.
     pub pid: u32,
@@ -116,6 +120,7 @@ pub struct Sending {
 
 /// How far a child is, in rsync's words.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Progress {
     /// Bytes sent.
     pub bytes: u64,
@@ -129,6 +134,7 @@ pub struct Progress {
 
 /// A wait after a failure.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Retry {
     /// In so many seconds.
     pub seconds: f64,
@@ -138,6 +144,7 @@ pub struct Retry {
 
 /// A failure.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LastError {
     /// When.
     pub time: f64,
@@ -149,6 +156,7 @@ pub struct LastError {
 
 /// An entry of a queue.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Entry {
     /// `active`, `wait` or `block`
     pub status: String,
@@ -157,7 +165,7 @@ pub struct Entry {
     /// Relative to the source; empty for the whole sync.
     pub path: String,
     /// Where a Move goes.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }
 
