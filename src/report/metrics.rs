@@ -305,7 +305,7 @@ mod tests {
             let all = names.len();
             names.sort_unstable();
             names.dedup();
-            assert_eq!((names.len(), all), (20 + 1, 20 + 1), "{names:?}");
+            assert_eq!(names.len(), all, "{names:?}");
         }
     }
 }

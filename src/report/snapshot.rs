@@ -421,7 +421,7 @@ mod tests {
         assert_eq!(paused.detail, "paused, 12 pending, the oldest for 3 s");
         assert_eq!(paused.severity, Severity::Behind);
 
-        let retrying = SyncSnapshot {
+        let failing = SyncSnapshot {
             retry: Some(Retry {
                 seconds: 30.0,
                 failures: 2,
@@ -432,6 +432,16 @@ mod tests {
                 time: 0.0,
             }),
             ..busy
+        };
+        // While it is being tried again, it is no better yet.
+        let trying = failing.clone().judged(None, false, false);
+        assert_eq!(
+            (trying.state, trying.severity),
+            (State::Sending, Severity::Trouble)
+        );
+        let retrying = SyncSnapshot {
+            sending: Vec::new(),
+            ..failing
         };
         let retrying = retrying.judged(None, false, false);
         assert_eq!(

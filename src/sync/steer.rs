@@ -113,3 +113,234 @@ impl Sync {
                 .is_none_or(|oldest| oldest.id().serial() > mark.serial)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Policy, Take};
+    use crate::sync::tests::sync_with;
+    use crate::watch::Event;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const SECOND: Time = 1_000_000;
+
+    /// What happens to a sync, from outside.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Change(usize),
+        Delete(usize),
+        Move(usize, usize),
+        Start,
+        Succeed,
+        Fail,
+        /// The child could not send this one, and says so or does not.
+        Partly(usize, bool),
+        /// The Moves of the batch cannot be carried out at the target.
+        Split,
+        Retry,
+        Mark,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let name = 0usize..4;
+        prop::collection::vec(
+            prop_oneof![
+                4 => name.clone().prop_map(Step::Change),
+                1 => name.clone().prop_map(Step::Delete),
+                3 => (name.clone(), name.clone()).prop_map(|(a, b)| Step::Move(a, b)),
+                5 => Just(Step::Start),
+                3 => Just(Step::Succeed),
+                1 => Just(Step::Fail),
+                2 => (name, any::<bool>()).prop_map(|(n, named)| Step::Partly(n, named)),
+                2 => Just(Step::Split),
+                1 => Just(Step::Retry),
+                2 => Just(Step::Mark),
+            ],
+            1..60,
+        )
+    }
+
+    /// How often each name has changed at the source, and which of these states the target has.
+    type Versions = BTreeMap<Vec<u8>, u32>;
+
+    struct World {
+        sync: Sync,
+        now: Time,
+        source: Versions,
+        target: Versions,
+        /// The running batch, and what it found at the source.
+        batch: Option<(Vec<DelayId>, Versions)>,
+        marks: Vec<(Mark, Versions)>,
+    }
+
+    impl World {
+        fn new(policy: Policy) -> World {
+            World {
+                sync: sync_with(policy),
+                now: SECOND,
+                source: Versions::new(),
+                target: Versions::new(),
+                batch: None,
+                marks: Vec::new(),
+            }
+        }
+
+        fn bump(&mut self, name: &[u8]) {
+            *self.source.entry(name.to_vec()).or_default() += 1;
+        }
+
+        fn event(&mut self, event: Event<'_>) {
+            let names = match event {
+                Event::Move { from, to } => vec![from, to],
+                Event::Create { path } | Event::Modify { path } => vec![path],
+                Event::Attrib { path } | Event::Delete { path } => vec![path],
+            };
+            names.into_iter().for_each(|name| self.bump(&name[4..]));
+            self.sync.notice(event, self.now);
+        }
+
+        fn begin(&mut self) {
+            if self.batch.is_some()
+                || !matches!(self.sync.next(self.now), crate::sync::Next::Act(_))
+            {
+                return;
+            }
+            let ids = self.sync.queue.take(|_| Take::Take);
+            self.sync.queue.activate(&ids);
+            let mut seen = Versions::new();
+            for delay in ids.iter().filter_map(|&id| self.sync.queue.get(id)) {
+                let (path, to) = delay.paths();
+                for path in [Some(path), to].into_iter().flatten() {
+                    let version = self.source.get(&path).copied().unwrap_or_default();
+                    seen.insert(path, version);
+                }
+            }
+            self.batch = Some((ids, seen));
+        }
+
+        fn end(&mut self, step: &Step) {
+            let Some((ids, mut seen)) = self.batch.take() else {
+                return;
+            };
+            match step {
+                Step::Fail => {
+                    self.sync.failed(&ids, self.now);
+                    return;
+                }
+                Step::Partly(name, named) => {
+                    let left = path(*name);
+                    let line = format!(
+                        "rsync: open \"/src{}\" failed",
+                        String::from_utf8_lossy(&left)
+                    );
+                    let known = seen.contains_key(&left) && *named;
+                    let errors = if *named {
+                        vec![line.into_bytes()]
+                    } else {
+                        Vec::new()
+                    };
+                    match known {
+                        true => drop(seen.remove(&left)),
+                        false => seen.clear(),
+                    }
+                    self.sync.partly_failed(&ids, &errors, self.now);
+                }
+                Step::Split => {
+                    for &id in &ids {
+                        let paths = self.sync.queue.get(id).map(|delay| delay.paths());
+                        if let Some((from, Some(to))) = paths {
+                            seen.remove(&from);
+                            seen.remove(&to);
+                            self.sync.split_move(id, self.now);
+                        }
+                    }
+                }
+                _ => {}
+            }
+            self.sync.succeeded(&ids);
+            self.target.extend(seen);
+        }
+
+        fn step(&mut self, step: &Step) {
+            self.now += SECOND;
+            match step {
+                Step::Change(n) => self.event(Event::Modify { path: &below(*n) }),
+                Step::Delete(n) => self.event(Event::Delete { path: &below(*n) }),
+                Step::Move(a, b) if a != b => self.event(Event::Move {
+                    from: &below(*a),
+                    to: &below(*b),
+                }),
+                Step::Move(..) => {}
+                Step::Start => self.begin(),
+                Step::Retry => self.sync.retry_now(self.now),
+                Step::Mark => self.marks.push((self.sync.mark(), self.source.clone())),
+                end => self.end(end),
+            }
+        }
+
+        /// Whoever is told that all is done finds it so.
+        fn check(&mut self) -> Result<(), TestCaseError> {
+            let (sync, target) = (&self.sync, &self.target);
+            for (mark, then) in &mut self.marks {
+                if sync.reached(mark) {
+                    for (name, version) in then.iter() {
+                        let has = target.get(name).copied().unwrap_or_default();
+                        prop_assert!(has >= *version, "{}", name.escape_ascii());
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+
+    fn path(name: usize) -> Vec<u8> {
+        format!("/{}", ["a", "b", "c", "d"][name]).into_bytes()
+    }
+
+    fn below(name: usize) -> Vec<u8> {
+        [b"/src", path(name).as_slice()].concat()
+    }
+
+    fn holds(policy: Policy, steps: &[Step]) -> Result<(), TestCaseError> {
+        let mut world = World::new(policy);
+        for step in steps {
+            world.step(step);
+            world.check()?;
+        }
+        // In the end all is well, and everyone is told.
+        for _ in 0..20 {
+            world.now += 1000 * SECOND;
+            world.sync.retry_now(world.now);
+            world.begin();
+            world.end(&Step::Succeed);
+            world.check()?;
+        }
+        let sync = &world.sync;
+        prop_assert!(world.marks.iter_mut().all(|(mark, _)| sync.reached(mark)));
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_reached_is_at_the_target(steps in steps()) {
+            holds(Policy::Settle, &steps)?;
+            holds(Policy::Deliver, &steps)?;
+        }
+    }
+
+    #[test]
+    fn a_flush_is_for_what_waits_now() {
+        let mut sync = sync_with(Policy::Settle);
+        sync.notice(Event::Modify { path: b"/src/a" }, 0);
+        assert!(matches!(sync.ready(1), Ready::At(_)));
+        sync.flush();
+        let Ready::Now(id) = sync.ready(1) else {
+            panic!("it does not go");
+        };
+        sync.queue.activate(&[id]);
+        sync.succeeded(&[id]);
+        sync.notice(Event::Modify { path: b"/src/b" }, 2);
+        assert!(matches!(sync.ready(3), Ready::At(_)));
+    }
+}
