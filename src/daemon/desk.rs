@@ -18,8 +18,8 @@ use super::waits::Wait;
 use crate::config::{ControlSocket, Settings};
 use crate::report;
 
-const CONTROL: Token = Token(2);
-const METRICS: Token = Token(3);
+const CONTROL: Token = Token(8);
+const METRICS: Token = Token(9);
 const FIRST: usize = 16;
 
 /// The first token that is not the desk's.

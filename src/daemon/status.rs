@@ -3,15 +3,17 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::engine::Engine;
 use crate::config::Settings;
-use crate::report::{self, DelayStatus, StatusError, StatusReport, SyncStatus, WatchList};
-use crate::report::{atomic, metrics};
-use crate::script::Member;
+use crate::queue::Time;
+use crate::report::{
+    self, DelayStatus, StatusError, StatusReport, SyncStatus, TunnelProcess, TunnelStatus,
+    WatchList, atomic, metrics,
+};
+use crate::script::{Host, PROCESS_KIND, TunnelObject};
 use crate::sync::Sync;
 use crate::watch::Watcher;
 
@@ -82,9 +84,10 @@ impl Engine<'_> {
         }
         let mut problems = Vec::new();
         if let Some(path) = &self.reports.status {
+            report::say("Statusfile", "writing the status file");
             let result = match path.extension().is_some_and(|ending| ending == "json") {
                 true => self.write_json(path),
-                false => write(path, &self.members, self.watcher),
+                false => write(path, &self.script.host, self.watcher),
             };
             problems.extend(result.err());
         }
@@ -120,17 +123,21 @@ impl WatchList for Watches<'_> {
     }
 }
 
-fn write(path: &Path, members: &[Rc<Member>], watcher: &Watcher) -> Result<(), StatusError> {
+fn write(path: &Path, host: &Host, watcher: &Watcher) -> Result<(), StatusError> {
     let time = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs() as i64);
+    let (members, tunnels) = (host.members.borrow(), host.tunnels.borrow());
     let syncs = members
         .iter()
         .map(|member| sync_status(&member.sync.borrow()));
     StatusReport {
         time,
         syncs: syncs.collect(),
-        tunnels: Vec::new(),
+        tunnels: tunnels
+            .iter()
+            .map(|each| tunnel_status(each, time as f64, host.clock.now()))
+            .collect(),
         watches: &Watches(watcher),
     }
     .save(path)
@@ -154,5 +161,19 @@ fn sync_status(sync: &Sync) -> SyncStatus<'static> {
         delays: delays.collect(),
         filters: filter.rules().map(|rule| rule.to_vec().into()).collect(),
         excludes: filter.excludes().map(|p| p.to_vec().into()).collect(),
+    }
+}
+
+fn tunnel_status(tunnel: &TunnelObject, time: f64, now: Time) -> TunnelStatus<'static> {
+    let machine = tunnel.machine.borrow();
+    let processes = machine.processes().iter().map(|process| TunnelProcess {
+        pid: process.pid.0,
+        kind: PROCESS_KIND,
+        started: time - now.saturating_sub(process.started) as f64 / 1e6,
+    });
+    TunnelStatus {
+        name: machine.config.name.clone().into_bytes().into(),
+        status: machine.state().name(),
+        processes: processes.collect(),
     }
 }
