@@ -83,7 +83,8 @@ default = {
     exitcodes = true, init = true, full = true, maxDelays = true, maxProcesses = true,
     name = true, inotifyMode = true,
     onAttrib = true, onCreate = true, onModify = true, onDelete = true, onStartup = true,
-    onMove = true, onFull = true, prepare = true, source = true, subdirs = true,
+    onMove = true, onFull = true, onSynced = true, onFailed = true, prepare = true,
+    source = true, subdirs = true,
     target = true, tunnel = true,
   },
 

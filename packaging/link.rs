@@ -3,5 +3,5 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=packaging/link.rs");
-    println!("cargo:rustc-link-arg-bins=-rdynamic");
+    println!("cargo:rustc-link-arg-bin=lsyncd=-rdynamic");
 }

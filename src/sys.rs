@@ -21,6 +21,19 @@ pub fn inotify_rm_watch(fd: BorrowedFd<'_>, wd: i32) -> io::Result<()> {
     }
 }
 
+/// How many bytes a descriptor has to read (`FIONREAD`, inotify(7)).
+///
+/// # Errors
+/// None for an inotify instance.
+pub fn readable(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is borrowed, so open, and FIONREAD writes one int.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &mut bytes) } {
+        0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// How many seconds local time is ahead of UTC at that many `seconds` since the epoch.
 pub fn utc_offset(seconds: i64) -> i64 {
     // SAFETY: `tm` is plain data for which all zeroes is a value; localtime_r fills it or fails.

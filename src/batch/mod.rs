@@ -16,6 +16,7 @@
 //! | [`direct`] | the tools that default.direct runs in place of rsync |
 //! | [`files_from`] | the call with `--files-from` |
 //! | [`filter_list`] | the classic call with `--include-from` |
+//! | [`output`] | what rsync says of its work: progress and totals |
 //! | [`probe`] | which binary runs, and whether it deletes missing names correctly |
 //! | [`words`] | which of the user's own options forbid the files-from call |
 
@@ -24,6 +25,7 @@ pub mod collapse;
 pub mod direct;
 pub mod files_from;
 pub mod filter_list;
+pub mod output;
 pub mod probe;
 pub mod words;
 

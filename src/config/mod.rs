@@ -15,9 +15,9 @@ mod sync_config;
 mod values;
 
 pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
-pub use settings::{Settings, SettingsTable};
+pub use settings::{ControlSocket, Settings, SettingsTable};
 pub use source::{SourceError, real_directory};
-pub use sync_config::{Delete, SyncConfig, filter};
+pub use sync_config::{Delete, Hook, SyncConfig, filter};
 pub use values::check_values;
 
 use mlua::Value;

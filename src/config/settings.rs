@@ -1,6 +1,7 @@
 //! `settings{}`: what holds for the daemon as a whole.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,6 +27,7 @@ enum Kind {
 }
 
 const KNOWN: &[(&str, Kind)] = &[
+    ("controlSocket", Kind::Text),
     ("inotifyMode", Kind::Text),
     ("insist", Kind::Switch),
     ("log", Kind::Words),
@@ -34,6 +36,8 @@ const KNOWN: &[(&str, Kind)] = &[
     ("logident", Kind::Text),
     ("maxDelays", Kind::Number),
     ("maxProcesses", Kind::Number),
+    ("metricsFile", Kind::Text),
+    ("metricsListen", Kind::Text),
     ("nodaemon", Kind::Switch),
     ("onepass", Kind::Switch),
     ("pidfile", Kind::Text),
@@ -138,6 +142,7 @@ impl SettingsTable {
             ));
         }
         Ok(Settings {
+            control_socket: self.control_socket()?,
             insist: self.switch("insist")?,
             log: self.log()?,
             log_facility: self.facility()?,
@@ -146,6 +151,8 @@ impl SettingsTable {
                 .text("logident")?
                 .map(|ident| ident.to_string_lossy().into_owned()),
             max_processes: self.count("maxProcesses")?,
+            metrics_file: path("metricsFile")?,
+            metrics_listen: self.metrics_listen()?,
             mode: self.mode()?,
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
@@ -202,6 +209,42 @@ impl SettingsTable {
                 None => Ok(Facility::USER),
                 Some(name) => Facility::from_name(&lossy(name)).map_err(unknown),
             },
+        }
+    }
+
+    fn control_socket(&self) -> Result<ControlSocket> {
+        Ok(match self.value("controlSocket")? {
+            Value::Nil => ControlSocket::Default,
+            value => match text_of(&value).filter(|path| !path.is_empty()) {
+                Some(path) => ControlSocket::At(OsString::from_vec(path).into()),
+                None => ControlSocket::None,
+            },
+        })
+    }
+
+    /// What can be asked there is not for everyone, and there is no password.
+    fn metrics_listen(&self) -> Result<Option<SocketAddr>> {
+        let Some(text) = self.text("metricsListen")? else {
+            return Ok(None);
+        };
+        let text = text.to_string_lossy().into_owned();
+        let numbers = text.replacen("localhost:", "127.0.0.1:", 1);
+        match numbers.parse::<SocketAddr>() {
+            Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
+            Ok(_) => Err(complaint_about(
+                "metricsListen",
+                format!(
+                    "setting \"metricsListen\" must be a loopback address like 127.0.0.1:9180, \
+                     not \"{text}\". Put a proxy in front to reach it from elsewhere."
+                ),
+            )),
+            Err(_) => Err(complaint_about(
+                "metricsListen",
+                format!(
+                    "setting \"metricsListen\" must be an address and a port like \
+                     127.0.0.1:9180 or [::1]:9180, not \"{text}\"."
+                ),
+            )),
         }
     }
 
@@ -301,9 +344,22 @@ fn lossy(text: Vec<u8>) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// Where the control socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlSocket {
+    /// In the usual place, if it can be had.
+    Default,
+    /// Here, or the daemon does not start.
+    At(PathBuf),
+    /// Nowhere: `controlSocket = false`.
+    None,
+}
+
 /// The settings of a daemon, after the configuration ran and the command line had its say.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Where the control socket is.
+    pub control_socket: ControlSocket,
     /// Failing startup transfers are tried again instead of ending the daemon.
     pub insist: bool,
     /// Words as `-log` takes them.
@@ -316,6 +372,10 @@ pub struct Settings {
     pub log_ident: Option<String>,
     /// At most so many children at a time, all syncs together.
     pub max_processes: Option<usize>,
+    /// Where metrics go, for a textfile collector.
+    pub metrics_file: Option<PathBuf>,
+    /// Where metrics and the status page can be asked for.
+    pub metrics_listen: Option<SocketAddr>,
     /// Which writes are told.
     pub mode: Mode,
     /// Stay in the foreground.
@@ -335,10 +395,14 @@ impl Settings {
     pub fn relative_to(mut self, directory: &Path) -> Settings {
         for path in [
             &mut self.log_file,
+            &mut self.metrics_file,
             &mut self.pid_file,
             &mut self.status_file,
         ] {
             *path = path.take().map(|path| directory.join(path));
+        }
+        if let ControlSocket::At(path) = &mut self.control_socket {
+            *path = directory.join(&*path);
         }
         self
     }
@@ -367,6 +431,24 @@ mod tests {
             typed("{}").unwrap().status_interval,
             Duration::from_secs(10)
         );
+    }
+
+    #[test]
+    fn places_to_be_asked_at() {
+        let socket = |given| typed(given).unwrap().control_socket;
+        assert_eq!(socket("{}"), ControlSocket::Default);
+        assert_eq!(socket("{ controlSocket = false }"), ControlSocket::None);
+        assert_eq!(
+            socket("{ controlSocket = '/run/x' }"),
+            ControlSocket::At("/run/x".into())
+        );
+        let listen = |address: &str| typed(&format!("{{ metricsListen = '{address}' }}"));
+        let port = |address| listen(address).unwrap().metrics_listen.unwrap().port();
+        assert_eq!(port("127.0.0.1:9180"), 9180);
+        assert_eq!(port("[::1]:1"), 1);
+        assert_eq!(port("localhost:9"), 9);
+        assert!(listen("0.0.0.0:9180").unwrap_err().contains("loopback"));
+        assert!(listen("9180").unwrap_err().contains("127.0.0.1:9180"));
     }
 
     #[test]

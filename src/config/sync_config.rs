@@ -33,6 +33,15 @@ impl Delete {
     }
 }
 
+/// What is called after a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// A program and its arguments.
+    Command(Vec<Vec<u8>>),
+    /// A Lua function, to be found in the sync's table.
+    Function,
+}
+
 /// What Rust needs to know of a sync.
 #[derive(Clone, Debug)]
 pub struct SyncConfig {
@@ -62,6 +71,10 @@ pub struct SyncConfig {
     pub mode: Option<Mode>,
     /// A startup event is queued when all directories are watched.
     pub init: bool,
+    /// Called after a batch that ended well.
+    pub on_synced: Option<Hook>,
+    /// Called when batches begin to fail.
+    pub on_failed: Option<Hook>,
 }
 
 impl SyncConfig {
@@ -88,6 +101,8 @@ impl SyncConfig {
             batch_size_limit: size(&config.get("batchSizeLimit")?)?,
             mode: values::mode(config)?,
             init: truthy(&config.get("init")?),
+            on_synced: hook(config, "onSynced")?,
+            on_failed: hook(config, "onFailed")?,
         })
     }
 }
@@ -104,6 +119,30 @@ fn delay(value: &Value) -> Result<Option<Duration>> {
     match seconds {
         Some(seconds) if seconds >= 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(4e9)))),
         _ => Err(complaint_about("delay", "delay must be a number and >= 0")),
+    }
+}
+
+fn hook(config: &Table, key: &str) -> Result<Option<Hook>> {
+    let wrong = || {
+        let text = format!("{key} must be a function or a list of a program and its arguments");
+        complaint_about(key, text)
+    };
+    match config.get(key)? {
+        Value::Nil | Value::Boolean(false) => Ok(None),
+        Value::Function(_) => Ok(Some(Hook::Function)),
+        Value::Table(list) => {
+            let words = list.sequence_values::<Value>();
+            let words: Result<Vec<_>> = words
+                .map(|word| text_of(&word?).ok_or_else(wrong))
+                .collect();
+            match words? {
+                words if words.first().is_some_and(|program| !program.is_empty()) => {
+                    Ok(Some(Hook::Command(words)))
+                }
+                _ => Err(wrong()),
+            }
+        }
+        _ => Err(wrong()),
     }
 }
 

@@ -9,15 +9,17 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Poll, Token, Waker};
 
 use super::calendar::Calendar;
+use super::desk::{self, Desk};
 use super::jobs::{self, Job};
+use super::outcome::Hooks;
 use super::progress::Progress;
 use super::signals::{Signal, Signals};
-use super::status::StatusFile;
+use super::status::ReportFiles;
 use super::tunnels::Tunnels;
 use super::watching::Watching;
 use crate::config::Settings;
@@ -31,7 +33,7 @@ use crate::watch::Watcher;
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const CALENDAR: Token = Token(2);
-const FIRST_PIPE: usize = 16;
+const FIRST_PIPE: usize = desk::END;
 
 /// An action that neither spawned nor discarded is not asked again before this.
 const IDLE_ACTION: Duration = Duration::from_secs(1);
@@ -60,6 +62,10 @@ pub struct Core {
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
     pub clock: Clock,
+    /// Who asks what is going on, and says what to do.
+    pub(super) desk: Desk,
+    /// When the daemon started.
+    pub(super) started: SystemTime,
 }
 
 impl Core {
@@ -73,6 +79,7 @@ impl Core {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let calendar = Calendar::new(poll.registry(), CALENDAR)?;
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
+        let desk = Desk::closed(poll.registry().try_clone()?);
         Ok(Core {
             poll,
             events: Events::with_capacity(256),
@@ -81,7 +88,17 @@ impl Core {
             calendar,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
+            desk,
+            started: SystemTime::now(),
         })
+    }
+
+    /// Opens the sockets that the settings name.
+    ///
+    /// # Errors
+    /// In words for the user.
+    pub fn open_desk(&mut self, settings: &Settings) -> Result<(), String> {
+        self.desk.open(settings, self.poll.registry())
     }
 
     /// A watcher that wakes this loop.
@@ -117,10 +134,11 @@ pub struct Engine<'a> {
     pub(super) members: Vec<Rc<Member>>,
     pub(super) jobs: HashMap<Pid, Job>,
     scheduler: Scheduler,
-    status: StatusFile,
+    pub(super) reports: ReportFiles,
     progress: Progress,
+    pub(super) hooks: Hooks,
+    pub(super) started: bool,
     pub(super) tunnels: Tunnels,
-    started: bool,
     fading: Option<Fading>,
     /// The end of it all, as soon as it is known.
     pub(super) over: Option<Outcome>,
@@ -135,8 +153,9 @@ impl<'a> Engine<'a> {
             members: script.members(),
             jobs: HashMap::new(),
             scheduler: Scheduler::default(),
-            status: StatusFile::new(settings),
-            progress: Progress::new(Instant::now()),
+            reports: ReportFiles::new(settings),
+            progress: Progress::new(Instant::now(), settings.nodaemon),
+            hooks: Hooks::default(),
             tunnels: Tunnels::default(),
             started: false,
             fading: None,
@@ -164,8 +183,8 @@ impl<'a> Engine<'a> {
                 self.abandon();
                 return outcome;
             }
-            self.status
-                .turn(Instant::now(), &self.script.host, self.watcher);
+            self.attend();
+            self.write_reports();
             self.wait();
         }
     }
@@ -186,7 +205,12 @@ impl<'a> Engine<'a> {
         if lost {
             self.overflow();
         }
-        self.progress.turn(self.watcher, Instant::now());
+        let (members, started) = (&self.members, self.started);
+        let starting = || {
+            let is_done = |member: &&Rc<Member>| started && member.sync.borrow().has_started();
+            members.len() - members.iter().filter(is_done).count()
+        };
+        self.progress.turn(self.watcher, starting, Instant::now());
         if !self.started && !self.watcher.crawling() {
             self.started = true;
             self.progress.finished(self.watcher);
@@ -201,6 +225,9 @@ impl<'a> Engine<'a> {
         report::normal("--- OVERFLOW in event queue ---");
         self.script.insist();
         self.watcher.rebuild();
+        for member in &self.members {
+            member.sync.borrow_mut().counters.overflows += 1;
+        }
         if self.started {
             for member in &self.members {
                 member.sync.borrow_mut().resync(self.now);
@@ -323,7 +350,9 @@ impl<'a> Engine<'a> {
             _ => {}
         }
         for event in &events {
-            if event.token() == SIGNALS {
+            if Desk::owns(event.token()) {
+                self.core.desk.wake(event.token());
+            } else if event.token() == SIGNALS {
                 for signal in self.core.signals.pending().collect::<Vec<_>>() {
                     self.signal(signal);
                 }
@@ -360,6 +389,9 @@ impl<'a> Engine<'a> {
         if let Some(deadline) = self.watcher.next_deadline() {
             at(deadline.saturating_duration_since(instant));
         }
+        if let Some(deadline) = self.core.desk.deadline(instant) {
+            at(deadline.saturating_duration_since(instant));
+        }
         if let Some(fading) = &self.fading {
             at(fading.patience.saturating_duration_since(instant));
             at(fading.told.saturating_duration_since(instant));
@@ -374,7 +406,7 @@ impl<'a> Engine<'a> {
         if let Some(deadline) = self.progress.deadline(self.watcher) {
             at(deadline.saturating_duration_since(instant));
         }
-        if let Some(deadline) = self.status.deadline() {
+        if let Some(deadline) = self.reports.deadline() {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(alarm) = self.script.next_alarm() {
@@ -393,7 +425,7 @@ impl<'a> Engine<'a> {
         soonest.map(|span| span + Duration::from_micros(u64::from(!span.is_zero()) * 500))
     }
 
-    fn signal(&mut self, signal: Signal) {
+    pub(super) fn signal(&mut self, signal: Signal) {
         match signal {
             Signal::Terminate | Signal::Interrupt => {
                 report::normal(format_args!("--- {} signal, fading ---", signal.name()));
@@ -404,9 +436,13 @@ impl<'a> Engine<'a> {
                 self.start_fading(Outcome::Reset);
             }
             Signal::Child => {}
-            Signal::User1 | Signal::User2 => {
-                report::say("Info", format_args!("{} has no meaning yet", signal.name()));
+            Signal::User1 => {
+                report::normal("--- USR1 signal, flushing ---");
+                for member in &self.members {
+                    member.sync.borrow_mut().flush();
+                }
             }
+            Signal::User2 => self.dump(),
         }
     }
 

@@ -1,13 +1,17 @@
 //! Children at work for a sync: from what Lua asked for to what their end means.
 
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Instant;
 
 use mlua::Table;
 
 use super::engine::{Engine, Outcome};
+use super::outcome::{self, telling};
 use super::tunnels;
 use crate::batch;
+use crate::batch::output::{self as rsync_output, Progress, Totals};
 use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
 use crate::queue::{DelayId, Etype, Time};
@@ -28,7 +32,10 @@ pub struct Job {
     ids: Vec<DelayId>,
     captured: bool,
     transfer: Option<batch::Kind>,
-    errors: std::cell::RefCell<Vec<Vec<u8>>>,
+    errors: RefCell<Vec<Vec<u8>>>,
+    since: Instant,
+    progress: RefCell<Option<Progress>>,
+    totals: Cell<Totals>,
 }
 
 /// A line of output of a child: into the log, with the name of the sync or tunnel.
@@ -45,6 +52,9 @@ pub fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, l
         Stream::Stdout => report::normal(text),
         Stream::Stderr => report::warn(text),
     }
+    if let (Stream::Stdout, Some(job)) = (stream, jobs.get(&pid)) {
+        job.read(line);
+    }
     if let (Stream::Stderr, Some(job)) = (stream, jobs.get(&pid)) {
         let mut errors = job.errors.borrow_mut();
         if errors.len() < KEPT_LINES {
@@ -54,10 +64,68 @@ pub fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, l
 }
 
 impl Job {
+    /// What rsync says of its work.
+    fn read(&self, line: &[u8]) {
+        if let Some(progress) = rsync_output::progress(line) {
+            self.progress.replace(Some(progress));
+            return;
+        }
+        let mut totals = self.totals.get();
+        totals.take(line);
+        self.totals.set(totals);
+    }
+
+    /// Whose it is.
+    pub(super) fn member(&self) -> &Rc<Member> {
+        &self.member
+    }
+
+    pub(super) fn is_of(&self, member: &Rc<Member>) -> bool {
+        Rc::ptr_eq(&self.member, member)
+    }
+
+    /// The entries it is about.
+    pub(super) fn ids(&self) -> &[DelayId] {
+        &self.ids
+    }
+
+    /// When it was started.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How far it is, if it says so.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        self.progress.borrow().clone()
+    }
+
+    /// What it says it sent in all.
+    pub(super) fn totals(&self) -> Totals {
+        self.totals.get()
+    }
+
+    /// What it says went wrong.
+    pub(super) fn words(&self) -> Vec<u8> {
+        let errors = self.errors.borrow();
+        telling(errors.iter().map(Vec::as_slice)).to_vec()
+    }
+
     /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
-    fn is_transfer(&self, sync: &Sync) -> bool {
+    pub(super) fn is_transfer(&self, sync: &Sync) -> bool {
         let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
         self.ids.iter().any(|id| etype(id) != Some(Etype::Move))
+    }
+}
+
+impl Job {
+    /// How its work ended.
+    fn outcome(&self, verdict: Verdict, code: i32) -> outcome::Outcome {
+        let sync = self.member.sync.borrow();
+        let partly = code == PARTIAL && self.captured && self.is_transfer(&sync);
+        match verdict {
+            Verdict::Done if !partly => outcome::Outcome::Synced,
+            _ => outcome::Outcome::Failed,
+        }
     }
 }
 
@@ -86,6 +154,7 @@ impl Engine<'_> {
         let command = Command {
             program: request.program.clone(),
             args: request.args,
+            environment: Vec::new(),
             stdin: match request.stdin {
                 Some(bytes) => Stdin::Bytes(bytes),
                 None => Stdin::Inherit,
@@ -100,6 +169,9 @@ impl Engine<'_> {
             captured: request.captured,
             transfer: request.transfer,
             errors: Default::default(),
+            since: Instant::now(),
+            progress: Default::default(),
+            totals: Default::default(),
         };
         match spawned {
             Ok(pid) => {
@@ -109,18 +181,22 @@ impl Engine<'_> {
             }
             Err(SpawnError::NotExecutable(_)) => {
                 let program = report::escape(&request.program);
-                report::error(format_args!("Failed executing [ {program} ]!"));
+                let text = format!("Failed executing [ {program} ]!");
+                report::error(&text);
+                job.errors.borrow_mut().push(text.into_bytes());
                 self.evaluate(job, End::Exit(NOT_EXECUTED));
             }
             Err(SpawnError::Resources(error)) => {
                 let mut sync = request.member.sync.borrow_mut();
                 let wait = sync.failed(&job.ids, self.now);
-                let name = &sync.config.name;
                 let program = report::escape(&request.program);
+                let text = format!("cannot start {program}: {error}");
+                let name = &sync.config.name;
                 report::error(format_args!(
-                    "{name}: cannot start {program}: {error}; trying again in {} s",
+                    "{name}: {text}; trying again in {} s",
                     wait.as_secs()
                 ));
+                sync.counters.failed(NOT_EXECUTED, text.into_bytes());
             }
         }
     }
@@ -137,6 +213,7 @@ impl Engine<'_> {
                 self.count_running();
                 self.evaluate(job, child.end);
             } else {
+                self.hook_ended(child.pid, child.end.code());
                 self.tunnel_ended(child.pid, child.end);
             }
         }
@@ -165,6 +242,8 @@ impl Engine<'_> {
             Ok(verdict) => verdict,
             Err(error) => return self.fail(&error),
         };
+        let outcome = job.outcome(verdict, code);
+        let told = self.account(&job, code, outcome);
         let mut sync = job.member.sync.borrow_mut();
         match verdict {
             Verdict::Done => {
@@ -181,14 +260,17 @@ impl Engine<'_> {
                     "Delay",
                     format_args!("{}: again in {} s", sync.config.name, wait.as_secs()),
                 );
+                drop(sync);
             }
             Verdict::Die => {
+                drop(sync);
                 if !self.script.host.startup_failed.get() {
                     report::error("Critical exitcode.");
                 }
                 self.over = Some(Outcome::Exit(Exit::Failure));
             }
         }
+        self.call_hook(&job.member, told);
     }
 
     /// Whether the transfer failed because the two rsyncs cannot do it this way: then it is done

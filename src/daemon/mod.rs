@@ -3,14 +3,22 @@
 //! [`engine`] is the event loop; the other files are what a Unix daemon has to do besides.
 
 mod calendar;
+mod control;
+mod desk;
 pub mod detach;
+mod dump;
 mod engine;
+mod http;
 mod jobs;
+mod outcome;
+mod peers;
 pub mod pidfile;
 mod progress;
 pub mod signals;
+mod snapshot;
 mod status;
 mod tunnels;
+mod waits;
 mod watching;
 
 use std::ffi::OsString;
@@ -93,7 +101,10 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
     }
 
     let pid_file = start(&script.settings, &environment.options)?;
-    let exit = work(&environment, &mut core, script);
+    let exit = match core.open_desk(&script.settings) {
+        Ok(()) => work(&environment, &mut core, script),
+        Err(text) => Err(failure(text)),
+    };
     if let Some(pid_file) = pid_file {
         pid_file.remove();
     }

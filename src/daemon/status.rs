@@ -1,63 +1,113 @@
-//! When the status report is written.
+//! The files that tell what is going on: the status report and the metrics, when they are
+//! written and what is in them.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::engine::Engine;
 use crate::config::Settings;
 use crate::queue::Time;
 use crate::report::{
-    self, DelayStatus, StatusReport, SyncStatus, TunnelProcess, TunnelStatus, WatchList,
+    self, DelayStatus, StatusError, StatusReport, SyncStatus, TunnelProcess, TunnelStatus,
+    WatchList, atomic, metrics,
 };
 use crate::script::{Host, PROCESS_KIND, TunnelObject};
 use crate::sync::Sync;
 use crate::watch::Watcher;
 
-/// The status file of a daemon: written when something happened, but not more often than its
-/// interval; a daemon with nothing to do is not woken for it.
-pub struct StatusFile {
-    path: Option<PathBuf>,
+/// A report that takes long to write is written less often, so that writing takes at most so
+/// small a part of the daemon's time: with a million directories it has a million lines.
+const SHARE: u32 = 50;
+
+/// So many entries of each queue in a report as JSON.
+const ENTRIES: usize = 1000;
+
+/// When the files of a daemon are written: once in each interval, so that a reader can tell by
+/// their age that the daemon is alive. Without files an idle daemon is not woken.
+pub struct ReportFiles {
+    status: Option<PathBuf>,
+    metrics: Option<PathBuf>,
     interval: Duration,
     due: Option<Instant>,
-    written: bool,
+    /// What went wrong the last time: told once, not at each try.
+    told: Option<String>,
 }
 
-impl StatusFile {
-    /// The file the settings name, if any.
-    pub fn new(settings: &Settings) -> StatusFile {
-        StatusFile {
-            path: settings.status_file.clone(),
+impl ReportFiles {
+    /// The files the settings name, if any.
+    pub fn new(settings: &Settings) -> ReportFiles {
+        ReportFiles {
+            status: settings.status_file.clone(),
+            metrics: settings.metrics_file.clone(),
             interval: settings.status_interval,
             due: None,
-            written: false,
+            told: None,
         }
     }
 
-    /// When it is to be written next, if that is known.
+    /// When they are to be written next, if that is known.
     pub fn deadline(&self) -> Option<Instant> {
         self.due
     }
 
-    /// At the end of a turn, which is when something happened: writes or notes when to.
-    pub fn turn(&mut self, now: Instant, host: &Host, watcher: &Watcher) {
-        let Some(path) = &self.path else {
+    fn are_due(&self, now: Instant) -> bool {
+        let any = self.status.is_some() || self.metrics.is_some();
+        any && self.due.is_none_or(|due| due <= now)
+    }
+
+    fn tell(&mut self, problems: &[StatusError]) {
+        let lines: Vec<_> = problems.iter().map(StatusError::to_string).collect();
+        let text = (!lines.is_empty()).then(|| lines.join("\n"));
+        if let Some(text) = &text
+            && self.told.as_ref() != Some(text)
+        {
+            report::error(text);
+        }
+        self.told = text;
+    }
+
+    fn written(&mut self, began: Instant) {
+        let pause = self.interval.max(began.elapsed() * SHARE);
+        // An interval of zero means after every turn that does something.
+        self.due = (!self.interval.is_zero()).then(|| began + pause);
+    }
+}
+
+impl Engine<'_> {
+    /// At the end of a turn: writes what is due.
+    pub(super) fn write_reports(&mut self) {
+        let now = Instant::now();
+        if !self.reports.are_due(now) {
             return;
+        }
+        let mut problems = Vec::new();
+        if let Some(path) = &self.reports.status {
+            report::say("Statusfile", "writing the status file");
+            let result = match path.extension().is_some_and(|ending| ending == "json") {
+                true => self.write_json(path),
+                false => write(path, &self.script.host, self.watcher),
+            };
+            problems.extend(result.err());
+        }
+        if let Some(path) = &self.reports.metrics {
+            let text = metrics::text(&self.snapshot(None, 0));
+            let result = atomic::write(path, &mut |out| out.write_all(text.as_bytes()));
+            let problem = result.map_err(|cause| StatusError::of("metrics", path, cause));
+            problems.extend(problem.err());
+        }
+        self.reports.tell(&problems);
+        self.reports.written(now);
+    }
+
+    fn write_json(&self, path: &Path) -> Result<(), StatusError> {
+        let snapshot = self.snapshot(None, ENTRIES);
+        let fill = &mut |out: &mut dyn Write| {
+            serde_json::to_writer_pretty(&mut *out, &snapshot)?;
+            out.write_all(b"\n")
         };
-        if self.written && !self.interval.is_zero() {
-            match self.due {
-                None => {
-                    self.due = Some(now + self.interval);
-                    return;
-                }
-                Some(due) if due > now => return,
-                Some(_) => self.due = None,
-            }
-        }
-        self.written = true;
-        report::say("Statusfile", "writing the status file");
-        if let Err(error) = write(path, host, watcher) {
-            report::error(error);
-        }
+        atomic::write(path, fill).map_err(|cause| StatusError::of("status", path, cause))
     }
 }
 
@@ -73,7 +123,7 @@ impl WatchList for Watches<'_> {
     }
 }
 
-fn write(path: &Path, host: &Host, watcher: &Watcher) -> Result<(), report::StatusError> {
+fn write(path: &Path, host: &Host, watcher: &Watcher) -> Result<(), StatusError> {
     let time = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs() as i64);

@@ -185,6 +185,7 @@ impl Engine<'_> {
             report::say("Exec", format_args!("{shown}{}", words.collect::<String>()));
         }
         let spawned = self.core.children.borrow_mut().spawn(Command {
+            environment: Vec::new(),
             program,
             args: words,
             stdin: Stdin::Inherit,

@@ -97,6 +97,7 @@ impl Children {
         let Command {
             program,
             args,
+            environment,
             stdin,
             output,
         } = command;
@@ -111,7 +112,12 @@ impl Children {
         let (output_end, error_end, captures) =
             self.outputs(output).map_err(SpawnError::Resources)?;
 
-        let child = command::start(&program, &args, &[input_end, output_end, error_end])?;
+        let child = command::start(
+            &program,
+            &args,
+            &environment,
+            &[input_end, output_end, error_end],
+        )?;
 
         let pid = Pid(child.id());
         let outputs = captures.iter().map(|(_, token, _)| *token).collect();

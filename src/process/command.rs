@@ -17,6 +17,8 @@ pub struct Command {
     pub program: Vec<u8>,
     /// The arguments after the name.
     pub args: Vec<Vec<u8>>,
+    /// What its environment has beyond that of the daemon.
+    pub environment: Vec<(OsString, OsString)>,
     /// What it reads.
     pub stdin: Stdin,
     /// Where its standard output and error go.
@@ -65,6 +67,7 @@ impl Command {
         Self {
             program: program.into(),
             args: Vec::new(),
+            environment: Vec::new(),
             stdin: Stdin::Inherit,
             output: Output::Inherit,
         }
@@ -134,11 +137,17 @@ impl ChildEnd {
 }
 
 /// Starts a program. A script without `#!` is run by `/bin/sh`, as execvp(3) has it.
-pub(super) fn start(program: &[u8], args: &[Vec<u8>], ends: &[ChildEnd; 3]) -> io::Result<Child> {
+pub(super) fn start(
+    program: &[u8],
+    args: &[Vec<u8>],
+    environment: &[(OsString, OsString)],
+    ends: &[ChildEnd; 3],
+) -> io::Result<Child> {
     let run = |name: &OsStr, script: Option<&Path>| {
         std::process::Command::new(name)
             .args(script)
             .args(args.iter().map(|arg| OsStr::from_bytes(arg)))
+            .envs(environment.iter().map(|(key, value)| (key, value)))
             .stdin(ends[0].stdio()?)
             .stdout(ends[1].stdio()?)
             .stderr(ends[2].stdio()?)

@@ -95,6 +95,10 @@ impl Entries {
         self.len
     }
 
+    pub(super) fn last_serial(&self) -> u64 {
+        self.serial
+    }
+
     pub(super) fn room(&self) -> usize {
         self.slab.room()
     }

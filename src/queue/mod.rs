@@ -107,6 +107,11 @@ impl Queue {
         self.specials.iter().filter_map(|id| self.get(*id))
     }
 
+    /// The serial number given last; that of each later delay is larger.
+    pub fn last_serial(&self) -> u64 {
+        self.entries.last_serial()
+    }
+
     /// The delay that has been queued for longest.
     pub fn oldest(&self) -> Option<Delay<'_>> {
         self.iter().next()

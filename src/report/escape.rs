@@ -17,6 +17,23 @@ pub fn escape(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
+/// The bytes that [`escape`] made a text of.
+pub fn unescape(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if looks_escaped(rest) {
+            let digits = rest[1..4].iter().map(|digit| digit - b'0');
+            out.push(digits.fold(0, |byte, digit| byte * 8 + digit));
+            rest = &rest[4..];
+        } else {
+            out.push(first);
+            rest = tail;
+        }
+    }
+    out
+}
+
 fn is_plain(text: &str) -> bool {
     !text.chars().any(char::is_control)
         && !text
@@ -61,22 +78,6 @@ fn octal(out: &mut String, bytes: &[u8]) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    fn unescape(text: &str) -> Vec<u8> {
-        let mut rest = text.as_bytes();
-        let mut out = Vec::new();
-        while let [first, tail @ ..] = rest {
-            if looks_escaped(rest) {
-                let digits = std::str::from_utf8(&rest[1..4]).unwrap();
-                out.push(u8::from_str_radix(digits, 8).unwrap());
-                rest = &rest[4..];
-            } else {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-        out
-    }
 
     #[test]
     fn examples() {

@@ -112,6 +112,7 @@ pub fn open(channels: Channels) -> Result<(), CannotOpen> {
         console: channels.console,
         file,
         syslog: channels.syslog,
+        transient: false,
     };
     Ok(())
 }
@@ -138,6 +139,20 @@ pub fn say(category: &str, text: impl fmt::Display) {
     }
 }
 
+/// Shows a line on the console that the next one takes the place of, be it a message or another
+/// such; an empty one takes it away. For terminals.
+pub fn transient(text: &str) {
+    let mut sinks = LOGGER.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+    if sinks.console {
+        sinks.transient = !text.is_empty();
+        let line = format!("{ERASE}{text}");
+        let _ = write_whole(io::stdout(), line.as_bytes(), PATIENCE);
+    }
+}
+
+/// To the first column, and erase to the end of the line (ECMA-48).
+const ERASE: &str = "\r\x1b[K";
+
 /// Says that something went wrong.
 pub fn error(text: impl fmt::Display) {
     say("Error", text);
@@ -162,6 +177,7 @@ static LOGGER: Logger = Logger {
         console: false,
         file: None,
         syslog: None,
+        transient: false,
     }),
 };
 
@@ -178,6 +194,8 @@ struct Sinks {
     console: bool,
     file: Option<LogFile>,
     syslog: Option<Syslog>,
+    /// The console's last line is one that is to be replaced.
+    transient: bool,
 }
 
 impl Logger {
@@ -223,6 +241,9 @@ impl Sinks {
         }
         let now = now();
         if self.console {
+            if std::mem::take(&mut self.transient) {
+                let _ = write_whole(io::stdout(), ERASE.as_bytes(), PATIENCE);
+            }
             let line = line(Form::Console, now, category, text);
             let _ = match category {
                 "Error" => write_whole(io::stderr(), line.as_bytes(), PATIENCE),

@@ -1,14 +1,19 @@
 //! What the daemon says: log, status file, and names made safe to print.
 
 pub mod atomic;
+pub mod control;
 mod escape;
 pub mod log;
 mod log_file;
+pub mod metrics;
+pub mod page;
+pub mod places;
 mod selection;
+pub mod snapshot;
 pub mod status_file;
 mod syslog;
 
-pub use escape::escape;
+pub use escape::{escape, unescape};
 pub use log::{enabled, error, normal, say, warn};
 pub use selection::{BadCategory, Selection};
 pub use status_file::{

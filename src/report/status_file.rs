@@ -98,6 +98,7 @@ impl WatchList for Vec<(i32, Vec<u8>)> {
 /// The status file could not be written; says so in lsyncd's words.
 #[derive(Debug)]
 pub struct StatusError {
+    what: &'static str,
     path: PathBuf,
     cause: ReplaceError,
 }
@@ -108,12 +109,24 @@ impl fmt::Display for StatusError {
             ReplaceError::Open(e) => ("open", e),
             ReplaceError::Write(e) => ("write", e),
         };
+        let what = self.what;
         let path = escape(self.path.as_os_str().as_encoded_bytes());
-        write!(f, "Cannot {verb} status file \"{path}\" :{}", reason(error))
+        write!(f, "Cannot {verb} {what} file \"{path}\" :{}", reason(error))
     }
 }
 
 impl std::error::Error for StatusError {}
+
+impl StatusError {
+    /// A file of this kind could not be replaced.
+    pub fn of(what: &'static str, path: &Path, cause: ReplaceError) -> StatusError {
+        StatusError {
+            what,
+            path: path.to_owned(),
+            cause,
+        }
+    }
+}
 
 impl StatusReport<'_> {
     /// Writes the file anew; a reader finds the old one or the new, whole.
@@ -121,10 +134,8 @@ impl StatusReport<'_> {
     /// # Errors
     /// When it cannot be opened or written.
     pub fn save(&self, path: &Path) -> Result<(), StatusError> {
-        atomic::write(path, &mut |mut out| self.write(&mut out)).map_err(|cause| StatusError {
-            path: path.to_owned(),
-            cause,
-        })
+        atomic::write(path, &mut |mut out| self.write(&mut out))
+            .map_err(|cause| StatusError::of("status", path, cause))
     }
 
     /// Writes the text.

@@ -190,9 +190,7 @@ impl Adder<'_> {
 }
 
 fn first_due(member: &Member, host: &Host) -> Option<DelayId> {
-    let mut sync = member.sync.borrow_mut();
-    let limit = sync.config.max_delays;
-    match sync.queue.first_ready(host.clock.now(), limit) {
+    match member.sync.borrow_mut().ready(host.clock.now()) {
         Ready::Now(id) => Some(id),
         _ => None,
     }

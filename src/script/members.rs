@@ -118,6 +118,7 @@ fn execute(host: &Host, words: &[Value]) -> Result<Value> {
         .next()
         .unwrap_or_else(|| Err(complaint("exec needs a program")))?;
     let command = process::Command {
+        environment: Vec::new(),
         program,
         args: words.collect::<Result<_>>()?,
         stdin: process::Stdin::Inherit,

@@ -9,6 +9,7 @@ mod by_size;
 mod errors;
 mod event;
 mod guard;
+mod hook;
 mod host;
 mod inlet;
 mod layer3;
@@ -24,6 +25,7 @@ mod sync_object;
 mod timestamp;
 mod tunnel;
 
+pub use hook::HookReport;
 pub use host::{Alarm, Host, Member};
 pub use runtime::{Environment, Failure, Script, Verdict};
 pub use spawn::SpawnRequest;

@@ -174,6 +174,11 @@ impl Script {
         self.host.members.borrow().clone()
     }
 
+    /// The Lua state.
+    pub(super) fn lua(&self) -> &Lua {
+        &self.lua
+    }
+
     /// Which writes any of the syncs is concerned with.
     pub fn mode(&self) -> Mode {
         let members = self.host.members.borrow();

@@ -80,6 +80,21 @@ impl Failed {
         (self.everything || !self.paths.is_empty()).then_some(self.due)
     }
 
+    /// They are tried again now.
+    pub fn hasten(&mut self, now: Time) {
+        self.due = self.due.min(now);
+    }
+
+    /// The first so many paths, in order.
+    pub fn names(&self, most: usize) -> impl Iterator<Item = &[u8]> {
+        self.paths.keys().take(most).map(Vec::as_slice)
+    }
+
+    /// How often in a row it failed.
+    pub fn failures(&self) -> u32 {
+        self.backoff.failures()
+    }
+
     /// Takes all paths out, to be tried again, what is to go first; true if everything is to
     /// be compared.
     pub fn take(&mut self) -> (Vec<(Vec<u8>, Etype)>, bool) {
@@ -110,10 +125,12 @@ impl Sync {
         }
         if entries.is_empty() {
             let named = self.blamed_on_disk(errors);
-            return match named.is_empty() {
-                true => self.undone.add_everything(now),
-                false => Some(self.undone.add(named, now)),
-            };
+            if !named.is_empty() {
+                return Some(self.undone.add(named, now));
+            }
+            let wait = self.undone.add_everything(now);
+            self.incomplete = wait.is_none();
+            return wait;
         }
         let mut named = blamed_entries(&entries, errors);
         if named.is_empty() {

@@ -26,6 +26,7 @@ impl Sync {
         if delay.status() == Status::Wait {
             self.queue.discard(id);
         }
+        self.carried += 1;
         // Whoever acts on these looks at the disk: what is there after all is sent.
         self.push(Etype::Delete, &from, None, now);
         match to.ends_with(b"/") && self.is_directory(&to) {
@@ -50,7 +51,7 @@ impl Sync {
         fs::symlink_metadata(self.on_disk(path)).is_ok()
     }
 
-    fn is_directory(&self, path: &[u8]) -> bool {
+    pub(super) fn is_directory(&self, path: &[u8]) -> bool {
         fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_dir())
     }
 
@@ -68,7 +69,7 @@ impl Sync {
     }
 
     /// Queues a directory and all below it as new.
-    fn push_contents(&mut self, top: &[u8], now: Time) {
+    pub(super) fn push_contents(&mut self, top: &[u8], now: Time) {
         let mut found = vec![top.to_vec()];
         let mut next = 0;
         while next < found.len() {

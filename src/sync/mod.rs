@@ -5,18 +5,22 @@
 
 mod backoff;
 mod clock;
+pub mod counters;
 mod cron_rule;
 pub mod crontab;
 mod describe;
 mod failed;
 mod fallback;
 mod scheduler;
+mod steer;
 pub mod tunnel;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
+pub use counters::Counters;
 pub use failed::Failed;
 pub use scheduler::Scheduler;
+pub use steer::Mark;
 
 use self::crontab::{Crontab, WallTime};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -63,11 +67,20 @@ pub struct Sync {
     pub crontab: Crontab,
     /// What transfers left undone.
     pub undone: Failed,
+    /// What it has done so far.
+    pub counters: Counters,
     backoff: Backoff,
     hold: Option<Time>,
     /// The queue was full once: all is compared when it is empty.
     missed: bool,
     lost: bool,
+    paused: bool,
+    /// Entries up to this serial number do not wait for their delay.
+    flushed: u64,
+    /// How often pending work has moved into new entries.
+    carried: u64,
+    /// The last comparison of everything left something undone that it did not name.
+    incomplete: bool,
 }
 
 impl Sync {
@@ -82,10 +95,15 @@ impl Sync {
             has_full,
             crontab: Crontab::new(crate::sys::utc_offset),
             undone: Failed::new(config.delay),
+            counters: Counters::default(),
             backoff: Backoff::new(config.delay),
             hold: None,
             missed: false,
             lost: false,
+            paused: false,
+            flushed: 0,
+            carried: 0,
+            incomplete: false,
             config,
         }
     }
@@ -213,6 +231,7 @@ impl Sync {
     }
 
     fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
+        self.counters.events += 1;
         let due = now + micros(self.config.delay.unwrap_or_default());
         let pushed = self.queue.push(etype, path, to, due);
         if report::enabled("Delay") {
@@ -256,12 +275,15 @@ impl Sync {
 
     /// Whether nothing of the startup is left to do.
     pub fn has_started(&self) -> bool {
-        !self.queue.iter().any(|delay| delay.etype() == Etype::Init)
+        let mut specials = self.queue.specials();
+        !specials.any(|delay| delay.etype() == Etype::Init)
     }
 
     /// Takes over what was pending when the configuration was read anew. The time of waiting
     /// is not lost: what was pending is due at once.
     pub fn adopt(&mut self, old: &Sync, now: Time) {
+        self.counters = old.counters.clone();
+        self.paused = old.paused;
         for delay in old.queue.iter() {
             if !delay.etype().is_special() {
                 let (path, path2) = delay.paths();
@@ -272,6 +294,7 @@ impl Sync {
 
     /// Queues a comparison of everything, because something may have been missed.
     pub fn resync(&mut self, now: Time) {
+        self.carried += 1;
         if self.has_full {
             self.queue.push(Etype::Full, b"/", None, now);
         } else {
@@ -295,7 +318,7 @@ impl Sync {
 
     /// What to do now, as far as this sync's own limits go.
     pub fn next(&mut self, now: Time) -> Next {
-        if self.lost {
+        if self.lost || self.paused {
             return Next::Nothing;
         }
         if let Some(hold) = self.hold {
@@ -314,6 +337,7 @@ impl Sync {
         let undone = self.undone.due();
         if undone.is_some_and(|due| due <= now) {
             let (paths, everything) = self.undone.take();
+            self.carried += 1;
             for (path, etype) in paths {
                 self.queue.push(etype, &path, None, now);
             }
@@ -321,7 +345,7 @@ impl Sync {
                 self.resync(now);
             }
         }
-        match (self.queue.first_ready(now, self.config.max_delays), undone) {
+        match (self.ready(now), undone) {
             (Ready::Now(id), _) => Next::Act(id),
             (Ready::At(time), Some(due)) => Next::At(time.min(due)),
             (Ready::At(time), None) | (Ready::Nothing, Some(time)) => Next::At(time),

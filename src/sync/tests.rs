@@ -6,6 +6,12 @@ use crate::queue::Status;
 
 const SECOND: Time = 1_000_000;
 
+/// One that is told of moves, with a queue of this kind.
+pub(super) fn sync_with(policy: Policy) -> Sync {
+    let sync = sync(true);
+    Sync::new(sync.config, Filter::default(), policy, false)
+}
+
 fn sync(moves: bool) -> Sync {
     let config = SyncConfig {
         name: "Sync1".into(),
@@ -21,6 +27,8 @@ fn sync(moves: bool) -> Sync {
         batch_size_limit: None,
         mode: None,
         init: true,
+        on_synced: None,
+        on_failed: None,
     };
     let mut filter = Filter::default();
     filter.add_exclude(b"*.tmp");

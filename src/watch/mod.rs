@@ -25,6 +25,7 @@
 //! | `dispatch` | what each event means |
 //! | `settle` | brings the tree in line with the disk |
 //! | `absorb` | takes in what was read of a directory |
+//! | `told` | whether all that happened before a moment has been told |
 //! | `roots` | where trees begin, how they are lost and found |
 //!
 //! Paths are absolute bytes; those of directories end with `/`.
@@ -38,6 +39,7 @@ mod reader;
 mod roots;
 mod scopes;
 mod settle;
+mod told;
 mod tree;
 mod watcher;
 
@@ -45,6 +47,7 @@ use std::io;
 use std::time::Instant;
 
 pub use scopes::{Scope, Wants};
+pub use told::Moment;
 pub use watcher::Watcher;
 
 /// Which kernel events count as a change of a file's contents: lsyncd's `inotifyMode`.

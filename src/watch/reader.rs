@@ -20,6 +20,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::inotify::{RawEvent, encode};
+use crate::sys;
 
 /// One read. The kernel's 16,384 events are 256 KiB without names.
 const BUFFER: usize = 512 * 1024;
@@ -55,6 +56,8 @@ struct Shared {
 struct Queue {
     chunks: VecDeque<Vec<u8>>,
     bytes: usize,
+    /// Bytes read and handed over since the start.
+    total: u64,
 }
 
 impl Reader {
@@ -94,6 +97,22 @@ impl Reader {
         std::mem::take(&mut queue.chunks)
     }
 
+    /// How many bytes will have been handed over, at the latest, when everything that happened
+    /// before this call is among them. What is in the thread's hands counts as a whole read.
+    pub fn mark(&self) -> u64 {
+        let waiting = sys::readable(self.descriptor.as_fd()).unwrap_or(0);
+        self.shared.lock().total + waiting as u64 + BUFFER as u64
+    }
+
+    /// Has everything that happened before [`Reader::mark`] was asked been taken? Either so much
+    /// has come since, or nothing more is there.
+    pub fn passed(&self, mark: u64) -> bool {
+        let queue = self.shared.lock();
+        let passed = queue.chunks.is_empty() && queue.total >= mark;
+        drop(queue);
+        passed || self.drained()
+    }
+
     /// Has everything that happened before this call been taken?
     ///
     /// The order of the three looks matters: what left the kernel before the first is in
@@ -125,6 +144,7 @@ impl Shared {
     fn hand_over(&self, bytes: &[u8]) {
         let mut queue = self.lock();
         let was_empty = queue.chunks.is_empty();
+        queue.total += bytes.len() as u64;
         if queue.bytes <= LIMIT {
             let full = queue.bytes + bytes.len() > LIMIT;
             let chunk = if full { overflow() } else { bytes.to_vec() };

@@ -32,7 +32,7 @@ pub struct Watcher {
     pub(super) kernel: Kernel,
     /// Declared before the descriptor they use.
     pub(super) pool: Pool,
-    reader: Reader,
+    pub(super) reader: Reader,
     pub(super) inotify: Inotify,
     pub(super) waker: Arc<Waker>,
 
@@ -53,7 +53,7 @@ pub struct Watcher {
     /// How many tickets a descriptor has. Its events wait until it has none.
     pub(super) busy: HashMap<i32, u32>,
     /// Events that wait, each descriptor's in order.
-    early: HashMap<i32, Vec<u8>>,
+    pub(super) early: HashMap<i32, Vec<u8>>,
     early_bytes: usize,
     /// Descriptors whose events may be taken from `early`.
     pub(super) ready: VecDeque<i32>,

@@ -1,0 +1,139 @@
+//! What rsync says of its work while it does it, read from lines its options make it write.
+//!
+//! Nothing is added to the user's options for this: a line that is there is read, and goes
+//! into the log as ever.
+
+/// A progress line of `--info=progress2` or `--progress`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes sent so far: of all files with `progress2`, of this one with `--progress`.
+    pub bytes: u64,
+    /// 0 to 100.
+    pub percent: u8,
+    /// As rsync has it: `146.38kB/s`.
+    pub rate: String,
+    /// Time left, or taken at the end, as rsync has it: `0:00:08`.
+    pub time: String,
+}
+
+/// What a transfer has sent in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// `Total bytes sent`, or `sent … bytes` of `-v`.
+    pub bytes: u64,
+    /// `Number of regular files transferred`.
+    pub files: u64,
+}
+
+impl Totals {
+    /// Takes in a line of rsync's output, if it is one of the summary.
+    pub fn take(&mut self, line: &[u8]) {
+        let Ok(line) = std::str::from_utf8(line) else {
+            return;
+        };
+        for start in [
+            "Number of regular files transferred: ",
+            "Number of files transferred: ",
+        ] {
+            if let Some(count) = line.strip_prefix(start).and_then(number) {
+                self.files = count;
+            }
+        }
+        if let Some(count) = line.strip_prefix("Total bytes sent: ").and_then(number) {
+            self.bytes = count;
+        }
+        if let Some(rest) = line.strip_prefix("sent ")
+            && rest.contains(" bytes  received ")
+            && let Some(count) = number(rest)
+        {
+            self.bytes = count;
+        }
+    }
+}
+
+/// A progress line, for instance `  1,238,099 100%  146.38kB/s    0:00:08  (xfr#5, to-chk=0/9)`.
+pub fn progress(line: &[u8]) -> Option<Progress> {
+    // Most lines are none; their first byte tells.
+    if !matches!(line.first(), Some(b' ' | b'0'..=b'9')) {
+        return None;
+    }
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let bytes = words.next()?;
+    let percent = words.next()?.strip_suffix('%')?.parse().ok()?;
+    let rate = words.next().filter(|rate| rate.ends_with("B/s"))?;
+    let time = words.next().filter(|time| time.contains(':'))?;
+    (percent <= 100).then_some(Progress {
+        bytes: whole_number(bytes)?,
+        percent,
+        rate: rate.to_owned(),
+        time: time.to_owned(),
+    })
+}
+
+/// The number a text begins with, with rsync's separators of thousands.
+fn number(text: &str) -> Option<u64> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != ',' && c != '.')
+        .unwrap_or(text.len());
+    whole_number(&text[..end])
+}
+
+/// `1,238,099`, in some languages with points. `-h` makes it `1.24M`, which is not exact
+/// and not taken.
+fn whole_number(text: &str) -> Option<u64> {
+    let groups: Vec<&str> = text.split([',', '.']).collect();
+    let (first, rest) = groups.split_first()?;
+    let grouped = rest.iter().all(|group| group.len() == 3);
+    if !grouped || (!rest.is_empty() && first.len() > 3) {
+        return None;
+    }
+    groups.concat().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_lines() {
+        let line = b"      1,238,099  97%  146.38kB/s    0:00:08 (xfr#5, to-chk=169/396)";
+        let expected = Progress {
+            bytes: 1_238_099,
+            percent: 97,
+            rate: "146.38kB/s".into(),
+            time: "0:00:08".into(),
+        };
+        assert_eq!(progress(line), Some(expected));
+        for other in [
+            &b"   a file 100% kB/s 0:00"[..],
+            b"",
+            b" ",
+            b"12 200% 1kB/s 0:00:00",
+            b"1.23M 10% 1.00MB/s 0:00:00",
+            b" \xff 10% 1.00MB/s 0:00:00",
+            b"sent 12 bytes",
+        ] {
+            assert_eq!(progress(other), None, "{}", other.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn summaries() {
+        let mut totals = Totals::default();
+        for line in [
+            "Number of files: 1,234 (reg: 1,000, dir: 234)",
+            "Number of regular files transferred: 1,000",
+            "Total bytes sent: 12,345,678",
+            "sent 12,345,678 bytes  received 99 bytes  24,691,554.00 bytes/sec",
+            "sent 5 apples",
+            "Total bytes sent: 1.2M",
+        ] {
+            totals.take(line.as_bytes());
+        }
+        let expected = Totals {
+            bytes: 12_345_678,
+            files: 1000,
+        };
+        assert_eq!(totals, expected);
+    }
+}

@@ -1,0 +1,120 @@
+//! The connection to the daemon.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use lsyncd::report::control::{Reply, Request, Verb};
+use lsyncd::report::places;
+
+/// A status with a thousand entries of each queue of hundreds of syncs is below this.
+const LONGEST_REPLY: usize = 256 * 1024 * 1024;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub enum LinkError {
+    /// Nobody is there, or nobody this user may ask.
+    NoDaemon(String),
+    /// The daemon would not.
+    Refused(String),
+    /// It did not answer in time.
+    TimedOut,
+}
+
+/// One connection.
+pub struct Link {
+    stream: UnixStream,
+    /// Patience ends then.
+    pub deadline: Option<Instant>,
+    read: Vec<u8>,
+}
+
+impl Link {
+    /// Connects to the socket given, the one the environment names, or the first in the usual
+    /// places that has someone behind it.
+    pub fn open(socket: Option<&Path>, deadline: Option<Instant>) -> Result<Link, LinkError> {
+        let given = socket
+            .map(PathBuf::from)
+            .or_else(|| std::env::var_os(places::VARIABLE).map(PathBuf::from));
+        let places = match given {
+            Some(path) => vec![path],
+            None => places::searched(),
+        };
+        let mut problems = Vec::new();
+        for path in places {
+            match UnixStream::connect(&path) {
+                Ok(stream) => {
+                    return Ok(Link {
+                        stream,
+                        deadline,
+                        read: Vec::new(),
+                    });
+                }
+                Err(error) => problems.push(format!("{}: {error}", path.display())),
+            }
+        }
+        Err(LinkError::NoDaemon(format!(
+            "no daemon answers: {}",
+            problems.join("; ")
+        )))
+    }
+
+    /// Asks, and waits for the answer.
+    pub fn ask(&mut self, verb: Verb) -> Result<Reply, LinkError> {
+        self.limit()?;
+        let line = Request::new(verb).line();
+        self.stream.write_all(&line).map_err(failed)?;
+        let line = self.line()?;
+        let reply: Reply = serde_json::from_slice(&line)
+            .map_err(|error| LinkError::Refused(format!("the answer makes no sense: {error}")))?;
+        match reply.ok {
+            true => Ok(reply),
+            false => Err(LinkError::Refused(reply.text)),
+        }
+    }
+
+    fn line(&mut self) -> Result<Vec<u8>, LinkError> {
+        let mut buffer = [0; 16 * 1024];
+        let mut searched = 0;
+        loop {
+            let end = self.read[searched..].iter().position(|&byte| byte == b'\n');
+            if let Some(end) = end {
+                let rest = self.read.split_off(searched + end + 1);
+                return Ok(std::mem::replace(&mut self.read, rest));
+            }
+            searched = self.read.len();
+            if searched > LONGEST_REPLY {
+                return Err(LinkError::Refused("the answer has no end".into()));
+            }
+            self.limit()?;
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Err(LinkError::NoDaemon("the daemon ended or hung up".into())),
+                Ok(count) => self.read.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+
+    /// What is left of the time holds for the next step.
+    fn limit(&mut self) -> Result<(), LinkError> {
+        let Some(deadline) = self.deadline else {
+            return self.stream.set_read_timeout(None).map_err(failed);
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left < Duration::from_millis(1) {
+            return Err(LinkError::TimedOut);
+        }
+        let set = self.stream.set_read_timeout(Some(left));
+        set.and_then(|()| self.stream.set_write_timeout(Some(left)))
+            .map_err(failed)
+    }
+}
+
+fn failed(error: io::Error) -> LinkError {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => LinkError::TimedOut,
+        _ => LinkError::NoDaemon(format!("the connection broke: {error}")),
+    }
+}

@@ -1,0 +1,140 @@
+//! The live view: asks the daemon twice a second, and does what keys say.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use lsyncd::report::control::Verb;
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use crate::link::{Link, LinkError};
+use crate::view::View;
+use crate::words::Words;
+
+const INTERVAL: Duration = Duration::from_millis(500);
+/// A daemon that takes longer is shown as one that does not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// More entries than any terminal has lines.
+const ENTRIES: usize = 300;
+
+/// Shows the view until the user leaves.
+pub fn run(words: &Words) -> Result<(), LinkError> {
+    if !io::stdout().is_terminal() {
+        return Err(LinkError::Refused("top needs a terminal".into()));
+    }
+    let link = open(words)?;
+    let mut terminal = ratatui::init();
+    let result = show(words, link, &mut terminal);
+    ratatui::restore();
+    result.map_err(|error| LinkError::Refused(format!("the terminal failed: {error}")))
+}
+
+fn open(words: &Words) -> Result<Link, LinkError> {
+    Link::open(words.socket.as_deref(), Some(Instant::now() + PATIENCE))
+}
+
+fn show(words: &Words, link: Link, terminal: &mut DefaultTerminal) -> io::Result<()> {
+    let mut link = Some(link);
+    let mut view = View::default();
+    loop {
+        refresh(words, &mut link, &mut view);
+        terminal.draw(|frame| view.draw(frame))?;
+        let next = Instant::now() + INTERVAL;
+        while let left = next.saturating_duration_since(Instant::now())
+            && event::poll(left)?
+        {
+            match event::read()? {
+                Event::Key(key) if key.kind != KeyEventKind::Release => {
+                    match press(key, &mut view) {
+                        Pressed::Leave => return Ok(()),
+                        Pressed::Nothing => {}
+                        Pressed::Do(verb) => {
+                            obey(verb, words, &mut link, &mut view);
+                            refresh(words, &mut link, &mut view);
+                        }
+                    }
+                    terminal.draw(|frame| view.draw(frame))?;
+                }
+                Event::Resize(..) => {
+                    terminal.draw(|frame| view.draw(frame))?;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Asks again; a daemon that went away is looked for again.
+fn refresh(words: &Words, link: &mut Option<Link>, view: &mut View) {
+    let verb = Verb::Status {
+        sync: words.sync.clone(),
+        entries: ENTRIES,
+    };
+    match ask(verb, words, link) {
+        Ok(reply) => view.take(reply.status.unwrap_or_default()),
+        Err(text) => view.lost(text),
+    }
+}
+
+fn obey(verb: Verb, words: &Words, link: &mut Option<Link>, view: &mut View) {
+    let said = match ask(verb, words, link) {
+        Ok(reply) => reply.text,
+        Err(text) => text,
+    };
+    view.say(said);
+}
+
+fn ask(
+    verb: Verb,
+    words: &Words,
+    link: &mut Option<Link>,
+) -> Result<lsyncd::report::control::Reply, String> {
+    let mut open = match link.take() {
+        Some(open) => open,
+        None => self::open(words).map_err(told)?,
+    };
+    open.deadline = Some(Instant::now() + PATIENCE);
+    match open.ask(verb) {
+        Err(LinkError::Refused(text)) => {
+            *link = Some(open);
+            Err(text)
+        }
+        Err(error) => Err(told(error)),
+        Ok(reply) => {
+            *link = Some(open);
+            Ok(reply)
+        }
+    }
+}
+
+fn told(error: LinkError) -> String {
+    match error {
+        LinkError::NoDaemon(text) | LinkError::Refused(text) => text,
+        LinkError::TimedOut => "the daemon does not answer".into(),
+    }
+}
+
+enum Pressed {
+    Leave,
+    Nothing,
+    Do(Verb),
+}
+
+fn press(key: KeyEvent, view: &mut View) -> Pressed {
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    let sync = view.chosen();
+    match key.code {
+        KeyCode::Char('c') if control => return Pressed::Leave,
+        KeyCode::Char('q') | KeyCode::Esc => return Pressed::Leave,
+        KeyCode::Up | KeyCode::Char('k') => view.choose(-1),
+        KeyCode::Down | KeyCode::Char('j') => view.choose(1),
+        KeyCode::Char('p') => return Pressed::Do(Verb::Pause { sync }),
+        KeyCode::Char('r') => return Pressed::Do(Verb::Resume { sync }),
+        KeyCode::Char('f') => return Pressed::Do(Verb::Flush { sync }),
+        KeyCode::Char('t') => return Pressed::Do(Verb::Retry { sync }),
+        // A comparison of everything may take hours, so it takes a capital letter.
+        KeyCode::Char('S') => return Pressed::Do(Verb::Resync { sync, path: None }),
+        _ => {}
+    }
+    Pressed::Nothing
+}

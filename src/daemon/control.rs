@@ -1,0 +1,235 @@
+//! What is done for those who ask through the control socket.
+
+use std::time::Instant;
+
+use super::engine::Engine;
+use super::http;
+use super::peers::PeerId;
+use super::signals::Signal;
+use super::waits::{Wait, is_meant};
+use crate::report::control::{LONGEST_REQUEST, MOST_ENTRIES, Reply, Request, Verb};
+use crate::report::snapshot::counted;
+use crate::report::{self, Selection, log, unescape};
+use crate::sync::Sync;
+
+/// What becomes of a request.
+enum Answer {
+    Now(Reply),
+    /// When all is done.
+    Later(Option<String>),
+}
+
+impl Engine<'_> {
+    /// Takes in who connects, does what they ask, and tells who waited that it is over.
+    pub(super) fn attend(&mut self) {
+        let now = Instant::now();
+        self.core.desk.admit(now);
+        self.end_waits(now);
+        for peer in self.core.desk.peers.turn(LONGEST_REQUEST, now) {
+            let local = self
+                .core
+                .desk
+                .peers
+                .peer(peer)
+                .is_some_and(|p| p.is_local());
+            match local {
+                true => self.hear(peer, now),
+                false => self.browse(peer, now),
+            }
+        }
+    }
+
+    /// A line on the control socket.
+    fn hear(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.core.desk.peers.peer(id) else {
+            return;
+        };
+        let line = match peer.said().iter().position(|&byte| byte == b'\n') {
+            Some(end) => peer.take(end + 1),
+            None if peer.said().len() >= LONGEST_REQUEST => {
+                let reply = Reply::refused("the request is too long");
+                return peer.tell_and_close(reply.line(), now);
+            }
+            None => return,
+        };
+        let answer = match Request::parse(&line) {
+            Ok(verb) => self.obey(verb),
+            Err(text) => Answer::Now(Reply::refused(text)),
+        };
+        let Some(peer) = self.core.desk.peers.peer(id) else {
+            return;
+        };
+        match answer {
+            Answer::Now(reply) => peer.tell(reply.line(), now),
+            Answer::Later(sync) => {
+                peer.let_wait();
+                self.core.desk.waits.push(Wait::new(id, sync));
+                self.end_waits(now);
+            }
+        }
+    }
+
+    fn obey(&mut self, verb: Verb) -> Answer {
+        if let Some(name) = verb.sync()
+            && !self
+                .members
+                .iter()
+                .any(|member| is_meant(Some(name), member))
+        {
+            return Answer::Now(Reply::refused(format!("there is no sync \"{name}\"")));
+        }
+        let now = self.now;
+        Answer::Now(match verb {
+            Verb::Status { sync, entries } => {
+                let status = self.snapshot(sync.as_deref(), entries.min(MOST_ENTRIES));
+                Reply::status(status)
+            }
+            Verb::Wait { sync } => return Answer::Later(sync),
+            Verb::Pause { sync } => self.each(sync, "paused", |sync| sync.set_paused(true)),
+            Verb::Resume { sync } => self.each(sync, "resumed", |sync| sync.set_paused(false)),
+            Verb::Flush { sync } => self.each(sync, "flushed", Sync::flush),
+            Verb::Retry { sync } => self.each(sync, "retrying", |sync| sync.retry_now(now)),
+            Verb::Resync { sync, path: None } => {
+                self.each(sync, "comparing all of", |sync| sync.resync(now))
+            }
+            Verb::Resync {
+                sync,
+                path: Some(path),
+            } => self.resync_path(sync.as_deref(), &path),
+            Verb::Reload => {
+                self.signal(Signal::HangUp);
+                Reply::done("reading the configuration again")
+            }
+            Verb::LogLevel { words } => log_level(&words),
+        })
+    }
+
+    /// Does something to each sync that is meant, and says so in the log.
+    fn each(&mut self, name: Option<String>, done: &str, mut act: impl FnMut(&mut Sync)) -> Reply {
+        let mut count = 0;
+        for member in &self.members {
+            if is_meant(name.as_deref(), member) {
+                act(&mut member.sync.borrow_mut());
+                count += 1;
+            }
+        }
+        let what = match name {
+            Some(name) => name,
+            None => counted(count, "sync"),
+        };
+        let text = format!("{done} {what}");
+        report::normal(format_args!("on request: {text}"));
+        Reply::done(text)
+    }
+
+    /// A path is absolute in the source of a sync, or relative to the source of the one named.
+    fn resync_path(&mut self, name: Option<&str>, path: &str) -> Reply {
+        let wanted = unescape(path);
+        let mut done = Vec::new();
+        for member in &self.members {
+            if !is_meant(name, member) {
+                continue;
+            }
+            let mut sync = member.sync.borrow_mut();
+            let source = sync.config.source.clone();
+            let root = source.strip_suffix(b"/").unwrap_or(&source);
+            let below = match wanted.strip_prefix(root) {
+                Some(below) if below.is_empty() || below.starts_with(b"/") => below.to_vec(),
+                _ if name.is_some() => relative(&wanted),
+                _ => continue,
+            };
+            if below.split(|&byte| byte == b'/').any(|part| part == b"..") {
+                return Reply::refused("a path may not have \"..\" in it");
+            }
+            sync.resync_path(&below, self.now);
+            done.push(sync.config.name.clone());
+        }
+        if done.is_empty() {
+            return Reply::refused(format!("no sync has {path} in its source"));
+        }
+        let text = format!("comparing {path} of {}", done.join(", "));
+        report::normal(format_args!("on request: {text}"));
+        Reply::done(text)
+    }
+
+    /// Tells who waited for what is done now; forgets who has gone.
+    fn end_waits(&mut self, now: Instant) {
+        let mut waits = std::mem::take(&mut self.core.desk.waits);
+        waits.retain_mut(|wait| {
+            if !self.core.desk.peers.knows(wait.peer) {
+                return false;
+            }
+            if !wait.is_over(self.watcher, &self.members, self.started, now) {
+                return true;
+            }
+            let status = self.snapshot(wait.sync.as_deref(), 0);
+            if let Some(peer) = self.core.desk.peers.peer(wait.peer) {
+                peer.tell(Reply::status(status).line(), now);
+            }
+            false
+        });
+        self.core.desk.waits = waits;
+    }
+
+    /// A browser, or Prometheus.
+    fn browse(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.core.desk.peers.peer(id) else {
+            return;
+        };
+        let answer = match http::parse(peer.said()) {
+            None if peer.has_ended() => Some(http::bad()),
+            None => None,
+            Some(Err(refusal)) => Some(refusal),
+            Some(Ok(page)) => {
+                let entries = match page {
+                    http::Page::Json => 20,
+                    _ => 0,
+                };
+                Some(http::answer(page, &self.snapshot(None, entries)))
+            }
+        };
+        if let Some(answer) = answer
+            && let Some(peer) = self.core.desk.peers.peer(id)
+        {
+            peer.tell_and_close(answer, now);
+        }
+    }
+}
+
+impl Verb {
+    /// The sync it is about, if it names one.
+    fn sync(&self) -> Option<&str> {
+        match self {
+            Verb::Status { sync, .. }
+            | Verb::Wait { sync }
+            | Verb::Pause { sync }
+            | Verb::Resume { sync }
+            | Verb::Flush { sync }
+            | Verb::Resync { sync, .. }
+            | Verb::Retry { sync } => sync.as_deref(),
+            Verb::Reload | Verb::LogLevel { .. } => None,
+        }
+    }
+}
+
+fn relative(path: &[u8]) -> Vec<u8> {
+    match path.first() {
+        Some(b'/') => path.to_vec(),
+        _ => [b"/", path].concat(),
+    }
+}
+
+fn log_level(words: &[String]) -> Reply {
+    let mut selection = Selection::default();
+    for word in words {
+        if let Err(error) = selection.add(word) {
+            return Reply::refused(error.to_string());
+        }
+    }
+    log::install(selection, None);
+    let text = match words {
+        [] => "logging the usual".to_owned(),
+        words => format!("logging {}", words.join(", ")),
+    };
+    Reply::done(text)
+}

@@ -1,0 +1,57 @@
+//! The state dump after `SIGUSR2`: all that is known, as lines of the log.
+
+use super::engine::Engine;
+use crate::report;
+use crate::report::snapshot::span;
+
+/// So many entries of each queue.
+const ENTRIES: usize = 1000;
+
+impl Engine<'_> {
+    /// Writes what is going on into the log, as the status file has it and more.
+    pub(super) fn dump(&self) {
+        let whole = self.snapshot(None, ENTRIES);
+        report::normal("--- USR2 signal, state dump ---");
+        report::normal(format_args!(
+            "state: {} directories watched, {} bytes of memory, {} overflows, {} children",
+            whole.watches,
+            whole.memory,
+            whole.overflows,
+            self.jobs.len()
+        ));
+        for sync in &whole.syncs {
+            let name = &sync.name;
+            let say = |text: String| report::normal(format_args!("state: {name}: {text}"));
+            say(format!(
+                "{} -> {}: {}",
+                sync.source, sync.target, sync.detail
+            ));
+            for child in &sync.sending {
+                let paths = child.paths.join(" ");
+                let since = span(child.seconds);
+                say(format!("process {} for {since}: {paths}", child.pid));
+            }
+            if let Some(error) = &sync.last_error {
+                say(format!(
+                    "last error: exit code {}: {}",
+                    error.code, error.text
+                ));
+            }
+            for path in &sync.failed_paths {
+                say(format!("left undone: {path}"));
+            }
+            for entry in &sync.queue {
+                let to = entry.to.as_ref();
+                let to = to.map(|to| format!(" -> {to}")).unwrap_or_default();
+                say(format!(
+                    "{:<7}{} {}{to}",
+                    entry.status, entry.event, entry.path
+                ));
+            }
+            if sync.pending > sync.queue.len() {
+                say(format!("… {} in all", sync.pending));
+            }
+        }
+        report::normal("--- end of the state dump ---");
+    }
+}

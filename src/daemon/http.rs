@@ -1,0 +1,188 @@
+//! As much of HTTP/1.0 (RFC 1945) as metrics and the status page need: one request without a
+//! body, one answer, end.
+
+use crate::report::metrics;
+use crate::report::page;
+use crate::report::snapshot::{Severity, Snapshot};
+
+/// The longest request head, in bytes.
+const LONGEST: usize = 8 * 1024;
+
+/// What can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// `/metrics`
+    Metrics,
+    /// `/healthz`
+    Health,
+    /// `/`
+    Status,
+    /// `/status.json`
+    Json,
+}
+
+/// Reads a request. `None`: there is more to come.
+///
+/// # Errors
+/// The answer to one that is refused.
+pub fn parse(bytes: &[u8]) -> Option<Result<Page, Vec<u8>>> {
+    let end = bytes.windows(4).position(|part| part == b"\r\n\r\n");
+    let end = end.or_else(|| bytes.windows(2).position(|part| part == b"\n\n"));
+    let Some(end) = end else {
+        return (bytes.len() > LONGEST).then(|| Err(bad()));
+    };
+    if end > LONGEST {
+        return Some(Err(bad()));
+    }
+    let Ok(head) = std::str::from_utf8(&bytes[..end]) else {
+        return Some(Err(bad()));
+    };
+    Some(read(head))
+}
+
+fn read(head: &str) -> Result<Page, Vec<u8>> {
+    let mut lines = head.lines();
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let (method, path, version) = (words.next(), words.next(), words.next());
+    if words.next().is_some() || !version.is_some_and(|version| version.starts_with("HTTP/1.")) {
+        return Err(bad());
+    }
+    if method != Some("GET") {
+        return Err(plain("405 Method Not Allowed", "only GET\n"));
+    }
+    let hosts = lines.filter_map(|line| line.split_once(':'));
+    let mut hosts = hosts.filter(|(name, _)| name.eq_ignore_ascii_case("host"));
+    if hosts.any(|(_, host)| !is_own(host.trim())) {
+        return Err(plain(
+            "403 Forbidden",
+            "ask for this by its loopback address\n",
+        ));
+    }
+    let path = path.unwrap_or_default();
+    match path.split_once('?').map_or(path, |(path, _)| path) {
+        "/metrics" => Ok(Page::Metrics),
+        "/healthz" => Ok(Page::Health),
+        "/" => Ok(Page::Status),
+        "/status.json" => Ok(Page::Json),
+        _ => Err(plain("404 Not Found", "no such page\n")),
+    }
+}
+
+/// Whether a browser that asks so was meant to: a page from elsewhere whose name was made to lead
+/// to a loopback address asks for that name.
+fn is_own(host: &str) -> bool {
+    let without_port = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = without_port
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(without_port);
+    name.eq_ignore_ascii_case("localhost")
+        || name
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
+}
+
+/// The answer to a request.
+pub fn answer(page: Page, snapshot: &Snapshot) -> Vec<u8> {
+    match page {
+        Page::Metrics => response("200 OK", metrics::CONTENT_TYPE, metrics::text(snapshot)),
+        Page::Health => health(snapshot),
+        Page::Status => response("200 OK", "text/html; charset=utf-8", page::HTML.into()),
+        Page::Json => {
+            let json = serde_json::to_string(snapshot).unwrap_or_default();
+            response("200 OK", "application/json", json)
+        }
+    }
+}
+
+/// The answer to what is no request.
+pub fn bad() -> Vec<u8> {
+    plain("400 Bad Request", "not a request\n")
+}
+
+/// 200 unless something is in trouble: being behind is what a mirror does.
+fn health(snapshot: &Snapshot) -> Vec<u8> {
+    let lines = snapshot.syncs.iter();
+    let lines = lines.map(|sync| format!("{}: {}\n", sync.name, sync.detail));
+    let status = match snapshot.severity {
+        Severity::Trouble => "503 Service Unavailable",
+        _ => "200 OK",
+    };
+    plain(status, &lines.collect::<String>())
+}
+
+fn plain(status: &str, text: &str) -> Vec<u8> {
+    response(status, "text/plain; charset=utf-8", text.to_owned())
+}
+
+fn response(status: &str, kind: &str, body: String) -> Vec<u8> {
+    let length = body.len();
+    let policy = page::POLICY;
+    format!(
+        "HTTP/1.0 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+         Connection: close\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n\
+         Referrer-Policy: no-referrer\r\nContent-Security-Policy: {policy}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn status(answer: &[u8]) -> String {
+        String::from_utf8_lossy(&answer[9..12]).into_owned()
+    }
+
+    fn refused(request: &str) -> String {
+        status(&parse(request.as_bytes()).unwrap().unwrap_err())
+    }
+
+    #[test]
+    fn requests() {
+        let get = |head: &str| parse(head.as_bytes());
+        assert_eq!(get("GET / HTTP/1.1\r\n"), None);
+        assert_eq!(get("GET / HTTP/1.1\r\n\r\n"), Some(Ok(Page::Status)));
+        let with_host = "GET /metrics?a=b HTTP/1.1\r\nHost: 127.0.0.1:9180\r\n\r\n";
+        assert_eq!(get(with_host), Some(Ok(Page::Metrics)));
+        let v6 = "GET /healthz HTTP/1.0\nhost: [::1]:9180\n\n";
+        assert_eq!(get(v6), Some(Ok(Page::Health)));
+    }
+
+    #[test]
+    fn refusals() {
+        assert_eq!(refused("POST / HTTP/1.1\r\n\r\n"), "405");
+        assert_eq!(refused("GET /etc/passwd HTTP/1.1\r\n\r\n"), "404");
+        assert_eq!(
+            refused("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"),
+            "403"
+        );
+        assert_eq!(
+            refused("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n\r\n"),
+            "403"
+        );
+        assert_eq!(refused("hello\r\n\r\n"), "400");
+        assert_eq!(refused(&"x".repeat(LONGEST + 1)), "400");
+    }
+
+    #[test]
+    fn trouble_is_unhealthy() {
+        let mut snapshot = Snapshot::default();
+        assert_eq!(status(&answer(Page::Health, &snapshot)), "200");
+        snapshot.severity = Severity::Trouble;
+        assert_eq!(status(&answer(Page::Health, &snapshot)), "503");
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_gets_an_answer_or_waits(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            if let Some(Err(answer)) = parse(&bytes) {
+                prop_assert!(answer.starts_with(b"HTTP/1.0 4"));
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Those who are connected to the daemon's sockets: bounded in number, in what they may say
+//! and in what may wait for them.
+//!
+//! Nothing here blocks, and no peer costs more than its buffers: one that does not read what it is told,
+//! or does not end what it says, is dropped after [`PATIENCE`]; with all places taken the one
+//! that has been silent for longest makes room.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+
+/// So many at a time.
+pub const PLACES: usize = 64;
+/// How long one may take to read what it is told, or to end what it says.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Either kind of stream.
+pub enum Stream {
+    /// On the control socket.
+    Unix(UnixStream),
+    /// On the address of metrics and page.
+    Tcp(TcpStream),
+}
+
+impl Stream {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Stream::Unix(stream) => stream,
+            Stream::Tcp(stream) => stream,
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tcp(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tcp(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Names one peer; never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerId {
+    place: usize,
+    serial: u64,
+}
+
+/// One who is connected.
+pub struct Peer {
+    serial: u64,
+    stream: Stream,
+    /// What it said and has not been answered.
+    input: Vec<u8>,
+    /// What it has not read.
+    output: Vec<u8>,
+    /// When something last moved in either direction.
+    moved: Instant,
+    /// It says no more.
+    ended: bool,
+    /// It is dropped when it has read all.
+    closing: bool,
+    /// It waits for an answer that takes its time: it is neither heard nor dropped for silence.
+    waiting: bool,
+    /// There may be more to read or write than was done.
+    ready: bool,
+}
+
+impl Peer {
+    /// Came through the control socket.
+    pub fn is_local(&self) -> bool {
+        matches!(self.stream, Stream::Unix(_))
+    }
+
+    /// What it said and has not been taken.
+    pub fn said(&self) -> &[u8] {
+        &self.input
+    }
+
+    /// It has ended its side.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Takes out the first so many bytes it said.
+    pub fn take(&mut self, length: usize) -> Vec<u8> {
+        let rest = self.input.split_off(length.min(self.input.len()));
+        std::mem::replace(&mut self.input, rest)
+    }
+
+    /// Is there something it has to read before it is heard again?
+    pub fn is_busy(&self) -> bool {
+        !self.output.is_empty() || self.waiting || self.closing
+    }
+
+    /// Tells it something.
+    pub fn tell(&mut self, bytes: Vec<u8>, now: Instant) {
+        self.output.extend(bytes);
+        self.waiting = false;
+        self.ready = true;
+        self.moved = now;
+    }
+
+    /// Tells it something and says no more.
+    pub fn tell_and_close(&mut self, bytes: Vec<u8>, now: Instant) {
+        self.tell(bytes, now);
+        self.closing = true;
+    }
+
+    /// An answer will come, and nothing else is taken from it until then.
+    pub fn let_wait(&mut self) {
+        self.waiting = true;
+    }
+
+    fn write(&mut self, now: Instant) -> io::Result<()> {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    self.output.drain(..count);
+                    self.moved = now;
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads up to `most` bytes in all. True if there may be more.
+    fn read(&mut self, most: usize, now: Instant) -> io::Result<bool> {
+        let mut buffer = [0; 4096];
+        while !self.ended && self.input.len() < most {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => self.ended = true,
+                Ok(count) => {
+                    if self.input.is_empty() {
+                        self.moved = now;
+                    }
+                    self.input.extend_from_slice(&buffer[..count]);
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(!self.ended)
+    }
+
+    /// When it is dropped if nothing moves.
+    fn deadline(&self) -> Option<Instant> {
+        let owes = !self.output.is_empty() || (!self.input.is_empty() && !self.waiting);
+        // Nobody connects to metrics to say nothing.
+        let silent = !self.is_local() && !self.waiting;
+        (owes || silent).then(|| self.moved + PATIENCE)
+    }
+}
+
+/// All who are connected.
+pub struct Peers {
+    registry: Registry,
+    first: usize,
+    serial: u64,
+    places: Vec<Option<Peer>>,
+}
+
+impl Peers {
+    /// Nobody; tokens are `first` and the [`PLACES`] - 1 behind it.
+    pub fn new(registry: Registry, first: usize) -> Peers {
+        Peers {
+            registry,
+            first,
+            serial: 0,
+            places: (0..PLACES).map(|_| None).collect(),
+        }
+    }
+
+    /// Takes one in, in place of the one silent for longest if need be.
+    ///
+    /// # Errors
+    /// epoll has no room for it.
+    pub fn add(&mut self, mut stream: Stream, now: Instant) -> io::Result<()> {
+        let place = self.place();
+        self.places[place] = None;
+        let token = Token(self.first + place);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(stream.source(), token, interest)?;
+        self.serial += 1;
+        self.places[place] = Some(Peer {
+            serial: self.serial,
+            stream,
+            input: Vec::new(),
+            output: Vec::new(),
+            moved: now,
+            ended: false,
+            closing: false,
+            waiting: false,
+            ready: true,
+        });
+        Ok(())
+    }
+
+    fn place(&self) -> usize {
+        if let Some(free) = self.places.iter().position(Option::is_none) {
+            return free;
+        }
+        let silent = |place: &usize| {
+            let peer = self.places[*place].as_ref();
+            peer.map(|peer| (peer.waiting, peer.moved))
+        };
+        (0..PLACES).min_by_key(silent).unwrap_or(0)
+    }
+
+    /// An event of this token came.
+    pub fn wake(&mut self, token: Token) {
+        let place = token.0.checked_sub(self.first);
+        if let Some(Some(peer)) = place.and_then(|place| self.places.get_mut(place)) {
+            peer.ready = true;
+        }
+    }
+
+    /// The peer, if it is there still.
+    pub fn peer(&mut self, id: PeerId) -> Option<&mut Peer> {
+        let peer = self.places.get_mut(id.place)?.as_mut()?;
+        (peer.serial == id.serial).then_some(peer)
+    }
+
+    /// Whether it is there still.
+    pub fn knows(&self, id: PeerId) -> bool {
+        let peer = self.places.get(id.place).and_then(Option::as_ref);
+        peer.is_some_and(|peer| peer.serial == id.serial)
+    }
+
+    /// Moves bytes for all who are ready, drops who is done, gone or out of time, and names those who have
+    /// said something. `most` is the longest a peer may say at a time.
+    pub fn turn(&mut self, most: usize, now: Instant) -> Vec<PeerId> {
+        let mut heard = Vec::new();
+        for (place, slot) in self.places.iter_mut().enumerate() {
+            let Some(peer) = slot else {
+                continue;
+            };
+            if move_bytes(peer, most, now) == Fate::Drop {
+                *slot = None;
+                continue;
+            }
+            if !peer.input.is_empty() && !peer.is_busy() {
+                let serial = peer.serial;
+                heard.push(PeerId { place, serial });
+            }
+        }
+        heard
+    }
+
+    /// Someone has more to say or to read than was done in this turn.
+    pub fn pending(&self) -> bool {
+        let mut peers = self.places.iter().flatten();
+        peers.any(|peer| peer.ready && !peer.waiting)
+    }
+
+    /// When someone is out of time.
+    pub fn deadline(&self) -> Option<Instant> {
+        let peers = self.places.iter().flatten();
+        peers.filter_map(Peer::deadline).min()
+    }
+}
+
+#[derive(PartialEq)]
+enum Fate {
+    Keep,
+    Drop,
+}
+
+fn move_bytes(peer: &mut Peer, most: usize, now: Instant) -> Fate {
+    if peer.deadline().is_some_and(|deadline| deadline <= now) {
+        return Fate::Drop;
+    }
+    if !std::mem::take(&mut peer.ready) {
+        return Fate::Keep;
+    }
+    if peer.write(now).is_err() {
+        return Fate::Drop;
+    }
+    if peer.closing {
+        return match peer.output.is_empty() {
+            true => Fate::Drop,
+            false => Fate::Keep,
+        };
+    }
+    match peer.read(most, now) {
+        Err(_) => return Fate::Drop,
+        // With its share used up, no event will come for the rest.
+        Ok(more) => peer.ready = more && peer.output.is_empty(),
+    }
+    match peer.ended && peer.output.is_empty() && (peer.input.is_empty() || peer.waiting) {
+        true => Fate::Drop,
+        false => Fate::Keep,
+    }
+}

@@ -1,0 +1,174 @@
+//! What the daemon is doing at this moment, put together for whoever asks.
+
+use std::fs;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use super::engine::Engine;
+use super::jobs::Job;
+use super::waits::is_meant;
+use crate::cli;
+use crate::process::Pid;
+use crate::queue::{Delay, Etype, Time};
+use crate::report::escape;
+use crate::report::snapshot::{
+    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, span,
+};
+use crate::script::Member;
+use crate::sync::{Clock, Counters, Sync, micros};
+
+/// So many paths are named of each child and of what was left undone.
+const NAMED: usize = 5;
+
+impl Engine<'_> {
+    /// The daemon and its syncs, those of this name if one is given, with so many entries of
+    /// each queue. Costs what is shown, not what is queued.
+    pub(super) fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
+        let members = self.members.iter();
+        let meant = members.filter(|member| is_meant(name, member));
+        let overflows = self.members.iter();
+        let overflows = overflows.map(|member| member.sync.borrow().counters.overflows);
+        Snapshot {
+            version: cli::VERSION.into(),
+            pid: std::process::id(),
+            time: seconds(SystemTime::now()),
+            started: seconds(self.core.started),
+            ending: self.is_fading(),
+            watches: self.watcher.watched(),
+            crawling: self.watcher.crawling(),
+            memory: memory(),
+            overflows: overflows.max().unwrap_or(0),
+            syncs: meant.map(|member| self.sync(member, entries)).collect(),
+            ..Snapshot::default()
+        }
+        .judged()
+    }
+
+    fn sync(&self, member: &Rc<Member>, entries: usize) -> SyncSnapshot {
+        let sync = member.sync.borrow();
+        let now = self.core.clock.now();
+        let mut jobs: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.is_of(member))
+            .collect();
+        jobs.sort_by_key(|(pid, _)| **pid);
+        let sending = jobs.iter().map(|(pid, job)| sending(**pid, job, &sync));
+        let retry = sync.retry().map(|(hold, failures)| Retry {
+            seconds: Clock::until(now, hold).as_secs_f64(),
+            failures,
+        });
+        let queue = sync.queue.iter().take(entries).map(|delay| entry(&delay));
+        let failed_paths = sync.undone.names(NAMED);
+        let snapshot = SyncSnapshot {
+            name: sync.config.name.clone(),
+            source: escape(&sync.config.source).into_owned(),
+            target: escape(sync.config.target.as_deref().unwrap_or_default()).into_owned(),
+            pending: sync.queue.len(),
+            oldest: sync.queue.oldest().map(|delay| age(&sync, &delay, now)),
+            sending: sending.collect(),
+            retry,
+            failed: sync.undone.len(),
+            failed_paths: failed_paths.map(|path| escape(path).into_owned()).collect(),
+            queue: queue.collect(),
+            last_success: sync.counters.last_success.map(seconds),
+            last_error: last_error(&sync.counters),
+            paused: sync.is_paused(),
+            totals: totals(&sync.counters),
+            ..SyncSnapshot::default()
+        };
+        let starting = self.starting(&sync, &snapshot);
+        snapshot.judged(starting, sync.is_lost(), sync.is_incomplete())
+    }
+
+    /// What is being done for the startup of a sync, if it is not over.
+    fn starting(&self, sync: &Sync, snapshot: &SyncSnapshot) -> Option<String> {
+        if !self.started {
+            let watched = self.watcher.watched();
+            return Some(format!("starting, {watched} directories watched so far"));
+        }
+        let mut specials = sync.queue.specials();
+        specials.find(|delay| delay.etype() == Etype::Init)?;
+        let Some(child) = snapshot.sending.first() else {
+            return Some("starting, startup transfer waits".into());
+        };
+        let mut words = format!("starting, startup transfer for {}", span(child.seconds));
+        if let Some(progress) = &child.progress {
+            words = format!("starting {} %, {}", progress.percent, &words[10..]);
+        }
+        Some(words)
+    }
+}
+
+fn sending(pid: Pid, job: &Job, sync: &Sync) -> Sending {
+    let delays = || job.ids().iter().filter_map(|&id| sync.queue.get(id));
+    let paths = delays().take(NAMED).map(|delay| {
+        let (path, to) = delay.paths();
+        escape(&to.unwrap_or(path)).into_owned()
+    });
+    Sending {
+        pid: pid.0,
+        entries: job.ids().len(),
+        full: delays().take(1).any(|delay| delay.etype().is_special()),
+        seconds: job.since().elapsed().as_secs_f64(),
+        paths: paths.filter(|path| !path.is_empty()).collect(),
+        progress: job.progress().map(|progress| Progress {
+            bytes: progress.bytes,
+            percent: progress.percent,
+            rate: progress.rate,
+            time: progress.time,
+        }),
+    }
+}
+
+fn entry(delay: &Delay<'_>) -> Entry {
+    let (path, to) = delay.paths();
+    Entry {
+        status: delay.status().name().into(),
+        event: delay.etype().name().into(),
+        path: escape(&path).into_owned(),
+        to: to.map(|to| escape(&to).into_owned()),
+    }
+}
+
+/// Since when an entry has been pending, in seconds; its own delay counts.
+fn age(sync: &Sync, delay: &Delay<'_>, now: Time) -> f64 {
+    let waited = match delay.etype().is_special() {
+        true => 0,
+        false => micros(sync.config.delay.unwrap_or_default()),
+    };
+    let born = delay.first_due().saturating_sub(waited);
+    Clock::until(born, now).as_secs_f64()
+}
+
+fn last_error(counters: &Counters) -> Option<LastError> {
+    counters.last_failure.as_ref().map(|failure| LastError {
+        time: seconds(failure.at),
+        code: failure.code,
+        text: escape(&failure.text).into_owned(),
+    })
+}
+
+fn totals(counters: &Counters) -> Totals {
+    Totals {
+        events: counters.events,
+        batches: counters.batches,
+        entries: counters.entries,
+        bytes: counters.bytes,
+        files: counters.files,
+        failures: counters.failures.clone(),
+    }
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| (since.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
+/// Resident memory in bytes (proc(5)).
+fn memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}

@@ -1,0 +1,311 @@
+//! A [`Snapshot`] as metrics in the text format of Prometheus, version 0.0.4.
+//!
+//! Every series is there from the start, so that a rule over one that never failed finds a
+//! zero instead of nothing.
+
+use std::fmt::Write;
+
+use super::snapshot::{Snapshot, State, SyncSnapshot};
+
+/// The type of the text, for HTTP.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Exit codes of rsync(1) and ssh(1), and of children that a signal or a limit ended: their
+/// series are there before the first failure.
+const USUAL_CODES: [i32; 18] = [
+    1, 2, 3, 5, 10, 11, 12, 14, 20, 22, 23, 24, 25, 30, 35, 137, 143, 255,
+];
+
+/// The metrics.
+pub fn text(snapshot: &Snapshot) -> String {
+    let mut out = Text::default();
+    out.single(
+        "build_info",
+        "gauge",
+        "The running version.",
+        |text, name| {
+            let version = label(&snapshot.version);
+            let _ = writeln!(text, "{name}{{version=\"{version}\"}} 1");
+        },
+    );
+    let whole = [
+        (
+            "start_time_seconds",
+            "When the daemon started.",
+            snapshot.started,
+        ),
+        ("watches", "Watched directories.", snapshot.watches as f64),
+        (
+            "resident_memory_bytes",
+            "Memory of the daemon.",
+            snapshot.memory as f64,
+        ),
+        (
+            "crawling",
+            "1 while directories are being read to be watched.",
+            f64::from(u8::from(snapshot.crawling)),
+        ),
+    ];
+    for (name, help, value) in whole {
+        out.single(name, "gauge", help, |text, name| {
+            let _ = writeln!(text, "{name} {value}");
+        });
+    }
+    let overflows = snapshot.overflows;
+    out.single(
+        "overflows_total",
+        "counter",
+        "How often the kernel's event queue overflowed.",
+        |text, name| {
+            let _ = writeln!(text, "{name} {overflows}");
+        },
+    );
+    gauges(&mut out, snapshot);
+    states(&mut out, snapshot);
+    counters(&mut out, snapshot);
+    out.0
+}
+
+/// Name, help and value.
+type Gauge<'a> = (&'a str, &'a str, &'a dyn Fn(&SyncSnapshot) -> f64);
+type Counter = (&'static str, &'static str, fn(&SyncSnapshot) -> u64);
+
+fn gauges(out: &mut Text, snapshot: &Snapshot) {
+    let since = |sync: &SyncSnapshot| {
+        let success = sync.last_success.unwrap_or(snapshot.started);
+        (snapshot.time - success).max(0.0)
+    };
+    let retry = |sync: &SyncSnapshot| sync.retry.clone().unwrap_or_default();
+    let all: [Gauge<'_>; 9] = [
+        ("pending", "Changes that are not at the target yet.", &|s| {
+            s.pending as f64
+        }),
+        (
+            "oldest_pending_seconds",
+            "Age of the oldest of them, 0 without any.",
+            &|s| s.oldest.unwrap_or(0.0),
+        ),
+        ("running", "Running children.", &|s| s.sending.len() as f64),
+        ("failed_paths", "Paths that a transfer left undone.", &|s| {
+            s.failed as f64
+        }),
+        (
+            "retry_seconds",
+            "Time to the next try after a failure.",
+            &|s| retry(s).seconds,
+        ),
+        ("consecutive_failures", "Failures in a row.", &|s| {
+            f64::from(retry(s).failures)
+        }),
+        ("severity", "0 current, 1 behind, 2 in trouble.", &|s| {
+            f64::from(s.severity as u8)
+        }),
+        (
+            "seconds_since_success",
+            "Time since a child ended well, or since the start before the first.",
+            &since,
+        ),
+        (
+            "last_success_timestamp_seconds",
+            "When a child ended well last, 0 before the first.",
+            &|s| s.last_success.unwrap_or(0.0),
+        ),
+    ];
+    for (name, help, value) in all {
+        out.each(name, "gauge", help, snapshot, |text, name, labels, sync| {
+            let _ = writeln!(text, "{name}{{{labels}}} {}", rounded(value(sync)));
+        });
+    }
+}
+
+fn states(out: &mut Text, snapshot: &Snapshot) {
+    let help = "1 for the state a sync is in.";
+    out.each(
+        "state",
+        "gauge",
+        help,
+        snapshot,
+        |text, name, labels, sync| {
+            for state in State::ALL {
+                let is = u8::from(sync.state == state);
+                let state = state.name();
+                let _ = writeln!(text, "{name}{{{labels},state=\"{state}\"}} {is}");
+            }
+        },
+    );
+}
+
+fn counters(out: &mut Text, snapshot: &Snapshot) {
+    let all: [Counter; 5] = [
+        ("events_total", "Events that passed the filter.", |s| {
+            s.totals.events
+        }),
+        ("batches_total", "Children that ended well.", |s| {
+            s.totals.batches
+        }),
+        (
+            "changes_total",
+            "Changes that were brought to the target.",
+            |s| s.totals.entries,
+        ),
+        (
+            "sent_bytes_total",
+            "Bytes sent, as far as rsync is told to tell (--stats).",
+            |s| s.totals.bytes,
+        ),
+        (
+            "sent_files_total",
+            "Files sent, as far as rsync is told to tell (--stats).",
+            |s| s.totals.files,
+        ),
+    ];
+    for (name, help, value) in all {
+        out.each(
+            name,
+            "counter",
+            help,
+            snapshot,
+            |text, name, labels, sync| {
+                let _ = writeln!(text, "{name}{{{labels}}} {}", value(sync));
+            },
+        );
+    }
+    let help = "Failed children by exit code; 128 + n is signal n.";
+    out.each(
+        "failures_total",
+        "counter",
+        help,
+        snapshot,
+        |text, name, labels, sync| {
+            let mut failures = sync.totals.failures.clone();
+            for code in USUAL_CODES {
+                failures.entry(code).or_default();
+            }
+            for (code, count) in failures {
+                let _ = writeln!(text, "{name}{{{labels},code=\"{code}\"}} {count}");
+            }
+        },
+    );
+}
+
+/// Writing to a string cannot fail, so results are dropped.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn single(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        write: impl FnOnce(&mut String, &str),
+    ) {
+        let name = format!("lsyncd_{name}");
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        write(&mut self.0, &name);
+    }
+
+    fn each(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        snapshot: &Snapshot,
+        write: impl Fn(&mut String, &str, &str, &SyncSnapshot),
+    ) {
+        self.single(name, kind, help, |text, name| {
+            for sync in &snapshot.syncs {
+                let labels = format!("sync=\"{}\"", label(&sync.name));
+                write(text, name, &labels, sync);
+            }
+        });
+    }
+}
+
+/// Backslash, quote and newline are escaped in the value of a label.
+fn label(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+/// To a thousandth.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let mut sync = SyncSnapshot {
+            name: "a \"b\"\\".into(),
+            pending: 3,
+            oldest: Some(1.23456),
+            ..SyncSnapshot::default()
+        }
+        .judged(None, false, false);
+        sync.totals.failures.insert(99, 4);
+        Snapshot {
+            version: "3.0.0".into(),
+            time: 1000.5,
+            started: 990.0,
+            syncs: vec![sync],
+            ..Snapshot::default()
+        }
+        .judged()
+    }
+
+    #[test]
+    fn every_series_is_there_from_the_start() {
+        let text = text(&snapshot());
+        for line in [
+            r#"lsyncd_build_info{version="3.0.0"} 1"#,
+            "lsyncd_overflows_total 0",
+            r#"lsyncd_pending{sync="a \"b\"\\"} 3"#,
+            r#"lsyncd_oldest_pending_seconds{sync="a \"b\"\\"} 1.235"#,
+            r#"lsyncd_state{sync="a \"b\"\\",state="pending"} 1"#,
+            r#"lsyncd_state{sync="a \"b\"\\",state="source-lost"} 0"#,
+            r#"lsyncd_failures_total{sync="a \"b\"\\",code="12"} 0"#,
+            r#"lsyncd_failures_total{sync="a \"b\"\\",code="99"} 4"#,
+            r#"lsyncd_seconds_since_success{sync="a \"b\"\\"} 10.5"#,
+        ] {
+            assert!(text.lines().any(|said| said == line), "{line}\n{text}");
+        }
+    }
+
+    /// What dashboard and alert rules ask for is there.
+    #[test]
+    fn packaged_queries_name_metrics_that_exist() {
+        let text = text(&snapshot());
+        for file in [
+            include_str!("../../packaging/grafana/lsyncd.json"),
+            include_str!("../../packaging/prometheus/lsyncd.rules.yml"),
+        ] {
+            let mut found = 0;
+            let words = file.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            for name in words.filter(|word| word.starts_with("lsyncd_")) {
+                assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+                found += 1;
+            }
+            assert!(found > 5);
+        }
+    }
+
+    #[test]
+    fn each_metric_has_help_and_type_once() {
+        let text = text(&snapshot());
+        for kind in ["# HELP ", "# TYPE "] {
+            let mut names: Vec<_> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix(kind)?.split(' ').next())
+                .collect();
+            let all = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), all, "{names:?}");
+        }
+    }
+}

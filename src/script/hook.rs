@@ -1,0 +1,75 @@
+//! The Lua functions `onSynced` and `onFailed` of a sync.
+
+use std::time::{Duration, Instant};
+
+use mlua::{Function, HookTriggers, Result, VmState};
+
+use super::host::Member;
+use super::runtime::Script;
+
+/// A hook that computes for longer is stopped. Nothing can be done about one that waits, for
+/// `os.execute` say.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a hook is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookReport {
+    /// For `onFailed`.
+    pub failed: bool,
+    /// The exit code; 128 + n is signal n.
+    pub code: i32,
+    /// What the child said went wrong.
+    pub text: Vec<u8>,
+    /// The paths it was about, relative to the source, each with a zero byte behind it.
+    pub paths: Vec<u8>,
+    /// There were more.
+    pub truncated: bool,
+    /// How many children are put together here.
+    pub batches: u64,
+}
+
+impl Script {
+    /// Calls the hook function of a sync with a table of what is in the report.
+    ///
+    /// # Errors
+    /// User code failed, or took too long.
+    pub fn hook(&self, member: &Member, report: &HookReport) -> Result<()> {
+        let key = if report.failed {
+            "onFailed"
+        } else {
+            "onSynced"
+        };
+        let Some(function) = member.config.get::<Option<Function>>(key)? else {
+            return Ok(());
+        };
+        let lua = self.lua();
+        let told = lua.create_table()?;
+        {
+            let sync = member.sync.borrow();
+            told.set("sync", sync.config.name.as_str())?;
+            told.set("source", lua.create_string(&sync.config.source)?)?;
+            if let Some(target) = &sync.config.target {
+                told.set("target", lua.create_string(target)?)?;
+            }
+        }
+        told.set("exitcode", report.code)?;
+        told.set("error", lua.create_string(&report.text)?)?;
+        told.set("truncated", report.truncated)?;
+        let paths = lua.create_table()?;
+        let names = report.paths.split(|&byte| byte == 0);
+        for path in names.filter(|path| !path.is_empty()) {
+            paths.raw_push(lua.create_string(path)?)?;
+        }
+        told.set("paths", paths)?;
+
+        let end = Instant::now() + PATIENCE;
+        let often = HookTriggers::new().every_nth_instruction(10_000);
+        lua.set_hook(often, move |_, _| match Instant::now() < end {
+            true => Ok(VmState::Continue),
+            false => Err(mlua::Error::runtime("the hook takes too long")),
+        })?;
+        let result = function.call::<()>(told);
+        lua.remove_hook();
+        result
+    }
+}

@@ -1,0 +1,120 @@
+//! Who may connect, and what nonsense does: nothing.
+
+use super::*;
+
+#[test]
+fn the_socket_is_private_replaces_a_stale_one_and_goes_with_the_daemon() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    drop(std::os::unix::net::UnixListener::bind(dir.path("sock")).unwrap());
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    let data = fs::symlink_metadata(dir.path("sock")).unwrap();
+    assert!(data.file_type().is_socket());
+    assert_eq!(data.mode() & 0o777, 0o600);
+
+    let second = Daemon::bare(&dir)
+        .args(&["-nodaemon", "@DIR@/config.lua"])
+        .named("second")
+        .run();
+    assert!(
+        second.stderr.contains("another daemon listens"),
+        "{}",
+        second.stderr
+    );
+    assert_eq!(code(&ctl(&dir, &["status"])), 0);
+    daemon.terminate();
+    assert!(!dir.path("sock").exists());
+}
+
+#[test]
+fn what_is_no_socket_is_left_alone() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    dir.put("sock", "precious");
+    let ended = Daemon::new(&dir, &one("")).run();
+    assert!(ended.stderr.contains("no socket"), "{}", ended.stderr);
+    assert_eq!(dir.text("sock"), "precious");
+}
+
+#[test]
+fn beside_the_pid_file_without_being_asked_for() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let config = one("").replace(
+        "controlSocket = \"@DIR@/sock\"",
+        "pidfile = \"@DIR@/sync.pid\"",
+    );
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    let answer = UnixStream::connect(dir.path("sync.sock"));
+    assert!(answer.is_ok(), "{answer:?}");
+    daemon.terminate();
+}
+
+fn pseudo_random(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// Writes what the other side takes, and reads what it says until it hangs up or is silent.
+fn shout(stream: &mut (impl Read + Write), bytes: &[u8]) {
+    let _ = stream.write_all(bytes);
+    let mut buffer = [0; 4096];
+    while matches!(stream.read(&mut buffer), Ok(1..)) {}
+}
+
+#[test]
+fn nonsense_and_stalling_change_nothing() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let port = free_port();
+    let listen = format!("controlSocket = \"@DIR@/sock\", metricsListen = \"127.0.0.1:{port}\"");
+    let config = one("").replace("controlSocket = \"@DIR@/sock\"", &listen);
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    let brief = Some(Duration::from_millis(20));
+    let mut stalled = Vec::new();
+    for round in 0..150u64 {
+        let mut bytes = pseudo_random(round, 1 << (round % 18));
+        if round % 3 == 0 {
+            bytes
+                .iter_mut()
+                .filter(|byte| **byte < 40)
+                .for_each(|byte| *byte = b'\n');
+        }
+        if round % 5 == 0 {
+            bytes = b"{\"v\":1,\"do\":\"status\",\"entries\":1000}\n".repeat(400);
+        }
+        let mut unix = UnixStream::connect(dir.path("sock")).expect("daemon listens");
+        unix.set_read_timeout(brief).unwrap();
+        unix.set_write_timeout(brief).unwrap();
+        let mut tcp = TcpStream::connect(("127.0.0.1", port)).expect("daemon listens");
+        tcp.set_read_timeout(brief).unwrap();
+        tcp.set_write_timeout(brief).unwrap();
+        match round % 4 {
+            0 => {
+                let _ = unix.write_all(&bytes);
+                let _ = tcp.write_all(&bytes);
+                stalled.push((unix, tcp));
+            }
+            1 => drop((unix, tcp)),
+            _ => {
+                shout(&mut unix, &bytes);
+                shout(&mut tcp, &bytes);
+            }
+        }
+    }
+    assert_eq!(code(&ctl(&dir, &["status"])), 0);
+    assert!(
+        get(port, "/metrics")
+            .1
+            .contains("lsyncd_pending{sync=\"one\"} 0\n")
+    );
+    dir.write("f", "x");
+    daemon.wait_for("it mirrors as ever", |_| fake.ended() == 2);
+    assert!(!daemon.has_ended());
+}

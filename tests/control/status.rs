@@ -1,0 +1,102 @@
+//! What `lsyncdctl status` tells of a daemon in each state.
+
+use super::*;
+
+#[test]
+fn a_sync_is_starting_current_pending_sending() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fake.hold();
+    let mut daemon = Daemon::new(&dir, &one("")).start();
+    wait_socket(&dir, &mut daemon);
+    let starting = wait_state(&dir, &mut daemon, State::Starting);
+    assert_eq!(starting.severity, Severity::Behind);
+    assert_eq!(code(&ctl(&dir, &["status"])), 1);
+
+    fake.release();
+    wait_state(&dir, &mut daemon, State::Current);
+    let shown = ctl(&dir, &["status", "one"]);
+    assert_eq!(code(&shown), 0);
+    assert!(text(&shown).starts_with("lsyncd CURRENT: 1 sync, "));
+
+    fake.hold();
+    dir.write("f\n1", "x");
+    let sending = wait_state(&dir, &mut daemon, State::Sending);
+    let child = &sending.syncs[0].sending[0];
+    assert_eq!((child.entries, child.full), (1, false));
+    assert_eq!(child.paths, ["/f\\0121"]);
+    dir.write("g", "x");
+    daemon.wait_for("more is pending", |_| status(&dir).syncs[0].pending == 2);
+    let entries = &status(&dir).syncs[0].queue;
+    assert_eq!(
+        (entries[0].status.as_str(), entries[1].path.as_str()),
+        ("active", "/g")
+    );
+
+    fake.release();
+    let current = wait_state(&dir, &mut daemon, State::Current);
+    let totals = &current.syncs[0].totals;
+    assert!(
+        totals.batches >= 3 && totals.entries >= 3 && totals.events >= 2,
+        "{totals:?}"
+    );
+    assert!(current.syncs[0].last_success.is_some());
+}
+
+#[test]
+fn a_target_that_is_cut_off_is_trouble_until_it_is_back() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    fake.exits(&[0, 12]);
+    dir.write("f", "x");
+    let cut = wait_state(&dir, &mut daemon, State::Retrying);
+    assert_eq!(cut.severity, Severity::Trouble);
+    let sync = &cut.syncs[0];
+    assert_eq!(sync.totals.failures.get(&12), Some(&1), "{sync:?}");
+    assert!(sync.detail.starts_with("retrying in "), "{}", sync.detail);
+    assert_eq!(sync.last_error.as_ref().map(|error| error.code), Some(12));
+    assert_eq!(code(&ctl(&dir, &["status"])), 2);
+
+    fake.exits(&[0]);
+    done(&dir, &["retry"]);
+    wait_state(&dir, &mut daemon, State::Current);
+    assert_eq!(code(&ctl(&dir, &["status"])), 0);
+}
+
+#[test]
+fn paths_left_undone_are_named() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    fake.exits(&[0, 23]);
+    dir.write("left", "x");
+    daemon.wait_for("it is named", |_| {
+        status(&dir).syncs[0].failed_paths == ["/left"]
+    });
+    assert_eq!(status(&dir).severity, Severity::Trouble);
+    fake.exits(&[0]);
+    done(&dir, &["retry"]);
+    wait_state(&dir, &mut daemon, State::Current);
+}
+
+#[test]
+fn a_source_that_is_gone_is_told() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    fs::rename(dir.path("src"), dir.path("away")).unwrap();
+    let lost = wait_state(&dir, &mut daemon, State::SourceLost);
+    assert_eq!(lost.severity, Severity::Trouble);
+    assert_eq!(code(&ctl(&dir, &["status"])), 2);
+}
+
+#[test]
+fn without_a_daemon_the_exit_code_is_3_and_misuse_is_4() {
+    let dir = Dir::new();
+    assert_eq!(code(&ctl(&dir, &["status"])), 3);
+    assert_eq!(code(&ctl(&dir, &["pause"])), 3);
+    assert_eq!(code(&ctl(&dir, &["explode"])), 4);
+    let help = ctl(&dir, &["-help"]);
+    assert!(code(&help) == 0 && text(&help).contains("resync [PATH]"));
+}
