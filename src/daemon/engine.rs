@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 
 use super::jobs::Job;
+use super::orders::Workers;
 use super::progress::Progress;
 use super::signals::{Signal, Signals};
 use super::status::StatusFile;
@@ -74,6 +75,11 @@ impl Core {
         })
     }
 
+    /// What wakes this loop.
+    pub(super) fn waker(&self) -> &Arc<Waker> {
+        &self.waker
+    }
+
     /// A watcher that wakes this loop.
     ///
     /// # Errors
@@ -106,6 +112,7 @@ pub struct Engine<'a> {
     pub(super) watcher: &'a mut Watcher,
     pub(super) members: Vec<Rc<Member>>,
     pub(super) jobs: HashMap<Pid, Job>,
+    pub(super) workers: Workers,
     scheduler: Scheduler,
     status: StatusFile,
     progress: Progress,
@@ -123,6 +130,7 @@ impl<'a> Engine<'a> {
         Engine {
             members: script.members(),
             jobs: HashMap::new(),
+            workers: Workers::default(),
             scheduler: Scheduler::default(),
             status: StatusFile::new(settings),
             progress: Progress::new(Instant::now()),
@@ -247,6 +255,7 @@ impl<'a> Engine<'a> {
             && self.fading.is_none()
             && self.over.is_none()
             && self.jobs.is_empty()
+            && self.workers.running() == 0
             && self.members.iter().all(|m| m.sync.borrow().has_started())
         {
             report::normal("onepass config set, exiting");
@@ -260,6 +269,7 @@ impl<'a> Engine<'a> {
 
     /// Children that still run when all is over are not left behind.
     fn abandon(&self) {
+        self.workers.stop();
         let children = self.core.children.borrow();
         for &pid in self.jobs.keys() {
             // One that ended by itself meanwhile needs no signal.
@@ -392,7 +402,7 @@ impl<'a> Engine<'a> {
 
     /// Waits for the last children; what does not end in time is ended.
     fn fade(&mut self, mut fading: Fading) {
-        let running = self.jobs.len();
+        let running = self.jobs.len() + self.workers.running();
         if running == 0 {
             self.over = Some(fading.outcome);
             return;
@@ -403,6 +413,7 @@ impl<'a> Engine<'a> {
             fading.told = now + Duration::from_secs(60);
         }
         if now >= fading.patience {
+            self.workers.stop();
             let signal = match fading.forced {
                 false => nix::sys::signal::Signal::SIGTERM,
                 true => nix::sys::signal::Signal::SIGKILL,

@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
 use crate::queue::{DelayId, Etype, Time};
 use crate::report;
-use crate::script::{Member, SpawnRequest, Verdict};
+use crate::script::{Member, OrderRequest, SpawnRequest, Verdict};
 use crate::sync::Sync;
 
 /// What lsyncd's children exit with when their program can't be executed.
@@ -59,9 +59,31 @@ impl Job {
     }
 }
 
+impl Job {
+    /// What the daemon does itself. It has no output.
+    pub(super) fn of_order(request: &OrderRequest) -> Job {
+        Job {
+            member: Rc::clone(&request.member),
+            agent: request.agent.clone(),
+            ids: request.ids.clone(),
+            captured: false,
+            transfer: None,
+            errors: Default::default(),
+        }
+    }
+
+    /// Whose it is.
+    pub(super) fn member(&self) -> &Member {
+        &self.member
+    }
+}
+
 impl Engine<'_> {
     /// Starts what Lua asked for.
     pub(super) fn launch(&mut self) {
+        for request in self.script.host.orders.take() {
+            self.order(request);
+        }
         let requests = self.script.host.requests.take();
         for request in requests {
             self.start(request);
@@ -125,6 +147,7 @@ impl Engine<'_> {
 
     /// Evaluates the children that ended.
     pub(super) fn collect(&mut self) {
+        self.collect_orders();
         let children = Rc::clone(&self.core.children);
         let jobs = &self.jobs;
         let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
@@ -143,7 +166,7 @@ impl Engine<'_> {
     }
 
     /// What the end of a child means for its sync.
-    fn evaluate(&mut self, job: Job, end: End) {
+    pub(super) fn evaluate(&mut self, job: Job, end: End) {
         let code = end.code();
         job.member.sync.borrow_mut().transferred();
         if self.falls_back(&job, code) {

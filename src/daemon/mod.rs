@@ -5,6 +5,7 @@
 pub mod detach;
 mod engine;
 mod jobs;
+mod orders;
 pub mod pidfile;
 mod progress;
 pub mod signals;

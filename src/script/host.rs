@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use mlua::{Function, Table, Value};
 
+use super::orders::OrderRequest;
 use super::spawn::SpawnRequest;
 use crate::config::SettingsTable;
 use crate::process::Children;
@@ -68,6 +69,8 @@ pub struct Host {
     pub members: RefCell<Vec<Rc<Member>>>,
     /// What Lua asked to be started since the engine looked last.
     pub requests: RefCell<Vec<SpawnRequest>>,
+    /// What Lua asked the daemon to do itself, likewise.
+    pub orders: RefCell<Vec<OrderRequest>>,
     /// Pending calls of `alarm`.
     pub alarms: RefCell<Vec<Alarm>>,
     /// Running children, of syncs only.

@@ -11,6 +11,7 @@ mod host;
 mod inlet;
 mod layer3;
 mod native;
+mod orders;
 mod remote;
 mod runtime;
 mod spawn;
@@ -18,4 +19,5 @@ mod timestamp;
 
 pub use host::{Alarm, Host, Member};
 pub use runtime::{Environment, Failure, Script, Verdict};
+pub use orders::OrderRequest;
 pub use spawn::SpawnRequest;

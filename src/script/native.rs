@@ -10,7 +10,7 @@ use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
 use super::event::{Agent, EventRef, Objects};
 use super::host::{Host, Member, Stage};
-use super::{api, errors, inlet, layer3, remote, spawn};
+use super::{api, errors, inlet, layer3, orders, remote, spawn};
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{
     self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, rsync_args,
@@ -43,6 +43,7 @@ pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     configuring(lua, host, objects, &native)?;
     transferring(lua, host, objects, &native)?;
     remote::add(lua, host, objects, &native)?;
+    orders::add(lua, host, objects, &native)?;
     Ok(native)
 }
 

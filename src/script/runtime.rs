@@ -127,6 +127,7 @@ impl Script {
             stage: Cell::new(Stage::Loading),
             members: RefCell::default(),
             requests: RefCell::default(),
+            orders: RefCell::default(),
             alarms: RefCell::default(),
             running: Cell::new(0),
             max_processes: Cell::new(None),
