@@ -107,14 +107,15 @@ impl Engine<'_> {
     /// Evaluates the orders that were carried out.
     pub(super) fn collect_orders(&mut self) {
         let hands = self.workers.hands.values_mut();
-        let ended: Vec<Ended> = hands.flat_map(|hand| {
-            let ended: Vec<_> = hand.worker.ended().collect();
-            if !ended.is_empty() {
-                hand.ended = Some(self.now);
-            }
-            ended
-        })
-        .collect();
+        let ended: Vec<Ended> = hands
+            .flat_map(|hand| {
+                let ended: Vec<_> = hand.worker.ended().collect();
+                if !ended.is_empty() {
+                    hand.ended = Some(self.now);
+                }
+                ended
+            })
+            .collect();
         for Ended { token, report } in ended {
             if let Some(job) = self.workers.jobs.remove(&token) {
                 job.member().sync.borrow_mut().running -= 1;
@@ -179,7 +180,10 @@ fn tell(task: &Task) {
         let path = report::escape(&item.path);
         let change = format!("{:?}", item.change).to_lowercase();
         match &item.to {
-            Some(to) => report::say("Exec", format_args!("{change} [{path}] [{}]", report::escape(to))),
+            Some(to) => report::say(
+                "Exec",
+                format_args!("{change} [{path}] [{}]", report::escape(to)),
+            ),
             None => report::say("Exec", format_args!("{change} [{path}]")),
         }
     }

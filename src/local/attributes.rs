@@ -51,7 +51,12 @@ pub fn give_at(stat: &Stat, directory: &Directory, name: &OsStr, link: bool) -> 
         let _ = fs::chownat(directory.as_fd(), name, None, Some(gid), flags);
     }
     if !link {
-        fs::chmodat(directory.as_fd(), name, Mode::from_raw_mode(mode), AtFlags::empty())?;
+        fs::chmodat(
+            directory.as_fd(),
+            name,
+            Mode::from_raw_mode(mode),
+            AtFlags::empty(),
+        )?;
     }
     Ok(fs::utimensat(directory.as_fd(), name, &times(stat), flags)?)
 }
@@ -154,4 +159,3 @@ pub fn open_up(directory: &Directory) {
         let _ = fs::fchmod(directory.as_fd(), mode);
     }
 }
-

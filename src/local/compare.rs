@@ -216,8 +216,9 @@ impl Mirror<'_> {
             attributes::open_up(&directory);
             for found in place::list(&directory)? {
                 let is_tree = match found.kind {
-                    FileType::Unknown => look(&directory, os(&found.name))?
-                        .is_some_and(|found| is_directory(&found)),
+                    FileType::Unknown => {
+                        look(&directory, os(&found.name))?.is_some_and(|found| is_directory(&found))
+                    }
                     kind => kind == FileType::Directory,
                 };
                 let path = below(&path, &found.name, is_tree);
@@ -247,4 +248,3 @@ impl Mirror<'_> {
         Ok(!kept)
     }
 }
-

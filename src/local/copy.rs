@@ -224,11 +224,7 @@ pub fn stopped(stop: &AtomicBool) -> io::Result<()> {
     }
 }
 
-fn link(
-    from: &Spot<'_>,
-    stat: &Stat,
-    directory: &Directory,
-) -> io::Result<Option<OsString>> {
+fn link(from: &Spot<'_>, stat: &Stat, directory: &Directory) -> io::Result<Option<OsString>> {
     let to = match fs::readlinkat(from.directory.as_fd(), from.name, Vec::new()) {
         Ok(to) => to,
         Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => return Ok(None),

@@ -141,7 +141,7 @@ impl Mirror<'_> {
         }
         let replaced = self.make_directory(path, &stat)?;
         if deep || replaced {
-            self.compare(path, attributes::is_proven_copy);
+            self.compare(&with_slash(path), attributes::is_proven_copy);
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ use std::sync::atomic::AtomicBool;
 use crate::batch::Change;
 use crate::sync::SharedFilter;
 
+pub use mirror::{Memory, carry_out};
 pub use worker::{Ended, Worker};
 
 /// Work for one sync.

@@ -18,6 +18,6 @@ mod spawn;
 mod timestamp;
 
 pub use host::{Alarm, Host, Member};
-pub use runtime::{Environment, Failure, Script, Verdict};
 pub use orders::OrderRequest;
+pub use runtime::{Environment, Failure, Script, Verdict};
 pub use spawn::SpawnRequest;

@@ -43,7 +43,12 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
                 return Ok(());
             }
             let request = request(lua, agent, &behind)?;
-            request.member.sync.borrow_mut().queue.activate(&request.ids);
+            request
+                .member
+                .sync
+                .borrow_mut()
+                .queue
+                .activate(&request.ids);
             h.orders.borrow_mut().push(request);
             Ok(())
         })?,

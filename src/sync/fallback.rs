@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use super::Sync;
 use crate::queue::{DelayId, Etype, Status, Time};
@@ -40,24 +39,8 @@ impl Sync {
         }
     }
 
-    /// Queues an event that the kernel did not tell.
-    pub fn note(&mut self, etype: Etype, path: &[u8], now: Time) {
-        self.push(etype, path, None, now);
-    }
-
-    /// Whether the source has something at this path, of whatever kind.
-    pub fn is_at_source(&self, path: &[u8]) -> bool {
-        fs::symlink_metadata(self.on_disk(path)).is_ok()
-    }
-
     fn is_directory(&self, path: &[u8]) -> bool {
         fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_dir())
-    }
-
-    /// Whether there are paths this sync is not concerned with.
-    pub fn is_filtered(&self) -> bool {
-        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
-        filter.rules().next().is_some() || filter.excludes().next().is_some()
     }
 
     /// Without the slash of a directory: behind a symlink it would make the link be followed.
