@@ -7,6 +7,7 @@
 pub mod checkgauge;
 mod complaint;
 pub mod inherit;
+mod priority;
 pub mod rsync_args;
 mod settings;
 mod source;

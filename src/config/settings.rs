@@ -8,8 +8,10 @@ use std::time::Duration;
 use mlua::{Lua, Result, Table, Value};
 
 use super::complaint::{bare_complaint, complaint, complaint_about};
+use super::priority::priority;
 use super::{nearest, number_of, text_of, truthy};
 use crate::cli::Options;
+use crate::process::Priority;
 use crate::report::{Facility, UnknownFacility};
 use crate::watch::Mode;
 
@@ -26,17 +28,24 @@ enum Kind {
 const KNOWN: &[(&str, Kind)] = &[
     ("inotifyMode", Kind::Text),
     ("insist", Kind::Switch),
+    ("ionice", Kind::Text),
     ("logfacility", Kind::Text),
     ("logfile", Kind::Text),
     ("logident", Kind::Text),
     ("maxDelays", Kind::Number),
     ("maxProcesses", Kind::Number),
+    ("maxStartups", Kind::Number),
+    ("nice", Kind::Number),
     ("nodaemon", Kind::Switch),
     ("onepass", Kind::Switch),
     ("pidfile", Kind::Text),
     ("statusFile", Kind::Text),
     ("statusInterval", Kind::Number),
 ];
+
+/// So many whole sources are compared at a time unless the configuration says otherwise: each
+/// reads two trees from one end to the other.
+const STARTUPS: usize = 4;
 
 /// The values set so far, while the configuration runs.
 #[derive(Clone)]
@@ -125,6 +134,8 @@ impl SettingsTable {
                 .text("logident")?
                 .map(|ident| ident.to_string_lossy().into_owned()),
             max_processes: self.count("maxProcesses")?,
+            max_startups: self.count("maxStartups")?.unwrap_or(STARTUPS),
+            priority: priority(&self.value("nice")?, &self.value("ionice")?)?,
             mode: self.mode()?,
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
@@ -260,6 +271,10 @@ pub struct Settings {
     pub log_ident: Option<String>,
     /// At most so many children at a time, all syncs together.
     pub max_processes: Option<usize>,
+    /// At most so many comparisons of a whole source at a time.
+    pub max_startups: usize,
+    /// Of all children.
+    pub priority: Priority,
     /// Which writes are told.
     pub mode: Mode,
     /// Stay in the foreground.

@@ -8,8 +8,10 @@ use std::time::Duration;
 use mlua::{Result, Table, Value};
 
 use super::complaint::{bare_complaint, complaint_about};
+use super::priority::priority;
 use super::{number_of, text_of, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
+use crate::process::Priority;
 
 /// When a target loses what the source does not have (any more).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct SyncConfig {
     pub max_delays: usize,
     /// At most so many children of this sync at a time.
     pub max_processes: usize,
+    /// Of its children; what is not set is as the settings have it.
+    pub priority: Priority,
     /// What batches may delete.
     pub delete: Delete,
     /// Renames are told as such instead of as a delete and a create.
@@ -73,6 +77,7 @@ impl SyncConfig {
             delay: delay(&config.get("delay")?)?,
             max_delays: count(config, "maxDelays", 1000)?,
             max_processes: count(config, "maxProcesses", 1)?,
+            priority: priority(&config.get("nice")?, &config.get("ionice")?)?,
             delete: delete(&config.get("delete")?)?,
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),

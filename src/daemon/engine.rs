@@ -215,12 +215,26 @@ impl<'a> Engine<'a> {
         if !self.started {
             return;
         }
+        self.limit_startups();
         for index in self.scheduler.order(self.members.len()) {
             let member = Rc::clone(&self.members[index]);
             self.serve(&member);
+            if member.sync.borrow().compares_all() {
+                self.limit_startups();
+            }
             if self.over.is_some() {
                 return;
             }
+        }
+    }
+
+    /// Comparisons of whole sources wait while there are enough of them.
+    fn limit_startups(&self) {
+        let members = self.members.iter();
+        let running = members.filter(|m| m.sync.borrow().compares_all()).count();
+        let wait = running >= self.script.settings.max_startups;
+        for member in &self.members {
+            member.sync.borrow_mut().startups_wait = wait;
         }
     }
 

@@ -111,6 +111,11 @@ impl Engine<'_> {
                 None => Stdin::Inherit,
             },
             output,
+            environment: request.environment.clone(),
+            priority: {
+                let sync = request.member.sync.borrow();
+                sync.config.priority.or(self.script.settings.priority)
+            },
         };
         let spawned = self.core.children.borrow_mut().spawn(command);
         let job = Job {

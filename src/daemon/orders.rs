@@ -54,9 +54,11 @@ impl Engine<'_> {
         let member = Rc::clone(&request.member);
         let job = Job::of_order(&request);
         let key = Rc::as_ptr(&member);
+        let priority = member.sync.borrow().config.priority;
+        let priority = priority.or(self.script.settings.priority);
         let hand = match self.workers.hands.get(&key) {
             Some(hand) => hand,
-            None => match Worker::start(Arc::clone(self.core.waker())) {
+            None => match Worker::start(Arc::clone(self.core.waker()), priority) {
                 Ok(worker) => self.workers.hands.entry(key).or_insert(Hand {
                     worker,
                     ended: None,

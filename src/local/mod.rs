@@ -24,11 +24,11 @@ mod mirror;
 mod place;
 mod worker;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, RwLock};
 
 use crate::batch::Change;
-use crate::sync::SharedFilter;
+use crate::filter::Filter;
 
 pub use mirror::{Memory, carry_out};
 pub use worker::{Ended, Worker};
@@ -46,7 +46,7 @@ pub struct Orders {
     /// What the filter excludes is deleted as well.
     pub delete_excluded: bool,
     /// What is left out wherever a directory is compared; events have passed it already.
-    pub filter: SharedFilter,
+    pub filter: Arc<RwLock<Filter>>,
     /// What is to be done.
     pub task: Task,
     /// Every rename that was on disk when this worker last did something is known by now, and

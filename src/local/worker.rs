@@ -10,6 +10,8 @@ use mio::Waker;
 
 use super::mirror::{self, Memory};
 use super::{Orders, Report};
+use crate::process::Priority;
+use crate::report;
 
 /// Orders that were carried out.
 pub struct Ended {
@@ -30,12 +32,15 @@ impl Worker {
     ///
     /// # Errors
     /// The system has no more threads.
-    pub fn start(waker: Arc<Waker>) -> io::Result<Worker> {
+    pub fn start(waker: Arc<Waker>, priority: Priority) -> io::Result<Worker> {
         let (orders, incoming) = mpsc::channel::<Orders>();
         let (outgoing, ended) = mpsc::channel();
         thread::Builder::new()
             .name("direct".into())
             .spawn(move || {
+                if let Err(error) = priority.give(0) {
+                    report::warn(format_args!("cannot set the priority of a thread: {error}"));
+                }
                 let mut memory = Memory::default();
                 for orders in incoming {
                     let report = mirror::carry_out(&orders, &mut memory);

@@ -12,6 +12,7 @@ use nix::sys::signal::{self, Signal};
 
 use super::command::{self, ChildEnd, Command, Output, SpawnError, Stdin};
 use super::pipes::{Pipes, Sink, Stream};
+use crate::report;
 
 /// A process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,6 +100,8 @@ impl Children {
             args,
             stdin,
             output,
+            environment,
+            priority,
         } = command;
         let (input_end, feed) = match stdin {
             Stdin::Inherit => (ChildEnd::Inherit, None),
@@ -111,7 +114,18 @@ impl Children {
         let (output_end, error_end, captures) =
             self.outputs(output).map_err(SpawnError::Resources)?;
 
-        let child = command::start(&program, &args, &[input_end, output_end, error_end])?;
+        let child = command::start(
+            &program,
+            &args,
+            &environment,
+            &[input_end, output_end, error_end],
+        )?;
+        if let Err(error) = priority.give(child.id()) {
+            let program = report::escape(&program);
+            report::warn(format_args!(
+                "cannot set the priority of {program}: {error}"
+            ));
+        }
 
         let pid = Pid(child.id());
         let outputs = captures.iter().map(|(_, token, _)| *token).collect();

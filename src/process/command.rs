@@ -10,6 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use super::priority::Priority;
+
 /// A program to run, with the daemon's environment and working directory.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -21,6 +23,10 @@ pub struct Command {
     pub stdin: Stdin,
     /// Where its standard output and error go.
     pub output: Output,
+    /// What its environment has beyond that of the daemon.
+    pub environment: Vec<(OsString, OsString)>,
+    /// How much of the host it may take.
+    pub priority: Priority,
 }
 
 /// The standard input of a child.
@@ -67,6 +73,8 @@ impl Command {
             args: Vec::new(),
             stdin: Stdin::Inherit,
             output: Output::Inherit,
+            environment: Vec::new(),
+            priority: Priority::default(),
         }
     }
 }
@@ -134,11 +142,17 @@ impl ChildEnd {
 }
 
 /// Starts a program. A script without `#!` is run by `/bin/sh`, as execvp(3) has it.
-pub(super) fn start(program: &[u8], args: &[Vec<u8>], ends: &[ChildEnd; 3]) -> io::Result<Child> {
+pub(super) fn start(
+    program: &[u8],
+    args: &[Vec<u8>],
+    environment: &[(OsString, OsString)],
+    ends: &[ChildEnd; 3],
+) -> io::Result<Child> {
     let run = |name: &OsStr, script: Option<&Path>| {
         std::process::Command::new(name)
             .args(script)
             .args(args.iter().map(|arg| OsStr::from_bytes(arg)))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(ends[0].stdio()?)
             .stdout(ends[1].stdio()?)
             .stderr(ends[2].stdio()?)

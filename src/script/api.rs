@@ -168,6 +168,8 @@ fn execute(host: &Host, words: &[Value]) -> Result<Value> {
         args: words.collect::<Result<_>>()?,
         stdin: process::Stdin::Inherit,
         output: process::Output::Inherit,
+        environment: Vec::new(),
+        priority: Default::default(),
     };
     match host.children.borrow_mut().spawn(command) {
         Ok(pid) => Ok(Value::Integer(pid.0.into())),

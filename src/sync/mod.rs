@@ -17,13 +17,14 @@ pub use clock::Clock;
 pub use failed::Failed;
 pub use scheduler::Scheduler;
 
+use std::ffi::OsString;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use crate::batch::Chooser;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
-use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Time};
+use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Status, Time};
 use crate::report;
 use crate::watch::{Event, Follow, Scope};
 
@@ -59,6 +60,10 @@ pub struct Sync {
     pub has_full: bool,
     /// What transfers left undone.
     pub undone: Failed,
+    /// What the environment of its transfers has beyond that of the daemon.
+    pub environment: Vec<(OsString, OsString)>,
+    /// As many whole sources are being compared as may be.
+    pub startups_wait: bool,
     backoff: Backoff,
     hold: Option<Time>,
     /// The queue was full once: all is compared when it is empty.
@@ -77,6 +82,8 @@ impl Sync {
             running: 0,
             has_full,
             undone: Failed::new(config.delay),
+            environment: Vec::new(),
+            startups_wait: false,
             backoff: Backoff::new(config.delay),
             hold: None,
             missed: false,
@@ -273,11 +280,27 @@ impl Sync {
             }
         }
         match (self.queue.first_ready(now, self.config.max_delays), undone) {
+            (Ready::Now(id), _) if self.startups_wait && self.is_whole(id) => Next::Nothing,
             (Ready::Now(id), _) => Next::Act(id),
             (Ready::At(time), Some(due)) => Next::At(time.min(due)),
             (Ready::At(time), None) | (Ready::Nothing, Some(time)) => Next::At(time),
             (Ready::Nothing, None) => Next::Nothing,
         }
+    }
+
+    /// Whether this compares the whole source. What user code does at startup is its own affair.
+    fn is_whole(&self, id: DelayId) -> bool {
+        let etype = self.queue.get(id).map(|delay| delay.etype());
+        self.has_full && matches!(etype, Some(Etype::Init | Etype::Full))
+    }
+
+    /// Whether its whole source is being compared.
+    pub fn compares_all(&self) -> bool {
+        let mut active = self
+            .queue
+            .specials()
+            .filter(|delay| delay.status() == Status::Active);
+        self.has_full && active.any(|delay| delay.etype() != Etype::Blanket)
     }
 
     /// The source is gone. What its disappearance looked like is not the target's business.

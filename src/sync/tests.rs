@@ -8,6 +8,7 @@ const SECOND: Time = 1_000_000;
 
 fn sync(moves: bool) -> Sync {
     let config = SyncConfig {
+        priority: Default::default(),
         name: "Sync1".into(),
         source: b"/src/".to_vec(),
         target: None,
