@@ -12,11 +12,13 @@ pub mod rsync_args;
 mod settings;
 mod source;
 pub mod ssh;
+mod ssh_share;
 mod sync_config;
 
 pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
 pub use settings::{Settings, SettingsTable};
 pub use source::{SourceError, real_directory};
+pub use ssh_share::share as share_ssh;
 pub use sync_config::{Delete, SyncConfig, filter};
 
 use mlua::Value;

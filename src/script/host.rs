@@ -10,7 +10,7 @@ use mlua::{Function, Table, Value};
 use super::orders::OrderRequest;
 use super::spawn::SpawnRequest;
 use crate::config::SettingsTable;
-use crate::process::Children;
+use crate::process::{Children, Sockets};
 use crate::queue::{DelayId, Time};
 use crate::sync::{Clock, Sync};
 
@@ -87,6 +87,8 @@ pub struct Host {
     pub delay: Option<f64>,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
+    /// Where shared ssh connections have their sockets.
+    pub sockets: Sockets,
     /// The clock of queues and timestamps.
     pub clock: Clock,
     /// Where relative local targets are meant from, when the daemon has left that directory.

@@ -251,7 +251,12 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         }
     }
     let full = config.get::<Value>("full")?.is_function();
-    let sync = Sync::new(typed, filter, policy(lua, &config)?, full);
+    let policy = policy(lua, &config)?;
+    let mut sync = Sync::new(typed, filter, policy, full);
+    // User code runs what it likes, as it likes.
+    if policy == Policy::Settle {
+        sync.environment = config::share_ssh(lua, &config, &host.sockets)?;
+    }
 
     let functions = lua.create_table()?;
     let inlet = lua.create_table()?;

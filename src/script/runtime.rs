@@ -128,6 +128,7 @@ impl Script {
             members: RefCell::default(),
             requests: RefCell::default(),
             orders: RefCell::default(),
+            sockets: Default::default(),
             alarms: RefCell::default(),
             running: Cell::new(0),
             max_processes: Cell::new(None),

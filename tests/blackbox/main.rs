@@ -30,6 +30,7 @@ mod util;
 mod background;
 mod command_line;
 mod config_errors;
+mod limits;
 mod log_status;
 mod mirror;
 mod names;
