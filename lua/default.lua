@@ -68,7 +68,7 @@ settings = public(native.settings)
 default = {
   checkgauge = {
     action = true, checkgauge = true, collect = true, crontab = true, delay = true,
-    exitcodes = true, init = true, full = true, maxDelays = true, maxProcesses = true,
+    exitcodes = true, init = true, full = true, maxDelays = true, maxPending = true, maxProcesses = true,
     name = true, nice = true, ionice = true, inotifyMode = true,
     onAttrib = true, onCreate = true, onModify = true, onDelete = true, onStartup = true,
     onMove = true, onFull = true, prepare = true, source = true, target = true, tunnel = true,

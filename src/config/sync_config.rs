@@ -33,6 +33,9 @@ impl Delete {
     }
 }
 
+/// About 300 MB of pending paths.
+const PENDING: usize = 2_000_000;
+
 /// What Rust needs to know of a sync.
 #[derive(Clone, Debug)]
 pub struct SyncConfig {
@@ -46,6 +49,8 @@ pub struct SyncConfig {
     pub delay: Option<Duration>,
     /// With so many events in the queue delays are ignored.
     pub max_delays: usize,
+    /// With so many paths in the queue directories stand for what changes in them.
+    pub max_pending: usize,
     /// At most so many children of this sync at a time.
     pub max_processes: usize,
     /// Of its children; what is not set is as the settings have it.
@@ -76,6 +81,7 @@ impl SyncConfig {
             target: bytes("target")?,
             delay: delay(&config.get("delay")?)?,
             max_delays: count(config, "maxDelays", 1000)?,
+            max_pending: count(config, "maxPending", PENDING)?,
             max_processes: count(config, "maxProcesses", 1)?,
             priority: priority(&config.get("nice")?, &config.get("ionice")?)?,
             delete: delete(&config.get("delete")?)?,

@@ -6,6 +6,7 @@
 mod backoff;
 mod clock;
 pub mod crontab;
+mod crowd;
 mod describe;
 mod failed;
 mod fallback;
@@ -14,6 +15,8 @@ pub mod tunnel;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
+use crowd::Crowd;
+
 pub use failed::Failed;
 pub use scheduler::Scheduler;
 
@@ -65,6 +68,7 @@ pub struct Sync {
     /// As many whole sources are being compared as may be.
     pub startups_wait: bool,
     backoff: Backoff,
+    crowd: Crowd,
     hold: Option<Time>,
     /// The queue was full once: all is compared when it is empty.
     missed: bool,
@@ -85,6 +89,10 @@ impl Sync {
             environment: Vec::new(),
             startups_wait: false,
             backoff: Backoff::new(config.delay),
+            crowd: Crowd::new(match policy {
+                Policy::Settle => config.max_pending,
+                Policy::Deliver => usize::MAX,
+            }),
             hold: None,
             missed: false,
             lost: false,
@@ -192,7 +200,10 @@ impl Sync {
 
     fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
         let due = now + micros(self.config.delay.unwrap_or_default());
-        let pushed = self.queue.push(etype, path, to, due);
+        let pushed = match self.crowded(etype, path, to, due) {
+            Some(pushed) => pushed,
+            None => self.queue.push(etype, path, to, due),
+        };
         if report::enabled("Delay") {
             let line = describe::describe(&self.queue, pushed, etype, path, to);
             report::say("Delay", line);

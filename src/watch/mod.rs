@@ -32,7 +32,7 @@
 mod absorb;
 mod crawl;
 mod dispatch;
-mod inotify;
+pub mod inotify;
 mod moves;
 mod reader;
 mod roots;
