@@ -19,6 +19,9 @@ fn sync(moves: bool) -> Sync {
         delete: Delete::Always,
         moves,
         subdirs: true,
+        crontab: Vec::new(),
+        batch_size_limit: None,
+        mode: None,
         init: true,
     };
     let mut filter = Filter::default();
@@ -203,4 +206,28 @@ fn too_many_directories_become_one_comparison() {
     sync.succeeded(&ids);
     assert!(matches!(sync.next(0), Next::At(_) | Next::Act(_)));
     assert_eq!(pending(&sync), ["Full /"]);
+}
+
+#[test]
+fn a_crontab_queues_one_full_at_a_time() {
+    let mut sync = sync(false);
+    sync.crontab.add("* * * * * *").unwrap();
+    let fulls = |sync: &Sync| {
+        let fulls = sync
+            .queue
+            .iter()
+            .filter(|delay| delay.etype() == Etype::Full);
+        fulls.count()
+    };
+    sync.strike(1000, 0);
+    assert_eq!(fulls(&sync), 0);
+    sync.strike(1001, 0);
+    sync.strike(1002, 0);
+    assert_eq!(fulls(&sync), 1);
+    let Next::Act(id) = sync.next(0) else {
+        panic!("the Full is not due");
+    };
+    sync.queue.activate(&[id]);
+    sync.strike(1003, 0);
+    assert_eq!(fulls(&sync), 2);
 }
