@@ -1,5 +1,5 @@
--- default.direct: keeps another local directory current with cp, mv, rm and mkdir, and with
--- rsync at startup and for what these cannot do.
+-- default.direct: keeps another local directory current. The daemon copies, renames and
+-- removes by itself; rsync is called at startup only, if it is given options of its own.
 
 local native = ...
 
@@ -21,74 +21,51 @@ local direct = {
 }
 default.direct = direct
 
--- What cp -p carries over, for the paths that rsync has to do.
-local as_cp = "-lptgoD"
-
+-- Everything that may go now, Moves among it: it is done in the order it happened.
 function direct.action(inlet)
   local event = inlet.getEvent()
-  if event.etype == "Full" then
-    return direct.full(event)
-  elseif event.etype == "Blanket" then
+  if event.etype == "Blanket" then
     return inlet.discardEvent(event)
   end
-
-  local step, words = native.direct_step(event, rawget(event, "waited"))
-  if step == "wait" then
-    -- Left waiting, it is asked for again in a second.
-    event.waited = true
-  elseif step == "run" then
-    event.tool = words[1]
-    native.spawn(event, table.unpack(words))
-  elseif step == "transfer" then
-    event.tool = "rsync"
-    log("Normal", "Calling rsync for " .. native.shown(event.path))
-    native.spawn(event, inlet.getConfig().rsync.binary, as_cp, native.transfer(event))
-  elseif step == "split" then
-    native.send_moved(event)
-  else
-    if step == "attributes" then
-      native.take_attributes(event)
-    end
-    inlet.discardEvent(event)
-  end
+  native.direct(inlet.getEvents(native.is_change))
 end
-direct.action = native.public(direct.action)
 
-direct.init = default.rsync.init
-direct.full = default.rsync.full
+-- Options of rsync that ask for nothing a copy does not do anyway.
+local as_copied = {
+  acls = true, archive = true, compress = true, delete_excluded = true, executability = true,
+  group = true, hard_links = true, links = true, owner = true, perms = true,
+  protect_args = true, quiet = true, sparse = true, times = true, verbose = true,
+  whole_file = true, xattrs = true, list = true, _computed = true,
+}
 
--- A tool that failed for one path is told and is no reason to stop, nor to hold up all others.
-function direct.collect(agent, exitcode, signal, errors)
+-- Whether the rsync of this configuration is to do what a copy does.
+local function wants_rsync(rsync)
+  if rsync.binary ~= "rsync" or rsync.links ~= true or rsync.times ~= true then
+    return true
+  end
+  for option, value in pairs(rsync) do
+    if option ~= "binary" and value and not as_copied[option] then return true end
+  end
+  return false
+end
+
+local function whole(event)
+  if wants_rsync(event.config.rsync) then
+    return default.rsync.full(event)
+  end
+  native.direct(event)
+end
+direct.init = whole
+direct.full = whole
+
+-- A path that failed is tried again by itself; it is no reason to stop, nor to hold up all others.
+function direct.collect(agent, exitcode, signal)
   local config = agent.config
   local result = native.verdict(config.exitcodes or config.rsyncExitCodes, exitcode, signal)
-  if agent.isList then
-    return result == "again" and "again" or "ok"
-  end
-  if agent.etype == "Init" then
+  if not agent.isList and agent.etype == "Init" then
     return native.collect_startup(result, exitcode, native.startup_texts(agent, exitcode))
   end
-  if signal then
-    return "again"
-  end
-
-  local tool = rawget(agent, "tool")
-  if tool == "sh" then
-    if native.has_moved(exitcode, errors) then return "ok" end
-    return native.send_moved(agent)
-  end
-  if tool == "rsync" or agent.etype == "Full" then
-    if result == "again" then return "again" end
-  elseif exitcode ~= 0 and native.has_vanished(agent) then
-    -- Its Delete or Move is on the way and makes this another event.
-    return agent.etype == "Delete" and "ok" or "again"
-  elseif exitcode == 0 and tool == "mkdir" then
-    native.take_attributes(agent)
-  end
-  if exitcode ~= 0 then
-    log("Warn", (tool or "rsync") .. " failed for " .. native.shown(agent.path)
-      .. " with exitcode " .. exitcode)
-  end
-  return "ok"
+  return result == "again" and "again" or "ok"
 end
 direct.collect = native.public(direct.collect)
 

@@ -11,7 +11,7 @@ local rsync = {
   checkgauge = {
     onCreate = false, onModify = false, onDelete = false, onStartup = false, onMove = false,
     delete = true, exclude = true, excludeFrom = true, filter = true, filterFrom = true,
-    target = true, batchSizeLimit = true,
+    target = true, batchSizeLimit = true, ssh = { reuse = true },
 
     rsync = {
       acls = true, append = true, append_verify = true, archive = true, backup = true,

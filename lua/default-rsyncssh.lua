@@ -17,7 +17,8 @@ local rsyncssh = {
   checkgauge = {
     target = false, onMove = true,
     host = true, targetdir = true, rsyncExitCodes = true, sshExitCodes = true,
-    ssh = { binary = true, identityFile = true, options = true, port = true, _extra = true },
+    ssh = { binary = true, identityFile = true, options = true, port = true, _extra = true,
+      reuse = true },
   },
 
   ssh = { binary = "ssh", _extra = { } },

@@ -80,8 +80,8 @@ local settings = settings
 default = {
   checkgauge = {
     action = true, checkgauge = true, collect = true, crontab = true, delay = true,
-    exitcodes = true, init = true, full = true, maxDelays = true, maxProcesses = true,
-    name = true, inotifyMode = true,
+    exitcodes = true, init = true, full = true, maxDelays = true, maxPending = true, maxProcesses = true,
+    name = true, nice = true, ionice = true, inotifyMode = true,
     onAttrib = true, onCreate = true, onModify = true, onDelete = true, onStartup = true,
     onMove = true, onFull = true, onSynced = true, onFailed = true, prepare = true,
     source = true, subdirs = true,

@@ -28,6 +28,7 @@ pub mod config;
 pub mod daemon;
 pub mod exit;
 pub mod filter;
+pub mod local;
 pub mod process;
 pub mod queue;
 pub mod report;

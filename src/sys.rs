@@ -135,3 +135,17 @@ pub fn lua() -> mlua::Lua {
     // SAFETY: the configuration is trusted like the program itself: it says which programs run.
     unsafe { mlua::Lua::unsafe_new() }
 }
+
+/// Gives a process or thread a priority for the disk (ioprio_set(2)); 0 is the calling thread.
+///
+/// # Errors
+/// `EPERM` for a class that only root may use, `ESRCH` when it has ended.
+pub fn set_io_priority(id: u32, priority: i32) -> io::Result<()> {
+    const PROCESS: libc::c_int = 1;
+    let id = id as libc::c_long;
+    // SAFETY: the call takes three integers and touches no memory.
+    match unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, id, priority) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

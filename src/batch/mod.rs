@@ -13,7 +13,6 @@
 //! |---|---|
 //! | [`chooser`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
-//! | [`direct`] | the tools that default.direct runs in place of rsync |
 //! | [`files_from`] | the call with `--files-from` |
 //! | [`filter_list`] | the classic call with `--include-from` |
 //! | [`output`] | what rsync says of its work: progress and totals |
@@ -22,7 +21,6 @@
 
 pub mod chooser;
 pub mod collapse;
-pub mod direct;
 pub mod files_from;
 pub mod filter_list;
 pub mod output;

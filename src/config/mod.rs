@@ -7,16 +7,19 @@
 pub mod checkgauge;
 mod complaint;
 pub mod inherit;
+mod priority;
 pub mod rsync_args;
 mod settings;
 mod source;
 pub mod ssh;
+mod ssh_share;
 mod sync_config;
 mod values;
 
 pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
 pub use settings::{ControlSocket, Settings, SettingsTable};
 pub use source::{SourceError, real_directory};
+pub use ssh_share::share as share_ssh;
 pub use sync_config::{Delete, Hook, SyncConfig, filter};
 pub use values::check_values;
 

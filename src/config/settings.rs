@@ -9,8 +9,10 @@ use std::time::Duration;
 use mlua::{Lua, Result, Table, Value};
 
 use super::complaint::{bare_complaint, complaint, complaint_about};
+use super::priority::priority;
 use super::{kind_of, nearest, number_of, text_of, truthy};
 use crate::cli::Options;
+use crate::process::Priority;
 use crate::report::{Facility, Selection, UnknownFacility};
 use crate::watch::Mode;
 
@@ -30,6 +32,7 @@ const KNOWN: &[(&str, Kind)] = &[
     ("controlSocket", Kind::Text),
     ("inotifyMode", Kind::Text),
     ("insist", Kind::Switch),
+    ("ionice", Kind::Text),
     ("log", Kind::Words),
     ("logfacility", Kind::Text),
     ("logfile", Kind::Text),
@@ -38,12 +41,18 @@ const KNOWN: &[(&str, Kind)] = &[
     ("maxProcesses", Kind::Number),
     ("metricsFile", Kind::Text),
     ("metricsListen", Kind::Text),
+    ("maxStartups", Kind::Number),
+    ("nice", Kind::Number),
     ("nodaemon", Kind::Switch),
     ("onepass", Kind::Switch),
     ("pidfile", Kind::Text),
     ("statusFile", Kind::Text),
     ("statusInterval", Kind::Number),
 ];
+
+/// So many whole sources are compared at a time unless the configuration says otherwise: each
+/// reads two trees from one end to the other.
+const STARTUPS: usize = 4;
 
 /// The values set so far, while the configuration runs.
 #[derive(Clone)]
@@ -153,6 +162,8 @@ impl SettingsTable {
             max_processes: self.count("maxProcesses")?,
             metrics_file: path("metricsFile")?,
             metrics_listen: self.metrics_listen()?,
+            max_startups: self.count("maxStartups")?.unwrap_or(STARTUPS),
+            priority: priority(&self.value("nice")?, &self.value("ionice")?)?,
             mode: self.mode()?,
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
@@ -376,6 +387,10 @@ pub struct Settings {
     pub metrics_file: Option<PathBuf>,
     /// Where metrics and the status page can be asked for.
     pub metrics_listen: Option<SocketAddr>,
+    /// At most so many comparisons of a whole source at a time.
+    pub max_startups: usize,
+    /// Of all children.
+    pub priority: Priority,
     /// Which writes are told.
     pub mode: Mode,
     /// Stay in the foreground.

@@ -157,7 +157,7 @@ fn text(ssh: &Table, key: &str) -> Result<Option<Vec<u8>>> {
 }
 
 /// Whether the program is what rsync runs by itself, under whatever name.
-fn is_ssh(binary: &[u8]) -> bool {
+pub(super) fn is_ssh(binary: &[u8]) -> bool {
     let file = |name| {
         let data = fs::metadata(probe::resolve(name)?).ok()?;
         Some((data.dev(), data.ino()))
@@ -166,7 +166,7 @@ fn is_ssh(binary: &[u8]) -> bool {
 }
 
 /// The command rsync is told to reach hosts with, by the last `--rsh` or `-e` among its words.
-fn remote_shell(rsync: &[Vec<u8>]) -> Option<&[u8]> {
+pub(super) fn remote_shell(rsync: &[Vec<u8>]) -> Option<&[u8]> {
     let mut told = None;
     let mut words = rsync.iter().map(Vec::as_slice);
     while let Some(word) = words.next() {
@@ -193,7 +193,7 @@ fn rsh_option(program: &[u8], words: &[Vec<u8>]) -> Vec<u8> {
 
 /// Adds a word so that rsync takes it for one. rsync has two kinds of quotes, no backslash, and
 /// a quote within quotes of its own kind is written twice.
-fn push_rsh_word(into: &mut Vec<u8>, word: &[u8]) {
+pub(super) fn push_rsh_word(into: &mut Vec<u8>, word: &[u8]) {
     let special = |byte: &u8| matches!(byte, b' ' | b'\'' | b'"');
     if !word.is_empty() && !word.iter().any(special) {
         return into.extend_from_slice(word);

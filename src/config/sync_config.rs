@@ -8,9 +8,11 @@ use std::time::Duration;
 use mlua::{Result, Table, Value};
 
 use super::complaint::{bare_complaint, complaint_about};
+use super::priority::priority;
 use super::values;
 use super::{kind_of, number_of, text_of, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
+use crate::process::Priority;
 use crate::watch::Mode;
 
 /// When a target loses what the source does not have (any more).
@@ -41,6 +43,8 @@ pub enum Hook {
     /// A Lua function, to be found in the sync's table.
     Function,
 }
+/// About 300 MB of pending paths.
+const PENDING: usize = 2_000_000;
 
 /// What Rust needs to know of a sync.
 #[derive(Clone, Debug)]
@@ -55,8 +59,12 @@ pub struct SyncConfig {
     pub delay: Option<Duration>,
     /// With so many events in the queue delays are ignored.
     pub max_delays: usize,
+    /// With so many paths in the queue directories stand for what changes in them.
+    pub max_pending: usize,
     /// At most so many children of this sync at a time.
     pub max_processes: usize,
+    /// Of its children; what is not set is as the settings have it.
+    pub priority: Priority,
     /// What batches may delete.
     pub delete: Delete,
     /// Renames are told as such instead of as a delete and a create.
@@ -93,7 +101,9 @@ impl SyncConfig {
             target: bytes("target")?,
             delay: delay(&config.get("delay")?)?,
             max_delays: count(config, "maxDelays", 1000)?,
+            max_pending: count(config, "maxPending", PENDING)?,
             max_processes: count(config, "maxProcesses", 1)?,
+            priority: priority(&config.get("nice")?, &config.get("ionice")?)?,
             delete: delete(&config.get("delete")?)?,
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),

@@ -16,6 +16,7 @@ use mio::{Events, Poll, Token, Waker};
 use super::calendar::Calendar;
 use super::desk::{self, Desk};
 use super::jobs::{self, Job};
+use super::orders::Workers;
 use super::outcome::Hooks;
 use super::progress::Progress;
 use super::signals::{Signal, Signals};
@@ -101,6 +102,11 @@ impl Core {
         self.desk.open(settings, self.poll.registry())
     }
 
+    /// What wakes this loop.
+    pub(super) fn waker(&self) -> &Arc<Waker> {
+        &self.waker
+    }
+
     /// A watcher that wakes this loop.
     ///
     /// # Errors
@@ -133,6 +139,7 @@ pub struct Engine<'a> {
     pub(super) watcher: &'a mut Watcher,
     pub(super) members: Vec<Rc<Member>>,
     pub(super) jobs: HashMap<Pid, Job>,
+    pub(super) workers: Workers,
     scheduler: Scheduler,
     pub(super) reports: ReportFiles,
     progress: Progress,
@@ -152,6 +159,7 @@ impl<'a> Engine<'a> {
         Engine {
             members: script.members(),
             jobs: HashMap::new(),
+            workers: Workers::default(),
             scheduler: Scheduler::default(),
             reports: ReportFiles::new(settings),
             progress: Progress::new(Instant::now(), settings.nodaemon),
@@ -250,12 +258,26 @@ impl<'a> Engine<'a> {
             return;
         }
         self.core.calendar.turn(&self.members, self.now);
+        self.limit_startups();
         for index in self.scheduler.order(self.members.len()) {
             let member = Rc::clone(&self.members[index]);
             self.serve(&member);
+            if member.sync.borrow().compares_all() {
+                self.limit_startups();
+            }
             if self.over.is_some() {
                 return;
             }
+        }
+    }
+
+    /// Comparisons of whole sources wait while there are enough of them.
+    fn limit_startups(&self) {
+        let members = self.members.iter();
+        let running = members.filter(|m| m.sync.borrow().compares_all()).count();
+        let wait = running >= self.script.settings.max_startups;
+        for member in &self.members {
+            member.sync.borrow_mut().startups_wait = wait;
         }
     }
 
@@ -299,6 +321,7 @@ impl<'a> Engine<'a> {
             && self.fading.is_none()
             && self.over.is_none()
             && self.jobs.is_empty()
+            && self.workers.running() == 0
             && self.members.iter().all(|m| m.sync.borrow().has_started())
         {
             report::normal("onepass config set, exiting");
@@ -316,6 +339,7 @@ impl<'a> Engine<'a> {
 
     /// Children that still run when all is over are not left behind.
     fn abandon(&self) {
+        self.workers.stop();
         let children = self.core.children.borrow();
         for &pid in self.jobs.keys() {
             // One that ended by itself meanwhile needs no signal.
@@ -471,7 +495,7 @@ impl<'a> Engine<'a> {
 
     /// Waits for the last children; what does not end in time is ended.
     fn fade(&mut self, mut fading: Fading) {
-        let running = self.jobs.len();
+        let running = self.jobs.len() + self.workers.running();
         if running == 0 {
             if self.close_tunnels() {
                 self.over = Some(fading.outcome);
@@ -484,6 +508,7 @@ impl<'a> Engine<'a> {
             fading.told = now + Duration::from_secs(60);
         }
         if now >= fading.patience {
+            self.workers.stop();
             let signal = match fading.forced {
                 false => nix::sys::signal::Signal::SIGTERM,
                 true => nix::sys::signal::Signal::SIGKILL,

@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
 use crate::queue::{DelayId, Etype, Time};
 use crate::report;
-use crate::script::{Host, Member, SpawnRequest, Verdict};
+use crate::script::{Host, Member, OrderRequest, SpawnRequest, Verdict};
 use crate::sync::Sync;
 
 /// What lsyncd's children exit with when their program can't be executed.
@@ -127,11 +127,29 @@ impl Job {
             _ => outcome::Outcome::Failed,
         }
     }
+
+    /// What the daemon does itself. It has no output.
+    pub(super) fn of_order(request: &OrderRequest) -> Job {
+        Job {
+            member: Rc::clone(&request.member),
+            agent: request.agent.clone(),
+            ids: request.ids.clone(),
+            captured: false,
+            transfer: None,
+            errors: Default::default(),
+            since: Instant::now(),
+            progress: Default::default(),
+            totals: Default::default(),
+        }
+    }
 }
 
 impl Engine<'_> {
     /// Starts what Lua asked for.
     pub(super) fn launch(&mut self) {
+        for request in self.script.host.orders.take() {
+            self.order(request);
+        }
         let requests = self.script.host.requests.take();
         for request in requests {
             self.start(request);
@@ -154,12 +172,16 @@ impl Engine<'_> {
         let command = Command {
             program: request.program.clone(),
             args: request.args,
-            environment: Vec::new(),
             stdin: match request.stdin {
                 Some(bytes) => Stdin::Bytes(bytes),
                 None => Stdin::Inherit,
             },
             output,
+            environment: request.environment.clone(),
+            priority: {
+                let sync = request.member.sync.borrow();
+                sync.config.priority.or(self.script.settings.priority)
+            },
         };
         let spawned = self.core.children.borrow_mut().spawn(command);
         let job = Job {
@@ -203,6 +225,7 @@ impl Engine<'_> {
 
     /// Evaluates the children that ended.
     pub(super) fn collect(&mut self) {
+        self.collect_orders();
         let children = Rc::clone(&self.core.children);
         let (jobs, host) = (&self.jobs, &self.script.host);
         let mut sink = |pid, stream, line: &[u8]| output(jobs, host, pid, stream, line);
@@ -224,7 +247,7 @@ impl Engine<'_> {
     }
 
     /// What the end of a child means for its sync.
-    fn evaluate(&mut self, job: Job, end: End) {
+    pub(super) fn evaluate(&mut self, job: Job, end: End) {
         let code = end.code();
         job.member.sync.borrow_mut().transferred();
         if self.falls_back(&job, code) {

@@ -10,6 +10,7 @@ mod dump;
 mod engine;
 mod http;
 mod jobs;
+mod orders;
 mod outcome;
 mod peers;
 pub mod pidfile;

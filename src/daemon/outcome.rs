@@ -239,6 +239,7 @@ fn command(sync: &Sync, report: HookReport) -> Option<Command> {
         environment: env.to_vec(),
         stdin: Stdin::Bytes(report.paths),
         output: Output::Lines,
+        priority: Default::default(),
     })
 }
 

@@ -8,7 +8,6 @@ use super::engine::Engine;
 use super::jobs::Job;
 use super::waits::is_meant;
 use crate::cli;
-use crate::process::Pid;
 use crate::queue::{Delay, Etype, Time};
 use crate::report::escape;
 use crate::report::snapshot::{
@@ -53,7 +52,11 @@ impl Engine<'_> {
             .filter(|(_, job)| job.is_of(member))
             .collect();
         jobs.sort_by_key(|(pid, _)| **pid);
-        let sending = jobs.iter().map(|(pid, job)| sending(**pid, job, &sync));
+        let children = jobs.iter().map(|(pid, job)| sending(pid.0, job, &sync));
+        let orders = self.workers.jobs().filter(|job| job.is_of(member));
+        // What the daemon's own threads do is its own.
+        let own = orders.map(|job| sending(std::process::id(), job, &sync));
+        let sending = children.chain(own);
         let retry = sync.retry().map(|(hold, failures)| Retry {
             seconds: Clock::until(now, hold).as_secs_f64(),
             failures,
@@ -100,14 +103,14 @@ impl Engine<'_> {
     }
 }
 
-fn sending(pid: Pid, job: &Job, sync: &Sync) -> Sending {
+fn sending(pid: u32, job: &Job, sync: &Sync) -> Sending {
     let delays = || job.ids().iter().filter_map(|&id| sync.queue.get(id));
     let paths = delays().take(NAMED).map(|delay| {
         let (path, to) = delay.paths();
         escape(&to.unwrap_or(path)).into_owned()
     });
     Sending {
-        pid: pid.0,
+        pid,
         entries: job.ids().len(),
         full: delays().take(1).any(|delay| delay.etype().is_special()),
         seconds: job.since().elapsed().as_secs_f64(),

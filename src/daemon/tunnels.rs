@@ -185,11 +185,12 @@ impl Engine<'_> {
             report::say("Exec", format_args!("{shown}{}", words.collect::<String>()));
         }
         let spawned = self.core.children.borrow_mut().spawn(Command {
-            environment: Vec::new(),
             program,
             args: words,
             stdin: Stdin::Inherit,
             output: Output::Lines,
+            environment: Vec::new(),
+            priority: Default::default(),
         });
         let mut machine = tunnel.machine.borrow_mut();
         let error = match spawned {

@@ -12,6 +12,7 @@ use nix::sys::signal::{self, Signal};
 
 use super::command::{self, ChildEnd, Command, Output, SpawnError, Stdin};
 use super::pipes::{Pipes, Sink, Stream};
+use crate::report;
 
 /// A process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,9 +98,10 @@ impl Children {
         let Command {
             program,
             args,
-            environment,
             stdin,
             output,
+            environment,
+            priority,
         } = command;
         let (input_end, feed) = match stdin {
             Stdin::Inherit => (ChildEnd::Inherit, None),
@@ -118,6 +120,12 @@ impl Children {
             &environment,
             &[input_end, output_end, error_end],
         )?;
+        if let Err(error) = priority.give(child.id()) {
+            let program = report::escape(&program);
+            report::warn(format_args!(
+                "cannot set the priority of {program}: {error}"
+            ));
+        }
 
         let pid = Pid(child.id());
         let outputs = captures.iter().map(|(_, token, _)| *token).collect();

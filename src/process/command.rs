@@ -10,6 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use super::priority::Priority;
+
 /// A program to run, with the daemon's environment and working directory.
 #[derive(Clone, Debug)]
 pub struct Command {
@@ -17,12 +19,14 @@ pub struct Command {
     pub program: Vec<u8>,
     /// The arguments after the name.
     pub args: Vec<Vec<u8>>,
-    /// What its environment has beyond that of the daemon.
-    pub environment: Vec<(OsString, OsString)>,
     /// What it reads.
     pub stdin: Stdin,
     /// Where its standard output and error go.
     pub output: Output,
+    /// What its environment has beyond that of the daemon.
+    pub environment: Vec<(OsString, OsString)>,
+    /// How much of the host it may take.
+    pub priority: Priority,
 }
 
 /// The standard input of a child.
@@ -67,9 +71,10 @@ impl Command {
         Self {
             program: program.into(),
             args: Vec::new(),
-            environment: Vec::new(),
             stdin: Stdin::Inherit,
             output: Output::Inherit,
+            environment: Vec::new(),
+            priority: Priority::default(),
         }
     }
 }

@@ -8,8 +8,12 @@ mod children;
 mod command;
 mod lines;
 mod pipes;
+mod priority;
+mod sockets;
 
 pub use children::{Children, End, Ended, Pid};
 pub use command::{Command, Output, SpawnError, Stdin};
 pub use lines::MAX_LINE;
 pub use pipes::{Sink, Stream};
+pub use priority::{IoPriority, Priority};
+pub use sockets::Sockets;

@@ -8,10 +8,11 @@ use std::rc::Rc;
 use mlua::{Function, Table, Value};
 
 use super::observe::Observed;
+use super::orders::OrderRequest;
 use super::spawn::SpawnRequest;
 use super::tunnel::TunnelObject;
 use crate::config::SettingsTable;
-use crate::process::Children;
+use crate::process::{Children, Sockets};
 use crate::queue::{DelayId, Time};
 use crate::sync::{Clock, Sync};
 
@@ -82,6 +83,8 @@ pub struct Host {
     pub tunnels: RefCell<Vec<Rc<TunnelObject>>>,
     /// What Lua asked to be started since the engine looked last.
     pub requests: RefCell<Vec<SpawnRequest>>,
+    /// What Lua asked the daemon to do itself, likewise.
+    pub orders: RefCell<Vec<OrderRequest>>,
     /// Pending calls of `alarm`.
     pub alarms: RefCell<Vec<Alarm>>,
     /// What user code observes.
@@ -102,6 +105,8 @@ pub struct Host {
     pub delay: Option<f64>,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
+    /// Where shared ssh connections have their sockets.
+    pub sockets: Sockets,
     /// The clock of queues and timestamps.
     pub clock: Clock,
     /// Where relative local targets are meant from, when the daemon has left that directory.

@@ -118,11 +118,12 @@ fn execute(host: &Host, words: &[Value]) -> Result<Value> {
         .next()
         .unwrap_or_else(|| Err(complaint("exec needs a program")))?;
     let command = process::Command {
-        environment: Vec::new(),
         program,
         args: words.collect::<Result<_>>()?,
         stdin: process::Stdin::Inherit,
         output: process::Output::Inherit,
+        environment: Vec::new(),
+        priority: Default::default(),
     };
     match host.children.borrow_mut().spawn(command) {
         Ok(pid) => Ok(Value::Integer(pid.0.into())),

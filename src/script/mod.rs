@@ -16,6 +16,7 @@ mod layer3;
 mod members;
 mod native;
 mod observe;
+mod orders;
 mod remote;
 mod runtime;
 mod search_paths;
@@ -27,6 +28,7 @@ mod tunnel;
 
 pub use hook::HookReport;
 pub use host::{Alarm, Host, Member};
+pub use orders::OrderRequest;
 pub use runtime::{Environment, Failure, Script, Verdict};
 pub use spawn::SpawnRequest;
 pub use tunnel::{Mode as TunnelMode, PROCESS_KIND, TunnelObject};

@@ -11,7 +11,8 @@ use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value, Vari
 use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
 use super::{
-    api, by_size, errors, inlet, layer3, members, observe, remote, spawn, sync_checks, tunnel,
+    api, by_size, errors, inlet, layer3, members, observe, orders, remote, spawn, sync_checks,
+    tunnel,
 };
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{
@@ -51,6 +52,7 @@ pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     configuring(lua, host, objects, &native)?;
     transferring(lua, host, objects, &native)?;
     remote::add(lua, host, objects, &native)?;
+    orders::add(lua, host, objects, &native)?;
     Ok(native)
 }
 
@@ -297,7 +299,12 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
     sync_checks::warn_of_patterns(lua, &filter, &typed.source);
     sync_checks::warn_of_idleness(lua, &config)?;
     let full = config.get::<Value>("full")?.is_function();
-    let mut sync = Sync::new(typed, filter, policy(lua, &config)?, full);
+    let policy = policy(lua, &config)?;
+    let mut sync = Sync::new(typed, filter, policy, full);
+    // User code runs what it likes, as it likes.
+    if policy == Policy::Settle {
+        sync.environment = config::share_ssh(lua, &config, &host.sockets)?;
+    }
     add_crontab(&mut sync)?;
 
     let functions = lua.create_table()?;

@@ -1,5 +1,4 @@
-//! What the preludes of default.rsyncssh and default.direct are given: the two kinds that carry
-//! out moves at the target.
+//! What the prelude of default.rsyncssh is given: the words of ssh, and what becomes of moves.
 
 use std::rc::Rc;
 
@@ -7,17 +6,12 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::event::{Agent, EventRef, Objects};
 use super::host::{Host, Member};
-use super::native::{change, rsync_target};
-use crate::batch::Entry;
-use crate::batch::direct::{self, Step, Trees};
 use crate::config::{complaint, complaint_about, ssh, text_of};
 use crate::queue::Etype;
-use crate::report;
 
 /// Puts the functions into the table that preludes get.
 pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
     rsyncssh(lua, native)?;
-    direct(lua, host, objects, native)?;
 
     // Queue entries up to the first Move, which goes alone.
     let with = objects.clone();
@@ -83,50 +77,6 @@ fn prepare_ssh(lua: &Lua, config: &Table) -> Result<()> {
     table.set("binary", lua.create_string(connection.binary)?)
 }
 
-fn direct(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
-    let with = objects.clone();
-    native.set(
-        "direct_step",
-        lua.create_function(move |lua, (event, waited): (Table, Option<bool>)| {
-            let (member, event) = behind(&with, &event)?;
-            let (name, words) = match step(lua, &member, &event, waited == Some(true))? {
-                Step::Nothing => ("nothing", Vec::new()),
-                Step::Wait => ("wait", Vec::new()),
-                Step::Attributes => ("attributes", Vec::new()),
-                Step::Run(words) => ("run", words),
-                Step::Transfer => ("transfer", Vec::new()),
-                Step::Split => ("split", Vec::new()),
-                Step::Refuse => return Err(complaint("Refusing to erase your harddisk!")),
-            };
-            let list = lua.create_table()?;
-            for word in words {
-                list.raw_push(lua.create_string(word)?)?;
-            }
-            Ok((name, list))
-        })?,
-    )?;
-    let (h, with) = (Rc::clone(host), objects.clone());
-    native.set(
-        "take_attributes",
-        lua.create_function(move |lua, event: Table| {
-            let (member, event) = behind(&with, &event)?;
-            take_attributes(lua, &h, &member, &event)
-        })?,
-    )?;
-    let with = objects.clone();
-    native.set(
-        "has_vanished",
-        lua.create_function(move |_, event: Table| {
-            let (member, event) = behind(&with, &event)?;
-            let sync = member.sync.borrow();
-            Ok(match sync.queue.get(event.id) {
-                Some(delay) => !sync.is_at_source(&delay.paths().0),
-                None => false,
-            })
-        })?,
-    )
-}
-
 /// The sync and the queue entry that an event object stands for.
 fn behind(objects: &Objects, event: &Table) -> Result<(Rc<Member>, EventRef)> {
     match objects.agent(event)? {
@@ -136,55 +86,4 @@ fn behind(objects: &Objects, event: &Table) -> Result<(Rc<Member>, EventRef)> {
         },
         _ => Err(complaint("not an event")),
     }
-}
-
-fn step(lua: &Lua, member: &Member, event: &EventRef, waited: bool) -> Result<Step> {
-    let target = rsync_target(lua, &member.config)?;
-    let sync = member.sync.borrow();
-    let Some(delay) = sync.queue.get(event.id) else {
-        return Ok(Step::Nothing);
-    };
-    let (path, to) = delay.paths();
-    let trees = Trees {
-        source: &sync.config.source,
-        target: &target,
-        delete: sync.config.delete.in_batches(),
-        filtered: sync.is_filtered(),
-    };
-    let entry = Entry {
-        change: change(delay.etype()),
-        path: &path,
-        to: to.as_deref(),
-    };
-    Ok(trees.step(&entry, waited).unwrap_or_else(|error| {
-        let (name, path) = (&sync.config.name, report::escape(&path));
-        report::warn(format_args!("{name}: cannot look at {path}: {error}"));
-        Step::Nothing
-    }))
-}
-
-/// Attributes of a new directory come before its contents, and its owner has to be able to
-/// fill it: those of a read-only one are completed by an event behind its contents.
-fn take_attributes(lua: &Lua, host: &Host, member: &Member, event: &EventRef) -> Result<()> {
-    let target = rsync_target(lua, &member.config)?;
-    let mut sync = member.sync.borrow_mut();
-    let Some(delay) = sync.queue.get(event.id) else {
-        return Ok(());
-    };
-    let (etype, (path, _)) = (delay.etype(), delay.paths());
-    let bare = path.strip_suffix(b"/").unwrap_or(&path);
-    let source = [&sync.config.source, bare].concat();
-    let target = [&target, bare].concat();
-    match direct::take_attributes(&source, &target, etype != Etype::Attrib) {
-        Ok(false) => {}
-        Ok(true) => sync.note(Etype::Attrib, &path, host.clock.now()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            let (name, path) = (&sync.config.name, report::escape(&path));
-            report::warn(format_args!(
-                "{name}: cannot set the attributes of {path} at the target: {error}"
-            ));
-        }
-    }
-    Ok(())
 }

@@ -126,6 +126,8 @@ impl Script {
             observed: Observed::new(registry),
             tunnels: RefCell::default(),
             requests: RefCell::default(),
+            orders: RefCell::default(),
+            sockets: Default::default(),
             alarms: RefCell::default(),
             running: Cell::new(0),
             max_processes: Cell::new(None),

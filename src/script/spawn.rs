@@ -1,5 +1,6 @@
 //! `spawn`: from an agent and words to a request that the engine carries out.
 
+use std::ffi::OsString;
 use std::rc::Rc;
 
 use mlua::{MultiValue, Result, Table, Value};
@@ -27,6 +28,8 @@ pub struct SpawnRequest {
     pub stdin: Option<Vec<u8>>,
     /// The daemon takes the child's output line by line into its log.
     pub captured: bool,
+    /// What its environment has beyond that of the daemon.
+    pub environment: Vec<(OsString, OsString)>,
     /// The batch, when the process is a transfer of one.
     pub transfer: Option<crate::batch::Kind>,
 }
@@ -81,7 +84,12 @@ pub fn spawn(
     }
     let words = words(arguments)?;
     member.sync.borrow_mut().queue.activate(&ids);
+    let environment = match captured {
+        true => member.sync.borrow().environment.clone(),
+        false => Vec::new(),
+    };
     host.requests.borrow_mut().push(SpawnRequest {
+        environment,
         member,
         agent,
         ids,

@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use super::Sync;
 use crate::queue::{DelayId, Etype, Status, Time};
@@ -53,12 +52,6 @@ impl Sync {
 
     pub(super) fn is_directory(&self, path: &[u8]) -> bool {
         fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_dir())
-    }
-
-    /// Whether there are paths this sync is not concerned with.
-    pub fn is_filtered(&self) -> bool {
-        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
-        filter.rules().next().is_some() || filter.excludes().next().is_some()
     }
 
     /// Without the slash of a directory: behind a symlink it would make the link be followed.

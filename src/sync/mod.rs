@@ -8,6 +8,7 @@ mod clock;
 pub mod counters;
 mod cron_rule;
 pub mod crontab;
+mod crowd;
 mod describe;
 mod failed;
 mod fallback;
@@ -18,11 +19,14 @@ pub mod tunnel;
 pub use backoff::Backoff;
 pub use clock::Clock;
 pub use counters::Counters;
+use crowd::Crowd;
+
 pub use failed::Failed;
 pub use scheduler::Scheduler;
 pub use steer::Mark;
 
 use self::crontab::{Crontab, WallTime};
+use std::ffi::OsString;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -69,7 +73,12 @@ pub struct Sync {
     pub undone: Failed,
     /// What it has done so far.
     pub counters: Counters,
+    /// What the environment of its transfers has beyond that of the daemon.
+    pub environment: Vec<(OsString, OsString)>,
+    /// As many whole sources are being compared as may be.
+    pub startups_wait: bool,
     backoff: Backoff,
+    crowd: Crowd,
     hold: Option<Time>,
     /// The queue was full once: all is compared when it is empty.
     missed: bool,
@@ -96,7 +105,13 @@ impl Sync {
             crontab: Crontab::new(crate::sys::utc_offset),
             undone: Failed::new(config.delay),
             counters: Counters::default(),
+            environment: Vec::new(),
+            startups_wait: false,
             backoff: Backoff::new(config.delay),
+            crowd: Crowd::new(match policy {
+                Policy::Settle => config.max_pending,
+                Policy::Deliver => usize::MAX,
+            }),
             hold: None,
             missed: false,
             lost: false,
@@ -233,7 +248,10 @@ impl Sync {
     fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
         self.counters.events += 1;
         let due = now + micros(self.config.delay.unwrap_or_default());
-        let pushed = self.queue.push(etype, path, to, due);
+        let pushed = match self.crowded(etype, path, to, due) {
+            Some(pushed) => pushed,
+            None => self.queue.push(etype, path, to, due),
+        };
         if report::enabled("Delay") {
             let line = describe::describe(&self.queue, pushed, etype, path, to);
             report::say("Delay", line);
@@ -346,11 +364,27 @@ impl Sync {
             }
         }
         match (self.ready(now), undone) {
+            (Ready::Now(id), _) if self.startups_wait && self.is_whole(id) => Next::Nothing,
             (Ready::Now(id), _) => Next::Act(id),
             (Ready::At(time), Some(due)) => Next::At(time.min(due)),
             (Ready::At(time), None) | (Ready::Nothing, Some(time)) => Next::At(time),
             (Ready::Nothing, None) => Next::Nothing,
         }
+    }
+
+    /// Whether this compares the whole source. What user code does at startup is its own affair.
+    fn is_whole(&self, id: DelayId) -> bool {
+        let etype = self.queue.get(id).map(|delay| delay.etype());
+        self.has_full && matches!(etype, Some(Etype::Init | Etype::Full))
+    }
+
+    /// Whether its whole source is being compared.
+    pub fn compares_all(&self) -> bool {
+        let mut active = self
+            .queue
+            .specials()
+            .filter(|delay| delay.status() == Status::Active);
+        self.has_full && active.any(|delay| delay.etype() != Etype::Blanket)
     }
 
     /// The source is gone. What its disappearance looked like is not the target's business.

@@ -14,11 +14,13 @@ pub(super) fn sync_with(policy: Policy) -> Sync {
 
 fn sync(moves: bool) -> Sync {
     let config = SyncConfig {
+        priority: Default::default(),
         name: "Sync1".into(),
         source: b"/src/".to_vec(),
         target: None,
         delay: Some(Duration::from_secs(5)),
         max_delays: 3,
+        max_pending: 1000,
         max_processes: 1,
         delete: Delete::Always,
         moves,
@@ -156,6 +158,62 @@ fn what_was_pending_goes_over_to_the_next_configuration() {
     let mut new = sync(false);
     new.adopt(&old, 0);
     assert_eq!(pending(&new), ["Modify /a"]);
+}
+
+/// A sync that takes in three paths before directories stand for them.
+fn crowded() -> Sync {
+    let mut config = sync(true).config;
+    config.max_pending = 3;
+    let mut sync = Sync::new(config, Filter::default(), Policy::Settle, true);
+    for path in [&b"/src/a"[..], b"/src/b", b"/src/c"] {
+        sync.notice(Event::Create { path }, 0);
+    }
+    sync
+}
+
+#[test]
+fn past_the_bound_directories_stand_for_what_is_in_them() {
+    let mut sync = crowded();
+    for path in [&b"/src/d/1"[..], b"/src/d/2", b"/src/d/e/3", b"/src/d/e/"] {
+        sync.notice(Event::Create { path }, 0);
+    }
+    moved(&mut sync, "/src/d/2", "/src/d/4");
+    assert_eq!(
+        pending(&sync),
+        ["Create /a", "Create /b", "Create /c", "Delete /d/"]
+    );
+    // Being acted upon, it covers nothing that comes after.
+    let ids = sync.queue.take(|_| crate::queue::Take::Take);
+    sync.queue.activate(&ids);
+    let path = b"/src/d/1";
+    sync.notice(Event::Create { path }, 0);
+    assert_eq!(pending(&sync).last().unwrap(), "Delete /d/");
+    assert_eq!(sync.queue.len(), 5);
+}
+
+#[test]
+fn a_move_out_of_a_crowded_directory_is_not_forgotten() {
+    let mut sync = crowded();
+    let path = b"/src/d/1";
+    sync.notice(Event::Create { path }, 0);
+    moved(&mut sync, "/src/d/1", "/src/x/1");
+    assert_eq!(pending(&sync)[3..], ["Delete /d/", "Delete /x/"]);
+}
+
+#[test]
+fn too_many_directories_become_one_comparison() {
+    let mut sync = crowded();
+    for n in 0..20 {
+        let path = format!("/src/{n}/f");
+        let path = path.as_bytes();
+        sync.notice(Event::Create { path }, 0);
+    }
+    assert_eq!(sync.queue.len(), 6);
+    let ids = sync.queue.take(|_| crate::queue::Take::Take);
+    sync.queue.activate(&ids);
+    sync.succeeded(&ids);
+    assert!(matches!(sync.next(0), Next::At(_) | Next::Act(_)));
+    assert_eq!(pending(&sync), ["Full /"]);
 }
 
 #[test]

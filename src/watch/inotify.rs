@@ -15,9 +15,13 @@ const HEADER: usize = 16;
 /// One record as the kernel wrote it. `name` is empty for events of the directory itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawEvent<'a> {
+    /// The watch, or -1.
     pub wd: i32,
+    /// `IN_*` bits.
     pub mask: u32,
+    /// What the two halves of a rename have in common.
     pub cookie: u32,
+    /// In the watched directory.
     pub name: &'a [u8],
 }
 
@@ -116,6 +120,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// For watches that tell what this mode asks for.
     pub fn new(inotify: &Inotify, mode: Mode) -> Kernel {
         Kernel {
             watches: inotify.watches(),

@@ -33,7 +33,7 @@
 mod absorb;
 mod crawl;
 mod dispatch;
-mod inotify;
+pub mod inotify;
 mod moves;
 mod reader;
 mod roots;

@@ -39,6 +39,7 @@ mod broken;
 mod command_line;
 mod config_errors;
 mod crontab;
+mod limits;
 mod log_status;
 mod lua_api;
 mod lua_events;

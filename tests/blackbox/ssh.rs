@@ -360,3 +360,85 @@ fn end_listener(port: &str) {
         }
     }
 }
+
+/// Logins that sshd has seen.
+fn logins(dir: &Dir) -> usize {
+    dir.text("ssh/log").matches("Accepted publickey").count()
+}
+
+/// Connections that wait in the background for whoever wants to share them.
+fn masters(dir: &Dir) -> Vec<i32> {
+    let path = dir.expand("@DIR@/run/");
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| {
+            let pid: i32 = process.file_name().to_str()?.parse().ok()?;
+            let words = fs::read(process.path().join("cmdline")).ok()?;
+            let words = String::from_utf8_lossy(&words).into_owned();
+            (words.contains("[mux]") && words.contains(&path)).then_some(pid)
+        })
+        .collect()
+}
+
+fn shared(dir: &Dir, lines: &str) -> String {
+    fs::create_dir(dir.path("run")).unwrap();
+    format!(
+        r#"sync{{ default.rsync, source = "@SRC@", target = "{}@127.0.0.1:@TRG@", delay = 0.1,
+            {lines} }}"#,
+        account().name
+    )
+}
+
+#[test]
+fn one_connection_serves_all_transfers() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let config = shared(&dir, "rsync = { archive = true }");
+    let mut daemon = Daemon::new(&dir, &config)
+        .env("RSYNC_RSH", &sshd.rsh)
+        .env("XDG_RUNTIME_DIR", &dir.expand("@DIR@/run"))
+        .start_and_settle();
+    let before = logins(&dir);
+    for n in 0..5 {
+        dir.write(format!("f{n}"), "1");
+        daemon.wait_equal();
+    }
+    assert_eq!(logins(&dir), before, "{}", dir.text("ssh/log"));
+
+    // One that died is made anew.
+    for pid in masters(&dir) {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    dir.write("after", "1");
+    daemon.wait_equal();
+    dir.write("after that", "1");
+    daemon.wait_equal();
+    assert_eq!(logins(&dir), before + 1);
+
+    assert_eq!(daemon.terminate(), Some(143));
+    assert!(poll(|| masters(&dir).is_empty()));
+    assert_eq!(fs::read_dir(dir.path("run")).unwrap().count(), 0);
+}
+
+#[test]
+fn connections_are_not_shared_when_they_shall_not() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let config = shared(&dir, "ssh = { reuse = false }");
+    let mut daemon = Daemon::new(&dir, &config)
+        .env("RSYNC_RSH", &sshd.rsh)
+        .env("XDG_RUNTIME_DIR", &dir.expand("@DIR@/run"))
+        .start_and_settle();
+    let before = logins(&dir);
+    for n in 0..3 {
+        dir.write(format!("f{n}"), "1");
+        daemon.wait_equal();
+    }
+    assert!(logins(&dir) >= before + 3);
+    assert!(masters(&dir).is_empty());
+}

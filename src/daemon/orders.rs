@@ -1,0 +1,197 @@
+//! Work the daemon does itself for default.direct: a thread for each such sync, and what its
+//! results mean.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::engine::Engine;
+use super::jobs::Job;
+use crate::local::{Ended, Orders, Report, Task, Worker};
+use crate::process::End;
+use crate::queue::{Etype, Time};
+use crate::report;
+use crate::script::{Member, OrderRequest};
+use crate::sync::micros;
+
+/// So many failures are told one by one.
+const TOLD: usize = 20;
+
+/// A rename that was on disk when a worker did something is in the queue after this time.
+const SEEN: Time = 1_000_000;
+
+/// The workers of one configuration.
+#[derive(Default)]
+pub struct Workers {
+    /// By the address of their sync.
+    hands: HashMap<*const Member, Hand>,
+    jobs: HashMap<u64, Job>,
+    count: u64,
+    stop: Arc<AtomicBool>,
+}
+
+struct Hand {
+    worker: Worker,
+    ended: Option<Time>,
+}
+
+impl Workers {
+    /// How many orders are not carried out yet.
+    pub fn running(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// What is not carried out yet.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// What is being done ends as soon as possible, whatever is left.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Engine<'_> {
+    /// Hands over what Lua asked for.
+    pub(super) fn order(&mut self, request: OrderRequest) {
+        let member = Rc::clone(&request.member);
+        let job = Job::of_order(&request);
+        let key = Rc::as_ptr(&member);
+        let priority = member.sync.borrow().config.priority;
+        let priority = priority.or(self.script.settings.priority);
+        let hand = match self.workers.hands.get(&key) {
+            Some(hand) => hand,
+            None => match Worker::start(Arc::clone(self.core.waker()), priority) {
+                Ok(worker) => self.workers.hands.entry(key).or_insert(Hand {
+                    worker,
+                    ended: None,
+                }),
+                Err(error) => {
+                    let mut sync = member.sync.borrow_mut();
+                    let wait = sync.failed(&request.ids, self.now);
+                    return report::error(format_args!(
+                        "{}: cannot start a thread: {error}; trying again in {} s",
+                        sync.config.name,
+                        wait.as_secs()
+                    ));
+                }
+            },
+        };
+        let mut sync = member.sync.borrow_mut();
+        let delay = micros(sync.config.delay.unwrap_or_default());
+        let oldest = sync.queue.oldest().map(|oldest| oldest.first_due());
+        let settled = match (hand.ended, oldest) {
+            (Some(ended), Some(due)) => due > ended + delay + SEEN,
+            _ => false,
+        };
+        tell(&request.task);
+        self.workers.count += 1;
+        let token = self.workers.count;
+        let given = hand.worker.give(Orders {
+            token,
+            source: sync.config.source.clone(),
+            target: request.target,
+            delete: request.delete,
+            delete_excluded: request.delete_excluded,
+            filter: Arc::clone(&sync.filter),
+            task: request.task,
+            settled,
+            stop: Arc::clone(&self.workers.stop),
+        });
+        if given {
+            sync.running += 1;
+            self.workers.jobs.insert(token, job);
+        } else {
+            // It failed in a way that ends a thread; another is started.
+            sync.failed(&request.ids, self.now);
+            drop(sync);
+            self.workers.hands.remove(&key);
+        }
+    }
+
+    /// Evaluates the orders that were carried out.
+    pub(super) fn collect_orders(&mut self) {
+        let hands = self.workers.hands.values_mut();
+        let ended: Vec<Ended> = hands
+            .flat_map(|hand| {
+                let ended: Vec<_> = hand.worker.ended().collect();
+                if !ended.is_empty() {
+                    hand.ended = Some(self.now);
+                }
+                ended
+            })
+            .collect();
+        for Ended { token, report } in ended {
+            if let Some(job) = self.workers.jobs.remove(&token) {
+                job.member().sync.borrow_mut().running -= 1;
+                let code = self.tell_failures(job.member(), &report);
+                self.evaluate(job, End::Exit(code));
+            }
+        }
+    }
+
+    /// Logs what could not be done and queues it again; returns what rsync would exit with.
+    fn tell_failures(&self, member: &Member, report: &Report) -> i32 {
+        let mut sync = member.sync.borrow_mut();
+        let name = sync.config.name.clone();
+        for path in &report.split {
+            report::normal(format_args!(
+                "The move of {} could not be carried out at the target, sending it instead.",
+                report::escape(path.strip_prefix(b"/").unwrap_or(path))
+            ));
+        }
+        if let Some(reason) = &report.closed {
+            report::error(format_args!("{name}: {reason}"));
+            return report.code();
+        }
+        if report.failures.is_empty() {
+            sync.undone.well();
+            return report.code();
+        }
+        for failure in report.failures.iter().take(TOLD) {
+            report::warn(format_args!("{name}: {}", failure.reason));
+        }
+        let failed = report.failures.iter().map(|failure| {
+            // The Delete of a directory that exists stands for all that is in it.
+            let etype = match failure.path.ends_with(b"/") {
+                true => Etype::Delete,
+                false => Etype::Modify,
+            };
+            (failure.path.clone(), etype)
+        });
+        let wait = sync.undone.add(failed, self.now);
+        report::warn(format_args!(
+            "{name}: {} {} tried again in {} s",
+            report.failures.len(),
+            match report.failures.len() {
+                1 => "path is",
+                _ => "paths are",
+            },
+            wait.as_secs()
+        ));
+        report.code()
+    }
+}
+
+/// What is about to be done, for the category of commands.
+fn tell(task: &Task) {
+    if !report::enabled("Exec") {
+        return;
+    }
+    let Task::Events(items) = task else {
+        return report::say("Exec", "compare all");
+    };
+    for item in items {
+        let path = report::escape(&item.path);
+        let change = format!("{:?}", item.change).to_lowercase();
+        match &item.to {
+            Some(to) => report::say(
+                "Exec",
+                format_args!("{change} [{path}] [{}]", report::escape(to)),
+            ),
+            None => report::say("Exec", format_args!("{change} [{path}]")),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Owner, mode, times and extended attributes, taken over as far as permitted.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+use rustix::time::Timespec;
+
+use super::place::Directory;
+
+/// Bits that run a program as another user; never for another owner.
+const SET_ID: u32 = 0o6000;
+
+/// Gives an open file or directory what the source has. What is so already is not written.
+///
+/// # Errors
+/// Mode or times cannot be set. An owner is given as far as permitted, as with cp(1).
+pub fn give(source: BorrowedFd<'_>, stat: &Stat, target: BorrowedFd<'_>) -> io::Result<()> {
+    let now = fs::fstat(target)?;
+    let mut mode = stat.st_mode & 0o7777;
+    let mut changed = false;
+    if (now.st_uid, now.st_gid) != (stat.st_uid, stat.st_gid) {
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        if fs::fchown(target, Some(uid), Some(gid)).is_err() {
+            mode &= !SET_ID;
+            let _ = fs::fchown(target, None, Some(gid));
+        }
+        changed = true;
+    }
+    changed |= extended(source, target);
+    // Owners and access lists change the mode; it is set after them.
+    if changed || now.st_mode & 0o7777 != mode {
+        fs::fchmod(target, Mode::from_raw_mode(mode))?;
+    }
+    Ok(fs::futimens(target, &times(stat))?)
+}
+
+/// As [`give`] for what cannot be opened: links, pipes, sockets and devices that were just made.
+///
+/// # Errors
+/// Mode or times cannot be set.
+pub fn give_at(stat: &Stat, directory: &Directory, name: &OsStr, link: bool) -> io::Result<()> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let mut mode = stat.st_mode & 0o7777;
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    if fs::chownat(directory.as_fd(), name, Some(uid), Some(gid), flags).is_err() {
+        mode &= !SET_ID;
+        let _ = fs::chownat(directory.as_fd(), name, None, Some(gid), flags);
+    }
+    if !link {
+        fs::chmodat(
+            directory.as_fd(),
+            name,
+            Mode::from_raw_mode(mode),
+            AtFlags::empty(),
+        )?;
+    }
+    Ok(fs::utimensat(directory.as_fd(), name, &times(stat), flags)?)
+}
+
+/// Whether a regular file's contents are taken for those of its source: size and time agree.
+/// File systems without fractions of a second store none.
+pub fn is_copy(source: &Stat, target: &Stat) -> bool {
+    let regular = |stat: &Stat| super::place::kind(stat) == fs::FileType::RegularFile;
+    regular(source)
+        && regular(target)
+        && source.st_size == target.st_size
+        && source.st_mtime == target.st_mtime
+        && (source.st_mtime_nsec == target.st_mtime_nsec || target.st_mtime_nsec == 0)
+}
+
+/// Whether, on top of [`is_copy`], the target was written long enough after the source for any
+/// later change of the source to have another time: clocks of file systems are coarse.
+pub fn is_proven_copy(source: &Stat, target: &Stat) -> bool {
+    is_copy(source, target) && target.st_ctime > source.st_mtime + 2
+}
+
+/// Whether mode and owner agree.
+pub fn has_same_rights(source: &Stat, target: &Stat) -> bool {
+    let rights = |stat: &Stat| (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
+    rights(source) == rights(target)
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: stat.st_atime,
+            tv_nsec: stat.st_atime_nsec as _,
+        },
+        last_modification: Timespec {
+            tv_sec: stat.st_mtime,
+            tv_nsec: stat.st_mtime_nsec as _,
+        },
+    }
+}
+
+/// Copies extended attributes, access lists among them; true if any was touched. File systems
+/// without, and names this user may not set, are no failure. What the system labels files with
+/// follows from where they are.
+fn extended(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> bool {
+    let wanted = attribute_names(source);
+    let there = attribute_names(target);
+    let mut touched = false;
+    for name in there.iter().filter(|name| !wanted.contains(name)) {
+        touched |= fs::fremovexattr(target, OsStr::from_bytes(name)).is_ok();
+    }
+    for name in &wanted {
+        let name = OsStr::from_bytes(name);
+        let Some(value) = attribute(source, name) else {
+            continue;
+        };
+        if attribute(target, name).as_ref() != Some(&value) {
+            touched |= fs::fsetxattr(target, name, &value, XattrFlags::empty()).is_ok();
+        }
+    }
+    touched
+}
+
+fn attribute_names(fd: BorrowedFd<'_>) -> Vec<Vec<u8>> {
+    let list = grown(|buffer| fs::flistxattr(fd, buffer)).unwrap_or_default();
+    list.split(|&byte| byte == 0)
+        .filter(|name| !name.is_empty())
+        .filter(|name| !name.starts_with(b"security.selinux") && !name.starts_with(b"trusted."))
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+fn attribute(fd: BorrowedFd<'_>, name: &OsStr) -> Option<Vec<u8>> {
+    grown(|buffer| fs::fgetxattr(fd, name, buffer))
+}
+
+/// Reads with a buffer as long as it takes; most files have nothing.
+fn grown(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Option<Vec<u8>> {
+    let mut buffer = [0; 256];
+    match read(&mut buffer) {
+        Ok(length) => return Some(buffer[..length].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(_) => return None,
+    }
+    let mut buffer = vec![0; 1 << 16];
+    let length = read(&mut buffer).ok()?;
+    buffer.truncate(length);
+    Some(buffer)
+}
+
+/// Makes a directory one its owner can list and fill; root can anyway.
+pub fn open_up(directory: &Directory) {
+    if rustix::process::geteuid().is_root() {
+        return;
+    }
+    if let Ok(stat) = fs::fstat(directory.as_fd())
+        && stat.st_mode & 0o700 != 0o700
+    {
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700);
+        // If it may not be, what is tried next says so.
+        let _ = fs::fchmod(directory.as_fd(), mode);
+    }
+}

@@ -1,0 +1,250 @@
+//! Whole directories: what differs is copied, what is too much is removed. Directories are kept
+//! by path and opened one at a time, so neither depth nor descriptors limit the tree.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::AsFd;
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::attributes;
+use super::copy::{attributes_may_forbid, stopped};
+use super::mirror::{Mirror, below, os, unlink};
+use super::place::{self, Found, is_directory, is_missing, look, split};
+
+/// Whether a target's file is taken for a copy of the source's. If it is not, and might be, the
+/// contents are compared.
+pub type Judge = fn(&Stat, &Stat) -> bool;
+
+impl Mirror<'_> {
+    /// Makes a directory of the target, which is there, have what the source's has.
+    pub(super) fn compare(&mut self, top: &[u8], judge: Judge) {
+        let mut open = vec![top.to_vec()];
+        while let Some(path) = open.pop() {
+            if self.is_stopped() {
+                return;
+            }
+            self.directories.insert(path.clone());
+            if let Err(error) = self.compare_one(&path, judge, &mut open) {
+                // What has left the source meanwhile has an event that says so.
+                match self.source.look(&path) {
+                    Ok(None) => {}
+                    _ => self.fail(&path, true, "compare", &error),
+                }
+            }
+        }
+    }
+
+    fn compare_one(
+        &mut self,
+        path: &[u8],
+        judge: Judge,
+        open: &mut Vec<Vec<u8>>,
+    ) -> io::Result<()> {
+        // The names are complete or nothing is removed.
+        let wanted = place::list(&self.source.directory(path)?)?;
+        let there = place::list(&self.target.directory(path)?)?;
+        let mut there: HashMap<Vec<u8>, FileType> = there
+            .into_iter()
+            .map(|found| (found.name, found.kind))
+            .collect();
+        for found in wanted {
+            let exists = there.remove(&found.name).is_some();
+            if self.is_stopped() {
+                return Ok(());
+            }
+            self.compare_name(path, found, exists, judge, open);
+        }
+        if self.orders.delete {
+            for (name, kind) in there {
+                self.remove_name(path, Found { name, kind });
+            }
+        }
+        Ok(())
+    }
+
+    /// One name of a source's directory. `exists`: the target has it, too.
+    fn compare_name(
+        &mut self,
+        directory: &[u8],
+        found: Found,
+        exists: bool,
+        judge: Judge,
+        open: &mut Vec<Vec<u8>>,
+    ) {
+        let bare = below(directory, &found.name, false);
+        let stat = match self.source.look(&bare) {
+            Ok(Some(stat)) => stat,
+            // Gone since the directory was read.
+            Ok(None) => return,
+            Err(error) => return self.fail(&bare, false, "look at", &error),
+        };
+        let path = below(directory, &found.name, is_directory(&stat));
+        if self.is_excluded(&path) {
+            if exists && self.orders.delete && self.orders.delete_excluded {
+                self.remove_name(directory, found);
+            }
+            return;
+        }
+        let done = match is_directory(&stat) {
+            true => self.make_directory(&path, &stat).map(|_| open.push(path)),
+            false => self.compare_file(&bare, &stat, exists, judge),
+        };
+        if let Err(error) = done {
+            let deep = is_directory(&stat);
+            self.fail(&bare, deep, "bring", &error);
+        }
+    }
+
+    pub(super) fn compare_file(
+        &mut self,
+        path: &[u8],
+        stat: &Stat,
+        exists: bool,
+        judge: Judge,
+    ) -> io::Result<()> {
+        let there = match exists {
+            true => self.target.look(path)?,
+            false => None,
+        };
+        let Some(there) = there else {
+            return self.put(path, stat);
+        };
+        if !self.is_same(path, stat, &there, judge)? {
+            return self.put(path, stat);
+        }
+        self.memory.links.note(stat, path);
+        if place::kind(stat) == FileType::RegularFile
+            && !attributes::has_same_rights(stat, &there)
+            && !self.give(path, stat)?
+        {
+            return self.put(path, stat);
+        }
+        Ok(())
+    }
+
+    /// Links are compared by what they say, pipes and devices by what they are.
+    fn is_same(&self, path: &[u8], stat: &Stat, there: &Stat, judge: Judge) -> io::Result<bool> {
+        if place::kind(stat) != place::kind(there) {
+            return Ok(false);
+        }
+        match place::kind(stat) {
+            FileType::RegularFile => Ok(judge(stat, there)
+                || (attributes::is_copy(stat, there) && self.has_same_contents(path)?)),
+            FileType::Symlink => {
+                let read = |place: &place::Place| -> io::Result<_> {
+                    let (parent, name) = place.parent(path)?;
+                    Ok(fs::readlinkat(parent.as_fd(), name, Vec::new())?)
+                };
+                Ok(read(&self.source)? == read(&self.target)?)
+            }
+            _ => Ok(stat.st_rdev == there.st_rdev && attributes::has_same_rights(stat, there)),
+        }
+    }
+
+    fn has_same_contents(&self, path: &[u8]) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = |place: &place::Place| -> io::Result<_> {
+            let (parent, name) = place.parent(path)?;
+            let file = File::from(fs::openat(parent, name, flags, Mode::empty())?);
+            Ok(BufReader::with_capacity(1 << 16, file))
+        };
+        let (mut source, mut target) = (open(&self.source)?, open(&self.target)?);
+        loop {
+            stopped(&self.orders.stop)?;
+            let (left, right) = (source.fill_buf()?, target.fill_buf()?);
+            let length = left.len().min(right.len());
+            if left[..length] != right[..length] || (length == 0 && left.len() != right.len()) {
+                return Ok(false);
+            }
+            if length == 0 {
+                return Ok(true);
+            }
+            source.consume(length);
+            target.consume(length);
+        }
+    }
+
+    /// Removes a name that only the target has, unless it is none of the sync's concern.
+    fn remove_name(&mut self, directory: &[u8], found: Found) {
+        let bare = below(directory, &found.name, false);
+        let kind = match found.kind {
+            FileType::Unknown => match self.target.look(&bare) {
+                Ok(Some(stat)) => place::kind(&stat),
+                Ok(None) => return,
+                Err(error) => return self.fail(&bare, true, "look at", &error),
+            },
+            kind => kind,
+        };
+        let path = below(directory, &found.name, kind == FileType::Directory);
+        if self.is_protected(&path) {
+            return;
+        }
+        let removed = match kind {
+            FileType::Directory => self.remove_tree(&path).map(drop),
+            _ => self
+                .target
+                .directory(directory)
+                .and_then(|directory| unlink(&directory, os(&found.name))),
+        };
+        if let Err(error) = removed {
+            self.fail(&bare, true, "remove", &error);
+        }
+    }
+
+    fn is_protected(&self, path: &[u8]) -> bool {
+        !self.orders.delete_excluded && self.is_excluded(path)
+    }
+
+    /// Removes a directory of the target with all below it but what the filter protects, and
+    /// what holds that. True if nothing was left.
+    pub(super) fn remove_tree(&mut self, top: &[u8]) -> io::Result<bool> {
+        let mut directories = vec![top.to_vec()];
+        let mut next = 0;
+        let mut kept = false;
+        while next < directories.len() {
+            stopped(&self.orders.stop)?;
+            let path = directories[next].clone();
+            next += 1;
+            let directory = match self.target.directory(&path) {
+                Ok(directory) => directory,
+                Err(error) if is_missing(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            attributes::open_up(&directory);
+            for found in place::list(&directory)? {
+                let is_tree = match found.kind {
+                    FileType::Unknown => {
+                        look(&directory, os(&found.name))?.is_some_and(|found| is_directory(&found))
+                    }
+                    kind => kind == FileType::Directory,
+                };
+                let path = below(&path, &found.name, is_tree);
+                if self.is_protected(&path) {
+                    kept = true;
+                } else if is_tree {
+                    directories.push(path);
+                } else {
+                    unlink(&directory, os(&found.name))?;
+                }
+            }
+        }
+        self.target.forget();
+        for path in directories.iter().rev() {
+            let (parent, name) = self.target.parent(path)?;
+            let remove = || fs::unlinkat(parent.as_fd(), name, AtFlags::REMOVEDIR);
+            match attributes_may_forbid(&parent, remove) {
+                Ok(()) => {}
+                Err(error) if is_missing(&error) => {}
+                Err(error)
+                    if kept && error.raw_os_error() == Some(Errno::NOTEMPTY.raw_os_error()) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.target.forget();
+        self.directories.insert(split(top).0.to_vec());
+        Ok(!kept)
+    }
+}

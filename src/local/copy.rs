@@ -1,0 +1,302 @@
+//! Copies one file: the copy is made under a temporary name and takes its place in one step, so
+//! a reader of the target sees the old file or the new one, and nothing is written through what
+//! lies there.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
+use rustix::io::Errno;
+
+use super::attributes;
+use super::place::{Directory, kind};
+
+/// Up to here reading and writing costs less than asking the kernel to copy.
+const SMALL: u64 = 64 * 1024;
+/// One call of copy_file_range(2): a stop is looked for between them.
+const CHUNK: usize = 32 * 1024 * 1024;
+
+/// A name in an open directory.
+pub struct Spot<'a> {
+    /// The directory.
+    pub directory: &'a Directory,
+    /// The name there.
+    pub name: &'a OsStr,
+}
+
+/// What came of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// The target has it.
+    Done,
+    /// The source was gone, or another kind of thing, when it was opened.
+    Vanished,
+}
+
+/// Makes copies; remembers what the two file systems can.
+pub struct Copier {
+    reflinks: bool,
+    ranges: bool,
+    buffer: Vec<u8>,
+}
+
+impl Default for Copier {
+    fn default() -> Copier {
+        Copier {
+            reflinks: true,
+            ranges: true,
+            buffer: vec![0; SMALL as usize],
+        }
+    }
+}
+
+impl Copier {
+    /// Puts a copy of `from`, which is what `stat` says and no directory, at `to`.
+    ///
+    /// # Errors
+    /// Reading or writing failed, or a directory is in the way; the target is as it was.
+    pub fn copy(
+        &mut self,
+        from: &Spot<'_>,
+        stat: &Stat,
+        to: &Spot<'_>,
+        stop: &AtomicBool,
+    ) -> io::Result<Copied> {
+        let made = match kind(stat) {
+            FileType::RegularFile => self.regular(from, to.directory, stop)?,
+            FileType::Symlink => link(from, stat, to.directory)?,
+            _ => Some(special(stat, to.directory)?),
+        };
+        let Some(temporary) = made else {
+            return Ok(Copied::Vanished);
+        };
+        place(to, &temporary)?;
+        Ok(Copied::Done)
+    }
+
+    fn regular(
+        &mut self,
+        from: &Spot<'_>,
+        directory: &Directory,
+        stop: &AtomicBool,
+    ) -> io::Result<Option<OsString>> {
+        // Whatever took the file's place meanwhile is neither followed nor waited for.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let source = match fs::openat(from.directory.as_fd(), from.name, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        // Of before the copy: a change during it makes the times differ.
+        let stat = fs::fstat(&source)?;
+        if kind(&stat) != FileType::RegularFile {
+            return Ok(None);
+        }
+        let (temporary, target) = temporary(directory, |name| {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            fs::openat(directory.as_fd(), name, flags, Mode::RUSR | Mode::WUSR)
+        })?;
+        let source = File::from(source);
+        let filled = self
+            .contents(&source, &target, &stat, stop)
+            .and_then(|()| attributes::give(source.as_fd(), &stat, target.as_fd()));
+        match filled {
+            Ok(()) => Ok(Some(temporary)),
+            Err(error) => {
+                discard(directory, &temporary);
+                Err(error)
+            }
+        }
+    }
+
+    fn contents(
+        &mut self,
+        source: &File,
+        target: &OwnedFd,
+        stat: &Stat,
+        stop: &AtomicBool,
+    ) -> io::Result<()> {
+        let size = stat.st_size.unsigned_abs();
+        if self.reflinks && size > 0 {
+            match fs::ioctl_ficlone(target, source) {
+                Ok(()) => return Ok(()),
+                Err(_) => self.reflinks = false,
+            }
+        }
+        let has_holes = stat.st_blocks.unsigned_abs() * 512 < size;
+        if !has_holes {
+            return self.span(source, target, 0, size, stop);
+        }
+        let mut at = 0;
+        while at < size {
+            let start = match fs::seek(source, SeekFrom::Data(at)) {
+                Ok(start) => start.min(size),
+                // Nothing but a hole until the end.
+                Err(Errno::NXIO) => break,
+                Err(_) => return self.span(source, target, 0, size, stop),
+            };
+            let end = fs::seek(source, SeekFrom::Hole(start)).unwrap_or(size);
+            at = end.clamp(start, size);
+            self.span(source, target, start, at, stop)?;
+            if at == start {
+                break;
+            }
+        }
+        Ok(fs::ftruncate(target, size)?)
+    }
+
+    /// Copies the bytes from `start` to `end`, or to where the source ends by now.
+    fn span(
+        &mut self,
+        source: &File,
+        target: &OwnedFd,
+        start: u64,
+        end: u64,
+        stop: &AtomicBool,
+    ) -> io::Result<()> {
+        let (mut from, mut to) = (start, start);
+        while self.ranges && end - from.min(end) > SMALL {
+            stopped(stop)?;
+            let length = usize::try_from(end - from).unwrap_or(CHUNK).min(CHUNK);
+            match fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), length) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(Errno::INTR) => {}
+                Err(Errno::NOSPC) => return Err(Errno::NOSPC.into()),
+                Err(Errno::DQUOT) => return Err(Errno::DQUOT.into()),
+                Err(_) => self.ranges = false,
+            }
+        }
+        fs::seek(source, SeekFrom::Start(from))?;
+        fs::seek(target, SeekFrom::Start(from))?;
+        let mut reader = source;
+        let mut writer = File::from(target.try_clone()?);
+        while from < end {
+            stopped(stop)?;
+            let wanted = usize::try_from(end - from)
+                .unwrap_or(self.buffer.len())
+                .min(self.buffer.len());
+            match reader.read(&mut self.buffer[..wanted]) {
+                Ok(0) => break,
+                Ok(read) => {
+                    writer.write_all(&self.buffer[..read])?;
+                    from += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gives `to` a second name of the file at `of`.
+///
+/// # Errors
+/// The file system has no links, has too many of this file, or a directory is in the way.
+pub fn link_to(of: &Spot<'_>, to: &Spot<'_>) -> io::Result<()> {
+    let (name, ()) = temporary(to.directory, |name| {
+        fs::linkat(
+            of.directory.as_fd(),
+            of.name,
+            to.directory.as_fd(),
+            name,
+            AtFlags::empty(),
+        )
+    })?;
+    place(to, &name)?;
+    // rename(2) leaves both names if they are of one file already.
+    discard(to.directory, &name);
+    Ok(())
+}
+
+/// An error that says the daemon is ending.
+///
+/// # Errors
+/// It is.
+pub fn stopped(stop: &AtomicBool) -> io::Result<()> {
+    match stop.load(Ordering::Relaxed) {
+        true => Err(io::ErrorKind::Interrupted.into()),
+        false => Ok(()),
+    }
+}
+
+fn link(from: &Spot<'_>, stat: &Stat, directory: &Directory) -> io::Result<Option<OsString>> {
+    let to = match fs::readlinkat(from.directory.as_fd(), from.name, Vec::new()) {
+        Ok(to) => to,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let (name, ()) = temporary(directory, |name| {
+        fs::symlinkat(&to, directory.as_fd(), name)
+    })?;
+    // Some file systems keep no times of links.
+    let _ = attributes::give_at(stat, directory, &name, true);
+    Ok(Some(name))
+}
+
+/// A pipe, socket or device.
+fn special(stat: &Stat, directory: &Directory) -> io::Result<OsString> {
+    let (name, ()) = temporary(directory, |name| {
+        let mode = Mode::RUSR | Mode::WUSR;
+        fs::mknodat(directory.as_fd(), name, kind(stat), mode, stat.st_rdev)
+    })?;
+    match attributes::give_at(stat, directory, &name, false) {
+        Ok(()) => Ok(name),
+        Err(error) => {
+            discard(directory, &name);
+            Err(error)
+        }
+    }
+}
+
+/// Makes something under a name that is not taken. Left behind after a crash, it is not in the
+/// source and goes with the next comparison.
+fn temporary<T>(
+    directory: &Directory,
+    make: impl Fn(&OsStr) -> rustix::io::Result<T>,
+) -> io::Result<(OsString, T)> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    attributes_may_forbid(directory, || {
+        loop {
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!(".lsyncd.{:x}.{number:x}", std::process::id());
+            match make(OsStr::new(&name)) {
+                Ok(made) => return Ok((name.into(), made)),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    })
+}
+
+/// Tries again in a directory that was read-only, as its copy is, and is no longer.
+pub fn attributes_may_forbid<T>(
+    directory: &Directory,
+    act: impl Fn() -> rustix::io::Result<T>,
+) -> io::Result<T> {
+    match act() {
+        Err(Errno::ACCESS) => {
+            attributes::open_up(directory);
+            Ok(act()?)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// The new file takes its name.
+fn place(to: &Spot<'_>, temporary: &OsStr) -> io::Result<()> {
+    let directory = to.directory.as_fd();
+    fs::renameat(directory, temporary, directory, to.name).map_err(|error| {
+        discard(to.directory, temporary);
+        error.into()
+    })
+}
+
+/// What cannot be removed now is not in the source and goes with the next comparison.
+fn discard(directory: &Directory, name: &OsStr) {
+    let _ = fs::unlinkat(directory.as_fd(), name, AtFlags::empty());
+}

@@ -1,0 +1,485 @@
+//! One set of orders: what each event comes to at the target.
+//!
+//! The rule is [`Mirror::bring`]: the target's path becomes what the source's is, whatever the
+//! event said. Only a Move is carried out as one, because that is what makes it cheap.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::copy::{self, Copied, Copier, Spot, attributes_may_forbid};
+use super::journal::Journal;
+use super::links::{Links, identity};
+use super::place::{self, Directory, Place, is_directory, is_missing, look, split};
+use super::{Failure, Item, Orders, Report, Task, attributes};
+use crate::batch::Change;
+use crate::report::escape;
+
+/// What a worker knows from one set of orders to the next.
+#[derive(Default)]
+pub struct Memory {
+    pub(super) journal: Journal,
+    pub(super) links: Links,
+    pub(super) copier: Copier,
+}
+
+/// Orders at work.
+pub struct Mirror<'a> {
+    pub(super) orders: &'a Orders,
+    pub(super) source: Place,
+    pub(super) target: Place,
+    pub(super) memory: &'a mut Memory,
+    pub(super) report: Report,
+    /// Directories whose own attributes come last: filling them changes their times, and a
+    /// read-only one could not be filled.
+    pub(super) directories: BTreeSet<Vec<u8>>,
+    /// Files that were copied since these orders came. What their events say is older.
+    fresh: HashSet<Vec<u8>>,
+}
+
+/// Carries out orders.
+pub fn carry_out(orders: &Orders, memory: &mut Memory) -> Report {
+    let entered = Place::enter(&orders.source)
+        .map_err(|error| closed("read", &orders.source, &error))
+        .and_then(|source| match Place::enter_or_make(&orders.target) {
+            Ok(target) => Ok((source, target)),
+            Err(error) => Err(closed("enter", &orders.target, &error)),
+        });
+    let (source, target) = match entered {
+        Ok(places) => places,
+        Err(report) => return report,
+    };
+    if orders.settled {
+        memory.journal.clear();
+    }
+    let mut mirror = Mirror {
+        orders,
+        source,
+        target,
+        memory,
+        report: Report::default(),
+        directories: BTreeSet::new(),
+        fresh: HashSet::new(),
+    };
+    match &orders.task {
+        Task::Everything => {
+            mirror.memory.journal.touch_tree(b"/");
+            mirror.compare(b"/", attributes::is_copy);
+        }
+        Task::Events(items) => {
+            for item in items {
+                if mirror.is_stopped() {
+                    break;
+                }
+                mirror.handle(item);
+            }
+        }
+    }
+    mirror.finish();
+    mirror.report
+}
+
+fn closed(what: &str, path: &[u8], error: &io::Error) -> Report {
+    Report {
+        closed: Some(format!("cannot {what} {}: {error}", escape(path))),
+        ..Report::default()
+    }
+}
+
+impl Mirror<'_> {
+    fn handle(&mut self, item: &Item) {
+        let path = &item.path;
+        match (item.change, &item.to) {
+            (_, Some(to)) => self.rename(path, to),
+            (Change::Delete, _) => self.bring(path, true),
+            _ if self.fresh.contains(path) => {}
+            (Change::Attrib, _) if !path.ends_with(b"/") => self.bring_attributes(path),
+            _ => self.bring(path, false),
+        }
+    }
+
+    /// Makes the target's path what the source's is; with `deep`, a directory with all below it.
+    /// What is gone at the source goes with `deep` only: else the event that says so is on its
+    /// way, and it may be a Move.
+    pub(super) fn bring(&mut self, path: &[u8], deep: bool) {
+        match deep {
+            true => self.memory.journal.touch_tree(path),
+            false => self.memory.journal.touch(path),
+        }
+        if let Err(error) = self.try_bring(path, deep) {
+            self.fail(path, deep, "bring", &error);
+        }
+    }
+
+    fn try_bring(&mut self, path: &[u8], deep: bool) -> io::Result<()> {
+        if is_root(path) {
+            self.directories.insert(b"/".to_vec());
+            if deep {
+                self.compare(b"/", attributes::is_copy);
+            }
+            return Ok(());
+        }
+        let Some(stat) = self.source.look(path)? else {
+            return match deep {
+                true => self.remove(path),
+                false => Ok(()),
+            };
+        };
+        if let Some(above) = self.missing_parent(path)? {
+            self.bring(&above, true);
+            return Ok(());
+        }
+        if !is_directory(&stat) {
+            return self.put(path, &stat);
+        }
+        let replaced = self.make_directory(path, &stat)?;
+        if deep || replaced {
+            self.compare(&with_slash(path), attributes::is_proven_copy);
+        }
+        Ok(())
+    }
+
+    /// The topmost directory above a path that the target does not have as a directory.
+    fn missing_parent(&self, path: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        match self.target.parent(path) {
+            Ok(_) => return Ok(None),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let (above, _) = split(path);
+        let slashes = above.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        for (slash, _) in slashes.skip(1) {
+            let found = self.target.look(&above[..slash])?;
+            if !found.is_some_and(|found| is_directory(&found)) {
+                return Ok(Some(above[..=slash].to_vec()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sees to a directory at the target; its contents are another matter. True if something
+    /// else had to make way.
+    pub(super) fn make_directory(&mut self, path: &[u8], stat: &Stat) -> io::Result<bool> {
+        let (parent, name) = self.target.parent(path)?;
+        let found = look(&parent, name)?;
+        if found.is_some_and(|found| is_directory(&found)) {
+            self.directories.insert(with_slash(path));
+            return Ok(false);
+        }
+        if found.is_some() {
+            unlink(&parent, name)?;
+        }
+        attributes_may_forbid(&parent, || fs::mkdirat(parent.as_fd(), name, Mode::RWXU))?;
+        // It is the users' from now on, not only when all is done.
+        let made = parent.enter(name.as_bytes())?;
+        let (above, _) = self.source.parent(path)?;
+        if let Ok(source) = above.enter(name.as_bytes()) {
+            let mut stat = *stat;
+            stat.st_mode |= 0o700;
+            attributes::give(source.as_fd(), &stat, made.as_fd())?;
+        }
+        self.directories.insert(with_slash(split(path).0));
+        self.directories.insert(with_slash(path));
+        Ok(found.is_some())
+    }
+
+    /// Copies a file, link, pipe, socket or device, or gives the copy another name.
+    pub(super) fn put(&mut self, path: &[u8], stat: &Stat) -> io::Result<()> {
+        self.make_way(path)?;
+        self.directories.insert(with_slash(split(path).0));
+        let linked = self.memory.links.note(stat, path);
+        if linked && self.link_to_fresh(path, stat)? {
+            self.fresh.insert(path.to_vec());
+            return Ok(());
+        }
+        let (from, name) = self.source.parent(path)?;
+        let (to, _) = self.target.parent(path)?;
+        let from = Spot {
+            directory: &from,
+            name,
+        };
+        let to = Spot {
+            directory: &to,
+            name,
+        };
+        let copier = &mut self.memory.copier;
+        match copier.copy(&from, stat, &to, &self.orders.stop)? {
+            Copied::Vanished => return Ok(()),
+            Copied::Done => {}
+        }
+        self.fresh.insert(path.to_vec());
+        if linked {
+            self.relink_others(path, stat);
+        }
+        Ok(())
+    }
+
+    /// A directory at the place of a file goes, as far as deleting is allowed.
+    fn make_way(&mut self, path: &[u8]) -> io::Result<()> {
+        let found = self.target.look(path)?;
+        if !found.is_some_and(|found| is_directory(&found)) {
+            return Ok(());
+        }
+        match self.orders.delete && self.remove_tree(&with_slash(path))? {
+            true => Ok(()),
+            false => Err(Errno::NOTEMPTY.into()),
+        }
+    }
+
+    /// If another name of this file was copied just now, this becomes a name of the copy.
+    fn link_to_fresh(&mut self, path: &[u8], stat: &Stat) -> io::Result<bool> {
+        for other in self.memory.links.others(stat, path) {
+            if self.fresh.contains(&other) && self.is_name_of(&other, stat)? {
+                // Where links are not to be had, names are copied one by one.
+                if self.link(&other, path).is_ok() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The other names of a file that was copied were of the old copy.
+    fn relink_others(&mut self, path: &[u8], stat: &Stat) {
+        for other in self.memory.links.others(stat, path) {
+            match self.is_name_of(&other, stat) {
+                Ok(true) => {
+                    let there = self.target.look(&other);
+                    if matches!(there, Ok(Some(found)) if !is_directory(&found))
+                        && self.link(path, &other).is_ok()
+                    {
+                        self.directories.insert(with_slash(split(&other).0));
+                        self.fresh.insert(other);
+                    }
+                }
+                Ok(false) => self.memory.links.forget(stat, &other),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn is_name_of(&self, path: &[u8], stat: &Stat) -> io::Result<bool> {
+        let found = self.source.look(path)?;
+        Ok(found.is_some_and(|found| identity(&found) == identity(stat)))
+    }
+
+    fn link(&self, of: &[u8], path: &[u8]) -> io::Result<()> {
+        let (of_directory, of_name) = self.target.parent(of)?;
+        let (directory, name) = self.target.parent(path)?;
+        copy::link_to(
+            &Spot {
+                directory: &of_directory,
+                name: of_name,
+            },
+            &Spot {
+                directory: &directory,
+                name,
+            },
+        )
+    }
+
+    /// Takes what is gone at the source from the target, if that is wanted.
+    pub(super) fn remove(&mut self, path: &[u8]) -> io::Result<()> {
+        if !self.orders.delete || is_root(path) {
+            return Ok(());
+        }
+        let (parent, name) = match self.target.parent(path) {
+            Ok(found) => found,
+            Err(error) if is_missing(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let Some(found) = look(&parent, name)? else {
+            return Ok(());
+        };
+        if is_directory(&found) {
+            drop(parent);
+            self.remove_tree(&with_slash(path))?;
+        } else {
+            unlink(&parent, name)?;
+        }
+        self.directories.insert(with_slash(split(path).0));
+        Ok(())
+    }
+
+    /// Mode, owner and times of a file whose contents are there.
+    fn bring_attributes(&mut self, path: &[u8]) {
+        match self.try_attributes(path) {
+            Ok(true) => {}
+            Ok(false) => self.bring(path, false),
+            Err(error) => self.fail(path, false, "set the attributes of", &error),
+        }
+    }
+
+    fn try_attributes(&self, path: &[u8]) -> io::Result<bool> {
+        let (Some(stat), Some(found)) = (self.source.look(path)?, self.target.look(path)?) else {
+            return Ok(false);
+        };
+        if !attributes::is_copy(&stat, &found) {
+            return Ok(false);
+        }
+        self.give(path, &stat)
+    }
+
+    /// False if either cannot be opened, which a copy does not need.
+    pub(super) fn give(&self, path: &[u8], stat: &Stat) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = |place: &Place| -> io::Result<_> {
+            let (parent, name) = place.parent(path)?;
+            Ok(fs::openat(parent.as_fd(), name, flags, Mode::empty())?)
+        };
+        let (Ok(source), Ok(target)) = (open(&self.source), open(&self.target)) else {
+            return Ok(false);
+        };
+        attributes::give(source.as_fd(), stat, target.as_fd())?;
+        Ok(true)
+    }
+
+    /// Carries out a Move as a rename, or brings both ends if that cannot be.
+    fn rename(&mut self, from: &[u8], to: &[u8]) {
+        if is_root(from) || is_root(to) {
+            return;
+        }
+        self.fresh.clear();
+        let renamed = self.try_rename(from, to).unwrap_or(false);
+        if !renamed {
+            self.report.split.push(from.to_vec());
+            self.bring(from, true);
+            return self.bring(to, true);
+        }
+        for path in [from, to] {
+            self.directories.insert(with_slash(split(path).0));
+        }
+        let journal = &self.memory.journal;
+        let again = matches!(self.source.look(from), Ok(Some(_)));
+        if journal.concerns(from) || journal.concerns(to) || again {
+            if again {
+                self.bring(from, true);
+            }
+            self.verify(to);
+        }
+    }
+
+    /// What was renamed may hold what was copied too early.
+    fn verify(&mut self, path: &[u8]) {
+        if matches!(self.source.look(path), Ok(None)) {
+            // It has moved on already; the Move that says so compares.
+            return self.memory.journal.touch_tree(path);
+        }
+        match self.source.look(path) {
+            Ok(Some(stat)) if !is_directory(&stat) && !path.ends_with(b"/") => {
+                self.memory.journal.touch(path);
+                let judge = attributes::is_proven_copy;
+                if let Err(error) = self.compare_file(path, &stat, true, judge) {
+                    self.fail(path, false, "bring", &error);
+                }
+            }
+            _ => self.bring(path, true),
+        }
+    }
+
+    fn try_rename(&self, from: &[u8], to: &[u8]) -> io::Result<bool> {
+        let directory = from.ends_with(b"/");
+        let (from_parent, from_name) = self.target.parent(from)?;
+        let (to_parent, to_name) = self.target.parent(to)?;
+        let moved = look(&from_parent, from_name)?;
+        let there = look(&to_parent, to_name)?;
+        let fits = moved.is_some_and(|found| is_directory(&found) == directory)
+            && there.is_none_or(|found| {
+                !directory && place::kind(&found) == rustix::fs::FileType::RegularFile
+            });
+        if !fits {
+            return Ok(false);
+        }
+        let rename = || fs::renameat(from_parent.as_fd(), from_name, to_parent.as_fd(), to_name);
+        attributes_may_forbid(&from_parent, || {
+            rename().inspect_err(|_| attributes::open_up(&to_parent))
+        })?;
+        self.target.forget();
+        // Two names of one file stay both: rename(2).
+        if there.is_some() && look(&from_parent, from_name)?.is_some() {
+            unlink(&from_parent, from_name)?;
+        }
+        Ok(true)
+    }
+
+    /// Attributes of directories, the deepest first.
+    fn finish(&mut self) {
+        for path in std::mem::take(&mut self.directories).iter().rev() {
+            let both = (self.source.directory(path), self.target.directory(path));
+            let (Ok(source), Ok(target)) = both else {
+                // Gone; what says so is on its way.
+                continue;
+            };
+            let given = fs::fstat(source.as_fd())
+                .map_err(io::Error::from)
+                .and_then(|stat| attributes::give(source.as_fd(), &stat, target.as_fd()));
+            if let Err(error) = given {
+                self.fail(path, false, "set the attributes of", &error);
+            }
+        }
+    }
+
+    /// Whether the daemon ends.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.orders.stop.load(Ordering::Relaxed)
+    }
+
+    /// Notes what could not be done, to be done again.
+    pub(super) fn fail(&mut self, path: &[u8], deep: bool, what: &str, error: &io::Error) {
+        if self.is_stopped() {
+            return;
+        }
+        let path = match deep {
+            true => with_slash(path),
+            false => path.to_vec(),
+        };
+        let reason = format!("cannot {what} {}: {error}", escape(&path));
+        self.report.failures.push(Failure { path, reason });
+    }
+
+    /// Whether the filter leaves out this path of a directory that it does not leave out.
+    pub(super) fn is_excluded(&self, path: &[u8]) -> bool {
+        let filter = &self.orders.filter;
+        filter
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .excluded_here(path)
+    }
+}
+
+/// Removes what is no directory.
+pub(super) fn unlink(directory: &Directory, name: &OsStr) -> io::Result<()> {
+    let unlink = || fs::unlinkat(directory.as_fd(), name, AtFlags::empty());
+    match attributes_may_forbid(directory, unlink) {
+        Err(error) if is_missing(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// A path as that of a directory.
+pub(super) fn with_slash(path: &[u8]) -> Vec<u8> {
+    let bare = path.strip_suffix(b"/").unwrap_or(path);
+    [bare, b"/"].concat()
+}
+
+/// A name below a directory.
+pub(super) fn below(directory: &[u8], name: &[u8], is_directory: bool) -> Vec<u8> {
+    let slash: &[u8] = if is_directory { b"/" } else { b"" };
+    [directory, name, slash].concat()
+}
+
+/// A name as the system calls take it.
+pub(super) fn os(name: &[u8]) -> &OsStr {
+    OsStr::from_bytes(name)
+}
+
+fn is_root(path: &[u8]) -> bool {
+    path.iter().all(|&byte| byte == b'/')
+}

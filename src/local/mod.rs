@@ -1,0 +1,108 @@
+//! What default.direct does itself at a target that is a local directory.
+//!
+//! A [`Worker`] is a thread that takes [`Orders`], the due events of one sync, and brings the
+//! target to where the source is, by the system calls that cp, mv, rm and mkdir would make.
+//! Events say where to look; both disks say what is to be done.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`place`] | a tree entered from its root, in which no symlink is ever followed |
+//! | [`copy`] | one file: contents, attributes, and its new name in one step |
+//! | [`attributes`] | owner, mode, times, and extended attributes |
+//! | [`mirror`] | one set of orders: what each event comes to |
+//! | [`compare`] | whole directories: what differs is copied, what is too much removed |
+//! | [`journal`] | which renames at the target may not be believed |
+//! | [`links`] | names of one file stay names of one file |
+//! | [`worker`] | the thread |
+
+mod attributes;
+mod compare;
+mod copy;
+mod journal;
+mod links;
+mod mirror;
+mod place;
+mod worker;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, RwLock};
+
+use crate::batch::Change;
+use crate::filter::Filter;
+
+pub use mirror::{Memory, carry_out};
+pub use worker::{Ended, Worker};
+
+/// Work for one sync.
+pub struct Orders {
+    /// Comes back with the result.
+    pub token: u64,
+    /// Absolute.
+    pub source: Vec<u8>,
+    /// A local directory; made if its parent exists.
+    pub target: Vec<u8>,
+    /// Whether what is gone at the source is to be deleted at the target.
+    pub delete: bool,
+    /// What the filter excludes is deleted as well.
+    pub delete_excluded: bool,
+    /// What is left out wherever a directory is compared; events have passed it already.
+    pub filter: Arc<RwLock<Filter>>,
+    /// What is to be done.
+    pub task: Task,
+    /// Every rename that was on disk when this worker last did something is known by now, and
+    /// has been carried out: see [`journal`].
+    pub settled: bool,
+    /// Set when the work shall end before it is done.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// The whole source is compared with the target.
+    Everything,
+    /// These events, in their order.
+    Events(Vec<Item>),
+}
+
+/// One due event. Paths begin with `/`, those of directories end with `/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What happened.
+    pub change: Change,
+    /// Where, relative to the source.
+    pub path: Vec<u8>,
+    /// The new path of a [`Change::Move`].
+    pub to: Option<Vec<u8>>,
+}
+
+/// How the work went.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What could not be done, in the order it was met.
+    pub failures: Vec<Failure>,
+    /// Moves that were no renames at the target; their new paths were copied.
+    pub split: Vec<Vec<u8>>,
+    /// Nothing can be done at all: source or target cannot be entered.
+    pub closed: Option<String>,
+}
+
+/// A path that could not be brought up to date.
+#[derive(Debug)]
+pub struct Failure {
+    /// Relative to the source; a slash at the end stands for all below.
+    pub path: Vec<u8>,
+    /// In words, with the path as it was tried.
+    pub reason: String,
+}
+
+impl Report {
+    /// In the exit codes of rsync(1): done, partly done, no access.
+    pub fn code(&self) -> i32 {
+        match (&self.closed, self.failures.is_empty()) {
+            (Some(_), _) => 11,
+            (None, true) => 0,
+            (None, false) => 23,
+        }
+    }
+}

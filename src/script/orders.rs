@@ -1,0 +1,104 @@
+//! What default.direct asks for: work that the daemon does itself, in place of a process.
+
+use std::rc::Rc;
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::event::{Agent, Objects};
+use super::host::{Host, Member, Stage};
+use super::native::{change, rsync_target};
+use crate::config::{Delete, complaint};
+use crate::local::{Item, Task};
+use crate::queue::DelayId;
+use crate::report;
+
+/// Work that shall be done for queue entries of a sync.
+pub struct OrderRequest {
+    /// Whose.
+    pub member: Rc<Member>,
+    /// The event or list object, for `collect`.
+    pub agent: Table,
+    /// The entries it is about; they are active already.
+    pub ids: Vec<DelayId>,
+    /// A local directory.
+    pub target: Vec<u8>,
+    /// Whether what is gone at the source goes at the target.
+    pub delete: bool,
+    /// Even if it is excluded.
+    pub delete_excluded: bool,
+    /// What is to be done.
+    pub task: Task,
+}
+
+/// Puts the function into the table that preludes get.
+pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "direct",
+        lua.create_function(move |lua, agent: Table| {
+            let Some(behind) = with.agent(&agent)? else {
+                return Err(complaint("neither an event nor a list of events"));
+            };
+            if h.stage.get() == Stage::Fading {
+                return Ok(());
+            }
+            let request = request(lua, agent, &behind)?;
+            request
+                .member
+                .sync
+                .borrow_mut()
+                .queue
+                .activate(&request.ids);
+            h.orders.borrow_mut().push(request);
+            Ok(())
+        })?,
+    )
+}
+
+fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<OrderRequest> {
+    let member = behind
+        .member()
+        .ok_or_else(|| complaint("the sync is gone"))?;
+    let target = rsync_target(lua, &member.config)?;
+    let delete_excluded = match member.config.get("rsync")? {
+        Value::Table(rsync) => rsync.get::<Value>("delete_excluded")? == Value::Boolean(true),
+        _ => false,
+    };
+    let ids = behind.ids();
+    let sync = member.sync.borrow();
+    let mut items = Vec::with_capacity(ids.len());
+    for delay in ids.iter().filter_map(|id| sync.queue.get(*id)) {
+        if !delay.etype().is_special() {
+            let (path, to) = delay.paths();
+            items.push(Item {
+                change: change(delay.etype()),
+                path,
+                to,
+            });
+        }
+    }
+    let delete = sync.config.delete;
+    let (task, delete) = match items.is_empty() {
+        true => {
+            let way = format!(
+                "recursive full copy: {} -> {}",
+                report::escape(&sync.config.source),
+                report::escape(&target)
+            );
+            report::normal(way);
+            let startup = matches!(delete, Delete::Always | Delete::Startup);
+            (Task::Everything, startup)
+        }
+        false => (Task::Events(items), delete.in_batches()),
+    };
+    drop(sync);
+    Ok(OrderRequest {
+        member,
+        agent,
+        ids,
+        target,
+        delete,
+        delete_excluded,
+        task,
+    })
+}
