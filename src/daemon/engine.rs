@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token, Waker};
 
 use super::jobs::Job;
+use super::notify::{Figures, Notify, Phase};
 use super::progress::Progress;
 use super::signals::{Signal, Signals};
 use super::status::StatusFile;
@@ -48,6 +49,7 @@ pub struct Core {
     events: Events,
     signals: Signals,
     waker: Arc<Waker>,
+    notify: Notify,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
@@ -69,6 +71,7 @@ impl Core {
             events: Events::with_capacity(256),
             signals,
             waker,
+            notify: Notify::from_environment(),
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
         })
@@ -96,6 +99,8 @@ struct Fading {
 
 /// Children get this long to end by themselves when the daemon stops.
 const PATIENCE: Duration = Duration::from_secs(3600);
+/// The same where a service manager waits for the end.
+const SUPERVISED_PATIENCE: Duration = Duration::from_secs(60);
 /// After TERM they get this long before KILL.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -152,8 +157,24 @@ impl<'a> Engine<'a> {
             }
             self.status
                 .turn(Instant::now(), &self.members, self.watcher);
+            self.notify();
             self.wait();
         }
+    }
+
+    /// Tells a service manager how far things are.
+    fn notify(&mut self) {
+        let phase = match (self.fading, self.started) {
+            (Some(_), _) => Phase::Fading,
+            (None, true) => Phase::Ready,
+            (None, false) => Phase::Starting,
+        };
+        let figures = || Figures {
+            watched: self.watcher.watched(),
+            waiting: self.members.iter().map(|m| m.sync.borrow().queue.len()).sum(),
+            running: self.jobs.len(),
+        };
+        self.core.notify.turn(Instant::now(), phase, figures);
     }
 
     /// What the kernel says of directories.
@@ -320,6 +341,9 @@ impl<'a> Engine<'a> {
         let now = self.core.clock.now();
         let mut soonest: Option<Duration> = None;
         let mut at = |span: Duration| soonest = Some(soonest.map_or(span, |s| s.min(span)));
+        if let Some(deadline) = self.core.notify.deadline() {
+            at(deadline.saturating_duration_since(instant));
+        }
         if let Some(deadline) = self.watcher.next_deadline() {
             at(deadline.saturating_duration_since(instant));
         }
@@ -371,12 +395,17 @@ impl<'a> Engine<'a> {
     fn start_fading(&mut self, outcome: Outcome) {
         self.script.fade();
         let now = Instant::now();
+        match outcome {
+            Outcome::Reset => self.core.notify.reloading(),
+            Outcome::Exit(_) => self.core.notify.stopping(),
+        }
+        let supervised = self.core.notify.is_supervised();
         match &mut self.fading {
             None => {
                 self.fading = Some(Fading {
                     outcome,
                     told: now,
-                    patience: now + PATIENCE,
+                    patience: now + self.patience(outcome),
                     forced: false,
                 });
             }
@@ -384,9 +413,21 @@ impl<'a> Engine<'a> {
                 if fading.outcome != Outcome::Reset && !fading.forced {
                     fading.patience = now;
                 }
+                if fading.outcome == Outcome::Reset && supervised {
+                    fading.patience = now + SUPERVISED_PATIENCE;
+                }
                 fading.outcome = outcome;
             }
             Some(_) => {}
+        }
+    }
+
+    /// A service manager kills what has not ended in time, which is after 90 seconds in our
+    /// unit; a reload has no such limit.
+    fn patience(&self, outcome: Outcome) -> Duration {
+        match outcome {
+            Outcome::Exit(_) if self.core.notify.is_supervised() => SUPERVISED_PATIENCE,
+            _ => PATIENCE,
         }
     }
 

@@ -4,7 +4,10 @@
 
 pub mod detach;
 mod engine;
+mod inspect;
 mod jobs;
+mod json;
+pub mod notify;
 pub mod pidfile;
 mod progress;
 pub mod signals;
@@ -37,6 +40,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(Request::Version) => {
             println!("Version: {}", cli::VERSION);
             Exit::Done
+        }
+        Ok(Request::Inspect(options, what)) => {
+            log::install(options.log.clone(), None);
+            inspect::inspect(*options, &what)
         }
         Ok(Request::Run(options)) => {
             let modules = std::env::var("RUST_LOG").ok();

@@ -9,6 +9,7 @@ mod errors;
 mod event;
 mod host;
 mod inlet;
+mod kind;
 mod layer3;
 mod native;
 mod remote;
