@@ -61,12 +61,11 @@ for kind in "${kinds[@]}"; do
         # dpkg-shlibdeps finds out which C library is needed at least.
         command -v dpkg-shlibdeps >/dev/null || die "please install: dpkg-dev"
         rm -f "$out"/lsyncd_*.deb
-        cargo deb --quiet --no-build --locked --output "$out/"
+        cargo deb --quiet --no-build --locked --output "$out/" >/dev/null
         ;;
     rpm)
         need cargo-generate-rpm cargo-generate-rpm '^0.21'
         rm -f "$out"/lsyncd-*.rpm
-
         cargo generate-rpm --auto-req builtin --output "$out/"
         ;;
     esac

@@ -171,7 +171,11 @@ impl<'a> Engine<'a> {
         };
         let figures = || Figures {
             watched: self.watcher.watched(),
-            waiting: self.members.iter().map(|m| m.sync.borrow().queue.len()).sum(),
+            waiting: self
+                .members
+                .iter()
+                .map(|m| m.sync.borrow().queue.len())
+                .sum(),
             running: self.jobs.len(),
         };
         self.core.notify.turn(Instant::now(), phase, figures);

@@ -77,14 +77,16 @@ fn fact(script: &Script, member: &Member) -> Facts {
     let kind = script.kind(member);
     let sync = member.sync.borrow();
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
-    let program = script.program(member).filter(|program| {
-        matches!(kind, Some("rsync" | "rsyncssh")) && !is_executable(program)
-    });
+    let program = script
+        .program(member)
+        .filter(|program| matches!(kind, Some("rsync" | "rsyncssh")) && !is_executable(program));
     Facts {
         name: sync.config.name.clone(),
         kind: kind.unwrap_or("user"),
         source: escape(&sync.config.source).into_owned(),
-        target: member.destination().map(|target| escape(&target).into_owned()),
+        target: member
+            .destination()
+            .map(|target| escape(&target).into_owned()),
         delay: sync.config.delay.unwrap_or_default().as_secs_f64(),
         delete: match sync.config.delete {
             Delete::Always => "always",
@@ -92,8 +94,14 @@ fn fact(script: &Script, member: &Member) -> Facts {
             Delete::Startup => "at startup",
             Delete::Running => "while running",
         },
-        filters: filter.rules().map(|rule| escape(&rule).into_owned()).collect(),
-        excludes: filter.excludes().map(|text| escape(text).into_owned()).collect(),
+        filters: filter
+            .rules()
+            .map(|rule| escape(&rule).into_owned())
+            .collect(),
+        excludes: filter
+            .excludes()
+            .map(|text| escape(text).into_owned())
+            .collect(),
         max_processes: sync.config.max_processes,
         problems: program
             .map(|program| format!("{} cannot be executed", escape(&program)))
@@ -104,7 +112,8 @@ fn fact(script: &Script, member: &Member) -> Facts {
 
 /// Whether execvp(3) would find the program.
 fn is_executable(program: &[u8]) -> bool {
-    let executable = |path: &Path| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok();
+    let executable =
+        |path: &Path| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok();
     let program = Path::new(OsStr::from_bytes(program));
     if program.as_os_str().as_bytes().contains(&b'/') {
         return executable(program);
@@ -167,7 +176,10 @@ fn checked_json(script: &Script) -> String {
         ("logfile", path(&settings.log_file)),
         ("pidfile", path(&settings.pid_file)),
         ("statusFile", path(&settings.status_file)),
-        ("statusInterval", Json::Number(settings.status_interval.as_secs_f64())),
+        (
+            "statusInterval",
+            Json::Number(settings.status_interval.as_secs_f64()),
+        ),
         ("insist", Json::Bool(settings.insist)),
         ("nodaemon", Json::Bool(settings.nodaemon)),
         ("onepass", Json::Bool(settings.onepass)),
@@ -202,7 +214,9 @@ fn explained(script: &Script, path: &OsString) -> String {
 fn real(path: &Path) -> Vec<u8> {
     let given = path.as_os_str().as_bytes();
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let parent = absolute.parent().and_then(|parent| fs::canonicalize(parent).ok());
+    let parent = absolute
+        .parent()
+        .and_then(|parent| fs::canonicalize(parent).ok());
     let whole = match (parent, absolute.file_name()) {
         (Some(parent), Some(name)) => parent.join(name),
         _ => absolute,

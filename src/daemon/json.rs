@@ -78,7 +78,10 @@ mod tests {
     #[test]
     fn values() {
         let value = object([
-            ("a", Json::List(vec![Json::Number(1.0), Json::Number(0.5), Json::Null])),
+            (
+                "a",
+                Json::List(vec![Json::Number(1.0), Json::Number(0.5), Json::Null]),
+            ),
             ("b", Json::Text("\"\\\n\u{1}ä".into())),
             ("c", Json::Bool(true)),
             ("d", Json::Number(f64::NAN)),

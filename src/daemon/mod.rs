@@ -48,12 +48,14 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(Request::Run(options)) => {
             let modules = std::env::var("RUST_LOG").ok();
             log::install(options.log.clone(), modules.as_deref());
-            mirror(*options).unwrap_or_else(|failure| {
+            let exit = mirror(*options).unwrap_or_else(|failure| {
                 for line in &failure.lines {
                     report::error(line);
                 }
                 failure.exit
-            })
+            });
+            ::log::logger().flush();
+            exit
         }
         Err(error) => {
             log::install(Default::default(), None);

@@ -173,10 +173,7 @@ impl Manager {
         self.shown_at = Some(now);
         let mut text = format!("STATUS={}", line(phase, figures));
         if phase == Phase::Starting {
-            text.push_str(&format!(
-                "\nEXTEND_TIMEOUT_USEC={}",
-                EXTENSION.as_micros()
-            ));
+            text.push_str(&format!("\nEXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()));
         }
         self.send(&text);
     }
@@ -276,7 +273,10 @@ mod tests {
         notify.reloading();
         let text = heard(&socket);
         assert_eq!(text.len(), 1);
-        assert!(text[0].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{text:?}");
+        assert!(
+            text[0].starts_with("RELOADING=1\nMONOTONIC_USEC="),
+            "{text:?}"
+        );
         notify.turn(start, Phase::Ready, || NOTHING);
         assert_eq!(heard(&socket), ["READY=1"]);
         notify.stopping();

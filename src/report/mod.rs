@@ -2,6 +2,8 @@
 
 pub mod atomic;
 mod escape;
+mod fold;
+mod journal;
 pub mod log;
 mod log_file;
 mod selection;

@@ -1,0 +1,150 @@
+#!/bin/bash
+# install.sh RELEASE DEB: the package on a fresh Debian of that release: a new installation and
+# every verb of systemctl, then removal and purge; taking over from Debian's own lsyncd, back
+# to it, and taking over once more.
+# shellcheck disable=SC2016
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+release=$1 deb=$2
+box=install-$release
+base "$release"
+up "$box"
+root=$WORK/m/$box/root
+cp "$deb" "$root/opt/lsyncd.deb"
+on "$box" apt-get update -q >/dev/null
+
+property() { on "$box" systemctl show lsyncd -P "$1"; }
+active() { [ "$(property ActiveState)" = "$1" ]; }
+same() { diff -r "$root/srv/source" "$root/srv/target"; }
+says() { on "$box" journalctl -u lsyncd -o cat | grep -qF -- "$1"; }
+apt() { on "$box" apt-get -q -y "$@" </dev/null >"$WORK/m/$box/apt" 2>&1 || { cat "$WORK/m/$box/apt"; trouble; }; }
+config() { cat >"$root/etc/lsyncd/lsyncd.conf.lua"; }
+
+echo "== $release: a new installation"
+apt install /opt/lsyncd.deb
+is "the unit is enabled" on "$box" systemctl -q is-enabled lsyncd
+is "without a configuration it is not failed" not on "$box" systemctl -q is-failed lsyncd
+is "nor running" not on "$box" pidof lsyncd
+is "nothing is failed" [ "$(on "$box" systemctl is-system-running)" = running ]
+is "man pages are there" [ -e "$root/usr/share/man/man5/lsyncd.conf.lua.5.gz" ]
+
+mkdir "$root/srv/source" "$root/srv/target"
+echo one >"$root/srv/source/one"
+config <<'LUA'
+settings { statusFile = "/var/log/lsyncd/lsyncd.status", statusInterval = 1,
+           logfile = "/var/log/lsyncd/lsyncd.log" }
+sync { default.rsync, source = "/srv/source", target = "/srv/target", delay = 1,
+       rsync = { archive = true } }
+LUA
+echo "== $release: verbs"
+on "$box" systemctl restart lsyncd
+is "restart returns when it is ready" active active
+soon "the tree that is there arrives" same
+is "it has a status line" [ -n "$(property StatusText)" ]
+is "levels reach the journal" \
+    [ -n "$(on "$box" journalctl -u lsyncd -p notice -o cat --grep 'Startup')" ]
+mkdir "$root/srv/source/d"
+echo two >"$root/srv/source/d/two"
+soon "a change arrives" same
+on "$box" systemctl stop lsyncd
+is "stop is no failure" active inactive
+is "nothing is left running" not on "$box" pidof lsyncd rsync
+echo three >"$root/srv/source/three"
+on "$box" systemctl start lsyncd
+soon "what changed meanwhile arrives" same
+first=$(property MainPID)
+echo 'sync { default.rsync, source = "/srv/source", target = "/srv/second", delay = 1 }' \
+    >>"$root/etc/lsyncd/lsyncd.conf.lua"
+on "$box" systemctl reload lsyncd
+soon "reload brings the new sync" [ -e "$root/srv/second/d/two" ]
+is "in the same process" [ "$(property MainPID)" = "$first" ]
+echo 'sync { default.rsyn, }' >>"$root/etc/lsyncd/lsyncd.conf.lua"
+is "reload with a broken configuration fails" not on "$box" systemctl reload lsyncd
+is "and the daemon goes on" active active
+sed -i '$d' "$root/etc/lsyncd/lsyncd.conf.lua"
+echo four >"$root/srv/source/four"
+soon "and mirrors" same
+on "$box" systemctl --no-pager status lsyncd >"$WORK/m/$box/status"
+is "status says what is watched" grep -q 'Watching' "$WORK/m/$box/status"
+kill -KILL "$(on "$box" sh -c 'cat /proc/$(pidof lsyncd)/status >/dev/null; pidof lsyncd' | head -1)" 2>/dev/null ||
+    on "$box" sh -c 'kill -KILL $(pidof lsyncd)'
+soon "a killed daemon comes back" on "$box" sh -c "systemctl is-active -q lsyncd && ! [ \"\$(systemctl show lsyncd -P MainPID)\" = $first ]"
+echo five >"$root/srv/source/five"
+soon "and mirrors again" same
+
+echo "== $release: logrotate"
+on "$box" logrotate -f /etc/logrotate.d/lsyncd
+is "the log was renamed" [ -e "$root/var/log/lsyncd/lsyncd.log.1" ]
+echo six >"$root/srv/source/six"
+soon "a new one is written without a signal" grep -q . "$root/var/log/lsyncd/lsyncd.log"
+
+echo "== $release: reboot"
+again "$box"
+echo seven >"$root/srv/source/seven"
+soon "it runs after a reboot" same
+apt install --reinstall /opt/lsyncd.deb
+soon "and after the package was installed again" active active
+is "the configuration was not touched" grep -q /srv/second "$root/etc/lsyncd/lsyncd.conf.lua"
+
+echo "== $release: the init script"
+on "$box" systemctl stop lsyncd
+sysv() { on "$box" env SYSTEMCTL_SKIP_REDIRECT=1 _SYSTEMCTL_SKIP_REDIRECT=1 /etc/init.d/lsyncd "$@"; }
+sysv start >/dev/null
+is "it runs, and its pid file is right" \
+    [ "$(cat "$root/proc/1/comm" 2>/dev/null; on "$box" cat /run/lsyncd.pid)" = "$(on "$box" pidof lsyncd)" ]
+is "status" sysv status
+echo eight >"$root/srv/source/eight"
+soon "it mirrors" same
+sysv reload >/dev/null
+sysv restart >/dev/null
+is "it runs after a restart" sysv status
+sysv stop >/dev/null
+is "it has ended" not sysv status
+is "no process is left" not on "$box" pidof lsyncd
+on "$box" systemctl start lsyncd
+
+echo "== $release: removal and purge"
+apt remove lsyncd
+is "the daemon has ended" not on "$box" pidof lsyncd
+is "the configuration stays" [ -e "$root/etc/lsyncd/lsyncd.conf.lua" ]
+apt purge lsyncd
+for path in /etc/lsyncd /var/lib/lsyncd /var/log/lsyncd /etc/init.d/lsyncd /etc/logrotate.d/lsyncd; do
+    is "$path is gone" not test -e "$root$path"
+done
+is "no link is left" [ -z "$(find "$root/etc" -name '*lsyncd*')" ]
+is "nothing is failed" [ "$(on "$box" systemctl is-system-running)" = running ]
+
+echo "== $release: taking over from Debian's package"
+mkdir -p "$root/etc/lsyncd"
+rm -rf "$root/srv/target" "$root/srv/second"
+mkdir "$root/srv/target"
+config <<'LUA'
+-- the administrator's own
+settings { statusFile = "/var/log/lsyncd.status", logfile = "/var/log/lsyncd.log", statusInterval = 1 }
+sync { default.rsync, source = "/srv/source", target = "/srv/target", delay = 1 }
+LUA
+cp "$root/etc/lsyncd/lsyncd.conf.lua" "$WORK/m/$box/before"
+echo 'NICELEVEL=7' >"$root/etc/default/lsyncd"
+apt install lsyncd
+soon "theirs mirrors" same
+apt install /opt/lsyncd.deb
+is "ours runs" active active
+is "as a unit of its own" [ "$(property FragmentPath)" = /usr/lib/systemd/system/lsyncd.service ] ||
+    true
+is "one daemon" [ "$(on "$box" pidof lsyncd | wc -w)" = 1 ]
+is "the new program" on "$box" sh -c 'readlink /proc/$(pidof lsyncd)/exe | grep -qx /usr/bin/lsyncd'
+is "NICELEVEL counts" [ "$(on "$box" sh -c 'ps -o ni= -p $(pidof lsyncd)' | tr -d ' ')" = 7 ]
+is "the configuration is the administrator's" cmp "$WORK/m/$box/before" "$root/etc/lsyncd/lsyncd.conf.lua"
+echo nine >"$root/srv/source/nine"
+soon "and it mirrors" same
+apt install --allow-downgrades lsyncd/"$release"
+soon "back to theirs" on "$box" sh -c 'dpkg-query -W lsyncd | grep -q 2.2.3 && pidof lsyncd'
+echo ten >"$root/srv/source/ten"
+soon "which mirrors" same
+on "$box" update-rc.d lsyncd disable
+on "$box" systemctl stop lsyncd
+apt install /opt/lsyncd.deb
+is "one that was switched off stays off" not on "$box" systemctl -q is-enabled lsyncd
+is "and is not started" not on "$box" pidof lsyncd
+apt purge lsyncd
+is "a configuration that was there before stays after a purge" cmp "$WORK/m/$box/before" "$root/etc/lsyncd/lsyncd.conf.lua"
+echo "== $release: done"
