@@ -18,16 +18,16 @@
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 NAME=lsyncd
 DESC="live syncing daemon"
-service=/usr/lib/lsyncd/service
+helper=/usr/lib/lsyncd/service
 
-[ -x /usr/bin/lsyncd ] && [ -x "$service" ] || exit 0
+[ -x /usr/bin/lsyncd ] && [ -x "$helper" ] || exit 0
 . /lib/lsb/init-functions
 
 act() { # act MESSAGE VERB...
     log_daemon_msg "$1 $DESC" "$NAME"
     shift
     for verb; do
-        "$service" "$verb" || {
+        "$helper" "$verb" || {
             log_end_msg 1
             exit 1
         }
@@ -39,9 +39,9 @@ case "${1:-}" in
 start) act Starting start ;;
 stop) act Stopping stop ;;
 restart | force-reload) act Restarting stop start ;;
-try-restart) ! "$service" status >/dev/null || act Restarting stop start ;;
+try-restart) ! "$helper" status >/dev/null || act Restarting stop start ;;
 reload) act Reloading reload ;;
-status) exec "$service" status ;;
+status) exec "$helper" status ;;
 *)
     echo "Usage: $0 {start|stop|restart|try-restart|reload|force-reload|status}" >&2
     exit 3
