@@ -48,6 +48,8 @@ fn load(options: Options) -> Result<Script, Failure> {
     if script.members().is_empty() {
         return Err(super::failure("Nothing to watch!"));
     }
+    // Texts that are to be run for changes are read here.
+    script.run()?;
     Ok(script)
 }
 
@@ -77,9 +79,6 @@ fn fact(script: &Script, member: &Member) -> Facts {
     let kind = script.kind(member);
     let sync = member.sync.borrow();
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
-    let program = script
-        .program(member)
-        .filter(|program| matches!(kind, Some("rsync" | "rsyncssh")) && !is_executable(program));
     Facts {
         name: sync.config.name.clone(),
         kind: kind.unwrap_or("user"),
@@ -103,11 +102,22 @@ fn fact(script: &Script, member: &Member) -> Facts {
             .map(|text| escape(text).into_owned())
             .collect(),
         max_processes: sync.config.max_processes,
-        problems: program
-            .map(|program| format!("{} cannot be executed", escape(&program)))
-            .into_iter()
-            .collect(),
+        problems: problems(script, member),
     }
+}
+
+/// What is no error and will not work all the same.
+fn problems(script: &Script, member: &Member) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !script.acts(member) {
+        problems.push("it has neither a kind nor functions: nothing would be done".to_owned());
+    }
+    if let Some(program) = script.program(member)
+        && !is_executable(&program)
+    {
+        problems.push(format!("{} cannot be executed", escape(&program)));
+    }
+    problems
 }
 
 /// Whether execvp(3) would find the program.

@@ -66,7 +66,8 @@ struct Manager {
     /// What was not shown because the last line is too young.
     owed: bool,
     watchdog: Option<Duration>,
-    pinged: Option<Instant>,
+    /// The last `WATCHDOG=1`, at first the start of it all.
+    pinged: Instant,
 }
 
 impl Notify {
@@ -93,7 +94,7 @@ impl Notify {
             return;
         };
         if manager.ping_at().is_some_and(|at| at <= now) {
-            manager.pinged = Some(now);
+            manager.pinged = now;
             manager.send("WATCHDOG=1");
         }
         let becomes_ready = phase == Phase::Ready && !manager.ready;
@@ -150,13 +151,12 @@ impl Manager {
             shown_at: None,
             owed: false,
             watchdog,
-            pinged: None,
+            pinged: Instant::now(),
         }
     }
 
     fn ping_at(&self) -> Option<Instant> {
-        let half = self.watchdog? / 2;
-        Some(self.pinged.map_or_else(Instant::now, |at| at + half))
+        Some(self.pinged + self.watchdog? / 2)
     }
 
     fn show(&mut self, now: Instant, phase: Phase, figures: Figures, at_once: bool) {
@@ -311,11 +311,11 @@ mod tests {
     #[test]
     fn the_watchdog_hears_of_us_at_half_its_interval() {
         let (socket, mut notify, _directory) = pair(Some(Duration::from_secs(10)));
-        let start = Instant::now();
-        notify.turn(start + Duration::from_secs(1), Phase::Ready, || NOTHING);
+        let first = notify.deadline().unwrap();
+        notify.turn(first, Phase::Ready, || NOTHING);
         assert_eq!(heard(&socket)[0], "WATCHDOG=1");
         let due = notify.deadline().unwrap();
-        assert_eq!(due, start + Duration::from_secs(6));
+        assert_eq!(due, first + Duration::from_secs(5));
         notify.turn(due - Duration::from_millis(1), Phase::Ready, || NOTHING);
         assert!(heard(&socket).is_empty());
         notify.turn(due, Phase::Ready, || NOTHING);

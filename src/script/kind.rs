@@ -1,13 +1,23 @@
 //! What a loaded sync is, for who asks about a configuration: its kind and where it goes.
 
-use mlua::{Function, Result, Table};
+use mlua::{Function, Result, Table, Value};
 
 use super::host::Member;
 use super::runtime::Script;
-use crate::config::text_of;
+use crate::config::{text_of, truthy};
 
 /// Members of `default` that a sync may inherit its behaviour from.
 const KINDS: [&str; 3] = ["rsyncssh", "rsync", "direct"];
+
+/// Keys of what is done for single events.
+const EVENTS: [&str; 6] = [
+    "onAttrib",
+    "onCreate",
+    "onDelete",
+    "onModify",
+    "onMove",
+    "onStartup",
+];
 
 impl Script {
     /// The built-in kind whose action the sync has; `None` for what user code does.
@@ -21,8 +31,26 @@ impl Script {
         KINDS.into_iter().find(|kind| same(kind).unwrap_or(false))
     }
 
-    /// The program that the sync starts, if it is one of the built-in kinds that run rsync.
+    /// Whether anything is done when something changes: by a kind, by an `action` or by one of
+    /// the functions or texts for single events.
+    pub fn acts(&self, member: &Member) -> bool {
+        let given = |key: &str| {
+            member
+                .config
+                .get::<Value>(key)
+                .is_ok_and(|value| truthy(&value))
+        };
+        let inherited = || -> Result<bool> {
+            let default: Table = self.lua.globals().get("default")?;
+            let ours: Value = member.config.get("action")?;
+            Ok(ours == default.get::<Value>("action")?)
+        };
+        EVENTS.into_iter().any(given) || !inherited().unwrap_or(false)
+    }
+
+    /// The program that the sync starts, if it is of a kind that runs rsync for changes.
     pub fn program(&self, member: &Member) -> Option<Vec<u8>> {
+        self.kind(member).filter(|&kind| kind != "direct")?;
         let rsync: Table = member.config.get("rsync").ok()?;
         text_of(&rsync.get("binary").ok()?)
     }

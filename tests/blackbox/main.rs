@@ -17,6 +17,8 @@
 //! | background | detaching, pid file, signals |
 //! | log_status | log lines and the status file |
 //! | command_line, config_errors | what is refused, and in which words |
+//! | inspect | `-check` and `-explain` |
+//! | service | what a service manager and the journal get |
 //! | ssh | over a real sshd on the loopback interface |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
@@ -30,10 +32,12 @@ mod util;
 mod background;
 mod command_line;
 mod config_errors;
+mod inspect;
 mod log_status;
 mod mirror;
 mod names;
 mod races;
 mod retry;
 mod sending;
+mod service;
 mod ssh;
