@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # $1 counts the installed versions: 1 is a new installation, 2 an upgrade.
 mkdir -p /var/log/lsyncd /var/lib/lsyncd
 if [ -x /usr/bin/systemctl ]; then

@@ -3,7 +3,9 @@
 # its own that is thrown away. To be sourced; needs root and Debian's mmdebstrap and
 # systemd-container.
 #
-#   base RELEASE            make sure a root file system of that release is there; $BASE
+#   base RELEASE [PACKAGE...]
+#                           make sure a root file system of that release is there, with these
+#                           packages besides; $BASE
 #   up NAME [ARGUMENT...]   boot a system from $BASE
 #   on NAME COMMAND...      run a command in it
 #   down NAME [keep]        end it and, unless it shall be kept, throw its changes away
@@ -18,17 +20,20 @@ LIMIT=${LSYNCD_TEST_LIMIT:-60}
 machines=()
 
 base() {
-    local mirror security
-    BASE=$WORK/base-$1
+    local mirror security release=$1 more
+    shift
+    more=$(printf -- ',%s' "$@")
+    BASE=$WORK/base-$release${1:+-$1}
     [ -e "$BASE/.ready" ] && return
     rm -rf "$BASE"
     mkdir -p "$BASE"
     mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/debian.sources | sed -n 1p)
     security=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/debian.sources | sed -n 2p)
     mmdebstrap --quiet --variant=minbase --format=directory \
-        --include=systemd,systemd-sysv,dbus,openssh-server,openssh-client,logrotate,procps,iproute2 \
-        --aptopt='Acquire::Check-Valid-Until "false"' "$1" "$BASE" \
-        "deb $mirror $1 main" "deb $mirror $1-updates main" "deb $security $1-security main"
+        --include=systemd,systemd-sysv,dbus,openssh-server,openssh-client,logrotate,procps,iproute2${1:+$more} \
+        --aptopt='Acquire::Check-Valid-Until "false"' "$release" "$BASE" \
+        "deb $mirror $release main" "deb $mirror $release-updates main" \
+        "deb $security $release-security main"
     # It would override the name each machine is given.
     rm -f "$BASE/etc/hostname"
     touch "$BASE/.ready"
