@@ -3,11 +3,11 @@
 -- named in exitcodes.
 
 sync {
-    source   = "/srv/incoming",
-    delay    = 1,
+    source       = "/srv/incoming",
+    delay        = 1,
     maxProcesses = 4,
-    onCreate = "gzip -kf ^sourcePathname",
-    onModify = "gzip -kf ^sourcePathname",
-    exclude  = { "*.gz" },
-    exitcodes = { [1] = "ok" },
+    onCreate     = "logger -t incoming new ^pathname",
+    onModify     = "logger -t incoming changed ^pathname",
+    onDelete     = "logger -t incoming gone ^pathname",
+    exitcodes    = { [1] = "again" },
 }

@@ -178,3 +178,67 @@ fn json_goes_with_check() {
     ended.assert_refused();
     assert!(ended.stderr.contains("-json goes with -check only."));
 }
+
+/// A file of the tree, with the directories it names replaced by one that is there.
+fn shipped(dir: &Dir, path: &str) -> String {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+    let text = fs::read_to_string(format!("{root}{path}")).unwrap();
+    let mut text = text.replace("/etc/lsyncd/web2.password", "/dev/null");
+    for name in ["/var/www", "/srv/www", "/srv/data", "/srv/incoming"] {
+        text = text.replace(&format!("= \"{name}\""), "= \"@SRC@\"");
+    }
+    dir.expand(&text)
+}
+
+fn is_right(dir: &Dir, what: &str, config: &str) {
+    dir.put("config.lua", config);
+    let ended = Daemon::bare(dir)
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.code(), Some(0), "{what}: {}", ended.stderr);
+    assert!(
+        !ended.stdout.contains("WARNING"),
+        "{what}: {}",
+        ended.stdout
+    );
+}
+
+#[test]
+fn examples_and_configurations_in_documents_are_right() {
+    let dir = Dir::new();
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/examples");
+    for entry in fs::read_dir(examples).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        is_right(
+            &dir,
+            &name,
+            &shipped(&dir, &format!("packaging/examples/{name}")),
+        );
+    }
+    for name in ["docs/security.md", "README.md"] {
+        let text = shipped(&dir, name);
+        let mut blocks = text.split("\n```lua\n").skip(1).peekable();
+        assert!(blocks.peek().is_some(), "{name} has no configuration");
+        for block in blocks {
+            let config = block.split("\n```").next().unwrap();
+            let config = config.replace("= \"/data/www\"", &dir.expand("= \"@SRC@\""));
+            is_right(&dir, name, &config);
+        }
+    }
+}
+
+#[test]
+fn the_starter_has_nothing_but_comments_and_right_ones() {
+    let dir = Dir::new();
+    let starter = shipped(&dir, "packaging/lsyncd.conf.lua");
+    let lines: Vec<&str> = starter.lines().collect();
+    assert!(lines.iter().all(|line| line.starts_with("--")));
+    let code: Vec<&str> = lines
+        .iter()
+        .map(|line| line.trim_start_matches("-- ").trim_start_matches("--"))
+        .skip_while(|line| !line.starts_with("settings"))
+        .filter(|line| line.is_empty() || line.starts_with([' ', '}', 's']))
+        .filter(|line| !line.starts_with("The ") && !line.starts_with("To "))
+        .collect();
+    is_right(&dir, "the starter", &code.join("\n"));
+}

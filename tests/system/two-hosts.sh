@@ -6,7 +6,7 @@
 deb=$1
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # rrsync is a script for Python.
-base bookworm rsync python3-minimal
+base bookworm rsync python3
 
 link() { ip -n two-b link set lsyncd0 "$1"; }
 ip netns add two-a
