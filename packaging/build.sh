@@ -59,6 +59,9 @@ for kind in "${kinds[@]}"; do
     deb)
         need cargo-deb cargo-deb '^3'
         # dpkg-shlibdeps finds out which C library is needed at least.
+        if ! command -v dpkg-shlibdeps >/dev/null && [ "$(id -u)" -eq 0 ]; then
+            apt-get install -q -y --no-install-recommends dpkg-dev </dev/null >/dev/null || true
+        fi
         command -v dpkg-shlibdeps >/dev/null || die "please install: dpkg-dev"
         rm -f "$out"/lsyncd_*.deb
         cargo deb --quiet --no-build --locked --output "$out/" >/dev/null

@@ -76,16 +76,15 @@ fn facts(script: &Script) -> Vec<Facts> {
 }
 
 fn fact(script: &Script, member: &Member) -> Facts {
-    let kind = script.kind(member);
+    let (kind, problems) = (script.kind(member), problems(script, member));
+    let target = member.destination();
     let sync = member.sync.borrow();
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     Facts {
         name: sync.config.name.clone(),
         kind: kind.unwrap_or("user"),
         source: escape(&sync.config.source).into_owned(),
-        target: member
-            .destination()
-            .map(|target| escape(&target).into_owned()),
+        target: target.map(|target| escape(&target).into_owned()),
         delay: sync.config.delay.unwrap_or_default().as_secs_f64(),
         delete: match sync.config.delete {
             Delete::Always => "always",
@@ -102,7 +101,7 @@ fn fact(script: &Script, member: &Member) -> Facts {
             .map(|text| escape(text).into_owned())
             .collect(),
         max_processes: sync.config.max_processes,
-        problems: problems(script, member),
+        problems,
     }
 }
 
@@ -246,6 +245,7 @@ fn real(path: &Path) -> Vec<u8> {
 }
 
 fn verdict(member: &Rc<Member>, absolute: &[u8]) -> String {
+    let target = member.destination();
     let sync = member.sync.borrow();
     let source = escape(&sync.config.source).into_owned();
     let Some(path) = sync.relative(absolute) else {
@@ -256,7 +256,7 @@ fn verdict(member: &Rc<Member>, absolute: &[u8]) -> String {
     };
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     let Some(decision) = filter.deciding(path) else {
-        return format!("mirrored{}; no rule matches it", goes_to(member, path));
+        return format!("mirrored{}; no rule matches it", goes_to(target, path));
     };
     let (sign, what) = match decision.sign {
         Sign::Include => ("+", "mirrored"),
@@ -267,15 +267,15 @@ fn verdict(member: &Rc<Member>, absolute: &[u8]) -> String {
         false => format!(", which matches {} above it", escape(decision.level)),
     };
     let to = match decision.sign {
-        Sign::Include => goes_to(member, path),
+        Sign::Include => goes_to(target, path),
         Sign::Exclude => String::new(),
     };
     let pattern = escape(decision.pattern.text());
     format!("{what}{to}; the rule is \"{sign} {pattern}\"{at}")
 }
 
-fn goes_to(member: &Member, path: &[u8]) -> String {
-    match member.destination() {
+fn goes_to(target: Option<Vec<u8>>, path: &[u8]) -> String {
+    match target {
         None => String::new(),
         Some(target) => {
             let below = path.strip_prefix(b"/").unwrap_or(path);

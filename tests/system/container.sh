@@ -3,7 +3,6 @@
 # network of its own. Exits with 77 where no engine can be started.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 deb=$1
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 command -v dockerd >/dev/null || { echo "no dockerd"; exit 77; }
 base bookworm rsync
 

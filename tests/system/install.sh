@@ -24,7 +24,7 @@ apt install /opt/lsyncd.deb
 is "the unit is enabled" on "$box" systemctl -q is-enabled lsyncd
 is "without a configuration it is not failed" not on "$box" systemctl -q is-failed lsyncd
 is "nor running" not on "$box" pidof lsyncd
-is "nothing is failed" [ "$(on "$box" systemctl is-system-running)" = running ]
+is "nothing of ours is failed" not on "$box" sh -c 'systemctl list-units --failed --plain | grep -q lsyncd'
 is "man pages are there" [ -e "$root/usr/share/man/man5/lsyncd.conf.lua.5.gz" ]
 
 mkdir "$root/srv/source" "$root/srv/target"
@@ -39,6 +39,7 @@ echo "== $release: verbs"
 on "$box" systemctl restart lsyncd
 is "restart returns when it is ready" active active
 soon "the tree that is there arrives" same
+is "the pid file is right" [ "$(on "$box" cat /run/lsyncd.pid)" = "$(property MainPID)" ]
 is "it has a status line" [ -n "$(property StatusText)" ]
 is "levels reach the journal" \
     [ -n "$(on "$box" journalctl -u lsyncd -p notice -o cat --grep 'Startup')" ]
@@ -47,6 +48,7 @@ echo two >"$root/srv/source/d/two"
 soon "a change arrives" same
 on "$box" systemctl stop lsyncd
 is "stop is no failure" active inactive
+is "the pid file is gone" not on "$box" test -e /run/lsyncd.pid
 is "nothing is left running" not on "$box" pidof lsyncd rsync
 echo three >"$root/srv/source/three"
 on "$box" systemctl start lsyncd
@@ -84,6 +86,58 @@ apt install --reinstall /opt/lsyncd.deb
 soon "and after the package was installed again" active active
 is "the configuration was not touched" grep -q /srv/second "$root/etc/lsyncd/lsyncd.conf.lua"
 
+echo "== $release: other units"
+is "the units are right" on "$box" systemd-analyze verify --man=no lsyncd.service \
+    lsyncd@web.service
+on "$box" useradd -m -u 1500 human
+home=$root/home/human
+mkdir -p "$home/.config/lsyncd" "$home/source"
+echo mine >"$home/source/mine"
+cat >"$home/.config/lsyncd/lsyncd.conf.lua" <<'LUA'
+sync { default.rsync, source = "/home/human/source", target = "/home/human/target", delay = 1 }
+LUA
+on "$box" chown -R human: /home/human
+on "$box" systemctl start user@1500
+human() {
+    on "$box" setpriv --reuid=1500 --regid=1500 --clear-groups env HOME=/home/human \
+        XDG_RUNTIME_DIR=/run/user/1500 "$@"
+}
+human systemctl --user enable --now lsyncd
+soon "a user has a service of his own" cmp "$home/source/mine" "$home/target/mine"
+is "with his rights" [ "$(stat -c %u "$home/target/mine")" = 1500 ]
+is "which reloads" human systemctl --user reload lsyncd
+on "$box" systemctl stop user@1500
+cat >"$root/etc/lsyncd/web.conf.lua" <<'LUA'
+sync { default.rsync, source = "/srv/source", target = "/srv/web", delay = 1 }
+LUA
+on "$box" systemctl enable --now lsyncd@web
+soon "a template has its own configuration" [ -e "$root/srv/web/one" ]
+on "$box" systemctl reload lsyncd@web
+on "$box" systemctl disable --now lsyncd@web
+on "$box" systemctl stop lsyncd
+on "$box" useradd -r mirror
+on "$box" getent group www-data >/dev/null || on "$box" groupadd www-data
+on "$box" install -d -o mirror /srv/mirror
+mkdir -p "$root/etc/systemd/system/lsyncd.service.d"
+documented user.conf >"$root/etc/systemd/system/lsyncd.service.d/user.conf"
+echo 'ReadWritePaths=/srv/mirror' >>"$root/etc/systemd/system/lsyncd.service.d/user.conf"
+cp "$root/etc/lsyncd/lsyncd.conf.lua" "$WORK/m/$box/kept"
+config <<'LUA'
+settings { logfile = "/var/log/lsyncd/mirror.log" }
+sync { default.rsync, source = "/srv/source", target = "/srv/mirror", delay = 1 }
+LUA
+on "$box" systemctl daemon-reload
+on "$box" systemctl start lsyncd
+soon "a user with less rights mirrors" diff -r "$root/srv/source" "$root/srv/mirror"
+is "as that user" [ "$(on "$box" sh -c 'ps -o user= -p $(pidof lsyncd)')" = mirror ]
+on "$box" systemctl stop lsyncd
+rm -r "$root/etc/systemd/system/lsyncd.service.d"
+cp "$WORK/m/$box/kept" "$root/etc/lsyncd/lsyncd.conf.lua"
+on "$box" chown -R root: /var/log/lsyncd /var/lib/lsyncd
+on "$box" systemctl daemon-reload
+on "$box" systemctl start lsyncd
+soon "root again" active active
+
 echo "== $release: the init script"
 on "$box" systemctl stop lsyncd
 sysv() { on "$box" env SYSTEMCTL_SKIP_REDIRECT=1 /etc/init.d/lsyncd "$@"; }
@@ -105,12 +159,13 @@ echo "== $release: removal and purge"
 apt remove lsyncd
 is "the daemon has ended" not on "$box" pidof lsyncd
 is "the configuration stays" [ -e "$root/etc/lsyncd/lsyncd.conf.lua" ]
+rm "$root/etc/lsyncd/web.conf.lua"
 apt purge lsyncd
 for path in /etc/lsyncd /var/lib/lsyncd /var/log/lsyncd /etc/init.d/lsyncd /etc/logrotate.d/lsyncd; do
     is "$path is gone" not test -e "$root$path"
 done
 is "no link is left" [ -z "$(find "$root/etc" -name '*lsyncd*')" ]
-is "nothing is failed" [ "$(on "$box" systemctl is-system-running)" = running ]
+is "nothing of ours is failed" not on "$box" sh -c 'systemctl list-units --failed --plain | grep -q lsyncd'
 
 echo "== $release: taking over from Debian's package"
 mkdir -p "$root/etc/lsyncd"

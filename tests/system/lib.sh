@@ -12,8 +12,11 @@
 #   again NAME              reboot it
 #   soon WHAT COMMAND...    wait until the command succeeds, at most $LIMIT seconds
 #   is WHAT COMMAND...      the command succeeds now, or the test has failed
+#   documented NAME         a configuration of docs/security.md
 
 set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 WORK=${LSYNCD_SYSTEM_WORK:-/var/tmp/lsyncd-system}
 LIMIT=${LSYNCD_TEST_LIMIT:-60}
@@ -148,6 +151,11 @@ is() {
         echo "NOT: $what ($*)"
         trouble
     fi
+}
+
+# The block of docs/security.md behind the comment <!-- NAME -->.
+documented() {
+    sed -n "/^<!-- $1 -->/,/^\`\`\`\$/p" "$here/docs/security.md" | sed '/^<!--/d; /^```/d'
 }
 
 not() { ! "$@"; }

@@ -4,7 +4,6 @@
 # then the other configurations of docs/security.md, with a receiver that may do less.
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 deb=$1
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # rrsync is a script for Python.
 base bookworm rsync python3
 
@@ -83,8 +82,7 @@ soon "it arrives after a reboot" same
 
 echo "== rrsync: the key can write to one directory and do nothing else"
 key "command=\"/usr/bin/rrsync -wo /var/www\",restrict "
-sed -n '/^<!-- rrsync -->/,/^```$/p' "$here/docs/security.md" | sed '/^<!--/d; /^```/d' \
-    >"$a/etc/lsyncd/lsyncd.conf.lua"
+documented rrsync >"$a/etc/lsyncd/lsyncd.conf.lua"
 is "the configuration is right" on two-a lsyncd -check /etc/lsyncd/lsyncd.conf.lua
 on two-a systemctl restart lsyncd
 echo restricted >"$a/var/www/restricted.html"
@@ -95,12 +93,24 @@ is "a shell does not" not on two-a ssh -i /root/.ssh/lsyncd deploy@web2 id
 
 echo "== fake super: owners are kept by a user that is not root"
 key ''
-sed -n '/^<!-- fake-super -->/,/^```$/p' "$here/docs/security.md" | sed '/^<!--/d; /^```/d' \
-    >"$a/etc/lsyncd/lsyncd.conf.lua"
+documented fake-super >"$a/etc/lsyncd/lsyncd.conf.lua"
 is "the configuration is right" on two-a lsyncd -check /etc/lsyncd/lsyncd.conf.lua
 on two-a systemctl restart lsyncd
 echo owned >"$a/var/www/owned.html"
 on two-a chown 1234:1234 /var/www/owned.html
 LIMIT=120 soon "changes arrive" same
 is "the file belongs to the receiving user" [ "$(stat -c %U "$b/var/www/owned.html")" != root ]
+
+echo "== an rsync daemon"
+documented rsyncd.conf >"$b/etc/rsyncd.conf"
+echo 'lsyncd:secret' >"$b/etc/rsyncd.secrets"
+chmod 600 "$b/etc/rsyncd.secrets"
+on two-b systemctl start rsync
+echo secret >"$a/etc/lsyncd/web2.password"
+chmod 600 "$a/etc/lsyncd/web2.password"
+documented daemon >"$a/etc/lsyncd/lsyncd.conf.lua"
+is "the configuration is right" on two-a lsyncd -check /etc/lsyncd/lsyncd.conf.lua
+on two-a systemctl restart lsyncd
+echo served >"$a/var/www/served.html"
+LIMIT=120 soon "changes arrive" same
 echo "== done"
