@@ -6,7 +6,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 release=$1 deb=$2
 box=install-$release
-base "$release"
+# The manager of a user's services comes with it.
+base "$release" libpam-systemd
 up "$box"
 root=$WORK/m/$box/root
 cp "$deb" "$root/opt/lsyncd.deb"
