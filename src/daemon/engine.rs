@@ -99,8 +99,6 @@ struct Fading {
 
 /// Children get this long to end by themselves when the daemon stops.
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// The same where a service manager waits for the end.
-const SUPERVISED_PATIENCE: Duration = Duration::from_secs(60);
 /// After TERM they get this long before KILL.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -164,10 +162,10 @@ impl<'a> Engine<'a> {
 
     /// Tells a service manager how far things are.
     fn notify(&mut self) {
-        let phase = match (self.fading, self.started) {
-            (Some(_), _) => Phase::Fading,
-            (None, true) => Phase::Ready,
-            (None, false) => Phase::Starting,
+        let phase = match (self.fading.is_some(), self.started) {
+            (true, _) => Phase::Fading,
+            (false, true) => Phase::Ready,
+            (false, false) => Phase::Starting,
         };
         let figures = || Figures {
             watched: self.watcher.watched(),
@@ -379,6 +377,7 @@ impl<'a> Engine<'a> {
     }
 
     fn signal(&mut self, signal: Signal) {
+        self.core.notify.heard(signal);
         match signal {
             Signal::Terminate | Signal::Interrupt => {
                 report::normal(format_args!("--- {} signal, fading ---", signal.name()));
@@ -399,17 +398,12 @@ impl<'a> Engine<'a> {
     fn start_fading(&mut self, outcome: Outcome) {
         self.script.fade();
         let now = Instant::now();
-        match outcome {
-            Outcome::Reset => self.core.notify.reloading(),
-            Outcome::Exit(_) => self.core.notify.stopping(),
-        }
-        let supervised = self.core.notify.is_supervised();
         match &mut self.fading {
             None => {
                 self.fading = Some(Fading {
                     outcome,
                     told: now,
-                    patience: now + self.patience(outcome),
+                    patience: now + PATIENCE,
                     forced: false,
                 });
             }
@@ -417,21 +411,9 @@ impl<'a> Engine<'a> {
                 if fading.outcome != Outcome::Reset && !fading.forced {
                     fading.patience = now;
                 }
-                if fading.outcome == Outcome::Reset && supervised {
-                    fading.patience = now + SUPERVISED_PATIENCE;
-                }
                 fading.outcome = outcome;
             }
             Some(_) => {}
-        }
-    }
-
-    /// A service manager kills what has not ended in time, which is after 90 seconds in our
-    /// unit; a reload has no such limit.
-    fn patience(&self, outcome: Outcome) -> Duration {
-        match outcome {
-            Outcome::Exit(_) if self.core.notify.is_supervised() => SUPERVISED_PATIENCE,
-            _ => PATIENCE,
         }
     }
 

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
+use super::signals::Signal;
+
 /// At least so long between two `STATUS` lines.
 const STATUS_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -83,9 +85,13 @@ impl Notify {
         Notify { manager: connect() }
     }
 
-    /// Whether a service manager runs this process; it has limits on how long a stop may take.
-    pub fn is_supervised(&self) -> bool {
-        self.manager.is_some()
+    /// A signal is about to be obeyed.
+    pub fn heard(&mut self, signal: Signal) {
+        match signal {
+            Signal::HangUp => self.reloading(),
+            Signal::Terminate | Signal::Interrupt => self.stopping(),
+            _ => {}
+        }
     }
 
     /// At the end of a turn of the loop.
@@ -119,7 +125,7 @@ impl Notify {
     }
 
     /// The configuration is about to be read again; [`Phase::Ready`] ends it.
-    pub fn reloading(&mut self) {
+    fn reloading(&mut self) {
         let Some(manager) = &mut self.manager else {
             return;
         };
@@ -134,7 +140,7 @@ impl Notify {
     }
 
     /// The daemon is about to end.
-    pub fn stopping(&mut self) {
+    fn stopping(&mut self) {
         if let Some(manager) = &mut self.manager {
             manager.send("STOPPING=1");
         }
@@ -337,7 +343,6 @@ mod tests {
         notify.reloading();
         notify.stopping();
         assert_eq!(notify.deadline(), None);
-        assert!(!notify.is_supervised());
 
         let (socket, mut notify, _directory) = pair(None);
         drop(socket);
