@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 
-use super::jobs::Job;
+use super::calendar::Calendar;
+use super::jobs::{self, Job};
 use super::notify::{Figures, Notify, Phase};
 use super::progress::Progress;
 use super::signals::{Signal, Signals};
 use super::status::StatusFile;
+use super::tunnels::Tunnels;
 use super::watching::Watching;
 use crate::config::Settings;
 use crate::exit::Exit;
@@ -29,10 +31,15 @@ use crate::watch::Watcher;
 
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
+const CALENDAR: Token = Token(2);
 const FIRST_PIPE: usize = 16;
 
 /// An action that neither spawned nor discarded is not asked again before this.
 const IDLE_ACTION: Duration = Duration::from_secs(1);
+
+/// A sync is asked at most so often in one turn, lest one whose action makes new events as fast
+/// as it is called keeps the loop from everything else.
+const TURN: usize = 1000;
 
 /// How a configuration's time ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +57,7 @@ pub struct Core {
     signals: Signals,
     waker: Arc<Waker>,
     notify: Notify,
+    calendar: Calendar,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
@@ -65,6 +73,7 @@ impl Core {
         let poll = Poll::new()?;
         let signals = Signals::new(poll.registry(), SIGNALS)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let calendar = Calendar::new(poll.registry(), CALENDAR)?;
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
         Ok(Core {
             poll,
@@ -72,6 +81,7 @@ impl Core {
             signals,
             waker,
             notify: Notify::from_environment(),
+            calendar,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
         })
@@ -112,6 +122,7 @@ pub struct Engine<'a> {
     scheduler: Scheduler,
     status: StatusFile,
     progress: Progress,
+    pub(super) tunnels: Tunnels,
     started: bool,
     fading: Option<Fading>,
     /// The end of it all, as soon as it is known.
@@ -129,6 +140,7 @@ impl<'a> Engine<'a> {
             scheduler: Scheduler::default(),
             status: StatusFile::new(settings),
             progress: Progress::new(Instant::now()),
+            tunnels: Tunnels::default(),
             started: false,
             fading: None,
             over: None,
@@ -141,12 +153,14 @@ impl<'a> Engine<'a> {
 
     /// Runs until a signal, the configuration or a critical failure ends it.
     pub fn run(mut self) -> Outcome {
+        self.enable_tunnels();
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         loop {
             self.now = self.core.clock.now();
             self.take_in();
             self.collect();
+            self.tend_tunnels();
             self.lead();
             self.pass();
             if let Some(outcome) = self.over {
@@ -154,7 +168,7 @@ impl<'a> Engine<'a> {
                 return outcome;
             }
             self.status
-                .turn(Instant::now(), &self.members, self.watcher);
+                .turn(Instant::now(), &self.script.host, self.watcher);
             self.notify();
             self.wait();
         }
@@ -223,13 +237,15 @@ impl<'a> Engine<'a> {
             self.fade(fading);
             return;
         }
-        if let Err(error) = self.script.ring(self.now) {
+        let observed = self.script.host.observed.call();
+        if let Err(error) = observed.and_then(|()| self.script.ring(self.now)) {
             self.fail(&error);
         }
         self.launch();
         if !self.started {
             return;
         }
+        self.core.calendar.turn(&self.members, self.now);
         for index in self.scheduler.order(self.members.len()) {
             let member = Rc::clone(&self.members[index]);
             self.serve(&member);
@@ -241,11 +257,19 @@ impl<'a> Engine<'a> {
 
     /// Asks one sync until nothing of it is due or limits are reached.
     fn serve(&mut self, member: &Rc<Member>) {
-        while self.script.host.has_room() {
+        for _ in 0..TURN {
+            if !self.script.host.has_room() || !member.is_connected() {
+                return;
+            }
             let next = member.sync.borrow_mut().next(self.now);
             let Next::Act(id) = next else {
                 return;
             };
+            let state = |member: &Member| {
+                let sync = member.sync.borrow();
+                (sync.running, sync.queue.len())
+            };
+            let before = state(member);
             if let Err(error) = self.script.act(member, id) {
                 self.fail(&error);
                 return;
@@ -254,8 +278,9 @@ impl<'a> Engine<'a> {
             if self.over.is_some() {
                 return;
             }
+            let idle = state(member) == before;
             let mut sync = member.sync.borrow_mut();
-            if sync.next(self.now) == Next::Act(id) {
+            if idle && sync.next(self.now) == Next::Act(id) {
                 let until = self.now + crate::sync::micros(IDLE_ACTION);
                 sync.pause(until);
                 return;
@@ -277,8 +302,12 @@ impl<'a> Engine<'a> {
                 "Info",
                 "onepass active and all syncs finished. Exiting successfully",
             );
-            self.over = Some(Outcome::Exit(Exit::Done));
+            self.start_fading(Outcome::Exit(Exit::Done));
         }
+    }
+
+    pub(super) fn is_fading(&self) -> bool {
+        self.fading.is_some()
     }
 
     /// Children that still run when all is over are not left behind.
@@ -288,6 +317,8 @@ impl<'a> Engine<'a> {
             // One that ended by itself meanwhile needs no signal.
             let _ = children.kill(pid, nix::sys::signal::Signal::SIGTERM);
         }
+        drop(children);
+        self.signal_tunnels(nix::sys::signal::Signal::SIGTERM);
     }
 
     /// User code failed: the daemon can't know what it should do.
@@ -304,6 +335,9 @@ impl<'a> Engine<'a> {
     /// Sleeps until something happens or is due.
     fn wait(&mut self) {
         let timeout = self.timeout();
+        if report::enabled("Masterloop") {
+            report::say("Masterloop", format_args!("waiting, at most {timeout:?}"));
+        }
         let mut events = std::mem::replace(&mut self.core.events, Events::with_capacity(0));
         match self.core.poll.poll(&mut events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -316,11 +350,14 @@ impl<'a> Engine<'a> {
                 for signal in self.core.signals.pending().collect::<Vec<_>>() {
                     self.signal(signal);
                 }
-            } else {
+            } else if event.token() == CALENDAR {
+                self.core.calendar.rang();
+            } else if !self.script.host.observed.note(event) {
                 let children = Rc::clone(&self.core.children);
                 if children.borrow().owns(event.token()) {
-                    let jobs = &self.jobs;
-                    let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+                    let (jobs, host) = (&self.jobs, &self.script.host);
+                    let mut sink =
+                        |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
                     children.borrow_mut().ready(event, &mut sink);
                 }
             }
@@ -328,8 +365,8 @@ impl<'a> Engine<'a> {
         self.core.events = events;
         let children = Rc::clone(&self.core.children);
         if children.borrow().pending() {
-            let jobs = &self.jobs;
-            let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+            let (jobs, host) = (&self.jobs, &self.script.host);
+            let mut sink = |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
             children.borrow_mut().resume(&mut sink);
         }
     }
@@ -352,7 +389,13 @@ impl<'a> Engine<'a> {
         if let Some(fading) = &self.fading {
             at(fading.patience.saturating_duration_since(instant));
             at(fading.told.saturating_duration_since(instant));
+            if let Some(patience) = self.tunnels.patience() {
+                at(patience.saturating_duration_since(instant));
+            }
             return soonest;
+        }
+        if let Some(time) = self.tunnel_deadline() {
+            at(Clock::until(now, time));
         }
         if let Some(deadline) = self.progress.deadline(self.watcher) {
             at(deadline.saturating_duration_since(instant));
@@ -364,7 +407,7 @@ impl<'a> Engine<'a> {
             at(Clock::until(now, alarm));
         }
         if self.started && self.script.host.has_room() {
-            for member in &self.members {
+            for member in self.members.iter().filter(|each| each.is_connected()) {
                 match member.sync.borrow_mut().next(now) {
                     Next::Act(_) => at(Duration::ZERO),
                     Next::At(time) => at(Clock::until(now, time)),
@@ -421,7 +464,9 @@ impl<'a> Engine<'a> {
     fn fade(&mut self, mut fading: Fading) {
         let running = self.jobs.len();
         if running == 0 {
-            self.over = Some(fading.outcome);
+            if self.close_tunnels() {
+                self.over = Some(fading.outcome);
+            }
             return;
         }
         let now = Instant::now();

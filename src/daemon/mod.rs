@@ -2,6 +2,7 @@
 //!
 //! [`engine`] is the event loop; the other files are what a Unix daemon has to do besides.
 
+mod calendar;
 pub mod detach;
 mod engine;
 mod inspect;
@@ -12,6 +13,7 @@ pub mod pidfile;
 mod progress;
 pub mod signals;
 mod status;
+mod tunnels;
 mod watching;
 
 use std::ffi::OsString;
@@ -43,11 +45,13 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
         }
         Ok(Request::Inspect(options, what)) => {
             log::install(options.log.clone(), None);
+            advise(&options);
             inspect::inspect(*options, &what)
         }
         Ok(Request::Run(options)) => {
             let modules = std::env::var("RUST_LOG").ok();
             log::install(options.log.clone(), modules.as_deref());
+            advise(&options);
             let exit = mirror(*options).unwrap_or_else(|failure| {
                 for line in &failure.lines {
                     report::error(line);
@@ -62,6 +66,22 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
             report::error(error);
             Exit::Failure
         }
+    }
+}
+
+/// Tells which words of the command line come to nothing.
+fn advise(options: &Options) {
+    if options.runner.is_some() {
+        report::warn(
+            "-runner is ignored: it replaced lsyncd's own Lua half, which is part of this program. \
+             To run Lua before the configuration, use -script.",
+        );
+    }
+    let over_ssh = |sync: &cli::SyncOption| matches!(sync, cli::SyncOption::Rsyncssh(..));
+    if !options.ssh_options.is_empty() && !options.syncs.iter().any(over_ssh) {
+        report::warn(
+            "-sshopts is for -rsyncssh only. In a configuration, write ssh = { _extra = { ... } }.",
+        );
     }
 }
 
@@ -82,7 +102,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
         return Err(failure("Nothing to watch!"));
     }
 
-    let pid_file = start(&script.settings)?;
+    let pid_file = start(&script.settings, &environment.options)?;
     let exit = work(&environment, &mut core, script);
     if let Some(pid_file) = pid_file {
         pid_file.remove();
@@ -92,7 +112,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
 fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Result<Exit, Failure> {
-    let mut watcher = core.watcher(script.settings.mode).map_err(no_watcher)?;
+    let mut watcher = core.watcher(script.mode()).map_err(no_watcher)?;
     loop {
         script.run()?;
         let engine = Engine::new(core, &script, &mut watcher);
@@ -100,10 +120,12 @@ fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Resul
             return Ok(exit);
         }
         if let Some(new) = reload(environment, core, &script) {
-            if new.settings.mode != script.settings.mode {
-                watcher = core.watcher(new.settings.mode).map_err(no_watcher)?;
+            let left = script.host.observed.leave(&new.host.observed);
+            if new.mode() != script.mode() {
+                watcher = core.watcher(new.mode()).map_err(no_watcher)?;
             }
             script = new;
+            left.close();
         }
         script.insist();
         report::normal("--- Startup ---");
@@ -119,7 +141,8 @@ fn no_watcher(error: std::io::Error) -> Failure {
 }
 
 /// Writes the line every log begins with, detaches and writes the pid file.
-fn start(settings: &Settings) -> Result<Option<PidFile>, Failure> {
+fn start(settings: &Settings, options: &Options) -> Result<Option<PidFile>, Failure> {
+    select(settings, options);
     open_log(settings, true)?;
     if settings.nodaemon {
         report::normal("--- Startup ---");
@@ -132,6 +155,18 @@ fn start(settings: &Settings) -> Result<Option<PidFile>, Failure> {
         return Ok(None);
     };
     PidFile::acquire(path).map(Some).map_err(failure)
+}
+
+/// Decides what is logged: what the settings say, and what the command line says beats it.
+fn select(settings: &Settings, options: &Options) {
+    let mut selection = report::Selection::default();
+    for word in &settings.log {
+        // Those that are none were refused with the configuration.
+        let _ = selection.add(word);
+    }
+    selection.merge(options.log.clone());
+    log::install(selection, None);
+    report::say("Debug", format_args!("settings: {settings:?}"));
 }
 
 fn open_log(settings: &Settings, console: bool) -> Result<(), Failure> {
@@ -163,10 +198,12 @@ fn reload(environment: &Environment, core: &Core, old: &Script) -> Option<Script
         }
     };
     enter(&environment.directory);
+    old.host.observed.suspend();
     let loaded = Script::load(environment, &core.children, core.clock);
     enter(&here);
     let problem = match loaded {
         Ok(script) if !script.members().is_empty() => {
+            select(&script.settings, &environment.options);
             adopt(old, &script);
             return Some(script);
         }
@@ -176,6 +213,7 @@ fn reload(environment: &Environment, core: &Core, old: &Script) -> Option<Script
     for line in &problem.lines {
         report::error(line);
     }
+    old.host.observed.resume();
     report::error("The configuration was not changed, the one before goes on.");
     None
 }
