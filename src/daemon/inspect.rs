@@ -107,16 +107,10 @@ fn fact(script: &Script, member: &Member) -> Facts {
 
 /// What is no error and will not work all the same.
 fn problems(script: &Script, member: &Member) -> Vec<String> {
-    let mut problems = Vec::new();
-    if !script.acts(member) {
-        problems.push("it has neither a kind nor functions: nothing would be done".to_owned());
-    }
-    if let Some(program) = script.program(member)
-        && !is_executable(&program)
-    {
-        problems.push(format!("{} cannot be executed", escape(&program)));
-    }
-    problems
+    let program = script.program(member);
+    let missing = program.filter(|program| !is_executable(program));
+    let told = |program: Vec<u8>| format!("{} cannot be executed", escape(&program));
+    missing.map(told).into_iter().collect()
 }
 
 /// Whether execvp(3) would find the program.

@@ -1,23 +1,13 @@
 //! What a loaded sync is, for who asks about a configuration: its kind and where it goes.
 
-use mlua::{Function, Result, Table, Value};
+use mlua::{Function, Result, Table};
 
 use super::host::Member;
 use super::runtime::Script;
-use crate::config::{text_of, truthy};
+use crate::config::text_of;
 
 /// Members of `default` that a sync may inherit its behaviour from.
 const KINDS: [&str; 3] = ["rsyncssh", "rsync", "direct"];
-
-/// Keys of what is done for single events.
-const EVENTS: [&str; 6] = [
-    "onAttrib",
-    "onCreate",
-    "onDelete",
-    "onModify",
-    "onMove",
-    "onStartup",
-];
 
 impl Script {
     /// The built-in kind whose action the sync has; `None` for what user code does.
@@ -29,23 +19,6 @@ impl Script {
             Ok(theirs.to_pointer() == action.to_pointer())
         };
         KINDS.into_iter().find(|kind| same(kind).unwrap_or(false))
-    }
-
-    /// Whether anything is done when something changes: by a kind, by an `action` or by one of
-    /// the functions or texts for single events.
-    pub fn acts(&self, member: &Member) -> bool {
-        let given = |key: &str| {
-            member
-                .config
-                .get::<Value>(key)
-                .is_ok_and(|value| truthy(&value))
-        };
-        let inherited = || -> Result<bool> {
-            let default: Table = self.lua.globals().get("default")?;
-            let ours: Value = member.config.get("action")?;
-            Ok(ours == default.get::<Value>("action")?)
-        };
-        EVENTS.into_iter().any(given) || !inherited().unwrap_or(false)
     }
 
     /// The program that the sync starts, if it is of a kind that runs rsync for changes.

@@ -84,6 +84,10 @@ fn check_finds_what_a_start_would_stumble_over() {
         assert_eq!(ended.stdout, "");
     };
     refused("", "Nothing to watch!");
+    refused(
+        "sync { default.rsyn, source = '@SRC@', target = '@TRG@' }",
+        "rsyn",
+    );
     refused("settings { foo = 1 }", "setting \"foo\" unknown");
     refused(
         "sync { default.rsync, source = '@DIR@/none', target = '@TRG@' }",
@@ -106,24 +110,6 @@ fn a_program_that_is_not_there_is_a_warning() {
         ended
             .stdout
             .contains("WARNING  /no/rsync cannot be executed"),
-        "{}",
-        ended.stdout
-    );
-}
-
-#[test]
-fn a_sync_that_does_nothing_is_a_warning() {
-    let dir = Dir::new();
-    dir.put(
-        "config.lua",
-        dir.expand("sync { default.rsyn, source = '@SRC@', target = '@TRG@' }"),
-    );
-    let ended = Daemon::bare(&dir)
-        .args(&["-check", "@DIR@/config.lua"])
-        .run();
-    assert_eq!(ended.status.code(), Some(0));
-    assert!(
-        ended.stdout.contains("WARNING  it has neither"),
         "{}",
         ended.stdout
     );

@@ -29,15 +29,19 @@ impl Manager {
         Manager { socket, heard }
     }
 
+    fn listen(&mut self) {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            self.heard.push(text);
+        }
+    }
+
     /// Waits until a message begins like this; those before it are forgotten.
     fn wait(&mut self, daemon: &mut Running<'_>, start: &str) -> String {
         let mut found = None;
         daemon.wait_for(start, |_| {
-            let mut buffer = [0; 4096];
-            while let Ok(length) = self.socket.recv(&mut buffer) {
-                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                self.heard.push(text);
-            }
+            self.listen();
             let at = self.heard.iter().position(|text| text.starts_with(start));
             found = at.map(|at| self.heard.drain(..=at).next_back().unwrap_or_default());
             found.is_some()
@@ -73,7 +77,10 @@ fn the_manager_hears_of_ready_reload_and_stop() {
     manager.wait(&mut daemon, "READY=1");
 
     daemon.signal(Signal::SIGTERM);
-    manager.wait(&mut daemon, "STOPPING=1");
+    daemon.wait_end();
+    manager.listen();
+    let heard = manager.heard.iter().any(|text| text == "STOPPING=1");
+    assert!(heard, "{:?}", manager.heard);
 }
 
 #[test]
