@@ -16,6 +16,7 @@ usage: tests/run.sh [--quick] [--long] [--system]
 
 LSYNCD_TEST_BINARY  program to test in place of the one built here
 LSYNCD_TEST_LIMIT   seconds after which a black-box test gives up waiting (60)
+LSYNCD_GOLDEN       directory of facts recorded from lsyncd (../shared/golden); skipped if absent
 RUST_TEST_THREADS   tests at the same time (8: most of them wait)
 TEXT
 }
@@ -160,7 +161,7 @@ clippy() {
 shell_scripts() {
     if has shellcheck; then
         check "shellcheck" shellcheck -x -S warning -P tests/system tests/run.sh tests/blackbox/fake/rsync \
-            tests/system/*.sh packaging/*.sh packaging/service/* packaging/rpm/*.sh \
+            tests/conformance/fake tests/manual/ssh tests/system/*.sh packaging/*.sh packaging/service/* packaging/rpm/*.sh \
             packaging/debian/p* .ci/run
     else
         skip "shellcheck: not installed"
