@@ -25,7 +25,8 @@ libraries() { # libraries PROGRAM: those it is linked with, into the root
         [ -e "$root$library" ] || install -D "$(readlink -f "$library")" "$root$library"
     done
 }
-for program in /bin/sh /bin/mkdir /usr/bin/grep /usr/bin/cat /usr/bin/nice /usr/bin/rsync; do
+for program in /bin/sh /bin/mkdir /usr/bin/grep /usr/bin/cat /usr/bin/nice /usr/bin/sed \
+    /usr/bin/rsync; do
     install -D "$(readlink -f "$program")" "$root$program"
     libraries "$program"
 done
