@@ -80,10 +80,13 @@ impl Failed {
         (self.everything || !self.paths.is_empty()).then_some(self.due)
     }
 
-    /// Takes all paths out, to be tried again; true if everything is to be compared.
-    pub fn take(&mut self) -> (BTreeMap<Vec<u8>, Etype>, bool) {
+    /// Takes all paths out, to be tried again, what is to go first; true if everything is to
+    /// be compared.
+    pub fn take(&mut self) -> (Vec<(Vec<u8>, Etype)>, bool) {
         let everything = std::mem::take(&mut self.everything);
-        (std::mem::take(&mut self.paths), everything)
+        let mut paths: Vec<_> = std::mem::take(&mut self.paths).into_iter().collect();
+        paths.sort_by_key(|(_, etype)| *etype != Etype::Delete);
+        (paths, everything)
     }
 }
 
@@ -105,17 +108,22 @@ impl Sync {
                 entries.extend(to.map(|to| (to, Etype::Create)));
             }
         }
-        let named = match entries.is_empty() {
-            true => self.blamed_on_disk(errors),
-            false => blamed_entries(&entries, errors),
-        };
-        if !named.is_empty() {
-            return Some(self.undone.add(named, now));
-        }
         if entries.is_empty() {
-            return self.undone.add_everything(now);
+            let named = self.blamed_on_disk(errors);
+            return match named.is_empty() {
+                true => self.undone.add_everything(now),
+                false => Some(self.undone.add(named, now)),
+            };
         }
-        Some(self.undone.add(entries, now))
+        let mut named = blamed_entries(&entries, errors);
+        if named.is_empty() {
+            named.extend(entries);
+        }
+        if errors.iter().any(|line| is_obstructed(line.as_ref())) {
+            let directories = directories_in_the_way(&named);
+            named.extend(directories);
+        }
+        Some(self.undone.add(named, now))
     }
 
     /// The paths below the source that error lines of a full transfer name.
@@ -132,6 +140,22 @@ impl Sync {
             .filter_map(|line| blamed(line.as_ref(), known));
         paths.map(|path| (path, Etype::Modify)).collect()
     }
+}
+
+/// Whether the line says that a directory could not give place to something else.
+fn is_obstructed(line: &[u8]) -> bool {
+    let has = |text: &[u8]| line.windows(text.len()).any(|part| part == text);
+    has(b"could not make way for ") || has(b"cannot delete non-empty directory")
+}
+
+/// Deletes of the directories that the target may have where the source has something else.
+/// Without one the classic list keeps what is in them (`--exclude=*`).
+fn directories_in_the_way(entries: &[(Vec<u8>, Etype)]) -> Vec<(Vec<u8>, Etype)> {
+    entries
+        .iter()
+        .filter(|(path, _)| !path.ends_with(b"/"))
+        .map(|(path, _)| ([path, b"/".as_slice()].concat(), Etype::Delete))
+        .collect()
 }
 
 /// Those of `entries` that error lines name.
@@ -204,7 +228,7 @@ mod tests {
         let mut failed = Failed::new(None);
         for _ in 0..COMPARISONS {
             assert!(failed.add_everything(0).is_some());
-            assert_eq!(failed.take(), (BTreeMap::new(), true));
+            assert_eq!(failed.take(), (Vec::new(), true));
         }
         assert!(failed.add_everything(0).is_none());
         assert_eq!(failed.due(), None);

@@ -198,3 +198,21 @@ sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, rsync = { 
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.wait_end().code(), Some(143));
 }
+
+/// A directory at the target whose name is a file at the source, with contents that no event
+/// tells of: the classic list alone would keep these for ever.
+#[test]
+fn directory_in_the_way_of_a_file() {
+    let config = r#"
+sync{
+    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.2,
+    rsync = { list = "filter" },
+}
+"#;
+    let dir = Dir::new();
+    let mut daemon = Daemon::new(&dir, config).start_and_settle();
+    std::fs::create_dir(dir.trg("f")).unwrap();
+    std::fs::write(dir.trg("f/x"), "old").unwrap();
+    dir.write("f", "new");
+    daemon.wait_equal();
+}
