@@ -24,6 +24,20 @@ pub enum Request {
     Monitors,
     /// Mirror.
     Run(Box<Options>),
+    /// Load the configuration and answer a question about it.
+    Inspect(Box<Options>, Inspect),
+}
+
+/// A question about a configuration; nothing is started for the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Inspect {
+    /// `-check`: is it right, what would be watched, where would it go?
+    Check {
+        /// `-json`: the answer is for programs.
+        json: bool,
+    },
+    /// `-explain PATH`: which syncs are concerned with this path, and by which rule?
+    Explain(OsString),
 }
 
 /// Everything said on the command line of a run.
@@ -79,6 +93,8 @@ pub enum Error {
     SyncsAndConfig,
     /// More than one configuration file.
     TwoConfigs,
+    /// `-json` without `-check`.
+    OnlyJson,
     /// A word of `-log` that is no category.
     Category(String),
 }
@@ -96,6 +112,7 @@ impl fmt::Display for Error {
             Error::TwoConfigs => {
                 f.write_str("There can only be one config file in the command line.")
             }
+            Error::OnlyJson => f.write_str("-json goes with -check only."),
             Error::Category(word) => f.write_str(word),
         }
     }
@@ -113,6 +130,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
         return Ok(Request::Help);
     }
     let mut options = Options::default();
+    let (mut json, mut inspect) = (false, None);
     let mut rest = words.into_iter().peekable();
     while let Some(word) = rest.next() {
         let Some(name) = option_name(&word) else {
@@ -121,12 +139,15 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
         };
         let mut next = |option, count| take(&mut rest, option, count);
         match name {
+            b"check" => inspect = Some(Inspect::Check { json: false }),
             b"delay" => options.delay = next("delay", 1)?.pop(),
             b"direct" => {
                 let [source, target] = pair(next("direct", 2)?);
                 add_sync(&mut options, SyncOption::Direct(source, target))?;
             }
+            b"explain" => inspect = next("explain", 1)?.pop().map(Inspect::Explain),
             b"insist" => options.insist = true,
+            b"json" => json = true,
             b"log" => {
                 let category = next("log", 1)?.remove(0);
                 options
@@ -168,7 +189,14 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
     if options.config.is_none() && options.syncs.is_empty() {
         return Ok(Request::Help);
     }
-    Ok(Request::Run(Box::new(options)))
+    match inspect {
+        Some(Inspect::Check { .. }) => {
+            Ok(Request::Inspect(Box::new(options), Inspect::Check { json }))
+        }
+        _ if json => Err(Error::OnlyJson),
+        Some(explain) => Ok(Request::Inspect(Box::new(options), explain)),
+        None => Ok(Request::Run(Box::new(options))),
+    }
 }
 
 /// The name behind one or two dashes; `None` for a word that is no option.
@@ -272,9 +300,12 @@ USAGE:
     lsyncd [OPTIONS] -direct SRC TRG
 
 OPTIONS:
+  -check           load the configuration, tell what it would do, and end
   -delay SECS      delay of every sync, over the configuration's
+  -explain PATH    tell what becomes of this path, and by which rule
   -help            show this
   -insist          go on when a startup transfer fails
+  -json            with -check: the answer as JSON
   -log all         log everything
   -log scarce      log warnings and errors only
   -log CATEGORY    log this category, too

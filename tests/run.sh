@@ -11,7 +11,8 @@ usage: tests/run.sh [--quick] [--long] [--system]
 
   --quick    only cargo's tests: neither formatting nor clippy nor shellcheck
   --long     also what takes long (there is nothing of that kind yet)
-  --system   also what boots whole systems (there is nothing of that kind yet)
+  --system   also what boots whole systems, as root on Debian: the packages installed, run as a
+             service, taking over, two hosts, containers (some minutes)
 
 LSYNCD_TEST_BINARY  program to test in place of the one built here
 LSYNCD_TEST_LIMIT   seconds after which a black-box test gives up waiting (60)
@@ -20,11 +21,12 @@ RUST_TEST_THREADS   tests at the same time (8: most of them wait)
 TEXT
 }
 
-quick=
+quick='' system=''
 for word in "$@"; do
     case $word in
     --quick) quick=yes ;;
-    --long | --system) echo "$word: there is nothing behind it yet, the usual checks follow." ;;
+    --system) system=yes ;;
+    --long) echo "$word: there is nothing behind it yet, the usual checks follow." ;;
     -h | --help)
         usage
         exit 0
@@ -79,7 +81,7 @@ install() {
 }
 
 set_up() {
-    local packages=()
+    packages=()
     need cc gcc
     [ -e /usr/include/stdio.h ] || packages+=(libc6-dev)
     need rsync rsync
@@ -158,11 +160,60 @@ clippy() {
 
 shell_scripts() {
     if has shellcheck; then
-        check "shellcheck" shellcheck tests/run.sh tests/blackbox/fake/rsync \
-            tests/conformance/fake tests/manual/ssh packaging/try.sh .ci/run
+        check "shellcheck" shellcheck -x -S warning -P tests/system tests/run.sh tests/blackbox/fake/rsync \
+            tests/conformance/fake tests/manual/ssh tests/system/*.sh packaging/*.sh packaging/service/* packaging/rpm/*.sh \
+            packaging/debian/p* .ci/run
     else
         skip "shellcheck: not installed"
     fi
+}
+
+# ---- whole systems
+
+# The programs that make and run them, and those that look at packages.
+system_set_up() {
+    packages=()
+    need mmdebstrap mmdebstrap
+    need systemd-nspawn systemd-container
+    need dpkg-shlibdeps dpkg-dev
+    need lintian lintian
+    need rpm rpm
+    need dockerd docker.io
+    need ip iproute2
+    [ "${#packages[@]}" -eq 0 ] || install "${packages[@]}"
+}
+
+# machine NAME COMMAND...: as check, but 77 means that it cannot be done here
+machine() {
+    local name=$1 code
+    shift
+    heading "$name"
+    "$@"
+    code=$?
+    case $code in
+    0) passed=$((passed + 1)) ;;
+    77) skip "$name: cannot be done here" ;;
+    *) fail "$name" ;;
+    esac
+}
+
+system_tests() {
+    local out=$scratch/packages deb
+    if [ "$(id -u)" -ne 0 ] || ! has apt-get || [ ! -e /etc/apt/sources.list.d/debian.sources ]; then
+        skip "--system: needs root and Debian"
+        return
+    fi
+    system_set_up || echo "not all of it could be installed"
+    check "packages" packaging/build.sh "$out"
+    deb=$(echo "$out"/lsyncd_*.deb)
+    [ -e "$deb" ] || return
+    check "lintian" lintian --fail-on error "$deb"
+    machine "rpm" tests/system/rpm.sh "$out"/lsyncd-*.rpm
+    for release in bookworm trixie; do
+        machine "Debian $release" tests/system/install.sh "$release" "$deb"
+    done
+    machine "two hosts" tests/system/two-hosts.sh "$deb"
+    machine "containers" tests/system/container.sh "$deb"
 }
 
 set_up
@@ -172,4 +223,5 @@ if [ -z "$quick" ]; then
     clippy
     shell_scripts
 fi
+[ -z "$system" ] || system_tests
 finish

@@ -16,6 +16,7 @@ use mio::{Events, Poll, Token, Waker};
 use super::calendar::Calendar;
 use super::desk::{self, Desk};
 use super::jobs::{self, Job};
+use super::notify::{Figures, Notify, Phase};
 use super::orders::Workers;
 use super::outcome::Hooks;
 use super::progress::Progress;
@@ -58,6 +59,7 @@ pub struct Core {
     events: Events,
     signals: Signals,
     waker: Arc<Waker>,
+    notify: Notify,
     calendar: Calendar,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
@@ -86,6 +88,7 @@ impl Core {
             events: Events::with_capacity(256),
             signals,
             waker,
+            notify: Notify::from_environment(),
             calendar,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
@@ -193,8 +196,28 @@ impl<'a> Engine<'a> {
             }
             self.attend();
             self.write_reports();
+            self.notify();
             self.wait();
         }
+    }
+
+    /// Tells a service manager how far things are.
+    fn notify(&mut self) {
+        let phase = match (self.fading.is_some(), self.started) {
+            (true, _) => Phase::Fading,
+            (false, true) => Phase::Ready,
+            (false, false) => Phase::Starting,
+        };
+        let figures = || Figures {
+            watched: self.watcher.watched(),
+            waiting: self
+                .members
+                .iter()
+                .map(|m| m.sync.borrow().queue.len())
+                .sum(),
+            running: self.jobs.len(),
+        };
+        self.core.notify.turn(Instant::now(), phase, figures);
     }
 
     /// What the kernel says of directories.
@@ -410,6 +433,9 @@ impl<'a> Engine<'a> {
         let now = self.core.clock.now();
         let mut soonest: Option<Duration> = None;
         let mut at = |span: Duration| soonest = Some(soonest.map_or(span, |s| s.min(span)));
+        if let Some(deadline) = self.core.notify.deadline() {
+            at(deadline.saturating_duration_since(instant));
+        }
         if let Some(deadline) = self.watcher.next_deadline() {
             at(deadline.saturating_duration_since(instant));
         }
@@ -450,6 +476,7 @@ impl<'a> Engine<'a> {
     }
 
     pub(super) fn signal(&mut self, signal: Signal) {
+        self.core.notify.heard(signal);
         match signal {
             Signal::Terminate | Signal::Interrupt => {
                 report::normal(format_args!("--- {} signal, fading ---", signal.name()));

@@ -9,7 +9,10 @@ pub mod detach;
 mod dump;
 mod engine;
 mod http;
+mod inspect;
 mod jobs;
+mod json;
+pub mod notify;
 mod orders;
 mod outcome;
 mod peers;
@@ -49,16 +52,23 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
             println!("Version: {}", cli::VERSION);
             Exit::Done
         }
+        Ok(Request::Inspect(options, what)) => {
+            log::install(options.log.clone(), None);
+            advise(&options);
+            inspect::inspect(*options, &what)
+        }
         Ok(Request::Run(options)) => {
             let modules = std::env::var("RUST_LOG").ok();
             log::install(options.log.clone(), modules.as_deref());
             advise(&options);
-            mirror(*options).unwrap_or_else(|failure| {
+            let exit = mirror(*options).unwrap_or_else(|failure| {
                 for line in &failure.lines {
                     report::error(line);
                 }
                 failure.exit
-            })
+            });
+            ::log::logger().flush();
+            exit
         }
         Err(error) => {
             log::install(Default::default(), None);

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{self, Signal};
 
 use super::command::{self, ChildEnd, Command, Output, SpawnError, Stdin};
+use super::orphans;
 use super::pipes::{Pipes, Sink, Stream};
 use crate::report;
 
@@ -190,6 +191,13 @@ impl Children {
             ended.push(Ended { pid, end });
             false
         });
+        if orphans::are_ours() {
+            let known = |pid| {
+                self.pids()
+                    .any(|child| i64::from(child.0) == i64::from(pid))
+            };
+            orphans::reap(known);
+        }
         ended
     }
 

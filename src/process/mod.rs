@@ -7,6 +7,7 @@
 mod children;
 mod command;
 mod lines;
+mod orphans;
 mod pipes;
 mod priority;
 mod sockets;

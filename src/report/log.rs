@@ -16,10 +16,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use super::fold::{Count, Fold, Verdict};
 use super::log_file::{LogFile, write_whole};
 use super::selection::{Selection, is_usual};
 use super::syslog::Facility;
-use super::{escape, reason};
+use super::{escape, journal, reason};
 use crate::sys;
 
 /// Where messages go once the daemon runs; each that is set gets all of them.
@@ -107,13 +108,11 @@ pub fn open(channels: Channels) -> Result<(), CannotOpen> {
     {
         sys::syslog_open(ident, facility.value());
     }
-    *sinks = Sinks {
-        started: true,
-        console: channels.console,
-        file,
-        syslog: channels.syslog,
-        transient: false,
-    };
+    sinks.started = true;
+    sinks.console = channels.console;
+    sinks.file = file;
+    sinks.syslog = channels.syslog;
+    sinks.transient = false;
     Ok(())
 }
 
@@ -173,6 +172,7 @@ static LOGGER: Logger = Logger {
     selection: RwLock::new(Selection::USUAL),
     modules: OnceLock::new(),
     sinks: Mutex::new(Sinks {
+        fold: Fold::new(),
         started: false,
         console: false,
         file: None,
@@ -190,6 +190,7 @@ struct Logger {
 }
 
 struct Sinks {
+    fold: Fold,
     started: bool,
     console: bool,
     file: Option<LogFile>,
@@ -228,14 +229,53 @@ impl Log for Logger {
         }
     }
 
-    fn flush(&self) {}
+    /// Says what is still to be said about lines that were not shown.
+    fn flush(&self) {
+        let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = sinks.fold.count() {
+            sinks.emit_count(&count);
+        }
+    }
 }
 
 impl Sinks {
-    /// A console that is gone is no reason to stop, nor worth a message: where to?
     fn write(&mut self, category: &str, priority: i32, text: fmt::Arguments<'_>) {
+        let verdict = match self.started {
+            true => self.fold.line(category, &text.to_string(), now()),
+            false => Verdict::Show(None),
+        };
+        let Verdict::Show(count) = verdict else {
+            return;
+        };
+        if let Some(count) = count {
+            self.emit_count(&count);
+        }
+        self.emit(category, priority, text);
+    }
+
+    /// Warnings and errors alone are counted.
+    fn emit_count(&mut self, count: &Count) {
+        let Count { category, times } = count;
+        let priority = match category.as_str() {
+            "Error" => libc::LOG_ERR,
+            _ => libc::LOG_WARNING,
+        };
+        let noun = if *times == 1 { "time" } else { "times" };
+        self.emit(
+            category,
+            priority,
+            format_args!("the line above came {times} {noun} more"),
+        );
+    }
+
+    /// A console that is gone is no reason to stop, nor worth a message: where to?
+    fn emit(&mut self, category: &str, priority: i32, text: fmt::Arguments<'_>) {
+        let (to_journal, errors_to_journal) = journal::streams();
         if !self.started {
-            let line = format!("{category}: {text}\n");
+            let line = match errors_to_journal {
+                true => journal::lines(priority, category, &text.to_string()),
+                false => format!("{category}: {text}\n"),
+            };
             let _ = write_whole(io::stderr(), line.as_bytes(), PATIENCE);
             return;
         }
@@ -244,10 +284,14 @@ impl Sinks {
             if std::mem::take(&mut self.transient) {
                 let _ = write_whole(io::stdout(), ERASE.as_bytes(), PATIENCE);
             }
-            let line = line(Form::Console, now, category, text);
-            let _ = match category {
-                "Error" => write_whole(io::stderr(), line.as_bytes(), PATIENCE),
-                _ => write_whole(io::stdout(), line.as_bytes(), PATIENCE),
+            let error = category == "Error";
+            let line = match (error && errors_to_journal) || (!error && to_journal) {
+                true => journal::lines(priority, category, &text.to_string()),
+                false => line(Form::Console, now, category, text),
+            };
+            let _ = match error {
+                true => write_whole(io::stderr(), line.as_bytes(), PATIENCE),
+                false => write_whole(io::stdout(), line.as_bytes(), PATIENCE),
             };
         }
         if let Some(file) = &mut self.file {

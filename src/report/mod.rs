@@ -3,6 +3,8 @@
 pub mod atomic;
 pub mod control;
 mod escape;
+mod fold;
+mod journal;
 pub mod log;
 mod log_file;
 pub mod metrics;

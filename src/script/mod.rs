@@ -12,6 +12,7 @@ mod guard;
 mod hook;
 mod host;
 mod inlet;
+mod kind;
 mod layer3;
 mod members;
 mod native;

@@ -80,7 +80,7 @@ pub enum Verdict {
 
 /// A configuration that was loaded, with its Lua state.
 pub struct Script {
-    lua: Lua,
+    pub(super) lua: Lua,
     objects: Objects,
     /// State shared with the functions Lua calls.
     pub host: Rc<Host>,

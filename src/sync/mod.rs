@@ -264,7 +264,7 @@ impl Sync {
 
     /// The path relative to the source, with a leading slash; `None` when it is elsewhere.
     /// The root itself is `/`.
-    fn relative<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+    pub fn relative<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         let root = self.config.source.len() - 1;
         let below = path.strip_prefix(self.config.source.as_slice())?;
         let inside = below.strip_suffix(b"/").unwrap_or(below).contains(&b'/');

@@ -21,6 +21,8 @@
 //! | lua_texts | actions as texts |
 //! | mistakes | mistakes in a configuration end with file, line and what is wrong |
 //! | command_line, config_errors | what is refused, and in which words |
+//! | inspect | `-check` and `-explain` |
+//! | service | what a service manager and the journal get |
 //! | options | what the other options and settings do |
 //! | batch_size, crontab, observed, tunnels | the keys and functions of these names |
 //! | ssh | over a real sshd on the loopback interface |
@@ -39,6 +41,7 @@ mod broken;
 mod command_line;
 mod config_errors;
 mod crontab;
+mod inspect;
 mod limits;
 mod log_status;
 mod lua_api;
@@ -52,5 +55,6 @@ mod options;
 mod races;
 mod retry;
 mod sending;
+mod service;
 mod ssh;
 mod tunnels;

@@ -1,0 +1,48 @@
+-- The configuration of lsyncd, the live syncing daemon. Nothing is mirrored yet: lines that
+-- begin with two dashes are comments. Remove the dashes of an example and put in your
+-- directories and host, then:
+--
+--     lsyncd -check /etc/lsyncd/lsyncd.conf.lua     what would be watched, and where it would go
+--     systemctl restart lsyncd                      start, or use the change
+--     journalctl -u lsyncd                          what it does
+--
+-- What only the target has is deleted there; delete = false in a sync turns that off.
+-- The manual: man lsyncd.conf.lua. More examples: /usr/share/doc/lsyncd/examples.
+--
+-- settings {
+--     logfile    = "/var/log/lsyncd/lsyncd.log",
+--     statusFile = "/var/log/lsyncd/lsyncd.status",
+--     insist     = true,                    -- go on when a target is not there at the start
+-- }
+--
+-- To another host, by ssh; ssh user@host has to work without a password:
+--
+-- sync {
+--     default.rsync,
+--     source  = "/srv/www",
+--     target  = "user@host:/srv/www",
+--     delay   = 5,                          -- seconds in which changes are gathered
+--     exclude = { "*.tmp", "/cache/" },
+--     rsync   = { archive = true, compress = true },
+-- }
+--
+-- The same, but what is renamed here is renamed there instead of sent anew:
+--
+-- sync {
+--     default.rsyncssh,
+--     source    = "/srv/www",
+--     host      = "user@host",
+--     targetdir = "/srv/www",
+--     delay     = 5,
+--     rsync     = { archive = true },
+-- }
+--
+-- To another directory of this machine:
+--
+-- sync {
+--     default.rsync,
+--     source = "/srv/data",
+--     target = "/mnt/backup/data",
+--     delay  = 5,
+--     rsync  = { archive = true },
+-- }

@@ -1,0 +1,280 @@
+//! Answers about a configuration that start nothing: `-check` and `-explain`.
+//!
+//! The configuration is loaded as for a start, its Lua code included. No watch is set, no
+//! process is started by the daemon, no file is written, no signal is sent.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::PoisonError;
+
+use super::engine::Core;
+use super::json::{Json, object};
+use crate::cli::{Inspect, Options};
+use crate::config::Delete;
+use crate::exit::Exit;
+use crate::filter::Sign;
+use crate::report::{self, escape};
+use crate::script::{Environment, Failure, Member, Script};
+
+/// Loads the configuration and answers on standard output.
+pub fn inspect(options: Options, what: &Inspect) -> Exit {
+    let loaded = load(options);
+    let (text, exit) = match (what, loaded) {
+        (Inspect::Check { json: true }, Err(failure)) => (broken(&failure), failure.exit),
+        (_, Err(failure)) => {
+            for line in &failure.lines {
+                report::error(line);
+            }
+            return failure.exit;
+        }
+        (Inspect::Check { json: true }, Ok(script)) => (checked_json(&script), Exit::Done),
+        (Inspect::Check { json: false }, Ok(script)) => (checked(&script), Exit::Done),
+        (Inspect::Explain(path), Ok(script)) => (explained(&script, path), Exit::Done),
+    };
+    // Who closed the pipe does not want to know.
+    let _ = io::stdout().write_all(text.as_bytes());
+    exit
+}
+
+fn load(options: Options) -> Result<Script, Failure> {
+    let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    let environment = Environment { options, directory };
+    let core = Core::new().map_err(|error| super::failure(format!("cannot start: {error}")))?;
+    let script = Script::load(&environment, &core.children, core.clock)?;
+    if script.members().is_empty() {
+        return Err(super::failure("Nothing to watch!"));
+    }
+    // Texts that are to be run for changes are read here.
+    script.run()?;
+    Ok(script)
+}
+
+/// One sync in words and figures, the same for people and programs.
+struct Facts {
+    name: String,
+    kind: &'static str,
+    source: String,
+    target: Option<String>,
+    delay: f64,
+    delete: &'static str,
+    filters: Vec<String>,
+    excludes: Vec<String>,
+    max_processes: usize,
+    problems: Vec<String>,
+}
+
+fn facts(script: &Script) -> Vec<Facts> {
+    script
+        .members()
+        .iter()
+        .map(|member| fact(script, member))
+        .collect()
+}
+
+fn fact(script: &Script, member: &Member) -> Facts {
+    let (kind, problems) = (script.kind(member), problems(script, member));
+    let target = member.destination();
+    let sync = member.sync.borrow();
+    let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+    Facts {
+        name: sync.config.name.clone(),
+        kind: kind.unwrap_or("user"),
+        source: escape(&sync.config.source).into_owned(),
+        target: target.map(|target| escape(&target).into_owned()),
+        delay: sync.config.delay.unwrap_or_default().as_secs_f64(),
+        delete: match sync.config.delete {
+            Delete::Always => "always",
+            Delete::Never => "never",
+            Delete::Startup => "at startup",
+            Delete::Running => "while running",
+        },
+        filters: filter
+            .rules()
+            .map(|rule| escape(&rule).into_owned())
+            .collect(),
+        excludes: filter
+            .excludes()
+            .map(|text| escape(text).into_owned())
+            .collect(),
+        max_processes: sync.config.max_processes,
+        problems,
+    }
+}
+
+/// What is no error and will not work all the same.
+fn problems(script: &Script, member: &Member) -> Vec<String> {
+    let program = script.program(member);
+    let missing = program.filter(|program| !is_executable(program));
+    let told = |program: Vec<u8>| format!("{} cannot be executed", escape(&program));
+    missing.map(told).into_iter().collect()
+}
+
+/// Whether execvp(3) would find the program.
+fn is_executable(program: &[u8]) -> bool {
+    let executable =
+        |path: &Path| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok();
+    let program = Path::new(OsStr::from_bytes(program));
+    if program.as_os_str().as_bytes().contains(&b'/') {
+        return executable(program);
+    }
+    std::env::var_os("PATH").is_none_or(|path| {
+        std::env::split_paths(&path).any(|directory| executable(&directory.join(program)))
+    })
+}
+
+fn checked(script: &Script) -> String {
+    let facts = facts(script);
+    let count = facts.len();
+    let syncs = if count == 1 { "sync" } else { "syncs" };
+    let blocks: String = facts.iter().map(block).collect();
+    format!("{blocks}The configuration is fine: {count} {syncs}.\n")
+}
+
+fn block(fact: &Facts) -> String {
+    let target = fact.target.as_deref();
+    let mut text = format!("{}: {}\n", fact.name, fact.kind);
+    let mut line = |key: &str, value: &str| text.push_str(&format!("    {key:<9}{value}\n"));
+    line("source", &fact.source);
+    line("target", target.unwrap_or("(what its functions do)"));
+    line("delay", &format!("{} s", fact.delay));
+    line("delete", fact.delete);
+    for (key, values) in [
+        ("filter", &fact.filters),
+        ("exclude", &fact.excludes),
+        ("WARNING", &fact.problems),
+    ] {
+        for value in values {
+            line(key, value);
+        }
+    }
+    text
+}
+
+fn checked_json(script: &Script) -> String {
+    let texts = |list: Vec<String>| Json::List(list.into_iter().map(Json::Text).collect());
+    let syncs = facts(script).into_iter().map(|fact| {
+        object([
+            ("name", Json::Text(fact.name)),
+            ("kind", Json::Text(fact.kind.into())),
+            ("source", Json::Text(fact.source)),
+            ("target", fact.target.map_or(Json::Null, Json::Text)),
+            ("delay", Json::Number(fact.delay)),
+            ("delete", Json::Text(fact.delete.into())),
+            ("filters", texts(fact.filters)),
+            ("excludes", texts(fact.excludes)),
+            ("maxProcesses", Json::Number(fact.max_processes as f64)),
+            ("problems", texts(fact.problems)),
+        ])
+    });
+    let settings = &script.settings;
+    let path = |path: &Option<std::path::PathBuf>| match path {
+        Some(path) => Json::Text(escape(path.as_os_str().as_bytes()).into_owned()),
+        None => Json::Null,
+    };
+    let settings = object([
+        ("logfile", path(&settings.log_file)),
+        ("pidfile", path(&settings.pid_file)),
+        ("statusFile", path(&settings.status_file)),
+        (
+            "statusInterval",
+            Json::Number(settings.status_interval.as_secs_f64()),
+        ),
+        ("insist", Json::Bool(settings.insist)),
+        ("nodaemon", Json::Bool(settings.nodaemon)),
+        ("onepass", Json::Bool(settings.onepass)),
+    ]);
+    let whole = object([
+        ("ok", Json::Bool(true)),
+        ("settings", settings),
+        ("syncs", Json::List(syncs.collect())),
+    ]);
+    format!("{whole}\n")
+}
+
+fn broken(failure: &Failure) -> String {
+    let errors = failure.lines.iter().cloned().map(Json::Text).collect();
+    let whole = object([("ok", Json::Bool(false)), ("errors", Json::List(errors))]);
+    format!("{whole}\n")
+}
+
+/// What becomes of a path, sync by sync.
+fn explained(script: &Script, path: &OsString) -> String {
+    let absolute = real(Path::new(path));
+    let mut text = format!("{}\n", escape(&absolute));
+    for member in script.members() {
+        let name = member.sync.borrow().config.name.clone();
+        text.push_str(&format!("{name}: {}\n", verdict(&member, &absolute)));
+    }
+    text
+}
+
+/// The path as the daemon would come upon it: absolute, the directories above it without
+/// symbolic links, with a slash at the end if it is a directory.
+fn real(path: &Path) -> Vec<u8> {
+    let given = path.as_os_str().as_bytes();
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let parent = absolute
+        .parent()
+        .and_then(|parent| fs::canonicalize(parent).ok());
+    let whole = match (parent, absolute.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => absolute,
+    };
+    let directory = match fs::symlink_metadata(&whole) {
+        Ok(metadata) => metadata.is_dir(),
+        Err(_) => given.ends_with(b"/"),
+    };
+    let mut bytes = whole.as_os_str().as_bytes().to_vec();
+    while bytes.len() > 1 && bytes.ends_with(b"/") {
+        bytes.pop();
+    }
+    if directory && bytes != b"/" {
+        bytes.push(b'/');
+    }
+    bytes
+}
+
+fn verdict(member: &Rc<Member>, absolute: &[u8]) -> String {
+    let target = member.destination();
+    let sync = member.sync.borrow();
+    let source = escape(&sync.config.source).into_owned();
+    let Some(path) = sync.relative(absolute) else {
+        return match absolute.starts_with(&sync.config.source) {
+            true => "not concerned: below the top directory, and subdirs = false".into(),
+            false => format!("not concerned: outside of {source}"),
+        };
+    };
+    let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+    let Some(decision) = filter.deciding(path) else {
+        return format!("mirrored{}; no rule matches it", goes_to(target, path));
+    };
+    let (sign, what) = match decision.sign {
+        Sign::Include => ("+", "mirrored"),
+        Sign::Exclude => ("-", "left out"),
+    };
+    let at = match decision.level == path.strip_suffix(b"/").unwrap_or(path) {
+        true => String::new(),
+        false => format!(", which matches {} above it", escape(decision.level)),
+    };
+    let to = match decision.sign {
+        Sign::Include => goes_to(target, path),
+        Sign::Exclude => String::new(),
+    };
+    let pattern = escape(decision.pattern.text());
+    format!("{what}{to}; the rule is \"{sign} {pattern}\"{at}")
+}
+
+fn goes_to(target: Option<Vec<u8>>, path: &[u8]) -> String {
+    match target {
+        None => String::new(),
+        Some(target) => {
+            let below = path.strip_prefix(b"/").unwrap_or(path);
+            let slash: &[u8] = if target.ends_with(b"/") { b"" } else { b"/" };
+            format!(" to {}", escape(&[&target[..], slash, below].concat()))
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! What a service manager is told: sd_notify(3)'s protocol, one datagram for each message.
+//!
+//! The manager names a socket in `NOTIFY_SOCKET`; without one nothing here does anything. What
+//! is sent, by systemd's documentation of the protocol:
+//!
+//! | message | when |
+//! |---|---|
+//! | `READY=1` | all directories are watched and the startup transfers are under way, after a reload as well |
+//! | `STATUS=…` | what goes on, in a line for `systemctl status`; not more often than every two seconds |
+//! | `EXTEND_TIMEOUT_USEC=…` | a long crawl goes on, the start shall not be given up |
+//! | `RELOADING=1`, `MONOTONIC_USEC=…` | the configuration is read anew |
+//! | `STOPPING=1` | the end has begun |
+//! | `WATCHDOG=1` | the loop turns, at half the interval that `WATCHDOG_USEC` asks for |
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::signals::Signal;
+
+/// At least so long between two `STATUS` lines.
+const STATUS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A crawl that goes on asks for so much time with every `STATUS` line.
+const EXTENSION: Duration = Duration::from_secs(120);
+
+/// How far the daemon is, as the manager sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Directories are being watched; nothing is sent yet.
+    Starting,
+    /// At work.
+    Ready,
+    /// The end, or a reload, waits for what runs.
+    Fading,
+}
+
+/// What goes on, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Directories watched.
+    pub watched: usize,
+    /// Entries in the queues of all syncs.
+    pub waiting: usize,
+    /// Children at work.
+    pub running: usize,
+}
+
+/// The connection to the service manager, if there is one.
+#[derive(Debug, Default)]
+pub struct Notify {
+    manager: Option<Manager>,
+}
+
+#[derive(Debug)]
+struct Manager {
+    socket: UnixDatagram,
+    address: SocketAddr,
+    /// `READY=1` was said and no `RELOADING=1` after it.
+    ready: bool,
+    shown: Option<(Phase, Figures)>,
+    shown_at: Option<Instant>,
+    /// What was not shown because the last line is too young.
+    owed: bool,
+    watchdog: Option<Duration>,
+    /// The last `WATCHDOG=1`, at first the start of it all.
+    pinged: Instant,
+}
+
+impl Notify {
+    /// The connection that the environment asks for. What is wrong with it means none: a daemon
+    /// must not fail because nobody listens.
+    pub fn from_environment() -> Notify {
+        let connect = || {
+            let address = address(&std::env::var_os("NOTIFY_SOCKET")?)?;
+            let socket = UnixDatagram::unbound().ok()?;
+            socket.set_nonblocking(true).ok()?;
+            Some(Manager::new(socket, address, watchdog()))
+        };
+        Notify { manager: connect() }
+    }
+
+    /// A signal is about to be obeyed.
+    pub fn heard(&mut self, signal: Signal) {
+        match signal {
+            Signal::HangUp => self.reloading(),
+            Signal::Terminate | Signal::Interrupt => self.stopping(),
+            _ => {}
+        }
+    }
+
+    /// At the end of a turn of the loop.
+    pub fn turn(&mut self, now: Instant, phase: Phase, figures: impl FnOnce() -> Figures) {
+        let Some(manager) = &mut self.manager else {
+            return;
+        };
+        if manager.ping_at().is_some_and(|at| at <= now) {
+            manager.pinged = now;
+            manager.send("WATCHDOG=1");
+        }
+        let becomes_ready = phase == Phase::Ready && !manager.ready;
+        if becomes_ready {
+            manager.ready = true;
+            manager.send("READY=1");
+        }
+        manager.show(now, phase, figures(), becomes_ready);
+    }
+
+    /// When the next turn is due at the latest.
+    pub fn deadline(&self) -> Option<Instant> {
+        let manager = self.manager.as_ref()?;
+        let show = match manager.owed {
+            true => manager.shown_at.map(|at| at + STATUS_INTERVAL),
+            false => None,
+        };
+        match (manager.ping_at(), show) {
+            (Some(ping), Some(show)) => Some(ping.min(show)),
+            (ping, show) => ping.or(show),
+        }
+    }
+
+    /// The configuration is about to be read again; [`Phase::Ready`] ends it.
+    fn reloading(&mut self) {
+        let Some(manager) = &mut self.manager else {
+            return;
+        };
+        // A daemon that is not ready yet is still starting, as far as the manager is concerned.
+        if !std::mem::take(&mut manager.ready) {
+            return;
+        }
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+            i128::from(time.tv_sec()) * 1_000_000 + i128::from(time.tv_nsec()) / 1000
+        });
+        manager.send(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+    }
+
+    /// The daemon is about to end.
+    fn stopping(&mut self) {
+        if let Some(manager) = &mut self.manager {
+            manager.send("STOPPING=1");
+        }
+    }
+}
+
+impl Manager {
+    fn new(socket: UnixDatagram, address: SocketAddr, watchdog: Option<Duration>) -> Manager {
+        Manager {
+            socket,
+            address,
+            ready: false,
+            shown: None,
+            shown_at: None,
+            owed: false,
+            watchdog,
+            pinged: Instant::now(),
+        }
+    }
+
+    fn ping_at(&self) -> Option<Instant> {
+        Some(self.pinged + self.watchdog? / 2)
+    }
+
+    fn show(&mut self, now: Instant, phase: Phase, figures: Figures, at_once: bool) {
+        if self.shown == Some((phase, figures)) {
+            self.owed = false;
+            return;
+        }
+        let too_soon = self.shown_at.is_some_and(|at| now < at + STATUS_INTERVAL);
+        self.owed = too_soon && !at_once;
+        if self.owed {
+            return;
+        }
+        self.shown = Some((phase, figures));
+        self.shown_at = Some(now);
+        let mut text = format!("STATUS={}", line(phase, figures));
+        if phase == Phase::Starting {
+            text.push_str(&format!("\nEXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()));
+        }
+        self.send(&text);
+    }
+
+    /// A manager that does not listen is no reason to stop, nor to wait.
+    fn send(&self, text: &str) {
+        let sent: io::Result<usize> = self.socket.send_to_addr(text.as_bytes(), &self.address);
+        if let Err(error) = sent {
+            log::debug!("telling the service manager: {error}");
+        }
+    }
+}
+
+fn line(phase: Phase, figures: Figures) -> String {
+    let Figures {
+        watched,
+        waiting,
+        running,
+    } = figures;
+    let counted = |count, one, more| format!("{count} {}", if count == 1 { one } else { more });
+    let watched = counted(watched, "directory", "directories");
+    let running = counted(running, "process", "processes");
+    match phase {
+        Phase::Starting => format!("Starting: watching {watched} so far"),
+        Phase::Ready => format!("Watching {watched}, {waiting} delayed, {running} running"),
+        Phase::Fading => format!("Fading: waiting for {running}, {waiting} delayed"),
+    }
+}
+
+/// A path, or behind an `@` a name in the abstract namespace.
+fn address(name: &OsStr) -> Option<SocketAddr> {
+    match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name).ok(),
+        [b'/', ..] => SocketAddr::from_pathname(name).ok(),
+        _ => None,
+    }
+}
+
+/// The interval within which the manager wants to hear of this process.
+fn watchdog() -> Option<Duration> {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    let interval = number("WATCHDOG_USEC").filter(|&micros| micros > 0 && for_us)?;
+    Some(Duration::from_micros(interval))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: Figures = Figures {
+        watched: 1,
+        waiting: 0,
+        running: 0,
+    };
+
+    fn pair(watchdog: Option<Duration>) -> (UnixDatagram, Notify, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let ours = UnixDatagram::bind(&path).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let socket = UnixDatagram::unbound().unwrap();
+        let manager = Manager::new(socket, address(path.as_os_str()).unwrap(), watchdog);
+        let notify = Notify {
+            manager: Some(manager),
+        };
+        (ours, notify, directory)
+    }
+
+    fn heard(socket: &UnixDatagram) -> Vec<String> {
+        let mut buffer = [0; 4096];
+        let mut all = Vec::new();
+        while let Ok(length) = socket.recv(&mut buffer) {
+            all.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
+        }
+        all
+    }
+
+    #[test]
+    fn ready_is_said_once_and_again_after_a_reload() {
+        let (socket, mut notify, _directory) = pair(None);
+        let start = Instant::now();
+        notify.turn(start, Phase::Starting, || NOTHING);
+        assert_eq!(
+            heard(&socket),
+            ["STATUS=Starting: watching 1 directory so far\nEXTEND_TIMEOUT_USEC=120000000"]
+        );
+        let ready = [
+            "READY=1",
+            "STATUS=Watching 1 directory, 0 delayed, 0 processes running",
+        ];
+        notify.turn(start, Phase::Ready, || NOTHING);
+        notify.turn(start, Phase::Ready, || NOTHING);
+        assert_eq!(heard(&socket), ready);
+
+        notify.reloading();
+        notify.reloading();
+        let text = heard(&socket);
+        assert_eq!(text.len(), 1);
+        assert!(
+            text[0].starts_with("RELOADING=1\nMONOTONIC_USEC="),
+            "{text:?}"
+        );
+        notify.turn(start, Phase::Ready, || NOTHING);
+        assert_eq!(heard(&socket), ["READY=1"]);
+        notify.stopping();
+        assert_eq!(heard(&socket), ["STOPPING=1"]);
+    }
+
+    #[test]
+    fn figures_are_told_later_when_they_change_too_often() {
+        let (socket, mut notify, _directory) = pair(None);
+        let start = Instant::now();
+        notify.turn(start, Phase::Ready, || NOTHING);
+        assert_eq!(heard(&socket).len(), 2);
+        assert_eq!(notify.deadline(), None);
+
+        let busy = Figures {
+            waiting: 3,
+            running: 1,
+            ..NOTHING
+        };
+        notify.turn(start, Phase::Ready, || busy);
+        assert!(heard(&socket).is_empty());
+        let due = notify.deadline().unwrap();
+        assert_eq!(due, start + STATUS_INTERVAL);
+        notify.turn(due, Phase::Ready, || busy);
+        assert_eq!(
+            heard(&socket),
+            ["STATUS=Watching 1 directory, 3 delayed, 1 process running"]
+        );
+        assert_eq!(notify.deadline(), None);
+    }
+
+    #[test]
+    fn the_watchdog_hears_of_us_at_half_its_interval() {
+        let (socket, mut notify, _directory) = pair(Some(Duration::from_secs(10)));
+        let first = notify.deadline().unwrap();
+        notify.turn(first, Phase::Ready, || NOTHING);
+        assert_eq!(heard(&socket)[0], "WATCHDOG=1");
+        let due = notify.deadline().unwrap();
+        assert_eq!(due, first + Duration::from_secs(5));
+        notify.turn(due - Duration::from_millis(1), Phase::Ready, || NOTHING);
+        assert!(heard(&socket).is_empty());
+        notify.turn(due, Phase::Ready, || NOTHING);
+        assert_eq!(heard(&socket), ["WATCHDOG=1"]);
+    }
+
+    #[test]
+    fn addresses() {
+        assert!(address(OsStr::new("@name")).is_some_and(|a| a.as_abstract_name().is_some()));
+        assert!(address(OsStr::new("/run/x")).is_some_and(|a| a.as_pathname().is_some()));
+        assert!(address(OsStr::new("vsock:2:9")).is_none());
+        assert!(address(OsStr::new("")).is_none());
+    }
+
+    #[test]
+    fn nobody_listens() {
+        let mut notify = Notify::default();
+        notify.turn(Instant::now(), Phase::Ready, || NOTHING);
+        notify.reloading();
+        notify.stopping();
+        assert_eq!(notify.deadline(), None);
+
+        let (socket, mut notify, _directory) = pair(None);
+        drop(socket);
+        notify.turn(Instant::now(), Phase::Ready, || NOTHING);
+    }
+}

@@ -1,0 +1,230 @@
+//! `-check` and `-explain`: answers about a configuration, with nothing started for them.
+
+use std::fs;
+
+use crate::daemon::Daemon;
+use crate::util::Dir;
+
+const CONFIG: &str = r#"
+settings { logfile = "@DIR@/log", statusFile = "@DIR@/status", pidfile = "@DIR@/pid" }
+sync {
+    default.rsync, name = "web", source = "@SRC@", target = "@TRG@", delay = 5,
+    exclude = { "*.tmp", "/cache/" }, filter = { "+ /cache/keep/", "- *.o" },
+}
+sync { default.rsyncssh, source = "@DIR@/other", host = "h", targetdir = "/t", delete = false }
+sync { source = "@DIR@/other", onCreate = "echo ^pathname", rsync = nil }
+"#;
+
+fn dir() -> Dir {
+    let dir = Dir::new();
+    fs::create_dir(dir.path("other")).unwrap();
+    dir.put("config.lua", dir.expand(CONFIG));
+    dir
+}
+
+#[test]
+fn check_tells_what_would_be_watched_and_touches_nothing() {
+    let dir = dir();
+    dir.put("src/a", "1");
+    let ended = Daemon::bare(&dir)
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    let expected = dir.expand(
+        "web: rsync\n    source   @SRC@/\n    target   @TRG@/\n    delay    5 s\n    \
+         delete   always\n    filter   + /cache/keep/\n    filter   - *.o\n    \
+         exclude  *.tmp\n    exclude  /cache/\n\
+         Sync2: rsyncssh\n    source   @DIR@/other/\n    target   h:/t/\n    delay    15 s\n    \
+         delete   never\n\
+         Sync3: user\n    source   @DIR@/other/\n    target   (what its functions do)\n    \
+         delay    0 s\n    delete   never\n\
+         The configuration is fine: 3 syncs.\n",
+    );
+    assert_eq!(ended.stdout, expected);
+    for name in ["log", "status", "pid", "trg/a"] {
+        assert!(!dir.path(name).exists(), "{name} was written");
+    }
+}
+
+#[test]
+fn check_answers_programs() {
+    let dir = dir();
+    let ended = Daemon::bare(&dir)
+        .args(&["@DIR@/config.lua", "--check", "--json"])
+        .run();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    let web = dir.expand(
+        r#"{"name":"web","kind":"rsync","source":"@SRC@/","target":"@TRG@/","delay":5,"delete":"always","filters":["+ /cache/keep/","- *.o"],"excludes":["*.tmp","/cache/"],"maxProcesses":1,"problems":[]}"#,
+    );
+    assert!(ended.stdout.starts_with(r#"{"ok":true,"settings":{"#));
+    assert!(ended.stdout.contains(&web), "{}", ended.stdout);
+
+    dir.put("config.lua", "sync { default.rsync, source = '/' }");
+    let ended = Daemon::bare(&dir)
+        .args(&["-check", "-json", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.code(), Some(255));
+    assert!(
+        ended.stdout.starts_with(r#"{"ok":false,"errors":["#),
+        "{}",
+        ended.stdout
+    );
+}
+
+#[test]
+fn check_finds_what_a_start_would_stumble_over() {
+    let refused = |config: &str, part: &str| {
+        let dir = Dir::new();
+        dir.put("config.lua", dir.expand(config));
+        let ended = Daemon::bare(&dir)
+            .args(&["-check", "@DIR@/config.lua"])
+            .run();
+        assert_eq!(ended.status.code(), Some(255), "{config}");
+        assert!(ended.stderr.contains(part), "{config}: {}", ended.stderr);
+        assert_eq!(ended.stdout, "");
+    };
+    refused("", "Nothing to watch!");
+    refused(
+        "sync { default.rsyn, source = '@SRC@', target = '@TRG@' }",
+        "rsyn",
+    );
+    refused("settings { foo = 1 }", "setting \"foo\" unknown");
+    refused(
+        "sync { default.rsync, source = '@DIR@/none', target = '@TRG@' }",
+        "@DIR@/none".trim_start_matches("@DIR@"),
+    );
+}
+
+#[test]
+fn a_program_that_is_not_there_is_a_warning() {
+    let dir = Dir::new();
+    dir.put(
+        "config.lua",
+        dir.expand("sync { default.rsync, source = '@SRC@', target = '@TRG@', rsync = { binary = '/no/rsync' } }"),
+    );
+    let ended = Daemon::bare(&dir)
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(
+        ended
+            .stdout
+            .contains("WARNING  /no/rsync cannot be executed"),
+        "{}",
+        ended.stdout
+    );
+}
+
+#[test]
+fn explain_names_the_rule() {
+    let dir = dir();
+    dir.mkdir("d");
+    dir.mkdir("d/a.tmp");
+    dir.write("d/a.tmp/b", "");
+    let explain = |path: &str| {
+        let ended = Daemon::bare(&dir)
+            .args(&["-explain", path, "@DIR@/config.lua"])
+            .run();
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        ended.stdout
+    };
+    let web = |path: &str, text: &str| {
+        let said = explain(path);
+        let line = said.lines().nth(1).unwrap_or_default().to_owned();
+        assert_eq!(line, dir.expand(&format!("web: {text}")), "{said}");
+    };
+    web("@SRC@/d", "mirrored to @TRG@/d/; no rule matches it");
+    web("src/x", "mirrored to @TRG@/x; no rule matches it");
+    web("@SRC@/a.tmp", r#"left out; the rule is "- *.tmp""#);
+    web(
+        "@SRC@/d/a.tmp/b",
+        r#"left out; the rule is "- *.tmp", which matches /d/a.tmp above it"#,
+    );
+    web("@SRC@/cache/", r#"left out; the rule is "- /cache/""#);
+    web(
+        "@SRC@/cache/keep/",
+        r#"left out; the rule is "- /cache/", which matches /cache above it"#,
+    );
+    web("@DIR@/elsewhere", "not concerned: outside of @SRC@/");
+    let said = explain("@DIR@/other/f");
+    let expected = dir.expand(
+        "@DIR@/other/f\nweb: not concerned: outside of @SRC@/\n\
+         Sync2: mirrored to h:/t/f; no rule matches it\n\
+         Sync3: mirrored; no rule matches it\n",
+    );
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn json_goes_with_check() {
+    let dir = dir();
+    let ended = Daemon::bare(&dir)
+        .args(&["-json", "@DIR@/config.lua"])
+        .run();
+    ended.assert_refused();
+    assert!(ended.stderr.contains("-json goes with -check only."));
+}
+
+/// A file of the tree, with the directories it names replaced by one that is there.
+fn shipped(dir: &Dir, path: &str) -> String {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+    let text = fs::read_to_string(format!("{root}{path}")).unwrap();
+    let mut text = text.replace("/etc/lsyncd/web2.password", "/dev/null");
+    for name in ["/var/www", "/srv/www", "/srv/data", "/srv/incoming"] {
+        text = text.replace(&format!("= \"{name}\""), "= \"@SRC@\"");
+    }
+    dir.expand(&text)
+}
+
+fn is_right(dir: &Dir, what: &str, config: &str) {
+    dir.put("config.lua", config);
+    let ended = Daemon::bare(dir)
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.code(), Some(0), "{what}: {}", ended.stderr);
+    assert!(
+        !ended.stdout.contains("WARNING"),
+        "{what}: {}",
+        ended.stdout
+    );
+}
+
+#[test]
+fn examples_and_configurations_in_documents_are_right() {
+    let dir = Dir::new();
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/examples");
+    for entry in fs::read_dir(examples).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        is_right(
+            &dir,
+            &name,
+            &shipped(&dir, &format!("packaging/examples/{name}")),
+        );
+    }
+    for name in ["docs/security.md", "README.md"] {
+        let text = shipped(&dir, name);
+        let mut blocks = text.split("\n```lua\n").skip(1).peekable();
+        assert!(blocks.peek().is_some(), "{name} has no configuration");
+        for block in blocks {
+            let config = block.split("\n```").next().unwrap();
+            let config = config.replace("= \"/data/www\"", &dir.expand("= \"@SRC@\""));
+            is_right(&dir, name, &config);
+        }
+    }
+}
+
+#[test]
+fn the_starter_has_nothing_but_comments_and_right_ones() {
+    let dir = Dir::new();
+    let starter = shipped(&dir, "packaging/lsyncd.conf.lua");
+    let lines: Vec<&str> = starter.lines().collect();
+    assert!(lines.iter().all(|line| line.starts_with("--")));
+    let code: Vec<&str> = lines
+        .iter()
+        .map(|line| line.trim_start_matches("-- ").trim_start_matches("--"))
+        .skip_while(|line| !line.starts_with("settings"))
+        .filter(|line| line.is_empty() || line.starts_with([' ', '}', 's']))
+        .filter(|line| !line.starts_with("The ") && !line.starts_with("To "))
+        .collect();
+    is_right(&dir, "the starter", &code.join("\n"));
+}

@@ -1,0 +1,71 @@
+#!/bin/bash
+# container.sh DEB: the image and the pair of compose.yaml, with a Docker engine of its own in a
+# network of its own. Exits with 77 where no engine can be started.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+deb=$1
+command -v dockerd >/dev/null || { echo "no dockerd"; exit 77; }
+base bookworm rsync
+
+place=$WORK/docker
+rm -rf "$place"
+mkdir -p "$place"
+ip netns add lsyncd-docker
+undo() {
+    [ -z "${engine:-}" ] || { kill -TERM "$engine" && wait "$engine"; } || true
+    ip netns del lsyncd-docker || true
+    umount -l "$place"/exec/netns/* 2>/dev/null || true
+    rm -rf "$place" || true
+}
+trap undo EXIT
+nsenter --net=/run/netns/lsyncd-docker dockerd --data-root "$place/data" --exec-root "$place/exec" \
+    -H "unix://$place/sock" --pidfile "$place/pid" --bip 10.78.0.1/24 >"$place/log" 2>&1 &
+engine=$!
+docker() { command docker -H "unix://$place/sock" "$@"; }
+up=
+for _ in $(seq 300); do
+    docker version >/dev/null 2>&1 && up=yes && break
+    kill -0 $engine 2>/dev/null || break
+    sleep .1
+done
+[ -n "$up" ] || { tail -3 "$place/log"; echo "no engine can be started"; exit 77; }
+
+trouble() {
+    docker ps -a
+    docker logs mirror || true
+    exit 1
+}
+
+echo "== the image"
+# The base of the tests in place of the one on a registry; it has no way to the network.
+tar -C "$BASE" --one-file-system --exclude=./proc/* --exclude=./sys/* -c . | docker import - base >/dev/null
+mkdir -p "$place/tree/packaging/out"
+cp "$deb" "$place/tree/packaging/out/"
+DOCKER_BUILDKIT=0 docker build --network none --build-arg BASE=base -t lsyncd \
+    -f "$here/packaging/container/Dockerfile" "$place/tree" >"$place/build" 2>&1 ||
+    { tail -20 "$place/build"; exit 1; }
+is "it has a version" docker run --rm --network none lsyncd -version
+
+echo "== the pair of compose.yaml"
+docker volume create data >/dev/null
+docker volume create mirror >/dev/null
+docker run -d --network none --name writer -v data:/data base \
+    sh -c 'while :; do date > /data/now; sleep 1; done' >/dev/null
+docker run -d --network none --name mirror -v data:/data:ro -v mirror:/mirror lsyncd \
+    -delay 1 -rsync /data /mirror >/dev/null
+arrived() { docker exec mirror test -s "/mirror/$1"; }
+soon "what the writer has arrives" arrived now
+docker exec writer sh -c 'mkdir -p /data/a/b && echo x > /data/a/b/c'
+soon "what it makes arrives" arrived a/b/c
+is "the log is on standard output" sh -c "docker() { command docker -H unix://$place/sock \"\$@\"; }
+    docker logs mirror 2>/dev/null | grep -q Startup"
+is "it is process 1" docker exec mirror sh -c 'grep -qx lsyncd /proc/1/comm'
+
+docker exec mirror sh -c '(sleep 0.2 &) ; true'
+zombies() { docker exec mirror sh -c 'grep -l "^State:.Z" /proc/[0-9]*/status 2>/dev/null | wc -l'; }
+gone() { [ "$(zombies)" = 0 ]; }
+sleep 1
+soon "orphans are taken in" gone
+docker stop -t 60 mirror >/dev/null
+is "TERM ends it" [ "$(docker inspect -f '{{.State.ExitCode}}' mirror)" = 143 ]
+docker rm -f writer mirror >/dev/null
+echo "== done"
