@@ -80,7 +80,7 @@ function direct.collect(agent, exitcode, signal, errors)
     if result == "again" then return "again" end
   elseif exitcode ~= 0 and native.has_vanished(agent) then
     -- Its Delete or Move is on the way and makes this another event.
-    return agent.etype == "Delete" and "ok" or "again"
+    return agent.etype == "Delete" and "ok" or "redo"
   elseif exitcode == 0 and tool == "mkdir" then
     native.take_attributes(agent)
   end

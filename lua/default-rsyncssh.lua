@@ -93,7 +93,7 @@ function rsyncssh.collect(agent, exitcode, signal, errors)
   local known = ends[result]
   if not known then
     log("Error", "Unknown exitcode " .. what .. ": " .. exitcode)
-    return "die"
+    return "again"
   end
   local category, word = table.unpack(known)
   if move then category = "Normal" end

@@ -141,7 +141,8 @@ local function verdict(codes, exitcode, signal)
 end
 native.verdict = verdict
 
--- How one startup transfer ended. `texts` has the kind's own wording.
+-- How one startup transfer ended. `texts` has the kind's own wording. A code that stands in no
+-- table is worth another try, if any is.
 function native.collect_startup(result, exitcode, texts)
   if result == "ok" then
     log("Normal", texts.ok)
@@ -155,7 +156,7 @@ function native.collect_startup(result, exitcode, texts)
     log("Error", texts.die)
   else
     log("Error", texts.unknown)
-    result = "die"
+    result = settings("insist") and "again" or "die"
   end
   return result
 end
@@ -186,7 +187,7 @@ function default.collect(agent, exitcode, signal)
       log("Error", "Failure with a list with exitcode = " .. exitcode)
     else
       log("Error", 'Unknown exitcode "' .. exitcode .. '" with a list')
-      result = "die"
+      result = "again"
     end
     return result
   end
@@ -200,7 +201,7 @@ function default.collect(agent, exitcode, signal)
     log("Error", "Failure with " .. what)
   else
     log("Normal", 'Unknown exitcode "' .. exitcode .. '" with ' .. what)
-    result = "die"
+    result = "again"
   end
   return result
 end

@@ -250,6 +250,10 @@ impl<'a> Engine<'a> {
             && self.members.iter().all(|m| m.sync.borrow().has_started())
         {
             report::normal("onepass config set, exiting");
+            if self.members.iter().any(|m| m.sync.borrow().has_ended()) {
+                self.over = Some(Outcome::Exit(Exit::Failure));
+                return;
+            }
             report::say(
                 "Info",
                 "onepass active and all syncs finished. Exiting successfully",

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use mlua::Table;
 
@@ -12,10 +13,14 @@ use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
 use crate::queue::{DelayId, Etype, Time};
 use crate::report;
 use crate::script::{Member, SpawnRequest, Verdict};
-use crate::sync::Sync;
+use crate::sync::{Sync, micros};
 
 /// What lsyncd's children exit with when their program can't be executed.
 const NOT_EXECUTED: i32 = 255;
+
+/// What changed while it was acted upon is looked at again after this; the event that tells of
+/// the change is on its way.
+const SOON: Duration = Duration::from_millis(200);
 
 /// The last lines of a child's error output are kept, to know a failure by its words.
 const KEPT_LINES: usize = 50;
@@ -56,6 +61,12 @@ impl Job {
     fn is_transfer(&self, sync: &Sync) -> bool {
         let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
         self.ids.iter().any(|id| etype(id) != Some(Etype::Move))
+    }
+
+    /// Whether it ran for the startup event.
+    fn is_startup(&self, sync: &Sync) -> bool {
+        let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
+        self.ids.iter().any(|id| etype(id) == Some(Etype::Init))
     }
 }
 
@@ -172,19 +183,45 @@ impl Engine<'_> {
                 job.member.forget(&job.ids);
             }
             Verdict::Again => {
-                let wait = sync.failed(&job.ids, self.now);
-                report::say(
-                    "Delay",
-                    format_args!("{}: again in {} s", sync.config.name, wait.as_secs()),
-                );
+                let wait = sync.failed(&job.ids, self.now).as_secs();
+                let name = &sync.config.name;
+                report::warn(match sync.failures() {
+                    0 | 1 => format!("{name}: trying again in {wait} s"),
+                    count => {
+                        format!("{name}: failed {count} times in a row, trying again in {wait} s")
+                    }
+                });
             }
+            Verdict::Redo => sync.redo(&job.ids, self.now + micros(SOON)),
             Verdict::Die => {
-                if !self.script.host.startup_failed.get() {
-                    report::error("Critical exitcode.");
-                }
-                self.over = Some(Outcome::Exit(Exit::Failure));
+                drop(sync);
+                self.end_sync(&job, code);
             }
         }
+    }
+
+    /// A sync can't go on: the others do, unless there are none or this was its startup, whose
+    /// failure ends a daemon that was not told to insist.
+    fn end_sync(&mut self, job: &Job, code: i32) {
+        let over = Some(Outcome::Exit(Exit::Failure));
+        if self.script.host.startup_failed.get() {
+            self.over = over;
+            return;
+        }
+        report::error("Critical exitcode.");
+        let mut sync = job.member.sync.borrow_mut();
+        let startup = job.is_startup(&sync) && !self.script.insists();
+        sync.end(&job.ids, code, self.now);
+        let name = sync.config.name.clone();
+        drop(sync);
+        if startup || self.members.iter().all(|m| m.sync.borrow().has_ended()) {
+            self.over = over;
+            return;
+        }
+        report::error(format_args!(
+            "{name}: ended by exit code {code}, its target is not kept current any more; \
+             the other syncs go on"
+        ));
     }
 
     /// Whether the transfer failed because the two rsyncs cannot do it this way: then it is done

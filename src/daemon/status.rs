@@ -104,7 +104,7 @@ fn sync_status(sync: &Sync) -> SyncStatus<'static> {
     SyncStatus {
         name: sync.config.name.clone().into_bytes().into(),
         source: sync.config.source.clone().into(),
-        notes: Vec::new(),
+        notes: sync.troubles().into_iter().map(Into::into).collect(),
         delays: delays.collect(),
         filters: filter.rules().map(|rule| rule.to_vec().into()).collect(),
         excludes: filter.excludes().map(|p| p.to_vec().into()).collect(),

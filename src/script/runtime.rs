@@ -16,7 +16,7 @@ use super::host::{Host, Member, Stage};
 use super::timestamp::Timestamp;
 use super::{errors, layer3, native};
 use crate::cli::{Options, SyncOption};
-use crate::config::{Settings, SettingsTable, number_of, parse_number};
+use crate::config::{Settings, SettingsTable, number_of, parse_number, truthy};
 use crate::exit::Exit;
 use crate::process::Children;
 use crate::queue::{DelayId, Etype, Time};
@@ -79,9 +79,11 @@ impl fmt::Display for Failure {
 pub enum Verdict {
     /// The work is done.
     Done,
-    /// It has to be done again.
+    /// It failed and has to be done again; the sync waits, longer each time.
     Again,
-    /// The daemon can't go on.
+    /// Nothing failed, but what it was about changed meanwhile: it is looked at anew soon.
+    Redo,
+    /// The sync can't go on.
     Die,
 }
 
@@ -222,6 +224,7 @@ impl Script {
         let answer: Value = collect.call((agent, code, signal, errors))?;
         Ok(match answer {
             Value::String(text) if text.as_bytes() == b"again" => Verdict::Again,
+            Value::String(text) if text.as_bytes() == b"redo" => Verdict::Redo,
             Value::String(text) if text.as_bytes() == b"die" => Verdict::Die,
             _ => Verdict::Done,
         })
@@ -281,6 +284,12 @@ impl Script {
         if let Err(error) = insist {
             report::error(errors::plain(&error));
         }
+    }
+
+    /// Whether failing startup transfers are tried again.
+    pub fn insists(&self) -> bool {
+        let insist = self.host.settings.value("insist");
+        insist.is_ok_and(|value| truthy(&value))
     }
 
     /// Nothing new is started any more.

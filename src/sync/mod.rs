@@ -10,6 +10,7 @@ mod describe;
 mod failed;
 mod fallback;
 mod scheduler;
+mod trouble;
 pub mod tunnel;
 
 pub use backoff::Backoff;
@@ -64,6 +65,8 @@ pub struct Sync {
     /// The queue was full once: all is compared when it is empty.
     missed: bool,
     lost: bool,
+    /// The exit code after which this sync does nothing any more.
+    ended: Option<i32>,
 }
 
 impl Sync {
@@ -81,6 +84,7 @@ impl Sync {
             hold: None,
             missed: false,
             lost: false,
+            ended: None,
             config,
         }
     }
@@ -105,6 +109,9 @@ impl Sync {
     ///
     /// The answer says whether the contents of a moved directory are wanted as Creates.
     pub fn notice(&mut self, event: Event<'_>, now: Time) -> Follow {
+        if self.ended.is_some() {
+            return Follow::Nothing;
+        }
         let (etype, path) = match event {
             Event::Create { path } => (Etype::Create, path),
             Event::Modify { path } => (Etype::Modify, path),
@@ -221,7 +228,11 @@ impl Sync {
 
     /// Whether nothing of the startup is left to do.
     pub fn has_started(&self) -> bool {
-        !self.queue.iter().any(|delay| delay.etype() == Etype::Init)
+        self.ended.is_some()
+            || !self
+                .queue
+                .specials()
+                .any(|delay| delay.etype() == Etype::Init)
     }
 
     /// Takes over what was pending when the configuration was read anew. The time of waiting
@@ -232,6 +243,9 @@ impl Sync {
                 let (path, path2) = delay.paths();
                 self.push(delay.etype(), &path, path2.as_deref(), now);
             }
+        }
+        if old.has_ended() {
+            self.resync(now);
         }
     }
 
@@ -246,7 +260,7 @@ impl Sync {
 
     /// What to do now, as far as this sync's own limits go.
     pub fn next(&mut self, now: Time) -> Next {
-        if self.lost {
+        if self.lost || self.ended.is_some() {
             return Next::Nothing;
         }
         if let Some(hold) = self.hold {
@@ -316,10 +330,10 @@ impl Sync {
         wait
     }
 
-    /// The work has to be done again at once, in another way.
-    pub fn redo(&mut self, ids: &[DelayId], now: Time) {
+    /// The work has to be done again from `due` on, without having failed.
+    pub fn redo(&mut self, ids: &[DelayId], due: Time) {
         for &id in ids {
-            self.queue.retry(id, now);
+            self.queue.retry(id, due);
         }
     }
 
