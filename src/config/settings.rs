@@ -34,6 +34,7 @@ const KNOWN: &[(&str, Kind)] = &[
     ("nodaemon", Kind::Switch),
     ("onepass", Kind::Switch),
     ("pidfile", Kind::Text),
+    ("stateDir", Kind::Text),
     ("statusFile", Kind::Text),
     ("statusInterval", Kind::Number),
 ];
@@ -129,6 +130,7 @@ impl SettingsTable {
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
             pid_file: path("pidfile")?,
+            state_dir: path("stateDir")?,
             status_file: path("statusFile")?,
             status_interval: Duration::from_secs_f64(interval),
         })
@@ -268,6 +270,8 @@ pub struct Settings {
     pub onepass: bool,
     /// Where the daemon's pid goes.
     pub pid_file: Option<PathBuf>,
+    /// Where things are remembered over restarts.
+    pub state_dir: Option<PathBuf>,
     /// Where the status report goes.
     pub status_file: Option<PathBuf>,
     /// At least so long between two status reports.
@@ -280,6 +284,7 @@ impl Settings {
         for path in [
             &mut self.log_file,
             &mut self.pid_file,
+            &mut self.state_dir,
             &mut self.status_file,
         ] {
             *path = path.take().map(|path| directory.join(path));

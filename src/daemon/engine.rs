@@ -16,6 +16,7 @@ use mio::{Events, Poll, Token, Waker};
 use super::jobs::Job;
 use super::progress::Progress;
 use super::signals::{Signal, Signals};
+use super::state::StateDir;
 use super::status::StatusFile;
 use super::watching::Watching;
 use crate::config::Settings;
@@ -52,6 +53,8 @@ pub struct Core {
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
     pub clock: Clock,
+    /// What outlives the process, if there is a place for it.
+    pub state: Option<StateDir>,
 }
 
 impl Core {
@@ -71,6 +74,7 @@ impl Core {
             waker,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
+            state: None,
         })
     }
 
