@@ -5,6 +5,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
 
 /// Removes the watch `wd` from an inotify instance (inotify_rm_watch(2)).
 ///
@@ -77,6 +78,21 @@ pub fn fork() -> io::Result<Fork> {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
         _ => Ok(Fork::Parent),
+    }
+}
+
+/// Makes a command's process get `SIGTERM` when the thread that starts it ends, by whatever
+/// (PR_SET_PDEATHSIG in prctl(2)).
+pub fn end_with_parent(command: &mut std::process::Command) {
+    // SAFETY: between fork and exec only prctl is called, which is a plain system call; the
+    // arguments it takes are integers.
+    unsafe {
+        command.pre_exec(
+            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            },
+        );
     }
 }
 

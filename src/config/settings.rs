@@ -34,9 +34,14 @@ const KNOWN: &[(&str, Kind)] = &[
     ("nodaemon", Kind::Switch),
     ("onepass", Kind::Switch),
     ("pidfile", Kind::Text),
+    ("stateDir", Kind::Text),
     ("statusFile", Kind::Text),
     ("statusInterval", Kind::Number),
+    ("stopTimeout", Kind::Number),
 ];
+
+/// Seconds; what still runs then is ended before systemd's own limit of 90 s has passed.
+const STOP_TIMEOUT: f64 = 60.0;
 
 /// The values set so far, while the configuration runs.
 #[derive(Clone)]
@@ -117,6 +122,13 @@ impl SettingsTable {
                 "setting \"statusInterval\" must be a number of seconds, 0 or more.",
             ));
         }
+        let stop_timeout = self.number("stopTimeout")?.unwrap_or(STOP_TIMEOUT);
+        if !(0.0..=1e9).contains(&stop_timeout) {
+            return Err(complaint_about(
+                "stopTimeout",
+                "setting \"stopTimeout\" must be a number of seconds, 0 or more.",
+            ));
+        }
         Ok(Settings {
             insist: self.switch("insist")?,
             log_facility: self.facility()?,
@@ -129,8 +141,10 @@ impl SettingsTable {
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
             pid_file: path("pidfile")?,
+            state_dir: path("stateDir")?,
             status_file: path("statusFile")?,
             status_interval: Duration::from_secs_f64(interval),
+            stop_timeout: Duration::from_secs_f64(stop_timeout),
         })
     }
 
@@ -268,10 +282,14 @@ pub struct Settings {
     pub onepass: bool,
     /// Where the daemon's pid goes.
     pub pid_file: Option<PathBuf>,
+    /// Where things are remembered over restarts.
+    pub state_dir: Option<PathBuf>,
     /// Where the status report goes.
     pub status_file: Option<PathBuf>,
     /// At least so long between two status reports.
     pub status_interval: Duration,
+    /// Children get this long to end by themselves when the daemon stops.
+    pub stop_timeout: Duration,
 }
 
 impl Settings {
@@ -280,6 +298,7 @@ impl Settings {
         for path in [
             &mut self.log_file,
             &mut self.pid_file,
+            &mut self.state_dir,
             &mut self.status_file,
         ] {
             *path = path.take().map(|path| directory.join(path));

@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 
+use super::fading::Fading;
 use super::jobs::Job;
 use super::progress::Progress;
 use super::signals::{Signal, Signals};
+use super::state::StateDir;
 use super::status::StatusFile;
 use super::watching::Watching;
 use crate::config::Settings;
@@ -52,6 +54,10 @@ pub struct Core {
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
     pub clock: Clock,
+    /// What outlives the process, if there is a place for it.
+    pub state: Option<StateDir>,
+    /// What the state directory holds of the daemon before this one has been taken over.
+    pub recalled: bool,
 }
 
 impl Core {
@@ -71,6 +77,8 @@ impl Core {
             waker,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
+            state: None,
+            recalled: false,
         })
     }
 
@@ -83,22 +91,6 @@ impl Core {
     }
 }
 
-/// Why the loop is about to end.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Fading {
-    outcome: Outcome,
-    /// When the number of remaining children is told again.
-    told: Instant,
-    /// When what still runs is ended by force.
-    patience: Instant,
-    forced: bool,
-}
-
-/// Children get this long to end by themselves when the daemon stops.
-const PATIENCE: Duration = Duration::from_secs(3600);
-/// After TERM they get this long before KILL.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// One configuration at work.
 pub struct Engine<'a> {
     pub(super) core: &'a mut Core,
@@ -109,8 +101,8 @@ pub struct Engine<'a> {
     scheduler: Scheduler,
     status: StatusFile,
     progress: Progress,
-    started: bool,
-    fading: Option<Fading>,
+    pub(super) started: bool,
+    pub(super) fading: Option<Fading>,
     /// The end of it all, as soon as it is known.
     pub(super) over: Option<Outcome>,
     pub(super) now: u64,
@@ -148,6 +140,9 @@ impl<'a> Engine<'a> {
             self.pass();
             if let Some(outcome) = self.over {
                 self.abandon();
+                if let Outcome::Exit(_) = outcome {
+                    self.remember();
+                }
                 return outcome;
             }
             self.status
@@ -179,6 +174,7 @@ impl<'a> Engine<'a> {
             for member in &self.members {
                 member.sync.borrow_mut().start(self.now);
             }
+            self.recall();
         }
     }
 
@@ -196,8 +192,8 @@ impl<'a> Engine<'a> {
 
     /// Alarms, then whatever is due, unless the end is near.
     fn lead(&mut self) {
-        if let Some(fading) = self.fading {
-            self.fade(fading);
+        if self.fading.is_some() {
+            self.fade();
             return;
         }
         if let Err(error) = self.script.ring(self.now) {
@@ -262,15 +258,6 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Children that still run when all is over are not left behind.
-    fn abandon(&self) {
-        let children = self.core.children.borrow();
-        for &pid in self.jobs.keys() {
-            // One that ended by itself meanwhile needs no signal.
-            let _ = children.kill(pid, nix::sys::signal::Signal::SIGTERM);
-        }
-    }
-
     /// User code failed: the daemon can't know what it should do.
     pub(super) fn fail(&mut self, error: &mlua::Error) {
         self.over = Some(Outcome::Exit(match self.script.host.ending.get() {
@@ -328,8 +315,7 @@ impl<'a> Engine<'a> {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(fading) = &self.fading {
-            at(fading.patience.saturating_duration_since(instant));
-            at(fading.told.saturating_duration_since(instant));
+            at(fading.deadline().saturating_duration_since(instant));
             return soonest;
         }
         if let Some(deadline) = self.progress.deadline(self.watcher) {
@@ -369,56 +355,5 @@ impl<'a> Engine<'a> {
                 report::say("Info", format_args!("{} has no meaning yet", signal.name()));
             }
         }
-    }
-
-    /// No new processes from now on. A second signal to end means at once.
-    fn start_fading(&mut self, outcome: Outcome) {
-        self.script.fade();
-        let now = Instant::now();
-        match &mut self.fading {
-            None => {
-                self.fading = Some(Fading {
-                    outcome,
-                    told: now,
-                    patience: now + PATIENCE,
-                    forced: false,
-                });
-            }
-            Some(fading) if outcome != Outcome::Reset => {
-                if fading.outcome != Outcome::Reset && !fading.forced {
-                    fading.patience = now;
-                }
-                fading.outcome = outcome;
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// Waits for the last children; what does not end in time is ended.
-    fn fade(&mut self, mut fading: Fading) {
-        let running = self.jobs.len();
-        if running == 0 {
-            self.over = Some(fading.outcome);
-            return;
-        }
-        let now = Instant::now();
-        if now >= fading.told {
-            report::normal(format_args!("waiting for {running} more child processes."));
-            fading.told = now + Duration::from_secs(60);
-        }
-        if now >= fading.patience {
-            let signal = match fading.forced {
-                false => nix::sys::signal::Signal::SIGTERM,
-                true => nix::sys::signal::Signal::SIGKILL,
-            };
-            let children = self.core.children.borrow();
-            for &pid in self.jobs.keys() {
-                // One that ended meanwhile is collected in the next turn.
-                let _ = children.kill(pid, signal);
-            }
-            fading.patience = now + GRACE;
-            fading.forced = true;
-        }
-        self.fading = Some(fading);
     }
 }

@@ -63,6 +63,13 @@ impl Job {
         self.ids.iter().any(|id| etype(id) != Some(Etype::Move))
     }
 
+    /// Whether it compared everything.
+    fn is_whole(&self, sync: &Sync) -> bool {
+        let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
+        let whole = |id| matches!(etype(id), Some(Etype::Init | Etype::Full));
+        self.ids.iter().any(whole)
+    }
+
     /// Whether it ran for the startup event.
     fn is_startup(&self, sync: &Sync) -> bool {
         let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
@@ -175,6 +182,9 @@ impl Engine<'_> {
         let mut sync = job.member.sync.borrow_mut();
         match verdict {
             Verdict::Done => {
+                if job.is_whole(&sync) {
+                    sync.doubtful = false;
+                }
                 if job.captured && job.is_transfer(&sync) {
                     partly_done(&mut sync, &job, code, self.now);
                 }

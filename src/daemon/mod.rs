@@ -4,10 +4,13 @@
 
 pub mod detach;
 mod engine;
+mod fading;
 mod jobs;
+mod pending;
 pub mod pidfile;
 mod progress;
 pub mod signals;
+pub mod state;
 mod status;
 mod watching;
 
@@ -17,6 +20,7 @@ use std::rc::Rc;
 
 use self::engine::{Core, Engine, Outcome};
 use self::pidfile::PidFile;
+use self::state::StateDir;
 use crate::cli::{self, Options, Request};
 use crate::config::Settings;
 use crate::exit::Exit;
@@ -74,6 +78,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
     }
 
     let pid_file = start(&script.settings)?;
+    core.state = StateDir::open(&script.settings);
     let exit = work(&environment, &mut core, script);
     if let Some(pid_file) = pid_file {
         pid_file.remove();

@@ -108,10 +108,11 @@ impl Children {
                 (ChildEnd::Open(fd), feed)
             }
         };
+        let tied = output == Output::Lines;
         let (output_end, error_end, captures) =
             self.outputs(output).map_err(SpawnError::Resources)?;
 
-        let child = command::start(&program, &args, &[input_end, output_end, error_end])?;
+        let child = command::start(&program, &args, &[input_end, output_end, error_end], tied)?;
 
         let pid = Pid(child.id());
         let outputs = captures.iter().map(|(_, token, _)| *token).collect();

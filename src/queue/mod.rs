@@ -75,6 +75,11 @@ impl Queue {
         }
     }
 
+    /// How events of one path combine here.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
     /// Number of delays, active and blocked ones included.
     pub fn len(&self) -> usize {
         self.entries.len()

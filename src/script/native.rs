@@ -355,6 +355,12 @@ fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -
         lua.create_function(|lua, config: Table| lua.create_string(rsync_target(lua, &config)?))?,
     )?;
     native.set(
+        "is_doubtful",
+        lua.create_function(|lua, inlet: Table| {
+            Ok(member_of(lua, &inlet)?.sync.borrow().doubtful)
+        })?,
+    )?;
+    native.set(
         "filter_input",
         lua.create_function(|lua, inlet: Table| {
             let member = member_of(lua, &inlet)?;

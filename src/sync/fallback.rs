@@ -26,16 +26,21 @@ impl Sync {
         if delay.status() == Status::Wait {
             self.queue.discard(id);
         }
+        self.send_moved(&from, &to, now);
+    }
+
+    /// Queues what brings the target to where a Move should have.
+    pub(super) fn send_moved(&mut self, from: &[u8], to: &[u8], now: Time) {
         // Whoever acts on these looks at the disk: what is there after all is sent.
-        self.push(Etype::Delete, &from, None, now);
-        match to.ends_with(b"/") && self.is_directory(&to) {
+        self.push(Etype::Delete, from, None, now);
+        match to.ends_with(b"/") && self.is_directory(to) {
             // The Delete of a directory that exists stands for all that is in it.
             true if self.config.delete.in_batches() => {
-                self.push(Etype::Delete, &to, None, now);
+                self.push(Etype::Delete, to, None, now);
             }
-            true => self.push_contents(&to, now),
+            true => self.push_contents(to, now),
             false => {
-                self.push(Etype::Create, &to, None, now);
+                self.push(Etype::Create, to, None, now);
             }
         }
     }

@@ -9,6 +9,7 @@ pub mod crontab;
 mod describe;
 mod failed;
 mod fallback;
+mod owed;
 mod scheduler;
 mod trouble;
 pub mod tunnel;
@@ -60,6 +61,8 @@ pub struct Sync {
     pub has_full: bool,
     /// What transfers left undone.
     pub undone: Failed,
+    /// Changes may have been missed since the last transfer, until all is compared.
+    pub doubtful: bool,
     backoff: Backoff,
     hold: Option<Time>,
     /// The queue was full once: all is compared when it is empty.
@@ -80,6 +83,7 @@ impl Sync {
             running: 0,
             has_full,
             undone: Failed::new(config.delay),
+            doubtful: false,
             backoff: Backoff::new(config.delay),
             hold: None,
             missed: false,
@@ -235,22 +239,9 @@ impl Sync {
                 .any(|delay| delay.etype() == Etype::Init)
     }
 
-    /// Takes over what was pending when the configuration was read anew. The time of waiting
-    /// is not lost: what was pending is due at once.
-    pub fn adopt(&mut self, old: &Sync, now: Time) {
-        for delay in old.queue.iter() {
-            if !delay.etype().is_special() {
-                let (path, path2) = delay.paths();
-                self.push(delay.etype(), &path, path2.as_deref(), now);
-            }
-        }
-        if old.has_ended() {
-            self.resync(now);
-        }
-    }
-
     /// Queues a comparison of everything, because something may have been missed.
     pub fn resync(&mut self, now: Time) {
+        self.doubtful = true;
         if self.has_full {
             self.queue.push(Etype::Full, b"/", None, now);
         } else {

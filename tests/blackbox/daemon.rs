@@ -94,6 +94,7 @@ impl<'d> Daemon<'d> {
             .env("LC_ALL", "C.UTF-8")
             .env("LSYNCD_TEST_RSYNC", program("rsync").unwrap_or_default())
             .env_remove("RSYNC_RSH")
+            .env("STATE_DIRECTORY", self.dir.path("state"))
             .env(MARK, format!("{}/{}", self.dir.root().display(), self.name))
             .envs(self.env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())

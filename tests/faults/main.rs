@@ -5,7 +5,12 @@
 //!
 //! | file | what it is about |
 //! |---|---|
+//! | kinds | file ↔ directory ↔ symlink swaps, truncation, files never closed |
+//! | limits | out of watches, out of instances, an overflowing queue |
+//! | guard | sources that are unmounted, removed, renamed, replaced |
+//! | startup | failures before anything was sent |
 //! | children | transfers that fail in every way |
+//! | restart | stopping, killing and starting again |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
@@ -22,3 +27,8 @@ mod tree;
 mod util;
 
 mod children;
+mod guard;
+mod kinds;
+mod limits;
+mod restart;
+mod startup;

@@ -1,0 +1,127 @@
+//! The end of a configuration's time: nothing new starts, what runs may end by itself, and what
+//! does not is ended.
+//!
+//! A daemon that stops gives its children `settings{ stopTimeout }`, then `SIGTERM`, then
+//! `SIGKILL`; a second signal to stop shortens that to a second. For `SIGHUP` children are
+//! waited for however long they take, as users know it.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::engine::{Engine, Outcome};
+use crate::process::family::{self, Descendant};
+use crate::report;
+
+/// After TERM children get this long before KILL.
+const GRACE: Duration = Duration::from_secs(10);
+/// The same when a second signal said that it is urgent.
+const HASTE: Duration = Duration::from_secs(1);
+/// How often it is told what is waited for.
+const TOLD: Duration = Duration::from_secs(60);
+
+/// Why the loop is about to end, and how far that has come.
+#[derive(Debug)]
+pub struct Fading {
+    outcome: Outcome,
+    /// When the number of remaining children is told again.
+    told: Instant,
+    /// When what still runs is ended by force, if it is.
+    patience: Option<Instant>,
+    /// How long after that it is killed.
+    grace: Duration,
+    /// What the children that got TERM had started in turn, none if there was no need yet.
+    doomed: Option<Vec<Descendant>>,
+}
+
+impl Fading {
+    fn new(outcome: Outcome, now: Instant) -> Fading {
+        Fading {
+            outcome,
+            told: now,
+            patience: None,
+            grace: GRACE,
+            doomed: None,
+        }
+    }
+
+    /// When there is something to do.
+    pub fn deadline(&self) -> Instant {
+        self.patience.map_or(self.told, |time| time.min(self.told))
+    }
+}
+
+impl Engine<'_> {
+    /// No new processes from now on. A second signal to end means at once.
+    pub(super) fn start_fading(&mut self, outcome: Outcome) {
+        self.script.fade();
+        let now = Instant::now();
+        let timeout = self.script.settings.stop_timeout;
+        let fading = self.fading.get_or_insert_with(|| Fading::new(outcome, now));
+        if outcome == Outcome::Reset {
+            return;
+        }
+        fading.outcome = outcome;
+        match fading.patience {
+            None => fading.patience = Some(now + timeout),
+            Some(_) => {
+                fading.patience = Some(now);
+                fading.grace = HASTE;
+            }
+        }
+    }
+
+    /// Waits for the last children; what does not end in time is ended.
+    pub(super) fn fade(&mut self) {
+        let Some(mut fading) = self.fading.take() else {
+            return;
+        };
+        let running = self.jobs.len();
+        if running == 0 {
+            for descendant in fading.doomed.iter().flatten() {
+                descendant.kill(Signal::SIGKILL);
+            }
+            self.over = Some(fading.outcome);
+            return;
+        }
+        let now = Instant::now();
+        if now >= fading.told {
+            report::normal(format_args!("waiting for {running} more child processes."));
+            fading.told = now + TOLD;
+        }
+        if fading.patience.is_some_and(|time| now >= time) {
+            let signal = match fading.doomed {
+                None => Signal::SIGTERM,
+                Some(_) => Signal::SIGKILL,
+            };
+            report::warn(format_args!(
+                "{running} child processes have not ended, sending {signal}"
+            ));
+            let below = self.signal_children(signal);
+            fading.doomed.get_or_insert_default().extend(below);
+            fading.patience = Some(now + fading.grace);
+        }
+        self.fading = Some(fading);
+    }
+
+    /// Children that still run when all is over are not left behind.
+    pub(super) fn abandon(&self) {
+        if !self.jobs.is_empty() {
+            self.signal_children(Signal::SIGTERM);
+        }
+    }
+
+    /// Sends a signal to all children and what is below them; returns the latter.
+    fn signal_children(&self, signal: Signal) -> Vec<Descendant> {
+        let below = family::below(self.jobs.keys().copied());
+        let children = self.core.children.borrow();
+        for &pid in self.jobs.keys() {
+            // One that ended meanwhile is collected in the next turn.
+            let _ = children.kill(pid, signal);
+        }
+        for descendant in &below {
+            descendant.kill(signal);
+        }
+        below
+    }
+}

@@ -1,0 +1,65 @@
+//! What a sync has not done yet, to be handed over: to the sync of a configuration read anew, or
+//! to the next daemon.
+
+use super::Sync;
+use crate::queue::{Etype, Placed, Policy, Pushed, Time};
+
+/// One event: its type, its path, and where a Move went.
+pub type Owed = (Etype, Vec<u8>, Option<Vec<u8>>);
+
+impl Sync {
+    /// All that is to be done in its order, what is being acted upon first of all included, and
+    /// whether a comparison of everything is owed besides the startup.
+    pub fn owed(&self) -> (Vec<Owed>, bool) {
+        let mut everything = self.missed || self.lost || self.undone.owes_everything();
+        let mut events: Vec<Owed> = self.undone.paths().collect();
+        for delay in self.queue.iter() {
+            match delay.etype() {
+                Etype::Full => everything = true,
+                etype if !etype.is_special() => {
+                    let (path, to) = delay.paths();
+                    events.push((etype, path, to));
+                }
+                _ => {}
+            }
+        }
+        (events, everything)
+    }
+
+    /// Takes over what was pending when the configuration was read anew. The time of waiting
+    /// is not lost: what was pending is due at once.
+    pub fn adopt(&mut self, old: &Sync, now: Time) {
+        let (events, everything) = old.owed();
+        for (etype, path, to) in events {
+            self.hand_on(etype, &path, to.as_deref(), now);
+        }
+        if everything || old.has_ended() {
+            self.resync(now);
+        }
+    }
+
+    /// Takes over one event that the daemon before this one left. What it was about may have
+    /// changed since, so a Move is not done blindly where the disk can be asked.
+    pub fn restore(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) {
+        match (etype, to) {
+            (Etype::Full, _) => self.resync(now),
+            (_, Some(to)) if self.queue.policy() == Policy::Settle => {
+                self.send_moved(path, to, now);
+            }
+            _ => self.hand_on(etype, path, to, now),
+        }
+    }
+
+    /// Queues an event, as far as the filter, which may be another one now, lets it pass.
+    fn hand_on(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) {
+        let moved = to.filter(|to| self.config.moves && !self.excluded(path) && !self.excluded(to));
+        let pushed = match (moved, to) {
+            (None, Some(to)) => return self.send_moved(path, to, now),
+            (None, None) if self.excluded(path) => return,
+            (to, _) => self.queue.push(etype, path, to, now),
+        };
+        if pushed == Pushed::Placed(Placed::Refused) {
+            self.missed = true;
+        }
+    }
+}
