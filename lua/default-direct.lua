@@ -60,12 +60,13 @@ direct.full = default.rsync.full
 -- A tool that failed for one path is told and is no reason to stop, nor to hold up all others.
 function direct.collect(agent, exitcode, signal, errors)
   local config = agent.config
-  local result = native.verdict(config.exitcodes or config.rsyncExitCodes, exitcode, signal)
+  local codes = config.exitcodes or config.rsyncExitCodes
+  local result = native.verdict(codes, exitcode, signal)
   if agent.isList then
     return result == "again" and "again" or "ok"
   end
   if agent.etype == "Init" then
-    return native.collect_startup(result, exitcode, native.startup_texts(agent, exitcode))
+    return native.collect_startup(result, codes, native.startup_texts(agent, exitcode))
   end
   if signal then
     return "again"

@@ -141,9 +141,17 @@ local function verdict(codes, exitcode, signal)
 end
 native.verdict = verdict
 
--- How one startup transfer ended. `texts` has the kind's own wording. A code that stands in no
--- table is worth another try, if any is.
-function native.collect_startup(result, exitcode, texts)
+-- What comes of a code that no table knows: rsync's own table leaves out what is none of rsync's
+-- codes, such as those of a wrapper; a table of the user's says all there is to say.
+function native.unknown(codes)
+  for code, result in pairs(default.rsyncExitCodes) do
+    if type(code) == "number" and codes[code] ~= result then return "die" end
+  end
+  return "again"
+end
+
+-- How one startup transfer ended, by a table of exit codes. `texts` has the kind's own wording.
+function native.collect_startup(result, codes, texts)
   if result == "ok" then
     log("Normal", texts.ok)
   elseif result == "again" and settings("insist") then
@@ -156,7 +164,7 @@ function native.collect_startup(result, exitcode, texts)
     log("Error", texts.die)
   else
     log("Error", texts.unknown)
-    result = settings("insist") and "again" or "die"
+    result = settings("insist") and native.unknown(codes) or "die"
   end
   return result
 end
@@ -168,7 +176,7 @@ function default.collect(agent, exitcode, signal)
 
   if not agent.isList and agent.etype == "Init" then
     local way = agent.source .. " -> " .. (agent.target or "(nil)")
-    return native.collect_startup(result, exitcode, {
+    return native.collect_startup(result, config.exitcodes, {
       ok = "Startup of " .. way .. " finished.",
       again = "Retrying startup of " .. way .. ": " .. exitcode,
       refused = "Temporary or permanent failure on startup of " .. way
@@ -187,7 +195,7 @@ function default.collect(agent, exitcode, signal)
       log("Error", "Failure with a list with exitcode = " .. exitcode)
     else
       log("Error", 'Unknown exitcode "' .. exitcode .. '" with a list')
-      result = "again"
+      result = native.unknown(config.exitcodes)
     end
     return result
   end
@@ -201,7 +209,7 @@ function default.collect(agent, exitcode, signal)
     log("Error", "Failure with " .. what)
   else
     log("Normal", 'Unknown exitcode "' .. exitcode .. '" with ' .. what)
-    result = "again"
+    result = native.unknown(config.exitcodes)
   end
   return result
 end
