@@ -220,6 +220,49 @@ function default.prepare(config, level)
 end
 default.prepare = public(default.prepare)
 
+-- A text that is equal for equal configurations of a sync, whatever its name. Nil where it has
+-- a function that is not of these preludes: what that calls may be another thing by now.
+local getinfo, getupvalue, concat, sort = debug.getinfo, debug.getupvalue, table.concat, table.sort
+function native.fingerprint(config)
+  local parts, seen, own = { }, { }, false
+  local show = { }
+  local function add(value)
+    parts[#parts + 1] = type(value)
+    local how = show[type(value)]
+    if how and not seen[value] then
+      seen[value] = true
+      how(value)
+    else
+      parts[#parts + 1] = tostring(how and "" or value)
+    end
+  end
+  show["function"] = function(f)
+    local info = getinfo(f, "S")
+    own = own or info.what ~= "C" and info.source:sub(1, 8) ~= "=lsyncd/"
+    parts[#parts + 1] = info.source .. ":" .. info.linedefined
+    -- The wrapper of what is public is always the same; it holds what it wraps.
+    for n = 1, 255 do
+      local name, value = getupvalue(f, n)
+      if not name then break end
+      if type(value) == "function" then add(value) end
+    end
+  end
+  show.table = function(t)
+    local keys = { }
+    for key in pairs(t) do keys[#keys + 1] = key end
+    sort(keys, function(a, b) return type(a) .. tostring(a) < type(b) .. tostring(b) end)
+    for _, key in ipairs(keys) do
+      if t ~= config or key ~= "name" then
+        add(key)
+        add(t[key])
+      end
+    end
+    parts[#parts + 1] = "end"
+  end
+  add(config)
+  if not own then return concat(parts, "\0") end
+end
+
 -- From the start of the syncs on, globals are neither made nor read by mistake.
 function native.lock()
   local function exempt(name)

@@ -14,7 +14,7 @@ pub mod ssh;
 mod sync_config;
 
 pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
-pub use settings::{Settings, SettingsTable};
+pub use settings::{Hup, Settings, SettingsTable};
 pub use source::{SourceError, real_directory};
 pub use sync_config::{Delete, SyncConfig, filter};
 

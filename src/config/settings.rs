@@ -24,6 +24,7 @@ enum Kind {
 }
 
 const KNOWN: &[(&str, Kind)] = &[
+    ("hup", Kind::Text),
     ("inotifyMode", Kind::Text),
     ("insist", Kind::Switch),
     ("logfacility", Kind::Text),
@@ -130,6 +131,7 @@ impl SettingsTable {
             ));
         }
         Ok(Settings {
+            hup: self.hup()?,
             insist: self.switch("insist")?,
             log_facility: self.facility()?,
             log_file: path("logfile")?,
@@ -183,6 +185,17 @@ impl SettingsTable {
                 None => Ok(Facility::USER),
                 Some(name) => Facility::from_name(&lossy(name)).map_err(unknown),
             },
+        }
+    }
+
+    fn hup(&self) -> Result<Hup> {
+        match text_of(&self.value("hup")?).as_deref() {
+            None | Some(b"all") => Ok(Hup::All),
+            Some(b"changed") => Ok(Hup::Changed),
+            Some(_) => Err(complaint_about(
+                "hup",
+                "setting \"hup\" must be \"all\" or \"changed\".",
+            )),
         }
     }
 
@@ -261,9 +274,20 @@ fn lossy(text: Vec<u8>) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+/// What SIGHUP does after the configuration was read again: the setting `hup`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hup {
+    /// `"all"`: every sync runs its startup transfer.
+    All,
+    /// `"changed"`: only syncs that are new or have changed do; the others go on untouched.
+    Changed,
+}
+
 /// The settings of a daemon, after the configuration ran and the command line had its say.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// What SIGHUP does.
+    pub hup: Hup,
     /// Failing startup transfers are tried again instead of ending the daemon.
     pub insist: bool,
     /// Facility of syslog.

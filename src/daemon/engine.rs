@@ -20,11 +20,11 @@ use super::signals::{Signal, Signals};
 use super::state::StateDir;
 use super::status::StatusFile;
 use super::watching::Watching;
-use crate::config::Settings;
+use crate::config::{Hup, Settings};
 use crate::exit::Exit;
 use crate::process::{Children, Pid};
 use crate::report;
-use crate::script::{Member, Script};
+use crate::script::{Environment, Member, Script};
 use crate::sync::{Clock, Next, Scheduler};
 use crate::watch::Watcher;
 
@@ -94,7 +94,8 @@ impl Core {
 /// One configuration at work.
 pub struct Engine<'a> {
     pub(super) core: &'a mut Core,
-    pub(super) script: &'a Script,
+    pub(super) environment: &'a Environment,
+    pub(super) script: Rc<Script>,
     pub(super) watcher: &'a mut Watcher,
     pub(super) members: Vec<Rc<Member>>,
     pub(super) jobs: HashMap<Pid, Job>,
@@ -102,6 +103,8 @@ pub struct Engine<'a> {
     status: StatusFile,
     progress: Progress,
     pub(super) started: bool,
+    /// Some syncs have not started up yet.
+    beginning: bool,
     pub(super) fading: Option<Fading>,
     /// The end of it all, as soon as it is known.
     pub(super) over: Option<Outcome>,
@@ -110,28 +113,39 @@ pub struct Engine<'a> {
 
 impl<'a> Engine<'a> {
     /// An engine for a loaded configuration.
-    pub fn new(core: &'a mut Core, script: &'a Script, watcher: &'a mut Watcher) -> Engine<'a> {
+    pub fn new(
+        core: &'a mut Core,
+        environment: &'a Environment,
+        script: Rc<Script>,
+        watcher: &'a mut Watcher,
+    ) -> Engine<'a> {
         let settings: &Settings = &script.settings;
+        let members = script.members();
+        for member in &members {
+            member.sync.borrow_mut().held.unwatched = true;
+        }
         Engine {
-            members: script.members(),
+            members,
             jobs: HashMap::new(),
             scheduler: Scheduler::default(),
             status: StatusFile::new(settings),
             progress: Progress::new(Instant::now()),
             started: false,
+            beginning: true,
             fading: None,
             over: None,
             now: core.clock.now(),
             core,
+            environment,
             script,
             watcher,
         }
     }
 
-    /// Runs until a signal, the configuration or a critical failure ends it.
-    pub fn run(mut self) -> Outcome {
-        let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
-        self.watcher.set_scopes(scopes.collect());
+    /// Runs until a signal, the configuration or a critical failure ends it. Returns how, and
+    /// the configuration it ended with.
+    pub fn run(mut self) -> (Outcome, Rc<Script>) {
+        self.watch();
         loop {
             self.now = self.core.clock.now();
             self.take_in();
@@ -143,7 +157,7 @@ impl<'a> Engine<'a> {
                 if let Outcome::Exit(_) = outcome {
                     self.remember();
                 }
-                return outcome;
+                return (outcome, self.script);
             }
             self.status
                 .turn(Instant::now(), &self.members, self.watcher);
@@ -168,14 +182,41 @@ impl<'a> Engine<'a> {
             self.overflow();
         }
         self.progress.turn(self.watcher, Instant::now());
-        if !self.started && !self.watcher.crawling() {
-            self.started = true;
-            self.progress.finished(self.watcher);
-            for member in &self.members {
-                member.sync.borrow_mut().start(self.now);
+        if !self.watcher.crawling() {
+            if !self.started {
+                self.started = true;
+                self.progress.finished(self.watcher);
             }
-            self.recall();
+            self.begin();
         }
+    }
+
+    /// Syncs whose directories are watched now start up.
+    fn begin(&mut self) {
+        if !std::mem::take(&mut self.beginning) {
+            return;
+        }
+        for member in self.members.clone() {
+            let mut sync = member.sync.borrow_mut();
+            if std::mem::take(&mut sync.held.unwatched) {
+                sync.start(self.now);
+                self.recall(&mut sync);
+            }
+        }
+        self.core.recalled = true;
+    }
+
+    /// Says what is to be watched.
+    fn watch(&mut self) {
+        let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
+        self.watcher.set_scopes(scopes.collect());
+        self.beginning = true;
+    }
+
+    /// The same for syncs that have been exchanged while others go on.
+    pub(super) fn restart_watching(&mut self) {
+        self.status = StatusFile::new(&self.script.settings);
+        self.watch();
     }
 
     /// Something was missed: watches are set anew where they lack, and all is compared once.
@@ -345,6 +386,10 @@ impl<'a> Engine<'a> {
             Signal::Terminate | Signal::Interrupt => {
                 report::normal(format_args!("--- {} signal, fading ---", signal.name()));
                 self.start_fading(Outcome::Exit(Exit::Signal(signal.number())));
+            }
+            Signal::HangUp if self.script.settings.hup == Hup::Changed => {
+                report::normal("--- HUP signal, reading the configuration again ---");
+                self.reload_changed();
             }
             Signal::HangUp => {
                 report::normal("--- HUP signal, resetting ---");

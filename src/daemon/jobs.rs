@@ -1,5 +1,6 @@
 //! Children at work for a sync: from what Lua asked for to what their end means.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
 use crate::queue::{DelayId, Etype, Time};
 use crate::report;
-use crate::script::{Member, SpawnRequest, Verdict};
+use crate::script::{Member, Script, SpawnRequest, Verdict};
 use crate::sync::{Sync, micros};
 
 /// What lsyncd's children exit with when their program can't be executed.
@@ -28,11 +29,15 @@ const KEPT_LINES: usize = 50;
 /// One child at work for a sync.
 pub struct Job {
     member: Rc<Member>,
+    /// The configuration whose code asked for it.
+    script: Rc<Script>,
+    /// The sync that waits for this child of the one it replaces.
+    pub(super) heir: Option<Rc<RefCell<Sync>>>,
     agent: Table,
     ids: Vec<DelayId>,
     captured: bool,
     transfer: Option<batch::Kind>,
-    errors: std::cell::RefCell<Vec<Vec<u8>>>,
+    errors: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Job {
@@ -57,6 +62,12 @@ impl Job {
 }
 
 impl Job {
+    /// Whether it runs for this sync, or must have ended before this sync begins.
+    pub(super) fn is_for(&self, sync: &Rc<RefCell<Sync>>) -> bool {
+        let heir = self.heir.as_ref();
+        Rc::ptr_eq(&self.member.sync, sync) || heir.is_some_and(|heir| Rc::ptr_eq(heir, sync))
+    }
+
     /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
     fn is_transfer(&self, sync: &Sync) -> bool {
         let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
@@ -111,6 +122,8 @@ impl Engine<'_> {
         let spawned = self.core.children.borrow_mut().spawn(command);
         let job = Job {
             member: Rc::clone(&request.member),
+            script: Rc::clone(&self.script),
+            heir: None,
             agent: request.agent,
             ids: request.ids,
             captured: request.captured,
@@ -150,6 +163,9 @@ impl Engine<'_> {
         for child in ended {
             if let Some(job) = self.jobs.remove(&child.pid) {
                 job.member.sync.borrow_mut().running -= 1;
+                if let Some(heir) = &job.heir {
+                    heir.borrow_mut().held.children -= 1;
+                }
                 self.count_running();
                 self.evaluate(job, child.end);
             }
@@ -172,7 +188,7 @@ impl Engine<'_> {
             End::Exit(_) => None,
         };
         let errors = job.errors.borrow().join(&b'\n');
-        let collected = self
+        let collected = job
             .script
             .collect(&job.member, &job.agent, code, signal, &errors);
         let verdict = match collected {
@@ -224,6 +240,9 @@ impl Engine<'_> {
         sync.end(&job.ids, code, self.now);
         let name = sync.config.name.clone();
         drop(sync);
+        if !self.members.iter().any(|member| job.is_for(&member.sync)) {
+            return;
+        }
         if startup || self.members.iter().all(|m| m.sync.borrow().has_ended()) {
             self.over = over;
             return;

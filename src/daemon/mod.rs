@@ -9,13 +9,14 @@ mod jobs;
 mod pending;
 pub mod pidfile;
 mod progress;
+mod reload;
 pub mod signals;
 pub mod state;
 mod status;
 mod watching;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use self::engine::{Core, Engine, Outcome};
@@ -72,7 +73,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let environment = Environment { options, directory };
     let mut core = Core::new().map_err(|error| failure(format!("cannot start: {error}")))?;
-    let script = Script::load(&environment, &core.children, core.clock)?;
+    let script = Script::load(&environment, &core.children, core.clock, Vec::new())?;
     if script.members().is_empty() {
         return Err(failure("Nothing to watch!"));
     }
@@ -87,19 +88,22 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
 }
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
-fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Result<Exit, Failure> {
+fn work(environment: &Environment, core: &mut Core, script: Script) -> Result<Exit, Failure> {
     let mut watcher = core.watcher(script.settings.mode).map_err(no_watcher)?;
+    script.run()?;
+    let mut script = Rc::new(script);
+    let mut watching = script.settings.mode;
     loop {
-        script.run()?;
-        let engine = Engine::new(core, &script, &mut watcher);
-        if let Outcome::Exit(exit) = engine.run() {
+        let engine = Engine::new(core, environment, script, &mut watcher);
+        let (outcome, last) = engine.run();
+        if let Outcome::Exit(exit) = outcome {
             return Ok(exit);
         }
-        if let Some(new) = reload(environment, core, &script) {
-            if new.settings.mode != script.settings.mode {
-                watcher = core.watcher(new.settings.mode).map_err(no_watcher)?;
-            }
-            script = new;
+        script = reload::everything(environment, core, last);
+        let mode = script.settings.mode;
+        if mode != watching {
+            watcher = core.watcher(mode).map_err(no_watcher)?;
+            watching = mode;
         }
         script.insist();
         report::normal("--- Startup ---");
@@ -144,48 +148,4 @@ fn open_log(settings: &Settings, console: bool) -> Result<(), Failure> {
         }),
     })
     .map_err(failure)
-}
-
-/// Reads the configuration again. One that is broken is told, and the old one goes on.
-///
-/// What is pending goes over to the new syncs; settings of the process (log, pid file,
-/// foreground) stay as they are.
-fn reload(environment: &Environment, core: &Core, old: &Script) -> Option<Script> {
-    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let enter = |directory: &Path| {
-        if let Err(error) = std::env::set_current_dir(directory) {
-            let shown = directory.display();
-            report::error(format_args!("cannot change to {shown}: {error}"));
-        }
-    };
-    enter(&environment.directory);
-    let loaded = Script::load(environment, &core.children, core.clock);
-    enter(&here);
-    let problem = match loaded {
-        Ok(script) if !script.members().is_empty() => {
-            adopt(old, &script);
-            return Some(script);
-        }
-        Ok(_) => failure("Nothing to watch!"),
-        Err(problem) => problem,
-    };
-    for line in &problem.lines {
-        report::error(line);
-    }
-    report::error("The configuration was not changed, the one before goes on.");
-    None
-}
-
-fn adopt(old: &Script, new: &Script) {
-    let now = old.host.clock.now();
-    for member in new.members() {
-        let mut sync = member.sync.borrow_mut();
-        let same = |other: &Rc<crate::script::Member>| {
-            let other = other.sync.borrow();
-            other.config.source == sync.config.source && other.config.target == sync.config.target
-        };
-        if let Some(before) = old.members().iter().find(|other| same(other)) {
-            sync.adopt(&before.sync.borrow(), now);
-        }
-    }
 }

@@ -51,35 +51,30 @@ impl Engine<'_> {
         }
     }
 
-    /// Goes on with what the last daemon left undone.
-    pub(super) fn recall(&mut self) {
+    /// A sync that starts goes on with what the last daemon left undone.
+    pub(super) fn recall(&self, sync: &mut Sync) {
         let Some(state) = &self.core.state else {
             return;
         };
-        for member in &self.members {
-            let mut sync = member.sync.borrow_mut();
-            if !self.core.recalled {
-                sync.doubtful |= state.read(&sync.config, ALIVE).is_some();
-            }
-            if let Err(error) = state.write(&sync.config, ALIVE, b"") {
-                let name = &sync.config.name;
-                report::warn(format_args!("{name}: cannot remember: {error}"));
-            }
-            let Some(bytes) = state.read(&sync.config, KIND) else {
-                continue;
-            };
-            let events = decode(&bytes);
-            let name = &sync.config.name;
-            report::normal(format_args!(
-                "{name}: {} changes were pending when the daemon stopped",
-                events.len()
-            ));
-            for (etype, path, to) in events {
-                sync.restore(etype, path, to, self.now);
-            }
-            state.remove(&sync.config, KIND);
+        let name = sync.config.name.clone();
+        if !self.core.recalled {
+            sync.doubtful |= state.read(&sync.config, ALIVE).is_some();
         }
-        self.core.recalled = true;
+        if let Err(error) = state.write(&sync.config, ALIVE, b"") {
+            report::warn(format_args!("{name}: cannot remember: {error}"));
+        }
+        let Some(bytes) = state.read(&sync.config, KIND) else {
+            return;
+        };
+        let events = decode(&bytes);
+        report::normal(format_args!(
+            "{name}: {} changes were pending when the daemon stopped",
+            events.len()
+        ));
+        for (etype, path, to) in events {
+            sync.restore(etype, path, to, self.now);
+        }
+        state.remove(&sync.config, KIND);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the preludes are given beyond the user's API: the parts of the built-in behaviours that
 //! are Rust.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::{Rc, Weak};
@@ -16,6 +17,7 @@ use crate::config::{
     self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, rsync_args,
     text_of, truthy,
 };
+use crate::filter::Filter;
 use crate::queue::{Etype, Policy};
 use crate::report;
 use crate::sync::Sync;
@@ -250,12 +252,25 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         }
     }
     let full = config.get::<Value>("full")?.is_function();
-    let sync = Sync::new(typed, filter, policy(lua, &config)?, full);
+    let fingerprint = fingerprint(lua, &config, &filter)?;
+    let sync = match unchanged(host, fingerprint.as_deref()) {
+        Some(sync) => {
+            sync.borrow_mut().config.name = typed.name;
+            sync
+        }
+        None => Rc::new(RefCell::new(Sync::new(
+            typed,
+            filter,
+            policy(lua, &config)?,
+            full,
+        ))),
+    };
 
     let functions = lua.create_table()?;
     let inlet = lua.create_table()?;
     let member = Rc::new(Member {
-        sync: sync.into(),
+        sync,
+        fingerprint,
         config,
         inlet: inlet.clone(),
         events: Default::default(),
@@ -269,6 +284,27 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
     make.call::<()>((&inlet, functions))?;
     host.members.borrow_mut().push(member);
     Ok(inlet)
+}
+
+/// Tells configurations of syncs apart, what is in files of filters included.
+fn fingerprint(lua: &Lua, config: &Table, filter: &Filter) -> Result<Option<Vec<u8>>> {
+    let function: mlua::Function = lua.named_registry_value("fingerprint")?;
+    let text: Option<mlua::BString> = function.call(config)?;
+    let excludes = filter.excludes().map(<[u8]>::to_vec);
+    let lines: Vec<Vec<u8>> = filter.rules().chain([Vec::new()]).chain(excludes).collect();
+    Ok(text.map(|text| [text.to_vec(), lines.join(&0)].join(&0)))
+}
+
+/// The state of the same sync in the configuration before, if it is there and nobody's yet.
+fn unchanged(host: &Host, fingerprint: Option<&[u8]>) -> Option<Rc<RefCell<Sync>>> {
+    let mut before = host.before.borrow_mut();
+    let same = |member: &Rc<Member>| {
+        let text = fingerprint?;
+        (member.fingerprint.as_deref() == Some(text) && !member.sync.borrow().has_ended())
+            .then_some(())
+    };
+    let found = before.iter().position(|member| same(member).is_some())?;
+    Some(Rc::clone(&before.remove(found).sync))
 }
 
 fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {

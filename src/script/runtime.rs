@@ -107,7 +107,8 @@ pub struct Environment {
 
 impl Script {
     /// Loads preludes, `-script` files and the configuration, and makes the syncs of the
-    /// command line.
+    /// command line. A sync whose configuration is that of one in `before` goes on with its
+    /// state: queue, filter, running children.
     ///
     /// # Errors
     /// Whatever is wrong with the configuration, told with file, line and key.
@@ -115,6 +116,7 @@ impl Script {
         environment: &Environment,
         children: &Rc<RefCell<Children>>,
         clock: Clock,
+        before: Vec<Rc<Member>>,
     ) -> std::result::Result<Script, Failure> {
         let lua = crate::sys::lua();
         let options = &environment.options;
@@ -128,6 +130,7 @@ impl Script {
         let host = Rc::new(Host {
             stage: Cell::new(Stage::Loading),
             members: RefCell::default(),
+            before: RefCell::new(before),
             requests: RefCell::default(),
             alarms: RefCell::default(),
             running: Cell::new(0),
@@ -154,6 +157,7 @@ impl Script {
             loader.file(config)?;
         }
         let settings = loader.finish(environment)?;
+        host.before.take();
         host.max_processes.set(settings.max_processes);
         if !settings.nodaemon {
             host.base.replace(Some(environment.directory.clone()));
@@ -292,6 +296,11 @@ impl Script {
         insist.is_ok_and(|value| truthy(&value))
     }
 
+    /// Syncs go on after all, with the configuration they have.
+    pub fn resume(&self) {
+        self.host.stage.set(Stage::Running);
+    }
+
     /// Nothing new is started any more.
     pub fn fade(&self) {
         self.host.stage.set(Stage::Fading);
@@ -324,7 +333,7 @@ fn preludes(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<()> {
             .set_name(format!("{}{name}", errors::PRELUDE))
             .call::<()>(&native)?;
     }
-    for name in ["make_inlet", "lock", "public"] {
+    for name in ["make_inlet", "lock", "public", "fingerprint"] {
         lua.set_named_registry_value(name, native.get::<Function>(name)?)?;
     }
     Ok(())

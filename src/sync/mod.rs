@@ -17,6 +17,7 @@ pub mod tunnel;
 pub use backoff::Backoff;
 pub use clock::Clock;
 pub use failed::Failed;
+pub use owed::Held;
 pub use scheduler::Scheduler;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -61,8 +62,13 @@ pub struct Sync {
     pub has_full: bool,
     /// What transfers left undone.
     pub undone: Failed,
+    /// Not yet: its directories are not watched, or children of the sync in whose place it is
+    /// still run.
+    pub held: Held,
     /// Changes may have been missed since the last transfer, until all is compared.
     pub doubtful: bool,
+    scope: Scope,
+    inherited: Vec<owed::Owed>,
     backoff: Backoff,
     hold: Option<Time>,
     /// The queue was full once: all is compared when it is empty.
@@ -75,14 +81,18 @@ pub struct Sync {
 impl Sync {
     /// A sync with an empty queue.
     pub fn new(config: SyncConfig, filter: Filter, policy: Policy, has_full: bool) -> Sync {
+        let filter = Arc::new(RwLock::new(filter));
         Sync {
-            filter: Arc::new(RwLock::new(filter)),
+            scope: scope(&config, &filter),
+            inherited: Vec::new(),
+            filter,
             queue: Queue::new(policy),
             chooser: Chooser::default(),
             last_transfer: SystemTime::now(),
             running: 0,
             has_full,
             undone: Failed::new(config.delay),
+            held: Held::default(),
             doubtful: false,
             backoff: Backoff::new(config.delay),
             hold: None,
@@ -93,20 +103,9 @@ impl Sync {
         }
     }
 
-    /// Which directories this sync wants to be watched.
+    /// Which directories this sync wants to be watched: each time the same function.
     pub fn scope(&self) -> Scope {
-        let filter = Arc::clone(&self.filter);
-        let subdirs = self.config.subdirs;
-        Scope {
-            root: self.config.source.clone(),
-            wants: Arc::new(move |directory| {
-                subdirs
-                    && !filter
-                        .read()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .excluded(directory)
-            }),
-        }
+        self.scope.clone()
     }
 
     /// Takes in what happened to an absolute path, if it is this sync's concern.
@@ -228,6 +227,7 @@ impl Sync {
         if self.config.init {
             self.queue.push(Etype::Init, b"", None, now);
         }
+        self.queue_inherited(now);
     }
 
     /// Whether nothing of the startup is left to do.
@@ -251,7 +251,7 @@ impl Sync {
 
     /// What to do now, as far as this sync's own limits go.
     pub fn next(&mut self, now: Time) -> Next {
-        if self.lost || self.ended.is_some() {
+        if self.lost || self.ended.is_some() || self.held.any() {
             return Next::Nothing;
         }
         if let Some(hold) = self.hold {
@@ -331,6 +331,22 @@ impl Sync {
     /// A transfer ended, well or not: it may have sent what has changed since.
     pub fn transferred(&mut self) {
         self.last_transfer = SystemTime::now();
+    }
+}
+
+/// All below the source that is not excluded.
+fn scope(config: &SyncConfig, filter: &SharedFilter) -> Scope {
+    let filter = Arc::clone(filter);
+    let subdirs = config.subdirs;
+    Scope {
+        root: config.source.clone(),
+        wants: Arc::new(move |directory| {
+            subdirs
+                && !filter
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .excluded(directory)
+        }),
     }
 }
 

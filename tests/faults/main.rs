@@ -11,6 +11,7 @@
 //! | startup | failures before anything was sent |
 //! | children | transfers that fail in every way |
 //! | restart | stopping, killing and starting again |
+//! | reload | reading the configuration again |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
@@ -30,5 +31,6 @@ mod children;
 mod guard;
 mod kinds;
 mod limits;
+mod reload;
 mod restart;
 mod startup;
