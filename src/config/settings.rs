@@ -31,6 +31,7 @@ const KNOWN: &[(&str, Kind)] = &[
     ("logident", Kind::Text),
     ("maxDelays", Kind::Number),
     ("maxProcesses", Kind::Number),
+    ("maxStaleness", Kind::Number),
     ("nodaemon", Kind::Switch),
     ("onepass", Kind::Switch),
     ("pidfile", Kind::Text),
@@ -38,6 +39,9 @@ const KNOWN: &[(&str, Kind)] = &[
     ("statusFile", Kind::Text),
     ("statusInterval", Kind::Number),
 ];
+
+/// How long a file may be open for writing before it is sent as it is.
+const STALENESS: Duration = Duration::from_secs(60);
 
 /// The values set so far, while the configuration runs.
 #[derive(Clone)]
@@ -126,6 +130,7 @@ impl SettingsTable {
                 .text("logident")?
                 .map(|ident| ident.to_string_lossy().into_owned()),
             max_processes: self.count("maxProcesses")?,
+            max_staleness: self.staleness()?,
             mode: self.mode()?,
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
@@ -161,6 +166,18 @@ impl SettingsTable {
 
     fn text(&self, key: &str) -> Result<Option<OsString>> {
         Ok(text_of(&self.value(key)?).map(OsString::from_vec))
+    }
+
+    fn staleness(&self) -> Result<Option<Duration>> {
+        match self.number("maxStaleness")? {
+            None => Ok(Some(STALENESS)),
+            Some(0.0) => Ok(None),
+            Some(seconds) if seconds > 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(1e9)))),
+            Some(_) => Err(complaint_about(
+                "maxStaleness",
+                "setting \"maxStaleness\" must be a number of seconds, 0 or more.",
+            )),
+        }
     }
 
     fn facility(&self) -> Result<Facility> {
@@ -262,6 +279,9 @@ pub struct Settings {
     pub log_ident: Option<String>,
     /// At most so many children at a time, all syncs together.
     pub max_processes: Option<usize>,
+    /// A file that is open for writing for longer is sent as it is, and again each such time.
+    /// `None`: not before it is closed, and truncations by path go unnoticed, as in lsyncd.
+    pub max_staleness: Option<Duration>,
     /// Which writes are told.
     pub mode: Mode,
     /// Stay in the foreground.

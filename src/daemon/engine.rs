@@ -82,8 +82,9 @@ impl Core {
     ///
     /// # Errors
     /// No inotify instance to be had.
-    pub fn watcher(&self, mode: crate::watch::Mode) -> io::Result<Watcher> {
-        Watcher::new(mode, Arc::clone(&self.waker))
+    pub fn watcher(&self, settings: &Settings) -> io::Result<Watcher> {
+        let waker = Arc::clone(&self.waker);
+        Watcher::new(settings.mode, settings.max_staleness, waker)
     }
 }
 
@@ -227,6 +228,9 @@ impl<'a> Engine<'a> {
             let Next::Act(id) = next else {
                 return;
             };
+            if self.hold_back(member) {
+                continue;
+            }
             if let Err(error) = self.script.act(member, id) {
                 self.fail(&error);
                 return;
@@ -374,6 +378,8 @@ impl<'a> Engine<'a> {
     /// No new processes from now on. A second signal to end means at once.
     fn start_fading(&mut self, outcome: Outcome) {
         self.script.fade();
+        let mut watching = Watching::new(&self.members, self.now);
+        self.watcher.tell_all_unclosed(&mut watching);
         let now = Instant::now();
         match &mut self.fading {
             None => {

@@ -86,7 +86,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
 fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Result<Exit, Failure> {
-    let mut watcher = core.watcher(script.settings.mode).map_err(no_watcher)?;
+    let mut watcher = core.watcher(&script.settings).map_err(no_watcher)?;
     loop {
         script.run()?;
         let engine = Engine::new(core, &script, &mut watcher);
@@ -94,8 +94,9 @@ fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Resul
             return Ok(exit);
         }
         if let Some(new) = reload(environment, core, &script) {
-            if new.settings.mode != script.settings.mode {
-                watcher = core.watcher(new.settings.mode).map_err(no_watcher)?;
+            let told = |settings: &Settings| (settings.mode, settings.max_staleness);
+            if told(&new.settings) != told(&script.settings) {
+                watcher = core.watcher(&new.settings).map_err(no_watcher)?;
             }
             script = new;
         }

@@ -30,6 +30,23 @@ impl<'a> Watching<'a> {
     }
 }
 
+impl super::engine::Engine<'_> {
+    /// Takes what is being written just now out of a sync's queue, if the sync sends files as
+    /// they are at the time: the watcher tells when they are complete. True if there was any.
+    pub(super) fn hold_back(&mut self, member: &Member) -> bool {
+        let interested = |path: &[u8]| member.sync.borrow().waiting(path).is_some();
+        let paths = self.watcher.being_written(&interested);
+        let mut sync = member.sync.borrow_mut();
+        let ids: Vec<_> = paths.iter().filter_map(|path| sync.waiting(path)).collect();
+        for id in &ids {
+            sync.queue.withdraw(*id);
+        }
+        drop(sync);
+        member.forget(&ids);
+        !ids.is_empty()
+    }
+}
+
 impl Observer for Watching<'_> {
     fn event(&mut self, event: Event<'_>) -> Follow {
         let mut follow = Follow::Nothing;

@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 use crate::batch::Chooser;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
-use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Time};
+use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Status, Time};
 use crate::report;
 use crate::watch::{Event, Follow, Scope};
 
@@ -196,6 +196,15 @@ impl Sync {
         pushed
     }
 
+    /// What waits for this absolute path of a file, if what is sent is what is there then. User
+    /// functions are told what happened, in time.
+    pub fn waiting(&self, path: &[u8]) -> Option<DelayId> {
+        match self.queue.policy() {
+            Policy::Settle => self.queue.open_at(self.relative(path)?),
+            Policy::Deliver => None,
+        }
+    }
+
     /// The path relative to the source, with a leading slash; `None` when it is elsewhere.
     /// The root itself is `/`.
     fn relative<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
@@ -241,6 +250,20 @@ impl Sync {
             self.queue.push(Etype::Full, b"/", None, now);
         } else {
             self.start(now);
+        }
+    }
+
+    /// The same after the sync's delay, unless that is to come anyway.
+    pub fn resync_once(&mut self, now: Time) {
+        let waits = |delay: crate::queue::Delay<'_>| delay.status() == Status::Wait;
+        if !self.queue.specials().any(waits) {
+            let due = now + micros(self.config.delay.unwrap_or_default());
+            let etype = if self.has_full {
+                Etype::Full
+            } else {
+                Etype::Init
+            };
+            self.queue.push(etype, b"/", None, due);
         }
     }
 
