@@ -35,6 +35,7 @@ const KNOWN: &[(&str, Kind)] = &[
     ("nodaemon", Kind::Switch),
     ("onepass", Kind::Switch),
     ("pidfile", Kind::Text),
+    ("rescanInterval", Kind::Number),
     ("stateDir", Kind::Text),
     ("statusFile", Kind::Text),
     ("statusInterval", Kind::Number),
@@ -42,6 +43,9 @@ const KNOWN: &[(&str, Kind)] = &[
 
 /// How long a file may be open for writing before it is sent as it is.
 const STALENESS: Duration = Duration::from_secs(60);
+
+/// How often what is not watched is compared.
+const RESCAN: Duration = Duration::from_secs(60);
 
 /// The values set so far, while the configuration runs.
 #[derive(Clone)]
@@ -135,6 +139,7 @@ impl SettingsTable {
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
             pid_file: path("pidfile")?,
+            rescan_interval: self.rescan_interval()?,
             state_dir: path("stateDir")?,
             status_file: path("statusFile")?,
             status_interval: Duration::from_secs_f64(interval),
@@ -176,6 +181,17 @@ impl SettingsTable {
             Some(_) => Err(complaint_about(
                 "maxStaleness",
                 "setting \"maxStaleness\" must be a number of seconds, 0 or more.",
+            )),
+        }
+    }
+
+    fn rescan_interval(&self) -> Result<Duration> {
+        match self.number("rescanInterval")? {
+            None => Ok(RESCAN),
+            Some(seconds) if seconds > 0.0 => Ok(Duration::from_secs_f64(seconds.min(1e9))),
+            Some(_) => Err(complaint_about(
+                "rescanInterval",
+                "setting \"rescanInterval\" must be a number of seconds above 0.",
             )),
         }
     }
@@ -290,6 +306,8 @@ pub struct Settings {
     pub onepass: bool,
     /// Where the daemon's pid goes.
     pub pid_file: Option<PathBuf>,
+    /// How often that is compared which could not be watched.
+    pub rescan_interval: Duration,
     /// Where things are remembered over restarts.
     pub state_dir: Option<PathBuf>,
     /// Where the status report goes.

@@ -15,6 +15,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use super::jobs::Job;
 use super::progress::Progress;
+use super::shortage::Shortage;
 use super::signals::{Signal, Signals};
 use super::state::StateDir;
 use super::status::StatusFile;
@@ -78,6 +79,30 @@ impl Core {
         })
     }
 
+    /// What wakes this loop.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Waits without a configuration at work; the number of the signal that ends the process,
+    /// if one comes.
+    pub fn sleep(&mut self, span: Duration) -> Option<i32> {
+        let end = Instant::now() + span;
+        loop {
+            let left = end.checked_duration_since(Instant::now())?;
+            // Interrupted or not, the signals are looked at.
+            let _ = self.poll.poll(&mut self.events, Some(left));
+            let ending = self
+                .signals
+                .pending()
+                .find(|signal| matches!(signal, Signal::Terminate | Signal::Interrupt));
+            if let Some(signal) = ending {
+                report::normal(format_args!("--- {} signal, fading ---", signal.name()));
+                return Some(signal.number());
+            }
+        }
+    }
+
     /// A watcher that wakes this loop.
     ///
     /// # Errors
@@ -114,7 +139,8 @@ pub struct Engine<'a> {
     scheduler: Scheduler,
     status: StatusFile,
     progress: Progress,
-    started: bool,
+    pub(super) shortage: Shortage,
+    pub(super) started: bool,
     fading: Option<Fading>,
     /// The end of it all, as soon as it is known.
     pub(super) over: Option<Outcome>,
@@ -131,6 +157,7 @@ impl<'a> Engine<'a> {
             scheduler: Scheduler::default(),
             status: StatusFile::new(settings),
             progress: Progress::new(Instant::now()),
+            shortage: Shortage::new(settings.rescan_interval),
             started: false,
             fading: None,
             over: None,
@@ -166,17 +193,11 @@ impl<'a> Engine<'a> {
         let mut watching = Watching::new(&self.members, self.now);
         self.watcher.turn(Instant::now(), &mut watching);
         let lost = watching.overflowed;
-        if watching.out_of_watches {
-            report::error(
-                "Terminating since out of inotify watches.\n\
-                 Consider increasing /proc/sys/fs/inotify/max_user_watches",
-            );
-            self.over = Some(Outcome::Exit(Exit::Failure));
-            return;
-        }
+        let unwatched = watching.unwatched;
         if lost {
             self.overflow();
         }
+        self.mind_shortage(&unwatched);
         self.progress.turn(self.watcher, Instant::now());
         if !self.started && !self.watcher.crawling() {
             self.started = true;
@@ -194,7 +215,7 @@ impl<'a> Engine<'a> {
         self.watcher.rebuild();
         if self.started {
             for member in &self.members {
-                member.sync.borrow_mut().resync(self.now);
+                member.sync.borrow_mut().resync_once(self.now);
             }
         }
     }
@@ -337,6 +358,11 @@ impl<'a> Engine<'a> {
             return soonest;
         }
         if let Some(deadline) = self.progress.deadline(self.watcher) {
+            at(deadline.saturating_duration_since(instant));
+        }
+        if let Some(deadline) = self.shortage.deadline()
+            && !self.watcher.crawling()
+        {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(deadline) = self.status.deadline() {

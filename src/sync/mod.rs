@@ -57,6 +57,8 @@ pub struct Sync {
     pub running: usize,
     /// A full comparison is a `Full` event if the sync's kind has a function for it.
     pub has_full: bool,
+    /// Some directories are not watched, because there are no more watches.
+    pub unwatched: bool,
     /// What transfers left undone.
     pub undone: Failed,
     backoff: Backoff,
@@ -75,6 +77,7 @@ impl Sync {
             chooser: Chooser::default(),
             last_transfer: SystemTime::now(),
             running: 0,
+            unwatched: false,
             has_full,
             undone: Failed::new(config.delay),
             backoff: Backoff::new(config.delay),
@@ -256,7 +259,8 @@ impl Sync {
     /// The same after the sync's delay, unless that is to come anyway.
     pub fn resync_once(&mut self, now: Time) {
         let waits = |delay: crate::queue::Delay<'_>| delay.status() == Status::Wait;
-        if !self.queue.specials().any(waits) {
+        let any = self.has_full || self.config.init;
+        if any && !self.queue.specials().any(waits) {
             let due = now + micros(self.config.delay.unwrap_or_default());
             let etype = if self.has_full {
                 Etype::Full

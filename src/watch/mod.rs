@@ -141,7 +141,7 @@ pub trait Observer {
     fn root_back(&mut self, scope: usize);
 
     /// The kernel's limit `fs.inotify.max_user_watches` is reached: this directory and
-    /// probably more are not watched. Told once per crawl.
+    /// what is below are not watched. Told for each directory that is tried.
     fn out_of_watches(&mut self, path: &[u8]);
 
     /// Something could not be watched or read, for the log: `what` was being done.

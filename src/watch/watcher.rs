@@ -48,8 +48,6 @@ pub struct Watcher {
     /// Reading of roots: how far, and whether to begin anew when done.
     pub(super) quiet: Option<Progress>,
     pub(super) again: bool,
-    /// Out of watches was told for this crawl.
-    pub(super) exhausted: bool,
     /// Tokens of directories the pool reads or will read.
     pub(super) tickets: HashMap<u64, Node>,
     /// How many tickets a descriptor has. Its events wait until it has none.
@@ -100,7 +98,6 @@ impl Watcher {
             crawling: false,
             quiet: None,
             again: false,
-            exhausted: false,
             tickets: HashMap::new(),
             busy: HashMap::new(),
             early: HashMap::new(),
@@ -193,7 +190,6 @@ impl Watcher {
 
     fn end_crawl(&mut self, observer: &mut dyn Observer) {
         self.crawling = false;
-        self.exhausted = false;
         if self.quiet.take().is_some() {
             self.tree.shrink();
             self.find_lost_roots();
