@@ -22,6 +22,37 @@ pub fn inotify_rm_watch(fd: BorrowedFd<'_>, wd: i32) -> io::Result<()> {
     }
 }
 
+/// fcntl(2): which signal tells that a lease is broken. Not in the libc crate.
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether anybody has this file, opened for reading only, open for writing.
+///
+/// Takes a read lease and gives it back (fcntl(2)). The signal that a writer who comes in
+/// between would raise is one that is ignored by default.
+///
+/// # Errors
+/// `EACCES` for the files of others without CAP_LEASE, `EINVAL` where there are no leases.
+pub fn is_open_for_writing(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let fd = file.as_raw_fd();
+    // SAFETY: the descriptor is borrowed, so open, and the arguments are plain integers.
+    let taken = unsafe {
+        libc::fcntl(fd, F_SETSIG, libc::SIGURG) == 0
+            && libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0
+    };
+    if !taken {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::EAGAIN) => Ok(true),
+            _ => Err(error),
+        };
+    }
+    // SAFETY: as above.
+    match unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) } {
+        0 => Ok(false),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Formats `seconds` since the epoch as local time with a strftime(3) `format`.
 pub fn local_time(seconds: i64, format: &CStr) -> String {
     let mut buffer = [0u8; 128];

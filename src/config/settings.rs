@@ -32,9 +32,11 @@ const KNOWN: &[(&str, Kind)] = &[
     ("logident", Kind::Text),
     ("maxDelays", Kind::Number),
     ("maxProcesses", Kind::Number),
+    ("maxStaleness", Kind::Number),
     ("nodaemon", Kind::Switch),
     ("onepass", Kind::Switch),
     ("pidfile", Kind::Text),
+    ("rescanInterval", Kind::Number),
     ("stateDir", Kind::Text),
     ("statusFile", Kind::Text),
     ("statusInterval", Kind::Number),
@@ -43,6 +45,12 @@ const KNOWN: &[(&str, Kind)] = &[
 
 /// Seconds; what still runs then is ended before systemd's own limit of 90 s has passed.
 const STOP_TIMEOUT: f64 = 60.0;
+
+/// How long a file may be open for writing before it is sent as it is.
+const STALENESS: Duration = Duration::from_secs(60);
+
+/// How often what is not watched is compared.
+const RESCAN: Duration = Duration::from_secs(60);
 
 /// The values set so far, while the configuration runs.
 #[derive(Clone)]
@@ -139,10 +147,12 @@ impl SettingsTable {
                 .text("logident")?
                 .map(|ident| ident.to_string_lossy().into_owned()),
             max_processes: self.count("maxProcesses")?,
+            max_staleness: self.staleness()?,
             mode: self.mode()?,
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
             pid_file: path("pidfile")?,
+            rescan_interval: self.rescan_interval()?,
             state_dir: path("stateDir")?,
             status_file: path("statusFile")?,
             status_interval: Duration::from_secs_f64(interval),
@@ -175,6 +185,29 @@ impl SettingsTable {
 
     fn text(&self, key: &str) -> Result<Option<OsString>> {
         Ok(text_of(&self.value(key)?).map(OsString::from_vec))
+    }
+
+    fn staleness(&self) -> Result<Option<Duration>> {
+        match self.number("maxStaleness")? {
+            None => Ok(Some(STALENESS)),
+            Some(0.0) => Ok(None),
+            Some(seconds) if seconds > 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(1e9)))),
+            Some(_) => Err(complaint_about(
+                "maxStaleness",
+                "setting \"maxStaleness\" must be a number of seconds, 0 or more.",
+            )),
+        }
+    }
+
+    fn rescan_interval(&self) -> Result<Duration> {
+        match self.number("rescanInterval")? {
+            None => Ok(RESCAN),
+            Some(seconds) if seconds > 0.0 => Ok(Duration::from_secs_f64(seconds.min(1e9))),
+            Some(_) => Err(complaint_about(
+                "rescanInterval",
+                "setting \"rescanInterval\" must be a number of seconds above 0.",
+            )),
+        }
     }
 
     fn facility(&self) -> Result<Facility> {
@@ -298,6 +331,9 @@ pub struct Settings {
     pub log_ident: Option<String>,
     /// At most so many children at a time, all syncs together.
     pub max_processes: Option<usize>,
+    /// A file that is open for writing for longer is sent as it is, and again each such time.
+    /// `None`: not before it is closed, and truncations by path go unnoticed, as in lsyncd.
+    pub max_staleness: Option<Duration>,
     /// Which writes are told.
     pub mode: Mode,
     /// Stay in the foreground.
@@ -306,6 +342,8 @@ pub struct Settings {
     pub onepass: bool,
     /// Where the daemon's pid goes.
     pub pid_file: Option<PathBuf>,
+    /// How often that is compared which could not be watched.
+    pub rescan_interval: Duration,
     /// Where things are remembered over restarts.
     pub state_dir: Option<PathBuf>,
     /// Where the status report goes.

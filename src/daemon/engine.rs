@@ -16,6 +16,7 @@ use mio::{Events, Poll, Token, Waker};
 use super::fading::Fading;
 use super::jobs::Job;
 use super::progress::Progress;
+use super::shortage::Shortage;
 use super::signals::{Signal, Signals};
 use super::state::StateDir;
 use super::status::StatusFile;
@@ -82,12 +83,37 @@ impl Core {
         })
     }
 
+    /// What wakes this loop.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Waits without a configuration at work; the number of the signal that ends the process,
+    /// if one comes.
+    pub fn sleep(&mut self, span: Duration) -> Option<i32> {
+        let end = Instant::now() + span;
+        loop {
+            let left = end.checked_duration_since(Instant::now())?;
+            // Interrupted or not, the signals are looked at.
+            let _ = self.poll.poll(&mut self.events, Some(left));
+            let ending = self
+                .signals
+                .pending()
+                .find(|signal| matches!(signal, Signal::Terminate | Signal::Interrupt));
+            if let Some(signal) = ending {
+                report::normal(format_args!("--- {} signal, fading ---", signal.name()));
+                return Some(signal.number());
+            }
+        }
+    }
+
     /// A watcher that wakes this loop.
     ///
     /// # Errors
     /// No inotify instance to be had.
-    pub fn watcher(&self, mode: crate::watch::Mode) -> io::Result<Watcher> {
-        Watcher::new(mode, Arc::clone(&self.waker))
+    pub fn watcher(&self, settings: &Settings) -> io::Result<Watcher> {
+        let waker = Arc::clone(&self.waker);
+        Watcher::new(settings.mode, settings.max_staleness, waker)
     }
 }
 
@@ -102,6 +128,7 @@ pub struct Engine<'a> {
     scheduler: Scheduler,
     status: StatusFile,
     progress: Progress,
+    pub(super) shortage: Shortage,
     pub(super) started: bool,
     /// Some syncs have not started up yet.
     beginning: bool,
@@ -130,6 +157,7 @@ impl<'a> Engine<'a> {
             scheduler: Scheduler::default(),
             status: StatusFile::new(settings),
             progress: Progress::new(Instant::now()),
+            shortage: Shortage::new(settings.rescan_interval),
             started: false,
             beginning: true,
             fading: None,
@@ -170,17 +198,11 @@ impl<'a> Engine<'a> {
         let mut watching = Watching::new(&self.members, self.now);
         self.watcher.turn(Instant::now(), &mut watching);
         let lost = watching.overflowed;
-        if watching.out_of_watches {
-            report::error(
-                "Terminating since out of inotify watches.\n\
-                 Consider increasing /proc/sys/fs/inotify/max_user_watches",
-            );
-            self.over = Some(Outcome::Exit(Exit::Failure));
-            return;
-        }
+        let unwatched = watching.unwatched;
         if lost {
             self.overflow();
         }
+        self.mind_shortage(&unwatched);
         self.progress.turn(self.watcher, Instant::now());
         if !self.watcher.crawling() {
             if !self.started {
@@ -215,8 +237,14 @@ impl<'a> Engine<'a> {
 
     /// The same for syncs that have been exchanged while others go on.
     pub(super) fn restart_watching(&mut self) {
-        self.status = StatusFile::new(&self.script.settings);
+        let settings = &self.script.settings;
+        self.status = StatusFile::new(settings);
+        let shortage = Shortage::new(settings.rescan_interval);
+        let lacking = std::mem::replace(&mut self.shortage, shortage).deadline();
         self.watch();
+        if lacking.is_some() {
+            self.watcher.rebuild();
+        }
     }
 
     /// Something was missed: watches are set anew where they lack, and all is compared once.
@@ -226,7 +254,7 @@ impl<'a> Engine<'a> {
         self.watcher.rebuild();
         if self.started {
             for member in &self.members {
-                member.sync.borrow_mut().resync(self.now);
+                member.sync.borrow_mut().resync_once(self.now);
             }
         }
     }
@@ -260,6 +288,9 @@ impl<'a> Engine<'a> {
             let Next::Act(id) = next else {
                 return;
             };
+            if self.hold_back(member) {
+                continue;
+            }
             if let Err(error) = self.script.act(member, id) {
                 self.fail(&error);
                 return;
@@ -360,6 +391,11 @@ impl<'a> Engine<'a> {
             return soonest;
         }
         if let Some(deadline) = self.progress.deadline(self.watcher) {
+            at(deadline.saturating_duration_since(instant));
+        }
+        if let Some(deadline) = self.shortage.deadline()
+            && !self.watcher.crawling()
+        {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(deadline) = self.status.deadline() {

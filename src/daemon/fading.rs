@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::engine::{Engine, Outcome};
+use super::watching::Watching;
 use crate::process::family::{self, Descendant};
 use crate::report;
 
@@ -55,6 +56,8 @@ impl Engine<'_> {
     /// No new processes from now on. A second signal to end means at once.
     pub(super) fn start_fading(&mut self, outcome: Outcome) {
         self.script.fade();
+        let mut watching = Watching::new(&self.members, self.now);
+        self.watcher.tell_all_unclosed(&mut watching);
         let now = Instant::now();
         let timeout = self.script.settings.stop_timeout;
         let fading = self.fading.get_or_insert_with(|| Fading::new(outcome, now));

@@ -10,6 +10,7 @@ mod pending;
 pub mod pidfile;
 mod progress;
 mod reload;
+mod shortage;
 pub mod signals;
 pub mod state;
 mod status;
@@ -19,6 +20,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use nix::errno::Errno;
+
 use self::engine::{Core, Engine, Outcome};
 use self::pidfile::PidFile;
 use self::state::StateDir;
@@ -27,6 +30,8 @@ use crate::config::Settings;
 use crate::exit::Exit;
 use crate::report::{self, log};
 use crate::script::{Environment, Failure, Script};
+use crate::sync::Backoff;
+use crate::watch::Watcher;
 
 /// Runs the program with the words behind its name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
@@ -89,33 +94,65 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
 fn work(environment: &Environment, core: &mut Core, script: Script) -> Result<Exit, Failure> {
-    let mut watcher = core.watcher(script.settings.mode).map_err(no_watcher)?;
+    let mut watcher = match instance(core, &script.settings, script.settings.insist)? {
+        Ok(watcher) => watcher,
+        Err(exit) => return Ok(exit),
+    };
     script.run()?;
     let mut script = Rc::new(script);
-    let mut watching = script.settings.mode;
     loop {
         let engine = Engine::new(core, environment, script, &mut watcher);
         let (outcome, last) = engine.run();
         if let Outcome::Exit(exit) = outcome {
             return Ok(exit);
         }
+        let before = last.settings.clone();
         script = reload::everything(environment, core, last);
-        let mode = script.settings.mode;
-        if mode != watching {
-            watcher = core.watcher(mode).map_err(no_watcher)?;
-            watching = mode;
+        if !reload::same_watching(&before, &script.settings) {
+            watcher = match instance(core, &script.settings, true)? {
+                Ok(watcher) => watcher,
+                Err(exit) => return Ok(exit),
+            };
         }
         script.insist();
         report::normal("--- Startup ---");
     }
 }
 
-fn no_watcher(error: std::io::Error) -> Failure {
-    let number = error.raw_os_error().unwrap_or_default();
-    let reason = report::reason(&error);
-    failure(format!(
-        "Cannot access inotify monitor! ( {number} : {reason} )"
-    ))
+/// An inotify instance. If the user has too many it is waited for one to be given back, with
+/// `patient`; the inner error is the signal that ended that.
+fn instance(
+    core: &mut Core,
+    settings: &Settings,
+    patient: bool,
+) -> Result<Result<Watcher, Exit>, Failure> {
+    let mut waits = Backoff::new(None);
+    loop {
+        let error = match core.watcher(settings) {
+            Ok(watcher) => return Ok(Ok(watcher)),
+            Err(error) => error,
+        };
+        let number = error.raw_os_error().unwrap_or_default();
+        let reason = report::reason(&error);
+        let mut problem = failure(format!(
+            "Cannot access inotify monitor! ( {number} : {reason} )"
+        ));
+        if number == Errno::EMFILE as i32 {
+            let advice = "Consider increasing the sysctl fs.inotify.max_user_instances";
+            problem.lines.push(advice.into());
+        }
+        if !patient {
+            return Err(problem);
+        }
+        let wait = waits.fail();
+        problem
+            .lines
+            .push(format!("Trying again in {} s.", wait.as_secs()));
+        problem.lines.iter().for_each(report::error);
+        if let Some(signal) = core.sleep(wait) {
+            return Ok(Err(Exit::Signal(signal)));
+        }
+    }
 }
 
 /// Writes the line every log begins with, detaches and writes the pid file.

@@ -10,7 +10,7 @@ use mlua::Value;
 
 use super::engine::{Core, Engine, Outcome};
 use super::failure;
-use crate::config::text_of;
+use crate::config::{Settings, text_of};
 use crate::report;
 use crate::script::{Environment, Member, Script};
 use crate::sync::Sync;
@@ -31,6 +31,11 @@ pub fn everything(environment: &Environment, core: &Core, old: Rc<Script>) -> Rc
     Rc::new(new)
 }
 
+/// Whether the kernel is asked for the same events under both settings.
+pub fn same_watching(one: &Settings, other: &Settings) -> bool {
+    (one.mode, one.max_staleness) == (other.mode, other.max_staleness)
+}
+
 impl Engine<'_> {
     /// Reads the configuration again. A sync whose configuration is as before is not touched:
     /// neither its queue, nor its watches, nor what it runs. New syncs start up, and so do
@@ -38,7 +43,7 @@ impl Engine<'_> {
     /// pending goes over to them. False if the new configuration is broken, which is told, and
     /// the one before goes on.
     ///
-    /// A change of what is asked of the kernel (`inotifyMode`) resets all.
+    /// A change of what is asked of the kernel (`inotifyMode`, `maxStaleness`) resets all.
     pub fn reload_changed(&mut self) -> bool {
         if self.fading.is_some() {
             return true;
@@ -46,7 +51,7 @@ impl Engine<'_> {
         let Some(new) = read(self.environment, self.core, self.members.clone()) else {
             return false;
         };
-        if new.settings.mode != self.script.settings.mode {
+        if !same_watching(&new.settings, &self.script.settings) {
             self.start_fading(Outcome::Reset);
             return true;
         }

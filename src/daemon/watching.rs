@@ -3,6 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
+use super::shortage;
 use crate::queue::Time;
 use crate::report;
 use crate::script::Member;
@@ -14,8 +15,9 @@ pub struct Watching<'a> {
     now: Time,
     /// The kernel dropped events.
     pub overflowed: bool,
-    /// A directory could not be watched because the user's limit is reached.
-    pub out_of_watches: bool,
+    /// By the index of the sync: a directory of it could not be watched because the user's
+    /// limit is reached. Empty if none.
+    pub unwatched: Vec<bool>,
 }
 
 impl<'a> Watching<'a> {
@@ -25,8 +27,25 @@ impl<'a> Watching<'a> {
             members,
             now,
             overflowed: false,
-            out_of_watches: false,
+            unwatched: Vec::new(),
         }
+    }
+}
+
+impl super::engine::Engine<'_> {
+    /// Takes what is being written just now out of a sync's queue, if the sync sends files as
+    /// they are at the time: the watcher tells when they are complete. True if there was any.
+    pub(super) fn hold_back(&mut self, member: &Member) -> bool {
+        let interested = |path: &[u8]| member.sync.borrow().waiting(path).is_some();
+        let paths = self.watcher.being_written(&interested);
+        let mut sync = member.sync.borrow_mut();
+        let ids: Vec<_> = paths.iter().filter_map(|path| sync.waiting(path)).collect();
+        for id in &ids {
+            sync.queue.withdraw(*id);
+        }
+        drop(sync);
+        member.forget(&ids);
+        !ids.is_empty()
     }
 }
 
@@ -74,8 +93,8 @@ impl Observer for Watching<'_> {
         }
     }
 
-    fn out_of_watches(&mut self, _path: &[u8]) {
-        self.out_of_watches = true;
+    fn out_of_watches(&mut self, path: &[u8]) {
+        shortage::mark(self.members, path, &mut self.unwatched);
     }
 
     fn trouble(&mut self, path: &[u8], error: &io::Error, what: &'static str) {

@@ -101,6 +101,18 @@ impl Queue {
         Some(self.delay(slot))
     }
 
+    /// The delay of this very path that is not active yet, Moves aside.
+    pub fn open_at(&self, path: &[u8]) -> Option<DelayId> {
+        let slot = self.open_delay(self.index.find(path)?)?;
+        Some(self.entries.id(slot))
+    }
+
+    /// Takes out a delay that is not active without anything done; what it blocked goes on.
+    /// False if it has left or is active.
+    pub fn withdraw(&mut self, id: DelayId) -> bool {
+        self.discard(id) || self.leave(id, Status::Block)
+    }
+
     /// All delays in queue order.
     pub fn iter(&self) -> impl Iterator<Item = Delay<'_>> {
         std::iter::successors(self.entries.first(), |slot| self.entries[*slot].after)

@@ -411,11 +411,11 @@ fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -
             })
         })?,
     )?;
-    let with = objects.clone();
+    let (h, with) = (Rc::clone(host), objects.clone());
     native.set(
         "transfer",
         lua.create_function(move |lua, list: Table| match with.agent(&list)? {
-            Some(agent) => transfer(lua, &agent),
+            Some(agent) => transfer(lua, &h, &agent),
             None => Err(complaint("not a list of events")),
         })?,
     )
@@ -454,7 +454,7 @@ pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
 }
 
 /// Makes the list of a batch.
-fn transfer(lua: &Lua, agent: &Agent) -> Result<Transfer> {
+fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     let member = agent
         .member()
         .ok_or_else(|| complaint("the list's sync is gone"))?;
@@ -498,7 +498,11 @@ fn transfer(lua: &Lua, agent: &Agent) -> Result<Transfer> {
         path,
         to: to.as_deref(),
     });
-    Ok(Transfer(sync.chooser.prepare(&request, entries)))
+    let transfer = sync.chooser.prepare(&request, entries.clone());
+    if truthy(&rsync.get("hard_links")?) && entries.into_iter().any(|e| sync.has_other_names(&e)) {
+        sync.resync_once(h.clock.now());
+    }
+    Ok(Transfer(transfer))
 }
 
 /// The sync's filter as lines for rsync: rules, then excludes.

@@ -4,10 +4,12 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
 use super::Sync;
+use crate::batch::Entry;
 use crate::queue::{DelayId, Etype, Status, Time};
 
 /// Reading a moved directory stops here: with more in it, everything is compared.
@@ -48,6 +50,14 @@ impl Sync {
     /// Queues an event that the kernel did not tell.
     pub fn note(&mut self, etype: Etype, path: &[u8], now: Time) {
         self.push(etype, path, None, now);
+    }
+
+    /// Whether this is about a file that has other names, which rsync's `--hard-links` links
+    /// only if it is told of all of them.
+    pub fn has_other_names(&self, entry: &Entry<'_>) -> bool {
+        let path = entry.to.unwrap_or(entry.path);
+        let names = |data: fs::Metadata| data.is_file() && data.nlink() > 1;
+        !path.ends_with(b"/") && fs::symlink_metadata(self.on_disk(path)).is_ok_and(names)
     }
 
     /// Whether the source has something at this path, of whatever kind.

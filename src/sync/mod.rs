@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime};
 use crate::batch::Chooser;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
-use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Time};
+use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Status, Time};
 use crate::report;
 use crate::watch::{Event, Follow, Scope};
 
@@ -60,6 +60,8 @@ pub struct Sync {
     pub running: usize,
     /// A full comparison is a `Full` event if the sync's kind has a function for it.
     pub has_full: bool,
+    /// Some directories are not watched, because there are no more watches.
+    pub unwatched: bool,
     /// What transfers left undone.
     pub undone: Failed,
     /// Not yet: its directories are not watched, or children of the sync in whose place it is
@@ -90,6 +92,7 @@ impl Sync {
             chooser: Chooser::default(),
             last_transfer: SystemTime::now(),
             running: 0,
+            unwatched: false,
             has_full,
             undone: Failed::new(config.delay),
             held: Held::default(),
@@ -206,6 +209,15 @@ impl Sync {
         pushed
     }
 
+    /// What waits for this absolute path of a file, if what is sent is what is there then. User
+    /// functions are told what happened, in time.
+    pub fn waiting(&self, path: &[u8]) -> Option<DelayId> {
+        match self.queue.policy() {
+            Policy::Settle => self.queue.open_at(self.relative(path)?),
+            Policy::Deliver => None,
+        }
+    }
+
     /// The path relative to the source, with a leading slash; `None` when it is elsewhere.
     /// The root itself is `/`.
     fn relative<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
@@ -246,6 +258,21 @@ impl Sync {
             self.queue.push(Etype::Full, b"/", None, now);
         } else {
             self.start(now);
+        }
+    }
+
+    /// The same after the sync's delay, unless that is to come anyway.
+    pub fn resync_once(&mut self, now: Time) {
+        let waits = |delay: crate::queue::Delay<'_>| delay.status() == Status::Wait;
+        let any = self.has_full || self.config.init;
+        if any && !self.queue.specials().any(waits) {
+            let due = now + micros(self.config.delay.unwrap_or_default());
+            let etype = if self.has_full {
+                Etype::Full
+            } else {
+                Etype::Init
+            };
+            self.queue.push(etype, b"/", None, due);
         }
     }
 

@@ -36,12 +36,18 @@ impl Watcher {
                 None => self.appeared(wd, name, event.directory(), observer),
             }
         } else if event.is(libc::IN_CREATE) {
+            if !event.directory() {
+                self.unclosed.touched(wd, name, false, self.now);
+            }
             self.appeared(wd, name, event.directory(), observer);
         } else if event.is(libc::IN_DELETE) {
             self.left(wd, name, event.directory(), Loss::Deleted, observer);
         } else if event.is(libc::IN_ATTRIB) {
             self.attributes(event, observer);
+        } else if event.is(libc::IN_MODIFY) && self.unclosed.tracks() {
+            self.unclosed.touched(wd, name, true, self.now);
         } else if event.is(libc::IN_CLOSE_WRITE | libc::IN_MODIFY) {
+            self.unclosed.closed(wd, name);
             for node in self.tree.places(wd) {
                 self.build_path(node, name, event.directory());
                 observer.event(Event::Modify { path: &self.path });
@@ -163,6 +169,10 @@ impl Watcher {
             self.unpaired(&half, observer);
             self.appeared(event.wd, event.name, event.directory(), observer);
             return;
+        }
+        if !half.directory {
+            let from = (half.wd, half.name.as_slice());
+            self.unclosed.moved(from, (event.wd, event.name));
         }
         let back = self.moves.reverses(&half, event.wd, event.name);
         for (from, to) in from.into_iter().zip(to) {

@@ -23,6 +23,7 @@
 //! | `scopes` | which directories are wanted, and who asked for them |
 //! | `watcher` | puts the above together: one turn |
 //! | `dispatch` | what each event means |
+//! | `unclosed` | files that are written and not closed |
 //! | `settle` | brings the tree in line with the disk |
 //! | `absorb` | takes in what was read of a directory |
 //! | `roots` | where trees begin, how they are lost and found |
@@ -39,6 +40,7 @@ mod roots;
 mod scopes;
 mod settle;
 mod tree;
+mod unclosed;
 mod watcher;
 
 use std::io;
@@ -139,7 +141,7 @@ pub trait Observer {
     fn root_back(&mut self, scope: usize);
 
     /// The kernel's limit `fs.inotify.max_user_watches` is reached: this directory and
-    /// probably more are not watched. Told once per crawl.
+    /// what is below are not watched. Told for each directory that is tried.
     fn out_of_watches(&mut self, path: &[u8]);
 
     /// Something could not be watched or read, for the log: `what` was being done.
