@@ -303,8 +303,11 @@ fn partly_done(sync: &mut Sync, job: &Job, code: i32, now: Time) {
 fn shown(request: &SpawnRequest) -> String {
     let mut words = vec![report::escape(&request.program).into_owned()];
     if let Some(stdin) = &request.stdin {
+        // A list of names ends each with a zero byte; other texts have lines.
+        let from0 = request.args.iter().any(|word| word == b"--from0");
+        let end = if from0 { 0 } else { b'\n' };
         let lines: Vec<_> = stdin
-            .split(|&byte| byte == 0 || byte == b'\n')
+            .split(|&byte| byte == end)
             .map(report::escape)
             .collect();
         words.push("[<]".into());

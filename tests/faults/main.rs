@@ -12,6 +12,7 @@
 //! | children | transfers that fail in every way |
 //! | restart | stopping, killing and starting again |
 //! | reload | reading the configuration again |
+//! | names | hostile names through every kind of sync |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
@@ -31,6 +32,7 @@ mod children;
 mod guard;
 mod kinds;
 mod limits;
+mod names;
 mod reload;
 mod restart;
 mod startup;
