@@ -13,6 +13,7 @@
 //! | restart | stopping, killing and starting again |
 //! | reload | reading the configuration again |
 //! | names | hostile names through every kind of sync |
+//! | churn | random changes with everything that can go wrong |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
@@ -29,6 +30,7 @@ mod tree;
 mod util;
 
 mod children;
+mod churn;
 mod guard;
 mod kinds;
 mod limits;
