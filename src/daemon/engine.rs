@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Poll, Token, Waker};
 
@@ -133,6 +133,8 @@ pub struct Engine<'a> {
     /// Some syncs have not started up yet.
     beginning: bool,
     pub(super) fading: Option<Fading>,
+    /// When a child ended last.
+    pub(super) last_end: Option<SystemTime>,
     /// The end of it all, as soon as it is known.
     pub(super) over: Option<Outcome>,
     pub(super) now: u64,
@@ -161,6 +163,7 @@ impl<'a> Engine<'a> {
             started: false,
             beginning: true,
             fading: None,
+            last_end: None,
             over: None,
             now: core.clock.now(),
             core,
@@ -174,6 +177,10 @@ impl<'a> Engine<'a> {
     /// the configuration it ended with.
     pub fn run(mut self) -> (Outcome, Rc<Script>) {
         self.watch();
+        if self.core.recalled {
+            // Who sends HUP may know of a mount, which the kernel does not tell.
+            self.watcher.rebuild();
+        }
         loop {
             self.now = self.core.clock.now();
             self.take_in();

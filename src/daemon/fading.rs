@@ -5,7 +5,7 @@
 //! `SIGKILL`; a second signal to stop shortens that to a second. For `SIGHUP` children are
 //! waited for however long they take, as users know it.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 
@@ -31,6 +31,8 @@ pub struct Fading {
     patience: Option<Instant>,
     /// How long after that it is killed.
     grace: Duration,
+    /// The last transfer's second has to pass, see [`Engine::rest_of_second`].
+    lingers: Option<Instant>,
     /// What the children that got TERM had started in turn, none if there was no need yet.
     doomed: Option<Vec<Descendant>>,
 }
@@ -42,13 +44,18 @@ impl Fading {
             told: now,
             patience: None,
             grace: GRACE,
+            lingers: None,
             doomed: None,
         }
     }
 
     /// When there is something to do.
     pub fn deadline(&self) -> Instant {
-        self.patience.map_or(self.told, |time| time.min(self.told))
+        match (self.lingers, self.patience) {
+            (Some(time), _) => time,
+            (None, Some(time)) => time.min(self.told),
+            (None, None) => self.told,
+        }
     }
 }
 
@@ -81,6 +88,11 @@ impl Engine<'_> {
         };
         let running = self.jobs.len();
         if running == 0 {
+            fading.lingers = self.rest_of_second(&fading);
+            if fading.lingers.is_some() {
+                self.fading = Some(fading);
+                return;
+            }
             for descendant in fading.doomed.iter().flatten() {
                 descendant.kill(Signal::SIGKILL);
             }
@@ -105,6 +117,20 @@ impl Engine<'_> {
             fading.patience = Some(now + fading.grace);
         }
         self.fading = Some(fading);
+    }
+
+    /// What changes in the second in which it was sent, to the same size, is no news to the
+    /// startup transfer of the next daemon, which compares whole seconds. So until that second
+    /// has passed this one goes on listening, to remember such changes.
+    fn rest_of_second(&self, fading: &Fading) -> Option<Instant> {
+        if fading.outcome == Outcome::Reset || fading.grace == HASTE || self.core.state.is_none() {
+            return None;
+        }
+        let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let now = since(SystemTime::now())?;
+        let rest =
+            Duration::from_secs(1).saturating_sub(Duration::from_nanos(now.subsec_nanos().into()));
+        (since(self.last_end?)?.as_secs() == now.as_secs()).then(|| Instant::now() + rest)
     }
 
     /// Children that still run when all is over are not left behind.

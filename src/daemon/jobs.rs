@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mlua::Table;
 
@@ -162,6 +162,7 @@ impl Engine<'_> {
         let ended = children.borrow_mut().reap(&mut sink);
         for child in ended {
             if let Some(job) = self.jobs.remove(&child.pid) {
+                self.last_end = Some(SystemTime::now());
                 job.member.sync.borrow_mut().running -= 1;
                 if let Some(heir) = &job.heir {
                     heir.borrow_mut().held.children -= 1;

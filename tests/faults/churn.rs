@@ -18,11 +18,19 @@ use crate::fake::Fake;
 use crate::util::Dir;
 
 /// Marsaglia's xorshift: small, and the same everywhere.
-struct Random(u64);
+struct Random(u64, Links);
+
+/// Whether names may share a file. Who writes by one of them is told of by that one only, so
+/// it takes `hard_links` to keep the others current.
+#[derive(Clone, Copy, PartialEq)]
+enum Links {
+    None,
+    Hard,
+}
 
 impl Random {
-    fn new(seed: u64) -> Random {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    fn new(seed: u64, links: Links) -> Random {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, links);
         for _ in 0..8 {
             random.next();
         }
@@ -79,7 +87,8 @@ fn change(dir: &Dir, random: &mut Random) {
             &two,
             RenameFlags::RENAME_EXCHANGE,
         )),
-        10 => drop(fs::hard_link(&one, &two)),
+        10 if random.1 == Links::Hard => drop(fs::hard_link(&one, &two)),
+        10 => {}
         11 => drop(symlink("a", &one)),
         12 if one.symlink_metadata().is_ok_and(|meta| !meta.is_symlink()) => {
             let mode = if one.is_dir() { 0o700 } else { 0o600 } | random.below(0o100) as u32;
@@ -117,12 +126,12 @@ fn start<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
 }
 
 /// `config` mirrors `src` to `trg` with `@RSYNC@`, which fails now and then where `failing`.
-fn churn(config: &str, failing: bool) {
+fn churn(config: &str, failing: bool, links: Links) {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seed = number("LSYNCD_TEST_SEED").unwrap_or(time.subsec_nanos().into());
     eprintln!("LSYNCD_TEST_SEED={seed}");
-    let random = &mut Random::new(seed);
+    let random = &mut Random::new(seed, links);
 
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
@@ -198,23 +207,35 @@ sync{
 
 #[test]
 fn by_list_of_files() {
-    churn(&RSYNC.replace("MORE", "list = 'files-from'"), false);
+    churn(
+        &RSYNC.replace("MORE", "list = 'files-from'"),
+        false,
+        Links::None,
+    );
 }
 
 #[test]
 fn by_list_of_files_with_hard_links() {
-    churn(&RSYNC.replace("MORE", "hard_links = true"), false);
+    churn(
+        &RSYNC.replace("MORE", "hard_links = true"),
+        false,
+        Links::Hard,
+    );
 }
 
 #[test]
 fn by_list_of_filters_with_failures() {
-    churn(&RSYNC.replace("MORE", "binary = '@RSYNC@'"), true);
+    churn(
+        &RSYNC.replace("MORE", "binary = '@RSYNC@'"),
+        true,
+        Links::None,
+    );
 }
 
 #[test]
 fn by_list_of_files_with_failures() {
     let more = "binary = '@RSYNC@', list = 'files-from'";
-    churn(&RSYNC.replace("MORE", more), true);
+    churn(&RSYNC.replace("MORE", more), true, Links::None);
 }
 
 #[test]
@@ -222,5 +243,5 @@ fn reloading_only_what_changed() {
     let config = RSYNC
         .replace("MORE", "")
         .replace("settings{", "settings{ hup = 'changed',");
-    churn(&config, false);
+    churn(&config, false, Links::None);
 }

@@ -14,6 +14,7 @@
 //! | reload | reading the configuration again |
 //! | names | hostile names through every kind of sync |
 //! | churn | random changes with everything that can go wrong |
+//! | races | the list of all races and their tests, and those that are nowhere else |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
@@ -35,6 +36,7 @@ mod guard;
 mod kinds;
 mod limits;
 mod names;
+mod races;
 mod reload;
 mod restart;
 mod startup;
