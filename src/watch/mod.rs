@@ -116,6 +116,12 @@ pub enum Loss {
     Unmounted,
 }
 
+/// How many records of inotify(7) these bytes are, for whoever wants to try the decoder with
+/// what no kernel would say.
+pub fn count_records(bytes: &[u8]) -> usize {
+    inotify::decode(bytes).count()
+}
+
 /// How far the reading of roots has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
