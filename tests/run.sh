@@ -10,7 +10,7 @@ usage() {
 usage: tests/run.sh [--quick] [--long] [--system]
 
   --quick    only cargo's tests: neither formatting nor clippy nor shellcheck
-  --long     also what takes long (there is nothing of that kind yet)
+  --long     also what takes long: more rounds of churn, fuzzing, minutes of changes
   --system   also what boots whole systems (there is nothing of that kind yet)
 
 LSYNCD_TEST_BINARY  program to test in place of the one built here
@@ -19,11 +19,12 @@ RUST_TEST_THREADS   tests at the same time (8: most of them wait)
 TEXT
 }
 
-quick=
+quick='' long=''
 for word in "$@"; do
     case $word in
     --quick) quick=yes ;;
-    --long | --system) echo "$word: there is nothing behind it yet, the usual checks follow." ;;
+    --long) long=yes ;;
+    --system) echo "$word: there is nothing behind it yet, the usual checks follow." ;;
     -h | --help)
         usage
         exit 0
@@ -163,8 +164,17 @@ shell_scripts() {
     fi
 }
 
+# ---- what takes minutes
+
+long_tests() {
+    check "churn" env LSYNCD_TEST_ROUNDS=40 cargo test --locked --test faults churn </dev/null
+    check "fuzzing" env LSYNCD_TEST_FUZZ=30 cargo test --locked --test fuzz </dev/null
+    check "soak" cargo test --locked --test faults soak -- --ignored </dev/null
+}
+
 set_up
 cargo_tests
+[ -z "$long" ] || long_tests
 if [ -z "$quick" ]; then
     formatting
     clippy

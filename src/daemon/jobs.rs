@@ -37,6 +37,9 @@ pub struct Job {
     ids: Vec<DelayId>,
     captured: bool,
     transfer: Option<batch::Kind>,
+    /// It compares everything as one does who may have missed changes. What is missed after
+    /// its start is not its business.
+    clears_doubt: bool,
     errors: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -120,7 +123,7 @@ impl Engine<'_> {
             output,
         };
         let spawned = self.core.children.borrow_mut().spawn(command);
-        let job = Job {
+        let mut job = Job {
             member: Rc::clone(&request.member),
             script: Rc::clone(&self.script),
             heir: None,
@@ -128,8 +131,12 @@ impl Engine<'_> {
             ids: request.ids,
             captured: request.captured,
             transfer: request.transfer,
+            clears_doubt: false,
             errors: Default::default(),
         };
+        let mut sync = request.member.sync.borrow_mut();
+        job.clears_doubt = job.is_whole(&sync) && std::mem::take(&mut sync.doubtful);
+        drop(sync);
         match spawned {
             Ok(pid) => {
                 request.member.sync.borrow_mut().running += 1;
@@ -143,6 +150,7 @@ impl Engine<'_> {
             }
             Err(SpawnError::Resources(error)) => {
                 let mut sync = request.member.sync.borrow_mut();
+                sync.doubtful |= job.clears_doubt;
                 let wait = sync.failed(&job.ids, self.now);
                 let name = &sync.config.name;
                 let program = report::escape(&request.program);
@@ -197,11 +205,9 @@ impl Engine<'_> {
             Err(error) => return self.fail(&error),
         };
         let mut sync = job.member.sync.borrow_mut();
+        sync.doubtful |= job.clears_doubt && verdict != Verdict::Done;
         match verdict {
             Verdict::Done => {
-                if job.is_whole(&sync) {
-                    sync.doubtful = false;
-                }
                 if job.captured && job.is_transfer(&sync) {
                     partly_done(&mut sync, &job, code, self.now);
                 }

@@ -122,7 +122,9 @@ fn overflow(dir: &Dir) {
 }
 
 fn start<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
-    Daemon::new(dir, config).args(&["-insist"]).start()
+    Daemon::new(dir, config)
+        .args(&["-insist", "-log", "Exec", "-log", "Delay"])
+        .start()
 }
 
 /// `config` mirrors `src` to `trg` with `@RSYNC@`, which fails now and then where `failing`.

@@ -14,6 +14,7 @@
 //! | reload | reading the configuration again |
 //! | names | hostile names through every kind of sync |
 //! | churn | random changes with everything that can go wrong |
+//! | soak | minutes of changes, when asked for |
 //! | races | the list of all races and their tests, and those that are nowhere else |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
@@ -39,4 +40,5 @@ mod names;
 mod races;
 mod reload;
 mod restart;
+mod soak;
 mod startup;
