@@ -56,7 +56,7 @@ fn memory_and_descriptors_stay() {
             dir.mv(format!("d{n}"), format!("e{n}"));
             dir.rm(format!("e{n}"));
         }
-        if round % 10 == 0 {
+        if round.is_multiple_of(10) {
             daemon.signal(Signal::SIGHUP);
         }
         daemon.wait_same("src", "trg", false);
