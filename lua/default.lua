@@ -67,11 +67,11 @@ settings = public(native.settings)
 
 default = {
   checkgauge = {
-    action = true, checkgauge = true, collect = true, crontab = true, delay = true,
+    action = true, checkgauge = true, collect = true, crontab = true, delay = true, guard = true,
     exitcodes = true, init = true, full = true, maxDelays = true, maxProcesses = true,
     name = true, inotifyMode = true,
     onAttrib = true, onCreate = true, onModify = true, onDelete = true, onStartup = true,
-    onMove = true, onFull = true, prepare = true, source = true, target = true, tunnel = true,
+    onMove = true, onFull = true, prepare = true, source = true, waitForSource = true, target = true, tunnel = true,
   },
 
   -- The only keys that every sync inherits from here.

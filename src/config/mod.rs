@@ -6,14 +6,17 @@
 
 pub mod checkgauge;
 mod complaint;
+mod guard;
 pub mod inherit;
 pub mod rsync_args;
 mod settings;
 mod source;
 pub mod ssh;
 mod sync_config;
+pub mod target;
 
 pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
+pub use guard::{Guard, MaxDelete};
 pub use settings::{Settings, SettingsTable};
 pub use source::{SourceError, real_directory};
 pub use sync_config::{Delete, SyncConfig, filter};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mlua::{Result, Table, Value};
 
 use super::complaint::{bare_complaint, complaint_about};
+use super::guard::{Guard, guard};
 use super::{number_of, text_of, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
 
@@ -52,6 +53,8 @@ pub struct SyncConfig {
     pub moves: bool,
     /// What is below the source's own directories is a concern, too.
     pub subdirs: bool,
+    /// What must hold of the source before the target is changed.
+    pub guard: Guard,
     /// A startup event is queued when all directories are watched.
     pub init: bool,
 }
@@ -76,6 +79,7 @@ impl SyncConfig {
             delete: delete(&config.get("delete")?)?,
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
+            guard: guard(config)?,
             init: truthy(&config.get("init")?),
         })
     }

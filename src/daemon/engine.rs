@@ -17,6 +17,7 @@ use super::jobs::Job;
 use super::progress::Progress;
 use super::shortage::Shortage;
 use super::signals::{Signal, Signals};
+use super::sources::{Mounts, Sources};
 use super::state::StateDir;
 use super::status::StatusFile;
 use super::watching::Watching;
@@ -30,6 +31,7 @@ use crate::watch::Watcher;
 
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
+const MOUNTS: Token = Token(2);
 const FIRST_PIPE: usize = 16;
 
 /// An action that neither spawned nor discarded is not asked again before this.
@@ -50,6 +52,7 @@ pub struct Core {
     events: Events,
     signals: Signals,
     waker: Arc<Waker>,
+    _mounts: Mounts,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
@@ -69,6 +72,7 @@ impl Core {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
         Ok(Core {
+            _mounts: Mounts::new(poll.registry(), MOUNTS)?,
             poll,
             events: Events::with_capacity(256),
             signals,
@@ -140,6 +144,7 @@ pub struct Engine<'a> {
     status: StatusFile,
     progress: Progress,
     pub(super) shortage: Shortage,
+    pub(super) sources: Sources,
     pub(super) started: bool,
     fading: Option<Fading>,
     /// The end of it all, as soon as it is known.
@@ -158,6 +163,7 @@ impl<'a> Engine<'a> {
             status: StatusFile::new(settings),
             progress: Progress::new(Instant::now()),
             shortage: Shortage::new(settings.rescan_interval),
+            sources: Sources::new(),
             started: false,
             fading: None,
             over: None,
@@ -170,6 +176,7 @@ impl<'a> Engine<'a> {
 
     /// Runs until a signal, the configuration or a critical failure ends it.
     pub fn run(mut self) -> Outcome {
+        self.first_look();
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         loop {
@@ -194,9 +201,11 @@ impl<'a> Engine<'a> {
         self.watcher.turn(Instant::now(), &mut watching);
         let lost = watching.overflowed;
         let unwatched = watching.unwatched;
+        let back = watching.back;
         if lost {
             self.overflow();
         }
+        self.mind_sources(&back);
         self.mind_shortage(&unwatched);
         self.progress.turn(self.watcher, Instant::now());
         if !self.started && !self.watcher.crawling() {
@@ -215,7 +224,9 @@ impl<'a> Engine<'a> {
         self.watcher.rebuild();
         if self.started {
             for member in &self.members {
-                member.sync.borrow_mut().resync_once(self.now);
+                let mut sync = member.sync.borrow_mut();
+                let due = sync.due(self.now);
+                sync.resync_once(due);
             }
         }
     }
@@ -249,6 +260,9 @@ impl<'a> Engine<'a> {
             let Next::Act(id) = next else {
                 return;
             };
+            if !self.may_send(member) {
+                return;
+            }
             if self.hold_back(member) {
                 continue;
             }
@@ -318,7 +332,9 @@ impl<'a> Engine<'a> {
             _ => {}
         }
         for event in &events {
-            if event.token() == SIGNALS {
+            if event.token() == MOUNTS {
+                self.mounts_changed();
+            } else if event.token() == SIGNALS {
                 for signal in self.core.signals.pending().collect::<Vec<_>>() {
                     self.signal(signal);
                 }
@@ -358,6 +374,9 @@ impl<'a> Engine<'a> {
             return soonest;
         }
         if let Some(deadline) = self.progress.deadline(self.watcher) {
+            at(deadline.saturating_duration_since(instant));
+        }
+        if let Some(deadline) = self.sources.deadline() {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(deadline) = self.shortage.deadline()

@@ -9,6 +9,7 @@ pub mod pidfile;
 mod progress;
 mod shortage;
 pub mod signals;
+mod sources;
 pub mod state;
 mod status;
 mod watching;

@@ -18,6 +18,8 @@ pub struct Watching<'a> {
     /// By the index of the sync: a directory of it could not be watched because the user's
     /// limit is reached. Empty if none.
     pub unwatched: Vec<bool>,
+    /// Syncs whose roots are watched again, by index.
+    pub back: Vec<usize>,
 }
 
 impl<'a> Watching<'a> {
@@ -28,6 +30,7 @@ impl<'a> Watching<'a> {
             now,
             overflowed: false,
             unwatched: Vec::new(),
+            back: Vec::new(),
         }
     }
 }
@@ -74,22 +77,19 @@ impl Observer for Watching<'_> {
             Loss::Unmounted => "unmounted",
         };
         let mut sync = member.sync.borrow_mut();
-        report::error(format_args!(
-            "{}: the source {} was {how}; nothing is sent until it is back",
-            sync.config.name,
-            report::escape(&sync.config.source)
-        ));
-        sync.source_lost();
+        if sync.source_lost(&format!("the source was {how}")) {
+            report::error(format_args!(
+                "{}: the source {} was {how}; nothing is sent until it is back",
+                sync.config.name,
+                report::escape(&sync.config.source)
+            ));
+        }
     }
 
     fn root_back(&mut self, scope: usize) {
         if let Some(member) = self.members.get(scope) {
-            let mut sync = member.sync.borrow_mut();
-            let name = &sync.config.name;
-            report::normal(format_args!(
-                "{name}: the source is back, comparing all of it"
-            ));
-            sync.source_back(self.now);
+            member.sync.borrow_mut().source_found();
+            self.back.push(scope);
         }
     }
 

@@ -250,7 +250,15 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         }
     }
     let full = config.get::<Value>("full")?.is_function();
-    let sync = Sync::new(typed, filter, policy(lua, &config)?, full);
+    let policy = policy(lua, &config)?;
+    if policy == Policy::Settle
+        && let Some(target) = &typed.target
+        && !batch::is_remote(target)
+        && config.get::<Value>("host")?.is_nil()
+    {
+        config::target::check_local(&typed.source, target, &filter)?;
+    }
+    let sync = Sync::new(typed, filter, policy, full);
 
     let functions = lua.create_table()?;
     let inlet = lua.create_table()?;
@@ -458,7 +466,8 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     });
     let transfer = sync.chooser.prepare(&request, entries.clone());
     if truthy(&rsync.get("hard_links")?) && entries.into_iter().any(|e| sync.has_other_names(&e)) {
-        sync.resync_once(h.clock.now());
+        let due = sync.due(h.clock.now());
+        sync.resync_once(due);
     }
     Ok(Transfer(transfer))
 }

@@ -9,12 +9,15 @@ pub mod crontab;
 mod describe;
 mod failed;
 mod fallback;
+mod guard;
+mod identity;
 mod scheduler;
 pub mod tunnel;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
 pub use failed::Failed;
+pub use identity::{Identity, mounts};
 pub use scheduler::Scheduler;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -66,6 +69,17 @@ pub struct Sync {
     /// The queue was full once: all is compared when it is empty.
     missed: bool,
     lost: bool,
+    /// Why nothing is sent until the source is what it should be.
+    halted: Option<String>,
+    /// The directory that is watched, and the deepest mount it is known to lie on.
+    home: Option<Identity>,
+    mount: Vec<u8>,
+    /// The next transfer may delete whatever it wants: a person has said so.
+    pub unlimited: bool,
+    /// Why a transfer was not begun: it would have deleted too much.
+    pub excess: Option<String>,
+    /// How many entries the target has, as far as known.
+    pub entries: Option<u64>,
 }
 
 impl Sync {
@@ -84,6 +98,12 @@ impl Sync {
             hold: None,
             missed: false,
             lost: false,
+            halted: None,
+            home: None,
+            mount: Vec::new(),
+            unlimited: false,
+            excess: None,
+            entries: None,
             config,
         }
     }
@@ -187,7 +207,7 @@ impl Sync {
     }
 
     fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
-        let due = now + micros(self.config.delay.unwrap_or_default());
+        let due = self.due(now);
         let pushed = self.queue.push(etype, path, to, due);
         if report::enabled("Delay") {
             let line = describe::describe(&self.queue, pushed, etype, path, to);
@@ -239,6 +259,9 @@ impl Sync {
     /// Takes over what was pending when the configuration was read anew. The time of waiting
     /// is not lost: what was pending is due at once.
     pub fn adopt(&mut self, old: &Sync, now: Time) {
+        self.home.clone_from(&old.home);
+        self.mount.clone_from(&old.mount);
+        self.entries = old.entries;
         for delay in old.queue.iter() {
             if !delay.etype().is_special() {
                 let (path, path2) = delay.paths();
@@ -256,12 +279,11 @@ impl Sync {
         }
     }
 
-    /// The same after the sync's delay, unless that is to come anyway.
-    pub fn resync_once(&mut self, now: Time) {
+    /// The same from `due` on, unless that is to come anyway.
+    pub fn resync_once(&mut self, due: Time) {
         let waits = |delay: crate::queue::Delay<'_>| delay.status() == Status::Wait;
         let any = self.has_full || self.config.init;
         if any && !self.queue.specials().any(waits) {
-            let due = now + micros(self.config.delay.unwrap_or_default());
             let etype = if self.has_full {
                 Etype::Full
             } else {
@@ -271,9 +293,14 @@ impl Sync {
         }
     }
 
+    /// When something that happens now is due.
+    pub fn due(&self, now: Time) -> Time {
+        now + micros(self.config.delay.unwrap_or_default())
+    }
+
     /// What to do now, as far as this sync's own limits go.
     pub fn next(&mut self, now: Time) -> Next {
-        if self.lost {
+        if self.lost || self.halted.is_some() {
             return Next::Nothing;
         }
         if let Some(hold) = self.hold {
@@ -307,15 +334,22 @@ impl Sync {
         }
     }
 
-    /// The source is gone. What its disappearance looked like is not the target's business.
-    pub fn source_lost(&mut self) {
+    /// The source is watched no longer. What its disappearance looked like is not the target's
+    /// business: nothing is sent until [`Sync::go_on`]. True if that is news.
+    pub fn source_lost(&mut self, why: &str) -> bool {
         self.lost = true;
+        self.halt(why.to_owned())
     }
 
-    /// The source is there again: everything is compared.
-    pub fn source_back(&mut self, now: Time) {
+    /// It is watched again, whatever it is now.
+    pub fn source_found(&mut self) {
         self.lost = false;
-        self.resync(now);
+        self.home = None;
+    }
+
+    /// Whether it is not watched.
+    pub fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// Nothing of this sync starts before then: its action left everything as it was.

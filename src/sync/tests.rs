@@ -17,6 +17,7 @@ fn sync(moves: bool) -> Sync {
         delete: Delete::Always,
         moves,
         subdirs: true,
+        guard: Default::default(),
         init: true,
     };
     let mut filter = Filter::default();
@@ -131,9 +132,10 @@ fn after_a_failure_nothing_goes_before_its_time_however_much_comes() {
 fn a_lost_source_holds_everything_until_it_is_back() {
     let mut sync = sync(false);
     sync.notice(Event::Delete { path: b"/src/a" }, 0);
-    sync.source_lost();
+    sync.source_lost("gone");
     assert_eq!(sync.next(100 * SECOND), Next::Nothing);
-    sync.source_back(100 * SECOND);
+    sync.source_found();
+    sync.go_on(100 * SECOND);
     assert_eq!(pending(&sync), ["Delete /a", "Init "]);
 }
 
