@@ -143,6 +143,8 @@ pub struct Engine<'a> {
     scheduler: Scheduler,
     status: StatusFile,
     progress: Progress,
+    /// By the index of the sync: all of it is to be compared when no directory is being read.
+    pub(super) compare: Vec<bool>,
     pub(super) shortage: Shortage,
     pub(super) sources: Sources,
     pub(super) started: bool,
@@ -156,8 +158,10 @@ impl<'a> Engine<'a> {
     /// An engine for a loaded configuration.
     pub fn new(core: &'a mut Core, script: &'a Script, watcher: &'a mut Watcher) -> Engine<'a> {
         let settings: &Settings = &script.settings;
+        let members = script.members();
         Engine {
-            members: script.members(),
+            compare: vec![false; members.len()],
+            members,
             jobs: HashMap::new(),
             scheduler: Scheduler::default(),
             status: StatusFile::new(settings),
@@ -215,6 +219,7 @@ impl<'a> Engine<'a> {
                 member.sync.borrow_mut().start(self.now);
             }
         }
+        self.compare();
     }
 
     /// Something was missed: watches are set anew where they lack, and all is compared once.
@@ -222,11 +227,17 @@ impl<'a> Engine<'a> {
         report::normal("--- OVERFLOW in event queue ---");
         self.script.insist();
         self.watcher.rebuild();
-        if self.started {
-            for member in &self.members {
-                let mut sync = member.sync.borrow_mut();
-                let due = sync.due(self.now);
-                sync.resync_once(due);
+        self.compare.fill(true);
+    }
+
+    /// Once all is watched: compares what may have changed before it was.
+    fn compare(&mut self) {
+        if !self.started || self.watcher.crawling() || !self.compare.contains(&true) {
+            return;
+        }
+        for (member, due) in self.members.iter().zip(&mut self.compare) {
+            if std::mem::take(due) {
+                member.sync.borrow_mut().resync_once(self.now);
             }
         }
     }

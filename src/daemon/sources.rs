@@ -50,6 +50,7 @@ impl Mounts {
 pub struct Sources {
     due: Option<Instant>,
     inside: BTreeSet<Vec<u8>>,
+    waits_for_crawl: bool,
 }
 
 impl Sources {
@@ -58,6 +59,7 @@ impl Sources {
         Sources {
             due: None,
             inside: BTreeSet::new(),
+            waits_for_crawl: false,
         }
     }
 
@@ -112,6 +114,10 @@ impl Engine<'_> {
             self.sources.due = None;
             return;
         }
+        if self.sources.waits_for_crawl && !self.watcher.crawling() {
+            self.sources.waits_for_crawl = false;
+            self.look_again();
+        }
         let now = Instant::now();
         match self.sources.due {
             Some(due) if due > now => {}
@@ -133,12 +139,10 @@ impl Engine<'_> {
             return;
         }
         // What is mounted over a watched directory is not told, nor that it is hidden.
-        for member in &self.members {
-            let mut sync = member.sync.borrow_mut();
-            let concerned = |mount: &&&Vec<u8>| mount.starts_with(&sync.config.source);
-            if changed.iter().any(|mount| concerned(&mount)) {
-                sync.resync_once(self.now);
-            }
+        for (member, compare) in self.members.iter().zip(&mut self.compare) {
+            let sync = member.sync.borrow();
+            let concerned = |mount: &Vec<u8>| mount.starts_with(&sync.config.source);
+            *compare |= changed.iter().any(|mount| concerned(mount));
         }
         self.watcher.rebuild();
     }
@@ -169,6 +173,10 @@ impl Engine<'_> {
             Some(why) => {
                 drop(sync);
                 self.halt(member, why);
+            }
+            // What the crawl comes upon is not told, so what is compared must be watched.
+            None if self.watcher.crawling() => {
+                self.sources.waits_for_crawl = true;
             }
             None if home && sync.halted().is_some() => {
                 let name = &sync.config.name;
