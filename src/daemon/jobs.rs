@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use mlua::Table;
 
+use super::deletions::Trial;
 use super::engine::{Engine, Outcome};
 use crate::batch;
 use crate::exit::Exit;
@@ -28,6 +29,8 @@ pub struct Job {
     captured: bool,
     transfer: Option<batch::Kind>,
     errors: std::cell::RefCell<Vec<Vec<u8>>>,
+    /// It is only the trial of another.
+    trial: Option<Trial>,
 }
 
 impl Job {
@@ -36,6 +39,9 @@ impl Job {
         let Some(job) = jobs.get(&pid) else {
             return report::normal(report::escape(line));
         };
+        if let (Some(trial), Stream::Stdout) = (&job.trial, stream) {
+            return trial.line(line);
+        }
         let name = &job.member.sync.borrow().config.name;
         let text = format_args!("{name}: {}", report::escape(line)).to_string();
         match stream {
@@ -52,6 +58,19 @@ impl Job {
 }
 
 impl Job {
+    /// One that only finds out what another would do.
+    pub fn trial(trial: Trial) -> Job {
+        Job {
+            member: trial.member(),
+            agent: trial.agent(),
+            ids: Vec::new(),
+            captured: true,
+            transfer: None,
+            errors: Default::default(),
+            trial: Some(trial),
+        }
+    }
+
     /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
     fn is_transfer(&self, sync: &Sync) -> bool {
         let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
@@ -69,6 +88,13 @@ impl Engine<'_> {
     }
 
     fn start(&mut self, request: SpawnRequest) {
+        if let Some(request) = self.try_first(request) {
+            self.execute(request);
+        }
+    }
+
+    /// Starts a process, whatever it may do.
+    pub(super) fn execute(&mut self, request: SpawnRequest) {
         if report::enabled("Exec") {
             report::say("Exec", shown(&request));
         }
@@ -98,6 +124,7 @@ impl Engine<'_> {
             captured: request.captured,
             transfer: request.transfer,
             errors: Default::default(),
+            trial: None,
         };
         match spawned {
             Ok(pid) => {
@@ -133,7 +160,10 @@ impl Engine<'_> {
             if let Some(job) = self.jobs.remove(&child.pid) {
                 job.member.sync.borrow_mut().running -= 1;
                 self.count_running();
-                self.evaluate(job, child.end);
+                match job.trial {
+                    Some(trial) => self.judge(trial, child.end),
+                    None => self.evaluate(job, child.end),
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! [`engine`] is the event loop; the other files are what a Unix daemon has to do besides.
 
+mod deletions;
 pub mod detach;
 mod engine;
 mod jobs;

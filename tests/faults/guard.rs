@@ -229,6 +229,51 @@ fn source_that_must_be_mounted() {
 }
 
 #[test]
+fn too_much_would_be_deleted_at_once() {
+    let dir = Dir::new();
+    for n in 0..10 {
+        dir.mkdir(format!("d{n}"));
+        dir.write(format!("d{n}/f"), "1");
+    }
+    let config = with("{ maxDelete = 5 }");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    daemon.wait_equal();
+    dir.rm("d0");
+    daemon.wait_equal();
+    for n in 1..4 {
+        fs::rename(dir.src(format!("d{n}")), dir.path(format!("d{n}"))).unwrap();
+    }
+    daemon.wait_log("6 entries would be deleted at the target, more than 5");
+    daemon.wait_for("the status says so", |_| {
+        dir.text("status").contains("Halted: 6 entries")
+    });
+    assert!(dir.trg("d1/f").exists());
+    // The condition is gone.
+    for n in 1..4 {
+        fs::rename(dir.path(format!("d{n}")), dir.src(format!("d{n}"))).unwrap();
+    }
+    dir.write("g", "2");
+    daemon.wait_equal();
+    daemon.wait_log("no longer too much to delete");
+}
+
+#[test]
+fn part_of_the_target_would_be_deleted_at_startup() {
+    let dir = Dir::new();
+    for n in 0..6 {
+        fs::write(dir.trg(format!("f{n}")), "1").unwrap();
+    }
+    dir.write("f0", "1");
+    let mut daemon = Daemon::new(&dir, &with("{ maxDelete = \"50%\" }")).start();
+    daemon.wait_log("5 entries would be deleted at the target, more than 50% of");
+    for n in 1..6 {
+        assert!(dir.trg(format!("f{n}")).exists());
+        dir.write(format!("f{n}"), "1");
+    }
+    daemon.wait_equal();
+}
+
+#[test]
 fn targets_that_would_destroy_are_refused() {
     for (target, words) in [
         ("/", "is the root directory"),
