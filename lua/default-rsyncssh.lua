@@ -78,7 +78,7 @@ function rsyncssh.collect(agent, exitcode, signal, errors)
   local result = native.verdict(codes, exitcode, signal)
 
   if not agent.isList and agent.etype == "Init" then
-    return native.collect_startup(result, exitcode, native.startup_texts(agent, exitcode))
+    return native.collect_startup(result, exitcode, native.startup_texts(agent, exitcode), errors)
   end
   if move and result ~= "again" and result ~= "die"
     and (result ~= "ok" or not native.has_moved(0, errors))

@@ -141,27 +141,33 @@ local function verdict(codes, exitcode, signal)
 end
 native.verdict = verdict
 
+-- What the child itself said of its failure, the first line of it, to be appended to a message.
+local function reason(errors)
+  local line = (errors or ""):match("[^\n]*%S[^\n]*")
+  return line and " (" .. native.shown(line) .. ")" or ""
+end
+
 -- How one startup transfer ended. `texts` has the kind's own wording.
-function native.collect_startup(result, exitcode, texts)
+function native.collect_startup(result, exitcode, texts, errors)
   if result == "ok" then
     log("Normal", texts.ok)
   elseif result == "again" and settings("insist") then
-    log("Normal", texts.again)
+    log("Normal", texts.again .. reason(errors))
   elseif result == "again" then
-    log("Error", texts.refused)
+    log("Error", texts.refused .. reason(errors))
     native.failed_startup()
     return "die"
   elseif result == "die" then
-    log("Error", texts.die)
+    log("Error", texts.die .. reason(errors))
   else
-    log("Error", texts.unknown)
+    log("Error", texts.unknown .. reason(errors))
     result = "die"
   end
   return result
 end
 
 -- Evaluates the exit code of what an event or a list of events had spawned.
-function default.collect(agent, exitcode, signal)
+function default.collect(agent, exitcode, signal, errors)
   local config = agent.config
   local result = verdict(config.exitcodes, exitcode, signal)
 
@@ -174,16 +180,16 @@ function default.collect(agent, exitcode, signal)
         .. '. Terminating since "insist" is not set.',
       die = "Failure on startup of " .. way .. ".",
       unknown = 'Unknown exitcode "' .. exitcode .. '" on startup of ' .. way .. ".",
-    })
+    }, errors)
   end
 
   if agent.isList then
     if result == "ok" then
       log("Normal", "Finished a list after exitcode: " .. exitcode)
     elseif result == "again" then
-      log("Normal", "Retrying a list after exitcode = " .. exitcode)
+      log("Normal", "Retrying a list after exitcode = " .. exitcode .. reason(errors))
     elseif result == "die" then
-      log("Error", "Failure with a list with exitcode = " .. exitcode)
+      log("Error", "Failure with a list with exitcode = " .. exitcode .. reason(errors))
     else
       log("Error", 'Unknown exitcode "' .. exitcode .. '" with a list')
       result = "die"

@@ -29,6 +29,8 @@ pub struct Job {
     captured: bool,
     transfer: Option<batch::Kind>,
     errors: std::cell::RefCell<Vec<Vec<u8>>>,
+    /// The same work failed before: what it says about that is told once, when it is over.
+    repeated: bool,
     /// It is only the trial of another.
     trial: Option<Trial>,
 }
@@ -47,7 +49,9 @@ impl Job {
         match stream {
             Stream::Stdout => report::normal(text),
             Stream::Stderr => {
-                report::warn(text);
+                if !job.repeated {
+                    report::warn(text);
+                }
                 let mut errors = job.errors.borrow_mut();
                 if errors.len() < KEPT_LINES {
                     errors.push(line.to_vec());
@@ -67,6 +71,7 @@ impl Job {
             captured: true,
             transfer: None,
             errors: Default::default(),
+            repeated: false,
             trial: Some(trial),
         }
     }
@@ -124,6 +129,7 @@ impl Engine<'_> {
             captured: request.captured,
             transfer: request.transfer,
             errors: Default::default(),
+            repeated: request.captured && request.member.sync.borrow().is_failing(),
             trial: None,
         };
         match spawned {
@@ -192,6 +198,15 @@ impl Engine<'_> {
             Err(error) => return self.fail(&error),
         };
         let mut sync = job.member.sync.borrow_mut();
+        if job.repeated && verdict != Verdict::Again {
+            for line in job.errors.borrow().iter() {
+                report::warn(format_args!(
+                    "{}: {}",
+                    sync.config.name,
+                    report::escape(line)
+                ));
+            }
+        }
         match verdict {
             Verdict::Done => {
                 if job.captured && job.is_transfer(&sync) {

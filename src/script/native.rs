@@ -282,11 +282,17 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
 fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
     let given = text_of(&config.get("source")?)
         .ok_or_else(|| complaint_about("source", "source missing from sync."))?;
-    let real = config::real_directory(&given).map_err(|error| {
-        let [first, second] = error.lines();
-        report::error(first);
-        bare_complaint("source", second)
-    })?;
+    let real = match config::real_directory(&given) {
+        Ok(real) => real,
+        Err(error) if error.is_missing() && truthy(&config.get("waitForSource")?) => {
+            config::target::resolved(&given)
+        }
+        Err(error) => {
+            let [first, second] = error.lines();
+            report::error(first);
+            return Err(bare_complaint("source", second));
+        }
+    };
     config.set("_source", lua.create_string(given)?)?;
     config.set("source", lua.create_string(real)?)
 }

@@ -18,7 +18,7 @@ impl Sync {
                 Ok(true) => {}
                 Ok(false) if guard.on => return Some("the source is another directory".into()),
                 Ok(false) => {}
-                Err(_) => return Some("the source is gone".into()),
+                Err(_) => return Some("the source is not there".into()),
             }
         }
         let marker = guard.marker.as_ref()?;
@@ -33,7 +33,7 @@ impl Sync {
     /// is the one from now on.
     pub fn inspect(&mut self) -> Option<String> {
         let Ok(found) = Identity::of(&self.config.source) else {
-            return Some("the source is gone".into());
+            return Some("the source is not there".into());
         };
         let guard = &self.config.guard;
         if guard.mount && found.mount == b"/" {

@@ -338,7 +338,7 @@ impl Sync {
     /// business: nothing is sent until [`Sync::go_on`]. True if that is news.
     pub fn source_lost(&mut self, why: &str) -> bool {
         self.lost = true;
-        self.halt(why.to_owned())
+        self.halted.is_none() && self.halt(why.to_owned())
     }
 
     /// It is watched again, whatever it is now.
@@ -375,6 +375,11 @@ impl Sync {
         }
         self.hold = Some(due);
         wait
+    }
+
+    /// Whether the last work has to be done again.
+    pub fn is_failing(&self) -> bool {
+        self.backoff.failures() > 0
     }
 
     /// The work has to be done again at once, in another way.
