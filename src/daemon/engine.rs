@@ -183,6 +183,7 @@ impl<'a> Engine<'a> {
         self.first_look();
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
+        self.watcher.check_roots();
         loop {
             self.now = self.core.clock.now();
             self.take_in();

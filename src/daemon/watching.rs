@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::shortage;
-use crate::queue::Time;
+use crate::queue::{Policy, Time};
 use crate::report;
 use crate::script::Member;
 use crate::watch::{Event, Follow, Loss, Observer};
@@ -39,6 +39,9 @@ impl super::engine::Engine<'_> {
     /// Takes what is being written just now out of a sync's queue, if the sync sends files as
     /// they are at the time: the watcher tells when they are complete. True if there was any.
     pub(super) fn hold_back(&mut self, member: &Member) -> bool {
+        if member.sync.borrow().queue.policy() == Policy::Deliver {
+            return false;
+        }
         let interested = |path: &[u8]| member.sync.borrow().waiting(path).is_some();
         let paths = self.watcher.being_written(&interested);
         let mut sync = member.sync.borrow_mut();

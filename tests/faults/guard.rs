@@ -177,6 +177,43 @@ fn removed_source_holds_until_it_is_there_again() {
     daemon.wait_equal();
 }
 
+/// A configuration whose source is missing is no better than the one before.
+#[test]
+fn removed_source_and_hup() {
+    let dir = Dir::new();
+    dir.write("f", "1");
+    let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
+    fs::rename(dir.path("src"), dir.path("old")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("Cannot access source directory");
+    daemon.wait_log("the source is not there");
+    assert!(dir.trg("f").exists());
+    fs::rename(dir.path("old"), dir.path("src")).unwrap();
+    dir.write("g", "2");
+    daemon.wait_equal();
+}
+
+/// Trouble with one sync leaves the others alone.
+#[test]
+fn other_syncs_go_on() {
+    let dir = Dir::new();
+    for name in ["src2", "trg2"] {
+        fs::create_dir(dir.path(name)).unwrap();
+    }
+    let other = MIRROR
+        .replace("@SRC@", "@DIR@/src2")
+        .replace("@TRG@", "@DIR@/trg2");
+    let other = other.lines().last().unwrap().to_owned();
+    let mut daemon = Daemon::new(&dir, &format!("{MIRROR}{other}")).start();
+    daemon.wait_log("Startup of @DIR@/src2/ -> @DIR@/trg2/ finished.");
+    fs::rename(dir.path("src"), dir.path("old")).unwrap();
+    daemon.wait_log("nothing is sent until");
+    for n in 0..3 {
+        fs::write(dir.path("src2/f"), n.to_string().repeat(n + 1)).unwrap();
+        daemon.wait_same("src2", "trg2", true);
+    }
+}
+
 #[test]
 fn renamed_source_then_another_in_its_place() {
     let dir = Dir::new();
