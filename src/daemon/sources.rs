@@ -183,7 +183,7 @@ impl Engine<'_> {
                 report::normal(format_args!(
                     "{name}: the source is back, comparing all of it"
                 ));
-                sync.go_on(self.now);
+                sync.go_on(self.started.then_some(self.now));
                 drop(sync);
                 self.remember(member);
             }

@@ -74,9 +74,9 @@ impl Sync {
         self.halted.as_deref()
     }
 
-    /// Goes on after a halt, with a comparison of everything.
-    pub fn go_on(&mut self, now: Time) {
-        if self.halted.take().is_some() {
+    /// Goes on after a halt, with a comparison of everything; `None`: that is still to begin.
+    pub fn go_on(&mut self, now: Option<Time>) {
+        if let (Some(_), Some(now)) = (self.halted.take(), now) {
             self.resync_once(now);
         }
     }
@@ -89,6 +89,6 @@ impl Sync {
             self.home = Some(found);
         }
         self.unlimited = true;
-        self.go_on(now);
+        self.go_on(Some(now));
     }
 }

@@ -135,7 +135,7 @@ fn a_lost_source_holds_everything_until_it_is_back() {
     sync.source_lost("gone");
     assert_eq!(sync.next(100 * SECOND), Next::Nothing);
     sync.source_found();
-    sync.go_on(100 * SECOND);
+    sync.go_on(Some(100 * SECOND));
     assert_eq!(pending(&sync), ["Delete /a", "Init "]);
 }
 

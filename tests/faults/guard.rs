@@ -1,6 +1,7 @@
 //! The source goes, and the target stays: unmounted, removed, renamed, replaced roots.
 //!
-//! Mounts are made in a mount namespace of the daemon's own.
+//! Mounts are made in a mount namespace of the daemon's own. What is different after it has
+//! been away has another size: full comparisons go by that and whole seconds.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -74,8 +75,8 @@ fn unmounted_source_holds_until_it_is_mounted_again() {
     assert_eq!(fs::read(dir.trg("d/f")).unwrap(), b"1\n");
     assert!(!dir.trg("under").exists());
 
-    inside(&dir, &daemon, &mount.replace('1', "3"));
-    wait_target(&dir, &mut daemon, "d/f", "3\n");
+    inside(&dir, &daemon, &mount.replace('1', "333"));
+    wait_target(&dir, &mut daemon, "d/f", "333\n");
     inside(&dir, &daemon, "echo 4 > @SRC@/d/g");
     wait_target(&dir, &mut daemon, "d/g", "4\n");
     assert!(!dir.text("status").contains("Halted: "));
@@ -157,8 +158,8 @@ fn source_is_not_mounted_at_start_or_hup() {
         daemon.log().matches("--- Startup ---").count() == 2
     });
     assert_eq!(fs::read(dir.trg("f")).unwrap(), b"1\n");
-    inside(&dir, &daemon, &mount.replace('1', "2"));
-    wait_target(&dir, &mut daemon, "f", "2\n");
+    inside(&dir, &daemon, &mount.replace('1', "222"));
+    wait_target(&dir, &mut daemon, "f", "222\n");
 }
 
 #[test]
