@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
 
-use super::jobs::Job;
+use super::calendar::Calendar;
+use super::jobs::{self, Job};
 use super::progress::Progress;
 use super::shortage::Shortage;
 use super::signals::{Signal, Signals};
 use super::sources::{Mounts, Sources};
 use super::state::StateDir;
 use super::status::StatusFile;
+use super::tunnels::Tunnels;
 use super::watching::Watching;
 use crate::config::Settings;
 use crate::exit::Exit;
@@ -27,15 +29,20 @@ use crate::process::{Children, Pid};
 use crate::report;
 use crate::script::{Member, Script};
 use crate::sync::{Clock, Next, Scheduler};
-use crate::watch::Watcher;
+use crate::watch::{Mode, Watcher};
 
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
-const MOUNTS: Token = Token(2);
+const CALENDAR: Token = Token(2);
+const MOUNTS: Token = Token(3);
 const FIRST_PIPE: usize = 16;
 
 /// An action that neither spawned nor discarded is not asked again before this.
 const IDLE_ACTION: Duration = Duration::from_secs(1);
+
+/// A sync is asked at most so often in one turn, lest one whose action makes new events as fast
+/// as it is called keeps the loop from everything else.
+const TURN: usize = 1000;
 
 /// How a configuration's time ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +60,7 @@ pub struct Core {
     signals: Signals,
     waker: Arc<Waker>,
     _mounts: Mounts,
+    calendar: Calendar,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
@@ -70,6 +78,7 @@ impl Core {
         let poll = Poll::new()?;
         let signals = Signals::new(poll.registry(), SIGNALS)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let calendar = Calendar::new(poll.registry(), CALENDAR)?;
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
         Ok(Core {
             _mounts: Mounts::new(poll.registry(), MOUNTS)?,
@@ -77,6 +86,7 @@ impl Core {
             events: Events::with_capacity(256),
             signals,
             waker,
+            calendar,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
             state: None,
@@ -111,9 +121,9 @@ impl Core {
     ///
     /// # Errors
     /// No inotify instance to be had.
-    pub fn watcher(&self, settings: &Settings) -> io::Result<Watcher> {
+    pub fn watcher(&self, mode: Mode, staleness: Option<Duration>) -> io::Result<Watcher> {
         let waker = Arc::clone(&self.waker);
-        Watcher::new(settings.mode, settings.max_staleness, waker)
+        Watcher::new(mode, staleness, waker)
     }
 }
 
@@ -147,6 +157,7 @@ pub struct Engine<'a> {
     pub(super) compare: Vec<bool>,
     pub(super) shortage: Shortage,
     pub(super) sources: Sources,
+    pub(super) tunnels: Tunnels,
     pub(super) started: bool,
     fading: Option<Fading>,
     /// The end of it all, as soon as it is known.
@@ -168,6 +179,7 @@ impl<'a> Engine<'a> {
             progress: Progress::new(Instant::now()),
             shortage: Shortage::new(settings.rescan_interval),
             sources: Sources::new(),
+            tunnels: Tunnels::default(),
             started: false,
             fading: None,
             over: None,
@@ -181,6 +193,7 @@ impl<'a> Engine<'a> {
     /// Runs until a signal, the configuration or a critical failure ends it.
     pub fn run(mut self) -> Outcome {
         self.first_look();
+        self.enable_tunnels();
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         self.watcher.check_roots();
@@ -188,6 +201,7 @@ impl<'a> Engine<'a> {
             self.now = self.core.clock.now();
             self.take_in();
             self.collect();
+            self.tend_tunnels();
             self.lead();
             self.pass();
             if let Some(outcome) = self.over {
@@ -195,7 +209,7 @@ impl<'a> Engine<'a> {
                 return outcome;
             }
             self.status
-                .turn(Instant::now(), &self.members, self.watcher);
+                .turn(Instant::now(), &self.script.host, self.watcher);
             self.wait();
         }
     }
@@ -249,13 +263,15 @@ impl<'a> Engine<'a> {
             self.fade(fading);
             return;
         }
-        if let Err(error) = self.script.ring(self.now) {
+        let observed = self.script.host.observed.call();
+        if let Err(error) = observed.and_then(|()| self.script.ring(self.now)) {
             self.fail(&error);
         }
         self.launch();
         if !self.started {
             return;
         }
+        self.core.calendar.turn(&self.members, self.now);
         for index in self.scheduler.order(self.members.len()) {
             let member = Rc::clone(&self.members[index]);
             self.serve(&member);
@@ -267,7 +283,10 @@ impl<'a> Engine<'a> {
 
     /// Asks one sync until nothing of it is due or limits are reached.
     fn serve(&mut self, member: &Rc<Member>) {
-        while self.script.host.has_room() {
+        for _ in 0..TURN {
+            if !self.script.host.has_room() || !member.is_connected() {
+                return;
+            }
             let next = member.sync.borrow_mut().next(self.now);
             let Next::Act(id) = next else {
                 return;
@@ -278,6 +297,11 @@ impl<'a> Engine<'a> {
             if self.hold_back(member) {
                 continue;
             }
+            let state = |member: &Member| {
+                let sync = member.sync.borrow();
+                (sync.running, sync.queue.len())
+            };
+            let before = state(member);
             if let Err(error) = self.script.act(member, id) {
                 self.fail(&error);
                 return;
@@ -286,8 +310,9 @@ impl<'a> Engine<'a> {
             if self.over.is_some() {
                 return;
             }
+            let idle = state(member) == before;
             let mut sync = member.sync.borrow_mut();
-            if sync.next(self.now) == Next::Act(id) {
+            if idle && sync.next(self.now) == Next::Act(id) {
                 let until = self.now + crate::sync::micros(IDLE_ACTION);
                 sync.pause(until);
                 return;
@@ -309,8 +334,12 @@ impl<'a> Engine<'a> {
                 "Info",
                 "onepass active and all syncs finished. Exiting successfully",
             );
-            self.over = Some(Outcome::Exit(Exit::Done));
+            self.start_fading(Outcome::Exit(Exit::Done));
         }
+    }
+
+    pub(super) fn is_fading(&self) -> bool {
+        self.fading.is_some()
     }
 
     /// Children that still run when all is over are not left behind.
@@ -320,6 +349,8 @@ impl<'a> Engine<'a> {
             // One that ended by itself meanwhile needs no signal.
             let _ = children.kill(pid, nix::sys::signal::Signal::SIGTERM);
         }
+        drop(children);
+        self.signal_tunnels(nix::sys::signal::Signal::SIGTERM);
     }
 
     /// User code failed: the daemon can't know what it should do.
@@ -336,6 +367,9 @@ impl<'a> Engine<'a> {
     /// Sleeps until something happens or is due.
     fn wait(&mut self) {
         let timeout = self.timeout();
+        if report::enabled("Masterloop") {
+            report::say("Masterloop", format_args!("waiting, at most {timeout:?}"));
+        }
         let mut events = std::mem::replace(&mut self.core.events, Events::with_capacity(0));
         match self.core.poll.poll(&mut events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -350,11 +384,14 @@ impl<'a> Engine<'a> {
                 for signal in self.core.signals.pending().collect::<Vec<_>>() {
                     self.signal(signal);
                 }
-            } else {
+            } else if event.token() == CALENDAR {
+                self.core.calendar.rang();
+            } else if !self.script.host.observed.note(event) {
                 let children = Rc::clone(&self.core.children);
                 if children.borrow().owns(event.token()) {
-                    let jobs = &self.jobs;
-                    let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+                    let (jobs, host) = (&self.jobs, &self.script.host);
+                    let mut sink =
+                        |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
                     children.borrow_mut().ready(event, &mut sink);
                 }
             }
@@ -362,8 +399,8 @@ impl<'a> Engine<'a> {
         self.core.events = events;
         let children = Rc::clone(&self.core.children);
         if children.borrow().pending() {
-            let jobs = &self.jobs;
-            let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+            let (jobs, host) = (&self.jobs, &self.script.host);
+            let mut sink = |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
             children.borrow_mut().resume(&mut sink);
         }
     }
@@ -383,7 +420,13 @@ impl<'a> Engine<'a> {
         if let Some(fading) = &self.fading {
             at(fading.patience.saturating_duration_since(instant));
             at(fading.told.saturating_duration_since(instant));
+            if let Some(patience) = self.tunnels.patience() {
+                at(patience.saturating_duration_since(instant));
+            }
             return soonest;
+        }
+        if let Some(time) = self.tunnel_deadline() {
+            at(Clock::until(now, time));
         }
         if let Some(deadline) = self.progress.deadline(self.watcher) {
             at(deadline.saturating_duration_since(instant));
@@ -403,7 +446,7 @@ impl<'a> Engine<'a> {
             at(Clock::until(now, alarm));
         }
         if self.started && self.script.host.has_room() {
-            for member in &self.members {
+            for member in self.members.iter().filter(|each| each.is_connected()) {
                 match member.sync.borrow_mut().next(now) {
                     Next::Act(_) => at(Duration::ZERO),
                     Next::At(time) => at(Clock::until(now, time)),
@@ -461,7 +504,9 @@ impl<'a> Engine<'a> {
     fn fade(&mut self, mut fading: Fading) {
         let running = self.jobs.len();
         if running == 0 {
-            self.over = Some(fading.outcome);
+            if self.close_tunnels() {
+                self.over = Some(fading.outcome);
+            }
             return;
         }
         let now = Instant::now();

@@ -7,12 +7,13 @@ use mlua::Table;
 
 use super::deletions::Trial;
 use super::engine::{Engine, Outcome};
+use super::tunnels;
 use crate::batch;
 use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
 use crate::queue::{DelayId, Etype, Time};
 use crate::report;
-use crate::script::{Member, SpawnRequest, Verdict};
+use crate::script::{Host, Member, SpawnRequest, Verdict};
 use crate::sync::Sync;
 
 /// What lsyncd's children exit with when their program can't be executed.
@@ -35,28 +36,29 @@ pub struct Job {
     trial: Option<Trial>,
 }
 
-impl Job {
-    /// A line of output of a child: into the log, with the sync's name.
-    pub fn output(jobs: &HashMap<Pid, Job>, pid: Pid, stream: Stream, line: &[u8]) {
-        let Some(job) = jobs.get(&pid) else {
-            return report::normal(report::escape(line));
-        };
-        if let (Some(trial), Stream::Stdout) = (&job.trial, stream) {
-            return trial.line(line);
-        }
-        let name = &job.member.sync.borrow().config.name;
-        let text = format_args!("{name}: {}", report::escape(line)).to_string();
-        match stream {
-            Stream::Stdout => report::normal(text),
-            Stream::Stderr => {
-                if !job.repeated {
-                    report::warn(text);
-                }
-                let mut errors = job.errors.borrow_mut();
-                if errors.len() < KEPT_LINES {
-                    errors.push(line.to_vec());
-                }
-            }
+/// A line of output of a child: into the log, with the name of the sync or tunnel.
+pub fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, line: &[u8]) {
+    let job = jobs.get(&pid);
+    if let (Some(trial), Stream::Stdout) = (job.and_then(|job| job.trial.as_ref()), stream) {
+        return trial.line(line);
+    }
+    let shown = report::escape(line);
+    let text = match job {
+        Some(job) => format!("{}: {shown}", job.member.sync.borrow().config.name),
+        None => match tunnels::of(host, pid) {
+            Some(tunnel) => format!("{}: {shown}", tunnel.name()),
+            None => shown.into_owned(),
+        },
+    };
+    match stream {
+        Stream::Stdout => report::normal(text),
+        Stream::Stderr if job.is_some_and(|job| job.repeated) => {}
+        Stream::Stderr => report::warn(text),
+    }
+    if let (Stream::Stderr, Some(job)) = (stream, job) {
+        let mut errors = job.errors.borrow_mut();
+        if errors.len() < KEPT_LINES {
+            errors.push(line.to_vec());
         }
     }
 }
@@ -159,8 +161,8 @@ impl Engine<'_> {
     /// Evaluates the children that ended.
     pub(super) fn collect(&mut self) {
         let children = Rc::clone(&self.core.children);
-        let jobs = &self.jobs;
-        let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+        let (jobs, host) = (&self.jobs, &self.script.host);
+        let mut sink = |pid, stream, line: &[u8]| output(jobs, host, pid, stream, line);
         let ended = children.borrow_mut().reap(&mut sink);
         for child in ended {
             if let Some(job) = self.jobs.remove(&child.pid) {
@@ -170,6 +172,8 @@ impl Engine<'_> {
                     Some(trial) => self.judge(trial, child.end),
                     None => self.evaluate(job, child.end),
                 }
+            } else {
+                self.tunnel_ended(child.pid, child.end);
             }
         }
     }

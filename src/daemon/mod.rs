@@ -2,6 +2,7 @@
 //!
 //! [`engine`] is the event loop; the other files are what a Unix daemon has to do besides.
 
+mod calendar;
 mod deletions;
 pub mod detach;
 mod engine;
@@ -13,6 +14,7 @@ pub mod signals;
 mod sources;
 pub mod state;
 mod status;
+mod tunnels;
 mod watching;
 
 use std::ffi::OsString;
@@ -50,6 +52,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(Request::Run(options)) => {
             let modules = std::env::var("RUST_LOG").ok();
             log::install(options.log.clone(), modules.as_deref());
+            advise(&options);
             mirror(*options).unwrap_or_else(|failure| {
                 for line in &failure.lines {
                     report::error(line);
@@ -62,6 +65,22 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
             report::error(error);
             Exit::Failure
         }
+    }
+}
+
+/// Tells which words of the command line come to nothing.
+fn advise(options: &Options) {
+    if options.runner.is_some() {
+        report::warn(
+            "-runner is ignored: it replaced lsyncd's own Lua half, which is part of this program. \
+             To run Lua before the configuration, use -script.",
+        );
+    }
+    let over_ssh = |sync: &cli::SyncOption| matches!(sync, cli::SyncOption::Rsyncssh(..));
+    if !options.ssh_options.is_empty() && !options.syncs.iter().any(over_ssh) {
+        report::warn(
+            "-sshopts is for -rsyncssh only. In a configuration, write ssh = { _extra = { ... } }.",
+        );
     }
 }
 
@@ -82,7 +101,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
         return Err(failure("Nothing to watch!"));
     }
 
-    let pid_file = start(&script.settings)?;
+    let pid_file = start(&script.settings, &environment.options)?;
     core.state = StateDir::open(&script.settings);
     let exit = work(&environment, &mut core, script);
     if let Some(pid_file) = pid_file {
@@ -93,7 +112,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
 fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Result<Exit, Failure> {
-    let mut watcher = match instance(core, &script.settings, script.settings.insist)? {
+    let mut watcher = match instance(core, &script, script.settings.insist)? {
         Ok(watcher) => watcher,
         Err(exit) => return Ok(exit),
     };
@@ -104,14 +123,16 @@ fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Resul
             return Ok(exit);
         }
         if let Some(new) = reload(environment, core, &script) {
-            let told = |settings: &Settings| (settings.mode, settings.max_staleness);
-            if told(&new.settings) != told(&script.settings) {
-                watcher = match instance(core, &new.settings, true)? {
+            let left = script.host.observed.leave(&new.host.observed);
+            let told = |script: &Script| (script.mode(), script.settings.max_staleness);
+            if told(&new) != told(&script) {
+                watcher = match instance(core, &new, true)? {
                     Ok(watcher) => watcher,
                     Err(exit) => return Ok(exit),
                 };
             }
             script = new;
+            left.close();
         }
         script.insist();
         report::normal("--- Startup ---");
@@ -122,12 +143,12 @@ fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Resul
 /// `patient`; the inner error is the signal that ended that.
 fn instance(
     core: &mut Core,
-    settings: &Settings,
+    script: &Script,
     patient: bool,
 ) -> Result<Result<Watcher, Exit>, Failure> {
     let mut waits = Backoff::new(None);
     loop {
-        let error = match core.watcher(settings) {
+        let error = match core.watcher(script.mode(), script.settings.max_staleness) {
             Ok(watcher) => return Ok(Ok(watcher)),
             Err(error) => error,
         };
@@ -155,7 +176,8 @@ fn instance(
 }
 
 /// Writes the line every log begins with, detaches and writes the pid file.
-fn start(settings: &Settings) -> Result<Option<PidFile>, Failure> {
+fn start(settings: &Settings, options: &Options) -> Result<Option<PidFile>, Failure> {
+    select(settings, options);
     open_log(settings, true)?;
     if settings.nodaemon {
         report::normal("--- Startup ---");
@@ -168,6 +190,18 @@ fn start(settings: &Settings) -> Result<Option<PidFile>, Failure> {
         return Ok(None);
     };
     PidFile::acquire(path).map(Some).map_err(failure)
+}
+
+/// Decides what is logged: what the settings say, and what the command line says beats it.
+fn select(settings: &Settings, options: &Options) {
+    let mut selection = report::Selection::default();
+    for word in &settings.log {
+        // Those that are none were refused with the configuration.
+        let _ = selection.add(word);
+    }
+    selection.merge(options.log.clone());
+    log::install(selection, None);
+    report::say("Debug", format_args!("settings: {settings:?}"));
 }
 
 fn open_log(settings: &Settings, console: bool) -> Result<(), Failure> {
@@ -199,10 +233,12 @@ fn reload(environment: &Environment, core: &Core, old: &Script) -> Option<Script
         }
     };
     enter(&environment.directory);
+    old.host.observed.suspend();
     let loaded = Script::load(environment, &core.children, core.clock);
     enter(&here);
     let problem = match loaded {
         Ok(script) if !script.members().is_empty() => {
+            select(&script.settings, &environment.options);
             adopt(old, &script);
             return Some(script);
         }
@@ -212,6 +248,7 @@ fn reload(environment: &Environment, core: &Core, old: &Script) -> Option<Script
     for line in &problem.lines {
         report::error(line);
     }
+    old.host.observed.resume();
     report::error("The configuration was not changed, the one before goes on.");
     None
 }

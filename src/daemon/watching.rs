@@ -66,6 +66,12 @@ impl Observer for Watching<'_> {
         follow
     }
 
+    fn written(&mut self, path: &[u8], closed: bool) {
+        for member in self.members {
+            member.sync.borrow_mut().written(path, closed, self.now);
+        }
+    }
+
     fn overflow(&mut self) {
         self.overflowed = true;
     }

@@ -5,6 +5,7 @@
 
 mod backoff;
 mod clock;
+mod cron_rule;
 pub mod crontab;
 mod describe;
 mod failed;
@@ -20,6 +21,7 @@ pub use failed::Failed;
 pub use identity::{Identity, mounts};
 pub use scheduler::Scheduler;
 
+use self::crontab::{Crontab, WallTime};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +30,7 @@ use crate::config::SyncConfig;
 use crate::filter::Filter;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Status, Time};
 use crate::report;
-use crate::watch::{Event, Follow, Scope};
+use crate::watch::{Event, Follow, Mode, Scope};
 
 /// A filter that the crawl's threads ask as well; user code may add to it at run time.
 pub type SharedFilter = Arc<RwLock<Filter>>;
@@ -62,6 +64,8 @@ pub struct Sync {
     pub has_full: bool,
     /// Some directories are not watched, because there are no more watches.
     pub unwatched: bool,
+    /// When it is compared as a whole, whatever happens.
+    pub crontab: Crontab,
     /// What transfers left undone.
     pub undone: Failed,
     backoff: Backoff,
@@ -93,6 +97,7 @@ impl Sync {
             running: 0,
             unwatched: false,
             has_full,
+            crontab: Crontab::new(crate::sys::utc_offset),
             undone: Failed::new(config.delay),
             backoff: Backoff::new(config.delay),
             hold: None,
@@ -141,6 +146,19 @@ impl Sync {
         Follow::Nothing
     }
 
+    /// Takes in that an absolute path was written to or, `closed`, closed after writing: which
+    /// of the two is a change is the mode's to say. The kernel tells what any sync wants.
+    pub fn written(&mut self, path: &[u8], closed: bool, now: Time) {
+        let concerned = match self.config.mode.unwrap_or_default() {
+            Mode::CloseWrite => closed,
+            Mode::Modify => !closed,
+            Mode::CloseWriteOrModify => true,
+        };
+        if concerned {
+            self.notice(Event::Modify { path }, now);
+        }
+    }
+
     /// A move seen from this sync: with both ends, one or none of them its concern.
     fn notice_move(&mut self, from: &[u8], to: &[u8], now: Time) -> Follow {
         let follow = match to.last() {
@@ -160,12 +178,30 @@ impl Sync {
                 follow
             }
             (Some(from), Some(to)) => match (self.excluded(from), self.excluded(to)) {
-                (true, true) => Follow::Nothing,
+                (true, true) => {
+                    filtered(Etype::Move, from);
+                    Follow::Nothing
+                }
                 (false, true) => {
+                    report::say(
+                        "Filter",
+                        format_args!(
+                            "filtered destination transformed Move to Delete {}",
+                            report::escape(from)
+                        ),
+                    );
                     self.push(Etype::Delete, from, None, now);
                     Follow::Nothing
                 }
                 (true, false) => {
+                    // The point instead of a blank is lsyncd's.
+                    report::say(
+                        "Filter",
+                        format_args!(
+                            "filtered origin transformed Move to Create.{}",
+                            report::escape(to)
+                        ),
+                    );
                     self.push(Etype::Create, to, None, now);
                     follow
                 }
@@ -194,14 +230,7 @@ impl Sync {
 
     fn single(&mut self, etype: Etype, path: &[u8], now: Time) {
         if self.excluded(path) {
-            if report::enabled("Filter") {
-                let path = report::escape(path);
-                report::say(
-                    "Filter",
-                    format_args!("filtered {} on \"{path}\"", etype.name()),
-                );
-            }
-            return;
+            return filtered(etype, path);
         }
         self.push(etype, path, None, now);
     }
@@ -235,6 +264,12 @@ impl Sync {
         let below = path.strip_prefix(self.config.source.as_slice())?;
         let inside = below.strip_suffix(b"/").unwrap_or(below).contains(&b'/');
         (self.config.subdirs || !inside).then(|| &path[root..])
+    }
+
+    /// Whether a change of this absolute path would be taken in.
+    pub fn concerns(&self, path: &[u8]) -> bool {
+        self.relative(path)
+            .is_some_and(|path| path == b"/" || !self.excluded(path))
     }
 
     fn excluded(&self, path: &[u8]) -> bool {
@@ -296,6 +331,20 @@ impl Sync {
     /// When something that happens now is due.
     pub fn due(&self, now: Time) -> Time {
         now + micros(self.config.delay.unwrap_or_default())
+    }
+
+    /// Queues a comparison of everything when the crontab says so. One that waits already is
+    /// enough.
+    pub fn strike(&mut self, wall: WallTime, now: Time) {
+        if !self.crontab.is_due(wall) {
+            return;
+        }
+        report::say("Info", "Crontab triggered full sync");
+        let mut delays = self.queue.iter();
+        if !delays.any(|delay| delay.etype() == Etype::Full && delay.status() != Status::Active) {
+            drop(delays);
+            self.queue.push(Etype::Full, b"/", None, now);
+        }
     }
 
     /// What to do now, as far as this sync's own limits go.
@@ -392,6 +441,13 @@ impl Sync {
     /// A transfer ended, well or not: it may have sent what has changed since.
     pub fn transferred(&mut self) {
         self.last_transfer = SystemTime::now();
+    }
+}
+
+fn filtered(etype: Etype, path: &[u8]) {
+    if report::enabled("Filter") {
+        let (etype, path) = (etype.name(), report::escape(path));
+        report::say("Filter", format_args!("filtered {etype} on \"{path}\""));
     }
 }
 

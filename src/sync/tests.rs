@@ -18,6 +18,9 @@ fn sync(moves: bool) -> Sync {
         moves,
         subdirs: true,
         guard: Default::default(),
+        crontab: Vec::new(),
+        batch_size_limit: None,
+        mode: None,
         init: true,
     };
     let mut filter = Filter::default();
@@ -147,4 +150,28 @@ fn what_was_pending_goes_over_to_the_next_configuration() {
     let mut new = sync(false);
     new.adopt(&old, 0);
     assert_eq!(pending(&new), ["Modify /a"]);
+}
+
+#[test]
+fn a_crontab_queues_one_full_at_a_time() {
+    let mut sync = sync(false);
+    sync.crontab.add("* * * * * *").unwrap();
+    let fulls = |sync: &Sync| {
+        let fulls = sync
+            .queue
+            .iter()
+            .filter(|delay| delay.etype() == Etype::Full);
+        fulls.count()
+    };
+    sync.strike(1000, 0);
+    assert_eq!(fulls(&sync), 0);
+    sync.strike(1001, 0);
+    sync.strike(1002, 0);
+    assert_eq!(fulls(&sync), 1);
+    let Next::Act(id) = sync.next(0) else {
+        panic!("the Full is not due");
+    };
+    sync.queue.activate(&[id]);
+    sync.strike(1003, 0);
+    assert_eq!(fulls(&sync), 2);
 }
