@@ -66,7 +66,7 @@ function direct.collect(agent, exitcode, signal, errors)
     return result == "again" and "again" or "ok"
   end
   if agent.etype == "Init" then
-    return native.collect_startup(result, codes, native.startup_texts(agent, exitcode))
+    return native.collect_startup(result, codes, native.startup_texts(agent, exitcode), errors)
   end
   if signal then
     return "again"

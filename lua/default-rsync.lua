@@ -1,6 +1,7 @@
 -- default.rsync: keeps the target current with one rsync call for each batch of changes.
 
 local native = ...
+local default, log = default, log
 
 local rsync = {
   delay = 15,
@@ -39,7 +40,7 @@ function rsync.action(inlet)
   if event.etype == "Blanket" then
     return inlet.discardEvent(event)
   end
-  local list = inlet.getEvents(native.is_change)
+  local list = native.batch(inlet, native.is_change)
   local transfer = native.transfer(list)
   log("Normal", "Calling rsync with filter-list of new/modified files/dirs\n" .. transfer.names)
   native.spawn(list, inlet.getConfig().rsync.binary, transfer)

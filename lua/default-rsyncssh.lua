@@ -32,7 +32,7 @@ function rsyncssh.action(inlet)
     return inlet.discardEvent(event)
   end
   if event.etype ~= "Move" then
-    local list = inlet.getEvents(native.is_before_move)
+    local list = native.batch(inlet, native.is_before_move)
     local transfer = native.transfer(list)
     log("Normal", "Calling rsync with filter-list of new/modified files/dirs\n" .. transfer.names)
     return native.spawn(list, config.rsync.binary, transfer)
@@ -78,7 +78,7 @@ function rsyncssh.collect(agent, exitcode, signal, errors)
   local result = native.verdict(codes, exitcode, signal)
 
   if not agent.isList and agent.etype == "Init" then
-    return native.collect_startup(result, codes, native.startup_texts(agent, exitcode))
+    return native.collect_startup(result, codes, native.startup_texts(agent, exitcode), errors)
   end
   if move and result ~= "again" and result ~= "die"
     and (result ~= "ok" or not native.has_moved(0, errors))

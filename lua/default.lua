@@ -5,6 +5,8 @@
 -- the user's line; see `public`.
 
 local native = ...
+local error, pairs, pcall, rawset, setmetatable, tostring, type =
+  error, pairs, pcall, rawset, setmetatable, tostring, type
 
 -- Raises what a native function failed with as a text that names the caller's line. The
 -- wrapper below ends in a tail call, so level 2 is the user's own function.
@@ -13,23 +15,41 @@ local function finish(ok, ...)
   error(native.message(..., 2), 0)
 end
 
--- Makes a native function fit for user code.
-local function public(f)
+-- Makes a native function fit for user code. With a name, its calls are logged when the
+-- category Call is.
+local function public(f, name)
+  if name and native.log_calls then
+    return function(...)
+      native.called(name, ...)
+      return finish(pcall(f, ...))
+    end
+  end
   return function(...) return finish(pcall(f, ...)) end
 end
 native.public = public
 
 for name, f in pairs(native.globals) do
-  _G[name] = public(f)
+  _G[name] = public(f, name)
 end
 for name, f in pairs(native.members) do
-  lsyncd[name] = public(f)
+  lsyncd[name] = public(f, "lsyncd." .. name)
 end
+lsyncd.inotify = { }
+for name, f in pairs(native.inotify) do
+  lsyncd.inotify[name] = public(f, "lsyncd.inotify." .. name)
+end
+local log, spawn = log, spawn
 for _, f in ipairs { "log", "now", "readdir", "terminate" } do
   lsyncd[f] = _G[f]
 end
 
 lsyncd_version = native.version
+
+-- What is wrong with a calculation with timestamps is raised as a text, too.
+local timestamp_meta = debug.getmetatable(now())
+for _, name in ipairs { "__add", "__sub", "__lt", "__le", "__eq", "__concat", "__index" } do
+  timestamp_meta[name] = public(timestamp_meta[name])
+end
 
 native.event_meta.__index = public(native.event_field)
 native.list_meta.__index = public(native.list_field)
@@ -43,18 +63,9 @@ local inlet_meta = {
 
 function native.make_inlet(inlet, functions)
   for name, f in pairs(functions) do
-    inlet[name] = public(f)
+    inlet[name] = public(f, "inlet." .. name)
   end
   return setmetatable(inlet, inlet_meta)
-end
-
-function string.starts(s, t) return s:sub(1, #t) == t end
-function string.ends(s, t) return t == "" or s:sub(-#t) == t end
-function table.contains(list, value)
-  for _, v in ipairs(list) do
-    if v == value then return true end
-  end
-  return false
 end
 
 -- Starts a shell command; further arguments are "$1", "$2" … of the command.
@@ -63,15 +74,17 @@ function spawnShell(agent, command, ...)
 end
 
 -- settings{ key = value, "switch" } sets; settings("key") asks.
-settings = public(native.settings)
+settings = public(native.settings, "settings")
+local settings = settings
 
 default = {
   checkgauge = {
-    action = true, checkgauge = true, collect = true, crontab = true, delay = true,
+    action = true, checkgauge = true, collect = true, crontab = true, delay = true, guard = true,
     exitcodes = true, init = true, full = true, maxDelays = true, maxProcesses = true,
     name = true, inotifyMode = true,
     onAttrib = true, onCreate = true, onModify = true, onDelete = true, onStartup = true,
-    onMove = true, onFull = true, prepare = true, source = true, target = true, tunnel = true,
+    onMove = true, onFull = true, prepare = true, source = true, subdirs = true,
+    target = true, tunnel = true, waitForSource = true,
   },
 
   -- The only keys that every sync inherits from here.
@@ -84,6 +97,8 @@ default = {
   maxProcesses = 1,
   statusInterval = 10,
 }
+
+setmetatable(default, { __index = public(native.missing_default) })
 
 default.rsyncExitCodes = {
   _merge = false,
@@ -106,7 +121,7 @@ function sync(opts)
   end
   return native.create(config)
 end
-sync = public(sync)
+sync = public(sync, "sync")
 
 -- Calls the handler for one event, then drops the event unless the handler spawned.
 function default.action(inlet)
@@ -150,27 +165,33 @@ function native.unknown(codes)
   return "again"
 end
 
+-- What the child itself said of its failure, the first line of it, to be appended to a message.
+local function reason(errors)
+  local line = (errors or ""):match("[^\n]*%S[^\n]*")
+  return line and " (" .. native.shown(line) .. ")" or ""
+end
+
 -- How one startup transfer ended, by a table of exit codes. `texts` has the kind's own wording.
-function native.collect_startup(result, codes, texts)
+function native.collect_startup(result, codes, texts, errors)
   if result == "ok" then
     log("Normal", texts.ok)
   elseif result == "again" and settings("insist") then
-    log("Normal", texts.again)
+    log("Normal", texts.again .. reason(errors))
   elseif result == "again" then
-    log("Error", texts.refused)
+    log("Error", texts.refused .. reason(errors))
     native.failed_startup()
     return "die"
   elseif result == "die" then
-    log("Error", texts.die)
+    log("Error", texts.die .. reason(errors))
   else
-    log("Error", texts.unknown)
+    log("Error", texts.unknown .. reason(errors))
     result = settings("insist") and native.unknown(codes) or "die"
   end
   return result
 end
 
 -- Evaluates the exit code of what an event or a list of events had spawned.
-function default.collect(agent, exitcode, signal)
+function default.collect(agent, exitcode, signal, errors)
   local config = agent.config
   local result = verdict(config.exitcodes, exitcode, signal)
 
@@ -183,16 +204,16 @@ function default.collect(agent, exitcode, signal)
         .. '. Terminating since "insist" is not set.',
       die = "Failure on startup of " .. way .. ".",
       unknown = 'Unknown exitcode "' .. exitcode .. '" on startup of ' .. way .. ".",
-    })
+    }, errors)
   end
 
   if agent.isList then
     if result == "ok" then
       log("Normal", "Finished a list after exitcode: " .. exitcode)
     elseif result == "again" then
-      log("Normal", "Retrying a list after exitcode = " .. exitcode)
+      log("Normal", "Retrying a list after exitcode = " .. exitcode .. reason(errors))
     elseif result == "die" then
-      log("Error", "Failure with a list with exitcode = " .. exitcode)
+      log("Error", "Failure with a list with exitcode = " .. exitcode .. reason(errors))
     else
       log("Error", 'Unknown exitcode "' .. exitcode .. '" with a list')
       result = native.unknown(config.exitcodes)
@@ -261,6 +282,18 @@ function native.fingerprint(config)
   end
   add(config)
   if not own then return concat(parts, "\0") end
+end
+
+-- The registry is what the daemon finds its own things by.
+function debug.getregistry()
+  error("debug.getregistry is not for configurations", 2)
+end
+
+-- Ends the daemon as `terminate` does: children and the pid file are not left behind.
+local terminate = terminate
+function os.exit(code)
+  if code == nil or code == true then code = 0 end
+  return terminate(code or 1)
 end
 
 -- From the start of the syncs on, globals are neither made nor read by mistake.

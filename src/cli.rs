@@ -51,6 +51,8 @@ pub struct Options {
     pub onepass: bool,
     /// `-pidfile`.
     pub pidfile: Option<OsString>,
+    /// `-runner`: a replacement of lsyncd's own Lua half, which has no use here.
+    pub runner: Option<OsString>,
     /// `-sshopts`: words for ssh of `-rsyncssh` syncs.
     pub ssh_options: Vec<Vec<u8>>,
 }
@@ -150,6 +152,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
                 let [source, host] = pair(words);
                 add_sync(&mut options, SyncOption::Rsyncssh(source, host, directory))?;
             }
+            b"runner" => options.runner = next("runner", 1)?.pop(),
             b"script" => options
                 .scripts
                 .extend(next("script", 1)?.into_iter().map(PathBuf::from)),
@@ -279,6 +282,7 @@ OPTIONS:
   -nodaemon        stay in the foreground and log to the terminal
   -onepass         run the startup transfers, then end
   -pidfile FILE    write the daemon's process id to this file
+  -runner FILE     accepted and ignored: there is no other half to be replaced
   -script FILE     run this Lua file before the configuration
   -sshopts WORDS   options for the ssh of -rsyncssh
   -version         show the version

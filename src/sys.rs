@@ -4,7 +4,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::CommandExt;
 
 /// Removes the watch `wd` from an inotify instance (inotify_rm_watch(2)).
@@ -50,6 +50,42 @@ pub fn is_open_for_writing(file: BorrowedFd<'_>) -> io::Result<bool> {
     match unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) } {
         0 => Ok(false),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// How many seconds local time is ahead of UTC at that many `seconds` since the epoch.
+pub fn utc_offset(seconds: i64) -> i64 {
+    // SAFETY: `tm` is plain data for which all zeroes is a value; localtime_r fills it or fails.
+    unsafe {
+        let mut tm: libc::tm = std::mem::zeroed();
+        let time: libc::time_t = seconds;
+        if libc::localtime_r(&time, &mut tm).is_null() {
+            return 0;
+        }
+        tm.tm_gmtoff
+    }
+}
+
+/// Device and inode of an open descriptor (fstat(2)).
+///
+/// # Errors
+/// `EBADF` for one that is not open.
+pub fn descriptor_identity(fd: RawFd) -> io::Result<(u64, u64)> {
+    // SAFETY: `stat` is plain data for which all zeroes is a value; fstat fills it or fails.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        match libc::fstat(fd, &mut stat) {
+            0 => Ok((stat.st_dev, stat.st_ino)),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Closes a descriptor that user code opened and handed over by its number.
+pub fn close_descriptor(fd: RawFd) {
+    // SAFETY: nothing here owns the descriptor; whether it is open is known to be unsure.
+    unsafe {
+        libc::close(fd);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use mlua::{Result, Table, Value};
 
-use super::complaint::complaint_about;
+use super::complaint::{complaint, complaint_about};
 use super::{nearest, truthy};
 
 /// Compares `config` with its gauge: a true value knows the key, a table is the gauge of a
@@ -12,10 +12,43 @@ use super::{nearest, truthy};
 /// # Errors
 /// lsyncd's text for the first wrong key, with the most similar known key where there is one.
 pub fn check(config: &Table, gauge: &Table) -> Result<()> {
-    check_below(config, gauge, "")
+    check_below(config, gauge, gauge, "", 0)
 }
 
-fn check_below(config: &Table, gauge: &Table, prefix: &str) -> Result<()> {
+/// Keys of lsyncd 2.0 and keys that only another kind has, and what to write instead.
+const ADVICE: &[(&str, &str)] = &[
+    (
+        "rsyncOps",
+        "Write rsync = { ... }, with other options as a list in rsync._extra.",
+    ),
+    (
+        "rsyncOpts",
+        "Write rsync = { ... }, with other options as a list in rsync._extra.",
+    ),
+    ("xargs", "It is not needed any more."),
+    (
+        "host",
+        "default.rsyncssh has it; else write target = \"HOST:DIRECTORY\".",
+    ),
+    (
+        "targetdir",
+        "default.rsyncssh has it; else write target = \"DIRECTORY\".",
+    ),
+];
+
+/// Tables nested deeper than this hold themselves.
+const DEPTH: usize = 64;
+
+fn check_below(
+    config: &Table,
+    gauge: &Table,
+    outermost: &Table,
+    prefix: &str,
+    depth: usize,
+) -> Result<()> {
+    if depth > DEPTH {
+        return Err(complaint("a table of the configuration contains itself"));
+    }
     for pair in config.pairs::<Value, Value>() {
         let (key, value) = pair?;
         let name = match &key {
@@ -24,20 +57,23 @@ fn check_below(config: &Table, gauge: &Table, prefix: &str) -> Result<()> {
         };
         match gauge.get::<Value>(key)? {
             Value::Table(below) => match value {
-                Value::Table(value) => check_below(&value, &below, &format!("{prefix}{name}."))?,
+                Value::Table(value) => {
+                    let prefix = format!("{prefix}{name}.");
+                    check_below(&value, &below, outermost, &prefix, depth + 1)?;
+                }
                 _ => {
                     let text = format!("Parameter \"{prefix}{name}\" must be a table.");
                     return Err(complaint_about(&name, text));
                 }
             },
             known if truthy(&known) => {}
-            _ => return Err(unknown(prefix, &name, gauge)),
+            _ => return Err(unknown(prefix, &name, gauge, outermost)?),
         }
     }
     Ok(())
 }
 
-fn unknown(prefix: &str, name: &str, gauge: &Table) -> mlua::Error {
+fn unknown(prefix: &str, name: &str, gauge: &Table, outermost: &Table) -> Result<mlua::Error> {
     let known: Vec<String> = gauge
         .pairs::<String, Value>()
         .flatten()
@@ -49,8 +85,28 @@ fn unknown(prefix: &str, name: &str, gauge: &Table) -> mlua::Error {
     );
     if let Some(similar) = nearest(name, known.iter().map(String::as_str)) {
         text.push_str(&format!(" Did you mean \"{prefix}{similar}\"?"));
+    } else if let Some(table) = elsewhere(name, outermost)?
+        && prefix != format!("{table}.")
+    {
+        text.push_str(&format!(" It belongs into {table} = {{ ... }}."));
+    } else if !prefix.is_empty() && truthy(&outermost.get(name)?) {
+        text.push_str(" It belongs into sync{ ... } itself.");
+    } else if let Some((_, advice)) = ADVICE.iter().find(|(key, _)| *key == name) {
+        text.push_str(&format!(" {advice}"));
     }
-    complaint_about(name, text)
+    Ok(complaint_about(name, text))
+}
+
+/// The table of a sync that knows this key.
+fn elsewhere(name: &str, outermost: &Table) -> Result<Option<&'static str>> {
+    for table in ["rsync", "ssh"] {
+        if let Value::Table(below) = outermost.get(table)?
+            && truthy(&below.get(name)?)
+        {
+            return Ok(Some(table));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -79,6 +135,9 @@ mod tests {
             "Parameter \"rsync.bwlimt\" unknown. ( if this is not a typo add it to checkgauge )"
         ));
         assert!(text.contains("Did you mean \"rsync.bwlimit\"?"));
+        assert!(checked("{ bwlimit = 1 }").ends_with("It belongs into rsync = { ... }."));
+        assert!(checked("{ rsync = { delay = 1 } }").ends_with("into sync{ ... } itself."));
+        assert!(checked("{ xargs = 1 }").ends_with("It is not needed any more."));
         assert!(checked("{ onMove = 1 }").contains("\"onMove\" unknown"));
         assert!(checked("{ 'x' }").contains("\"1\" unknown"));
     }

@@ -6,17 +6,22 @@
 
 pub mod checkgauge;
 mod complaint;
+mod guard;
 pub mod inherit;
 pub mod rsync_args;
 mod settings;
 mod source;
 pub mod ssh;
 mod sync_config;
+pub mod target;
+mod values;
 
 pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
+pub use guard::{Guard, MaxDelete};
 pub use settings::{Hup, Settings, SettingsTable};
 pub use source::{SourceError, real_directory};
 pub use sync_config::{Delete, SyncConfig, filter};
+pub use values::check_values;
 
 use mlua::Value;
 
@@ -31,6 +36,21 @@ pub fn text_of(value: &Value) -> Option<Vec<u8>> {
         Value::String(text) => Some(text.as_bytes().to_vec()),
         Value::Integer(_) | Value::Number(_) => value.to_string().ok().map(String::into_bytes),
         _ => None,
+    }
+}
+
+/// What a value is, for messages: "not {}".
+pub fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Nil => "nil",
+        Value::Boolean(true) => "true",
+        Value::Boolean(false) => "false",
+        Value::Integer(_) | Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Table(_) => "a table",
+        Value::Function(_) => "a function",
+        Value::Thread(_) => "a coroutine",
+        _ => "an object",
     }
 }
 

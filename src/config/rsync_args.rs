@@ -3,7 +3,7 @@
 use mlua::{Result, Table, Value};
 
 use super::complaint::complaint_about;
-use super::{text_of, truthy};
+use super::{kind_of, text_of, truthy};
 
 /// Keys that become one letter of the first word, in the order of the letters there.
 const LETTERS: &[(&str, u8)] = &[
@@ -121,7 +121,7 @@ pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
         let mut word = option.as_bytes().to_vec();
         if valued {
             let text = text_of(&value).ok_or_else(|| {
-                let kind = value.type_name();
+                let kind = kind_of(&value);
                 let text =
                     format!("Parameter \"rsync.{key}\" must be a text or a number, not {kind}.");
                 complaint_about(key, text)

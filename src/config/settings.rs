@@ -8,15 +8,17 @@ use std::time::Duration;
 use mlua::{Lua, Result, Table, Value};
 
 use super::complaint::{bare_complaint, complaint, complaint_about};
-use super::{nearest, number_of, text_of, truthy};
+use super::{kind_of, nearest, number_of, text_of, truthy};
 use crate::cli::Options;
-use crate::report::{Facility, UnknownFacility};
+use crate::report::{Facility, Selection, UnknownFacility};
 use crate::watch::Mode;
 
 /// The kinds of values a setting takes.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Text,
+    /// A text or a list of texts.
+    Words,
     /// Any value; what Lua takes for true switches on (`insist = 1` is common).
     Switch,
     /// Seconds or a count; a text that is a number counts.
@@ -27,6 +29,7 @@ const KNOWN: &[(&str, Kind)] = &[
     ("hup", Kind::Text),
     ("inotifyMode", Kind::Text),
     ("insist", Kind::Switch),
+    ("log", Kind::Words),
     ("logfacility", Kind::Text),
     ("logfile", Kind::Text),
     ("logident", Kind::Text),
@@ -84,7 +87,16 @@ impl SettingsTable {
                 (Value::Integer(_), Value::String(item)) => {
                     (item.to_string_lossy(), Value::Boolean(true))
                 }
-                _ => (text_of(&key).map_or_else(String::new, lossy), value),
+                (Value::String(name), _) => (name.to_string_lossy(), value),
+                _ => {
+                    let kind = kind_of(if matches!(key, Value::Integer(_)) {
+                        &value
+                    } else {
+                        &key
+                    });
+                    let text = format!("the name of a setting must be a text, not {kind}.");
+                    return Err(complaint(text));
+                }
             };
             let Some(&(_, kind)) = KNOWN.iter().find(|(known, _)| *known == name) else {
                 return Err(unknown(&name));
@@ -92,7 +104,8 @@ impl SettingsTable {
             check_kind(&name, kind, &value)?;
             self.0.set(name, value)?;
         }
-        Ok(())
+        // What is wrong is told here, where the line it stands on is known.
+        self.typed(0.0).map(|_| ())
     }
 
     /// Puts in what the command line says, which beats the configuration.
@@ -123,7 +136,14 @@ impl SettingsTable {
     /// # Errors
     /// A value no setting can have.
     pub fn typed(&self, default_interval: f64) -> Result<Settings> {
-        let path = |key| -> Result<Option<PathBuf>> { Ok(self.text(key)?.map(PathBuf::from)) };
+        let path = |key| -> Result<Option<PathBuf>> {
+            let text = self.text(key)?;
+            if text.as_ref().is_some_and(|text| text.is_empty()) {
+                let text = format!("setting \"{key}\" must not be empty.");
+                return Err(complaint_about(key, text));
+            }
+            Ok(text.map(PathBuf::from))
+        };
         let interval = self.number("statusInterval")?.unwrap_or(default_interval);
         if !(0.0..=1e9).contains(&interval) {
             return Err(complaint_about(
@@ -141,6 +161,7 @@ impl SettingsTable {
         Ok(Settings {
             hup: self.hup()?,
             insist: self.switch("insist")?,
+            log: self.log()?,
             log_facility: self.facility()?,
             log_file: path("logfile")?,
             log_ident: self
@@ -173,6 +194,18 @@ impl SettingsTable {
                 format!("setting \"{key}\" must be a number, 1 or more."),
             )),
         }
+    }
+
+    /// What is logged besides what the command line says; of `all` and `scarce` the last one
+    /// counts, and the command line's comes last.
+    fn log(&self) -> Result<Vec<String>> {
+        let words = words(&self.value("log")?).unwrap_or_default();
+        for word in &words {
+            Selection::default()
+                .add(word)
+                .map_err(|error| complaint_about("log", error.to_string()))?;
+        }
+        Ok(words)
     }
 
     fn switch(&self, key: &str) -> Result<bool> {
@@ -262,11 +295,17 @@ pub fn mode_of(text: &str) -> Result<Mode> {
 }
 
 fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
+    let nul = |text: &mlua::LuaString| text.as_bytes().contains(&0);
+    if value.as_string().is_some_and(nul) {
+        let text = format!("setting \"{name}\" contains a NUL byte.");
+        return Err(complaint_about(name, text));
+    }
     let right = match kind {
         _ if !truthy(value) => true,
         Kind::Switch => true,
         Kind::Number => number_of(value).is_some(),
         Kind::Text => text_of(value).is_some(),
+        Kind::Words => words(value).is_some(),
     };
     if right {
         return Ok(());
@@ -279,15 +318,33 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
     }
     let wanted = match kind {
         Kind::Number => "number",
+        Kind::Words => "text or a list of texts",
         _ => "text",
     };
     Err(complaint_about(
         name,
         format!(
-            "setting \"{name}\" must be a {wanted}, not a {}.",
-            value.type_name()
+            "setting \"{name}\" must be a {wanted}, not {}.",
+            kind_of(value)
         ),
     ))
+}
+
+/// A text as one word or several with blanks between them, or a list of texts.
+fn words(value: &Value) -> Option<Vec<String>> {
+    let split = |text: Vec<u8>| -> Vec<String> {
+        lossy(text).split_whitespace().map(str::to_owned).collect()
+    };
+    match value {
+        Value::Table(list) => {
+            let mut words = Vec::new();
+            for item in list.sequence_values::<Value>() {
+                words.extend(split(text_of(&item.ok()?)?));
+            }
+            Some(words)
+        }
+        value => Some(split(text_of(value)?)),
+    }
 }
 
 fn unknown(name: &str) -> mlua::Error {
@@ -296,9 +353,6 @@ fn unknown(name: &str) -> mlua::Error {
         text.push_str(" A delay is set in each sync{}.");
     } else if let Some(similar) = nearest(name, KNOWN.iter().map(|(known, _)| *known)) {
         text.push_str(&format!(" Did you mean \"{similar}\"?"));
-    }
-    if name.is_empty() {
-        return complaint(text);
     }
     complaint_about(name, text)
 }
@@ -323,6 +377,8 @@ pub struct Settings {
     pub hup: Hup,
     /// Failing startup transfers are tried again instead of ending the daemon.
     pub insist: bool,
+    /// Words as `-log` takes them.
+    pub log: Vec<String>,
     /// Facility of syslog.
     pub log_facility: Facility,
     /// Log to this file.
@@ -395,11 +451,27 @@ mod tests {
     }
 
     #[test]
+    fn log_words_are_one_text_or_many() {
+        assert_eq!(typed("{ log = 'Exec' }").unwrap().log, ["Exec"]);
+        assert_eq!(
+            typed("{ log = 'Exec Delay' }").unwrap().log,
+            ["Exec", "Delay"]
+        );
+        assert_eq!(
+            typed("{ log = { 'all', 'Exec' } }").unwrap().log,
+            ["all", "Exec"]
+        );
+        assert!(typed("{}").unwrap().log.is_empty());
+    }
+
+    #[test]
     fn wrong_keys_and_values_are_told() {
         let text = |given| typed(given).unwrap_err();
         assert!(text("{ foo = 1 }").contains("setting \"foo\" unknown."));
         assert!(text("{ 'nodaemn' }").contains("Did you mean \"nodaemon\"?"));
         assert!(text("{ statusIntervall = 1 }").contains("\"statusInterval\""));
+        assert!(text("{ log = 'exec' }").contains("'exec' is not a valid logging category"));
+        assert!(text("{ log = { {} } }").contains("must be a text or a list of texts"));
         assert!(text("{ logfile = {} }").contains("setting \"logfile\" must be a text"));
         assert!(text("{ maxProcesses = 0 }").contains("\"maxProcesses\""));
         assert!(text("{ logfacility = 'x' }").contains("Logging facility 'x' unknown."));

@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use mlua::{Result, Table, Value};
 
 use super::complaint::complaint_about;
-use super::{text_of, truthy};
+use super::{kind_of, text_of, truthy};
 use crate::batch::probe;
 
 /// What is run unless the configuration names another program.
@@ -127,10 +127,10 @@ fn options(ssh: &Table) -> Result<Vec<Vec<u8>>> {
         let key = text_of(&key).unwrap_or_default();
         let value = text_of(&value).ok_or_else(|| {
             let key = String::from_utf8_lossy(&key);
-            let kind = value.type_name();
+            let kind = kind_of(&value);
             let text = format!(
                 "Parameter \"ssh.options.{key}\" must be a text as in ssh_config(5) \
-                 (\"yes\" or \"no\" for a switch), not a {kind}."
+                 (\"yes\" or \"no\" for a switch), not {kind}."
             );
             complaint_about(&key, text)
         })?;
@@ -150,8 +150,8 @@ fn text(ssh: &Table, key: &str) -> Result<Option<Vec<u8>>> {
         return Ok(None);
     }
     text_of(&value).map(Some).ok_or_else(|| {
-        let kind = value.type_name();
-        let text = format!("Parameter \"ssh.{key}\" must be a text or a number, not a {kind}.");
+        let kind = kind_of(&value);
+        let text = format!("Parameter \"ssh.{key}\" must be a text or a number, not {kind}.");
         complaint_about(key, text)
     })
 }

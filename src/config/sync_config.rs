@@ -8,8 +8,11 @@ use std::time::Duration;
 use mlua::{Result, Table, Value};
 
 use super::complaint::{bare_complaint, complaint_about};
-use super::{number_of, text_of, truthy};
+use super::guard::{Guard, guard};
+use super::values;
+use super::{kind_of, number_of, text_of, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
+use crate::watch::Mode;
 
 /// When a target loses what the source does not have (any more).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,14 @@ pub struct SyncConfig {
     pub moves: bool,
     /// What is below the source's own directories is a concern, too.
     pub subdirs: bool,
+    /// What must hold of the source before the target is changed.
+    pub guard: Guard,
+    /// When all is compared again: rules of six fields.
+    pub crontab: Vec<String>,
+    /// Files larger than this, in bytes, are sent one by one.
+    pub batch_size_limit: Option<u64>,
+    /// Which writes are a concern; the setting's where the sync says nothing.
+    pub mode: Option<Mode>,
     /// A startup event is queued when all directories are watched.
     pub init: bool,
 }
@@ -76,6 +87,10 @@ impl SyncConfig {
             delete: delete(&config.get("delete")?)?,
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
+            guard: guard(config)?,
+            crontab: crontab(&config.get("crontab")?)?,
+            batch_size_limit: size(&config.get("batchSizeLimit")?)?,
+            mode: values::mode(config)?,
             init: truthy(&config.get("init")?),
         })
     }
@@ -93,6 +108,34 @@ fn delay(value: &Value) -> Result<Option<Duration>> {
     match seconds {
         Some(seconds) if seconds >= 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(4e9)))),
         _ => Err(complaint_about("delay", "delay must be a number and >= 0")),
+    }
+}
+
+fn size(value: &Value) -> Result<Option<u64>> {
+    match (value, number_of(value)) {
+        (Value::Nil | Value::Boolean(false), _) => Ok(None),
+        (_, Some(number)) if number >= 0.0 => Ok(Some(number as u64)),
+        _ => Err(complaint_about(
+            "batchSizeLimit",
+            "batchSizeLimit must be a number of bytes, 0 or more",
+        )),
+    }
+}
+
+fn crontab(value: &Value) -> Result<Vec<String>> {
+    let wrong = || complaint_about("crontab", "crontab must be a list of texts");
+    let text = |value: &Value| match value {
+        Value::String(text) => Ok(text.to_string_lossy()),
+        _ => Err(wrong()),
+    };
+    match value {
+        Value::Nil | Value::Boolean(false) => Ok(Vec::new()),
+        Value::String(_) => Ok(vec![text(value)?]),
+        Value::Table(rules) => rules
+            .sequence_values::<Value>()
+            .map(|rule| text(&rule?))
+            .collect(),
+        _ => Err(wrong()),
     }
 }
 
@@ -126,8 +169,8 @@ fn delete(value: &Value) -> Result<Delete> {
         other => Err(complaint_about(
             "delete",
             format!(
-                "delete must be true, false, \"startup\" or \"running\", not a {}",
-                other.type_name()
+                "delete must be true, false, \"startup\" or \"running\", not {}",
+                kind_of(other)
             ),
         )),
     }

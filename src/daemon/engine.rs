@@ -13,13 +13,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Poll, Token, Waker};
 
+use super::calendar::Calendar;
 use super::fading::Fading;
-use super::jobs::Job;
+use super::jobs::{self, Job};
 use super::progress::Progress;
 use super::shortage::Shortage;
 use super::signals::{Signal, Signals};
+use super::sources::{Mounts, Sources};
 use super::state::StateDir;
 use super::status::StatusFile;
+use super::tunnels::Tunnels;
 use super::watching::Watching;
 use crate::config::{Hup, Settings};
 use crate::exit::Exit;
@@ -27,14 +30,20 @@ use crate::process::{Children, Pid};
 use crate::report;
 use crate::script::{Environment, Member, Script};
 use crate::sync::{Clock, Next, Scheduler};
-use crate::watch::Watcher;
+use crate::watch::{Mode, Watcher};
 
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
+const CALENDAR: Token = Token(2);
+const MOUNTS: Token = Token(3);
 const FIRST_PIPE: usize = 16;
 
 /// An action that neither spawned nor discarded is not asked again before this.
 const IDLE_ACTION: Duration = Duration::from_secs(1);
+
+/// A sync is asked at most so often in one turn, lest one whose action makes new events as fast
+/// as it is called keeps the loop from everything else.
+const TURN: usize = 1000;
 
 /// How a configuration's time ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +60,8 @@ pub struct Core {
     events: Events,
     signals: Signals,
     waker: Arc<Waker>,
+    _mounts: Mounts,
+    calendar: Calendar,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
@@ -70,12 +81,15 @@ impl Core {
         let poll = Poll::new()?;
         let signals = Signals::new(poll.registry(), SIGNALS)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let calendar = Calendar::new(poll.registry(), CALENDAR)?;
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
         Ok(Core {
+            _mounts: Mounts::new(poll.registry(), MOUNTS)?,
             poll,
             events: Events::with_capacity(256),
             signals,
             waker,
+            calendar,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
             state: None,
@@ -111,9 +125,9 @@ impl Core {
     ///
     /// # Errors
     /// No inotify instance to be had.
-    pub fn watcher(&self, settings: &Settings) -> io::Result<Watcher> {
+    pub fn watcher(&self, mode: Mode, staleness: Option<Duration>) -> io::Result<Watcher> {
         let waker = Arc::clone(&self.waker);
-        Watcher::new(settings.mode, settings.max_staleness, waker)
+        Watcher::new(mode, staleness, waker)
     }
 }
 
@@ -128,7 +142,11 @@ pub struct Engine<'a> {
     scheduler: Scheduler,
     status: StatusFile,
     progress: Progress,
+    /// By the index of the sync: all of it is to be compared when no directory is being read.
+    pub(super) compare: Vec<bool>,
     pub(super) shortage: Shortage,
+    pub(super) sources: Sources,
+    pub(super) tunnels: Tunnels,
     pub(super) started: bool,
     /// Some syncs have not started up yet.
     beginning: bool,
@@ -154,12 +172,15 @@ impl<'a> Engine<'a> {
             member.sync.borrow_mut().held.unwatched = true;
         }
         Engine {
+            compare: vec![false; members.len()],
             members,
             jobs: HashMap::new(),
             scheduler: Scheduler::default(),
             status: StatusFile::new(settings),
             progress: Progress::new(Instant::now()),
             shortage: Shortage::new(settings.rescan_interval),
+            sources: Sources::new(),
+            tunnels: Tunnels::default(),
             started: false,
             beginning: true,
             fading: None,
@@ -176,26 +197,30 @@ impl<'a> Engine<'a> {
     /// Runs until a signal, the configuration or a critical failure ends it. Returns how, and
     /// the configuration it ended with.
     pub fn run(mut self) -> (Outcome, Rc<Script>) {
+        self.first_look();
+        self.enable_tunnels();
         self.watch();
         if self.core.recalled {
             // Who sends HUP may know of a mount, which the kernel does not tell.
             self.watcher.rebuild();
         }
+        self.watcher.check_roots();
         loop {
             self.now = self.core.clock.now();
             self.take_in();
             self.collect();
+            self.tend_tunnels();
             self.lead();
             self.pass();
             if let Some(outcome) = self.over {
                 self.abandon();
                 if let Outcome::Exit(_) = outcome {
-                    self.remember();
+                    self.save_pending();
                 }
                 return (outcome, self.script);
             }
             self.status
-                .turn(Instant::now(), &self.members, self.watcher);
+                .turn(Instant::now(), &self.script.host, self.watcher);
             self.wait();
         }
     }
@@ -206,9 +231,11 @@ impl<'a> Engine<'a> {
         self.watcher.turn(Instant::now(), &mut watching);
         let lost = watching.overflowed;
         let unwatched = watching.unwatched;
+        let back = watching.back;
         if lost {
             self.overflow();
         }
+        self.mind_sources(&back);
         self.mind_shortage(&unwatched);
         self.progress.turn(self.watcher, Instant::now());
         if !self.watcher.crawling() {
@@ -248,10 +275,14 @@ impl<'a> Engine<'a> {
         self.status = StatusFile::new(settings);
         let shortage = Shortage::new(settings.rescan_interval);
         let lacking = std::mem::replace(&mut self.shortage, shortage).deadline();
+        self.compare = vec![false; self.members.len()];
+        self.first_look();
         self.watch();
+        self.watcher.check_roots();
         if lacking.is_some() {
             self.watcher.rebuild();
         }
+        self.compare();
     }
 
     /// Something was missed: watches are set anew where they lack, and all is compared once.
@@ -259,8 +290,16 @@ impl<'a> Engine<'a> {
         report::normal("--- OVERFLOW in event queue ---");
         self.script.insist();
         self.watcher.rebuild();
-        if self.started {
-            for member in &self.members {
+        self.compare.fill(true);
+    }
+
+    /// Once all is watched: compares what may have changed before it was.
+    fn compare(&mut self) {
+        if !self.started || self.watcher.crawling() || !self.compare.contains(&true) {
+            return;
+        }
+        for (member, due) in self.members.iter().zip(&mut self.compare) {
+            if std::mem::take(due) {
                 member.sync.borrow_mut().resync_once(self.now);
             }
         }
@@ -272,13 +311,15 @@ impl<'a> Engine<'a> {
             self.fade();
             return;
         }
-        if let Err(error) = self.script.ring(self.now) {
+        let observed = self.script.host.observed.call();
+        if let Err(error) = observed.and_then(|()| self.script.ring(self.now)) {
             self.fail(&error);
         }
         self.launch();
         if !self.started {
             return;
         }
+        self.core.calendar.turn(&self.members, self.now);
         for index in self.scheduler.order(self.members.len()) {
             let member = Rc::clone(&self.members[index]);
             self.serve(&member);
@@ -290,14 +331,25 @@ impl<'a> Engine<'a> {
 
     /// Asks one sync until nothing of it is due or limits are reached.
     fn serve(&mut self, member: &Rc<Member>) {
-        while self.script.host.has_room() {
+        for _ in 0..TURN {
+            if !self.script.host.has_room() || !member.is_connected() {
+                return;
+            }
             let next = member.sync.borrow_mut().next(self.now);
             let Next::Act(id) = next else {
                 return;
             };
+            if !self.may_send(member) {
+                return;
+            }
             if self.hold_back(member) {
                 continue;
             }
+            let state = |member: &Member| {
+                let sync = member.sync.borrow();
+                (sync.running, sync.queue.len())
+            };
+            let before = state(member);
             if let Err(error) = self.script.act(member, id) {
                 self.fail(&error);
                 return;
@@ -306,8 +358,9 @@ impl<'a> Engine<'a> {
             if self.over.is_some() {
                 return;
             }
+            let idle = state(member) == before;
             let mut sync = member.sync.borrow_mut();
-            if sync.next(self.now) == Next::Act(id) {
+            if idle && sync.next(self.now) == Next::Act(id) {
                 let until = self.now + crate::sync::micros(IDLE_ACTION);
                 sync.pause(until);
                 return;
@@ -333,8 +386,12 @@ impl<'a> Engine<'a> {
                 "Info",
                 "onepass active and all syncs finished. Exiting successfully",
             );
-            self.over = Some(Outcome::Exit(Exit::Done));
+            self.start_fading(Outcome::Exit(Exit::Done));
         }
+    }
+
+    pub(super) fn is_fading(&self) -> bool {
+        self.fading.is_some()
     }
 
     /// User code failed: the daemon can't know what it should do.
@@ -351,6 +408,9 @@ impl<'a> Engine<'a> {
     /// Sleeps until something happens or is due.
     fn wait(&mut self) {
         let timeout = self.timeout();
+        if report::enabled("Masterloop") {
+            report::say("Masterloop", format_args!("waiting, at most {timeout:?}"));
+        }
         let mut events = std::mem::replace(&mut self.core.events, Events::with_capacity(0));
         match self.core.poll.poll(&mut events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -359,15 +419,20 @@ impl<'a> Engine<'a> {
             _ => {}
         }
         for event in &events {
-            if event.token() == SIGNALS {
+            if event.token() == MOUNTS {
+                self.mounts_changed();
+            } else if event.token() == SIGNALS {
                 for signal in self.core.signals.pending().collect::<Vec<_>>() {
                     self.signal(signal);
                 }
-            } else {
+            } else if event.token() == CALENDAR {
+                self.core.calendar.rang();
+            } else if !self.script.host.observed.note(event) {
                 let children = Rc::clone(&self.core.children);
                 if children.borrow().owns(event.token()) {
-                    let jobs = &self.jobs;
-                    let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+                    let (jobs, host) = (&self.jobs, &self.script.host);
+                    let mut sink =
+                        |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
                     children.borrow_mut().ready(event, &mut sink);
                 }
             }
@@ -375,8 +440,8 @@ impl<'a> Engine<'a> {
         self.core.events = events;
         let children = Rc::clone(&self.core.children);
         if children.borrow().pending() {
-            let jobs = &self.jobs;
-            let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+            let (jobs, host) = (&self.jobs, &self.script.host);
+            let mut sink = |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
             children.borrow_mut().resume(&mut sink);
         }
     }
@@ -395,9 +460,18 @@ impl<'a> Engine<'a> {
         }
         if let Some(fading) = &self.fading {
             at(fading.deadline().saturating_duration_since(instant));
+            if let Some(patience) = self.tunnels.patience() {
+                at(patience.saturating_duration_since(instant));
+            }
             return soonest;
         }
+        if let Some(time) = self.tunnel_deadline() {
+            at(Clock::until(now, time));
+        }
         if let Some(deadline) = self.progress.deadline(self.watcher) {
+            at(deadline.saturating_duration_since(instant));
+        }
+        if let Some(deadline) = self.sources.deadline() {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(deadline) = self.shortage.deadline()
@@ -412,7 +486,7 @@ impl<'a> Engine<'a> {
             at(Clock::until(now, alarm));
         }
         if self.started && self.script.host.has_room() {
-            for member in &self.members {
+            for member in self.members.iter().filter(|each| each.is_connected()) {
                 match member.sync.borrow_mut().next(now) {
                     Next::Act(_) => at(Duration::ZERO),
                     Next::At(time) => at(Clock::until(now, time)),

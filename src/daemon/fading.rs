@@ -87,9 +87,15 @@ impl Engine<'_> {
             return;
         };
         let running = self.jobs.len();
+        let now = Instant::now();
         if running == 0 {
             fading.lingers = self.rest_of_second(&fading);
             if fading.lingers.is_some() {
+                self.fading = Some(fading);
+                return;
+            }
+            if !self.close_tunnels() {
+                fading.lingers = Some(now + TOLD);
                 self.fading = Some(fading);
                 return;
             }
@@ -99,7 +105,6 @@ impl Engine<'_> {
             self.over = Some(fading.outcome);
             return;
         }
-        let now = Instant::now();
         if now >= fading.told {
             report::normal(format_args!("waiting for {running} more child processes."));
             fading.told = now + TOLD;
@@ -138,6 +143,7 @@ impl Engine<'_> {
         if !self.jobs.is_empty() {
             self.signal_children(Signal::SIGTERM);
         }
+        self.signal_tunnels(Signal::SIGTERM);
     }
 
     /// Sends a signal to all children and what is below them; returns the latter.

@@ -7,13 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use mlua::Table;
 
+use super::deletions::Trial;
 use super::engine::{Engine, Outcome};
+use super::tunnels;
 use crate::batch;
 use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
 use crate::queue::{DelayId, Etype, Time};
 use crate::report;
-use crate::script::{Member, Script, SpawnRequest, Verdict};
+use crate::script::{Host, Member, Script, SpawnRequest, Verdict};
 use crate::sync::{Sync, micros};
 
 /// What lsyncd's children exit with when their program can't be executed.
@@ -41,25 +43,35 @@ pub struct Job {
     /// its start is not its business.
     clears_doubt: bool,
     errors: RefCell<Vec<Vec<u8>>>,
+    /// The same work failed before: what it says about that is told once, when it is over.
+    repeated: bool,
+    /// It is only the trial of another.
+    trial: Option<Trial>,
 }
 
-impl Job {
-    /// A line of output of a child: into the log, with the sync's name.
-    pub fn output(jobs: &HashMap<Pid, Job>, pid: Pid, stream: Stream, line: &[u8]) {
-        let Some(job) = jobs.get(&pid) else {
-            return report::normal(report::escape(line));
-        };
-        let name = &job.member.sync.borrow().config.name;
-        let text = format_args!("{name}: {}", report::escape(line)).to_string();
-        match stream {
-            Stream::Stdout => report::normal(text),
-            Stream::Stderr => {
-                report::warn(text);
-                let mut errors = job.errors.borrow_mut();
-                if errors.len() < KEPT_LINES {
-                    errors.push(line.to_vec());
-                }
-            }
+/// A line of output of a child: into the log, with the name of the sync or tunnel.
+pub fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, line: &[u8]) {
+    let job = jobs.get(&pid);
+    if let (Some(trial), Stream::Stdout) = (job.and_then(|job| job.trial.as_ref()), stream) {
+        return trial.line(line);
+    }
+    let shown = report::escape(line);
+    let text = match job {
+        Some(job) => format!("{}: {shown}", job.member.sync.borrow().config.name),
+        None => match tunnels::of(host, pid) {
+            Some(tunnel) => format!("{}: {shown}", tunnel.name()),
+            None => shown.into_owned(),
+        },
+    };
+    match stream {
+        Stream::Stdout => report::normal(text),
+        Stream::Stderr if job.is_some_and(|job| job.repeated) => {}
+        Stream::Stderr => report::warn(text),
+    }
+    if let (Stream::Stderr, Some(job)) = (stream, job) {
+        let mut errors = job.errors.borrow_mut();
+        if errors.len() < KEPT_LINES {
+            errors.push(line.to_vec());
         }
     }
 }
@@ -69,6 +81,23 @@ impl Job {
     pub(super) fn is_for(&self, sync: &Rc<RefCell<Sync>>) -> bool {
         let heir = self.heir.as_ref();
         Rc::ptr_eq(&self.member.sync, sync) || heir.is_some_and(|heir| Rc::ptr_eq(heir, sync))
+    }
+
+    /// One that only finds out what another would do.
+    pub fn trial(trial: Trial, script: Rc<Script>) -> Job {
+        Job {
+            member: trial.member(),
+            script,
+            heir: None,
+            clears_doubt: false,
+            agent: trial.agent(),
+            ids: Vec::new(),
+            captured: true,
+            transfer: None,
+            errors: Default::default(),
+            repeated: false,
+            trial: Some(trial),
+        }
     }
 
     /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
@@ -101,6 +130,13 @@ impl Engine<'_> {
     }
 
     fn start(&mut self, request: SpawnRequest) {
+        if let Some(request) = self.try_first(request) {
+            self.execute(request);
+        }
+    }
+
+    /// Starts a process, whatever it may do.
+    pub(super) fn execute(&mut self, request: SpawnRequest) {
         if report::enabled("Exec") {
             report::say("Exec", shown(&request));
         }
@@ -133,6 +169,8 @@ impl Engine<'_> {
             transfer: request.transfer,
             clears_doubt: false,
             errors: Default::default(),
+            repeated: request.captured && request.member.sync.borrow().is_failing(),
+            trial: None,
         };
         let mut sync = request.member.sync.borrow_mut();
         job.clears_doubt = job.is_whole(&sync) && std::mem::take(&mut sync.doubtful);
@@ -165,8 +203,8 @@ impl Engine<'_> {
     /// Evaluates the children that ended.
     pub(super) fn collect(&mut self) {
         let children = Rc::clone(&self.core.children);
-        let jobs = &self.jobs;
-        let mut sink = |pid, stream, line: &[u8]| Job::output(jobs, pid, stream, line);
+        let (jobs, host) = (&self.jobs, &self.script.host);
+        let mut sink = |pid, stream, line: &[u8]| output(jobs, host, pid, stream, line);
         let ended = children.borrow_mut().reap(&mut sink);
         for child in ended {
             if let Some(job) = self.jobs.remove(&child.pid) {
@@ -176,7 +214,12 @@ impl Engine<'_> {
                     heir.borrow_mut().held.children -= 1;
                 }
                 self.count_running();
-                self.evaluate(job, child.end);
+                match job.trial {
+                    Some(trial) => self.judge(trial, child.end),
+                    None => self.evaluate(job, child.end),
+                }
+            } else {
+                self.tunnel_ended(child.pid, child.end);
             }
         }
     }
@@ -206,6 +249,15 @@ impl Engine<'_> {
         };
         let mut sync = job.member.sync.borrow_mut();
         sync.doubtful |= job.clears_doubt && verdict != Verdict::Done;
+        if job.repeated && verdict != Verdict::Again {
+            for line in job.errors.borrow().iter() {
+                report::warn(format_args!(
+                    "{}: {}",
+                    sync.config.name,
+                    report::escape(line)
+                ));
+            }
+        }
         match verdict {
             Verdict::Done => {
                 if job.captured && job.is_transfer(&sync) {

@@ -2,6 +2,8 @@
 //!
 //! [`engine`] is the event loop; the other files are what a Unix daemon has to do besides.
 
+mod calendar;
+mod deletions;
 pub mod detach;
 mod engine;
 mod fading;
@@ -12,8 +14,10 @@ mod progress;
 mod reload;
 mod shortage;
 pub mod signals;
+mod sources;
 pub mod state;
 mod status;
+mod tunnels;
 mod watching;
 
 use std::ffi::OsString;
@@ -51,6 +55,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(Request::Run(options)) => {
             let modules = std::env::var("RUST_LOG").ok();
             log::install(options.log.clone(), modules.as_deref());
+            advise(&options);
             mirror(*options).unwrap_or_else(|failure| {
                 for line in &failure.lines {
                     report::error(line);
@@ -63,6 +68,22 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
             report::error(error);
             Exit::Failure
         }
+    }
+}
+
+/// Tells which words of the command line come to nothing.
+fn advise(options: &Options) {
+    if options.runner.is_some() {
+        report::warn(
+            "-runner is ignored: it replaced lsyncd's own Lua half, which is part of this program. \
+             To run Lua before the configuration, use -script.",
+        );
+    }
+    let over_ssh = |sync: &cli::SyncOption| matches!(sync, cli::SyncOption::Rsyncssh(..));
+    if !options.ssh_options.is_empty() && !options.syncs.iter().any(over_ssh) {
+        report::warn(
+            "-sshopts is for -rsyncssh only. In a configuration, write ssh = { _extra = { ... } }.",
+        );
     }
 }
 
@@ -83,7 +104,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
         return Err(failure("Nothing to watch!"));
     }
 
-    let pid_file = start(&script.settings)?;
+    let pid_file = start(&script.settings, &environment.options)?;
     core.state = StateDir::open(&script.settings);
     let exit = work(&environment, &mut core, script);
     if let Some(pid_file) = pid_file {
@@ -94,7 +115,7 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
 fn work(environment: &Environment, core: &mut Core, script: Script) -> Result<Exit, Failure> {
-    let mut watcher = match instance(core, &script.settings, script.settings.insist)? {
+    let mut watcher = match instance(core, &script, script.settings.insist)? {
         Ok(watcher) => watcher,
         Err(exit) => return Ok(exit),
     };
@@ -106,13 +127,19 @@ fn work(environment: &Environment, core: &mut Core, script: Script) -> Result<Ex
         if let Outcome::Exit(exit) = outcome {
             return Ok(exit);
         }
-        let before = last.settings.clone();
-        script = reload::everything(environment, core, last);
-        if !reload::same_watching(&before, &script.settings) {
-            watcher = match instance(core, &script.settings, true)? {
+        script = reload::everything(environment, core, Rc::clone(&last));
+        let left = (!Rc::ptr_eq(&script, &last)).then(|| {
+            let before = &last.host.observed;
+            before.leave(&script.host.observed)
+        });
+        if !reload::same_watching(&last, &script) {
+            watcher = match instance(core, &script, true)? {
                 Ok(watcher) => watcher,
                 Err(exit) => return Ok(exit),
             };
+        }
+        if let Some(left) = left {
+            left.close();
         }
         script.insist();
         report::normal("--- Startup ---");
@@ -123,12 +150,12 @@ fn work(environment: &Environment, core: &mut Core, script: Script) -> Result<Ex
 /// `patient`; the inner error is the signal that ended that.
 fn instance(
     core: &mut Core,
-    settings: &Settings,
+    script: &Script,
     patient: bool,
 ) -> Result<Result<Watcher, Exit>, Failure> {
     let mut waits = Backoff::new(None);
     loop {
-        let error = match core.watcher(settings) {
+        let error = match core.watcher(script.mode(), script.settings.max_staleness) {
             Ok(watcher) => return Ok(Ok(watcher)),
             Err(error) => error,
         };
@@ -156,7 +183,8 @@ fn instance(
 }
 
 /// Writes the line every log begins with, detaches and writes the pid file.
-fn start(settings: &Settings) -> Result<Option<PidFile>, Failure> {
+fn start(settings: &Settings, options: &Options) -> Result<Option<PidFile>, Failure> {
+    select(settings, options);
     open_log(settings, true)?;
     if settings.nodaemon {
         report::normal("--- Startup ---");
@@ -169,6 +197,18 @@ fn start(settings: &Settings) -> Result<Option<PidFile>, Failure> {
         return Ok(None);
     };
     PidFile::acquire(path).map(Some).map_err(failure)
+}
+
+/// Decides what is logged: what the settings say, and what the command line says beats it.
+fn select(settings: &Settings, options: &Options) {
+    let mut selection = report::Selection::default();
+    for word in &settings.log {
+        // Those that are none were refused with the configuration.
+        let _ = selection.add(word);
+    }
+    selection.merge(options.log.clone());
+    log::install(selection, None);
+    report::say("Debug", format_args!("settings: {settings:?}"));
 }
 
 fn open_log(settings: &Settings, console: bool) -> Result<(), Failure> {

@@ -28,7 +28,7 @@ type Event<'a> = (Etype, &'a [u8], Option<&'a [u8]>);
 
 impl Engine<'_> {
     /// Remembers what each sync has not done.
-    pub(super) fn remember(&self) {
+    pub(super) fn save_pending(&self) {
         let Some(state) = &self.core.state else {
             return;
         };

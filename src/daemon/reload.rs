@@ -9,8 +9,8 @@ use std::rc::Rc;
 use mlua::Value;
 
 use super::engine::{Core, Engine, Outcome};
-use super::failure;
-use crate::config::{Settings, text_of};
+use super::{failure, select};
+use crate::config::text_of;
 use crate::report;
 use crate::script::{Environment, Member, Script};
 use crate::sync::Sync;
@@ -19,7 +19,7 @@ use crate::sync::Sync;
 /// broken. What is pending goes over to the new syncs; settings of the process (log, pid file,
 /// foreground) stay as they are.
 pub fn everything(environment: &Environment, core: &Core, old: Rc<Script>) -> Rc<Script> {
-    let Some(new) = read(environment, core, Vec::new()) else {
+    let Some(new) = read(environment, core, &old, Vec::new()) else {
         old.resume();
         return old;
     };
@@ -32,8 +32,8 @@ pub fn everything(environment: &Environment, core: &Core, old: Rc<Script>) -> Rc
 }
 
 /// Whether the kernel is asked for the same events under both settings.
-pub fn same_watching(one: &Settings, other: &Settings) -> bool {
-    (one.mode, one.max_staleness) == (other.mode, other.max_staleness)
+pub fn same_watching(one: &Script, other: &Script) -> bool {
+    (one.mode(), one.settings.max_staleness) == (other.mode(), other.settings.max_staleness)
 }
 
 impl Engine<'_> {
@@ -43,22 +43,30 @@ impl Engine<'_> {
     /// pending goes over to them. False if the new configuration is broken, which is told, and
     /// the one before goes on.
     ///
-    /// A change of what is asked of the kernel (`inotifyMode`, `maxStaleness`) resets all.
+    /// A change of what is asked of the kernel (`inotifyMode`, `maxStaleness`) resets all, and
+    /// so do tunnels.
     pub fn reload_changed(&mut self) -> bool {
         if self.fading.is_some() {
             return true;
         }
-        let Some(new) = read(self.environment, self.core, self.members.clone()) else {
+        let Some(new) = read(
+            self.environment,
+            self.core,
+            &self.script,
+            self.members.clone(),
+        ) else {
             return false;
         };
-        if !same_watching(&new.settings, &self.script.settings) {
+        let tunnels = |script: &Script| !script.host.tunnels.borrow().is_empty();
+        if !same_watching(&new, &self.script) || tunnels(&new) || tunnels(&self.script) {
             self.start_fading(Outcome::Reset);
             return true;
         }
         self.script.fade();
         let old = std::mem::replace(&mut self.members, new.members());
         // What is left of the old one lives as long as its children.
-        let _last = std::mem::replace(&mut self.script, Rc::new(new));
+        let last = std::mem::replace(&mut self.script, Rc::new(new));
+        last.host.observed.leave(&self.script.host.observed).close();
         self.script.insist();
         self.script.host.running.set(self.jobs.len());
         let (mut untouched, mut changed) = (0, 0);
@@ -116,7 +124,12 @@ fn same_work(one: &Member, other: &Member) -> bool {
 }
 
 /// Reads the configuration from where the daemon was started. What is wrong with it is told.
-fn read(environment: &Environment, core: &Core, before: Vec<Rc<Member>>) -> Option<Script> {
+fn read(
+    environment: &Environment,
+    core: &Core,
+    old: &Script,
+    before: Vec<Rc<Member>>,
+) -> Option<Script> {
     let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let enter = |directory: &Path| {
         if let Err(error) = env::set_current_dir(directory) {
@@ -125,6 +138,7 @@ fn read(environment: &Environment, core: &Core, before: Vec<Rc<Member>>) -> Opti
         }
     };
     enter(&environment.directory);
+    old.host.observed.suspend();
     let loaded = Script::load(environment, &core.children, core.clock, before);
     enter(&here);
     let checked = loaded.and_then(|script| match script.members().is_empty() {
@@ -132,11 +146,15 @@ fn read(environment: &Environment, core: &Core, before: Vec<Rc<Member>>) -> Opti
         false => script.run().map(|()| script),
     });
     match checked {
-        Ok(script) => Some(script),
+        Ok(script) => {
+            select(&script.settings, &environment.options);
+            Some(script)
+        }
         Err(problem) => {
             for line in &problem.lines {
                 report::error(line);
             }
+            old.host.observed.resume();
             report::error("The configuration was not changed, the one before goes on.");
             None
         }

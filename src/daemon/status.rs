@@ -1,13 +1,15 @@
 //! When the status report is written.
 
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::Settings;
-use crate::report::{self, DelayStatus, StatusReport, SyncStatus, WatchList};
-use crate::script::Member;
+use crate::queue::Time;
+use crate::report::{
+    self, DelayStatus, StatusReport, SyncStatus, TunnelProcess, TunnelStatus, WatchList,
+};
+use crate::script::{Host, PROCESS_KIND, TunnelObject};
 use crate::sync::Sync;
 use crate::watch::Watcher;
 
@@ -37,7 +39,7 @@ impl StatusFile {
     }
 
     /// At the end of a turn, which is when something happened: writes or notes when to.
-    pub fn turn(&mut self, now: Instant, members: &[Rc<Member>], watcher: &Watcher) {
+    pub fn turn(&mut self, now: Instant, host: &Host, watcher: &Watcher) {
         let Some(path) = &self.path else {
             return;
         };
@@ -52,7 +54,8 @@ impl StatusFile {
             }
         }
         self.written = true;
-        if let Err(error) = write(path, members, watcher) {
+        report::say("Statusfile", "writing the status file");
+        if let Err(error) = write(path, host, watcher) {
             report::error(error);
         }
     }
@@ -70,24 +73,40 @@ impl WatchList for Watches<'_> {
     }
 }
 
-fn write(
-    path: &Path,
-    members: &[Rc<Member>],
-    watcher: &Watcher,
-) -> Result<(), report::StatusError> {
+fn write(path: &Path, host: &Host, watcher: &Watcher) -> Result<(), report::StatusError> {
     let time = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs() as i64);
+    let (members, tunnels) = (host.members.borrow(), host.tunnels.borrow());
     let syncs = members
         .iter()
         .map(|member| sync_status(&member.sync.borrow()));
     StatusReport {
         time,
         syncs: syncs.collect(),
-        tunnels: Vec::new(),
+        tunnels: tunnels
+            .iter()
+            .map(|each| tunnel_status(each, time as f64, host.clock.now()))
+            .collect(),
         watches: &Watches(watcher),
     }
     .save(path)
+}
+
+/// What is wrong with a sync.
+fn notes(sync: &Sync) -> Vec<std::borrow::Cow<'static, str>> {
+    let mut notes = Vec::new();
+    if let Some(why) = sync.halted() {
+        notes.push(format!("Halted: {why}").into());
+    }
+    if let Some(why) = &sync.excess {
+        notes.push(format!("Halted: {why}").into());
+    }
+    if sync.unwatched {
+        notes.push("Not all directories are watched: out of inotify watches".into());
+    }
+    notes.extend(sync.troubles().into_iter().map(Into::into));
+    notes
 }
 
 fn sync_status(sync: &Sync) -> SyncStatus<'static> {
@@ -104,9 +123,23 @@ fn sync_status(sync: &Sync) -> SyncStatus<'static> {
     SyncStatus {
         name: sync.config.name.clone().into_bytes().into(),
         source: sync.config.source.clone().into(),
-        notes: sync.troubles().into_iter().map(Into::into).collect(),
+        notes: notes(sync),
         delays: delays.collect(),
         filters: filter.rules().map(|rule| rule.to_vec().into()).collect(),
         excludes: filter.excludes().map(|p| p.to_vec().into()).collect(),
+    }
+}
+
+fn tunnel_status(tunnel: &TunnelObject, time: f64, now: Time) -> TunnelStatus<'static> {
+    let machine = tunnel.machine.borrow();
+    let processes = machine.processes().iter().map(|process| TunnelProcess {
+        pid: process.pid.0,
+        kind: PROCESS_KIND,
+        started: time - now.saturating_sub(process.started) as f64 / 1e6,
+    });
+    TunnelStatus {
+        name: machine.config.name.clone().into_bytes().into(),
+        status: machine.state().name(),
+        processes: processes.collect(),
     }
 }

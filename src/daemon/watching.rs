@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::shortage;
-use crate::queue::Time;
+use crate::queue::{Policy, Time};
 use crate::report;
 use crate::script::Member;
 use crate::watch::{Event, Follow, Loss, Observer};
@@ -18,6 +18,8 @@ pub struct Watching<'a> {
     /// By the index of the sync: a directory of it could not be watched because the user's
     /// limit is reached. Empty if none.
     pub unwatched: Vec<bool>,
+    /// Syncs whose roots are watched again, by index.
+    pub back: Vec<usize>,
 }
 
 impl<'a> Watching<'a> {
@@ -28,6 +30,7 @@ impl<'a> Watching<'a> {
             now,
             overflowed: false,
             unwatched: Vec::new(),
+            back: Vec::new(),
         }
     }
 }
@@ -36,6 +39,9 @@ impl super::engine::Engine<'_> {
     /// Takes what is being written just now out of a sync's queue, if the sync sends files as
     /// they are at the time: the watcher tells when they are complete. True if there was any.
     pub(super) fn hold_back(&mut self, member: &Member) -> bool {
+        if member.sync.borrow().queue.policy() == Policy::Deliver {
+            return false;
+        }
         let interested = |path: &[u8]| member.sync.borrow().waiting(path).is_some();
         let paths = self.watcher.being_written(&interested);
         let mut sync = member.sync.borrow_mut();
@@ -60,6 +66,12 @@ impl Observer for Watching<'_> {
         follow
     }
 
+    fn written(&mut self, path: &[u8], closed: bool) {
+        for member in self.members {
+            member.sync.borrow_mut().written(path, closed, self.now);
+        }
+    }
+
     fn overflow(&mut self) {
         self.overflowed = true;
     }
@@ -74,22 +86,19 @@ impl Observer for Watching<'_> {
             Loss::Unmounted => "unmounted",
         };
         let mut sync = member.sync.borrow_mut();
-        report::error(format_args!(
-            "{}: the source {} was {how}; nothing is sent until it is back",
-            sync.config.name,
-            report::escape(&sync.config.source)
-        ));
-        sync.source_lost();
+        if sync.source_lost(&format!("the source was {how}")) {
+            report::error(format_args!(
+                "{}: the source {} was {how}; nothing is sent until it is back",
+                sync.config.name,
+                report::escape(&sync.config.source)
+            ));
+        }
     }
 
     fn root_back(&mut self, scope: usize) {
         if let Some(member) = self.members.get(scope) {
-            let mut sync = member.sync.borrow_mut();
-            let name = &sync.config.name;
-            report::normal(format_args!(
-                "{name}: the source is back, comparing all of it"
-            ));
-            sync.source_back(self.now);
+            member.sync.borrow_mut().source_found();
+            self.back.push(scope);
         }
     }
 

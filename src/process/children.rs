@@ -126,6 +126,14 @@ impl Children {
         Ok(pid)
     }
 
+    /// Another handle of the registry, for other descriptors.
+    ///
+    /// # Errors
+    /// The system is out of descriptors.
+    pub fn registry(&self) -> io::Result<Registry> {
+        self.pipes.registry()
+    }
+
     /// Whether events of this token are for [`Children::ready`].
     pub fn owns(&self, token: Token) -> bool {
         self.pipes.owns(token)

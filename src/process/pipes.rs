@@ -89,6 +89,10 @@ pub(super) struct Pipes {
 }
 
 impl Pipes {
+    pub(super) fn registry(&self) -> io::Result<Registry> {
+        self.registry.try_clone()
+    }
+
     /// Tokens are counted from `first` and never used again, so that a late event of a closed
     /// pipe is nobody's.
     pub(super) fn new(registry: Registry, first: usize) -> Self {

@@ -11,7 +11,9 @@ mod syslog;
 pub use escape::escape;
 pub use log::{enabled, error, normal, say, warn};
 pub use selection::{BadCategory, Selection};
-pub use status_file::{DelayStatus, StatusError, StatusReport, SyncStatus, WatchList};
+pub use status_file::{
+    DelayStatus, StatusError, StatusReport, SyncStatus, TunnelProcess, TunnelStatus, WatchList,
+};
 pub use syslog::{Facility, UnknownFacility};
 
 /// The system's words for an error, without the number Rust puts behind them.

@@ -61,6 +61,14 @@ impl Selection {
         Ok(())
     }
 
+    /// Takes in another selection; where both have a say, the other's counts.
+    pub fn merge(&mut self, other: Selection) {
+        if other.volume != Volume::Usual {
+            self.volume = other.volume;
+        }
+        self.names.extend(other.names);
+    }
+
     /// Whether messages of this category are shown.
     pub fn shows(&self, category: &str) -> bool {
         match self.volume {

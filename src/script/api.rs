@@ -8,21 +8,22 @@ use std::rc::Rc;
 use mlua::{Function, Lua, MultiValue, Result, Table, Value, Variadic};
 
 use super::event::Objects;
+use super::guard;
 use super::host::{Alarm, Host};
 use super::spawn;
 use super::timestamp::{self, Timestamp};
-use crate::config::{self, complaint, number_of, text_of};
-use crate::process;
+use crate::config::{complaint, kind_of, number_of, text_of};
 use crate::report;
+use crate::sync::Clock;
 
 /// The global functions.
 pub fn globals(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     let table = lua.create_table()?;
     table.set(
         "log",
-        lua.create_function(|_, (category, values): (String, Variadic<Value>)| {
-            let text = log_text(&values)?;
-            report::say(&category, text);
+        lua.create_function(|_, (category, values): (Value, Variadic<Value>)| {
+            let category = text_argument(&category, "log")?;
+            report::say(&String::from_utf8_lossy(&category), log_text(&values)?);
             Ok(())
         })?,
     )?;
@@ -36,9 +37,10 @@ pub fn globals(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     let h = Rc::clone(host);
     table.set(
         "terminate",
-        lua.create_function(move |_, code: Value| -> Result<()> {
+        lua.create_function(move |lua, code: Value| -> Result<()> {
             let code = number_of(&code).ok_or_else(|| complaint("terminate needs an exit code"))?;
             h.ending.set(Some(code as i64));
+            guard::stop(lua)?;
             Err(complaint("terminated by the configuration"))
         })?,
     )?;
@@ -55,6 +57,10 @@ pub fn globals(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
             move |_, (time, function, extra): (Value, Function, Value)| {
                 let due =
                     timestamp::stamp(&time).ok_or_else(|| complaint("alarm needs a timestamp"))?;
+                if report::enabled("Alarm") {
+                    let wait = Clock::until(h.clock.now(), due.0).as_secs_f64();
+                    report::say("Alarm", format_args!("user alarm in {wait:.3} s"));
+                }
                 h.alarms.borrow_mut().push(Alarm {
                     due: due.0,
                     function,
@@ -67,54 +73,10 @@ pub fn globals(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     Ok(table)
 }
 
-/// The members of the `lsyncd` table beyond the globals that are repeated there.
-pub fn members(lua: &Lua, host: &Rc<Host>) -> Result<Table> {
-    let table = lua.create_table()?;
-    let h = Rc::clone(host);
-    table.set(
-        "exec",
-        lua.create_function(move |_, words: Variadic<Value>| execute(&h, &words))?,
-    )?;
-    table.set(
-        "get_file_size",
-        lua.create_function(|_, path: mlua::BString| {
-            Ok(fs::metadata(OsStr::from_bytes(&path)).ok().map(|m| m.len()))
-        })?,
-    )?;
-    let h = Rc::clone(host);
-    table.set(
-        "get_process_info",
-        lua.create_function(move |_, ()| Ok((h.running.get(), h.max_processes.get())))?,
-    )?;
-    table.set(
-        "realdir",
-        lua.create_function(
-            |lua, path: mlua::BString| match config::real_directory(&path) {
-                Ok(real) => Ok(Value::String(lua.create_string(real)?)),
-                Err(error) => {
-                    report::error(&error.lines()[0]);
-                    Ok(Value::Nil)
-                }
-            },
-        )?,
-    )?;
-    table.set(
-        "splitQuotedString",
-        lua.create_function(|lua, text: mlua::BString| {
-            let words = lua.create_table()?;
-            for word in crate::cli::split_quoted(&text) {
-                words.raw_push(lua.create_string(word)?)?;
-            }
-            Ok(words)
-        })?,
-    )?;
-    table.set(
-        "jiffies_from_seconds",
-        lua.create_function(|_, seconds: i64| {
-            Ok(Timestamp(u64::try_from(seconds).unwrap_or(0) * 1_000_000))
-        })?,
-    )?;
-    Ok(table)
+/// A text or number that a function was given; `function` names it in the complaint.
+pub fn text_argument(value: &Value, function: &str) -> Result<Vec<u8>> {
+    text_of(value)
+        .ok_or_else(|| complaint(format!("{function} needs a text, not {}", kind_of(value))))
 }
 
 /// What `log` prints for its values, one behind the other.
@@ -153,27 +115,4 @@ fn read_directory(lua: &Lua, path: mlua::BString) -> Result<Option<Table>> {
         table.set(lua.create_string(entry.file_name().into_vec())?, directory)?;
     }
     Ok(Some(table))
-}
-
-/// Starts a process that belongs to no event; its end is not told to anybody.
-fn execute(host: &Host, words: &[Value]) -> Result<Value> {
-    let mut words = words
-        .iter()
-        .map(|word| text_of(word).ok_or_else(|| complaint("exec takes texts")));
-    let program = words
-        .next()
-        .unwrap_or_else(|| Err(complaint("exec needs a program")))?;
-    let command = process::Command {
-        program,
-        args: words.collect::<Result<_>>()?,
-        stdin: process::Stdin::Inherit,
-        output: process::Output::Inherit,
-    };
-    match host.children.borrow_mut().spawn(command) {
-        Ok(pid) => Ok(Value::Integer(pid.0.into())),
-        Err(error) => {
-            report::error(error.to_string());
-            Ok(Value::Nil)
-        }
-    }
 }

@@ -7,14 +7,18 @@ use std::fs;
 
 use mlua::{Error, Lua, Value};
 
-use crate::config::Complaint;
+use crate::config::{Complaint, nearest};
 
 /// The first text that was raised, without stack traces. A [`Complaint`] gets the position of
 /// the user's line that is running now in front, as Lua's own errors have it, and the line of
 /// the key that is wrong behind, if that is another one.
 pub fn message(lua: &Lua, error: &Error) -> String {
     let Some(complaint) = error.downcast_ref::<Complaint>() else {
-        return plain(error);
+        let text = plain(error);
+        return match position(lua) {
+            Some((file, line)) if place(&text).is_none() => format!("{file}:{line}: {text}"),
+            _ => with_suggestion(lua, text),
+        };
     };
     let Some((file, line)) = position(lua) else {
         return complaint.to_string();
@@ -34,6 +38,51 @@ pub fn message(lua: &Lua, error: &Error) -> String {
     }
 }
 
+/// As [`message`], with the line of user code the error came from in front even where Lua gives
+/// none: errors that are no texts, and those of functions of the daemon.
+pub fn located(lua: &Lua, error: &Error) -> String {
+    let mut text = message(lua, error);
+    if text.starts_with("table: 0x") {
+        text = "(the error is a table)".to_owned();
+    }
+    if place(&text).is_some_and(|place| !place.starts_with(&PRELUDE[1..])) {
+        return text;
+    }
+    let trace = backtrace(error);
+    let mut frames = trace.iter().filter_map(|frame| place(frame));
+    match frames.find(|place| !place.starts_with(&PRELUDE[1..])) {
+        Some(place) => format!("{place}: {text}"),
+        None => text,
+    }
+}
+
+/// The `FILE:LINE` a text begins with.
+fn place(text: &str) -> Option<&str> {
+    let (place, _) = text.split_once(": ")?;
+    let (file, line) = place.rsplit_once(':')?;
+    let is_line = !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit());
+    (is_line && !file.is_empty()).then_some(place)
+}
+
+/// Where a global is nil whose name is nearly that of one that is not, that one is told.
+fn with_suggestion(lua: &Lua, text: String) -> String {
+    let suggestion = || {
+        let (_, name) = text.split_once(" a nil value (global '")?;
+        let (name, _) = name.split_once("')")?;
+        let globals = lua.globals();
+        let known: Vec<String> = globals
+            .pairs::<String, Value>()
+            .flatten()
+            .map(|(key, _)| key)
+            .collect();
+        nearest(name, known.iter().map(String::as_str)).map(str::to_owned)
+    };
+    match suggestion() {
+        Some(known) => format!("{text}. Did you mean \"{known}\"?"),
+        None => text,
+    }
+}
+
 /// The error's text without stack traces and without mlua's own words around it.
 pub fn plain(error: &Error) -> String {
     match error {
@@ -47,6 +96,7 @@ pub fn plain(error: &Error) -> String {
             format!("bad argument #{pos} ({})", plain(cause))
         }
         Error::FromLuaConversionError { from, to, .. } => {
+            let from = if *from == "integer" { "number" } else { from };
             format!("{} expected, got {from}", lua_type(to))
         }
         other => other.to_string(),
@@ -106,6 +156,25 @@ fn position(lua: &Lua) -> Option<(String, usize)> {
         {
             return Some((file.to_owned(), line));
         }
+    }
+    None
+}
+
+/// The line, counted from 1, on which a file assigns to this name outside of all braces.
+pub fn line_of_assignment(text: &str, name: &str) -> Option<usize> {
+    let mut lexer = Lexer {
+        rest: text,
+        line: 1,
+    };
+    let (mut depth, mut named) = (0usize, None);
+    while let Some((token, line)) = lexer.next() {
+        match token {
+            Token::Open => depth += 1,
+            Token::Close => depth = depth.saturating_sub(1),
+            Token::Assign if named.is_some() => return named,
+            _ => {}
+        }
+        named = (depth == 0 && token == Token::Name(name)).then_some(line);
     }
     None
 }
@@ -247,6 +316,9 @@ settings { bwlimit = 5 }
         assert_eq!(line_of_key(CONFIG, 3, "bwlimit"), Some(9));
         assert_eq!(line_of_key(CONFIG, 3, "source"), Some(5));
         assert_eq!(line_of_key(CONFIG, 3, "absent"), None);
+        let assigned = "settings { bwlimit = 5 }\n-- settings = 1\nsettings = { nodaemon = true }";
+        assert_eq!(line_of_assignment(assigned, "settings"), Some(3));
+        assert_eq!(line_of_assignment(assigned, "bwlimit"), None);
         assert_eq!(line_of_key(CONFIG, 13, "bwlimit"), Some(13));
     }
 

@@ -3,10 +3,10 @@
 
 use std::rc::{Rc, Weak};
 
-use mlua::{AnyUserData, FromLua, Lua, Result, Table, UserData, Value};
+use mlua::{AnyUserData, Lua, Result, Table, UserData, Value};
 
 use super::host::Member;
-use crate::config::complaint;
+use crate::config::{complaint, text_of};
 use crate::queue::{DelayId, Etype, Status};
 
 /// The queue entry behind an event object.
@@ -78,15 +78,6 @@ pub struct Objects {
     behind: Table,
     event_meta: Table,
     list_meta: Table,
-}
-
-impl FromLua for EventRef {
-    fn from_lua(value: Value, _: &Lua) -> Result<Self> {
-        match value.as_userdata().map(|data| data.borrow::<EventRef>()) {
-            Some(Ok(event)) => Ok(event.clone()),
-            _ => Err(complaint("not an event")),
-        }
-    }
 }
 
 impl Objects {
@@ -211,19 +202,20 @@ impl EventRef {
             }
             _ => {}
         }
-        let sync = member.sync.borrow();
-        let config = &sync.config;
-        match name {
-            "source" => text(&config.source),
-            "target" => match &config.target {
-                Some(target) => text(target),
-                None => Ok(Value::Nil),
-            },
-            _ => match self.path_field(name, &config.source, config.target.as_deref())? {
-                Some(path) => text(&path),
-                None => Ok(Value::Nil),
-            },
-        }
+        // User code may change the target while the sync is at work.
+        let source = member.sync.borrow().config.source.clone();
+        let target = text_of(&member.config.raw_get("target")?);
+        let value = match name {
+            "source" => Some(source),
+            "target" => target,
+            _ => self.path_field(name, &source, target.as_deref())?,
+        };
+        value.map_or(Ok(Value::Nil), |value| text(&value))
+    }
+
+    /// Whether it is an event of this sync.
+    pub fn is_of(&self, member: &Rc<Member>) -> bool {
+        self.member.as_ptr() == Rc::as_ptr(member)
     }
 
     fn path_field(

@@ -1,13 +1,15 @@
 //! What the functions of the Lua side share with the engine.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use mlua::{Function, Table, Value};
 
+use super::observe::Observed;
 use super::spawn::SpawnRequest;
+use super::tunnel::TunnelObject;
 use crate::config::SettingsTable;
 use crate::process::Children;
 use crate::queue::{DelayId, Time};
@@ -35,12 +37,22 @@ pub struct Member {
     pub config: Table,
     /// The object its functions are given.
     pub inlet: Table,
+    /// What its transfers go through.
+    pub tunnel: Option<Rc<TunnelObject>>,
     /// Event objects of queue entries, two for a move; the same entry gives the same objects
     /// until it is done, with whatever user code has put into them.
     pub events: RefCell<HashMap<DelayId, (Table, Option<Table>)>>,
+    /// What `inlet.getSync()` returns, once it was asked for.
+    pub object: OnceCell<Table>,
 }
 
 impl Member {
+    /// Whether its transfers may start, as far as its tunnel goes.
+    pub fn is_connected(&self) -> bool {
+        let tunnel = self.tunnel.as_ref();
+        tunnel.is_none_or(|tunnel| tunnel.machine.borrow().is_up())
+    }
+
     /// Drops the objects of entries that are done.
     pub fn forget(&self, ids: &[DelayId]) {
         let mut events = self.events.borrow_mut();
@@ -71,14 +83,20 @@ pub struct Host {
     pub members: RefCell<Vec<Rc<Member>>>,
     /// Those of the configuration before this one, whose state may go on.
     pub before: RefCell<Vec<Rc<Member>>>,
+    /// All tunnels, in the order of the configuration.
+    pub tunnels: RefCell<Vec<Rc<TunnelObject>>>,
     /// What Lua asked to be started since the engine looked last.
     pub requests: RefCell<Vec<SpawnRequest>>,
     /// Pending calls of `alarm`.
     pub alarms: RefCell<Vec<Alarm>>,
+    /// What user code observes.
+    pub observed: Observed,
     /// Running children, of syncs only.
     pub running: Cell<usize>,
     /// The global limit of children.
     pub max_processes: Cell<Option<usize>>,
+    /// Since when user code runs.
+    pub user_code: super::guard::Running,
     /// `terminate(n)` was called.
     pub ending: Cell<Option<i64>>,
     /// A startup transfer failed and `insist` is not set: the daemon ends.
@@ -98,6 +116,13 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether only one more child may start.
+    pub fn is_last_place(&self) -> bool {
+        let asked = self.requests.borrow().len();
+        let limit = self.max_processes.get();
+        limit.is_some_and(|limit| self.running.get() + asked + 1 >= limit)
+    }
+
     /// Whether another child of any sync may start.
     pub fn has_room(&self) -> bool {
         let asked = self.requests.borrow().len();

@@ -1,12 +1,16 @@
 //! The inlet: what the functions of a sync are given to look into its queue.
 
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, PoisonError};
 
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
 
+use super::api::text_argument;
 use super::event::{Agent, EventRef, Objects};
 use super::host::{Host, Member};
+use super::sync_object;
+use super::tunnel;
 use crate::config::{complaint, text_of, truthy};
 use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
 use crate::report;
@@ -38,9 +42,16 @@ pub fn functions(
         with.list(lua, member, ids)
     })?;
     let with = objects.clone();
-    add.function("discardEvent", move |_, member, event: Table| {
-        match with.agent(&event)? {
-            Some(Agent::Event(event)) => discard(member, &event),
+    add.function("discardEvent", move |_, member, event: Value| {
+        let agent = event
+            .as_table()
+            .map(|event| with.agent(event))
+            .transpose()?;
+        match agent.flatten() {
+            Some(Agent::Event(event)) if event.is_of(member) => discard(member, &event),
+            Some(Agent::Event(_)) => Err(complaint(
+                "discardEvent needs an event of the inlet's own sync",
+            )),
             _ => Err(complaint("discardEvent needs an event")),
         }
     })?;
@@ -49,9 +60,9 @@ pub fn functions(
         ("createFullEvent", Etype::Full),
     ] {
         let (with, clock) = (objects.clone(), Rc::clone(host));
-        add.function(name, move |lua, member, path: Option<mlua::BString>| {
+        add.function(name, move |lua, member, path: Value| {
             let path = match etype {
-                Etype::Full => path.map_or_else(|| b"/".to_vec(), |path| path.to_vec()),
+                Etype::Full => full_path(&path)?,
                 _ => Vec::new(),
             };
             let now = clock.clock.now();
@@ -62,13 +73,40 @@ pub fn functions(
             Ok(with.event(lua, member, id)?.0)
         })?;
     }
+    add.function(
+        "getSubstitutionData",
+        |lua, member, (_event, data): (Value, Option<Table>)| {
+            tunnel::substitution_data(lua, member, data)
+        },
+    )?;
+    let h = Rc::clone(host);
+    add.function("getSync", move |lua, member, ()| {
+        sync_object::object(lua, &h, member)
+    })?;
     filter_functions(&add)?;
     Ok(table)
+}
+
+/// What a Full event is about: all of the source unless it is said.
+fn full_path(path: &Value) -> Result<Vec<u8>> {
+    let path = match path {
+        Value::Nil => return Ok(b"/".to_vec()),
+        path => text_argument(path, "createFullEvent")?,
+    };
+    match path.first() {
+        _ if path.contains(&0) => Err(complaint("createFullEvent: a path has no NUL byte")),
+        Some(b'/') => Ok(path),
+        _ => Ok([b"/", path.as_slice()].concat()),
+    }
 }
 
 fn filter_functions(add: &Adder<'_>) -> Result<()> {
     add.function("addExclude", |_, member, pattern: mlua::BString| {
         with_filter(member, |filter| filter.add_exclude(&pattern));
+        report::say(
+            "Exclude",
+            format_args!("adding exclude {}", report::escape(&pattern)),
+        );
         Ok(())
     })?;
     add.function("rmExclude", |_, member, pattern: mlua::BString| {
@@ -190,10 +228,7 @@ fn select(lua: &Lua, objects: &Objects, member: &Rc<Member>, test: &Value) -> Re
             .sync
             .borrow()
             .queue
-            .take(|delay| match delay.etype() {
-                Etype::Move => Take::Stop,
-                etype => take_change(etype),
-            }));
+            .take(|delay| take_before_move(delay.etype())));
     }
     // User code may look at the queue while it decides, so it is asked for every entry first
     // and the selection is made of its answers.
@@ -205,9 +240,14 @@ fn select(lua: &Lua, objects: &Objects, member: &Rc<Member>, test: &Value) -> Re
             .filter(|delay| delay.status() != Status::Active);
         waiting.map(|delay| delay.id()).collect()
     };
-    let mut answers = std::collections::HashMap::new();
+    let mut answers: HashMap<DelayId, Take> = HashMap::new();
     for id in candidates {
-        if member.sync.borrow().queue.get(id).is_none() {
+        let taken = |id: DelayId| answers.get(&id) == Some(&Take::Take);
+        let asked = match member.sync.borrow().queue.get(id) {
+            Some(delay) => delay.status() == Status::Wait || delay.blocker().is_some_and(taken),
+            None => false,
+        };
+        if !asked {
             continue;
         }
         let (event, event2) = objects.event(lua, member, id)?;
@@ -224,24 +264,32 @@ fn select(lua: &Lua, objects: &Objects, member: &Rc<Member>, test: &Value) -> Re
     let sync = member.sync.borrow();
     Ok(sync
         .queue
-        .take(|delay| answers.get(&delay.id()).copied().unwrap_or(Take::Stop)))
+        .take(|delay| answers.get(&delay.id()).copied().unwrap_or(Take::Skip)))
 }
 
 /// What goes by itself, or only waits for others, is no part of a list.
-fn take_change(etype: Etype) -> Take {
+pub fn take_change(etype: Etype) -> Take {
     match etype {
         Etype::Init | Etype::Blanket | Etype::Full => Take::Skip,
         _ => Take::Take,
     }
 }
 
+/// As [`take_change`], up to the first Move, which goes alone.
+pub fn take_before_move(etype: Etype) -> Take {
+    match etype {
+        Etype::Move => Take::Stop,
+        etype => take_change(etype),
+    }
+}
+
 /// Whether the test is this one of the preludes', which is answered here without calling Lua.
-fn is_native(lua: &Lua, name: &str, test: &Function) -> Result<bool> {
+pub fn is_native(lua: &Lua, name: &str, test: &Function) -> Result<bool> {
     let native: Option<Function> = lua.named_registry_value(name)?;
     Ok(native.as_ref() == Some(test))
 }
 
-/// The functions of a list object.
+/// A field of a list object.
 pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Result<Value> {
     let Some(Agent::List(behind)) = objects.agent(list)? else {
         return Err(complaint("not a list of events"));
@@ -251,33 +299,30 @@ pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Res
         .upgrade()
         .ok_or_else(|| complaint("the list's sync is gone"))?;
     let objects = objects.clone();
-    match name {
-        "isList" => Ok(Value::Boolean(true)),
-        "config" => Ok(Value::Table(member.config.clone())),
+    let function = match name {
+        "isList" => return Ok(Value::Boolean(true)),
+        "config" => return Ok(Value::Table(member.config.clone())),
         "size" => {
             let size = behind.ids.len();
-            Ok(Value::Function(
-                lua.create_function(move |_, _: MultiValue| Ok(size))?,
-            ))
+            lua.create_function(move |_, _: MultiValue| Ok(size))?
         }
-        "getList" => Ok(Value::Function(lua.create_function(
-            move |lua, _: MultiValue| {
-                let events = lua.create_table()?;
-                for &id in behind.ids.iter() {
-                    events.raw_push(objects.event(lua, &member, id)?.0)?;
-                }
-                Ok(events)
-            },
-        )?)),
-        "getPaths" => Ok(Value::Function(lua.create_function(
-            move |lua, mutator: Option<Function>| {
-                paths(lua, &member, &behind.ids, mutator.as_ref())
-            },
-        )?)),
-        _ => Err(complaint(format!(
-            "event list does not have function \"{name}\""
-        ))),
-    }
+        "getList" => lua.create_function(move |lua, _: MultiValue| {
+            let events = lua.create_table()?;
+            for &id in behind.ids.iter() {
+                events.raw_push(objects.event(lua, &member, id)?.0)?;
+            }
+            Ok(events)
+        })?,
+        "getPaths" => lua.create_function(move |lua, mutator: Option<Function>| {
+            paths(lua, &member, &behind.ids, mutator.as_ref())
+        })?,
+        _ => {
+            let text = format!("event list does not have function \"{name}\"");
+            return Err(complaint(text));
+        }
+    };
+    let public: Function = lua.named_registry_value("public")?;
+    public.call(function)
 }
 
 /// The paths of a list, two for each move; the mutator may change them.

@@ -11,7 +11,7 @@ use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 use super::event::Objects;
 use super::host::{Host, Member};
 use super::spawn;
-use crate::config::{complaint, complaint_about, text_of};
+use crate::config::{complaint, complaint_about, kind_of, text_of};
 use crate::report;
 
 /// The keys of a sync that may be texts.
@@ -107,8 +107,8 @@ pub fn check(config: &Table) -> Result<()> {
                 return Err(complaint_about(
                     key,
                     format!(
-                        "{key} must be a function or a text, not a {}.",
-                        other.type_name()
+                        "{key} must be a function or a text, not {}.",
+                        kind_of(&other)
                     ),
                 ));
             }
@@ -378,7 +378,7 @@ fn trim(text: &[u8]) -> &[u8] {
 }
 
 /// Splits at blanks, but not between double quotes, which stay part of their word.
-fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     text.split(move |&byte| {
         quoted ^= byte == b'"';

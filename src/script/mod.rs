@@ -5,17 +5,26 @@
 //! Lua runs.
 
 mod api;
+mod by_size;
 mod errors;
 mod event;
+mod guard;
 mod host;
 mod inlet;
 mod layer3;
+mod members;
 mod native;
+mod observe;
 mod remote;
 mod runtime;
+mod search_paths;
 mod spawn;
+mod sync_checks;
+mod sync_object;
 mod timestamp;
+mod tunnel;
 
 pub use host::{Alarm, Host, Member};
 pub use runtime::{Environment, Failure, Script, Verdict};
 pub use spawn::SpawnRequest;
+pub use tunnel::{Mode as TunnelMode, PROCESS_KIND, TunnelObject};

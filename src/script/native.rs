@@ -7,15 +7,17 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::{Rc, Weak};
 use std::sync::PoisonError;
 
-use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
+use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value, Variadic};
 
-use super::event::{Agent, EventRef, Objects};
+use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
-use super::{api, errors, inlet, layer3, remote, spawn};
+use super::{
+    api, by_size, errors, inlet, layer3, members, observe, remote, spawn, sync_checks, tunnel,
+};
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{
-    self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, rsync_args,
-    text_of, truthy,
+    self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, kind_of,
+    rsync_args, text_of, truthy,
 };
 use crate::filter::Filter;
 use crate::queue::{Etype, Policy};
@@ -38,14 +40,42 @@ pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     native.set("event_meta", event_meta)?;
     native.set("list_meta", list_meta)?;
     native.set("version", crate::cli::VERSION)?;
-    native.set("globals", api::globals(lua, host, objects)?)?;
-    native.set("members", api::members(lua, host)?)?;
+    let globals = api::globals(lua, host, objects)?;
+    tunnel::add(lua, host, &globals)?;
+    let members = members::members(lua, host)?;
+    observe::add(lua, host, &globals, &members)?;
+    native.set("globals", globals)?;
+    native.set("members", members)?;
+    native.set("inotify", members::inotify(lua)?)?;
+    calls(lua, &native)?;
     errors_and_texts(lua, host, &native)?;
     objects_of(lua, objects, &native)?;
     configuring(lua, host, objects, &native)?;
     transferring(lua, host, objects, &native)?;
     remote::add(lua, host, objects, &native)?;
     Ok(native)
+}
+
+/// The category Call shows what user code calls. Whether it is shown is settled before any Lua
+/// runs, so that usually nothing is asked on each call.
+fn calls(lua: &Lua, native: &Table) -> Result<()> {
+    native.set("log_calls", report::enabled("Call"))?;
+    native.set(
+        "called",
+        lua.create_function(|_, (name, values): (String, Variadic<Value>)| {
+            let values: Vec<String> = values.iter().map(shown).collect();
+            report::say("Call", format_args!("{name}( {} )", values.join(", ")));
+            Ok(())
+        })?,
+    )
+}
+
+/// A value as the category Call shows it.
+fn shown(value: &Value) -> String {
+    match text_of(value) {
+        Some(text) => report::escape(&text).into_owned(),
+        None => value.type_name().to_owned(),
+    }
 }
 
 fn errors_and_texts(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
@@ -103,17 +133,26 @@ fn objects_of(lua: &Lua, objects: &Objects, native: &Table) -> Result<()> {
             inlet::list_field(lua, &with, &list, &String::from_utf8_lossy(&name))
         })?,
     )?;
-    let is_change = lua.create_function(|_, event: EventRef| {
-        Ok(!matches!(
-            event.etype,
-            Etype::Init | Etype::Blanket | Etype::Full
-        ))
+    let with = objects.clone();
+    let is_change = lua.create_function(move |_, event: Table| match with.agent(&event)? {
+        Some(Agent::Event(event)) => Ok(!event.etype.is_special()),
+        _ => Err(complaint("not an event")),
     })?;
     lua.set_named_registry_value("is_change", &is_change)?;
     native.set("is_change", is_change)
 }
 
 fn configuring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
+    let h = Rc::clone(host);
+    native.set(
+        "missing_default",
+        lua.create_function(move |_, (default, key): (Table, Value)| match key {
+            Value::String(key) if h.stage.get() == Stage::Loading => {
+                sync_checks::missing_default(&default, &key.to_string_lossy())
+            }
+            _ => Ok(()),
+        })?,
+    )?;
     let h = Rc::clone(host);
     native.set(
         "settings",
@@ -144,8 +183,8 @@ fn configuring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) ->
                 &default,
             ),
             other => Err(complaint(format!(
-                "sync takes a table, not a {}",
-                other.type_name()
+                "sync takes a table, not {}",
+                kind_of(&other)
             ))),
         })?,
     )?;
@@ -235,6 +274,7 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         }
     }
     check_functions(&config)?;
+    config::check_values(&config, sync_checks::is_built_in(lua, &config, "collect")?)?;
     layer3::check(&config)?;
     if !has_action(&config)? {
         return Err(no_actions(&config));
@@ -245,25 +285,39 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
     }
 
     let typed = SyncConfig::from_table(&config)?;
+    let tunnel = tunnel::of_config(host, &config)?;
     let filter = config::filter(&config)?;
-    for pattern in filter.excludes() {
-        if let Some(advice) = crate::filter::suspicious(pattern, &typed.source) {
-            report::warn(format_args!("{}: {advice}", typed.name));
+    if report::enabled("Exclude") {
+        for pattern in filter.excludes() {
+            let pattern = report::escape(pattern);
+            report::say(
+                "Exclude",
+                format_args!("{}: excludes {pattern}", typed.name),
+            );
         }
     }
+    sync_checks::warn_of_patterns(lua, &filter, &typed.source);
+    sync_checks::warn_of_idleness(lua, &config)?;
     let full = config.get::<Value>("full")?.is_function();
+    let policy = policy(lua, &config)?;
+    if policy == Policy::Settle
+        && let Some(target) = &typed.target
+        && !batch::is_remote(target)
+        && config.get::<Value>("host")?.is_nil()
+    {
+        config::target::check_local(&typed.source, target, &filter)?;
+    }
     let fingerprint = fingerprint(lua, &config, &filter)?;
     let sync = match unchanged(host, fingerprint.as_deref()) {
         Some(sync) => {
             sync.borrow_mut().config.name = typed.name;
             sync
         }
-        None => Rc::new(RefCell::new(Sync::new(
-            typed,
-            filter,
-            policy(lua, &config)?,
-            full,
-        ))),
+        None => {
+            let mut sync = Sync::new(typed, filter, policy, full);
+            add_crontab(&mut sync)?;
+            Rc::new(RefCell::new(sync))
+        }
     };
 
     let functions = lua.create_table()?;
@@ -273,7 +327,9 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         fingerprint,
         config,
         inlet: inlet.clone(),
+        tunnel,
         events: Default::default(),
+        object: Default::default(),
     });
     let weak: Weak<Member> = Rc::downgrade(&member);
     for pair in inlet::functions(lua, host, objects, &weak)?.pairs::<Value, Value>() {
@@ -307,14 +363,34 @@ fn unchanged(host: &Host, fingerprint: Option<&[u8]>) -> Option<Rc<RefCell<Sync>
     Some(Rc::clone(&before.remove(found).sync))
 }
 
+fn add_crontab(sync: &mut Sync) -> Result<()> {
+    for (at, rule) in sync.config.crontab.iter().enumerate() {
+        sync.crontab.add(rule).map_err(|why| {
+            let (name, number) = (&sync.config.name, at + 1);
+            let rule = report::escape(rule.as_bytes());
+            complaint_about(
+                "crontab",
+                format!("Sync: {name} - crontab rule {number} is not valid: {why} . Rule: {rule}"),
+            )
+        })?;
+    }
+    Ok(())
+}
+
 fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
     let given = text_of(&config.get("source")?)
         .ok_or_else(|| complaint_about("source", "source missing from sync."))?;
-    let real = config::real_directory(&given).map_err(|error| {
-        let [first, second] = error.lines();
-        report::error(first);
-        bare_complaint("source", second)
-    })?;
+    let real = match config::real_directory(&given) {
+        Ok(real) => real,
+        Err(error) if error.is_missing() && truthy(&config.get("waitForSource")?) => {
+            config::target::resolved(&given)
+        }
+        Err(error) => {
+            let [first, second] = error.lines();
+            report::error(first);
+            return Err(bare_complaint("source", second));
+        }
+    };
     config.set("_source", lua.create_string(given)?)?;
     config.set("source", lua.create_string(real)?)
 }
@@ -356,7 +432,7 @@ fn check_functions(config: &Table) -> Result<()> {
                 return Err(complaint_about(key, text));
             }
             other => {
-                let text = format!("{key} must be a function, not a {}.", other.type_name());
+                let text = format!("{key} must be a function, not {}.", kind_of(&other));
                 return Err(complaint_about(key, text));
             }
         }
@@ -366,16 +442,14 @@ fn check_functions(config: &Table) -> Result<()> {
 
 /// Built-in behaviours are decided by the state of the disk; user code gets what happened.
 fn policy(lua: &Lua, config: &Table) -> Result<Policy> {
-    let action = config.get::<Value>("action")?;
     let default: Table = lua.globals().raw_get("default")?;
-    for kind in ["rsync", "rsyncssh", "direct"] {
-        if let Value::Table(kind) = default.raw_get(kind)?
-            && kind.raw_get::<Value>("action")? == action
-        {
-            return Ok(Policy::Settle);
-        }
-    }
-    Ok(Policy::Deliver)
+    let general = default.raw_get::<Value>("action")? == config.get::<Value>("action")?;
+    Ok(
+        match sync_checks::is_built_in(lua, config, "action")? && !general {
+            true => Policy::Settle,
+            false => Policy::Deliver,
+        },
+    )
 }
 
 fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
@@ -400,15 +474,26 @@ fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -
         "filter_input",
         lua.create_function(|lua, inlet: Table| {
             let member = member_of(lua, &inlet)?;
-            let sync = member.sync.borrow();
-            let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
-            Ok(match filter.rsync_input() {
+            let input = {
+                let sync = member.sync.borrow();
+                let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+                filter.rsync_input()
+            };
+            Ok(match input {
                 Some(input) => (
                     Some(lua.create_string(input.option)?),
                     Some(lua.create_string(input.text)?),
                 ),
                 None => (None, None),
             })
+        })?,
+    )?;
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "batch",
+        lua.create_function(move |lua, (inlet, test): (Table, mlua::Function)| {
+            let member = member_of(lua, &inlet)?;
+            by_size::batch(lua, &h, &with, &member, &test)
         })?,
     )?;
     let (h, with) = (Rc::clone(host), objects.clone());
@@ -443,6 +528,11 @@ pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     }
     let target = text("target")?.ok_or_else(|| complaint("the sync has no target"))?;
     let host = lua.app_data_ref::<Rc<Host>>();
+    let target = match &host {
+        Some(host) => tunnel::of_config(host, config)?.map(|tunnel| tunnel.place(&target)),
+        None => None,
+    }
+    .unwrap_or(target);
     let base = host.as_ref().and_then(|host| host.base.borrow().clone());
     Ok(match base {
         Some(base) if !target.starts_with(b"/") && !batch::is_remote(&target) => base
@@ -472,6 +562,9 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     };
     let target = rsync_target(lua, &member.config)?;
 
+    let delete_excluded = rsync.get::<Value>("delete_excluded")? == Value::Boolean(true);
+
+    // No Lua from here on, not even a metamethod: the sync is borrowed.
     let mut sync = member.sync.borrow_mut();
     let sync = &mut *sync;
     let filters = filter_lines(sync);
@@ -482,7 +575,7 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
         binary: &binary,
         delete: sync.config.delete.in_batches(),
         filters: &filters,
-        delete_excluded: rsync.get::<Value>("delete_excluded")? == Value::Boolean(true),
+        delete_excluded,
         last_transfer: Some(sync.last_transfer),
         list,
     };
@@ -500,7 +593,8 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     });
     let transfer = sync.chooser.prepare(&request, entries.clone());
     if truthy(&rsync.get("hard_links")?) && entries.into_iter().any(|e| sync.has_other_names(&e)) {
-        sync.resync_once(h.clock.now());
+        let due = sync.due(h.clock.now());
+        sync.resync_once(due);
     }
     Ok(Transfer(transfer))
 }

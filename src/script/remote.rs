@@ -20,11 +20,10 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
     direct(lua, host, objects, native)?;
 
     // Queue entries up to the first Move, which goes alone.
-    let before_move = lua.create_function(|_, event: EventRef| {
-        Ok(!matches!(
-            event.etype,
-            Etype::Move | Etype::Init | Etype::Blanket | Etype::Full
-        ))
+    let with = objects.clone();
+    let before_move = lua.create_function(move |_, event: Table| match with.agent(&event)? {
+        Some(Agent::Event(event)) => Ok(event.etype != Etype::Move && !event.etype.is_special()),
+        _ => Err(complaint("not an event")),
     })?;
     lua.set_named_registry_value("is_before_move", &before_move)?;
     native.set("is_before_move", before_move)?;

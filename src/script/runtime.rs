@@ -12,19 +12,23 @@ use std::rc::Rc;
 use mlua::{Function, Lua, Result, Table, Value};
 
 use super::event::Objects;
-use super::host::{Host, Member, Stage};
+use super::guard;
+use super::host::{Alarm, Host, Member, Stage};
+use super::observe::Observed;
 use super::timestamp::Timestamp;
-use super::{errors, layer3, native};
+use super::{errors, layer3, native, search_paths};
 use crate::cli::{Options, SyncOption};
-use crate::config::{Settings, SettingsTable, number_of, parse_number, truthy};
+use crate::config::{Settings, SettingsTable, complaint, kind_of, number_of, parse_number, truthy};
 use crate::exit::Exit;
 use crate::process::Children;
 use crate::queue::{DelayId, Etype, Time};
 use crate::report;
 use crate::sync::Clock;
+use crate::watch::Mode;
 
 const PRELUDES: &[(&str, &str)] = &[
     ("default.lua", include_str!("../../lua/default.lua")),
+    ("classes.lua", include_str!("../../lua/classes.lua")),
     (
         "default-rsync.lua",
         include_str!("../../lua/default-rsync.lua"),
@@ -38,17 +42,6 @@ const PRELUDES: &[(&str, &str)] = &[
         include_str!("../../lua/default-direct.lua"),
     ),
 ];
-
-/// Where the distributions keep modules of Lua 5.4, and those of 5.3 that are pure Lua.
-const LUA_PATH: &str = ";/usr/share/lua/5.4/?.lua;/usr/share/lua/5.4/?/init.lua\
-    ;/usr/share/lua/5.3/?.lua;/usr/share/lua/5.3/?/init.lua";
-const LUA_CPATH: &str = concat!(
-    ";/usr/local/lib/lua/5.4/?.so",
-    ";/usr/lib/x86_64-linux-gnu/lua/5.4/?.so",
-    ";/usr/lib/aarch64-linux-gnu/lua/5.4/?.so",
-    ";/usr/lib64/lua/5.4/?.so",
-    ";/usr/lib/lua/5.4/?.so"
-);
 
 /// Why the configuration does not become a running daemon. The lines are for the user.
 #[derive(Debug)]
@@ -127,14 +120,21 @@ impl Script {
             })?),
         };
         let unloaded = |error: mlua::Error| Failure::line(errors::plain(&error));
+        let registry = children
+            .borrow()
+            .registry()
+            .map_err(|error| Failure::line(format!("cannot start: {error}")))?;
         let host = Rc::new(Host {
             stage: Cell::new(Stage::Loading),
             members: RefCell::default(),
             before: RefCell::new(before),
+            observed: Observed::new(registry),
+            tunnels: RefCell::default(),
             requests: RefCell::default(),
             alarms: RefCell::default(),
             running: Cell::new(0),
             max_processes: Cell::new(None),
+            user_code: Default::default(),
             ending: Cell::new(None),
             startup_failed: Cell::new(false),
             settings: SettingsTable::new(&lua).map_err(unloaded)?,
@@ -146,6 +146,7 @@ impl Script {
         });
         let objects = Objects::new(&lua).map_err(unloaded)?;
         preludes(&lua, &host, &objects).map_err(unloaded)?;
+        guard::install(&lua, &host).map_err(unloaded)?;
         let loader = Loader {
             lua: &lua,
             host: &host,
@@ -159,6 +160,10 @@ impl Script {
         let settings = loader.finish(environment)?;
         host.before.take();
         host.max_processes.set(settings.max_processes);
+        for member in host.members.borrow().iter() {
+            let mode = &mut member.sync.borrow_mut().config.mode;
+            mode.get_or_insert(settings.mode);
+        }
         if !settings.nodaemon {
             host.base.replace(Some(environment.directory.clone()));
         }
@@ -175,6 +180,18 @@ impl Script {
         self.host.members.borrow().clone()
     }
 
+    /// Which writes any of the syncs is concerned with.
+    pub fn mode(&self) -> Mode {
+        let members = self.host.members.borrow();
+        let modes = members.iter().map(|m| m.sync.borrow().config.mode);
+        let mut modes = modes.flatten();
+        let first = modes.next().unwrap_or(self.settings.mode);
+        match modes.all(|mode| mode == first) {
+            true => first,
+            false => Mode::CloseWriteOrModify,
+        }
+    }
+
     /// Asks the sync what shall run for the entry that is due.
     ///
     /// # Errors
@@ -184,23 +201,46 @@ impl Script {
             Some(delay) => delay.etype(),
             None => return Ok(()),
         };
-        let function = |key: &str| member.config.get::<Option<Function>>(key);
         let special = match etype {
-            Etype::Init => function("init").unwrap_or(None),
-            Etype::Full => function("full").unwrap_or(None),
+            Etype::Init => function(member, "init")?,
+            Etype::Full => function(member, "full")?,
             _ => None,
         };
+        if report::enabled("Function") {
+            let name = match etype {
+                Etype::Init => "init",
+                Etype::Full if special.is_some() => "full",
+                _ => "action",
+            };
+            let sync = &member.sync.borrow().config.name;
+            let etype = etype.name();
+            report::say("Function", format_args!("{sync}: {name} for {etype}"));
+        }
         if let Some(special) = special {
             let (event, _) = self.objects.event(&self.lua, member, id)?;
-            return special.call(event);
+            self.trace(
+                member,
+                format_args!("{}( event )", etype.name().to_lowercase()),
+            );
+            return guard::call(&self.host, || special.call(event));
         }
         if etype == Etype::Init {
             member.sync.borrow_mut().queue.discard(id);
+            member.forget(&[id]);
             return Ok(());
         }
-        match function("action")? {
-            Some(action) => action.call(&member.inlet),
-            None => Ok(()),
+        let Some(action) = function(member, "action")? else {
+            return Ok(());
+        };
+        self.trace(member, "action( inlet )");
+        guard::call(&self.host, || action.call(&member.inlet))
+    }
+
+    /// The category Function shows which functions of the configuration are called.
+    fn trace(&self, member: &Member, call: impl fmt::Display) {
+        if report::enabled("Function") {
+            let name = &member.sync.borrow().config.name;
+            report::say("Function", format_args!("{name}: {call}"));
         }
     }
 
@@ -217,15 +257,17 @@ impl Script {
         signal: Option<i32>,
         errors: &[u8],
     ) -> Result<Verdict> {
-        let Some(collect) = member.config.get::<Option<Function>>("collect")? else {
+        let Some(collect) = function(member, "collect")? else {
             return Ok(if code == 0 {
                 Verdict::Done
             } else {
                 Verdict::Die
             });
         };
+        self.trace(member, format_args!("collect( agent, {code} )"));
         let errors = self.lua.create_string(errors)?;
-        let answer: Value = collect.call((agent, code, signal, errors))?;
+        let answer: Value =
+            guard::call(&self.host, || collect.call((agent, code, signal, errors)))?;
         Ok(match answer {
             Value::String(text) if text.as_bytes() == b"again" => Verdict::Again,
             Value::String(text) if text.as_bytes() == b"redo" => Verdict::Redo,
@@ -243,14 +285,18 @@ impl Script {
             let mut alarms = self.host.alarms.borrow_mut();
             let (due, later) = alarms.drain(..).partition(|alarm| alarm.due <= now);
             *alarms = later;
-            let due: Vec<super::Alarm> = due;
+            let due: Vec<Alarm> = due;
             due
         };
         due.sort_by_key(|alarm| alarm.due);
         for alarm in due {
-            alarm
-                .function
-                .call::<()>((Timestamp(alarm.due), alarm.extra))?;
+            report::say("Alarm", "calling a user alarm");
+            let Alarm {
+                due,
+                function,
+                extra,
+            } = alarm;
+            guard::call(&self.host, || function.call::<()>((Timestamp(due), extra)))?;
         }
         Ok(())
     }
@@ -310,7 +356,7 @@ impl Script {
     pub fn report(&self, error: &mlua::Error) {
         report::error(format_args!(
             "in Lua: {}",
-            errors::message(&self.lua, error)
+            errors::located(&self.lua, error)
         ));
         for (number, line) in errors::backtrace(error).iter().enumerate() {
             report::error(format_args!("Backtrace {} :{line}", number + 1));
@@ -318,14 +364,22 @@ impl Script {
     }
 }
 
+/// A function of the configuration. User code may put anything else there at run time.
+fn function(member: &Member, key: &str) -> Result<Option<Function>> {
+    match member.config.get(key)? {
+        Value::Function(function) => Ok(Some(function)),
+        Value::Nil | Value::Boolean(false) => Ok(None),
+        other => Err(complaint(format!(
+            "{key} is {} and not a function",
+            kind_of(&other)
+        ))),
+    }
+}
+
 /// Loads the preludes in order, each with the native functions as its argument.
 fn preludes(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<()> {
     lua.set_app_data(Rc::clone(host));
-    let package: Table = lua.globals().get("package")?;
-    for (key, more) in [("path", LUA_PATH), ("cpath", LUA_CPATH)] {
-        let path: String = package.get(key)?;
-        package.set(key, path + more)?;
-    }
+    search_paths::extend(lua)?;
     lua.globals().set("lsyncd", lua.create_table()?)?;
     let native = native::table(lua, host, objects)?;
     for (name, text) in PRELUDES {
@@ -333,6 +387,8 @@ fn preludes(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<()> {
             .set_name(format!("{}{name}", errors::PRELUDE))
             .call::<()>(&native)?;
     }
+    let queue_class = lua.globals().raw_get::<Table>("Queue")?;
+    lua.set_named_registry_value("queue_class", queue_class)?;
     for name in ["make_inlet", "lock", "public", "fingerprint"] {
         lua.set_named_registry_value(name, native.get::<Function>(name)?)?;
     }
@@ -362,8 +418,7 @@ impl Loader<'_> {
             let text = with_whole_name(&errors::plain(&error), &shown);
             Failure::line(format!("error loading {shown}: {text}"))
         })?;
-        function
-            .call::<()>(())
+        guard::call(self.host, || function.call::<()>(()))
             .map_err(|error| self.failure(&error, &shown))
     }
 
@@ -378,7 +433,7 @@ impl Loader<'_> {
         if *self.host.complained.borrow() == text {
             return Failure::line(text);
         }
-        let text = with_whole_name(&text, file);
+        let text = with_whole_name(&errors::located(self.lua, error), file);
         Failure::line(format!("error preparing {file}: {text}"))
     }
 
@@ -386,15 +441,27 @@ impl Loader<'_> {
     fn finish(&self, environment: &Environment) -> std::result::Result<Settings, Failure> {
         let options = &environment.options;
         let fail = |error: mlua::Error| Failure::line(errors::message(self.lua, &error));
-        native::check_settings_kept(self.lua).map_err(fail)?;
+        if let Some(monitor) = &options.monitor
+            && monitor != "inotify"
+            && !options.syncs.is_empty()
+        {
+            let name = monitor.display();
+            return Err(Failure::line(format!("event monitor \"{name}\" unknown.")));
+        }
+        native::check_settings_kept(self.lua).map_err(|error| {
+            let text = errors::message(self.lua, &error);
+            Failure::line(text + &assigned_at(options.config.as_deref(), "settings"))
+        })?;
         for sync in &options.syncs {
             self.command_line_sync(sync, options)
                 .map_err(|error| self.failure(&error, "the command line"))?;
         }
         let settings = &self.host.settings;
         settings.override_by(self.lua, options).map_err(fail)?;
-        let default: Table = self.lua.globals().get("default").map_err(fail)?;
-        let interval = default.get::<Value>("statusInterval").map_err(fail)?;
+        let interval = match self.lua.globals().raw_get("default").map_err(fail)? {
+            Value::Table(default) => default.get("statusInterval").map_err(fail)?,
+            _ => Value::Nil,
+        };
         let typed = settings
             .typed(number_of(&interval).unwrap_or(10.0))
             .map_err(fail)?;
@@ -436,6 +503,17 @@ impl Loader<'_> {
         table.raw_push(default.get::<Table>(kind)?)?;
         globals.get::<Function>("sync")?.call::<()>(table)
     }
+}
+
+/// Where the configuration assigns to a name it should not, if that is found.
+fn assigned_at(config: Option<&Path>, name: &str) -> String {
+    let found = || {
+        let real = fs::canonicalize(config?).ok()?;
+        let text = String::from_utf8_lossy(&fs::read(&real).ok()?).into_owned();
+        let line = errors::line_of_assignment(&text, name)?;
+        Some(format!(" ({}:{line}: {name})", real.display()))
+    };
+    found().unwrap_or_default()
 }
 
 /// A first line that begins with `#` is for the shell, as in every Lua file.

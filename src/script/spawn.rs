@@ -7,7 +7,7 @@ use mlua::{MultiValue, Result, Table, Value};
 use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
 use super::native::Transfer;
-use crate::config::{complaint, text_of};
+use crate::config::{complaint, kind_of, text_of};
 use crate::queue::{DelayId, Status};
 use crate::report;
 
@@ -58,7 +58,9 @@ pub fn spawn(
         return Err(complaint("spawning with an unknown agent"));
     };
     let program = match arguments.next() {
-        Some(Value::String(program)) => program.as_bytes().to_vec(),
+        Some(Value::String(program)) if !program.as_bytes().contains(&0) => {
+            program.as_bytes().to_vec()
+        }
         _ => {
             return Err(complaint(
                 "calling spawn(agent, binary, ...): binary is not a string",
@@ -138,14 +140,17 @@ fn words(arguments: impl Iterator<Item = Value>) -> Result<Words> {
         let text = words.args.remove(0);
         words.stdin = (!text.is_empty() && text[0] != 0).then_some(text);
     }
-    Ok(words)
+    match words.args.iter().any(|word| word.contains(&0)) {
+        true => Err(complaint("spawn: an argument contains a NUL byte")),
+        false => Ok(words),
+    }
 }
 
 fn word(value: &Value) -> Result<Vec<u8>> {
     text_of(value).ok_or_else(|| {
         complaint(format!(
-            "spawn takes texts, numbers and lists of them, not a {}",
-            value.type_name()
+            "spawn takes texts, numbers and lists of them, not {}",
+            kind_of(value)
         ))
     })
 }

@@ -11,6 +11,11 @@ use crate::queue::Time;
 pub struct Timestamp(pub Time);
 
 impl Timestamp {
+    /// A number of seconds behind the clock's zero.
+    pub fn from_seconds(seconds: i64) -> Timestamp {
+        Timestamp(0).shifted(seconds as f64)
+    }
+
     /// Whole seconds.
     pub fn seconds(self) -> i64 {
         (self.0 / 1_000_000) as i64

@@ -5,19 +5,13 @@
 //! day. What the hours around a change of daylight saving time mean is crontab(5)'s: a fixed
 //! time that is skipped comes right after the gap, one that is repeated comes once.
 
-use std::cmp::Ordering;
-
-use croner::errors::CronError;
-use croner::parser::{CronParser, Seconds, Year};
-use croner::{CivilDate, CivilDateTime, CivilTime, Cron, CronDateTime, Resolution, Weekday};
+use super::cron_rule::{DAY, Rule};
 
 /// Seconds since the epoch, on the clock that people set.
 pub type WallTime = i64;
 
 /// How many seconds local time is ahead of UTC at a point in time.
 pub type Zone = fn(WallTime) -> i64;
-
-const DAY: i64 = 86_400;
 
 /// A clock that was set back by no more than this (three hours, as cron(8) has it) does not
 /// bring back what it passes for the second time.
@@ -26,7 +20,7 @@ const SET_BACK: i64 = 3 * 3600;
 /// The rules of one sync.
 #[derive(Clone, Debug)]
 pub struct Crontab {
-    rules: Vec<Cron>,
+    rules: Vec<Rule>,
     zone: Zone,
     /// When it was looked at last.
     seen: Option<WallTime>,
@@ -52,25 +46,11 @@ impl Crontab {
     /// # Errors
     /// Why it is none, in words. One that never comes is none.
     pub fn add(&mut self, rule: &str) -> Result<(), String> {
-        let fields = rule.split_whitespace().count();
-        if fields != 6 && !rule.trim_start().starts_with('@') {
-            return Err(format!(
-                "it has {fields} fields instead of six: \
-                 second, minute, hour, day of month, month, day of week"
-            ));
-        }
-        let cron = CronParser::builder()
-            .seconds(Seconds::Required)
-            .year(Year::Disallowed)
-            .dom_and_dow(true)
-            .sloppy_ranges(true)
-            .build()
-            .parse(rule)
-            .map_err(reason)?;
-        if self.next_of(&cron, 0).is_none() {
+        let rule = Rule::parse(rule)?;
+        if self.next_of(&rule, 0).is_none() {
             return Err("it never comes".into());
         }
-        self.rules.push(cron);
+        self.rules.push(rule);
         Ok(())
     }
 
@@ -104,126 +84,91 @@ impl Crontab {
         each.min()
     }
 
-    fn next_of(&self, rule: &Cron, time: WallTime) -> Option<WallTime> {
-        // A jump of local time that the search does not get over lies within a day.
-        [time, time + DAY].into_iter().find_map(|seconds| {
-            let zone = self.zone;
-            let found = rule.find_next_occurrence(&Local { seconds, zone }, false);
-            found.ok().map(|local| local.seconds)
-        })
-    }
-}
-
-fn reason(error: CronError) -> String {
-    match error {
-        CronError::EmptyPattern => "it is empty".into(),
-        CronError::InvalidPattern(text)
-        | CronError::IllegalCharacters(text)
-        | CronError::ComponentError(text) => text.trim_end_matches('.').to_owned(),
-        other => other.to_string(),
-    }
-}
-
-/// A point in time where clocks show local time.
-#[derive(Clone, Debug)]
-struct Local {
-    seconds: WallTime,
-    zone: Zone,
-}
-
-impl Local {
-    /// What the clock shows, as the seconds since the epoch at which it would show that in UTC.
-    fn shown(&self) -> i64 {
-        self.seconds + (self.zone)(self.seconds)
-    }
-}
-
-impl CronDateTime for Local {
-    fn to_civil(&self) -> CivilDateTime {
-        let shown = self.shown();
-        let (year, month, day) = date(shown.div_euclid(DAY));
-        let second = u32::try_from(shown.rem_euclid(DAY)).unwrap_or(0);
-        CivilDateTime::new(
-            CivilDate::from_parts_unchecked(year, month, day),
-            CivilTime::from_parts_unchecked(second / 3600, second / 60 % 60, second % 60),
-        )
+    fn next_of(&self, rule: &Rule, time: WallTime) -> Option<WallTime> {
+        match rule.repeats {
+            true => self.next_of_repeated(rule, time),
+            false => self.next_of_fixed(rule, time),
+        }
     }
 
-    fn civil_weekday(&self) -> Weekday {
-        let days = self.shown().div_euclid(DAY).rem_euclid(7);
-        Weekday::Thursday.shift(i32::try_from(days).unwrap_or(0))
-    }
-
-    fn resolve_civil(&self, civil: CivilDateTime) -> Result<Resolution<Self>, CronError> {
-        let day = days(civil.year(), civil.month(), civil.day());
-        let time = civil.hour() * 3600 + civil.minute() * 60 + civil.second();
-        let shown = day * DAY + i64::from(time);
-        // The offsets before and after whatever change is near.
-        let at = |offset| shown - offset;
-        let exists = |time: &WallTime| time + (self.zone)(*time) == shown;
-        let [one, two] = [shown - DAY, shown + DAY].map(self.zone).map(at);
-        let local = |seconds| Local {
-            seconds,
-            zone: self.zone,
-        };
-        Ok(match (exists(&one), exists(&two)) {
-            (false, false) => Resolution::Gap,
-            (true, true) if one != two => {
-                Resolution::Ambiguous(local(one.min(two)), local(one.max(two)))
+    /// What comes at least every hour is counted on through each change of local time.
+    fn next_of_repeated(&self, rule: &Rule, time: WallTime) -> Option<WallTime> {
+        let mut from = time + 1;
+        for _ in 0..CHANGES {
+            let offset = (self.zone)(from);
+            let found = rule.first(from + offset)? - offset;
+            if (self.zone)(found) == offset {
+                return Some(found);
             }
-            (true, _) => Resolution::Single(local(one)),
-            (false, true) => Resolution::Single(local(two)),
-        })
+            // The clocks change before that; go on from where they do.
+            from = first(from, found, |time| (self.zone)(time) != offset);
+        }
+        None
     }
 
-    fn checked_add_seconds(&self, seconds: i64) -> Option<Self> {
-        Some(Local {
-            seconds: self.seconds.checked_add(seconds)?,
-            zone: self.zone,
-        })
+    /// A time of day that clocks skip comes when they do, one that they repeat comes first.
+    fn next_of_fixed(&self, rule: &Rule, time: WallTime) -> Option<WallTime> {
+        let zone = self.zone;
+        let mut from = time + zone(time) + 1;
+        if zone(time - DAY) != zone(time + DAY) {
+            from -= SET_BACK;
+        }
+        loop {
+            let shown = rule.first(from)?;
+            let found = self.first_at(shown);
+            if found > time {
+                return Some(found);
+            }
+            from = shown + 1;
+        }
     }
 
-    fn cmp_instant(&self, other: &Self) -> Ordering {
-        self.seconds.cmp(&other.seconds)
+    /// When clocks first show this time, or a later one because they skip it.
+    fn first_at(&self, shown: i64) -> WallTime {
+        let zone = self.zone;
+        let offsets = [zone(shown - DAY), zone(shown + DAY)];
+        let early = shown - offsets[0].max(offsets[1]);
+        let late = shown - offsets[0].min(offsets[1]);
+        for time in [early, late] {
+            if time + zone(time) == shown {
+                return time;
+            }
+        }
+        first(early, late, |time| time + zone(time) >= shown)
     }
 }
 
-/// Days of 400 years of the Gregorian calendar, after which it repeats.
-const ERA: i64 = 146_097;
-/// Days from 1 March of the year 0 to 1 January 1970.
-const EPOCH: i64 = 719_468;
+/// Local time changes less often than this between two times of any rule.
+const CHANGES: usize = 200;
 
-/// The days from 1970 on to a date. Years begin with March here, so that a leap day is the last
-/// of its year and the months before it have a regular length.
-fn days(year: i32, month: u32, day: u32) -> i64 {
-    let year = i64::from(year) - i64::from(month <= 2);
-    let month = (i64::from(month) + 9) % 12;
-    let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
-    let day_of_year = (153 * month + 2) / 5 + i64::from(day) - 1;
-    era * ERA + year * 365 + year / 4 - year / 100 + day_of_year - EPOCH
-}
-
-/// The date that lies so many days after the first of 1970.
-fn date(days: i64) -> (i32, u32, u32) {
-    let days = days + EPOCH;
-    let (era, day) = (days.div_euclid(ERA), days.rem_euclid(ERA));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = (month + 2) % 12 + 1;
-    let year = era * 400 + year + i64::from(month <= 2);
-    let small = |number: i64| u32::try_from(number).unwrap_or(1);
-    let year = i32::try_from(year).unwrap_or(i32::MAX);
-    (year, small(month), small(day))
+/// The first time from which on this is so; it is so at `end`.
+fn first(mut start: WallTime, mut end: WallTime, is_so: impl Fn(WallTime) -> bool) -> WallTime {
+    while start < end {
+        let middle = start + (end - start) / 2;
+        match is_so(middle) {
+            true => end = middle,
+            false => start = middle + 1,
+        }
+    }
+    end
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::cron_rule::{EPOCH, ERA, date};
     use super::*;
     use proptest::prelude::*;
 
     const HOUR: i64 = 3600;
+
+    /// The days from 1970 on to a date: the way back of [`date`].
+    fn days(year: i32, month: u32, day: u32) -> i64 {
+        let year = i64::from(year) - i64::from(month <= 2);
+        let month = (i64::from(month) + 9) % 12;
+        let (era, year) = (year.div_euclid(400), year.rem_euclid(400));
+        let day_of_year = (153 * month + 2) / 5 + i64::from(day) - 1;
+        era * ERA + year * 365 + year / 4 - year / 100 + day_of_year - EPOCH
+    }
 
     fn utc(_: WallTime) -> i64 {
         0
@@ -297,7 +242,7 @@ mod tests {
     fn what_is_no_rule_is_told() {
         assert!(wrong("* * * * *").starts_with("it has 5 fields instead of six"));
         assert!(wrong("60 * * * * *").contains("out of bounds"));
-        assert!(wrong("x * * * * *").contains("illegal character 'X'"));
+        assert!(wrong("x * * * * *").contains("illegal character 'x'"));
         assert!(wrong("*/0 * * * * *").contains("zero"));
         assert_eq!(wrong("0 0 0 30 2 *"), "it never comes");
         assert!(wrong("").contains("0 fields"));
@@ -414,6 +359,25 @@ mod tests {
             };
             let naive = (start + 1..).find(matches).unwrap();
             prop_assert_eq!(next(berlin, &rule, start), naive);
+        }
+
+        /// Against someone who looks at the clock every second and notes what it has shown.
+        #[test]
+        fn a_fixed_time_comes_once_a_day(
+            start in at(2026, 3, 28, "23:00:00")..at(2026, 3, 29, "03:00:00"),
+            hour in 0..5i64, minute in 0..60i64, second in 0..60i64, winter: bool,
+        ) {
+            let start = start + if winter { 210 * DAY } else { 0 };
+            let rule = format!("{second} {minute} {hour} * * *");
+            let wanted = hour * HOUR + minute * 60 + second;
+            let shown = |time: i64| time + berlin(time);
+            let mut latest = (start - 3 * HOUR..=start).map(shown).max().unwrap();
+            let naive = (start + 1..).find(|&time| {
+                let passed = latest + 1..=shown(time);
+                latest = latest.max(shown(time));
+                passed.into_iter().any(|local| local.rem_euclid(DAY) == wanted)
+            });
+            prop_assert_eq!(next(berlin, &rule, start), naive.unwrap());
         }
 
         #[test]

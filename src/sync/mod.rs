@@ -5,10 +5,13 @@
 
 mod backoff;
 mod clock;
+mod cron_rule;
 pub mod crontab;
 mod describe;
 mod failed;
 mod fallback;
+mod guard;
+mod identity;
 mod owed;
 mod scheduler;
 mod trouble;
@@ -17,9 +20,11 @@ pub mod tunnel;
 pub use backoff::Backoff;
 pub use clock::Clock;
 pub use failed::Failed;
+pub use identity::{Identity, mounts};
 pub use owed::Held;
 pub use scheduler::Scheduler;
 
+use self::crontab::{Crontab, WallTime};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +33,7 @@ use crate::config::SyncConfig;
 use crate::filter::Filter;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Status, Time};
 use crate::report;
-use crate::watch::{Event, Follow, Scope};
+use crate::watch::{Event, Follow, Mode, Scope};
 
 /// A filter that the crawl's threads ask as well; user code may add to it at run time.
 pub type SharedFilter = Arc<RwLock<Filter>>;
@@ -62,6 +67,8 @@ pub struct Sync {
     pub has_full: bool,
     /// Some directories are not watched, because there are no more watches.
     pub unwatched: bool,
+    /// When it is compared as a whole, whatever happens.
+    pub crontab: Crontab,
     /// What transfers left undone.
     pub undone: Failed,
     /// Not yet: its directories are not watched, or children of the sync in whose place it is
@@ -78,6 +85,17 @@ pub struct Sync {
     lost: bool,
     /// The exit code after which this sync does nothing any more.
     ended: Option<i32>,
+    /// Why nothing is sent until the source is what it should be.
+    halted: Option<String>,
+    /// The directory that is watched, and the deepest mount it is known to lie on.
+    home: Option<Identity>,
+    mount: Vec<u8>,
+    /// The next transfer may delete whatever it wants: a person has said so.
+    pub unlimited: bool,
+    /// Why a transfer was not begun: it would have deleted too much.
+    pub excess: Option<String>,
+    /// How many entries the target has, as far as known.
+    pub entries: Option<u64>,
 }
 
 impl Sync {
@@ -94,6 +112,7 @@ impl Sync {
             running: 0,
             unwatched: false,
             has_full,
+            crontab: Crontab::new(crate::sys::utc_offset),
             undone: Failed::new(config.delay),
             held: Held::default(),
             doubtful: false,
@@ -102,6 +121,12 @@ impl Sync {
             missed: false,
             lost: false,
             ended: None,
+            halted: None,
+            home: None,
+            mount: Vec::new(),
+            unlimited: false,
+            excess: None,
+            entries: None,
             config,
         }
     }
@@ -131,6 +156,19 @@ impl Sync {
         Follow::Nothing
     }
 
+    /// Takes in that an absolute path was written to or, `closed`, closed after writing: which
+    /// of the two is a change is the mode's to say. The kernel tells what any sync wants.
+    pub fn written(&mut self, path: &[u8], closed: bool, now: Time) {
+        let concerned = match self.config.mode.unwrap_or_default() {
+            Mode::CloseWrite => closed,
+            Mode::Modify => !closed,
+            Mode::CloseWriteOrModify => true,
+        };
+        if concerned {
+            self.notice(Event::Modify { path }, now);
+        }
+    }
+
     /// A move seen from this sync: with both ends, one or none of them its concern.
     fn notice_move(&mut self, from: &[u8], to: &[u8], now: Time) -> Follow {
         let follow = match to.last() {
@@ -150,12 +188,30 @@ impl Sync {
                 follow
             }
             (Some(from), Some(to)) => match (self.excluded(from), self.excluded(to)) {
-                (true, true) => Follow::Nothing,
+                (true, true) => {
+                    filtered(Etype::Move, from);
+                    Follow::Nothing
+                }
                 (false, true) => {
+                    report::say(
+                        "Filter",
+                        format_args!(
+                            "filtered destination transformed Move to Delete {}",
+                            report::escape(from)
+                        ),
+                    );
                     self.push(Etype::Delete, from, None, now);
                     Follow::Nothing
                 }
                 (true, false) => {
+                    // The point instead of a blank is lsyncd's.
+                    report::say(
+                        "Filter",
+                        format_args!(
+                            "filtered origin transformed Move to Create.{}",
+                            report::escape(to)
+                        ),
+                    );
                     self.push(Etype::Create, to, None, now);
                     follow
                 }
@@ -184,20 +240,13 @@ impl Sync {
 
     fn single(&mut self, etype: Etype, path: &[u8], now: Time) {
         if self.excluded(path) {
-            if report::enabled("Filter") {
-                let path = report::escape(path);
-                report::say(
-                    "Filter",
-                    format_args!("filtered {} on \"{path}\"", etype.name()),
-                );
-            }
-            return;
+            return filtered(etype, path);
         }
         self.push(etype, path, None, now);
     }
 
     fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
-        let due = now + micros(self.config.delay.unwrap_or_default());
+        let due = self.due(now);
         let pushed = self.queue.push(etype, path, to, due);
         if report::enabled("Delay") {
             let line = describe::describe(&self.queue, pushed, etype, path, to);
@@ -225,6 +274,12 @@ impl Sync {
         let below = path.strip_prefix(self.config.source.as_slice())?;
         let inside = below.strip_suffix(b"/").unwrap_or(below).contains(&b'/');
         (self.config.subdirs || !inside).then(|| &path[root..])
+    }
+
+    /// Whether a change of this absolute path would be taken in.
+    pub fn concerns(&self, path: &[u8]) -> bool {
+        self.relative(path)
+            .is_some_and(|path| path == b"/" || !self.excluded(path))
     }
 
     fn excluded(&self, path: &[u8]) -> bool {
@@ -261,12 +316,11 @@ impl Sync {
         }
     }
 
-    /// The same after the sync's delay, unless that is to come anyway.
-    pub fn resync_once(&mut self, now: Time) {
+    /// The same from `due` on, unless that is to come anyway.
+    pub fn resync_once(&mut self, due: Time) {
         let waits = |delay: crate::queue::Delay<'_>| delay.status() == Status::Wait;
         let any = self.has_full || self.config.init;
         if any && !self.queue.specials().any(waits) {
-            let due = now + micros(self.config.delay.unwrap_or_default());
             let etype = if self.has_full {
                 Etype::Full
             } else {
@@ -276,9 +330,35 @@ impl Sync {
         }
     }
 
+    /// When something that happens now is due.
+    pub fn due(&self, now: Time) -> Time {
+        now + micros(self.config.delay.unwrap_or_default())
+    }
+
+    /// Queues a comparison of everything when the crontab says so. One that waits already is
+    /// enough.
+    pub fn strike(&mut self, wall: WallTime, now: Time) {
+        if !self.crontab.is_due(wall) {
+            return;
+        }
+        report::say("Info", "Crontab triggered full sync");
+        let mut delays = self.queue.iter();
+        if !delays.any(|delay| delay.etype() == Etype::Full && delay.status() != Status::Active) {
+            drop(delays);
+            self.queue.push(Etype::Full, b"/", None, now);
+        }
+    }
+
+    /// What was known of source and target under the configuration before.
+    fn take_home(&mut self, old: &Sync) {
+        self.home.clone_from(&old.home);
+        self.mount.clone_from(&old.mount);
+        self.entries = old.entries;
+    }
+
     /// What to do now, as far as this sync's own limits go.
     pub fn next(&mut self, now: Time) -> Next {
-        if self.lost || self.ended.is_some() || self.held.any() {
+        if self.lost || self.halted.is_some() || self.ended.is_some() || self.held.any() {
             return Next::Nothing;
         }
         if let Some(hold) = self.hold {
@@ -312,15 +392,22 @@ impl Sync {
         }
     }
 
-    /// The source is gone. What its disappearance looked like is not the target's business.
-    pub fn source_lost(&mut self) {
+    /// The source is watched no longer. What its disappearance looked like is not the target's
+    /// business: nothing is sent until [`Sync::go_on`]. True if that is news.
+    pub fn source_lost(&mut self, why: &str) -> bool {
         self.lost = true;
+        self.halted.is_none() && self.halt(why.to_owned())
     }
 
-    /// The source is there again: everything is compared.
-    pub fn source_back(&mut self, now: Time) {
+    /// It is watched again, whatever it is now.
+    pub fn source_found(&mut self) {
         self.lost = false;
-        self.resync(now);
+        self.home = None;
+    }
+
+    /// Whether it is not watched.
+    pub fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// Nothing of this sync starts before then: its action left everything as it was.
@@ -346,6 +433,11 @@ impl Sync {
         }
         self.hold = Some(due);
         wait
+    }
+
+    /// Whether the last work has to be done again.
+    pub fn is_failing(&self) -> bool {
+        self.backoff.failures() > 0
     }
 
     /// The work has to be done again from `due` on, without having failed.
@@ -374,6 +466,13 @@ fn scope(config: &SyncConfig, filter: &SharedFilter) -> Scope {
                     .unwrap_or_else(PoisonError::into_inner)
                     .excluded(directory)
         }),
+    }
+}
+
+fn filtered(etype: Etype, path: &[u8]) {
+    if report::enabled("Filter") {
+        let (etype, path) = (etype.name(), report::escape(path));
+        report::say("Filter", format_args!("filtered {etype} on \"{path}\""));
     }
 }
 

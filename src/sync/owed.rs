@@ -49,6 +49,7 @@ impl Sync {
     /// is not lost: what was pending is due at once, when this sync starts.
     pub fn adopt(&mut self, old: &Sync) {
         self.share_scope(old);
+        self.take_home(old);
         let (events, everything) = old.owed();
         self.inherited.extend(events);
         let everything = everything || old.has_ended();

@@ -17,6 +17,10 @@ fn sync(moves: bool) -> Sync {
         delete: Delete::Always,
         moves,
         subdirs: true,
+        guard: Default::default(),
+        crontab: Vec::new(),
+        batch_size_limit: None,
+        mode: None,
         init: true,
     };
     let mut filter = Filter::default();
@@ -133,9 +137,10 @@ fn after_a_failure_nothing_goes_before_its_time_however_much_comes() {
 fn a_lost_source_holds_everything_until_it_is_back() {
     let mut sync = sync(false);
     sync.notice(Event::Delete { path: b"/src/a" }, 0);
-    sync.source_lost();
+    sync.source_lost("gone");
     assert_eq!(sync.next(100 * SECOND), Next::Nothing);
-    sync.source_back(100 * SECOND);
+    sync.source_found();
+    sync.go_on(Some(100 * SECOND));
     assert_eq!(pending(&sync), ["Delete /a", "Init "]);
 }
 
@@ -149,4 +154,28 @@ fn what_was_pending_goes_over_to_the_next_configuration() {
     assert_eq!(new.owed(), old.owed());
     new.start(0);
     assert_eq!(pending(&new), ["Init ", "Modify /a"]);
+}
+
+#[test]
+fn a_crontab_queues_one_full_at_a_time() {
+    let mut sync = sync(false);
+    sync.crontab.add("* * * * * *").unwrap();
+    let fulls = |sync: &Sync| {
+        let fulls = sync
+            .queue
+            .iter()
+            .filter(|delay| delay.etype() == Etype::Full);
+        fulls.count()
+    };
+    sync.strike(1000, 0);
+    assert_eq!(fulls(&sync), 0);
+    sync.strike(1001, 0);
+    sync.strike(1002, 0);
+    assert_eq!(fulls(&sync), 1);
+    let Next::Act(id) = sync.next(0) else {
+        panic!("the Full is not due");
+    };
+    sync.queue.activate(&[id]);
+    sync.strike(1003, 0);
+    assert_eq!(fulls(&sync), 2);
 }

@@ -210,9 +210,23 @@ impl Tunnel {
         }
     }
 
+    /// It leads nowhere although it is up: begins anew. Returns the processes it had.
+    pub fn refuse(&mut self) -> Vec<TunnelProcess> {
+        self.retry = None;
+        self.enter(State::Down);
+        std::mem::take(&mut self.processes)
+    }
+
     /// Nothing is started any more.
     pub fn disable(&mut self) {
         self.enter(State::Disabled);
+    }
+
+    /// The daemon goes on with it after all. What is left of its processes is no more its own.
+    pub fn enable(&mut self) {
+        if self.state == State::Disabled {
+            self.refuse();
+        }
     }
 
     fn matures(&self, process: &TunnelProcess) -> Time {
@@ -329,6 +343,16 @@ mod tests {
     }
 
     #[test]
+    fn one_that_leads_nowhere_begins_anew() {
+        let mut tunnel = tunnel(2);
+        tunnel.started(Pid(1), None, 0);
+        tunnel.turn(5 * SECOND);
+        assert_eq!(tunnel.refuse().len(), 1);
+        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Down, 2));
+        assert!(!tunnel.ended(Pid(1), 6 * SECOND));
+    }
+
+    #[test]
     fn the_connected_are_picked_in_turn() {
         let mut tunnel = tunnel(3);
         for pid in 1..=3 {
@@ -351,6 +375,8 @@ mod tests {
         tunnel.turn(100 * SECOND);
         assert_eq!((tunnel.lacking(), tunnel.deadline()), (0, None));
         assert_eq!(tunnel.state(), State::Disabled);
+        tunnel.enable();
+        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Down, 2));
     }
 
     proptest! {

@@ -11,10 +11,15 @@ use super::settle::{Cause, What};
 use super::tree::{Flags, Node, Tree};
 use super::watcher::Watcher;
 use super::{Event, Follow, Loss, Observer};
+use crate::report;
 
 impl Watcher {
     /// An event of a known directory that is not being read.
     pub(super) fn dispatch(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
+        let kept_quiet = event.is(libc::IN_MODIFY) && self.unclosed.tracks();
+        if report::enabled("Inotify") && !kept_quiet {
+            report::say("Inotify", told(&event));
+        }
         if event.name.is_empty() {
             self.dispatch_self(event, observer);
             return;
@@ -50,7 +55,7 @@ impl Watcher {
             self.unclosed.closed(wd, name);
             for node in self.tree.places(wd) {
                 self.build_path(node, name, event.directory());
-                observer.event(Event::Modify { path: &self.path });
+                observer.written(&self.path, event.is(libc::IN_CLOSE_WRITE));
             }
         }
     }
@@ -362,4 +367,23 @@ impl Watcher {
             self.path.push(b'/');
         }
     }
+}
+
+/// An event as the category Inotify shows it, in lsyncd's words.
+fn told(event: &RawEvent<'_>) -> String {
+    let kinds = [
+        (libc::IN_CREATE, "Create"),
+        (libc::IN_DELETE | libc::IN_DELETE_SELF, "Delete"),
+        (libc::IN_CLOSE_WRITE | libc::IN_MODIFY, "Modify"),
+        (libc::IN_ATTRIB, "Attrib"),
+        (libc::IN_MOVED_FROM, "MoveFrom"),
+        (libc::IN_MOVED_TO, "MoveTo"),
+        (libc::IN_MOVE_SELF, "MoveSelf"),
+        (libc::IN_UNMOUNT, "Unmount"),
+        (libc::IN_IGNORED, "Ignored"),
+    ];
+    let kind = kinds.iter().find(|(mask, _)| event.is(*mask));
+    let kind = kind.map_or("unknown", |(_, kind)| kind);
+    let (name, wd) = (report::escape(event.name), event.wd);
+    format!("got event {kind} {name}({wd}.0)")
 }

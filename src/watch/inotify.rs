@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use inotify::{Inotify, WatchMask, Watches};
 
 use super::Mode;
+use crate::report;
 
 /// Bytes before the name: wd, mask, cookie, length (inotify(7)).
 const HEADER: usize = 16;
@@ -139,7 +140,12 @@ impl Kernel {
             _ => path,
         };
         let descriptor = self.watches.add(OsStr::from_bytes(path), self.mask)?;
-        Ok(descriptor.get_watch_descriptor_id())
+        let wd = descriptor.get_watch_descriptor_id();
+        if report::enabled("Inotify") {
+            let path = report::escape(path);
+            report::say("Inotify", format_args!("addwatch( {path} )-> {wd} "));
+        }
+        Ok(wd)
     }
 }
 

@@ -136,6 +136,13 @@ pub trait Observer {
     /// Something changed in some scope; who is concerned is the observer's to find out.
     fn event(&mut self, event: Event<'_>) -> Follow;
 
+    /// The contents of a file changed: it was closed after writing, or written to. Only the
+    /// kernel's own words come this way, whatever else is taken for a change is an `event`.
+    fn written(&mut self, path: &[u8], closed: bool) {
+        let _ = closed;
+        self.event(Event::Modify { path });
+    }
+
     /// Events were lost. [`Watcher::rebuild`] puts the watches right; what changed
     /// meanwhile only a full comparison can tell.
     fn overflow(&mut self);

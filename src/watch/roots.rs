@@ -143,6 +143,25 @@ impl Watcher {
         self.wake();
     }
 
+    /// Loses the roots whose path does not lead to them any more: the kernel does not tell when
+    /// something is mounted over a directory, or when one of several mounts goes.
+    pub fn check_roots(&mut self) {
+        for root in self.tree.roots().to_vec() {
+            if !self.in_place(root) {
+                self.lose_root(root);
+            }
+        }
+        self.wake();
+    }
+
+    /// Whether this path leads to the directory watched as it, if one is.
+    pub fn leads_to_root(&mut self, path: &[u8]) -> bool {
+        match self.tree.find(path) {
+            Some(node) => self.in_place(node),
+            None => true,
+        }
+    }
+
     /// Tries the roots that are lost again. Those that are back are told so and read in the
     /// background as if they were new.
     pub fn retry_roots(&mut self) {

@@ -16,7 +16,13 @@
 //! | retry | what each way of a child's ending leads to |
 //! | background | detaching, pid file, signals |
 //! | log_status | log lines and the status file |
+//! | broken | no configuration, however broken, makes a panic, an abort or a hang |
+//! | lua_api, lua_events | what user code finds, in the configuration and in its functions |
+//! | lua_texts | actions as texts |
+//! | mistakes | mistakes in a configuration end with file, line and what is wrong |
 //! | command_line, config_errors | what is refused, and in which words |
+//! | options | what the other options and settings do |
+//! | batch_size, crontab, observed, tunnels | the keys and functions of these names |
 //! | ssh | over a real sshd on the loopback interface |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
@@ -28,12 +34,22 @@ mod tree;
 mod util;
 
 mod background;
+mod batch_size;
+mod broken;
 mod command_line;
 mod config_errors;
+mod crontab;
 mod log_status;
+mod lua_api;
+mod lua_events;
+mod lua_texts;
 mod mirror;
+mod mistakes;
 mod names;
+mod observed;
+mod options;
 mod races;
 mod retry;
 mod sending;
 mod ssh;
+mod tunnels;

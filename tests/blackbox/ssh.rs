@@ -245,3 +245,118 @@ sync{{
     dir.rm("moved; it's $PATH/it's a \"file\" $HOME");
     daemon.wait_equal();
 }
+
+/// An rsync daemon that takes files for the mirror.
+fn rsync_daemon(dir: &Dir) -> Option<(Started, u16)> {
+    let Some(rsync) = program("rsync") else {
+        skip("rsync is not installed");
+        return None;
+    };
+    let ids = match geteuid().is_root() {
+        true => "uid = 0\ngid = 0\n",
+        false => "",
+    };
+    let module = format!("use chroot = no\n{ids}[x]\npath = @TRG@\nread only = no\n");
+    let config = dir.put("rsyncd.conf", dir.expand(&module));
+    // A port that is free now may be taken when it binds it: then another one.
+    (0..5).find_map(|_| {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let child = Command::new(&rsync)
+            .args(["--daemon", "--no-detach", "--address=127.0.0.1"])
+            .args([
+                format!("--port={port}"),
+                format!("--config={}", config.display()),
+            ])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut daemon = Started(child);
+        let mut up = false;
+        poll(|| {
+            up = TcpStream::connect(("127.0.0.1", port)).is_ok();
+            up || daemon.0.try_wait().unwrap().is_some()
+        });
+        up.then_some((daemon, port))
+    })
+}
+
+/// A program that ends with the test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_pool_of_tunnels_leads_to_an_rsync_daemon() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let Some((_daemon, port)) = rsync_daemon(&dir) else {
+        return;
+    };
+    let config = format!(
+        r#"
+sync{{
+    default.rsync, source = "@SRC@", target = "rsync://^localhost:^localport/x", delay = 0.2,
+    rsync = {{ archive = true }},
+    tunnel = tunnel{{
+        mode = "pool", parallel = 2, readyDelay = 1, retryDelay = 0.3, localhost = "127.0.0.1",
+        command = "{rsh} -o ExitOnForwardFailure=yes -N -L ^localport:127.0.0.1:{port} {user}@127.0.0.1",
+    }},
+}}
+"#,
+        rsh = sshd.rsh,
+        user = account().name
+    );
+    dir.mkdir("d");
+    dir.write("d/f", "1");
+    let mut daemon = Daemon::new(&dir, &config)
+        .args(&["-log", "Tunnel", "-log", "Exec"])
+        .start();
+    daemon.wait_equal();
+    dir.append("d/f", "2");
+    dir.mv("d", "e");
+    daemon.wait_equal();
+
+    // With both tunnels gone the changes wait, and arrive through the next ones.
+    let log = daemon.log();
+    daemon.stop();
+    for line in log.lines().filter(|line| line.contains("Exec: ssh ")) {
+        let port = line
+            .split("[-L] [")
+            .nth(1)
+            .and_then(|rest| rest.split(':').next());
+        end_listener(port.unwrap_or_default());
+    }
+    dir.write("e/g", "3");
+    daemon.cont();
+    daemon.wait_log("Tunnel1: process");
+    daemon.wait_equal();
+    assert_eq!(daemon.terminate(), Some(143));
+    daemon.wait_all_gone();
+}
+
+/// Ends the ssh whose command line forwards this port.
+fn end_listener(port: &str) {
+    let forward = format!("{port}:127.0.0.1:");
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    for process in processes {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let mut words = line.split(|&byte| byte == 0);
+        if words.any(|word| word.starts_with(forward.as_bytes())) {
+            let pid = process
+                .file_name()
+                .to_str()
+                .and_then(|pid| pid.parse().ok());
+            let pid = nix::unistd::Pid::from_raw(pid.unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+    }
+}

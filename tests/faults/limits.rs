@@ -89,6 +89,33 @@ fn without_any_watch_all_is_compared_from_time_to_time() {
     daemon.wait_equal();
 }
 
+/// The kernel's queue holds 16,384 events by default.
+#[test]
+fn an_overflow_is_followed_by_one_comparison() {
+    let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events");
+    if limit.map_or(true, |limit| limit.trim() != "16384") {
+        return skip("fs.inotify.max_queued_events is not 16384");
+    }
+    let dir = Dir::new();
+    dir.mkdir("d");
+    let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
+    daemon.stop();
+    for n in 0..9_000 {
+        dir.write(format!("d/{n}"), "");
+    }
+    dir.mkdir("new/deep");
+    dir.write("new/deep/f", "1");
+    daemon.cont();
+    daemon.wait_log("OVERFLOW");
+    daemon.wait_equal();
+    dir.write("new/deep/g", "2");
+    daemon.wait_equal();
+    let log = daemon.log();
+    let overflows = log.matches("OVERFLOW").count();
+    let comparisons = log.matches("recursive full rsync").count();
+    assert!(comparisons <= 1 + overflows, "{log}");
+}
+
 /// Without insist the daemon ends as lsyncd does, and says what would help.
 #[test]
 fn without_an_instance_the_daemon_does_not_start() {

@@ -1,0 +1,166 @@
+//! Values of a sync that are of no use, found before anything is started with them.
+
+use mlua::{Result, Table, Value};
+
+use super::complaint::complaint_about;
+use super::settings::mode_of;
+use super::{kind_of, text_of, truthy};
+use crate::watch::Mode;
+
+/// Checks what is checked nowhere else, after `prepare` ran. `judged`: exit codes are judged by
+/// a built-in `collect`, which knows three answers only.
+///
+/// # Errors
+/// The first value that makes no sense.
+pub fn check_values(config: &Table, judged: bool) -> Result<()> {
+    for key in ["name", "target", "host", "targetdir"] {
+        word(config, key, "")?;
+    }
+    if let Some(b"") = text_of(&config.get("name")?).as_deref() {
+        return Err(complaint_about("name", "name must not be empty."));
+    }
+    if let Some(host) = text_of(&config.get("host")?) {
+        check_host(&host)?;
+    }
+    match config.get("checkgauge")? {
+        Value::Table(_) | Value::Nil | Value::Boolean(false) => {}
+        other => {
+            let kind = kind_of(&other);
+            let text = format!("checkgauge must be a table or false, not {kind}.");
+            return Err(complaint_about("checkgauge", text));
+        }
+    }
+    for key in ["exitcodes", "rsyncExitCodes", "sshExitCodes"] {
+        check_codes(config, key, judged)?;
+    }
+    match config.get("rsync")? {
+        Value::Table(rsync) => check_rsync(&rsync),
+        _ => Ok(()),
+    }
+}
+
+/// Which writes the sync is concerned with; `None` where it says nothing.
+///
+/// # Errors
+/// No such mode.
+pub fn mode(config: &Table) -> Result<Option<Mode>> {
+    match config.get("inotifyMode")? {
+        Value::Nil | Value::Boolean(false) => Ok(None),
+        Value::String(text) => mode_of(&text.to_string_lossy()).map(Some),
+        other => {
+            let text = format!("inotifyMode must be a text, not {}.", kind_of(&other));
+            Err(complaint_about("inotifyMode", text))
+        }
+    }
+}
+
+/// A text that ends up in an argument of a program.
+fn word(table: &Table, key: &str, prefix: &str) -> Result<()> {
+    let value: Value = table.get(key)?;
+    match text_of(&value) {
+        _ if !truthy(&value) => Ok(()),
+        Some(text) if text.contains(&0) => {
+            let text = format!("{prefix}{key} contains a NUL byte.");
+            Err(complaint_about(key, text))
+        }
+        Some(_) => Ok(()),
+        None => {
+            let text = format!("{prefix}{key} must be a text, not {}.", kind_of(&value));
+            Err(complaint_about(key, text))
+        }
+    }
+}
+
+/// A host that begins with a dash would be an option to ssh.
+fn check_host(host: &[u8]) -> Result<()> {
+    match host.first() {
+        None => Err(complaint_about("host", "host must not be empty.")),
+        Some(b'-') => Err(complaint_about("host", "host must not begin with a dash.")),
+        Some(_) => Ok(()),
+    }
+}
+
+fn check_codes(config: &Table, key: &str, judged: bool) -> Result<()> {
+    let value: Value = config.get(key)?;
+    let codes = match &value {
+        Value::Table(codes) => codes,
+        value if !truthy(value) => return Ok(()),
+        other => {
+            let text = format!("{key} must be a table, not {}.", kind_of(other));
+            return Err(complaint_about(key, text));
+        }
+    };
+    for pair in codes.pairs::<Value, Value>() {
+        let (code, answer) = pair?;
+        let known = answer
+            .as_string()
+            .is_some_and(|text| [&b"ok"[..], b"again", b"die"].contains(&&*text.as_bytes()));
+        let numbered = code.is_integer() || code.is_number();
+        if judged && numbered && truthy(&answer) && !known {
+            let code = code.to_string()?;
+            let text = format!("{key}[{code}] must be \"ok\", \"again\" or \"die\".");
+            return Err(complaint_about(key, text));
+        }
+    }
+    Ok(())
+}
+
+fn check_rsync(rsync: &Table) -> Result<()> {
+    word(rsync, "binary", "rsync.")?;
+    match rsync.get("binary")? {
+        Value::Nil | Value::Boolean(false) => {}
+        Value::String(text) if !text.as_bytes().is_empty() => {}
+        _ => {
+            let text = "rsync.binary must be the name of a program.";
+            return Err(complaint_about("binary", text));
+        }
+    }
+    let list: Value = rsync.get("list")?;
+    match text_of(&list).as_deref() {
+        _ if !truthy(&list) => Ok(()),
+        Some(b"filter" | b"files-from" | b"auto") => Ok(()),
+        _ => Err(complaint_about(
+            "list",
+            "rsync.list must be \"filter\", \"files-from\" or \"auto\".",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(config: &str) -> String {
+        let lua = crate::sys::lua();
+        match check_values(&lua.load(config).eval().unwrap(), true) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn useless_values_are_told() {
+        assert_eq!(checked("{ name = 'x', target = 5, exitcodes = false }"), "");
+        assert_eq!(checked("{ rsync = { binary = 'x', list = 'auto' } }"), "");
+        for (config, text) in [
+            ("{ name = {} }", "name must be a text, not a table."),
+            ("{ name = '' }", "name must not be empty."),
+            ("{ target = 'a\\0b' }", "target contains a NUL byte."),
+            ("{ host = '-oProxyCommand=x' }", "begin with a dash"),
+            ("{ checkgauge = true }", "a table or false, not true."),
+            (
+                "{ exitcodes = 5 }",
+                "exitcodes must be a table, not a number.",
+            ),
+            ("{ exitcodes = { [5] = 'okay' } }", "exitcodes[5] must be"),
+            ("{ rsync = { binary = 5 } }", "rsync.binary must be"),
+            ("{ rsync = { list = 'x' } }", "rsync.list must be"),
+        ] {
+            assert!(
+                checked(config).contains(text),
+                "{config}: {}",
+                checked(config)
+            );
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! `observefd`: descriptors that user code wants to be watched along with the daemon's own.
+//!
+//! lsyncd waits with pselect(2), which tells again and again that there is something to read;
+//! the daemon's epoll(7) tells once. So a descriptor is registered anew after each call.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use mlua::{Function, Lua, Result, Table, Value};
+use nix::errno::Errno;
+
+use super::host::Host;
+use crate::config::{complaint, number_of};
+use crate::report;
+use crate::sys;
+
+/// Tokens from here on are those of observed descriptors; the rest of it is the descriptor.
+const FIRST: usize = 1 << 31;
+
+/// The standard descriptors are others' as well and stay open.
+const STANDARD: RawFd = 2;
+
+/// The descriptors one configuration observes.
+pub struct Observed {
+    registry: Registry,
+    entries: RefCell<BTreeMap<RawFd, Entry>>,
+    /// Which became ready, for reading or writing, since [`Observed::call`].
+    ready: RefCell<Vec<(RawFd, bool, bool)>>,
+}
+
+struct Entry {
+    readable: Option<Function>,
+    writable: Option<Function>,
+    /// Device and inode, to know it again.
+    identity: (u64, u64),
+}
+
+impl Entry {
+    fn interest(&self) -> Option<Interest> {
+        match (&self.readable, &self.writable) {
+            (Some(_), Some(_)) => Some(Interest::READABLE | Interest::WRITABLE),
+            (Some(_), None) => Some(Interest::READABLE),
+            (None, Some(_)) => Some(Interest::WRITABLE),
+            (None, None) => None,
+        }
+    }
+}
+
+impl Observed {
+    /// None yet; they will be registered with this.
+    pub fn new(registry: Registry) -> Observed {
+        Observed {
+            registry,
+            entries: RefCell::default(),
+            ready: RefCell::default(),
+        }
+    }
+
+    /// Takes in an event, if it is one of a descriptor's.
+    pub fn note(&self, event: &Event) -> bool {
+        let Some(fd) = event.token().0.checked_sub(FIRST) else {
+            return false;
+        };
+        let Ok(fd) = RawFd::try_from(fd) else {
+            return false;
+        };
+        let error = event.is_error();
+        let readable = event.is_readable() || event.is_read_closed() || error;
+        let writable = event.is_writable() || event.is_write_closed() || error;
+        self.ready.borrow_mut().push((fd, readable, writable));
+        true
+    }
+
+    /// Calls the functions of what became ready.
+    ///
+    /// # Errors
+    /// User code failed.
+    pub fn call(&self) -> Result<()> {
+        let ready = self.ready.take();
+        for (fd, readable, writable) in ready {
+            for (is_ready, function) in [
+                (readable, Entry::readable as fn(&Entry) -> Option<Function>),
+                (writable, Entry::writable),
+            ] {
+                let entries = self.entries.borrow();
+                let function = entries.get(&fd).and_then(function);
+                drop(entries);
+                if let (true, Some(function)) = (is_ready, function) {
+                    function.call::<()>(f64::from(fd))?;
+                }
+            }
+            self.arm_again(fd);
+        }
+        Ok(())
+    }
+
+    /// Nothing is watched while another configuration is tried.
+    pub fn suspend(&self) {
+        self.ready.take();
+        for &fd in self.entries.borrow().keys() {
+            // One that user code has closed is registered no more.
+            let _ = self.registry.deregister(&mut SourceFd(&fd));
+        }
+    }
+
+    /// The other configuration was none.
+    pub fn resume(&self) {
+        let fds: Vec<RawFd> = self.entries.borrow().keys().copied().collect();
+        for fd in fds {
+            self.arm_again(fd);
+        }
+    }
+
+    /// Its configuration is over: what it observed. To be closed when its Lua state, which may
+    /// have closed some of it, is gone.
+    pub fn leave(&self, next: &Observed) -> Left {
+        let next = next.entries.borrow();
+        let entries = self.entries.take().into_iter();
+        let left = entries
+            .filter(|(fd, _)| *fd > STANDARD && !next.contains_key(fd))
+            .map(|(fd, entry)| (fd, entry.identity));
+        Left(left.collect())
+    }
+
+    fn observe(
+        &self,
+        fd: RawFd,
+        readable: Option<Function>,
+        writable: Option<Function>,
+    ) -> Result<()> {
+        let fail = |error: io::Error| {
+            let reason = report::reason(&error);
+            complaint(format!("observefd: descriptor {fd}: {reason}"))
+        };
+        let entry = Entry {
+            readable,
+            writable,
+            identity: sys::descriptor_identity(fd).map_err(fail)?,
+        };
+        let known = self.entries.borrow_mut().remove(&fd).is_some();
+        if known {
+            let _ = self.registry.deregister(&mut SourceFd(&fd));
+        }
+        if let Err(error) = self.register(fd, &entry) {
+            return Err(match error.raw_os_error() {
+                Some(libc::EPERM) => complaint(format!(
+                    "observefd: descriptor {fd} is a file, which is always ready"
+                )),
+                Some(libc::EEXIST) => complaint(format!(
+                    "observefd: descriptor {fd} is one of the daemon's own"
+                )),
+                _ => fail(error),
+            });
+        }
+        self.entries.borrow_mut().insert(fd, entry);
+        Ok(())
+    }
+
+    fn register(&self, fd: RawFd, entry: &Entry) -> io::Result<()> {
+        match entry.interest() {
+            Some(interest) => {
+                let token = Token(FIRST + usize::try_from(fd).unwrap_or(0));
+                self.registry.register(&mut SourceFd(&fd), token, interest)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Has epoll tell again whatever is so still.
+    fn arm_again(&self, fd: RawFd) {
+        let entries = self.entries.borrow();
+        let Some(entry) = entries.get(&fd) else {
+            return;
+        };
+        let _ = self.registry.deregister(&mut SourceFd(&fd));
+        let same = sys::descriptor_identity(fd).is_ok_and(|found| found == entry.identity);
+        let armed = match same {
+            true => self.register(fd, entry),
+            false => Err(Errno::EBADF.into()),
+        };
+        drop(entries);
+        if let Err(error) = armed {
+            let reason = report::reason(&error);
+            report::warn(format_args!(
+                "descriptor {fd} was closed while it was observed: {reason}"
+            ));
+            self.entries.borrow_mut().remove(&fd);
+        }
+    }
+
+    fn forget(&self, fd: RawFd) -> Result<()> {
+        let Some(entry) = self.entries.borrow_mut().remove(&fd) else {
+            return Err(complaint(format!(
+                "nonobservefd: descriptor {fd} is not observed"
+            )));
+        };
+        let _ = self.registry.deregister(&mut SourceFd(&fd));
+        close(fd, entry.identity);
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn readable(&self) -> Option<Function> {
+        self.readable.clone()
+    }
+
+    fn writable(&self) -> Option<Function> {
+        self.writable.clone()
+    }
+}
+
+/// Descriptors that a configuration left behind.
+pub struct Left(Vec<(RawFd, (u64, u64))>);
+
+impl Left {
+    /// Closes those that are still what they were.
+    pub fn close(self) {
+        for (fd, identity) in self.0 {
+            close(fd, identity);
+        }
+    }
+}
+
+fn close(fd: RawFd, identity: (u64, u64)) {
+    let same = sys::descriptor_identity(fd).is_ok_and(|found| found == identity);
+    if fd > STANDARD && same {
+        sys::close_descriptor(fd);
+    }
+}
+
+/// Puts the functions into the tables of global ones and of members of `lsyncd`.
+pub fn add(lua: &Lua, host: &Rc<Host>, globals: &Table, members: &Table) -> Result<()> {
+    let h = Rc::clone(host);
+    let observe =
+        lua.create_function(move |_, (fd, readable, writable): (Value, Value, Value)| {
+            let fd = descriptor(&fd, "observefd")?;
+            h.observed
+                .observe(fd, function(&readable)?, function(&writable)?)
+        })?;
+    let h = Rc::clone(host);
+    let forget = lua
+        .create_function(move |_, fd: Value| h.observed.forget(descriptor(&fd, "nonobservefd")?))?;
+    members.set("observe_fd", &observe)?;
+    members.set("nonobserve_fd", &forget)?;
+    globals.set("observefd", observe)?;
+    globals.set("nonobservefd", forget)
+}
+
+fn descriptor(value: &Value, name: &str) -> Result<RawFd> {
+    let number = number_of(value).filter(|number| (0.0..1e9).contains(number));
+    number
+        .map(|number| number as RawFd)
+        .ok_or_else(|| complaint(format!("{name} needs the number of a descriptor")))
+}
+
+fn function(value: &Value) -> Result<Option<Function>> {
+    match value {
+        Value::Nil | Value::Boolean(false) => Ok(None),
+        Value::Function(function) => Ok(Some(function.clone())),
+        other => Err(complaint(format!(
+            "observefd takes functions, not a {}",
+            other.type_name()
+        ))),
+    }
+}

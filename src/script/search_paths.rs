@@ -1,0 +1,58 @@
+//! Where `require` looks besides Lua's own places: the directories distributions install modules
+//! to, which their own Lua knows and one that is linked in does not.
+
+use mlua::{Lua, Result, Table};
+
+/// Modules of Lua 5.4, and those of 5.3 that are pure Lua.
+const PATHS: [&str; 4] = [
+    "/usr/share/lua/5.4/?.lua",
+    "/usr/share/lua/5.4/?/init.lua",
+    "/usr/share/lua/5.3/?.lua",
+    "/usr/share/lua/5.3/?/init.lua",
+];
+
+/// C modules of Lua 5.4; beside Debian's directory, which has the architecture in its name.
+const C_PATHS: [&str; 3] = [
+    "/usr/local/lib/lua/5.4/?.so",
+    "/usr/lib64/lua/5.4/?.so",
+    "/usr/lib/lua/5.4/?.so",
+];
+
+/// Appends them to `package.path` and `package.cpath`.
+pub fn extend(lua: &Lua) -> Result<()> {
+    let package: Table = lua.globals().get("package")?;
+    let debian = format!("/usr/lib/{}/lua/5.4/?.so", triplet(std::env::consts::ARCH));
+    let append = |key: &str, more: &[&str]| -> Result<()> {
+        let path: String = package.get(key)?;
+        package.set(key, format!("{path};{}", more.join(";")))
+    };
+    append("path", &PATHS)?;
+    append("cpath", &[&debian])?;
+    append("cpath", &C_PATHS)
+}
+
+/// Debian's name of an architecture that Rust calls `arch`.
+fn triplet(arch: &str) -> String {
+    match arch {
+        "x86" => "i386-linux-gnu".to_owned(),
+        "arm" => "arm-linux-gnueabihf".to_owned(),
+        "powerpc64" => "powerpc64le-linux-gnu".to_owned(),
+        other => format!("{other}-linux-gnu"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_distribution_is_searched_last() {
+        let lua = crate::sys::lua();
+        let before: String = lua.load("package.cpath").eval().unwrap();
+        extend(&lua).unwrap();
+        let after: String = lua.load("package.cpath").eval().unwrap();
+        assert!(after.starts_with(&before));
+        assert!(after.contains("-linux-gnu"));
+        assert_eq!(triplet("x86_64"), "x86_64-linux-gnu");
+    }
+}

@@ -1,0 +1,172 @@
+//! What `inlet.getSync()` gives: a sync to be looked at, and to be told of changes by hand.
+
+use std::rc::{Rc, Weak};
+use std::sync::PoisonError;
+
+use mlua::{Function, IntoLua, Lua, MultiValue, Result, Table, Value};
+
+use super::host::{Host, Member, Stage};
+use super::timestamp;
+use crate::config::{complaint, text_of};
+use crate::watch::Event;
+
+/// The object of a sync, always the same.
+pub fn object(lua: &Lua, host: &Rc<Host>, member: &Rc<Member>) -> Result<Table> {
+    if let Some(object) = member.object.get() {
+        return Ok(object.clone());
+    }
+    let public: Function = lua.named_registry_value("public")?;
+    let (h, weak) = (Rc::clone(host), Rc::downgrade(member));
+    let look = lua.create_function(move |lua, (_, key): (Value, Value)| {
+        let member = upgrade(&weak)?;
+        let key = text_of(&key).unwrap_or_default();
+        field(lua, &h, &member, &String::from_utf8_lossy(&key))
+    })?;
+    let meta = lua.create_table()?;
+    meta.raw_set("__index", public.call::<Function>(look)?)?;
+    let object = lua.create_table()?;
+    object.set_metatable(Some(meta))?;
+
+    let (h, weak) = (Rc::clone(host), Rc::downgrade(member));
+    let delay = lua.create_function(move |_, arguments: MultiValue| {
+        let member = upgrade(&weak)?;
+        delay(&h, &member, arguments)
+    })?;
+    let weak = Rc::downgrade(member);
+    let concerns = lua.create_function(move |_, arguments: MultiValue| {
+        let member = upgrade(&weak)?;
+        let path = without_self(arguments).pop_front();
+        let path = path
+            .and_then(|path| text_of(&path))
+            .ok_or_else(|| complaint("concerns needs a path"))?;
+        Ok(member.sync.borrow().concerns(&path))
+    })?;
+    for (name, function) in [("delay", delay), ("concerns", concerns)] {
+        object.raw_set(name, public.call::<Function>(function)?)?;
+    }
+    Ok(member.object.get_or_init(|| object).clone())
+}
+
+fn upgrade(member: &Weak<Member>) -> Result<Rc<Member>> {
+    member
+        .upgrade()
+        .ok_or_else(|| complaint("the sync is gone"))
+}
+
+/// Its methods are called with a colon; with a dot is understood, too.
+fn without_self(mut arguments: MultiValue) -> MultiValue {
+    if let Some(Value::Table(_)) = arguments.front() {
+        arguments.pop_front();
+    }
+    arguments
+}
+
+fn field(lua: &Lua, host: &Rc<Host>, member: &Rc<Member>, name: &str) -> Result<Value> {
+    match name {
+        "source" | "name" => member.config.get(name),
+        "config" => member.config.clone().into_lua(lua),
+        "inlet" => member.inlet.clone().into_lua(lua),
+        "initDone" => {
+            let running = host.stage.get() != Stage::Loading;
+            (running && member.sync.borrow().has_started()).into_lua(lua)
+        }
+        "processes" => processes(lua, host, member),
+        "delays" => delays(lua, member),
+        "excludes" => excludes(lua, member),
+        _ => Ok(Value::Nil),
+    }
+}
+
+fn processes(lua: &Lua, host: &Rc<Host>, member: &Rc<Member>) -> Result<Value> {
+    let (h, weak) = (Rc::clone(host), Rc::downgrade(member));
+    let size = lua.create_function(move |_, _: MultiValue| {
+        let Some(member) = weak.upgrade() else {
+            return Ok(0);
+        };
+        let requests = h.requests.borrow();
+        let asked = requests
+            .iter()
+            .filter(|r| Rc::ptr_eq(&r.member, &member))
+            .count();
+        Ok(member.sync.borrow().running + asked)
+    })?;
+    let processes = lua.create_table()?;
+    processes.raw_set("size", size)?;
+    processes.into_lua(lua)
+}
+
+/// A `Queue` of what is pending now. It is a picture: nothing that is done to it is done to
+/// the sync.
+fn delays(lua: &Lua, member: &Member) -> Result<Value> {
+    let pending: Vec<_> = {
+        let sync = member.sync.borrow();
+        let delays = sync.queue.iter();
+        delays
+            .map(|d| (d.etype().name(), d.status().name(), d.due(), d.paths()))
+            .collect()
+    };
+    let class: Table = lua.named_registry_value("queue_class")?;
+    let queue: Table = class.raw_get::<Function>("new")?.call(())?;
+    let push: Function = class.raw_get("push")?;
+    for (etype, status, due, (path, path2)) in pending {
+        let delay = lua.create_table()?;
+        delay.raw_set("etype", etype)?;
+        delay.raw_set("status", status)?;
+        delay.raw_set("alarm", timestamp::Timestamp(due))?;
+        delay.raw_set("path", lua.create_string(path)?)?;
+        if let Some(path2) = path2 {
+            delay.raw_set("path2", lua.create_string(path2)?)?;
+        }
+        push.call::<()>((&queue, delay))?;
+    }
+    queue.into_lua(lua)
+}
+
+fn excludes(lua: &Lua, member: &Member) -> Result<Value> {
+    let patterns: Vec<Vec<u8>> = {
+        let sync = member.sync.borrow();
+        let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+        filter.excludes().map(<[u8]>::to_vec).collect()
+    };
+    let list = lua.create_table()?;
+    for pattern in patterns {
+        list.raw_set(lua.create_string(pattern)?, true)?;
+    }
+    let excludes = lua.create_table()?;
+    excludes.raw_set("list", list)?;
+    excludes.into_lua(lua)
+}
+
+/// `delay(etype, time, path, path2)`: takes in a change as if the kernel had told it at
+/// `time`, a timestamp; without one, now.
+fn delay(host: &Host, member: &Member, arguments: MultiValue) -> Result<()> {
+    let mut arguments = without_self(arguments).into_iter();
+    let mut next = || arguments.next().unwrap_or(Value::Nil);
+    let etype = text_of(&next()).unwrap_or_default();
+    let time = timestamp::stamp(&next()).map_or_else(|| host.clock.now(), |stamp| stamp.0);
+    let source = member.sync.borrow().config.source.clone();
+    let mut absolute = || -> Option<Vec<u8>> {
+        let path = text_of(&next())?;
+        let path = path.strip_prefix(b"/").filter(|path| !path.contains(&0))?;
+        Some([source.as_slice(), path].concat())
+    };
+    let (from, to) = (absolute(), absolute());
+    let path = from
+        .as_deref()
+        .ok_or_else(|| complaint("delay needs a path that begins with a slash"))?;
+    let event = match (etype.as_slice(), to.as_deref()) {
+        (b"Create", _) => Event::Create { path },
+        (b"Modify", _) => Event::Modify { path },
+        (b"Attrib", _) => Event::Attrib { path },
+        (b"Delete", _) => Event::Delete { path },
+        (b"Move", Some(to)) => Event::Move { from: path, to },
+        (b"Move", None) => return Err(complaint("a Move needs two paths")),
+        _ => {
+            return Err(complaint(
+                "delay needs Create, Modify, Attrib, Delete or Move, and when",
+            ));
+        }
+    };
+    member.sync.borrow_mut().notice(event, time);
+    Ok(())
+}

@@ -1,0 +1,392 @@
+//! `tunnel{ ... }`: what a configuration says of a tunnel, and what of it goes into the target
+//! of the syncs that use it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::host::{Host, Member, Stage};
+use super::layer3;
+use crate::config::{complaint, complaint_about, nearest, number_of, text_of};
+use crate::queue::Time;
+use crate::report;
+use crate::sync::tunnel::{State, Tunnel, TunnelConfig};
+
+/// What a tunnel gives to the target of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing: the command forwards a port, say, that the target names by itself.
+    Command,
+    /// `^localport` and `^localhost` of one of the processes, in turn.
+    Pool,
+}
+
+/// A tunnel of the configuration.
+pub struct TunnelObject {
+    /// What `tunnel{}` returned.
+    pub object: Table,
+    /// What runs, and how far it is.
+    pub machine: RefCell<Tunnel>,
+    /// What the target gets of it.
+    pub mode: Mode,
+    /// Whether it was up when the engine looked last; nobody knows at first.
+    pub was_up: Cell<Option<bool>>,
+    command: Vec<Vec<u8>>,
+    localhost: Vec<u8>,
+}
+
+/// The type lsyncd's status file gives a tunnel's process: one of the command, not of a check.
+pub const PROCESS_KIND: i32 = 1;
+
+impl TunnelObject {
+    /// Its name for log and status file.
+    pub fn name(&self) -> String {
+        self.machine.borrow().config.name.clone()
+    }
+
+    /// The words to start one more process with. `port` is that of a pool.
+    pub fn words(&self, port: Option<u16>, now: Time) -> Vec<Vec<u8>> {
+        let mut values = vec![
+            ("^localhost", self.localhost.clone()),
+            ("^type", PROCESS_KIND.to_string().into_bytes()),
+            ("^started", (now / 1_000_000).to_string().into_bytes()),
+            ("^ready", b"false".to_vec()),
+        ];
+        if let Some(port) = port {
+            values.push(("^localport", port.to_string().into_bytes()));
+        }
+        let words = self.command.iter();
+        words.map(|word| substitute(word, &values)).collect()
+    }
+
+    /// Whether user code says that it leads nowhere: a method `check` of the object's own.
+    ///
+    /// # Errors
+    /// User code failed.
+    pub fn is_refused(&self) -> Result<bool> {
+        let Value::Function(check) = self.object.raw_get("check")? else {
+            return Ok(false);
+        };
+        Ok(check.call::<Value>(&self.object)? == Value::Boolean(false))
+    }
+
+    /// What a transfer that starts now has to put into its target: names and values.
+    fn substitutions(&self) -> Vec<(&'static str, Vec<u8>)> {
+        if self.mode != Mode::Pool {
+            return Vec::new();
+        }
+        let mut values = vec![("localhost", self.localhost.clone())];
+        if let Some(port) = self.machine.borrow_mut().pick().and_then(|each| each.port) {
+            values.push(("localport", port.to_string().into_bytes()));
+        }
+        values
+    }
+
+    /// The target for a transfer that starts now.
+    pub fn place(&self, target: &[u8]) -> Vec<u8> {
+        if self.mode != Mode::Pool || !target.contains(&b'^') {
+            return target.to_vec();
+        }
+        let values = self.substitutions();
+        let port = values.iter().find(|(name, _)| *name == "localport");
+        let mut found = vec![("^localhost", self.localhost.clone())];
+        found.extend(port.map(|(_, port)| ("^localport", port.clone())));
+        substitute(target, &found)
+    }
+}
+
+/// Replaces each name by its value. No name is the beginning of another.
+fn substitute(text: &[u8], values: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut result = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&first, behind)) = rest.split_first() {
+        let named = |(name, _): &&(&str, Vec<u8>)| rest.starts_with(name.as_bytes());
+        match values.iter().find(named) {
+            Some((name, value)) => {
+                result.extend_from_slice(value);
+                rest = &rest[name.len()..];
+            }
+            None => {
+                result.push(first);
+                rest = behind;
+            }
+        }
+    }
+    result
+}
+
+const KNOWN: [&str; 11] = [
+    "checkCommand",
+    "checkExitCodes",
+    "checkMaxFailed",
+    "command",
+    "distribution",
+    "localhost",
+    "mode",
+    "name",
+    "parallel",
+    "readyDelay",
+    "retryDelay",
+];
+
+/// Puts `tunnel` and `Tunnel` into the table of global functions.
+pub fn add(lua: &Lua, host: &Rc<Host>, globals: &Table) -> Result<()> {
+    let methods = lua.create_table()?;
+    let meta = lua.create_table()?;
+    let (h, class) = (Rc::clone(host), methods.clone());
+    meta.set(
+        "__index",
+        lua.create_function(move |_, (object, name): (Table, Value)| {
+            match text_of(&name).as_deref() {
+                Some(b"status") => Ok(match of(&h, &object) {
+                    Some(tunnel) => Value::Integer(number(tunnel.machine.borrow().state())),
+                    None => Value::Nil,
+                }),
+                _ => class.get(name),
+            }
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    methods.set(
+        "isReady",
+        lua.create_function(move |_, object: Table| {
+            Ok(of(&h, &object).is_some_and(|tunnel| tunnel.machine.borrow().is_up()))
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    let create = lua.create_function(move |lua, options: Value| match options {
+        Value::Table(options) => create(lua, &h, &options, &meta),
+        other => Err(complaint(format!(
+            "tunnel takes a table, not a {}",
+            other.type_name()
+        ))),
+    })?;
+    methods.set("new", &create)?;
+    globals.set("tunnel", create)?;
+    // A class and no function; it goes past what makes functions fit for user code.
+    lua.globals().set("Tunnel", methods)
+}
+
+/// The tunnel that a configuration names, if it names one.
+///
+/// # Errors
+/// What it names is something else.
+pub fn of_config(host: &Host, config: &Table) -> Result<Option<Rc<TunnelObject>>> {
+    let object = match config.get("tunnel")? {
+        Value::Nil | Value::Boolean(false) => return Ok(None),
+        Value::Table(object) => object,
+        _ => return Err(not_a_tunnel()),
+    };
+    of(host, &object).map(Some).ok_or_else(not_a_tunnel)
+}
+
+fn not_a_tunnel() -> mlua::Error {
+    complaint_about("tunnel", "tunnel must be what tunnel{ ... } returned.")
+}
+
+fn of(host: &Host, object: &Table) -> Option<Rc<TunnelObject>> {
+    let tunnels = host.tunnels.borrow();
+    tunnels.iter().find(|each| each.object == *object).cloned()
+}
+
+/// `inlet.getSubstitutionData`: adds what the sync's tunnel has for a target.
+///
+/// # Errors
+/// None but Lua's own.
+pub fn substitution_data(lua: &Lua, member: &Member, data: Option<Table>) -> Result<Table> {
+    let data = data.map_or_else(|| lua.create_table(), Ok)?;
+    if let Some(tunnel) = &member.tunnel {
+        for (name, value) in tunnel.substitutions() {
+            data.set(name, lua.create_string(value)?)?;
+        }
+    }
+    Ok(data)
+}
+
+fn create(lua: &Lua, host: &Host, options: &Table, meta: &Table) -> Result<Table> {
+    if host.stage.get() != Stage::Loading {
+        return Err(complaint(
+            "A tunnel can only be created during initialization.",
+        ));
+    }
+    let text = |key: &str| -> Result<Option<Vec<u8>>> {
+        match options.get(key)? {
+            Value::Nil => Ok(None),
+            value => match text_of(&value) {
+                Some(text) => Ok(Some(text)),
+                None => Err(complaint_about(key, format!("{key} must be a text"))),
+            },
+        }
+    };
+    let mode = match text("mode")?.as_deref() {
+        None | Some(b"command") => Mode::Command,
+        Some(b"pool") => Mode::Pool,
+        Some(other) => {
+            let other = report::escape(other);
+            let text = format!("unknown tunnel mode:{other}");
+            return Err(complaint_about("mode", text));
+        }
+    };
+    let command = command(options)?;
+    let count = host.tunnels.borrow().len() + 1;
+    let config = TunnelConfig {
+        name: text("name")?.map_or_else(
+            || format!("Tunnel{count}"),
+            |name| report::escape(&name).into_owned(),
+        ),
+        parallel: parallel(options)?,
+        ready_delay: span(seconds(options, "readyDelay", 5.0)?),
+        retry_delay: span(seconds(options, "retryDelay", 10.0)?),
+    };
+    advise(options, &config.name, mode, &command)?;
+
+    let object = lua.create_table()?;
+    object.set("options", options)?;
+    object.set_metatable(Some(meta.clone()))?;
+    host.tunnels.borrow_mut().push(Rc::new(TunnelObject {
+        object: object.clone(),
+        machine: Tunnel::new(config).into(),
+        mode,
+        was_up: Cell::new(None),
+        command,
+        localhost: text("localhost")?.unwrap_or_else(|| b"localhost".to_vec()),
+    }));
+    Ok(object)
+}
+
+/// The words of the command: a list, or a text that is split at blanks, where double quotes
+/// group and vanish.
+fn command(options: &Table) -> Result<Vec<Vec<u8>>> {
+    let wrong = || {
+        complaint_about(
+            "command",
+            "tunnel needs a command: a text or a list of texts",
+        )
+    };
+    let words: Vec<Vec<u8>> = match options.get("command")? {
+        Value::Table(list) => list
+            .sequence_values::<Value>()
+            .map(|word| text_of(&word?).ok_or_else(wrong))
+            .collect::<Result<_>>()?,
+        Value::String(text) => layer3::words(&text.as_bytes())
+            .map(|word| word.iter().copied().filter(|&byte| byte != b'"').collect())
+            .collect(),
+        _ => return Err(wrong()),
+    };
+    match words.first() {
+        Some(program) if !program.is_empty() && !words.concat().contains(&0) => Ok(words),
+        _ => Err(wrong()),
+    }
+}
+
+/// A process that ends as soon as it is started is not started ten thousand times a second.
+fn span(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.max(0.1))
+}
+
+fn parallel(options: &Table) -> Result<usize> {
+    match seconds(options, "parallel", 1.0)? {
+        number if number <= 1000.0 => Ok((number as usize).max(1)),
+        _ => Err(complaint_about("parallel", "parallel must be 1000 at most")),
+    }
+}
+
+fn seconds(options: &Table, key: &str, default: f64) -> Result<f64> {
+    match options.get(key)? {
+        Value::Nil => Ok(default),
+        value => match number_of(&value) {
+            Some(number) if number >= 0.0 => Ok(number.min(4e9)),
+            _ => Err(complaint_about(
+                key,
+                format!("{key} must be a number and >= 0"),
+            )),
+        },
+    }
+}
+
+/// Tells what has no effect; lsyncd takes it without a word.
+fn advise(options: &Table, name: &str, mode: Mode, command: &[Vec<u8>]) -> Result<()> {
+    for pair in options.pairs::<Value, Value>() {
+        let key = text_of(&pair?.0).unwrap_or_default();
+        let key = report::escape(&key).into_owned();
+        if key.starts_with("check") && KNOWN.contains(&&*key) {
+            report::warn(format_args!(
+                "{name}: {key} has no effect, a tunnel is watched by whether its processes live"
+            ));
+        } else if !KNOWN.contains(&&*key) {
+            let similar = nearest(&key, KNOWN)
+                .map_or_else(String::new, |known| format!(" Did you mean \"{known}\"?"));
+            report::warn(format_args!(
+                "{name}: \"{key}\" is unknown to tunnels.{similar}"
+            ));
+        }
+    }
+    let port = command
+        .iter()
+        .any(|word| word.windows(10).any(|part| part == b"^localport"));
+    if port && mode == Mode::Command {
+        report::warn(format_args!(
+            "{name}: only mode = \"pool\" has a ^localport"
+        ));
+    }
+    Ok(())
+}
+
+/// The number that `status` shows to user code.
+fn number(state: State) -> i64 {
+    match state {
+        State::Down => 1,
+        State::Disabled => 2,
+        State::Connecting => 3,
+        State::Up => 4,
+        State::RetryTimeout => 5,
+        State::UpRetryTimeout => 6,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values() -> Vec<(&'static str, Vec<u8>)> {
+        vec![("^localhost", b"h".to_vec()), ("^localport", b"7".to_vec())]
+    }
+
+    fn words(given: &str) -> std::result::Result<Vec<String>, String> {
+        let lua = crate::sys::lua();
+        let options: Table = lua.load(given).eval().unwrap();
+        let shown = |words: Vec<Vec<u8>>| {
+            let words = words.into_iter();
+            words.map(|word| String::from_utf8(word).unwrap()).collect()
+        };
+        command(&options).map(shown).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn names_are_replaced_wherever_they_stand() {
+        let placed = substitute(b"rsync://^localhost:^localport/^x/^localhosts", &values());
+        assert_eq!(placed, b"rsync://h:7/^x/hs");
+        assert_eq!(substitute(b"", &values()), b"");
+    }
+
+    #[test]
+    fn a_command_is_a_list_or_a_text() {
+        let list = words("{ command = { 'ssh', '-p', 22, 'a b' } }").unwrap();
+        assert_eq!(list, ["ssh", "-p", "22", "a b"]);
+        let text = words(r#"{ command = 'ssh -o "A=b c"  h' }"#).unwrap();
+        assert_eq!(text, ["ssh", "-o", "A=b c", "h"]);
+        for wrong in [
+            "{}",
+            "{ command = {} }",
+            "{ command = '' }",
+            "{ command = { {} } }",
+        ] {
+            assert!(
+                words(wrong).unwrap_err().contains("needs a command"),
+                "{wrong}"
+            );
+        }
+    }
+}
