@@ -245,6 +245,7 @@ impl<'a> Engine<'a> {
             }
             self.begin();
         }
+        self.compare();
     }
 
     /// Syncs whose directories are watched now start up.
@@ -275,14 +276,13 @@ impl<'a> Engine<'a> {
         self.status = StatusFile::new(settings);
         let shortage = Shortage::new(settings.rescan_interval);
         let lacking = std::mem::replace(&mut self.shortage, shortage).deadline();
-        self.compare = vec![false; self.members.len()];
+        self.compare = vec![self.compare.contains(&true); self.members.len()];
         self.first_look();
         self.watch();
         self.watcher.check_roots();
         if lacking.is_some() {
             self.watcher.rebuild();
         }
-        self.compare();
     }
 
     /// Something was missed: watches are set anew where they lack, and all is compared once.

@@ -318,6 +318,7 @@ impl Sync {
 
     /// The same from `due` on, unless that is to come anyway.
     pub fn resync_once(&mut self, due: Time) {
+        self.doubtful = true;
         let waits = |delay: crate::queue::Delay<'_>| delay.status() == Status::Wait;
         let any = self.has_full || self.config.init;
         if any && !self.queue.specials().any(waits) {

@@ -212,7 +212,8 @@ fn is_told(actions: &str) {
     });
     // What is related to a Create that still runs is told as two events.
     daemon.wait_for("nothing is pending", |daemon| {
-        daemon.log().matches("Finished Create").count() == names().len()
+        daemon.log().matches("Normal: Finished Create").count() >= names().len()
+            && dir.text("status").contains("There are 0 delays")
     });
     for (n, name) in names().iter().enumerate() {
         dir.mv(name, format!("moved{n}"));
