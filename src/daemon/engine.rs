@@ -291,6 +291,9 @@ impl<'a> Engine<'a> {
         self.script.insist();
         self.watcher.rebuild();
         self.compare.fill(true);
+        for member in &self.members {
+            member.sync.borrow_mut().doubtful = true;
+        }
     }
 
     /// Once all is watched: compares what may have changed before it was.

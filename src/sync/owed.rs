@@ -52,7 +52,7 @@ impl Sync {
         self.take_home(old);
         let (events, everything) = old.owed();
         self.inherited.extend(events);
-        let everything = everything || old.has_ended();
+        let everything = everything || old.doubtful || old.has_ended();
         // The startup compares everything, if there is one.
         self.doubtful |= everything && self.config.init;
         self.missed |= everything && !self.config.init;
