@@ -59,11 +59,12 @@ direct.init = whole
 direct.full = whole
 
 -- A path that failed is tried again by itself; it is no reason to stop, nor to hold up all others.
-function direct.collect(agent, exitcode, signal)
+function direct.collect(agent, exitcode, signal, errors)
   local config = agent.config
-  local result = native.verdict(config.exitcodes or config.rsyncExitCodes, exitcode, signal)
+  local codes = config.exitcodes or config.rsyncExitCodes
+  local result = native.verdict(codes, exitcode, signal)
   if not agent.isList and agent.etype == "Init" then
-    return native.collect_startup(result, exitcode, native.startup_texts(agent, exitcode))
+    return native.collect_startup(result, codes, native.startup_texts(agent, exitcode), errors)
   end
   return result == "again" and "again" or "ok"
 end

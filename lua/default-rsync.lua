@@ -46,7 +46,9 @@ function rsync.action(inlet)
   native.spawn(list, inlet.getConfig().rsync.binary, transfer)
 end
 
--- The whole source in one recursive call: at startup and whenever all is to be compared.
+-- The whole source in one recursive call: at startup and whenever all is to be compared. Where
+-- changes may have been missed, whole seconds do not tell a file that changed in the second in
+-- which it was sent; rsync then compares the fractions as well.
 local function whole(event)
   local inlet = event.inlet
   local config = inlet.getConfig()
@@ -56,6 +58,10 @@ local function whole(event)
   end
   if config.rsync.delete_excluded == true then
     words[#words + 1] = "--delete-excluded"
+  end
+
+  if native.is_doubtful(inlet) then
+    words[#words + 1] = "--modify-window=-1"
   end
 
   local target = native.rsync_target(config)

@@ -79,7 +79,7 @@ function rsyncssh.collect(agent, exitcode, signal, errors)
   local result = native.verdict(codes, exitcode, signal)
 
   if not agent.isList and agent.etype == "Init" then
-    return native.collect_startup(result, exitcode, native.startup_texts(agent, exitcode))
+    return native.collect_startup(result, codes, native.startup_texts(agent, exitcode), errors)
   end
   if move and result ~= "again" and result ~= "die"
     and (result ~= "ok" or not native.has_moved(0, errors))
@@ -94,7 +94,7 @@ function rsyncssh.collect(agent, exitcode, signal, errors)
   local known = ends[result]
   if not known then
     log("Error", "Unknown exitcode " .. what .. ": " .. exitcode)
-    return "die"
+    return native.unknown(codes)
   end
   local category, word = table.unpack(known)
   if move then category = "Normal" end

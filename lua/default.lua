@@ -80,12 +80,12 @@ local settings = settings
 default = {
   checkgauge = {
     action = true, checkgauge = true, collect = true, crontab = true, delay = true,
-    exitcodes = true, init = true, full = true, maxDelays = true, maxPending = true, maxProcesses = true,
-    name = true, nice = true, ionice = true, inotifyMode = true,
+    exitcodes = true, init = true, full = true, guard = true, maxDelays = true,
+    maxPending = true, maxProcesses = true, name = true, nice = true, ionice = true,
+    inotifyMode = true,
     onAttrib = true, onCreate = true, onModify = true, onDelete = true, onStartup = true,
     onMove = true, onFull = true, onSynced = true, onFailed = true, prepare = true,
-    source = true, subdirs = true,
-    target = true, tunnel = true,
+    source = true, subdirs = true, target = true, tunnel = true, waitForSource = true,
   },
 
   -- The only keys that every sync inherits from here.
@@ -157,52 +157,67 @@ local function verdict(codes, exitcode, signal)
 end
 native.verdict = verdict
 
--- How one startup transfer ended. `texts` has the kind's own wording.
-function native.collect_startup(result, exitcode, texts)
+-- What comes of a code that no table knows: rsync's own table leaves out what is none of rsync's
+-- codes, such as those of a wrapper; a table of the user's says all there is to say.
+function native.unknown(codes)
+  for code, result in pairs(default.rsyncExitCodes) do
+    if type(code) == "number" and codes[code] ~= result then return "die" end
+  end
+  return "again"
+end
+
+-- What the child itself said of its failure, the first line of it, to be appended to a message.
+local function reason(errors)
+  local line = (errors or ""):match("[^\n]*%S[^\n]*")
+  return line and " (" .. native.shown(line) .. ")" or ""
+end
+
+-- How one startup transfer ended, by a table of exit codes. `texts` has the kind's own wording.
+function native.collect_startup(result, codes, texts, errors)
   if result == "ok" then
     log("Normal", texts.ok)
   elseif result == "again" and settings("insist") then
-    log("Normal", texts.again)
+    log("Normal", texts.again .. reason(errors))
   elseif result == "again" then
-    log("Error", texts.refused)
+    log("Error", texts.refused .. reason(errors))
     native.failed_startup()
     return "die"
   elseif result == "die" then
-    log("Error", texts.die)
+    log("Error", texts.die .. reason(errors))
   else
-    log("Error", texts.unknown)
-    result = "die"
+    log("Error", texts.unknown .. reason(errors))
+    result = settings("insist") and native.unknown(codes) or "die"
   end
   return result
 end
 
 -- Evaluates the exit code of what an event or a list of events had spawned.
-function default.collect(agent, exitcode, signal)
+function default.collect(agent, exitcode, signal, errors)
   local config = agent.config
   local result = verdict(config.exitcodes, exitcode, signal)
 
   if not agent.isList and agent.etype == "Init" then
     local way = agent.source .. " -> " .. (agent.target or "(nil)")
-    return native.collect_startup(result, exitcode, {
+    return native.collect_startup(result, config.exitcodes, {
       ok = "Startup of " .. way .. " finished.",
       again = "Retrying startup of " .. way .. ": " .. exitcode,
       refused = "Temporary or permanent failure on startup of " .. way
         .. '. Terminating since "insist" is not set.',
       die = "Failure on startup of " .. way .. ".",
       unknown = 'Unknown exitcode "' .. exitcode .. '" on startup of ' .. way .. ".",
-    })
+    }, errors)
   end
 
   if agent.isList then
     if result == "ok" then
       log("Normal", "Finished a list after exitcode: " .. exitcode)
     elseif result == "again" then
-      log("Normal", "Retrying a list after exitcode = " .. exitcode)
+      log("Normal", "Retrying a list after exitcode = " .. exitcode .. reason(errors))
     elseif result == "die" then
-      log("Error", "Failure with a list with exitcode = " .. exitcode)
+      log("Error", "Failure with a list with exitcode = " .. exitcode .. reason(errors))
     else
       log("Error", 'Unknown exitcode "' .. exitcode .. '" with a list')
-      result = "die"
+      result = native.unknown(config.exitcodes)
     end
     return result
   end
@@ -216,7 +231,7 @@ function default.collect(agent, exitcode, signal)
     log("Error", "Failure with " .. what)
   else
     log("Normal", 'Unknown exitcode "' .. exitcode .. '" with ' .. what)
-    result = "die"
+    result = native.unknown(config.exitcodes)
   end
   return result
 end
@@ -226,6 +241,49 @@ function default.prepare(config, level)
   native.check_gauge(config)
 end
 default.prepare = public(default.prepare)
+
+-- A text that is equal for equal configurations of a sync, whatever its name. Nil where it has
+-- a function that is not of these preludes: what that calls may be another thing by now.
+local getinfo, getupvalue, concat, sort = debug.getinfo, debug.getupvalue, table.concat, table.sort
+function native.fingerprint(config)
+  local parts, seen, own = { }, { }, false
+  local show = { }
+  local function add(value)
+    parts[#parts + 1] = type(value)
+    local how = show[type(value)]
+    if how and not seen[value] then
+      seen[value] = true
+      how(value)
+    else
+      parts[#parts + 1] = tostring(how and "" or value)
+    end
+  end
+  show["function"] = function(f)
+    local info = getinfo(f, "S")
+    own = own or info.what ~= "C" and info.source:sub(1, 8) ~= "=lsyncd/"
+    parts[#parts + 1] = info.source .. ":" .. info.linedefined
+    -- The wrapper of what is public is always the same; it holds what it wraps.
+    for n = 1, 255 do
+      local name, value = getupvalue(f, n)
+      if not name then break end
+      if type(value) == "function" then add(value) end
+    end
+  end
+  show.table = function(t)
+    local keys = { }
+    for key in pairs(t) do keys[#keys + 1] = key end
+    sort(keys, function(a, b) return type(a) .. tostring(a) < type(b) .. tostring(b) end)
+    for _, key in ipairs(keys) do
+      if t ~= config or key ~= "name" then
+        add(key)
+        add(t[key])
+      end
+    end
+    parts[#parts + 1] = "end"
+  end
+  add(config)
+  if not own then return concat(parts, "\0") end
+end
 
 -- The registry is what the daemon finds its own things by.
 function debug.getregistry()

@@ -5,6 +5,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt;
 
 /// Removes the watch `wd` from an inotify instance (inotify_rm_watch(2)).
 ///
@@ -30,6 +31,37 @@ pub fn readable(fd: BorrowedFd<'_>) -> io::Result<usize> {
     // SAFETY: the descriptor is borrowed, so open, and FIONREAD writes one int.
     match unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &mut bytes) } {
         0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// fcntl(2): which signal tells that a lease is broken. Not in the libc crate.
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether anybody has this file, opened for reading only, open for writing.
+///
+/// Takes a read lease and gives it back (fcntl(2)). The signal that a writer who comes in
+/// between would raise is one that is ignored by default.
+///
+/// # Errors
+/// `EACCES` for the files of others without CAP_LEASE, `EINVAL` where there are no leases.
+pub fn is_open_for_writing(file: BorrowedFd<'_>) -> io::Result<bool> {
+    let fd = file.as_raw_fd();
+    // SAFETY: the descriptor is borrowed, so open, and the arguments are plain integers.
+    let taken = unsafe {
+        libc::fcntl(fd, F_SETSIG, libc::SIGURG) == 0
+            && libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0
+    };
+    if !taken {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::EAGAIN) => Ok(true),
+            _ => Err(error),
+        };
+    }
+    // SAFETY: as above.
+    match unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) } {
+        0 => Ok(false),
         _ => Err(io::Error::last_os_error()),
     }
 }
@@ -126,6 +158,21 @@ pub fn fork() -> io::Result<Fork> {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
         _ => Ok(Fork::Parent),
+    }
+}
+
+/// Makes a command's process get `SIGTERM` when the thread that starts it ends, by whatever
+/// (PR_SET_PDEATHSIG in prctl(2)).
+pub fn end_with_parent(command: &mut std::process::Command) {
+    // SAFETY: between fork and exec only prctl is called, which is a plain system call; the
+    // arguments it takes are integers.
+    unsafe {
+        command.pre_exec(
+            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            },
+        );
     }
 }
 

@@ -10,7 +10,7 @@ usage() {
 usage: tests/run.sh [--quick] [--long] [--system]
 
   --quick    only cargo's tests: neither formatting nor clippy nor shellcheck
-  --long     also what takes long (there is nothing of that kind yet)
+  --long     also what takes long: more rounds of churn, fuzzing, minutes of changes
   --system   also what boots whole systems, as root on Debian: the packages installed, run as a
              service, taking over, two hosts, containers (some minutes)
 
@@ -21,12 +21,12 @@ RUST_TEST_THREADS   tests at the same time (8: most of them wait)
 TEXT
 }
 
-quick='' system=''
+quick='' long='' system=''
 for word in "$@"; do
     case $word in
     --quick) quick=yes ;;
     --system) system=yes ;;
-    --long) echo "$word: there is nothing behind it yet, the usual checks follow." ;;
+    --long) long=yes ;;
     -h | --help)
         usage
         exit 0
@@ -216,8 +216,17 @@ system_tests() {
     machine "containers" tests/system/container.sh "$deb"
 }
 
+# ---- what takes minutes
+
+long_tests() {
+    check "churn" env LSYNCD_TEST_ROUNDS=40 cargo test --locked --test faults churn </dev/null
+    check "fuzzing" env LSYNCD_TEST_FUZZ=30 cargo test --locked --test fuzz </dev/null
+    check "soak" cargo test --locked --test faults soak -- --ignored </dev/null
+}
+
 set_up
 cargo_tests
+[ -z "$long" ] || long_tests
 if [ -z "$quick" ]; then
     formatting
     clippy

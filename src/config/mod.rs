@@ -6,6 +6,7 @@
 
 pub mod checkgauge;
 mod complaint;
+mod guard;
 pub mod inherit;
 mod priority;
 pub mod rsync_args;
@@ -14,10 +15,12 @@ mod source;
 pub mod ssh;
 mod ssh_share;
 mod sync_config;
+pub mod target;
 mod values;
 
 pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
-pub use settings::{ControlSocket, Settings, SettingsTable};
+pub use guard::{Guard, MaxDelete};
+pub use settings::{ControlSocket, Hup, Settings, SettingsTable};
 pub use source::{SourceError, real_directory};
 pub use ssh_share::share as share_ssh;
 pub use sync_config::{Delete, Hook, SyncConfig, filter};

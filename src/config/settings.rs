@@ -30,6 +30,7 @@ enum Kind {
 
 const KNOWN: &[(&str, Kind)] = &[
     ("controlSocket", Kind::Text),
+    ("hup", Kind::Text),
     ("inotifyMode", Kind::Text),
     ("insist", Kind::Switch),
     ("ionice", Kind::Text),
@@ -43,16 +44,28 @@ const KNOWN: &[(&str, Kind)] = &[
     ("metricsListen", Kind::Text),
     ("maxStartups", Kind::Number),
     ("nice", Kind::Number),
+    ("maxStaleness", Kind::Number),
     ("nodaemon", Kind::Switch),
     ("onepass", Kind::Switch),
     ("pidfile", Kind::Text),
+    ("rescanInterval", Kind::Number),
+    ("stateDir", Kind::Text),
     ("statusFile", Kind::Text),
     ("statusInterval", Kind::Number),
+    ("stopTimeout", Kind::Number),
 ];
 
 /// So many whole sources are compared at a time unless the configuration says otherwise: each
 /// reads two trees from one end to the other.
 const STARTUPS: usize = 4;
+/// Seconds; what still runs then is ended before systemd's own limit of 90 s has passed.
+const STOP_TIMEOUT: f64 = 60.0;
+
+/// How long a file may be open for writing before it is sent as it is.
+const STALENESS: Duration = Duration::from_secs(60);
+
+/// How often what is not watched is compared.
+const RESCAN: Duration = Duration::from_secs(60);
 
 /// The values set so far, while the configuration runs.
 #[derive(Clone)]
@@ -150,8 +163,16 @@ impl SettingsTable {
                 "setting \"statusInterval\" must be a number of seconds, 0 or more.",
             ));
         }
+        let stop_timeout = self.number("stopTimeout")?.unwrap_or(STOP_TIMEOUT);
+        if !(0.0..=1e9).contains(&stop_timeout) {
+            return Err(complaint_about(
+                "stopTimeout",
+                "setting \"stopTimeout\" must be a number of seconds, 0 or more.",
+            ));
+        }
         Ok(Settings {
             control_socket: self.control_socket()?,
+            hup: self.hup()?,
             insist: self.switch("insist")?,
             log: self.log()?,
             log_facility: self.facility()?,
@@ -164,12 +185,16 @@ impl SettingsTable {
             metrics_listen: self.metrics_listen()?,
             max_startups: self.count("maxStartups")?.unwrap_or(STARTUPS),
             priority: priority(&self.value("nice")?, &self.value("ionice")?)?,
+            max_staleness: self.staleness()?,
             mode: self.mode()?,
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
             pid_file: path("pidfile")?,
+            rescan_interval: self.rescan_interval()?,
+            state_dir: path("stateDir")?,
             status_file: path("statusFile")?,
             status_interval: Duration::from_secs_f64(interval),
+            stop_timeout: Duration::from_secs_f64(stop_timeout),
         })
     }
 
@@ -212,6 +237,29 @@ impl SettingsTable {
         Ok(text_of(&self.value(key)?).map(OsString::from_vec))
     }
 
+    fn staleness(&self) -> Result<Option<Duration>> {
+        match self.number("maxStaleness")? {
+            None => Ok(Some(STALENESS)),
+            Some(0.0) => Ok(None),
+            Some(seconds) if seconds > 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(1e9)))),
+            Some(_) => Err(complaint_about(
+                "maxStaleness",
+                "setting \"maxStaleness\" must be a number of seconds, 0 or more.",
+            )),
+        }
+    }
+
+    fn rescan_interval(&self) -> Result<Duration> {
+        match self.number("rescanInterval")? {
+            None => Ok(RESCAN),
+            Some(seconds) if seconds > 0.0 => Ok(Duration::from_secs_f64(seconds.min(1e9))),
+            Some(_) => Err(complaint_about(
+                "rescanInterval",
+                "setting \"rescanInterval\" must be a number of seconds above 0.",
+            )),
+        }
+    }
+
     fn facility(&self) -> Result<Facility> {
         let unknown = |error: UnknownFacility| bare_complaint("logfacility", error.to_string());
         match self.value("logfacility")? {
@@ -220,6 +268,17 @@ impl SettingsTable {
                 None => Ok(Facility::USER),
                 Some(name) => Facility::from_name(&lossy(name)).map_err(unknown),
             },
+        }
+    }
+
+    fn hup(&self) -> Result<Hup> {
+        match text_of(&self.value("hup")?).as_deref() {
+            None | Some(b"all") => Ok(Hup::All),
+            Some(b"changed") => Ok(Hup::Changed),
+            Some(_) => Err(complaint_about(
+                "hup",
+                "setting \"hup\" must be \"all\" or \"changed\".",
+            )),
         }
     }
 
@@ -366,11 +425,22 @@ pub enum ControlSocket {
     None,
 }
 
+/// What SIGHUP does after the configuration was read again: the setting `hup`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hup {
+    /// `"all"`: every sync runs its startup transfer.
+    All,
+    /// `"changed"`: only syncs that are new or have changed do; the others go on untouched.
+    Changed,
+}
+
 /// The settings of a daemon, after the configuration ran and the command line had its say.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the control socket is.
     pub control_socket: ControlSocket,
+    /// What SIGHUP does.
+    pub hup: Hup,
     /// Failing startup transfers are tried again instead of ending the daemon.
     pub insist: bool,
     /// Words as `-log` takes them.
@@ -391,6 +461,9 @@ pub struct Settings {
     pub max_startups: usize,
     /// Of all children.
     pub priority: Priority,
+    /// A file that is open for writing for longer is sent as it is, and again each such time.
+    /// `None`: not before it is closed, and truncations by path go unnoticed, as in lsyncd.
+    pub max_staleness: Option<Duration>,
     /// Which writes are told.
     pub mode: Mode,
     /// Stay in the foreground.
@@ -399,10 +472,16 @@ pub struct Settings {
     pub onepass: bool,
     /// Where the daemon's pid goes.
     pub pid_file: Option<PathBuf>,
+    /// How often that is compared which could not be watched.
+    pub rescan_interval: Duration,
+    /// Where things are remembered over restarts.
+    pub state_dir: Option<PathBuf>,
     /// Where the status report goes.
     pub status_file: Option<PathBuf>,
     /// At least so long between two status reports.
     pub status_interval: Duration,
+    /// Children get this long to end by themselves when the daemon stops.
+    pub stop_timeout: Duration,
 }
 
 impl Settings {
@@ -412,6 +491,7 @@ impl Settings {
             &mut self.log_file,
             &mut self.metrics_file,
             &mut self.pid_file,
+            &mut self.state_dir,
             &mut self.status_file,
         ] {
             *path = path.take().map(|path| directory.join(path));

@@ -20,6 +20,11 @@ enum Why {
 }
 
 impl SourceError {
+    /// Whether there is nothing of that name, yet.
+    pub fn is_missing(&self) -> bool {
+        matches!(&self.why, Why::Unresolved(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// The lines to log, in order.
     pub fn lines(&self) -> [String; 2] {
         let given = crate::report::escape(&self.given);

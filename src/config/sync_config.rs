@@ -8,6 +8,7 @@ use std::time::Duration;
 use mlua::{Result, Table, Value};
 
 use super::complaint::{bare_complaint, complaint_about};
+use super::guard::{Guard, guard};
 use super::priority::priority;
 use super::values;
 use super::{kind_of, number_of, text_of, truthy};
@@ -71,6 +72,8 @@ pub struct SyncConfig {
     pub moves: bool,
     /// What is below the source's own directories is a concern, too.
     pub subdirs: bool,
+    /// What must hold of the source before the target is changed.
+    pub guard: Guard,
     /// When all is compared again: rules of six fields.
     pub crontab: Vec<String>,
     /// Files larger than this, in bytes, are sent one by one.
@@ -107,6 +110,7 @@ impl SyncConfig {
             delete: delete(&config.get("delete")?)?,
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
+            guard: guard(config)?,
             crontab: crontab(&config.get("crontab")?)?,
             batch_size_limit: size(&config.get("batchSizeLimit")?)?,
             mode: values::mode(config)?,

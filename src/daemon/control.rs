@@ -7,6 +7,7 @@ use super::http;
 use super::peers::PeerId;
 use super::signals::Signal;
 use super::waits::{Wait, is_meant};
+use super::watching::Watching;
 use crate::report::control::{LONGEST_REQUEST, MOST_ENTRIES, Reply, Request, Verb};
 use crate::report::snapshot::counted;
 use crate::report::{self, Selection, log, unescape};
@@ -87,6 +88,7 @@ impl Engine<'_> {
             Verb::Wait { sync } => return Answer::Later(sync),
             Verb::Pause { sync } => self.each(sync, "paused", |sync| sync.set_paused(true)),
             Verb::Resume { sync } => self.each(sync, "resumed", |sync| sync.set_paused(false)),
+            Verb::Release { sync } => self.each(sync, "released", |sync| sync.release_guard(now)),
             Verb::Flush { sync } => self.each(sync, "flushed", Sync::flush),
             Verb::Retry { sync } => self.each(sync, "retrying", |sync| sync.retry_now(now)),
             Verb::Resync { sync, path: None } => {
@@ -155,6 +157,16 @@ impl Engine<'_> {
     /// Tells who waited for what is done now; forgets who has gone.
     fn end_waits(&mut self, now: Instant) {
         let mut waits = std::mem::take(&mut self.core.desk.waits);
+        for wait in &mut waits {
+            wait.begin(self.watcher, &self.members, now);
+        }
+        if waits
+            .iter()
+            .any(|wait| wait.is_to_mark(self.watcher, self.started))
+        {
+            let mut watching = Watching::new(&self.members, self.now);
+            self.watcher.tell_all_unclosed(&mut watching);
+        }
         waits.retain_mut(|wait| {
             if !self.core.desk.peers.knows(wait.peer) {
                 return false;
@@ -204,6 +216,7 @@ impl Verb {
             | Verb::Wait { sync }
             | Verb::Pause { sync }
             | Verb::Resume { sync }
+            | Verb::Release { sync }
             | Verb::Flush { sync }
             | Verb::Resync { sync, .. }
             | Verb::Retry { sync } => sync.as_deref(),

@@ -15,27 +15,32 @@ use mio::{Events, Poll, Token, Waker};
 
 use super::calendar::Calendar;
 use super::desk::{self, Desk};
+use super::fading::Fading;
 use super::jobs::{self, Job};
 use super::notify::{Figures, Notify, Phase};
 use super::orders::Workers;
 use super::outcome::Hooks;
 use super::progress::Progress;
+use super::shortage::Shortage;
 use super::signals::{Signal, Signals};
+use super::sources::{Mounts, Sources};
+use super::state::StateDir;
 use super::status::ReportFiles;
 use super::tunnels::Tunnels;
 use super::watching::Watching;
-use crate::config::Settings;
+use crate::config::{Hup, Settings};
 use crate::exit::Exit;
 use crate::process::{Children, Pid};
 use crate::report;
-use crate::script::{Member, Script};
+use crate::script::{Environment, Member, Script};
 use crate::sync::{Clock, Next, Scheduler};
-use crate::watch::Watcher;
+use crate::watch::{Mode, Watcher};
 
 const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const CALENDAR: Token = Token(2);
 const FIRST_PIPE: usize = desk::END;
+const MOUNTS: Token = Token(3);
 
 /// An action that neither spawned nor discarded is not asked again before this.
 const IDLE_ACTION: Duration = Duration::from_secs(1);
@@ -60,6 +65,7 @@ pub struct Core {
     signals: Signals,
     waker: Arc<Waker>,
     notify: Notify,
+    _mounts: Mounts,
     calendar: Calendar,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
@@ -69,6 +75,10 @@ pub struct Core {
     pub(super) desk: Desk,
     /// When the daemon started.
     pub(super) started: SystemTime,
+    /// What outlives the process, if there is a place for it.
+    pub state: Option<StateDir>,
+    /// What the state directory holds of the daemon before this one has been taken over.
+    pub recalled: bool,
 }
 
 impl Core {
@@ -84,6 +94,7 @@ impl Core {
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
         let desk = Desk::closed(poll.registry().try_clone()?);
         Ok(Core {
+            _mounts: Mounts::new(poll.registry(), MOUNTS)?,
             poll,
             events: Events::with_capacity(256),
             signals,
@@ -94,6 +105,8 @@ impl Core {
             clock: Clock::start(),
             desk,
             started: SystemTime::now(),
+            state: None,
+            recalled: false,
         })
     }
 
@@ -106,39 +119,44 @@ impl Core {
     }
 
     /// What wakes this loop.
-    pub(super) fn waker(&self) -> &Arc<Waker> {
-        &self.waker
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
+    /// Waits without a configuration at work; the number of the signal that ends the process,
+    /// if one comes.
+    pub fn sleep(&mut self, span: Duration) -> Option<i32> {
+        let end = Instant::now() + span;
+        loop {
+            let left = end.checked_duration_since(Instant::now())?;
+            // Interrupted or not, the signals are looked at.
+            let _ = self.poll.poll(&mut self.events, Some(left));
+            let ending = self
+                .signals
+                .pending()
+                .find(|signal| matches!(signal, Signal::Terminate | Signal::Interrupt));
+            if let Some(signal) = ending {
+                report::normal(format_args!("--- {} signal, fading ---", signal.name()));
+                return Some(signal.number());
+            }
+        }
     }
 
     /// A watcher that wakes this loop.
     ///
     /// # Errors
     /// No inotify instance to be had.
-    pub fn watcher(&self, mode: crate::watch::Mode) -> io::Result<Watcher> {
-        Watcher::new(mode, Arc::clone(&self.waker))
+    pub fn watcher(&self, mode: Mode, staleness: Option<Duration>) -> io::Result<Watcher> {
+        let waker = Arc::clone(&self.waker);
+        Watcher::new(mode, staleness, waker)
     }
 }
-
-/// Why the loop is about to end.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Fading {
-    outcome: Outcome,
-    /// When the number of remaining children is told again.
-    told: Instant,
-    /// When what still runs is ended by force.
-    patience: Instant,
-    forced: bool,
-}
-
-/// Children get this long to end by themselves when the daemon stops.
-const PATIENCE: Duration = Duration::from_secs(3600);
-/// After TERM they get this long before KILL.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// One configuration at work.
 pub struct Engine<'a> {
     pub(super) core: &'a mut Core,
-    pub(super) script: &'a Script,
+    pub(super) environment: &'a Environment,
+    pub(super) script: Rc<Script>,
     pub(super) watcher: &'a mut Watcher,
     pub(super) members: Vec<Rc<Member>>,
     pub(super) jobs: HashMap<Pid, Job>,
@@ -146,10 +164,18 @@ pub struct Engine<'a> {
     scheduler: Scheduler,
     pub(super) reports: ReportFiles,
     progress: Progress,
+    /// By the index of the sync: all of it is to be compared when no directory is being read.
+    pub(super) compare: Vec<bool>,
     pub(super) hooks: Hooks,
-    pub(super) started: bool,
+    pub(super) shortage: Shortage,
+    pub(super) sources: Sources,
     pub(super) tunnels: Tunnels,
-    fading: Option<Fading>,
+    pub(super) started: bool,
+    /// Some syncs have not started up yet.
+    beginning: bool,
+    pub(super) fading: Option<Fading>,
+    /// When a child ended last.
+    pub(super) last_end: Option<SystemTime>,
     /// The end of it all, as soon as it is known.
     pub(super) over: Option<Outcome>,
     pub(super) now: u64,
@@ -157,32 +183,53 @@ pub struct Engine<'a> {
 
 impl<'a> Engine<'a> {
     /// An engine for a loaded configuration.
-    pub fn new(core: &'a mut Core, script: &'a Script, watcher: &'a mut Watcher) -> Engine<'a> {
+    pub fn new(
+        core: &'a mut Core,
+        environment: &'a Environment,
+        script: Rc<Script>,
+        watcher: &'a mut Watcher,
+    ) -> Engine<'a> {
         let settings: &Settings = &script.settings;
+        let members = script.members();
+        for member in &members {
+            member.sync.borrow_mut().held.unwatched = true;
+        }
         Engine {
-            members: script.members(),
+            compare: vec![false; members.len()],
+            members,
             jobs: HashMap::new(),
             workers: Workers::default(),
             scheduler: Scheduler::default(),
             reports: ReportFiles::new(settings),
             progress: Progress::new(Instant::now(), settings.nodaemon),
             hooks: Hooks::default(),
+            shortage: Shortage::new(settings.rescan_interval),
+            sources: Sources::new(),
             tunnels: Tunnels::default(),
             started: false,
+            beginning: true,
             fading: None,
+            last_end: None,
             over: None,
             now: core.clock.now(),
             core,
+            environment,
             script,
             watcher,
         }
     }
 
-    /// Runs until a signal, the configuration or a critical failure ends it.
-    pub fn run(mut self) -> Outcome {
+    /// Runs until a signal, the configuration or a critical failure ends it. Returns how, and
+    /// the configuration it ended with.
+    pub fn run(mut self) -> (Outcome, Rc<Script>) {
+        self.first_look();
         self.enable_tunnels();
-        let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
-        self.watcher.set_scopes(scopes.collect());
+        self.watch();
+        if self.core.recalled {
+            // Who sends HUP may know of a mount, which the kernel does not tell.
+            self.watcher.rebuild();
+        }
+        self.watcher.check_roots();
         loop {
             self.now = self.core.clock.now();
             self.take_in();
@@ -192,7 +239,10 @@ impl<'a> Engine<'a> {
             self.pass();
             if let Some(outcome) = self.over {
                 self.abandon();
-                return outcome;
+                if let Outcome::Exit(_) = outcome {
+                    self.save_pending();
+                }
+                return (outcome, self.script);
             }
             self.attend();
             self.write_reports();
@@ -225,29 +275,63 @@ impl<'a> Engine<'a> {
         let mut watching = Watching::new(&self.members, self.now);
         self.watcher.turn(Instant::now(), &mut watching);
         let lost = watching.overflowed;
-        if watching.out_of_watches {
-            report::error(
-                "Terminating since out of inotify watches.\n\
-                 Consider increasing /proc/sys/fs/inotify/max_user_watches",
-            );
-            self.over = Some(Outcome::Exit(Exit::Failure));
-            return;
-        }
+        let unwatched = watching.unwatched;
+        let back = watching.back;
         if lost {
             self.overflow();
         }
+        self.mind_sources(&back);
+        self.mind_shortage(&unwatched);
         let (members, started) = (&self.members, self.started);
         let starting = || {
             let is_done = |member: &&Rc<Member>| started && member.sync.borrow().has_started();
             members.len() - members.iter().filter(is_done).count()
         };
         self.progress.turn(self.watcher, starting, Instant::now());
-        if !self.started && !self.watcher.crawling() {
-            self.started = true;
-            self.progress.finished(self.watcher);
-            for member in &self.members {
-                member.sync.borrow_mut().start(self.now);
+        if !self.watcher.crawling() {
+            if !self.started {
+                self.started = true;
+                self.progress.finished(self.watcher);
             }
+            self.begin();
+        }
+        self.compare();
+    }
+
+    /// Syncs whose directories are watched now start up.
+    fn begin(&mut self) {
+        if !std::mem::take(&mut self.beginning) {
+            return;
+        }
+        for member in self.members.clone() {
+            let mut sync = member.sync.borrow_mut();
+            if std::mem::take(&mut sync.held.unwatched) {
+                sync.start(self.now);
+                self.recall(&mut sync);
+            }
+        }
+        self.core.recalled = true;
+    }
+
+    /// Says what is to be watched.
+    fn watch(&mut self) {
+        let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
+        self.watcher.set_scopes(scopes.collect());
+        self.beginning = true;
+    }
+
+    /// The same for syncs that have been exchanged while others go on.
+    pub(super) fn restart_watching(&mut self) {
+        let settings = &self.script.settings;
+        self.reports = ReportFiles::new(settings);
+        let shortage = Shortage::new(settings.rescan_interval);
+        let lacking = std::mem::replace(&mut self.shortage, shortage).deadline();
+        self.compare = vec![self.compare.contains(&true); self.members.len()];
+        self.first_look();
+        self.watch();
+        self.watcher.check_roots();
+        if lacking.is_some() {
+            self.watcher.rebuild();
         }
     }
 
@@ -256,20 +340,30 @@ impl<'a> Engine<'a> {
         report::normal("--- OVERFLOW in event queue ---");
         self.script.insist();
         self.watcher.rebuild();
+        self.compare.fill(true);
         for member in &self.members {
-            member.sync.borrow_mut().counters.overflows += 1;
+            let mut sync = member.sync.borrow_mut();
+            sync.doubtful = true;
+            sync.counters.overflows += 1;
         }
-        if self.started {
-            for member in &self.members {
-                member.sync.borrow_mut().resync(self.now);
+    }
+
+    /// Once all is watched: compares what may have changed before it was.
+    fn compare(&mut self) {
+        if !self.started || self.watcher.crawling() || !self.compare.contains(&true) {
+            return;
+        }
+        for (member, due) in self.members.iter().zip(&mut self.compare) {
+            if std::mem::take(due) {
+                member.sync.borrow_mut().resync_once(self.now);
             }
         }
     }
 
     /// Alarms, then whatever is due, unless the end is near.
     fn lead(&mut self) {
-        if let Some(fading) = self.fading {
-            self.fade(fading);
+        if self.fading.is_some() {
+            self.fade();
             return;
         }
         let observed = self.script.host.observed.call(&self.script.host);
@@ -314,6 +408,12 @@ impl<'a> Engine<'a> {
             let Next::Act(id) = next else {
                 return;
             };
+            if !self.may_send(member) {
+                return;
+            }
+            if self.hold_back(member) {
+                continue;
+            }
             let state = |member: &Member| {
                 let sync = member.sync.borrow();
                 (sync.running, sync.queue.len())
@@ -348,6 +448,10 @@ impl<'a> Engine<'a> {
             && self.members.iter().all(|m| m.sync.borrow().has_started())
         {
             report::normal("onepass config set, exiting");
+            if self.members.iter().any(|m| m.sync.borrow().has_ended()) {
+                self.over = Some(Outcome::Exit(Exit::Failure));
+                return;
+            }
             report::say(
                 "Info",
                 "onepass active and all syncs finished. Exiting successfully",
@@ -358,18 +462,6 @@ impl<'a> Engine<'a> {
 
     pub(super) fn is_fading(&self) -> bool {
         self.fading.is_some()
-    }
-
-    /// Children that still run when all is over are not left behind.
-    fn abandon(&self) {
-        self.workers.stop();
-        let children = self.core.children.borrow();
-        for &pid in self.jobs.keys() {
-            // One that ended by itself meanwhile needs no signal.
-            let _ = children.kill(pid, nix::sys::signal::Signal::SIGTERM);
-        }
-        drop(children);
-        self.signal_tunnels(nix::sys::signal::Signal::SIGTERM);
     }
 
     /// User code failed: the daemon can't know what it should do.
@@ -399,6 +491,8 @@ impl<'a> Engine<'a> {
         for event in &events {
             if Desk::owns(event.token()) {
                 self.core.desk.wake(event.token());
+            } else if event.token() == MOUNTS {
+                self.mounts_changed();
             } else if event.token() == SIGNALS {
                 for signal in self.core.signals.pending().collect::<Vec<_>>() {
                     self.signal(signal);
@@ -443,8 +537,7 @@ impl<'a> Engine<'a> {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(fading) = &self.fading {
-            at(fading.patience.saturating_duration_since(instant));
-            at(fading.told.saturating_duration_since(instant));
+            at(fading.deadline().saturating_duration_since(instant));
             if let Some(patience) = self.tunnels.patience() {
                 at(patience.saturating_duration_since(instant));
             }
@@ -454,6 +547,14 @@ impl<'a> Engine<'a> {
             at(Clock::until(now, time));
         }
         if let Some(deadline) = self.progress.deadline(self.watcher) {
+            at(deadline.saturating_duration_since(instant));
+        }
+        if let Some(deadline) = self.sources.deadline() {
+            at(deadline.saturating_duration_since(instant));
+        }
+        if let Some(deadline) = self.shortage.deadline()
+            && !self.watcher.crawling()
+        {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(deadline) = self.reports.deadline() {
@@ -482,6 +583,10 @@ impl<'a> Engine<'a> {
                 report::normal(format_args!("--- {} signal, fading ---", signal.name()));
                 self.start_fading(Outcome::Exit(Exit::Signal(signal.number())));
             }
+            Signal::HangUp if self.script.settings.hup == Hup::Changed => {
+                report::normal("--- HUP signal, reading the configuration again ---");
+                self.reload_changed();
+            }
             Signal::HangUp => {
                 report::normal("--- HUP signal, resetting ---");
                 self.start_fading(Outcome::Reset);
@@ -495,59 +600,5 @@ impl<'a> Engine<'a> {
             }
             Signal::User2 => self.dump(),
         }
-    }
-
-    /// No new processes from now on. A second signal to end means at once.
-    fn start_fading(&mut self, outcome: Outcome) {
-        self.script.fade();
-        let now = Instant::now();
-        match &mut self.fading {
-            None => {
-                self.fading = Some(Fading {
-                    outcome,
-                    told: now,
-                    patience: now + PATIENCE,
-                    forced: false,
-                });
-            }
-            Some(fading) if outcome != Outcome::Reset => {
-                if fading.outcome != Outcome::Reset && !fading.forced {
-                    fading.patience = now;
-                }
-                fading.outcome = outcome;
-            }
-            Some(_) => {}
-        }
-    }
-
-    /// Waits for the last children; what does not end in time is ended.
-    fn fade(&mut self, mut fading: Fading) {
-        let running = self.jobs.len() + self.workers.running();
-        if running == 0 {
-            if self.close_tunnels() {
-                self.over = Some(fading.outcome);
-            }
-            return;
-        }
-        let now = Instant::now();
-        if now >= fading.told {
-            report::normal(format_args!("waiting for {running} more child processes."));
-            fading.told = now + Duration::from_secs(60);
-        }
-        if now >= fading.patience {
-            self.workers.stop();
-            let signal = match fading.forced {
-                false => nix::sys::signal::Signal::SIGTERM,
-                true => nix::sys::signal::Signal::SIGKILL,
-            };
-            let children = self.core.children.borrow();
-            for &pid in self.jobs.keys() {
-                // One that ended meanwhile is collected in the next turn.
-                let _ = children.kill(pid, signal);
-            }
-            fading.patience = now + GRACE;
-            fading.forced = true;
-        }
-        self.fading = Some(fading);
     }
 }

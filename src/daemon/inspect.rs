@@ -44,7 +44,7 @@ fn load(options: Options) -> Result<Script, Failure> {
     let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let environment = Environment { options, directory };
     let core = Core::new().map_err(|error| super::failure(format!("cannot start: {error}")))?;
-    let script = Script::load(&environment, &core.children, core.clock)?;
+    let script = Script::load(&environment, &core.children, core.clock, Vec::new())?;
     if script.members().is_empty() {
         return Err(super::failure("Nothing to watch!"));
     }

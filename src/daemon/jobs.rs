@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use mlua::Table;
 
+use super::deletions::Trial;
 use super::engine::{Engine, Outcome};
 use super::outcome::{self, telling};
 use super::tunnels;
@@ -16,11 +17,15 @@ use crate::exit::Exit;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin, Stream};
 use crate::queue::{DelayId, Etype, Time};
 use crate::report;
-use crate::script::{Host, Member, OrderRequest, SpawnRequest, Verdict};
-use crate::sync::Sync;
+use crate::script::{Host, Member, OrderRequest, Script, SpawnRequest, Verdict};
+use crate::sync::{Sync, micros};
 
 /// What lsyncd's children exit with when their program can't be executed.
 const NOT_EXECUTED: i32 = 255;
+
+/// What changed while it was acted upon is looked at again after this; the event that tells of
+/// the change is on its way.
+const SOON: Duration = Duration::from_millis(200);
 
 /// The last lines of a child's error output are kept, to know a failure by its words.
 const KEPT_LINES: usize = 50;
@@ -28,20 +33,35 @@ const KEPT_LINES: usize = 50;
 /// One child at work for a sync.
 pub struct Job {
     member: Rc<Member>,
+    /// The configuration whose code asked for it.
+    script: Rc<Script>,
+    /// The sync that waits for this child of the one it replaces.
+    pub(super) heir: Option<Rc<RefCell<Sync>>>,
     agent: Table,
     ids: Vec<DelayId>,
     captured: bool,
     transfer: Option<batch::Kind>,
-    errors: RefCell<Vec<Vec<u8>>>,
     since: Instant,
     progress: RefCell<Option<Progress>>,
     totals: Cell<Totals>,
+    /// It compares everything as one does who may have missed changes. What is missed after
+    /// its start is not its business.
+    clears_doubt: bool,
+    errors: RefCell<Vec<Vec<u8>>>,
+    /// The same work failed before: what it says about that is told once, when it is over.
+    repeated: bool,
+    /// It is only the trial of another.
+    trial: Option<Trial>,
 }
 
 /// A line of output of a child: into the log, with the name of the sync or tunnel.
 pub fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, line: &[u8]) {
+    let job = jobs.get(&pid);
+    if let (Some(trial), Stream::Stdout) = (job.and_then(|job| job.trial.as_ref()), stream) {
+        return trial.line(line);
+    }
     let shown = report::escape(line);
-    let text = match jobs.get(&pid) {
+    let text = match job {
         Some(job) => format!("{}: {shown}", job.member.sync.borrow().config.name),
         None => match tunnels::of(host, pid) {
             Some(tunnel) => format!("{}: {shown}", tunnel.name()),
@@ -50,12 +70,13 @@ pub fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, l
     };
     match stream {
         Stream::Stdout => report::normal(text),
+        Stream::Stderr if job.is_some_and(|job| job.repeated) => {}
         Stream::Stderr => report::warn(text),
     }
-    if let (Stream::Stdout, Some(job)) = (stream, jobs.get(&pid)) {
+    if let (Stream::Stdout, Some(job)) = (stream, job) {
         job.read(line);
     }
-    if let (Stream::Stderr, Some(job)) = (stream, jobs.get(&pid)) {
+    if let (Stream::Stderr, Some(job)) = (stream, job) {
         let mut errors = job.errors.borrow_mut();
         if errors.len() < KEPT_LINES {
             errors.push(line.to_vec());
@@ -81,7 +102,7 @@ impl Job {
     }
 
     pub(super) fn is_of(&self, member: &Rc<Member>) -> bool {
-        Rc::ptr_eq(&self.member, member)
+        Rc::ptr_eq(&self.member.sync, &member.sync)
     }
 
     /// The entries it is about.
@@ -110,10 +131,49 @@ impl Job {
         telling(errors.iter().map(Vec::as_slice)).to_vec()
     }
 
+    /// Whether it runs for this sync, or must have ended before this sync begins.
+    pub(super) fn is_for(&self, sync: &Rc<RefCell<Sync>>) -> bool {
+        let heir = self.heir.as_ref();
+        Rc::ptr_eq(&self.member.sync, sync) || heir.is_some_and(|heir| Rc::ptr_eq(heir, sync))
+    }
+
+    /// One that only finds out what another would do.
+    pub fn trial(trial: Trial, script: Rc<Script>) -> Job {
+        Job {
+            member: trial.member(),
+            script,
+            heir: None,
+            clears_doubt: false,
+            agent: trial.agent(),
+            ids: Vec::new(),
+            captured: true,
+            transfer: None,
+            errors: Default::default(),
+            repeated: false,
+            trial: Some(trial),
+            since: Instant::now(),
+            progress: Default::default(),
+            totals: Default::default(),
+        }
+    }
+
     /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
     pub(super) fn is_transfer(&self, sync: &Sync) -> bool {
         let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
         self.ids.iter().any(|id| etype(id) != Some(Etype::Move))
+    }
+
+    /// Whether it compared everything.
+    fn is_whole(&self, sync: &Sync) -> bool {
+        let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
+        let whole = |id| matches!(etype(id), Some(Etype::Init | Etype::Full));
+        self.ids.iter().any(whole)
+    }
+
+    /// Whether it ran for the startup event.
+    fn is_startup(&self, sync: &Sync) -> bool {
+        let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
+        self.ids.iter().any(|id| etype(id) == Some(Etype::Init))
     }
 }
 
@@ -129,9 +189,14 @@ impl Job {
     }
 
     /// What the daemon does itself. It has no output.
-    pub(super) fn of_order(request: &OrderRequest) -> Job {
+    pub(super) fn of_order(request: &OrderRequest, script: Rc<Script>) -> Job {
         Job {
             member: Rc::clone(&request.member),
+            script,
+            heir: None,
+            clears_doubt: false,
+            repeated: false,
+            trial: None,
             agent: request.agent.clone(),
             ids: request.ids.clone(),
             captured: false,
@@ -157,6 +222,13 @@ impl Engine<'_> {
     }
 
     fn start(&mut self, request: SpawnRequest) {
+        if let Some(request) = self.try_first(request) {
+            self.execute(request);
+        }
+    }
+
+    /// Starts a process, whatever it may do.
+    pub(super) fn execute(&mut self, request: SpawnRequest) {
         if report::enabled("Exec") {
             report::say("Exec", shown(&request));
         }
@@ -184,17 +256,25 @@ impl Engine<'_> {
             },
         };
         let spawned = self.core.children.borrow_mut().spawn(command);
-        let job = Job {
+        let mut job = Job {
             member: Rc::clone(&request.member),
+            script: Rc::clone(&self.script),
+            heir: None,
             agent: request.agent,
             ids: request.ids,
             captured: request.captured,
             transfer: request.transfer,
+            clears_doubt: false,
             errors: Default::default(),
             since: Instant::now(),
             progress: Default::default(),
             totals: Default::default(),
+            repeated: request.captured && request.member.sync.borrow().is_failing(),
+            trial: None,
         };
+        let mut sync = request.member.sync.borrow_mut();
+        job.clears_doubt = job.is_whole(&sync) && std::mem::take(&mut sync.doubtful);
+        drop(sync);
         match spawned {
             Ok(pid) => {
                 request.member.sync.borrow_mut().running += 1;
@@ -210,6 +290,7 @@ impl Engine<'_> {
             }
             Err(SpawnError::Resources(error)) => {
                 let mut sync = request.member.sync.borrow_mut();
+                sync.doubtful |= job.clears_doubt;
                 let wait = sync.failed(&job.ids, self.now);
                 let program = report::escape(&request.program);
                 let text = format!("cannot start {program}: {error}");
@@ -232,9 +313,16 @@ impl Engine<'_> {
         let ended = children.borrow_mut().reap(&mut sink);
         for child in ended {
             if let Some(job) = self.jobs.remove(&child.pid) {
+                self.last_end = Some(SystemTime::now());
                 job.member.sync.borrow_mut().running -= 1;
+                if let Some(heir) = &job.heir {
+                    heir.borrow_mut().held.children -= 1;
+                }
                 self.count_running();
-                self.evaluate(job, child.end);
+                match job.trial {
+                    Some(trial) => self.judge(trial, child.end),
+                    None => self.evaluate(job, child.end),
+                }
             } else {
                 self.hook_ended(child.pid, child.end.code());
                 self.tunnel_ended(child.pid, child.end);
@@ -258,7 +346,7 @@ impl Engine<'_> {
             End::Exit(_) => None,
         };
         let errors = job.errors.borrow().join(&b'\n');
-        let collected = self
+        let collected = job
             .script
             .collect(&job.member, &job.agent, code, signal, &errors);
         let verdict = match collected {
@@ -266,8 +354,21 @@ impl Engine<'_> {
             Err(error) => return self.fail(&error),
         };
         let outcome = job.outcome(verdict, code);
-        let told = self.account(&job, code, outcome);
+        let told = match verdict {
+            Verdict::Redo => None,
+            _ => self.account(&job, code, outcome),
+        };
         let mut sync = job.member.sync.borrow_mut();
+        sync.doubtful |= job.clears_doubt && verdict != Verdict::Done;
+        if job.repeated && verdict != Verdict::Again {
+            for line in job.errors.borrow().iter() {
+                report::warn(format_args!(
+                    "{}: {}",
+                    sync.config.name,
+                    report::escape(line)
+                ));
+            }
+        }
         match verdict {
             Verdict::Done => {
                 if job.captured && job.is_transfer(&sync) {
@@ -278,22 +379,53 @@ impl Engine<'_> {
                 job.member.forget(&job.ids);
             }
             Verdict::Again => {
-                let wait = sync.failed(&job.ids, self.now);
-                report::say(
-                    "Delay",
-                    format_args!("{}: again in {} s", sync.config.name, wait.as_secs()),
-                );
+                let wait = sync.failed(&job.ids, self.now).as_secs();
+                let name = &sync.config.name;
+                report::warn(match sync.failures() {
+                    0 | 1 => format!("{name}: trying again in {wait} s"),
+                    count => {
+                        format!("{name}: failed {count} times in a row, trying again in {wait} s")
+                    }
+                });
+                drop(sync);
+            }
+            Verdict::Redo => {
+                sync.redo(&job.ids, self.now + micros(SOON));
                 drop(sync);
             }
             Verdict::Die => {
                 drop(sync);
-                if !self.script.host.startup_failed.get() {
-                    report::error("Critical exitcode.");
-                }
-                self.over = Some(Outcome::Exit(Exit::Failure));
+                self.end_sync(&job, code);
             }
         }
         self.call_hook(&job.member, told);
+    }
+
+    /// A sync can't go on: the others do, unless there are none or this was its startup, whose
+    /// failure ends a daemon that was not told to insist.
+    fn end_sync(&mut self, job: &Job, code: i32) {
+        let over = Some(Outcome::Exit(Exit::Failure));
+        if self.script.host.startup_failed.get() {
+            self.over = over;
+            return;
+        }
+        report::error("Critical exitcode.");
+        let mut sync = job.member.sync.borrow_mut();
+        let startup = job.is_startup(&sync) && !self.script.insists();
+        sync.end(&job.ids, code, self.now);
+        let name = sync.config.name.clone();
+        drop(sync);
+        if !self.members.iter().any(|member| job.is_for(&member.sync)) {
+            return;
+        }
+        if startup || self.members.iter().all(|m| m.sync.borrow().has_ended()) {
+            self.over = over;
+            return;
+        }
+        report::error(format_args!(
+            "{name}: ended by exit code {code}, its target is not kept current any more; \
+             the other syncs go on"
+        ));
     }
 
     /// Whether the transfer failed because the two rsyncs cannot do it this way: then it is done
@@ -346,8 +478,11 @@ fn partly_done(sync: &mut Sync, job: &Job, code: i32, now: Time) {
 fn shown(request: &SpawnRequest) -> String {
     let mut words = vec![report::escape(&request.program).into_owned()];
     if let Some(stdin) = &request.stdin {
+        // A list of names ends each with a zero byte; other texts have lines.
+        let from0 = request.args.iter().any(|word| word == b"--from0");
+        let end = if from0 { 0 } else { b'\n' };
         let lines: Vec<_> = stdin
-            .split(|&byte| byte == 0 || byte == b'\n')
+            .split(|&byte| byte == end)
             .map(report::escape)
             .collect();
         words.push("[<]".into());

@@ -4,10 +4,12 @@
 
 mod calendar;
 mod control;
+mod deletions;
 mod desk;
 pub mod detach;
 mod dump;
 mod engine;
+mod fading;
 mod http;
 mod inspect;
 mod jobs;
@@ -16,26 +18,36 @@ pub mod notify;
 mod orders;
 mod outcome;
 mod peers;
+mod pending;
 pub mod pidfile;
 mod progress;
+mod reload;
+mod shortage;
 pub mod signals;
 mod snapshot;
+mod sources;
+pub mod state;
 mod status;
 mod tunnels;
 mod waits;
 mod watching;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
+
+use nix::errno::Errno;
 
 use self::engine::{Core, Engine, Outcome};
 use self::pidfile::PidFile;
+use self::state::StateDir;
 use crate::cli::{self, Options, Request};
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::report::{self, log};
 use crate::script::{Environment, Failure, Script};
+use crate::sync::Backoff;
+use crate::watch::Watcher;
 
 /// Runs the program with the words behind its name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
@@ -106,12 +118,13 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let environment = Environment { options, directory };
     let mut core = Core::new().map_err(|error| failure(format!("cannot start: {error}")))?;
-    let script = Script::load(&environment, &core.children, core.clock)?;
+    let script = Script::load(&environment, &core.children, core.clock, Vec::new())?;
     if script.members().is_empty() {
         return Err(failure("Nothing to watch!"));
     }
 
     let pid_file = start(&script.settings, &environment.options)?;
+    core.state = StateDir::open(&script.settings);
     let exit = match core.open_desk(&script.settings) {
         Ok(()) => work(&environment, &mut core, script),
         Err(text) => Err(failure(text)),
@@ -123,20 +136,31 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
 }
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
-fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Result<Exit, Failure> {
-    let mut watcher = core.watcher(script.mode()).map_err(no_watcher)?;
+fn work(environment: &Environment, core: &mut Core, script: Script) -> Result<Exit, Failure> {
+    let mut watcher = match instance(core, &script, script.settings.insist)? {
+        Ok(watcher) => watcher,
+        Err(exit) => return Ok(exit),
+    };
+    script.run()?;
+    let mut script = Rc::new(script);
     loop {
-        script.run()?;
-        let engine = Engine::new(core, &script, &mut watcher);
-        if let Outcome::Exit(exit) = engine.run() {
+        let engine = Engine::new(core, environment, script, &mut watcher);
+        let (outcome, last) = engine.run();
+        if let Outcome::Exit(exit) = outcome {
             return Ok(exit);
         }
-        if let Some(new) = reload(environment, core, &script) {
-            let left = script.host.observed.leave(&new.host.observed);
-            if new.mode() != script.mode() {
-                watcher = core.watcher(new.mode()).map_err(no_watcher)?;
-            }
-            script = new;
+        script = reload::everything(environment, core, Rc::clone(&last));
+        let left = (!Rc::ptr_eq(&script, &last)).then(|| {
+            let before = &last.host.observed;
+            before.leave(&script.host.observed)
+        });
+        if !reload::same_watching(&last, &script) {
+            watcher = match instance(core, &script, true)? {
+                Ok(watcher) => watcher,
+                Err(exit) => return Ok(exit),
+            };
+        }
+        if let Some(left) = left {
             left.close();
         }
         script.insist();
@@ -144,12 +168,40 @@ fn work(environment: &Environment, core: &mut Core, mut script: Script) -> Resul
     }
 }
 
-fn no_watcher(error: std::io::Error) -> Failure {
-    let number = error.raw_os_error().unwrap_or_default();
-    let reason = report::reason(&error);
-    failure(format!(
-        "Cannot access inotify monitor! ( {number} : {reason} )"
-    ))
+/// An inotify instance. If the user has too many it is waited for one to be given back, with
+/// `patient`; the inner error is the signal that ended that.
+fn instance(
+    core: &mut Core,
+    script: &Script,
+    patient: bool,
+) -> Result<Result<Watcher, Exit>, Failure> {
+    let mut waits = Backoff::new(None);
+    loop {
+        let error = match core.watcher(script.mode(), script.settings.max_staleness) {
+            Ok(watcher) => return Ok(Ok(watcher)),
+            Err(error) => error,
+        };
+        let number = error.raw_os_error().unwrap_or_default();
+        let reason = report::reason(&error);
+        let mut problem = failure(format!(
+            "Cannot access inotify monitor! ( {number} : {reason} )"
+        ));
+        if number == Errno::EMFILE as i32 {
+            let advice = "Consider increasing the sysctl fs.inotify.max_user_instances";
+            problem.lines.push(advice.into());
+        }
+        if !patient {
+            return Err(problem);
+        }
+        let wait = waits.fail();
+        problem
+            .lines
+            .push(format!("Trying again in {} s.", wait.as_secs()));
+        problem.lines.iter().for_each(report::error);
+        if let Some(signal) = core.sleep(wait) {
+            return Ok(Err(Exit::Signal(signal)));
+        }
+    }
 }
 
 /// Writes the line every log begins with, detaches and writes the pid file.
@@ -195,51 +247,4 @@ fn open_log(settings: &Settings, console: bool) -> Result<(), Failure> {
         }),
     })
     .map_err(failure)
-}
-
-/// Reads the configuration again. One that is broken is told, and the old one goes on.
-///
-/// What is pending goes over to the new syncs; settings of the process (log, pid file,
-/// foreground) stay as they are.
-fn reload(environment: &Environment, core: &Core, old: &Script) -> Option<Script> {
-    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let enter = |directory: &Path| {
-        if let Err(error) = std::env::set_current_dir(directory) {
-            let shown = directory.display();
-            report::error(format_args!("cannot change to {shown}: {error}"));
-        }
-    };
-    enter(&environment.directory);
-    old.host.observed.suspend();
-    let loaded = Script::load(environment, &core.children, core.clock);
-    enter(&here);
-    let problem = match loaded {
-        Ok(script) if !script.members().is_empty() => {
-            select(&script.settings, &environment.options);
-            adopt(old, &script);
-            return Some(script);
-        }
-        Ok(_) => failure("Nothing to watch!"),
-        Err(problem) => problem,
-    };
-    for line in &problem.lines {
-        report::error(line);
-    }
-    old.host.observed.resume();
-    report::error("The configuration was not changed, the one before goes on.");
-    None
-}
-
-fn adopt(old: &Script, new: &Script) {
-    let now = old.host.clock.now();
-    for member in new.members() {
-        let mut sync = member.sync.borrow_mut();
-        let same = |other: &Rc<crate::script::Member>| {
-            let other = other.sync.borrow();
-            other.config.source == sync.config.source && other.config.target == sync.config.target
-        };
-        if let Some(before) = old.members().iter().find(|other| same(other)) {
-            sync.adopt(&before.sync.borrow(), now);
-        }
-    }
 }

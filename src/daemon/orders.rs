@@ -1,6 +1,7 @@
 //! Work the daemon does itself for default.direct: a thread for each such sync, and what its
 //! results mean.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::process::End;
 use crate::queue::{Etype, Time};
 use crate::report;
 use crate::script::{Member, OrderRequest};
-use crate::sync::micros;
+use crate::sync::{Sync, micros};
 
 /// So many failures are told one by one.
 const TOLD: usize = 20;
@@ -25,7 +26,7 @@ const SEEN: Time = 1_000_000;
 #[derive(Default)]
 pub struct Workers {
     /// By the address of their sync.
-    hands: HashMap<*const Member, Hand>,
+    hands: HashMap<*const RefCell<Sync>, Hand>,
     jobs: HashMap<u64, Job>,
     count: u64,
     stop: Arc<AtomicBool>,
@@ -57,13 +58,13 @@ impl Engine<'_> {
     /// Hands over what Lua asked for.
     pub(super) fn order(&mut self, request: OrderRequest) {
         let member = Rc::clone(&request.member);
-        let job = Job::of_order(&request);
-        let key = Rc::as_ptr(&member);
+        let job = Job::of_order(&request, Rc::clone(&self.script));
+        let key = Rc::as_ptr(&member.sync);
         let priority = member.sync.borrow().config.priority;
         let priority = priority.or(self.script.settings.priority);
         let hand = match self.workers.hands.get(&key) {
             Some(hand) => hand,
-            None => match Worker::start(Arc::clone(self.core.waker()), priority) {
+            None => match Worker::start(self.core.waker(), priority) {
                 Ok(worker) => self.workers.hands.entry(key).or_insert(Hand {
                     worker,
                     ended: None,

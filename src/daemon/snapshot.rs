@@ -77,6 +77,8 @@ impl Engine<'_> {
             last_success: sync.counters.last_success.map(seconds),
             last_error: last_error(&sync.counters),
             paused: sync.is_paused(),
+            halted: sync.halted().map(str::to_owned),
+            ended: sync.ended(),
             totals: totals(&sync.counters),
             ..SyncSnapshot::default()
         };

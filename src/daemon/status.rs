@@ -143,6 +143,22 @@ fn write(path: &Path, host: &Host, watcher: &Watcher) -> Result<(), StatusError>
     .save(path)
 }
 
+/// What is wrong with a sync.
+fn notes(sync: &Sync) -> Vec<std::borrow::Cow<'static, str>> {
+    let mut notes = Vec::new();
+    if let Some(why) = sync.halted() {
+        notes.push(format!("Halted: {why}").into());
+    }
+    if let Some(why) = &sync.excess {
+        notes.push(format!("Halted: {why}").into());
+    }
+    if sync.unwatched {
+        notes.push("Not all directories are watched: out of inotify watches".into());
+    }
+    notes.extend(sync.troubles().into_iter().map(Into::into));
+    notes
+}
+
 fn sync_status(sync: &Sync) -> SyncStatus<'static> {
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     let delays = sync.queue.iter().map(|delay| {
@@ -157,7 +173,7 @@ fn sync_status(sync: &Sync) -> SyncStatus<'static> {
     SyncStatus {
         name: sync.config.name.clone().into_bytes().into(),
         source: sync.config.source.clone().into(),
-        notes: Vec::new(),
+        notes: notes(sync),
         delays: delays.collect(),
         filters: filter.rules().map(|rule| rule.to_vec().into()).collect(),
         excludes: filter.excludes().map(|p| p.to_vec().into()).collect(),

@@ -59,15 +59,9 @@ impl Wait {
         }
     }
 
-    /// Whether it is over. To be asked right after the watcher's turn; `started` says that
-    /// startup transfers are queued.
-    pub fn is_over(
-        &mut self,
-        watcher: &Watcher,
-        members: &[Rc<Member>],
-        started: bool,
-        now: Instant,
-    ) -> bool {
+    /// Begins, or begins anew if the syncs are others now. To be called right after the
+    /// watcher's turn, as the other two.
+    pub fn begin(&mut self, watcher: &Watcher, members: &[Rc<Member>], now: Instant) {
         if let Stage::Done(marks) = &self.stage
             && !self.is_about(marks, members)
         {
@@ -80,6 +74,22 @@ impl Wait {
                 pause: SOON,
             };
         }
+    }
+
+    /// Whether all that happened before has been told, and is about to be marked: what was
+    /// written to files that are open has to be in the queues then.
+    pub fn is_to_mark(&self, watcher: &Watcher, started: bool) -> bool {
+        matches!(self.stage, Stage::Told { moment, .. } if started && watcher.has_told(moment))
+    }
+
+    /// Whether it is over. `started` says that startup transfers are queued.
+    pub fn is_over(
+        &mut self,
+        watcher: &Watcher,
+        members: &[Rc<Member>],
+        started: bool,
+        now: Instant,
+    ) -> bool {
         if let Stage::Told {
             moment,
             again,

@@ -3,7 +3,8 @@
 use std::io;
 use std::rc::Rc;
 
-use crate::queue::Time;
+use super::shortage;
+use crate::queue::{Policy, Time};
 use crate::report;
 use crate::script::Member;
 use crate::watch::{Event, Follow, Loss, Observer};
@@ -14,8 +15,11 @@ pub struct Watching<'a> {
     now: Time,
     /// The kernel dropped events.
     pub overflowed: bool,
-    /// A directory could not be watched because the user's limit is reached.
-    pub out_of_watches: bool,
+    /// By the index of the sync: a directory of it could not be watched because the user's
+    /// limit is reached. Empty if none.
+    pub unwatched: Vec<bool>,
+    /// Syncs whose roots are watched again, by index.
+    pub back: Vec<usize>,
 }
 
 impl<'a> Watching<'a> {
@@ -25,8 +29,29 @@ impl<'a> Watching<'a> {
             members,
             now,
             overflowed: false,
-            out_of_watches: false,
+            unwatched: Vec::new(),
+            back: Vec::new(),
         }
+    }
+}
+
+impl super::engine::Engine<'_> {
+    /// Takes what is being written just now out of a sync's queue, if the sync sends files as
+    /// they are at the time: the watcher tells when they are complete. True if there was any.
+    pub(super) fn hold_back(&mut self, member: &Member) -> bool {
+        if member.sync.borrow().queue.policy() == Policy::Deliver {
+            return false;
+        }
+        let interested = |path: &[u8]| member.sync.borrow().waiting(path).is_some();
+        let paths = self.watcher.being_written(&interested);
+        let mut sync = member.sync.borrow_mut();
+        let ids: Vec<_> = paths.iter().filter_map(|path| sync.waiting(path)).collect();
+        for id in &ids {
+            sync.queue.withdraw(*id);
+        }
+        drop(sync);
+        member.forget(&ids);
+        !ids.is_empty()
     }
 }
 
@@ -61,27 +86,24 @@ impl Observer for Watching<'_> {
             Loss::Unmounted => "unmounted",
         };
         let mut sync = member.sync.borrow_mut();
-        report::error(format_args!(
-            "{}: the source {} was {how}; nothing is sent until it is back",
-            sync.config.name,
-            report::escape(&sync.config.source)
-        ));
-        sync.source_lost();
+        if sync.source_lost(&format!("the source was {how}")) {
+            report::error(format_args!(
+                "{}: the source {} was {how}; nothing is sent until it is back",
+                sync.config.name,
+                report::escape(&sync.config.source)
+            ));
+        }
     }
 
     fn root_back(&mut self, scope: usize) {
         if let Some(member) = self.members.get(scope) {
-            let mut sync = member.sync.borrow_mut();
-            let name = &sync.config.name;
-            report::normal(format_args!(
-                "{name}: the source is back, comparing all of it"
-            ));
-            sync.source_back(self.now);
+            member.sync.borrow_mut().source_found();
+            self.back.push(scope);
         }
     }
 
-    fn out_of_watches(&mut self, _path: &[u8]) {
-        self.out_of_watches = true;
+    fn out_of_watches(&mut self, path: &[u8]) {
+        shortage::mark(self.members, path, &mut self.unwatched);
     }
 
     fn trouble(&mut self, path: &[u8], error: &io::Error, what: &'static str) {

@@ -112,6 +112,7 @@ impl Children {
                 (ChildEnd::Open(fd), feed)
             }
         };
+        let tied = output == Output::Lines;
         let (output_end, error_end, captures) =
             self.outputs(output).map_err(SpawnError::Resources)?;
 
@@ -120,6 +121,7 @@ impl Children {
             &args,
             &environment,
             &[input_end, output_end, error_end],
+            tied,
         )?;
         if let Err(error) = priority.give(child.id()) {
             let program = report::escape(&program);

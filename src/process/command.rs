@@ -45,7 +45,9 @@ pub enum Stdin {
 pub enum Output {
     /// Those of the daemon.
     Inherit,
-    /// Reported line by line.
+    /// Reported line by line. Who listens to a child answers for it: the child gets `SIGTERM`
+    /// when the daemon dies without having had time to end it, lest it write behind the back
+    /// of the next daemon.
     Lines,
     /// Both appended to this file as they are; if it cannot be opened, nowhere: a full or
     /// unwritable log partition stops no transfer.
@@ -141,22 +143,31 @@ impl ChildEnd {
     }
 }
 
-/// Starts a program. A script without `#!` is run by `/bin/sh`, as execvp(3) has it.
+/// Starts a program, which is ended with the daemon if `tied`. A script without `#!` is run by
+/// `/bin/sh`, as execvp(3) has it.
 pub(super) fn start(
     program: &[u8],
     args: &[Vec<u8>],
     environment: &[(OsString, OsString)],
     ends: &[ChildEnd; 3],
+    tied: bool,
 ) -> io::Result<Child> {
+    // A command that does more than start a program goes by execvp(3), which would hand a binary
+    // of another machine to the shell.
+    let tied = tied && locate(OsStr::from_bytes(program)).is_some_and(|path| is_native(&path));
     let run = |name: &OsStr, script: Option<&Path>| {
-        std::process::Command::new(name)
+        let mut command = std::process::Command::new(name);
+        command
             .args(script)
             .args(args.iter().map(|arg| OsStr::from_bytes(arg)))
             .envs(environment.iter().map(|(key, value)| (key, value)))
             .stdin(ends[0].stdio()?)
             .stdout(ends[1].stdio()?)
-            .stderr(ends[2].stdio()?)
-            .spawn()
+            .stderr(ends[2].stdio()?);
+        if tied {
+            crate::sys::end_with_parent(&mut command);
+        }
+        command.spawn()
     };
     let name = OsStr::from_bytes(program);
     let failed = match run(name, None) {
@@ -185,8 +196,22 @@ fn locate(name: &OsStr) -> Option<PathBuf> {
 
 /// A binary, for another machine maybe, has a zero byte early on; shells look for the same.
 fn is_text(path: &Path) -> bool {
+    head(path).is_some_and(|head| !head.contains(&0))
+}
+
+/// Something with `#!`, or a binary of the same machine as this program (elf(5): class, byte
+/// order and machine). The kernel executes more than this, if told so.
+fn is_native(path: &Path) -> bool {
+    let kind = |head: &[u8]| Some([head.get(..6)?, head.get(18..20)?].concat());
+    let own = || head(Path::new("/proc/self/exe"));
+    head(path).is_some_and(|head| {
+        let elf = head.starts_with(b"\x7fELF");
+        head.starts_with(b"#!") || (elf && own().is_some_and(|own| kind(&head) == kind(&own)))
+    })
+}
+
+fn head(path: &Path) -> Option<Vec<u8>> {
     let mut head = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(256).read_to_end(&mut head))
-        .is_ok_and(|_| !head.contains(&0))
+    let read = File::open(path).and_then(|file| file.take(256).read_to_end(&mut head));
+    read.is_ok().then_some(head)
 }

@@ -6,6 +6,7 @@
 
 mod children;
 mod command;
+pub mod family;
 mod lines;
 mod orphans;
 mod pipes;

@@ -75,6 +75,11 @@ impl Queue {
         }
     }
 
+    /// How events of one path combine here.
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
     /// Number of delays, active and blocked ones included.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -94,6 +99,18 @@ impl Queue {
     pub fn get(&self, id: DelayId) -> Option<Delay<'_>> {
         let slot = self.entries.find(id)?;
         Some(self.delay(slot))
+    }
+
+    /// The delay of this very path that is not active yet, Moves aside.
+    pub fn open_at(&self, path: &[u8]) -> Option<DelayId> {
+        let slot = self.open_delay(self.index.find(path)?)?;
+        Some(self.entries.id(slot))
+    }
+
+    /// Takes out a delay that is not active without anything done; what it blocked goes on.
+    /// False if it has left or is active.
+    pub fn withdraw(&mut self, id: DelayId) -> bool {
+        self.discard(id) || self.leave(id, Status::Block)
     }
 
     /// All delays in queue order.

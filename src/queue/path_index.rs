@@ -73,6 +73,11 @@ impl PathIndex {
         index
     }
 
+    /// The node of a path, if anything is at it or below.
+    pub(super) fn find(&self, path: &[u8]) -> Option<NodeId> {
+        components(path).try_fold(TOP, |node, name| self.child(node, name))
+    }
+
     /// Whether paths of this many bytes in all can be added.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         bytes <= self.nodes.room() && self.names.len() + bytes <= u32::MAX as usize

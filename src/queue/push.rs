@@ -328,7 +328,7 @@ impl Queue {
 
     /// The delay of this path that is neither active nor a Move. Under Settle a path has
     /// at most one active delay, one Move and one of these, so this is a short way.
-    fn open_delay(&self, node: NodeId) -> Option<Slot> {
+    pub(super) fn open_delay(&self, node: NodeId) -> Option<Slot> {
         self.delays_at(node).find(|slot| {
             let entry = &self.entries[*slot];
             entry.status != Status::Active && entry.etype != Etype::Move

@@ -143,7 +143,7 @@ impl Queue {
         true
     }
 
-    fn leave(&mut self, id: DelayId, status: Status) -> bool {
+    pub(super) fn leave(&mut self, id: DelayId, status: Status) -> bool {
         match self.entries.find(id) {
             Some(slot) if self.entries[slot].status == status => {
                 self.remove(slot);

@@ -52,6 +52,12 @@ pub enum Verb {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sync: Option<String>,
     },
+    /// Take the source as it is: a guard that halted the sync is content.
+    Release {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sync: Option<String>,
+    },
     /// Don't wait for delays.
     Flush {
         /// Which.

@@ -78,6 +78,8 @@ pub struct SyncSnapshot {
     pub paused: bool,
     /// The guard holds deletions back, and why.
     pub halted: Option<String>,
+    /// The exit code after which it does nothing any more.
+    pub ended: Option<i32>,
     /// Counters since the daemon started.
     pub totals: Totals,
 }
@@ -192,11 +194,13 @@ pub enum State {
     Halted,
     /// The source is not there.
     SourceLost,
+    /// A child ended with a code after which nothing more is tried.
+    Ended,
 }
 
 impl State {
     /// All of them, for metrics that have every series from the start.
-    pub const ALL: [State; 9] = [
+    pub const ALL: [State; 10] = [
         State::Current,
         State::Starting,
         State::Pending,
@@ -206,6 +210,7 @@ impl State {
         State::Incomplete,
         State::Halted,
         State::SourceLost,
+        State::Ended,
     ];
 
     /// As JSON and metrics have it.
@@ -220,6 +225,7 @@ impl State {
             State::Incomplete => "incomplete",
             State::Halted => "halted",
             State::SourceLost => "source-lost",
+            State::Ended => "ended",
         }
     }
 
@@ -228,9 +234,11 @@ impl State {
         match self {
             State::Current => Severity::Current,
             State::Starting | State::Pending | State::Sending | State::Paused => Severity::Behind,
-            State::Retrying | State::Incomplete | State::Halted | State::SourceLost => {
-                Severity::Trouble
-            }
+            State::Retrying
+            | State::Incomplete
+            | State::Halted
+            | State::SourceLost
+            | State::Ended => Severity::Trouble,
         }
     }
 }
@@ -274,6 +282,7 @@ impl SyncSnapshot {
     /// only the sync knows.
     pub fn judged(mut self, starting: Option<String>, lost: bool, incomplete: bool) -> Self {
         self.state = match () {
+            () if self.ended.is_some() => State::Ended,
             () if lost => State::SourceLost,
             () if self.halted.is_some() => State::Halted,
             () if self.paused => State::Paused,
@@ -311,6 +320,7 @@ impl SyncSnapshot {
             State::Incomplete => format!("incomplete: {}", error()),
             State::Halted => format!("halted: {}", self.halted.as_deref().unwrap_or_default()),
             State::SourceLost => "source lost, waiting for it to come back".into(),
+            State::Ended => format!("ended: {}", error()),
         };
         if self.failed > 0 {
             words.push_str(&format!(", {} left undone", counted(self.failed, "path")));

@@ -29,8 +29,11 @@ pub enum Stage {
 
 /// A sync and what Lua holds of it.
 pub struct Member {
-    /// The sync itself. Never borrowed while Lua runs.
-    pub sync: RefCell<Sync>,
+    /// The sync itself. Never borrowed while Lua runs. Where a configuration was read anew and
+    /// is the same for this sync, members of both share it.
+    pub sync: Rc<RefCell<Sync>>,
+    /// Equal for equal configurations; none where that can't be told.
+    pub fingerprint: Option<Vec<u8>>,
     /// Its merged configuration.
     pub config: Table,
     /// The object its functions are given.
@@ -79,6 +82,8 @@ pub struct Host {
     pub stage: Cell<Stage>,
     /// All syncs, in the order of the configuration.
     pub members: RefCell<Vec<Rc<Member>>>,
+    /// Those of the configuration before this one, whose state may go on.
+    pub before: RefCell<Vec<Rc<Member>>>,
     /// All tunnels, in the order of the configuration.
     pub tunnels: RefCell<Vec<Rc<TunnelObject>>>,
     /// What Lua asked to be started since the engine looked last.

@@ -1,6 +1,7 @@
 //! What the preludes are given beyond the user's API: the parts of the built-in behaviours that
 //! are Rust.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::{Rc, Weak};
@@ -19,6 +20,7 @@ use crate::config::{
     self, SyncConfig, bare_complaint, checkgauge, complaint, complaint_about, inherit, kind_of,
     rsync_args, text_of, truthy,
 };
+use crate::filter::Filter;
 use crate::queue::{Etype, Policy};
 use crate::report;
 use crate::sync::Sync;
@@ -300,17 +302,35 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
     sync_checks::warn_of_idleness(lua, &config)?;
     let full = config.get::<Value>("full")?.is_function();
     let policy = policy(lua, &config)?;
-    let mut sync = Sync::new(typed, filter, policy, full);
+    if policy == Policy::Settle
+        && let Some(target) = &typed.target
+        && !batch::is_remote(target)
+        && config.get::<Value>("host")?.is_nil()
+    {
+        config::target::check_local(&typed.source, target, &filter)?;
+    }
+    let fingerprint = fingerprint(lua, &config, &filter)?;
+    let sync = match unchanged(host, fingerprint.as_deref()) {
+        Some(sync) => {
+            sync.borrow_mut().config.name = typed.name;
+            sync
+        }
+        None => {
+            let mut sync = Sync::new(typed, filter, policy, full);
+            add_crontab(&mut sync)?;
+            Rc::new(RefCell::new(sync))
+        }
+    };
     // User code runs what it likes, as it likes.
     if policy == Policy::Settle {
-        sync.environment = config::share_ssh(lua, &config, &host.sockets)?;
+        sync.borrow_mut().environment = config::share_ssh(lua, &config, &host.sockets)?;
     }
-    add_crontab(&mut sync)?;
 
     let functions = lua.create_table()?;
     let inlet = lua.create_table()?;
     let member = Rc::new(Member {
-        sync: sync.into(),
+        sync,
+        fingerprint,
         config,
         inlet: inlet.clone(),
         tunnel,
@@ -326,6 +346,27 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
     make.call::<()>((&inlet, functions))?;
     host.members.borrow_mut().push(member);
     Ok(inlet)
+}
+
+/// Tells configurations of syncs apart, what is in files of filters included.
+fn fingerprint(lua: &Lua, config: &Table, filter: &Filter) -> Result<Option<Vec<u8>>> {
+    let function: mlua::Function = lua.named_registry_value("fingerprint")?;
+    let text: Option<mlua::BString> = function.call(config)?;
+    let excludes = filter.excludes().map(<[u8]>::to_vec);
+    let lines: Vec<Vec<u8>> = filter.rules().chain([Vec::new()]).chain(excludes).collect();
+    Ok(text.map(|text| [text.to_vec(), lines.join(&0)].join(&0)))
+}
+
+/// The state of the same sync in the configuration before, if it is there and nobody's yet.
+fn unchanged(host: &Host, fingerprint: Option<&[u8]>) -> Option<Rc<RefCell<Sync>>> {
+    let mut before = host.before.borrow_mut();
+    let same = |member: &Rc<Member>| {
+        let text = fingerprint?;
+        (member.fingerprint.as_deref() == Some(text) && !member.sync.borrow().has_ended())
+            .then_some(())
+    };
+    let found = before.iter().position(|member| same(member).is_some())?;
+    Some(Rc::clone(&before.remove(found).sync))
 }
 
 fn add_crontab(sync: &mut Sync) -> Result<()> {
@@ -345,11 +386,17 @@ fn add_crontab(sync: &mut Sync) -> Result<()> {
 fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
     let given = text_of(&config.get("source")?)
         .ok_or_else(|| complaint_about("source", "source missing from sync."))?;
-    let real = config::real_directory(&given).map_err(|error| {
-        let [first, second] = error.lines();
-        report::error(first);
-        bare_complaint("source", second)
-    })?;
+    let real = match config::real_directory(&given) {
+        Ok(real) => real,
+        Err(error) if error.is_missing() && truthy(&config.get("waitForSource")?) => {
+            config::target::resolved(&given)
+        }
+        Err(error) => {
+            let [first, second] = error.lines();
+            report::error(first);
+            return Err(bare_complaint("source", second));
+        }
+    };
     config.set("_source", lua.create_string(given)?)?;
     config.set("source", lua.create_string(real)?)
 }
@@ -424,6 +471,12 @@ fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -
         lua.create_function(|lua, config: Table| lua.create_string(rsync_target(lua, &config)?))?,
     )?;
     native.set(
+        "is_doubtful",
+        lua.create_function(|lua, inlet: Table| {
+            Ok(member_of(lua, &inlet)?.sync.borrow().doubtful)
+        })?,
+    )?;
+    native.set(
         "filter_input",
         lua.create_function(|lua, inlet: Table| {
             let member = member_of(lua, &inlet)?;
@@ -449,11 +502,11 @@ fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -
             by_size::batch(lua, &h, &with, &member, &test)
         })?,
     )?;
-    let with = objects.clone();
+    let (h, with) = (Rc::clone(host), objects.clone());
     native.set(
         "transfer",
         lua.create_function(move |lua, list: Table| match with.agent(&list)? {
-            Some(agent) => transfer(lua, &agent),
+            Some(agent) => transfer(lua, &h, &agent),
             None => Err(complaint("not a list of events")),
         })?,
     )
@@ -497,7 +550,7 @@ pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
 }
 
 /// Makes the list of a batch.
-fn transfer(lua: &Lua, agent: &Agent) -> Result<Transfer> {
+fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     let member = agent
         .member()
         .ok_or_else(|| complaint("the list's sync is gone"))?;
@@ -544,7 +597,12 @@ fn transfer(lua: &Lua, agent: &Agent) -> Result<Transfer> {
         path,
         to: to.as_deref(),
     });
-    Ok(Transfer(sync.chooser.prepare(&request, entries)))
+    let transfer = sync.chooser.prepare(&request, entries.clone());
+    if truthy(&rsync.get("hard_links")?) && entries.into_iter().any(|e| sync.has_other_names(&e)) {
+        let due = sync.due(h.clock.now());
+        sync.resync_once(due);
+    }
+    Ok(Transfer(transfer))
 }
 
 /// The sync's filter as lines for rsync: rules, then excludes.

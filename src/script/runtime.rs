@@ -18,7 +18,7 @@ use super::observe::Observed;
 use super::timestamp::Timestamp;
 use super::{errors, layer3, native, search_paths};
 use crate::cli::{Options, SyncOption};
-use crate::config::{Settings, SettingsTable, complaint, kind_of, number_of, parse_number};
+use crate::config::{Settings, SettingsTable, complaint, kind_of, number_of, parse_number, truthy};
 use crate::exit::Exit;
 use crate::process::Children;
 use crate::queue::{DelayId, Etype, Time};
@@ -72,9 +72,11 @@ impl fmt::Display for Failure {
 pub enum Verdict {
     /// The work is done.
     Done,
-    /// It has to be done again.
+    /// It failed and has to be done again; the sync waits, longer each time.
     Again,
-    /// The daemon can't go on.
+    /// Nothing failed, but what it was about changed meanwhile: it is looked at anew soon.
+    Redo,
+    /// The sync can't go on.
     Die,
 }
 
@@ -98,7 +100,8 @@ pub struct Environment {
 
 impl Script {
     /// Loads preludes, `-script` files and the configuration, and makes the syncs of the
-    /// command line.
+    /// command line. A sync whose configuration is that of one in `before` goes on with its
+    /// state: queue, filter, running children.
     ///
     /// # Errors
     /// Whatever is wrong with the configuration, told with file, line and key.
@@ -106,6 +109,7 @@ impl Script {
         environment: &Environment,
         children: &Rc<RefCell<Children>>,
         clock: Clock,
+        before: Vec<Rc<Member>>,
     ) -> std::result::Result<Script, Failure> {
         let lua = crate::sys::lua();
         let options = &environment.options;
@@ -123,6 +127,7 @@ impl Script {
         let host = Rc::new(Host {
             stage: Cell::new(Stage::Loading),
             members: RefCell::default(),
+            before: RefCell::new(before),
             observed: Observed::new(registry),
             tunnels: RefCell::default(),
             requests: RefCell::default(),
@@ -155,6 +160,7 @@ impl Script {
             loader.file(config)?;
         }
         let settings = loader.finish(environment)?;
+        host.before.take();
         host.max_processes.set(settings.max_processes);
         for member in host.members.borrow().iter() {
             let mode = &mut member.sync.borrow_mut().config.mode;
@@ -271,6 +277,7 @@ impl Script {
             guard::call(&self.host, || collect.call((agent, code, signal, errors)))?;
         Ok(match answer {
             Value::String(text) if text.as_bytes() == b"again" => Verdict::Again,
+            Value::String(text) if text.as_bytes() == b"redo" => Verdict::Redo,
             Value::String(text) if text.as_bytes() == b"die" => Verdict::Die,
             _ => Verdict::Done,
         })
@@ -336,6 +343,17 @@ impl Script {
         }
     }
 
+    /// Whether failing startup transfers are tried again.
+    pub fn insists(&self) -> bool {
+        let insist = self.host.settings.value("insist");
+        insist.is_ok_and(|value| truthy(&value))
+    }
+
+    /// Syncs go on after all, with the configuration they have.
+    pub fn resume(&self) {
+        self.host.stage.set(Stage::Running);
+    }
+
     /// Nothing new is started any more.
     pub fn fade(&self) {
         self.host.stage.set(Stage::Fading);
@@ -378,7 +396,7 @@ fn preludes(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<()> {
     }
     let queue_class = lua.globals().raw_get::<Table>("Queue")?;
     lua.set_named_registry_value("queue_class", queue_class)?;
-    for name in ["make_inlet", "lock", "public"] {
+    for name in ["make_inlet", "lock", "public", "fingerprint"] {
         lua.set_named_registry_value(name, native.get::<Function>(name)?)?;
     }
     Ok(())

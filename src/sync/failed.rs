@@ -65,6 +65,17 @@ impl Failed {
         }
     }
 
+    /// The paths that are owed.
+    pub fn paths(&self) -> impl Iterator<Item = (Etype, Vec<u8>, Option<Vec<u8>>)> {
+        let one = |(path, etype): (&Vec<u8>, &Etype)| (*etype, path.clone(), None);
+        self.paths.iter().map(one)
+    }
+
+    /// Whether everything is to be compared.
+    pub fn owes_everything(&self) -> bool {
+        self.everything
+    }
+
     /// How many paths are owed.
     pub fn len(&self) -> usize {
         self.paths.len()

@@ -4,9 +4,11 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Sync;
+use crate::batch::Entry;
 use crate::queue::{DelayId, Etype, Status, Time};
 
 /// Reading a moved directory stops here: with more in it, everything is compared.
@@ -26,16 +28,21 @@ impl Sync {
             self.queue.discard(id);
         }
         self.carried += 1;
+        self.send_moved(&from, &to, now);
+    }
+
+    /// Queues what brings the target to where a Move should have.
+    pub(super) fn send_moved(&mut self, from: &[u8], to: &[u8], now: Time) {
         // Whoever acts on these looks at the disk: what is there after all is sent.
-        self.push(Etype::Delete, &from, None, now);
-        match to.ends_with(b"/") && self.is_directory(&to) {
+        self.push(Etype::Delete, from, None, now);
+        match to.ends_with(b"/") && self.is_directory(to) {
             // The Delete of a directory that exists stands for all that is in it.
             true if self.config.delete.in_batches() => {
-                self.push(Etype::Delete, &to, None, now);
+                self.push(Etype::Delete, to, None, now);
             }
-            true => self.push_contents(&to, now),
+            true => self.push_contents(to, now),
             false => {
-                self.push(Etype::Create, &to, None, now);
+                self.push(Etype::Create, to, None, now);
             }
         }
     }
@@ -43,6 +50,14 @@ impl Sync {
     /// Queues an event that the kernel did not tell.
     pub fn note(&mut self, etype: Etype, path: &[u8], now: Time) {
         self.push(etype, path, None, now);
+    }
+
+    /// Whether this is about a file that has other names, which rsync's `--hard-links` links
+    /// only if it is told of all of them.
+    pub fn has_other_names(&self, entry: &Entry<'_>) -> bool {
+        let path = entry.to.unwrap_or(entry.path);
+        let names = |data: fs::Metadata| data.is_file() && data.nlink() > 1;
+        !path.ends_with(b"/") && fs::symlink_metadata(self.on_disk(path)).is_ok_and(names)
     }
 
     /// Whether the source has something at this path, of whatever kind.

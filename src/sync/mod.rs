@@ -12,8 +12,12 @@ mod crowd;
 mod describe;
 mod failed;
 mod fallback;
+mod guard;
+mod identity;
+mod owed;
 mod scheduler;
 mod steer;
+mod trouble;
 pub mod tunnel;
 
 pub use backoff::Backoff;
@@ -22,6 +26,8 @@ pub use counters::Counters;
 use crowd::Crowd;
 
 pub use failed::Failed;
+pub use identity::{Identity, mounts};
+pub use owed::Held;
 pub use scheduler::Scheduler;
 pub use steer::Mark;
 
@@ -67,6 +73,8 @@ pub struct Sync {
     pub running: usize,
     /// A full comparison is a `Full` event if the sync's kind has a function for it.
     pub has_full: bool,
+    /// Some directories are not watched, because there are no more watches.
+    pub unwatched: bool,
     /// When it is compared as a whole, whatever happens.
     pub crontab: Crontab,
     /// What transfers left undone.
@@ -77,6 +85,13 @@ pub struct Sync {
     pub environment: Vec<(OsString, OsString)>,
     /// As many whole sources are being compared as may be.
     pub startups_wait: bool,
+    /// Not yet: its directories are not watched, or children of the sync in whose place it is
+    /// still run.
+    pub held: Held,
+    /// Changes may have been missed since the last transfer, until all is compared.
+    pub doubtful: bool,
+    scope: Scope,
+    inherited: Vec<owed::Owed>,
     backoff: Backoff,
     crowd: Crowd,
     hold: Option<Time>,
@@ -90,23 +105,42 @@ pub struct Sync {
     carried: u64,
     /// The last comparison of everything left something undone that it did not name.
     incomplete: bool,
+    /// The exit code after which this sync does nothing any more.
+    ended: Option<i32>,
+    /// Why nothing is sent until the source is what it should be.
+    halted: Option<String>,
+    /// The directory that is watched, and the deepest mount it is known to lie on.
+    home: Option<Identity>,
+    mount: Vec<u8>,
+    /// The next transfer may delete whatever it wants: a person has said so.
+    pub unlimited: bool,
+    /// Why a transfer was not begun: it would have deleted too much.
+    pub excess: Option<String>,
+    /// How many entries the target has, as far as known.
+    pub entries: Option<u64>,
 }
 
 impl Sync {
     /// A sync with an empty queue.
     pub fn new(config: SyncConfig, filter: Filter, policy: Policy, has_full: bool) -> Sync {
+        let filter = Arc::new(RwLock::new(filter));
         Sync {
-            filter: Arc::new(RwLock::new(filter)),
+            scope: scope(&config, &filter),
+            inherited: Vec::new(),
+            filter,
             queue: Queue::new(policy),
             chooser: Chooser::default(),
             last_transfer: SystemTime::now(),
             running: 0,
+            unwatched: false,
             has_full,
             crontab: Crontab::new(crate::sys::utc_offset),
             undone: Failed::new(config.delay),
             counters: Counters::default(),
             environment: Vec::new(),
             startups_wait: false,
+            held: Held::default(),
+            doubtful: false,
             backoff: Backoff::new(config.delay),
             crowd: Crowd::new(match policy {
                 Policy::Settle => config.max_pending,
@@ -119,30 +153,29 @@ impl Sync {
             flushed: 0,
             carried: 0,
             incomplete: false,
+            ended: None,
+            halted: None,
+            home: None,
+            mount: Vec::new(),
+            unlimited: false,
+            excess: None,
+            entries: None,
             config,
         }
     }
 
-    /// Which directories this sync wants to be watched.
+    /// Which directories this sync wants to be watched: each time the same function.
     pub fn scope(&self) -> Scope {
-        let filter = Arc::clone(&self.filter);
-        let subdirs = self.config.subdirs;
-        Scope {
-            root: self.config.source.clone(),
-            wants: Arc::new(move |directory| {
-                subdirs
-                    && !filter
-                        .read()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .excluded(directory)
-            }),
-        }
+        self.scope.clone()
     }
 
     /// Takes in what happened to an absolute path, if it is this sync's concern.
     ///
     /// The answer says whether the contents of a moved directory are wanted as Creates.
     pub fn notice(&mut self, event: Event<'_>, now: Time) -> Follow {
+        if self.ended.is_some() {
+            return Follow::Nothing;
+        }
         let (etype, path) = match event {
             Event::Create { path } => (Etype::Create, path),
             Event::Modify { path } => (Etype::Modify, path),
@@ -247,7 +280,7 @@ impl Sync {
 
     fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
         self.counters.events += 1;
-        let due = now + micros(self.config.delay.unwrap_or_default());
+        let due = self.due(now);
         let pushed = match self.crowded(etype, path, to, due) {
             Some(pushed) => pushed,
             None => self.queue.push(etype, path, to, due),
@@ -260,6 +293,15 @@ impl Sync {
             self.missed = true;
         }
         pushed
+    }
+
+    /// What waits for this absolute path of a file, if what is sent is what is there then. User
+    /// functions are told what happened, in time.
+    pub fn waiting(&self, path: &[u8]) -> Option<DelayId> {
+        match self.queue.policy() {
+            Policy::Settle => self.queue.open_at(self.relative(path)?),
+            Policy::Deliver => None,
+        }
     }
 
     /// The path relative to the source, with a leading slash; `None` when it is elsewhere.
@@ -289,35 +331,48 @@ impl Sync {
         if self.config.init {
             self.queue.push(Etype::Init, b"", None, now);
         }
+        self.queue_inherited(now);
     }
 
     /// Whether nothing of the startup is left to do.
     pub fn has_started(&self) -> bool {
-        let mut specials = self.queue.specials();
-        !specials.any(|delay| delay.etype() == Etype::Init)
-    }
-
-    /// Takes over what was pending when the configuration was read anew. The time of waiting
-    /// is not lost: what was pending is due at once.
-    pub fn adopt(&mut self, old: &Sync, now: Time) {
-        self.counters = old.counters.clone();
-        self.paused = old.paused;
-        for delay in old.queue.iter() {
-            if !delay.etype().is_special() {
-                let (path, path2) = delay.paths();
-                self.push(delay.etype(), &path, path2.as_deref(), now);
-            }
-        }
+        self.ended.is_some()
+            || !self
+                .queue
+                .specials()
+                .any(|delay| delay.etype() == Etype::Init)
     }
 
     /// Queues a comparison of everything, because something may have been missed.
     pub fn resync(&mut self, now: Time) {
         self.carried += 1;
+        self.doubtful = true;
         if self.has_full {
             self.queue.push(Etype::Full, b"/", None, now);
         } else {
             self.start(now);
         }
+    }
+
+    /// The same from `due` on, unless that is to come anyway.
+    pub fn resync_once(&mut self, due: Time) {
+        self.carried += 1;
+        self.doubtful = true;
+        let waits = |delay: crate::queue::Delay<'_>| delay.status() == Status::Wait;
+        let any = self.has_full || self.config.init;
+        if any && !self.queue.specials().any(waits) {
+            let etype = if self.has_full {
+                Etype::Full
+            } else {
+                Etype::Init
+            };
+            self.queue.push(etype, b"/", None, due);
+        }
+    }
+
+    /// When something that happens now is due.
+    pub fn due(&self, now: Time) -> Time {
+        now + micros(self.config.delay.unwrap_or_default())
     }
 
     /// Queues a comparison of everything when the crontab says so. One that waits already is
@@ -334,9 +389,17 @@ impl Sync {
         }
     }
 
+    /// What was known of source and target under the configuration before.
+    fn take_home(&mut self, old: &Sync) {
+        self.home.clone_from(&old.home);
+        self.mount.clone_from(&old.mount);
+        self.entries = old.entries;
+    }
+
     /// What to do now, as far as this sync's own limits go.
     pub fn next(&mut self, now: Time) -> Next {
-        if self.lost || self.paused {
+        let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
+        if stopped || self.paused || self.held.any() {
             return Next::Nothing;
         }
         if let Some(hold) = self.hold {
@@ -387,15 +450,22 @@ impl Sync {
         self.has_full && active.any(|delay| delay.etype() != Etype::Blanket)
     }
 
-    /// The source is gone. What its disappearance looked like is not the target's business.
-    pub fn source_lost(&mut self) {
+    /// The source is watched no longer. What its disappearance looked like is not the target's
+    /// business: nothing is sent until [`Sync::go_on`]. True if that is news.
+    pub fn source_lost(&mut self, why: &str) -> bool {
         self.lost = true;
+        self.halted.is_none() && self.halt(why.to_owned())
     }
 
-    /// The source is there again: everything is compared.
-    pub fn source_back(&mut self, now: Time) {
+    /// It is watched again, whatever it is now.
+    pub fn source_found(&mut self) {
         self.lost = false;
-        self.resync(now);
+        self.home = None;
+    }
+
+    /// Whether it is not watched.
+    pub fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// Nothing of this sync starts before then: its action left everything as it was.
@@ -423,16 +493,37 @@ impl Sync {
         wait
     }
 
-    /// The work has to be done again at once, in another way.
-    pub fn redo(&mut self, ids: &[DelayId], now: Time) {
+    /// Whether the last work has to be done again.
+    pub fn is_failing(&self) -> bool {
+        self.backoff.failures() > 0
+    }
+
+    /// The work has to be done again from `due` on, without having failed.
+    pub fn redo(&mut self, ids: &[DelayId], due: Time) {
         for &id in ids {
-            self.queue.retry(id, now);
+            self.queue.retry(id, due);
         }
     }
 
     /// A transfer ended, well or not: it may have sent what has changed since.
     pub fn transferred(&mut self) {
         self.last_transfer = SystemTime::now();
+    }
+}
+
+/// All below the source that is not excluded.
+fn scope(config: &SyncConfig, filter: &SharedFilter) -> Scope {
+    let filter = Arc::clone(filter);
+    let subdirs = config.subdirs;
+    Scope {
+        root: config.source.clone(),
+        wants: Arc::new(move |directory| {
+            subdirs
+                && !filter
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .excluded(directory)
+        }),
     }
 }
 

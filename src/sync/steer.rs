@@ -23,11 +23,6 @@ impl Sync {
         self.paused
     }
 
-    /// The source is gone.
-    pub fn is_lost(&self) -> bool {
-        self.lost
-    }
-
     /// Something was left undone that no one names and that is not tried again by itself.
     pub fn is_incomplete(&self) -> bool {
         self.incomplete
@@ -105,7 +100,9 @@ impl Sync {
         if self.carried != mark.carried {
             *mark = self.mark();
         }
-        let owes = self.lost || self.missed || self.incomplete || self.undone.due().is_some();
+        let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
+        let owes = self.missed || self.incomplete || self.undone.due().is_some();
+        let owes = owes || stopped || self.held.any() || !self.inherited.is_empty();
         !owes
             && self
                 .queue

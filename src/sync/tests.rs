@@ -25,6 +25,7 @@ fn sync(moves: bool) -> Sync {
         delete: Delete::Always,
         moves,
         subdirs: true,
+        guard: Default::default(),
         crontab: Vec::new(),
         batch_size_limit: None,
         mode: None,
@@ -93,8 +94,10 @@ fn a_move_is_seen_as_far_as_it_is_a_concern() {
 
 #[test]
 fn without_subdirs_only_the_top_directory_is_a_concern() {
-    let mut sync = sync(false);
-    sync.config.subdirs = false;
+    let sync = sync(false);
+    let mut config = sync.config.clone();
+    config.subdirs = false;
+    let mut sync = Sync::new(config, Filter::default(), Policy::Settle, false);
     for path in [&b"/src/a"[..], b"/src/d/", b"/src/d/e", b"/src/d/f/"] {
         sync.notice(Event::Create { path }, 0);
     }
@@ -144,9 +147,10 @@ fn after_a_failure_nothing_goes_before_its_time_however_much_comes() {
 fn a_lost_source_holds_everything_until_it_is_back() {
     let mut sync = sync(false);
     sync.notice(Event::Delete { path: b"/src/a" }, 0);
-    sync.source_lost();
+    sync.source_lost("gone");
     assert_eq!(sync.next(100 * SECOND), Next::Nothing);
-    sync.source_back(100 * SECOND);
+    sync.source_found();
+    sync.go_on(Some(100 * SECOND));
     assert_eq!(pending(&sync), ["Delete /a", "Init "]);
 }
 
@@ -156,8 +160,10 @@ fn what_was_pending_goes_over_to_the_next_configuration() {
     old.start(0);
     old.notice(Event::Modify { path: b"/src/a" }, 0);
     let mut new = sync(false);
-    new.adopt(&old, 0);
-    assert_eq!(pending(&new), ["Modify /a"]);
+    new.adopt(&old);
+    assert_eq!(new.owed(), old.owed());
+    new.start(0);
+    assert_eq!(pending(&new), ["Init ", "Modify /a"]);
 }
 
 /// A sync that takes in three paths before directories stand for them.

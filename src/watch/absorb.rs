@@ -157,6 +157,10 @@ impl Watcher {
             match found {
                 Found::File | Found::Unwatched => {
                     if report {
+                        if found == Found::File {
+                            let wd = self.tree.wd(node);
+                            self.unclosed.touched(wd, name, false, self.now);
+                        }
                         observer.event(Event::Create { path: &path });
                     }
                 }

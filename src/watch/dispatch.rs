@@ -16,7 +16,8 @@ use crate::report;
 impl Watcher {
     /// An event of a known directory that is not being read.
     pub(super) fn dispatch(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
-        if report::enabled("Inotify") {
+        let kept_quiet = event.is(libc::IN_MODIFY) && self.unclosed.tracks();
+        if report::enabled("Inotify") && !kept_quiet {
             report::say("Inotify", told(&event));
         }
         if event.name.is_empty() {
@@ -40,12 +41,18 @@ impl Watcher {
                 None => self.appeared(wd, name, event.directory(), observer),
             }
         } else if event.is(libc::IN_CREATE) {
+            if !event.directory() {
+                self.unclosed.touched(wd, name, false, self.now);
+            }
             self.appeared(wd, name, event.directory(), observer);
         } else if event.is(libc::IN_DELETE) {
             self.left(wd, name, event.directory(), Loss::Deleted, observer);
         } else if event.is(libc::IN_ATTRIB) {
             self.attributes(event, observer);
+        } else if event.is(libc::IN_MODIFY) && self.unclosed.tracks() {
+            self.unclosed.touched(wd, name, true, self.now);
         } else if event.is(libc::IN_CLOSE_WRITE | libc::IN_MODIFY) {
+            self.unclosed.closed(wd, name);
             for node in self.tree.places(wd) {
                 self.build_path(node, name, event.directory());
                 observer.written(&self.path, event.is(libc::IN_CLOSE_WRITE));
@@ -167,6 +174,10 @@ impl Watcher {
             self.unpaired(&half, observer);
             self.appeared(event.wd, event.name, event.directory(), observer);
             return;
+        }
+        if !half.directory {
+            let from = (half.wd, half.name.as_slice());
+            self.unclosed.moved(from, (event.wd, event.name));
         }
         let back = self.moves.reverses(&half, event.wd, event.name);
         for (from, to) in from.into_iter().zip(to) {

@@ -92,8 +92,9 @@ pub fn encode(event: RawEvent<'_>) -> Vec<u8> {
 }
 
 /// What is asked of the kernel for every directory.
-fn mask(mode: Mode) -> WatchMask {
+fn mask(mode: Mode, unclosed: bool) -> WatchMask {
     let contents = match mode {
+        Mode::CloseWrite if unclosed => WatchMask::CLOSE_WRITE | WatchMask::MODIFY,
         Mode::CloseWrite => WatchMask::CLOSE_WRITE,
         Mode::Modify => WatchMask::MODIFY,
         Mode::CloseWriteOrModify => WatchMask::CLOSE_WRITE | WatchMask::MODIFY,
@@ -120,11 +121,11 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// For watches that tell what this mode asks for.
-    pub fn new(inotify: &Inotify, mode: Mode) -> Kernel {
+    /// With `unclosed`, writes are told even if only closing counts.
+    pub fn new(inotify: &Inotify, mode: Mode, unclosed: bool) -> Kernel {
         Kernel {
             watches: inotify.watches(),
-            mask: mask(mode),
+            mask: mask(mode, unclosed),
         }
     }
 

@@ -23,6 +23,7 @@
 //! | `scopes` | which directories are wanted, and who asked for them |
 //! | `watcher` | puts the above together: one turn |
 //! | `dispatch` | what each event means |
+//! | `unclosed` | files that are written and not closed |
 //! | `settle` | brings the tree in line with the disk |
 //! | `absorb` | takes in what was read of a directory |
 //! | `told` | whether all that happened before a moment has been told |
@@ -41,6 +42,7 @@ mod scopes;
 mod settle;
 mod told;
 mod tree;
+mod unclosed;
 mod watcher;
 
 use std::io;
@@ -117,6 +119,12 @@ pub enum Loss {
     Unmounted,
 }
 
+/// How many records of inotify(7) these bytes are, for whoever wants to try the decoder with
+/// what no kernel would say.
+pub fn count_records(bytes: &[u8]) -> usize {
+    inotify::decode(bytes).count()
+}
+
 /// How far the reading of roots has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -149,7 +157,7 @@ pub trait Observer {
     fn root_back(&mut self, scope: usize);
 
     /// The kernel's limit `fs.inotify.max_user_watches` is reached: this directory and
-    /// probably more are not watched. Told once per crawl.
+    /// what is below are not watched. Told for each directory that is tried.
     fn out_of_watches(&mut self, path: &[u8]);
 
     /// Something could not be watched or read, for the log: `what` was being done.

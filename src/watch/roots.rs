@@ -27,6 +27,8 @@ struct Anchor {
     node: Option<Node>,
     /// The observer has been told so.
     lost: bool,
+    /// It is there, but there was no watch for it.
+    starved: bool,
 }
 
 /// What the observer is to be told at the next turn.
@@ -34,6 +36,7 @@ pub enum News {
     Lost(usize, Loss),
     Back(usize),
     Trouble(Vec<u8>, io::Error, &'static str),
+    Starved(Vec<u8>),
 }
 
 impl Anchors {
@@ -57,6 +60,7 @@ impl Anchors {
             }
             any = true;
             anchor.node = Some(node);
+            anchor.starved = false;
             if std::mem::take(&mut anchor.lost) {
                 self.news.push(News::Back(scope));
             }
@@ -73,7 +77,7 @@ impl Anchors {
     /// There is no such directory.
     fn miss(&mut self, missing: impl Fn(&[u8]) -> bool) {
         for (scope, anchor) in self.list.iter_mut().enumerate() {
-            if anchor.node.is_none() && !anchor.lost && missing(&anchor.path) {
+            if anchor.node.is_none() && !anchor.lost && !anchor.starved && missing(&anchor.path) {
                 anchor.lost = true;
                 self.news.push(News::Lost(scope, Loss::Deleted));
             }
@@ -87,7 +91,8 @@ impl Anchors {
             .filter(|anchor| anchor.lost)
             .map(|anchor| anchor.path)
             .collect();
-        self.news.retain(|news| matches!(news, News::Trouble(..)));
+        self.news
+            .retain(|news| matches!(news, News::Trouble(..) | News::Starved(_)));
         self.nested.clear();
         for scope in scopes.all() {
             if scopes.nested(scope) {
@@ -96,6 +101,7 @@ impl Anchors {
             self.list.push(Anchor {
                 path: scope.root.clone(),
                 node: None,
+                starved: false,
                 lost: was_lost.contains(&scope.root),
             });
         }
@@ -137,6 +143,25 @@ impl Watcher {
         self.wake();
     }
 
+    /// Loses the roots whose path does not lead to them any more: the kernel does not tell when
+    /// something is mounted over a directory, or when one of several mounts goes.
+    pub fn check_roots(&mut self) {
+        for root in self.tree.roots().to_vec() {
+            if !self.in_place(root) {
+                self.lose_root(root);
+            }
+        }
+        self.wake();
+    }
+
+    /// Whether this path leads to the directory watched as it, if one is.
+    pub fn leads_to_root(&mut self, path: &[u8]) -> bool {
+        match self.tree.find(path) {
+            Some(node) => self.in_place(node),
+            None => true,
+        }
+    }
+
     /// Tries the roots that are lost again. Those that are back are told so and read in the
     /// background as if they were new.
     pub fn retry_roots(&mut self) {
@@ -158,6 +183,12 @@ impl Watcher {
         if self.crawling {
             self.again = true;
             return;
+        }
+        let starved = self.anchors.list.iter().filter(|anchor| anchor.starved);
+        let starved: HashSet<Vec<u8>> = starved.map(|anchor| anchor.path.clone()).collect();
+        for path in starved {
+            // What is attached by that is read with the others.
+            self.open_root(&path);
         }
         for root in self.tree.roots().to_vec() {
             if self.in_place(root) {
@@ -194,6 +225,7 @@ impl Watcher {
         for news in std::mem::take(&mut self.anchors.news) {
             match news {
                 News::Lost(scope, loss) => observer.root_lost(scope, loss),
+                News::Starved(path) => observer.out_of_watches(&path),
                 News::Back(scope) => observer.root_back(scope),
                 News::Trouble(path, error, what) => observer.trouble(&path, &error, what),
             }
@@ -270,6 +302,13 @@ impl Watcher {
                 };
                 self.attach(node);
                 Some(node)
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                for anchor in self.anchors.list.iter_mut().filter(|a| a.path == path) {
+                    anchor.starved = true;
+                }
+                self.tell_later(News::Starved(path.to_vec()));
+                None
             }
             Err(error) => {
                 if !super::inotify::vanished(&error) {

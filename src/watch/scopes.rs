@@ -22,7 +22,7 @@ impl Scope {
     }
 
     /// Is this absolute path inside, and wanted if it is?
-    fn wanted(&self, path: &[u8]) -> bool {
+    pub fn wanted(&self, path: &[u8]) -> bool {
         match path.strip_prefix(self.root.as_slice()) {
             Some([]) => true,
             // The slash the root ends with is the one the relative path begins with.

@@ -403,7 +403,7 @@ impl Watcher {
     pub(super) fn failed(&mut self, path: &[u8], error: &io::Error, observer: &mut dyn Observer) {
         if error.raw_os_error() != Some(libc::ENOSPC) {
             observer.trouble(path, error, "watching a directory");
-        } else if !std::mem::replace(&mut self.exhausted, true) {
+        } else {
             observer.out_of_watches(path);
         }
     }

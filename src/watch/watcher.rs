@@ -17,6 +17,7 @@ use super::roots::Anchors;
 use super::scopes::Scopes;
 use super::settle::Doubt;
 use super::tree::{Node, Tree};
+use super::unclosed::Unclosed;
 use super::{Mode, Observer, Progress};
 
 /// How soon to look again when the kernel had more to tell than was read.
@@ -38,6 +39,7 @@ pub struct Watcher {
 
     pub(super) tree: Tree,
     pub(super) moves: Moves,
+    pub(super) unclosed: Unclosed,
     pub(super) scopes: Scopes,
     pub(super) anchors: Anchors,
 
@@ -46,8 +48,6 @@ pub struct Watcher {
     /// Reading of roots: how far, and whether to begin anew when done.
     pub(super) quiet: Option<Progress>,
     pub(super) again: bool,
-    /// Out of watches was told for this crawl.
-    pub(super) exhausted: bool,
     /// Tokens of directories the pool reads or will read.
     pub(super) tickets: HashMap<u64, Node>,
     /// How many tickets a descriptor has. Its events wait until it has none.
@@ -74,12 +74,16 @@ impl Watcher {
     /// Opens an inotify instance and starts the thread that reads it. `waker` fires when
     /// there is something to do.
     ///
+    /// Under [`Mode::CloseWrite`] a file that stays open for longer than `staleness` counts as
+    /// changed all the same, and again after each such time; `None`: only when it is closed.
+    ///
     /// # Errors
     /// `EMFILE` when the user has too many instances (`fs.inotify.max_user_instances`) or
     /// the process too many descriptors.
-    pub fn new(mode: Mode, waker: Arc<Waker>) -> io::Result<Watcher> {
+    pub fn new(mode: Mode, staleness: Option<Duration>, waker: Arc<Waker>) -> io::Result<Watcher> {
+        let staleness = staleness.filter(|_| mode == Mode::CloseWrite);
         let inotify = Inotify::init()?;
-        let kernel = Kernel::new(&inotify, mode);
+        let kernel = Kernel::new(&inotify, mode, staleness.is_some());
         Ok(Watcher {
             pool: Pool::new(kernel.clone(), Arc::clone(&waker)),
             reader: Reader::start(&inotify, Arc::clone(&waker))?,
@@ -88,12 +92,12 @@ impl Watcher {
             waker,
             tree: Tree::new(),
             moves: Moves::default(),
+            unclosed: Unclosed::new(staleness),
             scopes: Scopes::default(),
             anchors: Anchors::default(),
             crawling: false,
             quiet: None,
             again: false,
-            exhausted: false,
             tickets: HashMap::new(),
             busy: HashMap::new(),
             early: HashMap::new(),
@@ -186,7 +190,6 @@ impl Watcher {
 
     fn end_crawl(&mut self, observer: &mut dyn Observer) {
         self.crawling = false;
-        self.exhausted = false;
         if self.quiet.take().is_some() {
             self.tree.shrink();
             self.find_lost_roots();
@@ -249,6 +252,7 @@ impl Watcher {
 
     /// What needs the knowledge that nothing more is coming just now.
     fn clear_up(&mut self, observer: &mut dyn Observer) {
+        self.tell_unclosed(observer);
         let mut postponed = false;
         if self
             .moves
@@ -274,6 +278,8 @@ impl Watcher {
             None if self.crawling || !self.doubts.is_empty() => Some(self.now + 5 * SOON),
             deadline => deadline,
         };
+        let unclosed = self.unclosed.next_deadline();
+        self.deadline = self.deadline.into_iter().chain(unclosed).min();
     }
 
     fn remove_strays(&mut self) {

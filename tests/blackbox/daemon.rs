@@ -16,6 +16,8 @@ use crate::util::{Dir, limit, poll, program};
 pub struct Daemon<'d> {
     dir: &'d Dir,
     args: Vec<String>,
+    /// A program that executes the daemon, and its arguments.
+    wrapper: Vec<String>,
     env: Vec<(String, String)>,
     /// Standard output and error go to `NAME.out` and `NAME.err`.
     name: &'static str,
@@ -44,6 +46,7 @@ impl<'d> Daemon<'d> {
         Daemon {
             dir,
             args: Vec::new(),
+            wrapper: Vec::new(),
             env: Vec::new(),
             name: "daemon",
         }
@@ -64,6 +67,13 @@ impl<'d> Daemon<'d> {
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args
             .extend(args.iter().map(|arg| self.dir.expand(arg)));
+        self
+    }
+
+    /// Lets this program, which ends in exec(3), start the daemon.
+    #[allow(dead_code, reason = "not every test binary needs it")]
+    pub fn wrapped(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|arg| self.dir.expand(arg)).collect();
         self
     }
 
@@ -88,12 +98,20 @@ impl<'d> Daemon<'d> {
         let stream = |end: &str| {
             File::create(self.dir.path(format!("{}.{end}", self.name))).expect("stream file")
         };
-        let child = Command::new(binary())
+        let mut words = self
+            .wrapper
+            .iter()
+            .map(std::ffi::OsString::from)
+            .collect::<Vec<_>>();
+        words.push(binary().into());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .args(&self.args)
             .current_dir(self.dir.root())
             .env("LC_ALL", "C.UTF-8")
             .env("LSYNCD_TEST_RSYNC", program("rsync").unwrap_or_default())
             .env_remove("RSYNC_RSH")
+            .env("STATE_DIRECTORY", self.dir.path("state"))
             .env(MARK, format!("{}/{}", self.dir.root().display(), self.name))
             .envs(self.env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())

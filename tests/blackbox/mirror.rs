@@ -401,6 +401,15 @@ fn exchange(dir: &Dir, a: &str, b: &str) -> nix::Result<()> {
     renameat2(AT_FDCWD, &dir.src(a), AT_FDCWD, &dir.src(b), flags)
 }
 
+/// A file shortened by its path raises no close event.
+#[test]
+fn file_truncated_by_its_path() {
+    arrives(
+        |dir| dir.write("f", "long content"),
+        |dir| nix::unistd::truncate(&dir.src("f"), 4).unwrap(),
+    );
+}
+
 #[test]
 fn source_given_by_a_symlink() {
     let dir = Dir::new();

@@ -161,7 +161,7 @@ impl Rig {
         Rig {
             dir,
             base,
-            watcher: Watcher::new(Mode::CloseWrite, waker).unwrap(),
+            watcher: Watcher::new(Mode::CloseWrite, None, waker).unwrap(),
             log,
             poll,
             marks: 0,

@@ -22,6 +22,7 @@ VERBS, about one sync or, without its name, all:
   top                 Live view; keys are shown in it
   pause               Start nothing more; changes go on being queued
   resume              Start again what is due
+  release             Go on with a sync that its guard has halted
   flush               Don't wait for delays
   resync [PATH]       Compare everything, or what is at a path of the source
   retry               Try what failed again now
@@ -133,6 +134,7 @@ fn about(verb: &str, sync: Option<String>, path: Option<String>) -> Result<Verb,
     Ok(match verb {
         "pause" => Verb::Pause { sync },
         "resume" => Verb::Resume { sync },
+        "release" => Verb::Release { sync },
         "flush" => Verb::Flush { sync },
         "resync" => Verb::Resync { sync, path },
         "retry" => Verb::Retry { sync },

@@ -1,0 +1,190 @@
+//! `guard = { maxDelete = … }`: a transfer that may delete is first tried without doing
+//! anything, and what it would have deleted is counted.
+
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+
+use mlua::Table;
+
+use super::engine::Engine;
+use super::jobs::Job;
+use crate::config::MaxDelete;
+use crate::process::{Command, End, Output, Stdin};
+use crate::report;
+use crate::script::{Member, SpawnRequest};
+
+/// A transfer that waits for the outcome of its trial.
+pub struct Trial {
+    request: SpawnRequest,
+    deleted: Cell<u64>,
+    files: Cell<Option<u64>>,
+    created: Cell<u64>,
+}
+
+impl Trial {
+    /// A line that rsync printed because of `--itemize-changes` or `--stats`.
+    pub fn line(&self, line: &[u8]) {
+        if line.starts_with(b"*deleting") {
+            self.deleted.set(self.deleted.get() + 1);
+        } else if let Some(rest) = line.strip_prefix(b"Number of files: ") {
+            self.files.set(Some(number(rest)));
+        } else if let Some(rest) = line.strip_prefix(b"Number of created files: ") {
+            self.created.set(number(rest));
+        }
+    }
+
+    /// The sync it is for.
+    pub fn member(&self) -> Rc<Member> {
+        Rc::clone(&self.request.member)
+    }
+
+    /// The event or list it is for.
+    pub fn agent(&self) -> Table {
+        self.request.agent.clone()
+    }
+
+    /// Whether it is about the whole source.
+    fn is_whole(&self) -> bool {
+        self.request.transfer.is_none()
+    }
+}
+
+/// The number a text begins with; rsync groups digits.
+fn number(text: &[u8]) -> u64 {
+    let digits = text.iter().take_while(|byte| **byte != b' ');
+    let digits = digits.filter(|byte| byte.is_ascii_digit());
+    digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
+}
+
+impl Engine<'_> {
+    /// Starts the trial of a transfer that a limit concerns; others are handed back.
+    pub(super) fn try_first(&mut self, request: SpawnRequest) -> Option<SpawnRequest> {
+        let deletes = |word: &Vec<u8>| word.starts_with(b"--del");
+        let limited = {
+            let mut sync = request.member.sync.borrow_mut();
+            let limit = sync.config.guard.max_delete.is_some();
+            limit && request.captured && !std::mem::take(&mut sync.unlimited)
+        };
+        if !limited || !request.args.iter().any(deletes) {
+            return Some(request);
+        }
+        let words = ["--dry-run", "--itemize-changes", "--stats"];
+        let words = words.map(|word| word.as_bytes().to_vec()).into_iter();
+        let command = Command {
+            program: request.program.clone(),
+            args: words.chain(request.args.iter().cloned()).collect(),
+            stdin: match &request.stdin {
+                Some(bytes) => Stdin::Bytes(bytes.clone()),
+                None => Stdin::Inherit,
+            },
+            output: Output::Lines,
+            environment: request.environment.clone(),
+            priority: Default::default(),
+        };
+        let spawned = self.core.children.borrow_mut().spawn(command);
+        // Why it can't be started is told when the transfer itself is.
+        let Ok(pid) = spawned else {
+            return Some(request);
+        };
+        request.member.sync.borrow_mut().running += 1;
+        self.jobs.insert(
+            pid,
+            Job::trial(
+                Trial {
+                    deleted: Cell::new(0),
+                    files: Cell::new(None),
+                    created: Cell::new(0),
+                    request,
+                },
+                Rc::clone(&self.script),
+            ),
+        );
+        None
+    }
+
+    /// After a trial: carries the transfer out, or has its entries wait.
+    pub(super) fn judge(&mut self, trial: Trial, end: End) {
+        let deleted = trial.deleted.get();
+        let limit = trial.request.member.sync.borrow().config.guard.max_delete;
+        // A trial that failed says nothing; nor will the transfer fare better.
+        let failed = !matches!(end, End::Exit(0 | 23 | 24));
+        let total = self.entries(&trial);
+        let exceeded = limit.is_some_and(|limit| limit.exceeded(deleted, total));
+        let member = Rc::clone(&trial.request.member);
+        if failed || !exceeded {
+            let mut sync = member.sync.borrow_mut();
+            if sync.excess.take().is_some() {
+                report::normal(format_args!(
+                    "{}: no longer too much to delete",
+                    sync.config.name
+                ));
+            }
+            drop(sync);
+            return self.execute(trial.request);
+        }
+        let mut sync = member.sync.borrow_mut();
+        let wait = sync.failed(&trial.request.ids, self.now);
+        let limit = match limit {
+            Some(MaxDelete::Percent(part)) => format!("{part}% of {total}"),
+            Some(MaxDelete::Count(count)) => count.to_string(),
+            None => String::new(),
+        };
+        let why = format!("{deleted} entries would be deleted at the target, more than {limit}");
+        report::error(format_args!(
+            "{}: {why}; nothing is sent, looking again in {} s",
+            sync.config.name,
+            wait.as_secs()
+        ));
+        sync.excess = Some(why);
+    }
+
+    /// How many entries the target has.
+    fn entries(&self, trial: &Trial) -> u64 {
+        let mut sync = trial.request.member.sync.borrow_mut();
+        let percent = matches!(sync.config.guard.max_delete, Some(MaxDelete::Percent(_)));
+        if trial.is_whole() {
+            let files = trial.files.get().unwrap_or_default();
+            sync.entries = Some(files);
+            return files.saturating_sub(trial.created.get()) + trial.deleted.get();
+        }
+        match sync.entries {
+            Some(entries) => entries,
+            None if percent && trial.deleted.get() > 0 => {
+                let entries = count(&sync.config.source) + trial.deleted.get();
+                sync.entries = Some(entries);
+                entries
+            }
+            None => 0,
+        }
+    }
+}
+
+/// What a source holds; where no comparison has told, and only then.
+fn count(source: &[u8]) -> u64 {
+    let mut count = 0;
+    let mut directories = vec![OsStr::from_bytes(source).into()];
+    while let Some(directory) = directories.pop() {
+        let directory: std::path::PathBuf = directory;
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            count += 1;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                directories.push(entry.path());
+            }
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_rsync_are_read() {
+        assert_eq!(number(b"1,234 (reg: 1,000, dir: 234)"), 1234);
+        assert_eq!(number(b"0"), 0);
+    }
+}

@@ -1,0 +1,162 @@
+//! The configuration is read again: for `SIGHUP`, which starts every sync up, or for the syncs
+//! alone that have changed.
+
+use std::cell::RefCell;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use mlua::Value;
+
+use super::engine::{Core, Engine, Outcome};
+use super::{failure, select};
+use crate::config::text_of;
+use crate::report;
+use crate::script::{Environment, Member, Script};
+use crate::sync::Sync;
+
+/// The configuration for the time after a reset: the new one, or the one before if that is
+/// broken. What is pending goes over to the new syncs; settings of the process (log, pid file,
+/// foreground) stay as they are.
+pub fn everything(environment: &Environment, core: &Core, old: Rc<Script>) -> Rc<Script> {
+    let Some(new) = read(environment, core, &old, Vec::new()) else {
+        old.resume();
+        return old;
+    };
+    for member in new.members() {
+        if let Some(before) = old.members().iter().find(|other| same_work(other, &member)) {
+            member.sync.borrow_mut().adopt(&before.sync.borrow());
+        }
+    }
+    Rc::new(new)
+}
+
+/// Whether the kernel is asked for the same events under both settings.
+pub fn same_watching(one: &Script, other: &Script) -> bool {
+    (one.mode(), one.settings.max_staleness) == (other.mode(), other.settings.max_staleness)
+}
+
+impl Engine<'_> {
+    /// Reads the configuration again. A sync whose configuration is as before is not touched:
+    /// neither its queue, nor its watches, nor what it runs. New syncs start up, and so do
+    /// changed ones, when the children of those in whose place they are have ended; what was
+    /// pending goes over to them. False if the new configuration is broken, which is told, and
+    /// the one before goes on.
+    ///
+    /// A change of what is asked of the kernel (`inotifyMode`, `maxStaleness`) resets all, and
+    /// so do tunnels.
+    pub fn reload_changed(&mut self) -> bool {
+        if self.fading.is_some() {
+            return true;
+        }
+        let Some(new) = read(
+            self.environment,
+            self.core,
+            &self.script,
+            self.members.clone(),
+        ) else {
+            return false;
+        };
+        let tunnels = |script: &Script| !script.host.tunnels.borrow().is_empty();
+        if !same_watching(&new, &self.script) || tunnels(&new) || tunnels(&self.script) {
+            self.start_fading(Outcome::Reset);
+            return true;
+        }
+        self.script.fade();
+        let old = std::mem::replace(&mut self.members, new.members());
+        // What is left of the old one lives as long as its children.
+        let last = std::mem::replace(&mut self.script, Rc::new(new));
+        last.host.observed.leave(&self.script.host.observed).close();
+        self.script.insist();
+        self.script.host.running.set(self.jobs.len());
+        let (mut untouched, mut changed) = (0, 0);
+        for member in self.members.clone() {
+            if is_among(&old, &member.sync) {
+                untouched += 1;
+                continue;
+            }
+            member.sync.borrow_mut().held.unwatched = true;
+            let replaced = |other: &&Rc<Member>| {
+                same_work(other, &member) && !is_among(&self.members, &other.sync)
+            };
+            if let Some(before) = old.iter().find(replaced) {
+                changed += 1;
+                self.take_over(before, &member);
+            }
+        }
+        let new = self.members.len() - untouched - changed;
+        let removed = old.len() - untouched - changed;
+        report::normal(format_args!(
+            "Read the configuration again: {untouched} syncs untouched, {changed} changed, \
+             {new} new, {removed} removed"
+        ));
+        self.restart_watching();
+        true
+    }
+
+    /// A sync begins in the place of another: with what that had to do, and not before what
+    /// that runs has ended.
+    fn take_over(&mut self, before: &Member, member: &Member) {
+        let mut sync = member.sync.borrow_mut();
+        sync.adopt(&before.sync.borrow());
+        for job in self.jobs.values_mut() {
+            if job.is_for(&before.sync) {
+                job.heir = Some(Rc::clone(&member.sync));
+                sync.held.children += 1;
+            }
+        }
+    }
+}
+
+fn is_among(members: &[Rc<Member>], sync: &Rc<RefCell<Sync>>) -> bool {
+    members.iter().any(|other| Rc::ptr_eq(&other.sync, sync))
+}
+
+/// Whether both keep the same target current from the same source.
+fn same_work(one: &Member, other: &Member) -> bool {
+    let same = |key| {
+        let text = |member: &Member| text_of(&member.config.get(key).unwrap_or(Value::Nil));
+        text(one) == text(other)
+    };
+    ["source", "target", "host", "targetdir"]
+        .into_iter()
+        .all(same)
+}
+
+/// Reads the configuration from where the daemon was started. What is wrong with it is told.
+fn read(
+    environment: &Environment,
+    core: &Core,
+    old: &Script,
+    before: Vec<Rc<Member>>,
+) -> Option<Script> {
+    let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let enter = |directory: &Path| {
+        if let Err(error) = env::set_current_dir(directory) {
+            let shown = directory.display();
+            report::error(format_args!("cannot change to {shown}: {error}"));
+        }
+    };
+    enter(&environment.directory);
+    old.host.observed.suspend();
+    let loaded = Script::load(environment, &core.children, core.clock, before);
+    enter(&here);
+    let checked = loaded.and_then(|script| match script.members().is_empty() {
+        true => Err(failure("Nothing to watch!")),
+        false => script.run().map(|()| script),
+    });
+    match checked {
+        Ok(script) => {
+            select(&script.settings, &environment.options);
+            Some(script)
+        }
+        Err(problem) => {
+            for line in &problem.lines {
+                report::error(line);
+            }
+            old.host.observed.resume();
+            report::error("The configuration was not changed, the one before goes on.");
+            None
+        }
+    }
+}

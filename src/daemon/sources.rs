@@ -1,0 +1,238 @@
+//! Sources that are not what they were: gone, replaced, not mounted. Their syncs wait, and this
+//! file looks when they may go on.
+//!
+//! Three things make it look: the watch room says that a root is lost or back; the table of
+//! mounts changes, which the kernel tells, while it does not tell what is mounted over a
+//! directory; and just before something is sent. While a sync waits it looks every second or so.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+
+use super::engine::Engine;
+use crate::report;
+use crate::script::Member;
+use crate::sync::mounts;
+
+/// How often a source that is not there is looked for.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// What is remembered of a sync: the mount its source lies on.
+const MOUNT: &str = "mount";
+const TABLE: &str = "/proc/self/mountinfo";
+
+/// Wakes the loop when something is mounted or unmounted.
+pub struct Mounts {
+    _file: Option<File>,
+}
+
+impl Mounts {
+    /// The kernel makes the table an urgent matter when it has changed, see
+    /// proc_pid_mountinfo(5). Without proc(5) nothing is told.
+    ///
+    /// # Errors
+    /// No descriptor to be had.
+    pub fn new(registry: &Registry, token: Token) -> io::Result<Mounts> {
+        let Ok(file) = File::open(TABLE) else {
+            return Ok(Mounts { _file: None });
+        };
+        registry.register(&mut SourceFd(&file.as_raw_fd()), token, Interest::PRIORITY)?;
+        Ok(Mounts { _file: Some(file) })
+    }
+}
+
+/// When to look again, and what was mounted at the last look.
+pub struct Sources {
+    due: Option<Instant>,
+    inside: BTreeSet<Vec<u8>>,
+    waits_for_crawl: bool,
+}
+
+impl Sources {
+    /// Nothing is amiss yet.
+    pub fn new() -> Sources {
+        Sources {
+            due: None,
+            inside: BTreeSet::new(),
+            waits_for_crawl: false,
+        }
+    }
+
+    /// When to look again.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+}
+
+impl Engine<'_> {
+    /// Before anything is watched: is every source on the mount it was on last time?
+    pub(super) fn first_look(&mut self) {
+        self.sources.inside = self.mounts_inside();
+        for member in self.members.clone() {
+            if let Some(state) = &self.core.state {
+                let mut sync = member.sync.borrow_mut();
+                if let Some(mount) = state.read(&sync.config, MOUNT) {
+                    sync.remember_mount(&mount);
+                }
+            }
+            let objection = member.sync.borrow_mut().inspect();
+            match objection {
+                Some(why) => self.halt(&member, why),
+                None => self.remember(&member),
+            }
+        }
+    }
+
+    /// Whether the sync may send something now. If not, it waits from now on.
+    pub(super) fn may_send(&mut self, member: &Rc<Member>) -> bool {
+        let objection = member.sync.borrow().objection();
+        let Some(why) = objection else {
+            return true;
+        };
+        self.halt(member, why);
+        self.watcher.check_roots();
+        false
+    }
+
+    /// In each turn: `back` are syncs whose roots are watched again.
+    pub(super) fn mind_sources(&mut self, back: &[usize]) {
+        for &index in back {
+            if let Some(member) = self.members.get(index).cloned() {
+                self.reconsider(&member);
+            }
+        }
+        let halted = self
+            .members
+            .iter()
+            .any(|m| m.sync.borrow().halted().is_some());
+        if !halted {
+            self.sources.due = None;
+            return;
+        }
+        if self.sources.waits_for_crawl && !self.watcher.crawling() {
+            self.sources.waits_for_crawl = false;
+            self.look_again();
+        }
+        let now = Instant::now();
+        match self.sources.due {
+            Some(due) if due > now => {}
+            None => self.sources.due = Some(now + INTERVAL),
+            Some(_) => {
+                self.sources.due = Some(now + INTERVAL);
+                self.look_again();
+            }
+        }
+    }
+
+    /// Something was mounted or unmounted somewhere.
+    pub(super) fn mounts_changed(&mut self) {
+        self.look_again();
+        let inside = self.mounts_inside();
+        let before = std::mem::replace(&mut self.sources.inside, inside);
+        let changed: Vec<_> = before.symmetric_difference(&self.sources.inside).collect();
+        if changed.is_empty() {
+            return;
+        }
+        // What is mounted over a watched directory is not told, nor that it is hidden.
+        for (member, compare) in self.members.iter().zip(&mut self.compare) {
+            let sync = member.sync.borrow();
+            let concerned = |mount: &Vec<u8>| mount.starts_with(&sync.config.source);
+            *compare |= changed.iter().any(|mount| concerned(mount));
+        }
+        self.watcher.rebuild();
+    }
+
+    fn look_again(&mut self) {
+        let mut astray = false;
+        for member in self.members.clone() {
+            astray |= !self.reconsider(&member);
+        }
+        if astray {
+            self.watcher.check_roots();
+        }
+        self.watcher.retry_roots();
+    }
+
+    /// Halts a sync or lets it go on; false if its path does not lead to what is watched.
+    fn reconsider(&mut self, member: &Rc<Member>) -> bool {
+        let mut sync = member.sync.borrow_mut();
+        if sync.is_lost() {
+            return true;
+        }
+        let home = self.watcher.leads_to_root(&sync.config.source);
+        let objection = match home {
+            true => sync.inspect(),
+            false => sync.objection(),
+        };
+        match objection {
+            Some(why) => {
+                drop(sync);
+                self.halt(member, why);
+            }
+            // What the crawl comes upon is not told, so what is compared must be watched.
+            None if self.watcher.crawling() => {
+                self.sources.waits_for_crawl = true;
+            }
+            None if home && sync.halted().is_some() => {
+                let name = &sync.config.name;
+                report::normal(format_args!(
+                    "{name}: the source is back, comparing all of it"
+                ));
+                sync.go_on(self.started.then_some(self.now));
+                drop(sync);
+                self.remember(member);
+            }
+            None => {}
+        }
+        home
+    }
+
+    fn halt(&mut self, member: &Member, why: String) {
+        let mut sync = member.sync.borrow_mut();
+        let line = format!(
+            "{}: {}: {why}; nothing is sent until that has changed",
+            sync.config.name,
+            report::escape(&sync.config.source)
+        );
+        if sync.halt(why) {
+            report::error(line);
+        }
+        self.sources.due.get_or_insert(Instant::now() + INTERVAL);
+    }
+
+    /// Keeps the mount in mind for the next start. That of `/` says nothing.
+    fn remember(&self, member: &Member) {
+        let (Some(state), sync) = (&self.core.state, member.sync.borrow()) else {
+            return;
+        };
+        let known = state.read(&sync.config, MOUNT);
+        let result = match sync.mount() {
+            b"/" | b"" => {
+                if known.is_some() {
+                    state.remove(&sync.config, MOUNT);
+                }
+                Ok(())
+            }
+            mount if known.as_deref() == Some(mount) => Ok(()),
+            mount => state.write(&sync.config, MOUNT, mount),
+        };
+        if let Err(error) = result {
+            report::say("Debug", format_args!("remembering a mount: {error}"));
+        }
+    }
+
+    /// The mount points below the sources.
+    fn mounts_inside(&self) -> BTreeSet<Vec<u8>> {
+        let table = fs::read(TABLE).unwrap_or_default();
+        let inside = |mount: &Vec<u8>| {
+            let mut members = self.members.iter();
+            members.any(|member| mount.starts_with(&member.sync.borrow().config.source))
+        };
+        mounts(&table).filter(inside).collect()
+    }
+}

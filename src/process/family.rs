@@ -1,0 +1,89 @@
+//! The processes that children started in turn: a shell's rsync, rsync's ssh.
+
+use std::fs;
+
+use nix::sys::signal::{self, Signal};
+
+use super::Pid;
+
+/// A process below a child, known by when it was started: the number alone may soon be that of
+/// another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descendant {
+    pid: u32,
+    started: u64,
+}
+
+/// All processes below these, at this moment.
+pub fn below(roots: impl IntoIterator<Item = Pid>) -> Vec<Descendant> {
+    let all: Vec<(u32, Descendant)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| look(entry.file_name().to_str()?.parse().ok()?))
+        .collect();
+    let mut parents: Vec<u32> = roots.into_iter().map(|root| root.0).collect();
+    let mut found = Vec::new();
+    while let Some(parent) = parents.pop() {
+        for &(_, child) in all.iter().filter(|(of, _)| *of == parent) {
+            parents.push(child.pid);
+            found.push(child);
+        }
+    }
+    found
+}
+
+impl Descendant {
+    /// Sends a signal, if the process is still there.
+    pub fn kill(self, signal: Signal) {
+        let same = look(self.pid).is_some_and(|(_, now)| now == self);
+        if let (true, Ok(pid)) = (same, i32::try_from(self.pid)) {
+            // It may have ended meanwhile, which is all that is wanted.
+            let _ = signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+/// Parent and start of a process (proc(5): `stat`, fields 4 and 22).
+fn look(pid: u32) -> Option<(u32, Descendant)> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything, blanks and brackets included.
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let parent = fields.nth(1)?.parse().ok()?;
+    let started = fields.nth(17)?.parse().ok()?;
+    Some((parent, Descendant { pid, started }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn a_grandchild_is_found_and_ended() {
+        let mut child = Command::new("sh")
+            .args(["-c", "sleep 1000 & echo $!; wait; echo gone"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let grandchild: u32 = lines.next().unwrap().unwrap().parse().unwrap();
+        let found = below([Pid(child.id())]);
+        assert_eq!(
+            found.iter().map(|d| d.pid).collect::<Vec<_>>(),
+            [grandchild]
+        );
+        let another = Descendant {
+            started: 1,
+            ..found[0]
+        };
+        another.kill(Signal::SIGKILL);
+        assert_eq!(below([Pid(child.id())]), found);
+        found[0].kill(Signal::SIGKILL);
+        assert_eq!(lines.next().unwrap().unwrap(), "gone");
+        child.wait().unwrap();
+    }
+}

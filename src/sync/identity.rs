@@ -1,0 +1,125 @@
+//! Which directory a source is, and on which mount it lies.
+//!
+//! Device and inode tell whether the path still leads to the directory that is watched. The
+//! mount point it lies below tells, even over reboots, whether what should be mounted is:
+//! numbers of devices change, the place of a mount does not.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+/// What is known of a source directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+    /// The mount point at or above it, without a slash at its end but for `/`.
+    pub mount: Vec<u8>,
+}
+
+impl Identity {
+    /// Of the directory at this absolute path.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of(path: &[u8]) -> io::Result<Identity> {
+        let (device, inode) = numbers(path)?;
+        let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        Ok(Identity {
+            device,
+            inode,
+            mount: mount_of(&table, path),
+        })
+    }
+
+    /// Whether the path leads to this directory now.
+    ///
+    /// # Errors
+    /// It leads to none.
+    pub fn is_at(&self, path: &[u8]) -> io::Result<bool> {
+        Ok(numbers(path)? == (self.device, self.inode))
+    }
+}
+
+fn numbers(path: &[u8]) -> io::Result<(u64, u64)> {
+    let found = fs::metadata(OsStr::from_bytes(path))?;
+    match found.is_dir() {
+        true => Ok((found.dev(), found.ino())),
+        false => Err(io::ErrorKind::NotADirectory.into()),
+    }
+}
+
+/// The mount points in a mountinfo table, see proc_pid_mountinfo(5).
+pub fn mounts(table: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    table.split(|&byte| byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|&byte| byte == b' ');
+        fields.nth(4).map(unescaped)
+    })
+}
+
+fn mount_of(table: &[u8], path: &[u8]) -> Vec<u8> {
+    let above = |mount: &Vec<u8>| {
+        mount == b"/"
+            || path
+                .strip_prefix(mount.as_slice())
+                .is_some_and(|rest| rest.starts_with(b"/"))
+    };
+    let deepest = mounts(table).filter(above).max_by_key(Vec::len);
+    deepest.unwrap_or_else(|| b"/".to_vec())
+}
+
+/// Blanks, tabs, line feeds and backslashes are written `\ooo`.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, behind)) = rest.split_first() {
+        let code = behind.first_chunk::<3>().and_then(|digits| {
+            let text = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(text, 8).ok()
+        });
+        match code {
+            Some(code) if byte == b'\\' => {
+                bytes.push(code);
+                rest = &behind[3..];
+            }
+            _ => {
+                bytes.push(byte);
+                rest = behind;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[u8] = b"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+        22 21 8:2 / /srv rw - ext4 /dev/sdb1 rw\n\
+        23 22 8:3 / /srv/a\\040b rw shared:1 - ext4 /dev/sdc1 rw\n";
+
+    #[test]
+    fn the_deepest_mount_counts() {
+        let mount = |path: &str| String::from_utf8(mount_of(TABLE, path.as_bytes())).unwrap();
+        assert_eq!(mount("/home/"), "/");
+        assert_eq!(mount("/srv/"), "/srv");
+        assert_eq!(mount("/srv2/"), "/");
+        assert_eq!(mount("/srv/x/"), "/srv");
+        assert_eq!(mount("/srv/a b/"), "/srv/a b");
+        assert_eq!(mount("/srv/a b/c/"), "/srv/a b");
+        assert_eq!(mount("/"), "/");
+    }
+
+    #[test]
+    fn a_directory_is_known_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().as_os_str().as_bytes();
+        let identity = Identity::of(path).unwrap();
+        assert!(identity.is_at(path).unwrap());
+        assert!(!identity.is_at(b"/").unwrap());
+        assert!(identity.is_at(b"/dev/null").is_err());
+    }
+}

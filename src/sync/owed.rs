@@ -1,0 +1,111 @@
+//! What a sync has not done yet, to be handed over: to the sync of a configuration read anew, or
+//! to the next daemon.
+
+use std::sync::{Arc, PoisonError};
+
+use super::Sync;
+use crate::queue::{Etype, Placed, Policy, Pushed, Time};
+
+/// One event: its type, its path, and where a Move went.
+pub type Owed = (Etype, Vec<u8>, Option<Vec<u8>>);
+
+/// Why a sync does not begin yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Held {
+    /// Its directories are being read for the first time.
+    pub unwatched: bool,
+    /// Children of the sync in whose place it is.
+    pub children: usize,
+}
+
+impl Held {
+    /// Whether there is a reason.
+    pub fn any(self) -> bool {
+        self.unwatched || self.children > 0
+    }
+}
+
+impl Sync {
+    /// All that is to be done in its order, what is being acted upon first of all included, and
+    /// whether a comparison of everything is owed besides the startup.
+    pub fn owed(&self) -> (Vec<Owed>, bool) {
+        let mut everything = self.missed || self.lost || self.undone.owes_everything();
+        let mut events: Vec<Owed> = self.undone.paths().collect();
+        events.extend(self.inherited.iter().cloned());
+        for delay in self.queue.iter() {
+            match delay.etype() {
+                Etype::Full => everything = true,
+                etype if !etype.is_special() => {
+                    let (path, to) = delay.paths();
+                    events.push((etype, path, to));
+                }
+                _ => {}
+            }
+        }
+        (events, everything)
+    }
+
+    /// Takes over what was pending when the configuration was read anew. The time of waiting
+    /// is not lost: what was pending is due at once, when this sync starts.
+    pub fn adopt(&mut self, old: &Sync) {
+        self.share_scope(old);
+        self.take_home(old);
+        self.counters = old.counters.clone();
+        self.paused = old.paused;
+        let (events, everything) = old.owed();
+        self.inherited.extend(events);
+        let everything = everything || old.doubtful || old.has_ended();
+        // The startup compares everything, if there is one.
+        self.doubtful |= everything && self.config.init;
+        self.missed |= everything && !self.config.init;
+    }
+
+    /// Queues what was taken over, behind the startup.
+    pub(super) fn queue_inherited(&mut self, now: Time) {
+        for (etype, path, to) in std::mem::take(&mut self.inherited) {
+            self.hand_on(etype, &path, to.as_deref(), now);
+        }
+    }
+
+    /// If the same directories are wanted as before, says so in a way the watcher knows; then
+    /// it need not look at them again.
+    fn share_scope(&mut self, old: &Sync) {
+        let lines = |sync: &Sync| {
+            let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+            let excludes: Vec<_> = filter.excludes().map(<[u8]>::to_vec).collect();
+            (filter.rules().collect::<Vec<_>>(), excludes)
+        };
+        let same = self.config.source == old.config.source
+            && self.config.subdirs == old.config.subdirs
+            && lines(self) == lines(old);
+        if same {
+            self.filter = Arc::clone(&old.filter);
+            self.scope = old.scope.clone();
+        }
+    }
+
+    /// Takes over one event that the daemon before this one left. What it was about may have
+    /// changed since, so a Move is not done blindly where the disk can be asked.
+    pub fn restore(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) {
+        match (etype, to) {
+            (Etype::Full, _) => self.resync(now),
+            (_, Some(to)) if self.queue.policy() == Policy::Settle => {
+                self.send_moved(path, to, now);
+            }
+            _ => self.hand_on(etype, path, to, now),
+        }
+    }
+
+    /// Queues an event, as far as the filter, which may be another one now, lets it pass.
+    fn hand_on(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) {
+        let moved = to.filter(|to| self.config.moves && !self.excluded(path) && !self.excluded(to));
+        let pushed = match (moved, to) {
+            (None, Some(to)) => return self.send_moved(path, to, now),
+            (None, None) if self.excluded(path) => return,
+            (to, _) => self.queue.push(etype, path, to, now),
+        };
+        if pushed == Pushed::Placed(Placed::Refused) {
+            self.missed = true;
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Transfers that fail in every way: the paths are never forgotten, the waits are told, and
+//! what ends one sync leaves the others alone.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::daemon::{Daemon, Running};
+use crate::fake::Fake;
+use crate::util::Dir;
+
+const RECORDED: &str = r#"
+settings{ statusFile = "@DIR@/status", statusInterval = 0 }
+sync{
+    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
+    rsync = { binary = "@RSYNC@" },
+}
+"#;
+
+/// The real rsync keeps this second sync current.
+const OTHER: &str = r#"
+sync{ default.rsync, source = "@DIR@/src2", target = "@DIR@/trg2", delay = 0.3 }
+"#;
+
+fn with_other(dir: &Dir) -> String {
+    for name in ["src2", "trg2"] {
+        fs::create_dir(dir.path(name)).unwrap();
+    }
+    format!("{RECORDED}{OTHER}")
+}
+
+fn other_is_current(dir: &Dir, daemon: &mut Running<'_>) {
+    dir.put("src2/sign", "of life");
+    daemon.wait_same("src2", "trg2", false);
+}
+
+/// A batch ends with this code and is sent again, with a line in the log.
+fn is_sent_again(code: u8) {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fake.exits(&[0, code, code, 0]);
+    let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
+    dir.write("f", "1");
+    daemon.wait_for("it was sent three times", |_| {
+        fake.calls().iter().filter(|call| call.lists("/f")).count() == 3
+    });
+    daemon.wait_log("Warn: Sync1: trying again in 1 s");
+    daemon.wait_log("Warn: Sync1: failed 2 times in a row, trying again in ");
+    daemon.wait_for("the trouble is over in the status", |_| {
+        fake.ended() == 4 && !dir.text("status").contains("trying again")
+    });
+    assert_eq!(daemon.terminate(), Some(143));
+}
+
+macro_rules! codes {
+    ($($test:ident $code:expr,)*) => {
+        $(#[test]
+        fn $test() {
+            is_sent_again($code);
+        })*
+    };
+}
+
+codes! {
+    exit_10 10,
+    exit_12 12,
+    exit_30 30,
+    exit_35 35,
+    exit_255 255,
+    exit_code_nobody_knows 77,
+}
+
+#[test]
+fn every_failure_is_told_once_with_the_wait_that_follows() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fake.exits(&[0, 12, 12, 0]);
+    let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
+    dir.write("f", "1");
+    daemon.wait_for("success after two failures", |_| fake.ended() == 4);
+    let log = daemon.log();
+    assert_eq!(log.matches("trying again in").count(), 2, "{log}");
+}
+
+/// The status file names the trouble while it lasts.
+#[test]
+fn status_tells_a_failing_sync() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fake.exits(&[0, 12]);
+    let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
+    dir.write("f", "1");
+    daemon.wait_for("status names the failure", |_| {
+        dir.text("status").contains("Failed once, trying again.")
+    });
+}
+
+#[test]
+fn rsync_that_comes_back_after_it_was_removed() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
+    fs::rename(dir.path("bin/rsync"), dir.path("bin/away")).unwrap();
+    dir.write("f", "1");
+    daemon.wait_log(&dir.expand("Failed executing [ @RSYNC@ ]!"));
+    daemon.wait_log("Sync1: trying again in");
+    fs::rename(dir.path("bin/away"), dir.path("bin/rsync")).unwrap();
+    daemon.wait_for("it was sent", |_| {
+        fake.calls().iter().any(|c| c.lists("/f"))
+    });
+}
+
+#[test]
+fn rsync_that_may_not_be_executed_for_a_while() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let script = fs::read(dir.path("bin/rsync")).unwrap();
+    fs::remove_file(dir.path("bin/rsync")).unwrap();
+    dir.put("bin/rsync", script);
+    let mode = |mode| {
+        fs::set_permissions(dir.path("bin/rsync"), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(0o644);
+    let mut daemon = Daemon::new(&dir, RECORDED).args(&["-insist"]).start();
+    daemon.wait_log(&dir.expand("Failed executing [ @RSYNC@ ]!"));
+    mode(0o755);
+    daemon.wait_log("finished.");
+}
+
+/// A code that is not worth another try ends one sync, not the others.
+#[test]
+fn critical_exit_code_ends_one_sync_only() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fake.exits(&[0, 1]);
+    let mut daemon = Daemon::new(&dir, &with_other(&dir)).start();
+    daemon.wait_for("both have started up", |daemon| {
+        daemon.log().matches("finished.").count() == 2
+    });
+    dir.write("f", "1");
+    daemon.wait_log("Error: Critical exitcode.");
+    daemon.wait_log("Error: Sync1: ended by exit code 1");
+    dir.write("g", "1");
+    other_is_current(&dir, &mut daemon);
+    daemon.wait_for("status tells the end", |_| {
+        dir.text("status").contains("Ended by exit code 1.")
+    });
+    assert_eq!(fake.calls().len(), 2);
+    assert_eq!(daemon.terminate(), Some(143));
+}
+
+#[test]
+fn the_last_sync_that_ends_ends_the_daemon() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fake.exits(&[0, 0, 1]);
+    let both = with_other(&dir).replace(
+        "delay = 0.3 }",
+        "delay = 0.3, rsync = { binary = \"@RSYNC@\" } }",
+    );
+    let mut daemon = Daemon::new(&dir, &both).start();
+    daemon.wait_for("both have started up", |daemon| {
+        daemon.log().matches("finished.").count() == 2
+    });
+    dir.write("f", "1");
+    daemon.wait_log("Error: Sync1: ended by exit code 1");
+    dir.put("src2/f", "1");
+    assert_eq!(daemon.wait_end().code(), Some(255), "{}", daemon.log());
+}
+
+#[test]
+fn critical_exit_code_at_startup_ends_the_daemon() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fake.exits(&[1]);
+    let mut daemon = Daemon::new(&dir, &with_other(&dir)).start();
+    assert_eq!(daemon.wait_end().code(), Some(255), "{}", daemon.log());
+}
+
+#[test]
+fn critical_exit_code_at_startup_ends_one_sync_where_insisted() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fake.exits(&[1]);
+    let config = with_other(&dir);
+    let mut daemon = Daemon::new(&dir, &config).args(&["-insist"]).start();
+    daemon.wait_log("Error: Sync1: ended by exit code 1");
+    other_is_current(&dir, &mut daemon);
+}
+
+/// HUP gives a sync that came to its end another life, with what it owed.
+#[test]
+fn a_sync_that_ended_begins_anew_with_hup() {
+    let dir = Dir::new();
+    let fake = Fake::passing(&dir);
+    fake.exits(&[0, 1, 0]);
+    let mut daemon = Daemon::new(&dir, &with_other(&dir)).start();
+    daemon.wait_for("both have started up", |daemon| {
+        daemon.log().matches("finished.").count() == 2
+    });
+    dir.write("f", "1");
+    daemon.wait_log("Error: Sync1: ended by exit code 1");
+    dir.write("g", "nobody looked");
+    daemon.signal(nix::sys::signal::Signal::SIGHUP);
+    daemon.wait_equal();
+}
+
+/// No process can be made for a while, for want of descriptors.
+#[test]
+fn fork_that_fails_for_a_while() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
+    let files = limit(&daemon, 0);
+    dir.write("f", "1");
+    daemon.wait_log("Sync1: cannot start");
+    limit(&daemon, files);
+    daemon.wait_for("it was sent", |_| {
+        fake.calls().iter().any(|c| c.lists("/f"))
+    });
+}
+
+/// Sets how many descriptors the daemon may have (prlimit(1)); how many it might before.
+fn limit(daemon: &Running<'_>, files: u64) -> u64 {
+    let run = |words: &[&str]| {
+        let output = std::process::Command::new("prlimit")
+            .args(["--pid", &daemon.pid().to_string()])
+            .args(words)
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let before = run(&["--nofile", "--output", "SOFT", "--noheadings", "--raw"]);
+    run(&[&format!("--nofile={files}:")]);
+    before.trim().parse().unwrap()
+}

@@ -1,0 +1,345 @@
+//! The source goes, and the target stays: unmounted, removed, renamed, replaced roots.
+//!
+//! Mounts are made in a mount namespace of the daemon's own. What is different after it has
+//! been away has another size: full comparisons go by that and whole seconds.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+
+use crate::daemon::{Daemon, Running};
+use crate::util::{Dir, program, skip};
+
+const MIRROR: &str = r#"
+settings{ statusFile = "@DIR@/status", statusInterval = 0 }
+sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, rsync = { archive = true } }
+"#;
+
+fn with(guard: &str) -> String {
+    MIRROR.replace("delay =", &format!("guard = {guard}, delay ="))
+}
+
+const NO_MOUNTS: &str = "nothing can be mounted in a namespace";
+
+/// Starts the daemon in namespaces of its own, after `script` ran there.
+fn among_mounts<'d>(dir: &'d Dir, config: &str, script: &str) -> Option<Running<'d>> {
+    let unshare = program("unshare")?;
+    let unshare = unshare.to_str()?;
+    let allowed = Command::new(unshare)
+        .args(["-U", "-r", "-m", "mount", "-t", "tmpfs", "none", "/mnt"])
+        .stderr(Stdio::null())
+        .status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        return None;
+    }
+    let script = format!("{}; exec \"$@\"", dir.expand(script));
+    let wrapper = [unshare, "-U", "-r", "-m", "sh", "-ec", &script, "sh"];
+    Some(Daemon::new(dir, config).wrapped(&wrapper).start())
+}
+
+/// Runs a script among the daemon's mounts.
+fn inside(dir: &Dir, daemon: &Running<'_>, script: &str) {
+    let output = Command::new("nsenter")
+        .args(["--user", "--mount", "--preserve-credentials", "-t"])
+        .arg(daemon.pid().to_string())
+        .args(["sh", "-ec", &dir.expand(script)])
+        .output()
+        .expect("nsenter");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {error}");
+}
+
+fn wait_target(dir: &Dir, daemon: &mut Running<'_>, name: &str, content: &str) {
+    daemon.wait_for(&format!("{name} has {content}"), |_| {
+        fs::read(dir.trg(name)).is_ok_and(|found| found == content.as_bytes())
+    });
+}
+
+#[test]
+fn unmounted_source_holds_until_it_is_mounted_again() {
+    let dir = Dir::new();
+    let mount = "mount -t tmpfs none @SRC@; mkdir @SRC@/d; echo 1 > @SRC@/d/f";
+    let Some(mut daemon) = among_mounts(&dir, MIRROR, mount) else {
+        return skip(NO_MOUNTS);
+    };
+    daemon.wait_log("finished.");
+    wait_target(&dir, &mut daemon, "d/f", "1\n");
+    inside(&dir, &daemon, "umount @SRC@");
+    daemon.wait_log("nothing is sent until");
+    inside(&dir, &daemon, "echo 2 > @SRC@/under");
+    daemon.wait_for("the status says why", |_| {
+        dir.text("status").contains("Halted: ")
+    });
+    daemon.wait_log("what was mounted at @SRC@ is not");
+    assert_eq!(fs::read(dir.trg("d/f")).unwrap(), b"1\n");
+    assert!(!dir.trg("under").exists());
+
+    inside(&dir, &daemon, &mount.replace('1', "333"));
+    wait_target(&dir, &mut daemon, "d/f", "333\n");
+    inside(&dir, &daemon, "echo 4 > @SRC@/d/g");
+    wait_target(&dir, &mut daemon, "d/g", "4\n");
+    assert!(!dir.text("status").contains("Halted: "));
+}
+
+/// A bind mount that goes raises no event, for its file system stays.
+#[test]
+fn bind_mount_of_the_source_is_taken_away() {
+    let dir = Dir::new();
+    fs::create_dir(dir.path("real")).unwrap();
+    fs::write(dir.path("real/f"), "1").unwrap();
+    let Some(mut daemon) = among_mounts(&dir, MIRROR, "mount --bind @DIR@/real @SRC@") else {
+        return skip(NO_MOUNTS);
+    };
+    daemon.wait_log("finished.");
+    wait_target(&dir, &mut daemon, "f", "1");
+    inside(&dir, &daemon, "umount @SRC@");
+    daemon.wait_log("what was mounted at @SRC@ is not");
+    fs::write(dir.path("real/f"), "22").unwrap();
+    inside(&dir, &daemon, "mount --bind @DIR@/real @SRC@");
+    wait_target(&dir, &mut daemon, "f", "22");
+    fs::write(dir.path("real/g"), "3").unwrap();
+    wait_target(&dir, &mut daemon, "g", "3");
+}
+
+/// What is mounted over a watched directory is not told by inotify either.
+#[test]
+fn something_is_mounted_over_the_source() {
+    let dir = Dir::new();
+    dir.write("f", "1");
+    let Some(mut daemon) = among_mounts(&dir, MIRROR, "true") else {
+        return skip(NO_MOUNTS);
+    };
+    wait_target(&dir, &mut daemon, "f", "1");
+    let mount = "mount -t tmpfs none @DIR@/bin; echo 2 > @DIR@/bin/g; mount --move @DIR@/bin @SRC@";
+    inside(&dir, &daemon, mount);
+    wait_target(&dir, &mut daemon, "g", "2\n");
+    inside(&dir, &daemon, "echo 3 > @SRC@/h");
+    wait_target(&dir, &mut daemon, "h", "3\n");
+}
+
+#[test]
+fn something_is_mounted_inside_the_source() {
+    let dir = Dir::new();
+    dir.mkdir("in");
+    let Some(mut daemon) = among_mounts(&dir, MIRROR, "true") else {
+        return skip(NO_MOUNTS);
+    };
+    daemon.wait_log("finished.");
+    inside(
+        &dir,
+        &daemon,
+        "mount -t tmpfs none @SRC@/in; echo 1 > @SRC@/in/f",
+    );
+    wait_target(&dir, &mut daemon, "in/f", "1\n");
+    inside(&dir, &daemon, "echo 2 > @SRC@/in/g");
+    wait_target(&dir, &mut daemon, "in/g", "2\n");
+}
+
+/// The mount is remembered, so an empty mount point is known for what it is.
+#[test]
+fn source_is_not_mounted_at_start_or_hup() {
+    let dir = Dir::new();
+    let mount = "mount -t tmpfs none @SRC@; echo 1 > @SRC@/f";
+    let Some(mut daemon) = among_mounts(&dir, MIRROR, mount) else {
+        return skip(NO_MOUNTS);
+    };
+    daemon.wait_log("finished.");
+    assert_eq!(daemon.terminate(), Some(143));
+    drop(daemon);
+
+    let Some(mut daemon) = among_mounts(&dir, MIRROR, "true") else {
+        return skip(NO_MOUNTS);
+    };
+    daemon.wait_log("what was mounted at @SRC@ is not");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("HUP signal");
+    daemon.wait_for("it has started again", |daemon| {
+        daemon.log().matches("--- Startup ---").count() == 2
+    });
+    assert_eq!(fs::read(dir.trg("f")).unwrap(), b"1\n");
+    inside(&dir, &daemon, &mount.replace('1', "222"));
+    wait_target(&dir, &mut daemon, "f", "222\n");
+}
+
+#[test]
+fn removed_source_holds_until_it_is_there_again() {
+    let dir = Dir::new();
+    dir.write("f", "1");
+    let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
+    fs::remove_dir_all(dir.path("src")).unwrap();
+    daemon.wait_log("nothing is sent until");
+    assert!(dir.trg("f").exists());
+    fs::create_dir(dir.path("new")).unwrap();
+    fs::write(dir.path("new/g"), "2").unwrap();
+    fs::rename(dir.path("new"), dir.path("src")).unwrap();
+    daemon.wait_equal();
+    dir.write("h", "3");
+    daemon.wait_equal();
+}
+
+/// A configuration whose source is missing is no better than the one before.
+#[test]
+fn removed_source_and_hup() {
+    let dir = Dir::new();
+    dir.write("f", "1");
+    let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
+    fs::rename(dir.path("src"), dir.path("old")).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("Cannot access source directory");
+    daemon.wait_log("the source is not there");
+    assert!(dir.trg("f").exists());
+    fs::rename(dir.path("old"), dir.path("src")).unwrap();
+    dir.write("g", "2");
+    daemon.wait_equal();
+}
+
+/// Trouble with one sync leaves the others alone.
+#[test]
+fn other_syncs_go_on() {
+    let dir = Dir::new();
+    for name in ["src2", "trg2"] {
+        fs::create_dir(dir.path(name)).unwrap();
+    }
+    let other = MIRROR
+        .replace("@SRC@", "@DIR@/src2")
+        .replace("@TRG@", "@DIR@/trg2");
+    let other = other.lines().last().unwrap().to_owned();
+    let mut daemon = Daemon::new(&dir, &format!("{MIRROR}{other}")).start();
+    daemon.wait_log("Startup of @DIR@/src2/ -> @DIR@/trg2/ finished.");
+    fs::rename(dir.path("src"), dir.path("old")).unwrap();
+    daemon.wait_log("nothing is sent until");
+    for n in 0..3 {
+        fs::write(dir.path("src2/f"), n.to_string().repeat(n + 1)).unwrap();
+        daemon.wait_same("src2", "trg2", true);
+    }
+}
+
+#[test]
+fn renamed_source_then_another_in_its_place() {
+    let dir = Dir::new();
+    dir.write("f", "1");
+    let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
+    fs::rename(dir.path("src"), dir.path("old")).unwrap();
+    fs::write(dir.path("old/elsewhere"), "not ours").unwrap();
+    daemon.wait_log("nothing is sent until");
+    fs::create_dir(dir.path("new")).unwrap();
+    fs::write(dir.path("new/g"), "2").unwrap();
+    fs::rename(dir.path("new"), dir.path("src")).unwrap();
+    daemon.wait_equal();
+    dir.write("h", "3");
+    daemon.wait_equal();
+}
+
+#[test]
+fn source_with_a_marker() {
+    let dir = Dir::new();
+    dir.write("f", "1");
+    dir.write(".present", "");
+    let config = with("{ marker = \".present\" }");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    daemon.wait_equal();
+    dir.rm(".present");
+    dir.rm("f");
+    daemon.wait_log("the source has no .present");
+    assert!(dir.trg("f").exists());
+    dir.write(".present", "");
+    daemon.wait_equal();
+}
+
+#[test]
+fn source_that_must_be_mounted() {
+    let dir = Dir::new();
+    let config = with("{ mount = true }");
+    let Some(mut daemon) = among_mounts(&dir, &config, "umount -l /tmp 2> /dev/null || true")
+    else {
+        return skip(NO_MOUNTS);
+    };
+    if !dir.path("src").starts_with("/tmp")
+        || fs::read_to_string("/proc/mounts").is_ok_and(|t| t.contains(" /tmp"))
+    {
+        return skip("the temporary directory is a mount itself");
+    }
+    fs::write(dir.trg("kept"), "1").unwrap();
+    daemon.wait_log("nothing is mounted where the source is");
+    inside(&dir, &daemon, "mount -t tmpfs none @SRC@; echo 2 > @SRC@/f");
+    wait_target(&dir, &mut daemon, "f", "2\n");
+}
+
+#[test]
+fn too_much_would_be_deleted_at_once() {
+    let dir = Dir::new();
+    for n in 0..10 {
+        dir.mkdir(format!("d{n}"));
+        dir.write(format!("d{n}/f"), "1");
+    }
+    let config = with("{ maxDelete = 5 }");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    daemon.wait_equal();
+    dir.rm("d0");
+    daemon.wait_equal();
+    for n in 1..4 {
+        fs::rename(dir.src(format!("d{n}")), dir.path(format!("d{n}"))).unwrap();
+    }
+    daemon.wait_log("6 entries would be deleted at the target, more than 5");
+    daemon.wait_for("the status says so", |_| {
+        dir.text("status").contains("Halted: 6 entries")
+    });
+    assert!(dir.trg("d1/f").exists());
+    // The condition is gone.
+    for n in 1..4 {
+        fs::rename(dir.path(format!("d{n}")), dir.src(format!("d{n}"))).unwrap();
+    }
+    dir.write("g", "2");
+    daemon.wait_equal();
+    daemon.wait_log("no longer too much to delete");
+}
+
+#[test]
+fn part_of_the_target_would_be_deleted_at_startup() {
+    let dir = Dir::new();
+    for n in 0..6 {
+        fs::write(dir.trg(format!("f{n}")), "1").unwrap();
+    }
+    dir.write("f0", "1");
+    let mut daemon = Daemon::new(&dir, &with("{ maxDelete = \"50%\" }")).start();
+    daemon.wait_log("5 entries would be deleted at the target, more than 50% of");
+    for n in 1..6 {
+        assert!(dir.trg(format!("f{n}")).exists());
+        dir.write(format!("f{n}"), "1");
+    }
+    daemon.wait_equal();
+}
+
+#[test]
+fn targets_that_would_destroy_are_refused() {
+    for (target, words) in [
+        ("/", "is the root directory"),
+        ("@SRC@", "is the source itself"),
+        ("@DIR@/link", "is the source itself"),
+        ("@DIR@", "contains the source"),
+        ("@SRC@/in/deep", "is inside the source"),
+    ] {
+        let dir = Dir::new();
+        dir.write("f", "1");
+        std::os::unix::fs::symlink("src", dir.path("link")).unwrap();
+        let config = MIRROR.replace("@TRG@", target);
+        let ended = Daemon::new(&dir, &config).run();
+        ended.assert_refused();
+        assert!(ended.stderr.contains(words), "{target}: {}", ended.stderr);
+        assert!(dir.src("f").exists());
+    }
+}
+
+#[test]
+fn target_inside_the_source_that_is_excluded() {
+    let dir = Dir::new();
+    dir.write("f", "1");
+    dir.mkdir("mirror");
+    let config = MIRROR
+        .replace("@TRG@", "@SRC@/mirror")
+        .replace("delay =", "exclude = \"/mirror\", delay =");
+    let mut daemon = Daemon::new(&dir, &config).start();
+    daemon.wait_for("the file is there", |_| dir.src("mirror/f").exists());
+    assert!(!dir.src("mirror/mirror").exists());
+}

@@ -1,0 +1,44 @@
+//! Black-box tests of trouble: what must hold when the kernel's limits, disks, mounts,
+//! children or the daemon itself fail.
+//!
+//! The harness is that of the `blackbox` tests, see there for its environment variables.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | kinds | file ↔ directory ↔ symlink swaps, truncation, files never closed |
+//! | limits | out of watches, out of instances, an overflowing queue |
+//! | guard | sources that are unmounted, removed, renamed, replaced |
+//! | startup | failures before anything was sent |
+//! | children | transfers that fail in every way |
+//! | restart | stopping, killing and starting again |
+//! | reload | reading the configuration again |
+//! | names | hostile names through every kind of sync |
+//! | churn | random changes with everything that can go wrong |
+//! | soak | minutes of changes, when asked for |
+//! | races | the list of all races and their tests, and those that are nowhere else |
+
+// clippy.toml allows these in test functions only, and a harness is made of helpers.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+// Each test binary uses a part of the harness.
+#![allow(dead_code)]
+
+#[path = "../blackbox/daemon.rs"]
+mod daemon;
+#[path = "../blackbox/fake.rs"]
+mod fake;
+#[path = "../blackbox/tree.rs"]
+mod tree;
+#[path = "../blackbox/util.rs"]
+mod util;
+
+mod children;
+mod churn;
+mod guard;
+mod kinds;
+mod limits;
+mod names;
+mod races;
+mod reload;
+mod restart;
+mod soak;
+mod startup;

@@ -1,0 +1,279 @@
+//! Reading the configuration again: nothing pending is dropped, no watch that is right is set
+//! anew, and with `hup = "changed"` what has not changed is not touched.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use crate::daemon::{Daemon, Running};
+use crate::fake::Fake;
+use crate::util::Dir;
+
+/// The first sync is recorded, others are done by the real rsync.
+const FIRST: &str = r#"
+settings{ hup = "changed", stopTimeout = 1 }
+sync{
+    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, exclude = { "*.tmp" },
+    rsync = { binary = "@RSYNC@", archive = true },
+}
+"#;
+
+fn other(dir: &Dir, number: u32, more: &str) -> String {
+    for name in ["src", "trg"] {
+        fs::create_dir_all(dir.path(format!("{name}{number}"))).unwrap();
+    }
+    format!(
+        "sync{{ default.rsync, source = '@DIR@/src{number}', target = '@DIR@/trg{number}', \
+         delay = 0.3, {more} }}\n"
+    )
+}
+
+fn is_current(dir: &Dir, daemon: &mut Running<'_>, number: u32) {
+    let (source, target) = (format!("src{number}"), format!("trg{number}"));
+    dir.put(&format!("{source}/sign"), daemon.log().len().to_string());
+    daemon.wait_same(&source, &target, false);
+}
+
+fn configure(dir: &Dir, config: &str) {
+    dir.put("config.lua", dir.expand(config));
+}
+
+/// Number and inode of all watches (proc(5): fdinfo).
+fn watches(daemon: &Running<'_>) -> Vec<String> {
+    let mut watches = Vec::new();
+    for file in fs::read_dir(format!("/proc/{}/fdinfo", daemon.pid())).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap_or_default();
+        let lines = text.lines().filter(|line| line.starts_with("inotify wd:"));
+        watches.extend(lines.map(|line| line.split(" sdev").next().unwrap().to_owned()));
+    }
+    // The descriptor has duplicates.
+    watches.sort();
+    watches.dedup();
+    watches
+}
+
+#[test]
+fn what_has_not_changed_is_not_touched() {
+    let dir = Dir::new();
+    dir.mkdir("a/b");
+    let fake = Fake::new(&dir);
+    let two = other(&dir, 2, "");
+    let mut daemon = Daemon::new(&dir, &format!("{FIRST}{two}")).start();
+    daemon.wait_for("both have started up", |daemon| {
+        daemon.log().matches("finished.").count() == 2
+    });
+    fake.hold();
+    dir.write("f", "1");
+    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    dir.write("g", "1");
+    let before = watches(&daemon);
+
+    let two = other(&dir, 2, "delete = false,");
+    let three = other(&dir, 3, "");
+    configure(&dir, &format!("{three}{FIRST}{two}"));
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("1 syncs untouched, 1 changed, 1 new, 0 removed");
+    daemon.wait_for("the others have started up", |daemon| {
+        daemon.log().matches("finished.").count() == 4
+    });
+    is_current(&dir, &mut daemon, 2);
+    is_current(&dir, &mut daemon, 3);
+    let after = watches(&daemon);
+    assert!(
+        before.iter().all(|watch| after.contains(watch)),
+        "{before:?} {after:?}"
+    );
+    assert_eq!(after.len(), before.len() + 1);
+    assert_eq!((fake.calls().len(), fake.ended()), (2, 1));
+
+    fake.release();
+    daemon.wait_for("what waited is sent", |_| fake.ended() == 3);
+    assert!(fake.calls()[2].lists("/g"));
+    dir.write("ignored.tmp", "");
+    dir.write("h", "1");
+    daemon.wait_for("later changes are sent", |_| fake.ended() == 4);
+    assert!(fake.calls()[3].lists("/h") && !fake.calls()[3].lists("/ignored.tmp"));
+    assert_eq!(daemon.terminate(), Some(143));
+}
+
+#[test]
+fn several_reloads_in_a_row() {
+    let dir = Dir::new();
+    let fake = Fake::passing(&dir);
+    let mut daemon = Daemon::new(&dir, FIRST).start_and_settle();
+    for round in 1..=5 {
+        let delete = if round % 2 == 0 { "false" } else { "true" };
+        configure(
+            &dir,
+            &format!("{FIRST}{}", other(&dir, 2, &format!("delete = {delete},"))),
+        );
+        dir.write("f", round.to_string());
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for("configuration was read", |daemon| {
+            daemon.log().matches("Read the configuration again").count() == round
+        });
+    }
+    is_current(&dir, &mut daemon, 2);
+    daemon.wait_equal();
+    let startups = fake
+        .calls()
+        .iter()
+        .filter(|call| call.has("-r") && !call.has("--from0"))
+        .count();
+    assert_eq!(startups, 1);
+}
+
+#[test]
+fn a_changed_sync_waits_for_its_transfer_and_drops_nothing() {
+    let dir = Dir::new();
+    let fake = Fake::passing(&dir);
+    let mut daemon = Daemon::new(&dir, FIRST).start_and_settle();
+    fake.hold();
+    dir.write("f", "1");
+    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    dir.write("g", "1");
+    configure(
+        &dir,
+        &FIRST.replace("archive = true", "archive = true, checksum = true"),
+    );
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("0 syncs untouched, 1 changed, 0 new, 0 removed");
+    // A second one while the child of the first still runs.
+    configure(
+        &dir,
+        &FIRST.replace("archive = true", "archive = true, inplace = true"),
+    );
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for("configuration was read twice", |daemon| {
+        daemon.log().matches("1 changed").count() == 2
+    });
+    assert_eq!(fake.calls().len(), 2);
+    fake.release();
+    daemon.wait_for("startup and pending changes were done", |_| {
+        fake.ended() >= 4
+    });
+    let calls = fake.calls();
+    assert!(calls[2].has("--inplace") && calls[2].concurrent == 1);
+    assert!(
+        calls[3].lists("/f") && calls[3].lists("/g"),
+        "{:?} {}",
+        calls[3].stdin,
+        daemon.log()
+    );
+    daemon.wait_equal();
+}
+
+#[test]
+fn a_removed_sync_ends() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let two = other(&dir, 2, "");
+    let mut daemon = Daemon::new(&dir, &format!("{two}{FIRST}")).start();
+    daemon.wait_for("both have started up", |daemon| {
+        daemon.log().matches("finished.").count() == 2
+    });
+    let before = watches(&daemon);
+    configure(&dir, FIRST);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("1 syncs untouched, 0 changed, 0 new, 1 removed");
+    daemon.wait_for("one directory less is watched", |daemon| {
+        watches(daemon).len() == before.len() - 1
+    });
+}
+
+#[test]
+fn a_broken_configuration_changes_nothing() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, FIRST).start_and_settle();
+    fake.hold();
+    dir.write("f", "1");
+    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    let broken = [
+        "sync{",
+        "sync{ default.rsync, source = '@DIR@/nowhere', target = '@TRG@' }",
+        "settings{ hup = 'never' }",
+        "error('x')",
+        "",
+    ];
+    for (n, text) in broken.iter().enumerate() {
+        configure(&dir, text);
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for("it is told", |daemon| {
+            daemon.log().matches("the one before goes on").count() == n + 1
+        });
+    }
+    fake.release();
+    daemon.wait_for("the transfer ended", |_| fake.ended() == 2);
+    dir.write("g", "1");
+    daemon.wait_for("changes are sent", |_| fake.ended() == 3);
+    assert!(fake.calls()[2].lists("/g"));
+}
+
+/// Functions may call what has changed, so a sync with any starts anew; texts are compared.
+#[test]
+fn user_functions_start_anew() {
+    let dir = Dir::new();
+    let config = r#"
+        settings{ hup = "changed" }
+        sync{ source = "@SRC@", delay = 0, onCreate = "echo text ^path" }
+        sync{ source = "@SRC@", delay = 0, onCreate = function(event) log("Normal", "one " .. event.path) end }
+    "#;
+    let mut daemon = Daemon::new(&dir, config).args(&["-log", "Inotify"]).start();
+    daemon.wait_log("directories in all");
+    configure(&dir, &config.replace("one ", "two "));
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("1 syncs untouched, 1 changed, 0 new, 0 removed");
+    dir.write("f", "1");
+    daemon.wait_log("two f");
+    daemon.wait_log("text f");
+    assert!(!daemon.log().contains("one f"));
+}
+
+/// Without the setting every sync starts up, but watches stay and nothing pending is dropped.
+#[test]
+fn hup_keeps_watches_and_what_is_pending() {
+    let dir = Dir::new();
+    dir.mkdir("a/b/c");
+    let fake = Fake::passing(&dir);
+    let config = FIRST.replace("hup = \"changed\",", "");
+    let slow = config.replace("delay = 0.3", "delay = 100000, init = false");
+    let mut daemon = Daemon::new(&dir, &slow)
+        .args(&["-log", "Inotify", "-log", "Delay"])
+        .start();
+    daemon.wait_log("directories in all");
+    dir.write("a/b/f", "1");
+    dir.mv("a/b/c", "d");
+    daemon.wait_log("/d/");
+    let before = watches(&daemon);
+    configure(
+        &dir,
+        &config.replace("delay = 0.3", "delay = 0.2, init = false"),
+    );
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("--- HUP signal, resetting ---");
+    daemon.wait_for("what was pending is sent", |_| fake.ended() == 1);
+    let call = &fake.calls()[0];
+    assert!(call.lists("/a/b/f") && call.lists("/d/"));
+    assert_eq!(watches(&daemon), before);
+    configure(&dir, &config);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("finished.");
+    daemon.wait_equal();
+    assert_eq!(watches(&daemon), before);
+}
+
+#[test]
+fn a_broken_configuration_at_a_reset_changes_nothing() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let config = FIRST.replace("hup = \"changed\",", "");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    configure(&dir, "sync{");
+    for round in 2..4 {
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_for("it started up again", |_| fake.ended() == round);
+    }
+    dir.write("f", "1");
+    daemon.wait_for("changes are sent", |_| fake.ended() == 4);
+}

@@ -1,0 +1,258 @@
+//! Stopping, killing and starting again: children never outlive the daemon for long, and what
+//! was pending is not lost.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::signal::Signal;
+
+use crate::daemon::{Daemon, Running};
+use crate::fake::Fake;
+use crate::util::Dir;
+
+const RECORDED: &str = r#"
+settings{ stopTimeout = 1 }
+sync{
+    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
+    rsync = { binary = "@RSYNC@", archive = true },
+}
+"#;
+
+/// A daemon whose batch does not end, with more changes behind it.
+fn busy<'d>(dir: &'d Dir, fake: &Fake<'_>, config: &str) -> Running<'d> {
+    let mut daemon = Daemon::new(dir, config).start_and_settle();
+    fake.hold();
+    dir.write("f", "1");
+    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    dir.write("g", "1");
+    daemon
+}
+
+#[test]
+fn term_under_load_ends_in_time_and_leaves_no_child() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = busy(&dir, &fake, RECORDED);
+    assert_eq!(daemon.terminate(), Some(143));
+    daemon.wait_all_gone();
+    assert_eq!(fake.calls().len(), 2);
+    let log = daemon.log();
+    assert!(
+        log.contains("child processes have not ended, sending SIGTERM"),
+        "{log}"
+    );
+}
+
+/// A child that ignores TERM, and one that it started itself, are killed.
+#[test]
+fn second_term_ends_at_once() {
+    let dir = Dir::new();
+    let script = dir.put(
+        "bin/rsync",
+        "#!/bin/sh\n[ \"$1\" = --version ] && exit 1\n[ -e \"${0%/*}/go\" ] || exit 0\n\
+         trap '' TERM\necho held\n(while :; do sleep 1; done) &\nwhile :; do sleep 1; done\n",
+    );
+    fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
+    let config = RECORDED.replace("stopTimeout = 1", "stopTimeout = 100000");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    dir.put("bin/go", "");
+    dir.write("f", "1");
+    daemon.wait_log("held");
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_log("waiting for 1 more child processes.");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_end().code(), Some(143));
+    daemon.wait_all_gone();
+}
+
+/// HUP waits for a child for ever, TERM does not, even after HUP.
+#[test]
+fn term_while_hup_waits() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = busy(&dir, &fake, RECORDED);
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_log("waiting for 1 more child processes.");
+    assert_eq!(daemon.terminate(), Some(143));
+    daemon.wait_all_gone();
+}
+
+#[test]
+fn transfers_of_a_killed_daemon_end() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = busy(&dir, &fake, RECORDED);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait_all_gone();
+}
+
+#[test]
+fn an_error_of_the_configuration_leaves_no_child() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    std::fs::create_dir(dir.path("other")).unwrap();
+    let config = format!(
+        "{RECORDED}\nsync{{ source = '@DIR@/other', delay = 0, onCreate = function() error('x') end }}"
+    );
+    let mut daemon = busy(&dir, &fake, &config);
+    dir.put("other/f", "");
+    assert_eq!(daemon.wait_end().code(), Some(255));
+    daemon.wait_all_gone();
+}
+
+/// Nothing compares source and target at the start, so all depends on what was remembered.
+const UNCOMPARED: &str = r#"
+settings{ stateDir = "@DIR@/state" }
+sync{
+    default.rsync, source = "@SRC@", target = "@TRG@", delay = DELAY, init = false,
+    rsync = { archive = true },
+}
+"#;
+
+fn uncompared(delay: &str) -> String {
+    UNCOMPARED.replace("DELAY", delay)
+}
+
+/// Starts a daemon that has no startup transfer, and waits until it watches.
+fn start<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
+    let mut daemon = Daemon::new(dir, config)
+        .args(&["-log", "Inotify", "-log", "Delay", "-log", "Exec"])
+        .start();
+    daemon.wait_log("directories in all");
+    daemon
+}
+
+#[test]
+fn what_was_pending_at_the_stop_is_sent_after_the_start() {
+    let dir = Dir::new();
+    for name in ["gone", "moved/in/it", "kept"] {
+        dir.mkdir(name);
+        dir.write(format!("{name}/f"), name);
+    }
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "src/.", "trg/"])
+        .current_dir(dir.root())
+        .status();
+    assert!(copied.unwrap().success());
+    let mut daemon = start(&dir, &uncompared("100000"));
+    dir.write("a b\n'c", "strange");
+    dir.write(b"\xff\x01", "strange");
+    dir.mkdir("new/deep/er");
+    dir.write("new/deep/er/f", "1");
+    dir.rm("gone");
+    dir.mv("moved", "away");
+    dir.chmod("kept/f", 0o600);
+    daemon.wait_log("away");
+    daemon.wait_log("new/deep/er/f");
+    daemon.wait_log("kept/f");
+    assert_eq!(daemon.terminate(), Some(143));
+    assert!(dir.trg("gone").exists());
+    let mut daemon = start(&dir, &uncompared("0.2"));
+    daemon.wait_log("changes were pending when the daemon stopped");
+    daemon.wait_equal();
+    assert_eq!(daemon.terminate(), Some(143));
+    assert!(no_file_below(&dir.path("state")));
+}
+
+/// Sent, changed in the same second, to the same size, and not sent again before the stop.
+#[test]
+fn change_in_the_second_of_the_last_transfer_before_the_stop() {
+    for init in ["init = false", "init = nil"] {
+        let dir = Dir::new();
+        let config = |delay| uncompared(delay).replace("init = false", init);
+        let mut daemon = start(&dir, &config("0"));
+        let time = fs::File::open(dir.src("")).unwrap().metadata().unwrap();
+        let time = time.modified().unwrap();
+        let write = |content| {
+            dir.write("f", content);
+            let file = fs::File::options().write(true).open(dir.src("f")).unwrap();
+            file.set_modified(time).unwrap();
+        };
+        write("1");
+        daemon.wait_equal();
+        assert_eq!(daemon.terminate(), Some(143));
+        let mut daemon = start(&dir, &config("100000"));
+        write("2");
+        daemon.wait_for("it knows", |daemon| daemon.log().contains("Modify"));
+        assert_eq!(daemon.terminate(), Some(143));
+        let mut daemon = start(&dir, &config("0.2"));
+        daemon.wait_for("it was sent", |_| fs::read(dir.trg("f")).unwrap() == b"2");
+    }
+}
+
+fn no_file_below(path: &std::path::Path) -> bool {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut paths = entries.map(|entry| entry.path());
+    paths.all(|path| path.is_dir() && no_file_below(&path))
+}
+
+/// What an ended transfer had, one that waits for its next try, and what waits behind both.
+#[test]
+fn what_was_being_sent_at_the_stop_is_sent_after_the_start() {
+    let dir = Dir::new();
+    let fake = Fake::passing(&dir);
+    let config = uncompared("0.2")
+        .replace("settings{", "settings{ stopTimeout = 0.1,")
+        .replace("archive = true", "archive = true, binary = '@RSYNC@'");
+    let mut daemon = start(&dir, &config);
+    fake.hold();
+    dir.write("sent", "1");
+    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 1);
+    dir.write("waits", "1");
+    assert_eq!(daemon.terminate(), Some(143));
+    daemon.wait_all_gone();
+    fake.release();
+    let mut daemon = start(&dir, &config);
+    daemon.wait_equal();
+}
+
+/// User functions get what was pending, each kind of event.
+#[test]
+fn user_code_gets_what_was_pending() {
+    let dir = Dir::new();
+    let config = r#"
+        settings{ stateDir = "@DIR@/state" }
+        local function tell(event) log("Normal", "told " .. event.etype .. " " .. event.path) end
+        sync{ source = "@SRC@", delay = DELAY, onCreate = tell, onModify = tell, onDelete = tell }
+    "#;
+    dir.write("old", "1");
+    let mut daemon = start(&dir, &config.replace("DELAY", "100000"));
+    dir.rm("old");
+    dir.write("new", "1");
+    dir.write("sign", "1");
+    daemon.wait_log("Create: /sign");
+    assert_eq!(daemon.terminate(), Some(143));
+    assert!(!daemon.log().contains("told "));
+    let mut daemon = start(&dir, &config.replace("DELAY", "0"));
+    for line in ["told Delete old", "told Create new", "told Create sign"] {
+        daemon.wait_log(line);
+    }
+}
+
+/// Killed again and again in the middle of its work, and started again: equal in the end.
+#[test]
+fn killed_at_any_moment() {
+    let dir = Dir::new();
+    let config = RECORDED
+        .replace(r#"binary = "@RSYNC@", "#, "")
+        .replace("0.3", "0");
+    for round in 0..15u64 {
+        let daemon = Daemon::new(&dir, &config).start();
+        let end = std::time::Instant::now() + std::time::Duration::from_millis(round * 37 % 400);
+        let mut n = 0;
+        while std::time::Instant::now() < end {
+            dir.mkdir(format!("d{}", n % 7));
+            dir.write(format!("d{}/f{round}", n % 7), n.to_string());
+            dir.mv(format!("d{}/f{round}", n % 7), format!("f{}", n % 11));
+            if n % 5 == 0 {
+                dir.rm(format!("d{}", n % 7));
+            }
+            n += 1;
+        }
+        let mut daemon = daemon;
+        daemon.signal(Signal::SIGKILL);
+        daemon.wait_all_gone();
+    }
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    daemon.wait_equal();
+}

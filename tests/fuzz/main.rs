@@ -1,0 +1,108 @@
+//! The entries of the fuzzers on a stable compiler: the corpus as it is, then mutations of it.
+//!
+//! `LSYNCD_TEST_FUZZ` is for how many seconds each entry is tried (a thousand mutations
+//! without it), `LSYNCD_TEST_SEED` repeats a run. Bytes that make an entry panic are left in
+//! the directory for temporary files and belong into `tests/fuzz/corpus` when it is mended.
+
+// clippy.toml allows these in test functions only.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+mod entries;
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % limit.max(1) as u64) as usize
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// A few bytes changed, put in, taken out, repeated, or taken from another of the corpus.
+fn mutate(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
+    for _ in 0..=random.below(5) {
+        let at = random.below(bytes.len() + 1);
+        let end = (at + random.below(16)).min(bytes.len());
+        match random.below(6) {
+            0 => bytes.insert(at, random.below(256) as u8),
+            1 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+            2 if at < bytes.len() => bytes[at] = random.below(256) as u8,
+            3 => drop(bytes.drain(at..end)),
+            4 => {
+                let part = bytes[at..end].to_vec();
+                bytes.splice(at..at, part.repeat(1 + random.below(4)));
+            }
+            _ => {
+                let other = &corpus[random.below(corpus.len())];
+                let from = random.below(other.len() + 1);
+                bytes.splice(at..at, other[from..].iter().copied());
+            }
+        }
+    }
+    bytes.truncate(4096);
+}
+
+fn fuzz(name: &str, entry: fn(&[u8]), least: usize) {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = number("LSYNCD_TEST_SEED").unwrap_or(time.subsec_nanos().into()) | 1;
+    let random = &mut Random(seed);
+    let directory = format!("{}/tests/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+    let files = fs::read_dir(directory).expect("corpus").flatten();
+    let mut corpus: Vec<Vec<u8>> = files.map(|file| fs::read(file.path()).unwrap()).collect();
+    corpus.sort();
+    let run = |bytes: &[u8]| {
+        if catch_unwind(AssertUnwindSafe(|| entry(bytes))).is_err() {
+            let path = std::env::temp_dir().join(format!("lsyncd-fuzz-{name}-{seed}"));
+            fs::write(&path, bytes).unwrap();
+            panic!("LSYNCD_TEST_SEED={seed}; bytes are in {}", path.display());
+        }
+    };
+    corpus.iter().for_each(|bytes| run(bytes));
+    let seconds = number("LSYNCD_TEST_FUZZ").map(Duration::from_secs);
+    let begun = Instant::now();
+    for count in 0.. {
+        match seconds {
+            None if count >= least => return,
+            Some(seconds) if begun.elapsed() >= seconds => return,
+            _ => {}
+        }
+        let mut bytes = corpus[random.below(corpus.len())].clone();
+        mutate(&mut bytes, &corpus, random);
+        run(&bytes);
+    }
+}
+
+#[test]
+fn inotify() {
+    fuzz("inotify", entries::inotify, 1000);
+}
+
+#[test]
+fn filter() {
+    fuzz("filter", entries::filter, 1000);
+}
+
+#[test]
+fn excludes() {
+    fuzz("excludes", entries::excludes, 1000);
+}
+
+#[test]
+fn crontab() {
+    fuzz("crontab", entries::crontab, 1000);
+}
+
+#[test]
+fn config() {
+    fuzz("config", entries::config, 100);
+}
