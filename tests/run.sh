@@ -3,7 +3,7 @@
 #     N passed, N failed, N skipped
 # The exit code is 0 only if nothing failed.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 usage() {
     cat <<'TEXT'
@@ -15,6 +15,7 @@ usage: tests/run.sh [--quick] [--long] [--system]
 
 LSYNCD_TEST_BINARY  program to test in place of the one built here
 LSYNCD_TEST_LIMIT   seconds after which a black-box test gives up waiting (60)
+LSYNCD_GOLDEN       directory of facts recorded from lsyncd (../shared/golden); skipped if absent
 RUST_TEST_THREADS   tests at the same time (8: most of them wait)
 TEXT
 }
@@ -157,7 +158,8 @@ clippy() {
 
 shell_scripts() {
     if has shellcheck; then
-        check "shellcheck" shellcheck tests/run.sh tests/blackbox/fake/rsync packaging/try.sh .ci/run
+        check "shellcheck" shellcheck tests/run.sh tests/blackbox/fake/rsync \
+            tests/conformance/fake tests/manual/ssh packaging/try.sh .ci/run
     else
         skip "shellcheck: not installed"
     fi

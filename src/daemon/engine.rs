@@ -263,7 +263,7 @@ impl<'a> Engine<'a> {
             self.fade(fading);
             return;
         }
-        let observed = self.script.host.observed.call();
+        let observed = self.script.host.observed.call(&self.script.host);
         if let Err(error) = observed.and_then(|()| self.script.ring(self.now)) {
             self.fail(&error);
         }

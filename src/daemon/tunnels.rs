@@ -74,7 +74,7 @@ impl Engine<'_> {
     }
 
     fn check_tunnel(&self, tunnel: &TunnelObject) -> mlua::Result<()> {
-        if tunnel.is_refused()? {
+        if tunnel.is_refused(&self.script.host)? {
             let children = self.core.children.borrow();
             for process in tunnel.machine.borrow_mut().refuse() {
                 report::say("Tunnel", format_args!("Kill process {}", process.pid));

@@ -15,6 +15,7 @@ use mio::{Interest, Registry, Token};
 use mlua::{Function, Lua, Result, Table, Value};
 use nix::errno::Errno;
 
+use super::guard;
 use super::host::Host;
 use crate::config::{complaint, number_of};
 use crate::report;
@@ -81,7 +82,7 @@ impl Observed {
     ///
     /// # Errors
     /// User code failed.
-    pub fn call(&self) -> Result<()> {
+    pub fn call(&self, host: &Host) -> Result<()> {
         let ready = self.ready.take();
         for (fd, readable, writable) in ready {
             for (is_ready, function) in [
@@ -92,7 +93,7 @@ impl Observed {
                 let function = entries.get(&fd).and_then(function);
                 drop(entries);
                 if let (true, Some(function)) = (is_ready, function) {
-                    function.call::<()>(f64::from(fd))?;
+                    guard::call(host, || function.call::<()>(f64::from(fd)))?;
                 }
             }
             self.arm_again(fd);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mlua::{Lua, Result, Table, Value};
 
+use super::guard;
 use super::host::{Host, Member, Stage};
 use super::layer3;
 use crate::config::{complaint, complaint_about, nearest, number_of, text_of};
@@ -65,11 +66,12 @@ impl TunnelObject {
     ///
     /// # Errors
     /// User code failed.
-    pub fn is_refused(&self) -> Result<bool> {
+    pub fn is_refused(&self, host: &Host) -> Result<bool> {
         let Value::Function(check) = self.object.raw_get("check")? else {
             return Ok(false);
         };
-        Ok(check.call::<Value>(&self.object)? == Value::Boolean(false))
+        let answer = guard::call(host, || check.call::<Value>(&self.object))?;
+        Ok(answer == Value::Boolean(false))
     }
 
     /// What a transfer that starts now has to put into its target: names and values.

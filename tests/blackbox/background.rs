@@ -181,6 +181,23 @@ fn term_during_the_startup_transfer() {
     assert_eq!(fake.ended(), 1);
 }
 
+/// One who asks twice does not want to wait.
+#[test]
+fn second_term_ends_children() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
+    fake.hold();
+    dir.write("f", "1");
+    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_log("waiting for 1 more child processes.");
+    assert!(!daemon.has_ended());
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_end().code(), Some(143));
+    assert_eq!(fake.ended(), 1, "the second was not let go");
+}
+
 #[test]
 fn hup_reads_the_configuration_again() {
     let dir = Dir::new();

@@ -423,3 +423,38 @@ fn a_batch_does_not_delete_what_did_not_change() {
         assert!(dir.trg(name).exists(), "{name} was deleted");
     }
 }
+
+/// An action that neither starts nor discards anything is asked again, but in a while: less
+/// often than an alarm of a tenth of a second goes off.
+#[test]
+fn action_that_leaves_its_event_is_asked_again_later() {
+    let config = r#"
+        local asked, ticks = 0, 0
+        local function tick()
+            ticks = ticks + 1
+            log("Normal", "ticks: ", ticks, ", asked: ", asked)
+            alarm(now() + 0.1, tick)
+        end
+        sync{ source = "@SRC@", delay = 0, init = false, action = function(inlet)
+            local event = inlet.getEvent()
+            if asked == 0 then alarm(now(), tick) end
+            asked = asked + 1
+            if asked == 3 then
+                log("Normal", "third time")
+                inlet.discardEvent(event)
+            end
+        end }"#;
+    let dir = Dir::new();
+    let mut daemon = Daemon::new(&dir, config).start();
+    daemon.wait_log("--- Startup ---");
+    daemon.wait_for("the event is there", |daemon| {
+        dir.write("f", "1");
+        daemon.log().contains("ticks: ")
+    });
+    daemon.wait_log("third time");
+    daemon.wait_log("ticks: 4");
+    for ticks in ["ticks: 1,", "ticks: 2,"] {
+        let often = format!("{ticks} asked: 3");
+        assert!(!daemon.log().contains(&often), "{}", daemon.log());
+    }
+}

@@ -1,0 +1,80 @@
+//! The tests that `docs/differences.md` names are there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::site::{files_below, project};
+
+#[test]
+fn tests_that_are_named_exist() {
+    let text = fs::read_to_string(project("docs/differences.md")).unwrap();
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.ends_with(" |"));
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let mut place = String::new();
+        for test in tests.split('`').skip(1).step_by(2) {
+            // In the module of the one before.
+            let test = match test.strip_prefix("…::") {
+                Some(name) => format!("{place}::{name}"),
+                None => test.to_owned(),
+            };
+            named += 1;
+            if !exists(&test) {
+                missing.push(test.clone());
+            }
+            place = test
+                .rsplit_once("::")
+                .map_or(test.clone(), |(place, _)| place.into());
+        }
+    }
+    assert!(named > 20, "{named}");
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
+}
+
+/// Is there a program, a module or a function of this name? One that ends with `…` is the
+/// beginning of a name.
+fn exists(test: &str) -> bool {
+    let mut parts = test.split("::");
+    let program = parts.next().unwrap();
+    let roots = ["tests", "src"].map(|root| project(root).join(program));
+    let Some(root) = roots.into_iter().find(|root| module(root).is_some()) else {
+        return false;
+    };
+    let mut at = root;
+    for part in parts {
+        let below = at.join(part);
+        if module(&below).is_some() {
+            at = below;
+            continue;
+        }
+        let sources: String = module(&at)
+            .unwrap()
+            .iter()
+            .map(|file| fs::read_to_string(file).unwrap_or_default())
+            .collect();
+        let wanted = match part.strip_suffix('…') {
+            Some(beginning) => format!("fn {beginning}"),
+            None => format!("fn {part}("),
+        };
+        // Macros make test functions as well, each from a line with its name.
+        let others = [format!("mod {part}"), format!("\n    {part} ")];
+        if !sources.contains(&wanted) && !others.iter().any(|other| sources.contains(other)) {
+            return false;
+        }
+    }
+    true
+}
+
+/// The files of a module: its own, and all in its directory.
+fn module(path: &Path) -> Option<Vec<PathBuf>> {
+    let mut files = files_below(path);
+    let own = path.with_extension("rs");
+    if own.is_file() {
+        files.push(own);
+    }
+    (!files.is_empty()).then_some(files)
+}

@@ -1,0 +1,129 @@
+//! Runs each `lua` block of the manual and of the README.
+//!
+//! One that is a part of a `sync{}` is put into one. Where `default.…` sends to `/backup`, the
+//! files have to arrive there, at the start and when they change; where commands or functions
+//! are called, they have to be called for a change. A comment before a block says otherwise:
+//! `<!-- test: accepted -->` has it started only, `<!-- needs: … -->` not even that.
+
+use std::fs;
+
+use crate::site::{Site, files_below, project, skip};
+
+/// An example and where it stands.
+struct Example {
+    place: String,
+    text: String,
+    /// What is said of it in comments.
+    remarks: Vec<String>,
+}
+
+#[test]
+fn of_the_manual_run() {
+    run_all(examples("docs/configuration.md"));
+}
+
+#[test]
+fn of_the_readme_run() {
+    let mut examples = examples("README.md");
+    for example in &mut examples {
+        // There source and target have the same name on two hosts.
+        example.text = example.text.replace("_host:/data/", "_host:/backup/");
+    }
+    run_all(examples);
+}
+
+fn run_all(examples: Vec<Example>) {
+    assert!(!examples.is_empty());
+    let mut left = Vec::new();
+    for example in &examples {
+        match example
+            .remarks
+            .iter()
+            .find(|remark| remark.starts_with("needs: "))
+        {
+            Some(needs) => left.push(format!("{} ({needs})", example.place)),
+            None => run(example),
+        }
+    }
+    if !left.is_empty() {
+        skip(
+            "manual",
+            &format!("{} examples: {}", left.len(), left.join(", ")),
+        );
+    }
+}
+
+fn run(example: &Example) {
+    println!("{}", example.place);
+    let mut site = Site::new();
+    site.start(&whole(&example.text), &["-delay", "0.2"]);
+    if example
+        .remarks
+        .iter()
+        .any(|remark| remark == "test: accepted")
+    {
+        return site.wait_said("--- Startup ---");
+    }
+    let mirrors = example.text.contains("default.") && example.text.contains("/backup/")
+        || !example.text.contains("sync");
+    if mirrors {
+        site.wait("first transfer", |site| arrived(site, "hello"));
+        // One of them goes where a filter or `subdirs` keeps the other back.
+        site.write("/data/www/public/later.txt", "later");
+        site.write("/data/www/later.txt", "later");
+        site.wait("second transfer", |site| arrived(site, "later.txt"));
+    } else {
+        // Whether the watch is there already can't be seen from outside, so another one each time.
+        site.wait_said("--- Startup ---");
+        let mut number = 0;
+        site.wait("word of a change", |site| {
+            number += 1;
+            site.write(&format!("/data/www/later{number}.txt"), "later");
+            site.said().contains("later")
+        });
+    }
+    assert_eq!(
+        site.stop().code(),
+        Some(143),
+        "{}:\n{}",
+        example.place,
+        site.said()
+    );
+}
+
+fn arrived(site: &Site, name: &str) -> bool {
+    let below = files_below(&site.path("/backup/"));
+    below.iter().any(|file| file.ends_with(name))
+}
+
+/// A configuration of its own, whatever part of one an example is.
+fn whole(text: &str) -> String {
+    let lines = || {
+        text.lines()
+            .map(|line| line.split("--").next().unwrap_or_default())
+    };
+    if lines().any(|line| line.contains("sync {") || line.contains("sync{")) {
+        return text.to_owned();
+    }
+    format!("sync {{ default.rsync, source = \"/data/www\", target = \"/backup/www\",\n{text}}}\n")
+}
+
+fn examples(file: &str) -> Vec<Example> {
+    let text = fs::read_to_string(project(file)).unwrap();
+    let mut examples = Vec::new();
+    let mut remarks = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        if let Some(remark) = line.strip_prefix("<!-- ") {
+            remarks.push(remark.trim_end_matches(" -->").to_owned());
+        } else if line == "```lua" {
+            let body = lines.by_ref().take_while(|(_, line)| *line != "```");
+            examples.push(Example {
+                place: format!("{file}:{}", number + 1),
+                text: body.map(|(_, line)| format!("{line}\n")).collect(),
+                remarks: std::mem::take(&mut remarks),
+            });
+        }
+    }
+    examples
+}

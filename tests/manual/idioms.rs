@@ -1,0 +1,185 @@
+//! Configurations as people have them: each is run on a small tree, the tree is changed in
+//! all the usual ways, and in the end the target has to hold what the source holds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::site::{Site, files_below};
+
+mod layers;
+mod lua;
+mod transfers;
+
+/// A configuration and what is to come of it.
+pub struct Idiom {
+    site: Site,
+    config: &'static str,
+    /// Sources and their targets.
+    pairs: Vec<(&'static str, &'static str)>,
+    /// Names that are excluded: at the source, and not at the target.
+    hidden: Vec<&'static str>,
+    /// What is there at the start goes over at once.
+    startup: bool,
+    /// What only the target has, or what is deleted, stays there.
+    keeps: bool,
+    /// Something else that has to be there before the end.
+    until: Option<&'static str>,
+}
+
+impl Idiom {
+    /// A mirror of `/data/www` in `/backup/www` unless told otherwise.
+    pub fn new(config: &'static str) -> Idiom {
+        Idiom {
+            site: Site::new(),
+            config,
+            pairs: Vec::new(),
+            hidden: Vec::new(),
+            startup: true,
+            keeps: false,
+            until: None,
+        }
+    }
+
+    pub fn pair(mut self, source: &'static str, target: &'static str) -> Idiom {
+        self.pairs.push((source, target));
+        self
+    }
+
+    pub fn hidden(mut self, names: &[&'static str]) -> Idiom {
+        self.hidden.extend(names);
+        self
+    }
+
+    /// Nothing is sent at the start.
+    pub fn no_startup(mut self) -> Idiom {
+        self.startup = false;
+        self
+    }
+
+    /// Nothing is deleted at the target.
+    pub fn keeps(mut self) -> Idiom {
+        self.keeps = true;
+        self
+    }
+
+    /// Waits for a file, too.
+    pub fn until(mut self, path: &'static str) -> Idiom {
+        self.until = Some(path);
+        self
+    }
+
+    pub fn file(self, path: &str, text: &str) -> Idiom {
+        self.site.write(path, &self.site.expand(text));
+        self
+    }
+
+    pub fn program(self, path: &str, script: &str) -> Idiom {
+        self.site.program(path, script);
+        self
+    }
+
+    /// Runs it to the end and returns what is left.
+    pub fn run(mut self) -> Site {
+        if self.pairs.is_empty() {
+            self.pairs.push(("/data/www", "/backup/www"));
+        }
+        for (source, target) in &self.pairs {
+            self.site.write(&format!("{source}/old/deep/file"), "old");
+            self.site.write(&format!("{target}/only here"), "target");
+            for name in &self.hidden {
+                self.site.write(&format!("{source}/{name}"), "hidden");
+            }
+        }
+        self.site.start(self.config, &[]);
+        if self.startup {
+            self.wait_equal("equal trees at the start");
+            if self.site.said().contains("recursive full rsync") {
+                self.site.wait_said("finished");
+            }
+        } else {
+            self.site.wait_said("--- Startup ---");
+            self.wait_for_watches();
+        }
+        for (source, _) in self.pairs.clone() {
+            self.change(source);
+        }
+        self.wait_equal("equal trees at the end");
+        if let Some(path) = self.until {
+            self.site.wait(path, |site| site.path(path).exists());
+        }
+        assert_eq!(self.site.stop().code(), Some(143), "{}", self.site.said());
+        self.site
+    }
+
+    /// Writes a file until it is at the target: from then on all is noticed.
+    fn wait_for_watches(&mut self) {
+        for (source, target) in self.pairs.clone() {
+            self.site.wait("the first change", |site| {
+                site.write(&format!("{source}/first"), "first");
+                site.path(&format!("{target}/first")).exists()
+            });
+        }
+    }
+
+    /// Everything that usually happens to files. What only the start sends is left alone.
+    fn change(&self, source: &str) {
+        let at = |name: &str| self.site.path(&format!("{source}/{name}"));
+        let write = |name: &str, text: &str| self.site.write(&format!("{source}/{name}"), text);
+        write("new", "new");
+        write("new", "changed");
+        write("a/b/c/d", "deep");
+        write("with blank & 'quote'", "strange");
+        write("gone", "gone");
+        fs::remove_file(at("gone")).unwrap();
+        write("moved", "moved");
+        fs::rename(at("moved"), at("moved on")).unwrap();
+        fs::rename(at("a/b"), at("b")).unwrap();
+        if self.startup {
+            write("hello", "hello again");
+            fs::rename(at("old/deep"), at("shallow")).unwrap();
+            fs::remove_dir_all(at("old")).unwrap();
+        }
+        for name in &self.hidden {
+            write(name, "still hidden");
+        }
+    }
+
+    fn wait_equal(&mut self, what: &str) {
+        let mirrors: Vec<_> = self.pairs.clone();
+        let (hidden, startup, keeps) = (self.hidden.clone(), self.startup, self.keeps);
+        self.site.wait(what, |site| {
+            mirrors.iter().all(|(source, target)| {
+                let mut source = tree(&site.path(source));
+                let target = tree(&site.path(target));
+                source.retain(|path, _| !hidden.iter().any(|name| path == Path::new(name)));
+                if !startup {
+                    source
+                        .retain(|path, _| !ONLY_AT_THE_START.iter().any(|at| path.starts_with(at)));
+                }
+                let shown = hidden
+                    .iter()
+                    .any(|name| target.contains_key(Path::new(name)));
+                let equal = match keeps || !startup {
+                    true => source
+                        .iter()
+                        .all(|(path, text)| target.get(path) == Some(text)),
+                    false => source == target,
+                };
+                equal && !shown
+            })
+        });
+    }
+}
+
+/// What is there before the daemon is.
+const ONLY_AT_THE_START: &[&str] = &["hello", "public", "old"];
+
+/// Relative paths of all files and what they hold.
+fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    files_below(root)
+        .into_iter()
+        .map(|file| (file.strip_prefix(root).unwrap().to_owned(), file))
+        .map(|(path, file)| (path, fs::read(file).unwrap_or_default()))
+        .collect()
+}

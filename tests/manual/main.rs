@@ -1,0 +1,15 @@
+//! What is written for users is true: the examples of the manual and the README run, the
+//! manual has every key and no other, `docs/differences.md` names tests that exist, and
+//! configurations like those that people have keep their targets current.
+//!
+//! Texts have the directories and hosts of the manual; [`site::Site`] puts a temporary
+//! directory in front of them, and lets the other host be this one.
+
+// clippy.toml allows these in test functions only.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod differences;
+mod examples;
+mod idioms;
+mod keys;
+mod site;

@@ -1,0 +1,200 @@
+//! A machine in small: `/data`, `/backup`, `/etc/lsyncd`, `/var/log/lsyncd` and an `ssh` to
+//! `backup.example.org`, all below one temporary directory, and a daemon at work there.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// What is in front of every path, and the names of it in texts.
+const PLACES: &[&str] = &[
+    "/data/",
+    "/backup/",
+    "/etc/lsyncd/",
+    "/var/log/lsyncd/",
+    "/opt/",
+];
+
+/// The directories and the daemon.
+pub struct Site {
+    root: PathBuf,
+    _guard: tempfile::TempDir,
+    daemon: Option<Child>,
+}
+
+impl Site {
+    /// Sources `/data/www` and `/data/wiki`, each with `hello` and `public/hello`.
+    pub fn new() -> Site {
+        let guard = tempfile::Builder::new().prefix("lm").tempdir().unwrap();
+        let root = guard.path().canonicalize().unwrap();
+        for place in PLACES
+            .iter()
+            .chain(&["/bin/", "/backup/www/", "/backup/wiki/"])
+        {
+            fs::create_dir_all(root.join(&place[1..])).unwrap();
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/manual/ssh");
+        symlink(script, root.join("bin/ssh")).unwrap();
+        let site = Site {
+            root,
+            _guard: guard,
+            daemon: None,
+        };
+        for file in ["hello", "public/hello"] {
+            site.write(&format!("/data/www/{file}"), "hello");
+            site.write(&format!("/data/wiki/{file}"), "hello");
+        }
+        site
+    }
+
+    /// A path of the site.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.root.join(&path[1..])
+    }
+
+    /// A text with the site's paths in place of those it names.
+    pub fn expand(&self, text: &str) -> String {
+        let root = self.root.to_str().unwrap();
+        PLACES.iter().fold(text.to_owned(), |text, place| {
+            text.replace(place, &format!("{root}{place}"))
+        })
+    }
+
+    /// Writes a file, and the directories on the way.
+    pub fn write(&self, path: &str, text: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Writes a program. It is made by another process, so that no child of this one can
+    /// still have it open for writing when it is run.
+    pub fn program(&self, path: &str, script: &str) {
+        let plain = self.path(&format!("{path}.text"));
+        fs::write(&plain, format!("#!/bin/sh\n{}", self.expand(script))).unwrap();
+        fs::set_permissions(&plain, PermissionsExt::from_mode(0o755)).unwrap();
+        let copied = Command::new("cp").arg(&plain).arg(self.path(path)).status();
+        assert!(copied.unwrap().success());
+    }
+
+    /// What a file holds; nothing if it is not there.
+    pub fn text(&self, path: &str) -> String {
+        let text = fs::read(self.path(path)).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Starts the daemon with a configuration, in the foreground.
+    pub fn start(&mut self, config: &str, args: &[&str]) {
+        let file = self.root.join("lsyncd.conf.lua");
+        fs::write(&file, self.expand(config)).unwrap();
+        let output = File::create(self.root.join("output")).unwrap();
+        let path = std::env::var("PATH").unwrap();
+        let daemon = Command::new(binary())
+            .arg("-nodaemon")
+            .args(args)
+            .arg(file)
+            .env("PATH", format!("{}/bin:{path}", self.root.display()))
+            .env("HOME", &self.root)
+            .env("LC_ALL", "C")
+            .env_remove("RSYNC_RSH")
+            .current_dir(&self.root)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        self.daemon = Some(daemon);
+    }
+
+    /// All the daemon said.
+    pub fn said(&self) -> String {
+        self.text("/output")
+    }
+
+    /// Waits for something that has to come while the daemon runs.
+    pub fn wait(&mut self, what: &str, mut is_so: impl FnMut(&Site) -> bool) {
+        let end = Instant::now() + limit();
+        while !is_so(self) {
+            if let Some(status) = self.daemon.as_mut().and_then(|d| d.try_wait().unwrap()) {
+                panic!("ended with {status} before {what}:\n{}", self.said());
+            }
+            assert!(Instant::now() < end, "no {what}:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the daemon said something.
+    pub fn wait_said(&mut self, text: &str) {
+        let text = self.expand(text);
+        self.wait(&format!("\"{text}\""), |site| site.said().contains(&text));
+    }
+
+    /// Asks the daemon to end, and waits.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut daemon = self.daemon.take().unwrap();
+        kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM).unwrap();
+        daemon.wait().unwrap()
+    }
+
+    /// Waits until the daemon ended by itself.
+    pub fn wait_end(&mut self) -> ExitStatus {
+        self.daemon.take().unwrap().wait().unwrap()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+/// All files below a directory.
+pub fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                _ => files.push(entry.path()),
+            }
+        }
+    }
+    files
+}
+
+/// The program under test.
+pub fn binary() -> PathBuf {
+    std::env::var_os("LSYNCD_TEST_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_lsyncd").into(), PathBuf::from)
+}
+
+/// A file of this project.
+pub fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// How long a condition is waited for.
+fn limit() -> Duration {
+    let seconds = std::env::var("LSYNCD_TEST_LIMIT").ok();
+    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(60))
+}
+
+/// Tells the runner of the tests that something could not be done here.
+pub fn skip(test: &str, reason: &str) {
+    let line = format!("SKIPPED: {test}: {reason}\n");
+    eprint!("{line}");
+    if let Some(list) = std::env::var_os("LSYNCD_TEST_SKIPS") {
+        let list = File::options().create(true).append(true).open(list);
+        list.and_then(|mut list| list.write_all(line.as_bytes()))
+            .unwrap();
+    }
+}
