@@ -183,6 +183,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_active_can_be_withdrawn() {
+        let mut queue = Queue::new(Policy::Settle);
+        queue.push(Etype::Create, b"/d/", None, 0);
+        queue.push(Etype::Create, b"/d/f", None, 0);
+        queue.push(Etype::Modify, b"/d/g", None, 0);
+        assert_eq!(queue.open_at(b"/d"), None);
+        let blocked = queue.open_at(b"/d/f").unwrap();
+        assert_eq!(queue.get(blocked).unwrap().status(), Status::Block);
+        assert!(queue.withdraw(blocked) && !queue.withdraw(blocked));
+        assert_eq!(queue.open_at(b"/d/f"), None);
+        let ids = queue.take(|_| Take::Take);
+        assert_eq!(ids.len(), 2);
+        queue.activate(&ids);
+        assert_eq!(queue.open_at(b"/d/"), None);
+        assert!(!queue.withdraw(ids[0]));
+        assert!(ids.iter().all(|id| queue.finish(*id)));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
     fn an_empty_queue_gives_its_memory_back() {
         let mut queue = Queue::new(Policy::Settle);
         for n in 0..10_000 {

@@ -111,7 +111,7 @@ fn something_is_mounted_over_the_source() {
         return skip(NO_MOUNTS);
     };
     wait_target(&dir, &mut daemon, "f", "1");
-    let mount = "mount -t tmpfs none @DIR@/bin; echo 2 > @DIR@/bin/g; mount --move @DIR@/bin @SRC@";
+    let mount = "mount -t tmpfs none @SRC@; echo 2 > @SRC@/g";
     inside(&dir, &daemon, mount);
     wait_target(&dir, &mut daemon, "g", "2\n");
     inside(&dir, &daemon, "echo 3 > @SRC@/h");
