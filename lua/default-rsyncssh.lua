@@ -42,19 +42,11 @@ function rsyncssh.action(inlet)
   log("Normal", "Moving " .. native.shown(event.path) .. " -> " .. native.shown(event2.path))
   local from = native.remote_word(config.targetdir, event.path)
   local to = native.remote_word(config.targetdir, event2.path)
-  local remove
-  if config.delete == true or config.delete == "running" then
-    remove = { "||", "rm", "-rf", from }
-  end
-  native.spawn(event, config.ssh.binary, config.ssh._computed, config.host, "mv", from, to, remove)
+  -- mv would put it into what is a directory there, also one that a link to be replaced leads to.
+  native.spawn(event, config.ssh.binary, config.ssh._computed, config.host,
+    "test", "!", "-d", to, "&&", "mv", from, to)
 end
 rsyncssh.action = native.public(rsyncssh.action)
-
--- Whether a Move was carried out. Where the origin is removed if it could not be moved, the
--- exit code is that of the removal, so what mv said counts.
-function native.has_moved(exitcode, errors)
-  return exitcode == 0 and not (errors or ""):find("mv: ", 1, true)
-end
 
 -- A Move that did not work at the target is replaced by a deletion and a transfer.
 function native.send_moved(event)
@@ -81,9 +73,7 @@ function rsyncssh.collect(agent, exitcode, signal, errors)
   if not agent.isList and agent.etype == "Init" then
     return native.collect_startup(result, codes, native.startup_texts(agent, exitcode), errors)
   end
-  if move and result ~= "again" and result ~= "die"
-    and (result ~= "ok" or not native.has_moved(0, errors))
-  then
+  if move and exitcode ~= 0 and result ~= "again" and result ~= "die" then
     return native.send_moved(agent)
   end
 

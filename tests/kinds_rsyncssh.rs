@@ -150,6 +150,25 @@ fn a_move_that_the_target_cannot_follow_does_not_end_the_daemon() {
     world.wait_equal();
 }
 
+/// mv follows a link to a directory and puts into that what should replace the link.
+#[test]
+fn a_move_onto_a_link_replaces_the_link() {
+    for (delete, link) in [("true", "d"), ("false", "@DIR@/home")] {
+        let mut world = world();
+        world.write("src/f", "1");
+        world.mkdir("src/d");
+        world.link(link, "src/g");
+        world.start(&CONFIG.replace("delay", &format!("delete = {delete}, delay")));
+        world.wait_equal();
+        world.rename("src/f", "src/g");
+        world.wait("the file", |world| world.path("trg/g").is_file());
+        assert!(!world.path("trg/d/f").exists() && !world.path("home/f").exists());
+        if delete == "true" {
+            world.wait_equal();
+        }
+    }
+}
+
 #[test]
 fn the_home_directory_is_the_one_of_the_target() {
     let mut world = world();
@@ -181,7 +200,7 @@ fn an_ssh_that_is_not_configured_is_that_of_rsync() {
     world.wait_equal();
     assert_eq!(world.inode("trg/g"), inode);
     let words = fs::read_to_string(world.path("words")).unwrap();
-    assert!(words.starts_with("-p\n7\n-o\nA=b c\nh\nmv\n"), "{words}");
+    assert!(words.starts_with("-p\n7\n-o\nA=b c\nh\ntest\n!\n-d\n"), "{words}");
 }
 
 #[test]
