@@ -200,7 +200,10 @@ fn an_ssh_that_is_not_configured_is_that_of_rsync() {
     world.wait_equal();
     assert_eq!(world.inode("trg/g"), inode);
     let words = fs::read_to_string(world.path("words")).unwrap();
-    assert!(words.starts_with("-p\n7\n-o\nA=b c\nh\ntest\n!\n-d\n"), "{words}");
+    assert!(
+        words.starts_with("-p\n7\n-o\nA=b c\nh\ntest\n!\n-d\n"),
+        "{words}"
+    );
 }
 
 #[test]
