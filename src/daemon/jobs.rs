@@ -172,6 +172,19 @@ impl Job {
         self.captured && self.trial.is_none() && self.stuck.get() != Seen::Ended
     }
 
+    /// What it should have made certain it has not, for its sync and for the one that takes
+    /// that one's place.
+    fn keep_doubt(&self) {
+        for sync in self.heir.iter().chain([&self.member.sync]) {
+            sync.borrow_mut().doubtful |= self.clears_doubt;
+        }
+    }
+
+    /// Whether its sync may have missed changes, should it not come to its end.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.clears_doubt
+    }
+
     /// Whether it compared everything.
     fn is_whole(&self, sync: &Sync) -> bool {
         let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
@@ -350,8 +363,8 @@ impl Engine<'_> {
         let code = end.code();
         job.member.sync.borrow_mut().transferred();
         if job.stuck.get() == Seen::Ended && code != 0 {
+            job.keep_doubt();
             let mut sync = job.member.sync.borrow_mut();
-            sync.doubtful |= job.clears_doubt;
             return sync.redo(&job.ids, self.now + micros(SOON));
         }
         if self.falls_back(&job, code) {
@@ -374,8 +387,10 @@ impl Engine<'_> {
             Verdict::Redo => None,
             _ => self.account(&job, code, outcome),
         };
+        if verdict != Verdict::Done {
+            job.keep_doubt();
+        }
         let mut sync = job.member.sync.borrow_mut();
-        sync.doubtful |= job.clears_doubt && verdict != Verdict::Done;
         if job.repeated && verdict != Verdict::Again {
             for line in job.errors.borrow().iter() {
                 report::warn(format_args!(

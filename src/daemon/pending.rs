@@ -11,7 +11,7 @@ use crate::sync::Sync;
 /// The file's name.
 const KIND: &str = "pending";
 /// A file that is there while a daemon is at work. Where one is found at the start, that daemon
-/// had no time to say what was pending.
+/// had no time to say what was pending, or did not come to compare all it should have.
 const ALIVE: &str = "alive";
 
 const ETYPES: [Etype; 6] = [
@@ -38,7 +38,10 @@ impl Engine<'_> {
         }
         for member in &self.members {
             let sync = member.sync.borrow();
-            state.remove(&sync.config, ALIVE);
+            let mut jobs = self.jobs.values();
+            if !sync.doubtful && !jobs.any(|job| job.is_in_doubt() && job.is_for(&member.sync)) {
+                state.remove(&sync.config, ALIVE);
+            }
             let bytes = encode(&sync);
             if bytes.is_empty() {
                 state.remove(&sync.config, KIND);

@@ -12,11 +12,11 @@ use nix::sys::signal::Signal;
 
 use super::engine::Engine;
 use super::jobs::Job;
-use crate::process::Pid;
+use crate::process::{Pid, family};
 use crate::report;
 
 /// How often transfers that run are looked at. One that waits at two looks in a row is stuck.
-const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Where the kernel waits for the other end of a named pipe that is being opened.
 const OPENING_PIPE: &[u8] = b"wait_for_partner";
@@ -69,6 +69,9 @@ impl Engine<'_> {
 
     fn end(&self, pid: Pid, job: &Job) {
         let name = job.member().sync.borrow().config.name.clone();
+        for descendant in family::below([pid]) {
+            descendant.kill(Signal::SIGTERM);
+        }
         match self.core.children.borrow().kill(pid, Signal::SIGTERM) {
             Ok(()) => {
                 job.stuck.set(Seen::Ended);
@@ -84,6 +87,12 @@ impl Engine<'_> {
     }
 }
 
+/// Whether this process waits for the other end of a pipe, or one below it does, as the rsync
+/// of a wrapper.
 fn is_opening_pipe(pid: Pid) -> bool {
-    fs::read(format!("/proc/{pid}/wchan")).is_ok_and(|place| place.ends_with(OPENING_PIPE))
+    let waits = |pid| {
+        let place = fs::read(format!("/proc/{pid}/wchan"));
+        place.is_ok_and(|place| place.ends_with(OPENING_PIPE))
+    };
+    waits(pid) || family::below([pid]).into_iter().any(|d| waits(d.pid()))
 }
