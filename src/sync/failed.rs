@@ -136,7 +136,11 @@ impl Failed {
     pub fn take(&mut self, now: Time) -> (Vec<(Vec<u8>, Etype)>, bool) {
         let everything = self.everything.take_if(|due| *due <= now).is_some();
         let mut due = Vec::new();
-        for (path, undone) in self.paths.extract_if(.., |_, undone| undone.due <= now) {
+        for (path, undone) in std::mem::take(&mut self.paths) {
+            if undone.due > now {
+                self.paths.insert(path, undone);
+                continue;
+            }
             self.tried.insert(path.clone(), undone.failures);
             due.push((path, undone.etype));
         }
