@@ -88,7 +88,7 @@ impl Engine<'_> {
         let new = self.members.len() - untouched - changed;
         let removed = old.len() - untouched - changed;
         report::normal(format_args!(
-            "Read the configuration again: {untouched} syncs untouched, {changed} changed, \
+            "Read the configuration again, syncs: {untouched} untouched, {changed} changed, \
              {new} new, {removed} removed"
         ));
         self.restart_watching();

@@ -85,7 +85,7 @@ fn the_manager_hears_of_ready_reload_and_stop() {
     assert!(asked.is_ok_and(|asked| asked.status.success()));
     manager.wait(&mut daemon, "RELOADING=1");
     manager.wait(&mut daemon, "READY=1");
-    assert_eq!(dir.text("daemon.out").matches("Startup").count(), 2);
+    assert_eq!(dir.text("daemon.out").matches("--- Startup ---").count(), 2);
 
     daemon.signal(Signal::SIGTERM);
     daemon.wait_end();

@@ -94,7 +94,7 @@ fn reload_leaves_alone_what_has_not_changed() {
     let second = r#"sync{ source = "@DIR@/second", onStartup = "echo begun" }"#;
     dir.put("config.lua", dir.expand(&format!("{}\n{second}", one(""))));
     done(&dir, &["reload"]);
-    daemon.wait_log("1 syncs untouched, 0 changed, 1 new, 0 removed");
+    daemon.wait_log("1 untouched, 0 changed, 1 new, 0 removed");
     daemon.wait_log("begun");
     assert_eq!((fake.calls().len(), fake.ended()), (2, 1));
 

@@ -78,7 +78,7 @@ echo 'sync { default.rsync, source = "/srv/source", target = "/srv/second", dela
 on "$box" systemctl reload lsyncd
 soon "reload brings the new sync" [ -e "$root/srv/second/d/two" ]
 is "in the same process" [ "$(property MainPID)" = "$first" ]
-is "what had not changed went on" says '1 syncs untouched, 0 changed, 1 new, 0 removed'
+is "what had not changed went on" says '1 untouched, 0 changed, 1 new, 0 removed'
 
 echo "== $release: reload while a transfer runs"
 cp "$root/etc/lsyncd/lsyncd.conf.lua" "$WORK/m/$box/two"
