@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use mlua::{Function, Table, Value};
 
+use super::checked::CheckRequest;
 use super::observe::Observed;
 use super::orders::OrderRequest;
 use super::spawn::SpawnRequest;
@@ -90,6 +91,8 @@ pub struct Host {
     pub requests: RefCell<Vec<SpawnRequest>>,
     /// What Lua asked the daemon to do itself, likewise.
     pub orders: RefCell<Vec<OrderRequest>>,
+    /// What Lua asked to be checked first, likewise.
+    pub checks: RefCell<Vec<CheckRequest>>,
     /// Pending calls of `alarm`.
     pub alarms: RefCell<Vec<Alarm>>,
     /// What user code observes.

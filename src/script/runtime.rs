@@ -131,6 +131,7 @@ impl Script {
             observed: Observed::new(registry),
             tunnels: RefCell::default(),
             requests: RefCell::default(),
+            checks: Default::default(),
             orders: RefCell::default(),
             sockets: Default::default(),
             alarms: RefCell::default(),
