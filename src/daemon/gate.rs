@@ -600,7 +600,6 @@ impl Engine<'_> {
         {
             let mut sync = member.sync.borrow_mut();
             sync.running -= 1;
-            sync.redo(&round.ids, self.now);
             if nothing_to_send(&sync, &round.ids) {
                 sync.succeeded(&round.ids);
                 drop(sync);
@@ -609,9 +608,13 @@ impl Engine<'_> {
         }
         // The source or the tunnel may be gone by now: all is looked at again when it is back.
         if !member.is_connected() || !self.may_send(&member) {
-            return;
+            return member.sync.borrow_mut().redo(&round.ids, self.now);
         }
-        if let Err(error) = round.send.call::<()>(round.agent) {
+        // They stay active all the while: what changed since they were looked at waits behind.
+        self.script.host.cleared.set(true);
+        let sent = round.send.call::<()>(round.agent);
+        self.script.host.cleared.set(false);
+        if let Err(error) = sent {
             return self.fail(&error);
         }
         self.launch();

@@ -11,7 +11,7 @@ use crate::cli;
 use crate::queue::{Delay, Etype, Time};
 use crate::report::escape;
 use crate::report::snapshot::{
-    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, span,
+    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, WithheldPath, span,
 };
 use crate::script::Member;
 use crate::sync::{Clock, Counters, Sync, micros};

@@ -344,6 +344,13 @@ impl SyncSnapshot {
             State::SourceLost => "source lost, waiting for it to come back".into(),
             State::Ended => format!("ended: {}", error()),
         };
+        if self.rejected > 0 {
+            words.push_str(&format!(", {} rejected", counted(self.rejected, "file")));
+        }
+        if self.withheld > self.rejected {
+            let held = self.withheld - self.rejected;
+            words.push_str(&format!(", {} held unchecked", counted(held, "file")));
+        }
         if self.failed > 0 {
             words.push_str(&format!(", {} left undone", counted(self.failed, "path")));
         }

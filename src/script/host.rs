@@ -93,6 +93,8 @@ pub struct Host {
     pub orders: RefCell<Vec<OrderRequest>>,
     /// What Lua asked to be checked first, likewise.
     pub checks: RefCell<Vec<CheckRequest>>,
+    /// What is spawned now is for entries that are active, as they were checked.
+    pub cleared: Cell<bool>,
     /// Pending calls of `alarm`.
     pub alarms: RefCell<Vec<Alarm>>,
     /// What user code observes.

@@ -132,6 +132,7 @@ impl Script {
             tunnels: RefCell::default(),
             requests: RefCell::default(),
             checks: Default::default(),
+            cleared: Cell::new(false),
             orders: RefCell::default(),
             sockets: Default::default(),
             alarms: RefCell::default(),
