@@ -68,7 +68,7 @@ impl Groups {
     }
 
     /// The files the scanner is to be asked about next; [`Groups::ended`] takes them back.
-    pub fn next(&mut self) -> Option<Vec<usize>> {
+    pub fn take(&mut self) -> Option<Vec<usize>> {
         let group = self.waiting.pop()?;
         self.running += 1;
         Some(group)
@@ -181,7 +181,7 @@ mod tests {
         let mut calls = 0;
         while !groups.is_done() {
             while running.len() < parallel
-                && let Some(group) = groups.next()
+                && let Some(group) = groups.take()
             {
                 running.push(group);
             }
@@ -262,7 +262,7 @@ mod tests {
     fn names_fill_a_group_up_to_the_room() {
         let mut groups = Groups::new(&[60, 50, 40, 500, 1], 100, |file| file == 0);
         let mut made = Vec::new();
-        while let Some(group) = groups.next() {
+        while let Some(group) = groups.take() {
             made.push(group);
         }
         assert_eq!(made, [vec![1, 2], vec![3], vec![4], vec![0]]);

@@ -466,7 +466,10 @@ impl Stage {
             return Ok(());
         };
         let twin = self.verdicts.copy_of(identity.device, identity.inode);
-        let twin = twin.map(<[u8]>::to_vec);
+        // Functions see names, and so are asked again.
+        let twin = twin
+            .map(<[u8]>::to_vec)
+            .filter(|_| self.layout.rules.is_some());
         for known in [Some(path.to_vec()), twin].into_iter().flatten() {
             if self.same_bytes(&candidate, &known)? {
                 self.install(&candidate)?;

@@ -64,7 +64,7 @@ struct Round {
 enum Phase {
     /// The thread is at work.
     Thread,
-    Checking(Checking),
+    Checking(Box<Checking>),
     Ready,
 }
 
@@ -273,7 +273,7 @@ impl Engine<'_> {
         );
         match found.candidates.is_empty() {
             true => Phase::Ready,
-            false => Phase::Checking(Checking::new(found.candidates)),
+            false => Phase::Checking(Box::new(Checking::new(found.candidates))),
         }
     }
 
@@ -377,7 +377,7 @@ impl Engine<'_> {
             if checking.running >= scanner.parallel {
                 return false;
             }
-            let Some(group) = checking.groups().next() else {
+            let Some(group) = checking.groups().take() else {
                 return false;
             };
             let copies = checking.copies(&group);
@@ -633,7 +633,7 @@ impl Engine<'_> {
                 true => Signal::SIGKILL,
             };
             scan.due.set(now + GRACE);
-            let below = crate::process::family::below([pid].into_iter());
+            let below = crate::process::family::below([pid]);
             // One that has ended is collected in the next turn.
             let _ = children.kill(pid, signal);
             for descendant in below {

@@ -26,6 +26,7 @@ fn sync(moves: bool) -> Sync {
         moves,
         subdirs: true,
         guard: Default::default(),
+        check: None,
         crontab: Vec::new(),
         batch_size_limit: None,
         mode: None,
