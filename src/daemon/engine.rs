@@ -27,6 +27,7 @@ use super::signals::{Signal, Signals};
 use super::sources::{Mounts, Sources};
 use super::state::StateDir;
 use super::status::ReportFiles;
+use super::stuck::Stuck;
 use super::tunnels::Tunnels;
 use super::watching::Watching;
 use crate::config::{Hup, Settings};
@@ -172,6 +173,7 @@ pub struct Engine<'a> {
     pub(super) shortage: Shortage,
     pub(super) sources: Sources,
     pub(super) tunnels: Tunnels,
+    pub(super) stuck: Stuck,
     pub(super) started: bool,
     /// Some syncs have not started up yet.
     beginning: bool,
@@ -209,6 +211,7 @@ impl<'a> Engine<'a> {
             sources: Sources::new(),
             tunnels: Tunnels::default(),
             gates: Gates::default(),
+            stuck: Stuck::default(),
             started: false,
             beginning: true,
             fading: None,
@@ -238,6 +241,7 @@ impl<'a> Engine<'a> {
             self.take_in();
             self.collect();
             self.tend_gates();
+            self.end_stuck(Instant::now());
             self.tend_tunnels();
             self.lead();
             self.pass();
@@ -539,6 +543,9 @@ impl<'a> Engine<'a> {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(deadline) = self.core.desk.deadline(instant) {
+            at(deadline.saturating_duration_since(instant));
+        }
+        if let Some(deadline) = self.stuck.deadline() {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(fading) = &self.fading {
