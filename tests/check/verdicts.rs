@@ -81,8 +81,10 @@ fn are_told() {
     assert!(shown.contains("1 file rejected"), "{shown}");
     let json = ctl(&["status", "--json"]);
     assert!(json.contains("\"reason\": \"Evil.Test FOUND\""), "{json}");
-    let metrics = ctl(&["metrics"]);
-    assert!(metrics.contains("lsyncd_rejected_files{"), "{metrics}");
+    daemon.wait_for("the metrics", |_| {
+        fs::read_to_string(dir.path("metrics"))
+            .is_ok_and(|text| text.contains("lsyncd_rejected_files{sync=\"Sync1\"} 1"))
+    });
 }
 
 #[test]
