@@ -19,6 +19,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -147,6 +148,13 @@ impl Stage {
         let shown = report::escape(&layout.staging).into_owned();
         let failed = |error: io::Error| format!("cannot use {shown}: {error}");
         let root = OsStr::from_bytes(&layout.staging);
+        if let Some(open) = open_to_others(root.as_ref()).map_err(failed)? {
+            let open = report::escape(open.as_os_str().as_bytes()).into_owned();
+            return Err(format!(
+                "{shown} could be replaced, as {open} can be changed by other users: \
+                 give check.staging another place"
+            ));
+        }
         match std::fs::DirBuilder::new().mode(0o700).create(root) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(failed(error));
@@ -669,6 +677,22 @@ fn now() -> (i64, i64) {
     (since.as_secs() as i64, i64::from(since.subsec_nanos()))
 }
 
+/// A directory above `place` in which others could put something else in its place: one that is
+/// neither the superuser's nor this user's, or that others may write to. In a sticky one nobody
+/// renames what is another user's (inode(7)).
+fn open_to_others(place: &Path) -> io::Result<Option<PathBuf>> {
+    let above = place.parent().unwrap_or(place).canonicalize()?;
+    let own = [0, rustix::process::geteuid().as_raw()];
+    for directory in above.ancestors() {
+        let stat = fs::lstat(directory)?;
+        let sticky = stat.st_mode & 0o1000 != 0;
+        if !own.contains(&stat.st_uid) || (stat.st_mode & 0o022 != 0 && !sticky) {
+            return Ok(Some(directory.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
 fn lock(path: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = fs::open(OsStr::from_bytes(path), flags, Mode::RUSR | Mode::WUSR)?;
@@ -734,5 +758,150 @@ fn remove(directory: &Directory, name: &OsStr) -> io::Result<()> {
             unlink(AtFlags::REMOVEDIR)
         }
         Some(_) => unlink(AtFlags::empty()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A source, and a stage for it.
+    struct Site {
+        directory: tempfile::TempDir,
+        stage: Stage,
+        filter: RwLock<Filter>,
+    }
+
+    fn layout(root: &Path) -> Layout {
+        let path = |name: &str| root.join(name).into_os_string().into_encoded_bytes();
+        Layout {
+            source: path("src/"),
+            staging: path("staging"),
+            rules: Some(b"rules".to_vec()),
+            checksum: false,
+        }
+    }
+
+    fn open(root: &Path) -> Result<Stage, String> {
+        Stage::open(layout(root), Arc::default())
+    }
+
+    impl Site {
+        fn new() -> Site {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::create_dir(directory.path().join("src")).unwrap();
+            Site {
+                stage: open(directory.path()).unwrap(),
+                directory,
+                filter: RwLock::default(),
+            }
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            std::fs::write(self.directory.path().join("src").join(name), text).unwrap();
+        }
+
+        fn staged(&self, name: &str) -> Option<String> {
+            let tree = self.directory.path().join("staging/tree");
+            std::fs::read_to_string(tree.join(name)).ok()
+        }
+
+        fn look(&mut self, task: Task) -> Collected {
+            let found = self.stage.collect(&task, &self.filter).unwrap();
+            assert!(found.failures.is_empty(), "{:?}", found.failures);
+            found
+        }
+
+        fn changed(&mut self, name: &str) -> Collected {
+            self.look(Task::Events(vec![Item {
+                change: Change::Modify,
+                path: format!("/{name}").into_bytes(),
+                to: None,
+            }]))
+        }
+
+        fn settle(&mut self, found: Collected, disposition: &Disposition) {
+            let candidates = found.candidates.into_iter();
+            let decided = candidates.map(|file| (file, disposition.clone())).collect();
+            let settled = self.stage.settle(decided);
+            assert!(settled.failures.is_empty(), "{:?}", settled.failures);
+        }
+    }
+
+    #[test]
+    fn only_what_passed_is_in_the_tree_and_in_the_form_that_passed() {
+        let mut site = Site::new();
+        site.write("f", "one");
+        let found = site.look(Task::Everything);
+        assert_eq!(found.candidates.len(), 1);
+        assert_eq!(site.staged("f"), None);
+        site.write("f", "other");
+        site.settle(found, &Disposition::Install);
+        assert_eq!(site.staged("f").unwrap(), "one");
+
+        let found = site.changed("f");
+        site.settle(found, &Disposition::Wait);
+        assert_eq!(site.staged("f").unwrap(), "one");
+        let found = site.changed("f");
+        assert_eq!(found.candidates.len(), 1);
+        site.settle(found, &Disposition::Remove("bad".to_owned()));
+        assert_eq!(site.staged("f"), None);
+    }
+
+    #[test]
+    fn equal_contents_and_what_is_gone_need_no_check() {
+        let mut site = Site::new();
+        site.write("f", "one");
+        let found = site.look(Task::Everything);
+        site.settle(found, &Disposition::Install);
+        site.write("f", "one");
+        assert!(site.changed("f").candidates.is_empty());
+        let source = site.directory.path().join("src");
+        std::fs::rename(source.join("f"), source.join("g")).unwrap();
+        let found = site.look(Task::Everything);
+        assert!(found.candidates.is_empty(), "{found:?}");
+        assert_eq!(
+            (site.staged("f"), site.staged("g").unwrap().as_str()),
+            (None, "one")
+        );
+    }
+
+    #[test]
+    fn the_tree_is_taken_over_by_the_same_rules_only() {
+        let mut site = Site::new();
+        site.write("f", "one");
+        let found = site.look(Task::Everything);
+        site.settle(found, &Disposition::Install);
+        let root = site.directory.path().to_owned();
+        assert!(open(&root).is_err_and(|why| why.contains("another sync or daemon")));
+        let Site {
+            directory, stage, ..
+        } = site;
+        drop(stage);
+        drop(open(&root).unwrap());
+        assert!(directory.path().join("staging/tree/f").exists());
+        let mut other = layout(&root);
+        other.rules = Some(b"others".to_vec());
+        drop(Stage::open(other, Arc::default()).unwrap());
+        assert!(!directory.path().join("staging/tree/f").exists());
+    }
+
+    #[test]
+    fn a_place_that_others_can_change_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        std::fs::create_dir(root.join("src")).unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(root, 0o777);
+        assert!(open(root).is_err_and(|why| why.contains("could be replaced")));
+        mode(root, 0o700);
+        std::fs::create_dir(root.join("staging")).unwrap();
+        mode(&root.join("staging"), 0o755);
+        assert!(open(root).is_err_and(|why| why.contains("of this user alone")));
+        mode(&root.join("staging"), 0o700);
+        assert!(open(root).is_ok());
     }
 }

@@ -20,6 +20,25 @@ fn delete_target() {
     assert!(dir.src("f").exists());
 }
 
+/// Rules for so many would be too much: nothing is deleted, so nothing is lost.
+#[test]
+fn too_many_to_protect() {
+    let dir = site();
+    for number in 0..1001 {
+        dir.write(format!("evil{number}"), "EVIL");
+    }
+    for name in ["evil0", "evil1000", "stale"] {
+        fs::write(dir.trg(name), "older").unwrap();
+    }
+    let mut daemon = start(&dir, COMMAND);
+    daemon.wait_log("finished.");
+    sentinel(&dir, &mut daemon, "s");
+    for name in ["evil0", "evil1000", "stale"] {
+        assert_eq!(fs::read(dir.trg(name)).unwrap(), b"older", "{name}");
+    }
+    assert_clean(&dir);
+}
+
 #[test]
 fn quarantine() {
     let dir = site();
