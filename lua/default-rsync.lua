@@ -33,6 +33,13 @@ local rsync = {
 }
 default.rsync = rsync
 
+-- Sends a list. With `check`, what is in it has been checked by now.
+local function send(list)
+  local transfer = native.transfer(list)
+  log("Normal", "Calling rsync with filter-list of new/modified files/dirs\n" .. transfer.names)
+  native.spawn(list, list.config.rsync.binary, transfer)
+end
+
 -- One call for everything that may go now. What goes by itself (startup, full) or only waits
 -- for others (a blanket) is no part of a list.
 function rsync.action(inlet)
@@ -40,10 +47,7 @@ function rsync.action(inlet)
   if event.etype == "Blanket" then
     return inlet.discardEvent(event)
   end
-  local list = native.batch(inlet, native.is_change)
-  local transfer = native.transfer(list)
-  log("Normal", "Calling rsync with filter-list of new/modified files/dirs\n" .. transfer.names)
-  native.spawn(list, inlet.getConfig().rsync.binary, transfer)
+  native.when_checked(native.batch(inlet, native.is_change), send)
 end
 
 -- The whole source in one recursive call: at startup and whenever all is to be compared. Where
@@ -53,10 +57,13 @@ local function whole(event)
   local inlet = event.inlet
   local config = inlet.getConfig()
   local words, delete = { }, config.delete
-  if delete == true or delete == "startup" then
+  -- What is withheld keeps what the target has of it. Where that is too much for rules, nothing
+  -- is deleted.
+  local protection = native.protection(inlet)
+  if protection and (delete == true or delete == "startup") then
     words = { "--delete", "--ignore-errors" }
   end
-  if config.rsync.delete_excluded == true then
+  if protection and config.rsync.delete_excluded == true then
     words[#words + 1] = "--delete-excluded"
   end
 
@@ -64,21 +71,23 @@ local function whole(event)
     words[#words + 1] = "--modify-window=-1"
   end
 
-  local target = native.rsync_target(config)
+  local source, target = native.rsync_source(inlet), native.rsync_target(config)
   local option, rules = native.filter_input(inlet)
   local way = "recursive full rsync: " .. config.source .. " -> " .. target
   if not option then
     log("Normal", way)
-    native.spawn(event, config.rsync.binary, words, config.rsync._computed, "-r",
-      config.source, target)
+    native.spawn(event, config.rsync.binary, protection, words, config.rsync._computed, "-r",
+      source, target)
     return
   end
   log("Normal", way .. (inlet.hasFilters() and " filtering\n" or " excluding\n") .. rules)
-  native.spawn(event, config.rsync.binary, "<", rules, option, words, config.rsync._computed,
-    "-r", config.source, target)
+  native.spawn(event, config.rsync.binary, "<", rules, protection, option, words,
+    config.rsync._computed, "-r", source, target)
 end
-rsync.init = whole
-rsync.full = whole
+function rsync.init(event)
+  native.when_checked(event, whole)
+end
+rsync.full = rsync.init
 
 -- Checks the configuration and computes the rsync words that every call has in common.
 function rsync.prepare(config, level, skip_target)

@@ -79,7 +79,7 @@ local settings = settings
 
 default = {
   checkgauge = {
-    action = true, checkgauge = true, collect = true, crontab = true, delay = true,
+    action = true, check = true, checkgauge = true, collect = true, crontab = true, delay = true,
     exitcodes = true, init = true, full = true, guard = true, maxDelays = true,
     maxPending = true, maxProcesses = true, name = true, nice = true, ionice = true,
     inotifyMode = true,

@@ -13,6 +13,7 @@
 //! | [`config`] | from Lua tables to typed settings and syncs |
 //! | [`sync`] | one sync: filter, queue, running processes, retry; fairness among syncs |
 //! | [`batch`] | from due delays to what a child gets: arguments and list |
+//! | [`check`] | what has passed the user's scanners, staged for rsync |
 //! | [`queue`] | delays, how events combine, the path index |
 //! | [`filter`] | rsync's patterns |
 //! | [`watch`] | inotify, move pairing, the tree of watched directories, the crawl |
@@ -26,6 +27,7 @@
 //! directories end with `/`.
 
 pub mod batch;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod daemon;

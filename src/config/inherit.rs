@@ -8,7 +8,7 @@ use super::complaint::complaint;
 /// Merges the table given to `sync{}` and its parents into a fresh one.
 ///
 /// `default` is merged last, restricted to its `_merge` list. A `tunnel` may stand in any of
-/// the tables and is taken by reference, as it is an object and not settings.
+/// the tables and is taken by reference, as it is an object and not settings; so may a `check`.
 ///
 /// `fill` may put in what lies between the sync's own word and the defaults.
 ///
@@ -65,8 +65,10 @@ impl Merger<'_> {
     fn merge_key(&self, to: &Table, key: Value, value: Value, depth: usize) -> Result<()> {
         let tables: [&[u8]; 3] = [b"exitcodes", b"rsyncExitCodes", b"sshExitCodes"];
         let codes = tables.iter().any(|name| is_name(&key, name));
+        // An object, and a list whose order and tables mean something.
+        let whole = is_name(&key, b"tunnel") || is_name(&key, b"check");
         match (to.raw_get::<Value>(key.clone())?, value) {
-            (Value::Nil, Value::Table(table)) if !is_name(&key, b"tunnel") => {
+            (Value::Nil, Value::Table(table)) if !whole => {
                 let copy = self.lua.create_table()?;
                 if codes {
                     copy_verbatim(&copy, &table)?;
@@ -76,7 +78,7 @@ impl Merger<'_> {
                 to.raw_set(key, copy)
             }
             (Value::Nil, value) => to.raw_set(key, value),
-            (Value::Table(own), Value::Table(theirs)) => {
+            (Value::Table(own), Value::Table(theirs)) if !is_name(&key, b"check") => {
                 if theirs.raw_get::<Value>("_merge")? == Value::Boolean(false) {
                     Ok(())
                 } else if codes {

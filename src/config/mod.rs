@@ -4,6 +4,7 @@
 //! ([`inherit`]), its `prepare` function checks ([`checkgauge`]) and computes
 //! ([`rsync_args`]), and what is left becomes a [`SyncConfig`] that Rust works with.
 
+mod check;
 pub mod checkgauge;
 mod complaint;
 mod guard;
@@ -18,6 +19,7 @@ mod sync_config;
 pub mod target;
 mod values;
 
+pub use check::{Check, CheckConfig, OnReject, Scanner};
 pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
 pub use guard::{Guard, MaxDelete};
 pub use settings::{ControlSocket, Hup, Settings, SettingsTable};

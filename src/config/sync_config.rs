@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mlua::{Result, Table, Value};
 
+use super::check::{CheckConfig, check};
 use super::complaint::{bare_complaint, complaint_about};
 use super::guard::{Guard, guard};
 use super::priority::priority;
@@ -74,6 +75,8 @@ pub struct SyncConfig {
     pub subdirs: bool,
     /// What must hold of the source before the target is changed.
     pub guard: Guard,
+    /// What a file must pass before it is sent.
+    pub check: Option<CheckConfig>,
     /// When all is compared again: rules of six fields.
     pub crontab: Vec<String>,
     /// Files larger than this, in bytes, are sent one by one.
@@ -105,12 +108,17 @@ impl SyncConfig {
             delay: delay(&config.get("delay")?)?,
             max_delays: count(config, "maxDelays", 1000)?,
             max_pending: count(config, "maxPending", PENDING)?,
-            max_processes: count(config, "maxProcesses", 1)?,
+            // One staged tree is not changed while a transfer reads it.
+            max_processes: match truthy(&config.get("check")?) {
+                true => 1,
+                false => count(config, "maxProcesses", 1)?,
+            },
             priority: priority(&config.get("nice")?, &config.get("ionice")?)?,
             delete: delete(&config.get("delete")?)?,
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
             guard: guard(config)?,
+            check: check(config)?,
             crontab: crontab(&config.get("crontab")?)?,
             batch_size_limit: size(&config.get("batchSizeLimit")?)?,
             mode: values::mode(config)?,
@@ -136,7 +144,7 @@ fn delay(value: &Value) -> Result<Option<Duration>> {
     }
 }
 
-fn hook(config: &Table, key: &str) -> Result<Option<Hook>> {
+pub(super) fn hook(config: &Table, key: &str) -> Result<Option<Hook>> {
     let wrong = || {
         let text = format!("{key} must be a function or a list of a program and its arguments");
         complaint_about(key, text)

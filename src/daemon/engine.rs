@@ -16,6 +16,7 @@ use mio::{Events, Poll, Token, Waker};
 use super::calendar::Calendar;
 use super::desk::{self, Desk};
 use super::fading::Fading;
+use super::gate::Gates;
 use super::jobs::{self, Job};
 use super::notify::{Figures, Notify, Phase};
 use super::orders::Workers;
@@ -162,6 +163,7 @@ pub struct Engine<'a> {
     pub(super) members: Vec<Rc<Member>>,
     pub(super) jobs: HashMap<Pid, Job>,
     pub(super) workers: Workers,
+    pub(super) gates: Gates,
     scheduler: Scheduler,
     pub(super) reports: ReportFiles,
     progress: Progress,
@@ -208,6 +210,7 @@ impl<'a> Engine<'a> {
             shortage: Shortage::new(settings.rescan_interval),
             sources: Sources::new(),
             tunnels: Tunnels::default(),
+            gates: Gates::default(),
             stuck: Stuck::default(),
             started: false,
             beginning: true,
@@ -237,6 +240,7 @@ impl<'a> Engine<'a> {
             self.now = self.core.clock.now();
             self.take_in();
             self.collect();
+            self.tend_gates();
             self.end_stuck(Instant::now());
             self.tend_tunnels();
             self.lead();
@@ -450,6 +454,7 @@ impl<'a> Engine<'a> {
             && self.over.is_none()
             && self.jobs.is_empty()
             && self.workers.running() == 0
+            && !self.gates.is_busy()
             && self.members.iter().all(|m| m.sync.borrow().has_started())
         {
             report::normal("onepass config set, exiting");
@@ -553,6 +558,9 @@ impl<'a> Engine<'a> {
                 at(patience.saturating_duration_since(instant));
             }
             return soonest;
+        }
+        if let Some(deadline) = self.gate_deadline() {
+            at(deadline.saturating_duration_since(instant));
         }
         if let Some(time) = self.tunnel_deadline() {
             at(Clock::until(now, time));

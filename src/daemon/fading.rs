@@ -63,6 +63,7 @@ impl Engine<'_> {
     /// No new processes from now on. A second signal to end means at once.
     pub(super) fn start_fading(&mut self, outcome: Outcome) {
         self.script.fade();
+        self.close_gates();
         let mut watching = Watching::new(&self.members, self.now);
         self.watcher.tell_all_unclosed(&mut watching);
         let now = Instant::now();

@@ -9,6 +9,7 @@ use mlua::Table;
 
 use super::deletions::Trial;
 use super::engine::{Engine, Outcome};
+use super::gate::Scan;
 use super::outcome::{self, telling};
 use super::stuck::Seen;
 use super::tunnels;
@@ -53,6 +54,8 @@ pub struct Job {
     repeated: bool,
     /// It is only the trial of another.
     trial: Option<Trial>,
+    /// It checks files.
+    scan: Option<Scan>,
     /// Whether it waits for a named pipe.
     pub(super) stuck: Cell<Seen>,
 }
@@ -62,6 +65,9 @@ pub fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, l
     let job = jobs.get(&pid);
     if let (Some(trial), Stream::Stdout) = (job.and_then(|job| job.trial.as_ref()), stream) {
         return trial.line(line);
+    }
+    if let Some(scan) = job.and_then(|job| job.scan.as_ref()) {
+        return scan.line(line);
     }
     let shown = report::escape(line);
     let text = match job {
@@ -154,11 +160,39 @@ impl Job {
             errors: Default::default(),
             repeated: false,
             trial: Some(trial),
+            scan: None,
             since: Instant::now(),
             progress: Default::default(),
             totals: Default::default(),
             stuck: Default::default(),
         }
+    }
+
+    /// One that checks files for a sync.
+    pub(super) fn scan(scan: Scan, member: Rc<Member>, script: Rc<Script>, agent: Table) -> Job {
+        Job {
+            member,
+            script,
+            heir: None,
+            clears_doubt: false,
+            agent,
+            ids: Vec::new(),
+            captured: true,
+            transfer: None,
+            errors: Default::default(),
+            repeated: false,
+            trial: None,
+            scan: Some(scan),
+            since: Instant::now(),
+            progress: Default::default(),
+            stuck: Default::default(),
+            totals: Default::default(),
+        }
+    }
+
+    /// What it checks, if it does.
+    pub(super) fn scanning(&self) -> Option<&Scan> {
+        self.scan.as_ref()
     }
 
     /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
@@ -219,6 +253,7 @@ impl Job {
             clears_doubt: false,
             repeated: false,
             trial: None,
+            scan: None,
             agent: request.agent.clone(),
             ids: request.ids.clone(),
             captured: false,
@@ -235,6 +270,9 @@ impl Job {
 impl Engine<'_> {
     /// Starts what Lua asked for.
     pub(super) fn launch(&mut self) {
+        for request in self.script.host.checks.take() {
+            self.look(request);
+        }
         for request in self.script.host.orders.take() {
             self.order(request);
         }
@@ -295,6 +333,7 @@ impl Engine<'_> {
             stuck: Default::default(),
             repeated: request.captured && request.member.sync.borrow().is_failing(),
             trial: None,
+            scan: None,
         };
         let mut sync = request.member.sync.borrow_mut();
         job.clears_doubt = job.is_whole(&sync) && std::mem::take(&mut sync.doubtful);
@@ -343,11 +382,13 @@ impl Engine<'_> {
                     heir.borrow_mut().held.children -= 1;
                 }
                 self.count_running();
-                match job.trial {
-                    Some(trial) => self.judge(trial, child.end),
-                    None => self.evaluate(job, child.end),
+                match (job.trial, job.scan) {
+                    (Some(trial), _) => self.judge(trial, child.end),
+                    (None, Some(scan)) => self.scanned(scan, child.end),
+                    (trial, scan) => self.evaluate(Job { trial, scan, ..job }, child.end),
                 }
             } else {
+                self.told_of_reject(child.pid, child.end.code());
                 self.hook_ended(child.pid, child.end.code());
                 self.tunnel_ended(child.pid, child.end);
             }

@@ -64,6 +64,7 @@ impl Engine<'_> {
             return true;
         }
         self.script.fade();
+        self.close_gates();
         let old = std::mem::replace(&mut self.members, new.members());
         // What is left of the old one lives as long as its children.
         let last = std::mem::replace(&mut self.script, Rc::new(new));
@@ -91,6 +92,7 @@ impl Engine<'_> {
             "Read the configuration again, syncs: {untouched} untouched, {changed} changed, \
              {new} new, {removed} removed"
         ));
+        self.forget_gates();
         self.restart_watching();
         true
     }

@@ -11,7 +11,7 @@ use crate::cli;
 use crate::queue::{Delay, Etype, Time};
 use crate::report::escape;
 use crate::report::snapshot::{
-    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, span,
+    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, WithheldPath, span,
 };
 use crate::script::Member;
 use crate::sync::{Clock, Counters, Sync, micros};
@@ -73,13 +73,16 @@ impl Engine<'_> {
             retry,
             failed: sync.undone.len(),
             failed_paths: failed_paths.map(|path| escape(path).into_owned()).collect(),
+            withheld: sync.withheld.len(),
+            rejected: sync.withheld.rejected(),
+            withheld_paths: withheld(&sync),
             queue: queue.collect(),
             last_success: sync.counters.last_success.map(seconds),
             last_error: last_error(&sync.counters),
             paused: sync.is_paused(),
             halted: sync.halted().map(str::to_owned),
             ended: sync.ended(),
-            totals: totals(&sync.counters),
+            totals: totals(&sync),
             ..SyncSnapshot::default()
         };
         let starting = self.starting(&sync, &snapshot);
@@ -136,6 +139,17 @@ fn entry(delay: &Delay<'_>) -> Entry {
     }
 }
 
+/// The first files that do not leave, and why.
+fn withheld(sync: &Sync) -> Vec<WithheldPath> {
+    let first = sync.withheld.iter().take(NAMED);
+    let told = first.map(|(path, reason)| WithheldPath {
+        path: escape(path).into_owned(),
+        rejected: reason.rejected,
+        reason: reason.words.clone(),
+    });
+    told.collect()
+}
+
 /// Since when an entry has been pending, in seconds; its own delay counts.
 fn age(sync: &Sync, delay: &Delay<'_>, now: Time) -> f64 {
     let waited = match delay.etype().is_special() {
@@ -154,13 +168,16 @@ fn last_error(counters: &Counters) -> Option<LastError> {
     })
 }
 
-fn totals(counters: &Counters) -> Totals {
+fn totals(sync: &Sync) -> Totals {
+    let counters = &sync.counters;
     Totals {
         events: counters.events,
         batches: counters.batches,
         entries: counters.entries,
         bytes: counters.bytes,
         files: counters.files,
+        passed: sync.withheld.passed,
+        rejections: sync.withheld.rejections,
         failures: counters.failures.clone(),
     }
 }

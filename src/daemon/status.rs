@@ -143,6 +143,9 @@ fn write(path: &Path, host: &Host, watcher: &Watcher) -> Result<(), StatusError>
     .save(path)
 }
 
+/// So many files that do not leave are told by name.
+const WITHHELD: usize = 100;
+
 /// What is wrong with a sync.
 fn notes(sync: &Sync) -> Vec<std::borrow::Cow<'static, str>> {
     let mut notes = Vec::new();
@@ -151,6 +154,15 @@ fn notes(sync: &Sync) -> Vec<std::borrow::Cow<'static, str>> {
     }
     if let Some(why) = &sync.excess {
         notes.push(format!("Halted: {why}").into());
+    }
+    for (path, reason) in sync.withheld.iter().take(WITHHELD) {
+        let (path, words) = (report::escape(path), &reason.words);
+        let what = if reason.rejected { "Rejected" } else { "Held" };
+        notes.push(format!("{what}: {path}: {words}").into());
+    }
+    let more = sync.withheld.len().saturating_sub(WITHHELD);
+    if more > 0 {
+        notes.push(format!("and {more} more files are rejected or held").into());
     }
     if sync.unwatched {
         notes.push("Not all directories are watched: out of inotify watches".into());

@@ -15,13 +15,13 @@
 //! | [`links`] | names of one file stay names of one file |
 //! | [`worker`] | the thread |
 
-mod attributes;
+pub(crate) mod attributes;
 mod compare;
-mod copy;
+pub(crate) mod copy;
 mod journal;
 mod links;
 mod mirror;
-mod place;
+pub(crate) mod place;
 mod worker;
 
 use std::sync::atomic::AtomicBool;

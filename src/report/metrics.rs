@@ -76,7 +76,7 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
         (snapshot.time - success).max(0.0)
     };
     let retry = |sync: &SyncSnapshot| sync.retry.clone().unwrap_or_default();
-    let all: [Gauge<'_>; 9] = [
+    let all: [Gauge<'_>; 11] = [
         ("pending", "Changes that are not at the target yet.", &|s| {
             s.pending as f64
         }),
@@ -89,6 +89,14 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
         ("failed_paths", "Paths that a transfer left undone.", &|s| {
             s.failed as f64
         }),
+        ("held_files", "Files that could not be checked yet.", &|s| {
+            s.withheld.saturating_sub(s.rejected) as f64
+        }),
+        (
+            "rejected_files",
+            "Files that did not pass the checks.",
+            &|s| s.rejected as f64,
+        ),
         (
             "retry_seconds",
             "Time to the next try after a failure.",

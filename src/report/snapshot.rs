@@ -68,6 +68,12 @@ pub struct SyncSnapshot {
     pub failed: usize,
     /// The first of them.
     pub failed_paths: Vec<String>,
+    /// Files that do not leave as they did not pass the checks, or could not be checked yet.
+    pub withheld: usize,
+    /// Those of them that were rejected.
+    pub rejected: usize,
+    /// The first of them.
+    pub withheld_paths: Vec<WithheldPath>,
     /// The first entries of the queue.
     pub queue: Vec<Entry>,
     /// When a child ended well last.
@@ -84,6 +90,18 @@ pub struct SyncSnapshot {
     pub totals: Totals,
 }
 
+/// A file that does not leave.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WithheldPath {
+    /// Relative to the source.
+    pub path: String,
+    /// It was rejected; else it could not be checked yet.
+    pub rejected: bool,
+    /// Why, in words of the scanner maybe.
+    pub reason: String,
+}
+
 /// Counters of a sync.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -98,6 +116,10 @@ pub struct Totals {
     pub bytes: u64,
     /// Files sent, as far as children tell.
     pub files: u64,
+    /// Files that passed the checks.
+    pub passed: u64,
+    /// Files that were rejected.
+    pub rejections: u64,
     /// Failed children by exit code.
     pub failures: BTreeMap<i32, u64>,
 }
@@ -322,6 +344,13 @@ impl SyncSnapshot {
             State::SourceLost => "source lost, waiting for it to come back".into(),
             State::Ended => format!("ended: {}", error()),
         };
+        if self.rejected > 0 {
+            words.push_str(&format!(", {} rejected", counted(self.rejected, "file")));
+        }
+        if self.withheld > self.rejected {
+            let held = self.withheld - self.rejected;
+            words.push_str(&format!(", {} held unchecked", counted(held, "file")));
+        }
         if self.failed > 0 {
             words.push_str(&format!(", {} left undone", counted(self.failed, "path")));
         }

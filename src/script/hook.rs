@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mlua::{Function, HookTriggers, Result, VmState};
+use mlua::{Function, HookTriggers, Lua, Result, VmState};
 
 use super::host::Member;
 use super::runtime::Script;
@@ -62,14 +62,19 @@ impl Script {
         }
         told.set("paths", paths)?;
 
-        let end = Instant::now() + PATIENCE;
-        let often = HookTriggers::new().every_nth_instruction(10_000);
-        lua.set_hook(often, move |_, _| match Instant::now() < end {
-            true => Ok(VmState::Continue),
-            false => Err(mlua::Error::runtime("the hook takes too long")),
-        })?;
-        let result = function.call::<()>(told);
-        lua.remove_hook();
-        result
+        within_patience(lua, || function.call(told))
     }
+}
+
+/// Calls user code that is stopped when it computes for too long.
+pub(super) fn within_patience<T>(lua: &Lua, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + PATIENCE;
+    let often = HookTriggers::new().every_nth_instruction(10_000);
+    lua.set_hook(often, move |_, _| match Instant::now() < end {
+        true => Ok(VmState::Continue),
+        false => Err(mlua::Error::runtime("the hook takes too long")),
+    })?;
+    let result = call();
+    lua.remove_hook();
+    result
 }

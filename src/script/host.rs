@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use mlua::{Function, Table, Value};
 
+use super::checked::CheckRequest;
 use super::observe::Observed;
 use super::orders::OrderRequest;
 use super::spawn::SpawnRequest;
@@ -90,6 +91,10 @@ pub struct Host {
     pub requests: RefCell<Vec<SpawnRequest>>,
     /// What Lua asked the daemon to do itself, likewise.
     pub orders: RefCell<Vec<OrderRequest>>,
+    /// What Lua asked to be checked first, likewise.
+    pub checks: RefCell<Vec<CheckRequest>>,
+    /// What is spawned now is for entries that are active, as they were checked.
+    pub cleared: Cell<bool>,
     /// Pending calls of `alarm`.
     pub alarms: RefCell<Vec<Alarm>>,
     /// What user code observes.

@@ -6,6 +6,7 @@
 
 mod api;
 mod by_size;
+mod checked;
 mod errors;
 mod event;
 mod guard;
@@ -27,6 +28,7 @@ mod sync_object;
 mod timestamp;
 mod tunnel;
 
+pub use checked::CheckRequest;
 pub use hook::HookReport;
 pub use host::{Alarm, Host, Member};
 pub use orders::OrderRequest;

@@ -12,8 +12,8 @@ use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value, Vari
 use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
 use super::{
-    api, by_size, errors, inlet, layer3, members, observe, orders, remote, spawn, sync_checks,
-    tunnel,
+    api, by_size, checked, errors, inlet, layer3, members, observe, orders, remote, spawn,
+    sync_checks, tunnel,
 };
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{
@@ -55,6 +55,7 @@ pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
     transferring(lua, host, objects, &native)?;
     remote::add(lua, host, objects, &native)?;
     orders::add(lua, host, objects, &native)?;
+    checked::add(lua, host, objects, &native)?;
     Ok(native)
 }
 
@@ -287,6 +288,9 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
     }
 
     let typed = SyncConfig::from_table(&config)?;
+    if typed.check.is_some() {
+        checked::check_behaviour(lua, &config)?;
+    }
     let tunnel = tunnel::of_config(host, &config)?;
     let filter = config::filter(&config)?;
     if report::enabled("Exclude") {
@@ -513,7 +517,7 @@ fn transferring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -
 }
 
 /// The member whose inlet object this is.
-fn member_of(lua: &Lua, inlet: &Table) -> Result<Rc<Member>> {
+pub(super) fn member_of(lua: &Lua, inlet: &Table) -> Result<Rc<Member>> {
     let host = lua
         .app_data_ref::<Rc<Host>>()
         .ok_or_else(|| complaint("the daemon is not set up"))?;
@@ -573,13 +577,19 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     // No Lua from here on, not even a metamethod: the sync is borrowed.
     let mut sync = member.sync.borrow_mut();
     let sync = &mut *sync;
-    let filters = filter_lines(sync);
+    let protected = sync.protected();
+    let delete = sync.config.delete.in_batches() && protected.is_some();
+    let delete_excluded = delete_excluded && sync.withheld.is_empty();
+    let protected = protected.into_iter().flatten();
+    let protected = protected.map(|pattern| [b"- ".to_vec(), pattern].concat());
+    let filters: Vec<_> = protected.chain(filter_lines(sync)).collect();
+    let source = sync.rsync_source();
     let request = Request {
-        source: &sync.config.source,
+        source: &source,
         target: &target,
         words: &words,
         binary: &binary,
-        delete: sync.config.delete.in_batches(),
+        delete,
         filters: &filters,
         delete_excluded,
         last_transfer: Some(sync.last_transfer),
@@ -589,7 +599,9 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     for id in agent.ids() {
         if let Some(delay) = sync.queue.get(id) {
             let (path, to) = delay.paths();
-            entries.push((change(delay.etype()), path, to));
+            if !sync.is_withheld(&path) {
+                entries.push((change(delay.etype()), path, to));
+            }
         }
     }
     let entries = entries.iter().map(|(change, path, to)| Entry {

@@ -131,6 +131,8 @@ impl Script {
             observed: Observed::new(registry),
             tunnels: RefCell::default(),
             requests: RefCell::default(),
+            checks: Default::default(),
+            cleared: Cell::new(false),
             orders: RefCell::default(),
             sockets: Default::default(),
             alarms: RefCell::default(),

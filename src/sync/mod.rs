@@ -4,6 +4,7 @@
 //! something to do. What is done about it is asked of Lua by the rooms above.
 
 mod backoff;
+mod checked;
 mod clock;
 pub mod counters;
 mod cron_rule;
@@ -37,6 +38,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use crate::batch::Chooser;
+use crate::check::Withheld;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Status, Time};
@@ -118,6 +120,8 @@ pub struct Sync {
     pub excess: Option<String>,
     /// How many entries the target has, as far as known.
     pub entries: Option<u64>,
+    /// What did not pass the checks.
+    pub withheld: Withheld,
 }
 
 impl Sync {
@@ -160,6 +164,7 @@ impl Sync {
             unlimited: false,
             excess: None,
             entries: None,
+            withheld: Withheld::default(),
             config,
         }
     }

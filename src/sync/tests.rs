@@ -28,6 +28,7 @@ fn sync(moves: bool) -> Sync {
         moves,
         subdirs: true,
         guard: Default::default(),
+        check: None,
         crontab: Vec::new(),
         batch_size_limit: None,
         mode: None,

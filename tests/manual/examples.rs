@@ -23,6 +23,11 @@ fn of_the_manual_run() {
 }
 
 #[test]
+fn of_the_checks_run() {
+    run_all(examples("docs/check.md"));
+}
+
+#[test]
 fn of_the_readme_run() {
     let mut examples = examples("README.md");
     for example in &mut examples {

@@ -206,6 +206,17 @@ impl View {
                 Span::raw(error.text.clone()),
             ]));
         }
+        for file in &sync.withheld_paths {
+            let what = if file.rejected {
+                "rejected     "
+            } else {
+                "held         "
+            };
+            lines.push(Line::from(vec![
+                Span::styled(what, Style::new().fg(Color::Red)),
+                Span::raw(format!("{}: {}", file.path, file.reason)),
+            ]));
+        }
         for path in &sync.failed_paths {
             lines.push(Line::from(vec![
                 Span::styled("left undone  ", Style::new().fg(Color::Red)),

@@ -1,0 +1,270 @@
+//! Many files for one call of a scanner. Its exit code is about all of them, so a group that did
+//! not pass is halved until each file has an answer of its own.
+//!
+//! A scanner that is down fails every group. Halving them all would start it twice for each file,
+//! so after [`PATIENCE`] failures in a row what is left is taken for failed. One file that makes
+//! the scanner fail is found before that, as groups have at most [`MOST`] files.
+
+/// The most files in a group: six halvings lead to one.
+pub const MOST: usize = 64;
+
+/// So many failures in a row say that the scanner is down.
+pub const PATIENCE: u32 = 10;
+
+/// What a scanner says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Nothing is wrong.
+    Passed,
+    /// With the reason.
+    Rejected(String),
+    /// It could not say: it failed, took too long, or did not start.
+    Failed {
+        /// What it said of that.
+        reason: String,
+        /// It was asked about this file alone.
+        alone: bool,
+    },
+}
+
+/// The files of one check, named by their numbers from 0 on.
+#[derive(Debug)]
+pub struct Groups {
+    /// The next one is the last.
+    waiting: Vec<Vec<usize>>,
+    running: usize,
+    answers: Vec<Option<Answer>>,
+    failures: u32,
+}
+
+impl Groups {
+    /// Puts files into groups of which each is at most [`MOST`] files and `room` bytes of names,
+    /// if it is more than one file. Those of which `alone` is true have a group each, after the
+    /// others.
+    pub fn new(lengths: &[usize], room: usize, alone: impl Fn(usize) -> bool) -> Groups {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut used = 0;
+        for (file, &length) in lengths.iter().enumerate().filter(|(file, _)| !alone(*file)) {
+            match groups.last_mut() {
+                Some(group) if group.len() < MOST && used + length <= room => {
+                    group.push(file);
+                    used += length;
+                }
+                _ => {
+                    groups.push(vec![file]);
+                    used = length;
+                }
+            }
+        }
+        let single = (0..lengths.len()).filter(|&file| alone(file));
+        groups.extend(single.map(|file| vec![file]));
+        groups.reverse();
+        Groups {
+            waiting: groups,
+            running: 0,
+            answers: vec![None; lengths.len()],
+            failures: 0,
+        }
+    }
+
+    /// The files the scanner is to be asked about next; [`Groups::ended`] takes them back.
+    pub fn take(&mut self) -> Option<Vec<usize>> {
+        let group = self.waiting.pop()?;
+        self.running += 1;
+        Some(group)
+    }
+
+    /// What it said.
+    pub fn ended(&mut self, group: Vec<usize>, answer: Answer) {
+        self.running = self.running.saturating_sub(1);
+        self.failures = match answer {
+            Answer::Failed { .. } => self.failures + 1,
+            _ => 0,
+        };
+        match answer {
+            Answer::Failed { reason, .. } if self.failures >= PATIENCE => {
+                let alone = group.len() == 1;
+                self.note(
+                    &group,
+                    &Answer::Failed {
+                        reason: reason.clone(),
+                        alone,
+                    },
+                );
+                let down = Answer::Failed {
+                    reason,
+                    alone: false,
+                };
+                for group in std::mem::take(&mut self.waiting) {
+                    self.note(&group, &down);
+                }
+            }
+            Answer::Rejected(_) | Answer::Failed { .. } if group.len() > 1 => {
+                let (first, second) = group.split_at(group.len() / 2);
+                self.waiting.push(second.to_vec());
+                self.waiting.push(first.to_vec());
+            }
+            Answer::Failed { reason, .. } => {
+                self.note(
+                    &group,
+                    &Answer::Failed {
+                        reason,
+                        alone: true,
+                    },
+                );
+            }
+            answer => self.note(&group, &answer),
+        }
+    }
+
+    /// Whether each file has its answer.
+    pub fn is_done(&self) -> bool {
+        self.running == 0 && self.waiting.is_empty()
+    }
+
+    /// The answers, in the order of the files. What nobody answered has not passed.
+    pub fn into_answers(self) -> Vec<Answer> {
+        let unasked = || Answer::Failed {
+            reason: "not checked".to_owned(),
+            alone: false,
+        };
+        let answers = self.answers.into_iter();
+        answers
+            .map(|answer| answer.unwrap_or_else(unasked))
+            .collect()
+    }
+
+    fn note(&mut self, group: &[usize], answer: &Answer) {
+        for &file in group {
+            self.answers[file] = Some(answer.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum File {
+        Good,
+        Bad,
+        /// Makes the scanner fail.
+        Poison,
+    }
+
+    fn failed() -> Answer {
+        Answer::Failed {
+            reason: "exit code 2".to_owned(),
+            alone: false,
+        }
+    }
+
+    /// A scanner that knows what each file is.
+    fn scan(files: &[File], group: &[usize]) -> Answer {
+        if group.iter().any(|&file| files[file] == File::Poison) {
+            return failed();
+        }
+        match group.iter().any(|&file| files[file] == File::Bad) {
+            true => Answer::Rejected("found".to_owned()),
+            false => Answer::Passed,
+        }
+    }
+
+    fn run(
+        groups: &mut Groups,
+        mut scan: impl FnMut(&[usize]) -> Answer,
+        parallel: usize,
+    ) -> usize {
+        let mut running = Vec::new();
+        let mut calls = 0;
+        while !groups.is_done() {
+            while running.len() < parallel
+                && let Some(group) = groups.take()
+            {
+                running.push(group);
+            }
+            let group: Vec<usize> = running.remove(0);
+            calls += 1;
+            let answer = scan(&group);
+            groups.ended(group, answer);
+        }
+        calls
+    }
+
+    fn file() -> impl Strategy<Value = File> {
+        prop_oneof![8 => Just(File::Good), 2 => Just(File::Bad), 1 => Just(File::Poison)]
+    }
+
+    proptest! {
+        #[test]
+        fn each_file_gets_its_own_answer(
+            files in prop::collection::vec(file(), 0..200),
+            parallel in 1..4_usize,
+            alone in prop::collection::vec(any::<bool>(), 200),
+        ) {
+            let lengths = vec![10; files.len()];
+            let mut groups = Groups::new(&lengths, 300, |file| alone[file]);
+            run(&mut groups, |group| scan(&files, group), parallel);
+            let mut given_up = false;
+            for (file, answer) in files.iter().zip(groups.into_answers()) {
+                match (file, answer) {
+                    (File::Good, Answer::Passed) => {}
+                    (File::Bad, Answer::Rejected(_)) => {}
+                    (File::Poison, Answer::Failed { .. }) => {}
+                    // Several in a row look like a scanner that is down.
+                    (_, Answer::Failed { alone: false, .. }) => given_up = true,
+                    (file, answer) => prop_assert!(false, "{file:?} got {answer:?}"),
+                }
+            }
+            let poisons = files.iter().filter(|file| **file == File::Poison).count();
+            prop_assert!(!given_up || poisons > 1);
+        }
+
+        /// Whatever a scanner answers, a file passes only in a group that passed.
+        #[test]
+        fn nothing_is_waved_through(
+            answers in prop::collection::vec(0..3_u8, 1..50),
+            count in 1..150_usize,
+        ) {
+            let mut passed = std::collections::BTreeSet::new();
+            let mut groups = Groups::new(&vec![1; count], 1000, |_| false);
+            let mut turn = answers.iter().cycle();
+            run(&mut groups, |group| match turn.next() {
+                Some(0) => {
+                    passed.extend(group.iter().copied());
+                    Answer::Passed
+                }
+                Some(1) => Answer::Rejected(String::new()),
+                _ => failed(),
+            }, 2);
+            for (file, answer) in groups.into_answers().into_iter().enumerate() {
+                prop_assert_eq!(answer == Answer::Passed, passed.contains(&file));
+            }
+        }
+    }
+
+    #[test]
+    fn a_scanner_that_is_down_is_not_asked_for_each_file() {
+        let mut groups = Groups::new(&[1; 10_000], 100_000, |_| false);
+        let calls = run(&mut groups, |_| failed(), 2);
+        assert!(calls <= PATIENCE as usize + 2, "{calls}");
+        let answers = groups.into_answers();
+        assert!(
+            answers
+                .iter()
+                .all(|answer| matches!(answer, Answer::Failed { .. }))
+        );
+    }
+
+    #[test]
+    fn names_fill_a_group_up_to_the_room() {
+        let mut groups = Groups::new(&[60, 50, 40, 500, 1], 100, |file| file == 0);
+        let mut made = Vec::new();
+        while let Some(group) = groups.take() {
+            made.push(group);
+        }
+        assert_eq!(made, [vec![1, 2], vec![3], vec![4], vec![0]]);
+    }
+}

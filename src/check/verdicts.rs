@@ -1,0 +1,187 @@
+//! What is known of files: an unchanged one is not checked twice.
+//!
+//! A file is told by device and inode, and that it is unchanged by its size and the time its inode
+//! was changed, which no program can set. This saves work and decides nothing about what leaves:
+//! a file that passed is in the staged tree, and what is not known is looked at again.
+//!
+//! Memory is bounded by two generations. When the younger is full it becomes the older, and what
+//! the older one still held is forgotten; what is asked for is taken over into the younger.
+
+use std::collections::HashMap;
+
+/// So many files in a generation: with short paths about 100 MB for both.
+pub const GENERATION: usize = 400_000;
+
+/// Which file, in which state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Of the file system.
+    pub device: u64,
+    /// The number there.
+    pub inode: u64,
+    /// In bytes.
+    pub size: u64,
+    /// Time of the last change of the inode: seconds and nanoseconds.
+    pub changed: (i64, i64),
+}
+
+impl Identity {
+    /// The same file in a state that is no file's.
+    pub fn in_no_state(self) -> Identity {
+        Identity {
+            changed: (i64::MIN, 0),
+            ..self
+        }
+    }
+
+    /// Whether any change after `now` (seconds and nanoseconds) gives it another time: clocks of
+    /// file systems tick in steps of up to ten milliseconds.
+    pub fn is_settled(&self, now: (i64, i64)) -> bool {
+        const STEPS: i64 = 100_000_000;
+        let nanoseconds = |(seconds, rest): (i64, i64)| {
+            seconds.saturating_mul(1_000_000_000).saturating_add(rest)
+        };
+        nanoseconds(now).saturating_sub(nanoseconds(self.changed)) >= STEPS
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passed, and its copy is in the staged tree at this path.
+    Passed(Vec<u8>),
+    /// It did not, for this reason.
+    Rejected(String),
+}
+
+/// The memory.
+#[derive(Debug)]
+pub struct Verdicts {
+    young: HashMap<(u64, u64), (Identity, Verdict)>,
+    old: HashMap<(u64, u64), (Identity, Verdict)>,
+    most: usize,
+}
+
+impl Default for Verdicts {
+    fn default() -> Verdicts {
+        Verdicts::new(GENERATION)
+    }
+}
+
+impl Verdicts {
+    /// An empty memory with so many files in a generation.
+    pub fn new(most: usize) -> Verdicts {
+        Verdicts {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            most,
+        }
+    }
+
+    /// Keeps a verdict.
+    pub fn remember(&mut self, identity: Identity, verdict: Verdict) {
+        let key = (identity.device, identity.inode);
+        self.old.remove(&key);
+        if self.young.len() >= self.most && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, (identity, verdict));
+    }
+
+    /// What is known of this file in this very state.
+    pub fn of(&mut self, identity: &Identity) -> Option<&Verdict> {
+        let key = (identity.device, identity.inode);
+        if let Some((known, verdict)) = self.old.remove(&key) {
+            self.remember(known, verdict);
+        }
+        let (known, verdict) = self.young.get(&key)?;
+        (known == identity).then_some(verdict)
+    }
+
+    /// Where the copy of this file is that was made when it was in another state; a rename changes
+    /// the state.
+    pub fn copy_of(&self, device: u64, inode: u64) -> Option<&[u8]> {
+        let key = (device, inode);
+        match self.young.get(&key).or_else(|| self.old.get(&key)) {
+            Some((_, Verdict::Passed(path))) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// How many files are known.
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn identity(inode: u64, changed: i64) -> Identity {
+        Identity {
+            device: 1,
+            inode,
+            size: 5,
+            changed: (changed, 0),
+        }
+    }
+
+    proptest! {
+        /// What is remembered is the last that was said of that state, or nothing.
+        #[test]
+        fn nothing_is_made_up_and_memory_is_bounded(
+            steps in prop::collection::vec((0..40_u64, 0..3_i64, 0..3_u8), 0..300),
+            most in 1..20_usize,
+        ) {
+            let mut verdicts = Verdicts::new(most);
+            let mut model: HashMap<u64, (i64, Verdict)> = HashMap::new();
+            for (inode, changed, what) in steps {
+                let id = identity(inode, changed);
+                let verdict = match what {
+                    0 => {
+                        let known = verdicts.of(&id).cloned();
+                        let expected = model.get(&inode).filter(|(at, _)| *at == changed);
+                        prop_assert!(known.is_none() || known.as_ref() == expected.map(|(_, v)| v));
+                        continue;
+                    }
+                    1 => Verdict::Passed(inode.to_string().into_bytes()),
+                    _ => Verdict::Rejected(changed.to_string()),
+                };
+                verdicts.remember(id, verdict.clone());
+                model.insert(inode, (changed, verdict.clone()));
+                prop_assert_eq!(verdicts.of(&id), Some(&verdict));
+                prop_assert!(verdicts.len() <= 2 * most);
+            }
+        }
+    }
+
+    #[test]
+    fn another_state_is_another_file_but_its_copy_is_known() {
+        let mut verdicts = Verdicts::default();
+        verdicts.remember(identity(7, 1), Verdict::Passed(b"/a".to_vec()));
+        assert_eq!(verdicts.of(&identity(7, 2)), None);
+        let bigger = Identity {
+            size: 6,
+            ..identity(7, 1)
+        };
+        assert_eq!(verdicts.of(&bigger), None);
+        assert_eq!(verdicts.copy_of(1, 7), Some(b"/a".as_slice()));
+        assert_eq!(verdicts.copy_of(2, 7), None);
+    }
+
+    #[test]
+    fn a_change_within_the_steps_of_a_clock_is_not_settled() {
+        let id = identity(1, 100);
+        assert!(!id.is_settled((100, 0)));
+        assert!(!id.is_settled((100, 99_999_999)));
+        assert!(id.is_settled((100, 100_000_000)));
+        assert!(!id.is_settled((99, 0)));
+    }
+}

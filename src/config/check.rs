@@ -1,0 +1,471 @@
+//! `check = …`: what a file must pass before it is sent.
+//!
+//! A function, a table with a `command`, or a list of both, which are asked in their order.
+//!
+//! | key | what it says |
+//! |---|---|
+//! | `command` | program and arguments; the names of the files follow |
+//! | `stdin` | the names go to its standard input instead, each with a zero byte behind it |
+//! | `ok`, `reject` | the exit codes that mean so (`{ 0 }`, `{ 1 }`); any other is a failure |
+//! | `timeout` | seconds it may take (60) |
+//! | `parallel` | how many of it run at a time (2) |
+//! | `onReject` | `"hold"`, `"quarantine"`, `"delete-target"`, a function or a command |
+//! | `quarantine` | the directory rejected files are moved to |
+//! | `staging` | the private directory of what has passed |
+//!
+//! The last three are of the sync, the others of one command.
+
+use std::time::Duration;
+
+use mlua::{Result, Table, Value};
+
+use super::complaint::complaint_about;
+use super::sync_config::{Hook, hook};
+use super::{nearest, number_of, text_of, truthy};
+
+/// One check.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Check {
+    /// A scanner.
+    Command(Scanner),
+    /// A Lua function, to be found in the sync's table.
+    Function,
+}
+
+/// How a scanner is called and what it answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scanner {
+    /// Program and arguments.
+    pub words: Vec<Vec<u8>>,
+    /// Names go to its standard input.
+    pub stdin: bool,
+    /// Exit codes of files that pass.
+    pub ok: Vec<i32>,
+    /// Exit codes of files that don't.
+    pub reject: Vec<i32>,
+    /// How long one call may take.
+    pub timeout: Duration,
+    /// At most so many at a time.
+    pub parallel: usize,
+}
+
+/// What becomes of rejected files.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OnReject {
+    /// They stay where they are, and the target keeps what it has.
+    Hold,
+    /// The target loses its version.
+    DeleteTarget,
+    /// They are moved to this directory.
+    Quarantine(Vec<u8>),
+    /// As `Hold`, and this is called.
+    Call(Hook),
+}
+
+/// The checks of one sync.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckConfig {
+    /// In this order; at least one.
+    pub checks: Vec<Check>,
+    /// What becomes of rejected files.
+    pub on_reject: OnReject,
+    /// The private directory, absolute, without slash at its end.
+    pub staging: Vec<u8>,
+    /// rsync compares contents, and so is done where size and time agree.
+    pub checksum: bool,
+}
+
+impl CheckConfig {
+    /// A text that is equal for equal checks; `None` if no text can tell.
+    pub fn rules(&self) -> Option<Vec<u8>> {
+        let functions = self.checks.contains(&Check::Function);
+        (!functions).then(|| format!("{:?}\n", self.checks).into_bytes())
+    }
+
+    /// What rsync reads in place of the source, with a slash at its end.
+    pub fn tree(&self) -> Vec<u8> {
+        [self.staging.as_slice(), b"/tree/"].concat()
+    }
+}
+
+const COMMAND_KEYS: [&str; 6] = ["command", "stdin", "ok", "reject", "timeout", "parallel"];
+const SYNC_KEYS: [&str; 3] = ["onReject", "quarantine", "staging"];
+
+/// Options of rsync by which what leaves is not what is in the staged tree.
+const UNCHECKED: [&str; 5] = [
+    "copy_links",
+    "copy_unsafe_links",
+    "copy_dirlinks",
+    "hard_links",
+    "one_file_system",
+];
+
+/// The same as words of the user's own.
+const UNCHECKED_WORDS: [&str; 9] = [
+    "--copy-links",
+    "--copy-unsafe-links",
+    "--copy-dirlinks",
+    "--copy-devices",
+    "--hard-links",
+    "--one-file-system",
+    "--files-from",
+    "--remove-source-files",
+    "--read-batch",
+];
+
+/// Reads the `check` of a sync's merged table.
+///
+/// # Errors
+/// A key or value that makes no sense, or one of rsync's options that does not go with checks.
+pub fn check(config: &Table) -> Result<Option<CheckConfig>> {
+    let given: Value = config.get("check")?;
+    let (checks, table) = match &given {
+        Value::Nil | Value::Boolean(false) => return Ok(None),
+        Value::Function(_) => (vec![Check::Function], None),
+        Value::Table(table) => (checks(table)?, Some(table)),
+        _ => return Err(wrong("check", "check must be a table or a function")),
+    };
+    if checks.is_empty() {
+        return Err(wrong("check", "check needs a command or a function"));
+    }
+    refuse_options(config)?;
+    let value = |key| table.map_or(Ok(Value::Nil), |table| table.get::<Value>(key));
+    let on_reject = on_reject(&value("onReject")?, &value("quarantine")?, table)?;
+    let staging = match value("staging")? {
+        Value::Nil => default_staging(config)?,
+        value => directory("staging", &value)?,
+    };
+    let source = text_of(&config.get("source")?).unwrap_or_default();
+    let places = [
+        Some(&staging),
+        match &on_reject {
+            OnReject::Quarantine(place) => Some(place),
+            _ => None,
+        },
+    ];
+    for (place, key) in places.into_iter().zip(["staging", "quarantine"]) {
+        let inside = |place: &Vec<u8>| [place, b"/".as_slice()].concat().starts_with(&source);
+        if place.is_some_and(inside) {
+            let text = format!("check.{key} must not be inside the source");
+            return Err(wrong(key, text));
+        }
+    }
+    Ok(Some(CheckConfig {
+        checks,
+        on_reject,
+        staging,
+        checksum: match config.get("rsync")? {
+            Value::Table(rsync) => truthy(&rsync.get("checksum")?),
+            _ => false,
+        },
+    }))
+}
+
+fn wrong(key: &str, text: impl Into<String>) -> mlua::Error {
+    complaint_about(key, text.into())
+}
+
+/// What the table and the list in it ask for.
+fn checks(table: &Table) -> Result<Vec<Check>> {
+    let mut checks = Vec::new();
+    if !table.get::<Value>("command")?.is_nil() {
+        checks.push(Check::Command(scanner(table)?));
+    }
+    for pair in table.pairs::<Value, Value>() {
+        let (key, _) = pair?;
+        if !matches!(key, Value::Integer(_)) {
+            known(&key, &[COMMAND_KEYS.as_slice(), &SYNC_KEYS].concat())?;
+        }
+    }
+    for item in table.sequence_values::<Value>() {
+        checks.push(match item? {
+            Value::Function(_) => Check::Function,
+            Value::Table(item) => {
+                for pair in item.pairs::<Value, Value>() {
+                    known(&pair?.0, &COMMAND_KEYS)?;
+                }
+                Check::Command(scanner(&item)?)
+            }
+            _ => return Err(wrong("check", "check is a list of functions and tables")),
+        });
+    }
+    Ok(checks)
+}
+
+fn known(key: &Value, keys: &[&'static str]) -> Result<()> {
+    let name = text_of(key).unwrap_or_default();
+    let name = String::from_utf8_lossy(&name).into_owned();
+    if keys.contains(&name.as_str()) {
+        return Ok(());
+    }
+    let mut text = format!("Parameter \"check.{name}\" unknown.");
+    if let Some(similar) = nearest(&name, keys.iter().copied()) {
+        text.push_str(&format!(" Did you mean \"check.{similar}\"?"));
+    }
+    Err(wrong(&name, text))
+}
+
+fn scanner(table: &Table) -> Result<Scanner> {
+    let number = |key: &str, default: f64, least: f64| -> Result<f64> {
+        match table.get::<Value>(key)? {
+            Value::Nil => Ok(default),
+            value => number_of(&value)
+                .filter(|number| (least..=1e9).contains(number))
+                .ok_or_else(|| {
+                    wrong(
+                        key,
+                        format!("check.{key} must be a number, {least} or more"),
+                    )
+                }),
+        }
+    };
+    let scanner = Scanner {
+        words: words(&table.get("command")?)?,
+        stdin: truthy(&table.get("stdin")?),
+        ok: codes(table, "ok", 0)?,
+        reject: codes(table, "reject", 1)?,
+        timeout: Duration::from_secs_f64(number("timeout", 60.0, 0.1)?),
+        parallel: number("parallel", 2.0, 1.0)? as usize,
+    };
+    match scanner.ok.iter().find(|code| scanner.reject.contains(code)) {
+        Some(code) => Err(wrong(
+            "reject",
+            format!("exit code {code} cannot be both ok and reject"),
+        )),
+        None => Ok(scanner),
+    }
+}
+
+fn words(value: &Value) -> Result<Vec<Vec<u8>>> {
+    let text = "check.command must be a list of a program and its arguments";
+    let Value::Table(list) = value else {
+        return Err(wrong("command", text));
+    };
+    let words: Option<Vec<_>> = list
+        .sequence_values::<Value>()
+        .map(|word| text_of(&word.ok()?))
+        .collect();
+    match words {
+        Some(words) if words.first().is_some_and(|program| !program.is_empty()) => Ok(words),
+        _ => Err(wrong("command", text)),
+    }
+}
+
+fn codes(table: &Table, key: &str, default: i32) -> Result<Vec<i32>> {
+    let text = || {
+        wrong(
+            key,
+            format!("check.{key} must be a list of exit codes, 0 to 255"),
+        )
+    };
+    let code = |value: &Value| {
+        number_of(value)
+            .filter(|code| (0.0..=255.0).contains(code) && code.fract() == 0.0)
+            .map(|code| code as i32)
+            .ok_or_else(text)
+    };
+    match table.get::<Value>(key)? {
+        Value::Nil => Ok(vec![default]),
+        Value::Table(list) => list
+            .sequence_values::<Value>()
+            .map(|value| code(&value?))
+            .collect(),
+        value => Ok(vec![code(&value)?]),
+    }
+}
+
+fn on_reject(value: &Value, quarantine: &Value, table: Option<&Table>) -> Result<OnReject> {
+    let place = match quarantine {
+        Value::Nil | Value::Boolean(false) => None,
+        value => Some(directory("quarantine", value)?),
+    };
+    let word = match value {
+        Value::Nil => "hold".to_owned(),
+        Value::String(text) => text.to_string_lossy(),
+        _ => {
+            let hook = table.map_or(Ok(None), |table| hook(table, "onReject"))?;
+            let hook = hook.ok_or_else(|| wrong("onReject", "onReject must not be false"))?;
+            return Ok(OnReject::Call(hook));
+        }
+    };
+    match (word.as_str(), place) {
+        ("hold", _) => Ok(OnReject::Hold),
+        ("delete-target", _) => Ok(OnReject::DeleteTarget),
+        ("quarantine", Some(place)) => Ok(OnReject::Quarantine(place)),
+        ("quarantine", None) => {
+            let text = "onReject = \"quarantine\" needs check.quarantine, a directory";
+            Err(wrong("onReject", text))
+        }
+        (other, _) => Err(wrong(
+            "onReject",
+            format!(
+                "onReject must be \"hold\", \"quarantine\", \"delete-target\", a function or a \
+                 command, not \"{other}\""
+            ),
+        )),
+    }
+}
+
+fn directory(key: &str, value: &Value) -> Result<Vec<u8>> {
+    let text = format!("check.{key} must be the absolute path of a directory");
+    let path = text_of(value).filter(|path| path.starts_with(b"/"));
+    let path = path.ok_or_else(|| wrong(key, text.clone()))?;
+    let end = path.iter().rposition(|&byte| byte != b'/');
+    match end {
+        Some(end) => Ok(path[..=end].to_vec()),
+        None => Err(wrong(key, text)),
+    }
+}
+
+/// Beside the source, on the same file system for reflinks: `/data/www/` has
+/// `/data/.www.checked-0123456789abcdef`, another one for each target.
+fn default_staging(config: &Table) -> Result<Vec<u8>> {
+    let text =
+        |key: &str| -> Result<Vec<u8>> { Ok(text_of(&config.get(key)?).unwrap_or_default()) };
+    let source = text("source")?;
+    let bare = source.strip_suffix(b"/").unwrap_or(&source);
+    let slash = bare.iter().rposition(|&byte| byte == b'/');
+    let (above, name) = bare.split_at(slash.map_or(0, |at| at + 1));
+    if name.is_empty() {
+        return Err(wrong(
+            "staging",
+            "the source is /: check.staging must be given",
+        ));
+    }
+    let target = text("target")?;
+    // FNV-1a: the same in each version of this program.
+    let hash = source.iter().chain(b"\0").chain(&target);
+    let hash = hash.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    // Room for the longest name: 255 bytes.
+    let name = &name[..name.len().min(200)];
+    let end = format!(".checked-{hash:016x}");
+    Ok([above, b".", name, end.as_bytes()].concat())
+}
+
+fn refuse_options(config: &Table) -> Result<()> {
+    let Value::Table(rsync) = config.get("rsync")? else {
+        return Ok(());
+    };
+    for key in UNCHECKED {
+        if truthy(&rsync.get(key)?) {
+            let text = format!("rsync.{key} does not go with check, which sends staged copies");
+            return Err(wrong(key, text));
+        }
+    }
+    let extra = match rsync.get("_extra")? {
+        Value::Table(list) => list.sequence_values::<Value>().flatten().collect(),
+        Value::Nil => Vec::new(),
+        value => vec![value],
+    };
+    for word in extra.iter().filter_map(text_of) {
+        let word = String::from_utf8_lossy(&word).into_owned();
+        let name = word.split('=').next().unwrap_or_default();
+        // rsync takes unique beginnings of long names (popt does).
+        let long = name.len() > 2 && UNCHECKED_WORDS.iter().any(|known| known.starts_with(name));
+        let short = word.starts_with('-') && !word.starts_with("--");
+        if long || (short && word.contains(['L', 'k', 'H', 'x'])) || !word.starts_with('-') {
+            let text = format!("\"{word}\" in rsync._extra does not go with check");
+            return Err(wrong("_extra", text));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> std::result::Result<CheckConfig, String> {
+        let lua = crate::sys::lua();
+        let text = format!("{{ source = '/s/w/', target = 'h:/t/', {text} }}");
+        let config: Table = lua.load(text).eval().unwrap();
+        let checked = check(&config).map_err(|error| error.to_string())?;
+        checked.ok_or_else(|| "none".to_owned())
+    }
+
+    #[test]
+    fn one_command_has_defaults() {
+        let read = read("check = { command = { 'scan', '-x' } }").unwrap();
+        let Check::Command(scanner) = &read.checks[0] else {
+            panic!("a command");
+        };
+        assert_eq!(scanner.words, [b"scan".to_vec(), b"-x".to_vec()]);
+        assert_eq!(
+            (scanner.ok.as_slice(), scanner.reject.as_slice()),
+            (&[0][..], &[1][..])
+        );
+        assert_eq!((scanner.parallel, scanner.timeout.as_secs()), (2, 60));
+        assert_eq!(read.on_reject, OnReject::Hold);
+        assert!(read.staging.starts_with(b"/s/.w.checked-"));
+    }
+
+    #[test]
+    fn lists_keep_their_order() {
+        let read = read(
+            "check = { { command = { 'a' }, ok = 3 }, function() end, { command = { 'b' } },
+               onReject = 'quarantine', quarantine = '/q/', staging = '/st' }",
+        )
+        .unwrap();
+        assert_eq!(read.checks.len(), 3);
+        assert_eq!(read.checks[1], Check::Function);
+        assert_eq!(read.on_reject, OnReject::Quarantine(b"/q".to_vec()));
+        assert_eq!(read.tree(), b"/st/tree/");
+        assert_eq!(read.rules(), None);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told() {
+        let cases = [
+            ("check = 5", "check must be a table or a function"),
+            ("check = {}", "needs a command or a function"),
+            (
+                "check = { comand = { 'a' } }",
+                "Did you mean \"check.command\"?",
+            ),
+            ("check = { command = 'a' }", "check.command must be a list"),
+            (
+                "check = { command = { 'a' }, ok = { 300 } }",
+                "check.ok must be",
+            ),
+            (
+                "check = { command = { 'a' }, reject = 0 }",
+                "both ok and reject",
+            ),
+            (
+                "check = { command = { 'a' }, timeout = 0 }",
+                "check.timeout must be",
+            ),
+            ("check = { command = { 'a' }, onReject = 'x' }", "not \"x\""),
+            (
+                "check = { command = { 'a' }, onReject = 'quarantine' }",
+                "needs check.quarantine",
+            ),
+            (
+                "check = { command = { 'a' }, staging = '/s/w/x' }",
+                "inside the source",
+            ),
+            (
+                "check = { command = { 'a' } }, rsync = { copy_links = true }",
+                "rsync.copy_links",
+            ),
+            (
+                "check = { command = { 'a' } }, rsync = { _extra = { '-aL' } }",
+                "\"-aL\"",
+            ),
+            (
+                "check = { command = { 'a' } }, rsync = { _extra = { '--copy-l' } }",
+                "--copy-l",
+            ),
+            (
+                "check = { command = { 'a' } }, rsync = { _extra = { '/etc' } }",
+                "\"/etc\"",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

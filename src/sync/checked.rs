@@ -1,0 +1,53 @@
+//! What checks mean for a sync's transfers: where rsync reads, and what it leaves alone.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use super::Sync;
+use crate::check::withheld::{MOST_RULES, Reason, pattern};
+use crate::config::OnReject;
+
+impl Sync {
+    /// The directory rsync reads: the source, or what of it has passed the checks.
+    pub fn rsync_source(&self) -> Vec<u8> {
+        match &self.config.check {
+            Some(check) => check.tree(),
+            None => self.config.source.clone(),
+        }
+    }
+
+    /// Patterns of what the target keeps, though it is not in what rsync reads; `None` if that is
+    /// too much for rules.
+    pub fn protected(&self) -> Option<Vec<Vec<u8>>> {
+        let kept = self
+            .withheld
+            .iter()
+            .filter(|(_, reason)| self.keeps(reason));
+        let patterns: Vec<_> = kept
+            .take(MOST_RULES + 1)
+            .map(|(path, _)| pattern(path))
+            .collect();
+        (patterns.len() <= MOST_RULES).then_some(patterns)
+    }
+
+    /// Whether nothing is to be done at the target for this path: what is there did not pass the
+    /// checks, and neither is there an older version that has.
+    pub fn is_withheld(&self, path: &[u8]) -> bool {
+        let kept = self
+            .withheld
+            .why(path)
+            .is_some_and(|reason| self.keeps(reason));
+        let staged = || {
+            let staged = [self.rsync_source().as_slice(), path].concat();
+            fs::symlink_metadata(OsStr::from_bytes(&staged)).is_ok()
+        };
+        kept && !staged()
+    }
+
+    fn keeps(&self, reason: &Reason) -> bool {
+        let check = self.config.check.as_ref();
+        let removes = check.is_some_and(|check| check.on_reject == OnReject::DeleteTarget);
+        !(removes && reason.rejected)
+    }
+}
