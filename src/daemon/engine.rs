@@ -263,7 +263,7 @@ impl<'a> Engine<'a> {
             waiting: self
                 .members
                 .iter()
-                .map(|m| m.sync.borrow().queue.len())
+                .map(|m| m.sync.borrow().pending())
                 .sum(),
             running: self.jobs.len(),
         };
@@ -315,6 +315,7 @@ impl<'a> Engine<'a> {
 
     /// Says what is to be watched.
     fn watch(&mut self) {
+        crate::sync::choose_leaders(self.members.iter().map(|member| &member.sync));
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         self.beginning = true;

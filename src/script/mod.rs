@@ -8,6 +8,7 @@ mod api;
 mod by_size;
 mod errors;
 mod event;
+mod fanout;
 mod guard;
 mod hook;
 mod host;

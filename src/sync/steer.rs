@@ -2,6 +2,7 @@
 //! caught up with what happened before a moment.
 
 use super::Sync;
+use crate::queue::journal::Place;
 use crate::queue::{DelayId, Etype, Ready, Time};
 
 /// A moment in a sync's life: what was noticed before it is the entries up to a serial number,
@@ -10,6 +11,8 @@ use crate::queue::{DelayId, Etype, Ready, Time};
 pub struct Mark {
     serial: u64,
     carried: u64,
+    /// Where the journal ended.
+    place: Place,
 }
 
 impl Sync {
@@ -40,6 +43,7 @@ impl Sync {
     /// Nothing that waits now waits for its delay any longer.
     pub fn flush(&mut self) {
         self.flushed = self.queue.last_serial();
+        self.hurry();
     }
 
     /// What of the queue may go, as far as delays go.
@@ -88,6 +92,7 @@ impl Sync {
         Mark {
             serial: self.queue.last_serial(),
             carried: self.carried,
+            place: self.journal_end(),
         }
     }
 
@@ -100,8 +105,15 @@ impl Sync {
         if self.carried != mark.carried {
             *mark = self.mark();
         }
+        if !self.has_taken(mark.place) {
+            return false;
+        }
+        if std::mem::take(&mut mark.place) > 0 {
+            // It is in the queue now, among what is up to here.
+            mark.serial = self.queue.last_serial();
+        }
         let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
-        let owes = self.missed || self.incomplete || self.undone.due().is_some();
+        let owes = self.missed || self.has_gap() || self.incomplete || self.undone.due().is_some();
         let owes = owes || stopped || self.held.any() || !self.inherited.is_empty();
         !owes
             && self
