@@ -66,7 +66,7 @@ impl Merger<'_> {
         let tables: [&[u8]; 3] = [b"exitcodes", b"rsyncExitCodes", b"sshExitCodes"];
         let codes = tables.iter().any(|name| is_name(&key, name));
         match (to.raw_get::<Value>(key.clone())?, value) {
-            (Value::Nil, Value::Table(table)) if !is_name(&key, b"tunnel") => {
+            (Value::Nil, Value::Table(table)) if !is_whole(&key) => {
                 let copy = self.lua.create_table()?;
                 if codes {
                     copy_verbatim(&copy, &table)?;
@@ -76,7 +76,7 @@ impl Merger<'_> {
                 to.raw_set(key, copy)
             }
             (Value::Nil, value) => to.raw_set(key, value),
-            (Value::Table(own), Value::Table(theirs)) => {
+            (Value::Table(own), Value::Table(theirs)) if !is_whole(&key) => {
                 if theirs.raw_get::<Value>("_merge")? == Value::Boolean(false) {
                     Ok(())
                 } else if codes {
@@ -88,6 +88,11 @@ impl Merger<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Tables that are no tables of keys or lists of texts are taken as they are.
+fn is_whole(key: &Value) -> bool {
+    is_name(key, b"tunnel") || is_name(key, b"targets")
 }
 
 fn is_name(key: &Value, name: &[u8]) -> bool {

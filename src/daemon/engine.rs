@@ -260,11 +260,7 @@ impl<'a> Engine<'a> {
         };
         let figures = || Figures {
             watched: self.watcher.watched(),
-            waiting: self
-                .members
-                .iter()
-                .map(|m| m.sync.borrow().pending())
-                .sum(),
+            waiting: self.members.iter().map(|m| m.sync.borrow().pending()).sum(),
             running: self.jobs.len(),
         };
         self.core.notify.turn(Instant::now(), phase, figures);

@@ -109,7 +109,9 @@ impl Journal {
             }
             Some(place) => self.move_on(place, etype, due),
             None => {
-                self.targets.values_mut().for_each(|target| target.behind += 1);
+                self.targets
+                    .values_mut()
+                    .for_each(|target| target.behind += 1);
                 self.append(Entry {
                     path: path.into(),
                     due,
@@ -400,7 +402,10 @@ mod tests {
 
     fn taken(pull: Pull) -> Vec<(Etype, Vec<u8>)> {
         match pull {
-            Pull::Take(list) => list.into_iter().map(|(e, path, _)| (e, path.to_vec())).collect(),
+            Pull::Take(list) => list
+                .into_iter()
+                .map(|(e, path, _)| (e, path.to_vec()))
+                .collect(),
             _ => Vec::new(),
         }
     }

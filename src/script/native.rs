@@ -12,8 +12,8 @@ use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value, Vari
 use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
 use super::{
-    api, by_size, errors, fanout, inlet, layer3, members, observe, orders, remote, spawn, sync_checks,
-    tunnel,
+    api, by_size, errors, fanout, inlet, layer3, members, observe, orders, remote, spawn,
+    sync_checks, tunnel,
 };
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{

@@ -29,7 +29,8 @@ impl Sync {
     /// All that is to be done in its order, what is being acted upon first of all included, and
     /// whether a comparison of everything is owed besides the startup.
     pub fn owed(&self) -> (Vec<Owed>, bool) {
-        let mut everything = self.missed || self.has_gap() || self.lost || self.undone.owes_everything();
+        let mut everything =
+            self.missed || self.has_gap() || self.lost || self.undone.owes_everything();
         let mut events: Vec<Owed> = self.undone.paths().collect();
         events.extend(self.inherited.iter().cloned());
         for delay in self.queue.iter() {

@@ -7,7 +7,8 @@ use crate::{calls, config, site, wait_current};
 fn a_target_may_have_keys_of_its_own() {
     let dir = site(2);
     dir.write("f", "1");
-    let targets = "{ '@DIR@/t1', { target = '@DIR@/t2', name = 'far', rsync = { bwlimit = 9000 } } }";
+    let targets =
+        "{ '@DIR@/t1', { target = '@DIR@/t2', name = 'far', rsync = { bwlimit = 9000 } } }";
     let mut daemon = Daemon::new(&dir, &config(targets, "")).start();
     wait_current(&mut daemon, 1..=2);
     assert!(!dir.text("t1.calls").contains("--bwlimit=9000"));
@@ -24,11 +25,27 @@ fn mistakes_are_told() {
         ("{ }", "", "targets names no target"),
         ("{ 'h::a', 'h::a' }", "", "targets has \"h::a\" twice"),
         ("{ 'h::a', 5 }", "", "neither a text nor a table"),
-        ("{ 'h::a' }", "target = 'h::b',", "\"target\" and \"targets\" exclude each other"),
-        ("{ 'h::a' }", "targetsFrom = 'x',", "\"targets\" and \"targetsFrom\" exclude"),
-        ("nil", "targetsFrom = '@DIR@/none',", "Cannot open targets file"),
+        (
+            "{ 'h::a' }",
+            "target = 'h::b',",
+            "\"target\" and \"targets\" exclude each other",
+        ),
+        (
+            "{ 'h::a' }",
+            "targetsFrom = 'x',",
+            "\"targets\" and \"targetsFrom\" exclude",
+        ),
+        (
+            "nil",
+            "targetsFrom = '@DIR@/none',",
+            "Cannot open targets file",
+        ),
         ("5", "", "targets must be a list"),
-        ("{ { target = 'h::a', tagret = 1 } }", "", "\"tagret\" unknown"),
+        (
+            "{ { target = 'h::a', tagret = 1 } }",
+            "",
+            "\"tagret\" unknown",
+        ),
     ];
     for (targets, more, text) in cases {
         let dir = site(0);

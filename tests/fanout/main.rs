@@ -24,6 +24,7 @@ mod reload;
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use daemon::{Daemon, Running};
 use nix::sys::signal::Signal;
@@ -44,10 +45,10 @@ fn site(targets: usize) -> Dir {
 fn config(targets: &str, more: &str) -> String {
     format!(
         r#"
-settings{{ hup = "changed", insist = true, stopTimeout = 1 }}
+settings{{ hup = "changed", insist = true, stopTimeout = 1, controlSocket = "@DIR@/sock" }}
 sync{{
     default.rsync, name = "web", source = "@SRC@", targets = {targets}, delay = 0.3, {more}
-    rsync = {{ binary = "@RSYNC@", archive = true }},
+    rsync = {{ binary = "@RSYNC@", archive = true, checksum = true }},
 }}
 "#
     )
@@ -60,6 +61,14 @@ fn list(numbers: impl IntoIterator<Item = usize>) -> String {
 
 fn calls(dir: &Dir, target: usize) -> usize {
     dir.text(&format!("t{target}.calls")).lines().count()
+}
+
+/// A dead target is there again, and is tried at once.
+fn back(dir: &Dir, target: usize) {
+    fs::remove_file(dir.path(format!("t{target}.dead"))).unwrap();
+    let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
+    let ctl = ctl.arg("-socket").arg(dir.path("sock")).arg("retry");
+    assert!(ctl.status().unwrap().success());
 }
 
 fn wait_current(daemon: &mut Running<'_>, targets: impl IntoIterator<Item = usize>) {
@@ -109,10 +118,15 @@ fn a_dead_and_a_slow_target_hold_up_no_one() {
     wait_current(&mut daemon, [2]);
     assert!(calls(&dir, 2) <= slow + 2);
     let healthy = calls(&dir, 3);
-    fs::remove_file(dir.path("t1.dead")).unwrap();
+    back(&dir, 1);
     wait_current(&mut daemon, [1]);
     assert_eq!(calls(&dir, 3), healthy, "others are not disturbed");
-    assert!(!dir.text("t1.calls").lines().skip(1).any(|call| !call.contains("--from0")));
+    assert!(
+        !dir.text("t1.calls")
+            .lines()
+            .skip(1)
+            .any(|call| !call.contains("--from0"))
+    );
     assert_eq!(daemon.terminate(), Some(143));
 }
 
@@ -135,10 +149,16 @@ fn one_that_fell_back_too_far_is_compared() {
     fs::remove_file(dir.path("t1.held")).unwrap();
     wait_current(&mut daemon, [1]);
     let said = dir.text("t1.calls");
-    let full = said.lines().filter(|call| !call.contains("--from0")).count();
+    let full = said
+        .lines()
+        .filter(|call| !call.contains("--from0"))
+        .count();
     assert_eq!(full, 2, "{said}");
     let said = dir.text("t2.calls");
-    let full = said.lines().filter(|call| !call.contains("--from0")).count();
+    let full = said
+        .lines()
+        .filter(|call| !call.contains("--from0"))
+        .count();
     assert_eq!(full, 1, "{said}");
     assert_eq!(daemon.terminate(), Some(143));
 }
@@ -178,10 +198,14 @@ fn classic_syncs_of_one_source_share_as_well() {
     let sync = |number: usize| {
         format!(
             "sync{{ default.rsync, source = '@SRC@', target = '@DIR@/t{number}', delay = 0.3,
-                rsync = {{ binary = '@RSYNC@', archive = true }} }}\n"
+                rsync = {{ binary = '@RSYNC@', archive = true, checksum = true }} }}\n"
         )
     };
-    let text = format!("settings{{ insist = true }}\n{}{}", sync(1), sync(2));
+    let text = format!(
+        "settings{{ insist = true, controlSocket = '@DIR@/sock' }}\n{}{}",
+        sync(1),
+        sync(2)
+    );
     let mut daemon = Daemon::new(&dir, &text).start();
     wait_current(&mut daemon, 1..=2);
     dir.put("t1.dead", "");
@@ -189,7 +213,7 @@ fn classic_syncs_of_one_source_share_as_well() {
         dir.write("same", round.to_string());
         wait_current(&mut daemon, [2]);
     }
-    fs::remove_file(dir.path("t1.dead")).unwrap();
+    back(&dir, 1);
     wait_current(&mut daemon, [1]);
     // HUP starts both up, and goes on with both.
     let starts = calls(&dir, 2);

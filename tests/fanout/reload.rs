@@ -30,7 +30,12 @@ fn targets_join_and_leave_without_disturbing_the_others() {
 
     // The one that took the events in for all leaves.
     let text = config(&list([2, 3, 4]), "");
-    reload(&dir, &mut daemon, &text, "2 syncs untouched, 0 changed, 1 new, 1 removed");
+    reload(
+        &dir,
+        &mut daemon,
+        &text,
+        "2 syncs untouched, 0 changed, 1 new, 1 removed",
+    );
     wait_current(&mut daemon, [4]);
     assert_eq!([calls(&dir, 2), calls(&dir, 3)], before);
     let gone = calls(&dir, 1);
@@ -40,12 +45,17 @@ fn targets_join_and_leave_without_disturbing_the_others() {
     wait_current(&mut daemon, [2]);
     assert_eq!(calls(&dir, 1), gone);
     let said = dir.text("t2.calls");
-    assert_eq!(said.lines().filter(|call| !call.contains("--from0")).count(), 1);
+    assert_eq!(
+        said.lines()
+            .filter(|call| !call.contains("--from0"))
+            .count(),
+        1
+    );
 
     // A broken configuration changes nothing.
     reload(&dir, &mut daemon, "sync{", "the one before goes on");
     let text = config(&list([1, 2, 3, 4]), "") + "\nsync{ default.rsync }";
-    reload(&dir, &mut daemon, &text, "source");
+    reload(&dir, &mut daemon, &text, "needs \"target\" configured");
     dir.write("still", "1");
     wait_current(&mut daemon, 2..=4);
 
@@ -56,7 +66,12 @@ fn targets_join_and_leave_without_disturbing_the_others() {
     dir.write("and more", "1");
     wait_current(&mut daemon, [2, 4]);
     let text = config(&list([2, 3, 4]), "maxDelays = 5,");
-    reload(&dir, &mut daemon, &text, "0 syncs untouched, 3 changed, 0 new, 0 removed");
+    reload(
+        &dir,
+        &mut daemon,
+        &text,
+        "0 syncs untouched, 3 changed, 0 new, 0 removed",
+    );
     fs::remove_file(dir.path("t3.held")).unwrap();
     wait_current(&mut daemon, 2..=4);
     dir.write("end", "1");
@@ -68,13 +83,20 @@ fn targets_join_and_leave_without_disturbing_the_others() {
 fn targets_of_a_file_and_of_a_function() {
     let dir = site(4);
     dir.write("before", "1");
-    dir.put("hosts", dir.expand("# web servers\n@DIR@/t1\n\n  @DIR@/t2  \n"));
+    dir.put(
+        "hosts",
+        dir.expand("# web servers\n@DIR@/t1\n\n  @DIR@/t2  \n"),
+    );
     let sync = |name: &str, targets: &str| {
         let whole = config("nil", targets).replace("\"web\"", name);
-        whole.lines().skip(2).map(|line| format!("{line}\n")).collect::<String>()
+        whole
+            .lines()
+            .skip(2)
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
     };
     let text = [
-        "settings{ hup = 'changed', insist = true, stopTimeout = 1 }\n",
+        "settings{ hup = 'changed', insist = true, stopTimeout = 1, controlSocket = '@DIR@/sock' }\n",
         "local function others() return { '@DIR@/t4' } end\n",
         &sync("'one'", "targetsFrom = '@DIR@/hosts',"),
         &sync("'two'", "targets = others,"),
