@@ -42,6 +42,10 @@ const PRELUDES: &[(&str, &str)] = &[
         "default-direct.lua",
         include_str!("../../lua/default-direct.lua"),
     ),
+    (
+        "default-rclone.lua",
+        include_str!("../../lua/default-rclone.lua"),
+    ),
 ];
 
 /// Why the configuration does not become a running daemon. The lines are for the user.

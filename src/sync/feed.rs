@@ -6,7 +6,6 @@
 //! and waits are its own.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::Sync;
@@ -62,20 +61,22 @@ pub fn share(first: &mut Sync, second: &mut Sync) {
 /// Decides who takes in the events of each journal, and lets go of those that are gone: all that
 /// share one are among these.
 pub fn choose_leaders<'a>(syncs: impl Iterator<Item = &'a Rc<RefCell<Sync>>>) {
-    let mut journals: HashMap<*const RefCell<Journal>, (Rc<RefCell<Journal>>, Vec<TargetId>)> =
-        HashMap::new();
+    let mut journals: Vec<(Rc<RefCell<Journal>>, Vec<TargetId>)> = Vec::new();
     for sync in syncs {
         let mut sync = sync.borrow_mut();
         let Some(feed) = &mut sync.feed else {
             continue;
         };
-        let members = journals
-            .entry(Rc::as_ptr(&feed.journal))
-            .or_insert_with(|| (Rc::clone(&feed.journal), Vec::new()));
-        feed.leads = members.1.is_empty();
-        members.1.push(feed.id);
+        let known = journals
+            .iter_mut()
+            .find(|(journal, _)| Rc::ptr_eq(journal, &feed.journal));
+        feed.leads = known.is_none();
+        match known {
+            Some((_, ids)) => ids.push(feed.id),
+            None => journals.push((Rc::clone(&feed.journal), vec![feed.id])),
+        }
     }
-    for (journal, ids) in journals.values() {
+    for (journal, ids) in &journals {
         journal.borrow_mut().keep(ids);
     }
 }

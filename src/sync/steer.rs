@@ -175,6 +175,8 @@ mod tests {
 
     struct World {
         sync: Sync,
+        /// One that shares the journal, and does nothing.
+        _other: Option<Sync>,
         now: Time,
         source: Versions,
         target: Versions,
@@ -184,9 +186,18 @@ mod tests {
     }
 
     impl World {
-        fn new(policy: Policy) -> World {
+        fn new(policy: Policy, shares: bool) -> World {
+            let mut sync = sync_with(policy);
+            let other = shares.then(|| {
+                let mut other = sync_with(policy);
+                sync.config.moves = false;
+                other.config.moves = false;
+                crate::sync::share(&mut sync, &mut other);
+                other
+            });
             World {
-                sync: sync_with(policy),
+                sync,
+                _other: other,
                 now: SECOND,
                 source: Versions::new(),
                 target: Versions::new(),
@@ -311,8 +322,8 @@ mod tests {
         [b"/src", path(name).as_slice()].concat()
     }
 
-    fn holds(policy: Policy, steps: &[Step]) -> Result<(), TestCaseError> {
-        let mut world = World::new(policy);
+    fn holds(policy: Policy, shares: bool, steps: &[Step]) -> Result<(), TestCaseError> {
+        let mut world = World::new(policy, shares);
         for step in steps {
             world.step(step);
             world.check()?;
@@ -333,8 +344,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_reached_is_at_the_target(steps in steps()) {
-            holds(Policy::Settle, &steps)?;
-            holds(Policy::Deliver, &steps)?;
+            holds(Policy::Settle, false, &steps)?;
+            holds(Policy::Settle, true, &steps)?;
+            holds(Policy::Deliver, false, &steps)?;
         }
     }
 
