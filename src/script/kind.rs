@@ -23,7 +23,8 @@ impl Script {
 
     /// The program that the sync starts, if it is of a kind that runs rsync for changes.
     pub fn program(&self, member: &Member) -> Option<Vec<u8>> {
-        self.kind(member).filter(|&kind| kind != "direct" && kind != "rclone")?;
+        self.kind(member)
+            .filter(|&kind| kind != "direct" && kind != "rclone")?;
         let rsync: Table = member.config.get("rsync").ok()?;
         text_of(&rsync.get("binary").ok()?)
     }

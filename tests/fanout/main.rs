@@ -5,6 +5,7 @@
 //! | main | transfers: who waits for whom (nobody), what a target gets that was away |
 //! | reload | targets join and leave |
 //! | config | what is accepted, and what is told of the rest |
+//! | chain | receivers that send on |
 //! | rclone | default.rclone |
 //!
 //! The harness is that of the `blackbox` tests, see there for its environment variables.
@@ -20,6 +21,7 @@ mod tree;
 #[path = "../blackbox/util.rs"]
 mod util;
 
+mod chain;
 mod config;
 mod rclone;
 mod reload;

@@ -9,7 +9,15 @@ use crate::daemon::{Daemon, Running};
 use crate::util::{Dir, poll, program, skip};
 
 /// Names that mean something to rclone's patterns, or can't be said in them.
-const NAMES: [&str; 7] = ["a*b", "q?", "[x]", "{y,z}", "back\\slash", "two\nlines", "end "];
+const NAMES: [&str; 7] = [
+    "a*b",
+    "q?",
+    "[x]",
+    "{y,z}",
+    "back\\slash",
+    "two\nlines",
+    "end ",
+];
 
 fn config(target: &str) -> String {
     format!(
@@ -103,14 +111,20 @@ fn with_a_stand_in() {
         dir.path("bin/rclone"),
     )
     .unwrap();
-    let config = config("store:bucket").replace("delay", "rclone = { options = { '--fast-list' } }, delay");
+    let config =
+        config("store:bucket").replace("delay", "rclone = { options = { '--fast-list' } }, delay");
     let mut daemon = Daemon::new(&dir, &config).fake_first().start_and_settle();
     dir.write("f{1}", "1");
-    daemon.wait_for("a call for the change", |_| dir.text("rclone.calls").contains("f\\{1\\}"));
+    daemon.wait_for("a call for the change", |_| {
+        dir.text("rclone.calls").contains("f\\{1\\}")
+    });
     let said = dir.text("rclone.calls");
     let expected = dir.expand("sync --filter-from - --links --fast-list @SRC@/ store:bucket");
     assert_eq!(said.matches(&expected).count(), 2, "{said}");
-    assert!(said.contains("- *.tmp\n- *.tmp/**\n- cache/**\n+ **\n"), "{said}");
+    assert!(
+        said.contains("- *.tmp\n- *.tmp/**\n- cache/**\n+ **\n"),
+        "{said}"
+    );
     assert!(said.contains("+ /f\\{1\\}\n+ /f\\{1\\}/**\n"), "{said}");
     assert_eq!(daemon.terminate(), Some(143));
 }
