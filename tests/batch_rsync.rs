@@ -650,9 +650,15 @@ fn a_renewed_directory_is_new_at_the_target() {
 /// rsync takes files of the same size and second for the same.
 #[test]
 fn a_change_in_the_second_of_the_last_transfer_arrives() {
-    for list in [ListMode::Auto, ListMode::Filter] {
+    // What was deleted and is there again is another file.
+    let changes = [Change::Modify, Change::Create, Change::Delete];
+    let lists = [ListMode::Auto, ListMode::Filter];
+    for (list, change) in lists
+        .into_iter()
+        .flat_map(|list| changes.map(|c| (list, c)))
+    {
         let mut world = World::new(0);
-        world.note(Change::Modify, b"/f");
+        world.note(change, b"/f");
         let now = SystemTime::now();
         let times = FileTimes::new().set_modified(now);
         for (place, text) in [(world.source(), "new"), (world.target(), "old")] {

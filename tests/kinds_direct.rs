@@ -225,7 +225,7 @@ fn trees_are_equal_after_random_changes() {
         let mut world = World::new();
         let own = format!("maxProcesses = {processes}, delay");
         world.start(&CONFIG.replace("delay", &own).replace("0.1", "0.02"));
-        let mut churn = Churn::new(seed, world.path("src"));
+        let mut churn = Churn::new(seed, world.path("src"), ["a", "../b", "nowhere"]);
         for _ in 0..100 {
             churn.burst();
             world.wait_equal();

@@ -204,7 +204,9 @@ fn trees_are_equal_after_random_changes() {
     let seed = std::process::id().into();
     println!("seed {seed}");
     let mut world = started(&CONFIG.replace("0.1", "0.02"));
-    let mut churn = Churn::new(seed, world.path("src"));
+    // None that leads to a directory: `mv` at the target would follow it.
+    let links = ["nowhere", "../nowhere", "no/where"];
+    let mut churn = Churn::new(seed, world.path("src"), links);
     for _ in 0..100 {
         churn.burst();
         world.wait_equal();

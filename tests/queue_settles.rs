@@ -44,12 +44,16 @@ fn rename(tree: &mut Tree, from: &str, to: &str) {
     }
 }
 
+/// A delay and whether it brings all that is in a directory. That is decided when the batch
+/// starts, by what is there then, as for a list that is made and read later.
+type Chosen = (DelayId, bool);
+
 struct World {
     source: Tree,
     target: Tree,
     queue: Queue,
     /// Batches, each in queue order, and whether they were carried out when they started.
-    running: Vec<(VecDeque<DelayId>, bool)>,
+    running: Vec<(VecDeque<Chosen>, bool)>,
     writes: u32,
 }
 
@@ -181,11 +185,12 @@ impl World {
             }
         });
         self.queue.activate(&ids);
+        let batch: VecDeque<Chosen> = ids.iter().map(|id| (*id, self.is_deep(*id))).collect();
         if early {
-            ids.iter().for_each(|id| self.carry_out(*id));
+            batch.iter().for_each(|chosen| self.carry_out(*chosen));
         }
-        if !ids.is_empty() {
-            self.running.push((ids.into(), early));
+        if !batch.is_empty() {
+            self.running.push((batch, early));
         }
     }
 
@@ -196,7 +201,7 @@ impl World {
         }
         let n = n % self.running.len();
         let (batch, done) = &mut self.running[n];
-        let (Some(id), done) = (batch.pop_front(), *done) else {
+        let (Some((id, deep)), done) = (batch.pop_front(), *done) else {
             return;
         };
         if batch.is_empty() {
@@ -204,7 +209,7 @@ impl World {
         }
         let blocked = self.hangs_on_a_move(id);
         if !done && !blocked {
-            self.carry_out(id);
+            self.carry_out((id, deep));
         }
         if ok && !blocked {
             assert!(self.queue.finish(id));
@@ -220,7 +225,17 @@ impl World {
         hangs && way.any(|own| own.etype() == Etype::Move)
     }
 
-    fn carry_out(&mut self, id: DelayId) {
+    fn is_deep(&self, id: DelayId) -> bool {
+        let Some(delay) = self.queue.get(id) else {
+            return false;
+        };
+        let (path, _) = delay.paths();
+        let name = String::from_utf8_lossy(&path);
+        let node = self.source.get(name.trim_end_matches('/'));
+        delay.etype() == Etype::Delete && node == Some(&None)
+    }
+
+    fn carry_out(&mut self, (id, deep): Chosen) {
         let Some(delay) = self.queue.get(id) else {
             return;
         };
@@ -235,7 +250,7 @@ impl World {
         match path2.as_deref().map(name) {
             Some(to) => self.carry_move(&from, &to),
             None if etype == Etype::Init => self.target = self.source.clone(),
-            None => self.send(&from, etype == Etype::Delete),
+            None => self.send(&from, deep),
         }
     }
 
@@ -319,4 +334,26 @@ proptest! {
         }
         assert_eq!(world.target, world.source);
     }
+}
+
+/// A directory with contents is moved out; while its Delete runs, a new one comes.
+#[test]
+fn a_directory_renewed_while_its_delete_runs_is_empty() {
+    let mut world = World::new();
+    let run = |world: &mut World| {
+        world.start(u32::MAX, false);
+        while !world.running.is_empty() {
+            world.end(0, true);
+        }
+    };
+    world.step(&Step::Mkdir("/a"));
+    world.step(&Step::Write("/a/y"));
+    run(&mut world);
+    world.step(&Step::MoveOut("/a"));
+    world.start(u32::MAX, false);
+    world.step(&Step::Mkdir("/a"));
+    world.end(0, true);
+    assert_ne!(world.target, world.source);
+    run(&mut world);
+    assert_eq!(world.target, world.source);
 }

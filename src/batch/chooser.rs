@@ -207,9 +207,10 @@ fn mentions<'a>(entries: &[Entry<'a>]) -> Vec<Mention<'a>> {
     mentions
 }
 
-/// Whether the event can mean other contents than before.
+/// Whether the event can mean other contents than before. What was gone and is there now is
+/// another file.
 fn is_written(change: Change) -> bool {
-    matches!(change, Change::Create | Change::Modify)
+    change != Change::Attrib
 }
 
 /// Whether rsync may take a file for unchanged that is not: it skips files that agree in size

@@ -26,6 +26,7 @@ use super::signals::{Signal, Signals};
 use super::sources::{Mounts, Sources};
 use super::state::StateDir;
 use super::status::ReportFiles;
+use super::stuck::Stuck;
 use super::tunnels::Tunnels;
 use super::watching::Watching;
 use crate::config::{Hup, Settings};
@@ -170,6 +171,7 @@ pub struct Engine<'a> {
     pub(super) shortage: Shortage,
     pub(super) sources: Sources,
     pub(super) tunnels: Tunnels,
+    pub(super) stuck: Stuck,
     pub(super) started: bool,
     /// Some syncs have not started up yet.
     beginning: bool,
@@ -206,6 +208,7 @@ impl<'a> Engine<'a> {
             shortage: Shortage::new(settings.rescan_interval),
             sources: Sources::new(),
             tunnels: Tunnels::default(),
+            stuck: Stuck::default(),
             started: false,
             beginning: true,
             fading: None,
@@ -234,6 +237,7 @@ impl<'a> Engine<'a> {
             self.now = self.core.clock.now();
             self.take_in();
             self.collect();
+            self.end_stuck(Instant::now());
             self.tend_tunnels();
             self.lead();
             self.pass();
@@ -531,6 +535,9 @@ impl<'a> Engine<'a> {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(deadline) = self.core.desk.deadline(instant) {
+            at(deadline.saturating_duration_since(instant));
+        }
+        if let Some(deadline) = self.stuck.deadline() {
             at(deadline.saturating_duration_since(instant));
         }
         if let Some(fading) = &self.fading {

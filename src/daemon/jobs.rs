@@ -10,6 +10,7 @@ use mlua::Table;
 use super::deletions::Trial;
 use super::engine::{Engine, Outcome};
 use super::outcome::{self, telling};
+use super::stuck::Seen;
 use super::tunnels;
 use crate::batch;
 use crate::batch::output::{self as rsync_output, Progress, Totals};
@@ -52,6 +53,8 @@ pub struct Job {
     repeated: bool,
     /// It is only the trial of another.
     trial: Option<Trial>,
+    /// Whether it waits for a named pipe.
+    pub(super) stuck: Cell<Seen>,
 }
 
 /// A line of output of a child: into the log, with the name of the sync or tunnel.
@@ -154,6 +157,7 @@ impl Job {
             since: Instant::now(),
             progress: Default::default(),
             totals: Default::default(),
+            stuck: Default::default(),
         }
     }
 
@@ -161,6 +165,24 @@ impl Job {
     pub(super) fn is_transfer(&self, sync: &Sync) -> bool {
         let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
         self.ids.iter().any(|id| etype(id) != Some(Etype::Move))
+    }
+
+    /// Whether it reads the source and is no code of the user's.
+    pub(super) fn may_get_stuck(&self) -> bool {
+        self.captured && self.trial.is_none() && self.stuck.get() != Seen::Ended
+    }
+
+    /// What it should have made certain it has not, for its sync and for the one that takes
+    /// that one's place.
+    fn keep_doubt(&self) {
+        for sync in self.heir.iter().chain([&self.member.sync]) {
+            sync.borrow_mut().doubtful |= self.clears_doubt;
+        }
+    }
+
+    /// Whether its sync may have missed changes, should it not come to its end.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.clears_doubt
     }
 
     /// Whether it compared everything.
@@ -205,6 +227,7 @@ impl Job {
             since: Instant::now(),
             progress: Default::default(),
             totals: Default::default(),
+            stuck: Default::default(),
         }
     }
 }
@@ -269,6 +292,7 @@ impl Engine<'_> {
             since: Instant::now(),
             progress: Default::default(),
             totals: Default::default(),
+            stuck: Default::default(),
             repeated: request.captured && request.member.sync.borrow().is_failing(),
             trial: None,
         };
@@ -338,6 +362,11 @@ impl Engine<'_> {
     pub(super) fn evaluate(&mut self, job: Job, end: End) {
         let code = end.code();
         job.member.sync.borrow_mut().transferred();
+        if job.stuck.get() == Seen::Ended && code != 0 {
+            job.keep_doubt();
+            let mut sync = job.member.sync.borrow_mut();
+            return sync.redo(&job.ids, self.now + micros(SOON));
+        }
         if self.falls_back(&job, code) {
             return;
         }
@@ -358,8 +387,10 @@ impl Engine<'_> {
             Verdict::Redo => None,
             _ => self.account(&job, code, outcome),
         };
+        if verdict != Verdict::Done {
+            job.keep_doubt();
+        }
         let mut sync = job.member.sync.borrow_mut();
-        sync.doubtful |= job.clears_doubt && verdict != Verdict::Done;
         if job.repeated && verdict != Verdict::Again {
             for line in job.errors.borrow().iter() {
                 report::warn(format_args!(

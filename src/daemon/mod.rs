@@ -28,6 +28,7 @@ mod snapshot;
 mod sources;
 pub mod state;
 mod status;
+mod stuck;
 mod tunnels;
 mod waits;
 mod watching;

@@ -3,6 +3,8 @@
 //! A file holds, each followed by a zero byte: the type of an event, its path, and where a Move
 //! went (else nothing). `Full` stands for a comparison of everything that was owed.
 
+use std::time::SystemTime;
+
 use super::engine::Engine;
 use crate::queue::Etype;
 use crate::report;
@@ -11,7 +13,7 @@ use crate::sync::Sync;
 /// The file's name.
 const KIND: &str = "pending";
 /// A file that is there while a daemon is at work. Where one is found at the start, that daemon
-/// had no time to say what was pending.
+/// had no time to say what was pending, or left something that takes an exact comparison to find.
 const ALIVE: &str = "alive";
 
 const ETYPES: [Etype; 6] = [
@@ -38,7 +40,11 @@ impl Engine<'_> {
         }
         for member in &self.members {
             let sync = member.sync.borrow();
-            state.remove(&sync.config, ALIVE);
+            let mut jobs = self.jobs.values();
+            let doubtful = sync.doubtful || sync.has_just_sent(SystemTime::now());
+            if !doubtful && !jobs.any(|job| job.is_in_doubt() && job.is_for(&member.sync)) {
+                state.remove(&sync.config, ALIVE);
+            }
             let bytes = encode(&sync);
             if bytes.is_empty() {
                 state.remove(&sync.config, KIND);

@@ -34,6 +34,11 @@ pub fn below(roots: impl IntoIterator<Item = Pid>) -> Vec<Descendant> {
 }
 
 impl Descendant {
+    /// Its number.
+    pub fn pid(self) -> Pid {
+        Pid(self.pid)
+    }
+
     /// Sends a signal, if the process is still there.
     pub fn kill(self, signal: Signal) {
         let same = look(self.pid).is_some_and(|(_, now)| now == self);

@@ -128,6 +128,12 @@ impl Model {
     }
 
     fn push_plain(&mut self, etype: Etype, path: &[u8], due: Time) {
+        let deleting = |item: &Item| {
+            item.etype == Etype::Delete && item.status == Status::Active && item.path == path
+        };
+        let made = etype == Etype::Create && path.ends_with(b"/");
+        let renewed = self.policy == Policy::Settle && made && self.items.iter().any(deleting);
+        let etype = if renewed { Etype::Delete } else { etype };
         match self.decide(etype, path) {
             None => self.append(etype, path, None, due, None),
             Some((_, Verdict::Absorb)) => {}

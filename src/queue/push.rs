@@ -120,6 +120,10 @@ impl Queue {
     /// Queues a Create, Modify, Attrib or Delete.
     fn push_plain(&mut self, etype: Etype, path: &[u8], due: Time) -> Placed {
         let look = self.look(etype, path);
+        let etype = match look.known == path.len() && self.is_renewal(etype, path, look.node) {
+            true => Etype::Delete,
+            false => etype,
+        };
         let open = match self.policy {
             Policy::Settle if look.known == path.len() => self.open_delay(look.node),
             _ => None,
@@ -159,6 +163,19 @@ impl Queue {
             }
             _ => placed,
         }
+    }
+
+    /// Whether a directory came where one is just being deleted. Who does that chose what to do
+    /// before and does it after this: it may find the new one and leave in it, at the target,
+    /// what the old one held. So this is, as one that waits would be, the Delete of a directory
+    /// that exists.
+    fn is_renewal(&self, newer: Etype, path: &[u8], node: NodeId) -> bool {
+        let made = newer == Etype::Create && path.ends_with(b"/");
+        made && self.policy == Policy::Settle
+            && self.delays_at(node).any(|slot| {
+                let older = &self.entries[slot];
+                older.etype == Etype::Delete && older.status == Status::Active
+            })
     }
 
     /// Queues a Move. Unlike all else it is carried out without another look at the disk,

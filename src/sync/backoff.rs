@@ -22,18 +22,22 @@ impl Backoff {
         Backoff { first, failures: 0 }
     }
 
-    /// Another failure: how long to wait. The first wait is exact, as users know it; later ones
-    /// vary by a tenth.
+    /// Another failure: how long to wait.
     pub fn fail(&mut self) -> Duration {
-        let doubled = self
-            .first
-            .saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        let wait = self.wait(self.failures);
         self.failures = self.failures.saturating_add(1);
-        let wait = doubled.min(LONGEST);
-        if self.failures == 1 {
+        wait
+    }
+
+    /// How long to wait after a failure that has so many before it. The first wait is exact, as
+    /// users know it; later ones vary by a tenth.
+    pub fn wait(&self, before: u32) -> Duration {
+        let factor = 1u32.checked_shl(before).unwrap_or(u32::MAX);
+        let wait = self.first.saturating_mul(factor).min(LONGEST);
+        if before == 0 {
             return wait;
         }
-        let random = RandomState::new().hash_one(self.failures) % 100;
+        let random = RandomState::new().hash_one(before) % 100;
         wait - wait * random as u32 / 1000
     }
 

@@ -1,8 +1,9 @@
 //! What a transfer left undone: paths that rsync could not send or remove, while it did the
 //! rest and ended with code 23.
 //!
-//! They are tried again after a while that grows with each failure; what changes meanwhile
-//! does not wait for them.
+//! Each is tried again after a while that grows with its own failures: what failed because it
+//! was just changing does not wait for what fails for good. What changes meanwhile does not
+//! wait for either.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -19,9 +20,20 @@ const COMPARISONS: u32 = 4;
 
 /// The undone paths of one sync.
 pub struct Failed {
-    paths: BTreeMap<Vec<u8>, Etype>,
-    everything: bool,
+    paths: BTreeMap<Vec<u8>, Undone>,
+    /// How often those failed that are being tried again.
+    tried: BTreeMap<Vec<u8>, u32>,
+    /// When everything is compared, if it is to be.
+    everything: Option<Time>,
     backoff: Backoff,
+    /// When the first of all is due.
+    due: Option<Time>,
+}
+
+/// One path.
+struct Undone {
+    etype: Etype,
+    failures: u32,
     due: Time,
 }
 
@@ -30,22 +42,33 @@ impl Failed {
     pub fn new(delay: Option<Duration>) -> Failed {
         Failed {
             paths: BTreeMap::new(),
-            everything: false,
+            tried: BTreeMap::new(),
+            everything: None,
             backoff: Backoff::new(delay),
-            due: 0,
+            due: None,
         }
     }
 
-    /// Takes in the undone part of a transfer. All wait together.
+    /// Takes in the undone part of a transfer. Returns when the first of it is tried again.
+    /// What was owed before is tried when it would have been.
     pub fn add(
         &mut self,
         paths: impl IntoIterator<Item = (Vec<u8>, Etype)>,
         now: Time,
     ) -> Duration {
-        let wait = self.backoff.fail();
-        self.due = now + micros(wait);
-        self.paths.extend(paths);
-        wait
+        let mut soonest = None;
+        for (path, etype) in paths {
+            let failures = self.tried.remove(&path).unwrap_or(0);
+            let undone = self.paths.entry(path).or_insert_with(|| Undone {
+                etype,
+                failures: failures + 1,
+                due: now + micros(self.backoff.wait(failures)),
+            });
+            undone.etype = etype;
+            soonest = Some(soonest.map_or(undone.due, |due: Time| due.min(undone.due)));
+        }
+        self.reckon();
+        Duration::from_micros(soonest.unwrap_or(now).saturating_sub(now))
     }
 
     /// A transfer of everything left something undone that it did not name. Comparing all is
@@ -54,26 +77,29 @@ impl Failed {
         if self.backoff.failures() >= COMPARISONS {
             return None;
         }
-        self.everything = true;
-        Some(self.add([], now))
+        let wait = self.backoff.fail();
+        self.everything = Some(now + micros(wait));
+        self.reckon();
+        Some(wait)
     }
 
     /// A transfer did all it should: with nothing owed, the next failure is a first one.
     pub fn well(&mut self) {
-        if self.due().is_none() {
+        self.tried.clear();
+        if self.due.is_none() {
             self.backoff.reset();
         }
     }
 
     /// The paths that are owed.
     pub fn paths(&self) -> impl Iterator<Item = (Etype, Vec<u8>, Option<Vec<u8>>)> {
-        let one = |(path, etype): (&Vec<u8>, &Etype)| (*etype, path.clone(), None);
+        let one = |(path, undone): (&Vec<u8>, &Undone)| (undone.etype, path.clone(), None);
         self.paths.iter().map(one)
     }
 
     /// Whether everything is to be compared.
     pub fn owes_everything(&self) -> bool {
-        self.everything
+        self.everything.is_some()
     }
 
     /// How many paths are owed.
@@ -86,14 +112,18 @@ impl Failed {
         self.paths.is_empty()
     }
 
-    /// When they are tried again; `None` with nothing owed.
+    /// When the first of them is tried again; `None` with nothing owed.
     pub fn due(&self) -> Option<Time> {
-        (self.everything || !self.paths.is_empty()).then_some(self.due)
+        self.due
     }
 
     /// They are tried again now.
     pub fn hasten(&mut self, now: Time) {
-        self.due = self.due.min(now);
+        for undone in self.paths.values_mut() {
+            undone.due = undone.due.min(now);
+        }
+        self.everything = self.everything.map(|due| due.min(now));
+        self.reckon();
     }
 
     /// The first so many paths, in order.
@@ -101,18 +131,27 @@ impl Failed {
         self.paths.keys().take(most).map(Vec::as_slice)
     }
 
-    /// How often in a row it failed.
-    pub fn failures(&self) -> u32 {
-        self.backoff.failures()
+    /// Takes the paths out that are due, to be tried again, what is to go first; true if
+    /// everything is to be compared.
+    pub fn take(&mut self, now: Time) -> (Vec<(Vec<u8>, Etype)>, bool) {
+        let everything = self.everything.take_if(|due| *due <= now).is_some();
+        let mut due = Vec::new();
+        for (path, undone) in std::mem::take(&mut self.paths) {
+            if undone.due > now {
+                self.paths.insert(path, undone);
+                continue;
+            }
+            self.tried.insert(path.clone(), undone.failures);
+            due.push((path, undone.etype));
+        }
+        due.sort_by_key(|(_, etype)| *etype != Etype::Delete);
+        self.reckon();
+        (due, everything)
     }
 
-    /// Takes all paths out, to be tried again, what is to go first; true if everything is to
-    /// be compared.
-    pub fn take(&mut self) -> (Vec<(Vec<u8>, Etype)>, bool) {
-        let everything = std::mem::take(&mut self.everything);
-        let mut paths: Vec<_> = std::mem::take(&mut self.paths).into_iter().collect();
-        paths.sort_by_key(|(_, etype)| *etype != Etype::Delete);
-        (paths, everything)
+    fn reckon(&mut self) {
+        let paths = self.paths.values().map(|undone| undone.due);
+        self.due = paths.chain(self.everything).min();
     }
 }
 
@@ -235,20 +274,49 @@ mod tests {
 
     const SECOND: Time = 1_000_000;
 
+    fn modified(path: &str) -> [(Vec<u8>, Etype); 1] {
+        [(path.into(), Etype::Modify)]
+    }
+
     #[test]
     fn waits_grow_until_all_is_well() {
         let mut failed = Failed::new(None);
         assert_eq!(failed.due(), None);
-        failed.add([(b"/a".to_vec(), Etype::Modify)], 10 * SECOND);
+        failed.add(modified("/a"), 10 * SECOND);
         assert_eq!(failed.due(), Some(11 * SECOND));
-        assert_eq!(failed.take().0.len(), 1);
-        failed.add([(b"/a".to_vec(), Etype::Modify)], 20 * SECOND);
+        assert_eq!(failed.take(11 * SECOND - 1).0.len(), 0);
+        assert_eq!(failed.take(11 * SECOND).0.len(), 1);
+        failed.add(modified("/a"), 20 * SECOND);
         let second = failed.due().unwrap_or_default() - 20 * SECOND;
         assert!(second > SECOND && second <= 2 * SECOND);
-        failed.take();
+        failed.take(22 * SECOND);
         failed.well();
-        failed.add([(b"/b".to_vec(), Etype::Modify)], 30 * SECOND);
+        failed.add(modified("/a"), 30 * SECOND);
         assert_eq!(failed.due(), Some(31 * SECOND));
+    }
+
+    /// One that fails for good, and whenever it changes, keeps no other waiting.
+    #[test]
+    fn each_path_waits_for_itself() {
+        let mut failed = Failed::new(None);
+        let mut now = 0;
+        for _ in 0..10 {
+            failed.add(modified("/bad"), now);
+            now = failed.due().unwrap();
+            failed.take(now);
+        }
+        failed.add(modified("/bad"), now);
+        assert!(failed.due().unwrap() > now + 200 * SECOND);
+        failed.add(modified("/good"), now);
+        failed.add(modified("/bad"), now + SECOND / 2);
+        assert_eq!(failed.due(), Some(now + SECOND));
+        assert_eq!(failed.take(now + SECOND).0, modified("/good"));
+        // It changes and fails, over and over: that does not put it off for ever.
+        let due = failed.due().unwrap();
+        for n in 1..9 {
+            failed.add(modified("/bad"), now + n * 40 * SECOND);
+        }
+        assert_eq!(failed.due(), Some(due));
     }
 
     #[test]
@@ -256,7 +324,7 @@ mod tests {
         let mut failed = Failed::new(None);
         for _ in 0..COMPARISONS {
             assert!(failed.add_everything(0).is_some());
-            assert_eq!(failed.take(), (Vec::new(), true));
+            assert_eq!(failed.take(Time::MAX), (Vec::new(), true));
         }
         assert!(failed.add_everything(0).is_none());
         assert_eq!(failed.due(), None);

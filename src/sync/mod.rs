@@ -434,7 +434,7 @@ impl Sync {
         }
         let undone = self.undone.due();
         if undone.is_some_and(|due| due <= now) {
-            let (paths, everything) = self.undone.take();
+            let (paths, everything) = self.undone.take(now);
             self.carried += 1;
             for (path, etype) in paths {
                 self.queue.push(etype, &path, None, now);

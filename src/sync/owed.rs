@@ -2,9 +2,13 @@
 //! to the next daemon.
 
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Sync;
 use crate::queue::{Etype, Placed, Policy, Pushed, Time};
+
+/// So far the clock that files get their times from may be behind.
+const TICK: Duration = Duration::from_millis(10);
 
 /// One event: its type, its path, and where a Move went.
 pub type Owed = (Etype, Vec<u8>, Option<Vec<u8>>);
@@ -46,6 +50,16 @@ impl Sync {
         let backlog = self.backlog(usize::MAX).into_iter();
         events.extend(backlog.map(|(etype, path)| (etype, path, None)));
         (events, everything)
+    }
+
+    /// Whether what changes from now on may have the size and second of what was sent, so that
+    /// only an exact comparison finds it.
+    pub fn has_just_sent(&self, now: SystemTime) -> bool {
+        let second = |time: SystemTime| {
+            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            since.as_secs()
+        };
+        second(now - TICK) <= second(self.last_transfer)
     }
 
     /// Takes over what was pending when the configuration was read anew. The time of waiting

@@ -1,5 +1,7 @@
 //! A sync from outside: what it takes in and when it wants to act.
 
+use std::time::UNIX_EPOCH;
+
 use super::*;
 use crate::config::Delete;
 use crate::queue::Status;
@@ -244,4 +246,13 @@ fn a_crontab_queues_one_full_at_a_time() {
     sync.queue.activate(&[id]);
     sync.strike(1003, 0);
     assert_eq!(fulls(&sync), 2);
+}
+
+#[test]
+fn what_changes_in_the_second_of_a_transfer_is_not_found_inexactly() {
+    let mut sync = sync_with(Policy::Settle);
+    let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
+    sync.last_transfer = at(10_000);
+    assert!(sync.has_just_sent(at(10_000)) && sync.has_just_sent(at(11_009)));
+    assert!(!sync.has_just_sent(at(11_010)));
 }

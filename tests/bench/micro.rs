@@ -177,7 +177,7 @@ fn crawl(c: &mut Criterion) {
                 let mut events = mio::Events::with_capacity(8);
                 let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
                 let start = Instant::now();
-                let mut watcher = Watcher::new(Mode::CloseWrite, Arc::new(waker)).unwrap();
+                let mut watcher = Watcher::new(Mode::CloseWrite, None, Arc::new(waker)).unwrap();
                 watcher.set_scopes(vec![Scope {
                     root: source.clone(),
                     wants: Arc::new(|_| true),

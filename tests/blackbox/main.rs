@@ -47,6 +47,7 @@ mod log_status;
 mod lua_api;
 mod lua_events;
 mod lua_texts;
+mod meanwhile;
 mod mirror;
 mod mistakes;
 mod names;

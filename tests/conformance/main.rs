@@ -42,6 +42,11 @@ const EXCEPTIONS: &[(&str, Holds, &str)] = &[
         Holds::Files,
         "default.direct carries attributes over, and what it calls is its own affair",
     ),
+    (
+        "cli-direct",
+        Holds::Files,
+        "default.direct needs no rsync, and no cp",
+    ),
     ("err-name-not-allowed", Holds::Not, "a sync may have a name"),
     (
         "err-rsyncssh-settings-maxprocesses",

@@ -18,7 +18,15 @@ use crate::fake::Fake;
 use crate::util::Dir;
 
 /// Marsaglia's xorshift: small, and the same everywhere.
-struct Random(u64, Links);
+struct Random(u64, Links, Sizes);
+
+/// What tells one content from another. A wrapper in rsync's place gets no options that lsyncd
+/// does not give, so changes within a second that leave the size as it is are not its to see.
+#[derive(Clone, Copy, PartialEq)]
+enum Sizes {
+    Few,
+    Many,
+}
 
 /// Whether names may share a file. Who writes by one of them is told of by that one only, so
 /// it takes `hard_links` to keep the others current.
@@ -29,8 +37,8 @@ enum Links {
 }
 
 impl Random {
-    fn new(seed: u64, links: Links) -> Random {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, links);
+    fn new(seed: u64, links: Links, sizes: Sizes) -> Random {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, links, sizes);
         for _ in 0..8 {
             random.next();
         }
@@ -46,6 +54,14 @@ impl Random {
 
     fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
+    }
+
+    fn content(&mut self) -> String {
+        let number = self.below(1000).to_string();
+        match self.2 {
+            Sizes::Few => number,
+            Sizes::Many => number + &"-".repeat(self.below(100_000)),
+        }
     }
 
     fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
@@ -73,7 +89,7 @@ fn remove(path: &Path) {
 fn change(dir: &Dir, random: &mut Random) {
     let (one, two) = (path(dir, random), path(dir, random));
     match random.below(16) {
-        0..=3 => drop(fs::write(&one, random.below(1000).to_string())),
+        0..=3 => drop(fs::write(&one, random.content())),
         4 => {
             let append = fs::File::options().append(true).open(&one);
             let _ = append.and_then(|mut file| std::io::Write::write_all(&mut file, b"more"));
@@ -100,12 +116,12 @@ fn change(dir: &Dir, random: &mut Random) {
             remove(&one);
             let _ = match random.below(3) {
                 0 => fs::create_dir_all(one.join("in")),
-                1 => fs::write(&one, "kind"),
+                1 => fs::write(&one, random.content()),
                 _ => symlink("b", &one),
             };
         }
         _ => {
-            let _ = nix::unistd::truncate(&one, random.below(5) as i64);
+            let _ = nix::unistd::truncate(&one, random.content().len() as i64);
         }
     }
 }
@@ -133,7 +149,8 @@ fn churn(config: &str, failing: bool, links: Links) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seed = number("LSYNCD_TEST_SEED").unwrap_or(time.subsec_nanos().into());
     eprintln!("LSYNCD_TEST_SEED={seed}");
-    let random = &mut Random::new(seed, links);
+    let sizes = if failing { Sizes::Many } else { Sizes::Few };
+    let random = &mut Random::new(seed, links, sizes);
 
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
@@ -181,7 +198,11 @@ fn trouble<'d>(
             drop(daemon);
             daemon = start(dir, config);
         }
-        2 => daemon.signal(Signal::SIGHUP),
+        2 => {
+            // Before it listens to signals, this one ends it.
+            daemon.wait_log("--- Startup ---");
+            daemon.signal(Signal::SIGHUP);
+        }
         3 => {
             daemon.stop();
             overflow(dir);

@@ -33,6 +33,7 @@ mod util;
 
 mod children;
 mod churn;
+mod doubt;
 mod guard;
 mod kinds;
 mod limits;

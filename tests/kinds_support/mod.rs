@@ -226,12 +226,14 @@ pub const HOSTILE: &[&[u8]] = &[
 pub struct Churn {
     state: u64,
     root: PathBuf,
+    /// Where symbolic links lead to.
+    links: [&'static str; 3],
 }
 
 impl Churn {
-    pub fn new(seed: u64, root: PathBuf) -> Churn {
+    pub fn new(seed: u64, root: PathBuf, links: [&'static str; 3]) -> Churn {
         let state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Churn { state, root }
+        Churn { state, root, links }
     }
 
     fn below(&mut self, limit: u64) -> u64 {
@@ -277,7 +279,7 @@ impl Churn {
             13..=16 => fs::remove_file(&path),
             17 => fs::remove_dir_all(&path),
             18..=29 => fs::rename(&path, self.any_path()),
-            30 => symlink(["a", "../b", "nowhere"][self.below(3) as usize], &path),
+            30 => symlink(self.links[self.below(3) as usize], &path),
             31..=32 => self.chmod(&path),
             _ => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR)
                 .map_err(std::io::Error::from),

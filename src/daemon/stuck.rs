@@ -1,0 +1,98 @@
+//! Ends transfers that wait for a named pipe.
+//!
+//! rsync lists a regular file and opens it when its turn comes. If a pipe has taken its place
+//! in between, opening waits until somebody writes to the pipe (fifo(7)), perhaps for ever, and
+//! with it the whole sync. What a process waits in is told by proc_pid_wchan(5); where the
+//! kernel does not tell it, nothing is done here.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::engine::Engine;
+use super::jobs::Job;
+use crate::process::{Pid, family};
+use crate::report;
+
+/// How often transfers that run are looked at. One that waits at two looks in a row is stuck.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Where the kernel waits for the other end of a named pipe that is being opened.
+const OPENING_PIPE: &[u8] = b"wait_for_partner";
+
+/// What is known of one transfer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seen {
+    /// It did not wait for a pipe when it was looked at last.
+    #[default]
+    Working,
+    /// It did.
+    Waiting,
+    /// It was told to end, so its work is to be done again.
+    Ended,
+}
+
+/// When transfers are looked at next.
+#[derive(Debug, Default)]
+pub struct Stuck {
+    due: Option<Instant>,
+}
+
+impl Stuck {
+    /// `None` while nothing runs.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+}
+
+impl Engine<'_> {
+    /// Looks at the transfers that run if it is time to.
+    pub(super) fn end_stuck(&mut self, now: Instant) {
+        let mut transfers = self.jobs.iter().filter(|(_, job)| job.may_get_stuck());
+        if transfers.next().is_none() {
+            self.stuck.due = None;
+            return;
+        }
+        if *self.stuck.due.get_or_insert(now + PAUSE) > now {
+            return;
+        }
+        self.stuck.due = Some(now + PAUSE);
+        for (&pid, job) in &self.jobs {
+            if !job.may_get_stuck() || !is_opening_pipe(pid) {
+                job.stuck.set(Seen::Working);
+            } else if job.stuck.replace(Seen::Waiting) == Seen::Waiting {
+                self.end(pid, job);
+            }
+        }
+    }
+
+    fn end(&self, pid: Pid, job: &Job) {
+        let name = job.member().sync.borrow().config.name.clone();
+        for descendant in family::below([pid]) {
+            descendant.kill(Signal::SIGTERM);
+        }
+        match self.core.children.borrow().kill(pid, Signal::SIGTERM) {
+            Ok(()) => {
+                job.stuck.set(Seen::Ended);
+                report::normal(format_args!(
+                    "{name}: the transfer waits for a named pipe that came in place of a file, \
+                     starting it again"
+                ));
+            }
+            Err(error) => report::warn(format_args!(
+                "{name}: the transfer waits for a named pipe and cannot be ended: {error}"
+            )),
+        }
+    }
+}
+
+/// Whether this process waits for the other end of a pipe, or one below it does, as the rsync
+/// of a wrapper.
+fn is_opening_pipe(pid: Pid) -> bool {
+    let waits = |pid| {
+        let place = fs::read(format!("/proc/{pid}/wchan"));
+        place.is_ok_and(|place| place.ends_with(OPENING_PIPE))
+    };
+    waits(pid) || family::below([pid]).into_iter().any(|d| waits(d.pid()))
+}
