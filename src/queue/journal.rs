@@ -9,7 +9,7 @@
 //! Only for [`Policy::Settle`] without Moves: the disk decides what is sent, so it does not
 //! matter in how many steps a path came to be what it is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 
@@ -54,6 +54,8 @@ struct Target {
     /// An entry moved on while it was due for this target.
     overdue: Option<Time>,
     gave_up: bool,
+    /// Directories whose Delete it took and may be at work on.
+    deleting: HashSet<Rc<[u8]>>,
 }
 
 /// The pending changes of one source.
@@ -77,6 +79,7 @@ impl Journal {
             bound,
             overdue: None,
             gave_up: false,
+            deleting: HashSet::new(),
         };
         self.targets.insert(id, target);
         id
@@ -98,6 +101,10 @@ impl Journal {
     pub fn push(&mut self, etype: Etype, path: &[u8], due: Time) {
         let Some(foremost) = self.targets.values().map(|target| target.position).max() else {
             return;
+        };
+        let etype = match self.is_renewal(etype, path) {
+            true => Etype::Delete,
+            false => etype,
         };
         match self.places.get(path).copied() {
             // No one had it, so it keeps its place and its time.
@@ -145,7 +152,11 @@ impl Journal {
         let from = target.position;
         let mut taken = Vec::with_capacity(target.behind.min(most));
         for (place, entry) in self.entries.range((Excluded(from), Unbounded)).take(most) {
-            taken.push((entry.for_one_at(from), Rc::clone(&entry.path), entry.due));
+            let etype = entry.for_one_at(from);
+            if etype == Etype::Delete && entry.path.ends_with(b"/") {
+                target.deleting.insert(Rc::clone(&entry.path));
+            }
+            taken.push((etype, Rc::clone(&entry.path), entry.due));
             target.position = *place;
         }
         target.behind -= taken.len();
@@ -155,6 +166,24 @@ impl Journal {
         }
         self.trim();
         Pull::Take(taken)
+    }
+
+    /// A target has done all it took so far.
+    pub fn settled(&mut self, id: TargetId) {
+        if let Some(target) = self.targets.get_mut(&id)
+            && !target.deleting.is_empty()
+        {
+            target.deleting = HashSet::new();
+        }
+    }
+
+    /// Whether a directory came where some target is just deleting one, which may find the new
+    /// one and leave in it what the old one held: see `Queue::push`.
+    fn is_renewal(&self, etype: Etype, path: &[u8]) -> bool {
+        let mut targets = self.targets.values();
+        etype == Etype::Create
+            && path.ends_with(b"/")
+            && targets.any(|target| target.deleting.contains(path))
     }
 
     /// When the first of what a target lacks is due.
@@ -418,6 +447,7 @@ mod tests {
         assert_eq!(journal.pull(fast, 4, (100, 100), false), Pull::At(5));
         let first = taken(journal.pull(fast, 5, (100, 100), false));
         assert_eq!(first, [(Etype::Delete, b"/d/".to_vec())]);
+        journal.settled(fast);
         journal.push(Etype::Create, b"/d/", 50);
         // It was due for the slow one before.
         let both = taken(journal.pull(slow, 6, (100, 100), false));
@@ -426,6 +456,23 @@ mod tests {
         let second = taken(journal.pull(fast, 6, (100, 100), true));
         assert_eq!(second, [(Etype::Create, b"/d/".to_vec())]);
         assert!(journal.is_empty() && journal.has_passed(slow, journal.last()));
+    }
+
+    #[test]
+    fn a_directory_made_while_one_is_deleted_is_renewed() {
+        let mut journal = Journal::default();
+        let id = journal.join(100);
+        journal.push(Etype::Delete, b"/d/", 0);
+        taken(journal.pull(id, 1, (100, 100), false));
+        assert!(journal.is_empty());
+        journal.push(Etype::Create, b"/d/", 2);
+        journal.push(Etype::Create, b"/e/", 2);
+        let second = taken(journal.pull(id, 2, (100, 100), false));
+        let expected = [
+            (Etype::Delete, b"/d/".to_vec()),
+            (Etype::Create, b"/e/".to_vec()),
+        ];
+        assert_eq!(second, expected);
     }
 
     #[test]

@@ -107,6 +107,9 @@ impl Sync {
         let crowd = self.config.max_delays;
         let feed = self.feed.as_mut()?;
         let mut journal = feed.journal.borrow_mut();
+        if self.queue.is_empty() {
+            journal.settled(feed.id);
+        }
         let hurry = !journal.has_passed(feed.id, feed.hurry);
         let list = match journal.pull(feed.id, now, (crowd, CHUNK.max(crowd)), hurry) {
             Pull::Nothing => return None,

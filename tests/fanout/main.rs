@@ -40,7 +40,7 @@ fn site(targets: usize) -> Dir {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fanout/rsync");
     symlink(script, dir.path("bin/rsync")).unwrap();
     for number in 1..=targets {
-        fs::create_dir_all(dir.path(&format!("t{number}"))).unwrap();
+        fs::create_dir_all(dir.path(format!("t{number}"))).unwrap();
     }
     dir
 }
@@ -109,7 +109,7 @@ fn a_dead_and_a_slow_target_hold_up_no_one() {
     dir.put("t2.held", "");
     for round in 0..5 {
         dir.write("same", round.to_string());
-        dir.write(&format!("new{round}"), "x");
+        dir.write(format!("new{round}"), "x");
         wait_current(&mut daemon, 3..=4);
     }
     fs::remove_file(dir.path("src/before")).unwrap();
@@ -146,7 +146,7 @@ fn one_that_fell_back_too_far_is_compared() {
     daemon.wait_for("the slow one is at work", |_| calls(&dir, 1) > asked);
     for round in 0..4 {
         for number in 0..15 {
-            dir.write(&format!("f{round}.{number}"), "x");
+            dir.write(format!("f{round}.{number}"), "x");
         }
         wait_current(&mut daemon, [2]);
     }
@@ -176,7 +176,7 @@ fn what_a_target_lacks_outlives_a_stop() {
     let mut number = 0;
     daemon.wait_for("it watches", |_| {
         number += 1;
-        dir.write(&format!("sign{number}"), "1");
+        dir.write(format!("sign{number}"), "1");
         dir.path("t1").read_dir().unwrap().count() > 0
     });
     dir.put("t2.held", "");
