@@ -4,6 +4,7 @@
 --
 --     lsyncd -check /etc/lsyncd/lsyncd.conf.lua     what would be watched, and where it would go
 --     systemctl restart lsyncd                      start, or use the change
+--     lsyncdctl status                              is everything current, and if not, why?
 --     journalctl -u lsyncd                          what it does
 --
 -- What only the target has is deleted there; delete = false in a sync turns that off.

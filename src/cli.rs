@@ -310,6 +310,7 @@ OPTIONS:
   -log scarce      log warnings and errors only
   -log CATEGORY    log this category, too
   -logfile FILE    log to this file
+  -monitor [NAME]  event monitor; without a name, list them
   -nodaemon        stay in the foreground and log to the terminal
   -onepass         run the startup transfers, then end
   -pidfile FILE    write the daemon's process id to this file
@@ -322,7 +323,7 @@ LICENSE:
   GPLv2 (GNU General Public License, version 2) or any later version.
 
 SEE:
-  man lsyncd
+  man lsyncd, man lsyncd.conf.lua; lsyncdctl asks a running lsyncd
 "
     )
 }

@@ -16,8 +16,11 @@
 //! | [`queue`] | delays, how events combine, the path index |
 //! | [`filter`] | rsync's patterns |
 //! | [`watch`] | inotify, move pairing, the tree of watched directories, the crawl |
+//! | [`local`] | what default.direct does itself, without a process |
 //! | [`process`] | children: spawn, feed, capture, reap |
-//! | [`report`] | log and status file |
+//! | [`report`] | log, status file, what the control socket and metrics say |
+//!
+//! `lsyncdctl` (`src/bin/lsyncdctl`) is a program of its own that shares the last room.
 //!
 //! Paths are bytes everywhere. Paths relative to a source begin with `/`, those of
 //! directories end with `/`.

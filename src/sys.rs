@@ -176,6 +176,30 @@ pub fn end_with_parent(command: &mut std::process::Command) {
     }
 }
 
+/// Makes a command's process begin with this niceness (setpriority(2)) and priority for the disk
+/// (ioprio_set(2)). What the system refuses stays as it is.
+pub fn begin_with_priority(
+    command: &mut std::process::Command,
+    nice: Option<i32>,
+    io: Option<i32>,
+) {
+    let give = move || {
+        if let Some(nice) = nice {
+            // SAFETY: a plain system call of integers.
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+        }
+        if let Some(io) = io {
+            let _ = set_io_priority(0, io);
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec only these two system calls are made; reading errno, as
+    // the second does, touches no memory but the thread's own.
+    unsafe {
+        command.pre_exec(give);
+    }
+}
+
 /// A Lua state with all standard libraries, `debug` and C modules included, as
 /// configurations of lsyncd expect them.
 pub fn lua() -> mlua::Lua {

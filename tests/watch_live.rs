@@ -7,6 +7,8 @@ mod watch_support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lsyncd::watch::{Follow, Loss};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -263,6 +265,33 @@ fn a_root_that_is_not_there_is_lost_at_once() {
     });
     assert_eq!(rig.log.back, [0]);
     assert_eq!(rig.watched(), ["no/", "no/d/", "r/"]);
+}
+
+/// How often it is asked whether `r/a/b/` is wanted, while scopes with these roots are read.
+fn asked(roots: &[&str]) -> usize {
+    let mut rig = Rig::bare();
+    rig.mkdir("r/a/b/c");
+    let count = Arc::new(AtomicUsize::new(0));
+    let scopes = roots.iter().map(|root| {
+        let (count, inside) = (Arc::clone(&count), root.len() - 1);
+        rig.scope(root, move |path| {
+            let asked = path == &b"r/a/b/"[inside..];
+            count.fetch_add(usize::from(asked), Ordering::Relaxed);
+            true
+        })
+    });
+    let scopes = scopes.collect();
+    rig.watch(scopes);
+    assert_eq!(rig.watched(), ["r/", "r/a/", "r/a/b/", "r/a/b/c/"]);
+    count.load(Ordering::Relaxed)
+}
+
+#[test]
+fn scopes_that_overlap_are_read_in_one_walk() {
+    let once = asked(&["r/"]);
+    assert!(once > 0);
+    assert_eq!(asked(&["r/", "r/", "r/"]), once);
+    assert_eq!(asked(&["r/", "r/a/b/c/", "r/"]), once);
 }
 
 #[test]

@@ -5,7 +5,7 @@ _lsyncd() {
     COMPREPLY=()
     case ${prev#-} in
     -log | log)
-        mapfile -t COMPREPLY < <(compgen -W 'all scarce Alarm Call Debug Delay Exclude Exec
+        mapfile -t COMPREPLY < <(compgen -W 'all scarce Alarm Call Control Debug Delay Exclude Exec
             Filter Function Info Inotify Statusfile Tunnel' -- "$cur")
         return
         ;;

@@ -8,7 +8,7 @@ _arguments \
     '-help[show the options]' \
     '-insist[go on when a startup transfer fails]' \
     '-json[with -check\: the answer as JSON]' \
-    '*-log[what is logged]:category:(all scarce Alarm Call Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel)' \
+    '*-log[what is logged]:category:(all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel)' \
     '-logfile[log to this file]:file:_files' \
     '-monitor[event monitor]:monitor:(inotify)' \
     '-nodaemon[stay in the foreground]' \

@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::engine::Engine;
 use super::http;
 use super::peers::PeerId;
-use super::signals::Signal;
 use super::waits::{Wait, is_meant};
 use super::watching::Watching;
 use crate::report::control::{LONGEST_REQUEST, MOST_ENTRIES, Reply, Request, Verb};
@@ -98,10 +97,12 @@ impl Engine<'_> {
                 sync,
                 path: Some(path),
             } => self.resync_path(sync.as_deref(), &path),
-            Verb::Reload => {
-                self.signal(Signal::HangUp);
-                Reply::done("reading the configuration again")
-            }
+            Verb::Reload => match self.reload_on_request() {
+                true => Reply::done("the configuration was read again"),
+                false => Reply::refused(
+                    "the new configuration is broken, see the log; the one before goes on",
+                ),
+            },
             Verb::LogLevel { words } => log_level(&words),
         })
     }

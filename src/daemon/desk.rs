@@ -25,6 +25,9 @@ const FIRST: usize = 16;
 /// The first token that is not the desk's.
 pub const END: usize = FIRST + PLACES;
 
+/// Why a socket cannot be had, when it is another's.
+const TAKEN: &str = "another daemon listens on it";
+
 /// So many connections are taken in a turn, so that a flood of them costs no turn much.
 const SHARE: usize = 32;
 
@@ -82,10 +85,14 @@ impl Desk {
                             self.control = Some(control);
                             break;
                         }
-                        Err(text) => report::say(
-                            "Control",
-                            format_args!("no control socket {}: {text}", path.display()),
-                        ),
+                        Err(text) => {
+                            let category = match text == TAKEN {
+                                true => "Warn",
+                                false => "Control",
+                            };
+                            let path = path.display();
+                            report::say(category, format_args!("no control socket {path}: {text}"));
+                        }
                     }
                 }
             }
@@ -219,8 +226,8 @@ fn remove_stale(path: &Path) -> Result<(), String> {
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(|e| report::reason(&e))
         }
-        Ok(_) => Err("another daemon listens on it".into()),
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Err("another daemon listens on it".into()),
+        Ok(_) => Err(TAKEN.into()),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(TAKEN.into()),
         Err(e) => Err(report::reason(&e)),
     }
 }
@@ -239,10 +246,11 @@ fn is_of_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Where a control socket is made, and looked for, when the configuration names none.
-pub fn default_places(pid_file: Option<&Path>) -> Vec<PathBuf> {
-    if let Some(pid_file) = pid_file {
-        return vec![pid_file.with_extension("sock")];
+/// Where a control socket is made when the configuration names none.
+fn default_places(pid_file: Option<&Path>) -> Vec<PathBuf> {
+    let beside = || pid_file.map(|path| path.with_extension("sock"));
+    match report::places::of_service().or_else(beside) {
+        Some(path) => vec![path],
+        None => report::places::usual(),
     }
-    report::places::usual()
 }

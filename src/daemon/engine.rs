@@ -65,7 +65,7 @@ pub struct Core {
     events: Events,
     signals: Signals,
     waker: Arc<Waker>,
-    notify: Notify,
+    pub(super) notify: Notify,
     _mounts: Mounts,
     calendar: Calendar,
     /// All children of the daemon.
@@ -257,7 +257,8 @@ impl<'a> Engine<'a> {
 
     /// Tells a service manager how far things are.
     fn notify(&mut self) {
-        let phase = match (self.fading.is_some(), self.started) {
+        // Syncs that a reload has brought begin when they are watched.
+        let phase = match (self.fading.is_some(), self.started && !self.beginning) {
             (true, _) => Phase::Fading,
             (false, true) => Phase::Ready,
             (false, false) => Phase::Starting,
@@ -522,6 +523,9 @@ impl<'a> Engine<'a> {
     /// How long there is nothing to do by ourselves.
     fn timeout(&mut self) -> Option<Duration> {
         if self.core.children.borrow().pending() || !self.script.host.requests.borrow().is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if self.beginning && !self.watcher.crawling() {
             return Some(Duration::ZERO);
         }
         let instant = Instant::now();

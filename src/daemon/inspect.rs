@@ -7,12 +7,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::PoisonError;
 
+use serde::Serialize;
+
 use super::engine::Core;
-use super::json::{Json, object};
 use crate::cli::{Inspect, Options};
 use crate::config::Delete;
 use crate::exit::Exit;
@@ -54,6 +55,8 @@ fn load(options: Options) -> Result<Script, Failure> {
 }
 
 /// One sync in words and figures, the same for people and programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Facts {
     name: String,
     kind: &'static str,
@@ -154,51 +157,70 @@ fn block(fact: &Facts) -> String {
     text
 }
 
+/// What programs are told of the settings, under the names they have in a configuration.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SettingsFacts {
+    logfile: Option<String>,
+    pidfile: Option<String>,
+    status_file: Option<String>,
+    status_interval: f64,
+    insist: bool,
+    nodaemon: bool,
+    onepass: bool,
+}
+
+/// The answer for programs.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Answer<'a> {
+    Right {
+        ok: bool,
+        settings: SettingsFacts,
+        syncs: Vec<Facts>,
+    },
+    Wrong {
+        ok: bool,
+        errors: &'a [String],
+    },
+}
+
+impl Answer<'_> {
+    /// One line; all of it has a form in JSON.
+    fn line(&self) -> String {
+        let text = serde_json::to_string(self).unwrap_or_default();
+        format!("{text}\n")
+    }
+}
+
 fn checked_json(script: &Script) -> String {
-    let texts = |list: Vec<String>| Json::List(list.into_iter().map(Json::Text).collect());
-    let syncs = facts(script).into_iter().map(|fact| {
-        object([
-            ("name", Json::Text(fact.name)),
-            ("kind", Json::Text(fact.kind.into())),
-            ("source", Json::Text(fact.source)),
-            ("target", fact.target.map_or(Json::Null, Json::Text)),
-            ("delay", Json::Number(fact.delay)),
-            ("delete", Json::Text(fact.delete.into())),
-            ("filters", texts(fact.filters)),
-            ("excludes", texts(fact.excludes)),
-            ("maxProcesses", Json::Number(fact.max_processes as f64)),
-            ("problems", texts(fact.problems)),
-        ])
-    });
     let settings = &script.settings;
-    let path = |path: &Option<std::path::PathBuf>| match path {
-        Some(path) => Json::Text(escape(path.as_os_str().as_bytes()).into_owned()),
-        None => Json::Null,
+    let shown = |path: &Option<PathBuf>| {
+        let path = path.as_ref()?;
+        Some(escape(path.as_os_str().as_bytes()).into_owned())
     };
-    let settings = object([
-        ("logfile", path(&settings.log_file)),
-        ("pidfile", path(&settings.pid_file)),
-        ("statusFile", path(&settings.status_file)),
-        (
-            "statusInterval",
-            Json::Number(settings.status_interval.as_secs_f64()),
-        ),
-        ("insist", Json::Bool(settings.insist)),
-        ("nodaemon", Json::Bool(settings.nodaemon)),
-        ("onepass", Json::Bool(settings.onepass)),
-    ]);
-    let whole = object([
-        ("ok", Json::Bool(true)),
-        ("settings", settings),
-        ("syncs", Json::List(syncs.collect())),
-    ]);
-    format!("{whole}\n")
+    let answer = Answer::Right {
+        ok: true,
+        settings: SettingsFacts {
+            logfile: shown(&settings.log_file),
+            pidfile: shown(&settings.pid_file),
+            status_file: shown(&settings.status_file),
+            status_interval: settings.status_interval.as_secs_f64(),
+            insist: settings.insist,
+            nodaemon: settings.nodaemon,
+            onepass: settings.onepass,
+        },
+        syncs: facts(script),
+    };
+    answer.line()
 }
 
 fn broken(failure: &Failure) -> String {
-    let errors = failure.lines.iter().cloned().map(Json::Text).collect();
-    let whole = object([("ok", Json::Bool(false)), ("errors", Json::List(errors))]);
-    format!("{whole}\n")
+    let answer = Answer::Wrong {
+        ok: false,
+        errors: &failure.lines,
+    };
+    answer.line()
 }
 
 /// What becomes of a path, sync by sync.

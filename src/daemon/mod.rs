@@ -13,7 +13,6 @@ mod fading;
 mod http;
 mod inspect;
 mod jobs;
-mod json;
 pub mod notify;
 mod orders;
 mod outcome;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use mlua::Value;
 
 use super::engine::{Core, Engine, Outcome};
+use super::signals::Signal;
 use super::{failure, select};
 use crate::config::text_of;
 use crate::report;
@@ -87,11 +88,18 @@ impl Engine<'_> {
         let new = self.members.len() - untouched - changed;
         let removed = old.len() - untouched - changed;
         report::normal(format_args!(
-            "Read the configuration again: {untouched} syncs untouched, {changed} changed, \
+            "Read the configuration again, syncs: {untouched} untouched, {changed} changed, \
              {new} new, {removed} removed"
         ));
         self.restart_watching();
         true
+    }
+
+    /// The same when somebody asked for it, with the service manager told.
+    pub(super) fn reload_on_request(&mut self) -> bool {
+        report::normal("on request: reading the configuration again");
+        self.core.notify.heard(Signal::HangUp);
+        self.reload_changed()
     }
 
     /// A sync begins in the place of another: with what that had to do, and not before what

@@ -22,6 +22,9 @@ use crate::sync::mounts;
 
 /// How often a source that is not there is looked for.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two looks at the table of mounts. A host that starts containers changes
+/// it many times a second, and a look asks after every source.
+const PACE: Duration = Duration::from_millis(100);
 /// What is remembered of a sync: the mount its source lies on.
 const MOUNT: &str = "mount";
 const TABLE: &str = "/proc/self/mountinfo";
@@ -49,6 +52,10 @@ impl Mounts {
 /// When to look again, and what was mounted at the last look.
 pub struct Sources {
     due: Option<Instant>,
+    /// No look at the table of mounts before this time.
+    rests: Option<Instant>,
+    /// The table has changed meanwhile.
+    changed: bool,
     inside: BTreeSet<Vec<u8>>,
     waits_for_crawl: bool,
 }
@@ -58,6 +65,8 @@ impl Sources {
     pub fn new() -> Sources {
         Sources {
             due: None,
+            rests: None,
+            changed: false,
             inside: BTreeSet::new(),
             waits_for_crawl: false,
         }
@@ -65,7 +74,8 @@ impl Sources {
 
     /// When to look again.
     pub fn deadline(&self) -> Option<Instant> {
-        self.due
+        let mounts = self.rests.filter(|_| self.changed);
+        self.due.into_iter().chain(mounts).min()
     }
 }
 
@@ -101,6 +111,9 @@ impl Engine<'_> {
 
     /// In each turn: `back` are syncs whose roots are watched again.
     pub(super) fn mind_sources(&mut self, back: &[usize]) {
+        if self.sources.changed {
+            self.mounts_changed();
+        }
         for &index in back {
             if let Some(member) = self.members.get(index).cloned() {
                 self.reconsider(&member);
@@ -131,6 +144,12 @@ impl Engine<'_> {
 
     /// Something was mounted or unmounted somewhere.
     pub(super) fn mounts_changed(&mut self) {
+        let now = Instant::now();
+        self.sources.changed = self.sources.rests.is_some_and(|until| until > now);
+        if self.sources.changed {
+            return;
+        }
+        self.sources.rests = Some(now + PACE);
         self.look_again();
         let inside = self.mounts_inside();
         let before = std::mem::replace(&mut self.sources.inside, inside);

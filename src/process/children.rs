@@ -122,7 +122,10 @@ impl Children {
             &environment,
             &[input_end, output_end, error_end],
             tied,
+            priority,
         )?;
+        // It has it from the start, if it is a program of this machine; what the system refuses
+        // is told here.
         if let Err(error) = priority.give(child.id()) {
             let program = report::escape(&program);
             report::warn(format_args!(

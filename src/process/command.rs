@@ -143,7 +143,7 @@ impl ChildEnd {
     }
 }
 
-/// Starts a program, which is ended with the daemon if `tied`. A script without `#!` is run by
+/// Starts a program, which is ended with the daemon if `tied`, and has its priority from the start. A script without `#!` is run by
 /// `/bin/sh`, as execvp(3) has it.
 pub(super) fn start(
     program: &[u8],
@@ -151,10 +151,12 @@ pub(super) fn start(
     environment: &[(OsString, OsString)],
     ends: &[ChildEnd; 3],
     tied: bool,
+    priority: Priority,
 ) -> io::Result<Child> {
     // A command that does more than start a program goes by execvp(3), which would hand a binary
     // of another machine to the shell.
-    let tied = tied && locate(OsStr::from_bytes(program)).is_some_and(|path| is_native(&path));
+    let asked = tied || priority != Priority::default();
+    let native = asked && locate(OsStr::from_bytes(program)).is_some_and(|path| is_native(&path));
     let run = |name: &OsStr, script: Option<&Path>| {
         let mut command = std::process::Command::new(name);
         command
@@ -164,8 +166,11 @@ pub(super) fn start(
             .stdin(ends[0].stdio()?)
             .stdout(ends[1].stdio()?)
             .stderr(ends[2].stdio()?);
-        if tied {
+        if native && tied {
             crate::sys::end_with_parent(&mut command);
+        }
+        if native && priority != Priority::default() {
+            priority.give_at_start(&mut command);
         }
         command.spawn()
     };

@@ -60,6 +60,12 @@ impl Priority {
         Ok(())
     }
 
+    /// The same for a command that has not been started yet, so that what it starts in turn has it,
+    /// too. Nothing is told of what the system refuses.
+    pub(super) fn give_at_start(self, command: &mut std::process::Command) {
+        sys::begin_with_priority(command, self.nice, self.io.map(IoPriority::number));
+    }
+
     /// What is not set here is as there.
     pub fn or(self, other: Priority) -> Priority {
         Priority {

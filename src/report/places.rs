@@ -5,7 +5,16 @@ use std::path::PathBuf;
 /// The environment variable that names it, for `lsyncdctl`.
 pub const VARIABLE: &str = "LSYNCD_SOCKET";
 
-/// Where a daemon makes its control socket if its configuration names none and has no pid file.
+/// The directory of a service for what lives as long as it does (`RuntimeDirectory=` in
+/// systemd.exec(5)).
+pub fn of_service() -> Option<PathBuf> {
+    let given = std::env::var_os("RUNTIME_DIRECTORY")?;
+    let directory = std::env::split_paths(&given).find(|path| path.is_absolute())?;
+    Some(directory.join("lsyncd.sock"))
+}
+
+/// Where a daemon makes its control socket if nothing else is known: no configuration, no
+/// service, no pid file.
 pub fn usual() -> Vec<PathBuf> {
     if nix::unistd::geteuid().is_root() {
         return vec!["/run/lsyncd/lsyncd.sock".into()];
@@ -16,11 +25,15 @@ pub fn usual() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Where `lsyncdctl` looks, in this order: the above, and beside the usual pid files.
+/// Where `lsyncdctl` looks, in this order: the above, where a user's service has it, and beside
+/// the usual pid files.
 pub fn searched() -> Vec<PathBuf> {
+    let users = usual()
+        .into_iter()
+        .map(|path| path.with_file_name("lsyncd").join("lsyncd.sock"));
     let beside = ["/run/lsyncd.sock", "/run/lsyncd/lsyncd.sock"];
-    let mut places = usual();
-    for path in beside.map(PathBuf::from) {
+    let mut places: Vec<PathBuf> = of_service().into_iter().chain(usual()).collect();
+    for path in users.chain(beside.map(PathBuf::from)) {
         if !places.contains(&path) {
             places.push(path);
         }

@@ -120,6 +120,7 @@ impl Watcher {
         let scopes = self.scopes.clone();
         self.anchors.replace(&scopes);
         self.reshape(&scopes.roots());
+        let mut fresh = Vec::new();
         for scope in scopes.all() {
             let node = self.tree.find(&scope.root);
             if let Some(node) = node {
@@ -133,9 +134,10 @@ impl Watcher {
                 true => node,
                 false => self.open_root(&scope.root),
             };
-            if let Some(node) = node {
-                self.crawl(node);
-            }
+            fresh.extend(node);
+        }
+        for node in self.outermost(fresh) {
+            self.crawl(node);
         }
         if !self.crawling {
             self.find_lost_roots();
@@ -327,6 +329,24 @@ impl Watcher {
         });
         let task = self.task(node, false);
         self.submit(node, task);
+    }
+
+    /// Without repetitions and what is reached from another: many scopes, one walk.
+    fn outermost(&self, mut nodes: Vec<Node>) -> Vec<Node> {
+        let mut seen = HashSet::new();
+        nodes.retain(|&node| seen.insert(node));
+        let inner = |&node: &Node| {
+            let mut above = self.tree.parent(node);
+            while let Some(node) = above {
+                if seen.contains(&node) {
+                    return true;
+                }
+                above = self.tree.parent(node);
+            }
+            false
+        };
+        nodes.retain(|node| !inner(node));
+        nodes
     }
 
     fn wake(&self) {

@@ -10,7 +10,9 @@
 //! [`Watcher::being_written`].
 //!
 //! The usual file is made, written and closed before the next one, so the last one has a
-//! place of its own and costs no look-up.
+//! place of its own and costs no look-up. Files that were made or found and not written since
+//! are kept apart: there is nothing to tell of them, so nobody looks at them until one is to
+//! be sent. Most of them are complete.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -26,8 +28,13 @@ use super::{Event, Observer};
 
 /// A file is looked at when nothing has been written for so long.
 const QUIET: Duration = Duration::from_millis(300);
-/// How many files are kept in mind. What is made without being written (links) comes in
-/// thousands and is none the worse for being forgotten.
+/// The time between two looks at whatever is due then. Every look goes through all files.
+const PACE: Duration = Duration::from_millis(100);
+/// Files nobody has written or asked for in so long are forgotten if they are complete.
+const OLD: Duration = Duration::from_secs(10);
+/// How many files that were not written are kept in mind. What is made without being written
+/// (links), or found in a directory that is new, comes in thousands and is none the worse for
+/// being forgotten.
 const LIMIT: usize = 4096;
 
 /// What is known of one file.
@@ -44,6 +51,29 @@ struct State {
     busy: bool,
     /// It was told though it was not closed. From then on it is never held back.
     told: bool,
+}
+
+impl State {
+    fn new(written: bool, now: Instant) -> State {
+        State {
+            since: now,
+            due: now + QUIET,
+            written,
+            owed: false,
+            busy: false,
+            told: false,
+        }
+    }
+
+    /// There is something to be told, at once or later.
+    fn news(&self) -> bool {
+        self.written || self.owed
+    }
+
+    /// It has to be looked at when it is due.
+    fn pressing(&self) -> bool {
+        self.news() || self.told
+    }
 }
 
 type Place = (i32, Vec<u8>);
@@ -63,7 +93,10 @@ pub struct Unclosed {
     staleness: Option<Duration>,
     last: Place,
     last_state: Option<State>,
-    rest: HashMap<Place, State>,
+    /// Those that are due at some time.
+    pressing: HashMap<Place, State>,
+    /// Those nothing is to be told of.
+    idle: HashMap<Place, State>,
     /// Nothing is due before.
     due: Option<Instant>,
 }
@@ -74,7 +107,8 @@ impl Unclosed {
             staleness,
             last: (0, Vec::new()),
             last_state: None,
-            rest: HashMap::new(),
+            pressing: HashMap::new(),
+            idle: HashMap::new(),
             due: None,
         }
     }
@@ -84,7 +118,7 @@ impl Unclosed {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.last_state.is_none() && self.rest.is_empty()
+        self.last_state.is_none() && self.pressing.is_empty() && self.idle.is_empty()
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
@@ -96,33 +130,26 @@ impl Unclosed {
         if self.staleness.is_none() {
             return;
         }
-        let quiet = now + QUIET;
-        let fresh = State {
-            since: now,
-            due: quiet,
-            written,
-            owed: false,
-            busy: false,
-            told: false,
-        };
-        let state = match self.state(wd, name) {
-            Some(state) => state,
-            None => {
-                self.push_last();
-                self.last.0 = wd;
-                self.last.1.clear();
-                self.last.1.extend_from_slice(name);
-                self.last_state.insert(fresh)
-            }
-        };
+        if !self.is_last(wd, name) {
+            let state = self.remove(wd, name);
+            self.push_last();
+            self.last.0 = wd;
+            self.last.1.clear();
+            self.last.1.extend_from_slice(name);
+            self.last_state = state;
+        }
+        let state = self.last_state.get_or_insert(State::new(written, now));
         if written && !state.written {
             state.written = true;
             state.since = now;
         }
         if !state.busy {
-            state.due = quiet;
+            state.due = now + QUIET;
         }
-        self.due = Some(self.due.map_or(quiet, |due| due.min(quiet)));
+        if state.pressing() {
+            let due = state.due;
+            self.due = Some(self.due.map_or(due, |other| other.min(due)));
+        }
     }
 
     /// It was closed: nothing is unknown about it.
@@ -133,50 +160,53 @@ impl Unclosed {
     /// It has another name now.
     pub fn moved(&mut self, from: (i32, &[u8]), to: (i32, &[u8])) {
         if let Some(state) = self.remove(from.0, from.1) {
-            self.rest.insert((to.0, to.1.to_vec()), state);
+            self.keep((to.0, to.1.to_vec()), state);
         }
     }
 
-    fn state(&mut self, wd: i32, name: &[u8]) -> Option<&mut State> {
-        if self.last.0 == wd && self.last.1 == name && self.last_state.is_some() {
-            return self.last_state.as_mut();
-        }
-        if self.rest.is_empty() {
-            return None;
-        }
-        self.rest.get_mut(&Seek(wd, name))
+    fn is_last(&self, wd: i32, name: &[u8]) -> bool {
+        self.last_state.is_some() && self.last.0 == wd && self.last.1 == name
     }
 
     fn remove(&mut self, wd: i32, name: &[u8]) -> Option<State> {
-        if self.last.0 == wd && self.last.1 == name && self.last_state.is_some() {
+        if self.is_last(wd, name) {
             return self.last_state.take();
         }
-        if self.rest.is_empty() {
-            return None;
-        }
-        self.rest.remove(&Seek(wd, name))
+        let seek = Seek(wd, name);
+        let maps = [&mut self.pressing, &mut self.idle];
+        let mut filled = maps.into_iter().filter(|map| !map.is_empty());
+        filled.find_map(|map| map.remove(&seek))
     }
 
     /// Makes room for another last one.
     fn push_last(&mut self) {
-        let Some(state) = self.last_state.take() else {
-            return;
-        };
-        if self.rest.len() < LIMIT || state.written {
-            self.rest.insert(self.last.clone(), state);
+        if let Some(state) = self.last_state.take() {
+            self.keep(self.last.clone(), state);
         }
     }
 
-    /// All that is kept in mind, and nothing is any more.
-    fn drain(&mut self) -> Vec<(Place, State)> {
-        self.push_last();
-        self.due = None;
-        self.rest.drain().collect()
+    fn keep(&mut self, place: Place, state: State) {
+        if state.pressing() {
+            self.pressing.insert(place, state);
+            return;
+        }
+        if self.idle.len() >= LIMIT {
+            self.idle.clear();
+        }
+        self.idle.insert(place, state);
     }
 
-    fn keep(&mut self, place: Place, state: State) {
-        self.due = Some(self.due.map_or(state.due, |due| due.min(state.due)));
-        self.rest.insert(place, state);
+    /// All that is due, to be told or kept again.
+    fn take_due(&mut self, now: Instant) -> Vec<(Place, State)> {
+        self.push_last();
+        let due = |_: &Place, state: &mut State| state.due <= now;
+        self.pressing.extract_if(due).collect()
+    }
+
+    /// Finds out anew when something is due.
+    fn reckon(&mut self, now: Instant) {
+        let first = self.pressing.values().map(|state| state.due).min();
+        self.due = first.map(|due| due.max(now + PACE));
     }
 }
 
@@ -225,15 +255,11 @@ impl Watcher {
         if self.unclosed.due.is_none_or(|due| due > self.now) {
             return;
         }
-        for (place, mut state) in self.unclosed.drain() {
+        for (place, mut state) in self.unclosed.take_due(self.now) {
             let Some(node) = self.tree.first(place.0) else {
                 continue;
             };
-            if state.due > self.now {
-                self.unclosed.keep(place, state);
-                continue;
-            }
-            let news = state.written || state.owed;
+            let news = state.news();
             let path = self.path_of(node, &place.1, false);
             match look(&path) {
                 Look::Other if !state.owed => continue,
@@ -257,6 +283,7 @@ impl Watcher {
                 Look::Open { .. } => {}
             }
         }
+        self.unclosed.reckon(self.now);
     }
 
     fn tell_written(&mut self, (wd, name): &(i32, Vec<u8>), observer: &mut dyn Observer) {
@@ -273,32 +300,42 @@ impl Watcher {
         if self.unclosed.is_empty() {
             return found;
         }
-        for (place, mut state) in self.unclosed.drain() {
-            if state.told || self.ask(&place, &mut state, interested, &mut found) {
-                self.unclosed.keep(place, state);
-            }
-        }
+        self.unclosed.push_last();
+        let mut pressing = std::mem::take(&mut self.unclosed.pressing);
+        pressing
+            .retain(|place, state| state.told || self.ask(place, state, interested, &mut found));
+        let mut idle = std::mem::take(&mut self.unclosed.idle);
+        idle.retain(|place, state| self.ask(place, state, interested, &mut found));
+        pressing.extend(idle.extract_if(|_, state| state.pressing()));
+        self.unclosed.pressing = pressing;
+        self.unclosed.idle = idle;
+        self.unclosed.reckon(self.now);
         found
     }
 
     /// False if there is nothing more to be known about the file.
     fn ask(
         &mut self,
-        place: &Place,
+        (wd, name): &Place,
         state: &mut State,
         interested: &dyn Fn(&[u8]) -> bool,
         found: &mut Vec<Vec<u8>>,
     ) -> bool {
-        let news = state.written || state.owed;
-        for node in self.tree.places(place.0) {
-            let path = self.path_of(node, &place.1, false);
-            if !interested(&path) {
+        let news = state.news();
+        let old = !news && !state.busy && state.since + OLD <= self.now;
+        for node in self.tree.places(*wd) {
+            let path = self.path_of(node, name, false);
+            let wanted = interested(&path);
+            if !wanted && !old {
                 continue;
             }
             match look(&path) {
                 Look::Open { certain } if certain || state.written => {
-                    state.owed = true;
-                    found.push(path);
+                    state.busy |= old;
+                    if wanted {
+                        state.owed = true;
+                        found.push(path);
+                    }
                 }
                 _ if !news => return false,
                 _ => {}
@@ -310,11 +347,14 @@ impl Watcher {
     /// Tells all that was written and not closed as if it had been: nobody will be there to
     /// do it later.
     pub fn tell_all_unclosed(&mut self, observer: &mut dyn Observer) {
-        for (place, state) in self.unclosed.drain() {
-            if state.written || state.owed {
+        self.unclosed.push_last();
+        self.unclosed.idle.clear();
+        for (place, state) in std::mem::take(&mut self.unclosed.pressing) {
+            if state.news() {
                 self.tell_written(&place, observer);
             }
         }
+        self.unclosed.due = None;
     }
 }
 
@@ -330,7 +370,7 @@ mod tests {
             unclosed.touched(1, name, false, now);
             unclosed.touched(1, name, true, now);
             unclosed.closed(1, name);
-            assert!(unclosed.is_empty() && unclosed.rest.capacity() == 0);
+            assert!(unclosed.is_empty() && unclosed.idle.capacity() == 0);
         }
         unclosed.touched(1, b"a", true, now);
         unclosed.touched(2, b"a", true, now);
@@ -338,11 +378,28 @@ mod tests {
         unclosed.moved((2, b"a"), (3, b"c"));
         unclosed.closed(1, b"a");
         unclosed.closed(1, b"b");
-        let left = unclosed.drain();
+        assert!(unclosed.take_due(now).is_empty());
+        let left = unclosed.take_due(now + QUIET);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].0, (3, b"c".to_vec()));
         assert!(left[0].1.written);
         assert!(unclosed.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_written_is_never_due_and_forgotten_in_the_end() {
+        let now = Instant::now();
+        let mut unclosed = Unclosed::new(Some(Duration::from_secs(60)));
+        unclosed.touched(1, b"written", false, now);
+        for i in 0..3 * LIMIT {
+            unclosed.touched(2, i.to_string().as_bytes(), false, now);
+        }
+        assert!(unclosed.idle.len() <= LIMIT && unclosed.next_deadline().is_none());
+        unclosed.touched(1, b"written", true, now);
+        assert_eq!(unclosed.next_deadline(), Some(now + QUIET));
+        assert_eq!(unclosed.take_due(now + QUIET).len(), 1);
+        unclosed.reckon(now);
+        assert_eq!(unclosed.next_deadline(), None);
     }
 
     #[test]

@@ -111,6 +111,8 @@ impl<'d> Daemon<'d> {
             .env("LC_ALL", "C.UTF-8")
             .env("LSYNCD_TEST_RSYNC", program("rsync").unwrap_or_default())
             .env_remove("RSYNC_RSH")
+            .env_remove("RUNTIME_DIRECTORY")
+            .env_remove("XDG_RUNTIME_DIR")
             .env("STATE_DIRECTORY", self.dir.path("state"))
             .env(MARK, format!("{}/{}", self.dir.root().display(), self.name))
             .envs(self.env.iter().map(|(key, value)| (key, value)))

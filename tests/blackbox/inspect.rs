@@ -54,7 +54,7 @@ fn check_answers_programs() {
         .run();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     let web = dir.expand(
-        r#"{"name":"web","kind":"rsync","source":"@SRC@/","target":"@TRG@/","delay":5,"delete":"always","filters":["+ /cache/keep/","- *.o"],"excludes":["*.tmp","/cache/"],"maxProcesses":1,"problems":[]}"#,
+        r#"{"name":"web","kind":"rsync","source":"@SRC@/","target":"@TRG@/","delay":5.0,"delete":"always","filters":["+ /cache/keep/","- *.o"],"excludes":["*.tmp","/cache/"],"maxProcesses":1,"problems":[]}"#,
     );
     assert!(ended.stdout.starts_with(r#"{"ok":true,"settings":{"#));
     assert!(ended.stdout.contains(&web), "{}", ended.stdout);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
@@ -11,6 +12,7 @@ use crate::fake::Fake;
 use crate::util::Dir;
 
 const CONFIG: &str = r#"
+settings { controlSocket = "@DIR@/sock" }
 sync { default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
        rsync = { binary = "@RSYNC@" } }
 "#;
@@ -75,6 +77,15 @@ fn the_manager_hears_of_ready_reload_and_stop() {
     let text = manager.wait(&mut daemon, "RELOADING=1");
     assert!(text.contains("\nMONOTONIC_USEC="), "{text}");
     manager.wait(&mut daemon, "READY=1");
+
+    // The same for those who ask by the control socket, with nothing to be watched anew.
+    let asked = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"))
+        .args(["-socket", &dir.expand("@DIR@/sock"), "reload"])
+        .output();
+    assert!(asked.is_ok_and(|asked| asked.status.success()));
+    manager.wait(&mut daemon, "RELOADING=1");
+    manager.wait(&mut daemon, "READY=1");
+    assert_eq!(dir.text("daemon.out").matches("--- Startup ---").count(), 2);
 
     daemon.signal(Signal::SIGTERM);
     daemon.wait_end();

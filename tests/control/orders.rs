@@ -82,6 +82,32 @@ fn reload_reads_the_configuration_again() {
 }
 
 #[test]
+fn reload_leaves_alone_what_has_not_changed() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    fake.hold();
+    dir.write("f", "x");
+    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+
+    fs::create_dir(dir.path("second")).unwrap();
+    let second = r#"sync{ source = "@DIR@/second", onStartup = "echo begun" }"#;
+    dir.put("config.lua", dir.expand(&format!("{}\n{second}", one(""))));
+    done(&dir, &["reload"]);
+    daemon.wait_log("1 untouched, 0 changed, 1 new, 0 removed");
+    daemon.wait_log("begun");
+    assert_eq!((fake.calls().len(), fake.ended()), (2, 1));
+
+    dir.put("config.lua", "sync{ nonsense }");
+    let refused = ctl(&dir, &["reload"]);
+    assert_eq!(code(&refused), 2, "{}", text(&refused));
+    assert_eq!((fake.calls().len(), fake.ended()), (2, 1));
+    fake.release();
+    daemon.wait_for("the transfer ends", |_| fake.ended() == 2);
+    wait_state(&dir, &mut daemon, State::Current);
+}
+
+#[test]
 fn log_level_takes_the_words_of_the_option() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);

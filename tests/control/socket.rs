@@ -50,6 +50,42 @@ fn beside_the_pid_file_without_being_asked_for() {
     daemon.terminate();
 }
 
+#[test]
+fn in_the_directory_of_the_service_and_left_to_whoever_has_it() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    fs::create_dir(dir.path("run")).unwrap();
+    let config = one("").replace(
+        "controlSocket = \"@DIR@/sock\"",
+        "pidfile = \"@DIR@/sync.pid\"",
+    );
+    let start = |name: &'static str| {
+        Daemon::new(&dir, &config)
+            .env("RUNTIME_DIRECTORY", "@DIR@/run:/nowhere")
+            .named(name)
+            .start_and_settle()
+    };
+    let mut first = start("first");
+    let ask = || {
+        let answer = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"))
+            .arg("status")
+            .env("RUNTIME_DIRECTORY", dir.path("run"))
+            .env_remove("LSYNCD_SOCKET")
+            .output()
+            .unwrap();
+        (code(&answer), text(&answer))
+    };
+    assert_eq!(ask().0, 0, "{}", ask().1);
+    assert!(!dir.path("sync.sock").exists());
+
+    let mut second = start("second");
+    second.wait_log("no control socket @DIR@/run/lsyncd.sock: another daemon listens on it");
+    second.terminate();
+    assert_eq!(ask().0, 0, "it is the first one's still");
+    first.terminate();
+    assert_eq!(ask().0, 3);
+}
+
 fn pseudo_random(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {

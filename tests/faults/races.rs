@@ -136,7 +136,7 @@ fn one_directory_in_two_syncs() {
         dir.expand(&format!("settings{{ hup = 'changed' }}\n{second}")),
     );
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_log("1 syncs untouched, 0 changed, 0 new, 1 removed");
+    daemon.wait_log("1 untouched, 0 changed, 0 new, 1 removed");
     dir.write("a/b/g", "1");
     daemon.wait_same("src/a", "trg2", false);
     assert!(!dir.trg("a/b/g").exists());

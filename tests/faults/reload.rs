@@ -72,7 +72,7 @@ fn what_has_not_changed_is_not_touched() {
     let three = other(&dir, 3, "");
     configure(&dir, &format!("{three}{FIRST}{two}"));
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_log("1 syncs untouched, 1 changed, 1 new, 0 removed");
+    daemon.wait_log("1 untouched, 1 changed, 1 new, 0 removed");
     daemon.wait_for("the others have started up", |daemon| {
         daemon.log().matches("finished.").count() == 4
     });
@@ -137,7 +137,7 @@ fn a_changed_sync_waits_for_its_transfer_and_drops_nothing() {
         &FIRST.replace("archive = true", "archive = true, checksum = true"),
     );
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_log("0 syncs untouched, 1 changed, 0 new, 0 removed");
+    daemon.wait_log("0 untouched, 1 changed, 0 new, 0 removed");
     // A second one while the child of the first still runs.
     configure(
         &dir,
@@ -175,7 +175,7 @@ fn a_removed_sync_ends() {
     let before = watches(&daemon);
     configure(&dir, FIRST);
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_log("1 syncs untouched, 0 changed, 0 new, 1 removed");
+    daemon.wait_log("1 untouched, 0 changed, 0 new, 1 removed");
     daemon.wait_for("one directory less is watched", |daemon| {
         watches(daemon).len() == before.len() - 1
     });
@@ -223,7 +223,7 @@ fn user_functions_start_anew() {
     daemon.wait_log("directories in all");
     configure(&dir, &config.replace("one ", "two "));
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_log("1 syncs untouched, 1 changed, 0 new, 0 removed");
+    daemon.wait_log("1 untouched, 1 changed, 0 new, 0 removed");
     dir.write("f", "1");
     daemon.wait_log("two f");
     daemon.wait_log("text f");

@@ -5,10 +5,15 @@ use std::fs;
 
 use crate::site::{Site, project};
 
-type Keys = BTreeSet<String>;
+pub type Keys = BTreeSet<String>;
 
 #[test]
 fn of_settings_are_in_the_manual() {
+    same(&settings(), &documented("## settings{}"));
+}
+
+/// All settings the program knows.
+pub fn settings() -> Keys {
     let source = fs::read_to_string(project("src/config/settings.rs")).unwrap();
     let known: Keys = source
         .lines()
@@ -16,7 +21,7 @@ fn of_settings_are_in_the_manual() {
         .map(|(key, _)| key.to_owned())
         .collect();
     assert!(known.contains("logfile"), "{known:?}");
-    same(&known, &documented("## settings{}"));
+    known
 }
 
 #[test]
@@ -37,7 +42,7 @@ fn of_syncs_are_in_the_manual() {
 }
 
 /// All keys that one of the kinds knows; those of its tables with the table's name in front.
-fn gauges() -> Keys {
+pub fn gauges() -> Keys {
     let mut site = Site::new();
     let config = r#"
         local function tell(gauge, prefix)

@@ -1,5 +1,5 @@
 //! What is written for users is true: the examples of the manual and the README run, the
-//! manual has every key and no other, `docs/differences.md` names tests that exist, and
+//! manual has every key and no other, the map every file, `docs/differences.md` names tests that exist, and
 //! configurations like those that people have keep their targets current.
 //!
 //! Texts have the directories and hosts of the manual; [`site::Site`] puts a temporary
@@ -12,4 +12,5 @@ mod differences;
 mod examples;
 mod idioms;
 mod keys;
+mod map;
 mod site;

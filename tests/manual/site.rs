@@ -102,6 +102,8 @@ impl Site {
             .env("HOME", &self.root)
             .env("LC_ALL", "C")
             .env_remove("RSYNC_RSH")
+            .env_remove("RUNTIME_DIRECTORY")
+            .env_remove("XDG_RUNTIME_DIR")
             .current_dir(&self.root)
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())

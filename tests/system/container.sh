@@ -56,6 +56,7 @@ arrived() { docker exec mirror test -s "/mirror/$1"; }
 soon "what the writer has arrives" arrived now
 docker exec writer sh -c 'mkdir -p /data/a/b && echo x > /data/a/b/c'
 soon "what it makes arrives" arrived a/b/c
+is "it can be asked" docker exec mirror lsyncdctl status -wait -timeout "$LIMIT"
 is "the log is on standard output" sh -c "docker() { command docker -H unix://$place/sock \"\$@\"; }
     docker logs mirror 2>/dev/null | grep -q Startup"
 is "it is process 1" docker exec mirror sh -c 'grep -qx lsyncd /proc/1/comm'

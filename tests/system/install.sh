@@ -18,6 +18,9 @@ active() { [ "$(property ActiveState)" = "$1" ]; }
 same() { diff -r "$root/srv/source" "$root/srv/target"; }
 says() { on "$box" journalctl -u lsyncd -o cat | grep -qF -- "$1"; }
 apt() { on "$box" apt-get -q -y "$@" </dev/null >"$WORK/m/$box/apt" 2>&1 || { cat "$WORK/m/$box/apt"; trouble; }; }
+ctl() { on "$box" lsyncdctl "$@" >"$WORK/m/$box/ctl" 2>&1 || { cat "$WORK/m/$box/ctl"; return 1; }; }
+calm() { property StatusText | grep -qx "Watching 2 directories, 0 delayed, 0 processes running"; }
+same_as() { diff -r "$root/srv/source" "$root/srv/$1"; }
 config() { cat >"$root/etc/lsyncd/lsyncd.conf.lua"; }
 
 echo "== $release: a new installation"
@@ -26,7 +29,11 @@ is "the unit is enabled" on "$box" systemctl -q is-enabled lsyncd
 is "without a configuration it is not failed" not on "$box" systemctl -q is-failed lsyncd
 is "nor running" not on "$box" pidof lsyncd
 is "nothing of ours is failed" not on "$box" sh -c 'systemctl list-units --failed --plain | grep -q lsyncd'
-is "man pages are there" [ -e "$root/usr/share/man/man5/lsyncd.conf.lua.5.gz" ]
+for page in man1/lsyncd.1 man1/lsyncdctl.1 man5/lsyncd.conf.lua.5; do
+    is "the page $page is there" [ -e "$root/usr/share/man/$page.gz" ]
+done
+is "bash completes it" on "$box" bash -c '. /usr/share/bash-completion/completions/lsyncdctl
+    COMP_WORDS=(lsyncdctl sta) COMP_CWORD=1; _lsyncdctl; [ "${COMPREPLY[*]}" = status ]'
 
 mkdir "$root/srv/source" "$root/srv/target"
 echo one >"$root/srv/source/one"
@@ -39,6 +46,8 @@ LUA
 echo "== $release: verbs"
 on "$box" systemctl restart lsyncd
 is "restart returns when it is ready" active active
+is "the control socket is for root alone" \
+    [ "$(on "$box" stat -c '%a %u' /run/lsyncd/lsyncd.sock)" = "600 0" ]
 soon "the tree that is there arrives" same
 is "the pid file is right" [ "$(on "$box" cat /run/lsyncd.pid)" = "$(property MainPID)" ]
 is "it has a status line" [ -n "$(property StatusText)" ]
@@ -47,8 +56,17 @@ is "levels reach the journal" \
 mkdir "$root/srv/source/d"
 echo two >"$root/srv/source/d/two"
 soon "a change arrives" same
+echo more >"$root/srv/source/d/more"
+is "lsyncdctl waits until it is there" ctl status -wait -timeout "$LIMIT"
+is "and it is there" same
+is "all is current" ctl status
+soon "systemctl status says so" calm
+on "$box" lsyncd -nodaemon -onepass -rsync /srv/source /srv/byhand >"$WORK/m/$box/byhand" 2>&1
+is "one started by hand runs beside it" same_as byhand
+is "and says that it cannot be asked" grep -q 'another daemon listens' "$WORK/m/$box/byhand"
 on "$box" systemctl stop lsyncd
 is "stop is no failure" active inactive
+is "nobody answers then" [ "$(on "$box" sh -c 'lsyncdctl status >/dev/null 2>&1; echo $?')" = 3 ]
 is "the pid file is gone" not on "$box" test -e /run/lsyncd.pid
 is "nothing is left running" not on "$box" pidof lsyncd rsync
 echo three >"$root/srv/source/three"
@@ -60,6 +78,39 @@ echo 'sync { default.rsync, source = "/srv/source", target = "/srv/second", dela
 on "$box" systemctl reload lsyncd
 soon "reload brings the new sync" [ -e "$root/srv/second/d/two" ]
 is "in the same process" [ "$(property MainPID)" = "$first" ]
+is "what had not changed went on" says '1 untouched, 0 changed, 1 new, 0 removed'
+
+echo "== $release: reload while a transfer runs"
+cp "$root/etc/lsyncd/lsyncd.conf.lua" "$WORK/m/$box/two"
+cat >"$root/usr/local/bin/slow-rsync" <<'SH'
+#!/bin/sh
+while [ -e /var/tmp/hold ]; do sleep 0.1; done
+exec rsync "$@"
+SH
+chmod 755 "$root/usr/local/bin/slow-rsync"
+cat >>"$root/etc/lsyncd/lsyncd.conf.lua" <<'LUA'
+sync { default.rsync, name = "slow", source = "/srv/source", target = "/srv/slow", delay = 0.1,
+       rsync = { binary = "/usr/local/bin/slow-rsync" } }
+LUA
+slow() { on "$box" pidof -x slow-rsync; }
+on "$box" systemctl reload lsyncd
+is "all arrives" ctl status slow -wait -timeout "$LIMIT"
+touch "$root/var/tmp/hold"
+echo slow >"$root/srv/source/slow"
+soon "a transfer runs" slow
+transfer=$(slow)
+echo 'sync { default.rsync, source = "/srv/source", target = "/srv/fourth", delay = 1 }' \
+    >>"$root/etc/lsyncd/lsyncd.conf.lua"
+on "$box" systemctl reload lsyncd
+is "the service is active at once" active active
+soon "the new sync starts up" [ -e "$root/srv/fourth/d/two" ]
+is "the transfer goes on" [ "$(slow)" = "$transfer" ]
+is "lsyncdctl sees it" [ "$(on "$box" sh -c 'lsyncdctl status slow >/dev/null; echo $?')" = 1 ]
+rm "$root/var/tmp/hold"
+soon "and ends well" same_as slow
+cp "$WORK/m/$box/two" "$root/etc/lsyncd/lsyncd.conf.lua"
+on "$box" systemctl reload lsyncd
+is "a sync that is no more is gone" [ "$(on "$box" lsyncdctl status -json | grep -c '"source"')" = 2 ]
 echo 'sync { default.rsyn, }' >>"$root/etc/lsyncd/lsyncd.conf.lua"
 is "reload with a broken configuration fails" not on "$box" systemctl reload lsyncd
 is "and the daemon goes on" active active
@@ -107,6 +158,7 @@ human systemctl --user enable --now lsyncd
 soon "a user has a service of his own" cmp "$home/source/mine" "$home/target/mine"
 is "with his rights" [ "$(stat -c %u "$home/target/mine")" = 1500 ]
 is "which reloads" human systemctl --user reload lsyncd
+is "and answers him" human lsyncdctl status -wait -timeout "$LIMIT"
 on "$box" systemctl stop user@1500
 cat >"$root/etc/lsyncd/web.conf.lua" <<'LUA'
 sync { default.rsync, source = "/srv/source", target = "/srv/web", delay = 1 }
@@ -114,6 +166,8 @@ LUA
 on "$box" systemctl enable --now lsyncd@web
 soon "a template has its own configuration" [ -e "$root/srv/web/one" ]
 on "$box" systemctl reload lsyncd@web
+is "and a socket" ctl -socket /run/lsyncd-web/lsyncd.sock status -wait -timeout "$LIMIT"
+is "the other daemon has its own still" ctl status -wait -timeout "$LIMIT"
 on "$box" systemctl disable --now lsyncd@web
 on "$box" systemctl stop lsyncd
 on "$box" useradd -r mirror
@@ -148,6 +202,7 @@ is "it runs, and its pid file is right" \
 is "status" sysv status
 echo eight >"$root/srv/source/eight"
 soon "it mirrors" same
+is "it answers" ctl status -wait -timeout "$LIMIT"
 sysv reload >/dev/null
 sysv restart >/dev/null
 is "it runs after a restart" sysv status
@@ -189,7 +244,8 @@ is "the new program" on "$box" sh -c 'readlink /proc/$(pidof lsyncd)/exe | grep 
 is "NICELEVEL counts" [ "$(on "$box" sh -c 'ps -o ni= -p $(pidof lsyncd)' | tr -d ' ')" = 7 ]
 is "the configuration is the administrator's" cmp "$WORK/m/$box/before" "$root/etc/lsyncd/lsyncd.conf.lua"
 echo nine >"$root/srv/source/nine"
-soon "and it mirrors" same
+is "it says when all is there" ctl status -wait -timeout "$LIMIT"
+is "and it is there" same
 apt install --allow-downgrades lsyncd/"$release"
 soon "back to theirs" on "$box" sh -c 'dpkg-query -W lsyncd | grep -q 2.2.3 && pidof lsyncd'
 echo ten >"$root/srv/source/ten"

@@ -3,9 +3,9 @@
 set -euo pipefail
 rpm=$1
 list=$(rpm -qpl "$rpm")
-for path in /usr/bin/lsyncd /usr/lib/systemd/system/lsyncd.service /etc/lsyncd.conf \
+for path in /usr/bin/lsyncd /usr/bin/lsyncdctl /usr/lib/systemd/system/lsyncd.service /etc/lsyncd.conf \
     /etc/lsyncd/lsyncd.conf.lua /etc/sysconfig/lsyncd /etc/logrotate.d/lsyncd \
-    /usr/share/man/man1/lsyncd.1 /usr/share/man/man5/lsyncd.conf.lua.5; do
+    /usr/share/man/man1/lsyncd.1 /usr/share/man/man1/lsyncdctl.1 /usr/share/man/man5/lsyncd.conf.lua.5; do
     grep -qx "$path" <<<"$list" || { echo "NOT: $path is not in it"; exit 1; }
 done
 echo "ok: its files"
@@ -39,7 +39,9 @@ echo "ok: a configuration that is there stays"
 [ -d "$root/var/log/lsyncd" ]
 echo "ok: its script ran"
 libraries "$root/usr/bin/lsyncd"
+libraries "$root/usr/bin/lsyncdctl"
 chroot "$root" /usr/bin/lsyncd -version
+chroot "$root" /usr/bin/lsyncdctl -version
 [ "$(chroot "$root" /usr/lib/lsyncd/service condition)" != "" ]
 echo "ok: without a configuration the service is skipped"
 echo 'sync { default.rsync, source = "/etc", target = "/tmp/x" }' >>"$root/etc/lsyncd.conf"

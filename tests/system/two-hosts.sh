@@ -50,7 +50,8 @@ echo '<h1>one</h1>' >"$a/var/www/index.html"
 cp "$here/packaging/examples/web-root.lua" "$a/etc/lsyncd/lsyncd.conf.lua"
 sed -i 's/delay     = 5/delay     = 1/' "$a/etc/lsyncd/lsyncd.conf.lua"
 on two-a systemctl restart lsyncd
-soon "the tree that is there arrives" same
+is "lsyncdctl waits until the tree is there" on two-a lsyncdctl status -wait -timeout "$LIMIT"
+is "and it is there" same
 mkdir -p "$a/var/www/blog/2026"
 echo first >"$a/var/www/blog/2026/first.txt"
 soon "a change arrives" same
@@ -72,6 +73,7 @@ mkdir "$a/var/www/later"
 sleep 40
 is "nothing has arrived" not test -e "$b/var/www/late.html"
 is "the daemon runs" on two-a systemctl -q is-active lsyncd
+is "and says that it is not current" not on two-a lsyncdctl status
 link up
 LIMIT=240 soon "it arrives when the link is back" same
 

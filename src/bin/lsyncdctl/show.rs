@@ -28,10 +28,13 @@ fn headline(status: &Snapshot) -> String {
         0 => String::new(),
         count => format!("{count} in trouble, "),
     };
+    let watched = match status.watches {
+        1 => "1 directory".to_owned(),
+        count => format!("{count} directories"),
+    };
     format!(
-        "lsyncd {word}: {}, {troubled}{pending} pending, {} directories watched, {} of memory, up {}",
+        "lsyncd {word}: {}, {troubled}{pending} pending, {watched} watched, {} of memory, up {}",
         counted(status.syncs.len(), "sync"),
-        status.watches,
         bytes(status.memory),
         span(status.time - status.started),
     )

@@ -26,7 +26,8 @@ VERBS, about one sync or, without its name, all:
   flush               Don't wait for delays
   resync [PATH]       Compare everything, or what is at a path of the source
   retry               Try what failed again now
-  reload              Read the configuration again, as after SIGHUP
+  reload              Read the configuration again; syncs that it leaves as they
+                      are go on untouched
   log-level [WORD...] What is logged: all, scarce or categories; no word: the usual
 
 OPTIONS:

@@ -1,0 +1,28 @@
+# fish completion for lsyncdctl(1)
+
+function __lsyncdctl_syncs
+    lsyncdctl status -json 2>/dev/null | sed -n 's/^      "name": "\(.*\)",$/\1/p'
+end
+
+set -l verbs status top pause resume release flush resync retry reload log-level
+complete -c lsyncdctl -f
+complete -c lsyncdctl -o socket -r -F -d 'Control socket of the daemon'
+complete -c lsyncdctl -o sync -x -a '(__lsyncdctl_syncs)' -d 'The sync of this name'
+complete -c lsyncdctl -o help -d 'Show verbs and options'
+complete -c lsyncdctl -o version -d 'Show the version'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a status -d 'What is going on'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a top -d 'Live view'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a pause -d 'Start nothing more'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a resume -d 'Start again what is due'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a release -d 'Go on with a sync that its guard has halted'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a flush -d 'Do not wait for delays'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a resync -d 'Compare everything, or a path'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a retry -d 'Try what failed again now'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a reload -d 'Read the configuration again'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a log-level -d 'What is logged'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o json -d 'As JSON'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o wait -d 'Wait until all is there'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o timeout -x -d 'Wait no longer'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from status top pause resume release flush resync retry' -a '(__lsyncdctl_syncs)'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from resync' -F
+complete -c lsyncdctl -n '__fish_seen_subcommand_from log-level' -a 'all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel'
