@@ -85,7 +85,7 @@ default = {
     inotifyMode = true,
     onAttrib = true, onCreate = true, onModify = true, onDelete = true, onStartup = true,
     onMove = true, onFull = true, onSynced = true, onFailed = true, prepare = true,
-    source = true, subdirs = true, target = true, tunnel = true, waitForSource = true,
+    source = true, subdirs = true, target = true, targets = true, targetsFrom = true, tunnel = true, waitForSource = true,
   },
 
   -- The only keys that every sync inherits from here.
@@ -117,10 +117,19 @@ default.sshExitCodes = { _merge = false, _verbatim = true, [0] = "ok", [255] = "
 function sync(opts)
   native.check_phase()
   local config = native.inherit(opts, default)
-  if type(config.prepare) == "function" then
-    config.prepare(config, 4)
+  local function make(config, family)
+    if type(config.prepare) == "function" then
+      config.prepare(config, 4)
+    end
+    config._family = family
+    return native.create(config)
   end
-  return native.create(config)
+  local inlets = native.fan_out(opts, config, function(given, change, family)
+    local config = native.inherit(given, default)
+    change(config)
+    return make(config, family)
+  end)
+  return inlets or make(config)
 end
 sync = public(sync, "sync")
 
@@ -274,7 +283,7 @@ function native.fingerprint(config)
     for key in pairs(t) do keys[#keys + 1] = key end
     sort(keys, function(a, b) return type(a) .. tostring(a) < type(b) .. tostring(b) end)
     for _, key in ipairs(keys) do
-      if t ~= config or key ~= "name" then
+      if t ~= config or (key ~= "name" and key ~= "_family") then
         add(key)
         add(t[key])
       end

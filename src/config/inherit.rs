@@ -65,10 +65,8 @@ impl Merger<'_> {
     fn merge_key(&self, to: &Table, key: Value, value: Value, depth: usize) -> Result<()> {
         let tables: [&[u8]; 3] = [b"exitcodes", b"rsyncExitCodes", b"sshExitCodes"];
         let codes = tables.iter().any(|name| is_name(&key, name));
-        // An object, and a list whose order and tables mean something.
-        let whole = is_name(&key, b"tunnel") || is_name(&key, b"check");
         match (to.raw_get::<Value>(key.clone())?, value) {
-            (Value::Nil, Value::Table(table)) if !whole => {
+            (Value::Nil, Value::Table(table)) if !is_whole(&key) => {
                 let copy = self.lua.create_table()?;
                 if codes {
                     copy_verbatim(&copy, &table)?;
@@ -78,7 +76,7 @@ impl Merger<'_> {
                 to.raw_set(key, copy)
             }
             (Value::Nil, value) => to.raw_set(key, value),
-            (Value::Table(own), Value::Table(theirs)) if !is_name(&key, b"check") => {
+            (Value::Table(own), Value::Table(theirs)) if !is_whole(&key) => {
                 if theirs.raw_get::<Value>("_merge")? == Value::Boolean(false) {
                     Ok(())
                 } else if codes {
@@ -90,6 +88,12 @@ impl Merger<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Tables that are no tables of keys or lists of texts are taken as they are.
+fn is_whole(key: &Value) -> bool {
+    let whole: [&[u8]; 3] = [b"tunnel", b"targets", b"check"];
+    whole.iter().any(|name| is_name(key, name))
 }
 
 fn is_name(key: &Value, name: &[u8]) -> bool {

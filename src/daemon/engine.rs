@@ -269,11 +269,7 @@ impl<'a> Engine<'a> {
         };
         let figures = || Figures {
             watched: self.watcher.watched(),
-            waiting: self
-                .members
-                .iter()
-                .map(|m| m.sync.borrow().queue.len())
-                .sum(),
+            waiting: self.members.iter().map(|m| m.sync.borrow().pending()).sum(),
             running: self.jobs.len(),
         };
         self.core.notify.turn(Instant::now(), phase, figures);
@@ -324,6 +320,7 @@ impl<'a> Engine<'a> {
 
     /// Says what is to be watched.
     fn watch(&mut self) {
+        crate::sync::choose_leaders(self.members.iter().map(|member| &member.sync));
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         self.beginning = true;

@@ -8,7 +8,7 @@ use super::engine::Engine;
 use super::jobs::Job;
 use super::waits::is_meant;
 use crate::cli;
-use crate::queue::{Delay, Etype, Time};
+use crate::queue::{Delay, Etype, Status, Time};
 use crate::report::escape;
 use crate::report::snapshot::{
     Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, WithheldPath, span,
@@ -62,13 +62,21 @@ impl Engine<'_> {
             failures,
         });
         let queue = sync.queue.iter().take(entries).map(|delay| entry(&delay));
+        let backlog = sync.backlog(entries.saturating_sub(sync.queue.len()));
+        let backlog = backlog.into_iter().map(|(etype, path)| Entry {
+            status: Status::Wait.name().into(),
+            event: etype.name().into(),
+            path: escape(&path).into_owned(),
+            to: None,
+        });
+        let queue = queue.chain(backlog);
         let failed_paths = sync.undone.names(NAMED);
         let snapshot = SyncSnapshot {
             name: sync.config.name.clone(),
             source: escape(&sync.config.source).into_owned(),
             target: escape(sync.config.target.as_deref().unwrap_or_default()).into_owned(),
-            pending: sync.queue.len(),
-            oldest: sync.queue.oldest().map(|delay| age(&sync, &delay, now)),
+            pending: sync.pending(),
+            oldest: age(&sync, now),
             sending: sending.collect(),
             retry,
             failed: sync.undone.len(),
@@ -150,14 +158,16 @@ fn withheld(sync: &Sync) -> Vec<WithheldPath> {
     told.collect()
 }
 
-/// Since when an entry has been pending, in seconds; its own delay counts.
-fn age(sync: &Sync, delay: &Delay<'_>, now: Time) -> f64 {
-    let waited = match delay.etype().is_special() {
+/// Since when the oldest entry has been pending, in seconds; its own delay counts.
+fn age(sync: &Sync, now: Time) -> Option<f64> {
+    let due = sync.first_due()?;
+    let oldest = sync.queue.oldest();
+    let waited = match oldest.is_some_and(|delay| delay.etype().is_special()) {
         true => 0,
         false => micros(sync.config.delay.unwrap_or_default()),
     };
-    let born = delay.first_due().saturating_sub(waited);
-    Clock::until(born, now).as_secs_f64()
+    let born = due.saturating_sub(waited);
+    Some(Clock::until(born, now).as_secs_f64())
 }
 
 fn last_error(counters: &Counters) -> Option<LastError> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::engine::Engine;
 use crate::config::Settings;
-use crate::queue::Time;
+use crate::queue::{Status, Time};
 use crate::report::{
     self, DelayStatus, StatusError, StatusReport, SyncStatus, TunnelProcess, TunnelStatus,
     WatchList, atomic, metrics,
@@ -182,11 +182,18 @@ fn sync_status(sync: &Sync) -> SyncStatus<'static> {
             path2: path2.map(Into::into),
         }
     });
+    let backlog = sync.backlog(usize::MAX).into_iter();
+    let backlog = backlog.map(|(etype, path)| DelayStatus {
+        status: Status::Wait.name(),
+        etype: etype.name(),
+        path: path.into(),
+        path2: None,
+    });
     SyncStatus {
         name: sync.config.name.clone().into_bytes().into(),
         source: sync.config.source.clone().into(),
         notes: notes(sync),
-        delays: delays.collect(),
+        delays: delays.chain(backlog).collect(),
         filters: filter.rules().map(|rule| rule.to_vec().into()).collect(),
         excludes: filter.excludes().map(|p| p.to_vec().into()).collect(),
     }

@@ -8,6 +8,7 @@
 //! * `push`: finds the older delay that decides, and does what is decided;
 //! * `path_index`, `heap`: the trie that finds it;
 //! * `ready`: what is due, what can be taken, and how it leaves again;
+//! * [`journal`]: what several targets of one source lack, each path once;
 //! * `entries`, `slab`: the records and their lists.
 //!
 //! The delay that decides is the newest related one; related are delays of the same
@@ -25,6 +26,7 @@ pub mod combine;
 pub mod delay;
 mod entries;
 mod heap;
+pub mod journal;
 #[cfg(test)]
 mod measure;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::runtime::Script;
 use crate::config::text_of;
 
 /// Members of `default` that a sync may inherit its behaviour from.
-const KINDS: [&str; 3] = ["rsyncssh", "rsync", "direct"];
+const KINDS: [&str; 4] = ["rsyncssh", "rsync", "direct", "rclone"];
 
 impl Script {
     /// The built-in kind whose action the sync has; `None` for what user code does.
@@ -23,7 +23,8 @@ impl Script {
 
     /// The program that the sync starts, if it is of a kind that runs rsync for changes.
     pub fn program(&self, member: &Member) -> Option<Vec<u8>> {
-        self.kind(member).filter(|&kind| kind != "direct")?;
+        self.kind(member)
+            .filter(|&kind| kind != "direct" && kind != "rclone")?;
         let rsync: Table = member.config.get("rsync").ok()?;
         text_of(&rsync.get("binary").ok()?)
     }

@@ -9,6 +9,7 @@ mod by_size;
 mod checked;
 mod errors;
 mod event;
+mod fanout;
 mod guard;
 mod hook;
 mod host;

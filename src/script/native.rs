@@ -12,7 +12,7 @@ use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value, Vari
 use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
 use super::{
-    api, by_size, checked, errors, inlet, layer3, members, observe, orders, remote, spawn,
+    api, by_size, checked, errors, fanout, inlet, layer3, members, observe, orders, remote, spawn,
     sync_checks, tunnel,
 };
 use crate::batch::{self, Change, Entry, ListMode, Request};
@@ -228,6 +228,10 @@ fn configuring(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) ->
             lua.create_string(path)
         })?,
     )?;
+    native.set(
+        "targets_from",
+        lua.create_function(|lua, name: Value| fanout::targets_from(lua, &name))?,
+    )?;
     let (h, with) = (Rc::clone(host), objects.clone());
     native.set(
         "create",
@@ -314,6 +318,7 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         config::target::check_local(&typed.source, target, &filter)?;
     }
     let fingerprint = fingerprint(lua, &config, &filter)?;
+    let group = fanout::group(&config, &typed, &filter, fingerprint.is_some())?;
     let sync = match unchanged(host, fingerprint.as_deref()) {
         Some(sync) => {
             sync.borrow_mut().config.name = typed.name;
@@ -325,6 +330,9 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
             Rc::new(RefCell::new(sync))
         }
     };
+    if policy == Policy::Settle {
+        fanout::join(host, &sync, group);
+    }
     // User code runs what it likes, as it likes.
     if policy == Policy::Settle {
         sync.borrow_mut().environment = config::share_ssh(lua, &config, &host.sockets)?;

@@ -28,6 +28,7 @@ use crate::watch::Mode;
 
 const PRELUDES: &[(&str, &str)] = &[
     ("default.lua", include_str!("../../lua/default.lua")),
+    ("targets.lua", include_str!("../../lua/targets.lua")),
     ("classes.lua", include_str!("../../lua/classes.lua")),
     (
         "default-rsync.lua",
@@ -40,6 +41,10 @@ const PRELUDES: &[(&str, &str)] = &[
     (
         "default-direct.lua",
         include_str!("../../lua/default-direct.lua"),
+    ),
+    (
+        "default-rclone.lua",
+        include_str!("../../lua/default-rclone.lua"),
     ),
 ];
 

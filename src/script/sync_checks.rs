@@ -67,7 +67,7 @@ pub fn is_built_in(lua: &Lua, config: &Table, key: &str) -> Result<bool> {
     if default.raw_get::<Value>(key)? == function {
         return Ok(true);
     }
-    for kind in ["rsync", "rsyncssh", "direct"] {
+    for kind in ["rsync", "rsyncssh", "direct", "rclone"] {
         if let Value::Table(kind) = default.raw_get(kind)?
             && kind.raw_get::<Value>(key)? == function
         {

@@ -13,6 +13,7 @@ mod crowd;
 mod describe;
 mod failed;
 mod fallback;
+mod feed;
 mod guard;
 mod identity;
 mod owed;
@@ -27,6 +28,7 @@ pub use counters::Counters;
 use crowd::Crowd;
 
 pub use failed::Failed;
+pub use feed::{choose_leaders, share};
 pub use identity::{Identity, mounts};
 pub use owed::Held;
 pub use scheduler::Scheduler;
@@ -92,6 +94,9 @@ pub struct Sync {
     pub held: Held,
     /// Changes may have been missed since the last transfer, until all is compared.
     pub doubtful: bool,
+    /// Equal for syncs that may share a journal; none for those that share nothing.
+    pub group: Option<Vec<u8>>,
+    feed: Option<feed::Feed>,
     scope: Scope,
     inherited: Vec<owed::Owed>,
     backoff: Backoff,
@@ -131,6 +136,8 @@ impl Sync {
         Sync {
             scope: scope(&config, &filter),
             inherited: Vec::new(),
+            group: None,
+            feed: None,
             filter,
             queue: Queue::new(policy),
             chooser: Chooser::default(),
@@ -178,7 +185,7 @@ impl Sync {
     ///
     /// The answer says whether the contents of a moved directory are wanted as Creates.
     pub fn notice(&mut self, event: Event<'_>, now: Time) -> Follow {
-        if self.ended.is_some() {
+        if !self.is_concerned() {
             return Follow::Nothing;
         }
         let (etype, path) = match event {
@@ -238,7 +245,7 @@ impl Sync {
                             report::escape(from)
                         ),
                     );
-                    self.push(Etype::Delete, from, None, now);
+                    self.take_in(Etype::Delete, from, None, now);
                     Follow::Nothing
                 }
                 (true, false) => {
@@ -250,19 +257,19 @@ impl Sync {
                             report::escape(to)
                         ),
                     );
-                    self.push(Etype::Create, to, None, now);
+                    self.take_in(Etype::Create, to, None, now);
                     follow
                 }
                 (false, false) if self.config.moves => {
-                    match self.push(Etype::Move, from, Some(to), now) {
+                    match self.take_in(Etype::Move, from, Some(to), now) {
                         Pushed::Split { .. } => follow,
                         Pushed::Placed(_) => Follow::Nothing,
                     }
                 }
                 (false, false) => {
                     report::say("Delay", "splitting Move into Delete & Create");
-                    self.push(Etype::Delete, from, None, now);
-                    self.push(Etype::Create, to, None, now);
+                    self.take_in(Etype::Delete, from, None, now);
+                    self.take_in(Etype::Create, to, None, now);
                     follow
                 }
             },
@@ -280,7 +287,16 @@ impl Sync {
         if self.excluded(path) {
             return filtered(etype, path);
         }
-        self.push(etype, path, None, now);
+        self.take_in(etype, path, None, now);
+    }
+
+    /// Remembers an event for all who share it.
+    fn take_in(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
+        let due = self.due(now);
+        match self.to_journal(etype, path, due) {
+            Some(pushed) => pushed,
+            None => self.push(etype, path, to, now),
+        }
     }
 
     fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
@@ -413,6 +429,7 @@ impl Sync {
             }
             self.hold = None;
         }
+        self.note_gap();
         if self.missed && self.queue.is_empty() {
             self.missed = false;
             self.resync(now);
@@ -431,7 +448,9 @@ impl Sync {
                 self.resync(now);
             }
         }
-        match (self.ready(now), undone) {
+        let more = self.pull(now);
+        let later = undone.into_iter().chain(more).min();
+        match (self.ready(now), later) {
             (Ready::Now(id), _) if self.startups_wait && self.is_whole(id) => Next::Nothing,
             (Ready::Now(id), _) => Next::Act(id),
             (Ready::At(time), Some(due)) => Next::At(time.min(due)),

@@ -33,7 +33,8 @@ impl Sync {
     /// All that is to be done in its order, what is being acted upon first of all included, and
     /// whether a comparison of everything is owed besides the startup.
     pub fn owed(&self) -> (Vec<Owed>, bool) {
-        let mut everything = self.missed || self.lost || self.undone.owes_everything();
+        let mut everything =
+            self.missed || self.has_gap() || self.lost || self.undone.owes_everything();
         let mut events: Vec<Owed> = self.undone.paths().collect();
         events.extend(self.inherited.iter().cloned());
         for delay in self.queue.iter() {
@@ -46,6 +47,8 @@ impl Sync {
                 _ => {}
             }
         }
+        let backlog = self.backlog(usize::MAX).into_iter();
+        events.extend(backlog.map(|(etype, path)| (etype, path, None)));
         (events, everything)
     }
 
@@ -83,7 +86,7 @@ impl Sync {
 
     /// If the same directories are wanted as before, says so in a way the watcher knows; then
     /// it need not look at them again.
-    fn share_scope(&mut self, old: &Sync) {
+    pub(super) fn share_scope(&mut self, old: &Sync) {
         let lines = |sync: &Sync| {
             let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
             let excludes: Vec<_> = filter.excludes().map(<[u8]>::to_vec).collect();

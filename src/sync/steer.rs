@@ -2,6 +2,7 @@
 //! caught up with what happened before a moment.
 
 use super::Sync;
+use crate::queue::journal::Place;
 use crate::queue::{DelayId, Etype, Ready, Time};
 
 /// A moment in a sync's life: what was noticed before it is the entries up to a serial number,
@@ -10,6 +11,8 @@ use crate::queue::{DelayId, Etype, Ready, Time};
 pub struct Mark {
     serial: u64,
     carried: u64,
+    /// Where the journal ended.
+    place: Place,
 }
 
 impl Sync {
@@ -40,6 +43,7 @@ impl Sync {
     /// Nothing that waits now waits for its delay any longer.
     pub fn flush(&mut self) {
         self.flushed = self.queue.last_serial();
+        self.hurry();
     }
 
     /// What of the queue may go, as far as delays go.
@@ -88,6 +92,7 @@ impl Sync {
         Mark {
             serial: self.queue.last_serial(),
             carried: self.carried,
+            place: self.journal_end(),
         }
     }
 
@@ -100,8 +105,15 @@ impl Sync {
         if self.carried != mark.carried {
             *mark = self.mark();
         }
+        if !self.has_taken(mark.place) {
+            return false;
+        }
+        if std::mem::take(&mut mark.place) > 0 {
+            // It is in the queue now, among what is up to here.
+            mark.serial = self.queue.last_serial();
+        }
         let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
-        let owes = self.missed || self.incomplete || self.undone.due().is_some();
+        let owes = self.missed || self.has_gap() || self.incomplete || self.undone.due().is_some();
         let owes = owes || stopped || self.held.any() || !self.inherited.is_empty();
         !owes
             && self
@@ -163,6 +175,8 @@ mod tests {
 
     struct World {
         sync: Sync,
+        /// One that shares the journal, and does nothing.
+        _other: Option<Sync>,
         now: Time,
         source: Versions,
         target: Versions,
@@ -172,9 +186,18 @@ mod tests {
     }
 
     impl World {
-        fn new(policy: Policy) -> World {
+        fn new(policy: Policy, shares: bool) -> World {
+            let mut sync = sync_with(policy);
+            let other = shares.then(|| {
+                let mut other = sync_with(policy);
+                sync.config.moves = false;
+                other.config.moves = false;
+                crate::sync::share(&mut sync, &mut other);
+                other
+            });
             World {
-                sync: sync_with(policy),
+                sync,
+                _other: other,
                 now: SECOND,
                 source: Versions::new(),
                 target: Versions::new(),
@@ -299,8 +322,8 @@ mod tests {
         [b"/src", path(name).as_slice()].concat()
     }
 
-    fn holds(policy: Policy, steps: &[Step]) -> Result<(), TestCaseError> {
-        let mut world = World::new(policy);
+    fn holds(policy: Policy, shares: bool, steps: &[Step]) -> Result<(), TestCaseError> {
+        let mut world = World::new(policy, shares);
         for step in steps {
             world.step(step);
             world.check()?;
@@ -321,8 +344,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_reached_is_at_the_target(steps in steps()) {
-            holds(Policy::Settle, &steps)?;
-            holds(Policy::Deliver, &steps)?;
+            holds(Policy::Settle, false, &steps)?;
+            holds(Policy::Settle, true, &steps)?;
+            holds(Policy::Deliver, false, &steps)?;
         }
     }
 

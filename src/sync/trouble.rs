@@ -9,6 +9,7 @@ impl Sync {
     pub fn end(&mut self, ids: &[DelayId], code: i32, now: Time) {
         self.redo(ids, now);
         self.ended = Some(code);
+        self.leave_journal();
     }
 
     /// Whether this sync has come to its end.

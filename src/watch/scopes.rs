@@ -34,26 +34,39 @@ impl Scope {
 
 /// All scopes; shared with the threads that crawl.
 #[derive(Clone, Default)]
-pub struct Scopes(Arc<[Scope]>);
+pub struct Scopes {
+    all: Arc<[Scope]>,
+    /// The same without those that are like one before them: they would answer the same.
+    distinct: Arc<[Scope]>,
+}
 
 impl Scopes {
     pub fn new(scopes: Vec<Scope>) -> Scopes {
-        Scopes(scopes.into())
+        let mut distinct: Vec<Scope> = Vec::new();
+        for scope in &scopes {
+            if !distinct.iter().any(|other| other.same(scope)) {
+                distinct.push(scope.clone());
+            }
+        }
+        Scopes {
+            all: scopes.into(),
+            distinct: distinct.into(),
+        }
     }
 
     pub fn all(&self) -> &[Scope] {
-        &self.0
+        &self.all
     }
 
     /// Does any scope want the directory at this absolute path (ends with `/`)?
     pub fn wanted(&self, path: &[u8]) -> bool {
-        self.0.iter().any(|scope| scope.wanted(path))
+        self.distinct.iter().any(|scope| scope.wanted(path))
     }
 
     /// Is this scope's root reached from another scope's root that lies above it?
     pub fn nested(&self, scope: &Scope) -> bool {
         let above = |other: &&Scope| other.root.len() < scope.root.len();
-        self.0
+        self.distinct
             .iter()
             .filter(above)
             .any(|other| other.wanted(&scope.root))
@@ -61,7 +74,7 @@ impl Scopes {
 
     /// The paths at which a tree begins.
     pub fn roots(&self) -> Vec<Vec<u8>> {
-        let own = self.0.iter().filter(|scope| !self.nested(scope));
+        let own = self.distinct.iter().filter(|scope| !self.nested(scope));
         let mut roots: Vec<_> = own.map(|scope| scope.root.clone()).collect();
         roots.sort_unstable();
         roots.dedup();

@@ -1,4 +1,4 @@
-//! Runs each `lua` block of the manual and of the README.
+//! Runs each `lua` block of the manual, of the scenarios and of the README.
 //!
 //! One that is a part of a `sync{}` is put into one. Where `default.…` sends to `/backup`, the
 //! files have to arrive there, at the start and when they change; where commands or functions
@@ -25,6 +25,19 @@ fn of_the_manual_run() {
 #[test]
 fn of_the_checks_run() {
     run_all(examples("docs/check.md"));
+}
+
+#[test]
+fn of_the_scenarios_run() {
+    let pages = fs::read_dir(project("docs/scenarios")).unwrap();
+    let mut names: Vec<_> = pages
+        .map(|page| page.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let blocks = names
+        .iter()
+        .map(|name| examples(&format!("docs/scenarios/{name}")));
+    run_all(blocks.flatten().collect());
 }
 
 #[test]

@@ -34,10 +34,11 @@ fn of_syncs_are_in_the_manual() {
             .collect()
     };
     let mut syncs = of("");
-    syncs.extend(["rsync", "ssh"].map(str::to_owned));
+    syncs.extend(["rsync", "ssh", "rclone"].map(str::to_owned));
     same(&syncs, &documented("## sync{}"));
     same(&of("rsync."), &documented("### rsync"));
     same(&of("ssh."), &documented("### ssh"));
+    same(&of("rclone."), &documented("### default.rclone"));
 }
 
 /// All keys that one of the kinds knows; those of its tables with the table's name in front.
@@ -53,7 +54,7 @@ pub fn gauges() -> Keys {
             end
           end
         end
-        for _, kind in ipairs { default, default.rsync, default.rsyncssh, default.direct } do
+        for _, kind in ipairs { default, default.rsync, default.rsyncssh, default.direct, default.rclone } do
           tell(kind.checkgauge, "")
         end
         os.exit(0)

@@ -1,0 +1,102 @@
+-- default.rclone: keeps what rclone(1) calls a remote current, an object store for one: a call
+-- for each batch of changes, which looks at the paths of the batch only.
+
+local native = ...
+local default, log = default, log
+local byte, concat, ipairs, type = string.byte, table.concat, ipairs, type
+
+local rclone = {
+  delay = 15,
+  delete = true,
+  -- rclone(1), "List of exit codes". What is not found was there a moment ago: 3 and 4.
+  exitcodes = {
+    _merge = false, _verbatim = true,
+    [0] = "ok", [1] = "again", [2] = "die", [3] = "again", [4] = "again", [5] = "again",
+    [6] = "again", [7] = "die", [8] = "again", [9] = "ok",
+  },
+
+  checkgauge = {
+    onCreate = false, onModify = false, onDelete = false, onStartup = false, onMove = false,
+    delete = true, exclude = true,
+    rclone = { binary = true, options = true },
+  },
+
+  rclone = { binary = "rclone", options = { } },
+}
+default.rclone = rclone
+
+-- A pattern of rclone for just this path. What a line of a filter file can't say is one wild
+-- card: the pattern may match more, which is compared as well.
+local function exactly(path)
+  path = path:gsub("[%*%?%[%]{}\\]", "\\%0"):gsub("[\r\n]", "?"):gsub("%s$", "?")
+  if not utf8.len(path) then path = path:gsub("[\128-\255]+", "*") end
+  return path
+end
+
+-- The excludes in rclone's words: a pattern without a slash at its end is of directories as well.
+local function excludes(config)
+  local rules = { }
+  local list = config.exclude or { }
+  if type(list) ~= "table" then list = { list } end
+  for _, pattern in ipairs(list) do
+    local bare = pattern:gsub("/$", ""):gsub("[{}]", "\\%0")
+    if bare == pattern then rules[#rules + 1] = "- " .. bare end
+    rules[#rules + 1] = "- " .. bare .. "/**"
+  end
+  return rules
+end
+
+-- Runs rclone with these rules; `delete`: the target loses what the source does not have.
+local function run(agent, config, rules, delete)
+  native.spawn(agent, config.rclone.binary, "<", concat(rules, "\n") .. "\n",
+    delete and "sync" or "copy", "--filter-from", "-", "--links", config.rclone.options,
+    config.source, config.target)
+end
+
+-- One call for everything that may go now. A path may be a file now and have been a directory
+-- before, or the other way round.
+function rclone.action(inlet)
+  local event = inlet.getEvent()
+  if event.etype == "Blanket" then
+    return inlet.discardEvent(event)
+  end
+  local config = inlet.getConfig()
+  local list = inlet.getEvents(native.is_change)
+  local rules = excludes(config)
+  local names = { }
+  list.getPaths(function(etype, path)
+    names[#names + 1] = native.shown(path)
+    local bare = exactly((path:gsub("/$", "")))
+    -- What has changed in a directory is told by events of its own, and its removal by one.
+    if path ~= "/" and (etype ~= "Attrib" or byte(path, -1) ~= 47) then
+      rules[#rules + 1] = "+ " .. bare
+      rules[#rules + 1] = "+ " .. bare .. "/**"
+    end
+  end)
+  rules[#rules + 1] = "- *"
+  log("Normal", "Calling rclone with new/modified files/dirs\n" .. concat(names, "\n"))
+  run(list, config, rules, config.delete == true or config.delete == "running")
+end
+rclone.action = native.public(rclone.action)
+
+-- All of the source: at startup and whenever everything is to be compared.
+local function whole(event)
+  local config = event.config
+  log("Normal", "full rclone: " .. config.source .. " -> " .. config.target)
+  local rules = excludes(config)
+  rules[#rules + 1] = "+ **"
+  run(event, config, rules, config.delete == true or config.delete == "startup")
+end
+rclone.init = whole
+rclone.full = whole
+
+function rclone.prepare(config, level)
+  default.prepare(config, (level or 3) + 1)
+  if type(config.target) ~= "string" then
+    native.fail('default.rclone needs "target" configured, as "REMOTE:PATH"', "target")
+  end
+  if type(config.rclone.options) ~= "table" then
+    native.fail("rclone.options must be a list of texts", "options")
+  end
+end
+rclone.prepare = native.public(rclone.prepare)

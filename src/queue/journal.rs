@@ -1,0 +1,492 @@
+//! What is pending for several targets of one source: each path once, however many targets
+//! still lack it.
+//!
+//! A path has one entry, at the place of its newest change; each target has a position. What
+//! lies behind the position is what the target lacks, and what all targets have passed leaves.
+//! So the memory grows with the distinct pending paths, not with paths × targets. A target
+//! that falls back further than its bound gives up its position: it owes a comparison of all.
+//!
+//! Only for [`Policy::Settle`] without Moves: the disk decides what is sent, so it does not
+//! matter in how many steps a path came to be what it is.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Bound::{Excluded, Unbounded};
+use std::rc::Rc;
+
+use super::combine::{Relation, Verdict, combine};
+use super::delay::{Etype, Policy, Status, Time};
+
+/// A place in the journal; later changes have larger ones.
+pub type Place = u64;
+
+/// One of the targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TargetId(u32);
+
+/// What a target may have now.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pull {
+    /// These changes, oldest first, with the time at which each was due.
+    Take(Vec<(Etype, Rc<[u8]>, Time)>),
+    /// Nothing before then.
+    At(Time),
+    /// It has everything.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Entry {
+    path: Rc<[u8]>,
+    due: Time,
+    /// What the changes come to for a target that has had none of them.
+    etype: Etype,
+    /// The same for targets that have been at `before`, where the entry was then.
+    fresh: Etype,
+    before: Place,
+}
+
+#[derive(Debug)]
+struct Target {
+    position: Place,
+    /// Number of entries behind the position.
+    behind: usize,
+    bound: usize,
+    /// An entry moved on while it was due for this target.
+    overdue: Option<Time>,
+    gave_up: bool,
+    /// Directories whose Delete it took and may be at work on.
+    deleting: HashSet<Rc<[u8]>>,
+}
+
+/// The pending changes of one source.
+#[derive(Debug, Default)]
+pub struct Journal {
+    entries: BTreeMap<Place, Entry>,
+    places: HashMap<Rc<[u8]>, Place>,
+    last: Place,
+    targets: BTreeMap<TargetId, Target>,
+    given: u32,
+}
+
+impl Journal {
+    /// A new target, which lacks nothing so far and may fall back by `bound` paths.
+    pub fn join(&mut self, bound: usize) -> TargetId {
+        self.given += 1;
+        let id = TargetId(self.given);
+        let target = Target {
+            position: self.last,
+            behind: 0,
+            bound,
+            overdue: None,
+            gave_up: false,
+            deleting: HashSet::new(),
+        };
+        self.targets.insert(id, target);
+        id
+    }
+
+    /// Nothing is kept for this target any more.
+    pub fn leave(&mut self, id: TargetId) {
+        self.targets.remove(&id);
+        self.trim();
+    }
+
+    /// Nothing is kept for any but these.
+    pub fn keep(&mut self, ids: &[TargetId]) {
+        self.targets.retain(|id, _| ids.contains(id));
+        self.trim();
+    }
+
+    /// Takes in a change of a path, which every target lacks now. It is due then.
+    pub fn push(&mut self, etype: Etype, path: &[u8], due: Time) {
+        let Some(foremost) = self.targets.values().map(|target| target.position).max() else {
+            return;
+        };
+        let etype = match self.is_renewal(etype, path) {
+            true => Etype::Delete,
+            false => etype,
+        };
+        match self.places.get(path).copied() {
+            // No one had it, so it keeps its place and its time.
+            Some(place) if place > foremost => {
+                if let Some(entry) = self.entries.get_mut(&place) {
+                    entry.fresh = both(entry.fresh, etype, path);
+                    entry.etype = both(entry.etype, etype, path);
+                }
+            }
+            Some(place) => self.move_on(place, etype, due),
+            None => {
+                self.targets
+                    .values_mut()
+                    .for_each(|target| target.behind += 1);
+                self.append(Entry {
+                    path: path.into(),
+                    due,
+                    etype,
+                    fresh: etype,
+                    before: 0,
+                });
+            }
+        }
+        self.give_up();
+    }
+
+    /// What this target is to do next, at most `most` paths. With so many waiting as
+    /// `crowd`, or in a `hurry`, nothing waits for its time. All that waits goes with what is due.
+    pub fn pull(
+        &mut self,
+        id: TargetId,
+        now: Time,
+        (crowd, most): (usize, usize),
+        hurry: bool,
+    ) -> Pull {
+        let Some(due) = self.due(id) else {
+            return Pull::Nothing;
+        };
+        let Some(target) = self.targets.get_mut(&id) else {
+            return Pull::Nothing;
+        };
+        if due > now && target.behind < crowd && !hurry {
+            return Pull::At(due);
+        }
+        let from = target.position;
+        let mut taken = Vec::with_capacity(target.behind.min(most));
+        for (place, entry) in self.entries.range((Excluded(from), Unbounded)).take(most) {
+            let etype = entry.for_one_at(from);
+            if etype == Etype::Delete && entry.path.ends_with(b"/") {
+                target.deleting.insert(Rc::clone(&entry.path));
+            }
+            taken.push((etype, Rc::clone(&entry.path), entry.due));
+            target.position = *place;
+        }
+        target.behind -= taken.len();
+        if target.behind == 0 {
+            target.position = self.last;
+            target.overdue = None;
+        }
+        self.trim();
+        Pull::Take(taken)
+    }
+
+    /// A target has done all it took so far.
+    pub fn settled(&mut self, id: TargetId) {
+        if let Some(target) = self.targets.get_mut(&id)
+            && !target.deleting.is_empty()
+        {
+            target.deleting = HashSet::new();
+        }
+    }
+
+    /// Whether a directory came where some target is just deleting one, which may find the new
+    /// one and leave in it what the old one held: see `Queue::push`.
+    fn is_renewal(&self, etype: Etype, path: &[u8]) -> bool {
+        let mut targets = self.targets.values();
+        etype == Etype::Create
+            && path.ends_with(b"/")
+            && targets.any(|target| target.deleting.contains(path))
+    }
+
+    /// When the first of what a target lacks is due.
+    pub fn due(&self, id: TargetId) -> Option<Time> {
+        let target = self.targets.get(&id)?;
+        let (_, first) = self.after(target.position).next()?;
+        Some(target.overdue.map_or(first.due, |due| due.min(first.due)))
+    }
+
+    /// How many paths a target lacks.
+    pub fn behind(&self, id: TargetId) -> usize {
+        self.targets.get(&id).map_or(0, |target| target.behind)
+    }
+
+    /// What a target lacks, oldest first.
+    pub fn lacks(&self, id: TargetId) -> impl Iterator<Item = (Etype, &[u8])> {
+        let from = self.targets.get(&id).map_or(self.last, |t| t.position);
+        let lacking = self.after(from);
+        lacking.map(move |(_, entry)| (entry.for_one_at(from), &*entry.path))
+    }
+
+    /// Whether a target fell back too far; it has to compare everything.
+    pub fn gave_up(&self, id: TargetId) -> bool {
+        self.targets.get(&id).is_some_and(|target| target.gave_up)
+    }
+
+    /// The same, and it is seen to.
+    pub fn take_gave_up(&mut self, id: TargetId) -> bool {
+        let target = self.targets.get_mut(&id);
+        target.is_some_and(|target| std::mem::take(&mut target.gave_up))
+    }
+
+    /// The place of the newest change.
+    pub fn last(&self) -> Place {
+        self.last
+    }
+
+    /// Whether a target has been given all up to this place.
+    pub fn has_passed(&self, id: TargetId, place: Place) -> bool {
+        let target = self.targets.get(&id);
+        target.is_none_or(|target| target.position >= place)
+    }
+
+    /// Number of paths, those that only some targets lack included.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether all targets have everything.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn after(&self, place: Place) -> impl Iterator<Item = (&Place, &Entry)> {
+        self.entries.range((Excluded(place), Unbounded))
+    }
+
+    fn append(&mut self, entry: Entry) {
+        self.last += 1;
+        self.places.insert(Rc::clone(&entry.path), self.last);
+        self.entries.insert(self.last, entry);
+    }
+
+    /// An entry that some target has had changes again.
+    fn move_on(&mut self, place: Place, etype: Etype, due: Time) {
+        let Some(entry) = self.entries.remove(&place) else {
+            return;
+        };
+        for target in self.targets.values_mut() {
+            if target.position >= place {
+                target.behind += 1;
+            } else {
+                let overdue = target.overdue.unwrap_or(entry.due);
+                target.overdue = Some(overdue.min(entry.due));
+            }
+        }
+        self.append(Entry {
+            etype: both(entry.etype, etype, &entry.path),
+            path: entry.path,
+            due,
+            fresh: etype,
+            before: place,
+        });
+    }
+
+    fn give_up(&mut self) {
+        let mut any = false;
+        for target in self.targets.values_mut() {
+            if target.behind > target.bound {
+                target.position = self.last;
+                target.behind = 0;
+                target.overdue = None;
+                target.gave_up = true;
+                any = true;
+            }
+        }
+        if any {
+            self.trim();
+        }
+    }
+
+    /// Drops what all targets have passed.
+    fn trim(&mut self) {
+        let hindmost = self.targets.values().map(|target| target.position).min();
+        let hindmost = hindmost.unwrap_or(self.last);
+        while let Some(first) = self.entries.first_entry()
+            && *first.key() <= hindmost
+        {
+            let path = first.remove().path;
+            self.places.remove(&path);
+        }
+        if self.entries.is_empty() {
+            self.places.shrink_to(0);
+        }
+    }
+}
+
+impl Entry {
+    /// What the changes come to for a target at this position.
+    fn for_one_at(&self, position: Place) -> Etype {
+        match position >= self.before {
+            true => self.fresh,
+            false => self.etype,
+        }
+    }
+}
+
+/// What two changes of one path come to, as in a queue.
+fn both(older: Etype, newer: Etype, path: &[u8]) -> Etype {
+    let dir = path.ends_with(b"/");
+    let waiting = (older, Status::Wait);
+    match combine(Policy::Settle, waiting, (newer, dir), Relation::Same) {
+        Verdict::Replace => newer,
+        _ => older,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap as Map;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Change(u8),
+        Pull(usize, usize),
+        Join,
+        Leave(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        prop::collection::vec(
+            prop_oneof![
+                6 => (0u8..8).prop_map(Step::Change),
+                5 => (0usize..4, 1usize..5).prop_map(|(t, n)| Step::Pull(t, n)),
+                1 => Just(Step::Join),
+                1 => (0usize..4).prop_map(Step::Leave),
+            ],
+            1..120,
+        )
+    }
+
+    /// The model: a list of lacking paths for each target, and whether it gave up.
+    type Model = Vec<(TargetId, Map<u8, Time>, bool)>;
+
+    const BOUND: usize = 6;
+    const DELAY: Time = 10;
+
+    fn agrees(journal: &Journal, model: &Model) -> Result<(), TestCaseError> {
+        let mut all = Vec::new();
+        for (id, lacks, gave_up) in model {
+            let mut theirs: Vec<u8> = journal.lacks(*id).map(|(_, path)| path[0]).collect();
+            theirs.sort_unstable();
+            let ours: Vec<u8> = lacks.keys().copied().collect();
+            prop_assert_eq!(&theirs, &ours);
+            prop_assert_eq!(journal.behind(*id), ours.len());
+            prop_assert_eq!(journal.gave_up(*id), *gave_up);
+            // No change waits longer than in a queue of its own by more than one delay.
+            if let Some(first) = lacks.values().min() {
+                prop_assert!(journal.due(*id).is_some_and(|due| due <= first + DELAY));
+            } else {
+                prop_assert_eq!(journal.due(*id), None);
+            }
+            all.extend(ours);
+        }
+        all.sort_unstable();
+        all.dedup();
+        // Each path is there once, and none that everyone has.
+        prop_assert_eq!(journal.len(), all.len());
+        prop_assert_eq!(journal.places.len(), all.len());
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn every_target_gets_what_it_lacks(steps in steps()) {
+            let mut journal = Journal::default();
+            let mut model: Model = Vec::new();
+            for _ in 0..3 {
+                model.push((journal.join(BOUND), Map::new(), false));
+            }
+            for (now, step) in (1..).zip(steps) {
+                match step {
+                    Step::Change(path) => {
+                        journal.push(Etype::Modify, &[path], now + DELAY);
+                        for (_, lacks, gave_up) in &mut model {
+                            lacks.entry(path).or_insert(now + DELAY);
+                            if lacks.len() > BOUND {
+                                lacks.clear();
+                                *gave_up = true;
+                            }
+                        }
+                    }
+                    Step::Pull(which, most) => {
+                        let count = model.len();
+                        let Some((id, lacks, gave_up)) = model.get_mut(which % count.max(1)) else {
+                            continue;
+                        };
+                        prop_assert_eq!(journal.take_gave_up(*id), std::mem::take(gave_up));
+                        match journal.pull(*id, now, (100, most), false) {
+                            Pull::Take(taken) => {
+                                prop_assert_eq!(taken.len(), most.min(lacks.len()));
+                                for (_, path, _) in taken {
+                                    prop_assert!(lacks.remove(&path[0]).is_some());
+                                }
+                            }
+                            Pull::At(due) => prop_assert!(due > now && !lacks.is_empty()),
+                            Pull::Nothing => prop_assert!(lacks.is_empty()),
+                        }
+                    }
+                    Step::Join if model.len() < 6 => {
+                        model.push((journal.join(BOUND), Map::new(), false));
+                    }
+                    Step::Join => {}
+                    Step::Leave(which) if which < model.len() => {
+                        journal.leave(model.remove(which).0);
+                    }
+                    Step::Leave(_) => {}
+                }
+                agrees(&journal, &model)?;
+            }
+        }
+    }
+
+    fn taken(pull: Pull) -> Vec<(Etype, Vec<u8>)> {
+        match pull {
+            Pull::Take(list) => list
+                .into_iter()
+                .map(|(e, path, _)| (e, path.to_vec()))
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_target_that_had_the_delete_gets_the_create_only() {
+        let mut journal = Journal::default();
+        let (fast, slow) = (journal.join(100), journal.join(100));
+        journal.push(Etype::Delete, b"/d/", 5);
+        assert_eq!(journal.pull(fast, 4, (100, 100), false), Pull::At(5));
+        let first = taken(journal.pull(fast, 5, (100, 100), false));
+        assert_eq!(first, [(Etype::Delete, b"/d/".to_vec())]);
+        journal.settled(fast);
+        journal.push(Etype::Create, b"/d/", 50);
+        // It was due for the slow one before.
+        let both = taken(journal.pull(slow, 6, (100, 100), false));
+        assert_eq!(both, [(Etype::Delete, b"/d/".to_vec())]);
+        assert_eq!(journal.pull(fast, 6, (100, 100), false), Pull::At(50));
+        let second = taken(journal.pull(fast, 6, (100, 100), true));
+        assert_eq!(second, [(Etype::Create, b"/d/".to_vec())]);
+        assert!(journal.is_empty() && journal.has_passed(slow, journal.last()));
+    }
+
+    #[test]
+    fn a_directory_made_while_one_is_deleted_is_renewed() {
+        let mut journal = Journal::default();
+        let id = journal.join(100);
+        journal.push(Etype::Delete, b"/d/", 0);
+        taken(journal.pull(id, 1, (100, 100), false));
+        assert!(journal.is_empty());
+        journal.push(Etype::Create, b"/d/", 2);
+        journal.push(Etype::Create, b"/e/", 2);
+        let second = taken(journal.pull(id, 2, (100, 100), false));
+        let expected = [
+            (Etype::Delete, b"/d/".to_vec()),
+            (Etype::Create, b"/e/".to_vec()),
+        ];
+        assert_eq!(second, expected);
+    }
+
+    #[test]
+    fn a_dead_target_costs_no_more_than_the_paths() {
+        let mut journal = Journal::default();
+        let (dead, fast) = (journal.join(1000), journal.join(1000));
+        for round in 0..10 {
+            for path in 0..100u8 {
+                journal.push(Etype::Modify, &[path], round);
+            }
+            taken(journal.pull(fast, round, (1, 1000), false));
+            assert_eq!((journal.len(), journal.behind(dead)), (100, 100));
+        }
+        journal.leave(dead);
+        assert!(journal.is_empty());
+    }
+}

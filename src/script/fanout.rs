@@ -1,0 +1,79 @@
+//! One source, many targets: which syncs share what they watch and what is pending, and where
+//! targets are read from.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::host::{Host, Member};
+use crate::config::{SyncConfig, bare_complaint, complaint_about, text_of, truthy};
+use crate::filter::Filter;
+use crate::sync::{self, Sync};
+
+/// A text that is equal for syncs that may share a journal: those that look at the same files,
+/// the same way. `None` for those with functions of the user's (which may change a filter as
+/// they run), unless they come from one `sync{}`.
+pub fn group(
+    config: &Table,
+    typed: &SyncConfig,
+    filter: &Filter,
+    built_in: bool,
+) -> Result<Option<Vec<u8>>> {
+    let family = config.get::<Value>("_family")?;
+    if !built_in && !truthy(&family) {
+        return Ok(None);
+    }
+    let family = match built_in {
+        true => Vec::new(),
+        false => text_of(&family).unwrap_or_default(),
+    };
+    let watched = format!("{:?} {} {:?}", typed.delay, typed.subdirs, typed.mode);
+    let mut parts = vec![family, typed.source.clone(), watched.into_bytes()];
+    parts.extend(filter.rules());
+    parts.push(Vec::new());
+    parts.extend(filter.excludes().map(<[u8]>::to_vec));
+    Ok(Some(parts.join(&0)))
+}
+
+/// Lets a sync share with one that is there already, of this configuration or the one before.
+pub fn join(host: &Host, sync: &Rc<RefCell<Sync>>, group: Option<Vec<u8>>) {
+    let like = |member: &&Rc<Member>| {
+        !Rc::ptr_eq(&member.sync, sync) && {
+            let other = member.sync.borrow();
+            other.group == group && !other.has_ended()
+        }
+    };
+    if group.is_some() {
+        let (members, before) = (host.members.borrow(), host.before.borrow());
+        if let Some(first) = members.iter().chain(before.iter()).find(like) {
+            sync::share(&mut first.sync.borrow_mut(), &mut sync.borrow_mut());
+        }
+    }
+    sync.borrow_mut().group = group;
+}
+
+/// The targets in a file: one on each line; empty lines and those that begin with `#` or `;`
+/// are none.
+///
+/// # Errors
+/// The value is no name, or the file can't be read.
+pub fn targets_from(lua: &Lua, name: &Value) -> Result<Table> {
+    let wrong = || complaint_about("targetsFrom", "targetsFrom must be the name of a file");
+    let name = text_of(name).ok_or_else(wrong)?;
+    let name = OsStr::from_bytes(&name);
+    let text = fs::read(name).map_err(|error| {
+        let text = format!("Cannot open targets file \"{}\": {error}", name.display());
+        bare_complaint("targetsFrom", text)
+    })?;
+    let targets = lua.create_table()?;
+    for line in text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii) {
+        if !line.is_empty() && !line.starts_with(b"#") && !line.starts_with(b";") {
+            targets.raw_push(lua.create_string(line)?)?;
+        }
+    }
+    Ok(targets)
+}
