@@ -122,10 +122,13 @@ fn a_command_that_cannot_be_executed_is_told_and_tried_again() {
     let fake = Fake::new(&dir);
     let tunnel = r#"command = "@DIR@/none -N", retryDelay = 0.1"#;
     let mut daemon = Daemon::new(&dir, &config(tunnel)).start();
-    let failed = dir.expand("Failed executing [ @DIR@/none ]!");
-    daemon.wait_for("it was tried twice", |daemon| {
-        daemon.log().matches(&failed).count() >= 2
-    });
+    daemon.wait_log(&dir.expand("Failed executing [ @DIR@/none ]!"));
+    // A program that is there at a later attempt is run.
+    let script = dir.path("none");
+    std::fs::write(&script, "#!/bin/sh\n: > \"$0.ran\"\nexec sleep 600\n").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, executable).unwrap();
+    daemon.wait_for("it was tried again", |_| dir.path("none.ran").exists());
     assert!(fake.calls().is_empty());
     assert_eq!(daemon.terminate(), Some(143));
 }

@@ -34,7 +34,7 @@ fn targets_join_and_leave_without_disturbing_the_others() {
         &dir,
         &mut daemon,
         &text,
-        "2 syncs untouched, 0 changed, 1 new, 1 removed",
+        "2 untouched, 0 changed, 1 new, 1 removed",
     );
     wait_current(&mut daemon, [4]);
     assert_eq!([calls(&dir, 2), calls(&dir, 3)], before);
@@ -70,7 +70,7 @@ fn targets_join_and_leave_without_disturbing_the_others() {
         &dir,
         &mut daemon,
         &text,
-        "0 syncs untouched, 3 changed, 0 new, 0 removed",
+        "0 untouched, 3 changed, 0 new, 0 removed",
     );
     fs::remove_file(dir.path("t3.held")).unwrap();
     wait_current(&mut daemon, 2..=4);
@@ -107,7 +107,7 @@ fn targets_of_a_file_and_of_a_function() {
     let before = calls(&dir, 1);
     dir.put("hosts", dir.expand("@DIR@/t1\n@DIR@/t3\n"));
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_log("2 syncs untouched, 0 changed, 1 new, 1 removed");
+    daemon.wait_log("2 untouched, 0 changed, 1 new, 1 removed");
     wait_current(&mut daemon, [3]);
     assert_eq!(calls(&dir, 1), before);
     dir.write("after", "1");

@@ -54,7 +54,7 @@ fn outlives_a_changed_configuration() {
     let changed = CONFIG.replace("archive = true", "archive = true, inplace = true");
     dir.put("config.lua", dir.expand(&changed));
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_log("0 syncs untouched, 1 changed, 0 new, 0 removed");
+    daemon.wait_log("0 untouched, 1 changed, 0 new, 0 removed");
     fake.release();
     is_exact_at_last(&mut daemon, &fake);
     assert!(fake.calls()[2].has("--inplace"));
