@@ -58,6 +58,8 @@ pub struct Job {
     scan: Option<Scan>,
     /// Whether it waits for a named pipe.
     pub(super) stuck: Cell<Seen>,
+    /// What its processes had done at the last look, and at how many looks in a row.
+    pub(super) idle: Cell<(Option<u64>, u32)>,
 }
 
 /// A line of output of a child: into the log, with the name of the sync or tunnel.
@@ -165,6 +167,7 @@ impl Job {
             progress: Default::default(),
             totals: Default::default(),
             stuck: Default::default(),
+            idle: Default::default(),
         }
     }
 
@@ -186,6 +189,7 @@ impl Job {
             since: Instant::now(),
             progress: Default::default(),
             stuck: Default::default(),
+            idle: Default::default(),
             totals: Default::default(),
         }
     }
@@ -204,6 +208,13 @@ impl Job {
     /// Whether it reads the source and is no code of the user's.
     pub(super) fn may_get_stuck(&self) -> bool {
         self.captured && self.trial.is_none() && self.stuck.get() != Seen::Ended
+    }
+
+    /// Whether all its processes are on this host.
+    pub(super) fn is_local(&self) -> bool {
+        let sync = self.member.sync.borrow();
+        let target = sync.config.target.as_deref();
+        target.is_some_and(|target| !batch::is_remote(target))
     }
 
     /// What it should have made certain it has not, for its sync and for the one that takes
@@ -263,6 +274,7 @@ impl Job {
             progress: Default::default(),
             totals: Default::default(),
             stuck: Default::default(),
+            idle: Default::default(),
         }
     }
 }
@@ -331,6 +343,7 @@ impl Engine<'_> {
             progress: Default::default(),
             totals: Default::default(),
             stuck: Default::default(),
+            idle: Default::default(),
             repeated: request.captured && request.member.sync.borrow().is_failing(),
             trial: None,
             scan: None,

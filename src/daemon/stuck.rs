@@ -1,9 +1,12 @@
-//! Ends transfers that wait for a named pipe.
+//! Ends transfers that would never end.
 //!
 //! rsync lists a regular file and opens it when its turn comes. If a pipe has taken its place
 //! in between, opening waits until somebody writes to the pipe (fifo(7)), perhaps for ever, and
 //! with it the whole sync. What a process waits in is told by proc_pid_wchan(5); where the
 //! kernel does not tell it, nothing is done here.
+//!
+//! And rsyncs have been seen to wait for each other for good, with hard links whose first name
+//! vanished. Where all of them are on this host, that they do nothing at all tells it.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -17,6 +20,9 @@ use crate::report;
 
 /// How often transfers that run are looked at. One that waits at two looks in a row is stuck.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// An rsync on this host that does nothing at so many looks in a row does nothing for good.
+const IDLE_LOOKS: u32 = 6;
 
 /// Where the kernel waits for the other end of a named pipe that is being opened.
 const OPENING_PIPE: &[u8] = b"wait_for_partner";
@@ -59,15 +65,36 @@ impl Engine<'_> {
         }
         self.stuck.due = Some(now + PAUSE);
         for (&pid, job) in &self.jobs {
-            if !job.may_get_stuck() || !is_opening_pipe(pid) {
-                job.stuck.set(Seen::Working);
-            } else if job.stuck.replace(Seen::Waiting) == Seen::Waiting {
-                self.end(pid, job);
+            if !job.may_get_stuck() {
+                continue;
+            }
+            if is_opening_pipe(pid) {
+                if job.stuck.replace(Seen::Waiting) == Seen::Waiting {
+                    self.end(
+                        pid,
+                        job,
+                        "waits for a named pipe that came in place of a file",
+                    );
+                }
+                continue;
+            }
+            job.stuck.set(Seen::Working);
+            let effort = match job.is_local() && family::runs(pid, "rsync") {
+                true => family::effort(pid),
+                false => None,
+            };
+            let idle = match job.idle.get() {
+                (before, looks) if effort.is_some() && before == effort => looks + 1,
+                _ => 0,
+            };
+            job.idle.set((effort, idle));
+            if idle >= IDLE_LOOKS {
+                self.end(pid, job, "has done nothing for half a minute");
             }
         }
     }
 
-    fn end(&self, pid: Pid, job: &Job) {
+    fn end(&self, pid: Pid, job: &Job, why: &str) {
         let name = job.member().sync.borrow().config.name.clone();
         for descendant in family::below([pid]) {
             descendant.kill(Signal::SIGTERM);
@@ -76,12 +103,11 @@ impl Engine<'_> {
             Ok(()) => {
                 job.stuck.set(Seen::Ended);
                 report::normal(format_args!(
-                    "{name}: the transfer waits for a named pipe that came in place of a file, \
-                     starting it again"
+                    "{name}: the transfer {why}, starting it again"
                 ));
             }
             Err(error) => report::warn(format_args!(
-                "{name}: the transfer waits for a named pipe and cannot be ended: {error}"
+                "{name}: the transfer {why} and cannot be ended: {error}"
             )),
         }
     }

@@ -49,6 +49,40 @@ impl Descendant {
     }
 }
 
+/// What a process and those below it have done so far: a figure that grows with all they
+/// compute, read and write. `None` while one of them works, waits for a disk or is stopped, and
+/// where the kernel does not tell (proc_pid_io(5)).
+pub fn effort(root: Pid) -> Option<u64> {
+    let all = std::iter::once(root.0).chain(below([root]).into_iter().map(|each| each.pid));
+    all.map(effort_of).sum()
+}
+
+/// Whether a process runs this program, not a script of that name.
+pub fn runs(pid: Pid, program: &str) -> bool {
+    let found = fs::read_link(format!("/proc/{pid}/exe"));
+    found.is_ok_and(|path| path.file_name().is_some_and(|name| name == program))
+}
+
+fn effort_of(pid: u32) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let mut fields = std::str::from_utf8(&stat[end + 1..])
+        .ok()?
+        .split_ascii_whitespace();
+    if fields.next()? != "S" {
+        return None;
+    }
+    // utime and stime, fields 14 and 15.
+    let times = fields.skip(10).take(2).map(str::parse::<u64>);
+    let times: u64 = times.sum::<Result<_, _>>().ok()?;
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let counts = io.lines().take(4).map(|line| {
+        let (_, count) = line.split_once(": ")?;
+        count.parse::<u64>().ok()
+    });
+    Some(times + counts.sum::<Option<u64>>()?)
+}
+
 /// Parent and start of a process (proc(5): `stat`, fields 4 and 22).
 fn look(pid: u32) -> Option<(u32, Descendant)> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
@@ -66,6 +100,36 @@ mod tests {
     use super::*;
     use std::io::{BufRead, BufReader};
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn who_sleeps_does_nothing_and_who_computes_does() {
+        let start = |command: &str| Command::new("sh").args(["-c", command]).spawn().unwrap();
+        let effort_after = |child: &std::process::Child, before: Option<u64>| {
+            // Until it has come to rest, or never: then the limit ends it.
+            let mut last = before;
+            for _ in 0..200 {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                let now = effort(Pid(child.id()));
+                if now.is_some() && now == last {
+                    return now;
+                }
+                last = now;
+            }
+            None
+        };
+        let mut sleeper = start("sleep 1000; true");
+        let rest = effort_after(&sleeper, None);
+        assert!(rest.is_some());
+        assert_eq!(effort(Pid(sleeper.id())), rest);
+        assert!(!runs(Pid(sleeper.id()), "rsync"));
+        below([Pid(sleeper.id())])[0].kill(Signal::SIGKILL);
+        sleeper.wait().unwrap();
+
+        let mut worker = start("while :; do :; done");
+        assert_eq!(effort_after(&worker, None), None);
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+    }
 
     #[test]
     fn a_grandchild_is_found_and_ended() {
