@@ -212,6 +212,7 @@ system_tests() {
     for release in bookworm trixie; do
         machine "Debian $release" tests/system/install.sh "$release" "$deb"
     done
+    machine "old receivers" tests/system/old-receivers.sh target/debug/lsyncd
     machine "two hosts" tests/system/two-hosts.sh "$deb"
     machine "containers" tests/system/container.sh "$deb"
 }
