@@ -84,20 +84,21 @@ fn both_ends_of_a_move() {
 #[test]
 fn texts_with_quotes_and_brackets() {
     let dir = Dir::new();
-    let config = r#"
+    let shell = r#"
         sync{ source = "@SRC@", delay = 0, onStartup = [==[
           if [[ -d ^source ]] || [ -d ^source ]; then
             sh @DIR@/bin/tell "]]" 'it''s' \\q ^source
           fi
-        ]==] }
-        sync{ source = "@SRC@", delay = 0, onStartup = [[/bin/sh @DIR@/bin/tell it's "a b" \q \65 ^foo]] }"#;
-    let mut daemon = start(&dir, config);
+        ]==] }"#;
+    let mut daemon = start(&dir, shell);
     wait_told(&dir, &mut daemon, &["]]", "its", "\\q", "@SRC@/"]);
-    wait_told(
-        &dir,
-        &mut daemon,
-        &["it's", "\"a b\"", "\\q", "\\65", "^foo"],
-    );
+
+    let dir = Dir::new();
+    let program = r#"
+        sync{ source = "@SRC@", delay = 0, onStartup = [[/bin/sh @DIR@/bin/tell it's "a b" \q \65 ^foo]] }"#;
+    let mut daemon = start(&dir, program);
+    let words = ["it's", "\"a b\"", "\\q", "\\65", "^foo"];
+    wait_told(&dir, &mut daemon, &words);
 }
 
 /// Without a table of exit codes everything but 0 ends the daemon; with one, it says.
