@@ -135,6 +135,10 @@ impl Gates {
         !self.rounds.is_empty()
     }
 
+    fn position(&self, token: u64) -> Option<usize> {
+        self.rounds.iter().position(|round| round.token == token)
+    }
+
     fn round(&mut self, token: u64) -> Option<&mut Round> {
         self.rounds.iter_mut().find(|round| round.token == token)
     }
@@ -217,12 +221,7 @@ impl Engine<'_> {
     }
 
     fn thread_done(&mut self, token: u64, outcome: Result<Outcome, String>) {
-        let Some(at) = self
-            .gates
-            .rounds
-            .iter()
-            .position(|round| round.token == token)
-        else {
+        let Some(at) = self.gates.position(token) else {
             return;
         };
         let member = Rc::clone(&self.gates.rounds[at].member);
@@ -587,12 +586,7 @@ impl Engine<'_> {
         if !self.script.host.has_room() || self.is_fading() {
             return;
         }
-        let Some(at) = self
-            .gates
-            .rounds
-            .iter()
-            .position(|round| round.token == token)
-        else {
+        let Some(at) = self.gates.position(token) else {
             return;
         };
         let round = self.gates.rounds.swap_remove(at);

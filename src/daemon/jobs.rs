@@ -201,8 +201,7 @@ impl Job {
 
     /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
     pub(super) fn is_transfer(&self, sync: &Sync) -> bool {
-        let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
-        self.ids.iter().any(|id| etype(id) != Some(Etype::Move))
+        self.etypes(sync).any(|etype| etype != Some(Etype::Move))
     }
 
     /// Whether it reads the source and is no code of the user's.
@@ -232,15 +231,18 @@ impl Job {
 
     /// Whether it compared everything.
     fn is_whole(&self, sync: &Sync) -> bool {
-        let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
-        let whole = |id| matches!(etype(id), Some(Etype::Init | Etype::Full));
-        self.ids.iter().any(whole)
+        self.etypes(sync)
+            .any(|etype| matches!(etype, Some(Etype::Init | Etype::Full)))
     }
 
     /// Whether it ran for the startup event.
     fn is_startup(&self, sync: &Sync) -> bool {
-        let etype = |id: &DelayId| Some(sync.queue.get(*id)?.etype());
-        self.ids.iter().any(|id| etype(id) == Some(Etype::Init))
+        self.etypes(sync).any(|etype| etype == Some(Etype::Init))
+    }
+
+    /// What its entries are; `None` for those that have left the queue.
+    fn etypes(&self, sync: &Sync) -> impl Iterator<Item = Option<Etype>> {
+        self.ids.iter().map(|&id| Some(sync.queue.get(id)?.etype()))
     }
 }
 

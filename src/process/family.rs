@@ -64,11 +64,8 @@ pub fn runs(pid: Pid, program: &str) -> bool {
 }
 
 fn effort_of(pid: u32) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let mut fields = std::str::from_utf8(&stat[end + 1..])
-        .ok()?
-        .split_ascii_whitespace();
+    let stat = stat_of(pid)?;
+    let mut fields = stat.split_ascii_whitespace();
     if fields.next()? != "S" {
         return None;
     }
@@ -85,14 +82,21 @@ fn effort_of(pid: u32) -> Option<u64> {
 
 /// Parent and start of a process (proc(5): `stat`, fields 4 and 22).
 fn look(pid: u32) -> Option<(u32, Descendant)> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything, blanks and brackets included.
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
+    let stat = stat_of(pid)?;
+    let mut fields = stat.split_ascii_whitespace();
     let parent = fields.nth(1)?.parse().ok()?;
     let started = fields.nth(17)?.parse().ok()?;
     Some((parent, Descendant { pid, started }))
+}
+
+/// The fields of `stat` behind the name, from the third on (proc(5)).
+fn stat_of(pid: u32) -> Option<String> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything, blanks and brackets included.
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    std::str::from_utf8(&stat[end + 1..])
+        .ok()
+        .map(str::to_owned)
 }
 
 #[cfg(test)]
