@@ -201,7 +201,7 @@ fn options_with_blanks_reach_ssh_both_ways() {
 
 #[test]
 fn trees_are_equal_after_random_changes() {
-    let seed = std::process::id().into();
+    let seed = kinds_support::seed();
     println!("seed {seed}");
     let mut world = started(&CONFIG.replace("0.1", "0.02"));
     // None that leads to a directory: `mv` at the target would follow it.

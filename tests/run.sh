@@ -161,7 +161,7 @@ clippy() {
 shell_scripts() {
     if has shellcheck; then
         check "shellcheck" shellcheck -x -S warning -P tests/system tests/run.sh tests/blackbox/fake/rsync \
-            tests/conformance/fake tests/manual/ssh tests/system/*.sh packaging/*.sh packaging/service/* packaging/rpm/*.sh \
+            tests/conformance/fake tests/manual/ssh tests/fuzz/run.sh tests/system/*.sh packaging/*.sh packaging/service/* packaging/rpm/*.sh \
             packaging/debian/p* .ci/run
     else
         skip "shellcheck: not installed"
@@ -198,7 +198,7 @@ machine() {
 }
 
 system_tests() {
-    local out=$scratch/packages deb
+    local out=$scratch/packages deb target
     if [ "$(id -u)" -ne 0 ] || ! has apt-get || [ ! -e /etc/apt/sources.list.d/debian.sources ]; then
         skip "--system: needs root and Debian"
         return
@@ -212,7 +212,9 @@ system_tests() {
     for release in bookworm trixie; do
         machine "Debian $release" tests/system/install.sh "$release" "$deb"
     done
-    machine "old receivers" tests/system/old-receivers.sh target/debug/lsyncd
+    target=$(cargo metadata --format-version 1 --no-deps --locked |
+        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+    machine "old receivers" tests/system/old-receivers.sh "${LSYNCD_TEST_BINARY:-$target/debug/lsyncd}"
     machine "two hosts" tests/system/two-hosts.sh "$deb"
     machine "containers" tests/system/container.sh "$deb"
 }

@@ -247,8 +247,7 @@ impl Running<'_> {
     /// Did the daemon (once detached: that process) end?
     pub fn has_ended(&mut self) -> bool {
         if let Some(pid) = self.detached {
-            return kill(pid, None) == Err(Errno::ESRCH)
-                || state(&PathBuf::from(format!("/proc/{pid}/stat"))) == Some('Z');
+            return is_gone(pid);
         }
         if self.ended.is_none() {
             self.ended = self.child.try_wait().expect("wait for the daemon");
@@ -327,6 +326,12 @@ pub fn binary() -> PathBuf {
         .map_or_else(|| env!("CARGO_BIN_EXE_lsyncd").into(), PathBuf::from)
 }
 
+/// Whether a process has ended, be it that nobody has waited for it yet.
+pub fn is_gone(pid: Pid) -> bool {
+    kill(pid, None) == Err(Errno::ESRCH)
+        || state(&PathBuf::from(format!("/proc/{pid}/stat"))) == Some('Z')
+}
+
 /// What the environment of a daemon and of all it starts holds, to find them again even
 /// when they detached.
 fn mark(dir: &Dir, name: &str) -> String {
@@ -343,13 +348,26 @@ fn processes_with(entry: &str) -> Vec<Pid> {
         .flatten()
         .filter_map(|process| {
             let pid = process.file_name().to_str()?.parse().ok()?;
-            let environment = fs::read(process.path().join("environ")).ok()?;
-            environment
+            environment(&process.path())?
                 .split(|&byte| byte == 0)
                 .any(|var| var == entry.as_bytes())
                 .then_some(Pid::from_raw(pid))
         })
         .collect()
+}
+
+/// The environment of a process, given its directory below `/proc`. While it is executing another
+/// program it seems to have none, which only zombies and threads of the kernel have for good;
+/// those have no program either.
+fn environment(process: &Path) -> Option<Vec<u8>> {
+    for _ in 0..100 {
+        let environment = fs::read(process.join("environ")).ok()?;
+        if !environment.is_empty() || fs::read_link(process.join("exe")).is_err() {
+            return Some(environment);
+        }
+        std::thread::yield_now();
+    }
+    None
 }
 
 /// State letter of a process or thread (proc(5), the third field of `stat`).

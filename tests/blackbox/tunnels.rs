@@ -1,12 +1,10 @@
 //! Tunnels: what goes through them waits for them, and they neither outlive the daemon nor
 //! stay away when they die.
 
-use std::fs;
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::daemon::{Daemon, Running};
+use crate::daemon::{self, Daemon, Running};
 use crate::fake::Fake;
 use crate::util::{Dir, poll};
 
@@ -37,8 +35,7 @@ fn noted(dir: &Dir) -> Vec<i32> {
 }
 
 fn is_gone(pid: i32) -> bool {
-    // A zombie has no command line.
-    fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |line| line.is_empty())
+    daemon::is_gone(Pid::from_raw(pid))
 }
 
 fn wait_noted(daemon: &mut Running<'_>, dir: &Dir, count: usize) {

@@ -6,9 +6,11 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use lsyncd::cli::{self, Request};
+use lsyncd::batch::output::{Totals, progress};
+use lsyncd::cli;
 use lsyncd::filter::{Filter, parse_exclude_file, parse_filter_file};
 use lsyncd::process::Children;
+use lsyncd::report::control::Request;
 use lsyncd::script::{Environment, Script};
 use lsyncd::sync::Clock;
 use lsyncd::sync::crontab::Crontab;
@@ -57,6 +59,26 @@ pub fn crontab(bytes: &[u8]) {
     }
 }
 
+/// A line of whoever asks the control socket. What is understood is understood again from its
+/// own line.
+pub fn requests(bytes: &[u8]) {
+    if let Ok(verb) = Request::parse(bytes) {
+        let line = Request::new(verb.clone()).line();
+        assert_eq!(Request::parse(&line), Ok(verb));
+    }
+}
+
+/// What rsync, here or at the other end, says.
+pub fn output(bytes: &[u8]) {
+    let mut totals = Totals::default();
+    for line in bytes.split(|&byte| byte == b'\n') {
+        totals.take(line);
+        if let Some(progress) = progress(line) {
+            assert!(progress.percent <= 100);
+        }
+    }
+}
+
 /// A configuration. The bytes choose keys and values and are never Lua themselves: a fuzzer
 /// would sooner or later find `os.remove`.
 pub fn config(bytes: &[u8]) {
@@ -64,7 +86,7 @@ pub fn config(bytes: &[u8]) {
     let path = directory.path().join("config.lua");
     let text = lua(bytes, &directory.path().display().to_string());
     std::fs::write(&path, text).expect("configuration");
-    let Ok(Request::Run(options)) = cli::parse([path.into_os_string()]) else {
+    let Ok(cli::Request::Run(options)) = cli::parse([path.into_os_string()]) else {
         panic!("a file's name is a configuration");
     };
     let environment = Environment {

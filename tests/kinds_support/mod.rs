@@ -222,6 +222,13 @@ pub const HOSTILE: &[&[u8]] = &[
     b"\xc3\xa9",
 ];
 
+/// `LSYNCD_TEST_SEED`, which repeats a run's changes, or another each time.
+pub fn seed() -> u64 {
+    let given = std::env::var("LSYNCD_TEST_SEED");
+    let given = given.ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| std::process::id().into())
+}
+
 /// Random changes of a tree, the same for the same seed.
 pub struct Churn {
     state: u64,
