@@ -241,6 +241,7 @@ impl<'a> Engine<'a> {
             self.take_in();
             self.collect();
             self.tend_gates();
+            self.forget_transfers();
             self.end_stuck(Instant::now());
             self.tend_tunnels();
             self.lead();
@@ -277,6 +278,7 @@ impl<'a> Engine<'a> {
 
     /// What the kernel says of directories.
     fn take_in(&mut self) {
+        self.note_transfers();
         let mut watching = Watching::new(&self.members, self.now);
         self.watcher.turn(Instant::now(), &mut watching);
         let lost = watching.overflowed;

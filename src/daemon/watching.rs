@@ -36,6 +36,22 @@ impl<'a> Watching<'a> {
 }
 
 impl super::engine::Engine<'_> {
+    /// Transfers that run may see directories that are not watched yet.
+    pub(super) fn note_transfers(&self) {
+        for member in &self.members {
+            member.sync.borrow().note_transfers();
+        }
+    }
+
+    /// What transfers that have ended may have seen has been told, or will be.
+    pub(super) fn forget_transfers(&self) {
+        for member in &self.members {
+            member.sync.borrow().forget_transfers(self.watcher);
+        }
+        // One that shares with others may have ended before them.
+        self.note_transfers();
+    }
+
     /// Takes what is being written just now out of a sync's queue, if the sync sends files as
     /// they are at the time: the watcher tells when they are complete. True if there was any.
     pub(super) fn hold_back(&mut self, member: &Member) -> bool {

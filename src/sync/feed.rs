@@ -56,6 +56,7 @@ pub fn share(first: &mut Sync, second: &mut Sync) {
         .feed
         .get_or_insert_with(|| Feed::new(Rc::default(), first_bound, true));
     second.feed = Some(Feed::new(Rc::clone(&feed.journal), bound(second), false));
+    second.share_ahead(first);
 }
 
 /// Decides who takes in the events of each journal, and lets go of those that are gone: all that

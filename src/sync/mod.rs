@@ -3,6 +3,7 @@
 //! What the kernel tells comes in through [`Sync::notice`]; [`Sync::next`] says when there is
 //! something to do. What is done about it is asked of Lua by the rooms above.
 
+mod ahead;
 mod backoff;
 mod checked;
 mod clock;
@@ -99,6 +100,7 @@ pub struct Sync {
     feed: Option<feed::Feed>,
     scope: Scope,
     inherited: Vec<owed::Owed>,
+    ahead: ahead::Ahead,
     backoff: Backoff,
     crowd: Crowd,
     hold: Option<Time>,
@@ -152,6 +154,7 @@ impl Sync {
             startups_wait: false,
             held: Held::default(),
             doubtful: false,
+            ahead: ahead::Ahead::default(),
             backoff: Backoff::new(config.delay),
             crowd: Crowd::new(match policy {
                 Policy::Settle => config.max_pending,
@@ -292,7 +295,7 @@ impl Sync {
 
     /// Remembers an event for all who share it.
     fn take_in(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
-        let due = self.due(now);
+        let (etype, due) = (self.as_seen(etype, path), self.due(now));
         match self.to_journal(etype, path, due) {
             Some(pushed) => pushed,
             None => self.push(etype, path, to, now),

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 1 | `mkdir -p a/b/c/d` and files before there is a watch | R `deep_directories_made_at_once_with_files` |
 //! | 2 | a directory filled while it is read | R `five_hundred_directories_filled_at_once` |
-//! | 3 | a directory gone before it is watched | R `directories_made_and_removed_at_once` |
+//! | 3 | a directory gone, or emptied, before it is watched | R `directories_made_and_removed_at_once`, `emptied_before_it_is_watched` |
 //! | 4 | a directory moved out, then changed | M `tree_moved_out_then_changed_outside_then_moved_back`, W `a_directory_moved_out_…` |
 //! | 5 | a directory renamed inside the tree | R `changes_below_a_directory_that_is_then_renamed_twice`, W `a_directory_renamed_…` |
 //! | 6 | removed and made again under one name | R `directory_removed_and_made_again`, W `removed_and_made_again_…` |
@@ -44,7 +44,7 @@ use nix::sys::signal::Signal;
 
 use crate::daemon::Daemon;
 use crate::fake::Fake;
-use crate::util::{Dir, skip};
+use crate::util::{Dir, poll, skip};
 
 const MIRROR: &str = r#"
 sync{
@@ -86,6 +86,28 @@ fn an_overflow_leaves_other_work_alone() {
     assert_eq!((fake.calls().len(), fake.ended()), (2, 1));
     fake.release();
     daemon.wait_same("src2", "trg2", true);
+}
+
+/// A transfer that deletes a directory finds another one there, and sends what is in it before
+/// there is a watch that could tell of its end.
+#[test]
+fn emptied_before_it_is_watched() {
+    let dir = Dir::new();
+    let fake = Fake::passing(&dir);
+    dir.mkdir("d");
+    let config = MIRROR.replace("true", "true, binary = '@RSYNC@', list = 'filter'");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    fake.hold();
+    dir.rm("d");
+    daemon.wait_for("the transfer runs", |_| fake.calls().len() == 2);
+    daemon.stop();
+    dir.mkdir("d");
+    dir.write("d/new", "1");
+    fake.release();
+    assert!(poll(|| fake.ended() == 2) && dir.trg("d/new").exists());
+    dir.rm("d/new");
+    daemon.cont();
+    daemon.wait_equal();
 }
 
 /// What a mount hides and brings is compared with the next full transfer.
