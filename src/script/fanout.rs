@@ -10,7 +10,10 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use super::host::{Host, Member};
-use crate::config::{SyncConfig, bare_complaint, complaint_about, text_of, truthy};
+use crate::check::Gate;
+use crate::config::{
+    CheckConfig, Staging, SyncConfig, bare_complaint, complaint_about, text_of, truthy,
+};
 use crate::filter::Filter;
 use crate::sync::{self, Sync};
 
@@ -54,6 +57,43 @@ pub fn join(host: &Host, sync: &Rc<RefCell<Sync>>, group: Option<Vec<u8>>) {
         }
     }
     sync.borrow_mut().group = group;
+}
+
+/// Lets a sync share the check gate of one that looks at the same files and checks them the same
+/// way. `group` is that of [`group`]; functions may be others after a reload.
+pub fn join_gate(host: &Host, sync: &mut Sync, group: Option<&[u8]>) -> Result<()> {
+    let Some(check) = &sync.config.check else {
+        return Ok(());
+    };
+    let key = group.map(|group| [group, b"\0", &check.sharing()].concat());
+    let (members, before) = (host.members.borrow(), host.before.borrow());
+    let stay = before.iter().filter(|_| check.rules().is_some());
+    let like = |member: &&Rc<Member>| {
+        let gate = &member.sync.borrow().gate;
+        key.as_ref().is_some_and(|key| gate.is_for(key))
+    };
+    let first = members.iter().chain(stay).find(like);
+    let gate = first.map(|member| Rc::clone(&member.sync.borrow().gate));
+    let gate = gate.unwrap_or_else(|| Rc::new(Gate::new(key)));
+    let clashes = |member: &&Rc<Member>| {
+        let other = member.sync.borrow();
+        let place = |sync: &Sync| match &sync.config.check {
+            Some(CheckConfig {
+                staging: Staging::Given(place),
+                ..
+            }) => Some(place.clone()),
+            _ => None,
+        };
+        !Rc::ptr_eq(&other.gate, &gate) && place(&other).is_some() && place(&other) == place(sync)
+    };
+    if let Some(other) = members.iter().find(clashes) {
+        let other = &other.sync.borrow().config.name;
+        let text =
+            format!("check.staging is that of sync \"{other}\", which has other files or checks");
+        return Err(complaint_about("staging", text));
+    }
+    sync.gate = gate;
+    Ok(())
 }
 
 /// The targets in a file: one on each line; empty lines and those that begin with `#` or `;`
