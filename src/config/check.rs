@@ -96,14 +96,23 @@ impl CheckConfig {
         (!functions).then(|| format!("{:?}\n", self.checks).into_bytes())
     }
 
+    /// The private directory, if the configuration names one.
+    pub fn given_staging(&self) -> Option<&[u8]> {
+        match &self.staging {
+            Staging::Given(place) => Some(place),
+            Staging::Beside { .. } => None,
+        }
+    }
+
     /// A text that is equal for syncs that may share what has passed, if they look at the same
     /// files and their functions are the same.
     pub fn sharing(&self) -> Vec<u8> {
-        let place = match &self.staging {
-            Staging::Given(place) => Some(place),
-            Staging::Beside { .. } => None,
-        };
-        let parts = (&self.checks, &self.on_reject, place, self.checksum);
+        let parts = (
+            &self.checks,
+            &self.on_reject,
+            self.given_staging(),
+            self.checksum,
+        );
         format!("{parts:?}").into_bytes()
     }
 }

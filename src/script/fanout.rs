@@ -11,16 +11,13 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::host::{Host, Member};
 use crate::check::Gate;
-use crate::config::{
-    CheckConfig, Staging, SyncConfig, bare_complaint, complaint_about, text_of, truthy,
-};
+use crate::config::{CheckConfig, SyncConfig, bare_complaint, complaint_about, text_of, truthy};
 use crate::filter::Filter;
 use crate::sync::{self, Sync};
 
-/// A text that is equal for syncs that may share a journal: those that look at the same files,
-/// the same way. `None` for those with functions of the user's (which may change a filter as
-/// they run), unless they come from one `sync{}`.
-pub fn group(
+/// A text that is equal for syncs that look at the same files. `None` for those with functions of
+/// the user's (which may change a filter as they run), unless they come from one `sync{}`.
+pub fn files(
     config: &Table,
     typed: &SyncConfig,
     filter: &Filter,
@@ -34,12 +31,19 @@ pub fn group(
         true => Vec::new(),
         false => text_of(&family).unwrap_or_default(),
     };
-    let watched = format!("{:?} {} {:?}", typed.delay, typed.subdirs, typed.mode);
-    let mut parts = vec![family, typed.source.clone(), watched.into_bytes()];
+    let depth = typed.subdirs.to_string().into_bytes();
+    let mut parts = vec![family, typed.source.clone(), depth];
     parts.extend(filter.rules());
     parts.push(Vec::new());
     parts.extend(filter.excludes().map(<[u8]>::to_vec));
     Ok(Some(parts.join(&0)))
+}
+
+/// A text that is equal for syncs that may share a journal: those that look at the same `files`,
+/// the same way.
+pub fn group(files: &[u8], typed: &SyncConfig) -> Vec<u8> {
+    let way = format!("{:?} {:?}", typed.delay, typed.mode).into_bytes();
+    [files, b"\0", &way].concat()
 }
 
 /// Lets a sync share with one that is there already, of this configuration or the one before.
@@ -59,13 +63,16 @@ pub fn join(host: &Host, sync: &Rc<RefCell<Sync>>, group: Option<Vec<u8>>) {
     sync.borrow_mut().group = group;
 }
 
-/// Lets a sync share the check gate of one that looks at the same files and checks them the same
-/// way. `group` is that of [`group`]; functions may be others after a reload.
-pub fn join_gate(host: &Host, sync: &mut Sync, group: Option<&[u8]>) -> Result<()> {
+/// Lets a sync share the check gate of one that looks at the same [`files`] and checks them the
+/// same way. Functions may be others after a reload.
+///
+/// # Errors
+/// Another gate has the same private directory.
+pub fn join_gate(host: &Host, sync: &mut Sync, files: Option<&[u8]>) -> Result<()> {
     let Some(check) = &sync.config.check else {
         return Ok(());
     };
-    let key = group.map(|group| [group, b"\0", &check.sharing()].concat());
+    let key = files.map(|files| [files, b"\0", &check.sharing()].concat());
     let (members, before) = (host.members.borrow(), host.before.borrow());
     let stay = before.iter().filter(|_| check.rules().is_some());
     let like = |member: &&Rc<Member>| {
@@ -74,26 +81,26 @@ pub fn join_gate(host: &Host, sync: &mut Sync, group: Option<&[u8]>) -> Result<(
     };
     let first = members.iter().chain(stay).find(like);
     let gate = first.map(|member| Rc::clone(&member.sync.borrow().gate));
-    let gate = gate.unwrap_or_else(|| Rc::new(Gate::new(key)));
+    sync.gate = gate.unwrap_or_else(|| Rc::new(Gate::new(key)));
     let clashes = |member: &&Rc<Member>| {
         let other = member.sync.borrow();
-        let place = |sync: &Sync| match &sync.config.check {
-            Some(CheckConfig {
-                staging: Staging::Given(place),
-                ..
-            }) => Some(place.clone()),
-            _ => None,
-        };
-        !Rc::ptr_eq(&other.gate, &gate) && place(&other).is_some() && place(&other) == place(sync)
+        let place = other
+            .config
+            .check
+            .as_ref()
+            .and_then(CheckConfig::given_staging);
+        !Rc::ptr_eq(&other.gate, &sync.gate) && place.is_some() && place == check.given_staging()
     };
-    if let Some(other) = members.iter().find(clashes) {
-        let other = &other.sync.borrow().config.name;
-        let text =
-            format!("check.staging is that of sync \"{other}\", which has other files or checks");
-        return Err(complaint_about("staging", text));
+    match members.iter().find(clashes) {
+        None => Ok(()),
+        Some(other) => Err(complaint_about(
+            "staging",
+            format!(
+                "check.staging is that of sync \"{}\", which has other files or checks",
+                other.sync.borrow().config.name
+            ),
+        )),
     }
-    sync.gate = gate;
-    Ok(())
 }
 
 /// The targets in a file: one on each line; empty lines and those that begin with `#` or `;`

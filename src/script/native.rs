@@ -318,7 +318,8 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         config::target::check_local(&typed.source, target, &filter)?;
     }
     let fingerprint = fingerprint(lua, &config, &filter)?;
-    let group = fanout::group(&config, &typed, &filter, fingerprint.is_some())?;
+    let files = fanout::files(&config, &typed, &filter, fingerprint.is_some())?;
+    let group = files.as_deref().map(|files| fanout::group(files, &typed));
     let sync = match unchanged(host, fingerprint.as_deref()) {
         Some(sync) => {
             sync.borrow_mut().config.name = typed.name;
@@ -327,7 +328,7 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         None => {
             let mut sync = Sync::new(typed, filter, policy, full);
             add_crontab(&mut sync)?;
-            fanout::join_gate(host, &mut sync, group.as_deref())?;
+            fanout::join_gate(host, &mut sync, files.as_deref())?;
             Rc::new(RefCell::new(sync))
         }
     };

@@ -121,7 +121,7 @@ fn classic_syncs_share_what_is_equal() {
         SETTINGS.to_owned(),
         sync(&place(1), &check),
         sync(&place(2), &format!("{check}, exclude = {{ '*.tmp' }}")),
-        sync(&place(3), &check),
+        sync(&place(3), &check).replace("delay = 0.2", "delay = 0.1"),
         sync(&place(4), &other),
     ];
     let mut daemon = Daemon::new(&dir, &text.concat()).start();
