@@ -589,7 +589,7 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     let sync = &mut *sync;
     let protected = sync.protected();
     let delete = sync.config.delete.in_batches() && protected.is_some();
-    let delete_excluded = delete_excluded && sync.gate.withheld().is_empty();
+    let delete_excluded = delete_excluded && sync.gate.withheld().is_empty() && !sync.holds_any();
     let protected = protected.into_iter().flatten();
     let protected = protected.map(|pattern| [b"- ".to_vec(), pattern].concat());
     let filters: Vec<_> = protected.chain(filter_lines(sync)).collect();
@@ -609,7 +609,7 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     for id in agent.ids() {
         if let Some(delay) = sync.queue.get(id) {
             let (path, to) = delay.paths();
-            if !sync.is_withheld(&path) {
+            if !sync.is_withheld(&path) && !sync.is_held(delay.etype(), &path) {
                 entries.push((change(delay.etype()), path, to));
             }
         }
@@ -631,7 +631,8 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
 fn filter_lines(sync: &Sync) -> Vec<Vec<u8>> {
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     let excludes = filter.excludes().map(|pattern| [b"- ", pattern].concat());
-    filter.rules().chain(excludes).collect()
+    let held = filter.held();
+    held.chain(filter.rules()).chain(excludes).collect()
 }
 
 pub(super) fn change(etype: Etype) -> Change {
