@@ -9,8 +9,8 @@ use mlua::Table;
 
 use super::deletions::Trial;
 use super::engine::{Engine, Outcome};
-use super::gate::Scan;
 use super::outcome::{self, telling};
+use super::scanners::Scan;
 use super::stuck::Seen;
 use super::tunnels;
 use crate::batch;

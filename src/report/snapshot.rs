@@ -74,6 +74,8 @@ pub struct SyncSnapshot {
     pub rejected: usize,
     /// The first of them.
     pub withheld_paths: Vec<WithheldPath>,
+    /// What was mounted inside the source and is not: the target keeps what it has of it.
+    pub away: Vec<String>,
     /// The first entries of the queue.
     pub queue: Vec<Entry>,
     /// When a child ended well last.
@@ -316,6 +318,9 @@ impl SyncSnapshot {
             () => State::Current,
         };
         self.severity = self.state.severity();
+        if !self.away.is_empty() {
+            self.severity = self.severity.max(Severity::Behind);
+        }
         if self.failed > 0 || self.retry.is_some() {
             self.severity = Severity::Trouble;
         }
@@ -344,6 +349,12 @@ impl SyncSnapshot {
             State::SourceLost => "source lost, waiting for it to come back".into(),
             State::Ended => format!("ended: {}", error()),
         };
+        if !self.away.is_empty() {
+            words.push_str(&format!(
+                ", {} not mounted",
+                counted(self.away.len(), "place")
+            ));
+        }
         if self.rejected > 0 {
             words.push_str(&format!(", {} rejected", counted(self.rejected, "file")));
         }

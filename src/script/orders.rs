@@ -66,19 +66,21 @@ fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<OrderRequest> {
     };
     let ids = behind.ids();
     let sync = member.sync.borrow();
+    let delete_excluded = delete_excluded && !sync.holds_any();
     let mut items = Vec::with_capacity(ids.len());
+    let mut whole = true;
     for delay in ids.iter().filter_map(|id| sync.queue.get(*id)) {
         if !delay.etype().is_special() {
+            whole = false;
             let (path, to) = delay.paths();
-            items.push(Item {
-                change: change(delay.etype()),
-                path,
-                to,
-            });
+            let change = change(delay.etype());
+            if !sync.is_held(delay.etype(), &path) {
+                items.push(Item { change, path, to });
+            }
         }
     }
     let delete = sync.config.delete;
-    let (task, delete) = match items.is_empty() {
+    let (task, delete) = match whole {
         true => {
             let way = format!(
                 "recursive full copy: {} -> {}",

@@ -1,9 +1,9 @@
 //! Whether a transfer may have seen a directory before the watcher did.
 //!
 //! A transfer that compares a directory, because another was deleted under its name or at
-//! startup, takes it as it is at the moment. Is it new, it may not be watched yet: what the transfer
-//! finds in it and what goes again before there is a watch is never told of, and the target would
-//! have it for ever. So the Create of a directory that may have come during a transfer stands for
+//! startup, takes it as it is at the moment. A new one may not be watched yet: what the transfer
+//! finds in it, and what is gone again before there is a watch, is never told of, and the target
+//! would keep it. So the Create of a directory that may have come during a transfer stands for
 //! all that is in it.
 
 use std::cell::Cell;

@@ -17,6 +17,7 @@ mod fallback;
 mod feed;
 mod guard;
 mod identity;
+mod inside;
 mod owed;
 mod scheduler;
 mod steer;
@@ -30,18 +31,19 @@ use crowd::Crowd;
 
 pub use failed::Failed;
 pub use feed::{choose_leaders, share};
-pub use identity::{Identity, mounts};
+pub use identity::{Identity, lasting, mounts};
 pub use owed::Held;
 pub use scheduler::Scheduler;
 pub use steer::Mark;
 
 use self::crontab::{Crontab, WallTime};
 use std::ffi::OsString;
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use crate::batch::Chooser;
-use crate::check::Withheld;
+use crate::check::Gate;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Status, Time};
@@ -121,14 +123,16 @@ pub struct Sync {
     /// The directory that is watched, and the deepest mount it is known to lie on.
     home: Option<Identity>,
     mount: Vec<u8>,
+    /// What is mounted below it, or was.
+    inside: inside::Inside,
     /// The next transfer may delete whatever it wants: a person has said so.
     pub unlimited: bool,
     /// Why a transfer was not begun: it would have deleted too much.
     pub excess: Option<String>,
     /// How many entries the target has, as far as known.
     pub entries: Option<u64>,
-    /// What did not pass the checks.
-    pub withheld: Withheld,
+    /// What did not pass the checks, and where what did is kept.
+    pub gate: Rc<Gate>,
 }
 
 impl Sync {
@@ -171,10 +175,11 @@ impl Sync {
             halted: None,
             home: None,
             mount: Vec::new(),
+            inside: inside::Inside::default(),
             unlimited: false,
             excess: None,
             entries: None,
-            withheld: Withheld::default(),
+            gate: Rc::default(),
             config,
         }
     }
@@ -417,6 +422,7 @@ impl Sync {
     fn take_home(&mut self, old: &Sync) {
         self.home.clone_from(&old.home);
         self.mount.clone_from(&old.mount);
+        self.inside.clone_from(&old.inside);
         self.entries = old.entries;
     }
 
@@ -445,7 +451,9 @@ impl Sync {
             let (paths, everything) = self.undone.take(now);
             self.carried += 1;
             for (path, etype) in paths {
-                self.queue.push(etype, &path, None, now);
+                if !self.is_held(etype, &path) {
+                    self.queue.push(etype, &path, None, now);
+                }
             }
             if everything {
                 self.resync(now);
