@@ -11,7 +11,7 @@ use super::engine::Engine;
 use super::jobs::Job;
 use crate::local::{Ended, Orders, Report, Task, Worker};
 use crate::process::End;
-use crate::queue::{Etype, Time};
+use crate::queue::Etype;
 use crate::report;
 use crate::script::{Member, OrderRequest};
 use crate::sync::{Sync, micros};
@@ -19,22 +19,14 @@ use crate::sync::{Sync, micros};
 /// So many failures are told one by one.
 const TOLD: usize = 20;
 
-/// A rename that was on disk when a worker did something is in the queue after this time.
-const SEEN: Time = 1_000_000;
-
 /// The workers of one configuration.
 #[derive(Default)]
 pub struct Workers {
     /// By the address of their sync.
-    hands: HashMap<*const RefCell<Sync>, Hand>,
+    hands: HashMap<*const RefCell<Sync>, Worker>,
     jobs: HashMap<u64, Job>,
     count: u64,
     stop: Arc<AtomicBool>,
-}
-
-struct Hand {
-    worker: Worker,
-    ended: Option<Time>,
 }
 
 impl Workers {
@@ -62,13 +54,10 @@ impl Engine<'_> {
         let key = Rc::as_ptr(&member.sync);
         let priority = member.sync.borrow().config.priority;
         let priority = priority.or(self.script.settings.priority);
-        let hand = match self.workers.hands.get(&key) {
-            Some(hand) => hand,
+        let worker = match self.workers.hands.get(&key) {
+            Some(worker) => worker,
             None => match Worker::start(self.core.waker(), priority) {
-                Ok(worker) => self.workers.hands.entry(key).or_insert(Hand {
-                    worker,
-                    ended: None,
-                }),
+                Ok(worker) => self.workers.hands.entry(key).or_insert(worker),
                 Err(error) => {
                     let mut sync = member.sync.borrow_mut();
                     let wait = sync.failed(&request.ids, self.now);
@@ -83,14 +72,15 @@ impl Engine<'_> {
         let mut sync = member.sync.borrow_mut();
         let delay = micros(sync.config.delay.unwrap_or_default());
         let oldest = sync.queue.oldest().map(|oldest| oldest.first_due());
-        let settled = match (hand.ended, oldest) {
-            (Some(ended), Some(due)) => due > ended + delay + SEEN,
+        // What came before that time is no longer in the queue.
+        let settled = match (sync.all_told(), oldest) {
+            (Some(told), Some(due)) => due > told + delay,
             _ => false,
         };
         tell(&request.task);
         self.workers.count += 1;
         let token = self.workers.count;
-        let given = hand.worker.give(Orders {
+        let given = worker.give(Orders {
             token,
             source: sync.config.source.clone(),
             target: request.target,
@@ -114,16 +104,8 @@ impl Engine<'_> {
 
     /// Evaluates the orders that were carried out.
     pub(super) fn collect_orders(&mut self) {
-        let hands = self.workers.hands.values_mut();
-        let ended: Vec<Ended> = hands
-            .flat_map(|hand| {
-                let ended: Vec<_> = hand.worker.ended().collect();
-                if !ended.is_empty() {
-                    hand.ended = Some(self.now);
-                }
-                ended
-            })
-            .collect();
+        let workers = self.workers.hands.values();
+        let ended: Vec<Ended> = workers.flat_map(Worker::ended).collect();
         for Ended { token, report } in ended {
             if let Some(job) = self.workers.jobs.remove(&token) {
                 job.member().sync.borrow_mut().running -= 1;

@@ -46,7 +46,10 @@ impl super::engine::Engine<'_> {
     /// What transfers that have ended may have seen has been told, or will be.
     pub(super) fn forget_transfers(&self) {
         for member in &self.members {
-            member.sync.borrow().forget_transfers(self.watcher);
+            member
+                .sync
+                .borrow()
+                .forget_transfers(self.watcher, self.now);
         }
         // One that shares with others may have ended before them.
         self.note_transfers();

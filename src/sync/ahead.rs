@@ -10,22 +10,27 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::Sync;
-use crate::queue::{Etype, Policy};
+use crate::queue::{Etype, Policy, Time};
 use crate::watch::{Moment, Watcher};
 
 /// How far transfers may be ahead of what has been told. Syncs that share a journal share this.
 #[derive(Clone, Default)]
 pub struct Ahead(Rc<Cell<State>>);
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 enum State {
-    /// Not at all.
-    #[default]
-    No,
+    /// Not at all since this time.
+    Not(Time),
     /// Transfers run.
     Running,
     /// They have ended; until all of before this moment has been told.
     Until(Moment),
+}
+
+impl Default for State {
+    fn default() -> State {
+        State::Not(0)
+    }
 }
 
 impl Sync {
@@ -37,22 +42,31 @@ impl Sync {
     }
 
     /// To be called when events have been told and transfers that ended been evaluated.
-    pub fn forget_transfers(&self, watcher: &Watcher) {
+    pub fn forget_transfers(&self, watcher: &Watcher, now: Time) {
         let until = match self.ahead.0.get() {
             State::Running if self.running == 0 => watcher.moment(),
             State::Until(moment) => moment,
             _ => return,
         };
         self.ahead.0.set(match watcher.has_told(until) {
-            true => State::No,
+            true => State::Not(now),
             false => State::Until(until),
         });
+    }
+
+    /// When everything of before the last transfer's end had been told; nothing while one runs
+    /// or something may still come.
+    pub fn all_told(&self) -> Option<Time> {
+        match self.ahead.0.get() {
+            State::Not(since) if self.running == 0 => Some(since),
+            _ => None,
+        }
     }
 
     /// What an event comes to. The Delete of a directory that exists is the comparison of all
     /// that is in it.
     pub(super) fn as_seen(&self, etype: Etype, path: &[u8]) -> Etype {
-        let is_ahead = !matches!(self.ahead.0.get(), State::No);
+        let is_ahead = !matches!(self.ahead.0.get(), State::Not(_));
         let deletes = self.config.delete.in_batches() || self.feed.is_some();
         match etype {
             Etype::Create
@@ -84,6 +98,7 @@ mod tests {
         sync.running = running;
         sync.note_transfers();
         sync.running = 0;
+        assert_eq!(sync.all_told(), (running == 0).then_some(0));
         let path = path.as_bytes();
         sync.notice(Event::Create { path }, 0);
         sync.queue.iter().map(|delay| delay.etype()).collect()

@@ -149,7 +149,10 @@ fn everything_with_everything_from_everywhere() {
     for (number, place) in places.iter().enumerate() {
         let mut made = 0;
         daemon.wait_for(place, |daemon| {
-            dir.write(format!("f{number}.{made}"), "x");
+            // Not each time: every event makes each of the thousands of calls slower.
+            if made % 20 == 0 {
+                dir.write(format!("f{number}.{made}"), "x");
+            }
             made += 1;
             daemon.log().contains(&format!("done: {place}\n"))
         });
