@@ -9,9 +9,10 @@ use super::jobs::Job;
 use super::waits::is_meant;
 use crate::cli;
 use crate::queue::{Delay, Etype, Status, Time};
+use crate::report::amounts::span;
 use crate::report::escape;
 use crate::report::snapshot::{
-    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, WithheldPath, span,
+    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, WithheldPath,
 };
 use crate::script::Member;
 use crate::sync::{Clock, Counters, Sync, micros};
