@@ -26,6 +26,7 @@ mod search_paths;
 mod spawn;
 mod sync_checks;
 mod sync_object;
+mod template;
 mod timestamp;
 mod tunnel;
 
