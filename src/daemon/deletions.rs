@@ -10,7 +10,7 @@ use std::rc::Rc;
 use mlua::Table;
 
 use super::engine::Engine;
-use super::jobs::Job;
+use super::job::Job;
 use crate::config::MaxDelete;
 use crate::process::{Command, End, Output, Stdin};
 use crate::report;

@@ -17,7 +17,7 @@ use super::calendar::Calendar;
 use super::desk::{self, Desk};
 use super::fading::Fading;
 use super::gate::Gates;
-use super::jobs::{self, Job};
+use super::job::{self, Job};
 use super::notify::{Figures, Notify, Phase};
 use super::orders::Workers;
 use super::outcome::Hooks;
@@ -511,7 +511,7 @@ impl<'a> Engine<'a> {
                 if children.borrow().owns(event.token()) {
                     let (jobs, host) = (&self.jobs, &self.script.host);
                     let mut sink =
-                        |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
+                        |pid, stream, line: &[u8]| job::output(jobs, host, pid, stream, line);
                     children.borrow_mut().ready(event, &mut sink);
                 }
             }
@@ -520,7 +520,7 @@ impl<'a> Engine<'a> {
         let children = Rc::clone(&self.core.children);
         if children.borrow().pending() {
             let (jobs, host) = (&self.jobs, &self.script.host);
-            let mut sink = |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
+            let mut sink = |pid, stream, line: &[u8]| job::output(jobs, host, pid, stream, line);
             children.borrow_mut().resume(&mut sink);
         }
     }

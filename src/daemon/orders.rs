@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::engine::Engine;
-use super::jobs::Job;
+use super::job::Job;
 use crate::local::{Ended, Orders, Report, Task, Worker};
 use crate::process::End;
 use crate::queue::{Etype, Time};

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::engine::Engine;
-use super::jobs::Job;
+use super::job::Job;
 use super::waits::is_meant;
 use crate::cli;
 use crate::queue::{Delay, Etype, Status, Time};

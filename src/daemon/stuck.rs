@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::engine::Engine;
-use super::jobs::Job;
+use super::job::Job;
 use crate::process::{Pid, family};
 use crate::report;
 
