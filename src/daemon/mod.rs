@@ -4,6 +4,7 @@
 
 mod calendar;
 mod control;
+mod core;
 mod deletions;
 mod desk;
 pub mod detach;
@@ -27,6 +28,7 @@ mod reload;
 mod scans;
 mod shortage;
 pub mod signals;
+mod sleep;
 mod snapshot;
 mod sources;
 pub mod state;
@@ -42,7 +44,8 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use self::engine::{Core, Engine, Outcome};
+use self::core::Core;
+use self::engine::{Engine, Outcome};
 use self::pidfile::PidFile;
 use self::state::StateDir;
 use crate::cli::{self, Options, Request};
