@@ -162,6 +162,16 @@ fn source_is_not_mounted_at_start_or_hup() {
     wait_target(&dir, &mut daemon, "f", "222\n");
 }
 
+/// Where the source was comes another, which is sent.
+fn another_source(dir: &Dir, daemon: &mut Running<'_>) {
+    fs::create_dir(dir.path("new")).unwrap();
+    fs::write(dir.path("new/g"), "2").unwrap();
+    fs::rename(dir.path("new"), dir.path("src")).unwrap();
+    daemon.wait_equal();
+    dir.write("h", "3");
+    daemon.wait_equal();
+}
+
 #[test]
 fn removed_source_holds_until_it_is_there_again() {
     let dir = Dir::new();
@@ -170,12 +180,7 @@ fn removed_source_holds_until_it_is_there_again() {
     fs::remove_dir_all(dir.path("src")).unwrap();
     daemon.wait_log("nothing is sent until");
     assert!(dir.trg("f").exists());
-    fs::create_dir(dir.path("new")).unwrap();
-    fs::write(dir.path("new/g"), "2").unwrap();
-    fs::rename(dir.path("new"), dir.path("src")).unwrap();
-    daemon.wait_equal();
-    dir.write("h", "3");
-    daemon.wait_equal();
+    another_source(&dir, &mut daemon);
 }
 
 /// A configuration whose source is missing is no better than the one before.
@@ -223,12 +228,7 @@ fn renamed_source_then_another_in_its_place() {
     fs::rename(dir.path("src"), dir.path("old")).unwrap();
     fs::write(dir.path("old/elsewhere"), "not ours").unwrap();
     daemon.wait_log("nothing is sent until");
-    fs::create_dir(dir.path("new")).unwrap();
-    fs::write(dir.path("new/g"), "2").unwrap();
-    fs::rename(dir.path("new"), dir.path("src")).unwrap();
-    daemon.wait_equal();
-    dir.write("h", "3");
-    daemon.wait_equal();
+    another_source(&dir, &mut daemon);
 }
 
 #[test]
