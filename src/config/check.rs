@@ -62,6 +62,20 @@ pub enum OnReject {
     Call(Hook),
 }
 
+/// The private directory for what has passed: absolute, without slash at its end.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Staging {
+    /// `check.staging`.
+    Given(Vec<u8>),
+    /// One beside the source: on the same file system, for reflinks.
+    Beside {
+        /// `/data/.www.checked-0123456789abcdef` for `/data/www/`.
+        source: Vec<u8>,
+        /// The same where another sync has that; the target is in its number.
+        target: Vec<u8>,
+    },
+}
+
 /// The checks of one sync.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckConfig {
@@ -69,8 +83,8 @@ pub struct CheckConfig {
     pub checks: Vec<Check>,
     /// What becomes of rejected files.
     pub on_reject: OnReject,
-    /// The private directory, absolute, without slash at its end.
-    pub staging: Vec<u8>,
+    /// Where what has passed is kept.
+    pub staging: Staging,
     /// rsync compares contents, and so is done where size and time agree.
     pub checksum: bool,
 }
@@ -82,9 +96,24 @@ impl CheckConfig {
         (!functions).then(|| format!("{:?}\n", self.checks).into_bytes())
     }
 
-    /// What rsync reads in place of the source, with a slash at its end.
-    pub fn tree(&self) -> Vec<u8> {
-        [self.staging.as_slice(), b"/tree/"].concat()
+    /// The private directory, if the configuration names one.
+    pub fn given_staging(&self) -> Option<&[u8]> {
+        match &self.staging {
+            Staging::Given(place) => Some(place),
+            Staging::Beside { .. } => None,
+        }
+    }
+
+    /// A text that is equal for syncs that may share what has passed, if they look at the same
+    /// files and their functions are the same.
+    pub fn sharing(&self) -> Vec<u8> {
+        let parts = (
+            &self.checks,
+            &self.on_reject,
+            self.given_staging(),
+            self.checksum,
+        );
+        format!("{parts:?}").into_bytes()
     }
 }
 
@@ -133,11 +162,14 @@ pub fn check(config: &Table) -> Result<Option<CheckConfig>> {
     let on_reject = on_reject(&value("onReject")?, &value("quarantine")?, table)?;
     let staging = match value("staging")? {
         Value::Nil => default_staging(config)?,
-        value => directory("staging", &value)?,
+        value => Staging::Given(directory("staging", &value)?),
     };
     let source = text_of(&config.get("source")?).unwrap_or_default();
     let places = [
-        Some(&staging),
+        match &staging {
+            Staging::Given(place) => Some(place),
+            Staging::Beside { .. } => None,
+        },
         match &on_reject {
             OnReject::Quarantine(place) => Some(place),
             _ => None,
@@ -317,12 +349,10 @@ fn directory(key: &str, value: &Value) -> Result<Vec<u8>> {
     }
 }
 
-/// Beside the source, on the same file system for reflinks: `/data/www/` has
-/// `/data/.www.checked-0123456789abcdef`, another one for each target.
-fn default_staging(config: &Table) -> Result<Vec<u8>> {
+fn default_staging(config: &Table) -> Result<Staging> {
     let text =
         |key: &str| -> Result<Vec<u8>> { Ok(text_of(&config.get(key)?).unwrap_or_default()) };
-    let source = text("source")?;
+    let (source, target) = (text("source")?, text("target")?);
     let bare = source.strip_suffix(b"/").unwrap_or(&source);
     let slash = bare.iter().rposition(|&byte| byte == b'/');
     let (above, name) = bare.split_at(slash.map_or(0, |at| at + 1));
@@ -332,16 +362,21 @@ fn default_staging(config: &Table) -> Result<Vec<u8>> {
             "the source is /: check.staging must be given",
         ));
     }
-    let target = text("target")?;
-    // FNV-1a: the same in each version of this program.
-    let hash = source.iter().chain(b"\0").chain(&target);
-    let hash = hash.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
-    // Room for the longest name: 255 bytes.
-    let name = &name[..name.len().min(200)];
-    let end = format!(".checked-{hash:016x}");
-    Ok([above, b".", name, end.as_bytes()].concat())
+    let beside = |parts: &[&[u8]]| {
+        // FNV-1a: the same in each version of this program.
+        let bytes = parts.iter().copied().flatten();
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        // Room for the longest name: 255 bytes.
+        let name = &name[..name.len().min(200)];
+        let end = format!(".checked-{hash:016x}");
+        [above, b".", name, end.as_bytes()].concat()
+    };
+    Ok(Staging::Beside {
+        target: beside(&[&source, b"\0", &target]),
+        source: beside(&[&source]),
+    })
 }
 
 fn refuse_options(config: &Table) -> Result<()> {
@@ -398,7 +433,11 @@ mod tests {
         );
         assert_eq!((scanner.parallel, scanner.timeout.as_secs()), (2, 60));
         assert_eq!(read.on_reject, OnReject::Hold);
-        assert!(read.staging.starts_with(b"/s/.w.checked-"));
+        let Staging::Beside { source, target } = &read.staging else {
+            panic!("no place was given");
+        };
+        assert!(source.starts_with(b"/s/.w.checked-") && target.starts_with(b"/s/.w.checked-"));
+        assert_ne!(source, target);
     }
 
     #[test]
@@ -411,7 +450,7 @@ mod tests {
         assert_eq!(read.checks.len(), 3);
         assert_eq!(read.checks[1], Check::Function);
         assert_eq!(read.on_reject, OnReject::Quarantine(b"/q".to_vec()));
-        assert_eq!(read.tree(), b"/st/tree/");
+        assert_eq!(read.staging, Staging::Given(b"/st".to_vec()));
         assert_eq!(read.rules(), None);
     }
 

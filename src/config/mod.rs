@@ -20,7 +20,7 @@ mod sync_config;
 pub mod target;
 mod values;
 
-pub use check::{Check, CheckConfig, OnReject, Scanner};
+pub use check::{Check, CheckConfig, OnReject, Scanner, Staging};
 pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
 pub use guard::{Guard, MaxDelete};
 pub use settings::{ControlSocket, Hup, Settings};

@@ -16,6 +16,7 @@ use super::notify::{Figures, Phase};
 use super::orders::Workers;
 use super::outcome::Hooks;
 use super::progress::Progress;
+use super::rejects::Calls;
 use super::shortage::Shortage;
 use super::signals::Signal;
 use super::sources::Sources;
@@ -57,6 +58,8 @@ pub struct Engine<'a> {
     pub(super) jobs: HashMap<Pid, Job>,
     pub(super) workers: Workers,
     pub(super) gates: Gates,
+    /// Of `onReject`.
+    pub(super) calls: Calls,
     scheduler: Scheduler,
     pub(super) reports: ReportFiles,
     pub(super) progress: Progress,
@@ -104,6 +107,7 @@ impl<'a> Engine<'a> {
             sources: Sources::new(),
             tunnels: Tunnels::default(),
             gates: Gates::default(),
+            calls: Calls::default(),
             stuck: Stuck::default(),
             started: false,
             beginning: true,
@@ -214,6 +218,7 @@ impl<'a> Engine<'a> {
     /// Says what is to be watched.
     fn watch(&mut self) {
         crate::sync::choose_leaders(self.members.iter().map(|member| &member.sync));
+        self.settle_gates();
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         self.beginning = true;

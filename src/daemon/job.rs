@@ -8,8 +8,8 @@ use std::time::Instant;
 use mlua::Table;
 
 use super::deletions::Trial;
-use super::gate::Scan;
 use super::outcome::telling;
+use super::scanners::Scan;
 use super::stuck::Seen;
 use super::tunnels;
 use crate::batch;

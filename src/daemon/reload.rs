@@ -93,7 +93,6 @@ impl Engine<'_> {
             "Read the configuration again, syncs: {untouched} untouched, {changed} changed, \
              {new} new, {removed} removed"
         ));
-        self.forget_gates();
         self.restart_watching();
         true
     }

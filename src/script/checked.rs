@@ -58,7 +58,7 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
         lua.create_function(|lua, inlet: Table| {
             let member = member_of(lua, &inlet)?;
             let source = member.sync.borrow().rsync_source();
-            lua.create_string(source)
+            lua.create_string(source.ok_or_else(not_yet)?)
         })?,
     )?;
     native.set(
@@ -75,6 +75,11 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
             Ok(Some(words))
         })?,
     )
+}
+
+/// Nothing is sent before it is known where what has passed is.
+pub fn not_yet() -> mlua::Error {
+    complaint("transfers can begin when the configuration has been read")
 }
 
 fn request(member: Rc<Member>, agent: Table, behind: &Agent, send: Function) -> CheckRequest {

@@ -318,7 +318,8 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         config::target::check_local(&typed.source, target, &filter)?;
     }
     let fingerprint = fingerprint(lua, &config, &filter)?;
-    let group = fanout::group(&config, &typed, &filter, fingerprint.is_some())?;
+    let files = fanout::files(&config, &typed, &filter, fingerprint.is_some())?;
+    let group = files.as_deref().map(|files| fanout::group(files, &typed));
     let sync = match unchanged(host, fingerprint.as_deref()) {
         Some(sync) => {
             sync.borrow_mut().config.name = typed.name;
@@ -327,6 +328,7 @@ fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Resul
         None => {
             let mut sync = Sync::new(typed, filter, policy, full);
             add_crontab(&mut sync)?;
+            fanout::join_gate(host, &mut sync, files.as_deref())?;
             Rc::new(RefCell::new(sync))
         }
     };
@@ -587,11 +589,11 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     let sync = &mut *sync;
     let protected = sync.protected();
     let delete = sync.config.delete.in_batches() && protected.is_some();
-    let delete_excluded = delete_excluded && sync.withheld.is_empty();
+    let delete_excluded = delete_excluded && sync.gate.withheld().is_empty();
     let protected = protected.into_iter().flatten();
     let protected = protected.map(|pattern| [b"- ".to_vec(), pattern].concat());
     let filters: Vec<_> = protected.chain(filter_lines(sync)).collect();
-    let source = sync.rsync_source();
+    let source = sync.rsync_source().ok_or_else(checked::not_yet)?;
     let request = Request {
         source: &source,
         target: &target,

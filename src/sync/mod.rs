@@ -35,13 +35,14 @@ pub use scheduler::Scheduler;
 pub use steer::Mark;
 
 use std::ffi::OsString;
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use self::crontab::Crontab;
 use self::crowd::Crowd;
 use crate::batch::Chooser;
-use crate::check::Withheld;
+use crate::check::Gate;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
 use crate::queue::{DelayId, Policy, Queue, Ready, Time};
@@ -125,8 +126,8 @@ pub struct Sync {
     pub excess: Option<String>,
     /// How many entries the target has, as far as known.
     pub entries: Option<u64>,
-    /// What did not pass the checks.
-    pub withheld: Withheld,
+    /// What did not pass the checks, and where what did is kept.
+    pub gate: Rc<Gate>,
 }
 
 impl Sync {
@@ -171,7 +172,7 @@ impl Sync {
             unlimited: false,
             excess: None,
             entries: None,
-            withheld: Withheld::default(),
+            gate: Rc::default(),
             config,
         }
     }
