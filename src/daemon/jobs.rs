@@ -4,12 +4,10 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::engine::Engine;
-use super::job::output;
+use super::job::{Job, output};
 use crate::process::{Command, End, Output, SpawnError, Stdin};
 use crate::report;
 use crate::script::{Script, SpawnRequest};
-
-pub use super::job::Job;
 
 /// What lsyncd's children exit with when their program can't be executed.
 const NOT_EXECUTED: i32 = 255;

@@ -15,7 +15,7 @@ use super::guard;
 use super::host::{Host, Member, Stage};
 use super::observe::Observed;
 use super::runtime::Script;
-use super::{errors, native, search_paths};
+use super::{configuring, errors, native, search_paths};
 use crate::cli::{Options, SyncOption};
 use crate::config::{Settings, SettingsTable, number_of, parse_number};
 use crate::exit::Exit;
@@ -244,7 +244,7 @@ impl Loader<'_> {
             let name = monitor.display();
             return Err(Failure::line(format!("event monitor \"{name}\" unknown.")));
         }
-        native::check_settings_kept(self.lua).map_err(|error| {
+        configuring::check_settings_kept(self.lua).map_err(|error| {
             let text = errors::message(self.lua, &error);
             Failure::line(text + &assigned_at(options.config.as_deref(), "settings"))
         })?;

@@ -7,6 +7,8 @@
 mod api;
 mod by_size;
 mod checked;
+mod configuring;
+mod create;
 mod errors;
 mod event;
 mod fanout;
@@ -29,6 +31,7 @@ mod sync_checks;
 mod sync_object;
 mod template;
 mod timestamp;
+mod transfer;
 mod tunnel;
 
 pub use checked::CheckRequest;
