@@ -84,3 +84,44 @@ impl Sync {
         self.has_full && active.any(|delay| delay.etype() != Etype::Blanket)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Policy, Take};
+    use crate::sync::tests::sync_with;
+
+    fn specials(sync: &Sync) -> Vec<Etype> {
+        sync.queue.specials().map(|delay| delay.etype()).collect()
+    }
+
+    #[test]
+    fn one_comparison_that_waits_is_enough() {
+        for (has_full, etype) in [(false, Etype::Init), (true, Etype::Full)] {
+            let mut sync = sync_with(Policy::Settle);
+            sync.has_full = has_full;
+            sync.start(0);
+            sync.resync_once(0);
+            assert_eq!(specials(&sync), [Etype::Init]);
+            assert!(sync.doubtful);
+            let running = sync.queue.take(|_| Take::Take);
+            sync.queue.activate(&running);
+            sync.resync_once(0);
+            sync.resync_once(0);
+            assert_eq!(specials(&sync), [Etype::Init, etype]);
+            sync.resync(0);
+            assert_eq!(specials(&sync), [Etype::Init, etype, etype]);
+        }
+    }
+
+    #[test]
+    fn without_a_startup_nothing_compares_but_a_function_for_it() {
+        let mut sync = sync_with(Policy::Deliver);
+        sync.config.init = false;
+        sync.resync(0);
+        assert_eq!((specials(&sync), sync.doubtful), (Vec::new(), true));
+        sync.has_full = true;
+        sync.resync_once(0);
+        assert_eq!(specials(&sync), [Etype::Full]);
+    }
+}
