@@ -225,8 +225,13 @@ impl Job {
     }
 }
 
+/// Who takes in what children write, line by line.
+pub fn listener(jobs: &HashMap<Pid, Job>, host: &Host) -> impl FnMut(Pid, Stream, &[u8]) {
+    |pid, stream, line: &[u8]| output(jobs, host, pid, stream, line)
+}
+
 /// A line of output of a child: into the log, with the name of the sync or tunnel.
-pub fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, line: &[u8]) {
+fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, line: &[u8]) {
     let job = jobs.get(&pid);
     if let (Some(trial), Stream::Stdout) = (job.and_then(|job| job.trial.as_ref()), stream) {
         return trial.line(line);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::engine::Engine;
-use super::job::{Job, output};
+use super::job::{Job, listener};
 use crate::process::{Command, End, Output, SpawnError, Stdin};
 use crate::report;
 use crate::script::{Script, SpawnRequest};
@@ -74,9 +74,9 @@ impl Engine<'_> {
     pub(super) fn collect(&mut self) {
         self.collect_orders();
         let children = Rc::clone(&self.core.children);
-        let (jobs, host) = (&self.jobs, &self.script.host);
-        let mut sink = |pid, stream, line: &[u8]| output(jobs, host, pid, stream, line);
-        let ended = children.borrow_mut().reap(&mut sink);
+        let mut children = children.borrow_mut();
+        let ended = children.reap(&mut listener(&self.jobs, &self.script.host));
+        drop(children);
         for child in ended {
             if let Some(mut job) = self.jobs.remove(&child.pid) {
                 self.last_end = Some(SystemTime::now());

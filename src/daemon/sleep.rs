@@ -35,9 +35,8 @@ impl Engine<'_> {
         self.core.events = events;
         let children = Rc::clone(&self.core.children);
         if children.borrow().pending() {
-            let (jobs, host) = (&self.jobs, &self.script.host);
-            let mut sink = |pid, stream, line: &[u8]| job::output(jobs, host, pid, stream, line);
-            children.borrow_mut().resume(&mut sink);
+            let mut listener = job::listener(&self.jobs, &self.script.host);
+            children.borrow_mut().resume(&mut listener);
         }
     }
 
@@ -57,10 +56,8 @@ impl Engine<'_> {
         } else if !self.script.host.observed.note(event) {
             let children = Rc::clone(&self.core.children);
             if children.borrow().owns(token) {
-                let (jobs, host) = (&self.jobs, &self.script.host);
-                let mut sink =
-                    |pid, stream, line: &[u8]| job::output(jobs, host, pid, stream, line);
-                children.borrow_mut().ready(event, &mut sink);
+                let mut listener = job::listener(&self.jobs, &self.script.host);
+                children.borrow_mut().ready(event, &mut listener);
             }
         }
     }
