@@ -74,9 +74,9 @@ impl Engine<'_> {
     pub(super) fn collect(&mut self) {
         self.collect_orders();
         let children = Rc::clone(&self.core.children);
-        let mut children = children.borrow_mut();
-        let ended = children.reap(&mut listener(&self.jobs, &self.script.host));
-        drop(children);
+        let ended = children
+            .borrow_mut()
+            .reap(&mut listener(&self.jobs, &self.script.host));
         for child in ended {
             if let Some(mut job) = self.jobs.remove(&child.pid) {
                 self.last_end = Some(SystemTime::now());
