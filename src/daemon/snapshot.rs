@@ -87,6 +87,10 @@ impl Engine<'_> {
             withheld: withheld.len(),
             rejected: withheld.rejected(),
             withheld_paths: told(&withheld),
+            away: sync
+                .away()
+                .map(|mount| escape(mount).into_owned())
+                .collect(),
             queue: queue.collect(),
             last_success: sync.counters.last_success.map(seconds),
             last_error: last_error(&sync.counters),

@@ -76,6 +76,8 @@ pub struct SyncSnapshot {
     pub rejected: usize,
     /// The first of them.
     pub withheld_paths: Vec<WithheldPath>,
+    /// What was mounted inside the source and is not: the target keeps what it has of it.
+    pub away: Vec<String>,
     /// The first entries of the queue.
     pub queue: Vec<Entry>,
     /// When a child ended well last.

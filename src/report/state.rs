@@ -128,6 +128,9 @@ impl SyncSnapshot {
             () => State::Current,
         };
         self.severity = self.state.severity();
+        if !self.away.is_empty() {
+            self.severity = self.severity.max(Severity::Behind);
+        }
         if self.failed > 0 || self.retry.is_some() {
             self.severity = Severity::Trouble;
         }
@@ -156,6 +159,12 @@ impl SyncSnapshot {
             State::SourceLost => "source lost, waiting for it to come back".into(),
             State::Ended => format!("ended: {}", error()),
         };
+        if !self.away.is_empty() {
+            words.push_str(&format!(
+                ", {} not mounted",
+                counted(self.away.len(), "place")
+            ));
+        }
         if self.rejected > 0 {
             words.push_str(&format!(", {} rejected", counted(self.rejected, "file")));
         }

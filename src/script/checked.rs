@@ -62,6 +62,12 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
         })?,
     )?;
     native.set(
+        "holds_any",
+        lua.create_function(|lua, inlet: Table| {
+            Ok(member_of(lua, &inlet)?.sync.borrow().holds_any())
+        })?,
+    )?;
+    native.set(
         "protection",
         lua.create_function(|lua, inlet: Table| {
             let member = member_of(lua, &inlet)?;
@@ -84,7 +90,7 @@ pub fn not_yet() -> mlua::Error {
 
 fn request(member: Rc<Member>, agent: Table, behind: &Agent, send: Function) -> CheckRequest {
     let ids = behind.ids();
-    let task = task(&member.sync.borrow(), &ids);
+    let task = task(&member.sync.borrow(), &ids, |_, _| true);
     CheckRequest {
         member,
         agent,

@@ -31,8 +31,8 @@ pub fn files(
         true => Vec::new(),
         false => text_of(&family).unwrap_or_default(),
     };
-    let depth = typed.subdirs.to_string().into_bytes();
-    let mut parts = vec![family, typed.source.clone(), depth];
+    let seen = format!("{} {}", typed.subdirs, typed.guard.on).into_bytes();
+    let mut parts = vec![family, typed.source.clone(), seen];
     parts.extend(filter.rules());
     parts.push(Vec::new());
     parts.extend(filter.excludes().map(<[u8]>::to_vec));

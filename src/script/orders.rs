@@ -9,7 +9,7 @@ use super::host::{Host, Member, Stage};
 use super::transfer::{change, rsync_target};
 use crate::config::{Delete, complaint};
 use crate::local::{Item, Task};
-use crate::queue::DelayId;
+use crate::queue::{DelayId, Etype};
 use crate::report;
 use crate::sync::Sync;
 
@@ -67,7 +67,8 @@ fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<OrderRequest> {
     };
     let ids = behind.ids();
     let sync = member.sync.borrow();
-    let task = task(&sync, &ids);
+    let delete_excluded = delete_excluded && !sync.holds_any();
+    let task = task(&sync, &ids, |etype, path| !sync.is_held(etype, path));
     let delete = sync.config.delete;
     let delete = match task {
         Task::Everything => {
@@ -93,18 +94,19 @@ fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<OrderRequest> {
     })
 }
 
-/// What entries come to as work: what they are about, or everything if they are about no path.
-pub fn task(sync: &Sync, ids: &[DelayId]) -> Task {
+/// What entries come to as work: the changes of them that are `wanted`, or everything if none of
+/// them is about a path.
+pub fn task(sync: &Sync, ids: &[DelayId], wanted: impl Fn(Etype, &[u8]) -> bool) -> Task {
     let delays = ids.iter().filter_map(|id| sync.queue.get(*id));
     let plain = delays.filter(|delay| !delay.etype().is_special());
-    let items = plain.map(|delay| {
+    let mut plain = plain.peekable();
+    if plain.peek().is_none() {
+        return Task::Everything;
+    }
+    let items = plain.filter_map(|delay| {
         let (path, to) = delay.paths();
         let change = change(delay.etype());
-        Item { change, path, to }
+        wanted(delay.etype(), &path).then_some(Item { change, path, to })
     });
-    let items: Vec<Item> = items.collect();
-    match items.is_empty() {
-        true => Task::Everything,
-        false => Task::Events(items),
-    }
+    Task::Events(items.collect())
 }

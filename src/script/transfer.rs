@@ -128,7 +128,7 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     let sync = &mut *sync;
     let protected = sync.protected();
     let delete = sync.config.delete.in_batches() && protected.is_some();
-    let delete_excluded = delete_excluded && sync.gate.withheld().is_empty();
+    let delete_excluded = delete_excluded && sync.gate.withheld().is_empty() && !sync.holds_any();
     let protected = protected.into_iter().flatten();
     let protected = protected.map(|pattern| [b"- ".to_vec(), pattern].concat());
     let filters: Vec<_> = protected.chain(filter_lines(sync)).collect();
@@ -170,20 +170,20 @@ fn list_mode(rsync: &Table) -> Result<ListMode> {
 /// What is to be sent of these: all but what does not leave.
 fn entries(sync: &Sync, ids: &[DelayId]) -> Vec<(Change, Vec<u8>, Option<Vec<u8>>)> {
     let delays = ids.iter().filter_map(|id| sync.queue.get(*id));
-    let entries = delays.map(|delay| {
+    let entries = delays.filter_map(|delay| {
         let (path, to) = delay.paths();
-        (change(delay.etype()), path, to)
+        let stays = sync.is_withheld(&path) || sync.is_held(delay.etype(), &path);
+        (!stays).then(|| (change(delay.etype()), path, to))
     });
-    entries
-        .filter(|(_, path, _)| !sync.is_withheld(path))
-        .collect()
+    entries.collect()
 }
 
 /// The sync's filter as lines for rsync: rules, then excludes.
 fn filter_lines(sync: &Sync) -> Vec<Vec<u8>> {
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     let excludes = filter.excludes().map(|pattern| [b"- ", pattern].concat());
-    filter.rules().chain(excludes).collect()
+    let held = filter.held();
+    held.chain(filter.rules()).chain(excludes).collect()
 }
 
 /// What a batch makes of an event.

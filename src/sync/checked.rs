@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use super::Sync;
-use crate::check::withheld::{MOST_RULES, Reason, pattern};
+use crate::check::withheld::{MOST_RULES, Reason};
 use crate::config::OnReject;
+use crate::filter::literal;
 
 impl Sync {
     /// The directory rsync reads: the source, or what of it has passed the checks. None while it
@@ -25,7 +26,7 @@ impl Sync {
         let kept = withheld.iter().filter(|(_, reason)| self.keeps(reason));
         let patterns: Vec<_> = kept
             .take(MOST_RULES + 1)
-            .map(|(path, _)| pattern(path))
+            .map(|(path, _)| literal(path))
             .collect();
         (patterns.len() <= MOST_RULES).then_some(patterns)
     }

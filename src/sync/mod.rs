@@ -16,6 +16,7 @@ mod fallback;
 mod feed;
 mod guard;
 mod identity;
+mod inside;
 mod notice;
 mod owed;
 mod scheduler;
@@ -29,7 +30,7 @@ pub use clock::Clock;
 pub use counters::Counters;
 pub use failed::Failed;
 pub use feed::{choose_leaders, share};
-pub use identity::{Identity, mounts};
+pub use identity::{Identity, lasting, mounts};
 pub use owed::Held;
 pub use scheduler::Scheduler;
 pub use steer::Mark;
@@ -120,6 +121,8 @@ pub struct Sync {
     /// The directory that is watched, and the deepest mount it is known to lie on.
     home: Option<Identity>,
     mount: Vec<u8>,
+    /// What is mounted below it, or was.
+    inside: inside::Inside,
     /// The next transfer may delete whatever it wants: a person has said so.
     pub unlimited: bool,
     /// Why a transfer was not begun: it would have deleted too much.
@@ -169,6 +172,7 @@ impl Sync {
             halted: None,
             home: None,
             mount: Vec::new(),
+            inside: inside::Inside::default(),
             unlimited: false,
             excess: None,
             entries: None,
@@ -191,6 +195,7 @@ impl Sync {
     fn take_home(&mut self, old: &Sync) {
         self.home.clone_from(&old.home);
         self.mount.clone_from(&old.mount);
+        self.inside.clone_from(&old.inside);
         self.entries = old.entries;
     }
 
@@ -219,7 +224,9 @@ impl Sync {
             let (paths, everything) = self.undone.take(now);
             self.carried += 1;
             for (path, etype) in paths {
-                self.queue.push(etype, &path, None, now);
+                if !self.is_held(etype, &path) {
+                    self.queue.push(etype, &path, None, now);
+                }
             }
             if everything {
                 self.resync(now);

@@ -20,10 +20,10 @@ fn with(guard: &str) -> String {
     MIRROR.replace("delay =", &format!("guard = {guard}, delay ="))
 }
 
-const NO_MOUNTS: &str = "nothing can be mounted in a namespace";
+pub const NO_MOUNTS: &str = "nothing can be mounted in a namespace";
 
 /// Starts the daemon in namespaces of its own, after `script` ran there.
-fn among_mounts<'d>(dir: &'d Dir, config: &str, script: &str) -> Option<Running<'d>> {
+pub fn among_mounts<'d>(dir: &'d Dir, config: &str, script: &str) -> Option<Running<'d>> {
     let unshare = program("unshare")?;
     let unshare = unshare.to_str()?;
     let allowed = Command::new(unshare)
@@ -39,7 +39,7 @@ fn among_mounts<'d>(dir: &'d Dir, config: &str, script: &str) -> Option<Running<
 }
 
 /// Runs a script among the daemon's mounts.
-fn inside(dir: &Dir, daemon: &Running<'_>, script: &str) {
+pub fn inside(dir: &Dir, daemon: &Running<'_>, script: &str) {
     let output = Command::new("nsenter")
         .args(["--user", "--mount", "--preserve-credentials", "-t"])
         .arg(daemon.pid().to_string())

@@ -80,6 +80,11 @@ fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
             error.text
         ));
     }
+    for mount in &sync.away {
+        add(format!(
+            "not mounted: {mount}; the target keeps what it has of it"
+        ));
+    }
     for path in &sync.failed_paths {
         add(format!("left undone: {path}"));
     }

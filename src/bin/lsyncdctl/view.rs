@@ -219,6 +219,12 @@ impl View {
                 Span::raw(format!("{}: {}", file.path, file.reason)),
             ]));
         }
+        for mount in &sync.away {
+            lines.push(Line::from(vec![
+                Span::styled("not mounted  ", Style::new().fg(Color::Red)),
+                Span::raw(mount.clone()),
+            ]));
+        }
         for path in &sync.failed_paths {
             lines.push(Line::from(vec![
                 Span::styled("left undone  ", Style::new().fg(Color::Red)),
