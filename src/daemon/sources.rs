@@ -58,7 +58,7 @@ pub struct Sources {
     rests: Option<Instant>,
     /// The table has changed meanwhile.
     changed: bool,
-    inside: BTreeSet<Vec<u8>>,
+    inside: BTreeSet<(Vec<u8>, Vec<u8>)>,
     waits_for_crawl: bool,
 }
 
@@ -236,8 +236,7 @@ impl Engine<'_> {
         // What is mounted over a watched directory is not told, nor that it is hidden.
         for (member, compare) in self.members.iter().zip(&mut self.compare) {
             let sync = member.sync.borrow();
-            let concerned = |mount: &Vec<u8>| mount.starts_with(&sync.config.source);
-            *compare |= changed.iter().any(|mount| concerned(mount));
+            *compare |= changed.iter().any(|(mount, _)| sync.has_inside(mount));
         }
         self.watcher.rebuild();
     }
@@ -321,11 +320,11 @@ impl Engine<'_> {
         }
     }
 
-    /// The mount points below the sources.
-    fn mounts_inside(&self, table: &[u8]) -> BTreeSet<Vec<u8>> {
-        let inside = |mount: &Vec<u8>| {
+    /// The mount points below the sources, and what is mounted there.
+    fn mounts_inside(&self, table: &[u8]) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
+        let inside = |(mount, _): &(Vec<u8>, Vec<u8>)| {
             let mut members = self.members.iter();
-            members.any(|member| mount.starts_with(&member.sync.borrow().config.source))
+            members.any(|member| member.sync.borrow().has_inside(mount))
         };
         mounts(table).filter(inside).collect()
     }

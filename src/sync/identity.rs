@@ -51,11 +51,13 @@ fn numbers(path: &[u8]) -> io::Result<(u64, u64)> {
     }
 }
 
-/// The mount points in a mountinfo table, see proc_pid_mountinfo(5).
-pub fn mounts(table: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+/// The mount points in a mountinfo table, see proc_pid_mountinfo(5), each with what is mounted
+/// there: the file system's device and the directory in it.
+pub fn mounts(table: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     table.split(|&byte| byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
-        fields.nth(4).map(unescaped)
+        let (device, root) = (fields.nth(2)?, fields.next()?);
+        Some((unescaped(fields.next()?), [device, b" ", root].concat()))
     })
 }
 
@@ -109,7 +111,8 @@ fn mount_of(table: &[u8], path: &[u8]) -> Vec<u8> {
                 .strip_prefix(mount.as_slice())
                 .is_some_and(|rest| rest.starts_with(b"/"))
     };
-    let deepest = mounts(table).filter(above).max_by_key(Vec::len);
+    let points = mounts(table).map(|(point, _)| point);
+    let deepest = points.filter(above).max_by_key(Vec::len);
     deepest.unwrap_or_else(|| b"/".to_vec())
 }
 

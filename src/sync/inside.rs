@@ -31,11 +31,7 @@ impl Sync {
         if !self.config.guard.on {
             return Default::default();
         }
-        let concerned = |mount: &&Vec<u8>| {
-            let path = self.inner_path(mount);
-            let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
-            path.is_some_and(|path| !filter.configured_out(&path))
-        };
+        let concerned = |mount: &&Vec<u8>| self.has_inside(mount);
         let here = mounted.iter().filter(concerned).cloned();
         let here: BTreeSet<_> = here.collect();
         let known: BTreeSet<_> = self
@@ -51,6 +47,13 @@ impl Sync {
         self.inside.known = known.union(&here).cloned().collect();
         self.set_away(away);
         (gone, back)
+    }
+
+    /// Whether this place is one of those that are kept current.
+    pub fn has_inside(&self, mount: &[u8]) -> bool {
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        let path = self.inner_path(mount);
+        path.is_some_and(|path| !filter.configured_out(&path))
     }
 
     /// What was mounted is not waited for any longer.

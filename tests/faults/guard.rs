@@ -268,13 +268,29 @@ fn source_that_must_be_mounted() {
 
 #[test]
 fn too_much_would_be_deleted_at_once() {
+    too_much_at_once(&with("{ maxDelete = 5 }"));
+}
+
+#[test]
+fn too_much_would_be_deleted_without_rsync() {
+    too_much_at_once(&direct("{ maxDelete = 5 }"));
+}
+
+fn direct(guard: &str) -> String {
+    let rsync = "default.rsync, source = \"@SRC@\", target = \"@TRG@\", delay = 0.3, rsync = { archive = true }";
+    let direct = format!(
+        "default.direct, source = \"@SRC@\", target = \"@TRG@\", delay = 0.3, guard = {guard}"
+    );
+    MIRROR.replace(rsync, &direct)
+}
+
+fn too_much_at_once(config: &str) {
     let dir = Dir::new();
     for n in 0..10 {
         dir.mkdir(format!("d{n}"));
         dir.write(format!("d{n}/f"), "1");
     }
-    let config = with("{ maxDelete = 5 }");
-    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    let mut daemon = Daemon::new(&dir, config).start();
     daemon.wait_equal();
     dir.rm("d0");
     daemon.wait_equal();
@@ -297,12 +313,21 @@ fn too_much_would_be_deleted_at_once() {
 
 #[test]
 fn part_of_the_target_would_be_deleted_at_startup() {
+    for config in [
+        with("{ maxDelete = \"50%\" }"),
+        direct("{ maxDelete = \"50%\" }"),
+    ] {
+        part_at_startup(&config);
+    }
+}
+
+fn part_at_startup(config: &str) {
     let dir = Dir::new();
     for n in 0..6 {
         fs::write(dir.trg(format!("f{n}")), "1").unwrap();
     }
     dir.write("f0", "1");
-    let mut daemon = Daemon::new(&dir, &with("{ maxDelete = \"50%\" }")).start();
+    let mut daemon = Daemon::new(&dir, config).start();
     daemon.wait_log("5 entries would be deleted at the target, more than 50% of");
     for n in 1..6 {
         assert!(dir.trg(format!("f{n}")).exists());

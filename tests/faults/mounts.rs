@@ -167,3 +167,43 @@ fn without_guard_it_is_deleted() {
     inside(&dir, &daemon, UNBIND);
     daemon.wait_for("it is deleted", |_| !dir.trg("in/a").exists());
 }
+
+/// One disk in the place of another, and that quickly: the mount points are the same as before.
+#[test]
+fn another_one_in_the_same_place() {
+    let dir = site();
+    fs::create_dir(dir.path("other")).unwrap();
+    dir.put("other/c", "c");
+    let Some(mut daemon) = among_mounts(&dir, &rsync(), BIND) else {
+        return skip(NO_MOUNTS);
+    };
+    has(&dir, &mut daemon, "in/a", "a");
+    daemon.stop();
+    let swap = format!("{UNBIND}; {}", BIND.replace("disk", "other"));
+    inside(&dir, &daemon, &swap);
+    daemon.cont();
+    has(&dir, &mut daemon, "in/c", "c");
+    inside(&dir, &daemon, "echo 2 > @SRC@/in/d");
+    has(&dir, &mut daemon, "in/d", "2\n");
+    daemon.wait_for("the first one's files are gone", |_| {
+        !dir.trg("in/a").exists()
+    });
+}
+
+/// What is mounted where nothing is kept current is of no concern.
+#[test]
+fn excluded_places_do_not_count() {
+    let dir = site();
+    let text = rsync().replace("delay =", "exclude = '/in/', delay =");
+    let Some(mut daemon) = among_mounts(&dir, &text, "true") else {
+        return skip(NO_MOUNTS);
+    };
+    daemon.wait_log("finished.");
+    inside(&dir, &daemon, BIND);
+    inside(&dir, &daemon, UNBIND);
+    dir.write("g", "x");
+    has(&dir, &mut daemon, "g", "x");
+    let log = daemon.log();
+    assert_eq!(log.matches("recursive full rsync").count(), 1, "{log}");
+    assert!(!log.contains("mounted"), "{log}");
+}
