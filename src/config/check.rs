@@ -15,13 +15,12 @@
 //!
 //! The last three are of the sync, the others of one command.
 
-use std::time::Duration;
-
 use mlua::{Result, Table, Value};
 
 use super::complaint::complaint_about;
+use super::scanner::{KEYS, Scanner};
 use super::sync_config::{Hook, hook};
-use super::{nearest, number_of, text_of, truthy};
+use super::{nearest, text_of, truthy};
 
 /// One check.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,23 +29,6 @@ pub enum Check {
     Command(Scanner),
     /// A Lua function, to be found in the sync's table.
     Function,
-}
-
-/// How a scanner is called and what it answers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scanner {
-    /// Program and arguments.
-    pub words: Vec<Vec<u8>>,
-    /// Names go to its standard input.
-    pub stdin: bool,
-    /// Exit codes of files that pass.
-    pub ok: Vec<i32>,
-    /// Exit codes of files that don't.
-    pub reject: Vec<i32>,
-    /// How long one call may take.
-    pub timeout: Duration,
-    /// At most so many at a time.
-    pub parallel: usize,
 }
 
 /// What becomes of rejected files.
@@ -117,7 +99,6 @@ impl CheckConfig {
     }
 }
 
-const COMMAND_KEYS: [&str; 6] = ["command", "stdin", "ok", "reject", "timeout", "parallel"];
 const SYNC_KEYS: [&str; 3] = ["onReject", "quarantine", "staging"];
 
 /// Options of rsync by which what leaves is not what is in the staged tree.
@@ -193,7 +174,7 @@ pub fn check(config: &Table) -> Result<Option<CheckConfig>> {
     }))
 }
 
-fn wrong(key: &str, text: impl Into<String>) -> mlua::Error {
+pub(super) fn wrong(key: &str, text: impl Into<String>) -> mlua::Error {
     complaint_about(key, text.into())
 }
 
@@ -201,12 +182,12 @@ fn wrong(key: &str, text: impl Into<String>) -> mlua::Error {
 fn checks(table: &Table) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     if !table.get::<Value>("command")?.is_nil() {
-        checks.push(Check::Command(scanner(table)?));
+        checks.push(Check::Command(Scanner::from_table(table)?));
     }
     for pair in table.pairs::<Value, Value>() {
         let (key, _) = pair?;
         if !matches!(key, Value::Integer(_)) {
-            known(&key, &[COMMAND_KEYS.as_slice(), &SYNC_KEYS].concat())?;
+            known(&key, &[KEYS.as_slice(), &SYNC_KEYS].concat())?;
         }
     }
     for item in table.sequence_values::<Value>() {
@@ -214,9 +195,9 @@ fn checks(table: &Table) -> Result<Vec<Check>> {
             Value::Function(_) => Check::Function,
             Value::Table(item) => {
                 for pair in item.pairs::<Value, Value>() {
-                    known(&pair?.0, &COMMAND_KEYS)?;
+                    known(&pair?.0, &KEYS)?;
                 }
-                Check::Command(scanner(&item)?)
+                Check::Command(Scanner::from_table(&item)?)
             }
             _ => return Err(wrong("check", "check is a list of functions and tables")),
         });
@@ -235,75 +216,6 @@ fn known(key: &Value, keys: &[&'static str]) -> Result<()> {
         text.push_str(&format!(" Did you mean \"check.{similar}\"?"));
     }
     Err(wrong(&name, text))
-}
-
-fn scanner(table: &Table) -> Result<Scanner> {
-    let number = |key: &str, default: f64, least: f64| -> Result<f64> {
-        match table.get::<Value>(key)? {
-            Value::Nil => Ok(default),
-            value => number_of(&value)
-                .filter(|number| (least..=1e9).contains(number))
-                .ok_or_else(|| {
-                    wrong(
-                        key,
-                        format!("check.{key} must be a number, {least} or more"),
-                    )
-                }),
-        }
-    };
-    let scanner = Scanner {
-        words: words(&table.get("command")?)?,
-        stdin: truthy(&table.get("stdin")?),
-        ok: codes(table, "ok", 0)?,
-        reject: codes(table, "reject", 1)?,
-        timeout: Duration::from_secs_f64(number("timeout", 60.0, 0.1)?),
-        parallel: number("parallel", 2.0, 1.0)? as usize,
-    };
-    match scanner.ok.iter().find(|code| scanner.reject.contains(code)) {
-        Some(code) => Err(wrong(
-            "reject",
-            format!("exit code {code} cannot be both ok and reject"),
-        )),
-        None => Ok(scanner),
-    }
-}
-
-fn words(value: &Value) -> Result<Vec<Vec<u8>>> {
-    let text = "check.command must be a list of a program and its arguments";
-    let Value::Table(list) = value else {
-        return Err(wrong("command", text));
-    };
-    let words: Option<Vec<_>> = list
-        .sequence_values::<Value>()
-        .map(|word| text_of(&word.ok()?))
-        .collect();
-    match words {
-        Some(words) if words.first().is_some_and(|program| !program.is_empty()) => Ok(words),
-        _ => Err(wrong("command", text)),
-    }
-}
-
-fn codes(table: &Table, key: &str, default: i32) -> Result<Vec<i32>> {
-    let text = || {
-        wrong(
-            key,
-            format!("check.{key} must be a list of exit codes, 0 to 255"),
-        )
-    };
-    let code = |value: &Value| {
-        number_of(value)
-            .filter(|code| (0.0..=255.0).contains(code) && code.fract() == 0.0)
-            .map(|code| code as i32)
-            .ok_or_else(text)
-    };
-    match table.get::<Value>(key)? {
-        Value::Nil => Ok(vec![default]),
-        Value::Table(list) => list
-            .sequence_values::<Value>()
-            .map(|value| code(&value?))
-            .collect(),
-        value => Ok(vec![code(&value)?]),
-    }
 }
 
 fn on_reject(value: &Value, quarantine: &Value, table: Option<&Table>) -> Result<OnReject> {

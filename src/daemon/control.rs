@@ -7,8 +7,8 @@ use super::http;
 use super::peers::PeerId;
 use super::waits::{Wait, is_meant};
 use super::watching::Watching;
+use crate::report::amounts::counted;
 use crate::report::control::{LONGEST_REQUEST, MOST_ENTRIES, Reply, Request, Verb};
-use crate::report::snapshot::counted;
 use crate::report::{self, Selection, log, unescape};
 use crate::sync::Sync;
 

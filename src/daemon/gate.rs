@@ -17,7 +17,7 @@ use std::time::Instant;
 use mlua::{Function, Table};
 
 use super::engine::Engine;
-use super::jobs::Job;
+use super::job::Job;
 use super::scanners::Scan;
 use super::scans::Checking;
 use crate::check::{

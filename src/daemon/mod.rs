@@ -4,15 +4,18 @@
 
 mod calendar;
 mod control;
+mod core;
 mod deletions;
 mod desk;
 pub mod detach;
 mod dump;
+mod ended;
 mod engine;
 mod fading;
 mod gate;
 mod http;
 mod inspect;
+mod job;
 mod jobs;
 pub mod notify;
 mod orders;
@@ -27,6 +30,7 @@ mod scanners;
 mod scans;
 mod shortage;
 pub mod signals;
+mod sleep;
 mod snapshot;
 mod sources;
 pub mod state;
@@ -42,7 +46,8 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use self::engine::{Core, Engine, Outcome};
+use self::core::Core;
+use self::engine::{Engine, Outcome};
 use self::pidfile::PidFile;
 use self::state::StateDir;
 use crate::cli::{self, Options, Request};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::engine::Engine;
-use super::jobs::Job;
+use super::job::Job;
 use super::scans::Checking;
 use crate::check::{Answer, Candidate};
 use crate::config::{Check, Scanner};

@@ -5,14 +5,15 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::engine::Engine;
-use super::jobs::Job;
+use super::job::Job;
 use super::waits::is_meant;
 use crate::check::Withheld;
 use crate::cli;
 use crate::queue::{Delay, Etype, Status, Time};
+use crate::report::amounts::span;
 use crate::report::escape;
 use crate::report::snapshot::{
-    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, WithheldPath, span,
+    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, WithheldPath,
 };
 use crate::script::Member;
 use crate::sync::{Clock, Counters, Sync, micros};

@@ -6,12 +6,12 @@ use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
 use super::event::{Agent, Objects};
 use super::hook::within_patience;
-use super::host::{Host, Member, Stage};
-use super::native::{change, member_of};
+use super::host::{Host, Member, Stage, member_of};
+use super::orders::task;
 use super::runtime::Script;
 use crate::check::Answer;
 use crate::config::{complaint, complaint_about, text_of, truthy};
-use crate::local::{Item, Task};
+use crate::local::Task;
 use crate::queue::DelayId;
 
 /// Entries of a sync that are to be checked before they are sent.
@@ -90,20 +90,7 @@ pub fn not_yet() -> mlua::Error {
 
 fn request(member: Rc<Member>, agent: Table, behind: &Agent, send: Function) -> CheckRequest {
     let ids = behind.ids();
-    let sync = member.sync.borrow();
-    let mut items = Vec::with_capacity(ids.len());
-    for delay in ids.iter().filter_map(|id| sync.queue.get(*id)) {
-        if !delay.etype().is_special() {
-            let (path, to) = delay.paths();
-            let change = change(delay.etype());
-            items.push(Item { change, path, to });
-        }
-    }
-    drop(sync);
-    let task = match items.is_empty() {
-        true => Task::Everything,
-        false => Task::Events(items),
-    };
+    let task = task(&member.sync.borrow(), &ids, |_, _| true);
     CheckRequest {
         member,
         agent,

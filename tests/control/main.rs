@@ -42,7 +42,8 @@ use std::time::Duration;
 use daemon::{Daemon, Running};
 use fake::Fake;
 use lsyncd::report::control::{Request, Verb};
-use lsyncd::report::snapshot::{Severity, Snapshot, State};
+use lsyncd::report::snapshot::Snapshot;
+use lsyncd::report::state::{Severity, State};
 use nix::sys::signal::Signal;
 use util::{Dir, limit, poll};
 

@@ -1,6 +1,8 @@
 //! A status as lines for people. The first line is what a Nagios plug-in prints.
 
-use lsyncd::report::snapshot::{Severity, Snapshot, SyncSnapshot, bytes, counted, span};
+use lsyncd::report::amounts::{bytes, counted, span};
+use lsyncd::report::snapshot::{Snapshot, SyncSnapshot};
+use lsyncd::report::state::Severity;
 
 /// The text.
 pub fn text(status: &Snapshot) -> String {

@@ -1,6 +1,8 @@
 //! How the live view looks: syncs above, the chosen one's children, errors and queue below.
 
-use lsyncd::report::snapshot::{Severity, Snapshot, SyncSnapshot, bytes, counted, span};
+use lsyncd::report::amounts::{bytes, counted, span};
+use lsyncd::report::snapshot::{Snapshot, SyncSnapshot};
+use lsyncd::report::state::Severity;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
