@@ -48,7 +48,7 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
             }
             let request = request(member, agent, &behind, send);
             let ids = &request.ids;
-            request.member.sync.borrow_mut().queue.activate(ids);
+            request.member.sync.borrow_mut().begin_anywhere(ids);
             h.checks.borrow_mut().push(request);
             Ok(())
         })?,

@@ -48,8 +48,7 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
                 .member
                 .sync
                 .borrow_mut()
-                .queue
-                .activate(&request.ids);
+                .begin_anywhere(&request.ids);
             h.orders.borrow_mut().push(request);
             Ok(())
         })?,

@@ -85,7 +85,7 @@ pub fn spawn(
         return Err(complaint("Spawned too much processes!"));
     }
     let words = words(arguments)?;
-    member.sync.borrow_mut().queue.activate(&ids);
+    member.sync.borrow_mut().begin(&ids);
     let environment = match captured {
         true => member.sync.borrow().environment.clone(),
         false => Vec::new(),

@@ -3,19 +3,31 @@
 //! A transfer that compares a directory, because another was deleted under its name or at
 //! startup, takes it as it is at the moment. A new one may not be watched yet: what the transfer
 //! finds in it, and what is gone again before there is a watch, is never told of, and the target
-//! would keep it. So the Create of a directory that may have come during a transfer stands for
-//! all that is in it.
+//! would keep it. So the Create of a directory that may have come during such a transfer stands
+//! for all that is in it.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::Sync;
-use crate::queue::{Etype, Policy, Time};
+use crate::queue::{DelayId, Etype, Policy, Time};
 use crate::watch::{Moment, Watcher};
+
+/// With more directories all of the source counts as compared.
+const MOST: usize = 10_000;
 
 /// How far transfers may be ahead of what has been told. Syncs that share a journal share this.
 #[derive(Clone, Default)]
-pub struct Ahead(Rc<Cell<State>>);
+pub struct Ahead(Rc<RefCell<Looks>>);
+
+#[derive(Default)]
+struct Looks {
+    state: State,
+    /// What is compared, directories with all below them.
+    trees: BTreeSet<Vec<u8>>,
+    everywhere: bool,
+}
 
 #[derive(Clone, Copy)]
 enum State {
@@ -33,31 +45,83 @@ impl Default for State {
     }
 }
 
+impl Looks {
+    fn add(&mut self, path: Vec<u8>) {
+        match self.trees.len() < MOST {
+            true => drop(self.trees.insert(path)),
+            false => self.everywhere = true,
+        }
+    }
+
+    /// Whether this directory is compared, or one around it.
+    fn include(&self, path: &[u8]) -> bool {
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        self.everywhere
+            || slashes
+                .skip(1)
+                .any(|(slash, _)| self.trees.contains(&path[..=slash]))
+    }
+}
+
 impl Sync {
+    /// A transfer begins that does these and compares what they say.
+    pub fn begin(&mut self, ids: &[DelayId]) {
+        self.queue.activate(ids);
+        if self.queue.policy() == Policy::Deliver {
+            return;
+        }
+        let mut looks = self.ahead.0.borrow_mut();
+        for delay in ids.iter().filter_map(|id| self.queue.get(*id)) {
+            let etype = delay.etype();
+            if etype.is_special() {
+                looks.everywhere = true;
+            } else if matches!(etype, Etype::Delete | Etype::Move) {
+                let (path, to) = delay.paths();
+                [Some(path), to].into_iter().flatten().for_each(|mut path| {
+                    if !path.ends_with(b"/") {
+                        path.push(b'/');
+                    }
+                    looks.add(path);
+                });
+            }
+        }
+    }
+
+    /// The same where directories may be compared that no event names.
+    pub fn begin_anywhere(&mut self, ids: &[DelayId]) {
+        self.queue.activate(ids);
+        self.ahead.0.borrow_mut().everywhere = true;
+    }
+
     /// To be called before events are told: transfers that run look at the disk.
     pub fn note_transfers(&self) {
         if self.running > 0 {
-            self.ahead.0.set(State::Running);
+            self.ahead.0.borrow_mut().state = State::Running;
         }
     }
 
     /// To be called when events have been told and transfers that ended been evaluated.
     pub fn forget_transfers(&self, watcher: &Watcher, now: Time) {
-        let until = match self.ahead.0.get() {
+        let mut looks = self.ahead.0.borrow_mut();
+        let until = match looks.state {
             State::Running if self.running == 0 => watcher.moment(),
             State::Until(moment) => moment,
             _ => return,
         };
-        self.ahead.0.set(match watcher.has_told(until) {
-            true => State::Not(now),
-            false => State::Until(until),
-        });
+        if watcher.has_told(until) {
+            *looks = Looks {
+                state: State::Not(now),
+                ..Looks::default()
+            };
+        } else {
+            looks.state = State::Until(until);
+        }
     }
 
     /// When everything of before the last transfer's end had been told; nothing while one runs
     /// or something may still come.
     pub fn all_told(&self) -> Option<Time> {
-        match self.ahead.0.get() {
+        match self.ahead.0.borrow().state {
             State::Not(since) if self.running == 0 => Some(since),
             _ => None,
         }
@@ -66,13 +130,14 @@ impl Sync {
     /// What an event comes to. The Delete of a directory that exists is the comparison of all
     /// that is in it.
     pub(super) fn as_seen(&self, etype: Etype, path: &[u8]) -> Etype {
-        let is_ahead = !matches!(self.ahead.0.get(), State::Not(_));
+        let looks = self.ahead.0.borrow();
         let deletes = self.config.delete.in_batches() || self.feed.is_some();
         match etype {
             Etype::Create
-                if is_ahead
-                    && deletes
+                if deletes
                     && path.ends_with(b"/")
+                    && !matches!(looks.state, State::Not(_))
+                    && looks.include(path)
                     && self.queue.policy() == Policy::Settle =>
             {
                 Etype::Delete
@@ -93,23 +158,40 @@ mod tests {
     use super::*;
     use crate::watch::Event;
 
-    fn told(policy: Policy, path: &str, running: usize) -> Vec<Etype> {
+    /// What the Create of `path` comes to while a transfer does what `etype` of `done` says.
+    fn told(policy: Policy, etype: Etype, done: &[u8], path: &[u8]) -> Etype {
         let mut sync = sync_with(policy);
-        sync.running = running;
+        sync.queue.push(etype, done, None, 0);
+        let ids: Vec<_> = sync.queue.iter().map(|delay| delay.id()).collect();
+        sync.begin(&ids);
+        sync.running = 1;
         sync.note_transfers();
         sync.running = 0;
-        assert_eq!(sync.all_told(), (running == 0).then_some(0));
-        let path = path.as_bytes();
+        assert_eq!(sync.all_told(), None);
         sync.notice(Event::Create { path }, 0);
-        sync.queue.iter().map(|delay| delay.etype()).collect()
+        sync.queue.iter().last().unwrap().etype()
     }
 
     #[test]
-    fn a_directory_that_comes_during_a_transfer_is_compared() {
+    fn a_directory_that_comes_while_it_is_compared_is_compared() {
+        use Etype::{Create, Delete, Init};
         use Policy::{Deliver, Settle};
-        assert_eq!(told(Settle, "/src/d/", 1), [Etype::Delete]);
-        assert_eq!(told(Settle, "/src/d/", 0), [Etype::Create]);
-        assert_eq!(told(Settle, "/src/f", 1), [Etype::Create]);
-        assert_eq!(told(Deliver, "/src/d/", 1), [Etype::Create]);
+        for done in [b"/d/".as_slice(), b"/d", b"/d/e/"] {
+            assert_eq!(told(Settle, Delete, done, b"/src/d/e/"), Delete);
+        }
+        assert_eq!(told(Settle, Init, b"", b"/src/d/"), Delete);
+        assert_eq!(told(Settle, Create, b"/d/", b"/src/d/e/"), Create);
+        assert_eq!(told(Settle, Delete, b"/d/", b"/src/dd/"), Create);
+        assert_eq!(told(Settle, Delete, b"/d/e/", b"/src/d/"), Create);
+        assert_eq!(told(Settle, Delete, b"/d/", b"/src/d/f"), Create);
+        assert_eq!(told(Deliver, Delete, b"/d/", b"/src/d/"), Create);
+    }
+
+    #[test]
+    fn without_a_transfer_it_is_as_told() {
+        let mut sync = sync_with(Policy::Settle);
+        assert_eq!(sync.all_told(), Some(0));
+        sync.notice(Event::Create { path: b"/src/d/" }, 0);
+        assert_eq!(sync.queue.iter().last().unwrap().etype(), Etype::Create);
     }
 }
