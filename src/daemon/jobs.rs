@@ -84,6 +84,7 @@ impl Engine<'_> {
                 if let Some(heir) = &job.heir {
                     heir.borrow_mut().held.children -= 1;
                 }
+                self.transfer_ended(&job.member);
                 self.count_running();
                 match (job.trial.take(), job.scan.take()) {
                     (Some(trial), _) => self.judge(trial, child.end),

@@ -113,6 +113,7 @@ impl Engine<'_> {
         for Ended { token, report } in ended {
             if let Some(job) = self.workers.jobs.remove(&token) {
                 job.member().sync.borrow_mut().running -= 1;
+                self.transfer_ended(job.member());
                 if let Some((deleted, total)) = report.excess {
                     self.put_off(job.member(), job.ids(), deleted, total);
                     continue;

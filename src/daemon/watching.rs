@@ -46,13 +46,24 @@ impl super::engine::Engine<'_> {
     /// What transfers that have ended may have seen has been told, or will be.
     pub(super) fn forget_transfers(&self) {
         for member in &self.members {
-            member
-                .sync
-                .borrow()
-                .forget_transfers(self.watcher, self.now);
+            member.sync.borrow().count_transfers_anew();
         }
-        // One that shares with others may have ended before them.
         self.note_transfers();
+        for member in &self.members {
+            let sync = member.sync.borrow();
+            sync.forget_transfers(self.watcher, self.now);
+        }
+    }
+
+    /// The same for one, before its end is told to anybody: who waits for that makes changes
+    /// which no transfer is ahead of.
+    pub(super) fn transfer_ended(&self, member: &Member) {
+        let sync = member.sync.borrow();
+        if sync.is_ahead_alone() {
+            sync.count_transfers_anew();
+            sync.note_transfers();
+            sync.forget_transfers(self.watcher, self.now);
+        }
     }
 
     /// Takes what is being written just now out of a sync's queue, if the sync sends files as

@@ -24,6 +24,8 @@ pub struct Ahead(Rc<RefCell<Looks>>);
 #[derive(Default)]
 struct Looks {
     state: State,
+    /// One of those that share this has transfers that run.
+    busy: bool,
     /// What is compared, directories with all below them.
     trees: BTreeSet<Vec<u8>>,
     everywhere: bool,
@@ -96,15 +98,27 @@ impl Sync {
     /// To be called before events are told: transfers that run look at the disk.
     pub fn note_transfers(&self) {
         if self.running > 0 {
-            self.ahead.0.borrow_mut().state = State::Running;
+            let mut looks = self.ahead.0.borrow_mut();
+            looks.state = State::Running;
+            looks.busy = true;
         }
     }
 
-    /// To be called when events have been told and transfers that ended been evaluated.
+    /// Takes back [`Sync::note_transfers`], so that only what runs now counts.
+    pub fn count_transfers_anew(&self) {
+        self.ahead.0.borrow_mut().busy = false;
+    }
+
+    /// Whether it shares this with no other.
+    pub fn is_ahead_alone(&self) -> bool {
+        Rc::strong_count(&self.ahead.0) == 1
+    }
+
+    /// To be called when events have been told and the end of transfers been noticed.
     pub fn forget_transfers(&self, watcher: &Watcher, now: Time) {
         let mut looks = self.ahead.0.borrow_mut();
         let until = match looks.state {
-            State::Running if self.running == 0 => watcher.moment(),
+            State::Running if !looks.busy => watcher.moment(),
             State::Until(moment) => moment,
             _ => return,
         };
@@ -167,6 +181,7 @@ mod tests {
         sync.running = 1;
         sync.note_transfers();
         sync.running = 0;
+        sync.count_transfers_anew();
         assert_eq!(sync.all_told(), None);
         sync.notice(Event::Create { path }, 0);
         sync.queue.iter().last().unwrap().etype()

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Everything below a directory, by path relative to it (bytes, without a leading `/`).
@@ -71,6 +72,17 @@ pub fn difference(source: &Tree, target: &Tree) -> String {
     text
 }
 
+/// A file's contents; a pipe that came in its place meanwhile is not waited for.
+fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)?
+        .read_to_end(&mut contents)?;
+    Ok(contents)
+}
+
 fn descend(dir: &Path, prefix: &mut Vec<u8>, tree: &mut Tree) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
@@ -99,7 +111,7 @@ fn descend(dir: &Path, prefix: &mut Vec<u8>, tree: &mut Tree) {
 
 fn node(path: &Path, meta: &Metadata) -> Option<Node> {
     let kind = if meta.is_file() {
-        Kind::File(fs::read(path).ok()?)
+        Kind::File(contents(path).ok()?)
     } else if meta.is_dir() {
         Kind::Dir
     } else if meta.is_symlink() {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -171,7 +171,7 @@ pub fn tree_of(root: &Path) -> BTreeMap<PathBuf, Node> {
                 continue;
             };
             let contents = match data.file_type() {
-                kind if kind.is_file() => fs::read(&path).unwrap_or_default(),
+                kind if kind.is_file() => read(&path).unwrap_or_default(),
                 kind if kind.is_symlink() => {
                     let to = fs::read_link(&path).unwrap_or_default();
                     to.into_os_string().into_vec()
@@ -195,6 +195,17 @@ pub fn tree_of(root: &Path) -> BTreeMap<PathBuf, Node> {
         }
     }
     tree
+}
+
+/// A file's contents; a pipe that came in its place meanwhile is not waited for.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?
+        .read_to_end(&mut contents)?;
+    Ok(contents)
 }
 
 /// Names that shells, tools and logs trip over.
