@@ -23,6 +23,7 @@ mod notice;
 mod owed;
 mod scheduler;
 mod steer;
+mod target_mount;
 mod trouble;
 pub mod tunnel;
 mod whole;
@@ -127,6 +128,7 @@ pub struct Sync {
     mount: Vec<u8>,
     /// What is mounted below it, or was.
     inside: inside::Inside,
+    target_mount: Option<target_mount::Mounted>,
     /// The next transfer may delete whatever it wants: a person has said so.
     pub unlimited: bool,
     /// Why a transfer was not begun: it would have deleted too much.
@@ -178,6 +180,7 @@ impl Sync {
             home: None,
             mount: Vec::new(),
             inside: inside::Inside::default(),
+            target_mount: None,
             unlimited: false,
             excess: None,
             entries: None,
@@ -201,6 +204,7 @@ impl Sync {
         self.home.clone_from(&old.home);
         self.mount.clone_from(&old.mount);
         self.inside.clone_from(&old.inside);
+        self.target_mount.clone_from(&old.target_mount);
         self.entries = old.entries;
     }
 
