@@ -4,6 +4,7 @@
 //! |---|---|
 //! | main | transfers: who waits for whom (nobody), what a target gets that was away |
 //! | reload | targets join and leave |
+//! | again | the configuration is read again, or the daemon started again |
 //! | fair | whose turn it is where processes are limited over all |
 //! | config | what is accepted, and what is told of the rest |
 //! | chain | receivers that send on |
@@ -22,6 +23,7 @@ mod tree;
 #[path = "../blackbox/util.rs"]
 mod util;
 
+mod again;
 mod chain;
 mod config;
 mod fair;
