@@ -85,6 +85,20 @@ impl Journal {
         id
     }
 
+    /// A new target in the place of another: it lacks what that one lacks.
+    pub fn succeed(&mut self, before: TargetId, bound: usize) -> TargetId {
+        let id = self.join(bound);
+        if let Some(before) = self.targets.get(&before) {
+            let (position, behind, overdue) = (before.position, before.behind, before.overdue);
+            self.targets.entry(id).and_modify(|target| {
+                target.position = position;
+                target.behind = behind;
+                target.overdue = overdue;
+            });
+        }
+        id
+    }
+
     /// Nothing is kept for this target any more.
     pub fn leave(&mut self, id: TargetId) {
         self.targets.remove(&id);
@@ -333,6 +347,7 @@ mod tests {
         Pull(usize, usize),
         Join,
         Leave(usize),
+        Succeed(usize),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -342,6 +357,7 @@ mod tests {
                 5 => (0usize..4, 1usize..5).prop_map(|(t, n)| Step::Pull(t, n)),
                 1 => Just(Step::Join),
                 1 => (0usize..4).prop_map(Step::Leave),
+                1 => (0usize..4).prop_map(Step::Succeed),
             ],
             1..120,
         )
@@ -423,6 +439,15 @@ mod tests {
                         journal.leave(model.remove(which).0);
                     }
                     Step::Leave(_) => {}
+                    Step::Succeed(which) => {
+                        let Some((id, _, gave_up)) = model.get_mut(which) else {
+                            continue;
+                        };
+                        let heir = journal.succeed(*id, BOUND);
+                        journal.leave(*id);
+                        // Who takes over sees to that itself.
+                        (*id, *gave_up) = (heir, false);
+                    }
                 }
                 agrees(&journal, &model)?;
             }

@@ -28,7 +28,7 @@ pub use counters::Counters;
 use crowd::Crowd;
 
 pub use failed::Failed;
-pub use feed::{choose_leaders, share};
+pub use feed::{choose_leaders, share, share_inherited};
 pub use identity::{Identity, mounts};
 pub use owed::Held;
 pub use scheduler::Scheduler;

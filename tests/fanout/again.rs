@@ -173,6 +173,30 @@ fn after_a_reset_without_startup() {
 }
 
 #[test]
+fn a_target_joins_by_a_reset_while_another_is_away() {
+    let dir = site(3);
+    dir.write("before", "1");
+    let plain = |targets| config(targets, "").replace("hup = \"changed\", ", "");
+    let mut daemon = Daemon::new(&dir, &plain("{ '@DIR@/t1', '@DIR@/t2' }")).start();
+    wait_current(&mut daemon, 1..=2);
+    dir.put("t1.dead", "");
+    dir.write("missed", "1");
+    wait_current(&mut daemon, [2]);
+    let text = plain("{ '@DIR@/t3', '@DIR@/t2', '@DIR@/t1' }");
+    dir.put("config.lua", dir.expand(&text));
+    daemon.signal(Signal::SIGHUP);
+    wait_current(&mut daemon, 2..=3);
+    dir.write("after", "1");
+    wait_current(&mut daemon, 2..=3);
+    assert!(!dir.path("t1/missed").exists());
+    back(&dir, 1);
+    wait_current(&mut daemon, 1..=3);
+    dir.write("end", "1");
+    wait_current(&mut daemon, 1..=3);
+    assert_eq!(daemon.terminate(), Some(143));
+}
+
+#[test]
 fn after_a_reload_that_changed_nothing() {
     each_keeps_what_is_its_own(Way::Unchanged, true);
 }
