@@ -63,7 +63,8 @@ local function whole(event)
   if protection and (delete == true or delete == "startup") then
     words = { "--delete", "--ignore-errors" }
   end
-  if protection and config.rsync.delete_excluded == true then
+  local all = protection and not native.holds_any(inlet)
+  if all and config.rsync.delete_excluded == true then
     words[#words + 1] = "--delete-excluded"
   end
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use lsyncd::batch::Change;
+use lsyncd::config::MaxDelete;
 use lsyncd::filter::Filter;
 use lsyncd::local::{Item, Memory, Orders, Report, Task, carry_out};
 use proptest::prelude::*;
@@ -22,6 +23,7 @@ struct Pair {
     memory: Memory,
     filter: Filter,
     delete: bool,
+    limit: Option<MaxDelete>,
 }
 
 impl Pair {
@@ -35,7 +37,25 @@ impl Pair {
             memory: Memory::default(),
             filter: Filter::default(),
             delete: true,
+            limit: None,
         }
+    }
+
+    /// How much this would delete, and how much it does.
+    fn deletions(&mut self, task: &Task) -> (u64, u64) {
+        let before = tree(&self.target(""));
+        self.limit = Some(MaxDelete::Count(0));
+        let refused = self.run(task.clone());
+        let unchanged = tree(&self.target("")) == before;
+        assert!(unchanged || refused.excess.is_none());
+        if refused.excess.is_none() {
+            // It was done at once, as it deletes nothing.
+            return (0, gone(&before, &tree(&self.target(""))));
+        }
+        self.limit = None;
+        self.run(task.clone());
+        let deleted = refused.excess.map_or(0, |(deleted, _)| deleted);
+        (deleted, gone(&before, &tree(&self.target(""))))
     }
 
     fn source(&self, path: &str) -> PathBuf {
@@ -56,6 +76,7 @@ impl Pair {
             filter: Arc::new(RwLock::new(self.filter.clone())),
             task,
             settled: false,
+            limit: self.limit,
             stop: Arc::new(AtomicBool::new(false)),
         };
         carry_out(&orders, &mut self.memory)
@@ -274,8 +295,10 @@ fn names_that_were_exchanged_are_exchanged() {
     assert_eq!(fs::read(pair.target("b")).unwrap(), b"1");
 }
 
+type Tree = BTreeMap<PathBuf, (char, u32, Vec<u8>)>;
+
 /// What a tree has: kind, mode and contents by path.
-fn tree(root: &Path) -> BTreeMap<PathBuf, (char, u32, Vec<u8>)> {
+fn tree(root: &Path) -> Tree {
     let mut found = BTreeMap::new();
     let mut open = vec![root.to_owned()];
     while let Some(directory) = open.pop() {
@@ -296,6 +319,15 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, (char, u32, Vec<u8>)> {
         }
     }
     found
+}
+
+/// How many entries are gone, or no directories any more.
+fn gone(before: &Tree, after: &Tree) -> u64 {
+    let gone = before.iter().filter(|(path, node)| match after.get(*path) {
+        None => true,
+        Some(now) => node.0 == 'd' && now.0 != 'd',
+    });
+    gone.count() as u64
 }
 
 /// Makes something of every kind at `path` below a tree, in place of what is there.
@@ -334,7 +366,8 @@ proptest! {
         for (path, kind) in &target {
             plant(&pair.target(""), path, *kind);
         }
-        pair.compare();
+        let (told, gone) = pair.deletions(&Task::Everything);
+        prop_assert_eq!(told, gone);
         let first = tree(&pair.target(""));
         prop_assert_eq!(tree(&pair.source("")), first);
     }
@@ -354,7 +387,8 @@ proptest! {
             plant(&pair.source(""), path, *kind);
             items.push(item(Change::Delete, &format!("/{path}"), None));
         }
-        pair.run(Task::Events(items));
+        let (told, gone) = pair.deletions(&Task::Events(items));
+        prop_assert_eq!(told, gone);
         prop_assert_eq!(tree(&pair.source("")), tree(&pair.target("")));
     }
 }

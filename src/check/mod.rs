@@ -8,19 +8,32 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`gate`] | what syncs share that check the same files |
+//! | [`look`] | what of the source is looked at, and what that comes to |
+//! | [`stage`] | the staged tree, compared with the source |
+//! | [`files`] | one file: is it known, and the copy that is checked |
+//! | [`settle`] | what becomes of the copies |
+//! | [`private`] | the directory for all that, which is nobody else's |
 //! | [`verdicts`] | what is known of files, so that an unchanged one is not checked twice |
 //! | [`groups`] | many files for one call of a scanner, and which of them it meant |
 //! | [`withheld`] | what does not leave, and why |
-//! | [`stage`] | the tree and the copies |
-//! | [`worker`] | the thread that makes them |
+//! | [`worker`] | the thread that does it |
 
+mod files;
+pub mod gate;
 pub mod groups;
+pub mod look;
+mod private;
+pub mod settle;
 pub mod stage;
 pub mod verdicts;
 pub mod withheld;
 pub mod worker;
 
+pub use gate::Gate;
 pub use groups::{Answer, Groups};
-pub use stage::{Candidate, Collected, Disposition, Layout, Settled};
+pub use look::{Candidate, Collected, Look};
+pub use settle::{Disposition, Settled};
+pub use stage::Layout;
 pub use withheld::Withheld;
 pub use worker::{Done, Order, Outcome, Worker};

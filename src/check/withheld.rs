@@ -121,23 +121,6 @@ impl Withheld {
     }
 }
 
-/// The path as a pattern of rsync that is anchored at the top of the transfer. A backslash is an
-/// escape only where there is a wildcard (rsync(1)).
-pub fn pattern(path: &[u8]) -> Vec<u8> {
-    let special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[');
-    if !path.iter().any(special) {
-        return path.to_vec();
-    }
-    let mut pattern = Vec::with_capacity(path.len() + 4);
-    for byte in path {
-        if special(byte) || *byte == b'\\' {
-            pattern.push(b'\\');
-        }
-        pattern.push(*byte);
-    }
-    pattern
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,11 +150,5 @@ mod tests {
         assert_eq!(held.failures(b"/a"), 2);
         held.clear(b"/a");
         assert!(held.is_empty());
-    }
-
-    #[test]
-    fn patterns_stand_for_one_name() {
-        assert_eq!(pattern(b"/a\\b"), b"/a\\b");
-        assert_eq!(pattern(b"/a\\b*[c]"), b"/a\\\\b\\*\\[c]");
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that reads the source and keeps the staged tree of one sync.
+//! The thread that reads the source and keeps the staged tree of one gate.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,14 +8,15 @@ use std::thread;
 
 use mio::Waker;
 
-use super::stage::{Candidate, Collected, Disposition, Layout, Settled, Stage};
+use super::look::{Candidate, Collected, Look};
+use super::settle::{Disposition, Settled};
+use super::stage::{Layout, Stage};
 use crate::filter::Filter;
-use crate::local::Task;
 
 /// What is to be done.
 pub enum Order {
     /// A look at the source.
-    Collect(Task, Arc<RwLock<Filter>>),
+    Collect(Look, Arc<RwLock<Filter>>),
     /// What was decided of the candidates of that look.
     Settle(Vec<(Candidate, Disposition)>),
 }
@@ -95,8 +96,8 @@ fn carry_out(
         None => stage.insert(Stage::open(layout.clone(), Arc::clone(stop))?),
     };
     Ok(match order {
-        Order::Collect(task, filter) => {
-            let collected = stage.collect(&task, &filter);
+        Order::Collect(look, filter) => {
+            let collected = stage.collect(look, &filter);
             Outcome::Collected(collected.map_err(|error| error.to_string())?)
         }
         Order::Settle(decided) => Outcome::Settled(stage.settle(decided)),

@@ -15,13 +15,12 @@
 //!
 //! The last three are of the sync, the others of one command.
 
-use std::time::Duration;
-
 use mlua::{Result, Table, Value};
 
 use super::complaint::complaint_about;
+use super::scanner::{KEYS, Scanner};
 use super::sync_config::{Hook, hook};
-use super::{nearest, number_of, text_of, truthy};
+use super::{nearest, text_of, truthy};
 
 /// One check.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,23 +29,6 @@ pub enum Check {
     Command(Scanner),
     /// A Lua function, to be found in the sync's table.
     Function,
-}
-
-/// How a scanner is called and what it answers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scanner {
-    /// Program and arguments.
-    pub words: Vec<Vec<u8>>,
-    /// Names go to its standard input.
-    pub stdin: bool,
-    /// Exit codes of files that pass.
-    pub ok: Vec<i32>,
-    /// Exit codes of files that don't.
-    pub reject: Vec<i32>,
-    /// How long one call may take.
-    pub timeout: Duration,
-    /// At most so many at a time.
-    pub parallel: usize,
 }
 
 /// What becomes of rejected files.
@@ -62,6 +44,20 @@ pub enum OnReject {
     Call(Hook),
 }
 
+/// The private directory for what has passed: absolute, without slash at its end.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Staging {
+    /// `check.staging`.
+    Given(Vec<u8>),
+    /// One beside the source: on the same file system, for reflinks.
+    Beside {
+        /// `/data/.www.checked-0123456789abcdef` for `/data/www/`.
+        source: Vec<u8>,
+        /// The same where another sync has that; the target is in its number.
+        target: Vec<u8>,
+    },
+}
+
 /// The checks of one sync.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckConfig {
@@ -69,8 +65,8 @@ pub struct CheckConfig {
     pub checks: Vec<Check>,
     /// What becomes of rejected files.
     pub on_reject: OnReject,
-    /// The private directory, absolute, without slash at its end.
-    pub staging: Vec<u8>,
+    /// Where what has passed is kept.
+    pub staging: Staging,
     /// rsync compares contents, and so is done where size and time agree.
     pub checksum: bool,
 }
@@ -82,13 +78,27 @@ impl CheckConfig {
         (!functions).then(|| format!("{:?}\n", self.checks).into_bytes())
     }
 
-    /// What rsync reads in place of the source, with a slash at its end.
-    pub fn tree(&self) -> Vec<u8> {
-        [self.staging.as_slice(), b"/tree/"].concat()
+    /// The private directory, if the configuration names one.
+    pub fn given_staging(&self) -> Option<&[u8]> {
+        match &self.staging {
+            Staging::Given(place) => Some(place),
+            Staging::Beside { .. } => None,
+        }
+    }
+
+    /// A text that is equal for syncs that may share what has passed, if they look at the same
+    /// files and their functions are the same.
+    pub fn sharing(&self) -> Vec<u8> {
+        let parts = (
+            &self.checks,
+            &self.on_reject,
+            self.given_staging(),
+            self.checksum,
+        );
+        format!("{parts:?}").into_bytes()
     }
 }
 
-const COMMAND_KEYS: [&str; 6] = ["command", "stdin", "ok", "reject", "timeout", "parallel"];
 const SYNC_KEYS: [&str; 3] = ["onReject", "quarantine", "staging"];
 
 /// Options of rsync by which what leaves is not what is in the staged tree.
@@ -133,11 +143,14 @@ pub fn check(config: &Table) -> Result<Option<CheckConfig>> {
     let on_reject = on_reject(&value("onReject")?, &value("quarantine")?, table)?;
     let staging = match value("staging")? {
         Value::Nil => default_staging(config)?,
-        value => directory("staging", &value)?,
+        value => Staging::Given(directory("staging", &value)?),
     };
     let source = text_of(&config.get("source")?).unwrap_or_default();
     let places = [
-        Some(&staging),
+        match &staging {
+            Staging::Given(place) => Some(place),
+            Staging::Beside { .. } => None,
+        },
         match &on_reject {
             OnReject::Quarantine(place) => Some(place),
             _ => None,
@@ -161,7 +174,7 @@ pub fn check(config: &Table) -> Result<Option<CheckConfig>> {
     }))
 }
 
-fn wrong(key: &str, text: impl Into<String>) -> mlua::Error {
+pub(super) fn wrong(key: &str, text: impl Into<String>) -> mlua::Error {
     complaint_about(key, text.into())
 }
 
@@ -169,12 +182,12 @@ fn wrong(key: &str, text: impl Into<String>) -> mlua::Error {
 fn checks(table: &Table) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     if !table.get::<Value>("command")?.is_nil() {
-        checks.push(Check::Command(scanner(table)?));
+        checks.push(Check::Command(Scanner::from_table(table)?));
     }
     for pair in table.pairs::<Value, Value>() {
         let (key, _) = pair?;
         if !matches!(key, Value::Integer(_)) {
-            known(&key, &[COMMAND_KEYS.as_slice(), &SYNC_KEYS].concat())?;
+            known(&key, &[KEYS.as_slice(), &SYNC_KEYS].concat())?;
         }
     }
     for item in table.sequence_values::<Value>() {
@@ -182,9 +195,9 @@ fn checks(table: &Table) -> Result<Vec<Check>> {
             Value::Function(_) => Check::Function,
             Value::Table(item) => {
                 for pair in item.pairs::<Value, Value>() {
-                    known(&pair?.0, &COMMAND_KEYS)?;
+                    known(&pair?.0, &KEYS)?;
                 }
-                Check::Command(scanner(&item)?)
+                Check::Command(Scanner::from_table(&item)?)
             }
             _ => return Err(wrong("check", "check is a list of functions and tables")),
         });
@@ -203,75 +216,6 @@ fn known(key: &Value, keys: &[&'static str]) -> Result<()> {
         text.push_str(&format!(" Did you mean \"check.{similar}\"?"));
     }
     Err(wrong(&name, text))
-}
-
-fn scanner(table: &Table) -> Result<Scanner> {
-    let number = |key: &str, default: f64, least: f64| -> Result<f64> {
-        match table.get::<Value>(key)? {
-            Value::Nil => Ok(default),
-            value => number_of(&value)
-                .filter(|number| (least..=1e9).contains(number))
-                .ok_or_else(|| {
-                    wrong(
-                        key,
-                        format!("check.{key} must be a number, {least} or more"),
-                    )
-                }),
-        }
-    };
-    let scanner = Scanner {
-        words: words(&table.get("command")?)?,
-        stdin: truthy(&table.get("stdin")?),
-        ok: codes(table, "ok", 0)?,
-        reject: codes(table, "reject", 1)?,
-        timeout: Duration::from_secs_f64(number("timeout", 60.0, 0.1)?),
-        parallel: number("parallel", 2.0, 1.0)? as usize,
-    };
-    match scanner.ok.iter().find(|code| scanner.reject.contains(code)) {
-        Some(code) => Err(wrong(
-            "reject",
-            format!("exit code {code} cannot be both ok and reject"),
-        )),
-        None => Ok(scanner),
-    }
-}
-
-fn words(value: &Value) -> Result<Vec<Vec<u8>>> {
-    let text = "check.command must be a list of a program and its arguments";
-    let Value::Table(list) = value else {
-        return Err(wrong("command", text));
-    };
-    let words: Option<Vec<_>> = list
-        .sequence_values::<Value>()
-        .map(|word| text_of(&word.ok()?))
-        .collect();
-    match words {
-        Some(words) if words.first().is_some_and(|program| !program.is_empty()) => Ok(words),
-        _ => Err(wrong("command", text)),
-    }
-}
-
-fn codes(table: &Table, key: &str, default: i32) -> Result<Vec<i32>> {
-    let text = || {
-        wrong(
-            key,
-            format!("check.{key} must be a list of exit codes, 0 to 255"),
-        )
-    };
-    let code = |value: &Value| {
-        number_of(value)
-            .filter(|code| (0.0..=255.0).contains(code) && code.fract() == 0.0)
-            .map(|code| code as i32)
-            .ok_or_else(text)
-    };
-    match table.get::<Value>(key)? {
-        Value::Nil => Ok(vec![default]),
-        Value::Table(list) => list
-            .sequence_values::<Value>()
-            .map(|value| code(&value?))
-            .collect(),
-        value => Ok(vec![code(&value)?]),
-    }
 }
 
 fn on_reject(value: &Value, quarantine: &Value, table: Option<&Table>) -> Result<OnReject> {
@@ -317,12 +261,10 @@ fn directory(key: &str, value: &Value) -> Result<Vec<u8>> {
     }
 }
 
-/// Beside the source, on the same file system for reflinks: `/data/www/` has
-/// `/data/.www.checked-0123456789abcdef`, another one for each target.
-fn default_staging(config: &Table) -> Result<Vec<u8>> {
+fn default_staging(config: &Table) -> Result<Staging> {
     let text =
         |key: &str| -> Result<Vec<u8>> { Ok(text_of(&config.get(key)?).unwrap_or_default()) };
-    let source = text("source")?;
+    let (source, target) = (text("source")?, text("target")?);
     let bare = source.strip_suffix(b"/").unwrap_or(&source);
     let slash = bare.iter().rposition(|&byte| byte == b'/');
     let (above, name) = bare.split_at(slash.map_or(0, |at| at + 1));
@@ -332,16 +274,21 @@ fn default_staging(config: &Table) -> Result<Vec<u8>> {
             "the source is /: check.staging must be given",
         ));
     }
-    let target = text("target")?;
-    // FNV-1a: the same in each version of this program.
-    let hash = source.iter().chain(b"\0").chain(&target);
-    let hash = hash.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
-    // Room for the longest name: 255 bytes.
-    let name = &name[..name.len().min(200)];
-    let end = format!(".checked-{hash:016x}");
-    Ok([above, b".", name, end.as_bytes()].concat())
+    let beside = |parts: &[&[u8]]| {
+        // FNV-1a: the same in each version of this program.
+        let bytes = parts.iter().copied().flatten();
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        // Room for the longest name: 255 bytes.
+        let name = &name[..name.len().min(200)];
+        let end = format!(".checked-{hash:016x}");
+        [above, b".", name, end.as_bytes()].concat()
+    };
+    Ok(Staging::Beside {
+        target: beside(&[&source, b"\0", &target]),
+        source: beside(&[&source]),
+    })
 }
 
 fn refuse_options(config: &Table) -> Result<()> {
@@ -398,7 +345,11 @@ mod tests {
         );
         assert_eq!((scanner.parallel, scanner.timeout.as_secs()), (2, 60));
         assert_eq!(read.on_reject, OnReject::Hold);
-        assert!(read.staging.starts_with(b"/s/.w.checked-"));
+        let Staging::Beside { source, target } = &read.staging else {
+            panic!("no place was given");
+        };
+        assert!(source.starts_with(b"/s/.w.checked-") && target.starts_with(b"/s/.w.checked-"));
+        assert_ne!(source, target);
     }
 
     #[test]
@@ -411,7 +362,7 @@ mod tests {
         assert_eq!(read.checks.len(), 3);
         assert_eq!(read.checks[1], Check::Function);
         assert_eq!(read.on_reject, OnReject::Quarantine(b"/q".to_vec()));
-        assert_eq!(read.tree(), b"/st/tree/");
+        assert_eq!(read.staging, Staging::Given(b"/st".to_vec()));
         assert_eq!(read.rules(), None);
     }
 

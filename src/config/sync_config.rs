@@ -108,7 +108,7 @@ impl SyncConfig {
             delay: delay(&config.get("delay")?)?,
             max_delays: count(config, "maxDelays", 1000)?,
             max_pending: count(config, "maxPending", PENDING)?,
-            // One staged tree is not changed while a transfer reads it.
+            // What a list was checked for is sent before the next is looked at.
             max_processes: match truthy(&config.get("check")?) {
                 true => 1,
                 false => count(config, "maxProcesses", 1)?,

@@ -7,8 +7,8 @@ use super::http;
 use super::peers::PeerId;
 use super::waits::{Wait, is_meant};
 use super::watching::Watching;
+use crate::report::amounts::counted;
 use crate::report::control::{LONGEST_REQUEST, MOST_ENTRIES, Reply, Request, Verb};
-use crate::report::snapshot::counted;
 use crate::report::{self, Selection, log, unescape};
 use crate::sync::Sync;
 
@@ -87,7 +87,11 @@ impl Engine<'_> {
             Verb::Wait { sync } => return Answer::Later(sync),
             Verb::Pause { sync } => self.each(sync, "paused", |sync| sync.set_paused(true)),
             Verb::Resume { sync } => self.each(sync, "resumed", |sync| sync.set_paused(false)),
-            Verb::Release { sync } => self.each(sync, "released", |sync| sync.release_guard(now)),
+            Verb::Release { sync } => {
+                let reply = self.each(sync, "released", |sync| sync.release_guard(now));
+                self.mounts_released();
+                reply
+            }
             Verb::Flush { sync } => self.each(sync, "flushed", Sync::flush),
             Verb::Retry { sync } => self.each(sync, "retrying", |sync| sync.retry_now(now)),
             Verb::Resync { sync, path: None } => {

@@ -10,9 +10,10 @@ use std::rc::Rc;
 use mlua::Table;
 
 use super::engine::Engine;
-use super::jobs::Job;
+use super::job::Job;
 use crate::config::MaxDelete;
 use crate::process::{Command, End, Output, Stdin};
+use crate::queue::DelayId;
 use crate::report;
 use crate::script::{Member, SpawnRequest};
 
@@ -115,19 +116,17 @@ impl Engine<'_> {
         let exceeded = limit.is_some_and(|limit| limit.exceeded(deleted, total));
         let member = Rc::clone(&trial.request.member);
         if failed || !exceeded {
-            let mut sync = member.sync.borrow_mut();
-            if sync.excess.take().is_some() {
-                report::normal(format_args!(
-                    "{}: no longer too much to delete",
-                    sync.config.name
-                ));
-            }
-            drop(sync);
+            member.sync.borrow_mut().within_limit();
             return self.execute(trial.request);
         }
+        self.put_off(&member, &trial.request.ids, deleted, total);
+    }
+
+    /// These entries would delete too much: they wait.
+    pub(super) fn put_off(&self, member: &Member, ids: &[DelayId], deleted: u64, total: u64) {
         let mut sync = member.sync.borrow_mut();
-        let wait = sync.failed(&trial.request.ids, self.now);
-        let limit = match limit {
+        let wait = sync.failed(ids, self.now);
+        let limit = match sync.config.guard.max_delete {
             Some(MaxDelete::Percent(part)) => format!("{part}% of {total}"),
             Some(MaxDelete::Count(count)) => count.to_string(),
             None => String::new(),

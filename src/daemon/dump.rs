@@ -2,7 +2,7 @@
 
 use super::engine::Engine;
 use crate::report;
-use crate::report::snapshot::span;
+use crate::report::amounts::span;
 
 /// So many entries of each queue.
 const ENTRIES: usize = 1000;

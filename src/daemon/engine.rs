@@ -4,45 +4,33 @@
 //! children; ring alarms; ask each sync that has something due; start what Lua asked for;
 //! write the status report. Nothing in a turn waits for anything else.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use mio::{Events, Poll, Token, Waker};
-
-use super::calendar::Calendar;
-use super::desk::{self, Desk};
+use super::core::Core;
 use super::fading::Fading;
 use super::gate::Gates;
-use super::jobs::{self, Job};
-use super::notify::{Figures, Notify, Phase};
+use super::job::Job;
+use super::notify::{Figures, Phase};
 use super::orders::Workers;
 use super::outcome::Hooks;
 use super::progress::Progress;
+use super::rejects::Calls;
 use super::shortage::Shortage;
-use super::signals::{Signal, Signals};
-use super::sources::{Mounts, Sources};
-use super::state::StateDir;
+use super::signals::Signal;
+use super::sources::Sources;
 use super::status::ReportFiles;
 use super::stuck::Stuck;
 use super::tunnels::Tunnels;
 use super::watching::Watching;
 use crate::config::{Hup, Settings};
 use crate::exit::Exit;
-use crate::process::{Children, Pid};
+use crate::process::Pid;
 use crate::report;
 use crate::script::{Environment, Member, Script};
-use crate::sync::{Clock, Next, Scheduler};
-use crate::watch::{Mode, Watcher};
-
-const WAKER: Token = Token(0);
-const SIGNALS: Token = Token(1);
-const CALENDAR: Token = Token(2);
-const FIRST_PIPE: usize = desk::END;
-const MOUNTS: Token = Token(3);
+use crate::sync::{Next, Scheduler};
+use crate::watch::Watcher;
 
 /// An action that neither spawned nor discarded is not asked again before this.
 const IDLE_ACTION: Duration = Duration::from_secs(1);
@@ -60,100 +48,6 @@ pub enum Outcome {
     Reset,
 }
 
-/// What lives as long as the process, whatever configurations come and go.
-pub struct Core {
-    poll: Poll,
-    events: Events,
-    signals: Signals,
-    waker: Arc<Waker>,
-    pub(super) notify: Notify,
-    _mounts: Mounts,
-    calendar: Calendar,
-    /// All children of the daemon.
-    pub children: Rc<RefCell<Children>>,
-    /// The clock of queues and timestamps.
-    pub clock: Clock,
-    /// Who asks what is going on, and says what to do.
-    pub(super) desk: Desk,
-    /// When the daemon started.
-    pub(super) started: SystemTime,
-    /// What outlives the process, if there is a place for it.
-    pub state: Option<StateDir>,
-    /// What the state directory holds of the daemon before this one has been taken over.
-    pub recalled: bool,
-}
-
-impl Core {
-    /// Everything the loop waits on. Called in the process that stays, after detaching.
-    ///
-    /// # Errors
-    /// The system is out of descriptors.
-    pub fn new() -> io::Result<Core> {
-        let poll = Poll::new()?;
-        let signals = Signals::new(poll.registry(), SIGNALS)?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let calendar = Calendar::new(poll.registry(), CALENDAR)?;
-        let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
-        let desk = Desk::closed(poll.registry().try_clone()?);
-        Ok(Core {
-            _mounts: Mounts::new(poll.registry(), MOUNTS)?,
-            poll,
-            events: Events::with_capacity(256),
-            signals,
-            waker,
-            notify: Notify::from_environment(),
-            calendar,
-            children: Rc::new(RefCell::new(children)),
-            clock: Clock::start(),
-            desk,
-            started: SystemTime::now(),
-            state: None,
-            recalled: false,
-        })
-    }
-
-    /// Opens the sockets that the settings name.
-    ///
-    /// # Errors
-    /// In words for the user.
-    pub fn open_desk(&mut self, settings: &Settings) -> Result<(), String> {
-        self.desk.open(settings, self.poll.registry())
-    }
-
-    /// What wakes this loop.
-    pub fn waker(&self) -> Arc<Waker> {
-        Arc::clone(&self.waker)
-    }
-
-    /// Waits without a configuration at work; the number of the signal that ends the process,
-    /// if one comes.
-    pub fn sleep(&mut self, span: Duration) -> Option<i32> {
-        let end = Instant::now() + span;
-        loop {
-            let left = end.checked_duration_since(Instant::now())?;
-            // Interrupted or not, the signals are looked at.
-            let _ = self.poll.poll(&mut self.events, Some(left));
-            let ending = self
-                .signals
-                .pending()
-                .find(|signal| matches!(signal, Signal::Terminate | Signal::Interrupt));
-            if let Some(signal) = ending {
-                report::normal(format_args!("--- {} signal, fading ---", signal.name()));
-                return Some(signal.number());
-            }
-        }
-    }
-
-    /// A watcher that wakes this loop.
-    ///
-    /// # Errors
-    /// No inotify instance to be had.
-    pub fn watcher(&self, mode: Mode, staleness: Option<Duration>) -> io::Result<Watcher> {
-        let waker = Arc::clone(&self.waker);
-        Watcher::new(mode, staleness, waker)
-    }
-}
-
 /// One configuration at work.
 pub struct Engine<'a> {
     pub(super) core: &'a mut Core,
@@ -164,9 +58,11 @@ pub struct Engine<'a> {
     pub(super) jobs: HashMap<Pid, Job>,
     pub(super) workers: Workers,
     pub(super) gates: Gates,
+    /// Of `onReject`.
+    pub(super) calls: Calls,
     scheduler: Scheduler,
     pub(super) reports: ReportFiles,
-    progress: Progress,
+    pub(super) progress: Progress,
     /// By the index of the sync: all of it is to be compared when no directory is being read.
     pub(super) compare: Vec<bool>,
     pub(super) hooks: Hooks,
@@ -176,7 +72,7 @@ pub struct Engine<'a> {
     pub(super) stuck: Stuck,
     pub(super) started: bool,
     /// Some syncs have not started up yet.
-    beginning: bool,
+    pub(super) beginning: bool,
     pub(super) fading: Option<Fading>,
     /// When a child ended last.
     pub(super) last_end: Option<SystemTime>,
@@ -211,6 +107,7 @@ impl<'a> Engine<'a> {
             sources: Sources::new(),
             tunnels: Tunnels::default(),
             gates: Gates::default(),
+            calls: Calls::default(),
             stuck: Stuck::default(),
             started: false,
             beginning: true,
@@ -321,6 +218,7 @@ impl<'a> Engine<'a> {
     /// Says what is to be watched.
     fn watch(&mut self) {
         crate::sync::choose_leaders(self.members.iter().map(|member| &member.sync));
+        self.settle_gates();
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         self.beginning = true;
@@ -498,116 +396,7 @@ impl<'a> Engine<'a> {
         }));
     }
 
-    /// Sleeps until something happens or is due.
-    fn wait(&mut self) {
-        let timeout = self.timeout();
-        if report::enabled("Masterloop") {
-            report::say("Masterloop", format_args!("waiting, at most {timeout:?}"));
-        }
-        let mut events = std::mem::replace(&mut self.core.events, Events::with_capacity(0));
-        match self.core.poll.poll(&mut events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                report::error(format_args!("waiting for events: {error}"));
-            }
-            _ => {}
-        }
-        for event in &events {
-            if Desk::owns(event.token()) {
-                self.core.desk.wake(event.token());
-            } else if event.token() == MOUNTS {
-                self.mounts_changed();
-            } else if event.token() == SIGNALS {
-                for signal in self.core.signals.pending().collect::<Vec<_>>() {
-                    self.signal(signal);
-                }
-            } else if event.token() == CALENDAR {
-                self.core.calendar.rang();
-            } else if !self.script.host.observed.note(event) {
-                let children = Rc::clone(&self.core.children);
-                if children.borrow().owns(event.token()) {
-                    let (jobs, host) = (&self.jobs, &self.script.host);
-                    let mut sink =
-                        |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
-                    children.borrow_mut().ready(event, &mut sink);
-                }
-            }
-        }
-        self.core.events = events;
-        let children = Rc::clone(&self.core.children);
-        if children.borrow().pending() {
-            let (jobs, host) = (&self.jobs, &self.script.host);
-            let mut sink = |pid, stream, line: &[u8]| jobs::output(jobs, host, pid, stream, line);
-            children.borrow_mut().resume(&mut sink);
-        }
-    }
-
-    /// How long there is nothing to do by ourselves.
-    fn timeout(&mut self) -> Option<Duration> {
-        if self.core.children.borrow().pending() || !self.script.host.requests.borrow().is_empty() {
-            return Some(Duration::ZERO);
-        }
-        if self.beginning && !self.watcher.crawling() {
-            return Some(Duration::ZERO);
-        }
-        let instant = Instant::now();
-        let now = self.core.clock.now();
-        let mut soonest: Option<Duration> = None;
-        let mut at = |span: Duration| soonest = Some(soonest.map_or(span, |s| s.min(span)));
-        if let Some(deadline) = self.core.notify.deadline() {
-            at(deadline.saturating_duration_since(instant));
-        }
-        if let Some(deadline) = self.watcher.next_deadline() {
-            at(deadline.saturating_duration_since(instant));
-        }
-        if let Some(deadline) = self.core.desk.deadline(instant) {
-            at(deadline.saturating_duration_since(instant));
-        }
-        if let Some(deadline) = self.stuck.deadline() {
-            at(deadline.saturating_duration_since(instant));
-        }
-        if let Some(fading) = &self.fading {
-            at(fading.deadline().saturating_duration_since(instant));
-            if let Some(patience) = self.tunnels.patience() {
-                at(patience.saturating_duration_since(instant));
-            }
-            return soonest;
-        }
-        if let Some(deadline) = self.gate_deadline() {
-            at(deadline.saturating_duration_since(instant));
-        }
-        if let Some(time) = self.tunnel_deadline() {
-            at(Clock::until(now, time));
-        }
-        if let Some(deadline) = self.progress.deadline(self.watcher) {
-            at(deadline.saturating_duration_since(instant));
-        }
-        if let Some(deadline) = self.sources.deadline() {
-            at(deadline.saturating_duration_since(instant));
-        }
-        if let Some(deadline) = self.shortage.deadline()
-            && !self.watcher.crawling()
-        {
-            at(deadline.saturating_duration_since(instant));
-        }
-        if let Some(deadline) = self.reports.deadline() {
-            at(deadline.saturating_duration_since(instant));
-        }
-        if let Some(alarm) = self.script.next_alarm() {
-            at(Clock::until(now, alarm));
-        }
-        if self.started && self.script.host.has_room() {
-            for member in self.members.iter().filter(|each| each.is_connected()) {
-                match member.sync.borrow_mut().next(now) {
-                    Next::Act(_) => at(Duration::ZERO),
-                    Next::At(time) => at(Clock::until(now, time)),
-                    Next::Nothing => {}
-                }
-            }
-        }
-        // The kernel's timer may fire a little early; a turn too early would only spin.
-        soonest.map(|span| span + Duration::from_micros(u64::from(!span.is_zero()) * 500))
-    }
-
+    /// Does what a signal asks for.
     pub(super) fn signal(&mut self, signal: Signal) {
         self.core.notify.heard(signal);
         match signal {

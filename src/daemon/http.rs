@@ -3,7 +3,8 @@
 
 use crate::report::metrics;
 use crate::report::page;
-use crate::report::snapshot::{Severity, Snapshot};
+use crate::report::snapshot::Snapshot;
+use crate::report::state::Severity;
 
 /// The longest request head, in bytes.
 const LONGEST: usize = 8 * 1024;

@@ -13,7 +13,7 @@ use std::sync::PoisonError;
 
 use serde::Serialize;
 
-use super::engine::Core;
+use super::core::Core;
 use crate::cli::{Inspect, Options};
 use crate::config::Delete;
 use crate::exit::Exit;

@@ -4,15 +4,18 @@
 
 mod calendar;
 mod control;
+mod core;
 mod deletions;
 mod desk;
 pub mod detach;
 mod dump;
+mod ended;
 mod engine;
 mod fading;
 mod gate;
 mod http;
 mod inspect;
+mod job;
 mod jobs;
 pub mod notify;
 mod orders;
@@ -21,10 +24,13 @@ mod peers;
 mod pending;
 pub mod pidfile;
 mod progress;
+mod rejects;
 mod reload;
+mod scanners;
 mod scans;
 mod shortage;
 pub mod signals;
+mod sleep;
 mod snapshot;
 mod sources;
 pub mod state;
@@ -40,7 +46,8 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use self::engine::{Core, Engine, Outcome};
+use self::core::Core;
+use self::engine::{Engine, Outcome};
 use self::pidfile::PidFile;
 use self::state::StateDir;
 use crate::cli::{self, Options, Request};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::engine::Engine;
-use super::jobs::Job;
+use super::job::Job;
 use crate::local::{Ended, Orders, Report, Task, Worker};
 use crate::process::End;
 use crate::queue::{Etype, Time};
@@ -99,6 +99,10 @@ impl Engine<'_> {
             filter: Arc::clone(&sync.filter),
             task: request.task,
             settled,
+            limit: match std::mem::take(&mut sync.unlimited) {
+                true => None,
+                false => sync.config.guard.max_delete,
+            },
             stop: Arc::clone(&self.workers.stop),
         });
         if given {
@@ -127,6 +131,11 @@ impl Engine<'_> {
         for Ended { token, report } in ended {
             if let Some(job) = self.workers.jobs.remove(&token) {
                 job.member().sync.borrow_mut().running -= 1;
+                if let Some((deleted, total)) = report.excess {
+                    self.put_off(job.member(), job.ids(), deleted, total);
+                    continue;
+                }
+                job.member().sync.borrow_mut().within_limit();
                 let code = self.tell_failures(job.member(), &report);
                 self.evaluate(job, End::Exit(code));
             }

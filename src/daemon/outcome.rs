@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::rc::Rc;
 
 use super::engine::Engine;
-use super::jobs::Job;
+use super::job::Job;
 use crate::config::Hook;
 use crate::process::{Command, Output, Pid, Stdin};
 use crate::report;

@@ -80,6 +80,7 @@ impl Engine<'_> {
         for (etype, path, to) in events {
             sync.restore(etype, path, to, self.now);
         }
+        sync.drop_held();
         state.remove(&sync.config, KIND);
     }
 }

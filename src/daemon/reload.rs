@@ -8,7 +8,8 @@ use std::rc::Rc;
 
 use mlua::Value;
 
-use super::engine::{Core, Engine, Outcome};
+use super::core::Core;
+use super::engine::{Engine, Outcome};
 use super::signals::Signal;
 use super::{failure, select};
 use crate::config::text_of;
@@ -102,7 +103,6 @@ impl Engine<'_> {
             "Read the configuration again, syncs: {untouched} untouched, {changed} changed, \
              {new} new, {removed} removed"
         ));
-        self.forget_gates();
         self.restart_watching();
         true
     }

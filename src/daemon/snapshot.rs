@@ -5,13 +5,15 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::engine::Engine;
-use super::jobs::Job;
+use super::job::Job;
 use super::waits::is_meant;
+use crate::check::Withheld;
 use crate::cli;
 use crate::queue::{Delay, Etype, Status, Time};
+use crate::report::amounts::span;
 use crate::report::escape;
 use crate::report::snapshot::{
-    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, WithheldPath, span,
+    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, WithheldPath,
 };
 use crate::script::Member;
 use crate::sync::{Clock, Counters, Sync, micros};
@@ -71,6 +73,7 @@ impl Engine<'_> {
         });
         let queue = queue.chain(backlog);
         let failed_paths = sync.undone.names(NAMED);
+        let withheld = sync.gate.withheld();
         let snapshot = SyncSnapshot {
             name: sync.config.name.clone(),
             source: escape(&sync.config.source).into_owned(),
@@ -81,9 +84,13 @@ impl Engine<'_> {
             retry,
             failed: sync.undone.len(),
             failed_paths: failed_paths.map(|path| escape(path).into_owned()).collect(),
-            withheld: sync.withheld.len(),
-            rejected: sync.withheld.rejected(),
-            withheld_paths: withheld(&sync),
+            withheld: withheld.len(),
+            rejected: withheld.rejected(),
+            withheld_paths: told(&withheld),
+            away: sync
+                .away()
+                .map(|mount| escape(mount).into_owned())
+                .collect(),
             queue: queue.collect(),
             last_success: sync.counters.last_success.map(seconds),
             last_error: last_error(&sync.counters),
@@ -148,8 +155,8 @@ fn entry(delay: &Delay<'_>) -> Entry {
 }
 
 /// The first files that do not leave, and why.
-fn withheld(sync: &Sync) -> Vec<WithheldPath> {
-    let first = sync.withheld.iter().take(NAMED);
+fn told(withheld: &Withheld) -> Vec<WithheldPath> {
+    let first = withheld.iter().take(NAMED);
     let told = first.map(|(path, reason)| WithheldPath {
         path: escape(path).into_owned(),
         rejected: reason.rejected,
@@ -186,8 +193,8 @@ fn totals(sync: &Sync) -> Totals {
         entries: counters.entries,
         bytes: counters.bytes,
         files: counters.files,
-        passed: sync.withheld.passed,
-        rejections: sync.withheld.rejections,
+        passed: sync.gate.withheld().passed,
+        rejections: sync.gate.withheld().rejections,
         failures: counters.failures.clone(),
     }
 }

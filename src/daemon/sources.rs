@@ -18,7 +18,7 @@ use mio::{Interest, Registry, Token};
 use super::engine::Engine;
 use crate::report;
 use crate::script::Member;
-use crate::sync::mounts;
+use crate::sync::{lasting, mounts};
 
 /// How often a source that is not there is looked for.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -27,6 +27,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PACE: Duration = Duration::from_millis(100);
 /// What is remembered of a sync: the mount its source lies on.
 const MOUNT: &str = "mount";
+/// And what was mounted inside it, each with a zero byte behind it.
+const INSIDE: &str = "inside";
 const TABLE: &str = "/proc/self/mountinfo";
 
 /// Wakes the loop when something is mounted or unmounted.
@@ -56,7 +58,7 @@ pub struct Sources {
     rests: Option<Instant>,
     /// The table has changed meanwhile.
     changed: bool,
-    inside: BTreeSet<Vec<u8>>,
+    inside: BTreeSet<(Vec<u8>, Vec<u8>)>,
     waits_for_crawl: bool,
 }
 
@@ -82,13 +84,19 @@ impl Sources {
 impl Engine<'_> {
     /// Before anything is watched: is every source on the mount it was on last time?
     pub(super) fn first_look(&mut self) {
-        self.sources.inside = self.mounts_inside();
+        let table = fs::read(TABLE).unwrap_or_default();
+        self.sources.inside = self.mounts_inside(&table);
         for member in self.members.clone() {
             if let Some(state) = &self.core.state {
                 let mut sync = member.sync.borrow_mut();
                 if let Some(mount) = state.read(&sync.config, MOUNT) {
                     sync.remember_mount(&mount);
                 }
+                let known = state.read(&sync.config, INSIDE).unwrap_or_default();
+                let known = known
+                    .split(|&byte| byte == 0)
+                    .filter(|path| !path.is_empty());
+                sync.remember_inside(known.map(<[u8]>::to_vec));
             }
             let objection = member.sync.borrow_mut().inspect();
             match objection {
@@ -96,10 +104,71 @@ impl Engine<'_> {
                 None => self.remember(&member),
             }
         }
+        self.see_mounts(&table);
+    }
+
+    /// Has each sync leave alone what is not mounted in its source any more.
+    fn see_mounts(&self, table: &[u8]) {
+        let mounted: BTreeSet<Vec<u8>> = lasting(table).collect();
+        for member in &self.members {
+            let mut sync = member.sync.borrow_mut();
+            let known = sync.known_inside().count();
+            let (gone, back) = sync.see_mounts(&mounted);
+            let name = &sync.config.name;
+            for mount in gone {
+                report::warn(format_args!(
+                    "{name}: what was mounted at {} is not; the target keeps what it has of it",
+                    report::escape(&mount)
+                ));
+            }
+            for mount in back {
+                let mount = report::escape(&mount);
+                report::normal(format_args!("{name}: {mount} is mounted again"));
+            }
+            // Nothing is forgotten here.
+            let news = sync.known_inside().count() > known;
+            drop(sync);
+            if news {
+                self.remember_inside(member);
+            }
+        }
+    }
+
+    /// Keeps in mind what is mounted inside a source for the next start.
+    fn remember_inside(&self, member: &Member) {
+        let (Some(state), sync) = (&self.core.state, member.sync.borrow()) else {
+            return;
+        };
+        let ended = sync.known_inside().map(|mount| [mount, b"\0"].concat());
+        let bytes = ended.collect::<Vec<_>>().concat();
+        let known = state.read(&sync.config, INSIDE).unwrap_or_default();
+        let result = match bytes.is_empty() {
+            _ if known == bytes => Ok(()),
+            true => {
+                state.remove(&sync.config, INSIDE);
+                Ok(())
+            }
+            false => state.write(&sync.config, INSIDE, &bytes),
+        };
+        if let Err(error) = result {
+            report::say("Debug", format_args!("remembering mounts: {error}"));
+        }
+    }
+
+    /// A person has said that sources are as they should be.
+    pub(super) fn mounts_released(&mut self) {
+        for member in &self.members {
+            self.remember_inside(member);
+        }
+        self.watcher.rebuild();
     }
 
     /// Whether the sync may send something now. If not, it waits from now on.
     pub(super) fn may_send(&mut self, member: &Rc<Member>) -> bool {
+        // What is not mounted any more must not be taken for deleted, so this look is not put off.
+        if self.sources.changed && member.sync.borrow().known_inside().next().is_some() {
+            self.look_at_mounts();
+        }
         let objection = member.sync.borrow().objection();
         let Some(why) = objection else {
             return true;
@@ -150,8 +219,15 @@ impl Engine<'_> {
             return;
         }
         self.sources.rests = Some(now + PACE);
+        self.look_at_mounts();
+    }
+
+    fn look_at_mounts(&mut self) {
+        self.sources.changed = false;
         self.look_again();
-        let inside = self.mounts_inside();
+        let table = fs::read(TABLE).unwrap_or_default();
+        self.see_mounts(&table);
+        let inside = self.mounts_inside(&table);
         let before = std::mem::replace(&mut self.sources.inside, inside);
         let changed: Vec<_> = before.symmetric_difference(&self.sources.inside).collect();
         if changed.is_empty() {
@@ -160,8 +236,7 @@ impl Engine<'_> {
         // What is mounted over a watched directory is not told, nor that it is hidden.
         for (member, compare) in self.members.iter().zip(&mut self.compare) {
             let sync = member.sync.borrow();
-            let concerned = |mount: &Vec<u8>| mount.starts_with(&sync.config.source);
-            *compare |= changed.iter().any(|mount| concerned(mount));
+            *compare |= changed.iter().any(|(mount, _)| sync.has_inside(mount));
         }
         self.watcher.rebuild();
     }
@@ -245,13 +320,12 @@ impl Engine<'_> {
         }
     }
 
-    /// The mount points below the sources.
-    fn mounts_inside(&self) -> BTreeSet<Vec<u8>> {
-        let table = fs::read(TABLE).unwrap_or_default();
-        let inside = |mount: &Vec<u8>| {
+    /// The mount points below the sources, and what is mounted there.
+    fn mounts_inside(&self, table: &[u8]) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
+        let inside = |(mount, _): &(Vec<u8>, Vec<u8>)| {
             let mut members = self.members.iter();
-            members.any(|member| mount.starts_with(&member.sync.borrow().config.source))
+            members.any(|member| member.sync.borrow().has_inside(mount))
         };
-        mounts(&table).filter(inside).collect()
+        mounts(table).filter(inside).collect()
     }
 }

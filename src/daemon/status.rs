@@ -155,12 +155,12 @@ fn notes(sync: &Sync) -> Vec<std::borrow::Cow<'static, str>> {
     if let Some(why) = &sync.excess {
         notes.push(format!("Halted: {why}").into());
     }
-    for (path, reason) in sync.withheld.iter().take(WITHHELD) {
+    for (path, reason) in sync.gate.withheld().iter().take(WITHHELD) {
         let (path, words) = (report::escape(path), &reason.words);
         let what = if reason.rejected { "Rejected" } else { "Held" };
         notes.push(format!("{what}: {path}: {words}").into());
     }
-    let more = sync.withheld.len().saturating_sub(WITHHELD);
+    let more = sync.gate.withheld().len().saturating_sub(WITHHELD);
     if more > 0 {
         notes.push(format!("and {more} more files are rejected or held").into());
     }

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::engine::Engine;
-use super::jobs::Job;
-use crate::process::{Pid, family};
+use super::job::Job;
+use crate::process::Pid;
+use crate::process::family::{self, Processes};
 use crate::report;
 
 /// How often transfers that run are looked at. One that waits at two looks in a row is stuck.
@@ -64,11 +65,12 @@ impl Engine<'_> {
             return;
         }
         self.stuck.due = Some(now + PAUSE);
+        let processes = Processes::now();
         for (&pid, job) in &self.jobs {
             if !job.may_get_stuck() {
                 continue;
             }
-            if is_opening_pipe(pid) {
+            if is_opening_pipe(pid, &processes) {
                 if job.stuck.replace(Seen::Waiting) == Seen::Waiting {
                     self.end(
                         pid,
@@ -80,7 +82,7 @@ impl Engine<'_> {
             }
             job.stuck.set(Seen::Working);
             let effort = match job.is_local() && family::runs(pid, "rsync") {
-                true => family::effort(pid),
+                true => processes.effort(pid),
                 false => None,
             };
             let idle = match job.idle.get() {
@@ -115,10 +117,10 @@ impl Engine<'_> {
 
 /// Whether this process waits for the other end of a pipe, or one below it does, as the rsync
 /// of a wrapper.
-fn is_opening_pipe(pid: Pid) -> bool {
+fn is_opening_pipe(pid: Pid, processes: &Processes) -> bool {
     let waits = |pid| {
         let place = fs::read(format!("/proc/{pid}/wchan"));
         place.is_ok_and(|place| place.ends_with(OPENING_PIPE))
     };
-    waits(pid) || family::below([pid]).into_iter().any(|d| waits(d.pid()))
+    waits(pid) || processes.below([pid]).into_iter().any(|d| waits(d.pid()))
 }

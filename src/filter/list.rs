@@ -7,12 +7,14 @@
 //! which makes them names for it too. Patterns that rsync refuses (the empty one) or drops
 //! (longer than a path can be) match nothing and are kept from it.
 
-use super::pattern::{Entry, Pattern};
+use super::pattern::{Entry, Pattern, literal};
 use super::rules::{Rule, RuleError, Sign, lines, trim_start};
 
 /// Which paths a sync leaves out. Empty by default: nothing is left out.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
+    /// Before all others: directories that are left alone for now.
+    held: Vec<Rule>,
     rules: Vec<Rule>,
     excludes: Vec<Exclude>,
 }
@@ -85,14 +87,48 @@ impl Filter {
         Ok(())
     }
 
+    /// Leaves these directories alone, and no others from now on, whatever the rules say: they
+    /// are excluded as long as this holds. Paths as for [`Filter::excluded`].
+    pub fn hold<'a>(&mut self, directories: impl Iterator<Item = &'a [u8]>) {
+        let rule = |path| Rule {
+            sign: Sign::Exclude,
+            pattern: Pattern::new(&literal(path)),
+        };
+        self.held = directories.map(rule).collect();
+    }
+
+    /// Whether any directory is held.
+    pub fn holds_any(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether this path is held, or a directory above it.
+    pub fn holds(&self, path: &[u8]) -> bool {
+        let matches = |entry: Entry<'_>| self.held.iter().any(|r| r.pattern.matches_entry(&entry));
+        self.holds_any() && levels(path).any(matches)
+    }
+
+    /// The rules for what is held, each as `SIGN PATTERN`.
+    pub fn held(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.held.iter().map(Rule::line)
+    }
+
+    /// Whether the configuration leaves a path out; what is held for now does not count.
+    pub fn configured_out(&self, path: &[u8]) -> bool {
+        levels(path).any(|entry| {
+            let rule = self.configured().find(|r| r.pattern.matches_entry(&entry));
+            rule.is_some_and(|rule| rule.sign == Sign::Exclude)
+        })
+    }
+
     /// Whether there are rules; excludes are none.
     pub fn has_rules(&self) -> bool {
         !self.rules.is_empty()
     }
 
-    /// Whether there are neither rules nor excludes.
+    /// Whether nothing is left out.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty() && self.excludes.is_empty()
+        self.rules.is_empty() && self.excludes.is_empty() && self.held.is_empty()
     }
 
     /// The excludes as they were written, in the order of their first mention.
@@ -147,6 +183,10 @@ impl Filter {
     /// there is nothing to tell.
     pub fn rsync_input(&self) -> Option<RsyncInput> {
         let signed = self.has_rules();
+        let held = self.held.iter().map(|rule| match signed {
+            true => (rule, rule.line()),
+            false => (rule, rule.pattern.text().to_vec()),
+        });
         let rules = self.rules.iter().map(|rule| (rule, rule.line()));
         let excludes = self.excludes.iter().map(|exclude| {
             let line = match signed || is_special(&exclude.text) {
@@ -155,7 +195,8 @@ impl Filter {
             };
             (&exclude.rule, line)
         });
-        let lines: Vec<Vec<u8>> = rules
+        let lines: Vec<Vec<u8>> = held
+            .chain(rules)
             .chain(excludes)
             .filter_map(|(rule, line)| (!rule.pattern.is_void()).then_some(line))
             .collect();
@@ -168,11 +209,15 @@ impl Filter {
         })
     }
 
-    /// The first rule that matches this entry: rules before excludes.
-    fn deciding_at(&self, entry: &Entry<'_>) -> Option<&Rule> {
+    fn configured(&self) -> impl Iterator<Item = &Rule> {
         let excludes = self.excludes.iter().map(|exclude| &exclude.rule);
-        (self.rules.iter())
-            .chain(excludes)
+        self.rules.iter().chain(excludes)
+    }
+
+    /// The first rule that matches this entry: what is held, rules, excludes.
+    fn deciding_at(&self, entry: &Entry<'_>) -> Option<&Rule> {
+        (self.held.iter())
+            .chain(self.configured())
             .find(|rule| rule.pattern.matches_entry(entry))
     }
 }
@@ -221,6 +266,31 @@ mod tests {
             text: Vec::new(),
         });
         (input.option, String::from_utf8(input.text).expect("text"))
+    }
+
+    #[test]
+    fn what_is_held_comes_before_all_rules_and_goes_again() {
+        let mut filter = filter(&["+ /in/**"], &["x"]);
+        assert!(!filter.excluded(b"/in/f") && !filter.holds(b"/in/f"));
+        filter.hold([b"/in/".as_slice(), b"/a*/"].into_iter());
+        for path in [b"/in/".as_slice(), b"/in/f", b"/in/d/", b"/a*/f"] {
+            assert!(filter.excluded(path) && filter.holds(path));
+            assert!(!filter.configured_out(path));
+        }
+        assert!(!filter.excluded(b"/in") && !filter.excluded(b"/ab/") && !filter.holds(b"/x"));
+        assert!(filter.configured_out(b"/d/x/y"));
+        let text = filter.rsync_input().expect("rules").text;
+        assert_eq!(text, b"- /in/\n- /a\\*/\n+ /in/**\n- x");
+        filter.hold(std::iter::empty());
+        assert!(!filter.excluded(b"/in/f") && !filter.holds_any());
+
+        let mut plain = Filter::default();
+        plain.hold([b"/in/".as_slice()].into_iter());
+        let input = plain.rsync_input().expect("excludes");
+        assert_eq!(
+            (input.option, &*input.text),
+            ("--exclude-from=-", &b"/in/"[..])
+        );
     }
 
     #[test]

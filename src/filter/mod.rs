@@ -22,5 +22,5 @@ mod rules;
 
 pub use advice::suspicious;
 pub use list::{Decision, Filter, RsyncInput};
-pub use pattern::Pattern;
+pub use pattern::{Pattern, literal};
 pub use rules::{RuleError, Sign, parse_exclude_file, parse_filter_file};

@@ -17,6 +17,25 @@ pub struct Pattern {
     body: Body,
 }
 
+/// The path as a pattern that is anchored at the top of the transfer and stands for this path. A
+/// backslash is an escape only where there is a wildcard (rsync(1)). Rules end at a line feed, so
+/// any byte stands for one.
+pub fn literal(path: &[u8]) -> Vec<u8> {
+    let special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\n');
+    if !path.iter().any(special) {
+        return path.to_vec();
+    }
+    let mut pattern = Vec::with_capacity(path.len() + 4);
+    for &byte in path {
+        match byte {
+            b'\n' => pattern.push(b'?'),
+            b'*' | b'?' | b'[' | b'\\' => pattern.extend([b'\\', byte]),
+            _ => pattern.push(byte),
+        }
+    }
+    pattern
+}
+
 /// The part of a path that is compared.
 #[derive(Clone, Copy, Debug)]
 enum Scope {
@@ -259,5 +278,12 @@ mod tests {
         assert!(Pattern::new(b"\xff*").matches(b"/\xff\xfe", false));
         assert!(Pattern::new(b"?").matches(b"/\xff", false));
         assert!(Pattern::new(b"[\xf0-\xff]").matches(b"/\xfe", false));
+    }
+
+    #[test]
+    fn literals_stand_for_one_name() {
+        assert_eq!(literal(b"/a\\b"), b"/a\\b");
+        assert_eq!(literal(b"/a\\b*[c]"), b"/a\\\\b\\*\\[c]");
+        assert_eq!(literal(b"/a\nb"), b"/a?b");
     }
 }

@@ -15,6 +15,7 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::copy::{self, Copied, Copier, Spot, attributes_may_forbid};
+use super::deletions;
 use super::journal::Journal;
 use super::links::{Links, identity};
 use super::place::{self, Directory, Place, is_directory, is_missing, look, split};
@@ -28,6 +29,8 @@ pub struct Memory {
     pub(super) journal: Journal,
     pub(super) links: Links,
     pub(super) copier: Copier,
+    /// How many entries the target had when they were counted.
+    entries: Option<u64>,
 }
 
 /// Orders at work.
@@ -59,6 +62,16 @@ pub fn carry_out(orders: &Orders, memory: &mut Memory) -> Report {
     if orders.settled {
         memory.journal.clear();
     }
+    match excess(orders, memory, &source, &target) {
+        Ok(None) => {}
+        Ok(excess) => {
+            return Report {
+                excess,
+                ..Report::default()
+            };
+        }
+        Err(error) => return closed("count what would be deleted in", &orders.target, &error),
+    }
     let mut mirror = Mirror {
         orders,
         source,
@@ -84,6 +97,30 @@ pub fn carry_out(orders: &Orders, memory: &mut Memory) -> Report {
     }
     mirror.finish();
     mirror.report
+}
+
+/// How much would be deleted, and of how much, if that is more than may be.
+fn excess(
+    orders: &Orders,
+    memory: &mut Memory,
+    source: &Place,
+    target: &Place,
+) -> io::Result<Option<(u64, u64)>> {
+    let Some(limit) = orders.limit else {
+        return Ok(None);
+    };
+    let found = deletions::count(orders, source, target)?;
+    memory.entries = found.total.or(memory.entries);
+    if found.deleted == 0 {
+        return Ok(None);
+    }
+    let total = match memory.entries {
+        Some(entries) => entries,
+        None => *memory.entries.insert(deletions::total(orders, target)?),
+    };
+    Ok(limit
+        .exceeded(found.deleted, total)
+        .then_some((found.deleted, total)))
 }
 
 fn closed(what: &str, path: &[u8], error: &io::Error) -> Report {

@@ -11,6 +11,7 @@
 //! | [`attributes`] | owner, mode, times, and extended attributes |
 //! | [`mirror`] | one set of orders: what each event comes to |
 //! | [`compare`] | whole directories: what differs is copied, what is too much removed |
+//! | [`deletions`] | what would be deleted, counted |
 //! | [`journal`] | which renames at the target may not be believed |
 //! | [`links`] | names of one file stay names of one file |
 //! | [`worker`] | the thread |
@@ -18,6 +19,7 @@
 pub(crate) mod attributes;
 mod compare;
 pub(crate) mod copy;
+mod deletions;
 mod journal;
 mod links;
 mod mirror;
@@ -28,6 +30,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 
 use crate::batch::Change;
+use crate::config::MaxDelete;
 use crate::filter::Filter;
 
 pub use mirror::{Memory, carry_out};
@@ -52,6 +55,8 @@ pub struct Orders {
     /// Every rename that was on disk when this worker last did something is known by now, and
     /// has been carried out: see [`journal`].
     pub settled: bool,
+    /// The most that may be deleted; with more, nothing is done.
+    pub limit: Option<MaxDelete>,
     /// Set when the work shall end before it is done.
     pub stop: Arc<AtomicBool>,
 }
@@ -83,6 +88,9 @@ pub struct Report {
     pub failures: Vec<Failure>,
     /// Moves that were no renames at the target; their new paths were copied.
     pub split: Vec<Vec<u8>>,
+    /// Nothing was done, as more would have been deleted than may be: how many entries, and of
+    /// how many.
+    pub excess: Option<(u64, u64)>,
     /// Nothing can be done at all: source or target cannot be entered.
     pub closed: Option<String>,
 }

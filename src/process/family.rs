@@ -16,21 +16,41 @@ pub struct Descendant {
 
 /// All processes below these, at this moment.
 pub fn below(roots: impl IntoIterator<Item = Pid>) -> Vec<Descendant> {
-    let all: Vec<(u32, Descendant)> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| look(entry.file_name().to_str()?.parse().ok()?))
-        .collect();
-    let mut parents: Vec<u32> = roots.into_iter().map(|root| root.0).collect();
-    let mut found = Vec::new();
-    while let Some(parent) = parents.pop() {
-        for &(_, child) in all.iter().filter(|(of, _)| *of == parent) {
-            parents.push(child.pid);
-            found.push(child);
-        }
+    Processes::now().below(roots)
+}
+
+/// The processes of this host at one moment, and who started each: for whoever asks about
+/// several, as reading them all costs more than anything that is asked.
+pub struct Processes(Vec<(u32, Descendant)>);
+
+impl Processes {
+    /// Those of this moment.
+    pub fn now() -> Processes {
+        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let looked = all.filter_map(|entry| look(entry.file_name().to_str()?.parse().ok()?));
+        Processes(looked.collect())
     }
-    found
+
+    /// All processes below these.
+    pub fn below(&self, roots: impl IntoIterator<Item = Pid>) -> Vec<Descendant> {
+        let mut parents: Vec<u32> = roots.into_iter().map(|root| root.0).collect();
+        let mut found = Vec::new();
+        while let Some(parent) = parents.pop() {
+            for &(_, child) in self.0.iter().filter(|(of, _)| *of == parent) {
+                parents.push(child.pid);
+                found.push(child);
+            }
+        }
+        found
+    }
+
+    /// What a process and those below it have done so far: a figure that grows with all they
+    /// compute, read and write. `None` while one of them works, waits for a disk or is stopped,
+    /// and where the kernel does not tell (proc_pid_io(5)).
+    pub fn effort(&self, root: Pid) -> Option<u64> {
+        let below = self.below([root]).into_iter().map(|each| each.pid);
+        std::iter::once(root.0).chain(below).map(effort_of).sum()
+    }
 }
 
 impl Descendant {
@@ -47,14 +67,6 @@ impl Descendant {
             let _ = signal::kill(nix::unistd::Pid::from_raw(pid), signal);
         }
     }
-}
-
-/// What a process and those below it have done so far: a figure that grows with all they
-/// compute, read and write. `None` while one of them works, waits for a disk or is stopped, and
-/// where the kernel does not tell (proc_pid_io(5)).
-pub fn effort(root: Pid) -> Option<u64> {
-    let all = std::iter::once(root.0).chain(below([root]).into_iter().map(|each| each.pid));
-    all.map(effort_of).sum()
 }
 
 /// Whether a process runs this program, not a script of that name.
@@ -108,12 +120,13 @@ mod tests {
     #[test]
     fn who_sleeps_does_nothing_and_who_computes_does() {
         let start = |command: &str| Command::new("sh").args(["-c", command]).spawn().unwrap();
+        let effort = |child: &std::process::Child| Processes::now().effort(Pid(child.id()));
         let effort_after = |child: &std::process::Child, before: Option<u64>| {
             // Until it has come to rest, or never: then the limit ends it.
             let mut last = before;
             for _ in 0..200 {
                 std::thread::sleep(std::time::Duration::from_millis(10));
-                let now = effort(Pid(child.id()));
+                let now = effort(child);
                 if now.is_some() && now == last {
                     return now;
                 }
@@ -124,7 +137,7 @@ mod tests {
         let mut sleeper = start("sleep 1000; true");
         let rest = effort_after(&sleeper, None);
         assert!(rest.is_some());
-        assert_eq!(effort(Pid(sleeper.id())), rest);
+        assert_eq!(effort(&sleeper), rest);
         assert!(!runs(Pid(sleeper.id()), "rsync"));
         below([Pid(sleeper.id())])[0].kill(Signal::SIGKILL);
         sleeper.wait().unwrap();

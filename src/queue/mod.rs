@@ -22,6 +22,8 @@
 //! delay of the same path that is still there becomes the blocker; so two actions never
 //! run at the same time for one path, except together in one batch.
 
+#[cfg(test)]
+mod agreement;
 pub mod combine;
 pub mod delay;
 mod entries;

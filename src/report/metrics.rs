@@ -5,7 +5,8 @@
 
 use std::fmt::Write;
 
-use super::snapshot::{Snapshot, State, SyncSnapshot};
+use super::snapshot::{Snapshot, SyncSnapshot};
+use super::state::State;
 
 /// The type of the text, for HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -1,5 +1,6 @@
 //! What the daemon says: log, status file, and names made safe to print.
 
+pub mod amounts;
 pub mod atomic;
 pub mod control;
 mod escape;
@@ -12,6 +13,7 @@ pub mod page;
 pub mod places;
 mod selection;
 pub mod snapshot;
+pub mod state;
 pub mod status_file;
 mod syslog;
 

@@ -6,12 +6,12 @@ use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
 use super::event::{Agent, Objects};
 use super::hook::within_patience;
-use super::host::{Host, Member, Stage};
-use super::native::{change, member_of};
+use super::host::{Host, Member, Stage, member_of};
+use super::orders::task;
 use super::runtime::Script;
 use crate::check::Answer;
 use crate::config::{complaint, complaint_about, text_of, truthy};
-use crate::local::{Item, Task};
+use crate::local::Task;
 use crate::queue::DelayId;
 
 /// Entries of a sync that are to be checked before they are sent.
@@ -58,7 +58,13 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
         lua.create_function(|lua, inlet: Table| {
             let member = member_of(lua, &inlet)?;
             let source = member.sync.borrow().rsync_source();
-            lua.create_string(source)
+            lua.create_string(source.ok_or_else(not_yet)?)
+        })?,
+    )?;
+    native.set(
+        "holds_any",
+        lua.create_function(|lua, inlet: Table| {
+            Ok(member_of(lua, &inlet)?.sync.borrow().holds_any())
         })?,
     )?;
     native.set(
@@ -77,22 +83,14 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
     )
 }
 
+/// Nothing is sent before it is known where what has passed is.
+pub fn not_yet() -> mlua::Error {
+    complaint("transfers can begin when the configuration has been read")
+}
+
 fn request(member: Rc<Member>, agent: Table, behind: &Agent, send: Function) -> CheckRequest {
     let ids = behind.ids();
-    let sync = member.sync.borrow();
-    let mut items = Vec::with_capacity(ids.len());
-    for delay in ids.iter().filter_map(|id| sync.queue.get(*id)) {
-        if !delay.etype().is_special() {
-            let (path, to) = delay.paths();
-            let change = change(delay.etype());
-            items.push(Item { change, path, to });
-        }
-    }
-    drop(sync);
-    let task = match items.is_empty() {
-        true => Task::Everything,
-        false => Task::Events(items),
-    };
+    let task = task(&member.sync.borrow(), &ids, |_, _| true);
     CheckRequest {
         member,
         agent,

@@ -10,14 +10,14 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use super::host::{Host, Member};
-use crate::config::{SyncConfig, bare_complaint, complaint_about, text_of, truthy};
+use crate::check::Gate;
+use crate::config::{CheckConfig, SyncConfig, bare_complaint, complaint_about, text_of, truthy};
 use crate::filter::Filter;
 use crate::sync::{self, Sync};
 
-/// A text that is equal for syncs that may share a journal: those that look at the same files,
-/// the same way. `None` for those with functions of the user's (which may change a filter as
-/// they run), unless they come from one `sync{}`.
-pub fn group(
+/// A text that is equal for syncs that look at the same files. `None` for those with functions of
+/// the user's (which may change a filter as they run), unless they come from one `sync{}`.
+pub fn files(
     config: &Table,
     typed: &SyncConfig,
     filter: &Filter,
@@ -31,12 +31,19 @@ pub fn group(
         true => Vec::new(),
         false => text_of(&family).unwrap_or_default(),
     };
-    let watched = format!("{:?} {} {:?}", typed.delay, typed.subdirs, typed.mode);
-    let mut parts = vec![family, typed.source.clone(), watched.into_bytes()];
+    let seen = format!("{} {}", typed.subdirs, typed.guard.on).into_bytes();
+    let mut parts = vec![family, typed.source.clone(), seen];
     parts.extend(filter.rules());
     parts.push(Vec::new());
     parts.extend(filter.excludes().map(<[u8]>::to_vec));
     Ok(Some(parts.join(&0)))
+}
+
+/// A text that is equal for syncs that may share a journal: those that look at the same `files`,
+/// the same way.
+pub fn group(files: &[u8], typed: &SyncConfig) -> Vec<u8> {
+    let way = format!("{:?} {:?}", typed.delay, typed.mode).into_bytes();
+    [files, b"\0", &way].concat()
 }
 
 /// Lets a sync share with one that is there already, of this configuration or the one before.
@@ -54,6 +61,46 @@ pub fn join(host: &Host, sync: &Rc<RefCell<Sync>>, group: Option<Vec<u8>>) {
         }
     }
     sync.borrow_mut().group = group;
+}
+
+/// Lets a sync share the check gate of one that looks at the same [`files`] and checks them the
+/// same way. Functions may be others after a reload.
+///
+/// # Errors
+/// Another gate has the same private directory.
+pub fn join_gate(host: &Host, sync: &mut Sync, files: Option<&[u8]>) -> Result<()> {
+    let Some(check) = &sync.config.check else {
+        return Ok(());
+    };
+    let key = files.map(|files| [files, b"\0", &check.sharing()].concat());
+    let (members, before) = (host.members.borrow(), host.before.borrow());
+    let stay = before.iter().filter(|_| check.rules().is_some());
+    let like = |member: &&Rc<Member>| {
+        let gate = &member.sync.borrow().gate;
+        key.as_ref().is_some_and(|key| gate.is_for(key))
+    };
+    let first = members.iter().chain(stay).find(like);
+    let gate = first.map(|member| Rc::clone(&member.sync.borrow().gate));
+    sync.gate = gate.unwrap_or_else(|| Rc::new(Gate::new(key)));
+    let clashes = |member: &&Rc<Member>| {
+        let other = member.sync.borrow();
+        let place = other
+            .config
+            .check
+            .as_ref()
+            .and_then(CheckConfig::given_staging);
+        !Rc::ptr_eq(&other.gate, &sync.gate) && place.is_some() && place == check.given_staging()
+    };
+    match members.iter().find(clashes) {
+        None => Ok(()),
+        Some(other) => Err(complaint_about(
+            "staging",
+            format!(
+                "check.staging is that of sync \"{}\", which has other files or checks",
+                other.sync.borrow().config.name
+            ),
+        )),
+    }
 }
 
 /// The targets in a file: one on each line; empty lines and those that begin with `#` or `;`

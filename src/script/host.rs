@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use mlua::{Function, Table, Value};
+use mlua::{Function, Lua, Result, Table, Value};
 
 use super::checked::CheckRequest;
 use super::observe::Observed;
 use super::orders::OrderRequest;
 use super::spawn::SpawnRequest;
 use super::tunnel::TunnelObject;
-use crate::config::SettingsTable;
+use crate::config::{SettingsTable, complaint};
 use crate::process::{Children, Sockets};
 use crate::queue::{DelayId, Time};
 use crate::sync::{Clock, Sync};
@@ -140,4 +140,20 @@ impl Host {
             .get()
             .is_none_or(|limit| self.running.get() + asked < limit)
     }
+}
+
+/// The member whose inlet object this is.
+///
+/// # Errors
+/// It is none.
+pub fn member_of(lua: &Lua, inlet: &Table) -> Result<Rc<Member>> {
+    let host = lua
+        .app_data_ref::<Rc<Host>>()
+        .ok_or_else(|| complaint("the daemon is not set up"))?;
+    let members = host.members.borrow();
+    members
+        .iter()
+        .find(|member| member.inlet == *inlet)
+        .cloned()
+        .ok_or_else(|| complaint("not an inlet"))
 }

@@ -6,11 +6,12 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
-use super::native::{change, rsync_target};
+use super::transfer::{change, rsync_target};
 use crate::config::{Delete, complaint};
 use crate::local::{Item, Task};
-use crate::queue::DelayId;
+use crate::queue::{DelayId, Etype};
 use crate::report;
+use crate::sync::Sync;
 
 /// Work that shall be done for queue entries of a sync.
 pub struct OrderRequest {
@@ -66,30 +67,20 @@ fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<OrderRequest> {
     };
     let ids = behind.ids();
     let sync = member.sync.borrow();
-    let mut items = Vec::with_capacity(ids.len());
-    for delay in ids.iter().filter_map(|id| sync.queue.get(*id)) {
-        if !delay.etype().is_special() {
-            let (path, to) = delay.paths();
-            items.push(Item {
-                change: change(delay.etype()),
-                path,
-                to,
-            });
-        }
-    }
+    let delete_excluded = delete_excluded && !sync.holds_any();
+    let task = task(&sync, &ids, |etype, path| !sync.is_held(etype, path));
     let delete = sync.config.delete;
-    let (task, delete) = match items.is_empty() {
-        true => {
+    let delete = match task {
+        Task::Everything => {
             let way = format!(
                 "recursive full copy: {} -> {}",
                 report::escape(&sync.config.source),
                 report::escape(&target)
             );
             report::normal(way);
-            let startup = matches!(delete, Delete::Always | Delete::Startup);
-            (Task::Everything, startup)
+            matches!(delete, Delete::Always | Delete::Startup)
         }
-        false => (Task::Events(items), delete.in_batches()),
+        Task::Events(_) => delete.in_batches(),
     };
     drop(sync);
     Ok(OrderRequest {
@@ -101,4 +92,21 @@ fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<OrderRequest> {
         delete_excluded,
         task,
     })
+}
+
+/// What entries come to as work: the changes of them that are `wanted`, or everything if none of
+/// them is about a path.
+pub fn task(sync: &Sync, ids: &[DelayId], wanted: impl Fn(Etype, &[u8]) -> bool) -> Task {
+    let delays = ids.iter().filter_map(|id| sync.queue.get(*id));
+    let plain = delays.filter(|delay| !delay.etype().is_special());
+    let mut plain = plain.peekable();
+    if plain.peek().is_none() {
+        return Task::Everything;
+    }
+    let items = plain.filter_map(|delay| {
+        let (path, to) = delay.paths();
+        let change = change(delay.etype());
+        wanted(delay.etype(), &path).then_some(Item { change, path, to })
+    });
+    Task::Events(items.collect())
 }

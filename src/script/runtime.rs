@@ -1,12 +1,6 @@
-//! The Lua state: preludes, scripts, the configuration, and calls into it once syncs are at
-//! work.
+//! The Lua state, and calls into it once syncs are at work.
 
-use std::cell::{Cell, RefCell};
-use std::ffi::OsString;
 use std::fmt;
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, Value};
@@ -14,63 +8,13 @@ use mlua::{Function, Lua, Result, Table, Value};
 use super::event::Objects;
 use super::guard;
 use super::host::{Alarm, Host, Member, Stage};
-use super::observe::Observed;
+use super::loader::Failure;
 use super::timestamp::Timestamp;
-use super::{errors, layer3, native, search_paths};
-use crate::cli::{Options, SyncOption};
-use crate::config::{Settings, SettingsTable, complaint, kind_of, number_of, parse_number, truthy};
-use crate::exit::Exit;
-use crate::process::Children;
+use super::{errors, layer3};
+use crate::config::{Settings, complaint, kind_of, truthy};
 use crate::queue::{DelayId, Etype, Time};
 use crate::report;
-use crate::sync::Clock;
 use crate::watch::Mode;
-
-const PRELUDES: &[(&str, &str)] = &[
-    ("default.lua", include_str!("../../lua/default.lua")),
-    ("targets.lua", include_str!("../../lua/targets.lua")),
-    ("classes.lua", include_str!("../../lua/classes.lua")),
-    (
-        "default-rsync.lua",
-        include_str!("../../lua/default-rsync.lua"),
-    ),
-    (
-        "default-rsyncssh.lua",
-        include_str!("../../lua/default-rsyncssh.lua"),
-    ),
-    (
-        "default-direct.lua",
-        include_str!("../../lua/default-direct.lua"),
-    ),
-    (
-        "default-rclone.lua",
-        include_str!("../../lua/default-rclone.lua"),
-    ),
-];
-
-/// Why the configuration does not become a running daemon. The lines are for the user.
-#[derive(Debug)]
-pub struct Failure {
-    /// What to log as errors, one by one.
-    pub lines: Vec<String>,
-    /// How the process ends.
-    pub exit: Exit,
-}
-
-impl Failure {
-    fn line(text: impl Into<String>) -> Failure {
-        Failure {
-            lines: vec![text.into()],
-            exit: Exit::Failure,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.lines.join("\n"))
-    }
-}
 
 /// What `collect` makes of an exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,102 +32,14 @@ pub enum Verdict {
 /// A configuration that was loaded, with its Lua state.
 pub struct Script {
     pub(super) lua: Lua,
-    objects: Objects,
+    pub(super) objects: Objects,
     /// State shared with the functions Lua calls.
     pub host: Rc<Host>,
     /// The settings in types.
     pub settings: Settings,
 }
 
-/// What a configuration is loaded with.
-pub struct Environment {
-    /// The command line.
-    pub options: Options,
-    /// The directory the daemon was started in; relative paths are meant from there.
-    pub directory: PathBuf,
-}
-
 impl Script {
-    /// Loads preludes, `-script` files and the configuration, and makes the syncs of the
-    /// command line. A sync whose configuration is that of one in `before` goes on with its
-    /// state: queue, filter, running children.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the configuration, told with file, line and key.
-    pub fn load(
-        environment: &Environment,
-        children: &Rc<RefCell<Children>>,
-        clock: Clock,
-        before: Vec<Rc<Member>>,
-    ) -> std::result::Result<Script, Failure> {
-        let lua = crate::sys::lua();
-        let options = &environment.options;
-        let delay = match &options.delay {
-            None => None,
-            Some(text) => Some(parse_number(&text.to_string_lossy()).ok_or_else(|| {
-                Failure::line(format!("-delay needs a number, not '{}'", text.display()))
-            })?),
-        };
-        let unloaded = |error: mlua::Error| Failure::line(errors::plain(&error));
-        let registry = children
-            .borrow()
-            .registry()
-            .map_err(|error| Failure::line(format!("cannot start: {error}")))?;
-        let host = Rc::new(Host {
-            stage: Cell::new(Stage::Loading),
-            members: RefCell::default(),
-            before: RefCell::new(before),
-            observed: Observed::new(registry),
-            tunnels: RefCell::default(),
-            requests: RefCell::default(),
-            checks: Default::default(),
-            cleared: Cell::new(false),
-            orders: RefCell::default(),
-            sockets: Default::default(),
-            alarms: RefCell::default(),
-            running: Cell::new(0),
-            max_processes: Cell::new(None),
-            user_code: Default::default(),
-            ending: Cell::new(None),
-            startup_failed: Cell::new(false),
-            settings: SettingsTable::new(&lua).map_err(unloaded)?,
-            delay,
-            children: Rc::clone(children),
-            clock,
-            complained: RefCell::default(),
-            base: RefCell::default(),
-        });
-        let objects = Objects::new(&lua).map_err(unloaded)?;
-        preludes(&lua, &host, &objects).map_err(unloaded)?;
-        guard::install(&lua, &host).map_err(unloaded)?;
-        let loader = Loader {
-            lua: &lua,
-            host: &host,
-        };
-        for script in &options.scripts {
-            loader.file(script)?;
-        }
-        if let Some(config) = &options.config {
-            loader.file(config)?;
-        }
-        let settings = loader.finish(environment)?;
-        host.before.take();
-        host.max_processes.set(settings.max_processes);
-        for member in host.members.borrow().iter() {
-            let mode = &mut member.sync.borrow_mut().config.mode;
-            mode.get_or_insert(settings.mode);
-        }
-        if !settings.nodaemon {
-            host.base.replace(Some(environment.directory.clone()));
-        }
-        Ok(Script {
-            lua,
-            objects,
-            host,
-            settings,
-        })
-    }
-
     /// All syncs, in the order of the configuration.
     pub fn members(&self) -> Vec<Rc<Member>> {
         self.host.members.borrow().clone()
@@ -387,165 +243,5 @@ fn function(member: &Member, key: &str) -> Result<Option<Function>> {
             "{key} is {} and not a function",
             kind_of(&other)
         ))),
-    }
-}
-
-/// Loads the preludes in order, each with the native functions as its argument.
-fn preludes(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<()> {
-    lua.set_app_data(Rc::clone(host));
-    search_paths::extend(lua)?;
-    lua.globals().set("lsyncd", lua.create_table()?)?;
-    let native = native::table(lua, host, objects)?;
-    for (name, text) in PRELUDES {
-        lua.load(*text)
-            .set_name(format!("{}{name}", errors::PRELUDE))
-            .call::<()>(&native)?;
-    }
-    let queue_class = lua.globals().raw_get::<Table>("Queue")?;
-    lua.set_named_registry_value("queue_class", queue_class)?;
-    for name in ["make_inlet", "lock", "public", "fingerprint"] {
-        lua.set_named_registry_value(name, native.get::<Function>(name)?)?;
-    }
-    Ok(())
-}
-
-struct Loader<'a> {
-    lua: &'a Lua,
-    host: &'a Rc<Host>,
-}
-
-impl Loader<'_> {
-    /// Runs one Lua file.
-    fn file(&self, path: &Path) -> std::result::Result<(), Failure> {
-        let real = fs::canonicalize(path).map_err(|_| {
-            Failure::line(format!("Cannot find config file at '{}'.", path.display()))
-        })?;
-        let shown = real.display().to_string();
-        let text = fs::read(&real)
-            .map_err(|error| Failure::line(format!("error loading {shown}: {error}")))?;
-        let chunk = self
-            .lua
-            .load(without_first_comment(&text))
-            .set_name(format!("@{shown}"))
-            .set_mode(mlua::chunk::ChunkMode::Text);
-        let function = chunk.into_function().map_err(|error| {
-            let text = with_whole_name(&errors::plain(&error), &shown);
-            Failure::line(format!("error loading {shown}: {text}"))
-        })?;
-        guard::call(self.host, || function.call::<()>(()))
-            .map_err(|error| self.failure(&error, &shown))
-    }
-
-    fn failure(&self, error: &mlua::Error, file: &str) -> Failure {
-        if let Some(code) = self.host.ending.get() {
-            return Failure {
-                lines: Vec::new(),
-                exit: Exit::Asked(code),
-            };
-        }
-        let text = errors::message(self.lua, error);
-        if *self.host.complained.borrow() == text {
-            return Failure::line(text);
-        }
-        let text = with_whole_name(&errors::located(self.lua, error), file);
-        Failure::line(format!("error preparing {file}: {text}"))
-    }
-
-    /// What comes after the configuration ran: the command line has its say.
-    fn finish(&self, environment: &Environment) -> std::result::Result<Settings, Failure> {
-        let options = &environment.options;
-        let fail = |error: mlua::Error| Failure::line(errors::message(self.lua, &error));
-        if let Some(monitor) = &options.monitor
-            && monitor != "inotify"
-            && !options.syncs.is_empty()
-        {
-            let name = monitor.display();
-            return Err(Failure::line(format!("event monitor \"{name}\" unknown.")));
-        }
-        native::check_settings_kept(self.lua).map_err(|error| {
-            let text = errors::message(self.lua, &error);
-            Failure::line(text + &assigned_at(options.config.as_deref(), "settings"))
-        })?;
-        for sync in &options.syncs {
-            self.command_line_sync(sync, options)
-                .map_err(|error| self.failure(&error, "the command line"))?;
-        }
-        let settings = &self.host.settings;
-        settings.override_by(self.lua, options).map_err(fail)?;
-        let interval = match self.lua.globals().raw_get("default").map_err(fail)? {
-            Value::Table(default) => default.get("statusInterval").map_err(fail)?,
-            _ => Value::Nil,
-        };
-        let typed = settings
-            .typed(number_of(&interval).unwrap_or(10.0))
-            .map_err(fail)?;
-        Ok(typed.relative_to(&environment.directory))
-    }
-
-    /// Makes a sync the command line asks for, as a configuration would.
-    fn command_line_sync(&self, sync: &SyncOption, options: &Options) -> Result<()> {
-        let globals = self.lua.globals();
-        let default: Table = globals.get("default")?;
-        let table = self.lua.create_table()?;
-        let text = |value: &OsString| self.lua.create_string(value.as_bytes());
-        let kind = match sync {
-            SyncOption::Rsync(source, target) | SyncOption::Direct(source, target) => {
-                table.set("source", text(source)?)?;
-                table.set("target", text(target)?)?;
-                if matches!(sync, SyncOption::Rsync(..)) {
-                    "rsync"
-                } else {
-                    "direct"
-                }
-            }
-            SyncOption::Rsyncssh(source, host, directory) => {
-                table.set("source", text(source)?)?;
-                table.set("host", text(host)?)?;
-                table.set("targetdir", text(directory)?)?;
-                if !options.ssh_options.is_empty() {
-                    let extra = self.lua.create_table()?;
-                    for word in &options.ssh_options {
-                        extra.raw_push(self.lua.create_string(word)?)?;
-                    }
-                    let ssh = self.lua.create_table()?;
-                    ssh.set("_extra", extra)?;
-                    table.set("ssh", ssh)?;
-                }
-                "rsyncssh"
-            }
-        };
-        table.raw_push(default.get::<Table>(kind)?)?;
-        globals.get::<Function>("sync")?.call::<()>(table)
-    }
-}
-
-/// Where the configuration assigns to a name it should not, if that is found.
-fn assigned_at(config: Option<&Path>, name: &str) -> String {
-    let found = || {
-        let real = fs::canonicalize(config?).ok()?;
-        let text = String::from_utf8_lossy(&fs::read(&real).ok()?).into_owned();
-        let line = errors::line_of_assignment(&text, name)?;
-        Some(format!(" ({}:{line}: {name})", real.display()))
-    };
-    found().unwrap_or_default()
-}
-
-/// A first line that begins with `#` is for the shell, as in every Lua file.
-fn without_first_comment(text: &[u8]) -> Vec<u8> {
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    match text.first() {
-        Some(b'#') => [b"--", text].concat(),
-        _ => text.to_vec(),
-    }
-}
-
-/// Lua cuts long file names in front; the whole name is put back.
-fn with_whole_name(text: &str, name: &str) -> String {
-    match text.strip_prefix("...") {
-        Some(rest) => match rest.split_once(':') {
-            Some((tail, rest)) if name.ends_with(tail) => format!("{name}:{rest}"),
-            _ => text.to_owned(),
-        },
-        None => text.to_owned(),
     }
 }

@@ -7,7 +7,7 @@ use mlua::{MultiValue, Result, Table, Value};
 
 use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
-use super::native::Transfer;
+use super::transfer::Transfer;
 use crate::config::{complaint, kind_of, text_of};
 use crate::queue::{DelayId, Status};
 use crate::report;

@@ -9,7 +9,7 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::guard;
 use super::host::{Host, Member, Stage};
-use super::layer3;
+use super::template;
 use crate::config::{complaint, complaint_about, nearest, number_of, text_of};
 use crate::queue::Time;
 use crate::report;
@@ -272,7 +272,7 @@ fn command(options: &Table) -> Result<Vec<Vec<u8>>> {
             .sequence_values::<Value>()
             .map(|word| text_of(&word?).ok_or_else(wrong))
             .collect::<Result<_>>()?,
-        Value::String(text) => layer3::words(&text.as_bytes())
+        Value::String(text) => template::words(&text.as_bytes())
             .map(|word| word.iter().copied().filter(|&byte| byte != b'"').collect())
             .collect(),
         _ => return Err(wrong()),

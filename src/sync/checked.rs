@@ -5,28 +5,28 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use super::Sync;
-use crate::check::withheld::{MOST_RULES, Reason, pattern};
+use crate::check::withheld::{MOST_RULES, Reason};
 use crate::config::OnReject;
+use crate::filter::literal;
 
 impl Sync {
-    /// The directory rsync reads: the source, or what of it has passed the checks.
-    pub fn rsync_source(&self) -> Vec<u8> {
+    /// The directory rsync reads: the source, or what of it has passed the checks. None while it
+    /// is not known where that is.
+    pub fn rsync_source(&self) -> Option<Vec<u8>> {
         match &self.config.check {
-            Some(check) => check.tree(),
-            None => self.config.source.clone(),
+            None => Some(self.config.source.clone()),
+            Some(_) => Some([self.gate.staging()?, b"/tree/"].concat()),
         }
     }
 
     /// Patterns of what the target keeps, though it is not in what rsync reads; `None` if that is
     /// too much for rules.
     pub fn protected(&self) -> Option<Vec<Vec<u8>>> {
-        let kept = self
-            .withheld
-            .iter()
-            .filter(|(_, reason)| self.keeps(reason));
+        let withheld = self.gate.withheld();
+        let kept = withheld.iter().filter(|(_, reason)| self.keeps(reason));
         let patterns: Vec<_> = kept
             .take(MOST_RULES + 1)
-            .map(|(path, _)| pattern(path))
+            .map(|(path, _)| literal(path))
             .collect();
         (patterns.len() <= MOST_RULES).then_some(patterns)
     }
@@ -35,12 +35,13 @@ impl Sync {
     /// checks, and neither is there an older version that has.
     pub fn is_withheld(&self, path: &[u8]) -> bool {
         let kept = self
-            .withheld
+            .gate
+            .withheld()
             .why(path)
             .is_some_and(|reason| self.keeps(reason));
         let staged = || {
-            let staged = [self.rsync_source().as_slice(), path].concat();
-            fs::symlink_metadata(OsStr::from_bytes(&staged)).is_ok()
+            let staged = self.rsync_source().map(|tree| [&tree, path].concat());
+            staged.is_some_and(|path| fs::symlink_metadata(OsStr::from_bytes(&path)).is_ok())
         };
         kept && !staged()
     }

@@ -149,6 +149,9 @@ impl Sync {
         drop(journal);
         self.counters.events += list.len() as u64;
         for (etype, path, due) in list {
+            if self.is_held(etype, &path) {
+                continue;
+            }
             if self.queue.push(etype, &path, None, due.min(now)) == Pushed::Placed(Placed::Refused)
             {
                 self.missed = true;

@@ -81,14 +81,26 @@ impl Sync {
         }
     }
 
-    /// A person says that it is all right: the source is taken as it is, and the next transfer
-    /// may delete whatever it wants.
+    /// What is to be sent deletes no more than may be.
+    pub fn within_limit(&mut self) {
+        if self.excess.take().is_some() {
+            let name = &self.config.name;
+            report::normal(format_args!("{name}: no longer too much to delete"));
+        }
+    }
+
+    /// A person says that it is all right: the source is taken as it is, without what is not
+    /// mounted in it, and the next transfer may delete whatever it wants.
     pub fn release_guard(&mut self, now: Time) {
         if let Ok(found) = Identity::of(&self.config.source) {
             self.mount.clone_from(&found.mount);
             self.home = Some(found);
         }
         self.unlimited = true;
+        if self.away().next().is_some() {
+            self.forget_mounts();
+            self.resync_once(now);
+        }
         self.go_on(Some(now));
     }
 }

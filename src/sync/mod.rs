@@ -16,36 +16,38 @@ mod fallback;
 mod feed;
 mod guard;
 mod identity;
+mod inside;
+mod notice;
 mod owed;
 mod scheduler;
 mod steer;
 mod trouble;
 pub mod tunnel;
+mod whole;
 
 pub use backoff::Backoff;
 pub use clock::Clock;
 pub use counters::Counters;
-use crowd::Crowd;
-
 pub use failed::Failed;
 pub use feed::{choose_leaders, share, share_inherited};
-pub use identity::{Identity, mounts};
+pub use identity::{Identity, lasting, mounts};
 pub use owed::Held;
 pub use scheduler::Scheduler;
 pub use steer::Mark;
 
-use self::crontab::{Crontab, WallTime};
 use std::ffi::OsString;
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use self::crontab::Crontab;
+use self::crowd::Crowd;
 use crate::batch::Chooser;
-use crate::check::Withheld;
+use crate::check::Gate;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
-use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Queue, Ready, Status, Time};
-use crate::report;
-use crate::watch::{Event, Follow, Mode, Scope};
+use crate::queue::{DelayId, Policy, Queue, Ready, Time};
+use crate::watch::Scope;
 
 /// A filter that the crawl's threads ask as well; user code may add to it at run time.
 pub type SharedFilter = Arc<RwLock<Filter>>;
@@ -119,14 +121,16 @@ pub struct Sync {
     /// The directory that is watched, and the deepest mount it is known to lie on.
     home: Option<Identity>,
     mount: Vec<u8>,
+    /// What is mounted below it, or was.
+    inside: inside::Inside,
     /// The next transfer may delete whatever it wants: a person has said so.
     pub unlimited: bool,
     /// Why a transfer was not begun: it would have deleted too much.
     pub excess: Option<String>,
     /// How many entries the target has, as far as known.
     pub entries: Option<u64>,
-    /// What did not pass the checks.
-    pub withheld: Withheld,
+    /// What did not pass the checks, and where what did is kept.
+    pub gate: Rc<Gate>,
 }
 
 impl Sync {
@@ -168,10 +172,11 @@ impl Sync {
             halted: None,
             home: None,
             mount: Vec::new(),
+            inside: inside::Inside::default(),
             unlimited: false,
             excess: None,
             entries: None,
-            withheld: Withheld::default(),
+            gate: Rc::default(),
             config,
         }
     }
@@ -181,239 +186,16 @@ impl Sync {
         self.scope.clone()
     }
 
-    /// Takes in what happened to an absolute path, if it is this sync's concern.
-    ///
-    /// The answer says whether the contents of a moved directory are wanted as Creates.
-    pub fn notice(&mut self, event: Event<'_>, now: Time) -> Follow {
-        if !self.is_concerned() {
-            return Follow::Nothing;
-        }
-        let (etype, path) = match event {
-            Event::Create { path } => (Etype::Create, path),
-            Event::Modify { path } => (Etype::Modify, path),
-            Event::Attrib { path } => (Etype::Attrib, path),
-            Event::Delete { path } => (Etype::Delete, path),
-            Event::Move { from, to } => return self.notice_move(from, to, now),
-        };
-        if let Some(path) = self.relative(path) {
-            self.single(etype, path, now);
-        }
-        Follow::Nothing
-    }
-
-    /// Takes in that an absolute path was written to or, `closed`, closed after writing: which
-    /// of the two is a change is the mode's to say. The kernel tells what any sync wants.
-    pub fn written(&mut self, path: &[u8], closed: bool, now: Time) {
-        let concerned = match self.config.mode.unwrap_or_default() {
-            Mode::CloseWrite => closed,
-            Mode::Modify => !closed,
-            Mode::CloseWriteOrModify => true,
-        };
-        if concerned {
-            self.notice(Event::Modify { path }, now);
-        }
-    }
-
-    /// A move seen from this sync: with both ends, one or none of them its concern.
-    fn notice_move(&mut self, from: &[u8], to: &[u8], now: Time) -> Follow {
-        let follow = match to.last() {
-            Some(b'/') => Follow::Contents,
-            _ => Follow::Nothing,
-        };
-        match (self.relative(from), self.relative(to)) {
-            (None, None) => Follow::Nothing,
-            (Some(from), None) => {
-                self.transformed("Delete");
-                self.single(Etype::Delete, from, now);
-                Follow::Nothing
-            }
-            (None, Some(to)) => {
-                self.transformed("Create");
-                self.single(Etype::Create, to, now);
-                follow
-            }
-            (Some(from), Some(to)) => match (self.excluded(from), self.excluded(to)) {
-                (true, true) => {
-                    filtered(Etype::Move, from);
-                    Follow::Nothing
-                }
-                (false, true) => {
-                    report::say(
-                        "Filter",
-                        format_args!(
-                            "filtered destination transformed Move to Delete {}",
-                            report::escape(from)
-                        ),
-                    );
-                    self.take_in(Etype::Delete, from, None, now);
-                    Follow::Nothing
-                }
-                (true, false) => {
-                    // The point instead of a blank is lsyncd's.
-                    report::say(
-                        "Filter",
-                        format_args!(
-                            "filtered origin transformed Move to Create.{}",
-                            report::escape(to)
-                        ),
-                    );
-                    self.take_in(Etype::Create, to, None, now);
-                    follow
-                }
-                (false, false) if self.config.moves => {
-                    match self.take_in(Etype::Move, from, Some(to), now) {
-                        Pushed::Split { .. } => follow,
-                        Pushed::Placed(_) => Follow::Nothing,
-                    }
-                }
-                (false, false) => {
-                    report::say("Delay", "splitting Move into Delete & Create");
-                    self.take_in(Etype::Delete, from, None, now);
-                    self.take_in(Etype::Create, to, None, now);
-                    follow
-                }
-            },
-        }
-    }
-
-    fn transformed(&self, to: &str) {
-        report::normal(format_args!(
-            "Transformed Move to {to} for {}",
-            self.config.name
-        ));
-    }
-
-    fn single(&mut self, etype: Etype, path: &[u8], now: Time) {
-        if self.excluded(path) {
-            return filtered(etype, path);
-        }
-        self.take_in(etype, path, None, now);
-    }
-
-    /// Remembers an event for all who share it.
-    fn take_in(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
-        let due = self.due(now);
-        match self.to_journal(etype, path, due) {
-            Some(pushed) => pushed,
-            None => self.push(etype, path, to, now),
-        }
-    }
-
-    fn push(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
-        self.counters.events += 1;
-        let due = self.due(now);
-        let pushed = match self.crowded(etype, path, to, due) {
-            Some(pushed) => pushed,
-            None => self.queue.push(etype, path, to, due),
-        };
-        if report::enabled("Delay") {
-            let line = describe::describe(&self.queue, pushed, etype, path, to);
-            report::say("Delay", line);
-        }
-        if pushed == Pushed::Placed(Placed::Refused) {
-            self.missed = true;
-        }
-        pushed
-    }
-
-    /// What waits for this absolute path of a file, if what is sent is what is there then. User
-    /// functions are told what happened, in time.
-    pub fn waiting(&self, path: &[u8]) -> Option<DelayId> {
-        match self.queue.policy() {
-            Policy::Settle => self.queue.open_at(self.relative(path)?),
-            Policy::Deliver => None,
-        }
-    }
-
-    /// The path relative to the source, with a leading slash; `None` when it is elsewhere.
-    /// The root itself is `/`.
-    pub fn relative<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
-        let root = self.config.source.len() - 1;
-        let below = path.strip_prefix(self.config.source.as_slice())?;
-        let inside = below.strip_suffix(b"/").unwrap_or(below).contains(&b'/');
-        (self.config.subdirs || !inside).then(|| &path[root..])
-    }
-
-    /// Whether a change of this absolute path would be taken in.
-    pub fn concerns(&self, path: &[u8]) -> bool {
-        self.relative(path)
-            .is_some_and(|path| path == b"/" || !self.excluded(path))
-    }
-
-    fn excluded(&self, path: &[u8]) -> bool {
-        self.filter
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .excluded(path)
-    }
-
-    /// Queues the startup event, unless the configuration wants none.
-    pub fn start(&mut self, now: Time) {
-        if self.config.init {
-            self.queue.push(Etype::Init, b"", None, now);
-        }
-        self.queue_inherited(now);
-    }
-
-    /// Whether nothing of the startup is left to do.
-    pub fn has_started(&self) -> bool {
-        self.ended.is_some()
-            || !self
-                .queue
-                .specials()
-                .any(|delay| delay.etype() == Etype::Init)
-    }
-
-    /// Queues a comparison of everything, because something may have been missed.
-    pub fn resync(&mut self, now: Time) {
-        self.carried += 1;
-        self.doubtful = true;
-        if self.has_full {
-            self.queue.push(Etype::Full, b"/", None, now);
-        } else {
-            self.start(now);
-        }
-    }
-
-    /// The same from `due` on, unless that is to come anyway.
-    pub fn resync_once(&mut self, due: Time) {
-        self.carried += 1;
-        self.doubtful = true;
-        let waits = |delay: crate::queue::Delay<'_>| delay.status() == Status::Wait;
-        let any = self.has_full || self.config.init;
-        if any && !self.queue.specials().any(waits) {
-            let etype = if self.has_full {
-                Etype::Full
-            } else {
-                Etype::Init
-            };
-            self.queue.push(etype, b"/", None, due);
-        }
-    }
-
     /// When something that happens now is due.
     pub fn due(&self, now: Time) -> Time {
         now + micros(self.config.delay.unwrap_or_default())
-    }
-
-    /// Queues a comparison of everything when the crontab says so. One that waits already is
-    /// enough.
-    pub fn strike(&mut self, wall: WallTime, now: Time) {
-        if !self.crontab.is_due(wall) {
-            return;
-        }
-        report::say("Info", "Crontab triggered full sync");
-        let mut delays = self.queue.iter();
-        if !delays.any(|delay| delay.etype() == Etype::Full && delay.status() != Status::Active) {
-            drop(delays);
-            self.queue.push(Etype::Full, b"/", None, now);
-        }
     }
 
     /// What was known of source and target under the configuration before.
     fn take_home(&mut self, old: &Sync) {
         self.home.clone_from(&old.home);
         self.mount.clone_from(&old.mount);
+        self.inside.clone_from(&old.inside);
         self.entries = old.entries;
     }
 
@@ -442,7 +224,9 @@ impl Sync {
             let (paths, everything) = self.undone.take(now);
             self.carried += 1;
             for (path, etype) in paths {
-                self.queue.push(etype, &path, None, now);
+                if !self.is_held(etype, &path) {
+                    self.queue.push(etype, &path, None, now);
+                }
             }
             if everything {
                 self.resync(now);
@@ -457,21 +241,6 @@ impl Sync {
             (Ready::At(time), None) | (Ready::Nothing, Some(time)) => Next::At(time),
             (Ready::Nothing, None) => Next::Nothing,
         }
-    }
-
-    /// Whether this compares the whole source. What user code does at startup is its own affair.
-    fn is_whole(&self, id: DelayId) -> bool {
-        let etype = self.queue.get(id).map(|delay| delay.etype());
-        self.has_full && matches!(etype, Some(Etype::Init | Etype::Full))
-    }
-
-    /// Whether its whole source is being compared.
-    pub fn compares_all(&self) -> bool {
-        let mut active = self
-            .queue
-            .specials()
-            .filter(|delay| delay.status() == Status::Active);
-        self.has_full && active.any(|delay| delay.etype() != Etype::Blanket)
     }
 
     /// The source is watched no longer. What its disappearance looked like is not the target's
@@ -548,13 +317,6 @@ fn scope(config: &SyncConfig, filter: &SharedFilter) -> Scope {
                     .unwrap_or_else(PoisonError::into_inner)
                     .excluded(directory)
         }),
-    }
-}
-
-fn filtered(etype: Etype, path: &[u8]) {
-    if report::enabled("Filter") {
-        let (etype, path) = (etype.name(), report::escape(path));
-        report::say("Filter", format_args!("filtered {etype} on \"{path}\""));
     }
 }
 

@@ -91,6 +91,7 @@ impl Sync {
         for (etype, path, to) in std::mem::take(&mut self.inherited) {
             self.hand_on(etype, &path, to.as_deref(), now);
         }
+        self.drop_held();
     }
 
     /// If the same directories are wanted as before, says so in a way the watcher knows; then
@@ -103,6 +104,7 @@ impl Sync {
         };
         let same = self.config.source == old.config.source
             && self.config.subdirs == old.config.subdirs
+            && self.config.guard.on == old.config.guard.on
             && lines(self) == lines(old);
         if same {
             self.filter = Arc::clone(&old.filter);

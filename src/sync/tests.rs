@@ -4,7 +4,8 @@ use std::time::UNIX_EPOCH;
 
 use super::*;
 use crate::config::Delete;
-use crate::queue::Status;
+use crate::queue::{Etype, Status};
+use crate::watch::{Event, Follow};
 
 const SECOND: Time = 1_000_000;
 

@@ -2,6 +2,7 @@
 
 use super::Sync;
 use crate::queue::{DelayId, Time};
+use crate::report;
 
 impl Sync {
     /// The sync does nothing from now on, because of this exit code. What it has queued stays
@@ -32,6 +33,12 @@ impl Sync {
         let mut lines = Vec::new();
         if let Some(code) = self.ended {
             lines.push(format!("Ended by exit code {code}."));
+        }
+        for mount in self.away() {
+            lines.push(format!(
+                "{} is not mounted, the target keeps what it has of it.",
+                report::escape(mount)
+            ));
         }
         match self.failures() {
             0 => {}

@@ -122,20 +122,8 @@ impl Watcher {
         report: bool,
         observer: &mut dyn Observer,
     ) -> Vec<(Node, u64)> {
-        match &listing.outcome {
-            Outcome::Complete => {}
-            Outcome::Astray | Outcome::Crowded => {
-                self.disown(&listing);
-                self.doubt(node, What::Contents { report });
-                return Vec::new();
-            }
-            Outcome::Failed(error) => {
-                self.disown(&listing);
-                let mut path = Vec::new();
-                self.tree.path(node, &mut path);
-                observer.trouble(&path, error, "reading a directory");
-                return Vec::new();
-            }
+        if !self.is_complete(node, &listing, report, observer) {
+            return Vec::new();
         }
         for (path, error) in &listing.failures {
             self.failed(path, error, observer);
@@ -176,6 +164,30 @@ impl Watcher {
         }
         self.doubt_unlisted(node, &before, &below);
         below
+    }
+
+    /// Whether there is a listing; if not, what comes of that is seen to.
+    fn is_complete(
+        &mut self,
+        node: Node,
+        listing: &Listing,
+        report: bool,
+        observer: &mut dyn Observer,
+    ) -> bool {
+        match &listing.outcome {
+            Outcome::Complete => return true,
+            Outcome::Astray | Outcome::Crowded => {
+                self.disown(listing);
+                self.doubt(node, What::Contents { report });
+            }
+            Outcome::Failed(error) => {
+                self.disown(listing);
+                let mut path = Vec::new();
+                self.tree.path(node, &mut path);
+                observer.trouble(&path, error, "reading a directory");
+            }
+        }
+        false
     }
 
     fn absorb_directory(

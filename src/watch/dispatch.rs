@@ -13,6 +13,19 @@ use super::watcher::Watcher;
 use super::{Event, Follow, Loss, Observer};
 use crate::report;
 
+/// A rename both of whose ends are in directories that are watched.
+#[derive(Clone, Copy)]
+struct Rename<'a> {
+    /// The directory it went from; under which name tells the half.
+    from: Node,
+    half: &'a Half,
+    /// The directory it came to, and its name there.
+    to: Node,
+    name: &'a [u8],
+    /// What was moved just before the exact reverse of this, if anything.
+    back: Option<Kind>,
+}
+
 impl Watcher {
     /// An event of a known directory that is not being read.
     pub(super) fn dispatch(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
@@ -181,49 +194,49 @@ impl Watcher {
         }
         let back = self.moves.reverses(&half, event.wd, event.name);
         for (from, to) in from.into_iter().zip(to) {
+            let rename = Rename {
+                from,
+                half: &half,
+                to,
+                name: event.name,
+                back,
+            };
             if half.directory {
-                self.move_directory(from, &half, to, event.name, back, observer);
+                self.move_directory(rename, observer);
             } else {
-                self.move_file(from, &half, to, event.name, back, observer);
+                self.move_file(rename, observer);
             }
         }
     }
 
-    fn move_file(
-        &mut self,
-        from: Node,
-        half: &Half,
-        to: Node,
-        name: &[u8],
-        back: Option<Kind>,
-        observer: &mut dyn Observer,
-    ) {
-        let directory_there =
-            |tree: &Tree| tree.child(from, &half.name).is_some() || tree.child(to, name).is_some();
-        if back.is_some() {
-            self.exchanged(from, half, to, name, observer);
+    fn move_file(&mut self, rename: Rename<'_>, observer: &mut dyn Observer) {
+        let directory_there = |tree: &Tree| {
+            tree.child(rename.from, &rename.half.name).is_some()
+                || tree.child(rename.to, rename.name).is_some()
+        };
+        if rename.back.is_some() {
+            self.exchanged(rename, observer);
         } else if directory_there(&self.tree) {
-            self.split(half, to, name, observer);
+            self.split(rename, observer);
         } else {
-            self.build_move(from, half, to, name);
+            self.build_move(rename);
             self.tell_move(observer);
         }
     }
 
-    fn move_directory(
-        &mut self,
-        from: Node,
-        half: &Half,
-        to: Node,
-        name: &[u8],
-        back: Option<Kind>,
-        observer: &mut dyn Observer,
-    ) {
-        self.build_move(from, half, to, name);
+    fn move_directory(&mut self, rename: Rename<'_>, observer: &mut dyn Observer) {
+        let Rename {
+            from,
+            half,
+            to,
+            name,
+            back,
+        } = rename;
+        self.build_move(rename);
         let moved = match self.tree.child(from, &half.name) {
             Some(moved) if self.tree.wd(moved) == half.child => moved,
-            Some(_) => return self.split(half, to, name, observer),
-            None if back.is_some() => return self.exchanged(from, half, to, name, observer),
+            Some(_) => return self.split(rename, observer),
+            None if back.is_some() => return self.exchanged(rename, observer),
             None => {
                 // Not watched at its old place; all it holds is news.
                 self.tell_move(observer);
@@ -236,8 +249,8 @@ impl Watcher {
         if !self.scopes.wanted(&new) {
             if stays(self) {
                 return match back {
-                    Some(_) => self.exchanged(from, half, to, name, observer),
-                    None => self.split(half, to, name, observer),
+                    Some(_) => self.exchanged(rename, observer),
+                    None => self.split(rename, observer),
                 };
             }
             self.tell_move(observer);
@@ -248,13 +261,13 @@ impl Watcher {
         let there = self.probe(&new, false).ok();
         let confirmed = there == Some(half.child);
         if back.is_some() && !confirmed {
-            return self.exchanged(from, half, to, name, observer);
+            return self.exchanged(rename, observer);
         }
         // Seen there is another one, and this one is seen where it was: the log speaks of a
         // time before the tree's.
         let contradicted = !confirmed && there.is_some() && stays(self);
         if contradicted || self.tree.within(to, moved) {
-            return self.split(half, to, name, observer);
+            return self.split(rename, observer);
         }
         if self.carry(moved, to, name) {
             // Only an exchange replaces a directory that holds something.
@@ -291,7 +304,8 @@ impl Watcher {
     }
 
     /// A rename whose halves do not fit what the tree knows: each is told by itself.
-    fn split(&mut self, half: &Half, to: Node, name: &[u8], observer: &mut dyn Observer) {
+    fn split(&mut self, rename: Rename<'_>, observer: &mut dyn Observer) {
+        let Rename { half, to, name, .. } = rename;
         let wd = self.tree.wd(to);
         self.unpaired(half, observer);
         if self.tree.alive(to, wd) {
@@ -301,14 +315,14 @@ impl Watcher {
 
     /// The second half of an exchange, or something moved there and back: the log says that
     /// it went from `from` to `to`, where what is there now came from.
-    fn exchanged(
-        &mut self,
-        from: Node,
-        half: &Half,
-        to: Node,
-        name: &[u8],
-        observer: &mut dyn Observer,
-    ) {
+    fn exchanged(&mut self, rename: Rename<'_>, observer: &mut dyn Observer) {
+        let Rename {
+            from,
+            half,
+            to,
+            name,
+            ..
+        } = rename;
         let wd = self.tree.wd(to);
         if self.tree.child(from, &half.name).is_some() {
             self.look(from, &half.name, Cause::Doubt, observer);
@@ -354,10 +368,11 @@ impl Watcher {
     }
 
     /// Sets `from` and `path` to the two ends of a rename.
-    fn build_move(&mut self, from: Node, half: &Half, to: Node, name: &[u8]) {
-        self.build_path(from, &half.name, half.directory);
+    fn build_move(&mut self, rename: Rename<'_>) {
+        let Rename { half, .. } = rename;
+        self.build_path(rename.from, &half.name, half.directory);
         std::mem::swap(&mut self.from, &mut self.path);
-        self.build_path(to, name, half.directory);
+        self.build_path(rename.to, rename.name, half.directory);
     }
 
     fn build_path(&mut self, node: Node, name: &[u8], directory: bool) {

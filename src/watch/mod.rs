@@ -18,7 +18,8 @@
 //! | `inotify` | the kernel's record format and the mask |
 //! | `reader` | a thread that empties the kernel queue whatever the rest is doing |
 //! | `moves` | pairs the two halves of a rename by cookie |
-//! | `tree` | the directories watched: arena, name and descriptor look-up |
+//! | `tree` | the directories watched: name and descriptor look-up |
+//! | `arena` | its memory |
 //! | `crawl` | reads directories and sets watches below, on several threads |
 //! | `scopes` | which directories are wanted, and who asked for them |
 //! | `watcher` | puts the above together: one turn |
@@ -32,6 +33,7 @@
 //! Paths are absolute bytes; those of directories end with `/`.
 
 mod absorb;
+mod arena;
 mod crawl;
 mod dispatch;
 pub mod inotify;

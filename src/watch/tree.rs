@@ -1,61 +1,16 @@
 //! The directories watched: where each is, what is below it, and whose descriptor it has.
 //!
-//! Nodes live in one vector and name each other by index; names live in one byte vector.
-//! Two hash tables hold nothing but indices: descriptor → node and (parent, name) → node.
-//! A directory costs 28 bytes, its name and about 13 bytes of table; renaming one with
-//! everything below it changes one node.
+//! Two hash tables hold nothing but indices of the [`arena`](super::arena): descriptor → node
+//! and (parent, name) → node. A directory costs 28 bytes, its name and about 13 bytes of table;
+//! renaming one with everything below it changes one node.
 
 use std::hash::BuildHasher;
-use std::ops::BitOr;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-/// A directory's place in the tree. Indices are used again after removal; whoever keeps
-/// one asks [`Tree::alive`] first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Node(u32);
+use super::arena::{Arena, NONE, Slot};
 
-const NONE: u32 = u32::MAX;
-
-/// What is known of a node beyond its place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u8);
-
-impl Flags {
-    /// What is below has been told as created.
-    pub const TOLD: Flags = Flags(1);
-    /// It has been told as deleted but is still (or again) there.
-    pub const OWED: Flags = Flags(2);
-    /// The kernel has said IN_DELETE_SELF.
-    pub const DYING: Flags = Flags(4);
-    /// It has subdirectories that no scope wanted when they were seen.
-    pub const SKIPPED: Flags = Flags(8);
-    /// It is the root of some scope.
-    pub const ANCHOR: Flags = Flags(16);
-}
-
-impl BitOr for Flags {
-    type Output = Flags;
-
-    fn bitor(self, other: Flags) -> Flags {
-        Flags(self.0 | other.0)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Slot {
-    /// `NONE` for a root.
-    parent: u32,
-    first: u32,
-    /// The next sibling; of a free slot the next free one.
-    next: u32,
-    prev: u32,
-    /// 0, which the kernel never gives, marks a free slot.
-    wd: i32,
-    name: u32,
-    length: u16,
-    flags: Flags,
-}
+pub use super::arena::{Flags, Node};
 
 /// A node taken out by [`Tree::remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,18 +25,13 @@ pub struct Removed {
 impl Removed {
     /// Was any of these flags set?
     pub fn had(&self, flags: Flags) -> bool {
-        self.flags.0 & flags.0 != 0
+        self.flags.any(flags)
     }
 }
 
 /// See the file's header.
 pub struct Tree {
-    slots: Vec<Slot>,
-    free: u32,
-    count: usize,
-    names: Vec<u8>,
-    /// Bytes of `names` that no node uses.
-    garbage: usize,
+    arena: Arena,
     descriptors: HashTable<u32>,
     /// More nodes of a descriptor: one directory mounted at several places.
     aliases: HashMap<i32, Vec<Node>>,
@@ -93,11 +43,7 @@ pub struct Tree {
 impl Tree {
     pub fn new() -> Tree {
         Tree {
-            slots: Vec::new(),
-            free: NONE,
-            count: 0,
-            names: Vec::new(),
-            garbage: 0,
+            arena: Arena::new(),
             descriptors: HashTable::new(),
             aliases: HashMap::new(),
             children: HashTable::new(),
@@ -108,22 +54,17 @@ impl Tree {
 
     /// Number of nodes.
     pub fn len(&self) -> usize {
-        self.count
+        self.arena.len()
     }
 
     /// Bytes of memory in use.
     pub fn bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>()
-            + self.names.capacity()
-            + self.descriptors.allocation_size()
-            + self.children.allocation_size()
+        self.arena.bytes() + self.descriptors.allocation_size() + self.children.allocation_size()
     }
 
     /// Gives back what growing has left over.
     pub fn shrink(&mut self) {
-        self.collect_names();
-        self.slots.shrink_to_fit();
-        self.names.shrink_to_fit();
+        self.arena.shrink();
     }
 
     pub fn roots(&self) -> &[Node] {
@@ -132,9 +73,8 @@ impl Tree {
 
     /// Is this still the node that had this descriptor?
     pub fn alive(&self, node: Node, wd: i32) -> bool {
-        self.slots
-            .get(node.0 as usize)
-            .is_some_and(|slot| slot.wd == wd && wd != 0)
+        let slot = self.arena.get(node);
+        slot.is_some_and(|slot| slot.wd == wd && wd != 0)
     }
 
     pub fn wd(&self, node: Node) -> i32 {
@@ -142,7 +82,7 @@ impl Tree {
     }
 
     pub fn name(&self, node: Node) -> &[u8] {
-        self.text(node.0)
+        self.arena.name(node)
     }
 
     pub fn parent(&self, node: Node) -> Option<Node> {
@@ -155,15 +95,17 @@ impl Tree {
 
     /// Are any of these flags set?
     pub fn has(&self, node: Node, flags: Flags) -> bool {
-        self.slot(node).flags.0 & flags.0 != 0
+        self.slot(node).flags.any(flags)
     }
 
     pub fn set(&mut self, node: Node, flags: Flags) {
-        self.slot_mut(node).flags.0 |= flags.0;
+        let slot = self.arena.slot_mut(node);
+        slot.flags = slot.flags | flags;
     }
 
     pub fn clear(&mut self, node: Node, flags: Flags) {
-        self.slot_mut(node).flags.0 &= !flags.0;
+        let slot = self.arena.slot_mut(node);
+        slot.flags = slot.flags.without(flags);
     }
 
     /// Is any node's directory the one with this descriptor?
@@ -176,7 +118,7 @@ impl Tree {
         let hash = self.hasher.hash_one(wd);
         let found = self
             .descriptors
-            .find(hash, |&index| self.slots[index as usize].wd == wd);
+            .find(hash, |&index| self.slot(Node(index)).wd == wd);
         found.copied().map(Node)
     }
 
@@ -192,7 +134,7 @@ impl Tree {
     pub fn child(&self, parent: Node, name: &[u8]) -> Option<Node> {
         let hash = self.hasher.hash_one((parent.0, name));
         let found = self.children.find(hash, |&index| {
-            self.slots[index as usize].parent == parent.0 && self.text(index) == name
+            self.slot(Node(index)).parent == parent.0 && self.name(Node(index)) == name
         });
         found.copied().map(Node)
     }
@@ -231,7 +173,7 @@ impl Tree {
     pub fn path(&self, node: Node, buffer: &mut Vec<u8>) {
         let up = || std::iter::successors(Some(node), |&node| self.parent(node));
         // Roots' names end with the slash already.
-        let part = |node: Node| self.slot(node).length as usize + usize::from(!self.is_root(node));
+        let part = |node: Node| self.name(node).len() + usize::from(!self.is_root(node));
         let mut end = up().map(part).sum();
         buffer.clear();
         buffer.resize(end, b'/');
@@ -272,14 +214,16 @@ impl Tree {
     /// Moves a node, root or not, with all below it to a place that is free and not below itself.
     pub fn relocate(&mut self, node: Node, parent: Node, name: &[u8]) {
         self.unlink(node);
-        self.rename(node, name);
+        // Not linked now, as the table of children goes by name.
+        self.arena.rename(node, name);
         self.link(node, parent);
     }
 
     /// Makes a node with all below it a tree of its own.
     pub fn make_root(&mut self, node: Node, path: &[u8]) {
         self.unlink(node);
-        self.rename(node, path);
+        // Not linked now, as the table of children goes by name.
+        self.arena.rename(node, path);
         self.roots.push(node);
     }
 
@@ -297,77 +241,40 @@ impl Tree {
     }
 
     fn slot(&self, node: Node) -> &Slot {
-        &self.slots[node.0 as usize]
-    }
-
-    fn slot_mut(&mut self, node: Node) -> &mut Slot {
-        &mut self.slots[node.0 as usize]
-    }
-
-    fn text(&self, index: u32) -> &[u8] {
-        let slot = &self.slots[index as usize];
-        &self.names[slot.name as usize..][..slot.length as usize]
+        self.arena.slot(node)
     }
 
     fn allocate(&mut self, name: &[u8], wd: i32) -> Node {
-        let (name, length) = self.store(name);
-        let slot = Slot {
-            parent: NONE,
-            first: NONE,
-            next: NONE,
-            prev: NONE,
-            wd,
-            name,
-            length,
-            flags: Flags::default(),
-        };
-        let index = match self.free {
-            NONE => {
-                self.slots.push(slot);
-                self.slots.len() as u32 - 1
-            }
-            index => {
-                self.free = self.slots[index as usize].next;
-                self.slots[index as usize] = slot;
-                index
-            }
-        };
-        self.count += 1;
+        let node = self.arena.allocate(name, wd);
         if self.knows(wd) {
-            self.aliases.entry(wd).or_default().push(Node(index));
+            self.aliases.entry(wd).or_default().push(node);
         } else {
-            self.enter_descriptor(index, wd);
+            self.enter_descriptor(node, wd);
         }
-        Node(index)
+        node
     }
 
-    fn enter_descriptor(&mut self, index: u32, wd: i32) {
-        let Tree { slots, hasher, .. } = self;
-        let hash = |index: &u32| hasher.hash_one(slots[*index as usize].wd);
+    fn enter_descriptor(&mut self, node: Node, wd: i32) {
+        let Tree { arena, hasher, .. } = self;
+        let hash = |&index: &u32| hasher.hash_one(arena.slot(Node(index)).wd);
         self.descriptors
-            .insert_unique(hasher.hash_one(wd), index, hash);
+            .insert_unique(hasher.hash_one(wd), node.0, hash);
     }
 
     fn link(&mut self, node: Node, parent: Node) {
         let next = self.slot(parent).first;
-        self.slot_mut(parent).first = node.0;
+        self.arena.slot_mut(parent).first = node.0;
         if let Some(next) = some(next) {
-            self.slot_mut(next).prev = node.0;
+            self.arena.slot_mut(next).prev = node.0;
         }
-        let slot = self.slot_mut(node);
+        let slot = self.arena.slot_mut(node);
         slot.parent = parent.0;
         slot.next = next;
         slot.prev = NONE;
-        let Tree {
-            slots,
-            names,
-            hasher,
-            ..
-        } = self;
+        let Tree { arena, hasher, .. } = self;
         let hash = |&index: &u32| {
-            let slot = &slots[index as usize];
-            let name = &names[slot.name as usize..][..slot.length as usize];
-            hasher.hash_one((slot.parent, name))
+            let node = Node(index);
+            hasher.hash_one((arena.slot(node).parent, arena.name(node)))
         };
         self.children.insert_unique(hash(&node.0), node.0, hash);
     }
@@ -385,47 +292,23 @@ impl Tree {
             entry.remove();
         }
         match some(prev) {
-            Some(prev) => self.slot_mut(prev).next = next,
-            None => self.slot_mut(parent).first = next,
+            Some(prev) => self.arena.slot_mut(prev).next = next,
+            None => self.arena.slot_mut(parent).first = next,
         }
         if let Some(next) = some(next) {
-            self.slot_mut(next).prev = prev;
+            self.arena.slot_mut(next).prev = prev;
         }
-        let slot = self.slot_mut(node);
+        let slot = self.arena.slot_mut(node);
         slot.parent = NONE;
         slot.next = NONE;
         slot.prev = NONE;
     }
 
-    /// Only for a node that is not linked, since the table of children goes by name.
-    fn rename(&mut self, node: Node, name: &[u8]) {
-        if self.name(node) == name {
-            return;
-        }
-        self.garbage += self.slot(node).length as usize;
-        let (name, length) = self.store(name);
-        let slot = self.slot_mut(node);
-        slot.name = name;
-        slot.length = length;
-    }
-
     fn release(&mut self, node: Node) -> Removed {
         self.unlink(node);
-        let Slot {
-            wd, length, flags, ..
-        } = *self.slot(node);
+        let Slot { wd, flags, .. } = *self.slot(node);
         let last = self.forget_descriptor(node, wd);
-        self.garbage += length as usize;
-        let free = self.free;
-        let slot = self.slot_mut(node);
-        slot.wd = 0;
-        slot.length = 0;
-        slot.next = free;
-        self.free = node.0;
-        self.count -= 1;
-        if self.garbage > 64 * 1024 && self.garbage > self.names.len() / 2 {
-            self.collect_names();
-        }
+        self.arena.release(node);
         Removed {
             node,
             wd,
@@ -455,28 +338,9 @@ impl Tree {
         };
         entry.remove();
         if let Some(heir) = heir {
-            self.enter_descriptor(heir.0, wd);
+            self.enter_descriptor(heir, wd);
         }
         heir.is_none()
-    }
-
-    /// Names are at most 255 bytes, paths 4,095: longer ones the kernel has refused.
-    fn store(&mut self, name: &[u8]) -> (u32, u16) {
-        let length = name.len().min(u16::MAX.into());
-        let start = self.names.len() as u32;
-        self.names.extend_from_slice(&name[..length]);
-        (start, length as u16)
-    }
-
-    fn collect_names(&mut self) {
-        let mut names = Vec::with_capacity(self.names.len() - self.garbage);
-        for slot in self.slots.iter_mut().filter(|slot| slot.wd != 0) {
-            let start = names.len() as u32;
-            names.extend_from_slice(&self.names[slot.name as usize..][..slot.length as usize]);
-            slot.name = start;
-        }
-        self.names = names;
-        self.garbage = 0;
     }
 }
 

@@ -229,6 +229,7 @@ fn copy(c: &mut Criterion) {
             filter: Arc::new(RwLock::new(Filter::default())),
             task,
             settled: true,
+            limit: None,
             stop: Arc::new(AtomicBool::new(false)),
         };
         group.bench_function(name, |b| b.iter(|| carry_out(&orders, &mut memory).code()));

@@ -5,19 +5,12 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, Running};
-use crate::fake::Fake;
+use crate::fake::{Fake, RECORDED};
 use crate::util::{Dir, poll};
 
 const DETACHED: &str = r#"
 settings{ logfile = "@DIR@/log", pidfile = "@DIR@/pid" }
 sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, rsync = { archive = true } }
-"#;
-
-const RECORDED: &str = r#"
-sync{
-    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
-    rsync = { binary = "@RSYNC@" },
-}
 "#;
 
 fn detached<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
@@ -154,9 +147,7 @@ fn term_waits_for_children() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
-    fake.hold();
-    dir.write("f", "1");
-    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    fake.hold_a_transfer(&mut daemon);
     dir.write("g", "1");
     daemon.signal(Signal::SIGTERM);
     daemon.wait_log("--- TERM signal, fading ---");
@@ -187,9 +178,7 @@ fn second_term_ends_children() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
-    fake.hold();
-    dir.write("f", "1");
-    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    fake.hold_a_transfer(&mut daemon);
     daemon.signal(Signal::SIGTERM);
     daemon.wait_log("waiting for 1 more child processes.");
     assert!(!daemon.has_ended());
@@ -222,9 +211,7 @@ fn hup_waits_for_children() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, RECORDED).start_and_settle();
-    fake.hold();
-    dir.write("f", "1");
-    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    fake.hold_a_transfer(&mut daemon);
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("waiting for 1 more child processes.");
     assert_eq!(fake.calls().len(), 2);

@@ -12,6 +12,11 @@ use nix::unistd::Pid;
 use crate::tree;
 use crate::util::{Dir, limit, poll, program};
 
+/// A sync as most are.
+pub const MIRROR: &str = r#"
+sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, rsync = { archive = true } }
+"#;
+
 /// How the daemon is to be started.
 pub struct Daemon<'d> {
     dir: &'d Dir,

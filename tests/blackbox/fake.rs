@@ -6,7 +6,24 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
+use crate::daemon::Running;
 use crate::util::Dir;
+
+/// A sync whose transfers the stand-in records.
+pub const RECORDED: &str = r#"
+sync{
+    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
+    rsync = { binary = "@RSYNC@" },
+}
+"#;
+
+/// The same with transfers that may be let through, see [`Fake::passing`].
+pub const HELD: &str = r#"
+sync{
+    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
+    rsync = { archive = true, binary = "@RSYNC@" },
+}
+"#;
 
 /// The stand-in of one work directory. A configuration names it `@RSYNC@`.
 pub struct Fake<'d> {
@@ -35,6 +52,14 @@ impl<'d> Fake<'d> {
         let fake = Self::new(dir);
         dir.put("fake/real", "");
         fake
+    }
+
+    /// Makes a change and comes back when the transfer of it runs, held.
+    pub fn hold_a_transfer(&self, daemon: &mut Running<'_>) {
+        let before = self.calls().len();
+        self.hold();
+        self.dir.write("f", "1");
+        daemon.wait_for("a transfer runs", |_| self.calls().len() == before + 1);
     }
 
     /// Exit code of each call, the last for all that follow.

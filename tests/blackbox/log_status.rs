@@ -1,15 +1,8 @@
 //! Log lines and the status file, which users' tools read.
 
 use crate::daemon::Daemon;
-use crate::fake::Fake;
+use crate::fake::{Fake, RECORDED};
 use crate::util::{Dir, begins_like};
-
-const RECORDED: &str = r#"
-sync{
-    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
-    rsync = { binary = "@RSYNC@" },
-}
-"#;
 
 #[test]
 fn console_line() {

@@ -6,15 +6,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::daemon::Daemon;
-use crate::fake::Fake;
+use crate::fake::{Fake, HELD};
 use crate::util::{Dir, skip};
-
-const HELD: &str = r#"
-sync{
-    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
-    rsync = { archive = true, binary = "@RSYNC@" },
-}
-"#;
 
 /// The list says that the directory is gone; rsync finds another one, and that is sent without
 /// what is in it.

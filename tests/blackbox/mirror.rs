@@ -2,14 +2,10 @@
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, MIRROR};
 use crate::util::{Dir, remove};
 
 /// The plain case: everything carried over, nothing configured that is not needed.
-pub const MIRROR: &str = r#"
-sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, rsync = { archive = true } }
-"#;
-
 /// Prepares a tree, starts the daemon, makes a change and waits until both sides are equal.
 fn arrives(prepare: impl Fn(&Dir), change: impl Fn(&Dir)) {
     let dir = Dir::new();

@@ -2,8 +2,7 @@
 //!
 //! Each name is given to a file at the top, a file in a directory, and a directory.
 
-use crate::daemon::Daemon;
-use crate::mirror::MIRROR;
+use crate::daemon::{Daemon, MIRROR};
 use crate::util::Dir;
 
 fn lives(name: &[u8]) {

@@ -1,9 +1,8 @@
 //! Changes made while the daemon is stopped, so that it learns of them late and all at once;
 //! and changes made while a transfer runs.
 
-use crate::daemon::Daemon;
-use crate::fake::Fake;
-use crate::mirror::MIRROR;
+use crate::daemon::{Daemon, MIRROR};
+use crate::fake::{Fake, HELD};
 use crate::util::{Dir, poll};
 
 /// Prepares a tree, stops the settled daemon, makes changes, and lets it go on.
@@ -285,14 +284,6 @@ fn directories_made_and_removed_at_once() {
     assert!(!daemon.log().contains("Error"), "{}", daemon.log());
 }
 
-/// The fake is the only rsync in `PATH`; where that is not asked, as `rsync.binary`.
-const HELD: &str = r#"
-sync{
-    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
-    rsync = { archive = true, binary = "@RSYNC@" },
-}
-"#;
-
 /// A file that was already passed over by the startup transfer.
 #[test]
 fn changes_during_the_startup_transfer() {
@@ -348,9 +339,7 @@ fn burst_while_a_transfer_hangs() {
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
     let mut daemon = Daemon::new(&dir, HELD).start_and_settle();
-    fake.hold();
-    dir.write("f", "1");
-    daemon.wait_for("batch began", |_| fake.calls().len() == 2);
+    fake.hold_a_transfer(&mut daemon);
     for n in 0..5000 {
         dir.write(format!("n{n}"), "");
     }

@@ -3,15 +3,8 @@
 use nix::sys::signal::Signal;
 
 use crate::daemon::Daemon;
-use crate::fake::Fake;
+use crate::fake::{Fake, RECORDED};
 use crate::util::Dir;
-
-const RECORDED: &str = r#"
-sync{
-    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
-    rsync = { binary = "@RSYNC@" },
-}
-"#;
 
 /// The second call, a batch, ends badly: is its content sent again?
 fn sent_again(prepare: impl Fn(&Fake<'_>)) {

@@ -10,6 +10,7 @@
 //! | offered | at startup, by rename, hard link, growth, symlink, hostile names |
 //! | scanners | that hang, fail, are down, come back, and are not asked twice |
 //! | verdicts | what becomes of rejected files, and what is told of them |
+//! | targets | one check for many targets |
 //! | churn | random changes, with a scanner that is down now and then |
 //! | clamav | a real scanner with a signature of our own |
 
@@ -30,6 +31,7 @@ mod churn;
 mod clamav;
 mod offered;
 mod scanners;
+mod targets;
 mod verdicts;
 
 use std::fs;
@@ -101,8 +103,12 @@ fn arrives(dir: &Dir, daemon: &mut Running<'_>, name: &str, content: &str) {
 
 /// Nothing below the target has the word in it.
 fn assert_clean(dir: &Dir) {
+    assert_clean_in(dir, "trg");
+}
+
+fn assert_clean_in(dir: &Dir, target: &str) {
     // What goes meanwhile has not stayed.
-    let mut open = vec![dir.path("trg")];
+    let mut open = vec![dir.path(target)];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();

@@ -42,7 +42,8 @@ use std::time::Duration;
 use daemon::{Daemon, Running};
 use fake::Fake;
 use lsyncd::report::control::{Request, Verb};
-use lsyncd::report::snapshot::{Severity, Snapshot, State};
+use lsyncd::report::snapshot::Snapshot;
+use lsyncd::report::state::{Severity, State};
 use nix::sys::signal::Signal;
 use util::{Dir, limit, poll};
 
@@ -110,7 +111,10 @@ fn wait_state(dir: &Dir, daemon: &mut Running<'_>, state: State) -> Snapshot {
 }
 
 fn wait_socket(dir: &Dir, daemon: &mut Running<'_>) {
-    daemon.wait_for("the socket is there", |_| dir.path("sock").exists());
+    // It has its name a moment before it can be called.
+    daemon.wait_for("the socket is there", |_| {
+        UnixStream::connect(dir.path("sock")).is_ok()
+    });
 }
 
 /// A port nobody listens on just now.

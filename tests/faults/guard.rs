@@ -20,10 +20,10 @@ fn with(guard: &str) -> String {
     MIRROR.replace("delay =", &format!("guard = {guard}, delay ="))
 }
 
-const NO_MOUNTS: &str = "nothing can be mounted in a namespace";
+pub const NO_MOUNTS: &str = "nothing can be mounted in a namespace";
 
 /// Starts the daemon in namespaces of its own, after `script` ran there.
-fn among_mounts<'d>(dir: &'d Dir, config: &str, script: &str) -> Option<Running<'d>> {
+pub fn among_mounts<'d>(dir: &'d Dir, config: &str, script: &str) -> Option<Running<'d>> {
     let unshare = program("unshare")?;
     let unshare = unshare.to_str()?;
     let allowed = Command::new(unshare)
@@ -39,7 +39,7 @@ fn among_mounts<'d>(dir: &'d Dir, config: &str, script: &str) -> Option<Running<
 }
 
 /// Runs a script among the daemon's mounts.
-fn inside(dir: &Dir, daemon: &Running<'_>, script: &str) {
+pub fn inside(dir: &Dir, daemon: &Running<'_>, script: &str) {
     let output = Command::new("nsenter")
         .args(["--user", "--mount", "--preserve-credentials", "-t"])
         .arg(daemon.pid().to_string())
@@ -162,6 +162,16 @@ fn source_is_not_mounted_at_start_or_hup() {
     wait_target(&dir, &mut daemon, "f", "222\n");
 }
 
+/// Where the source was comes another, which is sent.
+fn another_source(dir: &Dir, daemon: &mut Running<'_>) {
+    fs::create_dir(dir.path("new")).unwrap();
+    fs::write(dir.path("new/g"), "2").unwrap();
+    fs::rename(dir.path("new"), dir.path("src")).unwrap();
+    daemon.wait_equal();
+    dir.write("h", "3");
+    daemon.wait_equal();
+}
+
 #[test]
 fn removed_source_holds_until_it_is_there_again() {
     let dir = Dir::new();
@@ -170,12 +180,7 @@ fn removed_source_holds_until_it_is_there_again() {
     fs::remove_dir_all(dir.path("src")).unwrap();
     daemon.wait_log("nothing is sent until");
     assert!(dir.trg("f").exists());
-    fs::create_dir(dir.path("new")).unwrap();
-    fs::write(dir.path("new/g"), "2").unwrap();
-    fs::rename(dir.path("new"), dir.path("src")).unwrap();
-    daemon.wait_equal();
-    dir.write("h", "3");
-    daemon.wait_equal();
+    another_source(&dir, &mut daemon);
 }
 
 /// A configuration whose source is missing is no better than the one before.
@@ -223,12 +228,7 @@ fn renamed_source_then_another_in_its_place() {
     fs::rename(dir.path("src"), dir.path("old")).unwrap();
     fs::write(dir.path("old/elsewhere"), "not ours").unwrap();
     daemon.wait_log("nothing is sent until");
-    fs::create_dir(dir.path("new")).unwrap();
-    fs::write(dir.path("new/g"), "2").unwrap();
-    fs::rename(dir.path("new"), dir.path("src")).unwrap();
-    daemon.wait_equal();
-    dir.write("h", "3");
-    daemon.wait_equal();
+    another_source(&dir, &mut daemon);
 }
 
 #[test]
@@ -268,13 +268,29 @@ fn source_that_must_be_mounted() {
 
 #[test]
 fn too_much_would_be_deleted_at_once() {
+    too_much_at_once(&with("{ maxDelete = 5 }"));
+}
+
+#[test]
+fn too_much_would_be_deleted_without_rsync() {
+    too_much_at_once(&direct("{ maxDelete = 5 }"));
+}
+
+fn direct(guard: &str) -> String {
+    let rsync = "default.rsync, source = \"@SRC@\", target = \"@TRG@\", delay = 0.3, rsync = { archive = true }";
+    let direct = format!(
+        "default.direct, source = \"@SRC@\", target = \"@TRG@\", delay = 0.3, guard = {guard}"
+    );
+    MIRROR.replace(rsync, &direct)
+}
+
+fn too_much_at_once(config: &str) {
     let dir = Dir::new();
     for n in 0..10 {
         dir.mkdir(format!("d{n}"));
         dir.write(format!("d{n}/f"), "1");
     }
-    let config = with("{ maxDelete = 5 }");
-    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    let mut daemon = Daemon::new(&dir, config).start();
     daemon.wait_equal();
     dir.rm("d0");
     daemon.wait_equal();
@@ -297,12 +313,21 @@ fn too_much_would_be_deleted_at_once() {
 
 #[test]
 fn part_of_the_target_would_be_deleted_at_startup() {
+    for config in [
+        with("{ maxDelete = \"50%\" }"),
+        direct("{ maxDelete = \"50%\" }"),
+    ] {
+        part_at_startup(&config);
+    }
+}
+
+fn part_at_startup(config: &str) {
     let dir = Dir::new();
     for n in 0..6 {
         fs::write(dir.trg(format!("f{n}")), "1").unwrap();
     }
     dir.write("f0", "1");
-    let mut daemon = Daemon::new(&dir, &with("{ maxDelete = \"50%\" }")).start();
+    let mut daemon = Daemon::new(&dir, config).start();
     daemon.wait_log("5 entries would be deleted at the target, more than 50% of");
     for n in 1..6 {
         assert!(dir.trg(format!("f{n}")).exists());

@@ -7,12 +7,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 
-use crate::daemon::{Daemon, Running};
+use crate::daemon::{Daemon, MIRROR, Running};
 use crate::util::{Dir, skip};
-
-const MIRROR: &str = r#"
-sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, rsync = { archive = true } }
-"#;
 
 fn settled<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     Daemon::new(dir, config).start_and_settle()

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | kinds | file ↔ directory ↔ symlink swaps, truncation, files never closed |
 //! | limits | out of watches, out of instances, an overflowing queue |
+//! | mounts | file systems inside a source that come and go |
 //! | guard | sources that are unmounted, removed, renamed, replaced |
 //! | startup | failures before anything was sent |
 //! | children | transfers that fail in every way |
@@ -37,6 +38,7 @@ mod doubt;
 mod guard;
 mod kinds;
 mod limits;
+mod mounts;
 mod names;
 mod races;
 mod reload;

@@ -62,9 +62,7 @@ fn what_has_not_changed_is_not_touched() {
     daemon.wait_for("both have started up", |daemon| {
         daemon.log().matches("finished.").count() == 2
     });
-    fake.hold();
-    dir.write("f", "1");
-    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    fake.hold_a_transfer(&mut daemon);
     dir.write("g", "1");
     let before = watches(&daemon);
 
@@ -128,9 +126,7 @@ fn a_changed_sync_waits_for_its_transfer_and_drops_nothing() {
     let dir = Dir::new();
     let fake = Fake::passing(&dir);
     let mut daemon = Daemon::new(&dir, FIRST).start_and_settle();
-    fake.hold();
-    dir.write("f", "1");
-    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    fake.hold_a_transfer(&mut daemon);
     dir.write("g", "1");
     configure(
         &dir,
@@ -186,9 +182,7 @@ fn a_broken_configuration_changes_nothing() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, FIRST).start_and_settle();
-    fake.hold();
-    dir.write("f", "1");
-    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    fake.hold_a_transfer(&mut daemon);
     let broken = [
         "sync{",
         "sync{ default.rsync, source = '@DIR@/nowhere', target = '@TRG@' }",

@@ -21,9 +21,7 @@ sync{
 /// A daemon whose batch does not end, with more changes behind it.
 fn busy<'d>(dir: &'d Dir, fake: &Fake<'_>, config: &str) -> Running<'d> {
     let mut daemon = Daemon::new(dir, config).start_and_settle();
-    fake.hold();
-    dir.write("f", "1");
-    daemon.wait_for("a transfer runs", |_| fake.calls().len() == 2);
+    fake.hold_a_transfer(&mut daemon);
     dir.write("g", "1");
     daemon
 }

@@ -2,12 +2,8 @@
 
 use std::fs;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, MIRROR};
 use crate::util::Dir;
-
-const MIRROR: &str = r#"
-sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, rsync = { archive = true } }
-"#;
 
 /// rsync makes the last directory of a target, not those above.
 fn without_parent() -> String {

@@ -14,7 +14,7 @@ fn of_settings_are_in_the_manual() {
 
 /// All settings the program knows.
 pub fn settings() -> Keys {
-    let source = fs::read_to_string(project("src/config/settings.rs")).unwrap();
+    let source = fs::read_to_string(project("src/config/settings_table.rs")).unwrap();
     let known: Keys = source
         .lines()
         .filter_map(|line| line.trim().strip_prefix("(\"")?.split_once("\", Kind::"))

@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use link::{Link, LinkError};
 use lsyncd::report::control::Verb;
-use lsyncd::report::snapshot::{Severity, Snapshot};
+use lsyncd::report::snapshot::Snapshot;
+use lsyncd::report::state::Severity;
 use words::{Order, Words};
 
 /// The exit codes above those of [`Severity`].

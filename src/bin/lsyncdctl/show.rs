@@ -1,6 +1,8 @@
 //! A status as lines for people. The first line is what a Nagios plug-in prints.
 
-use lsyncd::report::snapshot::{Severity, Snapshot, SyncSnapshot, bytes, counted, span};
+use lsyncd::report::amounts::{bytes, counted, span};
+use lsyncd::report::snapshot::{Snapshot, SyncSnapshot};
+use lsyncd::report::state::Severity;
 
 /// The text.
 pub fn text(status: &Snapshot) -> String {
@@ -76,6 +78,11 @@ fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
         add(format!(
             "last error {ago} ago, exit code {code}: {}",
             error.text
+        ));
+    }
+    for mount in &sync.away {
+        add(format!(
+            "not mounted: {mount}; the target keeps what it has of it"
         ));
     }
     for path in &sync.failed_paths {

@@ -1,6 +1,8 @@
 //! How the live view looks: syncs above, the chosen one's children, errors and queue below.
 
-use lsyncd::report::snapshot::{Severity, Snapshot, SyncSnapshot, bytes, counted, span};
+use lsyncd::report::amounts::{bytes, counted, span};
+use lsyncd::report::snapshot::{Snapshot, SyncSnapshot};
+use lsyncd::report::state::Severity;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -215,6 +217,12 @@ impl View {
             lines.push(Line::from(vec![
                 Span::styled(what, Style::new().fg(Color::Red)),
                 Span::raw(format!("{}: {}", file.path, file.reason)),
+            ]));
+        }
+        for mount in &sync.away {
+            lines.push(Line::from(vec![
+                Span::styled("not mounted  ", Style::new().fg(Color::Red)),
+                Span::raw(mount.clone()),
             ]));
         }
         for path in &sync.failed_paths {

@@ -1,0 +1,190 @@
+//! One file on its way into the staged tree: whether it is known, and the copy that is checked.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::time::SystemTime;
+
+use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+
+use super::look::{Candidate, Collected};
+use super::stage::Stage;
+use super::verdicts::{Identity, Verdict};
+use crate::local::attributes::{self, is_copy};
+use crate::local::copy::{Copied, Spot};
+use crate::local::place::{self, Directory, Place, kind, look};
+
+impl Stage {
+    /// Has the tree have this file if it is known to have passed, and copies it aside if not.
+    pub(super) fn file(
+        &mut self,
+        path: &[u8],
+        stat: &Stat,
+        written: bool,
+        found: &mut Collected,
+    ) -> io::Result<()> {
+        // A new directory was compared as a whole, and now an event tells of a file in it.
+        if self.copied.contains(path) {
+            return Ok(());
+        }
+        let identity = identity(stat);
+        let staged = self.tree.look(path)?;
+        let alike = staged.is_some_and(|staged| is_copy(stat, &staged));
+        let current = match self.verdicts.of(&identity) {
+            Some(Verdict::Rejected(reason)) => {
+                found.rejected.push((path.to_vec(), reason.clone()));
+                return Ok(());
+            }
+            Some(Verdict::Passed(at)) if at == path => alike,
+            _ => alike && !written && !self.layout.checksum,
+        };
+        if current {
+            if self.verdicts.of(&identity).is_none() {
+                let verdict = Verdict::Passed(path.to_vec());
+                self.verdicts.remember(identity.in_no_state(), verdict);
+            }
+            found.clear.push(path.to_vec());
+            return self.same_attributes(path, stat);
+        }
+        let Some(candidate) = self.copy(path)? else {
+            return Ok(());
+        };
+        let twin = self.verdicts.copy_of(identity.device, identity.inode);
+        // Functions see names, and so are asked again.
+        let twin = twin
+            .map(<[u8]>::to_vec)
+            .filter(|_| self.layout.rules.is_some());
+        for known in [Some(path.to_vec()), twin].into_iter().flatten() {
+            if self.same_bytes(&candidate, &known)? {
+                self.install(&candidate)?;
+                let verdict = Verdict::Passed(path.to_vec());
+                self.verdicts.remember(candidate.known_as(), verdict);
+                found.clear.push(path.to_vec());
+                return Ok(());
+            }
+        }
+        self.copied.insert(path.to_vec());
+        found.candidates.push(candidate);
+        Ok(())
+    }
+
+    /// Copies a file aside; nothing if it is none any more, of which another event tells.
+    fn copy(&mut self, path: &[u8]) -> io::Result<Option<Candidate>> {
+        let began = now();
+        let (directory, name) = self.source.parent(path)?;
+        let Some(stat) = look(&directory, name)? else {
+            return Ok(None);
+        };
+        let from = Spot {
+            directory: &directory,
+            name,
+        };
+        self.count += 1;
+        let own = self.count.to_string();
+        let (incoming, _) = self.incoming.parent(b"/x")?;
+        fs::mkdirat(incoming.as_fd(), own.as_str(), Mode::RWXU)?;
+        let to = incoming.enter(own.as_bytes())?;
+        let to = Spot {
+            directory: &to,
+            name,
+        };
+        if kind(&stat) != FileType::RegularFile
+            || self.copier.copy(&from, &stat, &to, &self.stop)? == Copied::Vanished
+        {
+            return Ok(None);
+        }
+        let id = identity(&stat);
+        let after = look(&directory, name)?;
+        let settled = id.is_settled(began) && after.is_some_and(|stat| identity(&stat) == id);
+        let parts = [self.layout.staging.as_slice(), b"incoming", own.as_bytes()];
+        let mut copy = parts.join(&b'/');
+        copy.push(b'/');
+        copy.extend(name.as_bytes());
+        Ok(Some(Candidate {
+            path: path.to_vec(),
+            copy,
+            identity: id,
+            settled,
+        }))
+    }
+
+    /// The directory of a copy, and its name there.
+    pub(super) fn aside<'c>(&self, candidate: &'c Candidate) -> io::Result<(Directory, &'c OsStr)> {
+        let above = self.layout.staging.len() + "/incoming".len();
+        self.incoming.parent(&candidate.copy[above..])
+    }
+
+    /// Whether a copy has the contents of something in the tree, which has passed.
+    fn same_bytes(&self, candidate: &Candidate, known: &[u8]) -> io::Result<bool> {
+        let (directory, name) = self.aside(candidate)?;
+        let copy = read_only(&directory, name)?;
+        let staged = match self
+            .tree
+            .parent(known)
+            .and_then(|(d, name)| read_only(&d, name))
+        {
+            Ok(staged) => staged,
+            Err(_) => return Ok(false),
+        };
+        let (a, b) = (fs::fstat(&copy)?, fs::fstat(&staged)?);
+        if kind(&b) != FileType::RegularFile || a.st_size != b.st_size {
+            return Ok(false);
+        }
+        same(copy, staged)
+    }
+
+    /// Gives the staged copy what a change of rights or attributes changed.
+    fn same_attributes(&self, path: &[u8], stat: &Stat) -> io::Result<()> {
+        let open = |place: &Place| {
+            let (directory, name) = place.parent(path)?;
+            read_only(&directory, name)
+        };
+        match (open(&self.source), open(&self.tree)) {
+            (Ok(source), Ok(staged)) => attributes::give(source.as_fd(), stat, staged.as_fd()),
+            // One that cannot be read cannot be copied either, and is as it was.
+            (Err(error), _) if place::is_missing(&error) => Ok(()),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        }
+    }
+}
+
+/// The file as verdicts know it.
+pub(super) fn identity(stat: &Stat) -> Identity {
+    Identity {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        size: stat.st_size.unsigned_abs(),
+        changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
+    }
+}
+
+fn now() -> (i64, i64) {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let since = since.unwrap_or_default();
+    (since.as_secs() as i64, i64::from(since.subsec_nanos()))
+}
+
+fn read_only(directory: &Directory, name: &OsStr) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(fs::openat(directory.as_fd(), name, flags, Mode::empty())?.into())
+}
+
+fn same(one: File, other: File) -> io::Result<bool> {
+    let mut one = io::BufReader::with_capacity(1 << 16, one);
+    let mut other = io::BufReader::with_capacity(1 << 16, other);
+    let mut buffers = ([0; 4096], [0; 4096]);
+    loop {
+        let read = one.read(&mut buffers.0)?;
+        if read == 0 {
+            return Ok(other.read(&mut buffers.1)? == 0);
+        }
+        match other.read_exact(&mut buffers.1[..read]) {
+            Ok(()) if buffers.0[..read] == buffers.1[..read] => {}
+            Ok(()) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What `settings{}` was given while the configuration runs: which keys there are, and what kind
+//! of value each takes.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::complaint::{bare_complaint, complaint, complaint_about};
+use super::{kind_of, nearest, number_of, text_of, truthy};
+use crate::cli::Options;
+
+/// The kinds of values a setting takes.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Text,
+    /// A text or a list of texts.
+    Words,
+    /// Any value; what Lua takes for true switches on (`insist = 1` is common).
+    Switch,
+    /// Seconds or a count; a text that is a number counts.
+    Number,
+}
+
+const KNOWN: &[(&str, Kind)] = &[
+    ("controlSocket", Kind::Text),
+    ("hup", Kind::Text),
+    ("inotifyMode", Kind::Text),
+    ("insist", Kind::Switch),
+    ("ionice", Kind::Text),
+    ("log", Kind::Words),
+    ("logfacility", Kind::Text),
+    ("logfile", Kind::Text),
+    ("logident", Kind::Text),
+    ("maxDelays", Kind::Number),
+    ("maxProcesses", Kind::Number),
+    ("metricsFile", Kind::Text),
+    ("metricsListen", Kind::Text),
+    ("maxStartups", Kind::Number),
+    ("nice", Kind::Number),
+    ("maxStaleness", Kind::Number),
+    ("nodaemon", Kind::Switch),
+    ("onepass", Kind::Switch),
+    ("pidfile", Kind::Text),
+    ("rescanInterval", Kind::Number),
+    ("stateDir", Kind::Text),
+    ("statusFile", Kind::Text),
+    ("statusInterval", Kind::Number),
+    ("stopTimeout", Kind::Number),
+];
+
+/// The values set so far, while the configuration runs.
+#[derive(Clone)]
+pub struct SettingsTable(Table);
+
+impl SettingsTable {
+    /// No settings yet.
+    ///
+    /// # Errors
+    /// Lua is out of memory.
+    pub fn new(lua: &Lua) -> Result<SettingsTable> {
+        Ok(SettingsTable(lua.create_table()?))
+    }
+
+    /// The value of a setting; nil if it is not set or there is none of that name.
+    ///
+    /// # Errors
+    /// None but Lua's own.
+    pub fn value(&self, key: &str) -> Result<Value> {
+        self.0.get(key)
+    }
+
+    /// Takes over a table given to `settings{}`: its named keys, and its list items as switches.
+    ///
+    /// # Errors
+    /// The first key that is no setting, or value that is of the wrong type.
+    pub fn take(&self, given: &Table) -> Result<()> {
+        for pair in given.pairs::<Value, Value>() {
+            let (key, value) = pair?;
+            let (name, value) = match (&key, &value) {
+                (Value::Integer(_), Value::String(item)) => {
+                    (item.to_string_lossy(), Value::Boolean(true))
+                }
+                (Value::String(name), _) => (name.to_string_lossy(), value),
+                _ => {
+                    let kind = kind_of(if matches!(key, Value::Integer(_)) {
+                        &value
+                    } else {
+                        &key
+                    });
+                    let text = format!("the name of a setting must be a text, not {kind}.");
+                    return Err(complaint(text));
+                }
+            };
+            let Some(&(_, kind)) = KNOWN.iter().find(|(known, _)| *known == name) else {
+                return Err(unknown(&name));
+            };
+            check_kind(&name, kind, &value)?;
+            self.0.set(name, value)?;
+        }
+        // What is wrong is told here, where the line it stands on is known.
+        self.typed(0.0).map(|_| ())
+    }
+
+    /// Puts in what the command line says, which beats the configuration.
+    ///
+    /// # Errors
+    /// None but Lua's own.
+    pub fn override_by(&self, lua: &Lua, options: &Options) -> Result<()> {
+        for (key, on) in [
+            ("insist", options.insist),
+            ("nodaemon", options.nodaemon),
+            ("onepass", options.onepass),
+        ] {
+            if on {
+                self.0.set(key, true)?;
+            }
+        }
+        for (key, path) in [("logfile", &options.logfile), ("pidfile", &options.pidfile)] {
+            if let Some(path) = path {
+                self.0
+                    .set(key, lua.create_string(path.as_encoded_bytes())?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A setting that must be a whole number above zero.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn count(&self, key: &str) -> Result<Option<usize>> {
+        match self.number(key)? {
+            None => Ok(None),
+            Some(number) if number >= 1.0 => Ok(Some(number as usize)),
+            Some(_) => Err(complaint_about(
+                key,
+                format!("setting \"{key}\" must be a number, 1 or more."),
+            )),
+        }
+    }
+
+    pub(super) fn switch(&self, key: &str) -> Result<bool> {
+        Ok(truthy(&self.value(key)?))
+    }
+
+    pub(super) fn number(&self, key: &str) -> Result<Option<f64>> {
+        Ok(number_of(&self.value(key)?))
+    }
+
+    pub(super) fn text(&self, key: &str) -> Result<Option<OsString>> {
+        Ok(text_of(&self.value(key)?).map(OsString::from_vec))
+    }
+
+    /// The words of a text or a list of texts; none where there is anything else.
+    pub(super) fn words(&self, key: &str) -> Result<Vec<String>> {
+        Ok(words(&self.value(key)?).unwrap_or_default())
+    }
+}
+
+fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
+    let nul = |text: &mlua::LuaString| text.as_bytes().contains(&0);
+    if value.as_string().is_some_and(nul) {
+        let text = format!("setting \"{name}\" contains a NUL byte.");
+        return Err(complaint_about(name, text));
+    }
+    let right = match kind {
+        _ if !truthy(value) => true,
+        Kind::Switch => true,
+        Kind::Number => number_of(value).is_some(),
+        Kind::Text => text_of(value).is_some(),
+        Kind::Words => words(value).is_some(),
+    };
+    if right {
+        return Ok(());
+    }
+    if name == "logfacility" {
+        return Err(bare_complaint(
+            name,
+            "Logging facility must be a number or string",
+        ));
+    }
+    let wanted = match kind {
+        Kind::Number => "number",
+        Kind::Words => "text or a list of texts",
+        _ => "text",
+    };
+    Err(complaint_about(
+        name,
+        format!(
+            "setting \"{name}\" must be a {wanted}, not {}.",
+            kind_of(value)
+        ),
+    ))
+}
+
+/// A text as one word or several with blanks between them, or a list of texts.
+fn words(value: &Value) -> Option<Vec<String>> {
+    let split = |text: Vec<u8>| -> Vec<String> {
+        lossy(text).split_whitespace().map(str::to_owned).collect()
+    };
+    match value {
+        Value::Table(list) => {
+            let mut words = Vec::new();
+            for item in list.sequence_values::<Value>() {
+                words.extend(split(text_of(&item.ok()?)?));
+            }
+            Some(words)
+        }
+        value => Some(split(text_of(value)?)),
+    }
+}
+
+fn unknown(name: &str) -> mlua::Error {
+    let mut text = format!("setting \"{name}\" unknown.");
+    if name == "delay" {
+        text.push_str(" A delay is set in each sync{}.");
+    } else if let Some(similar) = nearest(name, KNOWN.iter().map(|(known, _)| *known)) {
+        text.push_str(&format!(" Did you mean \"{similar}\"?"));
+    }
+    complaint_about(name, text)
+}
+
+pub(super) fn lossy(text: Vec<u8>) -> String {
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(given: &str) -> String {
+        let lua = crate::sys::lua();
+        let table = SettingsTable::new(&lua).unwrap();
+        let given = lua.load(given).eval().unwrap();
+        table.take(&given).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn wrong_keys_and_values_are_told() {
+        assert!(refused("{ foo = 1 }").contains("setting \"foo\" unknown."));
+        assert!(refused("{ 'nodaemn' }").contains("Did you mean \"nodaemon\"?"));
+        assert!(refused("{ statusIntervall = 1 }").contains("\"statusInterval\""));
+        assert!(refused("{ log = 'exec' }").contains("'exec' is not a valid logging category"));
+        assert!(refused("{ log = { {} } }").contains("must be a text or a list of texts"));
+        assert!(refused("{ logfile = {} }").contains("setting \"logfile\" must be a text"));
+        assert!(refused("{ maxProcesses = 0 }").contains("\"maxProcesses\""));
+        assert!(refused("{ logfacility = 'x' }").contains("Logging facility 'x' unknown."));
+        assert!(refused("{ inotifyMode = 'x' }").contains("'x' not a valid inotfiyMode."));
+    }
+}

@@ -1,0 +1,264 @@
+//! One child at work for a sync: whose it is, what it is about, and what it has said.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use mlua::Table;
+
+use super::deletions::Trial;
+use super::outcome::telling;
+use super::scanners::Scan;
+use super::stuck::Seen;
+use super::tunnels;
+use crate::batch;
+use crate::batch::output::{self as rsync_output, Progress, Totals};
+use crate::process::{Pid, Stream};
+use crate::queue::{DelayId, Etype};
+use crate::report;
+use crate::script::{Host, Member, OrderRequest, Script, SpawnRequest};
+use crate::sync::Sync;
+
+/// The last lines of a child's error output are kept, to know a failure by its words.
+const KEPT_LINES: usize = 50;
+
+/// One child at work for a sync.
+pub struct Job {
+    pub(super) member: Rc<Member>,
+    /// The configuration whose code asked for it.
+    pub(super) script: Rc<Script>,
+    /// The sync that waits for this child of the one it replaces.
+    pub(super) heir: Option<Rc<RefCell<Sync>>>,
+    pub(super) agent: Table,
+    pub(super) ids: Vec<DelayId>,
+    pub(super) captured: bool,
+    pub(super) transfer: Option<batch::Kind>,
+    since: Instant,
+    progress: RefCell<Option<Progress>>,
+    totals: Cell<Totals>,
+    /// It compares everything as one does who may have missed changes. What is missed after
+    /// its start is not its business.
+    pub(super) clears_doubt: bool,
+    pub(super) errors: RefCell<Vec<Vec<u8>>>,
+    /// The same work failed before: what it says about that is told once, when it is over.
+    pub(super) repeated: bool,
+    /// It is only the trial of another.
+    pub(super) trial: Option<Trial>,
+    /// It checks files.
+    pub(super) scan: Option<Scan>,
+    /// Whether it waits for a named pipe.
+    pub(super) stuck: Cell<Seen>,
+    /// What its processes had done at the last look, and at how many looks in a row.
+    pub(super) idle: Cell<(Option<u64>, u32)>,
+}
+
+impl Job {
+    /// One for this sync that nothing else is known of.
+    pub(super) fn new(member: Rc<Member>, script: Rc<Script>, agent: Table) -> Job {
+        Job {
+            member,
+            script,
+            heir: None,
+            agent,
+            ids: Vec::new(),
+            captured: true,
+            transfer: None,
+            since: Instant::now(),
+            progress: Default::default(),
+            totals: Default::default(),
+            clears_doubt: false,
+            errors: Default::default(),
+            repeated: false,
+            trial: None,
+            scan: None,
+            stuck: Default::default(),
+            idle: Default::default(),
+        }
+    }
+
+    /// One that only finds out what another would do.
+    pub fn trial(trial: Trial, script: Rc<Script>) -> Job {
+        let (member, agent) = (trial.member(), trial.agent());
+        Job {
+            trial: Some(trial),
+            ..Job::new(member, script, agent)
+        }
+    }
+
+    /// One that checks files for a sync.
+    pub(super) fn scan(scan: Scan, member: Rc<Member>, script: Rc<Script>, agent: Table) -> Job {
+        Job {
+            scan: Some(scan),
+            ..Job::new(member, script, agent)
+        }
+    }
+
+    /// What user code or a built-in behaviour asked to be run. It takes over its sync's doubt if
+    /// it compares everything.
+    pub(super) fn of_request(request: SpawnRequest, script: Rc<Script>) -> Job {
+        let member = Rc::clone(&request.member);
+        let mut sync = request.member.sync.borrow_mut();
+        let mut job = Job {
+            ids: request.ids,
+            captured: request.captured,
+            transfer: request.transfer,
+            repeated: request.captured && sync.is_failing(),
+            ..Job::new(member, script, request.agent)
+        };
+        job.clears_doubt = job.is_whole(&sync) && std::mem::take(&mut sync.doubtful);
+        job
+    }
+
+    /// What the daemon does itself. It has no output.
+    pub(super) fn of_order(request: &OrderRequest, script: Rc<Script>) -> Job {
+        let (member, agent) = (Rc::clone(&request.member), request.agent.clone());
+        Job {
+            ids: request.ids.clone(),
+            captured: false,
+            ..Job::new(member, script, agent)
+        }
+    }
+
+    /// What rsync says of its work.
+    fn read(&self, line: &[u8]) {
+        if let Some(progress) = rsync_output::progress(line) {
+            self.progress.replace(Some(progress));
+            return;
+        }
+        let mut totals = self.totals.get();
+        totals.take(line);
+        self.totals.set(totals);
+    }
+
+    /// Whose it is.
+    pub(super) fn member(&self) -> &Rc<Member> {
+        &self.member
+    }
+
+    /// Whether it runs for this sync.
+    pub(super) fn is_of(&self, member: &Rc<Member>) -> bool {
+        Rc::ptr_eq(&self.member.sync, &member.sync)
+    }
+
+    /// The entries it is about.
+    pub(super) fn ids(&self) -> &[DelayId] {
+        &self.ids
+    }
+
+    /// When it was started.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How far it is, if it says so.
+    pub(super) fn progress(&self) -> Option<Progress> {
+        self.progress.borrow().clone()
+    }
+
+    /// What it says it sent in all.
+    pub(super) fn totals(&self) -> Totals {
+        self.totals.get()
+    }
+
+    /// What it says went wrong.
+    pub(super) fn words(&self) -> Vec<u8> {
+        let errors = self.errors.borrow();
+        telling(errors.iter().map(Vec::as_slice)).to_vec()
+    }
+
+    /// Whether it runs for this sync, or must have ended before this sync begins.
+    pub(super) fn is_for(&self, sync: &Rc<RefCell<Sync>>) -> bool {
+        let heir = self.heir.as_ref();
+        Rc::ptr_eq(&self.member.sync, sync) || heir.is_some_and(|heir| Rc::ptr_eq(heir, sync))
+    }
+
+    /// What it checks, if it does.
+    pub(super) fn scanning(&self) -> Option<&Scan> {
+        self.scan.as_ref()
+    }
+
+    /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
+    pub(super) fn is_transfer(&self, sync: &Sync) -> bool {
+        self.etypes(sync).any(|etype| etype != Some(Etype::Move))
+    }
+
+    /// Whether it reads the source and is no code of the user's.
+    pub(super) fn may_get_stuck(&self) -> bool {
+        self.captured && self.trial.is_none() && self.stuck.get() != Seen::Ended
+    }
+
+    /// Whether all its processes are on this host.
+    pub(super) fn is_local(&self) -> bool {
+        let sync = self.member.sync.borrow();
+        let target = sync.config.target.as_deref();
+        target.is_some_and(|target| !batch::is_remote(target))
+    }
+
+    /// What it should have made certain it has not, for its sync and for the one that takes
+    /// that one's place.
+    pub(super) fn keep_doubt(&self) {
+        for sync in self.heir.iter().chain([&self.member.sync]) {
+            sync.borrow_mut().doubtful |= self.clears_doubt;
+        }
+    }
+
+    /// Whether its sync may have missed changes, should it not come to its end.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.clears_doubt
+    }
+
+    /// Whether it compared everything.
+    pub(super) fn is_whole(&self, sync: &Sync) -> bool {
+        self.etypes(sync)
+            .any(|etype| matches!(etype, Some(Etype::Init | Etype::Full)))
+    }
+
+    /// Whether it ran for the startup event.
+    pub(super) fn is_startup(&self, sync: &Sync) -> bool {
+        self.etypes(sync).any(|etype| etype == Some(Etype::Init))
+    }
+
+    /// What its entries are; `None` for those that have left the queue.
+    fn etypes(&self, sync: &Sync) -> impl Iterator<Item = Option<Etype>> {
+        self.ids.iter().map(|&id| Some(sync.queue.get(id)?.etype()))
+    }
+}
+
+/// Who takes in what children write, line by line.
+pub fn listener(jobs: &HashMap<Pid, Job>, host: &Host) -> impl FnMut(Pid, Stream, &[u8]) {
+    |pid, stream, line: &[u8]| output(jobs, host, pid, stream, line)
+}
+
+/// A line of output of a child: into the log, with the name of the sync or tunnel.
+fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, line: &[u8]) {
+    let job = jobs.get(&pid);
+    if let (Some(trial), Stream::Stdout) = (job.and_then(|job| job.trial.as_ref()), stream) {
+        return trial.line(line);
+    }
+    if let Some(scan) = job.and_then(|job| job.scan.as_ref()) {
+        return scan.line(line);
+    }
+    let shown = report::escape(line);
+    let text = match job {
+        Some(job) => format!("{}: {shown}", job.member.sync.borrow().config.name),
+        None => match tunnels::of(host, pid) {
+            Some(tunnel) => format!("{}: {shown}", tunnel.name()),
+            None => shown.into_owned(),
+        },
+    };
+    match stream {
+        Stream::Stdout => report::normal(text),
+        Stream::Stderr if job.is_some_and(|job| job.repeated) => {}
+        Stream::Stderr => report::warn(text),
+    }
+    if let (Stream::Stdout, Some(job)) = (stream, job) {
+        job.read(line);
+    }
+    if let (Stream::Stderr, Some(job)) = (stream, job) {
+        let mut errors = job.errors.borrow_mut();
+        if errors.len() < KEPT_LINES {
+            errors.push(line.to_vec());
+        }
+    }
+}

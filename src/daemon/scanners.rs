@@ -1,0 +1,270 @@
+//! Scanners and functions at work on the copies of a round: which are asked what, and what their
+//! answers mean.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::engine::Engine;
+use super::job::Job;
+use super::scans::Checking;
+use crate::check::{Answer, Candidate};
+use crate::config::{Check, Scanner};
+use crate::process::{Command, End, Output, Stdin, family};
+use crate::report;
+use crate::script::Member;
+use crate::sync::Sync;
+
+/// Functions are asked for so long before the rest of the daemon has its turn.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// After TERM a scanner gets this long before KILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// So many bytes of names fit into the arguments of a scanner.
+const ROOM: usize = 64 * 1024;
+
+/// A scanner that runs.
+pub struct Scan {
+    token: u64,
+    group: Vec<usize>,
+    /// Codes that say "passed" and "rejected".
+    codes: (Vec<i32>, Vec<i32>),
+    output: RefCell<Vec<Vec<u8>>>,
+    /// When it gets the next signal.
+    due: Cell<Instant>,
+    overdue: Cell<bool>,
+}
+
+impl Scan {
+    fn new(token: u64, group: Vec<usize>, scanner: &Scanner) -> Scan {
+        Scan {
+            token,
+            group,
+            codes: (scanner.ok.clone(), scanner.reject.clone()),
+            output: RefCell::default(),
+            due: Cell::new(Instant::now() + scanner.timeout),
+            overdue: Cell::new(false),
+        }
+    }
+
+    /// A line it printed.
+    pub fn line(&self, line: &[u8]) {
+        const KEPT: usize = 200;
+        let mut output = self.output.borrow_mut();
+        if output.len() < KEPT && !line.trim_ascii().is_empty() {
+            output.push(line.to_vec());
+        }
+    }
+
+    /// When it gets a signal.
+    pub fn due(&self) -> Instant {
+        self.due.get()
+    }
+
+    /// It is not waited for any longer.
+    pub fn give_up(&self) {
+        self.due.set(Instant::now());
+    }
+
+    /// What its end means for all its files.
+    fn answer(&self, end: End, checking: &Checking) -> Answer {
+        let alone = self.group.len() == 1;
+        let failed = |reason: String| Answer::Failed { reason, alone };
+        if self.overdue.get() {
+            return failed("the scanner took too long".to_owned());
+        }
+        match end {
+            End::Exit(code) if self.codes.0.contains(&code) => Answer::Passed,
+            End::Exit(code) if self.codes.1.contains(&code) => Answer::Rejected(
+                self.words(checking)
+                    .unwrap_or_else(|| format!("the scanner ended with exit code {code}")),
+            ),
+            End::Exit(code) => failed(match self.words(checking) {
+                Some(words) => format!("the scanner failed with exit code {code}: {words}"),
+                None => format!("the scanner failed with exit code {code}"),
+            }),
+            End::Signal(number) => failed(format!("the scanner was ended by signal {number}")),
+        }
+    }
+
+    /// The first line it printed, without the path of the copy.
+    fn words(&self, checking: &Checking) -> Option<String> {
+        let output = self.output.borrow();
+        let copies = checking.copies(&self.group);
+        let after = |line: &[u8]| {
+            let copy = copies
+                .iter()
+                .find(|copy| line.starts_with(copy.as_slice()))?;
+            let rest = &line[copy.len()..];
+            let rest = rest.strip_prefix(b":").unwrap_or(rest).trim_ascii();
+            (!rest.is_empty()).then(|| rest.to_vec())
+        };
+        let found = output.iter().find_map(|line| after(line));
+        let line = found.or_else(|| output.first().cloned())?;
+        Some(report::escape(&line[..line.len().min(300)]).into_owned())
+    }
+}
+
+impl Engine<'_> {
+    /// Asks the scanner or the function whose turn it is.
+    pub(super) fn check_on(&mut self, token: u64) {
+        loop {
+            let Some((checking, party)) = self.gates.checking(token) else {
+                return;
+            };
+            let member = Rc::clone(&party.member);
+            let check = {
+                let sync = member.sync.borrow();
+                let Some(config) = &sync.config.check else {
+                    return;
+                };
+                let withheld = sync.gate.withheld();
+                checking.begin(&config.checks, ROOM, |path| withheld.failures(path))
+            };
+            let done = match check {
+                None => return self.decide(token),
+                Some((_, Check::Command(scanner))) => self.scan_on(token, &member, &scanner),
+                Some((number, Check::Function)) => self.ask_function(token, &member, number),
+            };
+            if !done {
+                return;
+            }
+        }
+    }
+
+    /// Starts as many calls of a scanner as may run; true when all have ended.
+    fn scan_on(&mut self, token: u64, member: &Rc<Member>, scanner: &Scanner) -> bool {
+        while let Some((checking, party)) = self.gates.checking(token) {
+            if checking.groups().is_done() {
+                return true;
+            }
+            if checking.running >= scanner.parallel {
+                return false;
+            }
+            let Some(group) = checking.groups().take() else {
+                return false;
+            };
+            checking.running += 1;
+            let agent = party.agent.clone();
+            let command = command(scanner, checking.copies(&group), &member.sync.borrow());
+            let spawned = self.core.children.borrow_mut().spawn(command);
+            let scan = Scan::new(token, group, scanner);
+            match spawned {
+                Ok(pid) => {
+                    member.sync.borrow_mut().running += 1;
+                    let job = Job::scan(scan, Rc::clone(member), Rc::clone(&self.script), agent);
+                    self.jobs.insert(pid, job);
+                    self.script.host.running.set(self.jobs.len());
+                }
+                Err(error) => {
+                    let reason = format!("the scanner cannot be started: {error}");
+                    let alone = scan.group.len() == 1;
+                    self.answered(token, scan.group, Answer::Failed { reason, alone });
+                }
+            }
+        }
+        false
+    }
+
+    /// A scanner has ended.
+    pub(super) fn scanned(&mut self, scan: Scan, end: End) {
+        if let Some((checking, _)) = self.gates.checking(scan.token) {
+            let answer = scan.answer(end, checking);
+            self.answered(scan.token, scan.group, answer);
+        }
+    }
+
+    fn answered(&mut self, token: u64, group: Vec<usize>, answer: Answer) {
+        if let Some((checking, _)) = self.gates.checking(token) {
+            checking.running -= 1;
+            checking.answered(group, answer);
+        }
+    }
+
+    /// Asks a function about one file after the other; true when it was asked about all.
+    fn ask_function(&mut self, token: u64, member: &Rc<Member>, number: usize) -> bool {
+        let end = Instant::now() + SLICE;
+        let source = member.sync.borrow().config.source.clone();
+        while Instant::now() < end {
+            let Some((checking, _)) = self.gates.checking(token) else {
+                return false;
+            };
+            let Some(file) = checking.next_single() else {
+                return true;
+            };
+            let Candidate { path, copy, .. } = checking.candidates[file].clone();
+            let path = [source.strip_suffix(b"/").unwrap_or(&source), &path].concat();
+            let answer = self.script.check(member, number, &path, &copy);
+            let answer = answer.unwrap_or_else(|error| {
+                let text = error.to_string();
+                let line = text.lines().next().unwrap_or_default();
+                Answer::Failed {
+                    reason: format!("the function failed: {line}"),
+                    alone: true,
+                }
+            });
+            if let Some((checking, _)) = self.gates.checking(token) {
+                checking.single(file, answer);
+            }
+        }
+        false
+    }
+
+    /// Scanners that take too long are ended.
+    pub(super) fn end_overdue(&mut self) {
+        let now = Instant::now();
+        let children = self.core.children.borrow();
+        for (&pid, job) in &self.jobs {
+            let Some(scan) = job.scanning().filter(|scan| scan.due.get() <= now) else {
+                continue;
+            };
+            let signal = match scan.overdue.replace(true) {
+                false => Signal::SIGTERM,
+                true => Signal::SIGKILL,
+            };
+            scan.due.set(now + GRACE);
+            let below = family::below([pid]);
+            // One that has ended is collected in the next turn.
+            let _ = children.kill(pid, signal);
+            for descendant in below {
+                descendant.kill(signal);
+            }
+        }
+    }
+}
+
+/// What programs of the user's are told of the sync they run for.
+pub(super) fn environment(sync: &Sync) -> Vec<(OsString, OsString)> {
+    let name = sync.config.name.clone().into_bytes();
+    let source = sync.config.source.clone();
+    let both = [("LSYNCD_SYNC", name), ("LSYNCD_SOURCE", source)];
+    let owned = both.map(|(key, value)| (OsString::from(key), OsString::from_vec(value)));
+    owned.to_vec()
+}
+
+fn command(scanner: &Scanner, copies: Vec<Vec<u8>>, sync: &Sync) -> Command {
+    let (program, args) = match scanner.words.split_first() {
+        Some((program, args)) => (program.clone(), args.to_vec()),
+        None => Default::default(),
+    };
+    let (args, stdin) = match scanner.stdin {
+        false => (args.into_iter().chain(copies).collect(), Stdin::Null),
+        true => {
+            let ended = copies.into_iter().map(|copy| [copy, vec![0]].concat());
+            (args, Stdin::Bytes(ended.collect::<Vec<_>>().concat()))
+        }
+    };
+    Command {
+        args,
+        stdin,
+        output: Output::Lines,
+        environment: environment(sync),
+        priority: sync.config.priority,
+        ..Command::new(program)
+    }
+}

@@ -1,0 +1,193 @@
+//! What orders would delete at the target, counted before anything is done.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::PoisonError;
+
+use rustix::fs::{FileType, Stat};
+
+use super::copy::stopped;
+use super::mirror::{below, with_slash};
+use super::place::{self, Found, Place, is_directory, is_missing};
+use super::{Item, Orders, Task};
+use crate::batch::Change;
+
+/// Entries of the target: files, directories and all else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deletions {
+    /// Those that would go.
+    pub deleted: u64,
+    /// All of them, if they have been counted.
+    pub total: Option<u64>,
+}
+
+/// Counts; nothing is changed.
+///
+/// # Errors
+/// Something cannot be read, or the daemon ends.
+pub fn count(orders: &Orders, source: &Place, target: &Place) -> io::Result<Deletions> {
+    let mut count = Count {
+        orders,
+        source,
+        target,
+        deleted: 0,
+        seen: 0,
+    };
+    match &orders.task {
+        _ if !orders.delete => {}
+        Task::Everything => {
+            count.directory(b"/")?;
+            return Ok(Deletions {
+                deleted: count.deleted,
+                total: Some(count.seen),
+            });
+        }
+        Task::Events(items) => {
+            for path in outermost(items) {
+                count.event(path)?;
+            }
+        }
+    }
+    Ok(Deletions {
+        deleted: count.deleted,
+        total: None,
+    })
+}
+
+/// The paths of Deletes, without slashes at their ends; what lies below another one goes with it.
+fn outermost(items: &[Item]) -> impl Iterator<Item = &[u8]> {
+    let deletes = items.iter().filter(|item| item.change == Change::Delete);
+    let bare = deletes.map(|item| item.path.strip_suffix(b"/").unwrap_or(&item.path));
+    let paths: HashSet<&[u8]> = bare.collect();
+    let covered = {
+        let paths = paths.clone();
+        move |path: &&[u8]| {
+            let above = (0..path.len()).filter(|&at| path[at] == b'/');
+            above.map(|at| &path[..at]).any(|path| paths.contains(path))
+        }
+    };
+    paths.into_iter().filter(move |path| !covered(path))
+}
+
+/// How many entries a target has.
+///
+/// # Errors
+/// Something cannot be read, or the daemon ends.
+pub fn total(orders: &Orders, target: &Place) -> io::Result<u64> {
+    let mut entries = 0;
+    let mut open = vec![b"/".to_vec()];
+    while let Some(path) = open.pop() {
+        for found in list(orders, target, &path)? {
+            entries += 1;
+            let path = below(&path, &found.name, true);
+            if is_tree(target, &path, &found)? {
+                open.push(path);
+            }
+        }
+    }
+    Ok(entries)
+}
+
+struct Count<'a> {
+    orders: &'a Orders,
+    source: &'a Place,
+    target: &'a Place,
+    deleted: u64,
+    seen: u64,
+}
+
+impl Count<'_> {
+    /// A Delete: what is there again is compared with all below it.
+    fn event(&mut self, path: &[u8]) -> io::Result<()> {
+        let there = self.target.look(path);
+        let Some(there) = there.or_else(|error| match is_missing(&error) {
+            true => Ok(None),
+            false => Err(error),
+        })?
+        else {
+            return Ok(());
+        };
+        match (self.source.look(path)?, is_directory(&there)) {
+            (None, true) => self.tree(&with_slash(path)),
+            (None, false) => {
+                self.deleted += 1;
+                Ok(())
+            }
+            (Some(stat), true) if is_directory(&stat) => self.directory(&with_slash(path)),
+            (Some(_), true) => self.tree(&with_slash(path)),
+            (Some(_), false) => Ok(()),
+        }
+    }
+
+    /// What a comparison of this directory would delete.
+    fn directory(&mut self, top: &[u8]) -> io::Result<()> {
+        let mut open = vec![top.to_vec()];
+        while let Some(directory) = open.pop() {
+            for found in list(self.orders, self.target, &directory)? {
+                self.seen += 1;
+                let bare = below(&directory, &found.name, false);
+                let path = below(&directory, &found.name, true);
+                let tree = is_tree(self.target, &path, &found)?;
+                let own = if tree { &path } else { &bare };
+                if self.is_excluded(own) && !self.orders.delete_excluded {
+                    continue;
+                }
+                let stat = self.source.look(&bare)?;
+                let stays = |stat: &Stat| (is_directory(stat) || !tree) && !self.is_excluded(own);
+                match (stat.is_some_and(|stat| stays(&stat)), tree) {
+                    (true, true) => open.push(path),
+                    (true, false) => {}
+                    (false, true) => self.tree(&path)?,
+                    (false, false) => self.deleted += 1,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory of the target that would go, with all below it but what is protected.
+    fn tree(&mut self, top: &[u8]) -> io::Result<()> {
+        self.deleted += 1;
+        let mut open = vec![top.to_vec()];
+        while let Some(directory) = open.pop() {
+            for found in list(self.orders, self.target, &directory)? {
+                self.seen += 1;
+                let path = below(&directory, &found.name, true);
+                let tree = is_tree(self.target, &path, &found)?;
+                let bare = below(&directory, &found.name, false);
+                if self.is_excluded(if tree { &path } else { &bare })
+                    && !self.orders.delete_excluded
+                {
+                    continue;
+                }
+                self.deleted += 1;
+                if tree {
+                    open.push(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_excluded(&self, path: &[u8]) -> bool {
+        let filter = &self.orders.filter;
+        let filter = filter.read().unwrap_or_else(PoisonError::into_inner);
+        filter.excluded_here(path)
+    }
+}
+
+/// What a directory of the target has; one that is gone has nothing.
+fn list(orders: &Orders, target: &Place, path: &[u8]) -> io::Result<Vec<Found>> {
+    stopped(&orders.stop)?;
+    match target.directory(path).and_then(|found| place::list(&found)) {
+        Err(error) if is_missing(&error) => Ok(Vec::new()),
+        result => result,
+    }
+}
+
+fn is_tree(target: &Place, path: &[u8], found: &Found) -> io::Result<bool> {
+    Ok(match found.kind {
+        FileType::Unknown => target.look(path)?.is_some_and(|stat| is_directory(&stat)),
+        kind => kind == FileType::Directory,
+    })
+}

@@ -1,0 +1,51 @@
+//! Numbers for people: counts, spans and bytes.
+
+/// `1 path`, `2 paths`
+pub fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+/// A span for people: `12 s`, `5 min`, `3 h`, `4 days`.
+pub fn span(seconds: f64) -> String {
+    let seconds = seconds.max(0.0);
+    match seconds {
+        _ if seconds < 120.0 => format!("{seconds:.0} s"),
+        _ if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+        _ if seconds < 172_800.0 => format!("{:.0} h", seconds / 3600.0),
+        _ => format!("{:.0} days", seconds / 86_400.0),
+    }
+}
+
+/// Bytes for people: `831 B`, `1.2 MB`.
+pub fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    let mut units = ["B", "kB", "MB", "GB", "TB", "PB"].iter();
+    let mut unit = units.next();
+    while value >= 1000.0
+        && let Some(next) = units.next()
+    {
+        value /= 1000.0;
+        unit = Some(next);
+    }
+    let unit = unit.copied().unwrap_or_default();
+    match unit {
+        "B" => format!("{count} B"),
+        _ => format!("{value:.1} {unit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        assert_eq!(bytes(831), "831 B");
+        assert_eq!(bytes(1_234_567), "1.2 MB");
+        assert_eq!(span(119.4), "119 s");
+        assert_eq!(span(7199.0), "120 min");
+    }
+}

@@ -1,0 +1,289 @@
+//! What a sync's figures come to: one word, how urgent it is, and a few words for people.
+
+use serde::{Deserialize, Serialize};
+
+use super::amounts::{counted, span};
+use super::snapshot::{Snapshot, SyncSnapshot};
+
+/// What a sync is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Nothing is to be done: the target has it all.
+    #[default]
+    Current,
+    /// Directories are being read, or the startup transfer is not done.
+    Starting,
+    /// Changes wait for their delay or for a free child.
+    Pending,
+    /// Children run.
+    Sending,
+    /// Nothing starts until someone says so.
+    Paused,
+    /// Something failed and is tried again.
+    Retrying,
+    /// Something was left undone and will not be tried again by itself.
+    Incomplete,
+    /// Deletions are held back until someone says so.
+    Halted,
+    /// The source is not there.
+    SourceLost,
+    /// A child ended with a code after which nothing more is tried.
+    Ended,
+}
+
+impl State {
+    /// All of them, for metrics that have every series from the start.
+    pub const ALL: [State; 10] = [
+        State::Current,
+        State::Starting,
+        State::Pending,
+        State::Sending,
+        State::Paused,
+        State::Retrying,
+        State::Incomplete,
+        State::Halted,
+        State::SourceLost,
+        State::Ended,
+    ];
+
+    /// As JSON and metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Current => "current",
+            State::Starting => "starting",
+            State::Pending => "pending",
+            State::Sending => "sending",
+            State::Paused => "paused",
+            State::Retrying => "retrying",
+            State::Incomplete => "incomplete",
+            State::Halted => "halted",
+            State::SourceLost => "source-lost",
+            State::Ended => "ended",
+        }
+    }
+
+    /// What it means.
+    pub fn severity(self) -> Severity {
+        match self {
+            State::Current => Severity::Current,
+            State::Starting | State::Pending | State::Sending | State::Paused => Severity::Behind,
+            State::Retrying
+            | State::Incomplete
+            | State::Halted
+            | State::SourceLost
+            | State::Ended => Severity::Trouble,
+        }
+    }
+}
+
+/// What someone has to do about it; the numbers are exit codes of `lsyncdctl status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Nothing: the target has it all.
+    #[default]
+    Current = 0,
+    /// Nothing yet: work is under way, or paused.
+    Behind = 1,
+    /// To look at it.
+    Trouble = 2,
+}
+
+impl Severity {
+    /// As JSON has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Severity::Current => "current",
+            Severity::Behind => "behind",
+            Severity::Trouble => "trouble",
+        }
+    }
+}
+
+impl Snapshot {
+    /// Takes the worst of the syncs, or of those with this name, as a whole.
+    pub fn judged(mut self) -> Snapshot {
+        let worst = self.syncs.iter().map(|sync| sync.severity).max();
+        self.severity = worst.unwrap_or_default();
+        self
+    }
+}
+
+impl SyncSnapshot {
+    /// Puts state, severity and the words for them in, from everything else. `starting` is
+    /// what is being done for the startup, if it is not over; `lost` and `incomplete` are what
+    /// only the sync knows.
+    pub fn judged(mut self, starting: Option<String>, lost: bool, incomplete: bool) -> Self {
+        self.state = match () {
+            () if self.ended.is_some() => State::Ended,
+            () if lost => State::SourceLost,
+            () if self.halted.is_some() => State::Halted,
+            () if self.paused => State::Paused,
+            () if self.retry.is_some() && self.sending.is_empty() => State::Retrying,
+            () if incomplete => State::Incomplete,
+            () if starting.is_some() => State::Starting,
+            () if !self.sending.is_empty() => State::Sending,
+            () if self.pending > 0 => State::Pending,
+            () => State::Current,
+        };
+        self.severity = self.state.severity();
+        if !self.away.is_empty() {
+            self.severity = self.severity.max(Severity::Behind);
+        }
+        if self.failed > 0 || self.retry.is_some() {
+            self.severity = Severity::Trouble;
+        }
+        self.detail = self.words(starting);
+        self
+    }
+
+    fn words(&self, starting: Option<String>) -> String {
+        let error = || match &self.last_error {
+            Some(error) if error.text.is_empty() => format!("exit code {}", error.code),
+            Some(error) => error.text.clone(),
+            None => "something was left undone".into(),
+        };
+        let mut words = match self.state {
+            State::Current => "current".into(),
+            State::Starting => starting.unwrap_or_default(),
+            State::Pending => self.waiting(),
+            State::Sending => self.sending_words(),
+            State::Paused => format!("paused, {}", self.waiting()),
+            State::Retrying => {
+                let seconds = self.retry.as_ref().map_or(0.0, |retry| retry.seconds);
+                format!("retrying in {} since {}", span(seconds), error())
+            }
+            State::Incomplete => format!("incomplete: {}", error()),
+            State::Halted => format!("halted: {}", self.halted.as_deref().unwrap_or_default()),
+            State::SourceLost => "source lost, waiting for it to come back".into(),
+            State::Ended => format!("ended: {}", error()),
+        };
+        if !self.away.is_empty() {
+            words.push_str(&format!(
+                ", {} not mounted",
+                counted(self.away.len(), "place")
+            ));
+        }
+        if self.rejected > 0 {
+            words.push_str(&format!(", {} rejected", counted(self.rejected, "file")));
+        }
+        if self.withheld > self.rejected {
+            let held = self.withheld - self.rejected;
+            words.push_str(&format!(", {} held unchecked", counted(held, "file")));
+        }
+        if self.failed > 0 {
+            words.push_str(&format!(", {} left undone", counted(self.failed, "path")));
+        }
+        words
+    }
+
+    fn waiting(&self) -> String {
+        match self.oldest {
+            Some(age) => format!("{} pending, the oldest for {}", self.pending, span(age)),
+            None => format!("{} pending", self.pending),
+        }
+    }
+
+    fn sending_words(&self) -> String {
+        let entries = self.sending.iter().map(|each| each.entries).sum();
+        let longest = self
+            .sending
+            .iter()
+            .map(|each| each.seconds)
+            .fold(0.0, f64::max);
+        let what = match self.sending.iter().any(|each| each.full) {
+            true => "comparing everything".to_owned(),
+            false => format!("sending {}", counted(entries, "path")),
+        };
+        let mut words = format!("{what} for {}", span(longest));
+        if let Some(progress) = self.sending.iter().find_map(|each| each.progress.as_ref()) {
+            words.push_str(&format!(", {} %", progress.percent));
+        }
+        let waiting = self.pending.saturating_sub(entries);
+        if waiting > 0 {
+            words.push_str(&format!(", {waiting} more pending"));
+        }
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::snapshot::{LastError, Retry, Sending};
+
+    fn sync() -> SyncSnapshot {
+        SyncSnapshot::default()
+    }
+
+    #[test]
+    fn what_is_worst_names_the_state() {
+        let current = sync().judged(None, false, false);
+        assert_eq!(
+            (current.state, current.detail.as_str()),
+            (State::Current, "current")
+        );
+
+        let busy = SyncSnapshot {
+            pending: 12,
+            oldest: Some(3.2),
+            sending: vec![Sending {
+                entries: 10,
+                seconds: 61.0,
+                ..Sending::default()
+            }],
+            ..sync()
+        };
+        let sending = busy.clone().judged(None, false, false);
+        assert_eq!(sending.detail, "sending 10 paths for 61 s, 2 more pending");
+        let paused = SyncSnapshot {
+            paused: true,
+            ..busy.clone()
+        };
+        let paused = paused.judged(None, false, false);
+        assert_eq!(paused.detail, "paused, 12 pending, the oldest for 3 s");
+        assert_eq!(paused.severity, Severity::Behind);
+
+        let failing = SyncSnapshot {
+            retry: Some(Retry {
+                seconds: 30.0,
+                failures: 2,
+            }),
+            last_error: Some(LastError {
+                code: 12,
+                text: "rsync: connection refused".into(),
+                time: 0.0,
+            }),
+            ..busy
+        };
+        // While it is being tried again, it is no better yet.
+        let trying = failing.clone().judged(None, false, false);
+        assert_eq!(
+            (trying.state, trying.severity),
+            (State::Sending, Severity::Trouble)
+        );
+        let retrying = SyncSnapshot {
+            sending: Vec::new(),
+            ..failing
+        };
+        let retrying = retrying.judged(None, false, false);
+        assert_eq!(
+            retrying.detail,
+            "retrying in 30 s since rsync: connection refused"
+        );
+        assert_eq!(retrying.severity, Severity::Trouble);
+        assert_eq!(sync().judged(None, true, true).state, State::SourceLost);
+    }
+
+    #[test]
+    fn failed_paths_are_trouble_whatever_else_is_well() {
+        let failed = SyncSnapshot {
+            failed: 1,
+            ..sync()
+        };
+        let failed = failed.judged(None, false, false);
+        assert_eq!(failed.detail, "current, 1 path left undone");
+        assert_eq!(failed.severity, Severity::Trouble);
+    }
+}

@@ -1,0 +1,152 @@
+//! What the preludes need to make settings and syncs of what users write.
+
+use std::rc::Rc;
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::event::Objects;
+use super::host::{Host, Stage};
+use super::{create, fanout, sync_checks};
+use crate::config::{
+    bare_complaint, checkgauge, complaint, complaint_about, inherit, kind_of, rsync_args, text_of,
+};
+
+/// Adds what loading a configuration needs.
+///
+/// # Errors
+/// None but Lua's own.
+pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
+    phases(lua, host, native)?;
+    inheriting(lua, host, native)?;
+    values(lua, native)?;
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "create",
+        lua.create_function(move |lua, config: Table| create::create(lua, &h, &with, config))?,
+    )
+}
+
+/// What may be done when, and what is set for the daemon as a whole.
+fn phases(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
+    let h = Rc::clone(host);
+    native.set(
+        "missing_default",
+        lua.create_function(move |_, (default, key): (Table, Value)| match key {
+            Value::String(key) if h.stage.get() == Stage::Loading => {
+                sync_checks::missing_default(&default, &key.to_string_lossy())
+            }
+            _ => Ok(()),
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    native.set(
+        "settings",
+        lua.create_function(move |_, value: Value| match value {
+            Value::Table(given) => h.settings.take(&given).map(|()| Value::Nil),
+            Value::String(key) => h.settings.value(&key.to_string_lossy()),
+            _ => Err(complaint("settings takes a table or the name of a setting")),
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    native.set(
+        "check_phase",
+        lua.create_function(move |lua, ()| {
+            if h.stage.get() != Stage::Loading {
+                return Err(complaint("Sync can only be created during initialization."));
+            }
+            check_settings_kept(lua)
+        })?,
+    )
+}
+
+/// From what a `sync{}` was given to the configuration with all it inherits, checked.
+fn inheriting(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
+    let h = Rc::clone(host);
+    native.set(
+        "inherit",
+        lua.create_function(move |lua, (given, default): (Value, Table)| match given {
+            Value::Table(given) => inherit::inherit(
+                lua,
+                &given,
+                |config| fill_from_settings(&h, config),
+                &default,
+            ),
+            other => Err(complaint(format!(
+                "sync takes a table, not {}",
+                kind_of(&other)
+            ))),
+        })?,
+    )?;
+    native.set(
+        "check_gauge",
+        lua.create_function(|_, config: Table| match config.get("checkgauge")? {
+            Value::Table(gauge) => checkgauge::check(&config, &gauge),
+            _ => Ok(()),
+        })?,
+    )
+}
+
+/// What values come to.
+fn values(lua: &Lua, native: &Table) -> Result<()> {
+    native.set(
+        "rsync_words",
+        lua.create_function(|lua, config: Table| {
+            let rsync = config.get::<Value>("rsync")?;
+            let Value::Table(rsync) = rsync else {
+                return Err(complaint_about(
+                    "rsync",
+                    "Parameter \"rsync\" must be a table.",
+                ));
+            };
+            let words = lua.create_table()?;
+            for word in rsync_args::words(&rsync)? {
+                words.raw_push(lua.create_string(word)?)?;
+            }
+            Ok(words)
+        })?,
+    )?;
+    native.set(
+        "as_directory",
+        lua.create_function(|lua, target: Value| {
+            let mut path = text_of(&target)
+                .ok_or_else(|| complaint_about("target", "target must be a text"))?;
+            match path.last() {
+                None => return Err(complaint_about("target", "target must not be empty")),
+                Some(b'/' | b':') => {}
+                Some(_) => path.push(b'/'),
+            }
+            lua.create_string(path)
+        })?,
+    )?;
+    native.set(
+        "targets_from",
+        lua.create_function(|lua, name: Value| fanout::targets_from(lua, &name))?,
+    )
+}
+
+/// A configuration of lsyncd 2.0 assigned a table; nothing in it would be seen.
+pub fn check_settings_kept(lua: &Lua) -> Result<()> {
+    match lua.globals().raw_get::<Value>("settings")? {
+        Value::Function(_) => Ok(()),
+        _ => Err(bare_complaint(
+            "settings",
+            "Do not use settings = { ... }\n      please use settings{ ... } (without the equal sign)",
+        )),
+    }
+}
+
+/// What the command line and the settings made so far say for every sync. A limit of the
+/// sync's own counts more than the setting; see docs/differences.md.
+fn fill_from_settings(host: &Host, config: &Table) -> Result<()> {
+    if let Some(delay) = host.delay {
+        config.set("delay", delay)?;
+    }
+    for key in ["maxDelays", "maxProcesses"] {
+        if let Some(count) = host.settings.count(key)?
+            && config.get::<Value>(key)?.is_nil()
+        {
+            config.set(key, count)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! Makes the sync of a prepared configuration.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::event::Objects;
+use super::host::{Host, Member};
+use super::{checked, fanout, inlet, layer3, sync_checks, tunnel};
+use crate::batch;
+use crate::config::{
+    self, SyncConfig, bare_complaint, complaint, complaint_about, kind_of, text_of, truthy,
+};
+use crate::filter::Filter;
+use crate::queue::Policy;
+use crate::report;
+use crate::sync::Sync;
+
+/// Makes the sync of a prepared configuration; returns its inlet.
+///
+/// # Errors
+/// Whatever is wrong with the configuration.
+pub fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Result<Table> {
+    check(lua, &config, host.members.borrow().len())?;
+    let typed = SyncConfig::from_table(&config)?;
+    if typed.check.is_some() {
+        checked::check_behaviour(lua, &config)?;
+    }
+    let tunnel = tunnel::of_config(host, &config)?;
+    let filter = config::filter(&config)?;
+    advise(lua, &config, &typed, &filter)?;
+    let policy = policy(lua, &config)?;
+    if policy == Policy::Settle
+        && let Some(target) = &typed.target
+        && !batch::is_remote(target)
+        && config.get::<Value>("host")?.is_nil()
+    {
+        config::target::check_local(&typed.source, target, &filter)?;
+    }
+    let fingerprint = fingerprint(lua, &config, &filter)?;
+    let text = fingerprint.as_deref();
+    let sync = sync_of(lua, host, &config, typed, filter, policy, text)?;
+
+    let functions = lua.create_table()?;
+    let inlet = lua.create_table()?;
+    let member = Rc::new(Member {
+        sync,
+        fingerprint,
+        config,
+        inlet: inlet.clone(),
+        tunnel,
+        events: Default::default(),
+        object: Default::default(),
+    });
+    let weak: Weak<Member> = Rc::downgrade(&member);
+    for pair in inlet::functions(lua, host, objects, &weak)?.pairs::<Value, Value>() {
+        let (name, function) = pair?;
+        functions.set(name, function)?;
+    }
+    let make: mlua::Function = lua.named_registry_value("make_inlet")?;
+    make.call::<()>((&inlet, functions))?;
+    host.members.borrow_mut().push(member);
+    Ok(inlet)
+}
+
+/// What can be told of a configuration as it is; puts in what it leaves to us.
+fn check(lua: &Lua, config: &Table, index: usize) -> Result<()> {
+    resolve_source(lua, config)?;
+    let monitor = config.get::<Value>("monitor")?;
+    match text_of(&monitor) {
+        _ if !truthy(&monitor) => {}
+        Some(name) if name == b"inotify" => {}
+        name => {
+            let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
+            let text = format!("event monitor \"{name}\" unknown.");
+            return Err(complaint_about("monitor", text));
+        }
+    }
+    check_functions(config)?;
+    config::check_values(config, sync_checks::is_built_in(lua, config, "collect")?)?;
+    layer3::check(config)?;
+    if !has_action(config)? {
+        return Err(no_actions(config));
+    }
+    config.set("monitor", "inotify")?;
+    if config.get::<Value>("name")?.is_nil() {
+        config.set("name", format!("Sync{}", index + 1))?;
+    }
+    Ok(())
+}
+
+/// What can be told of a configuration that is no mistake yet.
+fn advise(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) -> Result<()> {
+    if report::enabled("Exclude") {
+        for pattern in filter.excludes() {
+            let pattern = report::escape(pattern);
+            report::say(
+                "Exclude",
+                format_args!("{}: excludes {pattern}", typed.name),
+            );
+        }
+    }
+    sync_checks::warn_of_patterns(lua, filter, &typed.source);
+    sync_checks::warn_of_idleness(lua, config)
+}
+
+/// The state of a sync: that of the configuration before if it is the same.
+fn sync_of(
+    lua: &Lua,
+    host: &Rc<Host>,
+    config: &Table,
+    typed: SyncConfig,
+    filter: Filter,
+    policy: Policy,
+    fingerprint: Option<&[u8]>,
+) -> Result<Rc<RefCell<Sync>>> {
+    let full = config.get::<Value>("full")?.is_function();
+    let files = fanout::files(config, &typed, &filter, fingerprint.is_some())?;
+    let group = files.as_deref().map(|files| fanout::group(files, &typed));
+    let sync = match unchanged(host, fingerprint) {
+        Some(sync) => {
+            sync.borrow_mut().config.name = typed.name;
+            sync
+        }
+        None => {
+            let mut sync = Sync::new(typed, filter, policy, full);
+            add_crontab(&mut sync)?;
+            fanout::join_gate(host, &mut sync, files.as_deref())?;
+            Rc::new(RefCell::new(sync))
+        }
+    };
+    // User code runs what it likes, as it likes.
+    if policy == Policy::Settle {
+        fanout::join(host, &sync, group);
+        sync.borrow_mut().environment = config::share_ssh(lua, config, &host.sockets)?;
+    }
+    Ok(sync)
+}
+
+/// Tells configurations of syncs apart, what is in files of filters included.
+fn fingerprint(lua: &Lua, config: &Table, filter: &Filter) -> Result<Option<Vec<u8>>> {
+    let function: mlua::Function = lua.named_registry_value("fingerprint")?;
+    let text: Option<mlua::BString> = function.call(config)?;
+    let excludes = filter.excludes().map(<[u8]>::to_vec);
+    let lines: Vec<Vec<u8>> = filter.rules().chain([Vec::new()]).chain(excludes).collect();
+    Ok(text.map(|text| [text.to_vec(), lines.join(&0)].join(&0)))
+}
+
+/// The state of the same sync in the configuration before, if it is there and nobody's yet.
+fn unchanged(host: &Host, fingerprint: Option<&[u8]>) -> Option<Rc<RefCell<Sync>>> {
+    let text = fingerprint?;
+    let mut before = host.before.borrow_mut();
+    let found = before.iter().position(|member| {
+        member.fingerprint.as_deref() == Some(text) && !member.sync.borrow().has_ended()
+    })?;
+    Some(Rc::clone(&before.remove(found).sync))
+}
+
+fn add_crontab(sync: &mut Sync) -> Result<()> {
+    for (at, rule) in sync.config.crontab.iter().enumerate() {
+        sync.crontab.add(rule).map_err(|why| {
+            let (name, number) = (&sync.config.name, at + 1);
+            let rule = report::escape(rule.as_bytes());
+            complaint_about(
+                "crontab",
+                format!("Sync: {name} - crontab rule {number} is not valid: {why} . Rule: {rule}"),
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
+    let given = text_of(&config.get("source")?)
+        .ok_or_else(|| complaint_about("source", "source missing from sync."))?;
+    let real = match config::real_directory(&given) {
+        Ok(real) => real,
+        Err(error) if error.is_missing() && truthy(&config.get("waitForSource")?) => {
+            config::target::resolved(&given)
+        }
+        Err(error) => {
+            let [first, second] = error.lines();
+            report::error(first);
+            return Err(bare_complaint("source", second));
+        }
+    };
+    config.set("_source", lua.create_string(given)?)?;
+    config.set("source", lua.create_string(real)?)
+}
+
+fn has_action(config: &Table) -> Result<bool> {
+    if truthy(&config.get("action")?) {
+        return Ok(true);
+    }
+    for key in layer3::KEYS {
+        if truthy(&config.get(key)?) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Says why a sync without a gauge may have no action: its key may be misspelt.
+fn no_actions(config: &Table) -> mlua::Error {
+    let similar = config
+        .pairs::<String, Value>()
+        .flatten()
+        .find_map(|(key, _)| Some((config::nearest(&key, layer3::KEYS)?, key)));
+    match similar {
+        Some((known, key)) => complaint_about(
+            &key,
+            format!("no actions specified. Did you mean \"{known}\" instead of \"{key}\"?"),
+        ),
+        None => complaint("no actions specified."),
+    }
+}
+
+/// These keys are functions or switched off.
+fn check_functions(config: &Table) -> Result<()> {
+    for key in ["action", "collect", "full", "init", "prepare"] {
+        match config.get(key)? {
+            Value::Nil | Value::Boolean(false) | Value::Function(_) => {}
+            Value::Boolean(true) => {
+                let text = format!("{key} must be a function or false, not true.");
+                return Err(complaint_about(key, text));
+            }
+            other => {
+                let text = format!("{key} must be a function, not {}.", kind_of(&other));
+                return Err(complaint_about(key, text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Built-in behaviours are decided by the state of the disk; user code gets what happened.
+fn policy(lua: &Lua, config: &Table) -> Result<Policy> {
+    let default: Table = lua.globals().raw_get("default")?;
+    let general = default.raw_get::<Value>("action")? == config.get::<Value>("action")?;
+    Ok(
+        match sync_checks::is_built_in(lua, config, "action")? && !general {
+            true => Policy::Settle,
+            false => Policy::Deliver,
+        },
+    )
+}

@@ -1,0 +1,198 @@
+//! What rsync is called with: its target, its filter, and the list of a batch.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::rc::Rc;
+use std::sync::PoisonError;
+
+use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
+
+use super::event::{Agent, Objects};
+use super::host::{Host, member_of};
+use super::{by_size, checked, spawn, tunnel};
+use crate::batch::{self, Change, Entry, ListMode, Request};
+use crate::config::{complaint, text_of, truthy};
+use crate::queue::{DelayId, Etype};
+use crate::sync::Sync;
+
+/// A batch, ready to be sent: an argument of `spawn`.
+pub struct Transfer(pub batch::Transfer);
+
+impl UserData for Transfer {
+    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        fields.add_field_method_get("names", |lua, this| lua.create_string(this.0.names()));
+    }
+}
+
+/// Adds what the preludes need to send something.
+///
+/// # Errors
+/// None but Lua's own.
+pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "spawn",
+        lua.create_function(move |_, arguments: MultiValue| {
+            spawn::spawn(&h, &with, true, arguments)
+        })?,
+    )?;
+    native.set(
+        "rsync_target",
+        lua.create_function(|lua, config: Table| lua.create_string(rsync_target(lua, &config)?))?,
+    )?;
+    native.set(
+        "is_doubtful",
+        lua.create_function(|lua, inlet: Table| {
+            Ok(member_of(lua, &inlet)?.sync.borrow().doubtful)
+        })?,
+    )?;
+    native.set(
+        "filter_input",
+        lua.create_function(|lua, inlet: Table| {
+            let member = member_of(lua, &inlet)?;
+            let input = {
+                let sync = member.sync.borrow();
+                let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+                filter.rsync_input()
+            };
+            Ok(match input {
+                Some(input) => (
+                    Some(lua.create_string(input.option)?),
+                    Some(lua.create_string(input.text)?),
+                ),
+                None => (None, None),
+            })
+        })?,
+    )?;
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "batch",
+        lua.create_function(move |lua, (inlet, test): (Table, mlua::Function)| {
+            let member = member_of(lua, &inlet)?;
+            by_size::batch(lua, &h, &with, &member, &test)
+        })?,
+    )?;
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "transfer",
+        lua.create_function(move |lua, list: Table| match with.agent(&list)? {
+            Some(agent) => transfer(lua, &h, &agent),
+            None => Err(complaint("not a list of events")),
+        })?,
+    )
+}
+
+/// `HOST:TARGETDIR` when a host is configured, else the target. A relative local one is meant
+/// from where the daemon was started, not from `/` where it runs.
+pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
+    let text = |key: &str| -> Result<Option<Vec<u8>>> { Ok(text_of(&config.get(key)?)) };
+    if let (Some(host), Some(directory)) = (text("host")?, text("targetdir")?) {
+        return Ok([host, b":".to_vec(), directory].concat());
+    }
+    let target = text("target")?.ok_or_else(|| complaint("the sync has no target"))?;
+    let host = lua.app_data_ref::<Rc<Host>>();
+    let target = match &host {
+        Some(host) => tunnel::of_config(host, config)?.map(|tunnel| tunnel.place(&target)),
+        None => None,
+    }
+    .unwrap_or(target);
+    let base = host.as_ref().and_then(|host| host.base.borrow().clone());
+    Ok(match base {
+        Some(base) if !target.starts_with(b"/") && !batch::is_remote(&target) => base
+            .join(OsStr::from_bytes(&target))
+            .into_os_string()
+            .into_vec(),
+        _ => target,
+    })
+}
+
+/// Makes the list of a batch.
+fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
+    let member = agent
+        .member()
+        .ok_or_else(|| complaint("the list's sync is gone"))?;
+    let rsync: Table = member.config.get("rsync")?;
+    let binary = text_of(&rsync.get("binary")?).unwrap_or_else(|| b"rsync".to_vec());
+    let words: Vec<Vec<u8>> = rsync
+        .get::<Table>("_computed")?
+        .sequence_values::<Value>()
+        .filter_map(|word| text_of(&word.ok()?))
+        .collect();
+    let list = list_mode(&rsync)?;
+    let target = rsync_target(lua, &member.config)?;
+    let hard_links = truthy(&rsync.get("hard_links")?);
+    let delete_excluded = rsync.get::<Value>("delete_excluded")? == Value::Boolean(true);
+
+    // No Lua from here on, not even a metamethod: the sync is borrowed.
+    let mut sync = member.sync.borrow_mut();
+    let sync = &mut *sync;
+    let protected = sync.protected();
+    let delete = sync.config.delete.in_batches() && protected.is_some();
+    let delete_excluded = delete_excluded && sync.gate.withheld().is_empty() && !sync.holds_any();
+    let protected = protected.into_iter().flatten();
+    let protected = protected.map(|pattern| [b"- ".to_vec(), pattern].concat());
+    let filters: Vec<_> = protected.chain(filter_lines(sync)).collect();
+    let source = sync.rsync_source().ok_or_else(checked::not_yet)?;
+    let request = Request {
+        source: &source,
+        target: &target,
+        words: &words,
+        binary: &binary,
+        delete,
+        filters: &filters,
+        delete_excluded,
+        last_transfer: Some(sync.last_transfer),
+        list,
+    };
+    let entries = entries(sync, &agent.ids());
+    let entries = entries.iter().map(|(change, path, to)| Entry {
+        change: *change,
+        path,
+        to: to.as_deref(),
+    });
+    let transfer = sync.chooser.prepare(&request, entries.clone());
+    if hard_links && entries.into_iter().any(|e| sync.has_other_names(&e)) {
+        let due = sync.due(h.clock.now());
+        sync.resync_once(due);
+    }
+    Ok(Transfer(transfer))
+}
+
+/// Which kind of list the configuration insists on.
+fn list_mode(rsync: &Table) -> Result<ListMode> {
+    Ok(match text_of(&rsync.get("list")?).as_deref() {
+        Some(b"filter") => ListMode::Filter,
+        Some(b"files-from") => ListMode::FilesFrom,
+        _ => ListMode::Auto,
+    })
+}
+
+/// What is to be sent of these: all but what does not leave.
+fn entries(sync: &Sync, ids: &[DelayId]) -> Vec<(Change, Vec<u8>, Option<Vec<u8>>)> {
+    let delays = ids.iter().filter_map(|id| sync.queue.get(*id));
+    let entries = delays.filter_map(|delay| {
+        let (path, to) = delay.paths();
+        let stays = sync.is_withheld(&path) || sync.is_held(delay.etype(), &path);
+        (!stays).then(|| (change(delay.etype()), path, to))
+    });
+    entries.collect()
+}
+
+/// The sync's filter as lines for rsync: rules, then excludes.
+fn filter_lines(sync: &Sync) -> Vec<Vec<u8>> {
+    let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+    let excludes = filter.excludes().map(|pattern| [b"- ", pattern].concat());
+    let held = filter.held();
+    held.chain(filter.rules()).chain(excludes).collect()
+}
+
+/// What a batch makes of an event.
+pub(super) fn change(etype: Etype) -> Change {
+    match etype {
+        Etype::Delete => Change::Delete,
+        Etype::Move => Change::Move,
+        Etype::Modify => Change::Modify,
+        Etype::Attrib => Change::Attrib,
+        Etype::Create | Etype::Init | Etype::Blanket | Etype::Full => Change::Create,
+    }
+}

@@ -1,0 +1,209 @@
+//! A file system inside the source goes, and what the target has of it stays.
+//!
+//! What lasts is made with bind mounts: what is made of memory is gone with its mount, and so it
+//! goes from the target.
+
+use std::fs;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::daemon::Running;
+use crate::guard::{NO_MOUNTS, among_mounts, inside};
+use crate::util::{Dir, skip};
+
+const BIND: &str = "mount --bind @DIR@/disk @SRC@/in";
+const UNBIND: &str = "umount @SRC@/in";
+
+fn config(kind: &str) -> String {
+    format!(
+        "settings{{ statusFile = '@DIR@/status', statusInterval = 0, stateDir = '@DIR@/state',
+           insist = true, controlSocket = '@DIR@/sock' }}
+         sync{{ default.{kind}, source = '@SRC@', target = '@TRG@', delay = 0.3 }}"
+    )
+}
+
+fn rsync() -> String {
+    config("rsync, rsync = { archive = true, checksum = true }")
+}
+
+/// A source with a mount point, and what is mounted there.
+fn site() -> Dir {
+    let dir = Dir::new();
+    dir.mkdir("in");
+    dir.write("f", "1");
+    fs::create_dir(dir.path("disk")).unwrap();
+    dir.put("disk/a", "a");
+    dir.put("disk/b", "b");
+    dir
+}
+
+fn has(dir: &Dir, daemon: &mut Running<'_>, name: &str, content: &str) {
+    daemon.wait_for(&format!("{name} has {content}"), |_| {
+        fs::read(dir.trg(name)).is_ok_and(|found| found == content.as_bytes())
+    });
+}
+
+fn stays(dir: &Dir) {
+    let there = |name| dir.trg(name).exists();
+    assert!(there("in/a") && there("in/b"), "wiped");
+}
+
+fn ctl(dir: &Dir, word: &str) {
+    let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
+    let ctl = ctl.arg("-socket").arg(dir.path("sock")).arg(word);
+    assert!(ctl.status().unwrap().success());
+}
+
+/// A file that was written after all that has arrived, and so has a comparison of everything.
+fn settled(dir: &Dir, daemon: &mut Running<'_>, name: &str) {
+    dir.write(name, "x");
+    has(dir, daemon, name, "x");
+    ctl(dir, "resync");
+    daemon.wait_for("all was compared", |_| {
+        let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
+        let ctl = ctl
+            .arg("-socket")
+            .arg(dir.path("sock"))
+            .args(["status", "-wait"]);
+        ctl.status().unwrap().success()
+    });
+}
+
+fn comes_and_goes(config: &str) {
+    let dir = site();
+    let Some(mut daemon) = among_mounts(&dir, config, BIND) else {
+        return skip(NO_MOUNTS);
+    };
+    has(&dir, &mut daemon, "in/a", "a");
+    has(&dir, &mut daemon, "in/b", "b");
+    // What waits when it goes is not taken for deleted.
+    daemon.stop();
+    inside(&dir, &daemon, "echo 2 > @SRC@/in/a; touch @SRC@/in/new");
+    inside(&dir, &daemon, UNBIND);
+    daemon.cont();
+    daemon.wait_log("the target keeps what it has of it");
+    settled(&dir, &mut daemon, "s1");
+    stays(&dir);
+    daemon.wait_for("the status file tells", |_| {
+        dir.text("status")
+            .contains("in is not mounted, the target keeps")
+    });
+    // Below the mount point there is another directory now.
+    dir.write("in/under", "x");
+    settled(&dir, &mut daemon, "s2");
+    stays(&dir);
+    dir.rm("in/under");
+    fs::remove_dir(dir.src("in")).unwrap();
+    settled(&dir, &mut daemon, "s3");
+    stays(&dir);
+
+    dir.mkdir("in");
+    fs::remove_file(dir.path("disk/b")).unwrap();
+    inside(&dir, &daemon, BIND);
+    daemon.wait_log("is mounted again");
+    has(&dir, &mut daemon, "in/a", "2\n");
+    daemon.wait_for("what was deleted is", |_| {
+        !dir.trg("in/b").exists() && dir.trg("in/new").exists() && !dir.trg("in/under").exists()
+    });
+    inside(&dir, &daemon, "echo 3 > @SRC@/in/c");
+    has(&dir, &mut daemon, "in/c", "3\n");
+}
+
+#[test]
+fn with_rsync() {
+    comes_and_goes(&rsync());
+}
+
+#[test]
+fn with_direct() {
+    comes_and_goes(&config("direct"));
+}
+
+#[test]
+fn with_rules_and_delete_excluded() {
+    let more = "filter = { '+ /in/**', '- *.tmp' }, rsync = { archive = true, checksum = true, delete_excluded = true }";
+    comes_and_goes(&config(&format!("rsync, {more}")));
+}
+
+/// It is remembered over a restart, a reload, and until somebody says that it is all right.
+#[test]
+fn is_remembered_until_it_is_released() {
+    let dir = site();
+    let Some(mut daemon) = among_mounts(&dir, &rsync(), BIND) else {
+        return skip(NO_MOUNTS);
+    };
+    has(&dir, &mut daemon, "in/a", "a");
+    has(&dir, &mut daemon, "in/b", "b");
+    assert_eq!(daemon.terminate(), Some(143));
+    drop(daemon);
+    let Some(mut daemon) = among_mounts(&dir, &rsync(), "true") else {
+        return skip(NO_MOUNTS);
+    };
+    daemon.wait_log("the target keeps what it has of it");
+    settled(&dir, &mut daemon, "s1");
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_for("it has started again", |daemon| {
+        daemon.log().matches("--- Startup ---").count() == 2
+    });
+    settled(&dir, &mut daemon, "s2");
+    stays(&dir);
+    ctl(&dir, "release");
+    daemon.wait_for("it is deleted", |_| {
+        dir.trg("in").exists() && !dir.trg("in/a").exists()
+    });
+    dir.write("in/under", "x");
+    has(&dir, &mut daemon, "in/under", "x");
+}
+
+#[test]
+fn without_guard_it_is_deleted() {
+    let dir = site();
+    let text = rsync().replace("delay =", "guard = false, delay =");
+    let Some(mut daemon) = among_mounts(&dir, &text, BIND) else {
+        return skip(NO_MOUNTS);
+    };
+    has(&dir, &mut daemon, "in/a", "a");
+    inside(&dir, &daemon, UNBIND);
+    daemon.wait_for("it is deleted", |_| !dir.trg("in/a").exists());
+}
+
+/// One disk in the place of another, and that quickly: the mount points are the same as before.
+#[test]
+fn another_one_in_the_same_place() {
+    let dir = site();
+    fs::create_dir(dir.path("other")).unwrap();
+    dir.put("other/c", "c");
+    let Some(mut daemon) = among_mounts(&dir, &rsync(), BIND) else {
+        return skip(NO_MOUNTS);
+    };
+    has(&dir, &mut daemon, "in/a", "a");
+    daemon.stop();
+    let swap = format!("{UNBIND}; {}", BIND.replace("disk", "other"));
+    inside(&dir, &daemon, &swap);
+    daemon.cont();
+    has(&dir, &mut daemon, "in/c", "c");
+    inside(&dir, &daemon, "echo 2 > @SRC@/in/d");
+    has(&dir, &mut daemon, "in/d", "2\n");
+    daemon.wait_for("the first one's files are gone", |_| {
+        !dir.trg("in/a").exists()
+    });
+}
+
+/// What is mounted where nothing is kept current is of no concern.
+#[test]
+fn excluded_places_do_not_count() {
+    let dir = site();
+    let text = rsync().replace("delay =", "exclude = '/in/', delay =");
+    let Some(mut daemon) = among_mounts(&dir, &text, "true") else {
+        return skip(NO_MOUNTS);
+    };
+    daemon.wait_log("finished.");
+    inside(&dir, &daemon, BIND);
+    inside(&dir, &daemon, UNBIND);
+    dir.write("g", "x");
+    has(&dir, &mut daemon, "g", "x");
+    let log = daemon.log();
+    assert_eq!(log.matches("recursive full rsync").count(), 1, "{log}");
+    assert!(!log.contains("mounted"), "{log}");
+}
