@@ -1,5 +1,5 @@
-//! Sources that are not what they were: gone, replaced, not mounted. Their syncs wait, and this
-//! file looks when they may go on.
+//! Sources that are not what they were: gone, replaced, not mounted; and local targets that are
+//! not mounted. Their syncs wait, and this file looks when they may go on.
 //!
 //! Three things make it look: the watch room says that a root is lost or back; the table of
 //! mounts changes, which the kernel tells, while it does not tell what is mounted over a
@@ -18,7 +18,7 @@ use mio::{Interest, Registry, Token};
 use super::engine::Engine;
 use crate::report;
 use crate::script::Member;
-use crate::sync::{lasting, mounts};
+use crate::sync::{Sync, lasting, mounts};
 
 /// How often a source that is not there is looked for.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -27,7 +27,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PACE: Duration = Duration::from_millis(100);
 /// What is remembered of a sync: the mount its source lies on.
 const MOUNT: &str = "mount";
-/// And what was mounted inside it, each with a zero byte behind it.
+/// The one its target lies on, if that is a local one.
+const TARGET: &str = "target-mount";
+/// And what was mounted inside the source, each with a zero byte behind it.
 const INSIDE: &str = "inside";
 const TABLE: &str = "/proc/self/mountinfo";
 
@@ -92,13 +94,19 @@ impl Engine<'_> {
                 if let Some(mount) = state.read(&sync.config, MOUNT) {
                     sync.remember_mount(&mount);
                 }
+                if let Some(mount) = state.read(&sync.config, TARGET) {
+                    sync.remember_target_mount(mount);
+                }
                 let known = state.read(&sync.config, INSIDE).unwrap_or_default();
                 let known = known
                     .split(|&byte| byte == 0)
                     .filter(|path| !path.is_empty());
                 sync.remember_inside(known.map(<[u8]>::to_vec));
             }
-            let objection = member.sync.borrow_mut().inspect();
+            let objection = {
+                let mut sync = member.sync.borrow_mut();
+                sync.inspect().or_else(|| sync.inspect_target())
+            };
             match objection {
                 Some(why) => self.halt(&member, why),
                 None => self.remember(&member),
@@ -134,30 +142,10 @@ impl Engine<'_> {
         }
     }
 
-    /// Keeps in mind what is mounted inside a source for the next start.
-    fn remember_inside(&self, member: &Member) {
-        let (Some(state), sync) = (&self.core.state, member.sync.borrow()) else {
-            return;
-        };
-        let ended = sync.known_inside().map(|mount| [mount, b"\0"].concat());
-        let bytes = ended.collect::<Vec<_>>().concat();
-        let known = state.read(&sync.config, INSIDE).unwrap_or_default();
-        let result = match bytes.is_empty() {
-            _ if known == bytes => Ok(()),
-            true => {
-                state.remove(&sync.config, INSIDE);
-                Ok(())
-            }
-            false => state.write(&sync.config, INSIDE, &bytes),
-        };
-        if let Err(error) = result {
-            report::say("Debug", format_args!("remembering mounts: {error}"));
-        }
-    }
-
     /// A person has said that sources are as they should be.
     pub(super) fn mounts_released(&mut self) {
         for member in &self.members {
+            self.remember(member);
             self.remember_inside(member);
         }
         self.watcher.rebuild();
@@ -169,7 +157,10 @@ impl Engine<'_> {
         if self.sources.changed && member.sync.borrow().known_inside().next().is_some() {
             self.look_at_mounts();
         }
-        let objection = member.sync.borrow().objection();
+        let objection = {
+            let mut sync = member.sync.borrow_mut();
+            sync.objection().or_else(|| sync.target_objection())
+        };
         let Some(why) = objection else {
             return true;
         };
@@ -263,6 +254,7 @@ impl Engine<'_> {
             true => sync.inspect(),
             false => sync.objection(),
         };
+        let objection = objection.or_else(|| sync.target_objection());
         match objection {
             Some(why) => {
                 drop(sync);
@@ -275,7 +267,7 @@ impl Engine<'_> {
             None if home && sync.halted().is_some() => {
                 let name = &sync.config.name;
                 report::normal(format_args!(
-                    "{name}: the source is back, comparing all of it"
+                    "{name}: source and target are what they were, comparing everything"
                 ));
                 sync.go_on(self.started.then_some(self.now));
                 drop(sync);
@@ -299,24 +291,45 @@ impl Engine<'_> {
         self.sources.due.get_or_insert(Instant::now() + INTERVAL);
     }
 
-    /// Keeps the mount in mind for the next start. That of `/` says nothing.
+    /// Keeps the mounts in mind for the next start. That of `/` says nothing.
     fn remember(&self, member: &Member) {
-        let (Some(state), sync) = (&self.core.state, member.sync.borrow()) else {
+        let sync = member.sync.borrow();
+        let lasting = |mount: &[u8]| match mount {
+            b"/" => Vec::new(),
+            mount => mount.to_vec(),
+        };
+        self.keep(&sync, MOUNT, &lasting(sync.mount()));
+        self.keep(
+            &sync,
+            TARGET,
+            &lasting(sync.target_mount().unwrap_or_default()),
+        );
+    }
+
+    /// Keeps in mind what is mounted inside a source for the next start.
+    fn remember_inside(&self, member: &Member) {
+        let sync = member.sync.borrow();
+        let ended = sync.known_inside().map(|mount| [mount, b"\0"].concat());
+        self.keep(&sync, INSIDE, &ended.collect::<Vec<_>>().concat());
+    }
+
+    /// Writes what is to be remembered, if it is news; nothing is remembered by no file.
+    fn keep(&self, sync: &Sync, kind: &str, bytes: &[u8]) {
+        let Some(state) = &self.core.state else {
             return;
         };
-        let known = state.read(&sync.config, MOUNT);
-        let result = match sync.mount() {
-            b"/" | b"" => {
-                if known.is_some() {
-                    state.remove(&sync.config, MOUNT);
-                }
+        let known = state.read(&sync.config, kind);
+        let result = match (known, bytes) {
+            (Some(known), bytes) if known == bytes => Ok(()),
+            (None, []) => Ok(()),
+            (Some(_), []) => {
+                state.remove(&sync.config, kind);
                 Ok(())
             }
-            mount if known.as_deref() == Some(mount) => Ok(()),
-            mount => state.write(&sync.config, MOUNT, mount),
+            (_, bytes) => state.write(&sync.config, kind, bytes),
         };
         if let Err(error) = result {
-            report::say("Debug", format_args!("remembering a mount: {error}"));
+            report::say("Debug", format_args!("remembering mounts: {error}"));
         }
     }
 

@@ -102,6 +102,7 @@ fn advise(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) -> Res
         }
     }
     sync_checks::warn_of_patterns(lua, filter, &typed.source);
+    sync_checks::warn_of_file_system(lua, typed);
     sync_checks::warn_of_idleness(lua, config)
 }
 

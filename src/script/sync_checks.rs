@@ -1,12 +1,15 @@
 //! What is asked about a sync beyond whether its values make sense: whether it can do anything,
 //! whether its patterns can match, and what in it is built in.
 
+use std::fs;
+
 use mlua::{Lua, Result, Table, Value};
 
 use super::{errors, layer3};
-use crate::config::{self, complaint, complaint_about, truthy};
+use crate::config::{self, SyncConfig, complaint, complaint_about, truthy};
 use crate::filter::Filter;
 use crate::report;
+use crate::sync::shared_kind;
 
 /// A pattern that can match nothing is no error, and excludes nothing in silence.
 pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {
@@ -24,6 +27,21 @@ pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {
         if let Some(pattern) = rule.get(2..) {
             warn("filter", pattern);
         }
+    }
+}
+
+/// Of what other hosts change in a shared file system the kernel tells nothing.
+pub fn warn_of_file_system(lua: &Lua, sync: &SyncConfig) {
+    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let Some(kind) = shared_kind(&table, &sync.source) else {
+        return;
+    };
+    if sync.crontab.is_empty() {
+        let text = format!(
+            "the source is on {kind}, where only changes made by this host are noticed; with \
+             crontab = \"...\" all is compared at given times"
+        );
+        report::warn(errors::message(lua, &complaint_about("source", text)));
     }
 }
 

@@ -89,13 +89,14 @@ impl Sync {
         }
     }
 
-    /// A person says that it is all right: the source is taken as it is, without what is not
-    /// mounted in it, and the next transfer may delete whatever it wants.
+    /// A person says that it is all right: source and target are taken as they are, without what
+    /// is not mounted, and the next transfer may delete whatever it wants.
     pub fn release_guard(&mut self, now: Time) {
         if let Ok(found) = Identity::of(&self.config.source) {
             self.mount.clone_from(&found.mount);
             self.home = Some(found);
         }
+        self.forget_target_mount();
         self.unlimited = true;
         if self.away().next().is_some() {
             self.forget_mounts();

@@ -17,10 +17,12 @@ mod feed;
 mod guard;
 mod identity;
 mod inside;
+mod mount_table;
 mod notice;
 mod owed;
 mod scheduler;
 mod steer;
+mod target_mount;
 mod trouble;
 pub mod tunnel;
 mod whole;
@@ -30,7 +32,8 @@ pub use clock::Clock;
 pub use counters::Counters;
 pub use failed::Failed;
 pub use feed::{choose_leaders, share, share_inherited};
-pub use identity::{Identity, lasting, mounts};
+pub use identity::Identity;
+pub use mount_table::{lasting, mounts, shared_kind};
 pub use owed::Held;
 pub use scheduler::Scheduler;
 pub use steer::Mark;
@@ -123,6 +126,7 @@ pub struct Sync {
     mount: Vec<u8>,
     /// What is mounted below it, or was.
     inside: inside::Inside,
+    target_mount: Option<target_mount::Mounted>,
     /// The next transfer may delete whatever it wants: a person has said so.
     pub unlimited: bool,
     /// Why a transfer was not begun: it would have deleted too much.
@@ -173,6 +177,7 @@ impl Sync {
             home: None,
             mount: Vec::new(),
             inside: inside::Inside::default(),
+            target_mount: None,
             unlimited: false,
             excess: None,
             entries: None,
@@ -196,6 +201,7 @@ impl Sync {
         self.home.clone_from(&old.home);
         self.mount.clone_from(&old.mount);
         self.inside.clone_from(&old.inside);
+        self.target_mount.clone_from(&old.target_mount);
         self.entries = old.entries;
     }
 

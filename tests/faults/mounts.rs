@@ -13,7 +13,7 @@ use crate::guard::{NO_MOUNTS, among_mounts, inside};
 use crate::util::{Dir, skip};
 
 const BIND: &str = "mount --bind @DIR@/disk @SRC@/in";
-const UNBIND: &str = "umount @SRC@/in";
+const UNBIND: &str = "umount -l @SRC@/in";
 
 fn config(kind: &str) -> String {
     format!(
@@ -206,4 +206,38 @@ fn excluded_places_do_not_count() {
     let log = daemon.log();
     assert_eq!(log.matches("recursive full rsync").count(), 1, "{log}");
     assert!(!log.contains("mounted"), "{log}");
+}
+
+/// What is written below the mount point of a disk that is away fills another file system.
+#[test]
+fn a_target_that_is_not_mounted_is_left_alone() {
+    for config in [rsync(), config("direct")] {
+        let dir = Dir::new();
+        dir.write("f", "1");
+        let mount = "mount --bind @DIR@/disk @TRG@";
+        fs::create_dir(dir.path("disk")).unwrap();
+        let Some(mut daemon) = among_mounts(&dir, &config, mount) else {
+            return skip(NO_MOUNTS);
+        };
+        let on_disk = |name: &str| dir.path(format!("disk/{name}")).exists();
+        daemon.wait_for("it arrives", |_| on_disk("f"));
+        inside(&dir, &daemon, "umount -l @TRG@");
+        dir.write("g", "1");
+        daemon.wait_log("trg, where the target is, is not");
+        dir.rm("f");
+        inside(&dir, &daemon, mount);
+        daemon.wait_for("it goes on", |_| on_disk("g") && !on_disk("f"));
+        assert_eq!(daemon.terminate(), Some(143));
+        drop(daemon);
+
+        let Some(mut daemon) = among_mounts(&dir, &config, "true") else {
+            return skip(NO_MOUNTS);
+        };
+        daemon.wait_log("trg, where the target is, is not");
+        let below = fs::read_dir(dir.path("trg")).unwrap().count();
+        assert_eq!(below, 0, "something was written below the mount point");
+        ctl(&dir, "release");
+        has(&dir, &mut daemon, "g", "1");
+        assert_eq!(daemon.terminate(), Some(143));
+    }
 }

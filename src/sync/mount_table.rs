@@ -1,0 +1,193 @@
+//! The table of mounts (proc_pid_mountinfo(5)): what is mounted where, whether it will be there
+//! again when it has gone, and whether other hosts change it, too.
+
+/// The mount points in a mountinfo table, see proc_pid_mountinfo(5), each with what is mounted
+/// there: the file system's device and the directory in it.
+pub fn mounts(table: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    table.split(|&byte| byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let (device, root) = (fields.nth(2)?, fields.next()?);
+        Some((unescaped(fields.next()?), [device, b" ", root].concat()))
+    })
+}
+
+/// File systems whose contents go with them when they are unmounted, or that hold nothing of
+/// their own.
+const PASSING: [&[u8]; 27] = [
+    b"aufs",
+    b"autofs",
+    b"binfmt_misc",
+    b"bpf",
+    b"cgroup",
+    b"cgroup2",
+    b"configfs",
+    b"debugfs",
+    b"devpts",
+    b"devtmpfs",
+    b"efivarfs",
+    b"fuse.gvfsd-fuse",
+    b"fuse.lxcfs",
+    b"fuse.portal",
+    b"fusectl",
+    b"hugetlbfs",
+    b"mqueue",
+    b"nsfs",
+    b"overlay",
+    b"proc",
+    b"pstore",
+    b"ramfs",
+    b"securityfs",
+    b"squashfs",
+    b"sysfs",
+    b"tmpfs",
+    b"tracefs",
+];
+
+/// The mount points of what is there again when it is mounted again: disks, network file systems,
+/// and directories that are mounted elsewhere.
+pub fn lasting(table: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    table.split(|&byte| byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let (root, point) = (fields.nth(3)?, fields.next()?);
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        (root != b"/" || !PASSING.contains(&kind)).then(|| unescaped(point))
+    })
+}
+
+/// File systems that other hosts may change as well. Those of FUSE are taken for such, but for
+/// [`OWN_FUSE`].
+const SHARED: [&[u8]; 17] = [
+    b"9p",
+    b"afs",
+    b"beegfs",
+    b"ceph",
+    b"cifs",
+    b"fuse",
+    b"gfs2",
+    b"gpfs",
+    b"lustre",
+    b"nfs",
+    b"nfs4",
+    b"ocfs2",
+    b"prl_fs",
+    b"smb3",
+    b"smbfs",
+    b"vboxsf",
+    b"virtiofs",
+];
+
+const OWN_FUSE: [&[u8]; 8] = [
+    b"fuse.bindfs",
+    b"fuse.cryfs",
+    b"fuse.encfs",
+    b"fuse.exfat",
+    b"fuse.gocryptfs",
+    b"fuse.mergerfs",
+    b"fuse.ntfs-3g",
+    b"fuse.zfs",
+];
+
+/// The kind of file system that this absolute path is on, if other hosts may change it: of what
+/// they do, inotify(7) tells nothing.
+pub fn shared_kind(table: &[u8], path: &[u8]) -> Option<String> {
+    let mounts = table.split(|&byte| byte == b'\n').filter_map(|line| {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let point = unescaped(fields.nth(4)?);
+        Some((point, fields.skip_while(|field| *field != b"-").nth(1)?))
+    });
+    let above = mounts.filter(|(point, _)| is_above(point, path));
+    // Of several at one point the last is in force.
+    let (_, kind) = above.max_by_key(|(point, _)| point.len())?;
+    let fuse = kind.starts_with(b"fuse.") && !OWN_FUSE.contains(&kind);
+    (fuse || SHARED.contains(&kind)).then(|| String::from_utf8_lossy(kind).into_owned())
+}
+
+/// Whether a path, which ends with a slash, is below this mount point.
+fn is_above(mount: &[u8], path: &[u8]) -> bool {
+    mount == b"/"
+        || path
+            .strip_prefix(mount)
+            .is_some_and(|rest| rest.starts_with(b"/"))
+}
+
+/// The mount point that this absolute path, which ends with a slash, lies on.
+pub(super) fn mount_of(table: &[u8], path: &[u8]) -> Vec<u8> {
+    let above = |mount: &Vec<u8>| is_above(mount, path);
+    let points = mounts(table).map(|(point, _)| point);
+    let deepest = points.filter(above).max_by_key(Vec::len);
+    deepest.unwrap_or_else(|| b"/".to_vec())
+}
+
+/// Blanks, tabs, line feeds and backslashes are written `\ooo`.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, behind)) = rest.split_first() {
+        let code = behind.first_chunk::<3>().and_then(|digits| {
+            let text = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(text, 8).ok()
+        });
+        match code {
+            Some(code) if byte == b'\\' => {
+                bytes.push(code);
+                rest = &behind[3..];
+            }
+            _ => {
+                bytes.push(byte);
+                rest = behind;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &[u8] = b"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+        22 21 8:2 / /srv rw - ext4 /dev/sdb1 rw\n\
+        23 22 8:3 / /srv/a\\040b rw shared:1 - ext4 /dev/sdc1 rw\n";
+
+    #[test]
+    fn the_deepest_mount_counts() {
+        let mount = |path: &str| String::from_utf8(mount_of(TABLE, path.as_bytes())).unwrap();
+        assert_eq!(mount("/home/"), "/");
+        assert_eq!(mount("/srv/"), "/srv");
+        assert_eq!(mount("/srv2/"), "/");
+        assert_eq!(mount("/srv/x/"), "/srv");
+        assert_eq!(mount("/srv/a b/"), "/srv/a b");
+        assert_eq!(mount("/srv/a b/c/"), "/srv/a b");
+        assert_eq!(mount("/"), "/");
+    }
+
+    #[test]
+    fn what_is_made_of_memory_does_not_last() {
+        let table = b"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            22 21 0:5 / /run rw shared:1 master:2 - tmpfs none rw\n\
+            23 22 0:5 /a /srv/a\\040b rw - tmpfs none rw\n\
+            24 21 0:6 / /net rw shared:3 - nfs4 host:/x rw\n";
+        let found: Vec<_> = lasting(table).collect();
+        assert_eq!(
+            found,
+            [b"/".to_vec(), b"/srv/a b".to_vec(), b"/net".to_vec()]
+        );
+    }
+
+    #[test]
+    fn file_systems_of_several_hosts_are_known() {
+        let table = b"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            22 21 0:5 / /net rw shared:1 master:2 - nfs4 host:/x rw\n\
+            23 22 8:2 / /net/disk rw - xfs /dev/sdb1 rw\n\
+            24 21 0:6 / /far rw - fuse.sshfs host: rw\n\
+            25 21 0:7 / /pool rw - fuse.mergerfs a:b rw\n\
+            26 21 0:8 / /over rw - nfs h:/ rw\n\
+            27 21 8:3 / /over rw - ext4 /dev/sdc rw\n";
+        let kind = |path: &str| shared_kind(table, path.as_bytes());
+        assert_eq!(kind("/net/a/").as_deref(), Some("nfs4"));
+        assert_eq!(kind("/far/").as_deref(), Some("fuse.sshfs"));
+        for path in ["/", "/netx/", "/net/disk/a/", "/pool/", "/over/"] {
+            assert_eq!(kind(path), None, "{path}");
+        }
+    }
+}
