@@ -333,4 +333,5 @@ fn both(older: Etype, newer: Etype, path: &[u8]) -> Etype {
 }
 
 #[cfg(test)]
+#[path = "journal_model.rs"]
 mod tests;
