@@ -14,18 +14,42 @@ use crate::batch::Change;
 
 /// Entries of the target: files, directories and all else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Deletions {
+struct Deletions {
     /// Those that would go.
-    pub deleted: u64,
+    deleted: u64,
     /// All of them, if they have been counted.
-    pub total: Option<u64>,
+    total: Option<u64>,
 }
 
-/// Counts; nothing is changed.
+/// How much would be deleted, and of how much, if that is more than may be; nothing is changed.
+/// `entries` is what the target had when it was counted last.
 ///
 /// # Errors
 /// Something cannot be read, or the daemon ends.
-pub fn count(orders: &Orders, source: &Place, target: &Place) -> io::Result<Deletions> {
+pub fn excess(
+    orders: &Orders,
+    entries: &mut Option<u64>,
+    source: &Place,
+    target: &Place,
+) -> io::Result<Option<(u64, u64)>> {
+    let Some(limit) = orders.limit else {
+        return Ok(None);
+    };
+    let found = count(orders, source, target)?;
+    *entries = found.total.or(*entries);
+    if found.deleted == 0 {
+        return Ok(None);
+    }
+    let total = match *entries {
+        Some(total) => total,
+        None => *entries.insert(total(orders, target)?),
+    };
+    Ok(limit
+        .exceeded(found.deleted, total)
+        .then_some((found.deleted, total)))
+}
+
+fn count(orders: &Orders, source: &Place, target: &Place) -> io::Result<Deletions> {
     let mut count = Count {
         orders,
         source,
@@ -70,10 +94,7 @@ fn outermost(items: &[Item]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// How many entries a target has.
-///
-/// # Errors
-/// Something cannot be read, or the daemon ends.
-pub fn total(orders: &Orders, target: &Place) -> io::Result<u64> {
+fn total(orders: &Orders, target: &Place) -> io::Result<u64> {
     let mut entries = 0;
     let mut open = vec![b"/".to_vec()];
     while let Some(path) = open.pop() {

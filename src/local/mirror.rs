@@ -62,7 +62,7 @@ pub fn carry_out(orders: &Orders, memory: &mut Memory) -> Report {
     if orders.settled {
         memory.journal.clear();
     }
-    match excess(orders, memory, &source, &target) {
+    match deletions::excess(orders, &mut memory.entries, &source, &target) {
         Ok(None) => {}
         Ok(excess) => {
             return Report {
@@ -97,30 +97,6 @@ pub fn carry_out(orders: &Orders, memory: &mut Memory) -> Report {
     }
     mirror.finish();
     mirror.report
-}
-
-/// How much would be deleted, and of how much, if that is more than may be.
-fn excess(
-    orders: &Orders,
-    memory: &mut Memory,
-    source: &Place,
-    target: &Place,
-) -> io::Result<Option<(u64, u64)>> {
-    let Some(limit) = orders.limit else {
-        return Ok(None);
-    };
-    let found = deletions::count(orders, source, target)?;
-    memory.entries = found.total.or(memory.entries);
-    if found.deleted == 0 {
-        return Ok(None);
-    }
-    let total = match memory.entries {
-        Some(entries) => entries,
-        None => *memory.entries.insert(deletions::total(orders, target)?),
-    };
-    Ok(limit
-        .exceeded(found.deleted, total)
-        .then_some((found.deleted, total)))
 }
 
 fn closed(what: &str, path: &[u8], error: &io::Error) -> Report {
