@@ -180,6 +180,7 @@ system_set_up() {
     need rpm rpm
     need dockerd docker.io
     need ip iproute2
+    need python3 python3
     [ "${#packages[@]}" -eq 0 ] || install "${packages[@]}"
 }
 
@@ -213,6 +214,7 @@ system_tests() {
         machine "Debian $release" tests/system/install.sh "$release" "$deb"
     done
     machine "old receivers" tests/system/old-receivers.sh target/debug/lsyncd
+    machine "chain" tests/system/chain.sh target/debug/lsyncd
     machine "two hosts" tests/system/two-hosts.sh "$deb"
     machine "containers" tests/system/container.sh "$deb"
 }
