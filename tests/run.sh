@@ -180,6 +180,7 @@ system_set_up() {
     need rpm rpm
     need dockerd docker.io
     need ip iproute2
+    need python3 python3
     [ "${#packages[@]}" -eq 0 ] || install "${packages[@]}"
 }
 
@@ -198,7 +199,7 @@ machine() {
 }
 
 system_tests() {
-    local out=$scratch/packages deb target
+    local out=$scratch/packages deb target lsyncd
     if [ "$(id -u)" -ne 0 ] || ! has apt-get || [ ! -e /etc/apt/sources.list.d/debian.sources ]; then
         skip "--system: needs root and Debian"
         return
@@ -214,7 +215,9 @@ system_tests() {
     done
     target=$(cargo metadata --format-version 1 --no-deps --locked |
         sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-    machine "old receivers" tests/system/old-receivers.sh "${LSYNCD_TEST_BINARY:-$target/debug/lsyncd}"
+    lsyncd=${LSYNCD_TEST_BINARY:-$target/debug/lsyncd}
+    machine "old receivers" tests/system/old-receivers.sh "$lsyncd"
+    machine "chain" tests/system/chain.sh "$lsyncd"
     machine "two hosts" tests/system/two-hosts.sh "$deb"
     machine "containers" tests/system/container.sh "$deb"
 }

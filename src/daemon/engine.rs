@@ -35,8 +35,8 @@ use crate::watch::Watcher;
 /// An action that neither spawned nor discarded is not asked again before this.
 const IDLE_ACTION: Duration = Duration::from_secs(1);
 
-/// A sync is asked at most so often in one turn, lest one whose action makes new events as fast
-/// as it is called keeps the loop from everything else.
+/// A sync is asked and work is started at most so often in one turn, lest one whose action makes
+/// new events as fast as it is called keeps the loop from everything else.
 const TURN: usize = 1000;
 
 /// How a configuration's time ends.
@@ -282,9 +282,19 @@ impl<'a> Engine<'a> {
         }
         self.core.calendar.turn(&self.members, self.now);
         self.limit_startups();
-        for index in self.scheduler.order(self.members.len()) {
+        let (mut place, mut starts) = (0, 0);
+        while let Some(index) = self.scheduler.at(place, self.members.len()) {
             let member = Rc::clone(&self.members[index]);
-            self.serve(&member);
+            match self.serve(&member) {
+                true => {
+                    starts += 1;
+                    self.scheduler.served(place);
+                }
+                false => place += 1,
+            }
+            if starts == TURN {
+                return;
+            }
             if member.sync.borrow().compares_all() {
                 self.limit_startups();
             }
@@ -304,18 +314,19 @@ impl<'a> Engine<'a> {
         }
     }
 
-    /// Asks one sync until nothing of it is due or limits are reached.
-    fn serve(&mut self, member: &Rc<Member>) {
+    /// Asks one sync until it has something running that had not, which is the answer, nothing of
+    /// it is due or limits are reached.
+    fn serve(&mut self, member: &Rc<Member>) -> bool {
         for _ in 0..TURN {
             if !self.script.host.has_room() || !member.is_connected() {
-                return;
+                return false;
             }
             let next = member.sync.borrow_mut().next(self.now);
             let Next::Act(id) = next else {
-                return;
+                return false;
             };
             if !self.may_send(member) {
-                return;
+                return false;
             }
             if self.hold_back(member) {
                 continue;
@@ -327,20 +338,25 @@ impl<'a> Engine<'a> {
             let before = state(member);
             if let Err(error) = self.script.act(member, id) {
                 self.fail(&error);
-                return;
+                return false;
             }
             self.launch();
             if self.over.is_some() {
-                return;
+                return false;
             }
-            let idle = state(member) == before;
+            let after = state(member);
+            if after.0 > before.0 {
+                return true;
+            }
+            let idle = after == before;
             let mut sync = member.sync.borrow_mut();
             if idle && sync.next(self.now) == Next::Act(id) {
                 let until = self.now + crate::sync::micros(IDLE_ACTION);
                 sync.pause(until);
-                return;
+                return false;
             }
         }
+        false
     }
 
     /// With `onepass` the end is when no sync has its startup before it.

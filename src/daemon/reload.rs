@@ -15,7 +15,7 @@ use super::{failure, select};
 use crate::config::text_of;
 use crate::report;
 use crate::script::{Environment, Member, Script};
-use crate::sync::Sync;
+use crate::sync::{self, Sync};
 
 /// The configuration for the time after a reset: the new one, or the one before if that is
 /// broken. What is pending goes over to the new syncs; settings of the process (log, pid file,
@@ -25,10 +25,20 @@ pub fn everything(environment: &Environment, core: &Core, old: Rc<Script>) -> Rc
         old.resume();
         return old;
     };
+    let (mut heirs, mut others) = (Vec::new(), Vec::new());
     for member in new.members() {
-        if let Some(before) = old.members().iter().find(|other| same_work(other, &member)) {
-            member.sync.borrow_mut().adopt(&before.sync.borrow());
+        match old.members().iter().find(|other| same_work(other, &member)) {
+            Some(before) => {
+                member.sync.borrow_mut().adopt(&before.sync.borrow());
+                heirs.push(member);
+            }
+            None => others.push(member),
         }
+    }
+    for other in others {
+        let mut other = other.sync.borrow_mut();
+        let mut heirs = heirs.iter().map(|heir| heir.sync.borrow());
+        heirs.find(|heir| sync::share_inherited(heir, &mut other));
     }
     Rc::new(new)
 }

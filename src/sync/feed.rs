@@ -59,6 +59,19 @@ pub fn share(first: &mut Sync, second: &mut Sync) {
     second.share_ahead(first);
 }
 
+/// Lets `second` go on in the journal that `first` has taken over from the configuration before,
+/// if the two look at the same things in the same way. False if they do not.
+pub fn share_inherited(first: &Sync, second: &mut Sync) -> bool {
+    let same = first.group.is_some() && first.group == second.group;
+    let (true, Some(feed), Some(_)) = (same, &first.feed, &second.feed) else {
+        return false;
+    };
+    let journal = Rc::clone(&feed.journal);
+    second.feed = Some(Feed::new(journal, second.config.max_pending, false));
+    second.share_ahead(first);
+    true
+}
+
 /// Decides who takes in the events of each journal, and lets go of those that are gone: all that
 /// share one are among these.
 pub fn choose_leaders<'a>(syncs: impl Iterator<Item = &'a Rc<RefCell<Sync>>>) {
@@ -89,6 +102,24 @@ impl Sync {
             Some(feed) => feed.leads,
             None => self.ended.is_none(),
         }
+    }
+
+    /// Takes the place in the journal of the sync of the configuration before, if it looks at the
+    /// same things in the same way. What that lacks is not copied then. False if it does not.
+    pub(super) fn take_place(&mut self, old: &Sync) -> bool {
+        let same = self.group.is_some() && self.group == old.group;
+        let (true, Some(feed), Some(before)) = (same, &mut self.feed, &old.feed) else {
+            return false;
+        };
+        let bound = self.config.max_pending;
+        let id = before.journal.borrow_mut().succeed(before.id, bound);
+        *feed = Feed {
+            journal: Rc::clone(&before.journal),
+            id,
+            leads: feed.leads,
+            hurry: 0,
+        };
+        true
     }
 
     /// Gives a change to the journal, if there is one.

@@ -32,7 +32,7 @@ pub use backoff::Backoff;
 pub use clock::Clock;
 pub use counters::Counters;
 pub use failed::Failed;
-pub use feed::{choose_leaders, share};
+pub use feed::{choose_leaders, share, share_inherited};
 pub use identity::Identity;
 pub use mount_table::{lasting, mounts, shared_kind};
 pub use owed::Held;

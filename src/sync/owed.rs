@@ -33,6 +33,14 @@ impl Sync {
     /// All that is to be done in its order, what is being acted upon first of all included, and
     /// whether a comparison of everything is owed besides the startup.
     pub fn owed(&self) -> (Vec<Owed>, bool) {
+        let (mut events, everything) = self.owed_itself();
+        let backlog = self.backlog(usize::MAX).into_iter();
+        events.extend(backlog.map(|(etype, path)| (etype, path, None)));
+        (events, everything)
+    }
+
+    /// The same without what it has to take over from a journal.
+    fn owed_itself(&self) -> (Vec<Owed>, bool) {
         let mut everything =
             self.missed || self.has_gap() || self.lost || self.undone.owes_everything();
         let mut events: Vec<Owed> = self.undone.paths().collect();
@@ -47,8 +55,6 @@ impl Sync {
                 _ => {}
             }
         }
-        let backlog = self.backlog(usize::MAX).into_iter();
-        events.extend(backlog.map(|(etype, path)| (etype, path, None)));
         (events, everything)
     }
 
@@ -69,7 +75,10 @@ impl Sync {
         self.take_home(old);
         self.counters = old.counters.clone();
         self.paused = old.paused;
-        let (events, everything) = old.owed();
+        let (events, everything) = match self.take_place(old) {
+            true => old.owed_itself(),
+            false => old.owed(),
+        };
         self.inherited.extend(events);
         let everything = everything || old.doubtful || old.has_ended();
         // The startup compares everything, if there is one.

@@ -1,32 +1,90 @@
 //! Whose turn it is: syncs share the global limit of processes fairly.
 
-/// Round robin among syncs: the one asked first moves on by one each turn.
+/// A line in which all syncs stand, by their numbers. They are asked from the front, and who has
+/// started something goes to the end. So no one starts twice while another waits that is asked
+/// each time and may start, however long the first one's work is and whenever it comes.
 #[derive(Debug, Default)]
 pub struct Scheduler {
-    first: usize,
+    line: Vec<usize>,
 }
 
 impl Scheduler {
-    /// The order in which `count` syncs are asked this turn.
-    pub fn order(&mut self, count: usize) -> impl Iterator<Item = usize> + use<> {
-        let first = self.first;
-        if count > 0 {
-            self.first = (first + 1) % count;
+    /// Who stands at this place among `count`; `None` behind the last.
+    pub fn at(&mut self, place: usize, count: usize) -> Option<usize> {
+        if self.line.len() != count {
+            self.line = (0..count).collect();
         }
-        (0..count).map(move |n| (first + n) % count)
+        self.line.get(place).copied()
+    }
+
+    /// Who stands there has started something. Those behind move up.
+    pub fn served(&mut self, place: usize) {
+        if place < self.line.len() {
+            let index = self.line.remove(place);
+            self.line.push(index);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
-    fn everyone_is_first_in_turn() {
+    fn who_was_served_goes_to_the_end() {
         let mut scheduler = Scheduler::default();
-        assert_eq!(scheduler.order(3).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_eq!(scheduler.order(3).collect::<Vec<_>>(), [1, 2, 0]);
-        assert_eq!(scheduler.order(2).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(scheduler.order(0).count(), 0);
+        let line = |scheduler: &mut Scheduler| {
+            (0..)
+                .map_while(|place| scheduler.at(place, 3))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(line(&mut scheduler), [0, 1, 2]);
+        scheduler.served(1);
+        assert_eq!(line(&mut scheduler), [0, 2, 1]);
+        scheduler.served(0);
+        assert_eq!(line(&mut scheduler), [2, 1, 0]);
+        scheduler.served(7);
+        assert_eq!(line(&mut scheduler), [2, 1, 0]);
+        assert_eq!(scheduler.at(1, 2), Some(1));
+        assert_eq!(scheduler.at(0, 0), None);
+    }
+
+    proptest! {
+        /// Turns as the daemon's loop has them: so much room, and who has something to start.
+        #[test]
+        fn no_one_starts_twice_while_another_waits(
+            turns in prop::collection::vec((0usize..4, prop::collection::vec(0usize..3, 5)), 1..80)
+        ) {
+            let mut scheduler = Scheduler::default();
+            // Who has started since this one began to wait.
+            let mut since: Vec<Vec<usize>> = vec![Vec::new(); 5];
+            for (mut room, mut wants) in turns {
+                for (index, want) in wants.iter().enumerate() {
+                    if *want == 0 {
+                        since[index].clear();
+                    }
+                }
+                let mut place = 0;
+                while let Some(index) = scheduler.at(place, 5) {
+                    if room == 0 || wants[index] == 0 {
+                        place += 1;
+                        continue;
+                    }
+                    room -= 1;
+                    wants[index] -= 1;
+                    scheduler.served(place);
+                    since[index].clear();
+                    for (other, seen) in since.iter_mut().enumerate() {
+                        if other != index && wants[other] > 0 {
+                            prop_assert!(!seen.contains(&index), "{other} waits: {seen:?}");
+                            seen.push(index);
+                        }
+                    }
+                }
+                // What could start has started.
+                prop_assert!(room == 0 || wants.iter().all(|want| *want == 0));
+            }
+        }
     }
 }

@@ -3,13 +3,20 @@
 how long until the healthy ones are equal, and what the daemon itself costs.
 
     fanout.py PROGRAM... [-targets N] [-changes N]
+    fanout.py PROGRAM... -cut SECONDS [-targets N]
 
 A program named `lsyncd:PATH` gets 20 syncs, as lsyncd needs; any other one sync with `targets`.
+
+With -cut one target's rsync daemon is stopped (SIGSTOP) for so long, as if its link were cut while
+all others change: 100 files at a time, the next ones when the others have these. Before that, the
+same for as long with all targets well.
 """
 import argparse
+import contextlib
 import os
 import signal
 import socket
+import statistics
 import subprocess
 import tempfile
 import time
@@ -118,6 +125,81 @@ def measure(program, count, changes):
                 server.wait()
 
 
+def measure_cut(program, count, seconds):
+    classic = program.startswith("lsyncd:")
+    program = program.removeprefix("lsyncd:")
+    with tempfile.TemporaryDirectory(prefix="fanout") as root:
+        modules = [f"t{n}" for n in range(count)]
+        for place in ["src", *modules]:
+            os.makedirs(f"{root}/{place}/d0")
+        cut, healthy = modules[0], modules[1:]
+        servers = [rsync_daemon(root, "cut", [cut]), rsync_daemon(root, "well", healthy)]
+        targets = [f"rsync://127.0.0.1:{servers[0][1]}/{cut}/"]
+        targets += [f"rsync://127.0.0.1:{servers[1][1]}/{module}/" for module in healthy]
+        with open(f"{root}/conf.lua", "w") as f:
+            f.write(configuration(classic, root, targets))
+        daemon = subprocess.Popen([program, f"{root}/conf.lua"],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_watching(root, modules, daemon)
+            name = os.path.basename(program) + (" (classic)" if classic else "")
+            spans = rounds(root, "before", healthy, seconds)
+            wait_names(root, "before", len(spans) - 1, [cut], time.monotonic())
+            print(f"{name:<20} all well        {summary(spans)}", flush=True)
+            with stopped(servers[0][0]):
+                spans = rounds(root, "cut", healthy, seconds)
+            start = time.monotonic()
+            print(f"{name:<20} one cut off     {summary(spans)}", flush=True)
+            late = wait_names(root, "cut", len(spans) - 1, [cut], start)
+            print(f"{name:<20} that has it all {late:.2f} s after it is back", flush=True)
+        finally:
+            daemon.terminate()
+            try:
+                daemon.wait(15)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+            for server, _ in servers:
+                server.terminate()
+                server.wait()
+
+
+@contextlib.contextmanager
+def stopped(server):
+    server.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.send_signal(signal.SIGCONT)
+
+
+def rounds(root, name, modules, seconds):
+    """Seconds that each round of changes took until all of these had it."""
+    spans, begin = [], time.monotonic()
+    while time.monotonic() - begin < seconds:
+        start = time.monotonic()
+        for n in range(100):
+            with open(f"{root}/src/d0/{name}{len(spans)}.{n}", "w") as f:
+                f.write(str(n))
+        spans.append(wait_names(root, name, len(spans), modules, start))
+    return spans
+
+
+def wait_names(root, name, number, modules, start):
+    """Waits until all of these have this round's files."""
+    files = [f"{name}{number}.{n}" for n in range(100)]
+    for module in modules:
+        while not all(os.path.exists(f"{root}/{module}/d0/{file}") for file in files):
+            assert time.monotonic() - start < 300, f"{module} lacks {name}{number}"
+            time.sleep(0.005)
+    return time.monotonic() - start
+
+
+def summary(spans):
+    return (f"{len(spans)} rounds, median {statistics.median(spans):.2f} s, "
+            f"worst {max(spans):.2f} s")
+
+
 def wait_watching(root, healthy, daemon):
     """Each target gets a sign, which is written until it is seen."""
     number = 0
@@ -135,6 +217,10 @@ if __name__ == "__main__":
     parser.add_argument("program", nargs="+")
     parser.add_argument("-targets", type=int, default=20)
     parser.add_argument("-changes", type=int, default=10_000)
+    parser.add_argument("-cut", type=int, metavar="SECONDS")
     options = parser.parse_args()
     for each in options.program:
-        measure(each, options.targets, options.changes)
+        if options.cut:
+            measure_cut(each, options.targets, options.cut)
+        else:
+            measure(each, options.targets, options.changes)

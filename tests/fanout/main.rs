@@ -4,6 +4,8 @@
 //! |---|---|
 //! | main | transfers: who waits for whom (nobody), what a target gets that was away |
 //! | reload | targets join and leave |
+//! | again | the configuration is read again, or the daemon started again |
+//! | fair | whose turn it is where processes are limited over all |
 //! | config | what is accepted, and what is told of the rest |
 //! | chain | receivers that send on |
 //! | rclone | default.rclone |
@@ -21,8 +23,10 @@ mod tree;
 #[path = "../blackbox/util.rs"]
 mod util;
 
+mod again;
 mod chain;
 mod config;
+mod fair;
 mod rclone;
 mod reload;
 
@@ -31,6 +35,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use daemon::{Daemon, Running};
+use lsyncd::report::snapshot::Snapshot;
 use nix::sys::signal::Signal;
 use util::Dir;
 
@@ -70,9 +75,19 @@ fn calls(dir: &Dir, target: usize) -> usize {
 /// A dead target is there again, and is tried at once.
 fn back(dir: &Dir, target: usize) {
     fs::remove_file(dir.path(format!("t{target}.dead"))).unwrap();
+    assert!(ctl(dir, &["retry"]).output().unwrap().status.success());
+}
+
+fn ctl(dir: &Dir, words: &[&str]) -> Command {
     let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-    let ctl = ctl.arg("-socket").arg(dir.path("sock")).arg("retry");
-    assert!(ctl.status().unwrap().success());
+    ctl.arg("-socket").arg(dir.path("sock")).args(words);
+    ctl
+}
+
+/// What the daemon tells of itself; nothing before it can be asked.
+fn status(dir: &Dir) -> Snapshot {
+    let output = ctl(dir, &["status", "-json"]).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 
 fn wait_current(daemon: &mut Running<'_>, targets: impl IntoIterator<Item = usize>) {

@@ -1,0 +1,179 @@
+//! The journal against a naive model, and what single steps come to.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap as Map;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Change(u8),
+    Pull(usize, usize),
+    Join,
+    Leave(usize),
+    Succeed(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(
+        prop_oneof![
+            6 => (0u8..8).prop_map(Step::Change),
+            5 => (0usize..4, 1usize..5).prop_map(|(t, n)| Step::Pull(t, n)),
+            1 => Just(Step::Join),
+            1 => (0usize..4).prop_map(Step::Leave),
+            1 => (0usize..4).prop_map(Step::Succeed),
+        ],
+        1..120,
+    )
+}
+
+/// The model: a list of lacking paths for each target, and whether it gave up.
+type Model = Vec<(TargetId, Map<u8, Time>, bool)>;
+
+const BOUND: usize = 6;
+const DELAY: Time = 10;
+
+fn agrees(journal: &Journal, model: &Model) -> Result<(), TestCaseError> {
+    let mut all = Vec::new();
+    for (id, lacks, gave_up) in model {
+        let mut theirs: Vec<u8> = journal.lacks(*id).map(|(_, path)| path[0]).collect();
+        theirs.sort_unstable();
+        let ours: Vec<u8> = lacks.keys().copied().collect();
+        prop_assert_eq!(&theirs, &ours);
+        prop_assert_eq!(journal.behind(*id), ours.len());
+        prop_assert_eq!(journal.gave_up(*id), *gave_up);
+        // No change waits longer than in a queue of its own by more than one delay.
+        if let Some(first) = lacks.values().min() {
+            prop_assert!(journal.due(*id).is_some_and(|due| due <= first + DELAY));
+        } else {
+            prop_assert_eq!(journal.due(*id), None);
+        }
+        all.extend(ours);
+    }
+    all.sort_unstable();
+    all.dedup();
+    // Each path is there once, and none that everyone has.
+    prop_assert_eq!(journal.len(), all.len());
+    prop_assert_eq!(journal.places.len(), all.len());
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn every_target_gets_what_it_lacks(steps in steps()) {
+        let mut journal = Journal::default();
+        let mut model: Model = Vec::new();
+        for _ in 0..3 {
+            model.push((journal.join(BOUND), Map::new(), false));
+        }
+        for (now, step) in (1..).zip(steps) {
+            match step {
+                Step::Change(path) => {
+                    journal.push(Etype::Modify, &[path], now + DELAY);
+                    for (_, lacks, gave_up) in &mut model {
+                        lacks.entry(path).or_insert(now + DELAY);
+                        if lacks.len() > BOUND {
+                            lacks.clear();
+                            *gave_up = true;
+                        }
+                    }
+                }
+                Step::Pull(which, most) => {
+                    let count = model.len();
+                    let Some((id, lacks, gave_up)) = model.get_mut(which % count.max(1)) else {
+                        continue;
+                    };
+                    prop_assert_eq!(journal.take_gave_up(*id), std::mem::take(gave_up));
+                    match journal.pull(*id, now, (100, most), false) {
+                        Pull::Take(taken) => {
+                            prop_assert_eq!(taken.len(), most.min(lacks.len()));
+                            for (_, path, _) in taken {
+                                prop_assert!(lacks.remove(&path[0]).is_some());
+                            }
+                        }
+                        Pull::At(due) => prop_assert!(due > now && !lacks.is_empty()),
+                        Pull::Nothing => prop_assert!(lacks.is_empty()),
+                    }
+                }
+                Step::Join if model.len() < 6 => {
+                    model.push((journal.join(BOUND), Map::new(), false));
+                }
+                Step::Join => {}
+                Step::Leave(which) if which < model.len() => {
+                    journal.leave(model.remove(which).0);
+                }
+                Step::Leave(_) => {}
+                Step::Succeed(which) => {
+                    let Some((id, _, gave_up)) = model.get_mut(which) else {
+                        continue;
+                    };
+                    let heir = journal.succeed(*id, BOUND);
+                    journal.leave(*id);
+                    // Who takes over sees to that itself.
+                    (*id, *gave_up) = (heir, false);
+                }
+            }
+            agrees(&journal, &model)?;
+        }
+    }
+}
+
+fn taken(pull: Pull) -> Vec<(Etype, Vec<u8>)> {
+    match pull {
+        Pull::Take(list) => list
+            .into_iter()
+            .map(|(e, path, _)| (e, path.to_vec()))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn a_target_that_had_the_delete_gets_the_create_only() {
+    let mut journal = Journal::default();
+    let (fast, slow) = (journal.join(100), journal.join(100));
+    journal.push(Etype::Delete, b"/d/", 5);
+    assert_eq!(journal.pull(fast, 4, (100, 100), false), Pull::At(5));
+    let first = taken(journal.pull(fast, 5, (100, 100), false));
+    assert_eq!(first, [(Etype::Delete, b"/d/".to_vec())]);
+    journal.settled(fast);
+    journal.push(Etype::Create, b"/d/", 50);
+    // It was due for the slow one before.
+    let both = taken(journal.pull(slow, 6, (100, 100), false));
+    assert_eq!(both, [(Etype::Delete, b"/d/".to_vec())]);
+    assert_eq!(journal.pull(fast, 6, (100, 100), false), Pull::At(50));
+    let second = taken(journal.pull(fast, 6, (100, 100), true));
+    assert_eq!(second, [(Etype::Create, b"/d/".to_vec())]);
+    assert!(journal.is_empty() && journal.has_passed(slow, journal.last()));
+}
+
+#[test]
+fn a_directory_made_while_one_is_deleted_is_renewed() {
+    let mut journal = Journal::default();
+    let id = journal.join(100);
+    journal.push(Etype::Delete, b"/d/", 0);
+    taken(journal.pull(id, 1, (100, 100), false));
+    assert!(journal.is_empty());
+    journal.push(Etype::Create, b"/d/", 2);
+    journal.push(Etype::Create, b"/e/", 2);
+    let second = taken(journal.pull(id, 2, (100, 100), false));
+    let expected = [
+        (Etype::Delete, b"/d/".to_vec()),
+        (Etype::Create, b"/e/".to_vec()),
+    ];
+    assert_eq!(second, expected);
+}
+
+#[test]
+fn a_dead_target_costs_no_more_than_the_paths() {
+    let mut journal = Journal::default();
+    let (dead, fast) = (journal.join(1000), journal.join(1000));
+    for round in 0..10 {
+        for path in 0..100u8 {
+            journal.push(Etype::Modify, &[path], round);
+        }
+        taken(journal.pull(fast, round, (1, 1000), false));
+        assert_eq!((journal.len(), journal.behind(dead)), (100, 100));
+    }
+    journal.leave(dead);
+    assert!(journal.is_empty());
+}
