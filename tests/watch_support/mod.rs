@@ -237,6 +237,8 @@ impl Rig {
                     &self.log.events[tail..]
                 );
             }
+            // What is waited for may come true without an event.
+            let end = now + Duration::from_millis(50);
             let deadline = self.watcher.next_deadline().unwrap_or(end).min(end);
             let timeout = deadline.saturating_duration_since(now);
             match self.poll.poll(&mut events, Some(timeout)) {
