@@ -1,6 +1,7 @@
 //! One file on its way into the staged tree: whether it is known, and the copy that is checked.
 
-use std::ffi::OsStr;
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -15,6 +16,14 @@ use super::verdicts::{Identity, Verdict};
 use crate::local::attributes::{self, is_copy};
 use crate::local::copy::{Copied, Spot};
 use crate::local::place::{self, Directory, Place, kind, look};
+
+/// A directory for copies that have different names. Making one costs more than many copies.
+pub(super) struct Room {
+    directory: Directory,
+    /// Its name in `incoming`.
+    own: String,
+    names: HashSet<OsString>,
+}
 
 impl Stage {
     /// Has the tree have this file if it is known to have passed, and copies it aside if not.
@@ -33,11 +42,17 @@ impl Stage {
         let staged = self.tree.look(path)?;
         let alike = staged.is_some_and(|staged| is_copy(stat, &staged));
         let current = match self.verdicts.of(&identity) {
-            Some(Verdict::Rejected(reason)) => {
+            // A function may have meant the name.
+            Some(Verdict::Rejected(at, reason)) if at == path || self.layout.rules.is_some() => {
                 found.rejected.push((path.to_vec(), reason.clone()));
                 return Ok(());
             }
-            Some(Verdict::Passed(at)) if at == path => alike,
+            // In this very state, of which its attributes are a part.
+            Some(Verdict::Passed(at)) if at == path && alike => {
+                found.clear.push(path.to_vec());
+                return Ok(());
+            }
+            Some(Verdict::Passed(at)) if at == path => false,
             _ => alike && !written && !self.layout.checksum,
         };
         if current {
@@ -56,7 +71,8 @@ impl Stage {
         let twin = twin
             .map(<[u8]>::to_vec)
             .filter(|_| self.layout.rules.is_some());
-        for known in [Some(path.to_vec()), twin].into_iter().flatten() {
+        let own = staged.map(|_| path.to_vec());
+        for known in [own, twin].into_iter().flatten() {
             if self.same_bytes(&candidate, &known)? {
                 self.install(&candidate)?;
                 let verdict = Verdict::Passed(path.to_vec());
@@ -81,11 +97,7 @@ impl Stage {
             directory: &directory,
             name,
         };
-        self.count += 1;
-        let own = self.count.to_string();
-        let (incoming, _) = self.incoming.parent(b"/x")?;
-        fs::mkdirat(incoming.as_fd(), own.as_str(), Mode::RWXU)?;
-        let to = incoming.enter(own.as_bytes())?;
+        let (to, copy) = self.room_aside(name)?;
         let to = Spot {
             directory: &to,
             name,
@@ -97,28 +109,53 @@ impl Stage {
         }
         let id = identity(&stat);
         let after = look(&directory, name)?;
+        let Some(made) = look(to.directory, name)? else {
+            return Ok(None);
+        };
         let settled = id.is_settled(began) && after.is_some_and(|stat| identity(&stat) == id);
-        let parts = [self.layout.staging.as_slice(), b"incoming", own.as_bytes()];
-        let mut copy = parts.join(&b'/');
-        copy.push(b'/');
-        copy.extend(name.as_bytes());
         Ok(Some(Candidate {
             path: path.to_vec(),
             copy,
             identity: id,
+            made: identity(&made),
             settled,
         }))
     }
 
+    /// A directory for a copy that is to have this name, and the absolute path of the copy.
+    pub(super) fn room_aside(&mut self, name: &OsStr) -> io::Result<(Directory, Vec<u8>)> {
+        let room = match self.room.take() {
+            Some(room) if !room.names.contains(name) => room,
+            _ => self.new_room()?,
+        };
+        let room = self.room.insert(room);
+        room.names.insert(name.to_owned());
+        let staging = self.layout.staging.as_slice();
+        let parts = [staging, b"incoming", room.own.as_bytes(), name.as_bytes()];
+        Ok((room.directory.clone(), parts.join(&b'/')))
+    }
+
+    fn new_room(&mut self) -> io::Result<Room> {
+        self.count += 1;
+        let own = self.count.to_string();
+        let incoming = self.incoming.directory(b"/")?;
+        fs::mkdirat(incoming.as_fd(), own.as_str(), Mode::RWXU)?;
+        Ok(Room {
+            directory: incoming.enter(own.as_bytes())?,
+            own,
+            names: HashSet::new(),
+        })
+    }
+
     /// The directory of a copy, and its name there.
-    pub(super) fn aside<'c>(&self, candidate: &'c Candidate) -> io::Result<(Directory, &'c OsStr)> {
+    pub(super) fn aside<'c>(&self, copy: &'c [u8]) -> io::Result<(Directory, &'c OsStr)> {
         let above = self.layout.staging.len() + "/incoming".len();
-        self.incoming.parent(&candidate.copy[above..])
+        self.incoming.parent(&copy[above..])
     }
 
     /// Whether a copy has the contents of something in the tree, which has passed.
     fn same_bytes(&self, candidate: &Candidate, known: &[u8]) -> io::Result<bool> {
-        let (directory, name) = self.aside(candidate)?;
+        let (directory, name) = self.aside(&candidate.copy)?;
         let copy = read_only(&directory, name)?;
         let staged = match self
             .tree

@@ -75,6 +75,8 @@ pub struct Candidate {
     pub copy: Vec<u8>,
     /// The file it was made of.
     pub identity: Identity,
+    /// The copy itself, as it was made.
+    pub made: Identity,
     /// That file was not changed meanwhile, and any change from now on can be told.
     pub settled: bool,
 }

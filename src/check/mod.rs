@@ -11,6 +11,7 @@
 //! | [`gate`] | what syncs share that check the same files |
 //! | [`look`] | what of the source is looked at, and what that comes to |
 //! | [`stage`] | the staged tree, compared with the source |
+//! | [`walk`] | directories, links, and which files are to be looked at |
 //! | [`files`] | one file: is it known, and the copy that is checked |
 //! | [`settle`] | what becomes of the copies |
 //! | [`private`] | the directory for all that, which is nobody else's |
@@ -27,6 +28,7 @@ mod private;
 pub mod settle;
 pub mod stage;
 pub mod verdicts;
+mod walk;
 pub mod withheld;
 pub mod worker;
 

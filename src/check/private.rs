@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::local::attributes;
@@ -75,38 +76,124 @@ fn lock(path: &[u8]) -> io::Result<OwnedFd> {
 }
 
 /// Removes all that is in a directory.
+///
+/// # Errors
+/// Something cannot be removed.
 pub fn empty(place: &Place) -> io::Result<()> {
     place.forget();
     let root = place.directory(b"/")?;
-    attributes::open_up(&root);
-    for entry in place::list(&root)? {
-        remove(&root, OsStr::from_bytes(&entry.name))?;
+    clear(&root, &root)
+}
+
+/// Removes what has this name, with all below it. A directory goes to `aside` first: who reads
+/// sees it all or nothing of it.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove(directory: &Directory, name: &OsStr, aside: &Directory) -> io::Result<()> {
+    match look(directory, name)? {
+        None => Ok(()),
+        Some(stat) if is_directory(&stat) => {
+            let name = put_aside(directory, name, &stat, aside)?;
+            let below = aside.enter(name.as_bytes())?;
+            clear(&below, aside)?;
+            Ok(fs::unlinkat(
+                aside.as_fd(),
+                name.as_str(),
+                AtFlags::REMOVEDIR,
+            )?)
+        }
+        Some(_) => match attributes_may_forbid(directory, || {
+            fs::unlinkat(directory.as_fd(), name, AtFlags::empty())
+        }) {
+            Err(error) if place::is_missing(&error) => Ok(()),
+            done => done,
+        },
+    }
+}
+
+/// Removes all that is in `top`. Directories in it are put `aside` one after the other: however
+/// deep they are, this takes neither stack nor descriptors.
+fn clear(top: &Directory, aside: &Directory) -> io::Result<()> {
+    attributes::open_up(top);
+    let mut waiting = Vec::new();
+    let mut here = Some((top.clone(), None::<String>));
+    while let Some((directory, own)) = here {
+        for entry in place::list(&directory)? {
+            let name = OsStr::from_bytes(&entry.name);
+            match look(&directory, name)? {
+                Some(stat) if is_directory(&stat) => {
+                    let removed = fs::unlinkat(directory.as_fd(), name, AtFlags::REMOVEDIR);
+                    if removed.is_err() {
+                        waiting.push(put_aside(&directory, name, &stat, aside)?);
+                    }
+                }
+                _ => remove(&directory, name, aside)?,
+            }
+        }
+        if let Some(name) = own {
+            fs::unlinkat(aside.as_fd(), name.as_str(), AtFlags::REMOVEDIR)?;
+        }
+        here = match waiting.pop() {
+            Some(name) => Some((aside.enter(name.as_bytes())?, Some(name))),
+            None => None,
+        };
     }
     Ok(())
 }
 
-/// Removes what has this name, with all below it.
-pub fn remove(directory: &Directory, name: &OsStr) -> io::Result<()> {
-    let unlink = |flags| {
-        let unlinked =
-            attributes_may_forbid(directory, || fs::unlinkat(directory.as_fd(), name, flags));
-        match unlinked {
-            Err(error) if place::is_missing(&error) => Ok(()),
-            done => done,
+/// Moves a directory to `aside`, as one that can be emptied; its name there.
+fn put_aside(
+    directory: &Directory,
+    name: &OsStr,
+    stat: &Stat,
+    aside: &Directory,
+) -> io::Result<String> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700);
+    // If it may not be, what is tried next says so.
+    let _ = fs::chmodat(directory.as_fd(), name, mode, AtFlags::empty());
+    loop {
+        let other = format!("gone-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let renamed = attributes_may_forbid(directory, || {
+            fs::renameat(directory.as_fd(), name, aside.as_fd(), other.as_str())
+        });
+        match renamed.as_ref().map_err(io::Error::kind) {
+            // One that was left behind.
+            Err(io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty) => {}
+            _ => return renamed.map(|()| other),
         }
-    };
-    match look(directory, name)? {
-        None => Ok(()),
-        Some(stat) if is_directory(&stat) => {
-            let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700);
-            // If it may not be, what is tried next says so.
-            let _ = fs::chmodat(directory.as_fd(), name, mode, AtFlags::empty());
-            let below = directory.enter(name.as_bytes())?;
-            for entry in place::list(&below)? {
-                remove(&below, OsStr::from_bytes(&entry.name))?;
-            }
-            unlink(AtFlags::REMOVEDIR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Deeper than there are descriptors, and than a thread has stack for.
+    #[test]
+    fn depth_does_not_matter() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["aside", "chain"] {
+            std::fs::create_dir(at(name)).unwrap();
         }
-        Some(_) => unlink(AtFlags::empty()),
+        for _ in 0..3000 {
+            std::fs::create_dir(at("next")).unwrap();
+            std::fs::rename(at("chain"), at("next/chain")).unwrap();
+            std::fs::rename(at("next"), at("chain")).unwrap();
+        }
+        let aside = Place::enter(at("aside").as_os_str().as_bytes()).unwrap();
+        let here = Place::enter(directory.path().as_os_str().as_bytes()).unwrap();
+        std::fs::create_dir(at("aside/gone-0")).unwrap();
+        std::fs::write(at("aside/gone-0/left"), "of before").unwrap();
+        let (here, aside_root) = (
+            here.directory(b"/").unwrap(),
+            aside.directory(b"/").unwrap(),
+        );
+        remove(&here, "chain".as_ref(), &aside_root).unwrap();
+        assert!(!at("chain").exists());
+        empty(&aside).unwrap();
+        assert_eq!(std::fs::read_dir(at("aside")).unwrap().count(), 0);
     }
 }

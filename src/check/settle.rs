@@ -52,6 +52,7 @@ impl Stage {
             }
         }
         self.finish_directories();
+        self.room = None;
         // What is left there is emptied before the next look.
         let _ = private::empty(&self.incoming);
         settled
@@ -70,10 +71,10 @@ impl Stage {
                 self.install(candidate)?;
                 Verdict::Passed(path.clone())
             }
-            Disposition::Hold(reason) => Verdict::Rejected(reason),
+            Disposition::Hold(reason) => Verdict::Rejected(path.clone(), reason),
             Disposition::Remove(reason) => {
                 self.remove(path)?;
-                Verdict::Rejected(reason)
+                Verdict::Rejected(path.clone(), reason)
             }
             Disposition::Quarantine(_, directory) => {
                 let place = self.quarantine(candidate, &directory)?;
@@ -87,7 +88,18 @@ impl Stage {
 
     /// The copy takes its place in the tree.
     pub(super) fn install(&mut self, candidate: &Candidate) -> io::Result<()> {
-        let path = &candidate.path;
+        let (from, name) = self.aside(&candidate.copy)?;
+        let now = look(&from, name)?;
+        if now.is_none_or(|stat| identity(&stat) != candidate.made) {
+            return Err(io::Error::other(
+                "the copy was changed while it was checked",
+            ));
+        }
+        self.put_in_place(&candidate.path, &candidate.copy)
+    }
+
+    /// What was made aside takes its place in the tree, in one step unless a directory is there.
+    pub(super) fn put_in_place(&mut self, path: &[u8], copy: &[u8]) -> io::Result<()> {
         if self
             .tree
             .look(path)?
@@ -95,7 +107,7 @@ impl Stage {
         {
             self.remove(path)?;
         }
-        let (from, old) = self.aside(candidate)?;
+        let (from, old) = self.aside(copy)?;
         let (directory, name) = self.above(path)?;
         attributes_may_forbid(&directory, || {
             fs::renameat(from.as_fd(), old, directory.as_fd(), name)
@@ -104,7 +116,9 @@ impl Stage {
 
     /// Takes a rejected file out of the source. What goes to the directory is what was checked.
     fn quarantine(&self, candidate: &Candidate, directory: &[u8]) -> io::Result<Vec<u8>> {
+        // The longest name leaves no room for a number.
         let name = place::split(&candidate.path).1;
+        let name = &name[..name.len().min(240)];
         let mut place = [directory, b"/", name].concat();
         for number in 1.. {
             match File::create_new(OsStr::from_bytes(&place)) {
@@ -122,12 +136,23 @@ impl Stage {
                 Err(error) => return Err(error),
             }
         }
+        match self.take_out(candidate) {
+            Ok(()) => Ok(place),
+            Err(error) => {
+                // It is tried again, with another copy then.
+                let _ = std::fs::remove_file(OsStr::from_bytes(&place));
+                Err(error)
+            }
+        }
+    }
+
+    fn take_out(&self, candidate: &Candidate) -> io::Result<()> {
         let (above, name) = self.source.parent(&candidate.path)?;
         let now = look(&above, name)?;
         // Another file of that name has not been looked at.
         if now.is_some_and(|stat| identity(&stat) == candidate.identity) {
             fs::unlinkat(above.as_fd(), name, AtFlags::empty())?;
         }
-        Ok(place)
+        Ok(())
     }
 }

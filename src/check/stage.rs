@@ -5,7 +5,7 @@
 //! | name | what it is |
 //! |---|---|
 //! | `tree/` | what rsync reads |
-//! | `incoming/` | copies that are being checked, each in a directory of its own under its own name |
+//! | `incoming/` | copies that are being checked, under their own names |
 //! | `rules` | by which checks the tree was made; a tree made by others is not taken over |
 //! | `lock` | held while a daemon works here |
 //!
@@ -18,18 +18,18 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
-use rustix::fs::{self, FileType, Mode, Stat};
-use rustix::io::Errno;
+use rustix::fs::{self, Stat};
 
-use super::look::{Collected, Look, Mention};
+use super::files::Room;
+use super::look::{Collected, Look};
 use super::private;
 use super::verdicts::Verdicts;
 use crate::filter::Filter;
 use crate::local::attributes;
-use crate::local::copy::{Copier, Spot, attributes_may_forbid, stopped};
-use crate::local::place::{self, Directory, Place, is_directory, kind};
+use crate::local::copy::{Copier, stopped};
+use crate::local::place::{self, Directory, Place};
 use crate::report;
 
 /// Where things are, and what is to be taken for equal.
@@ -61,9 +61,13 @@ pub struct Stage {
     pub(super) verdicts: Verdicts,
     pub(super) copier: Copier,
     /// Directories of the tree that get the attributes of the source's at the end.
-    touched: BTreeSet<Vec<u8>>,
+    pub(super) touched: BTreeSet<Vec<u8>>,
     /// What the tree loses at the end, when renamed files have been compared with it.
-    doomed: Vec<Vec<u8>>,
+    pub(super) doomed: Vec<Vec<u8>>,
+    /// Directories that were compared with all below them in this look.
+    pub(super) compared: HashSet<Vec<u8>>,
+    /// Where the next copy goes.
+    pub(super) room: Option<Room>,
     /// What was copied in this look.
     pub(super) copied: HashSet<Vec<u8>>,
     pub(super) count: u64,
@@ -105,6 +109,8 @@ impl Stage {
             copier: Copier::default(),
             touched: BTreeSet::new(),
             doomed: Vec::new(),
+            compared: HashSet::new(),
+            room: None,
             copied: HashSet::new(),
             count: 0,
             stop,
@@ -115,12 +121,24 @@ impl Stage {
     /// Looks at the source: what needs no check goes to the tree, what does is copied.
     ///
     /// # Errors
-    /// The source or the private directory cannot be used, or the daemon is ending.
-    pub fn collect(&mut self, look: Look, filter: &RwLock<Filter>) -> io::Result<Collected> {
+    /// The source is not the directory it should be (`home`: its device and inode) or cannot be
+    /// read, the private directory cannot be used, or the daemon is ending.
+    pub fn collect(
+        &mut self,
+        look: Look,
+        filter: &RwLock<Filter>,
+        home: Option<(u64, u64)>,
+    ) -> io::Result<Collected> {
         // The source may be another directory than last time, under the same name.
         self.source = Place::enter(&self.layout.source)?;
+        let numbers = |stat: Stat| (stat.st_dev, stat.st_ino);
+        if home.is_some() && self.source.look(b"/")?.map(numbers) != home {
+            return Err(io::Error::other("the source is another directory"));
+        }
         self.tree.forget();
         self.copied.clear();
+        self.compared.clear();
+        self.room = None;
         private::empty(&self.incoming)?;
         let mut found = Collected::default();
         match look {
@@ -142,11 +160,29 @@ impl Stage {
         }
         self.finish_directories();
         self.copied = HashSet::new();
+        self.compared = HashSet::new();
         Ok(found)
     }
 
+    /// Whether the private directory is still where it was: somebody may have removed it.
+    pub fn is_in_place(&self) -> bool {
+        let is_at = |place: &Place, name: &str| {
+            let path = [self.layout.staging.as_slice(), name.as_bytes()].concat();
+            let there = fs::lstat(OsStr::from_bytes(&path)).ok();
+            let open = place.look(b"/").ok().flatten();
+            let numbers = |stat: &Stat| (stat.st_dev, stat.st_ino);
+            open.is_some() && open.as_ref().map(numbers) == there.as_ref().map(numbers)
+        };
+        is_at(&self.tree, "/tree") && is_at(&self.incoming, "/incoming")
+    }
+
     /// Errors that concern one path do not end the work on others.
-    fn note(&self, done: io::Result<()>, path: &[u8], found: &mut Collected) -> io::Result<()> {
+    pub(super) fn note(
+        &self,
+        done: io::Result<()>,
+        path: &[u8],
+        found: &mut Collected,
+    ) -> io::Result<()> {
         if let Err(error) = done {
             stopped(&self.stop)?;
             found.failures.push((path.to_vec(), error.to_string()));
@@ -154,163 +190,10 @@ impl Stage {
         Ok(())
     }
 
-    /// Brings the tree to what the source has at one path; with `whole`, below it as well.
-    fn bring(
-        &mut self,
-        path: &[u8],
-        mention: Mention,
-        filter: &RwLock<Filter>,
-        found: &mut Collected,
-    ) -> io::Result<()> {
-        let Some(stat) = self.source.look(path)? else {
-            self.doomed.push(path.to_vec());
-            found.gone.push(path.to_vec());
-            return Ok(());
-        };
-        if !self.has_parents(path)? {
-            return Ok(());
-        }
-        if !is_directory(&stat) {
-            return self.single(path, &stat, mention.written, found);
-        }
-        let new = self.directory(path)?;
-        found.clear.push(path.to_vec());
-        match new || mention.whole {
-            true => self.subtree(path, filter, found),
-            false => Ok(()),
-        }
-    }
-
-    /// Compares all that is in a directory, which is in the tree already.
-    fn subtree(
-        &mut self,
-        path: &[u8],
-        filter: &RwLock<Filter>,
-        found: &mut Collected,
-    ) -> io::Result<()> {
-        let mut open = vec![[path.strip_suffix(b"/").unwrap_or(path), b"/"].concat()];
-        while let Some(directory) = open.pop() {
-            stopped(&self.stop)?;
-            self.touched.insert(directory.clone());
-            let entries = match self
-                .source
-                .directory(&directory)
-                .and_then(|d| place::list(&d))
-            {
-                Ok(entries) => entries,
-                Err(error) if place::is_missing(&error) && directory != b"/" => continue,
-                Err(error) => {
-                    self.note(Err(error), &directory, found)?;
-                    continue;
-                }
-            };
-            let mut names = BTreeSet::new();
-            for entry in entries {
-                let below = [directory.as_slice(), &entry.name].concat();
-                let Some(stat) = self.source.look(&below)? else {
-                    continue;
-                };
-                let is_directory = is_directory(&stat);
-                let tested = match is_directory {
-                    true => [below.as_slice(), b"/"].concat(),
-                    false => below.clone(),
-                };
-                if excluded(filter, &tested) {
-                    continue;
-                }
-                names.insert(entry.name);
-                let done = match is_directory {
-                    true => self.directory(&below).map(|_| open.push(tested)),
-                    false => self.single(&below, &stat, false, found),
-                };
-                self.note(done, &below, found)?;
-            }
-            let staged = self
-                .tree
-                .directory(&directory)
-                .and_then(|d| place::list(&d))?;
-            let extra = staged
-                .into_iter()
-                .filter(|entry| !names.contains(&entry.name));
-            self.doomed
-                .extend(extra.map(|entry| [directory.as_slice(), &entry.name].concat()));
-        }
-        Ok(())
-    }
-
-    /// Makes the directories above a path; false if one of them is none any more, of which
-    /// another event tells.
-    fn has_parents(&mut self, path: &[u8]) -> io::Result<bool> {
-        let bare = path.strip_suffix(b"/").unwrap_or(path);
-        for end in (1..bare.len()).filter(|&at| bare[at] == b'/') {
-            match self.source.look(&bare[..end])? {
-                Some(stat) if is_directory(&stat) => self.directory(&bare[..end])?,
-                _ => return Ok(false),
-            };
-        }
-        Ok(true)
-    }
-
-    /// Has the tree have a directory here; true if it is new.
-    fn directory(&mut self, path: &[u8]) -> io::Result<bool> {
-        let path = path.strip_suffix(b"/").unwrap_or(path);
-        self.touched.insert([path, b"/"].concat());
-        if path.is_empty() {
-            return Ok(false);
-        }
-        match self.tree.look(path)? {
-            Some(stat) if is_directory(&stat) => return Ok(false),
-            Some(_) => self.remove(path)?,
-            None => {}
-        }
-        let (directory, name) = self.above(path)?;
-        attributes_may_forbid(&directory, || {
-            fs::mkdirat(directory.as_fd(), name, Mode::RWXU)
-        })?;
-        Ok(true)
-    }
-
     /// The directory of the tree in which `path` is made, changed or removed.
     pub(super) fn above<'p>(&mut self, path: &'p [u8]) -> io::Result<(Directory, &'p OsStr)> {
         self.touched.insert(place::split(path).0.to_vec());
         self.tree.parent(path)
-    }
-
-    /// Anything but a directory.
-    fn single(
-        &mut self,
-        path: &[u8],
-        stat: &Stat,
-        written: bool,
-        found: &mut Collected,
-    ) -> io::Result<()> {
-        if kind(stat) == FileType::RegularFile {
-            return self.file(path, stat, written, found);
-        }
-        if self
-            .tree
-            .look(path)?
-            .is_some_and(|stat| is_directory(&stat))
-        {
-            self.remove(path)?;
-        }
-        let (directory, name) = self.source.parent(path)?;
-        let from = Spot {
-            directory: &directory,
-            name,
-        };
-        let (directory, name) = self.above(path)?;
-        let to = Spot {
-            directory: &directory,
-            name,
-        };
-        match self.copier.copy(&from, stat, &to, &self.stop) {
-            // Devices are for the superuser to make; rsync would not send them either.
-            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {}
-            done => _ = done?,
-        }
-        found.clear.push(path.to_vec());
-        Ok(())
     }
 
     pub(super) fn finish_directories(&mut self) {
@@ -330,17 +213,13 @@ impl Stage {
 
     pub(super) fn remove(&mut self, path: &[u8]) -> io::Result<()> {
         self.tree.forget();
+        let aside = self.incoming.directory(b"/")?;
         match self.above(path) {
-            Ok((directory, name)) => private::remove(&directory, name),
+            Ok((directory, name)) => private::remove(&directory, name, &aside),
             Err(error) if place::is_missing(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
-}
-
-fn excluded(filter: &RwLock<Filter>, path: &[u8]) -> bool {
-    let filter = filter.read().unwrap_or_else(PoisonError::into_inner);
-    filter.excluded(path)
 }
 
 #[cfg(test)]
@@ -349,7 +228,7 @@ mod tests {
     use super::*;
     use crate::batch::Change;
     use crate::local::{Item, Task};
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::Path;
 
     /// A source, and a stage for it.
@@ -396,7 +275,7 @@ mod tests {
         fn look(&mut self, task: Task) -> Collected {
             let found = self
                 .stage
-                .collect(Look::for_task(&task), &self.filter)
+                .collect(Look::for_task(&task), &self.filter, None)
                 .unwrap();
             assert!(found.failures.is_empty(), "{:?}", found.failures);
             found
@@ -470,6 +349,23 @@ mod tests {
             (site.staged("f"), site.staged("g").unwrap().as_str()),
             (None, "one")
         );
+    }
+
+    /// As an empty mount point is: who is just being sent to would lose all.
+    #[test]
+    fn another_source_in_its_place_empties_no_tree() {
+        let mut site = Site::new();
+        site.write("f", "one");
+        let found = site.look(Task::Everything);
+        site.settle(found, &Disposition::Install);
+        let source = site.directory.path().join("src");
+        let stat = std::fs::metadata(&source).unwrap();
+        let home = Some((stat.dev(), stat.ino()));
+        std::fs::rename(&source, site.directory.path().join("away")).unwrap();
+        std::fs::create_dir(&source).unwrap();
+        let looked = site.stage.collect(Look::Everything, &site.filter, home);
+        assert!(looked.is_err());
+        assert_eq!(site.staged("f").unwrap(), "one");
     }
 
     #[test]

@@ -35,13 +35,16 @@ impl Identity {
     }
 
     /// Whether any change after `now` (seconds and nanoseconds) gives it another time: clocks of
-    /// file systems tick in steps of up to ten milliseconds.
+    /// file systems tick in steps of up to ten milliseconds, of those without fractions of a
+    /// second in up to two seconds.
     pub fn is_settled(&self, now: (i64, i64)) -> bool {
         const STEPS: i64 = 100_000_000;
+        const SECONDS: i64 = 2_100_000_000;
+        let steps = if self.changed.1 == 0 { SECONDS } else { STEPS };
         let nanoseconds = |(seconds, rest): (i64, i64)| {
             seconds.saturating_mul(1_000_000_000).saturating_add(rest)
         };
-        nanoseconds(now).saturating_sub(nanoseconds(self.changed)) >= STEPS
+        nanoseconds(now).saturating_sub(nanoseconds(self.changed)) >= steps
     }
 }
 
@@ -50,8 +53,8 @@ impl Identity {
 pub enum Verdict {
     /// It passed, and its copy is in the staged tree at this path.
     Passed(Vec<u8>),
-    /// It did not, for this reason.
-    Rejected(String),
+    /// It did not, at this path and for this reason.
+    Rejected(Vec<u8>, String),
 }
 
 /// The memory.
@@ -152,7 +155,7 @@ mod tests {
                         continue;
                     }
                     1 => Verdict::Passed(inode.to_string().into_bytes()),
-                    _ => Verdict::Rejected(changed.to_string()),
+                    _ => Verdict::Rejected(Vec::new(), changed.to_string()),
                 };
                 verdicts.remember(id, verdict.clone());
                 model.insert(inode, (changed, verdict.clone()));
@@ -178,10 +181,16 @@ mod tests {
 
     #[test]
     fn a_change_within_the_steps_of_a_clock_is_not_settled() {
-        let id = identity(1, 100);
-        assert!(!id.is_settled((100, 0)));
-        assert!(!id.is_settled((100, 99_999_999)));
-        assert!(id.is_settled((100, 100_000_000)));
-        assert!(!id.is_settled((99, 0)));
+        let coarse = identity(1, 100);
+        assert!(!coarse.is_settled((102, 0)));
+        assert!(coarse.is_settled((102, 200_000_000)));
+        let fine = Identity {
+            changed: (100, 1),
+            ..coarse
+        };
+        assert!(!fine.is_settled((100, 1)));
+        assert!(!fine.is_settled((100, 100_000_000)));
+        assert!(fine.is_settled((100, 100_000_001)));
+        assert!(!fine.is_settled((99, 1)));
     }
 }

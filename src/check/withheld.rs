@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 /// in a comparison of everything. rsync walks its rules for each file it sees.
 pub const MOST_RULES: usize = 1000;
 
+/// The same in bytes: rules are arguments, for which there may be little room.
+pub const MOST_BYTES: usize = 200_000;
+
 /// Why a file does not leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
@@ -18,7 +21,7 @@ pub struct Reason {
 }
 
 /// The files of one sync that do not leave in their present state. Paths are relative to the
-/// source and begin with `/`.
+/// source and begin with `/`; those of directories that cannot be read end with one.
 #[derive(Debug, Default)]
 pub struct Withheld {
     paths: BTreeMap<Vec<u8>, Reason>,
@@ -60,9 +63,12 @@ impl Withheld {
         news
     }
 
-    /// What is there now may leave.
+    /// What is there now may leave. That a directory could not be read is forgotten as well; who
+    /// finds it so again says it again.
     pub fn clear(&mut self, path: &[u8]) {
-        self.remove(path.strip_suffix(b"/").unwrap_or(path));
+        let bare = path.strip_suffix(b"/").unwrap_or(path);
+        self.remove(bare);
+        self.remove(&[bare, b"/"].concat());
     }
 
     /// There is nothing any more, nor below it.

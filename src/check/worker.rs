@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, RwLock};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use mio::Waker;
 
@@ -16,7 +16,14 @@ use crate::filter::Filter;
 /// What is to be done.
 pub enum Order {
     /// A look at the source.
-    Collect(Look, Arc<RwLock<Filter>>),
+    Collect {
+        /// At what of it.
+        look: Look,
+        /// What the sync is not concerned with.
+        filter: Arc<RwLock<Filter>>,
+        /// Device and inode of the source, if it must be that directory.
+        home: Option<(u64, u64)>,
+    },
     /// What was decided of the candidates of that look.
     Settle(Vec<(Candidate, Disposition)>),
 }
@@ -42,6 +49,7 @@ pub struct Worker {
     orders: Sender<(u64, Order)>,
     done: Receiver<Done>,
     stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
 }
 
 impl Worker {
@@ -54,7 +62,8 @@ impl Worker {
         let (outgoing, done) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
-        thread::Builder::new().name("check".into()).spawn(move || {
+        let builder = thread::Builder::new().name("check".into());
+        let thread = builder.spawn(move || {
             let mut stage = None;
             for (token, order) in incoming {
                 let outcome = carry_out(&mut stage, &layout, &stopping, order);
@@ -65,7 +74,17 @@ impl Worker {
                 let _ = waker.wake();
             }
         })?;
-        Ok(Worker { orders, done, stop })
+        Ok(Worker {
+            orders,
+            done,
+            stop,
+            thread,
+        })
+    }
+
+    /// Whether the thread has ended, which it does not by itself.
+    pub fn has_failed(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Hands over an order; false if the thread is gone.
@@ -91,13 +110,18 @@ fn carry_out(
     stop: &Arc<AtomicBool>,
     order: Order,
 ) -> Result<Outcome, String> {
+    let is_order_to_look = matches!(order, Order::Collect { .. });
+    if is_order_to_look && stage.as_ref().is_some_and(|stage| !stage.is_in_place()) {
+        // Its lock goes before another is asked for.
+        *stage = None;
+    }
     let stage = match stage {
         Some(stage) => stage,
         None => stage.insert(Stage::open(layout.clone(), Arc::clone(stop))?),
     };
     Ok(match order {
-        Order::Collect(look, filter) => {
-            let collected = stage.collect(look, &filter);
+        Order::Collect { look, filter, home } => {
+            let collected = stage.collect(look, &filter, home);
             Outcome::Collected(collected.map_err(|error| error.to_string())?)
         }
         Order::Settle(decided) => Outcome::Settled(stage.settle(decided)),

@@ -17,9 +17,10 @@
 
 use mlua::{Result, Table, Value};
 
-use super::complaint::complaint_about;
+use super::check_refused::{self, wrong};
 use super::scanner::{KEYS, Scanner};
 use super::sync_config::{Hook, hook};
+use super::target::resolved;
 use super::{nearest, text_of, truthy};
 
 /// One check.
@@ -58,6 +59,15 @@ pub enum Staging {
     },
 }
 
+impl Staging {
+    fn given(&self) -> Option<&[u8]> {
+        match self {
+            Staging::Given(place) => Some(place),
+            Staging::Beside { .. } => None,
+        }
+    }
+}
+
 /// The checks of one sync.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckConfig {
@@ -80,10 +90,7 @@ impl CheckConfig {
 
     /// The private directory, if the configuration names one.
     pub fn given_staging(&self) -> Option<&[u8]> {
-        match &self.staging {
-            Staging::Given(place) => Some(place),
-            Staging::Beside { .. } => None,
-        }
+        self.staging.given()
     }
 
     /// A text that is equal for syncs that may share what has passed, if they look at the same
@@ -101,28 +108,6 @@ impl CheckConfig {
 
 const SYNC_KEYS: [&str; 3] = ["onReject", "quarantine", "staging"];
 
-/// Options of rsync by which what leaves is not what is in the staged tree.
-const UNCHECKED: [&str; 5] = [
-    "copy_links",
-    "copy_unsafe_links",
-    "copy_dirlinks",
-    "hard_links",
-    "one_file_system",
-];
-
-/// The same as words of the user's own.
-const UNCHECKED_WORDS: [&str; 9] = [
-    "--copy-links",
-    "--copy-unsafe-links",
-    "--copy-dirlinks",
-    "--copy-devices",
-    "--hard-links",
-    "--one-file-system",
-    "--files-from",
-    "--remove-source-files",
-    "--read-batch",
-];
-
 /// Reads the `check` of a sync's merged table.
 ///
 /// # Errors
@@ -138,31 +123,18 @@ pub fn check(config: &Table) -> Result<Option<CheckConfig>> {
     if checks.is_empty() {
         return Err(wrong("check", "check needs a command or a function"));
     }
-    refuse_options(config)?;
+    check_refused::options(config)?;
     let value = |key| table.map_or(Ok(Value::Nil), |table| table.get::<Value>(key));
     let on_reject = on_reject(&value("onReject")?, &value("quarantine")?, table)?;
     let staging = match value("staging")? {
         Value::Nil => default_staging(config)?,
         value => Staging::Given(directory("staging", &value)?),
     };
-    let source = text_of(&config.get("source")?).unwrap_or_default();
-    let places = [
-        match &staging {
-            Staging::Given(place) => Some(place),
-            Staging::Beside { .. } => None,
-        },
-        match &on_reject {
-            OnReject::Quarantine(place) => Some(place),
-            _ => None,
-        },
-    ];
-    for (place, key) in places.into_iter().zip(["staging", "quarantine"]) {
-        let inside = |place: &Vec<u8>| [place, b"/".as_slice()].concat().starts_with(&source);
-        if place.is_some_and(inside) {
-            let text = format!("check.{key} must not be inside the source");
-            return Err(wrong(key, text));
-        }
-    }
+    let quarantine = match &on_reject {
+        OnReject::Quarantine(place) => Some(place.as_slice()),
+        _ => None,
+    };
+    check_refused::places(config, staging.given(), quarantine)?;
     Ok(Some(CheckConfig {
         checks,
         on_reject,
@@ -172,10 +144,6 @@ pub fn check(config: &Table) -> Result<Option<CheckConfig>> {
             _ => false,
         },
     }))
-}
-
-pub(super) fn wrong(key: &str, text: impl Into<String>) -> mlua::Error {
-    complaint_about(key, text.into())
 }
 
 /// What the table and the list in it ask for.
@@ -255,9 +223,11 @@ fn directory(key: &str, value: &Value) -> Result<Vec<u8>> {
     let path = text_of(value).filter(|path| path.starts_with(b"/"));
     let path = path.ok_or_else(|| wrong(key, text.clone()))?;
     let end = path.iter().rposition(|&byte| byte != b'/');
-    match end {
-        Some(end) => Ok(path[..=end].to_vec()),
-        None => Err(wrong(key, text)),
+    let path = end.map(|end| resolved(&path[..=end]));
+    // A symlink on the way could lead elsewhere later.
+    match path.as_deref().and_then(|path| path.strip_suffix(b"/")) {
+        Some(path) if !path.is_empty() => Ok(path.to_vec()),
+        _ => Err(wrong(key, text)),
     }
 }
 
@@ -289,35 +259,6 @@ fn default_staging(config: &Table) -> Result<Staging> {
         target: beside(&[&source, b"\0", &target]),
         source: beside(&[&source]),
     })
-}
-
-fn refuse_options(config: &Table) -> Result<()> {
-    let Value::Table(rsync) = config.get("rsync")? else {
-        return Ok(());
-    };
-    for key in UNCHECKED {
-        if truthy(&rsync.get(key)?) {
-            let text = format!("rsync.{key} does not go with check, which sends staged copies");
-            return Err(wrong(key, text));
-        }
-    }
-    let extra = match rsync.get("_extra")? {
-        Value::Table(list) => list.sequence_values::<Value>().flatten().collect(),
-        Value::Nil => Vec::new(),
-        value => vec![value],
-    };
-    for word in extra.iter().filter_map(text_of) {
-        let word = String::from_utf8_lossy(&word).into_owned();
-        let name = word.split('=').next().unwrap_or_default();
-        // rsync takes unique beginnings of long names (popt does).
-        let long = name.len() > 2 && UNCHECKED_WORDS.iter().any(|known| known.starts_with(name));
-        let short = word.starts_with('-') && !word.starts_with("--");
-        if long || (short && word.contains(['L', 'k', 'H', 'x'])) || !word.starts_with('-') {
-            let text = format!("\"{word}\" in rsync._extra does not go with check");
-            return Err(wrong("_extra", text));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

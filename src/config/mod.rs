@@ -5,6 +5,7 @@
 //! ([`rsync_args`]), and what is left becomes a [`SyncConfig`] that Rust works with.
 
 mod check;
+mod check_refused;
 pub mod checkgauge;
 mod complaint;
 mod guard;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mlua::{Result, Table, Value};
 
-use super::check::wrong;
+use super::check_refused::wrong;
 use super::{number_of, text_of, truthy};
 
 /// The keys that are of one command.

@@ -20,17 +20,13 @@ use super::engine::Engine;
 use super::job::Job;
 use super::scanners::Scan;
 use super::scans::Checking;
-use crate::check::{
-    Answer, Collected, Disposition, Gate, Layout, Look, Order, Outcome, Settled, Worker,
-};
-use crate::config::OnReject;
-use crate::queue::{DelayId, Etype};
+use crate::check::{Gate, Layout, Look, Order, Outcome, Worker};
+use crate::queue::DelayId;
 use crate::report;
 use crate::script::{CheckRequest, Member};
 use crate::sync::Sync;
 
-/// So many files are told one by one.
-const TOLD: usize = 20;
+const THREAD_FAILED: &str = "the thread that checks has failed";
 
 /// The gates of all syncs.
 #[derive(Default)]
@@ -43,12 +39,28 @@ pub struct Gates {
     tokens: u64,
 }
 
-struct Round {
+pub(super) struct Round {
     token: u64,
-    gate: Rc<Gate>,
+    pub(super) gate: Rc<Gate>,
     /// Whose transfers wait for it; at least one.
     parties: Vec<Party>,
     phase: Phase,
+}
+
+impl Round {
+    /// Whose they are.
+    pub(super) fn members(&self) -> Vec<Rc<Member>> {
+        let members = self.parties.iter().map(|party| &party.member);
+        members.cloned().collect()
+    }
+
+    /// The files that all have their answers; the thread is at work again then.
+    pub(super) fn take_checked(&mut self) -> Option<Box<Checking>> {
+        match std::mem::replace(&mut self.phase, Phase::Thread) {
+            Phase::Checking(checking) => Some(checking),
+            _ => None,
+        }
+    }
 }
 
 /// One transfer that is to be.
@@ -97,7 +109,7 @@ impl Gates {
         free.map(|round| round.token).collect()
     }
 
-    fn round(&mut self, token: u64) -> Option<&mut Round> {
+    pub(super) fn round(&mut self, token: u64) -> Option<&mut Round> {
         self.rounds.iter_mut().find(|round| round.token == token)
     }
 
@@ -145,14 +157,56 @@ impl Engine<'_> {
         let Some(round) = self.gates.round(token) else {
             return;
         };
+        let members = round.members();
+        // What the tree would lose now may just be sent to others.
+        let may_look = members
+            .iter()
+            .filter(|member| self.may_send(member))
+            .count();
+        if may_look < members.len() {
+            return self.look_later(token);
+        }
+        let Some(round) = self.gates.round(token) else {
+            return;
+        };
         let Phase::Waiting(look) = std::mem::replace(&mut round.phase, Phase::Thread) else {
             return;
         };
-        let filter = Arc::clone(&round.parties[0].member.sync.borrow().filter);
-        self.order_check(token, Order::Collect(look, filter));
+        let source = {
+            let sync = members[0].sync.borrow();
+            (Arc::clone(&sync.filter), sync.home())
+        };
+        let (filter, home) = source;
+        self.order_check(token, Order::Collect { look, filter, home });
     }
 
-    fn order_check(&mut self, token: u64, order: Order) {
+    /// Has a round done again, all of it, when its syncs may send.
+    fn look_later(&mut self, token: u64) {
+        for party in self.gates.take(token).into_iter().flat_map(|r| r.parties) {
+            let mut sync = party.member.sync.borrow_mut();
+            sync.running -= 1;
+            sync.redo(&party.ids, self.now);
+        }
+    }
+
+    /// The rounds that may begin: none of a gate that is to open a tree from which something is
+    /// still being sent, maybe by a configuration before this one. It may empty the tree.
+    fn free_rounds(&self) -> Vec<u64> {
+        let is_read = |round: &Round| {
+            let gate = &round.gate;
+            !self.gates.hands.contains_key(&Rc::as_ptr(gate))
+                && self.jobs.values().any(|job| {
+                    let sync = job.member().sync.borrow();
+                    sync.config.check.is_some() && sync.gate.staging() == gate.staging()
+                })
+        };
+        let rounds = self.gates.rounds.iter();
+        let read: HashSet<u64> = rounds.filter(|r| is_read(r)).map(|r| r.token).collect();
+        let free = self.gates.free().into_iter();
+        free.filter(|token| !read.contains(token)).collect()
+    }
+
+    pub(super) fn order_check(&mut self, token: u64, order: Order) {
         if let Err(why) = self.give_order(token, order) {
             self.thread_done(token, Err(why));
         }
@@ -173,7 +227,7 @@ impl Engine<'_> {
             return Ok(());
         }
         self.gates.hands.remove(&key);
-        Err("the thread that checks has failed".to_owned())
+        Err(THREAD_FAILED.to_owned())
     }
 
     /// Goes on with all rounds as far as they can.
@@ -185,23 +239,36 @@ impl Engine<'_> {
         for done in done {
             self.thread_done(done.token, done.outcome);
         }
+        self.mind_failed_threads();
         self.end_overdue();
         let rounds = self.gates.rounds.iter();
         for token in rounds.map(|round| round.token).collect::<Vec<_>>() {
             self.check_on(token);
         }
-        for token in self.gates.free() {
+        for token in self.free_rounds() {
             self.begin_round(token);
         }
         self.send_checked();
+    }
+
+    /// What was given to a thread that has ended will not be done.
+    fn mind_failed_threads(&mut self) {
+        let is_lost = |round: &&Round| {
+            let hand = self.gates.hands.get(&Rc::as_ptr(&round.gate));
+            matches!(round.phase, Phase::Thread) && hand.is_some_and(Worker::has_failed)
+        };
+        let lost = self.gates.rounds.iter().filter(is_lost);
+        for token in lost.map(|round| round.token).collect::<Vec<_>>() {
+            self.thread_done(token, Err(THREAD_FAILED.to_owned()));
+        }
+        self.gates.hands.retain(|_, hand| !hand.has_failed());
     }
 
     fn thread_done(&mut self, token: u64, outcome: Result<Outcome, String>) {
         let Some(round) = self.gates.round(token) else {
             return;
         };
-        let members = round.parties.iter().map(|party| Rc::clone(&party.member));
-        let members: Vec<_> = members.collect();
+        let members = round.members();
         match outcome {
             Err(why) => {
                 for party in self.gates.take(token).into_iter().flat_map(|r| r.parties) {
@@ -230,8 +297,16 @@ impl Engine<'_> {
     }
 
     fn round_is_over(&mut self, token: u64) {
-        let parties = self.gates.take(token).map(|round| round.parties);
-        self.gates.ready.extend(parties.into_iter().flatten());
+        let Some(round) = self.gates.take(token) else {
+            return;
+        };
+        for member in &self.members {
+            let mut sync = member.sync.borrow_mut();
+            if Rc::ptr_eq(&sync.gate, &round.gate) {
+                sync.make_good_deletions(self.now);
+            }
+        }
+        self.gates.ready.extend(round.parties);
     }
 
     /// Nothing of these entries can be checked now, so nothing is sent.
@@ -245,128 +320,6 @@ impl Engine<'_> {
         ));
         sync.counters
             .failed(CODE, format!("check: {why}").into_bytes());
-    }
-
-    /// Takes in what a look at the source came to; what is to be checked, if anything.
-    fn collected(&self, members: &[Rc<Member>], found: Collected) -> Option<Box<Checking>> {
-        let gate = Rc::clone(&members.first()?.sync.borrow().gate);
-        let mut withheld = gate.withheld_mut();
-        if found.everything {
-            let candidates = found.candidates.iter().map(|file| file.path.as_slice());
-            let rejected = found.rejected.iter().map(|(path, _)| path.as_slice());
-            let failures = found.failures.iter().map(|(path, _)| path.as_slice());
-            let stay: HashSet<&[u8]> = candidates.chain(rejected).chain(failures).collect();
-            withheld.retain(|path| stay.contains(path));
-        }
-        for path in &found.gone {
-            withheld.gone(path);
-        }
-        for path in &found.clear {
-            withheld.clear(path);
-        }
-        for (path, reason) in found.rejected {
-            withheld.reject(&path, reason);
-        }
-        drop(withheld);
-        let failures = found.failures.into_iter();
-        self.wait_for(members, failures.map(|(path, why)| (path, why, false)));
-        let candidates = found.candidates;
-        (!candidates.is_empty()).then(|| Box::new(Checking::new(candidates)))
-    }
-
-    /// What was decided has been done.
-    fn settled(&self, members: &[Rc<Member>], settled: Settled) {
-        for (path, place) in &settled.quarantined {
-            report::warn(format_args!(
-                "{}: {} was moved to {}",
-                names(members),
-                report::escape(path),
-                report::escape(place)
-            ));
-        }
-        let failures = settled.failures.into_iter();
-        self.wait_for(members, failures.map(|(path, why)| (path, why, false)));
-    }
-
-    /// Holds files of which nothing is known, and has them looked at again later.
-    fn wait_for(
-        &self,
-        members: &[Rc<Member>],
-        files: impl Iterator<Item = (Vec<u8>, String, bool)>,
-    ) {
-        let Some(first) = members.first() else {
-            return;
-        };
-        let gate = Rc::clone(&first.sync.borrow().gate);
-        let name = names(members);
-        let (mut paths, mut told) = (Vec::new(), 0);
-        for (path, why, alone) in files {
-            if gate.withheld_mut().hold(&path, why.clone(), alone) {
-                told += 1;
-                if told <= TOLD {
-                    let path = report::escape(&path);
-                    report::warn(format_args!("{name}: {path} is held: {why}"));
-                }
-            }
-            paths.push(path);
-        }
-        if paths.is_empty() {
-            return;
-        }
-        let again = |member: &Rc<Member>| {
-            let paths = paths.iter().map(|path| (path.clone(), Etype::Modify));
-            let mut sync = member.sync.borrow_mut();
-            sync.undone.add(paths, self.now).as_secs()
-        };
-        let wait = members.iter().map(again).min().unwrap_or_default();
-        let count = paths.len();
-        report::warn(format_args!(
-            "{name}: {count} files are held as they could not be checked, trying again in {wait} s"
-        ));
-    }
-
-    /// All answers are there.
-    pub(super) fn decide(&mut self, token: u64) {
-        let Some(round) = self.gates.round(token) else {
-            return;
-        };
-        let members = round.parties.iter().map(|party| Rc::clone(&party.member));
-        let members: Vec<_> = members.collect();
-        let gate = Rc::clone(&round.gate);
-        let Phase::Checking(checking) = std::mem::replace(&mut round.phase, Phase::Thread) else {
-            return;
-        };
-        let on_reject = {
-            let sync = members[0].sync.borrow();
-            let check = sync.config.check.as_ref();
-            check.map_or(OnReject::Hold, |check| check.on_reject.clone())
-        };
-        let (mut decided, mut waiting) = (Vec::new(), Vec::new());
-        for (candidate, answer) in checking.into_answers() {
-            let disposition = match answer {
-                Answer::Passed => {
-                    let mut withheld = gate.withheld_mut();
-                    withheld.clear(&candidate.path);
-                    withheld.passed += 1;
-                    Disposition::Install
-                }
-                Answer::Rejected(reason) => {
-                    self.reject(&members[0], &candidate.path, &reason, &on_reject);
-                    match &on_reject {
-                        OnReject::Hold | OnReject::Call(_) => Disposition::Hold(reason),
-                        OnReject::DeleteTarget => Disposition::Remove(reason),
-                        OnReject::Quarantine(to) => Disposition::Quarantine(reason, to.clone()),
-                    }
-                }
-                Answer::Failed { reason, alone } => {
-                    waiting.push((candidate.path.clone(), reason, alone));
-                    Disposition::Wait
-                }
-            };
-            decided.push((candidate, disposition));
-        }
-        self.wait_for(&members, waiting.into_iter());
-        self.order_check(token, Order::Settle(decided));
     }
 
     /// What was looked at is sent, as long as there is room for another child.
@@ -391,7 +344,8 @@ impl Engine<'_> {
             }
         }
         // The source or the tunnel may be gone by now: all is looked at again when it is back.
-        if !member.is_connected() || !self.may_send(member) {
+        let paused = member.sync.borrow().is_paused();
+        if paused || !member.is_connected() || !self.may_send(member) {
             return member.sync.borrow_mut().redo(ids, self.now);
         }
         // They stay active all the while: what changed since they were looked at waits behind.
@@ -414,7 +368,7 @@ impl Engine<'_> {
             _ => false,
         });
         let sends = !self.gates.ready.is_empty() && self.script.host.has_room();
-        match asks || sends || !self.gates.free().is_empty() {
+        match asks || sends || !self.free_rounds().is_empty() {
             true => Some(Instant::now()),
             false => overdue,
         }
@@ -446,19 +400,6 @@ impl Engine<'_> {
         crate::check::gate::settle(&gates);
         let is_used = |gate: *const Gate| gates.iter().any(|(used, _)| Rc::as_ptr(used) == gate);
         self.gates.hands.retain(|gate, _| is_used(*gate));
-    }
-}
-
-/// Whom a round is for.
-fn names(members: &[Rc<Member>]) -> String {
-    let Some((first, others)) = members.split_first() else {
-        return String::new();
-    };
-    let first = &first.sync.borrow().config.name;
-    match others.len() {
-        0 => first.clone(),
-        1 => format!("{first} and another sync"),
-        more => format!("{first} and {more} other syncs"),
     }
 }
 

@@ -185,7 +185,8 @@ impl Job {
 
     /// Whether it reads the source and is no code of the user's.
     pub(super) fn may_get_stuck(&self) -> bool {
-        self.captured && self.trial.is_none() && self.stuck.get() != Seen::Ended
+        let transfers = self.captured && self.trial.is_none() && self.scan.is_none();
+        transfers && self.stuck.get() != Seen::Ended
     }
 
     /// Whether all its processes are on this host.

@@ -37,6 +37,7 @@ pub mod state;
 mod status;
 mod stuck;
 mod tunnels;
+mod verdicts;
 mod waits;
 mod watching;
 

@@ -71,7 +71,7 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
         "protection",
         lua.create_function(|lua, inlet: Table| {
             let member = member_of(lua, &inlet)?;
-            let Some(patterns) = member.sync.borrow().protected() else {
+            let Some(patterns) = member.sync.borrow_mut().protected() else {
                 return Ok(None);
             };
             let words = lua.create_table()?;
@@ -108,7 +108,9 @@ pub fn check_behaviour(lua: &Lua, config: &Table) -> Result<()> {
     let default: Table = lua.globals().raw_get("default")?;
     let rsync: Table = default.raw_get("rsync")?;
     for key in ["action", "init", "full"] {
-        if rsync.raw_get::<Value>(key)? != config.get::<Value>(key)? {
+        let given = config.get::<Value>(key)?;
+        let is_off = key == "init" && given == Value::Boolean(false);
+        if !is_off && rsync.raw_get::<Value>(key)? != given {
             let text = "check works with default.rsync only, without functions of one's own";
             return Err(complaint_about("check", text));
         }

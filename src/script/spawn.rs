@@ -79,6 +79,11 @@ pub fn spawn(
         .ok_or_else(|| complaint("spawning with an unknown agent"))?;
     let ids = behind.ids();
     if !host.cleared.get() {
+        if member.sync.borrow().config.check.is_some() {
+            return Err(complaint(
+                "nothing is spawned for a sync with check but its transfers",
+            ));
+        }
         check_waiting(&member, &behind, &ids)?;
     }
     if !host.has_room() {

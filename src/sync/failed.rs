@@ -64,7 +64,10 @@ impl Failed {
                 failures: failures + 1,
                 due: now + micros(self.backoff.wait(failures)),
             });
-            undone.etype = etype;
+            // What a directory has in it stays owed.
+            if undone.etype != Etype::Create || etype == Etype::Delete {
+                undone.etype = etype;
+            }
             soonest = Some(soonest.map_or(undone.due, |due: Time| due.min(undone.due)));
         }
         self.reckon();

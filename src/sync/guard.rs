@@ -57,6 +57,12 @@ impl Sync {
         }
     }
 
+    /// Device and inode of the source, if another directory in its place is not accepted.
+    pub fn home(&self) -> Option<(u64, u64)> {
+        let home = self.home.as_ref().filter(|_| self.config.guard.on);
+        home.map(Identity::numbers)
+    }
+
     /// The mount that the source is known to lie on.
     pub fn mount(&self) -> &[u8] {
         &self.mount

@@ -36,6 +36,11 @@ impl Identity {
         })
     }
 
+    /// Device and inode.
+    pub fn numbers(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     /// Whether the path leads to this directory now.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ use crate::batch::Chooser;
 use crate::check::Gate;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
-use crate::queue::{DelayId, Policy, Queue, Ready, Time};
+use crate::queue::{DelayId, Etype, Policy, Queue, Ready, Time};
 use crate::watch::Scope;
 
 /// A filter that the crawl's threads ask as well; user code may add to it at run time.
@@ -137,6 +137,8 @@ pub struct Sync {
     pub entries: Option<u64>,
     /// What did not pass the checks, and where what did is kept.
     pub gate: Rc<Gate>,
+    /// Transfers deleted nothing, as too much would have had to be protected.
+    undeleted: bool,
 }
 
 impl Sync {
@@ -185,6 +187,7 @@ impl Sync {
             excess: None,
             entries: None,
             gate: Rc::default(),
+            undeleted: false,
             config,
         }
     }
@@ -233,7 +236,11 @@ impl Sync {
             let (paths, everything) = self.undone.take(now);
             self.carried += 1;
             for (path, etype) in paths {
-                if !self.is_held(etype, &path) {
+                // A directory that could not be looked at.
+                let unread = etype == Etype::Create && path.ends_with(b"/");
+                if unread && self.config.check.is_some() {
+                    self.push_contents(&path, now);
+                } else if !self.is_held(etype, &path) {
                     self.queue.push(etype, &path, None, now);
                 }
             }

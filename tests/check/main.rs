@@ -8,6 +8,8 @@
 //! | file | what it is about |
 //! |---|---|
 //! | offered | at startup, by rename, hard link, growth, symlink, hostile names |
+//! | attacks | the same by one who knows how it works |
+//! | faults | what breaks while files are checked: space, places, processes, sources |
 //! | scanners | that hang, fail, are down, come back, and are not asked twice |
 //! | verdicts | what becomes of rejected files, and what is told of them |
 //! | targets | one check for many targets |
@@ -27,8 +29,10 @@ mod tree;
 #[path = "../blackbox/util.rs"]
 mod util;
 
+mod attacks;
 mod churn;
 mod clamav;
+mod faults;
 mod offered;
 mod scanners;
 mod targets;

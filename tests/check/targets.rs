@@ -1,7 +1,7 @@
 //! One check for many targets: they share what has passed, and nothing else.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 
 use nix::sys::signal::Signal;
 
@@ -73,8 +73,16 @@ fn staged_trees(dir: &Dir) -> usize {
 }
 
 fn retry(dir: &Dir) {
+    ctl(dir, &["retry"]);
+}
+
+fn resync(dir: &Dir, sync: &str) {
+    ctl(dir, &["resync", "-sync", &dir.expand(sync)]);
+}
+
+fn ctl(dir: &Dir, words: &[&str]) {
     let mut ctl = std::process::Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
-    let ctl = ctl.arg("-socket").arg(dir.path("sock")).arg("retry");
+    let ctl = ctl.arg("-socket").arg(dir.path("sock")).args(words);
     assert!(ctl.status().unwrap().success());
 }
 
@@ -288,4 +296,98 @@ fn a_place_is_for_one_kind_of_check() {
         log.contains("check.staging is that of sync \"Sync1\""),
         "{log}"
     );
+}
+
+/// A reload makes the tree anew, from which something is just being sent to one of them.
+#[test]
+fn that_are_being_sent_to_lose_nothing_by_a_reload() {
+    let function = r#"check = function(path, copy)
+        local file = io.open(copy); local text = file:read("a"); file:close()
+        return not text:find("EVIL"), "evil"
+    end"#;
+    let command = checked(COMMAND);
+    let other = checked(&format!("{COMMAND}, reject = {{ 1, 3 }}"));
+    for (before, after) in [(function, function), (&command, &other)] {
+        let dir = site(2);
+        dir.write("f", "1");
+        let config = |check: &str| SETTINGS.to_owned() + &sync(&targets(1..=2), check);
+        let mut daemon = Daemon::new(&dir, &config(before)).start();
+        arrives(&dir, &mut daemon, 1..=2, ("f", "1"));
+        let inode = |number| {
+            fs::metadata(dir.path(format!("t{number}/f")))
+                .map(|f| f.ino())
+                .ok()
+        };
+        let inodes = [inode(1), inode(2)];
+        // All of it is sent to the first.
+        dir.put("t1.held", "");
+        let calls = || dir.text("t1.calls").lines().count();
+        let count = calls();
+        resync(&dir, "web/@DIR@/t1");
+        daemon.wait_for("a transfer", |_| calls() > count);
+        // The new checks do not answer before that has come to its end.
+        dir.put("config.lua", dir.expand(&config(after)));
+        dir.put("down", "");
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_log("0 untouched, 2 changed, 0 new, 0 removed");
+        dir.write("evil", "EVIL");
+        fs::remove_file(dir.path("t1.held")).unwrap();
+        daemon.wait_for("the next transfer", |_| calls() > count + 1);
+        assert_eq!([inode(1), inode(2)], inodes);
+        fs::remove_file(dir.path("down")).unwrap();
+        dir.write("g", "2");
+        arrives(&dir, &mut daemon, 1..=2, ("g", "2"));
+        assert_eq!([inode(1), inode(2)], inodes);
+        (1..=2).for_each(|number| assert_clean_in(&dir, &format!("t{number}")));
+        assert_eq!(daemon.terminate(), Some(143));
+    }
+}
+
+/// Keys of a target that say which files share nothing; others do.
+#[test]
+fn with_keys_of_their_own() {
+    let dir = site(4);
+    dir.write("f", "1");
+    dir.write("g.tmp", "2");
+    let list = "name = 'web', targets = { '@DIR@/t1', { target = '@DIR@/t2', delay = 0.1 },
+        { target = '@DIR@/t3', exclude = { '*.tmp' } },
+        { target = '@DIR@/t4', check = { command = { '@DIR@/scan' }, reject = { 1, 3 } } } }";
+    let text = SETTINGS.to_owned() + &sync(list, &checked(COMMAND));
+    let mut daemon = Daemon::new(&dir, &text).start();
+    arrives(&dir, &mut daemon, 1..=4, ("f", "1"));
+    arrives(&dir, &mut daemon, [1, 2, 4], ("g.tmp", "2"));
+    dir.write("evil", "EVIL");
+    dir.write("h", "3");
+    arrives(&dir, &mut daemon, 1..=4, ("h", "3"));
+    assert!(!dir.path("t3/g.tmp").exists());
+    assert_eq!(staged_trees(&dir), 3);
+    assert_eq!((asked_about(&dir, "f"), asked_about(&dir, "g.tmp")), (3, 2));
+    (1..=4).for_each(|number| assert_clean_in(&dir, &format!("t{number}")));
+    assert_eq!(daemon.terminate(), Some(143));
+}
+
+/// Whoever could exchange a symlink on the way to the private directory could exchange all.
+#[test]
+fn and_the_place_is_reached_by_a_symlink() {
+    let dir = site(1);
+    for name in ["safe", "theirs"] {
+        fs::create_dir(dir.path(name)).unwrap();
+    }
+    symlink(dir.path("safe"), dir.path("link")).unwrap();
+    let check = checked(&format!("{COMMAND}, staging = '@DIR@/link/stage'"));
+    let text = SETTINGS.to_owned() + &sync("target = '@DIR@/t1'", &check);
+    let mut daemon = Daemon::new(&dir, &text).start();
+    dir.write("f", "1");
+    arrives(&dir, &mut daemon, [1], ("f", "1"));
+    fs::create_dir_all(dir.path("theirs/stage/tree")).unwrap();
+    dir.put("theirs/stage/tree/f", "EVIL");
+    fs::remove_file(dir.path("link")).unwrap();
+    symlink(dir.path("theirs"), dir.path("link")).unwrap();
+    dir.write("f", "2");
+    arrives(&dir, &mut daemon, [1], ("f", "2"));
+    resync(&dir, "Sync1");
+    dir.write("g", "3");
+    arrives(&dir, &mut daemon, [1], ("g", "3"));
+    assert_clean_in(&dir, "t1");
+    assert_eq!(daemon.terminate(), Some(143));
 }

@@ -123,6 +123,27 @@ fn configurations_that_do_not_go_together() {
             "check works with default.rsync only",
         ),
         (
+            "default.rsync, check = { command = { 'x' } }, rsync = { append_verify = true }",
+            "rsync.append_verify does not go with check",
+        ),
+        (
+            "default.rsync, check = { command = { 'x' } }, rsync = { _extra = { '--app' } }",
+            "\"--app\" in rsync._extra does not go with check",
+        ),
+        (
+            "default.rsync, check = { command = { 'x' }, staging = '@DIR@' }",
+            "check.staging must not be around the source",
+        ),
+        (
+            "default.rsync, check = { command = { 'x' }, staging = '@TRG@/s' }",
+            "check.staging and the target must not be one inside the other",
+        ),
+        (
+            "default.rsync, check = { command = { 'x' }, onReject = 'quarantine',
+               staging = '@DIR@/s', quarantine = '@DIR@/s/tree' }",
+            "check.quarantine must not be inside check.staging",
+        ),
+        (
             "default.rsync, check = { comand = { 'x' } }",
             "Did you mean \"check.command\"?",
         ),
@@ -149,5 +170,19 @@ fn reload_while_it_checks() {
     fs::remove_file(dir.path("hang")).unwrap();
     arrives(&dir, &mut daemon, "g", "good");
     sentinel(&dir, &mut daemon, "s");
+    assert_clean(&dir);
+}
+
+/// A behaviour that was changed where it is kept is not what is trusted to send what passed.
+#[test]
+fn a_changed_behaviour_sends_nothing() {
+    let dir = site();
+    let changed = r#"default.rsync.init = function(event)
+        spawn(event, "/usr/bin/rsync", "-r", event.config.source, event.config.target) end
+    "#;
+    dir.write("evil", "EVIL");
+    let mut daemon = Daemon::new(&dir, &(changed.to_owned() + &crate::config(COMMAND))).start();
+    assert!(!daemon.wait_end().success());
+    assert!(daemon.log().contains("with check"), "{}", daemon.log());
     assert_clean(&dir);
 }

@@ -1,0 +1,202 @@
+//! The staged tree is brought in line with the source: directories, links and all that needs no
+//! check at once, files as far as they are known.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{PoisonError, RwLock};
+
+use rustix::fs::{self, FileType, Mode, Stat};
+use rustix::io::Errno;
+
+use super::look::{Collected, Mention};
+use super::stage::Stage;
+use crate::filter::Filter;
+use crate::local::copy::{Copied, Spot, attributes_may_forbid, stopped};
+use crate::local::place::{self, is_directory, kind};
+
+/// rsync takes no longer paths (`MAXPATHLEN`), so nothing is sent of what is deeper.
+const LONGEST: usize = 4096;
+
+impl Stage {
+    /// Brings the tree to what the source has at one path; with `whole`, below it as well.
+    pub(super) fn bring(
+        &mut self,
+        path: &[u8],
+        mention: Mention,
+        filter: &RwLock<Filter>,
+        found: &mut Collected,
+    ) -> io::Result<()> {
+        let Some(stat) = self.source.look(path)? else {
+            self.doomed.push(path.to_vec());
+            found.gone.push(path.to_vec());
+            return Ok(());
+        };
+        if !self.has_parents(path)? {
+            return Ok(());
+        }
+        if !is_directory(&stat) {
+            return self.single(path, &stat, mention.written, found);
+        }
+        let new = self.directory(path)?;
+        found.clear.push(path.to_vec());
+        match (new || mention.whole) && !self.is_compared(path) {
+            true => self.subtree(path, filter, found),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether this directory, or one around it, has been compared with all below it.
+    fn is_compared(&self, path: &[u8]) -> bool {
+        let ends = (0..path.len()).filter(|&at| path[at] == b'/');
+        let mut around = ends.chain([path.len()]).map(|end| &path[..end]);
+        !self.compared.is_empty() && around.any(|path| self.compared.contains(path))
+    }
+
+    /// Compares all that is in a directory, which is in the tree already.
+    ///
+    /// # Errors
+    /// The daemon is ending, or it is the source itself that cannot be read.
+    pub(super) fn subtree(
+        &mut self,
+        path: &[u8],
+        filter: &RwLock<Filter>,
+        found: &mut Collected,
+    ) -> io::Result<()> {
+        let top = path.strip_suffix(b"/").unwrap_or(path);
+        self.compared.insert(top.to_vec());
+        let mut open = vec![[top, b"/"].concat()];
+        while let Some(directory) = open.pop() {
+            stopped(&self.stop)?;
+            match self.level(&directory, filter, &mut open, found) {
+                Err(error) if place::is_missing(&error) && directory != b"/" => {}
+                Err(error) if directory == b"/" => return Err(error),
+                done => self.note(done, &directory, found)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what is in one directory; those in it come to `open`. What cannot be looked at
+    /// stays as it is in the tree.
+    fn level(
+        &mut self,
+        directory: &[u8],
+        filter: &RwLock<Filter>,
+        open: &mut Vec<Vec<u8>>,
+        found: &mut Collected,
+    ) -> io::Result<()> {
+        if directory.len() > LONGEST {
+            return Err(Errno::NAMETOOLONG.into());
+        }
+        self.touched.insert(directory.to_vec());
+        let entries = self.source.directory(directory);
+        let mut names = BTreeSet::new();
+        for entry in entries.and_then(|directory| place::list(&directory))? {
+            let below = [directory, &entry.name].concat();
+            let stat = match self.source.look(&below) {
+                Ok(Some(stat)) => stat,
+                Ok(None) => continue,
+                Err(error) => {
+                    names.insert(entry.name);
+                    self.note(Err(error), &below, found)?;
+                    continue;
+                }
+            };
+            let is_directory = is_directory(&stat);
+            let tested = match is_directory {
+                true => [below.as_slice(), b"/"].concat(),
+                false => below.clone(),
+            };
+            if excluded(filter, &tested) {
+                continue;
+            }
+            names.insert(entry.name);
+            let done = match is_directory {
+                true => self.directory(&below).map(|_| open.push(tested)),
+                false => self.single(&below, &stat, false, found),
+            };
+            self.note(done, &below, found)?;
+        }
+        let staged = self.tree.directory(directory);
+        let staged = staged.and_then(|directory| place::list(&directory))?;
+        let extra = staged.into_iter().map(|entry| entry.name);
+        let extra = extra.filter(|name| !names.contains(name));
+        let extra = extra.map(|name| [directory, &name].concat());
+        // What is mounted there is away, and not deleted.
+        let filter = filter.read().unwrap_or_else(PoisonError::into_inner);
+        let lost = extra.filter(|path| !filter.holds(&[path.as_slice(), b"/"].concat()));
+        self.doomed.extend(lost);
+        Ok(())
+    }
+
+    /// Makes the directories above a path; false if one of them is none any more, of which
+    /// another event tells.
+    fn has_parents(&mut self, path: &[u8]) -> io::Result<bool> {
+        let bare = path.strip_suffix(b"/").unwrap_or(path);
+        for end in (1..bare.len()).filter(|&at| bare[at] == b'/') {
+            match self.source.look(&bare[..end])? {
+                Some(stat) if is_directory(&stat) => self.directory(&bare[..end])?,
+                _ => return Ok(false),
+            };
+        }
+        Ok(true)
+    }
+
+    /// Has the tree have a directory here; true if it is new.
+    fn directory(&mut self, path: &[u8]) -> io::Result<bool> {
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        self.touched.insert([path, b"/"].concat());
+        if path.is_empty() {
+            return Ok(false);
+        }
+        match self.tree.look(path)? {
+            Some(stat) if is_directory(&stat) => return Ok(false),
+            Some(_) => self.remove(path)?,
+            None => {}
+        }
+        let (directory, name) = self.above(path)?;
+        attributes_may_forbid(&directory, || {
+            fs::mkdirat(directory.as_fd(), name, Mode::RWXU)
+        })?;
+        Ok(true)
+    }
+
+    /// Anything but a directory.
+    fn single(
+        &mut self,
+        path: &[u8],
+        stat: &Stat,
+        written: bool,
+        found: &mut Collected,
+    ) -> io::Result<()> {
+        if kind(stat) == FileType::RegularFile {
+            return self.file(path, stat, written, found);
+        }
+        let (directory, name) = self.source.parent(path)?;
+        let from = Spot {
+            directory: &directory,
+            name,
+        };
+        // Made aside, as somebody may be reading the tree.
+        let (aside, copy) = self.room_aside(name)?;
+        let to = Spot {
+            directory: &aside,
+            name,
+        };
+        match self.copier.copy(&from, stat, &to, &self.stop) {
+            // Devices are for the superuser to make; rsync would not send them either.
+            Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {}
+            Err(error) => return Err(error),
+            Ok(Copied::Vanished) => {}
+            Ok(Copied::Done) => self.put_in_place(path, &copy)?,
+        }
+        found.clear.push(path.to_vec());
+        Ok(())
+    }
+}
+
+fn excluded(filter: &RwLock<Filter>, path: &[u8]) -> bool {
+    let filter = filter.read().unwrap_or_else(PoisonError::into_inner);
+    filter.excluded(path)
+}

@@ -1,0 +1,112 @@
+//! What does not go with `check = …`: options of rsync by which something else than what was
+//! checked would leave, and places that are in each other's way.
+
+use mlua::{Result, Table, Value};
+
+use super::complaint::complaint_about;
+use super::target::resolved;
+use super::{text_of, truthy};
+use crate::batch;
+
+/// Options of rsync by which what leaves, or what the target makes of it, is not what is in the
+/// staged tree.
+const UNCHECKED: [&str; 7] = [
+    "append",
+    "append_verify",
+    "copy_links",
+    "copy_unsafe_links",
+    "copy_dirlinks",
+    "hard_links",
+    "one_file_system",
+];
+
+/// The same as words of the user's own.
+const UNCHECKED_WORDS: [&str; 12] = [
+    "--append",
+    "--append-verify",
+    "--copy-links",
+    "--copy-unsafe-links",
+    "--copy-dirlinks",
+    "--copy-devices",
+    "--hard-links",
+    "--one-file-system",
+    "--files-from",
+    "--remove-source-files",
+    "--remove-sent-files",
+    "--read-batch",
+];
+
+/// Places in which one thing would be taken for another, and lost or sent.
+///
+/// # Errors
+/// `staging` (if it is given) or `quarantine` is such a place.
+pub fn places(config: &Table, staging: Option<&[u8]>, quarantine: Option<&[u8]>) -> Result<()> {
+    let text = |key: &str| Ok::<_, mlua::Error>(text_of(&config.get(key)?));
+    let source = text("source")?.unwrap_or_default();
+    let is_in = |place: &[u8], other: &[u8]| [place, b"/"].concat().starts_with(other);
+    for (place, key) in [(staging, "staging"), (quarantine, "quarantine")] {
+        if place.is_some_and(|place| is_in(place, &source)) {
+            let text = format!("check.{key} must not be inside the source");
+            return Err(wrong(key, text));
+        }
+    }
+    let Some(staging) = staging else {
+        return Ok(());
+    };
+    let within = [staging, b"/"].concat();
+    if source.starts_with(&within) {
+        return Err(wrong(
+            "staging",
+            "check.staging must not be around the source",
+        ));
+    }
+    if quarantine.is_some_and(|place| is_in(place, &within)) {
+        let text = "check.quarantine must not be inside check.staging";
+        return Err(wrong("quarantine", text));
+    }
+    let target = text("target")?.filter(|target| !batch::is_remote(target));
+    let target = target.map(|target| resolved(&target));
+    if target.is_some_and(|target| is_in(staging, &target) || target.starts_with(&within)) {
+        let text = "check.staging and the target must not be one inside the other";
+        return Err(wrong("staging", text));
+    }
+    Ok(())
+}
+
+/// Options of rsync that undo the checks.
+///
+/// # Errors
+/// There is one.
+pub fn options(config: &Table) -> Result<()> {
+    let Value::Table(rsync) = config.get("rsync")? else {
+        return Ok(());
+    };
+    for key in UNCHECKED {
+        if truthy(&rsync.get(key)?) {
+            let text = format!("rsync.{key} does not go with check, which sends staged copies");
+            return Err(wrong(key, text));
+        }
+    }
+    let extra = match rsync.get("_extra")? {
+        Value::Table(list) => list.sequence_values::<Value>().flatten().collect(),
+        Value::Nil => Vec::new(),
+        value => vec![value],
+    };
+    for word in extra.iter().filter_map(text_of) {
+        let word = String::from_utf8_lossy(&word).into_owned();
+        let name = word.split('=').next().unwrap_or_default();
+        // rsync takes unique beginnings of long names (popt does).
+        let long = name.len() > 2 && UNCHECKED_WORDS.iter().any(|known| known.starts_with(name));
+        let short = word.starts_with('-') && !word.starts_with("--");
+        if long || (short && word.contains(['L', 'k', 'H', 'x'])) || !word.starts_with('-') {
+            let text = format!("\"{word}\" in rsync._extra does not go with check");
+            return Err(wrong("_extra", text));
+        }
+    }
+    Ok(())
+}
+
+/// A complaint about one key.
+pub fn wrong(key: &str, text: impl Into<String>) -> mlua::Error {
+    complaint_about(key, text.into())
+}

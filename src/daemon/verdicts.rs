@@ -1,0 +1,162 @@
+//! What rounds of a gate come to: which files leave, which are rejected, and which are held and
+//! looked at again.
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use super::engine::Engine;
+use super::scans::Checking;
+use crate::check::{Answer, Collected, Disposition, Order, Settled};
+use crate::config::OnReject;
+use crate::queue::Etype;
+use crate::report;
+use crate::script::Member;
+
+/// So many files are told one by one.
+const TOLD: usize = 20;
+
+impl Engine<'_> {
+    /// Takes in what a look at the source came to; what is to be checked, if anything.
+    pub(super) fn collected(
+        &self,
+        members: &[Rc<Member>],
+        found: Collected,
+    ) -> Option<Box<Checking>> {
+        let gate = Rc::clone(&members.first()?.sync.borrow().gate);
+        let mut withheld = gate.withheld_mut();
+        if found.everything {
+            let candidates = found.candidates.iter().map(|file| file.path.as_slice());
+            let rejected = found.rejected.iter().map(|(path, _)| path.as_slice());
+            let failures = found.failures.iter().map(|(path, _)| path.as_slice());
+            let stay: HashSet<&[u8]> = candidates.chain(rejected).chain(failures).collect();
+            let unread: Vec<&[u8]> = stay.iter().copied().filter(|p| p.ends_with(b"/")).collect();
+            let is_unread = |path: &[u8]| unread.iter().any(|around| path.starts_with(around));
+            withheld.retain(|path| stay.contains(path) || is_unread(path));
+        }
+        for path in &found.gone {
+            withheld.gone(path);
+        }
+        for path in &found.clear {
+            withheld.clear(path);
+        }
+        for (path, reason) in found.rejected {
+            withheld.reject(&path, reason);
+        }
+        drop(withheld);
+        let failures = found.failures.into_iter();
+        self.wait_for(members, failures.map(|(path, why)| (path, why, false)));
+        let candidates = found.candidates;
+        (!candidates.is_empty()).then(|| Box::new(Checking::new(candidates)))
+    }
+
+    /// What was decided has been done.
+    pub(super) fn settled(&self, members: &[Rc<Member>], settled: Settled) {
+        for (path, place) in &settled.quarantined {
+            report::warn(format_args!(
+                "{}: {} was moved to {}",
+                names(members),
+                report::escape(path),
+                report::escape(place)
+            ));
+        }
+        let failures = settled.failures.into_iter();
+        self.wait_for(members, failures.map(|(path, why)| (path, why, false)));
+    }
+
+    /// Holds files of which nothing is known, and has them looked at again later.
+    fn wait_for(
+        &self,
+        members: &[Rc<Member>],
+        files: impl Iterator<Item = (Vec<u8>, String, bool)>,
+    ) {
+        let Some(first) = members.first() else {
+            return;
+        };
+        let gate = Rc::clone(&first.sync.borrow().gate);
+        let name = names(members);
+        let (mut paths, mut told) = (Vec::new(), 0);
+        for (path, why, alone) in files {
+            if gate.withheld_mut().hold(&path, why.clone(), alone) {
+                told += 1;
+                if told <= TOLD {
+                    let path = report::escape(&path);
+                    report::warn(format_args!("{name}: {path} is held: {why}"));
+                }
+            }
+            paths.push(path);
+        }
+        if paths.is_empty() {
+            return;
+        }
+        let again = |member: &Rc<Member>| {
+            // Of a directory it is all that is in it.
+            let paths = paths.iter().map(|path| match path.ends_with(b"/") {
+                true => (path.clone(), Etype::Create),
+                false => (path.clone(), Etype::Modify),
+            });
+            let mut sync = member.sync.borrow_mut();
+            sync.undone.add(paths, self.now).as_secs()
+        };
+        let wait = members.iter().map(again).min().unwrap_or_default();
+        let count = paths.len();
+        report::warn(format_args!(
+            "{name}: {count} files are held as they could not be checked, trying again in {wait} s"
+        ));
+    }
+
+    /// All answers are there.
+    pub(super) fn decide(&mut self, token: u64) {
+        let Some(round) = self.gates.round(token) else {
+            return;
+        };
+        let members = round.members();
+        let gate = Rc::clone(&round.gate);
+        let Some(checking) = round.take_checked() else {
+            return;
+        };
+        let on_reject = {
+            let sync = members[0].sync.borrow();
+            let check = sync.config.check.as_ref();
+            check.map_or(OnReject::Hold, |check| check.on_reject.clone())
+        };
+        let (mut decided, mut waiting) = (Vec::new(), Vec::new());
+        for (candidate, answer) in checking.into_answers() {
+            let disposition = match answer {
+                Answer::Passed => {
+                    let mut withheld = gate.withheld_mut();
+                    withheld.clear(&candidate.path);
+                    withheld.passed += 1;
+                    Disposition::Install
+                }
+                Answer::Rejected(reason) => {
+                    self.reject(&members[0], &candidate.path, &reason, &on_reject);
+                    match &on_reject {
+                        OnReject::Hold | OnReject::Call(_) => Disposition::Hold(reason),
+                        OnReject::DeleteTarget => Disposition::Remove(reason),
+                        OnReject::Quarantine(to) => Disposition::Quarantine(reason, to.clone()),
+                    }
+                }
+                Answer::Failed { reason, alone } => {
+                    waiting.push((candidate.path.clone(), reason, alone));
+                    Disposition::Wait
+                }
+            };
+            decided.push((candidate, disposition));
+        }
+        self.wait_for(&members, waiting.into_iter());
+        self.order_check(token, Order::Settle(decided));
+    }
+}
+
+/// Whom a round is for.
+fn names(members: &[Rc<Member>]) -> String {
+    let Some((first, others)) = members.split_first() else {
+        return String::new();
+    };
+    let first = &first.sync.borrow().config.name;
+    match others.len() {
+        0 => first.clone(),
+        1 => format!("{first} and another sync"),
+        more => format!("{first} and {more} other syncs"),
+    }
+}
