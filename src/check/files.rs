@@ -93,23 +93,16 @@ impl Stage {
         let Some(stat) = look(&directory, name)? else {
             return Ok(None);
         };
-        let from = Spot {
-            directory: &directory,
-            name,
-        };
-        let (to, copy) = self.room_aside(name)?;
-        let to = Spot {
-            directory: &to,
-            name,
-        };
-        if kind(&stat) != FileType::RegularFile
-            || self.copier.copy(&from, &stat, &to, &self.stop)? == Copied::Vanished
-        {
+        if kind(&stat) != FileType::RegularFile {
+            return Ok(None);
+        }
+        let (aside, copy) = self.room_aside(name)?;
+        if self.copy_to(&aside, &directory, name, &stat)? == Copied::Vanished {
             return Ok(None);
         }
         let id = identity(&stat);
         let after = look(&directory, name)?;
-        let Some(made) = look(to.directory, name)? else {
+        let Some(made) = look(&aside, name)? else {
             return Ok(None);
         };
         let settled = id.is_settled(began) && after.is_some_and(|stat| identity(&stat) == id);
@@ -120,6 +113,19 @@ impl Stage {
             made: identity(&made),
             settled,
         }))
+    }
+
+    /// Copies what has this name in a directory into another.
+    pub(super) fn copy_to(
+        &mut self,
+        aside: &Directory,
+        directory: &Directory,
+        name: &OsStr,
+        stat: &Stat,
+    ) -> io::Result<Copied> {
+        let spot = |directory| Spot { directory, name };
+        let (from, to) = (spot(directory), spot(aside));
+        self.copier.copy(&from, stat, &to, &self.stop)
     }
 
     /// A directory for a copy that is to have this name, and the absolute path of the copy.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::look::{Collected, Mention};
 use super::stage::Stage;
 use crate::filter::Filter;
-use crate::local::copy::{Copied, Spot, attributes_may_forbid, stopped};
+use crate::local::copy::{Copied, attributes_may_forbid, stopped};
 use crate::local::place::{self, is_directory, kind};
 
 /// rsync takes no longer paths (`MAXPATHLEN`), so nothing is sent of what is deeper.
@@ -174,17 +174,9 @@ impl Stage {
             return self.file(path, stat, written, found);
         }
         let (directory, name) = self.source.parent(path)?;
-        let from = Spot {
-            directory: &directory,
-            name,
-        };
         // Made aside, as somebody may be reading the tree.
         let (aside, copy) = self.room_aside(name)?;
-        let to = Spot {
-            directory: &aside,
-            name,
-        };
-        match self.copier.copy(&from, stat, &to, &self.stop) {
+        match self.copy_to(&aside, &directory, name, stat) {
             // Devices are for the superuser to make; rsync would not send them either.
             Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {}
             Err(error) => return Err(error),

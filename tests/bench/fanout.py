@@ -114,15 +114,19 @@ def measure(program, count, changes):
                   f"{span:8.1f} s   daemon {cpu - before:6.2f} s CPU   {peak:6.1f} MB{state}",
                   flush=True)
         finally:
-            daemon.send_signal(signal.SIGTERM)
-            try:
-                daemon.wait(15)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
-            for server, _ in servers:
-                server.terminate()
-                server.wait()
+            end(daemon, servers)
+
+
+def end(daemon, servers):
+    daemon.terminate()
+    try:
+        daemon.wait(15)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
+    for server, _ in servers:
+        server.terminate()
+        server.wait()
 
 
 def measure_cut(program, count, seconds):
@@ -153,15 +157,7 @@ def measure_cut(program, count, seconds):
             late = wait_names(root, "cut", len(spans) - 1, [cut], start)
             print(f"{name:<20} that has it all {late:.2f} s after it is back", flush=True)
         finally:
-            daemon.terminate()
-            try:
-                daemon.wait(15)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
-            for server, _ in servers:
-                server.terminate()
-                server.wait()
+            end(daemon, servers)
 
 
 @contextlib.contextmanager
