@@ -6,7 +6,7 @@
 //! directory; and just before something is sent. While a sync waits it looks every second or so.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use mio::{Interest, Registry, Token};
 use super::engine::Engine;
 use crate::report;
 use crate::script::Member;
-use crate::sync::{Sync, lasting, mounts};
+use crate::sync::{Sync, lasting, mount_table, mounts};
 
 /// How often a source that is not there is looked for.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -31,7 +31,6 @@ const MOUNT: &str = "mount";
 const TARGET: &str = "target-mount";
 /// And what was mounted inside the source, each with a zero byte behind it.
 const INSIDE: &str = "inside";
-const TABLE: &str = "/proc/self/mountinfo";
 
 /// Wakes the loop when something is mounted or unmounted.
 pub struct Mounts {
@@ -45,7 +44,7 @@ impl Mounts {
     /// # Errors
     /// No descriptor to be had.
     pub fn new(registry: &Registry, token: Token) -> io::Result<Mounts> {
-        let Ok(file) = File::open(TABLE) else {
+        let Ok(file) = File::open(mount_table::TABLE) else {
             return Ok(Mounts { _file: None });
         };
         registry.register(&mut SourceFd(&file.as_raw_fd()), token, Interest::PRIORITY)?;
@@ -86,7 +85,7 @@ impl Sources {
 impl Engine<'_> {
     /// Before anything is watched: is every source on the mount it was on last time?
     pub(super) fn first_look(&mut self) {
-        let table = fs::read(TABLE).unwrap_or_default();
+        let table = mount_table::read();
         self.sources.inside = self.mounts_inside(&table);
         for member in self.members.clone() {
             if let Some(state) = &self.core.state {
@@ -216,7 +215,7 @@ impl Engine<'_> {
     fn look_at_mounts(&mut self) {
         self.sources.changed = false;
         self.look_again();
-        let table = fs::read(TABLE).unwrap_or_default();
+        let table = mount_table::read();
         self.see_mounts(&table);
         let inside = self.mounts_inside(&table);
         let before = std::mem::replace(&mut self.sources.inside, inside);

@@ -1,15 +1,13 @@
 //! What is asked about a sync beyond whether its values make sense: whether it can do anything,
 //! whether its patterns can match, and what in it is built in.
 
-use std::fs;
-
 use mlua::{Lua, Result, Table, Value};
 
 use super::{errors, layer3};
 use crate::config::{self, SyncConfig, complaint, complaint_about, truthy};
 use crate::filter::Filter;
 use crate::report;
-use crate::sync::shared_kind;
+use crate::sync::{mount_table, shared_kind};
 
 /// A pattern that can match nothing is no error, and excludes nothing in silence.
 pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {
@@ -32,8 +30,7 @@ pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {
 
 /// Of what other hosts change in a shared file system the kernel tells nothing.
 pub fn warn_of_file_system(lua: &Lua, sync: &SyncConfig) {
-    let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let Some(kind) = shared_kind(&table, &sync.source) else {
+    let Some(kind) = shared_kind(&mount_table::read(), &sync.source) else {
         return;
     };
     if sync.crontab.is_empty() {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
-use super::mount_table::mount_of;
+use super::mount_table::{self, mount_of};
 
 /// What is known of a source directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Identity {
     /// There is none.
     pub fn of(path: &[u8]) -> io::Result<Identity> {
         let (device, inode) = numbers(path)?;
-        let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let table = mount_table::read();
         Ok(Identity {
             device,
             inode,

@@ -18,7 +18,7 @@ mod feed;
 mod guard;
 mod identity;
 mod inside;
-mod mount_table;
+pub mod mount_table;
 mod notice;
 mod owed;
 mod scheduler;

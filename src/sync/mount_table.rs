@@ -1,14 +1,44 @@
 //! The table of mounts (proc_pid_mountinfo(5)): what is mounted where, whether it will be there
 //! again when it has gone, and whether other hosts change it, too.
 
-/// The mount points in a mountinfo table, see proc_pid_mountinfo(5), each with what is mounted
-/// there: the file system's device and the directory in it.
-pub fn mounts(table: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+use std::fs;
+
+/// Where the kernel shows it.
+pub const TABLE: &str = "/proc/self/mountinfo";
+
+/// The table as it is now; empty without proc(5).
+pub fn read() -> Vec<u8> {
+    fs::read(TABLE).unwrap_or_default()
+}
+
+/// A line of the table.
+struct Mount<'t> {
+    /// Of the file system: `8:1`.
+    device: &'t [u8],
+    /// The directory of the file system that is mounted.
+    root: &'t [u8],
+    /// Without a slash at its end but for `/`.
+    point: Vec<u8>,
+    /// The file system's.
+    kind: Option<&'t [u8]>,
+}
+
+fn lines(table: &[u8]) -> impl Iterator<Item = Mount<'_>> {
     table.split(|&byte| byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
-        let (device, root) = (fields.nth(2)?, fields.next()?);
-        Some((unescaped(fields.next()?), [device, b" ", root].concat()))
+        Some(Mount {
+            device: fields.nth(2)?,
+            root: fields.next()?,
+            point: unescaped(fields.next()?),
+            kind: fields.skip_while(|field| *field != b"-").nth(1),
+        })
     })
+}
+
+/// The mount points, each with what is mounted there: the file system's device and the directory
+/// in it.
+pub fn mounts(table: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    lines(table).map(|mount| (mount.point, [mount.device, b" ", mount.root].concat()))
 }
 
 /// File systems whose contents go with them when they are unmounted, or that hold nothing of
@@ -46,12 +76,11 @@ const PASSING: [&[u8]; 27] = [
 /// The mount points of what is there again when it is mounted again: disks, network file systems,
 /// and directories that are mounted elsewhere.
 pub fn lasting(table: &[u8]) -> impl Iterator<Item = Vec<u8>> {
-    table.split(|&byte| byte == b'\n').filter_map(|line| {
-        let mut fields = line.split(|&byte| byte == b' ');
-        let (root, point) = (fields.nth(3)?, fields.next()?);
-        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        (root != b"/" || !PASSING.contains(&kind)).then(|| unescaped(point))
-    })
+    let lasts = |mount: &Mount<'_>| {
+        let kind = mount.kind;
+        kind.is_some_and(|kind| mount.root != b"/" || !PASSING.contains(&kind))
+    };
+    lines(table).filter(lasts).map(|mount| mount.point)
 }
 
 /// File systems that other hosts may change as well. Those of FUSE are taken for such, but for
@@ -90,14 +119,9 @@ const OWN_FUSE: [&[u8]; 8] = [
 /// The kind of file system that this absolute path is on, if other hosts may change it: of what
 /// they do, inotify(7) tells nothing.
 pub fn shared_kind(table: &[u8], path: &[u8]) -> Option<String> {
-    let mounts = table.split(|&byte| byte == b'\n').filter_map(|line| {
-        let mut fields = line.split(|&byte| byte == b' ');
-        let point = unescaped(fields.nth(4)?);
-        Some((point, fields.skip_while(|field| *field != b"-").nth(1)?))
-    });
-    let above = mounts.filter(|(point, _)| is_above(point, path));
+    let above = lines(table).filter(|mount| mount.kind.is_some() && is_above(&mount.point, path));
     // Of several at one point the last is in force.
-    let (_, kind) = above.max_by_key(|(point, _)| point.len())?;
+    let kind = above.max_by_key(|mount| mount.point.len())?.kind?;
     let fuse = kind.starts_with(b"fuse.") && !OWN_FUSE.contains(&kind);
     (fuse || SHARED.contains(&kind)).then(|| String::from_utf8_lossy(kind).into_owned())
 }

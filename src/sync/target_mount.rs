@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use super::Sync;
-use super::mount_table::mount_of;
+use super::mount_table::{self, mount_of};
 use crate::batch;
 use crate::config::target::resolved;
 use crate::report;
@@ -54,7 +54,7 @@ impl Sync {
         // What is mounted when it is used (autofs) is used.
         let _ = fs::read_dir(OsStr::from_bytes(target)).map(|mut names| names.next());
         let place = resolved(target);
-        let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let table = mount_table::read();
         let point = mount_of(&table, &place);
         if let Some(known) = self.target_mount()
             && known.len() > point.len()
