@@ -277,6 +277,18 @@ fn a_rename_does_not_carry_along_what_was_copied_too_early() {
 }
 
 #[test]
+fn what_the_filter_protects_is_not_counted_as_deleted() {
+    let mut pair = Pair::new();
+    pair.filter.add_exclude(b"*.keep");
+    fs::create_dir(pair.target("d")).unwrap();
+    for name in ["a.keep", "b", "d/c"] {
+        fs::write(pair.target(name), "1").unwrap();
+    }
+    assert_eq!(pair.deletions(&Task::Everything), (3, 3));
+    assert!(pair.target("a.keep").exists());
+}
+
+#[test]
 fn names_that_were_exchanged_are_exchanged() {
     let mut pair = Pair::new();
     fs::write(pair.source("a"), "1").unwrap();

@@ -82,7 +82,7 @@ impl Mirror<'_> {
             Err(error) => return self.fail(&bare, false, "look at", &error),
         };
         let path = below(directory, &found.name, is_directory(&stat));
-        if self.is_excluded(&path) {
+        if self.orders.excludes(&path) {
             if exists && self.orders.delete && self.orders.delete_excluded {
                 self.remove_name(directory, found);
             }
@@ -179,7 +179,7 @@ impl Mirror<'_> {
             kind => kind,
         };
         let path = below(directory, &found.name, kind == FileType::Directory);
-        if self.is_protected(&path) {
+        if self.orders.protects(&path) {
             return;
         }
         let removed = match kind {
@@ -192,10 +192,6 @@ impl Mirror<'_> {
         if let Err(error) = removed {
             self.fail(&bare, true, "remove", &error);
         }
-    }
-
-    fn is_protected(&self, path: &[u8]) -> bool {
-        !self.orders.delete_excluded && self.is_excluded(path)
     }
 
     /// Removes a directory of the target with all below it but what the filter protects, and
@@ -222,7 +218,7 @@ impl Mirror<'_> {
                     kind => kind == FileType::Directory,
                 };
                 let path = below(&path, &found.name, is_tree);
-                if self.is_protected(&path) {
+                if self.orders.protects(&path) {
                     kept = true;
                 } else if is_tree {
                     directories.push(path);

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::PoisonError;
 
 use rustix::fs::{FileType, Stat};
 
@@ -100,9 +99,8 @@ fn total(orders: &Orders, target: &Place) -> io::Result<u64> {
     while let Some(path) = open.pop() {
         for found in list(orders, target, &path)? {
             entries += 1;
-            let path = below(&path, &found.name, true);
             if is_tree(target, &path, &found)? {
-                open.push(path);
+                open.push(below(&path, &found.name, true));
             }
         }
     }
@@ -120,12 +118,7 @@ struct Count<'a> {
 impl Count<'_> {
     /// A Delete: what is there again is compared with all below it.
     fn event(&mut self, path: &[u8]) -> io::Result<()> {
-        let there = self.target.look(path);
-        let Some(there) = there.or_else(|error| match is_missing(&error) {
-            true => Ok(None),
-            false => Err(error),
-        })?
-        else {
+        let Some(there) = self.target.look(path)? else {
             return Ok(());
         };
         match (self.source.look(path)?, is_directory(&there)) {
@@ -144,18 +137,11 @@ impl Count<'_> {
     fn directory(&mut self, top: &[u8]) -> io::Result<()> {
         let mut open = vec![top.to_vec()];
         while let Some(directory) = open.pop() {
-            for found in list(self.orders, self.target, &directory)? {
-                self.seen += 1;
-                let bare = below(&directory, &found.name, false);
-                let path = below(&directory, &found.name, true);
-                let tree = is_tree(self.target, &path, &found)?;
-                let own = if tree { &path } else { &bare };
-                if self.is_excluded(own) && !self.orders.delete_excluded {
-                    continue;
-                }
-                let stat = self.source.look(&bare)?;
-                let stays = |stat: &Stat| (is_directory(stat) || !tree) && !self.is_excluded(own);
-                match (stat.is_some_and(|stat| stays(&stat)), tree) {
+            for (path, tree) in self.unprotected(&directory)? {
+                let stat = self.source.look(&path)?;
+                let stays = |stat: &Stat| is_directory(stat) || !tree;
+                let stays = stat.is_some_and(|stat| stays(&stat)) && !self.orders.excludes(&path);
+                match (stays, tree) {
                     (true, true) => open.push(path),
                     (true, false) => {}
                     (false, true) => self.tree(&path)?,
@@ -171,16 +157,7 @@ impl Count<'_> {
         self.deleted += 1;
         let mut open = vec![top.to_vec()];
         while let Some(directory) = open.pop() {
-            for found in list(self.orders, self.target, &directory)? {
-                self.seen += 1;
-                let path = below(&directory, &found.name, true);
-                let tree = is_tree(self.target, &path, &found)?;
-                let bare = below(&directory, &found.name, false);
-                if self.is_excluded(if tree { &path } else { &bare })
-                    && !self.orders.delete_excluded
-                {
-                    continue;
-                }
+            for (path, tree) in self.unprotected(&directory)? {
                 self.deleted += 1;
                 if tree {
                     open.push(path);
@@ -190,10 +167,18 @@ impl Count<'_> {
         Ok(())
     }
 
-    fn is_excluded(&self, path: &[u8]) -> bool {
-        let filter = &self.orders.filter;
-        let filter = filter.read().unwrap_or_else(PoisonError::into_inner);
-        filter.excluded_here(path)
+    /// What of a directory of the target may go: paths, and whether they are directories'.
+    fn unprotected(&mut self, directory: &[u8]) -> io::Result<Vec<(Vec<u8>, bool)>> {
+        let mut paths = Vec::new();
+        for found in list(self.orders, self.target, directory)? {
+            self.seen += 1;
+            let tree = is_tree(self.target, directory, &found)?;
+            let path = below(directory, &found.name, tree);
+            if !self.orders.protects(&path) {
+                paths.push((path, tree));
+            }
+        }
+        Ok(paths)
     }
 }
 
@@ -206,9 +191,13 @@ fn list(orders: &Orders, target: &Place, path: &[u8]) -> io::Result<Vec<Found>> 
     }
 }
 
-fn is_tree(target: &Place, path: &[u8], found: &Found) -> io::Result<bool> {
+/// Whether this name in a directory of the target is a directory's.
+fn is_tree(target: &Place, directory: &[u8], found: &Found) -> io::Result<bool> {
+    let path = || below(directory, &found.name, false);
     Ok(match found.kind {
-        FileType::Unknown => target.look(path)?.is_some_and(|stat| is_directory(&stat)),
+        FileType::Unknown => target
+            .look(&path())?
+            .is_some_and(|stat| is_directory(&stat)),
         kind => kind == FileType::Directory,
     })
 }

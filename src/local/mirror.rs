@@ -8,7 +8,6 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
@@ -455,15 +454,6 @@ impl Mirror<'_> {
         };
         let reason = format!("cannot {what} {}: {error}", escape(&path));
         self.report.failures.push(Failure { path, reason });
-    }
-
-    /// Whether the filter leaves out this path of a directory that it does not leave out.
-    pub(super) fn is_excluded(&self, path: &[u8]) -> bool {
-        let filter = &self.orders.filter;
-        filter
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .excluded_here(path)
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) mod place;
 mod worker;
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::batch::Change;
 use crate::config::MaxDelete;
@@ -59,6 +59,19 @@ pub struct Orders {
     pub limit: Option<MaxDelete>,
     /// Set when the work shall end before it is done.
     pub stop: Arc<AtomicBool>,
+}
+
+impl Orders {
+    /// Whether the filter leaves out this path of a directory that it does not leave out.
+    fn excludes(&self, path: &[u8]) -> bool {
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        filter.excluded_here(path)
+    }
+
+    /// Whether the target keeps this, whatever the source has.
+    fn protects(&self, path: &[u8]) -> bool {
+        !self.delete_excluded && self.excludes(path)
+    }
 }
 
 /// What is to be done.
