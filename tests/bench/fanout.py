@@ -78,8 +78,6 @@ def configuration(classic, root, targets):
 
 
 def measure(program, count, changes):
-    classic = program.startswith("lsyncd:")
-    program = program.removeprefix("lsyncd:")
     with tempfile.TemporaryDirectory(prefix="fanout") as root:
         modules = [f"t{n}" for n in range(count)]
         for place in ["src", *modules]:
@@ -91,10 +89,7 @@ def measure(program, count, changes):
         targets = [f"rsync://127.0.0.1:{free_port()}/{modules[0]}/"]
         targets.append(f"rsync://127.0.0.1:{servers[1][1]}/{slow}/")
         targets += [f"rsync://127.0.0.1:{servers[0][1]}/{module}/" for module in healthy]
-        with open(f"{root}/conf.lua", "w") as f:
-            f.write(configuration(classic, root, targets))
-        daemon = subprocess.Popen([program, f"{root}/conf.lua"],
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        name, daemon = begin(program, root, targets)
         try:
             wait_watching(root, healthy, daemon)
             before = cost(daemon.pid)[0]
@@ -110,11 +105,22 @@ def measure(program, count, changes):
             span = time.monotonic() - start
             cpu, peak = cost(daemon.pid)
             state = "" if not left else f"  {len(left)} targets NOT equal"
-            print(f"{os.path.basename(program) + (' (classic)' if classic else ''):<20}"
+            print(f"{name:<20}"
                   f"{span:8.1f} s   daemon {cpu - before:6.2f} s CPU   {peak:6.1f} MB{state}",
                   flush=True)
         finally:
             end(daemon, servers)
+
+
+def begin(program, root, targets):
+    """Starts a daemon; `lsyncd:` before its path asks for a sync for each target."""
+    classic = program.startswith("lsyncd:")
+    program = program.removeprefix("lsyncd:")
+    with open(f"{root}/conf.lua", "w") as f:
+        f.write(configuration(classic, root, targets))
+    daemon = subprocess.Popen([program, f"{root}/conf.lua"],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return os.path.basename(program) + (" (classic)" if classic else ""), daemon
 
 
 def end(daemon, servers):
@@ -130,8 +136,6 @@ def end(daemon, servers):
 
 
 def measure_cut(program, count, seconds):
-    classic = program.startswith("lsyncd:")
-    program = program.removeprefix("lsyncd:")
     with tempfile.TemporaryDirectory(prefix="fanout") as root:
         modules = [f"t{n}" for n in range(count)]
         for place in ["src", *modules]:
@@ -140,13 +144,9 @@ def measure_cut(program, count, seconds):
         servers = [rsync_daemon(root, "cut", [cut]), rsync_daemon(root, "well", healthy)]
         targets = [f"rsync://127.0.0.1:{servers[0][1]}/{cut}/"]
         targets += [f"rsync://127.0.0.1:{servers[1][1]}/{module}/" for module in healthy]
-        with open(f"{root}/conf.lua", "w") as f:
-            f.write(configuration(classic, root, targets))
-        daemon = subprocess.Popen([program, f"{root}/conf.lua"],
-                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        name, daemon = begin(program, root, targets)
         try:
             wait_watching(root, modules, daemon)
-            name = os.path.basename(program) + (" (classic)" if classic else "")
             spans = rounds(root, "before", healthy, seconds)
             wait_names(root, "before", len(spans) - 1, [cut], time.monotonic())
             print(f"{name:<20} all well        {summary(spans)}", flush=True)
