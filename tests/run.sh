@@ -9,7 +9,7 @@ usage() {
     cat <<'TEXT'
 usage: tests/run.sh [--quick] [--long] [--system]
 
-  --quick    only cargo's tests: neither formatting nor clippy nor shellcheck
+  --quick    only cargo's tests: no formatting, clippy, documentation, dependencies or shellcheck
   --long     also what takes long: more rounds of churn, fuzzing, minutes of changes
   --system   also what boots whole systems, as root on Debian: the packages installed, run as a
              service, taking over, two hosts, containers (some minutes)
@@ -160,6 +160,19 @@ clippy() {
     fi
 }
 
+documentation() {
+    check "cargo doc" env RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --lib --document-private-items
+}
+
+dependencies() {
+    if cargo deny --version >/dev/null 2>&1; then
+        # The advisories are not on this disk, so they are checked where there is a network.
+        check "cargo deny" cargo deny --offline check bans licenses sources
+    else
+        skip "cargo deny: not installed (cargo install cargo-deny)"
+    fi
+}
+
 shell_scripts() {
     if has shellcheck; then
         check "shellcheck" shellcheck -x -S warning -P tests/system tests/run.sh tests/blackbox/fake/rsync \
@@ -238,6 +251,8 @@ cargo_tests
 if [ -z "$quick" ]; then
     formatting
     clippy
+    documentation
+    dependencies
     shell_scripts
 fi
 [ -z "$system" ] || system_tests

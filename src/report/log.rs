@@ -125,7 +125,7 @@ pub fn enabled(category: &str) -> bool {
 }
 
 /// Says something of a category. The text may have several lines; names in it have to be
-/// [escaped](escape).
+/// [escaped](super::escape()).
 pub fn say(category: &str, text: impl fmt::Display) {
     if enabled(category) {
         log::logger().log(
