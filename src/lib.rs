@@ -19,6 +19,7 @@
 //! | [`watch`] | inotify, move pairing, the tree of watched directories, the crawl |
 //! | [`local`] | what default.direct does itself, without a process |
 //! | [`process`] | children: spawn, feed, capture, reap |
+//! | [`id`] | numbers for syncs and gates, never reused |
 //! | [`report`] | log, status file, what the control socket and metrics say |
 //!
 //! `lsyncdctl` (`src/bin/lsyncdctl`) is a program of its own that shares the last room.
@@ -33,6 +34,7 @@ pub mod config;
 pub mod daemon;
 pub mod exit;
 pub mod filter;
+pub mod id;
 pub mod local;
 pub mod process;
 pub mod queue;

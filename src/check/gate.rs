@@ -9,10 +9,12 @@ use std::rc::Rc;
 
 use super::withheld::Withheld;
 use crate::config::Staging;
+use crate::id::GateId;
 
 /// One check gate; each sync has one, alone or with others.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gate {
+    id: GateId,
     key: Option<Vec<u8>>,
     staging: OnceCell<Vec<u8>>,
     withheld: RefCell<Withheld>,
@@ -22,9 +24,16 @@ impl Gate {
     /// A gate for syncs that have this text; `None` for a sync that shares it with none.
     pub fn new(key: Option<Vec<u8>>) -> Gate {
         Gate {
+            id: GateId::new(),
             key,
-            ..Gate::default()
+            staging: OnceCell::default(),
+            withheld: RefCell::default(),
         }
+    }
+
+    /// The key of what other parts keep for this gate.
+    pub fn id(&self) -> GateId {
+        self.id
     }
 
     /// Whether a sync with this text may share it.
@@ -77,7 +86,7 @@ mod tests {
             source: b"/s".to_vec(),
             target: target.into(),
         };
-        let gates = [(); 3].map(|()| Rc::new(Gate::default()));
+        let gates = [(); 3].map(|()| Rc::new(Gate::new(None)));
         let [one, two, three] = &gates;
         let both = [(one, "a"), (one, "b"), (two, "c")];
         settle(&both.map(|(gate, target)| (Rc::clone(gate), beside(target))));

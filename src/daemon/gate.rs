@@ -21,6 +21,7 @@ use super::job::Job;
 use super::scanners::Scan;
 use super::scans::Checking;
 use crate::check::{Gate, Layout, Look, Order, Outcome, Worker};
+use crate::id::GateId;
 use crate::queue::DelayId;
 use crate::report;
 use crate::script::{CheckRequest, Member};
@@ -31,8 +32,7 @@ const THREAD_FAILED: &str = "the thread that checks has failed";
 /// The gates of all syncs.
 #[derive(Default)]
 pub struct Gates {
-    /// By the address of their gate.
-    hands: HashMap<*const Gate, Worker>,
+    hands: HashMap<GateId, Worker>,
     rounds: Vec<Round>,
     /// What has been looked at, in order.
     ready: VecDeque<Party>,
@@ -101,11 +101,11 @@ impl Gates {
             .rounds
             .iter()
             .filter(|round| !matches!(round.phase, Phase::Waiting(_)))
-            .map(|round| Rc::as_ptr(&round.gate))
+            .map(|round| round.gate.id())
             .collect();
         let waiting = self.rounds.iter();
         let waiting = waiting.filter(|round| matches!(round.phase, Phase::Waiting(_)));
-        let free = waiting.filter(|round| busy.insert(Rc::as_ptr(&round.gate)));
+        let free = waiting.filter(|round| busy.insert(round.gate.id()));
         free.map(|round| round.token).collect()
     }
 
@@ -133,7 +133,7 @@ impl Engine<'_> {
         let mut look = Some(Look::for_task(&request.task));
         for round in &mut self.gates.rounds {
             if let Phase::Waiting(known) = &mut round.phase
-                && Rc::ptr_eq(&round.gate, &gate)
+                && round.gate.id() == gate.id()
                 && let Some(other) = look.take()
             {
                 look = known.join(other);
@@ -194,7 +194,7 @@ impl Engine<'_> {
     fn free_rounds(&self) -> Vec<u64> {
         let is_read = |round: &Round| {
             let gate = &round.gate;
-            !self.gates.hands.contains_key(&Rc::as_ptr(gate))
+            !self.gates.hands.contains_key(&gate.id())
                 && self.jobs.values().any(|job| {
                     let sync = job.member().sync.borrow();
                     sync.config.check.is_some() && sync.gate.staging() == gate.staging()
@@ -214,7 +214,7 @@ impl Engine<'_> {
 
     fn give_order(&mut self, token: u64, order: Order) -> Result<(), String> {
         let round = self.gates.round(token).ok_or("the round is gone")?;
-        let key = Rc::as_ptr(&round.gate);
+        let key = round.gate.id();
         let member = Rc::clone(&round.parties[0].member);
         if !self.gates.hands.contains_key(&key) {
             let layout = layout(&member.sync.borrow());
@@ -254,7 +254,7 @@ impl Engine<'_> {
     /// What was given to a thread that has ended will not be done.
     fn mind_failed_threads(&mut self) {
         let is_lost = |round: &&Round| {
-            let hand = self.gates.hands.get(&Rc::as_ptr(&round.gate));
+            let hand = self.gates.hands.get(&round.gate.id());
             matches!(round.phase, Phase::Thread) && hand.is_some_and(Worker::has_failed)
         };
         let lost = self.gates.rounds.iter().filter(is_lost);
@@ -302,7 +302,7 @@ impl Engine<'_> {
         };
         for member in &self.members {
             let mut sync = member.sync.borrow_mut();
-            if Rc::ptr_eq(&sync.gate, &round.gate) {
+            if sync.gate.id() == round.gate.id() {
                 sync.make_good_deletions(self.now);
             }
         }
@@ -398,8 +398,8 @@ impl Engine<'_> {
         });
         let gates: Vec<_> = gates.collect();
         crate::check::gate::settle(&gates);
-        let is_used = |gate: *const Gate| gates.iter().any(|(used, _)| Rc::as_ptr(used) == gate);
-        self.gates.hands.retain(|gate, _| is_used(*gate));
+        let used: HashSet<_> = gates.iter().map(|(gate, _)| gate.id()).collect();
+        self.gates.hands.retain(|gate, _| used.contains(gate));
     }
 }
 

@@ -1,7 +1,6 @@
 //! Work the daemon does itself for default.direct: a thread for each such sync, and what its
 //! results mean.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,12 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::engine::Engine;
 use super::job::Job;
+use crate::id::SyncId;
 use crate::local::{Ended, Orders, Report, Task, Worker};
 use crate::process::End;
 use crate::queue::Etype;
 use crate::report;
 use crate::script::{Member, OrderRequest};
-use crate::sync::{Sync, micros};
+use crate::sync::micros;
 
 /// So many failures are told one by one.
 const TOLD: usize = 20;
@@ -22,8 +22,7 @@ const TOLD: usize = 20;
 /// The workers of one configuration.
 #[derive(Default)]
 pub struct Workers {
-    /// By the address of their sync.
-    hands: HashMap<*const RefCell<Sync>, Worker>,
+    hands: HashMap<SyncId, Worker>,
     jobs: HashMap<u64, Job>,
     count: u64,
     stop: Arc<AtomicBool>,
@@ -51,7 +50,7 @@ impl Engine<'_> {
     pub(super) fn order(&mut self, request: OrderRequest) {
         let member = Rc::clone(&request.member);
         let job = Job::of_order(&request, Rc::clone(&self.script));
-        let key = Rc::as_ptr(&member.sync);
+        let key = member.sync.borrow().id;
         let priority = member.sync.borrow().config.priority;
         let priority = priority.or(self.script.settings.priority);
         let worker = match self.workers.hands.get(&key) {

@@ -89,7 +89,7 @@ pub fn join_gate(host: &Host, sync: &mut Sync, files: Option<&[u8]>) -> Result<(
             .check
             .as_ref()
             .and_then(CheckConfig::given_staging);
-        !Rc::ptr_eq(&other.gate, &sync.gate) && place.is_some() && place == check.given_staging()
+        other.gate.id() != sync.gate.id() && place.is_some() && place == check.given_staging()
     };
     match members.iter().find(clashes) {
         None => Ok(()),

@@ -50,6 +50,7 @@ use crate::batch::Chooser;
 use crate::check::Gate;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
+use crate::id::SyncId;
 use crate::queue::{DelayId, Etype, Policy, Queue, Ready, Time};
 use crate::watch::Scope;
 
@@ -69,6 +70,8 @@ pub enum Next {
 
 /// One sync at run time.
 pub struct Sync {
+    /// The key of what other parts keep for this sync.
+    pub id: SyncId,
     /// As configured.
     pub config: SyncConfig,
     /// What it is not concerned with.
@@ -146,6 +149,7 @@ impl Sync {
     pub fn new(config: SyncConfig, filter: Filter, policy: Policy, has_full: bool) -> Sync {
         let filter = Arc::new(RwLock::new(filter));
         Sync {
+            id: SyncId::new(),
             scope: scope(&config, &filter),
             inherited: Vec::new(),
             group: None,
@@ -186,7 +190,7 @@ impl Sync {
             unlimited: false,
             excess: None,
             entries: None,
-            gate: Rc::default(),
+            gate: Rc::new(Gate::new(None)),
             undeleted: false,
             config,
         }
