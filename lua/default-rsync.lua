@@ -98,7 +98,7 @@ function rsync.prepare(config, level, skip_target)
   end
   config.rsync._computed = native.rsync_words(config)
   if config.target and not skip_target then
-    config.target = native.as_directory(config.target)
+    config.target = native.as_directory(config.target, "target")
   end
 end
 rsync.prepare = native.public(rsync.prepare)

@@ -132,6 +132,6 @@ function rsyncssh.prepare(config, level)
     native.fail("default.rsyncssh must have maxProcesses set to 1.", "maxProcesses")
   end
   native.prepare_ssh(config)
-  config.targetdir = native.as_directory(config.targetdir)
+  config.targetdir = native.as_directory(config.targetdir, "targetdir")
 end
 rsyncssh.prepare = native.public(rsyncssh.prepare)

@@ -175,10 +175,10 @@ function native.unknown(codes)
   return "again"
 end
 
--- What the child itself said of its failure, the first line of it, to be appended to a message.
+-- The line of the child's error output that says why it failed, to be appended to a message.
 local function reason(errors)
-  local line = (errors or ""):match("[^\n]*%S[^\n]*")
-  return line and " (" .. native.shown(line) .. ")" or ""
+  local line = native.reason(errors or "")
+  return line ~= "" and " (" .. native.shown(line) .. ")" or ""
 end
 
 -- How one startup transfer ended, by a table of exit codes. `texts` has the kind's own wording.

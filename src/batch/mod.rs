@@ -16,6 +16,7 @@
 //! | [`files_from`] | the call with `--files-from` |
 //! | [`filter_list`] | the classic call with `--include-from` |
 //! | [`output`] | what rsync says of its work: progress and totals |
+//! | [`reason`] | which line of the error output says why a child failed |
 //! | [`probe`] | which binary runs, and whether it deletes missing names correctly |
 //! | [`words`] | which of the user's own options forbid the files-from call |
 
@@ -25,6 +26,7 @@ pub mod files_from;
 pub mod filter_list;
 pub mod output;
 pub mod probe;
+mod reason;
 pub mod words;
 
 use std::time::SystemTime;
@@ -32,6 +34,7 @@ use std::time::SystemTime;
 use crate::report::escape;
 
 pub use chooser::Chooser;
+pub use reason::reason;
 
 /// What an event says has happened to its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 use mlua::{Result, Table, Value};
 
 use super::complaint::{complaint, complaint_about};
-use super::{nearest, truthy};
+use super::{nearest, text_of, truthy};
+use crate::report::escape;
 
 /// Compares `config` with its gauge: a true value knows the key, a table is the gauge of a
 /// table, all else means unknown.
@@ -34,7 +35,21 @@ const ADVICE: &[(&str, &str)] = &[
         "targetdir",
         "default.rsyncssh has it; else write target = \"DIRECTORY\".",
     ),
+    ("rsync", NO_KIND),
+    ("ssh", NO_KIND),
+    ("delete", NO_KIND),
+    ("exclude", NO_KIND),
+    ("excludeFrom", NO_KIND),
+    ("filter", NO_KIND),
+    ("filterFrom", NO_KIND),
 ];
+
+/// The advice for keys that a sync without a built-in kind does not have.
+const NO_KIND: &str =
+    "It goes with a kind such as default.rsync, which must be in sync{ ... }, too.";
+
+/// The built-in kinds of syncs, members of `default`.
+const KINDS: [&str; 4] = ["direct", "rclone", "rsync", "rsyncssh"];
 
 /// Tables nested deeper than this hold themselves.
 const DEPTH: usize = 64;
@@ -67,13 +82,19 @@ fn check_below(
                 }
             },
             known if truthy(&known) => {}
-            _ => return Err(unknown(prefix, &name, gauge, outermost)?),
+            _ => return Err(unknown(prefix, &name, &value, gauge, outermost)?),
         }
     }
     Ok(())
 }
 
-fn unknown(prefix: &str, name: &str, gauge: &Table, outermost: &Table) -> Result<mlua::Error> {
+fn unknown(
+    prefix: &str,
+    name: &str,
+    value: &Value,
+    gauge: &Table,
+    outermost: &Table,
+) -> Result<mlua::Error> {
     let known: Vec<String> = gauge
         .pairs::<String, Value>()
         .flatten()
@@ -83,7 +104,11 @@ fn unknown(prefix: &str, name: &str, gauge: &Table, outermost: &Table) -> Result
     let mut text = format!(
         "Parameter \"{prefix}{name}\" unknown. ( if this is not a typo add it to checkgauge )"
     );
-    if let Some(similar) = nearest(name, known.iter().map(String::as_str)) {
+    if let Some(advice) = advice_for_item(prefix, name, value, gauge)? {
+        text.push_str(&advice);
+    } else if let Some(advice) = advice_for_kind(prefix, name, value, outermost)? {
+        text.push_str(&advice);
+    } else if let Some(similar) = nearest(name, known.iter().map(String::as_str)) {
         text.push_str(&format!(" Did you mean \"{prefix}{similar}\"?"));
     } else if let Some(table) = elsewhere(name, outermost)?
         && prefix != format!("{table}.")
@@ -95,6 +120,72 @@ fn unknown(prefix: &str, name: &str, gauge: &Table, outermost: &Table) -> Result
         text.push_str(&format!(" {advice}"));
     }
     Ok(complaint_about(name, text))
+}
+
+/// What to write instead of a text that stands in a table without a key.
+fn advice_for_item(
+    prefix: &str,
+    name: &str,
+    value: &Value,
+    gauge: &Table,
+) -> Result<Option<String>> {
+    let (Ok(_), Some(item)) = (name.parse::<i64>(), text_of(value)) else {
+        return Ok(None);
+    };
+    let shown = escape(&item).into_owned();
+    let option = shown.trim_start_matches('-').replace('-', "_");
+    let kind = shown.strip_prefix("default.").unwrap_or(&shown);
+    Ok(Some(if prefix.is_empty() && KINDS.contains(&kind) {
+        format!(" Write default.{kind} without quotes.")
+    } else if gauge.get::<Value>(option.as_str())? == Value::Boolean(true) {
+        format!(" Write {option} = true instead of \"{shown}\".")
+    } else if prefix.is_empty() {
+        format!(
+            " \"{shown}\" stands there without a key; several targets are written \
+             targets = {{ \"...\", \"...\" }}."
+        )
+    } else {
+        let table = prefix.trim_end_matches('.');
+        format!(" \"{shown}\" stands in {table} without a key.")
+    }))
+}
+
+/// What to write instead of a key that the kind of this sync has no use for.
+fn advice_for_kind(
+    prefix: &str,
+    name: &str,
+    value: &Value,
+    gauge: &Table,
+) -> Result<Option<String>> {
+    if !prefix.is_empty() {
+        return Ok(None);
+    }
+    if name == "target" && truthy(&gauge.get("targetdir")?) {
+        let target = text_of(value).unwrap_or_default();
+        let target = escape(&target);
+        return Ok(Some(match target.split_once(':') {
+            Some((host, directory)) if is_ssh_target(host, directory) => {
+                format!(" Write host = \"{host}\", targetdir = \"{directory}\" instead of target.")
+            }
+            _ => " Write host = \"HOST\", targetdir = \"DIRECTORY\" instead; \
+                  default.rsync and default.direct have target."
+                .to_owned(),
+        }));
+    }
+    let is_action = name.starts_with("on") && gauge.get::<Value>(name)? == Value::Boolean(false);
+    Ok(is_action.then(|| {
+        format!(
+            " The kind of this sync does that itself; {name} needs a sync of its own, \
+             without default.rsync and the like. What runs after a transfer is onSynced."
+        )
+    }))
+}
+
+/// Returns true for the two parts of `HOST:DIRECTORY`, and false for those of `HOST::MODULE` and
+/// of `rsync://HOST/MODULE`.
+fn is_ssh_target(host: &str, directory: &str) -> bool {
+    let is_host = !host.is_empty() && !host.contains('/');
+    is_host && !directory.is_empty() && !directory.starts_with(':') && !directory.starts_with("//")
 }
 
 /// The table of a sync that knows this key.
@@ -140,6 +231,65 @@ mod tests {
         assert!(checked("{ xargs = 1 }").ends_with("It is not needed any more."));
         assert!(checked("{ onMove = 1 }").contains("\"onMove\" unknown"));
         assert!(checked("{ 'x' }").contains("\"1\" unknown"));
+    }
+
+    #[test]
+    fn items_without_a_key_are_quoted_with_what_to_write() {
+        let said = |config: &str, part: &str| {
+            let text = checked(config);
+            assert!(text.contains(part), "{config}: {text}");
+        };
+        said("{ 'rsync' }", "Write default.rsync without quotes.");
+        said(
+            "{ 'default.direct' }",
+            "Write default.direct without quotes.",
+        );
+        said(
+            "{ 'b::m' }",
+            "\"b::m\" stands there without a key; several targets",
+        );
+        said(
+            "{ rsync = { 'bwlimit' } }",
+            "Write bwlimit = true instead of",
+        );
+        said(
+            "{ rsync = { '--bwlimit' } }",
+            "Write bwlimit = true instead of",
+        );
+        said(
+            "{ rsync = { '-x' } }",
+            "\"-x\" stands in rsync without a key.",
+        );
+    }
+
+    #[test]
+    fn the_target_of_rsyncssh_is_taken_apart() {
+        let lua = crate::sys::lua();
+        let gauge: Table = lua
+            .load("{ target = false, targets = true, host = true, targetdir = true, onCreate = false }")
+            .eval()
+            .unwrap();
+        let said = |config: &str, part: &str| {
+            let config: Table = lua.load(config).eval().unwrap();
+            let text = check(&config, &gauge).unwrap_err().to_string();
+            assert!(text.contains(part), "{text}");
+        };
+        said(
+            "{ target = 'u@web2:/srv/x' }",
+            "Write host = \"u@web2\", targetdir = \"/srv/x\" instead of target.",
+        );
+        let general = "Write host = \"HOST\", targetdir = \"DIRECTORY\" instead;";
+        for target in [
+            "'/srv/x'",
+            "'h::m'",
+            "'rsync://h/m'",
+            "'./a:b'",
+            "{ }",
+            "'h:'",
+        ] {
+            said(&format!("{{ target = {target} }}"), general);
+        }
+        said("{ onCreate = 'x' }", "onCreate needs a sync of its own");
     }
 
     #[test]

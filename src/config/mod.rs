@@ -31,7 +31,7 @@ pub use settings_table::SettingsTable;
 pub use source::{SourceError, real_directory};
 pub use ssh_share::share as share_ssh;
 pub use sync_config::{Delete, Hook, SyncConfig, filter};
-pub use values::check_values;
+pub use values::{check_values, no_text};
 
 use mlua::Value;
 

@@ -49,6 +49,22 @@ const KNOWN: &[(&str, Kind)] = &[
     ("stopTimeout", Kind::Number),
 ];
 
+/// Keys of a `sync{}` that are no settings.
+const OF_SYNCS: [&str; 12] = [
+    "delete",
+    "exclude",
+    "excludeFrom",
+    "filter",
+    "filterFrom",
+    "host",
+    "rsync",
+    "source",
+    "ssh",
+    "target",
+    "targetdir",
+    "targets",
+];
+
 /// The values set so far, while the configuration runs.
 #[derive(Clone)]
 pub struct SettingsTable(Table);
@@ -82,6 +98,12 @@ impl SettingsTable {
                     (item.to_string_lossy(), Value::Boolean(true))
                 }
                 (Value::String(name), _) => (name.to_string_lossy(), value),
+                (Value::Integer(_), Value::Table(_) | Value::Nil) => {
+                    return Err(complaint(
+                        "the name of a setting must be a text, not a table. A sync{ ... } stands \
+                         behind settings{ ... }, not in it.",
+                    ));
+                }
                 _ => {
                     let kind = kind_of(if matches!(key, Value::Integer(_)) {
                         &value
@@ -215,6 +237,8 @@ fn unknown(name: &str) -> mlua::Error {
     let mut text = format!("setting \"{name}\" unknown.");
     if name == "delay" {
         text.push_str(" A delay is set in each sync{}.");
+    } else if OF_SYNCS.contains(&name) {
+        text.push_str(" It belongs into sync{ ... }.");
     } else if let Some(similar) = nearest(name, KNOWN.iter().map(|(known, _)| *known)) {
         text.push_str(&format!(" Did you mean \"{similar}\"?"));
     }
@@ -239,6 +263,9 @@ mod tests {
     #[test]
     fn wrong_keys_and_values_are_told() {
         assert!(refused("{ foo = 1 }").contains("setting \"foo\" unknown."));
+        assert!(refused("{ source = '/' }").ends_with("It belongs into sync{ ... }."));
+        assert!(refused("{ 'x', { } }").contains("setting \"x\" unknown."));
+        assert!(refused("{ { } }").contains("stands behind settings{ ... }"));
         assert!(refused("{ 'nodaemn' }").contains("Did you mean \"nodaemon\"?"));
         assert!(refused("{ statusIntervall = 1 }").contains("\"statusInterval\""));
         assert!(refused("{ log = 'exec' }").contains("'exec' is not a valid logging category"));

@@ -64,11 +64,25 @@ fn word(table: &Table, key: &str, prefix: &str) -> Result<()> {
             Err(complaint_about(key, text))
         }
         Some(_) => Ok(()),
-        None => {
-            let text = format!("{prefix}{key} must be a text, not {}.", kind_of(&value));
-            Err(complaint_about(key, text))
-        }
+        None => Err(no_text(key, prefix, &value)),
     }
+}
+
+/// The complaint about a value that is no text, with what to write in place of a list.
+pub fn no_text(key: &str, prefix: &str, value: &Value) -> mlua::Error {
+    let advice = match (key, value) {
+        ("source", Value::Table(_)) => " Each source has a sync{ ... } of its own.",
+        ("target", Value::Table(_)) => " Several targets are written targets = { ... }.",
+        ("host" | "targetdir", Value::Table(_)) => {
+            " Several targets are written targets = { \"HOST:DIRECTORY\", ... }."
+        }
+        _ => "",
+    };
+    let text = format!(
+        "{prefix}{key} must be a text, not {}.{advice}",
+        kind_of(value)
+    );
+    complaint_about(key, text)
 }
 
 /// A host that begins with a dash would be an option to ssh.

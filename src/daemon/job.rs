@@ -8,7 +8,6 @@ use std::time::Instant;
 use mlua::Table;
 
 use super::deletions::Trial;
-use super::outcome::telling;
 use super::scanners::Scan;
 use super::stuck::Seen;
 use super::tunnels;
@@ -164,7 +163,7 @@ impl Job {
     /// What it says went wrong.
     pub(super) fn words(&self) -> Vec<u8> {
         let errors = self.errors.borrow();
-        telling(errors.iter().map(Vec::as_slice)).to_vec()
+        batch::reason(errors.iter().map(Vec::as_slice)).to_vec()
     }
 
     /// Whether it runs for this sync, or must have ended before this sync begins.

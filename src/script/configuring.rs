@@ -8,7 +8,8 @@ use super::event::Objects;
 use super::host::{Host, Stage};
 use super::{create, fanout, sync_checks};
 use crate::config::{
-    bare_complaint, checkgauge, complaint, complaint_about, inherit, kind_of, rsync_args, text_of,
+    bare_complaint, checkgauge, complaint, complaint_about, inherit, kind_of, no_text, rsync_args,
+    text_of,
 };
 
 /// Adds what loading a configuration needs.
@@ -107,11 +108,10 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
     )?;
     native.set(
         "as_directory",
-        lua.create_function(|lua, target: Value| {
-            let mut path = text_of(&target)
-                .ok_or_else(|| complaint_about("target", "target must be a text"))?;
+        lua.create_function(|lua, (target, key): (Value, String)| {
+            let mut path = text_of(&target).ok_or_else(|| no_text(&key, "", &target))?;
             match path.last() {
-                None => return Err(complaint_about("target", "target must not be empty")),
+                None => return Err(complaint_about(&key, format!("{key} must not be empty"))),
                 Some(b'/' | b':') => {}
                 Some(_) => path.push(b'/'),
             }

@@ -31,6 +31,9 @@ pub fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> R
     let filter = config::filter(&config)?;
     advise(lua, &config, &typed, &filter)?;
     let policy = policy(lua, &config)?;
+    if policy == Policy::Settle {
+        sync_checks::warn_of_target(lua, &typed);
+    }
     if policy == Policy::Settle
         && let Some(target) = &typed.target
         && !batch::is_remote(target)
@@ -173,8 +176,13 @@ fn add_crontab(sync: &mut Sync) -> Result<()> {
 }
 
 fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
-    let given = text_of(&config.get("source")?)
-        .ok_or_else(|| complaint_about("source", "source missing from sync."))?;
+    let value = config.get::<Value>("source")?;
+    let Some(given) = text_of(&value) else {
+        return Err(match truthy(&value) {
+            true => config::no_text("source", "", &value),
+            false => complaint_about("source", "source missing from sync."),
+        });
+    };
     let real = match config::real_directory(&given) {
         Ok(real) => real,
         Err(error) if error.is_missing() && truthy(&config.get("waitForSource")?) => {
@@ -183,7 +191,8 @@ fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
         Err(error) => {
             let [first, second] = error.lines();
             report::error(first);
-            return Err(bare_complaint("source", second));
+            let advice = sync_checks::unexpanded(&given).unwrap_or_default();
+            return Err(bare_complaint("source", second + &advice));
         }
     };
     config.set("_source", lua.create_string(given)?)?;
@@ -223,7 +232,10 @@ fn check_functions(config: &Table) -> Result<()> {
         match config.get(key)? {
             Value::Nil | Value::Boolean(false) | Value::Function(_) => {}
             Value::Boolean(true) => {
-                let text = format!("{key} must be a function or false, not true.");
+                let text = format!(
+                    "{key} must be a function or false, not true. Leave it out for what the kind \
+                     of the sync does."
+                );
                 return Err(complaint_about(key, text));
             }
             other => {

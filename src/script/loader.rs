@@ -15,7 +15,7 @@ use super::guard;
 use super::host::{Host, Member, Stage};
 use super::observe::Observed;
 use super::runtime::Script;
-use super::{configuring, errors, native, search_paths};
+use super::{configuring, errors, hints, native, search_paths};
 use crate::cli::{Options, SyncOption};
 use crate::config::{Settings, SettingsTable, number_of, parse_number};
 use crate::exit::Exit;
@@ -211,8 +211,11 @@ impl Loader<'_> {
             .set_name(format!("@{shown}"))
             .set_mode(mlua::chunk::ChunkMode::Text);
         let function = chunk.into_function().map_err(|error| {
-            let text = with_whole_name(&errors::plain(&error), &shown);
-            Failure::line(format!("error loading {shown}: {text}"))
+            let message = errors::plain(&error);
+            let source = String::from_utf8_lossy(&text);
+            let advice = hints::for_syntax(&message, &source).unwrap_or_default();
+            let message = with_whole_name(&message, &shown);
+            Failure::line(format!("error loading {shown}: {message}{advice}"))
         })?;
         guard::call(self.host, || function.call::<()>(()))
             .map_err(|error| self.failure(&error, &shown))
@@ -230,7 +233,8 @@ impl Loader<'_> {
             return Failure::line(text);
         }
         let text = with_whole_name(&errors::located(self.lua, error), file);
-        Failure::line(format!("error preparing {file}: {text}"))
+        let advice = hints::for_runtime(&text).unwrap_or_default();
+        Failure::line(format!("error preparing {file}: {text}{advice}"))
     }
 
     /// What comes after the configuration ran: the command line has its say.

@@ -13,6 +13,7 @@ mod errors;
 mod event;
 mod fanout;
 mod guard;
+mod hints;
 mod hook;
 mod host;
 mod inlet;

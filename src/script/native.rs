@@ -10,6 +10,7 @@ use super::host::Host;
 use super::{
     api, checked, configuring, errors, inlet, members, observe, orders, remote, transfer, tunnel,
 };
+use crate::batch;
 use crate::config::{complaint, complaint_about, text_of};
 use crate::report;
 
@@ -84,6 +85,12 @@ fn errors_and_texts(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
     native.set(
         "shown",
         lua.create_function(|_, path: mlua::BString| Ok(report::escape(&path).to_string()))?,
+    )?;
+    native.set(
+        "reason",
+        lua.create_function(|lua, errors: mlua::BString| {
+            lua.create_string(batch::reason(errors.split(|&byte| byte == b'\n')))
+        })?,
     )?;
     let h = Rc::clone(host);
     native.set(

@@ -1,9 +1,14 @@
 //! What is asked about a sync beyond whether its values make sense: whether it can do anything,
 //! whether its patterns can match, and what in it is built in.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use mlua::{Lua, Result, Table, Value};
 
 use super::{errors, layer3};
+use crate::batch;
 use crate::config::{self, SyncConfig, complaint, complaint_about, truthy};
 use crate::filter::Filter;
 use crate::report;
@@ -26,6 +31,62 @@ pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {
             warn("filter", pattern);
         }
     }
+}
+
+/// A shell would expand such a target, a configuration does not; the target is a directory of that
+/// name then, below the directory in which the daemon works.
+pub fn warn_of_target(lua: &Lua, sync: &SyncConfig) {
+    let target = sync.target.as_deref().unwrap_or_default();
+    if batch::is_remote(target) || Path::new(OsStr::from_bytes(target)).exists() {
+        return;
+    }
+    if let Some(advice) = unexpanded(target) {
+        let text = format!("the target {}:{advice}", report::escape(target));
+        report::warn(errors::message(lua, &complaint_about("target", text)));
+    }
+}
+
+/// What to write in place of a path with `~` or a variable of the shell, with a blank in front;
+/// `None` for all other paths.
+pub fn unexpanded(path: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(path).ok()?;
+    let advice = |what: &str, code: String| {
+        format!(" {what} is not expanded in a configuration, write {code}")
+    };
+    if text == "~" || text.starts_with("~/") {
+        let rest = text[1..].trim_end_matches('/');
+        return Some(advice("\"~\"", joined("", "HOME", rest)));
+    }
+    let (before, rest) = text.split_once('$')?;
+    let (name, after) = match rest.strip_prefix('{') {
+        Some(inner) => inner.split_once('}')?,
+        None => {
+            let end = rest.find(|c: char| c != '_' && !c.is_ascii_alphanumeric());
+            rest.split_at(end.unwrap_or(rest.len()))
+        }
+    };
+    let is_name = |c: char| c == '_' || c.is_ascii_alphanumeric();
+    if name.is_empty()
+        || name.starts_with(|c: char| c.is_ascii_digit())
+        || !name.chars().all(is_name)
+    {
+        return None;
+    }
+    let after = after.trim_end_matches('/');
+    Some(advice(&format!("\"${name}\""), joined(before, name, after)))
+}
+
+/// The Lua expression of a path with a variable of the environment in it.
+fn joined(before: &str, name: &str, after: &str) -> String {
+    let before = match before {
+        "" => String::new(),
+        text => format!("\"{}\" .. ", report::escape(text.as_bytes())),
+    };
+    let after = match after {
+        "" => String::new(),
+        text => format!(" .. \"{}\"", report::escape(text.as_bytes())),
+    };
+    format!("{before}os.getenv(\"{name}\"){after}")
 }
 
 /// Of what other hosts change in a shared file system the kernel tells nothing.
@@ -90,4 +151,29 @@ pub fn is_built_in(lua: &Lua, config: &Table, key: &str) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unexpanded;
+
+    #[test]
+    fn what_a_shell_would_expand_is_told_with_what_to_write() {
+        for (path, code) in [
+            ("~", "os.getenv(\"HOME\")"),
+            ("~/src/", "os.getenv(\"HOME\") .. \"/src\""),
+            ("$HOME/trg", "os.getenv(\"HOME\") .. \"/trg\""),
+            ("/a/${X_1}/b", "\"/a/\" .. os.getenv(\"X_1\") .. \"/b\""),
+            ("/a/$X", "\"/a/\" .. os.getenv(\"X\")"),
+        ] {
+            let said = unexpanded(path.as_bytes()).unwrap_or_default();
+            assert!(said.ends_with(&format!("write {code}")), "{path}: {said}");
+        }
+        for path in [
+            "/a/~", "~user/x", "/a/$", "/a/$1", "/a/${", "/a/${}", "/a/$-x", "a b",
+        ] {
+            assert_eq!(unexpanded(path.as_bytes()), None, "{path}");
+        }
+        assert_eq!(unexpanded(b"/\xff/$HOME"), None);
+    }
 }

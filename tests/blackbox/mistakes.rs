@@ -209,7 +209,55 @@ const MISTAKES: &[(&str, &str)] = &[
     ("sync('x')", "sync takes a table, not a text"),
     (
         "sync{ 'default.rsync', source = '@SRC@' }",
-        "Parameter \"1\" unknown.",
+        "Write default.rsync without quotes.",
+    ),
+    (
+        "sync{ default.direct, source = '@SRC@', target = '/x', '/y' }",
+        "\"/y\" stands there without a key; several targets are written targets = {",
+    ),
+    (
+        "RSYNC(rsync = { 'archive' })",
+        "Write archive = true instead of \"archive\".",
+    ),
+    (
+        "sync{ source = '@SRC@', target = '/x', rsync = { archive = true } }",
+        "It goes with a kind such as default.rsync",
+    ),
+    (
+        "sync{ default.rsync, source = { '@SRC@' }, target = '/x' }",
+        "source must be a text, not a table. Each source has a sync{ ... } of its own.",
+    ),
+    (
+        "sync{ default.rsync, source = '~/x', target = '/x' }",
+        "\"~\" is not expanded in a configuration, write os.getenv(\"HOME\") .. \"/x\"",
+    ),
+    (
+        "sync{ default.direct, source = '@SRC@', target = { '/x', '/y' } }",
+        "target must be a text, not a table. Several targets are written targets = {",
+    ),
+    (
+        "sync{ default.rsyncssh, source = '@SRC@', host = { 'x', 'y' }, targetdir = '/x' }",
+        "host must be a text, not a table. Several targets are written targets = {",
+    ),
+    (
+        "sync{ default.rsyncssh, source = '@SRC@', target = 'web2:/srv/x' }",
+        "Write host = \"web2\", targetdir = \"/srv/x\" instead of target.",
+    ),
+    (
+        "sync{ default.direct, source = '@SRC@', target = '/x', onModify = 'echo' }",
+        "onModify needs a sync of its own, without default.rsync",
+    ),
+    (
+        "sync{ default.rsync, source = '@SRC@' target = '/x' }",
+        "Perhaps a comma is missing before target.",
+    ),
+    (
+        "sync{ default.rsync, source = “@SRC@”, target = '/x' }",
+        "Texts stand in plain quotes",
+    ),
+    (
+        "sync{ default.rsync, source = '@SRC@', target = '/x', delay = 5s }",
+        "A number has no unit behind it.",
     ),
     ("settings = { nodaemon = true }", "settings)"),
     (
@@ -218,7 +266,15 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "settings.nodaemon = true",
-        "attempt to index a function value (global 'settings')",
+        "attempt to index a function value (global 'settings'). Write settings{ KEY = VALUE }.",
+    ),
+    (
+        "settings{ RSYNC(delay = 1) }",
+        "A sync{ ... } stands behind settings{ ... }, not in it.",
+    ),
+    (
+        "settings{ source = '@SRC@' }",
+        "It belongs into sync{ ... }.",
     ),
     (
         "settings{ statusInterval = 0/0 }",
@@ -404,6 +460,32 @@ fn useless_patterns_are_told() {
         assert!(log.contains(&dir.expand(said)), "{said}\n{log}");
     }
     assert_eq!(log.matches("the pattern").count(), 2, "{log}");
+}
+
+/// What a shell would expand stays as it is in a configuration, which is told for targets that
+/// are not there.
+#[test]
+fn unexpanded_targets_are_told() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let config = "sync{ default.rsync, source = '@SRC@', target = '$HOME/none' }
+        sync{ default.direct, source = '@SRC@', target = '~/none' }
+        sync{ default.rsync, source = '@SRC@', target = 'h:~/far' }
+        sync{ source = '@SRC@', target = '$HOME/own', onCreate = 'true' }";
+    let config = dir.expand(config);
+    dir.put("config.lua", config);
+    let ended = Daemon::bare(&dir)
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    for said in [
+        "\"$HOME\" is not expanded in a configuration, write os.getenv(\"HOME\") .. \"/none\"",
+        "\"~\" is not expanded in a configuration, write os.getenv(\"HOME\") .. \"/none\"",
+    ] {
+        assert_eq!(ended.stderr.matches(said).count(), 1, "{}", ended.stderr);
+    }
+    let told = ended.stderr.matches("is not expanded").count();
+    assert_eq!(told, 2, "{}", ended.stderr);
 }
 
 /// A sync without anything to do is no error, but it is told.

@@ -1,0 +1,148 @@
+//! What to write instead, for mistakes that Lua tells in words of its own.
+
+/// The advice for a syntax error of Lua in a configuration with this text, with the end of its
+/// sentence in front.
+pub fn for_syntax(message: &str, text: &str) -> Option<String> {
+    let near = near(message)?;
+    if near.starts_with("<\\") {
+        let line = text.lines().nth(line_number(message)?.checked_sub(1)?)?;
+        return foreign_character(line);
+    }
+    if message.contains("malformed number near") {
+        return Some(". A number has no unit behind it.".to_owned());
+    }
+    if message.contains("unexpected symbol near") {
+        return ["#", "//", "/"]
+            .contains(&near)
+            .then(|| ". A comment begins with \"--\".".to_owned());
+    }
+    if message.contains("<name> expected near") && near.starts_with(['"', '\'', '{']) {
+        return Some(". A key and its value have \"=\" between them.".to_owned());
+    }
+    match near {
+        "=" if message.contains("')' expected") => {
+            Some(". The keys stand in braces: sync{ ... }, settings{ ... }.".to_owned())
+        }
+        "=" if message.contains("'}' expected") => {
+            Some(". A key is a name without quotes, or in brackets: [\"...\"] = ...".to_owned())
+        }
+        "<eof>" => None,
+        _ if message.contains("'}' expected") && is_beginning_of_item(near) => {
+            Some(format!(". Perhaps a comma is missing before {near}."))
+        }
+        _ => None,
+    }
+}
+
+/// The advice for an error of a configuration while it runs, with the end of
+/// its sentence in front.
+pub fn for_runtime(message: &str) -> Option<String> {
+    ["settings", "sync"].into_iter().find_map(|name| {
+        let used = format!("index a function value (global '{name}')");
+        message.contains(&used).then(|| match name {
+            "settings" => ". Write settings{ KEY = VALUE }.".to_owned(),
+            _ => ". Write sync{ KEY = VALUE }.".to_owned(),
+        })
+    })
+}
+
+/// The token that the message names last, without the quotes around it.
+fn near(message: &str) -> Option<&str> {
+    let (_, near) = message.rsplit_once(" near ")?;
+    Some(match near.strip_prefix('\'') {
+        Some(rest) => rest.strip_suffix('\'').unwrap_or(rest),
+        None => near,
+    })
+}
+
+/// The number in `FILE:NUMBER: TEXT`.
+fn line_number(message: &str) -> Option<usize> {
+    let mut parts = message.split(':');
+    parts.find_map(|part| part.parse().ok())
+}
+
+/// Returns true for a name, a text, a number or a table.
+fn is_beginning_of_item(token: &str) -> bool {
+    token.starts_with(|c: char| c == '_' || c.is_ascii_alphanumeric() || "\"'{[".contains(c))
+}
+
+fn foreign_character(line: &str) -> Option<String> {
+    let code = line.split_once("--").map_or(line, |(code, _)| code);
+    let found = |line: &str| line.chars().find(|c| !c.is_ascii());
+    let character = found(code).or_else(|| found(line))?;
+    let number = u32::from(character);
+    Some(match character {
+        '\u{2018}'..='\u{201f}' | '\u{ab}' | '\u{bb}' | '\u{2039}' | '\u{203a}' => {
+            format!(". Texts stand in plain quotes \"...\", not in {character} (U+{number:04X}).")
+        }
+        '\u{2010}'..='\u{2015}' => {
+            format!(". There is a dash {character} (U+{number:04X}) in the place of \"-\".")
+        }
+        c if c.is_whitespace() || c == '\u{feff}' || ('\u{200b}'..='\u{200f}').contains(&c) => {
+            format!(". There is an invisible character (U+{number:04X}) in the line.")
+        }
+        c => format!(". The character {c} (U+{number:04X}) can stand in a text in quotes only."),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said about a configuration that is no Lua.
+    fn said(text: &str) -> String {
+        let lua = crate::sys::lua();
+        let error = lua
+            .load(text)
+            .set_name("@/c.lua")
+            .into_function()
+            .unwrap_err();
+        let message = super::super::errors::plain(&error);
+        for_syntax(&message, text).unwrap_or_default()
+    }
+
+    #[test]
+    fn syntax_errors_come_with_what_to_write() {
+        for (text, part) in [
+            ("sync{ a = 1\n b = 2 }", "a comma is missing before b."),
+            ("sync{ a\n\"x\" = 2 }", "without quotes"),
+            (
+                "sync{ default.rsync\n source = 2 }",
+                "a comma is missing before source.",
+            ),
+            ("sync{ a = { 'x' 'y' } }", "a comma is missing before"),
+            ("sync{ a = 1, b = { } { } }", "a comma is missing before {."),
+            ("sync{ a = 5s }", "A number has no unit"),
+            ("sync{ a = “x” }", "not in \u{201c} (U+201C)"),
+            ("\n\nsync{ a = „x“ }", "not in \u{201e} (U+201E)"),
+            ("sync{ a = «x» }", "not in \u{ab} (U+00AB)"),
+            ("sync{\u{a0}a = 1 }", "invisible character (U+00A0)"),
+            ("x = 1 – 2", "a dash \u{2013} (U+2013)"),
+            ("sync{ a = ü }", "The character ü (U+00FC)"),
+            ("# x\n# y", "A comment begins with"),
+            ("// x", "A comment begins with"),
+            ("sync{ source: '/x' }", "have \"=\" between them"),
+            ("sync( a = 1 )", "stand in braces"),
+            ("sync{ 'a' = 1 }", "without quotes"),
+            ("sync{ a = 1", ""),
+            ("x = = 1", ""),
+        ] {
+            let said = said(text);
+            assert!(said.contains(part), "{text}: {said}");
+            assert_eq!(said.is_empty(), part.is_empty(), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_function_that_is_taken_for_a_table_is_told() {
+        for name in ["settings", "sync"] {
+            let message = format!("/c:1: attempt to index a function value (global '{name}')");
+            let said = for_runtime(&message).unwrap();
+            assert!(said.contains(&format!("{name}{{ KEY = VALUE }}")), "{said}");
+        }
+        assert_eq!(
+            for_runtime("attempt to index a nil value (global 'x')"),
+            None
+        );
+    }
+}
