@@ -12,6 +12,8 @@ use proptest::prelude::*;
 #[derive(Debug, Default)]
 struct Memory {
     nodes: BTreeMap<Vec<u8>, Node>,
+    /// Directories that others may write to.
+    exposed: Vec<Vec<u8>>,
     asked: RefCell<HashMap<Vec<u8>, usize>>,
 }
 
@@ -22,7 +24,11 @@ impl Disk for Memory {
             b"/" => Node::Directory,
             _ => *self.nodes.get(path)?,
         };
-        Some(Stat { node, mtime: 7 })
+        Some(Stat {
+            node,
+            mtime: 7,
+            exposed: self.exposed.iter().any(|exposed| exposed == path),
+        })
     }
 }
 
@@ -30,6 +36,7 @@ impl Memory {
     fn new(nodes: impl IntoIterator<Item = (Vec<u8>, Node)>) -> Memory {
         Memory {
             nodes: nodes.into_iter().collect(),
+            exposed: Vec::new(),
             asked: RefCell::default(),
         }
     }
@@ -178,7 +185,11 @@ fn only_certainty_counts_as_missing() {
                 b"/" => Node::Directory,
                 _ => Node::Unknown,
             };
-            Some(Stat { node, mtime: 0 })
+            Some(Stat {
+                node,
+                mtime: 0,
+                exposed: path == b"/d",
+            })
         }
     }
     let found = collapse(
@@ -188,5 +199,36 @@ fn only_certainty_counts_as_missing() {
     .unwrap();
     let paths: Vec<&[u8]> = found.present.iter().map(|item| item.path).collect();
     assert_eq!(paths, [b"/d/f", b"/d/g"]);
+    assert!(found.exposed);
     assert!(found.missing.is_empty());
+}
+
+/// A directory that others may write to matters where a path leads through it, to whatever.
+#[test]
+fn a_path_through_an_exposed_directory_is_exposed() {
+    let cases: [(&str, &[&str], bool); 9] = [
+        ("/", &["/f"], true),
+        ("/", &["/"], false),
+        ("/d", &["/d/"], false),
+        ("/d", &["/d/f"], true),
+        ("/d", &["/d/gone", "/a"], true),
+        ("/d", &["/d/e/f", "/d/e/"], true),
+        ("/d/e", &["/d/", "/d/e/", "/f"], false),
+        ("/d/e", &["/d/e/", "/d/e/f"], true),
+        ("/d/e", &["/d/f/gone/x", "/gone/e/f"], false),
+    ];
+    for (exposed, paths, expected) in cases {
+        let nodes = [
+            ("/d", Node::Directory),
+            ("/d/e", Node::Directory),
+            ("/d/e/f", Node::File),
+            ("/d/f", Node::File),
+            ("/f", Node::File),
+        ];
+        let mut disk = Memory::new(nodes.map(|(path, node)| (path.into(), node)));
+        disk.exposed.push(exposed.into());
+        let mentions = paths.iter().map(|path| mention(path.as_bytes(), false));
+        let found = collapse(&disk, mentions.collect()).unwrap();
+        assert_eq!(found.exposed, expected, "{exposed}: {paths:?}");
+    }
 }

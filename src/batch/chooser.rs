@@ -17,7 +17,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::collapse::{Collapsed, Disk, Mention, Node, Stat, collapse};
 use super::probe::Binary;
 use super::words::{self, Freedom};
-use super::{Change, Entry, Kind, ListMode, Request, Transfer, files_from, filter_list, is_remote};
+use super::{
+    Change, Entry, Kind, ListMode, Request, Transfer, exposed, files_from, filter_list, is_remote,
+};
 
 /// Makes the calls of one sync and learns from those that fail.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Chooser {
     ruled: bool,
     /// Asks a binary that is the receiver as well.
     probe: fn(&Binary) -> bool,
+    /// Asks a binary whether it stays below the source whatever becomes of directories.
+    confined: fn(&Binary) -> bool,
 }
 
 impl Default for Chooser {
@@ -42,6 +46,7 @@ impl Default for Chooser {
             rules: true,
             ruled: false,
             probe: Binary::deletes_missing,
+            confined: Binary::is_confined,
         }
     }
 }
@@ -146,6 +151,11 @@ impl Chooser {
         }
         let freedom = words::freedom(request.words);
         if freedom == Freedom::Classic || !self.files_from {
+            return true;
+        }
+        // A listed name leads rsync through whatever its directories have become. The classic
+        // call takes each name from the directory that it reads.
+        if found.exposed && !binary.is_some_and(self.confined) {
             return true;
         }
         if !request.delete {
@@ -274,7 +284,8 @@ impl Disk for SourceDisk<'_> {
         full.clear();
         full.extend_from_slice(self.source);
         full.extend_from_slice(path);
-        match fs::symlink_metadata(Path::new(OsStr::from_bytes(&full))) {
+        let path = Path::new(OsStr::from_bytes(&full));
+        match fs::symlink_metadata(path) {
             Ok(data) => Some(Stat {
                 node: match data.file_type() {
                     kind if kind.is_dir() => Node::Directory,
@@ -282,12 +293,14 @@ impl Disk for SourceDisk<'_> {
                     _ => Node::Other,
                 },
                 mtime: data.mtime(),
+                exposed: data.is_dir() && exposed::is_exposed(path, &data),
             }),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => None,
                 _ => Some(Stat {
                     node: Node::Unknown,
                     mtime: 0,
+                    exposed: true,
                 }),
             },
         }
@@ -303,18 +316,27 @@ mod tests {
     const MISSING: Kind = Kind::FilesFrom { missing: true };
     const PRESENT: Kind = Kind::FilesFrom { missing: false };
 
-    /// One missing name for a target that this rsync, or another, receives.
-    fn kind(chooser: &mut Chooser, target: &[u8], list: ListMode) -> Kind {
-        let request = Request {
+    fn request(target: &[u8]) -> Request<'_> {
+        static WORDS: std::sync::LazyLock<Vec<Vec<u8>>> =
+            std::sync::LazyLock::new(|| vec![b"-lts".to_vec()]);
+        Request {
             source: b"/",
             target,
-            words: &[b"-lts".to_vec()],
+            words: &WORDS,
             binary: b"rsync",
             delete: true,
             filters: &[],
             delete_excluded: false,
             last_transfer: None,
+            list: ListMode::Auto,
+        }
+    }
+
+    /// One missing name for a target that this rsync, or another, receives.
+    fn kind(chooser: &mut Chooser, target: &[u8], list: ListMode) -> Kind {
+        let request = Request {
             list,
+            ..request(target)
         };
         let entry = Entry {
             change: Change::Delete,
@@ -337,6 +359,43 @@ mod tests {
             kind(&mut chooser, b"h:/t/", ListMode::Filter),
             Kind::Classic
         );
+    }
+
+    #[test]
+    fn names_below_what_others_may_exchange_need_a_confined_rsync() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = directory.path().join("open");
+        fs::create_dir_all(open.join("own")).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(&open, mode).unwrap();
+        let source = [directory.path().as_os_str().as_bytes(), b"/"].concat();
+        let kind = |confined: bool, list: ListMode, change: Change, path: &[u8]| {
+            let mut chooser = Chooser {
+                confined: if confined { |_| true } else { |_| false },
+                probe: |_| true,
+                ..Chooser::new()
+            };
+            let request = Request {
+                source: &source,
+                list,
+                ..request(b"/t/")
+            };
+            let to = None;
+            chooser.prepare(&request, [Entry { change, path, to }]).kind
+        };
+        use {Change::*, ListMode::*};
+        for (change, path) in [
+            (Create, b"/open/f".as_slice()),
+            (Attrib, b"/open/own/"),
+            (Delete, b"/open/own/gone/deep"),
+        ] {
+            assert_eq!(kind(false, Auto, change, path), Kind::Classic);
+            assert_ne!(kind(true, Auto, change, path), Kind::Classic);
+            assert_ne!(kind(false, FilesFrom, change, path), Kind::Classic);
+        }
+        for (change, path) in [(Create, b"/f".as_slice()), (Attrib, b"/open/")] {
+            assert_ne!(kind(false, Auto, change, path), Kind::Classic);
+        }
     }
 
     #[test]
@@ -397,12 +456,29 @@ mod tests {
             Some(Stat {
                 node: Node::File,
                 mtime,
+                exposed: false,
             })
         };
         let resent = |mtime| is_resent(end, file(mtime));
         assert_eq!([8, 12, 13].map(resent), [true, true, false]);
         assert!(!is_resent(end, None));
         assert_eq!(seconds(UNIX_EPOCH - Duration::from_millis(1)), -1);
+    }
+
+    /// What tells a confined rsync apart, by the versions that are known.
+    #[test]
+    fn confinement_came_with_3_5() {
+        let binary = Binary::plain(b"rsync").unwrap();
+        let version = std::process::Command::new("rsync")
+            .arg("--version")
+            .output();
+        let version = String::from_utf8_lossy(&version.unwrap().stdout).into_owned();
+        let old = ["version 3.0.", "version 3.1.", "version 3.2.", "version 3.3."];
+        if old.iter().any(|old| version.contains(old)) {
+            assert!(!binary.is_confined());
+        } else if version.contains("version 3.5.") {
+            assert!(binary.is_confined());
+        }
     }
 
     /// Needs a rsync that is known to work, 3.4.4 or newer.

@@ -31,6 +31,8 @@ pub struct Stat {
     pub node: Node,
     /// When its contents were changed, in seconds since the epoch.
     pub mtime: i64,
+    /// A directory whose entries others than the daemon's user and root may exchange.
+    pub exposed: bool,
 }
 
 /// Where paths are looked up.
@@ -82,6 +84,9 @@ pub struct Collapsed<'a> {
     pub present: Vec<Item<'a>>,
     /// What does not exist, though the directory above it does.
     pub missing: Vec<Item<'a>>,
+    /// A path leads through a directory that is [`Stat::exposed`], so it may lead elsewhere by
+    /// the time rsync follows it.
+    pub exposed: bool,
 }
 
 /// Looks up all `mentions`.
@@ -89,13 +94,8 @@ pub struct Collapsed<'a> {
 /// `None` if the source itself is no directory: nothing can be said then, and nothing must
 /// be deleted.
 pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<Mention<'a>>) -> Option<Collapsed<'a>> {
-    if !matches!(
-        disk.lstat(b"/"),
-        Some(Stat {
-            node: Node::Directory | Node::Unknown,
-            ..
-        })
-    ) {
+    let root = disk.lstat(b"/")?;
+    if !matches!(root.node, Node::Directory | Node::Unknown) {
         return None;
     }
     mentions.sort_unstable_by(|a, b| path_order(without_slash(a.path), without_slash(b.path)));
@@ -104,7 +104,7 @@ pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<Mention<'a>>) -> Option<
         disk,
         stack: vec![Frame {
             end: 0,
-            state: State::Directory { listed: None },
+            state: State::directory(root),
         }],
         last: b"",
         found: Collapsed::default(),
@@ -157,9 +157,21 @@ enum Place {
 #[derive(Clone, Copy)]
 enum State {
     /// Can be walked into; where it is in the list of present names, if it is.
-    Directory { listed: Option<usize> },
+    Directory {
+        listed: Option<usize>,
+        exposed: bool,
+    },
     /// No path leads through here.
     End(Place),
+}
+
+impl State {
+    fn directory(stat: Stat) -> State {
+        State::Directory {
+            listed: None,
+            exposed: stat.exposed,
+        }
+    }
 }
 
 /// A component of the path walked last: what its first `end` bytes name.
@@ -193,7 +205,10 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
                     item.written |= mention.written || end < path.len();
                     return;
                 }
-                State::Directory { .. } if end < path.len() => self.step(path, end),
+                State::Directory { exposed, .. } if end < path.len() => {
+                    self.found.exposed |= exposed;
+                    self.step(path, end);
+                }
                 State::Directory { .. } => {
                     let index = self.list_directory(path);
                     let item = &mut self.found.present[index];
@@ -217,13 +232,16 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
             written: false,
             renewed: false,
         };
-        let state = match stat.map(|stat| stat.node) {
-            Some(Node::Directory) => State::Directory { listed: None },
+        let state = match stat {
+            Some(stat) if stat.node == Node::Directory => State::directory(stat),
             // What cannot be looked at hides nothing from rsync either: it says so itself.
-            Some(Node::Unknown) => {
+            Some(stat) if stat.node == Node::Unknown => {
                 let listed = (end == path.len()).then_some(self.found.present.len());
                 self.found.present.extend(listed.map(|_| item));
-                State::Directory { listed }
+                State::Directory {
+                    listed,
+                    exposed: stat.exposed,
+                }
             }
             Some(_) => {
                 self.found.present.push(item);
@@ -243,7 +261,7 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
         let next = self.found.present.len();
         let Some(Frame {
             end,
-            state: State::Directory { listed },
+            state: State::Directory { listed, .. },
         }) = self.stack.last_mut()
         else {
             return next;
@@ -257,6 +275,7 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
             stat: Some(Stat {
                 node: Node::Directory,
                 mtime: 0,
+                exposed: false,
             }),
             was_directory: false,
             written: false,

@@ -360,6 +360,7 @@ mod tests {
             stat: Some(Stat {
                 node: Node::Directory,
                 mtime: 0,
+                exposed: false,
             }),
             was_directory: false,
             written: false,

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | [`chooser`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
+//! | [`exposed`] | whose directories others may exchange |
 //! | [`files_from`] | the call with `--files-from` |
 //! | [`filter_list`] | the classic call with `--include-from` |
 //! | [`output`] | what rsync says of its work: progress and totals |
@@ -22,6 +23,7 @@
 
 pub mod chooser;
 pub mod collapse;
+pub mod exposed;
 pub mod files_from;
 pub mod filter_list;
 pub mod output;

@@ -1,4 +1,5 @@
-//! Which program a sync's `rsync.binary` is, and whether that rsync deletes missing names.
+//! Which program a sync's `rsync.binary` is, and whether that rsync deletes missing names and
+//! stays below the source.
 //!
 //! `--delete-missing-args` has a history: unknown before 3.1, creating what it should
 //! delete or giving up on names below missing directories until 3.2.3, refused by the
@@ -20,6 +21,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// How long a try may take before it counts as failed.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// What is known of binaries.
+type Tried = Mutex<Vec<(Binary, bool)>>;
 
 /// A plain rsync: an executable in ELF format whose name begins with "rsync".
 ///
@@ -56,19 +60,43 @@ impl Binary {
     /// Tried once in the life of the process; an upgraded binary is tried again. Takes
     /// about 50 ms that time, 5 seconds at worst.
     pub fn deletes_missing(&self) -> bool {
-        static TRIED: Mutex<Vec<(Binary, bool)>> = Mutex::new(Vec::new());
-        let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, works)) = tried.iter().find(|(binary, _)| binary == self) {
-            return *works;
+        static TRIED: Tried = Mutex::new(Vec::new());
+        self.answer(&TRIED, "deletes missing names", Binary::try_missing)
+    }
+
+    /// Returns true if this rsync, as sender, takes nothing from outside of the source when a
+    /// directory becomes a symlink under its hands.
+    ///
+    /// That came with 3.5, and with it an option to do without, which is asked for: an attack
+    /// cannot be tried as an ordinary user.
+    pub fn is_confined(&self) -> bool {
+        static TRIED: Tried = Mutex::new(Vec::new());
+        self.answer(&TRIED, "is confined to the source", |binary| {
+            let mut command = Command::new(&binary.path);
+            command.args(["--insecure-links", "--version"]);
+            Ok(outcome(command, b"")? == Some(0))
+        })
+    }
+
+    /// The answer to a question, asked once in the life of the process.
+    fn answer(
+        &self,
+        tried: &Tried,
+        what: &str,
+        ask: impl FnOnce(&Binary) -> io::Result<bool>,
+    ) -> bool {
+        let mut tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, answer)) = tried.iter().find(|(binary, _)| binary == self) {
+            return *answer;
         }
-        let works = self.try_missing().unwrap_or_else(|error| {
+        let answer = ask(self).unwrap_or_else(|error| {
             log::debug!("cannot try {}: {error}", self.path.display());
             false
         });
-        log::debug!("{} deletes missing names: {works}", self.path.display());
+        log::debug!("{} {what}: {answer}", self.path.display());
         tried.retain(|(binary, _)| binary.path != self.path);
-        tried.push((self.clone(), works));
-        works
+        tried.push((self.clone(), answer));
+        answer
     }
 
     fn try_missing(&self) -> io::Result<bool> {
@@ -94,27 +122,34 @@ impl Binary {
     }
 
     fn run(&self, source: &Path, target: &Path, list: &[u8]) -> io::Result<Option<i32>> {
-        let mut child = Command::new(&self.path)
+        let mut command = Command::new(&self.path);
+        command
             .args(["-lt", "--delete-missing-args", "--force", "--ignore-errors"])
             .args(["--from0", "--files-from=-"])
-            .args([source.join(""), target.join("")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that has ended already does not matter, its exit code says why.
-            let _ = stdin.write_all(list);
-        }
-        let ended = match child.stdout.take() {
-            Some(stdout) => closes(stdout, LIMIT)?,
-            None => true,
-        };
-        if !ended {
-            child.kill()?;
-        }
-        Ok(child.wait()?.code())
+            .args([source.join(""), target.join("")]);
+        outcome(command, list)
     }
+}
+
+/// Runs a command that reads `input`; returns its exit code, none if it had to be killed.
+fn outcome(mut command: Command, input: &[u8]) -> io::Result<Option<i32>> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that has ended already does not matter, its exit code says why.
+        let _ = stdin.write_all(input);
+    }
+    let ended = match child.stdout.take() {
+        Some(stdout) => closes(stdout, LIMIT)?,
+        None => true,
+    };
+    if !ended {
+        child.kill()?;
+    }
+    Ok(child.wait()?.code())
 }
 
 /// Whether all who write to `output` are gone before the time is up.
