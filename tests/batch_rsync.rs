@@ -768,3 +768,57 @@ fn a_remote_rsync_without_the_option_is_remembered() {
     assert_eq!(transfer.kind, Kind::FilesFrom { missing: false });
     assert_eq!(run(&transfer).0, 0);
 }
+
+/// Between the look at the source and rsync's own, a directory that others may write to becomes a
+/// link to files outside.
+#[test]
+fn a_directory_that_becomes_a_link_is_not_followed() {
+    let confined = Command::new("rsync")
+        .args(["--insecure-links", "--version"])
+        .output();
+    let owner = match nix::unistd::geteuid().is_root() {
+        true => 65534,
+        // Such an rsync follows links of its own user.
+        false if confined.unwrap().status.success() => return,
+        false => nix::unistd::geteuid().as_raw(),
+    };
+    let open = Permissions::from_mode(0o777);
+    for change in [Change::Create, Change::Modify, Change::Attrib] {
+        for host in [b"".as_slice(), b"h:"] {
+            let mut world = World::new(7);
+            fs::create_dir_all(world.at(b"/u/d/e")).unwrap();
+            for name in [b"/u/d/f".as_slice(), b"/u/d/e/f"] {
+                world.write(name);
+            }
+            fs::set_permissions(world.at(b"/u"), open.clone()).unwrap();
+            world.full_sync();
+            let outside = world.dir.path().join("outside");
+            fs::create_dir_all(outside.join("e")).unwrap();
+            for name in ["f", "e/f"] {
+                fs::write(outside.join(name), "secret").unwrap();
+            }
+            world.note(change, b"/u/d/f");
+            world.note(change, b"/u/d/e/f");
+            let setup = match host {
+                b"" => Setup::new(ListMode::Auto),
+                _ => Setup::remote(world.dir.path()),
+            };
+            let transfer = world.prepare(&mut Chooser::new(), &setup);
+            fs::rename(world.at(b"/u/d"), world.dir.path().join("away")).unwrap();
+            symlink(&outside, world.at(b"/u/d")).unwrap();
+            std::os::unix::fs::lchown(world.at(b"/u/d"), Some(owner), None).unwrap();
+            run(&transfer);
+            let follows = fs::metadata(world.target().join("u/d")).is_ok();
+            let real = fs::symlink_metadata(world.target().join("u/d"));
+            let is_link = real.is_ok_and(|data| data.is_symlink());
+            for name in ["u/d/f", "u/d/e/f"] {
+                let content = fs::read(world.target().join(name)).unwrap_or_default();
+                assert!(
+                    is_link || !follows || content != b"secret",
+                    "{change:?} {}",
+                    describe(&transfer)
+                );
+            }
+        }
+    }
+}

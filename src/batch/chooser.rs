@@ -473,7 +473,12 @@ mod tests {
             .arg("--version")
             .output();
         let version = String::from_utf8_lossy(&version.unwrap().stdout).into_owned();
-        let old = ["version 3.0.", "version 3.1.", "version 3.2.", "version 3.3."];
+        let old = [
+            "version 3.0.",
+            "version 3.1.",
+            "version 3.2.",
+            "version 3.3.",
+        ];
         if old.iter().any(|old| version.contains(old)) {
             assert!(!binary.is_confined());
         } else if version.contains("version 3.5.") {

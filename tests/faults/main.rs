@@ -9,6 +9,7 @@
 //! | limits | out of watches, out of instances, an overflowing queue |
 //! | mounts | file systems inside a source that come and go |
 //! | guard | sources that are unmounted, removed, renamed, replaced |
+//! | exposed | files outside of the source, for those who may write to it |
 //! | startup | failures before anything was sent |
 //! | children | transfers that fail in every way |
 //! | restart | stopping, killing and starting again |
@@ -35,6 +36,7 @@ mod util;
 mod children;
 mod churn;
 mod doubt;
+mod exposed;
 mod guard;
 mod kinds;
 mod limits;
