@@ -1,4 +1,4 @@
-//! Every exit code, in one place (compat.md 1.4).
+//! All exit codes of the daemon, see lsyncd(1), EXIT STATUS.
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@
 //! | [`watch`] | inotify, move pairing, the tree of watched directories, the crawl |
 //! | [`local`] | what default.direct does itself, without a process |
 //! | [`process`] | children: spawn, feed, capture, reap |
+//! | [`component`] | the contract between the event loop and its components |
 //! | [`id`] | numbers for syncs and gates, never reused |
 //! | [`report`] | log, status file, what the control socket and metrics say |
 //!
@@ -30,6 +31,7 @@
 pub mod batch;
 pub mod check;
 pub mod cli;
+pub mod component;
 pub mod config;
 pub mod daemon;
 pub mod exit;

@@ -4,8 +4,9 @@
 //! children; ring alarms; ask each sync that has something due; start what Lua asked for;
 //! write the status report. Nothing in a turn waits for anything else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::core::Core;
@@ -17,15 +18,17 @@ use super::orders::Workers;
 use super::outcome::Hooks;
 use super::progress::Progress;
 use super::rejects::Calls;
-use super::shortage::Shortage;
 use super::signals::Signal;
 use super::sources::Sources;
 use super::status::ReportFiles;
 use super::stuck::Stuck;
 use super::tunnels::Tunnels;
+use super::watch_limit::{self, WatchLimit};
 use super::watching::Watching;
+use crate::component::{Action, Level};
 use crate::config::{Hup, Settings};
 use crate::exit::Exit;
+use crate::id::SyncId;
 use crate::process::Pid;
 use crate::report;
 use crate::script::{Environment, Member, Script};
@@ -66,7 +69,9 @@ pub struct Engine<'a> {
     /// By the index of the sync: all of it is to be compared when no directory is being read.
     pub(super) compare: Vec<bool>,
     pub(super) hooks: Hooks,
-    pub(super) shortage: Shortage,
+    pub(super) watch_limit: WatchLimit,
+    /// The thread that counts directories for the watch limit.
+    counting: Option<JoinHandle<usize>>,
     pub(super) sources: Sources,
     pub(super) tunnels: Tunnels,
     pub(super) stuck: Stuck,
@@ -103,7 +108,8 @@ impl<'a> Engine<'a> {
             reports: ReportFiles::new(settings),
             progress: Progress::new(Instant::now(), settings.nodaemon),
             hooks: Hooks::default(),
-            shortage: Shortage::new(settings.rescan_interval),
+            watch_limit: WatchLimit::new(settings.rescan_interval),
+            counting: None,
             sources: Sources::new(),
             tunnels: Tunnels::default(),
             gates: Gates::default(),
@@ -185,7 +191,7 @@ impl<'a> Engine<'a> {
             self.overflow();
         }
         self.mind_sources(&back);
-        self.mind_shortage(&unwatched);
+        self.check_watch_limit(&unwatched);
         let (members, started) = (&self.members, self.started);
         let starting = || {
             let is_done = |member: &&Rc<Member>| started && member.sync.borrow().has_started();
@@ -230,15 +236,63 @@ impl<'a> Engine<'a> {
     pub(super) fn restart_watching(&mut self) {
         let settings = &self.script.settings;
         self.reports = ReportFiles::new(settings);
-        let shortage = Shortage::new(settings.rescan_interval);
-        let lacking = std::mem::replace(&mut self.shortage, shortage).deadline();
+        let limit = WatchLimit::new(settings.rescan_interval);
+        let before = std::mem::replace(&mut self.watch_limit, limit);
         self.compare = vec![self.compare.contains(&true); self.members.len()];
         self.first_look();
         self.watch();
         self.watcher.check_roots();
-        if lacking.is_some() {
+        if before.is_reached() {
             self.watcher.rebuild();
         }
+    }
+
+    /// Drives the watch limit: `refused` are syncs of which a directory has just got no watch.
+    fn check_watch_limit(&mut self, refused: &BTreeSet<SyncId>) {
+        let now = Instant::now();
+        let mut actions = self.watch_limit.on_refused(refused, now);
+        if let Some(thread) = self.counting.take_if(|thread| thread.is_finished())
+            && let Ok(directories) = thread.join()
+        {
+            let limit = watch_limit::kernel_limit();
+            let watched = self.watcher.watched();
+            actions.push(self.watch_limit.on_count(directories, watched, limit));
+        }
+        let crawling = !self.started || self.watcher.crawling();
+        actions.extend(self.watch_limit.on_turn(crawling, now));
+        self.apply(actions);
+    }
+
+    /// Carries out what components ask for.
+    pub(super) fn apply(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Log(Level::Normal, text) => report::normal(text),
+                Action::Log(Level::Warn, text) => report::warn(text),
+                Action::Log(Level::Error, text) => report::error(text),
+                Action::FullSync(id) => {
+                    let syncs = self.members.iter().map(|member| &member.sync);
+                    if let Some(sync) = syncs.into_iter().find(|sync| sync.borrow().id == id) {
+                        sync.borrow_mut().resync_once(self.now);
+                    }
+                }
+                Action::RebuildWatches => self.watcher.rebuild(),
+                Action::CountDirectories => self.count_directories(),
+            }
+        }
+    }
+
+    fn count_directories(&mut self) {
+        let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
+        let scopes: Vec<_> = scopes.collect();
+        let waker = self.core.waker();
+        let thread = std::thread::Builder::new().name("count".into());
+        let counted = thread.spawn(move || {
+            let count = watch_limit::count_directories(&scopes);
+            let _ = waker.wake();
+            count
+        });
+        self.counting = counted.ok();
     }
 
     /// Something was missed: watches are set anew where they lack, and all is compared once.

@@ -28,7 +28,6 @@ mod rejects;
 mod reload;
 mod scanners;
 mod scans;
-mod shortage;
 pub mod signals;
 mod sleep;
 mod snapshot;
@@ -39,6 +38,7 @@ mod stuck;
 mod tunnels;
 mod verdicts;
 mod waits;
+mod watch_limit;
 mod watching;
 
 use std::ffi::OsString;

@@ -96,12 +96,11 @@ impl Engine<'_> {
             let end = [Some(fading.deadline()), self.tunnels.patience()];
             return always.chain(end.into_iter().flatten()).min();
         }
-        let shortage = self.shortage.deadline();
         let at_work = [
             self.gate_deadline(),
             self.progress.deadline(self.watcher),
             self.sources.deadline(),
-            shortage.filter(|_| !self.watcher.crawling()),
+            self.watch_limit.deadline(self.watcher.crawling()),
             self.reports.deadline(),
         ];
         always.chain(at_work.into_iter().flatten()).min()

@@ -87,7 +87,10 @@ impl Engine<'_> {
             report::say("Statusfile", "writing the status file");
             let result = match path.extension().is_some_and(|ending| ending == "json") {
                 true => self.write_json(path),
-                false => write(path, &self.script.host, self.watcher),
+                false => {
+                    let lacks_watches = |sync: &Sync| self.watch_limit.lacks(sync.id);
+                    write(path, &self.script.host, self.watcher, lacks_watches)
+                }
             };
             problems.extend(result.err());
         }
@@ -123,14 +126,19 @@ impl WatchList for Watches<'_> {
     }
 }
 
-fn write(path: &Path, host: &Host, watcher: &Watcher) -> Result<(), StatusError> {
+fn write(
+    path: &Path,
+    host: &Host,
+    watcher: &Watcher,
+    lacks_watches: impl Fn(&Sync) -> bool,
+) -> Result<(), StatusError> {
     let time = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs() as i64);
     let (members, tunnels) = (host.members.borrow(), host.tunnels.borrow());
     let syncs = members
         .iter()
-        .map(|member| sync_status(&member.sync.borrow()));
+        .map(|member| sync_status(&member.sync.borrow(), lacks_watches(&member.sync.borrow())));
     StatusReport {
         time,
         syncs: syncs.collect(),
@@ -147,7 +155,7 @@ fn write(path: &Path, host: &Host, watcher: &Watcher) -> Result<(), StatusError>
 const WITHHELD: usize = 100;
 
 /// What is wrong with a sync.
-fn notes(sync: &Sync) -> Vec<std::borrow::Cow<'static, str>> {
+fn notes(sync: &Sync, lacks_watches: bool) -> Vec<std::borrow::Cow<'static, str>> {
     let mut notes = Vec::new();
     if let Some(why) = sync.halted() {
         notes.push(format!("Halted: {why}").into());
@@ -164,14 +172,14 @@ fn notes(sync: &Sync) -> Vec<std::borrow::Cow<'static, str>> {
     if more > 0 {
         notes.push(format!("and {more} more files are rejected or held").into());
     }
-    if sync.unwatched {
+    if lacks_watches {
         notes.push("Not all directories are watched: out of inotify watches".into());
     }
     notes.extend(sync.troubles().into_iter().map(Into::into));
     notes
 }
 
-fn sync_status(sync: &Sync) -> SyncStatus<'static> {
+fn sync_status(sync: &Sync, lacks_watches: bool) -> SyncStatus<'static> {
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     let delays = sync.queue.iter().map(|delay| {
         let (path, path2) = delay.paths();
@@ -192,7 +200,7 @@ fn sync_status(sync: &Sync) -> SyncStatus<'static> {
     SyncStatus {
         name: sync.config.name.clone().into_bytes().into(),
         source: sync.config.source.clone().into(),
-        notes: notes(sync),
+        notes: notes(sync, lacks_watches),
         delays: delays.chain(backlog).collect(),
         filters: filter.rules().map(|rule| rule.to_vec().into()).collect(),
         excludes: filter.excludes().map(|p| p.to_vec().into()).collect(),

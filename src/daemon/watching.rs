@@ -1,9 +1,10 @@
 //! From what the watch room tells to the queues of the syncs it concerns.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 
-use super::shortage;
+use crate::id::SyncId;
 use crate::queue::{Policy, Time};
 use crate::report;
 use crate::script::Member;
@@ -15,9 +16,8 @@ pub struct Watching<'a> {
     now: Time,
     /// The kernel dropped events.
     pub overflowed: bool,
-    /// By the index of the sync: a directory of it could not be watched because the user's
-    /// limit is reached. Empty if none.
-    pub unwatched: Vec<bool>,
+    /// Syncs of which a directory could not be watched because the limit is reached.
+    pub unwatched: BTreeSet<SyncId>,
     /// Syncs whose roots are watched again, by index.
     pub back: Vec<usize>,
 }
@@ -29,7 +29,7 @@ impl<'a> Watching<'a> {
             members,
             now,
             overflowed: false,
-            unwatched: Vec::new(),
+            unwatched: BTreeSet::new(),
             back: Vec::new(),
         }
     }
@@ -133,7 +133,12 @@ impl Observer for Watching<'_> {
     }
 
     fn out_of_watches(&mut self, path: &[u8]) {
-        shortage::mark(self.members, path, &mut self.unwatched);
+        for member in self.members {
+            let sync = member.sync.borrow();
+            if path.starts_with(&sync.config.source) {
+                self.unwatched.insert(sync.id);
+            }
+        }
     }
 
     fn trouble(&mut self, path: &[u8], error: &io::Error, what: &'static str) {

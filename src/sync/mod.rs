@@ -86,8 +86,6 @@ pub struct Sync {
     pub running: usize,
     /// A full comparison is a `Full` event if the sync's kind has a function for it.
     pub has_full: bool,
-    /// Some directories are not watched, because there are no more watches.
-    pub unwatched: bool,
     /// When it is compared as a whole, whatever happens.
     pub crontab: Crontab,
     /// What transfers left undone.
@@ -159,7 +157,6 @@ impl Sync {
             chooser: Chooser::default(),
             last_transfer: SystemTime::now(),
             running: 0,
-            unwatched: false,
             has_full,
             crontab: Crontab::new(crate::sys::utc_offset),
             undone: Failed::new(config.delay),

@@ -1,0 +1,48 @@
+//! The contract between the event loop and the components that it drives.
+//!
+//! A component owns its state and performs no I/O. The loop hands it what happened
+//! (`on_…` methods, with the time as a parameter) and carries out the [`Action`]s that it
+//! returns. A component tells with `deadline()` when it wants to be called without an
+//! event. The deadline is computed from the state each time; the loop asks for all
+//! deadlines right before it sleeps, so a timer that the last step of a turn has armed
+//! is never slept through.
+//!
+//! The model are protocol libraries without I/O, where the caller owns sockets and clock.
+
+use crate::id::SyncId;
+
+/// How a message of a component is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Log category `Normal`.
+    Normal,
+    /// Log category `Warn`.
+    Warn,
+    /// Log category `Error`.
+    Error,
+}
+
+/// What a component asks the event loop to do. Actions are carried out in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Logs a message, which may have several lines.
+    Log(Level, String),
+    /// Compares the whole source of a sync with its target, unless that is queued already.
+    FullSync(SyncId),
+    /// Brings all watches in line with the disk, and sets those that are missing.
+    RebuildWatches,
+    /// Counts in the background the directories that all syncs want watched.
+    CountDirectories,
+}
+
+impl Action {
+    /// Returns a message of category `Normal`.
+    pub fn normal(text: impl Into<String>) -> Action {
+        Action::Log(Level::Normal, text.into())
+    }
+
+    /// Returns a message of category `Error`.
+    pub fn error(text: impl Into<String>) -> Action {
+        Action::Log(Level::Error, text.into())
+    }
+}

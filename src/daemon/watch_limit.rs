@@ -1,0 +1,229 @@
+//! What happens when the kernel's limit of inotify watches is reached.
+//!
+//! The daemon goes on. The syncs that have directories without a watch are compared as a
+//! whole in intervals, and before each comparison the missing watches are requested again.
+//! The log tells once which limit would be enough; to know that, a thread counts the
+//! directories.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::{Duration, Instant};
+
+use crate::component::Action;
+use crate::id::SyncId;
+use crate::watch::Scope;
+
+/// The files that hold the limit. A user namespace may have a lower one of its own.
+const LIMIT_FILES: [&str; 2] = [
+    "/proc/sys/fs/inotify/max_user_watches",
+    "/proc/sys/user/max_inotify_watches",
+];
+
+/// The longest time before watches are first requested again. A directory that has no watch
+/// has not been read either, so the first comparison comes soon.
+const MAX_FIRST_WAIT: Duration = Duration::from_secs(5);
+
+/// Tracks which syncs lack watches, and decides when watches are requested again.
+pub struct WatchLimit {
+    interval: Duration,
+    /// Syncs that lacked a watch when watches were last requested, or since.
+    lacking: BTreeSet<SyncId>,
+    /// Syncs that have lacked a watch since the request in progress began.
+    still_lacking: BTreeSet<SyncId>,
+    /// Watches are being requested; ends when the crawl is over.
+    requesting: bool,
+    due: Option<Instant>,
+}
+
+impl WatchLimit {
+    /// Returns the state in which no watch is missing. Watches are requested again every
+    /// `interval`.
+    pub fn new(interval: Duration) -> WatchLimit {
+        WatchLimit {
+            interval,
+            lacking: BTreeSet::new(),
+            still_lacking: BTreeSet::new(),
+            requesting: false,
+            due: None,
+        }
+    }
+
+    /// Returns when [`WatchLimit::on_turn`] has something to do. A crawl that is running ends
+    /// with an event.
+    pub fn deadline(&self, crawling: bool) -> Option<Instant> {
+        self.due.filter(|_| !crawling)
+    }
+
+    /// Returns true if watches are missing.
+    pub fn is_reached(&self) -> bool {
+        !self.lacking.is_empty()
+    }
+
+    /// Returns true if the sync has directories without a watch.
+    pub fn lacks(&self, sync: SyncId) -> bool {
+        self.lacking.contains(&sync)
+    }
+
+    /// Takes in the syncs for whose directories the kernel has just refused a watch.
+    pub fn on_refused(&mut self, syncs: &BTreeSet<SyncId>, now: Instant) -> Vec<Action> {
+        if syncs.is_empty() {
+            return Vec::new();
+        }
+        let first = !self.is_reached();
+        self.lacking.extend(syncs);
+        self.still_lacking.extend(syncs);
+        if self.due.is_none() && !self.requesting {
+            self.due = Some(now + self.interval.min(MAX_FIRST_WAIT));
+        }
+        if !first {
+            return Vec::new();
+        }
+        let text = format!(
+            "Out of inotify watches. What is not watched is compared every {} s.",
+            self.interval.as_secs_f64()
+        );
+        vec![Action::error(text), Action::CountDirectories]
+    }
+
+    /// Takes in the result of [`Action::CountDirectories`]: `directories` are wanted, `watched`
+    /// have a watch, and the kernel allows `limit`, if that is known.
+    pub fn on_count(&self, directories: usize, watched: usize, limit: Option<usize>) -> Action {
+        let lacking = directories.saturating_sub(watched);
+        let wanted = round_up(limit.unwrap_or(watched) + lacking + lacking / 4);
+        Action::error(format!(
+            "{directories} directories are to be watched, {watched} are. To watch all of them:\n\
+             sysctl fs.inotify.max_user_watches={wanted}"
+        ))
+    }
+
+    /// Called in each turn. `crawling` says that directories are being read.
+    pub fn on_turn(&mut self, crawling: bool, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if crawling {
+            return actions;
+        }
+        if std::mem::take(&mut self.requesting) {
+            let lacked = std::mem::take(&mut self.lacking);
+            self.lacking = std::mem::take(&mut self.still_lacking);
+            if self.is_reached() {
+                self.due = Some(now + self.interval);
+            } else if !lacked.is_empty() {
+                actions.push(Action::normal("all directories are watched now"));
+            }
+            actions.extend(lacked.into_iter().map(Action::FullSync));
+        }
+        if self.due.is_some_and(|due| due <= now) {
+            self.due = None;
+            self.requesting = true;
+            self.still_lacking.clear();
+            actions.push(Action::RebuildWatches);
+        }
+        actions
+    }
+}
+
+/// Returns the next multiple of 1000 above `count`: more directories are sure to come.
+fn round_up(count: usize) -> usize {
+    (count / 1000 + 1) * 1000
+}
+
+/// Returns the kernel's limit of watches for this user, if it can be read.
+pub fn kernel_limit() -> Option<usize> {
+    let limits = LIMIT_FILES.map(|file| fs::read_to_string(file).ok()?.trim().parse().ok());
+    limits.into_iter().flatten().min()
+}
+
+/// Returns how many directories the scopes want watched, each counted once. Takes long for
+/// large trees.
+pub fn count_directories(scopes: &[Scope]) -> usize {
+    let is_inside = |root: &[u8]| {
+        let mut others = scopes.iter().map(|scope| &scope.root);
+        others.any(|other| other.len() < root.len() && root.starts_with(other))
+    };
+    let roots = scopes.iter().map(|scope| &scope.root);
+    let roots: BTreeSet<&Vec<u8>> = roots.filter(|root| !is_inside(root)).collect();
+    let mut unread: Vec<Vec<u8>> = roots.into_iter().cloned().collect();
+    let mut count = 0;
+    while let Some(path) = unread.pop() {
+        count += 1;
+        // A directory that cannot be read cannot be watched.
+        let entries = fs::read_dir(OsStr::from_bytes(&path)).into_iter().flatten();
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let mut below = path.clone();
+                below.extend(entry.file_name().into_vec());
+                below.push(b'/');
+                if scopes.iter().any(|scope| scope.wanted(&below)) {
+                    unread.push(below);
+                }
+            }
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(60);
+
+    fn set(syncs: &[SyncId]) -> BTreeSet<SyncId> {
+        syncs.iter().copied().collect()
+    }
+
+    #[test]
+    fn the_first_refusal_is_told_once_and_watches_are_requested_soon() {
+        let (sync, now) = (SyncId::new(), Instant::now());
+        let mut limit = WatchLimit::new(INTERVAL);
+        assert!(limit.on_refused(&set(&[]), now).is_empty());
+        assert_eq!(limit.deadline(false), None);
+        let told = limit.on_refused(&set(&[sync]), now);
+        assert!(matches!(
+            told[..],
+            [Action::Log(..), Action::CountDirectories]
+        ));
+        assert!(limit.on_refused(&set(&[sync]), now).is_empty());
+        assert_eq!(limit.deadline(false), Some(now + MAX_FIRST_WAIT));
+        assert_eq!(limit.deadline(true), None);
+        assert!(limit.on_turn(true, now + INTERVAL).is_empty());
+        let later = now + MAX_FIRST_WAIT;
+        assert_eq!(limit.on_turn(false, later), [Action::RebuildWatches]);
+        assert_eq!(limit.deadline(false), None);
+    }
+
+    #[test]
+    fn what_lacked_a_watch_is_compared_until_all_have_one() {
+        let (one, two, now) = (SyncId::new(), SyncId::new(), Instant::now());
+        let mut limit = WatchLimit::new(INTERVAL);
+        limit.on_refused(&set(&[one, two]), now);
+        limit.on_turn(false, now + INTERVAL);
+        // The request fails for one of them.
+        limit.on_refused(&set(&[two]), now + INTERVAL);
+        assert!(limit.on_turn(true, now + INTERVAL).is_empty());
+        let compared = limit.on_turn(false, now + INTERVAL);
+        assert_eq!(compared, [Action::FullSync(one), Action::FullSync(two)]);
+        assert_eq!(limit.deadline(false), Some(now + INTERVAL * 2));
+        // The next one succeeds.
+        limit.on_turn(false, now + INTERVAL * 2);
+        let compared = limit.on_turn(false, now + INTERVAL * 2);
+        let told = Action::normal("all directories are watched now");
+        assert_eq!(compared, [told, Action::FullSync(two)]);
+        assert_eq!((limit.deadline(false), limit.is_reached()), (None, false));
+    }
+
+    #[test]
+    fn the_advice_leaves_room_for_more() {
+        let limit = WatchLimit::new(INTERVAL);
+        let Action::Log(_, text) = limit.on_count(5000, 1000, Some(1024)) else {
+            panic!("a message");
+        };
+        assert!(text.contains("5000 directories are to be watched, 1000 are."));
+        assert!(
+            text.ends_with("sysctl fs.inotify.max_user_watches=7000"),
+            "{text}"
+        );
+    }
+}
