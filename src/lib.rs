@@ -22,6 +22,7 @@
 //! | [`component`] | the contract between the event loop and its components |
 //! | [`id`] | numbers for syncs and gates, never reused |
 //! | [`report`] | log, status file, what the control socket and metrics say |
+//! | [`safe_path`] | own files where other users may write: no link of theirs is followed |
 //!
 //! `lsyncdctl` (`src/bin/lsyncdctl`) is a program of its own that shares the last room.
 //!
@@ -41,6 +42,7 @@ pub mod local;
 pub mod process;
 pub mod queue;
 pub mod report;
+pub mod safe_path;
 pub mod script;
 pub mod sync;
 pub mod sys;

@@ -1,10 +1,8 @@
 //! Where questions and orders come in: the control socket, the address of metrics and page,
 //! and who is connected to them. What is answered is in `control` and `http`.
 
-use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,11 +10,13 @@ use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
+use rustix::fs::FileType;
 
 use super::peers::{PLACES, Peers, Stream};
 use super::waits::Wait;
 use crate::config::{ControlSocket, Settings};
 use crate::report;
+use crate::safe_path::{self, Location};
 
 const CONTROL: Token = Token(8);
 const METRICS: Token = Token(9);
@@ -163,15 +163,17 @@ impl Desk {
 
 impl Control {
     fn open(path: &Path, registry: &Registry) -> Result<Control, String> {
-        remove_stale(path)?;
         let reason = |e: io::Error| report::reason(&e);
+        let location = safe_path::locate(path).map_err(reason)?;
+        let near = location.path(path);
+        remove_stale(&location, &near)?;
         // Between bind and chmod anyone might connect; so the mode is right from the start.
         let mask = umask(Mode::from_bits_truncate(0o177));
-        let bound = UnixListener::bind(path);
+        let bound = UnixListener::bind(&near);
         umask(mask);
         let mut listener = bound.map_err(reason)?;
-        let data = fs::symlink_metadata(path).map_err(reason)?;
-        let control_file = (data.dev(), data.ino());
+        let data = rustix::fs::lstat(&near).map_err(|e| reason(e.into()))?;
+        let control_file = safe_path::identity(&data);
         registry
             .register(&mut listener, CONTROL, Interest::READABLE)
             .map_err(reason)?;
@@ -194,11 +196,12 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|data| (data.dev(), data.ino()) == self.file);
-        if ours {
+        let Ok(location) = safe_path::locate(&self.path) else {
+            return;
+        };
+        if location.found().map(safe_path::identity) == Some(self.file) {
             // Left behind, it is stale and replaced by the next daemon.
-            let _ = fs::remove_file(&self.path);
+            let _ = location.unlink();
         }
     }
 }
@@ -212,19 +215,16 @@ fn may_order(stream: &UnixStream) -> bool {
 }
 
 /// Removes the socket of a daemon that is no more.
-fn remove_stale(path: &Path) -> Result<(), String> {
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(report::reason(&e)),
-        Ok(data) if !data.file_type().is_socket() => {
-            return Err("there is a file that is no socket".into());
-        }
-        Ok(_) => {}
+fn remove_stale(location: &Location, path: &Path) -> Result<(), String> {
+    match location.found().map(safe_path::kind) {
+        None => return Ok(()),
+        Some(FileType::Socket) => {}
+        Some(_) => return Err("there is a file that is no socket".into()),
     }
     // mio connects without waiting, so a daemon that is stopped does not stop us.
     match UnixStream::connect(path) {
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|e| report::reason(&e))
+            location.unlink().map_err(|e| report::reason(&e))
         }
         Ok(_) => Err(TAKEN.into()),
         Err(e) if e.kind() == ErrorKind::WouldBlock => Err(TAKEN.into()),

@@ -14,16 +14,19 @@
 //! lost when it closes the file after opening it once more, say from Lua; nothing here does so.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use rustix::fs::{Mode, OFlags};
 
-use crate::report::atomic::{self, Replacement};
+use crate::report::atomic::Replacement;
 use crate::report::escape;
+use crate::safe_path::{self, Location};
 
 /// How often the file may change under our hands before we give up.
 const ATTEMPTS: usize = 100;
@@ -79,11 +82,13 @@ impl PidFile {
     pub fn acquire(path: &Path) -> Result<Self, PidFileError> {
         let path =
             std::path::absolute(path).map_err(|e| PidFileError::Create(path.to_owned(), e))?;
+        let failed = |e: io::Error| PidFileError::Create(path.clone(), e);
         for _ in 0..ATTEMPTS {
-            let found = match OpenOptions::new().read(true).write(true).open(&path) {
-                Ok(file) => take_over(&path, file)?,
-                Err(e) if e.kind() == ErrorKind::NotFound => create(&path)?,
-                Err(e) => return Err(PidFileError::Create(path, e)),
+            let location = safe_path::locate(&path).map_err(failed)?;
+            let found = match location.open(OFlags::RDWR, Mode::empty()) {
+                Ok(file) => take_over(&path, &location, file)?,
+                Err(e) if e.kind() == ErrorKind::NotFound => create(&path, &location)?,
+                Err(e) => return Err(failed(e)),
             };
             if let Some(pid_file) = found {
                 return Ok(pid_file);
@@ -96,18 +101,19 @@ impl PidFile {
     /// what is no ordinary file.
     pub fn remove(self) {
         let ordinary = self.file.metadata().is_ok_and(|m| m.is_file());
-        if ordinary && stands_at(&self.file, &self.path) {
-            let _ = fs::remove_file(&self.path);
+        let location = safe_path::locate(&self.path);
+        if let Ok(location) = location.as_ref()
+            && ordinary
+            && location.holds(self.file.as_fd())
+        {
+            let _ = location.unlink();
         }
     }
 }
 
 /// Makes a file where there is none, or says nothing if there is one now.
-fn create(path: &Path) -> Result<Option<PidFile>, PidFileError> {
-    let Some(target) = atomic::replaceable(path) else {
-        return create_in_place(path);
-    };
-    let new = Replacement::begin(&target).map_err(|e| PidFileError::Create(path.to_owned(), e))?;
+fn create(path: &Path, location: &Location) -> Result<Option<PidFile>, PidFileError> {
+    let new = Replacement::begin(location).map_err(|e| PidFileError::Create(path.to_owned(), e))?;
     fill(path, new.file())?;
     match new.create() {
         Ok(file) => Ok(Some(PidFile {
@@ -116,31 +122,27 @@ fn create(path: &Path) -> Result<Option<PidFile>, PidFileError> {
             _before: None,
         })),
         Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(None),
-        Err(_) => create_in_place(path),
+        Err(_) => create_in_place(path, location),
     }
 }
 
-/// Where there are no hard links, and where a symbolic link leads nowhere.
-fn create_in_place(path: &Path) -> Result<Option<PidFile>, PidFileError> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o644)
-        .open(path)
+/// Where there are no hard links.
+fn create_in_place(path: &Path, location: &Location) -> Result<Option<PidFile>, PidFileError> {
+    let file = location
+        .open(OFlags::RDWR | OFlags::CREATE, Mode::from_raw_mode(0o644))
         .map_err(|e| PidFileError::Create(path.to_owned(), e))?;
-    take_over(path, file)
+    take_over(path, location, file)
 }
 
 /// Locks and replaces the file that is there, or says nothing if it no longer is.
-fn take_over(path: &Path, old: File) -> Result<Option<PidFile>, PidFileError> {
+fn take_over(path: &Path, location: &Location, old: File) -> Result<Option<PidFile>, PidFileError> {
     lock(&old).map_err(|e| PidFileError::Lock(path.to_owned(), e))?;
-    if !stands_at(&old, path) {
+    if !location.holds(old.as_fd()) {
         return Ok(None);
     }
-    let replacement = atomic::replaceable(path).and_then(|target| Replacement::begin(&target).ok());
-    if let Some(new) = replacement {
+    if location.is_replaceable()
+        && let Ok(new) = Replacement::begin(location)
+    {
         fill(path, new.file())?;
         if let Ok(file) = new.replace() {
             return Ok(Some(PidFile {
@@ -189,13 +191,4 @@ fn lock(file: &File) -> io::Result<()> {
         other => other?,
     };
     Ok(())
-}
-
-/// Whether the name stands for this very file.
-fn stands_at(file: &File, path: &Path) -> bool {
-    let identity = |m: fs::Metadata| (m.dev(), m.ino());
-    match (file.metadata(), fs::metadata(path)) {
-        (Ok(ours), Ok(there)) => identity(ours) == identity(there),
-        _ => false,
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use super::priority::Priority;
+use crate::report;
 
 /// A program to run, with the daemon's environment and working directory.
 #[derive(Clone, Debug)]
@@ -125,7 +126,9 @@ impl ChildEnd {
     /// Both outputs on one file.
     pub(super) fn append_to(path: &Path) -> (Self, Self) {
         let both = || -> io::Result<(File, File)> {
-            let file = OpenOptions::new().append(true).create(true).open(path)?;
+            let file = report::open_log(path)?;
+            // What is written waits for room, as the child expects it.
+            rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::APPEND)?;
             Ok((file.try_clone()?, file))
         };
         match both() {

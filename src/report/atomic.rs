@@ -1,10 +1,15 @@
 //! Files that are replaced as a whole: a reader sees the old content or the new, never a part.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, BufWriter, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::{Path, PathBuf};
+use std::fs::{File, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{PermissionsExt, fchown};
+use std::path::Path;
+
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::safe_path::{self, Location};
 
 /// Writes the content of a file; may be asked twice.
 pub type Fill<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<()>;
@@ -24,68 +29,67 @@ pub enum ReplaceError {
 /// Mode and owner stay as they are, a new file has mode 0644 less the umask; the target of a
 /// symbolic link is replaced, not the link. Where a file cannot be replaced, because its
 /// directory is not writable, or because it is a mount point or no ordinary file, it is
-/// overwritten.
+/// overwritten. What another user may have put there is neither followed nor overwritten
+/// ([`safe_path`]).
 ///
 /// # Errors
 /// See [`ReplaceError`].
 pub fn write(path: &Path, fill: Fill<'_>) -> Result<(), ReplaceError> {
-    let Some(target) = replaceable(path) else {
-        return overwrite(path, fill);
-    };
-    let mut replacement = match Replacement::begin(&target) {
+    let location = safe_path::locate(path).map_err(ReplaceError::Open)?;
+    write_at(&location, fill)
+}
+
+/// As [`write`], where the way to the file has been gone already.
+///
+/// # Errors
+/// See [`ReplaceError`].
+pub fn write_at(location: &Location, fill: Fill<'_>) -> Result<(), ReplaceError> {
+    if !location.is_replaceable() {
+        return overwrite(location, fill);
+    }
+    let mut replacement = match Replacement::begin(location) {
         Ok(replacement) => replacement,
-        Err(e) if is_not_ours_to_replace(&e) => return overwrite(path, fill),
+        Err(e) if is_not_ours_to_replace(&e) => return overwrite(location, fill),
         Err(e) => return Err(ReplaceError::Open(e)),
     };
     write_to(&mut replacement.file, fill).map_err(ReplaceError::Write)?;
     match replacement.replace() {
         Ok(_) => Ok(()),
-        Err(e) if is_not_ours_to_replace(&e) => overwrite(path, fill),
+        Err(e) if is_not_ours_to_replace(&e) => overwrite(location, fill),
         Err(e) => Err(ReplaceError::Write(e)),
-    }
-}
-
-/// The ordinary file, there or not, that a path leads to.
-pub fn replaceable(path: &Path) -> Option<PathBuf> {
-    match fs::symlink_metadata(path) {
-        Ok(m) if m.is_file() => Some(path.to_owned()),
-        Ok(m) if m.is_symlink() => {
-            let target = fs::canonicalize(path).ok()?;
-            fs::metadata(&target)
-                .is_ok_and(|m| m.is_file())
-                .then_some(target)
-        }
-        Ok(_) => None,
-        Err(e) => (e.kind() == ErrorKind::NotFound).then(|| path.to_owned()),
     }
 }
 
 /// A file that will take the place of another. Dropped before that, it is removed.
 #[derive(Debug)]
-pub struct Replacement {
+pub struct Replacement<'l> {
     file: File,
-    temporary: Temporary,
-    target: PathBuf,
+    temporary: Temporary<'l>,
 }
 
-impl Replacement {
-    /// Makes an empty file with the mode and owner of the target, if that exists.
+/// A name that does not outlive its use.
+#[derive(Debug)]
+struct Temporary<'l> {
+    location: &'l Location,
+    name: OsString,
+    exists: bool,
+}
+
+impl<'l> Replacement<'l> {
+    /// Makes an empty file with the mode and owner of the target, if that exists and is not
+    /// another user's doing.
     ///
     /// # Errors
     /// When no file can be made beside the target.
-    pub fn begin(target: &Path) -> io::Result<Self> {
-        let (file, temporary) = Temporary::beside(target)?;
-        if let Ok(old) = fs::metadata(target) {
+    pub fn begin(location: &'l Location) -> io::Result<Self> {
+        let (file, temporary) = Temporary::beside(location)?;
+        let old = location.found().filter(|stat| location.may_use(stat));
+        if let Some(old) = old {
             // Only root may; others keep what they can.
-            let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
-            file.set_permissions(Permissions::from_mode(old.mode() & 0o777))?;
+            let _ = fchown(&file, Some(old.st_uid), Some(old.st_gid));
+            file.set_permissions(Permissions::from_mode(old.st_mode & 0o777))?;
         }
-        let target = target.to_owned();
-        Ok(Self {
-            file,
-            temporary,
-            target,
-        })
+        Ok(Self { file, temporary })
     }
 
     /// The file to be written.
@@ -99,7 +103,9 @@ impl Replacement {
     /// # Errors
     /// When that fails; the file is removed then.
     pub fn replace(mut self) -> io::Result<File> {
-        fs::rename(&self.temporary.path, &self.target)?;
+        let Temporary { location, name, .. } = &self.temporary;
+        let directory = location.directory();
+        fs::renameat(directory, name, directory, location.name())?;
         self.temporary.exists = false;
         Ok(self.file)
     }
@@ -109,44 +115,47 @@ impl Replacement {
     /// # Errors
     /// `AlreadyExists`, or what else went wrong; the file is removed then.
     pub fn create(self) -> io::Result<File> {
-        fs::hard_link(&self.temporary.path, &self.target)?;
+        let Temporary { location, name, .. } = &self.temporary;
+        let directory = location.directory();
+        let flags = AtFlags::empty();
+        fs::linkat(directory, name, directory, location.name(), flags)?;
         Ok(self.file)
     }
 }
 
-/// A name that does not outlive its use.
-#[derive(Debug)]
-struct Temporary {
-    path: PathBuf,
-    exists: bool,
-}
-
-impl Temporary {
+impl<'l> Temporary<'l> {
     /// Makes an empty file `.NAME.PID.new` in the directory of the target.
-    fn beside(target: &Path) -> io::Result<(File, Self)> {
+    fn beside(location: &'l Location) -> io::Result<(File, Self)> {
         let mut name = OsString::from(".");
-        name.push(target.file_name().ok_or(ErrorKind::InvalidInput)?);
+        name.push(location.name());
         name.push(format!(".{}.new", std::process::id()));
-        let path = target.with_file_name(name);
 
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(0o644);
-        let file = match options.open(&path) {
+        let directory = location.directory();
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let make = || fs::openat(directory, &name, flags, Mode::from_raw_mode(0o644));
+        let file = match make() {
             // Of a process that was killed; in a container all have the same number.
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                fs::remove_file(&path)?;
-                options.open(&path)?
+            Err(Errno::EXIST) => {
+                fs::unlinkat(directory, &name, AtFlags::empty())?;
+                make()?
             }
             other => other?,
         };
-        Ok((file, Self { path, exists: true }))
+        let temporary = Self {
+            location,
+            name,
+            exists: true,
+        };
+        Ok((file.into(), temporary))
     }
 }
 
-impl Drop for Temporary {
+impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         if self.exists {
-            let _ = fs::remove_file(&self.path);
+            let directory = self.location.directory();
+            let _ = fs::unlinkat(directory, &self.name, AtFlags::empty());
         }
     }
 }
@@ -168,16 +177,15 @@ fn is_not_ours_to_replace(e: &io::Error) -> bool {
     )
 }
 
-/// Without `O_NONBLOCK` a named pipe that nobody reads would hold up the daemon.
-fn overwrite(path: &Path, fill: Fill<'_>) -> Result<(), ReplaceError> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .map_err(ReplaceError::Open)?;
+/// A file that another user may have planted stays as it is, so it is cut only when it is known.
+fn overwrite(location: &Location, fill: Fill<'_>) -> Result<(), ReplaceError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE;
+    let opened = location.open(flags, Mode::from_raw_mode(0o644));
+    let mut file = opened.map_err(ReplaceError::Open)?;
+    let metadata = file.metadata().map_err(ReplaceError::Open)?;
+    if metadata.is_file() {
+        file.set_len(0).map_err(ReplaceError::Write)?;
+    }
     write_to(&mut file, fill).map_err(ReplaceError::Write)
 }
 

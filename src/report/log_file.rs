@@ -1,13 +1,16 @@
 //! A log file that may be rotated away, removed, fill up or come back, while the daemon goes on.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::fs::{Mode, OFlags};
+
+use crate::safe_path;
 
 /// How long a full pipe or terminal may hold up a message, in milliseconds.
 const PATIENCE: u16 = 1000;
@@ -126,13 +129,14 @@ fn writable_within(fd: &impl AsFd, patience: u16) -> bool {
     matches!(poll(&mut fds, PollTimeout::from(patience)), Ok(1..))
 }
 
-/// Without `O_NONBLOCK` a named pipe that nobody reads would hold up the daemon.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
+/// Opens a file for lines to be added, and makes it if there is none. A named pipe that nobody
+/// reads is not waited for; what another user may have put there is not opened.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
+    safe_path::locate(path)?.open(flags, Mode::from_raw_mode(0o666))
 }
 
 fn identity(metadata: &Metadata) -> (u64, u64) {

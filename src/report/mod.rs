@@ -19,6 +19,7 @@ mod syslog;
 
 pub use escape::{escape, unescape};
 pub use log::{enabled, error, normal, say, warn};
+pub use log_file::open as open_log;
 pub use selection::{BadCategory, Selection};
 pub use status_file::{
     DelayStatus, StatusError, StatusReport, SyncStatus, TunnelProcess, TunnelStatus, WatchList,

@@ -1,0 +1,401 @@
+//! Files and directories of the daemon in places that other users may change: reached from `/`
+//! component by component with open descriptors, so that what has been checked is what is used.
+//!
+//! A symbolic link is followed only if it belongs to the superuser or this user and lies where
+//! no other user can have put it. A file that is there already is used only if no other user can
+//! have planted it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
+
+/// As many symbolic links on one way as the kernel follows (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+/// The type of `/proc` in statfs(2).
+const PROC_MAGIC: u64 = 0x9fa0;
+
+const DIRECTORY: OFlags = OFlags::PATH
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// Who, beside the superuser and this user, can put something into a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// Nobody.
+    Private,
+    /// Members of a group that the directory's owner has let in.
+    Group,
+    /// Another user.
+    Others,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Directory {
+    fd: OwnedFd,
+    stat: Stat,
+    /// Who can put another directory in its place.
+    reach: Access,
+}
+
+/// A name in an open directory, and what was found there.
+#[derive(Debug)]
+pub struct Location {
+    directory: Directory,
+    name: OsString,
+    found: Option<Stat>,
+    /// A link of `/proc` that only the kernel can follow, as `/dev/stdout` leads to one.
+    magic: bool,
+}
+
+/// Follows a path to its last name, which stands for something that is no symbolic link, or for
+/// nothing yet.
+///
+/// # Errors
+/// A directory on the way is missing, or a symbolic link may be another user's.
+pub fn locate(path: &Path) -> io::Result<Location> {
+    let mut walk = Walk::begin(path, None)?;
+    let (name, found, magic) = walk.to_last()?;
+    if name == "." || name == ".." {
+        return Err(Errno::ISDIR.into());
+    }
+    let directory = walk.here;
+    Ok(Location {
+        directory,
+        name,
+        found,
+        magic,
+    })
+}
+
+/// Opens a directory.
+///
+/// # Errors
+/// There is none, or a symbolic link may be another user's.
+pub fn enter(path: &Path) -> io::Result<Directory> {
+    let mut walk = Walk::begin(path, Some("."))?;
+    walk.to_last()?;
+    Ok(walk.here)
+}
+
+impl Directory {
+    fn of(fd: OwnedFd, reach: Access) -> io::Result<Directory> {
+        let stat = fs::fstat(&fd)?;
+        Ok(Directory { fd, stat, reach })
+    }
+
+    /// Who else can put something into it, or another directory in its place.
+    pub fn access(&self) -> Access {
+        self.reach.max(access(&self.stat))
+    }
+
+    /// Returns true if it is this user's and nobody else can change what is in it.
+    pub fn is_private(&self) -> bool {
+        self.access() == Access::Private && self.stat.st_uid == geteuid().as_raw()
+    }
+
+    /// Opens a directory in this one. A symbolic link is none.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn enter(&self, name: &OsStr) -> io::Result<Directory> {
+        let fd = fs::openat(&self.fd, name, DIRECTORY, Mode::empty())?;
+        let mut below = Directory::of(fd, self.access())?;
+        // In a sticky directory nobody renames what is another user's (inode(7)).
+        let sticky = self.stat.st_mode & 0o1000 != 0 && is_own(&self.stat);
+        if sticky && is_own(&below.stat) {
+            below.reach = self.reach;
+        }
+        Ok(below)
+    }
+
+    /// A name in this directory; what is there is not followed.
+    ///
+    /// # Errors
+    /// It cannot be known what is there.
+    pub fn location(&self, name: &OsStr) -> io::Result<Location> {
+        let found = look(self.as_fd(), name)?;
+        let directory = Directory {
+            fd: self.fd.try_clone()?,
+            ..*self
+        };
+        let name = name.to_owned();
+        Ok(Location {
+            directory,
+            name,
+            found,
+            magic: false,
+        })
+    }
+
+    /// Returns true if both are the same directory.
+    pub fn is_same(&self, other: &Directory) -> bool {
+        identity(&self.stat) == identity(&other.stat)
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Location {
+    /// The directory.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The name in the directory.
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// What was found under the name.
+    pub fn found(&self) -> Option<&Stat> {
+        self.found.as_ref()
+    }
+
+    /// Returns true if another file can be renamed onto it: it is an ordinary file, or nothing.
+    pub fn is_replaceable(&self) -> bool {
+        let ordinary = |stat: &Stat| kind(stat) == FileType::RegularFile;
+        !self.magic && self.found.as_ref().is_none_or(ordinary)
+    }
+
+    /// Opens the file without waiting for anybody, and without following anything.
+    ///
+    /// # Errors
+    /// It cannot be opened, or another user may have planted it.
+    pub fn open(&self, flags: OFlags, mode: Mode) -> io::Result<File> {
+        let mut flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        if !self.magic {
+            flags |= OFlags::NOFOLLOW;
+        }
+        let file = fs::openat(&self.directory, &self.name, flags, mode)?;
+        if self.magic || self.may_use(&fs::fstat(&file)?) {
+            Ok(file.into())
+        } else {
+            Err(untrusted(
+                "the file may have been put there by another user",
+            ))
+        }
+    }
+
+    /// Returns true if this is what other users could not have put here. What they can put here
+    /// is files of their own, and further names of anybody's files.
+    pub fn may_use(&self, stat: &Stat) -> bool {
+        let owners_own = stat.st_uid == self.directory.stat.st_uid;
+        match (self.directory.access(), kind(stat)) {
+            (Access::Private, _) => true,
+            (_, FileType::RegularFile) if u64::from(stat.st_nlink) != 1 => false,
+            (Access::Group, FileType::RegularFile) => true,
+            (Access::Others, FileType::RegularFile) => is_own(stat) || owners_own,
+            _ => is_own(stat),
+        }
+    }
+
+    /// Returns true if this very file is under the name now.
+    pub fn holds(&self, file: BorrowedFd<'_>) -> bool {
+        let flags = match self.magic {
+            true => AtFlags::empty(),
+            false => AtFlags::SYMLINK_NOFOLLOW,
+        };
+        match (
+            fs::fstat(file),
+            fs::statat(&self.directory, &self.name, flags),
+        ) {
+            (Ok(ours), Ok(there)) => identity(&ours) == identity(&there),
+            _ => false,
+        }
+    }
+
+    /// A path to the name for calls that take nothing else. Where others may change the way, it
+    /// leads through the open directory (proc_pid_fd(5)), so it is good as long as this lives.
+    pub fn path(&self, given: &Path) -> PathBuf {
+        match self.directory.access() {
+            Access::Others => {
+                let number = self.directory.fd.as_raw_fd();
+                PathBuf::from(format!("/proc/self/fd/{number}")).join(&self.name)
+            }
+            _ => given.to_owned(),
+        }
+    }
+
+    /// Removes the name of what is no directory.
+    ///
+    /// # Errors
+    /// Those of unlink(2).
+    pub fn unlink(&self) -> io::Result<()> {
+        Ok(fs::unlinkat(&self.directory, &self.name, AtFlags::empty())?)
+    }
+}
+
+/// Where a path has led so far.
+struct Walk {
+    here: Directory,
+    /// Names yet to come, the next one last.
+    rest: Vec<OsString>,
+    links: usize,
+}
+
+impl Walk {
+    fn begin(path: &Path, and: Option<&str>) -> io::Result<Walk> {
+        if path.as_os_str().is_empty() {
+            return Err(Errno::NOENT.into());
+        }
+        let mut rest: Vec<OsString> = and.map(OsString::from).into_iter().collect();
+        add_names(&mut rest, &std::path::absolute(path)?);
+        Ok(Walk {
+            here: root()?,
+            rest,
+            links: 0,
+        })
+    }
+
+    /// Goes to the directory of the last name; that, what is there, and whether only the kernel
+    /// can follow it.
+    fn to_last(&mut self) -> io::Result<(OsString, Option<Stat>, bool)> {
+        while let Some(name) = self.rest.pop() {
+            let last = self.rest.is_empty();
+            if name == "." && !last {
+                continue;
+            }
+            if name == "." || (name == ".." && last) {
+                return Ok((name, None, false));
+            }
+            if name == ".." {
+                self.ascend()?;
+                continue;
+            }
+            let found = look(self.here.as_fd(), &name)?;
+            match &found {
+                Some(stat) if kind(stat) == FileType::Symlink => {
+                    if is_proc(&self.here) {
+                        self.may_follow(stat)?;
+                        if last {
+                            return Ok((name, found, true));
+                        }
+                        self.jump(&name)?;
+                    } else {
+                        self.follow(&name)?;
+                    }
+                }
+                _ if last => return Ok((name, found, false)),
+                _ => self.here = self.here.enter(&name)?,
+            }
+        }
+        Ok((OsString::from("."), None, false))
+    }
+
+    /// What is above a directory that others may have moved is reached by their leave.
+    fn ascend(&mut self) -> io::Result<()> {
+        let flags = DIRECTORY;
+        let fd = fs::openat(&self.here, "..", flags, Mode::empty())?;
+        self.here = Directory::of(fd, self.here.reach)?;
+        Ok(())
+    }
+
+    /// Takes the kernel's way through a link of `/proc`.
+    fn jump(&mut self, name: &OsStr) -> io::Result<()> {
+        let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
+        let fd = fs::openat(&self.here, name, flags, Mode::empty())?;
+        self.here = Directory::of(fd, self.here.reach)?;
+        Ok(())
+    }
+
+    /// Puts the names of a link's target in front of those to come.
+    fn follow(&mut self, name: &OsStr) -> io::Result<()> {
+        self.links += 1;
+        if self.links > MAX_LINKS {
+            return Err(Errno::LOOP.into());
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let link = fs::openat(&self.here, name, flags, Mode::empty())?;
+        self.may_follow(&fs::fstat(&link)?)?;
+        let target = fs::readlinkat(&link, "", Vec::new())?;
+        let target = OsString::from_vec(target.into_bytes());
+        if target.as_bytes().starts_with(b"/") {
+            self.here = root()?;
+        }
+        add_names(&mut self.rest, Path::new(&target));
+        Ok(())
+    }
+
+    fn may_follow(&self, link: &Stat) -> io::Result<()> {
+        if is_own(link) && self.here.access() != Access::Others {
+            return Ok(());
+        }
+        Err(untrusted(
+            "a symbolic link on the way may be another user's and is not followed",
+        ))
+    }
+}
+
+fn root() -> io::Result<Directory> {
+    let fd = fs::openat(CWD, "/", DIRECTORY, Mode::empty())?;
+    Directory::of(fd, Access::Private)
+}
+
+/// Adds the names of a path, so that the first is the last in the list.
+fn add_names(rest: &mut Vec<OsString>, path: &Path) {
+    let names = path.components().rev().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    });
+    rest.extend(names);
+}
+
+/// Who else can put something into a directory of this owner and mode. A group of the same
+/// number as its only user, and the superuser's, are nobody else.
+fn access(stat: &Stat) -> Access {
+    let own_group = stat.st_gid == 0
+        || (stat.st_gid == getegid().as_raw() && stat.st_gid == geteuid().as_raw());
+    if !is_own(stat) || stat.st_mode & 0o002 != 0 {
+        Access::Others
+    } else if stat.st_mode & 0o020 != 0 && !own_group {
+        Access::Group
+    } else {
+        Access::Private
+    }
+}
+
+/// Returns true if a file belongs to the superuser or to this user.
+pub fn is_own(stat: &Stat) -> bool {
+    stat.st_uid == 0 || stat.st_uid == geteuid().as_raw()
+}
+
+/// The type of a file.
+pub fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Device and inode.
+pub fn identity(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+fn look(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<Stat>> {
+    match fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_proc(directory: &Directory) -> bool {
+    fs::fstatfs(directory).is_ok_and(|stat| stat.f_type as u64 == PROC_MAGIC)
+}
+
+fn untrusted(text: &str) -> io::Error {
+    io::Error::new(ErrorKind::PermissionDenied, text)
+}
