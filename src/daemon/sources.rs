@@ -18,7 +18,7 @@ use mio::{Interest, Registry, Token};
 use super::engine::Engine;
 use crate::report;
 use crate::script::Member;
-use crate::sync::{Sync, lasting, mount_table, mounts};
+use crate::sync::{Identity, Sync, lasting, mount_table, mounts};
 
 /// How often a source that is not there is looked for.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -27,6 +27,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PACE: Duration = Duration::from_millis(100);
 /// What is remembered of a sync: the mount its source lies on.
 const MOUNT: &str = "mount";
+/// The directory that is its source.
+const SOURCE: &str = "source";
 /// The one its target lies on, if that is a local one.
 const TARGET: &str = "target-mount";
 /// And what was mounted inside the source, each with a zero byte behind it.
@@ -93,6 +95,10 @@ impl Engine<'_> {
                 if let Some(mount) = state.read(&sync.config, MOUNT) {
                     sync.remember_mount(&mount);
                 }
+                let source = state.read(&sync.config, SOURCE);
+                if let Some(source) = source.and_then(|line| Identity::from_line(&line)) {
+                    sync.remember_source(source);
+                }
                 if let Some(mount) = state.read(&sync.config, TARGET) {
                     sync.remember_target_mount(mount);
                 }
@@ -104,11 +110,12 @@ impl Engine<'_> {
             }
             let objection = {
                 let mut sync = member.sync.borrow_mut();
-                sync.inspect().or_else(|| sync.inspect_target())
+                // A source is taken as one with the target in sight.
+                sync.inspect_target().or_else(|| sync.inspect())
             };
             match objection {
                 Some(why) => self.halt(&member, why),
-                None => self.remember(&member),
+                None => self.accepted(&member),
             }
         }
         self.see_mounts(&table);
@@ -249,11 +256,10 @@ impl Engine<'_> {
             return true;
         }
         let home = self.watcher.leads_to_root(&sync.config.source);
-        let objection = match home {
+        let objection = sync.target_objection().or_else(|| match home {
             true => sync.inspect(),
             false => sync.objection(),
-        };
-        let objection = objection.or_else(|| sync.target_objection());
+        });
         match objection {
             Some(why) => {
                 drop(sync);
@@ -264,10 +270,12 @@ impl Engine<'_> {
                 self.sources.waits_for_crawl = true;
             }
             None if home && sync.halted().is_some() => {
-                let name = &sync.config.name;
-                report::normal(format_args!(
-                    "{name}: source and target are what they were, comparing everything"
-                ));
+                let name = sync.config.name.clone();
+                let what = match sync.take_replaced() {
+                    true => "another directory is in the place of the source",
+                    false => "source and target are the same as before",
+                };
+                report::normal(format_args!("{name}: {what}, comparing everything"));
                 sync.go_on(self.started.then_some(self.now));
                 drop(sync);
                 self.remember(member);
@@ -275,6 +283,21 @@ impl Engine<'_> {
             None => {}
         }
         home
+    }
+
+    /// Source and target are where they belong.
+    fn accepted(&self, member: &Member) {
+        let mut sync = member.sync.borrow_mut();
+        // Who is halted is told when it goes on.
+        if sync.halted().is_none() && sync.take_replaced() {
+            report::normal(format_args!(
+                "{}: another directory is in the place of the source {}",
+                sync.config.name,
+                report::escape(&sync.config.source)
+            ));
+        }
+        drop(sync);
+        self.remember(member);
     }
 
     fn halt(&mut self, member: &Member, why: String) {
@@ -290,13 +313,15 @@ impl Engine<'_> {
         self.sources.due.get_or_insert(Instant::now() + INTERVAL);
     }
 
-    /// Keeps the mounts in mind for the next start. That of `/` says nothing.
+    /// Keeps the source and the mounts in mind for the next start. The mount `/` says nothing.
     fn remember(&self, member: &Member) {
         let sync = member.sync.borrow();
         let lasting = |mount: &[u8]| match mount {
             b"/" => Vec::new(),
             mount => mount.to_vec(),
         };
+        let source = sync.known_source().map(Identity::to_line);
+        self.keep(&sync, SOURCE, source.unwrap_or_default().as_bytes());
         self.keep(&sync, MOUNT, &lasting(sync.mount()));
         self.keep(
             &sync,

@@ -1,52 +1,199 @@
-//! Whether a sync may change its target: not while its source is not what it was.
+//! Decides whether a sync may change its target: not while its source is not what it was.
+//!
+//! What is found at the path of the source is collected first; what speaks against it follows
+//! from that alone ([`Expected::violation`]).
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use super::{Identity, Sync};
+use super::{Identity, Place, Sync};
+use crate::batch;
+use crate::config::Guard;
 use crate::queue::Time;
 use crate::report;
+
+/// A directory that file systems have from their making on, no content of anybody's.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// What is asked of a source.
+struct Expected<'a> {
+    guard: &'a Guard,
+    /// The deepest mount it is known to lie on.
+    mount: &'a [u8],
+    /// The directory that was taken as the source last.
+    known: Option<&'a Identity>,
+}
+
+/// What is found at the path of a source.
+#[derive(Clone, Debug)]
+struct Found {
+    place: Place,
+    /// There is nothing in it.
+    is_empty: bool,
+    /// There is nothing at the target that could be deleted.
+    target_is_empty: bool,
+    has_marker: bool,
+}
+
+/// What speaks against sending anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Violation {
+    /// No directory is at the path.
+    Missing,
+    /// The path leads to another directory than the one that is watched.
+    Another,
+    /// An empty directory is in the place of the one that was the source.
+    Emptied,
+    /// The source is on no mount but `/`.
+    NotMounted,
+    /// The source was on this mount, and is not any more.
+    MountGone(Vec<u8>),
+    /// The source does not have this name in it.
+    NoMarker(Vec<u8>),
+}
+
+impl Expected<'_> {
+    /// What speaks against this as the source from now on.
+    fn violation(&self, found: Option<&Found>) -> Option<Violation> {
+        let Some(found) = found else {
+            return Some(Violation::Missing);
+        };
+        let mount = &found.place.mount;
+        if self.guard.mount && mount == b"/" {
+            return Some(Violation::NotMounted);
+        }
+        // Both are above the source, so the shorter one is above the longer.
+        if self.guard.on && self.mount.len() > mount.len() {
+            return Some(Violation::MountGone(self.mount.to_vec()));
+        }
+        let is_another = self
+            .known
+            .is_some_and(|known| !known.is_same(&found.place.identity));
+        if self.guard.on && is_another && found.is_empty && !found.target_is_empty {
+            return Some(Violation::Emptied);
+        }
+        self.missing_marker(found.has_marker)
+    }
+
+    /// What speaks against a transfer from the source that was accepted; `watched` and `found`
+    /// are devices and inodes.
+    fn violation_now(
+        &self,
+        watched: Option<(u64, u64)>,
+        found: Option<(u64, u64)>,
+        has_marker: bool,
+    ) -> Option<Violation> {
+        match (watched, found) {
+            (Some(_), None) => return Some(Violation::Missing),
+            (Some(watched), Some(found)) if self.guard.on && watched != found => {
+                return Some(Violation::Another);
+            }
+            _ => {}
+        }
+        self.missing_marker(has_marker)
+    }
+
+    fn missing_marker(&self, has_marker: bool) -> Option<Violation> {
+        let marker = self.guard.marker.as_ref().filter(|_| !has_marker)?;
+        Some(Violation::NoMarker(marker.clone()))
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Violation::Missing => f.write_str("the source is not there"),
+            Violation::Another => f.write_str("the source is another directory"),
+            Violation::Emptied => f.write_str(
+                "an empty directory is in the place of the source; with \"lsyncdctl release\" its \
+                 target is emptied, too",
+            ),
+            Violation::NotMounted => f.write_str("nothing is mounted where the source is"),
+            Violation::MountGone(mount) => {
+                write!(f, "what was mounted at {} is not", report::escape(mount))
+            }
+            Violation::NoMarker(name) => write!(f, "the source has no {}", report::escape(name)),
+        }
+    }
+}
 
 impl Sync {
     /// What speaks against sending anything now, in words for the log; a few system calls.
     pub fn objection(&self) -> Option<String> {
-        let guard = &self.config.guard;
-        let source = &self.config.source;
-        if let Some(home) = &self.home {
-            match home.is_at(source) {
-                Ok(true) => {}
-                Ok(false) if guard.on => return Some("the source is another directory".into()),
-                Ok(false) => {}
-                Err(_) => return Some("the source is not there".into()),
-            }
-        }
-        let marker = guard.marker.as_ref()?;
-        let path = [source.as_slice(), marker].concat();
-        match fs::symlink_metadata(OsStr::from_bytes(&path)) {
-            Ok(_) => None,
-            Err(_) => Some(format!("the source has no {}", report::escape(marker))),
-        }
+        let watched = self.home.as_ref().map(Identity::numbers);
+        let found = Identity::of(&self.config.source).ok();
+        let found = found.as_ref().map(Identity::numbers);
+        let violation = self
+            .expected()
+            .violation_now(watched, found, self.has_marker());
+        violation.map(|violation| violation.to_string())
     }
 
     /// The same for a source that may be another than before: is it where it belongs? If so it
     /// is the one from now on.
     pub fn inspect(&mut self) -> Option<String> {
-        let Ok(found) = Identity::of(&self.config.source) else {
-            return Some("the source is not there".into());
+        let place = Place::of(&self.config.source).ok();
+        let found = place.map(|place| self.look(place));
+        if let Some(violation) = self.expected().violation(found.as_ref()) {
+            return Some(violation.to_string());
+        }
+        if let Some(found) = found {
+            self.accept(found.place);
+        }
+        None
+    }
+
+    fn expected(&self) -> Expected<'_> {
+        Expected {
+            guard: &self.config.guard,
+            mount: &self.mount,
+            known: self.known.as_ref(),
+        }
+    }
+
+    fn look(&self, place: Place) -> Found {
+        // One that cannot be read may have content.
+        let is_empty = is_empty(&self.config.source).unwrap_or(false);
+        Found {
+            place,
+            is_empty,
+            target_is_empty: is_empty && self.target_is_empty(),
+            has_marker: self.has_marker(),
+        }
+    }
+
+    fn has_marker(&self) -> bool {
+        let path = |marker: &Vec<u8>| [&self.config.source, marker.as_slice()].concat();
+        let marker = self.config.guard.marker.as_ref().map(path);
+        marker.is_some_and(|path| fs::symlink_metadata(OsStr::from_bytes(&path)).is_ok())
+    }
+
+    /// Returns true if nothing can be deleted at the target, as far as can be told from here: what
+    /// is on another host may have any content.
+    fn target_is_empty(&self) -> bool {
+        let Some(target) = &self.config.target else {
+            return false;
         };
-        let guard = &self.config.guard;
-        if guard.mount && found.mount == b"/" {
-            return Some("nothing is mounted where the source is".into());
-        }
-        // Both are above the source, so the shorter one is above the longer.
-        if guard.on && self.mount.len() > found.mount.len() {
-            let mount = report::escape(&self.mount);
-            return Some(format!("what was mounted at {mount} is not"));
-        }
-        self.mount.clone_from(&found.mount);
-        self.home = Some(found);
-        self.objection()
+        let is_here = !batch::is_remote(target) && target.starts_with(b"/");
+        is_here && is_empty(target).unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Takes this directory as the source.
+    fn accept(&mut self, place: Place) {
+        let identity = place.identity;
+        let known = self.known.as_ref();
+        self.replaced |= known.is_some_and(|known| !known.is_same(&identity));
+        self.mount = place.mount;
+        self.known = Some(identity.clone());
+        self.home = Some(identity);
+    }
+
+    /// Returns true once after another directory was taken as the source than the one before.
+    pub fn take_replaced(&mut self) -> bool {
+        std::mem::take(&mut self.replaced)
     }
 
     /// The source was on this mount once: less is not accepted.
@@ -55,6 +202,16 @@ impl Sync {
         if above && mount.len() > self.mount.len() {
             self.mount = mount.to_vec();
         }
+    }
+
+    /// The source was this directory once: an empty one in its place is not accepted.
+    pub fn remember_source(&mut self, identity: Identity) {
+        self.known.get_or_insert(identity);
+    }
+
+    /// The directory that was taken as the source last.
+    pub fn known_source(&self) -> Option<&Identity> {
+        self.known.as_ref()
     }
 
     /// Device and inode of the source, if another directory in its place is not accepted.
@@ -98,10 +255,10 @@ impl Sync {
     /// A person says that it is all right: source and target are taken as they are, without what
     /// is not mounted, and the next transfer may delete whatever it wants.
     pub fn release_guard(&mut self, now: Time) {
-        if let Ok(found) = Identity::of(&self.config.source) {
-            self.mount.clone_from(&found.mount);
-            self.home = Some(found);
+        if let Ok(place) = Place::of(&self.config.source) {
+            self.accept(place);
         }
+        self.replaced = false;
         self.forget_target_mount();
         self.unlimited = true;
         if self.away().next().is_some() {
@@ -109,5 +266,322 @@ impl Sync {
             self.resync_once(now);
         }
         self.go_on(Some(now));
+    }
+}
+
+/// Returns true for a directory without content.
+fn is_empty(path: &[u8]) -> io::Result<bool> {
+    for entry in fs::read_dir(OsStr::from_bytes(path))? {
+        if entry?.file_name() != LOST_AND_FOUND {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Policy;
+    use crate::sync::identity::tests::identity;
+    use crate::sync::tests::sync_with;
+
+    fn guard(on: bool, mount: bool, marker: bool) -> Guard {
+        Guard {
+            on,
+            mount,
+            marker: marker.then(|| b".here".to_vec()),
+            ..Guard::default()
+        }
+    }
+
+    /// The source that was known, on a mount of its own, with content and its marker.
+    fn found() -> Found {
+        Found {
+            place: Place {
+                identity: identity(1, 2, Some(3)),
+                mount: b"/srv".to_vec(),
+            },
+            is_empty: false,
+            target_is_empty: false,
+            has_marker: true,
+        }
+    }
+
+    /// What is found with one thing changed.
+    fn but(change: impl FnOnce(&mut Found)) -> Found {
+        let mut found = found();
+        change(&mut found);
+        found
+    }
+
+    fn violation(guard: &Guard, found: Option<&Found>) -> Option<Violation> {
+        let known = identity(1, 2, Some(3));
+        let expected = Expected {
+            guard,
+            mount: b"/srv",
+            known: Some(&known),
+        };
+        expected.violation(found)
+    }
+
+    /// Each row violates one layer alone, so no other can notice it first.
+    #[test]
+    fn each_layer_notices_what_is_its_own() {
+        let all = guard(true, true, true);
+        assert_eq!(violation(&all, Some(&found())), None);
+        assert_eq!(violation(&all, None), Some(Violation::Missing));
+        let another = |found: &mut Found| found.place.identity = identity(1, 9, Some(9));
+        let table: [(&str, Found, Guard, Option<Violation>); 16] = [
+            (
+                "the mount is gone",
+                but(|f| f.place.mount = b"/".to_vec()),
+                guard(true, false, false),
+                Some(Violation::MountGone(b"/srv".to_vec())),
+            ),
+            (
+                "the mount is gone, which is switched off",
+                but(|f| f.place.mount = b"/".to_vec()),
+                guard(false, false, false),
+                None,
+            ),
+            (
+                "no mount, but one is required",
+                but(|f| f.place.mount = b"/".to_vec()),
+                guard(false, true, false),
+                Some(Violation::NotMounted),
+            ),
+            (
+                "a mount below the one that was",
+                but(|f| f.place.mount = b"/srv/a".to_vec()),
+                guard(true, true, false),
+                None,
+            ),
+            (
+                "emptied in place",
+                but(|f| f.is_empty = true),
+                guard(true, false, false),
+                None,
+            ),
+            (
+                "another with content",
+                but(another),
+                guard(true, false, false),
+                None,
+            ),
+            (
+                "another without content",
+                but(|f| {
+                    another(f);
+                    f.is_empty = true;
+                }),
+                guard(true, false, false),
+                Some(Violation::Emptied),
+            ),
+            (
+                "another in the same inode",
+                but(|f| {
+                    f.place.identity = identity(1, 2, Some(4));
+                    f.is_empty = true;
+                }),
+                guard(true, false, false),
+                Some(Violation::Emptied),
+            ),
+            (
+                "the same on a device of another number",
+                but(|f| {
+                    f.place.identity = identity(5, 2, Some(3));
+                    f.is_empty = true;
+                }),
+                guard(true, false, false),
+                None,
+            ),
+            (
+                "another without content, which is switched off",
+                but(|f| {
+                    another(f);
+                    f.is_empty = true;
+                }),
+                guard(false, false, false),
+                None,
+            ),
+            (
+                "another without content, and nothing to delete",
+                but(|f| {
+                    another(f);
+                    f.is_empty = true;
+                    f.target_is_empty = true;
+                }),
+                guard(true, false, false),
+                None,
+            ),
+            (
+                "no marker",
+                but(|f| f.has_marker = false),
+                guard(true, false, true),
+                Some(Violation::NoMarker(b".here".to_vec())),
+            ),
+            (
+                "no marker, with all else switched off",
+                but(|f| f.has_marker = false),
+                guard(false, false, true),
+                Some(Violation::NoMarker(b".here".to_vec())),
+            ),
+            (
+                "no marker, and none is asked for",
+                but(|f| f.has_marker = false),
+                guard(true, false, false),
+                None,
+            ),
+            (
+                "a marker in another without content",
+                but(|f| {
+                    another(f);
+                    f.is_empty = true;
+                }),
+                guard(true, false, true),
+                Some(Violation::Emptied),
+            ),
+            ("all is well", found(), guard(false, true, true), None),
+        ];
+        for (name, found, guard, expected) in table {
+            assert_eq!(violation(&guard, Some(&found)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_required_of_the_first_source() {
+        let guard = guard(true, false, false);
+        let expected = Expected {
+            guard: &guard,
+            mount: b"",
+            known: None,
+        };
+        let empty = but(|f| f.is_empty = true);
+        assert_eq!(expected.violation(Some(&empty)), None);
+    }
+
+    #[test]
+    fn each_layer_before_a_transfer_notices_what_is_its_own() {
+        let (one, two) = (Some((1, 2)), Some((1, 3)));
+        let marker = Some(Violation::NoMarker(b".here".to_vec()));
+        for (on, asks, watched, found, has_marker, expected) in [
+            (true, false, one, one, false, None),
+            (true, false, one, two, false, Some(Violation::Another)),
+            (
+                true,
+                false,
+                one,
+                Some((2, 2)),
+                false,
+                Some(Violation::Another),
+            ),
+            (false, false, one, two, false, None),
+            (true, false, one, None, false, Some(Violation::Missing)),
+            (false, false, one, None, false, Some(Violation::Missing)),
+            // It has not been looked at, which another layer takes care of.
+            (true, false, None, two, false, None),
+            (true, false, None, None, false, None),
+            (true, true, one, one, true, None),
+            (true, true, one, one, false, marker.clone()),
+            (false, true, None, None, false, marker),
+        ] {
+            let guard = guard(on, false, asks);
+            let rules = Expected {
+                guard: &guard,
+                mount: b"/srv",
+                known: None,
+            };
+            let violation = rules.violation_now(watched, found, has_marker);
+            assert_eq!(
+                violation, expected,
+                "{on} {watched:?} {found:?} {has_marker}"
+            );
+        }
+    }
+
+    /// A sync of this directory, accepted, with a target that has content.
+    fn accepted(root: &std::path::Path) -> Sync {
+        let path = |name: &str| [root.join(name).as_os_str().as_bytes(), b"/"].concat();
+        for name in ["src", "trg/kept"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+        fs::write(root.join("src/f"), "").unwrap();
+        let mut sync = sync_with(Policy::Settle);
+        sync.config.source = path("src");
+        sync.config.target = Some(path("trg"));
+        assert_eq!((sync.inspect(), sync.objection()), (None, None));
+        assert!(!sync.take_replaced());
+        sync
+    }
+
+    #[test]
+    fn an_empty_directory_in_the_place_of_the_source_waits_for_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sync = accepted(dir.path());
+        let (src, old) = (dir.path().join("src"), dir.path().join("old"));
+        fs::rename(&src, &old).unwrap();
+        assert!(sync.objection().unwrap().contains("not there"));
+        fs::create_dir_all(src.join(LOST_AND_FOUND)).unwrap();
+        assert!(sync.objection().unwrap().contains("another directory"));
+        sync.source_lost("gone");
+        sync.source_found();
+        assert!(sync.inspect().unwrap().contains("an empty directory"));
+        assert!(sync.inspect().is_some() && !sync.take_replaced());
+        fs::write(src.join("g"), "").unwrap();
+        assert_eq!(sync.inspect(), None);
+        assert!(sync.take_replaced() && !sync.take_replaced());
+        // It is the source now, and may be emptied.
+        fs::remove_file(src.join("g")).unwrap();
+        assert_eq!((sync.inspect(), sync.objection()), (None, None));
+    }
+
+    #[test]
+    fn the_same_source_may_come_back_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sync = accepted(dir.path());
+        let (src, old) = (dir.path().join("src"), dir.path().join("old"));
+        fs::rename(&src, &old).unwrap();
+        fs::remove_file(old.join("f")).unwrap();
+        fs::rename(&old, &src).unwrap();
+        sync.source_found();
+        assert_eq!((sync.inspect(), sync.take_replaced()), (None, false));
+    }
+
+    #[test]
+    fn targets_decide_whether_anything_could_be_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sync = accepted(dir.path());
+        fs::remove_dir_all(dir.path().join("src")).unwrap();
+        fs::create_dir(dir.path().join("blocker")).unwrap();
+        fs::create_dir(dir.path().join("src")).unwrap();
+        sync.known = Some(identity(1, 1, None));
+        for (target, refused) in [
+            (Some("h:/t/"), true),
+            (Some("h::m/"), true),
+            (Some("rsync://h/m/"), true),
+            (Some("trg/"), true),
+            (None, true),
+            (Some("/dev/null/"), true),
+        ] {
+            sync.config.target = target.map(|target| target.as_bytes().to_vec());
+            assert_eq!(sync.inspect().is_some(), refused, "{target:?}");
+        }
+        let none = dir.path().join("none/");
+        sync.config.target = Some(none.as_os_str().as_bytes().to_vec());
+        assert_eq!(sync.inspect(), None);
+    }
+
+    #[test]
+    fn a_release_takes_the_source_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sync = accepted(dir.path());
+        sync.known = Some(identity(1, 1, None));
+        fs::remove_file(dir.path().join("src/f")).unwrap();
+        let why = sync.inspect().unwrap();
+        sync.halt(why);
+        sync.release_guard(0);
+        assert!(sync.halted().is_none() && sync.doubtful);
+        assert_eq!((sync.inspect(), sync.take_replaced()), (None, false));
     }
 }

@@ -5,10 +5,11 @@
 //! numbers of devices change, the place of a mount does not.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::time::UNIX_EPOCH;
 
 use super::mount_table::{self, mount_of};
 
@@ -17,23 +18,46 @@ use super::mount_table::{self, mount_of};
 pub struct Identity {
     device: u64,
     inode: u64,
+    /// When it was made, in nanoseconds since 1970, if the file system keeps that.
+    born: Option<u64>,
+}
+
+/// A directory and the mount it lies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The directory.
+    pub identity: Identity,
     /// The mount point at or above it, without a slash at its end but for `/`.
     pub mount: Vec<u8>,
 }
 
+impl Place {
+    /// Returns what is known of the directory at this absolute path.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of(path: &[u8]) -> io::Result<Place> {
+        let identity = Identity::of(path)?;
+        let mount = mount_of(&mount_table::read(), path);
+        Ok(Place { identity, mount })
+    }
+}
+
 impl Identity {
-    /// Of the directory at this absolute path.
+    /// Returns the identity of the directory at this path.
     ///
     /// # Errors
     /// There is none.
     pub fn of(path: &[u8]) -> io::Result<Identity> {
-        let (device, inode) = numbers(path)?;
-        let table = mount_table::read();
-        Ok(Identity {
-            device,
-            inode,
-            mount: mount_of(&table, path),
-        })
+        let found = fs::metadata(OsStr::from_bytes(path))?;
+        match found.is_dir() {
+            true => Ok(Identity {
+                device: found.dev(),
+                inode: found.ino(),
+                born: born(&found),
+            }),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        }
     }
 
     /// Device and inode.
@@ -41,34 +65,100 @@ impl Identity {
         (self.device, self.inode)
     }
 
-    /// Whether the path leads to this directory now.
-    ///
-    /// # Errors
-    /// It leads to none.
-    pub fn is_at(&self, path: &[u8]) -> io::Result<bool> {
-        Ok(numbers(path)? == (self.device, self.inode))
+    /// Returns true if both are the same directory, even if a reboot lies between. Numbers of
+    /// inodes are used again and those of devices change, so the time of birth decides where it
+    /// is known.
+    pub fn is_same(&self, other: &Identity) -> bool {
+        self.inode == other.inode
+            && match (self.born, other.born) {
+                (Some(one), Some(other)) => one == other,
+                _ => self.device == other.device,
+            }
+    }
+
+    /// A line for a file of the state directory.
+    pub fn to_line(&self) -> String {
+        let born = self.born.unwrap_or_default();
+        format!("{} {} {born}\n", self.device, self.inode)
+    }
+
+    /// Reads what [`Identity::to_line`] wrote; `None` for anything else.
+    pub fn from_line(line: &[u8]) -> Option<Identity> {
+        let text = std::str::from_utf8(line).ok()?;
+        let mut numbers = text.strip_suffix('\n')?.split(' ').map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        let (device, inode, born) = (next()?, next()?, next()?);
+        let born = Some(born).filter(|&born| born > 0);
+        let identity = Identity {
+            device,
+            inode,
+            born,
+        };
+        numbers.next().is_none().then_some(identity)
     }
 }
 
-fn numbers(path: &[u8]) -> io::Result<(u64, u64)> {
-    let found = fs::metadata(OsStr::from_bytes(path))?;
-    match found.is_dir() {
-        true => Ok((found.dev(), found.ino())),
-        false => Err(io::ErrorKind::NotADirectory.into()),
-    }
+fn born(found: &Metadata) -> Option<u64> {
+    let since = found.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_nanos()).ok()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A directory with these numbers.
+    pub fn identity(device: u64, inode: u64, born: Option<u64>) -> Identity {
+        Identity {
+            device,
+            inode,
+            born,
+        }
+    }
 
     #[test]
     fn a_directory_is_known_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().as_os_str().as_bytes();
-        let identity = Identity::of(path).unwrap();
-        assert!(identity.is_at(path).unwrap());
-        assert!(!identity.is_at(b"/").unwrap());
-        assert!(identity.is_at(b"/dev/null").is_err());
+        let one = Identity::of(path).unwrap();
+        assert!(one.is_same(&Identity::of(path).unwrap()));
+        assert!(!one.is_same(&Identity::of(b"/").unwrap()));
+        assert!(Identity::of(b"/dev/null").is_err());
+        assert_eq!(Identity::from_line(one.to_line().as_bytes()), Some(one));
+    }
+
+    #[test]
+    fn numbers_that_are_used_again_are_no_proof() {
+        let first = identity(1, 2, Some(7));
+        for (other, same) in [
+            (identity(1, 2, Some(7)), true),
+            (identity(9, 2, Some(7)), true),
+            (identity(1, 2, Some(8)), false),
+            (identity(1, 3, Some(7)), false),
+            (identity(1, 2, None), true),
+            (identity(9, 2, None), false),
+        ] {
+            assert_eq!(first.is_same(&other), same, "{other:?}");
+            assert_eq!(other.is_same(&first), same, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_identity_is_not_read() {
+        for line in [
+            "",
+            "\n",
+            "1 2\n",
+            "1 2 3",
+            "1 2 3 4\n",
+            "a 2 3\n",
+            "-1 2 3\n",
+            "1  2 3\n",
+        ] {
+            assert_eq!(Identity::from_line(line.as_bytes()), None, "{line:?}");
+        }
+        let unborn = identity(1, 2, None);
+        assert_eq!(Identity::from_line(b"1 2 0\n"), Some(unborn));
+        assert_eq!(Identity::from_line(b"\xff 2 0\n"), None);
     }
 }

@@ -33,7 +33,7 @@ pub use clock::Clock;
 pub use counters::Counters;
 pub use failed::Failed;
 pub use feed::{choose_leaders, share, share_inherited};
-pub use identity::Identity;
+pub use identity::{Identity, Place};
 pub use mount_table::{lasting, mounts, shared_kind};
 pub use owed::Held;
 pub use scheduler::Scheduler;
@@ -127,6 +127,10 @@ pub struct Sync {
     /// The directory that is watched, and the deepest mount it is known to lie on.
     home: Option<Identity>,
     mount: Vec<u8>,
+    /// The directory that was taken as the source last, over losses and restarts.
+    known: Option<Identity>,
+    /// Another one than before, which has not been told.
+    replaced: bool,
     /// What is mounted below it, or was.
     inside: inside::Inside,
     target_mount: Option<target_mount::Mounted>,
@@ -182,6 +186,8 @@ impl Sync {
             halted: None,
             home: None,
             mount: Vec::new(),
+            known: None,
+            replaced: false,
             inside: inside::Inside::default(),
             target_mount: None,
             unlimited: false,
@@ -207,6 +213,7 @@ impl Sync {
     fn take_home(&mut self, old: &Sync) {
         self.home.clone_from(&old.home);
         self.mount.clone_from(&old.mount);
+        self.known.clone_from(&old.known);
         self.inside.clone_from(&old.inside);
         self.target_mount.clone_from(&old.target_mount);
         self.entries = old.entries;

@@ -10,6 +10,7 @@
 //! | mounts | file systems inside a source that come and go |
 //! | guard | sources that are unmounted, removed, renamed, replaced |
 //! | exposed | files outside of the source, for those who may write to it |
+//! | replaced | sources with an empty directory in their place |
 //! | startup | failures before anything was sent |
 //! | children | transfers that fail in every way |
 //! | restart | stopping, killing and starting again |
@@ -44,6 +45,7 @@ mod mounts;
 mod names;
 mod races;
 mod reload;
+mod replaced;
 mod restart;
 mod soak;
 mod startup;

@@ -145,7 +145,8 @@ fn mirrors(config: &str) {
 }
 
 /// As sshd does it: the words behind the host are one text for the shell.
-const SSH: &str = "#!/bin/sh\nwhile [ \"$1\" != host ]; do shift; done\nshift\nexec sh -c \"$*\"\n";
+pub const SSH: &str =
+    "#!/bin/sh\nwhile [ \"$1\" != host ]; do shift; done\nshift\nexec sh -c \"$*\"\n";
 
 #[test]
 fn by_list_of_files() {

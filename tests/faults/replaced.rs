@@ -1,0 +1,318 @@
+//! An empty directory in the place of the source never empties the target: while running, at HUP,
+//! at a reload and at the start, with every kind of sync.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output};
+
+use nix::sys::signal::Signal;
+
+use crate::daemon::{Daemon, Running};
+use crate::names::SSH;
+use crate::util::{Dir, remove};
+
+const HALTED: &str = "an empty directory is in the place of the source";
+
+/// The settings all have, and the sync of a kind.
+fn config(sync: &str) -> String {
+    format!(
+        "settings{{ statusFile = '@DIR@/status', statusInterval = 0, stateDir = '@DIR@/state',
+           insist = true, controlSocket = '@DIR@/sock' }}
+         sync{{ {sync}, source = '@SRC@', delay = 0.3 }}"
+    )
+}
+
+const RSYNC: &str = "default.rsync, target = '@TRG@', rsync = { archive = true }";
+const DIRECT: &str = "default.direct, target = '@TRG@'";
+
+/// All kinds that can be had without another host.
+const KINDS: [&str; 6] = [
+    RSYNC,
+    "default.rsync, target = '@TRG@', rsync = { archive = true, list = 'filter' }",
+    "default.rsync, target = 'host:@TRG@', rsync = { archive = true, rsh = '@DIR@/bin/ssh' }",
+    DIRECT,
+    "default.rsyncssh, host = 'host', targetdir = '@TRG@', ssh = { binary = '@DIR@/bin/ssh' },
+       rsync = { archive = true, rsh = '@DIR@/bin/ssh' }",
+    "target = '@TRG@', onStartup = 'rsync -a --delete ^sourcePathname ^targetPathname',
+       onDelete = 'rm -rf ^targetPathname', onCreate = 'cp -r ^sourcePathname ^targetPathname || :',
+       onModify = 'cp -r ^sourcePathname ^targetPathname || :'",
+];
+
+fn ctl(dir: &Dir, words: &[&str]) -> Output {
+    let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
+    let ctl = ctl.arg("-socket").arg(dir.path("sock")).args(words);
+    ctl.output().unwrap()
+}
+
+/// A source with content, and the fake ssh of some kinds.
+fn site() -> Dir {
+    let dir = Dir::new();
+    let ssh = dir.put("bin/ssh", SSH);
+    fs::set_permissions(ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    dir.mkdir("d");
+    dir.write("f", "1");
+    dir.write("d/g", "2");
+    dir
+}
+
+/// Starts the daemon and waits until the target has everything.
+fn mirror<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
+    let mut daemon = Daemon::new(dir, config).start();
+    daemon.wait_same("src", "trg", false);
+    daemon.wait_for("nothing is left to do", |_| {
+        ctl(dir, &["status", "-wait"]).status.success()
+    });
+    daemon
+}
+
+/// Puts an empty directory in the place of the source, which is kept as `old`.
+fn replace(dir: &Dir) {
+    fs::rename(dir.path("src"), dir.path("old")).unwrap();
+    fs::create_dir(dir.path("src")).unwrap();
+}
+
+/// The sync says that it is halted, and whatever it is asked, the target stays as it is.
+fn is_held(dir: &Dir, daemon: &mut Running<'_>) {
+    daemon.wait_log(HALTED);
+    for verb in ["resync", "retry", "flush", "resume"] {
+        assert!(ctl(dir, &[verb]).status.success(), "{verb}");
+    }
+    for _ in 0..2 {
+        daemon.wait_for("the status says why", |_| {
+            let said = ctl(dir, &["status"]).stdout;
+            String::from_utf8_lossy(&said).contains(HALTED)
+        });
+    }
+    daemon.wait_for("the status file tells", |_| {
+        dir.text("status").contains("Halted: an empty directory")
+    });
+    assert!(dir.trg("f").exists() && dir.trg("d/g").exists(), "wiped");
+}
+
+/// With content again it goes on, and says that this is another directory.
+fn goes_on(dir: &Dir, daemon: &mut Running<'_>) {
+    dir.write("new", "3");
+    daemon.wait_log("another directory is in the place of the source, comparing everything");
+    daemon.wait_same("src", "trg", false);
+    dir.write("newer", "4");
+    daemon.wait_same("src", "trg", false);
+    assert!(!dir.text("status").contains("Halted: "));
+}
+
+#[test]
+fn while_running() {
+    for kind in KINDS {
+        let dir = site();
+        let mut daemon = mirror(&dir, &config(kind));
+        replace(&dir);
+        is_held(&dir, &mut daemon);
+        goes_on(&dir, &mut daemon);
+    }
+}
+
+/// What is to be read again finds the source replaced already.
+fn at_reading_again(kind: &str, read_again: impl Fn(&Dir, &Running<'_>)) {
+    let dir = site();
+    let mut daemon = mirror(&dir, &config(kind));
+    daemon.stop();
+    replace(&dir);
+    daemon.signal(Signal::SIGHUP);
+    daemon.cont();
+    daemon.wait_for("it has started again", |daemon| {
+        daemon.log().matches("--- Startup ---").count() == 2
+    });
+    is_held(&dir, &mut daemon);
+    // And once more, halted.
+    read_again(&dir, &daemon);
+    is_held(&dir, &mut daemon);
+    goes_on(&dir, &mut daemon);
+}
+
+#[test]
+fn at_hup() {
+    for kind in KINDS {
+        at_reading_again(kind, |_, daemon| daemon.signal(Signal::SIGHUP));
+    }
+}
+
+#[test]
+fn at_a_reload_with_another_configuration() {
+    for kind in [RSYNC, DIRECT, KINDS[4]] {
+        at_reading_again(kind, |dir, _| {
+            let changed = config(kind).replace("delay = 0.3", "delay = 0.2");
+            dir.put("config.lua", dir.expand(&changed));
+            assert!(ctl(dir, &["reload"]).status.success());
+        });
+    }
+}
+
+#[test]
+fn at_the_start() {
+    for kind in KINDS {
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            let dir = site();
+            let mut daemon = mirror(&dir, &config(kind));
+            daemon.signal(signal);
+            daemon.wait_end();
+            daemon.wait_all_gone();
+            drop(daemon);
+            replace(&dir);
+            let mut daemon = Daemon::new(&dir, &config(kind)).start();
+            is_held(&dir, &mut daemon);
+            goes_on(&dir, &mut daemon);
+        }
+    }
+}
+
+/// The first inode is used again where the file system does so.
+#[test]
+fn at_the_start_after_it_was_removed() {
+    let dir = site();
+    let mut daemon = mirror(&dir, &config(RSYNC));
+    assert_eq!(daemon.terminate(), Some(143));
+    drop(daemon);
+    remove(&dir.path("src"));
+    fs::create_dir(dir.path("src")).unwrap();
+    let mut daemon = Daemon::new(&dir, &config(RSYNC)).start();
+    is_held(&dir, &mut daemon);
+    goes_on(&dir, &mut daemon);
+}
+
+/// Nothing is told of the directory that is renamed above the source: it is found just before
+/// something is sent.
+#[test]
+fn a_directory_above_is_replaced() {
+    for kind in KINDS {
+        let dir = site();
+        fs::create_dir(dir.path("up")).unwrap();
+        fs::rename(dir.path("src"), dir.path("up/src")).unwrap();
+        let text = config(kind).replace("@SRC@", "@DIR@/up/src");
+        let mut daemon = Daemon::new(&dir, &text).start();
+        daemon.wait_same("up/src", "trg", false);
+        daemon.wait_for("nothing is left to do", |_| {
+            ctl(&dir, &["status", "-wait"]).status.success()
+        });
+        fs::rename(dir.path("up"), dir.path("gone")).unwrap();
+        fs::create_dir_all(dir.path("up/src")).unwrap();
+        // The directory that is watched goes on to change where it is now.
+        fs::write(dir.path("gone/src/f"), "elsewhere").unwrap();
+        is_held(&dir, &mut daemon);
+        assert_eq!(fs::read(dir.trg("f")).unwrap(), b"1");
+        fs::write(dir.path("up/src/new"), "3").unwrap();
+        daemon.wait_same("up/src", "trg", false);
+        assert!(!dir.trg("f").exists());
+    }
+}
+
+#[test]
+fn each_of_several_targets_is_held() {
+    let dir = site();
+    fs::create_dir(dir.path("trg2")).unwrap();
+    for kind in ["rsync", "direct"] {
+        let text = config(&format!(
+            "default.{kind}, targets = {{ '@TRG@', '@DIR@/trg2' }}"
+        ));
+        let mut daemon = mirror(&dir, &text);
+        daemon.wait_same("src", "trg2", false);
+        replace(&dir);
+        is_held(&dir, &mut daemon);
+        daemon.wait_for("both say so", |daemon| {
+            daemon.log().matches(HALTED).count() >= 2
+        });
+        assert!(dir.path("trg2/f").exists(), "wiped");
+        assert_eq!(daemon.terminate(), Some(143));
+        drop(daemon);
+        let mut daemon = Daemon::new(&dir, &text).start();
+        is_held(&dir, &mut daemon);
+        assert!(dir.path("trg2/f").exists(), "wiped");
+        // The same directory as it was.
+        fs::remove_dir(dir.path("src")).unwrap();
+        fs::rename(dir.path("old"), dir.path("src")).unwrap();
+        dir.write("back", "5");
+        daemon.wait_same("src", "trg", false);
+        daemon.wait_same("src", "trg2", false);
+        assert_eq!(daemon.terminate(), Some(143));
+    }
+}
+
+#[test]
+fn the_same_source_is_known_again() {
+    for kind in [RSYNC, DIRECT] {
+        let dir = site();
+        let mut daemon = mirror(&dir, &config(kind));
+        fs::rename(dir.path("src"), dir.path("old")).unwrap();
+        daemon.wait_log("nothing is sent until it is back");
+        fs::rename(dir.path("old"), dir.path("src")).unwrap();
+        daemon.wait_log("source and target are the same as before, comparing everything");
+        dir.write("g", "2");
+        daemon.wait_same("src", "trg", false);
+        assert!(!daemon.log().contains("another directory"));
+    }
+}
+
+#[test]
+fn a_release_lets_it_go_on() {
+    for kind in KINDS {
+        let dir = site();
+        let mut daemon = mirror(&dir, &config(kind));
+        replace(&dir);
+        is_held(&dir, &mut daemon);
+        assert!(ctl(&dir, &["release"]).status.success());
+        if kind.contains("default.") {
+            daemon.wait_same("src", "trg", false);
+        }
+        dir.write("new", "3");
+        daemon.wait_for("it goes on", |_| dir.trg("new").exists());
+        assert_eq!(daemon.terminate(), Some(143));
+        drop(daemon);
+        // This is the source now, which may be emptied.
+        dir.rm("new");
+        let mut daemon = Daemon::new(&dir, &config(kind)).start();
+        daemon.wait_for("it is gone", |_| !dir.trg("new").exists());
+        assert!(!daemon.log().contains(HALTED), "{}", daemon.log());
+    }
+}
+
+#[test]
+fn emptied_in_place_is_a_deletion() {
+    for kind in KINDS {
+        let dir = site();
+        let mut daemon = mirror(&dir, &config(kind));
+        dir.rm("f");
+        dir.rm("d");
+        daemon.wait_same("src", "trg", false);
+        assert!(!daemon.log().contains("Halted"));
+    }
+    for kind in [RSYNC, DIRECT] {
+        let dir = site();
+        let text = config(&format!("{kind}, guard = {{ maxDelete = 1 }}"));
+        let mut daemon = mirror(&dir, &text);
+        dir.rm("f");
+        dir.rm("d");
+        daemon.wait_log("entries would be deleted at the target, more than 1");
+        assert!(dir.trg("d").exists());
+    }
+}
+
+#[test]
+fn without_guard_or_with_nothing_to_delete_it_is_the_source() {
+    let dir = site();
+    let text = config(&format!("{RSYNC}, guard = false"));
+    let mut daemon = mirror(&dir, &text);
+    replace(&dir);
+    daemon.wait_for("it is emptied", |_| !dir.trg("f").exists());
+    drop(daemon);
+
+    let dir = site();
+    let text = config(RSYNC);
+    let mut daemon = mirror(&dir, &text);
+    assert_eq!(daemon.terminate(), Some(143));
+    drop(daemon);
+    replace(&dir);
+    remove(&dir.trg("f"));
+    remove(&dir.trg("d"));
+    let mut daemon = Daemon::new(&dir, &text).start();
+    daemon.wait_log("finished.");
+    let log = daemon.log();
+    assert!(!log.contains(HALTED) && log.contains("another directory is in the place"));
+}
