@@ -185,7 +185,9 @@ impl Stage {
             read_only(&directory, name)
         };
         match (open(&self.source), open(&self.tree)) {
-            (Ok(source), Ok(staged)) => attributes::give(source.as_fd(), stat, staged.as_fd()),
+            (Ok(source), Ok(staged)) => {
+                attributes::give(source.as_fd(), stat, staged.as_fd()).map(drop)
+            }
             // One that cannot be read cannot be copied either, and is as it was.
             (Err(error), _) if place::is_missing(&error) => Ok(()),
             (Err(error), _) | (_, Err(error)) => Err(error),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Timestamps, Uid, XattrFlags};
@@ -14,19 +14,26 @@ use super::place::Directory;
 /// Bits that run a program as another user; never for another owner.
 const SET_ID: u32 = 0o6000;
 
+/// What could be given.
+#[derive(Clone, Copy, Debug)]
+pub struct Given {
+    /// False if the owner or the group is another than that of the source.
+    pub owner: bool,
+}
+
 /// Gives an open file or directory what the source has. What is so already is not written.
 ///
 /// # Errors
 /// Mode or times cannot be set. An owner is given as far as permitted, as with cp(1).
-pub fn give(source: BorrowedFd<'_>, stat: &Stat, target: BorrowedFd<'_>) -> io::Result<()> {
+pub fn give(source: BorrowedFd<'_>, stat: &Stat, target: BorrowedFd<'_>) -> io::Result<Given> {
     let now = fs::fstat(target)?;
     let mut mode = stat.st_mode & 0o7777;
+    let mut given = Given { owner: true };
     let mut changed = false;
     if (now.st_uid, now.st_gid) != (stat.st_uid, stat.st_gid) {
-        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-        if fs::fchown(target, Some(uid), Some(gid)).is_err() {
+        given.owner = give_owner(stat, target);
+        if !given.owner {
             mode &= !SET_ID;
-            let _ = fs::fchown(target, None, Some(gid));
         }
         changed = true;
     }
@@ -35,14 +42,39 @@ pub fn give(source: BorrowedFd<'_>, stat: &Stat, target: BorrowedFd<'_>) -> io::
     if changed || now.st_mode & 0o7777 != mode {
         fs::fchmod(target, Mode::from_raw_mode(mode))?;
     }
-    Ok(fs::futimens(target, &times(stat))?)
+    fs::futimens(target, &times(stat))?;
+    Ok(given)
 }
 
-/// As [`give`] for what cannot be opened: links, pipes, sockets and devices that were just made.
+/// Gives an open file owner and group, or else the group. Returns true if it has got both.
+fn give_owner(stat: &Stat, target: BorrowedFd<'_>) -> bool {
+    let flags = AtFlags::EMPTY_PATH;
+    let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+    let given = fs::chownat(target, "", Some(uid), Some(gid), flags).is_ok();
+    if !given {
+        let _ = fs::chownat(target, "", None, Some(gid), flags);
+    }
+    given
+}
+
+/// Gives a symlink, opened with `O_PATH`, the owner and times of the source's. Some file systems
+/// keep no times of links, so a failure is none of the copy.
+pub fn give_link(stat: &Stat, link: BorrowedFd<'_>) {
+    give_owner(stat, link);
+    let given = fs::utimensat(link, "", &times(stat), AtFlags::EMPTY_PATH);
+    if given == Err(Errno::INVAL) {
+        // Before Linux 5.8 a descriptor of a link could be given times by its name in /proc only.
+        let path = format!("/proc/self/fd/{}", link.as_raw_fd());
+        let _ = fs::utimensat(fs::CWD, path, &times(stat), AtFlags::empty());
+    }
+}
+
+/// Gives a pipe, socket or device what the source has. `directory` is private: nobody else can
+/// put something else there.
 ///
 /// # Errors
 /// Mode or times cannot be set.
-pub fn give_at(stat: &Stat, directory: &Directory, name: &OsStr, link: bool) -> io::Result<()> {
+pub fn give_special(stat: &Stat, directory: &Directory, name: &OsStr) -> io::Result<()> {
     let flags = AtFlags::SYMLINK_NOFOLLOW;
     let mut mode = stat.st_mode & 0o7777;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
@@ -50,15 +82,20 @@ pub fn give_at(stat: &Stat, directory: &Directory, name: &OsStr, link: bool) -> 
         mode &= !SET_ID;
         let _ = fs::chownat(directory.as_fd(), name, None, Some(gid), flags);
     }
-    if !link {
-        fs::chmodat(
-            directory.as_fd(),
-            name,
-            Mode::from_raw_mode(mode),
-            AtFlags::empty(),
-        )?;
-    }
+    // Follows links, of which there are none in a private directory.
+    let mode = Mode::from_raw_mode(mode);
+    fs::chmodat(directory.as_fd(), name, mode, AtFlags::empty())?;
     Ok(fs::utimensat(directory.as_fd(), name, &times(stat), flags)?)
+}
+
+/// Returns true if a file of the target may get another name as a copy of this source: kind,
+/// and with regular files size and time, agree.
+pub fn is_linkable(source: &Stat, target: &Stat) -> bool {
+    let same_kind = super::place::kind(source) == super::place::kind(target);
+    match super::place::kind(source) {
+        fs::FileType::RegularFile => is_copy(source, target),
+        _ => same_kind && source.st_rdev == target.st_rdev,
+    }
 }
 
 /// Whether a regular file's contents are taken for those of its source: size and time agree.

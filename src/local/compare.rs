@@ -118,7 +118,7 @@ impl Mirror<'_> {
         self.memory.links.note(stat, path);
         if place::kind(stat) == FileType::RegularFile
             && !attributes::has_same_rights(stat, &there)
-            && !self.give(path, stat)?
+            && !self.give(path)?
         {
             return self.put(path, stat);
         }

@@ -6,13 +6,14 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::attributes;
-use super::place::{Directory, kind};
+use super::place::{Directory, kind, look};
+use super::temporary::{self, PrivateDirectory, discard};
 
 /// Up to here reading and writing costs less than asking the kernel to copy.
 const SMALL: u64 = 64 * 1024;
@@ -40,6 +41,8 @@ pub enum Copied {
 pub struct Copier {
     reflinks: bool,
     ranges: bool,
+    /// False once a new file could not be given its owner.
+    pub(super) keeps_owners: bool,
     buffer: Vec<u8>,
 }
 
@@ -48,6 +51,7 @@ impl Default for Copier {
         Copier {
             reflinks: true,
             ranges: true,
+            keeps_owners: true,
             buffer: vec![0; SMALL as usize],
         }
     }
@@ -68,7 +72,7 @@ impl Copier {
         let made = match kind(stat) {
             FileType::RegularFile => self.regular(from, to.directory, stop)?,
             FileType::Symlink => link(from, stat, to.directory)?,
-            _ => Some(special(stat, to.directory)?),
+            _ => return special(stat, to).map(|()| Copied::Done),
         };
         let Some(temporary) = made else {
             return Ok(Copied::Vanished);
@@ -95,7 +99,7 @@ impl Copier {
         if kind(&stat) != FileType::RegularFile {
             return Ok(None);
         }
-        let (temporary, target) = temporary(directory, |name| {
+        let (temporary, target) = temporary::make(directory, |name| {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             fs::openat(directory.as_fd(), name, flags, Mode::RUSR | Mode::WUSR)
         })?;
@@ -104,7 +108,10 @@ impl Copier {
             .contents(&source, &target, &stat, stop)
             .and_then(|()| attributes::give(source.as_fd(), &stat, target.as_fd()));
         match filled {
-            Ok(()) => Ok(Some(temporary)),
+            Ok(given) => {
+                self.keeps_owners &= given.owner;
+                Ok(Some(temporary))
+            }
             Err(error) => {
                 discard(directory, &temporary);
                 Err(error)
@@ -193,12 +200,13 @@ impl Copier {
     }
 }
 
-/// Gives `to` a second name of the file at `of`.
+/// Gives `to` a second name of the file at `of`, which is a copy of the file with this `stat`.
 ///
 /// # Errors
-/// The file system has no links, has too many of this file, or a directory is in the way.
-pub fn link_to(of: &Spot<'_>, to: &Spot<'_>) -> io::Result<()> {
-    let (name, ()) = temporary(to.directory, |name| {
+/// The file system has no links, has too many of this file, a directory is in the way, or
+/// something else is at `of` by now.
+pub fn link_to(of: &Spot<'_>, stat: &Stat, to: &Spot<'_>) -> io::Result<()> {
+    let (name, ()) = temporary::make(to.directory, |name| {
         fs::linkat(
             of.directory.as_fd(),
             of.name,
@@ -207,6 +215,11 @@ pub fn link_to(of: &Spot<'_>, to: &Spot<'_>) -> io::Result<()> {
             AtFlags::empty(),
         )
     })?;
+    let linked = look(to.directory, &name)?;
+    if !linked.is_some_and(|linked| attributes::is_linkable(stat, &linked)) {
+        discard(to.directory, &name);
+        return Err(temporary::replaced());
+    }
     place(to, &name)?;
     // rename(2) leaves both names if they are of one file already.
     discard(to.directory, &name);
@@ -230,22 +243,14 @@ fn link(from: &Spot<'_>, stat: &Stat, directory: &Directory) -> io::Result<Optio
         Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let (name, ()) = temporary(directory, |name| {
+    let (name, ()) = temporary::make(directory, |name| {
         fs::symlinkat(&to, directory.as_fd(), name)
     })?;
-    // Some file systems keep no times of links.
-    let _ = attributes::give_at(stat, directory, &name, true);
-    Ok(Some(name))
-}
-
-/// A pipe, socket or device.
-fn special(stat: &Stat, directory: &Directory) -> io::Result<OsString> {
-    let (name, ()) = temporary(directory, |name| {
-        let mode = Mode::RUSR | Mode::WUSR;
-        fs::mknodat(directory.as_fd(), name, kind(stat), mode, stat.st_rdev)
-    })?;
-    match attributes::give_at(stat, directory, &name, false) {
-        Ok(()) => Ok(name),
+    match temporary::open_link(directory, &name, to.to_bytes()) {
+        Ok(link) => {
+            attributes::give_link(stat, link.as_fd());
+            Ok(Some(name))
+        }
         Err(error) => {
             discard(directory, &name);
             Err(error)
@@ -253,24 +258,31 @@ fn special(stat: &Stat, directory: &Directory) -> io::Result<OsString> {
     }
 }
 
-/// Makes something under a name that is not taken. Left behind after a crash, it is not in the
-/// source and goes with the next comparison.
-fn temporary<T>(
-    directory: &Directory,
-    make: impl Fn(&OsStr) -> rustix::io::Result<T>,
-) -> io::Result<(OsString, T)> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    attributes_may_forbid(directory, || {
-        loop {
-            let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            let name = format!(".lsyncd.{:x}.{number:x}", std::process::id());
-            match make(OsStr::new(&name)) {
-                Ok(made) => return Ok((name.into(), made)),
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    })
+/// Puts a pipe, socket or device at `to`.
+fn special(stat: &Stat, to: &Spot<'_>) -> io::Result<()> {
+    let make = |directory: &Directory, name: &OsStr, mode| {
+        fs::mknodat(directory.as_fd(), name, kind(stat), mode, stat.st_rdev)
+    };
+    let Some(private) = PrivateDirectory::make(to.directory)? else {
+        // Nothing is known of who may rename here, so nothing is set by name.
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
+        let (name, ()) = temporary::make(to.directory, |name| make(to.directory, name, mode))?;
+        return place(to, &name);
+    };
+    let (inner, name) = (&private.directory, OsStr::new("special"));
+    make(inner, name, Mode::RUSR | Mode::WUSR)?;
+    let placed = attributes::give_special(stat, inner, name).and_then(|()| {
+        Ok(fs::renameat(
+            inner.as_fd(),
+            name,
+            to.directory.as_fd(),
+            to.name,
+        )?)
+    });
+    if placed.is_err() {
+        discard(inner, name);
+    }
+    placed
 }
 
 /// Tries again in a directory that was read-only, as its copy is, and is no longer.
@@ -294,9 +306,4 @@ fn place(to: &Spot<'_>, temporary: &OsStr) -> io::Result<()> {
         discard(to.directory, temporary);
         error.into()
     })
-}
-
-/// What cannot be removed now is not in the source and goes with the next comparison.
-fn discard(directory: &Directory, name: &OsStr) {
-    let _ = fs::unlinkat(directory.as_fd(), name, AtFlags::empty());
 }

@@ -250,7 +250,7 @@ impl Mirror<'_> {
         for other in self.memory.links.others(stat, path) {
             if self.fresh.contains(&other) && self.is_name_of(&other, stat)? {
                 // Where links are not to be had, names are copied one by one.
-                if self.link(&other, path).is_ok() {
+                if self.link(&other, stat, path).is_ok() {
                     return Ok(true);
                 }
             }
@@ -265,7 +265,7 @@ impl Mirror<'_> {
                 Ok(true) => {
                     let there = self.target.look(&other);
                     if matches!(there, Ok(Some(found)) if !is_directory(&found))
-                        && self.link(path, &other).is_ok()
+                        && self.link(path, stat, &other).is_ok()
                     {
                         self.directories.insert(with_slash(split(&other).0));
                         self.fresh.insert(other);
@@ -282,7 +282,7 @@ impl Mirror<'_> {
         Ok(found.is_some_and(|found| identity(&found) == identity(stat)))
     }
 
-    fn link(&self, of: &[u8], path: &[u8]) -> io::Result<()> {
+    fn link(&self, of: &[u8], stat: &Stat, path: &[u8]) -> io::Result<()> {
         let (of_directory, of_name) = self.target.parent(of)?;
         let (directory, name) = self.target.parent(path)?;
         copy::link_to(
@@ -290,6 +290,7 @@ impl Mirror<'_> {
                 directory: &of_directory,
                 name: of_name,
             },
+            stat,
             &Spot {
                 directory: &directory,
                 name,
@@ -336,11 +337,14 @@ impl Mirror<'_> {
         if !attributes::is_copy(&stat, &found) {
             return Ok(false);
         }
-        self.give(path, &stat)
+        self.give(path)
     }
 
-    /// False if either cannot be opened, which a copy does not need.
-    pub(super) fn give(&self, path: &[u8], stat: &Stat) -> io::Result<bool> {
+    /// Gives the copy of a file what its source has. Returns false if the file is to be copied
+    /// instead: either cannot be opened, or the owner changes. An existing file never gets
+    /// another owner, as another user may have put somebody else's file there, or have a file
+    /// open for writing that would be the superuser's then.
+    pub(super) fn give(&self, path: &[u8]) -> io::Result<bool> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = |place: &Place| -> io::Result<_> {
             let (parent, name) = place.parent(path)?;
@@ -349,7 +353,15 @@ impl Mirror<'_> {
         let (Ok(source), Ok(target)) = (open(&self.source), open(&self.target)) else {
             return Ok(false);
         };
-        attributes::give(source.as_fd(), stat, target.as_fd())?;
+        // What was opened may be another file than the one that was looked at.
+        let (wanted, now) = (fs::fstat(&source)?, fs::fstat(&target)?);
+        let changes_owner = now.st_uid != wanted.st_uid
+            && self.memory.copier.keeps_owners
+            && rustix::process::geteuid().is_root();
+        if changes_owner || !attributes::is_copy(&wanted, &now) {
+            return Ok(false);
+        }
+        attributes::give(source.as_fd(), &wanted, target.as_fd())?;
         Ok(true)
     }
 

@@ -14,6 +14,7 @@
 //! | [`deletions`] | what would be deleted, counted |
 //! | [`journal`] | which renames at the target may not be believed |
 //! | [`links`] | names of one file stay names of one file |
+//! | [`temporary`] | new files in directories that other users may change |
 //! | [`worker`] | the thread |
 
 pub(crate) mod attributes;
@@ -24,6 +25,7 @@ mod journal;
 mod links;
 mod mirror;
 pub(crate) mod place;
+mod temporary;
 mod worker;
 
 use std::sync::atomic::AtomicBool;

@@ -1,0 +1,110 @@
+//! Files under temporary names in directories that other users may change.
+//!
+//! Who may write to a directory can rename what is in it between two calls, whoever owns it. So
+//! temporary names cannot be guessed, what is made is opened in the call that makes it or is
+//! verified when it is opened, and attributes are set on the descriptor. Pipes, sockets and
+//! devices cannot be opened without side effects: they are made in a directory of mode 0700 that
+//! is open, in which nobody else can rename anything.
+
+use std::collections::hash_map::RandomState;
+use std::ffi::{OsStr, OsString};
+use std::hash::BuildHasher;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::copy::attributes_may_forbid;
+use super::place::{Directory, is_directory, kind};
+
+/// Returns a name that nobody can tell in advance: a keyed hash of a counter, whose key comes
+/// from the system's random numbers.
+pub fn random_name() -> String {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!(".lsyncd.{:016x}", KEY.hash_one(number))
+}
+
+/// Makes something under a random name, and returns the name and what `make` returned. Left
+/// behind after a crash, it is not in the source and is deleted by the next comparison.
+///
+/// # Errors
+/// The errors of `make`, except that the name exists.
+pub fn make<T>(
+    directory: &Directory,
+    make: impl Fn(&OsStr) -> rustix::io::Result<T>,
+) -> io::Result<(OsString, T)> {
+    attributes_may_forbid(directory, || {
+        loop {
+            let name = random_name();
+            match make(OsStr::new(&name)) {
+                Ok(made) => return Ok((name.into(), made)),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    })
+}
+
+/// Removes a temporary file. One that cannot be removed is deleted by the next comparison.
+pub fn discard(directory: &Directory, name: &OsStr) {
+    let _ = fs::unlinkat(directory.as_fd(), name, AtFlags::empty());
+}
+
+/// Opens a symlink that was just made, to be changed by its descriptor.
+///
+/// # Errors
+/// Something else has its name.
+pub fn open_link(directory: &Directory, name: &OsStr, target: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let link = fs::openat(directory.as_fd(), name, flags, Mode::empty())?;
+    let is_link = kind(&fs::fstat(&link)?) == FileType::Symlink;
+    match is_link && fs::readlinkat(&link, "", Vec::new())?.to_bytes() == target {
+        true => Ok(link),
+        false => Err(replaced()),
+    }
+}
+
+/// The error that a temporary file was replaced by another user.
+pub fn replaced() -> io::Error {
+    io::Error::other("another user replaced its temporary file")
+}
+
+/// A new directory of mode 0700 inside another. It is removed when this is dropped.
+pub struct PrivateDirectory<'a> {
+    parent: &'a Directory,
+    name: OsString,
+    /// The open directory.
+    pub directory: Directory,
+}
+
+impl PrivateDirectory<'_> {
+    /// Makes the directory, and opens it. `None` if it does not belong to this user alone, as on
+    /// a network file system that gives the superuser's files another owner.
+    ///
+    /// # Errors
+    /// It cannot be made or opened.
+    pub fn make(parent: &Directory) -> io::Result<Option<PrivateDirectory<'_>>> {
+        let (name, ()) = make(parent, |name| fs::mkdirat(parent.as_fd(), name, Mode::RWXU))?;
+        let made = PrivateDirectory {
+            directory: parent.enter(name.as_encoded_bytes())?,
+            parent,
+            name,
+        };
+        let stat = fs::fstat(made.directory.as_fd())?;
+        let is_private = is_directory(&stat)
+            && stat.st_uid == rustix::process::geteuid().as_raw()
+            && stat.st_mode & 0o077 == 0;
+        Ok(is_private.then_some(made))
+    }
+}
+
+impl Drop for PrivateDirectory<'_> {
+    fn drop(&mut self) {
+        let _ = fs::unlinkat(self.parent.as_fd(), &*self.name, AtFlags::REMOVEDIR);
+    }
+}
