@@ -88,6 +88,8 @@ pub struct Settings {
     pub pid_file: Option<PathBuf>,
     /// How often that is compared which could not be watched.
     pub rescan_interval: Duration,
+    /// A transfer without I/O for this long is ended and done again. `None`: never.
+    pub stall_timeout: Option<Duration>,
     /// Where things are remembered over restarts.
     pub state_dir: Option<PathBuf>,
     /// Where the status report goes.
@@ -152,6 +154,7 @@ impl SettingsTable {
             onepass: self.switch("onepass")?,
             pid_file: path("pidfile")?,
             rescan_interval: self.rescan_interval()?,
+            stall_timeout: self.stall_timeout()?,
             state_dir: path("stateDir")?,
             status_file: path("statusFile")?,
             status_interval: self.seconds("statusInterval", default_interval)?,
@@ -192,6 +195,11 @@ impl SettingsTable {
                 "setting \"maxStaleness\" must be a number of seconds, 0 or more.",
             )),
         }
+    }
+
+    fn stall_timeout(&self) -> Result<Option<Duration>> {
+        let timeout = self.seconds("stallTimeout", 0.0)?;
+        Ok(Some(timeout).filter(|timeout| !timeout.is_zero()))
     }
 
     fn rescan_interval(&self) -> Result<Duration> {
@@ -315,6 +323,17 @@ mod tests {
             typed("{}").unwrap().status_interval,
             Duration::from_secs(10)
         );
+    }
+
+    #[test]
+    fn stalled_transfers_are_ended_only_if_asked_for() {
+        let timeout = |given| typed(given).map(|settings| settings.stall_timeout);
+        assert_eq!(timeout("{}"), Ok(None));
+        assert_eq!(timeout("{ stallTimeout = 0 }"), Ok(None));
+        let hour = Some(Duration::from_secs(3600));
+        assert_eq!(timeout("{ stallTimeout = '3600' }"), Ok(hour));
+        let refused = timeout("{ stallTimeout = -1 }").unwrap_err();
+        assert!(refused.contains("\"stallTimeout\""), "{refused}");
     }
 
     #[test]

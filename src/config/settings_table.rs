@@ -43,6 +43,7 @@ const KNOWN: &[(&str, Kind)] = &[
     ("onepass", Kind::Switch),
     ("pidfile", Kind::Text),
     ("rescanInterval", Kind::Number),
+    ("stallTimeout", Kind::Number),
     ("stateDir", Kind::Text),
     ("statusFile", Kind::Text),
     ("statusInterval", Kind::Number),

@@ -47,6 +47,11 @@ impl Trial {
         self.request.agent.clone()
     }
 
+    /// The entries it is for.
+    pub fn ids(&self) -> &[DelayId] {
+        &self.request.ids
+    }
+
     /// Whether it is about the whole source.
     fn is_whole(&self) -> bool {
         self.request.transfer.is_none()
@@ -91,18 +96,13 @@ impl Engine<'_> {
             return Some(request);
         };
         request.member.sync.borrow_mut().running += 1;
-        self.jobs.insert(
-            pid,
-            Job::trial(
-                Trial {
-                    deleted: Cell::new(0),
-                    files: Cell::new(None),
-                    created: Cell::new(0),
-                    request,
-                },
-                Rc::clone(&self.script),
-            ),
-        );
+        let trial = Trial {
+            deleted: Cell::new(0),
+            files: Cell::new(None),
+            created: Cell::new(0),
+            request,
+        };
+        self.add_job(pid, Job::trial(trial, Rc::clone(&self.script)));
         None
     }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::engine::{Engine, Outcome};
 use super::job::Job;
 use super::outcome;
-use super::stuck::Seen;
 use crate::exit::Exit;
 use crate::process::End;
 use crate::queue::Time;
@@ -26,11 +25,6 @@ impl Engine<'_> {
     pub(super) fn evaluate(&mut self, job: Job, end: End) {
         let code = end.code();
         job.member.sync.borrow_mut().transferred();
-        if job.stuck.get() == Seen::Ended && code != 0 {
-            job.keep_doubt();
-            let mut sync = job.member.sync.borrow_mut();
-            return sync.redo(&job.ids, self.now + micros(SOON));
-        }
         if self.falls_back(&job, code) {
             return;
         }
@@ -58,6 +52,18 @@ impl Engine<'_> {
             job.tell_errors();
         }
         self.carry_out(&job, verdict, code);
+        self.call_hook(&job.member, told);
+    }
+
+    /// The stall detector ended a transfer: its work is done again, later each time.
+    pub(super) fn retry_stalled(&mut self, mut job: Job, end: End) {
+        if let Some(trial) = job.trial.take() {
+            job.ids = trial.ids().to_vec();
+        }
+        job.member.sync.borrow_mut().transferred();
+        job.keep_doubt();
+        let told = self.account(&job, end.code(), outcome::Outcome::Failed);
+        self.carry_out(&job, Verdict::Again, end.code());
         self.call_hook(&job.member, told);
     }
 

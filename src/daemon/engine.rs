@@ -20,8 +20,8 @@ use super::progress::Progress;
 use super::rejects::Calls;
 use super::signals::Signal;
 use super::sources::Sources;
+use super::stall_detector::StallDetector;
 use super::status::ReportFiles;
-use super::stuck::Stuck;
 use super::tunnels::Tunnels;
 use super::watch_limit::{self, WatchLimit};
 use super::watching::Watching;
@@ -74,7 +74,7 @@ pub struct Engine<'a> {
     counting: Option<JoinHandle<usize>>,
     pub(super) sources: Sources,
     pub(super) tunnels: Tunnels,
-    pub(super) stuck: Stuck,
+    pub(super) stall_detector: StallDetector,
     pub(super) started: bool,
     /// Some syncs have not started up yet.
     pub(super) beginning: bool,
@@ -114,7 +114,7 @@ impl<'a> Engine<'a> {
             tunnels: Tunnels::default(),
             gates: Gates::default(),
             calls: Calls::default(),
-            stuck: Stuck::default(),
+            stall_detector: StallDetector::new(settings.stall_timeout),
             started: false,
             beginning: true,
             fading: None,
@@ -145,7 +145,7 @@ impl<'a> Engine<'a> {
             self.collect();
             self.tend_gates();
             self.forget_transfers();
-            self.end_stuck(Instant::now());
+            self.detect_stalls(Instant::now());
             self.tend_tunnels();
             self.lead();
             self.pass();

@@ -9,7 +9,6 @@ use mlua::Table;
 
 use super::deletions::Trial;
 use super::scanners::Scan;
-use super::stuck::Seen;
 use super::tunnels;
 use crate::batch;
 use crate::batch::output::{self as rsync_output, Progress, Totals};
@@ -46,10 +45,6 @@ pub struct Job {
     pub(super) trial: Option<Trial>,
     /// It checks files.
     pub(super) scan: Option<Scan>,
-    /// Whether it waits for a named pipe.
-    pub(super) stuck: Cell<Seen>,
-    /// What its processes had done at the last look, and at how many looks in a row.
-    pub(super) idle: Cell<(Option<u64>, u32)>,
 }
 
 impl Job {
@@ -71,8 +66,6 @@ impl Job {
             repeated: false,
             trial: None,
             scan: None,
-            stuck: Default::default(),
-            idle: Default::default(),
         }
     }
 
@@ -182,10 +175,10 @@ impl Job {
         self.etypes(sync).any(|etype| etype != Some(Etype::Move))
     }
 
-    /// Whether it reads the source and is no code of the user's.
-    pub(super) fn may_get_stuck(&self) -> bool {
-        let transfers = self.captured && self.trial.is_none() && self.scan.is_none();
-        transfers && self.stuck.get() != Seen::Ended
+    /// Returns true if it is a transfer of a built-in behaviour, or the trial of one: it reads the
+    /// source and is no code of the user's.
+    pub(super) fn may_stall(&self) -> bool {
+        self.captured && self.scan.is_none()
     }
 
     /// Whether all its processes are on this host.

@@ -1,11 +1,11 @@
 //! Children of syncs: started when Lua asked for them, and collected when they have ended.
 
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::engine::Engine;
 use super::job::{Job, listener};
-use crate::process::{Command, End, Output, SpawnError, Stdin};
+use crate::process::{Command, End, Output, Pid, SpawnError, Stdin};
 use crate::report;
 use crate::script::{Script, SpawnRequest};
 
@@ -45,7 +45,7 @@ impl Engine<'_> {
         match spawned {
             Ok(pid) => {
                 job.member.sync.borrow_mut().running += 1;
-                self.jobs.insert(pid, job);
+                self.add_job(pid, job);
                 self.count_running();
             }
             Err(SpawnError::NotExecutable(_)) => {
@@ -86,6 +86,10 @@ impl Engine<'_> {
                 }
                 self.transfer_ended(&job.member);
                 self.count_running();
+                if self.stall_detector.ended(child.pid).is_some() && child.end.code() != 0 {
+                    self.retry_stalled(job, child.end);
+                    continue;
+                }
                 match (job.trial.take(), job.scan.take()) {
                     (Some(trial), _) => self.judge(trial, child.end),
                     (None, Some(scan)) => self.scanned(scan, child.end),
@@ -97,6 +101,14 @@ impl Engine<'_> {
                 self.tunnel_ended(child.pid, child.end);
             }
         }
+    }
+
+    /// Keeps in mind a child that was started for a sync.
+    pub(super) fn add_job(&mut self, pid: Pid, job: Job) {
+        if job.may_stall() {
+            self.stall_detector.started(pid, Instant::now());
+        }
+        self.jobs.insert(pid, job);
     }
 
     fn count_running(&self) {

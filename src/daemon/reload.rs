@@ -81,6 +81,8 @@ impl Engine<'_> {
         let last = std::mem::replace(&mut self.script, Rc::new(new));
         last.host.observed.leave(&self.script.host.observed).close();
         self.script.insist();
+        let timeout = self.script.settings.stall_timeout;
+        self.stall_detector.set_timeout(timeout);
         self.script.host.running.set(self.jobs.len());
         let (mut untouched, mut changed) = (0, 0);
         for member in self.members.clone() {

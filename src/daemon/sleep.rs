@@ -89,7 +89,7 @@ impl Engine<'_> {
             self.core.notify.deadline(),
             self.watcher.next_deadline(),
             self.core.desk.deadline(now),
-            self.stuck.deadline(),
+            self.stall_detector.deadline(),
         ];
         let always = always.into_iter().flatten();
         if let Some(fading) = &self.fading {

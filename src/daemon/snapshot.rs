@@ -54,7 +54,13 @@ impl Engine<'_> {
             .filter(|(_, job)| job.is_of(member))
             .collect();
         jobs.sort_by_key(|(pid, _)| **pid);
-        let children = jobs.iter().map(|(pid, job)| sending(pid.0, job, &sync));
+        let children = jobs.iter().map(|(pid, job)| Sending {
+            stalled: self
+                .stall_detector
+                .stalled(**pid)
+                .map(|idle| idle.as_secs_f64()),
+            ..sending(pid.0, job, &sync)
+        });
         let orders = self.workers.jobs().filter(|job| job.is_of(member));
         // What the daemon's own threads do is its own.
         let own = orders.map(|job| sending(std::process::id(), job, &sync));
@@ -141,6 +147,7 @@ fn sending(pid: u32, job: &Job, sync: &Sync) -> Sending {
             rate: progress.rate,
             time: progress.time,
         }),
+        ..Sending::default()
     }
 }
 

@@ -1,19 +1,22 @@
 //! The files that tell what is going on: the status report and the metrics, when they are
 //! written and what is in them.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::engine::Engine;
 use crate::config::Settings;
 use crate::queue::{Status, Time};
+use crate::report::amounts::span;
 use crate::report::{
     self, DelayStatus, StatusError, StatusReport, SyncStatus, TunnelProcess, TunnelStatus,
     WatchList, atomic, metrics,
 };
-use crate::script::{Host, PROCESS_KIND, TunnelObject};
+use crate::script::{Member, PROCESS_KIND, TunnelObject};
 use crate::sync::Sync;
 use crate::watch::Watcher;
 
@@ -87,10 +90,7 @@ impl Engine<'_> {
             report::say("Statusfile", "writing the status file");
             let result = match path.extension().is_some_and(|ending| ending == "json") {
                 true => self.write_json(path),
-                false => {
-                    let lacks_watches = |sync: &Sync| self.watch_limit.lacks(sync.id);
-                    write(path, &self.script.host, self.watcher, lacks_watches)
-                }
+                false => self.write_text(path),
             };
             problems.extend(result.err());
         }
@@ -112,6 +112,41 @@ impl Engine<'_> {
         };
         atomic::write(path, fill).map_err(|cause| StatusError::of("status", path, cause))
     }
+
+    fn write_text(&self, path: &Path) -> Result<(), StatusError> {
+        let time = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs() as i64);
+        let host = &self.script.host;
+        let (members, tunnels) = (host.members.borrow(), host.tunnels.borrow());
+        let syncs = members.iter().map(|member| {
+            let sync = member.sync.borrow();
+            let mut status = sync_status(&sync, self.watch_limit.lacks(sync.id));
+            status.notes.extend(self.stalls(member));
+            status
+        });
+        StatusReport {
+            time,
+            syncs: syncs.collect(),
+            tunnels: tunnels
+                .iter()
+                .map(|each| tunnel_status(each, time as f64, host.clock.now()))
+                .collect(),
+            watches: &Watches(self.watcher),
+        }
+        .save(path)
+    }
+
+    /// A line for each transfer of a sync that stands still.
+    fn stalls(&self, member: &Rc<Member>) -> Vec<Cow<'static, str>> {
+        let jobs = self.jobs.iter().filter(|(_, job)| job.is_of(member));
+        let stalled = jobs.filter_map(|(&pid, _)| {
+            let idle = self.stall_detector.stalled(pid)?;
+            let idle = span(idle.as_secs_f64());
+            Some(format!("Stalled: process {pid} has had no I/O for {idle}").into())
+        });
+        stalled.collect()
+    }
 }
 
 struct Watches<'a>(&'a Watcher);
@@ -126,36 +161,11 @@ impl WatchList for Watches<'_> {
     }
 }
 
-fn write(
-    path: &Path,
-    host: &Host,
-    watcher: &Watcher,
-    lacks_watches: impl Fn(&Sync) -> bool,
-) -> Result<(), StatusError> {
-    let time = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64);
-    let (members, tunnels) = (host.members.borrow(), host.tunnels.borrow());
-    let syncs = members
-        .iter()
-        .map(|member| sync_status(&member.sync.borrow(), lacks_watches(&member.sync.borrow())));
-    StatusReport {
-        time,
-        syncs: syncs.collect(),
-        tunnels: tunnels
-            .iter()
-            .map(|each| tunnel_status(each, time as f64, host.clock.now()))
-            .collect(),
-        watches: &Watches(watcher),
-    }
-    .save(path)
-}
-
 /// So many files that do not leave are told by name.
 const WITHHELD: usize = 100;
 
 /// What is wrong with a sync.
-fn notes(sync: &Sync, lacks_watches: bool) -> Vec<std::borrow::Cow<'static, str>> {
+fn notes(sync: &Sync, lacks_watches: bool) -> Vec<Cow<'static, str>> {
     let mut notes = Vec::new();
     if let Some(why) = sync.halted() {
         notes.push(format!("Halted: {why}").into());

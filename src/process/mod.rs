@@ -4,6 +4,7 @@
 //! [`Children::owns`], calls [`Children::reap`] after `SIGCHLD`, and [`Children::resume`] in
 //! each turn while [`Children::pending`] says so.
 
+mod activity;
 mod children;
 mod command;
 pub mod family;
@@ -13,6 +14,7 @@ mod pipes;
 mod priority;
 mod sockets;
 
+pub use activity::{FifoWait, Observation, Observer};
 pub use children::{Children, End, Ended, Pid};
 pub use command::{Command, Output, SpawnError, Stdin};
 pub use lines::MAX_LINE;

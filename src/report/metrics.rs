@@ -77,7 +77,7 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
         (snapshot.time - success).max(0.0)
     };
     let retry = |sync: &SyncSnapshot| sync.retry.clone().unwrap_or_default();
-    let all: [Gauge<'_>; 11] = [
+    let all: [Gauge<'_>; 12] = [
         ("pending", "Changes that are not at the target yet.", &|s| {
             s.pending as f64
         }),
@@ -87,6 +87,11 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
             &|s| s.oldest.unwrap_or(0.0),
         ),
         ("running", "Running children.", &|s| s.sending.len() as f64),
+        (
+            "stalled_seconds",
+            "The longest time for which a running child has had no I/O, 0 below 30 s.",
+            &|s| s.stalled().unwrap_or(0.0),
+        ),
         ("failed_paths", "Paths that a transfer left undone.", &|s| {
             s.failed as f64
         }),
@@ -275,6 +280,7 @@ mod tests {
             "lsyncd_overflows_total 0",
             r#"lsyncd_pending{sync="a \"b\"\\"} 3"#,
             r#"lsyncd_oldest_pending_seconds{sync="a \"b\"\\"} 1.235"#,
+            r#"lsyncd_stalled_seconds{sync="a \"b\"\\"} 0"#,
             r#"lsyncd_state{sync="a \"b\"\\",state="pending"} 1"#,
             r#"lsyncd_state{sync="a \"b\"\\",state="source-lost"} 0"#,
             r#"lsyncd_failures_total{sync="a \"b\"\\",code="12"} 0"#,

@@ -42,6 +42,14 @@ pub struct Snapshot {
     pub syncs: Vec<SyncSnapshot>,
 }
 
+impl SyncSnapshot {
+    /// The longest time for which a running child has had no I/O, if one stands still.
+    pub fn stalled(&self) -> Option<f64> {
+        let stalled = self.sending.iter().filter_map(|each| each.stalled);
+        stalled.reduce(f64::max)
+    }
+}
+
 /// One sync.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -142,6 +150,8 @@ pub struct Sending {
     pub seconds: f64,
     /// The first paths it is about.
     pub paths: Vec<String>,
+    /// For how long it has had no I/O, if that is long.
+    pub stalled: Option<f64>,
     /// How far it is, if it tells.
     pub progress: Option<Progress>,
 }

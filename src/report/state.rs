@@ -159,6 +159,9 @@ impl SyncSnapshot {
             State::SourceLost => "source lost, waiting for it to come back".into(),
             State::Ended => format!("ended: {}", error()),
         };
+        if let Some(seconds) = self.stalled() {
+            words.push_str(&format!(", no I/O for {}", span(seconds)));
+        }
         if !self.away.is_empty() {
             words.push_str(&format!(
                 ", {} not mounted",
@@ -274,6 +277,29 @@ mod tests {
         );
         assert_eq!(retrying.severity, Severity::Trouble);
         assert_eq!(sync().judged(None, true, true).state, State::SourceLost);
+    }
+
+    #[test]
+    fn a_transfer_without_io_is_told_whatever_the_state() {
+        let sending = |stalled| Sending {
+            entries: 1,
+            seconds: 90.0,
+            stalled,
+            ..Sending::default()
+        };
+        let busy = SyncSnapshot {
+            pending: 3,
+            sending: vec![sending(Some(40.0)), sending(None), sending(Some(41.0))],
+            ..sync()
+        };
+        let told = busy.clone().judged(None, false, false);
+        assert_eq!(told.detail, "sending 3 paths for 90 s, no I/O for 41 s");
+        assert_eq!(
+            (told.state, told.severity),
+            (State::Sending, Severity::Behind)
+        );
+        let starting = busy.judged(Some("starting".into()), false, false);
+        assert_eq!(starting.detail, "starting, no I/O for 41 s");
     }
 
     #[test]

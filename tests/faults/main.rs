@@ -11,6 +11,7 @@
 //! | guard | sources that are unmounted, removed, renamed, replaced |
 //! | exposed | files outside of the source, for those who may write to it |
 //! | replaced | sources with an empty directory in their place |
+//! | stalls | transfers that stand still |
 //! | startup | failures before anything was sent |
 //! | children | transfers that fail in every way |
 //! | restart | stopping, killing and starting again |
@@ -48,4 +49,5 @@ mod reload;
 mod replaced;
 mod restart;
 mod soak;
+mod stalls;
 mod startup;

@@ -1,0 +1,415 @@
+//! Stall detector: finds transfers that stand still.
+//!
+//! rsync lists a regular file and opens it when its turn comes. If a FIFO has taken its place in
+//! between, opening waits until somebody opens the other end (fifo(7)), perhaps for ever, and the
+//! sync waits with it. The kernel tells where a process waits, so this is certain, and such a
+//! transfer is ended and done again.
+//!
+//! All else that looks like a stall may be work: closing a file on s3fs, sshfs or NFS takes as
+//! long as the upload of the file, and a receiver may be busy. So a transfer without I/O is
+//! reported (log once, status, metrics) and let alone, unless `settings{ stallTimeout }` says
+//! after how many seconds it is ended.
+//!
+//! The detector reads no clock and no process table: both are given to it, and it returns what is
+//! to be done.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::process::{FifoWait, Observation, Pid};
+
+/// The time between two looks at the transfers that run.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The most that one look adds to the time without I/O.
+const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A transfer without I/O for this long is reported.
+const REPORT_AFTER: Duration = Duration::from_secs(30);
+
+/// A call that has waited for a FIFO at this many looks, without having run between them, waits
+/// for good.
+const FIFO_LOOKS: u32 = 3;
+
+/// A transfer that was ended gets this long before it is killed.
+const TERM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a transfer is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// It waits in opening a FIFO.
+    Fifo,
+    /// It has had no I/O for this long, more than `stallTimeout`.
+    NoIo(Duration),
+}
+
+/// What the daemon has to do about a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Log that it has had no I/O for this long.
+    Report(Pid, Duration),
+    /// Send it SIGTERM.
+    Terminate(Pid, Reason),
+    /// Send it SIGKILL: SIGTERM did not end it.
+    Kill(Pid),
+}
+
+/// What is known of one transfer.
+struct Transfer {
+    /// Its figures at the last look.
+    figures: Option<Vec<(u32, u64)>>,
+    /// When it was looked at last.
+    looked: Instant,
+    /// For how long it has had no I/O.
+    idle: Duration,
+    /// It was reported once.
+    is_reported: bool,
+    fifo_waits: Vec<FifoWait>,
+    /// The number of looks in a row at which `fifo_waits` was the same.
+    fifo_looks: u32,
+    terminated: Option<Termination>,
+}
+
+/// SIGTERM was sent.
+struct Termination {
+    reason: Reason,
+    kill_at: Instant,
+}
+
+/// The transfers that run, and when they are looked at next.
+pub struct StallDetector {
+    timeout: Option<Duration>,
+    transfers: HashMap<Pid, Transfer>,
+    next_look: Option<Instant>,
+}
+
+impl StallDetector {
+    /// A detector that ends transfers without I/O after `timeout`, or never.
+    pub fn new(timeout: Option<Duration>) -> StallDetector {
+        StallDetector {
+            timeout,
+            transfers: HashMap::new(),
+            next_look: None,
+        }
+    }
+
+    /// The configuration was read again.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+
+    /// A transfer was started.
+    pub fn started(&mut self, pid: Pid, now: Instant) {
+        self.next_look.get_or_insert(now + LOOK_INTERVAL);
+        let transfer = Transfer {
+            figures: None,
+            looked: now,
+            idle: Duration::ZERO,
+            is_reported: false,
+            fifo_waits: Vec::new(),
+            fifo_looks: 0,
+            terminated: None,
+        };
+        self.transfers.insert(pid, transfer);
+    }
+
+    /// A child has ended. Returns why it was told to, if it was.
+    pub fn ended(&mut self, pid: Pid) -> Option<Reason> {
+        let transfer = self.transfers.remove(&pid);
+        if self.transfers.is_empty() {
+            self.next_look = None;
+        }
+        Some(transfer?.terminated?.reason)
+    }
+
+    /// When [`on_timer`](StallDetector::on_timer) is to be called.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.next_look
+    }
+
+    /// For how long a transfer had had no I/O at the last look, if that is long enough to be told.
+    pub fn stalled(&self, pid: Pid) -> Option<Duration> {
+        let transfer = self.transfers.get(&pid)?;
+        Some(transfer.idle).filter(|idle| *idle >= REPORT_AFTER)
+    }
+
+    /// Looks at the transfers if it is time to.
+    pub fn on_timer(
+        &mut self,
+        now: Instant,
+        mut observe: impl FnMut(Pid) -> Observation,
+    ) -> Vec<Action> {
+        if self.next_look.is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        self.next_look = Some(now + LOOK_INTERVAL);
+        let timeout = self.timeout;
+        let transfers = self.transfers.iter_mut();
+        transfers
+            .filter_map(|(&pid, transfer)| match &transfer.terminated {
+                Some(_) => transfer.kill(pid, now),
+                None => transfer.look(pid, observe(pid), timeout, now),
+            })
+            .collect()
+    }
+}
+
+impl Transfer {
+    fn look(
+        &mut self,
+        pid: Pid,
+        seen: Observation,
+        timeout: Option<Duration>,
+        now: Instant,
+    ) -> Option<Action> {
+        self.fifo_looks = match (
+            seen.fifo_waits.is_empty(),
+            seen.fifo_waits == self.fifo_waits,
+        ) {
+            (true, _) => 0,
+            (false, true) => self.fifo_looks + 1,
+            (false, false) => 1,
+        };
+        self.fifo_waits = seen.fifo_waits;
+        // A daemon that was busy or stopped itself has not seen what the transfer did.
+        let since = now
+            .saturating_duration_since(self.looked)
+            .min(MAX_LOOK_INTERVAL);
+        let is_idle = seen.activity.is_some() && seen.activity == self.figures;
+        self.idle = if is_idle {
+            self.idle + since
+        } else {
+            Duration::ZERO
+        };
+        self.looked = now;
+        self.figures = seen.activity;
+        if self.fifo_looks >= FIFO_LOOKS {
+            return Some(self.terminate(pid, Reason::Fifo, now));
+        }
+        if is_idle && timeout.is_some_and(|timeout| self.idle >= timeout) {
+            return Some(self.terminate(pid, Reason::NoIo(self.idle), now));
+        }
+        if self.idle < REPORT_AFTER || self.is_reported {
+            return None;
+        }
+        self.is_reported = true;
+        Some(Action::Report(pid, self.idle))
+    }
+
+    fn terminate(&mut self, pid: Pid, reason: Reason, now: Instant) -> Action {
+        self.terminated = Some(Termination {
+            reason,
+            kill_at: now + TERM_TIMEOUT,
+        });
+        Action::Terminate(pid, reason)
+    }
+
+    fn kill(&mut self, pid: Pid, now: Instant) -> Option<Action> {
+        let termination = self.terminated.as_mut()?;
+        if now < termination.kill_at {
+            return None;
+        }
+        termination.kill_at = now + TERM_TIMEOUT;
+        Some(Action::Kill(pid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PID: Pid = Pid(1);
+
+    /// A transfer whose figure grows as `figure` says, looked at whenever the detector asks to be
+    /// called. Returns what is to be done, and after how many seconds.
+    fn watch(
+        timeout: Option<u64>,
+        seconds: u64,
+        observe: impl Fn(u64) -> Observation,
+    ) -> (StallDetector, Vec<(u64, Action)>) {
+        let start = Instant::now();
+        let mut detector = StallDetector::new(timeout.map(Duration::from_secs));
+        detector.started(PID, start);
+        let mut actions = Vec::new();
+        while let Some(due) = detector.deadline() {
+            let second = (due - start).as_secs();
+            if second > seconds {
+                break;
+            }
+            let found = detector.on_timer(due, |_| observe(second));
+            actions.extend(found.into_iter().map(|action| (second, action)));
+        }
+        (detector, actions)
+    }
+
+    fn activity(figure: u64) -> Observation {
+        Observation {
+            activity: Some(vec![(1, figure)]),
+            ..Observation::default()
+        }
+    }
+
+    fn fifo(switches: u64) -> Observation {
+        let wait = FifoWait {
+            thread: 1,
+            call: b"257 0x1".to_vec(),
+            switches,
+        };
+        Observation {
+            fifo_waits: vec![wait],
+            ..activity(7)
+        }
+    }
+
+    const fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    #[test]
+    fn long_transfers_are_left_alone() {
+        let hour = 3600;
+        for observe in [
+            // It reads and writes, it computes whenever looked at, and it was never readable.
+            &(|second| activity(second)) as &dyn Fn(u64) -> Observation,
+            &|_| Observation::default(),
+            // Bursts of I/O with 25 s between them, as with a slow close(2) for each file.
+            &|second| activity(second / 25),
+        ] {
+            for timeout in [None, Some(60)] {
+                let (detector, actions) = watch(timeout, hour, observe);
+                assert_eq!(actions, []);
+                assert_eq!(detector.stalled(PID), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_transfer_without_io_is_reported_once_within_a_minute_and_not_ended() {
+        let (detector, actions) = watch(None, 24 * 3600, |_| activity(7));
+        assert_eq!(actions, [(35, Action::Report(PID, seconds(30)))]);
+        assert!(detector.stalled(PID) > Some(seconds(23 * 3600)));
+    }
+
+    #[test]
+    fn io_ends_a_stall() {
+        let (detector, actions) = watch(None, 200, |second| activity(second / 100));
+        assert_eq!(actions, [(35, Action::Report(PID, seconds(30)))]);
+        assert_eq!(detector.stalled(PID), None);
+    }
+
+    #[test]
+    fn a_timeout_of_the_user_ends_a_stalled_transfer() {
+        let (mut detector, actions) = watch(Some(20), 60, |_| activity(7));
+        let [
+            (25, Action::Terminate(PID, reason)),
+            (35, kill),
+            (45, again),
+            (55, _),
+        ] = actions[..]
+        else {
+            panic!("{actions:?}");
+        };
+        assert_eq!((kill, again), (Action::Kill(PID), Action::Kill(PID)));
+        assert_eq!(reason, Reason::NoIo(seconds(20)));
+        assert_eq!(detector.ended(PID), Some(reason));
+        assert_eq!(detector.deadline(), None);
+
+        // It is counted from the last I/O, not from the start.
+        let (_, actions) = watch(Some(100), 124, |second| activity(second.min(25)));
+        assert_eq!(actions, [(55, Action::Report(PID, seconds(30)))]);
+        let (_, actions) = watch(Some(100), 125, |second| activity(second.min(25)));
+        assert_eq!(actions.len(), 2);
+    }
+
+    #[test]
+    fn a_wait_for_a_fifo_is_ended_when_it_is_proven() {
+        let (mut detector, actions) = watch(None, 20, |_| fifo(3));
+        assert_eq!(actions, [(15, Action::Terminate(PID, Reason::Fifo))]);
+        assert_eq!(detector.ended(PID), Some(Reason::Fifo));
+        // The kernel tells the call, not the figures, of a process of another user.
+        let (_, actions) = watch(None, 20, |_| Observation {
+            activity: None,
+            ..fifo(3)
+        });
+        assert_eq!(actions, [(15, Action::Terminate(PID, Reason::Fifo))]);
+    }
+
+    #[test]
+    fn a_fifo_whose_other_end_is_opened_in_time_is_left_alone() {
+        // A call that returns and one that waits again, each looked at twice.
+        let calls = |second: u64| fifo(second / 10);
+        // It waits for five seconds of each fifteen.
+        let opened = |second: u64| match second % 15 {
+            0 => fifo(3),
+            _ => activity(second),
+        };
+        for observe in [&calls as &dyn Fn(u64) -> Observation, &opened] {
+            let (_, actions) = watch(None, 25, observe);
+            assert_eq!(actions, []);
+        }
+    }
+
+    /// What started last in a turn is looked at as well, and what runs is looked at however often
+    /// others begin and end.
+    #[test]
+    fn the_timer_is_armed_by_the_first_transfer_and_by_nothing_else() {
+        let start = Instant::now();
+        let mut detector = StallDetector::new(None);
+        assert_eq!(detector.deadline(), None);
+        detector.started(PID, start);
+        assert_eq!(detector.deadline(), Some(start + LOOK_INTERVAL));
+        for second in 1..5 {
+            detector.started(Pid(2), start + seconds(second));
+            assert_eq!(detector.ended(Pid(2)), None);
+        }
+        assert_eq!(detector.deadline(), Some(start + LOOK_INTERVAL));
+        assert!(
+            detector
+                .on_timer(start + seconds(4), |_| panic!("too early"))
+                .is_empty()
+        );
+        assert_eq!(detector.ended(PID), None);
+        assert_eq!(detector.deadline(), None);
+        assert_eq!(detector.ended(PID), None);
+    }
+
+    /// The daemon was stopped, or user code ran for minutes: nothing is known of that time.
+    #[test]
+    fn a_late_look_is_not_taken_for_a_stall() {
+        let start = Instant::now();
+        let mut detector = StallDetector::new(Some(seconds(30)));
+        detector.started(PID, start);
+        for second in [5, 10, 1000] {
+            let actions = detector.on_timer(start + seconds(second), |_| activity(7));
+            assert_eq!(actions, []);
+        }
+    }
+
+    #[test]
+    fn transfers_are_told_apart() {
+        let start = Instant::now();
+        let mut detector = StallDetector::new(Some(seconds(15)));
+        for number in 1..4 {
+            detector.started(Pid(number), start);
+        }
+        let mut actions = Vec::new();
+        while let Some(due) = detector
+            .deadline()
+            .filter(|due| *due <= start + seconds(20))
+        {
+            actions.extend(detector.on_timer(due, |pid| match pid {
+                Pid(1) => activity((due - start).as_secs()),
+                Pid(2) => activity(7),
+                _ => fifo(1),
+            }));
+        }
+        actions.sort_by_key(|action| matches!(action, Action::Terminate(Pid(2), _)));
+        assert_eq!(
+            actions,
+            [
+                Action::Terminate(Pid(3), Reason::Fifo),
+                Action::Terminate(Pid(2), Reason::NoIo(seconds(15))),
+            ]
+        );
+    }
+}

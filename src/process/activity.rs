@@ -1,0 +1,368 @@
+//! What the kernel tells of the work of a child and of the processes below it: how much they have
+//! computed, read and written, and whether one of them waits in opening a FIFO.
+
+use std::fs;
+
+use super::Pid;
+use super::family::{self, Processes};
+
+/// The kernel's function that waits for the other end of a FIFO, and its caller. They do nothing
+/// else (fs/pipe.c), so a thread that waits there is opening a FIFO.
+const FIFO_FUNCTIONS: [&str; 2] = ["wait_for_partner", "fifo_open"];
+
+/// System calls that open a file.
+const OPEN_CALLS: [libc::c_long; 2] = [libc::SYS_openat, libc::SYS_openat2];
+
+/// Signs of life and nothing else pass through this program while a transfer stands still
+/// (ssh_config(5), ServerAliveInterval), so what it reads and writes does not count.
+const CARRIER: &str = "ssh";
+
+/// A call of a thread that waits for the other end of a FIFO.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FifoWait {
+    /// The thread.
+    pub thread: u32,
+    /// Number and arguments of the system call, where the kernel tells them.
+    pub call: Vec<u8>,
+    /// How often the thread has waited for anything; equal at two looks if it has not run between
+    /// them.
+    pub switches: u64,
+}
+
+/// What was seen of one child and the processes below it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// A figure for each process that grows with all it computes, reads and writes. `None` if one
+    /// of them computes at this moment, or if the kernel does not tell.
+    pub activity: Option<Vec<(u32, u64)>>,
+    /// The calls that wait for the other end of a FIFO. Empty if there is a process that might
+    /// open that other end.
+    pub fifo_waits: Vec<FifoWait>,
+}
+
+/// One look at the processes of this host. The table of all processes is read at most once, and
+/// only where the kernel does not list the children of a process
+/// (proc_pid_task_tid_children(5)).
+#[derive(Default)]
+pub struct Observer {
+    all: Option<Processes>,
+}
+
+/// A process at the moment of a look.
+struct Process {
+    pid: u32,
+    parent: Option<usize>,
+    name: String,
+    state: u8,
+    ticks: u64,
+}
+
+impl Observer {
+    /// Looks at a child and the processes below it. Without a list of children in the kernel a
+    /// child that is not `local` is looked at alone.
+    pub fn observe(&mut self, root: Pid, local: bool) -> Observation {
+        let mut found: Vec<Process> = Vec::new();
+        let mut next = vec![(root.0, None)];
+        while let Some((pid, parent)) = next.pop() {
+            // One that has ended meanwhile is missing in the figures, which thereby differ.
+            let Some(process) = process(pid, parent) else {
+                continue;
+            };
+            found.push(process);
+            let parent = Some(found.len() - 1);
+            let children = self.children(pid, local);
+            next.extend(children.into_iter().map(|child| (child, parent)));
+        }
+        Observation {
+            activity: activity(&found),
+            fifo_waits: fifo_waits(&found),
+        }
+    }
+
+    fn children(&mut self, pid: u32, local: bool) -> Vec<u32> {
+        if let Some(children) = listed_children(pid) {
+            return children;
+        }
+        if !local {
+            return Vec::new();
+        }
+        let all = self.all.get_or_insert_with(Processes::now);
+        all.children(pid)
+    }
+}
+
+/// The children of a process as the kernel lists them; `None` if it does not.
+fn listed_children(pid: u32) -> Option<Vec<u32>> {
+    let mut children = Vec::new();
+    for thread in threads(pid) {
+        let listed = fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")).ok()?;
+        children.extend(
+            listed
+                .split_ascii_whitespace()
+                .filter_map(|each| each.parse::<u32>().ok()),
+        );
+    }
+    Some(children)
+}
+
+fn threads(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    let numbers = threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok());
+    numbers.collect()
+}
+
+fn process(pid: u32, parent: Option<usize>) -> Option<Process> {
+    let stat = family::stat_of(pid)?;
+    let mut fields = stat.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    // utime and stime, fields 14 and 15.
+    let times = fields.skip(10).take(2).map(str::parse::<u64>);
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(Process {
+        pid,
+        parent,
+        name: String::from_utf8_lossy(name.trim_ascii_end()).into_owned(),
+        state,
+        ticks: times.sum::<Result<_, _>>().ok()?,
+    })
+}
+
+/// The figures of all processes but ssh.
+fn activity(found: &[Process]) -> Option<Vec<(u32, u64)>> {
+    let counted = found.iter().filter(|process| process.name != CARRIER);
+    let figure = |process: &Process| match process.state {
+        b'R' => None,
+        b'Z' => Some((process.pid, process.ticks)),
+        _ => Some((process.pid, process.ticks + transferred(process.pid)?)),
+    };
+    let mut figures = counted.map(figure).collect::<Option<Vec<_>>>()?;
+    figures.sort_unstable();
+    (!figures.is_empty()).then_some(figures)
+}
+
+/// Bytes and calls of reading and writing (proc_pid_io(5)).
+fn transferred(pid: u32) -> Option<u64> {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    let counts = io.lines().take(4).map(|line| {
+        let (_, count) = line.split_once(": ")?;
+        count.parse::<u64>().ok()
+    });
+    counts.sum()
+}
+
+/// The calls that wait in opening a FIFO. None if a process is among these that might open the
+/// other end: one that computes, or another program than rsync that does not wait for a process
+/// that waits so.
+fn fifo_waits(found: &[Process]) -> Vec<FifoWait> {
+    let mut waits = Vec::new();
+    let mut waits_below = vec![false; found.len()];
+    for (index, process) in found.iter().enumerate() {
+        let threads = threads(process.pid).into_iter();
+        let own: Vec<_> = threads
+            .filter_map(|thread| fifo_wait(process.pid, thread))
+            .collect();
+        let mut above = Some(index).filter(|_| !own.is_empty());
+        while let Some(at) = above {
+            waits_below[at] = true;
+            above = found[at].parent;
+        }
+        waits.extend(own);
+    }
+    let is_part_of_rsync = |name: &str| name.starts_with("rsync") || name == CARRIER;
+    let might_open = |process: &Process, waits_below: bool| match process.state {
+        b'R' => true,
+        b'Z' => false,
+        _ => !waits_below && !is_part_of_rsync(&process.name),
+    };
+    let mut others = found.iter().zip(waits_below);
+    if others.any(|(process, waits_below)| might_open(process, waits_below)) {
+        waits.clear();
+    }
+    waits
+}
+
+/// The call of a thread, if it waits in opening a FIFO.
+fn fifo_wait(pid: u32, thread: u32) -> Option<FifoWait> {
+    let read = |name: &str| fs::read(format!("/proc/{pid}/task/{thread}/{name}"));
+    let call = read("syscall").unwrap_or_default();
+    let function = read("wchan").unwrap_or_default();
+    let is_proven = match function.as_slice() {
+        // Not told to everybody, the stack only to root.
+        b"" | b"0" => is_open_call(&call) && read("stack").is_ok_and(|stack| opens_fifo(&stack)),
+        function => is_fifo_function(function),
+    };
+    if !is_proven {
+        return None;
+    }
+    let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?;
+    let switches = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    Some(FifoWait {
+        thread,
+        call,
+        switches: switches.trim().parse().ok()?,
+    })
+}
+
+/// Returns true for a name of [`FIFO_FUNCTIONS`], with what compilers append to it.
+fn is_fifo_function(name: &[u8]) -> bool {
+    FIFO_FUNCTIONS.iter().any(|function| {
+        let rest = name.strip_prefix(function.as_bytes());
+        rest.is_some_and(|rest| rest.first().is_none_or(|next| b".+ \n".contains(next)))
+    })
+}
+
+/// Returns true if one of the lines of proc_pid_stack(5), as `[<0>] fifo_open+0x2d9/0x330`, names
+/// a function of [`FIFO_FUNCTIONS`].
+fn opens_fifo(stack: &[u8]) -> bool {
+    let lines = stack.split(|&byte| byte == b'\n');
+    let mut functions = lines.filter_map(|line| line.split(|&byte| byte == b' ').nth(1));
+    functions.any(is_fifo_function)
+}
+
+/// Returns true if the line of proc_pid_syscall(5) is of a call that opens a file.
+fn is_open_call(call: &[u8]) -> bool {
+    let number = call.split(|&byte| byte == b' ').next().unwrap_or_default();
+    let number = std::str::from_utf8(number)
+        .ok()
+        .and_then(|number| number.parse().ok());
+    number.is_some_and(|number: libc::c_long| OPEN_CALLS.contains(&number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    /// Ends a process and what is below it, however the test ends.
+    struct Running(Child);
+
+    impl Running {
+        fn shell(script: &str, argument: &std::path::Path) -> Running {
+            let mut command = Command::new("sh");
+            command.args(["-c", script, "sh"]).arg(argument);
+            Running(command.spawn().unwrap())
+        }
+
+        fn observe(&self) -> Observation {
+            Observer::default().observe(Pid(self.0.id()), true)
+        }
+
+        /// Looks until `accept` likes what it sees.
+        fn observe_until(&self, accept: impl Fn(&Observation) -> bool) -> Observation {
+            loop {
+                let seen = self.observe();
+                if accept(&seen) {
+                    return seen;
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        }
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            for each in family::below([Pid(self.0.id())]) {
+                each.kill(nix::sys::signal::Signal::SIGKILL);
+            }
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn fifo(directory: &std::path::Path) -> std::path::PathBuf {
+        let path = directory.join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        path
+    }
+
+    /// Two looks show the same, and something.
+    fn at_rest(running: &Running) -> Observation {
+        running.observe_until(|seen| seen.activity.is_some() && *seen == running.observe())
+    }
+
+    #[test]
+    fn who_sleeps_shows_the_same_figures_and_who_computes_none() {
+        let nowhere = std::path::Path::new("/");
+        let sleeper = Running::shell("sleep 1000; true", nowhere);
+        let seen = at_rest(&sleeper);
+        assert_eq!(seen.activity.map(|figures| figures.len()), Some(2));
+        assert!(seen.fifo_waits.is_empty());
+        let worker = Running::shell("while :; do :; done", nowhere);
+        worker.observe_until(|seen| seen.activity.is_none());
+    }
+
+    #[test]
+    fn a_process_that_waits_in_opening_a_fifo_is_found_wherever_it_is() {
+        if fs::read("/proc/self/wchan").is_err() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = fifo(directory.path());
+        for script in [
+            r#"read x < "$1""#,
+            r#"exec cat "$1""#,
+            r#"sh -c 'exec cat "$1"; true' sh "$1"; true"#,
+            r#"echo x > "$1""#,
+        ] {
+            let waits = Running::shell(script, &path);
+            let seen = waits.observe_until(|seen| !seen.fifo_waits.is_empty());
+            assert_eq!(seen.fifo_waits.len(), 1, "{script}");
+            assert_eq!(waits.observe().fifo_waits, seen.fifo_waits, "{script}");
+        }
+    }
+
+    /// Somebody of the same transfer opens the other end later.
+    #[test]
+    fn a_fifo_whose_other_end_a_process_may_open_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = fifo(directory.path());
+        let script = r#"(sleep 1000; echo x > "$1") & cat "$1"; wait"#;
+        let waits = Running::shell(script, &path);
+        let seen = waits.observe_until(|seen| {
+            seen.activity
+                .as_ref()
+                .is_some_and(|figures| figures.len() == 4)
+                && *seen == waits.observe()
+        });
+        assert_eq!(seen.fifo_waits, []);
+    }
+
+    /// A FIFO that is open is read and written like a pipe.
+    #[test]
+    fn reading_an_open_fifo_is_no_wait_for_its_other_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = fifo(directory.path());
+        let reader = Running::shell(r#"exec 3<> "$1"; read x <&3"#, &path);
+        assert_eq!(at_rest(&reader).fifo_waits, []);
+    }
+
+    #[test]
+    fn names_of_functions_and_calls() {
+        for (name, is) in [
+            ("wait_for_partner", true),
+            ("wait_for_partner.constprop.0", true),
+            ("fifo_open+0x2d9/0x330", true),
+            ("wait_for_partners", false),
+            ("pipe_read", false),
+            ("do_wait", false),
+            ("", false),
+        ] {
+            assert_eq!(is_fifo_function(name.as_bytes()), is, "{name}");
+        }
+        assert!(opens_fifo(
+            b"[<0>] wait_for_partner+0x5c/0x100\n[<0>] fifo_open+0x2d9/0x330\n"
+        ));
+        assert!(!opens_fifo(
+            b"[<0>] pipe_read+0x1/0x2\n[<0>] vfs_read+0xbb/0x360\n"
+        ));
+        let open = format!("{} 0xffffff9c 0x55680e316910", libc::SYS_openat);
+        assert!(is_open_call(open.as_bytes()));
+        let close = format!("{} 0x3", libc::SYS_close);
+        for other in [close.as_str(), "running", "-1 0x7ffd 0x7f73", ""] {
+            assert!(!is_open_call(other.as_bytes()), "{other}");
+        }
+    }
+}
