@@ -710,7 +710,8 @@ fn the_source_alone() {
     assert!(!world.target().join("unlisted").exists());
 }
 
-/// Wrappers read the list themselves, so they get lsyncd's, whatever is on disk.
+/// Wrappers read the list themselves, so they get lsyncd's, whatever is on disk. Only where a
+/// directory goes do they get the rules of the sync, which protect what is in it.
 #[test]
 fn a_wrapper_gets_the_classic_list() {
     let mut world = with_excluded();
@@ -725,9 +726,17 @@ fn a_wrapper_gets_the_classic_list() {
     let words = &transfer.args[..transfer.args.len() - 2];
     assert_eq!(
         words.join(b" ".as_slice()).escape_ascii().to_string(),
-        "-lptgoDs -r --delete --ignore-errors --force --from0 --include-from=- --exclude=*"
+        "-lptgoDs -r --delete --ignore-errors --filter=- *.bak --force --from0 --include-from=- \
+         --exclude=*"
     );
     assert!(transfer.list.starts_with(b"/e/h\0/e/\0/"));
+    setup.filters.clear();
+    let transfer = world.prepare(&mut Chooser::new(), &setup);
+    let words = &transfer.args[..transfer.args.len() - 2];
+    assert_eq!(
+        words.join(b" ".as_slice()).escape_ascii().to_string(),
+        "-lptgoDs -r --delete --ignore-errors --force --from0 --include-from=- --exclude=*"
+    );
 
     setup.list = ListMode::FilesFrom;
     let transfer = world.prepare(&mut Chooser::new(), &setup);

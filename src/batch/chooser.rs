@@ -20,6 +20,7 @@ use super::words::{self, Freedom};
 use super::{
     Change, Entry, Kind, ListMode, Request, Transfer, exposed, files_from, filter_list, is_remote,
 };
+use crate::filter::Rules;
 
 /// Makes the calls of one sync and learns from those that fail.
 #[derive(Debug)]
@@ -72,31 +73,33 @@ impl Chooser {
         let entries: Vec<Entry<'a>> = entries.into_iter().collect();
         let disk = SourceDisk::new(request.source);
         let binary = Binary::plain(request.binary);
-        let rules = binary.is_some() && self.rules;
-        let request = &Request {
-            filters: if rules { request.filters } else { &[] },
-            ..*request
-        };
+        let filters = if self.rules { request.filters } else { &[] };
+        let rules = &Rules::new(filters.iter().map(Vec::as_slice));
 
-        let found = match (request.list, &binary) {
-            (ListMode::Filter, _) | (ListMode::Auto, None) => None,
+        let found = match &binary {
+            None if request.list != ListMode::FilesFrom => None,
             _ => collapse(&disk, mentions(&entries)),
         };
         let transfer = match found {
             None => {
                 let again = binary.is_some() && resent(request, &disk, &entries);
-                filter_list::transfer(request, &entries, again)
+                filter_list::transfer(request, rules, &entries, again)
             }
-            Some(found) => {
+            Some(mut found) => {
+                found.judge(rules);
+                if !request.delete {
+                    // What is left out is not sent, and what is at the target stays.
+                    found.present.retain(|item| !item.other_kind);
+                }
                 let again = binary.is_some() && found_resent(request, &found);
-                let transfer = match self.needs_classic(request, &found, binary.as_ref()) {
+                let transfer = match self.needs_classic(request, rules, &found, binary.as_ref()) {
                     true => None,
-                    false => files_from::transfer(request, &found, again),
+                    false => files_from::transfer(request, rules, &found, again),
                 };
-                transfer.unwrap_or_else(|| filter_list::collapsed(request, &found, again))
+                transfer.unwrap_or_else(|| filter_list::collapsed(request, rules, &found, again))
             }
         };
-        self.ruled |= rules && !request.filters.is_empty();
+        self.ruled |= !rules.is_empty();
         transfer
     }
 
@@ -139,6 +142,7 @@ impl Chooser {
     fn needs_classic(
         &self,
         request: &Request<'_>,
+        rules: &Rules,
         found: &Collapsed<'_>,
         binary: Option<&Binary>,
     ) -> bool {
@@ -146,8 +150,20 @@ impl Chooser {
         if request.delete && found.present.iter().any(|item| item.renewed) {
             return true;
         }
-        if request.list == ListMode::FilesFrom {
-            return false;
+        let mut all = found.present.iter().chain(&found.missing);
+        let remote = is_remote(request.target);
+        // Without --delete rsync keeps its filter rules to itself. And it asks them about missing
+        // names as those of files.
+        if request.delete
+            && !rules.is_empty()
+            && all.any(|item| item.other_kind || remote && item.was_directory)
+        {
+            return true;
+        }
+        match request.list {
+            ListMode::FilesFrom => return false,
+            ListMode::Filter => return true,
+            ListMode::Auto => {}
         }
         let freedom = words::freedom(request.words);
         if freedom == Freedom::Classic || !self.files_from {
@@ -160,12 +176,6 @@ impl Chooser {
         }
         if !request.delete {
             return false;
-        }
-        let remote = is_remote(request.target);
-        // Without --delete rsync keeps its filter rules to itself.
-        let mut names = found.present.iter().chain(&found.missing);
-        if remote && !request.filters.is_empty() && names.any(|item| item.was_directory) {
-            return true;
         }
         if found.missing.is_empty() {
             return false;

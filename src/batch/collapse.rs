@@ -11,6 +11,8 @@
 
 use std::cmp::Ordering;
 
+use crate::filter::Rules;
+
 /// What kind of thing a path is, as far as a batch cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
@@ -67,9 +69,22 @@ pub struct Item<'a> {
     /// A directory that also went away since the last transfer, so the target may have
     /// contents which no event mentions.
     pub renewed: bool,
+    /// The filter lets no thing of this kind pass, so the target may have one of another kind; if
+    /// there is nothing here, the filter protects what the target may have.
+    pub other_kind: bool,
 }
 
 impl Item<'_> {
+    /// Asks the rules about the kind of thing that is here, which events may not have told.
+    fn judge(&mut self, rules: &Rules) {
+        let directory = match self.stat.map(|stat| stat.node) {
+            Some(Node::Unknown) => return,
+            Some(node) => node == Node::Directory,
+            None => !self.was_directory,
+        };
+        self.other_kind = self.path != b"/" && rules.exclude(self.path, directory);
+    }
+
     /// Whether it is a directory now.
     pub fn is_directory(&self) -> bool {
         self.stat.is_some_and(|stat| stat.node == Node::Directory)
@@ -87,6 +102,18 @@ pub struct Collapsed<'a> {
     /// A path leads through a directory that is [`Stat::exposed`], so it may lead elsewhere by
     /// the time rsync follows it.
     pub exposed: bool,
+}
+
+impl Collapsed<'_> {
+    /// Asks the rules about the kinds of all that was found.
+    pub fn judge(&mut self, rules: &Rules) {
+        if rules.is_empty() {
+            return;
+        }
+        for item in self.present.iter_mut().chain(&mut self.missing) {
+            item.judge(rules);
+        }
+    }
 }
 
 /// Looks up all `mentions`.
@@ -231,6 +258,7 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
             was_directory: false,
             written: false,
             renewed: false,
+            other_kind: false,
         };
         let state = match stat {
             Some(stat) if stat.node == Node::Directory => State::directory(stat),
@@ -280,6 +308,7 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
             was_directory: false,
             written: false,
             renewed: false,
+            other_kind: false,
         });
         next
     }

@@ -11,13 +11,19 @@
 //!   missing names. No `--no-implied-dirs`: the attributes of parents are wanted.
 
 use super::collapse::{Collapsed, path_order};
-use super::{Kind, Request, Transfer, filter_list};
+use super::{Kind, Request, Transfer};
+use crate::filter::{Rules, Sign};
+
+/// The most rules that stand among the arguments, of which the kernel takes only so many.
+const MAX_RULES: usize = 256;
 
 /// The call that sends what is present and, if the sync deletes, removes what is missing.
 ///
-/// `None` if there is nothing to name but the source itself, which this call cannot.
+/// `None` if this call cannot: there is nothing to name but the source itself, or more rules
+/// protect something than can stand among the arguments.
 pub fn transfer(
     request: &Request<'_>,
+    rules: &Rules,
     found: &Collapsed<'_>,
     ignore_times: bool,
 ) -> Option<Transfer> {
@@ -39,9 +45,8 @@ pub fn transfer(
     if ignore_times {
         args.push(b"--ignore-times".to_vec());
     }
-    let mut all = found.present.iter().chain(gone);
-    if request.delete && all.any(|item| item.was_directory) {
-        args.extend(filter_list::protection(request));
+    if !request.delete_excluded {
+        args.extend(protection(rules, found)?);
     }
     if missing {
         args.push(b"--delete-missing-args".to_vec());
@@ -56,8 +61,27 @@ pub fn transfer(
     Some(Transfer {
         args,
         list: list(&names),
+        names_at: 0,
         kind: Kind::FilesFrom { missing },
     })
+}
+
+/// Rules for the receiver, by which it keeps what the sync excludes in directories that go.
+/// `None` if they are too many.
+fn protection(rules: &Rules, found: &Collapsed<'_>) -> Option<Vec<Vec<u8>>> {
+    let mut all = found.present.iter().chain(&found.missing);
+    if !all.any(|item| item.was_directory) {
+        return Some(Vec::new());
+    }
+    let words = rules.all().map(|(sign, pattern)| {
+        let kind: &[u8] = match sign {
+            Sign::Exclude => b"P",
+            Sign::Include => b"R",
+        };
+        [b"--filter=", kind, b" ", pattern].concat()
+    });
+    let words: Vec<_> = words.take(MAX_RULES + 1).collect();
+    (words.len() <= MAX_RULES).then_some(words)
 }
 
 fn list(names: &[&[u8]]) -> Vec<u8> {

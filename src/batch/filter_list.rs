@@ -10,32 +10,46 @@ use hashbrown::HashSet;
 
 use super::collapse::{Collapsed, Item, path_order};
 use super::{Change, Entry, Kind, Request, Transfer};
+use crate::filter::{Rules, Sign};
 
-/// How many directories may have rules of their own among the arguments, of which the
-/// kernel takes only so many.
-const MAX_RULES: usize = 256;
+/// The most rules that stand among the arguments, of which the kernel takes only so many. More
+/// are read from standard input, before the names.
+const MAX_WORDS: usize = 256;
+
+/// The most bytes of rules that stand among the arguments.
+const MAX_WORD_BYTES: usize = 64 * 1024;
 
 /// The call for these events as they are, in their order.
-pub fn transfer(request: &Request<'_>, entries: &[Entry<'_>], ignore_times: bool) -> Transfer {
+pub fn transfer(
+    request: &Request<'_>,
+    rules: &Rules,
+    entries: &[Entry<'_>],
+    ignore_times: bool,
+) -> Transfer {
     let mut list = List::default();
+    let mut scope = Vec::new();
     for entry in entries {
         let removed = matches!(entry.change, Change::Delete | Change::Move);
-        list.add(entry.path, removed && entry.path.ends_with(b"/"));
+        let directory = entry.path.ends_with(b"/");
+        list.add(entry.path, removed && directory);
+        List::extend_scope(&mut scope, rules, entry.path, removed && directory);
         if let Some(to) = entry.to {
             list.add(to, false);
+            List::extend_scope(&mut scope, rules, to, false);
         }
     }
-    Call {
-        list,
-        ignore_times,
-        ..Call::default()
-    }
-    .into_transfer(request)
+    scope.sort_unstable_by(|a, b| path_order(a, b));
+    call(request, rules, scope, list, ignore_times)
 }
 
-/// The call for what the disk says the events have led to. It has fewer rules, which
-/// rsync walks for each file it sees, and sends nothing that the sync excludes.
-pub fn collapsed(request: &Request<'_>, found: &Collapsed<'_>, ignore_times: bool) -> Transfer {
+/// The call for what the disk says the events have led to. It has fewer names, which rsync walks
+/// for each file it sees.
+pub fn collapsed(
+    request: &Request<'_>,
+    rules: &Rules,
+    found: &Collapsed<'_>,
+    ignore_times: bool,
+) -> Transfer {
     let mut names: Vec<(&Item<'_>, Vec<u8>)> = found
         .present
         .iter()
@@ -44,90 +58,117 @@ pub fn collapsed(request: &Request<'_>, found: &Collapsed<'_>, ignore_times: boo
         .collect();
     names.sort_by(|(a, _), (b, _)| path_order(a.path, b.path));
 
-    // Directories that are not those of the last transfer: the target may hold what no
-    // event mentions. Only the topmost count.
-    let mut renewed: Vec<&[u8]> = Vec::new();
-    for (item, path) in &names {
-        let below = renewed.last().is_some_and(|top| path.starts_with(top));
-        if request.delete && item.renewed && !below && path != b"/" {
-            renewed.push(path);
-        }
-    }
-    let hidden = hidden(request.filters);
-    let recurse = renewed.len() > MAX_RULES || hidden.is_some();
-
     let mut list = List::default();
-    let mut tops = renewed.iter().peekable();
-    let mut top: &[u8] = b"\0";
+    let mut scope = Vec::new();
+    // The directory whose contents all are compared.
+    let mut top: Option<&[u8]> = None;
     for (item, path) in &names {
-        if recurse && path.len() > top.len() && path.starts_with(top) {
+        if top.is_some_and(|top| path.starts_with(top)) {
             continue;
         }
-        if let Some(next) = tops.next_if(|next| path == *next) {
-            top = next;
+        let renewed = request.delete && item.renewed;
+        if renewed {
+            // The target may hold what no event mentions.
+            top = Some(path);
         }
-        if item.is_directory() {
-            list.add(path, renewed.len() > MAX_RULES && path == top);
-            continue;
+        if renewed || item.was_directory || item.other_kind {
+            scope.push(item.path);
         }
-        list.add(item.path, false);
-        if item.was_directory {
-            list.add(path, true);
+        if !item.is_directory() || item.other_kind {
+            list.add(item.path, false);
+        }
+        if item.is_directory() || item.was_directory {
+            list.add(path, renewed || !item.is_directory());
         }
     }
+    call(request, rules, scope, list, ignore_times)
+}
 
-    let mut call = Call {
-        list,
-        ignore_times,
-        removes: !renewed.is_empty(),
-        ..Call::default()
+/// Puts a call together. `scope` has the paths, in [`path_order`], at which names alone do not
+/// say what is to happen: what is there, and in it, is sent, deleted and kept by the sync's rules.
+fn call(
+    request: &Request<'_>,
+    rules: &Rules,
+    mut scope: Vec<&[u8]>,
+    list: List<'_>,
+    ignore_times: bool,
+) -> Transfer {
+    let mut top: Option<&[u8]> = None;
+    scope.retain(|path| {
+        let below = top.is_some_and(|top| is_below(path, top));
+        if !below {
+            top = Some(path);
+        }
+        !below
+    });
+    let rules = match scope.is_empty() {
+        true => Vec::new(),
+        false => scoped(request, rules, &scope),
     };
-    if renewed.len() <= MAX_RULES {
-        match hidden {
-            Some(rules) if !renewed.is_empty() => {
-                call.after = rules;
-                call.after
-                    .extend(renewed.iter().map(|d| rule(b"+", &entire(d))));
-            }
-            Some(_) => {}
-            None => call
-                .before
-                .extend(renewed.iter().map(|d| rule(b"R", &entire(d)))),
-        }
+    let bytes: usize = rules.iter().map(Vec::len).sum();
+    let as_words = rules.len() <= MAX_WORDS && bytes <= MAX_WORD_BYTES;
+
+    let mut args = request.words.to_vec();
+    let mut add = |word: &str| args.push(word.into());
+    if ignore_times {
+        add("--ignore-times");
     }
-    call.into_transfer(request)
-}
-
-/// Rules for the receiver only, by which it keeps what the sync excludes.
-pub fn protection(request: &Request<'_>) -> Vec<Vec<u8>> {
-    if request.delete_excluded {
-        return Vec::new();
+    add("-r");
+    if request.delete {
+        add("--delete");
+        add("--ignore-errors");
     }
-    lines(request.filters)
-        .map(|(sign, pattern)| rule(if sign == b'-' { b"P" } else { b"R" }, pattern))
-        .collect()
-}
-
-/// Rules for the sender only, by which it does not send what the sync excludes. `None` if
-/// there are some that include: these would bring in names that no event mentions.
-fn hidden(filters: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
-    lines(filters)
-        .map(|(sign, pattern)| (sign == b'-').then(|| rule(b"H", pattern)))
-        .collect()
-}
-
-/// Sign and pattern of each line.
-fn lines(filters: &[Vec<u8>]) -> impl Iterator<Item = (u8, &[u8])> {
-    filters.iter().filter_map(|line| match line.as_slice() {
-        [sign @ (b'-' | b'+'), b' ', pattern @ ..] if !pattern.trim_ascii().is_empty() => {
-            Some((*sign, pattern))
+    let (list, names_at) = match as_words {
+        true => {
+            args.extend(rules.iter().map(|rule| [b"--filter=", &rule[..]].concat()));
+            args.extend(["--force", "--from0", "--include-from=-"].map(|word| word.into()));
+            (list.bytes, 0)
         }
-        _ => None,
-    })
+        false => {
+            args.extend(["--force", "--from0", "--filter=. -"].map(|word| word.into()));
+            list.behind(&rules)
+        }
+    };
+    args.push(b"--exclude=*".to_vec());
+    args.push(request.source.to_vec());
+    args.push(request.target.to_vec());
+    Transfer {
+        args,
+        list,
+        names_at,
+        kind: Kind::Classic,
+    }
 }
 
-fn rule(kind: &[u8], pattern: &[u8]) -> Vec<u8> {
-    [b"--filter=", kind, b" ", pattern].concat()
+/// The sync's rules as far as they concern these paths and what is below them. Rules that only
+/// exclude may be given as they are: whatever else they match is in no list.
+fn scoped(request: &Request<'_>, rules: &Rules, scope: &[&[u8]]) -> Vec<Vec<u8>> {
+    if !rules.include() {
+        let all = rules.all();
+        return all.map(|(sign, text)| rule(request, sign, text)).collect();
+    }
+    let mut scoped = Vec::new();
+    for path in scope {
+        let within = rules.within(path).into_iter();
+        scoped.extend(within.map(|(sign, pattern)| rule(request, sign, &pattern)));
+    }
+    scoped
+}
+
+/// One rule. With `delete_excluded`, what is excluded is not sent, and deleted.
+fn rule(request: &Request<'_>, sign: Sign, pattern: &[u8]) -> Vec<u8> {
+    let kind: &[u8] = match (sign, request.delete_excluded) {
+        (Sign::Exclude, false) => b"- ",
+        (Sign::Exclude, true) => b"H ",
+        (Sign::Include, false) => b"+ ",
+        (Sign::Include, true) => b"S ",
+    };
+    [kind, pattern].concat()
+}
+
+fn is_below(path: &[u8], directory: &[u8]) -> bool {
+    let rest = path.strip_prefix(directory);
+    rest.is_some_and(|rest| directory.ends_with(b"/") || rest.starts_with(b"/"))
 }
 
 fn with_slash(path: &[u8]) -> Vec<u8> {
@@ -136,13 +177,6 @@ fn with_slash(path: &[u8]) -> Vec<u8> {
         path.push(b'/');
     }
     path
-}
-
-/// The pattern for a directory and all that is below it.
-fn entire(directory: &[u8]) -> Vec<u8> {
-    let mut pattern = Vec::with_capacity(directory.len() + 3);
-    push_pattern(&mut pattern, directory, true);
-    pattern
 }
 
 /// The pattern that matches `path` and nothing else, or also what is below it.
@@ -166,15 +200,12 @@ struct List<'a> {
     /// Names, and whether they stand for all that is below them.
     seen: HashSet<(&'a [u8], bool)>,
     bytes: Vec<u8>,
-    /// Some directory is to go with all its contents.
-    removes: bool,
 }
 
 impl<'a> List<'a> {
     /// Adds a name and its parents, deepest first.
     fn add(&mut self, path: &'a [u8], entire: bool) {
         let entire = entire && path != b"/";
-        self.removes |= entire;
         // Whatever was listed has its parents listed.
         if entire && !self.push(path, true) {
             return;
@@ -195,46 +226,35 @@ impl<'a> List<'a> {
         push_pattern(&mut self.bytes, path, entire);
         true
     }
-}
 
-#[derive(Default)]
-struct Call<'a> {
-    list: List<'a>,
-    ignore_times: bool,
-    /// Directories lose contents that are not listed.
-    removes: bool,
-    /// Rules that come before the list.
-    before: Vec<Vec<u8>>,
-    /// Rules that come behind it.
-    after: Vec<Vec<u8>>,
-}
-
-impl Call<'_> {
-    fn into_transfer(self, request: &Request<'_>) -> Transfer {
-        let mut args = request.words.to_vec();
-        let mut add =
-            |words: &[&str]| args.extend(words.iter().map(|word| word.as_bytes().to_vec()));
-        if self.ignore_times {
-            add(&["--ignore-times"]);
+    /// Adds a path of an event to those that are judged by rules: a directory that is gone, or a
+    /// name that stands for something that is left out if it is a directory.
+    fn extend_scope(scope: &mut Vec<&'a [u8]>, rules: &Rules, path: &'a [u8], removed: bool) {
+        let name = path.strip_suffix(b"/").unwrap_or(path);
+        let is_name = name.len() == path.len() && !name.is_empty();
+        if removed && !name.is_empty() || is_name && rules.exclude(name, true) {
+            scope.push(name);
         }
-        add(&["-r"]);
-        if request.delete {
-            add(&["--delete", "--ignore-errors"]);
-            if self.removes || self.list.removes {
-                args.extend(protection(request));
+    }
+
+    /// These rules and the names behind them as rules, and where the first name is.
+    fn behind(self, rules: &[Vec<u8>]) -> (Vec<u8>, usize) {
+        let mut bytes = Vec::with_capacity(self.bytes.len() * 2);
+        for rule in rules {
+            bytes.extend_from_slice(rule);
+            bytes.push(0);
+        }
+        let names_at = bytes.len();
+        for (index, name) in self.bytes.split(|&byte| byte == 0).enumerate() {
+            if index > 0 {
+                bytes.push(0);
+            } else if name.is_empty() {
+                break;
             }
+            bytes.extend_from_slice(b"+ ");
+            bytes.extend_from_slice(name);
         }
-        args.extend(self.before);
-        args.extend(["--force", "--from0", "--include-from=-"].map(|word| word.into()));
-        args.extend(self.after);
-        args.push(b"--exclude=*".to_vec());
-        args.push(request.source.to_vec());
-        args.push(request.target.to_vec());
-        Transfer {
-            args,
-            list: self.list.bytes,
-            kind: Kind::Classic,
-        }
+        (bytes, names_at)
     }
 }
 
@@ -272,7 +292,7 @@ mod tests {
                 to: None,
             })
             .collect();
-        let list = transfer(&REQUEST, &entries, false).list;
+        let list = transfer(&REQUEST, &Rules::default(), &entries, false).list;
         String::from_utf8(list).unwrap().replace('\0', " ")
     }
 
@@ -323,7 +343,7 @@ mod tests {
             path: b"/f",
             to: Some(b"/d/g"),
         };
-        let transfer = transfer(&REQUEST, &[entry], false);
+        let transfer = transfer(&REQUEST, &Rules::default(), &[entry], false);
         assert_eq!(transfer.list, b"/f\0/\0/d/g\0/d/");
     }
 
@@ -336,7 +356,9 @@ mod tests {
                 delete,
                 ..REQUEST
             };
-            let args = transfer(&request, &[], false).args.join(b" ".as_slice());
+            let args = transfer(&request, &Rules::default(), &[], false)
+                .args
+                .join(b" ".as_slice());
             String::from_utf8(args).unwrap()
         };
         assert_eq!(
@@ -350,34 +372,126 @@ mod tests {
         );
     }
 
-    /// The kernel limits what may stand among the arguments, so many directories have
-    /// their rules in the list.
-    #[test]
-    fn arguments_do_not_grow_without_bound() {
-        let paths: Vec<String> = (0..1000).map(|n| format!("/d{n:03}")).collect();
-        let item = |path| Item {
-            path,
-            stat: Some(Stat {
-                node: Node::Directory,
+    fn item(path: &str, node: Option<Node>) -> Item<'_> {
+        Item {
+            path: path.as_bytes(),
+            stat: node.map(|node| Stat {
+                node,
                 mtime: 0,
                 exposed: false,
             }),
             was_directory: false,
             written: false,
-            renewed: true,
-        };
-        let mut found = Collapsed::default();
-        for path in &paths[..MAX_RULES] {
-            found.present.push(item(path.as_bytes()));
+            renewed: false,
+            other_kind: false,
         }
-        let few = collapsed(&REQUEST, &found, false);
-        assert!(few.args.contains(&b"--filter=+ /d000/***".to_vec()));
+    }
 
-        for path in &paths[MAX_RULES..] {
-            found.present.push(item(path.as_bytes()));
+    /// The rules among the arguments, or else those in the list.
+    fn rules_of(transfer: &Transfer) -> Vec<String> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let words = transfer.args.iter();
+        let words = words.filter_map(|word| word.strip_prefix(b"--filter="));
+        if transfer.names_at == 0 {
+            return words.map(text).collect();
         }
-        let many = collapsed(&REQUEST, &found, false);
-        assert!(many.args.len() < 20);
-        assert!(many.list.starts_with(b"/d000/***\0/d000/\0/\0/d001/***"));
+        let listed = transfer.list[..transfer.names_at].split(|&byte| byte == 0);
+        listed.filter(|rule| !rule.is_empty()).map(text).collect()
+    }
+
+    /// A rule that includes is given for the directory concerned only: at the root it would
+    /// delete whatever is not in the list.
+    #[test]
+    fn rules_that_include_are_confined_to_what_is_gone() {
+        let rules = Rules::new(["+ */".as_bytes(), b"- *"]);
+        let gone = Item {
+            was_directory: true,
+            ..item("/a", None)
+        };
+        let found = Collapsed {
+            present: vec![
+                item("/", Some(Node::Directory)),
+                item("/f", Some(Node::File)),
+            ],
+            missing: vec![gone],
+            exposed: false,
+        };
+        let made = collapsed(&REQUEST, &rules, &found, false);
+        let expected = [
+            "+ /a/",
+            "- /a",
+            "+ /a/*/",
+            "+ /a/**/*/",
+            "- /a/*",
+            "- /a/**/*",
+        ];
+        assert_eq!(rules_of(&made), expected);
+        assert_eq!(made.list, b"/\0/a\0/a/***\0/a/\0/f");
+
+        let entry = Entry {
+            change: Change::Delete,
+            path: b"/a/",
+            to: None,
+        };
+        let made = transfer(&REQUEST, &rules, &[entry], false);
+        assert_eq!(rules_of(&made), expected);
+        assert_eq!(made.list, b"/a/***\0/a/\0/");
+    }
+
+    /// Rules that only exclude concern nothing that is in the list.
+    #[test]
+    fn rules_that_exclude_are_given_as_they_are() {
+        let rules = Rules::new(["- *.bak".as_bytes(), b"- /x/"]);
+        let entry = |change, path| Entry {
+            change,
+            path,
+            to: None,
+        };
+        let words =
+            |request: &Request<'_>, entry| rules_of(&transfer(request, &rules, &[entry], false));
+        assert!(words(&REQUEST, entry(Change::Delete, b"/f")).is_empty());
+        assert!(words(&REQUEST, entry(Change::Modify, b"/d/")).is_empty());
+        let gone = entry(Change::Delete, b"/d/");
+        assert_eq!(words(&REQUEST, gone), ["- *.bak", "- /x/"]);
+        // The name may be that of a directory by now, which is left out.
+        assert_eq!(words(&REQUEST, entry(Change::Create, b"/x")).len(), 2);
+        let all = Request {
+            delete_excluded: true,
+            ..REQUEST
+        };
+        assert_eq!(words(&all, gone), ["H *.bak", "H /x/"]);
+    }
+
+    /// The kernel limits what may stand among the arguments, so many rules are read from
+    /// standard input.
+    #[test]
+    fn arguments_do_not_grow_without_bound() {
+        let rules = Rules::new(["+ */".as_bytes(), b"- *"]);
+        let paths: Vec<String> = (0..1000).map(|n| format!("/d{n:03}")).collect();
+        let made = |count: usize| {
+            let renewed = paths[..count].iter().map(|path| Item {
+                renewed: true,
+                ..item(path, Some(Node::Directory))
+            });
+            let found = Collapsed {
+                present: renewed.collect(),
+                missing: Vec::new(),
+                exposed: false,
+            };
+            collapsed(&REQUEST, &rules, &found, false)
+        };
+        let few = made(40);
+        assert_eq!((rules_of(&few).len(), few.names_at), (240, 0));
+        assert!(few.list.starts_with(b"/d000/***\0/d000/\0/\0/d001/***"));
+
+        let many = made(1000);
+        assert!(many.args.len() < 12 && many.args.contains(&b"--filter=. -".to_vec()));
+        assert_eq!(rules_of(&many).len(), 6000);
+        let names = &many.list[many.names_at..];
+        assert!(names.starts_with(b"+ /d000/***\0+ /d000/\0+ /\0+ /d001/***"));
+        assert!(
+            many.names()
+                .starts_with("/d000/***\n/d000/\n/\n/d001/***\n")
+        );
     }
 }

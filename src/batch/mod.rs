@@ -124,6 +124,9 @@ pub struct Transfer {
     pub args: Vec<Vec<u8>>,
     /// What its standard input reads: names separated by NUL, none at the end.
     pub list: Vec<u8>,
+    /// Where in `list` the names begin: behind the rules, if some are there. Names are rules as
+    /// well then.
+    pub names_at: usize,
     /// Which call it is; [`Chooser::failed`] wants it back.
     pub kind: Kind,
 }
@@ -131,7 +134,11 @@ pub struct Transfer {
 impl Transfer {
     /// The listed names for the log, one on a line, escaped.
     pub fn names(&self) -> String {
-        let names = self.list.split(|&byte| byte == 0);
+        let names = self.list[self.names_at..].split(|&byte| byte == 0);
+        let names = names.map(|name| match self.names_at {
+            0 => name,
+            _ => name.strip_prefix(b"+ ").unwrap_or(name),
+        });
         // The `/./` that makes rsync send the root's attributes says nothing to a reader.
         let plain = names.map(|name| match name {
             [b'/', b'.', rest @ ..] if rest.first() == Some(&b'/') => escape(rest),
@@ -161,6 +168,7 @@ mod tests {
         let transfer = Transfer {
             args: Vec::new(),
             list: b"/./f\0/.h\0/n\nl\0/\xff\xc3\xa9\0/".to_vec(),
+            names_at: 0,
             kind: Kind::Classic,
         };
         assert_eq!(transfer.names(), "/f\n/.h\n/n\\012l\n/\\377é\n/");

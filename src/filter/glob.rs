@@ -28,36 +28,9 @@ impl Glob {
     /// Compiles `text`; `None` if it can match nothing: an unfinished `[`, an unknown
     /// `[:class:]`, a backslash at the end.
     pub(super) fn new(text: &[u8]) -> Option<Glob> {
-        let mut tokens = Vec::with_capacity(text.len());
-        let mut rest = text;
-        while let Some((&byte, after)) = rest.split_first() {
-            rest = after;
-            tokens.push(match byte {
-                b'?' => Token::Any,
-                b'*' => {
-                    let more = rest.iter().take_while(|&&b| b == b'*').count();
-                    rest = &rest[more..];
-                    if more == 0 {
-                        Token::Star
-                    } else {
-                        Token::DeepStar
-                    }
-                }
-                b'[' => {
-                    let (set, length) = Set::parse(rest)?;
-                    rest = &rest[length..];
-                    Token::Class(Box::new(set))
-                }
-                b'\\' => {
-                    let (&escaped, after) = rest.split_first()?;
-                    rest = after;
-                    Token::Byte(escaped)
-                }
-                _ => Token::Byte(byte),
-            });
-        }
+        let tokens = tokens(text)?.into_iter().map(|(_, token)| token);
         Some(Glob {
-            tokens: tokens.into(),
+            tokens: tokens.collect(),
         })
     }
 
@@ -120,6 +93,76 @@ impl Token {
             Token::Star | Token::DeepStar => false,
         }
     }
+}
+
+/// Cuts a pattern into tokens, each with the place at which it begins in `text`. `None` if the
+/// pattern can match nothing.
+fn tokens(text: &[u8]) -> Option<Vec<(usize, Token)>> {
+    let mut tokens = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let start = text.len() - rest.len();
+        rest = after;
+        let token = match byte {
+            b'?' => Token::Any,
+            b'*' => {
+                let more = rest.iter().take_while(|&&b| b == b'*').count();
+                rest = &rest[more..];
+                if more == 0 {
+                    Token::Star
+                } else {
+                    Token::DeepStar
+                }
+            }
+            b'[' => {
+                let (set, length) = Set::parse(rest)?;
+                rest = &rest[length..];
+                Token::Class(Box::new(set))
+            }
+            b'\\' => {
+                let (&escaped, after) = rest.split_first()?;
+                rest = after;
+                Token::Byte(escaped)
+            }
+            _ => Token::Byte(byte),
+        };
+        tokens.push((start, token));
+    }
+    Some(tokens)
+}
+
+/// The ways to go on with the pattern `text` behind `prefix`: each is the place in `text` from
+/// which on the pattern has to match what follows the prefix. Nothing may have to follow.
+pub(super) fn behind(text: &[u8], prefix: &[u8]) -> Vec<usize> {
+    let Some(tokens) = tokens(text) else {
+        return Vec::new();
+    };
+    let is_star = |at: usize| matches!(tokens.get(at), Some((_, Token::Star | Token::DeepStar)));
+    let mut places = vec![0];
+    for &byte in prefix {
+        let mut next = Vec::new();
+        for place in places {
+            // A star may stand for nothing, so what follows it is a place as well.
+            let mut at = place;
+            loop {
+                match tokens.get(at) {
+                    Some((_, Token::DeepStar)) => next.push(at),
+                    Some((_, Token::Star)) if byte != b'/' => next.push(at),
+                    Some((_, token)) if token.matches(byte) => next.push(at + 1),
+                    _ => {}
+                }
+                if !is_star(at) {
+                    break;
+                }
+                at += 1;
+            }
+        }
+        next.sort_unstable();
+        next.dedup();
+        places = next;
+    }
+    let start = |at: usize| tokens.get(at).map_or(text.len(), |(start, _)| *start);
+    places.into_iter().map(start).collect()
 }
 
 /// The bytes a `[...]` stands for, one bit each. Never contains the slash.

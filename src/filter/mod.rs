@@ -12,6 +12,7 @@
 //! | `pattern` | one pattern: where in a path it may match, and on what kind of entry |
 //! | `rules` | one written rule: sign and pattern, exclude lines, files of both |
 //! | `list` | [`Filter`]: rules and excludes of one sync, and the text rsync gets |
+//! | `subtree` | [`Rules`] for one directory and what is below it |
 //! | `advice` | patterns that can match nothing, and what was probably meant |
 
 mod advice;
@@ -19,8 +20,10 @@ mod glob;
 mod list;
 mod pattern;
 mod rules;
+mod subtree;
 
 pub use advice::suspicious;
 pub use list::{Decision, Filter, RsyncInput};
 pub use pattern::{Pattern, literal};
 pub use rules::{RuleError, Sign, parse_exclude_file, parse_filter_file};
+pub use subtree::Rules;

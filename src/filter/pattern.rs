@@ -1,6 +1,6 @@
 //! One pattern of rsync: where in a path it may match, and on what kind of entry.
 
-use super::glob::Glob;
+use super::glob::{self, Glob};
 
 /// Longest pattern rsync takes, `MAXPATHLEN`; longer ones it discards.
 const LONGEST: usize = 4095;
@@ -34,6 +34,41 @@ pub fn literal(path: &[u8]) -> Vec<u8> {
         }
     }
     pattern
+}
+
+/// The pattern for exactly this path, where rules do not end at a line feed.
+pub(super) fn exact(path: &[u8]) -> Vec<u8> {
+    let escape = path.iter().any(|byte| b"*?[".contains(byte));
+    let mut pattern = Vec::with_capacity(path.len() + 4);
+    push_literal(&mut pattern, path, escape);
+    pattern
+}
+
+/// Appends a text that stands for itself, with its wildcards and backslashes escaped if `escape`
+/// is set.
+fn push_literal(pattern: &mut Vec<u8>, text: &[u8], escape: bool) {
+    for &byte in text {
+        match byte {
+            b'*' | b'?' | b'[' | b'\\' if escape => pattern.extend([b'\\', byte]),
+            _ => pattern.push(byte),
+        }
+    }
+}
+
+/// The text without the backslashes that escape a byte.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut bytes = text.iter();
+    while let Some(&byte) = bytes.next() {
+        plain.extend(
+            match byte {
+                b'\\' => bytes.next(),
+                _ => Some(&byte),
+            }
+            .copied(),
+        );
+    }
+    plain
 }
 
 /// The part of a path that is compared.
@@ -155,6 +190,85 @@ impl Pattern {
                         .any(|start| compare(&whole[start..]))
             }
         }
+    }
+
+    /// Anchored patterns that together match, of what is below `directory`, exactly what this
+    /// pattern matches there. None if it matches nothing below. `directory` begins with a slash
+    /// and ends without one; it is not matched itself.
+    pub fn below(&self, directory: &[u8]) -> Vec<Vec<u8>> {
+        if self.is_void() || self.is_broken() {
+            return Vec::new();
+        }
+        let prefix = [directory, b"/"].concat();
+        let floating = !matches!(self.scope, Scope::Root | Scope::Slashed);
+        let mut rests = match self.scope {
+            Scope::Name => Vec::new(),
+            Scope::Root => self.rests(&prefix[1..]),
+            Scope::Slashed => self.rests(&prefix),
+            Scope::Tail(_) | Scope::Anywhere => (0..directory.len())
+                .filter(|&at| prefix[at] == b'/')
+                .flat_map(|slash| self.rests(&prefix[slash + 1..]))
+                .collect(),
+        };
+        rests.extend(floating.then(|| self.compared()));
+        for rest in &mut rests {
+            // Three stars would match the directory itself.
+            if rest.iter().all(|&byte| byte == b'*') {
+                *rest = &rest[..rest.len().min(2)];
+            }
+        }
+        rests.sort_unstable();
+        rests.dedup();
+        // No path has two slashes side by side.
+        rests.retain(|rest| !rest.is_empty() && !rest.starts_with(b"/"));
+
+        let deeper = floating.then(|| self.anchored(&prefix, b"**/", self.compared()));
+        let here = rests.iter().map(|rest| self.anchored(&prefix, b"", rest));
+        here.chain(deeper).collect()
+    }
+
+    /// What is compared with a path: without the anchor, without the slash of a directory.
+    fn compared(&self) -> &[u8] {
+        let text = match self.directories_only {
+            true => &self.text[..self.text.len() - 1],
+            false => &self.text,
+        };
+        match self.scope {
+            Scope::Root => &text[1..],
+            _ => text,
+        }
+    }
+
+    /// The parts of the pattern that have to match what follows `prefix`.
+    fn rests(&self, prefix: &[u8]) -> Vec<&[u8]> {
+        let text = self.compared();
+        match self.body {
+            Body::Literal(_) => text.strip_prefix(prefix).into_iter().collect(),
+            _ => (glob::behind(text, prefix).into_iter())
+                .map(|at| &text[at..])
+                .collect(),
+        }
+    }
+
+    /// The pattern that is `rest` of this one, below a directory and behind `wildcards`.
+    fn anchored(&self, directory: &[u8], wildcards: &[u8], rest: &[u8]) -> Vec<u8> {
+        let is_wild = |text: &[u8]| text.iter().any(|byte| b"*?[".contains(byte));
+        // A backslash is an escape in a pattern with a wildcard, and only there.
+        let escape = is_wild(directory) || is_wild(wildcards) || is_wild(rest);
+        let mut pattern = Vec::with_capacity(directory.len() + rest.len() + 4);
+        push_literal(&mut pattern, directory, escape);
+        pattern.extend_from_slice(wildcards);
+        if is_wild(rest) {
+            pattern.extend_from_slice(rest);
+        } else if matches!(self.body, Body::Literal(_)) {
+            push_literal(&mut pattern, rest, escape);
+        } else {
+            push_literal(&mut pattern, &unescaped(rest), escape);
+        }
+        if self.directories_only {
+            pattern.push(b'/');
+        }
+        pattern
     }
 
     /// Whether no path at all can match, and rsync would refuse or skip the pattern.
