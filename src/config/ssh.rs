@@ -166,7 +166,7 @@ pub(super) fn is_ssh(binary: &[u8]) -> bool {
 }
 
 /// The command rsync is told to reach hosts with, by the last `--rsh` or `-e` among its words.
-pub(super) fn remote_shell(rsync: &[Vec<u8>]) -> Option<&[u8]> {
+pub fn remote_shell(rsync: &[Vec<u8>]) -> Option<&[u8]> {
     let mut told = None;
     let mut words = rsync.iter().map(Vec::as_slice);
     while let Some(word) = words.next() {

@@ -3,7 +3,7 @@
 //! The configuration is loaded as for a start, its Lua code included. No watch is set, no
 //! process is started by the daemon, no file is written, no signal is sent.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -14,10 +14,12 @@ use std::sync::PoisonError;
 use serde::Serialize;
 
 use super::core::Core;
+use super::preflight::{self, Programs};
 use crate::cli::{Inspect, Options};
 use crate::config::Delete;
 use crate::exit::Exit;
-use crate::filter::Sign;
+use crate::filter::{OptionRules, Sign};
+use crate::report::amounts::counted;
 use crate::report::{self, escape};
 use crate::script::{Environment, Failure, Member, Script};
 
@@ -32,16 +34,23 @@ pub fn inspect(options: Options, what: &Inspect) -> Exit {
             }
             return failure.exit;
         }
-        (Inspect::Check { json: true }, Ok(script)) => (checked_json(&script), Exit::Done),
-        (Inspect::Check { json: false }, Ok(script)) => (checked(&script), Exit::Done),
-        (Inspect::Explain(path), Ok(script)) => (explained(&script, path), Exit::Done),
+        (Inspect::Check { json: true }, Ok(loaded)) => (checked_json(&loaded), Exit::Done),
+        (Inspect::Check { json: false }, Ok(loaded)) => (checked(&loaded), Exit::Done),
+        (Inspect::Explain(path), Ok(loaded)) => (explained(&loaded.script, path), Exit::Done),
     };
     // Who closed the pipe does not want to know.
     let _ = io::stdout().write_all(text.as_bytes());
     exit
 }
 
-fn load(options: Options) -> Result<Script, Failure> {
+/// A configuration as it would be started.
+struct Loaded {
+    script: Script,
+    /// What is wrong with the programs of each sync, in the order of the syncs.
+    problems: Vec<Vec<String>>,
+}
+
+fn load(options: Options) -> Result<Loaded, Failure> {
     let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let environment = Environment { options, directory };
     let core = Core::new().map_err(|error| super::failure(format!("cannot start: {error}")))?;
@@ -49,9 +58,14 @@ fn load(options: Options) -> Result<Script, Failure> {
     if script.members().is_empty() {
         return Err(super::failure("Nothing to watch!"));
     }
-    // Texts that are to be run for changes are read here.
+    // Texts that are to be run for changes are read here, and are functions from then on.
+    let members = script.members();
+    let problems = members
+        .iter()
+        .map(|member| problems(&script, member))
+        .collect();
     script.run()?;
-    Ok(script)
+    Ok(Loaded { script, problems })
 }
 
 /// One sync in words and figures, the same for people and programs.
@@ -70,16 +84,16 @@ struct Facts {
     problems: Vec<String>,
 }
 
-fn facts(script: &Script) -> Vec<Facts> {
-    script
-        .members()
-        .iter()
-        .map(|member| fact(script, member))
+fn facts(loaded: &Loaded) -> Vec<Facts> {
+    let members = loaded.script.members();
+    let pairs = members.iter().zip(&loaded.problems);
+    pairs
+        .map(|(member, problems)| fact(&loaded.script, member, problems.clone()))
         .collect()
 }
 
-fn fact(script: &Script, member: &Member) -> Facts {
-    let (kind, problems) = (script.kind(member), problems(script, member));
+fn fact(script: &Script, member: &Member, problems: Vec<String>) -> Facts {
+    let kind = script.kind(member);
     let target = member.destination();
     let sync = member.sync.borrow();
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
@@ -110,37 +124,47 @@ fn fact(script: &Script, member: &Member) -> Facts {
 
 /// What is no error and will not work all the same.
 fn problems(script: &Script, member: &Member) -> Vec<String> {
-    let program = script.program(member);
-    let missing = program.filter(|program| !is_executable(program));
-    let told = |program: Vec<u8>| format!("{} cannot be executed", escape(&program));
-    missing.map(told).into_iter().collect()
+    let programs = Programs::new(&script.settings);
+    let wanted = script.programs(member);
+    wanted
+        .iter()
+        .filter_map(|program| programs.problem(program))
+        .collect()
 }
 
-/// Whether execvp(3) would find the program.
-fn is_executable(program: &[u8]) -> bool {
-    let executable =
-        |path: &Path| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok();
-    let program = Path::new(OsStr::from_bytes(program));
-    if program.as_os_str().as_bytes().contains(&b'/') {
-        return executable(program);
+fn checked(loaded: &Loaded) -> String {
+    let facts = facts(loaded);
+    let settings = preflight::of_settings(&loaded.script.settings);
+    let mut text = match settings.is_empty() {
+        true => String::new(),
+        false => "settings\n".to_owned(),
+    };
+    for problem in &settings {
+        push_line(&mut text, "WARNING", problem);
     }
-    std::env::var_os("PATH").is_none_or(|path| {
-        std::env::split_paths(&path).any(|directory| executable(&directory.join(program)))
-    })
+    text.extend(facts.iter().map(block));
+    let syncs = counted(facts.len(), "sync");
+    let warnings = match warnings(&settings, &facts) {
+        0 => String::new(),
+        count => format!(", {}", counted(count, "warning")),
+    };
+    format!("{text}The configuration is fine: {syncs}{warnings}.\n")
 }
 
-fn checked(script: &Script) -> String {
-    let facts = facts(script);
-    let count = facts.len();
-    let syncs = if count == 1 { "sync" } else { "syncs" };
-    let blocks: String = facts.iter().map(block).collect();
-    format!("{blocks}The configuration is fine: {count} {syncs}.\n")
+/// How many warnings there are, those in the log included.
+fn warnings(settings: &[String], facts: &[Facts]) -> usize {
+    let of_syncs: usize = facts.iter().map(|fact| fact.problems.len()).sum();
+    report::warnings() + settings.len() + of_syncs
+}
+
+fn push_line(text: &mut String, key: &str, value: &str) {
+    text.push_str(&format!("    {key:<9}{value}\n"));
 }
 
 fn block(fact: &Facts) -> String {
     let target = fact.target.as_deref();
     let mut text = format!("{}: {}\n", fact.name, fact.kind);
-    let mut line = |key: &str, value: &str| text.push_str(&format!("    {key:<9}{value}\n"));
+    let mut line = |key: &str, value: &str| push_line(&mut text, key, value);
     line("source", &fact.source);
     line("target", target.unwrap_or("(what its functions do)"));
     line("delay", &format!("{} s", fact.delay));
@@ -178,6 +202,10 @@ enum Answer<'a> {
         ok: bool,
         settings: SettingsFacts,
         syncs: Vec<Facts>,
+        /// What is wrong with the settings.
+        problems: Vec<String>,
+        /// All there are, those in the log and of the syncs included.
+        warnings: usize,
     },
     Wrong {
         ok: bool,
@@ -193,14 +221,17 @@ impl Answer<'_> {
     }
 }
 
-fn checked_json(script: &Script) -> String {
-    let settings = &script.settings;
+fn checked_json(loaded: &Loaded) -> String {
+    let settings = &loaded.script.settings;
     let shown = |path: &Option<PathBuf>| {
         let path = path.as_ref()?;
         Some(escape(path.as_os_str().as_bytes()).into_owned())
     };
+    let (syncs, problems) = (facts(loaded), preflight::of_settings(settings));
     let answer = Answer::Right {
         ok: true,
+        warnings: warnings(&problems, &syncs),
+        problems,
         settings: SettingsFacts {
             logfile: shown(&settings.log_file),
             pidfile: shown(&settings.pid_file),
@@ -210,7 +241,7 @@ fn checked_json(script: &Script) -> String {
             nodaemon: settings.nodaemon,
             onepass: settings.onepass,
         },
-        syncs: facts(script),
+        syncs,
     };
     answer.line()
 }
@@ -229,7 +260,10 @@ fn explained(script: &Script, path: &OsString) -> String {
     let mut text = format!("{}\n", escape(&absolute));
     for member in script.members() {
         let name = member.sync.borrow().config.name.clone();
-        text.push_str(&format!("{name}: {}\n", verdict(&member, &absolute)));
+        text.push_str(&format!(
+            "{name}: {}\n",
+            verdict(script, &member, &absolute)
+        ));
     }
     text
 }
@@ -260,7 +294,7 @@ fn real(path: &Path) -> Vec<u8> {
     bytes
 }
 
-fn verdict(member: &Rc<Member>, absolute: &[u8]) -> String {
+fn verdict(script: &Script, member: &Rc<Member>, absolute: &[u8]) -> String {
     let target = member.destination();
     let sync = member.sync.borrow();
     let source = escape(&sync.config.source).into_owned();
@@ -270,24 +304,55 @@ fn verdict(member: &Rc<Member>, absolute: &[u8]) -> String {
             false => format!("not concerned: outside of {source}"),
         };
     };
-    let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
-    let Some(decision) = filter.deciding(path) else {
-        return format!("mirrored{}; no rule matches it", goes_to(target, path));
+    if script.is_idle(member) {
+        return "not mirrored: the sync does nothing, it has no action, no on… and no default.… \
+                in it"
+            .into();
+    }
+    let kind = script.kind(member);
+    let options = match kind {
+        Some("rsync" | "rsyncssh" | "direct") => script.rsync_options(member),
+        _ => Vec::new(),
     };
+    let options = OptionRules::of(&options);
+    let own = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+    let all = options.behind(&own);
+    let unknown = options.unknown.iter().map(|option| escape(option));
+    let unknown = match unknown.collect::<Vec<_>>().join(", ") {
+        names if names.is_empty() => names,
+        names => format!("; what {names} in the options of rsync leaves out is not known here"),
+    };
+    let Some(decision) = all.deciding(path) else {
+        return format!(
+            "mirrored{}; no rule matches it{unknown}",
+            goes_to(target, path)
+        );
+    };
+    let is_own = own.deciding(path).is_some_and(|own| {
+        (own.level, own.sign) == (decision.level, decision.sign)
+            && own.pattern.text() == decision.pattern.text()
+    });
     let (sign, what) = match decision.sign {
         Sign::Include => ("+", "mirrored"),
+        // default.direct asks rsync for comparisons only.
+        Sign::Exclude if !is_own && kind == Some("direct") => ("-", "left out at startup"),
         Sign::Exclude => ("-", "left out"),
+    };
+    let whose = if is_own {
+        ""
+    } else {
+        " in the options of rsync"
     };
     let at = match decision.level == path.strip_suffix(b"/").unwrap_or(path) {
         true => String::new(),
         false => format!(", which matches {} above it", escape(decision.level)),
     };
-    let to = match decision.sign {
-        Sign::Include => goes_to(target, path),
-        Sign::Exclude => String::new(),
+    let (to, unknown) = match decision.sign {
+        Sign::Include => (goes_to(target, path), unknown),
+        Sign::Exclude => Default::default(),
     };
     let pattern = escape(decision.pattern.text());
-    format!("{what}{to}; the rule is \"{sign} {pattern}\"{at}")
+    format!("{what}{to}; the rule is \"{sign} {pattern}\"{whose}{at}{unknown}")
 }
 
 fn goes_to(target: Option<Vec<u8>>, path: &[u8]) -> String {

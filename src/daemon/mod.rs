@@ -23,6 +23,7 @@ mod outcome;
 mod peers;
 mod pending;
 pub mod pidfile;
+mod preflight;
 mod progress;
 mod rejects;
 mod reload;

@@ -87,6 +87,16 @@ impl Filter {
         Ok(())
     }
 
+    /// This filter with further rules behind all of its own.
+    pub(super) fn with_rules_behind(&self, rules: &[Rule]) -> Filter {
+        let mut filter = self.clone();
+        filter.excludes.extend(rules.iter().map(|rule| Exclude {
+            text: rule.line().into(),
+            rule: rule.clone(),
+        }));
+        filter
+    }
+
     /// Leaves these directories alone, and no others from now on, whatever the rules say: they
     /// are excluded as long as this holds. Paths as for [`Filter::excluded`].
     pub fn hold<'a>(&mut self, directories: impl Iterator<Item = &'a [u8]>) {

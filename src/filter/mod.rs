@@ -13,17 +13,20 @@
 //! | `rules` | one written rule: sign and pattern, exclude lines, files of both |
 //! | `list` | [`Filter`]: rules and excludes of one sync, and the text rsync gets |
 //! | `subtree` | [`Rules`] for one directory and what is below it |
+//! | `options` | the rules among options of rsync |
 //! | `advice` | patterns that can match nothing, and what was probably meant |
 
 mod advice;
 mod glob;
 mod list;
+mod options;
 mod pattern;
 mod rules;
 mod subtree;
 
 pub use advice::suspicious;
 pub use list::{Decision, Filter, RsyncInput};
+pub use options::OptionRules;
 pub use pattern::{Pattern, literal};
 pub use rules::{RuleError, Sign, parse_exclude_file, parse_filter_file};
 pub use subtree::Rules;

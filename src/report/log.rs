@@ -10,7 +10,7 @@
 use std::fmt::{self, Write};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -157,8 +157,17 @@ pub fn error(text: impl fmt::Display) {
     say("Error", text);
 }
 
+/// How many warnings there have been.
+static WARNINGS: AtomicUsize = AtomicUsize::new(0);
+
+/// Returns how often [`warn`] was called in this process.
+pub fn warnings() -> usize {
+    WARNINGS.load(Ordering::Relaxed)
+}
+
 /// Says that something may be wrong.
 pub fn warn(text: impl fmt::Display) {
+    WARNINGS.fetch_add(1, Ordering::Relaxed);
     say("Warn", text);
 }
 

@@ -18,7 +18,7 @@ pub mod status_file;
 mod syslog;
 
 pub use escape::{escape, unescape};
-pub use log::{enabled, error, normal, say, warn};
+pub use log::{enabled, error, normal, say, warn, warnings};
 pub use log_file::open as open_log;
 pub use selection::{BadCategory, Selection};
 pub use status_file::{

@@ -1,10 +1,14 @@
 //! What a loaded sync is, for who asks about a configuration: its kind and where it goes.
 
-use mlua::{Function, Result, Table};
+use std::collections::HashSet;
+
+use mlua::{Function, Result, Table, Value};
 
 use super::host::Member;
 use super::runtime::Script;
-use crate::config::text_of;
+use super::{layer3, sync_checks};
+use crate::batch;
+use crate::config::{self, Check, Hook, OnReject, text_of};
 
 /// Members of `default` that a sync may inherit its behaviour from.
 const KINDS: [&str; 4] = ["rsyncssh", "rsync", "direct", "rclone"];
@@ -21,12 +25,85 @@ impl Script {
         KINDS.into_iter().find(|kind| same(kind).unwrap_or(false))
     }
 
-    /// The program that the sync starts, if it is of a kind that runs rsync for changes.
-    pub fn program(&self, member: &Member) -> Option<Vec<u8>> {
-        self.kind(member)
-            .filter(|&kind| kind != "direct" && kind != "rclone")?;
-        let rsync: Table = member.config.get("rsync").ok()?;
-        text_of(&rsync.get("binary").ok()?)
+    /// Returns true for a sync that does nothing, whatever happens.
+    pub fn is_idle(&self, member: &Member) -> bool {
+        sync_checks::is_idle(&self.lua, &member.config).unwrap_or(false)
+    }
+
+    /// The programs that the sync starts, as far as its configuration tells.
+    pub fn programs(&self, member: &Member) -> Vec<Vec<u8>> {
+        let kind = self.kind(member);
+        let mut programs: Vec<Vec<u8>> = match kind {
+            Some("rclone") => self.binary(member, "rclone").into_iter().collect(),
+            Some("direct") | None => Vec::new(),
+            Some(kind) => {
+                let ssh = (kind == "rsyncssh").then(|| self.binary(member, "ssh"));
+                let rsync = self.binary(member, "rsync");
+                rsync
+                    .into_iter()
+                    .chain(ssh.flatten())
+                    .chain(self.remote_shell(member))
+                    .collect()
+            }
+        };
+        if kind.is_none() {
+            programs.extend(layer3::programs(&member.config));
+        }
+        let sync = member.sync.borrow();
+        let hooks = [&sync.config.on_synced, &sync.config.on_failed];
+        let mut hooks: Vec<&Hook> = hooks.into_iter().flatten().collect();
+        if let Some(check) = &sync.config.check {
+            for check in &check.checks {
+                if let Check::Command(scanner) = check {
+                    programs.extend(scanner.words.first().cloned());
+                }
+            }
+            if let OnReject::Call(hook) = &check.on_reject {
+                hooks.push(hook);
+            }
+        }
+        for hook in hooks {
+            if let Hook::Command(words) = hook {
+                programs.extend(words.first().cloned());
+            }
+        }
+        let mut seen = HashSet::new();
+        programs.retain(|program| seen.insert(program.clone()));
+        programs
+    }
+
+    /// The options that each rsync of the sync gets; none if it calls no rsync.
+    pub fn rsync_options(&self, member: &Member) -> Vec<Vec<u8>> {
+        let words = || -> Result<Vec<Vec<u8>>> {
+            let rsync: Table = member.config.get("rsync")?;
+            let words: Table = rsync.get("_computed")?;
+            let words = words.sequence_values::<Value>();
+            words
+                .filter_map(|word| Some(Ok(text_of(&word.ok()?)?)))
+                .collect()
+        };
+        words().unwrap_or_default()
+    }
+
+    fn binary(&self, member: &Member, table: &str) -> Option<Vec<u8>> {
+        let table: Table = member.config.get(table).ok()?;
+        text_of(&table.get("binary").ok()?)
+    }
+
+    /// What rsync is to reach the target's host with.
+    fn remote_shell(&self, member: &Member) -> Option<Vec<u8>> {
+        let options = self.rsync_options(member);
+        let target = member.destination()?;
+        let is_daemon =
+            target.starts_with(b"rsync://") || target.windows(2).any(|two| two == b"::");
+        if !batch::is_remote(&target) || is_daemon {
+            return None;
+        }
+        match config::ssh::remote_shell(&options) {
+            Some(command) => config::ssh::split_rsh(command)?.into_iter().next(),
+            None if std::env::var_os("RSYNC_RSH").is_some() => None,
+            None => Some(b"ssh".to_vec()),
+        }
     }
 }
 

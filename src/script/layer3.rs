@@ -52,6 +52,23 @@ pub fn check(config: &Table) -> Result<()> {
     Ok(())
 }
 
+/// The programs that texts of a sync run without a shell.
+pub fn programs(config: &Table) -> Vec<Vec<u8>> {
+    let program = |key: &str| {
+        let Ok(Value::String(text)) = config.get(key) else {
+            return None;
+        };
+        match Template::parse(&text.as_bytes()).form {
+            Form::Binary(words) => match words.first()?.as_slice() {
+                [Piece::Text(program)] => Some(program.clone()),
+                _ => None,
+            },
+            Form::Shell { .. } => None,
+        }
+    };
+    KEYS.into_iter().filter_map(program).collect()
+}
+
 /// Puts functions in the place of a sync's texts. `public` makes a function's errors fit for
 /// user code.
 ///

@@ -103,22 +103,31 @@ pub fn warn_of_file_system(lua: &Lua, sync: &SyncConfig) {
     }
 }
 
-/// The default action calls the `on…` functions; one without any makes a sync of no use.
+/// Warns of a sync that does nothing.
 pub fn warn_of_idleness(lua: &Lua, config: &Table) -> Result<()> {
+    if is_idle(lua, config)? {
+        let idle =
+            complaint("the sync does nothing: it has no action, no on… and no default.… in it");
+        report::warn(errors::message(lua, &idle));
+    }
+    Ok(())
+}
+
+/// Returns true for a sync without an action of its own. The default action calls the `on…`
+/// functions; one without any makes a sync of no use.
+pub fn is_idle(lua: &Lua, config: &Table) -> Result<bool> {
     let default: Table = lua.globals().raw_get("default")?;
     for key in layer3::KEYS {
         if truthy(&config.get(key)?) {
-            return Ok(());
+            return Ok(false);
         }
     }
     for key in ["action", "init"] {
         if config.get::<Value>(key)? != default.raw_get::<Value>(key)? {
-            return Ok(());
+            return Ok(false);
         }
     }
-    let idle = complaint("the sync does nothing: it has no action, no on… and no default.… in it");
-    report::warn(errors::message(lua, &idle));
-    Ok(())
+    Ok(true)
 }
 
 /// A misspelt field of `default` would be nil, and a sync inherit nothing.

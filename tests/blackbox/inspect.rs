@@ -1,9 +1,10 @@
 //! `-check` and `-explain`: answers about a configuration, with nothing started for them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::daemon::Daemon;
-use crate::util::Dir;
+use crate::util::{Dir, skip};
 
 const CONFIG: &str = r#"
 settings { logfile = "@DIR@/log", statusFile = "@DIR@/status", pidfile = "@DIR@/pid" }
@@ -113,6 +114,234 @@ fn a_program_that_is_not_there_is_a_warning() {
         "{}",
         ended.stdout
     );
+    let last = ended.stdout.lines().last();
+    assert_eq!(last, Some("The configuration is fine: 1 sync, 1 warning."));
+}
+
+/// What `-check` says of a configuration that can be loaded, on both streams.
+fn said_of(dir: &Dir, config: &str) -> String {
+    dir.put("config.lua", dir.expand(config));
+    let ended = Daemon::bare(dir)
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    ended.stdout + &ended.stderr
+}
+
+#[test]
+fn files_that_cannot_be_written_are_warnings() {
+    let sync = "sync { default.direct, source = '@SRC@', target = '@TRG@' }";
+    for key in [
+        "logfile",
+        "statusFile",
+        "pidfile",
+        "metricsFile",
+        "controlSocket",
+        "stateDir",
+    ] {
+        for path in ["none/f", "@DIR@/none/f", "config.lua/f"] {
+            let dir = Dir::new();
+            let said = said_of(&dir, &format!("settings {{ {key} = '{path}' }} {sync}"));
+            let warning = format!("    WARNING  {key} ");
+            assert_eq!(said.matches(&warning).count(), 1, "{path}: {said}");
+            assert!(said.contains("fine: 1 sync, 1 warning."), "{path}: {said}");
+        }
+        let dir = Dir::new();
+        let said = said_of(&dir, &format!("settings {{ {key} = 'new' }} {sync}"));
+        assert!(said.contains("fine: 1 sync.\n"), "{said}");
+        assert!(!dir.path("new").exists(), "{key} was made");
+    }
+    // In the foreground there is no pid file.
+    let dir = Dir::new();
+    let settings = "settings { pidfile = '@DIR@/none/f', nodaemon = true }";
+    let said = said_of(&dir, &format!("{settings} {sync}"));
+    assert!(!said.contains("WARNING"), "{said}");
+}
+
+#[test]
+fn what_the_user_may_not_write_is_a_warning() {
+    if nix::unistd::geteuid().is_root() {
+        return skip("root may write everywhere");
+    }
+    let dir = Dir::new();
+    fs::create_dir(dir.path("closed")).unwrap();
+    dir.put("closed/log", "");
+    for name in ["closed/log", "closed"] {
+        let mode = fs::Permissions::from_mode(0o555);
+        fs::set_permissions(dir.path(name), mode).unwrap();
+    }
+    let sync = "sync { default.direct, source = '@SRC@', target = '@TRG@' }";
+    for key in ["logfile", "statusFile", "pidfile"] {
+        for name in ["closed/log", "closed/new"] {
+            let said = said_of(
+                &dir,
+                &format!("settings {{ {key} = '@DIR@/{name}' }} {sync}"),
+            );
+            assert!(said.contains("Permission denied"), "{key} {name}: {said}");
+        }
+    }
+}
+
+#[test]
+fn all_programs_that_are_not_there_are_warnings() {
+    let with = |keys: &str| {
+        let dir = Dir::new();
+        dir.put("bin/here", "#!/bin/sh\n");
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(dir.path("bin/here"), mode).unwrap();
+        said_of(
+            &dir,
+            &format!("settings {{ nodaemon = true }} sync {{ source = '@SRC@', {keys} }}"),
+        )
+    };
+    let rsync = "default.rsync, target = '@TRG@'";
+    for keys in [
+        format!("{rsync}, rsync = {{ binary = '/no/prog' }}"),
+        format!("{rsync}, onSynced = {{ '/no/prog', 'x' }}"),
+        format!("{rsync}, onFailed = {{ '/no/prog' }}"),
+        format!("{rsync}, check = {{ command = {{ '/no/prog', '^pathname' }} }}"),
+        "default.direct, target = '@TRG@', onSynced = { '/no/prog' }".to_owned(),
+        "default.rsync, target = 'h:/t', rsync = { rsh = '/no/prog -4' }".to_owned(),
+        "default.rsyncssh, host = 'h', targetdir = '/t', ssh = { binary = '/no/prog' }".to_owned(),
+        "default.rsyncssh, host = 'h', targetdir = '/t', rsync = { binary = '/no/prog' }"
+            .to_owned(),
+        "default.rclone, target = 'r:', rclone = { binary = '/no/prog' }".to_owned(),
+        "target = '@TRG@', onCreate = '/no/prog ^source'".to_owned(),
+    ] {
+        let said = with(&keys);
+        let warning = "    WARNING  /no/prog cannot be executed";
+        assert_eq!(said.matches(warning).count(), 1, "{keys}: {said}");
+        assert!(said.contains("fine: 1 sync, 1 warning."), "{keys}: {said}");
+    }
+    for keys in [
+        format!("{rsync}, onSynced = {{ 'bin/here' }}"),
+        "target = '@TRG@', onCreate = 'no-prog ^source'".to_owned(),
+    ] {
+        assert!(with(&keys).contains("fine: 1 sync.\n"), "{keys}");
+    }
+    // A daemon in the background works in another directory.
+    let dir = Dir::new();
+    let said = said_of(
+        &dir,
+        &format!("sync {{ {rsync}, source = '@SRC@', onSynced = {{ 'bin/here' }} }}"),
+    );
+    let part = "bin/here cannot be executed; it is meant from /, where the daemon works";
+    assert!(said.contains(part), "{said}");
+}
+
+#[test]
+fn warnings_in_the_log_are_counted() {
+    let dir = Dir::new();
+    let said = said_of(
+        &dir,
+        "sync { default.direct, source = '@SRC@', target = '@TRG@', exclude = { '@SRC@/x', './y' } }
+         sync { source = '@SRC@' }",
+    );
+    assert!(said.contains("fine: 2 syncs, 3 warnings."), "{said}");
+    let ended = Daemon::bare(&dir)
+        .args(&["-check", "-json", "@DIR@/config.lua"])
+        .run();
+    assert!(
+        ended.stdout.contains(r#""problems":[],"warnings":3"#),
+        "{}",
+        ended.stdout
+    );
+}
+
+/// What `-explain` says of a path in the only sync.
+fn explained(config: &str, path: &str) -> String {
+    let dir = Dir::new();
+    dir.put("config.lua", dir.expand(config));
+    dir.put("rules", "*.key\n");
+    let ended = Daemon::bare(&dir)
+        .args(&["-explain", &dir.expand(path), "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    ended.stdout.lines().nth(1).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn explain_knows_the_rules_among_the_options_of_rsync() {
+    let kinds = [
+        "default.rsync, source = '@SRC@', target = '@TRG@'",
+        "default.rsyncssh, source = '@SRC@', host = 'h', targetdir = '/t'",
+    ];
+    for kind in kinds {
+        for (options, said) in [
+            (
+                "'--exclude=*.key'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'--exclude', '*.key'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'-f', '- *.key'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'--exclude-from=@DIR@/rules'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'--exclude=/d/'",
+                r#"left out; the rule is "- /d/" in the options of rsync, which matches /d above it"#,
+            ),
+            (
+                "'--include=*.key', '--exclude=*.*'",
+                r#"; the rule is "+ *.key" in the options"#,
+            ),
+            (
+                "'--max-size=1m'",
+                "; no rule matches it; what --max-size=1m in the options of rsync",
+            ),
+            ("'--exclude=*.pem'", "; no rule matches it"),
+        ] {
+            let config = format!(
+                "sync {{ {kind}, rsync = {{ archive = true, _extra = {{ {options} }} }} }}"
+            );
+            let text = explained(&config, "@SRC@/d/a.key");
+            assert!(text.contains(said), "{options}: {text}");
+            assert_eq!(
+                text.contains("mirrored"),
+                !said.contains("left out"),
+                "{text}"
+            );
+        }
+    }
+    let direct = "sync { default.direct, source = '@SRC@', target = '@TRG@', rsync = { _extra = { '--exclude=*.key' } } }";
+    let text = explained(direct, "@SRC@/a.key");
+    assert!(text.contains("left out at startup; the rule is"), "{text}");
+    // What the sync says itself comes first.
+    let first = "sync { default.rsync, source = '@SRC@', target = '@TRG@', filter = { '+ *.key' },
+        rsync = { _extra = { '--exclude=*.key' } } }";
+    let text = explained(first, "@SRC@/a.key");
+    assert!(text.ends_with(r#"; the rule is "+ *.key""#), "{text}");
+}
+
+#[test]
+fn explain_knows_syncs_that_do_nothing() {
+    for more in [
+        "",
+        ", target = '@TRG@'",
+        ", delay = 1, target = 'h:/x'",
+        ", onDelete = false",
+    ] {
+        let text = explained(&format!("sync {{ source = '@SRC@'{more} }}"), "@SRC@/x");
+        assert!(
+            text.contains("not mirrored: the sync does nothing"),
+            "{text}"
+        );
+    }
+    for action in [
+        "onCreate = 'true'",
+        "onDelete = function() end",
+        "action = function() end",
+    ] {
+        let text = explained(&format!("sync {{ source = '@SRC@', {action} }}"), "@SRC@/x");
+        assert!(text.contains(": mirrored"), "{text}");
+    }
 }
 
 #[test]
@@ -170,6 +399,7 @@ fn shipped(dir: &Dir, path: &str) -> String {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
     let text = fs::read_to_string(format!("{root}{path}")).unwrap();
     let mut text = text.replace("/etc/lsyncd/web2.password", "/dev/null");
+    text = text.replace("/var/log/lsyncd/", "@DIR@/");
     for name in ["/var/www", "/srv/www", "/srv/data", "/srv/incoming"] {
         text = text.replace(&format!("= \"{name}\""), "= \"@SRC@\"");
     }

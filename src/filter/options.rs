@@ -1,0 +1,265 @@
+//! The rules among options of rsync: `--exclude`, `--include`, `--filter` and the files of them.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use super::list::Filter;
+use super::rules::{Rule, Sign, lines};
+
+/// Options with a value that may stand in the next word; what it is does not matter here.
+const WITH_VALUE: &str = "\
+    address backup-dir block-size bwlimit checksum-choice checksum-seed chmod chown compare-dest \
+    compress-choice compress-level contimeout copy-dest debug groupmap iconv info link-dest \
+    log-file log-file-format max-alloc max-delete modify-window out-format partial-dir \
+    password-file port protocol remote-option rsh rsync-path skip-compress sockopts suffix \
+    temp-dir timeout usermap";
+
+/// Options that leave something out by other things than its name, or that ask files for more
+/// rules.
+const SELECTIVE: &str = "\
+    cvs-exclude dirs dry-run existing files-from ignore-existing ignore-non-existing list-only \
+    max-size min-size no-links no-recursive one-file-system only-write-batch prune-empty-dirs \
+    update";
+
+/// The letters of the same.
+const SELECTIVE_LETTERS: &[u8] = b"CFdmnux";
+
+/// Letters with a value in the same word or the next.
+const LETTERS_WITH_VALUE: &[u8] = b"BeT@M";
+
+/// What options of rsync say about which paths are sent.
+#[derive(Debug, Default)]
+pub struct OptionRules {
+    rules: Vec<Rule>,
+    /// Options of which it cannot be said here what they leave out.
+    pub unknown: Vec<Vec<u8>>,
+}
+
+impl OptionRules {
+    /// Reads the words; files of rules are read, too.
+    pub fn of(words: &[Vec<u8>]) -> OptionRules {
+        let mut found = OptionRules::default();
+        let mut words = words.iter().map(Vec::as_slice);
+        while let Some(word) = words.next() {
+            match word {
+                [b'-', b'-', long @ ..] => found.long(word, long, &mut words),
+                [b'-', letters @ ..] => found.letters(letters, &mut words),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The filter with these rules behind its own, as rsync gets them.
+    pub fn behind(&self, filter: &Filter) -> Filter {
+        filter.with_rules_behind(&self.rules)
+    }
+
+    fn long<'w>(&mut self, word: &[u8], long: &[u8], words: &mut impl Iterator<Item = &'w [u8]>) {
+        let (name, value) = match long.iter().position(|&byte| byte == b'=') {
+            Some(at) => (&long[..at], Some(&long[at + 1..])),
+            None => (long, None),
+        };
+        let listed = |names: &str| {
+            let mut names = names.split_ascii_whitespace();
+            names.any(|listed| listed.as_bytes() == name)
+        };
+        match name {
+            b"exclude" | b"include" | b"filter" | b"exclude-from" | b"include-from" => {
+                let Some(value) = value.or_else(|| words.next()) else {
+                    return;
+                };
+                if !self.rule(name, value) {
+                    self.unknown.push([b"--", name, b"=", value].concat());
+                }
+            }
+            b"max-size" | b"min-size" | b"files-from" if value.is_none() => {
+                let value = words.next().unwrap_or_default();
+                self.unknown.push([word, b"=", value].concat());
+            }
+            _ if listed(SELECTIVE) => self.unknown.push(word.to_vec()),
+            _ if value.is_none() && listed(WITH_VALUE) => drop(words.next()),
+            _ => {}
+        }
+    }
+
+    fn letters<'w>(&mut self, letters: &[u8], words: &mut impl Iterator<Item = &'w [u8]>) {
+        for (index, letter) in letters.iter().enumerate() {
+            let rest = &letters[index + 1..];
+            if *letter == b'f' {
+                let value = if rest.is_empty() {
+                    words.next()
+                } else {
+                    Some(rest)
+                };
+                let value = value.unwrap_or_default();
+                if !self.rule(b"filter", value) {
+                    self.unknown.push([b"--filter=", value].concat());
+                }
+                return;
+            }
+            if LETTERS_WITH_VALUE.contains(letter) {
+                if rest.is_empty() {
+                    words.next();
+                }
+                return;
+            }
+            if SELECTIVE_LETTERS.contains(letter) {
+                self.unknown.push(vec![b'-', *letter]);
+            }
+        }
+    }
+
+    /// Takes in one option with a rule; false if it is none that can be told here.
+    fn rule(&mut self, name: &[u8], value: &[u8]) -> bool {
+        match name {
+            b"exclude" => self.line(Sign::Exclude, value),
+            b"include" => self.line(Sign::Include, value),
+            b"filter" => return self.filter(value),
+            _ => {
+                let sign = match name {
+                    b"exclude-from" => Sign::Exclude,
+                    _ => Sign::Include,
+                };
+                let Ok(text) = fs::read(OsStr::from_bytes(value)) else {
+                    return false;
+                };
+                for line in lines(&text).filter(|line| !matches!(line, [b'#' | b';', ..])) {
+                    self.line(sign, line);
+                }
+            }
+        }
+        true
+    }
+
+    /// A pattern, or a rule with its own sign; a lone `!` takes back all rules before.
+    fn line(&mut self, sign: Sign, line: &[u8]) {
+        if line == b"!" {
+            return self.rules.clear();
+        }
+        let mut rule = Rule::exclude(line);
+        if !matches!(line, [b'+' | b'-', b' ', ..]) {
+            rule.sign = sign;
+        }
+        self.rules.push(rule);
+    }
+
+    fn filter(&mut self, rule: &[u8]) -> bool {
+        let long = [
+            ("exclude ", "- "),
+            ("include ", "+ "),
+            ("hide ", "- "),
+            ("H ", "- "),
+            ("show ", "+ "),
+            ("S ", "+ "),
+        ];
+        // What is only of the receiver's concern.
+        let of_receiver = ["protect ", "P ", "risk ", "R "];
+        if of_receiver
+            .iter()
+            .any(|name| rule.starts_with(name.as_bytes()))
+        {
+            return true;
+        }
+        let short = long.iter().find_map(|(name, sign)| {
+            let pattern = rule.strip_prefix(name.as_bytes())?;
+            Some([sign.as_bytes(), pattern].concat())
+        });
+        let rule = short.as_deref().unwrap_or(rule);
+        if matches!(rule, b"!" | b"clear") {
+            self.rules.clear();
+            return true;
+        }
+        let parsed = Rule::filter(rule).ok();
+        let is_rule = parsed.is_some();
+        self.rules.extend(parsed);
+        is_rule
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> OptionRules {
+        let words: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+        OptionRules::of(&words)
+    }
+
+    /// Whether `/a.key` is left out.
+    fn leaves_out(words: &[&str]) -> bool {
+        read(words).behind(&Filter::default()).excluded(b"/a.key")
+    }
+
+    #[test]
+    fn rules_are_found_in_all_forms() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "# x\n*.key\n").unwrap();
+        let from = format!("--exclude-from={}", file.path().display());
+        for words in [
+            &["--exclude=*.key"][..],
+            &["--exclude", "*.key"],
+            &["-av", "--exclude", "*.key"],
+            &["--filter=- *.key"],
+            &["--filter", "exclude *.key"],
+            &["--filter=hide *.key"],
+            &["-f", "- *.key"],
+            &["-avf- *.key"],
+            &["--bwlimit", "--exclude", "--exclude=*.key"],
+            &["-e", "ssh -f x", "--exclude=*.key"],
+            &["--include=*", "--filter=!", "--exclude=*.key"],
+            &["--exclude=- *.key"],
+            &["--include=- *.key"],
+            &[from.as_str()],
+        ] {
+            assert!(leaves_out(words), "{words:?}");
+            assert!(read(words).unknown.is_empty(), "{words:?}");
+        }
+        for words in [
+            &["--include=*.key", "--exclude=*"][..],
+            &["--exclude=*.pem"],
+            &["--rsh", "--exclude=*.key"],
+            &["--filter=P *.key"],
+            &["--exclude=+ *.key"],
+            &["--exclude=*.key", "--exclude=!"],
+            &["--exclude"],
+            &["-f"],
+        ] {
+            assert!(!leaves_out(words), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn options_that_select_otherwise_are_named() {
+        for (words, named) in [
+            (&["--max-size=1m"][..], "--max-size=1m"),
+            (&["--max-size", "1m"], "--max-size=1m"),
+            (&["-C"], "-C"),
+            (&["-avx"], "-x"),
+            (&["--existing"], "--existing"),
+            (&["--dry-run"], "--dry-run"),
+            (&["--filter=: .rules"], "--filter=: .rules"),
+            (&["--exclude-from=/no/such"], "--exclude-from=/no/such"),
+        ] {
+            let unknown = read(words).unknown;
+            assert_eq!(unknown, [named.as_bytes()], "{words:?}");
+        }
+        assert!(
+            read(&["-avz", "--bwlimit=5", "--timeout", "9"])
+                .unknown
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn rules_of_options_come_behind_those_of_the_sync() {
+        let mut filter = Filter::default();
+        filter.append_rule(b"+ /keep/***").unwrap();
+        filter.add_exclude(b"/out");
+        let both = read(&["--include=/out", "--exclude=*"]).behind(&filter);
+        for (path, out) in [(&b"/keep/a"[..], false), (b"/out", true), (b"/other", true)] {
+            assert_eq!(both.excluded(path), out, "{path:?}");
+        }
+    }
+}
