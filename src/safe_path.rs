@@ -103,6 +103,25 @@ impl Directory {
         self.access() == Access::Private && self.stat.st_uid == geteuid().as_raw()
     }
 
+    /// Returns true if it is this user's, nobody else can change what is in it, and nobody can
+    /// put another directory in its place who is in no group that root has let in above it.
+    pub fn is_ours(&self) -> bool {
+        self.stat.st_uid == geteuid().as_raw()
+            && access(&self.stat) == Access::Private
+            && self.reach != Access::Others
+    }
+
+    /// Makes a directory in this one that only this user can enter. There may be one already.
+    ///
+    /// # Errors
+    /// Those of mkdir(2).
+    pub fn make(&self, name: &OsStr) -> io::Result<()> {
+        match fs::mkdirat(&self.fd, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Opens a directory in this one. A symbolic link is none.
     ///
     /// # Errors

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[allow(dead_code)]
+#[path = "blackbox/util.rs"]
+mod util;
+
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
@@ -63,11 +67,11 @@ fn line(path: &Path) -> bool {
     open_log(path).is_ok_and(|mut log| log.write_all(b"line\n").is_ok())
 }
 
-/// Says so in the output of the tests, as nobody else is there to attack.
+/// Nobody else is there to attack.
 fn skipped() -> bool {
     let skip = !geteuid().is_root();
     if skip {
-        eprintln!("skipped: takes root");
+        util::skip("takes root to be another user");
     }
     skip
 }

@@ -6,6 +6,7 @@
 use std::time::SystemTime;
 
 use super::engine::Engine;
+use super::state;
 use crate::queue::Etype;
 use crate::report;
 use crate::sync::Sync;
@@ -26,7 +27,7 @@ const ETYPES: [Etype; 6] = [
 ];
 
 /// Type, path, and where a Move went.
-type Event<'a> = (Etype, &'a [u8], Option<&'a [u8]>);
+type Event = (Etype, Vec<u8>, Option<Vec<u8>>);
 
 impl Engine<'_> {
     /// Remembers what each sync has not done.
@@ -45,7 +46,7 @@ impl Engine<'_> {
             if !doubtful && !jobs.any(|job| job.is_in_doubt() && job.is_for(&member.sync)) {
                 state.remove(&sync.config, ALIVE);
             }
-            let bytes = encode(&sync);
+            let bytes = bounded(encode(&sync), state::MAX_BYTES);
             if bytes.is_empty() {
                 state.remove(&sync.config, KIND);
             } else if let Err(error) = state.write(&sync.config, KIND, &bytes) {
@@ -69,19 +70,41 @@ impl Engine<'_> {
         if let Err(error) = state.write(&sync.config, ALIVE, b"") {
             report::warn(format_args!("{name}: cannot remember: {error}"));
         }
-        let Some(bytes) = state.read(&sync.config, KIND) else {
-            return;
+        let (events, whole) = match state.try_read(&sync.config, KIND) {
+            Ok(None) => return,
+            Ok(Some(bytes)) => decode(&bytes),
+            Err(error) => {
+                let reason = report::reason(&error);
+                report::warn(format_args!(
+                    "{name}: cannot read what was pending: {reason}"
+                ));
+                (Vec::new(), true)
+            }
         };
-        let events = decode(&bytes);
         report::normal(format_args!(
             "{name}: {} changes were pending when the daemon stopped",
             events.len()
         ));
-        for (etype, path, to) in events {
-            sync.restore(etype, path, to, self.now);
+        if whole {
+            report::warn(format_args!(
+                "{name}: what was pending is not all known: everything is compared"
+            ));
+            sync.restore(Etype::Full, b"/", None, self.now);
+        }
+        for (etype, path, to) in &events {
+            sync.restore(*etype, path, to.as_deref(), self.now);
         }
         sync.drop_held();
         state.remove(&sync.config, KIND);
+    }
+}
+
+/// More than is remembered stands for a comparison of everything.
+fn bounded(bytes: Vec<u8>, most: usize) -> Vec<u8> {
+    if bytes.len() > most {
+        b"Full\0/\0\0".to_vec()
+    } else {
+        bytes
     }
 }
 
@@ -103,32 +126,119 @@ fn encode(sync: &Sync) -> Vec<u8> {
     bytes
 }
 
-/// What is no event is left out, and so is what comes after a broken end.
-fn decode(bytes: &[u8]) -> Vec<Event<'_>> {
-    let parts: Vec<&[u8]> = bytes.split(|&byte| byte == 0).collect();
-    let events = parts.chunks_exact(3).filter_map(|parts| {
-        let etype = ETYPES
-            .into_iter()
-            .find(|etype| etype.name().as_bytes() == parts[0])?;
-        let (path, to) = (parts[1], Some(parts[2]).filter(|to| !to.is_empty()));
-        (path.starts_with(b"/") && to.is_some() == (etype == Etype::Move))
-            .then_some((etype, path, to))
+/// The events, and whether anything is no event, as in a file that was damaged or is not ours.
+fn decode(bytes: &[u8]) -> (Vec<Event>, bool) {
+    let mut parts: Vec<&[u8]> = bytes.split(|&byte| byte == 0).collect();
+    // What comes behind the last zero byte is the beginning of something.
+    let mut whole = parts.pop().is_some_and(|rest| !rest.is_empty());
+    let events = parts.chunks(3).filter_map(|parts| {
+        let event = event(parts);
+        whole |= event.is_none();
+        event
     });
-    events.collect()
+    (events.collect(), whole)
+}
+
+fn event(parts: &[&[u8]]) -> Option<Event> {
+    let &[etype, path, to] = parts else {
+        return None;
+    };
+    let etype = ETYPES
+        .into_iter()
+        .find(|known| known.name().as_bytes() == etype)?;
+    let to = Some(to).filter(|to| !to.is_empty());
+    let known = match etype {
+        Etype::Full => path == b"/" && to.is_none(),
+        Etype::Move => is_inside(path) && to.is_some_and(is_inside),
+        _ => is_inside(path) && to.is_none(),
+    };
+    known.then(|| (etype, path.to_vec(), to.map(<[u8]>::to_vec)))
+}
+
+/// Returns true for the path of something in a source: from `/` down, never up.
+fn is_inside(path: &[u8]) -> bool {
+    let bare = path.strip_suffix(b"/").unwrap_or(path);
+    let Some(names) = bare.strip_prefix(b"/") else {
+        return false;
+    };
+    let mut names = names.split(|&byte| byte == b'/');
+    names.all(|name| !matches!(name, b"" | b"." | b".."))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn known(etype: Etype, path: &str, to: Option<&str>) -> Event {
+        (etype, path.into(), to.map(Into::into))
+    }
 
     #[test]
-    fn what_is_broken_is_left_out() {
-        let bytes = b"Create\0/a\nb\0\0Move\0/c/\0/d/\0Nonsense\0/e\0\0Delete\0x\0\0Modify\0/f";
-        let expected: [Event<'_>; 2] = [
-            (Etype::Create, b"/a\nb", None),
-            (Etype::Move, b"/c/", Some(b"/d/")),
+    fn what_is_no_event_asks_for_a_comparison() {
+        let bytes = b"Create\0/a\nb\0\0Move\0/c/\0/d/\0";
+        let events = vec![
+            known(Etype::Create, "/a\nb", None),
+            known(Etype::Move, "/c/", Some("/d/")),
         ];
-        assert_eq!(decode(bytes), expected);
-        assert!(decode(b"").is_empty());
+        assert_eq!(decode(bytes), (events.clone(), false));
+        assert_eq!(
+            decode(b"Full\0/\0\0"),
+            (vec![known(Etype::Full, "/", None)], false)
+        );
+        assert_eq!(decode(b""), (Vec::new(), false));
+        for broken in [
+            &b"Nonsense\0/e\0\0"[..],
+            b"Delete\0x\0\0",
+            b"Delete\0\0\0",
+            b"Delete\0/\0\0",
+            b"Delete\0/../victim/\0\0",
+            b"Delete\0/a/../../victim\0\0",
+            b"Delete\0/a/..\0\0",
+            b"Delete\0/./a\0\0",
+            b"Delete\0//etc\0\0",
+            b"Delete\0/a//\0\0",
+            b"Move\0/a\0\0",
+            b"Move\0/a\0/../b\0",
+            b"Create\0/a\0/b\0",
+            b"Full\0/a\0\0",
+        ] {
+            let all = [bytes, broken].concat();
+            assert_eq!(
+                decode(&all),
+                (events.clone(), true),
+                "{}",
+                broken.escape_ascii()
+            );
+        }
+        for end in 1..b"Move\0/c/\0/d/\0".len() {
+            let cut = &bytes[..bytes.len() - end];
+            assert_eq!(decode(cut), (events[..1].to_vec(), true), "{end}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_is_compared() {
+        let bytes = b"Create\0/a\0\0".to_vec();
+        assert_eq!(bounded(bytes.clone(), bytes.len()), bytes);
+        let (events, whole) = decode(&bounded(bytes, 5));
+        assert_eq!(
+            (events, whole),
+            (vec![known(Etype::Full, "/", None)], false)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_leads_out_of_a_source(bytes in "(Create|Delete|Move|Full|\0|/|\\.|a){0,40}") {
+            let (events, _) = decode(bytes.as_bytes());
+            for (_, path, to) in events {
+                for path in [Some(path), to].into_iter().flatten() {
+                    let mut names = path.split(|&byte| byte == b'/');
+                    prop_assert_eq!(names.next(), Some(&b""[..]));
+                    prop_assert!(names.all(|name| name != b".." && name != b"."));
+                }
+            }
+        }
     }
 }

@@ -6,22 +6,25 @@
 //! what systemd gives the service (`StateDirectory=` in systemd.exec(5)), else
 //! `/var/lib/lsyncd` if that can be written. Without any of them nothing is remembered.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{AccessFlags, access};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat};
 
 use crate::config::{Settings, SyncConfig};
 use crate::report;
 use crate::report::atomic::{self, ReplaceError};
+use crate::safe_path::{self, Directory};
 
 /// Where state goes when nobody says otherwise.
 const USUAL: &str = "/var/lib/lsyncd";
 
-/// The directory of what is remembered.
+/// The most that is remembered of one kind, in bytes.
+pub const MAX_BYTES: usize = 64 << 20;
+
+/// The directory of what is remembered. Nobody but its user may change what is in it.
 #[derive(Clone, Debug)]
 pub struct StateDir {
     path: PathBuf,
@@ -38,15 +41,13 @@ impl StateDir {
             Some(path) => path,
             None => Path::new(USUAL),
         };
+        let said = configured.is_some() || from_systemd.is_some();
         match usable(path) {
             Ok(()) => Some(StateDir { path: path.into() }),
             Err(error) => {
-                let category = if configured.is_some() {
-                    "Warn"
-                } else {
-                    "Debug"
-                };
-                let path = path.display();
+                let untrusted = error.kind() == ErrorKind::InvalidData;
+                let category = if said || untrusted { "Warn" } else { "Debug" };
+                let path = report::escape(path.as_os_str().as_encoded_bytes());
                 report::say(category, format_args!("stateDir {path}: {error}"));
                 None
             }
@@ -58,28 +59,82 @@ impl StateDir {
     /// # Errors
     /// The file can't be written; the old one is still there then.
     pub fn write(&self, sync: &SyncConfig, kind: &str, bytes: &[u8]) -> io::Result<()> {
-        let directory = self.directory(sync);
-        make(&directory)?;
-        let path = directory.join(kind);
-        atomic::write(&path, &mut |file| file.write_all(bytes)).map_err(|error| match error {
-            ReplaceError::Open(error) | ReplaceError::Write(error) => error,
-        })
+        if bytes.len() > MAX_BYTES {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        let root = enter(&self.path)?;
+        root.make(OsStr::new(&key(sync)))?;
+        let location = of_sync(&root, sync)?.location(OsStr::new(kind))?;
+        atomic::write_at(&location, &mut |file| file.write_all(bytes)).map_err(
+            |error| match error {
+                ReplaceError::Open(error) | ReplaceError::Write(error) => error,
+            },
+        )
     }
 
     /// What was remembered last; `None` if nothing was, or it can't be read.
     pub fn read(&self, sync: &SyncConfig, kind: &str) -> Option<Vec<u8>> {
-        fs::read(self.directory(sync).join(kind)).ok()
+        self.try_read(sync, kind).unwrap_or_default()
+    }
+
+    /// What was remembered last; `None` if nothing was.
+    ///
+    /// # Errors
+    /// There is something that can't be read, is too large or may be another user's.
+    pub fn try_read(&self, sync: &SyncConfig, kind: &str) -> io::Result<Option<Vec<u8>>> {
+        match self.load(sync, kind) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            loaded => loaded.map(Some),
+        }
+    }
+
+    fn load(&self, sync: &SyncConfig, kind: &str) -> io::Result<Vec<u8>> {
+        let root = enter(&self.path)?;
+        let location = of_sync(&root, sync)?.location(OsStr::new(kind))?;
+        let file = location.open(OFlags::RDONLY, Mode::empty())?;
+        if !file.metadata()?.is_file() {
+            return Err(untrusted("no ordinary file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > MAX_BYTES {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        Ok(bytes)
     }
 
     /// Forgets. There may have been nothing.
     pub fn remove(&self, sync: &SyncConfig, kind: &str) {
-        let _ = fs::remove_file(self.directory(sync).join(kind));
+        let location = enter(&self.path)
+            .and_then(|root| of_sync(&root, sync))
+            .and_then(|directory| directory.location(OsStr::new(kind)));
+        if let Ok(location) = location {
+            let _ = location.unlink();
+        }
     }
+}
 
-    /// Where things of this sync are.
-    pub fn directory(&self, sync: &SyncConfig) -> PathBuf {
-        self.path.join(key(sync))
+/// Opens the directory, if it is this user's.
+fn enter(path: &Path) -> io::Result<Directory> {
+    ours(safe_path::enter(path)?)
+}
+
+/// Opens the directory of a sync.
+fn of_sync(root: &Directory, sync: &SyncConfig) -> io::Result<Directory> {
+    ours(root.enter(OsStr::new(&key(sync)))?)
+}
+
+fn ours(directory: Directory) -> io::Result<Directory> {
+    if directory.is_ours() {
+        return Ok(directory);
     }
+    Err(untrusted(
+        "not used, as it is not this user's or other users can write to it or replace it",
+    ))
+}
+
+fn untrusted(text: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, text)
 }
 
 /// A name for the sync that is a file's name too.
@@ -104,21 +159,23 @@ fn hash(bytes: &[u8]) -> u64 {
     })
 }
 
+/// Makes the directory if need be. Names of files are nobody else's business.
 fn usable(path: &Path) -> io::Result<()> {
-    make(path)?;
-    access(path, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
-}
-
-/// Names of files are nobody else's business.
-fn make(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result,
+    let location = safe_path::locate(path)?;
+    if location.found().is_none() {
+        location.directory().make(location.name())?;
     }
+    let directory = safe_path::enter(path)?;
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    accessat(&directory, ".", wanted, AtFlags::EACCESS)?;
+    ours(directory).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
     use super::*;
 
     fn config(name: &str, source: &str) -> SyncConfig {
@@ -129,13 +186,16 @@ mod tests {
         SyncConfig::from_table(&table).unwrap()
     }
 
+    fn state(directory: &Path) -> StateDir {
+        let path = directory.join("state");
+        usable(&path).unwrap();
+        StateDir { path }
+    }
+
     #[test]
     fn what_is_written_is_read_and_syncs_are_kept_apart() {
         let directory = tempfile::tempdir().unwrap();
-        let state = StateDir {
-            path: directory.path().join("state"),
-        };
-        usable(&state.path).unwrap();
+        let state = state(directory.path());
         let (one, two) = (config("../x\n", "/a/"), config("../x\n", "/b/"));
         state.write(&one, "k", b"1").unwrap();
         state.write(&two, "k", b"2").unwrap();
@@ -143,7 +203,73 @@ mod tests {
         assert_eq!(state.read(&one, "k").unwrap(), b"3");
         assert_eq!(state.read(&two, "k").unwrap(), b"2");
         state.remove(&one, "k");
-        assert_eq!(state.read(&one, "k"), None);
-        assert_eq!(state.directory(&one).parent().unwrap(), state.path);
+        assert_eq!(state.try_read(&one, "k").unwrap(), None);
+        assert_eq!(std::fs::read_dir(&state.path).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_others_may_have_written_is_not_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = state(directory.path());
+        let sync = config("s", "/a/");
+        state.write(&sync, "k", b"1").unwrap();
+        let (above, own) = (directory.path(), state.path.join(key(&sync)));
+        for path in [&own, &state.path, above] {
+            let mode = |mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+            mode(0o777);
+            assert!(state.try_read(&sync, "k").is_err(), "{}", path.display());
+            assert!(state.write(&sync, "k", b"2").is_err());
+            assert_eq!(path == own, usable(&state.path).is_ok());
+            mode(0o700);
+        }
+        assert_eq!(state.read(&sync, "k").unwrap(), b"1");
+        // Nobody renames what is another user's in a directory like /tmp.
+        std::fs::set_permissions(above, Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(state.read(&sync, "k").unwrap(), b"1");
+
+        for name in ["k", "."] {
+            let given = own.join("k");
+            std::fs::remove_file(&given).unwrap();
+            symlink(name, &given).unwrap();
+            assert!(state.try_read(&sync, "k").is_err(), "{name}");
+            state.write(&sync, "k", b"1").unwrap_err();
+            state.remove(&sync, "k");
+            assert!(given.symlink_metadata().is_err());
+            std::fs::write(&given, "").unwrap();
+        }
+        std::fs::remove_file(own.join("k")).unwrap();
+        let pipe = nix::unistd::mkfifo(&own.join("k"), nix::sys::stat::Mode::S_IRWXU);
+        assert!(pipe.is_ok() && state.try_read(&sync, "k").is_err());
+    }
+
+    #[test]
+    fn a_directory_of_another_user_is_not_used() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let state = state(directory.path());
+        let sync = config("s", "/a/");
+        state.write(&sync, "k", b"1").unwrap();
+        for path in [&state.path.join(key(&sync)), &state.path] {
+            chown(path, Some(65534), None).unwrap();
+            assert!(state.try_read(&sync, "k").is_err());
+            assert!(state.write(&sync, "k", b"2").is_err());
+            chown(path, Some(0), None).unwrap();
+        }
+        assert_eq!(state.read(&sync, "k").unwrap(), b"1");
+    }
+
+    #[test]
+    fn there_is_a_limit() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = state(directory.path());
+        let sync = config("s", "/a/");
+        state.write(&sync, "k", b"1").unwrap();
+        assert!(state.write(&sync, "k", &vec![0; MAX_BYTES + 1]).is_err());
+        let file = state.path.join(key(&sync)).join("k");
+        let file = std::fs::File::options().write(true).open(file).unwrap();
+        file.set_len(MAX_BYTES as u64 + 1).unwrap();
+        assert!(state.try_read(&sync, "k").is_err());
     }
 }

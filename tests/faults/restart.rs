@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 
@@ -207,6 +208,83 @@ fn what_was_being_sent_at_the_stop_is_sent_after_the_start() {
     fake.release();
     let mut daemon = start(&dir, &config);
     daemon.wait_equal();
+}
+
+/// The one file of what was pending.
+fn pending(dir: &Dir) -> PathBuf {
+    let syncs = fs::read_dir(dir.path("state")).unwrap();
+    let mut files = syncs.map(|sync| sync.unwrap().path().join("pending"));
+    files.find(|file| file.exists()).unwrap()
+}
+
+/// A file that was damaged, or that somebody has changed, names nothing outside of source and
+/// target, and loses nothing.
+#[test]
+fn what_was_pending_is_read_with_care() {
+    let direct = r#"
+        settings{ stateDir = "@DIR@/state" }
+        sync{ default.direct, source = "@SRC@", target = "@TRG@", delay = DELAY }
+    "#;
+    let evil = b"Delete\0/../victim/\0\0Create\0/../secret\0\0Move\0/../victim/f\0/stolen\0";
+    let cut = b"Create\0/b";
+    for config in [UNCOMPARED, direct] {
+        for tail in [&evil[..], &cut[..]] {
+            let dir = Dir::new();
+            fs::create_dir(dir.path("victim")).unwrap();
+            for name in ["victim/f", "secret"] {
+                dir.put(name, "precious");
+            }
+            let mut daemon = start(&dir, &config.replace("DELAY", "100000"));
+            dir.write("a", "1");
+            dir.write("b", "1");
+            daemon.wait_log("Create: /b");
+            assert_eq!(daemon.terminate(), Some(143));
+            let file = pending(&dir);
+            let mut bytes = fs::read(&file).unwrap();
+            if tail == cut {
+                let all = bytes.len();
+                bytes.truncate(all - 2);
+            } else {
+                bytes.extend_from_slice(tail);
+            }
+            fs::write(&file, bytes).unwrap();
+            let mut daemon = start(&dir, &config.replace("DELAY", "0.2"));
+            daemon.wait_log("what was pending is not all known: everything is compared");
+            daemon.wait_equal();
+            dir.write("last", "1");
+            daemon.wait_equal();
+            let log = daemon.log();
+            assert_eq!(log.matches("everything is compared").count(), 1, "{log}");
+            assert_eq!(dir.text("victim/f"), "precious");
+            assert!(!dir.path("trg/stolen").exists() && !dir.path("trg/secret").exists());
+        }
+    }
+}
+
+/// Whoever else can write to the directory could have put anything there.
+#[test]
+fn a_state_directory_that_others_can_write_is_not_used() {
+    let dir = Dir::new();
+    fs::create_dir(dir.path("state")).unwrap();
+    dir.put("state/x", "");
+    let mode = |mode| {
+        let permissions = fs::Permissions::from_mode(mode);
+        fs::set_permissions(dir.path("state"), permissions).unwrap();
+    };
+    mode(0o777);
+    let config = uncompared("0.2");
+    let mut daemon = start(&dir, &config);
+    daemon.wait_log("other users can write to it");
+    dir.write("f", "1");
+    daemon.wait_equal();
+    assert_eq!(daemon.terminate(), Some(143));
+    assert_eq!(fs::read_dir(dir.path("state")).unwrap().count(), 1);
+    mode(0o700);
+    let mut daemon = start(&dir, &config);
+    dir.write("g", "1");
+    daemon.wait_equal();
+    assert!(!daemon.log().contains("other users can write"));
+    assert_eq!(fs::read_dir(dir.path("state")).unwrap().count(), 2);
 }
 
 /// User functions get what was pending, each kind of event.
