@@ -115,7 +115,11 @@ impl Disk for Full {
             true => Node::File,
             false => Node::Directory,
         };
-        Some(Stat { node, mtime: 7 })
+        Some(Stat {
+            node,
+            mtime: 7,
+            exposed: false,
+        })
     }
 }
 
