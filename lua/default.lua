@@ -5,8 +5,8 @@
 -- the user's line; see `public`.
 
 local native = ...
-local error, pairs, pcall, rawset, setmetatable, tostring, type =
-  error, pairs, pcall, rawset, setmetatable, tostring, type
+local error, getmetatable, pairs, pcall, rawset, setmetatable, tostring, type =
+  error, getmetatable, pairs, pcall, rawset, setmetatable, tostring, type
 
 -- Raises what a native function failed with as a text that names the caller's line. The
 -- wrapper below ends in a tail call, so level 2 is the user's own function.
@@ -101,14 +101,18 @@ default = {
 
 setmetatable(default, { __index = public(native.missing_default) })
 
-default.rsyncExitCodes = {
+-- Marks the built-in table of rsync's exit codes; syncs that inherit it have a copy with this mark.
+-- A table of the user's own has none.
+local built_in = { }
+
+default.rsyncExitCodes = setmetatable({
   _merge = false,
   _verbatim = true,
   [0] = "ok", [1] = "die", [2] = "die", [3] = "again", [4] = "die", [5] = "again",
   [6] = "again", [10] = "again", [11] = "again", [12] = "again", [14] = "again",
   [20] = "again", [21] = "again", [22] = "again", [23] = "ok", [24] = "ok", [25] = "die",
   [30] = "again", [35] = "again", [255] = "again",
-}
+}, built_in)
 
 default.sshExitCodes = { _merge = false, _verbatim = true, [0] = "ok", [255] = "again" }
 
@@ -161,6 +165,7 @@ end
 -- the number 128 + signal.
 local function verdict(codes, exitcode, signal)
   if signal then return "again" end
+  if getmetatable(codes) == built_in then native.by_default() end
   if type(codes) == "table" then return codes[exitcode] end
   return exitcode == 0 and "ok" or "die"
 end

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | [`chooser`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
+//! | [`error_lines`] | what a line of rsync's error output says |
 //! | [`exposed`] | whose directories others may exchange |
 //! | [`files_from`] | the call with `--files-from` |
 //! | [`filter_list`] | the classic call with `--include-from` |
@@ -23,6 +24,7 @@
 
 pub mod chooser;
 pub mod collapse;
+pub mod error_lines;
 pub mod exposed;
 pub mod files_from;
 pub mod filter_list;

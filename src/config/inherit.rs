@@ -70,6 +70,7 @@ impl Merger<'_> {
                 let copy = self.lua.create_table()?;
                 if codes {
                     copy_verbatim(&copy, &table)?;
+                    copy.set_metatable(table.metatable())?;
                 } else {
                     self.merge(&copy, &table, depth + 1)?;
                 }

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use super::engine::{Engine, Outcome};
-use super::job::Job;
+use super::job::{Job, is_attribute};
 use super::outcome;
+use crate::batch::error_lines::SizeLimit;
 use crate::exit::Exit;
 use crate::process::End;
 use crate::queue::Time;
 use crate::report;
 use crate::report::amounts::counted;
 use crate::script::Verdict;
-use crate::sync::{Sync, micros};
+use crate::sync::{Again, Aside, Entries, Sync, Undone, micros};
 
 /// What changed while it was acted upon is looked at again after this; the event that tells of
 /// the change is on its way.
@@ -19,6 +20,12 @@ const SOON: Duration = Duration::from_millis(200);
 
 /// rsync's code for "some files were not transferred".
 const PARTIAL: i32 = 23;
+
+/// rsync's code for a file that could not be read or written to its end.
+const FILE_IO: i32 = 11;
+
+/// rsync's codes for names that the other side does not take.
+const REFUSALS: [i32; 2] = [2, 4];
 
 impl Engine<'_> {
     /// What the end of a child means for its sync.
@@ -32,26 +39,25 @@ impl Engine<'_> {
             End::Signal(signal) => Some(signal),
             End::Exit(_) => None,
         };
-        let errors = job.errors.borrow().join(&b'\n');
+        let errors = job.errors.borrow_mut().make_contiguous().join(&b'\n');
         let collected = job
             .script
             .collect(&job.member, &job.agent, code, signal, &errors);
-        let verdict = match collected {
-            Ok(verdict) => verdict,
+        let completion = match collected {
+            Ok((verdict, by_default)) => job.completion(verdict, by_default, code),
             Err(error) => return self.fail(&error),
         };
-        let outcome = job.outcome(verdict, code);
-        let told = match verdict {
-            Verdict::Redo => None,
-            _ => self.account(&job, code, outcome),
+        let told = match completion.outcome() {
+            Some(outcome) => self.account(&job, code, outcome),
+            None => None,
         };
-        if verdict != Verdict::Done {
+        if !matches!(completion, Completion::Done | Completion::Partly(_)) {
             job.keep_doubt();
         }
-        if job.repeated && verdict != Verdict::Again {
+        if job.repeated && !matches!(completion, Completion::Again | Completion::StoppedAt { .. }) {
             job.tell_errors();
         }
-        self.carry_out(&job, verdict, code);
+        self.carry_out(&job, completion, code);
         self.call_hook(&job.member, told);
     }
 
@@ -63,34 +69,41 @@ impl Engine<'_> {
         job.member.sync.borrow_mut().transferred();
         job.keep_doubt();
         let told = self.account(&job, end.code(), outcome::Outcome::Failed);
-        self.carry_out(&job, Verdict::Again, end.code());
+        self.carry_out(&job, Completion::Again, end.code());
         self.call_hook(&job.member, told);
     }
 
-    /// What a verdict means for the entries the child was about.
-    fn carry_out(&mut self, job: &Job, verdict: Verdict, code: i32) {
+    /// Does with the entries of a child what follows from its end.
+    fn carry_out(&mut self, job: &Job, completion: Completion, code: i32) {
         let mut sync = job.member.sync.borrow_mut();
-        match verdict {
-            Verdict::Done => {
-                if job.captured && job.is_transfer(&sync) {
-                    partly_done(&mut sync, job, code, self.now);
+        match completion {
+            Completion::Done => {
+                if code == 0 {
+                    sync.note_noise(job.noise());
                 }
                 sync.succeeded(&job.ids);
                 drop(sync);
                 job.member.forget(&job.ids);
             }
-            Verdict::Again => {
-                let wait = sync.failed(&job.ids, self.now).as_secs();
-                let name = &sync.config.name;
-                report::warn(match sync.failures() {
-                    0 | 1 => format!("{name}: trying again in {wait} s"),
-                    count => {
-                        format!("{name}: failed {count} times in a row, trying again in {wait} s")
-                    }
-                });
+            Completion::Partly(undone) => {
+                sync.doubtful |= job.clears_doubt && undone == Undone::Everything;
+                let again = sync.partly_failed(&job.ids, undone, self.now);
+                tell_partial(&sync, again, code);
+                drop(sync);
+                job.member.forget(&job.ids);
             }
-            Verdict::Redo => sync.redo(&job.ids, self.now + micros(SOON)),
-            Verdict::Die => {
+            Completion::StoppedAt { paths, limit } => {
+                let is_limited = limit.is_some();
+                match sync.set_aside(&job.ids, &paths, is_limited, self.now) {
+                    Some(aside) => tell_aside(&sync, &aside, limit, code),
+                    None => again(&mut sync, job, self.now),
+                }
+                drop(sync);
+                job.member.forget_finished(&job.ids);
+            }
+            Completion::Again => again(&mut sync, job, self.now),
+            Completion::Redo => sync.redo(&job.ids, self.now + micros(SOON)),
+            Completion::Die => {
                 drop(sync);
                 self.end_sync(job, code);
             }
@@ -144,14 +157,62 @@ impl Engine<'_> {
     }
 }
 
+/// What the end of a child means for its entries.
+enum Completion {
+    /// They are done.
+    Done,
+    /// Some are done, and this is not.
+    Partly(Undone),
+    /// The transfer was given up at these paths. The others can go without them.
+    StoppedAt {
+        paths: Entries,
+        /// What the target has too little of, if that is why.
+        limit: Option<SizeLimit>,
+    },
+    /// All have to be done again.
+    Again,
+    /// They changed meanwhile and are looked at anew soon.
+    Redo,
+    /// The sync cannot go on.
+    Die,
+}
+
+impl Completion {
+    /// How the work is counted and told; `None` if it is not.
+    fn outcome(&self) -> Option<outcome::Outcome> {
+        match self {
+            Completion::Done | Completion::Partly(Undone::Nothing) => {
+                Some(outcome::Outcome::Synced)
+            }
+            Completion::Redo => None,
+            _ => Some(outcome::Outcome::Failed),
+        }
+    }
+}
+
 impl Job {
-    /// How its work ended.
-    fn outcome(&self, verdict: Verdict, code: i32) -> outcome::Outcome {
+    /// What its end means, given what the configuration makes of its exit code. Where that is a
+    /// table of the user's own, it has the last word on a partial transfer.
+    fn completion(&self, verdict: Verdict, by_default: bool, code: i32) -> Completion {
         let sync = self.member.sync.borrow();
-        let partly = code == PARTIAL && self.captured && self.is_transfer(&sync);
+        let is_partial = by_default && code == PARTIAL && self.may_be_partial(&sync);
+        let may_stop = match verdict {
+            Verdict::Again => code == FILE_IO,
+            Verdict::Die => by_default && REFUSALS.contains(&code),
+            _ => false,
+        };
+        if may_stop && self.captured && !self.is_whole(&sync) {
+            let stopped = self.blame(|blame| Some((blame.stopped_at()?.clone(), blame.limit())));
+            if let Some((paths, limit)) = stopped {
+                return Completion::StoppedAt { paths, limit };
+            }
+        }
         match verdict {
-            Verdict::Done if !partly => outcome::Outcome::Synced,
-            _ => outcome::Outcome::Failed,
+            Verdict::Done if is_partial => Completion::Partly(self.undone()),
+            Verdict::Done => Completion::Done,
+            Verdict::Again => Completion::Again,
+            Verdict::Redo => Completion::Redo,
+            Verdict::Die => Completion::Die,
         }
     }
 
@@ -159,30 +220,60 @@ impl Job {
     fn tell_errors(&self) {
         let sync = self.member.sync.borrow();
         let name = &sync.config.name;
-        for line in self.errors.borrow().iter() {
+        for line in self
+            .errors
+            .borrow()
+            .iter()
+            .filter(|line| !is_attribute(line))
+        {
             report::warn(format_args!("{name}: {}", report::escape(line)));
         }
     }
 }
 
-/// What a transfer that is otherwise done left undone is not forgotten.
-fn partly_done(sync: &mut Sync, job: &Job, code: i32, now: Time) {
-    if code != PARTIAL {
-        return sync.undone.well();
-    }
-    let wait = sync.partly_failed(&job.ids, &job.errors.borrow(), now);
+/// All entries are done again after a while.
+fn again(sync: &mut Sync, job: &Job, now: Time) {
+    let wait = sync.failed(&job.ids, now).as_secs();
     let name = &sync.config.name;
-    match wait {
-        Some(wait) => report::warn(format_args!(
-            "{name}: rsync could not do everything (exit code {code}), {} again in {} s",
-            match sync.undone.len() {
-                0 => "all".to_owned(),
-                count => counted(count, "path"),
-            },
+    report::warn(match sync.failures() {
+        0 | 1 => format!("{name}: trying again in {wait} s"),
+        count => format!("{name}: failed {count} times in a row, trying again in {wait} s"),
+    });
+}
+
+fn tell_partial(sync: &Sync, again: Again, code: i32) {
+    let name = &sync.config.name;
+    let begin = format!("{name}: partial transfer (exit code {code}), could not do everything;");
+    match again {
+        Again::Nothing => {}
+        Again::Paths(count, wait) => report::warn(format_args!(
+            "{begin} retrying {} in {} s",
+            counted(count, "path"),
             wait.as_secs()
         )),
-        None => report::warn(format_args!(
-            "{name}: rsync still could not do everything (exit code {code})"
+        Again::Everything(wait) => report::warn(format_args!(
+            "{begin} comparing everything again in {} s",
+            wait.as_secs()
         )),
     }
+}
+
+fn tell_aside(sync: &Sync, aside: &Aside, limit: Option<SizeLimit>, code: i32) {
+    let name = &sync.config.name;
+    let paths = counted(aside.paths, "path");
+    let why = match limit {
+        Some(SizeLimit::Space) => format!("no space left at the target for {paths}"),
+        Some(SizeLimit::Quota) => format!("the disk quota of the target is exceeded by {paths}"),
+        Some(SizeLimit::FileSize) => format!("{paths} too large for the target"),
+        None => format!("the transfer stopped at {paths} (exit code {code})"),
+    };
+    let wait = match aside.again {
+        Again::Paths(_, wait) | Again::Everything(wait) => wait.as_secs(),
+        Again::Nothing => 0,
+    };
+    let others = match aside.others {
+        0 => String::new(),
+        count => format!("; the other {count} of the transfer do not wait"),
+    };
+    report::warn(format_args!("{name}: {why}, retrying in {wait} s{others}"));
 }

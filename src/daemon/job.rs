@@ -1,7 +1,7 @@
 //! One child at work for a sync: whose it is, what it is about, and what it has said.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -11,15 +11,23 @@ use super::deletions::Trial;
 use super::scanners::Scan;
 use super::tunnels;
 use crate::batch;
+use crate::batch::error_lines::{self, Attribute, ErrorLine};
 use crate::batch::output::{self as rsync_output, Progress, Totals};
 use crate::process::{Pid, Stream};
 use crate::queue::{DelayId, Etype};
 use crate::report;
 use crate::script::{Host, Member, OrderRequest, Script, SpawnRequest};
-use crate::sync::Sync;
+use crate::sync::{Blame, Entries, Heard, Sync, Undone};
 
-/// The last lines of a child's error output are kept, to know a failure by its words.
-const KEPT_LINES: usize = 50;
+/// So many lines of a child's error output are kept for people and for those that know a failure by
+/// its words: the first ones, and the last ones. What failed is not known from these.
+const MAX_KEPT_LINES: usize = 50;
+
+/// So many of these are the last ones.
+const LAST_LINES: usize = 20;
+
+/// The most lines of a child that are remembered as saying nothing, if it ends well.
+const MAX_UNKNOWN: usize = 16;
 
 /// One child at work for a sync.
 pub struct Job {
@@ -38,7 +46,13 @@ pub struct Job {
     /// It compares everything as one does who may have missed changes. What is missed after
     /// its start is not its business.
     pub(super) clears_doubt: bool,
-    pub(super) errors: RefCell<Vec<Vec<u8>>>,
+    pub(super) errors: RefCell<VecDeque<Vec<u8>>>,
+    /// The source and the target it was called with.
+    roots: Vec<Vec<u8>>,
+    /// What its error output comes to, from the first line on.
+    blame: RefCell<Option<Blame>>,
+    /// Lines that are no message of rsync's.
+    unknown: RefCell<Vec<Vec<u8>>>,
     /// The same work failed before: what it says about that is told once, when it is over.
     pub(super) repeated: bool,
     /// It is only the trial of another.
@@ -63,6 +77,9 @@ impl Job {
             totals: Default::default(),
             clears_doubt: false,
             errors: Default::default(),
+            roots: Vec::new(),
+            blame: Default::default(),
+            unknown: Default::default(),
             repeated: false,
             trial: None,
             scan: None,
@@ -88,7 +105,11 @@ impl Job {
 
     /// What user code or a built-in behaviour asked to be run. It takes over its sync's doubt if
     /// it compares everything.
-    pub(super) fn of_request(request: SpawnRequest, script: Rc<Script>) -> Job {
+    pub(super) fn of_request(
+        request: SpawnRequest,
+        roots: Vec<Vec<u8>>,
+        script: Rc<Script>,
+    ) -> Job {
         let member = Rc::clone(&request.member);
         let mut sync = request.member.sync.borrow_mut();
         let mut job = Job {
@@ -96,6 +117,7 @@ impl Job {
             captured: request.captured,
             transfer: request.transfer,
             repeated: request.captured && sync.is_failing(),
+            roots,
             ..Job::new(member, script, request.agent)
         };
         job.clears_doubt = job.is_whole(&sync) && std::mem::take(&mut sync.doubtful);
@@ -153,10 +175,88 @@ impl Job {
         self.totals.get()
     }
 
-    /// What it says went wrong.
+    /// What it says went wrong. Attributes are no failure where there is another.
     pub(super) fn words(&self) -> Vec<u8> {
         let errors = self.errors.borrow();
-        batch::reason(errors.iter().map(Vec::as_slice)).to_vec()
+        let is_failure = |line: &&Vec<u8>| !is_attribute(line);
+        let failures = errors.iter().filter(is_failure).map(Vec::as_slice);
+        match batch::reason(failures) {
+            [] => batch::reason(errors.iter().map(Vec::as_slice)).to_vec(),
+            words => words.to_vec(),
+        }
+    }
+
+    /// Takes in a line of its error output. Returns what the log gets of it.
+    fn read_error(&self, line: &[u8]) -> Told {
+        let mut errors = self.errors.borrow_mut();
+        if errors.len() >= MAX_KEPT_LINES {
+            errors.remove(MAX_KEPT_LINES - LAST_LINES);
+        }
+        errors.push_back(line.to_vec());
+        let mut sync = self.member.sync.borrow_mut();
+        if !self.captured || !self.is_transfer(&sync) {
+            return Told::Line;
+        }
+        let said = error_lines::read(line);
+        if said == ErrorLine::Unknown {
+            if sync.is_noise(line) {
+                return Told::Line;
+            }
+            let mut unknown = self.unknown.borrow_mut();
+            if unknown.len() < MAX_UNKNOWN {
+                unknown.push(line.to_vec());
+            }
+        }
+        let mut blame = self.blame.borrow_mut();
+        let blame = blame.get_or_insert_with(|| self.new_blame(&sync));
+        match blame.take(said) {
+            Heard::Attribute(attribute) => match sync.counters.unset(attribute) {
+                true => Told::Attribute(attribute),
+                false => Told::Nothing,
+            },
+            // That it fails again is told by the count of what is owed.
+            Heard::Failed(paths) if paths.iter().all(|path| sync.undone.is_tried(path)) => {
+                Told::Nothing
+            }
+            _ => Told::Line,
+        }
+    }
+
+    fn new_blame(&self, sync: &Sync) -> Blame {
+        let entries = sync.entries(&self.ids);
+        let max_failed = sync.config.max_pending;
+        match entries.is_empty() {
+            true => Blame::of_everything(&self.roots, max_failed),
+            false => Blame::of_batch(entries, &self.roots, max_failed),
+        }
+    }
+
+    /// What it left undone, if it did some of its work.
+    pub(super) fn undone(&self) -> Undone {
+        match self.blame.take() {
+            Some(blame) => blame.undone(),
+            None => Undone::Everything,
+        }
+    }
+
+    /// What it left undone, told by whoever did its work.
+    pub(super) fn set_undone(&self, failed: Entries) {
+        self.blame.replace(Some(Blame::of_failures(failed)));
+    }
+
+    /// Lets `see` have what its error output comes to, if it has any.
+    pub(super) fn blame<T>(&self, see: impl FnOnce(&Blame) -> Option<T>) -> Option<T> {
+        self.blame.borrow().as_ref().and_then(see)
+    }
+
+    /// Lines of its error output that say nothing, as it did all it should.
+    pub(super) fn noise(&self) -> Vec<Vec<u8>> {
+        self.unknown.take()
+    }
+
+    /// Returns true if it can have done some of its work and not the rest.
+    pub(super) fn may_be_partial(&self, sync: &Sync) -> bool {
+        self.blame.borrow().is_some() || (self.captured && self.is_transfer(sync))
     }
 
     /// Whether it runs for this sync, or must have ended before this sync begins.
@@ -240,18 +340,36 @@ fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, line:
             None => shown.into_owned(),
         },
     };
-    match stream {
-        Stream::Stdout => report::normal(text),
-        Stream::Stderr if job.is_some_and(|job| job.repeated) => {}
-        Stream::Stderr => report::warn(text),
-    }
-    if let (Stream::Stdout, Some(job)) = (stream, job) {
-        job.read(line);
-    }
-    if let (Stream::Stderr, Some(job)) = (stream, job) {
-        let mut errors = job.errors.borrow_mut();
-        if errors.len() < KEPT_LINES {
-            errors.push(line.to_vec());
+    match (stream, job) {
+        (Stream::Stdout, job) => {
+            report::normal(text);
+            if let Some(job) = job {
+                job.read(line);
+            }
         }
+        (Stream::Stderr, Some(job)) => match job.read_error(line) {
+            Told::Attribute(attribute) => report::warn(format_args!(
+                "{text} -- the file is sent without; this is told once for the {} of all files",
+                attribute.name()
+            )),
+            Told::Line if !job.repeated => report::warn(text),
+            Told::Line | Told::Nothing => {}
+        },
+        (Stream::Stderr, None) => report::warn(text),
     }
+}
+
+/// What the log gets of a line of error output.
+enum Told {
+    /// The line, unless it is known from the attempt before.
+    Line,
+    /// That this attribute cannot be set.
+    Attribute(Attribute),
+    /// Nothing: it is known.
+    Nothing,
+}
+
+/// Returns true if a line of error output is about an attribute of a file that arrived.
+pub(super) fn is_attribute(line: &[u8]) -> bool {
+    matches!(error_lines::read(line), ErrorLine::Attribute(..))
 }

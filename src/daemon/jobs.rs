@@ -39,9 +39,10 @@ impl Engine<'_> {
             report::say("Exec", shown(&request));
         }
         let program = request.program.clone();
+        let roots = roots(&request.args);
         let command = command(&mut request, &self.script);
         let spawned = self.core.children.borrow_mut().spawn(command);
-        let job = Job::of_request(request, Rc::clone(&self.script));
+        let job = Job::of_request(request, roots, Rc::clone(&self.script));
         match spawned {
             Ok(pid) => {
                 job.member.sync.borrow_mut().running += 1;
@@ -51,7 +52,7 @@ impl Engine<'_> {
             Err(SpawnError::NotExecutable(_)) => {
                 let text = format!("Failed executing [ {} ]!", report::escape(&program));
                 report::error(&text);
-                job.errors.borrow_mut().push(text.into_bytes());
+                job.errors.borrow_mut().push_back(text.into_bytes());
                 self.evaluate(job, End::Exit(NOT_EXECUTED));
             }
             Err(SpawnError::Resources(error)) => {
@@ -136,6 +137,11 @@ fn command(request: &mut SpawnRequest, script: &Script) -> Command {
         environment: std::mem::take(&mut request.environment),
         priority: priority.or(script.settings.priority),
     }
+}
+
+/// The source and the target that rsync is called with.
+fn roots(args: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    args[args.len().saturating_sub(2)..].to_vec()
 }
 
 /// A command as the category Exec shows it, the names of a list on lines of their own.

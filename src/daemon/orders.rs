@@ -13,7 +13,7 @@ use crate::local::{Ended, Orders, Report, Task, Worker};
 use crate::process::End;
 use crate::queue::Etype;
 use crate::report;
-use crate::script::{Member, OrderRequest};
+use crate::script::OrderRequest;
 use crate::sync::micros;
 
 /// So many failures are told one by one.
@@ -118,53 +118,46 @@ impl Engine<'_> {
                     continue;
                 }
                 job.member().sync.borrow_mut().within_limit();
-                let code = self.tell_failures(job.member(), &report);
+                let code = tell_failures(&job, &report);
                 self.evaluate(job, End::Exit(code));
             }
         }
     }
+}
 
-    /// Logs what could not be done and queues it again; returns what rsync would exit with.
-    fn tell_failures(&self, member: &Member, report: &Report) -> i32 {
-        let mut sync = member.sync.borrow_mut();
-        let name = sync.config.name.clone();
-        for path in &report.split {
-            report::normal(format_args!(
-                "The move of {} could not be carried out at the target, sending it instead.",
-                report::escape(path.strip_prefix(b"/").unwrap_or(path))
-            ));
-        }
-        if let Some(reason) = &report.closed {
-            report::error(format_args!("{name}: {reason}"));
-            return report.code();
-        }
-        if report.failures.is_empty() {
-            sync.undone.well();
-            return report.code();
-        }
-        for failure in report.failures.iter().take(TOLD) {
-            report::warn(format_args!("{name}: {}", failure.reason));
-        }
-        let failed = report.failures.iter().map(|failure| {
-            // The Delete of a directory that exists stands for all that is in it.
-            let etype = match failure.path.ends_with(b"/") {
-                true => Etype::Delete,
-                false => Etype::Modify,
-            };
-            (failure.path.clone(), etype)
-        });
-        let wait = sync.undone.add(failed, self.now);
-        report::warn(format_args!(
-            "{name}: {} {} tried again in {} s",
-            report.failures.len(),
-            match report.failures.len() {
-                1 => "path is",
-                _ => "paths are",
-            },
-            wait.as_secs()
+/// Logs what could not be done and leaves it to the end of the job; returns what rsync would exit
+/// with.
+fn tell_failures(job: &Job, report: &Report) -> i32 {
+    let sync = job.member().sync.borrow();
+    let name = &sync.config.name;
+    for path in &report.split {
+        report::normal(format_args!(
+            "The move of {} could not be carried out at the target, sending it instead.",
+            report::escape(path.strip_prefix(b"/").unwrap_or(path))
         ));
-        report.code()
     }
+    if let Some(reason) = &report.closed {
+        report::error(format_args!("{name}: {reason}"));
+        return report.code();
+    }
+    let failures = report.failures.iter();
+    // That it fails again is told by the count of what is owed.
+    let new = failures
+        .clone()
+        .filter(|failure| !sync.undone.is_tried(&failure.path));
+    for failure in new.take(TOLD) {
+        report::warn(format_args!("{name}: {}", failure.reason));
+    }
+    let failed = failures.map(|failure| {
+        // The Delete of a directory that exists stands for all that is in it.
+        let etype = match failure.path.ends_with(b"/") {
+            true => Etype::Delete,
+            false => Etype::Modify,
+        };
+        (failure.path.clone(), etype)
+    });
+    job.set_undone(failed.collect());
+    report.code()
 }
 
 /// What is about to be done, for the category of commands.

@@ -107,7 +107,7 @@ impl Engine<'_> {
             ..SyncSnapshot::default()
         };
         let starting = self.starting(&sync, &snapshot);
-        snapshot.judged(starting, sync.is_lost(), sync.is_incomplete())
+        snapshot.judged(starting, sync.is_lost())
     }
 
     /// What is being done for the startup of a sync, if it is not over.
@@ -203,6 +203,11 @@ fn totals(sync: &Sync) -> Totals {
         passed: sync.gate.withheld().passed,
         rejections: sync.gate.withheld().rejections,
         failures: counters.failures.clone(),
+        unset_attributes: counters
+            .unset_attributes
+            .iter()
+            .map(|(attribute, count)| (attribute.name().to_owned(), *count))
+            .collect(),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::config::OnReject;
 use crate::queue::Etype;
 use crate::report;
 use crate::script::Member;
+use crate::sync::Again;
 
 /// So many files are told one by one.
 const TOLD: usize = 20;
@@ -95,7 +96,10 @@ impl Engine<'_> {
                 false => (path.clone(), Etype::Modify),
             });
             let mut sync = member.sync.borrow_mut();
-            sync.undone.add(paths, self.now).as_secs()
+            match sync.owe(paths, self.now) {
+                Again::Paths(_, wait) | Again::Everything(wait) => wait.as_secs(),
+                Again::Nothing => 0,
+            }
         };
         let wait = members.iter().map(again).min().unwrap_or_default();
         let count = paths.len();

@@ -17,6 +17,9 @@ const USUAL_CODES: [i32; 18] = [
     1, 2, 3, 5, 10, 11, 12, 14, 20, 22, 23, 24, 25, 30, 35, 137, 143, 255,
 ];
 
+/// The attributes of files that may not be set, as [`Snapshot`] names them.
+pub const ATTRIBUTES: [&str; 6] = ["owner", "group", "permissions", "times", "acls", "xattrs"];
+
 /// The metrics.
 pub fn text(snapshot: &Snapshot) -> String {
     let mut out = Text::default();
@@ -200,6 +203,20 @@ fn counters(out: &mut Text, snapshot: &Snapshot) {
             }
         },
     );
+    let help = "Attributes of files that arrived which could not be set.";
+    out.each(
+        "unset_attributes_total",
+        "counter",
+        help,
+        snapshot,
+        |text, name, labels, sync| {
+            for attribute in ATTRIBUTES {
+                let count = sync.totals.unset_attributes.get(attribute);
+                let count = count.copied().unwrap_or_default();
+                let _ = writeln!(text, "{name}{{{labels},attribute=\"{attribute}\"}} {count}");
+            }
+        },
+    );
 }
 
 /// Writing to a string cannot fail, so results are dropped.
@@ -260,7 +277,7 @@ mod tests {
             oldest: Some(1.23456),
             ..SyncSnapshot::default()
         }
-        .judged(None, false, false);
+        .judged(None, false);
         sync.totals.failures.insert(99, 4);
         Snapshot {
             version: "3.0.0".into(),
@@ -285,6 +302,7 @@ mod tests {
             r#"lsyncd_state{sync="a \"b\"\\",state="source-lost"} 0"#,
             r#"lsyncd_failures_total{sync="a \"b\"\\",code="12"} 0"#,
             r#"lsyncd_failures_total{sync="a \"b\"\\",code="99"} 4"#,
+            r#"lsyncd_unset_attributes_total{sync="a \"b\"\\",attribute="owner"} 0"#,
             r#"lsyncd_seconds_since_success{sync="a \"b\"\\"} 10.5"#,
         ] {
             assert!(text.lines().any(|said| said == line), "{line}\n{text}");

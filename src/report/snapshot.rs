@@ -134,6 +134,8 @@ pub struct Totals {
     pub rejections: u64,
     /// Failed children by exit code.
     pub failures: BTreeMap<i32, u64>,
+    /// How often an attribute of a file that arrived could not be set, by attribute.
+    pub unset_attributes: BTreeMap<String, u64>,
 }
 
 /// A running child.
@@ -214,7 +216,7 @@ mod tests {
     #[test]
     fn it_survives_json() {
         let snapshot = Snapshot {
-            syncs: vec![SyncSnapshot::default().judged(Some("starting".into()), false, false)],
+            syncs: vec![SyncSnapshot::default().judged(Some("starting".into()), false)],
             ..Snapshot::default()
         }
         .judged();

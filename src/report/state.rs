@@ -22,8 +22,6 @@ pub enum State {
     Paused,
     /// Something failed and is tried again.
     Retrying,
-    /// Something was left undone and will not be tried again by itself.
-    Incomplete,
     /// Deletions are held back until someone says so.
     Halted,
     /// The source is not there.
@@ -34,14 +32,13 @@ pub enum State {
 
 impl State {
     /// All of them, for metrics that have every series from the start.
-    pub const ALL: [State; 10] = [
+    pub const ALL: [State; 9] = [
         State::Current,
         State::Starting,
         State::Pending,
         State::Sending,
         State::Paused,
         State::Retrying,
-        State::Incomplete,
         State::Halted,
         State::SourceLost,
         State::Ended,
@@ -56,7 +53,6 @@ impl State {
             State::Sending => "sending",
             State::Paused => "paused",
             State::Retrying => "retrying",
-            State::Incomplete => "incomplete",
             State::Halted => "halted",
             State::SourceLost => "source-lost",
             State::Ended => "ended",
@@ -68,11 +64,7 @@ impl State {
         match self {
             State::Current => Severity::Current,
             State::Starting | State::Pending | State::Sending | State::Paused => Severity::Behind,
-            State::Retrying
-            | State::Incomplete
-            | State::Halted
-            | State::SourceLost
-            | State::Ended => Severity::Trouble,
+            State::Retrying | State::Halted | State::SourceLost | State::Ended => Severity::Trouble,
         }
     }
 }
@@ -112,16 +104,15 @@ impl Snapshot {
 
 impl SyncSnapshot {
     /// Puts state, severity and the words for them in, from everything else. `starting` is
-    /// what is being done for the startup, if it is not over; `lost` and `incomplete` are what
-    /// only the sync knows.
-    pub fn judged(mut self, starting: Option<String>, lost: bool, incomplete: bool) -> Self {
+    /// what is being done for the startup, if it is not over; `lost` is what only the sync
+    /// knows.
+    pub fn judged(mut self, starting: Option<String>, lost: bool) -> Self {
         self.state = match () {
             () if self.ended.is_some() => State::Ended,
             () if lost => State::SourceLost,
             () if self.halted.is_some() => State::Halted,
             () if self.paused => State::Paused,
             () if self.retry.is_some() && self.sending.is_empty() => State::Retrying,
-            () if incomplete => State::Incomplete,
             () if starting.is_some() => State::Starting,
             () if !self.sending.is_empty() => State::Sending,
             () if self.pending > 0 => State::Pending,
@@ -154,7 +145,6 @@ impl SyncSnapshot {
                 let seconds = self.retry.as_ref().map_or(0.0, |retry| retry.seconds);
                 format!("retrying in {} since {}", span(seconds), error())
             }
-            State::Incomplete => format!("incomplete: {}", error()),
             State::Halted => format!("halted: {}", self.halted.as_deref().unwrap_or_default()),
             State::SourceLost => "source lost, waiting for it to come back".into(),
             State::Ended => format!("ended: {}", error()),
@@ -222,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_is_worst_names_the_state() {
-        let current = sync().judged(None, false, false);
+        let current = sync().judged(None, false);
         assert_eq!(
             (current.state, current.detail.as_str()),
             (State::Current, "current")
@@ -238,13 +228,13 @@ mod tests {
             }],
             ..sync()
         };
-        let sending = busy.clone().judged(None, false, false);
+        let sending = busy.clone().judged(None, false);
         assert_eq!(sending.detail, "sending 10 paths for 61 s, 2 more pending");
         let paused = SyncSnapshot {
             paused: true,
             ..busy.clone()
         };
-        let paused = paused.judged(None, false, false);
+        let paused = paused.judged(None, false);
         assert_eq!(paused.detail, "paused, 12 pending, the oldest for 3 s");
         assert_eq!(paused.severity, Severity::Behind);
 
@@ -261,7 +251,7 @@ mod tests {
             ..busy
         };
         // While it is being tried again, it is no better yet.
-        let trying = failing.clone().judged(None, false, false);
+        let trying = failing.clone().judged(None, false);
         assert_eq!(
             (trying.state, trying.severity),
             (State::Sending, Severity::Trouble)
@@ -270,13 +260,13 @@ mod tests {
             sending: Vec::new(),
             ..failing
         };
-        let retrying = retrying.judged(None, false, false);
+        let retrying = retrying.judged(None, false);
         assert_eq!(
             retrying.detail,
             "retrying in 30 s since rsync: connection refused"
         );
         assert_eq!(retrying.severity, Severity::Trouble);
-        assert_eq!(sync().judged(None, true, true).state, State::SourceLost);
+        assert_eq!(sync().judged(None, true).state, State::SourceLost);
     }
 
     #[test]
@@ -308,7 +298,7 @@ mod tests {
             failed: 1,
             ..sync()
         };
-        let failed = failed.judged(None, false, false);
+        let failed = failed.judged(None, false);
         assert_eq!(failed.detail, "current, 1 path left undone");
         assert_eq!(failed.severity, Severity::Trouble);
     }

@@ -55,6 +55,14 @@ impl Member {
         tunnel.is_none_or(|tunnel| tunnel.machine.borrow().is_up())
     }
 
+    /// Drops the objects of those entries that are done.
+    pub fn forget_finished(&self, ids: &[DelayId]) {
+        let is_done = |id: &DelayId| !self.sync.borrow().queue.contains(*id);
+        self.events
+            .borrow_mut()
+            .retain(|id, _| !ids.contains(id) || !is_done(id));
+    }
+
     /// Drops the objects of entries that are done.
     pub fn forget(&self, ids: &[DelayId]) {
         let mut events = self.events.borrow_mut();
@@ -109,6 +117,8 @@ pub struct Host {
     pub ending: Cell<Option<i64>>,
     /// A startup transfer failed and `insist` is not set: the daemon ends.
     pub startup_failed: Cell<bool>,
+    /// The built-in table of rsync's exit codes was asked since this was last cleared.
+    pub by_default: Cell<bool>,
     /// The settings of the configuration.
     pub settings: SettingsTable,
     /// `-delay` of the command line.

@@ -163,6 +163,7 @@ fn host(
         user_code: Default::default(),
         ending: Cell::new(None),
         startup_failed: Cell::new(false),
+        by_default: Cell::new(false),
         settings: SettingsTable::new(lua).map_err(unloaded)?,
         delay,
         children: Rc::clone(children),

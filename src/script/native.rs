@@ -94,6 +94,14 @@ fn errors_and_texts(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
     )?;
     let h = Rc::clone(host);
     native.set(
+        "by_default",
+        lua.create_function(move |_, ()| {
+            h.by_default.set(true);
+            Ok(())
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    native.set(
         "failed_startup",
         lua.create_function(move |_, ()| {
             h.startup_failed.set(true);

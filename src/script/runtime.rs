@@ -115,7 +115,8 @@ impl Script {
     }
 
     /// Asks the sync what an ended child means. `errors` are the lines it wrote to its error
-    /// output, if these are captured.
+    /// output, if these are captured. True with the answer if it is that of the built-in table of
+    /// rsync's exit codes, and no table or function of the user's.
     ///
     /// # Errors
     /// User code failed.
@@ -126,24 +127,27 @@ impl Script {
         code: i32,
         signal: Option<i32>,
         errors: &[u8],
-    ) -> Result<Verdict> {
+    ) -> Result<(Verdict, bool)> {
         let Some(collect) = function(member, "collect")? else {
-            return Ok(if code == 0 {
+            let verdict = if code == 0 {
                 Verdict::Done
             } else {
                 Verdict::Die
-            });
+            };
+            return Ok((verdict, false));
         };
+        self.host.by_default.set(false);
         self.trace(member, format_args!("collect( agent, {code} )"));
         let errors = self.lua.create_string(errors)?;
         let answer: Value =
             guard::call(&self.host, || collect.call((agent, code, signal, errors)))?;
-        Ok(match answer {
+        let verdict = match answer {
             Value::String(text) if text.as_bytes() == b"again" => Verdict::Again,
             Value::String(text) if text.as_bytes() == b"redo" => Verdict::Redo,
             Value::String(text) if text.as_bytes() == b"die" => Verdict::Die,
             _ => Verdict::Done,
-        })
+        };
+        Ok((verdict, self.host.by_default.get()))
     }
 
     /// Calls the alarms that are due.

@@ -41,6 +41,14 @@ impl Backoff {
         wait - wait * random as u32 / 1000
     }
 
+    /// The number of earlier failures from which on the wait does not grow any more.
+    pub fn last_step(&self) -> u32 {
+        let grows = |before: &u32| self.first.saturating_mul(1 << before) < LONGEST;
+        (0..u32::BITS)
+            .find(|before| !grows(before))
+            .unwrap_or_default()
+    }
+
     /// How often in a row it failed.
     pub fn failures(&self) -> u32 {
         self.failures

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use crate::batch::error_lines::Attribute;
 use crate::batch::output::Totals;
 
 /// The counters of one sync since the daemon started.
@@ -22,6 +23,8 @@ pub struct Counters {
     pub overflows: u64,
     /// Failed children by exit code; 128 + n is signal n.
     pub failures: BTreeMap<i32, u64>,
+    /// How often an attribute of a path that arrived could not be set.
+    pub unset_attributes: BTreeMap<Attribute, u64>,
     /// When something ended well last.
     pub last_success: Option<SystemTime>,
     /// What failed last, be it long ago.
@@ -59,6 +62,13 @@ impl Counters {
             text,
         });
         !std::mem::replace(&mut self.failing, true)
+    }
+
+    /// A path arrived without this attribute. True for the first.
+    pub fn unset(&mut self, attribute: Attribute) -> bool {
+        let count = self.unset_attributes.entry(attribute).or_default();
+        *count += 1;
+        *count == 1
     }
 
     /// What a child said of its work.

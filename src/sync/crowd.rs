@@ -28,6 +28,11 @@ impl Crowd {
         }
     }
 
+    /// So many paths may be pending before.
+    pub fn bound(&self) -> usize {
+        self.bound
+    }
+
     /// The waiting delay of a directory around this path. One that is being acted upon has
     /// looked at the disk already and covers nothing.
     fn covering(&self, queue: &Queue, path: &[u8]) -> Option<DelayId> {
@@ -61,7 +66,7 @@ impl Sync {
         if self.queue.is_empty() {
             self.crowd.directories.clear();
         }
-        let full = self.queue.len() >= self.crowd.bound;
+        let full = self.queue.len() + self.undone.len() >= self.crowd.bound;
         if etype.is_special() || (!full && self.crowd.directories.is_empty()) {
             return None;
         }

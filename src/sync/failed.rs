@@ -1,40 +1,48 @@
-//! What a transfer left undone: paths that rsync could not send or remove, while it did the
-//! rest and ended with code 23.
+//! What transfers left undone: paths that could not be sent or removed while the rest was.
 //!
-//! Each is tried again after a while that grows with its own failures: what failed because it
-//! was just changing does not wait for what fails for good. What changes meanwhile does not
-//! wait for either.
+//! Paths are tried again after a while that grows with their own failures, so that what failed
+//! because it was just changing does not wait for what fails for good. Paths that failed equally
+//! often wait for the same moment: each step of the waits costs one transfer, however many
+//! paths there are.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
 use super::backoff::Backoff;
-use super::{Sync, micros};
-use crate::queue::{DelayId, Etype, Time};
-
-/// How often everything is compared again because of failures that have no name.
-const COMPARISONS: u32 = 4;
+use super::micros;
+use crate::queue::{Etype, Time};
 
 /// The undone paths of one sync.
 pub struct Failed {
-    paths: BTreeMap<Vec<u8>, Undone>,
+    paths: BTreeMap<Vec<u8>, Path>,
+    /// When the paths that failed so often before are due, and how many they are.
+    steps: BTreeMap<u32, Step>,
     /// How often those failed that are being tried again.
     tried: BTreeMap<Vec<u8>, u32>,
     /// When everything is compared, if it is to be.
     everything: Option<Time>,
+    /// The waits between comparisons of everything.
     backoff: Backoff,
-    /// When the first of all is due.
-    due: Option<Time>,
 }
 
 /// One path.
-struct Undone {
+struct Path {
     etype: Etype,
-    failures: u32,
+    step: u32,
+}
+
+struct Step {
     due: Time,
+    count: usize,
+}
+
+/// What is tried again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// What is to go first is first.
+    pub paths: Vec<(Vec<u8>, Etype)>,
+    /// All of the source is compared.
+    pub everything: bool,
 }
 
 impl Failed {
@@ -42,10 +50,10 @@ impl Failed {
     pub fn new(delay: Option<Duration>) -> Failed {
         Failed {
             paths: BTreeMap::new(),
+            steps: BTreeMap::new(),
             tried: BTreeMap::new(),
             everything: None,
             backoff: Backoff::new(delay),
-            due: None,
         }
     }
 
@@ -58,46 +66,102 @@ impl Failed {
     ) -> Duration {
         let mut soonest = None;
         for (path, etype) in paths {
-            let failures = self.tried.remove(&path).unwrap_or(0);
-            let undone = self.paths.entry(path).or_insert_with(|| Undone {
-                etype,
-                failures: failures + 1,
-                due: now + micros(self.backoff.wait(failures)),
-            });
-            // What a directory has in it stays owed.
-            if undone.etype != Etype::Create || etype == Etype::Delete {
-                undone.etype = etype;
-            }
-            soonest = Some(soonest.map_or(undone.due, |due: Time| due.min(undone.due)));
+            let due = self.add_one(path, etype, now);
+            soonest = Some(soonest.map_or(due, |soonest: Time| due.min(soonest)));
         }
-        self.reckon();
         Duration::from_micros(soonest.unwrap_or(now).saturating_sub(now))
     }
 
-    /// A transfer of everything left something undone that it did not name. Comparing all is
-    /// costly, so after a few times it is left to the next occasion: `None`.
-    pub fn add_everything(&mut self, now: Time) -> Option<Duration> {
-        if self.backoff.failures() >= COMPARISONS {
-            return None;
-        }
-        let wait = self.backoff.fail();
-        self.everything = Some(now + micros(wait));
-        self.reckon();
-        Some(wait)
+    fn add_one(&mut self, path: Vec<u8>, etype: Etype, now: Time) -> Time {
+        let failures = self.tried.remove(&path).map_or(0, |failures| failures + 1);
+        let step = match self.paths.get_mut(&path) {
+            Some(known) => {
+                // What a directory has in it stays owed.
+                if !stands_for_contents(known.etype, &path) || etype == Etype::Delete {
+                    known.etype = etype;
+                }
+                known.step
+            }
+            None => {
+                let step = failures.min(self.backoff.last_step());
+                let wait = self.backoff.wait(step);
+                let due = now + micros(wait);
+                self.steps
+                    .entry(step)
+                    .or_insert(Step { due, count: 0 })
+                    .count += 1;
+                self.paths.insert(path, Path { etype, step });
+                step
+            }
+        };
+        self.steps.get(&step).map_or(now, |step| step.due)
     }
 
-    /// A transfer did all it should: with nothing owed, the next failure is a first one.
-    pub fn well(&mut self) {
+    /// Everything is to be compared, because what failed has no names. Returns when.
+    pub fn add_everything(&mut self, now: Time) -> Duration {
+        let wait = self.backoff.fail();
+        let due = now + micros(wait);
+        let due = self.everything.map_or(due, |known| known.min(due));
+        self.everything = Some(due);
+        Duration::from_micros(due - now)
+    }
+
+    /// Forgets all names: everything is compared instead.
+    pub fn clear_names(&mut self) {
+        self.paths.clear();
+        self.steps.clear();
         self.tried.clear();
-        if self.due.is_none() {
-            self.backoff.reset();
+    }
+
+    /// A comparison of everything left nothing undone.
+    pub fn compared(&mut self) {
+        self.backoff.reset();
+    }
+
+    /// This entry was done: what is owed of its path is, too.
+    pub fn arrived(&mut self, path: &[u8], etype: Etype) {
+        self.tried.remove(path);
+        let covered = |owed: &Path| etype == owed.etype || !stands_for_contents(owed.etype, path);
+        if self.paths.get(path).is_some_and(covered)
+            && let Some(owed) = self.paths.remove(path)
+        {
+            self.leave(owed.step);
         }
+    }
+
+    fn leave(&mut self, step: u32) {
+        if let Some(known) = self.steps.get_mut(&step) {
+            known.count -= 1;
+            if known.count == 0 {
+                self.steps.remove(&step);
+            }
+        }
+    }
+
+    /// Returns true if nothing is owed or being tried again.
+    pub fn is_idle(&self) -> bool {
+        self.paths.is_empty() && self.tried.is_empty()
+    }
+
+    /// Returns true if this path is being tried again.
+    pub fn is_tried(&self, path: &[u8]) -> bool {
+        self.tried.contains_key(path)
+    }
+
+    /// Nothing is being tried again.
+    pub fn none_tried(&mut self) {
+        self.tried.clear();
     }
 
     /// The paths that are owed.
     pub fn paths(&self) -> impl Iterator<Item = (Etype, Vec<u8>, Option<Vec<u8>>)> {
-        let one = |(path, undone): (&Vec<u8>, &Undone)| (undone.etype, path.clone(), None);
+        let one = |(path, owed): (&Vec<u8>, &Path)| (owed.etype, path.clone(), None);
         self.paths.iter().map(one)
+    }
+
+    /// When everything is compared again, and how often that has failed in a row.
+    pub fn next_comparison(&self) -> Option<(Time, u32)> {
+        self.everything.map(|due| (due, self.backoff.failures()))
     }
 
     /// Whether everything is to be compared.
@@ -117,16 +181,16 @@ impl Failed {
 
     /// When the first of them is tried again; `None` with nothing owed.
     pub fn due(&self) -> Option<Time> {
-        self.due
+        let steps = self.steps.values().map(|step| step.due);
+        steps.chain(self.everything).min()
     }
 
     /// They are tried again now.
     pub fn hasten(&mut self, now: Time) {
-        for undone in self.paths.values_mut() {
-            undone.due = undone.due.min(now);
+        for step in self.steps.values_mut() {
+            step.due = step.due.min(now);
         }
         self.everything = self.everything.map(|due| due.min(now));
-        self.reckon();
     }
 
     /// The first so many paths, in order.
@@ -134,141 +198,37 @@ impl Failed {
         self.paths.keys().take(most).map(Vec::as_slice)
     }
 
-    /// Takes the paths out that are due, to be tried again, what is to go first; true if
-    /// everything is to be compared.
-    pub fn take(&mut self, now: Time) -> (Vec<(Vec<u8>, Etype)>, bool) {
+    /// Takes out what is due, to be tried again, and with it what is due soon.
+    pub fn take(&mut self, now: Time) -> Retry {
+        if self.due().is_none_or(|due| due > now) {
+            return Retry::default();
+        }
         let everything = self.everything.take_if(|due| *due <= now).is_some();
-        let mut due = Vec::new();
-        for (path, undone) in std::mem::take(&mut self.paths) {
-            if undone.due > now {
-                self.paths.insert(path, undone);
+        let backoff = &self.backoff;
+        let is_due = |step: u32, due: Time| due <= now + micros(backoff.wait(step) / 4);
+        let steps = self.steps.iter();
+        let due: Vec<u32> = steps
+            .filter(|(step, it)| is_due(**step, it.due))
+            .map(|(step, _)| *step)
+            .collect();
+        let mut paths = Vec::new();
+        for (path, owed) in std::mem::take(&mut self.paths) {
+            if !due.contains(&owed.step) {
+                self.paths.insert(path, owed);
                 continue;
             }
-            self.tried.insert(path.clone(), undone.failures);
-            due.push((path, undone.etype));
+            self.tried.insert(path.clone(), owed.step);
+            paths.push((path, owed.etype));
         }
-        due.sort_by_key(|(_, etype)| *etype != Etype::Delete);
-        self.reckon();
-        (due, everything)
-    }
-
-    fn reckon(&mut self) {
-        let paths = self.paths.values().map(|undone| undone.due);
-        self.due = paths.chain(self.everything).min();
+        self.steps.retain(|step, _| !due.contains(step));
+        paths.sort_by_key(|(_, etype)| *etype != Etype::Delete);
+        Retry { paths, everything }
     }
 }
 
-impl Sync {
-    /// A transfer of these entries did some and left some undone. What rsync names in `errors`
-    /// is tried again after the time that is returned; if it names nothing, all of the entries
-    /// are. `None`: it was everything, has failed like this before, and is left so.
-    pub fn partly_failed<L: AsRef<[u8]>>(
-        &mut self,
-        ids: &[DelayId],
-        errors: &[L],
-        now: Time,
-    ) -> Option<Duration> {
-        let mut entries = BTreeMap::new();
-        for delay in ids.iter().filter_map(|&id| self.queue.get(id)) {
-            if !delay.etype().is_special() {
-                let (path, to) = delay.paths();
-                entries.insert(path, delay.etype());
-                entries.extend(to.map(|to| (to, Etype::Create)));
-            }
-        }
-        if entries.is_empty() {
-            let named = self.blamed_on_disk(errors);
-            if !named.is_empty() {
-                return Some(self.undone.add(named, now));
-            }
-            let wait = self.undone.add_everything(now);
-            self.incomplete = wait.is_none();
-            return wait;
-        }
-        let mut named = blamed_entries(&entries, errors);
-        if named.is_empty() {
-            named.extend(entries);
-        }
-        if errors.iter().any(|line| is_obstructed(line.as_ref())) {
-            let directories = directories_in_the_way(&named);
-            named.extend(directories);
-        }
-        Some(self.undone.add(named, now))
-    }
-
-    /// The paths below the source that error lines of a full transfer name.
-    fn blamed_on_disk<L: AsRef<[u8]>>(&self, errors: &[L]) -> Vec<(Vec<u8>, Etype)> {
-        let source = self.config.source.strip_suffix(b"/").unwrap_or_default();
-        let known = |name: &[u8]| {
-            let path = [source, name].concat();
-            let found = fs::symlink_metadata(OsStr::from_bytes(&path)).ok()?;
-            let slash: &[u8] = if found.is_dir() { b"/" } else { b"" };
-            (name.len() > 1).then(|| [name, slash].concat())
-        };
-        let paths = errors
-            .iter()
-            .filter_map(|line| blamed(line.as_ref(), known));
-        paths.map(|path| (path, Etype::Modify)).collect()
-    }
-}
-
-/// Whether the line says that a directory could not give place to something else.
-fn is_obstructed(line: &[u8]) -> bool {
-    let has = |text: &[u8]| line.windows(text.len()).any(|part| part == text);
-    has(b"could not make way for ") || has(b"cannot delete non-empty directory")
-}
-
-/// Deletes of the directories that the target may have where the source has something else.
-/// Without one the classic list keeps what is in them (`--exclude=*`).
-fn directories_in_the_way(entries: &[(Vec<u8>, Etype)]) -> Vec<(Vec<u8>, Etype)> {
-    entries
-        .iter()
-        .filter(|(path, _)| !path.ends_with(b"/"))
-        .map(|(path, _)| ([path, b"/".as_slice()].concat(), Etype::Delete))
-        .collect()
-}
-
-/// Those of `entries` that error lines name.
-fn blamed_entries<L: AsRef<[u8]>>(
-    entries: &BTreeMap<Vec<u8>, Etype>,
-    errors: &[L],
-) -> Vec<(Vec<u8>, Etype)> {
-    let known = |name: &[u8]| {
-        let directory = [name, b"/"].concat();
-        let found = entries.get_key_value(name);
-        found.or_else(|| entries.get_key_value(directory.as_slice()))
-    };
-    let blamed = errors
-        .iter()
-        .filter_map(|line| blamed(line.as_ref(), known));
-    blamed.map(|(path, etype)| (path.clone(), *etype)).collect()
-}
-
-/// What an error line of rsync is about: the name that stands in it in quotes, below source or
-/// target, as far as `known` finds a path for it (relative, leading slash). The name may be that
-/// of a temporary file, `.NAME.XXXXXX`.
-fn blamed<T>(line: &[u8], known: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
-    let mut parts = line.split(|&byte| byte == b'"');
-    // Behind each opening quote stands a name.
-    parts.next();
-    let name = parts.next()?;
-    // The longest tail that is a known path: "/srv/www/d/f" may be /d/f or /www/d/f.
-    let slashes = name.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-    for (at, _) in slashes {
-        let tail = &name[at..];
-        if let Some(path) = known(tail).or_else(|| known(&without_suffix(tail)?)) {
-            return Some(path);
-        }
-    }
-    known(&[b"/".as_slice(), name].concat())
-}
-
-/// `/d/.NAME.XXXXXX` → `/d/NAME`
-fn without_suffix(path: &[u8]) -> Option<Vec<u8>> {
-    let slash = path.iter().rposition(|&byte| byte == b'/')?;
-    let name = path[slash + 1..].strip_prefix(b".")?;
-    let dot = name.len().checked_sub(7)?;
-    (name[dot] == b'.').then(|| [&path[..=slash], &name[..dot]].concat())
+/// Returns true if what is owed is all that is in a directory, too.
+fn stands_for_contents(etype: Etype, path: &[u8]) -> bool {
+    path.ends_with(b"/") && matches!(etype, Etype::Create | Etype::Delete)
 }
 
 #[cfg(test)]
@@ -282,25 +242,31 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_until_all_is_well() {
+    fn waits_grow_until_the_path_arrives() {
         let mut failed = Failed::new(None);
         assert_eq!(failed.due(), None);
         failed.add(modified("/a"), 10 * SECOND);
         assert_eq!(failed.due(), Some(11 * SECOND));
-        assert_eq!(failed.take(11 * SECOND - 1).0.len(), 0);
-        assert_eq!(failed.take(11 * SECOND).0.len(), 1);
+        assert!(failed.take(11 * SECOND - 1).paths.is_empty());
+        assert_eq!(failed.take(11 * SECOND).paths.len(), 1);
         failed.add(modified("/a"), 20 * SECOND);
         let second = failed.due().unwrap_or_default() - 20 * SECOND;
         assert!(second > SECOND && second <= 2 * SECOND);
         failed.take(22 * SECOND);
-        failed.well();
+        // That another path arrives changes nothing for this one.
+        failed.arrived(b"/b", Etype::Modify);
         failed.add(modified("/a"), 30 * SECOND);
-        assert_eq!(failed.due(), Some(31 * SECOND));
+        let third = failed.due().unwrap_or_default() - 30 * SECOND;
+        assert!(third > 2 * SECOND && third <= 4 * SECOND, "{third}");
+        failed.take(40 * SECOND);
+        failed.arrived(b"/a", Etype::Modify);
+        failed.add(modified("/a"), 50 * SECOND);
+        assert_eq!(failed.due(), Some(51 * SECOND));
     }
 
     /// One that fails for good, and whenever it changes, keeps no other waiting.
     #[test]
-    fn each_path_waits_for_itself() {
+    fn what_fails_for_good_does_not_put_off_what_fails_once() {
         let mut failed = Failed::new(None);
         let mut now = 0;
         for _ in 0..10 {
@@ -313,52 +279,68 @@ mod tests {
         failed.add(modified("/good"), now);
         failed.add(modified("/bad"), now + SECOND / 2);
         assert_eq!(failed.due(), Some(now + SECOND));
-        assert_eq!(failed.take(now + SECOND).0, modified("/good"));
+        assert_eq!(failed.take(now + SECOND).paths, modified("/good"));
         // It changes and fails, over and over: that does not put it off for ever.
         let due = failed.due().unwrap();
-        for n in 1..9 {
+        for n in 1..5 {
             failed.add(modified("/bad"), now + n * 40 * SECOND);
         }
         assert_eq!(failed.due(), Some(due));
     }
 
+    /// However many paths fail, and whenever: the transfers are bounded by the waits.
     #[test]
-    fn everything_is_not_compared_for_ever() {
+    fn paths_are_tried_together() {
         let mut failed = Failed::new(None);
-        for _ in 0..COMPARISONS {
-            assert!(failed.add_everything(0).is_some());
-            assert_eq!(failed.take(Time::MAX), (Vec::new(), true));
+        let (mut calls, mut now) = (0, 0);
+        let mut fail = |failed: &mut Failed, now: Time| {
+            let retry = failed.take(now);
+            calls += usize::from(!retry.paths.is_empty());
+            failed.add(retry.paths, now);
+        };
+        for n in 0..600 {
+            failed.add(modified(&format!("/f{n}")), now);
+            now += SECOND / 10;
+            fail(&mut failed, now);
         }
-        assert!(failed.add_everything(0).is_none());
+        assert_eq!(failed.len(), 600);
+        let silent = now;
+        while now < silent + 3600 * SECOND {
+            now = failed.due().unwrap();
+            fail(&mut failed, now);
+        }
+        assert_eq!(failed.len(), 600);
+        // 60 s at two calls a second, nine steps twice, an hour at one call in five minutes.
+        assert!(calls <= 120 + 18 + 14, "{calls}");
+    }
+
+    #[test]
+    fn what_arrives_is_owed_no_longer() {
+        let mut failed = Failed::new(None);
+        failed.add(modified("/a"), 0);
+        failed.add([(b"/d/".to_vec(), Etype::Delete)], 0);
+        // A directory's own attributes are not what is in it.
+        failed.arrived(b"/d/", Etype::Attrib);
+        failed.arrived(b"/a", Etype::Modify);
+        assert_eq!(failed.len(), 1);
+        assert!(failed.due().is_some());
+        failed.arrived(b"/d/", Etype::Delete);
+        assert!(failed.is_empty() && failed.is_idle());
         assert_eq!(failed.due(), None);
     }
 
     #[test]
-    fn lines_of_rsync_name_their_path() {
-        let paths: [&[u8]; 3] = [b"/d/f", b"/g", b"/.h"];
-        let known = |name: &[u8]| paths.iter().copied().find(|path| *path == name);
-        let cases: [(&str, Option<&[u8]>); 6] = [
-            (
-                "rsync: [sender] send_files failed to open \"/src/d/f\": Permission denied (13)",
-                Some(b"/d/f"),
-            ),
-            (
-                "rsync: [receiver] mkstemp \"/trg/d/.f.Ab12Cd\" failed: No space left (28)",
-                Some(b"/d/f"),
-            ),
-            (
-                "rsync: [receiver] mkstemp \"/.g.Ab12Cd\" (in mod) failed",
-                Some(b"/g"),
-            ),
-            (
-                "rsync: [generator] chgrp \"/trg/.h\" failed: Operation not permitted (1)",
-                Some(b"/.h"),
-            ),
-            ("rsync error: some files/attrs were not transferred", None),
-            ("IO error encountered -- skipping file deletion", None),
-        ];
-        for (line, path) in cases {
-            assert_eq!(blamed(line.as_bytes(), known), path, "{line}");
+    fn comparisons_of_everything_wait_longer_each_time() {
+        let mut failed = Failed::new(None);
+        let mut now = 0;
+        for least in [1, 1, 3, 7, 14, 28, 57, 115, 230, 270, 270] {
+            let wait = failed.add_everything(now);
+            assert!(wait.as_secs() >= least, "{wait:?}");
+            now = failed.due().unwrap();
+            assert!(failed.take(now).everything);
+            assert_eq!(failed.due(), None);
         }
+        failed.compared();
+        assert_eq!(failed.add_everything(0), Duration::from_secs(1));
     }
 }

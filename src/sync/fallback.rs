@@ -70,7 +70,7 @@ impl Sync {
     }
 
     /// Without the slash of a directory: behind a symlink it would make the link be followed.
-    fn on_disk(&self, path: &[u8]) -> PathBuf {
+    pub(super) fn on_disk(&self, path: &[u8]) -> PathBuf {
         let path = path.strip_prefix(b"/").unwrap_or(path);
         let path = path.strip_suffix(b"/").unwrap_or(path);
         Path::new(OsStr::from_bytes(&self.config.source)).join(OsStr::from_bytes(path))

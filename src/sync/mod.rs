@@ -5,6 +5,7 @@
 
 mod ahead;
 mod backoff;
+mod blame;
 mod checked;
 mod clock;
 pub mod counters;
@@ -21,6 +22,7 @@ mod inside;
 pub mod mount_table;
 mod notice;
 mod owed;
+mod retry;
 mod scheduler;
 mod steer;
 mod target_mount;
@@ -29,6 +31,7 @@ pub mod tunnel;
 mod whole;
 
 pub use backoff::Backoff;
+pub use blame::{Blame, Entries, Heard, Undone};
 pub use clock::Clock;
 pub use counters::Counters;
 pub use failed::Failed;
@@ -36,9 +39,11 @@ pub use feed::{choose_leaders, share, share_inherited};
 pub use identity::{Identity, Place};
 pub use mount_table::{lasting, mounts, shared_kind};
 pub use owed::Held;
+pub use retry::{Again, Aside};
 pub use scheduler::Scheduler;
 pub use steer::Mark;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -51,7 +56,7 @@ use crate::check::Gate;
 use crate::config::SyncConfig;
 use crate::filter::Filter;
 use crate::id::SyncId;
-use crate::queue::{DelayId, Etype, Policy, Queue, Ready, Time};
+use crate::queue::{DelayId, Policy, Queue, Ready, Time};
 use crate::watch::Scope;
 
 /// A filter that the crawl's threads ask as well; user code may add to it at run time.
@@ -118,8 +123,8 @@ pub struct Sync {
     flushed: u64,
     /// How often pending work has moved into new entries.
     carried: u64,
-    /// The last comparison of everything left something undone that it did not name.
-    incomplete: bool,
+    /// Lines of error output that say nothing: transfers that did all wrote them as well.
+    noise: BTreeSet<Vec<u8>>,
     /// The exit code after which this sync does nothing any more.
     ended: Option<i32>,
     /// Why nothing is sent until the source is what it should be.
@@ -181,7 +186,7 @@ impl Sync {
             paused: false,
             flushed: 0,
             carried: 0,
-            incomplete: false,
+            noise: BTreeSet::new(),
             ended: None,
             halted: None,
             home: None,
@@ -239,23 +244,8 @@ impl Sync {
         if self.running >= self.config.max_processes {
             return Next::Nothing;
         }
+        self.try_owed(now);
         let undone = self.undone.due();
-        if undone.is_some_and(|due| due <= now) {
-            let (paths, everything) = self.undone.take(now);
-            self.carried += 1;
-            for (path, etype) in paths {
-                // A directory that could not be looked at.
-                let unread = etype == Etype::Create && path.ends_with(b"/");
-                if unread && self.config.check.is_some() {
-                    self.push_contents(&path, now);
-                } else if !self.is_held(etype, &path) {
-                    self.queue.push(etype, &path, None, now);
-                }
-            }
-            if everything {
-                self.resync(now);
-            }
-        }
         let more = self.pull(now);
         let later = undone.into_iter().chain(more).min();
         match (self.ready(now), later) {
@@ -293,8 +283,17 @@ impl Sync {
     /// The work on these entries is done.
     pub fn succeeded(&mut self, ids: &[DelayId]) {
         self.backoff.reset();
+        self.settle_owed(ids);
+        self.finish(ids);
+    }
+
+    /// These entries leave the queue, whatever is owed of them.
+    pub fn finish(&mut self, ids: &[DelayId]) {
         for &id in ids {
             self.queue.finish(id);
+        }
+        if self.queue.is_empty() {
+            self.undone.none_tried();
         }
     }
 

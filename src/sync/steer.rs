@@ -26,16 +26,11 @@ impl Sync {
         self.paused
     }
 
-    /// Something was left undone that no one names and that is not tried again by itself.
-    pub fn is_incomplete(&self) -> bool {
-        self.incomplete
-    }
-
     /// Until when it waits after a failure, and how often it has failed in a row. A time that
     /// has passed: it is being tried again.
     pub fn retry(&self) -> Option<(Time, u32)> {
         match self.backoff.failures() {
-            0 => None,
+            0 => self.undone.next_comparison(),
             failures => Some((self.hold.unwrap_or_default(), failures)),
         }
     }
@@ -78,12 +73,12 @@ impl Sync {
         }
     }
 
-    /// All that these entries stand for arrived. After a comparison of everything nothing is left
-    /// undone.
+    /// All that these entries stand for arrived. After a comparison of everything the next that is
+    /// not complete is the first one.
     pub fn compared(&mut self, ids: &[DelayId]) {
         let mut delays = ids.iter().filter_map(|&id| self.queue.get(id));
         if delays.any(|delay| delay.etype().is_special()) {
-            self.incomplete = false;
+            self.undone.compared();
         }
     }
 
@@ -113,7 +108,7 @@ impl Sync {
             mark.serial = self.queue.last_serial();
         }
         let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
-        let owes = self.missed || self.has_gap() || self.incomplete || self.undone.due().is_some();
+        let owes = self.missed || self.has_gap() || self.undone.due().is_some();
         let owes = owes || stopped || self.held.any() || !self.inherited.is_empty();
         !owes
             && self
@@ -126,7 +121,9 @@ impl Sync {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::error_lines;
     use crate::queue::{Policy, Take};
+    use crate::sync::Blame;
     use crate::sync::tests::sync_with;
     use crate::watch::Event;
     use proptest::prelude::*;
@@ -145,6 +142,8 @@ mod tests {
         Fail,
         /// The child could not send this one, and says so or does not.
         Partly(usize, bool),
+        /// The child ended at this one.
+        Aside(usize),
         /// The Moves of the batch cannot be carried out at the target.
         Split,
         Retry,
@@ -161,7 +160,8 @@ mod tests {
                 5 => Just(Step::Start),
                 3 => Just(Step::Succeed),
                 1 => Just(Step::Fail),
-                2 => (name, any::<bool>()).prop_map(|(n, named)| Step::Partly(n, named)),
+                2 => (name.clone(), any::<bool>()).prop_map(|(n, named)| Step::Partly(n, named)),
+                2 => name.prop_map(Step::Aside),
                 2 => Just(Step::Split),
                 1 => Just(Step::Retry),
                 2 => Just(Step::Mark),
@@ -251,20 +251,31 @@ mod tests {
                 Step::Partly(name, named) => {
                     let left = path(*name);
                     let line = format!(
-                        "rsync: open \"/src{}\" failed",
+                        "rsync: open \"/src{}\" failed: Permission denied (13)",
                         String::from_utf8_lossy(&left)
                     );
                     let known = seen.contains_key(&left) && *named;
-                    let errors = if *named {
-                        vec![line.into_bytes()]
-                    } else {
-                        Vec::new()
-                    };
+                    let mut blame =
+                        Blame::of_batch(self.sync.entries(&ids), &[b"/src/".to_vec()], 100);
+                    if *named {
+                        blame.take(error_lines::read(line.as_bytes()));
+                    }
                     match known {
                         true => drop(seen.remove(&left)),
                         false => seen.clear(),
                     }
-                    self.sync.partly_failed(&ids, &errors, self.now);
+                    self.sync.partly_failed(&ids, blame.undone(), self.now);
+                    self.target.extend(seen);
+                    return;
+                }
+                Step::Aside(name) => {
+                    let left = path(*name);
+                    let named = crate::sync::Entries::from([(left.clone(), Etype::Modify)]);
+                    let aside = self.sync.set_aside(&ids, &named, false, self.now);
+                    if aside.is_none() {
+                        self.sync.failed(&ids, self.now);
+                    }
+                    return;
                 }
                 Step::Split => {
                     for &id in &ids {

@@ -4,6 +4,9 @@ use super::Sync;
 use crate::queue::{DelayId, Time};
 use crate::report;
 
+/// So many lines are remembered as saying nothing.
+const MAX_NOISE: usize = 64;
+
 impl Sync {
     /// The sync does nothing from now on, because of this exit code. What it has queued stays
     /// queued: a configuration read anew takes it over.
@@ -28,6 +31,20 @@ impl Sync {
         self.backoff.failures()
     }
 
+    /// Returns true if transfers that did all they should wrote this line to their error output, too.
+    pub fn is_noise(&self, line: &[u8]) -> bool {
+        self.noise.contains(line)
+    }
+
+    /// A transfer did all it should and wrote these lines to its error output.
+    pub fn note_noise(&mut self, lines: Vec<Vec<u8>>) {
+        for line in lines {
+            if self.noise.len() < MAX_NOISE {
+                self.noise.insert(line);
+            }
+        }
+    }
+
     /// All that is wrong, a line each, for the status file.
     pub fn troubles(&self) -> Vec<String> {
         let mut lines = Vec::new();
@@ -49,6 +66,9 @@ impl Sync {
             0 => {}
             1 => lines.push("1 path could not be sent, trying again.".to_owned()),
             count => lines.push(format!("{count} paths could not be sent, trying again.")),
+        }
+        if self.undone.owes_everything() {
+            lines.push("A comparison of everything was not complete, trying again.".to_owned());
         }
         lines
     }

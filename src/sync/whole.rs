@@ -42,6 +42,19 @@ impl Sync {
         }
     }
 
+    /// Queues a comparison of everything that an earlier one did not complete. Nothing new may have
+    /// been missed.
+    pub(super) fn compare_again(&mut self, now: Time) {
+        if let Some(etype) = self.comparison() {
+            self.queue.push(etype, b"/", None, now);
+        }
+    }
+
+    /// Returns true if there is a way to compare everything.
+    pub(super) fn compares_everything(&self) -> bool {
+        self.comparison().is_some()
+    }
+
     fn suspect(&mut self) {
         self.carried += 1;
         self.doubtful = true;

@@ -335,7 +335,7 @@ mod tests {
                 }),
                 ..SyncSnapshot::default()
             }
-            .judged(None, false, false)
+            .judged(None, false)
         });
         Snapshot {
             syncs: syncs.collect(),

@@ -1,0 +1,477 @@
+//! What a line of rsync's error output says about a transfer: which path was not sent or removed,
+//! which attribute could not be set, or nothing of either.
+//!
+//! A table of the messages of rsync 3.0.9 to 3.5.0. A message that is not in it is
+//! [`ErrorLine::Unknown`], and whoever reads it has to take all of the transfer for failed.
+//!
+//! rsync writes a control character, and what looks like an escape, as `\#ooo`. It does not
+//! escape the quotes in a name, so a message may be read in several ways: [`Name::readings`]
+//! returns all of them.
+
+use std::borrow::Cow;
+
+/// What one line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ErrorLine {
+    /// This path was not sent, or not removed.
+    Failed(Name, Reason),
+    /// This path has arrived without one of its attributes, because the target does not permit
+    /// or does not know it.
+    Attribute(Name, Attribute),
+    /// It says nothing about a path that was to be sent: totals, exit codes, warnings.
+    Neutral,
+    /// No message of the table.
+    Unknown,
+}
+
+/// The name in a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Each way to read it, unescaped, as rsync has it: absolute, or relative to the root of the
+    /// transfer.
+    pub readings: Vec<Vec<u8>>,
+    /// The message stands for all that is in the directory of this name.
+    pub with_contents: bool,
+}
+
+/// Why a path was not sent, as far as it matters for others of the transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The target has no space for it, or takes no file of this size.
+    Size(SizeLimit),
+    /// A directory of the target is in its place and could not be removed.
+    Obstructed,
+    /// Anything else.
+    Other,
+}
+
+/// What does not permit a file of a certain size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SizeLimit {
+    /// ENOSPC
+    Space,
+    /// EDQUOT
+    Quota,
+    /// EFBIG
+    FileSize,
+}
+
+/// An attribute of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attribute {
+    /// The owner.
+    Owner,
+    /// The group.
+    Group,
+    /// The mode.
+    Permissions,
+    /// The times.
+    Times,
+    /// Access control lists.
+    Acls,
+    /// Extended attributes.
+    Xattrs,
+}
+
+impl Attribute {
+    /// The name in messages, metrics and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Attribute::Owner => "owner",
+            Attribute::Group => "group",
+            Attribute::Permissions => "permissions",
+            Attribute::Times => "times",
+            Attribute::Acls => "acls",
+            Attribute::Xattrs => "xattrs",
+        }
+    }
+}
+
+/// What a message of the table means.
+#[derive(Clone, Copy)]
+enum Meaning {
+    /// The path itself failed.
+    Path,
+    /// A directory and all that is in it failed.
+    Contents,
+    /// The path could not take the place of a directory.
+    Obstructed,
+    Attribute(Attribute),
+}
+
+/// Where the name stands behind the words of a message.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In double quotes.
+    Quoted,
+    /// Up to these bytes, or to the end of the message if there are none.
+    Until(&'static str),
+}
+
+use Attribute::{Acls, Group, Owner, Permissions, Times, Xattrs};
+use Meaning::{Contents, Obstructed, Path};
+use Place::{Quoted, Until};
+
+/// Messages that end with the text and the number of an error (`: Permission denied (13)`): the
+/// words in front of the name, where the name stands, and what it means.
+const WITH_ERRNO: &[(&str, Place, Meaning)] = &[
+    ("send_files failed to open ", Quoted, Path),
+    ("mkstemp ", Quoted, Path),
+    ("open ", Quoted, Path),
+    ("failed to open ", Quoted, Path),
+    ("read ", Quoted, Path),
+    ("read errors mapping ", Quoted, Path),
+    ("write ", Quoted, Path),
+    ("write failed on ", Quoted, Path),
+    ("ftruncate failed on ", Quoted, Path),
+    ("ftruncate ", Quoted, Path),
+    ("close failed on ", Quoted, Path),
+    ("close ", Quoted, Path),
+    ("fsync failed on ", Quoted, Path),
+    ("fsync ", Quoted, Path),
+    ("fstat ", Quoted, Path),
+    ("lseek of ", Quoted, Path),
+    ("rename failed for ", Quoted, Path),
+    ("rename ", Quoted, Path),
+    ("copy ", Quoted, Path),
+    ("symlink ", Quoted, Path),
+    ("mknod ", Quoted, Path),
+    ("link ", Quoted, Path),
+    ("unlink ", Quoted, Path),
+    ("delete_file: unlink(", Until(") failed"), Path),
+    ("delete_file: rmdir(", Until(") failed"), Contents),
+    ("readlink_stat(", Quoted, Contents),
+    ("readlink ", Quoted, Path),
+    ("link_stat ", Quoted, Contents),
+    ("stat ", Quoted, Contents),
+    ("recv_generator: failed to stat ", Quoted, Contents),
+    ("recv_generator: mkdir ", Quoted, Contents),
+    ("mkdir ", Quoted, Contents),
+    ("opendir ", Quoted, Contents),
+    ("readdir(", Quoted, Contents),
+    ("readdir ", Quoted, Contents),
+    ("change_dir ", Quoted, Contents),
+    ("push_dir ", Quoted, Contents),
+    ("get_acl: sys_acl_get_file(", Until(", ACL_TYPE"), Path),
+    ("get_acl: sys_acl_get_fd_type(", Until(", ACL_TYPE"), Path),
+    ("get_acl: acl_get_file_at(", Until(", ACL_TYPE"), Path),
+    ("get_xattr_names: llistxattr(", Quoted, Path),
+    ("get_xattr_data: lgetxattr(", Quoted, Path),
+    ("chown ", Quoted, Meaning::Attribute(Owner)),
+    ("chgrp ", Quoted, Meaning::Attribute(Group)),
+    ("failed to set times on ", Quoted, Meaning::Attribute(Times)),
+    (
+        "failed to set permissions on ",
+        Quoted,
+        Meaning::Attribute(Permissions),
+    ),
+    (
+        "failed to modify permissions on ",
+        Quoted,
+        Meaning::Attribute(Permissions),
+    ),
+    (
+        "set_acl: sys_acl_set_file(",
+        Until(", ACL_TYPE"),
+        Meaning::Attribute(Acls),
+    ),
+    (
+        "set_acl: sys_acl_set_fd_type(",
+        Until(", ACL_TYPE"),
+        Meaning::Attribute(Acls),
+    ),
+    (
+        "set_acl: acl_set_file_at(",
+        Until(", ACL_TYPE"),
+        Meaning::Attribute(Acls),
+    ),
+    (
+        "set_acl: sys_acl_delete_def_file(",
+        Until(")"),
+        Meaning::Attribute(Acls),
+    ),
+    (
+        "rsync_xal_clear: lremovexattr(",
+        Quoted,
+        Meaning::Attribute(Xattrs),
+    ),
+    (
+        "rsync_xal_set: lsetxattr(",
+        Quoted,
+        Meaning::Attribute(Xattrs),
+    ),
+    (
+        "rsync_xal_set: fsetxattr(",
+        Quoted,
+        Meaning::Attribute(Xattrs),
+    ),
+    (
+        "rsync_xal_set: lremovexattr(",
+        Quoted,
+        Meaning::Attribute(Xattrs),
+    ),
+    (
+        "rsync_xal_set: fremovexattr(",
+        Quoted,
+        Meaning::Attribute(Xattrs),
+    ),
+    (
+        "copy_xattrs: lsetxattr(",
+        Quoted,
+        Meaning::Attribute(Xattrs),
+    ),
+    (
+        "copy_xattrs: fsetxattr(",
+        Quoted,
+        Meaning::Attribute(Xattrs),
+    ),
+    (
+        "set_xattr_acl: lsetxattr(",
+        Quoted,
+        Meaning::Attribute(Xattrs),
+    ),
+    (
+        "set_xattr_acl: fsetxattr(",
+        Quoted,
+        Meaning::Attribute(Xattrs),
+    ),
+    (
+        "delete of stat xattr failed for ",
+        Quoted,
+        Meaning::Attribute(Xattrs),
+    ),
+    ("failed to write xattr ", Quoted, Meaning::Attribute(Xattrs)),
+];
+
+/// Messages without the number of an error.
+const PLAIN: &[(&str, Place, Meaning)] = &[
+    ("could not make way for new directory: ", Until(""), Path),
+    (
+        "could not make way for new regular file: ",
+        Until(""),
+        Obstructed,
+    ),
+    (
+        "could not make way for new symlink: ",
+        Until(""),
+        Obstructed,
+    ),
+    (
+        "could not make way for new device file: ",
+        Until(""),
+        Obstructed,
+    ),
+    (
+        "could not make way for new special file: ",
+        Until(""),
+        Obstructed,
+    ),
+    ("skipping overly long name: ", Until(""), Path),
+    ("temporary filename too long: ", Until(""), Path),
+    ("cannot send file with empty name in ", Quoted, Contents),
+    ("symlink has no referent: ", Quoted, Path),
+    ("skipping symlink with 0-length value: ", Quoted, Path),
+    ("[sender] cannot convert filename: ", Until(" ("), Path),
+    ("[sender] cannot convert symlink data for: ", Quoted, Path),
+    ("ERROR: daemon refused to receive file ", Quoted, Path),
+    (
+        "ERROR: daemon refused to receive directory ",
+        Quoted,
+        Contents,
+    ),
+    ("skipping daemon-excluded file ", Quoted, Path),
+    ("skipping daemon-excluded directory ", Quoted, Contents),
+    (
+        "ERROR: rejecting excluded file-list name: ",
+        Until(""),
+        Path,
+    ),
+    (
+        "ERROR: rejecting file transfer request for daemon excluded file: ",
+        Until(""),
+        Path,
+    ),
+    (
+        "ABORTING due to unsafe pathname from sender: ",
+        Until(""),
+        Path,
+    ),
+    (
+        "ABORTING due to invalid path from sender: ",
+        Until(""),
+        Path,
+    ),
+    ("recv_files: ", Quoted, Path),
+    ("ERROR: ", Until(" failed verification -- update "), Path),
+    (
+        "Time value of ",
+        Until(" truncated on receiver."),
+        Meaning::Attribute(Times),
+    ),
+    (
+        "uid 4294967295 (-1) is impossible to set on ",
+        Quoted,
+        Meaning::Attribute(Owner),
+    ),
+    (
+        "gid 4294967295 (-1) is impossible to set on ",
+        Quoted,
+        Meaning::Attribute(Group),
+    ),
+];
+
+/// Beginnings of lines that say nothing of a path that was to be sent.
+const NEUTRAL: &[&str] = &[
+    "rsync error: ",
+    "rsync warning: ",
+    "*** Skipping any contents from this failed directory ***",
+    "file has vanished: ",
+    "directory has vanished: ",
+    "skipped diminished file: ",
+    "do_chmod: no symlink-safe chmod for ",
+    "default_perms_for_dir: ",
+    "renaming ",
+];
+
+/// Reads one line of rsync's error output.
+pub fn read(line: &[u8]) -> ErrorLine {
+    let begins = |words: &&&str| line.starts_with(words.as_bytes());
+    if NEUTRAL.iter().any(|words| begins(&words)) || is_tried_again(line) {
+        return ErrorLine::Neutral;
+    }
+    let bare = without_program(line);
+    if let Some((message, errno)) = with_errno(bare) {
+        // The file is sent as if the target had none.
+        if message.ends_with(b", continuing") {
+            return ErrorLine::Neutral;
+        }
+        if let Some((name, meaning)) = find(WITH_ERRNO, message) {
+            return judged(name, meaning, errno);
+        }
+    }
+    match find(PLAIN, line) {
+        Some((name, meaning)) => judged(name, meaning, None),
+        None => ErrorLine::Unknown,
+    }
+}
+
+fn judged(name: Name, meaning: Meaning, errno: Option<i32>) -> ErrorLine {
+    if let Meaning::Attribute(attribute) = meaning
+        && errno.is_none_or(is_not_permitted)
+    {
+        return ErrorLine::Attribute(name, attribute);
+    }
+    let reason = match (errno, meaning) {
+        (Some(libc::ENOSPC), _) => Reason::Size(SizeLimit::Space),
+        (Some(libc::EDQUOT), _) => Reason::Size(SizeLimit::Quota),
+        (Some(libc::EFBIG), _) => Reason::Size(SizeLimit::FileSize),
+        (_, Obstructed) => Reason::Obstructed,
+        _ => Reason::Other,
+    };
+    ErrorLine::Failed(name, reason)
+}
+
+/// Returns true for errors by which a file system says that it will not, or cannot, set an
+/// attribute. Others, such as EIO or EROFS, tell of trouble that passes.
+fn is_not_permitted(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::EPERM | libc::EACCES | libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS
+    )
+}
+
+/// `WARNING: NAME failed verification -- update discarded (will try again).`
+fn is_tried_again(line: &[u8]) -> bool {
+    line.starts_with(b"WARNING: ") && line.ends_with(b" (will try again).")
+}
+
+/// Cuts off `rsync: ` and, from rsync 3.2 on, `[receiver] `.
+fn without_program(line: &[u8]) -> &[u8] {
+    let Some(rest) = line.strip_prefix(b"rsync: ") else {
+        return line;
+    };
+    let roles: [&[u8]; 6] = [
+        b"[sender] ",
+        b"[receiver] ",
+        b"[Receiver] ",
+        b"[generator] ",
+        b"[server] ",
+        b"[client] ",
+    ];
+    let role = roles.iter().find_map(|role| rest.strip_prefix(*role));
+    role.unwrap_or(rest)
+}
+
+/// Takes `: TEXT (NUMBER)` off the end.
+fn with_errno(message: &[u8]) -> Option<(&[u8], Option<i32>)> {
+    let inner = message.strip_suffix(b")")?;
+    let open = inner.iter().rposition(|&byte| byte == b'(')?;
+    let number = std::str::from_utf8(&inner[open + 1..]).ok()?.parse().ok()?;
+    let head = inner[..open].strip_suffix(b" ")?;
+    let colon = head.windows(2).rposition(|pair| pair == b": ")?;
+    Some((&head[..colon], Some(number)))
+}
+
+fn find(table: &[(&str, Place, Meaning)], message: &[u8]) -> Option<(Name, Meaning)> {
+    table.iter().find_map(|(words, place, meaning)| {
+        let rest = message.strip_prefix(words.as_bytes())?;
+        let readings = match place {
+            Quoted => quoted(rest)?,
+            Until("") => vec![unescape(rest).into_owned()],
+            Until(end) => {
+                let at = rest
+                    .windows(end.len())
+                    .rposition(|part| part == end.as_bytes())?;
+                vec![unescape(&rest[..at]).into_owned()]
+            }
+        };
+        let name = Name {
+            readings,
+            with_contents: matches!(meaning, Contents),
+        };
+        Some((name, *meaning))
+    })
+}
+
+/// What may stand between the first double quote and one behind it. The word in front of it, if
+/// any, is the name of an attribute.
+fn quoted(text: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let open = text.iter().position(|&byte| byte == b'"')?;
+    let inside = &text[open + 1..];
+    let quotes = inside.iter().enumerate().filter(|(_, byte)| **byte == b'"');
+    let readings: Vec<_> = quotes
+        .map(|(at, _)| unescape(&inside[..at]).into_owned())
+        .collect();
+    (!readings.is_empty()).then_some(readings)
+}
+
+/// Puts the bytes in that rsync wrote as `\#ooo`.
+fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.windows(2).any(|pair| pair == b"\\#") {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, behind)) = rest.split_first() {
+        if let [
+            b'\\',
+            b'#',
+            a @ b'0'..=b'3',
+            b @ b'0'..=b'7',
+            c @ b'0'..=b'7',
+            behind @ ..,
+        ] = rest
+        {
+            bytes.push((a - b'0') * 64 + (b - b'0') * 8 + (c - b'0'));
+            rest = behind;
+            continue;
+        }
+        bytes.push(byte);
+        rest = behind;
+    }
+    Cow::Owned(bytes)
+}
+
+#[cfg(test)]
+#[path = "error_lines_tests.rs"]
+mod tests;

@@ -1,0 +1,398 @@
+//! Which entries of a transfer its error lines are about.
+//!
+//! Lines are taken in as they arrive, so what is kept grows with the paths that failed and not with
+//! what rsync writes. Where a line is not understood, or names nothing that can be found, or more
+//! has failed than may be remembered, all of the transfer counts as failed.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::batch::error_lines::{Attribute, ErrorLine, Name, Reason, SizeLimit};
+use crate::queue::Etype;
+
+/// rsync cuts longer names to make room for the suffix of a temporary file.
+const MIN_CUT_NAME: usize = 200;
+
+/// Paths and what is to be done about each.
+pub type Entries = BTreeMap<Vec<u8>, Etype>;
+
+/// What the error lines of one transfer come to.
+pub struct Blame {
+    /// Where rsync reads and writes, with a trailing slash each; only absolute ones are here.
+    roots: Vec<Vec<u8>>,
+    scope: Scope,
+    failed: Entries,
+    max_failed: usize,
+    everything: bool,
+    attributes: bool,
+    limit: Option<SizeLimit>,
+    contents: bool,
+}
+
+/// What a transfer is about.
+enum Scope {
+    /// These entries.
+    Batch(Entries),
+    /// All below this directory.
+    Whole(Vec<u8>),
+}
+
+/// What a line says of the transfer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// These paths failed.
+    Failed(Vec<Vec<u8>>),
+    /// A path arrived without this attribute.
+    Attribute(Attribute),
+    /// Nothing.
+    Neutral,
+    /// Something failed, and it is not known what.
+    Unknown,
+}
+
+/// What a transfer left undone.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Undone {
+    /// All paths arrived, though not all attributes.
+    Nothing,
+    /// These paths.
+    Paths(Entries),
+    /// All that the transfer was about.
+    Everything,
+}
+
+impl Blame {
+    /// For a transfer of these entries, called with these directories as source and target.
+    pub fn of_batch(entries: Entries, roots: &[Vec<u8>], max_failed: usize) -> Blame {
+        Blame::new(Scope::Batch(entries), roots, max_failed)
+    }
+
+    /// For a comparison of everything, called with these directories as source and target.
+    pub fn of_everything(roots: &[Vec<u8>], max_failed: usize) -> Blame {
+        let source = roots.first().cloned().unwrap_or_default();
+        Blame::new(Scope::Whole(source), roots, max_failed)
+    }
+
+    /// For work that was done without rsync and left these paths undone.
+    pub fn of_failures(failed: Entries) -> Blame {
+        let mut blame = Blame::new(Scope::Batch(Entries::new()), &[], failed.len());
+        blame.attributes = true;
+        blame.failed = failed;
+        blame
+    }
+
+    fn new(scope: Scope, roots: &[Vec<u8>], max_failed: usize) -> Blame {
+        Blame {
+            roots: roots.iter().filter_map(|root| local_part(root)).collect(),
+            scope,
+            failed: Entries::new(),
+            max_failed,
+            everything: false,
+            attributes: false,
+            limit: None,
+            contents: false,
+        }
+    }
+
+    /// Takes in what a line says.
+    pub fn take(&mut self, line: ErrorLine) -> Heard {
+        match line {
+            ErrorLine::Neutral => Heard::Neutral,
+            ErrorLine::Attribute(_, attribute) => {
+                self.attributes = true;
+                Heard::Attribute(attribute)
+            }
+            ErrorLine::Unknown => {
+                self.everything = true;
+                Heard::Unknown
+            }
+            ErrorLine::Failed(name, reason) => {
+                if let Reason::Size(limit) = reason {
+                    self.limit = Some(limit);
+                }
+                self.contents |= name.with_contents;
+                let found = self.find(&name);
+                if found.is_empty() {
+                    self.everything = true;
+                    return Heard::Unknown;
+                }
+                let paths = found.keys().cloned().collect();
+                self.remember(found, reason);
+                Heard::Failed(paths)
+            }
+        }
+    }
+
+    fn remember(&mut self, found: Entries, reason: Reason) {
+        if self.max_failed == 0 {
+            return;
+        }
+        if reason == Reason::Obstructed {
+            // Without a deletion of the directory the classic list keeps what is in it.
+            let directories = found.keys().filter(|path| !path.ends_with(b"/"));
+            let directories =
+                directories.map(|path| ([path, b"/".as_slice()].concat(), Etype::Delete));
+            self.failed.extend(directories.collect::<Vec<_>>());
+        }
+        self.failed.extend(found);
+        if self.failed.len() > self.max_failed {
+            self.failed.clear();
+            self.everything = true;
+            self.max_failed = 0;
+        }
+    }
+
+    /// What the target had too little of, if a path failed because of that.
+    pub fn limit(&self) -> Option<SizeLimit> {
+        self.limit
+    }
+
+    /// The single paths that error lines name, however much else is unknown: those at which a
+    /// transfer was given up. None where whole directories failed.
+    pub fn stopped_at(&self) -> Option<&Entries> {
+        (!self.contents && !self.failed.is_empty()).then_some(&self.failed)
+    }
+
+    /// What a transfer that was partly done left undone.
+    pub fn undone(self) -> Undone {
+        if self.everything || (self.failed.is_empty() && !self.attributes) {
+            return Undone::Everything;
+        }
+        match self.failed.is_empty() {
+            true => Undone::Nothing,
+            false => Undone::Paths(self.failed),
+        }
+    }
+
+    /// The entries that a name stands for. Where it may stand for several, all of them.
+    fn find(&self, name: &Name) -> Entries {
+        let mut found = Entries::new();
+        let paths = name
+            .readings
+            .iter()
+            .flat_map(|reading| self.below_roots(reading));
+        let paths: Vec<_> = paths.collect();
+        match &self.scope {
+            Scope::Batch(entries) => {
+                for path in &paths {
+                    find_in_batch(entries, path, name.with_contents, &mut found);
+                }
+                if found.is_empty() {
+                    for reading in &name.readings {
+                        guess(entries, reading, name.with_contents, &mut found);
+                    }
+                }
+            }
+            Scope::Whole(source) => {
+                for path in &paths {
+                    find_at_source(source, path, name.with_contents, &mut found);
+                }
+                if let (true, [path]) = (found.is_empty(), paths.as_slice()) {
+                    find_at_target(path, name.with_contents, &mut found);
+                }
+            }
+        }
+        found
+    }
+
+    /// What a name is relative to the root of the transfer, with a leading slash.
+    fn below_roots(&self, reading: &[u8]) -> Vec<Vec<u8>> {
+        let name = cleaned(reading);
+        if !name.starts_with(b"/") {
+            return vec![[b"/", name.as_slice()].concat()];
+        }
+        let as_directory = [name.as_slice(), b"/"].concat();
+        let roots = self.roots.iter();
+        roots
+            .filter_map(|root| match as_directory == *root {
+                true => Some(b"/".to_vec()),
+                false => Some(name.strip_prefix(root.as_slice()).map(absolute)?),
+            })
+            .collect()
+    }
+}
+
+/// The directory of a source or target as rsync names it in messages; `None` where that is not
+/// known: below a home directory, say.
+fn local_part(root: &[u8]) -> Option<Vec<u8>> {
+    let path = match crate::batch::is_remote(root) {
+        false => root.to_vec(),
+        // `rsync://host/module/path`, `host::module/path`, `host:/path`
+        true => match root.strip_prefix(b"rsync://") {
+            Some(rest) => without_components(rest, 2)?,
+            None => {
+                let colon = root.iter().position(|&byte| byte == b':')?;
+                match root[colon + 1..].strip_prefix(b":") {
+                    Some(module) => without_components(module, 1)?,
+                    None => root[colon + 1..].to_vec(),
+                }
+            }
+        },
+    };
+    let path = cleaned(&path);
+    let path = path.strip_suffix(b"/").unwrap_or(&path);
+    let absolute = path.is_empty() || path.starts_with(b"/");
+    absolute.then(|| [path, b"/"].concat())
+}
+
+/// What is behind so many components, with a leading slash.
+fn without_components(path: &[u8], count: usize) -> Option<Vec<u8>> {
+    let mut parts = path.splitn(count + 1, |&byte| byte == b'/');
+    Some(absolute(parts.nth(count).unwrap_or_default()))
+}
+
+fn absolute(path: &[u8]) -> Vec<u8> {
+    [b"/", path].concat()
+}
+
+/// Without `//`, `/./` and `/.` at the end.
+fn cleaned(path: &[u8]) -> Vec<u8> {
+    let mut parts = path.split(|&byte| byte == b'/');
+    let mut clean = parts
+        .next()
+        .filter(|part| *part != b".")
+        .unwrap_or_default()
+        .to_vec();
+    let mut begun = !clean.is_empty() || path.starts_with(b"/");
+    let ends_as_directory = path.ends_with(b"/");
+    for part in parts.filter(|part| !part.is_empty() && *part != b".") {
+        if begun {
+            clean.push(b'/');
+        }
+        begun = true;
+        clean.extend(part);
+    }
+    if ends_as_directory || clean.is_empty() && path.starts_with(b"/") {
+        clean.push(b'/');
+    }
+    clean
+}
+
+/// A path, and what it is if it is that of a temporary file, `.NAME.XXXXXX`. The name of a hidden
+/// file gets no further dot.
+fn variants(path: &[u8]) -> Vec<Vec<u8>> {
+    let mut all = vec![path.to_vec()];
+    if let Some((directory, stem)) = temporary(path) {
+        all.push([directory, stem].concat());
+        all.push([directory, b".", stem].concat());
+    }
+    all
+}
+
+/// The directory and the name that a temporary file is for, without the leading dot.
+fn temporary(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    let slash = path.iter().rposition(|&byte| byte == b'/')?;
+    let (directory, name) = path.split_at(slash + 1);
+    let dot = name.len().checked_sub(7)?;
+    // In a directory for temporary files (--temp-dir) the names have no dot in front.
+    let stem = &name[..dot];
+    (name[dot] == b'.').then(|| (directory, stem.strip_prefix(b".").unwrap_or(stem)))
+}
+
+fn find_in_batch(entries: &Entries, path: &[u8], with_contents: bool, found: &mut Entries) {
+    let before = found.len();
+    for variant in variants(path) {
+        let bare = variant.strip_suffix(b"/").unwrap_or(&variant);
+        let directory = [bare, b"/"].concat();
+        for key in [bare, directory.as_slice()] {
+            add(entries.get_key_value(key), found);
+        }
+        if with_contents {
+            beginning_with(entries, &directory).for_each(|entry| add(Some(entry), found));
+        }
+    }
+    if let Some((directory, stem)) = temporary(path).filter(|(_, stem)| stem.len() >= MIN_CUT_NAME)
+    {
+        for start in [[directory, stem].concat(), [directory, b".", stem].concat()] {
+            let inside = |key: &[u8]| !key[start.len()..].contains(&b'/');
+            beginning_with(entries, &start)
+                .filter(|(key, _)| inside(key))
+                .for_each(|entry| add(Some(entry), found));
+        }
+    }
+    if found.len() == before {
+        add(around(entries, path), found);
+    }
+}
+
+fn add(entry: Option<(&Vec<u8>, &Etype)>, found: &mut Entries) {
+    found.extend(entry.map(|(path, etype)| (path.clone(), *etype)));
+}
+
+fn beginning_with<'e>(
+    entries: &'e Entries,
+    start: &[u8],
+) -> impl Iterator<Item = (&'e Vec<u8>, &'e Etype)> {
+    let start = start.to_vec();
+    let from = entries.range(start.clone()..);
+    from.take_while(move |(path, _)| path.starts_with(&start))
+}
+
+/// The nearest directory around a path that stands for what is in it.
+fn around<'e>(entries: &'e Entries, path: &[u8]) -> Option<(&'e Vec<u8>, &'e Etype)> {
+    let slashes = (0..path.len()).rev().filter(|&at| path[at] == b'/');
+    slashes
+        .filter_map(|at| entries.get_key_value(&path[..=at]))
+        .find(|(_, etype)| **etype == Etype::Delete)
+}
+
+/// Finds all entries that a name may stand for whose directory is not known: those of which it has
+/// the end, the same last component (for `--temp-dir`), or which are around it.
+fn guess(entries: &Entries, name: &[u8], with_contents: bool, found: &mut Entries) {
+    let name = cleaned(name);
+    let slashes = (0..name.len()).filter(|&at| name[at] == b'/');
+    for at in slashes {
+        find_in_batch(entries, &name[at..], with_contents, found);
+    }
+    let lasts: Vec<Vec<u8>> = variants(&absolute(last(&name)))
+        .into_iter()
+        .map(|path| path[1..].to_vec())
+        .collect();
+    let same = |(path, _): &(&Vec<u8>, &Etype)| lasts.iter().any(|it| it == last(path));
+    entries
+        .iter()
+        .filter(same)
+        .for_each(|entry| add(Some(entry), found));
+}
+
+fn last(path: &[u8]) -> &[u8] {
+    let path = path.strip_suffix(b"/").unwrap_or(path);
+    let slash = path.iter().rposition(|&byte| byte == b'/');
+    &path[slash.map_or(0, |at| at + 1)..]
+}
+
+/// Finds what the source has at a path.
+fn find_at_source(source: &[u8], path: &[u8], with_contents: bool, found: &mut Entries) {
+    let source = source.strip_suffix(b"/").unwrap_or(source);
+    for variant in variants(path) {
+        let bare = variant.strip_suffix(b"/").unwrap_or(&variant);
+        let on_disk = [source, bare].concat();
+        let Ok(metadata) = fs::symlink_metadata(OsStr::from_bytes(&on_disk)) else {
+            continue;
+        };
+        match (metadata.is_dir(), with_contents) {
+            // The deletion of a directory that is there stands for all that is in it.
+            (true, true) => found.insert([bare, b"/"].concat(), Etype::Delete),
+            (true, false) => found.insert([bare, b"/"].concat(), Etype::Modify),
+            (false, _) => found.insert(bare.to_vec(), Etype::Modify),
+        };
+    }
+}
+
+/// A path that the source does not have was to be deleted at the target. What may be the name of a
+/// temporary file is not taken for one.
+fn find_at_target(path: &[u8], with_contents: bool, found: &mut Entries) {
+    if path == b"/" || temporary(path).is_some() {
+        return;
+    }
+    match with_contents {
+        true => found.insert([path, b"/"].concat(), Etype::Delete),
+        false => found.insert(path.to_vec(), Etype::Delete),
+    };
+}
+
+#[cfg(test)]
+#[path = "blame_tests.rs"]
+mod tests;

@@ -1,0 +1,302 @@
+//! What is found for the names in rsync's messages.
+
+use super::*;
+use crate::batch::error_lines;
+use proptest::prelude::*;
+
+fn entries(list: &[(&str, Etype)]) -> Entries {
+    let owned = list
+        .iter()
+        .map(|(path, etype)| (path.as_bytes().to_vec(), *etype));
+    owned.collect()
+}
+
+fn batch(target: &str, paths: &[&str]) -> Blame {
+    let list: Vec<_> = paths.iter().map(|path| (*path, Etype::Modify)).collect();
+    let roots = [b"/src/".to_vec(), target.as_bytes().to_vec()];
+    Blame::of_batch(entries(&list), &roots, 100)
+}
+
+fn paths(undone: Undone) -> Vec<String> {
+    match undone {
+        Undone::Nothing => Vec::new(),
+        Undone::Everything => vec!["everything".to_owned()],
+        Undone::Paths(paths) => paths
+            .into_keys()
+            .map(|path| path.escape_ascii().to_string())
+            .collect(),
+    }
+}
+
+fn after(mut blame: Blame, lines: &[&str]) -> Vec<String> {
+    for line in lines {
+        blame.take(error_lines::read(line.as_bytes()));
+    }
+    paths(blame.undone())
+}
+
+const SUMMARY: &str = "rsync error: some files/attrs were not transferred (code 23)";
+
+#[test]
+fn names_are_found_in_the_batch() {
+    let all = ["/d/f", "/f", "/.h", "/d/", "/x/y/z", "/x/w"];
+    let table: [(&str, &str, &[&str]); 17] = [
+        (
+            "/trg/",
+            "rsync: [sender] send_files failed to open \"/src/d/f\": X (13)",
+            &["/d/f"],
+        ),
+        (
+            "/trg/",
+            "rsync: mkstemp \"/trg/d/.f.Ab12Cd\" failed: X (13)",
+            &["/d/f"],
+        ),
+        (
+            "/trg/",
+            "rsync: mkstemp \"/trg/.f.Ab12Cd\" failed: X (13)",
+            &["/f"],
+        ),
+        (
+            "/trg/",
+            "rsync: mkstemp \"/trg/.h.Ab12Cd\" failed: X (13)",
+            &["/.h"],
+        ),
+        (
+            "/trg/",
+            "rsync: delete_file: unlink(d/f) failed: X (13)",
+            &["/d/f"],
+        ),
+        (
+            "/trg/",
+            "rsync: recv_generator: mkdir \"/trg/x\" failed: X (13)",
+            &["/x/w", "/x/y/z"],
+        ),
+        (
+            "h:/trg",
+            "rsync: mkstemp \"/trg/d/.f.Ab12Cd\" failed: X (13)",
+            &["/d/f"],
+        ),
+        // Below a home directory the root is not known.
+        (
+            "h:trg/",
+            "rsync: mkstemp \"/home/u/trg/x/y/.z.Ab12Cd\" failed: X (13)",
+            &["/x/y/z"],
+        ),
+        (
+            "h:",
+            "rsync: mkstemp \"/home/u/d/.f.Ab12Cd\" failed: X (13)",
+            &["/d/f", "/f"],
+        ),
+        (
+            "h::mod",
+            "rsync: mkstemp \"/d/.f.Ab12Cd\" (in mod) failed: X (13)",
+            &["/d/f"],
+        ),
+        (
+            "h::mod/sub/",
+            "rsync: mkstemp \"/sub/d/.f.Ab12Cd\" (in mod) failed: X (13)",
+            &["/d/f"],
+        ),
+        (
+            "rsync://h/mod/sub/",
+            "rsync: mkstemp \"/sub/.f.Ab12Cd\" (in mod) failed: X (13)",
+            &["/f"],
+        ),
+        (
+            "rsync://h/mod",
+            "rsync: mkstemp \"d/.f.Ab12Cd\" (in mod) failed: X (13)",
+            &["/d/f"],
+        ),
+        // With --temp-dir the directory of a name says nothing.
+        (
+            "/trg/",
+            "rsync: mkstemp \"/tmp/f.Ab12Cd\" failed: X (13)",
+            &["/d/f", "/f"],
+        ),
+        (
+            "/trg/",
+            "rsync: mkstemp \"/trg/.unheard.Ab12Cd\" failed: X (13)",
+            &["everything"],
+        ),
+        (
+            "/trg/",
+            "rsync: [generator] something new: X (13)",
+            &["everything"],
+        ),
+        (
+            "/trg/",
+            "rsync: opendir \"/src/.\" failed: X (13)",
+            &["/.h", "/d/", "/d/f", "/f", "/x/w", "/x/y/z"],
+        ),
+    ];
+    for (target, line, expected) in table {
+        assert_eq!(
+            after(batch(target, &all), &[line, SUMMARY]),
+            expected,
+            "{target} {line}"
+        );
+    }
+}
+
+#[test]
+fn what_arrived_is_done() {
+    let chown = "rsync: chown \"/trg/.f.Ab12Cd\" failed: Operation not permitted (1)";
+    let parent =
+        "rsync: [generator] failed to set times on \"/trg/.\": Operation not permitted (1)";
+    assert!(after(batch("/trg/", &["/f", "/g"]), &[chown, parent, SUMMARY]).is_empty());
+    let open = "rsync: [sender] send_files failed to open \"/src/g\": Permission denied (13)";
+    assert_eq!(after(batch("/trg/", &["/f", "/g"]), &[chown, open]), ["/g"]);
+    // A failure that no line explains.
+    assert_eq!(after(batch("/trg/", &["/f"]), &[SUMMARY]), ["everything"]);
+    assert_eq!(after(batch("/trg/", &["/f"]), &[]), ["everything"]);
+    assert_eq!(
+        after(batch("/trg/", &["/f"]), &[chown, "what?"]),
+        ["everything"]
+    );
+}
+
+#[test]
+fn a_name_that_may_be_several_is_all_of_them() {
+    let line = "rsync: mkstemp \"/trg/.a\" failed: x.Ab12Cd\" failed: X (13)";
+    let all = ["/a\" failed: x", "/.a", "/b"];
+    assert_eq!(
+        after(batch("/trg/", &all), &[line]),
+        ["/.a", "/a\\\" failed: x"]
+    );
+    let long = "n".repeat(255);
+    let cut = format!(
+        "rsync: mkstemp \"/trg/.{}.Ab12Cd\" failed: X (13)",
+        &long[..246]
+    );
+    let name = format!("/{long}");
+    assert_eq!(after(batch("/trg/", &[&name, "/n"]), &[&cut]), [name]);
+}
+
+#[test]
+fn past_the_bound_all_has_failed() {
+    for (count, all) in [(99, false), (100, false), (101, true)] {
+        let names: Vec<String> = (0..200).map(|n| format!("/f{n}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut blame = batch("/trg/", &names);
+        for n in 0..count {
+            let line = format!("rsync: mkstemp \"/trg/.f{n}.Ab12Cd\" failed: X (13)");
+            blame.take(error_lines::read(line.as_bytes()));
+        }
+        assert_eq!(blame.undone() == Undone::Everything, all, "{count}");
+    }
+}
+
+#[test]
+fn a_comparison_of_everything_asks_the_disk() {
+    let scratch = tempfile::tempdir().unwrap();
+    let source = scratch.path().to_str().unwrap();
+    fs::create_dir_all(scratch.path().join("d/e")).unwrap();
+    for name in ["d/f", ".h", "quo\"te"] {
+        fs::write(scratch.path().join(name), "").unwrap();
+    }
+    let whole = || {
+        let roots = [format!("{source}/").into_bytes(), b"/trg/".to_vec()];
+        Blame::of_everything(&roots, 100)
+    };
+    let table: [(String, &[(&str, Etype)]); 9] = [
+        (
+            format!("rsync: send_files failed to open \"{source}/d/f\": X (13)"),
+            &[("/d/f", Etype::Modify)],
+        ),
+        (
+            format!("rsync: opendir \"{source}/d/e\" failed: X (13)"),
+            &[("/d/e/", Etype::Delete)],
+        ),
+        (
+            "rsync: mkstemp \"/trg/d/.f.Ab12Cd\" failed: X (13)".into(),
+            &[("/d/f", Etype::Modify)],
+        ),
+        (
+            "rsync: mkstemp \"/trg/.h.Ab12Cd\" failed: X (13)".into(),
+            &[("/.h", Etype::Modify)],
+        ),
+        (
+            "rsync: mkstemp \"/trg/.quo\"te.Ab12Cd\" failed: X (13)".into(),
+            &[("/quo\"te", Etype::Modify)],
+        ),
+        (
+            "rsync: delete_file: unlink(d/gone) failed: X (13)".into(),
+            &[("/d/gone", Etype::Delete)],
+        ),
+        (
+            "rsync: delete_file: rmdir(gone) failed: X (13)".into(),
+            &[("/gone/", Etype::Delete)],
+        ),
+        (
+            "rsync: mkstemp \"/trg/.gone.Ab12Cd\" failed: X (13)".into(),
+            &[],
+        ),
+        (
+            "rsync: mkstemp \"/elsewhere/.h.Ab12Cd\" failed: X (13)".into(),
+            &[],
+        ),
+    ];
+    for (line, expected) in table {
+        let mut blame = whole();
+        blame.take(error_lines::read(line.as_bytes()));
+        let undone = match expected {
+            [] => Undone::Everything,
+            list => Undone::Paths(entries(list)),
+        };
+        assert_eq!(blame.undone(), undone, "{line}");
+    }
+}
+
+#[test]
+fn roots_of_targets() {
+    let table: [(&str, Option<&str>); 12] = [
+        ("/trg/", Some("/trg/")),
+        ("/trg", Some("/trg/")),
+        ("/", Some("/")),
+        ("h:/trg/", Some("/trg/")),
+        ("u@h:/a//b/./c/", Some("/a/b/c/")),
+        ("h:trg/", None),
+        ("h:", Some("/")),
+        ("h::mod", Some("/")),
+        ("h::mod/", Some("/")),
+        ("h::mod/a/b", Some("/a/b/")),
+        ("rsync://h:873/mod/a/", Some("/a/")),
+        ("rsync://h/mod", Some("/")),
+    ];
+    for (target, root) in table {
+        let root = root.map(|root| root.as_bytes().to_vec());
+        let found = local_part(target.as_bytes());
+        assert_eq!(found, root, "{target}");
+    }
+}
+
+proptest! {
+    /// Whatever else is in the batch, the path that failed is among what is tried again.
+    #[test]
+    fn what_failed_is_never_forgotten(
+        names in prop::collection::btree_set("[a.\"/ ]{1,6}", 1..8),
+        pick in any::<prop::sample::Index>(),
+        known in any::<bool>(),
+    ) {
+        let names: Vec<Vec<u8>> = names
+            .iter()
+            .map(|name| cleaned(format!("/{name}").as_bytes()))
+            .filter(|path| path != b"/" && !path.ends_with(b"/"))
+            .collect();
+        prop_assume!(!names.is_empty());
+        let failed = pick.get(&names).clone();
+        let list = names.iter().map(|name| (name.clone(), Etype::Modify)).collect();
+        let target = if known { b"/t/".to_vec() } else { b"h:t/".to_vec() };
+        let mut blame = Blame::of_batch(list, &[b"/s/".to_vec(), target], 100);
+        let slash = failed.iter().rposition(|&byte| byte == b'/').unwrap_or_default();
+        let (directory, last) = failed.split_at(slash + 1);
+        let last = last.strip_prefix(b".").unwrap_or(last);
+        let line = [b"rsync: mkstemp \"/t", directory, b".", last, b".Ab12Cd\" failed: X (13)"].concat();
+        blame.take(error_lines::read(&line));
+        match blame.undone() {
+            Undone::Everything => {}
+            Undone::Paths(paths) => prop_assert!(paths.contains_key(&failed)),
+            Undone::Nothing => prop_assert!(false, "nothing"),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The retry rule: what becomes of the entries of a transfer that did only a part of its work.
+//!
+//! What rsync names waits, in [`Failed`](super::Failed), and is tried again together; everything
+//! else is done. Where rsync does not say what failed, all entries are tried again; where there
+//! are no entries, or more paths than may be pending, everything is compared again.
+
+use std::fs;
+use std::time::Duration;
+
+use super::Sync;
+use super::blame::{Entries, Undone};
+use super::failed::Retry;
+use crate::queue::{DelayId, Etype, Time};
+
+/// What comes of a transfer that was partly done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Nothing: all paths arrived.
+    Nothing,
+    /// So many paths are owed now, the first of this transfer after this time.
+    Paths(usize, Duration),
+    /// Everything is compared after this time.
+    Everything(Duration),
+}
+
+/// What comes of a transfer that was given up at some of its paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// So many entries wait.
+    pub paths: usize,
+    /// So many go without them.
+    pub others: usize,
+    /// When those that wait are tried again.
+    pub again: Again,
+}
+
+impl Sync {
+    /// The paths these entries are about, and what is to be done about each.
+    pub fn entries(&self, ids: &[DelayId]) -> Entries {
+        let mut entries = Entries::new();
+        for delay in ids.iter().filter_map(|&id| self.queue.get(id)) {
+            let (path, to) = delay.paths();
+            match (delay.etype(), to) {
+                (etype, _) if etype.is_special() => {}
+                (_, Some(to)) => {
+                    entries.insert(path, Etype::Delete);
+                    entries.insert(to, Etype::Create);
+                }
+                (etype, None) => drop(entries.insert(path, etype)),
+            }
+        }
+        entries
+    }
+
+    /// A transfer of these entries did some and left this undone, which is tried again.
+    pub fn partly_failed(&mut self, ids: &[DelayId], undone: Undone, now: Time) -> Again {
+        let again = self.owe_undone(ids, undone, now);
+        self.backoff.reset();
+        self.finish(ids);
+        again
+    }
+
+    fn owe_undone(&mut self, ids: &[DelayId], undone: Undone, now: Time) -> Again {
+        let entries = self.entries(ids);
+        let is_whole = entries.is_empty();
+        let failed = match undone {
+            Undone::Nothing => Entries::new(),
+            Undone::Paths(paths) => paths,
+            Undone::Everything if is_whole => return self.owe_everything(now),
+            Undone::Everything => entries.clone(),
+        };
+        for (path, etype) in &entries {
+            if !failed.contains_key(path) {
+                self.undone.arrived(path, *etype);
+            }
+        }
+        if failed.is_empty() {
+            return Again::Nothing;
+        }
+        if is_whole
+            && failed
+                .iter()
+                .any(|(path, etype)| !self.can_try(path, *etype))
+        {
+            return self.owe_everything(now);
+        }
+        self.owe(failed, now)
+    }
+
+    /// What is owed is tried again after a while. Past the bound of pending paths, everything
+    /// is compared instead.
+    pub fn owe(&mut self, paths: impl IntoIterator<Item = (Vec<u8>, Etype)>, now: Time) -> Again {
+        let wait = self.undone.add(paths, now);
+        let bound = self.crowd.bound();
+        if self.undone.len() > bound && self.compares_everything() {
+            self.undone.clear_names();
+            return self.owe_everything(now);
+        }
+        Again::Paths(self.undone.len(), wait)
+    }
+
+    fn owe_everything(&mut self, now: Time) -> Again {
+        Again::Everything(self.undone.add_everything(now))
+    }
+
+    /// Returns true if a path of which a comparison of everything could not do what it should can
+    /// be tried by itself.
+    fn can_try(&self, path: &[u8], etype: Etype) -> bool {
+        let deletes = etype == Etype::Delete;
+        path != b"/" && !self.excluded(path) && (!deletes || self.config.delete.in_batches())
+    }
+
+    /// A transfer was given up at these paths, which wait from now on; what else it was about goes
+    /// without them. `None` if none of the entries is concerned.
+    ///
+    /// Where it is new paths that fail each time, one transfer after the other, the sync waits as
+    /// for any failure.
+    pub fn set_aside(
+        &mut self,
+        ids: &[DelayId],
+        named: &Entries,
+        too_large: bool,
+        now: Time,
+    ) -> Option<Aside> {
+        let size = |sync: &Sync, path: &[u8]| {
+            let metadata = fs::symlink_metadata(sync.on_disk(path)).ok()?;
+            metadata.is_file().then(|| metadata.len())
+        };
+        // What is no smaller does not fit either.
+        let least = match too_large {
+            true => named.keys().filter_map(|path| size(self, path)).min(),
+            false => None,
+        };
+        let (mut aside, mut rest) = (Vec::new(), Vec::new());
+        let mut owed = Entries::new();
+        for &id in ids {
+            let concerned: Vec<_> = self
+                .entries(&[id])
+                .into_iter()
+                .filter(|(path, _)| {
+                    let fits = || match least {
+                        Some(least) => size(self, path).is_none_or(|size| size < least),
+                        None => true,
+                    };
+                    named.contains_key(path) || !fits()
+                })
+                .collect();
+            match concerned.is_empty() {
+                true => rest.push(id),
+                false => aside.push(id),
+            }
+            owed.extend(concerned);
+        }
+        if aside.is_empty() {
+            return None;
+        }
+        let is_new = owed.keys().any(|path| !self.undone.is_tried(path));
+        let again = self.owe(owed, now);
+        self.finish(&aside);
+        let waits = is_new && self.is_failing();
+        match waits {
+            true => drop(self.failed(&rest, now)),
+            false => self.redo(&rest, now),
+        }
+        if is_new && !waits {
+            self.backoff.fail();
+        }
+        Some(Aside {
+            paths: aside.len(),
+            others: rest.len(),
+            again,
+        })
+    }
+
+    /// These entries are done, and what was owed of them is.
+    pub(super) fn settle_owed(&mut self, ids: &[DelayId]) {
+        if !self.undone.is_idle() {
+            for (path, etype) in self.entries(ids) {
+                self.undone.arrived(&path, etype);
+            }
+        }
+    }
+
+    /// Queues what is due of what is owed.
+    pub(super) fn try_owed(&mut self, now: Time) {
+        let retry = self.undone.take(now);
+        if retry == Retry::default() {
+            return;
+        }
+        self.carried += 1;
+        for (path, etype) in retry.paths {
+            // A directory that could not be looked at.
+            let unread = etype == Etype::Create && path.ends_with(b"/");
+            if unread && self.config.check.is_some() {
+                self.push_contents(&path, now);
+            } else if !self.is_held(etype, &path) {
+                self.queue.push(etype, &path, None, now);
+            }
+        }
+        if retry.everything {
+            self.compare_again(now);
+        }
+    }
+}
