@@ -12,6 +12,7 @@
 //! | [`script`] | the Lua side: preludes, user configuration, what user code sees |
 //! | [`config`] | from Lua tables to typed settings and syncs |
 //! | [`sync`] | one sync: filter, queue, running processes, retry; fairness among syncs |
+//! | [`cron`] | crontabs: times at which a sync compares everything |
 //! | [`batch`] | from due delays to what a child gets: arguments and list |
 //! | [`check`] | what has passed the user's scanners, staged for rsync |
 //! | [`queue`] | delays, how events combine, the path index |
@@ -34,6 +35,7 @@ pub mod check;
 pub mod cli;
 pub mod component;
 pub mod config;
+pub mod cron;
 pub mod daemon;
 pub mod exit;
 pub mod filter;

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Poll, Token, Waker};
 
-use super::calendar::Calendar;
 use super::desk::{self, Desk};
 use super::notify::Notify;
 use super::signals::{Signal, Signals};
 use super::sources::Mounts;
 use super::state::StateDir;
 use crate::config::Settings;
+use crate::cron::CronTimer;
 use crate::process::Children;
 use crate::report;
 use crate::sync::Clock;
@@ -35,7 +35,7 @@ pub struct Core {
     waker: Arc<Waker>,
     pub(super) notify: Notify,
     _mounts: Mounts,
-    pub(super) calendar: Calendar,
+    pub(super) cron_timer: CronTimer,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
@@ -59,7 +59,7 @@ impl Core {
         let poll = Poll::new()?;
         let signals = Signals::new(poll.registry(), SIGNALS)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let calendar = Calendar::new(poll.registry(), CALENDAR)?;
+        let cron_timer = CronTimer::new(poll.registry(), CALENDAR)?;
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
         let desk = Desk::closed(poll.registry().try_clone()?);
         Ok(Core {
@@ -69,7 +69,7 @@ impl Core {
             signals,
             waker,
             notify: Notify::from_environment(),
-            calendar,
+            cron_timer,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
             desk,

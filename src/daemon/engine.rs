@@ -27,6 +27,7 @@ use super::watch_limit::{self, WatchLimit};
 use super::watching::Watching;
 use crate::component::{Action, Level};
 use crate::config::{Hup, Settings};
+use crate::cron;
 use crate::exit::Exit;
 use crate::id::SyncId;
 use crate::process::Pid;
@@ -334,7 +335,7 @@ impl<'a> Engine<'a> {
         if !self.started {
             return;
         }
-        self.core.calendar.turn(&self.members, self.now);
+        self.run_crontabs();
         self.limit_startups();
         let (mut place, mut starts) = (0, 0);
         while let Some(index) = self.scheduler.at(place, self.members.len()) {
@@ -356,6 +357,18 @@ impl<'a> Engine<'a> {
                 return;
             }
         }
+    }
+
+    /// Queues the comparisons whose time of day has come.
+    fn run_crontabs(&mut self) {
+        let wall = cron::wall_time();
+        let mut next = None;
+        for member in &self.members {
+            let mut sync = member.sync.borrow_mut();
+            sync.on_cron(wall, self.now);
+            next = next.into_iter().chain(sync.crontab.next()).min();
+        }
+        self.core.cron_timer.arm(next);
     }
 
     /// Comparisons of whole sources wait while there are enough of them.

@@ -2,7 +2,6 @@
 //!
 //! [`engine`] is the event loop; the other files are what a Unix daemon has to do besides.
 
-mod calendar;
 mod control;
 mod core;
 mod deletions;

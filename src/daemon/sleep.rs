@@ -52,7 +52,7 @@ impl Engine<'_> {
                 self.signal(signal);
             }
         } else if token == CALENDAR {
-            self.core.calendar.rang();
+            self.core.cron_timer.on_event();
         } else if !self.script.host.observed.note(event) {
             let children = Rc::clone(&self.core.children);
             if children.borrow().owns(token) {

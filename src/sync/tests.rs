@@ -237,16 +237,16 @@ fn a_crontab_queues_one_full_at_a_time() {
             .filter(|delay| delay.etype() == Etype::Full);
         fulls.count()
     };
-    sync.strike(1000, 0);
+    sync.on_cron(1000, 0);
     assert_eq!(fulls(&sync), 0);
-    sync.strike(1001, 0);
-    sync.strike(1002, 0);
+    sync.on_cron(1001, 0);
+    sync.on_cron(1002, 0);
     assert_eq!(fulls(&sync), 1);
     let Next::Act(id) = sync.next(0) else {
         panic!("the Full is not due");
     };
     sync.queue.activate(&[id]);
-    sync.strike(1003, 0);
+    sync.on_cron(1003, 0);
     assert_eq!(fulls(&sync), 2);
 }
 

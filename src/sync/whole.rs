@@ -1,7 +1,7 @@
 //! When all of a sync is compared: at startup, at its time, and when changes may have been missed.
 
 use super::Sync;
-use super::crontab::WallTime;
+use crate::cron::WallTime;
 use crate::queue::{Delay, DelayId, Etype, Status, Time};
 use crate::report;
 
@@ -68,9 +68,8 @@ impl Sync {
         }
     }
 
-    /// Queues a comparison of everything when the crontab says so. One that waits already is
-    /// enough.
-    pub fn strike(&mut self, wall: WallTime, now: Time) {
+    /// Queues a full comparison if the crontab is due. One that waits already is enough.
+    pub fn on_cron(&mut self, wall: WallTime, now: Time) {
         if !self.crontab.is_due(wall) {
             return;
         }

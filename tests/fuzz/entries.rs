@@ -8,12 +8,12 @@ use std::rc::Rc;
 
 use lsyncd::batch::output::{Totals, progress};
 use lsyncd::cli;
+use lsyncd::cron::Crontab;
 use lsyncd::filter::{Filter, parse_exclude_file, parse_filter_file};
 use lsyncd::process::Children;
 use lsyncd::report::control::Request;
 use lsyncd::script::{Environment, Script};
 use lsyncd::sync::Clock;
-use lsyncd::sync::crontab::Crontab;
 
 /// Records of inotify(7).
 pub fn inotify(bytes: &[u8]) {

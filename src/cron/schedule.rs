@@ -1,11 +1,11 @@
-//! When a sync's `crontab` has it compare everything.
+//! The crontab of one sync: when its rules are due, in local time.
 //!
-//! Six fields, seconds first, as the Lua module lsyncd used for this: every field has to
-//! match, the day of the month and the day of the week as well. The time is the local time of
-//! day. What the hours around a change of daylight saving time mean is crontab(5)'s: a fixed
-//! time that is skipped comes right after the gap, one that is repeated comes once.
+//! A rule has six fields, seconds first, as in the Lua module that lsyncd uses for this. Every
+//! field must match, the day of the month and the day of the week as well. Changes of daylight
+//! saving time follow crontab(5): a fixed time that is skipped is due right after the gap, a
+//! fixed time that is repeated is due once.
 
-use super::cron_rule::{DAY, Rule};
+use super::rule::{DAY, Rule};
 
 /// Seconds since the epoch, on the clock that people set.
 pub type WallTime = i64;
@@ -22,20 +22,20 @@ const SET_BACK: i64 = 3 * 3600;
 pub struct Crontab {
     rules: Vec<Rule>,
     zone: Zone,
-    /// When it was looked at last.
-    seen: Option<WallTime>,
-    /// When it was due last.
+    /// The time of the last call of [`Crontab::is_due`].
+    checked: Option<WallTime>,
+    /// The time at which a rule was last due.
     fired: Option<WallTime>,
     next: Option<WallTime>,
 }
 
 impl Crontab {
-    /// No rules yet.
+    /// Returns a crontab without rules.
     pub fn new(zone: Zone) -> Crontab {
         Crontab {
             rules: Vec::new(),
             zone,
-            seen: None,
+            checked: None,
             fired: None,
             next: None,
         }
@@ -44,7 +44,7 @@ impl Crontab {
     /// Adds a rule.
     ///
     /// # Errors
-    /// Why it is none, in words. One that never comes is none.
+    /// Says why the rule is invalid. A rule that is never due is invalid.
     pub fn add(&mut self, rule: &str) -> Result<(), String> {
         let rule = Rule::parse(rule)?;
         if self.next_of(&rule, 0).is_none() {
@@ -54,10 +54,10 @@ impl Crontab {
         Ok(())
     }
 
-    /// Whether a rule has become due since this was asked last. However many times it would
-    /// have been due meanwhile, it is so once.
+    /// Returns true if a rule has become due since the last call. Several times in between
+    /// count as one.
     pub fn is_due(&mut self, now: WallTime) -> bool {
-        let seen = self.seen.replace(now);
+        let seen = self.checked.replace(now);
         if seen.is_none_or(|seen| now < seen) {
             let passed = self.fired.filter(|&fired| fired - now <= SET_BACK);
             self.next = self.after(passed.map_or(now, |fired| fired.max(now)));
@@ -71,7 +71,7 @@ impl Crontab {
         true
     }
 
-    /// When it will be due, as long as nobody sets the clock.
+    /// Returns when a rule is due next, provided that nobody sets the clock.
     pub fn next(&self) -> Option<WallTime> {
         self.next
     }
@@ -155,7 +155,7 @@ fn first(mut start: WallTime, mut end: WallTime, is_so: impl Fn(WallTime) -> boo
 
 #[cfg(test)]
 mod tests {
-    use super::super::cron_rule::{EPOCH, ERA, date};
+    use super::super::rule::{EPOCH, ERA, date};
     use super::*;
     use proptest::prelude::*;
 

@@ -1,5 +1,5 @@
 //! One rule of a crontab: its six fields, and which times of day and dates match them. Time
-//! zones are no matter here; see [`super::crontab`].
+//! zones are no matter here; see `schedule`.
 
 /// Seconds of a day.
 pub const DAY: i64 = 86_400;
