@@ -282,13 +282,13 @@ mod tests {
             sending: vec![sending(Some(40.0)), sending(None), sending(Some(41.0))],
             ..sync()
         };
-        let told = busy.clone().judged(None, false, false);
+        let told = busy.clone().judged(None, false);
         assert_eq!(told.detail, "sending 3 paths for 90 s, no I/O for 41 s");
         assert_eq!(
             (told.state, told.severity),
             (State::Sending, Severity::Behind)
         );
-        let starting = busy.judged(Some("starting".into()), false, false);
+        let starting = busy.judged(Some("starting".into()), false);
         assert_eq!(starting.detail, "starting, no I/O for 41 s");
     }
 
