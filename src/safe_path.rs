@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
@@ -154,6 +154,22 @@ impl Directory {
             found,
             magic: false,
         })
+    }
+
+    /// The names of all it contains.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn names(&self) -> io::Result<Vec<OsString>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let readable = fs::openat(&self.fd, ".", flags, Mode::empty())?;
+        let entries = Dir::read_from(readable)?.map(|entry| {
+            let name = entry?.file_name().to_bytes().to_vec();
+            Ok(OsString::from_vec(name))
+        });
+        let names: io::Result<Vec<_>> = entries.collect();
+        let is_entry = |name: &OsString| name != "." && name != "..";
+        Ok(names?.into_iter().filter(is_entry).collect())
     }
 
     /// Returns true if both are the same directory.

@@ -89,12 +89,13 @@ pub fn spawn(
     if !host.has_room() {
         return Err(complaint("Spawned too much processes!"));
     }
-    let words = words(arguments)?;
+    let mut words = words(arguments)?;
     member.sync.borrow_mut().begin(&ids);
-    let environment = match captured {
+    let mut environment = match captured {
         true => member.sync.borrow().environment.clone(),
         false => Vec::new(),
     };
+    host.sockets.keep_private(&mut words.args, &mut environment);
     host.requests.borrow_mut().push(SpawnRequest {
         environment,
         member,

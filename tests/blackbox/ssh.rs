@@ -423,6 +423,68 @@ fn one_connection_serves_all_transfers() {
     assert_eq!(fs::read_dir(dir.path("run")).unwrap().count(), 0);
 }
 
+/// Directories below the runtime directory go at logout, empty ones by cleaners.
+#[test]
+fn a_directory_of_connections_that_is_gone_is_made_again() {
+    for (gone, rsyncssh) in [("run/*", false), ("run", false), ("run", true)] {
+        let dir = Dir::new();
+        let Some(sshd) = Sshd::start(&dir) else {
+            return;
+        };
+        let mut config = shared(&dir, "rsync = { archive = true }");
+        if rsyncssh {
+            let target = format!(r#"target = "{}@127.0.0.1:@TRG@""#, account().name);
+            let there = format!(
+                r#"host = "{}@127.0.0.1", targetdir = "@TRG@""#,
+                account().name
+            );
+            config = config.replace("default.rsync", "default.rsyncssh");
+            config = config.replace(&target, &there);
+        }
+        // Where else one could be made depends on where the test runs.
+        let mut daemon = Daemon::new(&dir, &config)
+            .env("RSYNC_RSH", &sshd.rsh)
+            .env("XDG_RUNTIME_DIR", &dir.expand("@DIR@/run"))
+            .start();
+        daemon.wait_log("inished");
+        dir.write("f", "1");
+        daemon.wait_equal();
+        let command = format!("rm -r '{}'/{gone}", dir.root().display());
+        let removed = Command::new("sh").args(["-c", &command]).status();
+        assert!(removed.unwrap().success());
+        for name in ["g", "h"] {
+            dir.write(name, "1");
+            daemon.wait_equal();
+        }
+        dir.mv("g", "i");
+        daemon.wait_equal();
+        assert!(!daemon.log().contains("255"), "{}", daemon.log());
+        assert_eq!(daemon.terminate(), Some(143));
+        let left = fs::read_dir(dir.path("run"));
+        assert_eq!(left.map_or(0, Iterator::count), 0);
+    }
+}
+
+/// Whoever can put another directory in its place may answer for the host.
+#[test]
+fn connections_are_not_shared_where_others_can_write() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let config = shared(&dir, "rsync = { archive = true }");
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(dir.path("run"), permissions).unwrap();
+    let mut daemon = Daemon::new(&dir, &config)
+        .env("RSYNC_RSH", &sshd.rsh)
+        .env("XDG_RUNTIME_DIR", &dir.expand("@DIR@/run"))
+        .start_and_settle();
+    dir.write("f", "1");
+    daemon.wait_equal();
+    assert_eq!(fs::read_dir(dir.path("run")).unwrap().count(), 0);
+    assert_eq!(daemon.terminate(), Some(143));
+}
+
 #[test]
 fn connections_are_not_shared_when_they_shall_not() {
     let dir = Dir::new();
