@@ -40,13 +40,9 @@ function rsyncssh.action(inlet)
   end
 
   log("Normal", "Moving " .. native.shown(event.path) .. " -> " .. native.shown(event2.path))
-  local from = native.remote_word(config.targetdir, event.path)
-  local to = native.remote_word(config.targetdir, event2.path)
-  local remove
-  if config.delete == true or config.delete == "running" then
-    remove = { "||", "rm", "-rf", from }
-  end
-  native.spawn(event, config.ssh.binary, config.ssh._computed, config.host, "mv", from, to, remove)
+  local remove = config.delete == true or config.delete == "running"
+  local move = native.remote_move(config, event.path, event2.path, remove)
+  native.spawn(event, config.ssh.binary, config.ssh._computed, config.host, move)
 end
 rsyncssh.action = native.public(rsyncssh.action)
 

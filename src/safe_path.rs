@@ -98,6 +98,11 @@ impl Directory {
         self.reach.max(access(&self.stat))
     }
 
+    /// Who else can put something into it, going by its own owner and mode.
+    pub fn own_access(&self) -> Access {
+        access(&self.stat)
+    }
+
     /// Returns true if it is this user's and nobody else can change what is in it.
     pub fn is_private(&self) -> bool {
         self.access() == Access::Private && self.stat.st_uid == geteuid().as_raw()

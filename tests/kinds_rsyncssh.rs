@@ -199,12 +199,106 @@ fn options_with_blanks_reach_ssh_both_ways() {
     assert_eq!(words.matches("-i\n/my key/it's\nh\n").count(), 2, "{words}");
 }
 
+/// The names of what is in a directory.
+fn names(world: &World, directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(world.path(directory)).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A user of the target has put a link into a directory of his there.
+#[test]
+fn nothing_is_moved_through_a_link_at_the_target() {
+    // Where the link is, what is moved from where to where.
+    let cases = [
+        ("u/l", "u/x", "u/l/x"),
+        ("u/l", "x", "u/l/x"),
+        ("u/l", "u/l/f", "u/y"),
+        ("u/l", "u/l/f", "y"),
+        ("u", "u/l/f", "v/f"),
+        ("u/l", "u/l/d", "v/d"),
+    ];
+    for delete in ["true", "false", "\"running\""] {
+        for (link, from, to) in cases {
+            let mut world = world();
+            for directory in [
+                "src/u",
+                "src/u/l",
+                "src/u/l/d",
+                "src/v",
+                "out",
+                "out/l",
+                "out/d",
+            ] {
+                world.mkdir(directory);
+            }
+            for file in ["src/u/x", "src/x", "src/u/l/f", "src/u/l/d/f"] {
+                world.write(file, file);
+            }
+            for file in ["out/f", "out/l/f", "out/d/f"] {
+                world.write(file, "precious");
+            }
+            world.start(&CONFIG.replace("delay", &format!("delete = {delete}, delay")));
+            world.wait_equal();
+            let at = format!("trg/{link}");
+            fs::rename(world.path(&at), world.path("trg/v/put aside")).unwrap();
+            world.link(world.path("out").to_str().unwrap(), &at);
+            world.rename(format!("src/{from}"), format!("src/{to}"));
+            world.wait("what is moved", |world| {
+                let there = world.path(format!("trg/{to}"));
+                let sent = there.exists() && !world.path(&at).is_symlink();
+                sent || (there.exists() && !to.starts_with(link))
+            });
+            world.wait("the end of it", |world| {
+                world.log().contains("Finished (list)")
+            });
+            let case = format!("{delete}: {link} {from} {to}\n{}", world.log());
+            assert_eq!(names(&world, "out"), ["d", "f", "l"], "{case}");
+            for file in ["out/f", "out/l/f", "out/d/f"] {
+                assert_eq!(fs::read(world.path(file)).unwrap(), b"precious", "{case}");
+            }
+            assert!(world.log().contains("could not be carried out"), "{case}");
+        }
+    }
+}
+
+/// The words of a move are lsyncd's where no link can be on the way.
+#[test]
+fn moves_are_proven_where_others_may_write() {
+    for (mode, from, to, proven) in [
+        (0o755, "f", "g", false),
+        (0o755, "d", "e", false),
+        (0o755, "f", "d/f", true),
+        (0o755, "d/b", "b", true),
+        (0o757, "f", "g", true),
+    ] {
+        let mut world = world();
+        world.mkdir("src/d");
+        world.write("src/f", "1");
+        world.write("src/d/b", "1");
+        world.chmod("src", mode);
+        world.start(CONFIG);
+        world.wait_equal();
+        let inode = world.inode(format!("trg/{from}"));
+        let _ = fs::remove_file(world.path("words"));
+        world.rename(format!("src/{from}"), format!("src/{to}"));
+        world.wait_equal();
+        assert_eq!(world.inode(format!("trg/{to}")), inode);
+        let words = fs::read_to_string(world.path("words")).unwrap();
+        assert_eq!(words.contains("h\nsh\n-c\n"), proven, "{words}");
+        assert_eq!(words.contains("h\nmv\n"), !proven, "{words}");
+    }
+}
+
 #[test]
 fn trees_are_equal_after_random_changes() {
     let seed = kinds_support::seed();
     println!("seed {seed}");
     let mut world = started(&CONFIG.replace("0.1", "0.02"));
-    // None that leads to a directory: `mv` at the target would follow it.
+    // None that leads to a directory: lsyncd's own `mv` at the target would follow it.
     let links = ["nowhere", "../nowhere", "no/where"];
     let mut churn = Churn::new(seed, world.path("src"), links);
     for _ in 0..100 {

@@ -11,6 +11,7 @@ mod complaint;
 mod guard;
 pub mod inherit;
 mod priority;
+pub mod remote_move;
 pub mod rsync_args;
 mod scanner;
 mod settings;

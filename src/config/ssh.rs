@@ -266,7 +266,7 @@ fn home_prefix(path: &[u8]) -> usize {
 
 /// Within single quotes POSIX shells take every byte but the quote as it is. fish(1) reads a
 /// backslash there, before a quote or another backslash, so these stand in double quotes.
-fn push_quoted(into: &mut Vec<u8>, text: &[u8]) {
+pub(super) fn push_quoted(into: &mut Vec<u8>, text: &[u8]) {
     into.push(b'\'');
     for (at, &byte) in text.iter().enumerate() {
         match byte {

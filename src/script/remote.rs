@@ -1,13 +1,16 @@
 //! What the prelude of default.rsyncssh is given: the words of ssh, and what becomes of moves.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};
 
 use super::event::{Agent, EventRef, Objects};
 use super::host::{Host, Member};
-use crate::config::{complaint, complaint_about, ssh, text_of};
+use crate::config::{complaint, complaint_about, remote_move, ssh, text_of};
 use crate::queue::Etype;
+use crate::safe_path::{self, Access};
 
 /// Puts the functions into the table that preludes get.
 pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
@@ -39,12 +42,39 @@ fn rsyncssh(lua: &Lua, native: &Table) -> Result<()> {
         "prepare_ssh",
         lua.create_function(|lua, config: Table| prepare_ssh(lua, &config))?,
     )?;
-    native.set(
-        "remote_word",
-        lua.create_function(|lua, (directory, path): (mlua::BString, mlua::BString)| {
-            lua.create_string(ssh::remote_word(&directory, &path))
-        })?,
-    )
+    native.set("remote_move", lua.create_function(remote_move)?)
+}
+
+/// The words of the command that moves something at the target: text for its login shell.
+fn remote_move(
+    lua: &Lua,
+    (config, from, to, remove): (Table, mlua::BString, mlua::BString, bool),
+) -> Result<Vec<mlua::LuaString>> {
+    let source: mlua::BString = config.get("source")?;
+    let directory: mlua::BString = config.get("targetdir")?;
+    let alone = |path: &[u8]| is_at_the_top(path);
+    let words = if alone(&from) && alone(&to) && is_private(&source) {
+        remote_move::move_words(&directory, &from, &to, remove)
+    } else {
+        remote_move::proven_move_words(&directory, &from, &to)
+    };
+    words
+        .into_iter()
+        .map(|word| lua.create_string(word))
+        .collect()
+}
+
+/// Returns true for what lies in the source itself: no directory is between it and the target's.
+fn is_at_the_top(path: &[u8]) -> bool {
+    let bare = path.strip_suffix(b"/").unwrap_or(path);
+    !bare.strip_prefix(b"/").unwrap_or(bare).contains(&b'/')
+}
+
+/// Returns true if nobody but the superuser and this user can put something into a source, nor
+/// into a target that has its owner and mode.
+fn is_private(source: &[u8]) -> bool {
+    let directory = safe_path::enter(OsStr::from_bytes(source).as_ref());
+    directory.is_ok_and(|directory| directory.own_access() == Access::Private)
 }
 
 /// Computes what reaches the host: `ssh.binary` and `ssh._computed` for moves, and what rsync
