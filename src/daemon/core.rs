@@ -14,6 +14,7 @@ use super::notify::Notify;
 use super::signals::{Signal, Signals};
 use super::sources::Mounts;
 use super::state::StateDir;
+use super::state_cleanup::StateCleanup;
 use crate::config::Settings;
 use crate::cron::CronTimer;
 use crate::process::Children;
@@ -46,6 +47,8 @@ pub struct Core {
     pub(super) started: SystemTime,
     /// What outlives the process, if there is a place for it.
     pub state: Option<StateDir>,
+    /// Removes what is not used in it.
+    pub(super) state_cleanup: StateCleanup,
     /// What the state directory holds of the daemon before this one has been taken over.
     pub recalled: bool,
 }
@@ -75,6 +78,7 @@ impl Core {
             desk,
             started: SystemTime::now(),
             state: None,
+            state_cleanup: StateCleanup::new(Instant::now()),
             recalled: false,
         })
     }

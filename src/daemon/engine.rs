@@ -157,6 +157,7 @@ impl<'a> Engine<'a> {
                 }
                 return (outcome, self.script);
             }
+            self.clean_state();
             self.attend();
             self.write_reports();
             self.notify();

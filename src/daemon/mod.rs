@@ -35,6 +35,7 @@ mod sources;
 mod stall_actions;
 mod stall_detector;
 pub mod state;
+mod state_cleanup;
 mod status;
 mod tunnels;
 mod verdicts;
@@ -136,14 +137,29 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
 
     let pid_file = start(&script.settings, &environment.options)?;
     core.state = StateDir::open(&script.settings);
+    let temporary = temporary_state(&environment.options, &script);
     let exit = match core.open_desk(&script.settings) {
         Ok(()) => work(&environment, &mut core, script),
         Err(text) => Err(failure(text)),
     };
+    if let Some(state) = &core.state {
+        state_cleanup::remove_all(state.path(), temporary.iter().map(String::as_str));
+    }
     if let Some(pid_file) = pid_file {
         pid_file.remove();
     }
     exit
+}
+
+/// The state directories that do not outlive the process: those of syncs that are in no
+/// configuration but on the command line.
+fn temporary_state(options: &Options, script: &Script) -> Vec<String> {
+    if options.config.is_some() || !options.scripts.is_empty() {
+        return Vec::new();
+    }
+    let members = script.members();
+    let keys = members.iter().map(|m| state::key(&m.sync.borrow().config));
+    keys.collect()
 }
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.

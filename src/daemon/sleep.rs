@@ -102,6 +102,7 @@ impl Engine<'_> {
             self.sources.deadline(),
             self.watch_limit.deadline(self.watcher.crawling()),
             self.reports.deadline(),
+            self.state_deadline(),
         ];
         always.chain(at_work.into_iter().flatten()).min()
     }

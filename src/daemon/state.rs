@@ -54,6 +54,11 @@ impl StateDir {
         }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Remembers something of a sync, in place of what was remembered before.
     ///
     /// # Errors
@@ -138,7 +143,7 @@ fn untrusted(text: &str) -> io::Error {
 }
 
 /// A name for the sync that is a file's name too.
-fn key(sync: &SyncConfig) -> String {
+pub(super) fn key(sync: &SyncConfig) -> String {
     let mut name = String::new();
     for byte in sync.name.bytes().take(100) {
         match byte {

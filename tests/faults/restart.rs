@@ -186,7 +186,7 @@ fn nothing_pending_below(path: &std::path::Path) -> bool {
     let mut paths = entries.map(|entry| entry.path());
     paths.all(|path| match path.is_dir() {
         true => nothing_pending_below(&path),
-        false => path.ends_with("alive"),
+        false => !path.ends_with("pending"),
     })
 }
 
@@ -336,4 +336,68 @@ fn killed_at_any_moment() {
     }
     let mut daemon = Daemon::new(&dir, &config).start_and_settle();
     daemon.wait_equal();
+}
+
+/// Names in the state directory.
+fn remembered(dir: &Dir) -> Vec<String> {
+    let entries = fs::read_dir(dir.path("state")).into_iter().flatten();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+/// What syncs of earlier configurations have left is removed when nobody has used it for long.
+#[test]
+fn state_of_syncs_that_are_gone_is_removed() {
+    let dir = Dir::new();
+    let text = |name: &str| {
+        format!(
+            "sync{{ default.direct, name = '{name}', source = '@SRC@', target = '@TRG@', delay = 0 }}"
+        )
+    };
+    for name in ["first", "second"] {
+        let mut daemon = Daemon::new(&dir, &text(name)).start();
+        daemon.wait_log("finished: 0");
+        assert_eq!(daemon.terminate(), Some(143));
+    }
+    assert_eq!(remembered(&dir).len(), 2);
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(90 * 24 * 60 * 60);
+    for name in remembered(&dir) {
+        let place = fs::File::open(dir.path("state").join(&name)).unwrap();
+        place.set_modified(old).unwrap();
+    }
+    let place = fs::File::open(dir.path("state")).unwrap();
+    place.set_modified(old).unwrap();
+    let mut daemon = Daemon::new(&dir, &text("second")).start();
+    daemon.wait_log("removed 1 state directory of syncs");
+    let left = remembered(&dir);
+    assert!(
+        left.len() == 1 && left[0].starts_with("second-"),
+        "{left:?}"
+    );
+    assert_eq!(daemon.terminate(), Some(143));
+    assert_eq!(remembered(&dir).len(), 1);
+}
+
+/// Syncs of the command line alone leave nothing behind, however they end.
+#[test]
+fn syncs_of_the_command_line_leave_no_state() {
+    for words in [
+        &["-nodaemon", "-rsync", "@SRC@", "@TRG@"][..],
+        &["-nodaemon", "-direct", "@SRC@", "@TRG@"],
+        &["-nodaemon", "-onepass", "-rsync", "@SRC@", "@TRG@"],
+        &["-nodaemon", "-rsync", "@SRC@", "@DIR@/none/none"],
+    ] {
+        let dir = Dir::new();
+        dir.write("f", "1");
+        let mut daemon = Daemon::bare(&dir).args(words).start();
+        if words.len() == 4 && words[3] == "@TRG@" {
+            daemon.wait_log("finished");
+            assert_eq!(remembered(&dir).len(), 1);
+            dir.write("g", "2");
+            daemon.signal(Signal::SIGTERM);
+        }
+        daemon.wait_end();
+        assert_eq!(remembered(&dir), Vec::<String>::new(), "{words:?}");
+    }
 }

@@ -1,0 +1,345 @@
+//! Removes the state directories of syncs that are in no configuration any more.
+//!
+//! Several daemons may share the place, so a directory counts as used while its time is fresh:
+//! a daemon refreshes those of its syncs once a day. Only what carries the mark of a state directory is
+//! removed: its name, its owner, and no other files in it than those that are remembered.
+
+use std::collections::HashSet;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, fstat, futimens,
+    openat, statat, unlinkat,
+};
+use rustix::process::geteuid;
+
+use super::engine::Engine;
+use super::state::{self, StateDir};
+use crate::report;
+use crate::safe_path;
+
+/// A directory that has not been used for so long is removed.
+const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How often directories are refreshed and looked for.
+const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// The time to the next turn if this one did not remove all.
+const PAUSE: Duration = Duration::from_secs(1);
+/// At most so many are removed in a turn, which is done by the loop itself.
+const MAX_REMOVED: usize = 100;
+
+/// Files of a state directory.
+const KINDS: [&[u8]; 6] = [
+    b"alive",
+    b"inside",
+    b"mount",
+    b"pending",
+    b"source",
+    b"target-mount",
+];
+
+/// When to look next.
+pub struct StateCleanup {
+    due: Instant,
+}
+
+impl StateCleanup {
+    /// One that is due at once.
+    pub fn new(now: Instant) -> StateCleanup {
+        StateCleanup { due: now }
+    }
+
+    /// When it wants to be woken.
+    pub fn deadline(&self) -> Instant {
+        self.due
+    }
+
+    /// Refreshes the directories with these names below the state directory, and removes others
+    /// that nobody has used for long. Returns how many were removed.
+    pub fn on_timer(
+        &mut self,
+        now: Instant,
+        directory: Option<&Path>,
+        used: impl FnOnce() -> HashSet<String>,
+    ) -> usize {
+        if self.due > now {
+            return 0;
+        }
+        self.due = now + INTERVAL;
+        let Some(directory) = directory else {
+            return 0;
+        };
+        let removed = clean(directory, &used(), SystemTime::now()).unwrap_or_default();
+        if removed == MAX_REMOVED {
+            self.due = now + PAUSE;
+        }
+        removed
+    }
+}
+
+impl Engine<'_> {
+    /// When state directories are to be looked for.
+    pub(super) fn state_deadline(&self) -> Option<Instant> {
+        let is_at_work = self.started && !self.beginning && self.core.state.is_some();
+        is_at_work.then(|| self.core.state_cleanup.deadline())
+    }
+
+    /// Removes state directories of syncs that are in no configuration any more.
+    pub(super) fn clean_state(&mut self) {
+        if self.state_deadline().is_none() {
+            return;
+        }
+        let members = &self.members;
+        let used = || {
+            let keys = members.iter().map(|m| state::key(&m.sync.borrow().config));
+            keys.collect()
+        };
+        let directory = self.core.state.as_ref().map(StateDir::path);
+        let removed = self
+            .core
+            .state_cleanup
+            .on_timer(Instant::now(), directory, used);
+        if removed > 0 {
+            let what = match removed {
+                1 => "state directory",
+                _ => "state directories",
+            };
+            report::normal(format_args!(
+                "removed {removed} {what} of syncs that have not been at work for 30 days"
+            ));
+        }
+    }
+}
+
+/// Refreshes what is used and removes what is too old, up to [`MAX_REMOVED`].
+fn clean(directory: &Path, used: &HashSet<String>, now: SystemTime) -> io::Result<usize> {
+    let root = root(directory)?;
+    for name in used {
+        if let Ok(place) = open(root.as_fd(), name.as_str()) {
+            let time = Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_NOW,
+            };
+            let _ = futimens(
+                &place,
+                &Timestamps {
+                    last_access: time,
+                    last_modification: time,
+                },
+            );
+        }
+    }
+    let mut old = Vec::new();
+    for entry in Dir::read_from(&root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_used = name.to_str().is_ok_and(|name| used.contains(name));
+        if is_state_name(name.to_bytes()) && !is_used && is_old(&root, name, now) {
+            old.push(name.to_owned());
+        }
+    }
+    let removed = old.iter().filter(|name| remove(root.as_fd(), name).is_ok());
+    Ok(removed.take(MAX_REMOVED).count())
+}
+
+/// Removes these state directories, whatever their age.
+pub fn remove_all<'n>(directory: &Path, names: impl Iterator<Item = &'n str>) {
+    let Ok(root) = root(directory) else {
+        return;
+    };
+    for name in names.filter(|name| is_state_name(name.as_bytes())) {
+        if let Ok(name) = std::ffi::CString::new(name) {
+            let _ = remove(root.as_fd(), &name);
+        }
+    }
+}
+
+/// Removes one state directory, if it is one.
+fn remove(root: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let place = open(root, name)?;
+    let stat = fstat(&place)?;
+    if !is_private(&stat) {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let mut files = Vec::new();
+    for entry in Dir::read_from(&place)? {
+        let entry = entry?;
+        let name = entry.file_name().to_owned();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let stat = statat(&place, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if !is_file || !is_remembered(name.to_bytes()) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        files.push(name);
+    }
+    for name in &files {
+        unlinkat(&place, name, AtFlags::empty())?;
+    }
+    Ok(unlinkat(root, name, AtFlags::REMOVEDIR)?)
+}
+
+/// Opens the state directory itself.
+fn root(directory: &Path) -> io::Result<OwnedFd> {
+    open(safe_path::enter(directory)?.as_fd(), ".")
+}
+
+fn open(at: BorrowedFd<'_>, path: impl rustix::path::Arg) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(at, path, flags, Mode::empty())?)
+}
+
+/// Returns true for `NAME-HASH`, where the hash has sixteen digits.
+fn is_state_name(name: &[u8]) -> bool {
+    let Some(at) = name.len().checked_sub(17) else {
+        return false;
+    };
+    let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    at > 0 && name[at] == b'-' && name[at + 1..].iter().all(is_digit)
+}
+
+/// Returns true for a file that is remembered, and for what replacing it may have left:
+/// `.NAME.PID.new`.
+fn is_remembered(name: &[u8]) -> bool {
+    let left = || {
+        let inner = name.strip_prefix(b".")?.strip_suffix(b".new")?;
+        let dot = inner.iter().rposition(|&byte| byte == b'.')?;
+        let is_number = inner[dot + 1..].iter().all(u8::is_ascii_digit);
+        Some(is_number && KINDS.contains(&&inner[..dot]))
+    };
+    KINDS.contains(&name) || left().unwrap_or(false)
+}
+
+/// Returns true if it is this user's and nobody else can write to it.
+fn is_private(stat: &Stat) -> bool {
+    stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o022 == 0
+}
+
+fn is_old(root: &OwnedFd, name: &CStr, now: SystemTime) -> bool {
+    let Ok(stat) = statat(root, name, AtFlags::SYMLINK_NOFOLLOW) else {
+        return false;
+    };
+    let changed = u64::try_from(stat.st_mtime).unwrap_or(u64::MAX);
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    is_directory && now.saturating_sub(changed) > MAX_AGE.as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// A state directory with these files, not used for so many days.
+    fn state(root: &Path, name: &str, files: &[&str], days: u32) {
+        let place = root.join(name);
+        fs::create_dir_all(&place).unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o700)).unwrap();
+        for file in files {
+            fs::write(place.join(file), "x").unwrap();
+        }
+        let old = SystemTime::now() - DAY * days;
+        fs::File::open(place).unwrap().set_modified(old).unwrap();
+    }
+
+    fn names(root: &Path) -> Vec<String> {
+        let entries = fs::read_dir(root).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn only_state_directories_that_nobody_uses_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("alive"), "").unwrap();
+        state(root, "Sync1-0123456789abcdef", &["alive", "source"], 31);
+        state(root, "a%2fb-0123456789abcdef", &[".pending.77.new"], 400);
+        state(root, "empty-0123456789abcdef", &[], 31);
+        let kept = [
+            ("used-0123456789abcdef", &["alive"][..], 400),
+            ("young-0123456789abcdef", &["alive"], 29),
+            ("own-0123456789abcdef", &["alive", "letter"], 400),
+            ("hidden-0123456789abcdef", &[".bashrc"], 400),
+            ("new-0123456789abcdef", &[".alive.x.new"], 400),
+            ("short-123", &["alive"], 400),
+            ("Upper-0123456789ABCDEF", &["alive"], 400),
+            ("-0123456789abcdef", &["alive"], 400),
+        ];
+        for (name, files, days) in kept {
+            state(root, name, files, days);
+        }
+        state(root, "deep-0123456789abcdef", &["alive"], 400);
+        fs::create_dir(root.join("deep-0123456789abcdef/mount")).unwrap();
+        state(root, "deep-0123456789abcdef", &[], 400);
+        state(root, "linked-0123456789abcdef", &[], 400);
+        symlink("/etc/passwd", root.join("linked-0123456789abcdef/alive")).unwrap();
+        state(root, "linked-0123456789abcdef", &[], 400);
+        state(root, "open-0123456789abcdef", &["alive"], 400);
+        let open = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(root.join("open-0123456789abcdef"), open).unwrap();
+        symlink(outside.path(), root.join("link-0123456789abcdef")).unwrap();
+        fs::write(root.join("file-0123456789abcdef"), "").unwrap();
+
+        let used = HashSet::from(["used-0123456789abcdef".to_owned()]);
+        let before = names(root).len();
+        assert_eq!(clean(root, &used, SystemTime::now()).unwrap(), 3);
+        assert_eq!(names(root).len(), before - 3);
+        for name in ["Sync1", "a%2fb", "empty"] {
+            assert!(
+                !root.join(format!("{name}-0123456789abcdef")).exists(),
+                "{name}"
+            );
+        }
+        assert!(outside.path().join("alive").exists());
+        // What is used is young again.
+        assert_eq!(clean(root, &HashSet::new(), SystemTime::now()).unwrap(), 0);
+        let later = SystemTime::now() + MAX_AGE + DAY;
+        assert_eq!(clean(root, &HashSet::new(), later).unwrap(), 2);
+        assert!(!root.join("used-0123456789abcdef").exists());
+    }
+
+    #[test]
+    fn many_are_removed_in_several_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..MAX_REMOVED + 1 {
+            state(
+                dir.path(),
+                &format!("Sync{number}-0123456789abcdef"),
+                &["alive"],
+                31,
+            );
+        }
+        let start = Instant::now();
+        let mut cleanup = StateCleanup::new(start);
+        let mut turn = |now| cleanup.on_timer(now, Some(dir.path()), HashSet::new);
+        assert_eq!(turn(start), MAX_REMOVED);
+        assert_eq!(turn(start), 0);
+        assert_eq!(turn(start + PAUSE), 1);
+        assert_eq!(cleanup.deadline(), start + PAUSE + INTERVAL);
+        assert_eq!(cleanup.on_timer(cleanup.deadline(), None, HashSet::new), 0);
+    }
+
+    #[test]
+    fn named_ones_are_removed_whatever_their_age() {
+        let dir = tempfile::tempdir().unwrap();
+        state(dir.path(), "Sync1-0123456789abcdef", &["alive", "mount"], 0);
+        state(dir.path(), "Sync2-0123456789abcdef", &["alive"], 0);
+        let names = ["Sync1-0123456789abcdef", "none-0123456789abcdef", ".."];
+        remove_all(dir.path(), names.into_iter());
+        assert_eq!(self::names(dir.path()), ["Sync2-0123456789abcdef"]);
+    }
+}
