@@ -3,7 +3,12 @@
 
 local error, ipairs, next, pairs, print, rawget, setmetatable, tostring, type =
   error, ipairs, next, pairs, print, rawget, setmetatable, tostring, type
-local concat, log, sort, traceback = table.concat, log, table.sort, debug.traceback
+local concat, log, move, sort, traceback =
+  table.concat, log, table.move, table.sort, debug.traceback
+
+-- What user code writes is out when its line ends, to a pipe or a file as to a terminal.
+io.stdout:setvbuf("line")
+io.stderr:setvbuf("line")
 
 function string.starts(s, t) return s:sub(1, #t) == t end
 
@@ -16,12 +21,13 @@ function table.contains(list, value)
   return false
 end
 
--- A list that keeps the positions of its items, whatever is taken out of it. Positions may be
--- zero and less, as items are also put in front.
+-- A list whose items lie at successive positions. Positions may be zero and less, as items are
+-- also put in front. What is behind an item that is taken out of the middle moves up.
 Queue = { }
 
--- Where a queue keeps its items, and what its first and last position and its size are.
-local items, head, tail, count = { }, { }, { }, { }
+-- Where a queue keeps its items, what its first and last position are, and the positions of
+-- those who go through it.
+local items, head, tail, walks = { }, { }, { }, { }
 
 local methods = { }
 
@@ -36,14 +42,15 @@ local queue_meta = {
 }
 
 function Queue.new()
-  return setmetatable({ [items] = { }, [head] = 1, [tail] = 0, [count] = 0 }, queue_meta)
+  return setmetatable({
+    [items] = { }, [head] = 1, [tail] = 0, [walks] = setmetatable({ }, { __mode = "k" }),
+  }, queue_meta)
 end
 
 -- Appends a value; returns its position.
 function methods.push(queue, value)
   if value == nil then error("Queue pushing nil value", 2) end
   queue[tail] = queue[tail] + 1
-  queue[count] = queue[count] + 1
   queue[items][queue[tail]] = value
   return queue[tail]
 end
@@ -52,24 +59,29 @@ end
 function methods.inject(queue, value)
   if value == nil then error("Queue pushing nil value", 2) end
   queue[head] = queue[head] - 1
-  queue[count] = queue[count] + 1
   queue[items][queue[head]] = value
   return queue[head]
 end
 
 function methods.remove(queue, position)
-  local values = queue[items]
+  local values, first, last = queue[items], queue[head], queue[tail]
   if position == nil or values[position] == nil then
     error("Removing nonexisting item in Queue", 2)
   end
-  values[position] = nil
-  queue[count] = queue[count] - 1
-  if queue[count] == 0 then
+  if first == last then
+    values[position] = nil
     queue[head], queue[tail] = 1, 0
-    return
+  elseif position == first then
+    values[position] = nil
+    queue[head] = first + 1
+  else
+    move(values, position + 1, last, position)
+    values[last] = nil
+    queue[tail] = last - 1
+    for walk in pairs(queue[walks]) do
+      if walk.at >= position then walk.at = walk.at - 1 end
+    end
   end
-  while values[queue[head]] == nil do queue[head] = queue[head] + 1 end
-  while values[queue[tail]] == nil do queue[tail] = queue[tail] - 1 end
 end
 
 function methods.replace(queue, position, value)
@@ -84,26 +96,30 @@ function methods.first(queue) return queue[items][queue[head]] end
 
 function methods.last(queue) return queue[items][queue[tail]] end
 
-function methods.size(queue) return queue[count] end
+function methods.size(queue) return queue[tail] - queue[head] + 1 end
 
--- Iterates over positions and values, from the first to the last.
+-- Iterates over positions and values, from the first to the last. Items may be removed meanwhile.
 function methods.qpairs(queue)
-  return function(_, position)
-    for at = position + 1, queue[tail] do
-      local value = queue[items][at]
-      if value ~= nil then return at, value end
-    end
-  end, queue, queue[head] - 1
+  local walk = { at = queue[head] - 1 }
+  queue[walks][walk] = true
+  return function()
+    local at = walk.at + 1
+    if at < queue[head] then at = queue[head] end
+    walk.at = at
+    local value = queue[items][at]
+    if value ~= nil then return at, value end
+  end
 end
 
 -- As qpairs, from the last to the first.
 function methods.qpairsReverse(queue)
-  return function(_, position)
-    for at = position - 1, queue[head], -1 do
-      local value = queue[items][at]
-      if value ~= nil then return at, value end
-    end
-  end, queue, queue[tail] + 1
+  local at = queue[tail] + 1
+  return function()
+    at = at - 1
+    if at > queue[tail] then at = queue[tail] end
+    local value = queue[items][at]
+    if value ~= nil then return at, value end
+  end
 end
 
 for name, method in pairs(methods) do

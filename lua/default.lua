@@ -79,13 +79,16 @@ local settings = settings
 
 default = {
   checkgauge = {
-    action = true, check = true, checkgauge = true, collect = true, crontab = true, delay = true,
-    exitcodes = true, init = true, full = true, guard = true, maxDelays = true,
-    maxPending = true, maxProcesses = true, name = true, nice = true, ionice = true,
-    inotifyMode = true,
-    onAttrib = true, onCreate = true, onModify = true, onDelete = true, onStartup = true,
-    onMove = true, onFull = true, onSynced = true, onFailed = true, prepare = true,
-    source = true, subdirs = true, target = true, targets = true, targetsFrom = true, tunnel = true, waitForSource = true,
+    action = true, checkgauge = true, collect = true, crontab = true, delay = true,
+    exitcodes = true, init = true, full = true, maxDelays = true, maxProcesses = true,
+    name = true, onAttrib = true, onCreate = true, onModify = true, onDelete = true,
+    onStartup = true, onMove = true, onFull = true, prepare = true, source = true,
+    subdirs = true, target = true, tunnel = true,
+
+    -- What lsyncd does not have; a gauge with `true` there has the key for a kind of its own.
+    check = "3.0", guard = "3.0", inotifyMode = "3.0", ionice = "3.0", maxPending = "3.0",
+    nice = "3.0", onFailed = "3.0", onSynced = "3.0", targets = "3.0", targetsFrom = "3.0",
+    waitForSource = "3.0",
   },
 
   -- The only keys that every sync inherits from here.

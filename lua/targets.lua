@@ -47,6 +47,7 @@ end
 -- `change` is called with the merged table. The inlets are returned in a list.
 function native.fan_out(opts, config, make)
   if not config.targets and not config.targetsFrom then return end
+  if native.owns_targets(config) then return end
   families = families + 1
   local family = config.name or ("targets" .. families)
   if config.target then

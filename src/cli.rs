@@ -71,6 +71,14 @@ pub struct Options {
     pub ssh_options: Vec<Vec<u8>>,
 }
 
+impl Options {
+    /// Returns true if there is a configuration or a sync of the command line. Without, `-script`
+    /// files run and the help text follows.
+    pub fn has_work(&self) -> bool {
+        self.config.is_some() || !self.syncs.is_empty()
+    }
+}
+
 /// One sync made on the command line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SyncOption {
@@ -186,7 +194,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
             _ => return Err(Error::Unknown(word)),
         }
     }
-    if options.config.is_none() && options.syncs.is_empty() {
+    let runs_scripts = !options.scripts.is_empty() && inspect.is_none() && !json;
+    if !options.has_work() && !runs_scripts {
         return Ok(Request::Help);
     }
     match inspect {
@@ -245,12 +254,13 @@ fn add_sync(options: &mut Options, sync: SyncOption) -> Result<(), Error> {
     Ok(())
 }
 
-/// Splits at blanks; `'` and `"` group when they stand at the edges of a word and are cut
-/// there (the rule of `-sshopts` and of `lsyncd.splitQuotedString`).
+/// Splits at white space; `'` and `"` group when they stand at the edges of a word and are cut
+/// there (the rule of `-sshopts` and of `lsyncd.splitQuotedString`). White space within quotes
+/// becomes one blank.
 pub fn split_quoted(text: &[u8]) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
     let mut pieces = text
-        .split(|&byte| byte == b' ')
+        .split(|&byte| is_space(byte))
         .filter(|piece| !piece.is_empty());
     while let Some(piece) = pieces.next() {
         let quote = piece[0];
@@ -278,6 +288,11 @@ pub fn split_quoted(text: &[u8]) -> Vec<Vec<u8>> {
         words.push(word);
     }
     words
+}
+
+/// The white space of isspace(3) in the C locale.
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == b'\x0b'
 }
 
 /// The text of `-help`.
@@ -374,6 +389,10 @@ mod tests {
         assert_eq!(run(&["-foo", "-version", "-help"]), Ok(Request::Help));
         assert_eq!(run(&[]), Ok(Request::Help));
         assert_eq!(run(&["-nodaemon"]), Ok(Request::Help));
+        assert_eq!(run(&["-script", "s", "-check"]), Ok(Request::Help));
+        assert_eq!(run(&["-explain", "/", "-script", "s"]), Ok(Request::Help));
+        assert!(!options(&["-script", "s", "-nodaemon"]).has_work());
+        assert!(options(&["-script", "s", "c"]).has_work());
     }
 
     #[test]
@@ -409,5 +428,11 @@ mod tests {
         assert_eq!(words("-p  22"), [b"-p".to_vec(), b"22".to_vec()]);
         assert_eq!(words("'a b' c"), [b"a b".to_vec(), b"c".to_vec()]);
         assert_eq!(words("x'y z'"), [b"x'y".to_vec(), b"z'".to_vec()]);
+        assert_eq!(words("\t\n\r\x0b\x0c "), Vec::<Vec<u8>>::new());
+        for space in [" ", "\t", "\n", "\r", "\x0b", "\x0c", " \t\n"] {
+            let text = format!("{space}-p{space}22{space}'a{space}b'{space}\"{space}c\"{space}");
+            let parts = [&b"-p"[..], b"22", b"a b", b" c"];
+            assert_eq!(words(&text), parts, "{space:?}");
+        }
     }
 }

@@ -185,6 +185,73 @@ fn an_ssh_that_is_not_configured_is_that_of_rsync() {
 }
 
 #[test]
+fn the_shell_of_the_environment_carries_moves_too() {
+    for ssh in ["", "ssh = { reuse = false },", "ssh = { binary = 'ssh' },"] {
+        let mut world = world();
+        world.mkdir("odd place");
+        world.program("odd place/shell", SSH);
+        fs::remove_file(world.path("bin/ssh")).unwrap();
+        world.write("src/f", "1");
+        let shell = "'@DIR@/odd place/shell' -p 7 -o 'A=b c'";
+        let config = CONFIG.replace("rsync =", &format!("{ssh} rsync ="));
+        world.start_with(&config, &[("RSYNC_RSH", shell)]);
+        world.wait_equal();
+        fs::remove_file(world.path("words")).unwrap();
+        let inode = world.inode("trg/f");
+        world.rename("src/f", "src/g");
+        world.wait_equal();
+        assert_eq!(world.inode("trg/g"), inode, "{ssh}");
+        let words = fs::read_to_string(world.path("words")).unwrap();
+        assert!(words.starts_with("-p\n7\n-o\nA=b c\nh\nmv\n"), "{words}");
+    }
+}
+
+/// Other syncs of the source have a renamed directory told with its contents.
+#[test]
+fn beside_syncs_without_moves_a_directory_is_only_moved() {
+    for other in [
+        "default.rsync, target = '@DIR@/other', rsync = { archive = true }",
+        "onCreate = 'true', onDelete = 'true', init = false",
+    ] {
+        for moves_first in [true, false] {
+            let mut world = world();
+            world.mkdir("other");
+            world.mkdir("src/d");
+            world.mkdir("src/d/e");
+            for number in 0..300 {
+                world.write(format!("src/d/f{number}"), "1");
+            }
+            world.write("src/d/e/g", "1");
+            let other = format!("sync{{ {other}, source = '@DIR@/src', delay = 0.1 }}\n");
+            let config = match moves_first {
+                true => format!("{CONFIG}{other}"),
+                false => format!("{other}{CONFIG}"),
+            };
+            world.start(&config);
+            world.wait_equal();
+            let inode = world.inode("trg/d/f7");
+            world.rename("src/d", "src/m");
+            world.write("src/m/e/new", "2");
+            world.wait_equal();
+            assert_eq!(world.inode("trg/m/f7"), inode);
+            let mirrors = other.contains("default.rsync");
+            world.wait("the other sync", |world| {
+                !mirrors || world.path("other/m/f7").exists()
+            });
+            let log = world.log();
+            assert!(
+                log.contains("Moving d/ -> m/\n") && log.contains("/m/e/new\n"),
+                "{log}"
+            );
+            // The list of the other sync names all that is in it.
+            let lists = log.split("Calling rsync with filter-list").skip(1);
+            let wholes = lists.filter(|list| list.contains("/m/f7\n")).count();
+            assert_eq!(wholes, usize::from(mirrors), "{log}");
+        }
+    }
+}
+
+#[test]
 fn options_with_blanks_reach_ssh_both_ways() {
     let mut world = world();
     world.program("bin/my ssh", SSH);

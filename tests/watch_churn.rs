@@ -79,6 +79,7 @@ fn churn_between_turns() {
         let mut rig = Rig::new(|rig| rig.mkdir("out"));
         if dice.roll(2) == 0 {
             rig.log.follow = Follow::Contents;
+            rig.log.moves = dice.roll(2) == 0;
         }
         for step in 0..12 {
             let mut done = Vec::new();
@@ -105,6 +106,9 @@ fn churn_beside_turns() {
     let seed = seed();
     for round in 0..12 {
         let mut rig = Rig::new(|rig| rig.mkdir("out"));
+        if round % 3 == 1 {
+            (rig.log.follow, rig.log.moves) = (Follow::Contents, true);
+        }
         let threads: Vec<_> = (0..3)
             .map(|thread| {
                 let base = rig.base.clone();

@@ -152,6 +152,67 @@ fn the_contents_of_a_moved_directory_are_told_on_request() {
 }
 
 #[test]
+fn the_contents_of_a_moved_directory_are_no_news_to_those_who_saw_it_move() {
+    let mut rig = Rig::new(|rig| {
+        rig.mkdir("r/a/b");
+        rig.touch("r/a/b/f");
+    });
+    (rig.log.follow, rig.log.moves) = (Follow::Contents, true);
+    rig.mv("r/a", "r/n");
+    rig.settle();
+    assert_eq!(rig.log.events, [moved("r/a/", "r/n/")]);
+    rig.check("followed by another");
+    rig.log.events.clear();
+    // What is new in it is news to all, however it is found.
+    rig.mkdir("r/n/b/c/d");
+    rig.touch("r/n/b/c/d/g");
+    rig.mv("r/n", "r/o");
+    rig.mkdir("r/o/e");
+    rig.touch("r/o/e/h");
+    rig.settle();
+    for path in ["c/", "c/d/", "c/d/g"] {
+        let old = create(&format!("r/n/b/{path}"));
+        let new = create(&format!("r/o/b/{path}"));
+        assert!(rig.told(&old) || rig.told(&new), "{path}");
+    }
+    assert!(rig.told(&create("r/o/e/")) && rig.told(&create("r/o/e/h")));
+    assert!(!rig.told(&create("r/o/b/f")));
+    rig.check("with news");
+}
+
+/// What is read by the threads of the pool.
+#[test]
+fn what_is_new_in_a_large_moved_directory_is_told_to_all() {
+    let mut rig = Rig::new(|rig| {
+        for number in 0..400 {
+            rig.mkdir(&format!("r/a/d{number}"));
+        }
+        rig.touch("r/a/d7/old");
+    });
+    (rig.log.follow, rig.log.moves) = (Follow::Contents, true);
+    rig.mkdir("r/a/new/x/y");
+    rig.touch("r/a/new/x/y/f");
+    rig.mkdir("r/a/d7/new");
+    rig.touch("r/a/d7/new/g");
+    rig.mv("r/a", "r/n");
+    rig.settle();
+    for path in [
+        "new/",
+        "new/x/",
+        "new/x/y/",
+        "new/x/y/f",
+        "d7/new/",
+        "d7/new/g",
+    ] {
+        assert!(rig.told(&create(&format!("r/n/{path}"))), "{path}");
+    }
+    for path in ["d0/", "d7/", "d7/old"] {
+        assert!(!rig.told(&create(&format!("r/n/{path}"))), "{path}");
+    }
+    rig.check("large and moved");
+}
+
+#[test]
 fn removed_and_made_again_is_another_directory() {
     let mut rig = Rig::new(|rig| rig.mkdir("r/d/old"));
     rig.rmdir("r/d");

@@ -146,6 +146,15 @@ pub fn check(config: &Table) -> Result<Option<CheckConfig>> {
     }))
 }
 
+/// Returns true if the value has the form of a check; it may still be refused.
+pub fn is_check(value: &Value) -> bool {
+    match value {
+        Value::Boolean(false) | Value::Function(_) => true,
+        Value::Table(table) => checks(table).is_ok_and(|checks| !checks.is_empty()),
+        _ => false,
+    }
+}
+
 /// What the table and the list in it ask for.
 fn checks(table: &Table) -> Result<Vec<Check>> {
     let mut checks = Vec::new();

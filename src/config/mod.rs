@@ -23,7 +23,7 @@ mod sync_config;
 pub mod target;
 mod values;
 
-pub use check::{Check, CheckConfig, OnReject, Staging};
+pub use check::{Check, CheckConfig, OnReject, Staging, is_check};
 pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
 pub use guard::{Guard, MaxDelete};
 pub use scanner::Scanner;
@@ -31,7 +31,8 @@ pub use settings::{ControlSocket, Hup, Settings};
 pub use settings_table::SettingsTable;
 pub use source::{SourceError, real_directory};
 pub use ssh_share::share as share_ssh;
-pub use sync_config::{Delete, Hook, SyncConfig, filter};
+pub use sync_config::{Delete, Hook, SyncConfig, filter, is_delete, is_value};
+pub use target::destination;
 pub use values::{check_values, no_text};
 
 use mlua::Value;

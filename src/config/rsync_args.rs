@@ -142,7 +142,8 @@ fn extra_words(rsync: &Table, words: &mut Vec<Vec<u8>>) -> Result<()> {
         )
     };
     match rsync.get("_extra")? {
-        Value::Nil | Value::Boolean(false) => {}
+        // As in lsyncd, a text has no effect; its user is told.
+        Value::Nil | Value::Boolean(false) | Value::String(_) => {}
         Value::Table(extra) => {
             for value in extra.sequence_values::<Value>() {
                 words.push(text_of(&value?).ok_or_else(wrong)?);
@@ -191,7 +192,8 @@ mod tests {
     #[test]
     fn wrong_values_are_named() {
         assert!(computed("{ bwlimit = true }").contains("\"rsync.bwlimit\""));
-        assert!(computed("{ _extra = 'x' }").contains("\"rsync._extra\""));
+        assert!(computed("{ _extra = 5 }").contains("\"rsync._extra\""));
+        assert_eq!(computed("{ times = true, _extra = '-x' }"), "-t");
         assert!(computed("{ _computed = 'x' }").contains("_computed"));
     }
 }

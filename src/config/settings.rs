@@ -156,8 +156,8 @@ impl SettingsTable {
             rescan_interval: self.rescan_interval()?,
             stall_timeout: self.stall_timeout()?,
             state_dir: path("stateDir")?,
-            status_file: path("statusFile")?,
-            status_interval: self.seconds("statusInterval", default_interval)?,
+            status_file: self.status_file()?,
+            status_interval: self.status_interval(default_interval)?,
             stop_timeout: self.seconds("stopTimeout", STOP_TIMEOUT)?,
         })
     }
@@ -172,6 +172,32 @@ impl SettingsTable {
                 .map_err(|error| complaint_about("log", error.to_string()))?;
         }
         Ok(words)
+    }
+
+    /// As in lsyncd, an empty name is that of no file; see [`SettingsTable::warnings`].
+    fn status_file(&self) -> Result<Option<PathBuf>> {
+        let text = self.text("statusFile")?;
+        Ok(text.filter(|text| !text.is_empty()).map(PathBuf::from))
+    }
+
+    /// As in lsyncd, a time in the past is at once.
+    fn status_interval(&self, default: f64) -> Result<Duration> {
+        match self.number("statusInterval")? {
+            Some(seconds) if seconds < 0.0 => Ok(Duration::ZERO),
+            _ => self.seconds("statusInterval", default),
+        }
+    }
+
+    /// Returns what lsyncd takes and has no effect, for the user.
+    ///
+    /// # Errors
+    /// None but Lua's own.
+    pub fn warnings(&self) -> Result<Vec<mlua::Error>> {
+        let empty = self.text("statusFile")?.is_some_and(|text| text.is_empty());
+        let text = "setting \"statusFile\" is empty: there is no status file.";
+        Ok(Vec::from_iter(
+            empty.then(|| bare_complaint("statusFile", text)),
+        ))
     }
 
     fn seconds(&self, key: &str, default: f64) -> Result<Duration> {
@@ -352,6 +378,21 @@ mod tests {
         assert_eq!(port("localhost:9"), 9);
         assert!(listen("0.0.0.0:9180").unwrap_err().contains("loopback"));
         assert!(listen("9180").unwrap_err().contains("127.0.0.1:9180"));
+    }
+
+    #[test]
+    fn what_lsyncd_takes_is_taken() {
+        let settings =
+            typed("{ statusFile = '', statusInterval = -1, maxProcesses = 1.5 }").unwrap();
+        assert_eq!(settings.status_file, None);
+        assert_eq!(settings.status_interval, Duration::ZERO);
+        assert_eq!(settings.max_processes, Some(2));
+        assert!(typed("{ logfile = '' }").unwrap_err().contains("empty"));
+        assert!(
+            typed("{ stopTimeout = -1 }")
+                .unwrap_err()
+                .contains("stopTimeout")
+        );
     }
 
     #[test]

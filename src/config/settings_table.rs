@@ -148,14 +148,15 @@ impl SettingsTable {
         Ok(())
     }
 
-    /// A setting that must be a whole number above zero.
+    /// Returns a setting that must be a number above zero. A fraction counts as the whole number
+    /// above, which is where a limit so compared is reached.
     ///
     /// # Errors
     /// It is something else.
     pub fn count(&self, key: &str) -> Result<Option<usize>> {
         match self.number(key)? {
             None => Ok(None),
-            Some(number) if number >= 1.0 => Ok(Some(number as usize)),
+            Some(number) if number > 0.0 => Ok(Some(number.ceil() as usize)),
             Some(_) => Err(complaint_about(
                 key,
                 format!("setting \"{key}\" must be a number, 1 or more."),

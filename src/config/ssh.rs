@@ -29,12 +29,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Reads the `ssh` table. `rsync` holds the words of every rsync call: when the table says
-    /// nothing, moves go the way rsync was told to go.
+    /// Reads the `ssh` table. `rsync` holds the words of every rsync call, `environment` the value
+    /// of `RSYNC_RSH` (rsync(1)): when the table says nothing, moves go the way rsync goes.
     ///
     /// # Errors
     /// A value that cannot be made a word, or a text for rsync with an open quote.
-    pub fn new(ssh: &Table, rsync: &[Vec<u8>]) -> Result<Connection> {
+    pub fn new(ssh: &Table, rsync: &[Vec<u8>], environment: Option<&[u8]>) -> Result<Connection> {
         let binary = match text(ssh, "binary")? {
             Some(binary) if !binary.is_empty() => binary,
             _ => DEFAULT.to_vec(),
@@ -42,15 +42,19 @@ impl Connection {
         let words = words(ssh)?;
         let told = remote_shell(rsync);
         if words.is_empty() {
-            return match told {
-                Some(told) if binary == DEFAULT => derived(told),
+            let environment = environment.filter(|text| !text.is_empty());
+            return match (told, environment) {
+                (Some(told), _) if binary == DEFAULT => derived(told, "Parameter \"rsync.rsh\""),
+                (None, Some(told)) if binary == DEFAULT => {
+                    derived(told, "RSYNC_RSH in the environment")
+                }
                 // The ssh of moves is the user's choice, and so is that of rsync.
-                Some(_) => Ok(Connection {
+                (Some(_), _) | (None, Some(_)) => Ok(Connection {
                     binary,
                     words,
                     rsh: None,
                 }),
-                None => {
+                (None, None) => {
                     let rsh = (!is_ssh(&binary)).then(|| rsh_option(&binary, &words));
                     Ok(Connection { binary, words, rsh })
                 }
@@ -62,10 +66,10 @@ impl Connection {
     }
 }
 
-/// The connection that this `--rsh` of rsync's makes.
-fn derived(told: &[u8]) -> Result<Connection> {
+/// Returns the connection that rsync makes with this command, which `origin` says.
+fn derived(told: &[u8], origin: &str) -> Result<Connection> {
     let wrong = || {
-        let text = "Parameter \"rsync.rsh\" must be a command with all its quotes closed.";
+        let text = format!("{origin} must be a command with all its quotes closed.");
         complaint_about("rsh", text)
     };
     let mut words = split_rsh(told).ok_or_else(wrong)?.into_iter();
@@ -89,7 +93,8 @@ fn words(ssh: &Table) -> Result<Vec<Vec<u8>>> {
         words.extend([b"-p".to_vec(), port]);
     }
     match ssh.get("_extra")? {
-        Value::Nil | Value::Boolean(false) => {}
+        // As in lsyncd, a text has no effect; its user is told.
+        Value::Nil | Value::Boolean(false) | Value::String(_) => {}
         Value::Table(extra) => {
             for word in extra.sequence_values::<Value>() {
                 words.push(text_of(&word?).ok_or_else(wrong_extra)?);
@@ -290,10 +295,19 @@ mod tests {
     use super::*;
 
     fn connection(ssh: &str, rsync: &[&str]) -> std::result::Result<Vec<String>, String> {
+        connection_in(None, ssh, rsync)
+    }
+
+    fn connection_in(
+        environment: Option<&[u8]>,
+        ssh: &str,
+        rsync: &[&str],
+    ) -> std::result::Result<Vec<String>, String> {
         let lua = crate::sys::lua();
         let table: Table = lua.load(ssh).eval().unwrap();
         let rsync: Vec<Vec<u8>> = rsync.iter().map(|word| word.as_bytes().to_vec()).collect();
-        let made = Connection::new(&table, &rsync).map_err(|error| error.to_string())?;
+        let made =
+            Connection::new(&table, &rsync, environment).map_err(|error| error.to_string())?;
         let mut all = vec![made.rsh.unwrap_or_default(), made.binary];
         all.extend(made.words);
         let text = |word| String::from_utf8(word).unwrap();
@@ -376,6 +390,33 @@ mod tests {
     }
 
     #[test]
+    fn the_environment_counts_where_the_configuration_is_silent() {
+        let told = Some(&b"sshpass -p 'a b' ssh -p 7"[..]);
+        let moves = ["", "sshpass", "-p", "a b", "ssh", "-p", "7"];
+        for ssh in ["{}", "{ binary = 'ssh', _extra = {} }", "{ binary = '' }"] {
+            assert_eq!(connection_in(told, ssh, &["-lts"]).unwrap(), moves);
+        }
+        for empty in [None, Some(&b""[..])] {
+            assert_eq!(connection_in(empty, "{}", &[]).unwrap(), ["", "ssh"]);
+        }
+        let open = connection_in(Some(b"ssh 'x"), "{}", &[]).unwrap_err();
+        assert!(open.contains("RSYNC_RSH"), "{open}");
+        // The configuration beats the environment, for rsync as for moves.
+        assert_eq!(
+            connection_in(told, "{}", &["--rsh=/b/ssh -4"]).unwrap(),
+            ["", "/b/ssh", "-4"]
+        );
+        assert_eq!(
+            connection_in(told, "{ port = 9 }", &[]).unwrap(),
+            ["--rsh=ssh -p 9", "ssh", "-p", "9"]
+        );
+        assert_eq!(
+            connection_in(told, "{ binary = '/opt/ssh' }", &[]).unwrap(),
+            ["", "/opt/ssh"]
+        );
+    }
+
+    #[test]
     fn wrong_values_are_named() {
         for (ssh, text) in [
             ("{ options = 'Port=22' }", "\"ssh.options\" must be a table"),
@@ -383,7 +424,7 @@ mod tests {
                 "{ options = { Compression = true } }",
                 "\"ssh.options.Compression\"",
             ),
-            ("{ _extra = '-T' }", "\"ssh._extra\" must be a list"),
+            ("{ _extra = 5 }", "\"ssh._extra\" must be a list"),
             ("{ port = {} }", "\"ssh.port\""),
         ] {
             assert!(connection(ssh, &[]).unwrap_err().contains(text), "{ssh}");

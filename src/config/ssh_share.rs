@@ -14,6 +14,7 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::complaint::complaint_about;
 use super::ssh::{is_ssh, push_rsh_word, remote_shell, split_rsh};
+use super::target::destination;
 use super::text_of;
 use crate::batch::{is_remote, probe};
 use crate::process::Sockets;
@@ -95,13 +96,7 @@ fn wants(ssh: Option<&Table>) -> Result<bool> {
 
 /// `HOST:DIRECTORY`, not the `HOST::MODULE` of an rsync daemon.
 fn is_over_ssh(config: &Table) -> Result<bool> {
-    if let (Some(_), Some(_)) = (
-        text_of(&config.get("host")?),
-        text_of(&config.get("targetdir")?),
-    ) {
-        return Ok(true);
-    }
-    let target = text_of(&config.get("target")?).unwrap_or_default();
+    let target = destination(config)?.unwrap_or_default();
     // An IPv6 address in brackets has colons of its own.
     let behind = match target.iter().position(|&byte| byte == b']') {
         Some(end) if target.contains(&b'[') => &target[end..],

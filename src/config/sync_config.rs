@@ -12,7 +12,7 @@ use super::complaint::{bare_complaint, complaint_about};
 use super::guard::{Guard, guard};
 use super::priority::priority;
 use super::values;
-use super::{kind_of, number_of, text_of, truthy};
+use super::{number_of, text_of, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
 use crate::process::Priority;
 use crate::watch::Mode;
@@ -106,7 +106,7 @@ impl SyncConfig {
                 .ok_or_else(|| complaint_about("source", "source missing from sync."))?,
             target: bytes("target")?,
             delay: delay(&config.get("delay")?)?,
-            max_delays: count(config, "maxDelays", 1000)?,
+            max_delays: max_delays(config)?,
             max_pending: count(config, "maxPending", PENDING)?,
             // What a list was checked for is sent before the next is looked at.
             max_processes: match truthy(&config.get("check")?) {
@@ -114,7 +114,7 @@ impl SyncConfig {
                 false => count(config, "maxProcesses", 1)?,
             },
             priority: priority(&config.get("nice")?, &config.get("ionice")?)?,
-            delete: delete(&config.get("delete")?)?,
+            delete: delete(&config.get("delete")?),
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
             guard: guard(config)?,
@@ -127,6 +127,25 @@ impl SyncConfig {
             on_failed: hook(config, "onFailed")?,
         })
     }
+}
+
+/// Returns true if the value at this key of a sync is one that [`SyncConfig::from_table`] takes.
+/// Keys that it does not read by themselves are right.
+pub fn is_value(config: &Table, key: &str) -> bool {
+    let value = || config.get::<Value>(key);
+    let right = match key {
+        "batchSizeLimit" => value().and_then(|value| size(&value)).map(drop),
+        "guard" => guard(config).map(drop),
+        "inotifyMode" => values::mode(config).map(drop),
+        "ionice" => value().and_then(|io| priority(&Value::Nil, &io)).map(drop),
+        "maxPending" => count(config, "maxPending", PENDING).map(drop),
+        "nice" => value()
+            .and_then(|nice| priority(&nice, &Value::Nil))
+            .map(drop),
+        "onFailed" | "onSynced" => hook(config, key).map(drop),
+        _ => Ok(()),
+    };
+    right.is_ok()
 }
 
 /// # Errors
@@ -200,7 +219,8 @@ fn count(config: &Table, key: &str, default: usize) -> Result<usize> {
     match config.get(key)? {
         Value::Nil | Value::Boolean(false) => Ok(default),
         value => match number_of(&value) {
-            Some(number) if number >= 1.0 => Ok(number as usize),
+            // A limit that is reached by the first above it, as in lsyncd.
+            Some(number) if number > 0.0 => Ok(number.ceil() as usize),
             _ => Err(complaint_about(
                 key,
                 format!("{key} must be a number, 1 or more"),
@@ -209,28 +229,37 @@ fn count(config: &Table, key: &str, default: usize) -> Result<usize> {
     }
 }
 
-fn delete(value: &Value) -> Result<Delete> {
-    match value {
-        Value::Nil | Value::Boolean(false) => Ok(Delete::Never),
-        Value::Boolean(true) => Ok(Delete::Always),
-        Value::String(text) => match text.to_string_lossy().as_str() {
-            "startup" => Ok(Delete::Startup),
-            "running" => Ok(Delete::Running),
-            // lsyncd takes every other text for "never"; configurations say "false".
-            "false" => Ok(Delete::Never),
-            other => Err(complaint_about(
-                "delete",
-                format!("delete must be true, false, \"startup\" or \"running\", not \"{other}\""),
-            )),
+/// Returns how many events in the queue end the delays. Below 1 all is sent at once: a queue that
+/// has something in it is never shorter.
+fn max_delays(config: &Table) -> Result<usize> {
+    match config.get("maxDelays")? {
+        Value::Nil | Value::Boolean(false) => Ok(1000),
+        value => match number_of(&value) {
+            Some(number) if !number.is_nan() => Ok(number.ceil().max(1.0) as usize),
+            _ => Err(complaint_about("maxDelays", "maxDelays must be a number")),
         },
-        other => Err(complaint_about(
-            "delete",
-            format!(
-                "delete must be true, false, \"startup\" or \"running\", not {}",
-                kind_of(other)
-            ),
-        )),
     }
+}
+
+/// Returns when the target loses what the source does not have. lsyncd takes every value it does
+/// not know for "never", and so is done here; see [`is_delete`].
+fn delete(value: &Value) -> Delete {
+    match value {
+        Value::Boolean(true) => Delete::Always,
+        Value::String(text) if text.as_bytes() == b"startup" => Delete::Startup,
+        Value::String(text) if text.as_bytes() == b"running" => Delete::Running,
+        _ => Delete::Never,
+    }
+}
+
+/// Returns true if this is a value of `delete`; configurations say "false" as well.
+pub fn is_delete(value: &Value) -> bool {
+    let never = match value {
+        Value::Nil | Value::Boolean(false) => true,
+        Value::String(text) => text.as_bytes() == b"false",
+        _ => false,
+    };
+    never || delete(value) != Delete::Never
 }
 
 /// The filter a sync is configured with: exclude, excludeFrom, filter and filterFrom.

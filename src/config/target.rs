@@ -5,21 +5,43 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use mlua::Result;
+use mlua::{Result, Table};
 
 use super::complaint::complaint_about;
+use super::text_of;
 use crate::filter::Filter;
 
-/// Checks a local target against its source (absolute, with a slash at its end).
+/// Returns where the built-in kinds send to: `target`, whoever set it, else `HOST:TARGETDIR`.
+///
+/// # Errors
+/// None but Lua's own.
+pub fn destination(config: &Table) -> Result<Option<Vec<u8>>> {
+    let text = |key: &str| -> Result<Option<Vec<u8>>> { Ok(text_of(&config.get(key)?)) };
+    if let Some(target) = text("target")? {
+        return Ok(Some(target));
+    }
+    let remote = text("host")?.zip(text("targetdir")?);
+    Ok(remote.map(|(host, directory)| [&host[..], b":", &directory].concat()))
+}
+
+/// Checks a local target against its source (absolute, with a slash at its end). `rsync` are the
+/// words of every rsync call, `None` where something else copies. Returns what is to be warned
+/// of: a target inside the source that only those words may leave out.
 ///
 /// # Errors
 /// The target is `/`, the source, around it, or inside it without being excluded.
-pub fn check_local(source: &[u8], target: &[u8], filter: &Filter) -> Result<()> {
+pub fn check_local(
+    source: &[u8],
+    target: &[u8],
+    filter: &Filter,
+    rsync: Option<&[Vec<u8>]>,
+) -> Result<Option<mlua::Error>> {
     let resolved = resolved(target);
-    let refuse = |why: &str| {
+    let complaint = |why: &str| {
         let target = OsStr::from_bytes(target).display();
-        Err(complaint_about("target", format!("target {target} {why}")))
+        complaint_about("target", format!("target {target} {why}"))
     };
+    let refuse = |why: &str| Err(complaint(why));
     if resolved == b"/" {
         return refuse(
             "is the root directory: everything that the source has not would be deleted",
@@ -31,10 +53,67 @@ pub fn check_local(source: &[u8], target: &[u8], filter: &Filter) -> Result<()> 
     if source.starts_with(&resolved) {
         return refuse("contains the source, which would be deleted");
     }
-    if resolved.starts_with(source) && !filter.excluded(&resolved[source.len() - 1..]) {
-        return refuse("is inside the source and not excluded: it would be copied into itself");
+    if !resolved.starts_with(source) {
+        return Ok(None);
     }
-    Ok(())
+    let path = &resolved[source.len() - 1..];
+    if filter.excluded(path) {
+        return Ok(None);
+    }
+    match rsync.map_or(Some(false), |words| leave_out(words, path)) {
+        Some(true) => Ok(None),
+        Some(false) => {
+            refuse("is inside the source and not excluded: it would be copied into itself")
+        }
+        None => Ok(Some(complaint(
+            "is inside the source: it is copied into itself unless rsync's own options leave it \
+             out. Exclude it with exclude = { ... } as well",
+        ))),
+    }
+}
+
+/// Returns true if the filter rules among the words of rsync exclude this path, false if they do
+/// not, and `None` where that cannot be told from the words alone.
+fn leave_out(words: &[Vec<u8>], path: &[u8]) -> Option<bool> {
+    let mut filter = Filter::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let (option, value) = match word.iter().position(|&byte| byte == b'=') {
+            Some(equals) if word.starts_with(b"--") => (&word[..equals], Some(&word[equals + 1..])),
+            _ => (word.as_slice(), None),
+        };
+        let sign = match option {
+            b"--exclude" => &b"- "[..],
+            b"--include" => b"+ ",
+            b"--filter" | b"-f" => b"",
+            option if is_opaque(option) => return None,
+            _ => continue,
+        };
+        let value = value.or_else(|| words.next().map(Vec::as_slice))?;
+        filter.append_rule(&[sign, value].concat()).ok()?;
+    }
+    Some(filter.excluded(path))
+}
+
+/// Returns true if the option may leave directories out by what is not in the words.
+fn is_opaque(option: &[u8]) -> bool {
+    match option {
+        [b'-', b'-', name @ ..] => [
+            &b"cvs-exclude"[..],
+            b"dirs",
+            b"dry-run",
+            b"exclude-from",
+            b"files-from",
+            b"include-from",
+            b"no-r",
+            b"no-recursive",
+            b"one-file-system",
+        ]
+        .contains(&name),
+        [b'-', letters @ ..] => letters.iter().any(|letter| b"CFdfnx".contains(letter)),
+        // A word that is no option is another source, or the value of an option.
+        _ => false,
+    }
 }
 
 /// The absolute path with a slash at its end, symbolic links resolved as far as it exists.
@@ -82,7 +161,7 @@ mod tests {
         let mut filter = Filter::default();
         filter.add_exclude(b"/out");
         let source = path("src/");
-        let check = |name: &str| check_local(&source, &path(name), &filter);
+        let check = |name: &str| check_local(&source, &path(name), &filter, Some(&[]));
         for bad in [
             "src",
             "src/",
@@ -101,5 +180,61 @@ mod tests {
         }
         let error = check("link").unwrap_err().to_string();
         assert!(error.contains("is the source itself"), "{error}");
+    }
+
+    #[test]
+    fn what_rsync_leaves_out_is_no_harm() {
+        let judge = |line: &str| {
+            let words: Vec<Vec<u8>> = line.split('|').map(Into::into).collect();
+            leave_out(&words, b"/repo/root/")
+        };
+        for line in [
+            "-lts|--include=.zshrc|--exclude=*",
+            "--exclude|/repo/root",
+            "--exclude=root/",
+            "-f|- repo/",
+            "--filter=- /repo/***|--bwlimit=5",
+        ] {
+            assert_eq!(judge(line), Some(true), "{line}");
+        }
+        for line in [
+            "",
+            "-lts",
+            "--exclude=/other",
+            "--include=*|--exclude=*",
+            "--include|/repo/|--include|/repo/root/|--exclude|/*",
+        ] {
+            assert_eq!(judge(line), Some(false), "{line}");
+        }
+        for line in [
+            "--exclude-from=/list",
+            "-F",
+            "-ltsx",
+            "--filter=: .rsync-filter",
+            "--filter=merge /rules",
+            "-avC",
+            "--files-from=/list",
+            "--no-r",
+        ] {
+            assert_eq!(judge(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_a_target_inside_the_source_may_be_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("src/in")).unwrap();
+        let path = |name: &str| root.join(name).into_os_string().into_vec();
+        let check = |name: &str, word: &str| {
+            let words = [word.as_bytes().to_vec()];
+            check_local(&path("src/"), &path(name), &Filter::default(), Some(&words))
+        };
+        assert!(check("src/in", "--exclude=/in").unwrap().is_none());
+        assert!(check("src/in", "-F").unwrap().is_some());
+        assert!(check("src/in", "-l").is_err());
+        assert!(check("src", "--exclude=*").is_err());
+        assert!(check(".", "-F").is_err());
+        assert!(check_local(&path("src/"), &path("src/in"), &Filter::default(), None).is_err());
     }
 }

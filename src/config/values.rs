@@ -7,20 +7,24 @@ use super::settings::mode_of;
 use super::{kind_of, text_of, truthy};
 use crate::watch::Mode;
 
-/// Checks what is checked nowhere else, after `prepare` ran. `judged`: exit codes are judged by
-/// a built-in `collect`, which knows three answers only.
+/// Checks what is checked nowhere else, after `prepare` ran. `built_in`: a built-in action uses
+/// the values; what an action of the user's makes of them is its own affair. `judged`: exit codes
+/// are judged by a built-in `collect`, which knows three answers only.
 ///
 /// # Errors
 /// The first value that makes no sense.
-pub fn check_values(config: &Table, judged: bool) -> Result<()> {
-    for key in ["name", "target", "host", "targetdir"] {
-        word(config, key, "")?;
-    }
+pub fn check_values(config: &Table, built_in: bool, judged: bool) -> Result<()> {
+    word(config, "name", "")?;
     if let Some(b"") = text_of(&config.get("name")?).as_deref() {
         return Err(complaint_about("name", "name must not be empty."));
     }
-    if let Some(host) = text_of(&config.get("host")?) {
-        check_host(&host)?;
+    if built_in {
+        for key in ["target", "host", "targetdir"] {
+            word(config, key, "")?;
+        }
+        if let Some(host) = text_of(&config.get("host")?) {
+            check_host(&host)?;
+        }
     }
     match config.get("checkgauge")? {
         Value::Table(_) | Value::Nil | Value::Boolean(false) => {}
@@ -34,7 +38,7 @@ pub fn check_values(config: &Table, judged: bool) -> Result<()> {
         check_codes(config, key, judged)?;
     }
     match config.get("rsync")? {
-        Value::Table(rsync) => check_rsync(&rsync),
+        Value::Table(rsync) if built_in => check_rsync(&rsync),
         _ => Ok(()),
     }
 }
@@ -146,9 +150,24 @@ mod tests {
 
     fn checked(config: &str) -> String {
         let lua = crate::sys::lua();
-        match check_values(&lua.load(config).eval().unwrap(), true) {
+        match check_values(&lua.load(config).eval().unwrap(), true, true) {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn kinds_of_the_users_take_what_they_like() {
+        let lua = crate::sys::lua();
+        for config in [
+            "{ target = { 'a', 'b' } }",
+            "{ host = '-x', targetdir = false }",
+            "{ host = { a = 1 } }",
+            "{ rsync = { list = { 'a' }, binary = { 'b' } } }",
+        ] {
+            let table = lua.load(config).eval().unwrap();
+            check_values(&table, false, false).unwrap();
+            assert!(check_values(&table, true, false).is_err(), "{config}");
         }
     }
 

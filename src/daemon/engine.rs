@@ -36,7 +36,7 @@ use crate::script::{Environment, Member, Script};
 use crate::sync::{Next, Scheduler};
 use crate::watch::Watcher;
 
-/// An action that neither spawned nor discarded is not asked again before this.
+/// An action that neither spawned for an event nor discarded one is not asked again before this.
 const IDLE_ACTION: Duration = Duration::from_secs(1);
 
 /// A sync is asked and work is started at most so often in one turn, lest one whose action makes
@@ -408,12 +408,18 @@ impl<'a> Engine<'a> {
                 self.fail(&error);
                 return false;
             }
+            let empty = self.script.host.spawns_for_nothing();
             self.launch();
             if self.over.is_some() {
                 return false;
             }
             let after = state(member);
             if after.0 > before.0 {
+                // A process for an empty list leaves everything as it was.
+                if empty && after.1 == before.1 {
+                    let until = self.now + crate::sync::micros(IDLE_ACTION);
+                    member.sync.borrow_mut().pause(until);
+                }
                 return true;
             }
             let idle = after == before;

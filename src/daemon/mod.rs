@@ -131,6 +131,10 @@ fn mirror(options: Options) -> Result<Exit, Failure> {
     let environment = Environment { options, directory };
     let mut core = Core::new().map_err(|error| failure(format!("cannot start: {error}")))?;
     let script = Script::load(&environment, &core.children, core.clock, Vec::new())?;
+    if !environment.options.has_work() {
+        print!("{}", cli::help());
+        return Ok(Exit::Failure);
+    }
     if script.members().is_empty() {
         return Err(failure("Nothing to watch!"));
     }

@@ -20,6 +20,8 @@ pub struct Watching<'a> {
     pub unwatched: BTreeSet<SyncId>,
     /// Syncs whose roots are watched again, by index.
     pub back: Vec<usize>,
+    /// Syncs that took in the last rename of a directory as such, by index.
+    moved: Vec<usize>,
 }
 
 impl<'a> Watching<'a> {
@@ -31,6 +33,7 @@ impl<'a> Watching<'a> {
             overflowed: false,
             unwatched: BTreeSet::new(),
             back: Vec::new(),
+            moved: Vec::new(),
         }
     }
 }
@@ -88,12 +91,30 @@ impl super::engine::Engine<'_> {
 impl Observer for Watching<'_> {
     fn event(&mut self, event: Event<'_>) -> Follow {
         let mut follow = Follow::Nothing;
-        for member in self.members {
-            if member.sync.borrow_mut().notice(event, self.now) == Follow::Contents {
-                follow = Follow::Contents;
+        self.moved.clear();
+        for (index, member) in self.members.iter().enumerate() {
+            match member.sync.borrow_mut().notice(event, self.now) {
+                Follow::Contents => follow = Follow::Contents,
+                Follow::Moved => self.moved.push(index),
+                Follow::Nothing => {}
             }
         }
         follow
+    }
+
+    fn follow(&mut self, number: u64) {
+        for &index in &self.moved {
+            self.members[index].sync.borrow_mut().moved_whole(number);
+        }
+    }
+
+    fn found(&mut self, path: &[u8], number: u64) {
+        for member in self.members {
+            let mut sync = member.sync.borrow_mut();
+            if !sync.has_moved(number) {
+                sync.notice(Event::Create { path }, self.now);
+            }
+        }
     }
 
     fn written(&mut self, path: &[u8], closed: bool) {

@@ -6,10 +6,10 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::event::Objects;
 use super::host::{Host, Stage};
-use super::{create, fanout, sync_checks};
+use super::{create, fanout, sync_checks, user_keys};
 use crate::config::{
     bare_complaint, checkgauge, complaint, complaint_about, inherit, kind_of, no_text, rsync_args,
-    text_of,
+    text_of, truthy,
 };
 
 /// Adds what loading a configuration needs.
@@ -80,10 +80,18 @@ fn inheriting(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
     )?;
     native.set(
         "check_gauge",
-        lua.create_function(|_, config: Table| match config.get("checkgauge")? {
-            Value::Table(gauge) => checkgauge::check(&config, &gauge),
+        lua.create_function(|lua, config: Table| match config.get("checkgauge")? {
+            Value::Table(gauge) => {
+                user_keys::note_gauged(lua, &config)?;
+                checkgauge::check(&config, &gauge)
+            }
             _ => Ok(()),
         })?,
+    )?;
+    user_keys::install(lua)?;
+    native.set(
+        "owns_targets",
+        lua.create_function(|lua, config: Table| user_keys::owns_targets(lua, &config))?,
     )
 }
 
@@ -142,10 +150,9 @@ fn fill_from_settings(host: &Host, config: &Table) -> Result<()> {
         config.set("delay", delay)?;
     }
     for key in ["maxDelays", "maxProcesses"] {
-        if let Some(count) = host.settings.count(key)?
-            && config.get::<Value>(key)?.is_nil()
-        {
-            config.set(key, count)?;
+        let value = host.settings.value(key)?;
+        if truthy(&value) && config.get::<Value>(key)?.is_nil() {
+            config.set(key, value)?;
         }
     }
     Ok(())

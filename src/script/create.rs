@@ -7,7 +7,7 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::event::Objects;
 use super::host::{Host, Member};
-use super::{checked, fanout, inlet, layer3, sync_checks, tunnel};
+use super::{checked, errors, fanout, inlet, layer3, sync_checks, tunnel, user_keys};
 use crate::batch;
 use crate::config::{
     self, SyncConfig, bare_complaint, complaint, complaint_about, kind_of, text_of, truthy,
@@ -22,24 +22,18 @@ use crate::sync::Sync;
 /// # Errors
 /// Whatever is wrong with the configuration.
 pub fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Result<Table> {
-    check(lua, &config, host.members.borrow().len())?;
-    let typed = SyncConfig::from_table(&config)?;
+    let policy = policy(lua, &config)?;
+    check(lua, &config, policy, host.members.borrow().len())?;
+    let typed = SyncConfig::from_table(&user_keys::without(lua, &config)?)?;
     if typed.check.is_some() {
         checked::check_behaviour(lua, &config)?;
     }
     let tunnel = tunnel::of_config(host, &config)?;
     let filter = config::filter(&config)?;
     advise(lua, &config, &typed, &filter)?;
-    let policy = policy(lua, &config)?;
     if policy == Policy::Settle {
         sync_checks::warn_of_target(lua, &typed);
-    }
-    if policy == Policy::Settle
-        && let Some(target) = &typed.target
-        && !batch::is_remote(target)
-        && config.get::<Value>("host")?.is_nil()
-    {
-        config::target::check_local(&typed.source, target, &filter)?;
+        check_target(lua, &config, &typed, &filter)?;
     }
     let fingerprint = fingerprint(lua, &config, &filter)?;
     let text = fingerprint.as_deref();
@@ -68,7 +62,7 @@ pub fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> R
 }
 
 /// What can be told of a configuration as it is; puts in what it leaves to us.
-fn check(lua: &Lua, config: &Table, index: usize) -> Result<()> {
+fn check(lua: &Lua, config: &Table, policy: Policy, index: usize) -> Result<()> {
     resolve_source(lua, config)?;
     let monitor = config.get::<Value>("monitor")?;
     match text_of(&monitor) {
@@ -81,7 +75,11 @@ fn check(lua: &Lua, config: &Table, index: usize) -> Result<()> {
         }
     }
     check_functions(config)?;
-    config::check_values(config, sync_checks::is_built_in(lua, config, "collect")?)?;
+    config::check_values(
+        config,
+        policy == Policy::Settle,
+        sync_checks::is_built_in(lua, config, "collect")?,
+    )?;
     layer3::check(config)?;
     if !has_action(config)? {
         return Err(no_actions(config));
@@ -91,6 +89,38 @@ fn check(lua: &Lua, config: &Table, index: usize) -> Result<()> {
         config.set("name", format!("Sync{}", index + 1))?;
     }
     Ok(())
+}
+
+/// Refuses a local target that would destroy more than it mirrors; warns of one that might.
+fn check_target(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) -> Result<()> {
+    let target = config::destination(config)?;
+    let Some(target) = target.filter(|target| !batch::is_remote(target)) else {
+        return Ok(());
+    };
+    let words = rsync_words(lua, config)?;
+    let warning = config::target::check_local(&typed.source, &target, filter, words.as_deref())?;
+    if let Some(warning) = warning {
+        report::warn(errors::message(lua, &warning));
+    }
+    Ok(())
+}
+
+/// Returns the words of every rsync call of a built-in kind that sends all changes by rsync.
+fn rsync_words(lua: &Lua, config: &Table) -> Result<Option<Vec<Vec<u8>>>> {
+    let default: Table = lua.globals().raw_get("default")?;
+    let direct: Table = default.raw_get("direct")?;
+    if direct.raw_get::<Value>("action")? == config.get::<Value>("action")? {
+        return Ok(None);
+    }
+    let Value::Table(rsync) = config.get("rsync")? else {
+        return Ok(None);
+    };
+    let Value::Table(computed) = rsync.get("_computed")? else {
+        return Ok(None);
+    };
+    let words = computed.sequence_values::<Value>();
+    let words: Result<Vec<_>> = words.map(|word| Ok(text_of(&word?))).collect();
+    Ok(Some(words?.into_iter().flatten().collect()))
 }
 
 /// What can be told of a configuration that is no mistake yet.
@@ -104,6 +134,7 @@ fn advise(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) -> Res
             );
         }
     }
+    sync_checks::warn_of_values(lua, config)?;
     sync_checks::warn_of_patterns(lua, filter, &typed.source);
     sync_checks::warn_of_file_system(lua, typed);
     sync_checks::warn_of_idleness(lua, config)

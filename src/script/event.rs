@@ -3,9 +3,10 @@
 
 use std::rc::{Rc, Weak};
 
-use mlua::{AnyUserData, Lua, Result, Table, UserData, Value};
+use mlua::{AnyUserData, IntoLua, Lua, Result, Table, UserData, Value};
 
 use super::host::Member;
+use super::timestamp::Timestamp;
 use crate::config::{complaint, text_of};
 use crate::queue::{DelayId, Etype, Status};
 
@@ -29,6 +30,8 @@ enum Half {
     Whole,
     From,
     To,
+    /// An item of `getList()`: the queue entry itself, both ends of a move in one object.
+    Entry,
 }
 
 impl UserData for EventRef {}
@@ -139,6 +142,22 @@ impl Objects {
         Ok(made)
     }
 
+    /// The object of a queue entry as the items of `getList()` are: `path` has its leading slash,
+    /// and there are `path2` and `alarm`.
+    pub fn entry(&self, lua: &Lua, member: &Rc<Member>, id: DelayId) -> Result<Option<Table>> {
+        let entry = match member.sync.borrow().queue.get(id) {
+            Some(delay) => EventRef {
+                member: Rc::downgrade(member),
+                id,
+                etype: delay.etype(),
+                path: delay.paths().0.into(),
+                half: Half::Entry,
+            },
+            None => return Ok(None),
+        };
+        self.object(lua, entry, &self.event_meta).map(Some)
+    }
+
     /// A list object.
     pub fn list(&self, lua: &Lua, member: &Rc<Member>, ids: Vec<DelayId>) -> Result<Table> {
         let list = ListRef {
@@ -195,10 +214,20 @@ impl EventRef {
             "status" => return text(self.status(&member).as_bytes()),
             "move" => {
                 return match self.half {
-                    Half::Whole => Ok(Value::Nil),
+                    Half::Whole | Half::Entry => Ok(Value::Nil),
                     Half::From => text(b"Fr"),
                     Half::To => text(b"To"),
                 };
+            }
+            "path" if self.half == Half::Entry => return text(&self.path),
+            "path2" if self.half == Half::Entry => {
+                let sync = member.sync.borrow();
+                let path2 = sync.queue.get(self.id).and_then(|delay| delay.paths().1);
+                return path2.map_or(Ok(Value::Nil), |path| text(&path));
+            }
+            "alarm" if self.half == Half::Entry => {
+                let due = member.sync.borrow().queue.get(self.id).map(|d| d.due());
+                return due.map(Timestamp).into_lua(lua);
             }
             _ => {}
         }
@@ -207,7 +236,7 @@ impl EventRef {
         let target = text_of(&member.config.raw_get("target")?);
         let value = match name {
             "source" => Some(source),
-            "target" => target,
+            "target" => return member.config.raw_get("target"),
             _ => self.path_field(name, &source, target.as_deref())?,
         };
         value.map_or(Ok(Value::Nil), |value| text(&value))

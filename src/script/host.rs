@@ -143,6 +143,15 @@ impl Host {
         limit.is_some_and(|limit| self.running.get() + asked + 1 >= limit)
     }
 
+    /// Returns true if all that Lua asked for is processes for empty lists.
+    pub fn spawns_for_nothing(&self) -> bool {
+        let requests = self.requests.borrow();
+        !requests.is_empty()
+            && requests.iter().all(|request| request.ids.is_empty())
+            && self.orders.borrow().is_empty()
+            && self.checks.borrow().is_empty()
+    }
+
     /// Whether another child of any sync may start.
     pub fn has_room(&self) -> bool {
         let asked = self.requests.borrow().len();

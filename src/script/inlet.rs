@@ -307,7 +307,9 @@ pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Res
         "getList" => lua.create_function(move |lua, _: MultiValue| {
             let events = lua.create_table()?;
             for &id in behind.ids.iter() {
-                events.raw_push(objects.event(lua, &member, id)?.0)?;
+                if let Some(entry) = objects.entry(lua, &member, id)? {
+                    events.raw_push(entry)?;
+                }
             }
             Ok(events)
         })?,

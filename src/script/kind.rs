@@ -8,7 +8,7 @@ use super::host::Member;
 use super::runtime::Script;
 use super::{layer3, sync_checks};
 use crate::batch;
-use crate::config::{self, Check, Hook, OnReject, text_of};
+use crate::config::{self, Check, Hook, OnReject, destination, text_of};
 
 /// Members of `default` that a sync may inherit its behaviour from.
 const KINDS: [&str; 4] = ["rsyncssh", "rsync", "direct", "rclone"];
@@ -108,12 +108,8 @@ impl Script {
 }
 
 impl Member {
-    /// Where things go: `target`, or `HOST:TARGETDIR`. `None` where user code decides.
+    /// Returns where things go: `target`, or `HOST:TARGETDIR`. `None` where user code decides.
     pub fn destination(&self) -> Option<Vec<u8>> {
-        let text = |key: &str| text_of(&self.config.get(key).ok()?);
-        match (text("host"), text("targetdir")) {
-            (Some(host), Some(directory)) => Some([&host[..], b":", &directory].concat()),
-            _ => self.sync.borrow().config.target.clone(),
-        }
+        destination(&self.config).ok().flatten()
     }
 }

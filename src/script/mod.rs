@@ -34,6 +34,7 @@ mod template;
 mod timestamp;
 mod transfer;
 mod tunnel;
+mod user_keys;
 
 pub use checked::CheckRequest;
 pub use hook::HookReport;

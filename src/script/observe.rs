@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
@@ -14,6 +15,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use mlua::{Function, Lua, Result, Table, Value};
 use nix::errno::Errno;
+use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::guard;
 use super::host::Host;
@@ -24,7 +26,7 @@ use crate::sys;
 /// Tokens from here on are those of observed descriptors; the rest of it is the descriptor.
 const FIRST: usize = 1 << 31;
 
-/// The standard descriptors are others' as well and stay open.
+/// The standard descriptors keep their numbers, lest the next file that is opened gets one.
 const STANDARD: RawFd = 2;
 
 /// The descriptors one configuration observes.
@@ -231,9 +233,29 @@ impl Left {
 
 fn close(fd: RawFd, identity: (u64, u64)) {
     let same = sys::descriptor_identity(fd).is_ok_and(|found| found == identity);
-    if fd > STANDARD && same {
-        sys::close_descriptor(fd);
+    if !same {
+        return;
     }
+    if fd > STANDARD {
+        sys::close_descriptor(fd);
+    } else if let Err(error) = silence(fd) {
+        report::warn(format_args!("descriptor {fd} cannot be closed: {error}"));
+    }
+}
+
+/// Puts `/dev/null` in the place of a standard descriptor, so that children do not inherit what
+/// was observed.
+fn silence(fd: RawFd) -> io::Result<()> {
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    match fd {
+        0 => dup2_stdin(&null)?,
+        1 => dup2_stdout(&null)?,
+        _ => dup2_stderr(&null)?,
+    }
+    Ok(())
 }
 
 /// Puts the functions into the tables of global ones and of members of `lsyncd`.

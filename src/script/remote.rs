@@ -1,7 +1,7 @@
 //! What the prelude of default.rsyncssh is given: the words of ssh, and what becomes of moves.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};
@@ -95,7 +95,8 @@ fn prepare_ssh(lua: &Lua, config: &Table) -> Result<()> {
     for word in computed.sequence_values::<Value>() {
         rsync.extend(text_of(&word?));
     }
-    let connection = ssh::Connection::new(&table, &rsync)?;
+    let environment = std::env::var_os("RSYNC_RSH").map(OsString::into_vec);
+    let connection = ssh::Connection::new(&table, &rsync, environment.as_deref())?;
     if let Some(rsh) = connection.rsh {
         computed.raw_push(lua.create_string(rsh)?)?;
     }

@@ -9,10 +9,46 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::{errors, layer3};
 use crate::batch;
-use crate::config::{self, SyncConfig, complaint, complaint_about, truthy};
+use crate::config::{self, SyncConfig, complaint, complaint_about, kind_of, text_of, truthy};
 use crate::filter::Filter;
 use crate::report;
 use crate::sync::{mount_table, shared_kind};
+
+/// Warns of values that lsyncd takes and that have no effect with a built-in action.
+///
+/// # Errors
+/// None but Lua's own.
+pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
+    if !is_built_in(lua, config, "action")? {
+        return Ok(());
+    }
+    let warn = |key: &str, text: String| {
+        report::warn(errors::message(lua, &complaint_about(key, text)));
+    };
+    let delete: Value = config.get("delete")?;
+    if !config::is_delete(&delete) {
+        let shown = match text_of(&delete) {
+            Some(text) => format!("\"{}\"", report::escape(&text)),
+            None => kind_of(&delete).to_owned(),
+        };
+        let known = "true, false, \"startup\" or \"running\"";
+        let text = format!("delete is none of {known} but {shown}: nothing is deleted");
+        warn("delete", text);
+    }
+    for table in ["rsync", "ssh"] {
+        if let Value::Table(options) = config.get(table)?
+            && let Value::String(text) = options.get("_extra")?
+        {
+            let text = report::escape(&text.as_bytes()).into_owned();
+            let text = format!(
+                "{table}._extra is a text and has no effect; write _extra = {{ \"{text}\" }}, \
+                 with a text for each word"
+            );
+            warn("_extra", text);
+        }
+    }
+    Ok(())
+}
 
 /// A pattern that can match nothing is no error, and excludes nothing in silence.
 pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {

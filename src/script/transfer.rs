@@ -11,7 +11,7 @@ use super::event::{Agent, Objects};
 use super::host::{Host, member_of};
 use super::{by_size, checked, spawn, tunnel};
 use crate::batch::{self, Change, Entry, ListMode, Request};
-use crate::config::{complaint, text_of, truthy};
+use crate::config::{complaint, destination, text_of, truthy};
 use crate::queue::{DelayId, Etype};
 use crate::sync::Sync;
 
@@ -82,14 +82,10 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
     )
 }
 
-/// `HOST:TARGETDIR` when a host is configured, else the target. A relative local one is meant
-/// from where the daemon was started, not from `/` where it runs.
+/// Returns the destination of transfers. A relative local one is meant from where the daemon was
+/// started, not from `/` where it runs.
 pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
-    let text = |key: &str| -> Result<Option<Vec<u8>>> { Ok(text_of(&config.get(key)?)) };
-    if let (Some(host), Some(directory)) = (text("host")?, text("targetdir")?) {
-        return Ok([host, b":".to_vec(), directory].concat());
-    }
-    let target = text("target")?.ok_or_else(|| complaint("the sync has no target"))?;
+    let target = destination(config)?.ok_or_else(|| complaint("the sync has no target"))?;
     let host = lua.app_data_ref::<Rc<Host>>();
     let target = match &host {
         Some(host) => tunnel::of_config(host, config)?.map(|tunnel| tunnel.place(&target)),

@@ -41,7 +41,7 @@ pub use retry::{Again, Aside};
 pub use scheduler::Scheduler;
 pub use steer::Mark;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -136,6 +136,8 @@ pub struct Sync {
     replaced: bool,
     /// What is mounted below it, or was.
     inside: inside::Inside,
+    /// Numbers of renames that were taken in as such, see [`Sync::moved_whole`].
+    moved: VecDeque<u64>,
     target_mount: Option<target_mount::Mounted>,
     /// The next transfer may delete whatever it wants: a person has said so.
     pub unlimited: bool,
@@ -192,6 +194,7 @@ impl Sync {
             known: None,
             replaced: false,
             inside: inside::Inside::default(),
+            moved: VecDeque::new(),
             target_mount: None,
             unlimited: false,
             excess: None,

@@ -8,10 +8,14 @@ use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Time};
 use crate::report;
 use crate::watch::{Event, Follow, Mode};
 
+/// At most so many renames are known by number; what is below others is told, and sent, again.
+const MAX_MOVED: usize = 64;
+
 impl Sync {
     /// Takes in what happened to an absolute path, if it is this sync's concern.
     ///
-    /// The answer says whether the contents of a moved directory are wanted as Creates.
+    /// The answer says whether a rename was taken in as such, or the contents of the directory
+    /// are wanted as Creates.
     pub fn notice(&mut self, event: Event<'_>, now: Time) -> Follow {
         if !self.is_concerned() {
             return Follow::Nothing;
@@ -97,7 +101,7 @@ impl Sync {
             (false, false) if self.config.moves => {
                 match self.take_in(Etype::Move, from, Some(to), now) {
                     Pushed::Split { .. } => follow,
-                    Pushed::Placed(_) => Follow::Nothing,
+                    Pushed::Placed(_) => Follow::Moved,
                 }
             }
             (false, false) => {
@@ -107,6 +111,20 @@ impl Sync {
                 follow
             }
         }
+    }
+
+    /// The last rename of a directory, which this sync took in as such, has this number.
+    pub fn moved_whole(&mut self, number: u64) {
+        if self.moved.len() == MAX_MOVED {
+            self.moved.pop_front();
+        }
+        self.moved.push_back(number);
+    }
+
+    /// Returns true if the rename of this number is known to have been taken in as such: what is
+    /// below is no news.
+    pub fn has_moved(&self, number: u64) -> bool {
+        self.moved.contains(&number)
     }
 
     fn transformed(&self, to: &str) {

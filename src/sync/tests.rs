@@ -79,6 +79,7 @@ fn a_move_is_seen_as_far_as_it_is_a_concern() {
     let mut s = sync(true);
     moved(&mut s, "/src/a", "/src/b");
     assert_eq!(pending(&s), ["Move /a>/b"]);
+    assert_eq!(moved(&mut s, "/src/c/", "/src/d/"), Follow::Moved);
 
     let mut s = sync(false);
     assert_eq!(moved(&mut s, "/src/a/", "/src/b/"), Follow::Contents);
@@ -94,6 +95,15 @@ fn a_move_is_seen_as_far_as_it_is_a_concern() {
         pending(&s),
         ["Delete /a/", "Create /c/", "Delete /d", "Create /e"]
     );
+}
+
+#[test]
+fn so_many_renames_are_known_by_number_and_the_latest_at_that() {
+    let mut s = sync(true);
+    (1..=64).for_each(|number| s.moved_whole(number));
+    assert!((1..=64).all(|number| s.has_moved(number)) && !s.has_moved(65));
+    s.moved_whole(65);
+    assert!(s.has_moved(65) && s.has_moved(2) && !s.has_moved(1));
 }
 
 #[test]

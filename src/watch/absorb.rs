@@ -11,27 +11,38 @@ use super::roots::News;
 use super::settle::{Cause, Placed, What};
 use super::tree::{Flags, Node};
 use super::watcher::Watcher;
-use super::{Event, Loss, Observer};
+use super::{Event, Loss, Observer, Tell};
+
+/// Tells that something was found, to those it is for.
+fn tell_found(tell: Tell, path: &[u8], observer: &mut dyn Observer) {
+    match tell {
+        Tell::Nobody => {}
+        Tell::All => {
+            observer.event(Event::Create { path });
+        }
+        Tell::Unmoved(number) => observer.found(path, number),
+    }
+}
 
 /// What is read at once, in entries and directories.
 const ENTRIES: usize = 256;
 const DIRECTORIES: usize = 64;
 
 impl Watcher {
-    /// Reads a directory and all below; with `report` everything found is told as created.
-    pub(super) fn read(&mut self, top: Node, report: bool, observer: &mut dyn Observer) {
-        let mut pending = vec![(top, self.tree.wd(top))];
+    /// Reads a directory and all below; everything found is told as created to those it is for.
+    pub(super) fn read(&mut self, top: Node, tell: Tell, observer: &mut dyn Observer) {
+        let mut pending = vec![(top, self.tree.wd(top), tell)];
         let mut entries = ENTRIES;
         let mut directories = DIRECTORIES;
-        while let Some((node, wd)) = pending.pop() {
+        while let Some((node, wd, tell)) = pending.pop() {
             if !self.tree.alive(node, wd) {
                 continue;
             }
-            if report {
-                self.tree.clear(node, Flags::OWED);
-                self.tree.set(node, Flags::TOLD);
+            let tell = self.settle_owed(node, tell);
+            if tell == Tell::All {
+                self.note_told(node);
             }
-            let task = self.task(node, report);
+            let task = self.task(node, tell);
             if entries == 0 || directories == 0 || self.busy.contains_key(&wd) {
                 self.submit(node, task);
                 continue;
@@ -43,14 +54,31 @@ impl Watcher {
             }
             entries = entries.saturating_sub(listing.len());
             directories -= 1;
-            let below = self.absorb(node, listing, report, observer);
+            let below = self.absorb(node, listing, (tell, tell), observer);
             pending.extend(
                 below
                     .into_iter()
-                    .map(|(child, _)| (child, self.tree.wd(child))),
+                    .map(|(child, _)| (child, self.tree.wd(child), tell)),
             );
             self.ready.push_back(wd);
         }
+    }
+
+    /// Returns who is told what is in a directory: everybody if that is owed to everybody, which
+    /// is settled with it.
+    fn settle_owed(&mut self, node: Node, tell: Tell) -> Tell {
+        match tell {
+            Tell::Unmoved(_) if self.tree.has(node, Flags::OWED) => {
+                self.note_told(node);
+                Tell::All
+            }
+            tell => tell,
+        }
+    }
+
+    fn note_told(&mut self, node: Node) {
+        self.tree.clear(node, Flags::OWED);
+        self.tree.set(node, Flags::TOLD);
     }
 
     /// Has the pool read a directory and all below.
@@ -62,7 +90,7 @@ impl Watcher {
         }
     }
 
-    pub(super) fn task(&self, node: Node, report: bool) -> Task {
+    pub(super) fn task(&self, node: Node, tell: Tell) -> Task {
         let mut path = Vec::new();
         self.tree.path(node, &mut path);
         Task {
@@ -70,7 +98,7 @@ impl Watcher {
             wd: self.tree.wd(node),
             root: self.tree.is_root(node),
             inode: 0,
-            report,
+            tell,
             scopes: self.scopes.clone(),
         }
     }
@@ -87,7 +115,7 @@ impl Watcher {
         let Record {
             token,
             wd,
-            report,
+            tell,
             listing,
         } = record;
         let Some(node) = self.tickets.remove(&token) else {
@@ -106,23 +134,27 @@ impl Watcher {
             self.disown(&listing);
             return;
         }
-        if !report && let Some(progress) = &mut self.quiet {
+        if tell == Tell::Nobody
+            && let Some(progress) = &mut self.quiet
+        {
             progress.directories += 1;
         }
-        for (child, token) in self.absorb(node, listing, report, observer) {
+        let whom = self.settle_owed(node, tell);
+        for (child, token) in self.absorb(node, listing, (whom, tell), observer) {
             self.expect(child, token);
         }
     }
 
     /// Puts a listing into the tree; returns the subdirectories, which are to be read next.
+    /// `tell` says who is told of the entries, and who will be told of what is below them.
     fn absorb(
         &mut self,
         node: Node,
         listing: Listing,
-        report: bool,
+        (tell, below_tell): (Tell, Tell),
         observer: &mut dyn Observer,
     ) -> Vec<(Node, u64)> {
-        if !self.is_complete(node, &listing, report, observer) {
+        if !self.is_complete(node, &listing, tell, observer) {
             return Vec::new();
         }
         for (path, error) in &listing.failures {
@@ -144,19 +176,18 @@ impl Watcher {
             }
             match found {
                 Found::File | Found::Unwatched => {
-                    if report {
-                        if found == Found::File {
-                            let wd = self.tree.wd(node);
-                            self.unclosed.touched(wd, name, false, self.now);
-                        }
-                        observer.event(Event::Create { path: &path });
+                    if tell != Tell::Nobody && found == Found::File {
+                        let wd = self.tree.wd(node);
+                        self.unclosed.touched(wd, name, false, self.now);
                     }
+                    tell_found(tell, &path, observer);
                 }
                 Found::Directory { wd, token } => {
-                    if let Some(child) = self.absorb_directory(node, name, wd, report, observer) {
-                        if report {
-                            observer.event(Event::Create { path: &path });
-                        }
+                    let tells = (tell, below_tell);
+                    if let Some((child, whom)) =
+                        self.absorb_directory(node, name, wd, tells, observer)
+                    {
+                        tell_found(whom, &path, observer);
                         below.push((child, token));
                     }
                 }
@@ -171,14 +202,14 @@ impl Watcher {
         &mut self,
         node: Node,
         listing: &Listing,
-        report: bool,
+        tell: Tell,
         observer: &mut dyn Observer,
     ) -> bool {
         match &listing.outcome {
             Outcome::Complete => return true,
             Outcome::Astray | Outcome::Crowded => {
                 self.disown(listing);
-                self.doubt(node, What::Contents { report });
+                self.doubt(node, What::Contents { tell });
             }
             Outcome::Failed(error) => {
                 self.disown(listing);
@@ -190,14 +221,15 @@ impl Watcher {
         false
     }
 
+    /// Puts a listed directory into the tree; returns it, and who is told of it.
     fn absorb_directory(
         &mut self,
         parent: Node,
         name: &[u8],
         wd: i32,
-        report: bool,
+        (tell, below_tell): (Tell, Tell),
         observer: &mut dyn Observer,
-    ) -> Option<Node> {
+    ) -> Option<(Node, Tell)> {
         let elsewhere = self.tree.knows(wd)
             && self
                 .tree
@@ -212,20 +244,30 @@ impl Watcher {
                 return None;
             }
         }
-        match self.place(parent, name, wd, report, observer) {
-            Placed::Same(child) | Placed::New(child) => {
-                if report {
-                    self.tree.clear(child, Flags::OWED);
-                    self.tree.set(child, Flags::TOLD);
-                }
-                Some(child)
-            }
+        let (child, new) = match self.place(parent, name, wd, tell != Tell::Nobody, observer) {
+            Placed::Same(child) => (child, false),
+            Placed::New(child) => (child, true),
             Placed::Refused => {
                 self.doubt(parent, What::Name(name.to_vec()));
-                None
+                return None;
             }
-            Placed::Loop => None,
-        }
+            Placed::Loop => return None,
+        };
+        let owed = new || self.tree.has(child, Flags::OWED);
+        Some(match (tell, below_tell) {
+            (Tell::Nobody, _) => (child, tell),
+            (Tell::All, Tell::All) => {
+                self.note_told(child);
+                (child, tell)
+            }
+            // No one has seen it move: what is in it is news to everybody.
+            (tell, _) if tell == Tell::All || owed => {
+                self.tree.set(child, Flags::OWED);
+                self.tree.clear(child, Flags::TOLD);
+                (child, Tell::All)
+            }
+            _ => (child, tell),
+        })
     }
 
     /// Directories the tree had and the listing has not are gone, or their events are to come.

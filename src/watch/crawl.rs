@@ -18,6 +18,7 @@ use std::thread::{self, JoinHandle};
 
 use mio::Waker;
 
+use super::Tell;
 use super::inotify::{Kernel, vanished};
 use super::scopes::Scopes;
 
@@ -34,8 +35,8 @@ pub struct Task {
     pub root: bool,
     /// Its inode's number in the directory above, 0 if unknown.
     pub inode: u64,
-    /// Are files and unwanted directories of interest too?
-    pub report: bool,
+    /// Who is told what is found; files and unwanted directories are listed for somebody only.
+    pub tell: Tell,
     pub scopes: Scopes,
 }
 
@@ -180,7 +181,7 @@ fn read_names(task: &Task, listing: &mut Listing, limit: usize) -> io::Result<bo
         };
         if directory {
             listing.push(&entry, Found::Unwatched);
-        } else if task.report {
+        } else if task.tell != Tell::Nobody {
             listing.push(&entry, Found::File);
         }
     }
@@ -214,7 +215,7 @@ fn watch_below(kernel: &mut Kernel, task: &Task, listing: &mut Listing) {
 pub struct Record {
     pub token: u64,
     pub wd: i32,
-    pub report: bool,
+    pub tell: Tell,
     pub listing: Listing,
 }
 
@@ -372,7 +373,7 @@ impl Shared {
         state.records.push(Record {
             token,
             wd: task.wd,
-            report: task.report,
+            tell: task.tell,
             listing,
         });
         if !state.stopping {
@@ -407,7 +408,7 @@ impl Task {
             wd,
             root: false,
             inode,
-            report: self.report,
+            tell: self.tell,
             scopes: self.scopes.clone(),
         }
     }

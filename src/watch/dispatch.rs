@@ -5,13 +5,19 @@
 //! rename moves the node even if the disk has moved on since, so that the events in
 //! between are told with the paths that were true then.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::inotify::RawEvent;
 use super::moves::{Half, Kind, PATIENCE};
 use super::settle::{Cause, What};
 use super::tree::{Flags, Node, Tree};
 use super::watcher::Watcher;
-use super::{Event, Follow, Loss, Observer};
+use super::{Event, Follow, Loss, Observer, Tell};
 use crate::report;
+
+/// The number of the next rename whose contents are told. Syncs outlive a watcher, so numbers are
+/// not used again.
+static RENAMES: AtomicU64 = AtomicU64::new(1);
 
 /// A rename both of whose ends are in directories that are watched.
 #[derive(Clone, Copy)]
@@ -284,8 +290,12 @@ impl Watcher {
             observer.event(Event::Create { path });
         }
         self.renamed(moved);
-        if follow == Follow::Contents || self.tree.has(moved, Flags::OWED) {
-            self.read(moved, true, observer);
+        if self.tree.has(moved, Flags::OWED) {
+            self.read(moved, Tell::All, observer);
+        } else if follow == Follow::Contents {
+            let number = RENAMES.fetch_add(1, Ordering::Relaxed);
+            observer.follow(number);
+            self.read(moved, Tell::Unmoved(number), observer);
         }
     }
 

@@ -106,8 +106,21 @@ pub enum Event<'a> {
 pub enum Follow {
     /// Nothing more.
     Nothing,
+    /// Nothing more: the rename itself is taken in, with all that is below.
+    Moved,
     /// Everything below the new path, told as [`Event::Create`].
     Contents,
+}
+
+/// Who is told what is found in a directory that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tell {
+    /// Nobody: only directories are of interest.
+    Nobody,
+    /// Everybody: the directory is new.
+    All,
+    /// Those who did not take in the rename of this number, see [`Observer::follow`].
+    Unmoved(u64),
 }
 
 /// Why a root is watched no longer.
@@ -140,6 +153,19 @@ pub struct Progress {
 pub trait Observer {
     /// Something changed in some scope; who is concerned is the observer's to find out.
     fn event(&mut self, event: Event<'_>) -> Follow;
+
+    /// The directory of the [`Event::Move`] that was told last is read now, and what is in it is
+    /// told by [`Observer::found`] with this number, maybe later. Numbers are not used again.
+    fn follow(&mut self, number: u64) {
+        let _ = number;
+    }
+
+    /// Something is in the directory of that rename: an [`Event::Create`] for those who did not
+    /// answer the rename with [`Follow::Moved`].
+    fn found(&mut self, path: &[u8], number: u64) {
+        let _ = number;
+        self.event(Event::Create { path });
+    }
 
     /// The contents of a file changed: it was closed after writing, or written to. Only the
     /// kernel's own words come this way, whatever else is taken for a change is an `event`.

@@ -11,7 +11,7 @@ use hashbrown::HashSet;
 use super::scopes::{Scope, Scopes};
 use super::tree::{Flags, Node};
 use super::watcher::Watcher;
-use super::{Loss, Observer, Progress};
+use super::{Loss, Observer, Progress, Tell};
 
 /// The roots of all scopes, in the order of the scopes.
 #[derive(Default)]
@@ -327,7 +327,7 @@ impl Watcher {
             directories: 0,
             started: Instant::now(),
         });
-        let task = self.task(node, false);
+        let task = self.task(node, Tell::Nobody);
         self.submit(node, task);
     }
 

@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::inotify::vanished;
 use super::tree::{Flags, Node};
 use super::watcher::Watcher;
-use super::{Event, Loss, Observer};
+use super::{Event, Loss, Observer, Tell};
 
 /// Something to be asked again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum What {
     /// The file of this name in it.
     File(Vec<u8>),
     /// All it holds: it could not be read where it was thought to be.
-    Contents { report: bool },
+    Contents { tell: Tell },
     /// The subdirectories nobody wanted under the directory's former path.
     Skipped,
 }
@@ -208,7 +208,7 @@ impl Watcher {
             observer.event(Event::Create { path: &path });
         }
         if new || owed || (arrival && !self.tree.has(child, Flags::TOLD)) {
-            self.read(child, true, observer);
+            self.read(child, Tell::All, observer);
         }
         true
     }
@@ -361,8 +361,8 @@ impl Watcher {
                     self.look(node, name, Cause::Doubt, observer);
                 }
                 What::File(name) => self.tell_file(node, name, observer),
-                What::Contents { report } if settled || self.in_place(node) => {
-                    self.read(node, *report, observer);
+                What::Contents { tell } if settled || self.in_place(node) => {
+                    self.read(node, *tell, observer);
                 }
                 What::Contents { .. } => self.doubts.push(doubt),
                 What::Skipped => self.revisit(node, observer),

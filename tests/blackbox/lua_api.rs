@@ -82,8 +82,8 @@ fn queue() {
         q:push("c") q:push("d") q:remove(3)
         local rest = ""
         for i, v in q:qpairs() do rest = rest .. i .. v end
-        assert(rest == "1A2b4d", rest)
-        q:remove(1) q:remove(2) q:remove(4)
+        assert(rest == "1A2b3d", rest)
+        q:remove(1) q:remove(3) q:remove(2)
         assert(q:size() == 0 and q:push("new") == 1)
         local function fails(text, f, ...)
           local ok, err = pcall(f, ...)
@@ -123,6 +123,9 @@ fn queue_is_like_a_list_of_pairs() {
               if what == 4 then
                 q:remove(at)
                 table.remove(model, which)
+                if which > 1 then
+                  for behind = which, #model do model[behind][1] = model[behind][1] - 1 end
+                end
               else
                 q:replace(at, -step)
                 model[which][2] = -step

@@ -21,6 +21,7 @@
 //! | lua_texts | actions as texts |
 //! | mistakes | mistakes in a configuration end with file, line and what is wrong |
 //! | command_line, config_errors | what is refused, and in which words |
+//! | drop_in | what configurations of lsyncd ask for and get |
 //! | inspect | `-check` and `-explain` |
 //! | service | what a service manager and the journal get |
 //! | options | what the other options and settings do |
@@ -41,6 +42,7 @@ mod broken;
 mod command_line;
 mod config_errors;
 mod crontab;
+mod drop_in;
 mod inspect;
 mod limits;
 mod log_status;

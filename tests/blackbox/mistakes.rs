@@ -110,10 +110,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "RSYNC(maxProcesses = 0/0)",
         "maxProcesses must be a number, 1 or more",
     ),
-    (
-        "RSYNC(maxDelays = 0)",
-        "maxDelays must be a number, 1 or more",
-    ),
+    ("RSYNC(maxDelays = {})", "maxDelays must be a number"),
+    ("RSYNC(maxDelays = 0/0)", "maxDelays must be a number"),
     (
         "RSYNC(init = true)",
         "init must be a function or false, not true.",
@@ -133,10 +131,6 @@ const MISTAKES: &[(&str, &str)] = &[
     (
         "RSYNC(prepare = function(c) c.source = nil end)",
         "source missing from sync.",
-    ),
-    (
-        "RSYNC(delete = 'sometimes')",
-        "delete must be true, false, \"startup\" or \"running\"",
     ),
     ("RSYNC(name = {})", "name must be a text, not a table."),
     ("RSYNC(name = '')", "name must not be empty."),
@@ -281,7 +275,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "must be a number of seconds, 0 or more.",
     ),
     (
-        "settings{ statusInterval = -1 }",
+        "settings{ stopTimeout = -1 }",
         "must be a number of seconds, 0 or more.",
     ),
     (
@@ -297,8 +291,8 @@ const MISTAKES: &[(&str, &str)] = &[
         "setting \"logfile\" contains a NUL byte.",
     ),
     (
-        "settings{ statusFile = '' }",
-        "setting \"statusFile\" must not be empty.",
+        "settings{ logfile = '' }",
+        "setting \"logfile\" must not be empty.",
     ),
     (
         "settings{ inotifyMode = 'x' }",

@@ -41,6 +41,15 @@ impl World {
 
     /// Starts the daemon and waits until its startup is over.
     pub fn start(&mut self, config: &str) {
+        self.start_with(config, &[]);
+    }
+
+    /// As [`World::start`], with these variables in the environment; `@DIR@` in them counts.
+    pub fn start_with(&mut self, config: &str, environment: &[(&str, &str)]) {
+        let environment = environment
+            .iter()
+            .map(|(key, value)| (*key, self.expand(value)));
+        let environment: Vec<_> = environment.collect();
         let file = self.path("config.lua");
         fs::write(&file, self.expand(config)).unwrap();
         let log = File::create(self.path("log")).unwrap();
@@ -51,6 +60,7 @@ impl World {
             .env("PATH", format!("{}/bin:{path}", self.root.display()))
             .env("HOME", self.path("home"))
             .env("LC_ALL", "C")
+            .envs(environment)
             .current_dir(&self.root)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -35,6 +35,8 @@ pub struct Log {
     /// Paths as told, those of directories end with `/`.
     pub model: BTreeSet<Vec<u8>>,
     pub follow: Follow,
+    /// It takes in renames as such; that their contents are told is for another's sake.
+    pub moves: bool,
     pub overflows: usize,
     pub lost: Vec<(usize, Loss)>,
     pub back: Vec<usize>,
@@ -106,6 +108,12 @@ impl Observer for Log {
         self.follow
     }
 
+    fn found(&mut self, path: &[u8], _: u64) {
+        if !self.moves {
+            self.event(Event::Create { path });
+        }
+    }
+
     fn overflow(&mut self) {
         self.overflows += 1;
     }
@@ -150,6 +158,7 @@ impl Rig {
             events: Vec::new(),
             model: BTreeSet::new(),
             follow: Follow::Nothing,
+            moves: false,
             overflows: 0,
             lost: Vec::new(),
             back: Vec::new(),

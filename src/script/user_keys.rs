@@ -1,0 +1,167 @@
+//! Keys that lsyncd does not have, in kinds of the user's own.
+//!
+//! lsyncd refuses a key that is not in the gauge of a sync, unless nothing compares the two: a
+//! `prepare` of the user's that does not call `default.prepare`, or `checkgauge = false`. Where it
+//! would have taken the key, it is one of the configuration's own, unless its value is one that
+//! this program gives a meaning.
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::sync_checks::is_built_in;
+use super::{checked, errors};
+use crate::config::{self, complaint_about, text_of, truthy};
+use crate::report;
+
+/// What a gauge has at the keys that lsyncd does not know. The gauge of the user's that declares
+/// such a key as its own has something else there.
+const MARK: &[u8] = b"3.0";
+
+/// Keys of many targets, which are gone from a sync when it is one of many.
+const TARGETS: [&str; 2] = ["targets", "targetsFrom"];
+
+/// Name of the registry's table of the configurations that were compared with their gauge.
+const GAUGED: &str = "gauged";
+
+/// Makes the registry ready for [`note_gauged`].
+///
+/// # Errors
+/// None but Lua's own.
+pub fn install(lua: &Lua) -> Result<()> {
+    let gauged = lua.create_table()?;
+    let weak = lua.create_table()?;
+    weak.set("__mode", "k")?;
+    gauged.set_metatable(Some(weak))?;
+    lua.set_named_registry_value(GAUGED, gauged)
+}
+
+/// Remembers that the keys of this configuration were compared with its gauge.
+///
+/// # Errors
+/// None but Lua's own.
+pub fn note_gauged(lua: &Lua, config: &Table) -> Result<()> {
+    let gauged: Table = lua.named_registry_value(GAUGED)?;
+    gauged.raw_set(config, true)
+}
+
+/// Returns true if `targets` or `targetsFrom` of a configuration that was not prepared yet are
+/// not for this program to make syncs of.
+///
+/// # Errors
+/// None but Lua's own.
+pub fn owns_targets(lua: &Lua, config: &Table) -> Result<bool> {
+    let free = !truthy(&config.get("checkgauge")?) || !is_built_in(lua, config, "prepare")?;
+    for key in TARGETS {
+        let value: Value = config.get(key)?;
+        if value.is_nil() {
+            continue;
+        }
+        let foreign = !is_built_in(lua, config, "action")? || !is_ours(key, &value, config);
+        if is_declared(config, key)? || (free && foreign) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Returns the prepared configuration without the keys that are the user's: the table itself
+/// where there are none.
+///
+/// # Errors
+/// `targets` that are neither a list nor the user's.
+pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
+    let gauged: Table = lua.named_registry_value(GAUGED)?;
+    let compared = truthy(&gauged.raw_get(config)?);
+    let own_action = !is_built_in(lua, config, "action")?;
+    let own_kind = own_action || !is_built_in(lua, config, "prepare")?;
+    let mut users = Vec::new();
+    for key in KEYS {
+        let value: Value = config.get(key)?;
+        if value.is_nil() {
+            continue;
+        }
+        let declared = is_declared(config, key)?;
+        // What is not checked leaves: that takes more than a switched-off gauge.
+        let free = !compared && (own_kind || key != "check");
+        // Targets that this program takes are gone by now.
+        let ours = !TARGETS.contains(&key)
+            && is_ours(key, &value, config)
+            && (key != "check" || !own_kind || checked::check_behaviour(lua, config).is_ok());
+        let guards = ["check", "guard"].contains(&key);
+        if (declared && !(ours && guards)) || (free && !ours) {
+            users.push(key);
+        } else if TARGETS.contains(&key) {
+            let text = "targets must be a list, or a function that returns one";
+            return Err(complaint_about(key, text));
+        }
+    }
+    // lsyncd leaves this one to the action as well.
+    if own_action && !is_ours("batchSizeLimit", &config.get("batchSizeLimit")?, config) {
+        users.push("batchSizeLimit");
+    }
+    if users.is_empty() {
+        return Ok(config.clone());
+    }
+    let rest = lua.create_table()?;
+    for pair in config.pairs::<Value, Value>() {
+        let (key, value) = pair?;
+        rest.raw_set(key, value)?;
+    }
+    for key in users {
+        rest.raw_set(key, Value::Nil)?;
+        let text = format!("{key} is left to the functions of this sync's own kind");
+        report::warn(errors::message(lua, &complaint_about(key, text)));
+    }
+    Ok(rest)
+}
+
+/// The keys of a sync that lsyncd does not have.
+const KEYS: [&str; 11] = [
+    "check",
+    "guard",
+    "inotifyMode",
+    "ionice",
+    "maxPending",
+    "nice",
+    "onFailed",
+    "onSynced",
+    "targets",
+    "targetsFrom",
+    "waitForSource",
+];
+
+/// Returns true if a gauge of the user's says that this key is known.
+fn is_declared(config: &Table, key: &str) -> Result<bool> {
+    let Value::Table(gauge) = config.get("checkgauge")? else {
+        return Ok(false);
+    };
+    let known: Value = gauge.get(key)?;
+    Ok(truthy(&known) && text_of(&known).as_deref() != Some(MARK))
+}
+
+/// Returns true if the value is one that this program gives a meaning.
+fn is_ours(key: &str, value: &Value, config: &Table) -> bool {
+    match key {
+        "check" => config::is_check(value),
+        "targets" => match value {
+            Value::Table(list) => list.raw_len() > 0,
+            value => value.is_function(),
+        },
+        "targetsFrom" => value.is_string(),
+        "waitForSource" => value.is_boolean(),
+        key => config::is_value(config, key),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_has_its_mark_in_the_gauge() {
+        let prelude = include_str!("../../lua/default.lua");
+        for key in KEYS {
+            assert!(prelude.contains(&format!(" {key} = \"3.0\"")), "{key}");
+        }
+        assert_eq!(prelude.matches("\"3.0\"").count(), KEYS.len());
+    }
+}
