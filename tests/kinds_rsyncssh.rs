@@ -227,14 +227,18 @@ fn beside_syncs_without_moves_a_directory_is_only_moved() {
                 true => format!("{CONFIG}{other}"),
                 false => format!("{other}{CONFIG}"),
             };
+            let mirrors = other.contains("default.rsync");
             world.start(&config);
-            world.wait_equal();
+            world.wait("both startups", |world| {
+                let log = world.log();
+                let ends = log.lines().filter(|line| line.contains("Startup of"));
+                ends.filter(|line| line.contains(" finished")).count() == 1 + usize::from(mirrors)
+            });
             let inode = world.inode("trg/d/f7");
             world.rename("src/d", "src/m");
             world.write("src/m/e/new", "2");
             world.wait_equal();
             assert_eq!(world.inode("trg/m/f7"), inode);
-            let mirrors = other.contains("default.rsync");
             world.wait("the other sync", |world| {
                 !mirrors || world.path("other/m/f7").exists()
             });
