@@ -134,22 +134,21 @@ impl Sync {
         let (mut aside, mut rest) = (Vec::new(), Vec::new());
         let mut owed = Entries::new();
         for &id in ids {
-            let concerned: Vec<_> = self
-                .entries(&[id])
-                .into_iter()
-                .filter(|(path, _)| {
-                    let fits = || match least {
-                        Some(least) => size(self, path).is_none_or(|size| size < least),
-                        None => true,
-                    };
-                    named.contains_key(path) || !fits()
-                })
-                .collect();
-            match concerned.is_empty() {
-                true => rest.push(id),
-                false => aside.push(id),
+            let paths = self.entries(&[id]);
+            let is_concerned = paths.keys().any(|path| {
+                let fits = || match least {
+                    Some(least) => size(self, path).is_none_or(|size| size < least),
+                    None => true,
+                };
+                named.contains_key(path) || !fits()
+            });
+            if is_concerned {
+                // Both paths of a move: neither was done.
+                owed.extend(paths);
+                aside.push(id);
+            } else {
+                rest.push(id);
             }
-            owed.extend(concerned);
         }
         if aside.is_empty() {
             return None;
