@@ -14,6 +14,7 @@
 //! | stalls | transfers that stand still |
 //! | startup | failures before anything was sent |
 //! | children | transfers that fail in every way |
+//! | partial | transfers that do a part of their work: what is sent again, and what is not |
 //! | restart | stopping, killing and starting again |
 //! | reload | reading the configuration again |
 //! | names | hostile names through every kind of sync |
@@ -44,6 +45,7 @@ mod kinds;
 mod limits;
 mod mounts;
 mod names;
+mod partial;
 mod races;
 mod reload;
 mod replaced;
