@@ -124,7 +124,7 @@ impl Sync {
     ) -> Option<Aside> {
         let size = |sync: &Sync, path: &[u8]| {
             let metadata = fs::symlink_metadata(sync.on_disk(path)).ok()?;
-            metadata.is_file().then(|| metadata.len())
+            metadata.is_file().then_some(metadata.len())
         };
         // What is no smaller does not fit either.
         let least = match too_large {

@@ -67,12 +67,6 @@ impl<'d> Fake<'d> {
         self.dir.put("fake/exit", lines(codes));
     }
 
-    /// What this call, counted from 1, writes to its error output, with paths expanded.
-    pub fn says(&self, call: usize, lines: &[&str]) {
-        let text = self.dir.expand(&(lines.join("\n") + "\n"));
-        self.dir.put(&format!("fake/say.{call}"), text);
-    }
-
     /// Signal each call ends itself by (0: none), the last for all that follow.
     pub fn signals(&self, numbers: &[u8]) {
         self.dir.put("fake/signal", lines(numbers));

@@ -18,6 +18,14 @@ sync{{
     )
 }
 
+/// What this call, counted from 1, writes to its error output, with paths expanded.
+fn says(dir: &Dir, call: usize, lines: &[&str]) {
+    dir.put(
+        &format!("fake/say.{call}"),
+        dir.expand(&(lines.join("\n") + "\n")),
+    );
+}
+
 /// Makes these files while nothing is looked at, so that they are one batch.
 fn write_at_once(dir: &Dir, daemon: &Running<'_>, names: &[&str]) {
     daemon.stop();
@@ -50,7 +58,7 @@ fn after(
 ) -> (Vec<Vec<String>>, String) {
     let fake = Fake::new(dir);
     fake.exits(&[0, code, 0]);
-    fake.says(2, lines);
+    says(dir, 2, lines);
     let mut daemon = Daemon::new(dir, config).start_and_settle();
     write_at_once(dir, &daemon, names);
     daemon.wait_for("so many calls", |_| fake.ended() >= calls + 2);
@@ -159,7 +167,11 @@ fn past_the_bound_everything_is_compared() {
         let fake = Fake::new(&dir);
         fake.exits(&[0, 23, 23, 0]);
         for call in [2, 3] {
-            fake.says(call, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+            says(
+                &dir,
+                call,
+                &lines.iter().map(String::as_str).collect::<Vec<_>>(),
+            );
         }
         let mut daemon = Daemon::new(&dir, &config("", "maxPending = 8")).start_and_settle();
         // The first eight, and then one more: together they are too many.
@@ -189,7 +201,7 @@ fn a_second_failure_is_told_by_its_count() {
     fake.exits(&[0, 23, 23, 23, 0]);
     for call in [2, 3, 4] {
         let line = "rsync: mkstemp \"@TRG@/.b.Ab12Cd\" failed: Permission denied (13)";
-        fake.says(call, &[line, SUMMARY]);
+        says(&dir, call, &[line, SUMMARY]);
     }
     let mut daemon = Daemon::new(&dir, &config("", "")).start_and_settle();
     write_at_once(&dir, &daemon, &["a", "b"]);
@@ -228,7 +240,7 @@ fn what_cannot_go_does_not_hold_back_the_rest() {
         let dir = Dir::new();
         let fake = Fake::new(&dir);
         fake.exits(&[0, code, 0]);
-        fake.says(2, &[line, "rsync error: it is over"]);
+        says(&dir, 2, &[line, "rsync error: it is over"]);
         let mut daemon = Daemon::new(&dir, &config("", "")).start_and_settle();
         daemon.stop();
         dir.write("big", "123456");
@@ -254,7 +266,7 @@ fn a_comparison_of_everything_forgets_nothing() {
         dir.write("b", "1");
         let fake = Fake::new(&dir);
         fake.exits(&[23, 0]);
-        fake.says(1, &[line, SUMMARY]);
+        says(&dir, 1, &[line, SUMMARY]);
         let mut daemon = Daemon::new(&dir, &config("", "")).start_and_settle();
         daemon.wait_for("it was tried again", |_| {
             fake.ended() == 2 && !dir.text("status").contains("trying again")
@@ -269,9 +281,9 @@ fn a_greeting_is_no_failure() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.exits(&[0, 23, 0]);
-    fake.says(1, &["Welcome to this host"]);
+    says(&dir, 1, &["Welcome to this host"]);
     let line = "rsync: mkstemp \"@TRG@/.b.Ab12Cd\" failed: Permission denied (13)";
-    fake.says(2, &["Welcome to this host", line, SUMMARY]);
+    says(&dir, 2, &["Welcome to this host", line, SUMMARY]);
     let mut daemon = Daemon::new(&dir, &config("", "")).start_and_settle();
     write_at_once(&dir, &daemon, &["a", "b"]);
     daemon.wait_for("it was sent again", |_| fake.ended() == 3);
@@ -305,7 +317,7 @@ fn after_any_trouble_the_target_is_equal() {
         (8, vec![]),
         (10, vec![blame, owner, "?"]),
     ] {
-        fake.says(call, &lines);
+        says(&dir, call, &lines);
     }
     let mut daemon = Daemon::new(&dir, &config("", "")).start_and_settle();
     for round in 0..6 {
