@@ -51,13 +51,22 @@ fn read(head: &str) -> Result<Page, Vec<u8>> {
     if method != Some("GET") {
         return Err(plain("405 Method Not Allowed", "only GET\n"));
     }
-    let hosts = lines.filter_map(|line| line.split_once(':'));
-    let mut hosts = hosts.filter(|(name, _)| name.eq_ignore_ascii_case("host"));
-    if hosts.any(|(_, host)| !is_own(host.trim())) {
-        return Err(plain(
-            "403 Forbidden",
-            "ask for this by its loopback address\n",
-        ));
+    for line in lines {
+        // A line that begins with a blank goes on with the one before, for some.
+        let Some((name, value)) = line.split_once(':').filter(|_| !line.starts_with(is_blank))
+        else {
+            return Err(bad());
+        };
+        let name = name.trim_end_matches(is_blank);
+        if name.is_empty() || !name.bytes().all(is_of_token) {
+            return Err(bad());
+        }
+        if name.eq_ignore_ascii_case("host") && !is_own(value.trim_matches(is_blank)) {
+            return Err(plain(
+                "403 Forbidden",
+                "ask for this by its loopback address\n",
+            ));
+        }
     }
     let path = path.unwrap_or_default();
     match path.split_once('?').map_or(path, |(path, _)| path) {
@@ -67,6 +76,16 @@ fn read(head: &str) -> Result<Page, Vec<u8>> {
         "/status.json" => Ok(Page::Json),
         _ => Err(plain("404 Not Found", "no such page\n")),
     }
+}
+
+/// Linear white space, which may be between the words of a header (RFC 1945, 2.2).
+fn is_blank(character: char) -> bool {
+    matches!(character, ' ' | '\t')
+}
+
+/// Returns true for the characters of a header's name (RFC 1945, 2.2: token).
+fn is_of_token(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte)
 }
 
 /// Whether a browser that asks so was meant to: a page from elsewhere whose name was made to lead
@@ -168,6 +187,41 @@ mod tests {
         );
         assert_eq!(refused("hello\r\n\r\n"), "400");
         assert_eq!(refused(&"x".repeat(LONGEST + 1)), "400");
+    }
+
+    #[test]
+    fn the_host_is_found_however_it_is_written() {
+        for (own, other) in [
+            ("Host: 127.0.0.1:80", "Host: evil.example"),
+            ("Host:localhost", "Host:evil.example"),
+            ("Host : localhost:9180 ", "Host : evil.example"),
+            ("hOST\t:\t[::1]:80\t", "hOST\t:\tevil.example\t"),
+            ("HOST \t : \t 127.1.2.3", "HOST \t : \t 10.1.2.3"),
+        ] {
+            let ask = |line: &str| {
+                let text = format!("GET / HTTP/1.1\r\nA: b\r\n{line}\r\nC: d\r\n\r\n");
+                parse(text.as_bytes()).unwrap()
+            };
+            assert_eq!(ask(own), Ok(Page::Status), "{own}");
+            assert_eq!(status(&ask(other).unwrap_err()), "403", "{other}");
+            let both = format!("{own}\r\n{other}");
+            assert_eq!(status(&ask(&both).unwrap_err()), "403", "{both}");
+        }
+        for line in [
+            " Host: evil.example",
+            "\tHost: evil.example",
+            "Host: localhost\r\n evil.example",
+            "Host evil.example",
+            "Ho st: evil.example",
+            "Host\u{a0}: evil.example",
+            "Host\u{b}: evil.example",
+            "Host\r: evil.example",
+            ": evil.example",
+        ] {
+            let text = format!("GET / HTTP/1.1\r\n{line}\r\n\r\n");
+            let answer = parse(text.as_bytes()).unwrap().unwrap_err();
+            assert_eq!(status(&answer), "400", "{line:?}");
+        }
     }
 
     #[test]

@@ -156,6 +156,8 @@ pub(super) fn start(
     tied: bool,
     priority: Priority,
 ) -> io::Result<Child> {
+    // What user code has opened is not marked.
+    crate::sys::close_all_on_exec();
     // A command that does more than start a program goes by execvp(3), which would hand a binary
     // of another machine to the shell.
     let asked = tied || priority != Priority::default();

@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-/// Makes bytes printable: control characters and what is no UTF-8 become `\ooo`, three octal
-/// digits a byte, as printf(1) reads them; all else stays.
+/// Makes bytes printable: control characters, those that change the direction of a text, and what
+/// is no UTF-8 become `\ooo`, three octal digits a byte, as printf(1) reads them; all else stays.
 ///
 /// A backslash stays, too, unless three octal digits follow that make a byte; it is `\134` then.
 /// So ordinary names with a backslash look as they are, and each text stands for one name only.
@@ -35,10 +35,20 @@ pub fn unescape(text: &str) -> Vec<u8> {
 }
 
 fn is_plain(text: &str) -> bool {
-    !text.chars().any(char::is_control)
+    !text.chars().any(is_control)
         && !text
             .match_indices('\\')
             .any(|(at, _)| looks_escaped(&text.as_bytes()[at..]))
+}
+
+/// Returns true for a character that is not shown but does something: to a terminal, or to the
+/// order in which those around it are shown (Unicode's bidirectional algorithm).
+pub fn is_control(character: char) -> bool {
+    let turns = matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    turns || character.is_control()
 }
 
 /// Whether bytes that begin with a backslash could be taken for an escaped byte.
@@ -52,7 +62,7 @@ fn escaped(bytes: &[u8]) -> String {
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
             let (this, next) = rest.split_at(character.len_utf8());
-            if character.is_control() || looks_escaped(rest) {
+            if is_control(character) || looks_escaped(rest) {
                 octal(&mut out, this);
             } else {
                 out.push(character);
@@ -85,13 +95,25 @@ mod tests {
         assert_eq!(escape(b"a\nb\x1b[1m\x7f"), r"a\012b\033[1m\177");
         assert_eq!(escape(b"caf\xe9"), r"caf\351");
         assert_eq!(escape("\u{85}".as_bytes()), r"\302\205");
+        assert_eq!(escape("a\u{202e}b".as_bytes()), r"a\342\200\256b");
+        for turning in [0x61c, 0x200e, 0x200f, 0x202a, 0x202e, 0x2066, 0x2069] {
+            let name = format!("a{}b", char::from_u32(turning).unwrap());
+            let text = escape(name.as_bytes());
+            assert!(text.is_ascii(), "{turning:x}");
+            assert_eq!(unescape(&text), name.as_bytes());
+        }
+        // Arabic and Hebrew, and the letters next to those.
+        assert_eq!(
+            escape("שלום سلام\u{200d}\u{2010}\u{2065}".as_bytes()),
+            "שלום سلام\u{200d}\u{2010}\u{2065}"
+        );
         assert_eq!(escape(br"a\b\\n\18\400"), r"a\b\\n\18\400");
         assert_eq!(escape(br"\012"), r"\134012");
         assert!(matches!(escape(br"a\b"), Cow::Borrowed(_)));
     }
 
     fn names() -> impl Strategy<Value = Vec<u8>> {
-        let letters = prop::sample::select(b"\\\\0127a\n\x80\xc3\xa9\x1b".to_vec());
+        let letters = prop::sample::select(b"\\\\0127a\n\x80\xc3\xa9\x1b\xe2\xae".to_vec());
         prop_oneof![
             prop::collection::vec(any::<u8>(), 0..40),
             prop::collection::vec(letters, 0..20),
@@ -103,12 +125,12 @@ mod tests {
         #[test]
         fn nothing_odd_is_left_and_nothing_is_lost(name in names()) {
             let text = escape(&name);
-            prop_assert!(!text.chars().any(char::is_control));
+            prop_assert!(!text.chars().any(is_control));
             prop_assert_eq!(unescape(&text), name);
         }
 
         #[test]
-        fn printable_names_stay(name in "[^\\p{Cc}\\\\]*") {
+        fn printable_names_stay(name in "[^\\p{Cc}\\p{Bidi_C}\\\\]*") {
             prop_assert_eq!(escape(name.as_bytes()), name.as_str());
         }
     }

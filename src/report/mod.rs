@@ -17,7 +17,7 @@ pub mod state;
 pub mod status_file;
 mod syslog;
 
-pub use escape::{escape, unescape};
+pub use escape::{escape, is_control, unescape};
 pub use log::{enabled, error, normal, say, warn, warnings};
 pub use log_file::open as open_log;
 pub use selection::{BadCategory, Selection};

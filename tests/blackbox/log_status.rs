@@ -241,6 +241,48 @@ fn status_file_that_cannot_be_written_does_not_end_the_daemon() {
 }
 
 /// Names in log and status file cannot forge lines.
+/// Characters that turn the direction of a text let a name, and what is around it, look like
+/// another one.
+#[test]
+fn names_that_turn_the_text_around_are_escaped_everywhere() {
+    let dir = Dir::new();
+    let config = r#"
+        settings{ statusFile = "@DIR@/status", statusInterval = 0 }
+        sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = DELAY }
+    "#;
+    let name = "a\u{202e}b\u{2066}c\u{200f}d\u{61c}.gpj";
+    let shown = r"/a\342\200\256b\342\201\246c\342\200\217d\330\234.gpj";
+    for (status, delay) in [
+        ("status", "100000"),
+        ("status.json", "100000"),
+        ("status", "0.2"),
+    ] {
+        let config = config.replace("@DIR@/status", &format!("@DIR@/{status}"));
+        let mut daemon = Daemon::new(&dir, &config.replace("DELAY", delay))
+            .args(&["-log", "Delay"])
+            .start_and_settle();
+        dir.write(name, delay);
+        daemon.wait_log(shown);
+        if delay == "100000" {
+            // A backslash is doubled in JSON.
+            let shown = match status {
+                "status" => shown.to_owned(),
+                _ => shown.replace('\\', r"\\"),
+            };
+            daemon.wait_for("the name in the status", |_| {
+                dir.text(status).contains(&shown)
+            });
+        } else {
+            daemon.wait_equal();
+        }
+        daemon.terminate();
+        for text in [daemon.log(), dir.text(status)] {
+            assert!(text.is_ascii(), "{text}");
+        }
+        dir.rm(name);
+    }
+}
+
 #[test]
 fn names_with_control_bytes_do_not_reach_the_log_as_they_are() {
     let dir = Dir::new();

@@ -164,3 +164,46 @@ fn what_cannot_be_observed_is_told() {
         assert!(ended.stderr.contains("config.lua:1:"), "{}", ended.stderr);
     }
 }
+
+/// What is open in the daemon, by whomever, is nobody's else: of who started it, of user code.
+#[test]
+fn children_have_three_descriptors() {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    let dir = Dir::new();
+    let inherited = std::fs::File::open(dir.root()).unwrap();
+    fcntl(&inherited, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    let list = "#!/bin/sh\nls /proc/$$/fd > '@DIR@/'$1.part; mv '@DIR@/'$1.part '@DIR@/'$1\n";
+    let list = dir.put("list", dir.expand(list));
+    std::fs::set_permissions(&list, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let rsync = format!("#!/bin/sh\nexec '{}' rsync\n", list.display());
+    let rsync = dir.put("rsync-lists", rsync);
+    std::fs::set_permissions(rsync, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let config = r#"
+        kept = io.open("@DIR@/kept", "w")
+        opened = false
+        sync{
+            source = "@SRC@", delay = 0,
+            onCreate = function(event)
+                opened = io.open("@DIR@/opened", "w")
+                spawn(event, "@DIR@/list", "own")
+            end,
+            onModify = "@DIR@/list layer3",
+        }
+        sync{ default.rsync, source = "@SRC@", target = "@TRG@", rsync = { binary = "@DIR@/rsync-lists" } }
+    "#;
+    let mut daemon = Daemon::new(&dir, config).start();
+    daemon.wait_log("Startup of");
+    dir.write("f", "1");
+    daemon.wait_for("the child of user code", |_| dir.path("own").exists());
+    dir.append("f", "1");
+    daemon.wait_for("the child of a text", |_| dir.path("layer3").exists());
+    daemon.wait_for("rsync", |_| dir.path("rsync").exists());
+    for name in ["own", "layer3", "rsync"] {
+        let open = dir.text(name);
+        let open: Vec<&str> = open.lines().collect();
+        // A shell has its script open.
+        let low = open.iter().filter(|number| number.len() == 1);
+        assert!(low.eq(&["0", "1", "2"]), "{name}: {open:?}");
+    }
+    drop(inherited);
+}
