@@ -6,7 +6,9 @@
 use std::cell::{OnceCell, Ref, RefCell, RefMut};
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use super::readers::{Readers, Reading};
 use super::withheld::Withheld;
 use crate::config::Staging;
 use crate::id::GateId;
@@ -18,6 +20,7 @@ pub struct Gate {
     key: Option<Vec<u8>>,
     staging: OnceCell<Vec<u8>>,
     withheld: RefCell<Withheld>,
+    readers: Arc<Readers>,
 }
 
 impl Gate {
@@ -28,6 +31,7 @@ impl Gate {
             key,
             staging: OnceCell::default(),
             withheld: RefCell::default(),
+            readers: Arc::default(),
         }
     }
 
@@ -44,6 +48,17 @@ impl Gate {
     /// The private directory, absolute, without slash at its end; none before [`settle`].
     pub fn staging(&self) -> Option<&[u8]> {
         self.staging.get().map(Vec::as_slice)
+    }
+
+    /// The transfers that read the staged tree.
+    pub fn readers(&self) -> &Arc<Readers> {
+        &self.readers
+    }
+
+    /// Counts a transfer that reads the staged tree, until the answer is dropped; to be called
+    /// before the tree is looked at for it.
+    pub fn begin_reading(&self) -> Rc<Reading> {
+        Rc::new(Readers::begin(&self.readers))
     }
 
     /// What does not leave.

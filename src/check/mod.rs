@@ -15,6 +15,7 @@
 //! | [`files`] | one file: is it known, and the copy that is checked |
 //! | [`settle`] | what becomes of the copies |
 //! | [`private`] | the directory for all that, which is nobody else's |
+//! | [`readers`] | the transfers that read the tree, and what must wait for them |
 //! | [`verdicts`] | what is known of files, so that an unchanged one is not checked twice |
 //! | [`groups`] | many files for one call of a scanner, and which of them it meant |
 //! | [`withheld`] | what does not leave, and why |
@@ -25,6 +26,7 @@ pub mod gate;
 pub mod groups;
 pub mod look;
 mod private;
+pub mod readers;
 pub mod settle;
 pub mod stage;
 pub mod verdicts;

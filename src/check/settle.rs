@@ -8,14 +8,16 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{self, AtFlags, Mode};
+use rustix::io::Errno;
 
 use super::files::identity;
 use super::look::Candidate;
 use super::private;
+use super::readers::Usage;
 use super::stage::Stage;
 use super::verdicts::Verdict;
 use crate::local::copy::attributes_may_forbid;
-use crate::local::place::{self, is_directory, look};
+use crate::local::place::{self, look};
 
 /// What becomes of a candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,16 +100,25 @@ impl Stage {
         self.put_in_place(&candidate.path, &candidate.copy)
     }
 
-    /// What was made aside takes its place in the tree, in one step unless a directory is there.
+    /// What was made aside takes its place in the tree, in one step where a transfer that runs
+    /// may see the old as well as the new.
+    ///
+    /// # Errors
+    /// A transfer that runs may know something there that it would open or enter.
     pub(super) fn put_in_place(&mut self, path: &[u8], copy: &[u8]) -> io::Result<()> {
-        if self
-            .tree
-            .look(path)?
-            .is_some_and(|stat| is_directory(&stat))
+        let (from, old) = self.aside(copy)?;
+        let made = look(&from, old)?.ok_or(Errno::NOENT)?;
+        let usage = Usage::of(&made);
+        if let Some(there) = self.tree.look(path)?
+            && Usage::of(&there) > usage
         {
             self.remove(path)?;
         }
-        let (from, old) = self.aside(copy)?;
+        if !self.removed.may_become(path, usage) {
+            return Err(io::Error::other(
+                "a running transfer may know something else of that name",
+            ));
+        }
         let (directory, name) = self.above(path)?;
         attributes_may_forbid(&directory, || {
             fs::renameat(from.as_fd(), old, directory.as_fd(), name)

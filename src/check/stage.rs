@@ -25,6 +25,7 @@ use rustix::fs::{self, Stat};
 use super::files::Room;
 use super::look::{Collected, Look};
 use super::private;
+use super::readers::{Readers, Removed, Usage};
 use super::verdicts::Verdicts;
 use crate::filter::Filter;
 use crate::local::attributes;
@@ -43,6 +44,8 @@ pub struct Layout {
     pub rules: Option<Vec<u8>>,
     /// Contents are compared where size and time agree.
     pub checksum: bool,
+    /// The transfers that read the tree.
+    pub readers: Arc<Readers>,
 }
 
 impl Layout {
@@ -64,6 +67,8 @@ pub struct Stage {
     pub(super) touched: BTreeSet<Vec<u8>>,
     /// What the tree loses at the end, when renamed files have been compared with it.
     pub(super) doomed: Vec<Vec<u8>>,
+    /// What the tree has lost while it was read.
+    pub(super) removed: Removed,
     /// Directories that were compared with all below them in this look.
     pub(super) compared: HashSet<Vec<u8>>,
     /// Where the next copy goes.
@@ -101,6 +106,7 @@ impl Stage {
             }
         }
         Ok(Stage {
+            removed: Removed::new(Arc::clone(&layout.readers)),
             layout,
             source,
             tree,
@@ -215,7 +221,14 @@ impl Stage {
         self.tree.forget();
         let aside = self.incoming.directory(b"/")?;
         match self.above(path) {
-            Ok((directory, name)) => private::remove(&directory, name, &aside),
+            Ok((directory, name)) => {
+                let was = place::look(&directory, name)?;
+                let done = private::remove(&directory, name, &aside);
+                if let Some(was) = was {
+                    self.removed.note(path, Usage::of(&was));
+                }
+                done
+            }
             Err(error) if place::is_missing(&error) => Ok(()),
             Err(error) => Err(error),
         }
@@ -245,6 +258,7 @@ mod tests {
             staging: path("staging"),
             rules: Some(b"rules".to_vec()),
             checksum: false,
+            readers: Arc::default(),
         }
     }
 

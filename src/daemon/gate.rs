@@ -349,9 +349,10 @@ impl Engine<'_> {
             return member.sync.borrow_mut().redo(ids, self.now);
         }
         // They stay active all the while: what changed since they were looked at waits behind.
-        self.script.host.cleared.set(true);
+        let reading = member.sync.borrow().gate.begin_reading();
+        self.script.host.cleared.replace(Some(reading));
         let sent = party.send.call::<()>(party.agent);
-        self.script.host.cleared.set(false);
+        self.script.host.cleared.take();
         match sent {
             Ok(()) => self.launch(),
             Err(error) => self.fail(&error),
@@ -410,6 +411,7 @@ fn layout(sync: &Sync) -> Option<Layout> {
         staging: sync.gate.staging()?.to_vec(),
         rules: check.rules(),
         checksum: check.checksum,
+        readers: Arc::clone(sync.gate.readers()),
     })
 }
 

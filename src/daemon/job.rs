@@ -13,6 +13,7 @@ use super::tunnels;
 use crate::batch;
 use crate::batch::error_lines::{self, Attribute, ErrorLine};
 use crate::batch::output::{self as rsync_output, Progress, Totals};
+use crate::check::readers::Reading;
 use crate::process::{Pid, Stream};
 use crate::queue::{DelayId, Etype};
 use crate::report;
@@ -59,6 +60,8 @@ pub struct Job {
     pub(super) trial: Option<Trial>,
     /// It checks files.
     pub(super) scan: Option<Scan>,
+    /// It reads the staged tree of its sync, as long as this lives.
+    _reading: Option<Rc<Reading>>,
 }
 
 impl Job {
@@ -83,6 +86,7 @@ impl Job {
             repeated: false,
             trial: None,
             scan: None,
+            _reading: None,
         }
     }
 
@@ -116,6 +120,7 @@ impl Job {
             ids: request.ids,
             captured: request.captured,
             transfer: request.transfer,
+            _reading: request.reading,
             repeated: request.captured && sync.is_failing(),
             roots,
             ..Job::new(member, script, request.agent)

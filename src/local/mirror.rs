@@ -189,6 +189,7 @@ impl Mirror<'_> {
             unlink(&parent, name)?;
         }
         attributes_may_forbid(&parent, || fs::mkdirat(parent.as_fd(), name, Mode::RWXU))?;
+        self.target.forget_at(path);
         // It is the users' from now on, not only when all is done.
         let made = parent.enter(name.as_bytes())?;
         let (above, _) = self.source.parent(path)?;

@@ -1,7 +1,7 @@
 //! A tree entered from its root, component by component, so that no symlink in it is followed:
 //! neither one that lies there nor one that someone puts there meanwhile.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,8 +19,110 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 /// A directory and all below it. Paths in it begin with `/`; slashes at their end are ignored.
 pub struct Place {
     root: Directory,
-    /// The directory that was opened last, as most paths are in the same one as the path before.
-    last: RefCell<Option<(Vec<u8>, Directory)>>,
+    /// The way to the directory that was opened last, as most paths are near the one before.
+    way: RefCell<Way>,
+}
+
+/// The most directories of a way that stay open: those at its end. Above them the way is gone
+/// back through `..`, so that neither depth nor descriptors limit a tree.
+const MAX_OPEN: usize = 8;
+
+/// A directory that is open, and those around it, from the root's on.
+#[derive(Default)]
+struct Way {
+    /// The names, each with a slash behind it.
+    path: Vec<u8>,
+    levels: Vec<Level>,
+}
+
+struct Level {
+    /// Where its name, with the slash, ends in the path.
+    end: usize,
+    /// Closed are those with many open ones below them; their device and inode are kept.
+    open: Result<Directory, (u64, u64)>,
+}
+
+impl Way {
+    /// Opens a directory of a tree, from the one that this way has in common with its path.
+    fn open(&mut self, root: &Directory, path: &[u8]) -> io::Result<Directory> {
+        let path = trim(path);
+        let shared = self.shared(path);
+        let mut here = match self.go_back(shared) {
+            Some(here) => here,
+            None => {
+                self.clear();
+                root.clone()
+            }
+        };
+        for name in names(path.get(self.path.len()..).unwrap_or_default()) {
+            here = here.enter(name)?;
+            self.push(name, here.clone())?;
+        }
+        Ok(here)
+    }
+
+    /// How many levels are on the way to a path, too.
+    fn shared(&self, path: &[u8]) -> usize {
+        let leads = |level: &Level| {
+            let bare = &self.path[..level.end - 1];
+            path.strip_prefix(bare)
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        };
+        match self.levels.last() {
+            Some(last) if leads(last) => self.levels.len(),
+            _ => self.levels.partition_point(leads),
+        }
+    }
+
+    /// Leaves so many levels, and returns the last of them opened; none if only the root is left
+    /// or it must be entered from there.
+    fn go_back(&mut self, shared: usize) -> Option<Directory> {
+        let last = shared.checked_sub(1)?;
+        let open = (last..self.levels.len()).find(|&at| self.levels[at].open.is_ok())?;
+        if open - last > shared {
+            return None;
+        }
+        let mut here = self.levels[open].open.clone().ok()?;
+        for at in (last..open).rev() {
+            here = here.enter(b"..").ok()?;
+            // Somebody may have moved what is below elsewhere.
+            if self.levels[at].open.as_ref().err() != Some(&identity(&here).ok()?) {
+                return None;
+            }
+        }
+        self.levels.truncate(shared);
+        let level = &mut self.levels[last];
+        level.open = Ok(here.clone());
+        self.path.truncate(level.end);
+        Some(here)
+    }
+
+    fn push(&mut self, name: &[u8], directory: Directory) -> io::Result<()> {
+        self.path.extend_from_slice(name);
+        self.path.push(b'/');
+        self.levels.push(Level {
+            end: self.path.len(),
+            open: Ok(directory),
+        });
+        let around = self.levels.len().checked_sub(MAX_OPEN + 1);
+        if let Some(level) = around.map(|at| &mut self.levels[at])
+            && let Ok(open) = &level.open
+        {
+            level.open = Err(identity(open)?);
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.path.clear();
+        self.levels.clear();
+    }
+}
+
+/// Device and inode of an open directory.
+fn identity(directory: &Directory) -> io::Result<(u64, u64)> {
+    let stat = fs::fstat(directory)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// An open directory.
@@ -63,7 +165,7 @@ impl Place {
         let root = fs::openat(CWD, OsStr::from_bytes(path), flags, Mode::empty())?;
         Ok(Place {
             root: Directory(Rc::new(root)),
-            last: RefCell::default(),
+            way: RefCell::default(),
         })
     }
 
@@ -86,22 +188,30 @@ impl Place {
     /// # Errors
     /// `ENOENT`, `ENOTDIR` or `ELOOP` if the path does not lead to one, without symlinks.
     pub fn directory(&self, path: &[u8]) -> io::Result<Directory> {
-        if let Some((last, directory)) = &*self.last.borrow()
-            && last == path
-        {
-            return Ok(directory.clone());
-        }
-        let mut open = self.root.clone();
-        for name in names(path) {
-            open = open.enter(name)?;
-        }
-        self.last.replace(Some((path.to_vec(), open.clone())));
-        Ok(open)
+        self.way().open(&self.root, path)
     }
 
     /// Directories have got other paths.
     pub fn forget(&self) {
-        self.last.take();
+        self.way().clear();
+    }
+
+    /// There is another directory at this path.
+    pub fn forget_at(&self, path: &[u8]) {
+        let mut way = self.way();
+        let path = trim(path);
+        let shared = way.shared(path);
+        let is_on_way = |level: &Level| level.end > path.len();
+        if shared
+            .checked_sub(1)
+            .is_some_and(|last| is_on_way(&way.levels[last]))
+        {
+            way.clear();
+        }
+    }
+
+    fn way(&self) -> RefMut<'_, Way> {
+        self.way.borrow_mut()
     }
 
     /// The directory a path is in, opened, and the name there; not for the root.
@@ -176,6 +286,16 @@ pub fn is_missing(error: &io::Error) -> bool {
     codes
         .iter()
         .any(|code| error.raw_os_error() == Some(code.raw_os_error()))
+}
+
+/// A path without slashes around it.
+fn trim(path: &[u8]) -> &[u8] {
+    let start = path.iter().position(|&byte| byte != b'/');
+    let end = path.iter().rposition(|&byte| byte != b'/');
+    match (start, end) {
+        (Some(start), Some(end)) => &path[start..=end],
+        _ => &[],
+    }
 }
 
 /// The components of a path.

@@ -12,6 +12,7 @@ use super::observe::Observed;
 use super::orders::OrderRequest;
 use super::spawn::SpawnRequest;
 use super::tunnel::TunnelObject;
+use crate::check::readers::Reading;
 use crate::config::{SettingsTable, complaint};
 use crate::process::{Children, Sockets};
 use crate::queue::{DelayId, Time};
@@ -101,8 +102,9 @@ pub struct Host {
     pub orders: RefCell<Vec<OrderRequest>>,
     /// What Lua asked to be checked first, likewise.
     pub checks: RefCell<Vec<CheckRequest>>,
-    /// What is spawned now is for entries that are active, as they were checked.
-    pub cleared: Cell<bool>,
+    /// What is spawned now is for entries that are active, as they were checked, and reads the
+    /// staged tree.
+    pub cleared: RefCell<Option<Rc<Reading>>>,
     /// Pending calls of `alarm`.
     pub alarms: RefCell<Vec<Alarm>>,
     /// What user code observes.

@@ -155,7 +155,7 @@ fn host(
         tunnels: RefCell::default(),
         requests: RefCell::default(),
         checks: Default::default(),
-        cleared: Cell::new(false),
+        cleared: RefCell::default(),
         orders: RefCell::default(),
         sockets: Default::default(),
         alarms: RefCell::default(),

@@ -8,6 +8,7 @@ use mlua::{MultiValue, Result, Table, Value};
 use super::event::{Agent, Objects};
 use super::host::{Host, Member, Stage};
 use super::transfer::Transfer;
+use crate::check::readers::Reading;
 use crate::config::{complaint, kind_of, text_of};
 use crate::queue::{DelayId, Status};
 use crate::report;
@@ -32,6 +33,8 @@ pub struct SpawnRequest {
     pub environment: Vec<(OsString, OsString)>,
     /// The batch, when the process is a transfer of one.
     pub transfer: Option<crate::batch::Kind>,
+    /// It reads the staged tree of a sync with checks.
+    pub reading: Option<Rc<Reading>>,
 }
 
 /// What the words of a call come to.
@@ -78,7 +81,8 @@ pub fn spawn(
         .member()
         .ok_or_else(|| complaint("spawning with an unknown agent"))?;
     let ids = behind.ids();
-    if !host.cleared.get() {
+    let reading = host.cleared.borrow().clone();
+    if reading.is_none() {
         if member.sync.borrow().config.check.is_some() {
             return Err(complaint(
                 "nothing is spawned for a sync with check but its transfers",
@@ -106,6 +110,7 @@ pub fn spawn(
         stdin: words.stdin,
         captured,
         transfer: words.transfer,
+        reading,
     });
     Ok(())
 }

@@ -12,6 +12,7 @@
 //! | faults | what breaks while files are checked: space, places, processes, sources |
 //! | scanners | that hang, fail, are down, come back, and are not asked twice |
 //! | verdicts | what becomes of rejected files, and what is told of them |
+//! | swaps | names that become something else under a transfer |
 //! | targets | one check for many targets |
 //! | churn | random changes, with a scanner that is down now and then |
 //! | clamav | a real scanner with a signature of our own |
@@ -35,6 +36,7 @@ mod clamav;
 mod faults;
 mod offered;
 mod scanners;
+mod swaps;
 mod targets;
 mod verdicts;
 

@@ -10,7 +10,7 @@ use crate::util::Dir;
 use crate::{COMMAND, asked, assert_clean_in};
 
 /// A directory with both stand-ins and so many targets, `t1`, `t2` and so on.
-fn site(targets: usize) -> Dir {
+pub fn site(targets: usize) -> Dir {
     let dir = crate::site();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fanout/rsync");
     symlink(script, dir.path("bin/rsync")).unwrap();
@@ -20,17 +20,17 @@ fn site(targets: usize) -> Dir {
     dir
 }
 
-const SETTINGS: &str =
+pub const SETTINGS: &str =
     "settings{ hup = 'changed', insist = true, stopTimeout = 1, controlSocket = '@DIR@/sock' }\n";
 
-fn sync(place: &str, more: &str) -> String {
+pub fn sync(place: &str, more: &str) -> String {
     format!(
         "sync{{ default.rsync, source = '@SRC@', {place}, delay = 0.2, {more},
            rsync = {{ binary = '@RSYNC@', archive = true, checksum = true }} }}\n"
     )
 }
 
-fn targets(numbers: impl IntoIterator<Item = usize>) -> String {
+pub fn targets(numbers: impl IntoIterator<Item = usize>) -> String {
     let targets = numbers.into_iter().map(|n| format!("'@DIR@/t{n}',"));
     format!(
         "name = 'web', targets = {{ {} }}",
@@ -38,16 +38,16 @@ fn targets(numbers: impl IntoIterator<Item = usize>) -> String {
     )
 }
 
-fn checked(check: &str) -> String {
+pub fn checked(check: &str) -> String {
     format!("check = {{ {check} }}")
 }
 
-fn start<'d>(dir: &'d Dir, numbers: impl IntoIterator<Item = usize>) -> Running<'d> {
+pub fn start<'d>(dir: &'d Dir, numbers: impl IntoIterator<Item = usize>) -> Running<'d> {
     let text = SETTINGS.to_owned() + &sync(&targets(numbers), &checked(COMMAND));
     Daemon::new(dir, &text).start()
 }
 
-fn arrives(
+pub fn arrives(
     dir: &Dir,
     daemon: &mut Running<'_>,
     numbers: impl IntoIterator<Item = usize>,
@@ -72,7 +72,7 @@ fn staged_trees(dir: &Dir) -> usize {
     trees.count()
 }
 
-fn retry(dir: &Dir) {
+pub fn retry(dir: &Dir) {
     ctl(dir, &["retry"]);
 }
 

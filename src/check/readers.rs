@@ -1,0 +1,240 @@
+//! Which transfers read a staged tree, and what may take the place of what in it meanwhile.
+//!
+//! rsync lists names first and opens them later. A directory of its list that has become a symlink
+//! leads it to files that no check has seen, and an rsync before 3.4 follows a symlink in the place
+//! of a file as well; a pipe there makes it wait. So a path never becomes less than what a running
+//! transfer may know it as: what was there is removed at once, and what comes instead waits until
+//! the transfers that were running then have ended. Transfers that begin later do not matter.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{FileType, Stat};
+
+use crate::local::place::kind;
+
+/// The most removed paths that are known one by one. With more, all paths count as removed.
+const MAX_REMOVED: usize = 100_000;
+
+/// How a transfer that has listed a path uses it, the most harmless first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Usage {
+    /// A symlink, pipe, socket or device: it is not opened.
+    Listed,
+    /// A regular file: it is opened.
+    Opened,
+    /// A directory: what is in it is opened.
+    Entered,
+}
+
+impl Usage {
+    /// Returns how a transfer uses this.
+    pub fn of(stat: &Stat) -> Usage {
+        match kind(stat) {
+            FileType::Directory => Usage::Entered,
+            FileType::RegularFile => Usage::Opened,
+            _ => Usage::Listed,
+        }
+    }
+}
+
+/// The transfers that read a tree. Each has a number greater than those that began before it.
+#[derive(Debug, Default)]
+pub struct Readers(Mutex<Numbers>);
+
+#[derive(Debug, Default)]
+struct Numbers {
+    next: u64,
+    running: BTreeSet<u64>,
+}
+
+/// A transfer that reads, until this is dropped.
+#[derive(Debug)]
+pub struct Reading {
+    readers: Arc<Readers>,
+    number: u64,
+}
+
+impl Readers {
+    /// Counts a transfer; to be called before the tree is looked at for it.
+    pub fn begin(readers: &Arc<Readers>) -> Reading {
+        let mut numbers = readers.numbers();
+        let number = numbers.next;
+        numbers.next += 1;
+        numbers.running.insert(number);
+        drop(numbers);
+        Reading {
+            readers: Arc::clone(readers),
+            number,
+        }
+    }
+
+    fn numbers(&self) -> MutexGuard<'_, Numbers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of the oldest transfer that runs.
+    fn oldest(&self) -> Option<u64> {
+        self.numbers().running.first().copied()
+    }
+
+    /// The number of the next transfer: those that run have smaller ones.
+    fn next(&self) -> u64 {
+        self.numbers().next
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.readers.numbers().running.remove(&self.number);
+    }
+}
+
+/// What a tree has lost while transfers were reading it. Paths begin with a slash and end with
+/// none.
+#[derive(Debug, Default)]
+pub struct Removed {
+    readers: Arc<Readers>,
+    /// What each path was, and the number of the first transfer that does not know it.
+    paths: BTreeMap<Vec<u8>, (Usage, u64)>,
+    /// That number for all paths.
+    all: u64,
+}
+
+impl Removed {
+    /// A tree of which running transfers may know anything.
+    pub fn new(readers: Arc<Readers>) -> Removed {
+        Removed {
+            all: readers.next(),
+            readers,
+            paths: BTreeMap::new(),
+        }
+    }
+
+    /// Notes that a path was removed, with all below it.
+    pub fn note(&mut self, path: &[u8], usage: Usage) {
+        let Some(oldest) = self.oldest() else {
+            return;
+        };
+        let next = self.readers.next();
+        if self.paths.len() >= MAX_REMOVED {
+            self.paths.retain(|_, (_, number)| oldest < *number);
+        }
+        if self.paths.len() >= MAX_REMOVED {
+            self.all = next;
+            self.paths.clear();
+        }
+        let known = self.paths.entry(path.to_vec()).or_insert((usage, next));
+        *known = (usage.max(known.0), next);
+    }
+
+    /// Returns true if something that is used like this may take its place at a path where the
+    /// tree has nothing: no running transfer may know more there.
+    pub fn may_become(&mut self, path: &[u8], usage: Usage) -> bool {
+        let Some(oldest) = self.oldest() else {
+            return true;
+        };
+        let known = |path: &[u8]| {
+            let (was, number) = self.paths.get(path)?;
+            (oldest < *number).then_some(*was)
+        };
+        if known(path).is_some_and(|was| was > usage) {
+            return false;
+        }
+        let is_listed = usage == Usage::Listed;
+        let is_below = || {
+            let mut around = (1..path.len()).filter(|&at| path[at] == b'/');
+            around.any(|end| known(&path[..end]) == Some(Usage::Entered))
+        };
+        // A file below a directory that is new can only have been something that is not read.
+        !(is_listed && (oldest < self.all || is_below()))
+    }
+
+    /// The number of the oldest transfer that runs; with none everything is forgotten.
+    fn oldest(&mut self) -> Option<u64> {
+        let oldest = self.readers.oldest();
+        if oldest.is_none() {
+            self.paths.clear();
+        }
+        oldest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Usage::{Entered, Listed, Opened};
+
+    fn tree() -> (Arc<Readers>, Removed) {
+        let readers = Arc::new(Readers::default());
+        (Arc::clone(&readers), Removed::new(readers))
+    }
+
+    #[test]
+    fn a_path_never_becomes_less_than_a_running_transfer_knows() {
+        for was in [Listed, Opened, Entered] {
+            for becomes in [Listed, Opened, Entered] {
+                let (readers, mut removed) = tree();
+                removed.note(b"/p", was);
+                assert!(removed.may_become(b"/p", becomes), "nobody reads");
+                let old = Readers::begin(&readers);
+                assert!(removed.may_become(b"/p", becomes), "removed before");
+                removed.note(b"/p", was);
+                let new = Readers::begin(&readers);
+                let fits = becomes >= was;
+                assert_eq!(removed.may_become(b"/p", becomes), fits);
+                assert!(removed.may_become(b"/p2", becomes));
+                drop(old);
+                assert!(removed.may_become(b"/p", becomes), "only a new one reads");
+                drop(new);
+                assert!(removed.may_become(b"/p", becomes));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_in_a_removed_directory_may_have_been_anything() {
+        let (readers, mut removed) = tree();
+        let _reading = Readers::begin(&readers);
+        removed.note(b"/d", Entered);
+        assert!(!removed.may_become(b"/d/e/l", Listed));
+        assert!(removed.may_become(b"/d/e/f", Opened));
+        assert!(removed.may_become(b"/d.x/l", Listed));
+        removed.note(b"/f", Opened);
+        assert!(removed.may_become(b"/f/l", Listed));
+    }
+
+    #[test]
+    fn the_most_that_was_known_counts() {
+        let (readers, mut removed) = tree();
+        let _reading = Readers::begin(&readers);
+        removed.note(b"/p", Entered);
+        removed.note(b"/p", Listed);
+        assert!(!removed.may_become(b"/p", Opened));
+    }
+
+    #[test]
+    fn too_many_removed_paths_hold_every_link() {
+        let (readers, mut removed) = tree();
+        let reading = Readers::begin(&readers);
+        for number in 0..=MAX_REMOVED {
+            removed.note(format!("/{number}").as_bytes(), Opened);
+        }
+        assert!(removed.paths.len() <= MAX_REMOVED);
+        assert!(!removed.may_become(b"/other", Listed));
+        assert!(removed.may_become(b"/other", Opened));
+        let _later = Readers::begin(&readers);
+        drop(reading);
+        assert!(removed.may_become(b"/other", Listed));
+    }
+
+    #[test]
+    fn a_tree_that_is_opened_while_something_reads_holds_links() {
+        let readers = Arc::new(Readers::default());
+        let reading = Readers::begin(&readers);
+        let mut removed = Removed::new(Arc::clone(&readers));
+        assert!(!removed.may_become(b"/l", Listed));
+        drop(reading);
+        assert!(removed.may_become(b"/l", Listed));
+    }
+}
