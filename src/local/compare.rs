@@ -1,5 +1,5 @@
-//! Whole directories: what differs is copied, what is too much is removed. Directories are kept
-//! by path and opened one at a time, so neither depth nor descriptors limit the tree.
+//! Whole directories: what differs is copied, what is too much is removed. The way to a
+//! directory is kept once, so neither depth nor descriptors limit the tree.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,6 +13,7 @@ use super::attributes;
 use super::copy::{attributes_may_forbid, stopped};
 use super::mirror::{Mirror, below, os, unlink};
 use super::place::{self, Found, is_directory, is_missing, look, split};
+use super::walk::{Step, Walk};
 
 /// Whether a target's file is taken for a copy of the source's. If it is not, and might be, the
 /// contents are compared.
@@ -21,28 +22,31 @@ pub type Judge = fn(&Stat, &Stat) -> bool;
 impl Mirror<'_> {
     /// Makes a directory of the target, which is there, have what the source's has.
     pub(super) fn compare(&mut self, top: &[u8], judge: Judge) {
-        let mut open = vec![top.to_vec()];
-        while let Some(path) = open.pop() {
-            if self.is_stopped() {
-                return;
+        let mut walk = Walk::through(top);
+        while let Some(step) = walk.step() {
+            if step == Step::Leave {
+                self.directories.remove(walk.path());
+                self.finish_directory(walk.path());
+                continue;
             }
-            self.directories.insert(path.clone());
-            if let Err(error) = self.compare_one(&path, judge, &mut open) {
+            if self.is_stopped() {
+                walk.stop();
+                continue;
+            }
+            let path = walk.path().to_vec();
+            let around = self.walked.replace(path.clone());
+            if let Err(error) = self.compare_one(&path, judge, &mut walk) {
                 // What has left the source meanwhile has an event that says so.
                 match self.source.look(&path) {
                     Ok(None) => {}
                     _ => self.fail(&path, true, "compare", &error),
                 }
             }
+            self.walked = around;
         }
     }
 
-    fn compare_one(
-        &mut self,
-        path: &[u8],
-        judge: Judge,
-        open: &mut Vec<Vec<u8>>,
-    ) -> io::Result<()> {
+    fn compare_one(&mut self, path: &[u8], judge: Judge, walk: &mut Walk) -> io::Result<()> {
         // The names are complete or nothing is removed.
         let wanted = place::list(&self.source.directory(path)?)?;
         let there = place::list(&self.target.directory(path)?)?;
@@ -55,7 +59,7 @@ impl Mirror<'_> {
             if self.is_stopped() {
                 return Ok(());
             }
-            self.compare_name(path, found, exists, judge, open);
+            self.compare_name(path, found, exists, judge, walk);
         }
         if self.orders.delete {
             for (name, kind) in there {
@@ -72,7 +76,7 @@ impl Mirror<'_> {
         found: Found,
         exists: bool,
         judge: Judge,
-        open: &mut Vec<Vec<u8>>,
+        walk: &mut Walk,
     ) {
         let bare = below(directory, &found.name, false);
         let stat = match self.source.look(&bare) {
@@ -89,7 +93,9 @@ impl Mirror<'_> {
             return;
         }
         let done = match is_directory(&stat) {
-            true => self.make_directory(&path, &stat).map(|_| open.push(path)),
+            true => self
+                .make_directory(&path, &stat)
+                .map(|_| walk.add(found.name)),
             false => self.compare_file(&bare, &stat, exists, judge),
         };
         if let Err(error) = done {
@@ -197,50 +203,68 @@ impl Mirror<'_> {
     /// Removes a directory of the target with all below it but what the filter protects, and
     /// what holds that. True if nothing was left.
     pub(super) fn remove_tree(&mut self, top: &[u8]) -> io::Result<bool> {
-        let mut directories = vec![top.to_vec()];
-        let mut next = 0;
-        let mut kept = false;
-        while next < directories.len() {
+        let mut walk = Walk::through(top);
+        // Of the directories around and at the path, how many hold something that is protected.
+        let (mut depth, mut kept) = (0_usize, 0_usize);
+        while let Some(step) = walk.step() {
             stopped(&self.orders.stop)?;
-            let path = directories[next].clone();
-            next += 1;
-            let directory = match self.target.directory(&path) {
-                Ok(directory) => directory,
-                Err(error) if is_missing(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            attributes::open_up(&directory);
-            for found in place::list(&directory)? {
-                let is_tree = match found.kind {
-                    FileType::Unknown => {
-                        look(&directory, os(&found.name))?.is_some_and(|found| is_directory(&found))
-                    }
-                    kind => kind == FileType::Directory,
-                };
-                let path = below(&path, &found.name, is_tree);
-                if self.orders.protects(&path) {
-                    kept = true;
-                } else if is_tree {
-                    directories.push(path);
-                } else {
-                    unlink(&directory, os(&found.name))?;
+            if step == Step::Enter {
+                depth += 1;
+                if self.clear_directory(&mut walk)? {
+                    kept = depth;
                 }
+                continue;
             }
-        }
-        self.target.forget();
-        for path in directories.iter().rev() {
-            let (parent, name) = self.target.parent(path)?;
-            let remove = || fs::unlinkat(parent.as_fd(), name, AtFlags::REMOVEDIR);
-            match attributes_may_forbid(&parent, remove) {
-                Ok(()) => {}
+            let is_kept = kept == depth;
+            depth -= 1;
+            kept = kept.min(depth);
+            match self.remove_directory(walk.path()) {
                 Err(error) if is_missing(&error) => {}
                 Err(error)
-                    if kept && error.raw_os_error() == Some(Errno::NOTEMPTY.raw_os_error()) => {}
-                Err(error) => return Err(error),
+                    if is_kept && error.raw_os_error() == Some(Errno::NOTEMPTY.raw_os_error()) => {}
+                done => done?,
+            }
+            if depth == 0 {
+                self.changed_in(split(top).0);
+                return Ok(!is_kept);
             }
         }
-        self.target.forget();
-        self.directories.insert(split(top).0.to_vec());
-        Ok(!kept)
+        Ok(true)
+    }
+
+    /// Removes all but the directories from a directory of the target, and has those gone
+    /// through. Returns true if something is protected.
+    fn clear_directory(&mut self, walk: &mut Walk) -> io::Result<bool> {
+        let path = walk.path().to_vec();
+        let directory = match self.target.directory(&path) {
+            Ok(directory) => directory,
+            Err(error) if is_missing(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        attributes::open_up(&directory);
+        let mut kept = false;
+        for found in place::list(&directory)? {
+            let is_tree = match found.kind {
+                FileType::Unknown => {
+                    look(&directory, os(&found.name))?.is_some_and(|found| is_directory(&found))
+                }
+                kind => kind == FileType::Directory,
+            };
+            if self.orders.protects(&below(&path, &found.name, is_tree)) {
+                kept = true;
+            } else if is_tree {
+                walk.add(found.name);
+            } else {
+                unlink(&directory, os(&found.name))?;
+            }
+        }
+        Ok(kept)
+    }
+
+    fn remove_directory(&mut self, path: &[u8]) -> io::Result<()> {
+        let (parent, name) = self.target.parent(path)?;
+        attributes_may_forbid(&parent, || {
+            fs::unlinkat(parent.as_fd(), name, AtFlags::REMOVEDIR)
+        })
     }
 }

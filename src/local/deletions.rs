@@ -7,7 +7,8 @@ use rustix::fs::{FileType, Stat};
 
 use super::copy::stopped;
 use super::mirror::{below, with_slash};
-use super::place::{self, Found, Place, is_directory, is_missing};
+use super::place::{self, Found, Place, is_directory, is_missing, split};
+use super::walk::Walk;
 use super::{Item, Orders, Task};
 use crate::batch::Change;
 
@@ -95,12 +96,13 @@ fn outermost(items: &[Item]) -> impl Iterator<Item = &[u8]> {
 /// How many entries a target has.
 fn total(orders: &Orders, target: &Place) -> io::Result<u64> {
     let mut entries = 0;
-    let mut open = vec![b"/".to_vec()];
-    while let Some(path) = open.pop() {
+    let mut walk = Walk::through(b"/");
+    while let Some(path) = walk.enter_next() {
+        let path = path.to_vec();
         for found in list(orders, target, &path)? {
             entries += 1;
             if is_tree(target, &path, &found)? {
-                open.push(below(&path, &found.name, true));
+                walk.add(found.name);
             }
         }
     }
@@ -135,14 +137,15 @@ impl Count<'_> {
 
     /// What a comparison of this directory would delete.
     fn directory(&mut self, top: &[u8]) -> io::Result<()> {
-        let mut open = vec![top.to_vec()];
-        while let Some(directory) = open.pop() {
+        let mut walk = Walk::through(top);
+        while let Some(directory) = walk.enter_next() {
+            let directory = directory.to_vec();
             for (path, tree) in self.unprotected(&directory)? {
                 let stat = self.source.look(&path)?;
                 let stays = |stat: &Stat| is_directory(stat) || !tree;
                 let stays = stat.is_some_and(|stat| stays(&stat)) && !self.orders.excludes(&path);
                 match (stays, tree) {
-                    (true, true) => open.push(path),
+                    (true, true) => walk.add(split(&path).1.to_vec()),
                     (true, false) => {}
                     (false, true) => self.tree(&path)?,
                     (false, false) => self.deleted += 1,
@@ -155,12 +158,13 @@ impl Count<'_> {
     /// A directory of the target that would go, with all below it but what is protected.
     fn tree(&mut self, top: &[u8]) -> io::Result<()> {
         self.deleted += 1;
-        let mut open = vec![top.to_vec()];
-        while let Some(directory) = open.pop() {
+        let mut walk = Walk::through(top);
+        while let Some(directory) = walk.enter_next() {
+            let directory = directory.to_vec();
             for (path, tree) in self.unprotected(&directory)? {
                 self.deleted += 1;
                 if tree {
-                    open.push(path);
+                    walk.add(split(&path).1.to_vec());
                 }
             }
         }

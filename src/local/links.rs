@@ -7,6 +7,9 @@ use rustix::fs::Stat;
 /// So many files with several names are kept in mind; the others are copied for each name.
 const MOST: usize = 100_000;
 
+/// The longest path that is kept in mind, so that deep trees take no more memory than wide ones.
+const MAX_PATH: usize = 4096;
+
 /// Paths under which files with several names were seen.
 #[derive(Default)]
 pub struct Links {
@@ -16,7 +19,7 @@ pub struct Links {
 impl Links {
     /// Notes a name. True if it is of a file with several.
     pub fn note(&mut self, stat: &Stat, path: &[u8]) -> bool {
-        if stat.st_nlink < 2 {
+        if stat.st_nlink < 2 || path.len() > MAX_PATH {
             return false;
         }
         let full = self.known.len() >= MOST;

@@ -22,6 +22,9 @@ use super::{Failure, Item, Orders, Report, Task, attributes};
 use crate::batch::Change;
 use crate::report::escape;
 
+/// The longest path that an event can have: watches are set by path.
+const MAX_EVENT_PATH: usize = 4096;
+
 /// What a worker knows from one set of orders to the next.
 #[derive(Default)]
 pub struct Memory {
@@ -42,6 +45,8 @@ pub struct Mirror<'a> {
     /// Directories whose own attributes come last: filling them changes their times, and a
     /// read-only one could not be filled.
     pub(super) directories: BTreeSet<Vec<u8>>,
+    /// The directory that is being compared: its attributes are given when it is done.
+    pub(super) walked: Option<Vec<u8>>,
     /// Files that were copied since these orders came. What their events say is older.
     fresh: HashSet<Vec<u8>>,
 }
@@ -78,6 +83,7 @@ pub fn carry_out(orders: &Orders, memory: &mut Memory) -> Report {
         memory,
         report: Report::default(),
         directories: BTreeSet::new(),
+        walked: None,
         fresh: HashSet::new(),
     };
     match &orders.task {
@@ -152,6 +158,7 @@ impl Mirror<'_> {
             return self.put(path, &stat);
         }
         let replaced = self.make_directory(path, &stat)?;
+        self.directories.insert(with_slash(path));
         if deep || replaced {
             self.compare(&with_slash(path), attributes::is_proven_copy);
         }
@@ -182,7 +189,6 @@ impl Mirror<'_> {
         let (parent, name) = self.target.parent(path)?;
         let found = look(&parent, name)?;
         if found.is_some_and(|found| is_directory(&found)) {
-            self.directories.insert(with_slash(path));
             return Ok(false);
         }
         if found.is_some() {
@@ -198,15 +204,14 @@ impl Mirror<'_> {
             stat.st_mode |= 0o700;
             attributes::give(source.as_fd(), &stat, made.as_fd())?;
         }
-        self.directories.insert(with_slash(split(path).0));
-        self.directories.insert(with_slash(path));
+        self.changed_in(split(path).0);
         Ok(found.is_some())
     }
 
     /// Copies a file, link, pipe, socket or device, or gives the copy another name.
     pub(super) fn put(&mut self, path: &[u8], stat: &Stat) -> io::Result<()> {
         self.make_way(path)?;
-        self.directories.insert(with_slash(split(path).0));
+        self.changed_in(split(path).0);
         let linked = self.memory.links.note(stat, path);
         if linked && self.link_to_fresh(path, stat)? {
             self.fresh.insert(path.to_vec());
@@ -227,7 +232,10 @@ impl Mirror<'_> {
             Copied::Vanished => return Ok(()),
             Copied::Done => {}
         }
-        self.fresh.insert(path.to_vec());
+        // Only events that follow and other names ask for it.
+        if linked || matches!(self.orders.task, Task::Events(_)) && path.len() <= MAX_EVENT_PATH {
+            self.fresh.insert(path.to_vec());
+        }
         if linked {
             self.relink_others(path, stat);
         }
@@ -268,7 +276,7 @@ impl Mirror<'_> {
                     if matches!(there, Ok(Some(found)) if !is_directory(&found))
                         && self.link(path, stat, &other).is_ok()
                     {
-                        self.directories.insert(with_slash(split(&other).0));
+                        self.changed_in(split(&other).0);
                         self.fresh.insert(other);
                     }
                 }
@@ -318,7 +326,7 @@ impl Mirror<'_> {
         } else {
             unlink(&parent, name)?;
         }
-        self.directories.insert(with_slash(split(path).0));
+        self.changed_in(split(path).0);
         Ok(())
     }
 
@@ -379,7 +387,7 @@ impl Mirror<'_> {
             return self.bring(to, true);
         }
         for path in [from, to] {
-            self.directories.insert(with_slash(split(path).0));
+            self.changed_in(split(path).0);
         }
         let journal = &self.memory.journal;
         let again = matches!(self.source.look(from), Ok(Some(_)));
@@ -434,20 +442,32 @@ impl Mirror<'_> {
         Ok(true)
     }
 
+    /// A directory of the target was changed: its own attributes are given again.
+    pub(super) fn changed_in(&mut self, directory: &[u8]) {
+        if self.walked.as_deref() != Some(directory) {
+            self.directories.insert(with_slash(directory));
+        }
+    }
+
     /// Attributes of directories, the deepest first.
     fn finish(&mut self) {
         for path in std::mem::take(&mut self.directories).iter().rev() {
-            let both = (self.source.directory(path), self.target.directory(path));
-            let (Ok(source), Ok(target)) = both else {
-                // Gone; what says so is on its way.
-                continue;
-            };
-            let given = fs::fstat(source.as_fd())
-                .map_err(io::Error::from)
-                .and_then(|stat| attributes::give(source.as_fd(), &stat, target.as_fd()));
-            if let Err(error) = given {
-                self.fail(path, false, "set the attributes of", &error);
-            }
+            self.finish_directory(path);
+        }
+    }
+
+    /// Gives a directory of the target the attributes of the source's.
+    pub(super) fn finish_directory(&mut self, path: &[u8]) {
+        let both = (self.source.directory(path), self.target.directory(path));
+        let (Ok(source), Ok(target)) = both else {
+            // Gone; what says so is on its way.
+            return;
+        };
+        let given = fs::fstat(source.as_fd())
+            .map_err(io::Error::from)
+            .and_then(|stat| attributes::give(source.as_fd(), &stat, target.as_fd()));
+        if let Err(error) = given {
+            self.fail(path, false, "set the attributes of", &error);
         }
     }
 

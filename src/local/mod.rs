@@ -15,6 +15,7 @@
 //! | [`journal`] | which renames at the target may not be believed |
 //! | [`links`] | names of one file stay names of one file |
 //! | [`temporary`] | new files in directories that other users may change |
+//! | [`walk`] | the order in which a tree is gone through |
 //! | [`worker`] | the thread |
 
 pub(crate) mod attributes;
@@ -26,6 +27,7 @@ mod links;
 mod mirror;
 pub(crate) mod place;
 mod temporary;
+mod walk;
 mod worker;
 
 use std::sync::atomic::AtomicBool;

@@ -334,6 +334,77 @@ mod tests {
         }
     }
 
+    /// A chain of directories named by their depth.
+    fn chain(top: &std::path::Path, depth: usize) -> (std::path::PathBuf, String) {
+        let names: Vec<String> = (1..=depth).map(|level| level.to_string()).collect();
+        let path = format!("/{}/", names.join("/"));
+        std::fs::create_dir_all(top.join(&path[1..])).unwrap();
+        (top.to_owned(), path)
+    }
+
+    /// Which directory of the disk an open one is.
+    fn is_at(directory: &Directory, path: &std::path::Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let stat = std::fs::metadata(path).unwrap();
+        identity(directory).unwrap() == (stat.dev(), stat.ino())
+    }
+
+    #[test]
+    fn the_way_back_leads_through_the_same_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let (top, path) = chain(directory.path(), 3 * MAX_OPEN);
+        let place = Place::enter(top.as_os_str().as_bytes()).unwrap();
+        let ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
+        // To the end, back step by step, in leaps, and from one end of the tree to the other.
+        let all = 0..ends.len();
+        let back = all.clone().rev();
+        let leaps = all.clone().map(|number| number * 7 % ends.len());
+        for number in all.chain(back).chain(leaps) {
+            for slash in [0, 1] {
+                let part = &path[..(ends[number] + slash)];
+                let opened = place.directory(part.as_bytes()).unwrap();
+                assert!(
+                    is_at(&opened, &top.join(part.trim_start_matches('/'))),
+                    "{part}"
+                );
+                let way = place.way.borrow();
+                let open = way.levels.iter().filter(|level| level.open.is_ok());
+                assert!(open.count() <= MAX_OPEN);
+            }
+        }
+        let beside = place.directory(b"/1/2/33");
+        assert!(beside.is_err_and(|error| is_missing(&error)));
+        assert!(place.directory(b"/1/2/3").is_ok());
+    }
+
+    #[test]
+    fn the_way_back_is_not_led_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let (top, path) = chain(directory.path(), 3 * MAX_OPEN);
+        let place = Place::enter(top.as_os_str().as_bytes()).unwrap();
+        place.directory(path.as_bytes()).unwrap();
+        std::fs::create_dir(top.join("other")).unwrap();
+        std::fs::rename(top.join("1/2/3/4/5/6/7/8"), top.join("other/8")).unwrap();
+        std::fs::create_dir(top.join("1/2/3/4/5/6/7/8")).unwrap();
+        let opened = place.directory(b"/1/2/3/4/5/6").unwrap();
+        assert!(is_at(&opened, &top.join("1/2/3/4/5/6")));
+        let opened = place.directory(b"/1/2/3/4/5/6/7/8").unwrap();
+        assert!(is_at(&opened, &top.join("1/2/3/4/5/6/7/8")));
+    }
+
+    #[test]
+    fn a_directory_that_was_replaced_is_forgotten_with_all_below_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (top, path) = chain(directory.path(), 4);
+        let place = Place::enter(top.as_os_str().as_bytes()).unwrap();
+        place.directory(path.as_bytes()).unwrap();
+        std::fs::rename(top.join("1/2"), top.join("away")).unwrap();
+        std::fs::create_dir(top.join("1/2")).unwrap();
+        place.forget_at(b"/1/2/");
+        assert!(place.directory(path.as_bytes()).is_err());
+        assert!(is_at(&place.directory(b"/1/2").unwrap(), &top.join("1/2")));
+    }
+
     #[test]
     fn paths_are_cut() {
         assert_eq!(split(b"/a/b/"), (b"/a/".as_slice(), b"b".as_slice()));
