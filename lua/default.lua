@@ -164,12 +164,12 @@ function default.init(event)
 end
 
 -- What an exit code means: from the table when there is one; without, everything but 0 is
--- the end. A child that a signal ended did not finish its work, whatever the table says of
+-- the end. A table that does not name 0 leaves success what it is. A child that a signal ended did not finish its work, whatever the table says of
 -- the number 128 + signal.
 local function verdict(codes, exitcode, signal)
   if signal then return "again" end
   if getmetatable(codes) == built_in then native.by_default() end
-  if type(codes) == "table" then return codes[exitcode] end
+  if type(codes) == "table" and (codes[exitcode] or exitcode ~= 0) then return codes[exitcode] end
   return exitcode == 0 and "ok" or "die"
 end
 native.verdict = verdict

@@ -86,16 +86,18 @@ impl Engine<'_> {
             }
             Verb::Wait { sync } => return Answer::Later(sync),
             Verb::Pause { sync } => self.each(sync, "paused", |sync| sync.set_paused(true)),
-            Verb::Resume { sync } => self.each(sync, "resumed", |sync| sync.set_paused(false)),
+            Verb::Resume { sync } => self.each_at_work(sync, "resumed", |sync| {
+                sync.set_paused(false);
+            }),
             Verb::Release { sync } => {
-                let reply = self.each(sync, "released", |sync| sync.release_guard(now));
+                let reply = self.each_at_work(sync, "released", |sync| sync.release_guard(now));
                 self.mounts_released();
                 reply
             }
-            Verb::Flush { sync } => self.each(sync, "flushed", Sync::flush),
-            Verb::Retry { sync } => self.each(sync, "retrying", |sync| sync.retry_now(now)),
+            Verb::Flush { sync } => self.each_at_work(sync, "flushed", Sync::flush),
+            Verb::Retry { sync } => self.each_at_work(sync, "retrying", |sync| sync.retry_now(now)),
             Verb::Resync { sync, path: None } => {
-                self.each(sync, "comparing all of", |sync| sync.resync(now))
+                self.each_at_work(sync, "comparing all of", |sync| sync.resync(now))
             }
             Verb::Resync {
                 sync,
@@ -108,6 +110,32 @@ impl Engine<'_> {
                 ),
             },
             Verb::LogLevel { words } => log_level(&words),
+        })
+    }
+
+    /// As [`Engine::each`], but refuses where all that are meant have ended: nothing of them is
+    /// done any more.
+    fn each_at_work(
+        &mut self,
+        name: Option<String>,
+        done: &str,
+        act: impl FnMut(&mut Sync),
+    ) -> Reply {
+        match self.ended(name.as_deref()) {
+            Some(why) => Reply::refused(why),
+            None => self.each(name, done, act),
+        }
+    }
+
+    /// Why nothing can be done for the syncs that are meant, if all of them have ended.
+    fn ended(&self, name: Option<&str>) -> Option<String> {
+        let mut last = None;
+        for member in self.members.iter().filter(|member| is_meant(name, member)) {
+            let sync = member.sync.borrow();
+            last = Some((sync.config.name.clone(), sync.ended()?));
+        }
+        last.map(|(name, code)| {
+            format!("{name} was ended by exit code {code}; \"lsyncdctl reload\" begins it anew")
         })
     }
 
@@ -132,6 +160,9 @@ impl Engine<'_> {
     /// A path is absolute in the source of a sync, or relative to the source of the one named.
     fn resync_path(&mut self, name: Option<&str>, path: &str) -> Reply {
         let wanted = unescape(path);
+        if let Some(why) = self.ended(name) {
+            return Reply::refused(why);
+        }
         let mut done = Vec::new();
         for member in &self.members {
             if !is_meant(name, member) {

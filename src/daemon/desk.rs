@@ -86,12 +86,14 @@ impl Desk {
                             break;
                         }
                         Err(text) => {
-                            let category = match text == TAKEN {
-                                true => "Warn",
-                                false => "Control",
-                            };
+                            let is_taken = text == TAKEN;
+                            let category = if is_taken { "Warn" } else { "Control" };
                             let path = path.display();
                             report::say(category, format_args!("no control socket {path}: {text}"));
+                            // Where a daemon has the first place, another has none.
+                            if is_taken {
+                                break;
+                            }
                         }
                     }
                 }

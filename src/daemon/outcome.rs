@@ -124,7 +124,7 @@ impl Engine<'_> {
             let Some(report) = slot.waiting.pop_front() else {
                 continue;
             };
-            let Some(command) = command(&slot.member.sync.borrow(), report) else {
+            let Some(command) = command(&slot.member, report) else {
                 continue;
             };
             let program = command.program.clone();
@@ -203,7 +203,8 @@ fn paths(sync: &Sync, job: &Job) -> (Vec<u8>, bool) {
     (all, false)
 }
 
-fn command(sync: &Sync, report: HookReport) -> Option<Command> {
+fn command(member: &Member, report: HookReport) -> Option<Command> {
+    let sync = member.sync.borrow();
     let config = &sync.config;
     let hook = match report.failed {
         true => config.on_failed.as_ref(),
@@ -216,7 +217,7 @@ fn command(sync: &Sync, report: HookReport) -> Option<Command> {
     let count = report.paths.iter().filter(|&&byte| byte == 0).count();
     let event = if report.failed { "failed" } else { "synced" };
     let text = report::escape(&report.text).into_owned();
-    let target = config.target.clone().unwrap_or_default();
+    let target = member.destination().unwrap_or_default();
     let env = [
         ("LSYNCD_EVENT", event.into()),
         ("LSYNCD_SYNC", config.name.clone().into_bytes()),

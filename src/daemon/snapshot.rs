@@ -83,7 +83,7 @@ impl Engine<'_> {
         let snapshot = SyncSnapshot {
             name: sync.config.name.clone(),
             source: escape(&sync.config.source).into_owned(),
-            target: escape(sync.config.target.as_deref().unwrap_or_default()).into_owned(),
+            target: escape(&member.destination().unwrap_or_default()).into_owned(),
             pending: sync.pending(),
             oldest: age(&sync, now),
             sending: sending.collect(),
@@ -101,7 +101,7 @@ impl Engine<'_> {
             last_success: sync.counters.last_success.map(seconds),
             last_error: last_error(&sync.counters),
             paused: sync.is_paused(),
-            halted: sync.halted().map(str::to_owned),
+            halted: sync.halted().or(sync.excess.as_deref()).map(str::to_owned),
             ended: sync.ended(),
             totals: totals(&sync),
             ..SyncSnapshot::default()

@@ -17,7 +17,8 @@ pub fn of_service() -> Option<PathBuf> {
 /// service, no pid file.
 pub fn usual() -> Vec<PathBuf> {
     if nix::unistd::geteuid().is_root() {
-        return vec!["/run/lsyncd/lsyncd.sock".into()];
+        // The directory is the service's, and is there only while that runs.
+        return vec!["/run/lsyncd/lsyncd.sock".into(), "/run/lsyncd.sock".into()];
     }
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
     own.into_iter()

@@ -45,12 +45,12 @@ impl Script {
         let lua = self.lua();
         let told = lua.create_table()?;
         {
+            if let Some(target) = member.destination() {
+                told.set("target", lua.create_string(target)?)?;
+            }
             let sync = member.sync.borrow();
             told.set("sync", sync.config.name.as_str())?;
             told.set("source", lua.create_string(&sync.config.source)?)?;
-            if let Some(target) = &sync.config.target {
-                told.set("target", lua.create_string(target)?)?;
-            }
         }
         told.set("exitcode", report.code)?;
         told.set("error", lua.create_string(&report.text)?)?;

@@ -261,6 +261,9 @@ impl Sync {
         self.replaced = false;
         self.forget_target_mount();
         self.unlimited = true;
+        if self.excess.take().is_some() {
+            self.retry_now(now);
+        }
         if self.away().next().is_some() {
             self.forget_mounts();
             self.resync_once(now);

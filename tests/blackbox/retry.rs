@@ -209,3 +209,42 @@ sync{
     dir.write("f", "new");
     daemon.wait_equal();
 }
+
+/// Success is success, whatever other codes a table of the user's names.
+#[test]
+fn a_table_without_zero_leaves_success_what_it_is() {
+    for sync in [
+        "default.rsync, target = '@TRG@', exitcodes = { [23] = 'again' }",
+        "default.direct, target = '@TRG@', exitcodes = { [23] = 'again' }",
+        "default.rsyncssh, host = 'h', targetdir = '/t', rsyncExitCodes = { [1] = 'again' }",
+        "onCreate = 'true', onModify = 'true', exitcodes = { [1] = 'again' }",
+    ] {
+        let dir = Dir::new();
+        Fake::new(&dir);
+        let config = format!("sync{{ {sync}, source = '@SRC@', delay = 0 }}");
+        let mut daemon = Daemon::new(&dir, &config)
+            .fake_first()
+            .args(&["-log", "all"])
+            .start();
+        daemon.wait_log("directories in all");
+        for name in ["f", "g"] {
+            dir.write(name, "1");
+        }
+        daemon.wait_for("it has been done", |daemon| {
+            let log = daemon.log();
+            let direct = dir.trg("g").exists();
+            direct
+                || log.contains("Finished a list")
+                || log.contains("Finished (list)")
+                || log.contains("Finished Create on")
+        });
+        assert_eq!(daemon.terminate(), Some(143), "{sync}");
+    }
+    // What the table does say counts.
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let config =
+        "sync{ default.rsync, source = '@SRC@', target = '@TRG@', exitcodes = { [0] = 'die' } }";
+    let ended = Daemon::new(&dir, config).fake_first().run();
+    assert_eq!(ended.code(), Some(255));
+}

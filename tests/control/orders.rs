@@ -134,3 +134,122 @@ fn usr2_dumps_the_state_into_the_log() {
     assert!(log.contains("state: one: active Create /f\n"), "{log}");
     fake.release();
 }
+
+/// What nothing is done for any more is not told to be done.
+#[test]
+fn a_sync_that_has_ended_refuses_what_would_come_to_nothing() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fake.exits(&[1, 0, 0]);
+    fs::create_dir(dir.path("trg2")).unwrap();
+    let other = "sync{ default.direct, name = 'two', source = '@SRC@', target = '@DIR@/trg2' }";
+    let config = format!("settings{{ insist = true }}\n{}\n{other}", one(""));
+    let mut daemon = Daemon::new(&dir, &config).start();
+    wait_socket(&dir, &mut daemon);
+    wait_state(&dir, &mut daemon, State::Ended);
+    for words in [
+        &["retry", "one"][..],
+        &["resync", "one"],
+        &["resync", "one", "f"],
+        &["resume", "one"],
+        &["flush", "one"],
+        &["release", "one"],
+    ] {
+        let output = ctl(&dir, words);
+        assert_ne!(code(&output), 0, "{words:?}");
+        let said = text(&output);
+        assert!(said.contains("one was ended by exit code 1"), "{said}");
+    }
+    // The other one is at work.
+    for verb in ["retry", "resync", "resume", "flush"] {
+        done(&dir, &[verb]);
+        done(&dir, &[verb, "two"]);
+    }
+    done(&dir, &["reload"]);
+    wait_state(&dir, &mut daemon, State::Current);
+    dir.write("f", "x");
+    daemon.wait_for("it is at work again", |_| {
+        fake.calls().iter().any(|call| call.lists("/f"))
+    });
+}
+
+/// Too much to delete is a halt, and a release lets it go at once.
+#[test]
+fn a_limit_of_deletions_is_told_and_released() {
+    for kind in ["default.rsync", "default.direct"] {
+        let dir = Dir::new();
+        for n in 0..8 {
+            dir.write(format!("f{n}"), "x");
+        }
+        let config = format!(
+            "{SETTINGS} sync{{ {kind}, source = '@SRC@', target = '@TRG@', delay = 0.1, \
+             guard = {{ maxDelete = 3 }} }}"
+        );
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.wait_equal();
+        for n in 0..8 {
+            dir.rm(format!("f{n}"));
+        }
+        let halted = wait_state(&dir, &mut daemon, State::Halted);
+        assert_eq!(halted.severity, Severity::Trouble);
+        let why = halted.syncs[0].halted.clone().unwrap();
+        assert!(
+            why.contains("would be deleted at the target, more than 3"),
+            "{why}"
+        );
+        // The wait has grown, and does not hold up the release.
+        daemon.wait_for("it has looked several times", |daemon| {
+            daemon.log().matches("looking again in").count() >= 3
+        });
+        let tries = daemon.log().matches("looking again in").count();
+        done(&dir, &["release"]);
+        daemon.wait_equal();
+        wait_state(&dir, &mut daemon, State::Current);
+        let log = daemon.log();
+        assert_eq!(log.matches("looking again in").count(), tries, "{log}");
+        // The next time the limit holds again.
+        for n in 0..8 {
+            dir.write(format!("g{n}"), "x");
+        }
+        daemon.wait_equal();
+        for n in 0..8 {
+            dir.rm(format!("g{n}"));
+        }
+        wait_state(&dir, &mut daemon, State::Halted);
+        assert!(dir.trg("g0").exists());
+    }
+}
+
+#[test]
+fn the_target_of_rsyncssh_is_told() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let config = format!(
+        "{SETTINGS} sync{{ default.rsyncssh, source = '@SRC@', host = 'u@h', targetdir = '/srv/x', \
+         rsync = {{ binary = '@RSYNC@' }} }}"
+    );
+    let mut daemon = Daemon::new(&dir, &config).start();
+    daemon.wait_log("finished: 0");
+    assert_eq!(status(&dir).syncs[0].target, "u@h:/srv/x/");
+}
+
+/// The reason that status shows is rsync's error, and neither a warning nor its last line.
+#[test]
+fn the_last_error_is_the_error() {
+    let dir = Dir::new();
+    let script = "#!/bin/sh\n\
+        echo \"Warning: Permanently added 'h' (RSA) to the list of known hosts.\" >&2\n\
+        echo 'ERROR: password file must not be other-accessible' >&2\n\
+        echo 'rsync error: syntax or usage error (code 1) at authenticate.c(261)' >&2\n\
+        exit 12\n";
+    let rsync = dir.put("bin/rsync", script);
+    fs::set_permissions(&rsync, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut daemon =
+        Daemon::new(&dir, &format!("settings{{ insist = true }}\n{}", one(""))).start();
+    daemon.wait_log("Retrying startup");
+    daemon.wait_log("(ERROR: password file must not be other-accessible)");
+    daemon.wait_for("the status tells", |_| {
+        let error = status(&dir).syncs[0].last_error.clone();
+        error.is_some_and(|error| error.text.starts_with("ERROR: password file"))
+    });
+}
