@@ -64,7 +64,7 @@ pub struct Location {
 /// A directory on the way is missing, or a symbolic link may be another user's.
 pub fn locate(path: &Path) -> io::Result<Location> {
     let mut walk = Walk::begin(path, None)?;
-    let (name, found, magic) = walk.to_last()?;
+    let (name, found, magic) = walk.go_to_last()?;
     if name == "." || name == ".." {
         return Err(Errno::ISDIR.into());
     }
@@ -83,7 +83,7 @@ pub fn locate(path: &Path) -> io::Result<Location> {
 /// There is none, or a symbolic link may be another user's.
 pub fn enter(path: &Path) -> io::Result<Directory> {
     let mut walk = Walk::begin(path, Some("."))?;
-    walk.to_last()?;
+    walk.go_to_last()?;
     Ok(walk.here)
 }
 
@@ -236,7 +236,7 @@ impl Location {
         let owners_own = stat.st_uid == self.directory.stat.st_uid;
         match (self.directory.access(), kind(stat)) {
             (Access::Private, _) => true,
-            (_, FileType::RegularFile) if u64::from(stat.st_nlink) != 1 => false,
+            (_, FileType::RegularFile) if stat.st_nlink != 1 => false,
             (Access::Group, FileType::RegularFile) => true,
             (Access::Others, FileType::RegularFile) => is_own(stat) || owners_own,
             _ => is_own(stat),
@@ -303,7 +303,7 @@ impl Walk {
 
     /// Goes to the directory of the last name; that, what is there, and whether only the kernel
     /// can follow it.
-    fn to_last(&mut self) -> io::Result<(OsString, Option<Stat>, bool)> {
+    fn go_to_last(&mut self) -> io::Result<(OsString, Option<Stat>, bool)> {
         while let Some(name) = self.rest.pop() {
             let last = self.rest.is_empty();
             if name == "." && !last {

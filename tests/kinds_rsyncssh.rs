@@ -272,9 +272,10 @@ fn options_with_blanks_reach_ssh_both_ways() {
 
 /// The names of what is in a directory.
 fn names(world: &World, directory: &str) -> Vec<String> {
-    let entries = fs::read_dir(world.path(directory)).unwrap();
+    let entries = fs::read_dir(world.path(directory)).into_iter().flatten();
     let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
     names

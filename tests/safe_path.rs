@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use lsyncd::daemon::pidfile::PidFile;
 use lsyncd::report::atomic::write;
 use lsyncd::report::open_log;
 use lsyncd::safe_path::{Access, enter, locate};
@@ -203,6 +204,44 @@ fn what_another_user_has_planted_is_not_used() {
         let new = file.metadata().unwrap();
         assert_eq!(new.uid(), owner, "{mode:o}");
         assert_eq!(new.mode() & 0o022 != 0, owner == MALLORY, "{mode:o}");
+    }
+}
+
+/// The pid file is opened, locked and replaced; its lock is as dangerous as its content.
+#[test]
+fn a_planted_pid_file_is_left_alone() {
+    if skipped() {
+        return;
+    }
+    for mode in [0o1777, 0o777] {
+        let shared = Shared::new(mode);
+        let file = shared.at("tmp/pid");
+        symlink("../own/victim", &file).unwrap();
+        shared.give("tmp/pid");
+        assert!(PidFile::acquire(&file).is_err());
+        fs::remove_file(&file).unwrap();
+        symlink("../own/new", &file).unwrap();
+        shared.give("tmp/pid");
+        assert!(PidFile::acquire(&file).is_err() && !shared.at("own/new").exists());
+        fs::remove_file(&file).unwrap();
+        fs::hard_link(shared.at("own/victim"), &file).unwrap();
+        assert!(PidFile::acquire(&file).is_err());
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "1\n").unwrap();
+        shared.give("tmp/pid");
+        assert!(PidFile::acquire(&file).is_err());
+        fs::remove_file(&file).unwrap();
+
+        let ours = PidFile::acquire(&file).unwrap();
+        let pid = format!("{}\n", std::process::id());
+        assert_eq!(fs::read_to_string(&file).unwrap(), pid);
+        // One that has come into its place is not removed, whatever it leads to.
+        fs::rename(&file, shared.at("tmp/aside")).unwrap();
+        symlink("../own/victim", &file).unwrap();
+        shared.give("tmp/pid");
+        ours.remove();
+        assert!(file.is_symlink());
+        assert_eq!(shared.victim(), "precious");
     }
 }
 
