@@ -2,9 +2,10 @@
 -- removes by itself; rsync is called at startup only, if it is given options of its own.
 
 local native = ...
+local setmetatable = setmetatable
 
--- That only one process runs at a time is what `default` says, so that settings may say another.
-local direct = {
+-- The limit of processes is to be read here, but not inherited, so that settings may say another.
+local direct = setmetatable({
   delay = 1,
   delete = true,
   onMove = true,
@@ -18,7 +19,7 @@ local direct = {
     target = true, batchSizeLimit = true, rsyncExitCodes = true,
     rsync = default.rsync.checkgauge.rsync,
   },
-}
+}, { __index = { maxProcesses = 1 } })
 default.direct = direct
 
 -- Everything that may go now, Moves among it: it is done in the order it happened.

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use mlua::{Lua, Result, Table, Value};
+use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
 use super::guard;
 use super::host::{Host, Member, Stage};
@@ -36,6 +36,8 @@ pub struct TunnelObject {
     pub was_up: Cell<Option<bool>>,
     command: Vec<Vec<u8>>,
     localhost: Vec<u8>,
+    /// `Tunnel.check` as it is made.
+    always_well: Function,
 }
 
 /// The type lsyncd's status file gives a tunnel's process: one of the command, not of a check.
@@ -62,13 +64,15 @@ impl TunnelObject {
         words.map(|word| substitute(word, &values)).collect()
     }
 
-    /// Whether user code says that it leads nowhere: a method `check` of the object's own.
+    /// Returns true if user code says that it leads nowhere: a method `check` of the object's own,
+    /// or one in the place of `Tunnel.check`.
     ///
     /// # Errors
     /// User code failed.
     pub fn is_refused(&self, host: &Host) -> Result<bool> {
-        let Value::Function(check) = self.object.raw_get("check")? else {
-            return Ok(false);
+        let check = match self.object.get("check")? {
+            Value::Function(check) if check != self.always_well => check,
+            _ => return Ok(false),
         };
         let answer = guard::call(host, || check.call::<Value>(&self.object))?;
         Ok(answer == Value::Boolean(false))
@@ -157,9 +161,17 @@ pub fn add(lua: &Lua, host: &Rc<Host>, globals: &Table) -> Result<()> {
             Ok(of(&h, &object).is_some_and(|tunnel| tunnel.machine.borrow().is_up()))
         })?,
     )?;
-    let h = Rc::clone(host);
+    let always_well = lua.create_function(|_, _: MultiValue| Ok(true))?;
+    methods.set("check", &always_well)?;
+    methods.set("defaults", defaults(lua)?)?;
+    let (h, class) = (Rc::clone(host), methods.clone());
     let create = lua.create_function(move |lua, options: Value| match options {
-        Value::Table(options) => create(lua, &h, &options, &meta),
+        Value::Table(given) => {
+            let options = with_defaults(lua, &given, &class)?;
+            let tunnel = create(lua, &h, &options, &meta, &always_well)?;
+            advise(&given, &tunnel.name(), tunnel.mode, &tunnel.command)?;
+            Ok(tunnel.object.clone())
+        }
         other => Err(complaint(format!(
             "tunnel takes a table, not a {}",
             other.type_name()
@@ -207,7 +219,48 @@ pub fn substitution_data(lua: &Lua, member: &Member, data: Option<Table>) -> Res
     Ok(data)
 }
 
-fn create(lua: &Lua, host: &Host, options: &Table, meta: &Table) -> Result<Table> {
+/// Returns what options are where a tunnel says nothing: `Tunnel.defaults`.
+fn defaults(lua: &Lua) -> Result<Table> {
+    let defaults = lua.create_table()?;
+    for (key, text) in [
+        ("mode", "command"),
+        ("distribution", "rr"),
+        ("localhost", "localhost"),
+    ] {
+        defaults.set(key, text)?;
+    }
+    for (key, number) in [
+        ("parallel", 1),
+        ("readyDelay", 5),
+        ("retryDelay", 10),
+        ("checkMaxFailed", 5),
+    ] {
+        defaults.set(key, number)?;
+    }
+    defaults.set("checkExitCodes", vec![0])?;
+    Ok(defaults)
+}
+
+/// Returns the options given, and those of `Tunnel.defaults` where there is none.
+fn with_defaults(lua: &Lua, given: &Table, class: &Table) -> Result<Table> {
+    let options = lua.create_table()?;
+    let defaults: Value = class.get("defaults")?;
+    for table in [defaults.as_table(), Some(given)].into_iter().flatten() {
+        for pair in table.pairs::<Value, Value>() {
+            let (key, value) = pair?;
+            options.set(key, value)?;
+        }
+    }
+    Ok(options)
+}
+
+fn create(
+    lua: &Lua,
+    host: &Host,
+    options: &Table,
+    meta: &Table,
+    always_well: &Function,
+) -> Result<Rc<TunnelObject>> {
     if host.stage.get() != Stage::Loading {
         return Err(complaint(
             "A tunnel can only be created during initialization.",
@@ -242,20 +295,21 @@ fn create(lua: &Lua, host: &Host, options: &Table, meta: &Table) -> Result<Table
         ready_delay: span(seconds(options, "readyDelay", 5.0)?),
         retry_delay: span(seconds(options, "retryDelay", 10.0)?),
     };
-    advise(options, &config.name, mode, &command)?;
-
+    options.set("name", config.name.as_str())?;
     let object = lua.create_table()?;
     object.set("options", options)?;
     object.set_metatable(Some(meta.clone()))?;
-    host.tunnels.borrow_mut().push(Rc::new(TunnelObject {
-        object: object.clone(),
+    let tunnel = Rc::new(TunnelObject {
+        object,
         machine: Tunnel::new(config).into(),
         mode,
         was_up: Cell::new(None),
         command,
         localhost: text("localhost")?.unwrap_or_else(|| b"localhost".to_vec()),
-    }));
-    Ok(object)
+        always_well: always_well.clone(),
+    });
+    host.tunnels.borrow_mut().push(Rc::clone(&tunnel));
+    Ok(tunnel)
 }
 
 /// The words of the command: a list, or a text that is split at blanks, where double quotes

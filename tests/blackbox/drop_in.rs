@@ -162,6 +162,29 @@ fn a_target_inside_the_source_may_be_left_out_by_options_of_rsync() {
 }
 
 #[test]
+fn an_empty_filter_is_none() {
+    for filter in ["{ }", "\"\""] {
+        let dir = Dir::new();
+        let fake = Fake::new(&dir);
+        let keys = format!("target = \"@TRG@\", delay = 0, filter = {filter}");
+        let config = sync("default.rsync", &keys);
+        let mut daemon = Daemon::new(&dir, &config).start();
+        if filter == "{ }" {
+            daemon.wait_log("finished.");
+            let filters = |word: &String| word.starts_with("--filter");
+            assert!(!fake.calls()[0].argv.iter().any(filters));
+        } else {
+            assert_eq!(daemon.wait_end().code(), Some(255));
+            assert!(
+                daemon.log().contains("Unknown filter rule"),
+                "{}",
+                daemon.log()
+            );
+        }
+    }
+}
+
+#[test]
 fn what_prepare_sets_counts() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
@@ -314,8 +337,8 @@ fn wrong_values_of_new_keys_are_refused_where_lsyncd_refuses_the_key() {
         let prepared = "default.rsync, target = '@TRG@',
             prepare = function(config, level) return default.rsync.prepare(config, level) end";
         for kind in ["default.rsync, target = '@TRG@'", own, prepared] {
-            // Many targets are for any kind.
-            if key.starts_with("targets") {
+            // Many targets are for any kind, and any true value waits.
+            if key.starts_with("targets") || key == "waitForSource" {
                 continue;
             }
             let dir = Dir::new();

@@ -51,6 +51,76 @@ fn helpers_of_texts_and_tables() {
 }
 
 #[test]
+fn the_kinds_are_tables_of_their_settings() {
+    holds(
+        &Dir::new(),
+        r#"
+        assert(default.direct.maxProcesses == 1 and default.rsyncssh.maxProcesses == 1)
+        assert(default.maxProcesses == 1 and default.rsync.maxProcesses == nil)
+        settings{ maxProcesses = 4 }
+        local function of(kind, keys)
+            keys.source, keys[1] = "@SRC@", kind
+            return sync(keys).getConfig().maxProcesses
+        end
+        assert(of(default.direct, { target = "@TRG@" }) == 4)
+        assert(of(default.direct, { target = "@TRG@", maxProcesses = 2 }) == 2)
+        default.direct.maxProcesses = 3
+        assert(of(default.direct, { target = "@TRG@" }) == 3)
+        "#,
+    );
+}
+
+#[test]
+fn splits_at_any_white_space() {
+    holds(
+        &Dir::new(),
+        r#"
+        local function split(text) return table.concat(lsyncd.splitQuotedString(text), "|") end
+        assert(split("-p 22\t-v\n-4") == "-p|22|-v|-4")
+        assert(split("\r\n a\v\fb ") == "a|b" and split(" \t") == "")
+        assert(split("'a\tb' \"c\nd\"") == "a b|c d")
+        "#,
+    );
+}
+
+#[test]
+fn a_queue_may_be_changed_by_who_goes_through_it() {
+    holds(
+        &Dir::new(),
+        r#"
+        local function queue(n)
+            local q = Queue.new()
+            for i = 1, n do q:push(i) end
+            return q
+        end
+        local function seen(pairs, q, drop)
+            local text = ""
+            for at, value in pairs(q) do
+                text = text .. value
+                if drop[value] then q:remove(at) end
+            end
+            local rest = ""
+            for _, value in q:qpairs() do rest = rest .. value end
+            return text, rest
+        end
+        local function same(pairs, order)
+            for dropped = 0, 63 do
+                local q, drop, rest = queue(6), { }, ""
+                for i = 1, 6 do
+                    drop[i] = dropped >> (i - 1) & 1 == 1
+                    if not drop[i] then rest = rest .. i end
+                end
+                local text, left = seen(pairs, q, drop)
+                assert(text == order and left == rest and q:size() == #rest, text .. " " .. left)
+            end
+        end
+        same(Queue.qpairs, "123456")
+        same(Queue.qpairsReverse, "654321")
+        "#,
+    );
+}
+
+#[test]
 fn dump_prints_tables_in_tables() {
     let dir = Dir::new();
     let config = "local t = { a = 1, b = { c = 'x' } } t.b.t = t dump(t) lsyncd.dump({ 'y' }, 2)

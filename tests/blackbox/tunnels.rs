@@ -303,6 +303,37 @@ end, action = function() end }}
     assert!(poll(|| is_gone(pids[0])));
 }
 
+/// The class and its objects as lsyncd has them.
+#[test]
+fn tunnels_are_objects_of_a_class() {
+    let dir = Dir::new();
+    let config = format!(
+        r#"
+Tunnel.defaults.readyDelay = 0.1
+local asked, made = 0, Tunnel.check
+function Tunnel:check()
+    asked = asked + 1
+    return made(self) and asked > 1
+end
+local way = Tunnel.new{{ command = {LIVES}, retryDelay = 7 }}
+local other = tunnel{{ name = "other", command = {LIVES}, mode = "pool", parallel = 2 }}
+assert(way.options.mode == "command" and way.options.readyDelay == 0.1)
+assert(way.options.retryDelay == 7 and way.options.name == "Tunnel1" and way.status == 1)
+assert(way.options.parallel == 1 and way.options.localhost == "localhost")
+assert(other.options.name == "other" and other.options.parallel == 2 and not other:isReady())
+way.own = "kept"
+sync{{ source = "@SRC@", tunnel = way, init = function(event)
+    log("Normal", "asked ", asked, " ", way.own)
+    event.inlet.discardEvent(event)
+end, action = function() end }}
+"#
+    );
+    let mut daemon = Daemon::new(&dir, &config).args(&["-log", "Tunnel"]).start();
+    daemon.wait_log("UP -> DOWN");
+    daemon.wait_log("Normal: asked ");
+    assert!(daemon.log().contains(" kept"));
+}
+
 #[test]
 fn what_is_no_tunnel_is_told() {
     for (tunnel, text) in [
