@@ -215,7 +215,7 @@ impl Job {
         let mut blame = self.blame.borrow_mut();
         let blame = blame.get_or_insert_with(|| self.new_blame(&sync));
         match blame.take(said) {
-            Heard::Attribute(attribute) => match sync.counters.unset(attribute) {
+            Heard::Attribute(attribute) => match sync.counters.unset(attribute, 1) {
                 true => Told::Attribute(attribute),
                 false => Told::Nothing,
             },
@@ -354,7 +354,7 @@ fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, line:
         }
         (Stream::Stderr, Some(job)) => match job.read_error(line) {
             Told::Attribute(attribute) => report::warn(format_args!(
-                "{text} -- the file is sent without; this is told once for the {} of all files",
+                "{text} -- the file is sent without; told once for the {} of all files",
                 attribute.name()
             )),
             Told::Line if !job.repeated => report::warn(text),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::engine::Engine;
 use super::job::Job;
+use crate::batch::error_lines::Attribute;
 use crate::id::SyncId;
 use crate::local::{Ended, Orders, Report, Task, Worker};
 use crate::process::End;
@@ -128,7 +129,21 @@ impl Engine<'_> {
 /// Logs what could not be done and leaves it to the end of the job; returns what rsync would exit
 /// with.
 fn tell_failures(job: &Job, report: &Report) -> i32 {
-    let sync = job.member().sync.borrow();
+    let mut sync = job.member().sync.borrow_mut();
+    let unset = [
+        (Attribute::Permissions, report.unset.permissions),
+        (Attribute::Times, report.unset.times),
+    ];
+    for (attribute, count) in unset {
+        if sync.counters.unset(attribute, count) {
+            report::warn(format_args!(
+                "{}: the target does not permit the {} of some files; they are copied without \
+                 (told once)",
+                sync.config.name,
+                attribute.name()
+            ));
+        }
+    }
     let name = &sync.config.name;
     for path in &report.split {
         report::normal(format_args!(

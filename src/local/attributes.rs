@@ -19,16 +19,42 @@ const SET_ID: u32 = 0o6000;
 pub struct Given {
     /// False if the owner or the group is another than that of the source.
     pub owner: bool,
+    /// False if the target does not permit the mode.
+    pub permissions: bool,
+    /// False if the target does not permit the times.
+    pub times: bool,
+}
+
+/// How often an attribute could not be set although the file arrived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unset {
+    /// The mode.
+    pub permissions: u64,
+    /// The times.
+    pub times: u64,
+}
+
+impl Unset {
+    /// Counts what could not be given.
+    pub fn add(&mut self, given: Given) {
+        self.permissions += u64::from(!given.permissions);
+        self.times += u64::from(!given.times);
+    }
 }
 
 /// Gives an open file or directory what the source has. What is so already is not written.
 ///
 /// # Errors
-/// Mode or times cannot be set. An owner is given as far as permitted, as with cp(1).
+/// Mode or times cannot be set for another reason than that the target does not permit it: that
+/// is no failure of the copy. An owner is given as far as permitted, as with cp(1).
 pub fn give(source: BorrowedFd<'_>, stat: &Stat, target: BorrowedFd<'_>) -> io::Result<Given> {
     let now = fs::fstat(target)?;
     let mut mode = stat.st_mode & 0o7777;
-    let mut given = Given { owner: true };
+    let mut given = Given {
+        owner: true,
+        permissions: true,
+        times: true,
+    };
     let mut changed = false;
     if (now.st_uid, now.st_gid) != (stat.st_uid, stat.st_gid) {
         given.owner = give_owner(stat, target);
@@ -40,10 +66,22 @@ pub fn give(source: BorrowedFd<'_>, stat: &Stat, target: BorrowedFd<'_>) -> io::
     changed |= extended(source, target);
     // Owners and access lists change the mode; it is set after them.
     if changed || now.st_mode & 0o7777 != mode {
-        fs::fchmod(target, Mode::from_raw_mode(mode))?;
+        given.permissions = is_set(fs::fchmod(target, Mode::from_raw_mode(mode)))?;
     }
-    fs::futimens(target, &times(stat))?;
+    given.times = is_set(fs::futimens(target, &times(stat)))?;
     Ok(given)
+}
+
+/// Returns false if an attribute was not set because a file belongs to somebody else, or its file
+/// system has no such attribute.
+fn is_set(result: rustix::io::Result<()>) -> io::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(Errno::PERM | Errno::ACCESS | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Gives an open file owner and group, or else the group. Returns true if it has got both.

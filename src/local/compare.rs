@@ -11,7 +11,8 @@ use rustix::io::Errno;
 
 use super::attributes;
 use super::copy::{attributes_may_forbid, stopped};
-use super::mirror::{Mirror, below, os, unlink};
+use super::mirror::{Mirror, below, unlink};
+use super::place::os;
 use super::place::{self, Found, is_directory, is_missing, look, split};
 use super::walk::{Step, Walk};
 

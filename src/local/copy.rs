@@ -2,16 +2,17 @@
 //! a reader of the target sees the old file or the new one, and nothing is written through what
 //! lies there.
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
-use super::attributes;
+use super::attributes::{self, Given, Unset};
 use super::place::{Directory, kind, look};
 use super::temporary::{self, PrivateDirectory, discard};
 
@@ -43,6 +44,8 @@ pub struct Copier {
     ranges: bool,
     /// False once a new file could not be given its owner.
     pub(super) keeps_owners: bool,
+    /// What could not be set although the files arrived.
+    pub(super) unset: Cell<Unset>,
     buffer: Vec<u8>,
 }
 
@@ -52,6 +55,7 @@ impl Default for Copier {
             reflinks: true,
             ranges: true,
             keeps_owners: true,
+            unset: Cell::default(),
             buffer: vec![0; SMALL as usize],
         }
     }
@@ -81,6 +85,20 @@ impl Copier {
         Ok(Copied::Done)
     }
 
+    /// Gives what has arrived the attributes of its source, and counts what cannot be given.
+    pub(super) fn give(
+        &self,
+        source: BorrowedFd<'_>,
+        stat: &Stat,
+        target: BorrowedFd<'_>,
+    ) -> io::Result<Given> {
+        let given = attributes::give(source, stat, target)?;
+        let mut unset = self.unset.get();
+        unset.add(given);
+        self.unset.set(unset);
+        Ok(given)
+    }
+
     fn regular(
         &mut self,
         from: &Spot<'_>,
@@ -106,7 +124,7 @@ impl Copier {
         let source = File::from(source);
         let filled = self
             .contents(&source, &target, &stat, stop)
-            .and_then(|()| attributes::give(source.as_fd(), &stat, target.as_fd()));
+            .and_then(|()| self.give(source.as_fd(), &stat, target.as_fd()));
         match filled {
             Ok(given) => {
                 self.keeps_owners &= given.owner;

@@ -202,7 +202,8 @@ impl Mirror<'_> {
         if let Ok(source) = above.enter(name.as_bytes()) {
             let mut stat = *stat;
             stat.st_mode |= 0o700;
-            attributes::give(source.as_fd(), &stat, made.as_fd())?;
+            let copier = &self.memory.copier;
+            copier.give(source.as_fd(), &stat, made.as_fd())?;
         }
         self.changed_in(split(path).0);
         Ok(found.is_some())
@@ -370,7 +371,8 @@ impl Mirror<'_> {
         if changes_owner || !attributes::is_copy(&wanted, &now) {
             return Ok(false);
         }
-        attributes::give(source.as_fd(), &wanted, target.as_fd())?;
+        let copier = &self.memory.copier;
+        copier.give(source.as_fd(), &wanted, target.as_fd())?;
         Ok(true)
     }
 
@@ -454,6 +456,7 @@ impl Mirror<'_> {
         for path in std::mem::take(&mut self.directories).iter().rev() {
             self.finish_directory(path);
         }
+        self.report.unset = self.memory.copier.unset.take();
     }
 
     /// Gives a directory of the target the attributes of the source's.
@@ -463,10 +466,10 @@ impl Mirror<'_> {
             // Gone; what says so is on its way.
             return;
         };
-        let given = fs::fstat(source.as_fd())
-            .map_err(io::Error::from)
-            .and_then(|stat| attributes::give(source.as_fd(), &stat, target.as_fd()));
-        if let Err(error) = given {
+        let stat = fs::fstat(source.as_fd()).map_err(io::Error::from);
+        let copier = &self.memory.copier;
+        let give = |stat| copier.give(source.as_fd(), &stat, target.as_fd());
+        if let Err(error) = stat.and_then(give) {
             self.fail(path, false, "set the attributes of", &error);
         }
     }
@@ -509,11 +512,6 @@ pub(super) fn with_slash(path: &[u8]) -> Vec<u8> {
 pub(super) fn below(directory: &[u8], name: &[u8], is_directory: bool) -> Vec<u8> {
     let slash: &[u8] = if is_directory { b"/" } else { b"" };
     [directory, name, slash].concat()
-}
-
-/// A name as the system calls take it.
-pub(super) fn os(name: &[u8]) -> &OsStr {
-    OsStr::from_bytes(name)
 }
 
 fn is_root(path: &[u8]) -> bool {

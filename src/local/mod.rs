@@ -37,6 +37,7 @@ use crate::batch::Change;
 use crate::config::MaxDelete;
 use crate::filter::Filter;
 
+pub use attributes::Unset;
 pub use mirror::{Memory, carry_out};
 pub use worker::{Ended, Worker};
 
@@ -108,6 +109,8 @@ pub struct Report {
     /// Nothing was done, as more would have been deleted than may be: how many entries, and of
     /// how many.
     pub excess: Option<(u64, u64)>,
+    /// Attributes that the target does not permit. The files arrived.
+    pub unset: Unset,
     /// Nothing can be done at all: source or target cannot be entered.
     pub closed: Option<String>,
 }

@@ -311,6 +311,11 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     bare.split_at(start.map_or(0, |slash| slash + 1))
 }
 
+/// A name as the system calls take it.
+pub(super) fn os(name: &[u8]) -> &OsStr {
+    OsStr::from_bytes(name)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;

@@ -64,11 +64,14 @@ impl Counters {
         !std::mem::replace(&mut self.failing, true)
     }
 
-    /// A path arrived without this attribute. True for the first.
-    pub fn unset(&mut self, attribute: Attribute) -> bool {
+    /// So many paths arrived without this attribute. True if these are the first.
+    pub fn unset(&mut self, attribute: Attribute, paths: u64) -> bool {
+        if paths == 0 {
+            return false;
+        }
         let count = self.unset_attributes.entry(attribute).or_default();
-        *count += 1;
-        *count == 1
+        *count += paths;
+        *count == paths
     }
 
     /// What a child said of its work.

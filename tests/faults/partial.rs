@@ -1,9 +1,11 @@
 //! Transfers that do a part of their work: what rsync names is sent again and nothing else; what it
 //! does not name clearly makes everything be sent again.
 
+use std::os::unix::fs::{PermissionsExt, chown};
+
 use crate::daemon::{Daemon, Running};
 use crate::fake::{Call, Fake};
-use crate::util::Dir;
+use crate::util::{Dir, program, skip};
 
 /// A sync with a status file, and what else its table and the settings have.
 fn config(settings: &str, keys: &str) -> String {
@@ -336,4 +338,57 @@ fn after_any_trouble_the_target_is_equal() {
         "{}",
         daemon.log()
     );
+}
+
+const NOBODY: u32 = 65534;
+
+/// A target that belongs to somebody else, who lets others make files in it: the times of its
+/// directories cannot be set. The files arrive and nothing is done twice.
+#[test]
+fn directories_of_somebody_else_are_no_failure() {
+    let setpriv = program("setpriv").filter(|_| nix::unistd::geteuid().is_root());
+    let Some(setpriv) = setpriv else {
+        return skip("needs root and setpriv");
+    };
+    for kind in ["default.rsync", "default.direct"] {
+        let dir = Dir::new();
+        let open = |path: std::path::PathBuf, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        open(dir.path(""), 0o755);
+        dir.mkdir("d");
+        std::fs::create_dir(dir.trg("d")).unwrap();
+        open(dir.trg(""), 0o777);
+        open(dir.trg("d"), 0o777);
+        for path in [dir.src(""), dir.src("d"), dir.path("rec")] {
+            chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let config = r#"
+settings{ statusFile = "@DIR@/rec/status", statusInterval = 0, insist = true }
+sync{ KIND, source = "@SRC@", target = "@TRG@", delay = 0.2 }
+"#;
+        let nobody = NOBODY.to_string();
+        let (user, group) = (format!("--reuid={nobody}"), format!("--regid={nobody}"));
+        let wrapper = [setpriv.to_str().unwrap(), &user, &group, "--clear-groups"];
+        let mut daemon = Daemon::new(&dir, &config.replace("KIND", kind))
+            .wrapped(&wrapper)
+            .start();
+        daemon.wait_log("finished");
+        for n in 0..3 {
+            let name = format!("d/f{n}");
+            dir.write(&name, "1");
+            chown(dir.src(&name), Some(NOBODY), Some(NOBODY)).unwrap();
+            let old = std::fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
+            let directory = std::fs::File::open(dir.src("d")).unwrap();
+            directory.set_times(old).unwrap();
+            daemon.wait_for("it arrived", |_| {
+                dir.trg(&name).exists() && dir.text("rec/status").contains("There are 0 delays")
+            });
+        }
+        let log = daemon.log();
+        assert_eq!(log.matches("the times of").count(), 1, "{log}");
+        assert!(!log.contains("could not do everything"), "{log}");
+        let status = dir.text("rec/status");
+        assert!(!status.contains("trying again"), "{status}");
+    }
 }
