@@ -40,7 +40,9 @@ function rsyncssh.action(inlet)
   end
 
   log("Normal", "Moving " .. native.shown(event.path) .. " -> " .. native.shown(event2.path))
-  local remove = config.delete == true or config.delete == "running"
+  -- With a filter, what it protects in the origin stays; rsync deletes the rest.
+  local remove = (config.delete == true or config.delete == "running")
+    and not native.filter_input(inlet)
   local move = native.remote_move(config, event.path, event2.path, remove)
   native.spawn(event, config.ssh.binary, config.ssh._computed, config.host, move)
 end

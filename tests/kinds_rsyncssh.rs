@@ -139,6 +139,43 @@ fn a_failing_move_is_sent() {
     }
 }
 
+/// What the filter leaves out depends on the directory: a move would bring too little, and leave
+/// too much.
+#[test]
+fn a_directory_that_the_filter_tells_apart_is_sent() {
+    let mut world = world();
+    world.mkdir("src/a");
+    world.write("src/a/x", "left out here");
+    world.write("src/a/f", "1");
+    world.write("src/g", "1");
+    world.start(&CONFIG.replace("delay", "exclude = { \"/a/x\" }, delay"));
+    world.wait("the startup", |world| world.path("trg/a/f").exists());
+    assert!(!world.path("trg/a/x").exists());
+    world.rename("src/a", "src/b");
+    world.wait_equal();
+    world.rename("src/g", "src/h");
+    world.wait_equal();
+    assert_eq!(world.log().matches("Moving ").count(), 1, "{}", world.log());
+}
+
+/// The shell's rm would know nothing of the filter.
+#[test]
+fn a_failing_move_leaves_what_the_filter_protects() {
+    let mut world = world();
+    world.mkdir("src/d");
+    world.write("src/d/f", "1");
+    world.start(&CONFIG.replace("delay", "exclude = { \"*.bak\" }, delay"));
+    world.wait_equal();
+    world.write("trg/d/kept.bak", "");
+    world.write("broken", "");
+    world.rename("src/d", "src/e");
+    world.wait("the transfer", |world| {
+        world.path("trg/e/f").exists() && !world.path("trg/d/f").exists()
+    });
+    assert!(world.path("trg/d/kept.bak").exists());
+    assert!(world.log().contains("could not be carried out"));
+}
+
 #[test]
 fn a_move_that_the_target_cannot_follow_does_not_end_the_daemon() {
     let mut world = world();

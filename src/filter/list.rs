@@ -172,6 +172,15 @@ impl Filter {
                 .is_some_and(|rule| rule.sign == Sign::Exclude)
     }
 
+    /// Returns true if what is in one directory is left out just as it would be in the other.
+    /// Paths begin and end with a slash.
+    pub fn is_alike_below(&self, one: &[u8], other: &[u8]) -> bool {
+        let [one, other] = [one, other].map(|path| path.strip_suffix(b"/").unwrap_or(path));
+        (self.held.iter())
+            .chain(self.configured())
+            .all(|rule| rule.pattern.is_alike_below(one, other))
+    }
+
     /// The rule that excludes `path` and the level at which it does; if none excludes it,
     /// the `+` rule that keeps the path itself. Paths as for [`Filter::excluded`].
     pub fn deciding<'a>(&'a self, path: &'a [u8]) -> Option<Decision<'a>> {
@@ -328,6 +337,23 @@ mod tests {
         assert!(filter.excluded(b"/d/") && filter.excluded(b"/x/d/y") && !filter.excluded(b"/d"));
         assert!(filter.excluded(b"/a/keep") && !filter.excluded_here(b"/a/keep"));
         assert!(!filter.excluded(b"/") && !filter.excluded(b""));
+    }
+
+    #[test]
+    fn directories_are_alike_if_no_pattern_tells_them_apart() {
+        let anywhere = filter(&["+ */", "+ **/x"], &["*.o", "tmp/"]);
+        assert!(anywhere.is_alike_below(b"/a/", b"/b/c/"));
+        for pattern in ["/a/x", "a/*.o", "/a/***", "/*/x", "a/**/x", "/a/"] {
+            let told = filter(&[], &[pattern]);
+            let alike = [(b"/a/", b"/c/d/".as_slice()), (b"/a/", b"/c/")];
+            let alike = alike.map(|(one, other)| told.is_alike_below(one, other));
+            let expected = match pattern {
+                "/*/x" => [false, true],
+                "/a/" => [true, true],
+                _ => [false, false],
+            };
+            assert_eq!(alike, expected, "{pattern}");
+        }
     }
 
     #[test]

@@ -196,21 +196,37 @@ impl Pattern {
     /// pattern matches there. None if it matches nothing below. `directory` begins with a slash
     /// and ends without one; it is not matched itself.
     pub fn below(&self, directory: &[u8]) -> Vec<Vec<u8>> {
+        let prefix = [directory, b"/"].concat();
+        let rests = self.rests_below(&prefix);
+        let here = rests.iter().map(|rest| self.anchored(&prefix, b"", rest));
+        let deeper = (self.floats() && !rests.is_empty())
+            .then(|| self.anchored(&prefix, b"**/", self.compared()));
+        here.chain(deeper).collect()
+    }
+
+    /// Returns true if the pattern matches the same paths below both directories, seen from
+    /// there.
+    pub(super) fn is_alike_below(&self, one: &[u8], other: &[u8]) -> bool {
+        let slashed = |directory: &[u8]| [directory, b"/"].concat();
+        self.rests_below(&slashed(one)) == self.rests_below(&slashed(other))
+    }
+
+    /// The parts of the pattern that have to match a path behind `prefix`, a directory with a
+    /// slash at both ends. One that may begin anywhere is among them as a whole.
+    fn rests_below(&self, prefix: &[u8]) -> Vec<&[u8]> {
         if self.is_void() || self.is_broken() {
             return Vec::new();
         }
-        let prefix = [directory, b"/"].concat();
-        let floating = !matches!(self.scope, Scope::Root | Scope::Slashed);
         let mut rests = match self.scope {
             Scope::Name => Vec::new(),
             Scope::Root => self.rests(&prefix[1..]),
-            Scope::Slashed => self.rests(&prefix),
-            Scope::Tail(_) | Scope::Anywhere => (0..directory.len())
+            Scope::Slashed => self.rests(prefix),
+            Scope::Tail(_) | Scope::Anywhere => (0..prefix.len() - 1)
                 .filter(|&at| prefix[at] == b'/')
                 .flat_map(|slash| self.rests(&prefix[slash + 1..]))
                 .collect(),
         };
-        rests.extend(floating.then(|| self.compared()));
+        rests.extend(self.floats().then(|| self.compared()));
         for rest in &mut rests {
             // Three stars would match the directory itself.
             if rest.iter().all(|&byte| byte == b'*') {
@@ -221,10 +237,12 @@ impl Pattern {
         rests.dedup();
         // No path has two slashes side by side.
         rests.retain(|rest| !rest.is_empty() && !rest.starts_with(b"/"));
+        rests
+    }
 
-        let deeper = floating.then(|| self.anchored(&prefix, b"**/", self.compared()));
-        let here = rests.iter().map(|rest| self.anchored(&prefix, b"", rest));
-        here.chain(deeper).collect()
+    /// Returns true if the pattern may begin at any component of a path.
+    fn floats(&self) -> bool {
+        !matches!(self.scope, Scope::Root | Scope::Slashed)
     }
 
     /// What is compared with a path: without the anchor, without the slash of a directory.
