@@ -335,6 +335,11 @@ impl Watcher {
         } = rename;
         let wd = self.tree.wd(to);
         if self.tree.child(from, &half.name).is_some() {
+            if !half.directory {
+                // Until now it was the name of a file, which the target may have.
+                self.build_path(from, &half.name, false);
+                observer.event(Event::Attrib { path: &self.path });
+            }
             self.look(from, &half.name, Cause::Doubt, observer);
             // The name may have been told as that of a file.
             if self.tree.child(from, &half.name).is_some() {
