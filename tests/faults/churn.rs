@@ -18,12 +18,12 @@ use crate::fake::Fake;
 use crate::util::Dir;
 
 /// Marsaglia's xorshift: small, and the same everywhere.
-struct Random(u64, Links, Sizes);
+pub struct Random(u64, Links, Sizes);
 
 /// What tells one content from another. A wrapper in rsync's place gets no options that lsyncd
 /// does not give, so changes within a second that leave the size as it is are not its to see.
 #[derive(Clone, Copy, PartialEq)]
-enum Sizes {
+pub enum Sizes {
     Few,
     Many,
 }
@@ -31,13 +31,13 @@ enum Sizes {
 /// Whether names may share a file. Who writes by one of them is told of by that one only, so
 /// it takes `hard_links` to keep the others current.
 #[derive(Clone, Copy, PartialEq)]
-enum Links {
+pub enum Links {
     None,
     Hard,
 }
 
 impl Random {
-    fn new(seed: u64, links: Links, sizes: Sizes) -> Random {
+    pub fn new(seed: u64, links: Links, sizes: Sizes) -> Random {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, links, sizes);
         for _ in 0..8 {
             random.next();
@@ -52,7 +52,7 @@ impl Random {
         self.0
     }
 
-    fn below(&mut self, limit: usize) -> usize {
+    pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
 
@@ -86,7 +86,7 @@ fn remove(path: &Path) {
 }
 
 /// One change. What cannot be done (no parent, a directory in the way) is no change.
-fn change(dir: &Dir, random: &mut Random) {
+pub fn change(dir: &Dir, random: &mut Random) {
     let (one, two) = (path(dir, random), path(dir, random));
     match random.below(16) {
         0..=3 => drop(fs::write(&one, random.content())),

@@ -19,6 +19,7 @@
 //! | reload | reading the configuration again |
 //! | names | hostile names through every kind of sync |
 //! | churn | random changes with everything that can go wrong |
+//! | rules | random changes under rules that include and exclude |
 //! | soak | minutes of changes, when asked for |
 //! | races | the list of all races and their tests, and those that are nowhere else |
 
@@ -50,6 +51,7 @@ mod races;
 mod reload;
 mod replaced;
 mod restart;
+mod rules;
 mod soak;
 mod stalls;
 mod startup;
