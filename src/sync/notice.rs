@@ -98,7 +98,7 @@ impl Sync {
                 self.take_in(Etype::Create, to, None, now);
                 follow
             }
-            (false, false) if self.config.moves && self.moves_whole(from, to) => {
+            (false, false) if self.config.moves && self.filters_alike(from, to) => {
                 match self.take_in(Etype::Move, from, Some(to), now) {
                     Pushed::Split { .. } => follow,
                     Pushed::Placed(_) => Follow::Moved,
@@ -129,7 +129,7 @@ impl Sync {
 
     /// Returns true if a move does at the target what it did here. Patterns with a slash may leave
     /// out in one directory what they let pass in another. User functions are told what happened.
-    fn moves_whole(&self, from: &[u8], to: &[u8]) -> bool {
+    fn filters_alike(&self, from: &[u8], to: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         self.queue.policy() == Policy::Deliver
             || !from.ends_with(b"/")
