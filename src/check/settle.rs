@@ -7,12 +7,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{self, AtFlags, Mode};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::files::identity;
 use super::look::Candidate;
-use super::private;
 use super::readers::Usage;
 use super::stage::Stage;
 use super::verdicts::Verdict;
@@ -56,7 +55,7 @@ impl Stage {
         self.finish_directories();
         self.room = None;
         // What is left there is emptied before the next look.
-        let _ = private::empty(&self.incoming);
+        let _ = self.private.empty(&self.incoming);
         settled
     }
 
@@ -136,7 +135,10 @@ impl Stage {
                 Ok(file) => {
                     // Nobody shall run it from there.
                     fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
-                    let mut copy = File::open(OsStr::from_bytes(&candidate.copy))?;
+                    let (above, name) = self.aside(&candidate.copy)?;
+                    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let copy = fs::openat(above.as_fd(), name, flags, Mode::empty())?;
+                    let mut copy = File::from(copy);
                     io::copy(&mut copy, &mut &file)?;
                     break;
                 }
@@ -165,5 +167,268 @@ impl Stage {
             fs::unlinkat(above.as_fd(), name, AtFlags::empty())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
+    use std::sync::{Arc, RwLock};
+
+    use super::*;
+    use crate::check::look::{Collected, Look};
+    use crate::check::readers::{Readers, Reading};
+    use crate::check::stage::Layout;
+    use crate::filter::Filter;
+
+    /// A source with a file `d/f`, of which the tree has what passed before, and a candidate.
+    struct Site {
+        directory: tempfile::TempDir,
+        readers: Arc<Readers>,
+        stage: Stage,
+    }
+
+    impl Site {
+        fn new() -> Site {
+            let directory = tempfile::tempdir().unwrap();
+            let path = |name: &str| directory.path().join(name).into_os_string();
+            for name in ["src/d", "quarantine"] {
+                std::fs::create_dir_all(path(name)).unwrap();
+            }
+            let readers = Arc::new(Readers::default());
+            let layout = Layout {
+                source: path("src").into_encoded_bytes(),
+                staging: path("staging").into_encoded_bytes(),
+                rules: Some(b"rules".to_vec()),
+                checksum: false,
+                readers: Arc::clone(&readers),
+                configured: Vec::new(),
+            };
+            let stage = Stage::open(layout, Arc::default()).unwrap();
+            let mut site = Site {
+                directory,
+                readers,
+                stage,
+            };
+            site.write("old");
+            let settled = site.settle(Disposition::Install);
+            assert!(settled.failures.is_empty(), "{:?}", settled.failures);
+            site.write("newer");
+            site
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn write(&self, text: &str) {
+            std::fs::write(self.path("src/d/f"), text).unwrap();
+        }
+
+        fn read(&self, name: &str) -> Option<String> {
+            std::fs::read_to_string(self.path(name)).ok()
+        }
+
+        fn staged(&self) -> Option<String> {
+            self.read("staging/tree/d/f")
+        }
+
+        fn look(&mut self) -> Collected {
+            let filter = RwLock::new(Filter::default());
+            self.stage.collect(Look::Everything, &filter, None).unwrap()
+        }
+
+        /// Does with the one candidate what was decided.
+        fn settle(&mut self, disposition: Disposition) -> Settled {
+            self.settle_after(disposition, |_| ())
+        }
+
+        /// Something happens between the look and that.
+        fn settle_after(
+            &mut self,
+            disposition: Disposition,
+            between: impl FnOnce(&Site),
+        ) -> Settled {
+            let found = self.look();
+            assert_eq!(found.candidates.len(), 1, "{found:?}");
+            between(self);
+            let decided = found.candidates.into_iter();
+            let decided = decided.map(|file| (file, disposition.clone())).collect();
+            self.stage.settle(decided)
+        }
+
+        fn begin_reading(&self) -> Reading {
+            Readers::begin(&self.readers)
+        }
+
+        /// How many files are looked at as new ones.
+        fn unknown(&mut self) -> usize {
+            let found = self.look();
+            self.stage.settle(Vec::new());
+            found.candidates.len()
+        }
+
+        fn quarantine(&self) -> Disposition {
+            let place = self.path("quarantine").into_os_string();
+            Disposition::Quarantine("bad".to_owned(), place.into_encoded_bytes())
+        }
+    }
+
+    /// What the tree has then, whether the source has the file, and how many files are unknown.
+    #[test]
+    fn each_decision_leaves_what_it_says() {
+        type Outcome = (Option<&'static str>, bool, usize);
+        let bad = || "bad".to_owned();
+        let cases: [(&str, fn(&Site) -> Disposition, Outcome); 5] = [
+            (
+                "install",
+                |_| Disposition::Install,
+                (Some("newer"), true, 0),
+            ),
+            ("wait", |_| Disposition::Wait, (Some("old"), true, 1)),
+            (
+                "hold",
+                |_| Disposition::Hold("bad".into()),
+                (Some("old"), true, 0),
+            ),
+            (
+                "remove",
+                |_| Disposition::Remove("bad".into()),
+                (None, true, 0),
+            ),
+            ("quarantine", Site::quarantine, (None, false, 0)),
+        ];
+        for (name, decide, (staged, in_source, unknown)) in cases {
+            let mut site = Site::new();
+            // Until any change from now on would have another time.
+            while !site.look().candidates.iter().all(|file| file.settled) {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            let disposition = decide(&site);
+            let settled = site.settle(disposition);
+            assert!(settled.failures.is_empty(), "{name}: {settled:?}");
+            assert_eq!(site.staged().as_deref(), staged, "{name}");
+            assert_eq!(site.path("src/d/f").exists(), in_source, "{name}");
+            let left = std::fs::read_dir(site.path("staging/incoming")).unwrap();
+            assert_eq!(left.count(), 0, "{name}");
+            let found = site.look();
+            assert_eq!(found.candidates.len(), unknown, "{name}: {found:?}");
+            let rejected = [("/d/f".as_bytes().to_vec(), bad())];
+            let is_rejected = matches!(name, "hold" | "remove");
+            assert_eq!(found.rejected == rejected, is_rejected, "{name}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn quarantine_takes_what_was_checked_under_a_free_name_that_nobody_runs() {
+        let mut site = Site::new();
+        std::fs::write(site.path("quarantine/f"), "another").unwrap();
+        std::fs::write(site.path("quarantine/f.1"), "one more").unwrap();
+        let file = site.path("src/d/f");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let settled = site.settle(site.quarantine());
+        let place = site.path("quarantine/f.2");
+        let bytes = place.clone().into_os_string().into_encoded_bytes();
+        assert_eq!(settled.quarantined, [(b"/d/f".to_vec(), bytes)]);
+        assert_eq!(std::fs::read_to_string(&place).unwrap(), "newer");
+        let mode = std::fs::metadata(&place).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(site.read("quarantine/f").unwrap(), "another");
+    }
+
+    /// What went wrong, and what the tree and the source have then.
+    #[test]
+    fn failures_leave_tree_and_source_as_they_were() {
+        type Between = fn(&Site);
+        fn copy(site: &Site) -> PathBuf {
+            let rooms = std::fs::read_dir(site.path("staging/incoming")).unwrap();
+            let room = rooms.flatten().next().unwrap().path();
+            room.join("f")
+        }
+        let cases: [(&str, bool, Between, &str); 5] = [
+            (
+                "copy changed",
+                false,
+                |site| std::fs::write(copy(site), "x").unwrap(),
+                "was changed",
+            ),
+            (
+                "copy removed",
+                false,
+                |site| std::fs::remove_file(copy(site)).unwrap(),
+                "was changed",
+            ),
+            (
+                "copy replaced",
+                false,
+                |site| {
+                    std::fs::remove_file(copy(site)).unwrap();
+                    std::fs::write(copy(site), "newer").unwrap();
+                },
+                "was changed",
+            ),
+            (
+                "no quarantine",
+                true,
+                |site| std::fs::remove_dir(site.path("quarantine")).unwrap(),
+                "No such file",
+            ),
+            (
+                "quarantine of a copy that is gone",
+                true,
+                |site| std::fs::remove_file(copy(site)).unwrap(),
+                "No such file",
+            ),
+        ];
+        for (name, quarantine, between, why) in cases {
+            let mut site = Site::new();
+            let disposition = match quarantine {
+                true => site.quarantine(),
+                false => Disposition::Install,
+            };
+            let settled = site.settle_after(disposition, between);
+            assert_eq!(settled.failures.len(), 1, "{name}: {settled:?}");
+            assert!(settled.failures[0].1.contains(why), "{name}: {settled:?}");
+            assert!(settled.quarantined.is_empty(), "{name}");
+            assert_eq!(site.staged().as_deref(), Some("old"), "{name}");
+            assert_eq!(site.read("src/d/f").as_deref(), Some("newer"), "{name}");
+            assert_eq!(site.unknown(), 1, "{name}: it is looked at again");
+        }
+    }
+
+    #[test]
+    fn another_file_in_the_place_of_a_rejected_one_stays() {
+        let mut site = Site::new();
+        let quarantine = site.quarantine();
+        let settled = site.settle_after(quarantine, |site| {
+            std::fs::remove_file(site.path("src/d/f")).unwrap();
+            site.write("not looked at");
+        });
+        assert_eq!(settled.quarantined.len(), 1);
+        assert_eq!(site.read("src/d/f").unwrap(), "not looked at");
+        assert_eq!(site.read("quarantine/f").unwrap(), "newer");
+    }
+
+    #[test]
+    fn a_directory_in_the_way_goes_unless_a_transfer_has_listed_it() {
+        for reads in [false, true] {
+            let mut site = Site::new();
+            site.settle(Disposition::Install);
+            let reading = reads.then(|| site.begin_reading());
+            std::fs::remove_file(site.path("src/d/f")).unwrap();
+            std::fs::remove_dir(site.path("src/d")).unwrap();
+            std::fs::write(site.path("src/d"), "a file now").unwrap();
+            let settled = site.settle(Disposition::Install);
+            assert_eq!(settled.failures.len(), usize::from(reads), "{settled:?}");
+            assert_eq!(site.read("staging/tree/d").is_none(), reads);
+            assert_eq!(site.path("staging/tree/d").exists(), !reads);
+            drop(reading);
+            if reads {
+                let settled = site.settle(Disposition::Install);
+                assert!(settled.failures.is_empty(), "{settled:?}");
+            }
+            assert_eq!(site.read("staging/tree/d").unwrap(), "a file now");
+        }
     }
 }

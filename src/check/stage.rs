@@ -15,7 +15,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
@@ -24,7 +24,7 @@ use rustix::fs::{self, Stat};
 
 use super::files::Room;
 use super::look::{Collected, Look};
-use super::private;
+use super::private::{self, Private};
 use super::readers::{Readers, Removed, Usage};
 use super::verdicts::Verdicts;
 use crate::filter::Filter;
@@ -46,6 +46,8 @@ pub struct Layout {
     pub checksum: bool,
     /// The transfers that read the tree.
     pub readers: Arc<Readers>,
+    /// Sources and targets of all syncs, which may not lie in what is emptied.
+    pub configured: Vec<Vec<u8>>,
 }
 
 impl Layout {
@@ -77,7 +79,7 @@ pub struct Stage {
     pub(super) copied: HashSet<Vec<u8>>,
     pub(super) count: u64,
     pub(super) stop: Arc<AtomicBool>,
-    _lock: OwnedFd,
+    pub(super) private: Private,
 }
 
 impl Stage {
@@ -89,20 +91,28 @@ impl Stage {
     pub fn open(layout: Layout, stop: Arc<AtomicBool>) -> Result<Stage, String> {
         let shown = report::escape(&layout.staging).into_owned();
         let failed = |error: io::Error| format!("cannot use {shown}: {error}");
-        let lock = private::enter(&layout.staging)?;
-        let at = |name: &str| [layout.staging.as_slice(), b"/", name.as_bytes()].concat();
-        let tree = Place::enter_or_make(&at("tree")).map_err(failed)?;
-        let incoming = Place::enter_or_make(&at("incoming")).map_err(failed)?;
+        let private = Private::enter(&layout.staging)?;
+        let tree = private.place("tree").map_err(failed)?;
+        let incoming = private.place("incoming").map_err(failed)?;
         let source = Place::enter(&layout.source)
             .map_err(|error| format!("cannot enter {}: {error}", report::escape(&layout.source)))?;
-        let rules = at("rules");
-        let rules = OsStr::from_bytes(&rules);
-        let same = layout.rules.is_some() && std::fs::read(rules).ok() == layout.rules;
-        if !same {
-            let _ = std::fs::remove_file(rules);
-            private::empty(&tree).map_err(failed)?;
+        let named = layout.configured.iter();
+        let inside = named.filter(|path| is_within(&layout.staging, path));
+        let mut inside: Vec<&Vec<u8>> = inside.collect();
+        if private.is_around(&source).map_err(failed)? {
+            inside.push(&layout.source);
+        }
+        if let Some(path) = inside.first() {
+            let path = report::escape(path);
+            return Err(format!(
+                "{shown} is emptied, and {path} lies in it: give check.staging another place"
+            ));
+        }
+        if layout.rules.is_none() || private.read("rules") != layout.rules {
+            private.forget("rules");
+            private.empty(&tree).map_err(failed)?;
             if let Some(text) = &layout.rules {
-                std::fs::write(rules, text).map_err(failed)?;
+                private.write("rules", text).map_err(failed)?;
             }
         }
         Ok(Stage {
@@ -120,7 +130,7 @@ impl Stage {
             copied: HashSet::new(),
             count: 0,
             stop,
-            _lock: lock,
+            private,
         })
     }
 
@@ -145,7 +155,7 @@ impl Stage {
         self.copied.clear();
         self.compared.clear();
         self.room = None;
-        private::empty(&self.incoming)?;
+        self.private.empty(&self.incoming)?;
         let mut found = Collected::default();
         match look {
             Look::Everything => {
@@ -235,6 +245,12 @@ impl Stage {
     }
 }
 
+/// Returns true if a path leads to a directory or into it, as far as names tell.
+fn is_within(directory: &[u8], path: &[u8]) -> bool {
+    let rest = path.strip_prefix(directory);
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::settle::Disposition;
@@ -259,6 +275,7 @@ mod tests {
             rules: Some(b"rules".to_vec()),
             checksum: false,
             readers: Arc::default(),
+            configured: Vec::new(),
         }
     }
 

@@ -217,7 +217,7 @@ impl Engine<'_> {
         let key = round.gate.id();
         let member = Rc::clone(&round.parties[0].member);
         if !self.gates.hands.contains_key(&key) {
-            let layout = layout(&member.sync.borrow());
+            let layout = layout(&member.sync.borrow(), self.configured());
             let worker = Worker::start(layout.ok_or("there is no check")?, self.core.waker());
             let worker = worker.map_err(|error| format!("cannot start a thread: {error}"))?;
             self.gates.hands.insert(key, worker);
@@ -228,6 +228,16 @@ impl Engine<'_> {
         }
         self.gates.hands.remove(&key);
         Err(THREAD_FAILED.to_owned())
+    }
+
+    /// The sources and targets of all syncs, as they are written.
+    fn configured(&self) -> Vec<Vec<u8>> {
+        let syncs = self.members.iter().map(|member| member.sync.borrow());
+        let paths = syncs.flat_map(|sync| {
+            let target = sync.config.target.clone();
+            [Some(sync.config.source.clone()), target]
+        });
+        paths.flatten().collect()
     }
 
     /// Goes on with all rounds as far as they can.
@@ -404,7 +414,7 @@ impl Engine<'_> {
     }
 }
 
-fn layout(sync: &Sync) -> Option<Layout> {
+fn layout(sync: &Sync, configured: Vec<Vec<u8>>) -> Option<Layout> {
     let check = sync.config.check.as_ref()?;
     Some(Layout {
         source: sync.config.source.clone(),
@@ -412,6 +422,7 @@ fn layout(sync: &Sync) -> Option<Layout> {
         rules: check.rules(),
         checksum: check.checksum,
         readers: Arc::clone(sync.gate.readers()),
+        configured,
     })
 }
 

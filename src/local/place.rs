@@ -136,6 +136,15 @@ impl AsFd for Directory {
 }
 
 impl Directory {
+    /// Opens a directory that was found already, to read it.
+    ///
+    /// # Errors
+    /// It may not be read.
+    pub fn open(found: impl AsFd) -> io::Result<Directory> {
+        let fd = fs::openat(found, ".", DIRECTORY, Mode::empty())?;
+        Ok(Directory(Rc::new(fd)))
+    }
+
     /// Opens a directory in this one.
     ///
     /// # Errors
@@ -163,10 +172,15 @@ impl Place {
     pub fn enter(path: &[u8]) -> io::Result<Place> {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let root = fs::openat(CWD, OsStr::from_bytes(path), flags, Mode::empty())?;
-        Ok(Place {
-            root: Directory(Rc::new(root)),
+        Ok(Place::at(Directory(Rc::new(root))))
+    }
+
+    /// The tree below an open directory.
+    pub fn at(root: Directory) -> Place {
+        Place {
+            root,
             way: RefCell::default(),
-        })
+        }
     }
 
     /// As [`Place::enter`], making the last directory of the path if only that is missing.
