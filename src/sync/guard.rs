@@ -539,6 +539,30 @@ mod tests {
         assert_eq!((sync.inspect(), sync.objection()), (None, None));
     }
 
+    /// As at HUP and at a reload, without a state directory.
+    #[test]
+    fn the_source_is_handed_on_to_the_next_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = accepted(dir.path());
+        let next = |knows: bool| {
+            let mut sync = sync_with(Policy::Settle);
+            sync.config.source.clone_from(&old.config.source);
+            sync.config.target.clone_from(&old.config.target);
+            if knows {
+                sync.adopt(&old);
+            }
+            sync
+        };
+        fs::rename(dir.path().join("src"), dir.path().join("old")).unwrap();
+        fs::create_dir(dir.path().join("src")).unwrap();
+        assert!(next(true).inspect().unwrap().contains("an empty directory"));
+        // What is remembered in a file does the same alone.
+        let mut restarted = next(false);
+        restarted.remember_source(old.known_source().unwrap().clone());
+        assert!(restarted.inspect().is_some());
+        assert_eq!(next(false).inspect(), None);
+    }
+
     #[test]
     fn the_same_source_may_come_back_empty() {
         let dir = tempfile::tempdir().unwrap();

@@ -135,6 +135,24 @@ fn at_hup() {
     }
 }
 
+/// What is known goes over without a state directory, too.
+#[test]
+fn at_hup_with_nothing_remembered_in_files() {
+    let dir = site();
+    let text = config(RSYNC).replace("@DIR@/state", "@DIR@/none/none");
+    let mut daemon = mirror(&dir, &text);
+    daemon.stop();
+    replace(&dir);
+    daemon.signal(Signal::SIGHUP);
+    daemon.cont();
+    daemon.wait_for("it has started again", |daemon| {
+        daemon.log().matches("--- Startup ---").count() == 2
+    });
+    is_held(&dir, &mut daemon);
+    goes_on(&dir, &mut daemon);
+    assert!(!dir.path("none").exists() && !dir.path("state").exists());
+}
+
 #[test]
 fn at_a_reload_with_another_configuration() {
     for kind in [RSYNC, DIRECT, KINDS[4]] {
