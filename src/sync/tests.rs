@@ -268,3 +268,25 @@ fn what_changes_in_the_second_of_a_transfer_is_not_found_inexactly() {
     assert!(sync.has_just_sent(at(10_000)) && sync.has_just_sent(at(11_009)));
     assert!(!sync.has_just_sent(at(11_010)));
 }
+
+/// New paths that stop one transfer after the other make the sync wait; one that is only tried
+/// again does not.
+#[test]
+fn transfers_that_stop_at_new_paths_wait_longer_each_time() {
+    let mut sync = sync_with(Policy::Settle);
+    let stop_at = |sync: &mut Sync, name: &str, now: Time| {
+        let path = format!("/src/{name}").into_bytes();
+        sync.queue.push(Etype::Modify, &path[4..], None, now);
+        sync.queue.push(Etype::Modify, b"/other", None, now);
+        let ids = sync.queue.take(|_| crate::queue::Take::Take);
+        sync.queue.activate(&ids);
+        let named = Entries::from([(path[4..].to_vec(), Etype::Modify)]);
+        let aside = sync.set_aside(&ids, &named, false, now).unwrap();
+        assert_eq!((aside.paths, aside.others), (1, 1));
+    };
+    stop_at(&mut sync, "a", 0);
+    assert!(matches!(sync.next(0), Next::Act(_)));
+    stop_at(&mut sync, "b", 0);
+    assert!(matches!(sync.next(0), Next::At(due) if due >= SECOND));
+    assert_eq!(sync.undone.len(), 2);
+}
