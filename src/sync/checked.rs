@@ -60,6 +60,12 @@ impl Sync {
         kept && !staged()
     }
 
+    /// Returns true if nothing could be said of this path yet, so that it is looked at again.
+    pub(super) fn is_held_by_gate(&self, path: &[u8]) -> bool {
+        let withheld = self.gate.withheld();
+        withheld.why(path).is_some_and(|reason| !reason.rejected)
+    }
+
     fn keeps(&self, reason: &Reason) -> bool {
         let check = self.config.check.as_ref();
         let removes = check.is_some_and(|check| check.on_reject == OnReject::DeleteTarget);

@@ -70,7 +70,8 @@ impl Sync {
             Undone::Everything => entries.clone(),
         };
         for (path, etype) in &entries {
-            if !failed.contains_key(path) {
+            // What the check gate holds was left out of the transfer, and stays owed.
+            if !failed.contains_key(path) && !self.is_held_by_gate(path) {
                 self.undone.arrived(path, *etype);
             }
         }
