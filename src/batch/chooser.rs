@@ -83,7 +83,11 @@ impl Chooser {
         let transfer = match found {
             None => {
                 let again = binary.is_some() && resent(request, &disk, &entries);
-                filter_list::transfer(request, rules, &entries, again)
+                let is_file = |path: &[u8]| {
+                    let stat = disk.lstat(path);
+                    stat.is_some_and(|stat| stat.node != Node::Directory)
+                };
+                filter_list::transfer(request, rules, &entries, again, is_file)
             }
             Some(mut found) => {
                 found.judge(rules);

@@ -19,23 +19,35 @@ const MAX_WORDS: usize = 256;
 /// The most bytes of rules that stand among the arguments.
 const MAX_WORD_BYTES: usize = 64 * 1024;
 
-/// The call for these events as they are, in their order.
+/// The call for these events as they are, in their order. `is_file` is asked about names that are
+/// left out if a directory is there.
 pub fn transfer(
     request: &Request<'_>,
     rules: &Rules,
     entries: &[Entry<'_>],
     ignore_times: bool,
+    is_file: impl Fn(&[u8]) -> bool,
 ) -> Transfer {
+    // A directory that is gone, or a name that may be that of a directory which is left out.
+    let judged = |path: &[u8], removed: bool| match path {
+        [] | [b'/'] => false,
+        [.., b'/'] => removed,
+        _ => rules.exclude(path, true) && !is_file(path),
+    };
     let mut list = List::default();
     let mut scope = Vec::new();
     for entry in entries {
         let removed = matches!(entry.change, Change::Delete | Change::Move);
         let directory = entry.path.ends_with(b"/");
         list.add(entry.path, removed && directory);
-        List::extend_scope(&mut scope, rules, entry.path, removed && directory);
+        if judged(entry.path, removed) {
+            scope.push(entry.path.strip_suffix(b"/").unwrap_or(entry.path));
+        }
         if let Some(to) = entry.to {
             list.add(to, false);
-            List::extend_scope(&mut scope, rules, to, false);
+            if judged(to, false) {
+                scope.push(to);
+            }
         }
     }
     scope.sort_unstable_by(|a, b| path_order(a, b));
@@ -227,16 +239,6 @@ impl<'a> List<'a> {
         true
     }
 
-    /// Adds a path of an event to those that are judged by rules: a directory that is gone, or a
-    /// name that stands for something that is left out if it is a directory.
-    fn extend_scope(scope: &mut Vec<&'a [u8]>, rules: &Rules, path: &'a [u8], removed: bool) {
-        let name = path.strip_suffix(b"/").unwrap_or(path);
-        let is_name = name.len() == path.len() && !name.is_empty();
-        if removed && !name.is_empty() || is_name && rules.exclude(name, true) {
-            scope.push(name);
-        }
-    }
-
     /// These rules and the names behind them as rules, and where the first name is.
     fn behind(self, rules: &[Vec<u8>]) -> (Vec<u8>, usize) {
         let mut bytes = Vec::with_capacity(self.bytes.len() * 2);
@@ -292,7 +294,7 @@ mod tests {
                 to: None,
             })
             .collect();
-        let list = transfer(&REQUEST, &Rules::default(), &entries, false).list;
+        let list = transfer(&REQUEST, &Rules::default(), &entries, false, |_| false).list;
         String::from_utf8(list).unwrap().replace('\0', " ")
     }
 
@@ -343,7 +345,7 @@ mod tests {
             path: b"/f",
             to: Some(b"/d/g"),
         };
-        let transfer = transfer(&REQUEST, &Rules::default(), &[entry], false);
+        let transfer = transfer(&REQUEST, &Rules::default(), &[entry], false, |_| false);
         assert_eq!(transfer.list, b"/f\0/\0/d/g\0/d/");
     }
 
@@ -356,7 +358,7 @@ mod tests {
                 delete,
                 ..REQUEST
             };
-            let args = transfer(&request, &Rules::default(), &[], false)
+            let args = transfer(&request, &Rules::default(), &[], false, |_| false)
                 .args
                 .join(b" ".as_slice());
             String::from_utf8(args).unwrap()
@@ -433,7 +435,7 @@ mod tests {
             path: b"/a/",
             to: None,
         };
-        let made = transfer(&REQUEST, &rules, &[entry], false);
+        let made = transfer(&REQUEST, &rules, &[entry], false, |_| false);
         assert_eq!(rules_of(&made), expected);
         assert_eq!(made.list, b"/a/***\0/a/\0/");
     }
@@ -447,8 +449,9 @@ mod tests {
             path,
             to: None,
         };
-        let words =
-            |request: &Request<'_>, entry| rules_of(&transfer(request, &rules, &[entry], false));
+        let words = |request: &Request<'_>, entry| {
+            rules_of(&transfer(request, &rules, &[entry], false, |_| false))
+        };
         assert!(words(&REQUEST, entry(Change::Delete, b"/f")).is_empty());
         assert!(words(&REQUEST, entry(Change::Modify, b"/d/")).is_empty());
         let gone = entry(Change::Delete, b"/d/");
