@@ -70,9 +70,8 @@ impl Sync {
             Undone::Everything => entries.clone(),
         };
         for (path, etype) in &entries {
-            // What the check gate holds was left out of the transfer, and stays owed.
-            if !failed.contains_key(path) && !self.is_held_by_gate(path) {
-                self.undone.arrived(path, *etype);
+            if !failed.contains_key(path) {
+                self.arrived(path, *etype);
             }
         }
         if failed.is_empty() {
@@ -176,8 +175,16 @@ impl Sync {
     pub(super) fn settle_owed(&mut self, ids: &[DelayId]) {
         if !self.undone.is_idle() {
             for (path, etype) in self.entries(ids) {
-                self.undone.arrived(&path, etype);
+                self.arrived(&path, etype);
             }
+        }
+    }
+
+    /// A transfer with this entry succeeded. What the check gate holds was left out of it, and
+    /// stays owed.
+    fn arrived(&mut self, path: &[u8], etype: Etype) {
+        if !self.is_held_by_gate(path) {
+            self.undone.arrived(path, etype);
         }
     }
 
