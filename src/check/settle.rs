@@ -279,8 +279,9 @@ mod tests {
     #[test]
     fn each_decision_leaves_what_it_says() {
         type Outcome = (Option<&'static str>, bool, usize);
+        type Case = (&'static str, fn(&Site) -> Disposition, Outcome);
         let bad = || "bad".to_owned();
-        let cases: [(&str, fn(&Site) -> Disposition, Outcome); 5] = [
+        let cases: [Case; 5] = [
             (
                 "install",
                 |_| Disposition::Install,

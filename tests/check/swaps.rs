@@ -159,7 +159,7 @@ fn in_a_race_send_nothing_that_was_rejected() {
         for name in ["good", "link"] {
             let away = dir.path(format!("{name}/d"));
             fs::rename(&away, dir.src("d")).unwrap();
-            dir.write("d2", &format!("{rounds}"));
+            dir.write("d2", format!("{rounds}"));
             std::thread::sleep(Duration::from_millis(rounds % 7 * 30));
             fs::rename(dir.src("d"), &away).unwrap();
             rounds += 1;
