@@ -35,6 +35,7 @@
 mod absorb;
 mod arena;
 mod crawl;
+mod deferred_events;
 mod dispatch;
 pub mod inotify;
 mod moves;

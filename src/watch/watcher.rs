@@ -10,6 +10,7 @@ use inotify::Inotify;
 use mio::Waker;
 
 use super::crawl::Pool;
+use super::deferred_events::DeferredEvents;
 use super::inotify::{Kernel, RawEvent, decode, encode};
 use super::moves::Moves;
 use super::reader::Reader;
@@ -22,8 +23,8 @@ use super::{Mode, Observer, Progress};
 
 /// How soon to look again when the kernel had more to tell than was read.
 const SOON: Duration = Duration::from_millis(2);
-/// What may wait for directories that are being read, in bytes.
-const EARLY_LIMIT: usize = 64 * 1024 * 1024;
+/// The events that wait for directories that are being read take at most so many bytes.
+const MAX_DEFERRED_BYTES: usize = 64 * 1024 * 1024;
 
 /// Watches directory trees with inotify(7).
 ///
@@ -53,8 +54,7 @@ pub struct Watcher {
     /// How many tickets a descriptor has. Its events wait until it has none.
     pub(super) busy: HashMap<i32, u32>,
     /// Events that wait, each descriptor's in order.
-    pub(super) early: HashMap<i32, Vec<u8>>,
-    early_bytes: usize,
+    pub(super) early: DeferredEvents,
     /// Descriptors whose events may be taken from `early`.
     pub(super) ready: VecDeque<i32>,
 
@@ -100,8 +100,7 @@ impl Watcher {
             again: false,
             tickets: HashMap::new(),
             busy: HashMap::new(),
-            early: HashMap::new(),
-            early_bytes: 0,
+            early: DeferredEvents::default(),
             ready: VecDeque::new(),
             doubts: Vec::new(),
             strays: Vec::new(),
@@ -133,7 +132,9 @@ impl Watcher {
 
     /// When [`turn`](Watcher::turn) has to be called even if the waker does not fire.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadline
+        // Files are asked for after the turn as well, which may make one due.
+        let unclosed = self.unclosed.next_deadline();
+        self.deadline.into_iter().chain(unclosed).min()
     }
 
     /// Are directories being read in the background?
@@ -195,12 +196,14 @@ impl Watcher {
             self.find_lost_roots();
         }
         // Of descriptors nobody knows now, nobody ever will.
-        for (wd, events) in std::mem::take(&mut self.early) {
-            if self.tree.knows(wd) {
-                self.early.insert(wd, events);
-                self.ready.push_back(wd);
+        let (tree, ready) = (&self.tree, &mut self.ready);
+        self.early.retain(|wd| {
+            let is_known = tree.knows(wd);
+            if is_known {
+                ready.push_back(wd);
             }
-        }
+            is_known
+        });
         self.replay(observer);
         self.remove_strays();
         if std::mem::take(&mut self.again) {
@@ -224,12 +227,9 @@ impl Watcher {
         if !self.crawling {
             return;
         }
-        let bytes = encode(event);
-        self.early_bytes += bytes.len();
-        self.early.entry(event.wd).or_default().extend(bytes);
-        if self.early_bytes > EARLY_LIMIT {
+        self.early.push(event.wd, &encode(event));
+        if self.early.bytes() > MAX_DEFERRED_BYTES {
             self.early.clear();
-            self.early_bytes = 0;
             observer.overflow();
         }
     }
@@ -240,10 +240,9 @@ impl Watcher {
             if self.busy.contains_key(&wd) {
                 continue;
             }
-            let Some(bytes) = self.early.remove(&wd) else {
+            let Some(bytes) = self.early.remove(wd) else {
                 continue;
             };
-            self.early_bytes = self.early_bytes.saturating_sub(bytes.len());
             for event in decode(&bytes) {
                 self.receive(event, observer);
             }
@@ -278,8 +277,6 @@ impl Watcher {
             None if self.crawling || !self.doubts.is_empty() => Some(self.now + 5 * SOON),
             deadline => deadline,
         };
-        let unclosed = self.unclosed.next_deadline();
-        self.deadline = self.deadline.into_iter().chain(unclosed).min();
     }
 
     fn remove_strays(&mut self) {
