@@ -314,3 +314,186 @@ fn move_bytes(peer: &mut Peer, most: usize, now: Instant) -> Fate {
         false => Fate::Keep,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::Poll;
+
+    const MOST: usize = 1000;
+
+    /// Peers, and the other ends of their connections.
+    struct Party {
+        _poll: Poll,
+        peers: Peers,
+        start: Instant,
+    }
+
+    impl Party {
+        fn new() -> Party {
+            let poll = Poll::new().unwrap();
+            let peers = Peers::new(poll.registry().try_clone().unwrap(), 0);
+            Party {
+                _poll: poll,
+                peers,
+                start: Instant::now(),
+            }
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        /// One more on the control socket.
+        fn connect(&mut self, seconds: u64) -> UnixStream {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let now = self.at(seconds);
+            self.peers.add(Stream::Unix(ours), now).unwrap();
+            theirs
+        }
+
+        /// One more on the address of metrics.
+        fn connect_tcp(&mut self, seconds: u64) -> std::net::TcpStream {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (ours, _) = listener.accept().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            let now = self.at(seconds);
+            let ours = Stream::Tcp(TcpStream::from_std(ours));
+            self.peers.add(ours, now).unwrap();
+            theirs
+        }
+
+        /// A turn in which an event came for everybody.
+        fn turn(&mut self, seconds: u64) -> Vec<PeerId> {
+            for place in 0..PLACES {
+                self.peers.wake(Token(place));
+            }
+            self.peers.turn(MOST, self.at(seconds))
+        }
+
+        fn count(&self) -> usize {
+            self.peers.places.iter().flatten().count()
+        }
+
+        fn deadline(&self) -> Option<u64> {
+            let deadline = self.peers.deadline()?;
+            Some((deadline - self.start).as_secs())
+        }
+    }
+
+    #[test]
+    fn who_begins_to_say_something_and_does_not_end_is_dropped() {
+        let mut party = Party::new();
+        let mut theirs = party.connect(0);
+        theirs.write_all(b"sta").unwrap();
+        assert_eq!(party.turn(1).len(), 1);
+        assert_eq!(party.deadline(), Some(11));
+        party.turn(10);
+        assert_eq!(party.count(), 1);
+        // More of the same begins no new span.
+        theirs.write_all(b"tu").unwrap();
+        party.turn(10);
+        party.turn(11);
+        assert_eq!(party.count(), 0);
+        assert_eq!(party.deadline(), None);
+        assert_eq!(party.peers.turn(MOST, party.at(12)).len(), 0);
+    }
+
+    #[test]
+    fn who_does_not_read_what_it_is_told_is_dropped() {
+        let mut party = Party::new();
+        let mut theirs = party.connect(0);
+        theirs.write_all(b"x").unwrap();
+        let id = party.turn(0)[0];
+        let now = party.at(0);
+        let peer = party.peers.peer(id).unwrap();
+        peer.take(1);
+        peer.tell(vec![b'a'; 10_000_000], now);
+        party.turn(5);
+        assert_eq!(party.deadline(), Some(15));
+        // A byte that is read gives it more time.
+        assert!(theirs.read(&mut vec![0; 1_000_000]).unwrap() > 0);
+        party.turn(14);
+        assert_eq!(party.deadline(), Some(24));
+        party.turn(23);
+        assert!(party.peers.knows(id));
+        party.turn(24);
+        assert!(!party.peers.knows(id));
+    }
+
+    #[test]
+    fn who_is_silent_stays_on_the_control_socket_only() {
+        let mut party = Party::new();
+        let _quiet = party.connect(0);
+        assert_eq!(party.deadline(), None);
+        party.turn(1_000_000);
+        assert_eq!(party.count(), 1);
+        let _quiet = party.connect_tcp(0);
+        assert_eq!(party.deadline(), Some(10));
+        party.turn(9);
+        assert_eq!(party.count(), 2);
+        party.turn(10);
+        assert_eq!(party.count(), 1);
+    }
+
+    #[test]
+    fn who_waits_for_an_answer_is_neither_dropped_nor_heard() {
+        let mut party = Party::new();
+        let mut theirs = party.connect(0);
+        theirs.write_all(b"wait").unwrap();
+        let id = party.turn(0)[0];
+        party.peers.peer(id).unwrap().let_wait();
+        assert_eq!(party.deadline(), None);
+        theirs.write_all(b"more").unwrap();
+        assert_eq!(party.turn(1_000_000), []);
+        let now = party.at(1_000_000);
+        let peer = party.peers.peer(id).unwrap();
+        peer.take(4);
+        peer.tell_and_close(b"done".to_vec(), now);
+        party.turn(1_000_001);
+        assert_eq!(party.count(), 0);
+        let mut answer = [0; 4];
+        theirs.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"done");
+    }
+
+    #[test]
+    fn who_has_gone_is_dropped_at_once() {
+        let mut party = Party::new();
+        drop(party.connect(0));
+        party.turn(0);
+        assert_eq!(party.count(), 0);
+    }
+
+    #[test]
+    fn nobody_says_more_than_may_be_taken_at_a_time() {
+        let mut party = Party::new();
+        let mut theirs = party.connect(0);
+        theirs.write_all(&[b'x'; 3 * 4096]).unwrap();
+        let id = party.turn(0)[0];
+        assert_eq!(party.peers.peer(id).unwrap().said().len(), 4096);
+        assert!(party.peers.pending());
+        party.peers.peer(id).unwrap().take(4096);
+        assert_eq!(party.turn(0), [id]);
+    }
+
+    /// Who waits for an answer, and who came last, is not the one to go.
+    #[test]
+    fn with_all_places_taken_the_one_silent_for_longest_makes_room() {
+        let mut party = Party::new();
+        let mut theirs: Vec<_> = (0..PLACES as u64).map(|each| party.connect(each)).collect();
+        theirs[0].write_all(b"x").unwrap();
+        let first = party.turn(100)[0];
+        party.peers.peer(first).unwrap().let_wait();
+        let second = PeerId {
+            place: 1,
+            serial: 2,
+        };
+        assert!(party.peers.knows(second));
+        theirs.push(party.connect(101));
+        assert_eq!(party.count(), PLACES);
+        assert!(party.peers.knows(first) && !party.peers.knows(second));
+        assert!(party.peers.peer(second).is_none());
+    }
+}
