@@ -91,6 +91,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
                 }
                 failure.exit
             });
+            crate::process::wait_for_closed_sockets();
             ::log::logger().flush();
             exit
         }

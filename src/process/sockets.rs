@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, unlinkat};
@@ -19,7 +21,8 @@ const LONGEST: usize = 80;
 /// The connections get so long to end, all together.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Sockets for the connections of one configuration. Dropping this ends them.
+/// Sockets for the connections of one configuration. Dropping this ends them on a thread of its
+/// own: ssh may take seconds for that.
 #[derive(Default)]
 pub struct Sockets {
     place: RefCell<Option<Place>>,
@@ -115,6 +118,24 @@ impl Place {
         names.iter().filter_map(ask).collect()
     }
 
+    /// Ends the connections and removes the directory.
+    fn close(&self) {
+        let mut enders = self.end_connections();
+        let until = Instant::now() + PATIENCE;
+        for ender in &mut enders {
+            while matches!(ender.try_wait(), Ok(None)) {
+                if Instant::now() >= until {
+                    // A connection that cannot be told ends when it has been idle for long.
+                    let _ = ender.kill();
+                    let _ = ender.wait();
+                    break;
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        self.remove();
+    }
+
     /// Removes the directory. Nothing is lost if it stays.
     fn remove(&self) {
         for name in self.directory.names().unwrap_or_default() {
@@ -131,20 +152,35 @@ impl Drop for Sockets {
         let Some(place) = self.place.take().filter(Place::is_there) else {
             return;
         };
-        let mut enders = place.end_connections();
-        let until = Instant::now() + PATIENCE;
-        for ender in &mut enders {
-            while matches!(ender.try_wait(), Ok(None)) {
-                if Instant::now() >= until {
-                    // A connection that cannot be told ends when it has been idle for long.
-                    let _ = ender.kill();
-                    let _ = ender.wait();
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
+        let place = Arc::new(place);
+        let closing = {
+            let place = Arc::clone(&place);
+            thread::Builder::new()
+                .name("ssh-close".into())
+                .spawn(move || place.close())
+        };
+        match closing {
+            Ok(thread) => closing_threads().push(thread),
+            Err(_) => place.close(),
         }
-        place.remove();
+    }
+}
+
+/// The threads that end connections.
+fn closing_threads() -> MutexGuard<'static, Vec<JoinHandle<()>>> {
+    static CLOSING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+    let mut threads = CLOSING.lock().unwrap_or_else(PoisonError::into_inner);
+    threads.retain(|thread| !thread.is_finished());
+    threads
+}
+
+/// Waits until the connections of all dropped [`Sockets`] have ended, some seconds at most. To be
+/// called before the process ends.
+pub fn wait_for_closed_sockets() {
+    let threads = std::mem::take(&mut *closing_threads());
+    for thread in threads {
+        // One that panicked has ended as well.
+        let _ = thread.join();
     }
 }
 
