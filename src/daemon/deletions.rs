@@ -5,7 +5,9 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlua::Table;
 
@@ -108,6 +110,9 @@ impl Engine<'_> {
 
     /// After a trial: carries the transfer out, or has its entries wait.
     pub(super) fn judge(&mut self, trial: Trial, end: End) {
+        if needs_count(&trial) {
+            return self.count_first(trial, end);
+        }
         let deleted = trial.deleted.get();
         let limit = trial.request.member.sync.borrow().config.guard.max_delete;
         // A trial that failed says nothing; nor will the transfer fare better.
@@ -143,30 +148,74 @@ impl Engine<'_> {
     /// How many entries the target has.
     fn entries(&self, trial: &Trial) -> u64 {
         let mut sync = trial.request.member.sync.borrow_mut();
-        let percent = matches!(sync.config.guard.max_delete, Some(MaxDelete::Percent(_)));
         if trial.is_whole() {
             let files = trial.files.get().unwrap_or_default();
             sync.entries = Some(files);
             return files.saturating_sub(trial.created.get()) + trial.deleted.get();
         }
-        match sync.entries {
-            Some(entries) => entries,
-            None if percent && trial.deleted.get() > 0 => {
-                let entries = count(&sync.config.source) + trial.deleted.get();
-                sync.entries = Some(entries);
-                entries
+        sync.entries.unwrap_or(0)
+    }
+
+    /// Counts what the source holds on a thread, and judges the trial then.
+    fn count_first(&mut self, trial: Trial, end: End) {
+        let member = trial.member();
+        let source = member.sync.borrow().config.source.clone();
+        let ids = trial.ids().to_vec();
+        let count = move |stop: &AtomicBool| count(&source, stop);
+        let job = Job::trial(trial, Rc::clone(&self.script));
+        match self.workers.count(job, end, count, self.core.waker()) {
+            Ok(()) => member.sync.borrow_mut().running += 1,
+            Err(error) => {
+                let mut sync = member.sync.borrow_mut();
+                let wait = sync.failed(&ids, self.now);
+                report::error(format_args!(
+                    "{}: cannot start a thread: {error}; trying again in {} s",
+                    sync.config.name,
+                    wait.as_secs()
+                ));
             }
-            None => 0,
+        }
+    }
+
+    /// Judges the trials whose sources have been counted.
+    pub(super) fn collect_counts(&mut self) {
+        for (mut job, end, count) in self.workers.counted() {
+            job.leave();
+            let Some(trial) = job.trial.take() else {
+                continue;
+            };
+            let member = trial.member();
+            match count {
+                Some(count) => {
+                    let entries = count + trial.deleted.get();
+                    member.sync.borrow_mut().entries = Some(entries);
+                    self.judge(trial, end);
+                }
+                // The daemon ends.
+                None => {
+                    member.sync.borrow_mut().failed(trial.ids(), self.now);
+                }
+            }
         }
     }
 }
 
-/// What a source holds; where no comparison has told, and only then.
-fn count(source: &[u8]) -> u64 {
+/// Returns true if the limit is a part of the target, and no comparison has told how much the
+/// target holds.
+fn needs_count(trial: &Trial) -> bool {
+    let sync = trial.request.member.sync.borrow();
+    let is_percent = matches!(sync.config.guard.max_delete, Some(MaxDelete::Percent(_)));
+    is_percent && sync.entries.is_none() && !trial.is_whole() && trial.deleted.get() > 0
+}
+
+/// The number of entries of a source; `None` if it was told to stop.
+fn count(source: &[u8], stop: &AtomicBool) -> Option<u64> {
     let mut count = 0;
-    let mut directories = vec![OsStr::from_bytes(source).into()];
+    let mut directories: Vec<PathBuf> = vec![OsStr::from_bytes(source).into()];
     while let Some(directory) = directories.pop() {
-        let directory: std::path::PathBuf = directory;
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             count += 1;
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -174,12 +223,24 @@ fn count(source: &[u8]) -> u64 {
             }
         }
     }
-    count
+    Some(count)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_is_counted_without_following_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        fs::write(path.join("a/b/f"), "").unwrap();
+        std::os::unix::fs::symlink("a", path.join("link")).unwrap();
+        let source = path.as_os_str().as_bytes();
+        assert_eq!(count(source, &AtomicBool::new(false)), Some(4));
+        assert_eq!(count(source, &AtomicBool::new(true)), None);
+    }
 
     #[test]
     fn numbers_of_rsync_are_read() {

@@ -150,6 +150,14 @@ impl Job {
         self.totals.set(totals);
     }
 
+    /// It has ended: its sync has one less, and so has the one that waits for that.
+    pub(super) fn leave(&self) {
+        self.member.sync.borrow_mut().running -= 1;
+        if let Some(heir) = &self.heir {
+            heir.borrow_mut().held.children -= 1;
+        }
+    }
+
     /// Whose it is.
     pub(super) fn member(&self) -> &Rc<Member> {
         &self.member

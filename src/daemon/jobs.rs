@@ -74,6 +74,7 @@ impl Engine<'_> {
     /// Evaluates the children that ended.
     pub(super) fn collect(&mut self) {
         self.collect_orders();
+        self.collect_counts();
         let children = Rc::clone(&self.core.children);
         let ended = children
             .borrow_mut()
@@ -81,10 +82,7 @@ impl Engine<'_> {
         for child in ended {
             if let Some(mut job) = self.jobs.remove(&child.pid) {
                 self.last_end = Some(SystemTime::now());
-                job.member.sync.borrow_mut().running -= 1;
-                if let Some(heir) = &job.heir {
-                    heir.borrow_mut().held.children -= 1;
-                }
+                job.leave();
                 self.transfer_ended(&job.member);
                 self.count_running();
                 if self.stall_detector.ended(child.pid).is_some() && child.end.code() != 0 {

@@ -1,10 +1,15 @@
 //! Work the daemon does itself for default.direct: a thread for each such sync, and what its
 //! results mean.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+
+use mio::Waker;
 
 use super::engine::Engine;
 use super::job::Job;
@@ -27,6 +32,14 @@ pub struct Workers {
     jobs: HashMap<u64, Job>,
     count: u64,
     stop: Arc<AtomicBool>,
+    counts: Vec<Count>,
+}
+
+/// A source that is being counted, for a trial that has ended.
+struct Count {
+    token: u64,
+    end: End,
+    result: Receiver<Option<u64>>,
 }
 
 impl Workers {
@@ -38,6 +51,66 @@ impl Workers {
     /// What is not carried out yet.
     pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.jobs.values()
+    }
+
+    /// What is not carried out yet, to be changed.
+    pub(super) fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
+        self.jobs.values_mut()
+    }
+
+    /// Counts something on a thread for a job.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub(super) fn count(
+        &mut self,
+        job: Job,
+        end: End,
+        count: impl FnOnce(&AtomicBool) -> Option<u64> + Send + 'static,
+        waker: Arc<Waker>,
+    ) -> io::Result<()> {
+        let (sender, result) = mpsc::channel();
+        let stop = Arc::clone(&self.stop);
+        let thread = thread::Builder::new().name("count".into());
+        thread.spawn(move || {
+            // Nobody listens if the configuration has gone.
+            let _ = sender.send(count(&stop));
+            let _ = waker.wake();
+        })?;
+        self.count += 1;
+        let token = self.count;
+        self.jobs.insert(token, job);
+        self.counts.push(Count { token, end, result });
+        Ok(())
+    }
+
+    /// Takes out the jobs whose count is known, or `None` if it was not brought to its end.
+    pub(super) fn counted(&mut self) -> Vec<(Job, End, Option<u64>)> {
+        let mut ended = Vec::new();
+        let jobs = &mut self.jobs;
+        self.counts.retain(|each| {
+            let count = match each.result.try_recv() {
+                Err(TryRecvError::Empty) => return true,
+                Ok(count) => count,
+                // The thread has failed.
+                Err(TryRecvError::Disconnected) => None,
+            };
+            ended.extend(jobs.remove(&each.token).map(|job| (job, each.end, count)));
+            false
+        });
+        ended
+    }
+
+    /// Ends the threads of syncs that are not `live` and have no work left.
+    fn retire(&mut self, live: &HashSet<SyncId>) {
+        let jobs = &self.jobs;
+        self.hands.retain(|id, _| {
+            let has_work = || {
+                jobs.values()
+                    .any(|job| job.member().sync.borrow().id == *id)
+            };
+            live.contains(id) || has_work()
+        });
     }
 
     /// What is being done ends as soon as possible, whatever is left.
@@ -110,9 +183,10 @@ impl Engine<'_> {
     pub(super) fn collect_orders(&mut self) {
         let workers = self.workers.hands.values();
         let ended: Vec<Ended> = workers.flat_map(Worker::ended).collect();
+        let any = !ended.is_empty();
         for Ended { token, report } in ended {
             if let Some(job) = self.workers.jobs.remove(&token) {
-                job.member().sync.borrow_mut().running -= 1;
+                job.leave();
                 self.transfer_ended(job.member());
                 if let Some((deleted, total)) = report.excess {
                     self.put_off(job.member(), job.ids(), deleted, total);
@@ -123,6 +197,18 @@ impl Engine<'_> {
                 self.evaluate(job, End::Exit(code));
             }
         }
+        if any {
+            self.retire_workers();
+        }
+    }
+
+    /// Ends the threads of syncs that are not in the configuration any more or have ended. One
+    /// that is at work ends after that.
+    pub(super) fn retire_workers(&mut self) {
+        let syncs = self.members.iter().map(|member| member.sync.borrow());
+        let live = syncs.filter(|sync| !sync.has_ended()).map(|sync| sync.id);
+        let live = live.collect();
+        self.workers.retire(&live);
     }
 }
 

@@ -114,38 +114,45 @@ impl Engine<'_> {
             }
         }
         self.start_hooks();
+        self.hooks.retire();
     }
 
     fn start_hooks(&mut self) {
         for slot in &mut self.hooks.0 {
-            if slot.running.is_some() {
-                continue;
-            }
-            let Some(report) = slot.waiting.pop_front() else {
-                continue;
-            };
-            let Some(command) = command(&slot.member, report) else {
-                continue;
-            };
-            let program = command.program.clone();
-            match self.core.children.borrow_mut().spawn(command) {
-                Ok(pid) => slot.running = Some(pid),
-                Err(error) => report::error(format_args!(
-                    "{}: cannot run the hook {}: {error}",
-                    slot.member.sync.borrow().config.name,
-                    report::escape(&program)
-                )),
+            // One that cannot be run is told of and makes way for the next.
+            while slot.running.is_none()
+                && let Some(report) = slot.waiting.pop_front()
+            {
+                let Some(command) = command(&slot.member, report) else {
+                    continue;
+                };
+                let program = command.program.clone();
+                match self.core.children.borrow_mut().spawn(command) {
+                    Ok(pid) => slot.running = Some(pid),
+                    Err(error) => report::error(format_args!(
+                        "{}: cannot run the hook {}: {error}",
+                        slot.member.sync.borrow().config.name,
+                        report::escape(&program)
+                    )),
+                }
             }
         }
     }
 }
 
 impl Hooks {
+    /// Frees the slots without a call, and with them what is left of configurations before the
+    /// one at work. A slot with a call is freed after that.
+    pub(super) fn retire(&mut self) {
+        self.0
+            .retain(|slot| slot.running.is_some() || !slot.waiting.is_empty());
+    }
+
     fn note(&mut self, member: &Rc<Member>, report: HookReport) {
         let known = self
             .0
             .iter()
-            .position(|slot| Rc::ptr_eq(&slot.member, member));
+            .position(|slot| Rc::ptr_eq(&slot.member.sync, &member.sync));
         let index = known.unwrap_or_else(|| {
             self.0.push(Slot {
                 member: Rc::clone(member),
@@ -154,7 +161,10 @@ impl Hooks {
             });
             self.0.len() - 1
         });
-        let waiting = &mut self.0[index].waiting;
+        let slot = &mut self.0[index];
+        // After a reload the sync may be that of another configuration.
+        slot.member = Rc::clone(member);
+        let waiting = &mut slot.waiting;
         let last_is_like = waiting
             .back()
             .is_some_and(|last| last.failed == report.failed);

@@ -105,6 +105,8 @@ impl Engine<'_> {
             "Read the configuration again, syncs: {untouched} untouched, {changed} changed, \
              {new} new, {removed} removed"
         ));
+        self.retire_workers();
+        self.hooks.retire();
         self.restart_watching();
         true
     }
@@ -121,7 +123,7 @@ impl Engine<'_> {
     fn take_over(&mut self, before: &Member, member: &Member) {
         let mut sync = member.sync.borrow_mut();
         sync.adopt(&before.sync.borrow());
-        for job in self.jobs.values_mut() {
+        for job in self.jobs.values_mut().chain(self.workers.jobs_mut()) {
             if job.is_for(&before.sync) {
                 job.heir = Some(Rc::clone(&member.sync));
                 sync.held.children += 1;

@@ -384,3 +384,34 @@ fn target_inside_the_source_that_is_excluded() {
     daemon.wait_for("the file is there", |_| dir.src("mirror/f").exists());
     assert!(!dir.src("mirror/mirror").exists());
 }
+
+/// No comparison has told how much the target holds, so it is counted when a list deletes.
+#[test]
+fn part_of_the_target_would_be_deleted_by_a_list() {
+    for list in ["auto", "filter"] {
+        let dir = Dir::new();
+        for n in 0..10 {
+            dir.write(format!("f{n}"), "1");
+        }
+        let config = format!(
+            r#"sync{{
+                default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, delete = "running",
+                guard = {{ maxDelete = "50%" }}, rsync = {{ archive = true, list = "{list}" }},
+            }}"#
+        );
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.wait_equal();
+        daemon.wait_log("finished.");
+        daemon.stop();
+        for n in 0..8 {
+            dir.rm(format!("f{n}"));
+        }
+        daemon.cont();
+        daemon.wait_log("8 entries would be deleted at the target, more than 50% of 10");
+        assert!(dir.trg("f0").exists());
+        for n in 0..5 {
+            dir.write(format!("f{n}"), "1");
+        }
+        daemon.wait_equal();
+    }
+}

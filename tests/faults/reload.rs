@@ -274,3 +274,83 @@ fn a_broken_configuration_at_a_reset_changes_nothing() {
     dir.write("f", "1");
     daemon.wait_for("changes are sent", |_| fake.ended() == 4);
 }
+
+/// How many threads of the daemon have this name.
+fn threads(daemon: &Running<'_>, name: &str) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
+    let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")));
+    names
+        .filter(|found| found.as_ref().is_ok_and(|found| found.trim() == name))
+        .count()
+}
+
+/// The thread of default.direct and that of a check, of syncs that change, stay and go.
+#[test]
+fn threads_end_with_their_sync() {
+    for hup in ["changed", "all"] {
+        let dir = Dir::new();
+        let settings = format!("settings{{ hup = '{hup}', stopTimeout = 1, insist = true }}\n");
+        for name in ["stays", "checked"] {
+            fs::create_dir(dir.path(name)).unwrap();
+        }
+        let config = |round: u32| {
+            format!(
+                r#"{settings}
+sync{{ default.direct, source = "@SRC@", target = "@TRG@", delay = 0.1{round} }}
+sync{{ default.direct, source = "@SRC@", target = "@DIR@/stays", delay = 0.1 }}
+sync{{ default.rsync, source = "@SRC@", target = "@DIR@/checked", delay = 0.1{round},
+       check = function(path) return true end }}
+"#
+            )
+        };
+        let mut daemon = Daemon::new(&dir, &config(0)).start();
+        for round in 1..=4 {
+            dir.write("f", round.to_string());
+            for target in ["trg", "stays", "checked"] {
+                daemon.wait_same("src", target, false);
+            }
+            daemon.wait_for("each has its thread", |daemon| {
+                threads(daemon, "direct") == 2 && threads(daemon, "check") <= 1
+            });
+            configure(&dir, &config(round));
+            daemon.signal(Signal::SIGHUP);
+            let reloads = match hup {
+                "changed" => "1 untouched, 2 changed, 0 new, 0 removed",
+                _ => "--- Startup ---",
+            };
+            let times = if hup == "changed" { round } else { round + 1 };
+            daemon.wait_for("it was read", |daemon| {
+                daemon.log().matches(reloads).count() == times as usize
+            });
+        }
+        configure(&dir, &format!("{settings}{}", other(&dir, 2, "")));
+        daemon.signal(Signal::SIGHUP);
+        is_current(&dir, &mut daemon, 2);
+        daemon.wait_for("their threads have gone with them", |daemon| {
+            threads(daemon, "direct") == 0 && threads(daemon, "check") == 0
+        });
+    }
+}
+
+#[test]
+fn a_sync_that_ended_keeps_no_thread() {
+    let dir = Dir::new();
+    let config = r#"
+settings{ hup = "changed", stopTimeout = 1 }
+sync{ default.direct, name = "ends", source = "@SRC@", target = "@TRG@", delay = 0.1,
+      exitcodes = { [0] = "ok", [11] = "die" } }
+"#;
+    let mut daemon = Daemon::new(&dir, &format!("{config}{}", other(&dir, 2, ""))).start();
+    daemon.wait_for("both have started up", |daemon| {
+        daemon.log().matches(" finished").count() == 2
+    });
+    // A file in the place of the target's directory, for everybody.
+    fs::remove_dir_all(dir.path("trg")).unwrap();
+    dir.put("trg", "");
+    dir.write("f", "1");
+    daemon.wait_log("ends: ended by exit code");
+    daemon.wait_for("its thread has gone", |daemon| {
+        threads(daemon, "direct") == 0
+    });
+    is_current(&dir, &mut daemon, 2);
+}
