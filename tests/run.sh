@@ -15,6 +15,7 @@ usage: tests/run.sh [--quick] [--long] [--system]
              service, taking over, two hosts, containers (some minutes)
 
 LSYNCD_TEST_BINARY  program to test in place of the one built here
+LSYNCD_TEST_STATUS_FILE  if set, daemons under test write a status file every second
 LSYNCD_TEST_LIMIT   seconds after which a black-box test gives up waiting (60)
 LSYNCD_GOLDEN       directory of facts recorded from lsyncd (../shared/golden); skipped if absent
 RUST_TEST_THREADS   tests at the same time (8: most of them wait)
@@ -240,6 +241,7 @@ system_tests() {
 # ---- what takes minutes
 
 long_tests() {
+    check "faults with a status file" env LSYNCD_TEST_STATUS_FILE=1 cargo test --locked --test faults </dev/null
     check "churn" env LSYNCD_TEST_ROUNDS=40 cargo test --locked --test faults churn </dev/null
     check "fuzzing" env LSYNCD_TEST_FUZZ=30 cargo test --locked --test fuzz </dev/null
     check "soak" cargo test --locked --test faults soak -- --ignored </dev/null
