@@ -59,7 +59,8 @@ end
 direct.init = whole
 direct.full = whole
 
--- A path that failed is tried again by itself; it is no reason to stop, nor to hold up all others.
+-- A path that failed is tried again by itself (23); it is no reason to hold up all others. What a
+-- table of the configuration's own does not know is done again, not forgotten.
 function direct.collect(agent, exitcode, signal, errors)
   local config = agent.config
   local codes = config.exitcodes or config.rsyncExitCodes
@@ -67,7 +68,8 @@ function direct.collect(agent, exitcode, signal, errors)
   if not agent.isList and agent.etype == "Init" then
     return native.collect_startup(result, codes, native.startup_texts(agent, exitcode), errors)
   end
-  return result == "again" and "again" or "ok"
+  if result == "ok" or result == "die" then return result end
+  return "again"
 end
 direct.collect = native.public(direct.collect)
 
