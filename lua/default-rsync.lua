@@ -50,9 +50,9 @@ function rsync.action(inlet)
   native.when_checked(native.batch(inlet, native.is_change), send)
 end
 
--- The whole source in one recursive call: at startup and whenever all is to be compared. Where
--- changes may have been missed, whole seconds do not tell a file that changed in the second in
--- which it was sent; rsync then compares the fractions as well.
+-- The whole source in one recursive call: at startup and whenever all is to be compared. Size and
+-- whole seconds do not tell a file that changed in the second in which it was sent; where such a
+-- change may have been missed, the files that changed around that time are compared by content.
 local function whole(event)
   local inlet = event.inlet
   local config = inlet.getConfig()
@@ -68,9 +68,8 @@ local function whole(event)
     words[#words + 1] = "--delete-excluded"
   end
 
-  if native.is_doubtful(inlet) then
-    words[#words + 1] = "--modify-window=-1"
-  end
+  words = native.accepted(inlet, words)
+  native.compares_all(inlet)
 
   local source, target = native.rsync_source(inlet), native.rsync_target(config)
   local option, rules = native.filter_input(inlet)

@@ -18,7 +18,8 @@ use super::collapse::{Collapsed, Disk, Mention, Node, Stat, collapse};
 use super::probe::Binary;
 use super::words::{self, Freedom};
 use super::{
-    Change, Entry, Kind, ListMode, Request, Transfer, exposed, files_from, filter_list, is_remote,
+    Change, Compare, Entry, Kind, ListMode, Request, Transfer, exposed, files_from, filter_list,
+    is_remote, refusal,
 };
 use crate::filter::Rules;
 
@@ -33,6 +34,10 @@ pub struct Chooser {
     rules: bool,
     /// Whether a call may have had them.
     ruled: bool,
+    /// Options of ours that are done without.
+    without: Vec<&'static str>,
+    /// The options that the user wants.
+    own: Vec<Vec<u8>>,
     /// Asks a binary that is the receiver as well.
     probe: fn(&Binary) -> bool,
     /// Asks a binary whether it stays below the source whatever becomes of directories.
@@ -46,6 +51,8 @@ impl Default for Chooser {
             missing: true,
             rules: true,
             ruled: false,
+            without: Vec::new(),
+            own: Vec::new(),
             probe: Binary::deletes_missing,
             confined: Binary::is_confined,
         }
@@ -76,18 +83,24 @@ impl Chooser {
         let filters = if self.rules { request.filters } else { &[] };
         let rules = &Rules::new(filters.iter().map(Vec::as_slice));
 
+        let compare = |resent: &dyn Fn() -> bool| match &binary {
+            None => Compare::Times,
+            Some(_) if request.by_content => self.possible([Compare::Content, Compare::Never]),
+            Some(_) if resent() => self.possible([Compare::Never, Compare::Content]),
+            Some(_) => Compare::Times,
+        };
         let found = match &binary {
             None if request.list != ListMode::FilesFrom => None,
             _ => collapse(&disk, mentions(&entries)),
         };
-        let transfer = match found {
+        let mut transfer = match found {
             None => {
-                let again = binary.is_some() && resent(request, &disk, &entries);
+                let compare = compare(&|| resent(request, &disk, &entries));
                 let is_file = |path: &[u8]| {
                     let stat = disk.lstat(path);
                     stat.is_some_and(|stat| stat.node != Node::Directory)
                 };
-                filter_list::transfer(request, rules, &entries, again, is_file)
+                filter_list::transfer(request, rules, &entries, compare, is_file)
             }
             Some(mut found) => {
                 found.judge(rules);
@@ -95,51 +108,101 @@ impl Chooser {
                     // What is left out is not sent, and what is at the target stays.
                     found.present.retain(|item| !item.other_kind);
                 }
-                let again = binary.is_some() && found_resent(request, &found);
+                let compare = compare(&|| found_resent(request, &found));
                 let transfer = match self.needs_classic(request, rules, &found, binary.as_ref()) {
                     true => None,
-                    false => files_from::transfer(request, rules, &found, again),
+                    false => files_from::transfer(request, rules, &found, compare),
                 };
-                transfer.unwrap_or_else(|| filter_list::collapsed(request, rules, &found, again))
+                transfer.unwrap_or_else(|| filter_list::collapsed(request, rules, &found, compare))
             }
         };
         self.ruled |= !rules.is_empty();
+        self.take_out(request.words, &mut transfer.args);
         transfer
     }
 
-    /// Takes note of how a call ended: its exit code and what it printed, line by line.
+    /// Takes what is not taken by one of the rsyncs out of the words of a call. `own` are those of
+    /// them that the user wants.
+    pub fn take_out(&mut self, own: &[Vec<u8>], words: &mut Vec<Vec<u8>>) {
+        if self.own != own {
+            self.own = own.to_vec();
+        }
+        words.retain(|word| {
+            let name = word.strip_prefix(b"--").unwrap_or_default();
+            let refused = self.without.iter().any(|other| other.as_bytes() == name);
+            !refused || own.contains(word)
+        });
+    }
+
+    /// The first of these that is not refused.
+    fn possible(&self, wanted: [Compare; 2]) -> Compare {
+        let refused = |compare: &Compare| {
+            let name = compare.option().and_then(|word| word.strip_prefix("--"));
+            name.is_some_and(|name| self.without.contains(&name))
+        };
+        let mut possible = wanted.into_iter().filter(|compare| !refused(compare));
+        possible.next().unwrap_or_default()
+    }
+
+    /// Takes note of how a call ended: which one it was, its exit code and what it printed, line by
+    /// line.
     ///
-    /// True if the code is due to an option that this rsync or that of the target does
-    /// not support: [`Chooser::prepare`] will do without, so try again at once.
+    /// Returns what is done from now on if the code is due to an option that this rsync or that of
+    /// the target does not take: it is to be tried again at once.
     pub fn failed<L: AsRef<[u8]>>(
         &mut self,
         kind: Kind,
         code: i32,
         output: impl IntoIterator<Item = L>,
-    ) -> bool {
-        // 1 usage, 2 protocol, 4 action not supported, 12 the other side hung up.
-        if !matches!(code, 1 | 2 | 4 | 12) {
-            return false;
+    ) -> Option<String> {
+        // 1 usage, 2 protocol, 4 action not supported, 10 and 12 the other side hung up.
+        if !matches!(code, 1 | 2 | 4 | 10 | 12) {
+            return None;
         }
         let mut blame = Blame::default();
         for line in output {
             blame.read(line.as_ref());
         }
+        if let Some(name) = blame.refused {
+            return self.refused(kind, name);
+        }
         if blame.rules && self.rules && self.ruled {
             self.rules = false;
-            return true;
-        }
-        if blame.ignore_missing && self.files_from && kind != Kind::Classic {
-            self.files_from = false;
-            return true;
+            return Some(USES_FILTERS.to_owned());
         }
         // 2 and 4 end the daemon otherwise, so the benefit of the doubt costs nothing.
-        let doubt = blame.any() || matches!(code, 2 | 4);
+        let doubt = blame.other || blame.rules || matches!(code, 2 | 4);
         if kind == (Kind::FilesFrom { missing: true }) && doubt && self.missing {
             self.missing = false;
-            return true;
+            return Some(USES_FILTERS.to_owned());
         }
-        false
+        None
+    }
+
+    /// One of the rsyncs does not take this option.
+    fn refused(&mut self, kind: Kind, name: &'static str) -> Option<String> {
+        if refusal::is_own(&self.own, name) {
+            return None;
+        }
+        let list = matches!(kind, Kind::FilesFrom { .. });
+        match name {
+            "delete-missing-args" if list && self.missing => self.missing = false,
+            "ignore-missing-args" | "relative" | "dirs" if list && self.files_from => {
+                self.files_from = false;
+            }
+            "force" | "ignore-errors" | "ignore-times" | "checksum"
+                if !self.without.contains(&name) =>
+            {
+                self.without.push(name);
+                // Without it only --delete removes directories that are not empty.
+                self.files_from &= name != "force";
+                return Some(format!(
+                    "an rsync refuses --{name}, doing without it from now on"
+                ));
+            }
+            _ => return None,
+        }
+        Some(USES_FILTERS.to_owned())
     }
 
     /// Whether only the classic call leaves the target right, given what was found.
@@ -190,27 +253,30 @@ impl Chooser {
     }
 }
 
+/// What is said where lists of files are not possible.
+const USES_FILTERS: &str =
+    "this rsync cannot take a list of missing files, using filters from now on";
+
 /// What the output of a failed call blames.
 #[derive(Default)]
 struct Blame {
+    /// An option of ours.
+    refused: Option<&'static str>,
     rules: bool,
-    ignore_missing: bool,
+    /// Names that are missing.
     other: bool,
 }
 
 impl Blame {
     fn read(&mut self, line: &[u8]) {
         let has = |text: &str| line.windows(text.len()).any(|part| part == text.as_bytes());
+        self.refused = self.refused.or_else(|| refusal::refused(line));
         self.rules |= has("rejecting excluded file-list name") || has("filter rule");
-        self.ignore_missing |= has("--ignore-missing-args");
-        self.other |= has("--delete-missing-args")
-            || has("invalid file mode")
+        self.other |= has("invalid file mode")
             || has("ABORTING due to")
-            || has("rejecting unrequested file-list name");
-    }
-
-    fn any(&self) -> bool {
-        self.rules || self.ignore_missing || self.other
+            || has("rejecting unrequested file-list name")
+            // rrsync does not say which.
+            || has("invalid rsync-command syntax or options");
     }
 }
 
@@ -342,6 +408,7 @@ mod tests {
             filters: &[],
             delete_excluded: false,
             last_transfer: None,
+            by_content: false,
             list: ListMode::Auto,
         }
     }
@@ -412,31 +479,208 @@ mod tests {
         }
     }
 
+    /// What is learnt: whether lists are taken, whether missing names can be in them, and what is
+    /// done without.
+    type Learnt = (bool, bool, &'static [&'static str]);
+
+    /// Exit codes and words of calls that were refused, as rsync 3.0.9 to 3.5.0 have them.
+    const REFUSALS: [(Kind, i32, &str, Learnt); 24] = [
+        (
+            PRESENT,
+            1,
+            "rsync: --ignore-missing-args: unknown option",
+            NO_LIST,
+        ),
+        (
+            MISSING,
+            1,
+            "rsync: --delete-missing-args: unknown option",
+            NO_MISSING,
+        ),
+        (
+            MISSING,
+            12,
+            "rsync: on remote machine: --delete-missing-args: unknown option",
+            NO_MISSING,
+        ),
+        // A daemon of 3.0.9.
+        (
+            MISSING,
+            10,
+            "rsync: on remote machine: --delete-missing-args: unknown option",
+            NO_MISSING,
+        ),
+        (
+            MISSING,
+            4,
+            "rsync: The server is configured to refuse --delete-missing-args",
+            NO_MISSING,
+        ),
+        (
+            MISSING,
+            10,
+            "rsync: The server is configured to refuse --delete-missing-args",
+            NO_MISSING,
+        ),
+        (
+            PRESENT,
+            4,
+            "rsync: The server is configured to refuse --relative (-R)",
+            NO_LIST,
+        ),
+        (
+            MISSING,
+            10,
+            "rsync: The server is configured to refuse --relative (-R)",
+            NO_LIST,
+        ),
+        (
+            PRESENT,
+            10,
+            "rsync: The server is configured to refuse --dirs (-d)",
+            NO_LIST,
+        ),
+        (
+            PRESENT,
+            4,
+            "rsync: The server is configured to refuse --force",
+            (false, true, &["force"]),
+        ),
+        (
+            Kind::Classic,
+            10,
+            "rsync: The server is configured to refuse --force",
+            (false, true, &["force"]),
+        ),
+        (
+            Kind::Classic,
+            4,
+            "rsync: The server is configured to refuse --ignore-errors",
+            (true, true, &["ignore-errors"]),
+        ),
+        (
+            PRESENT,
+            10,
+            "rsync: The server is configured to refuse --ignore-times (-I)",
+            (true, true, &["ignore-times"]),
+        ),
+        (
+            MISSING,
+            4,
+            "rsync: The server is configured to refuse --checksum (-c)",
+            (true, true, &["checksum"]),
+        ),
+        (
+            PRESENT,
+            12,
+            "/usr/bin/rrsync: option --force has been disabled on this server.",
+            (false, true, &["force"]),
+        ),
+        (
+            MISSING,
+            12,
+            "rrsync error: option --delete-missing-args has been disabled on this server.",
+            NO_MISSING,
+        ),
+        (
+            MISSING,
+            12,
+            "/usr/bin/rrsync: invalid rsync-command syntax or options",
+            NO_MISSING,
+        ),
+        (
+            MISSING,
+            2,
+            "ABORTING due to invalid path from sender: a/b",
+            NO_MISSING,
+        ),
+        (
+            MISSING,
+            12,
+            "ABORTING due to invalid path from sender: a/b",
+            NO_MISSING,
+        ),
+        (
+            MISSING,
+            2,
+            "invalid file mode 00 for gone [Receiver]",
+            NO_MISSING,
+        ),
+        (
+            MISSING,
+            12,
+            "invalid file mode 00 for gone [Receiver]",
+            NO_MISSING,
+        ),
+        (
+            MISSING,
+            12,
+            "ERROR: rejecting excluded file-list name: gone",
+            NO_MISSING,
+        ),
+        (
+            MISSING,
+            12,
+            "ERROR: rejecting unrequested file-list name: gone",
+            NO_MISSING,
+        ),
+        (MISSING, 4, "anything", NO_MISSING),
+    ];
+
+    const NO_LIST: Learnt = (false, true, &[]);
+    const NO_MISSING: Learnt = (true, false, &[]);
+
     #[test]
-    fn a_failure_is_remembered() {
-        for (code, text) in [
-            (2, "ABORTING due to invalid path from sender: a/b"),
-            (2, "invalid file mode 00 for gone [Receiver]"),
-            (4, "ERROR: rejecting excluded file-list name: gone"),
-            (12, "rsync: --delete-missing-args: unknown option"),
-            (4, "anything"),
-        ] {
+    fn every_refusal_teaches_once() {
+        for (kind_of, code, text, learnt) in REFUSALS {
             let mut chooser = Chooser::new();
-            assert!(!chooser.failed(PRESENT, code, ["rsync error"]), "{text}");
-            assert!(!chooser.failed(Kind::Classic, code, [text]), "{text}");
-            assert!(chooser.failed(MISSING, code, ["", text]), "{text}");
-            assert!(!chooser.failed(MISSING, code, [text]), "only once: {text}");
-            assert_eq!(kind(&mut chooser, b"h:/t/", ListMode::Auto), Kind::Classic);
+            let first = [
+                "rsync: connection unexpectedly closed",
+                text,
+                "rsync error: something",
+            ];
+            let told = chooser.failed(kind_of, code, first);
+            let has = (chooser.files_from, chooser.missing, &chooser.without[..]);
+            assert!(told.is_some() && has == learnt, "{code} {text}: {has:?}");
+            let again = chooser.failed(kind_of, code, first);
+            assert!(again.is_none(), "only once: {code} {text}");
+            for name in learnt.2 {
+                let word = format!("--{name}").into_bytes();
+                let mut words = vec![word.clone(), b"-r".to_vec()];
+                chooser.take_out(&[], &mut words);
+                assert_eq!(words, [b"-r"], "{text}");
+                chooser.take_out(std::slice::from_ref(&word), &mut vec![]);
+                let mut users = Chooser::new();
+                users.take_out(&[word], &mut vec![]);
+                assert!(
+                    users.failed(kind_of, code, [text]).is_none(),
+                    "the user's: {text}"
+                );
+            }
+            if learnt.2.is_empty() || !learnt.0 {
+                assert_eq!(kind(&mut chooser, b"h:/t/", ListMode::Auto), Kind::Classic);
+                let other = chooser.failed(Kind::Classic, code, [text]);
+                assert!(other.is_none(), "not of this call: {text}");
+            }
         }
     }
 
     #[test]
-    fn an_rsync_before_3_1_gets_the_classic_call_only() {
-        let mut chooser = Chooser::new();
-        let text = "rsync: --ignore-missing-args: unknown option";
-        assert!(chooser.failed(PRESENT, 1, [text]));
-        assert!(!chooser.failed(PRESENT, 1, [text]));
-        assert!(!chooser.files_from);
+    fn what_compares_exactly_is_what_is_taken() {
+        use Compare::{Content, Never, Times};
+        for (refused, content, never) in [
+            (&[][..], Content, Never),
+            (&["checksum"], Never, Never),
+            (&["ignore-times"], Content, Content),
+            (&["ignore-times", "checksum"], Times, Times),
+        ] {
+            let chooser = Chooser {
+                without: refused.to_vec(),
+                ..Chooser::new()
+            };
+            assert_eq!(chooser.possible([Content, Never]), content, "{refused:?}");
+            assert_eq!(chooser.possible([Never, Content]), never, "{refused:?}");
+        }
     }
 
     #[test]
@@ -444,23 +688,32 @@ mod tests {
         let mut chooser = Chooser::new();
         for (code, text) in [
             (12, "rsync: connection unexpectedly closed"),
+            (
+                10,
+                "rsync: [sender] read error: Connection reset by peer (104)",
+            ),
             (1, "rsync: --bogus: unknown option"),
+            (1, "rsync: The server is configured to refuse --delete"),
             (23, "rsync: invalid file mode"),
             (255, "ssh: connect to host h port 22: Connection refused"),
         ] {
-            assert!(!chooser.failed(MISSING, code, [text]), "{text}");
+            assert!(chooser.failed(MISSING, code, [text]).is_none(), "{text}");
         }
     }
 
     #[test]
     fn filters_that_are_refused_are_left_out() {
-        let mut chooser = Chooser::new();
-        chooser.ruled = true;
-        let text = "ERROR: rejecting excluded file-list name: gone";
-        assert!(chooser.failed(Kind::Classic, 4, [text]));
-        assert!(!chooser.rules && chooser.missing);
-        assert!(!chooser.failed(Kind::Classic, 4, [text]));
-        assert!(chooser.failed(MISSING, 4, [text]));
+        for text in [
+            "ERROR: rejecting excluded file-list name: gone",
+            "unexpected end of filter rule: P",
+        ] {
+            let mut chooser = Chooser::new();
+            chooser.ruled = true;
+            assert!(chooser.failed(Kind::Classic, 4, [text]).is_some());
+            assert!(!chooser.rules && chooser.missing);
+            assert!(chooser.failed(Kind::Classic, 4, [text]).is_none());
+            assert!(chooser.failed(MISSING, 4, [text]).is_some());
+        }
     }
 
     #[test]

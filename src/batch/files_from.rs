@@ -11,7 +11,7 @@
 //!   missing names. No `--no-implied-dirs`: the attributes of parents are wanted.
 
 use super::collapse::{Collapsed, path_order};
-use super::{Kind, Request, Transfer};
+use super::{Compare, Kind, Request, Transfer};
 use crate::filter::{Rules, Sign};
 
 /// The most rules that stand among the arguments, of which the kernel takes only so many.
@@ -25,7 +25,7 @@ pub fn transfer(
     request: &Request<'_>,
     rules: &Rules,
     found: &Collapsed<'_>,
-    ignore_times: bool,
+    compare: Compare,
 ) -> Option<Transfer> {
     let missing = request.delete && !found.missing.is_empty();
     let gone = if missing { &found.missing[..] } else { &[] };
@@ -42,9 +42,7 @@ pub fn transfer(
     names.sort_unstable_by(|a, b| path_order(a, b));
 
     let mut args = request.words.to_vec();
-    if ignore_times {
-        args.push(b"--ignore-times".to_vec());
-    }
+    args.extend(compare.option().map(|word| word.as_bytes().to_vec()));
     if !request.delete_excluded {
         args.extend(protection(rules, found)?);
     }

@@ -9,7 +9,7 @@
 use hashbrown::HashSet;
 
 use super::collapse::{Collapsed, Item, path_order};
-use super::{Change, Entry, Kind, Request, Transfer};
+use super::{Change, Compare, Entry, Kind, Request, Transfer};
 use crate::filter::{Rules, Sign};
 
 /// The most rules that stand among the arguments, of which the kernel takes only so many. More
@@ -25,7 +25,7 @@ pub fn transfer(
     request: &Request<'_>,
     rules: &Rules,
     entries: &[Entry<'_>],
-    ignore_times: bool,
+    compare: Compare,
     is_file: impl Fn(&[u8]) -> bool,
 ) -> Transfer {
     // A directory that is gone, or a name that may be that of a directory which is left out.
@@ -51,7 +51,7 @@ pub fn transfer(
         }
     }
     scope.sort_unstable_by(|a, b| path_order(a, b));
-    call(request, rules, scope, list, ignore_times)
+    call(request, rules, scope, list, compare)
 }
 
 /// The call for what the disk says the events have led to. It has fewer names, which rsync walks
@@ -60,7 +60,7 @@ pub fn collapsed(
     request: &Request<'_>,
     rules: &Rules,
     found: &Collapsed<'_>,
-    ignore_times: bool,
+    compare: Compare,
 ) -> Transfer {
     let mut names: Vec<(&Item<'_>, Vec<u8>)> = found
         .present
@@ -93,7 +93,7 @@ pub fn collapsed(
             list.add(path, renewed || !item.is_directory());
         }
     }
-    call(request, rules, scope, list, ignore_times)
+    call(request, rules, scope, list, compare)
 }
 
 /// Puts a call together. `scope` has the paths, in [`path_order`], at which names alone do not
@@ -103,7 +103,7 @@ fn call(
     rules: &Rules,
     mut scope: Vec<&[u8]>,
     list: List<'_>,
-    ignore_times: bool,
+    compare: Compare,
 ) -> Transfer {
     let mut top: Option<&[u8]> = None;
     scope.retain(|path| {
@@ -122,9 +122,7 @@ fn call(
 
     let mut args = request.words.to_vec();
     let mut add = |word: &str| args.push(word.into());
-    if ignore_times {
-        add("--ignore-times");
-    }
+    compare.option().map(&mut add);
     add("-r");
     if request.delete {
         add("--delete");
@@ -282,6 +280,7 @@ mod tests {
         filters: &[],
         delete_excluded: false,
         last_transfer: None,
+        by_content: false,
         list: ListMode::Filter,
     };
 
@@ -294,7 +293,7 @@ mod tests {
                 to: None,
             })
             .collect();
-        let list = transfer(&REQUEST, &Rules::default(), &entries, false, |_| false).list;
+        let list = transfer(&REQUEST, &Rules::default(), &entries, Compare::Times, |_| false).list;
         String::from_utf8(list).unwrap().replace('\0', " ")
     }
 
@@ -345,7 +344,7 @@ mod tests {
             path: b"/f",
             to: Some(b"/d/g"),
         };
-        let transfer = transfer(&REQUEST, &Rules::default(), &[entry], false, |_| false);
+        let transfer = transfer(&REQUEST, &Rules::default(), &[entry], Compare::Times, |_| false);
         assert_eq!(transfer.list, b"/f\0/\0/d/g\0/d/");
     }
 
@@ -358,7 +357,7 @@ mod tests {
                 delete,
                 ..REQUEST
             };
-            let args = transfer(&request, &Rules::default(), &[], false, |_| false)
+            let args = transfer(&request, &Rules::default(), &[], Compare::Times, |_| false)
                 .args
                 .join(b" ".as_slice());
             String::from_utf8(args).unwrap()
@@ -418,7 +417,7 @@ mod tests {
             missing: vec![gone],
             exposed: false,
         };
-        let made = collapsed(&REQUEST, &rules, &found, false);
+        let made = collapsed(&REQUEST, &rules, &found, Compare::Times);
         let expected = [
             "+ /a/",
             "- /a",
@@ -435,7 +434,7 @@ mod tests {
             path: b"/a/",
             to: None,
         };
-        let made = transfer(&REQUEST, &rules, &[entry], false, |_| false);
+        let made = transfer(&REQUEST, &rules, &[entry], Compare::Times, |_| false);
         assert_eq!(rules_of(&made), expected);
         assert_eq!(made.list, b"/a/***\0/a/\0/");
     }
@@ -450,7 +449,7 @@ mod tests {
             to: None,
         };
         let words = |request: &Request<'_>, entry| {
-            rules_of(&transfer(request, &rules, &[entry], false, |_| false))
+            rules_of(&transfer(request, &rules, &[entry], Compare::Times, |_| false))
         };
         assert!(words(&REQUEST, entry(Change::Delete, b"/f")).is_empty());
         assert!(words(&REQUEST, entry(Change::Modify, b"/d/")).is_empty());
@@ -481,7 +480,7 @@ mod tests {
                 missing: Vec::new(),
                 exposed: false,
             };
-            collapsed(&REQUEST, &rules, &found, false)
+            collapsed(&REQUEST, &rules, &found, Compare::Times)
         };
         let few = made(40);
         assert_eq!((rules_of(&few).len(), few.names_at), (240, 0));

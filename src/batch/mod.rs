@@ -20,6 +20,7 @@
 //! | [`output`] | what rsync says of its work: progress and totals |
 //! | [`reason`] | which line of the error output says why a child failed |
 //! | [`probe`] | which binary runs, and whether it deletes missing names correctly |
+//! | [`refusal`] | how an rsync says that it does not take an option |
 //! | [`words`] | which of the user's own options forbid the files-from call |
 
 pub mod chooser;
@@ -31,6 +32,7 @@ pub mod filter_list;
 pub mod output;
 pub mod probe;
 mod reason;
+pub mod refusal;
 pub mod words;
 
 use std::time::SystemTime;
@@ -103,8 +105,34 @@ pub struct Request<'a> {
     pub delete_excluded: bool,
     /// When the last transfer of this sync ended, full or not, successful or not.
     pub last_transfer: Option<SystemTime>,
+    /// Some of the files may be at the target already, with the same size and time as others
+    /// that were sent before: their content is compared.
+    pub by_content: bool,
     /// Which call to make.
     pub list: ListMode,
+}
+
+/// How rsync finds out whether a listed file is unchanged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compare {
+    /// By size and whole-second time of modification.
+    #[default]
+    Times,
+    /// By its content as well.
+    Content,
+    /// It does not: every file is sent.
+    Never,
+}
+
+impl Compare {
+    /// The option that says so.
+    pub fn option(self) -> Option<&'static str> {
+        match self {
+            Compare::Times => None,
+            Compare::Content => Some("--checksum"),
+            Compare::Never => Some("--ignore-times"),
+        }
+    }
 }
 
 /// Which call a [`Transfer`] makes.

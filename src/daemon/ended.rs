@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::engine::{Engine, Outcome};
 use super::job::{Job, is_attribute};
 use super::outcome;
-use crate::batch::error_lines::SizeLimit;
+use crate::batch::{self, error_lines::SizeLimit};
 use crate::exit::Exit;
 use crate::process::End;
 use crate::queue::Time;
@@ -51,9 +51,6 @@ impl Engine<'_> {
             Some(outcome) => self.account(&job, code, outcome),
             None => None,
         };
-        if !matches!(completion, Completion::Done | Completion::Partly(_)) {
-            job.keep_doubt();
-        }
         if job.repeated && !matches!(completion, Completion::Again | Completion::StoppedAt { .. }) {
             job.tell_errors();
         }
@@ -67,7 +64,6 @@ impl Engine<'_> {
             job.ids = trial.ids().to_vec();
         }
         job.member.sync.borrow_mut().transferred();
-        job.keep_doubt();
         let told = self.account(&job, end.code(), outcome::Outcome::Failed);
         self.carry_out(&job, Completion::Again, end.code());
         self.call_hook(&job.member, told);
@@ -86,7 +82,6 @@ impl Engine<'_> {
                 job.member.forget(&job.ids);
             }
             Completion::Partly(undone) => {
-                sync.doubtful |= job.clears_doubt && undone == Undone::Everything;
                 let again = sync.partly_failed(&job.ids, undone, self.now);
                 tell_partial(&sync, again, code);
                 drop(sync);
@@ -137,21 +132,19 @@ impl Engine<'_> {
         ));
     }
 
-    /// Whether the transfer failed because the two rsyncs cannot do it this way: then it is done
-    /// at once in the other.
+    /// Whether the transfer failed because one of the rsyncs does not take an option: then it is
+    /// done at once without.
     fn falls_back(&mut self, job: &Job, code: i32) -> bool {
-        let Some(kind) = job.transfer else {
+        let mut sync = job.member.sync.borrow_mut();
+        let whole = job.captured && sync.has_full && job.is_whole(&sync);
+        let Some(kind) = job.transfer.or(whole.then_some(batch::Kind::Classic)) else {
             return false;
         };
-        let mut sync = job.member.sync.borrow_mut();
         let errors = job.errors.borrow();
-        if !sync.chooser.failed(kind, code, errors.iter()) {
+        let Some(told) = sync.chooser.failed(kind, code, errors.iter()) else {
             return false;
-        }
-        report::normal(format_args!(
-            "{}: this rsync cannot take a list of missing files, using filters from now on",
-            sync.config.name
-        ));
+        };
+        report::normal(format_args!("{}: {told}", sync.config.name));
         sync.redo(&job.ids, self.now);
         true
     }

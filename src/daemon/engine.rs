@@ -146,6 +146,7 @@ impl<'a> Engine<'a> {
             self.collect();
             self.tend_gates();
             self.forget_transfers();
+            self.verify_recent();
             self.detect_stalls(Instant::now());
             self.tend_tunnels();
             self.lead();
@@ -305,7 +306,7 @@ impl<'a> Engine<'a> {
         self.compare.fill(true);
         for member in &self.members {
             let mut sync = member.sync.borrow_mut();
-            sync.doubtful = true;
+            sync.verify.suspect();
             sync.counters.overflows += 1;
         }
     }
@@ -443,6 +444,7 @@ impl<'a> Engine<'a> {
             && self.workers.running() == 0
             && !self.gates.is_busy()
             && self.members.iter().all(|m| m.sync.borrow().has_started())
+            && !self.members.iter().any(|m| m.sync.borrow().is_verifying())
         {
             report::normal("onepass config set, exiting");
             if self.members.iter().any(|m| m.sync.borrow().has_ended()) {

@@ -18,6 +18,8 @@ use crate::report;
 const GRACE: Duration = Duration::from_secs(10);
 /// The same when a second signal said that it is urgent.
 const HASTE: Duration = Duration::from_secs(1);
+/// The clock that files get their times from may be behind by so much.
+const CLOCK_TICK: Duration = Duration::from_millis(10);
 /// How often it is told what is waited for.
 const TOLD: Duration = Duration::from_secs(60);
 
@@ -133,11 +135,8 @@ impl Engine<'_> {
         if fading.outcome == Outcome::Reset || fading.grace == HASTE || self.core.state.is_none() {
             return None;
         }
-        let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
-        let now = since(SystemTime::now())?;
-        let rest =
-            Duration::from_secs(1).saturating_sub(Duration::from_nanos(now.subsec_nanos().into()));
-        (since(self.last_end?)?.as_secs() == now.as_secs()).then(|| Instant::now() + rest)
+        let left = rest_of_second(self.last_end?, SystemTime::now())?;
+        Some(Instant::now() + left)
     }
 
     /// Children that still run when all is over are not left behind.
@@ -161,5 +160,36 @@ impl Engine<'_> {
             descendant.kill(signal);
         }
         below
+    }
+}
+
+/// How long files may still get a time in the second of `last`, if they may.
+fn rest_of_second(last: SystemTime, now: SystemTime) -> Option<Duration> {
+    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+    let end = Duration::from_secs(since(last)?.as_secs() + 1) + CLOCK_TICK;
+    // A clock that was set back is not waited for.
+    let left = end.checked_sub(since(now)?)?;
+    (!left.is_zero() && left <= Duration::from_secs(1) + CLOCK_TICK).then_some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_is_over_when_no_file_can_get_its_time() {
+        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let left = |last, now| rest_of_second(at(last), at(now)).map(|left| left.as_millis());
+        for (last, now, expected) in [
+            (10_000, 10_000, Some(1010)),
+            (10_999, 10_999, Some(11)),
+            (10_500, 11_000, Some(10)),
+            (10_500, 11_009, Some(1)),
+            (10_500, 11_010, None),
+            (10_500, 20_000, None),
+            (10_500, 3_000, None),
+        ] {
+            assert_eq!(left(last, now), expected, "{last} {now}");
+        }
     }
 }

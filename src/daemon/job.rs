@@ -44,9 +44,6 @@ pub struct Job {
     since: Instant,
     progress: RefCell<Option<Progress>>,
     totals: Cell<Totals>,
-    /// It compares everything as one does who may have missed changes. What is missed after
-    /// its start is not its business.
-    pub(super) clears_doubt: bool,
     pub(super) errors: RefCell<VecDeque<Vec<u8>>>,
     /// The source and the target it was called with.
     roots: Vec<Vec<u8>>,
@@ -78,7 +75,6 @@ impl Job {
             since: Instant::now(),
             progress: Default::default(),
             totals: Default::default(),
-            clears_doubt: false,
             errors: Default::default(),
             roots: Vec::new(),
             blame: Default::default(),
@@ -107,26 +103,23 @@ impl Job {
         }
     }
 
-    /// What user code or a built-in behaviour asked to be run. It takes over its sync's doubt if
-    /// it compares everything.
+    /// What user code or a built-in behaviour asked to be run.
     pub(super) fn of_request(
         request: SpawnRequest,
         roots: Vec<Vec<u8>>,
         script: Rc<Script>,
     ) -> Job {
         let member = Rc::clone(&request.member);
-        let mut sync = request.member.sync.borrow_mut();
-        let mut job = Job {
+        let repeated = request.captured && member.sync.borrow().is_failing();
+        Job {
             ids: request.ids,
             captured: request.captured,
             transfer: request.transfer,
             _reading: request.reading,
-            repeated: request.captured && sync.is_failing(),
+            repeated,
             roots,
             ..Job::new(member, script, request.agent)
-        };
-        job.clears_doubt = job.is_whole(&sync) && std::mem::take(&mut sync.doubtful);
-        job
+        }
     }
 
     /// What the daemon does itself. It has no output.
@@ -299,19 +292,6 @@ impl Job {
         let sync = self.member.sync.borrow();
         let target = sync.config.target.as_deref();
         target.is_some_and(|target| !batch::is_remote(target))
-    }
-
-    /// What it should have made certain it has not, for its sync and for the one that takes
-    /// that one's place.
-    pub(super) fn keep_doubt(&self) {
-        for sync in self.heir.iter().chain([&self.member.sync]) {
-            sync.borrow_mut().doubtful |= self.clears_doubt;
-        }
-    }
-
-    /// Whether its sync may have missed changes, should it not come to its end.
-    pub(super) fn is_in_doubt(&self) -> bool {
-        self.clears_doubt
     }
 
     /// Whether it compared everything.

@@ -57,7 +57,6 @@ impl Engine<'_> {
             }
             Err(SpawnError::Resources(error)) => {
                 let mut sync = job.member.sync.borrow_mut();
-                sync.doubtful |= job.clears_doubt;
                 let wait = sync.failed(&job.ids, self.now);
                 let program = report::escape(&program);
                 let text = format!("cannot start {program}: {error}");

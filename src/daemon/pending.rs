@@ -3,7 +3,7 @@
 //! A file holds, each followed by a zero byte: the type of an event, its path, and where a Move
 //! went (else nothing). `Full` stands for a comparison of everything that was owed.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::engine::Engine;
 use super::state;
@@ -13,8 +13,9 @@ use crate::sync::Sync;
 
 /// The file's name.
 const KIND: &str = "pending";
-/// A file that is there while a daemon is at work. Where one is found at the start, that daemon
-/// had no time to say what was pending, or left something that takes an exact comparison to find.
+/// A file that is there while a daemon is at work, with the time up to which everything is at the
+/// target: seconds, a point, nanoseconds. Where one is found at the start, that daemon had no time
+/// to say what was pending, or left something that rsync's quick check does not find.
 const ALIVE: &str = "alive";
 
 const ETYPES: [Etype; 6] = [
@@ -41,9 +42,7 @@ impl Engine<'_> {
         }
         for member in &self.members {
             let sync = member.sync.borrow();
-            let mut jobs = self.jobs.values();
-            let doubtful = sync.doubtful || sync.has_just_sent(SystemTime::now());
-            if !doubtful && !jobs.any(|job| job.is_in_doubt() && job.is_for(&member.sync)) {
+            if sync.verify.is_done() && !sync.has_just_sent(SystemTime::now()) {
                 state.remove(&sync.config, ALIVE);
             }
             let bytes = bounded(encode(&sync), state::MAX_BYTES);
@@ -58,16 +57,49 @@ impl Engine<'_> {
         }
     }
 
+    /// Remembers up to when everything is at each target, and goes on with what the time of files
+    /// does not tell.
+    pub(super) fn verify_recent(&mut self) {
+        if !self.started {
+            return;
+        }
+        let waker = self.core.waker();
+        for member in &self.members {
+            let mut sync = member.sync.borrow_mut();
+            if let Err(error) = sync.verify_recent(&waker, self.now) {
+                let name = &sync.config.name;
+                report::say(
+                    "Debug",
+                    format_args!("{name}: cannot start a thread: {error}"),
+                );
+            }
+            let all_watched = !self.watch_limit.lacks(sync.id);
+            if !sync.advance_synced(self.watcher, all_watched) {
+                continue;
+            }
+            if let Some(state) = &self.core.state {
+                let synced = encode_time(sync.verify.synced());
+                if let Err(error) = state.write(&sync.config, ALIVE, synced.as_bytes()) {
+                    let name = &sync.config.name;
+                    report::say("Debug", format_args!("{name}: cannot remember: {error}"));
+                }
+            }
+        }
+    }
+
     /// A sync that starts goes on with what the last daemon left undone.
     pub(super) fn recall(&self, sync: &mut Sync) {
         let Some(state) = &self.core.state else {
             return;
         };
         let name = sync.config.name.clone();
-        if !self.core.recalled {
-            sync.doubtful |= state.read(&sync.config, ALIVE).is_some();
+        if !self.core.recalled
+            && let Some(bytes) = state.read(&sync.config, ALIVE)
+        {
+            sync.verify.suspect_since(decode_time(&bytes));
         }
-        if let Err(error) = state.write(&sync.config, ALIVE, b"") {
+        let synced = encode_time(sync.verify.synced());
+        if let Err(error) = state.write(&sync.config, ALIVE, synced.as_bytes()) {
             report::warn(format_args!("{name}: cannot remember: {error}"));
         }
         let (events, whole) = match state.try_read(&sync.config, KIND) {
@@ -106,6 +138,26 @@ fn bounded(bytes: Vec<u8>, most: usize) -> Vec<u8> {
     } else {
         bytes
     }
+}
+
+/// See [`ALIVE`]. What was before the epoch is as the epoch.
+fn encode_time(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:09}\n", since.as_secs(), since.subsec_nanos())
+}
+
+/// The epoch for what is no time: everything has changed since.
+fn decode_time(bytes: &[u8]) -> SystemTime {
+    let parse = || {
+        let (seconds, nanos) = std::str::from_utf8(bytes)
+            .ok()?
+            .trim_end()
+            .split_once('.')?;
+        let since = Duration::from_secs(seconds.parse().ok()?)
+            .checked_add(Duration::from_nanos(nanos.parse::<u32>().ok()?.into()))?;
+        UNIX_EPOCH.checked_add(since)
+    };
+    parse().unwrap_or(UNIX_EPOCH)
 }
 
 fn encode(sync: &Sync) -> Vec<u8> {
@@ -239,6 +291,18 @@ mod tests {
                     prop_assert!(names.all(|name| name != b".." && name != b"."));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_time_is_read_as_it_was_written() {
+        for nanos in [0, 1, 999_999_999, 1_800_000_000_123_456_789] {
+            let time = UNIX_EPOCH + Duration::from_nanos(nanos);
+            assert_eq!(decode_time(encode_time(time).as_bytes()), time);
+        }
+        let nonsense: [&[u8]; 5] = [b"", b"1", b"-1.0", b"1.x", b"99999999999999999999.0"];
+        for bytes in nonsense {
+            assert_eq!(decode_time(bytes), UNIX_EPOCH);
         }
     }
 }

@@ -8,8 +8,9 @@ use std::sync::PoisonError;
 use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
 use super::event::{Agent, Objects};
-use super::host::{Host, member_of};
+use super::host::{Host, Member, member_of};
 use super::{by_size, checked, spawn, tunnel};
+use crate::batch::probe::Binary;
 use crate::batch::{self, Change, Entry, ListMode, Request};
 use crate::config::{complaint, destination, text_of, truthy};
 use crate::queue::{DelayId, Etype};
@@ -41,9 +42,19 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
         lua.create_function(|lua, config: Table| lua.create_string(rsync_target(lua, &config)?))?,
     )?;
     native.set(
-        "is_doubtful",
-        lua.create_function(|lua, inlet: Table| {
-            Ok(member_of(lua, &inlet)?.sync.borrow().doubtful)
+        "compares_all",
+        lua.create_function(|lua, inlet: Table| compares_all(&*member_of(lua, &inlet)?))?,
+    )?;
+    native.set(
+        "accepted",
+        lua.create_function(|lua, (inlet, words): (Table, Vec<mlua::LuaString>)| {
+            let member = member_of(lua, &inlet)?;
+            let own = computed(&member.config.get("rsync")?)?;
+            let mut words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+            let mut sync = member.sync.borrow_mut();
+            sync.chooser.take_out(&own, &mut words);
+            let words = words.iter().map(|word| lua.create_string(word));
+            lua.create_sequence_from(words.collect::<Result<Vec<_>>>()?)
         })?,
     )?;
     native.set(
@@ -102,18 +113,35 @@ pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     })
 }
 
+/// Takes note that rsync compares everything by size and time.
+fn compares_all(member: &Member) -> Result<()> {
+    let rsync: Table = member.config.get("rsync")?;
+    // What a wrapper does is its own affair; it gets no option that it might not know.
+    let plain = Binary::plain(&binary(&rsync)?).is_some();
+    // The user says that size is enough, and content does not count where it is sent in any case.
+    let words = computed(&rsync)?;
+    let by_time = plain && !words.iter().any(|word| word == b"--size-only");
+    member.sync.borrow_mut().verify.compares_all(by_time);
+    Ok(())
+}
+
+fn binary(rsync: &Table) -> Result<Vec<u8>> {
+    Ok(text_of(&rsync.get("binary")?).unwrap_or_else(|| b"rsync".to_vec()))
+}
+
+fn computed(rsync: &Table) -> Result<Vec<Vec<u8>>> {
+    let words = rsync.get::<Table>("_computed")?;
+    let words = words.sequence_values::<Value>();
+    Ok(words.filter_map(|word| text_of(&word.ok()?)).collect())
+}
+
 /// Makes the list of a batch.
 fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     let member = agent
         .member()
         .ok_or_else(|| complaint("the list's sync is gone"))?;
     let rsync: Table = member.config.get("rsync")?;
-    let binary = text_of(&rsync.get("binary")?).unwrap_or_else(|| b"rsync".to_vec());
-    let words: Vec<Vec<u8>> = rsync
-        .get::<Table>("_computed")?
-        .sequence_values::<Value>()
-        .filter_map(|word| text_of(&word.ok()?))
-        .collect();
+    let (binary, words) = (binary(&rsync)?, computed(&rsync)?);
     let list = list_mode(&rsync)?;
     let target = rsync_target(lua, &member.config)?;
     let hard_links = truthy(&rsync.get("hard_links")?);
@@ -129,6 +157,7 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
     let protected = protected.map(|pattern| [b"- ".to_vec(), pattern].concat());
     let filters: Vec<_> = protected.chain(filter_lines(sync)).collect();
     let source = sync.rsync_source().ok_or_else(checked::not_yet)?;
+    let entries = entries(sync, &agent.ids());
     let request = Request {
         source: &source,
         target: &target,
@@ -138,9 +167,11 @@ fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
         filters: &filters,
         delete_excluded,
         last_transfer: Some(sync.last_transfer),
+        by_content: entries
+            .iter()
+            .any(|(_, path, _)| sync.verify.is_by_content(path)),
         list,
     };
-    let entries = entries(sync, &agent.ids());
     let entries = entries.iter().map(|(change, path, to)| Entry {
         change: *change,
         path,

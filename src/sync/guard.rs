@@ -608,7 +608,7 @@ mod tests {
         let why = sync.inspect().unwrap();
         sync.halt(why);
         sync.release_guard(0);
-        assert!(sync.halted().is_none() && sync.doubtful);
+        assert!(sync.halted().is_none() && !sync.verify.is_done());
         assert_eq!((sync.inspect(), sync.take_replaced()), (None, false));
     }
 }

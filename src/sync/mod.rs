@@ -20,12 +20,14 @@ mod inside;
 pub mod mount_table;
 mod notice;
 mod owed;
+mod recent;
 mod retry;
 mod scheduler;
 mod steer;
 mod target_mount;
 mod trouble;
 pub mod tunnel;
+mod verify;
 mod whole;
 
 pub use backoff::Backoff;
@@ -102,8 +104,8 @@ pub struct Sync {
     /// Not yet: its directories are not watched, or children of the sync in whose place it is
     /// still run.
     pub held: Held,
-    /// Changes may have been missed since the last transfer, until all is compared.
-    pub doubtful: bool,
+    /// Up to when everything is at the target, and what rsync's quick check cannot tell.
+    pub verify: verify::Verify,
     /// Equal for syncs that may share a journal; none for those that share nothing.
     pub group: Option<Vec<u8>>,
     feed: Option<feed::Feed>,
@@ -173,7 +175,7 @@ impl Sync {
             environment: Vec::new(),
             startups_wait: false,
             held: Held::default(),
-            doubtful: false,
+            verify: verify::Verify::default(),
             ahead: ahead::Ahead::default(),
             backoff: Backoff::new(config.delay),
             crowd: Crowd::new(match policy {
@@ -325,6 +327,7 @@ impl Sync {
     /// A transfer ended, well or not: it may have sent what has changed since.
     pub fn transferred(&mut self) {
         self.last_transfer = SystemTime::now();
+        self.verify.transferred();
     }
 }
 

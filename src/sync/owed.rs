@@ -2,13 +2,11 @@
 //! to the next daemon.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Sync;
+use super::verify::TICK;
 use crate::queue::{Etype, Placed, Policy, Pushed, Time};
-
-/// So far the clock that files get their times from may be behind.
-const TICK: Duration = Duration::from_millis(10);
 
 /// One event: its type, its path, and where a Move went.
 pub type Owed = (Etype, Vec<u8>, Option<Vec<u8>>);
@@ -80,9 +78,12 @@ impl Sync {
             false => old.owed(),
         };
         self.inherited.extend(events);
-        let everything = everything || old.doubtful || old.has_ended();
+        self.verify.take_over(&old.verify);
         // The startup compares everything, if there is one.
-        self.doubtful |= everything && self.config.init;
+        let everything = everything || !old.verify.is_done() || old.has_ended();
+        if everything && self.config.init {
+            self.verify.suspect();
+        }
         self.missed |= everything && !self.config.init;
     }
 
@@ -117,6 +118,11 @@ impl Sync {
     pub fn restore(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) {
         match (etype, to) {
             (Etype::Full, _) => self.resync(now),
+            (Etype::Create | Etype::Modify, None) if self.queue.policy() == Policy::Settle => {
+                // The startup sends what differs, but for what has the same size and second.
+                self.verify.add(path);
+                self.hand_on(etype, path, None, now);
+            }
             (_, Some(to)) if self.queue.policy() == Policy::Settle => {
                 self.send_moved(path, to, now);
             }

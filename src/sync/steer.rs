@@ -110,6 +110,7 @@ impl Sync {
         let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
         let owes = self.missed || self.has_gap() || self.undone.due().is_some();
         let owes = owes || stopped || self.held.any() || !self.inherited.is_empty();
+        let owes = owes || self.verify.is_searching();
         !owes
             && self
                 .queue

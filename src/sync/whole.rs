@@ -57,7 +57,7 @@ impl Sync {
 
     fn suspect(&mut self) {
         self.carried += 1;
-        self.doubtful = true;
+        self.verify.suspect();
     }
 
     /// The event that compares everything, if the configuration has a way to.
@@ -115,7 +115,7 @@ mod tests {
             sync.start(0);
             sync.resync_once(0);
             assert_eq!(specials(&sync), [Etype::Init]);
-            assert!(sync.doubtful);
+            assert!(!sync.verify.is_done());
             let running = sync.queue.take(|_| Take::Take);
             sync.queue.activate(&running);
             sync.resync_once(0);
@@ -131,7 +131,8 @@ mod tests {
         let mut sync = sync_with(Policy::Deliver);
         sync.config.init = false;
         sync.resync(0);
-        assert_eq!((specials(&sync), sync.doubtful), (Vec::new(), true));
+        assert_eq!(specials(&sync), []);
+        assert!(!sync.verify.is_done());
         sync.has_full = true;
         sync.resync_once(0);
         assert_eq!(specials(&sync), [Etype::Full]);

@@ -344,6 +344,15 @@ impl Watcher {
         true
     }
 
+    /// How long ago the oldest change was made that is told only when its file is closed or too
+    /// old; `None` if there is none.
+    pub fn oldest_unclosed(&self) -> Option<Duration> {
+        let states = self.unclosed.pressing.values();
+        let states = states.chain(self.unclosed.last_state.as_ref());
+        let open = states.filter(|state| state.news()).map(|state| state.since);
+        Some(open.min()?.elapsed())
+    }
+
     /// Tells all that was written and not closed as if it had been: nobody will be there to
     /// do it later.
     pub fn tell_all_unclosed(&mut self, observer: &mut dyn Observer) {

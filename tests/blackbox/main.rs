@@ -13,6 +13,7 @@
 //! | names | strange names arrive, change and go |
 //! | races | changes made while the daemon is stopped, or while a transfer runs |
 //! | sending | delay, limits, excludes, filters, what deletes, several syncs |
+//! | refusals | receivers that do not take an option |
 //! | retry | what each way of a child's ending leads to |
 //! | background | detaching, pid file, signals |
 //! | log_status | log lines and the status file |
@@ -56,6 +57,7 @@ mod names;
 mod observed;
 mod options;
 mod races;
+mod refusals;
 mod retry;
 mod sending;
 mod service;

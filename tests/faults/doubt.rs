@@ -1,73 +1,287 @@
-//! A daemon that was killed may have missed changes, so the next one's comparison of everything
-//! is an exact one, however often it takes to come to an end.
+//! A daemon that was killed may have missed changes that size and whole-second times do not show.
+//! The next one finds them, and sends nothing that is at the target already.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, Running};
 use crate::fake::Fake;
-use crate::util::Dir;
+use crate::util::{Dir, poll};
 
-const CONFIG: &str = r#"
-settings{ hup = "changed", stateDir = "@DIR@/state", insist = true, stopTimeout = 1 }
-sync{
-    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
-    rsync = { binary = "@RSYNC@", archive = true },
-}
+/// Nothing is sent before its time, so what changes is pending when the daemon is killed.
+const LATE: &str = r#"
+settings{ stateDir = "@DIR@/state", insist = true, stopTimeout = 1 }
+sync{ KIND, source = "@SRC@", TARGET, delay = 1000, rsync = { archive = true, OPTIONS } }
 "#;
 
-const EXACT: &str = "--modify-window=-1";
+const LOCAL: &str = r#"target = "@TRG@""#;
+const REMOTE: &str = r#"target = "h:@TRG@""#;
+const SSH: &str = r#"rsh = "@DIR@/ssh""#;
 
-/// Kills a daemon and starts another, whose startup (the second call) is held and will fail.
-fn doubtful<'d>(dir: &'d Dir, fake: &Fake<'d>) -> Running<'d> {
-    fake.exits(&[0, 255, 0]);
-    let mut daemon = Daemon::new(dir, CONFIG).start_and_settle();
-    assert!(!fake.calls()[0].has(EXACT));
+fn config(kind: &str, target: &str, options: &str) -> String {
+    let config = LATE.replace("KIND", kind).replace("TARGET", target);
+    config.replace("OPTIONS", options)
+}
+
+/// An `ssh` that fails while there is a file `down`, else runs the command here.
+fn ssh(dir: &Dir) {
+    let script = "#!/bin/sh\n[ -e @DIR@/down ] && exit 255\nshift\nexec \"$@\"\n";
+    let path = dir.put("ssh", dir.expand(script));
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Content with a time of long ago, as of a file that changes twice in a second.
+fn write_dated(dir: &Dir, name: &str, content: &str) {
+    dir.write(name, content);
+    let file = File::options().write(true).open(dir.src(name)).unwrap();
+    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    file.set_modified(then).unwrap();
+}
+
+/// Every kind of change that is not seen by size and time.
+fn change_unseen(dir: &Dir) {
+    write_dated(dir, "written", "2");
+    dir.mv("other", "renamed");
+    dir.mv("d", "t");
+    dir.mv("e", "d");
+    dir.mv("t", "e");
+    write_dated(dir, "d/b'\n*", "2");
+}
+
+fn prepare(dir: &Dir) {
+    ssh(dir);
+    for name in ["d/sub", "e/sub"] {
+        dir.mkdir(name);
+    }
+    for (name, content) in [
+        ("written", "1"),
+        ("other", "2"),
+        ("renamed", "1"),
+        ("d/sub/f", "1"),
+        ("e/sub/f", "2"),
+        ("d/b'\n*", "1"),
+        ("e/b'\n*", "1"),
+        ("stays", "1"),
+    ] {
+        write_dated(dir, name, content);
+    }
+}
+
+fn kill(mut daemon: Running<'_>) {
     daemon.signal(Signal::SIGKILL);
     daemon.wait_all_gone();
-    drop(daemon);
-    fake.hold();
-    let mut daemon = Daemon::new(dir, CONFIG).start();
-    daemon.wait_for("startup began", |_| fake.calls().len() == 2);
-    assert!(fake.calls()[1].has(EXACT));
+}
+
+/// Starts a daemon and waits for the end of its startup.
+fn start<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
+    let mut daemon = Daemon::new(dir, config).start();
+    daemon.wait_log("finished");
     daemon
 }
 
-fn is_exact_at_last(daemon: &mut Running<'_>, fake: &Fake<'_>) {
-    daemon.wait_for("it is tried again", |_| fake.calls().len() == 3);
-    assert!(fake.calls()[2].has(EXACT), "{:?}", fake.calls()[2].argv);
+/// Waits until the daemon knows that all of before is at the target, which a transfer teaches it.
+fn wait_synced(daemon: &mut Running<'_>, dir: &Dir) {
+    let begun = SystemTime::now();
+    dir.write("sent", "now");
+    daemon.wait_for("it is known that all is at the target", |daemon| {
+        daemon.signal(Signal::SIGUSR1);
+        state(dir).is_some_and(|time| time > begun)
+    });
+}
+
+/// Up to when everything is at the target, as far as the daemon knows.
+fn state(dir: &Dir) -> Option<SystemTime> {
+    let sync = fs::read_dir(dir.path("state")).ok()?.next()?.ok()?.path();
+    let text = fs::read_to_string(sync.join("alive")).ok()?;
+    let (seconds, nanos) = text.trim().split_once('.')?;
+    let since = Duration::new(seconds.parse().ok()?, nanos.parse().ok()?);
+    Some(SystemTime::UNIX_EPOCH + since)
+}
+
+fn arrives_after_a_kill(config: &str) {
+    let dir = Dir::new();
+    prepare(&dir);
+    let daemon = start(&dir, config);
+    change_unseen(&dir);
+    kill(daemon);
+    let mut daemon = Daemon::new(&dir, config).start();
+    daemon.wait_equal();
 }
 
 #[test]
-fn outlives_a_failure() {
-    let dir = Dir::new();
-    let fake = Fake::passing(&dir);
-    let mut daemon = doubtful(&dir, &fake);
-    fake.release();
-    is_exact_at_last(&mut daemon, &fake);
+fn a_change_that_was_not_seen_arrives() {
+    for (target, options) in [
+        (LOCAL, ""),
+        (LOCAL, r#"list = "filter""#),
+        (REMOTE, SSH),
+        (REMOTE, &format!(r#"{SSH}, list = "filter""#)),
+        (LOCAL, "update = true, inplace = true"),
+    ] {
+        arrives_after_a_kill(&config("default.rsync", target, options));
+    }
 }
 
 #[test]
-fn outlives_a_changed_configuration() {
-    let dir = Dir::new();
-    let fake = Fake::passing(&dir);
-    let mut daemon = doubtful(&dir, &fake);
-    let changed = CONFIG.replace("archive = true", "archive = true, inplace = true");
-    dir.put("config.lua", dir.expand(&changed));
-    daemon.signal(Signal::SIGHUP);
-    daemon.wait_log("0 untouched, 1 changed, 0 new, 0 removed");
-    fake.release();
-    is_exact_at_last(&mut daemon, &fake);
-    assert!(fake.calls()[2].has("--inplace"));
+fn a_change_that_was_not_seen_arrives_with_rsyncssh() {
+    let target = r#"host = "h", targetdir = "@TRG@", ssh = { binary = "@DIR@/ssh" }"#;
+    arrives_after_a_kill(&config("default.rsyncssh", target, SSH));
 }
 
 #[test]
-fn outlives_a_stop() {
+fn a_change_that_was_not_seen_arrives_in_a_pass() {
     let dir = Dir::new();
+    prepare(&dir);
+    let config = config("default.rsync", LOCAL, "");
+    let mut daemon = start(&dir, &config);
+    wait_synced(&mut daemon, &dir);
+    change_unseen(&dir);
+    kill(daemon);
+    let mut daemon = Daemon::new(&dir, &config).args(&["-onepass"]).start();
+    daemon.wait_end();
+    assert_eq!(fs::read(dir.trg("written")).unwrap(), b"2");
+    assert_eq!(fs::read(dir.trg("e/sub/f")).unwrap(), b"1");
+}
+
+/// However often it takes to come to an end.
+#[test]
+fn a_change_that_was_not_seen_outlives_failures() {
+    for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+        let dir = Dir::new();
+        prepare(&dir);
+        let config = config("default.rsync", REMOTE, SSH);
+        let mut daemon = start(&dir, &config);
+        wait_synced(&mut daemon, &dir);
+        change_unseen(&dir);
+        kill(daemon);
+        dir.put("down", "");
+        for _ in 0..2 {
+            let mut daemon = Daemon::new(&dir, &config).start();
+            daemon.wait_log("trying again in");
+            daemon.signal(signal);
+            daemon.wait_all_gone();
+        }
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.wait_log("trying again in");
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_log("HUP signal");
+        fs::remove_file(dir.path("down")).unwrap();
+        daemon.wait_equal();
+    }
+}
+
+/// The files of a tree: what is sent is another one.
+fn inodes(directory: &Path) -> Vec<u64> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let data = fs::symlink_metadata(&path).unwrap();
+        if data.is_dir() {
+            found.extend(inodes(&path));
+        } else {
+            found.push(data.ino());
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+/// As if the target kept whole seconds.
+fn truncate_times(directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let data = fs::symlink_metadata(&path).unwrap();
+        if data.is_dir() {
+            truncate_times(&path);
+        } else {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(data.mtime() as u64);
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(time).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_target_of_whole_seconds_is_not_sent_again() {
+    for options in ["", r#"list = "filter""#] {
+        let config = config("default.rsync", LOCAL, options);
+        for how in ["kill", "kill at once", "stop", "pass"] {
+            let dir = Dir::new();
+            for n in 0..20 {
+                dir.mkdir(format!("d{n}"));
+                dir.write(format!("d{n}/f"), "content");
+            }
+            let daemon = Daemon::new(&dir, &config);
+            match how {
+                "kill" => {
+                    let mut daemon = daemon.start_and_settle();
+                    wait_synced(&mut daemon, &dir);
+                    kill(daemon);
+                }
+                "kill at once" => {
+                    // All may have changed since it began, for all the next one knows.
+                    let daemon = daemon.start_and_settle();
+                    for n in 0..20 {
+                        dir.chmod(format!("d{n}/f"), 0o600);
+                    }
+                    kill(daemon);
+                    for n in 0..20 {
+                        dir.chmod(format!("d{n}/f"), 0o644);
+                    }
+                }
+                "stop" => {
+                    let mut daemon = daemon.start_and_settle();
+                    daemon.terminate();
+                }
+                _ => {
+                    daemon.args(&["-onepass"]).run();
+                }
+            }
+            truncate_times(&dir.trg(""));
+            let before = inodes(&dir.trg(""));
+            let mut daemon = Daemon::new(&dir, &config).args(&["-log", "Exec"]).start();
+            daemon.wait_log("finished.");
+            if how == "kill at once" {
+                daemon.wait_log("--checksum");
+                daemon.wait_log("Finished a list");
+            }
+            daemon.terminate();
+            let log = daemon.log();
+            assert_eq!(inodes(&dir.trg("")), before, "{how}\n{log}");
+            // It was known that nothing was missed.
+            assert_eq!(
+                log.contains("--checksum"),
+                how == "kill at once",
+                "{how}\n{log}"
+            );
+        }
+    }
+}
+
+/// What reads the list or the arguments itself gets what lsyncd would give it.
+#[test]
+fn a_wrapper_gets_no_option_of_ours() {
+    let dir = Dir::new();
+    prepare(&dir);
     let fake = Fake::passing(&dir);
-    let mut daemon = doubtful(&dir, &fake);
+    let config = config("default.rsync", LOCAL, r#"binary = "@RSYNC@""#);
+    let daemon = Daemon::new(&dir, &config).start_and_settle();
+    change_unseen(&dir);
+    kill(daemon);
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    let calls = fake.calls();
+    assert_eq!(calls.len(), 2);
+    assert_eq!(calls[0].argv, calls[1].argv);
     daemon.terminate();
-    drop(daemon);
-    fake.release();
-    let mut daemon = Daemon::new(&dir, CONFIG).start();
-    is_exact_at_last(&mut daemon, &fake);
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    assert!(poll(|| fake.calls().len() >= 3));
+    daemon.terminate();
+    for call in fake.calls() {
+        for word in ["--modify-window=-1", "--checksum", "--ignore-times"] {
+            assert!(!call.has(word), "{:?}", call.argv);
+        }
+    }
 }

@@ -1,0 +1,276 @@
+//! The files of a source that have changed since a moment, found on the disk.
+//!
+//! The time of the last change of an inode (`ctime`) is asked, which nobody can set. Renaming a
+//! directory changes its own ctime but not those of the files in it; its time of modification
+//! stays, so a directory whose two times differ stands for all that is in it.
+
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FileType, Stat};
+
+use crate::batch::collapse::path_order;
+use crate::local::place::{self, Place};
+use crate::report;
+
+/// How many files one search returns at most.
+pub const MAX_FOUND: usize = 100_000;
+
+/// What to search for.
+pub struct Search<'a> {
+    /// Absolute, ends with a slash.
+    pub source: &'a [u8],
+    pub since: SystemTime,
+    /// Only what comes behind this path in [`path_order`]; everything if it is empty.
+    pub after: &'a [u8],
+    /// Returns true for relative paths, of directories with a slash at their end, that are of no
+    /// concern.
+    pub excluded: &'a dyn Fn(&[u8]) -> bool,
+    /// Returns true when the search is to end at once.
+    pub cancelled: &'a dyn Fn() -> bool,
+    pub most: usize,
+}
+
+/// What was found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Recent {
+    /// Relative paths, beginning with a slash, in [`path_order`].
+    pub files: Vec<Vec<u8>>,
+    /// There are more behind the last one.
+    pub more: bool,
+}
+
+/// What is still to be done, in the order of [`path_order`]; paths have no slash at their end.
+enum Step {
+    /// A file that is to be told.
+    File(Vec<u8>),
+    /// A directory that is to be read.
+    Directory {
+        path: Vec<u8>,
+        /// It was renamed, or one around it.
+        renamed: bool,
+    },
+}
+
+impl Search<'_> {
+    /// Reads the source. What cannot be read is left out: rsync cannot send it either. Symlinks
+    /// are not followed.
+    pub fn run(&self) -> Recent {
+        let mut recent = Recent::default();
+        let place = match Place::enter(self.source) {
+            Ok(place) => place,
+            Err(error) => {
+                let source = report::escape(self.source);
+                report::say("Debug", format_args!("cannot search {source}: {error}"));
+                return recent;
+            }
+        };
+        let mut steps = vec![Step::Directory {
+            path: Vec::new(),
+            renamed: false,
+        }];
+        while let Some(step) = steps.pop() {
+            match step {
+                _ if (self.cancelled)() => break,
+                Step::Directory { path, renamed } => {
+                    let mut below = self.read(&place, &path, renamed);
+                    below.reverse();
+                    steps.append(&mut below);
+                }
+                Step::File(_) if recent.files.len() >= self.most => {
+                    recent.more = true;
+                    break;
+                }
+                Step::File(path) => recent.files.push(path),
+            }
+        }
+        recent
+    }
+
+    /// What a directory has for this search.
+    fn read(&self, place: &Place, directory: &[u8], renamed: bool) -> Vec<Step> {
+        let listed = place
+            .directory(directory)
+            .and_then(|open| Ok((place::list(&open)?, open)));
+        let Ok((mut names, open)) = listed else {
+            return Vec::new();
+        };
+        names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        let (mut steps, mut files) = (Vec::new(), 0);
+        for name in names {
+            let path = [directory, b"/", &name.name].concat();
+            if self.is_done(&path) {
+                continue;
+            }
+            let Ok(Some(stat)) = place::look(&open, OsStr::from_bytes(&name.name)) else {
+                continue;
+            };
+            match place::kind(&stat) {
+                FileType::Directory if !(self.excluded)(&[&path, b"/".as_slice()].concat()) => {
+                    let renamed = renamed || self.is_renamed(&stat);
+                    steps.push(Step::Directory { path, renamed });
+                }
+                FileType::RegularFile
+                    if (renamed || self.is_recent(&stat)) && !(self.excluded)(&path) =>
+                {
+                    steps.push(Step::File(path));
+                    files += 1;
+                }
+                _ => {}
+            }
+            // Whatever comes behind these is left to the next search.
+            if files > self.most {
+                break;
+            }
+        }
+        steps
+    }
+
+    /// Returns true for what an earlier search has told, and for directories that it has read to
+    /// their end.
+    fn is_done(&self, path: &[u8]) -> bool {
+        let around = self.after.strip_prefix(path);
+        path_order(path, self.after) != Ordering::Greater
+            && !around.is_some_and(|rest| rest.starts_with(b"/"))
+    }
+
+    fn is_recent(&self, stat: &Stat) -> bool {
+        let changed = (stat.st_ctime, stat.st_ctime_nsec as u64);
+        changed >= since_epoch(self.since)
+    }
+
+    fn is_renamed(&self, stat: &Stat) -> bool {
+        let times = [
+            (stat.st_ctime, stat.st_ctime_nsec),
+            (stat.st_mtime, stat.st_mtime_nsec),
+        ];
+        self.is_recent(stat) && times[0] != times[1]
+    }
+}
+
+/// Seconds and nanoseconds; zero for what was before.
+fn since_epoch(time: SystemTime) -> (i64, u64) {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    (since.as_secs() as i64, since.subsec_nanos().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A tree whose files are all older than the returned moment.
+    fn site() -> (tempfile::TempDir, SystemTime) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        for path in ["a/b", "a.x", "c/excluded", "z"] {
+            fs::create_dir_all(root.join(path)).unwrap();
+        }
+        for path in ["a/b/f", "a/f", "a.x/f", "c/excluded/f", "c/f", "z/f", "f"] {
+            fs::write(root.join(path), "1").unwrap();
+        }
+        symlink("a", root.join("link")).unwrap();
+        let since = moment(root);
+        (directory, since)
+    }
+
+    /// A moment between what has changed and what will.
+    fn moment(root: &Path) -> SystemTime {
+        let probe = root.join("probe");
+        let changed = |path: &Path| {
+            fs::write(path, "").unwrap();
+            let data = fs::metadata(path).unwrap();
+            (data.ctime(), data.ctime_nsec())
+        };
+        let first = changed(&probe);
+        let then = loop {
+            let then = changed(&probe);
+            if then > first {
+                break then;
+            }
+        };
+        fs::remove_file(&probe).unwrap();
+        UNIX_EPOCH + Duration::new(then.0 as u64, then.1 as u32)
+    }
+
+    fn search(root: &Path, since: SystemTime, most: usize, after: &[u8]) -> Recent {
+        let source = [root.as_os_str().as_bytes(), b"/"].concat();
+        let search = Search {
+            source: &source,
+            since,
+            after,
+            excluded: &|path| path.starts_with(b"/c/excluded"),
+            cancelled: &|| false,
+            most,
+        };
+        search.run()
+    }
+
+    fn found(root: &Path, since: SystemTime) -> Vec<String> {
+        let files = search(root, since, usize::MAX, b"").files.into_iter();
+        files.map(|path| String::from_utf8(path).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_has_changed_since_is_found() {
+        let (directory, since) = site();
+        let root = directory.path();
+        let none: [&str; 0] = [];
+        assert_eq!(found(root, since), none);
+        fs::write(root.join("a/b/f"), "2").unwrap();
+        fs::write(root.join("c/excluded/f"), "2").unwrap();
+        // Times that were set, and a name that was given, do not hide a change.
+        let old = fs::File::options()
+            .write(true)
+            .open(root.join("z/f"))
+            .unwrap();
+        old.set_modified(UNIX_EPOCH).unwrap();
+        fs::rename(root.join("f"), root.join("c/g")).unwrap();
+        assert_eq!(found(root, since), ["/a/b/f", "/c/g", "/z/f"]);
+        assert_eq!(found(root, moment(root)), none);
+    }
+
+    #[test]
+    fn a_renamed_directory_stands_for_what_is_in_it() {
+        let (directory, since) = site();
+        let root = directory.path();
+        fs::rename(root.join("a"), root.join("z/moved")).unwrap();
+        fs::rename(root.join("a.x"), root.join("c/excluded/moved")).unwrap();
+        assert_eq!(found(root, since), ["/z/moved/b/f", "/z/moved/f"]);
+    }
+
+    #[test]
+    fn searches_go_on_where_the_last_one_ended() {
+        let (directory, _) = site();
+        let root = directory.path();
+        let all = search(root, UNIX_EPOCH, usize::MAX, b"");
+        assert_eq!(all.files.len(), 6);
+        assert!(!all.more);
+        for most in 1..=7 {
+            let (mut parts, mut after) = (Vec::new(), Vec::new());
+            loop {
+                let part = search(root, UNIX_EPOCH, most, &after);
+                assert!(part.files.len() <= most && (!part.more || part.files.len() == most));
+                parts.extend(part.files);
+                if !part.more {
+                    break;
+                }
+                after = parts.last().cloned().unwrap();
+            }
+            assert_eq!(parts, all.files, "{most}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_is_not_there_has_nothing() {
+        let since = SystemTime::now();
+        let nothing = search(Path::new("/no such directory"), since, 1, b"");
+        assert_eq!(nothing, Recent::default());
+    }
+}

@@ -1,0 +1,331 @@
+//! What a comparison of everything cannot tell by size and time, and is compared by content.
+//!
+//! rsync takes a file for unchanged if size and whole-second time of modification agree. A file that
+//! was sent and changed again within one second, to the same size, is sent because the change is
+//! told. If that may have been lost, the files that have changed since all was known to be at the
+//! target are searched for ([`recent`](super::recent)) and queued, and their content is compared.
+//! There are few of them: the moment since when moves on with each transfer.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+use std::{io, thread};
+
+use hashbrown::HashSet;
+use mio::Waker;
+
+use super::recent::{MAX_FOUND, Recent, Search};
+use super::steer::Mark;
+use super::{SharedFilter, Sync};
+use crate::process::Priority;
+use crate::queue::{Etype, Time};
+use crate::report;
+use crate::watch::{Moment, Watcher};
+
+/// The clock that files get their times from may be behind by so much.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+
+/// A write is noticed so much later than it was made at most, as user code holds up the loop.
+const MAX_LAG: Duration = Duration::from_secs(30);
+
+/// Found files are queued while fewer entries than this wait.
+const MAX_QUEUED: usize = 1000;
+
+/// Up to when everything is at the target, and what is done to find out about the rest.
+pub struct Verify {
+    /// What changed before is at the target.
+    synced: SystemTime,
+    /// Changes since then may have been missed.
+    needed: bool,
+    /// rsync compares everything, so what that cannot tell is to be searched for.
+    wanted: bool,
+    search: Option<Running>,
+    /// When the search began that has found all.
+    last: Option<SystemTime>,
+    /// Found and not queued yet.
+    found: VecDeque<Vec<u8>>,
+    /// When the search began whose files are queued, and what is done when they are sent.
+    queued: Option<(SystemTime, Mark)>,
+    /// What is compared by content when it is sent.
+    by_content: HashSet<Vec<u8>>,
+    /// A transfer has ended since `synced` was found out.
+    stale: bool,
+    progress: Option<Progress>,
+}
+
+/// How far the proof has come that what changed before a time is at the target.
+enum Progress {
+    /// What happened before the moment is being told.
+    Telling(SystemTime, Moment),
+    /// It is in the queue up to the mark.
+    Sending(SystemTime, Mark),
+}
+
+/// A search by a thread; that ends when this is dropped.
+struct Running {
+    begun: SystemTime,
+    result: Receiver<Recent>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Default for Verify {
+    fn default() -> Verify {
+        Verify {
+            synced: SystemTime::now() - TICK,
+            needed: false,
+            wanted: false,
+            search: None,
+            last: None,
+            found: VecDeque::new(),
+            queued: None,
+            by_content: HashSet::new(),
+            stale: false,
+            progress: None,
+        }
+    }
+}
+
+impl Verify {
+    /// What changed before this time is at the target.
+    pub fn synced(&self) -> SystemTime {
+        self.synced
+    }
+
+    /// Changes may have been missed.
+    pub fn suspect(&mut self) {
+        self.needed = true;
+    }
+
+    /// Changes since this time may have been missed by the daemon before this one.
+    pub fn suspect_since(&mut self, synced: SystemTime) {
+        self.synced = synced;
+        self.needed = true;
+    }
+
+    /// Everything is being compared by rsync, `by_time` unless that is up to a program of the
+    /// user's.
+    pub fn compares_all(&mut self, by_time: bool) {
+        self.wanted = by_time && self.needed;
+        self.needed &= by_time;
+    }
+
+    /// Returns true if what is to be compared by content is not all queued.
+    pub fn is_searching(&self) -> bool {
+        self.search.is_some() || !self.found.is_empty() || (self.needed && self.wanted)
+    }
+
+    /// Returns true if there is nothing but the queue to be remembered.
+    pub fn is_done(&self) -> bool {
+        !self.needed && !self.is_searching()
+    }
+
+    /// Returns true if this path is to be compared by content.
+    pub fn is_by_content(&self, path: &[u8]) -> bool {
+        self.by_content.contains(path)
+    }
+
+    /// The content of this one is to be compared when it is sent.
+    pub fn add(&mut self, path: &[u8]) {
+        self.by_content.insert(path.to_vec());
+    }
+
+    /// A transfer ended.
+    pub fn transferred(&mut self) {
+        self.stale = true;
+    }
+
+    /// Goes on with what the sync in whose place this is has not verified.
+    pub fn take_over(&mut self, old: &Verify) {
+        self.synced = old.synced;
+        self.needed |= !old.is_done();
+        self.by_content.clone_from(&old.by_content);
+    }
+}
+
+impl Sync {
+    /// Returns true if files are searched for or queued to be compared by content. Where they cannot
+    /// be sent, that is left to the next daemon.
+    pub fn is_verifying(&self) -> bool {
+        let left = self.verify.is_searching() || self.verify.queued.is_some();
+        left && !self.is_failing() && self.undone.is_empty() && self.ended.is_none()
+    }
+
+    /// Goes on with the search for files that are to be compared by content. `waker` is rung when
+    /// there is more to do.
+    ///
+    /// # Errors
+    /// There is no thread to be had for it; it is tried again.
+    pub fn verify_recent(&mut self, waker: &Arc<Waker>, now: Time) -> io::Result<()> {
+        if self.verify.needed && self.verify.wanted && self.verify.search.is_none() {
+            self.verify.search = Some(self.search(waker)?);
+            self.verify.needed = false;
+            self.verify.queued = None;
+        }
+        let verify = &mut self.verify;
+        let mut begun = None;
+        if let Some(search) = verify.search.as_ref().filter(|_| verify.found.is_empty()) {
+            match search.result.try_recv() {
+                Ok(recent) => {
+                    begun = (!recent.more).then_some(search.begun);
+                    verify.found = recent.files.into();
+                }
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => {
+                    verify.search = None;
+                    verify.needed = true;
+                }
+            }
+        }
+        if begun.is_some() {
+            verify.last = begun;
+            verify.search = None;
+        }
+        self.queue_found(now);
+        if self.verify.found.is_empty()
+            && let Some(begun) = self.verify.last.take()
+        {
+            self.verify.queued = Some((begun, self.mark()));
+        }
+        Ok(())
+    }
+
+    /// Queues what was found, as far as there is room.
+    fn queue_found(&mut self, now: Time) {
+        if self.verify.found.is_empty() || self.queue.len() >= MAX_QUEUED {
+            return;
+        }
+        self.carried += 1;
+        let count = self.verify.found.len().min(MAX_QUEUED);
+        for path in self.verify.found.drain(..count).collect::<Vec<_>>() {
+            if !self.is_held(Etype::Modify, &path) {
+                self.verify.add(&path);
+                self.queue.push(Etype::Modify, &path, None, now);
+            }
+        }
+    }
+
+    /// Begins the search.
+    fn search(&self, waker: &Arc<Waker>) -> io::Result<Running> {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        // A part of what was found waits in it, and the thread with the next one.
+        let (sender, result) = sync_channel(1);
+        let request = Request {
+            source: self.config.source.clone(),
+            since: self.verify.synced,
+            filter: Arc::clone(&self.filter),
+            subdirs: self.config.subdirs,
+            cancelled: Arc::clone(&cancelled),
+        };
+        let begun = SystemTime::now() - TICK;
+        let priority = self.config.priority;
+        let waker = Arc::clone(waker);
+        thread::Builder::new()
+            .name("verify".into())
+            .spawn(move || request.run(priority, &sender, &waker))?;
+        Ok(Running {
+            begun,
+            result,
+            cancelled,
+        })
+    }
+
+    /// Finds out up to when everything is at the target; to be called right after the turn of
+    /// the watcher. Returns true if that has changed. With directories that are not watched only a
+    /// search of the disk can tell.
+    pub fn advance_synced(&mut self, watcher: &Watcher, all_watched: bool) -> bool {
+        let mut advanced = false;
+        if let Some((begun, mut mark)) = self.verify.queued.take() {
+            if !self.reached(&mut mark) {
+                self.verify.queued = Some((begun, mark));
+                return false;
+            }
+            // A search sees what the watcher does not.
+            self.verify.synced = begun;
+            self.verify.by_content.clear();
+            self.verify.progress = None;
+            advanced = true;
+        }
+        if !self.verify.is_done() || !all_watched {
+            self.verify.progress = None;
+            return advanced;
+        }
+        let mut progress = self.verify.progress.take();
+        if progress.is_none() && std::mem::take(&mut self.verify.stale) {
+            progress = Some(Progress::Telling(
+                SystemTime::now() - TICK,
+                watcher.moment(),
+            ));
+        }
+        if let Some(Progress::Telling(time, moment)) = progress
+            && watcher.has_told(moment)
+        {
+            // What was written to open files is told later.
+            let age = watcher.oldest_unclosed();
+            let open = age.map(|age| SystemTime::now() - age - MAX_LAG);
+            let time = open.map_or(time, |open| open.min(time));
+            progress = Some(Progress::Sending(time, self.mark()));
+        }
+        if let Some(Progress::Sending(time, mark)) = &mut progress
+            && self.reached(mark)
+        {
+            self.verify.synced = *time;
+            progress = None;
+            advanced = true;
+        }
+        self.verify.progress = progress;
+        advanced
+    }
+}
+
+/// What the thread needs to know.
+struct Request {
+    source: Vec<u8>,
+    since: SystemTime,
+    filter: SharedFilter,
+    subdirs: bool,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Request {
+    /// Searches part by part until all is found or nobody wants it any more.
+    fn run(&self, priority: Priority, sender: &SyncSender<Recent>, waker: &Waker) {
+        if let Err(error) = priority.give(0) {
+            report::say("Debug", format_args!("priority of a search: {error}"));
+        }
+        let mut after = Vec::new();
+        loop {
+            let recent = Search {
+                source: &self.source,
+                since: self.since,
+                after: &after,
+                excluded: &|path| self.is_excluded(path),
+                cancelled: &|| self.cancelled.load(Ordering::Relaxed),
+                most: MAX_FOUND,
+            }
+            .run();
+            let last = recent.files.last().filter(|_| recent.more).cloned();
+            if sender.send(recent).is_err() {
+                return;
+            }
+            // The loop that cannot be woken has ended.
+            let _ = waker.wake();
+            match last {
+                Some(last) => after = last,
+                None => return,
+            }
+        }
+    }
+
+    fn is_excluded(&self, path: &[u8]) -> bool {
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        (!self.subdirs && path.ends_with(b"/")) || filter.excluded(path)
+    }
+}
