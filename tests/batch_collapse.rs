@@ -60,6 +60,7 @@ fn mention(path: &[u8], gone: bool) -> Mention<'_> {
         path,
         gone,
         written: false,
+        may_be_directory: false,
     }
 }
 

@@ -91,7 +91,10 @@ impl Chooser {
         };
         let found = match &binary {
             None if request.list != ListMode::FilesFrom => None,
-            _ => collapse(&disk, mentions(&entries)),
+            _ => collapse(
+                &disk,
+                mentions(&entries, words::follows_links(request.words)),
+            ),
         };
         let mut transfer = match found {
             None => {
@@ -227,6 +230,11 @@ impl Chooser {
         {
             return true;
         }
+        // What a link leads to has no events, so only recursion brings it.
+        let mut present = found.present.iter();
+        if present.any(|item| item.was_directory && item.is_special()) {
+            return true;
+        }
         match request.list {
             ListMode::FilesFrom => return false,
             ListMode::Filter => return true,
@@ -280,18 +288,20 @@ impl Blame {
     }
 }
 
-fn mentions<'a>(entries: &[Entry<'a>]) -> Vec<Mention<'a>> {
+fn mentions<'a>(entries: &[Entry<'a>], follows_links: bool) -> Vec<Mention<'a>> {
     let mut mentions = Vec::with_capacity(entries.len());
     for entry in entries {
         mentions.push(Mention {
             path: entry.path,
             gone: matches!(entry.change, Change::Delete | Change::Move),
             written: is_written(entry.change),
+            may_be_directory: follows_links,
         });
         mentions.extend(entry.to.map(|path| Mention {
             path,
             gone: false,
             written: true,
+            may_be_directory: follows_links,
         }));
     }
     mentions

@@ -53,6 +53,8 @@ pub struct Mention<'a> {
     pub gone: bool,
     /// The event says that its contents are others now.
     pub written: bool,
+    /// rsync follows symlinks, so a name that is no directory may stand for one at the target.
+    pub may_be_directory: bool,
 }
 
 /// One name for the list.
@@ -83,6 +85,11 @@ impl Item<'_> {
             None => !self.was_directory,
         };
         self.other_kind = self.path != b"/" && rules.exclude(self.path, directory);
+    }
+
+    /// Returns true if it is neither a file nor a directory.
+    pub fn is_special(&self) -> bool {
+        self.stat.is_some_and(|stat| stat.node == Node::Other)
     }
 
     /// Whether it is a directory now.
@@ -217,7 +224,7 @@ struct Walk<'a, 'd, D> {
 impl<'a, D: Disk> Walk<'a, '_, D> {
     fn visit(&mut self, mention: &Mention<'a>) {
         let path = without_slash(mention.path);
-        let directory = path.len() < mention.path.len();
+        let directory = path.len() < mention.path.len() || mention.may_be_directory;
         let shared = common(path, self.last);
         self.stack.retain(|frame| {
             frame.end <= shared && matches!(path.get(frame.end), None | Some(b'/'))

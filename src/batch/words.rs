@@ -38,6 +38,21 @@ pub fn freedom(words: &[Vec<u8>]) -> Freedom {
     least
 }
 
+/// Returns true if rsync may take a symlink in the source for the directory it leads to.
+pub fn follows_links(words: &[Vec<u8>]) -> bool {
+    const LONG: &str = "copy-links copy-dirlinks copy-unsafe-links keep-dirlinks";
+    words.iter().any(|word| match word.as_slice() {
+        [b'-', b'-', name @ ..] => std::str::from_utf8(name).is_ok_and(|name| listed(LONG, name)),
+        [b'-', letters @ ..] => {
+            // Behind a letter with a value comes the value.
+            let value = letters.iter().position(|letter| b"BeTM@".contains(letter));
+            let letters = &letters[..value.unwrap_or(letters.len())];
+            letters.iter().any(|letter| b"LkK".contains(letter))
+        }
+        _ => false,
+    })
+}
+
 /// What an option takes from the word behind it.
 enum Rest {
     Nothing,
@@ -215,6 +230,34 @@ mod tests {
             "-\u{e9}",
         ] {
             assert_eq!(judge(word), Freedom::Classic, "{word}");
+        }
+    }
+
+    #[test]
+    fn options_that_follow_links_are_known() {
+        let follows = |line: &str| {
+            let words: Vec<Vec<u8>> = line.split(' ').map(Into::into).collect();
+            follows_links(&words)
+        };
+        for line in [
+            "-L",
+            "-ltk",
+            "-aK",
+            "-lts --copy-links",
+            "--copy-unsafe-links -r",
+        ] {
+            assert!(follows(line), "{line}");
+        }
+        for line in [
+            "-lts",
+            "-ekL",
+            "-T/L",
+            "--links",
+            "--copy-links=x",
+            "copy-links",
+            "-l --safe-links",
+        ] {
+            assert!(!follows(line), "{line}");
         }
     }
 

@@ -23,6 +23,7 @@
 //! | mistakes | mistakes in a configuration end with file, line and what is wrong |
 //! | command_line, config_errors | what is refused, and in which words |
 //! | drop_in | what configurations of lsyncd ask for and get |
+//! | followed | links that rsync follows |
 //! | inspect | `-check` and `-explain` |
 //! | service | what a service manager and the journal get |
 //! | options | what the other options and settings do |
@@ -44,6 +45,7 @@ mod command_line;
 mod config_errors;
 mod crontab;
 mod drop_in;
+mod followed;
 mod inspect;
 mod limits;
 mod log_status;
