@@ -293,7 +293,14 @@ mod tests {
                 to: None,
             })
             .collect();
-        let list = transfer(&REQUEST, &Rules::default(), &entries, Compare::Times, |_| false).list;
+        let list = transfer(
+            &REQUEST,
+            &Rules::default(),
+            &entries,
+            Compare::Times,
+            |_| false,
+        )
+        .list;
         String::from_utf8(list).unwrap().replace('\0', " ")
     }
 
@@ -344,7 +351,13 @@ mod tests {
             path: b"/f",
             to: Some(b"/d/g"),
         };
-        let transfer = transfer(&REQUEST, &Rules::default(), &[entry], Compare::Times, |_| false);
+        let transfer = transfer(
+            &REQUEST,
+            &Rules::default(),
+            &[entry],
+            Compare::Times,
+            |_| false,
+        );
         assert_eq!(transfer.list, b"/f\0/\0/d/g\0/d/");
     }
 
@@ -449,7 +462,9 @@ mod tests {
             to: None,
         };
         let words = |request: &Request<'_>, entry| {
-            rules_of(&transfer(request, &rules, &[entry], Compare::Times, |_| false))
+            rules_of(&transfer(request, &rules, &[entry], Compare::Times, |_| {
+                false
+            }))
         };
         assert!(words(&REQUEST, entry(Change::Delete, b"/f")).is_empty());
         assert!(words(&REQUEST, entry(Change::Modify, b"/d/")).is_empty());
