@@ -137,7 +137,7 @@ impl Search<'_> {
     }
 
     fn is_recent(&self, stat: &Stat) -> bool {
-        let changed = (stat.st_ctime, stat.st_ctime_nsec as u64);
+        let changed = (stat.st_ctime, stat.st_ctime_nsec);
         changed >= since_epoch(self.since)
     }
 
