@@ -396,6 +396,7 @@ impl World {
             filters: &self.lines,
             delete_excluded: self.delete_excluded,
             last_transfer: None,
+            by_content: false,
             list: way.list,
         };
         let entries = self.events.iter().map(|(change, path)| Entry {
