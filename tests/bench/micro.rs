@@ -130,6 +130,7 @@ fn collapsing(c: &mut Criterion) {
             path,
             gone: false,
             written: true,
+            may_be_directory: false,
         };
         paths.iter().map(|path| mention(path.as_slice())).collect()
     };
