@@ -8,7 +8,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use crate::report::Selection;
+use crate::log::Selection;
 
 /// The version told by `-version`, `-help` and `lsyncd_version`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

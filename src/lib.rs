@@ -22,7 +22,9 @@
 //! | [`process`] | children: spawn, feed, capture, reap |
 //! | [`component`] | the contract between the event loop and its components |
 //! | [`id`] | numbers for syncs and gates, never reused |
-//! | [`report`] | log, status file, what the control socket and metrics say |
+//! | [`control`] | the protocol of the control socket, and where it is |
+//! | [`status`] | snapshot, health, status file, metrics, page |
+//! | [`log`] | the log and its channels |
 //! | [`safe_path`] | own files where other users may write: no link of theirs is followed |
 //!
 //! `lsyncdctl` (`src/bin/lsyncdctl`) is a program of its own that shares the last room.
@@ -35,17 +37,19 @@ pub mod check;
 pub mod cli;
 pub mod component;
 pub mod config;
+pub mod control;
 pub mod cron;
 pub mod daemon;
 pub mod exit;
 pub mod filter;
 pub mod id;
 pub mod local;
+pub mod log;
 pub mod process;
 pub mod queue;
-pub mod report;
 pub mod safe_path;
 pub mod script;
+pub mod status;
 pub mod sync;
 pub mod sys;
 pub mod watch;

@@ -8,8 +8,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lsyncd::report::atomic::{ReplaceError, write};
-use lsyncd::report::status_file::{StatusReport, WatchList};
+use lsyncd::status::atomic_file::ReplaceError;
+use lsyncd::status::atomic_file::write;
+use lsyncd::status::status_file::StatusReport;
+use lsyncd::status::status_file::WatchList;
 use nix::unistd::mkfifo;
 
 fn put(path: &Path, text: &str) -> Result<(), ReplaceError> {

@@ -7,8 +7,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use lsyncd::report::log::{Channels, Syslog, install, open};
-use lsyncd::report::{Facility, Selection, enabled, error, normal, say, warn};
+use lsyncd::log::Channels;
+use lsyncd::log::Facility;
+use lsyncd::log::Selection;
+use lsyncd::log::Syslog;
+use lsyncd::log::enabled;
+use lsyncd::log::error;
+use lsyncd::log::install;
+use lsyncd::log::normal;
+use lsyncd::log::open;
+use lsyncd::log::say;
+use lsyncd::log::warn;
 
 fn command(scene: &str, dir: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());

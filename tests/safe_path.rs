@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lsyncd::daemon::pidfile::PidFile;
-use lsyncd::report::atomic::write;
-use lsyncd::report::open_log;
+use lsyncd::log::open_log;
 use lsyncd::safe_path::{Access, enter, locate};
+use lsyncd::status::atomic_file::write;
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, mkfifo};
 use tempfile::TempDir;

@@ -263,7 +263,7 @@ fn quotes_in_a_name_make_several_readings() {
 #[test]
 fn metrics_have_every_attribute() {
     let all = [Owner, Group, Permissions, Times, Acls, Xattrs];
-    assert_eq!(all.map(Attribute::name), crate::report::metrics::ATTRIBUTES);
+    assert_eq!(all.map(Attribute::name), crate::status::metrics::ATTRIBUTES);
 }
 
 /// As rsync does for a terminal that is not to get control characters.

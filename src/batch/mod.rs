@@ -37,7 +37,7 @@ pub mod words;
 
 use std::time::SystemTime;
 
-use crate::report::escape;
+use crate::log::escape;
 
 pub use chooser::Chooser;
 pub use reason::reason;

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::local::attributes;
 use crate::local::copy::attributes_may_forbid;
 use crate::local::place::{self, Directory, Place, is_directory, look};
-use crate::report;
+use crate::log;
 use crate::safe_path::{self, Access};
 
 /// What the directory contains. One that has anything else is not ours.
@@ -36,14 +36,14 @@ impl Private {
     /// In words: it cannot be made, is or may become somebody else's, has other contents, or
     /// another daemon works there.
     pub fn enter(path: &[u8]) -> Result<Private, String> {
-        let shown = report::escape(path).into_owned();
+        let shown = log::escape(path).into_owned();
         let failed = |error: io::Error| format!("cannot use {shown}: {error}");
         let root: &Path = OsStr::from_bytes(path).as_ref();
         let (Some(above), Some(name)) = (root.parent(), root.file_name()) else {
             return Err(format!("{shown} is no directory that can be emptied"));
         };
         let replaceable = |open: &Path| {
-            let open = report::escape(open.as_os_str().as_bytes()).into_owned();
+            let open = log::escape(open.as_os_str().as_bytes()).into_owned();
             format!(
                 "{shown} could be replaced, as {open} can be changed by other users: \
                  give check.staging another place"

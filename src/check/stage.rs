@@ -31,7 +31,7 @@ use crate::filter::Filter;
 use crate::local::attributes;
 use crate::local::copy::{Copier, stopped};
 use crate::local::place::{self, Directory, Place};
-use crate::report;
+use crate::log;
 
 /// Where things are, and what is to be taken for equal.
 #[derive(Clone, Debug)]
@@ -89,13 +89,13 @@ impl Stage {
     /// In words: it cannot be made, is somebody else's, or another daemon works there; or the
     /// source cannot be entered.
     pub fn open(layout: Layout, stop: Arc<AtomicBool>) -> Result<Stage, String> {
-        let shown = report::escape(&layout.staging).into_owned();
+        let shown = log::escape(&layout.staging).into_owned();
         let failed = |error: io::Error| format!("cannot use {shown}: {error}");
         let private = Private::enter(&layout.staging)?;
         let tree = private.place("tree").map_err(failed)?;
         let incoming = private.place("incoming").map_err(failed)?;
         let source = Place::enter(&layout.source)
-            .map_err(|error| format!("cannot enter {}: {error}", report::escape(&layout.source)))?;
+            .map_err(|error| format!("cannot enter {}: {error}", log::escape(&layout.source)))?;
         let named = layout.configured.iter();
         let inside = named.filter(|path| is_within(&layout.staging, path));
         let mut inside: Vec<&Vec<u8>> = inside.collect();
@@ -103,7 +103,7 @@ impl Stage {
             inside.push(&layout.source);
         }
         if let Some(path) = inside.first() {
-            let path = report::escape(path);
+            let path = log::escape(path);
             return Err(format!(
                 "{shown} is emptied, and {path} lies in it: give check.staging another place"
             ));

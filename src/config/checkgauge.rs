@@ -5,7 +5,7 @@ use mlua::{Result, Table, Value};
 
 use super::complaint::{complaint, complaint_about};
 use super::{nearest, text_of, truthy};
-use crate::report::escape;
+use crate::log::escape;
 
 /// Compares `config` with its gauge: a true value knows the key, a table is the gauge of a
 /// table, all else means unknown.

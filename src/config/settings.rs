@@ -12,8 +12,10 @@ use super::complaint::{bare_complaint, complaint_about};
 use super::priority::priority;
 use super::settings_table::{SettingsTable, lossy};
 use super::text_of;
+use crate::log::Facility;
+use crate::log::Selection;
+use crate::log::UnknownFacility;
 use crate::process::Priority;
-use crate::report::{Facility, Selection, UnknownFacility};
 use crate::watch::Mode;
 
 /// So many whole sources are compared at a time unless the configuration says otherwise: each

@@ -27,7 +27,7 @@ impl SourceError {
 
     /// The lines to log, in order.
     pub fn lines(&self) -> [String; 2] {
-        let given = crate::report::escape(&self.given);
+        let given = crate::log::escape(&self.given);
         let first = match &self.why {
             Why::Unresolved(error) => {
                 format!("failure getting absolute path of [{given}]: {error}")

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::schedule::WallTime;
-use crate::report;
+use crate::log;
 
 /// A timer for the crontabs of all syncs.
 pub struct CronTimer {
@@ -62,7 +62,7 @@ impl CronTimer {
             Errno::ECANCELED => Ok(()),
             error => Err(error),
         }) {
-            report::error(format_args!("cannot set the timer of crontabs: {error}"));
+            log::error(format_args!("cannot set the timer of crontabs: {error}"));
         }
     }
 }

@@ -7,9 +7,15 @@ use super::http;
 use super::peers::PeerId;
 use super::waits::{Wait, is_meant};
 use super::watching::Watching;
-use crate::report::amounts::counted;
-use crate::report::control::{LONGEST_REQUEST, MOST_ENTRIES, Reply, Request, Verb};
-use crate::report::{self, Selection, log, unescape};
+use crate::control::protocol::LONGEST_REQUEST;
+use crate::control::protocol::MOST_ENTRIES;
+use crate::control::protocol::Reply;
+use crate::control::protocol::Request;
+use crate::control::protocol::Verb;
+use crate::log;
+use crate::log::Selection;
+use crate::log::unescape;
+use crate::status::number_format::counted;
 use crate::sync::Sync;
 
 /// What becomes of a request.
@@ -153,7 +159,7 @@ impl Engine<'_> {
             None => counted(count, "sync"),
         };
         let text = format!("{done} {what}");
-        report::normal(format_args!("on request: {text}"));
+        log::normal(format_args!("on request: {text}"));
         Reply::done(text)
     }
 
@@ -186,7 +192,7 @@ impl Engine<'_> {
             return Reply::refused(format!("no sync has {path} in its source"));
         }
         let text = format!("comparing {path} of {}", done.join(", "));
-        report::normal(format_args!("on request: {text}"));
+        log::normal(format_args!("on request: {text}"));
         Reply::done(text)
     }
 

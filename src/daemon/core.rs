@@ -17,8 +17,8 @@ use super::state::StateDir;
 use super::state_cleanup::StateCleanup;
 use crate::config::Settings;
 use crate::cron::CronTimer;
+use crate::log;
 use crate::process::Children;
-use crate::report;
 use crate::sync::Clock;
 use crate::watch::{Mode, Watcher};
 
@@ -109,7 +109,7 @@ impl Core {
                 .pending()
                 .find(|signal| matches!(signal, Signal::Terminate | Signal::Interrupt));
             if let Some(signal) = ending {
-                report::normal(format_args!("--- {} signal, fading ---", signal.name()));
+                log::normal(format_args!("--- {} signal, fading ---", signal.name()));
                 return Some(signal.number());
             }
         }

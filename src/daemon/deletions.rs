@@ -14,9 +14,9 @@ use mlua::Table;
 use super::engine::Engine;
 use super::job::Job;
 use crate::config::MaxDelete;
+use crate::log;
 use crate::process::{Command, End, Output, Stdin};
 use crate::queue::DelayId;
-use crate::report;
 use crate::script::{Member, SpawnRequest};
 
 /// A transfer that waits for the outcome of its trial.
@@ -137,7 +137,7 @@ impl Engine<'_> {
             None => String::new(),
         };
         let why = format!("{deleted} entries would be deleted at the target, more than {limit}");
-        report::error(format_args!(
+        log::error(format_args!(
             "{}: {why}; nothing is sent, looking again in {} s",
             sync.config.name,
             wait.as_secs()
@@ -168,7 +168,7 @@ impl Engine<'_> {
             Err(error) => {
                 let mut sync = member.sync.borrow_mut();
                 let wait = sync.failed(&ids, self.now);
-                report::error(format_args!(
+                log::error(format_args!(
                     "{}: cannot start a thread: {error}; trying again in {} s",
                     sync.config.name,
                     wait.as_secs()

@@ -15,7 +15,7 @@ use rustix::fs::FileType;
 use super::peers::{PLACES, Peers, Stream};
 use super::waits::Wait;
 use crate::config::{ControlSocket, Settings};
-use crate::report;
+use crate::log;
 use crate::safe_path::{self, Location};
 
 const CONTROL: Token = Token(8);
@@ -72,7 +72,7 @@ impl Desk {
             ControlSocket::None => {}
             ControlSocket::At(path) => {
                 let control = Control::open(path, registry);
-                let shown = report::escape(path.as_os_str().as_encoded_bytes());
+                let shown = log::escape(path.as_os_str().as_encoded_bytes());
                 self.control = Some(
                     control
                         .map_err(|text| format!("cannot open control socket {shown}: {text}"))?,
@@ -89,7 +89,7 @@ impl Desk {
                             let is_taken = text == TAKEN;
                             let category = if is_taken { "Warn" } else { "Control" };
                             let path = path.display();
-                            report::say(category, format_args!("no control socket {path}: {text}"));
+                            log::say(category, format_args!("no control socket {path}: {text}"));
                             // Where a daemon has the first place, another has none.
                             if is_taken {
                                 break;
@@ -101,7 +101,7 @@ impl Desk {
         }
         if let Some(address) = settings.metrics_listen {
             let listener = listen(address, registry)
-                .map_err(|e| format!("cannot listen on {address}: {}", report::reason(&e)))?;
+                .map_err(|e| format!("cannot listen on {address}: {}", log::reason(&e)))?;
             self.metrics = Some(listener);
         }
         Ok(())
@@ -165,7 +165,7 @@ impl Desk {
 
 impl Control {
     fn open(path: &Path, registry: &Registry) -> Result<Control, String> {
-        let reason = |e: io::Error| report::reason(&e);
+        let reason = |e: io::Error| log::reason(&e);
         let location = safe_path::locate(path).map_err(reason)?;
         let near = location.path(path);
         remove_stale(&location, &near)?;
@@ -226,11 +226,11 @@ fn remove_stale(location: &Location, path: &Path) -> Result<(), String> {
     // mio connects without waiting, so a daemon that is stopped does not stop us.
     match UnixStream::connect(path) {
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
-            location.unlink().map_err(|e| report::reason(&e))
+            location.unlink().map_err(|e| log::reason(&e))
         }
         Ok(_) => Err(TAKEN.into()),
         Err(e) if e.kind() == ErrorKind::WouldBlock => Err(TAKEN.into()),
-        Err(e) => Err(report::reason(&e)),
+        Err(e) => Err(log::reason(&e)),
     }
 }
 
@@ -251,8 +251,8 @@ fn is_of_connection(error: &io::Error) -> bool {
 /// Where a control socket is made when the configuration names none.
 fn default_places(pid_file: Option<&Path>) -> Vec<PathBuf> {
     let beside = || pid_file.map(|path| path.with_extension("sock"));
-    match report::places::of_service().or_else(beside) {
+    match crate::control::socket_paths::of_service().or_else(beside) {
         Some(path) => vec![path],
-        None => report::places::usual(),
+        None => crate::control::socket_paths::usual(),
     }
 }

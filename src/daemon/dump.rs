@@ -1,8 +1,8 @@
 //! The state dump after `SIGUSR2`: all that is known, as lines of the log.
 
 use super::engine::Engine;
-use crate::report;
-use crate::report::amounts::span;
+use crate::log;
+use crate::status::number_format::span;
 
 /// So many entries of each queue.
 const ENTRIES: usize = 1000;
@@ -11,8 +11,8 @@ impl Engine<'_> {
     /// Writes what is going on into the log, as the status file has it and more.
     pub(super) fn dump(&self) {
         let whole = self.snapshot(None, ENTRIES);
-        report::normal("--- USR2 signal, state dump ---");
-        report::normal(format_args!(
+        log::normal("--- USR2 signal, state dump ---");
+        log::normal(format_args!(
             "state: {} directories watched, {} bytes of memory, {} overflows, {} children",
             whole.watches,
             whole.memory,
@@ -21,7 +21,7 @@ impl Engine<'_> {
         ));
         for sync in &whole.syncs {
             let name = &sync.name;
-            let say = |text: String| report::normal(format_args!("state: {name}: {text}"));
+            let say = |text: String| log::normal(format_args!("state: {name}: {text}"));
             say(format!(
                 "{} -> {}: {}",
                 sync.source, sync.target, sync.detail
@@ -52,6 +52,6 @@ impl Engine<'_> {
                 say(format!("… {} in all", sync.pending));
             }
         }
-        report::normal("--- end of the state dump ---");
+        log::normal("--- end of the state dump ---");
     }
 }

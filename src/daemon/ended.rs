@@ -7,11 +7,11 @@ use super::job::{Job, is_attribute};
 use super::outcome;
 use crate::batch::{self, error_lines::SizeLimit};
 use crate::exit::Exit;
+use crate::log;
 use crate::process::End;
 use crate::queue::Time;
-use crate::report;
-use crate::report::amounts::counted;
 use crate::script::Verdict;
+use crate::status::number_format::counted;
 use crate::sync::{Again, Aside, Entries, Sync, Undone, micros};
 
 /// What changed while it was acted upon is looked at again after this; the event that tells of
@@ -113,7 +113,7 @@ impl Engine<'_> {
             self.over = over;
             return;
         }
-        report::error("Critical exitcode.");
+        log::error("Critical exitcode.");
         let mut sync = job.member.sync.borrow_mut();
         let startup = job.is_startup(&sync) && !self.script.insists();
         sync.end(&job.ids, code, self.now);
@@ -126,7 +126,7 @@ impl Engine<'_> {
             self.over = over;
             return;
         }
-        report::error(format_args!(
+        log::error(format_args!(
             "{name}: ended by exit code {code}, its target is not kept current any more; \
              the other syncs go on"
         ));
@@ -144,7 +144,7 @@ impl Engine<'_> {
         let Some(told) = sync.chooser.failed(kind, code, errors.iter()) else {
             return false;
         };
-        report::normal(format_args!("{}: {told}", sync.config.name));
+        log::normal(format_args!("{}: {told}", sync.config.name));
         sync.redo(&job.ids, self.now);
         true
     }
@@ -219,7 +219,7 @@ impl Job {
             .iter()
             .filter(|line| !is_attribute(line))
         {
-            report::warn(format_args!("{name}: {}", report::escape(line)));
+            log::warn(format_args!("{name}: {}", log::escape(line)));
         }
     }
 }
@@ -228,7 +228,7 @@ impl Job {
 fn again(sync: &mut Sync, job: &Job, now: Time) {
     let wait = sync.failed(&job.ids, now).as_secs();
     let name = &sync.config.name;
-    report::warn(match sync.failures() {
+    log::warn(match sync.failures() {
         0 | 1 => format!("{name}: trying again in {wait} s"),
         count => format!("{name}: failed {count} times in a row, trying again in {wait} s"),
     });
@@ -239,12 +239,12 @@ fn tell_partial(sync: &Sync, again: Again, code: i32) {
     let begin = format!("{name}: partial transfer (exit code {code}), could not do everything;");
     match again {
         Again::Nothing => {}
-        Again::Paths(count, wait) => report::warn(format_args!(
+        Again::Paths(count, wait) => log::warn(format_args!(
             "{begin} retrying {} in {} s",
             counted(count, "path"),
             wait.as_secs()
         )),
-        Again::Everything(wait) => report::warn(format_args!(
+        Again::Everything(wait) => log::warn(format_args!(
             "{begin} comparing everything again in {} s",
             wait.as_secs()
         )),
@@ -268,5 +268,5 @@ fn tell_aside(sync: &Sync, aside: &Aside, limit: Option<SizeLimit>, code: i32) {
         0 => String::new(),
         count => format!("; the other {count} of the transfer do not wait"),
     };
-    report::warn(format_args!("{name}: {why}, retrying in {wait} s{others}"));
+    log::warn(format_args!("{name}: {why}, retrying in {wait} s{others}"));
 }

@@ -30,8 +30,8 @@ use crate::config::{Hup, Settings};
 use crate::cron;
 use crate::exit::Exit;
 use crate::id::SyncId;
+use crate::log;
 use crate::process::Pid;
-use crate::report;
 use crate::script::{Environment, Member, Script};
 use crate::sync::{Next, Scheduler};
 use crate::watch::Watcher;
@@ -270,9 +270,9 @@ impl<'a> Engine<'a> {
     pub(super) fn apply(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Log(Level::Normal, text) => report::normal(text),
-                Action::Log(Level::Warn, text) => report::warn(text),
-                Action::Log(Level::Error, text) => report::error(text),
+                Action::Log(Level::Normal, text) => log::normal(text),
+                Action::Log(Level::Warn, text) => log::warn(text),
+                Action::Log(Level::Error, text) => log::error(text),
                 Action::FullSync(id) => {
                     let syncs = self.members.iter().map(|member| &member.sync);
                     if let Some(sync) = syncs.into_iter().find(|sync| sync.borrow().id == id) {
@@ -300,7 +300,7 @@ impl<'a> Engine<'a> {
 
     /// Something was missed: watches are set anew where they lack, and all is compared once.
     fn overflow(&mut self) {
-        report::normal("--- OVERFLOW in event queue ---");
+        log::normal("--- OVERFLOW in event queue ---");
         self.script.insist();
         self.watcher.rebuild();
         self.compare.fill(true);
@@ -446,12 +446,12 @@ impl<'a> Engine<'a> {
             && self.members.iter().all(|m| m.sync.borrow().has_started())
             && !self.members.iter().any(|m| m.sync.borrow().is_verifying())
         {
-            report::normal("onepass config set, exiting");
+            log::normal("onepass config set, exiting");
             if self.members.iter().any(|m| m.sync.borrow().has_ended()) {
                 self.over = Some(Outcome::Exit(Exit::Failure));
                 return;
             }
-            report::say(
+            log::say(
                 "Info",
                 "onepass active and all syncs finished. Exiting successfully",
             );
@@ -479,20 +479,20 @@ impl<'a> Engine<'a> {
         self.core.notify.heard(signal);
         match signal {
             Signal::Terminate | Signal::Interrupt => {
-                report::normal(format_args!("--- {} signal, fading ---", signal.name()));
+                log::normal(format_args!("--- {} signal, fading ---", signal.name()));
                 self.start_fading(Outcome::Exit(Exit::Signal(signal.number())));
             }
             Signal::HangUp if self.script.settings.hup == Hup::Changed => {
-                report::normal("--- HUP signal, reading the configuration again ---");
+                log::normal("--- HUP signal, reading the configuration again ---");
                 self.reload_changed();
             }
             Signal::HangUp => {
-                report::normal("--- HUP signal, resetting ---");
+                log::normal("--- HUP signal, resetting ---");
                 self.start_fading(Outcome::Reset);
             }
             Signal::Child => {}
             Signal::User1 => {
-                report::normal("--- USR1 signal, flushing ---");
+                log::normal("--- USR1 signal, flushing ---");
                 for member in &self.members {
                     member.sync.borrow_mut().flush();
                 }

@@ -11,8 +11,8 @@ use nix::sys::signal::Signal;
 
 use super::engine::{Engine, Outcome};
 use super::watching::Watching;
+use crate::log;
 use crate::process::family::{self, Descendant};
-use crate::report;
 
 /// After TERM children get this long before KILL.
 const GRACE: Duration = Duration::from_secs(10);
@@ -109,7 +109,7 @@ impl Engine<'_> {
             return;
         }
         if now >= fading.told {
-            report::normal(format_args!("waiting for {running} more child processes."));
+            log::normal(format_args!("waiting for {running} more child processes."));
             fading.told = now + TOLD;
         }
         if fading.patience.is_some_and(|time| now >= time) {
@@ -117,7 +117,7 @@ impl Engine<'_> {
                 None => Signal::SIGTERM,
                 Some(_) => Signal::SIGKILL,
             };
-            report::warn(format_args!(
+            log::warn(format_args!(
                 "{running} child processes have not ended, sending {signal}"
             ));
             self.workers.stop();

@@ -22,8 +22,8 @@ use super::scanners::Scan;
 use super::scans::Checking;
 use crate::check::{Gate, Layout, Look, Order, Outcome, Worker};
 use crate::id::GateId;
+use crate::log;
 use crate::queue::DelayId;
-use crate::report;
 use crate::script::{CheckRequest, Member};
 use crate::sync::Sync;
 
@@ -325,7 +325,7 @@ impl Engine<'_> {
         let mut sync = member.sync.borrow_mut();
         let wait = sync.failed(ids, self.now).as_secs();
         let name = &sync.config.name;
-        report::error(format_args!(
+        log::error(format_args!(
             "{name}: nothing can be checked, so nothing is sent: {why}; trying again in {wait} s"
         ));
         sync.counters

@@ -1,10 +1,10 @@
 //! As much of HTTP/1.0 (RFC 1945) as metrics and the status page need: one request without a
 //! body, one answer, end.
 
-use crate::report::metrics;
-use crate::report::page;
-use crate::report::snapshot::Snapshot;
-use crate::report::state::Severity;
+use crate::status::health::Severity;
+use crate::status::metrics;
+use crate::status::page;
+use crate::status::snapshot::Snapshot;
 
 /// The longest request head, in bytes.
 const LONGEST: usize = 8 * 1024;

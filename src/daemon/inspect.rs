@@ -19,9 +19,10 @@ use crate::cli::{Inspect, Options};
 use crate::config::Delete;
 use crate::exit::Exit;
 use crate::filter::{OptionRules, Sign};
-use crate::report::amounts::counted;
-use crate::report::{self, escape};
+use crate::log;
+use crate::log::escape;
 use crate::script::{Environment, Failure, Member, Script};
+use crate::status::number_format::counted;
 
 /// Loads the configuration and answers on standard output.
 pub fn inspect(options: Options, what: &Inspect) -> Exit {
@@ -30,7 +31,7 @@ pub fn inspect(options: Options, what: &Inspect) -> Exit {
         (Inspect::Check { json: true }, Err(failure)) => (broken(&failure), failure.exit),
         (_, Err(failure)) => {
             for line in &failure.lines {
-                report::error(line);
+                log::error(line);
             }
             return failure.exit;
         }
@@ -154,7 +155,7 @@ fn checked(loaded: &Loaded) -> String {
 /// How many warnings there are, those in the log included.
 fn warnings(settings: &[String], facts: &[Facts]) -> usize {
     let of_syncs: usize = facts.iter().map(|fact| fact.problems.len()).sum();
-    report::warnings() + settings.len() + of_syncs
+    log::warnings() + settings.len() + of_syncs
 }
 
 fn push_line(text: &mut String, key: &str, value: &str) {

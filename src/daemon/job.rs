@@ -14,9 +14,9 @@ use crate::batch;
 use crate::batch::error_lines::{self, Attribute, ErrorLine};
 use crate::batch::output::{self as rsync_output, Progress, Totals};
 use crate::check::readers::Reading;
+use crate::log;
 use crate::process::{Pid, Stream};
 use crate::queue::{DelayId, Etype};
-use crate::report;
 use crate::script::{Host, Member, OrderRequest, Script, SpawnRequest};
 use crate::sync::{Blame, Entries, Heard, Sync, Undone};
 
@@ -325,7 +325,7 @@ fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, line:
     if let Some(scan) = job.and_then(|job| job.scan.as_ref()) {
         return scan.line(line);
     }
-    let shown = report::escape(line);
+    let shown = log::escape(line);
     let text = match job {
         Some(job) => format!("{}: {shown}", job.member.sync.borrow().config.name),
         None => match tunnels::of(host, pid) {
@@ -335,20 +335,20 @@ fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, line:
     };
     match (stream, job) {
         (Stream::Stdout, job) => {
-            report::normal(text);
+            log::normal(text);
             if let Some(job) = job {
                 job.read(line);
             }
         }
         (Stream::Stderr, Some(job)) => match job.read_error(line) {
-            Told::Attribute(attribute) => report::warn(format_args!(
+            Told::Attribute(attribute) => log::warn(format_args!(
                 "{text} -- the file is sent without; told once for the {} of all files",
                 attribute.name()
             )),
-            Told::Line if !job.repeated => report::warn(text),
+            Told::Line if !job.repeated => log::warn(text),
             Told::Line | Told::Nothing => {}
         },
-        (Stream::Stderr, None) => report::warn(text),
+        (Stream::Stderr, None) => log::warn(text),
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::{Instant, SystemTime};
 
 use super::engine::Engine;
 use super::job::{Job, listener};
+use crate::log;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin};
-use crate::report;
 use crate::script::{Script, SpawnRequest};
 
 /// What lsyncd's children exit with when their program can't be executed.
@@ -35,8 +35,8 @@ impl Engine<'_> {
 
     /// Starts a process, whatever it may do.
     pub(super) fn execute(&mut self, mut request: SpawnRequest) {
-        if report::enabled("Exec") {
-            report::say("Exec", shown(&request));
+        if log::enabled("Exec") {
+            log::say("Exec", shown(&request));
         }
         let program = request.program.clone();
         let roots = roots(&request.args);
@@ -50,18 +50,18 @@ impl Engine<'_> {
                 self.count_running();
             }
             Err(SpawnError::NotExecutable(_)) => {
-                let text = format!("Failed executing [ {} ]!", report::escape(&program));
-                report::error(&text);
+                let text = format!("Failed executing [ {} ]!", log::escape(&program));
+                log::error(&text);
                 job.errors.borrow_mut().push_back(text.into_bytes());
                 self.evaluate(job, End::Exit(NOT_EXECUTED));
             }
             Err(SpawnError::Resources(error)) => {
                 let mut sync = job.member.sync.borrow_mut();
                 let wait = sync.failed(&job.ids, self.now);
-                let program = report::escape(&program);
+                let program = log::escape(&program);
                 let text = format!("cannot start {program}: {error}");
                 let name = &sync.config.name;
-                report::error(format_args!(
+                log::error(format_args!(
                     "{name}: {text}; trying again in {} s",
                     wait.as_secs()
                 ));
@@ -143,19 +143,16 @@ fn roots(args: &[Vec<u8>]) -> Vec<Vec<u8>> {
 
 /// A command as the category Exec shows it, the names of a list on lines of their own.
 fn shown(request: &SpawnRequest) -> String {
-    let mut words = vec![report::escape(&request.program).into_owned()];
+    let mut words = vec![log::escape(&request.program).into_owned()];
     if let Some(stdin) = &request.stdin {
         // A list of names ends each with a zero byte; other texts have lines.
         let from0 = request.args.iter().any(|word| word == b"--from0");
         let end = if from0 { 0 } else { b'\n' };
-        let lines: Vec<_> = stdin
-            .split(|&byte| byte == end)
-            .map(report::escape)
-            .collect();
+        let lines: Vec<_> = stdin.split(|&byte| byte == end).map(log::escape).collect();
         words.push("[<]".into());
         words.push(format!("[{}]", lines.join("\n")));
     }
     let arguments = request.args.iter();
-    words.extend(arguments.map(|word| format!("[{}]", report::escape(word))));
+    words.extend(arguments.map(|word| format!("[{}]", log::escape(word))));
     words.join(" ")
 }

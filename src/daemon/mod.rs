@@ -56,7 +56,7 @@ use self::state::StateDir;
 use crate::cli::{self, Options, Request};
 use crate::config::Settings;
 use crate::exit::Exit;
-use crate::report::{self, log};
+use crate::log;
 use crate::script::{Environment, Failure, Script};
 use crate::sync::Backoff;
 use crate::watch::Watcher;
@@ -87,7 +87,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
             advise(&options);
             let exit = mirror(*options).unwrap_or_else(|failure| {
                 for line in &failure.lines {
-                    report::error(line);
+                    log::error(line);
                 }
                 failure.exit
             });
@@ -97,7 +97,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
         }
         Err(error) => {
             log::install(Default::default(), None);
-            report::error(error);
+            log::error(error);
             Exit::Failure
         }
     }
@@ -106,14 +106,14 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
 /// Tells which words of the command line come to nothing.
 fn advise(options: &Options) {
     if options.runner.is_some() {
-        report::warn(
+        log::warn(
             "-runner is ignored: it replaced lsyncd's own Lua half, which is part of this program. \
              To run Lua before the configuration, use -script.",
         );
     }
     let over_ssh = |sync: &cli::SyncOption| matches!(sync, cli::SyncOption::Rsyncssh(..));
     if !options.ssh_options.is_empty() && !options.syncs.iter().any(over_ssh) {
-        report::warn(
+        log::warn(
             "-sshopts is for -rsyncssh only. In a configuration, write ssh = { _extra = { ... } }.",
         );
     }
@@ -196,7 +196,7 @@ fn work(environment: &Environment, core: &mut Core, script: Script) -> Result<Ex
             left.close();
         }
         script.insist();
-        report::normal("--- Startup ---");
+        log::normal("--- Startup ---");
     }
 }
 
@@ -214,7 +214,7 @@ fn instance(
             Err(error) => error,
         };
         let number = error.raw_os_error().unwrap_or_default();
-        let reason = report::reason(&error);
+        let reason = log::reason(&error);
         let mut problem = failure(format!(
             "Cannot access inotify monitor! ( {number} : {reason} )"
         ));
@@ -229,7 +229,7 @@ fn instance(
         problem
             .lines
             .push(format!("Trying again in {} s.", wait.as_secs()));
-        problem.lines.iter().for_each(report::error);
+        problem.lines.iter().for_each(log::error);
         if let Some(signal) = core.sleep(wait) {
             return Ok(Err(Exit::Signal(signal)));
         }
@@ -241,10 +241,10 @@ fn start(settings: &Settings, options: &Options) -> Result<Option<PidFile>, Fail
     select(settings, options);
     open_log(settings, true)?;
     if settings.nodaemon {
-        report::normal("--- Startup ---");
+        log::normal("--- Startup ---");
         return Ok(None);
     }
-    report::normal("--- Startup, daemonizing ---");
+    log::normal("--- Startup, daemonizing ---");
     open_log(settings, false)?;
     detach::detach().map_err(|error| failure(format!("cannot detach: {error}")))?;
     let Some(path) = &settings.pid_file else {
@@ -255,14 +255,14 @@ fn start(settings: &Settings, options: &Options) -> Result<Option<PidFile>, Fail
 
 /// Decides what is logged: what the settings say, and what the command line says beats it.
 fn select(settings: &Settings, options: &Options) {
-    let mut selection = report::Selection::default();
+    let mut selection = log::Selection::default();
     for word in &settings.log {
         // Those that are none were refused with the configuration.
         let _ = selection.add(word);
     }
     selection.merge(options.log.clone());
     log::install(selection, None);
-    report::say("Debug", format_args!("settings: {settings:?}"));
+    log::say("Debug", format_args!("settings: {settings:?}"));
 }
 
 fn open_log(settings: &Settings, console: bool) -> Result<(), Failure> {

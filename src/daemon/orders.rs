@@ -16,9 +16,9 @@ use super::job::Job;
 use crate::batch::error_lines::Attribute;
 use crate::id::SyncId;
 use crate::local::{Ended, Orders, Report, Task, Worker};
+use crate::log;
 use crate::process::End;
 use crate::queue::Etype;
-use crate::report;
 use crate::script::OrderRequest;
 use crate::sync::micros;
 
@@ -134,7 +134,7 @@ impl Engine<'_> {
                 Err(error) => {
                     let mut sync = member.sync.borrow_mut();
                     let wait = sync.failed(&request.ids, self.now);
-                    return report::error(format_args!(
+                    return log::error(format_args!(
                         "{}: cannot start a thread: {error}; trying again in {} s",
                         sync.config.name,
                         wait.as_secs()
@@ -222,7 +222,7 @@ fn tell_failures(job: &Job, report: &Report) -> i32 {
     ];
     for (attribute, count) in unset {
         if sync.counters.unset(attribute, count) {
-            report::warn(format_args!(
+            log::warn(format_args!(
                 "{}: the target does not permit the {} of some files; they are copied without \
                  (told once)",
                 sync.config.name,
@@ -232,13 +232,13 @@ fn tell_failures(job: &Job, report: &Report) -> i32 {
     }
     let name = &sync.config.name;
     for path in &report.split {
-        report::normal(format_args!(
+        log::normal(format_args!(
             "The move of {} could not be carried out at the target, sending it instead.",
-            report::escape(path.strip_prefix(b"/").unwrap_or(path))
+            log::escape(path.strip_prefix(b"/").unwrap_or(path))
         ));
     }
     if let Some(reason) = &report.closed {
-        report::error(format_args!("{name}: {reason}"));
+        log::error(format_args!("{name}: {reason}"));
         return report.code();
     }
     let failures = report.failures.iter();
@@ -247,7 +247,7 @@ fn tell_failures(job: &Job, report: &Report) -> i32 {
         .clone()
         .filter(|failure| !sync.undone.is_tried(&failure.path));
     for failure in new.take(TOLD) {
-        report::warn(format_args!("{name}: {}", failure.reason));
+        log::warn(format_args!("{name}: {}", failure.reason));
     }
     let failed = failures.map(|failure| {
         // The Delete of a directory that exists stands for all that is in it.
@@ -263,21 +263,21 @@ fn tell_failures(job: &Job, report: &Report) -> i32 {
 
 /// What is about to be done, for the category of commands.
 fn tell(task: &Task) {
-    if !report::enabled("Exec") {
+    if !log::enabled("Exec") {
         return;
     }
     let Task::Events(items) = task else {
-        return report::say("Exec", "compare all");
+        return log::say("Exec", "compare all");
     };
     for item in items {
-        let path = report::escape(&item.path);
+        let path = log::escape(&item.path);
         let change = format!("{:?}", item.change).to_lowercase();
         match &item.to {
-            Some(to) => report::say(
+            Some(to) => log::say(
                 "Exec",
-                format_args!("{change} [{path}] [{}]", report::escape(to)),
+                format_args!("{change} [{path}] [{}]", log::escape(to)),
             ),
-            None => report::say("Exec", format_args!("{change} [{path}]")),
+            None => log::say("Exec", format_args!("{change} [{path}]")),
         }
     }
 }

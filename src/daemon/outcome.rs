@@ -13,8 +13,8 @@ use std::rc::Rc;
 use super::engine::Engine;
 use super::job::Job;
 use crate::config::Hook;
+use crate::log;
 use crate::process::{Command, Output, Pid, Stdin};
-use crate::report;
 use crate::script::{HookReport, Member};
 use crate::sync::Sync;
 
@@ -92,7 +92,7 @@ impl Engine<'_> {
         };
         if function {
             if let Err(error) = self.script.hook(member, &report) {
-                report::error("in a hook, which is ignored:");
+                log::error("in a hook, which is ignored:");
                 self.script.report(&error);
             }
             return;
@@ -109,7 +109,7 @@ impl Engine<'_> {
                 if code != 0 {
                     let sync = slot.member.sync.borrow();
                     let name = &sync.config.name;
-                    report::warn(format_args!("{name}: the hook ended with exit code {code}"));
+                    log::warn(format_args!("{name}: the hook ended with exit code {code}"));
                 }
             }
         }
@@ -129,10 +129,10 @@ impl Engine<'_> {
                 let program = command.program.clone();
                 match self.core.children.borrow_mut().spawn(command) {
                     Ok(pid) => slot.running = Some(pid),
-                    Err(error) => report::error(format_args!(
+                    Err(error) => log::error(format_args!(
                         "{}: cannot run the hook {}: {error}",
                         slot.member.sync.borrow().config.name,
-                        report::escape(&program)
+                        log::escape(&program)
                     )),
                 }
             }
@@ -226,7 +226,7 @@ fn command(member: &Member, report: HookReport) -> Option<Command> {
     let (program, args) = words.split_first()?;
     let count = report.paths.iter().filter(|&&byte| byte == 0).count();
     let event = if report.failed { "failed" } else { "synced" };
-    let text = report::escape(&report.text).into_owned();
+    let text = log::escape(&report.text).into_owned();
     let target = member.destination().unwrap_or_default();
     let env = [
         ("LSYNCD_EVENT", event.into()),

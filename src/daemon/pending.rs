@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::engine::Engine;
 use super::state;
+use crate::log;
 use crate::queue::Etype;
-use crate::report;
 use crate::sync::Sync;
 
 /// The file's name.
@@ -50,7 +50,7 @@ impl Engine<'_> {
                 state.remove(&sync.config, KIND);
             } else if let Err(error) = state.write(&sync.config, KIND, &bytes) {
                 let name = &sync.config.name;
-                report::error(format_args!(
+                log::error(format_args!(
                     "{name}: cannot remember what is pending: {error}"
                 ));
             }
@@ -68,7 +68,7 @@ impl Engine<'_> {
             let mut sync = member.sync.borrow_mut();
             if let Err(error) = sync.verify_recent(&waker, self.now) {
                 let name = &sync.config.name;
-                report::say(
+                log::say(
                     "Debug",
                     format_args!("{name}: cannot start a thread: {error}"),
                 );
@@ -81,7 +81,7 @@ impl Engine<'_> {
                 let synced = encode_time(sync.verify.synced());
                 if let Err(error) = state.write(&sync.config, ALIVE, synced.as_bytes()) {
                     let name = &sync.config.name;
-                    report::say("Debug", format_args!("{name}: cannot remember: {error}"));
+                    log::say("Debug", format_args!("{name}: cannot remember: {error}"));
                 }
             }
         }
@@ -100,25 +100,25 @@ impl Engine<'_> {
         }
         let synced = encode_time(sync.verify.synced());
         if let Err(error) = state.write(&sync.config, ALIVE, synced.as_bytes()) {
-            report::warn(format_args!("{name}: cannot remember: {error}"));
+            log::warn(format_args!("{name}: cannot remember: {error}"));
         }
         let (events, whole) = match state.try_read(&sync.config, KIND) {
             Ok(None) => return,
             Ok(Some(bytes)) => decode(&bytes),
             Err(error) => {
-                let reason = report::reason(&error);
-                report::warn(format_args!(
+                let reason = log::reason(&error);
+                log::warn(format_args!(
                     "{name}: cannot read what was pending: {reason}"
                 ));
                 (Vec::new(), true)
             }
         };
-        report::normal(format_args!(
+        log::normal(format_args!(
             "{name}: {} changes were pending when the daemon stopped",
             events.len()
         ));
         if whole {
-            report::warn(format_args!(
+            log::warn(format_args!(
                 "{name}: what was pending is not all known: everything is compared"
             ));
             sync.restore(Etype::Full, b"/", None, self.now);

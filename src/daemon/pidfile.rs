@@ -24,9 +24,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{Mode, OFlags};
 
-use crate::report::atomic::Replacement;
-use crate::report::escape;
+use crate::log::escape;
 use crate::safe_path::{self, Location};
+use crate::status::atomic_file::Replacement;
 
 /// How often the file may change under our hands before we give up.
 const ATTEMPTS: usize = 100;

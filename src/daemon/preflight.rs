@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat};
 
 use crate::config::{ControlSocket, Settings};
-use crate::report::{self, escape};
+use crate::log;
+use crate::log::escape;
 use crate::safe_path::{self, Location};
 
 /// How a file is written.
@@ -48,7 +49,7 @@ pub fn of_settings(settings: &Settings) -> Vec<String> {
 }
 
 fn problem(key: &str, path: &Path, found: io::Result<()>) -> Option<String> {
-    let reason = report::reason(&found.err()?);
+    let reason = log::reason(&found.err()?);
     let path = escape(path.as_os_str().as_bytes());
     Some(format!("{key} {path} cannot be written: {reason}"))
 }

@@ -4,8 +4,7 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use crate::report;
-use crate::report::log;
+use crate::log;
 use crate::watch::Watcher;
 
 /// Between two lines in the log.
@@ -44,7 +43,7 @@ impl Progress {
         if crawling && now >= self.next {
             self.next = now + INTERVAL;
             self.told = true;
-            report::normal(self.line(watcher, "so far"));
+            log::normal(self.line(watcher, "so far"));
         }
         if self.blink.is_none_or(|blink| blink > now) {
             return;
@@ -73,7 +72,7 @@ impl Progress {
     /// Tells the end of a crawl whose progress was told, and else only who asks for `Inotify`.
     pub fn finished(&self, watcher: &Watcher) {
         let category = if self.told { "Normal" } else { "Inotify" };
-        report::say(category, self.line(watcher, "in all"));
+        log::say(category, self.line(watcher, "in all"));
     }
 
     /// When there is something to tell.

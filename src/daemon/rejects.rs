@@ -6,8 +6,8 @@ use std::rc::Rc;
 use super::engine::Engine;
 use super::scanners::environment;
 use crate::config::{Hook, OnReject};
+use crate::log;
 use crate::process::{Command, Output, Pid, Stdin};
-use crate::report;
 use crate::script::Member;
 
 /// The most calls of `onReject` that wait; what is more is told in the log only.
@@ -34,8 +34,8 @@ impl Engine<'_> {
             return;
         }
         let name = member.sync.borrow().config.name.clone();
-        let shown = report::escape(path);
-        report::warn(format_args!("{name}: {shown} was rejected: {reason}"));
+        let shown = log::escape(path);
+        log::warn(format_args!("{name}: {shown} was rejected: {reason}"));
         let OnReject::Call(hook) = on_reject else {
             return;
         };
@@ -44,7 +44,7 @@ impl Engine<'_> {
         match hook {
             Hook::Function => {
                 if let Err(error) = self.script.rejected(member, &full, reason) {
-                    report::error("in onReject, which is ignored:");
+                    log::error("in onReject, which is ignored:");
                     self.script.report(&error);
                 }
             }
@@ -70,10 +70,10 @@ impl Engine<'_> {
         while self.calls.running.is_none()
             && let Some(command) = self.calls.waiting.pop_front()
         {
-            let program = report::escape(&command.program).into_owned();
+            let program = log::escape(&command.program).into_owned();
             match self.core.children.borrow_mut().spawn(command) {
                 Ok(pid) => self.calls.running = Some(pid),
-                Err(error) => report::error(format_args!("cannot run onReject {program}: {error}")),
+                Err(error) => log::error(format_args!("cannot run onReject {program}: {error}")),
             }
         }
     }
@@ -83,7 +83,7 @@ impl Engine<'_> {
         if self.calls.running == Some(pid) {
             self.calls.running = None;
             if code != 0 {
-                report::warn(format_args!("onReject ended with exit code {code}"));
+                log::warn(format_args!("onReject ended with exit code {code}"));
             }
             self.tell_of_rejects();
         }

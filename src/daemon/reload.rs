@@ -13,7 +13,7 @@ use super::engine::{Engine, Outcome};
 use super::signals::Signal;
 use super::{failure, select};
 use crate::config::text_of;
-use crate::report;
+use crate::log;
 use crate::script::{Environment, Member, Script};
 use crate::sync::{self, Sync};
 
@@ -101,7 +101,7 @@ impl Engine<'_> {
         }
         let new = self.members.len() - untouched - changed;
         let removed = old.len() - untouched - changed;
-        report::normal(format_args!(
+        log::normal(format_args!(
             "Read the configuration again, syncs: {untouched} untouched, {changed} changed, \
              {new} new, {removed} removed"
         ));
@@ -113,7 +113,7 @@ impl Engine<'_> {
 
     /// The same when somebody asked for it, with the service manager told.
     pub(super) fn reload_on_request(&mut self) -> bool {
-        report::normal("on request: reading the configuration again");
+        log::normal("on request: reading the configuration again");
         self.core.notify.heard(Signal::HangUp);
         self.reload_changed()
     }
@@ -158,7 +158,7 @@ fn read(
     let enter = |directory: &Path| {
         if let Err(error) = env::set_current_dir(directory) {
             let shown = directory.display();
-            report::error(format_args!("cannot change to {shown}: {error}"));
+            log::error(format_args!("cannot change to {shown}: {error}"));
         }
     };
     enter(&environment.directory);
@@ -176,10 +176,10 @@ fn read(
         }
         Err(problem) => {
             for line in &problem.lines {
-                report::error(line);
+                log::error(line);
             }
             old.host.observed.resume();
-            report::error("The configuration was not changed, the one before goes on.");
+            log::error("The configuration was not changed, the one before goes on.");
             None
         }
     }

@@ -14,8 +14,8 @@ use super::job::Job;
 use super::scans::Checking;
 use crate::check::{Answer, Candidate};
 use crate::config::{Check, Scanner};
+use crate::log;
 use crate::process::{Command, End, Output, Stdin, family};
-use crate::report;
 use crate::script::Member;
 use crate::sync::Sync;
 
@@ -106,7 +106,7 @@ impl Scan {
         };
         let found = output.iter().find_map(|line| after(line));
         let line = found.or_else(|| output.first().cloned())?;
-        Some(report::escape(&line[..line.len().min(300)]).into_owned())
+        Some(log::escape(&line[..line.len().min(300)]).into_owned())
     }
 }
 

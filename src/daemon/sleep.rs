@@ -11,21 +11,21 @@ use super::core::{CALENDAR, MOUNTS, SIGNALS};
 use super::desk::Desk;
 use super::engine::Engine;
 use super::job;
+use crate::log;
 use crate::queue::Time;
-use crate::report;
 use crate::sync::{Clock, Next};
 
 impl Engine<'_> {
     /// Sleeps until something happens or is due.
     pub(super) fn wait(&mut self) {
         let timeout = self.timeout();
-        if report::enabled("Masterloop") {
-            report::say("Masterloop", format_args!("waiting, at most {timeout:?}"));
+        if log::enabled("Masterloop") {
+            log::say("Masterloop", format_args!("waiting, at most {timeout:?}"));
         }
         let mut events = std::mem::replace(&mut self.core.events, Events::with_capacity(0));
         match self.core.poll.poll(&mut events, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                report::error(format_args!("waiting for events: {error}"));
+                log::error(format_args!("waiting for events: {error}"));
             }
             _ => {}
         }

@@ -9,13 +9,19 @@ use super::job::Job;
 use super::waits::is_meant;
 use crate::check::Withheld;
 use crate::cli;
+use crate::log::escape;
 use crate::queue::{Delay, Etype, Status, Time};
-use crate::report::amounts::span;
-use crate::report::escape;
-use crate::report::snapshot::{
-    Entry, LastError, Progress, Retry, Sending, Snapshot, SyncSnapshot, Totals, WithheldPath,
-};
 use crate::script::Member;
+use crate::status::number_format::span;
+use crate::status::snapshot::Entry;
+use crate::status::snapshot::LastError;
+use crate::status::snapshot::Progress;
+use crate::status::snapshot::Retry;
+use crate::status::snapshot::Sending;
+use crate::status::snapshot::Snapshot;
+use crate::status::snapshot::SyncSnapshot;
+use crate::status::snapshot::Totals;
+use crate::status::snapshot::WithheldPath;
 use crate::sync::{Clock, Counters, Sync, micros};
 
 /// So many paths are named of each child and of what was left undone.

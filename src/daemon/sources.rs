@@ -16,7 +16,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
 use super::engine::Engine;
-use crate::report;
+use crate::log;
 use crate::script::Member;
 use crate::sync::{Identity, Sync, lasting, mount_table, mounts};
 
@@ -130,14 +130,14 @@ impl Engine<'_> {
             let (gone, back) = sync.see_mounts(&mounted);
             let name = &sync.config.name;
             for mount in gone {
-                report::warn(format_args!(
+                log::warn(format_args!(
                     "{name}: what was mounted at {} is not; the target keeps what it has of it",
-                    report::escape(&mount)
+                    log::escape(&mount)
                 ));
             }
             for mount in back {
-                let mount = report::escape(&mount);
-                report::normal(format_args!("{name}: {mount} is mounted again"));
+                let mount = log::escape(&mount);
+                log::normal(format_args!("{name}: {mount} is mounted again"));
             }
             // Nothing is forgotten here.
             let news = sync.known_inside().count() > known;
@@ -275,7 +275,7 @@ impl Engine<'_> {
                     true => "another directory is in the place of the source",
                     false => "source and target are the same as before",
                 };
-                report::normal(format_args!("{name}: {what}, comparing everything"));
+                log::normal(format_args!("{name}: {what}, comparing everything"));
                 sync.go_on(self.started.then_some(self.now));
                 drop(sync);
                 self.remember(member);
@@ -290,10 +290,10 @@ impl Engine<'_> {
         let mut sync = member.sync.borrow_mut();
         // Who is halted is told when it goes on.
         if sync.halted().is_none() && sync.take_replaced() {
-            report::normal(format_args!(
+            log::normal(format_args!(
                 "{}: another directory is in the place of the source {}",
                 sync.config.name,
-                report::escape(&sync.config.source)
+                log::escape(&sync.config.source)
             ));
         }
         drop(sync);
@@ -305,10 +305,10 @@ impl Engine<'_> {
         let line = format!(
             "{}: {}: {why}; nothing is sent until that has changed",
             sync.config.name,
-            report::escape(&sync.config.source)
+            log::escape(&sync.config.source)
         );
         if sync.halt(why) {
-            report::error(line);
+            log::error(line);
         }
         self.sources.due.get_or_insert(Instant::now() + INTERVAL);
     }
@@ -353,7 +353,7 @@ impl Engine<'_> {
             (_, bytes) => state.write(&sync.config, kind, bytes),
         };
         if let Err(error) = result {
-            report::say("Debug", format_args!("remembering mounts: {error}"));
+            log::say("Debug", format_args!("remembering mounts: {error}"));
         }
     }
 

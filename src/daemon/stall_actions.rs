@@ -6,9 +6,9 @@ use nix::sys::signal::Signal;
 
 use super::engine::Engine;
 use super::stall_detector::{Action, Reason};
+use crate::log;
 use crate::process::{Observer, Pid, family};
-use crate::report;
-use crate::report::amounts::span;
+use crate::status::number_format::span;
 
 impl Engine<'_> {
     /// Looks at the transfers that run, if it is time to.
@@ -32,7 +32,7 @@ impl Engine<'_> {
         let Some(name) = self.name_of(pid) else {
             return;
         };
-        report::warn(format_args!(
+        log::warn(format_args!(
             "{name}: the transfer (process {pid}) has had no I/O for {}, waiting for it",
             span(idle.as_secs_f64())
         ));
@@ -49,7 +49,7 @@ impl Engine<'_> {
                 format!("has had no I/O for {idle}, more than stallTimeout")
             }
         };
-        report::normal(format_args!(
+        log::normal(format_args!(
             "{name}: the transfer {why}, starting it again"
         ));
         self.signal_with_children(pid, Signal::SIGTERM);
@@ -60,7 +60,7 @@ impl Engine<'_> {
             descendant.kill(signal);
         }
         if let Err(error) = self.core.children.borrow().kill(pid, signal) {
-            report::warn(format_args!("process {pid} cannot be ended: {error}"));
+            log::warn(format_args!("process {pid} cannot be ended: {error}"));
         }
     }
 

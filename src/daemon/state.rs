@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat};
 
 use crate::config::{Settings, SyncConfig};
-use crate::report;
-use crate::report::atomic::{self, ReplaceError};
+use crate::log;
 use crate::safe_path::{self, Directory};
+use crate::status::atomic_file;
+use crate::status::atomic_file::ReplaceError;
 
 /// Where state goes when nobody says otherwise.
 const USUAL: &str = "/var/lib/lsyncd";
@@ -47,8 +48,8 @@ impl StateDir {
             Err(error) => {
                 let untrusted = error.kind() == ErrorKind::InvalidData;
                 let category = if said || untrusted { "Warn" } else { "Debug" };
-                let path = report::escape(path.as_os_str().as_encoded_bytes());
-                report::say(category, format_args!("stateDir {path}: {error}"));
+                let path = log::escape(path.as_os_str().as_encoded_bytes());
+                log::say(category, format_args!("stateDir {path}: {error}"));
                 None
             }
         }
@@ -70,11 +71,11 @@ impl StateDir {
         let root = enter(&self.path)?;
         root.make(OsStr::new(&key(sync)))?;
         let location = of_sync(&root, sync)?.location(OsStr::new(kind))?;
-        atomic::write_at(&location, &mut |file| file.write_all(bytes)).map_err(
-            |error| match error {
+        atomic_file::write_at(&location, &mut |file| file.write_all(bytes)).map_err(|error| {
+            match error {
                 ReplaceError::Open(error) | ReplaceError::Write(error) => error,
-            },
-        )
+            }
+        })
     }
 
     /// What was remembered last; `None` if nothing was, or it can't be read.

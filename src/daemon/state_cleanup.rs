@@ -19,7 +19,7 @@ use rustix::process::geteuid;
 
 use super::engine::Engine;
 use super::state::{self, StateDir};
-use crate::report;
+use crate::log;
 use crate::safe_path;
 
 /// A directory that has not been used for so long is removed.
@@ -107,7 +107,7 @@ impl Engine<'_> {
                 1 => "state directory",
                 _ => "state directories",
             };
-            report::normal(format_args!(
+            log::normal(format_args!(
                 "removed {removed} {what} of syncs that have not been at work for 30 days"
             ));
         }

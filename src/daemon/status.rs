@@ -10,13 +10,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::engine::Engine;
 use crate::config::Settings;
+use crate::log;
 use crate::queue::{Status, Time};
-use crate::report::amounts::span;
-use crate::report::{
-    self, DelayStatus, StatusError, StatusReport, SyncStatus, TunnelProcess, TunnelStatus,
-    WatchList, atomic, metrics,
-};
 use crate::script::{Member, PROCESS_KIND, TunnelObject};
+use crate::status::DelayStatus;
+use crate::status::StatusError;
+use crate::status::StatusReport;
+use crate::status::SyncStatus;
+use crate::status::TunnelProcess;
+use crate::status::TunnelStatus;
+use crate::status::WatchList;
+use crate::status::atomic_file;
+use crate::status::metrics;
+use crate::status::number_format::span;
 use crate::sync::Sync;
 use crate::watch::Watcher;
 
@@ -66,7 +72,7 @@ impl ReportFiles {
         if let Some(text) = &text
             && self.told.as_ref() != Some(text)
         {
-            report::error(text);
+            log::error(text);
         }
         self.told = text;
     }
@@ -87,7 +93,7 @@ impl Engine<'_> {
         }
         let mut problems = Vec::new();
         if let Some(path) = &self.reports.status {
-            report::say("Statusfile", "writing the status file");
+            log::say("Statusfile", "writing the status file");
             let result = match path.extension().is_some_and(|ending| ending == "json") {
                 true => self.write_json(path),
                 false => self.write_text(path),
@@ -96,7 +102,7 @@ impl Engine<'_> {
         }
         if let Some(path) = &self.reports.metrics {
             let text = metrics::text(&self.snapshot(None, 0));
-            let result = atomic::write(path, &mut |out| out.write_all(text.as_bytes()));
+            let result = atomic_file::write(path, &mut |out| out.write_all(text.as_bytes()));
             let problem = result.map_err(|cause| StatusError::of("metrics", path, cause));
             problems.extend(problem.err());
         }
@@ -110,7 +116,7 @@ impl Engine<'_> {
             serde_json::to_writer_pretty(&mut *out, &snapshot)?;
             out.write_all(b"\n")
         };
-        atomic::write(path, fill).map_err(|cause| StatusError::of("status", path, cause))
+        atomic_file::write(path, fill).map_err(|cause| StatusError::of("status", path, cause))
     }
 
     fn write_text(&self, path: &Path) -> Result<(), StatusError> {
@@ -174,7 +180,7 @@ fn notes(sync: &Sync, lacks_watches: bool) -> Vec<Cow<'static, str>> {
         notes.push(format!("Halted: {why}").into());
     }
     for (path, reason) in sync.gate.withheld().iter().take(WITHHELD) {
-        let (path, words) = (report::escape(path), &reason.words);
+        let (path, words) = (log::escape(path), &reason.words);
         let what = if reason.rejected { "Rejected" } else { "Held" };
         notes.push(format!("{what}: {path}: {words}").into());
     }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::engine::Engine;
+use crate::log;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin};
 use crate::queue::Time;
-use crate::report;
 use crate::script::{Host, TunnelMode, TunnelObject};
 use crate::sync::tunnel::State;
 
@@ -77,7 +77,7 @@ impl Engine<'_> {
         if tunnel.is_refused(&self.script.host)? {
             let children = self.core.children.borrow();
             for process in tunnel.machine.borrow_mut().refuse() {
-                report::say("Tunnel", format_args!("Kill process {}", process.pid));
+                log::say("Tunnel", format_args!("Kill process {}", process.pid));
                 // One that ended meanwhile is none of the tunnel's any more.
                 let _ = children.kill(process.pid, Signal::SIGTERM);
             }
@@ -105,7 +105,7 @@ impl Engine<'_> {
             return;
         }
         let name = &machine.config.name;
-        report::say("Info", format_args!("Tunnel died. Will Restarting{name}"));
+        log::say("Info", format_args!("Tunnel died. Will Restarting{name}"));
         let how = match end {
             End::Exit(code) => format!("with exit code {code}"),
             End::Signal(number) => format!("by signal {number}"),
@@ -114,7 +114,7 @@ impl Engine<'_> {
             0 => format!("next try in {} s", machine.config.retry_delay.as_secs()),
             _ => "starting it again".to_owned(),
         };
-        report::warn(format_args!("{name}: process {pid} ended {how}, {then}"));
+        log::warn(format_args!("{name}: process {pid} ended {how}, {then}"));
     }
 
     /// Ends the processes of all tunnels. Says whether they are gone, or will not go.
@@ -124,7 +124,7 @@ impl Engine<'_> {
             for tunnel in self.all_tunnels() {
                 let mut machine = tunnel.machine.borrow_mut();
                 let name = &machine.config.name;
-                report::say("Tunnel", format_args!("Shutdown tunnel {name}"));
+                log::say("Tunnel", format_args!("Shutdown tunnel {name}"));
                 machine.disable();
             }
             self.signal_tunnels(Signal::SIGTERM);
@@ -152,7 +152,7 @@ impl Engine<'_> {
         let children = self.core.children.borrow();
         for tunnel in self.all_tunnels() {
             for process in tunnel.machine.borrow().processes() {
-                report::say("Tunnel", format_args!("Kill process {}", process.pid));
+                log::say("Tunnel", format_args!("Kill process {}", process.pid));
                 // One that ended meanwhile is collected in the next turn.
                 let _ = children.kill(process.pid, signal);
             }
@@ -176,13 +176,11 @@ impl Engine<'_> {
         };
         let mut words = tunnel.words(port, self.now);
         let program = words.remove(0);
-        let shown = report::escape(&program).into_owned();
+        let shown = log::escape(&program).into_owned();
         let name = tunnel.name();
-        if report::enabled("Exec") {
-            let words = words
-                .iter()
-                .map(|word| format!(" [{}]", report::escape(word)));
-            report::say("Exec", format_args!("{shown}{}", words.collect::<String>()));
+        if log::enabled("Exec") {
+            let words = words.iter().map(|word| format!(" [{}]", log::escape(word)));
+            log::say("Exec", format_args!("{shown}{}", words.collect::<String>()));
         }
         let spawned = self.core.children.borrow_mut().spawn(Command {
             program,
@@ -198,12 +196,12 @@ impl Engine<'_> {
             Err(error) => error,
         };
         machine.not_started(self.now);
-        report::say("Warning", format_args!("Starting tunnel failed.{name}"));
+        log::say("Warning", format_args!("Starting tunnel failed.{name}"));
         match error {
             SpawnError::NotExecutable(_) => {
-                report::error(format_args!("Failed executing [ {shown} ]!"));
+                log::error(format_args!("Failed executing [ {shown} ]!"));
             }
-            SpawnError::Resources(error) => report::error(format_args!(
+            SpawnError::Resources(error) => log::error(format_args!(
                 "{name}: cannot start {shown}: {error}; trying again in {} s",
                 machine.config.retry_delay.as_secs()
             )),
@@ -221,7 +219,7 @@ impl Engine<'_> {
             let own = member.tunnel.as_ref();
             if own.is_some_and(|own| Rc::ptr_eq(own, tunnel)) {
                 let name = &member.sync.borrow().config.name;
-                report::say(
+                log::say(
                     "Tunnel",
                     format_args!("Tunnel for Sync {name} not ready. Blocking events"),
                 );

@@ -8,8 +8,8 @@ use super::engine::Engine;
 use super::scans::Checking;
 use crate::check::{Answer, Collected, Disposition, Order, Settled};
 use crate::config::OnReject;
+use crate::log;
 use crate::queue::Etype;
-use crate::report;
 use crate::script::Member;
 use crate::sync::Again;
 
@@ -53,11 +53,11 @@ impl Engine<'_> {
     /// What was decided has been done.
     pub(super) fn settled(&self, members: &[Rc<Member>], settled: Settled) {
         for (path, place) in &settled.quarantined {
-            report::warn(format_args!(
+            log::warn(format_args!(
                 "{}: {} was moved to {}",
                 names(members),
-                report::escape(path),
-                report::escape(place)
+                log::escape(path),
+                log::escape(place)
             ));
         }
         let failures = settled.failures.into_iter();
@@ -80,8 +80,8 @@ impl Engine<'_> {
             if gate.withheld_mut().hold(&path, why.clone(), alone) {
                 told += 1;
                 if told <= TOLD {
-                    let path = report::escape(&path);
-                    report::warn(format_args!("{name}: {path} is held: {why}"));
+                    let path = log::escape(&path);
+                    log::warn(format_args!("{name}: {path} is held: {why}"));
                 }
             }
             paths.push(path);
@@ -103,7 +103,7 @@ impl Engine<'_> {
         };
         let wait = members.iter().map(again).min().unwrap_or_default();
         let count = paths.len();
-        report::warn(format_args!(
+        log::warn(format_args!(
             "{name}: {count} files are held as they could not be checked, trying again in {wait} s"
         ));
     }

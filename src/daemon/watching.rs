@@ -5,8 +5,8 @@ use std::io;
 use std::rc::Rc;
 
 use crate::id::SyncId;
+use crate::log;
 use crate::queue::{Policy, Time};
-use crate::report;
 use crate::script::Member;
 use crate::watch::{Event, Follow, Loss, Observer};
 
@@ -138,10 +138,10 @@ impl Observer for Watching<'_> {
         };
         let mut sync = member.sync.borrow_mut();
         if sync.source_lost(&format!("the source was {how}")) {
-            report::error(format_args!(
+            log::error(format_args!(
                 "{}: the source {} was {how}; nothing is sent until it is back",
                 sync.config.name,
-                report::escape(&sync.config.source)
+                log::escape(&sync.config.source)
             ));
         }
     }
@@ -163,7 +163,7 @@ impl Observer for Watching<'_> {
     }
 
     fn trouble(&mut self, path: &[u8], error: &io::Error, what: &'static str) {
-        let path = report::escape(path);
-        report::say("Inotify", format_args!("{what} {path}: {error}"));
+        let path = log::escape(path);
+        log::say("Inotify", format_args!("{what} {path}: {error}"));
     }
 }

@@ -64,7 +64,7 @@ impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Unknown filter rule: \"")?;
         for character in String::from_utf8_lossy(&self.text).chars() {
-            match crate::report::is_control(character) {
+            match crate::log::is_control(character) {
                 true => write!(f, "{}", character.escape_default())?,
                 false => write!(f, "{character}")?,
             }

@@ -20,7 +20,7 @@ use super::links::{Links, identity};
 use super::place::{self, Directory, Place, is_directory, is_missing, look, split};
 use super::{Failure, Item, Orders, Report, Task, attributes};
 use crate::batch::Change;
-use crate::report::escape;
+use crate::log::escape;
 
 /// The longest path that an event can have: watches are set by path.
 const MAX_EVENT_PATH: usize = 4096;

@@ -10,8 +10,8 @@ use mio::Waker;
 
 use super::mirror::{self, Memory};
 use super::{Orders, Report};
+use crate::log;
 use crate::process::Priority;
-use crate::report;
 
 /// Orders that were carried out.
 pub struct Ended {
@@ -39,7 +39,7 @@ impl Worker {
             .name("direct".into())
             .spawn(move || {
                 if let Err(error) = priority.give(0) {
-                    report::warn(format_args!("cannot set the priority of a thread: {error}"));
+                    log::warn(format_args!("cannot set the priority of a thread: {error}"));
                 }
                 let mut memory = Memory::default();
                 for orders in incoming {

@@ -13,7 +13,7 @@ use nix::sys::signal::{self, Signal};
 use super::command::{self, ChildEnd, Command, Output, SpawnError, Stdin};
 use super::orphans;
 use super::pipes::{Pipes, Sink, Stream};
-use crate::report;
+use crate::log;
 
 /// A process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,8 +127,8 @@ impl Children {
         // It has it from the start, if it is a program of this machine; what the system refuses
         // is told here.
         if let Err(error) = priority.give(child.id()) {
-            let program = report::escape(&program);
-            report::warn(format_args!(
+            let program = log::escape(&program);
+            log::warn(format_args!(
                 "cannot set the priority of {program}: {error}"
             ));
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use super::priority::Priority;
-use crate::report;
+use crate::log;
 
 /// A program to run, with the daemon's environment and working directory.
 #[derive(Clone, Debug)]
@@ -126,7 +126,7 @@ impl ChildEnd {
     /// Both outputs on one file.
     pub(super) fn append_to(path: &Path) -> (Self, Self) {
         let both = || -> io::Result<(File, File)> {
-            let file = report::open_log(path)?;
+            let file = log::open_log(path)?;
             // What is written waits for room, as the child expects it.
             rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::APPEND)?;
             Ok((file.try_clone()?, file))

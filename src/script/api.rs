@@ -13,7 +13,7 @@ use super::host::{Alarm, Host};
 use super::spawn;
 use super::timestamp::{self, Timestamp};
 use crate::config::{complaint, kind_of, number_of, text_of};
-use crate::report;
+use crate::log;
 use crate::sync::Clock;
 
 /// The global functions.
@@ -23,7 +23,7 @@ pub fn globals(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
         "log",
         lua.create_function(|_, (category, values): (Value, Variadic<Value>)| {
             let category = text_argument(&category, "log")?;
-            report::say(&String::from_utf8_lossy(&category), log_text(&values)?);
+            log::say(&String::from_utf8_lossy(&category), log_text(&values)?);
             Ok(())
         })?,
     )?;
@@ -57,9 +57,9 @@ pub fn globals(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
             move |_, (time, function, extra): (Value, Function, Value)| {
                 let due =
                     timestamp::stamp(&time).ok_or_else(|| complaint("alarm needs a timestamp"))?;
-                if report::enabled("Alarm") {
+                if log::enabled("Alarm") {
                     let wait = Clock::until(h.clock.now(), due.0).as_secs_f64();
-                    report::say("Alarm", format_args!("user alarm in {wait:.3} s"));
+                    log::say("Alarm", format_args!("user alarm in {wait:.3} s"));
                 }
                 h.alarms.borrow_mut().push(Alarm {
                     due: due.0,
@@ -101,11 +101,11 @@ fn log_text(values: &[Value]) -> Result<String> {
 
 /// Names in a directory; true for directories, false for all else, symbolic links included.
 fn read_directory(lua: &Lua, path: mlua::BString) -> Result<Option<Table>> {
-    let shown = report::escape(&path);
+    let shown = log::escape(&path);
     let entries = match fs::read_dir(OsStr::from_bytes(&path)) {
         Ok(entries) => entries,
         Err(_) => {
-            report::error(format_args!("cannot open dir [{shown}]."));
+            log::error(format_args!("cannot open dir [{shown}]."));
             return Ok(None);
         }
     };

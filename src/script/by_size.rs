@@ -11,8 +11,8 @@ use mlua::{Function, Lua, Result, Table};
 use super::event::Objects;
 use super::host::{Host, Member};
 use super::inlet::{is_native, take_before_move, take_change};
+use crate::log;
 use crate::queue::{Delay, DelayId, Etype, Take};
-use crate::report;
 use crate::sync::Sync;
 
 /// `native.batch(inlet, test)`: the list for the next transfer; `test` is one of the preludes'.
@@ -101,7 +101,7 @@ fn tell_delayed(host: &Host, sync: &Sync) {
         return;
     };
     let name = &sync.config.name;
-    report::normal(format_args!(
+    log::normal(format_args!(
         "{what} Delaying large transfer for sync: {name}"
     ));
 }

@@ -156,9 +156,7 @@ impl Script {
                     .filter(truthy)
                     .and_then(|value| text_of(&value));
                 let reason = reason.unwrap_or_else(|| b"rejected by a function".to_vec());
-                Ok(Answer::Rejected(
-                    crate::report::escape(&reason).into_owned(),
-                ))
+                Ok(Answer::Rejected(crate::log::escape(&reason).into_owned()))
             }
             _ => Err(complaint("a check must return true or false")),
         }

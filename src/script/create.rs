@@ -13,8 +13,8 @@ use crate::config::{
     self, SyncConfig, bare_complaint, complaint, complaint_about, kind_of, text_of, truthy,
 };
 use crate::filter::Filter;
+use crate::log;
 use crate::queue::Policy;
-use crate::report;
 use crate::sync::Sync;
 
 /// Makes the sync of a prepared configuration; returns its inlet.
@@ -100,7 +100,7 @@ fn check_target(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) 
     let words = rsync_words(lua, config)?;
     let warning = config::target::check_local(&typed.source, &target, filter, words.as_deref())?;
     if let Some(warning) = warning {
-        report::warn(errors::message(lua, &warning));
+        log::warn(errors::message(lua, &warning));
     }
     Ok(())
 }
@@ -125,10 +125,10 @@ fn rsync_words(lua: &Lua, config: &Table) -> Result<Option<Vec<Vec<u8>>>> {
 
 /// What can be told of a configuration that is no mistake yet.
 fn advise(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) -> Result<()> {
-    if report::enabled("Exclude") {
+    if log::enabled("Exclude") {
         for pattern in filter.excludes() {
-            let pattern = report::escape(pattern);
-            report::say(
+            let pattern = log::escape(pattern);
+            log::say(
                 "Exclude",
                 format_args!("{}: excludes {pattern}", typed.name),
             );
@@ -196,7 +196,7 @@ fn add_crontab(sync: &mut Sync) -> Result<()> {
     for (at, rule) in sync.config.crontab.iter().enumerate() {
         sync.crontab.add(rule).map_err(|why| {
             let (name, number) = (&sync.config.name, at + 1);
-            let rule = report::escape(rule.as_bytes());
+            let rule = log::escape(rule.as_bytes());
             complaint_about(
                 "crontab",
                 format!("Sync: {name} - crontab rule {number} is not valid: {why} . Rule: {rule}"),
@@ -221,7 +221,7 @@ fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
         }
         Err(error) => {
             let [first, second] = error.lines();
-            report::error(first);
+            log::error(first);
             let advice = sync_checks::unexpanded(&given).unwrap_or_default();
             return Err(bare_complaint("source", second + &advice));
         }

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::host::Host;
 use crate::config::complaint;
-use crate::report;
+use crate::log;
 
 /// How many Lua instructions are run between two looks at the clock.
 const STRIDE: u32 = 100_000;
@@ -46,7 +46,7 @@ pub fn install(lua: &Lua, host: &Rc<Host>) -> Result<()> {
         };
         let spent = since.elapsed();
         if spent >= LONG && !host.user_code.told.replace(true) {
-            report::warn(format_args!(
+            log::warn(format_args!(
                 "a function of the configuration has been running for {} s; \
                  nothing else is done meanwhile",
                 spent.as_secs()
@@ -111,7 +111,7 @@ fn stop_signal() -> Arc<AtomicUsize> {
             let registered =
                 signal_hook::flag::register_usize(number, Arc::clone(&last), number as usize);
             if let Err(error) = registered {
-                report::say("Debug", format_args!("cannot listen for {signal}: {error}"));
+                log::say("Debug", format_args!("cannot listen for {signal}: {error}"));
             }
         }
         last

@@ -12,8 +12,8 @@ use super::host::{Host, Member};
 use super::sync_object;
 use super::tunnel;
 use crate::config::{complaint, text_of, truthy};
+use crate::log;
 use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
-use crate::report;
 
 /// The function table of one inlet, to be looked up by name.
 pub fn functions(
@@ -103,17 +103,17 @@ fn full_path(path: &Value) -> Result<Vec<u8>> {
 fn filter_functions(add: &Adder<'_>) -> Result<()> {
     add.function("addExclude", |_, member, pattern: mlua::BString| {
         with_filter(member, |filter| filter.add_exclude(&pattern));
-        report::say(
+        log::say(
             "Exclude",
-            format_args!("adding exclude {}", report::escape(&pattern)),
+            format_args!("adding exclude {}", log::escape(&pattern)),
         );
         Ok(())
     })?;
     add.function("rmExclude", |_, member, pattern: mlua::BString| {
         if !with_filter(member, |filter| filter.remove_exclude(&pattern)) {
-            report::normal(format_args!(
+            log::normal(format_args!(
                 "Removing not excluded exclude \"{}\"",
-                report::escape(&pattern)
+                log::escape(&pattern)
             ));
         }
         Ok(())
@@ -201,7 +201,7 @@ fn discard(member: &Member, event: &EventRef) -> Result<()> {
         member.sync.borrow_mut().queue.discard(event.id);
         member.forget(&[event.id]);
     } else {
-        report::error(format_args!(
+        log::error(format_args!(
             "Ignored cancel of a non-waiting event of type {}",
             event.etype.name()
         ));

@@ -12,7 +12,7 @@ use super::host::{Host, Member};
 use super::spawn;
 use super::template::{Form, Piece, Template, VARIABLES, Variable, written};
 use crate::config::{complaint, complaint_about, kind_of, text_of};
-use crate::report;
+use crate::log;
 
 /// The keys of a sync that may be texts.
 pub const KEYS: [&str; 7] = [
@@ -87,8 +87,8 @@ pub fn install(
             continue;
         };
         let template = Template::parse(&text.as_bytes());
-        if report::enabled("FWrite") {
-            report::say("FWrite", template.describe(key));
+        if log::enabled("FWrite") {
+            log::say("FWrite", template.describe(key));
         }
         let (h, with) = (Rc::clone(host), objects.clone());
         let run = lua.create_function(move |lua, (event, event2): (Table, Option<Table>)| {
@@ -110,12 +110,12 @@ impl Template {
     ) -> Result<()> {
         let values = Values { event, event2 };
         let etype = text_of(&event.get("etype")?).unwrap_or_default();
-        let etype = report::escape(&etype).into_owned();
+        let etype = log::escape(&etype).into_owned();
         let mut arguments = MultiValue::new();
         arguments.push_back(Value::Table(event.clone()));
         match &self.form {
             Form::Binary(words) => {
-                report::normal(format_args!(
+                log::normal(format_args!(
                     "Event {etype} spawns action \"{}\"",
                     written(&self.text)
                 ));
@@ -131,7 +131,7 @@ impl Template {
                 variables,
             } => {
                 let shown = values.shown(pieces)?;
-                report::normal(format_args!("Event {etype} spawns shell \"{shown}\""));
+                log::normal(format_args!("Event {etype} spawns shell \"{shown}\""));
                 for word in ["sh".as_bytes(), b"-c", command, b"sh"] {
                     arguments.push_back(Value::String(lua.create_string(word)?));
                 }
@@ -175,7 +175,7 @@ impl Values<'_> {
             match piece {
                 Piece::Text(text) => shown.push_str(&written(text)),
                 Piece::Variable(variable) => {
-                    shown.push_str(&report::escape(&self.needed(*variable)?));
+                    shown.push_str(&log::escape(&self.needed(*variable)?));
                 }
             }
         }

@@ -19,8 +19,8 @@ use super::{configuring, errors, hints, native, search_paths};
 use crate::cli::{Options, SyncOption};
 use crate::config::{Settings, SettingsTable, number_of, parse_number};
 use crate::exit::Exit;
+use crate::log;
 use crate::process::Children;
-use crate::report;
 use crate::sync::Clock;
 
 const PRELUDES: &[(&str, &str)] = &[
@@ -261,7 +261,7 @@ impl Loader<'_> {
         let settings = &self.host.settings;
         settings.override_by(self.lua, options).map_err(fail)?;
         for warning in settings.warnings().map_err(fail)? {
-            report::warn(errors::message(self.lua, &warning));
+            log::warn(errors::message(self.lua, &warning));
         }
         let interval = match self.lua.globals().raw_get("default").map_err(fail)? {
             Value::Table(default) => default.get("statusInterval").map_err(fail)?,

@@ -15,8 +15,8 @@ use super::api::text_argument;
 use super::host::Host;
 use super::timestamp::Timestamp;
 use crate::config::{self, complaint, text_of};
+use crate::log;
 use crate::process;
-use crate::report;
 
 /// All but those that are global functions, too.
 pub fn members(lua: &Lua, host: &Rc<Host>) -> Result<Table> {
@@ -53,7 +53,7 @@ pub fn members(lua: &Lua, host: &Rc<Host>) -> Result<Table> {
         lua.create_function(|lua, path: BString| match config::real_directory(&path) {
             Ok(real) => Ok(Value::String(lua.create_string(real)?)),
             Err(error) => {
-                report::error(&error.lines()[0]);
+                log::error(&error.lines()[0]);
                 Ok(Value::Nil)
             }
         })?,
@@ -89,8 +89,8 @@ pub fn inotify(lua: &Lua) -> Result<Table> {
     table.set(
         "addwatch",
         lua.create_function(|_, (path, _): (BString, Value)| {
-            let path = report::escape(&path);
-            report::say(
+            let path = log::escape(&path);
+            log::say(
                 "Inotify",
                 format_args!("addwatch( {path} )-> -1: not supported"),
             );
@@ -100,7 +100,7 @@ pub fn inotify(lua: &Lua) -> Result<Table> {
     table.set(
         "rmwatch",
         lua.create_function(|_, watch: i64| {
-            report::say("Inotify", format_args!("rmwatch( {watch} ): not supported"));
+            log::say("Inotify", format_args!("rmwatch( {watch} ): not supported"));
             Ok(())
         })?,
     )?;
@@ -128,7 +128,7 @@ fn execute(host: &Host, words: &[Value]) -> Result<Value> {
     match host.children.borrow_mut().spawn(command) {
         Ok(pid) => Ok(Value::Integer(pid.0.into())),
         Err(error) => {
-            report::error(error.to_string());
+            log::error(error.to_string());
             Ok(Value::Nil)
         }
     }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::batch;
 use crate::config::{complaint, complaint_about, text_of};
-use crate::report;
+use crate::log;
 
 /// The table that preludes get as their argument.
 pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
@@ -42,12 +42,12 @@ pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
 /// The category Call shows what user code calls. Whether it is shown is settled before any Lua
 /// runs, so that usually nothing is asked on each call.
 fn calls(lua: &Lua, native: &Table) -> Result<()> {
-    native.set("log_calls", report::enabled("Call"))?;
+    native.set("log_calls", log::enabled("Call"))?;
     native.set(
         "called",
         lua.create_function(|_, (name, values): (String, Variadic<Value>)| {
             let values: Vec<String> = values.iter().map(shown).collect();
-            report::say("Call", format_args!("{name}( {} )", values.join(", ")));
+            log::say("Call", format_args!("{name}( {} )", values.join(", ")));
             Ok(())
         })?,
     )
@@ -56,7 +56,7 @@ fn calls(lua: &Lua, native: &Table) -> Result<()> {
 /// A value as the category Call shows it.
 fn shown(value: &Value) -> String {
     match text_of(value) {
-        Some(text) => report::escape(&text).into_owned(),
+        Some(text) => log::escape(&text).into_owned(),
         None => value.type_name().to_owned(),
     }
 }
@@ -84,7 +84,7 @@ fn errors_and_texts(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
     )?;
     native.set(
         "shown",
-        lua.create_function(|_, path: mlua::BString| Ok(report::escape(&path).to_string()))?,
+        lua.create_function(|_, path: mlua::BString| Ok(log::escape(&path).to_string()))?,
     )?;
     native.set(
         "reason",

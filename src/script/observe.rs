@@ -20,7 +20,7 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use super::guard;
 use super::host::Host;
 use crate::config::{complaint, number_of};
-use crate::report;
+use crate::log;
 use crate::sys;
 
 /// Tokens from here on are those of observed descriptors; the rest of it is the descriptor.
@@ -138,7 +138,7 @@ impl Observed {
         writable: Option<Function>,
     ) -> Result<()> {
         let fail = |error: io::Error| {
-            let reason = report::reason(&error);
+            let reason = log::reason(&error);
             complaint(format!("observefd: descriptor {fd}: {reason}"))
         };
         let entry = Entry {
@@ -189,8 +189,8 @@ impl Observed {
         };
         drop(entries);
         if let Err(error) = armed {
-            let reason = report::reason(&error);
-            report::warn(format_args!(
+            let reason = log::reason(&error);
+            log::warn(format_args!(
                 "descriptor {fd} was closed while it was observed: {reason}"
             ));
             self.entries.borrow_mut().remove(&fd);
@@ -239,7 +239,7 @@ fn close(fd: RawFd, identity: (u64, u64)) {
     if fd > STANDARD {
         sys::close_descriptor(fd);
     } else if let Err(error) = silence(fd) {
-        report::warn(format_args!("descriptor {fd} cannot be closed: {error}"));
+        log::warn(format_args!("descriptor {fd} cannot be closed: {error}"));
     }
 }
 

@@ -9,8 +9,8 @@ use super::host::{Host, Member, Stage};
 use super::transfer::{change, rsync_target};
 use crate::config::{Delete, complaint};
 use crate::local::{Item, Task};
+use crate::log;
 use crate::queue::{DelayId, Etype};
-use crate::report;
 use crate::sync::Sync;
 
 /// Work that shall be done for queue entries of a sync.
@@ -73,10 +73,10 @@ fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<OrderRequest> {
         Task::Everything => {
             let way = format!(
                 "recursive full copy: {} -> {}",
-                report::escape(&sync.config.source),
-                report::escape(&target)
+                log::escape(&sync.config.source),
+                log::escape(&target)
             );
-            report::normal(way);
+            log::normal(way);
             matches!(delete, Delete::Always | Delete::Startup)
         }
         Task::Events(_) => delete.in_batches(),

@@ -12,8 +12,8 @@ use super::loader::Failure;
 use super::timestamp::Timestamp;
 use super::{errors, layer3};
 use crate::config::{Settings, complaint, kind_of, truthy};
+use crate::log;
 use crate::queue::{DelayId, Etype, Time};
-use crate::report;
 use crate::watch::Mode;
 
 /// What `collect` makes of an exit code.
@@ -76,7 +76,7 @@ impl Script {
             Etype::Full => function(member, "full")?,
             _ => None,
         };
-        if report::enabled("Function") {
+        if log::enabled("Function") {
             let name = match etype {
                 Etype::Init => "init",
                 Etype::Full if special.is_some() => "full",
@@ -84,7 +84,7 @@ impl Script {
             };
             let sync = &member.sync.borrow().config.name;
             let etype = etype.name();
-            report::say("Function", format_args!("{sync}: {name} for {etype}"));
+            log::say("Function", format_args!("{sync}: {name} for {etype}"));
         }
         if let Some(special) = special {
             let (event, _) = self.objects.event(&self.lua, member, id)?;
@@ -108,9 +108,9 @@ impl Script {
 
     /// The category Function shows which functions of the configuration are called.
     fn trace(&self, member: &Member, call: impl fmt::Display) {
-        if report::enabled("Function") {
+        if log::enabled("Function") {
             let name = &member.sync.borrow().config.name;
-            report::say("Function", format_args!("{name}: {call}"));
+            log::say("Function", format_args!("{name}: {call}"));
         }
     }
 
@@ -164,7 +164,7 @@ impl Script {
         };
         due.sort_by_key(|alarm| alarm.due);
         for alarm in due {
-            report::say("Alarm", "calling a user alarm");
+            log::say("Alarm", "calling a user alarm");
             let Alarm {
                 due,
                 function,
@@ -206,7 +206,7 @@ impl Script {
             self.host.settings.take(&table)
         });
         if let Err(error) = insist {
-            report::error(errors::plain(&error));
+            log::error(errors::plain(&error));
         }
     }
 
@@ -228,12 +228,12 @@ impl Script {
 
     /// Tells an error of user code in the log, with where it came from.
     pub fn report(&self, error: &mlua::Error) {
-        report::error(format_args!(
+        log::error(format_args!(
             "in Lua: {}",
             errors::located(&self.lua, error)
         ));
         for (number, line) in errors::backtrace(error).iter().enumerate() {
-            report::error(format_args!("Backtrace {} :{line}", number + 1));
+            log::error(format_args!("Backtrace {} :{line}", number + 1));
         }
     }
 }

@@ -10,8 +10,8 @@ use super::host::{Host, Member, Stage};
 use super::transfer::Transfer;
 use crate::check::readers::Reading;
 use crate::config::{complaint, kind_of, text_of};
+use crate::log;
 use crate::queue::{DelayId, Status};
-use crate::report;
 
 /// A process that shall be started for queue entries of a sync.
 pub struct SpawnRequest {
@@ -74,7 +74,7 @@ pub fn spawn(
         }
     };
     if host.stage.get() == Stage::Fading {
-        report::normal("ignored process spawning while fading");
+        log::normal("ignored process spawning while fading");
         return Ok(());
     }
     let member = behind

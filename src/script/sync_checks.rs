@@ -11,7 +11,7 @@ use super::{errors, layer3};
 use crate::batch;
 use crate::config::{self, SyncConfig, complaint, complaint_about, kind_of, text_of, truthy};
 use crate::filter::Filter;
-use crate::report;
+use crate::log;
 use crate::sync::{mount_table, shared_kind};
 
 /// Warns of values that lsyncd takes and that have no effect with a built-in action.
@@ -23,12 +23,12 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
         return Ok(());
     }
     let warn = |key: &str, text: String| {
-        report::warn(errors::message(lua, &complaint_about(key, text)));
+        log::warn(errors::message(lua, &complaint_about(key, text)));
     };
     let delete: Value = config.get("delete")?;
     if !config::is_delete(&delete) {
         let shown = match text_of(&delete) {
-            Some(text) => format!("\"{}\"", report::escape(&text)),
+            Some(text) => format!("\"{}\"", log::escape(&text)),
             None => kind_of(&delete).to_owned(),
         };
         let known = "true, false, \"startup\" or \"running\"";
@@ -39,7 +39,7 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
         if let Value::Table(options) = config.get(table)?
             && let Value::String(text) = options.get("_extra")?
         {
-            let text = report::escape(&text.as_bytes()).into_owned();
+            let text = log::escape(&text.as_bytes()).into_owned();
             let text = format!(
                 "{table}._extra is a text and has no effect; write _extra = {{ \"{text}\" }}, \
                  with a text for each word"
@@ -54,9 +54,9 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
 pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {
     let warn = |key: &str, pattern: &[u8]| {
         if let Some(advice) = crate::filter::suspicious(pattern, source) {
-            let shown = report::escape(pattern);
+            let shown = log::escape(pattern);
             let text = format!("the pattern \"{shown}\" in {key}: {advice}");
-            report::warn(errors::message(lua, &complaint_about(key, text)));
+            log::warn(errors::message(lua, &complaint_about(key, text)));
         }
     };
     for pattern in filter.excludes() {
@@ -77,8 +77,8 @@ pub fn warn_of_target(lua: &Lua, sync: &SyncConfig) {
         return;
     }
     if let Some(advice) = unexpanded(target) {
-        let text = format!("the target {}:{advice}", report::escape(target));
-        report::warn(errors::message(lua, &complaint_about("target", text)));
+        let text = format!("the target {}:{advice}", log::escape(target));
+        log::warn(errors::message(lua, &complaint_about("target", text)));
     }
 }
 
@@ -116,11 +116,11 @@ pub fn unexpanded(path: &[u8]) -> Option<String> {
 fn joined(before: &str, name: &str, after: &str) -> String {
     let before = match before {
         "" => String::new(),
-        text => format!("\"{}\" .. ", report::escape(text.as_bytes())),
+        text => format!("\"{}\" .. ", log::escape(text.as_bytes())),
     };
     let after = match after {
         "" => String::new(),
-        text => format!(" .. \"{}\"", report::escape(text.as_bytes())),
+        text => format!(" .. \"{}\"", log::escape(text.as_bytes())),
     };
     format!("{before}os.getenv(\"{name}\"){after}")
 }
@@ -135,7 +135,7 @@ pub fn warn_of_file_system(lua: &Lua, sync: &SyncConfig) {
             "the source is on {kind}, where only changes made by this host are noticed; with \
              crontab = \"...\" all is compared at given times"
         );
-        report::warn(errors::message(lua, &complaint_about("source", text)));
+        log::warn(errors::message(lua, &complaint_about("source", text)));
     }
 }
 
@@ -144,7 +144,7 @@ pub fn warn_of_idleness(lua: &Lua, config: &Table) -> Result<()> {
     if is_idle(lua, config)? {
         let idle =
             complaint("the sync does nothing: it has no action, no on… and no default.… in it");
-        report::warn(errors::message(lua, &idle));
+        log::warn(errors::message(lua, &idle));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! No shell text is made from a name: the values of variables are always arguments of their own
 //! or parts of one.
 
-use crate::report;
+use crate::log;
 
 /// What a text may ask for: its name behind the `^`, the event's field, and whether it is
 /// about the second event, the destination of a move. The shell form numbers its arguments in
@@ -171,10 +171,7 @@ impl Form {
 
 /// Words of the configuration for the log: they keep their newlines, unlike names of files.
 pub(super) fn written(text: &[u8]) -> String {
-    let lines: Vec<_> = text
-        .split(|&byte| byte == b'\n')
-        .map(report::escape)
-        .collect();
+    let lines: Vec<_> = text.split(|&byte| byte == b'\n').map(log::escape).collect();
     lines.join("\n")
 }
 

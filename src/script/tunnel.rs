@@ -11,8 +11,8 @@ use super::guard;
 use super::host::{Host, Member, Stage};
 use super::template;
 use crate::config::{complaint, complaint_about, nearest, number_of, text_of};
+use crate::log;
 use crate::queue::Time;
-use crate::report;
 use crate::sync::tunnel::{State, Tunnel, TunnelConfig};
 
 /// What a tunnel gives to the target of a transfer.
@@ -279,7 +279,7 @@ fn create(
         None | Some(b"command") => Mode::Command,
         Some(b"pool") => Mode::Pool,
         Some(other) => {
-            let other = report::escape(other);
+            let other = log::escape(other);
             let text = format!("unknown tunnel mode:{other}");
             return Err(complaint_about("mode", text));
         }
@@ -289,7 +289,7 @@ fn create(
     let config = TunnelConfig {
         name: text("name")?.map_or_else(
             || format!("Tunnel{count}"),
-            |name| report::escape(&name).into_owned(),
+            |name| log::escape(&name).into_owned(),
         ),
         parallel: parallel(options)?,
         ready_delay: span(seconds(options, "readyDelay", 5.0)?),
@@ -366,15 +366,15 @@ fn seconds(options: &Table, key: &str, default: f64) -> Result<f64> {
 fn advise(options: &Table, name: &str, mode: Mode, command: &[Vec<u8>]) -> Result<()> {
     for pair in options.pairs::<Value, Value>() {
         let key = text_of(&pair?.0).unwrap_or_default();
-        let key = report::escape(&key).into_owned();
+        let key = log::escape(&key).into_owned();
         if key.starts_with("check") && KNOWN.contains(&&*key) {
-            report::warn(format_args!(
+            log::warn(format_args!(
                 "{name}: {key} has no effect, a tunnel is watched by whether its processes live"
             ));
         } else if !KNOWN.contains(&&*key) {
             let similar = nearest(&key, KNOWN)
                 .map_or_else(String::new, |known| format!(" Did you mean \"{known}\"?"));
-            report::warn(format_args!(
+            log::warn(format_args!(
                 "{name}: \"{key}\" is unknown to tunnels.{similar}"
             ));
         }
@@ -383,7 +383,7 @@ fn advise(options: &Table, name: &str, mode: Mode, command: &[Vec<u8>]) -> Resul
         .iter()
         .any(|word| word.windows(10).any(|part| part == b"^localport"));
     if port && mode == Mode::Command {
-        report::warn(format_args!(
+        log::warn(format_args!(
             "{name}: only mode = \"pool\" has a ^localport"
         ));
     }

@@ -10,7 +10,7 @@ use mlua::{Lua, Result, Table, Value};
 use super::sync_checks::is_built_in;
 use super::{checked, errors};
 use crate::config::{self, complaint_about, text_of, truthy};
-use crate::report;
+use crate::log;
 
 /// What a gauge has at the keys that lsyncd does not know. The gauge of the user's that declares
 /// such a key as its own has something else there.
@@ -109,7 +109,7 @@ pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
     for key in users {
         rest.raw_set(key, Value::Nil)?;
         let text = format!("{key} is left to the functions of this sync's own kind");
-        report::warn(errors::message(lua, &complaint_about(key, text)));
+        log::warn(errors::message(lua, &complaint_about(key, text)));
     }
     Ok(rest)
 }

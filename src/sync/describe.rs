@@ -1,7 +1,7 @@
 //! What became of an event, in the words of lsyncd's `Delay` log lines.
 
+use crate::log::escape;
 use crate::queue::{Delay, DelayId, Etype, Placed, Pushed, Queue};
-use crate::report::escape;
 
 /// One line for an event that was pushed.
 pub fn describe(

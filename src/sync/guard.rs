@@ -12,8 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use super::{Identity, Place, Sync};
 use crate::batch;
 use crate::config::Guard;
+use crate::log;
 use crate::queue::Time;
-use crate::report;
 
 /// A directory that file systems have from their making on, no content of anybody's.
 const LOST_AND_FOUND: &str = "lost+found";
@@ -113,9 +113,9 @@ impl fmt::Display for Violation {
             ),
             Violation::NotMounted => f.write_str("nothing is mounted where the source is"),
             Violation::MountGone(mount) => {
-                write!(f, "what was mounted at {} is not", report::escape(mount))
+                write!(f, "what was mounted at {} is not", log::escape(mount))
             }
-            Violation::NoMarker(name) => write!(f, "the source has no {}", report::escape(name)),
+            Violation::NoMarker(name) => write!(f, "the source has no {}", log::escape(name)),
         }
     }
 }
@@ -248,7 +248,7 @@ impl Sync {
     pub fn within_limit(&mut self) {
         if self.excess.take().is_some() {
             let name = &self.config.name;
-            report::normal(format_args!("{name}: no longer too much to delete"));
+            log::normal(format_args!("{name}: no longer too much to delete"));
         }
     }
 

@@ -4,8 +4,8 @@
 use std::sync::PoisonError;
 
 use super::{Sync, describe};
+use crate::log;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Time};
-use crate::report;
 use crate::watch::{Event, Follow, Mode};
 
 /// At most so many renames are known by number; what is below others is told, and sent, again.
@@ -76,11 +76,11 @@ impl Sync {
                 Follow::Nothing
             }
             (false, true) => {
-                report::say(
+                log::say(
                     "Filter",
                     format_args!(
                         "filtered destination transformed Move to Delete {}",
-                        report::escape(from)
+                        log::escape(from)
                     ),
                 );
                 self.take_in(Etype::Delete, from, None, now);
@@ -88,11 +88,11 @@ impl Sync {
             }
             (true, false) => {
                 // The point instead of a blank is lsyncd's.
-                report::say(
+                log::say(
                     "Filter",
                     format_args!(
                         "filtered origin transformed Move to Create.{}",
-                        report::escape(to)
+                        log::escape(to)
                     ),
                 );
                 self.take_in(Etype::Create, to, None, now);
@@ -105,7 +105,7 @@ impl Sync {
                 }
             }
             (false, false) => {
-                report::say("Delay", "splitting Move into Delete & Create");
+                log::say("Delay", "splitting Move into Delete & Create");
                 self.take_in(Etype::Delete, from, None, now);
                 self.take_in(Etype::Create, to, None, now);
                 follow
@@ -137,7 +137,7 @@ impl Sync {
     }
 
     fn transformed(&self, to: &str) {
-        report::normal(format_args!(
+        log::normal(format_args!(
             "Transformed Move to {to} for {}",
             self.config.name
         ));
@@ -174,9 +174,9 @@ impl Sync {
             Some(pushed) => pushed,
             None => self.queue.push(etype, path, to, due),
         };
-        if report::enabled("Delay") {
+        if log::enabled("Delay") {
             let line = describe::describe(&self.queue, pushed, etype, path, to);
-            report::say("Delay", line);
+            log::say("Delay", line);
         }
         if pushed == Pushed::Placed(Placed::Refused) {
             self.missed = true;
@@ -217,8 +217,8 @@ impl Sync {
 }
 
 fn filtered(etype: Etype, path: &[u8]) {
-    if report::enabled("Filter") {
-        let (etype, path) = (etype.name(), report::escape(path));
-        report::say("Filter", format_args!("filtered {etype} on \"{path}\""));
+    if log::enabled("Filter") {
+        let (etype, path) = (etype.name(), log::escape(path));
+        log::say("Filter", format_args!("filtered {etype} on \"{path}\""));
     }
 }

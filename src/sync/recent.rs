@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Stat};
 
 use crate::batch::collapse::path_order;
 use crate::local::place::{self, Place};
-use crate::report;
+use crate::log;
 
 /// How many files one search returns at most.
 pub const MAX_FOUND: usize = 100_000;
@@ -62,8 +62,8 @@ impl Search<'_> {
         let place = match Place::enter(self.source) {
             Ok(place) => place,
             Err(error) => {
-                let source = report::escape(self.source);
-                report::say("Debug", format_args!("cannot search {source}: {error}"));
+                let source = log::escape(self.source);
+                log::say("Debug", format_args!("cannot search {source}: {error}"));
                 return recent;
             }
         };

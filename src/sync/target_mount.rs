@@ -10,7 +10,7 @@ use super::Sync;
 use super::mount_table::{self, mount_of};
 use crate::batch;
 use crate::config::target::resolved;
-use crate::report;
+use crate::log;
 
 /// The mount that a target lies on.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl Sync {
             && known.len() > point.len()
             && place.starts_with(known)
         {
-            let known = report::escape(known);
+            let known = log::escape(known);
             return Some(format!(
                 "what was mounted at {known}, where the target is, is not"
             ));

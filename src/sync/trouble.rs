@@ -1,8 +1,8 @@
 //! What is wrong with a sync, and its end.
 
 use super::Sync;
+use crate::log;
 use crate::queue::{DelayId, Time};
-use crate::report;
 
 /// So many lines are remembered as saying nothing.
 const MAX_NOISE: usize = 64;
@@ -54,7 +54,7 @@ impl Sync {
         for mount in self.away() {
             lines.push(format!(
                 "{} is not mounted, the target keeps what it has of it.",
-                report::escape(mount)
+                log::escape(mount)
             ));
         }
         match self.failures() {

@@ -8,9 +8,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::micros;
+use crate::log;
 use crate::process::Pid;
 use crate::queue::Time;
-use crate::report;
 
 /// How far a tunnel is, in lsyncd's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +188,7 @@ impl Tunnel {
         let connected = self.processes.iter().any(|each| each.ready);
         if self.retry.is_some_and(|retry| retry <= now) {
             self.retry = None;
-            report::say("Tunnel", format_args!("Retry setup {}", self.config.name));
+            log::say("Tunnel", format_args!("Retry setup {}", self.config.name));
         }
         let next = match (connected, self.retry.is_some(), self.state) {
             (true, false, _) => State::Up,
@@ -249,13 +249,13 @@ impl Tunnel {
         }
         let name = &self.config.name;
         let was_up = self.is_up();
-        report::say(
+        log::say(
             "Tunnel",
             format_args!("{name}: status change: {} -> {state}", self.state),
         );
         self.state = state;
         if self.is_up() && !was_up {
-            report::say("Tunnel", format_args!("Setup of tunnel {name} sucessfull"));
+            log::say("Tunnel", format_args!("Setup of tunnel {name} sucessfull"));
         }
     }
 }

@@ -19,9 +19,9 @@ use mio::Waker;
 use super::recent::{MAX_FOUND, Recent, Search};
 use super::steer::Mark;
 use super::{SharedFilter, Sync};
+use crate::log;
 use crate::process::Priority;
 use crate::queue::{Etype, Time};
-use crate::report;
 use crate::watch::{Moment, Watcher};
 
 /// The clock that files get their times from may be behind by so much.
@@ -298,7 +298,7 @@ impl Request {
     /// Searches part by part until all is found or nobody wants it any more.
     fn run(&self, priority: Priority, sender: &SyncSender<Recent>, waker: &Waker) {
         if let Err(error) = priority.give(0) {
-            report::say("Debug", format_args!("priority of a search: {error}"));
+            log::say("Debug", format_args!("priority of a search: {error}"));
         }
         let mut after = Vec::new();
         loop {

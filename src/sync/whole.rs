@@ -2,8 +2,8 @@
 
 use super::Sync;
 use crate::cron::WallTime;
+use crate::log;
 use crate::queue::{Delay, DelayId, Etype, Status, Time};
-use crate::report;
 
 impl Sync {
     /// Queues the startup event, unless the configuration wants none.
@@ -73,7 +73,7 @@ impl Sync {
         if !self.crontab.is_due(wall) {
             return;
         }
-        report::say("Info", "Crontab triggered full sync");
+        log::say("Info", "Crontab triggered full sync");
         let mut delays = self.queue.iter();
         if !delays.any(|delay| delay.etype() == Etype::Full && delay.status() != Status::Active) {
             drop(delays);

@@ -13,7 +13,7 @@ use super::settle::{Cause, What};
 use super::tree::{Flags, Node, Tree};
 use super::watcher::Watcher;
 use super::{Event, Follow, Loss, Observer, Tell};
-use crate::report;
+use crate::log;
 
 /// The number of the next rename whose contents are told. Syncs outlive a watcher, so numbers are
 /// not used again.
@@ -36,8 +36,8 @@ impl Watcher {
     /// An event of a known directory that is not being read.
     pub(super) fn dispatch(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
         let kept_quiet = event.is(libc::IN_MODIFY) && self.unclosed.tracks();
-        if report::enabled("Inotify") && !kept_quiet {
-            report::say("Inotify", told(&event));
+        if log::enabled("Inotify") && !kept_quiet {
+            log::say("Inotify", told(&event));
         }
         if event.name.is_empty() {
             self.dispatch_self(event, observer);
@@ -414,6 +414,6 @@ fn told(event: &RawEvent<'_>) -> String {
     ];
     let kind = kinds.iter().find(|(mask, _)| event.is(*mask));
     let kind = kind.map_or("unknown", |(_, kind)| kind);
-    let (name, wd) = (report::escape(event.name), event.wd);
+    let (name, wd) = (log::escape(event.name), event.wd);
     format!("got event {kind} {name}({wd}.0)")
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use inotify::{Inotify, WatchMask, Watches};
 
 use super::Mode;
-use crate::report;
+use crate::log;
 
 /// Bytes before the name: wd, mask, cookie, length (inotify(7)).
 const HEADER: usize = 16;
@@ -145,9 +145,9 @@ impl Kernel {
         };
         let descriptor = self.watches.add(OsStr::from_bytes(path), self.mask)?;
         let wd = descriptor.get_watch_descriptor_id();
-        if report::enabled("Inotify") {
-            let path = report::escape(path);
-            report::say("Inotify", format_args!("addwatch( {path} )-> {wd} "));
+        if log::enabled("Inotify") {
+            let path = log::escape(path);
+            log::say("Inotify", format_args!("addwatch( {path} )-> {wd} "));
         }
         Ok(wd)
     }

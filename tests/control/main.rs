@@ -41,9 +41,11 @@ use std::time::Duration;
 
 use daemon::{Daemon, Running};
 use fake::Fake;
-use lsyncd::report::control::{Request, Verb};
-use lsyncd::report::snapshot::Snapshot;
-use lsyncd::report::state::{Severity, State};
+use lsyncd::control::protocol::Request;
+use lsyncd::control::protocol::Verb;
+use lsyncd::status::health::Severity;
+use lsyncd::status::health::State;
+use lsyncd::status::snapshot::Snapshot;
 use nix::sys::signal::Signal;
 use util::{Dir, limit, poll};
 

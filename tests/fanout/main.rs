@@ -35,7 +35,7 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use daemon::{Daemon, Running};
-use lsyncd::report::snapshot::Snapshot;
+use lsyncd::status::snapshot::Snapshot;
 use nix::sys::signal::Signal;
 use util::Dir;
 

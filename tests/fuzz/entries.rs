@@ -8,10 +8,10 @@ use std::rc::Rc;
 
 use lsyncd::batch::output::{Totals, progress};
 use lsyncd::cli;
+use lsyncd::control::protocol::Request;
 use lsyncd::cron::Crontab;
 use lsyncd::filter::{Filter, parse_exclude_file, parse_filter_file};
 use lsyncd::process::Children;
-use lsyncd::report::control::Request;
 use lsyncd::script::{Environment, Script};
 use lsyncd::sync::Clock;
 

@@ -5,8 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lsyncd::report::control::{Reply, Request, Verb};
-use lsyncd::report::places;
+use lsyncd::control::protocol::Reply;
+use lsyncd::control::protocol::Request;
+use lsyncd::control::protocol::Verb;
+use lsyncd::control::socket_paths;
 
 /// A status with a thousand entries of each queue of hundreds of syncs is below this.
 const LONGEST_REPLY: usize = 256 * 1024 * 1024;
@@ -36,10 +38,10 @@ impl Link {
     pub fn open(socket: Option<&Path>, deadline: Option<Instant>) -> Result<Link, LinkError> {
         let given = socket
             .map(PathBuf::from)
-            .or_else(|| std::env::var_os(places::VARIABLE).map(PathBuf::from));
+            .or_else(|| std::env::var_os(socket_paths::VARIABLE).map(PathBuf::from));
         let places = match given {
             Some(path) => vec![path],
-            None => places::searched(),
+            None => socket_paths::searched(),
         };
         let mut problems = Vec::new();
         for path in places {

@@ -20,9 +20,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use link::{Link, LinkError};
-use lsyncd::report::control::Verb;
-use lsyncd::report::snapshot::Snapshot;
-use lsyncd::report::state::Severity;
+use lsyncd::control::protocol::Verb;
+use lsyncd::status::health::Severity;
+use lsyncd::status::snapshot::Snapshot;
 use words::{Order, Words};
 
 /// The exit codes above those of [`Severity`].

@@ -1,8 +1,11 @@
 //! A status as lines for people. The first line is what a Nagios plug-in prints.
 
-use lsyncd::report::amounts::{bytes, counted, span};
-use lsyncd::report::snapshot::{Snapshot, SyncSnapshot};
-use lsyncd::report::state::Severity;
+use lsyncd::status::health::Severity;
+use lsyncd::status::number_format::bytes;
+use lsyncd::status::number_format::counted;
+use lsyncd::status::number_format::span;
+use lsyncd::status::snapshot::Snapshot;
+use lsyncd::status::snapshot::SyncSnapshot;
 
 /// The text.
 pub fn text(status: &Snapshot) -> String {

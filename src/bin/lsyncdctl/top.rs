@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use lsyncd::report::control::Verb;
+use lsyncd::control::protocol::Verb;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
@@ -88,7 +88,7 @@ fn ask(
     verb: Verb,
     words: &Words,
     link: &mut Option<Link>,
-) -> Result<lsyncd::report::control::Reply, String> {
+) -> Result<lsyncd::control::protocol::Reply, String> {
     let mut open = match link.take() {
         Some(open) => open,
         None => self::open(words).map_err(told)?,

@@ -1,8 +1,11 @@
 //! How the live view looks: syncs above, the chosen one's children, errors and queue below.
 
-use lsyncd::report::amounts::{bytes, counted, span};
-use lsyncd::report::snapshot::{Snapshot, SyncSnapshot};
-use lsyncd::report::state::Severity;
+use lsyncd::status::health::Severity;
+use lsyncd::status::number_format::bytes;
+use lsyncd::status::number_format::counted;
+use lsyncd::status::number_format::span;
+use lsyncd::status::snapshot::Snapshot;
+use lsyncd::status::snapshot::SyncSnapshot;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -304,7 +307,9 @@ fn quiet() -> Style {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lsyncd::report::snapshot::{Entry, LastError, Sending};
+    use lsyncd::status::snapshot::Entry;
+    use lsyncd::status::snapshot::LastError;
+    use lsyncd::status::snapshot::Sending;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 

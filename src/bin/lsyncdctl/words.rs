@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lsyncd::report::control::Verb;
-use lsyncd::report::escape;
+use lsyncd::control::protocol::Verb;
+use lsyncd::log::escape;
 
 /// What `-help` says.
 pub const HELP: &str = "\

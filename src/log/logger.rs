@@ -16,11 +16,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use super::fold::{Count, Fold, Verdict};
-use super::log_file::{LogFile, write_whole};
-use super::selection::{Selection, is_usual};
-use super::syslog::Facility;
-use super::{escape, journal, reason};
+use crate::log::Facility;
+use crate::log::Selection;
+use crate::log::categories::is_usual;
+use crate::log::dedup::Count;
+use crate::log::dedup::Fold;
+use crate::log::dedup::Verdict;
+use crate::log::escape;
+use crate::log::file::LogFile;
+use crate::log::file::write_whole;
+use crate::log::reason;
+use crate::log::systemd_journal;
 use crate::sys;
 
 /// Where messages go once the daemon runs; each that is set gets all of them.
@@ -125,7 +131,7 @@ pub fn enabled(category: &str) -> bool {
 }
 
 /// Says something of a category. The text may have several lines; names in it have to be
-/// [escaped](super::escape()).
+/// [escaped](crate::log::escape()).
 pub fn say(category: &str, text: impl fmt::Display) {
     if enabled(category) {
         log::logger().log(
@@ -279,10 +285,10 @@ impl Sinks {
 
     /// A console that is gone is no reason to stop, nor worth a message: where to?
     fn emit(&mut self, category: &str, priority: i32, text: fmt::Arguments<'_>) {
-        let (to_journal, errors_to_journal) = journal::streams();
+        let (to_journal, errors_to_journal) = systemd_journal::streams();
         if !self.started {
             let line = match errors_to_journal {
-                true => journal::lines(priority, category, &text.to_string()),
+                true => systemd_journal::lines(priority, category, &text.to_string()),
                 false => format!("{category}: {text}\n"),
             };
             let _ = write_whole(io::stderr(), line.as_bytes(), PATIENCE);
@@ -295,7 +301,7 @@ impl Sinks {
             }
             let error = category == "Error";
             let line = match (error && errors_to_journal) || (!error && to_journal) {
-                true => journal::lines(priority, category, &text.to_string()),
+                true => systemd_journal::lines(priority, category, &text.to_string()),
                 false => line(Form::Console, now, category, text),
             };
             let _ = match error {

@@ -2,14 +2,15 @@
 //!
 //! Status lines, JSON, metrics, the status page and the terminal view are all made of this, so
 //! that they cannot tell different things. Names are in the printable form of
-//! [`escape`](super::escape()), which stands for one name only; times are seconds since the epoch,
+//! [`escape`](crate::log::escape()), which stands for one name only; times are seconds since the epoch,
 //! spans are seconds.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{Severity, State};
+use crate::status::health::Severity;
+use crate::status::health::State;
 
 /// The version of this format; fields may be added to a version, not taken or changed.
 pub const VERSION: u32 = 1;

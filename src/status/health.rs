@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::amounts::{counted, span};
-use super::snapshot::{Snapshot, SyncSnapshot};
+use crate::status::number_format::counted;
+use crate::status::number_format::span;
+use crate::status::snapshot::Snapshot;
+use crate::status::snapshot::SyncSnapshot;
 
 /// What a sync is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -204,7 +206,9 @@ impl SyncSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::snapshot::{LastError, Retry, Sending};
+    use crate::status::snapshot::LastError;
+    use crate::status::snapshot::Retry;
+    use crate::status::snapshot::Sending;
 
     fn sync() -> SyncSnapshot {
         SyncSnapshot::default()

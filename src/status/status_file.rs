@@ -5,8 +5,10 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::atomic::{self, ReplaceError};
-use super::{escape, reason};
+use crate::log::escape;
+use crate::log::reason;
+use crate::status::atomic_file;
+use crate::status::atomic_file::ReplaceError;
 use crate::sys;
 
 /// Bytes of a name or path.
@@ -134,7 +136,7 @@ impl StatusReport<'_> {
     /// # Errors
     /// When it cannot be opened or written.
     pub fn save(&self, path: &Path) -> Result<(), StatusError> {
-        atomic::write(path, &mut |mut out| self.write(&mut out))
+        atomic_file::write(path, &mut |mut out| self.write(&mut out))
             .map_err(|cause| StatusError::of("status", path, cause))
     }
 

@@ -1,5 +1,5 @@
 //! The status page: one HTML file without anything from elsewhere, that asks the daemon for
-//! its [`Snapshot`](super::snapshot::Snapshot) every two seconds.
+//! its [`Snapshot`](crate::status::snapshot::Snapshot) every two seconds.
 
 /// The page.
 pub const HTML: &str = include_str!("page.html");

@@ -5,8 +5,9 @@
 
 use std::fmt::Write;
 
-use super::snapshot::{Snapshot, SyncSnapshot};
-use super::state::State;
+use crate::status::health::State;
+use crate::status::snapshot::Snapshot;
+use crate::status::snapshot::SyncSnapshot;
 
 /// The type of the text, for HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::{Snapshot, VERSION};
+use crate::status::snapshot::Snapshot;
+use crate::status::snapshot::VERSION;
 
 /// The longest request, in bytes: a path in its printable form takes up to 16 KiB.
 pub const LONGEST_REQUEST: usize = 64 * 1024;
