@@ -245,9 +245,10 @@ impl Location {
 
     /// Returns true if this very file is under the name now.
     pub fn holds(&self, file: BorrowedFd<'_>) -> bool {
-        let flags = match self.magic {
-            true => AtFlags::empty(),
-            false => AtFlags::SYMLINK_NOFOLLOW,
+        let flags = if self.magic {
+            AtFlags::empty()
+        } else {
+            AtFlags::SYMLINK_NOFOLLOW
         };
         match (
             fs::fstat(file),

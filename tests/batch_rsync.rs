@@ -186,9 +186,10 @@ impl World {
     fn write(&mut self, path: &[u8]) {
         // All have one size, so only their contents tell them apart.
         let text = format!("{:02}", self.random.below(100));
-        let change = match self.at(path).exists() {
-            true => Change::Modify,
-            false => Change::Create,
+        let change = if self.at(path).exists() {
+            Change::Modify
+        } else {
+            Change::Create
         };
         fs::write(self.at(path), text).unwrap();
         self.note(change, path);
@@ -239,9 +240,10 @@ impl World {
         }
         let mode = [0o700, 0o755, 0o711][self.random.below(3)];
         fs::set_permissions(self.at(path), Permissions::from_mode(mode)).unwrap();
-        match data.is_dir() {
-            true => self.note(Change::Attrib, &slash(path)),
-            false => self.note(Change::Attrib, path),
+        if data.is_dir() {
+            self.note(Change::Attrib, &slash(path))
+        } else {
+            self.note(Change::Attrib, path)
         }
     }
 
@@ -255,9 +257,10 @@ impl World {
             self.remove(&to);
         }
         fs::rename(self.at(from), self.at(&to)).unwrap();
-        match directory {
-            true => self.note(Change::Delete, &slash(from)),
-            false => self.note(Change::Delete, from),
+        if directory {
+            self.note(Change::Delete, &slash(from))
+        } else {
+            self.note(Change::Delete, from)
         }
         self.announce(&to);
     }
@@ -406,9 +409,12 @@ fn inside(root: &Path) -> Vec<Vec<u8>> {
     let mut all = snapshot(root);
     all.remove(b"/".as_slice());
     all.into_iter()
-        .map(|(path, what)| match what.starts_with("dir") {
-            true => slash(&path),
-            false => path,
+        .map(|(path, what)| {
+            if what.starts_with("dir") {
+                slash(&path)
+            } else {
+                path
+            }
         })
         .collect()
 }

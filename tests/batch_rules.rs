@@ -207,9 +207,10 @@ impl World {
 
     /// The path as events tell it: with a slash if a directory is there.
     fn told(&self, path: &str) -> String {
-        match fs::symlink_metadata(self.at(path)).is_ok_and(|data| data.is_dir()) {
-            true => format!("{path}/"),
-            false => path.into(),
+        if fs::symlink_metadata(self.at(path)).is_ok_and(|data| data.is_dir()) {
+            format!("{path}/")
+        } else {
+            path.into()
         }
     }
 
@@ -487,9 +488,10 @@ fn rules(random: &mut Random) -> (Filter, Vec<Vec<u8>>) {
         lines.push("+ */".into());
     }
     for _ in 0..random.below(4) {
-        let sign = match only_excludes || random.below(2) == 0 {
-            true => '-',
-            false => '+',
+        let sign = if only_excludes || random.below(2) == 0 {
+            '-'
+        } else {
+            '+'
         };
         lines.push(format!("{sign} {}", random.of(PATTERNS)));
     }

@@ -174,14 +174,15 @@ fn compare(root: &Path, filter: &Filter) -> Result<(), String> {
         .map(|input| input.text)
         .unwrap_or_default();
     let only = |a: &Tree, b: &Tree| a.difference(b).cloned().collect::<Vec<_>>();
-    match ours == theirs {
-        true => Ok(()),
-        false => Err(format!(
+    if ours == theirs {
+        Ok(())
+    } else {
+        Err(format!(
             "told {:?}\nonly rsync keeps {:?}\nonly the filter keeps {:?}",
             String::from_utf8_lossy(&told),
             only(&theirs, &ours),
             only(&ours, &theirs)
-        )),
+        ))
     }
 }
 

@@ -68,9 +68,10 @@ fn any_name_is_moved_at_the_target() {
         })
         .collect();
     for (from, _) in &pairs {
-        match from.starts_with(b"d/") {
-            true => world.mkdir([b"src/", from.as_slice()].concat()),
-            false => world.write([b"src/", from.as_slice()].concat(), from),
+        if from.starts_with(b"d/") {
+            world.mkdir([b"src/", from.as_slice()].concat())
+        } else {
+            world.write([b"src/", from.as_slice()].concat(), from)
         }
     }
     world.start(CONFIG);
@@ -260,9 +261,10 @@ fn beside_syncs_without_moves_a_directory_is_only_moved() {
             }
             world.write("src/d/e/g", "1");
             let other = format!("sync{{ {other}, source = '@DIR@/src', delay = 0.1 }}\n");
-            let config = match moves_first {
-                true => format!("{CONFIG}{other}"),
-                false => format!("{other}{CONFIG}"),
+            let config = if moves_first {
+                format!("{CONFIG}{other}")
+            } else {
+                format!("{other}{CONFIG}")
             };
             let mirrors = other.contains("default.rsync");
             world.start(&config);

@@ -45,9 +45,10 @@ impl Loop {
     }
 
     fn turn(&mut self) {
-        let wait = match self.children.pending() {
-            true => Duration::ZERO,
-            false => Duration::from_secs(120),
+        let wait = if self.children.pending() {
+            Duration::ZERO
+        } else {
+            Duration::from_secs(120)
         };
         if let Err(e) = self.poll.poll(&mut self.events, Some(wait)) {
             assert_eq!(e.kind(), std::io::ErrorKind::Interrupted);

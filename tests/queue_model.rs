@@ -326,9 +326,12 @@ fn take_leaves_out_what_hangs_on_the_skipped() {
     push(&mut queue, (Create, "/d/e/", ""));
     push(&mut queue, (Create, "/d/e/f", ""));
     push(&mut queue, (Create, "/g", ""));
-    let skip_dir = queue.take(|delay| match delay.paths().0 == b"/d/" {
-        true => Take::Skip,
-        false => Take::Take,
+    let skip_dir = queue.take(|delay| {
+        if delay.paths().0 == b"/d/" {
+            Take::Skip
+        } else {
+            Take::Take
+        }
     });
     assert_eq!(skip_dir.len(), 1);
     let mut asked = 0;

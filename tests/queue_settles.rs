@@ -179,9 +179,10 @@ impl World {
                 Etype::Move => init,
                 _ => false,
             };
-            match apart || bits & 1 == 0 {
-                true => Take::Skip,
-                false => Take::Take,
+            if apart || bits & 1 == 0 {
+                Take::Skip
+            } else {
+                Take::Take
             }
         });
         self.queue.activate(&ids);

@@ -112,9 +112,10 @@ impl Chooser {
                     found.present.retain(|item| !item.other_kind);
                 }
                 let compare = compare(&|| found_resent(request, &found));
-                let transfer = match self.needs_classic(request, rules, &found, binary.as_ref()) {
-                    true => None,
-                    false => files_from::transfer(request, rules, &found, compare),
+                let transfer = if self.needs_classic(request, rules, &found, binary.as_ref()) {
+                    None
+                } else {
+                    files_from::transfer(request, rules, &found, compare)
                 };
                 transfer.unwrap_or_else(|| filter_list::collapsed(request, rules, &found, compare))
             }

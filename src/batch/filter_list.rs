@@ -113,9 +113,10 @@ fn call(
         }
         !below
     });
-    let rules = match scope.is_empty() {
-        true => Vec::new(),
-        false => scoped(request, rules, &scope),
+    let rules = if scope.is_empty() {
+        Vec::new()
+    } else {
+        scoped(request, rules, &scope)
     };
     let bytes: usize = rules.iter().map(Vec::len).sum();
     let as_words = rules.len() <= MAX_WORDS && bytes <= MAX_WORD_BYTES;
@@ -128,16 +129,13 @@ fn call(
         add("--delete");
         add("--ignore-errors");
     }
-    let (list, names_at) = match as_words {
-        true => {
-            args.extend(rules.iter().map(|rule| [b"--filter=", &rule[..]].concat()));
-            args.extend(["--force", "--from0", "--include-from=-"].map(|word| word.into()));
-            (list.bytes, 0)
-        }
-        false => {
-            args.extend(["--force", "--from0", "--filter=. -"].map(|word| word.into()));
-            list.behind(&rules)
-        }
+    let (list, names_at) = if as_words {
+        args.extend(rules.iter().map(|rule| [b"--filter=", &rule[..]].concat()));
+        args.extend(["--force", "--from0", "--include-from=-"].map(|word| word.into()));
+        (list.bytes, 0)
+    } else {
+        args.extend(["--force", "--from0", "--filter=. -"].map(|word| word.into()));
+        list.behind(&rules)
     };
     args.push(b"--exclude=*".to_vec());
     args.push(request.source.to_vec());

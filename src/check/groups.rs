@@ -166,9 +166,10 @@ mod tests {
         if group.iter().any(|&file| files[file] == File::Poison) {
             return failed();
         }
-        match group.iter().any(|&file| files[file] == File::Bad) {
-            true => Answer::Rejected("found".to_owned()),
-            false => Answer::Passed,
+        if group.iter().any(|&file| files[file] == File::Bad) {
+            Answer::Rejected("found".to_owned())
+        } else {
+            Answer::Passed
         }
     }
 

@@ -85,9 +85,10 @@ impl Candidate {
     /// The file as verdicts are remembered of it: one that may change without getting another
     /// time is not known again, only found when it was renamed.
     pub(super) fn known_as(&self) -> Identity {
-        match self.settled {
-            true => self.identity,
-            false => self.identity.in_no_state(),
+        if self.settled {
+            self.identity
+        } else {
+            self.identity.in_no_state()
         }
     }
 }

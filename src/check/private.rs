@@ -52,9 +52,10 @@ impl Private {
         if let Some(open) = open_to_others(root).map_err(failed)? {
             return Err(replaceable(&open));
         }
-        let above = match above.as_os_str().is_empty() {
-            true => Path::new("."),
-            false => above,
+        let above = if above.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            above
         };
         let parent = safe_path::enter(above).map_err(failed)?;
         match fs::mkdirat(&parent, name, Mode::RWXU) {

@@ -384,9 +384,10 @@ mod tests {
         ];
         for (name, quarantine, between, why) in cases {
             let mut site = Site::new();
-            let disposition = match quarantine {
-                true => site.quarantine(),
-                false => Disposition::Install,
+            let disposition = if quarantine {
+                site.quarantine()
+            } else {
+                Disposition::Install
             };
             let settled = site.settle_after(disposition, between);
             assert_eq!(settled.failures.len(), 1, "{name}: {settled:?}");

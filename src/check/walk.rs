@@ -40,9 +40,10 @@ impl Stage {
         }
         let new = self.directory(path)?;
         found.clear.push(path.to_vec());
-        match (new || mention.whole) && !self.is_compared(path) {
-            true => self.subtree(path, filter, found),
-            false => Ok(()),
+        if (new || mention.whole) && !self.is_compared(path) {
+            self.subtree(path, filter, found)
+        } else {
+            Ok(())
         }
     }
 
@@ -104,17 +105,19 @@ impl Stage {
                 }
             };
             let is_directory = is_directory(&stat);
-            let tested = match is_directory {
-                true => [below.as_slice(), b"/"].concat(),
-                false => below.clone(),
+            let tested = if is_directory {
+                [below.as_slice(), b"/"].concat()
+            } else {
+                below.clone()
             };
             if excluded(filter, &tested) {
                 continue;
             }
             names.insert(entry.name);
-            let done = match is_directory {
-                true => self.directory(&below).map(|_| open.push(tested)),
-                false => self.single(&below, &stat, false, found),
+            let done = if is_directory {
+                self.directory(&below).map(|_| open.push(tested))
+            } else {
+                self.single(&below, &stat, false, found)
             };
             self.note(done, &below, found)?;
         }

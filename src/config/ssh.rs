@@ -139,9 +139,10 @@ fn options(ssh: &Table) -> Result<Vec<Vec<u8>>> {
             );
             complaint_about(&key, text)
         })?;
-        options.push(match named {
-            true => [key, value].join(&b'='),
-            false => value,
+        options.push(if named {
+            [key, value].join(&b'=')
+        } else {
+            value
         });
     }
     options.sort();

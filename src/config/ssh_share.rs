@@ -124,12 +124,13 @@ fn may_share(shell: &[Vec<u8>]) -> bool {
     };
     let contradicts = |word: &Vec<u8>| {
         let word = String::from_utf8_lossy(word);
-        CONTRADICTING
-            .iter()
-            .any(|text| match text.starts_with('-') {
-                true => word.starts_with(text),
-                false => word.to_ascii_lowercase().contains(text),
-            })
+        CONTRADICTING.iter().any(|text| {
+            if text.starts_with('-') {
+                word.starts_with(text)
+            } else {
+                word.to_ascii_lowercase().contains(text)
+            }
+        })
     };
     is_ssh(program) && !is_script(program) && !words.iter().any(contradicts)
 }

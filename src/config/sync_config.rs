@@ -109,9 +109,10 @@ impl SyncConfig {
             max_delays: max_delays(config)?,
             max_pending: count(config, "maxPending", PENDING)?,
             // What a list was checked for is sent before the next is looked at.
-            max_processes: match truthy(&config.get("check")?) {
-                true => 1,
-                false => count(config, "maxProcesses", 1)?,
+            max_processes: if truthy(&config.get("check")?) {
+                1
+            } else {
+                count(config, "maxProcesses", 1)?
             },
             priority: priority(&config.get("nice")?, &config.get("ionice")?)?,
             delete: delete(&config.get("delete")?),

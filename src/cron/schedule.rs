@@ -85,9 +85,10 @@ impl Crontab {
     }
 
     fn next_of(&self, rule: &Rule, time: WallTime) -> Option<WallTime> {
-        match rule.repeats {
-            true => self.next_of_repeated(rule, time),
-            false => self.next_of_fixed(rule, time),
+        if rule.repeats {
+            self.next_of_repeated(rule, time)
+        } else {
+            self.next_of_fixed(rule, time)
         }
     }
 
@@ -145,9 +146,10 @@ const CHANGES: usize = 200;
 fn first(mut start: WallTime, mut end: WallTime, is_so: impl Fn(WallTime) -> bool) -> WallTime {
     while start < end {
         let middle = start + (end - start) / 2;
-        match is_so(middle) {
-            true => end = middle,
-            false => start = middle + 1,
+        if is_so(middle) {
+            end = middle
+        } else {
+            start = middle + 1
         }
     }
     end

@@ -38,9 +38,10 @@ impl Engine<'_> {
                 .peers
                 .peer(peer)
                 .is_some_and(|p| p.is_local());
-            match local {
-                true => self.hear(peer, now),
-                false => self.browse(peer, now),
+            if local {
+                self.hear(peer, now)
+            } else {
+                self.browse(peer, now)
             }
         }
     }
@@ -109,12 +110,15 @@ impl Engine<'_> {
                 sync,
                 path: Some(path),
             } => self.resync_path(sync.as_deref(), &path),
-            Verb::Reload => match self.reload_on_request() {
-                true => Reply::done("the configuration was read again"),
-                false => Reply::refused(
-                    "the new configuration is broken, see the log; the one before goes on",
-                ),
-            },
+            Verb::Reload => {
+                if self.reload_on_request() {
+                    Reply::done("the configuration was read again")
+                } else {
+                    Reply::refused(
+                        "the new configuration is broken, see the log; the one before goes on",
+                    )
+                }
+            }
             Verb::LogLevel { words } => log_level(&words),
         })
     }

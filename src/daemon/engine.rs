@@ -342,12 +342,11 @@ impl<'a> Engine<'a> {
         let (mut place, mut starts) = (0, 0);
         while let Some(index) = self.scheduler.at(place, self.members.len()) {
             let member = Rc::clone(&self.members[index]);
-            match self.serve(&member) {
-                true => {
-                    starts += 1;
-                    self.scheduler.served(place);
-                }
-                false => place += 1,
+            if self.serve(&member) {
+                starts += 1;
+                self.scheduler.served(place);
+            } else {
+                place += 1
             }
             if starts == TURN {
                 return;

@@ -379,9 +379,10 @@ impl Engine<'_> {
             _ => false,
         });
         let sends = !self.gates.ready.is_empty() && self.script.host.has_room();
-        match asks || sends || !self.free_rounds().is_empty() {
-            true => Some(Instant::now()),
-            false => overdue,
+        if asks || sends || !self.free_rounds().is_empty() {
+            Some(Instant::now())
+        } else {
+            overdue
         }
     }
 

@@ -136,9 +136,10 @@ fn problems(script: &Script, member: &Member) -> Vec<String> {
 fn checked(loaded: &Loaded) -> String {
     let facts = facts(loaded);
     let settings = preflight::of_settings(&loaded.script.settings);
-    let mut text = match settings.is_empty() {
-        true => String::new(),
-        false => "settings\n".to_owned(),
+    let mut text = if settings.is_empty() {
+        String::new()
+    } else {
+        "settings\n".to_owned()
     };
     for problem in &settings {
         push_line(&mut text, "WARNING", problem);
@@ -300,9 +301,10 @@ fn verdict(script: &Script, member: &Rc<Member>, absolute: &[u8]) -> String {
     let sync = member.sync.borrow();
     let source = escape(&sync.config.source).into_owned();
     let Some(path) = sync.relative(absolute) else {
-        return match absolute.starts_with(&sync.config.source) {
-            true => "not concerned: below the top directory, and subdirs = false".into(),
-            false => format!("not concerned: outside of {source}"),
+        return if absolute.starts_with(&sync.config.source) {
+            "not concerned: below the top directory, and subdirs = false".into()
+        } else {
+            format!("not concerned: outside of {source}")
         };
     };
     if script.is_idle(member) {
@@ -344,9 +346,10 @@ fn verdict(script: &Script, member: &Rc<Member>, absolute: &[u8]) -> String {
     } else {
         " in the options of rsync"
     };
-    let at = match decision.level == path.strip_suffix(b"/").unwrap_or(path) {
-        true => String::new(),
-        false => format!(", which matches {} above it", escape(decision.level)),
+    let at = if decision.level == path.strip_suffix(b"/").unwrap_or(path) {
+        String::new()
+    } else {
+        format!(", which matches {} above it", escape(decision.level))
     };
     let (to, unknown) = match decision.sign {
         Sign::Include => (goes_to(target, path), unknown),

@@ -216,10 +216,13 @@ impl Job {
         let mut blame = self.blame.borrow_mut();
         let blame = blame.get_or_insert_with(|| self.new_blame(&sync));
         match blame.take(said) {
-            Heard::Attribute(attribute) => match sync.counters.unset(attribute, 1) {
-                true => Told::Attribute(attribute),
-                false => Told::Nothing,
-            },
+            Heard::Attribute(attribute) => {
+                if sync.counters.unset(attribute, 1) {
+                    Told::Attribute(attribute)
+                } else {
+                    Told::Nothing
+                }
+            }
             // That it fails again is told by the count of what is owed.
             Heard::Failed(paths) if paths.iter().all(|path| sync.undone.is_tried(path)) => {
                 Told::Nothing
@@ -231,9 +234,10 @@ impl Job {
     fn new_blame(&self, sync: &Sync) -> Blame {
         let entries = sync.entries(&self.ids);
         let max_failed = sync.config.max_pending;
-        match entries.is_empty() {
-            true => Blame::of_everything(&self.roots, max_failed),
-            false => Blame::of_batch(entries, &self.roots, max_failed),
+        if entries.is_empty() {
+            Blame::of_everything(&self.roots, max_failed)
+        } else {
+            Blame::of_batch(entries, &self.roots, max_failed)
         }
     }
 

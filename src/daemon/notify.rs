@@ -114,9 +114,10 @@ impl Notify {
     /// When the next turn is due at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         let manager = self.manager.as_ref()?;
-        let show = match manager.owed {
-            true => manager.shown_at.map(|at| at + STATUS_INTERVAL),
-            false => None,
+        let show = if manager.owed {
+            manager.shown_at.map(|at| at + STATUS_INTERVAL)
+        } else {
+            None
         };
         match (manager.ping_at(), show) {
             (Some(ping), Some(show)) => Some(ping.min(show)),

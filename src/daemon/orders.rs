@@ -162,9 +162,10 @@ impl Engine<'_> {
             filter: Arc::clone(&sync.filter),
             task: request.task,
             settled,
-            limit: match std::mem::take(&mut sync.unlimited) {
-                true => None,
-                false => sync.config.guard.max_delete,
+            limit: if std::mem::take(&mut sync.unlimited) {
+                None
+            } else {
+                sync.config.guard.max_delete
             },
             stop: Arc::clone(&self.workers.stop),
         });
@@ -251,9 +252,10 @@ fn tell_failures(job: &Job, report: &Report) -> i32 {
     }
     let failed = failures.map(|failure| {
         // The Delete of a directory that exists stands for all that is in it.
-        let etype = match failure.path.ends_with(b"/") {
-            true => Etype::Delete,
-            false => Etype::Modify,
+        let etype = if failure.path.ends_with(b"/") {
+            Etype::Delete
+        } else {
+            Etype::Modify
         };
         (failure.path.clone(), etype)
     });

@@ -59,9 +59,10 @@ impl Engine<'_> {
             Outcome::Failed => sync.counters.failed(code, text.clone()),
         };
         let failed = outcome == Outcome::Failed;
-        let hook = match failed {
-            true => &sync.config.on_failed,
-            false => &sync.config.on_synced,
+        let hook = if failed {
+            &sync.config.on_failed
+        } else {
+            &sync.config.on_synced
         };
         if !news || hook.is_none() {
             return None;
@@ -84,9 +85,10 @@ impl Engine<'_> {
         };
         let function = {
             let sync = member.sync.borrow();
-            let hook = match report.failed {
-                true => &sync.config.on_failed,
-                false => &sync.config.on_synced,
+            let hook = if report.failed {
+                &sync.config.on_failed
+            } else {
+                &sync.config.on_synced
             };
             matches!(hook, Some(Hook::Function))
         };
@@ -216,9 +218,10 @@ fn paths(sync: &Sync, job: &Job) -> (Vec<u8>, bool) {
 fn command(member: &Member, report: HookReport) -> Option<Command> {
     let sync = member.sync.borrow();
     let config = &sync.config;
-    let hook = match report.failed {
-        true => config.on_failed.as_ref(),
-        false => config.on_synced.as_ref(),
+    let hook = if report.failed {
+        config.on_failed.as_ref()
+    } else {
+        config.on_synced.as_ref()
     };
     let Some(Hook::Command(words)) = hook else {
         return None;

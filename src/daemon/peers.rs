@@ -299,9 +299,10 @@ fn move_bytes(peer: &mut Peer, most: usize, now: Instant) -> Fate {
         return Fate::Drop;
     }
     if peer.closing {
-        return match peer.output.is_empty() {
-            true => Fate::Drop,
-            false => Fate::Keep,
+        return if peer.output.is_empty() {
+            Fate::Drop
+        } else {
+            Fate::Keep
         };
     }
     match peer.read(most, now) {
@@ -309,9 +310,10 @@ fn move_bytes(peer: &mut Peer, most: usize, now: Instant) -> Fate {
         // With its share used up, no event will come for the rest.
         Ok(more) => peer.ready = more && peer.output.is_empty(),
     }
-    match peer.ended && peer.output.is_empty() && (peer.input.is_empty() || peer.waiting) {
-        true => Fate::Drop,
-        false => Fate::Keep,
+    if peer.ended && peer.output.is_empty() && (peer.input.is_empty() || peer.waiting) {
+        Fate::Drop
+    } else {
+        Fate::Keep
     }
 }
 

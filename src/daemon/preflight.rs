@@ -90,9 +90,10 @@ fn usable_directory(path: &Path) -> io::Result<()> {
 
 /// Whether this user may write to a name in the directory of a location; into a directory.
 fn may_write(location: &Location, name: impl AsRef<OsStr>) -> io::Result<()> {
-    let rights = match name.as_ref() == "." {
-        true => Access::WRITE_OK | Access::EXEC_OK,
-        false => Access::WRITE_OK,
+    let rights = if name.as_ref() == "." {
+        Access::WRITE_OK | Access::EXEC_OK
+    } else {
+        Access::WRITE_OK
     };
     let name = name.as_ref();
     let flags = AtFlags::EACCESS;
@@ -110,9 +111,10 @@ impl Programs {
     pub fn new(settings: &Settings) -> Programs {
         let here = || std::env::current_dir().unwrap_or_else(|_| "/".into());
         Programs {
-            directory: match settings.nodaemon {
-                true => here(),
-                false => "/".into(),
+            directory: if settings.nodaemon {
+                here()
+            } else {
+                "/".into()
             },
         }
     }
@@ -124,12 +126,13 @@ impl Programs {
         }
         let shown = escape(program);
         let relative = program.contains(&b'/') && !program.starts_with(b"/");
-        Some(match relative {
-            true => format!(
+        Some(if relative {
+            format!(
                 "{shown} cannot be executed; it is meant from {}, where the daemon works",
                 self.directory.display()
-            ),
-            false => format!("{shown} cannot be executed"),
+            )
+        } else {
+            format!("{shown} cannot be executed")
         })
     }
 

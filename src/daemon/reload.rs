@@ -165,9 +165,12 @@ fn read(
     old.host.observed.suspend();
     let loaded = Script::load(environment, &core.children, core.clock, before);
     enter(&here);
-    let checked = loaded.and_then(|script| match script.members().is_empty() {
-        true => Err(failure("Nothing to watch!")),
-        false => script.run().map(|()| script),
+    let checked = loaded.and_then(|script| {
+        if script.members().is_empty() {
+            Err(failure("Nothing to watch!"))
+        } else {
+            script.run().map(|()| script)
+        }
     });
     match checked {
         Ok(script) => {

@@ -223,9 +223,10 @@ impl Engine<'_> {
             let Some(scan) = job.scanning().filter(|scan| scan.due.get() <= now) else {
                 continue;
             };
-            let signal = match scan.overdue.replace(true) {
-                false => Signal::SIGTERM,
-                true => Signal::SIGKILL,
+            let signal = if scan.overdue.replace(true) {
+                Signal::SIGKILL
+            } else {
+                Signal::SIGTERM
             };
             scan.due.set(now + GRACE);
             let below = family::below([pid]);
@@ -252,12 +253,11 @@ fn command(scanner: &Scanner, copies: Vec<Vec<u8>>, sync: &Sync) -> Command {
         Some((program, args)) => (program.clone(), args.to_vec()),
         None => Default::default(),
     };
-    let (args, stdin) = match scanner.stdin {
-        false => (args.into_iter().chain(copies).collect(), Stdin::Null),
-        true => {
-            let ended = copies.into_iter().map(|copy| [copy, vec![0]].concat());
-            (args, Stdin::Bytes(ended.collect::<Vec<_>>().concat()))
-        }
+    let (args, stdin) = if scanner.stdin {
+        let ended = copies.into_iter().map(|copy| [copy, vec![0]].concat());
+        (args, Stdin::Bytes(ended.collect::<Vec<_>>().concat()))
+    } else {
+        (args.into_iter().chain(copies).collect(), Stdin::Null)
     };
     Command {
         args,

@@ -182,9 +182,10 @@ fn told(withheld: &Withheld) -> Vec<WithheldPath> {
 fn age(sync: &Sync, now: Time) -> Option<f64> {
     let due = sync.first_due()?;
     let oldest = sync.queue.oldest();
-    let waited = match oldest.is_some_and(|delay| delay.etype().is_special()) {
-        true => 0,
-        false => micros(sync.config.delay.unwrap_or_default()),
+    let waited = if oldest.is_some_and(|delay| delay.etype().is_special()) {
+        0
+    } else {
+        micros(sync.config.delay.unwrap_or_default())
     };
     let born = due.saturating_sub(waited);
     Some(Clock::until(born, now).as_secs_f64())

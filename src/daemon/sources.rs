@@ -256,9 +256,12 @@ impl Engine<'_> {
             return true;
         }
         let home = self.watcher.leads_to_root(&sync.config.source);
-        let objection = sync.target_objection().or_else(|| match home {
-            true => sync.inspect(),
-            false => sync.objection(),
+        let objection = sync.target_objection().or_else(|| {
+            if home {
+                sync.inspect()
+            } else {
+                sync.objection()
+            }
         });
         match objection {
             Some(why) => {
@@ -271,9 +274,10 @@ impl Engine<'_> {
             }
             None if home && sync.halted().is_some() => {
                 let name = sync.config.name.clone();
-                let what = match sync.take_replaced() {
-                    true => "another directory is in the place of the source",
-                    false => "source and target are the same as before",
+                let what = if sync.take_replaced() {
+                    "another directory is in the place of the source"
+                } else {
+                    "source and target are the same as before"
                 };
                 log::normal(format_args!("{name}: {what}, comparing everything"));
                 sync.go_on(self.started.then_some(self.now));

@@ -94,9 +94,10 @@ impl Engine<'_> {
         let mut problems = Vec::new();
         if let Some(path) = &self.reports.status {
             log::say("Statusfile", "writing the status file");
-            let result = match path.extension().is_some_and(|ending| ending == "json") {
-                true => self.write_json(path),
-                false => self.write_text(path),
+            let result = if path.extension().is_some_and(|ending| ending == "json") {
+                self.write_json(path)
+            } else {
+                self.write_text(path)
             };
             problems.extend(result.err());
         }

@@ -91,9 +91,12 @@ impl Engine<'_> {
         }
         let again = |member: &Rc<Member>| {
             // Of a directory it is all that is in it.
-            let paths = paths.iter().map(|path| match path.ends_with(b"/") {
-                true => (path.clone(), Etype::Create),
-                false => (path.clone(), Etype::Modify),
+            let paths = paths.iter().map(|path| {
+                if path.ends_with(b"/") {
+                    (path.clone(), Etype::Create)
+                } else {
+                    (path.clone(), Etype::Modify)
+                }
             });
             let mut sync = member.sync.borrow_mut();
             match sync.owe(paths, self.now) {

@@ -202,15 +202,19 @@ impl Filter {
     /// there is nothing to tell.
     pub fn rsync_input(&self) -> Option<RsyncInput> {
         let signed = self.has_rules();
-        let held = self.held.iter().map(|rule| match signed {
-            true => (rule, rule.line()),
-            false => (rule, rule.pattern.text().to_vec()),
+        let held = self.held.iter().map(|rule| {
+            if signed {
+                (rule, rule.line())
+            } else {
+                (rule, rule.pattern.text().to_vec())
+            }
         });
         let rules = self.rules.iter().map(|rule| (rule, rule.line()));
         let excludes = self.excludes.iter().map(|exclude| {
-            let line = match signed || is_special(&exclude.text) {
-                true => exclude.rule.line(),
-                false => exclude.text.to_vec(),
+            let line = if signed || is_special(&exclude.text) {
+                exclude.rule.line()
+            } else {
+                exclude.text.to_vec()
             };
             (&exclude.rule, line)
         });
@@ -220,9 +224,10 @@ impl Filter {
             .filter_map(|(rule, line)| (!rule.pattern.is_void()).then_some(line))
             .collect();
         (!lines.is_empty()).then(|| RsyncInput {
-            option: match signed {
-                true => "--filter=. -",
-                false => "--exclude-from=-",
+            option: if signed {
+                "--filter=. -"
+            } else {
+                "--exclude-from=-"
             },
             text: lines.join(&b'\n'),
         })

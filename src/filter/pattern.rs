@@ -247,9 +247,10 @@ impl Pattern {
 
     /// What is compared with a path: without the anchor, without the slash of a directory.
     fn compared(&self) -> &[u8] {
-        let text = match self.directories_only {
-            true => &self.text[..self.text.len() - 1],
-            false => &self.text,
+        let text = if self.directories_only {
+            &self.text[..self.text.len() - 1]
+        } else {
+            &self.text
         };
         match self.scope {
             Scope::Root => &text[1..],

@@ -64,9 +64,10 @@ impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Unknown filter rule: \"")?;
         for character in String::from_utf8_lossy(&self.text).chars() {
-            match crate::log::is_control(character) {
-                true => write!(f, "{}", character.escape_default())?,
-                false => write!(f, "{character}")?,
+            if crate::log::is_control(character) {
+                write!(f, "{}", character.escape_default())?
+            } else {
+                write!(f, "{character}")?
             }
         }
         write!(f, "\"")?;

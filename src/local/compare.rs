@@ -93,11 +93,11 @@ impl Mirror<'_> {
             }
             return;
         }
-        let done = match is_directory(&stat) {
-            true => self
-                .make_directory(&path, &stat)
-                .map(|_| walk.add(found.name)),
-            false => self.compare_file(&bare, &stat, exists, judge),
+        let done = if is_directory(&stat) {
+            self.make_directory(&path, &stat)
+                .map(|_| walk.add(found.name))
+        } else {
+            self.compare_file(&bare, &stat, exists, judge)
         };
         if let Err(error) = done {
             let deep = is_directory(&stat);
@@ -112,9 +112,10 @@ impl Mirror<'_> {
         exists: bool,
         judge: Judge,
     ) -> io::Result<()> {
-        let there = match exists {
-            true => self.target.look(path)?,
-            false => None,
+        let there = if exists {
+            self.target.look(path)?
+        } else {
+            None
         };
         let Some(there) = there else {
             return self.put(path, stat);

@@ -249,9 +249,10 @@ pub fn link_to(of: &Spot<'_>, stat: &Stat, to: &Spot<'_>) -> io::Result<()> {
 /// # Errors
 /// It is.
 pub fn stopped(stop: &AtomicBool) -> io::Result<()> {
-    match stop.load(Ordering::Relaxed) {
-        true => Err(io::ErrorKind::Interrupted.into()),
-        false => Ok(()),
+    if stop.load(Ordering::Relaxed) {
+        Err(io::ErrorKind::Interrupted.into())
+    } else {
+        Ok(())
     }
 }
 

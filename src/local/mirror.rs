@@ -127,9 +127,10 @@ impl Mirror<'_> {
     /// What is gone at the source goes with `deep` only: else the event that says so is on its
     /// way, and it may be a Move.
     pub(super) fn bring(&mut self, path: &[u8], deep: bool) {
-        match deep {
-            true => self.memory.journal.touch_tree(path),
-            false => self.memory.journal.touch(path),
+        if deep {
+            self.memory.journal.touch_tree(path)
+        } else {
+            self.memory.journal.touch(path)
         }
         if let Err(error) = self.try_bring(path, deep) {
             self.fail(path, deep, "bring", &error);
@@ -145,10 +146,7 @@ impl Mirror<'_> {
             return Ok(());
         }
         let Some(stat) = self.source.look(path)? else {
-            return match deep {
-                true => self.remove(path),
-                false => Ok(()),
-            };
+            return if deep { self.remove(path) } else { Ok(()) };
         };
         if let Some(above) = self.missing_parent(path)? {
             self.bring(&above, true);
@@ -249,9 +247,10 @@ impl Mirror<'_> {
         if !found.is_some_and(|found| is_directory(&found)) {
             return Ok(());
         }
-        match self.orders.delete && self.remove_tree(&with_slash(path))? {
-            true => Ok(()),
-            false => Err(Errno::NOTEMPTY.into()),
+        if self.orders.delete && self.remove_tree(&with_slash(path))? {
+            Ok(())
+        } else {
+            Err(Errno::NOTEMPTY.into())
         }
     }
 
@@ -484,9 +483,10 @@ impl Mirror<'_> {
         if self.is_stopped() {
             return;
         }
-        let path = match deep {
-            true => with_slash(path),
-            false => path.to_vec(),
+        let path = if deep {
+            with_slash(path)
+        } else {
+            path.to_vec()
         };
         let reason = format!("cannot {what} {}: {error}", escape(&path));
         self.report.failures.push(Failure { path, reason });

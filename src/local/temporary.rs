@@ -63,9 +63,10 @@ pub fn open_link(directory: &Directory, name: &OsStr, target: &[u8]) -> io::Resu
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let link = fs::openat(directory.as_fd(), name, flags, Mode::empty())?;
     let is_link = kind(&fs::fstat(&link)?) == FileType::Symlink;
-    match is_link && fs::readlinkat(&link, "", Vec::new())?.to_bytes() == target {
-        true => Ok(link),
-        false => Err(replaced()),
+    if is_link && fs::readlinkat(&link, "", Vec::new())?.to_bytes() == target {
+        Ok(link)
+    } else {
+        Err(replaced())
     }
 }
 

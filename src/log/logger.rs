@@ -124,9 +124,10 @@ pub fn open(channels: Channels) -> Result<(), CannotOpen> {
 
 /// Whether messages of this category are shown; to be asked before putting together a costly one.
 pub fn enabled(category: &str) -> bool {
-    match LOGGER.all_usual.load(Ordering::Relaxed) {
-        true => is_usual(category),
-        false => LOGGER.selection().shows(category),
+    if LOGGER.all_usual.load(Ordering::Relaxed) {
+        is_usual(category)
+    } else {
+        LOGGER.selection().shows(category)
     }
 }
 
@@ -255,9 +256,10 @@ impl Log for Logger {
 
 impl Sinks {
     fn write(&mut self, category: &str, priority: i32, text: fmt::Arguments<'_>) {
-        let verdict = match self.started {
-            true => self.fold.line(category, &text.to_string(), now()),
-            false => Verdict::Show(None),
+        let verdict = if self.started {
+            self.fold.line(category, &text.to_string(), now())
+        } else {
+            Verdict::Show(None)
         };
         let Verdict::Show(count) = verdict else {
             return;
@@ -287,9 +289,10 @@ impl Sinks {
     fn emit(&mut self, category: &str, priority: i32, text: fmt::Arguments<'_>) {
         let (to_journal, errors_to_journal) = systemd_journal::streams();
         if !self.started {
-            let line = match errors_to_journal {
-                true => systemd_journal::lines(priority, category, &text.to_string()),
-                false => format!("{category}: {text}\n"),
+            let line = if errors_to_journal {
+                systemd_journal::lines(priority, category, &text.to_string())
+            } else {
+                format!("{category}: {text}\n")
             };
             let _ = write_whole(io::stderr(), line.as_bytes(), PATIENCE);
             return;
@@ -300,13 +303,15 @@ impl Sinks {
                 let _ = write_whole(io::stdout(), ERASE.as_bytes(), PATIENCE);
             }
             let error = category == "Error";
-            let line = match (error && errors_to_journal) || (!error && to_journal) {
-                true => systemd_journal::lines(priority, category, &text.to_string()),
-                false => line(Form::Console, now, category, text),
+            let line = if (error && errors_to_journal) || (!error && to_journal) {
+                systemd_journal::lines(priority, category, &text.to_string())
+            } else {
+                line(Form::Console, now, category, text)
             };
-            let _ = match error {
-                true => write_whole(io::stderr(), line.as_bytes(), PATIENCE),
-                false => write_whole(io::stdout(), line.as_bytes(), PATIENCE),
+            let _ = if error {
+                write_whole(io::stderr(), line.as_bytes(), PATIENCE)
+            } else {
+                write_whole(io::stdout(), line.as_bytes(), PATIENCE)
             };
         }
         if let Some(file) = &mut self.file {

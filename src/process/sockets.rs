@@ -191,9 +191,10 @@ fn candidates() -> Vec<PathBuf> {
     let given = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
     let of_service = std::env::split_paths(&given).find(|path| path.is_absolute());
     let user = nix::unistd::geteuid();
-    let run = match user.is_root() {
-        true => PathBuf::from("/run"),
-        false => PathBuf::from(format!("/run/user/{user}")),
+    let run = if user.is_root() {
+        PathBuf::from("/run")
+    } else {
+        PathBuf::from(format!("/run/user/{user}"))
     };
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".ssh"));
     let places = of_user.into_iter().chain(of_service);

@@ -57,9 +57,10 @@ pub(super) fn remove(nodes: &mut Slab<Node>, dir: NodeId, node: NodeId) {
 
 /// Joins two heaps, each given by its top, which has no siblings.
 fn meld(nodes: &mut Slab<Node>, a: NodeId, b: NodeId) -> NodeId {
-    let (top, below) = match nodes[a].newest >= nodes[b].newest {
-        true => (a, b),
-        false => (b, a),
+    let (top, below) = if nodes[a].newest >= nodes[b].newest {
+        (a, b)
+    } else {
+        (b, a)
     };
     let next = nodes[top].links.child.replace(below);
     let links = &mut nodes[below].links;

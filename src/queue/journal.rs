@@ -113,9 +113,10 @@ impl Journal {
         let Some(foremost) = self.targets.values().map(|target| target.position).max() else {
             return;
         };
-        let etype = match self.is_renewal(etype, path) {
-            true => Etype::Delete,
-            false => etype,
+        let etype = if self.is_renewal(etype, path) {
+            Etype::Delete
+        } else {
+            etype
         };
         match self.places.get(path).copied() {
             // No one had it, so it keeps its place and its time.
@@ -315,9 +316,10 @@ impl Journal {
 impl Entry {
     /// What the changes come to for a target at this position.
     fn for_one_at(&self, position: Place) -> Etype {
-        match position >= self.before {
-            true => self.fresh,
-            false => self.etype,
+        if position >= self.before {
+            self.fresh
+        } else {
+            self.etype
         }
     }
 }

@@ -97,9 +97,10 @@ impl Queue {
         if !room || self.len() >= self.limit {
             return Pushed::Placed(Placed::Refused);
         }
-        let path = match etype.is_special() || !path.is_empty() {
-            true => path,
-            false => b"/",
+        let path = if etype.is_special() || !path.is_empty() {
+            path
+        } else {
+            b"/"
         };
         Pushed::Placed(match (etype, path2) {
             (Etype::Init | Etype::Blanket, _) => {
@@ -120,9 +121,10 @@ impl Queue {
     /// Queues a Create, Modify, Attrib or Delete.
     fn push_plain(&mut self, etype: Etype, path: &[u8], due: Time) -> Placed {
         let look = self.look(etype, path);
-        let etype = match look.known == path.len() && self.is_renewal(etype, path, look.node) {
-            true => Etype::Delete,
-            false => etype,
+        let etype = if look.known == path.len() && self.is_renewal(etype, path, look.node) {
+            Etype::Delete
+        } else {
+            etype
         };
         let open = match self.policy {
             Policy::Settle if look.known == path.len() => self.open_delay(look.node),

@@ -39,9 +39,10 @@ impl Queue {
                 self.waiting_from = entry.after;
                 continue;
             }
-            return match entry.due <= now || self.len() >= max_delays {
-                true => Ready::Now(self.entries.id(slot)),
-                false => self.special_ready(now, entry.due),
+            return if entry.due <= now || self.len() >= max_delays {
+                Ready::Now(self.entries.id(slot))
+            } else {
+                self.special_ready(now, entry.due)
             };
         }
         Ready::Nothing

@@ -26,9 +26,10 @@ pub fn batch(
     member: &Rc<Member>,
     test: &Function,
 ) -> Result<Table> {
-    let wanted = match is_native(lua, "is_before_move", test)? {
-        true => take_before_move,
-        false => take_change,
+    let wanted = if is_native(lua, "is_before_move", test)? {
+        take_before_move
+    } else {
+        take_change
     };
     let limit = member.sync.borrow().config.batch_size_limit;
     let ids = match limit {
@@ -51,12 +52,11 @@ fn by_size(host: &Host, sync: &Sync, limit: u64, wanted: fn(Etype) -> Take) -> V
         }
         other => other,
     });
-    let ids = match small.is_empty() {
-        false => small,
-        true => {
-            large = large.saturating_sub(1);
-            first(sync, wanted)
-        }
+    let ids = if small.is_empty() {
+        large = large.saturating_sub(1);
+        first(sync, wanted)
+    } else {
+        small
     };
     if large > 0 {
         tell_delayed(host, sync);

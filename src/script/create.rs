@@ -209,9 +209,10 @@ fn add_crontab(sync: &mut Sync) -> Result<()> {
 fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
     let value = config.get::<Value>("source")?;
     let Some(given) = text_of(&value) else {
-        return Err(match truthy(&value) {
-            true => config::no_text("source", "", &value),
-            false => complaint_about("source", "source missing from sync."),
+        return Err(if truthy(&value) {
+            config::no_text("source", "", &value)
+        } else {
+            complaint_about("source", "source missing from sync.")
         });
     };
     let real = match config::real_directory(&given) {
@@ -283,9 +284,10 @@ fn policy(lua: &Lua, config: &Table) -> Result<Policy> {
     let default: Table = lua.globals().raw_get("default")?;
     let general = default.raw_get::<Value>("action")? == config.get::<Value>("action")?;
     Ok(
-        match sync_checks::is_built_in(lua, config, "action")? && !general {
-            true => Policy::Settle,
-            false => Policy::Deliver,
+        if sync_checks::is_built_in(lua, config, "action")? && !general {
+            Policy::Settle
+        } else {
+            Policy::Deliver
         },
     )
 }

@@ -27,9 +27,10 @@ pub fn files(
     if !built_in && !truthy(&family) {
         return Ok(None);
     }
-    let family = match built_in {
-        true => Vec::new(),
-        false => text_of(&family).unwrap_or_default(),
+    let family = if built_in {
+        Vec::new()
+    } else {
+        text_of(&family).unwrap_or_default()
     };
     let seen = format!("{} {}", typed.subdirs, typed.guard.on).into_bytes();
     let mut parts = vec![family, typed.source.clone(), seen];

@@ -70,9 +70,12 @@ impl Script {
 pub(super) fn within_patience<T>(lua: &Lua, call: impl FnOnce() -> Result<T>) -> Result<T> {
     let end = Instant::now() + PATIENCE;
     let often = HookTriggers::new().every_nth_instruction(10_000);
-    lua.set_hook(often, move |_, _| match Instant::now() < end {
-        true => Ok(VmState::Continue),
-        false => Err(mlua::Error::runtime("the hook takes too long")),
+    lua.set_hook(often, move |_, _| {
+        if Instant::now() < end {
+            Ok(VmState::Continue)
+        } else {
+            Err(mlua::Error::runtime("the hook takes too long"))
+        }
     })?;
     let result = call();
     lua.remove_hook();

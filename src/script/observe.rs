@@ -183,9 +183,10 @@ impl Observed {
         };
         let _ = self.registry.deregister(&mut SourceFd(&fd));
         let same = sys::descriptor_identity(fd).is_ok_and(|found| found == entry.identity);
-        let armed = match same {
-            true => self.register(fd, entry),
-            false => Err(Errno::EBADF.into()),
+        let armed = if same {
+            self.register(fd, entry)
+        } else {
+            Err(Errno::EBADF.into())
         };
         drop(entries);
         if let Err(error) = armed {

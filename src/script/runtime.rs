@@ -56,9 +56,10 @@ impl Script {
         let modes = members.iter().map(|m| m.sync.borrow().config.mode);
         let mut modes = modes.flatten();
         let first = modes.next().unwrap_or(self.settings.mode);
-        match modes.all(|mode| mode == first) {
-            true => first,
-            false => Mode::CloseWriteOrModify,
+        if modes.all(|mode| mode == first) {
+            first
+        } else {
+            Mode::CloseWriteOrModify
         }
     }
 

@@ -95,9 +95,10 @@ pub fn spawn(
     }
     let mut words = words(arguments)?;
     member.sync.borrow_mut().begin(&ids);
-    let mut environment = match captured {
-        true => member.sync.borrow().environment.clone(),
-        false => Vec::new(),
+    let mut environment = if captured {
+        member.sync.borrow().environment.clone()
+    } else {
+        Vec::new()
     };
     host.sockets.keep_private(&mut words.args, &mut environment);
     host.requests.borrow_mut().push(SpawnRequest {
@@ -161,9 +162,10 @@ fn words(arguments: impl Iterator<Item = Value>) -> Result<Words> {
         let text = words.args.remove(0);
         words.stdin = (!text.is_empty() && text[0] != 0).then_some(text);
     }
-    match words.args.iter().any(|word| word.contains(&0)) {
-        true => Err(complaint("spawn: an argument contains a NUL byte")),
-        false => Ok(words),
+    if words.args.iter().any(|word| word.contains(&0)) {
+        Err(complaint("spawn: an argument contains a NUL byte"))
+    } else {
+        Ok(words)
     }
 }
 

@@ -187,9 +187,10 @@ impl SyncSnapshot {
             .iter()
             .map(|each| each.seconds)
             .fold(0.0, f64::max);
-        let what = match self.sending.iter().any(|each| each.full) {
-            true => "comparing everything".to_owned(),
-            false => format!("sending {}", counted(entries, "path")),
+        let what = if self.sending.iter().any(|each| each.full) {
+            "comparing everything".to_owned()
+        } else {
+            format!("sending {}", counted(entries, "path"))
         };
         let mut words = format!("{what} for {}", span(longest));
         if let Some(progress) = self.sending.iter().find_map(|each| each.progress.as_ref()) {

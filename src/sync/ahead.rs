@@ -49,9 +49,10 @@ impl Default for State {
 
 impl Looks {
     fn add(&mut self, path: Vec<u8>) {
-        match self.trees.len() < MOST {
-            true => drop(self.trees.insert(path)),
-            false => self.everywhere = true,
+        if self.trees.len() < MOST {
+            drop(self.trees.insert(path));
+        } else {
+            self.everywhere = true
         }
     }
 

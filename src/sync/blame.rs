@@ -160,9 +160,10 @@ impl Blame {
         if self.everything || (self.failed.is_empty() && !self.attributes) {
             return Undone::Everything;
         }
-        match self.failed.is_empty() {
-            true => Undone::Nothing,
-            false => Undone::Paths(self.failed),
+        if self.failed.is_empty() {
+            Undone::Nothing
+        } else {
+            Undone::Paths(self.failed)
         }
     }
 
@@ -206,9 +207,12 @@ impl Blame {
         let as_directory = [name.as_slice(), b"/"].concat();
         let roots = self.roots.iter();
         roots
-            .filter_map(|root| match as_directory == *root {
-                true => Some(b"/".to_vec()),
-                false => Some(name.strip_prefix(root.as_slice()).map(absolute)?),
+            .filter_map(|root| {
+                if as_directory == *root {
+                    Some(b"/".to_vec())
+                } else {
+                    Some(name.strip_prefix(root.as_slice()).map(absolute)?)
+                }
             })
             .collect()
     }
@@ -217,10 +221,9 @@ impl Blame {
 /// The directory of a source or target as rsync names it in messages; `None` where that is not
 /// known: below a home directory, say.
 fn local_part(root: &[u8]) -> Option<Vec<u8>> {
-    let path = match crate::batch::is_remote(root) {
-        false => root.to_vec(),
+    let path = if crate::batch::is_remote(root) {
         // `rsync://host/module/path`, `host::module/path`, `host:/path`
-        true => match root.strip_prefix(b"rsync://") {
+        match root.strip_prefix(b"rsync://") {
             Some(rest) => without_components(rest, 2)?,
             None => {
                 let colon = root.iter().position(|&byte| byte == b':')?;
@@ -229,7 +232,9 @@ fn local_part(root: &[u8]) -> Option<Vec<u8>> {
                     None => root[colon + 1..].to_vec(),
                 }
             }
-        },
+        }
+    } else {
+        root.to_vec()
     };
     let path = cleaned(&path);
     let path = path.strip_suffix(b"/").unwrap_or(&path);
@@ -387,9 +392,10 @@ fn find_at_target(path: &[u8], with_contents: bool, found: &mut Entries) {
     if path == b"/" || temporary(path).is_some() {
         return;
     }
-    match with_contents {
-        true => found.insert([path, b"/"].concat(), Etype::Delete),
-        false => found.insert(path.to_vec(), Etype::Delete),
+    if with_contents {
+        found.insert([path, b"/"].concat(), Etype::Delete)
+    } else {
+        found.insert(path.to_vec(), Etype::Delete)
     };
 }
 

@@ -50,13 +50,14 @@ impl Identity {
     /// There is none.
     pub fn of(path: &[u8]) -> io::Result<Identity> {
         let found = fs::metadata(OsStr::from_bytes(path))?;
-        match found.is_dir() {
-            true => Ok(Identity {
+        if found.is_dir() {
+            Ok(Identity {
                 device: found.dev(),
                 inode: found.ino(),
                 born: born(&found),
-            }),
-            false => Err(io::ErrorKind::NotADirectory.into()),
+            })
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
         }
     }
 

@@ -73,9 +73,10 @@ impl Sync {
         self.take_home(old);
         self.counters = old.counters.clone();
         self.paused = old.paused;
-        let (events, everything) = match self.take_place(old) {
-            true => old.owed_itself(),
-            false => old.owed(),
+        let (events, everything) = if self.take_place(old) {
+            old.owed_itself()
+        } else {
+            old.owed()
         };
         self.inherited.extend(events);
         self.verify.take_over(&old.verify);

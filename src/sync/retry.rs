@@ -127,9 +127,10 @@ impl Sync {
             metadata.is_file().then_some(metadata.len())
         };
         // What is no smaller does not fit either.
-        let least = match too_large {
-            true => named.keys().filter_map(|path| size(self, path)).min(),
-            false => None,
+        let least = if too_large {
+            named.keys().filter_map(|path| size(self, path)).min()
+        } else {
+            None
         };
         let (mut aside, mut rest) = (Vec::new(), Vec::new());
         let mut owed = Entries::new();
@@ -157,9 +158,10 @@ impl Sync {
         let again = self.owe(owed, now);
         self.finish(&aside);
         let waits = is_new && self.is_failing();
-        match waits {
-            true => drop(self.failed(&rest, now)),
-            false => self.redo(&rest, now),
+        if waits {
+            drop(self.failed(&rest, now));
+        } else {
+            self.redo(&rest, now)
         }
         if is_new && !waits {
             self.backoff.fail();

@@ -261,9 +261,10 @@ mod tests {
                     if *named {
                         blame.take(error_lines::read(line.as_bytes()));
                     }
-                    match known {
-                        true => drop(seen.remove(&left)),
-                        false => seen.clear(),
+                    if known {
+                        drop(seen.remove(&left));
+                    } else {
+                        seen.clear()
                     }
                     self.sync.partly_failed(&ids, blame.undone(), self.now);
                     self.target.extend(seen);

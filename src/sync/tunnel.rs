@@ -237,9 +237,10 @@ impl Tunnel {
     /// Nothing is started for a while.
     fn wait(&mut self, now: Time) {
         self.retry = Some(now + micros(self.config.retry_delay));
-        self.enter(match self.is_up() {
-            true => State::UpRetryTimeout,
-            false => State::RetryTimeout,
+        self.enter(if self.is_up() {
+            State::UpRetryTimeout
+        } else {
+            State::RetryTimeout
         });
     }
 

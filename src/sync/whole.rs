@@ -62,9 +62,10 @@ impl Sync {
 
     /// The event that compares everything, if the configuration has a way to.
     fn comparison(&self) -> Option<Etype> {
-        match self.has_full {
-            true => Some(Etype::Full),
-            false => self.config.init.then_some(Etype::Init),
+        if self.has_full {
+            Some(Etype::Full)
+        } else {
+            self.config.init.then_some(Etype::Init)
         }
     }
 

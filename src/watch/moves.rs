@@ -131,9 +131,10 @@ impl Moves {
             self.recent.pop_front();
         }
         let from = (half.wd, half.name.clone());
-        let kind = match half.directory {
-            true => Kind::Directory,
-            false => Kind::File,
+        let kind = if half.directory {
+            Kind::Directory
+        } else {
+            Kind::File
         };
         self.recent.push_back((from, (wd, name.to_vec()), kind));
         reversed

@@ -130,9 +130,10 @@ impl Watcher {
             if kept && node.is_some() {
                 continue;
             }
-            let node = match scopes.nested(scope) {
-                true => node,
-                false => self.open_root(&scope.root),
+            let node = if scopes.nested(scope) {
+                node
+            } else {
+                self.open_root(&scope.root)
             };
             fresh.extend(node);
         }

@@ -236,9 +236,10 @@ impl Watcher {
         let mut stale = None;
         for other in self.tree.places(wd) {
             if self.tree.within(parent, other) {
-                return match self.in_place(other) && self.in_place(parent) {
-                    true => Placed::Loop,
-                    false => Placed::Refused,
+                return if self.in_place(other) && self.in_place(parent) {
+                    Placed::Loop
+                } else {
+                    Placed::Refused
                 };
             }
             if !self.is_alias(other, parent, name, &path) {

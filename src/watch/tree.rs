@@ -124,9 +124,10 @@ impl Tree {
 
     /// All nodes with this descriptor: one but for bind mounts.
     pub fn places(&self, wd: i32) -> impl Iterator<Item = Node> + use<> {
-        let more = match self.aliases.is_empty() {
-            true => Vec::new(),
-            false => self.aliases.get(&wd).cloned().unwrap_or_default(),
+        let more = if self.aliases.is_empty() {
+            Vec::new()
+        } else {
+            self.aliases.get(&wd).cloned().unwrap_or_default()
         };
         self.first(wd).into_iter().chain(more)
     }

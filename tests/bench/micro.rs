@@ -111,9 +111,10 @@ struct Full;
 
 impl Disk for Full {
     fn lstat(&self, path: &[u8]) -> Option<Stat> {
-        let node = match path.ends_with(b".x") {
-            true => Node::File,
-            false => Node::Directory,
+        let node = if path.ends_with(b".x") {
+            Node::File
+        } else {
+            Node::Directory
         };
         Some(Stat {
             node,

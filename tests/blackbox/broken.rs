@@ -227,9 +227,10 @@ fn uncaught_errors_end_with_a_line() {
     ];
     each(&wrong, |number, code| {
         // An empty expression statement is none; as an assignment it may be anything.
-        let code = match code.starts_with(['n', '(']) && !code.starts_with("new") {
-            true => format!("local _ = {code}"),
-            false => (*code).to_owned(),
+        let code = if code.starts_with(['n', '(']) && !code.starts_with("new") {
+            format!("local _ = {code}")
+        } else {
+            (*code).to_owned()
         };
         let place = places[number % places.len()].replace("CODE", &code);
         let dir = dir();

@@ -42,9 +42,10 @@ fn limits_below_one_end_every_delay() {
             let dir = Dir::new();
             let fake = Fake::new(&dir);
             let limit = format!("maxDelays = {limit},");
-            let (settings, own) = match in_settings {
-                true => (format!("settings{{ {limit} }}\n"), String::new()),
-                false => (String::new(), limit.clone()),
+            let (settings, own) = if in_settings {
+                (format!("settings{{ {limit} }}\n"), String::new())
+            } else {
+                (String::new(), limit.clone())
             };
             let keys = format!("{target} {own} delay = 86400,");
             let config = settings + &sync(kind, &keys);
@@ -318,9 +319,10 @@ fn kinds_of_the_users_have_keys_of_their_own() {
         let log = daemon.log();
         for (index, (key, value)) in OWN_VALUES.iter().enumerate() {
             let shown = value.replace(['\'', ' '], "");
-            let line = match value.contains("5 s") {
-                true => format!("sees{index} {key} 5 s 5 s"),
-                false => format!("sees{index} {key} {shown} {shown}"),
+            let line = if value.contains("5 s") {
+                format!("sees{index} {key} 5 s 5 s")
+            } else {
+                format!("sees{index} {key} {shown} {shown}")
             };
             assert!(log.contains(&line), "way {number}, {line}: {log}");
         }

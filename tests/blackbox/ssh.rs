@@ -252,9 +252,10 @@ fn rsync_daemon(dir: &Dir) -> Option<(Started, u16)> {
         skip("rsync is not installed");
         return None;
     };
-    let ids = match geteuid().is_root() {
-        true => "uid = 0\ngid = 0\n",
-        false => "",
+    let ids = if geteuid().is_root() {
+        "uid = 0\ngid = 0\n"
+    } else {
+        ""
     };
     let module = format!("use chroot = no\n{ids}[x]\npath = @TRG@\nread only = no\n");
     let config = dir.put("rsyncd.conf", dir.expand(&module));

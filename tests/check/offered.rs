@@ -159,9 +159,10 @@ fn with_hostile_names() {
         let dir = site();
         // xargs has codes of its own: 123 for any failure, of which 1 is one.
         script(&dir, "scan123", "#!/bin/sh\n@DIR@/scan \"$@\"\n");
-        let check = match check.contains("stdin") {
-            true => format!("{check}, reject = {{ 123 }}"),
-            false => check.to_owned(),
+        let check = if check.contains("stdin") {
+            format!("{check}, reject = {{ 123 }}")
+        } else {
+            check.to_owned()
         };
         dir.mkdir("evil");
         dir.mkdir("good");

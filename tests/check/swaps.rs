@@ -82,20 +82,20 @@ fn swapped_under_a_transfer(more: &str) {
     dir.put("t2.held", "");
     dir.mkdir("later");
     for name in NAMES {
-        match name.starts_with("file") {
-            true => dir.write(name, "harmless"),
-            false => {
-                fs::create_dir_all(dir.path(format!("new/{name}/inner"))).unwrap();
-                dir.put(&format!("new/{name}/wanted"), "harmless");
-                dir.put(&format!("new/{name}/inner/wanted"), "harmless");
-                fs::rename(dir.path(format!("new/{name}")), dir.src(name)).unwrap();
-            }
+        if name.starts_with("file") {
+            dir.write(name, "harmless")
+        } else {
+            fs::create_dir_all(dir.path(format!("new/{name}/inner"))).unwrap();
+            dir.put(&format!("new/{name}/wanted"), "harmless");
+            dir.put(&format!("new/{name}/inner/wanted"), "harmless");
+            fs::rename(dir.path(format!("new/{name}")), dir.src(name)).unwrap();
         }
     }
     for name in NAMES {
-        let file = match name.starts_with("file") {
-            true => name.to_owned(),
-            false => format!("{name}/inner/wanted"),
+        let file = if name.starts_with("file") {
+            name.to_owned()
+        } else {
+            format!("{name}/inner/wanted")
         };
         arrives(&dir, &mut daemon, [1], (&file, "harmless"));
     }

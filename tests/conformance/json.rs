@@ -19,9 +19,10 @@ impl Json {
         let mut reader = Reader { text, at: 0 };
         let value = reader.value()?;
         reader.blanks();
-        match reader.at == text.len() {
-            true => Ok(value),
-            false => reader.wrong("the end"),
+        if reader.at == text.len() {
+            Ok(value)
+        } else {
+            reader.wrong("the end")
         }
     }
 

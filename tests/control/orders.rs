@@ -28,9 +28,10 @@ fn flush_and_usr1_end_the_delay_of_what_waits() {
     for (calls, by_signal) in [(2, false), (3, true)] {
         dir.write(format!("f{calls}"), "x");
         daemon.wait_for("it is queued", |_| status(&dir).syncs[0].pending == 1);
-        match by_signal {
-            true => daemon.signal(Signal::SIGUSR1),
-            false => done(&dir, &["flush", "one"]),
+        if by_signal {
+            daemon.signal(Signal::SIGUSR1)
+        } else {
+            done(&dir, &["flush", "one"])
         }
         daemon.wait_for("it is sent", |_| fake.ended() == calls);
     }

@@ -184,9 +184,12 @@ fn change_in_the_second_of_the_last_transfer_before_the_stop() {
 fn nothing_pending_below(path: &std::path::Path) -> bool {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let mut paths = entries.map(|entry| entry.path());
-    paths.all(|path| match path.is_dir() {
-        true => nothing_pending_below(&path),
-        false => !path.ends_with("pending"),
+    paths.all(|path| {
+        if path.is_dir() {
+            nothing_pending_below(&path)
+        } else {
+            !path.ends_with("pending")
+        }
     })
 }
 

@@ -117,9 +117,10 @@ impl World {
     /// Removes whatever is there.
     pub fn remove(&self, name: impl AsRef<[u8]>) {
         let path = self.path(name);
-        match fs::symlink_metadata(&path).unwrap().is_dir() {
-            true => fs::remove_dir_all(path).unwrap(),
-            false => fs::remove_file(path).unwrap(),
+        if fs::symlink_metadata(&path).unwrap().is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
         }
     }
 

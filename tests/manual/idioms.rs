@@ -160,11 +160,12 @@ impl Idiom {
                 let shown = hidden
                     .iter()
                     .any(|name| target.contains_key(Path::new(name)));
-                let equal = match keeps || !startup {
-                    true => source
+                let equal = if keeps || !startup {
+                    source
                         .iter()
-                        .all(|(path, text)| target.get(path) == Some(text)),
-                    false => source == target,
+                        .all(|(path, text)| target.get(path) == Some(text))
+                } else {
+                    source == target
                 };
                 equal && !shown
             })

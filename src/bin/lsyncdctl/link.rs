@@ -70,9 +70,10 @@ impl Link {
         let line = self.line()?;
         let reply: Reply = serde_json::from_slice(&line)
             .map_err(|error| LinkError::Refused(format!("the answer makes no sense: {error}")))?;
-        match reply.ok {
-            true => Ok(reply),
-            false => Err(LinkError::Refused(reply.text)),
+        if reply.ok {
+            Ok(reply)
+        } else {
+            Err(LinkError::Refused(reply.text))
         }
     }
 

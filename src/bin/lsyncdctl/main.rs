@@ -85,14 +85,16 @@ fn status(words: &Words, wait: bool, json: bool) -> Result<u8, LinkError> {
     let Some(status) = reply.status else {
         return Err(LinkError::Refused("the daemon sent no status".into()));
     };
-    match json {
-        true => say(&format!("{}\n", pretty(&status))),
-        false => say(&show::text(&status)),
+    if json {
+        say(&format!("{}\n", pretty(&status)))
+    } else {
+        say(&show::text(&status))
     }
-    Ok(match wait {
+    Ok(if wait {
         // What was waited for has come, whatever has changed since.
-        true => 0,
-        false => status.severity as u8,
+        0
+    } else {
+        status.severity as u8
     })
 }
 

@@ -47,9 +47,10 @@ fn headline(status: &Snapshot) -> String {
 
 fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
     let mut add = |text: String| lines.push(format!("    {text}"));
-    match sync.target.is_empty() {
-        true => add(sync.source.clone()),
-        false => add(format!("{} -> {}", sync.source, sync.target)),
+    if sync.target.is_empty() {
+        add(sync.source.clone())
+    } else {
+        add(format!("{} -> {}", sync.source, sync.target))
     }
     for child in &sync.sending {
         if let Some(progress) = &child.progress {

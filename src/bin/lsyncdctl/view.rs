@@ -156,9 +156,10 @@ impl View {
     }
 
     fn draw_one(&self, frame: &mut Frame<'_>, area: Rect, sync: &SyncSnapshot) {
-        let title = match sync.target.is_empty() {
-            true => format!(" {}: {} ", sync.name, sync.source),
-            false => format!(" {}: {} → {} ", sync.name, sync.source, sync.target),
+        let title = if sync.target.is_empty() {
+            format!(" {}: {} ", sync.name, sync.source)
+        } else {
+            format!(" {}: {} → {} ", sync.name, sync.source, sync.target)
         };
         let block = Block::new().borders(Borders::TOP).title(title);
         let mut lines = Vec::new();
@@ -239,9 +240,10 @@ impl View {
 
 fn add_children(lines: &mut Vec<Line<'_>>, sync: &SyncSnapshot) {
     for child in &sync.sending {
-        let what = match child.full {
-            true => "comparing everything".to_owned(),
-            false => counted(child.entries, "path"),
+        let what = if child.full {
+            "comparing everything".to_owned()
+        } else {
+            counted(child.entries, "path")
         };
         let since = span(child.seconds);
         lines.push(Line::raw(format!(

@@ -183,9 +183,10 @@ fn split_path(mut words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
         return (words, None);
     }
     let path = words.pop().unwrap_or_default();
-    let path = match alone {
-        true => standing_here(&path),
-        false => path.into(),
+    let path = if alone {
+        standing_here(&path)
+    } else {
+        path.into()
     };
     (
         words,
