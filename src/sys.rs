@@ -38,7 +38,7 @@ pub fn readable(fd: BorrowedFd<'_>) -> io::Result<usize> {
 /// fcntl(2): which signal tells that a lease is broken. Not in the libc crate.
 const F_SETSIG: libc::c_int = 10;
 
-/// Whether anybody has this file, opened for reading only, open for writing.
+/// Returns true if anybody has this file, opened for reading only, open for writing.
 ///
 /// Takes a read lease and gives it back (fcntl(2)). The signal that a writer who comes in
 /// between would raise is one that is ignored by default.

@@ -32,7 +32,7 @@ pub struct Chooser {
     missing: bool,
     /// Nothing has failed yet because of the sync's filters.
     rules: bool,
-    /// Whether a call may have had them.
+    /// True if a call may have had them.
     ruled: bool,
     /// Options of ours that are done without.
     without: Vec<&'static str>,
@@ -209,7 +209,7 @@ impl Chooser {
         Some(USES_FILTERS.to_owned())
     }
 
-    /// Whether only the classic call leaves the target right, given what was found.
+    /// Returns true if only the classic call leaves the target right, given what was found.
     fn needs_classic(
         &self,
         request: &Request<'_>,
@@ -308,13 +308,13 @@ fn mentions<'a>(entries: &[Entry<'a>], follows_links: bool) -> Vec<Mention<'a>> 
     mentions
 }
 
-/// Whether the event can mean other contents than before. What was gone and is there now is
+/// Returns true if the event can mean other contents than before. What was gone and is there now is
 /// another file.
 fn is_written(change: Change) -> bool {
     change != Change::Attrib
 }
 
-/// Whether rsync may take a file for unchanged that is not: it skips files that agree in size
+/// Returns true if rsync may take a file for unchanged that is not: it skips files that agree in size
 /// and whole-second modification time. That can only be so where events tell of a change and
 /// the file's time is nevertheless not behind the last transfer: it was written while that
 /// ran, or it came with an older time, by a rename or with its time set.

@@ -92,7 +92,7 @@ impl Item<'_> {
         self.stat.is_some_and(|stat| stat.node == Node::Other)
     }
 
-    /// Whether it is a directory now.
+    /// Returns true if it is a directory now.
     pub fn is_directory(&self) -> bool {
         self.stat.is_some_and(|stat| stat.node == Node::Directory)
     }

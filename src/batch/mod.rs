@@ -93,7 +93,7 @@ pub struct Request<'a> {
     pub words: &'a [Vec<u8>],
     /// The program to run, a path or a name to be found in `PATH`.
     pub binary: &'a [u8],
-    /// Whether what is gone at the source is to be deleted at the target.
+    /// True if what is gone at the source is to be deleted at the target.
     pub delete: bool,
     /// The sync's filters and excludes in the form the full sync gives to rsync:
     /// `- PATTERN` or `+ PATTERN`.
@@ -178,7 +178,7 @@ impl Transfer {
     }
 }
 
-/// Whether rsync runs its receiver on another host, or at least in another rsync, for this
+/// Returns true if rsync runs its receiver on another host, or at least in another rsync, for this
 /// target: `rsync://…`, `host:…`, `host::…`. A colon behind the first slash is part of a
 /// local path (rsync(1)).
 pub fn is_remote(target: &[u8]) -> bool {

@@ -55,7 +55,7 @@ impl Binary {
         })
     }
 
-    /// Whether this rsync, as sender and receiver, deletes missing names and nothing else.
+    /// Returns true if this rsync, as sender and receiver, deletes missing names and nothing else.
     ///
     /// Tried once in the life of the process; an upgraded binary is tried again. Takes
     /// about 50 ms that time, 5 seconds at worst.
@@ -152,7 +152,7 @@ fn outcome(mut command: Command, input: &[u8]) -> io::Result<Option<i32>> {
     Ok(child.wait()?.code())
 }
 
-/// Whether all who write to `output` are gone before the time is up.
+/// Returns true if all who write to `output` are gone before the time is up.
 fn closes(mut output: impl AsFd + Read, limit: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + limit;
     let mut buffer = [0; 512];

@@ -159,7 +159,7 @@ impl Stage {
         self.incoming.parent(&copy[above..])
     }
 
-    /// Whether a copy has the contents of something in the tree, which has passed.
+    /// Returns true if a copy has the contents of something in the tree, which has passed.
     fn same_bytes(&self, candidate: &Candidate, known: &[u8]) -> io::Result<bool> {
         let (directory, name) = self.aside(&candidate.copy)?;
         let copy = read_only(&directory, name)?;

@@ -40,7 +40,7 @@ impl Gate {
         self.id
     }
 
-    /// Whether a sync with this text may share it.
+    /// Returns true if a sync with this text may share it.
     pub fn is_for(&self, key: &[u8]) -> bool {
         self.key.as_deref() == Some(key)
     }

@@ -117,7 +117,7 @@ impl Groups {
         }
     }
 
-    /// Whether each file has its answer.
+    /// Returns true if each file has its answer.
     pub fn is_done(&self) -> bool {
         self.running == 0 && self.waiting.is_empty()
     }

@@ -180,7 +180,7 @@ impl Stage {
         Ok(found)
     }
 
-    /// Whether the private directory is still where it was: somebody may have removed it.
+    /// Returns true if the private directory is still where it was: somebody may have removed it.
     pub fn is_in_place(&self) -> bool {
         let is_at = |place: &Place, name: &str| {
             let path = [self.layout.staging.as_slice(), name.as_bytes()].concat();

@@ -34,7 +34,7 @@ impl Identity {
         }
     }
 
-    /// Whether any change after `now` (seconds and nanoseconds) gives it another time: clocks of
+    /// Returns true if any change after `now` (seconds and nanoseconds) gives it another time: clocks of
     /// file systems tick in steps of up to ten milliseconds, of those without fractions of a
     /// second in up to two seconds.
     pub fn is_settled(&self, now: (i64, i64)) -> bool {
@@ -116,7 +116,7 @@ impl Verdicts {
         self.young.len() + self.old.len()
     }
 
-    /// Whether none is.
+    /// Returns true if none is.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -47,7 +47,7 @@ impl Stage {
         }
     }
 
-    /// Whether this directory, or one around it, has been compared with all below it.
+    /// Returns true if this directory, or one around it, has been compared with all below it.
     fn is_compared(&self, path: &[u8]) -> bool {
         let ends = (0..path.len()).filter(|&at| path[at] == b'/');
         let mut around = ends.chain([path.len()]).map(|end| &path[..end]);

@@ -110,7 +110,7 @@ impl Withheld {
         self.paths.len()
     }
 
-    /// Whether everything may leave.
+    /// Returns true if everything may leave.
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
     }

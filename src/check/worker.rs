@@ -82,7 +82,7 @@ impl Worker {
         })
     }
 
-    /// Whether the thread has ended, which it does not by itself.
+    /// Returns true if the thread has ended, which it does not by itself.
     pub fn has_failed(&self) -> bool {
         self.thread.is_finished()
     }

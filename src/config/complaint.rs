@@ -14,7 +14,7 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    /// Whether the text comes first and the position behind it, as tools look for the text's
+    /// Returns true if the text comes first and the position behind it, as tools look for the text's
     /// beginning.
     pub fn is_bare(&self) -> bool {
         self.bare

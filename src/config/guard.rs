@@ -24,7 +24,7 @@ pub enum MaxDelete {
 }
 
 impl MaxDelete {
-    /// Whether deleting `count` of `total` is more than that.
+    /// Returns true if deleting `count` of `total` is more than that.
     pub fn exceeded(self, count: u64, total: u64) -> bool {
         match self {
             MaxDelete::Count(most) => count > most,

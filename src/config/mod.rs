@@ -37,7 +37,7 @@ pub use values::{check_values, no_text};
 
 use mlua::Value;
 
-/// Whether Lua takes the value for true: everything but `false` and `nil`.
+/// Returns true if Lua takes the value for true: everything but `false` and `nil`.
 pub fn truthy(value: &Value) -> bool {
     !matches!(value, Value::Nil | Value::Boolean(false))
 }

@@ -20,7 +20,7 @@ enum Why {
 }
 
 impl SourceError {
-    /// Whether there is nothing of that name, yet.
+    /// Returns true if there is nothing of that name, yet.
     pub fn is_missing(&self) -> bool {
         matches!(&self.why, Why::Unresolved(error) if error.kind() == io::ErrorKind::NotFound)
     }

@@ -162,7 +162,7 @@ fn text(ssh: &Table, key: &str) -> Result<Option<Vec<u8>>> {
     })
 }
 
-/// Whether the program is what rsync runs by itself, under whatever name.
+/// Returns true if the program is what rsync runs by itself, under whatever name.
 pub(super) fn is_ssh(binary: &[u8]) -> bool {
     let file = |name| {
         let data = fs::metadata(probe::resolve(name)?).ok()?;

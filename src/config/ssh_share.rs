@@ -116,7 +116,7 @@ fn texts(list: &Table) -> Result<Vec<Vec<u8>>> {
     Ok(words)
 }
 
-/// Whether this command is ssh itself and says nothing of sharing. A script in its place gets
+/// Returns true if this command is ssh itself and says nothing of sharing. A script in its place gets
 /// the words it always got.
 fn may_share(shell: &[Vec<u8>]) -> bool {
     let Some((program, words)) = shell.split_first() else {

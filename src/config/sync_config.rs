@@ -31,7 +31,7 @@ pub enum Delete {
 }
 
 impl Delete {
-    /// Whether batches delete at the target.
+    /// Returns true if batches delete at the target.
     pub fn in_batches(self) -> bool {
         matches!(self, Delete::Always | Delete::Running)
     }

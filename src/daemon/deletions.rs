@@ -54,7 +54,7 @@ impl Trial {
         &self.request.ids
     }
 
-    /// Whether it is about the whole source.
+    /// Returns true if it is about the whole source.
     fn is_whole(&self) -> bool {
         self.request.transfer.is_none()
     }

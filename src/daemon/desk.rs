@@ -107,7 +107,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Whether events of this token are for [`Desk::wake`].
+    /// Returns true if events of this token are for [`Desk::wake`].
     pub fn owns(token: Token) -> bool {
         token == CONTROL || token == METRICS || (FIRST..END).contains(&token.0)
     }
@@ -240,7 +240,7 @@ fn listen(address: SocketAddr, registry: &Registry) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Whether accept(2) failed because of the connection, not of the socket.
+/// Returns true if accept(2) failed because of the connection, not of the socket.
 fn is_of_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -132,7 +132,7 @@ impl Engine<'_> {
         ));
     }
 
-    /// Whether the transfer failed because one of the rsyncs does not take an option: then it is
+    /// Returns true if the transfer failed because one of the rsyncs does not take an option: then it is
     /// done at once without.
     fn falls_back(&mut self, job: &Job, code: i32) -> bool {
         let mut sync = job.member.sync.borrow_mut();

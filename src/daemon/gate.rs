@@ -80,7 +80,7 @@ enum Phase {
 }
 
 impl Gates {
-    /// Whether any round is on its way.
+    /// Returns true if any round is on its way.
     pub fn is_busy(&self) -> bool {
         !self.rounds.is_empty() || !self.ready.is_empty()
     }
@@ -427,7 +427,7 @@ fn layout(sync: &Sync, configured: Vec<Vec<u8>>) -> Option<Layout> {
     })
 }
 
-/// Whether all entries are about files that are withheld.
+/// Returns true if all entries are about files that are withheld.
 fn nothing_to_send(sync: &Sync, ids: &[DelayId]) -> bool {
     ids.iter()
         .filter_map(|&id| sync.queue.get(id))

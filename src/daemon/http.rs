@@ -88,7 +88,7 @@ fn is_of_token(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte)
 }
 
-/// Whether a browser that asks so was meant to: a page from elsewhere whose name was made to lead
+/// Returns true if a browser that asks so was meant to: a page from elsewhere whose name was made to lead
 /// to a loopback address asks for that name.
 fn is_own(host: &str) -> bool {
     let without_port = match host.rsplit_once(':') {

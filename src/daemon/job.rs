@@ -156,7 +156,7 @@ impl Job {
         &self.member
     }
 
-    /// Whether it runs for this sync.
+    /// Returns true if it runs for this sync.
     pub(super) fn is_of(&self, member: &Rc<Member>) -> bool {
         Rc::ptr_eq(&self.member.sync, &member.sync)
     }
@@ -269,7 +269,7 @@ impl Job {
         self.blame.borrow().is_some() || (self.captured && self.is_transfer(sync))
     }
 
-    /// Whether it runs for this sync, or must have ended before this sync begins.
+    /// Returns true if it runs for this sync, or must have ended before this sync begins.
     pub(super) fn is_for(&self, sync: &Rc<RefCell<Sync>>) -> bool {
         let heir = self.heir.as_ref();
         Rc::ptr_eq(&self.member.sync, sync) || heir.is_some_and(|heir| Rc::ptr_eq(heir, sync))
@@ -280,7 +280,7 @@ impl Job {
         self.scan.as_ref()
     }
 
-    /// Whether files may have been read. What ran for Moves alone says nothing of when rsync did.
+    /// Returns true if files may have been read. What ran for Moves alone says nothing of when rsync did.
     pub(super) fn is_transfer(&self, sync: &Sync) -> bool {
         self.etypes(sync).any(|etype| etype != Some(Etype::Move))
     }
@@ -291,20 +291,20 @@ impl Job {
         self.captured && self.scan.is_none()
     }
 
-    /// Whether all its processes are on this host.
+    /// Returns true if all its processes are on this host.
     pub(super) fn is_local(&self) -> bool {
         let sync = self.member.sync.borrow();
         let target = sync.config.target.as_deref();
         target.is_some_and(|target| !batch::is_remote(target))
     }
 
-    /// Whether it compared everything.
+    /// Returns true if it compared everything.
     pub(super) fn is_whole(&self, sync: &Sync) -> bool {
         self.etypes(sync)
             .any(|etype| matches!(etype, Some(Etype::Init | Etype::Full)))
     }
 
-    /// Whether it ran for the startup event.
+    /// Returns true if it ran for the startup event.
     pub(super) fn is_startup(&self, sync: &Sync) -> bool {
         self.etypes(sync).any(|etype| etype == Some(Etype::Init))
     }

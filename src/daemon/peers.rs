@@ -243,7 +243,7 @@ impl Peers {
         (peer.serial == id.serial).then_some(peer)
     }
 
-    /// Whether it is there still.
+    /// Returns true if it is there still.
     pub fn knows(&self, id: PeerId) -> bool {
         let peer = self.places.get(id.place).and_then(Option::as_ref);
         peer.is_some_and(|peer| peer.serial == id.serial)

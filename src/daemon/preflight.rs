@@ -88,7 +88,7 @@ fn usable_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether this user may write to a name in the directory of a location; into a directory.
+/// Returns true if this user may write to a name in the directory of a location; into a directory.
 fn may_write(location: &Location, name: impl AsRef<OsStr>) -> io::Result<()> {
     let rights = if name.as_ref() == "." {
         Access::WRITE_OK | Access::EXEC_OK

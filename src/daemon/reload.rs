@@ -43,7 +43,7 @@ pub fn everything(environment: &Environment, core: &Core, old: Rc<Script>) -> Rc
     Rc::new(new)
 }
 
-/// Whether the kernel is asked for the same events under both settings.
+/// Returns true if the kernel is asked for the same events under both settings.
 pub fn same_watching(one: &Script, other: &Script) -> bool {
     (one.mode(), one.settings.max_staleness) == (other.mode(), other.settings.max_staleness)
 }
@@ -136,7 +136,7 @@ fn is_among(members: &[Rc<Member>], sync: &Rc<RefCell<Sync>>) -> bool {
     members.iter().any(|other| Rc::ptr_eq(&other.sync, sync))
 }
 
-/// Whether both keep the same target current from the same source.
+/// Returns true if both keep the same target current from the same source.
 fn same_work(one: &Member, other: &Member) -> bool {
     let same = |key| {
         let text = |member: &Member| text_of(&member.config.get(key).unwrap_or(Value::Nil));

@@ -134,7 +134,7 @@ impl Checking {
         }
     }
 
-    /// Whether it is a function's turn.
+    /// Returns true if it is a function's turn.
     pub fn asks_function(&self) -> bool {
         let stage = self.stage.as_ref();
         stage.is_some_and(|stage| stage.check == Check::Function)

@@ -157,7 +157,7 @@ impl Engine<'_> {
         self.watcher.rebuild();
     }
 
-    /// Whether the sync may send something now. If not, it waits from now on.
+    /// Returns true if the sync may send something now. If not, it waits from now on.
     pub(super) fn may_send(&mut self, member: &Rc<Member>) -> bool {
         // What is not mounted any more must not be taken for deleted, so this look is not put off.
         if self.sources.changed && member.sync.borrow().known_inside().next().is_some() {

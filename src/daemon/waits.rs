@@ -76,13 +76,13 @@ impl Wait {
         }
     }
 
-    /// Whether all that happened before has been told, and is about to be marked: what was
+    /// Returns true if all that happened before has been told, and is about to be marked: what was
     /// written to files that are open has to be in the queues then.
     pub fn is_to_mark(&self, watcher: &Watcher, started: bool) -> bool {
         matches!(self.stage, Stage::Told { moment, .. } if started && watcher.has_told(moment))
     }
 
-    /// Whether it is over. `started` says that startup transfers are queued.
+    /// Returns true if it is over. `started` says that startup transfers are queued.
     pub fn is_over(
         &mut self,
         watcher: &Watcher,
@@ -122,7 +122,7 @@ impl Wait {
         members.iter().filter(meant)
     }
 
-    /// Whether the marks are those of the syncs there are.
+    /// Returns true if the marks are those of the syncs there are.
     fn is_about(&self, marks: &[(Rc<Member>, Mark)], members: &[Rc<Member>]) -> bool {
         let mut marked = marks.iter().map(|(member, _)| member);
         let mut meant = self.meant(members);
@@ -131,7 +131,7 @@ impl Wait {
     }
 }
 
-/// Whether the sync has this name, or any will do.
+/// Returns true if the sync has this name, or any will do.
 pub fn is_meant(name: Option<&str>, member: &Member) -> bool {
     name.is_none_or(|name| member.sync.borrow().config.name == name)
 }

@@ -34,7 +34,7 @@ impl Glob {
         })
     }
 
-    /// Whether the whole of `text` matches, or `text` and a slash if `slash` is set.
+    /// Returns true if the whole of `text` matches, or `text` and a slash if `slash` is set.
     pub(super) fn matches(&self, text: &[u8], slash: bool) -> bool {
         let tokens = &*self.tokens;
         let end = text.len() + usize::from(slash);

@@ -107,12 +107,12 @@ impl Filter {
         self.held = directories.map(rule).collect();
     }
 
-    /// Whether any directory is held.
+    /// Returns true if any directory is held.
     pub fn holds_any(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Whether this path is held, or a directory above it.
+    /// Returns true if this path is held, or a directory above it.
     pub fn holds(&self, path: &[u8]) -> bool {
         let matches = |entry: Entry<'_>| self.held.iter().any(|r| r.pattern.matches_entry(&entry));
         self.holds_any() && levels(path).any(matches)
@@ -123,7 +123,7 @@ impl Filter {
         self.held.iter().map(Rule::line)
     }
 
-    /// Whether the configuration leaves a path out; what is held for now does not count.
+    /// Returns true if the configuration leaves a path out; what is held for now does not count.
     pub fn configured_out(&self, path: &[u8]) -> bool {
         levels(path).any(|entry| {
             let rule = self.configured().find(|r| r.pattern.matches_entry(&entry));
@@ -131,12 +131,12 @@ impl Filter {
         })
     }
 
-    /// Whether there are rules; excludes are none.
+    /// Returns true if there are rules; excludes are none.
     pub fn has_rules(&self) -> bool {
         !self.rules.is_empty()
     }
 
-    /// Whether nothing is left out.
+    /// Returns true if nothing is left out.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty() && self.excludes.is_empty() && self.held.is_empty()
     }
@@ -151,7 +151,7 @@ impl Filter {
         self.rules.iter().map(Rule::line)
     }
 
-    /// Whether a path is left out: itself or a directory above it.
+    /// Returns true if a path is left out: itself or a directory above it.
     ///
     /// `path` is relative to the source with a leading slash; that of a directory ends with
     /// one. rsync descends from the root and does not enter what is excluded, so a `+` below
@@ -264,7 +264,7 @@ fn levels(path: &[u8]) -> impl Iterator<Item = Entry<'_>> {
         .chain(entry(path))
 }
 
-/// Whether rsync takes such a line of an exclude file for something else than a name.
+/// Returns true if rsync takes such a line of an exclude file for something else than a name.
 fn is_special(line: &[u8]) -> bool {
     matches!(line, [b'#' | b';', ..] | [b'!'])
 }

@@ -187,7 +187,7 @@ mod tests {
         OptionRules::of(&words)
     }
 
-    /// Whether `/a.key` is left out.
+    /// Returns true if `/a.key` is left out.
     fn leaves_out(words: &[&str]) -> bool {
         read(words).behind(&Filter::default()).excluded(b"/a.key")
     }

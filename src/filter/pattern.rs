@@ -157,7 +157,7 @@ impl Pattern {
         &self.text
     }
 
-    /// Whether this very entry matches; its parents are not looked at.
+    /// Returns true if this very entry matches; its parents are not looked at.
     ///
     /// `path` is relative to the source, with a leading and without a trailing slash; `dir`
     /// says whether it is a directory. The root itself (`/`) never matches.
@@ -290,12 +290,12 @@ impl Pattern {
         pattern
     }
 
-    /// Whether no path at all can match, and rsync would refuse or skip the pattern.
+    /// Returns true if no path at all can match, and rsync would refuse or skip the pattern.
     pub(super) fn is_void(&self) -> bool {
         self.text.is_empty() || self.text.len() > LONGEST || self.text.contains(&0)
     }
 
-    /// Whether the wildcards are written in a way that no name fits.
+    /// Returns true if the wildcards are written in a way that no name fits.
     pub(super) fn is_broken(&self) -> bool {
         matches!(self.body, Body::Never)
     }

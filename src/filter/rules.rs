@@ -184,7 +184,7 @@ pub(super) fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// Whether what follows a sign are modifiers of rsync: letters up to a blank, or `C` alone.
+/// Returns true if what follows a sign are modifiers of rsync: letters up to a blank, or `C` alone.
 fn has_modifiers(rest: &[u8]) -> bool {
     let (comma, rest) = match rest {
         [b',', rest @ ..] => (true, rest),

@@ -136,7 +136,7 @@ pub fn is_linkable(source: &Stat, target: &Stat) -> bool {
     }
 }
 
-/// Whether a regular file's contents are taken for those of its source: size and time agree.
+/// Returns true if a regular file's contents are taken for those of its source: size and time agree.
 /// File systems without fractions of a second store none.
 pub fn is_copy(source: &Stat, target: &Stat) -> bool {
     let regular = |stat: &Stat| super::place::kind(stat) == fs::FileType::RegularFile;
@@ -153,7 +153,7 @@ pub fn is_proven_copy(source: &Stat, target: &Stat) -> bool {
     is_copy(source, target) && target.st_ctime > source.st_mtime + 2
 }
 
-/// Whether mode and owner agree.
+/// Returns true if mode and owner agree.
 pub fn has_same_rights(source: &Stat, target: &Stat) -> bool {
     let rights = |stat: &Stat| (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);
     rights(source) == rights(target)

@@ -16,7 +16,7 @@ use super::place::os;
 use super::place::{self, Found, is_directory, is_missing, look, split};
 use super::walk::{Step, Walk};
 
-/// Whether a target's file is taken for a copy of the source's. If it is not, and might be, the
+/// True if a target's file is taken for a copy of the source's. If it is not, and might be, the
 /// contents are compared.
 pub type Judge = fn(&Stat, &Stat) -> bool;
 

@@ -195,7 +195,7 @@ fn list(orders: &Orders, target: &Place, path: &[u8]) -> io::Result<Vec<Found>> 
     }
 }
 
-/// Whether this name in a directory of the target is a directory's.
+/// Returns true if this name in a directory of the target is a directory's.
 fn is_tree(target: &Place, directory: &[u8], found: &Found) -> io::Result<bool> {
     let path = || below(directory, &found.name, false);
     Ok(match found.kind {

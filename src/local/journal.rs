@@ -45,7 +45,7 @@ impl Journal {
         self.trees.insert(key(path));
     }
 
-    /// Whether something of what is at this path was looked at.
+    /// Returns true if something of what is at this path was looked at.
     pub fn concerns(&self, path: &[u8]) -> bool {
         let path = key(path);
         if self.everything {

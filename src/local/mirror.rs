@@ -473,7 +473,7 @@ impl Mirror<'_> {
         }
     }
 
-    /// Whether the daemon ends.
+    /// Returns true if the daemon ends.
     pub(super) fn is_stopped(&self) -> bool {
         self.orders.stop.load(Ordering::Relaxed)
     }

@@ -49,7 +49,7 @@ pub struct Orders {
     pub source: Vec<u8>,
     /// A local directory; made if its parent exists.
     pub target: Vec<u8>,
-    /// Whether what is gone at the source is to be deleted at the target.
+    /// True if what is gone at the source is to be deleted at the target.
     pub delete: bool,
     /// What the filter excludes is deleted as well.
     pub delete_excluded: bool,
@@ -67,13 +67,13 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Whether the filter leaves out this path of a directory that it does not leave out.
+    /// Returns true if the filter leaves out this path of a directory that it does not leave out.
     fn excludes(&self, path: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         filter.excluded_here(path)
     }
 
-    /// Whether the target keeps this, whatever the source has.
+    /// Returns true if the target keeps this, whatever the source has.
     fn protects(&self, path: &[u8]) -> bool {
         !self.delete_excluded && self.excludes(path)
     }

@@ -289,12 +289,12 @@ pub fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Whether it is a directory.
+/// Returns true if it is a directory.
 pub fn is_directory(stat: &Stat) -> bool {
     kind(stat) == FileType::Directory
 }
 
-/// Whether the error says that nothing can be at a path, or something with a symlink on its way.
+/// Returns true if the error says that nothing can be at a path, or something with a symlink on its way.
 pub fn is_missing(error: &io::Error) -> bool {
     let codes = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP];
     codes

@@ -69,7 +69,7 @@ impl Selection {
         self.names.extend(other.names);
     }
 
-    /// Whether messages of this category are shown.
+    /// Returns true if messages of this category are shown.
     pub fn shows(&self, category: &str) -> bool {
         match self.volume {
             Volume::All => true,

@@ -51,7 +51,7 @@ pub fn is_control(character: char) -> bool {
     turns || character.is_control()
 }
 
-/// Whether bytes that begin with a backslash could be taken for an escaped byte.
+/// Returns true if bytes that begin with a backslash could be taken for an escaped byte.
 fn looks_escaped(bytes: &[u8]) -> bool {
     matches!(bytes, [b'\\', b'0'..=b'3', b'0'..=b'7', b'0'..=b'7', ..])
 }

@@ -122,7 +122,7 @@ pub fn open(channels: Channels) -> Result<(), CannotOpen> {
     Ok(())
 }
 
-/// Whether messages of this category are shown; to be asked before putting together a costly one.
+/// Returns true if messages of this category are shown; to be asked before putting together a costly one.
 pub fn enabled(category: &str) -> bool {
     if LOGGER.all_usual.load(Ordering::Relaxed) {
         is_usual(category)

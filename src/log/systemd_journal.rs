@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use nix::sys::stat::fstat;
 
-/// Whether standard output and standard error are streams of the journal.
+/// Returns true if standard output and standard error are streams of the journal.
 pub(super) fn streams() -> (bool, bool) {
     static STREAMS: OnceLock<(bool, bool)> = OnceLock::new();
     *STREAMS.get_or_init(|| match std::env::var("JOURNAL_STREAM") {

@@ -153,7 +153,7 @@ impl Children {
         self.pipes.registry()
     }
 
-    /// Whether events of this token are for [`Children::ready`].
+    /// Returns true if events of this token are for [`Children::ready`].
     pub fn owns(&self, token: Token) -> bool {
         self.pipes.owns(token)
     }
@@ -163,7 +163,7 @@ impl Children {
         self.pipes.ready(event.token(), lines);
     }
 
-    /// Whether pipes have more to move than their share: no event will come for these, so the
+    /// Returns true if pipes have more to move than their share: no event will come for these, so the
     /// next poll must not wait and [`Children::resume`] be called after it.
     pub fn pending(&self) -> bool {
         self.pipes.pending()

@@ -5,7 +5,7 @@
 
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 
-/// Whether orphans become children of this process.
+/// Returns true if orphans become children of this process.
 pub(super) fn are_ours() -> bool {
     std::process::id() == 1
 }

@@ -36,7 +36,7 @@ pub enum Stream {
 /// Takes the lines of children, without their line ends.
 pub type Sink<'a> = &'a mut dyn FnMut(Pid, Stream, &[u8]);
 
-/// Whether a pipe wants more attention.
+/// True if a pipe wants more attention.
 #[derive(Debug, PartialEq, Eq)]
 enum Progress {
     /// It would block: epoll will tell.

@@ -189,7 +189,7 @@ impl Journal {
         }
     }
 
-    /// Whether a directory came where some target is just deleting one, which may find the new
+    /// Returns true if a directory came where some target is just deleting one, which may find the new
     /// one and leave in it what the old one held: see `Queue::push`.
     fn is_renewal(&self, etype: Etype, path: &[u8]) -> bool {
         let mut targets = self.targets.values();
@@ -217,7 +217,7 @@ impl Journal {
         lacking.map(move |(_, entry)| (entry.for_one_at(from), &*entry.path))
     }
 
-    /// Whether a target fell back too far; it has to compare everything.
+    /// Returns true if a target fell back too far; it has to compare everything.
     pub fn gave_up(&self, id: TargetId) -> bool {
         self.targets.get(&id).is_some_and(|target| target.gave_up)
     }
@@ -233,7 +233,7 @@ impl Journal {
         self.last
     }
 
-    /// Whether a target has been given all up to this place.
+    /// Returns true if a target has been given all up to this place.
     pub fn has_passed(&self, id: TargetId, place: Place) -> bool {
         let target = self.targets.get(&id);
         target.is_none_or(|target| target.position >= place)
@@ -244,7 +244,7 @@ impl Journal {
         self.entries.len()
     }
 
-    /// Whether all targets have everything.
+    /// Returns true if all targets have everything.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

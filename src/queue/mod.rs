@@ -89,12 +89,12 @@ impl Queue {
         self.entries.len()
     }
 
-    /// Whether nothing is pending.
+    /// Returns true if nothing is pending.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether this delay is still queued.
+    /// Returns true if this delay is still queued.
     pub fn contains(&self, id: DelayId) -> bool {
         self.entries.find(id).is_some()
     }

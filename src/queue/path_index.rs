@@ -78,7 +78,7 @@ impl PathIndex {
         components(path).try_fold(TOP, |node, name| self.child(node, name))
     }
 
-    /// Whether paths of this many bytes in all can be added.
+    /// Returns true if paths of this many bytes in all can be added.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         bytes <= self.nodes.room() && self.names.len() + bytes <= u32::MAX as usize
     }
@@ -169,7 +169,7 @@ impl PathIndex {
         self.by_name.len()
     }
 
-    /// Whether the path of `node` is a directory's.
+    /// Returns true if the path of `node` is a directory's.
     pub(super) fn is_dir(&self, node: NodeId) -> bool {
         self.name(&self.nodes[node]).ends_with(b"/")
     }

@@ -167,7 +167,7 @@ impl Queue {
         }
     }
 
-    /// Whether a directory came where one is just being deleted. Who does that chose what to do
+    /// Returns true if a directory came where one is just being deleted. Who does that chose what to do
     /// before and does it after this: it may find the new one and leave in it, at the target,
     /// what the old one held. So this is, as one that waits would be, the Delete of a directory
     /// that exists.

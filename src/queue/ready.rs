@@ -6,7 +6,7 @@ use super::delay::{Delay, DelayId, Etype, Policy, Status, Time};
 use super::entries::{Entries, Slot};
 use super::path_index::TOP;
 
-/// Whether something can run.
+/// True if something can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ready {
     /// This delay is the first that can.

@@ -242,7 +242,7 @@ impl EventRef {
         value.map_or(Ok(Value::Nil), |value| text(&value))
     }
 
-    /// Whether it is an event of this sync.
+    /// Returns true if it is an event of this sync.
     pub fn is_of(&self, member: &Rc<Member>) -> bool {
         self.member.as_ptr() == Rc::as_ptr(member)
     }
@@ -298,7 +298,7 @@ impl EventRef {
         }
     }
 
-    /// Whether it still waits to be handled.
+    /// Returns true if it still waits to be handled.
     pub fn waits(&self, member: &Member) -> bool {
         member
             .sync

@@ -50,7 +50,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether its transfers may start, as far as its tunnel goes.
+    /// Returns true if its transfers may start, as far as its tunnel goes.
     pub fn is_connected(&self) -> bool {
         let tunnel = self.tunnel.as_ref();
         tunnel.is_none_or(|tunnel| tunnel.machine.borrow().is_up())
@@ -138,7 +138,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Whether only one more child may start.
+    /// Returns true if only one more child may start.
     pub fn is_last_place(&self) -> bool {
         let asked = self.requests.borrow().len();
         let limit = self.max_processes.get();
@@ -154,7 +154,7 @@ impl Host {
             && self.checks.borrow().is_empty()
     }
 
-    /// Whether another child of any sync may start.
+    /// Returns true if another child of any sync may start.
     pub fn has_room(&self) -> bool {
         let asked = self.requests.borrow().len();
         self.max_processes

@@ -281,7 +281,7 @@ pub fn take_before_move(etype: Etype) -> Take {
     }
 }
 
-/// Whether the test is this one of the preludes', which is answered here without calling Lua.
+/// Returns true if the test is this one of the preludes', which is answered here without calling Lua.
 pub fn is_native(lua: &Lua, name: &str, test: &Function) -> Result<bool> {
     let native: Option<Function> = lua.named_registry_value(name)?;
     Ok(native.as_ref() == Some(test))

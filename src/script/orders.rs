@@ -23,7 +23,7 @@ pub struct OrderRequest {
     pub ids: Vec<DelayId>,
     /// A local directory.
     pub target: Vec<u8>,
-    /// Whether what is gone at the source goes at the target.
+    /// True if what is gone at the source goes at the target.
     pub delete: bool,
     /// Even if it is excluded.
     pub delete_excluded: bool,

@@ -211,7 +211,7 @@ impl Script {
         }
     }
 
-    /// Whether failing startup transfers are tried again.
+    /// Returns true if failing startup transfers are tried again.
     pub fn insists(&self) -> bool {
         let insist = self.host.settings.value("insist");
         insist.is_ok_and(|value| truthy(&value))

@@ -181,7 +181,7 @@ pub fn missing_default(default: &Table, key: &str) -> Result<()> {
     }
 }
 
-/// Whether the function at this key is that of `default` or of one of the three kinds.
+/// Returns true if the function at this key is that of `default` or of one of the three kinds.
 pub fn is_built_in(lua: &Lua, config: &Table, key: &str) -> Result<bool> {
     let function = config.get::<Value>(key)?;
     let default: Table = lua.globals().raw_get("default")?;

@@ -32,7 +32,7 @@ pub struct TunnelObject {
     pub machine: RefCell<Tunnel>,
     /// What the target gets of it.
     pub mode: Mode,
-    /// Whether it was up when the engine looked last; nobody knows at first.
+    /// True if it was up when the engine looked last; nobody knows at first.
     pub was_up: Cell<Option<bool>>,
     command: Vec<Vec<u8>>,
     localhost: Vec<u8>,

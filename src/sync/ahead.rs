@@ -56,7 +56,7 @@ impl Looks {
         }
     }
 
-    /// Whether this directory is compared, or one around it.
+    /// Returns true if this directory is compared, or one around it.
     fn include(&self, path: &[u8]) -> bool {
         let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         self.everywhere
@@ -110,7 +110,7 @@ impl Sync {
         self.ahead.0.borrow_mut().busy = false;
     }
 
-    /// Whether it shares this with no other.
+    /// Returns true if it shares this with no other.
     pub fn is_ahead_alone(&self) -> bool {
         Rc::strong_count(&self.ahead.0) == 1
     }

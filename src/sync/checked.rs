@@ -45,7 +45,7 @@ impl Sync {
         (patterns.len() <= MOST_RULES && bytes <= MOST_BYTES).then_some(patterns)
     }
 
-    /// Whether nothing is to be done at the target for this path: what is there did not pass the
+    /// Returns true if nothing is to be done at the target for this path: what is there did not pass the
     /// checks, and neither is there an older version that has.
     pub fn is_withheld(&self, path: &[u8]) -> bool {
         let kept = self

@@ -164,7 +164,7 @@ impl Failed {
         self.everything.map(|due| (due, self.backoff.failures()))
     }
 
-    /// Whether everything is to be compared.
+    /// Returns true if everything is to be compared.
     pub fn owes_everything(&self) -> bool {
         self.everything.is_some()
     }
@@ -174,7 +174,7 @@ impl Failed {
         self.paths.len()
     }
 
-    /// Whether nothing is owed.
+    /// Returns true if nothing is owed.
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
     }

@@ -52,7 +52,7 @@ impl Sync {
         self.push(etype, path, None, now);
     }
 
-    /// Whether this is about a file that has other names, which rsync's `--hard-links` links
+    /// Returns true if this is about a file that has other names, which rsync's `--hard-links` links
     /// only if it is told of all of them.
     pub fn has_other_names(&self, entry: &Entry<'_>) -> bool {
         let path = entry.to.unwrap_or(entry.path);
@@ -60,7 +60,7 @@ impl Sync {
         !path.ends_with(b"/") && fs::symlink_metadata(self.on_disk(path)).is_ok_and(names)
     }
 
-    /// Whether the source has something at this path, of whatever kind.
+    /// Returns true if the source has something at this path, of whatever kind.
     pub fn is_at_source(&self, path: &[u8]) -> bool {
         fs::symlink_metadata(self.on_disk(path)).is_ok()
     }

@@ -96,7 +96,7 @@ pub fn choose_leaders<'a>(syncs: impl Iterator<Item = &'a Rc<RefCell<Sync>>>) {
 }
 
 impl Sync {
-    /// Whether it takes in events: all do but those that another takes them in for.
+    /// Returns true if it takes in events: all do but those that another takes them in for.
     pub(super) fn is_concerned(&self) -> bool {
         match &self.feed {
             Some(feed) => feed.leads,
@@ -162,7 +162,7 @@ impl Sync {
         None
     }
 
-    /// Whether it fell back too far; it then compares everything.
+    /// Returns true if it fell back too far; it then compares everything.
     pub(super) fn note_gap(&mut self) {
         if let Some(feed) = &self.feed {
             self.missed |= feed.journal.borrow_mut().take_gave_up(feed.id);
@@ -194,7 +194,7 @@ impl Sync {
         self.feed.as_ref().map_or(0, |f| f.journal.borrow().last())
     }
 
-    /// Whether it took over everything up to there.
+    /// Returns true if it took over everything up to there.
     pub(super) fn has_taken(&self, place: Place) -> bool {
         let feed = self.feed.as_ref();
         feed.is_none_or(|feed| feed.journal.borrow().has_passed(feed.id, place))

@@ -49,7 +49,7 @@ impl Sync {
         (gone, back)
     }
 
-    /// Whether this place is one of those that are kept current.
+    /// Returns true if this place is one of those that are kept current.
     pub fn has_inside(&self, mount: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         let path = self.inner_path(mount);
@@ -95,12 +95,12 @@ impl Sync {
         }
     }
 
-    /// Whether anything inside the source is left alone.
+    /// Returns true if anything inside the source is left alone.
     pub fn holds_any(&self) -> bool {
         !self.inside.away.is_empty()
     }
 
-    /// Whether such a change is not to be done now.
+    /// Returns true if such a change is not to be done now.
     pub fn is_held(&self, etype: Etype, path: &[u8]) -> bool {
         !self.inside.away.is_empty() && !etype.is_special() && {
             let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);

@@ -273,7 +273,7 @@ impl Sync {
         self.home = None;
     }
 
-    /// Whether it is not watched.
+    /// Returns true if it is not watched.
     pub fn is_lost(&self) -> bool {
         self.lost
     }
@@ -312,7 +312,7 @@ impl Sync {
         wait
     }
 
-    /// Whether the last work has to be done again.
+    /// Returns true if the last work has to be done again.
     pub fn is_failing(&self) -> bool {
         self.backoff.failures() > 0
     }

@@ -126,7 +126,7 @@ pub fn shared_kind(table: &[u8], path: &[u8]) -> Option<String> {
     (fuse || SHARED.contains(&kind)).then(|| String::from_utf8_lossy(kind).into_owned())
 }
 
-/// Whether a path, which ends with a slash, is below this mount point.
+/// Returns true if a path, which ends with a slash, is below this mount point.
 fn is_above(mount: &[u8], path: &[u8]) -> bool {
     mount == b"/"
         || path

@@ -202,7 +202,7 @@ impl Sync {
         (self.config.subdirs || !inside).then(|| &path[root..])
     }
 
-    /// Whether a change of this absolute path would be taken in.
+    /// Returns true if a change of this absolute path would be taken in.
     pub fn concerns(&self, path: &[u8]) -> bool {
         self.relative(path)
             .is_some_and(|path| path == b"/" || !self.excluded(path))

@@ -21,7 +21,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// Whether there is a reason.
+    /// Returns true if there is a reason.
     pub fn any(self) -> bool {
         self.unwatched || self.children > 0
     }
@@ -56,7 +56,7 @@ impl Sync {
         (events, everything)
     }
 
-    /// Whether what changes from now on may have the size and second of what was sent, so that
+    /// Returns true if what changes from now on may have the size and second of what was sent, so that
     /// only an exact comparison finds it.
     pub fn has_just_sent(&self, now: SystemTime) -> bool {
         let second = |time: SystemTime| {

@@ -21,7 +21,7 @@ impl Sync {
         self.paused = paused;
     }
 
-    /// Whether it was paused.
+    /// Returns true if it was paused.
     pub fn is_paused(&self) -> bool {
         self.paused
     }
@@ -91,7 +91,7 @@ impl Sync {
         }
     }
 
-    /// Whether all that was noticed before the mark is done, so that the target has it.
+    /// Returns true if all that was noticed before the mark is done, so that the target has it.
     ///
     /// Work does not always stay in its entry: a Move that fails becomes a Delete and a Create, what a
     /// transfer left undone is queued anew. Each such turn counts up `carried`, and the mark

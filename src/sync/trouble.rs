@@ -16,7 +16,7 @@ impl Sync {
         self.leave_journal();
     }
 
-    /// Whether this sync has come to its end.
+    /// Returns true if this sync has come to its end.
     pub fn has_ended(&self) -> bool {
         self.ended.is_some()
     }

@@ -104,7 +104,7 @@ impl Tunnel {
         self.state
     }
 
-    /// Whether syncs may go through it.
+    /// Returns true if syncs may go through it.
     pub fn is_up(&self) -> bool {
         matches!(self.state, State::Up | State::UpRetryTimeout)
     }

@@ -14,7 +14,7 @@ impl Sync {
         self.queue_inherited(now);
     }
 
-    /// Whether nothing of the startup is left to do.
+    /// Returns true if nothing of the startup is left to do.
     pub fn has_started(&self) -> bool {
         self.ended.is_some()
             || !self
@@ -82,13 +82,13 @@ impl Sync {
         }
     }
 
-    /// Whether this compares the whole source. What user code does at startup is its own affair.
+    /// Returns true if this compares the whole source. What user code does at startup is its own affair.
     pub(super) fn is_whole(&self, id: DelayId) -> bool {
         let etype = self.queue.get(id).map(|delay| delay.etype());
         self.has_full && matches!(etype, Some(Etype::Init | Etype::Full))
     }
 
-    /// Whether its whole source is being compared.
+    /// Returns true if its whole source is being compared.
     pub fn compares_all(&self) -> bool {
         let mut active = self
             .queue

@@ -197,7 +197,7 @@ impl Watcher {
         below
     }
 
-    /// Whether there is a listing; if not, what comes of that is seen to.
+    /// Returns true if there is a listing; if not, what comes of that is seen to.
     fn is_complete(
         &mut self,
         node: Node,

@@ -157,7 +157,7 @@ impl Watcher {
         self.wake();
     }
 
-    /// Whether this path leads to the directory watched as it, if one is.
+    /// Returns true if this path leads to the directory watched as it, if one is.
     pub fn leads_to_root(&mut self, path: &[u8]) -> bool {
         match self.tree.find(path) {
             Some(node) => self.in_place(node),

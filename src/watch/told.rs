@@ -17,7 +17,7 @@ impl Watcher {
         Moment(self.reader.mark())
     }
 
-    /// Whether all that happened before the moment has been told. To be asked right after
+    /// Returns true if all that happened before the moment has been told. To be asked right after
     /// [`turn`](Watcher::turn); it may say no for a while where everything has been told, never
     /// yes too early.
     pub fn has_told(&self, moment: Moment) -> bool {
