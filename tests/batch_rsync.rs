@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use lsyncd::batch::{Change, Chooser, Entry, Kind, ListMode, Request, Transfer};
+use lsyncd::batch::{Change, Entry, Kind, ListMode, ListStrategy, Request, Transfer};
 use tempfile::TempDir;
 
 /// Names that mean something to a shell, to rsync's patterns, filters and lists.
@@ -266,7 +266,7 @@ impl World {
     }
 
     /// What the batch room makes of the events.
-    fn prepare(&self, chooser: &mut Chooser, setup: &Setup) -> Transfer {
+    fn prepare(&self, chooser: &mut ListStrategy, setup: &Setup) -> Transfer {
         let target = self.target().join("");
         let target = [setup.host, target.as_os_str().as_bytes()].concat();
         let source = self.source().join("");
@@ -291,7 +291,7 @@ impl World {
     }
 
     fn transfer(&self, setup: &Setup) -> Transfer {
-        let transfer = self.prepare(&mut Chooser::new(), setup);
+        let transfer = self.prepare(&mut ListStrategy::new(), setup);
         let (code, output) = run(&transfer);
         assert_eq!(code, 0, "{output}{}", describe(&transfer));
         transfer
@@ -699,7 +699,7 @@ fn a_lost_source_deletes_nothing() {
         world.remove(b"/d");
         world.remove(b"/same");
         fs::remove_dir_all(world.source()).unwrap();
-        let transfer = world.prepare(&mut Chooser::new(), &Setup::new(list));
+        let transfer = world.prepare(&mut ListStrategy::new(), &Setup::new(list));
         let (code, output) = run(&transfer);
         assert_eq!(code, 23, "{output}");
         assert!(world.target().join("same").exists());
@@ -731,7 +731,7 @@ fn a_wrapper_gets_the_classic_list() {
     world.note(Change::Delete, b"/d/");
     let mut setup = Setup::new(ListMode::Auto).with_filters(&["- *.bak"]);
     setup.binary = wrapper.into_os_string().into_encoded_bytes();
-    let transfer = world.prepare(&mut Chooser::new(), &setup);
+    let transfer = world.prepare(&mut ListStrategy::new(), &setup);
     let words = &transfer.args[..transfer.args.len() - 2];
     assert_eq!(
         words.join(b" ".as_slice()).escape_ascii().to_string(),
@@ -740,7 +740,7 @@ fn a_wrapper_gets_the_classic_list() {
     );
     assert!(transfer.list.starts_with(b"/e/h\0/e/\0/"));
     setup.filters.clear();
-    let transfer = world.prepare(&mut Chooser::new(), &setup);
+    let transfer = world.prepare(&mut ListStrategy::new(), &setup);
     let words = &transfer.args[..transfer.args.len() - 2];
     assert_eq!(
         words.join(b" ".as_slice()).escape_ascii().to_string(),
@@ -748,7 +748,7 @@ fn a_wrapper_gets_the_classic_list() {
     );
 
     setup.list = ListMode::FilesFrom;
-    let transfer = world.prepare(&mut Chooser::new(), &setup);
+    let transfer = world.prepare(&mut ListStrategy::new(), &setup);
     assert_eq!(transfer.kind, Kind::FilesFrom { missing: true });
 }
 
@@ -768,7 +768,7 @@ fn a_remote_rsync_without_the_option_is_remembered() {
     setup.words[0] = b"-lptgoD".to_vec();
     world.remove(b"/same");
 
-    let mut chooser = Chooser::new();
+    let mut chooser = ListStrategy::new();
     let transfer = world.prepare(&mut chooser, &setup);
     assert_eq!(transfer.kind, Kind::FilesFrom { missing: true });
     let (code, output) = run(&transfer);
@@ -825,7 +825,7 @@ fn a_directory_that_becomes_a_link_is_not_followed() {
                 b"" => Setup::new(ListMode::Auto),
                 _ => Setup::remote(world.dir.path()),
             };
-            let transfer = world.prepare(&mut Chooser::new(), &setup);
+            let transfer = world.prepare(&mut ListStrategy::new(), &setup);
             fs::rename(world.at(b"/u/d"), world.dir.path().join("away")).unwrap();
             symlink(&outside, world.at(b"/u/d")).unwrap();
             std::os::unix::fs::lchown(world.at(b"/u/d"), Some(owner), None).unwrap();

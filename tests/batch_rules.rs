@@ -15,7 +15,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use lsyncd::batch::{Change, Chooser, Entry, ListMode, Request};
+use lsyncd::batch::{Change, Entry, ListMode, ListStrategy, Request};
 use lsyncd::filter::Filter;
 use tempfile::TempDir;
 
@@ -405,7 +405,7 @@ impl World {
             path: path.as_bytes(),
             to: None,
         });
-        let transfer = Chooser::new().prepare(&request, entries);
+        let transfer = ListStrategy::new().prepare(&request, entries);
         let mut command = Command::new(OsStr::from_bytes(&binary));
         command.args(transfer.args.iter().map(|word| OsStr::from_bytes(word)));
         let (code, output) = run(command, &transfer.list);

@@ -16,7 +16,7 @@ use std::sync::{Arc, RwLock};
 use lsyncd::batch::Change;
 use lsyncd::config::MaxDelete;
 use lsyncd::filter::Filter;
-use lsyncd::local::{Item, Memory, Orders, Report, Task, carry_out};
+use lsyncd::local::{CopyJob, Item, Memory, Report, Task, carry_out};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
@@ -56,7 +56,7 @@ impl Pair {
     /// Carries out a task, with as much stack as two pages of paths.
     fn run(&self, task: Task, limit: Option<MaxDelete>) -> Report {
         let bytes = |path: PathBuf| path.as_os_str().as_bytes().to_vec();
-        let orders = Orders {
+        let orders = CopyJob {
             token: 0,
             source: bytes(self.path("s")),
             target: bytes(self.path("t")),

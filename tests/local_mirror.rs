@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use lsyncd::batch::Change;
 use lsyncd::config::MaxDelete;
 use lsyncd::filter::Filter;
-use lsyncd::local::{Item, Memory, Orders, Report, Task, carry_out};
+use lsyncd::local::{CopyJob, Item, Memory, Report, Task, carry_out};
 use proptest::prelude::*;
 
 struct Pair {
@@ -67,7 +67,7 @@ impl Pair {
     }
 
     fn run(&mut self, task: Task) -> Report {
-        let orders = Orders {
+        let orders = CopyJob {
             token: 0,
             source: self.source("").as_os_str().as_bytes().to_vec(),
             target: self.target("").as_os_str().as_bytes().to_vec(),
@@ -343,7 +343,7 @@ fn gone(before: &Tree, after: &Tree) -> u64 {
 }
 
 /// Makes something of every kind at `path` below a tree, in place of what is there.
-fn plant(root: &Path, path: &str, kind: u8) {
+fn init(root: &Path, path: &str, kind: u8) {
     let mut at = root.to_owned();
     let names: Vec<_> = path.split('/').collect();
     for name in &names[..names.len() - 1] {
@@ -373,10 +373,10 @@ proptest! {
     ) {
         let mut pair = Pair::new();
         for (path, kind) in &source {
-            plant(&pair.source(""), path, *kind);
+            init(&pair.source(""), path, *kind);
         }
         for (path, kind) in &target {
-            plant(&pair.target(""), path, *kind);
+            init(&pair.target(""), path, *kind);
         }
         let (told, gone) = pair.deletions(&Task::Everything);
         prop_assert_eq!(told, gone);
@@ -391,12 +391,12 @@ proptest! {
     ) {
         let mut pair = Pair::new();
         for (path, kind) in &before {
-            plant(&pair.source(""), path, *kind);
+            init(&pair.source(""), path, *kind);
         }
         pair.compare();
         let mut items = Vec::new();
         for (path, kind) in &after {
-            plant(&pair.source(""), path, *kind);
+            init(&pair.source(""), path, *kind);
             items.push(item(Change::Delete, &format!("/{path}"), None));
         }
         let (told, gone) = pair.deletions(&Task::Events(items));

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use inotify::{Inotify, WatchMask};
 use lsyncd::filter::Filter;
-use lsyncd::local::{Memory, Orders, Report, Task, carry_out};
+use lsyncd::local::{CopyJob, Memory, Report, Task, carry_out};
 use nix::sys::stat::Mode;
 
 use util::skip;
@@ -70,7 +70,7 @@ impl Site {
 
     fn compare(&mut self) -> Report {
         let bytes = |path: PathBuf| path.as_os_str().as_bytes().to_vec();
-        let orders = Orders {
+        let orders = CopyJob {
             token: 0,
             source: bytes(self.path("s")),
             target: bytes(self.path("t")),

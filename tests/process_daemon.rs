@@ -112,7 +112,7 @@ fn daemon(path: &Path) {
             // What user code might do.
             drop(File::open(path));
             say("mine");
-            if hear() == "end" {
+            if handle_request() == "end" {
                 pid_file.remove();
             }
         }
@@ -140,7 +140,7 @@ fn old_lsyncd(path: &Path) {
     }
     writeln!(file, "{}", std::process::id()).unwrap();
     say("mine");
-    hear();
+    handle_request();
 }
 
 fn detached(file: &Path) {

@@ -361,14 +361,14 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 /// Paths that changed and have not been acted upon since.
 #[derive(Default)]
-struct Owed {
+struct PendingEvent {
     pending: Vec<String>,
     /// With the number of the batch.
     running: HashMap<DelayId, (u32, Vec<String>)>,
     batches: u32,
 }
 
-impl Owed {
+impl PendingEvent {
     fn push(&mut self, queue: &mut Queue, event: Event) {
         push(queue, event);
         let paths = [event.1, event.2]
@@ -440,7 +440,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 fn nothing_is_lost(policy: Policy, steps: &[Step]) {
     let mut queue = Queue::new(policy);
-    let mut owed = Owed::default();
+    let mut owed = PendingEvent::default();
     for step in steps {
         match *step {
             Step::Push(event) => owed.push(&mut queue, event),

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::collapse::{Collapsed, Disk, Mention, Node, Stat, collapse};
 use super::probe::Binary;
-use super::words::{self, Freedom};
+use super::words::{self, ListSupport};
 use super::{
     Change, Compare, Entry, Kind, ListMode, Request, Transfer, exposed, files_from, filter_list,
     is_remote, refusal,
@@ -25,7 +25,7 @@ use crate::filter::Rules;
 
 /// Makes the calls of one sync and learns from those that fail.
 #[derive(Debug)]
-pub struct Chooser {
+pub struct ListStrategy {
     /// The rsync here knows the options of the files-from call.
     files_from: bool,
     /// Nothing has failed yet at deleting missing names.
@@ -44,9 +44,9 @@ pub struct Chooser {
     confined: fn(&Binary) -> bool,
 }
 
-impl Default for Chooser {
+impl Default for ListStrategy {
     fn default() -> Self {
-        Chooser {
+        ListStrategy {
             files_from: true,
             missing: true,
             rules: true,
@@ -59,7 +59,7 @@ impl Default for Chooser {
     }
 }
 
-impl Chooser {
+impl ListStrategy {
     /// A chooser that has seen no failure yet.
     pub fn new() -> Self {
         Self::default()
@@ -163,7 +163,7 @@ impl Chooser {
         if !matches!(code, 1 | 2 | 4 | 10 | 12) {
             return None;
         }
-        let mut blame = Blame::default();
+        let mut blame = OptionBlame::default();
         for line in output {
             blame.read(line.as_ref());
         }
@@ -242,7 +242,7 @@ impl Chooser {
             ListMode::Auto => {}
         }
         let freedom = words::freedom(request.words);
-        if freedom == Freedom::Classic || !self.files_from {
+        if freedom == ListSupport::Classic || !self.files_from {
             return true;
         }
         // A listed name leads rsync through whatever its directories have become. The classic
@@ -256,7 +256,7 @@ impl Chooser {
         if found.missing.is_empty() {
             return false;
         }
-        freedom == Freedom::ClassicToDelete
+        freedom == ListSupport::ClassicToDelete
             || !self.missing
             || (!remote && !binary.is_some_and(self.probe))
     }
@@ -268,7 +268,7 @@ const USES_FILTERS: &str =
 
 /// What the output of a failed call blames.
 #[derive(Default)]
-struct Blame {
+struct OptionBlame {
     /// An option of ours.
     refused: Option<&'static str>,
     rules: bool,
@@ -276,7 +276,7 @@ struct Blame {
     other: bool,
 }
 
-impl Blame {
+impl OptionBlame {
     fn read(&mut self, line: &[u8]) {
         let has = |text: &str| line.windows(text.len()).any(|part| part == text.as_bytes());
         self.refused = self.refused.or_else(|| refusal::refused(line));
@@ -425,7 +425,7 @@ mod tests {
     }
 
     /// One missing name for a target that this rsync, or another, receives.
-    fn kind(chooser: &mut Chooser, target: &[u8], list: ListMode) -> Kind {
+    fn kind(chooser: &mut ListStrategy, target: &[u8], list: ListMode) -> Kind {
         let request = Request {
             list,
             ..request(target)
@@ -440,9 +440,9 @@ mod tests {
 
     #[test]
     fn a_local_rsync_must_prove_itself() {
-        let mut chooser = Chooser {
+        let mut chooser = ListStrategy {
             probe: |_| false,
-            ..Chooser::new()
+            ..ListStrategy::new()
         };
         assert_eq!(kind(&mut chooser, b"/t/", ListMode::Auto), Kind::Classic);
         assert_eq!(kind(&mut chooser, b"/t/", ListMode::FilesFrom), MISSING);
@@ -462,10 +462,10 @@ mod tests {
         fs::set_permissions(&open, mode).unwrap();
         let source = [directory.path().as_os_str().as_bytes(), b"/"].concat();
         let kind = |confined: bool, list: ListMode, change: Change, path: &[u8]| {
-            let mut chooser = Chooser {
+            let mut chooser = ListStrategy {
                 confined: if confined { |_| true } else { |_| false },
                 probe: |_| true,
-                ..Chooser::new()
+                ..ListStrategy::new()
             };
             let request = Request {
                 source: &source,
@@ -644,7 +644,7 @@ mod tests {
     #[test]
     fn every_refusal_teaches_once() {
         for (kind_of, code, text, learnt) in REFUSALS {
-            let mut chooser = Chooser::new();
+            let mut chooser = ListStrategy::new();
             let first = [
                 "rsync: connection unexpectedly closed",
                 text,
@@ -661,7 +661,7 @@ mod tests {
                 chooser.take_out(&[], &mut words);
                 assert_eq!(words, [b"-r"], "{text}");
                 chooser.take_out(std::slice::from_ref(&word), &mut vec![]);
-                let mut users = Chooser::new();
+                let mut users = ListStrategy::new();
                 users.take_out(&[word], &mut vec![]);
                 assert!(
                     users.failed(kind_of, code, [text]).is_none(),
@@ -685,9 +685,9 @@ mod tests {
             (&["ignore-times"], Content, Content),
             (&["ignore-times", "checksum"], Times, Times),
         ] {
-            let chooser = Chooser {
+            let chooser = ListStrategy {
                 without: refused.to_vec(),
-                ..Chooser::new()
+                ..ListStrategy::new()
             };
             assert_eq!(chooser.possible([Content, Never]), content, "{refused:?}");
             assert_eq!(chooser.possible([Never, Content]), never, "{refused:?}");
@@ -696,7 +696,7 @@ mod tests {
 
     #[test]
     fn other_troubles_are_not_ours() {
-        let mut chooser = Chooser::new();
+        let mut chooser = ListStrategy::new();
         for (code, text) in [
             (12, "rsync: connection unexpectedly closed"),
             (
@@ -718,7 +718,7 @@ mod tests {
             "ERROR: rejecting excluded file-list name: gone",
             "unexpected end of filter rule: P",
         ] {
-            let mut chooser = Chooser::new();
+            let mut chooser = ListStrategy::new();
             chooser.ruled = true;
             assert!(chooser.failed(Kind::Classic, 4, [text]).is_some());
             assert!(!chooser.rules && chooser.missing);

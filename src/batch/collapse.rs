@@ -138,7 +138,7 @@ pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<Mention<'a>>) -> Option<
         disk,
         stack: vec![Frame {
             end: 0,
-            state: State::directory(root),
+            state: WalkState::directory(root),
         }],
         last: b"",
         found: Collapsed::default(),
@@ -183,25 +183,25 @@ fn without_slash(path: &[u8]) -> &[u8] {
 
 /// Where the name that ended a walk is.
 #[derive(Clone, Copy)]
-enum Place {
+enum WalkPlace {
     Present(usize),
     Missing(usize),
 }
 
 #[derive(Clone, Copy)]
-enum State {
+enum WalkState {
     /// Can be walked into; where it is in the list of present names, if it is.
     Directory {
         listed: Option<usize>,
         exposed: bool,
     },
     /// No path leads through here.
-    End(Place),
+    End(WalkPlace),
 }
 
-impl State {
-    fn directory(stat: Stat) -> State {
-        State::Directory {
+impl WalkState {
+    fn directory(stat: Stat) -> WalkState {
+        WalkState::Directory {
             listed: None,
             exposed: stat.exposed,
         }
@@ -211,7 +211,7 @@ impl State {
 /// A component of the path walked last: what its first `end` bytes name.
 struct Frame {
     end: usize,
-    state: State,
+    state: WalkState,
 }
 
 struct Walk<'a, 'd, D> {
@@ -233,17 +233,17 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
 
         while let Some(&Frame { end, state }) = self.stack.last() {
             match state {
-                State::End(place) => {
+                WalkState::End(place) => {
                     let item = self.item(place);
                     item.was_directory |= directory || end < path.len();
                     item.written |= mention.written || end < path.len();
                     return;
                 }
-                State::Directory { exposed, .. } if end < path.len() => {
+                WalkState::Directory { exposed, .. } if end < path.len() => {
                     self.found.exposed |= exposed;
                     self.step(path, end);
                 }
-                State::Directory { .. } => {
+                WalkState::Directory { .. } => {
                     let index = self.list_directory(path);
                     let item = &mut self.found.present[index];
                     item.renewed |= mention.gone && directory && !path.is_empty();
@@ -268,24 +268,24 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
             other_kind: false,
         };
         let state = match stat {
-            Some(stat) if stat.node == Node::Directory => State::directory(stat),
+            Some(stat) if stat.node == Node::Directory => WalkState::directory(stat),
             // What cannot be looked at hides nothing from rsync either: it says so itself.
             Some(stat) if stat.node == Node::Unknown => {
                 let listed = (end == path.len()).then_some(self.found.present.len());
                 self.found.present.extend(listed.map(|_| item));
-                State::Directory {
+                WalkState::Directory {
                     listed,
                     exposed: stat.exposed,
                 }
             }
             Some(_) => {
                 self.found.present.push(item);
-                State::End(Place::Present(self.found.present.len() - 1))
+                WalkState::End(WalkPlace::Present(self.found.present.len() - 1))
             }
             None => {
                 self.list_directory(path);
                 self.found.missing.push(item);
-                State::End(Place::Missing(self.found.missing.len() - 1))
+                WalkState::End(WalkPlace::Missing(self.found.missing.len() - 1))
             }
         };
         self.stack.push(Frame { end, state });
@@ -296,7 +296,7 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
         let next = self.found.present.len();
         let Some(Frame {
             end,
-            state: State::Directory { listed, .. },
+            state: WalkState::Directory { listed, .. },
         }) = self.stack.last_mut()
         else {
             return next;
@@ -320,10 +320,10 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
         next
     }
 
-    fn item(&mut self, place: Place) -> &mut Item<'a> {
+    fn item(&mut self, place: WalkPlace) -> &mut Item<'a> {
         match place {
-            Place::Present(index) => &mut self.found.present[index],
-            Place::Missing(index) => &mut self.found.missing[index],
+            WalkPlace::Present(index) => &mut self.found.present[index],
+            WalkPlace::Missing(index) => &mut self.found.missing[index],
         }
     }
 }

@@ -101,7 +101,7 @@ enum Meaning {
 
 /// Where the name stands behind the words of a message.
 #[derive(Clone, Copy)]
-enum Place {
+enum NamePlace {
     /// In double quotes.
     Quoted,
     /// Up to these bytes, or to the end of the message if there are none.
@@ -110,11 +110,11 @@ enum Place {
 
 use Attribute::{Acls, Group, Owner, Permissions, Times, Xattrs};
 use Meaning::{Contents, Obstructed, Path};
-use Place::{Quoted, Until};
+use NamePlace::{Quoted, Until};
 
 /// Messages that end with the text and the number of an error (`: Permission denied (13)`): the
 /// words in front of the name, where the name stands, and what it means.
-const WITH_ERRNO: &[(&str, Place, Meaning)] = &[
+const WITH_ERRNO: &[(&str, NamePlace, Meaning)] = &[
     ("send_files failed to open ", Quoted, Path),
     ("mkstemp ", Quoted, Path),
     ("open ", Quoted, Path),
@@ -244,7 +244,7 @@ const WITH_ERRNO: &[(&str, Place, Meaning)] = &[
 ];
 
 /// Messages without the number of an error.
-const PLAIN: &[(&str, Place, Meaning)] = &[
+const PLAIN: &[(&str, NamePlace, Meaning)] = &[
     ("could not make way for new directory: ", Until(""), Path),
     (
         "could not make way for new regular file: ",
@@ -412,7 +412,7 @@ fn with_errno(message: &[u8]) -> Option<(&[u8], Option<i32>)> {
     Some((&head[..colon], Some(number)))
 }
 
-fn find(table: &[(&str, Place, Meaning)], message: &[u8]) -> Option<(Name, Meaning)> {
+fn find(table: &[(&str, NamePlace, Meaning)], message: &[u8]) -> Option<(Name, Meaning)> {
     table.iter().find_map(|(words, place, meaning)| {
         let rest = message.strip_prefix(words.as_bytes())?;
         let readings = match place {

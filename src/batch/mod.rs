@@ -7,7 +7,7 @@
 //! *files-from* one names what is to be sent and nothing is scanned, but it needs names
 //! that agree with the disk, and options that not every rsync has.
 //!
-//! [`Chooser`] decides which one a batch gets:
+//! [`ListStrategy`] decides which one a batch gets:
 //!
 //! | module | what it does |
 //! |---|---|
@@ -39,7 +39,7 @@ use std::time::SystemTime;
 
 use crate::log::escape;
 
-pub use chooser::Chooser;
+pub use chooser::ListStrategy;
 pub use reason::reason;
 
 /// What an event says has happened to its path.
@@ -157,7 +157,7 @@ pub struct Transfer {
     /// Where in `list` the names begin: behind the rules, if some are there. Names are rules as
     /// well then.
     pub names_at: usize,
-    /// Which call it is; [`Chooser::failed`] wants it back.
+    /// Which call it is; [`ListStrategy::failed`] wants it back.
     pub kind: Kind,
 }
 

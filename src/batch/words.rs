@@ -5,7 +5,7 @@
 
 /// How much choice the words leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Freedom {
+pub enum ListSupport {
     /// Either call does the same.
     Any,
     /// Only the classic call deletes the same.
@@ -15,25 +15,25 @@ pub enum Freedom {
 }
 
 /// Judges all words.
-pub fn freedom(words: &[Vec<u8>]) -> Freedom {
+pub fn freedom(words: &[Vec<u8>]) -> ListSupport {
     let mut words = words.iter();
-    let mut least = Freedom::Any;
+    let mut least = ListSupport::Any;
     while let Some(word) = words.next() {
         let (freedom, rest) = match word.as_slice() {
             [b'-', b'-', name @ ..] => long(name),
             [b'-', letters @ ..] if !letters.is_empty() => short(letters),
             // Another source, or something this does not understand.
-            _ => (Freedom::Classic, Rest::Nothing),
+            _ => (ListSupport::Classic, OptionRest::Nothing),
         };
         least = least.max(freedom);
         let value = match rest {
-            Rest::Nothing => continue,
-            Rest::Value => words.next().map(|_| Freedom::Any),
-            Rest::Option => words
+            OptionRest::Nothing => continue,
+            OptionRest::Value => words.next().map(|_| ListSupport::Any),
+            OptionRest::Option => words
                 .next()
                 .map(|word| self::freedom(std::slice::from_ref(word))),
         };
-        least = least.max(value.unwrap_or(Freedom::Classic));
+        least = least.max(value.unwrap_or(ListSupport::Classic));
     }
     least
 }
@@ -54,7 +54,7 @@ pub fn follows_links(words: &[Vec<u8>]) -> bool {
 }
 
 /// What an option takes from the word behind it.
-enum Rest {
+enum OptionRest {
     Nothing,
     Value,
     /// Its value is an option for the remote side (`-M`).
@@ -68,26 +68,26 @@ const LETTERS: &[u8] = b"aAcDEghHiIJKlnNoOpPqsStuUvWXyzZ468";
 /// Letters with a value, in the same word or the next.
 const LETTERS_WITH_VALUE: &[u8] = b"BeT@";
 
-fn short(letters: &[u8]) -> (Freedom, Rest) {
-    let mut least = Freedom::Any;
+fn short(letters: &[u8]) -> (ListSupport, OptionRest) {
+    let mut least = ListSupport::Any;
     for (index, letter) in letters.iter().enumerate() {
         let value = &letters[index + 1..];
         match letter {
-            b'M' if value.is_empty() => return (least, Rest::Option),
-            b'M' => return (least.max(freedom(&[value.to_vec()])), Rest::Nothing),
+            b'M' if value.is_empty() => return (least, OptionRest::Option),
+            b'M' => return (least.max(freedom(&[value.to_vec()])), OptionRest::Nothing),
             _ if LETTERS_WITH_VALUE.contains(letter) && value.is_empty() => {
-                return (least, Rest::Value);
+                return (least, OptionRest::Value);
             }
-            _ if LETTERS_WITH_VALUE.contains(letter) => return (least, Rest::Nothing),
+            _ if LETTERS_WITH_VALUE.contains(letter) => return (least, OptionRest::Nothing),
             _ if LETTERS.contains(letter) => {}
             // Backups are protected from the classic deletion only.
-            b'b' => least = least.max(Freedom::ClassicToDelete),
+            b'b' => least = least.max(ListSupport::ClassicToDelete),
             // r R d: another shape of list. C f F: filters. k L: symlinks become
             // directories. x: stops at other file systems only when recursing. m, 0, V.
-            _ => return (Freedom::Classic, Rest::Nothing),
+            _ => return (ListSupport::Classic, OptionRest::Nothing),
         }
     }
-    (least, Rest::Nothing)
+    (least, OptionRest::Nothing)
 }
 
 /// Long options without value that change nothing in how the two calls compare.
@@ -116,25 +116,27 @@ const CLASSIC_WITH_VALUE: &str = "\
     exclude exclude-from files-from filter iconv include include-from max-delete \
     only-write-batch protocol read-batch write-batch";
 
-fn long(name: &[u8]) -> (Freedom, Rest) {
+fn long(name: &[u8]) -> (ListSupport, OptionRest) {
     let end = name.iter().position(|&byte| byte == b'=');
     let value = end.map(|end| &name[end + 1..]);
     let Ok(name) = std::str::from_utf8(&name[..end.unwrap_or(name.len())]) else {
-        return (Freedom::Classic, Rest::Nothing);
+        return (ListSupport::Classic, OptionRest::Nothing);
     };
     match (name, value) {
-        ("remote-option", None) => (Freedom::Any, Rest::Option),
-        ("remote-option", Some(word)) => (freedom(&[word.to_vec()]), Rest::Nothing),
-        ("backup", None) => (Freedom::ClassicToDelete, Rest::Nothing),
-        ("backup-dir", Some(_)) => (Freedom::ClassicToDelete, Rest::Nothing),
-        ("backup-dir", None) => (Freedom::ClassicToDelete, Rest::Value),
-        (_, Some(_)) if listed(CLASSIC_WITH_VALUE, name) => (Freedom::Classic, Rest::Nothing),
-        (_, Some(_)) => (Freedom::Any, Rest::Nothing),
-        (_, None) if listed(WITH_VALUE, name) => (Freedom::Any, Rest::Value),
-        (_, None) if listed(FLAGS, name) || is_harmless_negation(name) => {
-            (Freedom::Any, Rest::Nothing)
+        ("remote-option", None) => (ListSupport::Any, OptionRest::Option),
+        ("remote-option", Some(word)) => (freedom(&[word.to_vec()]), OptionRest::Nothing),
+        ("backup", None) => (ListSupport::ClassicToDelete, OptionRest::Nothing),
+        ("backup-dir", Some(_)) => (ListSupport::ClassicToDelete, OptionRest::Nothing),
+        ("backup-dir", None) => (ListSupport::ClassicToDelete, OptionRest::Value),
+        (_, Some(_)) if listed(CLASSIC_WITH_VALUE, name) => {
+            (ListSupport::Classic, OptionRest::Nothing)
         }
-        _ => (Freedom::Classic, Rest::Nothing),
+        (_, Some(_)) => (ListSupport::Any, OptionRest::Nothing),
+        (_, None) if listed(WITH_VALUE, name) => (ListSupport::Any, OptionRest::Value),
+        (_, None) if listed(FLAGS, name) || is_harmless_negation(name) => {
+            (ListSupport::Any, OptionRest::Nothing)
+        }
+        _ => (ListSupport::Classic, OptionRest::Nothing),
     }
 }
 
@@ -158,7 +160,7 @@ fn listed(names: &str, name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn judge(line: &str) -> Freedom {
+    fn judge(line: &str) -> ListSupport {
         let words: Vec<Vec<u8>> = line.split(' ').map(Into::into).collect();
         freedom(&words)
     }
@@ -176,7 +178,7 @@ mod tests {
             "--no-perms --no-o --no-whole-file --unknown=value",
             "-erRdL",
         ] {
-            assert_eq!(judge(line), Freedom::Any, "{line}");
+            assert_eq!(judge(line), ListSupport::Any, "{line}");
         }
     }
 
@@ -229,7 +231,7 @@ mod tests {
             "--unknown",
             "-\u{e9}",
         ] {
-            assert_eq!(judge(word), Freedom::Classic, "{word}");
+            assert_eq!(judge(word), ListSupport::Classic, "{word}");
         }
     }
 
@@ -263,8 +265,11 @@ mod tests {
 
     #[test]
     fn backups_forbid_the_new_deletion_only() {
-        assert_eq!(judge("-ltb"), Freedom::ClassicToDelete);
-        assert_eq!(judge("--backup-dir=x --suffix=y"), Freedom::ClassicToDelete);
-        assert_eq!(judge("-b --delete"), Freedom::Classic);
+        assert_eq!(judge("-ltb"), ListSupport::ClassicToDelete);
+        assert_eq!(
+            judge("--backup-dir=x --suffix=y"),
+            ListSupport::ClassicToDelete
+        );
+        assert_eq!(judge("-b --delete"), ListSupport::Classic);
     }
 }

@@ -14,7 +14,7 @@ use super::look::{Candidate, Collected};
 use super::stage::Stage;
 use super::verdicts::{Identity, Verdict};
 use crate::local::attributes::{self, is_copy};
-use crate::local::copy::{Copied, Spot};
+use crate::local::copy::{Copied, TargetName};
 use crate::local::place::{self, Directory, Place, kind, look};
 
 /// A directory for copies that have different names. Making one costs more than many copies.
@@ -123,7 +123,7 @@ impl Stage {
         name: &OsStr,
         stat: &Stat,
     ) -> io::Result<Copied> {
-        let spot = |directory| Spot { directory, name };
+        let spot = |directory| TargetName { directory, name };
         let (from, to) = (spot(directory), spot(aside));
         self.copier.copy(&from, stat, &to, &self.stop)
     }

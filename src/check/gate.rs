@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::readers::{Readers, Reading};
-use super::withheld::Withheld;
+use super::withheld::Blocked;
 use crate::config::Staging;
 use crate::id::GateId;
 
@@ -19,7 +19,7 @@ pub struct Gate {
     id: GateId,
     key: Option<Vec<u8>>,
     staging: OnceCell<Vec<u8>>,
-    withheld: RefCell<Withheld>,
+    withheld: RefCell<Blocked>,
     readers: Arc<Readers>,
 }
 
@@ -62,12 +62,12 @@ impl Gate {
     }
 
     /// What does not leave.
-    pub fn withheld(&self) -> Ref<'_, Withheld> {
+    pub fn withheld(&self) -> Ref<'_, Blocked> {
         self.withheld.borrow()
     }
 
     /// The same, to be changed.
-    pub fn withheld_mut(&self) -> RefMut<'_, Withheld> {
+    pub fn withheld_mut(&self) -> RefMut<'_, Blocked> {
         self.withheld.borrow_mut()
     }
 }

@@ -20,7 +20,7 @@ use crate::local::place::{self, look};
 
 /// What becomes of a candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Disposition {
+pub enum CommitAction {
     /// It passed: it takes its place in the tree.
     Install,
     /// It was rejected; the tree keeps what it has.
@@ -44,7 +44,7 @@ pub struct Settled {
 
 impl Stage {
     /// Does with each candidate what was decided.
-    pub fn settle(&mut self, decided: Vec<(Candidate, Disposition)>) -> Settled {
+    pub fn settle(&mut self, decided: Vec<(Candidate, CommitAction)>) -> Settled {
         let mut settled = Settled::default();
         for (candidate, disposition) in decided {
             let done = self.dispose(&candidate, disposition, &mut settled);
@@ -62,22 +62,22 @@ impl Stage {
     fn dispose(
         &mut self,
         candidate: &Candidate,
-        disposition: Disposition,
+        disposition: CommitAction,
         settled: &mut Settled,
     ) -> io::Result<()> {
         let path = &candidate.path;
         let verdict = match disposition {
-            Disposition::Wait => return Ok(()),
-            Disposition::Install => {
+            CommitAction::Wait => return Ok(()),
+            CommitAction::Install => {
                 self.install(candidate)?;
                 Verdict::Passed(path.clone())
             }
-            Disposition::Hold(reason) => Verdict::Rejected(path.clone(), reason),
-            Disposition::Remove(reason) => {
+            CommitAction::Hold(reason) => Verdict::Rejected(path.clone(), reason),
+            CommitAction::Remove(reason) => {
                 self.remove(path)?;
                 Verdict::Rejected(path.clone(), reason)
             }
-            Disposition::Quarantine(_, directory) => {
+            CommitAction::Quarantine(_, directory) => {
                 let place = self.quarantine(candidate, &directory)?;
                 settled.quarantined.push((path.clone(), place));
                 return self.remove(path);
@@ -212,7 +212,7 @@ mod tests {
                 stage,
             };
             site.write("old");
-            let settled = site.settle(Disposition::Install);
+            let settled = site.settle(CommitAction::Install);
             assert!(settled.failures.is_empty(), "{:?}", settled.failures);
             site.write("newer");
             site
@@ -240,14 +240,14 @@ mod tests {
         }
 
         /// Does with the one candidate what was decided.
-        fn settle(&mut self, disposition: Disposition) -> Settled {
+        fn settle(&mut self, disposition: CommitAction) -> Settled {
             self.settle_after(disposition, |_| ())
         }
 
         /// Something happens between the look and that.
         fn settle_after(
             &mut self,
-            disposition: Disposition,
+            disposition: CommitAction,
             between: impl FnOnce(&Site),
         ) -> Settled {
             let found = self.look();
@@ -269,9 +269,9 @@ mod tests {
             found.candidates.len()
         }
 
-        fn quarantine(&self) -> Disposition {
+        fn quarantine(&self) -> CommitAction {
             let place = self.path("quarantine").into_os_string();
-            Disposition::Quarantine("bad".to_owned(), place.into_encoded_bytes())
+            CommitAction::Quarantine("bad".to_owned(), place.into_encoded_bytes())
         }
     }
 
@@ -279,23 +279,23 @@ mod tests {
     #[test]
     fn each_decision_leaves_what_it_says() {
         type Outcome = (Option<&'static str>, bool, usize);
-        type Case = (&'static str, fn(&Site) -> Disposition, Outcome);
+        type Case = (&'static str, fn(&Site) -> CommitAction, Outcome);
         let bad = || "bad".to_owned();
         let cases: [Case; 5] = [
             (
                 "install",
-                |_| Disposition::Install,
+                |_| CommitAction::Install,
                 (Some("newer"), true, 0),
             ),
-            ("wait", |_| Disposition::Wait, (Some("old"), true, 1)),
+            ("wait", |_| CommitAction::Wait, (Some("old"), true, 1)),
             (
                 "hold",
-                |_| Disposition::Hold("bad".into()),
+                |_| CommitAction::Hold("bad".into()),
                 (Some("old"), true, 0),
             ),
             (
                 "remove",
-                |_| Disposition::Remove("bad".into()),
+                |_| CommitAction::Remove("bad".into()),
                 (None, true, 0),
             ),
             ("quarantine", Site::quarantine, (None, false, 0)),
@@ -387,7 +387,7 @@ mod tests {
             let disposition = if quarantine {
                 site.quarantine()
             } else {
-                Disposition::Install
+                CommitAction::Install
             };
             let settled = site.settle_after(disposition, between);
             assert_eq!(settled.failures.len(), 1, "{name}: {settled:?}");
@@ -416,18 +416,18 @@ mod tests {
     fn a_directory_in_the_way_goes_unless_a_transfer_has_listed_it() {
         for reads in [false, true] {
             let mut site = Site::new();
-            site.settle(Disposition::Install);
+            site.settle(CommitAction::Install);
             let reading = reads.then(|| site.begin_reading());
             std::fs::remove_file(site.path("src/d/f")).unwrap();
             std::fs::remove_dir(site.path("src/d")).unwrap();
             std::fs::write(site.path("src/d"), "a file now").unwrap();
-            let settled = site.settle(Disposition::Install);
+            let settled = site.settle(CommitAction::Install);
             assert_eq!(settled.failures.len(), usize::from(reads), "{settled:?}");
             assert_eq!(site.read("staging/tree/d").is_none(), reads);
             assert_eq!(site.path("staging/tree/d").exists(), !reads);
             drop(reading);
             if reads {
-                let settled = site.settle(Disposition::Install);
+                let settled = site.settle(CommitAction::Install);
                 assert!(settled.failures.is_empty(), "{settled:?}");
             }
             assert_eq!(site.read("staging/tree/d").unwrap(), "a file now");

@@ -26,7 +26,7 @@ use super::files::Room;
 use super::look::{Collected, Look};
 use super::private::{self, Private};
 use super::readers::{Readers, Removed, Usage};
-use super::verdicts::Verdicts;
+use super::verdicts::VerdictCache;
 use crate::filter::Filter;
 use crate::local::attributes;
 use crate::local::copy::{Copier, stopped};
@@ -46,7 +46,7 @@ pub struct Layout {
     pub checksum: bool,
     /// The transfers that read the tree.
     pub readers: Arc<Readers>,
-    /// Sources and targets of all syncs, which may not lie in what is emptied.
+    /// SourceMonitor and targets of all syncs, which may not lie in what is emptied.
     pub configured: Vec<Vec<u8>>,
 }
 
@@ -63,7 +63,7 @@ pub struct Stage {
     pub(super) source: Place,
     pub(super) tree: Place,
     pub(super) incoming: Place,
-    pub(super) verdicts: Verdicts,
+    pub(super) verdicts: VerdictCache,
     pub(super) copier: Copier,
     /// Directories of the tree that get the attributes of the source's at the end.
     pub(super) touched: BTreeSet<Vec<u8>>,
@@ -121,7 +121,7 @@ impl Stage {
             source,
             tree,
             incoming,
-            verdicts: Verdicts::default(),
+            verdicts: VerdictCache::default(),
             copier: Copier::default(),
             touched: BTreeSet::new(),
             doomed: Vec::new(),
@@ -253,7 +253,7 @@ fn is_within(directory: &[u8], path: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::settle::Disposition;
+    use super::super::settle::CommitAction;
     use super::*;
     use crate::batch::Change;
     use crate::local::{Item, Task};
@@ -320,7 +320,7 @@ mod tests {
             }]))
         }
 
-        fn settle(&mut self, found: Collected, disposition: &Disposition) {
+        fn settle(&mut self, found: Collected, disposition: &CommitAction) {
             let candidates = found.candidates.into_iter();
             let decided = candidates.map(|file| (file, disposition.clone())).collect();
             let settled = self.stage.settle(decided);
@@ -336,15 +336,15 @@ mod tests {
         assert_eq!(found.candidates.len(), 1);
         assert_eq!(site.staged("f"), None);
         site.write("f", "other");
-        site.settle(found, &Disposition::Install);
+        site.settle(found, &CommitAction::Install);
         assert_eq!(site.staged("f").unwrap(), "one");
 
         let found = site.changed("f");
-        site.settle(found, &Disposition::Wait);
+        site.settle(found, &CommitAction::Wait);
         assert_eq!(site.staged("f").unwrap(), "one");
         let found = site.changed("f");
         assert_eq!(found.candidates.len(), 1);
-        site.settle(found, &Disposition::Remove("bad".to_owned()));
+        site.settle(found, &CommitAction::Remove("bad".to_owned()));
         assert_eq!(site.staged("f"), None);
     }
 
@@ -360,7 +360,7 @@ mod tests {
         };
         let found = site.look(Task::Events(vec![create("/d/"), create("/d/f")]));
         assert_eq!(found.candidates.len(), 1);
-        site.settle(found, &Disposition::Install);
+        site.settle(found, &CommitAction::Install);
         assert_eq!(site.staged("d/f").unwrap(), "one");
     }
 
@@ -369,7 +369,7 @@ mod tests {
         let mut site = Site::new();
         site.write("f", "one");
         let found = site.look(Task::Everything);
-        site.settle(found, &Disposition::Install);
+        site.settle(found, &CommitAction::Install);
         site.write("f", "one");
         assert!(site.changed("f").candidates.is_empty());
         let source = site.directory.path().join("src");
@@ -388,7 +388,7 @@ mod tests {
         let mut site = Site::new();
         site.write("f", "one");
         let found = site.look(Task::Everything);
-        site.settle(found, &Disposition::Install);
+        site.settle(found, &CommitAction::Install);
         let source = site.directory.path().join("src");
         let stat = std::fs::metadata(&source).unwrap();
         let home = Some((stat.dev(), stat.ino()));
@@ -404,7 +404,7 @@ mod tests {
         let mut site = Site::new();
         site.write("f", "one");
         let found = site.look(Task::Everything);
-        site.settle(found, &Disposition::Install);
+        site.settle(found, &CommitAction::Install);
         let root = site.directory.path().to_owned();
         assert!(open(&root).is_err_and(|why| why.contains("another sync or daemon")));
         let Site {

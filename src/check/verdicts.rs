@@ -59,22 +59,22 @@ pub enum Verdict {
 
 /// The memory.
 #[derive(Debug)]
-pub struct Verdicts {
+pub struct VerdictCache {
     young: HashMap<(u64, u64), (Identity, Verdict)>,
     old: HashMap<(u64, u64), (Identity, Verdict)>,
     most: usize,
 }
 
-impl Default for Verdicts {
-    fn default() -> Verdicts {
-        Verdicts::new(GENERATION)
+impl Default for VerdictCache {
+    fn default() -> VerdictCache {
+        VerdictCache::new(GENERATION)
     }
 }
 
-impl Verdicts {
+impl VerdictCache {
     /// An empty memory with so many files in a generation.
-    pub fn new(most: usize) -> Verdicts {
-        Verdicts {
+    pub fn new(most: usize) -> VerdictCache {
+        VerdictCache {
             young: HashMap::new(),
             old: HashMap::new(),
             most,
@@ -143,7 +143,7 @@ mod tests {
             steps in prop::collection::vec((0..40_u64, 0..3_i64, 0..3_u8), 0..300),
             most in 1..20_usize,
         ) {
-            let mut verdicts = Verdicts::new(most);
+            let mut verdicts = VerdictCache::new(most);
             let mut model: HashMap<u64, (i64, Verdict)> = HashMap::new();
             for (inode, changed, what) in steps {
                 let id = identity(inode, changed);
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn another_state_is_another_file_but_its_copy_is_known() {
-        let mut verdicts = Verdicts::default();
+        let mut verdicts = VerdictCache::default();
         verdicts.remember(identity(7, 1), Verdict::Passed(b"/a".to_vec()));
         assert_eq!(verdicts.of(&identity(7, 2)), None);
         let bigger = Identity {

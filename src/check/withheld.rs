@@ -23,7 +23,7 @@ pub struct Reason {
 /// The files of one sync that do not leave in their present state. Paths are relative to the
 /// source and begin with `/`; those of directories that cannot be read end with one.
 #[derive(Debug, Default)]
-pub struct Withheld {
+pub struct Blocked {
     paths: BTreeMap<Vec<u8>, Reason>,
     rejected: usize,
     /// How many files were rejected since the daemon started.
@@ -32,7 +32,7 @@ pub struct Withheld {
     pub passed: u64,
 }
 
-impl Withheld {
+impl Blocked {
     /// A file was rejected; true if that is news.
     pub fn reject(&mut self, path: &[u8], words: String) -> bool {
         let known = self.remove(path);
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_goes_takes_along_what_is_below() {
-        let mut held = Withheld::default();
+        let mut held = Blocked::default();
         for path in [b"/d".as_slice(), b"/d/a", b"/d/e/b", b"/d.x", b"/e"] {
             assert!(held.hold(path, "down".into(), false));
         }
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn failures_alone_are_counted() {
-        let mut held = Withheld::default();
+        let mut held = Blocked::default();
         held.hold(b"/a", "2".into(), false);
         assert_eq!(held.failures(b"/a"), 0);
         assert!(!held.hold(b"/a", "2".into(), true));

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use mio::Waker;
 
 use super::look::{Candidate, Collected, Look};
-use super::settle::{Disposition, Settled};
+use super::settle::{CommitAction, Settled};
 use super::stage::{Layout, Stage};
 use crate::filter::Filter;
 
@@ -25,7 +25,7 @@ pub enum Order {
         home: Option<(u64, u64)>,
     },
     /// What was decided of the candidates of that look.
-    Settle(Vec<(Candidate, Disposition)>),
+    Settle(Vec<(Candidate, CommitAction)>),
 }
 
 /// An order that was carried out.

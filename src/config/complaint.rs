@@ -7,13 +7,13 @@ use mlua::Error;
 
 /// What a native function found wrong.
 #[derive(Debug)]
-pub struct Complaint {
+pub struct ConfigError {
     text: String,
     key: Option<String>,
     bare: bool,
 }
 
-impl Complaint {
+impl ConfigError {
     /// Returns true if the text comes first and the position behind it, as tools look for the text's
     /// beginning.
     pub fn is_bare(&self) -> bool {
@@ -26,17 +26,17 @@ impl Complaint {
     }
 }
 
-impl fmt::Display for Complaint {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Complaint {}
+impl std::error::Error for ConfigError {}
 
 /// An error to return from a native function.
 pub fn complaint(text: impl Into<String>) -> Error {
-    Error::external(Complaint {
+    Error::external(ConfigError {
         text: text.into(),
         key: None,
         bare: false,
@@ -45,7 +45,7 @@ pub fn complaint(text: impl Into<String>) -> Error {
 
 /// As [`complaint`], for a wrong key, whose own line is named when it can be found.
 pub fn complaint_about(key: &str, text: impl Into<String>) -> Error {
-    Error::external(Complaint {
+    Error::external(ConfigError {
         text: text.into(),
         key: Some(key.to_owned()),
         bare: false,
@@ -54,7 +54,7 @@ pub fn complaint_about(key: &str, text: impl Into<String>) -> Error {
 
 /// As [`complaint_about`], with the position behind the text instead of in front.
 pub fn bare_complaint(key: &str, text: impl Into<String>) -> Error {
-    Error::external(Complaint {
+    Error::external(ConfigError {
         text: text.into(),
         key: Some(key.to_owned()),
         bare: true,

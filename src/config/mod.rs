@@ -24,7 +24,7 @@ pub mod target;
 mod values;
 
 pub use check::{Check, CheckConfig, OnReject, Staging, is_check};
-pub use complaint::{Complaint, bare_complaint, complaint, complaint_about};
+pub use complaint::{ConfigError, bare_complaint, complaint, complaint_about};
 pub use guard::{Guard, MaxDelete};
 pub use scanner::Scanner;
 pub use settings::{ControlSocket, Hup, Settings};

@@ -12,7 +12,7 @@ use crate::cli::Options;
 
 /// The kinds of values a setting takes.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum SettingKind {
     Text,
     /// A text or a list of texts.
     Words,
@@ -22,32 +22,32 @@ enum Kind {
     Number,
 }
 
-const KNOWN: &[(&str, Kind)] = &[
-    ("controlSocket", Kind::Text),
-    ("hup", Kind::Text),
-    ("inotifyMode", Kind::Text),
-    ("insist", Kind::Switch),
-    ("ionice", Kind::Text),
-    ("log", Kind::Words),
-    ("logfacility", Kind::Text),
-    ("logfile", Kind::Text),
-    ("logident", Kind::Text),
-    ("maxDelays", Kind::Number),
-    ("maxProcesses", Kind::Number),
-    ("metricsFile", Kind::Text),
-    ("metricsListen", Kind::Text),
-    ("maxStartups", Kind::Number),
-    ("nice", Kind::Number),
-    ("maxStaleness", Kind::Number),
-    ("nodaemon", Kind::Switch),
-    ("onepass", Kind::Switch),
-    ("pidfile", Kind::Text),
-    ("rescanInterval", Kind::Number),
-    ("stallTimeout", Kind::Number),
-    ("stateDir", Kind::Text),
-    ("statusFile", Kind::Text),
-    ("statusInterval", Kind::Number),
-    ("stopTimeout", Kind::Number),
+const KNOWN: &[(&str, SettingKind)] = &[
+    ("controlSocket", SettingKind::Text),
+    ("hup", SettingKind::Text),
+    ("inotifyMode", SettingKind::Text),
+    ("insist", SettingKind::Switch),
+    ("ionice", SettingKind::Text),
+    ("log", SettingKind::Words),
+    ("logfacility", SettingKind::Text),
+    ("logfile", SettingKind::Text),
+    ("logident", SettingKind::Text),
+    ("maxDelays", SettingKind::Number),
+    ("maxProcesses", SettingKind::Number),
+    ("metricsFile", SettingKind::Text),
+    ("metricsListen", SettingKind::Text),
+    ("maxStartups", SettingKind::Number),
+    ("nice", SettingKind::Number),
+    ("maxStaleness", SettingKind::Number),
+    ("nodaemon", SettingKind::Switch),
+    ("onepass", SettingKind::Switch),
+    ("pidfile", SettingKind::Text),
+    ("rescanInterval", SettingKind::Number),
+    ("stallTimeout", SettingKind::Number),
+    ("stateDir", SettingKind::Text),
+    ("statusFile", SettingKind::Text),
+    ("statusInterval", SettingKind::Number),
+    ("stopTimeout", SettingKind::Number),
 ];
 
 /// Keys of a `sync{}` that are no settings.
@@ -182,7 +182,7 @@ impl SettingsTable {
     }
 }
 
-fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
+fn check_kind(name: &str, kind: SettingKind, value: &Value) -> Result<()> {
     let nul = |text: &mlua::LuaString| text.as_bytes().contains(&0);
     if value.as_string().is_some_and(nul) {
         let text = format!("setting \"{name}\" contains a NUL byte.");
@@ -190,10 +190,10 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
     }
     let right = match kind {
         _ if !truthy(value) => true,
-        Kind::Switch => true,
-        Kind::Number => number_of(value).is_some(),
-        Kind::Text => text_of(value).is_some(),
-        Kind::Words => words(value).is_some(),
+        SettingKind::Switch => true,
+        SettingKind::Number => number_of(value).is_some(),
+        SettingKind::Text => text_of(value).is_some(),
+        SettingKind::Words => words(value).is_some(),
     };
     if right {
         return Ok(());
@@ -205,8 +205,8 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<()> {
         ));
     }
     let wanted = match kind {
-        Kind::Number => "number",
-        Kind::Words => "text or a list of texts",
+        SettingKind::Number => "number",
+        SettingKind::Words => "text or a list of texts",
         _ => "text",
     };
     Err(complaint_about(

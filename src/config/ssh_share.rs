@@ -17,7 +17,7 @@ use super::ssh::{is_ssh, push_rsh_word, remote_shell, split_rsh};
 use super::target::destination;
 use super::text_of;
 use crate::batch::{is_remote, probe};
-use crate::process::Sockets;
+use crate::process::SshControl;
 
 /// Options of ssh that say how a connection is shared, or that it is not.
 const CONTRADICTING: &[&str] = &["control", "-S", "-M", "-O"];
@@ -30,7 +30,7 @@ const PERSIST: &str = "ControlPersist=600";
 ///
 /// # Errors
 /// The table `ssh` or its key `reuse` is something else.
-pub fn share(lua: &Lua, config: &Table, sockets: &Sockets) -> Result<Vec<(OsString, OsString)>> {
+pub fn share(lua: &Lua, config: &Table, sockets: &SshControl) -> Result<Vec<(OsString, OsString)>> {
     let nothing = Vec::new();
     let ssh = match config.get("ssh")? {
         Value::Table(ssh) => Some(ssh),

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::http;
-use super::peers::PeerId;
+use super::peers::ConnectionId;
 use super::waits::{Wait, is_meant};
-use super::watching::Watching;
+use super::watching::EventRouter;
 use crate::control::protocol::LONGEST_REQUEST;
 use crate::control::protocol::MOST_ENTRIES;
 use crate::control::protocol::Reply;
@@ -19,18 +19,18 @@ use crate::status::number_format::counted;
 use crate::sync::Sync;
 
 /// What becomes of a request.
-enum Answer {
+enum ReplyTime {
     Now(Reply),
     /// When all is done.
     Later(Option<String>),
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Takes in who connects, does what they ask, and tells who waited that it is over.
-    pub(super) fn attend(&mut self) {
+    pub(super) fn serve_clients(&mut self) {
         let now = Instant::now();
         self.core.desk.admit(now);
-        self.end_waits(now);
+        self.poll_barriers(now);
         for peer in self.core.desk.peers.turn(LONGEST_REQUEST, now) {
             let local = self
                 .core
@@ -39,15 +39,15 @@ impl Engine<'_> {
                 .peer(peer)
                 .is_some_and(|p| p.is_local());
             if local {
-                self.hear(peer, now)
+                self.handle_request(peer, now)
             } else {
-                self.browse(peer, now)
+                self.handle_http(peer, now)
             }
         }
     }
 
     /// A line on the control socket.
-    fn hear(&mut self, id: PeerId, now: Instant) {
+    fn handle_request(&mut self, id: ConnectionId, now: Instant) {
         let Some(peer) = self.core.desk.peers.peer(id) else {
             return;
         };
@@ -61,37 +61,37 @@ impl Engine<'_> {
         };
         let answer = match Request::parse(&line) {
             Ok(verb) => self.obey(verb),
-            Err(text) => Answer::Now(Reply::refused(text)),
+            Err(text) => ReplyTime::Now(Reply::refused(text)),
         };
         let Some(peer) = self.core.desk.peers.peer(id) else {
             return;
         };
         match answer {
-            Answer::Now(reply) => peer.tell(reply.line(), now),
-            Answer::Later(sync) => {
+            ReplyTime::Now(reply) => peer.tell(reply.line(), now),
+            ReplyTime::Later(sync) => {
                 peer.let_wait();
                 self.core.desk.waits.push(Wait::new(id, sync));
-                self.end_waits(now);
+                self.poll_barriers(now);
             }
         }
     }
 
-    fn obey(&mut self, verb: Verb) -> Answer {
+    fn obey(&mut self, verb: Verb) -> ReplyTime {
         if let Some(name) = verb.sync()
             && !self
                 .members
                 .iter()
                 .any(|member| is_meant(Some(name), member))
         {
-            return Answer::Now(Reply::refused(format!("there is no sync \"{name}\"")));
+            return ReplyTime::Now(Reply::refused(format!("there is no sync \"{name}\"")));
         }
         let now = self.now;
-        Answer::Now(match verb {
+        ReplyTime::Now(match verb {
             Verb::Status { sync, entries } => {
                 let status = self.snapshot(sync.as_deref(), entries.min(MOST_ENTRIES));
                 Reply::status(status)
             }
-            Verb::Wait { sync } => return Answer::Later(sync),
+            Verb::Wait { sync } => return ReplyTime::Later(sync),
             Verb::Pause { sync } => self.each(sync, "paused", |sync| sync.set_paused(true)),
             Verb::Resume { sync } => self.each_at_work(sync, "resumed", |sync| {
                 sync.set_paused(false);
@@ -123,7 +123,7 @@ impl Engine<'_> {
         })
     }
 
-    /// As [`Engine::each`], but refuses where all that are meant have ended: nothing of them is
+    /// As [`EventLoop::each`], but refuses where all that are meant have ended: nothing of them is
     /// done any more.
     fn each_at_work(
         &mut self,
@@ -201,7 +201,7 @@ impl Engine<'_> {
     }
 
     /// Tells who waited for what is done now; forgets who has gone.
-    fn end_waits(&mut self, now: Instant) {
+    fn poll_barriers(&mut self, now: Instant) {
         let mut waits = std::mem::take(&mut self.core.desk.waits);
         for wait in &mut waits {
             wait.begin(self.watcher, &self.members, now);
@@ -210,7 +210,7 @@ impl Engine<'_> {
             .iter()
             .any(|wait| wait.is_to_mark(self.watcher, self.started))
         {
-            let mut watching = Watching::new(&self.members, self.now);
+            let mut watching = EventRouter::new(&self.members, self.now);
             self.watcher.tell_all_unclosed(&mut watching);
         }
         waits.retain_mut(|wait| {
@@ -230,7 +230,7 @@ impl Engine<'_> {
     }
 
     /// A browser, or Prometheus.
-    fn browse(&mut self, id: PeerId, now: Instant) {
+    fn handle_http(&mut self, id: ConnectionId, now: Instant) {
         let Some(peer) = self.core.desk.peers.peer(id) else {
             return;
         };

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Poll, Token, Waker};
 
-use super::desk::{self, Desk};
-use super::notify::Notify;
+use super::desk::{self, Server};
+use super::notify::Systemd;
 use super::signals::{Signal, Signals};
-use super::sources::Mounts;
+use super::sources::MountWatch;
 use super::state::StateDir;
 use super::state_cleanup::StateCleanup;
 use crate::config::Settings;
@@ -29,20 +29,20 @@ const FIRST_PIPE: usize = desk::END;
 pub(super) const MOUNTS: Token = Token(3);
 
 /// What lives as long as the process, whatever configurations come and go.
-pub struct Core {
+pub struct Context {
     pub(super) poll: Poll,
     pub(super) events: Events,
     pub(super) signals: Signals,
     waker: Arc<Waker>,
-    pub(super) notify: Notify,
-    _mounts: Mounts,
+    pub(super) notify: Systemd,
+    _mounts: MountWatch,
     pub(super) cron_timer: CronTimer,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
     pub clock: Clock,
     /// Who asks what is going on, and says what to do.
-    pub(super) desk: Desk,
+    pub(super) desk: Server,
     /// When the daemon started.
     pub(super) started: SystemTime,
     /// What outlives the process, if there is a place for it.
@@ -53,25 +53,25 @@ pub struct Core {
     pub recalled: bool,
 }
 
-impl Core {
+impl Context {
     /// Everything the loop waits on. Called in the process that stays, after detaching.
     ///
     /// # Errors
     /// The system is out of descriptors.
-    pub fn new() -> io::Result<Core> {
+    pub fn new() -> io::Result<Context> {
         let poll = Poll::new()?;
         let signals = Signals::new(poll.registry(), SIGNALS)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let cron_timer = CronTimer::new(poll.registry(), CALENDAR)?;
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
-        let desk = Desk::closed(poll.registry().try_clone()?);
-        Ok(Core {
-            _mounts: Mounts::new(poll.registry(), MOUNTS)?,
+        let desk = Server::closed(poll.registry().try_clone()?);
+        Ok(Context {
+            _mounts: MountWatch::new(poll.registry(), MOUNTS)?,
             poll,
             events: Events::with_capacity(256),
             signals,
             waker,
-            notify: Notify::from_environment(),
+            notify: Systemd::from_environment(),
             cron_timer,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),

@@ -11,23 +11,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlua::Table;
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::job::Job;
 use crate::config::MaxDelete;
 use crate::log;
 use crate::process::{Command, End, Output, Stdin};
 use crate::queue::DelayId;
-use crate::script::{Member, SpawnRequest};
+use crate::script::{SpawnRequest, SyncHandle};
 
 /// A transfer that waits for the outcome of its trial.
-pub struct Trial {
+pub struct DryRun {
     request: SpawnRequest,
     deleted: Cell<u64>,
     files: Cell<Option<u64>>,
     created: Cell<u64>,
 }
 
-impl Trial {
+impl DryRun {
     /// A line that rsync printed because of `--itemize-changes` or `--stats`.
     pub fn line(&self, line: &[u8]) {
         if line.starts_with(b"*deleting") {
@@ -40,7 +40,7 @@ impl Trial {
     }
 
     /// The sync it is for.
-    pub fn member(&self) -> Rc<Member> {
+    pub fn member(&self) -> Rc<SyncHandle> {
         Rc::clone(&self.request.member)
     }
 
@@ -67,9 +67,9 @@ fn number(text: &[u8]) -> u64 {
     digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Starts the trial of a transfer that a limit concerns; others are handed back.
-    pub(super) fn try_first(&mut self, request: SpawnRequest) -> Option<SpawnRequest> {
+    pub(super) fn dry_run_first(&mut self, request: SpawnRequest) -> Option<SpawnRequest> {
         let deletes = |word: &Vec<u8>| word.starts_with(b"--del");
         let limited = {
             let mut sync = request.member.sync.borrow_mut();
@@ -98,7 +98,7 @@ impl Engine<'_> {
             return Some(request);
         };
         request.member.sync.borrow_mut().running += 1;
-        let trial = Trial {
+        let trial = DryRun {
             deleted: Cell::new(0),
             files: Cell::new(None),
             created: Cell::new(0),
@@ -109,7 +109,7 @@ impl Engine<'_> {
     }
 
     /// After a trial: carries the transfer out, or has its entries wait.
-    pub(super) fn judge(&mut self, trial: Trial, end: End) {
+    pub(super) fn judge(&mut self, trial: DryRun, end: End) {
         if needs_count(&trial) {
             return self.count_first(trial, end);
         }
@@ -128,7 +128,7 @@ impl Engine<'_> {
     }
 
     /// These entries would delete too much: they wait.
-    pub(super) fn put_off(&self, member: &Member, ids: &[DelayId], deleted: u64, total: u64) {
+    pub(super) fn put_off(&self, member: &SyncHandle, ids: &[DelayId], deleted: u64, total: u64) {
         let mut sync = member.sync.borrow_mut();
         let wait = sync.failed(ids, self.now);
         let limit = match sync.config.guard.max_delete {
@@ -146,7 +146,7 @@ impl Engine<'_> {
     }
 
     /// How many entries the target has.
-    fn entries(&self, trial: &Trial) -> u64 {
+    fn entries(&self, trial: &DryRun) -> u64 {
         let mut sync = trial.request.member.sync.borrow_mut();
         if trial.is_whole() {
             let files = trial.files.get().unwrap_or_default();
@@ -157,7 +157,7 @@ impl Engine<'_> {
     }
 
     /// Counts what the source holds on a thread, and judges the trial then.
-    fn count_first(&mut self, trial: Trial, end: End) {
+    fn count_first(&mut self, trial: DryRun, end: End) {
         let member = trial.member();
         let source = member.sync.borrow().config.source.clone();
         let ids = trial.ids().to_vec();
@@ -202,7 +202,7 @@ impl Engine<'_> {
 
 /// Returns true if the limit is a part of the target, and no comparison has told how much the
 /// target holds.
-fn needs_count(trial: &Trial) -> bool {
+fn needs_count(trial: &DryRun) -> bool {
     let sync = trial.request.member.sync.borrow();
     let is_percent = matches!(sync.config.guard.max_delete, Some(MaxDelete::Percent(_)));
     is_percent && sync.entries.is_none() && !trial.is_whole() && trial.deleted.get() > 0

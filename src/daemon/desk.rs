@@ -12,7 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
 use rustix::fs::FileType;
 
-use super::peers::{PLACES, Peers, Stream};
+use super::peers::{Connections, PLACES, Stream};
 use super::waits::Wait;
 use crate::config::{ControlSocket, Settings};
 use crate::log;
@@ -32,11 +32,11 @@ const TAKEN: &str = "another daemon listens on it";
 const SHARE: usize = 32;
 
 /// The desk of a daemon.
-pub struct Desk {
-    control: Option<Control>,
+pub struct Server {
+    control: Option<ControlListener>,
     metrics: Option<TcpListener>,
     /// Who is connected.
-    pub(super) peers: Peers,
+    pub(super) peers: Connections,
     /// Who waits until all is done.
     pub(super) waits: Vec<Wait>,
     /// More may want to be taken in.
@@ -44,20 +44,20 @@ pub struct Desk {
 }
 
 /// The control socket; dropped, its file is removed.
-struct Control {
+struct ControlListener {
     listener: UnixListener,
     path: PathBuf,
     /// Device and inode, to know it by.
     file: (u64, u64),
 }
 
-impl Desk {
+impl Server {
     /// A desk nobody can reach.
-    pub fn closed(registry: Registry) -> Desk {
-        Desk {
+    pub fn closed(registry: Registry) -> Server {
+        Server {
             control: None,
             metrics: None,
-            peers: Peers::new(registry, FIRST),
+            peers: Connections::new(registry, FIRST),
             waits: Vec::new(),
             crowded: false,
         }
@@ -71,7 +71,7 @@ impl Desk {
         match &settings.control_socket {
             ControlSocket::None => {}
             ControlSocket::At(path) => {
-                let control = Control::open(path, registry);
+                let control = ControlListener::open(path, registry);
                 let shown = log::escape(path.as_os_str().as_encoded_bytes());
                 self.control = Some(
                     control
@@ -80,14 +80,14 @@ impl Desk {
             }
             ControlSocket::Default => {
                 for path in default_places(settings.pid_file.as_deref()) {
-                    match Control::open(&path, registry) {
+                    match ControlListener::open(&path, registry) {
                         Ok(control) => {
                             self.control = Some(control);
                             break;
                         }
                         Err(text) => {
                             let is_taken = text == TAKEN;
-                            let category = if is_taken { "Warn" } else { "Control" };
+                            let category = if is_taken { "Warn" } else { "ControlListener" };
                             let path = path.display();
                             log::say(category, format_args!("no control socket {path}: {text}"));
                             // Where a daemon has the first place, another has none.
@@ -107,7 +107,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Returns true if events of this token are for [`Desk::wake`].
+    /// Returns true if events of this token are for [`Server::wake`].
     pub fn owns(token: Token) -> bool {
         token == CONTROL || token == METRICS || (FIRST..END).contains(&token.0)
     }
@@ -163,8 +163,8 @@ impl Desk {
     }
 }
 
-impl Control {
-    fn open(path: &Path, registry: &Registry) -> Result<Control, String> {
+impl ControlListener {
+    fn open(path: &Path, registry: &Registry) -> Result<ControlListener, String> {
         let reason = |e: io::Error| log::reason(&e);
         let location = safe_path::locate(path).map_err(reason)?;
         let near = location.path(path);
@@ -179,7 +179,7 @@ impl Control {
         registry
             .register(&mut listener, CONTROL, Interest::READABLE)
             .map_err(reason)?;
-        Ok(Control {
+        Ok(ControlListener {
             listener,
             path: path.to_owned(),
             file: control_file,
@@ -196,13 +196,13 @@ impl Control {
     }
 }
 
-impl Drop for Control {
+impl Drop for ControlListener {
     fn drop(&mut self) {
         let Ok(location) = safe_path::locate(&self.path) else {
             return;
         };
         if location.found().map(safe_path::identity) == Some(self.file) {
-            // Left behind, it is stale and replaced by the next daemon.
+            // Leftover behind, it is stale and replaced by the next daemon.
             let _ = location.unlink();
         }
     }

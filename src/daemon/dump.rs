@@ -1,13 +1,13 @@
 //! The state dump after `SIGUSR2`: all that is known, as lines of the log.
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use crate::log;
 use crate::status::number_format::span;
 
 /// So many entries of each queue.
 const ENTRIES: usize = 1000;
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Writes what is going on into the log, as the status file has it and more.
     pub(super) fn dump(&self) {
         let whole = self.snapshot(None, ENTRIES);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::engine::{Engine, Outcome};
+use super::engine::{EventLoop, Outcome};
 use super::job::{Job, is_attribute};
 use super::outcome;
 use crate::batch::{self, error_lines::SizeLimit};
@@ -27,12 +27,12 @@ const FILE_IO: i32 = 11;
 /// rsync's codes for names that the other side does not take.
 const REFUSALS: [i32; 2] = [2, 4];
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// What the end of a child means for its sync.
     pub(super) fn evaluate(&mut self, job: Job, end: End) {
         let code = end.code();
         job.member.sync.borrow_mut().transferred();
-        if self.falls_back(&job, code) {
+        if self.use_other_list(&job, code) {
             return;
         }
         let signal = match end {
@@ -134,7 +134,7 @@ impl Engine<'_> {
 
     /// Returns true if the transfer failed because one of the rsyncs does not take an option: then it is
     /// done at once without.
-    fn falls_back(&mut self, job: &Job, code: i32) -> bool {
+    fn use_other_list(&mut self, job: &Job, code: i32) -> bool {
         let mut sync = job.member.sync.borrow_mut();
         let whole = job.captured && sync.has_full && job.is_whole(&sync);
         let Some(kind) = job.transfer.or(whole.then_some(batch::Kind::Classic)) else {

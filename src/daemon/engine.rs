@@ -9,22 +9,22 @@ use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::core::Core;
+use super::core::Context;
 use super::fading::Fading;
-use super::gate::Gates;
+use super::gate::ScanPasses;
 use super::job::Job;
 use super::notify::{Figures, Phase};
-use super::orders::Workers;
+use super::orders::LocalJobs;
 use super::outcome::Hooks;
 use super::progress::Progress;
-use super::rejects::Calls;
+use super::rejects::RejectHooks;
 use super::signals::Signal;
-use super::sources::Sources;
+use super::sources::SourceMonitor;
 use super::stall_detector::StallDetector;
 use super::status::ReportFiles;
 use super::tunnels::Tunnels;
 use super::watch_limit::{self, WatchLimit};
-use super::watching::Watching;
+use super::watching::EventRouter;
 use crate::component::{Action, Level};
 use crate::config::{Hup, Settings};
 use crate::cron;
@@ -32,7 +32,7 @@ use crate::exit::Exit;
 use crate::id::SyncId;
 use crate::log;
 use crate::process::Pid;
-use crate::script::{Environment, Member, Script};
+use crate::script::{Environment, Script, SyncHandle};
 use crate::sync::{Next, Scheduler};
 use crate::watch::Watcher;
 
@@ -53,17 +53,17 @@ pub enum Outcome {
 }
 
 /// One configuration at work.
-pub struct Engine<'a> {
-    pub(super) core: &'a mut Core,
+pub struct EventLoop<'a> {
+    pub(super) core: &'a mut Context,
     pub(super) environment: &'a Environment,
     pub(super) script: Rc<Script>,
     pub(super) watcher: &'a mut Watcher,
-    pub(super) members: Vec<Rc<Member>>,
+    pub(super) members: Vec<Rc<SyncHandle>>,
     pub(super) jobs: HashMap<Pid, Job>,
-    pub(super) workers: Workers,
-    pub(super) gates: Gates,
+    pub(super) workers: LocalJobs,
+    pub(super) gates: ScanPasses,
     /// Of `onReject`.
-    pub(super) calls: Calls,
+    pub(super) calls: RejectHooks,
     scheduler: Scheduler,
     pub(super) reports: ReportFiles,
     pub(super) progress: Progress,
@@ -73,7 +73,7 @@ pub struct Engine<'a> {
     pub(super) watch_limit: WatchLimit,
     /// The thread that counts directories for the watch limit.
     counting: Option<JoinHandle<usize>>,
-    pub(super) sources: Sources,
+    pub(super) sources: SourceMonitor,
     pub(super) tunnels: Tunnels,
     pub(super) stall_detector: StallDetector,
     pub(super) started: bool,
@@ -87,34 +87,34 @@ pub struct Engine<'a> {
     pub(super) now: u64,
 }
 
-impl<'a> Engine<'a> {
+impl<'a> EventLoop<'a> {
     /// An engine for a loaded configuration.
     pub fn new(
-        core: &'a mut Core,
+        core: &'a mut Context,
         environment: &'a Environment,
         script: Rc<Script>,
         watcher: &'a mut Watcher,
-    ) -> Engine<'a> {
+    ) -> EventLoop<'a> {
         let settings: &Settings = &script.settings;
         let members = script.members();
         for member in &members {
             member.sync.borrow_mut().held.unwatched = true;
         }
-        Engine {
+        EventLoop {
             compare: vec![false; members.len()],
             members,
             jobs: HashMap::new(),
-            workers: Workers::default(),
+            workers: LocalJobs::default(),
             scheduler: Scheduler::default(),
             reports: ReportFiles::new(settings),
             progress: Progress::new(Instant::now(), settings.nodaemon),
             hooks: Hooks::default(),
             watch_limit: WatchLimit::new(settings.rescan_interval),
             counting: None,
-            sources: Sources::new(),
+            sources: SourceMonitor::new(),
             tunnels: Tunnels::default(),
-            gates: Gates::default(),
-            calls: Calls::default(),
+            gates: ScanPasses::default(),
+            calls: RejectHooks::default(),
             stall_detector: StallDetector::new(settings.stall_timeout),
             started: false,
             beginning: true,
@@ -132,7 +132,7 @@ impl<'a> Engine<'a> {
     /// Runs until a signal, the configuration or a critical failure ends it. Returns how, and
     /// the configuration it ended with.
     pub fn run(mut self) -> (Outcome, Rc<Script>) {
-        self.first_look();
+        self.check_sources_at_start();
         self.enable_tunnels();
         self.watch();
         if self.core.recalled {
@@ -144,12 +144,12 @@ impl<'a> Engine<'a> {
             self.now = self.core.clock.now();
             self.take_in();
             self.collect();
-            self.tend_gates();
+            self.poll_scans();
             self.forget_transfers();
             self.verify_recent();
             self.detect_stalls(Instant::now());
-            self.tend_tunnels();
-            self.lead();
+            self.poll_tunnels();
+            self.run_due();
             self.pass();
             if let Some(outcome) = self.over {
                 self.abandon();
@@ -159,7 +159,7 @@ impl<'a> Engine<'a> {
                 return (outcome, self.script);
             }
             self.clean_state();
-            self.attend();
+            self.serve_clients();
             self.write_reports();
             self.notify();
             self.wait();
@@ -185,7 +185,7 @@ impl<'a> Engine<'a> {
     /// What the kernel says of directories.
     fn take_in(&mut self) {
         self.note_transfers();
-        let mut watching = Watching::new(&self.members, self.now);
+        let mut watching = EventRouter::new(&self.members, self.now);
         self.watcher.turn(Instant::now(), &mut watching);
         let lost = watching.overflowed;
         let unwatched = watching.unwatched;
@@ -193,11 +193,11 @@ impl<'a> Engine<'a> {
         if lost {
             self.overflow();
         }
-        self.mind_sources(&back);
+        self.recheck_sources(&back);
         self.check_watch_limit(&unwatched);
         let (members, started) = (&self.members, self.started);
         let starting = || {
-            let is_done = |member: &&Rc<Member>| started && member.sync.borrow().has_started();
+            let is_done = |member: &&Rc<SyncHandle>| started && member.sync.borrow().has_started();
             members.len() - members.iter().filter(is_done).count()
         };
         self.progress.turn(self.watcher, starting, Instant::now());
@@ -229,7 +229,7 @@ impl<'a> Engine<'a> {
     /// Says what is to be watched.
     fn watch(&mut self) {
         crate::sync::choose_leaders(self.members.iter().map(|member| &member.sync));
-        self.settle_gates();
+        self.assign_staging();
         let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         self.beginning = true;
@@ -242,7 +242,7 @@ impl<'a> Engine<'a> {
         let limit = WatchLimit::new(settings.rescan_interval);
         let before = std::mem::replace(&mut self.watch_limit, limit);
         self.compare = vec![self.compare.contains(&true); self.members.len()];
-        self.first_look();
+        self.check_sources_at_start();
         self.watch();
         self.watcher.check_roots();
         if before.is_reached() {
@@ -324,7 +324,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Alarms, then whatever is due, unless the end is near.
-    fn lead(&mut self) {
+    fn run_due(&mut self) {
         if self.fading.is_some() {
             self.fade();
             return;
@@ -384,7 +384,7 @@ impl<'a> Engine<'a> {
 
     /// Asks one sync until it has something running that had not, which is the answer, nothing of
     /// it is due or limits are reached.
-    fn serve(&mut self, member: &Rc<Member>) -> bool {
+    fn serve(&mut self, member: &Rc<SyncHandle>) -> bool {
         for _ in 0..TURN {
             if !self.script.host.has_room() || !member.is_connected() {
                 return false;
@@ -393,13 +393,13 @@ impl<'a> Engine<'a> {
             let Next::Act(id) = next else {
                 return false;
             };
-            if !self.may_send(member) {
+            if !self.check_ready(member) {
                 return false;
             }
-            if self.hold_back(member) {
+            if self.defer_open_files(member) {
                 continue;
             }
-            let state = |member: &Member| {
+            let state = |member: &SyncHandle| {
                 let sync = member.sync.borrow();
                 (sync.running, sync.queue.len())
             };
@@ -454,7 +454,7 @@ impl<'a> Engine<'a> {
                 "Info",
                 "onepass active and all syncs finished. Exiting successfully",
             );
-            self.start_fading(Outcome::Exit(Exit::Done));
+            self.begin_shutdown(Outcome::Exit(Exit::Done));
         }
     }
 
@@ -479,7 +479,7 @@ impl<'a> Engine<'a> {
         match signal {
             Signal::Terminate | Signal::Interrupt => {
                 log::normal(format_args!("--- {} signal, fading ---", signal.name()));
-                self.start_fading(Outcome::Exit(Exit::Signal(signal.number())));
+                self.begin_shutdown(Outcome::Exit(Exit::Signal(signal.number())));
             }
             Signal::HangUp if self.script.settings.hup == Hup::Changed => {
                 log::normal("--- HUP signal, reading the configuration again ---");
@@ -487,7 +487,7 @@ impl<'a> Engine<'a> {
             }
             Signal::HangUp => {
                 log::normal("--- HUP signal, resetting ---");
-                self.start_fading(Outcome::Reset);
+                self.begin_shutdown(Outcome::Reset);
             }
             Signal::Child => {}
             Signal::User1 => {

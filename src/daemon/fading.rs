@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 
-use super::engine::{Engine, Outcome};
-use super::watching::Watching;
+use super::engine::{EventLoop, Outcome};
+use super::watching::EventRouter;
 use crate::log;
 use crate::process::family::{self, Descendant};
 
@@ -33,7 +33,7 @@ pub struct Fading {
     patience: Option<Instant>,
     /// How long after that it is killed.
     grace: Duration,
-    /// The last transfer's second has to pass, see [`Engine::rest_of_second`].
+    /// The last transfer's second has to pass, see [`EventLoop::rest_of_second`].
     lingers: Option<Instant>,
     /// What the children that got TERM had started in turn, none if there was no need yet.
     doomed: Option<Vec<Descendant>>,
@@ -61,12 +61,12 @@ impl Fading {
     }
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// No new processes from now on. A second signal to end means at once.
-    pub(super) fn start_fading(&mut self, outcome: Outcome) {
+    pub(super) fn begin_shutdown(&mut self, outcome: Outcome) {
         self.script.fade();
         self.close_gates();
-        let mut watching = Watching::new(&self.members, self.now);
+        let mut watching = EventRouter::new(&self.members, self.now);
         self.watcher.tell_all_unclosed(&mut watching);
         let now = Instant::now();
         let timeout = self.script.settings.stop_timeout;

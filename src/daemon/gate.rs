@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use mlua::{Function, Table};
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::job::Job;
 use super::scanners::Scan;
 use super::scans::Checking;
@@ -24,40 +24,40 @@ use crate::check::{Gate, Layout, Look, Order, Outcome, Worker};
 use crate::id::GateId;
 use crate::log;
 use crate::queue::DelayId;
-use crate::script::{CheckRequest, Member};
+use crate::script::{ScanRequest, SyncHandle};
 use crate::sync::Sync;
 
 const THREAD_FAILED: &str = "the thread that checks has failed";
 
 /// The gates of all syncs.
 #[derive(Default)]
-pub struct Gates {
+pub struct ScanPasses {
     hands: HashMap<GateId, Worker>,
-    rounds: Vec<Round>,
+    rounds: Vec<Pass>,
     /// What has been looked at, in order.
     ready: VecDeque<Party>,
     tokens: u64,
 }
 
-pub(super) struct Round {
+pub(super) struct Pass {
     token: u64,
     pub(super) gate: Rc<Gate>,
     /// Whose transfers wait for it; at least one.
     parties: Vec<Party>,
-    phase: Phase,
+    phase: PassPhase,
 }
 
-impl Round {
+impl Pass {
     /// Whose they are.
-    pub(super) fn members(&self) -> Vec<Rc<Member>> {
+    pub(super) fn members(&self) -> Vec<Rc<SyncHandle>> {
         let members = self.parties.iter().map(|party| &party.member);
         members.cloned().collect()
     }
 
     /// The files that all have their answers; the thread is at work again then.
     pub(super) fn take_checked(&mut self) -> Option<Box<Checking>> {
-        match std::mem::replace(&mut self.phase, Phase::Thread) {
-            Phase::Checking(checking) => Some(checking),
+        match std::mem::replace(&mut self.phase, PassPhase::Thread) {
+            PassPhase::Checking(checking) => Some(checking),
             _ => None,
         }
     }
@@ -65,13 +65,13 @@ impl Round {
 
 /// One transfer that is to be.
 pub(super) struct Party {
-    pub(super) member: Rc<Member>,
+    pub(super) member: Rc<SyncHandle>,
     pub(super) agent: Table,
     ids: Vec<DelayId>,
     send: Function,
 }
 
-enum Phase {
+enum PassPhase {
     /// For the round before.
     Waiting(Look),
     /// The thread is at work.
@@ -79,7 +79,7 @@ enum Phase {
     Checking(Box<Checking>),
 }
 
-impl Gates {
+impl ScanPasses {
     /// Returns true if any round is on its way.
     pub fn is_busy(&self) -> bool {
         !self.rounds.is_empty() || !self.ready.is_empty()
@@ -90,7 +90,7 @@ impl Gates {
     pub(super) fn checking(&mut self, token: u64) -> Option<(&mut Checking, &Party)> {
         let round = self.round(token)?;
         match &mut round.phase {
-            Phase::Checking(checking) => Some((checking, round.parties.first()?)),
+            PassPhase::Checking(checking) => Some((checking, round.parties.first()?)),
             _ => None,
         }
     }
@@ -100,28 +100,28 @@ impl Gates {
         let mut busy: HashSet<_> = self
             .rounds
             .iter()
-            .filter(|round| !matches!(round.phase, Phase::Waiting(_)))
+            .filter(|round| !matches!(round.phase, PassPhase::Waiting(_)))
             .map(|round| round.gate.id())
             .collect();
         let waiting = self.rounds.iter();
-        let waiting = waiting.filter(|round| matches!(round.phase, Phase::Waiting(_)));
+        let waiting = waiting.filter(|round| matches!(round.phase, PassPhase::Waiting(_)));
         let free = waiting.filter(|round| busy.insert(round.gate.id()));
         free.map(|round| round.token).collect()
     }
 
-    pub(super) fn round(&mut self, token: u64) -> Option<&mut Round> {
+    pub(super) fn round(&mut self, token: u64) -> Option<&mut Pass> {
         self.rounds.iter_mut().find(|round| round.token == token)
     }
 
-    fn take(&mut self, token: u64) -> Option<Round> {
+    fn take(&mut self, token: u64) -> Option<Pass> {
         let at = self.rounds.iter().position(|round| round.token == token)?;
         Some(self.rounds.remove(at))
     }
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Has a transfer wait for a look at what it is about.
-    pub(super) fn look(&mut self, request: CheckRequest) {
+    pub(super) fn look(&mut self, request: ScanRequest) {
         let gate = Rc::clone(&request.member.sync.borrow().gate);
         request.member.sync.borrow_mut().running += 1;
         let mut party = Some(Party {
@@ -132,7 +132,7 @@ impl Engine<'_> {
         });
         let mut look = Some(Look::for_task(&request.task));
         for round in &mut self.gates.rounds {
-            if let Phase::Waiting(known) = &mut round.phase
+            if let PassPhase::Waiting(known) = &mut round.phase
                 && round.gate.id() == gate.id()
                 && let Some(other) = look.take()
             {
@@ -144,16 +144,16 @@ impl Engine<'_> {
         }
         if let (Some(look), Some(party)) = (look, party) {
             self.gates.tokens += 1;
-            self.gates.rounds.push(Round {
+            self.gates.rounds.push(Pass {
                 token: self.gates.tokens,
                 gate,
                 parties: vec![party],
-                phase: Phase::Waiting(look),
+                phase: PassPhase::Waiting(look),
             });
         }
     }
 
-    fn begin_round(&mut self, token: u64) {
+    fn begin_pass(&mut self, token: u64) {
         let Some(round) = self.gates.round(token) else {
             return;
         };
@@ -161,15 +161,16 @@ impl Engine<'_> {
         // What the tree would lose now may just be sent to others.
         let may_look = members
             .iter()
-            .filter(|member| self.may_send(member))
+            .filter(|member| self.check_ready(member))
             .count();
         if may_look < members.len() {
-            return self.look_later(token);
+            return self.redo_pass(token);
         }
         let Some(round) = self.gates.round(token) else {
             return;
         };
-        let Phase::Waiting(look) = std::mem::replace(&mut round.phase, Phase::Thread) else {
+        let PassPhase::Waiting(look) = std::mem::replace(&mut round.phase, PassPhase::Thread)
+        else {
             return;
         };
         let source = {
@@ -181,7 +182,7 @@ impl Engine<'_> {
     }
 
     /// Has a round done again, all of it, when its syncs may send.
-    fn look_later(&mut self, token: u64) {
+    fn redo_pass(&mut self, token: u64) {
         for party in self.gates.take(token).into_iter().flat_map(|r| r.parties) {
             let mut sync = party.member.sync.borrow_mut();
             sync.running -= 1;
@@ -192,7 +193,7 @@ impl Engine<'_> {
     /// The rounds that may begin: none of a gate that is to open a tree from which something is
     /// still being sent, maybe by a configuration before this one. It may empty the tree.
     fn free_rounds(&self) -> Vec<u64> {
-        let is_read = |round: &Round| {
+        let is_read = |round: &Pass| {
             let gate = &round.gate;
             !self.gates.hands.contains_key(&gate.id())
                 && self.jobs.values().any(|job| {
@@ -241,7 +242,7 @@ impl Engine<'_> {
     }
 
     /// Goes on with all rounds as far as they can.
-    pub(super) fn tend_gates(&mut self) {
+    pub(super) fn poll_scans(&mut self) {
         let hands = self.gates.hands.values();
         let done: Vec<_> = hands
             .flat_map(|hand| hand.done().collect::<Vec<_>>())
@@ -249,23 +250,23 @@ impl Engine<'_> {
         for done in done {
             self.thread_done(done.token, done.outcome);
         }
-        self.mind_failed_threads();
+        self.drop_failed_threads();
         self.end_overdue();
         let rounds = self.gates.rounds.iter();
         for token in rounds.map(|round| round.token).collect::<Vec<_>>() {
             self.check_on(token);
         }
         for token in self.free_rounds() {
-            self.begin_round(token);
+            self.begin_pass(token);
         }
         self.send_checked();
     }
 
     /// What was given to a thread that has ended will not be done.
-    fn mind_failed_threads(&mut self) {
-        let is_lost = |round: &&Round| {
+    fn drop_failed_threads(&mut self) {
+        let is_lost = |round: &&Pass| {
             let hand = self.gates.hands.get(&round.gate.id());
-            matches!(round.phase, Phase::Thread) && hand.is_some_and(Worker::has_failed)
+            matches!(round.phase, PassPhase::Thread) && hand.is_some_and(Worker::has_failed)
         };
         let lost = self.gates.rounds.iter().filter(is_lost);
         for token in lost.map(|round| round.token).collect::<Vec<_>>() {
@@ -289,24 +290,24 @@ impl Engine<'_> {
             Ok(Outcome::Collected(found)) => {
                 let candidates = self.collected(&members, found);
                 match candidates {
-                    Some(checking) => self.set_phase(token, Phase::Checking(checking)),
-                    None => self.round_is_over(token),
+                    Some(checking) => self.set_phase(token, PassPhase::Checking(checking)),
+                    None => self.finish_pass(token),
                 }
             }
             Ok(Outcome::Settled(settled)) => {
                 self.settled(&members, settled);
-                self.round_is_over(token);
+                self.finish_pass(token);
             }
         }
     }
 
-    fn set_phase(&mut self, token: u64, phase: Phase) {
+    fn set_phase(&mut self, token: u64, phase: PassPhase) {
         if let Some(round) = self.gates.round(token) {
             round.phase = phase;
         }
     }
 
-    fn round_is_over(&mut self, token: u64) {
+    fn finish_pass(&mut self, token: u64) {
         let Some(round) = self.gates.take(token) else {
             return;
         };
@@ -320,7 +321,7 @@ impl Engine<'_> {
     }
 
     /// Nothing of these entries can be checked now, so nothing is sent.
-    fn cannot_check(&mut self, member: &Member, ids: &[DelayId], why: &str) {
+    fn cannot_check(&mut self, member: &SyncHandle, ids: &[DelayId], why: &str) {
         const CODE: i32 = 11;
         let mut sync = member.sync.borrow_mut();
         let wait = sync.failed(ids, self.now).as_secs();
@@ -355,7 +356,7 @@ impl Engine<'_> {
         }
         // The source or the tunnel may be gone by now: all is looked at again when it is back.
         let paused = member.sync.borrow().is_paused();
-        if paused || !member.is_connected() || !self.may_send(member) {
+        if paused || !member.is_connected() || !self.check_ready(member) {
             return member.sync.borrow_mut().redo(ids, self.now);
         }
         // They stay active all the while: what changed since they were looked at waits behind.
@@ -375,7 +376,7 @@ impl Engine<'_> {
         let overdue = scans.map(Scan::due).min();
         let rounds = &self.gates.rounds;
         let asks = rounds.iter().any(|round| match &round.phase {
-            Phase::Checking(checking) => checking.asks_function(),
+            PassPhase::Checking(checking) => checking.asks_function(),
             _ => false,
         });
         let sends = !self.gates.ready.is_empty() && self.script.host.has_room();
@@ -401,8 +402,8 @@ impl Engine<'_> {
         self.end_overdue();
     }
 
-    /// Says where what has passed is kept. Gates that no sync has any more need no thread.
-    pub(super) fn settle_gates(&mut self) {
+    /// Says where what has passed is kept. ScanPasses that no sync has any more need no thread.
+    pub(super) fn assign_staging(&mut self) {
         let gates = self.members.iter().filter_map(|member| {
             let sync = member.sync.borrow();
             let check = sync.config.check.as_ref()?;

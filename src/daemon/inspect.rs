@@ -13,7 +13,7 @@ use std::sync::PoisonError;
 
 use serde::Serialize;
 
-use super::core::Core;
+use super::core::Context;
 use super::preflight::{self, Programs};
 use crate::cli::{Inspect, Options};
 use crate::config::Delete;
@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::filter::{OptionRules, Sign};
 use crate::log;
 use crate::log::escape;
-use crate::script::{Environment, Failure, Member, Script};
+use crate::script::{Environment, Failure, Script, SyncHandle};
 use crate::status::number_format::counted;
 
 /// Loads the configuration and answers on standard output.
@@ -54,7 +54,7 @@ struct Loaded {
 fn load(options: Options) -> Result<Loaded, Failure> {
     let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let environment = Environment { options, directory };
-    let core = Core::new().map_err(|error| super::failure(format!("cannot start: {error}")))?;
+    let core = Context::new().map_err(|error| super::failure(format!("cannot start: {error}")))?;
     let script = Script::load(&environment, &core.children, core.clock, Vec::new())?;
     if script.members().is_empty() {
         return Err(super::failure("Nothing to watch!"));
@@ -93,7 +93,7 @@ fn facts(loaded: &Loaded) -> Vec<Facts> {
         .collect()
 }
 
-fn fact(script: &Script, member: &Member, problems: Vec<String>) -> Facts {
+fn fact(script: &Script, member: &SyncHandle, problems: Vec<String>) -> Facts {
     let kind = script.kind(member);
     let target = member.destination();
     let sync = member.sync.borrow();
@@ -124,7 +124,7 @@ fn fact(script: &Script, member: &Member, problems: Vec<String>) -> Facts {
 }
 
 /// What is no error and will not work all the same.
-fn problems(script: &Script, member: &Member) -> Vec<String> {
+fn problems(script: &Script, member: &SyncHandle) -> Vec<String> {
     let programs = Programs::new(&script.settings);
     let wanted = script.programs(member);
     wanted
@@ -199,7 +199,7 @@ struct SettingsFacts {
 /// The answer for programs.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Answer<'a> {
+enum Explanation<'a> {
     Right {
         ok: bool,
         settings: SettingsFacts,
@@ -215,7 +215,7 @@ enum Answer<'a> {
     },
 }
 
-impl Answer<'_> {
+impl Explanation<'_> {
     /// One line; all of it has a form in JSON.
     fn line(&self) -> String {
         let text = serde_json::to_string(self).unwrap_or_default();
@@ -230,7 +230,7 @@ fn checked_json(loaded: &Loaded) -> String {
         Some(escape(path.as_os_str().as_bytes()).into_owned())
     };
     let (syncs, problems) = (facts(loaded), preflight::of_settings(settings));
-    let answer = Answer::Right {
+    let answer = Explanation::Right {
         ok: true,
         warnings: warnings(&problems, &syncs),
         problems,
@@ -249,7 +249,7 @@ fn checked_json(loaded: &Loaded) -> String {
 }
 
 fn broken(failure: &Failure) -> String {
-    let answer = Answer::Wrong {
+    let answer = Explanation::Wrong {
         ok: false,
         errors: &failure.lines,
     };
@@ -296,7 +296,7 @@ fn real(path: &Path) -> Vec<u8> {
     bytes
 }
 
-fn verdict(script: &Script, member: &Rc<Member>, absolute: &[u8]) -> String {
+fn verdict(script: &Script, member: &Rc<SyncHandle>, absolute: &[u8]) -> String {
     let target = member.destination();
     let sync = member.sync.borrow();
     let source = escape(&sync.config.source).into_owned();

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use mlua::Table;
 
-use super::deletions::Trial;
+use super::deletions::DryRun;
 use super::scanners::Scan;
 use super::tunnels;
 use crate::batch;
@@ -17,7 +17,7 @@ use crate::check::readers::Reading;
 use crate::log;
 use crate::process::{Pid, Stream};
 use crate::queue::{DelayId, Etype};
-use crate::script::{Host, Member, OrderRequest, Script, SpawnRequest};
+use crate::script::{CopyRequest, Script, ScriptContext, SpawnRequest, SyncHandle};
 use crate::sync::{Blame, Entries, Heard, Sync, Undone};
 
 /// So many lines of a child's error output are kept for people and for those that know a failure by
@@ -32,7 +32,7 @@ const MAX_UNKNOWN: usize = 16;
 
 /// One child at work for a sync.
 pub struct Job {
-    pub(super) member: Rc<Member>,
+    pub(super) member: Rc<SyncHandle>,
     /// The configuration whose code asked for it.
     pub(super) script: Rc<Script>,
     /// The sync that waits for this child of the one it replaces.
@@ -54,7 +54,7 @@ pub struct Job {
     /// The same work failed before: what it says about that is told once, when it is over.
     pub(super) repeated: bool,
     /// It is only the trial of another.
-    pub(super) trial: Option<Trial>,
+    pub(super) trial: Option<DryRun>,
     /// It checks files.
     pub(super) scan: Option<Scan>,
     /// It reads the staged tree of its sync, as long as this lives.
@@ -63,7 +63,7 @@ pub struct Job {
 
 impl Job {
     /// One for this sync that nothing else is known of.
-    pub(super) fn new(member: Rc<Member>, script: Rc<Script>, agent: Table) -> Job {
+    pub(super) fn new(member: Rc<SyncHandle>, script: Rc<Script>, agent: Table) -> Job {
         Job {
             member,
             script,
@@ -87,7 +87,7 @@ impl Job {
     }
 
     /// One that only finds out what another would do.
-    pub fn trial(trial: Trial, script: Rc<Script>) -> Job {
+    pub fn trial(trial: DryRun, script: Rc<Script>) -> Job {
         let (member, agent) = (trial.member(), trial.agent());
         Job {
             trial: Some(trial),
@@ -96,7 +96,12 @@ impl Job {
     }
 
     /// One that checks files for a sync.
-    pub(super) fn scan(scan: Scan, member: Rc<Member>, script: Rc<Script>, agent: Table) -> Job {
+    pub(super) fn scan(
+        scan: Scan,
+        member: Rc<SyncHandle>,
+        script: Rc<Script>,
+        agent: Table,
+    ) -> Job {
         Job {
             scan: Some(scan),
             ..Job::new(member, script, agent)
@@ -123,7 +128,7 @@ impl Job {
     }
 
     /// What the daemon does itself. It has no output.
-    pub(super) fn of_order(request: &OrderRequest, script: Rc<Script>) -> Job {
+    pub(super) fn of_order(request: &CopyRequest, script: Rc<Script>) -> Job {
         let (member, agent) = (Rc::clone(&request.member), request.agent.clone());
         Job {
             ids: request.ids.clone(),
@@ -152,12 +157,12 @@ impl Job {
     }
 
     /// Whose it is.
-    pub(super) fn member(&self) -> &Rc<Member> {
+    pub(super) fn member(&self) -> &Rc<SyncHandle> {
         &self.member
     }
 
     /// Returns true if it runs for this sync.
-    pub(super) fn is_of(&self, member: &Rc<Member>) -> bool {
+    pub(super) fn is_of(&self, member: &Rc<SyncHandle>) -> bool {
         Rc::ptr_eq(&self.member.sync, &member.sync)
     }
 
@@ -316,12 +321,12 @@ impl Job {
 }
 
 /// Who takes in what children write, line by line.
-pub fn listener(jobs: &HashMap<Pid, Job>, host: &Host) -> impl FnMut(Pid, Stream, &[u8]) {
+pub fn listener(jobs: &HashMap<Pid, Job>, host: &ScriptContext) -> impl FnMut(Pid, Stream, &[u8]) {
     |pid, stream, line: &[u8]| output(jobs, host, pid, stream, line)
 }
 
 /// A line of output of a child: into the log, with the name of the sync or tunnel.
-fn output(jobs: &HashMap<Pid, Job>, host: &Host, pid: Pid, stream: Stream, line: &[u8]) {
+fn output(jobs: &HashMap<Pid, Job>, host: &ScriptContext, pid: Pid, stream: Stream, line: &[u8]) {
     let job = jobs.get(&pid);
     if let (Some(trial), Stream::Stdout) = (job.and_then(|job| job.trial.as_ref()), stream) {
         return trial.line(line);

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::job::{Job, listener};
 use crate::log;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin};
@@ -12,7 +12,7 @@ use crate::script::{Script, SpawnRequest};
 /// What lsyncd's children exit with when their program can't be executed.
 const NOT_EXECUTED: i32 = 255;
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Starts what Lua asked for.
     pub(super) fn launch(&mut self) {
         for request in self.script.host.checks.take() {
@@ -28,7 +28,7 @@ impl Engine<'_> {
     }
 
     fn start(&mut self, request: SpawnRequest) {
-        if let Some(request) = self.try_first(request) {
+        if let Some(request) = self.dry_run_first(request) {
             self.execute(request);
         }
     }
@@ -72,7 +72,7 @@ impl Engine<'_> {
 
     /// Evaluates the children that ended.
     pub(super) fn collect(&mut self) {
-        self.collect_orders();
+        self.reap_copies();
         self.collect_counts();
         let children = Rc::clone(&self.core.children);
         let ended = children

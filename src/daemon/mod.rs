@@ -49,8 +49,8 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use self::core::Core;
-use self::engine::{Engine, Outcome};
+use self::core::Context;
+use self::engine::{EventLoop, Outcome};
 use self::pidfile::PidFile;
 use self::state::StateDir;
 use crate::cli::{self, Options, Request};
@@ -130,7 +130,7 @@ fn failure(text: impl ToString) -> Failure {
 fn mirror(options: Options) -> Result<Exit, Failure> {
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let environment = Environment { options, directory };
-    let mut core = Core::new().map_err(|error| failure(format!("cannot start: {error}")))?;
+    let mut core = Context::new().map_err(|error| failure(format!("cannot start: {error}")))?;
     let script = Script::load(&environment, &core.children, core.clock, Vec::new())?;
     if !environment.options.has_work() {
         print!("{}", cli::help());
@@ -168,7 +168,7 @@ fn temporary_state(options: &Options, script: &Script) -> Vec<String> {
 }
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
-fn work(environment: &Environment, core: &mut Core, script: Script) -> Result<Exit, Failure> {
+fn work(environment: &Environment, core: &mut Context, script: Script) -> Result<Exit, Failure> {
     let mut watcher = match instance(core, &script, script.settings.insist)? {
         Ok(watcher) => watcher,
         Err(exit) => return Ok(exit),
@@ -176,7 +176,7 @@ fn work(environment: &Environment, core: &mut Core, script: Script) -> Result<Ex
     script.run()?;
     let mut script = Rc::new(script);
     loop {
-        let engine = Engine::new(core, environment, script, &mut watcher);
+        let engine = EventLoop::new(core, environment, script, &mut watcher);
         let (outcome, last) = engine.run();
         if let Outcome::Exit(exit) = outcome {
             return Ok(exit);
@@ -203,7 +203,7 @@ fn work(environment: &Environment, core: &mut Core, script: Script) -> Result<Ex
 /// An inotify instance. If the user has too many it is waited for one to be given back, with
 /// `patient`; the inner error is the signal that ended that.
 fn instance(
-    core: &mut Core,
+    core: &mut Context,
     script: &Script,
     patient: bool,
 ) -> Result<Result<Watcher, Exit>, Failure> {

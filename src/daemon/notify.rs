@@ -53,7 +53,7 @@ pub struct Figures {
 
 /// The connection to the service manager, if there is one.
 #[derive(Debug, Default)]
-pub struct Notify {
+pub struct Systemd {
     manager: Option<Manager>,
 }
 
@@ -72,17 +72,17 @@ struct Manager {
     pinged: Instant,
 }
 
-impl Notify {
+impl Systemd {
     /// The connection that the environment asks for. What is wrong with it means none: a daemon
     /// must not fail because nobody listens.
-    pub fn from_environment() -> Notify {
+    pub fn from_environment() -> Systemd {
         let connect = || {
             let address = address(&std::env::var_os("NOTIFY_SOCKET")?)?;
             let socket = UnixDatagram::unbound().ok()?;
             socket.set_nonblocking(true).ok()?;
             Some(Manager::new(socket, address, watchdog()))
         };
-        Notify { manager: connect() }
+        Systemd { manager: connect() }
     }
 
     /// A signal is about to be obeyed.
@@ -205,7 +205,7 @@ fn line(phase: Phase, figures: Figures) -> String {
     let running = counted(running, "process", "processes");
     match phase {
         Phase::Starting => format!("Starting: watching {watched} so far"),
-        Phase::Ready => format!("Watching {watched}, {waiting} delayed, {running} running"),
+        Phase::Ready => format!("EventRouter {watched}, {waiting} delayed, {running} running"),
         Phase::Fading => format!("Fading: waiting for {running}, {waiting} delayed"),
     }
 }
@@ -237,14 +237,14 @@ mod tests {
         running: 0,
     };
 
-    fn pair(watchdog: Option<Duration>) -> (UnixDatagram, Notify, tempfile::TempDir) {
+    fn pair(watchdog: Option<Duration>) -> (UnixDatagram, Systemd, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let ours = UnixDatagram::bind(&path).unwrap();
         ours.set_nonblocking(true).unwrap();
         let socket = UnixDatagram::unbound().unwrap();
         let manager = Manager::new(socket, address(path.as_os_str()).unwrap(), watchdog);
-        let notify = Notify {
+        let notify = Systemd {
             manager: Some(manager),
         };
         (ours, notify, directory)
@@ -270,7 +270,7 @@ mod tests {
         );
         let ready = [
             "READY=1",
-            "STATUS=Watching 1 directory, 0 delayed, 0 processes running",
+            "STATUS=EventRouter 1 directory, 0 delayed, 0 processes running",
         ];
         notify.turn(start, Phase::Ready, || NOTHING);
         notify.turn(start, Phase::Ready, || NOTHING);
@@ -310,7 +310,7 @@ mod tests {
         notify.turn(due, Phase::Ready, || busy);
         assert_eq!(
             heard(&socket),
-            ["STATUS=Watching 1 directory, 3 delayed, 1 process running"]
+            ["STATUS=EventRouter 1 directory, 3 delayed, 1 process running"]
         );
         assert_eq!(notify.deadline(), None);
     }
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn nobody_listens() {
-        let mut notify = Notify::default();
+        let mut notify = Systemd::default();
         notify.turn(Instant::now(), Phase::Ready, || NOTHING);
         notify.reloading();
         notify.stopping();

@@ -11,15 +11,15 @@ use std::thread;
 
 use mio::Waker;
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::job::Job;
 use crate::batch::error_lines::Attribute;
 use crate::id::SyncId;
-use crate::local::{Ended, Orders, Report, Task, Worker};
+use crate::local::{CopyJob, Ended, Report, Task, Worker};
 use crate::log;
 use crate::process::End;
 use crate::queue::Etype;
-use crate::script::OrderRequest;
+use crate::script::CopyRequest;
 use crate::sync::micros;
 
 /// So many failures are told one by one.
@@ -27,7 +27,7 @@ const TOLD: usize = 20;
 
 /// The workers of one configuration.
 #[derive(Default)]
-pub struct Workers {
+pub struct LocalJobs {
     hands: HashMap<SyncId, Worker>,
     jobs: HashMap<u64, Job>,
     count: u64,
@@ -42,7 +42,7 @@ struct Count {
     result: Receiver<Option<u64>>,
 }
 
-impl Workers {
+impl LocalJobs {
     /// How many orders are not carried out yet.
     pub fn running(&self) -> usize {
         self.jobs.len()
@@ -119,9 +119,9 @@ impl Workers {
     }
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Hands over what Lua asked for.
-    pub(super) fn order(&mut self, request: OrderRequest) {
+    pub(super) fn order(&mut self, request: CopyRequest) {
         let member = Rc::clone(&request.member);
         let job = Job::of_order(&request, Rc::clone(&self.script));
         let key = member.sync.borrow().id;
@@ -153,7 +153,7 @@ impl Engine<'_> {
         tell(&request.task);
         self.workers.count += 1;
         let token = self.workers.count;
-        let given = worker.give(Orders {
+        let given = worker.give(CopyJob {
             token,
             source: sync.config.source.clone(),
             target: request.target,
@@ -181,7 +181,7 @@ impl Engine<'_> {
     }
 
     /// Evaluates the orders that were carried out.
-    pub(super) fn collect_orders(&mut self) {
+    pub(super) fn reap_copies(&mut self) {
         let workers = self.workers.hands.values();
         let ended: Vec<Ended> = workers.flat_map(Worker::ended).collect();
         let any = !ended.is_empty();

@@ -10,12 +10,12 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::rc::Rc;
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::job::Job;
 use crate::config::Hook;
 use crate::log;
 use crate::process::{Command, Output, Pid, Stdin};
-use crate::script::{HookReport, Member};
+use crate::script::{HookReport, SyncHandle};
 use crate::sync::Sync;
 
 /// The most bytes of paths one call is told.
@@ -35,15 +35,15 @@ pub enum Outcome {
 
 /// The hooks that run, and those that wait.
 #[derive(Default)]
-pub struct Hooks(Vec<Slot>);
+pub struct Hooks(Vec<HookQueue>);
 
-struct Slot {
-    member: Rc<Member>,
+struct HookQueue {
+    member: Rc<SyncHandle>,
     running: Option<Pid>,
     waiting: VecDeque<HookReport>,
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Counts how a child ended and, if the sync has a hook for it, makes its report. To be
     /// called while the entries are in the queue still.
     pub(super) fn account(&self, job: &Job, code: i32, outcome: Outcome) -> Option<HookReport> {
@@ -78,8 +78,8 @@ impl Engine<'_> {
         })
     }
 
-    /// Calls the hook, or notes the call down if one runs.
-    pub(super) fn call_hook(&mut self, member: &Rc<Member>, report: Option<HookReport>) {
+    /// RejectHooks the hook, or notes the call down if one runs.
+    pub(super) fn call_hook(&mut self, member: &Rc<SyncHandle>, report: Option<HookReport>) {
         let Some(report) = report else {
             return;
         };
@@ -150,13 +150,13 @@ impl Hooks {
             .retain(|slot| slot.running.is_some() || !slot.waiting.is_empty());
     }
 
-    fn note(&mut self, member: &Rc<Member>, report: HookReport) {
+    fn note(&mut self, member: &Rc<SyncHandle>, report: HookReport) {
         let known = self
             .0
             .iter()
             .position(|slot| Rc::ptr_eq(&slot.member.sync, &member.sync));
         let index = known.unwrap_or_else(|| {
-            self.0.push(Slot {
+            self.0.push(HookQueue {
                 member: Rc::clone(member),
                 running: None,
                 waiting: VecDeque::new(),
@@ -215,7 +215,7 @@ fn paths(sync: &Sync, job: &Job) -> (Vec<u8>, bool) {
     (all, false)
 }
 
-fn command(member: &Member, report: HookReport) -> Option<Command> {
+fn command(member: &SyncHandle, report: HookReport) -> Option<Command> {
     let sync = member.sync.borrow();
     let config = &sync.config;
     let hook = if report.failed {

@@ -58,13 +58,13 @@ impl Write for Stream {
 
 /// Names one peer; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PeerId {
+pub struct ConnectionId {
     place: usize,
     serial: u64,
 }
 
 /// One who is connected.
-pub struct Peer {
+pub struct Connection {
     serial: u64,
     stream: Stream,
     /// What it said and has not been answered.
@@ -83,7 +83,7 @@ pub struct Peer {
     ready: bool,
 }
 
-impl Peer {
+impl Connection {
     /// Came through the control socket.
     pub fn is_local(&self) -> bool {
         matches!(self.stream, Stream::Unix(_))
@@ -175,17 +175,17 @@ impl Peer {
 }
 
 /// All who are connected.
-pub struct Peers {
+pub struct Connections {
     registry: Registry,
     first: usize,
     serial: u64,
-    places: Vec<Option<Peer>>,
+    places: Vec<Option<Connection>>,
 }
 
-impl Peers {
+impl Connections {
     /// Nobody; tokens are `first` and the [`PLACES`] - 1 behind it.
-    pub fn new(registry: Registry, first: usize) -> Peers {
-        Peers {
+    pub fn new(registry: Registry, first: usize) -> Connections {
+        Connections {
             registry,
             first,
             serial: 0,
@@ -204,7 +204,7 @@ impl Peers {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.registry.register(stream.source(), token, interest)?;
         self.serial += 1;
-        self.places[place] = Some(Peer {
+        self.places[place] = Some(Connection {
             serial: self.serial,
             stream,
             input: Vec::new(),
@@ -238,20 +238,20 @@ impl Peers {
     }
 
     /// The peer, if it is there still.
-    pub fn peer(&mut self, id: PeerId) -> Option<&mut Peer> {
+    pub fn peer(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         let peer = self.places.get_mut(id.place)?.as_mut()?;
         (peer.serial == id.serial).then_some(peer)
     }
 
     /// Returns true if it is there still.
-    pub fn knows(&self, id: PeerId) -> bool {
+    pub fn knows(&self, id: ConnectionId) -> bool {
         let peer = self.places.get(id.place).and_then(Option::as_ref);
         peer.is_some_and(|peer| peer.serial == id.serial)
     }
 
     /// Moves bytes for all who are ready, drops who is done, gone or out of time, and names those who have
     /// said something. `most` is the longest a peer may say at a time.
-    pub fn turn(&mut self, most: usize, now: Instant) -> Vec<PeerId> {
+    pub fn turn(&mut self, most: usize, now: Instant) -> Vec<ConnectionId> {
         let mut heard = Vec::new();
         for (place, slot) in self.places.iter_mut().enumerate() {
             let Some(peer) = slot else {
@@ -263,7 +263,7 @@ impl Peers {
             }
             if !peer.input.is_empty() && !peer.is_busy() {
                 let serial = peer.serial;
-                heard.push(PeerId { place, serial });
+                heard.push(ConnectionId { place, serial });
             }
         }
         heard
@@ -278,7 +278,7 @@ impl Peers {
     /// When someone is out of time.
     pub fn deadline(&self) -> Option<Instant> {
         let peers = self.places.iter().flatten();
-        peers.filter_map(Peer::deadline).min()
+        peers.filter_map(Connection::deadline).min()
     }
 }
 
@@ -288,7 +288,7 @@ enum Fate {
     Drop,
 }
 
-fn move_bytes(peer: &mut Peer, most: usize, now: Instant) -> Fate {
+fn move_bytes(peer: &mut Connection, most: usize, now: Instant) -> Fate {
     if peer.deadline().is_some_and(|deadline| deadline <= now) {
         return Fate::Drop;
     }
@@ -324,17 +324,17 @@ mod tests {
 
     const MOST: usize = 1000;
 
-    /// Peers, and the other ends of their connections.
+    /// Connections, and the other ends of their connections.
     struct Party {
         _poll: Poll,
-        peers: Peers,
+        peers: Connections,
         start: Instant,
     }
 
     impl Party {
         fn new() -> Party {
             let poll = Poll::new().unwrap();
-            let peers = Peers::new(poll.registry().try_clone().unwrap(), 0);
+            let peers = Connections::new(poll.registry().try_clone().unwrap(), 0);
             Party {
                 _poll: poll,
                 peers,
@@ -367,7 +367,7 @@ mod tests {
         }
 
         /// A turn in which an event came for everybody.
-        fn turn(&mut self, seconds: u64) -> Vec<PeerId> {
+        fn turn(&mut self, seconds: u64) -> Vec<ConnectionId> {
             for place in 0..PLACES {
                 self.peers.wake(Token(place));
             }
@@ -488,7 +488,7 @@ mod tests {
         theirs[0].write_all(b"x").unwrap();
         let first = party.turn(100)[0];
         party.peers.peer(first).unwrap().let_wait();
-        let second = PeerId {
+        let second = ConnectionId {
             place: 1,
             serial: 2,
         };

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::state;
 use crate::log;
 use crate::queue::Etype;
@@ -28,9 +28,9 @@ const ETYPES: [Etype; 6] = [
 ];
 
 /// Type, path, and where a Move went.
-type Event = (Etype, Vec<u8>, Option<Vec<u8>>);
+type PersistedEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Remembers what each sync has not done.
     pub(super) fn save_pending(&self) {
         let Some(state) = &self.core.state else {
@@ -179,7 +179,7 @@ fn encode(sync: &Sync) -> Vec<u8> {
 }
 
 /// The events, and whether anything is no event, as in a file that was damaged or is not ours.
-fn decode(bytes: &[u8]) -> (Vec<Event>, bool) {
+fn decode(bytes: &[u8]) -> (Vec<PersistedEvent>, bool) {
     let mut parts: Vec<&[u8]> = bytes.split(|&byte| byte == 0).collect();
     // What comes behind the last zero byte is the beginning of something.
     let mut whole = parts.pop().is_some_and(|rest| !rest.is_empty());
@@ -191,7 +191,7 @@ fn decode(bytes: &[u8]) -> (Vec<Event>, bool) {
     (events.collect(), whole)
 }
 
-fn event(parts: &[&[u8]]) -> Option<Event> {
+fn event(parts: &[&[u8]]) -> Option<PersistedEvent> {
     let &[etype, path, to] = parts else {
         return None;
     };
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn known(etype: Etype, path: &str, to: Option<&str>) -> Event {
+    fn known(etype: Etype, path: &str, to: Option<&str>) -> PersistedEvent {
         (etype, path.into(), to.map(Into::into))
     }
 

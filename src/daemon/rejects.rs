@@ -3,28 +3,28 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::scanners::environment;
 use crate::config::{Hook, OnReject};
 use crate::log;
 use crate::process::{Command, Output, Pid, Stdin};
-use crate::script::Member;
+use crate::script::SyncHandle;
 
 /// The most calls of `onReject` that wait; what is more is told in the log only.
 const MOST_CALLS: usize = 1000;
 
 /// Commands that tell of rejected files, one at a time.
 #[derive(Default)]
-pub struct Calls {
+pub struct RejectHooks {
     waiting: VecDeque<Command>,
     running: Option<Pid>,
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// A file was rejected; `member` is one of those it would have been sent for.
     pub(super) fn reject(
         &mut self,
-        member: &Rc<Member>,
+        member: &Rc<SyncHandle>,
         path: &[u8],
         reason: &str,
         on_reject: &OnReject,

@@ -8,19 +8,19 @@ use std::rc::Rc;
 
 use mlua::Value;
 
-use super::core::Core;
-use super::engine::{Engine, Outcome};
+use super::core::Context;
+use super::engine::{EventLoop, Outcome};
 use super::signals::Signal;
 use super::{failure, select};
 use crate::config::text_of;
 use crate::log;
-use crate::script::{Environment, Member, Script};
+use crate::script::{Environment, Script, SyncHandle};
 use crate::sync::{self, Sync};
 
 /// The configuration for the time after a reset: the new one, or the one before if that is
 /// broken. What is pending goes over to the new syncs; settings of the process (log, pid file,
 /// foreground) stay as they are.
-pub fn everything(environment: &Environment, core: &Core, old: Rc<Script>) -> Rc<Script> {
+pub fn everything(environment: &Environment, core: &Context, old: Rc<Script>) -> Rc<Script> {
     let Some(new) = read(environment, core, &old, Vec::new()) else {
         old.resume();
         return old;
@@ -48,7 +48,7 @@ pub fn same_watching(one: &Script, other: &Script) -> bool {
     (one.mode(), one.settings.max_staleness) == (other.mode(), other.settings.max_staleness)
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Reads the configuration again. A sync whose configuration is as before is not touched:
     /// neither its queue, nor its watches, nor what it runs. New syncs start up, and so do
     /// changed ones, when the children of those in whose place they are have ended; what was
@@ -71,7 +71,7 @@ impl Engine<'_> {
         };
         let tunnels = |script: &Script| !script.host.tunnels.borrow().is_empty();
         if !same_watching(&new, &self.script) || tunnels(&new) || tunnels(&self.script) {
-            self.start_fading(Outcome::Reset);
+            self.begin_shutdown(Outcome::Reset);
             return true;
         }
         self.script.fade();
@@ -91,7 +91,7 @@ impl Engine<'_> {
                 continue;
             }
             member.sync.borrow_mut().held.unwatched = true;
-            let replaced = |other: &&Rc<Member>| {
+            let replaced = |other: &&Rc<SyncHandle>| {
                 same_work(other, &member) && !is_among(&self.members, &other.sync)
             };
             if let Some(before) = old.iter().find(replaced) {
@@ -120,7 +120,7 @@ impl Engine<'_> {
 
     /// A sync begins in the place of another: with what that had to do, and not before what
     /// that runs has ended.
-    fn take_over(&mut self, before: &Member, member: &Member) {
+    fn take_over(&mut self, before: &SyncHandle, member: &SyncHandle) {
         let mut sync = member.sync.borrow_mut();
         sync.adopt(&before.sync.borrow());
         for job in self.jobs.values_mut().chain(self.workers.jobs_mut()) {
@@ -132,14 +132,14 @@ impl Engine<'_> {
     }
 }
 
-fn is_among(members: &[Rc<Member>], sync: &Rc<RefCell<Sync>>) -> bool {
+fn is_among(members: &[Rc<SyncHandle>], sync: &Rc<RefCell<Sync>>) -> bool {
     members.iter().any(|other| Rc::ptr_eq(&other.sync, sync))
 }
 
 /// Returns true if both keep the same target current from the same source.
-fn same_work(one: &Member, other: &Member) -> bool {
+fn same_work(one: &SyncHandle, other: &SyncHandle) -> bool {
     let same = |key| {
-        let text = |member: &Member| text_of(&member.config.get(key).unwrap_or(Value::Nil));
+        let text = |member: &SyncHandle| text_of(&member.config.get(key).unwrap_or(Value::Nil));
         text(one) == text(other)
     };
     ["source", "target", "host", "targetdir"]
@@ -150,9 +150,9 @@ fn same_work(one: &Member, other: &Member) -> bool {
 /// Reads the configuration from where the daemon was started. What is wrong with it is told.
 fn read(
     environment: &Environment,
-    core: &Core,
+    core: &Context,
     old: &Script,
-    before: Vec<Rc<Member>>,
+    before: Vec<Rc<SyncHandle>>,
 ) -> Option<Script> {
     let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let enter = |directory: &Path| {

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::job::Job;
 use super::scans::Checking;
 use crate::check::{Answer, Candidate};
 use crate::config::{Check, Scanner};
 use crate::log;
 use crate::process::{Command, End, Output, Stdin, family};
-use crate::script::Member;
+use crate::script::SyncHandle;
 use crate::sync::Sync;
 
 /// Functions are asked for so long before the rest of the daemon has its turn.
@@ -110,7 +110,7 @@ impl Scan {
     }
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Asks the scanner or the function whose turn it is.
     pub(super) fn check_on(&mut self, token: u64) {
         loop {
@@ -138,7 +138,7 @@ impl Engine<'_> {
     }
 
     /// Starts as many calls of a scanner as may run; true when all have ended.
-    fn scan_on(&mut self, token: u64, member: &Rc<Member>, scanner: &Scanner) -> bool {
+    fn scan_on(&mut self, token: u64, member: &Rc<SyncHandle>, scanner: &Scanner) -> bool {
         while let Some((checking, party)) = self.gates.checking(token) {
             if checking.groups().is_done() {
                 return true;
@@ -187,7 +187,7 @@ impl Engine<'_> {
     }
 
     /// Asks a function about one file after the other; true when it was asked about all.
-    fn ask_function(&mut self, token: u64, member: &Rc<Member>, number: usize) -> bool {
+    fn ask_function(&mut self, token: u64, member: &Rc<SyncHandle>, number: usize) -> bool {
         let end = Instant::now() + SLICE;
         let source = member.sync.borrow().config.source.clone();
         while Instant::now() < end {

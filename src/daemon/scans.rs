@@ -8,17 +8,17 @@ use crate::config::Check;
 pub struct Checking {
     /// All files, in their order.
     pub candidates: Vec<Candidate>,
-    /// Calls of a scanner that run.
+    /// RejectHooks of a scanner that run.
     pub running: usize,
     /// Why files are out, by their numbers.
     out: Vec<Option<Answer>>,
     /// How many checks are done.
     done: usize,
-    stage: Option<Stage>,
+    stage: Option<ScanStage>,
 }
 
 /// One check, and the files it is about.
-struct Stage {
+struct ScanStage {
     check: Check,
     /// Numbers of candidates; what follows counts in this list.
     files: Vec<usize>,
@@ -63,7 +63,7 @@ impl Checking {
                 .collect();
             let alone = |file: usize| tried(&self.candidates[files[file]].path) > 0;
             let groups = Groups::new(&lengths, room, alone);
-            self.stage = Some(Stage {
+            self.stage = Some(ScanStage {
                 check: check.clone(),
                 files,
                 groups,
@@ -73,7 +73,7 @@ impl Checking {
         Some((number, check.clone()))
     }
 
-    fn is_over(&self, stage: &Stage) -> bool {
+    fn is_over(&self, stage: &ScanStage) -> bool {
         match stage.check {
             Check::Command(_) => self.running == 0 && stage.groups.is_done(),
             Check::Function => stage.asked >= stage.files.len(),
@@ -94,7 +94,7 @@ impl Checking {
 
     /// The groups of the scanner whose turn it is.
     pub fn groups(&mut self) -> &mut Groups {
-        let none = || Stage {
+        let none = || ScanStage {
             check: Check::Function,
             files: Vec::new(),
             groups: Groups::new(&[], 0, |_| false),

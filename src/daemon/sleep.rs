@@ -8,14 +8,14 @@ use mio::Events;
 use mio::event::Event;
 
 use super::core::{CALENDAR, MOUNTS, SIGNALS};
-use super::desk::Desk;
-use super::engine::Engine;
+use super::desk::Server;
+use super::engine::EventLoop;
 use super::job;
 use crate::log;
 use crate::queue::Time;
 use crate::sync::{Clock, Next};
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Sleeps until something happens or is due.
     pub(super) fn wait(&mut self) {
         let timeout = self.timeout();
@@ -43,7 +43,7 @@ impl Engine<'_> {
     /// Hands an event to whom it is for.
     fn pass_on(&mut self, event: &Event) {
         let token = event.token();
-        if Desk::owns(token) {
+        if Server::owns(token) {
             self.core.desk.wake(token);
         } else if token == MOUNTS {
             self.mounts_changed();

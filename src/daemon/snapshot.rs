@@ -4,14 +4,14 @@ use std::fs;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::job::Job;
 use super::waits::is_meant;
-use crate::check::Withheld;
+use crate::check::Blocked;
 use crate::cli;
 use crate::log::escape;
 use crate::queue::{Delay, Etype, Status, Time};
-use crate::script::Member;
+use crate::script::SyncHandle;
 use crate::status::number_format::span;
 use crate::status::snapshot::Entry;
 use crate::status::snapshot::LastError;
@@ -27,7 +27,7 @@ use crate::sync::{Clock, Counters, Sync, micros};
 /// So many paths are named of each child and of what was left undone.
 const NAMED: usize = 5;
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// The daemon and its syncs, those of this name if one is given, with so many entries of
     /// each queue. Costs what is shown, not what is queued.
     pub(super) fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
@@ -51,7 +51,7 @@ impl Engine<'_> {
         .judged()
     }
 
-    fn sync(&self, member: &Rc<Member>, entries: usize) -> SyncSnapshot {
+    fn sync(&self, member: &Rc<SyncHandle>, entries: usize) -> SyncSnapshot {
         let sync = member.sync.borrow();
         let now = self.core.clock.now();
         let mut jobs: Vec<_> = self
@@ -168,7 +168,7 @@ fn entry(delay: &Delay<'_>) -> Entry {
 }
 
 /// The first files that do not leave, and why.
-fn told(withheld: &Withheld) -> Vec<WithheldPath> {
+fn told(withheld: &Blocked) -> Vec<WithheldPath> {
     let first = withheld.iter().take(NAMED);
     let told = first.map(|(path, reason)| WithheldPath {
         path: escape(path).into_owned(),

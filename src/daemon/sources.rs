@@ -1,4 +1,4 @@
-//! Sources that are not what they were: gone, replaced, not mounted; and local targets that are
+//! SourceMonitor that are not what they were: gone, replaced, not mounted; and local targets that are
 //! not mounted. Their syncs wait, and this file looks when they may go on.
 //!
 //! Three things make it look: the watch room says that a root is lost or back; the table of
@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use crate::log;
-use crate::script::Member;
+use crate::script::SyncHandle;
 use crate::sync::{Identity, Sync, lasting, mount_table, mounts};
 
 /// How often a source that is not there is looked for.
@@ -35,27 +35,27 @@ const TARGET: &str = "target-mount";
 const INSIDE: &str = "inside";
 
 /// Wakes the loop when something is mounted or unmounted.
-pub struct Mounts {
+pub struct MountWatch {
     _file: Option<File>,
 }
 
-impl Mounts {
+impl MountWatch {
     /// The kernel makes the table an urgent matter when it has changed, see
     /// proc_pid_mountinfo(5). Without proc(5) nothing is told.
     ///
     /// # Errors
     /// No descriptor to be had.
-    pub fn new(registry: &Registry, token: Token) -> io::Result<Mounts> {
+    pub fn new(registry: &Registry, token: Token) -> io::Result<MountWatch> {
         let Ok(file) = File::open(mount_table::TABLE) else {
-            return Ok(Mounts { _file: None });
+            return Ok(MountWatch { _file: None });
         };
         registry.register(&mut SourceFd(&file.as_raw_fd()), token, Interest::PRIORITY)?;
-        Ok(Mounts { _file: Some(file) })
+        Ok(MountWatch { _file: Some(file) })
     }
 }
 
 /// When to look again, and what was mounted at the last look.
-pub struct Sources {
+pub struct SourceMonitor {
     due: Option<Instant>,
     /// No look at the table of mounts before this time.
     rests: Option<Instant>,
@@ -65,10 +65,10 @@ pub struct Sources {
     waits_for_crawl: bool,
 }
 
-impl Sources {
+impl SourceMonitor {
     /// Nothing is amiss yet.
-    pub fn new() -> Sources {
-        Sources {
+    pub fn new() -> SourceMonitor {
+        SourceMonitor {
             due: None,
             rests: None,
             changed: false,
@@ -84,9 +84,9 @@ impl Sources {
     }
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Before anything is watched: is every source on the mount it was on last time?
-    pub(super) fn first_look(&mut self) {
+    pub(super) fn check_sources_at_start(&mut self) {
         let table = mount_table::read();
         self.sources.inside = self.mounts_inside(&table);
         for member in self.members.clone() {
@@ -158,7 +158,7 @@ impl Engine<'_> {
     }
 
     /// Returns true if the sync may send something now. If not, it waits from now on.
-    pub(super) fn may_send(&mut self, member: &Rc<Member>) -> bool {
+    pub(super) fn check_ready(&mut self, member: &Rc<SyncHandle>) -> bool {
         // What is not mounted any more must not be taken for deleted, so this look is not put off.
         if self.sources.changed && member.sync.borrow().known_inside().next().is_some() {
             self.look_at_mounts();
@@ -176,13 +176,13 @@ impl Engine<'_> {
     }
 
     /// In each turn: `back` are syncs whose roots are watched again.
-    pub(super) fn mind_sources(&mut self, back: &[usize]) {
+    pub(super) fn recheck_sources(&mut self, back: &[usize]) {
         if self.sources.changed {
             self.mounts_changed();
         }
         for &index in back {
             if let Some(member) = self.members.get(index).cloned() {
-                self.reconsider(&member);
+                self.recheck(&member);
             }
         }
         let halted = self
@@ -195,7 +195,7 @@ impl Engine<'_> {
         }
         if self.sources.waits_for_crawl && !self.watcher.crawling() {
             self.sources.waits_for_crawl = false;
-            self.look_again();
+            self.recheck_all();
         }
         let now = Instant::now();
         match self.sources.due {
@@ -203,7 +203,7 @@ impl Engine<'_> {
             None => self.sources.due = Some(now + INTERVAL),
             Some(_) => {
                 self.sources.due = Some(now + INTERVAL);
-                self.look_again();
+                self.recheck_all();
             }
         }
     }
@@ -221,7 +221,7 @@ impl Engine<'_> {
 
     fn look_at_mounts(&mut self) {
         self.sources.changed = false;
-        self.look_again();
+        self.recheck_all();
         let table = mount_table::read();
         self.see_mounts(&table);
         let inside = self.mounts_inside(&table);
@@ -238,10 +238,10 @@ impl Engine<'_> {
         self.watcher.rebuild();
     }
 
-    fn look_again(&mut self) {
+    fn recheck_all(&mut self) {
         let mut astray = false;
         for member in self.members.clone() {
-            astray |= !self.reconsider(&member);
+            astray |= !self.recheck(&member);
         }
         if astray {
             self.watcher.check_roots();
@@ -250,7 +250,7 @@ impl Engine<'_> {
     }
 
     /// Halts a sync or lets it go on; false if its path does not lead to what is watched.
-    fn reconsider(&mut self, member: &Rc<Member>) -> bool {
+    fn recheck(&mut self, member: &Rc<SyncHandle>) -> bool {
         let mut sync = member.sync.borrow_mut();
         if sync.is_lost() {
             return true;
@@ -290,7 +290,7 @@ impl Engine<'_> {
     }
 
     /// Source and target are where they belong.
-    fn accepted(&self, member: &Member) {
+    fn accepted(&self, member: &SyncHandle) {
         let mut sync = member.sync.borrow_mut();
         // Who is halted is told when it goes on.
         if sync.halted().is_none() && sync.take_replaced() {
@@ -304,7 +304,7 @@ impl Engine<'_> {
         self.remember(member);
     }
 
-    fn halt(&mut self, member: &Member, why: String) {
+    fn halt(&mut self, member: &SyncHandle, why: String) {
         let mut sync = member.sync.borrow_mut();
         let line = format!(
             "{}: {}: {why}; nothing is sent until that has changed",
@@ -318,7 +318,7 @@ impl Engine<'_> {
     }
 
     /// Keeps the source and the mounts in mind for the next start. The mount `/` says nothing.
-    fn remember(&self, member: &Member) {
+    fn remember(&self, member: &SyncHandle) {
         let sync = member.sync.borrow();
         let lasting = |mount: &[u8]| match mount {
             b"/" => Vec::new(),
@@ -335,7 +335,7 @@ impl Engine<'_> {
     }
 
     /// Keeps in mind what is mounted inside a source for the next start.
-    fn remember_inside(&self, member: &Member) {
+    fn remember_inside(&self, member: &SyncHandle) {
         let sync = member.sync.borrow();
         let ended = sync.known_inside().map(|mount| [mount, b"\0"].concat());
         self.keep(&sync, INSIDE, &ended.collect::<Vec<_>>().concat());

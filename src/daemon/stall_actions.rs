@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::stall_detector::{Action, Reason};
 use crate::log;
 use crate::process::{Observer, Pid, family};
 use crate::status::number_format::span;
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Looks at the transfers that run, if it is time to.
     pub(super) fn detect_stalls(&mut self, now: Instant) {
         let jobs = &self.jobs;

@@ -17,7 +17,7 @@ use rustix::fs::{
 };
 use rustix::process::geteuid;
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::state::{self, StateDir};
 use crate::log;
 use crate::safe_path;
@@ -80,7 +80,7 @@ impl StateCleanup {
     }
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// When state directories are to be looked for.
     pub(super) fn state_deadline(&self) -> Option<Instant> {
         let is_at_work = self.started && !self.beginning && self.core.state.is_some();

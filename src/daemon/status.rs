@@ -8,11 +8,11 @@ use std::rc::Rc;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use crate::config::Settings;
 use crate::log;
 use crate::queue::{Status, Time};
-use crate::script::{Member, PROCESS_KIND, TunnelObject};
+use crate::script::{PROCESS_KIND, SyncHandle, TunnelObject};
 use crate::status::DelayStatus;
 use crate::status::StatusError;
 use crate::status::StatusReport;
@@ -84,7 +84,7 @@ impl ReportFiles {
     }
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// At the end of a turn: writes what is due.
     pub(super) fn write_reports(&mut self) {
         let now = Instant::now();
@@ -145,7 +145,7 @@ impl Engine<'_> {
     }
 
     /// A line for each transfer of a sync that stands still.
-    fn stalls(&self, member: &Rc<Member>) -> Vec<Cow<'static, str>> {
+    fn stalls(&self, member: &Rc<SyncHandle>) -> Vec<Cow<'static, str>> {
         let jobs = self.jobs.iter().filter(|(_, job)| job.is_of(member));
         let stalled = jobs.filter_map(|(&pid, _)| {
             let idle = self.stall_detector.stalled(pid)?;
@@ -182,7 +182,11 @@ fn notes(sync: &Sync, lacks_watches: bool) -> Vec<Cow<'static, str>> {
     }
     for (path, reason) in sync.gate.withheld().iter().take(WITHHELD) {
         let (path, words) = (log::escape(path), &reason.words);
-        let what = if reason.rejected { "Rejected" } else { "Held" };
+        let what = if reason.rejected {
+            "Rejected"
+        } else {
+            "NotStarted"
+        };
         notes.push(format!("{what}: {path}: {words}").into());
     }
     let more = sync.gate.withheld().len().saturating_sub(WITHHELD);

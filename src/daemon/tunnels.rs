@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use crate::log;
 use crate::process::{Command, End, Output, Pid, SpawnError, Stdin};
 use crate::queue::Time;
-use crate::script::{Host, TunnelMode, TunnelObject};
+use crate::script::{ScriptContext, TunnelMode, TunnelObject};
 use crate::sync::tunnel::State;
 
 /// A tunnel's processes get this long after TERM before KILL, and as long again to be gone.
@@ -37,7 +37,7 @@ impl Tunnels {
 }
 
 /// The tunnel a process belongs to.
-pub fn of(host: &Host, pid: Pid) -> Option<Rc<TunnelObject>> {
+pub fn of(host: &ScriptContext, pid: Pid) -> Option<Rc<TunnelObject>> {
     let tunnels = host.tunnels.borrow();
     let has = |tunnel: &&Rc<TunnelObject>| {
         let machine = tunnel.machine.borrow();
@@ -46,7 +46,7 @@ pub fn of(host: &Host, pid: Pid) -> Option<Rc<TunnelObject>> {
     tunnels.iter().find(has).cloned()
 }
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// A configuration that goes on because the next was none has closed its tunnels.
     pub(super) fn enable_tunnels(&self) {
         for tunnel in self.all_tunnels() {
@@ -56,7 +56,7 @@ impl Engine<'_> {
     }
 
     /// Starts what the tunnels lack and tells whom they hold up.
-    pub(super) fn tend_tunnels(&mut self) {
+    pub(super) fn poll_tunnels(&mut self) {
         if self.is_fading() {
             return;
         }

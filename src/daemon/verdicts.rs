@@ -4,23 +4,23 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 
-use super::engine::Engine;
+use super::engine::EventLoop;
 use super::scans::Checking;
-use crate::check::{Answer, Collected, Disposition, Order, Settled};
+use crate::check::{Answer, Collected, CommitAction, Order, Settled};
 use crate::config::OnReject;
 use crate::log;
 use crate::queue::Etype;
-use crate::script::Member;
+use crate::script::SyncHandle;
 use crate::sync::Again;
 
 /// So many files are told one by one.
 const TOLD: usize = 20;
 
-impl Engine<'_> {
+impl EventLoop<'_> {
     /// Takes in what a look at the source came to; what is to be checked, if anything.
     pub(super) fn collected(
         &self,
-        members: &[Rc<Member>],
+        members: &[Rc<SyncHandle>],
         found: Collected,
     ) -> Option<Box<Checking>> {
         let gate = Rc::clone(&members.first()?.sync.borrow().gate);
@@ -51,7 +51,7 @@ impl Engine<'_> {
     }
 
     /// What was decided has been done.
-    pub(super) fn settled(&self, members: &[Rc<Member>], settled: Settled) {
+    pub(super) fn settled(&self, members: &[Rc<SyncHandle>], settled: Settled) {
         for (path, place) in &settled.quarantined {
             log::warn(format_args!(
                 "{}: {} was moved to {}",
@@ -67,7 +67,7 @@ impl Engine<'_> {
     /// Holds files of which nothing is known, and has them looked at again later.
     fn wait_for(
         &self,
-        members: &[Rc<Member>],
+        members: &[Rc<SyncHandle>],
         files: impl Iterator<Item = (Vec<u8>, String, bool)>,
     ) {
         let Some(first) = members.first() else {
@@ -89,7 +89,7 @@ impl Engine<'_> {
         if paths.is_empty() {
             return;
         }
-        let again = |member: &Rc<Member>| {
+        let again = |member: &Rc<SyncHandle>| {
             // Of a directory it is all that is in it.
             let paths = paths.iter().map(|path| {
                 if path.ends_with(b"/") {
@@ -133,19 +133,19 @@ impl Engine<'_> {
                     let mut withheld = gate.withheld_mut();
                     withheld.clear(&candidate.path);
                     withheld.passed += 1;
-                    Disposition::Install
+                    CommitAction::Install
                 }
                 Answer::Rejected(reason) => {
                     self.reject(&members[0], &candidate.path, &reason, &on_reject);
                     match &on_reject {
-                        OnReject::Hold | OnReject::Call(_) => Disposition::Hold(reason),
-                        OnReject::DeleteTarget => Disposition::Remove(reason),
-                        OnReject::Quarantine(to) => Disposition::Quarantine(reason, to.clone()),
+                        OnReject::Hold | OnReject::Call(_) => CommitAction::Hold(reason),
+                        OnReject::DeleteTarget => CommitAction::Remove(reason),
+                        OnReject::Quarantine(to) => CommitAction::Quarantine(reason, to.clone()),
                     }
                 }
                 Answer::Failed { reason, alone } => {
                     waiting.push((candidate.path.clone(), reason, alone));
-                    Disposition::Wait
+                    CommitAction::Wait
                 }
             };
             decided.push((candidate, disposition));
@@ -156,7 +156,7 @@ impl Engine<'_> {
 }
 
 /// Whom a round is for.
-fn names(members: &[Rc<Member>]) -> String {
+fn names(members: &[Rc<SyncHandle>]) -> String {
     let Some((first, others)) = members.split_first() else {
         return String::new();
     };

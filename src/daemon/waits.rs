@@ -8,10 +8,10 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::peers::PeerId;
-use crate::script::Member;
+use super::peers::ConnectionId;
+use crate::script::SyncHandle;
 use crate::sync::Mark;
-use crate::watch::{Moment, Watcher};
+use crate::watch::{Barrier, Watcher};
 
 /// The reader's thread does not wake the loop to say that it found nothing, so it is asked
 /// again; less often when it takes longer.
@@ -21,21 +21,21 @@ const LATER: Duration = Duration::from_millis(100);
 /// One who waits.
 pub struct Wait {
     /// Who.
-    pub peer: PeerId,
+    pub peer: ConnectionId,
     /// For the syncs of this name, or all.
     pub sync: Option<String>,
-    stage: Stage,
+    stage: BarrierStage,
 }
 
-enum Stage {
+enum BarrierStage {
     /// For the events of before this moment.
     Told {
-        moment: Moment,
+        moment: Barrier,
         again: Instant,
         pause: Duration,
     },
     /// For the entries of before these marks.
-    Done(Vec<(Rc<Member>, Mark)>),
+    Done(Vec<(Rc<SyncHandle>, Mark)>),
     /// It has not begun, or begins anew: the configuration was read again, and what was noticed
     /// went over to other syncs.
     Anew,
@@ -43,32 +43,32 @@ enum Stage {
 
 impl Wait {
     /// From now on.
-    pub fn new(peer: PeerId, sync: Option<String>) -> Wait {
+    pub fn new(peer: ConnectionId, sync: Option<String>) -> Wait {
         Wait {
             peer,
             sync,
-            stage: Stage::Anew,
+            stage: BarrierStage::Anew,
         }
     }
 
     /// When to look again.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Told { again, .. } => Some(*again),
-            Stage::Done(_) | Stage::Anew => None,
+            BarrierStage::Told { again, .. } => Some(*again),
+            BarrierStage::Done(_) | BarrierStage::Anew => None,
         }
     }
 
     /// Begins, or begins anew if the syncs are others now. To be called right after the
     /// watcher's turn, as the other two.
-    pub fn begin(&mut self, watcher: &Watcher, members: &[Rc<Member>], now: Instant) {
-        if let Stage::Done(marks) = &self.stage
+    pub fn begin(&mut self, watcher: &Watcher, members: &[Rc<SyncHandle>], now: Instant) {
+        if let BarrierStage::Done(marks) = &self.stage
             && !self.is_about(marks, members)
         {
-            self.stage = Stage::Anew;
+            self.stage = BarrierStage::Anew;
         }
-        if let Stage::Anew = self.stage {
-            self.stage = Stage::Told {
+        if let BarrierStage::Anew = self.stage {
+            self.stage = BarrierStage::Told {
                 moment: watcher.moment(),
                 again: now,
                 pause: SOON,
@@ -79,18 +79,18 @@ impl Wait {
     /// Returns true if all that happened before has been told, and is about to be marked: what was
     /// written to files that are open has to be in the queues then.
     pub fn is_to_mark(&self, watcher: &Watcher, started: bool) -> bool {
-        matches!(self.stage, Stage::Told { moment, .. } if started && watcher.has_told(moment))
+        matches!(self.stage, BarrierStage::Told { moment, .. } if started && watcher.has_told(moment))
     }
 
     /// Returns true if it is over. `started` says that startup transfers are queued.
     pub fn is_over(
         &mut self,
         watcher: &Watcher,
-        members: &[Rc<Member>],
+        members: &[Rc<SyncHandle>],
         started: bool,
         now: Instant,
     ) -> bool {
-        if let Stage::Told {
+        if let BarrierStage::Told {
             moment,
             again,
             pause,
@@ -106,24 +106,24 @@ impl Wait {
             let marks = self
                 .meant(members)
                 .map(|member| (Rc::clone(member), member.sync.borrow().mark()));
-            self.stage = Stage::Done(marks.collect());
+            self.stage = BarrierStage::Done(marks.collect());
         }
         match &mut self.stage {
-            Stage::Done(marks) => marks
+            BarrierStage::Done(marks) => marks
                 .iter_mut()
                 .all(|(member, mark)| member.sync.borrow().reached(mark)),
             _ => false,
         }
     }
 
-    fn meant<'a>(&self, members: &'a [Rc<Member>]) -> impl Iterator<Item = &'a Rc<Member>> {
+    fn meant<'a>(&self, members: &'a [Rc<SyncHandle>]) -> impl Iterator<Item = &'a Rc<SyncHandle>> {
         let name = self.sync.clone();
-        let meant = move |member: &&Rc<Member>| is_meant(name.as_deref(), member);
+        let meant = move |member: &&Rc<SyncHandle>| is_meant(name.as_deref(), member);
         members.iter().filter(meant)
     }
 
     /// Returns true if the marks are those of the syncs there are.
-    fn is_about(&self, marks: &[(Rc<Member>, Mark)], members: &[Rc<Member>]) -> bool {
+    fn is_about(&self, marks: &[(Rc<SyncHandle>, Mark)], members: &[Rc<SyncHandle>]) -> bool {
         let mut marked = marks.iter().map(|(member, _)| member);
         let mut meant = self.meant(members);
         let same = meant.all(|member| marked.next().is_some_and(|other| Rc::ptr_eq(member, other)));
@@ -132,6 +132,6 @@ impl Wait {
 }
 
 /// Returns true if the sync has this name, or any will do.
-pub fn is_meant(name: Option<&str>, member: &Member) -> bool {
+pub fn is_meant(name: Option<&str>, member: &SyncHandle) -> bool {
     name.is_none_or(|name| member.sync.borrow().config.name == name)
 }

@@ -7,12 +7,12 @@ use std::rc::Rc;
 use crate::id::SyncId;
 use crate::log;
 use crate::queue::{Policy, Time};
-use crate::script::Member;
+use crate::script::SyncHandle;
 use crate::watch::{Event, Follow, Loss, Observer};
 
 /// Hands each event to every sync.
-pub struct Watching<'a> {
-    members: &'a [Rc<Member>],
+pub struct EventRouter<'a> {
+    members: &'a [Rc<SyncHandle>],
     now: Time,
     /// The kernel dropped events.
     pub overflowed: bool,
@@ -24,10 +24,10 @@ pub struct Watching<'a> {
     moved: Vec<usize>,
 }
 
-impl<'a> Watching<'a> {
+impl<'a> EventRouter<'a> {
     /// For one turn.
-    pub fn new(members: &'a [Rc<Member>], now: Time) -> Watching<'a> {
-        Watching {
+    pub fn new(members: &'a [Rc<SyncHandle>], now: Time) -> EventRouter<'a> {
+        EventRouter {
             members,
             now,
             overflowed: false,
@@ -38,7 +38,7 @@ impl<'a> Watching<'a> {
     }
 }
 
-impl super::engine::Engine<'_> {
+impl super::engine::EventLoop<'_> {
     /// Transfers that run may see directories that are not watched yet.
     pub(super) fn note_transfers(&self) {
         for member in &self.members {
@@ -60,7 +60,7 @@ impl super::engine::Engine<'_> {
 
     /// The same for one, before its end is told to anybody: who waits for that makes changes
     /// which no transfer is ahead of.
-    pub(super) fn transfer_ended(&self, member: &Member) {
+    pub(super) fn transfer_ended(&self, member: &SyncHandle) {
         let sync = member.sync.borrow();
         if sync.is_ahead_alone() {
             sync.count_transfers_anew();
@@ -71,7 +71,7 @@ impl super::engine::Engine<'_> {
 
     /// Takes what is being written just now out of a sync's queue, if the sync sends files as
     /// they are at the time: the watcher tells when they are complete. True if there was any.
-    pub(super) fn hold_back(&mut self, member: &Member) -> bool {
+    pub(super) fn defer_open_files(&mut self, member: &SyncHandle) -> bool {
         if member.sync.borrow().queue.policy() == Policy::Deliver {
             return false;
         }
@@ -88,7 +88,7 @@ impl super::engine::Engine<'_> {
     }
 }
 
-impl Observer for Watching<'_> {
+impl Observer for EventRouter<'_> {
     fn event(&mut self, event: Event<'_>) -> Follow {
         let mut follow = Follow::Nothing;
         self.moved.clear();

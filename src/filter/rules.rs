@@ -135,7 +135,7 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The patterns in an exclude file, one a line, for [`Filter::add_exclude`].
 ///
-/// Left out are blank lines, comments (`#` or `;` first, as rsync has it) and, as in lsyncd,
+/// Leftover out are blank lines, comments (`#` or `;` first, as rsync has it) and, as in lsyncd,
 /// lines that begin with `+`. Blanks before a pattern and one `-` in front of it are cut
 /// off; blanks behind it belong to it.
 ///
@@ -153,7 +153,7 @@ pub fn parse_exclude_file(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The rules in a filter file, one a line, as `SIGN PATTERN`, for [`Filter::append_rule`].
-/// Left out are blank lines and those whose first non-blank is `#`.
+/// Leftover out are blank lines and those whose first non-blank is `#`.
 ///
 /// # Errors
 /// The first line that is no rule. `;` begins no comment here, in lsyncd neither.

@@ -22,7 +22,7 @@ const SMALL: u64 = 64 * 1024;
 const CHUNK: usize = 32 * 1024 * 1024;
 
 /// A name in an open directory.
-pub struct Spot<'a> {
+pub struct TargetName<'a> {
     /// The directory.
     pub directory: &'a Directory,
     /// The name there.
@@ -68,9 +68,9 @@ impl Copier {
     /// Reading or writing failed, or a directory is in the way; the target is as it was.
     pub fn copy(
         &mut self,
-        from: &Spot<'_>,
+        from: &TargetName<'_>,
         stat: &Stat,
-        to: &Spot<'_>,
+        to: &TargetName<'_>,
         stop: &AtomicBool,
     ) -> io::Result<Copied> {
         let made = match kind(stat) {
@@ -101,7 +101,7 @@ impl Copier {
 
     fn regular(
         &mut self,
-        from: &Spot<'_>,
+        from: &TargetName<'_>,
         directory: &Directory,
         stop: &AtomicBool,
     ) -> io::Result<Option<OsString>> {
@@ -223,7 +223,7 @@ impl Copier {
 /// # Errors
 /// The file system has no links, has too many of this file, a directory is in the way, or
 /// something else is at `of` by now.
-pub fn link_to(of: &Spot<'_>, stat: &Stat, to: &Spot<'_>) -> io::Result<()> {
+pub fn link_to(of: &TargetName<'_>, stat: &Stat, to: &TargetName<'_>) -> io::Result<()> {
     let (name, ()) = temporary::make(to.directory, |name| {
         fs::linkat(
             of.directory.as_fd(),
@@ -256,7 +256,7 @@ pub fn stopped(stop: &AtomicBool) -> io::Result<()> {
     }
 }
 
-fn link(from: &Spot<'_>, stat: &Stat, directory: &Directory) -> io::Result<Option<OsString>> {
+fn link(from: &TargetName<'_>, stat: &Stat, directory: &Directory) -> io::Result<Option<OsString>> {
     let to = match fs::readlinkat(from.directory.as_fd(), from.name, Vec::new()) {
         Ok(to) => to,
         Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => return Ok(None),
@@ -278,7 +278,7 @@ fn link(from: &Spot<'_>, stat: &Stat, directory: &Directory) -> io::Result<Optio
 }
 
 /// Puts a pipe, socket or device at `to`.
-fn special(stat: &Stat, to: &Spot<'_>) -> io::Result<()> {
+fn special(stat: &Stat, to: &TargetName<'_>) -> io::Result<()> {
     let make = |directory: &Directory, name: &OsStr, mode| {
         fs::mknodat(directory.as_fd(), name, kind(stat), mode, stat.st_rdev)
     };
@@ -319,7 +319,7 @@ pub fn attributes_may_forbid<T>(
 }
 
 /// The new file takes its name.
-fn place(to: &Spot<'_>, temporary: &OsStr) -> io::Result<()> {
+fn place(to: &TargetName<'_>, temporary: &OsStr) -> io::Result<()> {
     let directory = to.directory.as_fd();
     fs::renameat(directory, temporary, directory, to.name).map_err(|error| {
         discard(to.directory, temporary);

@@ -9,7 +9,7 @@ use super::copy::stopped;
 use super::mirror::{below, with_slash};
 use super::place::{self, Found, Place, is_directory, is_missing, split};
 use super::walk::Walk;
-use super::{Item, Orders, Task};
+use super::{CopyJob, Item, Task};
 use crate::batch::Change;
 
 /// Entries of the target: files, directories and all else.
@@ -27,7 +27,7 @@ struct Deletions {
 /// # Errors
 /// Something cannot be read, or the daemon ends.
 pub fn excess(
-    orders: &Orders,
+    orders: &CopyJob,
     entries: &mut Option<u64>,
     source: &Place,
     target: &Place,
@@ -49,8 +49,8 @@ pub fn excess(
         .then_some((found.deleted, total)))
 }
 
-fn count(orders: &Orders, source: &Place, target: &Place) -> io::Result<Deletions> {
-    let mut count = Count {
+fn count(orders: &CopyJob, source: &Place, target: &Place) -> io::Result<Deletions> {
+    let mut count = DeletionCount {
         orders,
         source,
         target,
@@ -94,7 +94,7 @@ fn outermost(items: &[Item]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// How many entries a target has.
-fn total(orders: &Orders, target: &Place) -> io::Result<u64> {
+fn total(orders: &CopyJob, target: &Place) -> io::Result<u64> {
     let mut entries = 0;
     let mut walk = Walk::through(b"/");
     while let Some(path) = walk.enter_next() {
@@ -109,15 +109,15 @@ fn total(orders: &Orders, target: &Place) -> io::Result<u64> {
     Ok(entries)
 }
 
-struct Count<'a> {
-    orders: &'a Orders,
+struct DeletionCount<'a> {
+    orders: &'a CopyJob,
     source: &'a Place,
     target: &'a Place,
     deleted: u64,
     seen: u64,
 }
 
-impl Count<'_> {
+impl DeletionCount<'_> {
     /// A Delete: what is there again is compared with all below it.
     fn event(&mut self, path: &[u8]) -> io::Result<()> {
         let Some(there) = self.target.look(path)? else {
@@ -187,7 +187,7 @@ impl Count<'_> {
 }
 
 /// What a directory of the target has; one that is gone has nothing.
-fn list(orders: &Orders, target: &Place, path: &[u8]) -> io::Result<Vec<Found>> {
+fn list(orders: &CopyJob, target: &Place, path: &[u8]) -> io::Result<Vec<Found>> {
     stopped(&orders.stop)?;
     match target.directory(path).and_then(|found| place::list(&found)) {
         Err(error) if is_missing(&error) => Ok(Vec::new()),

@@ -13,12 +13,12 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::copy::{self, Copied, Copier, Spot, attributes_may_forbid};
+use super::copy::{self, Copied, Copier, TargetName, attributes_may_forbid};
 use super::deletions;
 use super::journal::Journal;
 use super::links::{Links, identity};
 use super::place::{self, Directory, Place, is_directory, is_missing, look, split};
-use super::{Failure, Item, Orders, Report, Task, attributes};
+use super::{CopyJob, Failure, Item, Report, Task, attributes};
 use crate::batch::Change;
 use crate::log::escape;
 
@@ -35,9 +35,9 @@ pub struct Memory {
     entries: Option<u64>,
 }
 
-/// Orders at work.
+/// CopyJob at work.
 pub struct Mirror<'a> {
-    pub(super) orders: &'a Orders,
+    pub(super) orders: &'a CopyJob,
     pub(super) source: Place,
     pub(super) target: Place,
     pub(super) memory: &'a mut Memory,
@@ -52,7 +52,7 @@ pub struct Mirror<'a> {
 }
 
 /// Carries out orders.
-pub fn carry_out(orders: &Orders, memory: &mut Memory) -> Report {
+pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> Report {
     let entered = Place::enter(&orders.source)
         .map_err(|error| closed("read", &orders.source, &error))
         .and_then(|source| match Place::enter_or_make(&orders.target) {
@@ -218,11 +218,11 @@ impl Mirror<'_> {
         }
         let (from, name) = self.source.parent(path)?;
         let (to, _) = self.target.parent(path)?;
-        let from = Spot {
+        let from = TargetName {
             directory: &from,
             name,
         };
-        let to = Spot {
+        let to = TargetName {
             directory: &to,
             name,
         };
@@ -295,12 +295,12 @@ impl Mirror<'_> {
         let (of_directory, of_name) = self.target.parent(of)?;
         let (directory, name) = self.target.parent(path)?;
         copy::link_to(
-            &Spot {
+            &TargetName {
                 directory: &of_directory,
                 name: of_name,
             },
             stat,
-            &Spot {
+            &TargetName {
                 directory: &directory,
                 name,
             },

@@ -1,6 +1,6 @@
 //! What default.direct does itself at a target that is a local directory.
 //!
-//! A [`Worker`] is a thread that takes [`Orders`], the due events of one sync, and brings the
+//! A [`Worker`] is a thread that takes [`CopyJob`], the due events of one sync, and brings the
 //! target to where the source is, by the system calls that cp, mv, rm and mkdir would make.
 //! Events say where to look; both disks say what is to be done.
 //!
@@ -42,7 +42,7 @@ pub use mirror::{Memory, carry_out};
 pub use worker::{Ended, Worker};
 
 /// Work for one sync.
-pub struct Orders {
+pub struct CopyJob {
     /// Comes back with the result.
     pub token: u64,
     /// Absolute.
@@ -66,7 +66,7 @@ pub struct Orders {
     pub stop: Arc<AtomicBool>,
 }
 
-impl Orders {
+impl CopyJob {
     /// Returns true if the filter leaves out this path of a directory that it does not leave out.
     fn excludes(&self, path: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);

@@ -29,7 +29,7 @@ pub fn random_name() -> String {
     format!(".lsyncd.{:016x}", KEY.hash_one(number))
 }
 
-/// Makes something under a random name, and returns the name and what `make` returned. Left
+/// Makes something under a random name, and returns the name and what `make` returned. Leftover
 /// behind after a crash, it is not in the source and is deleted by the next comparison.
 ///
 /// # Errors

@@ -9,11 +9,11 @@ use std::thread;
 use mio::Waker;
 
 use super::mirror::{self, Memory};
-use super::{Orders, Report};
+use super::{CopyJob, Report};
 use crate::log;
 use crate::process::Priority;
 
-/// Orders that were carried out.
+/// CopyJob that were carried out.
 pub struct Ended {
     /// Of the orders.
     pub token: u64,
@@ -23,7 +23,7 @@ pub struct Ended {
 
 /// A thread at work. It ends when this is dropped and what it does is done.
 pub struct Worker {
-    orders: Sender<Orders>,
+    orders: Sender<CopyJob>,
     ended: Receiver<Ended>,
 }
 
@@ -33,7 +33,7 @@ impl Worker {
     /// # Errors
     /// The system has no more threads.
     pub fn start(waker: Arc<Waker>, priority: Priority) -> io::Result<Worker> {
-        let (orders, incoming) = mpsc::channel::<Orders>();
+        let (orders, incoming) = mpsc::channel::<CopyJob>();
         let (outgoing, ended) = mpsc::channel();
         thread::Builder::new()
             .name("direct".into())
@@ -56,7 +56,7 @@ impl Worker {
     }
 
     /// Hands over orders; false if the thread is gone.
-    pub fn give(&self, orders: Orders) -> bool {
+    pub fn give(&self, orders: CopyJob) -> bool {
         self.orders.send(orders).is_ok()
     }
 

@@ -67,7 +67,7 @@ pub struct Ended {
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningChild {
     child: Child,
     /// The tokens of its output pipes.
     outputs: Vec<usize>,
@@ -77,7 +77,7 @@ struct Running {
 #[derive(Debug)]
 pub struct Children {
     /// In order of their start.
-    running: Vec<Running>,
+    running: Vec<RunningChild>,
     pipes: Pipes,
 }
 
@@ -141,7 +141,7 @@ impl Children {
         for (stream, token, receiver) in captures {
             self.pipes.listen(token, receiver, pid, stream);
         }
-        self.running.push(Running { child, outputs });
+        self.running.push(RunningChild { child, outputs });
         Ok(pid)
     }
 

@@ -20,4 +20,4 @@ pub use command::{Command, Output, SpawnError, Stdin};
 pub use lines::MAX_LINE;
 pub use pipes::{Sink, Stream};
 pub use priority::{IoPriority, Priority};
-pub use sockets::{Sockets, wait_for_closed_sockets};
+pub use sockets::{SshControl, wait_for_closed_sockets};

@@ -38,7 +38,7 @@ pub type Sink<'a> = &'a mut dyn FnMut(Pid, Stream, &[u8]);
 
 /// True if a pipe wants more attention.
 #[derive(Debug, PartialEq, Eq)]
-enum Progress {
+enum PipeProgress {
     /// It would block: epoll will tell.
     Blocked,
     /// Its share is used up.
@@ -65,14 +65,14 @@ struct Capture {
 }
 
 #[derive(Debug)]
-enum Job {
+enum PipeJob {
     Feed(Feed),
     Capture(Capture),
 }
 
 #[derive(Debug)]
 struct Pipe {
-    job: Job,
+    job: PipeJob,
     /// It is in the list of those put aside.
     aside: bool,
 }
@@ -121,7 +121,7 @@ impl Pipes {
             written: 0,
         };
         let rest = match feed.pump(usize::MAX).0 {
-            Progress::Finished => None,
+            PipeProgress::Finished => None,
             _ => Some((
                 register(
                     &self.registry,
@@ -136,7 +136,7 @@ impl Pipes {
     }
 
     pub(super) fn keep_feeding(&mut self, token: usize, feed: Feed) {
-        self.insert(token, Job::Feed(feed));
+        self.insert(token, PipeJob::Feed(feed));
     }
 
     /// Makes a pipe for output; its reading end is to be given to [`Pipes::listen`].
@@ -155,7 +155,7 @@ impl Pipes {
     pub(super) fn listen(&mut self, token: usize, receiver: Receiver, pid: Pid, stream: Stream) {
         self.insert(
             token,
-            Job::Capture(Capture {
+            PipeJob::Capture(Capture {
                 receiver,
                 pid,
                 stream,
@@ -173,7 +173,8 @@ impl Pipes {
     /// that goes on writing is heard no longer than that now.
     pub(super) fn drain(&mut self, token: usize, lines: Sink<'_>) {
         self.pump(token, LARGEST_PIPE, lines);
-        if let Some(Job::Capture(capture)) = self.open.get_mut(&token).map(|pipe| &mut pipe.job) {
+        if let Some(PipeJob::Capture(capture)) = self.open.get_mut(&token).map(|pipe| &mut pipe.job)
+        {
             capture.flush(lines);
         }
     }
@@ -199,7 +200,7 @@ impl Pipes {
         }
     }
 
-    fn insert(&mut self, token: usize, job: Job) {
+    fn insert(&mut self, token: usize, job: PipeJob) {
         self.open.insert(token, Pipe { job, aside: false });
     }
 
@@ -209,18 +210,18 @@ impl Pipes {
             return 0;
         };
         let (progress, moved) = match &mut pipe.job {
-            Job::Feed(feed) => feed.pump(share),
-            Job::Capture(capture) => capture.pump(share, &mut self.buffer, lines),
+            PipeJob::Feed(feed) => feed.pump(share),
+            PipeJob::Capture(capture) => capture.pump(share, &mut self.buffer, lines),
         };
         match progress {
-            Progress::Blocked => {}
-            Progress::More => {
+            PipeProgress::Blocked => {}
+            PipeProgress::More => {
                 if !pipe.aside {
                     pipe.aside = true;
                     self.aside.push_back(token);
                 }
             }
-            Progress::Finished => {
+            PipeProgress::Finished => {
                 self.open.remove(&token);
             }
         }
@@ -230,14 +231,14 @@ impl Pipes {
 
 impl Feed {
     /// A child that closes its end early, or ends, has what it wanted: no error.
-    fn pump(&mut self, share: usize) -> (Progress, usize) {
+    fn pump(&mut self, share: usize) -> (PipeProgress, usize) {
         let mut moved = 0;
         loop {
             if self.written == self.bytes.len() {
-                return (Progress::Finished, moved);
+                return (PipeProgress::Finished, moved);
             }
             if moved >= share {
-                return (Progress::More, moved);
+                return (PipeProgress::More, moved);
             }
             match self.sender.write(&self.bytes[self.written..]) {
                 Ok(count) => {
@@ -245,8 +246,10 @@ impl Feed {
                     moved += count;
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return (Progress::Blocked, moved),
-                Err(_) => return (Progress::Finished, moved),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    return (PipeProgress::Blocked, moved);
+                }
+                Err(_) => return (PipeProgress::Finished, moved),
             }
         }
     }
@@ -258,7 +261,7 @@ impl Capture {
         self.splitter.flush(&mut |line| lines(pid, stream, line));
     }
 
-    fn pump(&mut self, share: usize, buffer: &mut [u8], lines: Sink<'_>) -> (Progress, usize) {
+    fn pump(&mut self, share: usize, buffer: &mut [u8], lines: Sink<'_>) -> (PipeProgress, usize) {
         let (pid, stream) = (self.pid, self.stream);
         let line = &mut |line: &[u8]| lines(pid, stream, line);
         let mut moved = 0;
@@ -266,21 +269,23 @@ impl Capture {
             match self.receiver.read(buffer) {
                 Ok(0) => {
                     self.splitter.flush(line);
-                    return (Progress::Finished, moved);
+                    return (PipeProgress::Finished, moved);
                 }
                 Ok(count) => {
                     self.splitter.push(&buffer[..count], line);
                     moved += count;
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return (Progress::Blocked, moved),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    return (PipeProgress::Blocked, moved);
+                }
                 Err(_) => {
                     self.splitter.flush(line);
-                    return (Progress::Finished, moved);
+                    return (PipeProgress::Finished, moved);
                 }
             }
         }
-        (Progress::More, moved)
+        (PipeProgress::More, moved)
     }
 }
 

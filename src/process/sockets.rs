@@ -21,23 +21,23 @@ const LONGEST: usize = 80;
 /// The connections get so long to end, all together.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Sockets for the connections of one configuration. Dropping this ends them on a thread of its
+/// SshControl for the connections of one configuration. Dropping this ends them on a thread of its
 /// own: ssh may take seconds for that.
 #[derive(Default)]
-pub struct Sockets {
-    place: RefCell<Option<Place>>,
+pub struct SshControl {
+    place: RefCell<Option<SocketDir>>,
     /// The directories that are named in words of configurations.
     named: RefCell<Vec<PathBuf>>,
     count: Cell<usize>,
 }
 
 /// A directory only this user can enter, and nobody else can replace.
-struct Place {
+struct SocketDir {
     path: PathBuf,
     directory: Directory,
 }
 
-impl Sockets {
+impl SshControl {
     /// The place for another socket; `None` if there is no private place to be had.
     pub fn next(&self) -> Option<PathBuf> {
         let directory = self.current()?;
@@ -75,16 +75,18 @@ impl Sockets {
     /// The directory, made anew if it is gone or another one is in its place.
     fn current(&self) -> Option<PathBuf> {
         let mut place = self.place.borrow_mut();
-        if !place.as_ref().is_some_and(Place::is_there) {
-            *place = candidates().into_iter().find_map(|path| Place::make(&path));
+        if !place.as_ref().is_some_and(SocketDir::is_there) {
+            *place = candidates()
+                .into_iter()
+                .find_map(|path| SocketDir::make(&path));
         }
         place.as_ref().map(|place| place.path.clone())
     }
 }
 
-impl Place {
+impl SocketDir {
     /// Makes a directory in one that only this user and the superuser can change.
-    fn make(parent: &Path) -> Option<Place> {
+    fn make(parent: &Path) -> Option<SocketDir> {
         let fits = parent.as_os_str().len() + 20 < LONGEST;
         let usable = parent.is_absolute() && fits && is_plain(parent);
         if !usable || !safe_path::enter(parent).ok()?.is_private() {
@@ -92,7 +94,9 @@ impl Place {
         }
         let path = nix::unistd::mkdtemp(&parent.join("lsyncd-XXXXXX")).ok()?;
         let directory = safe_path::enter(&path).ok()?;
-        directory.is_private().then_some(Place { path, directory })
+        directory
+            .is_private()
+            .then_some(SocketDir { path, directory })
     }
 
     fn is_there(&self) -> bool {
@@ -147,9 +151,9 @@ impl Place {
     }
 }
 
-impl Drop for Sockets {
+impl Drop for SshControl {
     fn drop(&mut self) {
-        let Some(place) = self.place.take().filter(Place::is_there) else {
+        let Some(place) = self.place.take().filter(SocketDir::is_there) else {
             return;
         };
         let place = Arc::new(place);
@@ -174,7 +178,7 @@ fn closing_threads() -> MutexGuard<'static, Vec<JoinHandle<()>>> {
     threads
 }
 
-/// Waits until the connections of all dropped [`Sockets`] have ended, some seconds at most. To be
+/// Waits until the connections of all dropped [`SshControl`] have ended, some seconds at most. To be
 /// called before the process ends.
 pub fn wait_for_closed_sockets() {
     let threads = std::mem::take(&mut *closing_threads());
@@ -272,13 +276,13 @@ mod tests {
         };
         for others in [0o777, 0o1777, 0o702] {
             mode(others);
-            assert!(Place::make(root.path()).is_none(), "{others:o}");
+            assert!(SocketDir::make(root.path()).is_none(), "{others:o}");
         }
         mode(0o755);
         let odd = root.path().join("a b");
         std::fs::create_dir(&odd).unwrap();
-        assert!(Place::make(&odd).is_none());
-        let place = Place::make(root.path()).unwrap();
+        assert!(SocketDir::make(&odd).is_none());
+        let place = SocketDir::make(root.path()).unwrap();
         assert!(place.is_there());
         mode(0o777);
         assert!(!place.is_there());
@@ -296,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_socket_of_a_directory_that_is_gone_is_elsewhere() {
-        let sockets = Sockets::default();
+        let sockets = SshControl::default();
         let Some(first) = sockets.next() else {
             return;
         };

@@ -171,7 +171,7 @@ impl Entries {
     }
 
     /// Ends `slot`'s waiting for its blocker, if it has one.
-    pub(super) fn unstack(&mut self, slot: Slot) {
+    pub(super) fn unblock(&mut self, slot: Slot) {
         let entry = &mut self.slab[slot];
         let Some(blocker) = entry.blocker.take() else {
             return;

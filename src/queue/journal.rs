@@ -35,7 +35,7 @@ pub enum Pull {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct JournalEntry {
     path: Rc<[u8]>,
     due: Time,
     /// What the changes come to for a target that has had none of them.
@@ -61,7 +61,7 @@ struct Target {
 /// The pending changes of one source.
 #[derive(Debug, Default)]
 pub struct Journal {
-    entries: BTreeMap<Place, Entry>,
+    entries: BTreeMap<Place, JournalEntry>,
     places: HashMap<Rc<[u8]>, Place>,
     last: Place,
     targets: BTreeMap<TargetId, Target>,
@@ -131,7 +131,7 @@ impl Journal {
                 self.targets
                     .values_mut()
                     .for_each(|target| target.behind += 1);
-                self.append(Entry {
+                self.append(JournalEntry {
                     path: path.into(),
                     due,
                     etype,
@@ -218,12 +218,12 @@ impl Journal {
     }
 
     /// Returns true if a target fell back too far; it has to compare everything.
-    pub fn gave_up(&self, id: TargetId) -> bool {
+    pub fn overran(&self, id: TargetId) -> bool {
         self.targets.get(&id).is_some_and(|target| target.gave_up)
     }
 
     /// The same, and it is seen to.
-    pub fn take_gave_up(&mut self, id: TargetId) -> bool {
+    pub fn take_overran(&mut self, id: TargetId) -> bool {
         let target = self.targets.get_mut(&id);
         target.is_some_and(|target| std::mem::take(&mut target.gave_up))
     }
@@ -249,11 +249,11 @@ impl Journal {
         self.entries.is_empty()
     }
 
-    fn after(&self, place: Place) -> impl Iterator<Item = (&Place, &Entry)> {
+    fn after(&self, place: Place) -> impl Iterator<Item = (&Place, &JournalEntry)> {
         self.entries.range((Excluded(place), Unbounded))
     }
 
-    fn append(&mut self, entry: Entry) {
+    fn append(&mut self, entry: JournalEntry) {
         self.last += 1;
         self.places.insert(Rc::clone(&entry.path), self.last);
         self.entries.insert(self.last, entry);
@@ -272,7 +272,7 @@ impl Journal {
                 target.overdue = Some(overdue.min(entry.due));
             }
         }
-        self.append(Entry {
+        self.append(JournalEntry {
             etype: both(entry.etype, etype, &entry.path),
             path: entry.path,
             due,
@@ -313,7 +313,7 @@ impl Journal {
     }
 }
 
-impl Entry {
+impl JournalEntry {
     /// What the changes come to for a target at this position.
     fn for_one_at(&self, position: Place) -> Etype {
         if position >= self.before {

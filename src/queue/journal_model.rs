@@ -40,7 +40,7 @@ fn agrees(journal: &Journal, model: &Model) -> Result<(), TestCaseError> {
         let ours: Vec<u8> = lacks.keys().copied().collect();
         prop_assert_eq!(&theirs, &ours);
         prop_assert_eq!(journal.behind(*id), ours.len());
-        prop_assert_eq!(journal.gave_up(*id), *gave_up);
+        prop_assert_eq!(journal.overran(*id), *gave_up);
         // No change waits longer than in a queue of its own by more than one delay.
         if let Some(first) = lacks.values().min() {
             prop_assert!(journal.due(*id).is_some_and(|due| due <= first + DELAY));
@@ -82,7 +82,7 @@ proptest! {
                     let Some((id, lacks, gave_up)) = model.get_mut(which % count.max(1)) else {
                         continue;
                     };
-                    prop_assert_eq!(journal.take_gave_up(*id), std::mem::take(gave_up));
+                    prop_assert_eq!(journal.take_overran(*id), std::mem::take(gave_up));
                     match journal.pull(*id, now, (100, most), false) {
                         Pull::Take(taken) => {
                             prop_assert_eq!(taken.len(), most.min(lacks.len()));

@@ -147,11 +147,11 @@ impl Queue {
         if self.waiting_from == Some(slot) {
             self.waiting_from = self.entries[slot].after;
         }
-        self.entries.unstack(slot);
+        self.entries.unblock(slot);
         self.detach(slot, 0);
         self.detach(slot, 1);
         while let Some(blocked) = self.entries[slot].first_blocked {
-            self.entries.unstack(blocked);
+            self.entries.unblock(blocked);
             self.stack_on_path(blocked);
             if self.entries[blocked].status == Status::Block {
                 self.rest(blocked);

@@ -69,7 +69,7 @@ impl PathIndex {
             names: Vec::new(),
             garbage: 0,
         };
-        index.plant();
+        index.init();
         index
     }
 
@@ -182,11 +182,11 @@ impl PathIndex {
         self.names.clear();
         self.names.shrink_to(SMALL);
         self.garbage = 0;
-        self.plant();
+        self.init();
     }
 
     /// Makes TOP and APART, the first two.
-    fn plant(&mut self) {
+    fn init(&mut self) {
         self.nodes.insert(Node::default());
         self.nodes.insert(Node::default());
     }

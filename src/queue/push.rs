@@ -68,17 +68,17 @@ pub enum Placed {
 }
 
 /// The older delay that decides about a new event.
-struct Found {
+struct RelatedDelay {
     slot: Slot,
     relation: Relation,
 }
 
 /// What the trie holds of a path: it ends at `node` after `known` bytes of the path. And
 /// the newest related delay.
-struct Look {
+struct PathLookup {
     node: NodeId,
     known: usize,
-    found: Option<Found>,
+    found: Option<RelatedDelay>,
 }
 
 impl Queue {
@@ -131,7 +131,7 @@ impl Queue {
             _ => None,
         };
         let found = match open {
-            Some(slot) => Some(Found {
+            Some(slot) => Some(RelatedDelay {
                 slot,
                 relation: Relation::Same,
             }),
@@ -232,7 +232,7 @@ impl Queue {
         }
     }
 
-    fn verdict(&self, newer: Etype, path: &[u8], found: Option<&Found>) -> Verdict {
+    fn verdict(&self, newer: Etype, path: &[u8], found: Option<&RelatedDelay>) -> Verdict {
         let Some(found) = found else {
             return Verdict::Unrelated;
         };
@@ -247,8 +247,8 @@ impl Queue {
     }
 
     /// Walks down `path` and finds the newest delay related to it, special ones aside.
-    fn look(&self, newer: Etype, path: &[u8]) -> Look {
-        let mut look = Look {
+    fn look(&self, newer: Etype, path: &[u8]) -> PathLookup {
+        let mut look = PathLookup {
             node: TOP,
             known: 0,
             found: None,
@@ -276,7 +276,7 @@ impl Queue {
 
     /// What `mv` does depends on which of file and directory of a name is there, so under
     /// Settle, where order counts for nothing else, Moves keep apart from namesakes.
-    fn consider_namesake(&self, look: &mut Look, newer: Etype, name: &[u8]) {
+    fn consider_namesake(&self, look: &mut PathLookup, newer: Etype, name: &[u8]) {
         let moves = newer == Etype::Move || self.moves > 0;
         if self.policy != Policy::Settle || !moves {
             return;
@@ -292,18 +292,18 @@ impl Queue {
             && self.serial(&look.found) < self.entries[slot].serial
         {
             let relation = Relation::Namesake;
-            look.found = Some(Found { slot, relation });
+            look.found = Some(RelatedDelay { slot, relation });
         }
     }
 
     /// The newest Init or Blanket, to which everything is related.
-    fn special(&self) -> Option<Found> {
+    fn special(&self) -> Option<RelatedDelay> {
         let slot = self.index.nodes[TOP].own?;
         let relation = Relation::Within;
-        Some(Found { slot, relation })
+        Some(RelatedDelay { slot, relation })
     }
 
-    fn newest(&self, found: [Option<Found>; 2]) -> Option<Found> {
+    fn newest(&self, found: [Option<RelatedDelay>; 2]) -> Option<RelatedDelay> {
         found
             .into_iter()
             .flatten()
@@ -313,7 +313,7 @@ impl Queue {
     /// Prefers the newest delay at `node` unless the one found is newer.
     fn consider(
         &self,
-        found: &mut Option<Found>,
+        found: &mut Option<RelatedDelay>,
         node: NodeId,
         relation: impl Fn(usize) -> Relation,
     ) {
@@ -322,11 +322,11 @@ impl Queue {
         };
         if self.serial(found) <= self.entries[slot].serial {
             let relation = relation(self.end_at(slot, node));
-            *found = Some(Found { slot, relation });
+            *found = Some(RelatedDelay { slot, relation });
         }
     }
 
-    fn consider_below(&self, look: &mut Look) {
+    fn consider_below(&self, look: &mut PathLookup) {
         let Some(kid) = self.index.nodes[look.node].kids else {
             return;
         };
@@ -335,11 +335,11 @@ impl Queue {
         }
         if let Some(slot) = self.index.newest_below(look.node, &self.entries) {
             let relation = Relation::Around;
-            look.found = Some(Found { slot, relation });
+            look.found = Some(RelatedDelay { slot, relation });
         }
     }
 
-    fn serial(&self, found: &Option<Found>) -> u64 {
+    fn serial(&self, found: &Option<RelatedDelay>) -> u64 {
         found
             .as_ref()
             .map_or(0, |found| self.entries[found.slot].serial)

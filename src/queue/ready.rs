@@ -183,7 +183,7 @@ impl Queue {
         while let Some((newer, etype)) = self.foldable(slot) {
             self.entries[slot].etype = etype;
             while let Some(blocked) = self.entries[newer].first_blocked {
-                self.entries.unstack(blocked);
+                self.entries.unblock(blocked);
                 self.entries.stack(blocked, slot);
             }
             self.remove(newer);

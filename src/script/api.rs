@@ -9,7 +9,7 @@ use mlua::{Function, Lua, MultiValue, Result, Table, Value, Variadic};
 
 use super::event::Objects;
 use super::guard;
-use super::host::{Alarm, Host};
+use super::host::{Alarm, ScriptContext};
 use super::spawn;
 use super::timestamp::{self, Timestamp};
 use crate::config::{complaint, kind_of, number_of, text_of};
@@ -17,7 +17,7 @@ use crate::log;
 use crate::sync::Clock;
 
 /// The global functions.
-pub fn globals(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
+pub fn globals(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result<Table> {
     let table = lua.create_table()?;
     table.set(
         "log",

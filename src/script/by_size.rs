@@ -9,7 +9,7 @@ use std::rc::Rc;
 use mlua::{Function, Lua, Result, Table};
 
 use super::event::Objects;
-use super::host::{Host, Member};
+use super::host::{ScriptContext, SyncHandle};
 use super::inlet::{is_native, take_before_move, take_change};
 use crate::log;
 use crate::queue::{Delay, DelayId, Etype, Take};
@@ -21,9 +21,9 @@ use crate::sync::Sync;
 /// None but Lua's own.
 pub fn batch(
     lua: &Lua,
-    host: &Host,
+    host: &ScriptContext,
     objects: &Objects,
-    member: &Rc<Member>,
+    member: &Rc<SyncHandle>,
     test: &Function,
 ) -> Result<Table> {
     let wanted = if is_native(lua, "is_before_move", test)? {
@@ -43,7 +43,12 @@ pub fn batch(
 }
 
 /// What is small, or else the first that is not.
-fn by_size(host: &Host, sync: &Sync, limit: u64, wanted: fn(Etype) -> Take) -> Vec<DelayId> {
+fn by_size(
+    host: &ScriptContext,
+    sync: &Sync,
+    limit: u64,
+    wanted: fn(Etype) -> Take,
+) -> Vec<DelayId> {
     let mut large: usize = 0;
     let small = sync.queue.take(|delay| match wanted(delay.etype()) {
         Take::Take if is_large(sync, &delay, limit) => {
@@ -92,7 +97,7 @@ fn is_large(sync: &Sync, delay: &Delay<'_>, limit: u64) -> bool {
 }
 
 /// Large files are left when this transfer takes the last place.
-fn tell_delayed(host: &Host, sync: &Sync) {
+fn tell_delayed(host: &ScriptContext, sync: &Sync) {
     let what = if sync.running + 1 >= sync.config.max_processes {
         "Maximum processes for sync reached."
     } else if host.is_last_place() {

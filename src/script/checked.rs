@@ -6,7 +6,7 @@ use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
 use super::event::{Agent, Objects};
 use super::hook::within_patience;
-use super::host::{Host, Member, Stage, member_of};
+use super::host::{ScriptContext, Stage, SyncHandle, member_of};
 use super::orders::task;
 use super::runtime::Script;
 use crate::check::Answer;
@@ -15,9 +15,9 @@ use crate::local::Task;
 use crate::queue::DelayId;
 
 /// Entries of a sync that are to be checked before they are sent.
-pub struct CheckRequest {
+pub struct ScanRequest {
     /// Whose.
-    pub member: Rc<Member>,
+    pub member: Rc<SyncHandle>,
     /// The event or list object.
     pub agent: Table,
     /// The entries it is about; they are active already.
@@ -29,7 +29,7 @@ pub struct CheckRequest {
 }
 
 /// Puts the functions into the table that preludes get.
-pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
+pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
     let (h, with) = (Rc::clone(host), objects.clone());
     native.set(
         "when_checked",
@@ -88,10 +88,10 @@ pub fn not_yet() -> mlua::Error {
     complaint("transfers can begin when the configuration has been read")
 }
 
-fn request(member: Rc<Member>, agent: Table, behind: &Agent, send: Function) -> CheckRequest {
+fn request(member: Rc<SyncHandle>, agent: Table, behind: &Agent, send: Function) -> ScanRequest {
     let ids = behind.ids();
     let task = task(&member.sync.borrow(), &ids, |_, _| true);
-    CheckRequest {
+    ScanRequest {
         member,
         agent,
         ids,
@@ -126,7 +126,7 @@ impl Script {
     /// User code failed or took too long.
     pub fn check(
         &self,
-        member: &Member,
+        member: &SyncHandle,
         number: usize,
         path: &[u8],
         copy: &[u8],
@@ -162,11 +162,11 @@ impl Script {
         }
     }
 
-    /// Calls the function `onReject` of a sync's check.
+    /// RejectHooks the function `onReject` of a sync's check.
     ///
     /// # Errors
     /// User code failed or took too long.
-    pub fn rejected(&self, member: &Member, path: &[u8], reason: &str) -> Result<()> {
+    pub fn rejected(&self, member: &SyncHandle, path: &[u8], reason: &str) -> Result<()> {
         let Value::Table(check) = member.config.get("check")? else {
             return Ok(());
         };

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use super::event::Objects;
-use super::host::{Host, Stage};
+use super::host::{ScriptContext, Stage};
 use super::{create, fanout, sync_checks, user_keys};
 use crate::config::{
     bare_complaint, checkgauge, complaint, complaint_about, inherit, kind_of, no_text, rsync_args,
@@ -16,7 +16,7 @@ use crate::config::{
 ///
 /// # Errors
 /// None but Lua's own.
-pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
+pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
     phases(lua, host, native)?;
     inheriting(lua, host, native)?;
     values(lua, native)?;
@@ -28,7 +28,7 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
 }
 
 /// What may be done when, and what is set for the daemon as a whole.
-fn phases(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
+fn phases(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
     let h = Rc::clone(host);
     native.set(
         "missing_default",
@@ -61,7 +61,7 @@ fn phases(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
 }
 
 /// From what a `sync{}` was given to the configuration with all it inherits, checked.
-fn inheriting(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
+fn inheriting(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
     let h = Rc::clone(host);
     native.set(
         "inherit",
@@ -145,7 +145,7 @@ pub fn check_settings_kept(lua: &Lua) -> Result<()> {
 
 /// What the command line and the settings made so far say for every sync. A limit of the
 /// sync's own counts more than the setting; see docs/differences.md.
-fn fill_from_settings(host: &Host, config: &Table) -> Result<()> {
+fn fill_from_settings(host: &ScriptContext, config: &Table) -> Result<()> {
     if let Some(delay) = host.delay {
         config.set("delay", delay)?;
     }

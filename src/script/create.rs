@@ -6,7 +6,7 @@ use std::rc::{Rc, Weak};
 use mlua::{Lua, Result, Table, Value};
 
 use super::event::Objects;
-use super::host::{Host, Member};
+use super::host::{ScriptContext, SyncHandle};
 use super::{checked, errors, fanout, inlet, layer3, sync_checks, tunnel, user_keys};
 use crate::batch;
 use crate::config::{
@@ -21,7 +21,12 @@ use crate::sync::Sync;
 ///
 /// # Errors
 /// Whatever is wrong with the configuration.
-pub fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> Result<Table> {
+pub fn create(
+    lua: &Lua,
+    host: &Rc<ScriptContext>,
+    objects: &Objects,
+    config: Table,
+) -> Result<Table> {
     let policy = policy(lua, &config)?;
     check(lua, &config, policy, host.members.borrow().len())?;
     let typed = SyncConfig::from_table(&user_keys::without(lua, &config)?)?;
@@ -41,7 +46,7 @@ pub fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> R
 
     let functions = lua.create_table()?;
     let inlet = lua.create_table()?;
-    let member = Rc::new(Member {
+    let member = Rc::new(SyncHandle {
         sync,
         fingerprint,
         config,
@@ -50,7 +55,7 @@ pub fn create(lua: &Lua, host: &Rc<Host>, objects: &Objects, config: Table) -> R
         events: Default::default(),
         object: Default::default(),
     });
-    let weak: Weak<Member> = Rc::downgrade(&member);
+    let weak: Weak<SyncHandle> = Rc::downgrade(&member);
     for pair in inlet::functions(lua, host, objects, &weak)?.pairs::<Value, Value>() {
         let (name, function) = pair?;
         functions.set(name, function)?;
@@ -143,7 +148,7 @@ fn advise(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) -> Res
 /// The state of a sync: that of the configuration before if it is the same.
 fn sync_of(
     lua: &Lua,
-    host: &Rc<Host>,
+    host: &Rc<ScriptContext>,
     config: &Table,
     typed: SyncConfig,
     filter: Filter,
@@ -183,7 +188,7 @@ fn fingerprint(lua: &Lua, config: &Table, filter: &Filter) -> Result<Option<Vec<
 }
 
 /// The state of the same sync in the configuration before, if it is there and nobody's yet.
-fn unchanged(host: &Host, fingerprint: Option<&[u8]>) -> Option<Rc<RefCell<Sync>>> {
+fn unchanged(host: &ScriptContext, fingerprint: Option<&[u8]>) -> Option<Rc<RefCell<Sync>>> {
     let text = fingerprint?;
     let mut before = host.before.borrow_mut();
     let found = before.iter().position(|member| {

@@ -1,19 +1,19 @@
 //! Errors of the Lua side as one clear text each: file, line, key and what is wrong.
 //!
-//! A native function fails with a [`Complaint`]. Whoever called it from Lua gets a plain
+//! A native function fails with a [`ConfigError`]. Whoever called it from Lua gets a plain
 //! text with the position of the user's line in front, as Lua's own errors have it.
 
 use std::fs;
 
 use mlua::{Error, Lua, Value};
 
-use crate::config::{Complaint, nearest};
+use crate::config::{ConfigError, nearest};
 
-/// The first text that was raised, without stack traces. A [`Complaint`] gets the position of
+/// The first text that was raised, without stack traces. A [`ConfigError`] gets the position of
 /// the user's line that is running now in front, as Lua's own errors have it, and the line of
 /// the key that is wrong behind, if that is another one.
 pub fn message(lua: &Lua, error: &Error) -> String {
-    let Some(complaint) = error.downcast_ref::<Complaint>() else {
+    let Some(complaint) = error.downcast_ref::<ConfigError>() else {
         let text = plain(error);
         return match position(lua) {
             Some((file, line)) if place(&text).is_none() => format!("{file}:{line}: {text}"),

@@ -5,7 +5,7 @@ use std::rc::{Rc, Weak};
 
 use mlua::{AnyUserData, IntoLua, Lua, Result, Table, UserData, Value};
 
-use super::host::Member;
+use super::host::SyncHandle;
 use super::timestamp::Timestamp;
 use crate::config::{complaint, text_of};
 use crate::queue::{DelayId, Etype, Status};
@@ -14,7 +14,7 @@ use crate::queue::{DelayId, Etype, Status};
 #[derive(Clone)]
 pub struct EventRef {
     /// Its sync.
-    pub member: Weak<Member>,
+    pub member: Weak<SyncHandle>,
     /// Its queue entry.
     pub id: DelayId,
     /// What kind of event it is.
@@ -22,11 +22,11 @@ pub struct EventRef {
     /// The path this object describes: the origin of a move for the first object, the
     /// destination for the second. Begins with a slash but for Init and Blanket.
     path: Rc<[u8]>,
-    half: Half,
+    half: MoveEnd,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Half {
+enum MoveEnd {
     Whole,
     From,
     To,
@@ -40,7 +40,7 @@ impl UserData for EventRef {}
 #[derive(Clone)]
 pub struct ListRef {
     /// Their sync.
-    pub member: Weak<Member>,
+    pub member: Weak<SyncHandle>,
     /// In queue order.
     pub ids: Rc<[DelayId]>,
 }
@@ -58,7 +58,7 @@ pub enum Agent {
 
 impl Agent {
     /// The sync it belongs to.
-    pub fn member(&self) -> Option<Rc<Member>> {
+    pub fn member(&self) -> Option<Rc<SyncHandle>> {
         match self {
             Agent::Event(event) => event.member.upgrade(),
             Agent::List(list) => list.member.upgrade(),
@@ -106,7 +106,7 @@ impl Objects {
     pub fn event(
         &self,
         lua: &Lua,
-        member: &Rc<Member>,
+        member: &Rc<SyncHandle>,
         id: DelayId,
     ) -> Result<(Table, Option<Table>)> {
         let known = member.events.borrow().get(&id).cloned();
@@ -135,8 +135,11 @@ impl Objects {
             self.object(lua, event, &self.event_meta)
         };
         let made = match path2 {
-            Some(path2) => (object(path, Half::From)?, Some(object(path2, Half::To)?)),
-            None => (object(path, Half::Whole)?, None),
+            Some(path2) => (
+                object(path, MoveEnd::From)?,
+                Some(object(path2, MoveEnd::To)?),
+            ),
+            None => (object(path, MoveEnd::Whole)?, None),
         };
         member.events.borrow_mut().insert(id, made.clone());
         Ok(made)
@@ -144,14 +147,14 @@ impl Objects {
 
     /// The object of a queue entry as the items of `getList()` are: `path` has its leading slash,
     /// and there are `path2` and `alarm`.
-    pub fn entry(&self, lua: &Lua, member: &Rc<Member>, id: DelayId) -> Result<Option<Table>> {
+    pub fn entry(&self, lua: &Lua, member: &Rc<SyncHandle>, id: DelayId) -> Result<Option<Table>> {
         let entry = match member.sync.borrow().queue.get(id) {
             Some(delay) => EventRef {
                 member: Rc::downgrade(member),
                 id,
                 etype: delay.etype(),
                 path: delay.paths().0.into(),
-                half: Half::Entry,
+                half: MoveEnd::Entry,
             },
             None => return Ok(None),
         };
@@ -159,7 +162,7 @@ impl Objects {
     }
 
     /// A list object.
-    pub fn list(&self, lua: &Lua, member: &Rc<Member>, ids: Vec<DelayId>) -> Result<Table> {
+    pub fn list(&self, lua: &Lua, member: &Rc<SyncHandle>, ids: Vec<DelayId>) -> Result<Table> {
         let list = ListRef {
             member: Rc::downgrade(member),
             ids: ids.into(),
@@ -214,18 +217,18 @@ impl EventRef {
             "status" => return text(self.status(&member).as_bytes()),
             "move" => {
                 return match self.half {
-                    Half::Whole | Half::Entry => Ok(Value::Nil),
-                    Half::From => text(b"Fr"),
-                    Half::To => text(b"To"),
+                    MoveEnd::Whole | MoveEnd::Entry => Ok(Value::Nil),
+                    MoveEnd::From => text(b"Fr"),
+                    MoveEnd::To => text(b"To"),
                 };
             }
-            "path" if self.half == Half::Entry => return text(&self.path),
-            "path2" if self.half == Half::Entry => {
+            "path" if self.half == MoveEnd::Entry => return text(&self.path),
+            "path2" if self.half == MoveEnd::Entry => {
                 let sync = member.sync.borrow();
                 let path2 = sync.queue.get(self.id).and_then(|delay| delay.paths().1);
                 return path2.map_or(Ok(Value::Nil), |path| text(&path));
             }
-            "alarm" if self.half == Half::Entry => {
+            "alarm" if self.half == MoveEnd::Entry => {
                 let due = member.sync.borrow().queue.get(self.id).map(|d| d.due());
                 return due.map(Timestamp).into_lua(lua);
             }
@@ -243,7 +246,7 @@ impl EventRef {
     }
 
     /// Returns true if it is an event of this sync.
-    pub fn is_of(&self, member: &Rc<Member>) -> bool {
+    pub fn is_of(&self, member: &Rc<SyncHandle>) -> bool {
         self.member.as_ptr() == Rc::as_ptr(member)
     }
 
@@ -291,7 +294,7 @@ impl EventRef {
         }))
     }
 
-    fn status(&self, member: &Member) -> &'static str {
+    fn status(&self, member: &SyncHandle) -> &'static str {
         match member.sync.borrow().queue.get(self.id) {
             Some(delay) => delay.status().name(),
             None => "done",
@@ -299,7 +302,7 @@ impl EventRef {
     }
 
     /// Returns true if it still waits to be handled.
-    pub fn waits(&self, member: &Member) -> bool {
+    pub fn waits(&self, member: &SyncHandle) -> bool {
         member
             .sync
             .borrow()

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::host::{Host, Member};
+use super::host::{ScriptContext, SyncHandle};
 use crate::check::Gate;
 use crate::config::{CheckConfig, SyncConfig, bare_complaint, complaint_about, text_of, truthy};
 use crate::filter::Filter;
@@ -48,8 +48,8 @@ pub fn group(files: &[u8], typed: &SyncConfig) -> Vec<u8> {
 }
 
 /// Lets a sync share with one that is there already, of this configuration or the one before.
-pub fn join(host: &Host, sync: &Rc<RefCell<Sync>>, group: Option<Vec<u8>>) {
-    let like = |member: &&Rc<Member>| {
+pub fn join(host: &ScriptContext, sync: &Rc<RefCell<Sync>>, group: Option<Vec<u8>>) {
+    let like = |member: &&Rc<SyncHandle>| {
         !Rc::ptr_eq(&member.sync, sync) && {
             let other = member.sync.borrow();
             other.group == group && !other.has_ended()
@@ -69,21 +69,21 @@ pub fn join(host: &Host, sync: &Rc<RefCell<Sync>>, group: Option<Vec<u8>>) {
 ///
 /// # Errors
 /// Another gate has the same private directory.
-pub fn join_gate(host: &Host, sync: &mut Sync, files: Option<&[u8]>) -> Result<()> {
+pub fn join_gate(host: &ScriptContext, sync: &mut Sync, files: Option<&[u8]>) -> Result<()> {
     let Some(check) = &sync.config.check else {
         return Ok(());
     };
     let key = files.map(|files| [files, b"\0", &check.sharing()].concat());
     let (members, before) = (host.members.borrow(), host.before.borrow());
     let stay = before.iter().filter(|_| check.rules().is_some());
-    let like = |member: &&Rc<Member>| {
+    let like = |member: &&Rc<SyncHandle>| {
         let gate = &member.sync.borrow().gate;
         key.as_ref().is_some_and(|key| gate.is_for(key))
     };
     let first = members.iter().chain(stay).find(like);
     let gate = first.map(|member| Rc::clone(&member.sync.borrow().gate));
     sync.gate = gate.unwrap_or_else(|| Rc::new(Gate::new(key)));
-    let clashes = |member: &&Rc<Member>| {
+    let clashes = |member: &&Rc<SyncHandle>| {
         let other = member.sync.borrow();
         let place = other
             .config

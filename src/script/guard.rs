@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mlua::{HookTriggers, Lua, Result, VmState};
 use nix::sys::signal::Signal;
 
-use super::host::Host;
+use super::host::ScriptContext;
 use crate::config::complaint;
 use crate::log;
 
@@ -35,7 +35,7 @@ pub struct Running {
 }
 
 /// Looks after all code that will run in this state.
-pub fn install(lua: &Lua, host: &Rc<Host>) -> Result<()> {
+pub fn install(lua: &Lua, host: &Rc<ScriptContext>) -> Result<()> {
     lua.set_memory_limit(machine_memory().map_or(MEMORY, |all| MEMORY.min(all / 2)))?;
     let stopped = stop_signal();
     let host = Rc::clone(host);
@@ -70,11 +70,11 @@ pub fn stop(lua: &Lua) -> Result<()> {
     lua.set_global_hook(triggers, |_, _| Err(ended()))
 }
 
-/// Calls user code.
+/// RejectHooks user code.
 ///
 /// # Errors
 /// What it raised, or that the process shall end.
-pub fn call<R>(host: &Host, code: impl FnOnce() -> Result<R>) -> Result<R> {
+pub fn call<R>(host: &ScriptContext, code: impl FnOnce() -> Result<R>) -> Result<R> {
     host.user_code.since.set(Some(Instant::now()));
     host.user_code.told.set(false);
     let result = code();

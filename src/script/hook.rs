@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mlua::{Function, HookTriggers, Lua, Result, VmState};
 
-use super::host::Member;
+use super::host::SyncHandle;
 use super::runtime::Script;
 
 /// A hook that computes for longer is stopped. Nothing can be done about one that waits, for
@@ -29,11 +29,11 @@ pub struct HookReport {
 }
 
 impl Script {
-    /// Calls the hook function of a sync with a table of what is in the report.
+    /// RejectHooks the hook function of a sync with a table of what is in the report.
     ///
     /// # Errors
     /// User code failed, or took too long.
-    pub fn hook(&self, member: &Member, report: &HookReport) -> Result<()> {
+    pub fn hook(&self, member: &SyncHandle, report: &HookReport) -> Result<()> {
         let key = if report.failed {
             "onFailed"
         } else {
@@ -66,7 +66,7 @@ impl Script {
     }
 }
 
-/// Calls user code that is stopped when it computes for too long.
+/// RejectHooks user code that is stopped when it computes for too long.
 pub(super) fn within_patience<T>(lua: &Lua, call: impl FnOnce() -> Result<T>) -> Result<T> {
     let end = Instant::now() + PATIENCE;
     let often = HookTriggers::new().every_nth_instruction(10_000);

@@ -7,14 +7,14 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, Value};
 
-use super::checked::CheckRequest;
+use super::checked::ScanRequest;
 use super::observe::Observed;
-use super::orders::OrderRequest;
+use super::orders::CopyRequest;
 use super::spawn::SpawnRequest;
 use super::tunnel::TunnelObject;
 use crate::check::readers::Reading;
 use crate::config::{SettingsTable, complaint};
-use crate::process::{Children, Sockets};
+use crate::process::{Children, SshControl};
 use crate::queue::{DelayId, Time};
 use crate::sync::{Clock, Sync};
 
@@ -30,7 +30,7 @@ pub enum Stage {
 }
 
 /// A sync and what Lua holds of it.
-pub struct Member {
+pub struct SyncHandle {
     /// The sync itself. Never borrowed while Lua runs. Where a configuration was read anew and
     /// is the same for this sync, members of both share it.
     pub sync: Rc<RefCell<Sync>>,
@@ -49,7 +49,7 @@ pub struct Member {
     pub object: OnceCell<Table>,
 }
 
-impl Member {
+impl SyncHandle {
     /// Returns true if its transfers may start, as far as its tunnel goes.
     pub fn is_connected(&self) -> bool {
         let tunnel = self.tunnel.as_ref();
@@ -87,21 +87,21 @@ pub struct Alarm {
 }
 
 /// State shared by the API's functions and the engine.
-pub struct Host {
+pub struct ScriptContext {
     /// How far the daemon is.
     pub stage: Cell<Stage>,
     /// All syncs, in the order of the configuration.
-    pub members: RefCell<Vec<Rc<Member>>>,
+    pub members: RefCell<Vec<Rc<SyncHandle>>>,
     /// Those of the configuration before this one, whose state may go on.
-    pub before: RefCell<Vec<Rc<Member>>>,
+    pub before: RefCell<Vec<Rc<SyncHandle>>>,
     /// All tunnels, in the order of the configuration.
     pub tunnels: RefCell<Vec<Rc<TunnelObject>>>,
     /// What Lua asked to be started since the engine looked last.
     pub requests: RefCell<Vec<SpawnRequest>>,
     /// What Lua asked the daemon to do itself, likewise.
-    pub orders: RefCell<Vec<OrderRequest>>,
+    pub orders: RefCell<Vec<CopyRequest>>,
     /// What Lua asked to be checked first, likewise.
-    pub checks: RefCell<Vec<CheckRequest>>,
+    pub checks: RefCell<Vec<ScanRequest>>,
     /// What is spawned now is for entries that are active, as they were checked, and reads the
     /// staged tree.
     pub cleared: RefCell<Option<Rc<Reading>>>,
@@ -128,7 +128,7 @@ pub struct Host {
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
     /// Where shared ssh connections have their sockets.
-    pub sockets: Sockets,
+    pub sockets: SshControl,
     /// The clock of queues and timestamps.
     pub clock: Clock,
     /// Where relative local targets are meant from, when the daemon has left that directory.
@@ -137,7 +137,7 @@ pub struct Host {
     pub complained: RefCell<String>,
 }
 
-impl Host {
+impl ScriptContext {
     /// Returns true if only one more child may start.
     pub fn is_last_place(&self) -> bool {
         let asked = self.requests.borrow().len();
@@ -167,9 +167,9 @@ impl Host {
 ///
 /// # Errors
 /// It is none.
-pub fn member_of(lua: &Lua, inlet: &Table) -> Result<Rc<Member>> {
+pub fn member_of(lua: &Lua, inlet: &Table) -> Result<Rc<SyncHandle>> {
     let host = lua
-        .app_data_ref::<Rc<Host>>()
+        .app_data_ref::<Rc<ScriptContext>>()
         .ok_or_else(|| complaint("the daemon is not set up"))?;
     let members = host.members.borrow();
     members

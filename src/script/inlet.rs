@@ -8,7 +8,7 @@ use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
 
 use super::api::text_argument;
 use super::event::{Agent, EventRef, Objects};
-use super::host::{Host, Member};
+use super::host::{ScriptContext, SyncHandle};
 use super::sync_object;
 use super::tunnel;
 use crate::config::{complaint, text_of, truthy};
@@ -18,9 +18,9 @@ use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
 /// The function table of one inlet, to be looked up by name.
 pub fn functions(
     lua: &Lua,
-    host: &Rc<Host>,
+    host: &Rc<ScriptContext>,
     objects: &Objects,
-    member: &Weak<Member>,
+    member: &Weak<SyncHandle>,
 ) -> Result<Table> {
     let table = lua.create_table()?;
     let add = Adder {
@@ -155,7 +155,7 @@ fn filter_functions(add: &Adder<'_>) -> Result<()> {
     })
 }
 
-fn with_filter<R>(member: &Member, f: impl FnOnce(&mut crate::filter::Filter) -> R) -> R {
+fn with_filter<R>(member: &SyncHandle, f: impl FnOnce(&mut crate::filter::Filter) -> R) -> R {
     let filter = Arc::clone(&member.sync.borrow().filter);
     let mut filter = filter.write().unwrap_or_else(PoisonError::into_inner);
     f(&mut filter)
@@ -165,14 +165,14 @@ fn with_filter<R>(member: &Member, f: impl FnOnce(&mut crate::filter::Filter) ->
 struct Adder<'a> {
     lua: &'a Lua,
     table: &'a Table,
-    member: &'a Weak<Member>,
+    member: &'a Weak<SyncHandle>,
 }
 
 impl Adder<'_> {
     fn function<A, R>(
         &self,
         name: &str,
-        f: impl Fn(&Lua, &Rc<Member>, A) -> Result<R> + 'static,
+        f: impl Fn(&Lua, &Rc<SyncHandle>, A) -> Result<R> + 'static,
     ) -> Result<()>
     where
         A: mlua::FromLuaMulti,
@@ -189,14 +189,14 @@ impl Adder<'_> {
     }
 }
 
-fn first_due(member: &Member, host: &Host) -> Option<DelayId> {
+fn first_due(member: &SyncHandle, host: &ScriptContext) -> Option<DelayId> {
     match member.sync.borrow_mut().ready(host.clock.now()) {
         Ready::Now(id) => Some(id),
         _ => None,
     }
 }
 
-fn discard(member: &Member, event: &EventRef) -> Result<()> {
+fn discard(member: &SyncHandle, event: &EventRef) -> Result<()> {
     if event.waits(member) {
         member.sync.borrow_mut().queue.discard(event.id);
         member.forget(&[event.id]);
@@ -210,7 +210,12 @@ fn discard(member: &Member, event: &EventRef) -> Result<()> {
 }
 
 /// The entries that may go now, as far as the test wants them.
-fn select(lua: &Lua, objects: &Objects, member: &Rc<Member>, test: &Value) -> Result<Vec<DelayId>> {
+fn select(
+    lua: &Lua,
+    objects: &Objects,
+    member: &Rc<SyncHandle>,
+    test: &Value,
+) -> Result<Vec<DelayId>> {
     let Value::Function(test) = test else {
         return Ok(member.sync.borrow().queue.take(|_| Take::Take));
     };
@@ -326,7 +331,12 @@ pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Res
 }
 
 /// The paths of a list, two for each move; the mutator may change them.
-fn paths(lua: &Lua, member: &Member, ids: &[DelayId], mutator: Option<&Function>) -> Result<Table> {
+fn paths(
+    lua: &Lua,
+    member: &SyncHandle,
+    ids: &[DelayId],
+    mutator: Option<&Function>,
+) -> Result<Table> {
     let result = lua.create_table()?;
     let push = |value: Value| -> Result<()> {
         match text_of(&value) {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use mlua::{Function, Result, Table, Value};
 
-use super::host::Member;
+use super::host::SyncHandle;
 use super::runtime::Script;
 use super::{layer3, sync_checks};
 use crate::batch;
@@ -15,7 +15,7 @@ const KINDS: [&str; 4] = ["rsyncssh", "rsync", "direct", "rclone"];
 
 impl Script {
     /// The built-in kind whose action the sync has; `None` for what user code does.
-    pub fn kind(&self, member: &Member) -> Option<&'static str> {
+    pub fn kind(&self, member: &SyncHandle) -> Option<&'static str> {
         let action: Function = member.config.get("action").ok()?;
         let same = |kind: &str| -> Result<bool> {
             let default: Table = self.lua.globals().get("default")?;
@@ -26,12 +26,12 @@ impl Script {
     }
 
     /// Returns true for a sync that does nothing, whatever happens.
-    pub fn is_idle(&self, member: &Member) -> bool {
+    pub fn is_idle(&self, member: &SyncHandle) -> bool {
         sync_checks::is_idle(&self.lua, &member.config).unwrap_or(false)
     }
 
     /// The programs that the sync starts, as far as its configuration tells.
-    pub fn programs(&self, member: &Member) -> Vec<Vec<u8>> {
+    pub fn programs(&self, member: &SyncHandle) -> Vec<Vec<u8>> {
         let kind = self.kind(member);
         let mut programs: Vec<Vec<u8>> = match kind {
             Some("rclone") => self.binary(member, "rclone").into_iter().collect(),
@@ -73,7 +73,7 @@ impl Script {
     }
 
     /// The options that each rsync of the sync gets; none if it calls no rsync.
-    pub fn rsync_options(&self, member: &Member) -> Vec<Vec<u8>> {
+    pub fn rsync_options(&self, member: &SyncHandle) -> Vec<Vec<u8>> {
         let words = || -> Result<Vec<Vec<u8>>> {
             let rsync: Table = member.config.get("rsync")?;
             let words: Table = rsync.get("_computed")?;
@@ -85,13 +85,13 @@ impl Script {
         words().unwrap_or_default()
     }
 
-    fn binary(&self, member: &Member, table: &str) -> Option<Vec<u8>> {
+    fn binary(&self, member: &SyncHandle, table: &str) -> Option<Vec<u8>> {
         let table: Table = member.config.get(table).ok()?;
         text_of(&table.get("binary").ok()?)
     }
 
     /// What rsync is to reach the target's host with.
-    fn remote_shell(&self, member: &Member) -> Option<Vec<u8>> {
+    fn remote_shell(&self, member: &SyncHandle) -> Option<Vec<u8>> {
         let options = self.rsync_options(member);
         let target = member.destination()?;
         let is_daemon =
@@ -107,7 +107,7 @@ impl Script {
     }
 }
 
-impl Member {
+impl SyncHandle {
     /// Returns where things go: `target`, or `HOST:TARGETDIR`. `None` where user code decides.
     pub fn destination(&self) -> Option<Vec<u8>> {
         destination(&self.config).ok().flatten()

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
 use super::event::Objects;
-use super::host::{Host, Member};
+use super::host::{ScriptContext, SyncHandle};
 use super::spawn;
 use super::template::{Form, Piece, Template, VARIABLES, Variable, written};
 use crate::config::{complaint, complaint_about, kind_of, text_of};
@@ -76,9 +76,9 @@ pub fn programs(config: &Table) -> Vec<Vec<u8>> {
 /// As [`check`]: the configuration may have been changed since.
 pub fn install(
     lua: &Lua,
-    host: &Rc<Host>,
+    host: &Rc<ScriptContext>,
     objects: &Objects,
-    member: &Member,
+    member: &SyncHandle,
     public: &Function,
 ) -> Result<()> {
     check(&member.config)?;
@@ -103,7 +103,7 @@ impl Template {
     fn run(
         &self,
         lua: &Lua,
-        host: &Rc<Host>,
+        host: &Rc<ScriptContext>,
         objects: &Objects,
         event: &Table,
         event2: Option<&Table>,

@@ -12,7 +12,7 @@ use mlua::{Function, Lua, Result, Table, Value};
 
 use super::event::Objects;
 use super::guard;
-use super::host::{Host, Member, Stage};
+use super::host::{ScriptContext, Stage, SyncHandle};
 use super::observe::Observed;
 use super::runtime::Script;
 use super::{configuring, errors, hints, native, search_paths};
@@ -88,7 +88,7 @@ impl Script {
         environment: &Environment,
         children: &Rc<RefCell<Children>>,
         clock: Clock,
-        before: Vec<Rc<Member>>,
+        before: Vec<Rc<SyncHandle>>,
     ) -> std::result::Result<Script, Failure> {
         let lua = crate::sys::lua();
         let options = &environment.options;
@@ -141,13 +141,13 @@ fn host(
     delay: Option<f64>,
     children: &Rc<RefCell<Children>>,
     clock: Clock,
-    before: Vec<Rc<Member>>,
-) -> std::result::Result<Rc<Host>, Failure> {
+    before: Vec<Rc<SyncHandle>>,
+) -> std::result::Result<Rc<ScriptContext>, Failure> {
     let registry = children
         .borrow()
         .registry()
         .map_err(|error| Failure::line(format!("cannot start: {error}")))?;
-    Ok(Rc::new(Host {
+    Ok(Rc::new(ScriptContext {
         stage: Cell::new(Stage::Loading),
         members: RefCell::default(),
         before: RefCell::new(before),
@@ -175,7 +175,7 @@ fn host(
 }
 
 /// Loads the preludes in order, each with the native functions as its argument.
-fn preludes(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<()> {
+fn preludes(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result<()> {
     lua.set_app_data(Rc::clone(host));
     search_paths::extend(lua)?;
     lua.globals().set("lsyncd", lua.create_table()?)?;
@@ -195,7 +195,7 @@ fn preludes(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<()> {
 
 struct Loader<'a> {
     lua: &'a Lua,
-    host: &'a Rc<Host>,
+    host: &'a Rc<ScriptContext>,
 }
 
 impl Loader<'_> {

@@ -12,14 +12,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::api::text_argument;
-use super::host::Host;
+use super::host::ScriptContext;
 use super::timestamp::Timestamp;
 use crate::config::{self, complaint, text_of};
 use crate::log;
 use crate::process;
 
 /// All but those that are global functions, too.
-pub fn members(lua: &Lua, host: &Rc<Host>) -> Result<Table> {
+pub fn members(lua: &Lua, host: &Rc<ScriptContext>) -> Result<Table> {
     let table = lua.create_table()?;
     let h = Rc::clone(host);
     table.set(
@@ -108,7 +108,7 @@ pub fn inotify(lua: &Lua) -> Result<Table> {
 }
 
 /// Starts a process that belongs to no event; its end is not told to anybody.
-fn execute(host: &Host, words: &[Value]) -> Result<Value> {
+fn execute(host: &ScriptContext, words: &[Value]) -> Result<Value> {
     let mut words = words.iter().map(|word| match text_of(word) {
         Some(word) if !word.contains(&0) => Ok(word),
         Some(_) => Err(complaint("exec: a word contains a NUL byte")),
@@ -158,7 +158,7 @@ fn send(pid: i64, number: i64) -> i32 {
 
 /// What lsyncd's Lua half told its core. The names are those of settings, but for `running`,
 /// which the daemon knows by itself.
-fn configure(lua: &Lua, host: &Host, name: &[u8], value: Value) -> Result<()> {
+fn configure(lua: &Lua, host: &ScriptContext, name: &[u8], value: Value) -> Result<()> {
     let name = String::from_utf8_lossy(name);
     match &*name {
         "running" => Ok(()),

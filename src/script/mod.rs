@@ -36,11 +36,11 @@ mod transfer;
 mod tunnel;
 mod user_keys;
 
-pub use checked::CheckRequest;
+pub use checked::ScanRequest;
 pub use hook::HookReport;
-pub use host::{Alarm, Host, Member};
+pub use host::{Alarm, ScriptContext, SyncHandle};
 pub use loader::{Environment, Failure};
-pub use orders::OrderRequest;
+pub use orders::CopyRequest;
 pub use runtime::{Script, Verdict};
 pub use spawn::SpawnRequest;
 pub use tunnel::{Mode as TunnelMode, PROCESS_KIND, TunnelObject};

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value, Variadic};
 
 use super::event::{Agent, Objects};
-use super::host::Host;
+use super::host::ScriptContext;
 use super::{
     api, checked, configuring, errors, inlet, members, observe, orders, remote, transfer, tunnel,
 };
@@ -15,7 +15,7 @@ use crate::config::{complaint, complaint_about, text_of};
 use crate::log;
 
 /// The table that preludes get as their argument.
-pub fn table(lua: &Lua, host: &Rc<Host>, objects: &Objects) -> Result<Table> {
+pub fn table(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result<Table> {
     let native = lua.create_table()?;
     let (event_meta, list_meta) = objects.metatables();
     native.set("event_meta", event_meta)?;
@@ -61,7 +61,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn errors_and_texts(lua: &Lua, host: &Rc<Host>, native: &Table) -> Result<()> {
+fn errors_and_texts(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
     let h = Rc::clone(host);
     native.set(
         "message",

@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::guard;
-use super::host::Host;
+use super::host::ScriptContext;
 use crate::config::{complaint, number_of};
 use crate::log;
 use crate::sys;
@@ -32,19 +32,19 @@ const STANDARD: RawFd = 2;
 /// The descriptors one configuration observes.
 pub struct Observed {
     registry: Registry,
-    entries: RefCell<BTreeMap<RawFd, Entry>>,
+    entries: RefCell<BTreeMap<RawFd, ObservedFd>>,
     /// Which became ready, for reading or writing, since [`Observed::call`].
     ready: RefCell<Vec<(RawFd, bool, bool)>>,
 }
 
-struct Entry {
+struct ObservedFd {
     readable: Option<Function>,
     writable: Option<Function>,
     /// Device and inode, to know it again.
     identity: (u64, u64),
 }
 
-impl Entry {
+impl ObservedFd {
     fn interest(&self) -> Option<Interest> {
         match (&self.readable, &self.writable) {
             (Some(_), Some(_)) => Some(Interest::READABLE | Interest::WRITABLE),
@@ -80,16 +80,19 @@ impl Observed {
         true
     }
 
-    /// Calls the functions of what became ready.
+    /// RejectHooks the functions of what became ready.
     ///
     /// # Errors
     /// User code failed.
-    pub fn call(&self, host: &Host) -> Result<()> {
+    pub fn call(&self, host: &ScriptContext) -> Result<()> {
         let ready = self.ready.take();
         for (fd, readable, writable) in ready {
             for (is_ready, function) in [
-                (readable, Entry::readable as fn(&Entry) -> Option<Function>),
-                (writable, Entry::writable),
+                (
+                    readable,
+                    ObservedFd::readable as fn(&ObservedFd) -> Option<Function>,
+                ),
+                (writable, ObservedFd::writable),
             ] {
                 let entries = self.entries.borrow();
                 let function = entries.get(&fd).and_then(function);
@@ -122,13 +125,13 @@ impl Observed {
 
     /// Its configuration is over: what it observed. To be closed when its Lua state, which may
     /// have closed some of it, is gone.
-    pub fn leave(&self, next: &Observed) -> Left {
+    pub fn leave(&self, next: &Observed) -> Leftover {
         let next = next.entries.borrow();
         let entries = self.entries.take().into_iter();
         let left = entries
             .filter(|(fd, _)| *fd > STANDARD && !next.contains_key(fd))
             .map(|(fd, entry)| (fd, entry.identity));
-        Left(left.collect())
+        Leftover(left.collect())
     }
 
     fn observe(
@@ -141,7 +144,7 @@ impl Observed {
             let reason = log::reason(&error);
             complaint(format!("observefd: descriptor {fd}: {reason}"))
         };
-        let entry = Entry {
+        let entry = ObservedFd {
             readable,
             writable,
             identity: sys::descriptor_identity(fd).map_err(fail)?,
@@ -165,7 +168,7 @@ impl Observed {
         Ok(())
     }
 
-    fn register(&self, fd: RawFd, entry: &Entry) -> io::Result<()> {
+    fn register(&self, fd: RawFd, entry: &ObservedFd) -> io::Result<()> {
         match entry.interest() {
             Some(interest) => {
                 let token = Token(FIRST + usize::try_from(fd).unwrap_or(0));
@@ -210,7 +213,7 @@ impl Observed {
     }
 }
 
-impl Entry {
+impl ObservedFd {
     fn readable(&self) -> Option<Function> {
         self.readable.clone()
     }
@@ -221,9 +224,9 @@ impl Entry {
 }
 
 /// Descriptors that a configuration left behind.
-pub struct Left(Vec<(RawFd, (u64, u64))>);
+pub struct Leftover(Vec<(RawFd, (u64, u64))>);
 
-impl Left {
+impl Leftover {
     /// Closes those that are still what they were.
     pub fn close(self) {
         for (fd, identity) in self.0 {
@@ -260,7 +263,7 @@ fn silence(fd: RawFd) -> io::Result<()> {
 }
 
 /// Puts the functions into the tables of global ones and of members of `lsyncd`.
-pub fn add(lua: &Lua, host: &Rc<Host>, globals: &Table, members: &Table) -> Result<()> {
+pub fn add(lua: &Lua, host: &Rc<ScriptContext>, globals: &Table, members: &Table) -> Result<()> {
     let h = Rc::clone(host);
     let observe =
         lua.create_function(move |_, (fd, readable, writable): (Value, Value, Value)| {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use super::event::{Agent, Objects};
-use super::host::{Host, Member, Stage};
+use super::host::{ScriptContext, Stage, SyncHandle};
 use super::transfer::{change, rsync_target};
 use crate::config::{Delete, complaint};
 use crate::local::{Item, Task};
@@ -14,9 +14,9 @@ use crate::queue::{DelayId, Etype};
 use crate::sync::Sync;
 
 /// Work that shall be done for queue entries of a sync.
-pub struct OrderRequest {
+pub struct CopyRequest {
     /// Whose.
-    pub member: Rc<Member>,
+    pub member: Rc<SyncHandle>,
     /// The event or list object, for `collect`.
     pub agent: Table,
     /// The entries it is about; they are active already.
@@ -32,7 +32,7 @@ pub struct OrderRequest {
 }
 
 /// Puts the function into the table that preludes get.
-pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
+pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
     let (h, with) = (Rc::clone(host), objects.clone());
     native.set(
         "direct",
@@ -55,7 +55,7 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
     )
 }
 
-fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<OrderRequest> {
+fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<CopyRequest> {
     let member = behind
         .member()
         .ok_or_else(|| complaint("the sync is gone"))?;
@@ -82,7 +82,7 @@ fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<OrderRequest> {
         Task::Events(_) => delete.in_batches(),
     };
     drop(sync);
-    Ok(OrderRequest {
+    Ok(CopyRequest {
         member,
         agent,
         ids,

@@ -7,13 +7,13 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use super::event::{Agent, EventRef, Objects};
-use super::host::{Host, Member};
+use super::host::{ScriptContext, SyncHandle};
 use crate::config::{complaint, complaint_about, remote_move, ssh, text_of};
 use crate::queue::Etype;
 use crate::safe_path::{self, Access};
 
 /// Puts the functions into the table that preludes get.
-pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
+pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
     rsyncssh(lua, native)?;
 
     // Queue entries up to the first Move, which goes alone.
@@ -109,7 +109,7 @@ fn prepare_ssh(lua: &Lua, config: &Table) -> Result<()> {
 }
 
 /// The sync and the queue entry that an event object stands for.
-fn behind(objects: &Objects, event: &Table) -> Result<(Rc<Member>, EventRef)> {
+fn behind(objects: &Objects, event: &Table) -> Result<(Rc<SyncHandle>, EventRef)> {
     match objects.agent(event)? {
         Some(Agent::Event(event)) => match event.member.upgrade() {
             Some(member) => Ok((member, event)),

@@ -7,7 +7,7 @@ use mlua::{Function, Lua, Result, Table, Value};
 
 use super::event::Objects;
 use super::guard;
-use super::host::{Alarm, Host, Member, Stage};
+use super::host::{Alarm, ScriptContext, Stage, SyncHandle};
 use super::loader::Failure;
 use super::timestamp::Timestamp;
 use super::{errors, layer3};
@@ -34,14 +34,14 @@ pub struct Script {
     pub(super) lua: Lua,
     pub(super) objects: Objects,
     /// State shared with the functions Lua calls.
-    pub host: Rc<Host>,
+    pub host: Rc<ScriptContext>,
     /// The settings in types.
     pub settings: Settings,
 }
 
 impl Script {
     /// All syncs, in the order of the configuration.
-    pub fn members(&self) -> Vec<Rc<Member>> {
+    pub fn members(&self) -> Vec<Rc<SyncHandle>> {
         self.host.members.borrow().clone()
     }
 
@@ -67,7 +67,7 @@ impl Script {
     ///
     /// # Errors
     /// User code failed.
-    pub fn act(&self, member: &Rc<Member>, id: DelayId) -> Result<()> {
+    pub fn act(&self, member: &Rc<SyncHandle>, id: DelayId) -> Result<()> {
         let etype = match member.sync.borrow().queue.get(id) {
             Some(delay) => delay.etype(),
             None => return Ok(()),
@@ -108,7 +108,7 @@ impl Script {
     }
 
     /// The category Function shows which functions of the configuration are called.
-    fn trace(&self, member: &Member, call: impl fmt::Display) {
+    fn trace(&self, member: &SyncHandle, call: impl fmt::Display) {
         if log::enabled("Function") {
             let name = &member.sync.borrow().config.name;
             log::say("Function", format_args!("{name}: {call}"));
@@ -123,7 +123,7 @@ impl Script {
     /// User code failed.
     pub fn collect(
         &self,
-        member: &Member,
+        member: &SyncHandle,
         agent: &Table,
         code: i32,
         signal: Option<i32>,
@@ -151,7 +151,7 @@ impl Script {
         Ok((verdict, self.host.by_default.get()))
     }
 
-    /// Calls the alarms that are due.
+    /// RejectHooks the alarms that are due.
     ///
     /// # Errors
     /// User code failed.
@@ -240,7 +240,7 @@ impl Script {
 }
 
 /// A function of the configuration. User code may put anything else there at run time.
-fn function(member: &Member, key: &str) -> Result<Option<Function>> {
+fn function(member: &SyncHandle, key: &str) -> Result<Option<Function>> {
     match member.config.get(key)? {
         Value::Function(function) => Ok(Some(function)),
         Value::Nil | Value::Boolean(false) => Ok(None),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use mlua::{MultiValue, Result, Table, Value};
 
 use super::event::{Agent, Objects};
-use super::host::{Host, Member, Stage};
+use super::host::{ScriptContext, Stage, SyncHandle};
 use super::transfer::Transfer;
 use crate::check::readers::Reading;
 use crate::config::{complaint, kind_of, text_of};
@@ -16,14 +16,14 @@ use crate::queue::{DelayId, Status};
 /// A process that shall be started for queue entries of a sync.
 pub struct SpawnRequest {
     /// Whose.
-    pub member: Rc<Member>,
+    pub member: Rc<SyncHandle>,
     /// The event or list object, for `collect`.
     pub agent: Table,
     /// The entries it is about; they are active already.
     pub ids: Vec<DelayId>,
     /// Found through PATH.
     pub program: Vec<u8>,
-    /// Words behind the program's name.
+    /// Arguments behind the program's name.
     pub args: Vec<Vec<u8>>,
     /// What the child reads; `None` when it has no pipe.
     pub stdin: Option<Vec<u8>>,
@@ -39,7 +39,7 @@ pub struct SpawnRequest {
 
 /// What the words of a call come to.
 #[derive(Default)]
-struct Words {
+struct Arguments {
     args: Vec<Vec<u8>>,
     stdin: Option<Vec<u8>>,
     transfer: Option<crate::batch::Kind>,
@@ -50,7 +50,7 @@ struct Words {
 /// # Errors
 /// Misuse, in lsyncd's words.
 pub fn spawn(
-    host: &Rc<Host>,
+    host: &Rc<ScriptContext>,
     objects: &Objects,
     captured: bool,
     arguments: MultiValue,
@@ -116,7 +116,7 @@ pub fn spawn(
     Ok(())
 }
 
-fn check_waiting(member: &Member, agent: &Agent, ids: &[DelayId]) -> Result<()> {
+fn check_waiting(member: &SyncHandle, agent: &Agent, ids: &[DelayId]) -> Result<()> {
     let sync = member.sync.borrow();
     let status = |id: &DelayId| sync.queue.get(*id).map(|delay| delay.status());
     match agent {
@@ -136,8 +136,8 @@ fn check_waiting(member: &Member, agent: &Agent, ids: &[DelayId]) -> Result<()> 
 
 /// Numbers become text, nils vanish, tables are flattened one level; `"<"` in front makes the
 /// next word the child's input; a transfer brings both words and input along.
-fn words(arguments: impl Iterator<Item = Value>) -> Result<Words> {
-    let mut words = Words::default();
+fn words(arguments: impl Iterator<Item = Value>) -> Result<Arguments> {
+    let mut words = Arguments::default();
     for value in arguments {
         match value {
             Value::Nil => {}

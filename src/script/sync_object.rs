@@ -5,13 +5,13 @@ use std::sync::PoisonError;
 
 use mlua::{Function, IntoLua, Lua, MultiValue, Result, Table, Value};
 
-use super::host::{Host, Member, Stage};
+use super::host::{ScriptContext, Stage, SyncHandle};
 use super::timestamp;
 use crate::config::{complaint, text_of};
 use crate::watch::Event;
 
 /// The object of a sync, always the same.
-pub fn object(lua: &Lua, host: &Rc<Host>, member: &Rc<Member>) -> Result<Table> {
+pub fn object(lua: &Lua, host: &Rc<ScriptContext>, member: &Rc<SyncHandle>) -> Result<Table> {
     if let Some(object) = member.object.get() {
         return Ok(object.clone());
     }
@@ -47,7 +47,7 @@ pub fn object(lua: &Lua, host: &Rc<Host>, member: &Rc<Member>) -> Result<Table> 
     Ok(member.object.get_or_init(|| object).clone())
 }
 
-fn upgrade(member: &Weak<Member>) -> Result<Rc<Member>> {
+fn upgrade(member: &Weak<SyncHandle>) -> Result<Rc<SyncHandle>> {
     member
         .upgrade()
         .ok_or_else(|| complaint("the sync is gone"))
@@ -61,7 +61,12 @@ fn without_self(mut arguments: MultiValue) -> MultiValue {
     arguments
 }
 
-fn field(lua: &Lua, host: &Rc<Host>, member: &Rc<Member>, name: &str) -> Result<Value> {
+fn field(
+    lua: &Lua,
+    host: &Rc<ScriptContext>,
+    member: &Rc<SyncHandle>,
+    name: &str,
+) -> Result<Value> {
     match name {
         "source" | "name" => member.config.get(name),
         "config" => member.config.clone().into_lua(lua),
@@ -77,7 +82,7 @@ fn field(lua: &Lua, host: &Rc<Host>, member: &Rc<Member>, name: &str) -> Result<
     }
 }
 
-fn processes(lua: &Lua, host: &Rc<Host>, member: &Rc<Member>) -> Result<Value> {
+fn processes(lua: &Lua, host: &Rc<ScriptContext>, member: &Rc<SyncHandle>) -> Result<Value> {
     let (h, weak) = (Rc::clone(host), Rc::downgrade(member));
     let size = lua.create_function(move |_, _: MultiValue| {
         let Some(member) = weak.upgrade() else {
@@ -97,7 +102,7 @@ fn processes(lua: &Lua, host: &Rc<Host>, member: &Rc<Member>) -> Result<Value> {
 
 /// A `Queue` of what is pending now. It is a picture: nothing that is done to it is done to
 /// the sync.
-fn delays(lua: &Lua, member: &Member) -> Result<Value> {
+fn delays(lua: &Lua, member: &SyncHandle) -> Result<Value> {
     let pending: Vec<_> = {
         let sync = member.sync.borrow();
         let delays = sync.queue.iter();
@@ -122,7 +127,7 @@ fn delays(lua: &Lua, member: &Member) -> Result<Value> {
     queue.into_lua(lua)
 }
 
-fn excludes(lua: &Lua, member: &Member) -> Result<Value> {
+fn excludes(lua: &Lua, member: &SyncHandle) -> Result<Value> {
     let patterns: Vec<Vec<u8>> = {
         let sync = member.sync.borrow();
         let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
@@ -139,7 +144,7 @@ fn excludes(lua: &Lua, member: &Member) -> Result<Value> {
 
 /// `delay(etype, time, path, path2)`: takes in a change as if the kernel had told it at
 /// `time`, a timestamp; without one, now.
-fn delay(host: &Host, member: &Member, arguments: MultiValue) -> Result<()> {
+fn delay(host: &ScriptContext, member: &SyncHandle, arguments: MultiValue) -> Result<()> {
     let mut arguments = without_self(arguments).into_iter();
     let mut next = || arguments.next().unwrap_or(Value::Nil);
     let etype = text_of(&next()).unwrap_or_default();

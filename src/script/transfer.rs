@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
 use super::event::{Agent, Objects};
-use super::host::{Host, Member, member_of};
+use super::host::{ScriptContext, SyncHandle, member_of};
 use super::{by_size, checked, spawn, tunnel};
 use crate::batch::probe::Binary;
 use crate::batch::{self, Change, Entry, ListMode, Request};
@@ -29,7 +29,7 @@ impl UserData for Transfer {
 ///
 /// # Errors
 /// None but Lua's own.
-pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Result<()> {
+pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
     let (h, with) = (Rc::clone(host), objects.clone());
     native.set(
         "spawn",
@@ -97,7 +97,7 @@ pub fn add(lua: &Lua, host: &Rc<Host>, objects: &Objects, native: &Table) -> Res
 /// started, not from `/` where it runs.
 pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     let target = destination(config)?.ok_or_else(|| complaint("the sync has no target"))?;
-    let host = lua.app_data_ref::<Rc<Host>>();
+    let host = lua.app_data_ref::<Rc<ScriptContext>>();
     let target = match &host {
         Some(host) => tunnel::of_config(host, config)?.map(|tunnel| tunnel.place(&target)),
         None => None,
@@ -114,7 +114,7 @@ pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
 }
 
 /// Takes note that rsync compares everything by size and time.
-fn compares_all(member: &Member) -> Result<()> {
+fn compares_all(member: &SyncHandle) -> Result<()> {
     let rsync: Table = member.config.get("rsync")?;
     // What a wrapper does is its own affair; it gets no option that it might not know.
     let plain = Binary::plain(&binary(&rsync)?).is_some();
@@ -136,7 +136,7 @@ fn computed(rsync: &Table) -> Result<Vec<Vec<u8>>> {
 }
 
 /// Makes the list of a batch.
-fn transfer(lua: &Lua, h: &Host, agent: &Agent) -> Result<Transfer> {
+fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<Transfer> {
     let member = agent
         .member()
         .ok_or_else(|| complaint("the list's sync is gone"))?;

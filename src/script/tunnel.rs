@@ -8,7 +8,7 @@ use std::time::Duration;
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
 use super::guard;
-use super::host::{Host, Member, Stage};
+use super::host::{ScriptContext, Stage, SyncHandle};
 use super::template;
 use crate::config::{complaint, complaint_about, nearest, number_of, text_of};
 use crate::log;
@@ -69,7 +69,7 @@ impl TunnelObject {
     ///
     /// # Errors
     /// User code failed.
-    pub fn is_refused(&self, host: &Host) -> Result<bool> {
+    pub fn is_refused(&self, host: &ScriptContext) -> Result<bool> {
         let check = match self.object.get("check")? {
             Value::Function(check) if check != self.always_well => check,
             _ => return Ok(false),
@@ -138,7 +138,7 @@ const KNOWN: [&str; 11] = [
 ];
 
 /// Puts `tunnel` and `Tunnel` into the table of global functions.
-pub fn add(lua: &Lua, host: &Rc<Host>, globals: &Table) -> Result<()> {
+pub fn add(lua: &Lua, host: &Rc<ScriptContext>, globals: &Table) -> Result<()> {
     let methods = lua.create_table()?;
     let meta = lua.create_table()?;
     let (h, class) = (Rc::clone(host), methods.clone());
@@ -187,7 +187,7 @@ pub fn add(lua: &Lua, host: &Rc<Host>, globals: &Table) -> Result<()> {
 ///
 /// # Errors
 /// What it names is something else.
-pub fn of_config(host: &Host, config: &Table) -> Result<Option<Rc<TunnelObject>>> {
+pub fn of_config(host: &ScriptContext, config: &Table) -> Result<Option<Rc<TunnelObject>>> {
     let object = match config.get("tunnel")? {
         Value::Nil | Value::Boolean(false) => return Ok(None),
         Value::Table(object) => object,
@@ -200,7 +200,7 @@ fn not_a_tunnel() -> mlua::Error {
     complaint_about("tunnel", "tunnel must be what tunnel{ ... } returned.")
 }
 
-fn of(host: &Host, object: &Table) -> Option<Rc<TunnelObject>> {
+fn of(host: &ScriptContext, object: &Table) -> Option<Rc<TunnelObject>> {
     let tunnels = host.tunnels.borrow();
     tunnels.iter().find(|each| each.object == *object).cloned()
 }
@@ -209,7 +209,7 @@ fn of(host: &Host, object: &Table) -> Option<Rc<TunnelObject>> {
 ///
 /// # Errors
 /// None but Lua's own.
-pub fn substitution_data(lua: &Lua, member: &Member, data: Option<Table>) -> Result<Table> {
+pub fn substitution_data(lua: &Lua, member: &SyncHandle, data: Option<Table>) -> Result<Table> {
     let data = data.map_or_else(|| lua.create_table(), Ok)?;
     if let Some(tunnel) = &member.tunnel {
         for (name, value) in tunnel.substitutions() {
@@ -256,7 +256,7 @@ fn with_defaults(lua: &Lua, given: &Table, class: &Table) -> Result<Table> {
 
 fn create(
     lua: &Lua,
-    host: &Host,
+    host: &ScriptContext,
     options: &Table,
     meta: &Table,
     always_well: &Function,

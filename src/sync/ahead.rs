@@ -12,18 +12,18 @@ use std::rc::Rc;
 
 use super::Sync;
 use crate::queue::{DelayId, Etype, Policy, Time};
-use crate::watch::{Moment, Watcher};
+use crate::watch::{Barrier, Watcher};
 
 /// With more directories all of the source counts as compared.
 const MOST: usize = 10_000;
 
 /// How far transfers may be ahead of what has been told. Syncs that share a journal share this.
 #[derive(Clone, Default)]
-pub struct Ahead(Rc<RefCell<Looks>>);
+pub struct InFlight(Rc<RefCell<Looks>>);
 
 #[derive(Default)]
 struct Looks {
-    state: State,
+    state: InFlightState,
     /// One of those that share this has transfers that run.
     busy: bool,
     /// What is compared, directories with all below them.
@@ -32,25 +32,25 @@ struct Looks {
 }
 
 #[derive(Clone, Copy)]
-enum State {
+enum InFlightState {
     /// Not at all since this time.
     Not(Time),
     /// Transfers run.
     Running,
     /// They have ended; until all of before this moment has been told.
-    Until(Moment),
+    Until(Barrier),
 }
 
-impl Default for State {
-    fn default() -> State {
-        State::Not(0)
+impl Default for InFlightState {
+    fn default() -> InFlightState {
+        InFlightState::Not(0)
     }
 }
 
 impl Looks {
     fn add(&mut self, path: Vec<u8>) {
         if self.trees.len() < MOST {
-            drop(self.trees.insert(path));
+            self.trees.insert(path);
         } else {
             self.everywhere = true
         }
@@ -100,7 +100,7 @@ impl Sync {
     pub fn note_transfers(&self) {
         if self.running > 0 {
             let mut looks = self.ahead.0.borrow_mut();
-            looks.state = State::Running;
+            looks.state = InFlightState::Running;
             looks.busy = true;
         }
     }
@@ -119,17 +119,17 @@ impl Sync {
     pub fn forget_transfers(&self, watcher: &Watcher, now: Time) {
         let mut looks = self.ahead.0.borrow_mut();
         let until = match looks.state {
-            State::Running if !looks.busy => watcher.moment(),
-            State::Until(moment) => moment,
+            InFlightState::Running if !looks.busy => watcher.moment(),
+            InFlightState::Until(moment) => moment,
             _ => return,
         };
         if watcher.has_told(until) {
             *looks = Looks {
-                state: State::Not(now),
+                state: InFlightState::Not(now),
                 ..Looks::default()
             };
         } else {
-            looks.state = State::Until(until);
+            looks.state = InFlightState::Until(until);
         }
     }
 
@@ -137,7 +137,7 @@ impl Sync {
     /// or something may still come.
     pub fn all_told(&self) -> Option<Time> {
         match self.ahead.0.borrow().state {
-            State::Not(since) if self.running == 0 => Some(since),
+            InFlightState::Not(since) if self.running == 0 => Some(since),
             _ => None,
         }
     }
@@ -151,7 +151,7 @@ impl Sync {
             Etype::Create
                 if deletes
                     && path.ends_with(b"/")
-                    && !matches!(looks.state, State::Not(_))
+                    && !matches!(looks.state, InFlightState::Not(_))
                     && looks.include(path)
                     && self.queue.policy() == Policy::Settle =>
             {

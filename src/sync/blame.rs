@@ -22,7 +22,7 @@ pub type Entries = BTreeMap<Vec<u8>, Etype>;
 pub struct Blame {
     /// Where rsync reads and writes, with a trailing slash each; only absolute ones are here.
     roots: Vec<Vec<u8>>,
-    scope: Scope,
+    scope: BlameScope,
     failed: Entries,
     max_failed: usize,
     everything: bool,
@@ -32,7 +32,7 @@ pub struct Blame {
 }
 
 /// What a transfer is about.
-enum Scope {
+enum BlameScope {
     /// These entries.
     Batch(Entries),
     /// All below this directory.
@@ -66,24 +66,24 @@ pub enum Undone {
 impl Blame {
     /// For a transfer of these entries, called with these directories as source and target.
     pub fn of_batch(entries: Entries, roots: &[Vec<u8>], max_failed: usize) -> Blame {
-        Blame::new(Scope::Batch(entries), roots, max_failed)
+        Blame::new(BlameScope::Batch(entries), roots, max_failed)
     }
 
     /// For a comparison of everything, called with these directories as source and target.
     pub fn of_everything(roots: &[Vec<u8>], max_failed: usize) -> Blame {
         let source = roots.first().cloned().unwrap_or_default();
-        Blame::new(Scope::Whole(source), roots, max_failed)
+        Blame::new(BlameScope::Whole(source), roots, max_failed)
     }
 
     /// For work that was done without rsync and left these paths undone.
     pub fn of_failures(failed: Entries) -> Blame {
-        let mut blame = Blame::new(Scope::Batch(Entries::new()), &[], failed.len());
+        let mut blame = Blame::new(BlameScope::Batch(Entries::new()), &[], failed.len());
         blame.attributes = true;
         blame.failed = failed;
         blame
     }
 
-    fn new(scope: Scope, roots: &[Vec<u8>], max_failed: usize) -> Blame {
+    fn new(scope: BlameScope, roots: &[Vec<u8>], max_failed: usize) -> Blame {
         Blame {
             roots: roots.iter().filter_map(|root| local_part(root)).collect(),
             scope,
@@ -176,7 +176,7 @@ impl Blame {
             .flat_map(|reading| self.below_roots(reading));
         let paths: Vec<_> = paths.collect();
         match &self.scope {
-            Scope::Batch(entries) => {
+            BlameScope::Batch(entries) => {
                 for path in &paths {
                     find_in_batch(entries, path, name.with_contents, &mut found);
                 }
@@ -186,7 +186,7 @@ impl Blame {
                     }
                 }
             }
-            Scope::Whole(source) => {
+            BlameScope::Whole(source) => {
                 for path in &paths {
                     find_at_source(source, path, name.with_contents, &mut found);
                 }

@@ -14,15 +14,15 @@ use crate::queue::{DelayId, Etype, Placed, Pushed, Queue, Status, Time};
 const CROWDED: usize = 2;
 
 /// Directories that stand for all that is in them.
-pub struct Crowd {
+pub struct QueueLimit {
     bound: usize,
     directories: HashMap<Vec<u8>, DelayId>,
 }
 
-impl Crowd {
+impl QueueLimit {
     /// None yet. `bound`: so many paths may be pending before.
-    pub fn new(bound: usize) -> Crowd {
-        Crowd {
+    pub fn new(bound: usize) -> QueueLimit {
+        QueueLimit {
             bound,
             directories: HashMap::new(),
         }

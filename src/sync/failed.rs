@@ -16,7 +16,7 @@ use crate::queue::{Etype, Time};
 pub struct Failed {
     paths: BTreeMap<Vec<u8>, Path>,
     /// When the paths that failed so often before are due, and how many they are.
-    steps: BTreeMap<u32, Step>,
+    steps: BTreeMap<u32, RetryStep>,
     /// How often those failed that are being tried again.
     tried: BTreeMap<Vec<u8>, u32>,
     /// When everything is compared, if it is to be.
@@ -31,7 +31,7 @@ struct Path {
     step: u32,
 }
 
-struct Step {
+struct RetryStep {
     due: Time,
     count: usize,
 }
@@ -88,7 +88,7 @@ impl Failed {
                 let due = now + micros(wait);
                 self.steps
                     .entry(step)
-                    .or_insert(Step { due, count: 0 })
+                    .or_insert(RetryStep { due, count: 0 })
                     .count += 1;
                 self.paths.insert(path, Path { etype, step });
                 step

@@ -165,14 +165,14 @@ impl Sync {
     /// Returns true if it fell back too far; it then compares everything.
     pub(super) fn note_gap(&mut self) {
         if let Some(feed) = &self.feed {
-            self.missed |= feed.journal.borrow_mut().take_gave_up(feed.id);
+            self.missed |= feed.journal.borrow_mut().take_overran(feed.id);
         }
     }
 
     /// The same, if it was not noted yet.
     pub(super) fn has_gap(&self) -> bool {
         let feed = self.feed.as_ref();
-        feed.is_some_and(|feed| feed.journal.borrow().gave_up(feed.id))
+        feed.is_some_and(|feed| feed.journal.borrow().overran(feed.id))
     }
 
     /// Nothing is kept for it any more; it may go on to take events in for others.

@@ -38,7 +38,7 @@ pub use failed::Failed;
 pub use feed::{choose_leaders, share, share_inherited};
 pub use identity::{Identity, Place};
 pub use mount_table::{lasting, mounts, shared_kind};
-pub use owed::Held;
+pub use owed::NotStarted;
 pub use retry::{Again, Aside};
 pub use scheduler::Scheduler;
 pub use steer::Mark;
@@ -49,8 +49,8 @@ use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use self::crowd::Crowd;
-use crate::batch::Chooser;
+use self::crowd::QueueLimit;
+use crate::batch::ListStrategy;
 use crate::check::Gate;
 use crate::config::SyncConfig;
 use crate::cron::Crontab;
@@ -84,7 +84,7 @@ pub struct Sync {
     /// What is to be done.
     pub queue: Queue,
     /// Which list a batch gets, as far as known of the two rsyncs.
-    pub chooser: Chooser,
+    pub chooser: ListStrategy,
     /// When the last transfer ended; before the first, when the sync was made.
     pub last_transfer: SystemTime,
     /// Children of this sync.
@@ -103,17 +103,17 @@ pub struct Sync {
     pub startups_wait: bool,
     /// Not yet: its directories are not watched, or children of the sync in whose place it is
     /// still run.
-    pub held: Held,
+    pub held: NotStarted,
     /// Up to when everything is at the target, and what rsync's quick check cannot tell.
     pub verify: verify::Verify,
     /// Equal for syncs that may share a journal; none for those that share nothing.
     pub group: Option<Vec<u8>>,
     feed: Option<feed::Feed>,
     scope: Scope,
-    inherited: Vec<owed::Owed>,
-    ahead: ahead::Ahead,
+    inherited: Vec<owed::PendingEvent>,
+    ahead: ahead::InFlight,
     backoff: Backoff,
-    crowd: Crowd,
+    crowd: QueueLimit,
     hold: Option<Time>,
     /// The queue was full once: all is compared when it is empty.
     missed: bool,
@@ -165,7 +165,7 @@ impl Sync {
             feed: None,
             filter,
             queue: Queue::new(policy),
-            chooser: Chooser::default(),
+            chooser: ListStrategy::default(),
             last_transfer: SystemTime::now(),
             running: 0,
             has_full,
@@ -174,11 +174,11 @@ impl Sync {
             counters: Counters::default(),
             environment: Vec::new(),
             startups_wait: false,
-            held: Held::default(),
+            held: NotStarted::default(),
             verify: verify::Verify::default(),
-            ahead: ahead::Ahead::default(),
+            ahead: ahead::InFlight::default(),
             backoff: Backoff::new(config.delay),
-            crowd: Crowd::new(match policy {
+            crowd: QueueLimit::new(match policy {
                 Policy::Settle => config.max_pending,
                 Policy::Deliver => usize::MAX,
             }),

@@ -9,18 +9,18 @@ use super::verify::TICK;
 use crate::queue::{Etype, Placed, Policy, Pushed, Time};
 
 /// One event: its type, its path, and where a Move went.
-pub type Owed = (Etype, Vec<u8>, Option<Vec<u8>>);
+pub type PendingEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
 
 /// Why a sync does not begin yet.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Held {
+pub struct NotStarted {
     /// Its directories are being read for the first time.
     pub unwatched: bool,
     /// Children of the sync in whose place it is.
     pub children: usize,
 }
 
-impl Held {
+impl NotStarted {
     /// Returns true if there is a reason.
     pub fn any(self) -> bool {
         self.unwatched || self.children > 0
@@ -30,7 +30,7 @@ impl Held {
 impl Sync {
     /// All that is to be done in its order, what is being acted upon first of all included, and
     /// whether a comparison of everything is owed besides the startup.
-    pub fn owed(&self) -> (Vec<Owed>, bool) {
+    pub fn owed(&self) -> (Vec<PendingEvent>, bool) {
         let (mut events, everything) = self.owed_itself();
         let backlog = self.backlog(usize::MAX).into_iter();
         events.extend(backlog.map(|(etype, path)| (etype, path, None)));
@@ -38,10 +38,10 @@ impl Sync {
     }
 
     /// The same without what it has to take over from a journal.
-    fn owed_itself(&self) -> (Vec<Owed>, bool) {
+    fn owed_itself(&self) -> (Vec<PendingEvent>, bool) {
         let mut everything =
             self.missed || self.has_gap() || self.lost || self.undone.owes_everything();
-        let mut events: Vec<Owed> = self.undone.paths().collect();
+        let mut events: Vec<PendingEvent> = self.undone.paths().collect();
         events.extend(self.inherited.iter().cloned());
         for delay in self.queue.iter() {
             match delay.etype() {

@@ -159,7 +159,7 @@ impl Sync {
         self.finish(&aside);
         let waits = is_new && self.is_failing();
         if waits {
-            drop(self.failed(&rest, now));
+            self.failed(&rest, now);
         } else {
             self.redo(&rest, now)
         }

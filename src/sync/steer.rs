@@ -262,7 +262,7 @@ mod tests {
                         blame.take(error_lines::read(line.as_bytes()));
                     }
                     if known {
-                        drop(seen.remove(&left));
+                        seen.remove(&left);
                     } else {
                         seen.clear()
                     }

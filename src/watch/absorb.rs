@@ -7,7 +7,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::crawl::{Found, Listing, Outcome, Record, Task, list};
-use super::roots::News;
+use super::roots::RootEvent;
 use super::settle::{Cause, Placed, What};
 use super::tree::{Flags, Node};
 use super::watcher::Watcher;
@@ -86,7 +86,7 @@ impl Watcher {
         let path = task.path.clone();
         match self.pool.submit(task) {
             Ok(token) => self.expect(node, token),
-            Err(error) => self.tell_later(News::Trouble(path, error, "starting to read")),
+            Err(error) => self.tell_later(RootEvent::Trouble(path, error, "starting to read")),
         }
     }
 

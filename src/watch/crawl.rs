@@ -43,7 +43,7 @@ pub struct Task {
 /// What was found in one directory.
 pub struct Listing {
     names: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<ListedEntry>,
     pub outcome: Outcome,
     /// Some subdirectory is not wanted by any scope.
     pub skipped: bool,
@@ -63,7 +63,7 @@ pub enum Outcome {
     Failed(io::Error),
 }
 
-struct Entry {
+struct ListedEntry {
     length: u16,
     found: Found,
     inode: u64,
@@ -99,7 +99,7 @@ impl Listing {
     fn push(&mut self, entry: &DirEntry, found: Found) {
         let name = entry.file_name();
         self.names.extend_from_slice(name.as_bytes());
-        self.entries.push(Entry {
+        self.entries.push(ListedEntry {
             length: name.len() as u16,
             found,
             inode: entry.ino(),
@@ -107,7 +107,7 @@ impl Listing {
     }
 
     /// The directories among the entries, by name.
-    fn directories(&mut self) -> impl Iterator<Item = (&[u8], &mut Entry)> {
+    fn directories(&mut self) -> impl Iterator<Item = (&[u8], &mut ListedEntry)> {
         let mut names = self.names.as_slice();
         self.entries.iter_mut().filter_map(move |entry| {
             let (name, rest) = names.split_at(entry.length.into());
@@ -219,7 +219,7 @@ pub struct Record {
     pub listing: Listing,
 }
 
-struct Job {
+struct CrawlJob {
     token: u64,
     task: Task,
 }
@@ -227,23 +227,23 @@ struct Job {
 /// Threads that read directories and, on their own, all below. They start when there is
 /// work and end when there is none.
 pub struct Pool {
-    shared: Arc<Shared>,
+    shared: Arc<SharedPool>,
     kernel: Kernel,
     threads: Vec<JoinHandle<()>>,
     limit: usize,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct SharedPool {
+    state: Mutex<PoolState>,
     /// There are jobs, or there will be none.
     changed: Condvar,
     waker: Arc<Waker>,
 }
 
 #[derive(Default)]
-struct State {
+struct PoolState {
     /// Last in, first out: few directories are open at a time and paths stay near.
-    jobs: Vec<Job>,
+    jobs: Vec<CrawlJob>,
     /// A directory's record is in here before any thread can see the jobs below it.
     records: Vec<Record>,
     running: usize,
@@ -252,7 +252,7 @@ struct State {
     stopping: bool,
 }
 
-impl State {
+impl PoolState {
     fn token(&mut self) -> u64 {
         self.tokens += 1;
         self.tokens
@@ -263,7 +263,7 @@ impl Pool {
     pub fn new(kernel: Kernel, waker: Arc<Waker>) -> Pool {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         Pool {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedPool {
                 state: Mutex::default(),
                 changed: Condvar::new(),
                 waker,
@@ -282,7 +282,7 @@ impl Pool {
         self.threads.retain(|thread| !thread.is_finished());
         let mut state = self.shared.lock();
         let token = state.token();
-        state.jobs.push(Job { token, task });
+        state.jobs.push(CrawlJob { token, task });
         self.shared.changed.notify_one();
         while state.threads < self.limit {
             let shared = Arc::clone(&self.shared);
@@ -322,13 +322,13 @@ impl Drop for Pool {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl SharedPool {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next job; none when all is done.
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<CrawlJob> {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop() {
@@ -345,8 +345,8 @@ impl Shared {
     }
 
     /// Hands in a record and makes jobs of the directories it lists.
-    fn done(&self, job: Job, mut listing: Listing) {
-        let Job { token, task } = job;
+    fn done(&self, job: CrawlJob, mut listing: Listing) {
+        let CrawlJob { token, task } = job;
         // Paths are made before the lock is taken; tokens need it.
         let trusted = matches!(listing.outcome, Outcome::Complete);
         let mut below = Vec::new();
@@ -379,7 +379,7 @@ impl Shared {
         if !state.stopping {
             let jobs = (first..)
                 .zip(below)
-                .map(|(token, task)| Job { token, task });
+                .map(|(token, task)| CrawlJob { token, task });
             state.jobs.extend(jobs);
         }
         state.running -= 1;
@@ -414,7 +414,7 @@ impl Task {
     }
 }
 
-fn run(shared: &Shared, mut kernel: Kernel) {
+fn run(shared: &SharedPool, mut kernel: Kernel) {
     while let Some(job) = shared.next() {
         let listing = list(&mut kernel, &job.task, None);
         shared.done(job, listing);

@@ -52,7 +52,7 @@ use std::io;
 use std::time::Instant;
 
 pub use scopes::{Scope, Wants};
-pub use told::Moment;
+pub use told::Barrier;
 pub use watcher::Watcher;
 
 /// Which kernel events count as a change of a file's contents: lsyncd's `inotifyMode`.

@@ -38,7 +38,7 @@ pub enum Kind {
 }
 
 /// A name in a directory.
-type Place = (i32, Vec<u8>);
+type MovePlace = (i32, Vec<u8>);
 
 /// The halves held.
 #[derive(Default)]
@@ -50,7 +50,7 @@ pub struct Moves {
     /// Cookies in order of arrival; some are paired already.
     order: VecDeque<u32>,
     /// The renames paired last, old place and new.
-    recent: VecDeque<(Place, Place, Kind)>,
+    recent: VecDeque<(MovePlace, MovePlace, Kind)>,
 }
 
 impl Moves {

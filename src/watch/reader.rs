@@ -38,14 +38,14 @@ const STOP: Token = Token(1);
 
 /// The thread and what it has read.
 pub struct Reader {
-    shared: Arc<Shared>,
+    shared: Arc<SharedQueue>,
     descriptor: OwnedFd,
     stop: Waker,
     thread: Option<JoinHandle<()>>,
 }
 
-struct Shared {
-    queue: Mutex<Queue>,
+struct SharedQueue {
+    queue: Mutex<ChunkQueue>,
     /// Set from before a read until what was read is in the queue.
     reading: AtomicBool,
     stopping: AtomicBool,
@@ -53,7 +53,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct Queue {
+struct ChunkQueue {
     chunks: VecDeque<Vec<u8>>,
     bytes: usize,
     /// Bytes read and handed over since the start.
@@ -72,7 +72,7 @@ impl Reader {
         poll.registry()
             .register(&mut SourceFd(&file.as_raw_fd()), KERNEL, Interest::READABLE)?;
         let stop = Waker::new(poll.registry(), STOP)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedQueue {
             queue: Mutex::default(),
             reading: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -135,8 +135,8 @@ impl Drop for Reader {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+impl SharedQueue {
+    fn lock(&self) -> MutexGuard<'_, ChunkQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,7 +168,7 @@ fn overflow() -> Vec<u8> {
     })
 }
 
-fn run(shared: &Shared, mut poll: Poll, mut file: File) {
+fn run(shared: &SharedQueue, mut poll: Poll, mut file: File) {
     let mut events = Events::with_capacity(4);
     let mut buffer = vec![0; BUFFER];
     loop {

@@ -15,14 +15,14 @@ use super::{Loss, Observer, Progress, Tell};
 
 /// The roots of all scopes, in the order of the scopes.
 #[derive(Default)]
-pub struct Anchors {
-    list: Vec<Anchor>,
+pub struct Roots {
+    list: Vec<Root>,
     /// The last names of roots inside other trees.
     nested: HashSet<Vec<u8>>,
-    news: Vec<News>,
+    news: Vec<RootEvent>,
 }
 
-struct Anchor {
+struct Root {
     path: Vec<u8>,
     node: Option<Node>,
     /// The observer has been told so.
@@ -32,21 +32,21 @@ struct Anchor {
 }
 
 /// What the observer is to be told at the next turn.
-pub enum News {
+pub enum RootEvent {
     Lost(usize, Loss),
     Back(usize),
     Trouble(Vec<u8>, io::Error, &'static str),
     Starved(Vec<u8>),
 }
 
-impl Anchors {
+impl Roots {
     /// The node is not where these scopes begin any more.
     pub fn detach(&mut self, node: Node, loss: Loss) {
         for (scope, anchor) in self.list.iter_mut().enumerate() {
             if anchor.node == Some(node) {
                 anchor.node = None;
                 anchor.lost = true;
-                self.news.push(News::Lost(scope, loss));
+                self.news.push(RootEvent::Lost(scope, loss));
             }
         }
     }
@@ -62,7 +62,7 @@ impl Anchors {
             anchor.node = Some(node);
             anchor.starved = false;
             if std::mem::take(&mut anchor.lost) {
-                self.news.push(News::Back(scope));
+                self.news.push(RootEvent::Back(scope));
             }
         }
         any
@@ -79,7 +79,7 @@ impl Anchors {
         for (scope, anchor) in self.list.iter_mut().enumerate() {
             if anchor.node.is_none() && !anchor.lost && !anchor.starved && missing(&anchor.path) {
                 anchor.lost = true;
-                self.news.push(News::Lost(scope, Loss::Deleted));
+                self.news.push(RootEvent::Lost(scope, Loss::Deleted));
             }
         }
     }
@@ -92,13 +92,13 @@ impl Anchors {
             .map(|anchor| anchor.path)
             .collect();
         self.news
-            .retain(|news| matches!(news, News::Trouble(..) | News::Starved(_)));
+            .retain(|news| matches!(news, RootEvent::Trouble(..) | RootEvent::Starved(_)));
         self.nested.clear();
         for scope in scopes.all() {
             if scopes.nested(scope) {
                 self.nested.insert(last_name(&scope.root).to_vec());
             }
-            self.list.push(Anchor {
+            self.list.push(Root {
                 path: scope.root.clone(),
                 node: None,
                 starved: false,
@@ -219,7 +219,7 @@ impl Watcher {
         self.anchors.miss(|_| true);
     }
 
-    pub(super) fn tell_later(&mut self, news: News) {
+    pub(super) fn tell_later(&mut self, news: RootEvent) {
         self.anchors.news.push(news);
         self.wake();
     }
@@ -227,10 +227,10 @@ impl Watcher {
     pub(super) fn tell_roots(&mut self, observer: &mut dyn Observer) {
         for news in std::mem::take(&mut self.anchors.news) {
             match news {
-                News::Lost(scope, loss) => observer.root_lost(scope, loss),
-                News::Starved(path) => observer.out_of_watches(&path),
-                News::Back(scope) => observer.root_back(scope),
-                News::Trouble(path, error, what) => observer.trouble(&path, &error, what),
+                RootEvent::Lost(scope, loss) => observer.root_lost(scope, loss),
+                RootEvent::Starved(path) => observer.out_of_watches(&path),
+                RootEvent::Back(scope) => observer.root_back(scope),
+                RootEvent::Trouble(path, error, what) => observer.trouble(&path, &error, what),
             }
         }
     }
@@ -310,12 +310,12 @@ impl Watcher {
                 for anchor in self.anchors.list.iter_mut().filter(|a| a.path == path) {
                     anchor.starved = true;
                 }
-                self.tell_later(News::Starved(path.to_vec()));
+                self.tell_later(RootEvent::Starved(path.to_vec()));
                 None
             }
             Err(error) => {
                 if !super::inotify::vanished(&error) {
-                    self.tell_later(News::Trouble(path.to_vec(), error, "watching a root"));
+                    self.tell_later(RootEvent::Trouble(path.to_vec(), error, "watching a root"));
                 }
                 self.anchors.miss(|other| other == path);
                 None

@@ -51,7 +51,7 @@ pub enum Cause {
 }
 
 /// What is at a name.
-enum Seen {
+enum DirState {
     Directory(i32),
     Nothing,
     /// The path of the directory asked in does not lead to it.
@@ -120,8 +120,8 @@ impl Watcher {
             return true;
         }
         match self.see(parent, name, &path, observer) {
-            Seen::Directory(wd) => self.found(parent, name, wd, cause, observer),
-            Seen::Nothing => {
+            DirState::Directory(wd) => self.found(parent, name, wd, cause, observer),
+            DirState::Nothing => {
                 if let Some(child) = self.tree.child(parent, name) {
                     let loss = match cause {
                         Cause::Departure(loss) => loss,
@@ -140,7 +140,7 @@ impl Watcher {
                 }
                 true
             }
-            Seen::Untrue => {
+            DirState::Untrue => {
                 if matches!(cause, Cause::Departure(_))
                     && let Some(child) = self.tree.child(parent, name)
                 {
@@ -155,24 +155,30 @@ impl Watcher {
         }
     }
 
-    fn see(&mut self, parent: Node, name: &[u8], path: &[u8], observer: &mut dyn Observer) -> Seen {
+    fn see(
+        &mut self,
+        parent: Node,
+        name: &[u8],
+        path: &[u8],
+        observer: &mut dyn Observer,
+    ) -> DirState {
         let result = self.probe(path, false);
         if let Ok(wd) = result {
             let current = self.tree.child(parent, name);
             if current.is_some_and(|child| self.tree.wd(child) == wd) {
-                return Seen::Directory(wd);
+                return DirState::Directory(wd);
             }
         }
         if !self.in_place(parent) {
-            return Seen::Untrue;
+            return DirState::Untrue;
         }
         match result {
-            Ok(wd) => Seen::Directory(wd),
+            Ok(wd) => DirState::Directory(wd),
             Err(error) => {
                 if !vanished(&error) {
                     self.failed(path, &error, observer);
                 }
-                Seen::Nothing
+                DirState::Nothing
             }
         }
     }

@@ -9,18 +9,18 @@ use super::watcher::Watcher;
 
 /// A moment, as a place in the stream of events.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment(u64);
+pub struct Barrier(u64);
 
 impl Watcher {
     /// This moment.
-    pub fn moment(&self) -> Moment {
-        Moment(self.reader.mark())
+    pub fn moment(&self) -> Barrier {
+        Barrier(self.reader.mark())
     }
 
     /// Returns true if all that happened before the moment has been told. To be asked right after
     /// [`turn`](Watcher::turn); it may say no for a while where everything has been told, never
     /// yes too early.
-    pub fn has_told(&self, moment: Moment) -> bool {
+    pub fn has_told(&self, moment: Barrier) -> bool {
         self.reader.passed(moment.0)
             && !self.crawling
             && self.tickets.is_empty()

@@ -76,34 +76,34 @@ impl State {
     }
 }
 
-type Place = (i32, Vec<u8>);
+type OpenFileKey = (i32, Vec<u8>);
 
 #[derive(Hash)]
 struct Seek<'a>(i32, &'a [u8]);
 
-impl Equivalent<Place> for Seek<'_> {
-    fn equivalent(&self, place: &Place) -> bool {
+impl Equivalent<OpenFileKey> for Seek<'_> {
+    fn equivalent(&self, place: &OpenFileKey) -> bool {
         self.0 == place.0 && self.1 == place.1.as_slice()
     }
 }
 
 /// The files kept in mind, by directory and name.
-pub struct Unclosed {
+pub struct OpenFiles {
     /// Files are told after so long even if they are not closed; `None`: nothing is tracked.
     staleness: Option<Duration>,
-    last: Place,
+    last: OpenFileKey,
     last_state: Option<State>,
     /// Those that are due at some time.
-    pressing: HashMap<Place, State>,
+    pressing: HashMap<OpenFileKey, State>,
     /// Those nothing is to be told of.
-    idle: HashMap<Place, State>,
+    idle: HashMap<OpenFileKey, State>,
     /// Nothing is due before.
     due: Option<Instant>,
 }
 
-impl Unclosed {
-    pub fn new(staleness: Option<Duration>) -> Unclosed {
-        Unclosed {
+impl OpenFiles {
+    pub fn new(staleness: Option<Duration>) -> OpenFiles {
+        OpenFiles {
             staleness,
             last: (0, Vec::new()),
             last_state: None,
@@ -185,7 +185,7 @@ impl Unclosed {
         }
     }
 
-    fn keep(&mut self, place: Place, state: State) {
+    fn keep(&mut self, place: OpenFileKey, state: State) {
         if state.pressing() {
             self.pressing.insert(place, state);
             return;
@@ -197,9 +197,9 @@ impl Unclosed {
     }
 
     /// All that is due, to be told or kept again.
-    fn take_due(&mut self, now: Instant) -> Vec<(Place, State)> {
+    fn take_due(&mut self, now: Instant) -> Vec<(OpenFileKey, State)> {
         self.push_last();
-        let due = |_: &Place, state: &mut State| state.due <= now;
+        let due = |_: &OpenFileKey, state: &mut State| state.due <= now;
         self.pressing.extract_if(due).collect()
     }
 
@@ -211,7 +211,7 @@ impl Unclosed {
 }
 
 /// What stands at a path.
-enum Look {
+enum WriteCheck {
     /// No file whose contents could change.
     Other,
     /// Nobody has it open for writing.
@@ -222,19 +222,19 @@ enum Look {
 
 /// A read lease is refused for a file that is open for writing (fcntl(2)). It is given back
 /// at once; whoever opens the file in between waits for that.
-fn look(path: &[u8]) -> Look {
+fn look(path: &[u8]) -> WriteCheck {
     let path = OsStr::from_bytes(path);
     match std::fs::symlink_metadata(path) {
         Ok(data) if data.is_file() => {}
-        _ => return Look::Other,
+        _ => return WriteCheck::Other,
     }
-    let unknown = Look::Open { certain: false };
+    let unknown = WriteCheck::Open { certain: false };
     let Ok(file) = open(path) else {
         return unknown;
     };
     match crate::sys::is_open_for_writing(file.as_fd()) {
-        Ok(false) => Look::Complete,
-        Ok(true) => Look::Open { certain: true },
+        Ok(false) => WriteCheck::Complete,
+        Ok(true) => WriteCheck::Open { certain: true },
         Err(_) => unknown,
     }
 }
@@ -262,10 +262,12 @@ impl Watcher {
             let news = state.news();
             let path = self.path_of(node, &place.1, false);
             match look(&path) {
-                Look::Other if !state.owed => continue,
-                Look::Other | Look::Complete if news => self.tell_written(&place, observer),
-                Look::Other | Look::Complete => {}
-                Look::Open { certain } if news || certain => {
+                WriteCheck::Other if !state.owed => continue,
+                WriteCheck::Other | WriteCheck::Complete if news => {
+                    self.tell_written(&place, observer)
+                }
+                WriteCheck::Other | WriteCheck::Complete => {}
+                WriteCheck::Open { certain } if news || certain => {
                     state.busy = true;
                     state.due = state.since + staleness;
                     if state.due <= self.now {
@@ -280,7 +282,7 @@ impl Watcher {
                     }
                     self.unclosed.keep(place, state);
                 }
-                Look::Open { .. } => {}
+                WriteCheck::Open { .. } => {}
             }
         }
         self.unclosed.reckon(self.now);
@@ -316,7 +318,7 @@ impl Watcher {
     /// False if there is nothing more to be known about the file.
     fn ask(
         &mut self,
-        (wd, name): &Place,
+        (wd, name): &OpenFileKey,
         state: &mut State,
         interested: &dyn Fn(&[u8]) -> bool,
         found: &mut Vec<Vec<u8>>,
@@ -330,7 +332,7 @@ impl Watcher {
                 continue;
             }
             match look(&path) {
-                Look::Open { certain } if certain || state.written => {
+                WriteCheck::Open { certain } if certain || state.written => {
                     state.busy |= old;
                     if wanted {
                         state.owed = true;
@@ -374,7 +376,7 @@ mod tests {
     #[test]
     fn a_file_that_is_made_written_and_closed_is_forgotten() {
         let now = Instant::now();
-        let mut unclosed = Unclosed::new(Some(Duration::from_secs(60)));
+        let mut unclosed = OpenFiles::new(Some(Duration::from_secs(60)));
         for name in [&b"a"[..], b"b"] {
             unclosed.touched(1, name, false, now);
             unclosed.touched(1, name, true, now);
@@ -398,7 +400,7 @@ mod tests {
     #[test]
     fn what_is_not_written_is_never_due_and_forgotten_in_the_end() {
         let now = Instant::now();
-        let mut unclosed = Unclosed::new(Some(Duration::from_secs(60)));
+        let mut unclosed = OpenFiles::new(Some(Duration::from_secs(60)));
         unclosed.touched(1, b"written", false, now);
         for i in 0..3 * LIMIT {
             unclosed.touched(2, i.to_string().as_bytes(), false, now);
@@ -413,7 +415,7 @@ mod tests {
 
     #[test]
     fn nothing_is_tracked_if_not_asked_for() {
-        let mut unclosed = Unclosed::new(None);
+        let mut unclosed = OpenFiles::new(None);
         unclosed.touched(1, b"a", true, Instant::now());
         assert!(unclosed.is_empty() && unclosed.next_deadline().is_none());
     }
@@ -423,11 +425,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
         let bytes = path.as_os_str().as_bytes();
-        assert!(matches!(look(bytes), Look::Other));
+        assert!(matches!(look(bytes), WriteCheck::Other));
         let writer = File::create(&path).unwrap();
-        assert!(matches!(look(bytes), Look::Open { certain: true }));
+        assert!(matches!(look(bytes), WriteCheck::Open { certain: true }));
         drop(writer);
         let _reader = File::open(&path).unwrap();
-        assert!(matches!(look(bytes), Look::Complete));
+        assert!(matches!(look(bytes), WriteCheck::Complete));
     }
 }

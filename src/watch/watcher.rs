@@ -14,11 +14,11 @@ use super::deferred_events::DeferredEvents;
 use super::inotify::{Kernel, RawEvent, decode, encode};
 use super::moves::Moves;
 use super::reader::Reader;
-use super::roots::Anchors;
+use super::roots::Roots;
 use super::scopes::Scopes;
 use super::settle::Doubt;
 use super::tree::{Node, Tree};
-use super::unclosed::Unclosed;
+use super::unclosed::OpenFiles;
 use super::{Mode, Observer, Progress};
 
 /// How soon to look again when the kernel had more to tell than was read.
@@ -40,9 +40,9 @@ pub struct Watcher {
 
     pub(super) tree: Tree,
     pub(super) moves: Moves,
-    pub(super) unclosed: Unclosed,
+    pub(super) unclosed: OpenFiles,
     pub(super) scopes: Scopes,
-    pub(super) anchors: Anchors,
+    pub(super) anchors: Roots,
 
     /// Is the pool at work, or was it when last asked?
     pub(super) crawling: bool,
@@ -92,9 +92,9 @@ impl Watcher {
             waker,
             tree: Tree::new(),
             moves: Moves::default(),
-            unclosed: Unclosed::new(staleness),
+            unclosed: OpenFiles::new(staleness),
             scopes: Scopes::default(),
-            anchors: Anchors::default(),
+            anchors: Roots::default(),
             crawling: false,
             quiet: None,
             again: false,
@@ -157,7 +157,7 @@ impl Watcher {
         self.tree.bytes()
     }
 
-    /// Calls `f` with the kernel's number and the absolute path of every directory watched.
+    /// RejectHooks `f` with the kernel's number and the absolute path of every directory watched.
     pub fn for_each_watch(&self, mut f: impl FnMut(i32, &[u8])) {
         let mut path = Vec::new();
         for &root in self.tree.roots() {

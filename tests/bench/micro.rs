@@ -16,7 +16,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use lsyncd::batch::Change;
 use lsyncd::batch::collapse::{Disk, Mention, Node, Stat, collapse};
 use lsyncd::filter::Filter;
-use lsyncd::local::{Item, Memory, Orders, Task, carry_out};
+use lsyncd::local::{CopyJob, Item, Memory, Task, carry_out};
 use lsyncd::queue::{Etype, Policy, Queue, Relation, Status, Take, combine};
 use lsyncd::watch::{Event, Follow, Loss, Mode, Observer, Scope, Watcher, inotify};
 
@@ -226,7 +226,7 @@ fn copy(c: &mut Criterion) {
         ("1000 small files", Task::Events(items)),
         ("1000 files compared", Task::Everything),
     ] {
-        let orders = Orders {
+        let orders = CopyJob {
             token: 0,
             source: place("s"),
             target: place("t"),

@@ -15,7 +15,7 @@ const LONGEST_REPLY: usize = 256 * 1024 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub enum LinkError {
+pub enum ClientError {
     /// Nobody is there, or nobody this user may ask.
     NoDaemon(String),
     /// The daemon would not.
@@ -25,17 +25,17 @@ pub enum LinkError {
 }
 
 /// One connection.
-pub struct Link {
+pub struct Client {
     stream: UnixStream,
     /// Patience ends then.
     pub deadline: Option<Instant>,
     read: Vec<u8>,
 }
 
-impl Link {
+impl Client {
     /// Connects to the socket given, the one the environment names, or the first in the usual
     /// places that has someone behind it.
-    pub fn open(socket: Option<&Path>, deadline: Option<Instant>) -> Result<Link, LinkError> {
+    pub fn open(socket: Option<&Path>, deadline: Option<Instant>) -> Result<Client, ClientError> {
         let given = socket
             .map(PathBuf::from)
             .or_else(|| std::env::var_os(socket_paths::VARIABLE).map(PathBuf::from));
@@ -47,7 +47,7 @@ impl Link {
         for path in places {
             match UnixStream::connect(&path) {
                 Ok(stream) => {
-                    return Ok(Link {
+                    return Ok(Client {
                         stream,
                         deadline,
                         read: Vec::new(),
@@ -56,28 +56,28 @@ impl Link {
                 Err(error) => problems.push(format!("{}: {error}", path.display())),
             }
         }
-        Err(LinkError::NoDaemon(format!(
+        Err(ClientError::NoDaemon(format!(
             "no daemon answers: {}",
             problems.join("; ")
         )))
     }
 
     /// Asks, and waits for the answer.
-    pub fn ask(&mut self, verb: Verb) -> Result<Reply, LinkError> {
+    pub fn ask(&mut self, verb: Verb) -> Result<Reply, ClientError> {
         self.limit()?;
         let line = Request::new(verb).line();
         self.stream.write_all(&line).map_err(failed)?;
         let line = self.line()?;
         let reply: Reply = serde_json::from_slice(&line)
-            .map_err(|error| LinkError::Refused(format!("the answer makes no sense: {error}")))?;
+            .map_err(|error| ClientError::Refused(format!("the answer makes no sense: {error}")))?;
         if reply.ok {
             Ok(reply)
         } else {
-            Err(LinkError::Refused(reply.text))
+            Err(ClientError::Refused(reply.text))
         }
     }
 
-    fn line(&mut self) -> Result<Vec<u8>, LinkError> {
+    fn line(&mut self) -> Result<Vec<u8>, ClientError> {
         let mut buffer = [0; 16 * 1024];
         let mut searched = 0;
         loop {
@@ -88,11 +88,11 @@ impl Link {
             }
             searched = self.read.len();
             if searched > LONGEST_REPLY {
-                return Err(LinkError::Refused("the answer has no end".into()));
+                return Err(ClientError::Refused("the answer has no end".into()));
             }
             self.limit()?;
             match self.stream.read(&mut buffer) {
-                Ok(0) => return Err(LinkError::NoDaemon("the daemon ended or hung up".into())),
+                Ok(0) => return Err(ClientError::NoDaemon("the daemon ended or hung up".into())),
                 Ok(count) => self.read.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(failed(error)),
@@ -101,13 +101,13 @@ impl Link {
     }
 
     /// What is left of the time holds for the next step.
-    fn limit(&mut self) -> Result<(), LinkError> {
+    fn limit(&mut self) -> Result<(), ClientError> {
         let Some(deadline) = self.deadline else {
             return self.stream.set_read_timeout(None).map_err(failed);
         };
         let left = deadline.saturating_duration_since(Instant::now());
         if left < Duration::from_millis(1) {
-            return Err(LinkError::TimedOut);
+            return Err(ClientError::TimedOut);
         }
         let set = self.stream.set_read_timeout(Some(left));
         set.and_then(|()| self.stream.set_write_timeout(Some(left)))
@@ -115,9 +115,9 @@ impl Link {
     }
 }
 
-fn failed(error: io::Error) -> LinkError {
+fn failed(error: io::Error) -> ClientError {
     match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => LinkError::TimedOut,
-        _ => LinkError::NoDaemon(format!("the connection broke: {error}")),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => ClientError::TimedOut,
+        _ => ClientError::NoDaemon(format!("the connection broke: {error}")),
     }
 }

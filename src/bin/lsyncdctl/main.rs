@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use link::{Link, LinkError};
+use link::{Client, ClientError};
 use lsyncd::control::protocol::Verb;
 use lsyncd::status::health::Severity;
 use lsyncd::status::snapshot::Snapshot;
@@ -39,22 +39,22 @@ fn main() -> ExitCode {
     };
     match run(&words) {
         Ok(code) => code.into(),
-        Err(LinkError::NoDaemon(text)) => {
+        Err(ClientError::NoDaemon(text)) => {
             complain(&text);
             NO_DAEMON.into()
         }
-        Err(LinkError::Refused(text)) => {
+        Err(ClientError::Refused(text)) => {
             complain(&text);
             (Severity::Trouble as u8).into()
         }
-        Err(LinkError::TimedOut) => {
+        Err(ClientError::TimedOut) => {
             complain("the time is up");
             (Severity::Behind as u8).into()
         }
     }
 }
 
-fn run(words: &Words) -> Result<u8, LinkError> {
+fn run(words: &Words) -> Result<u8, ClientError> {
     let verb = match &words.order {
         Order::Help => {
             say(words::HELP);
@@ -68,14 +68,14 @@ fn run(words: &Words) -> Result<u8, LinkError> {
         Order::Status { wait, json } => return status(words, *wait, *json),
         Order::Do(verb) => verb.clone(),
     };
-    let mut link = Link::open(words.socket.as_deref(), deadline(words))?;
+    let mut link = Client::open(words.socket.as_deref(), deadline(words))?;
     let reply = link.ask(verb)?;
     say(&format!("{}\n", reply.text));
     Ok(0)
 }
 
-fn status(words: &Words, wait: bool, json: bool) -> Result<u8, LinkError> {
-    let mut link = Link::open(words.socket.as_deref(), deadline(words))?;
+fn status(words: &Words, wait: bool, json: bool) -> Result<u8, ClientError> {
+    let mut link = Client::open(words.socket.as_deref(), deadline(words))?;
     let sync = words.sync.clone();
     if wait {
         // What was written before this call has to be seen, so it is asked first of all.
@@ -83,7 +83,7 @@ fn status(words: &Words, wait: bool, json: bool) -> Result<u8, LinkError> {
     }
     let reply = link.ask(Verb::Status { sync, entries: 10 })?;
     let Some(status) = reply.status else {
-        return Err(LinkError::Refused("the daemon sent no status".into()));
+        return Err(ClientError::Refused("the daemon sent no status".into()));
     };
     if json {
         say(&format!("{}\n", pretty(&status)))

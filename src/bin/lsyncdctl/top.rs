@@ -7,7 +7,7 @@ use lsyncd::control::protocol::Verb;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use crate::link::{Link, LinkError};
+use crate::link::{Client, ClientError};
 use crate::view::View;
 use crate::words::Words;
 
@@ -18,22 +18,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ENTRIES: usize = 300;
 
 /// Shows the view until the user leaves.
-pub fn run(words: &Words) -> Result<(), LinkError> {
+pub fn run(words: &Words) -> Result<(), ClientError> {
     if !io::stdout().is_terminal() {
-        return Err(LinkError::Refused("top needs a terminal".into()));
+        return Err(ClientError::Refused("top needs a terminal".into()));
     }
     let link = open(words)?;
     let mut terminal = ratatui::init();
     let result = show(words, link, &mut terminal);
     ratatui::restore();
-    result.map_err(|error| LinkError::Refused(format!("the terminal failed: {error}")))
+    result.map_err(|error| ClientError::Refused(format!("the terminal failed: {error}")))
 }
 
-fn open(words: &Words) -> Result<Link, LinkError> {
-    Link::open(words.socket.as_deref(), Some(Instant::now() + PATIENCE))
+fn open(words: &Words) -> Result<Client, ClientError> {
+    Client::open(words.socket.as_deref(), Some(Instant::now() + PATIENCE))
 }
 
-fn show(words: &Words, link: Link, terminal: &mut DefaultTerminal) -> io::Result<()> {
+fn show(words: &Words, link: Client, terminal: &mut DefaultTerminal) -> io::Result<()> {
     let mut link = Some(link);
     let mut view = View::default();
     loop {
@@ -65,7 +65,7 @@ fn show(words: &Words, link: Link, terminal: &mut DefaultTerminal) -> io::Result
 }
 
 /// Asks again; a daemon that went away is looked for again.
-fn refresh(words: &Words, link: &mut Option<Link>, view: &mut View) {
+fn refresh(words: &Words, link: &mut Option<Client>, view: &mut View) {
     let verb = Verb::Status {
         sync: words.sync.clone(),
         entries: ENTRIES,
@@ -76,7 +76,7 @@ fn refresh(words: &Words, link: &mut Option<Link>, view: &mut View) {
     }
 }
 
-fn obey(verb: Verb, words: &Words, link: &mut Option<Link>, view: &mut View) {
+fn obey(verb: Verb, words: &Words, link: &mut Option<Client>, view: &mut View) {
     let said = match ask(verb, words, link) {
         Ok(reply) => reply.text,
         Err(text) => text,
@@ -87,7 +87,7 @@ fn obey(verb: Verb, words: &Words, link: &mut Option<Link>, view: &mut View) {
 fn ask(
     verb: Verb,
     words: &Words,
-    link: &mut Option<Link>,
+    link: &mut Option<Client>,
 ) -> Result<lsyncd::control::protocol::Reply, String> {
     let mut open = match link.take() {
         Some(open) => open,
@@ -95,7 +95,7 @@ fn ask(
     };
     open.deadline = Some(Instant::now() + PATIENCE);
     match open.ask(verb) {
-        Err(LinkError::Refused(text)) => {
+        Err(ClientError::Refused(text)) => {
             *link = Some(open);
             Err(text)
         }
@@ -107,10 +107,10 @@ fn ask(
     }
 }
 
-fn told(error: LinkError) -> String {
+fn told(error: ClientError) -> String {
     match error {
-        LinkError::NoDaemon(text) | LinkError::Refused(text) => text,
-        LinkError::TimedOut => "the daemon does not answer".into(),
+        ClientError::NoDaemon(text) | ClientError::Refused(text) => text,
+        ClientError::TimedOut => "the daemon does not answer".into(),
     }
 }
 
