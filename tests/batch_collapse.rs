@@ -5,13 +5,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use lsyncd::batch::collapse::{Disk, Item, Mention, Node, Stat, collapse};
+use lsyncd::batch::collapse::{CollapsedItem, Disk, FileKind, PathRef, Stat, collapse};
 use proptest::prelude::*;
 
 /// A disk in memory that counts how often each path is looked up.
 #[derive(Debug, Default)]
 struct Memory {
-    nodes: BTreeMap<Vec<u8>, Node>,
+    nodes: BTreeMap<Vec<u8>, FileKind>,
     /// Directories that others may write to.
     exposed: Vec<Vec<u8>>,
     asked: RefCell<HashMap<Vec<u8>, usize>>,
@@ -21,7 +21,7 @@ impl Disk for Memory {
     fn lstat(&self, path: &[u8]) -> Option<Stat> {
         *self.asked.borrow_mut().entry(path.to_vec()).or_default() += 1;
         let node = match path {
-            b"/" => Node::Directory,
+            b"/" => FileKind::Directory,
             _ => *self.nodes.get(path)?,
         };
         Some(Stat {
@@ -33,7 +33,7 @@ impl Disk for Memory {
 }
 
 impl Memory {
-    fn new(nodes: impl IntoIterator<Item = (Vec<u8>, Node)>) -> Memory {
+    fn new(nodes: impl IntoIterator<Item = (Vec<u8>, FileKind)>) -> Memory {
         Memory {
             nodes: nodes.into_iter().collect(),
             exposed: Vec::new(),
@@ -42,21 +42,21 @@ impl Memory {
     }
 
     /// The topmost part of `path` that is missing or no directory, or all of it.
-    fn end<'a>(&self, path: &'a [u8]) -> (&'a [u8], Option<Node>) {
+    fn end<'a>(&self, path: &'a [u8]) -> (&'a [u8], Option<FileKind>) {
         let path = path.strip_suffix(b"/").unwrap_or(path);
         let cuts = (1..=path.len()).filter(|&end| end == path.len() || path[end] == b'/');
         for end in cuts {
             let node = self.nodes.get(&path[..end]).copied();
-            if node != Some(Node::Directory) || end == path.len() {
+            if node != Some(FileKind::Directory) || end == path.len() {
                 return (&path[..end], node);
             }
         }
-        (b"/", Some(Node::Directory))
+        (b"/", Some(FileKind::Directory))
     }
 }
 
-fn mention(path: &[u8], gone: bool) -> Mention<'_> {
-    Mention {
+fn mention(path: &[u8], gone: bool) -> PathRef<'_> {
+    PathRef {
         path,
         gone,
         written: false,
@@ -84,11 +84,11 @@ fn path() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-fn node() -> impl Strategy<Value = Node> {
+fn node() -> impl Strategy<Value = FileKind> {
     prop_oneof![
-        4 => Just(Node::Directory),
-        1 => Just(Node::File),
-        1 => Just(Node::Other),
+        4 => Just(FileKind::Directory),
+        1 => Just(FileKind::File),
+        1 => Just(FileKind::Other),
     ]
 }
 
@@ -113,13 +113,13 @@ proptest! {
             let list = if node.is_some() { &mut present } else { &mut missing };
             let was_directory = list.entry(end.to_vec()).or_insert(false);
             let took_for_directory = path.len() > end.len() && path != b"/";
-            *was_directory |= took_for_directory && node != Some(Node::Directory);
+            *was_directory |= took_for_directory && node != Some(FileKind::Directory);
             if node.is_none() {
                 let parent = end.iter().rposition(|&byte| byte == b'/').unwrap().max(1);
                 present.entry(end[..parent].to_vec()).or_insert(false);
             }
         }
-        let flat = |items: &[Item<'_>]| -> Vec<(Vec<u8>, bool)> {
+        let flat = |items: &[CollapsedItem<'_>]| -> Vec<(Vec<u8>, bool)> {
             items.iter().map(|item| (item.path.to_vec(), item.was_directory)).collect()
         };
         let sorted = |map: BTreeMap<Vec<u8>, bool>| -> Vec<(Vec<u8>, bool)> {
@@ -150,8 +150,8 @@ proptest! {
 #[test]
 fn a_link_in_the_place_of_a_directory_is_the_end() {
     let disk = Memory::new([
-        (b"/d".to_vec(), Node::Other),
-        (b"/d/f".to_vec(), Node::File),
+        (b"/d".to_vec(), FileKind::Other),
+        (b"/d/f".to_vec(), FileKind::File),
     ]);
     let found = collapse(
         &disk,
@@ -183,8 +183,8 @@ fn only_certainty_counts_as_missing() {
     impl Disk for Closed {
         fn lstat(&self, path: &[u8]) -> Option<Stat> {
             let node = match path {
-                b"/" => Node::Directory,
-                _ => Node::Unknown,
+                b"/" => FileKind::Directory,
+                _ => FileKind::Unknown,
             };
             Some(Stat {
                 node,
@@ -220,11 +220,11 @@ fn a_path_through_an_exposed_directory_is_exposed() {
     ];
     for (exposed, paths, expected) in cases {
         let nodes = [
-            ("/d", Node::Directory),
-            ("/d/e", Node::Directory),
-            ("/d/e/f", Node::File),
-            ("/d/f", Node::File),
-            ("/f", Node::File),
+            ("/d", FileKind::Directory),
+            ("/d/e", FileKind::Directory),
+            ("/d/e/f", FileKind::File),
+            ("/d/f", FileKind::File),
+            ("/f", FileKind::File),
         ];
         let mut disk = Memory::new(nodes.map(|(path, node)| (path.into(), node)));
         disk.exposed.push(exposed.into());

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use lsyncd::batch::{Change, Entry, Kind, ListMode, ListStrategy, Request, Transfer};
+use lsyncd::batch::{
+    BatchEntry, BatchRequest, Change, ListMode, ListStrategy, Transfer, TransferKind,
+};
 use tempfile::TempDir;
 
 /// Names that mean something to a shell, to rsync's patterns, filters and lists.
@@ -270,7 +272,7 @@ impl World {
         let target = self.target().join("");
         let target = [setup.host, target.as_os_str().as_bytes()].concat();
         let source = self.source().join("");
-        let request = Request {
+        let request = BatchRequest {
             source: source.as_os_str().as_bytes(),
             target: &target,
             words: &setup.words,
@@ -282,7 +284,7 @@ impl World {
             by_content: setup.by_content,
             list: setup.list,
         };
-        let entries = self.events.iter().map(|(change, path)| Entry {
+        let entries = self.events.iter().map(|(change, path)| BatchEntry {
             change: *change,
             path,
             to: None,
@@ -452,7 +454,7 @@ fn churn(seeds: std::ops::Range<u64>, setup: impl Fn(&World) -> Setup) -> usize 
         }
         world.date_directories(2002);
         let transfer = world.transfer(&setup);
-        files_from += usize::from(transfer.kind != Kind::Classic);
+        files_from += usize::from(transfer.kind != TransferKind::Classic);
 
         let why = format!("seed {seed} {}", describe(&transfer));
         let source = snapshot(&world.source());
@@ -556,7 +558,10 @@ fn every_name_arrives_and_goes() {
             world.note(Change::Delete, &slash(&directory));
         }
         let transfer = world.transfer(&setup);
-        assert_eq!(transfer.kind == Kind::Classic, list == ListMode::Filter);
+        assert_eq!(
+            transfer.kind == TransferKind::Classic,
+            list == ListMode::Filter
+        );
         assert_same(
             &snapshot(&world.source()),
             &snapshot(&world.target()),
@@ -749,7 +754,7 @@ fn a_wrapper_gets_the_classic_list() {
 
     setup.list = ListMode::FilesFrom;
     let transfer = world.prepare(&mut ListStrategy::new(), &setup);
-    assert_eq!(transfer.kind, Kind::FilesFrom { missing: true });
+    assert_eq!(transfer.kind, TransferKind::FilesFrom { missing: true });
 }
 
 /// An old rsync at the other end is found out once.
@@ -770,7 +775,7 @@ fn a_remote_rsync_without_the_option_is_remembered() {
 
     let mut chooser = ListStrategy::new();
     let transfer = world.prepare(&mut chooser, &setup);
-    assert_eq!(transfer.kind, Kind::FilesFrom { missing: true });
+    assert_eq!(transfer.kind, TransferKind::FilesFrom { missing: true });
     let (code, output) = run(&transfer);
     assert_eq!(code, 12, "{output}");
     assert!(
@@ -781,13 +786,17 @@ fn a_remote_rsync_without_the_option_is_remembered() {
 
     let transfer = world.prepare(&mut chooser, &setup);
     let (code, output) = run(&transfer);
-    assert_eq!((transfer.kind, code), (Kind::Classic, 0), "{output}");
+    assert_eq!(
+        (transfer.kind, code),
+        (TransferKind::Classic, 0),
+        "{output}"
+    );
     assert!(!world.target().join("same").exists());
 
     world.events.clear();
     world.write(b"/e/h");
     let transfer = world.prepare(&mut chooser, &setup);
-    assert_eq!(transfer.kind, Kind::FilesFrom { missing: false });
+    assert_eq!(transfer.kind, TransferKind::FilesFrom { missing: false });
     assert_eq!(run(&transfer).0, 0);
 }
 

@@ -15,7 +15,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use lsyncd::batch::{Change, Entry, ListMode, ListStrategy, Request};
+use lsyncd::batch::{BatchEntry, BatchRequest, Change, ListMode, ListStrategy};
 use lsyncd::filter::Filter;
 use tempfile::TempDir;
 
@@ -388,7 +388,7 @@ impl World {
             words.push([b"--rsh=", helper.as_os_str().as_bytes()].concat());
         }
         let source = self.source().join("");
-        let request = Request {
+        let request = BatchRequest {
             source: source.as_os_str().as_bytes(),
             target: &target,
             words: &words,
@@ -400,7 +400,7 @@ impl World {
             by_content: false,
             list: way.list,
         };
-        let entries = self.events.iter().map(|(change, path)| Entry {
+        let entries = self.events.iter().map(|(change, path)| BatchEntry {
             change: *change,
             path: path.as_bytes(),
             to: None,

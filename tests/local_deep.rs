@@ -16,7 +16,7 @@ use std::sync::{Arc, RwLock};
 use lsyncd::batch::Change;
 use lsyncd::config::MaxDelete;
 use lsyncd::filter::Filter;
-use lsyncd::local::{CopyJob, Item, Memory, Report, Task, carry_out};
+use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, carry_out};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 
@@ -54,7 +54,7 @@ impl Pair {
     }
 
     /// Carries out a task, with as much stack as two pages of paths.
-    fn run(&self, task: Task, limit: Option<MaxDelete>) -> Report {
+    fn run(&self, task: CopyTask, limit: Option<MaxDelete>) -> CopyReport {
         let bytes = |path: PathBuf| path.as_os_str().as_bytes().to_vec();
         let orders = CopyJob {
             token: 0,
@@ -124,13 +124,13 @@ fn assert_equal(pair: &Pair) -> usize {
 #[test]
 fn a_tree_deeper_than_any_path_is_mirrored_counted_and_deleted() {
     let pair = Pair::new();
-    let report = pair.run(Task::Everything, None);
+    let report = pair.run(CopyTask::Everything, None);
     assert!(report.failures.is_empty(), "{:?}", report.failures.first());
     assert_eq!(report.closed, None);
     assert_eq!(assert_equal(&pair), DEPTH);
 
     // Nothing differs, and something at the very end.
-    let report = pair.run(Task::Everything, None);
+    let report = pair.run(CopyTask::Everything, None);
     assert!(report.failures.is_empty(), "{:?}", report.failures.first());
     let mut end = enter(CWD, &pair.path("s"));
     for _ in 0..DEPTH {
@@ -139,17 +139,17 @@ fn a_tree_deeper_than_any_path_is_mirrored_counted_and_deleted() {
     let flags = OFlags::CREATE | OFlags::WRONLY;
     openat(&end, "new", flags, Mode::RUSR).unwrap();
     drop(end);
-    let report = pair.run(Task::Everything, None);
+    let report = pair.run(CopyTask::Everything, None);
     assert!(report.failures.is_empty(), "{:?}", report.failures.first());
     assert_eq!(assert_equal(&pair), DEPTH);
 
     fs::rename(pair.path("s/d"), pair.path("away")).unwrap();
-    let deleted = Task::Events(vec![Item {
+    let deleted = CopyTask::Events(vec![CopyItem {
         change: Change::Delete,
         path: b"/d/".to_vec(),
         to: None,
     }]);
-    for task in [deleted.clone(), Task::Everything] {
+    for task in [deleted.clone(), CopyTask::Everything] {
         let report = pair.run(task, Some(MaxDelete::Count(10)));
         let entries = 3 * DEPTH as u64 + 1;
         assert_eq!(report.excess, Some((entries, entries)));

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use lsyncd::batch::Change;
 use lsyncd::config::MaxDelete;
 use lsyncd::filter::Filter;
-use lsyncd::local::{CopyJob, Item, Memory, Report, Task, carry_out};
+use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, carry_out};
 use proptest::prelude::*;
 
 struct Pair {
@@ -42,7 +42,7 @@ impl Pair {
     }
 
     /// How much this would delete, and how much it does.
-    fn deletions(&mut self, task: &Task) -> (u64, u64) {
+    fn deletions(&mut self, task: &CopyTask) -> (u64, u64) {
         let before = tree(&self.target(""));
         self.limit = Some(MaxDelete::Count(0));
         let refused = self.run(task.clone());
@@ -66,7 +66,7 @@ impl Pair {
         self.guard.path().join("t").join(path)
     }
 
-    fn run(&mut self, task: Task) -> Report {
+    fn run(&mut self, task: CopyTask) -> CopyReport {
         let orders = CopyJob {
             token: 0,
             source: self.source("").as_os_str().as_bytes().to_vec(),
@@ -83,17 +83,17 @@ impl Pair {
     }
 
     fn compare(&mut self) {
-        let report = self.run(Task::Everything);
+        let report = self.run(CopyTask::Everything);
         assert!(report.failures.is_empty(), "{:?}", report.failures);
     }
 
-    fn event(&mut self, change: Change, path: &str) -> Report {
-        self.run(Task::Events(vec![item(change, path, None)]))
+    fn event(&mut self, change: Change, path: &str) -> CopyReport {
+        self.run(CopyTask::Events(vec![item(change, path, None)]))
     }
 }
 
-fn item(change: Change, path: &str, to: Option<&str>) -> Item {
-    Item {
+fn item(change: Change, path: &str, to: Option<&str>) -> CopyItem {
+    CopyItem {
         change,
         path: path.into(),
         to: to.map(Into::into),
@@ -253,7 +253,7 @@ fn a_source_that_cannot_be_entered_removes_nothing() {
     let mut pair = Pair::new();
     fs::write(pair.target("f"), "1").unwrap();
     fs::remove_dir(pair.source("")).unwrap();
-    let report = pair.run(Task::Everything);
+    let report = pair.run(CopyTask::Everything);
     assert!(report.closed.is_some());
     assert_eq!(report.code(), 11);
     assert!(pair.target("f").exists());
@@ -271,7 +271,11 @@ fn a_rename_does_not_carry_along_what_was_copied_too_early() {
     fs::create_dir(pair.source("a")).unwrap();
     fs::write(pair.source("a/f"), "another").unwrap();
     pair.event(Change::Modify, "/a/f");
-    pair.run(Task::Events(vec![item(Change::Move, "/a/", Some("/b/"))]));
+    pair.run(CopyTask::Events(vec![item(
+        Change::Move,
+        "/a/",
+        Some("/b/"),
+    )]));
     assert_eq!(fs::read(pair.target("b/f")).unwrap(), b"changed");
     assert_eq!(fs::read(pair.target("a/f")).unwrap(), b"another");
 }
@@ -284,7 +288,7 @@ fn what_the_filter_protects_is_not_counted_as_deleted() {
     for name in ["a.keep", "b", "d/c"] {
         fs::write(pair.target(name), "1").unwrap();
     }
-    assert_eq!(pair.deletions(&Task::Everything), (3, 3));
+    assert_eq!(pair.deletions(&CopyTask::Everything), (3, 3));
     assert!(pair.target("a.keep").exists());
 }
 
@@ -302,7 +306,7 @@ fn names_that_were_exchanged_are_exchanged() {
     }
     let moves = [("/a", "/b"), ("/b", "/a")];
     let moves = moves.map(|(from, to)| item(Change::Move, from, Some(to)));
-    pair.run(Task::Events(moves.to_vec()));
+    pair.run(CopyTask::Events(moves.to_vec()));
     assert_eq!(fs::read(pair.target("a")).unwrap(), b"22");
     assert_eq!(fs::read(pair.target("b")).unwrap(), b"1");
 }
@@ -378,7 +382,7 @@ proptest! {
         for (path, kind) in &target {
             init(&pair.target(""), path, *kind);
         }
-        let (told, gone) = pair.deletions(&Task::Everything);
+        let (told, gone) = pair.deletions(&CopyTask::Everything);
         prop_assert_eq!(told, gone);
         let first = tree(&pair.target(""));
         prop_assert_eq!(tree(&pair.source("")), first);
@@ -399,7 +403,7 @@ proptest! {
             init(&pair.source(""), path, *kind);
             items.push(item(Change::Delete, &format!("/{path}"), None));
         }
-        let (told, gone) = pair.deletions(&Task::Events(items));
+        let (told, gone) = pair.deletions(&CopyTask::Events(items));
         prop_assert_eq!(told, gone);
         prop_assert_eq!(tree(&pair.source("")), tree(&pair.target("")));
     }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use inotify::{Inotify, WatchMask};
 use lsyncd::filter::Filter;
-use lsyncd::local::{CopyJob, Memory, Report, Task, carry_out};
+use lsyncd::local::{CopyJob, CopyReport, CopyTask, Memory, carry_out};
 use nix::sys::stat::Mode;
 
 use util::skip;
@@ -68,7 +68,7 @@ impl Site {
         fs::metadata(self.path(name)).unwrap()
     }
 
-    fn compare(&mut self) -> Report {
+    fn compare(&mut self) -> CopyReport {
         let bytes = |path: PathBuf| path.as_os_str().as_bytes().to_vec();
         let orders = CopyJob {
             token: 0,
@@ -77,7 +77,7 @@ impl Site {
             delete: true,
             delete_excluded: false,
             filter: Arc::new(RwLock::new(Filter::default())),
-            task: Task::Everything,
+            task: CopyTask::Everything,
             settled: false,
             limit: None,
             stop: Arc::new(AtomicBool::new(false)),

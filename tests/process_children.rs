@@ -9,7 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use lsyncd::daemon::signals::{Signal, Signals};
-use lsyncd::process::{Children, Command, End, MAX_LINE, Output, Pid, SpawnError, Stdin, Stream};
+use lsyncd::process::{
+    Children, Command, ExitStatus, MAX_LINE, Output, Pid, SpawnError, Stdin, Stream,
+};
 use mio::{Events, Poll, Token};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal as Kernel;
@@ -19,7 +21,7 @@ use nix::sys::signal::Signal as Kernel;
 struct Record {
     lines: Vec<(Pid, Stream, Vec<u8>)>,
     /// Each end, and how many lines had come before it.
-    ended: Vec<(Pid, End, usize)>,
+    ended: Vec<(Pid, ExitStatus, usize)>,
 }
 
 struct Loop {
@@ -83,7 +85,7 @@ impl Loop {
         }
     }
 
-    fn run(&mut self, command: Command) -> (Pid, End) {
+    fn run(&mut self, command: Command) -> (Pid, ExitStatus) {
         let pid = self.children.spawn(command).unwrap();
         self.until(|record| !record.ended.is_empty());
         let (ended, end, _) = self.record.ended[0];
@@ -136,7 +138,7 @@ fn spawn_written(children: &mut Children, command: &Command) -> Result<Pid, Spaw
 fn output_and_exit_code() {
     let mut l = Loop::new();
     let (_, end) = l.run(shell("echo one; echo two >&2; printf three; exit 23"));
-    assert_eq!(end, End::Exit(23));
+    assert_eq!(end, ExitStatus::Exit(23));
     assert_eq!(l.said(Stream::Stdout), [b"one".as_slice(), b"three"]);
     assert_eq!(l.said(Stream::Stderr), [b"two"]);
     assert_eq!(l.record.ended[0].2, 3, "all lines come before the end");
@@ -177,7 +179,7 @@ fn ten_megabytes_through_cat() {
         output: Output::Lines,
         ..Command::new("cat")
     });
-    assert_eq!(end, End::Exit(0));
+    assert_eq!(end, ExitStatus::Exit(0));
     let said = l.said(Stream::Stdout);
     assert_eq!(said.len(), count);
     assert_eq!(said.join(&b'\n'), text[..text.len() - 1]);
@@ -206,7 +208,7 @@ fn no_bytes_are_an_empty_input() {
         stdin: Stdin::Bytes(Vec::new()),
         ..shell("wc -c")
     };
-    assert_eq!(l.run(command).1, End::Exit(0));
+    assert_eq!(l.run(command).1, ExitStatus::Exit(0));
     assert_eq!(l.said(Stream::Stdout).concat().trim_ascii(), b"0");
 }
 
@@ -217,7 +219,7 @@ fn a_child_need_not_read() {
         stdin: Stdin::Bytes(vec![b'x'; 5_000_000]),
         ..shell("echo done; exit 0")
     });
-    assert_eq!(end, End::Exit(0));
+    assert_eq!(end, ExitStatus::Exit(0));
     assert_eq!(l.said(Stream::Stdout), [b"done"]);
 }
 
@@ -225,7 +227,7 @@ fn a_child_need_not_read() {
 fn killed_by_a_signal() {
     let mut l = Loop::new();
     let (_, end) = l.run(shell("kill -KILL $$"));
-    assert_eq!(end, End::Signal(9));
+    assert_eq!(end, ExitStatus::Signal(9));
     assert_eq!(end.code(), 137);
 }
 
@@ -235,7 +237,7 @@ fn a_broken_pipe_ends_a_child_as_usual() {
     let (_, end) = l.run(shell("kill -PIPE $$; echo still here"));
     assert_eq!(
         end,
-        End::Signal(13),
+        ExitStatus::Signal(13),
         "the daemon ignores SIGPIPE, its children do not"
     );
 }
@@ -253,7 +255,7 @@ fn kill_reaches_only_own_children() {
     assert!(l.children.kill(Pid(0), Kernel::SIGTERM).is_err());
     l.children.kill(pid, Kernel::SIGTERM).unwrap();
     l.until(|r| !r.ended.is_empty());
-    assert_eq!(l.record.ended[0].1, End::Signal(15));
+    assert_eq!(l.record.ended[0].1, ExitStatus::Signal(15));
     assert!(l.children.kill(pid, Kernel::SIGTERM).is_err());
 }
 
@@ -275,7 +277,7 @@ fn a_stopped_child_has_not_ended() {
 
     l.children.kill(pid, Kernel::SIGCONT).unwrap();
     l.until(|r| r.ended.len() == 2);
-    assert_eq!(l.record.ended[1].1, End::Exit(0));
+    assert_eq!(l.record.ended[1].1, ExitStatus::Exit(0));
     assert_eq!(l.said(Stream::Stdout).concat().trim_ascii(), b"300000");
 }
 
@@ -288,7 +290,7 @@ fn another_session_is_reaped_all_the_same() {
         .map(|s| s.as_bytes().to_vec())
         .to_vec();
     // setsid(1) forks only when it leads a process group, which a child of ours does not.
-    assert_eq!(l.run(command).1, End::Exit(7));
+    assert_eq!(l.run(command).1, ExitStatus::Exit(7));
     assert_eq!(l.said(Stream::Stdout), [b"away"]);
 }
 
@@ -309,7 +311,7 @@ fn a_grandchild_delays_no_end_and_is_heard() {
         go.display()
     );
     let (pid, end) = l.run(shell(&script));
-    assert_eq!(end, End::Exit(0));
+    assert_eq!(end, ExitStatus::Exit(0));
     assert_eq!(l.said(Stream::Stdout), [b"early"]);
 
     fs::write(&go, "now\n").unwrap();
@@ -401,7 +403,7 @@ fn output_is_appended_to_a_file() {
     command.output = Output::Append(dir.path().join("none/log"));
     assert_eq!(
         l.run(command).1,
-        End::Exit(0),
+        ExitStatus::Exit(0),
         "a log that cannot be opened stops nothing"
     );
 }

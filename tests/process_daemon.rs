@@ -112,7 +112,7 @@ fn daemon(path: &Path) {
             // What user code might do.
             drop(File::open(path));
             say("mine");
-            if handle_request() == "end" {
+            if hear() == "end" {
                 pid_file.remove();
             }
         }
@@ -140,7 +140,7 @@ fn old_lsyncd(path: &Path) {
     }
     writeln!(file, "{}", std::process::id()).unwrap();
     say("mine");
-    handle_request();
+    hear();
 }
 
 fn detached(file: &Path) {

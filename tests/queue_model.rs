@@ -110,8 +110,8 @@ fn recorded_combinations() {
         ),
     ];
     for (events, want) in cases {
-        assert_eq!(after(Settle, events), *want, "{events:?}");
-        assert_eq!(after(Deliver, events), *want, "{events:?}");
+        assert_eq!(after(Coalesce, events), *want, "{events:?}");
+        assert_eq!(after(PerEvent, events), *want, "{events:?}");
     }
 }
 
@@ -119,42 +119,42 @@ fn recorded_combinations() {
 #[test]
 fn one_path() {
     let of = |policy, older, newer| after(policy, &[(older, "/a", ""), (newer, "/a", "")]);
-    assert_eq!(of(Settle, Create, Modify), "Create /a wait");
+    assert_eq!(of(Coalesce, Create, Modify), "Create /a wait");
     assert_eq!(
-        of(Deliver, Create, Modify),
+        of(PerEvent, Create, Modify),
         "Create /a wait, Modify /a block"
     );
-    assert_eq!(of(Settle, Modify, Delete), "Delete /a wait");
+    assert_eq!(of(Coalesce, Modify, Delete), "Delete /a wait");
     assert_eq!(
-        of(Deliver, Modify, Delete),
+        of(PerEvent, Modify, Delete),
         "Modify /a wait, Delete /a block"
     );
-    assert_eq!(of(Deliver, Modify, Modify), "Modify /a wait");
+    assert_eq!(of(PerEvent, Modify, Modify), "Modify /a wait");
 
     let anew = [(Delete, "/a/", ""), (Create, "/a/", "")];
-    assert_eq!(after(Settle, &anew), "Delete /a/ wait");
-    assert_eq!(after(Deliver, &anew), "Delete /a/ wait, Create /a/ block");
+    assert_eq!(after(Coalesce, &anew), "Delete /a/ wait");
+    assert_eq!(after(PerEvent, &anew), "Delete /a/ wait, Create /a/ block");
 
     let split = [(Modify, "/a", ""), (Move, "/a", "/b")];
-    assert_eq!(after(Settle, &split), "Delete /a wait, Create /b wait");
+    assert_eq!(after(Coalesce, &split), "Delete /a wait, Create /b wait");
     assert_eq!(
-        after(Deliver, &split),
+        after(PerEvent, &split),
         "Modify /a wait, Delete /a block, Create /b wait"
     );
 
     let onto_one = [(Move, "/a", "/b"), (Move, "/c", "/b")];
     assert_eq!(
-        after(Settle, &onto_one),
+        after(Coalesce, &onto_one),
         "Delete /a wait, Delete /c wait, Create /b block"
     );
     let file_and_dir = [(Delete, "/a", ""), (Create, "/a/", "")];
     assert_eq!(
-        after(Settle, &file_and_dir),
+        after(Coalesce, &file_and_dir),
         "Delete /a wait, Create /a/ wait"
     );
     let moved_over = [(Move, "/a/", "/b/"), (Create, "/b/", "")];
     assert_eq!(
-        after(Settle, &moved_over),
+        after(Coalesce, &moved_over),
         "Move /a/>/b/ wait, Create /b/ block"
     );
 }
@@ -163,7 +163,7 @@ fn one_path() {
 fn specials() {
     assert_eq!(
         after(
-            Settle,
+            Coalesce,
             &[
                 (Modify, "/a", ""),
                 (Init, "", ""),
@@ -175,7 +175,7 @@ fn specials() {
     );
     assert_eq!(
         after(
-            Deliver,
+            PerEvent,
             &[
                 (Full, "/", ""),
                 (Modify, "/b", ""),
@@ -190,7 +190,7 @@ fn specials() {
 /// Everything a line of the log needs.
 #[test]
 fn push_tells_what_it_did() {
-    let mut queue = Queue::new(Settle);
+    let mut queue = Queue::new(Coalesce);
     let placed = |pushed| match pushed {
         Pushed::Placed(placed) => placed,
         split => panic!("{split:?}"),
@@ -222,7 +222,7 @@ fn push_tells_what_it_did() {
     };
     assert!(matches!(
         placed(push(&mut queue, (Modify, "/d", ""))),
-        Placed::Stacked { on, .. } if on == moved
+        Placed::Blocked { on, .. } if on == moved
     ));
     // The Modify of /d still waits and becomes the Delete.
     assert!(matches!(
@@ -242,7 +242,7 @@ fn push_tells_what_it_did() {
 /// `mv a b; echo >> b; rm b`, in user code's order: lsyncd forgets who waits for the Move.
 #[test]
 fn a_turned_move_keeps_what_it_blocks() {
-    let mut queue = Queue::new(Deliver);
+    let mut queue = Queue::new(PerEvent);
     push(&mut queue, (Move, "/a/", "/b/"));
     push(&mut queue, (Create, "/a/", ""));
     push(&mut queue, (Delete, "/b/", ""));
@@ -260,7 +260,7 @@ fn a_turned_move_keeps_what_it_blocks() {
 
 #[test]
 fn what_runs_is_never_changed_and_fails_without_growth() {
-    for policy in [Settle, Deliver] {
+    for policy in [Coalesce, PerEvent] {
         let mut queue = Queue::new(policy);
         for time in 1..50 {
             push(&mut queue, (Modify, "/d/f", ""));
@@ -279,7 +279,7 @@ fn what_runs_is_never_changed_and_fails_without_growth() {
 
 #[test]
 fn two_actions_never_run_for_one_path() {
-    let mut queue = Queue::new(Deliver);
+    let mut queue = Queue::new(PerEvent);
     push(&mut queue, (Modify, "/d/f", ""));
     push(&mut queue, (Modify, "/d/g", ""));
     let running = all(&mut queue);
@@ -300,7 +300,7 @@ fn two_actions_never_run_for_one_path() {
 
 #[test]
 fn ready_goes_in_order() {
-    let mut queue = Queue::new(Settle);
+    let mut queue = Queue::new(Coalesce);
     assert_eq!(queue.first_ready(0, 1000), Ready::Nothing);
     queue.push(Modify, b"/a", None, 100);
     queue.push(Full, b"/", None, 99);
@@ -321,7 +321,7 @@ fn ready_goes_in_order() {
 
 #[test]
 fn take_leaves_out_what_hangs_on_the_skipped() {
-    let mut queue = Queue::new(Settle);
+    let mut queue = Queue::new(Coalesce);
     push(&mut queue, (Create, "/d/", ""));
     push(&mut queue, (Create, "/d/e/", ""));
     push(&mut queue, (Create, "/d/e/f", ""));
@@ -453,7 +453,7 @@ fn nothing_is_lost(policy: Policy, steps: &[Step]) {
                 }
             }
         }
-        if policy == Settle {
+        if policy == Coalesce {
             no_path_piles_up(&queue);
         }
     }
@@ -486,11 +486,11 @@ proptest! {
 
     #[test]
     fn settle_loses_nothing(steps in prop::collection::vec(any_step(), 1..200)) {
-        nothing_is_lost(Settle, &steps);
+        nothing_is_lost(Coalesce, &steps);
     }
 
     #[test]
     fn deliver_loses_nothing(steps in prop::collection::vec(any_step(), 1..200)) {
-        nothing_is_lost(Deliver, &steps);
+        nothing_is_lost(PerEvent, &steps);
     }
 }

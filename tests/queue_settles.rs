@@ -76,7 +76,7 @@ impl World {
         World {
             source: Tree::new(),
             target: Tree::new(),
-            queue: Queue::new(Policy::Settle),
+            queue: Queue::new(Policy::Coalesce),
             running: Vec::new(),
             writes: 0,
         }

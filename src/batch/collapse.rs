@@ -15,7 +15,7 @@ use crate::filter::Rules;
 
 /// What kind of thing a path is, as far as a batch cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Node {
+pub enum FileKind {
     /// A directory, not a symlink to one.
     Directory,
     /// A regular file.
@@ -30,7 +30,7 @@ pub enum Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// What it is.
-    pub node: Node,
+    pub node: FileKind,
     /// When its contents were changed, in seconds since the epoch.
     pub mtime: i64,
     /// A directory whose entries others than the daemon's user and root may exchange.
@@ -46,7 +46,7 @@ pub trait Disk {
 
 /// A path that an event names.
 #[derive(Clone, Copy, Debug)]
-pub struct Mention<'a> {
+pub struct PathRef<'a> {
     /// Begins with `/`, and ends with one if the event was about a directory.
     pub path: &'a [u8],
     /// The event says that it went away.
@@ -59,7 +59,7 @@ pub struct Mention<'a> {
 
 /// One name for the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Item<'a> {
+pub struct CollapsedItem<'a> {
     /// Begins with `/`; a trailing slash only if it is the root.
     pub path: &'a [u8],
     /// What is there now, nothing for missing names.
@@ -76,12 +76,12 @@ pub struct Item<'a> {
     pub other_kind: bool,
 }
 
-impl Item<'_> {
+impl CollapsedItem<'_> {
     /// Asks the rules about the kind of thing that is here, which events may not have told.
     fn judge(&mut self, rules: &Rules) {
         let directory = match self.stat.map(|stat| stat.node) {
-            Some(Node::Unknown) => return,
-            Some(node) => node == Node::Directory,
+            Some(FileKind::Unknown) => return,
+            Some(node) => node == FileKind::Directory,
             None => !self.was_directory,
         };
         self.other_kind = self.path != b"/" && rules.exclude(self.path, directory);
@@ -89,12 +89,13 @@ impl Item<'_> {
 
     /// Returns true if it is neither a file nor a directory.
     pub fn is_special(&self) -> bool {
-        self.stat.is_some_and(|stat| stat.node == Node::Other)
+        self.stat.is_some_and(|stat| stat.node == FileKind::Other)
     }
 
     /// Returns true if it is a directory now.
     pub fn is_directory(&self) -> bool {
-        self.stat.is_some_and(|stat| stat.node == Node::Directory)
+        self.stat
+            .is_some_and(|stat| stat.node == FileKind::Directory)
     }
 }
 
@@ -103,9 +104,9 @@ impl Item<'_> {
 pub struct Collapsed<'a> {
     /// What exists. With the directories of which missing names are gone, because their
     /// modification time has changed.
-    pub present: Vec<Item<'a>>,
+    pub present: Vec<CollapsedItem<'a>>,
     /// What does not exist, though the directory above it does.
-    pub missing: Vec<Item<'a>>,
+    pub missing: Vec<CollapsedItem<'a>>,
     /// A path leads through a directory that is [`Stat::exposed`], so it may lead elsewhere by
     /// the time rsync follows it.
     pub exposed: bool,
@@ -127,9 +128,9 @@ impl Collapsed<'_> {
 ///
 /// `None` if the source itself is no directory: nothing can be said then, and nothing must
 /// be deleted.
-pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<Mention<'a>>) -> Option<Collapsed<'a>> {
+pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<PathRef<'a>>) -> Option<Collapsed<'a>> {
     let root = disk.lstat(b"/")?;
-    if !matches!(root.node, Node::Directory | Node::Unknown) {
+    if !matches!(root.node, FileKind::Directory | FileKind::Unknown) {
         return None;
     }
     mentions.sort_unstable_by(|a, b| path_order(without_slash(a.path), without_slash(b.path)));
@@ -222,7 +223,7 @@ struct Walk<'a, 'd, D> {
 }
 
 impl<'a, D: Disk> Walk<'a, '_, D> {
-    fn visit(&mut self, mention: &Mention<'a>) {
+    fn visit(&mut self, mention: &PathRef<'a>) {
         let path = without_slash(mention.path);
         let directory = path.len() < mention.path.len() || mention.may_be_directory;
         let shared = common(path, self.last);
@@ -259,7 +260,7 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
         let end = end + 1 + name.iter().position(|&b| b == b'/').unwrap_or(name.len());
         let here = &path[..end];
         let stat = self.disk.lstat(here);
-        let item = Item {
+        let item = CollapsedItem {
             path: here,
             stat,
             was_directory: false,
@@ -268,9 +269,9 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
             other_kind: false,
         };
         let state = match stat {
-            Some(stat) if stat.node == Node::Directory => WalkState::directory(stat),
+            Some(stat) if stat.node == FileKind::Directory => WalkState::directory(stat),
             // What cannot be looked at hides nothing from rsync either: it says so itself.
-            Some(stat) if stat.node == Node::Unknown => {
+            Some(stat) if stat.node == FileKind::Unknown => {
                 let listed = (end == path.len()).then_some(self.found.present.len());
                 self.found.present.extend(listed.map(|_| item));
                 WalkState::Directory {
@@ -305,10 +306,10 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
             return index;
         }
         *listed = Some(next);
-        self.found.present.push(Item {
+        self.found.present.push(CollapsedItem {
             path: if *end == 0 { b"/" } else { &path[..*end] },
             stat: Some(Stat {
-                node: Node::Directory,
+                node: FileKind::Directory,
                 mtime: 0,
                 exposed: false,
             }),
@@ -320,7 +321,7 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
         next
     }
 
-    fn item(&mut self, place: WalkPlace) -> &mut Item<'a> {
+    fn item(&mut self, place: WalkPlace) -> &mut CollapsedItem<'a> {
         match place {
             WalkPlace::Present(index) => &mut self.found.present[index],
             WalkPlace::Missing(index) => &mut self.found.missing[index],

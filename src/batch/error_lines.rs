@@ -14,7 +14,7 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErrorLine {
     /// This path was not sent, or not removed.
-    Failed(Name, Reason),
+    Failed(Name, FailureReason),
     /// This path has arrived without one of its attributes, because the target does not permit
     /// or does not know it.
     Attribute(Name, Attribute),
@@ -36,7 +36,7 @@ pub struct Name {
 
 /// Why a path was not sent, as far as it matters for others of the transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum FailureReason {
     /// The target has no space for it, or takes no file of this size.
     Size(SizeLimit),
     /// A directory of the target is in its place and could not be removed.
@@ -362,11 +362,11 @@ fn judged(name: Name, meaning: Meaning, errno: Option<i32>) -> ErrorLine {
         return ErrorLine::Attribute(name, attribute);
     }
     let reason = match (errno, meaning) {
-        (Some(libc::ENOSPC), _) => Reason::Size(SizeLimit::Space),
-        (Some(libc::EDQUOT), _) => Reason::Size(SizeLimit::Quota),
-        (Some(libc::EFBIG), _) => Reason::Size(SizeLimit::FileSize),
-        (_, Obstructed) => Reason::Obstructed,
-        _ => Reason::Other,
+        (Some(libc::ENOSPC), _) => FailureReason::Size(SizeLimit::Space),
+        (Some(libc::EDQUOT), _) => FailureReason::Size(SizeLimit::Quota),
+        (Some(libc::EFBIG), _) => FailureReason::Size(SizeLimit::FileSize),
+        (_, Obstructed) => FailureReason::Obstructed,
+        _ => FailureReason::Other,
     };
     ErrorLine::Failed(name, reason)
 }

@@ -254,7 +254,7 @@ fn messages_of_all_versions() {
 #[test]
 fn quotes_in_a_name_make_several_readings() {
     let line = b"rsync: mkstemp \"/t/.quo\"te.Ab12Cd\" (in mod) failed: Permission denied (13)";
-    let ErrorLine::Failed(name, Reason::Other) = read(line) else {
+    let ErrorLine::Failed(name, FailureReason::Other) = read(line) else {
         panic!("not read");
     };
     assert_eq!(name.readings, [&b"/t/.quo"[..], b"/t/.quo\"te.Ab12Cd"]);

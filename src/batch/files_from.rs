@@ -11,7 +11,7 @@
 //!   missing names. No `--no-implied-dirs`: the attributes of parents are wanted.
 
 use super::collapse::{Collapsed, path_order};
-use super::{Compare, Kind, Request, Transfer};
+use super::{BatchRequest, Compare, Transfer, TransferKind};
 use crate::filter::{Rules, Sign};
 
 /// The most rules that stand among the arguments, of which the kernel takes only so many.
@@ -22,7 +22,7 @@ const MAX_RULES: usize = 256;
 /// `None` if this call cannot: there is nothing to name but the source itself, or more rules
 /// protect something than can stand among the arguments.
 pub fn transfer(
-    request: &Request<'_>,
+    request: &BatchRequest<'_>,
     rules: &Rules,
     found: &Collapsed<'_>,
     compare: Compare,
@@ -60,7 +60,7 @@ pub fn transfer(
         args,
         list: list(&names),
         names_at: 0,
-        kind: Kind::FilesFrom { missing },
+        kind: TransferKind::FilesFrom { missing },
     })
 }
 

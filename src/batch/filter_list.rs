@@ -8,8 +8,8 @@
 
 use hashbrown::HashSet;
 
-use super::collapse::{Collapsed, Item, path_order};
-use super::{Change, Compare, Entry, Kind, Request, Transfer};
+use super::collapse::{Collapsed, CollapsedItem, path_order};
+use super::{BatchEntry, BatchRequest, Change, Compare, Transfer, TransferKind};
 use crate::filter::{Rules, Sign};
 
 /// The most rules that stand among the arguments, of which the kernel takes only so many. More
@@ -22,9 +22,9 @@ const MAX_WORD_BYTES: usize = 64 * 1024;
 /// The call for these events as they are, in their order. `is_file` is asked about names that are
 /// left out if a directory is there.
 pub fn transfer(
-    request: &Request<'_>,
+    request: &BatchRequest<'_>,
     rules: &Rules,
-    entries: &[Entry<'_>],
+    entries: &[BatchEntry<'_>],
     compare: Compare,
     is_file: impl Fn(&[u8]) -> bool,
 ) -> Transfer {
@@ -57,12 +57,12 @@ pub fn transfer(
 /// The call for what the disk says the events have led to. It has fewer names, which rsync walks
 /// for each file it sees.
 pub fn collapsed(
-    request: &Request<'_>,
+    request: &BatchRequest<'_>,
     rules: &Rules,
     found: &Collapsed<'_>,
     compare: Compare,
 ) -> Transfer {
-    let mut names: Vec<(&Item<'_>, Vec<u8>)> = found
+    let mut names: Vec<(&CollapsedItem<'_>, Vec<u8>)> = found
         .present
         .iter()
         .chain(&found.missing)
@@ -99,7 +99,7 @@ pub fn collapsed(
 /// Puts a call together. `scope` has the paths, in [`path_order`], at which names alone do not
 /// say what is to happen: what is there, and in it, is sent, deleted and kept by the sync's rules.
 fn call(
-    request: &Request<'_>,
+    request: &BatchRequest<'_>,
     rules: &Rules,
     mut scope: Vec<&[u8]>,
     list: List<'_>,
@@ -144,13 +144,13 @@ fn call(
         args,
         list,
         names_at,
-        kind: Kind::Classic,
+        kind: TransferKind::Classic,
     }
 }
 
 /// The sync's rules as far as they concern these paths and what is below them. Rules that only
 /// exclude may be given as they are: whatever else they match is in no list.
-fn scoped(request: &Request<'_>, rules: &Rules, scope: &[&[u8]]) -> Vec<Vec<u8>> {
+fn scoped(request: &BatchRequest<'_>, rules: &Rules, scope: &[&[u8]]) -> Vec<Vec<u8>> {
     if !rules.include() {
         let all = rules.all();
         return all.map(|(sign, text)| rule(request, sign, text)).collect();
@@ -164,7 +164,7 @@ fn scoped(request: &Request<'_>, rules: &Rules, scope: &[&[u8]]) -> Vec<Vec<u8>>
 }
 
 /// One rule. With `delete_excluded`, what is excluded is not sent, and deleted.
-fn rule(request: &Request<'_>, sign: Sign, pattern: &[u8]) -> Vec<u8> {
+fn rule(request: &BatchRequest<'_>, sign: Sign, pattern: &[u8]) -> Vec<u8> {
     let kind: &[u8] = match (sign, request.delete_excluded) {
         (Sign::Exclude, false) => b"- ",
         (Sign::Exclude, true) => b"H ",
@@ -267,9 +267,9 @@ fn parent(path: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
     use crate::batch::ListMode;
-    use crate::batch::collapse::{Node, Stat};
+    use crate::batch::collapse::{FileKind, Stat};
 
-    const REQUEST: Request<'_> = Request {
+    const REQUEST: BatchRequest<'_> = BatchRequest {
         source: b"/s/",
         target: b"h:/t/",
         words: &[],
@@ -283,9 +283,9 @@ mod tests {
     };
 
     fn names(entries: &[(Change, &str)]) -> String {
-        let entries: Vec<Entry<'_>> = entries
+        let entries: Vec<BatchEntry<'_>> = entries
             .iter()
-            .map(|(change, path)| Entry {
+            .map(|(change, path)| BatchEntry {
                 change: *change,
                 path: path.as_bytes(),
                 to: None,
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn both_ends_of_a_move_are_listed() {
-        let entry = Entry {
+        let entry = BatchEntry {
             change: Change::Move,
             path: b"/f",
             to: Some(b"/d/g"),
@@ -363,7 +363,7 @@ mod tests {
     fn arguments_are_those_of_lsyncd() {
         let words = [b"-lts".to_vec(), b"--bwlimit=1".to_vec()];
         let arguments = |delete| {
-            let request = Request {
+            let request = BatchRequest {
                 words: &words,
                 delete,
                 ..REQUEST
@@ -384,8 +384,8 @@ mod tests {
         );
     }
 
-    fn item(path: &str, node: Option<Node>) -> Item<'_> {
-        Item {
+    fn item(path: &str, node: Option<FileKind>) -> CollapsedItem<'_> {
+        CollapsedItem {
             path: path.as_bytes(),
             stat: node.map(|node| Stat {
                 node,
@@ -416,14 +416,14 @@ mod tests {
     #[test]
     fn rules_that_include_are_confined_to_what_is_gone() {
         let rules = Rules::new(["+ */".as_bytes(), b"- *"]);
-        let gone = Item {
+        let gone = CollapsedItem {
             was_directory: true,
             ..item("/a", None)
         };
         let found = Collapsed {
             present: vec![
-                item("/", Some(Node::Directory)),
-                item("/f", Some(Node::File)),
+                item("/", Some(FileKind::Directory)),
+                item("/f", Some(FileKind::File)),
             ],
             missing: vec![gone],
             exposed: false,
@@ -440,7 +440,7 @@ mod tests {
         assert_eq!(rules_of(&made), expected);
         assert_eq!(made.list, b"/\0/a\0/a/***\0/a/\0/f");
 
-        let entry = Entry {
+        let entry = BatchEntry {
             change: Change::Delete,
             path: b"/a/",
             to: None,
@@ -454,12 +454,12 @@ mod tests {
     #[test]
     fn rules_that_exclude_are_given_as_they_are() {
         let rules = Rules::new(["- *.bak".as_bytes(), b"- /x/"]);
-        let entry = |change, path| Entry {
+        let entry = |change, path| BatchEntry {
             change,
             path,
             to: None,
         };
-        let words = |request: &Request<'_>, entry| {
+        let words = |request: &BatchRequest<'_>, entry| {
             rules_of(&transfer(request, &rules, &[entry], Compare::Times, |_| {
                 false
             }))
@@ -470,7 +470,7 @@ mod tests {
         assert_eq!(words(&REQUEST, gone), ["- *.bak", "- /x/"]);
         // The name may be that of a directory by now, which is left out.
         assert_eq!(words(&REQUEST, entry(Change::Create, b"/x")).len(), 2);
-        let all = Request {
+        let all = BatchRequest {
             delete_excluded: true,
             ..REQUEST
         };
@@ -484,9 +484,9 @@ mod tests {
         let rules = Rules::new(["+ */".as_bytes(), b"- *"]);
         let paths: Vec<String> = (0..1000).map(|n| format!("/d{n:03}")).collect();
         let made = |count: usize| {
-            let renewed = paths[..count].iter().map(|path| Item {
+            let renewed = paths[..count].iter().map(|path| CollapsedItem {
                 renewed: true,
-                ..item(path, Some(Node::Directory))
+                ..item(path, Some(FileKind::Directory))
             });
             let found = Collapsed {
                 present: renewed.collect(),

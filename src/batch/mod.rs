@@ -11,7 +11,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`chooser`] | which of the two calls, and what failures teach |
+//! | [`list_strategy`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
 //! | [`error_lines`] | what a line of rsync's error output says |
 //! | [`exposed`] | whose directories others may exchange |
@@ -21,25 +21,25 @@
 //! | [`reason`] | which line of the error output says why a child failed |
 //! | [`probe`] | which binary runs, and whether it deletes missing names correctly |
 //! | [`refusal`] | how an rsync says that it does not take an option |
-//! | [`words`] | which of the user's own options forbid the files-from call |
+//! | [`rsync_options`] | which of the user's own options forbid the files-from call |
 
-pub mod chooser;
 pub mod collapse;
 pub mod error_lines;
 pub mod exposed;
 pub mod files_from;
 pub mod filter_list;
+pub mod list_strategy;
 pub mod output;
 pub mod probe;
 mod reason;
 pub mod refusal;
-pub mod words;
+pub mod rsync_options;
 
 use std::time::SystemTime;
 
 use crate::log::escape;
 
-pub use chooser::ListStrategy;
+pub use list_strategy::ListStrategy;
 pub use reason::reason;
 
 /// What an event says has happened to its path.
@@ -53,13 +53,13 @@ pub enum Change {
     Attrib,
     /// It is gone.
     Delete,
-    /// It was renamed to [`Entry::to`].
+    /// It was renamed to [`BatchEntry::to`].
     Move,
 }
 
 /// One due event. Paths begin with `/`, those of directories end with `/`.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+pub struct BatchEntry<'a> {
     /// What happened.
     pub change: Change,
     /// Where, relative to the source.
@@ -84,7 +84,7 @@ pub enum ListMode {
 
 /// What a sync knows when it asks for a transfer.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct BatchRequest<'a> {
     /// The source, absolute, with trailing slash.
     pub source: &'a [u8],
     /// The target as rsync gets it.
@@ -137,7 +137,7 @@ impl Compare {
 
 /// Which call a [`Transfer`] makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TransferKind {
     /// `-r --include-from=- --exclude=*`
     Classic,
     /// `--files-from=-`
@@ -158,7 +158,7 @@ pub struct Transfer {
     /// well then.
     pub names_at: usize,
     /// Which call it is; [`ListStrategy::failed`] wants it back.
-    pub kind: Kind,
+    pub kind: TransferKind,
 }
 
 impl Transfer {
@@ -199,7 +199,7 @@ mod tests {
             args: Vec::new(),
             list: b"/./f\0/.h\0/n\nl\0/\xff\xc3\xa9\0/".to_vec(),
             names_at: 0,
-            kind: Kind::Classic,
+            kind: TransferKind::Classic,
         };
         assert_eq!(transfer.names(), "/f\n/.h\n/n\\012l\n/\\377é\n/");
     }

@@ -5,7 +5,7 @@
 
 /// A progress line of `--info=progress2` or `--progress`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct RsyncProgress {
     /// Bytes sent so far: of all files with `progress2`, of this one with `--progress`.
     pub bytes: u64,
     /// 0 to 100.
@@ -18,14 +18,14 @@ pub struct Progress {
 
 /// What a transfer has sent in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct RsyncTotals {
     /// `Total bytes sent`, or `sent … bytes` of `-v`.
     pub bytes: u64,
     /// `Number of regular files transferred`.
     pub files: u64,
 }
 
-impl Totals {
+impl RsyncTotals {
     /// Takes in a line of rsync's output, if it is one of the summary.
     pub fn take(&mut self, line: &[u8]) {
         let Ok(line) = std::str::from_utf8(line) else {
@@ -52,7 +52,7 @@ impl Totals {
 }
 
 /// A progress line, for instance `  1,238,099 100%  146.38kB/s    0:00:08  (xfr#5, to-chk=0/9)`.
-pub fn progress(line: &[u8]) -> Option<Progress> {
+pub fn progress(line: &[u8]) -> Option<RsyncProgress> {
     // Most lines are none; their first byte tells.
     if !matches!(line.first(), Some(b' ' | b'0'..=b'9')) {
         return None;
@@ -62,7 +62,7 @@ pub fn progress(line: &[u8]) -> Option<Progress> {
     let percent = words.next()?.strip_suffix('%')?.parse().ok()?;
     let rate = words.next().filter(|rate| rate.ends_with("B/s"))?;
     let time = words.next().filter(|time| time.contains(':'))?;
-    (percent <= 100).then_some(Progress {
+    (percent <= 100).then_some(RsyncProgress {
         bytes: whole_number(bytes)?,
         percent,
         rate: rate.to_owned(),
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn progress_lines() {
         let line = b"      1,238,099  97%  146.38kB/s    0:00:08 (xfr#5, to-chk=169/396)";
-        let expected = Progress {
+        let expected = RsyncProgress {
             bytes: 1_238_099,
             percent: 97,
             rate: "146.38kB/s".into(),
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn summaries() {
-        let mut totals = Totals::default();
+        let mut totals = RsyncTotals::default();
         for line in [
             "Number of files: 1,234 (reg: 1,000, dir: 234)",
             "Number of regular files transferred: 1,000",
@@ -130,7 +130,7 @@ mod tests {
         ] {
             totals.take(line.as_bytes());
         }
-        let expected = Totals {
+        let expected = RsyncTotals {
             bytes: 12_345_678,
             files: 1000,
         };

@@ -166,7 +166,7 @@ mod tests {
             "ssh: connect to host x port 22: Connection refused",
             "ssh: Could not resolve hostname x: Name or service not known",
             "root@localhost: Permission denied (publickey,password).",
-            "ScriptContext key verification failed.",
+            "Host key verification failed.",
             "kex_exchange_identification: Connection closed by remote host",
             "Received disconnect from 10.0.0.1 port 22:2: Too many authentication failures",
             "Unable to negotiate with 10.0.0.1 port 22: no matching host key type found.",

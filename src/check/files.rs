@@ -10,12 +10,12 @@ use std::time::SystemTime;
 
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
 
-use super::look::{Candidate, Collected};
-use super::stage::Stage;
-use super::verdicts::{Identity, Verdict};
+use super::request::{Candidate, Collected};
+use super::staged_tree::StagedTree;
+use super::verdict_cache::{FileIdentity, ScanVerdict};
 use crate::local::attributes::{self, is_copy};
+use crate::local::beneath::{self, Beneath, Directory, kind, look};
 use crate::local::copy::{Copied, TargetName};
-use crate::local::place::{self, Directory, Place, kind, look};
 
 /// A directory for copies that have different names. Making one costs more than many copies.
 pub(super) struct Room {
@@ -25,7 +25,7 @@ pub(super) struct Room {
     names: HashSet<OsString>,
 }
 
-impl Stage {
+impl StagedTree {
     /// Has the tree have this file if it is known to have passed, and copies it aside if not.
     pub(super) fn file(
         &mut self,
@@ -43,21 +43,23 @@ impl Stage {
         let alike = staged.is_some_and(|staged| is_copy(stat, &staged));
         let current = match self.verdicts.of(&identity) {
             // A function may have meant the name.
-            Some(Verdict::Rejected(at, reason)) if at == path || self.layout.rules.is_some() => {
+            Some(ScanVerdict::Rejected(at, reason))
+                if at == path || self.layout.rules.is_some() =>
+            {
                 found.rejected.push((path.to_vec(), reason.clone()));
                 return Ok(());
             }
             // In this very state, of which its attributes are a part.
-            Some(Verdict::Passed(at)) if at == path && alike => {
+            Some(ScanVerdict::Passed(at)) if at == path && alike => {
                 found.clear.push(path.to_vec());
                 return Ok(());
             }
-            Some(Verdict::Passed(at)) if at == path => false,
+            Some(ScanVerdict::Passed(at)) if at == path => false,
             _ => alike && !written && !self.layout.checksum,
         };
         if current {
             if self.verdicts.of(&identity).is_none() {
-                let verdict = Verdict::Passed(path.to_vec());
+                let verdict = ScanVerdict::Passed(path.to_vec());
                 self.verdicts.remember(identity.in_no_state(), verdict);
             }
             found.clear.push(path.to_vec());
@@ -75,7 +77,7 @@ impl Stage {
         for known in [own, twin].into_iter().flatten() {
             if self.same_bytes(&candidate, &known)? {
                 self.install(&candidate)?;
-                let verdict = Verdict::Passed(path.to_vec());
+                let verdict = ScanVerdict::Passed(path.to_vec());
                 self.verdicts.remember(candidate.known_as(), verdict);
                 found.clear.push(path.to_vec());
                 return Ok(());
@@ -180,7 +182,7 @@ impl Stage {
 
     /// Gives the staged copy what a change of rights or attributes changed.
     fn same_attributes(&self, path: &[u8], stat: &Stat) -> io::Result<()> {
-        let open = |place: &Place| {
+        let open = |place: &Beneath| {
             let (directory, name) = place.parent(path)?;
             read_only(&directory, name)
         };
@@ -189,15 +191,15 @@ impl Stage {
                 attributes::give(source.as_fd(), stat, staged.as_fd()).map(drop)
             }
             // One that cannot be read cannot be copied either, and is as it was.
-            (Err(error), _) if place::is_missing(&error) => Ok(()),
+            (Err(error), _) if beneath::is_missing(&error) => Ok(()),
             (Err(error), _) | (_, Err(error)) => Err(error),
         }
     }
 }
 
 /// The file as verdicts know it.
-pub(super) fn identity(stat: &Stat) -> Identity {
-    Identity {
+pub(super) fn identity(stat: &Stat) -> FileIdentity {
+    FileIdentity {
         device: stat.st_dev,
         inode: stat.st_ino,
         size: stat.st_size.unsigned_abs(),

@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::blocked::Blocked;
 use super::readers::{Readers, Reading};
-use super::withheld::Blocked;
 use crate::config::Staging;
 use crate::id::GateId;
 

@@ -13,7 +13,7 @@ pub const PATIENCE: u32 = 10;
 
 /// What a scanner says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ScanAnswer {
     /// Nothing is wrong.
     Passed,
     /// With the reason.
@@ -33,7 +33,7 @@ pub struct Groups {
     /// The next one is the last.
     waiting: Vec<Vec<usize>>,
     running: usize,
-    answers: Vec<Option<Answer>>,
+    answers: Vec<Option<ScanAnswer>>,
     failures: u32,
 }
 
@@ -75,23 +75,23 @@ impl Groups {
     }
 
     /// What it said.
-    pub fn ended(&mut self, group: Vec<usize>, answer: Answer) {
+    pub fn ended(&mut self, group: Vec<usize>, answer: ScanAnswer) {
         self.running = self.running.saturating_sub(1);
         self.failures = match answer {
-            Answer::Failed { .. } => self.failures + 1,
+            ScanAnswer::Failed { .. } => self.failures + 1,
             _ => 0,
         };
         match answer {
-            Answer::Failed { reason, .. } if self.failures >= PATIENCE => {
+            ScanAnswer::Failed { reason, .. } if self.failures >= PATIENCE => {
                 let alone = group.len() == 1;
                 self.note(
                     &group,
-                    &Answer::Failed {
+                    &ScanAnswer::Failed {
                         reason: reason.clone(),
                         alone,
                     },
                 );
-                let down = Answer::Failed {
+                let down = ScanAnswer::Failed {
                     reason,
                     alone: false,
                 };
@@ -99,15 +99,15 @@ impl Groups {
                     self.note(&group, &down);
                 }
             }
-            Answer::Rejected(_) | Answer::Failed { .. } if group.len() > 1 => {
+            ScanAnswer::Rejected(_) | ScanAnswer::Failed { .. } if group.len() > 1 => {
                 let (first, second) = group.split_at(group.len() / 2);
                 self.waiting.push(second.to_vec());
                 self.waiting.push(first.to_vec());
             }
-            Answer::Failed { reason, .. } => {
+            ScanAnswer::Failed { reason, .. } => {
                 self.note(
                     &group,
-                    &Answer::Failed {
+                    &ScanAnswer::Failed {
                         reason,
                         alone: true,
                     },
@@ -123,8 +123,8 @@ impl Groups {
     }
 
     /// The answers, in the order of the files. What nobody answered has not passed.
-    pub fn into_answers(self) -> Vec<Answer> {
-        let unasked = || Answer::Failed {
+    pub fn into_answers(self) -> Vec<ScanAnswer> {
+        let unasked = || ScanAnswer::Failed {
             reason: "not checked".to_owned(),
             alone: false,
         };
@@ -134,7 +134,7 @@ impl Groups {
             .collect()
     }
 
-    fn note(&mut self, group: &[usize], answer: &Answer) {
+    fn note(&mut self, group: &[usize], answer: &ScanAnswer) {
         for &file in group {
             self.answers[file] = Some(answer.clone());
         }
@@ -154,28 +154,28 @@ mod tests {
         Poison,
     }
 
-    fn failed() -> Answer {
-        Answer::Failed {
+    fn failed() -> ScanAnswer {
+        ScanAnswer::Failed {
             reason: "exit code 2".to_owned(),
             alone: false,
         }
     }
 
     /// A scanner that knows what each file is.
-    fn scan(files: &[File], group: &[usize]) -> Answer {
+    fn scan(files: &[File], group: &[usize]) -> ScanAnswer {
         if group.iter().any(|&file| files[file] == File::Poison) {
             return failed();
         }
         if group.iter().any(|&file| files[file] == File::Bad) {
-            Answer::Rejected("found".to_owned())
+            ScanAnswer::Rejected("found".to_owned())
         } else {
-            Answer::Passed
+            ScanAnswer::Passed
         }
     }
 
     fn run(
         groups: &mut Groups,
-        mut scan: impl FnMut(&[usize]) -> Answer,
+        mut scan: impl FnMut(&[usize]) -> ScanAnswer,
         parallel: usize,
     ) -> usize {
         let mut running = Vec::new();
@@ -211,11 +211,11 @@ mod tests {
             let mut given_up = false;
             for (file, answer) in files.iter().zip(groups.into_answers()) {
                 match (file, answer) {
-                    (File::Good, Answer::Passed) => {}
-                    (File::Bad, Answer::Rejected(_)) => {}
-                    (File::Poison, Answer::Failed { .. }) => {}
+                    (File::Good, ScanAnswer::Passed) => {}
+                    (File::Bad, ScanAnswer::Rejected(_)) => {}
+                    (File::Poison, ScanAnswer::Failed { .. }) => {}
                     // Several in a row look like a scanner that is down.
-                    (_, Answer::Failed { alone: false, .. }) => given_up = true,
+                    (_, ScanAnswer::Failed { alone: false, .. }) => given_up = true,
                     (file, answer) => prop_assert!(false, "{file:?} got {answer:?}"),
                 }
             }
@@ -235,13 +235,13 @@ mod tests {
             run(&mut groups, |group| match turn.next() {
                 Some(0) => {
                     passed.extend(group.iter().copied());
-                    Answer::Passed
+                    ScanAnswer::Passed
                 }
-                Some(1) => Answer::Rejected(String::new()),
+                Some(1) => ScanAnswer::Rejected(String::new()),
                 _ => failed(),
             }, 2);
             for (file, answer) in groups.into_answers().into_iter().enumerate() {
-                prop_assert_eq!(answer == Answer::Passed, passed.contains(&file));
+                prop_assert_eq!(answer == ScanAnswer::Passed, passed.contains(&file));
             }
         }
     }
@@ -255,7 +255,7 @@ mod tests {
         assert!(
             answers
                 .iter()
-                .all(|answer| matches!(answer, Answer::Failed { .. }))
+                .all(|answer| matches!(answer, ScanAnswer::Failed { .. }))
         );
     }
 

@@ -9,35 +9,35 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`gate`] | what syncs share that check the same files |
-//! | [`look`] | what of the source is looked at, and what that comes to |
-//! | [`stage`] | the staged tree, compared with the source |
+//! | [`request`] | what of the source is looked at, and what that comes to |
+//! | [`staged_tree`] | the staged tree, compared with the source |
 //! | [`walk`] | directories, links, and which files are to be looked at |
 //! | [`files`] | one file: is it known, and the copy that is checked |
-//! | [`settle`] | what becomes of the copies |
-//! | [`private`] | the directory for all that, which is nobody else's |
+//! | [`commit`] | what becomes of the copies |
+//! | [`staging_dir`] | the directory for all that, which is nobody else's |
 //! | [`readers`] | the transfers that read the tree, and what must wait for them |
-//! | [`verdicts`] | what is known of files, so that an unchanged one is not checked twice |
+//! | [`verdict_cache`] | what is known of files, so that an unchanged one is not checked twice |
 //! | [`groups`] | many files for one call of a scanner, and which of them it meant |
-//! | [`withheld`] | what does not leave, and why |
+//! | [`blocked`] | what does not leave, and why |
 //! | [`worker`] | the thread that does it |
 
+pub mod blocked;
+pub mod commit;
 mod files;
 pub mod gate;
 pub mod groups;
-pub mod look;
-mod private;
 pub mod readers;
-pub mod settle;
-pub mod stage;
-pub mod verdicts;
+pub mod request;
+pub mod staged_tree;
+mod staging_dir;
+pub mod verdict_cache;
 mod walk;
-pub mod withheld;
 pub mod worker;
 
+pub use blocked::Blocked;
+pub use commit::{CommitAction, Committed};
 pub use gate::Gate;
-pub use groups::{Answer, Groups};
-pub use look::{Candidate, Collected, Look};
-pub use settle::{CommitAction, Settled};
-pub use stage::Layout;
-pub use withheld::Blocked;
-pub use worker::{Done, Order, Outcome, Worker};
+pub use groups::{Groups, ScanAnswer};
+pub use request::{Candidate, Collected, ScanScope};
+pub use staged_tree::Layout;
+pub use worker::{ScanWorker, WorkerDone, WorkerOrder, WorkerResult};

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FileType, Stat};
 
-use crate::local::place::kind;
+use crate::local::beneath::kind;
 
 /// The most removed paths that are known one by one. With more, all paths count as removed.
 const MAX_REMOVED: usize = 100_000;

@@ -9,21 +9,21 @@ use std::sync::{PoisonError, RwLock};
 use rustix::fs::{self, FileType, Mode, Stat};
 use rustix::io::Errno;
 
-use super::look::{Collected, Mention};
-use super::stage::Stage;
+use super::request::{Collected, ScanPath};
+use super::staged_tree::StagedTree;
 use crate::filter::Filter;
+use crate::local::beneath::{self, is_directory, kind};
 use crate::local::copy::{Copied, attributes_may_forbid, stopped};
-use crate::local::place::{self, is_directory, kind};
 
 /// rsync takes no longer paths (`MAXPATHLEN`), so nothing is sent of what is deeper.
 const LONGEST: usize = 4096;
 
-impl Stage {
+impl StagedTree {
     /// Brings the tree to what the source has at one path; with `whole`, below it as well.
     pub(super) fn bring(
         &mut self,
         path: &[u8],
-        mention: Mention,
+        mention: ScanPath,
         filter: &RwLock<Filter>,
         found: &mut Collected,
     ) -> io::Result<()> {
@@ -70,7 +70,7 @@ impl Stage {
         while let Some(directory) = open.pop() {
             stopped(&self.stop)?;
             match self.level(&directory, filter, &mut open, found) {
-                Err(error) if place::is_missing(&error) && directory != b"/" => {}
+                Err(error) if beneath::is_missing(&error) && directory != b"/" => {}
                 Err(error) if directory == b"/" => return Err(error),
                 done => self.note(done, &directory, found)?,
             }
@@ -93,7 +93,7 @@ impl Stage {
         self.touched.insert(directory.to_vec());
         let entries = self.source.directory(directory);
         let mut names = BTreeSet::new();
-        for entry in entries.and_then(|directory| place::list(&directory))? {
+        for entry in entries.and_then(|directory| beneath::list(&directory))? {
             let below = [directory, &entry.name].concat();
             let stat = match self.source.look(&below) {
                 Ok(Some(stat)) => stat,
@@ -122,7 +122,7 @@ impl Stage {
             self.note(done, &below, found)?;
         }
         let staged = self.tree.directory(directory);
-        let staged = staged.and_then(|directory| place::list(&directory))?;
+        let staged = staged.and_then(|directory| beneath::list(&directory))?;
         let extra = staged.into_iter().map(|entry| entry.name);
         let extra = extra.filter(|name| !names.contains(name));
         let extra = extra.map(|name| [directory, &name].concat());

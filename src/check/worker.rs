@@ -8,17 +8,17 @@ use std::thread::{self, JoinHandle};
 
 use mio::Waker;
 
-use super::look::{Candidate, Collected, Look};
-use super::settle::{CommitAction, Settled};
-use super::stage::{Layout, Stage};
+use super::commit::{CommitAction, Committed};
+use super::request::{Candidate, Collected, ScanScope};
+use super::staged_tree::{Layout, StagedTree};
 use crate::filter::Filter;
 
 /// What is to be done.
-pub enum Order {
+pub enum WorkerOrder {
     /// A look at the source.
     Collect {
         /// At what of it.
-        look: Look,
+        look: ScanScope,
         /// What the sync is not concerned with.
         filter: Arc<RwLock<Filter>>,
         /// Device and inode of the source, if it must be that directory.
@@ -29,35 +29,35 @@ pub enum Order {
 }
 
 /// An order that was carried out.
-pub struct Done {
+pub struct WorkerDone {
     /// Of the order.
     pub token: u64,
     /// What came of it; in words, why nothing did.
-    pub outcome: Result<Outcome, String>,
+    pub outcome: Result<WorkerResult, String>,
 }
 
 /// What an order came to.
-pub enum Outcome {
+pub enum WorkerResult {
     /// Of a look at the source.
     Collected(Collected),
     /// Of what was decided.
-    Settled(Settled),
+    Settled(Committed),
 }
 
 /// A thread at work. It ends when this is dropped, as soon as it can.
-pub struct Worker {
-    orders: Sender<(u64, Order)>,
-    done: Receiver<Done>,
+pub struct ScanWorker {
+    orders: Sender<(u64, WorkerOrder)>,
+    done: Receiver<WorkerDone>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
-impl Worker {
+impl ScanWorker {
     /// Starts a thread that rings `waker` for each result.
     ///
     /// # Errors
     /// The system has no more threads.
-    pub fn start(layout: Layout, waker: Arc<Waker>) -> io::Result<Worker> {
+    pub fn start(layout: Layout, waker: Arc<Waker>) -> io::Result<ScanWorker> {
         let (orders, incoming) = mpsc::channel();
         let (outgoing, done) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -67,14 +67,14 @@ impl Worker {
             let mut stage = None;
             for (token, order) in incoming {
                 let outcome = carry_out(&mut stage, &layout, &stopping, order);
-                if outgoing.send(Done { token, outcome }).is_err() {
+                if outgoing.send(WorkerDone { token, outcome }).is_err() {
                     return;
                 }
                 // The loop that cannot be woken has ended.
                 let _ = waker.wake();
             }
         })?;
-        Ok(Worker {
+        Ok(ScanWorker {
             orders,
             done,
             stop,
@@ -88,42 +88,42 @@ impl Worker {
     }
 
     /// Hands over an order; false if the thread is gone.
-    pub fn give(&self, token: u64, order: Order) -> bool {
+    pub fn give(&self, token: u64, order: WorkerOrder) -> bool {
         self.orders.send((token, order)).is_ok()
     }
 
     /// What is done.
-    pub fn done(&self) -> impl Iterator<Item = Done> + '_ {
+    pub fn done(&self) -> impl Iterator<Item = WorkerDone> + '_ {
         self.done.try_iter()
     }
 }
 
-impl Drop for Worker {
+impl Drop for ScanWorker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
 
 fn carry_out(
-    stage: &mut Option<Stage>,
+    stage: &mut Option<StagedTree>,
     layout: &Layout,
     stop: &Arc<AtomicBool>,
-    order: Order,
-) -> Result<Outcome, String> {
-    let is_order_to_look = matches!(order, Order::Collect { .. });
+    order: WorkerOrder,
+) -> Result<WorkerResult, String> {
+    let is_order_to_look = matches!(order, WorkerOrder::Collect { .. });
     if is_order_to_look && stage.as_ref().is_some_and(|stage| !stage.is_in_place()) {
         // Its lock goes before another is asked for.
         *stage = None;
     }
     let stage = match stage {
         Some(stage) => stage,
-        None => stage.insert(Stage::open(layout.clone(), Arc::clone(stop))?),
+        None => stage.insert(StagedTree::open(layout.clone(), Arc::clone(stop))?),
     };
     Ok(match order {
-        Order::Collect { look, filter, home } => {
+        WorkerOrder::Collect { look, filter, home } => {
             let collected = stage.collect(look, &filter, home);
-            Outcome::Collected(collected.map_err(|error| error.to_string())?)
+            WorkerResult::Collected(collected.map_err(|error| error.to_string())?)
         }
-        Order::Settle(decided) => Outcome::Settled(stage.settle(decided)),
+        WorkerOrder::Settle(decided) => WorkerResult::Settled(stage.settle(decided)),
     })
 }

@@ -3,7 +3,7 @@
 
 use mlua::{Result, Table, Value};
 
-use super::complaint::complaint_about;
+use super::config_error::config_error_about;
 use super::target::resolved;
 use super::{text_of, truthy};
 use crate::batch;
@@ -108,5 +108,5 @@ pub fn options(config: &Table) -> Result<()> {
 
 /// A complaint about one key.
 pub fn wrong(key: &str, text: impl Into<String>) -> mlua::Error {
-    complaint_about(key, text.into())
+    config_error_about(key, text.into())
 }

@@ -3,7 +3,7 @@
 
 use mlua::{Result, Table, Value};
 
-use super::complaint::{complaint, complaint_about};
+use super::config_error::{config_error, config_error_about};
 use super::{nearest, text_of, truthy};
 use crate::log::escape;
 
@@ -62,7 +62,7 @@ fn check_below(
     depth: usize,
 ) -> Result<()> {
     if depth > DEPTH {
-        return Err(complaint("a table of the configuration contains itself"));
+        return Err(config_error("a table of the configuration contains itself"));
     }
     for pair in config.pairs::<Value, Value>() {
         let (key, value) = pair?;
@@ -78,7 +78,7 @@ fn check_below(
                 }
                 _ => {
                     let text = format!("Parameter \"{prefix}{name}\" must be a table.");
-                    return Err(complaint_about(&name, text));
+                    return Err(config_error_about(&name, text));
                 }
             },
             known if truthy(&known) => {}
@@ -119,7 +119,7 @@ fn unknown(
     } else if let Some((_, advice)) = ADVICE.iter().find(|(key, _)| *key == name) {
         text.push_str(&format!(" {advice}"));
     }
-    Ok(complaint_about(name, text))
+    Ok(config_error_about(name, text))
 }
 
 /// What to write instead of a text that stands in a table without a key.

@@ -11,7 +11,7 @@
 
 use mlua::{Result, Table, Value};
 
-use super::complaint::complaint_about;
+use super::config_error::config_error_about;
 use super::{nearest, parse_number, text_of, truthy};
 
 /// How much one transfer may delete.
@@ -78,7 +78,7 @@ pub fn guard(config: &Table) -> Result<Guard> {
                 "guard must be a table or false, not a {}",
                 other.type_name()
             );
-            return Err(complaint_about("guard", text));
+            return Err(config_error_about("guard", text));
         }
     };
     for pair in given.pairs::<Value, Value>() {
@@ -89,7 +89,7 @@ pub fn guard(config: &Table) -> Result<Guard> {
             if let Some(similar) = nearest(&name, KEYS) {
                 text.push_str(&format!(" Did you mean \"guard.{similar}\"?"));
             }
-            return Err(complaint_about(&name, text));
+            return Err(config_error_about(&name, text));
         }
     }
     Ok(Guard {
@@ -102,7 +102,7 @@ pub fn guard(config: &Table) -> Result<Guard> {
 
 fn marker(value: &Value) -> Result<Option<Vec<u8>>> {
     let wrong = || {
-        complaint_about(
+        config_error_about(
             "marker",
             "guard.marker must be the name of a file in the source",
         )
@@ -136,7 +136,7 @@ fn max_delete(value: &Value) -> Result<Option<MaxDelete>> {
     let wrong = "guard.maxDelete must be a number or a percentage like \"50%\"";
     parsed
         .map(Some)
-        .ok_or_else(|| complaint_about("maxDelete", wrong))
+        .ok_or_else(|| config_error_about("maxDelete", wrong))
 }
 
 #[cfg(test)]

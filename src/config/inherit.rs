@@ -3,7 +3,7 @@
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::complaint::complaint;
+use super::config_error::config_error;
 
 /// Merges the table given to `sync{}` and its parents into a fresh one.
 ///
@@ -39,7 +39,7 @@ impl Merger<'_> {
     /// Takes over what `to` does not have yet from `from`.
     fn merge(&self, to: &Table, from: &Table, depth: usize) -> Result<()> {
         if depth > DEPTH {
-            return Err(complaint("a table of the configuration contains itself"));
+            return Err(config_error("a table of the configuration contains itself"));
         }
         let only: Option<Table> = from.raw_get("_merge").ok();
         let verbatim = from.raw_get::<Value>("_verbatim")? == Value::Boolean(true);

@@ -7,7 +7,7 @@
 mod check;
 mod check_refused;
 pub mod checkgauge;
-mod complaint;
+mod config_error;
 mod guard;
 pub mod inherit;
 mod priority;
@@ -24,7 +24,7 @@ pub mod target;
 mod values;
 
 pub use check::{Check, CheckConfig, OnReject, Staging, is_check};
-pub use complaint::{ConfigError, bare_complaint, complaint, complaint_about};
+pub use config_error::{ConfigError, bare_config_error, config_error, config_error_about};
 pub use guard::{Guard, MaxDelete};
 pub use scanner::Scanner;
 pub use settings::{ControlSocket, Hup, Settings};

@@ -2,7 +2,7 @@
 
 use mlua::{Result, Value};
 
-use super::complaint::complaint_about;
+use super::config_error::config_error_about;
 use super::{number_of, text_of, truthy};
 use crate::process::{IoPriority, Priority};
 
@@ -25,7 +25,7 @@ fn read_nice(value: &Value) -> Result<Option<i32>> {
         Some(number) if (-20.0..=19.0).contains(&number) && number.fract() == 0.0 => {
             Ok(Some(number as i32))
         }
-        _ => Err(complaint_about(
+        _ => Err(config_error_about(
             "nice",
             "nice must be a whole number from -20 to 19.",
         )),
@@ -41,7 +41,7 @@ fn read_ionice(value: &Value) -> Result<Option<IoPriority>> {
     let wrong = || {
         let text = "ionice must be \"idle\", \"best-effort:LEVEL\" or \"realtime:LEVEL\", \
                     with a level from 0 to 7.";
-        complaint_about("ionice", text)
+        config_error_about("ionice", text)
     };
     let text = text_of(value).ok_or_else(wrong)?;
     let text = String::from_utf8_lossy(&text);

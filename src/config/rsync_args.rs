@@ -2,7 +2,7 @@
 
 use mlua::{Result, Table, Value};
 
-use super::complaint::complaint_about;
+use super::config_error::config_error_about;
 use super::{kind_of, text_of, truthy};
 
 /// Keys that become one letter of the first word, in the order of the letters there.
@@ -80,7 +80,7 @@ const ARCHIVE: &[&str] = &[
 /// A value that cannot be made a word, or `_computed` set by the configuration.
 pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
     if !rsync.get::<Value>("_computed")?.is_nil() {
-        return Err(complaint_about(
+        return Err(config_error_about(
             "_computed",
             "please do not use the internal rsync._computed parameter",
         ));
@@ -124,7 +124,7 @@ pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
                 let kind = kind_of(&value);
                 let text =
                     format!("Parameter \"rsync.{key}\" must be a text or a number, not {kind}.");
-                complaint_about(key, text)
+                config_error_about(key, text)
             })?;
             word.push(b'=');
             word.extend(text);
@@ -136,7 +136,7 @@ pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
 
 fn extra_words(rsync: &Table, words: &mut Vec<Vec<u8>>) -> Result<()> {
     let wrong = || {
-        complaint_about(
+        config_error_about(
             "_extra",
             "Parameter \"rsync._extra\" must be a list of texts.",
         )

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mlua::{Result, Value};
 
-use super::complaint::{bare_complaint, complaint_about};
+use super::config_error::{bare_config_error, config_error_about};
 use super::priority::priority;
 use super::settings_table::{SettingsTable, lossy};
 use super::text_of;
@@ -16,7 +16,7 @@ use crate::log::Facility;
 use crate::log::Selection;
 use crate::log::UnknownFacility;
 use crate::process::Priority;
-use crate::watch::Mode;
+use crate::watch::InotifyMode;
 
 /// So many whole sources are compared at a time unless the configuration says otherwise: each
 /// reads two trees from one end to the other.
@@ -81,7 +81,7 @@ pub struct Settings {
     /// `None`: not before it is closed, and truncations by path go unnoticed, as in lsyncd.
     pub max_staleness: Option<Duration>,
     /// Which writes are told.
-    pub mode: Mode,
+    pub mode: InotifyMode,
     /// Stay in the foreground.
     pub nodaemon: bool,
     /// End when the startup transfers are done.
@@ -131,7 +131,7 @@ impl SettingsTable {
             let text = self.text(key)?;
             if text.as_ref().is_some_and(|text| text.is_empty()) {
                 let text = format!("setting \"{key}\" must not be empty.");
-                return Err(complaint_about(key, text));
+                return Err(config_error_about(key, text));
             }
             Ok(text.map(PathBuf::from))
         };
@@ -171,7 +171,7 @@ impl SettingsTable {
         for word in &words {
             Selection::default()
                 .add(word)
-                .map_err(|error| complaint_about("log", error.to_string()))?;
+                .map_err(|error| config_error_about("log", error.to_string()))?;
         }
         Ok(words)
     }
@@ -198,14 +198,14 @@ impl SettingsTable {
         let empty = self.text("statusFile")?.is_some_and(|text| text.is_empty());
         let text = "setting \"statusFile\" is empty: there is no status file.";
         Ok(Vec::from_iter(
-            empty.then(|| bare_complaint("statusFile", text)),
+            empty.then(|| bare_config_error("statusFile", text)),
         ))
     }
 
     fn seconds(&self, key: &str, default: f64) -> Result<Duration> {
         let seconds = self.number(key)?.unwrap_or(default);
         if !(0.0..=1e9).contains(&seconds) {
-            return Err(complaint_about(
+            return Err(config_error_about(
                 key,
                 format!("setting \"{key}\" must be a number of seconds, 0 or more."),
             ));
@@ -218,7 +218,7 @@ impl SettingsTable {
             None => Ok(Some(STALENESS)),
             Some(0.0) => Ok(None),
             Some(seconds) if seconds > 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(1e9)))),
-            Some(_) => Err(complaint_about(
+            Some(_) => Err(config_error_about(
                 "maxStaleness",
                 "setting \"maxStaleness\" must be a number of seconds, 0 or more.",
             )),
@@ -234,7 +234,7 @@ impl SettingsTable {
         match self.number("rescanInterval")? {
             None => Ok(RESCAN),
             Some(seconds) if seconds > 0.0 => Ok(Duration::from_secs_f64(seconds.min(1e9))),
-            Some(_) => Err(complaint_about(
+            Some(_) => Err(config_error_about(
                 "rescanInterval",
                 "setting \"rescanInterval\" must be a number of seconds above 0.",
             )),
@@ -242,7 +242,7 @@ impl SettingsTable {
     }
 
     fn facility(&self) -> Result<Facility> {
-        let unknown = |error: UnknownFacility| bare_complaint("logfacility", error.to_string());
+        let unknown = |error: UnknownFacility| bare_config_error("logfacility", error.to_string());
         match self.value("logfacility")? {
             Value::Integer(number) => Facility::from_number(number).map_err(unknown),
             value => match text_of(&value) {
@@ -256,7 +256,7 @@ impl SettingsTable {
         match text_of(&self.value("hup")?).as_deref() {
             None | Some(b"all") => Ok(Hup::All),
             Some(b"changed") => Ok(Hup::Changed),
-            Some(_) => Err(complaint_about(
+            Some(_) => Err(config_error_about(
                 "hup",
                 "setting \"hup\" must be \"all\" or \"changed\".",
             )),
@@ -282,14 +282,14 @@ impl SettingsTable {
         let numbers = text.replacen("localhost:", "127.0.0.1:", 1);
         match numbers.parse::<SocketAddr>() {
             Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
-            Ok(_) => Err(complaint_about(
+            Ok(_) => Err(config_error_about(
                 "metricsListen",
                 format!(
                     "setting \"metricsListen\" must be a loopback address like 127.0.0.1:9180, \
                      not \"{text}\". Put a proxy in front to reach it from elsewhere."
                 ),
             )),
-            Err(_) => Err(complaint_about(
+            Err(_) => Err(config_error_about(
                 "metricsListen",
                 format!(
                     "setting \"metricsListen\" must be an address and a port like \
@@ -299,9 +299,9 @@ impl SettingsTable {
         }
     }
 
-    fn mode(&self) -> Result<Mode> {
+    fn mode(&self) -> Result<InotifyMode> {
         match text_of(&self.value("inotifyMode")?).as_deref() {
-            None => Ok(Mode::default()),
+            None => Ok(InotifyMode::default()),
             Some(text) => mode_of(&lossy(text.to_vec())),
         }
     }
@@ -311,17 +311,17 @@ impl SettingsTable {
 ///
 /// # Errors
 /// No such mode.
-pub fn mode_of(text: &str) -> Result<Mode> {
+pub fn mode_of(text: &str) -> Result<InotifyMode> {
     match text {
-        "" | "CloseWrite" => Ok(Mode::CloseWrite),
-        "Modify" => Ok(Mode::Modify),
-        "CloseWrite or Modify" => Ok(Mode::CloseWriteOrModify),
-        "CloseWrite after Modify" => Err(complaint_about(
+        "" | "CloseWrite" => Ok(InotifyMode::CloseWrite),
+        "Modify" => Ok(InotifyMode::Modify),
+        "CloseWrite or Modify" => Ok(InotifyMode::CloseWriteOrModify),
+        "CloseWrite after Modify" => Err(config_error_about(
             "inotifyMode",
             "'CloseWrite after Modify' not implemented.",
         )),
         // Tools look for lsyncd's spelling.
-        other => Err(complaint_about(
+        other => Err(config_error_about(
             "inotifyMode",
             format!("'{other}' not a valid inotfiyMode."),
         )),

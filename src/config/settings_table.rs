@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::complaint::{bare_complaint, complaint, complaint_about};
+use super::config_error::{bare_config_error, config_error, config_error_about};
 use super::{kind_of, nearest, number_of, text_of, truthy};
 use crate::cli::Options;
 
@@ -100,7 +100,7 @@ impl SettingsTable {
                 }
                 (Value::String(name), _) => (name.to_string_lossy(), value),
                 (Value::Integer(_), Value::Table(_) | Value::Nil) => {
-                    return Err(complaint(
+                    return Err(config_error(
                         "the name of a setting must be a text, not a table. A sync{ ... } stands \
                          behind settings{ ... }, not in it.",
                     ));
@@ -112,7 +112,7 @@ impl SettingsTable {
                         &key
                     });
                     let text = format!("the name of a setting must be a text, not {kind}.");
-                    return Err(complaint(text));
+                    return Err(config_error(text));
                 }
             };
             let Some(&(_, kind)) = KNOWN.iter().find(|(known, _)| *known == name) else {
@@ -157,7 +157,7 @@ impl SettingsTable {
         match self.number(key)? {
             None => Ok(None),
             Some(number) if number > 0.0 => Ok(Some(number.ceil() as usize)),
-            Some(_) => Err(complaint_about(
+            Some(_) => Err(config_error_about(
                 key,
                 format!("setting \"{key}\" must be a number, 1 or more."),
             )),
@@ -186,7 +186,7 @@ fn check_kind(name: &str, kind: SettingKind, value: &Value) -> Result<()> {
     let nul = |text: &mlua::LuaString| text.as_bytes().contains(&0);
     if value.as_string().is_some_and(nul) {
         let text = format!("setting \"{name}\" contains a NUL byte.");
-        return Err(complaint_about(name, text));
+        return Err(config_error_about(name, text));
     }
     let right = match kind {
         _ if !truthy(value) => true,
@@ -199,7 +199,7 @@ fn check_kind(name: &str, kind: SettingKind, value: &Value) -> Result<()> {
         return Ok(());
     }
     if name == "logfacility" {
-        return Err(bare_complaint(
+        return Err(bare_config_error(
             name,
             "Logging facility must be a number or string",
         ));
@@ -209,7 +209,7 @@ fn check_kind(name: &str, kind: SettingKind, value: &Value) -> Result<()> {
         SettingKind::Words => "text or a list of texts",
         _ => "text",
     };
-    Err(complaint_about(
+    Err(config_error_about(
         name,
         format!(
             "setting \"{name}\" must be a {wanted}, not {}.",
@@ -244,7 +244,7 @@ fn unknown(name: &str) -> mlua::Error {
     } else if let Some(similar) = nearest(name, KNOWN.iter().map(|(known, _)| *known)) {
         text.push_str(&format!(" Did you mean \"{similar}\"?"));
     }
-    complaint_about(name, text)
+    config_error_about(name, text)
 }
 
 pub(super) fn lossy(text: Vec<u8>) -> String {

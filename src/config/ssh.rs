@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 
 use mlua::{Result, Table, Value};
 
-use super::complaint::complaint_about;
+use super::config_error::config_error_about;
 use super::{kind_of, text_of, truthy};
 use crate::batch::probe;
 
@@ -70,7 +70,7 @@ impl Connection {
 fn derived(told: &[u8], origin: &str) -> Result<Connection> {
     let wrong = || {
         let text = format!("{origin} must be a command with all its quotes closed.");
-        complaint_about("rsh", text)
+        config_error_about("rsh", text)
     };
     let mut words = split_rsh(told).ok_or_else(wrong)?.into_iter();
     Ok(Connection {
@@ -106,7 +106,7 @@ fn words(ssh: &Table) -> Result<Vec<Vec<u8>>> {
 }
 
 fn wrong_extra() -> mlua::Error {
-    complaint_about(
+    config_error_about(
         "_extra",
         "Parameter \"ssh._extra\" must be a list of texts, one for each word.",
     )
@@ -118,7 +118,7 @@ fn options(ssh: &Table) -> Result<Vec<Vec<u8>>> {
         Value::Nil | Value::Boolean(false) => return Ok(Vec::new()),
         Value::Table(table) => table,
         _ => {
-            return Err(complaint_about(
+            return Err(config_error_about(
                 "options",
                 "Parameter \"ssh.options\" must be a table, as in options = { User = \"me\" }; \
                  words for the command line of ssh belong into _extra = { \"-4\" }.",
@@ -137,7 +137,7 @@ fn options(ssh: &Table) -> Result<Vec<Vec<u8>>> {
                 "Parameter \"ssh.options.{key}\" must be a text as in ssh_config(5) \
                  (\"yes\" or \"no\" for a switch), not {kind}."
             );
-            complaint_about(&key, text)
+            config_error_about(&key, text)
         })?;
         options.push(if named {
             [key, value].join(&b'=')
@@ -158,7 +158,7 @@ fn text(ssh: &Table, key: &str) -> Result<Option<Vec<u8>>> {
     text_of(&value).map(Some).ok_or_else(|| {
         let kind = kind_of(&value);
         let text = format!("Parameter \"ssh.{key}\" must be a text or a number, not {kind}.");
-        complaint_about(key, text)
+        config_error_about(key, text)
     })
 }
 

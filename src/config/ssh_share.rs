@@ -12,7 +12,7 @@ use std::path::Path;
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::complaint::complaint_about;
+use super::config_error::config_error_about;
 use super::ssh::{is_ssh, push_rsh_word, remote_shell, split_rsh};
 use super::target::destination;
 use super::text_of;
@@ -35,7 +35,12 @@ pub fn share(lua: &Lua, config: &Table, sockets: &SshControl) -> Result<Vec<(OsS
     let ssh = match config.get("ssh")? {
         Value::Table(ssh) => Some(ssh),
         Value::Nil | Value::Boolean(false) => None,
-        _ => return Err(complaint_about("ssh", "Parameter \"ssh\" must be a table.")),
+        _ => {
+            return Err(config_error_about(
+                "ssh",
+                "Parameter \"ssh\" must be a table.",
+            ));
+        }
     };
     if !wants(ssh.as_ref())? || !is_over_ssh(config)? {
         return Ok(nothing);
@@ -87,7 +92,7 @@ fn wants(ssh: Option<&Table>) -> Result<bool> {
     match ssh.get("reuse")? {
         Value::Nil => Ok(true),
         Value::Boolean(reuse) => Ok(reuse),
-        _ => Err(complaint_about(
+        _ => Err(config_error_about(
             "reuse",
             "Parameter \"ssh.reuse\" must be true or false.",
         )),

@@ -8,14 +8,14 @@ use std::time::Duration;
 use mlua::{Result, Table, Value};
 
 use super::check::{CheckConfig, check};
-use super::complaint::{bare_complaint, complaint_about};
+use super::config_error::{bare_config_error, config_error_about};
 use super::guard::{Guard, guard};
 use super::priority::priority;
 use super::values;
 use super::{number_of, text_of, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
 use crate::process::Priority;
-use crate::watch::Mode;
+use crate::watch::InotifyMode;
 
 /// When a target loses what the source does not have (any more).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub struct SyncConfig {
     /// Files larger than this, in bytes, are sent one by one.
     pub batch_size_limit: Option<u64>,
     /// Which writes are a concern; the setting's where the sync says nothing.
-    pub mode: Option<Mode>,
+    pub mode: Option<InotifyMode>,
     /// A startup event is queued when all directories are watched.
     pub init: bool,
     /// Called after a batch that ended well.
@@ -103,7 +103,7 @@ impl SyncConfig {
                 .map(|name| String::from_utf8_lossy(&name).into_owned())
                 .unwrap_or_default(),
             source: bytes("source")?
-                .ok_or_else(|| complaint_about("source", "source missing from sync."))?,
+                .ok_or_else(|| config_error_about("source", "source missing from sync."))?,
             target: bytes("target")?,
             delay: delay(&config.get("delay")?)?,
             max_delays: max_delays(config)?,
@@ -160,14 +160,17 @@ fn delay(value: &Value) -> Result<Option<Duration>> {
     // More than a century is as good as for ever and does not overflow a clock.
     match seconds {
         Some(seconds) if seconds >= 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(4e9)))),
-        _ => Err(complaint_about("delay", "delay must be a number and >= 0")),
+        _ => Err(config_error_about(
+            "delay",
+            "delay must be a number and >= 0",
+        )),
     }
 }
 
 pub(super) fn hook(config: &Table, key: &str) -> Result<Option<Hook>> {
     let wrong = || {
         let text = format!("{key} must be a function or a list of a program and its arguments");
-        complaint_about(key, text)
+        config_error_about(key, text)
     };
     match config.get(key)? {
         Value::Nil | Value::Boolean(false) => Ok(None),
@@ -192,7 +195,7 @@ fn size(value: &Value) -> Result<Option<u64>> {
     match (value, number_of(value)) {
         (Value::Nil | Value::Boolean(false), _) => Ok(None),
         (_, Some(number)) if number >= 0.0 => Ok(Some(number as u64)),
-        _ => Err(complaint_about(
+        _ => Err(config_error_about(
             "batchSizeLimit",
             "batchSizeLimit must be a number of bytes, 0 or more",
         )),
@@ -200,7 +203,7 @@ fn size(value: &Value) -> Result<Option<u64>> {
 }
 
 fn crontab(value: &Value) -> Result<Vec<String>> {
-    let wrong = || complaint_about("crontab", "crontab must be a list of texts");
+    let wrong = || config_error_about("crontab", "crontab must be a list of texts");
     let text = |value: &Value| match value {
         Value::String(text) => Ok(text.to_string_lossy()),
         _ => Err(wrong()),
@@ -222,7 +225,7 @@ fn count(config: &Table, key: &str, default: usize) -> Result<usize> {
         value => match number_of(&value) {
             // A limit that is reached by the first above it, as in lsyncd.
             Some(number) if number > 0.0 => Ok(number.ceil() as usize),
-            _ => Err(complaint_about(
+            _ => Err(config_error_about(
                 key,
                 format!("{key} must be a number, 1 or more"),
             )),
@@ -237,7 +240,10 @@ fn max_delays(config: &Table) -> Result<usize> {
         Value::Nil | Value::Boolean(false) => Ok(1000),
         value => match number_of(&value) {
             Some(number) if !number.is_nan() => Ok(number.ceil().max(1.0) as usize),
-            _ => Err(complaint_about("maxDelays", "maxDelays must be a number")),
+            _ => Err(config_error_about(
+                "maxDelays",
+                "maxDelays must be a number",
+            )),
         },
     }
 }
@@ -272,10 +278,10 @@ pub fn filter(config: &Table) -> Result<Filter> {
     for rule in texts(config, "filter")? {
         filter
             .append_rule(&rule)
-            .map_err(|error| bare_complaint("filter", error.to_string()))?;
+            .map_err(|error| bare_config_error("filter", error.to_string()))?;
     }
     if let Some((name, content)) = file(config, "filterFrom", "filter")? {
-        let wrong = |error| bare_complaint("filterFrom", format!("{error} in \"{name}\""));
+        let wrong = |error| bare_config_error("filterFrom", format!("{error} in \"{name}\""));
         for rule in parse_filter_file(&content).map_err(wrong)? {
             filter.append_rule(&rule).map_err(wrong)?;
         }
@@ -293,7 +299,7 @@ pub fn filter(config: &Table) -> Result<Filter> {
 
 /// A text or a list of texts.
 fn texts(config: &Table, key: &str) -> Result<Vec<Vec<u8>>> {
-    let wrong = || complaint_about(key, format!("type for {key} must be table or string"));
+    let wrong = || config_error_about(key, format!("type for {key} must be table or string"));
     match config.get(key)? {
         Value::Nil | Value::Boolean(false) => Ok(Vec::new()),
         Value::String(text) => Ok(vec![text.as_bytes().to_vec()]),
@@ -309,12 +315,12 @@ fn file(config: &Table, key: &str, what: &str) -> Result<Option<(String, Vec<u8>
     let name = match config.get(key)? {
         Value::Nil | Value::Boolean(false) => return Ok(None),
         value => text_of(&value)
-            .ok_or_else(|| complaint_about(key, format!("{key} must be the name of a file")))?,
+            .ok_or_else(|| config_error_about(key, format!("{key} must be the name of a file")))?,
     };
     let shown = OsStr::from_bytes(&name).display().to_string();
     match fs::read(OsStr::from_bytes(&name)) {
         Ok(content) => Ok(Some((shown, content))),
-        Err(error) => Err(bare_complaint(
+        Err(error) => Err(bare_config_error(
             key,
             format!("Cannot open {what} file \"{shown}\": {error}"),
         )),

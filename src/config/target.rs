@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use mlua::{Result, Table};
 
-use super::complaint::complaint_about;
+use super::config_error::config_error_about;
 use super::text_of;
 use crate::filter::Filter;
 
@@ -39,7 +39,7 @@ pub fn check_local(
     let resolved = resolved(target);
     let complaint = |why: &str| {
         let target = OsStr::from_bytes(target).display();
-        complaint_about("target", format!("target {target} {why}"))
+        config_error_about("target", format!("target {target} {why}"))
     };
     let refuse = |why: &str| Err(complaint(why));
     if resolved == b"/" {

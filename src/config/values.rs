@@ -2,10 +2,10 @@
 
 use mlua::{Result, Table, Value};
 
-use super::complaint::complaint_about;
+use super::config_error::config_error_about;
 use super::settings::mode_of;
 use super::{kind_of, text_of, truthy};
-use crate::watch::Mode;
+use crate::watch::InotifyMode;
 
 /// Checks what is checked nowhere else, after `prepare` ran. `built_in`: a built-in action uses
 /// the values; what an action of the user's makes of them is its own affair. `judged`: exit codes
@@ -16,7 +16,7 @@ use crate::watch::Mode;
 pub fn check_values(config: &Table, built_in: bool, judged: bool) -> Result<()> {
     word(config, "name", "")?;
     if let Some(b"") = text_of(&config.get("name")?).as_deref() {
-        return Err(complaint_about("name", "name must not be empty."));
+        return Err(config_error_about("name", "name must not be empty."));
     }
     if built_in {
         for key in ["target", "host", "targetdir"] {
@@ -31,7 +31,7 @@ pub fn check_values(config: &Table, built_in: bool, judged: bool) -> Result<()> 
         other => {
             let kind = kind_of(&other);
             let text = format!("checkgauge must be a table or false, not {kind}.");
-            return Err(complaint_about("checkgauge", text));
+            return Err(config_error_about("checkgauge", text));
         }
     }
     for key in ["exitcodes", "rsyncExitCodes", "sshExitCodes"] {
@@ -47,13 +47,13 @@ pub fn check_values(config: &Table, built_in: bool, judged: bool) -> Result<()> 
 ///
 /// # Errors
 /// No such mode.
-pub fn mode(config: &Table) -> Result<Option<Mode>> {
+pub fn mode(config: &Table) -> Result<Option<InotifyMode>> {
     match config.get("inotifyMode")? {
         Value::Nil | Value::Boolean(false) => Ok(None),
         Value::String(text) => mode_of(&text.to_string_lossy()).map(Some),
         other => {
             let text = format!("inotifyMode must be a text, not {}.", kind_of(&other));
-            Err(complaint_about("inotifyMode", text))
+            Err(config_error_about("inotifyMode", text))
         }
     }
 }
@@ -65,7 +65,7 @@ fn word(table: &Table, key: &str, prefix: &str) -> Result<()> {
         _ if !truthy(&value) => Ok(()),
         Some(text) if text.contains(&0) => {
             let text = format!("{prefix}{key} contains a NUL byte.");
-            Err(complaint_about(key, text))
+            Err(config_error_about(key, text))
         }
         Some(_) => Ok(()),
         None => Err(no_text(key, prefix, &value)),
@@ -86,14 +86,17 @@ pub fn no_text(key: &str, prefix: &str, value: &Value) -> mlua::Error {
         "{prefix}{key} must be a text, not {}.{advice}",
         kind_of(value)
     );
-    complaint_about(key, text)
+    config_error_about(key, text)
 }
 
 /// A host that begins with a dash would be an option to ssh.
 fn check_host(host: &[u8]) -> Result<()> {
     match host.first() {
-        None => Err(complaint_about("host", "host must not be empty.")),
-        Some(b'-') => Err(complaint_about("host", "host must not begin with a dash.")),
+        None => Err(config_error_about("host", "host must not be empty.")),
+        Some(b'-') => Err(config_error_about(
+            "host",
+            "host must not begin with a dash.",
+        )),
         Some(_) => Ok(()),
     }
 }
@@ -105,7 +108,7 @@ fn check_codes(config: &Table, key: &str, judged: bool) -> Result<()> {
         value if !truthy(value) => return Ok(()),
         other => {
             let text = format!("{key} must be a table, not {}.", kind_of(other));
-            return Err(complaint_about(key, text));
+            return Err(config_error_about(key, text));
         }
     };
     for pair in codes.pairs::<Value, Value>() {
@@ -117,7 +120,7 @@ fn check_codes(config: &Table, key: &str, judged: bool) -> Result<()> {
         if judged && numbered && truthy(&answer) && !known {
             let code = code.to_string()?;
             let text = format!("{key}[{code}] must be \"ok\", \"again\" or \"die\".");
-            return Err(complaint_about(key, text));
+            return Err(config_error_about(key, text));
         }
     }
     Ok(())
@@ -130,14 +133,14 @@ fn check_rsync(rsync: &Table) -> Result<()> {
         Value::String(text) if !text.as_bytes().is_empty() => {}
         _ => {
             let text = "rsync.binary must be the name of a program.";
-            return Err(complaint_about("binary", text));
+            return Err(config_error_about("binary", text));
         }
     }
     let list: Value = rsync.get("list")?;
     match text_of(&list).as_deref() {
         _ if !truthy(&list) => Ok(()),
         Some(b"filter" | b"files-from" | b"auto") => Ok(()),
-        _ => Err(complaint_about(
+        _ => Err(config_error_about(
             "list",
             "rsync.list must be \"filter\", \"files-from\" or \"auto\".",
         )),

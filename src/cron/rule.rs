@@ -6,7 +6,7 @@ pub const DAY: i64 = 86_400;
 
 /// One rule: for each field the values that match, as bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub struct CronRule {
     /// Second, minute, hour.
     time: [u64; 3],
     days: u64,
@@ -54,12 +54,12 @@ const NAMED: [(&str, &str); 7] = [
 /// 29 February of a given weekday comes at least once in so many days (40 years).
 const HORIZON: i64 = 14_611;
 
-impl Rule {
+impl CronRule {
     /// Reads six fields, or a word that stands for them.
     ///
     /// # Errors
     /// Why it is no rule, in words.
-    pub fn parse(text: &str) -> Result<Rule, String> {
+    pub fn parse(text: &str) -> Result<CronRule, String> {
         let text = text.trim().to_lowercase();
         let named = NAMED.iter().find(|(name, _)| *name == text);
         let text = named.map_or(text.as_str(), |(_, rule)| rule);
@@ -78,7 +78,7 @@ impl Rule {
         let [second, minute, hour, days, months, mut weekdays] = bits;
         // Both 0 and 7 are Sunday.
         weekdays |= weekdays >> 7 & 1;
-        Ok(Rule {
+        Ok(CronRule {
             time: [second, minute, hour],
             days,
             months,

@@ -5,7 +5,7 @@
 //! saving time follow crontab(5): a fixed time that is skipped is due right after the gap, a
 //! fixed time that is repeated is due once.
 
-use super::rule::{DAY, Rule};
+use super::rule::{CronRule, DAY};
 
 /// Seconds since the epoch, on the clock that people set.
 pub type WallTime = i64;
@@ -20,7 +20,7 @@ const SET_BACK: i64 = 3 * 3600;
 /// The rules of one sync.
 #[derive(Clone, Debug)]
 pub struct Crontab {
-    rules: Vec<Rule>,
+    rules: Vec<CronRule>,
     zone: Zone,
     /// The time of the last call of [`Crontab::is_due`].
     checked: Option<WallTime>,
@@ -46,7 +46,7 @@ impl Crontab {
     /// # Errors
     /// Says why the rule is invalid. A rule that is never due is invalid.
     pub fn add(&mut self, rule: &str) -> Result<(), String> {
-        let rule = Rule::parse(rule)?;
+        let rule = CronRule::parse(rule)?;
         if self.next_of(&rule, 0).is_none() {
             return Err("it never comes".into());
         }
@@ -84,7 +84,7 @@ impl Crontab {
         each.min()
     }
 
-    fn next_of(&self, rule: &Rule, time: WallTime) -> Option<WallTime> {
+    fn next_of(&self, rule: &CronRule, time: WallTime) -> Option<WallTime> {
         if rule.repeats {
             self.next_of_repeated(rule, time)
         } else {
@@ -93,7 +93,7 @@ impl Crontab {
     }
 
     /// What comes at least every hour is counted on through each change of local time.
-    fn next_of_repeated(&self, rule: &Rule, time: WallTime) -> Option<WallTime> {
+    fn next_of_repeated(&self, rule: &CronRule, time: WallTime) -> Option<WallTime> {
         let mut from = time + 1;
         for _ in 0..CHANGES {
             let offset = (self.zone)(from);
@@ -108,7 +108,7 @@ impl Crontab {
     }
 
     /// A time of day that clocks skip comes when they do, one that they repeat comes first.
-    fn next_of_fixed(&self, rule: &Rule, time: WallTime) -> Option<WallTime> {
+    fn next_of_fixed(&self, rule: &CronRule, time: WallTime) -> Option<WallTime> {
         let zone = self.zone;
         let mut from = time + zone(time) + 1;
         if zone(time - DAY) != zone(time + DAY) {

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::engine::EventLoop;
+use super::barrier::{Barrier, is_meant};
+use super::connections::ConnectionId;
+use super::event_loop::EventLoop;
+use super::event_router::EventRouter;
 use super::http;
-use super::peers::ConnectionId;
-use super::waits::{Wait, is_meant};
-use super::watching::EventRouter;
 use crate::control::protocol::LONGEST_REQUEST;
 use crate::control::protocol::MOST_ENTRIES;
 use crate::control::protocol::Reply;
@@ -60,7 +60,7 @@ impl EventLoop<'_> {
             None => return,
         };
         let answer = match Request::parse(&line) {
-            Ok(verb) => self.obey(verb),
+            Ok(verb) => self.execute_verb(verb),
             Err(text) => ReplyTime::Now(Reply::refused(text)),
         };
         let Some(peer) = self.core.desk.peers.peer(id) else {
@@ -70,13 +70,13 @@ impl EventLoop<'_> {
             ReplyTime::Now(reply) => peer.tell(reply.line(), now),
             ReplyTime::Later(sync) => {
                 peer.let_wait();
-                self.core.desk.waits.push(Wait::new(id, sync));
+                self.core.desk.waits.push(Barrier::new(id, sync));
                 self.poll_barriers(now);
             }
         }
     }
 
-    fn obey(&mut self, verb: Verb) -> ReplyTime {
+    fn execute_verb(&mut self, verb: Verb) -> ReplyTime {
         if let Some(name) = verb.sync()
             && !self
                 .members

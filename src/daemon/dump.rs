@@ -1,6 +1,6 @@
 //! The state dump after `SIGUSR2`: all that is known, as lines of the log.
 
-use super::engine::EventLoop;
+use super::event_loop::EventLoop;
 use crate::log;
 use crate::status::number_format::span;
 

@@ -192,12 +192,9 @@ mod tests {
     #[test]
     fn the_host_is_found_however_it_is_written() {
         for (own, other) in [
-            ("ScriptContext: 127.0.0.1:80", "ScriptContext: evil.example"),
-            ("ScriptContext:localhost", "ScriptContext:evil.example"),
-            (
-                "ScriptContext : localhost:9180 ",
-                "ScriptContext : evil.example",
-            ),
+            ("Host: 127.0.0.1:80", "Host: evil.example"),
+            ("Host:localhost", "Host:evil.example"),
+            ("Host : localhost:9180 ", "Host : evil.example"),
             ("hOST\t:\t[::1]:80\t", "hOST\t:\tevil.example\t"),
             ("HOST \t : \t 127.1.2.3", "HOST \t : \t 10.1.2.3"),
         ] {
@@ -211,14 +208,14 @@ mod tests {
             assert_eq!(status(&ask(&both).unwrap_err()), "403", "{both}");
         }
         for line in [
-            " ScriptContext: evil.example",
+            " Host: evil.example",
             "\tHost: evil.example",
-            "ScriptContext: localhost\r\n evil.example",
-            "ScriptContext evil.example",
+            "Host: localhost\r\n evil.example",
+            "Host evil.example",
             "Ho st: evil.example",
-            "ScriptContext\u{a0}: evil.example",
-            "ScriptContext\u{b}: evil.example",
-            "ScriptContext\r: evil.example",
+            "Host\u{a0}: evil.example",
+            "Host\u{b}: evil.example",
+            "Host\r: evil.example",
             ": evil.example",
         ] {
             let text = format!("GET / HTTP/1.1\r\n{line}\r\n\r\n");

@@ -13,7 +13,7 @@ use std::sync::PoisonError;
 
 use serde::Serialize;
 
-use super::core::Context;
+use super::context::Context;
 use super::preflight::{self, Programs};
 use crate::cli::{Inspect, Options};
 use crate::config::Delete;
@@ -21,7 +21,7 @@ use crate::exit::Exit;
 use crate::filter::{OptionRules, Sign};
 use crate::log;
 use crate::log::escape;
-use crate::script::{Environment, Failure, Script, SyncHandle};
+use crate::script::{Environment, LoadError, Script, SyncHandle};
 use crate::status::number_format::counted;
 
 /// Loads the configuration and answers on standard output.
@@ -51,7 +51,7 @@ struct Loaded {
     problems: Vec<Vec<String>>,
 }
 
-fn load(options: Options) -> Result<Loaded, Failure> {
+fn load(options: Options) -> Result<Loaded, LoadError> {
     let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let environment = Environment { options, directory };
     let core = Context::new().map_err(|error| super::failure(format!("cannot start: {error}")))?;
@@ -248,7 +248,7 @@ fn checked_json(loaded: &Loaded) -> String {
     answer.line()
 }
 
-fn broken(failure: &Failure) -> String {
+fn broken(failure: &LoadError) -> String {
     let answer = Explanation::Wrong {
         ok: false,
         errors: &failure.lines,

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use mlua::Table;
 
-use super::deletions::DryRun;
+use super::delete_limit::DryRun;
 use super::scanners::Scan;
 use super::tunnels;
 use crate::batch;
 use crate::batch::error_lines::{self, Attribute, ErrorLine};
-use crate::batch::output::{self as rsync_output, Progress, Totals};
+use crate::batch::output::{self as rsync_output, RsyncProgress, RsyncTotals};
 use crate::check::readers::Reading;
 use crate::log;
 use crate::process::{Pid, Stream};
@@ -40,10 +40,10 @@ pub struct Job {
     pub(super) agent: Table,
     pub(super) ids: Vec<DelayId>,
     pub(super) captured: bool,
-    pub(super) transfer: Option<batch::Kind>,
+    pub(super) transfer: Option<batch::TransferKind>,
     since: Instant,
-    progress: RefCell<Option<Progress>>,
-    totals: Cell<Totals>,
+    progress: RefCell<Option<RsyncProgress>>,
+    totals: Cell<RsyncTotals>,
     pub(super) errors: RefCell<VecDeque<Vec<u8>>>,
     /// The source and the target it was called with.
     roots: Vec<Vec<u8>>,
@@ -177,12 +177,12 @@ impl Job {
     }
 
     /// How far it is, if it says so.
-    pub(super) fn progress(&self) -> Option<Progress> {
+    pub(super) fn progress(&self) -> Option<RsyncProgress> {
         self.progress.borrow().clone()
     }
 
     /// What it says it sent in all.
-    pub(super) fn totals(&self) -> Totals {
+    pub(super) fn totals(&self) -> RsyncTotals {
         self.totals.get()
     }
 

@@ -1,47 +1,47 @@
 //! The daemon as a process: from the command line to the exit code.
 //!
-//! [`engine`] is the event loop; the other files are what a Unix daemon has to do besides.
+//! [`event_loop`] is the event loop; the other files are what a Unix daemon has to do besides.
 
+mod barrier;
+mod completion;
+mod connections;
+mod context;
 mod control;
-mod core;
-mod deletions;
-mod desk;
+mod delete_limit;
 pub mod detach;
 mod dump;
-mod ended;
-mod engine;
-mod fading;
-mod gate;
+mod event_loop;
+mod event_router;
+mod hooks;
 mod http;
 mod inspect;
 mod job;
-mod jobs;
+mod local_jobs;
 pub mod notify;
-mod orders;
-mod outcome;
-mod peers;
-mod pending;
+mod persistence;
 pub mod pidfile;
+mod poll;
 mod preflight;
-mod progress;
-mod rejects;
 mod reload;
+mod report_files;
+mod scan_apply;
+mod scan_hooks;
+mod scan_pass;
+mod scan_progress;
 mod scanners;
-mod scans;
+mod server;
+mod shutdown;
 pub mod signals;
-mod sleep;
 mod snapshot;
-mod sources;
+mod source_monitor;
+mod spawn;
 mod stall_actions;
 mod stall_detector;
-pub mod state;
+mod startup_progress;
 mod state_cleanup;
-mod status;
+pub mod state_dir;
 mod tunnels;
-mod verdicts;
-mod waits;
 mod watch_limit;
-mod watching;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -49,15 +49,15 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 
-use self::core::Context;
-use self::engine::{EventLoop, Outcome};
+use self::context::Context;
+use self::event_loop::{Ending, EventLoop};
 use self::pidfile::PidFile;
-use self::state::StateDir;
+use self::state_dir::StateDir;
 use crate::cli::{self, Options, Request};
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::log;
-use crate::script::{Environment, Failure, Script};
+use crate::script::{Environment, LoadError, Script};
 use crate::sync::Backoff;
 use crate::watch::Watcher;
 
@@ -119,15 +119,15 @@ fn advise(options: &Options) {
     }
 }
 
-fn failure(text: impl ToString) -> Failure {
-    Failure {
+fn failure(text: impl ToString) -> LoadError {
+    LoadError {
         lines: vec![text.to_string()],
         exit: Exit::Failure,
     }
 }
 
 /// Loads the configuration, becomes a daemon unless it shall not, and mirrors until the end.
-fn mirror(options: Options) -> Result<Exit, Failure> {
+fn mirror(options: Options) -> Result<Exit, LoadError> {
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let environment = Environment { options, directory };
     let mut core = Context::new().map_err(|error| failure(format!("cannot start: {error}")))?;
@@ -163,12 +163,14 @@ fn temporary_state(options: &Options, script: &Script) -> Vec<String> {
         return Vec::new();
     }
     let members = script.members();
-    let keys = members.iter().map(|m| state::key(&m.sync.borrow().config));
+    let keys = members
+        .iter()
+        .map(|m| state_dir::key(&m.sync.borrow().config));
     keys.collect()
 }
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
-fn work(environment: &Environment, core: &mut Context, script: Script) -> Result<Exit, Failure> {
+fn work(environment: &Environment, core: &mut Context, script: Script) -> Result<Exit, LoadError> {
     let mut watcher = match instance(core, &script, script.settings.insist)? {
         Ok(watcher) => watcher,
         Err(exit) => return Ok(exit),
@@ -178,7 +180,7 @@ fn work(environment: &Environment, core: &mut Context, script: Script) -> Result
     loop {
         let engine = EventLoop::new(core, environment, script, &mut watcher);
         let (outcome, last) = engine.run();
-        if let Outcome::Exit(exit) = outcome {
+        if let Ending::Exit(exit) = outcome {
             return Ok(exit);
         }
         script = reload::everything(environment, core, Rc::clone(&last));
@@ -206,7 +208,7 @@ fn instance(
     core: &mut Context,
     script: &Script,
     patient: bool,
-) -> Result<Result<Watcher, Exit>, Failure> {
+) -> Result<Result<Watcher, Exit>, LoadError> {
     let mut waits = Backoff::new(None);
     loop {
         let error = match core.watcher(script.mode(), script.settings.max_staleness) {
@@ -237,7 +239,7 @@ fn instance(
 }
 
 /// Writes the line every log begins with, detaches and writes the pid file.
-fn start(settings: &Settings, options: &Options) -> Result<Option<PidFile>, Failure> {
+fn start(settings: &Settings, options: &Options) -> Result<Option<PidFile>, LoadError> {
     select(settings, options);
     open_log(settings, true)?;
     if settings.nodaemon {
@@ -265,7 +267,7 @@ fn select(settings: &Settings, options: &Options) {
     log::say("Debug", format_args!("settings: {settings:?}"));
 }
 
-fn open_log(settings: &Settings, console: bool) -> Result<(), Failure> {
+fn open_log(settings: &Settings, console: bool) -> Result<(), LoadError> {
     let to_syslog = !settings.nodaemon && settings.log_file.is_none();
     log::open(log::Channels {
         console,

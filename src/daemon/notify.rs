@@ -31,7 +31,7 @@ const EXTENSION: Duration = Duration::from_secs(120);
 
 /// How far the daemon is, as the manager sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum ServicePhase {
     /// Directories are being watched; nothing is sent yet.
     Starting,
     /// At work.
@@ -63,7 +63,7 @@ struct Manager {
     address: SocketAddr,
     /// `READY=1` was said and no `RELOADING=1` after it.
     ready: bool,
-    shown: Option<(Phase, Figures)>,
+    shown: Option<(ServicePhase, Figures)>,
     shown_at: Option<Instant>,
     /// What was not shown because the last line is too young.
     owed: bool,
@@ -95,7 +95,7 @@ impl Systemd {
     }
 
     /// At the end of a turn of the loop.
-    pub fn turn(&mut self, now: Instant, phase: Phase, figures: impl FnOnce() -> Figures) {
+    pub fn turn(&mut self, now: Instant, phase: ServicePhase, figures: impl FnOnce() -> Figures) {
         let Some(manager) = &mut self.manager else {
             return;
         };
@@ -103,7 +103,7 @@ impl Systemd {
             manager.pinged = now;
             manager.send("WATCHDOG=1");
         }
-        let becomes_ready = phase == Phase::Ready && !manager.ready;
+        let becomes_ready = phase == ServicePhase::Ready && !manager.ready;
         if becomes_ready {
             manager.ready = true;
             manager.send("READY=1");
@@ -125,7 +125,7 @@ impl Systemd {
         }
     }
 
-    /// The configuration is about to be read again; [`Phase::Ready`] ends it.
+    /// The configuration is about to be read again; [`ServicePhase::Ready`] ends it.
     fn reloading(&mut self) {
         let Some(manager) = &mut self.manager else {
             return;
@@ -166,7 +166,7 @@ impl Manager {
         Some(self.pinged + self.watchdog? / 2)
     }
 
-    fn show(&mut self, now: Instant, phase: Phase, figures: Figures, at_once: bool) {
+    fn show(&mut self, now: Instant, phase: ServicePhase, figures: Figures, at_once: bool) {
         if self.shown == Some((phase, figures)) {
             self.owed = false;
             return;
@@ -179,7 +179,7 @@ impl Manager {
         self.shown = Some((phase, figures));
         self.shown_at = Some(now);
         let mut text = format!("STATUS={}", line(phase, figures));
-        if phase == Phase::Starting {
+        if phase == ServicePhase::Starting {
             text.push_str(&format!("\nEXTEND_TIMEOUT_USEC={}", EXTENSION.as_micros()));
         }
         self.send(&text);
@@ -194,7 +194,7 @@ impl Manager {
     }
 }
 
-fn line(phase: Phase, figures: Figures) -> String {
+fn line(phase: ServicePhase, figures: Figures) -> String {
     let Figures {
         watched,
         waiting,
@@ -204,9 +204,11 @@ fn line(phase: Phase, figures: Figures) -> String {
     let watched = counted(watched, "directory", "directories");
     let running = counted(running, "process", "processes");
     match phase {
-        Phase::Starting => format!("Starting: watching {watched} so far"),
-        Phase::Ready => format!("EventRouter {watched}, {waiting} delayed, {running} running"),
-        Phase::Fading => format!("Fading: waiting for {running}, {waiting} delayed"),
+        ServicePhase::Starting => format!("Starting: watching {watched} so far"),
+        ServicePhase::Ready => {
+            format!("Watching {watched}, {waiting} delayed, {running} running")
+        }
+        ServicePhase::Fading => format!("Fading: waiting for {running}, {waiting} delayed"),
     }
 }
 
@@ -263,17 +265,17 @@ mod tests {
     fn ready_is_said_once_and_again_after_a_reload() {
         let (socket, mut notify, _directory) = pair(None);
         let start = Instant::now();
-        notify.turn(start, Phase::Starting, || NOTHING);
+        notify.turn(start, ServicePhase::Starting, || NOTHING);
         assert_eq!(
             heard(&socket),
             ["STATUS=Starting: watching 1 directory so far\nEXTEND_TIMEOUT_USEC=120000000"]
         );
         let ready = [
             "READY=1",
-            "STATUS=EventRouter 1 directory, 0 delayed, 0 processes running",
+            "STATUS=Watching 1 directory, 0 delayed, 0 processes running",
         ];
-        notify.turn(start, Phase::Ready, || NOTHING);
-        notify.turn(start, Phase::Ready, || NOTHING);
+        notify.turn(start, ServicePhase::Ready, || NOTHING);
+        notify.turn(start, ServicePhase::Ready, || NOTHING);
         assert_eq!(heard(&socket), ready);
 
         notify.reloading();
@@ -284,7 +286,7 @@ mod tests {
             text[0].starts_with("RELOADING=1\nMONOTONIC_USEC="),
             "{text:?}"
         );
-        notify.turn(start, Phase::Ready, || NOTHING);
+        notify.turn(start, ServicePhase::Ready, || NOTHING);
         assert_eq!(heard(&socket), ["READY=1"]);
         notify.stopping();
         assert_eq!(heard(&socket), ["STOPPING=1"]);
@@ -294,7 +296,7 @@ mod tests {
     fn figures_are_told_later_when_they_change_too_often() {
         let (socket, mut notify, _directory) = pair(None);
         let start = Instant::now();
-        notify.turn(start, Phase::Ready, || NOTHING);
+        notify.turn(start, ServicePhase::Ready, || NOTHING);
         assert_eq!(heard(&socket).len(), 2);
         assert_eq!(notify.deadline(), None);
 
@@ -303,14 +305,14 @@ mod tests {
             running: 1,
             ..NOTHING
         };
-        notify.turn(start, Phase::Ready, || busy);
+        notify.turn(start, ServicePhase::Ready, || busy);
         assert!(heard(&socket).is_empty());
         let due = notify.deadline().unwrap();
         assert_eq!(due, start + STATUS_INTERVAL);
-        notify.turn(due, Phase::Ready, || busy);
+        notify.turn(due, ServicePhase::Ready, || busy);
         assert_eq!(
             heard(&socket),
-            ["STATUS=EventRouter 1 directory, 3 delayed, 1 process running"]
+            ["STATUS=Watching 1 directory, 3 delayed, 1 process running"]
         );
         assert_eq!(notify.deadline(), None);
     }
@@ -319,13 +321,15 @@ mod tests {
     fn the_watchdog_hears_of_us_at_half_its_interval() {
         let (socket, mut notify, _directory) = pair(Some(Duration::from_secs(10)));
         let first = notify.deadline().unwrap();
-        notify.turn(first, Phase::Ready, || NOTHING);
+        notify.turn(first, ServicePhase::Ready, || NOTHING);
         assert_eq!(heard(&socket)[0], "WATCHDOG=1");
         let due = notify.deadline().unwrap();
         assert_eq!(due, first + Duration::from_secs(5));
-        notify.turn(due - Duration::from_millis(1), Phase::Ready, || NOTHING);
+        notify.turn(due - Duration::from_millis(1), ServicePhase::Ready, || {
+            NOTHING
+        });
         assert!(heard(&socket).is_empty());
-        notify.turn(due, Phase::Ready, || NOTHING);
+        notify.turn(due, ServicePhase::Ready, || NOTHING);
         assert_eq!(heard(&socket), ["WATCHDOG=1"]);
     }
 
@@ -340,13 +344,13 @@ mod tests {
     #[test]
     fn nobody_listens() {
         let mut notify = Systemd::default();
-        notify.turn(Instant::now(), Phase::Ready, || NOTHING);
+        notify.turn(Instant::now(), ServicePhase::Ready, || NOTHING);
         notify.reloading();
         notify.stopping();
         assert_eq!(notify.deadline(), None);
 
         let (socket, mut notify, _directory) = pair(None);
         drop(socket);
-        notify.turn(Instant::now(), Phase::Ready, || NOTHING);
+        notify.turn(Instant::now(), ServicePhase::Ready, || NOTHING);
     }
 }

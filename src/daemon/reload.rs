@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use mlua::Value;
 
-use super::core::Context;
-use super::engine::{EventLoop, Outcome};
+use super::context::Context;
+use super::event_loop::{Ending, EventLoop};
 use super::signals::Signal;
 use super::{failure, select};
 use crate::config::text_of;
@@ -71,7 +71,7 @@ impl EventLoop<'_> {
         };
         let tunnels = |script: &Script| !script.host.tunnels.borrow().is_empty();
         if !same_watching(&new, &self.script) || tunnels(&new) || tunnels(&self.script) {
-            self.begin_shutdown(Outcome::Reset);
+            self.begin_shutdown(Ending::Reset);
             return true;
         }
         self.script.fade();

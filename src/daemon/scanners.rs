@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::engine::EventLoop;
+use super::event_loop::EventLoop;
 use super::job::Job;
-use super::scans::Checking;
-use crate::check::{Answer, Candidate};
+use super::scan_progress::PassProgress;
+use crate::check::{Candidate, ScanAnswer};
 use crate::config::{Check, Scanner};
 use crate::log;
-use crate::process::{Command, End, Output, Stdin, family};
+use crate::process::{Command, ExitStatus, Output, Stdin, process_tree};
 use crate::script::SyncHandle;
 use crate::sync::Sync;
 
@@ -72,28 +72,30 @@ impl Scan {
     }
 
     /// What its end means for all its files.
-    fn answer(&self, end: End, checking: &Checking) -> Answer {
+    fn answer(&self, end: ExitStatus, checking: &PassProgress) -> ScanAnswer {
         let alone = self.group.len() == 1;
-        let failed = |reason: String| Answer::Failed { reason, alone };
+        let failed = |reason: String| ScanAnswer::Failed { reason, alone };
         if self.overdue.get() {
             return failed("the scanner took too long".to_owned());
         }
         match end {
-            End::Exit(code) if self.codes.0.contains(&code) => Answer::Passed,
-            End::Exit(code) if self.codes.1.contains(&code) => Answer::Rejected(
+            ExitStatus::Exit(code) if self.codes.0.contains(&code) => ScanAnswer::Passed,
+            ExitStatus::Exit(code) if self.codes.1.contains(&code) => ScanAnswer::Rejected(
                 self.words(checking)
                     .unwrap_or_else(|| format!("the scanner ended with exit code {code}")),
             ),
-            End::Exit(code) => failed(match self.words(checking) {
+            ExitStatus::Exit(code) => failed(match self.words(checking) {
                 Some(words) => format!("the scanner failed with exit code {code}: {words}"),
                 None => format!("the scanner failed with exit code {code}"),
             }),
-            End::Signal(number) => failed(format!("the scanner was ended by signal {number}")),
+            ExitStatus::Signal(number) => {
+                failed(format!("the scanner was ended by signal {number}"))
+            }
         }
     }
 
     /// The first line it printed, without the path of the copy.
-    fn words(&self, checking: &Checking) -> Option<String> {
+    fn words(&self, checking: &PassProgress) -> Option<String> {
         let output = self.output.borrow();
         let copies = checking.copies(&self.group);
         let after = |line: &[u8]| {
@@ -164,7 +166,7 @@ impl EventLoop<'_> {
                 Err(error) => {
                     let reason = format!("the scanner cannot be started: {error}");
                     let alone = scan.group.len() == 1;
-                    self.answered(token, scan.group, Answer::Failed { reason, alone });
+                    self.answered(token, scan.group, ScanAnswer::Failed { reason, alone });
                 }
             }
         }
@@ -172,14 +174,14 @@ impl EventLoop<'_> {
     }
 
     /// A scanner has ended.
-    pub(super) fn scanned(&mut self, scan: Scan, end: End) {
+    pub(super) fn scanned(&mut self, scan: Scan, end: ExitStatus) {
         if let Some((checking, _)) = self.gates.checking(scan.token) {
             let answer = scan.answer(end, checking);
             self.answered(scan.token, scan.group, answer);
         }
     }
 
-    fn answered(&mut self, token: u64, group: Vec<usize>, answer: Answer) {
+    fn answered(&mut self, token: u64, group: Vec<usize>, answer: ScanAnswer) {
         if let Some((checking, _)) = self.gates.checking(token) {
             checking.running -= 1;
             checking.answered(group, answer);
@@ -203,7 +205,7 @@ impl EventLoop<'_> {
             let answer = answer.unwrap_or_else(|error| {
                 let text = error.to_string();
                 let line = text.lines().next().unwrap_or_default();
-                Answer::Failed {
+                ScanAnswer::Failed {
                     reason: format!("the function failed: {line}"),
                     alone: true,
                 }
@@ -229,7 +231,7 @@ impl EventLoop<'_> {
                 Signal::SIGTERM
             };
             scan.due.set(now + GRACE);
-            let below = family::below([pid]);
+            let below = process_tree::below([pid]);
             // One that has ended is collected in the next turn.
             let _ = children.kill(pid, signal);
             for descendant in below {

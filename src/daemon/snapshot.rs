@@ -4,9 +4,9 @@ use std::fs;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use super::engine::EventLoop;
+use super::barrier::is_meant;
+use super::event_loop::EventLoop;
 use super::job::Job;
-use super::waits::is_meant;
 use crate::check::Blocked;
 use crate::cli;
 use crate::log::escape;

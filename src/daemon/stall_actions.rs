@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::engine::EventLoop;
+use super::event_loop::EventLoop;
 use super::stall_detector::{Action, Reason};
 use crate::log;
-use crate::process::{Observer, Pid, family};
+use crate::process::{Observer, Pid, process_tree};
 use crate::status::number_format::span;
 
 impl EventLoop<'_> {
@@ -56,7 +56,7 @@ impl EventLoop<'_> {
     }
 
     fn signal_with_children(&self, pid: Pid, signal: Signal) {
-        for descendant in family::below([pid]) {
+        for descendant in process_tree::below([pid]) {
             descendant.kill(signal);
         }
         if let Err(error) = self.core.children.borrow().kill(pid, signal) {

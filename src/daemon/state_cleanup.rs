@@ -17,8 +17,8 @@ use rustix::fs::{
 };
 use rustix::process::geteuid;
 
-use super::engine::EventLoop;
-use super::state::{self, StateDir};
+use super::event_loop::EventLoop;
+use super::state_dir::{self, StateDir};
 use crate::log;
 use crate::safe_path;
 
@@ -94,7 +94,9 @@ impl EventLoop<'_> {
         }
         let members = &self.members;
         let used = || {
-            let keys = members.iter().map(|m| state::key(&m.sync.borrow().config));
+            let keys = members
+                .iter()
+                .map(|m| state_dir::key(&m.sync.borrow().config));
             keys.collect()
         };
         let directory = self.core.state.as_ref().map(StateDir::path);

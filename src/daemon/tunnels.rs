@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::engine::EventLoop;
+use super::event_loop::EventLoop;
 use crate::log;
-use crate::process::{Command, End, Output, Pid, SpawnError, Stdin};
+use crate::process::{Command, ExitStatus, Output, Pid, SpawnError, Stdin};
 use crate::queue::Time;
 use crate::script::{ScriptContext, TunnelMode, TunnelObject};
-use crate::sync::tunnel::State;
+use crate::sync::tunnel::TunnelState;
 
 /// A tunnel's processes get this long after TERM before KILL, and as long again to be gone.
 const GRACE: Duration = Duration::from_secs(2);
@@ -64,7 +64,7 @@ impl EventLoop<'_> {
             tunnel.machine.borrow_mut().turn(self.now);
             let up = tunnel.machine.borrow().is_up();
             if up && let Err(error) = self.check_tunnel(&tunnel) {
-                return self.fail(&error);
+                return self.stop_with_error(&error);
             }
             while tunnel.machine.borrow().lacking() > 0 {
                 self.start_tunnel(&tunnel);
@@ -95,20 +95,20 @@ impl EventLoop<'_> {
     }
 
     /// Takes in the end of a process, if it is one of a tunnel.
-    pub(super) fn tunnel_ended(&mut self, pid: Pid, end: End) {
+    pub(super) fn tunnel_ended(&mut self, pid: Pid, end: ExitStatus) {
         let Some(tunnel) = of(&self.script.host, pid) else {
             return;
         };
         let mut machine = tunnel.machine.borrow_mut();
         machine.ended(pid, self.now);
-        if machine.state() == State::Disabled {
+        if machine.state() == TunnelState::Disabled {
             return;
         }
         let name = &machine.config.name;
         log::say("Info", format_args!("Tunnel died. Will Restarting{name}"));
         let how = match end {
-            End::Exit(code) => format!("with exit code {code}"),
-            End::Signal(number) => format!("by signal {number}"),
+            ExitStatus::Exit(code) => format!("with exit code {code}"),
+            ExitStatus::Signal(number) => format!("by signal {number}"),
         };
         let then = match machine.lacking() {
             0 => format!("next try in {} s", machine.config.retry_delay.as_secs()),

@@ -7,22 +7,22 @@
 //! which makes them names for it too. Patterns that rsync refuses (the empty one) or drops
 //! (longer than a path can be) match nothing and are kept from it.
 
-use super::pattern::{Entry, Pattern, literal};
-use super::rules::{Rule, RuleError, Sign, lines, trim_start};
+use super::pattern::{PathEntry, Pattern, literal};
+use super::rules::{FilterRule, RuleError, Sign, lines, trim_start};
 
 /// Which paths a sync leaves out. Empty by default: nothing is left out.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Before all others: directories that are left alone for now.
-    held: Vec<Rule>,
-    rules: Vec<Rule>,
+    held: Vec<FilterRule>,
+    rules: Vec<FilterRule>,
     excludes: Vec<Exclude>,
 }
 
 #[derive(Clone, Debug)]
 struct Exclude {
     text: Box<[u8]>,
-    rule: Rule,
+    rule: FilterRule,
 }
 
 /// Why a path is kept or left out.
@@ -55,7 +55,7 @@ impl Filter {
             if self.excludes().all(|known| known != line) {
                 self.excludes.push(Exclude {
                     text: line.into(),
-                    rule: Rule::exclude(line),
+                    rule: FilterRule::exclude(line),
                 });
             }
         }
@@ -78,7 +78,7 @@ impl Filter {
     pub fn append_rule(&mut self, text: &[u8]) -> Result<(), RuleError> {
         let rules = lines(text)
             .filter(|line| !matches!(trim_start(line), [] | [b'#', ..]))
-            .map(Rule::filter)
+            .map(FilterRule::filter)
             .collect::<Result<Vec<_>, _>>()?;
         if rules.is_empty() {
             return Err(RuleError::new(text));
@@ -88,7 +88,7 @@ impl Filter {
     }
 
     /// This filter with further rules behind all of its own.
-    pub(super) fn with_rules_behind(&self, rules: &[Rule]) -> Filter {
+    pub(super) fn with_rules_behind(&self, rules: &[FilterRule]) -> Filter {
         let mut filter = self.clone();
         filter.excludes.extend(rules.iter().map(|rule| Exclude {
             text: rule.line().into(),
@@ -100,7 +100,7 @@ impl Filter {
     /// Leaves these directories alone, and no others from now on, whatever the rules say: they
     /// are excluded as long as this holds. Paths as for [`Filter::excluded`].
     pub fn hold<'a>(&mut self, directories: impl Iterator<Item = &'a [u8]>) {
-        let rule = |path| Rule {
+        let rule = |path| FilterRule {
             sign: Sign::Exclude,
             pattern: Pattern::new(&literal(path)),
         };
@@ -114,13 +114,14 @@ impl Filter {
 
     /// Returns true if this path is held, or a directory above it.
     pub fn holds(&self, path: &[u8]) -> bool {
-        let matches = |entry: Entry<'_>| self.held.iter().any(|r| r.pattern.matches_entry(&entry));
+        let matches =
+            |entry: PathEntry<'_>| self.held.iter().any(|r| r.pattern.matches_entry(&entry));
         self.holds_any() && levels(path).any(matches)
     }
 
     /// The rules for what is held, each as `SIGN PATTERN`.
     pub fn held(&self) -> impl Iterator<Item = Vec<u8>> {
-        self.held.iter().map(Rule::line)
+        self.held.iter().map(FilterRule::line)
     }
 
     /// Returns true if the configuration leaves a path out; what is held for now does not count.
@@ -148,7 +149,7 @@ impl Filter {
 
     /// The rules without the excludes, in order, each as `SIGN PATTERN`.
     pub fn rules(&self) -> impl Iterator<Item = Vec<u8>> {
-        self.rules.iter().map(Rule::line)
+        self.rules.iter().map(FilterRule::line)
     }
 
     /// Returns true if a path is left out: itself or a directory above it.
@@ -233,13 +234,13 @@ impl Filter {
         })
     }
 
-    fn configured(&self) -> impl Iterator<Item = &Rule> {
+    fn configured(&self) -> impl Iterator<Item = &FilterRule> {
         let excludes = self.excludes.iter().map(|exclude| &exclude.rule);
         self.rules.iter().chain(excludes)
     }
 
     /// The first rule that matches this entry: what is held, rules, excludes.
-    fn deciding_at(&self, entry: &Entry<'_>) -> Option<&Rule> {
+    fn deciding_at(&self, entry: &PathEntry<'_>) -> Option<&FilterRule> {
         (self.held.iter())
             .chain(self.configured())
             .find(|rule| rule.pattern.matches_entry(entry))
@@ -247,20 +248,20 @@ impl Filter {
 }
 
 /// The entry a path names; none for the root.
-fn entry(path: &[u8]) -> Option<Entry<'_>> {
+fn entry(path: &[u8]) -> Option<PathEntry<'_>> {
     match path {
         [] | [b'/'] => None,
-        [directory @ .., b'/'] => Some(Entry::new(directory, true)),
-        _ => Some(Entry::new(path, false)),
+        [directory @ .., b'/'] => Some(PathEntry::new(directory, true)),
+        _ => Some(PathEntry::new(path, false)),
     }
 }
 
 /// The directories above a path from the top, then the path itself; the root is left out.
-fn levels(path: &[u8]) -> impl Iterator<Item = Entry<'_>> {
+fn levels(path: &[u8]) -> impl Iterator<Item = PathEntry<'_>> {
     let inner = path.len().saturating_sub(1);
     (1..inner)
         .filter(|&at| path[at] == b'/')
-        .map(|slash| Entry::new(&path[..slash], true))
+        .map(|slash| PathEntry::new(&path[..slash], true))
         .chain(entry(path))
 }
 

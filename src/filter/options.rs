@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use super::list::Filter;
-use super::rules::{Rule, Sign, lines};
+use super::rules::{FilterRule, Sign, lines};
 
 /// Options with a value that may stand in the next word; what it is does not matter here.
 const WITH_VALUE: &str = "\
@@ -31,7 +31,7 @@ const LETTERS_WITH_VALUE: &[u8] = b"BeT@M";
 /// What options of rsync say about which paths are sent.
 #[derive(Debug, Default)]
 pub struct OptionRules {
-    rules: Vec<Rule>,
+    rules: Vec<FilterRule>,
     /// Options of which it cannot be said here what they leave out.
     pub unknown: Vec<Vec<u8>>,
 }
@@ -138,7 +138,7 @@ impl OptionRules {
         if line == b"!" {
             return self.rules.clear();
         }
-        let mut rule = Rule::exclude(line);
+        let mut rule = FilterRule::exclude(line);
         if !matches!(line, [b'+' | b'-', b' ', ..]) {
             rule.sign = sign;
         }
@@ -171,7 +171,7 @@ impl OptionRules {
             self.rules.clear();
             return true;
         }
-        let parsed = Rule::filter(rule).ok();
+        let parsed = FilterRule::filter(rule).ok();
         let is_rule = parsed.is_some();
         self.rules.extend(parsed);
         is_rule

@@ -104,18 +104,18 @@ enum Body {
 
 /// A path on its way through many patterns, cut up once.
 #[derive(Clone, Copy)]
-pub(super) struct Entry<'a> {
+pub(super) struct PathEntry<'a> {
     /// Beginning with a slash, ending without.
     pub(super) path: &'a [u8],
     name: &'a [u8],
     directory: bool,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> PathEntry<'a> {
     /// `path` begins with a slash and ends without one.
-    pub(super) fn new(path: &'a [u8], directory: bool) -> Entry<'a> {
+    pub(super) fn new(path: &'a [u8], directory: bool) -> PathEntry<'a> {
         let start = path.iter().rposition(|&byte| byte == b'/');
-        Entry {
+        PathEntry {
             path,
             name: &path[start.map_or(0, |slash| slash + 1)..],
             directory,
@@ -162,10 +162,10 @@ impl Pattern {
     /// `path` is relative to the source, with a leading and without a trailing slash; `dir`
     /// says whether it is a directory. The root itself (`/`) never matches.
     pub fn matches(&self, path: &[u8], dir: bool) -> bool {
-        self.matches_entry(&Entry::new(path, dir))
+        self.matches_entry(&PathEntry::new(path, dir))
     }
 
-    pub(super) fn matches_entry(&self, entry: &Entry<'_>) -> bool {
+    pub(super) fn matches_entry(&self, entry: &PathEntry<'_>) -> bool {
         if self.directories_only && !entry.directory {
             return false;
         }

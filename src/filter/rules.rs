@@ -82,24 +82,24 @@ impl std::error::Error for RuleError {}
 
 /// A sign and a pattern.
 #[derive(Clone, Debug)]
-pub(super) struct Rule {
+pub(super) struct FilterRule {
     pub(super) sign: Sign,
     pub(super) pattern: Pattern,
 }
 
-impl Rule {
+impl FilterRule {
     /// Reads a filter rule: blanks, sign, blanks, pattern; the blanks may be missing.
     ///
     /// rsync takes what follows a sign at once for modifiers (`-s x`, `+/ x`, `-C`). Such a
     /// rule is refused. `-c d`, which rsync refuses, is the pattern `c d` as in lsyncd.
-    pub(super) fn filter(line: &[u8]) -> Result<Rule, RuleError> {
+    pub(super) fn filter(line: &[u8]) -> Result<FilterRule, RuleError> {
         let unknown = || RuleError::new(line);
         let (&first, rest) = trim_start(line).split_first().ok_or_else(unknown)?;
         let sign = Sign::of(first).ok_or_else(unknown)?;
         if has_modifiers(rest) {
             return Err(unknown());
         }
-        Ok(Rule {
+        Ok(FilterRule {
             sign,
             pattern: Pattern::new(trim_start(rest)),
         })
@@ -107,7 +107,7 @@ impl Rule {
 
     /// Reads one line as `--exclude-from` does: a pattern to be excluded, or a rule if it
     /// begins with `- ` or `+ `.
-    pub(super) fn exclude(line: &[u8]) -> Rule {
+    pub(super) fn exclude(line: &[u8]) -> FilterRule {
         let (sign, pattern) = match line {
             [sign, b' ', pattern @ ..] => match Sign::of(*sign) {
                 Some(sign) => (sign, pattern),
@@ -115,7 +115,7 @@ impl Rule {
             },
             _ => (Sign::Exclude, line),
         };
-        Rule {
+        FilterRule {
             sign,
             pattern: Pattern::new(pattern),
         }
@@ -135,7 +135,7 @@ pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The patterns in an exclude file, one a line, for [`Filter::add_exclude`].
 ///
-/// Leftover out are blank lines, comments (`#` or `;` first, as rsync has it) and, as in lsyncd,
+/// Left out are blank lines, comments (`#` or `;` first, as rsync has it) and, as in lsyncd,
 /// lines that begin with `+`. Blanks before a pattern and one `-` in front of it are cut
 /// off; blanks behind it belong to it.
 ///
@@ -153,7 +153,7 @@ pub fn parse_exclude_file(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The rules in a filter file, one a line, as `SIGN PATTERN`, for [`Filter::append_rule`].
-/// Leftover out are blank lines and those whose first non-blank is `#`.
+/// Left out are blank lines and those whose first non-blank is `#`.
 ///
 /// # Errors
 /// The first line that is no rule. `;` begins no comment here, in lsyncd neither.
@@ -163,7 +163,7 @@ pub fn parse_filter_file(bytes: &[u8]) -> Result<Vec<Vec<u8>>, RuleError> {
     let mut rules = Vec::new();
     for (index, row) in bytes.split(|&byte| byte == b'\n').enumerate() {
         for line in lines(row).filter(|line| !matches!(trim_start(line), [] | [b'#', ..])) {
-            let rule = Rule::filter(line).map_err(|error| RuleError {
+            let rule = FilterRule::filter(line).map_err(|error| RuleError {
                 line: Some(index + 1),
                 ..error
             })?;
@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     fn normalised(line: &str) -> Result<String, String> {
-        match Rule::filter(line.as_bytes()) {
+        match FilterRule::filter(line.as_bytes()) {
             Ok(rule) => Ok(String::from_utf8(rule.line()).expect("text")),
             Err(error) => Err(error.to_string()),
         }
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn an_exclude_may_bring_a_sign() {
-        let read = |line: &[u8]| Rule::exclude(line).line();
+        let read = |line: &[u8]| FilterRule::exclude(line).line();
         assert_eq!(read(b"a"), b"- a");
         assert_eq!(read(b"-a"), b"- -a");
         assert_eq!(read(b"- a"), b"- a");

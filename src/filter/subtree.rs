@@ -4,12 +4,12 @@
 //! A rule that includes (`+ */`) speaks of the whole tree. rsync's rules know no conjunction, so
 //! "below `/d`, and matched by this pattern" is written as patterns that begin with `/d/`.
 
-use super::pattern::{Entry, Pattern, exact};
-use super::rules::{Rule, Sign};
+use super::pattern::{PathEntry, Pattern, exact};
+use super::rules::{FilterRule, Sign};
 
 /// Rules in their order; the first that matches decides.
 #[derive(Clone, Debug, Default)]
-pub struct Rules(Vec<Rule>);
+pub struct Rules(Vec<FilterRule>);
 
 impl Rules {
     /// Reads rules written as `- PATTERN` or `+ PATTERN`. Other lines and patterns that can match
@@ -22,7 +22,7 @@ impl Rules {
                 _ => return None,
             };
             let pattern = Pattern::new(pattern);
-            (!pattern.is_void()).then_some(Rule { sign, pattern })
+            (!pattern.is_void()).then_some(FilterRule { sign, pattern })
         });
         Rules(rules.collect())
     }
@@ -45,7 +45,7 @@ impl Rules {
     /// Returns true if this very path is left out, as a directory or as anything else; its
     /// parents are not looked at. `path` begins with a slash and ends without one.
     pub fn exclude(&self, path: &[u8], directory: bool) -> bool {
-        let entry = Entry::new(path, directory);
+        let entry = PathEntry::new(path, directory);
         let mut rules = self.0.iter();
         let rule = rules.find(|rule| rule.pattern.matches_entry(&entry));
         rule.is_some_and(|rule| rule.sign == Sign::Exclude)

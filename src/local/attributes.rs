@@ -9,7 +9,7 @@ use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-use super::place::Directory;
+use super::beneath::Directory;
 
 /// Bits that run a program as another user; never for another owner.
 const SET_ID: u32 = 0o6000;
@@ -129,8 +129,8 @@ pub fn give_special(stat: &Stat, directory: &Directory, name: &OsStr) -> io::Res
 /// Returns true if a file of the target may get another name as a copy of this source: kind,
 /// and with regular files size and time, agree.
 pub fn is_linkable(source: &Stat, target: &Stat) -> bool {
-    let same_kind = super::place::kind(source) == super::place::kind(target);
-    match super::place::kind(source) {
+    let same_kind = super::beneath::kind(source) == super::beneath::kind(target);
+    match super::beneath::kind(source) {
         fs::FileType::RegularFile => is_copy(source, target),
         _ => same_kind && source.st_rdev == target.st_rdev,
     }
@@ -139,7 +139,7 @@ pub fn is_linkable(source: &Stat, target: &Stat) -> bool {
 /// Returns true if a regular file's contents are taken for those of its source: size and time agree.
 /// File systems without fractions of a second store none.
 pub fn is_copy(source: &Stat, target: &Stat) -> bool {
-    let regular = |stat: &Stat| super::place::kind(stat) == fs::FileType::RegularFile;
+    let regular = |stat: &Stat| super::beneath::kind(stat) == fs::FileType::RegularFile;
     regular(source)
         && regular(target)
         && source.st_size == target.st_size

@@ -10,10 +10,10 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::attributes;
+use super::beneath::os;
+use super::beneath::{self, FoundEntry, is_directory, is_missing, look, split};
 use super::copy::{attributes_may_forbid, stopped};
 use super::mirror::{Mirror, below, unlink};
-use super::place::os;
-use super::place::{self, Found, is_directory, is_missing, look, split};
 use super::walk::{Step, Walk};
 
 /// True if a target's file is taken for a copy of the source's. If it is not, and might be, the
@@ -49,8 +49,8 @@ impl Mirror<'_> {
 
     fn compare_one(&mut self, path: &[u8], judge: Judge, walk: &mut Walk) -> io::Result<()> {
         // The names are complete or nothing is removed.
-        let wanted = place::list(&self.source.directory(path)?)?;
-        let there = place::list(&self.target.directory(path)?)?;
+        let wanted = beneath::list(&self.source.directory(path)?)?;
+        let there = beneath::list(&self.target.directory(path)?)?;
         let mut there: HashMap<Vec<u8>, FileType> = there
             .into_iter()
             .map(|found| (found.name, found.kind))
@@ -64,7 +64,7 @@ impl Mirror<'_> {
         }
         if self.orders.delete {
             for (name, kind) in there {
-                self.remove_name(path, Found { name, kind });
+                self.remove_name(path, FoundEntry { name, kind });
             }
         }
         Ok(())
@@ -74,7 +74,7 @@ impl Mirror<'_> {
     fn compare_name(
         &mut self,
         directory: &[u8],
-        found: Found,
+        found: FoundEntry,
         exists: bool,
         judge: Judge,
         walk: &mut Walk,
@@ -124,7 +124,7 @@ impl Mirror<'_> {
             return self.put(path, stat);
         }
         self.memory.links.note(stat, path);
-        if place::kind(stat) == FileType::RegularFile
+        if beneath::kind(stat) == FileType::RegularFile
             && !attributes::has_same_rights(stat, &there)
             && !self.give(path)?
         {
@@ -135,14 +135,14 @@ impl Mirror<'_> {
 
     /// Links are compared by what they say, pipes and devices by what they are.
     fn is_same(&self, path: &[u8], stat: &Stat, there: &Stat, judge: Judge) -> io::Result<bool> {
-        if place::kind(stat) != place::kind(there) {
+        if beneath::kind(stat) != beneath::kind(there) {
             return Ok(false);
         }
-        match place::kind(stat) {
+        match beneath::kind(stat) {
             FileType::RegularFile => Ok(judge(stat, there)
                 || (attributes::is_copy(stat, there) && self.has_same_contents(path)?)),
             FileType::Symlink => {
-                let read = |place: &place::Place| -> io::Result<_> {
+                let read = |place: &beneath::Beneath| -> io::Result<_> {
                     let (parent, name) = place.parent(path)?;
                     Ok(fs::readlinkat(parent.as_fd(), name, Vec::new())?)
                 };
@@ -154,7 +154,7 @@ impl Mirror<'_> {
 
     fn has_same_contents(&self, path: &[u8]) -> io::Result<bool> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let open = |place: &place::Place| -> io::Result<_> {
+        let open = |place: &beneath::Beneath| -> io::Result<_> {
             let (parent, name) = place.parent(path)?;
             let file = File::from(fs::openat(parent, name, flags, Mode::empty())?);
             Ok(BufReader::with_capacity(1 << 16, file))
@@ -176,11 +176,11 @@ impl Mirror<'_> {
     }
 
     /// Removes a name that only the target has, unless it is none of the sync's concern.
-    fn remove_name(&mut self, directory: &[u8], found: Found) {
+    fn remove_name(&mut self, directory: &[u8], found: FoundEntry) {
         let bare = below(directory, &found.name, false);
         let kind = match found.kind {
             FileType::Unknown => match self.target.look(&bare) {
-                Ok(Some(stat)) => place::kind(&stat),
+                Ok(Some(stat)) => beneath::kind(&stat),
                 Ok(None) => return,
                 Err(error) => return self.fail(&bare, true, "look at", &error),
             },
@@ -245,7 +245,7 @@ impl Mirror<'_> {
         };
         attributes::open_up(&directory);
         let mut kept = false;
-        for found in place::list(&directory)? {
+        for found in beneath::list(&directory)? {
             let is_tree = match found.kind {
                 FileType::Unknown => {
                     look(&directory, os(&found.name))?.is_some_and(|found| is_directory(&found))

@@ -13,7 +13,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::attributes::{self, Given, Unset};
-use super::place::{Directory, kind, look};
+use super::beneath::{Directory, kind, look};
 use super::temporary::{self, PrivateDirectory, discard};
 
 /// Up to here reading and writing costs less than asking the kernel to copy.

@@ -5,11 +5,11 @@ use std::io;
 
 use rustix::fs::{FileType, Stat};
 
+use super::beneath::{self, Beneath, FoundEntry, is_directory, is_missing, split};
 use super::copy::stopped;
 use super::mirror::{below, with_slash};
-use super::place::{self, Found, Place, is_directory, is_missing, split};
 use super::walk::Walk;
-use super::{CopyJob, Item, Task};
+use super::{CopyItem, CopyJob, CopyTask};
 use crate::batch::Change;
 
 /// Entries of the target: files, directories and all else.
@@ -29,8 +29,8 @@ struct Deletions {
 pub fn excess(
     orders: &CopyJob,
     entries: &mut Option<u64>,
-    source: &Place,
-    target: &Place,
+    source: &Beneath,
+    target: &Beneath,
 ) -> io::Result<Option<(u64, u64)>> {
     let Some(limit) = orders.limit else {
         return Ok(None);
@@ -49,7 +49,7 @@ pub fn excess(
         .then_some((found.deleted, total)))
 }
 
-fn count(orders: &CopyJob, source: &Place, target: &Place) -> io::Result<Deletions> {
+fn count(orders: &CopyJob, source: &Beneath, target: &Beneath) -> io::Result<Deletions> {
     let mut count = DeletionCount {
         orders,
         source,
@@ -59,14 +59,14 @@ fn count(orders: &CopyJob, source: &Place, target: &Place) -> io::Result<Deletio
     };
     match &orders.task {
         _ if !orders.delete => {}
-        Task::Everything => {
+        CopyTask::Everything => {
             count.directory(b"/")?;
             return Ok(Deletions {
                 deleted: count.deleted,
                 total: Some(count.seen),
             });
         }
-        Task::Events(items) => {
+        CopyTask::Events(items) => {
             for path in outermost(items) {
                 count.event(path)?;
             }
@@ -79,7 +79,7 @@ fn count(orders: &CopyJob, source: &Place, target: &Place) -> io::Result<Deletio
 }
 
 /// The paths of Deletes, without slashes at their ends; what lies below another one goes with it.
-fn outermost(items: &[Item]) -> impl Iterator<Item = &[u8]> {
+fn outermost(items: &[CopyItem]) -> impl Iterator<Item = &[u8]> {
     let deletes = items.iter().filter(|item| item.change == Change::Delete);
     let bare = deletes.map(|item| item.path.strip_suffix(b"/").unwrap_or(&item.path));
     let paths: HashSet<&[u8]> = bare.collect();
@@ -94,7 +94,7 @@ fn outermost(items: &[Item]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// How many entries a target has.
-fn total(orders: &CopyJob, target: &Place) -> io::Result<u64> {
+fn total(orders: &CopyJob, target: &Beneath) -> io::Result<u64> {
     let mut entries = 0;
     let mut walk = Walk::through(b"/");
     while let Some(path) = walk.enter_next() {
@@ -111,8 +111,8 @@ fn total(orders: &CopyJob, target: &Place) -> io::Result<u64> {
 
 struct DeletionCount<'a> {
     orders: &'a CopyJob,
-    source: &'a Place,
-    target: &'a Place,
+    source: &'a Beneath,
+    target: &'a Beneath,
     deleted: u64,
     seen: u64,
 }
@@ -187,16 +187,19 @@ impl DeletionCount<'_> {
 }
 
 /// What a directory of the target has; one that is gone has nothing.
-fn list(orders: &CopyJob, target: &Place, path: &[u8]) -> io::Result<Vec<Found>> {
+fn list(orders: &CopyJob, target: &Beneath, path: &[u8]) -> io::Result<Vec<FoundEntry>> {
     stopped(&orders.stop)?;
-    match target.directory(path).and_then(|found| place::list(&found)) {
+    match target
+        .directory(path)
+        .and_then(|found| beneath::list(&found))
+    {
         Err(error) if is_missing(&error) => Ok(Vec::new()),
         result => result,
     }
 }
 
 /// Returns true if this name in a directory of the target is a directory's.
-fn is_tree(target: &Place, directory: &[u8], found: &Found) -> io::Result<bool> {
+fn is_tree(target: &Beneath, directory: &[u8], found: &FoundEntry) -> io::Result<bool> {
     let path = || below(directory, &found.name, false);
     Ok(match found.kind {
         FileType::Unknown => target

@@ -12,11 +12,11 @@ const MAX_PATH: usize = 4096;
 
 /// Paths under which files with several names were seen.
 #[derive(Default)]
-pub struct Links {
+pub struct HardLinks {
     known: HashMap<(u64, u64), Vec<Vec<u8>>>,
 }
 
-impl Links {
+impl HardLinks {
     /// Notes a name. True if it is of a file with several.
     pub fn note(&mut self, stat: &Stat, path: &[u8]) -> bool {
         if stat.st_nlink < 2 || path.len() > MAX_PATH {

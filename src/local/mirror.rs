@@ -13,12 +13,12 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::beneath::{self, Beneath, Directory, is_directory, is_missing, look, split};
 use super::copy::{self, Copied, Copier, TargetName, attributes_may_forbid};
 use super::deletions;
-use super::journal::Journal;
-use super::links::{Links, identity};
-use super::place::{self, Directory, Place, is_directory, is_missing, look, split};
-use super::{CopyJob, Failure, Item, Report, Task, attributes};
+use super::links::{HardLinks, identity};
+use super::touched_paths::TouchedPaths;
+use super::{CopyFailure, CopyItem, CopyJob, CopyReport, CopyTask, attributes};
 use crate::batch::Change;
 use crate::log::escape;
 
@@ -28,20 +28,20 @@ const MAX_EVENT_PATH: usize = 4096;
 /// What a worker knows from one set of orders to the next.
 #[derive(Default)]
 pub struct Memory {
-    pub(super) journal: Journal,
-    pub(super) links: Links,
+    pub(super) journal: TouchedPaths,
+    pub(super) links: HardLinks,
     pub(super) copier: Copier,
     /// How many entries the target had when they were counted.
     entries: Option<u64>,
 }
 
-/// CopyJob at work.
+/// Orders at work.
 pub struct Mirror<'a> {
     pub(super) orders: &'a CopyJob,
-    pub(super) source: Place,
-    pub(super) target: Place,
+    pub(super) source: Beneath,
+    pub(super) target: Beneath,
     pub(super) memory: &'a mut Memory,
-    pub(super) report: Report,
+    pub(super) report: CopyReport,
     /// Directories whose own attributes come last: filling them changes their times, and a
     /// read-only one could not be filled.
     pub(super) directories: BTreeSet<Vec<u8>>,
@@ -52,10 +52,10 @@ pub struct Mirror<'a> {
 }
 
 /// Carries out orders.
-pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> Report {
-    let entered = Place::enter(&orders.source)
+pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
+    let entered = Beneath::enter(&orders.source)
         .map_err(|error| closed("read", &orders.source, &error))
-        .and_then(|source| match Place::enter_or_make(&orders.target) {
+        .and_then(|source| match Beneath::enter_or_make(&orders.target) {
             Ok(target) => Ok((source, target)),
             Err(error) => Err(closed("enter", &orders.target, &error)),
         });
@@ -69,9 +69,9 @@ pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> Report {
     match deletions::excess(orders, &mut memory.entries, &source, &target) {
         Ok(None) => {}
         Ok(excess) => {
-            return Report {
+            return CopyReport {
                 excess,
-                ..Report::default()
+                ..CopyReport::default()
             };
         }
         Err(error) => return closed("count what would be deleted in", &orders.target, &error),
@@ -81,17 +81,17 @@ pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> Report {
         source,
         target,
         memory,
-        report: Report::default(),
+        report: CopyReport::default(),
         directories: BTreeSet::new(),
         walked: None,
         fresh: HashSet::new(),
     };
     match &orders.task {
-        Task::Everything => {
+        CopyTask::Everything => {
             mirror.memory.journal.touch_tree(b"/");
             mirror.compare(b"/", attributes::is_copy);
         }
-        Task::Events(items) => {
+        CopyTask::Events(items) => {
             for item in items {
                 if mirror.is_stopped() {
                     break;
@@ -104,15 +104,15 @@ pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> Report {
     mirror.report
 }
 
-fn closed(what: &str, path: &[u8], error: &io::Error) -> Report {
-    Report {
+fn closed(what: &str, path: &[u8], error: &io::Error) -> CopyReport {
+    CopyReport {
         closed: Some(format!("cannot {what} {}: {error}", escape(path))),
-        ..Report::default()
+        ..CopyReport::default()
     }
 }
 
 impl Mirror<'_> {
-    fn handle(&mut self, item: &Item) {
+    fn handle(&mut self, item: &CopyItem) {
         let path = &item.path;
         match (item.change, &item.to) {
             (_, Some(to)) => self.rename(path, to),
@@ -232,7 +232,8 @@ impl Mirror<'_> {
             Copied::Done => {}
         }
         // Only events that follow and other names ask for it.
-        if linked || matches!(self.orders.task, Task::Events(_)) && path.len() <= MAX_EVENT_PATH {
+        if linked || matches!(self.orders.task, CopyTask::Events(_)) && path.len() <= MAX_EVENT_PATH
+        {
             self.fresh.insert(path.to_vec());
         }
         if linked {
@@ -355,7 +356,7 @@ impl Mirror<'_> {
     /// open for writing that would be the superuser's then.
     pub(super) fn give(&self, path: &[u8]) -> io::Result<bool> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let open = |place: &Place| -> io::Result<_> {
+        let open = |place: &Beneath| -> io::Result<_> {
             let (parent, name) = place.parent(path)?;
             Ok(fs::openat(parent.as_fd(), name, flags, Mode::empty())?)
         };
@@ -426,7 +427,7 @@ impl Mirror<'_> {
         let there = look(&to_parent, to_name)?;
         let fits = moved.is_some_and(|found| is_directory(&found) == directory)
             && there.is_none_or(|found| {
-                !directory && place::kind(&found) == rustix::fs::FileType::RegularFile
+                !directory && beneath::kind(&found) == rustix::fs::FileType::RegularFile
             });
         if !fits {
             return Ok(false);
@@ -489,7 +490,7 @@ impl Mirror<'_> {
             path.to_vec()
         };
         let reason = format!("cannot {what} {}: {error}", escape(&path));
-        self.report.failures.push(Failure { path, reason });
+        self.report.failures.push(CopyFailure { path, reason });
     }
 }
 

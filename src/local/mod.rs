@@ -1,32 +1,32 @@
 //! What default.direct does itself at a target that is a local directory.
 //!
-//! A [`Worker`] is a thread that takes [`CopyJob`], the due events of one sync, and brings the
+//! A [`CopyWorker`] is a thread that takes [`CopyJob`], the due events of one sync, and brings the
 //! target to where the source is, by the system calls that cp, mv, rm and mkdir would make.
 //! Events say where to look; both disks say what is to be done.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`place`] | a tree entered from its root, in which no symlink is ever followed |
+//! | [`beneath`] | a tree entered from its root, in which no symlink is ever followed |
 //! | [`copy`] | one file: contents, attributes, and its new name in one step |
 //! | [`attributes`] | owner, mode, times, and extended attributes |
 //! | [`mirror`] | one set of orders: what each event comes to |
 //! | [`compare`] | whole directories: what differs is copied, what is too much removed |
 //! | [`deletions`] | what would be deleted, counted |
-//! | [`journal`] | which renames at the target may not be believed |
+//! | [`touched_paths`] | which renames at the target may not be believed |
 //! | [`links`] | names of one file stay names of one file |
 //! | [`temporary`] | new files in directories that other users may change |
 //! | [`walk`] | the order in which a tree is gone through |
 //! | [`worker`] | the thread |
 
 pub(crate) mod attributes;
+pub(crate) mod beneath;
 mod compare;
 pub(crate) mod copy;
 mod deletions;
-mod journal;
 mod links;
 mod mirror;
-pub(crate) mod place;
 mod temporary;
+mod touched_paths;
 mod walk;
 mod worker;
 
@@ -39,7 +39,7 @@ use crate::filter::Filter;
 
 pub use attributes::Unset;
 pub use mirror::{Memory, carry_out};
-pub use worker::{Ended, Worker};
+pub use worker::{CopyEnded, CopyWorker};
 
 /// Work for one sync.
 pub struct CopyJob {
@@ -56,9 +56,9 @@ pub struct CopyJob {
     /// What is left out wherever a directory is compared; events have passed it already.
     pub filter: Arc<RwLock<Filter>>,
     /// What is to be done.
-    pub task: Task,
+    pub task: CopyTask,
     /// Every rename that was on disk when this worker last did something is known by now, and
-    /// has been carried out: see [`journal`].
+    /// has been carried out: see [`touched_paths`].
     pub settled: bool,
     /// The most that may be deleted; with more, nothing is done.
     pub limit: Option<MaxDelete>,
@@ -81,16 +81,16 @@ impl CopyJob {
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Task {
+pub enum CopyTask {
     /// The whole source is compared with the target.
     Everything,
     /// These events, in their order.
-    Events(Vec<Item>),
+    Events(Vec<CopyItem>),
 }
 
 /// One due event. Paths begin with `/`, those of directories end with `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
+pub struct CopyItem {
     /// What happened.
     pub change: Change,
     /// Where, relative to the source.
@@ -101,9 +101,9 @@ pub struct Item {
 
 /// How the work went.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct CopyReport {
     /// What could not be done, in the order it was met.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<CopyFailure>,
     /// Moves that were no renames at the target; their new paths were copied.
     pub split: Vec<Vec<u8>>,
     /// Nothing was done, as more would have been deleted than may be: how many entries, and of
@@ -117,14 +117,14 @@ pub struct Report {
 
 /// A path that could not be brought up to date.
 #[derive(Debug)]
-pub struct Failure {
+pub struct CopyFailure {
     /// Relative to the source; a slash at the end stands for all below.
     pub path: Vec<u8>,
     /// In words, with the path as it was tried.
     pub reason: String,
 }
 
-impl Report {
+impl CopyReport {
     /// In the exit codes of rsync(1): done, partly done, no access.
     pub fn code(&self) -> i32 {
         match (&self.closed, self.failures.is_empty()) {

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::beneath::{Directory, is_directory, kind};
 use super::copy::attributes_may_forbid;
-use super::place::{Directory, is_directory, kind};
 
 /// Returns a name that nobody can tell in advance: a keyed hash of a counter, whose key comes
 /// from the system's random numbers.
@@ -29,7 +29,7 @@ pub fn random_name() -> String {
     format!(".lsyncd.{:016x}", KEY.hash_one(number))
 }
 
-/// Makes something under a random name, and returns the name and what `make` returned. Leftover
+/// Makes something under a random name, and returns the name and what `make` returned. Left
 /// behind after a crash, it is not in the source and is deleted by the next comparison.
 ///
 /// # Errors

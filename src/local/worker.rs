@@ -9,30 +9,30 @@ use std::thread;
 use mio::Waker;
 
 use super::mirror::{self, Memory};
-use super::{CopyJob, Report};
+use super::{CopyJob, CopyReport};
 use crate::log;
 use crate::process::Priority;
 
-/// CopyJob that were carried out.
-pub struct Ended {
+/// Orders that were carried out.
+pub struct CopyEnded {
     /// Of the orders.
     pub token: u64,
     /// What came of them.
-    pub report: Report,
+    pub report: CopyReport,
 }
 
 /// A thread at work. It ends when this is dropped and what it does is done.
-pub struct Worker {
+pub struct CopyWorker {
     orders: Sender<CopyJob>,
-    ended: Receiver<Ended>,
+    ended: Receiver<CopyEnded>,
 }
 
-impl Worker {
+impl CopyWorker {
     /// Starts a thread that rings `waker` for each result.
     ///
     /// # Errors
     /// The system has no more threads.
-    pub fn start(waker: Arc<Waker>, priority: Priority) -> io::Result<Worker> {
+    pub fn start(waker: Arc<Waker>, priority: Priority) -> io::Result<CopyWorker> {
         let (orders, incoming) = mpsc::channel::<CopyJob>();
         let (outgoing, ended) = mpsc::channel();
         thread::Builder::new()
@@ -45,14 +45,14 @@ impl Worker {
                 for orders in incoming {
                     let report = mirror::carry_out(&orders, &mut memory);
                     let token = orders.token;
-                    if outgoing.send(Ended { token, report }).is_err() {
+                    if outgoing.send(CopyEnded { token, report }).is_err() {
                         return;
                     }
                     // The loop that cannot be woken has ended.
                     let _ = waker.wake();
                 }
             })?;
-        Ok(Worker { orders, ended })
+        Ok(CopyWorker { orders, ended })
     }
 
     /// Hands over orders; false if the thread is gone.
@@ -61,7 +61,7 @@ impl Worker {
     }
 
     /// What is done.
-    pub fn ended(&self) -> impl Iterator<Item = Ended> + '_ {
+    pub fn ended(&self) -> impl Iterator<Item = CopyEnded> + '_ {
         self.ended.try_iter()
     }
 }

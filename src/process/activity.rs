@@ -4,7 +4,7 @@
 use std::fs;
 
 use super::Pid;
-use super::family::{self, Processes};
+use super::process_tree::{self, Processes};
 
 /// The kernel's function that waits for the other end of a FIFO, and its caller. They do nothing
 /// else (fs/pipe.c), so a thread that waits there is opening a FIFO.
@@ -113,7 +113,7 @@ fn threads(pid: u32) -> Vec<u32> {
 }
 
 fn process(pid: u32, parent: Option<usize>) -> Option<Process> {
-    let stat = family::stat_of(pid)?;
+    let stat = process_tree::stat_of(pid)?;
     let mut fields = stat.split_ascii_whitespace();
     let state = *fields.next()?.as_bytes().first()?;
     // utime and stime, fields 14 and 15.
@@ -237,13 +237,13 @@ mod tests {
     use std::process::{Child, Command};
 
     /// Ends a process and what is below it, however the test ends.
-    struct Running(Child);
+    struct RunningTransfer(Child);
 
-    impl Running {
-        fn shell(script: &str, argument: &std::path::Path) -> Running {
+    impl RunningTransfer {
+        fn shell(script: &str, argument: &std::path::Path) -> RunningTransfer {
             let mut command = Command::new("sh");
             command.args(["-c", script, "sh"]).arg(argument);
-            Running(command.spawn().unwrap())
+            RunningTransfer(command.spawn().unwrap())
         }
 
         fn observe(&self) -> Observation {
@@ -262,9 +262,9 @@ mod tests {
         }
     }
 
-    impl Drop for Running {
+    impl Drop for RunningTransfer {
         fn drop(&mut self) {
-            for each in family::below([Pid(self.0.id())]) {
+            for each in process_tree::below([Pid(self.0.id())]) {
                 each.kill(nix::sys::signal::Signal::SIGKILL);
             }
             let _ = self.0.kill();
@@ -279,18 +279,18 @@ mod tests {
     }
 
     /// Two looks show the same, and something.
-    fn at_rest(running: &Running) -> Observation {
+    fn at_rest(running: &RunningTransfer) -> Observation {
         running.observe_until(|seen| seen.activity.is_some() && *seen == running.observe())
     }
 
     #[test]
     fn who_sleeps_shows_the_same_figures_and_who_computes_none() {
         let nowhere = std::path::Path::new("/");
-        let sleeper = Running::shell("sleep 1000; true", nowhere);
+        let sleeper = RunningTransfer::shell("sleep 1000; true", nowhere);
         let seen = at_rest(&sleeper);
         assert_eq!(seen.activity.map(|figures| figures.len()), Some(2));
         assert!(seen.fifo_waits.is_empty());
-        let worker = Running::shell("while :; do :; done", nowhere);
+        let worker = RunningTransfer::shell("while :; do :; done", nowhere);
         worker.observe_until(|seen| seen.activity.is_none());
     }
 
@@ -307,7 +307,7 @@ mod tests {
             r#"sh -c 'exec cat "$1"; true' sh "$1"; true"#,
             r#"echo x > "$1""#,
         ] {
-            let waits = Running::shell(script, &path);
+            let waits = RunningTransfer::shell(script, &path);
             let seen = waits.observe_until(|seen| !seen.fifo_waits.is_empty());
             assert_eq!(seen.fifo_waits.len(), 1, "{script}");
             assert_eq!(waits.observe().fifo_waits, seen.fifo_waits, "{script}");
@@ -320,7 +320,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = fifo(directory.path());
         let script = r#"(sleep 1000; echo x > "$1") & cat "$1"; wait"#;
-        let waits = Running::shell(script, &path);
+        let waits = RunningTransfer::shell(script, &path);
         let seen = waits.observe_until(|seen| {
             seen.activity
                 .as_ref()
@@ -335,7 +335,7 @@ mod tests {
     fn reading_an_open_fifo_is_no_wait_for_its_other_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = fifo(directory.path());
-        let reader = Running::shell(r#"exec 3<> "$1"; read x <&3"#, &path);
+        let reader = RunningTransfer::shell(r#"exec 3<> "$1"; read x <&3"#, &path);
         assert_eq!(at_rest(&reader).fifo_waits, []);
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus};
+use std::process::{self, Child};
 
 use mio::unix::pipe::Receiver;
 use mio::{Registry, Token, event::Event};
@@ -27,14 +27,14 @@ impl fmt::Display for Pid {
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum ExitStatus {
     /// With this exit status, 0 to 255.
     Exit(i32),
     /// By this signal.
     Signal(i32),
 }
 
-impl End {
+impl ExitStatus {
     /// The exit status as a shell has it: 128 + number after a signal, so never success.
     pub fn code(self) -> i32 {
         match self {
@@ -44,8 +44,8 @@ impl End {
     }
 }
 
-impl From<ExitStatus> for End {
-    fn from(status: ExitStatus) -> Self {
+impl From<process::ExitStatus> for ExitStatus {
+    fn from(status: process::ExitStatus) -> Self {
         match (status.code(), status.signal()) {
             (Some(code), _) => Self::Exit(code),
             (None, Some(number)) => Self::Signal(number),
@@ -55,15 +55,15 @@ impl From<ExitStatus> for End {
 }
 
 /// What is reported when the status of a child was lost: certainly no success.
-const UNKNOWN: End = End::Exit(255);
+const UNKNOWN: ExitStatus = ExitStatus::Exit(255);
 
 /// A child that has ended and been reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct EndedChild {
     /// Which; from now on the kernel may give this number to another process.
     pub pid: Pid,
     /// How.
-    pub end: End,
+    pub end: ExitStatus,
 }
 
 #[derive(Debug)]
@@ -180,20 +180,20 @@ impl Children {
     ///
     /// What a child has written comes before its end. If a process it left behind holds an
     /// output pipe, that does not delay the end: its lines are reported as they come.
-    pub fn reap(&mut self, lines: Sink<'_>) -> Vec<Ended> {
+    pub fn reap(&mut self, lines: Sink<'_>) -> Vec<EndedChild> {
         let mut ended = Vec::new();
         let Self { running, pipes } = self;
         running.retain_mut(|each| {
             let end = match each.child.try_wait() {
                 Ok(None) => return true,
-                Ok(Some(status)) => End::from(status),
+                Ok(Some(status)) => ExitStatus::from(status),
                 Err(_) => UNKNOWN,
             };
             for &token in &each.outputs {
                 pipes.drain(token, lines);
             }
             let pid = Pid(each.child.id());
-            ended.push(Ended { pid, end });
+            ended.push(EndedChild { pid, end });
             false
         });
         if orphans::are_ours() {

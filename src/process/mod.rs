@@ -7,17 +7,17 @@
 mod activity;
 mod children;
 mod command;
-pub mod family;
 mod lines;
 mod orphans;
 mod pipes;
 mod priority;
-mod sockets;
+pub mod process_tree;
+mod ssh_control;
 
 pub use activity::{FifoWait, Observation, Observer};
-pub use children::{Children, End, Ended, Pid};
+pub use children::{Children, EndedChild, ExitStatus, Pid};
 pub use command::{Command, Output, SpawnError, Stdin};
 pub use lines::MAX_LINE;
 pub use pipes::{Sink, Stream};
 pub use priority::{IoPriority, Priority};
-pub use sockets::{SshControl, wait_for_closed_sockets};
+pub use ssh_control::{SshControl, wait_for_closed_sockets};

@@ -25,11 +25,11 @@ pub enum Relation {
 
 /// What becomes of the new event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Combination {
     /// The two have nothing to do with each other.
     Unrelated,
     /// Appended; blocked until the older delay has left.
-    Stack,
+    Block,
     /// Dropped: the older delay covers it.
     Absorb,
     /// Takes the older delay's place.
@@ -49,25 +49,25 @@ pub fn combine(
     (older, status): (Etype, Status),
     (newer, dir): (Etype, bool),
     relation: Relation,
-) -> Verdict {
+) -> Combination {
     if newer.is_special() || older == Etype::Full {
-        return Verdict::Unrelated;
+        return Combination::Unrelated;
     }
-    if older.is_special() && (newer != Etype::Move || policy == Policy::Deliver) {
-        return Verdict::Stack;
+    if older.is_special() && (newer != Etype::Move || policy == Policy::PerEvent) {
+        return Combination::Block;
     }
     // Under Settle also behind an Init: that makes the target like the source, and a
     // Move done after it would do what is done already.
     if newer == Etype::Move {
-        return Verdict::Split;
+        return Combination::Split;
     }
     if status == Status::Active {
-        return Verdict::Stack;
+        return Combination::Block;
     }
     match relation {
         Relation::Same if older != Etype::Move => same_path(policy, older, newer, dir),
-        Relation::Destination if turns_move(newer, dir) => Verdict::ToDelete,
-        _ => Verdict::Stack,
+        Relation::Destination if turns_move(newer, dir) => Combination::ToDelete,
+        _ => Combination::Block,
     }
 }
 
@@ -77,28 +77,28 @@ fn turns_move(newer: Etype, dir: bool) -> bool {
     newer == Etype::Delete || newer == Etype::Create && !dir
 }
 
-fn same_path(policy: Policy, older: Etype, newer: Etype, dir: bool) -> Verdict {
+fn same_path(policy: Policy, older: Etype, newer: Etype, dir: bool) -> Combination {
     match policy {
-        Policy::Settle => settle(older, newer, dir),
-        Policy::Deliver if older == newer => Verdict::Absorb,
-        Policy::Deliver if older == Etype::Delete && newer == Etype::Create && !dir => {
-            Verdict::Replace
+        Policy::Coalesce => settle(older, newer, dir),
+        Policy::PerEvent if older == newer => Combination::Absorb,
+        Policy::PerEvent if older == Etype::Delete && newer == Etype::Create && !dir => {
+            Combination::Replace
         }
-        Policy::Deliver => Verdict::Stack,
+        Policy::PerEvent => Combination::Block,
     }
 }
 
 /// The stronger kind stays: Delete and Create over Modify over Attrib. A directory that
 /// was deleted and made anew stays a Delete, because the target may hold what the old
 /// one held.
-fn settle(older: Etype, newer: Etype, dir: bool) -> Verdict {
+fn settle(older: Etype, newer: Etype, dir: bool) -> Combination {
     use Etype::{Attrib, Create, Delete, Modify};
     match (older, newer) {
-        (Delete, Create) if dir => Verdict::Absorb,
-        (Delete, Create) => Verdict::Replace,
-        (Create | Modify | Attrib, Delete) => Verdict::Replace,
-        (Modify | Attrib, Create) | (Attrib, Modify) => Verdict::Replace,
-        _ => Verdict::Absorb,
+        (Delete, Create) if dir => Combination::Absorb,
+        (Delete, Create) => Combination::Replace,
+        (Create | Modify | Attrib, Delete) => Combination::Replace,
+        (Modify | Attrib, Create) | (Attrib, Modify) => Combination::Replace,
+        _ => Combination::Absorb,
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
 
     const PLAIN: [Etype; 4] = [Create, Modify, Attrib, Delete];
 
-    fn same(policy: Policy, older: Etype, newer: Etype, dir: bool) -> Verdict {
+    fn same(policy: Policy, older: Etype, newer: Etype, dir: bool) -> Combination {
         combine(policy, (older, Wait), (newer, dir), Relation::Same)
     }
 
@@ -120,13 +120,16 @@ mod tests {
         for (older, row) in PLAIN.iter().zip(rows) {
             for (newer, want) in PLAIN.iter().zip(row.chars()) {
                 let want = match want {
-                    'A' => Verdict::Absorb,
-                    _ => Verdict::Replace,
+                    'A' => Combination::Absorb,
+                    _ => Combination::Replace,
                 };
-                assert_eq!(same(Policy::Settle, *older, *newer, false), want);
+                assert_eq!(same(Policy::Coalesce, *older, *newer, false), want);
             }
         }
-        assert_eq!(same(Policy::Settle, Delete, Create, true), Verdict::Absorb);
+        assert_eq!(
+            same(Policy::Coalesce, Delete, Create, true),
+            Combination::Absorb
+        );
     }
 
     #[test]
@@ -134,24 +137,27 @@ mod tests {
         for older in PLAIN {
             for newer in PLAIN {
                 let want = match (older, newer) {
-                    (Delete, Create) => Verdict::Replace,
-                    _ if older == newer => Verdict::Absorb,
-                    _ => Verdict::Stack,
+                    (Delete, Create) => Combination::Replace,
+                    _ if older == newer => Combination::Absorb,
+                    _ => Combination::Block,
                 };
-                assert_eq!(same(Policy::Deliver, older, newer, false), want);
+                assert_eq!(same(Policy::PerEvent, older, newer, false), want);
             }
         }
-        assert_eq!(same(Policy::Deliver, Delete, Create, true), Verdict::Stack);
+        assert_eq!(
+            same(Policy::PerEvent, Delete, Create, true),
+            Combination::Block
+        );
     }
 
     #[test]
     fn an_active_delay_is_never_changed() {
-        for policy in [Policy::Settle, Policy::Deliver] {
+        for policy in [Policy::Coalesce, Policy::PerEvent] {
             for older in [Create, Modify, Attrib, Delete, Move] {
                 for newer in PLAIN {
                     for relation in [Relation::Same, Relation::Destination] {
                         let verdict = combine(policy, (older, Active), (newer, false), relation);
-                        assert_eq!(verdict, Verdict::Stack);
+                        assert_eq!(verdict, Combination::Block);
                     }
                 }
             }
@@ -162,36 +168,36 @@ mod tests {
     fn what_comes_to_a_destination_turns_the_move() {
         let at = |newer, dir| {
             let older = (Move, Block);
-            combine(Policy::Settle, older, (newer, dir), Relation::Destination)
+            combine(Policy::Coalesce, older, (newer, dir), Relation::Destination)
         };
-        assert_eq!(at(Create, false), Verdict::ToDelete);
-        assert_eq!(at(Delete, false), Verdict::ToDelete);
-        assert_eq!(at(Delete, true), Verdict::ToDelete);
-        assert_eq!(at(Create, true), Verdict::Stack);
-        assert_eq!(at(Modify, false), Verdict::Stack);
+        assert_eq!(at(Create, false), Combination::ToDelete);
+        assert_eq!(at(Delete, false), Combination::ToDelete);
+        assert_eq!(at(Delete, true), Combination::ToDelete);
+        assert_eq!(at(Create, true), Combination::Block);
+        assert_eq!(at(Modify, false), Combination::Block);
     }
 
     #[test]
     fn special_delays() {
         let on = |older, newer| {
             combine(
-                Policy::Deliver,
+                Policy::PerEvent,
                 (older, Wait),
                 (newer, false),
                 Relation::Within,
             )
         };
-        assert_eq!(on(Init, Modify), Verdict::Stack);
-        assert_eq!(on(Blanket, Move), Verdict::Stack);
-        assert_eq!(on(Full, Modify), Verdict::Unrelated);
-        assert_eq!(on(Init, Blanket), Verdict::Unrelated);
-        assert_eq!(on(Create, Move), Verdict::Split);
+        assert_eq!(on(Init, Modify), Combination::Block);
+        assert_eq!(on(Blanket, Move), Combination::Block);
+        assert_eq!(on(Full, Modify), Combination::Unrelated);
+        assert_eq!(on(Init, Blanket), Combination::Unrelated);
+        assert_eq!(on(Create, Move), Combination::Split);
         let settle = combine(
-            Policy::Settle,
+            Policy::Coalesce,
             (Init, Wait),
             (Move, false),
             Relation::Within,
         );
-        assert_eq!(settle, Verdict::Split);
+        assert_eq!(settle, Combination::Split);
     }
 }

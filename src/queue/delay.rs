@@ -1,7 +1,7 @@
 //! What a delay is: lsyncd's word for an event that waits to be acted upon.
 
 use super::Queue;
-use super::entries::Slot;
+use super::records::Slot;
 
 /// Microseconds of a monotonic clock.
 pub type Time = u64;
@@ -75,10 +75,10 @@ impl Status {
 pub enum Policy {
     /// The built-in behaviours. Only the final state of a path matters, `lstat` at the
     /// time of sending decides, so a path has at most one delay that is not active.
-    Settle,
+    Coalesce,
     /// User code. Each kind of event is delivered: another kind on the same path waits
     /// behind the earlier one, an equal one that still waits absorbs the newer.
-    Deliver,
+    PerEvent,
 }
 
 /// Names one delay of one queue. It stays valid while the delay's kind changes in place

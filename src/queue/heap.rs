@@ -5,13 +5,13 @@
 //! when a child gets a newer delay (always the newest of all) and amortised O(log n)
 //! when its newest leaves, whatever the number of children.
 
-use super::path_index::{Node, NodeId};
+use super::path_index::{NodeId, PathNode};
 use super::slab::Slab;
 
 /// A node's place among its siblings. `previous` is the heap parent for the first of its
 /// children, else the sibling before; the top of the heap has none.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Links {
+pub(super) struct HeapLinks {
     child: Option<NodeId>,
     next: Option<NodeId>,
     previous: Option<NodeId>,
@@ -19,7 +19,7 @@ pub(super) struct Links {
 
 /// Puts `node` on top of the heap of `dir`: its `newest` is newer than all others.
 /// It may be in the heap already.
-pub(super) fn raise(nodes: &mut Slab<Node>, dir: NodeId, node: NodeId) {
+pub(super) fn raise(nodes: &mut Slab<PathNode>, dir: NodeId, node: NodeId) {
     let Some(top) = nodes[dir].kids else {
         nodes[dir].kids = Some(node);
         return;
@@ -34,7 +34,7 @@ pub(super) fn raise(nodes: &mut Slab<Node>, dir: NodeId, node: NodeId) {
 }
 
 /// Finds the place of `node`, whose `newest` has become older.
-pub(super) fn lower(nodes: &mut Slab<Node>, dir: NodeId, node: NodeId) {
+pub(super) fn lower(nodes: &mut Slab<PathNode>, dir: NodeId, node: NodeId) {
     remove(nodes, dir, node);
     nodes[dir].kids = match nodes[dir].kids {
         Some(top) => Some(meld(nodes, top, node)),
@@ -43,7 +43,7 @@ pub(super) fn lower(nodes: &mut Slab<Node>, dir: NodeId, node: NodeId) {
 }
 
 /// Takes `node` out of the heap of `dir`.
-pub(super) fn remove(nodes: &mut Slab<Node>, dir: NodeId, node: NodeId) {
+pub(super) fn remove(nodes: &mut Slab<PathNode>, dir: NodeId, node: NodeId) {
     let orphans = take_children(nodes, node);
     if nodes[dir].kids == Some(node) {
         nodes[dir].kids = orphans;
@@ -56,7 +56,7 @@ pub(super) fn remove(nodes: &mut Slab<Node>, dir: NodeId, node: NodeId) {
 }
 
 /// Joins two heaps, each given by its top, which has no siblings.
-fn meld(nodes: &mut Slab<Node>, a: NodeId, b: NodeId) -> NodeId {
+fn meld(nodes: &mut Slab<PathNode>, a: NodeId, b: NodeId) -> NodeId {
     let (top, below) = if nodes[a].newest >= nodes[b].newest {
         (a, b)
     } else {
@@ -73,7 +73,7 @@ fn meld(nodes: &mut Slab<Node>, a: NodeId, b: NodeId) -> NodeId {
 }
 
 /// Separates `node`, which is not the top, with all below it.
-fn cut(nodes: &mut Slab<Node>, node: NodeId) {
+fn cut(nodes: &mut Slab<PathNode>, node: NodeId) {
     let links = &mut nodes[node].links;
     let (next, previous) = (links.next.take(), links.previous.take());
     if let Some(next) = next {
@@ -90,7 +90,7 @@ fn cut(nodes: &mut Slab<Node>, node: NodeId) {
 
 /// Joins the children of `node` to a heap of their own: in pairs from the left, then
 /// from the right into one. That order is what keeps the cost logarithmic.
-fn take_children(nodes: &mut Slab<Node>, node: NodeId) -> Option<NodeId> {
+fn take_children(nodes: &mut Slab<PathNode>, node: NodeId) -> Option<NodeId> {
     let mut left = nodes[node].links.child.take();
     let mut pairs = None;
     while let Some(a) = left {
@@ -115,7 +115,7 @@ fn take_children(nodes: &mut Slab<Node>, node: NodeId) -> Option<NodeId> {
 }
 
 /// Ends a node's tie to its siblings and gives the next one.
-fn detach(nodes: &mut Slab<Node>, node: NodeId) -> Option<NodeId> {
+fn detach(nodes: &mut Slab<PathNode>, node: NodeId) -> Option<NodeId> {
     let links = &mut nodes[node].links;
     links.previous = None;
     links.next.take()

@@ -6,18 +6,18 @@
 //! So the memory grows with the distinct pending paths, not with paths × targets. A target
 //! that falls back further than its bound gives up its position: it owes a comparison of all.
 //!
-//! Only for [`Policy::Settle`] without Moves: the disk decides what is sent, so it does not
+//! Only for [`Policy::Coalesce`] without Moves: the disk decides what is sent, so it does not
 //! matter in how many steps a path came to be what it is.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 
-use super::combine::{Relation, Verdict, combine};
+use super::combine::{Combination, Relation, combine};
 use super::delay::{Etype, Policy, Status, Time};
 
 /// A place in the journal; later changes have larger ones.
-pub type Place = u64;
+pub type Position = u64;
 
 /// One of the targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,12 +42,12 @@ struct JournalEntry {
     etype: Etype,
     /// The same for targets that have been at `before`, where the entry was then.
     fresh: Etype,
-    before: Place,
+    before: Position,
 }
 
 #[derive(Debug)]
 struct Target {
-    position: Place,
+    position: Position,
     /// Number of entries behind the position.
     behind: usize,
     bound: usize,
@@ -61,9 +61,9 @@ struct Target {
 /// The pending changes of one source.
 #[derive(Debug, Default)]
 pub struct Journal {
-    entries: BTreeMap<Place, JournalEntry>,
-    places: HashMap<Rc<[u8]>, Place>,
-    last: Place,
+    entries: BTreeMap<Position, JournalEntry>,
+    places: HashMap<Rc<[u8]>, Position>,
+    last: Position,
     targets: BTreeMap<TargetId, Target>,
     given: u32,
 }
@@ -140,7 +140,7 @@ impl Journal {
                 });
             }
         }
-        self.give_up();
+        self.overrun();
     }
 
     /// What this target is to do next, at most `most` paths. With so many waiting as
@@ -229,12 +229,12 @@ impl Journal {
     }
 
     /// The place of the newest change.
-    pub fn last(&self) -> Place {
+    pub fn last(&self) -> Position {
         self.last
     }
 
     /// Returns true if a target has been given all up to this place.
-    pub fn has_passed(&self, id: TargetId, place: Place) -> bool {
+    pub fn has_passed(&self, id: TargetId, place: Position) -> bool {
         let target = self.targets.get(&id);
         target.is_none_or(|target| target.position >= place)
     }
@@ -249,7 +249,7 @@ impl Journal {
         self.entries.is_empty()
     }
 
-    fn after(&self, place: Place) -> impl Iterator<Item = (&Place, &JournalEntry)> {
+    fn after(&self, place: Position) -> impl Iterator<Item = (&Position, &JournalEntry)> {
         self.entries.range((Excluded(place), Unbounded))
     }
 
@@ -260,7 +260,7 @@ impl Journal {
     }
 
     /// An entry that some target has had changes again.
-    fn move_on(&mut self, place: Place, etype: Etype, due: Time) {
+    fn move_on(&mut self, place: Position, etype: Etype, due: Time) {
         let Some(entry) = self.entries.remove(&place) else {
             return;
         };
@@ -281,7 +281,7 @@ impl Journal {
         });
     }
 
-    fn give_up(&mut self) {
+    fn overrun(&mut self) {
         let mut any = false;
         for target in self.targets.values_mut() {
             if target.behind > target.bound {
@@ -315,7 +315,7 @@ impl Journal {
 
 impl JournalEntry {
     /// What the changes come to for a target at this position.
-    fn for_one_at(&self, position: Place) -> Etype {
+    fn for_one_at(&self, position: Position) -> Etype {
         if position >= self.before {
             self.fresh
         } else {
@@ -328,8 +328,8 @@ impl JournalEntry {
 fn both(older: Etype, newer: Etype, path: &[u8]) -> Etype {
     let dir = path.ends_with(b"/");
     let waiting = (older, Status::Wait);
-    match combine(Policy::Settle, waiting, (newer, dir), Relation::Same) {
-        Verdict::Replace => newer,
+    match combine(Policy::Coalesce, waiting, (newer, dir), Relation::Same) {
+        Combination::Replace => newer,
         _ => older,
     }
 }

@@ -42,7 +42,7 @@ fn timed<T>(what: &str, count: usize, run: impl FnOnce() -> T) -> T {
 fn measure(layout: &str, count: usize, path: impl Fn(usize) -> String) {
     println!("{count} pending, {layout}");
     let paths: Vec<String> = (0..count).map(path).collect();
-    let mut queue = Queue::new(Policy::Settle);
+    let mut queue = Queue::new(Policy::Coalesce);
     let before = resident();
     timed("first event of a path", count, || {
         for path in &paths {
@@ -119,7 +119,7 @@ fn measure(layout: &str, count: usize, path: impl Fn(usize) -> String) {
 /// the directory's, and so on.
 fn measure_chain(count: usize) {
     println!("{count} pending, each waits for the one before");
-    let mut queue = Queue::new(Policy::Deliver);
+    let mut queue = Queue::new(Policy::PerEvent);
     timed("directory event and event inside, in turn", count, || {
         for n in 0..count / 2 {
             queue.push(Etype::Attrib, b"/some/", None, 0);

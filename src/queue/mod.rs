@@ -9,11 +9,11 @@
 //! * `path_index`, `heap`: the trie that finds it;
 //! * `ready`: what is due, what can be taken, and how it leaves again;
 //! * [`journal`]: what several targets of one source lack, each path once;
-//! * `entries`, `slab`: the records and their lists.
+//! * `records`, `slab`: the records and their lists.
 //!
 //! The delay that decides is the newest related one; related are delays of the same
 //! path, of a directory around it, and, if the event is about a directory, of anything
-//! inside. Under [`Policy::Settle`] a delay of the same path that is not active decides
+//! inside. Under [`Policy::Coalesce`] a delay of the same path that is not active decides
 //! before any other, so that a path has at most one such delay however often it changes
 //! while a target is away. That is sound because what is sent is what `lstat` finds; only
 //! a Move is done blindly, so a Move that anything pending is related to is split.
@@ -22,29 +22,29 @@
 //! delay of the same path that is still there becomes the blocker; so two actions never
 //! run at the same time for one path, except together in one batch.
 
-#[cfg(test)]
-mod agreement;
 pub mod combine;
 pub mod delay;
-mod entries;
 mod heap;
 pub mod journal;
 #[cfg(test)]
 mod measure;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod model_test;
 mod path_index;
 mod push;
 mod ready;
+mod records;
 mod slab;
 
-pub use combine::{Relation, Verdict};
+pub use combine::{Combination, Relation};
 pub use delay::{Delay, DelayId, Etype, Policy, Status, Time};
 pub use push::{Placed, Pushed};
 pub use ready::{Ready, Take};
 
-use entries::{Entries, Slot};
 use path_index::PathIndex;
+use records::{Entries, Slot};
 
 /// Records an empty queue keeps memory for, so that a quiet sync does not allocate.
 const KEEP: usize = 1024;
@@ -152,9 +152,9 @@ impl Queue {
         self.detach(slot, 1);
         while let Some(blocked) = self.entries[slot].first_blocked {
             self.entries.unblock(blocked);
-            self.stack_on_path(blocked);
+            self.block_on_path(blocked);
             if self.entries[blocked].status == Status::Block {
-                self.rest(blocked);
+                self.update_status(blocked);
             }
         }
         self.entries.remove(slot);
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_refuses_and_goes_on() {
-        let mut queue = Queue::new(Policy::Settle);
+        let mut queue = Queue::new(Policy::Coalesce);
         queue.limit = 2;
         for path in [b"/a", b"/b", b"/c"] {
             queue.push(Etype::Create, path, None, 0);
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_not_active_can_be_withdrawn() {
-        let mut queue = Queue::new(Policy::Settle);
+        let mut queue = Queue::new(Policy::Coalesce);
         queue.push(Etype::Create, b"/d/", None, 0);
         queue.push(Etype::Create, b"/d/f", None, 0);
         queue.push(Etype::Modify, b"/d/g", None, 0);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_empty_queue_gives_its_memory_back() {
-        let mut queue = Queue::new(Policy::Settle);
+        let mut queue = Queue::new(Policy::Coalesce);
         for n in 0..10_000 {
             queue.push(Etype::Create, format!("/d/{n}").as_bytes(), None, 0);
         }

@@ -29,7 +29,7 @@ impl Item {
 
     fn relation(&self, policy: Policy, newer: Etype, path: &[u8]) -> Option<Relation> {
         let namesake = |older: &[u8]| {
-            policy == Policy::Settle
+            policy == Policy::Coalesce
                 && (newer == Etype::Move || self.etype == Etype::Move)
                 && (older.strip_suffix(b"/") == Some(path)
                     || path.strip_suffix(b"/") == Some(older))
@@ -76,7 +76,7 @@ impl Model {
                 let is_it = |item: &&Item| {
                     item.etype == Etype::Move
                         && item.status != Status::Active
-                        && self.policy == Policy::Settle
+                        && self.policy == Policy::Coalesce
                 };
                 let moves: Vec<_> = self.items.iter().filter(is_it).cloned().collect();
                 moves.iter().for_each(|item| self.split(item.serial, due));
@@ -89,12 +89,12 @@ impl Model {
         }
     }
 
-    fn decide(&self, newer: Etype, path: &[u8]) -> Option<(usize, Verdict)> {
+    fn decide(&self, newer: Etype, path: &[u8]) -> Option<(usize, Combination)> {
         let verdict = |(at, item): (usize, &Item)| {
             let relation = item.relation(self.policy, newer, path)?;
             let older = (item.etype, item.status);
             match combine(self.policy, older, (newer, path.ends_with(b"/")), relation) {
-                Verdict::Unrelated => None,
+                Combination::Unrelated => None,
                 verdict => Some((at, verdict)),
             }
         };
@@ -104,7 +104,7 @@ impl Model {
                 && item.etype != Etype::Move
                 && !item.etype.is_special()
         };
-        if self.policy == Policy::Settle && newer != Etype::Move {
+        if self.policy == Policy::Coalesce && newer != Etype::Move {
             let found = self.items.iter().enumerate().rfind(open);
             if let Some(found) = found {
                 return verdict(found);
@@ -127,16 +127,16 @@ impl Model {
             item.etype == Etype::Delete && item.status == Status::Active && item.path == path
         };
         let made = etype == Etype::Create && path.ends_with(b"/");
-        let renewed = self.policy == Policy::Settle && made && self.items.iter().any(deleting);
+        let renewed = self.policy == Policy::Coalesce && made && self.items.iter().any(deleting);
         let etype = if renewed { Etype::Delete } else { etype };
         match self.decide(etype, path) {
             None => self.append(etype, path, None, due, None),
-            Some((_, Verdict::Absorb)) => {}
-            Some((at, Verdict::Replace)) => self.items[at].etype = etype,
+            Some((_, Combination::Absorb)) => {}
+            Some((at, Combination::Replace)) => self.items[at].etype = etype,
             Some((at, verdict)) => {
                 let on = self.items[at].serial;
                 self.append(etype, path, None, due, Some(on));
-                if verdict == Verdict::ToDelete {
+                if verdict == Combination::ToDelete {
                     self.items[at].etype = Etype::Delete;
                     self.items[at].path2 = None;
                     self.fold_newer(at);
@@ -148,7 +148,7 @@ impl Model {
     fn push_move(&mut self, from: &[u8], to: &[u8], due: Time) {
         let decided = [from, to].map(|path| self.decide(Etype::Move, path));
         match decided.into_iter().flatten().max_by_key(|(at, _)| *at) {
-            Some((_, Verdict::Split)) => {
+            Some((_, Combination::Split)) => {
                 self.push_plain(Etype::Delete, from, due);
                 self.push_plain(Etype::Create, to, due);
             }
@@ -242,7 +242,7 @@ impl Model {
         self.stack_on_path(at);
         self.rest(at);
         let whole = |item: &Item| matches!(item.etype, Etype::Init | Etype::Blanket);
-        let moved = self.items[at].etype == Etype::Move && self.policy == Policy::Settle;
+        let moved = self.items[at].etype == Etype::Move && self.policy == Policy::Coalesce;
         if moved && self.items.iter().any(whole) {
             self.split(serial, due);
         }
@@ -283,15 +283,15 @@ impl Model {
             else {
                 return;
             };
-            let next = self.policy == Policy::Settle || other.blocker == Some(item.serial);
+            let next = self.policy == Policy::Coalesce || other.blocker == Some(item.serial);
             if !next || other.status == Status::Active {
                 return;
             }
             let dir = item.path.ends_with(b"/");
             let (older, newest) = ((item.etype, item.status), (other.etype, dir));
             match combine(self.policy, older, newest, Relation::Same) {
-                Verdict::Absorb => {}
-                Verdict::Replace => self.items[at].etype = other.etype,
+                Combination::Absorb => {}
+                Combination::Replace => self.items[at].etype = other.etype,
                 _ => return,
             }
             for blocked in &mut self.items {

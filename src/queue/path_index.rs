@@ -14,12 +14,12 @@ use std::num::NonZeroU32;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::entries::{Entries, Slot};
-use super::heap::{self, Links};
+use super::heap::{self, HeapLinks};
+use super::records::{Entries, Slot};
 use super::slab::{Key, Slab};
 
 /// Where a node lies.
-pub(super) type NodeId = Key<Node>;
+pub(super) type NodeId = Key<PathNode>;
 
 /// The empty path.
 pub(super) const TOP: NodeId = Key::new(NonZeroU32::MIN);
@@ -32,7 +32,7 @@ const SMALL: usize = 64 * 1024;
 
 /// One path. 40 bytes and its last component.
 #[derive(Default)]
-pub(super) struct Node {
+pub(super) struct PathNode {
     parent: Option<NodeId>,
     name_at: u32,
     name_len: u32,
@@ -40,14 +40,14 @@ pub(super) struct Node {
     pub(super) own: Option<Slot>,
     /// Top of the heap of children.
     pub(super) kids: Option<NodeId>,
-    pub(super) links: Links,
+    pub(super) links: HeapLinks,
     /// Serial of the newest delay here or below, 0 for none.
     pub(super) newest: u64,
 }
 
 /// See the module.
 pub(super) struct PathIndex {
-    pub(super) nodes: Slab<Node>,
+    pub(super) nodes: Slab<PathNode>,
     by_name: HashTable<NodeId>,
     hasher: DefaultHashBuilder,
     names: Vec<u8>,
@@ -187,8 +187,8 @@ impl PathIndex {
 
     /// Makes TOP and APART, the first two.
     fn init(&mut self) {
-        self.nodes.insert(Node::default());
-        self.nodes.insert(Node::default());
+        self.nodes.insert(PathNode::default());
+        self.nodes.insert(PathNode::default());
     }
 
     fn newest(&self, node: NodeId, entries: &Entries) -> u64 {
@@ -198,11 +198,11 @@ impl PathIndex {
     }
 
     fn add(&mut self, dir: NodeId, name: &[u8]) -> NodeId {
-        let node = self.nodes.insert(Node {
+        let node = self.nodes.insert(PathNode {
             parent: Some(dir),
             name_at: self.names.len() as u32,
             name_len: name.len() as u32,
-            ..Node::default()
+            ..PathNode::default()
         });
         self.names.extend_from_slice(name);
         let hash = self.hash(dir, name);
@@ -239,7 +239,7 @@ impl PathIndex {
         self.garbage = 0;
     }
 
-    fn name(&self, node: &Node) -> &[u8] {
+    fn name(&self, node: &PathNode) -> &[u8] {
         name_of(&self.names, node)
     }
 
@@ -248,7 +248,7 @@ impl PathIndex {
     }
 }
 
-fn name_of<'a>(names: &'a [u8], node: &Node) -> &'a [u8] {
+fn name_of<'a>(names: &'a [u8], node: &PathNode) -> &'a [u8] {
     &names[node.name_at as usize..][..node.name_len as usize]
 }
 
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_node_is_small() {
-        assert_eq!(size_of::<Node>(), 40);
+        assert_eq!(size_of::<PathNode>(), 40);
     }
 
     #[test]

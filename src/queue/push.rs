@@ -1,9 +1,9 @@
 //! A new event's way into the queue.
 
-use super::combine::{Relation, Verdict, combine};
+use super::combine::{Combination, Relation, combine};
 use super::delay::{DelayId, Etype, Policy, Status, Time};
-use super::entries::{End, Slot};
 use super::path_index::{APART, NodeId, TOP, components};
+use super::records::{PathEnd, Slot};
 use super::{Queue, ready};
 
 /// What became of an event: all the Delay lines of the log say.
@@ -35,7 +35,7 @@ pub enum Placed {
         id: DelayId,
     },
     /// At the end of the queue, blocked.
-    Stacked {
+    Blocked {
         /// The new delay.
         id: DelayId,
         /// What it waits for.
@@ -127,7 +127,7 @@ impl Queue {
             etype
         };
         let open = match self.policy {
-            Policy::Settle if look.known == path.len() => self.open_delay(look.node),
+            Policy::Coalesce if look.known == path.len() => self.open_delay(look.node),
             _ => None,
         };
         let found = match open {
@@ -139,24 +139,24 @@ impl Queue {
         };
         let verdict = self.verdict(etype, path, found.as_ref());
         let on = match (verdict, found) {
-            (Verdict::Absorb, Some(found)) => {
+            (Combination::Absorb, Some(found)) => {
                 return Placed::Absorbed {
                     by: self.entries.id(found.slot),
                 };
             }
-            (Verdict::Replace, Some(found)) => {
+            (Combination::Replace, Some(found)) => {
                 return Placed::Replaced {
                     id: self.entries.id(found.slot),
                     was: std::mem::replace(&mut self.entries[found.slot].etype, etype),
                 };
             }
-            (Verdict::Unrelated, _) => None,
+            (Combination::Unrelated, _) => None,
             (_, found) => found.map(|found| found.slot),
         };
         let node = self.index.insert(look.node, &path[look.known..]);
         let placed = self.append(etype, node, None, due, on);
         match (verdict, placed, on) {
-            (Verdict::ToDelete, Placed::Stacked { id, on }, Some(older)) => {
+            (Combination::ToDelete, Placed::Blocked { id, on }, Some(older)) => {
                 // Only now that the new delay keeps the destination's node alive.
                 self.detach(older, 1);
                 self.entries[older].etype = Etype::Delete;
@@ -173,7 +173,7 @@ impl Queue {
     /// that exists.
     fn is_renewal(&self, newer: Etype, path: &[u8], node: NodeId) -> bool {
         let made = newer == Etype::Create && path.ends_with(b"/");
-        made && self.policy == Policy::Settle
+        made && self.policy == Policy::Coalesce
             && self.delays_at(node).any(|slot| {
                 let older = &self.entries[slot];
                 older.etype == Etype::Delete && older.status == Status::Active
@@ -187,7 +187,8 @@ impl Queue {
         let related = self.newest([from, to].map(|path| self.look(Etype::Move, path).found));
         let found = self.newest([related, self.special()]);
         let on = found.as_ref().map(|found| found.slot);
-        if let (Verdict::Split, Some(on)) = (self.verdict(Etype::Move, to, found.as_ref()), on) {
+        if let (Combination::Split, Some(on)) = (self.verdict(Etype::Move, to, found.as_ref()), on)
+        {
             return self.split(on, from, to, due);
         }
         let node = self.index.insert(TOP, from);
@@ -197,7 +198,7 @@ impl Queue {
 
     /// Under Settle an Init may run before what is ahead of it, but no Move after it.
     fn split_pending_moves(&mut self, due: Time) {
-        if self.policy != Policy::Settle {
+        if self.policy != Policy::Coalesce {
             return;
         }
         let mut next = self.entries.first();
@@ -232,9 +233,9 @@ impl Queue {
         }
     }
 
-    fn verdict(&self, newer: Etype, path: &[u8], found: Option<&RelatedDelay>) -> Verdict {
+    fn verdict(&self, newer: Etype, path: &[u8], found: Option<&RelatedDelay>) -> Combination {
         let Some(found) = found else {
-            return Verdict::Unrelated;
+            return Combination::Unrelated;
         };
         let older = &self.entries[found.slot];
         let dir = path.ends_with(b"/");
@@ -278,7 +279,7 @@ impl Queue {
     /// Settle, where order counts for nothing else, Moves keep apart from namesakes.
     fn consider_namesake(&self, look: &mut PathLookup, newer: Etype, name: &[u8]) {
         let moves = newer == Etype::Move || self.moves > 0;
-        if self.policy != Policy::Settle || !moves {
+        if self.policy != Policy::Coalesce || !moves {
             return;
         }
         let namesake = match name.strip_suffix(b"/") {
@@ -383,16 +384,16 @@ impl Queue {
             ready::note_waiting(&mut self.waiting_from, &self.entries, slot);
             return Placed::Appended { id };
         };
-        self.entries.stack(slot, on);
+        self.entries.block_on(slot, on);
         self.entries[slot].status = Status::Block;
         let on = self.entries.id(on);
-        Placed::Stacked { id, on }
+        Placed::Blocked { id, on }
     }
 
     /// Makes `node` the path (`end` 0) or destination (1) of the newest delay.
     fn attach(&mut self, slot: Slot, end: usize, node: NodeId) {
         let older = self.index.nodes[node].own.replace(slot);
-        self.entries[slot].ends[end] = End {
+        self.entries[slot].ends[end] = PathEnd {
             node: Some(node),
             newer: None,
             older,
@@ -406,7 +407,7 @@ impl Queue {
 
     /// Takes the path or destination away from a delay, if it has one.
     pub(super) fn detach(&mut self, slot: Slot, end: usize) {
-        let End { node, newer, older } = std::mem::take(&mut self.entries[slot].ends[end]);
+        let PathEnd { node, newer, older } = std::mem::take(&mut self.entries[slot].ends[end]);
         let Some(node) = node else { return };
         self.moves -= end;
         if let Some(older) = older {

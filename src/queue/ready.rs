@@ -1,10 +1,10 @@
 //! What is due, what can be taken together, and how delays leave the queue.
 
 use super::Queue;
-use super::combine::{Relation, Verdict, combine};
+use super::combine::{Combination, Relation, combine};
 use super::delay::{Delay, DelayId, Etype, Policy, Status, Time};
-use super::entries::{Entries, Slot};
 use super::path_index::TOP;
+use super::records::{Entries, Slot};
 
 /// True if something can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,10 +131,10 @@ impl Queue {
             return false;
         }
         self.entries[slot].due = due;
-        self.stack_on_path(slot);
-        self.rest(slot);
+        self.block_on_path(slot);
+        self.update_status(slot);
         let moved = self.entries[slot].etype == Etype::Move;
-        if moved && self.policy == Policy::Settle && self.index.nodes[TOP].own.is_some() {
+        if moved && self.policy == Policy::Coalesce && self.index.nodes[TOP].own.is_some() {
             self.split_pending_move(slot, due);
         }
         self.fold_newer(slot);
@@ -155,19 +155,19 @@ impl Queue {
     }
 
     /// If a delay is stacked on nothing, stacks it on an older one of the same path.
-    pub(super) fn stack_on_path(&mut self, slot: Slot) {
+    pub(super) fn block_on_path(&mut self, slot: Slot) {
         let entry = &self.entries[slot];
         if entry.blocker.is_some() || entry.etype.is_special() {
             return;
         }
         let older = entry.older().max_by_key(|slot| self.entries[*slot].serial);
         if let Some(older) = older {
-            self.entries.stack(slot, older);
+            self.entries.block_on(slot, older);
         }
     }
 
     /// Decides whether a delay that is not active waits or is blocked.
-    pub(super) fn rest(&mut self, slot: Slot) {
+    pub(super) fn update_status(&mut self, slot: Slot) {
         let entry = &mut self.entries[slot];
         if entry.blocker.is_some() {
             entry.status = Status::Block;
@@ -184,7 +184,7 @@ impl Queue {
             self.entries[slot].etype = etype;
             while let Some(blocked) = self.entries[newer].first_blocked {
                 self.entries.unblock(blocked);
-                self.entries.stack(blocked, slot);
+                self.entries.block_on(blocked, slot);
             }
             self.remove(newer);
         }
@@ -195,15 +195,15 @@ impl Queue {
         let entry = &self.entries[slot];
         let newer = entry.ends[0].newer?;
         let other = &self.entries[newer];
-        let next = self.policy == Policy::Settle || other.blocker == Some(slot);
+        let next = self.policy == Policy::Coalesce || other.blocker == Some(slot);
         if !next || other.status == Status::Active {
             return None;
         }
         let older = (entry.etype, entry.status);
         let newest = (other.etype, self.is_dir(slot));
         match combine(self.policy, older, newest, Relation::Same) {
-            Verdict::Absorb => Some((newer, entry.etype)),
-            Verdict::Replace => Some((newer, other.etype)),
+            Combination::Absorb => Some((newer, entry.etype)),
+            Combination::Replace => Some((newer, other.etype)),
             _ => None,
         }
     }

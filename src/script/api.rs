@@ -7,12 +7,12 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value, Variadic};
 
+use super::context::{Alarm, ScriptContext};
 use super::event::Objects;
-use super::guard;
-use super::host::{Alarm, ScriptContext};
 use super::spawn;
 use super::timestamp::{self, Timestamp};
-use crate::config::{complaint, kind_of, number_of, text_of};
+use super::watchdog;
+use crate::config::{config_error, kind_of, number_of, text_of};
 use crate::log;
 use crate::sync::Clock;
 
@@ -38,10 +38,11 @@ pub fn globals(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result
     table.set(
         "terminate",
         lua.create_function(move |lua, code: Value| -> Result<()> {
-            let code = number_of(&code).ok_or_else(|| complaint("terminate needs an exit code"))?;
+            let code =
+                number_of(&code).ok_or_else(|| config_error("terminate needs an exit code"))?;
             h.ending.set(Some(code as i64));
-            guard::stop(lua)?;
-            Err(complaint("terminated by the configuration"))
+            watchdog::stop(lua)?;
+            Err(config_error("terminated by the configuration"))
         })?,
     )?;
     let h = Rc::clone(host);
@@ -55,8 +56,8 @@ pub fn globals(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result
         "alarm",
         lua.create_function(
             move |_, (time, function, extra): (Value, Function, Value)| {
-                let due =
-                    timestamp::stamp(&time).ok_or_else(|| complaint("alarm needs a timestamp"))?;
+                let due = timestamp::stamp(&time)
+                    .ok_or_else(|| config_error("alarm needs a timestamp"))?;
                 if log::enabled("Alarm") {
                     let wait = Clock::until(h.clock.now(), due.0).as_secs_f64();
                     log::say("Alarm", format_args!("user alarm in {wait:.3} s"));
@@ -76,7 +77,7 @@ pub fn globals(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result
 /// A text or number that a function was given; `function` names it in the complaint.
 pub fn text_argument(value: &Value, function: &str) -> Result<Vec<u8>> {
     text_of(value)
-        .ok_or_else(|| complaint(format!("{function} needs a text, not {}", kind_of(value))))
+        .ok_or_else(|| config_error(format!("{function} needs a text, not {}", kind_of(value))))
 }
 
 /// What `log` prints for its values, one behind the other.
@@ -88,7 +89,7 @@ fn log_text(values: &[Value]) -> Result<String> {
             Value::Boolean(value) => text.push_str(&format!("({value})")),
             Value::Table(table) => text.push_str(&format!("(Table: {:p})", table.to_pointer())),
             Value::String(bytes) => text.push_str(&bytes.to_string_lossy()),
-            Value::Function(_) => return Err(complaint("log does not take functions")),
+            Value::Function(_) => return Err(config_error("log does not take functions")),
             value => match (timestamp::stamp(value), text_of(value)) {
                 (Some(stamp), _) => text.push_str(&format!("(Timestamp: {})", stamp.seconds())),
                 (None, Some(number)) => text.push_str(&String::from_utf8_lossy(&number)),

@@ -5,12 +5,12 @@ use std::rc::{Rc, Weak};
 
 use mlua::{Lua, Result, Table, Value};
 
+use super::context::{ScriptContext, SyncHandle};
 use super::event::Objects;
-use super::host::{ScriptContext, SyncHandle};
-use super::{checked, errors, fanout, inlet, layer3, sync_checks, tunnel, user_keys};
+use super::{errors, fanout, inlet, layer3, scan_request, sync_checks, tunnel, user_keys};
 use crate::batch;
 use crate::config::{
-    self, SyncConfig, bare_complaint, complaint, complaint_about, kind_of, text_of, truthy,
+    self, SyncConfig, bare_config_error, config_error, config_error_about, kind_of, text_of, truthy,
 };
 use crate::filter::Filter;
 use crate::log;
@@ -31,12 +31,12 @@ pub fn create(
     check(lua, &config, policy, host.members.borrow().len())?;
     let typed = SyncConfig::from_table(&user_keys::without(lua, &config)?)?;
     if typed.check.is_some() {
-        checked::check_behaviour(lua, &config)?;
+        scan_request::check_behaviour(lua, &config)?;
     }
     let tunnel = tunnel::of_config(host, &config)?;
     let filter = config::filter(&config)?;
     advise(lua, &config, &typed, &filter)?;
-    if policy == Policy::Settle {
+    if policy == Policy::Coalesce {
         sync_checks::warn_of_target(lua, &typed);
         check_target(lua, &config, &typed, &filter)?;
     }
@@ -76,13 +76,13 @@ fn check(lua: &Lua, config: &Table, policy: Policy, index: usize) -> Result<()> 
         name => {
             let name = String::from_utf8_lossy(&name.unwrap_or_default()).into_owned();
             let text = format!("event monitor \"{name}\" unknown.");
-            return Err(complaint_about("monitor", text));
+            return Err(config_error_about("monitor", text));
         }
     }
     check_functions(config)?;
     config::check_values(
         config,
-        policy == Policy::Settle,
+        policy == Policy::Coalesce,
         sync_checks::is_built_in(lua, config, "collect")?,
     )?;
     layer3::check(config)?;
@@ -171,7 +171,7 @@ fn sync_of(
         }
     };
     // User code runs what it likes, as it likes.
-    if policy == Policy::Settle {
+    if policy == Policy::Coalesce {
         fanout::join(host, &sync, group);
         sync.borrow_mut().environment = config::share_ssh(lua, config, &host.sockets)?;
     }
@@ -202,7 +202,7 @@ fn add_crontab(sync: &mut Sync) -> Result<()> {
         sync.crontab.add(rule).map_err(|why| {
             let (name, number) = (&sync.config.name, at + 1);
             let rule = log::escape(rule.as_bytes());
-            complaint_about(
+            config_error_about(
                 "crontab",
                 format!("Sync: {name} - crontab rule {number} is not valid: {why} . Rule: {rule}"),
             )
@@ -217,7 +217,7 @@ fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
         return Err(if truthy(&value) {
             config::no_text("source", "", &value)
         } else {
-            complaint_about("source", "source missing from sync.")
+            config_error_about("source", "source missing from sync.")
         });
     };
     let real = match config::real_directory(&given) {
@@ -229,7 +229,7 @@ fn resolve_source(lua: &Lua, config: &Table) -> Result<()> {
             let [first, second] = error.lines();
             log::error(first);
             let advice = sync_checks::unexpanded(&given).unwrap_or_default();
-            return Err(bare_complaint("source", second + &advice));
+            return Err(bare_config_error("source", second + &advice));
         }
     };
     config.set("_source", lua.create_string(given)?)?;
@@ -255,11 +255,11 @@ fn no_actions(config: &Table) -> mlua::Error {
         .flatten()
         .find_map(|(key, _)| Some((config::nearest(&key, layer3::KEYS)?, key)));
     match similar {
-        Some((known, key)) => complaint_about(
+        Some((known, key)) => config_error_about(
             &key,
             format!("no actions specified. Did you mean \"{known}\" instead of \"{key}\"?"),
         ),
-        None => complaint("no actions specified."),
+        None => config_error("no actions specified."),
     }
 }
 
@@ -273,11 +273,11 @@ fn check_functions(config: &Table) -> Result<()> {
                     "{key} must be a function or false, not true. Leave it out for what the kind \
                      of the sync does."
                 );
-                return Err(complaint_about(key, text));
+                return Err(config_error_about(key, text));
             }
             other => {
                 let text = format!("{key} must be a function, not {}.", kind_of(&other));
-                return Err(complaint_about(key, text));
+                return Err(config_error_about(key, text));
             }
         }
     }
@@ -290,9 +290,9 @@ fn policy(lua: &Lua, config: &Table) -> Result<Policy> {
     let general = default.raw_get::<Value>("action")? == config.get::<Value>("action")?;
     Ok(
         if sync_checks::is_built_in(lua, config, "action")? && !general {
-            Policy::Settle
+            Policy::Coalesce
         } else {
-            Policy::Deliver
+            Policy::PerEvent
         },
     )
 }

@@ -294,7 +294,7 @@ fn long_bracket(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::complaint;
+    use crate::config::config_error;
 
     const CONFIG: &str = r#"
 -- bwlimit = 1
@@ -326,7 +326,7 @@ settings { bwlimit = 5 }
     fn positions_and_texts_are_plain() {
         let lua = crate::sys::lua();
         let fail = lua
-            .create_function(|_, ()| -> mlua::Result<()> { Err(complaint("no good")) })
+            .create_function(|_, ()| -> mlua::Result<()> { Err(config_error("no good")) })
             .unwrap();
         lua.globals().set("fail", fail).unwrap();
         let error = lua

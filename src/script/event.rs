@@ -5,9 +5,9 @@ use std::rc::{Rc, Weak};
 
 use mlua::{AnyUserData, IntoLua, Lua, Result, Table, UserData, Value};
 
-use super::host::SyncHandle;
+use super::context::SyncHandle;
 use super::timestamp::Timestamp;
-use crate::config::{complaint, text_of};
+use crate::config::{config_error, text_of};
 use crate::queue::{DelayId, Etype, Status};
 
 /// The queue entry behind an event object.
@@ -119,7 +119,7 @@ impl Objects {
                 }
                 (Some(delay), _) => delay,
                 (None, Some(known)) => return Ok(known),
-                (None, None) => return Err(complaint("the event is done already")),
+                (None, None) => return Err(config_error("the event is done already")),
             };
             let (path, path2) = delay.paths();
             (delay.etype(), path, path2)
@@ -206,7 +206,7 @@ impl EventRef {
         let member = self
             .member
             .upgrade()
-            .ok_or_else(|| complaint("the event's sync is gone"))?;
+            .ok_or_else(|| config_error("the event's sync is gone"))?;
         let text = |bytes: &[u8]| Ok(Value::String(lua.create_string(bytes)?));
         match name {
             "config" => return Ok(Value::Table(member.config.clone())),
@@ -260,7 +260,7 @@ impl EventRef {
             match (name, target) {
                 ("source", _) => Ok(source.to_vec()),
                 (_, Some(target)) => Ok(target.to_vec()),
-                (_, None) => Err(complaint("the sync has no target")),
+                (_, None) => Err(config_error("the sync has no target")),
             }
         };
         // The parts are taken from "/d/g h" or "/d/"; Init and Blanket have no path at all.
@@ -290,7 +290,11 @@ impl EventRef {
             ("source" | "target", "Path") => joined(base(prefix)?, path),
             ("source" | "target", "Pathname") => joined(base(prefix)?, bare),
             ("source" | "target", "Pathdir") => joined(base(prefix)?, directory),
-            _ => return Err(complaint(format!("event does not have field \"{name}\""))),
+            _ => {
+                return Err(config_error(format!(
+                    "event does not have field \"{name}\""
+                )));
+            }
         }))
     }
 

@@ -9,9 +9,11 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::host::{ScriptContext, SyncHandle};
+use super::context::{ScriptContext, SyncHandle};
 use crate::check::Gate;
-use crate::config::{CheckConfig, SyncConfig, bare_complaint, complaint_about, text_of, truthy};
+use crate::config::{
+    CheckConfig, SyncConfig, bare_config_error, config_error_about, text_of, truthy,
+};
 use crate::filter::Filter;
 use crate::sync::{self, Sync};
 
@@ -94,7 +96,7 @@ pub fn join_gate(host: &ScriptContext, sync: &mut Sync, files: Option<&[u8]>) ->
     };
     match members.iter().find(clashes) {
         None => Ok(()),
-        Some(other) => Err(complaint_about(
+        Some(other) => Err(config_error_about(
             "staging",
             format!(
                 "check.staging is that of sync \"{}\", which has other files or checks",
@@ -110,12 +112,12 @@ pub fn join_gate(host: &ScriptContext, sync: &mut Sync, files: Option<&[u8]>) ->
 /// # Errors
 /// The value is no name, or the file can't be read.
 pub fn targets_from(lua: &Lua, name: &Value) -> Result<Table> {
-    let wrong = || complaint_about("targetsFrom", "targetsFrom must be the name of a file");
+    let wrong = || config_error_about("targetsFrom", "targetsFrom must be the name of a file");
     let name = text_of(name).ok_or_else(wrong)?;
     let name = OsStr::from_bytes(&name);
     let text = fs::read(name).map_err(|error| {
         let text = format!("Cannot open targets file \"{}\": {error}", name.display());
-        bare_complaint("targetsFrom", text)
+        bare_config_error("targetsFrom", text)
     })?;
     let targets = lua.create_table()?;
     for line in text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii) {

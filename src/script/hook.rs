@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mlua::{Function, HookTriggers, Lua, Result, VmState};
 
-use super::host::SyncHandle;
+use super::context::SyncHandle;
 use super::runtime::Script;
 
 /// A hook that computes for longer is stopped. Nothing can be done about one that waits, for
@@ -29,7 +29,7 @@ pub struct HookReport {
 }
 
 impl Script {
-    /// RejectHooks the hook function of a sync with a table of what is in the report.
+    /// Calls the hook function of a sync with a table of what is in the report.
     ///
     /// # Errors
     /// User code failed, or took too long.
@@ -66,7 +66,7 @@ impl Script {
     }
 }
 
-/// RejectHooks user code that is stopped when it computes for too long.
+/// Calls user code that is stopped when it computes for too long.
 pub(super) fn within_patience<T>(lua: &Lua, call: impl FnOnce() -> Result<T>) -> Result<T> {
     let end = Instant::now() + PATIENCE;
     let often = HookTriggers::new().every_nth_instruction(10_000);

@@ -7,11 +7,11 @@ use std::sync::{Arc, PoisonError};
 use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
 
 use super::api::text_argument;
+use super::context::{ScriptContext, SyncHandle};
 use super::event::{Agent, EventRef, Objects};
-use super::host::{ScriptContext, SyncHandle};
 use super::sync_object;
 use super::tunnel;
-use crate::config::{complaint, text_of, truthy};
+use crate::config::{config_error, text_of, truthy};
 use crate::log;
 use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
 
@@ -32,7 +32,7 @@ pub fn functions(
     add.function("getConfig", |_, member, ()| Ok(member.config.clone()))?;
     let (with, clock) = (objects.clone(), Rc::clone(host));
     add.function("getEvent", move |lua, member, ()| {
-        let id = first_due(member, &clock).ok_or_else(|| complaint("no event is due"))?;
+        let id = first_due(member, &clock).ok_or_else(|| config_error("no event is due"))?;
         let (event, event2) = with.event(lua, member, id)?;
         (event, event2).into_lua_multi(lua)
     })?;
@@ -49,10 +49,10 @@ pub fn functions(
             .transpose()?;
         match agent.flatten() {
             Some(Agent::Event(event)) if event.is_of(member) => discard(member, &event),
-            Some(Agent::Event(_)) => Err(complaint(
+            Some(Agent::Event(_)) => Err(config_error(
                 "discardEvent needs an event of the inlet's own sync",
             )),
-            _ => Err(complaint("discardEvent needs an event")),
+            _ => Err(config_error("discardEvent needs an event")),
         }
     })?;
     for (name, etype) in [
@@ -68,7 +68,7 @@ pub fn functions(
             let now = clock.clock.now();
             let pushed = member.sync.borrow_mut().queue.push(etype, &path, None, now);
             let Pushed::Placed(Placed::Appended { id }) = pushed else {
-                return Err(complaint("the queue is full"));
+                return Err(config_error("the queue is full"));
             };
             Ok(with.event(lua, member, id)?.0)
         })?;
@@ -94,7 +94,7 @@ fn full_path(path: &Value) -> Result<Vec<u8>> {
         path => text_argument(path, "createFullEvent")?,
     };
     match path.first() {
-        _ if path.contains(&0) => Err(complaint("createFullEvent: a path has no NUL byte")),
+        _ if path.contains(&0) => Err(config_error("createFullEvent: a path has no NUL byte")),
         Some(b'/') => Ok(path),
         _ => Ok([b"/", path.as_slice()].concat()),
     }
@@ -127,7 +127,7 @@ fn filter_functions(add: &Adder<'_>) -> Result<()> {
                 None => rule.to_vec(),
             };
             with_filter(member, |filter| filter.append_rule(&line))
-                .map_err(|error| complaint(error.to_string()))
+                .map_err(|error| config_error(error.to_string()))
         },
     )?;
     add.function("getExcludes", |lua, member, ()| {
@@ -182,7 +182,7 @@ impl Adder<'_> {
         let function = self.lua.create_function(move |lua, arguments: A| {
             let member = member
                 .upgrade()
-                .ok_or_else(|| complaint("the inlet's sync is gone"))?;
+                .ok_or_else(|| config_error("the inlet's sync is gone"))?;
             f(lua, &member, arguments)
         })?;
         self.table.set(name, function)
@@ -295,12 +295,12 @@ pub fn is_native(lua: &Lua, name: &str, test: &Function) -> Result<bool> {
 /// A field of a list object.
 pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Result<Value> {
     let Some(Agent::List(behind)) = objects.agent(list)? else {
-        return Err(complaint("not a list of events"));
+        return Err(config_error("not a list of events"));
     };
     let member = behind
         .member
         .upgrade()
-        .ok_or_else(|| complaint("the list's sync is gone"))?;
+        .ok_or_else(|| config_error("the list's sync is gone"))?;
     let objects = objects.clone();
     let function = match name {
         "isList" => return Ok(Value::Boolean(true)),
@@ -323,7 +323,7 @@ pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Res
         })?,
         _ => {
             let text = format!("event list does not have function \"{name}\"");
-            return Err(complaint(text));
+            return Err(config_error(text));
         }
     };
     let public: Function = lua.named_registry_value("public")?;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use mlua::{Function, Result, Table, Value};
 
-use super::host::SyncHandle;
+use super::context::SyncHandle;
 use super::runtime::Script;
 use super::{layer3, sync_checks};
 use crate::batch;

@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
+use super::context::{ScriptContext, SyncHandle};
 use super::event::Objects;
-use super::host::{ScriptContext, SyncHandle};
 use super::spawn;
 use super::template::{Form, Piece, Template, VARIABLES, Variable, written};
-use crate::config::{complaint, complaint_about, kind_of, text_of};
+use crate::config::{config_error, config_error_about, kind_of, text_of};
 use crate::log;
 
 /// The keys of a sync that may be texts.
@@ -37,9 +37,9 @@ pub fn check(config: &Table) -> Result<()> {
             Value::Nil | Value::Boolean(_) | Value::Function(_) => {}
             Value::String(text) => Template::parse(&text.as_bytes())
                 .check(key, has_target)
-                .map_err(|problem| complaint_about(key, problem))?,
+                .map_err(|problem| config_error_about(key, problem))?,
             other => {
-                return Err(complaint_about(
+                return Err(config_error_about(
                     key,
                     format!(
                         "{key} must be a function or a text, not {}.",
@@ -157,7 +157,7 @@ impl Values<'_> {
         let event = match (destination, self.event2) {
             (false, _) => self.event,
             (true, Some(event2)) => event2,
-            (true, None) => return Err(complaint(format!("^{name}: the event is no move"))),
+            (true, None) => return Err(config_error(format!("^{name}: the event is no move"))),
         };
         Ok(text_of(&event.get(field)?))
     }
@@ -165,7 +165,7 @@ impl Values<'_> {
     fn needed(&self, variable: Variable) -> Result<Vec<u8>> {
         let name = VARIABLES[variable].0;
         self.value(variable)?
-            .ok_or_else(|| complaint(format!("^{name} has no value: the sync has no target")))
+            .ok_or_else(|| config_error(format!("^{name} has no value: the sync has no target")))
     }
 
     /// A command with its values, for the log.

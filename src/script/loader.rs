@@ -10,12 +10,12 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, Value};
 
+use super::context::{ScriptContext, Stage, SyncHandle};
 use super::event::Objects;
-use super::guard;
-use super::host::{ScriptContext, Stage, SyncHandle};
 use super::observe::Observed;
 use super::runtime::Script;
-use super::{configuring, errors, hints, native, search_paths};
+use super::watchdog;
+use super::{config_api, errors, hints, prelude_api, search_paths};
 use crate::cli::{Options, SyncOption};
 use crate::config::{Settings, SettingsTable, number_of, parse_number};
 use crate::exit::Exit;
@@ -47,23 +47,23 @@ const PRELUDES: &[(&str, &str)] = &[
 
 /// Why the configuration does not become a running daemon. The lines are for the user.
 #[derive(Debug)]
-pub struct Failure {
+pub struct LoadError {
     /// What to log as errors, one by one.
     pub lines: Vec<String>,
     /// How the process ends.
     pub exit: Exit,
 }
 
-impl Failure {
-    pub(super) fn line(text: impl Into<String>) -> Failure {
-        Failure {
+impl LoadError {
+    pub(super) fn line(text: impl Into<String>) -> LoadError {
+        LoadError {
             lines: vec![text.into()],
             exit: Exit::Failure,
         }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.lines.join("\n"))
     }
@@ -89,19 +89,19 @@ impl Script {
         children: &Rc<RefCell<Children>>,
         clock: Clock,
         before: Vec<Rc<SyncHandle>>,
-    ) -> std::result::Result<Script, Failure> {
+    ) -> std::result::Result<Script, LoadError> {
         let lua = crate::sys::lua();
         let options = &environment.options;
         let delay = match &options.delay {
             None => None,
             Some(text) => Some(parse_number(&text.to_string_lossy()).ok_or_else(|| {
-                Failure::line(format!("-delay needs a number, not '{}'", text.display()))
+                LoadError::line(format!("-delay needs a number, not '{}'", text.display()))
             })?),
         };
         let host = host(&lua, delay, children, clock, before)?;
         let objects = Objects::new(&lua).map_err(unloaded)?;
         preludes(&lua, &host, &objects).map_err(unloaded)?;
-        guard::install(&lua, &host).map_err(unloaded)?;
+        watchdog::install(&lua, &host).map_err(unloaded)?;
         let loader = Loader {
             lua: &lua,
             host: &host,
@@ -131,8 +131,8 @@ impl Script {
     }
 }
 
-fn unloaded(error: mlua::Error) -> Failure {
-    Failure::line(errors::plain(&error))
+fn unloaded(error: mlua::Error) -> LoadError {
+    LoadError::line(errors::plain(&error))
 }
 
 /// The state that Lua's functions share with the engine, before anything is loaded.
@@ -142,11 +142,11 @@ fn host(
     children: &Rc<RefCell<Children>>,
     clock: Clock,
     before: Vec<Rc<SyncHandle>>,
-) -> std::result::Result<Rc<ScriptContext>, Failure> {
+) -> std::result::Result<Rc<ScriptContext>, LoadError> {
     let registry = children
         .borrow()
         .registry()
-        .map_err(|error| Failure::line(format!("cannot start: {error}")))?;
+        .map_err(|error| LoadError::line(format!("cannot start: {error}")))?;
     Ok(Rc::new(ScriptContext {
         stage: Cell::new(Stage::Loading),
         members: RefCell::default(),
@@ -179,7 +179,7 @@ fn preludes(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result<()
     lua.set_app_data(Rc::clone(host));
     search_paths::extend(lua)?;
     lua.globals().set("lsyncd", lua.create_table()?)?;
-    let native = native::table(lua, host, objects)?;
+    let native = prelude_api::table(lua, host, objects)?;
     for (name, text) in PRELUDES {
         lua.load(*text)
             .set_name(format!("{}{name}", errors::PRELUDE))
@@ -200,13 +200,13 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     /// Runs one Lua file.
-    fn file(&self, path: &Path) -> std::result::Result<(), Failure> {
+    fn file(&self, path: &Path) -> std::result::Result<(), LoadError> {
         let real = fs::canonicalize(path).map_err(|_| {
-            Failure::line(format!("Cannot find config file at '{}'.", path.display()))
+            LoadError::line(format!("Cannot find config file at '{}'.", path.display()))
         })?;
         let shown = real.display().to_string();
         let text = fs::read(&real)
-            .map_err(|error| Failure::line(format!("error loading {shown}: {error}")))?;
+            .map_err(|error| LoadError::line(format!("error loading {shown}: {error}")))?;
         let chunk = self
             .lua
             .load(without_first_comment(&text))
@@ -217,42 +217,44 @@ impl Loader<'_> {
             let source = String::from_utf8_lossy(&text);
             let advice = hints::for_syntax(&message, &source).unwrap_or_default();
             let message = with_whole_name(&message, &shown);
-            Failure::line(format!("error loading {shown}: {message}{advice}"))
+            LoadError::line(format!("error loading {shown}: {message}{advice}"))
         })?;
-        guard::call(self.host, || function.call::<()>(()))
+        watchdog::call(self.host, || function.call::<()>(()))
             .map_err(|error| self.failure(&error, &shown))
     }
 
-    fn failure(&self, error: &mlua::Error, file: &str) -> Failure {
+    fn failure(&self, error: &mlua::Error, file: &str) -> LoadError {
         if let Some(code) = self.host.ending.get() {
-            return Failure {
+            return LoadError {
                 lines: Vec::new(),
                 exit: Exit::Asked(code),
             };
         }
         let text = errors::message(self.lua, error);
         if *self.host.complained.borrow() == text {
-            return Failure::line(text);
+            return LoadError::line(text);
         }
         let text = with_whole_name(&errors::located(self.lua, error), file);
         let advice = hints::for_runtime(&text).unwrap_or_default();
-        Failure::line(format!("error preparing {file}: {text}{advice}"))
+        LoadError::line(format!("error preparing {file}: {text}{advice}"))
     }
 
     /// What comes after the configuration ran: the command line has its say.
-    fn finish(&self, environment: &Environment) -> std::result::Result<Settings, Failure> {
+    fn finish(&self, environment: &Environment) -> std::result::Result<Settings, LoadError> {
         let options = &environment.options;
-        let fail = |error: mlua::Error| Failure::line(errors::message(self.lua, &error));
+        let fail = |error: mlua::Error| LoadError::line(errors::message(self.lua, &error));
         if let Some(monitor) = &options.monitor
             && monitor != "inotify"
             && !options.syncs.is_empty()
         {
             let name = monitor.display();
-            return Err(Failure::line(format!("event monitor \"{name}\" unknown.")));
+            return Err(LoadError::line(format!(
+                "event monitor \"{name}\" unknown."
+            )));
         }
-        configuring::check_settings_kept(self.lua).map_err(|error| {
+        config_api::check_settings_kept(self.lua).map_err(|error| {
             let text = errors::message(self.lua, &error);
-            Failure::line(text + &assigned_at(options.config.as_deref(), "settings"))
+            LoadError::line(text + &assigned_at(options.config.as_deref(), "settings"))
         })?;
         for sync in &options.syncs {
             self.command_line_sync(sync, options)

@@ -17,9 +17,9 @@ use mlua::{Function, Lua, Result, Table, Value};
 use nix::errno::Errno;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use super::guard;
-use super::host::ScriptContext;
-use crate::config::{complaint, number_of};
+use super::context::ScriptContext;
+use super::watchdog;
+use crate::config::{config_error, number_of};
 use crate::log;
 use crate::sys;
 
@@ -80,7 +80,7 @@ impl Observed {
         true
     }
 
-    /// RejectHooks the functions of what became ready.
+    /// Calls the functions of what became ready.
     ///
     /// # Errors
     /// User code failed.
@@ -98,7 +98,7 @@ impl Observed {
                 let function = entries.get(&fd).and_then(function);
                 drop(entries);
                 if let (true, Some(function)) = (is_ready, function) {
-                    guard::call(host, || function.call::<()>(f64::from(fd)))?;
+                    watchdog::call(host, || function.call::<()>(f64::from(fd)))?;
                 }
             }
             self.arm_again(fd);
@@ -142,7 +142,7 @@ impl Observed {
     ) -> Result<()> {
         let fail = |error: io::Error| {
             let reason = log::reason(&error);
-            complaint(format!("observefd: descriptor {fd}: {reason}"))
+            config_error(format!("observefd: descriptor {fd}: {reason}"))
         };
         let entry = ObservedFd {
             readable,
@@ -155,10 +155,10 @@ impl Observed {
         }
         if let Err(error) = self.register(fd, &entry) {
             return Err(match error.raw_os_error() {
-                Some(libc::EPERM) => complaint(format!(
+                Some(libc::EPERM) => config_error(format!(
                     "observefd: descriptor {fd} is a file, which is always ready"
                 )),
-                Some(libc::EEXIST) => complaint(format!(
+                Some(libc::EEXIST) => config_error(format!(
                     "observefd: descriptor {fd} is one of the daemon's own"
                 )),
                 _ => fail(error),
@@ -203,7 +203,7 @@ impl Observed {
 
     fn forget(&self, fd: RawFd) -> Result<()> {
         let Some(entry) = self.entries.borrow_mut().remove(&fd) else {
-            return Err(complaint(format!(
+            return Err(config_error(format!(
                 "nonobservefd: descriptor {fd} is not observed"
             )));
         };
@@ -284,14 +284,14 @@ fn descriptor(value: &Value, name: &str) -> Result<RawFd> {
     let number = number_of(value).filter(|number| (0.0..1e9).contains(number));
     number
         .map(|number| number as RawFd)
-        .ok_or_else(|| complaint(format!("{name} needs the number of a descriptor")))
+        .ok_or_else(|| config_error(format!("{name} needs the number of a descriptor")))
 }
 
 fn function(value: &Value) -> Result<Option<Function>> {
     match value {
         Value::Nil | Value::Boolean(false) => Ok(None),
         Value::Function(function) => Ok(Some(function.clone())),
-        other => Err(complaint(format!(
+        other => Err(config_error(format!(
             "observefd takes functions, not a {}",
             other.type_name()
         ))),

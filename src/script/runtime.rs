@@ -5,20 +5,20 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, Value};
 
+use super::context::{Alarm, ScriptContext, Stage, SyncHandle};
 use super::event::Objects;
-use super::guard;
-use super::host::{Alarm, ScriptContext, Stage, SyncHandle};
-use super::loader::Failure;
+use super::loader::LoadError;
 use super::timestamp::Timestamp;
+use super::watchdog;
 use super::{errors, layer3};
-use crate::config::{Settings, complaint, kind_of, truthy};
+use crate::config::{Settings, config_error, kind_of, truthy};
 use crate::log;
 use crate::queue::{DelayId, Etype, Time};
-use crate::watch::Mode;
+use crate::watch::InotifyMode;
 
 /// What `collect` makes of an exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CollectResult {
     /// The work is done.
     Done,
     /// It failed and has to be done again; the sync waits, longer each time.
@@ -51,7 +51,7 @@ impl Script {
     }
 
     /// Which writes any of the syncs is concerned with.
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> InotifyMode {
         let members = self.host.members.borrow();
         let modes = members.iter().map(|m| m.sync.borrow().config.mode);
         let mut modes = modes.flatten();
@@ -59,7 +59,7 @@ impl Script {
         if modes.all(|mode| mode == first) {
             first
         } else {
-            Mode::CloseWriteOrModify
+            InotifyMode::CloseWriteOrModify
         }
     }
 
@@ -93,7 +93,7 @@ impl Script {
                 member,
                 format_args!("{}( event )", etype.name().to_lowercase()),
             );
-            return guard::call(&self.host, || special.call(event));
+            return watchdog::call(&self.host, || special.call(event));
         }
         if etype == Etype::Init {
             member.sync.borrow_mut().queue.discard(id);
@@ -104,7 +104,7 @@ impl Script {
             return Ok(());
         };
         self.trace(member, "action( inlet )");
-        guard::call(&self.host, || action.call(&member.inlet))
+        watchdog::call(&self.host, || action.call(&member.inlet))
     }
 
     /// The category Function shows which functions of the configuration are called.
@@ -128,12 +128,12 @@ impl Script {
         code: i32,
         signal: Option<i32>,
         errors: &[u8],
-    ) -> Result<(Verdict, bool)> {
+    ) -> Result<(CollectResult, bool)> {
         let Some(collect) = function(member, "collect")? else {
             let verdict = if code == 0 {
-                Verdict::Done
+                CollectResult::Done
             } else {
-                Verdict::Die
+                CollectResult::Die
             };
             return Ok((verdict, false));
         };
@@ -141,21 +141,21 @@ impl Script {
         self.trace(member, format_args!("collect( agent, {code} )"));
         let errors = self.lua.create_string(errors)?;
         let answer: Value =
-            guard::call(&self.host, || collect.call((agent, code, signal, errors)))?;
+            watchdog::call(&self.host, || collect.call((agent, code, signal, errors)))?;
         let verdict = match answer {
-            Value::String(text) if text.as_bytes() == b"again" => Verdict::Again,
-            Value::String(text) if text.as_bytes() == b"redo" => Verdict::Redo,
-            Value::String(text) if text.as_bytes() == b"die" => Verdict::Die,
-            _ => Verdict::Done,
+            Value::String(text) if text.as_bytes() == b"again" => CollectResult::Again,
+            Value::String(text) if text.as_bytes() == b"redo" => CollectResult::Redo,
+            Value::String(text) if text.as_bytes() == b"die" => CollectResult::Die,
+            _ => CollectResult::Done,
         };
         Ok((verdict, self.host.by_default.get()))
     }
 
-    /// RejectHooks the alarms that are due.
+    /// Calls the alarms that are due.
     ///
     /// # Errors
     /// User code failed.
-    pub fn ring(&self, now: Time) -> Result<()> {
+    pub fn run_alarms(&self, now: Time) -> Result<()> {
         let mut due = {
             let mut alarms = self.host.alarms.borrow_mut();
             let (due, later) = alarms.drain(..).partition(|alarm| alarm.due <= now);
@@ -171,7 +171,7 @@ impl Script {
                 function,
                 extra,
             } = alarm;
-            guard::call(&self.host, || function.call::<()>((Timestamp(due), extra)))?;
+            watchdog::call(&self.host, || function.call::<()>((Timestamp(due), extra)))?;
         }
         Ok(())
     }
@@ -185,9 +185,9 @@ impl Script {
     ///
     /// # Errors
     /// The configuration was changed after its syncs were made, and makes no sense now.
-    pub fn run(&self) -> std::result::Result<(), Failure> {
+    pub fn run(&self) -> std::result::Result<(), LoadError> {
         self.prepare_to_run()
-            .map_err(|error| Failure::line(errors::message(&self.lua, &error)))
+            .map_err(|error| LoadError::line(errors::message(&self.lua, &error)))
     }
 
     fn prepare_to_run(&self) -> Result<()> {
@@ -244,7 +244,7 @@ fn function(member: &SyncHandle, key: &str) -> Result<Option<Function>> {
     match member.config.get(key)? {
         Value::Function(function) => Ok(Some(function)),
         Value::Nil | Value::Boolean(false) => Ok(None),
-        other => Err(complaint(format!(
+        other => Err(config_error(format!(
             "{key} is {} and not a function",
             kind_of(&other)
         ))),

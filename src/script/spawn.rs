@@ -5,11 +5,11 @@ use std::rc::Rc;
 
 use mlua::{MultiValue, Result, Table, Value};
 
+use super::context::{ScriptContext, Stage, SyncHandle};
 use super::event::{Agent, Objects};
-use super::host::{ScriptContext, Stage, SyncHandle};
-use super::transfer::Transfer;
+use super::transfer::RsyncCall;
 use crate::check::readers::Reading;
-use crate::config::{complaint, kind_of, text_of};
+use crate::config::{config_error, kind_of, text_of};
 use crate::log;
 use crate::queue::{DelayId, Status};
 
@@ -32,7 +32,7 @@ pub struct SpawnRequest {
     /// What its environment has beyond that of the daemon.
     pub environment: Vec<(OsString, OsString)>,
     /// The batch, when the process is a transfer of one.
-    pub transfer: Option<crate::batch::Kind>,
+    pub transfer: Option<crate::batch::TransferKind>,
     /// It reads the staged tree of a sync with checks.
     pub reading: Option<Rc<Reading>>,
 }
@@ -42,7 +42,7 @@ pub struct SpawnRequest {
 struct Arguments {
     args: Vec<Vec<u8>>,
     stdin: Option<Vec<u8>>,
-    transfer: Option<crate::batch::Kind>,
+    transfer: Option<crate::batch::TransferKind>,
 }
 
 /// Notes down a process to start and marks its entries active.
@@ -58,17 +58,17 @@ pub fn spawn(
     let mut arguments = arguments.into_iter();
     let agent = match arguments.next() {
         Some(Value::Table(agent)) => agent,
-        _ => return Err(complaint("spawning with an invalid agent")),
+        _ => return Err(config_error("spawning with an invalid agent")),
     };
     let Some(behind) = objects.agent(&agent)? else {
-        return Err(complaint("spawning with an unknown agent"));
+        return Err(config_error("spawning with an unknown agent"));
     };
     let program = match arguments.next() {
         Some(Value::String(program)) if !program.as_bytes().contains(&0) => {
             program.as_bytes().to_vec()
         }
         _ => {
-            return Err(complaint(
+            return Err(config_error(
                 "calling spawn(agent, binary, ...): binary is not a string",
             ));
         }
@@ -79,19 +79,19 @@ pub fn spawn(
     }
     let member = behind
         .member()
-        .ok_or_else(|| complaint("spawning with an unknown agent"))?;
+        .ok_or_else(|| config_error("spawning with an unknown agent"))?;
     let ids = behind.ids();
     let reading = host.cleared.borrow().clone();
     if reading.is_none() {
         if member.sync.borrow().config.check.is_some() {
-            return Err(complaint(
+            return Err(config_error(
                 "nothing is spawned for a sync with check but its transfers",
             ));
         }
         check_waiting(&member, &behind, &ids)?;
     }
-    if !host.has_room() {
-        return Err(complaint("Spawned too much processes!"));
+    if !host.may_spawn() {
+        return Err(config_error("Spawned too much processes!"));
     }
     let mut words = words(arguments)?;
     member.sync.borrow_mut().begin(&ids);
@@ -121,14 +121,14 @@ fn check_waiting(member: &SyncHandle, agent: &Agent, ids: &[DelayId]) -> Result<
     let status = |id: &DelayId| sync.queue.get(*id).map(|delay| delay.status());
     match agent {
         Agent::Event(event) if status(&event.id) != Some(Status::Wait) => {
-            Err(complaint("spawn() called on an non-waiting event"))
+            Err(config_error("spawn() called on an non-waiting event"))
         }
         Agent::List(_)
             if !ids
                 .iter()
                 .all(|id| matches!(status(id), Some(Status::Wait | Status::Block))) =>
         {
-            Err(complaint("spawn() called on an non-waiting event list"))
+            Err(config_error("spawn() called on an non-waiting event list"))
         }
         _ => Ok(()),
     }
@@ -148,8 +148,8 @@ fn words(arguments: impl Iterator<Item = Value>) -> Result<Arguments> {
             }
             Value::UserData(data) => {
                 let transfer = data
-                    .borrow::<Transfer>()
-                    .map_err(|_| complaint("spawn takes texts, numbers and lists of them"))?;
+                    .borrow::<RsyncCall>()
+                    .map_err(|_| config_error("spawn takes texts, numbers and lists of them"))?;
                 words.args.extend(transfer.0.args.iter().cloned());
                 words.stdin = Some(transfer.0.list.clone());
                 words.transfer = Some(transfer.0.kind);
@@ -163,7 +163,7 @@ fn words(arguments: impl Iterator<Item = Value>) -> Result<Arguments> {
         words.stdin = (!text.is_empty() && text[0] != 0).then_some(text);
     }
     if words.args.iter().any(|word| word.contains(&0)) {
-        Err(complaint("spawn: an argument contains a NUL byte"))
+        Err(config_error("spawn: an argument contains a NUL byte"))
     } else {
         Ok(words)
     }
@@ -171,7 +171,7 @@ fn words(arguments: impl Iterator<Item = Value>) -> Result<Arguments> {
 
 fn word(value: &Value) -> Result<Vec<u8>> {
     text_of(value).ok_or_else(|| {
-        complaint(format!(
+        config_error(format!(
             "spawn takes texts, numbers and lists of them, not {}",
             kind_of(value)
         ))

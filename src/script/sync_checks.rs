@@ -9,7 +9,7 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::{errors, layer3};
 use crate::batch;
-use crate::config::{self, SyncConfig, complaint, complaint_about, kind_of, text_of, truthy};
+use crate::config::{self, SyncConfig, config_error, config_error_about, kind_of, text_of, truthy};
 use crate::filter::Filter;
 use crate::log;
 use crate::sync::{mount_table, shared_kind};
@@ -23,7 +23,7 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
         return Ok(());
     }
     let warn = |key: &str, text: String| {
-        log::warn(errors::message(lua, &complaint_about(key, text)));
+        log::warn(errors::message(lua, &config_error_about(key, text)));
     };
     let delete: Value = config.get("delete")?;
     if !config::is_delete(&delete) {
@@ -56,7 +56,7 @@ pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {
         if let Some(advice) = crate::filter::suspicious(pattern, source) {
             let shown = log::escape(pattern);
             let text = format!("the pattern \"{shown}\" in {key}: {advice}");
-            log::warn(errors::message(lua, &complaint_about(key, text)));
+            log::warn(errors::message(lua, &config_error_about(key, text)));
         }
     };
     for pattern in filter.excludes() {
@@ -78,7 +78,7 @@ pub fn warn_of_target(lua: &Lua, sync: &SyncConfig) {
     }
     if let Some(advice) = unexpanded(target) {
         let text = format!("the target {}:{advice}", log::escape(target));
-        log::warn(errors::message(lua, &complaint_about("target", text)));
+        log::warn(errors::message(lua, &config_error_about("target", text)));
     }
 }
 
@@ -135,7 +135,7 @@ pub fn warn_of_file_system(lua: &Lua, sync: &SyncConfig) {
             "the source is on {kind}, where only changes made by this host are noticed; with \
              crontab = \"...\" all is compared at given times"
         );
-        log::warn(errors::message(lua, &complaint_about("source", text)));
+        log::warn(errors::message(lua, &config_error_about("source", text)));
     }
 }
 
@@ -143,7 +143,7 @@ pub fn warn_of_file_system(lua: &Lua, sync: &SyncConfig) {
 pub fn warn_of_idleness(lua: &Lua, config: &Table) -> Result<()> {
     if is_idle(lua, config)? {
         let idle =
-            complaint("the sync does nothing: it has no action, no on… and no default.… in it");
+            config_error("the sync does nothing: it has no action, no on… and no default.… in it");
         log::warn(errors::message(lua, &idle));
     }
     Ok(())
@@ -174,7 +174,7 @@ pub fn missing_default(default: &Table, key: &str) -> Result<()> {
         .map(|(key, _)| key)
         .collect();
     match config::nearest(key, known.iter().map(String::as_str)) {
-        Some(known) => Err(complaint(format!(
+        Some(known) => Err(config_error(format!(
             "default.{key} does not exist. Did you mean \"default.{known}\"?"
         ))),
         None => Ok(()),

@@ -5,9 +5,9 @@ use std::sync::PoisonError;
 
 use mlua::{Function, IntoLua, Lua, MultiValue, Result, Table, Value};
 
-use super::host::{ScriptContext, Stage, SyncHandle};
+use super::context::{ScriptContext, Stage, SyncHandle};
 use super::timestamp;
-use crate::config::{complaint, text_of};
+use crate::config::{config_error, text_of};
 use crate::watch::Event;
 
 /// The object of a sync, always the same.
@@ -38,7 +38,7 @@ pub fn object(lua: &Lua, host: &Rc<ScriptContext>, member: &Rc<SyncHandle>) -> R
         let path = without_self(arguments).pop_front();
         let path = path
             .and_then(|path| text_of(&path))
-            .ok_or_else(|| complaint("concerns needs a path"))?;
+            .ok_or_else(|| config_error("concerns needs a path"))?;
         Ok(member.sync.borrow().concerns(&path))
     })?;
     for (name, function) in [("delay", delay), ("concerns", concerns)] {
@@ -50,7 +50,7 @@ pub fn object(lua: &Lua, host: &Rc<ScriptContext>, member: &Rc<SyncHandle>) -> R
 fn upgrade(member: &Weak<SyncHandle>) -> Result<Rc<SyncHandle>> {
     member
         .upgrade()
-        .ok_or_else(|| complaint("the sync is gone"))
+        .ok_or_else(|| config_error("the sync is gone"))
 }
 
 /// Its methods are called with a colon; with a dot is understood, too.
@@ -158,20 +158,20 @@ fn delay(host: &ScriptContext, member: &SyncHandle, arguments: MultiValue) -> Re
     let (from, to) = (absolute(), absolute());
     let path = from
         .as_deref()
-        .ok_or_else(|| complaint("delay needs a path that begins with a slash"))?;
+        .ok_or_else(|| config_error("delay needs a path that begins with a slash"))?;
     let event = match (etype.as_slice(), to.as_deref()) {
         (b"Create", _) => Event::Create { path },
         (b"Modify", _) => Event::Modify { path },
         (b"Attrib", _) => Event::Attrib { path },
         (b"Delete", _) => Event::Delete { path },
         (b"Move", Some(to)) => Event::Move { from: path, to },
-        (b"Move", None) => return Err(complaint("a Move needs two paths")),
+        (b"Move", None) => return Err(config_error("a Move needs two paths")),
         _ => {
-            return Err(complaint(
+            return Err(config_error(
                 "delay needs Create, Modify, Attrib, Delete or Move, and when",
             ));
         }
     };
-    member.sync.borrow_mut().notice(event, time);
+    member.sync.borrow_mut().ingest(event, time);
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use mlua::{MetaMethod, Result, UserData, UserDataMethods, UserDataRef, Value};
 
-use crate::config::complaint;
+use crate::config::config_error;
 use crate::queue::Time;
 
 /// A point in time, in microseconds of the daemon's clock.
@@ -35,15 +35,15 @@ impl UserData for Timestamp {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         methods.add_meta_function(MetaMethod::Add, |_, (a, b): (Value, Value)| {
             match (stamp(&a), stamp(&b)) {
-                (Some(_), Some(_)) => Err(complaint("Cannot add two timestamps!")),
+                (Some(_), Some(_)) => Err(config_error("Cannot add two timestamps!")),
                 (Some(stamp), None) => Ok(stamp.shifted(seconds(&b)?)),
                 (None, Some(stamp)) => Ok(stamp.shifted(seconds(&a)?)),
-                (None, None) => Err(complaint("no timestamp")),
+                (None, None) => Err(config_error("no timestamp")),
             }
         });
         methods.add_meta_function(MetaMethod::Sub, |lua, (a, b): (Value, Value)| {
             let Some(a) = stamp(&a) else {
-                return Err(complaint("Cannot subtract a timestamp from a number!"));
+                return Err(config_error("Cannot subtract a timestamp from a number!"));
             };
             match stamp(&b) {
                 Some(b) => Ok(Value::Number((a.0 as f64 - b.0 as f64) / 1e6)),
@@ -70,7 +70,7 @@ impl UserData for Timestamp {
                     Some(stamp) => text.extend(stamp.ticks().into_bytes()),
                     None => text.extend(
                         crate::config::text_of(&value)
-                            .ok_or_else(|| complaint("attempt to concatenate a timestamp"))?,
+                            .ok_or_else(|| config_error("attempt to concatenate a timestamp"))?,
                     ),
                 }
             }
@@ -96,7 +96,7 @@ pub fn stamp(value: &Value) -> Option<Timestamp> {
 
 fn seconds(value: &Value) -> Result<f64> {
     crate::config::number_of(value)
-        .ok_or_else(|| complaint("a timestamp is moved by a number of seconds"))
+        .ok_or_else(|| config_error("a timestamp is moved by a number of seconds"))
 }
 
 #[cfg(test)]

@@ -7,19 +7,19 @@ use std::sync::PoisonError;
 
 use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
+use super::context::{ScriptContext, SyncHandle, member_of};
 use super::event::{Agent, Objects};
-use super::host::{ScriptContext, SyncHandle, member_of};
-use super::{by_size, checked, spawn, tunnel};
+use super::{batch_size, scan_request, spawn, tunnel};
 use crate::batch::probe::Binary;
-use crate::batch::{self, Change, Entry, ListMode, Request};
-use crate::config::{complaint, destination, text_of, truthy};
+use crate::batch::{self, BatchEntry, BatchRequest, Change, ListMode};
+use crate::config::{config_error, destination, text_of, truthy};
 use crate::queue::{DelayId, Etype};
 use crate::sync::Sync;
 
 /// A batch, ready to be sent: an argument of `spawn`.
-pub struct Transfer(pub batch::Transfer);
+pub struct RsyncCall(pub batch::Transfer);
 
-impl UserData for Transfer {
+impl UserData for RsyncCall {
     fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
         fields.add_field_method_get("names", |lua, this| lua.create_string(this.0.names()));
     }
@@ -80,7 +80,7 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Tabl
         "batch",
         lua.create_function(move |lua, (inlet, test): (Table, mlua::Function)| {
             let member = member_of(lua, &inlet)?;
-            by_size::batch(lua, &h, &with, &member, &test)
+            batch_size::batch(lua, &h, &with, &member, &test)
         })?,
     )?;
     let (h, with) = (Rc::clone(host), objects.clone());
@@ -88,7 +88,7 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Tabl
         "transfer",
         lua.create_function(move |lua, list: Table| match with.agent(&list)? {
             Some(agent) => transfer(lua, &h, &agent),
-            None => Err(complaint("not a list of events")),
+            None => Err(config_error("not a list of events")),
         })?,
     )
 }
@@ -96,7 +96,7 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Tabl
 /// Returns the destination of transfers. A relative local one is meant from where the daemon was
 /// started, not from `/` where it runs.
 pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
-    let target = destination(config)?.ok_or_else(|| complaint("the sync has no target"))?;
+    let target = destination(config)?.ok_or_else(|| config_error("the sync has no target"))?;
     let host = lua.app_data_ref::<Rc<ScriptContext>>();
     let target = match &host {
         Some(host) => tunnel::of_config(host, config)?.map(|tunnel| tunnel.place(&target)),
@@ -136,10 +136,10 @@ fn computed(rsync: &Table) -> Result<Vec<Vec<u8>>> {
 }
 
 /// Makes the list of a batch.
-fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<Transfer> {
+fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
     let member = agent
         .member()
-        .ok_or_else(|| complaint("the list's sync is gone"))?;
+        .ok_or_else(|| config_error("the list's sync is gone"))?;
     let rsync: Table = member.config.get("rsync")?;
     let (binary, words) = (binary(&rsync)?, computed(&rsync)?);
     let list = list_mode(&rsync)?;
@@ -156,9 +156,9 @@ fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<Transfer> {
     let protected = protected.into_iter().flatten();
     let protected = protected.map(|pattern| [b"- ".to_vec(), pattern].concat());
     let filters: Vec<_> = protected.chain(filter_lines(sync)).collect();
-    let source = sync.rsync_source().ok_or_else(checked::not_yet)?;
+    let source = sync.rsync_source().ok_or_else(scan_request::not_yet)?;
     let entries = entries(sync, &agent.ids());
-    let request = Request {
+    let request = BatchRequest {
         source: &source,
         target: &target,
         words: &words,
@@ -172,7 +172,7 @@ fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<Transfer> {
             .any(|(_, path, _)| sync.verify.is_by_content(path)),
         list,
     };
-    let entries = entries.iter().map(|(change, path, to)| Entry {
+    let entries = entries.iter().map(|(change, path, to)| BatchEntry {
         change: *change,
         path,
         to: to.as_deref(),
@@ -182,7 +182,7 @@ fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<Transfer> {
         let due = sync.due(h.clock.now());
         sync.resync_once(due);
     }
-    Ok(Transfer(transfer))
+    Ok(RsyncCall(transfer))
 }
 
 /// Which kind of list the configuration insists on.

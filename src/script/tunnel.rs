@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
-use super::guard;
-use super::host::{ScriptContext, Stage, SyncHandle};
+use super::context::{ScriptContext, Stage, SyncHandle};
 use super::template;
-use crate::config::{complaint, complaint_about, nearest, number_of, text_of};
+use super::watchdog;
+use crate::config::{config_error, config_error_about, nearest, number_of, text_of};
 use crate::log;
 use crate::queue::Time;
-use crate::sync::tunnel::{State, Tunnel, TunnelConfig};
+use crate::sync::tunnel::{Tunnel, TunnelConfig, TunnelState};
 
 /// What a tunnel gives to the target of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum TunnelMode {
     /// Nothing: the command forwards a port, say, that the target names by itself.
     Command,
     /// `^localport` and `^localhost` of one of the processes, in turn.
@@ -31,7 +31,7 @@ pub struct TunnelObject {
     /// What runs, and how far it is.
     pub machine: RefCell<Tunnel>,
     /// What the target gets of it.
-    pub mode: Mode,
+    pub mode: TunnelMode,
     /// True if it was up when the engine looked last; nobody knows at first.
     pub was_up: Cell<Option<bool>>,
     command: Vec<Vec<u8>>,
@@ -74,13 +74,13 @@ impl TunnelObject {
             Value::Function(check) if check != self.always_well => check,
             _ => return Ok(false),
         };
-        let answer = guard::call(host, || check.call::<Value>(&self.object))?;
+        let answer = watchdog::call(host, || check.call::<Value>(&self.object))?;
         Ok(answer == Value::Boolean(false))
     }
 
     /// What a transfer that starts now has to put into its target: names and values.
     fn substitutions(&self) -> Vec<(&'static str, Vec<u8>)> {
-        if self.mode != Mode::Pool {
+        if self.mode != TunnelMode::Pool {
             return Vec::new();
         }
         let mut values = vec![("localhost", self.localhost.clone())];
@@ -92,7 +92,7 @@ impl TunnelObject {
 
     /// The target for a transfer that starts now.
     pub fn place(&self, target: &[u8]) -> Vec<u8> {
-        if self.mode != Mode::Pool || !target.contains(&b'^') {
+        if self.mode != TunnelMode::Pool || !target.contains(&b'^') {
             return target.to_vec();
         }
         let values = self.substitutions();
@@ -172,7 +172,7 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, globals: &Table) -> Result<()> {
             advise(&given, &tunnel.name(), tunnel.mode, &tunnel.command)?;
             Ok(tunnel.object.clone())
         }
-        other => Err(complaint(format!(
+        other => Err(config_error(format!(
             "tunnel takes a table, not a {}",
             other.type_name()
         ))),
@@ -197,7 +197,7 @@ pub fn of_config(host: &ScriptContext, config: &Table) -> Result<Option<Rc<Tunne
 }
 
 fn not_a_tunnel() -> mlua::Error {
-    complaint_about("tunnel", "tunnel must be what tunnel{ ... } returned.")
+    config_error_about("tunnel", "tunnel must be what tunnel{ ... } returned.")
 }
 
 fn of(host: &ScriptContext, object: &Table) -> Option<Rc<TunnelObject>> {
@@ -262,7 +262,7 @@ fn create(
     always_well: &Function,
 ) -> Result<Rc<TunnelObject>> {
     if host.stage.get() != Stage::Loading {
-        return Err(complaint(
+        return Err(config_error(
             "A tunnel can only be created during initialization.",
         ));
     }
@@ -271,17 +271,17 @@ fn create(
             Value::Nil => Ok(None),
             value => match text_of(&value) {
                 Some(text) => Ok(Some(text)),
-                None => Err(complaint_about(key, format!("{key} must be a text"))),
+                None => Err(config_error_about(key, format!("{key} must be a text"))),
             },
         }
     };
     let mode = match text("mode")?.as_deref() {
-        None | Some(b"command") => Mode::Command,
-        Some(b"pool") => Mode::Pool,
+        None | Some(b"command") => TunnelMode::Command,
+        Some(b"pool") => TunnelMode::Pool,
         Some(other) => {
             let other = log::escape(other);
             let text = format!("unknown tunnel mode:{other}");
-            return Err(complaint_about("mode", text));
+            return Err(config_error_about("mode", text));
         }
     };
     let command = command(options)?;
@@ -316,7 +316,7 @@ fn create(
 /// group and vanish.
 fn command(options: &Table) -> Result<Vec<Vec<u8>>> {
     let wrong = || {
-        complaint_about(
+        config_error_about(
             "command",
             "tunnel needs a command: a text or a list of texts",
         )
@@ -345,7 +345,10 @@ fn span(seconds: f64) -> Duration {
 fn parallel(options: &Table) -> Result<usize> {
     match seconds(options, "parallel", 1.0)? {
         number if number <= 1000.0 => Ok((number as usize).max(1)),
-        _ => Err(complaint_about("parallel", "parallel must be 1000 at most")),
+        _ => Err(config_error_about(
+            "parallel",
+            "parallel must be 1000 at most",
+        )),
     }
 }
 
@@ -354,7 +357,7 @@ fn seconds(options: &Table, key: &str, default: f64) -> Result<f64> {
         Value::Nil => Ok(default),
         value => match number_of(&value) {
             Some(number) if number >= 0.0 => Ok(number.min(4e9)),
-            _ => Err(complaint_about(
+            _ => Err(config_error_about(
                 key,
                 format!("{key} must be a number and >= 0"),
             )),
@@ -363,7 +366,7 @@ fn seconds(options: &Table, key: &str, default: f64) -> Result<f64> {
 }
 
 /// Tells what has no effect; lsyncd takes it without a word.
-fn advise(options: &Table, name: &str, mode: Mode, command: &[Vec<u8>]) -> Result<()> {
+fn advise(options: &Table, name: &str, mode: TunnelMode, command: &[Vec<u8>]) -> Result<()> {
     for pair in options.pairs::<Value, Value>() {
         let key = text_of(&pair?.0).unwrap_or_default();
         let key = log::escape(&key).into_owned();
@@ -382,7 +385,7 @@ fn advise(options: &Table, name: &str, mode: Mode, command: &[Vec<u8>]) -> Resul
     let port = command
         .iter()
         .any(|word| word.windows(10).any(|part| part == b"^localport"));
-    if port && mode == Mode::Command {
+    if port && mode == TunnelMode::Command {
         log::warn(format_args!(
             "{name}: only mode = \"pool\" has a ^localport"
         ));
@@ -391,14 +394,14 @@ fn advise(options: &Table, name: &str, mode: Mode, command: &[Vec<u8>]) -> Resul
 }
 
 /// The number that `status` shows to user code.
-fn number(state: State) -> i64 {
+fn number(state: TunnelState) -> i64 {
     match state {
-        State::Down => 1,
-        State::Disabled => 2,
-        State::Connecting => 3,
-        State::Up => 4,
-        State::RetryTimeout => 5,
-        State::UpRetryTimeout => 6,
+        TunnelState::Down => 1,
+        TunnelState::Disabled => 2,
+        TunnelState::Connecting => 3,
+        TunnelState::Up => 4,
+        TunnelState::RetryTimeout => 5,
+        TunnelState::UpRetryTimeout => 6,
     }
 }
 

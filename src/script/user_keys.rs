@@ -8,8 +8,8 @@
 use mlua::{Lua, Result, Table, Value};
 
 use super::sync_checks::is_built_in;
-use super::{checked, errors};
-use crate::config::{self, complaint_about, text_of, truthy};
+use super::{errors, scan_request};
+use crate::config::{self, config_error_about, text_of, truthy};
 use crate::log;
 
 /// What a gauge has at the keys that lsyncd does not know. The gauge of the user's that declares
@@ -85,13 +85,13 @@ pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
         // Targets that this program takes are gone by now.
         let ours = !TARGETS.contains(&key)
             && is_ours(key, &value, config)
-            && (key != "check" || !own_kind || checked::check_behaviour(lua, config).is_ok());
+            && (key != "check" || !own_kind || scan_request::check_behaviour(lua, config).is_ok());
         let guards = ["check", "guard"].contains(&key);
         if (declared && !(ours && guards)) || (free && !ours) {
             users.push(key);
         } else if TARGETS.contains(&key) {
             let text = "targets must be a list, or a function that returns one";
-            return Err(complaint_about(key, text));
+            return Err(config_error_about(key, text));
         }
     }
     // lsyncd leaves this one to the action as well.
@@ -109,7 +109,7 @@ pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
     for key in users {
         rest.raw_set(key, Value::Nil)?;
         let text = format!("{key} is left to the functions of this sync's own kind");
-        log::warn(errors::message(lua, &complaint_about(key, text)));
+        log::warn(errors::message(lua, &config_error_about(key, text)));
     }
     Ok(rest)
 }

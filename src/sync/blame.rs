@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::batch::error_lines::{Attribute, ErrorLine, Name, Reason, SizeLimit};
+use crate::batch::error_lines::{Attribute, ErrorLine, FailureReason, Name, SizeLimit};
 use crate::queue::Etype;
 
 /// rsync cuts longer names to make room for the suffix of a temporary file.
@@ -109,7 +109,7 @@ impl Blame {
                 Heard::Unknown
             }
             ErrorLine::Failed(name, reason) => {
-                if let Reason::Size(limit) = reason {
+                if let FailureReason::Size(limit) = reason {
                     self.limit = Some(limit);
                 }
                 self.contents |= name.with_contents;
@@ -125,11 +125,11 @@ impl Blame {
         }
     }
 
-    fn remember(&mut self, found: Entries, reason: Reason) {
+    fn remember(&mut self, found: Entries, reason: FailureReason) {
         if self.max_failed == 0 {
             return;
         }
-        if reason == Reason::Obstructed {
+        if reason == FailureReason::Obstructed {
             // Without a deletion of the directory the classic list keeps what is in it.
             let directories = found.keys().filter(|path| !path.ends_with(b"/"));
             let directories =

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use crate::batch::error_lines::Attribute;
-use crate::batch::output::Totals;
+use crate::batch::output::RsyncTotals;
 
 /// The counters of one sync since the daemon started.
 #[derive(Clone, Debug, Default)]
@@ -28,14 +28,14 @@ pub struct Counters {
     /// When something ended well last.
     pub last_success: Option<SystemTime>,
     /// What failed last, be it long ago.
-    pub last_failure: Option<Failure>,
+    pub last_failure: Option<LastFailure>,
     /// The sync is in a row of failures that hooks were told of.
     pub failing: bool,
 }
 
 /// One failure.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct LastFailure {
     /// When.
     pub at: SystemTime,
     /// The exit code; 128 + n is signal n.
@@ -56,7 +56,7 @@ impl Counters {
     /// A child failed. True for the first failure since something ended well.
     pub fn failed(&mut self, code: i32, text: Vec<u8>) -> bool {
         *self.failures.entry(code).or_default() += 1;
-        self.last_failure = Some(Failure {
+        self.last_failure = Some(LastFailure {
             at: SystemTime::now(),
             code,
             text,
@@ -75,7 +75,7 @@ impl Counters {
     }
 
     /// What a child said of its work.
-    pub fn sent(&mut self, totals: Totals) {
+    pub fn sent(&mut self, totals: RsyncTotals) {
         self.bytes += totals.bytes;
         self.files += totals.files;
     }

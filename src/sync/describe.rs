@@ -23,7 +23,7 @@ pub fn describe(
 fn place(queue: &Queue, placed: Placed, etype: Etype, path: &[u8], new: &str) -> String {
     match placed {
         Placed::Appended { .. } => format!("New {new}"),
-        Placed::Stacked { on, .. } => format!("{new} blocked by {}", older(queue, on, None)),
+        Placed::Blocked { on, .. } => format!("{new} blocked by {}", older(queue, on, None)),
         Placed::Absorbed { by } => {
             let by = queue.get(by).map_or(etype, |delay| delay.etype());
             format!("{} absorbs {} on {}", by.name(), etype.name(), escape(path))

@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 
-use super::{Identity, Place, Sync};
+use super::{SourceIdentity, SourcePlace, Sync};
 use crate::batch;
 use crate::config::Guard;
 use crate::log;
@@ -24,13 +24,13 @@ struct Expected<'a> {
     /// The deepest mount it is known to lie on.
     mount: &'a [u8],
     /// The directory that was taken as the source last.
-    known: Option<&'a Identity>,
+    known: Option<&'a SourceIdentity>,
 }
 
 /// What is found at the path of a source.
 #[derive(Clone, Debug)]
 struct Found {
-    place: Place,
+    place: SourcePlace,
     /// There is nothing in it.
     is_empty: bool,
     /// There is nothing at the target that could be deleted.
@@ -123,9 +123,9 @@ impl fmt::Display for Violation {
 impl Sync {
     /// What speaks against sending anything now, in words for the log; a few system calls.
     pub fn objection(&self) -> Option<String> {
-        let watched = self.home.as_ref().map(Identity::numbers);
-        let found = Identity::of(&self.config.source).ok();
-        let found = found.as_ref().map(Identity::numbers);
+        let watched = self.home.as_ref().map(SourceIdentity::numbers);
+        let found = SourceIdentity::of(&self.config.source).ok();
+        let found = found.as_ref().map(SourceIdentity::numbers);
         let violation = self
             .expected()
             .violation_now(watched, found, self.has_marker());
@@ -135,7 +135,7 @@ impl Sync {
     /// The same for a source that may be another than before: is it where it belongs? If so it
     /// is the one from now on.
     pub fn inspect(&mut self) -> Option<String> {
-        let place = Place::of(&self.config.source).ok();
+        let place = SourcePlace::of(&self.config.source).ok();
         let found = place.map(|place| self.look(place));
         if let Some(violation) = self.expected().violation(found.as_ref()) {
             return Some(violation.to_string());
@@ -154,7 +154,7 @@ impl Sync {
         }
     }
 
-    fn look(&self, place: Place) -> Found {
+    fn look(&self, place: SourcePlace) -> Found {
         // One that cannot be read may have content.
         let is_empty = is_empty(&self.config.source).unwrap_or(false);
         Found {
@@ -182,7 +182,7 @@ impl Sync {
     }
 
     /// Takes this directory as the source.
-    fn accept(&mut self, place: Place) {
+    fn accept(&mut self, place: SourcePlace) {
         let identity = place.identity;
         let known = self.known.as_ref();
         self.replaced |= known.is_some_and(|known| !known.is_same(&identity));
@@ -205,19 +205,19 @@ impl Sync {
     }
 
     /// The source was this directory once: an empty one in its place is not accepted.
-    pub fn remember_source(&mut self, identity: Identity) {
+    pub fn remember_source(&mut self, identity: SourceIdentity) {
         self.known.get_or_insert(identity);
     }
 
     /// The directory that was taken as the source last.
-    pub fn known_source(&self) -> Option<&Identity> {
+    pub fn known_source(&self) -> Option<&SourceIdentity> {
         self.known.as_ref()
     }
 
     /// Device and inode of the source, if another directory in its place is not accepted.
     pub fn home(&self) -> Option<(u64, u64)> {
         let home = self.home.as_ref().filter(|_| self.config.guard.on);
-        home.map(Identity::numbers)
+        home.map(SourceIdentity::numbers)
     }
 
     /// The mount that the source is known to lie on.
@@ -255,7 +255,7 @@ impl Sync {
     /// A person says that it is all right: source and target are taken as they are, without what
     /// is not mounted, and the next transfer may delete whatever it wants.
     pub fn release_guard(&mut self, now: Time) {
-        if let Ok(place) = Place::of(&self.config.source) {
+        if let Ok(place) = SourcePlace::of(&self.config.source) {
             self.accept(place);
         }
         self.replaced = false;
@@ -301,7 +301,7 @@ mod tests {
     /// The source that was known, on a mount of its own, with content and its marker.
     fn found() -> Found {
         Found {
-            place: Place {
+            place: SourcePlace {
                 identity: identity(1, 2, Some(3)),
                 mount: b"/srv".to_vec(),
             },
@@ -510,7 +510,7 @@ mod tests {
             fs::create_dir_all(root.join(name)).unwrap();
         }
         fs::write(root.join("src/f"), "").unwrap();
-        let mut sync = sync_with(Policy::Settle);
+        let mut sync = sync_with(Policy::Coalesce);
         sync.config.source = path("src");
         sync.config.target = Some(path("trg"));
         assert_eq!((sync.inspect(), sync.objection()), (None, None));
@@ -545,7 +545,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let old = accepted(dir.path());
         let next = |knows: bool| {
-            let mut sync = sync_with(Policy::Settle);
+            let mut sync = sync_with(Policy::Coalesce);
             sync.config.source.clone_from(&old.config.source);
             sync.config.target.clone_from(&old.config.target);
             if knows {

@@ -15,7 +15,7 @@ use super::mount_table::{self, mount_of};
 
 /// What is known of a source directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct SourceIdentity {
     device: u64,
     inode: u64,
     /// When it was made, in nanoseconds since 1970, if the file system keeps that.
@@ -24,34 +24,34 @@ pub struct Identity {
 
 /// A directory and the mount it lies on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SourcePlace {
     /// The directory.
-    pub identity: Identity,
+    pub identity: SourceIdentity,
     /// The mount point at or above it, without a slash at its end but for `/`.
     pub mount: Vec<u8>,
 }
 
-impl Place {
+impl SourcePlace {
     /// Returns what is known of the directory at this absolute path.
     ///
     /// # Errors
     /// There is none.
-    pub fn of(path: &[u8]) -> io::Result<Place> {
-        let identity = Identity::of(path)?;
+    pub fn of(path: &[u8]) -> io::Result<SourcePlace> {
+        let identity = SourceIdentity::of(path)?;
         let mount = mount_of(&mount_table::read(), path);
-        Ok(Place { identity, mount })
+        Ok(SourcePlace { identity, mount })
     }
 }
 
-impl Identity {
+impl SourceIdentity {
     /// Returns the identity of the directory at this path.
     ///
     /// # Errors
     /// There is none.
-    pub fn of(path: &[u8]) -> io::Result<Identity> {
+    pub fn of(path: &[u8]) -> io::Result<SourceIdentity> {
         let found = fs::metadata(OsStr::from_bytes(path))?;
         if found.is_dir() {
-            Ok(Identity {
+            Ok(SourceIdentity {
                 device: found.dev(),
                 inode: found.ino(),
                 born: born(&found),
@@ -69,7 +69,7 @@ impl Identity {
     /// Returns true if both are the same directory, even if a reboot lies between. Numbers of
     /// inodes are used again and those of devices change, so the time of birth decides where it
     /// is known.
-    pub fn is_same(&self, other: &Identity) -> bool {
+    pub fn is_same(&self, other: &SourceIdentity) -> bool {
         self.inode == other.inode
             && match (self.born, other.born) {
                 (Some(one), Some(other)) => one == other,
@@ -83,14 +83,14 @@ impl Identity {
         format!("{} {} {born}\n", self.device, self.inode)
     }
 
-    /// Reads what [`Identity::to_line`] wrote; `None` for anything else.
-    pub fn from_line(line: &[u8]) -> Option<Identity> {
+    /// Reads what [`SourceIdentity::to_line`] wrote; `None` for anything else.
+    pub fn from_line(line: &[u8]) -> Option<SourceIdentity> {
         let text = std::str::from_utf8(line).ok()?;
         let mut numbers = text.strip_suffix('\n')?.split(' ').map(str::parse);
         let mut next = || numbers.next()?.ok();
         let (device, inode, born) = (next()?, next()?, next()?);
         let born = Some(born).filter(|&born| born > 0);
-        let identity = Identity {
+        let identity = SourceIdentity {
             device,
             inode,
             born,
@@ -109,8 +109,8 @@ pub(super) mod tests {
     use super::*;
 
     /// A directory with these numbers.
-    pub fn identity(device: u64, inode: u64, born: Option<u64>) -> Identity {
-        Identity {
+    pub fn identity(device: u64, inode: u64, born: Option<u64>) -> SourceIdentity {
+        SourceIdentity {
             device,
             inode,
             born,
@@ -121,11 +121,14 @@ pub(super) mod tests {
     fn a_directory_is_known_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().as_os_str().as_bytes();
-        let one = Identity::of(path).unwrap();
-        assert!(one.is_same(&Identity::of(path).unwrap()));
-        assert!(!one.is_same(&Identity::of(b"/").unwrap()));
-        assert!(Identity::of(b"/dev/null").is_err());
-        assert_eq!(Identity::from_line(one.to_line().as_bytes()), Some(one));
+        let one = SourceIdentity::of(path).unwrap();
+        assert!(one.is_same(&SourceIdentity::of(path).unwrap()));
+        assert!(!one.is_same(&SourceIdentity::of(b"/").unwrap()));
+        assert!(SourceIdentity::of(b"/dev/null").is_err());
+        assert_eq!(
+            SourceIdentity::from_line(one.to_line().as_bytes()),
+            Some(one)
+        );
     }
 
     #[test]
@@ -156,10 +159,10 @@ pub(super) mod tests {
             "-1 2 3\n",
             "1  2 3\n",
         ] {
-            assert_eq!(Identity::from_line(line.as_bytes()), None, "{line:?}");
+            assert_eq!(SourceIdentity::from_line(line.as_bytes()), None, "{line:?}");
         }
         let unborn = identity(1, 2, None);
-        assert_eq!(Identity::from_line(b"1 2 0\n"), Some(unborn));
-        assert_eq!(Identity::from_line(b"\xff 2 0\n"), None);
+        assert_eq!(SourceIdentity::from_line(b"1 2 0\n"), Some(unborn));
+        assert_eq!(SourceIdentity::from_line(b"\xff 2 0\n"), None);
     }
 }

@@ -1,47 +1,47 @@
 //! One sync: its filter, its queue and what holds it back.
 //!
-//! What the kernel tells comes in through [`Sync::notice`]; [`Sync::next`] says when there is
+//! What the kernel tells comes in through [`Sync::ingest`]; [`Sync::next`] says when there is
 //! something to do. What is done about it is asked of Lua by the rooms above.
 
-mod ahead;
 mod backoff;
 mod blame;
-mod checked;
+mod blocked_paths;
 mod clock;
+mod commands;
 pub mod counters;
-mod crowd;
 mod describe;
-mod failed;
-mod fallback;
-mod feed;
+mod failed_paths;
+mod full_sync;
 mod guard;
+mod handover;
+mod health;
 mod identity;
-mod inside;
+mod in_flight;
+mod ingest;
+mod journal_reader;
 pub mod mount_table;
-mod notice;
-mod owed;
+mod move_fallback;
+mod nested_mounts;
+mod queue_limit;
 mod recent;
 mod retry;
 mod scheduler;
-mod steer;
 mod target_mount;
-mod trouble;
 pub mod tunnel;
 mod verify;
-mod whole;
 
 pub use backoff::Backoff;
 pub use blame::{Blame, Entries, Heard, Undone};
 pub use clock::Clock;
+pub use commands::Mark;
 pub use counters::Counters;
-pub use failed::Failed;
-pub use feed::{choose_leaders, share, share_inherited};
-pub use identity::{Identity, Place};
+pub use failed_paths::FailedPaths;
+pub use handover::NotStarted;
+pub use identity::{SourceIdentity, SourcePlace};
+pub use journal_reader::{choose_leaders, share, share_inherited};
 pub use mount_table::{lasting, mounts, shared_kind};
-pub use owed::NotStarted;
 pub use retry::{Again, Aside};
 pub use scheduler::Scheduler;
-pub use steer::Mark;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
@@ -49,7 +49,7 @@ use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use self::crowd::QueueLimit;
+use self::queue_limit::QueueLimit;
 use crate::batch::ListStrategy;
 use crate::check::Gate;
 use crate::config::SyncConfig;
@@ -94,7 +94,7 @@ pub struct Sync {
     /// When it is compared as a whole, whatever happens.
     pub crontab: Crontab,
     /// What transfers left undone.
-    pub undone: Failed,
+    pub undone: FailedPaths,
     /// What it has done so far.
     pub counters: Counters,
     /// What the environment of its transfers has beyond that of the daemon.
@@ -108,10 +108,10 @@ pub struct Sync {
     pub verify: verify::Verify,
     /// Equal for syncs that may share a journal; none for those that share nothing.
     pub group: Option<Vec<u8>>,
-    feed: Option<feed::Feed>,
+    feed: Option<journal_reader::JournalReader>,
     scope: Scope,
-    inherited: Vec<owed::PendingEvent>,
-    ahead: ahead::InFlight,
+    inherited: Vec<handover::PendingEvent>,
+    ahead: in_flight::InFlight,
     backoff: Backoff,
     crowd: QueueLimit,
     hold: Option<Time>,
@@ -130,14 +130,14 @@ pub struct Sync {
     /// Why nothing is sent until the source is what it should be.
     halted: Option<String>,
     /// The directory that is watched, and the deepest mount it is known to lie on.
-    home: Option<Identity>,
+    home: Option<SourceIdentity>,
     mount: Vec<u8>,
     /// The directory that was taken as the source last, over losses and restarts.
-    known: Option<Identity>,
+    known: Option<SourceIdentity>,
     /// Another one than before, which has not been told.
     replaced: bool,
     /// What is mounted below it, or was.
-    inside: inside::Inside,
+    inside: nested_mounts::Inside,
     /// Numbers of renames that were taken in as such, see [`Sync::moved_whole`].
     moved: VecDeque<u64>,
     target_mount: Option<target_mount::Mounted>,
@@ -170,17 +170,17 @@ impl Sync {
             running: 0,
             has_full,
             crontab: Crontab::new(crate::sys::utc_offset),
-            undone: Failed::new(config.delay),
+            undone: FailedPaths::new(config.delay),
             counters: Counters::default(),
             environment: Vec::new(),
             startups_wait: false,
             held: NotStarted::default(),
             verify: verify::Verify::default(),
-            ahead: ahead::InFlight::default(),
+            ahead: in_flight::InFlight::default(),
             backoff: Backoff::new(config.delay),
             crowd: QueueLimit::new(match policy {
-                Policy::Settle => config.max_pending,
-                Policy::Deliver => usize::MAX,
+                Policy::Coalesce => config.max_pending,
+                Policy::PerEvent => usize::MAX,
             }),
             hold: None,
             missed: false,
@@ -195,7 +195,7 @@ impl Sync {
             mount: Vec::new(),
             known: None,
             replaced: false,
-            inside: inside::Inside::default(),
+            inside: nested_mounts::Inside::default(),
             moved: VecDeque::new(),
             target_mount: None,
             unlimited: false,

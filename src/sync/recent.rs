@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{FileType, Stat};
 
 use crate::batch::collapse::path_order;
-use crate::local::place::{self, Place};
+use crate::local::beneath::{self, Beneath};
 use crate::log;
 
 /// How many files one search returns at most.
@@ -59,7 +59,7 @@ impl Search<'_> {
     /// are not followed.
     pub fn run(&self) -> Recent {
         let mut recent = Recent::default();
-        let place = match Place::enter(self.source) {
+        let place = match Beneath::enter(self.source) {
             Ok(place) => place,
             Err(error) => {
                 let source = log::escape(self.source);
@@ -90,10 +90,10 @@ impl Search<'_> {
     }
 
     /// What a directory has for this search.
-    fn read(&self, place: &Place, directory: &[u8], renamed: bool) -> Vec<Step> {
+    fn read(&self, place: &Beneath, directory: &[u8], renamed: bool) -> Vec<Step> {
         let listed = place
             .directory(directory)
-            .and_then(|open| Ok((place::list(&open)?, open)));
+            .and_then(|open| Ok((beneath::list(&open)?, open)));
         let Ok((mut names, open)) = listed else {
             return Vec::new();
         };
@@ -104,10 +104,10 @@ impl Search<'_> {
             if self.is_done(&path) {
                 continue;
             }
-            let Ok(Some(stat)) = place::look(&open, OsStr::from_bytes(&name.name)) else {
+            let Ok(Some(stat)) = beneath::look(&open, OsStr::from_bytes(&name.name)) else {
                 continue;
             };
-            match place::kind(&stat) {
+            match beneath::kind(&stat) {
                 FileType::Directory if !(self.excluded)(&[&path, b"/".as_slice()].concat()) => {
                     let renamed = renamed || self.is_renamed(&stat);
                     steps.push(Step::Directory { path, renamed });

@@ -1,6 +1,6 @@
 //! The retry rule: what becomes of the entries of a transfer that did only a part of its work.
 //!
-//! What rsync names waits, in [`Failed`](super::Failed), and is tried again together; everything
+//! What rsync names waits, in [`Failed`](super::FailedPaths), and is tried again together; everything
 //! else is done. Where rsync does not say what failed, all entries are tried again; where there
 //! are no entries, or more paths than may be pending, everything is compared again.
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::Sync;
 use super::blame::{Entries, Undone};
-use super::failed::Retry;
+use super::failed_paths::Retry;
 use crate::queue::{DelayId, Etype, Time};
 
 /// What comes of a transfer that was partly done.

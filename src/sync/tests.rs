@@ -39,7 +39,7 @@ fn sync(moves: bool) -> Sync {
     };
     let mut filter = Filter::default();
     filter.add_exclude(b"*.tmp");
-    Sync::new(config, filter, Policy::Settle, false)
+    Sync::new(config, filter, Policy::Coalesce, false)
 }
 
 fn pending(sync: &Sync) -> Vec<String> {
@@ -56,7 +56,7 @@ fn pending(sync: &Sync) -> Vec<String> {
 
 fn moved(sync: &mut Sync, from: &str, to: &str) -> Follow {
     let (from, to) = (from.as_bytes(), to.as_bytes());
-    sync.notice(Event::Move { from, to }, 0)
+    sync.ingest(Event::Move { from, to }, 0)
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn only_what_is_below_the_source_and_not_excluded_is_taken_in() {
         b"/src/c.tmp",
         b"/src/d/",
     ] {
-        sync.notice(Event::Create { path }, 0);
+        sync.ingest(Event::Create { path }, 0);
     }
     assert_eq!(pending(&sync), ["Create /a", "Create /d/"]);
 }
@@ -111,9 +111,9 @@ fn without_subdirs_only_the_top_directory_is_a_concern() {
     let sync = sync(false);
     let mut config = sync.config.clone();
     config.subdirs = false;
-    let mut sync = Sync::new(config, Filter::default(), Policy::Settle, false);
+    let mut sync = Sync::new(config, Filter::default(), Policy::Coalesce, false);
     for path in [&b"/src/a"[..], b"/src/d/", b"/src/d/e", b"/src/d/f/"] {
-        sync.notice(Event::Create { path }, 0);
+        sync.ingest(Event::Create { path }, 0);
     }
     assert_eq!(pending(&sync), ["Create /a", "Create /d/"]);
     assert!(!(sync.scope().wants)(b"/d/"));
@@ -122,10 +122,10 @@ fn without_subdirs_only_the_top_directory_is_a_concern() {
 #[test]
 fn a_full_queue_does_not_wait() {
     let mut sync = sync(false);
-    sync.notice(Event::Create { path: b"/src/a" }, 0);
+    sync.ingest(Event::Create { path: b"/src/a" }, 0);
     assert_eq!(sync.next(0), Next::At(5 * SECOND));
     for path in [&b"/src/b"[..], b"/src/c"] {
-        sync.notice(Event::Create { path }, 0);
+        sync.ingest(Event::Create { path }, 0);
     }
     assert!(matches!(sync.next(0), Next::Act(_)));
     sync.running = 1;
@@ -135,14 +135,14 @@ fn a_full_queue_does_not_wait() {
 #[test]
 fn after_a_failure_nothing_goes_before_its_time_however_much_comes() {
     let mut sync = sync(false);
-    sync.notice(Event::Create { path: b"/src/a" }, 0);
+    sync.ingest(Event::Create { path: b"/src/a" }, 0);
     let ids = sync.queue.take(|_| crate::queue::Take::Take);
     sync.queue.activate(&ids);
     let wait = sync.failed(&ids, 10 * SECOND);
     assert_eq!(wait, Duration::from_secs(5));
     for name in 0..10 {
         let path = format!("/src/{name}");
-        sync.notice(
+        sync.ingest(
             Event::Create {
                 path: path.as_bytes(),
             },
@@ -160,7 +160,7 @@ fn after_a_failure_nothing_goes_before_its_time_however_much_comes() {
 #[test]
 fn a_lost_source_holds_everything_until_it_is_back() {
     let mut sync = sync(false);
-    sync.notice(Event::Delete { path: b"/src/a" }, 0);
+    sync.ingest(Event::Delete { path: b"/src/a" }, 0);
     sync.source_lost("gone");
     assert_eq!(sync.next(100 * SECOND), Next::Nothing);
     sync.source_found();
@@ -172,7 +172,7 @@ fn a_lost_source_holds_everything_until_it_is_back() {
 fn what_was_pending_goes_over_to_the_next_configuration() {
     let mut old = sync(false);
     old.start(0);
-    old.notice(Event::Modify { path: b"/src/a" }, 0);
+    old.ingest(Event::Modify { path: b"/src/a" }, 0);
     let mut new = sync(false);
     new.adopt(&old);
     assert_eq!(new.owed(), old.owed());
@@ -184,9 +184,9 @@ fn what_was_pending_goes_over_to_the_next_configuration() {
 fn crowded() -> Sync {
     let mut config = sync(true).config;
     config.max_pending = 3;
-    let mut sync = Sync::new(config, Filter::default(), Policy::Settle, true);
+    let mut sync = Sync::new(config, Filter::default(), Policy::Coalesce, true);
     for path in [&b"/src/a"[..], b"/src/b", b"/src/c"] {
-        sync.notice(Event::Create { path }, 0);
+        sync.ingest(Event::Create { path }, 0);
     }
     sync
 }
@@ -195,7 +195,7 @@ fn crowded() -> Sync {
 fn past_the_bound_directories_stand_for_what_is_in_them() {
     let mut sync = crowded();
     for path in [&b"/src/d/1"[..], b"/src/d/2", b"/src/d/e/3", b"/src/d/e/"] {
-        sync.notice(Event::Create { path }, 0);
+        sync.ingest(Event::Create { path }, 0);
     }
     moved(&mut sync, "/src/d/2", "/src/d/4");
     assert_eq!(
@@ -206,7 +206,7 @@ fn past_the_bound_directories_stand_for_what_is_in_them() {
     let ids = sync.queue.take(|_| crate::queue::Take::Take);
     sync.queue.activate(&ids);
     let path = b"/src/d/1";
-    sync.notice(Event::Create { path }, 0);
+    sync.ingest(Event::Create { path }, 0);
     assert_eq!(pending(&sync).last().unwrap(), "Delete /d/");
     assert_eq!(sync.queue.len(), 5);
 }
@@ -215,7 +215,7 @@ fn past_the_bound_directories_stand_for_what_is_in_them() {
 fn a_move_out_of_a_crowded_directory_is_not_forgotten() {
     let mut sync = crowded();
     let path = b"/src/d/1";
-    sync.notice(Event::Create { path }, 0);
+    sync.ingest(Event::Create { path }, 0);
     moved(&mut sync, "/src/d/1", "/src/x/1");
     assert_eq!(pending(&sync)[3..], ["Delete /d/", "Delete /x/"]);
 }
@@ -226,7 +226,7 @@ fn too_many_directories_become_one_comparison() {
     for n in 0..20 {
         let path = format!("/src/{n}/f");
         let path = path.as_bytes();
-        sync.notice(Event::Create { path }, 0);
+        sync.ingest(Event::Create { path }, 0);
     }
     assert_eq!(sync.queue.len(), 6);
     let ids = sync.queue.take(|_| crate::queue::Take::Take);
@@ -262,7 +262,7 @@ fn a_crontab_queues_one_full_at_a_time() {
 
 #[test]
 fn what_changes_in_the_second_of_a_transfer_is_not_found_inexactly() {
-    let mut sync = sync_with(Policy::Settle);
+    let mut sync = sync_with(Policy::Coalesce);
     let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
     sync.last_transfer = at(10_000);
     assert!(sync.has_just_sent(at(10_000)) && sync.has_just_sent(at(11_009)));
@@ -273,7 +273,7 @@ fn what_changes_in_the_second_of_a_transfer_is_not_found_inexactly() {
 /// again does not.
 #[test]
 fn transfers_that_stop_at_new_paths_wait_longer_each_time() {
-    let mut sync = sync_with(Policy::Settle);
+    let mut sync = sync_with(Policy::Coalesce);
     let stop_at = |sync: &mut Sync, name: &str, now: Time| {
         let path = format!("/src/{name}").into_bytes();
         sync.queue.push(Etype::Modify, &path[4..], None, now);

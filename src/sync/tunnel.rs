@@ -14,7 +14,7 @@ use crate::queue::Time;
 
 /// How far a tunnel is, in lsyncd's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum TunnelState {
     /// Nothing runs; it is about to be started.
     Down,
     /// At an end, with the daemon.
@@ -25,26 +25,26 @@ pub enum State {
     Up,
     /// A process ended too early: some time passes before the next.
     RetryTimeout,
-    /// As [`State::Up`], but a process is missing and has to wait for its next start.
+    /// As [`TunnelState::Up`], but a process is missing and has to wait for its next start.
     UpRetryTimeout,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for TunnelState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl State {
+impl TunnelState {
     /// As log and status file have it.
     pub fn name(self) -> &'static str {
         match self {
-            State::Down => "DOWN",
-            State::Disabled => "DISABLED",
-            State::Connecting => "CONNECTING",
-            State::Up => "UP",
-            State::RetryTimeout => "RETRY_TIMEOUT",
-            State::UpRetryTimeout => "UP_RETRY_TIMEOUT",
+            TunnelState::Down => "DOWN",
+            TunnelState::Disabled => "DISABLED",
+            TunnelState::Connecting => "CONNECTING",
+            TunnelState::Up => "UP",
+            TunnelState::RetryTimeout => "RETRY_TIMEOUT",
+            TunnelState::UpRetryTimeout => "UP_RETRY_TIMEOUT",
         }
     }
 }
@@ -80,7 +80,7 @@ pub struct TunnelConfig {
 pub struct Tunnel {
     /// As configured.
     pub config: TunnelConfig,
-    state: State,
+    state: TunnelState,
     processes: Vec<TunnelProcess>,
     retry: Option<Time>,
     /// How often a process was picked.
@@ -92,7 +92,7 @@ impl Tunnel {
     pub fn new(config: TunnelConfig) -> Tunnel {
         Tunnel {
             config,
-            state: State::Down,
+            state: TunnelState::Down,
             processes: Vec::new(),
             retry: None,
             picked: 0,
@@ -100,13 +100,13 @@ impl Tunnel {
     }
 
     /// How far it is.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> TunnelState {
         self.state
     }
 
     /// Returns true if syncs may go through it.
     pub fn is_up(&self) -> bool {
-        matches!(self.state, State::Up | State::UpRetryTimeout)
+        matches!(self.state, TunnelState::Up | TunnelState::UpRetryTimeout)
     }
 
     /// Its processes, in order of their start.
@@ -125,10 +125,10 @@ impl Tunnel {
     /// How many processes have to be started now.
     pub fn lacking(&self) -> usize {
         match self.state {
-            State::Down | State::Connecting | State::Up => {
+            TunnelState::Down | TunnelState::Connecting | TunnelState::Up => {
                 self.config.parallel.saturating_sub(self.processes.len())
             }
-            State::Disabled | State::RetryTimeout | State::UpRetryTimeout => 0,
+            TunnelState::Disabled | TunnelState::RetryTimeout | TunnelState::UpRetryTimeout => 0,
         }
     }
 
@@ -140,15 +140,15 @@ impl Tunnel {
             started: now,
             ready: false,
         });
-        if self.state == State::Down {
-            self.enter(State::Connecting);
+        if self.state == TunnelState::Down {
+            self.enter(TunnelState::Connecting);
         }
     }
 
     /// A process could not be started.
     pub fn not_started(&mut self, now: Time) {
-        if self.state == State::Down {
-            self.enter(State::Connecting);
+        if self.state == TunnelState::Down {
+            self.enter(TunnelState::Connecting);
         }
         self.wait(now);
     }
@@ -161,10 +161,12 @@ impl Tunnel {
         let process = self.processes.remove(at);
         let ready = process.ready || self.matures(&process) <= now;
         match self.state {
-            State::Disabled => {}
-            State::Up | State::UpRetryTimeout if !self.processes.iter().any(|each| each.ready) => {
+            TunnelState::Disabled => {}
+            TunnelState::Up | TunnelState::UpRetryTimeout
+                if !self.processes.iter().any(|each| each.ready) =>
+            {
                 self.retry = None;
-                self.enter(State::Down);
+                self.enter(TunnelState::Down);
                 if !ready {
                     self.wait(now);
                 }
@@ -178,7 +180,7 @@ impl Tunnel {
 
     /// Does what time has come for.
     pub fn turn(&mut self, now: Time) {
-        if self.state == State::Disabled {
+        if self.state == TunnelState::Disabled {
             return;
         }
         let span = micros(self.config.ready_delay);
@@ -191,10 +193,10 @@ impl Tunnel {
             log::say("Tunnel", format_args!("Retry setup {}", self.config.name));
         }
         let next = match (connected, self.retry.is_some(), self.state) {
-            (true, false, _) => State::Up,
-            (true, true, _) => State::UpRetryTimeout,
-            (false, true, _) => State::RetryTimeout,
-            (false, false, State::RetryTimeout) => State::Connecting,
+            (true, false, _) => TunnelState::Up,
+            (true, true, _) => TunnelState::UpRetryTimeout,
+            (false, true, _) => TunnelState::RetryTimeout,
+            (false, false, TunnelState::RetryTimeout) => TunnelState::Connecting,
             (false, false, state) => state,
         };
         self.enter(next);
@@ -205,7 +207,7 @@ impl Tunnel {
         let waiting = self.processes.iter().filter(|each| !each.ready);
         let matures = waiting.map(|each| self.matures(each));
         match self.state {
-            State::Disabled => None,
+            TunnelState::Disabled => None,
             _ => matures.chain(self.retry).min(),
         }
     }
@@ -213,18 +215,18 @@ impl Tunnel {
     /// It leads nowhere although it is up: begins anew. Returns the processes it had.
     pub fn refuse(&mut self) -> Vec<TunnelProcess> {
         self.retry = None;
-        self.enter(State::Down);
+        self.enter(TunnelState::Down);
         std::mem::take(&mut self.processes)
     }
 
     /// Nothing is started any more.
     pub fn disable(&mut self) {
-        self.enter(State::Disabled);
+        self.enter(TunnelState::Disabled);
     }
 
     /// The daemon goes on with it after all. What is left of its processes is no more its own.
     pub fn enable(&mut self) {
-        if self.state == State::Disabled {
+        if self.state == TunnelState::Disabled {
             self.refuse();
         }
     }
@@ -238,13 +240,13 @@ impl Tunnel {
     fn wait(&mut self, now: Time) {
         self.retry = Some(now + micros(self.config.retry_delay));
         self.enter(if self.is_up() {
-            State::UpRetryTimeout
+            TunnelState::UpRetryTimeout
         } else {
-            State::RetryTimeout
+            TunnelState::RetryTimeout
         });
     }
 
-    fn enter(&mut self, state: State) {
+    fn enter(&mut self, state: TunnelState) {
         if self.state == state {
             return;
         }
@@ -290,14 +292,17 @@ mod tests {
     #[test]
     fn one_process_that_lives_is_a_tunnel() {
         let mut tunnel = tunnel(1);
-        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Down, 1));
+        assert_eq!((tunnel.state(), tunnel.lacking()), (TunnelState::Down, 1));
         tunnel.started(Pid(7), Some(4000), 0);
-        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Connecting, 0));
+        assert_eq!(
+            (tunnel.state(), tunnel.lacking()),
+            (TunnelState::Connecting, 0)
+        );
         assert_eq!(tunnel.deadline(), Some(5 * SECOND));
         tunnel.turn(5 * SECOND - 1);
         assert!(!tunnel.is_up() && tunnel.pick().is_none());
         tunnel.turn(5 * SECOND);
-        assert_eq!((tunnel.state(), tunnel.deadline()), (State::Up, None));
+        assert_eq!((tunnel.state(), tunnel.deadline()), (TunnelState::Up, None));
         assert_eq!(tunnel.pick().map(|process| process.port), Some(Some(4000)));
     }
 
@@ -308,9 +313,9 @@ mod tests {
         tunnel.turn(5 * SECOND);
         assert!(!tunnel.ended(Pid(8), 6 * SECOND));
         assert!(tunnel.ended(Pid(7), 6 * SECOND));
-        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Down, 1));
+        assert_eq!((tunnel.state(), tunnel.lacking()), (TunnelState::Down, 1));
         tunnel.started(Pid(8), None, 6 * SECOND);
-        assert_eq!(tunnel.state(), State::Connecting);
+        assert_eq!(tunnel.state(), TunnelState::Connecting);
     }
 
     #[test]
@@ -318,12 +323,18 @@ mod tests {
         let mut tunnel = tunnel(1);
         tunnel.started(Pid(7), None, 0);
         assert!(tunnel.ended(Pid(7), SECOND));
-        assert_eq!((tunnel.state(), tunnel.lacking()), (State::RetryTimeout, 0));
+        assert_eq!(
+            (tunnel.state(), tunnel.lacking()),
+            (TunnelState::RetryTimeout, 0)
+        );
         assert_eq!(tunnel.deadline(), Some(11 * SECOND));
         tunnel.turn(11 * SECOND);
-        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Connecting, 1));
+        assert_eq!(
+            (tunnel.state(), tunnel.lacking()),
+            (TunnelState::Connecting, 1)
+        );
         tunnel.not_started(11 * SECOND);
-        assert_eq!(tunnel.state(), State::RetryTimeout);
+        assert_eq!(tunnel.state(), TunnelState::RetryTimeout);
         assert_eq!(tunnel.deadline(), Some(21 * SECOND));
     }
 
@@ -334,13 +345,13 @@ mod tests {
         tunnel.started(Pid(2), None, 0);
         tunnel.turn(5 * SECOND);
         assert!(tunnel.ended(Pid(2), 6 * SECOND));
-        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Up, 1));
+        assert_eq!((tunnel.state(), tunnel.lacking()), (TunnelState::Up, 1));
         tunnel.started(Pid(3), None, 6 * SECOND);
         assert!(tunnel.ended(Pid(3), 7 * SECOND));
-        assert_eq!(tunnel.state(), State::UpRetryTimeout);
+        assert_eq!(tunnel.state(), TunnelState::UpRetryTimeout);
         assert!(tunnel.is_up() && tunnel.lacking() == 0);
         tunnel.turn(17 * SECOND);
-        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Up, 1));
+        assert_eq!((tunnel.state(), tunnel.lacking()), (TunnelState::Up, 1));
     }
 
     #[test]
@@ -349,7 +360,7 @@ mod tests {
         tunnel.started(Pid(1), None, 0);
         tunnel.turn(5 * SECOND);
         assert_eq!(tunnel.refuse().len(), 1);
-        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Down, 2));
+        assert_eq!((tunnel.state(), tunnel.lacking()), (TunnelState::Down, 2));
         assert!(!tunnel.ended(Pid(1), 6 * SECOND));
     }
 
@@ -375,9 +386,9 @@ mod tests {
         assert!(tunnel.ended(Pid(1), SECOND));
         tunnel.turn(100 * SECOND);
         assert_eq!((tunnel.lacking(), tunnel.deadline()), (0, None));
-        assert_eq!(tunnel.state(), State::Disabled);
+        assert_eq!(tunnel.state(), TunnelState::Disabled);
         tunnel.enable();
-        assert_eq!((tunnel.state(), tunnel.lacking()), (State::Down, 2));
+        assert_eq!((tunnel.state(), tunnel.lacking()), (TunnelState::Down, 2));
     }
 
     proptest! {

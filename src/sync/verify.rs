@@ -16,13 +16,13 @@ use std::{io, thread};
 use hashbrown::HashSet;
 use mio::Waker;
 
+use super::commands::Mark;
 use super::recent::{MAX_FOUND, Recent, Search};
-use super::steer::Mark;
 use super::{SharedFilter, Sync};
 use crate::log;
 use crate::process::Priority;
 use crate::queue::{Etype, Time};
-use crate::watch::{Barrier, Watcher};
+use crate::watch::{EventMark, Watcher};
 
 /// The clock that files get their times from may be behind by so much.
 pub(super) const TICK: Duration = Duration::from_millis(10);
@@ -58,7 +58,7 @@ pub struct Verify {
 /// How far the proof has come that what changed before a time is at the target.
 enum Progress {
     /// What happened before the moment is being told.
-    Telling(SystemTime, Barrier),
+    Telling(SystemTime, EventMark),
     /// It is in the queue up to the mark.
     Sending(SystemTime, Mark),
 }

@@ -8,7 +8,7 @@ use std::ops::BitOr;
 /// A directory's place in the tree. Indices are used again after removal; whoever keeps
 /// one asks [`Tree::alive`](super::tree::Tree::alive) first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Node(pub u32);
+pub struct DirNode(pub u32);
 
 /// No record.
 pub const NONE: u32 = u32::MAX;
@@ -50,7 +50,7 @@ impl BitOr for Flags {
 
 /// One directory.
 #[derive(Clone, Copy)]
-pub struct Slot {
+pub struct ArenaSlot {
     /// `NONE` for a root.
     pub parent: u32,
     /// The first one below.
@@ -67,7 +67,7 @@ pub struct Slot {
 
 /// See the file's header.
 pub struct Arena {
-    slots: Vec<Slot>,
+    slots: Vec<ArenaSlot>,
     free: u32,
     count: usize,
     names: Vec<u8>,
@@ -93,7 +93,7 @@ impl Arena {
 
     /// Bytes of memory in use.
     pub fn bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<Slot>() + self.names.capacity()
+        self.slots.capacity() * size_of::<ArenaSlot>() + self.names.capacity()
     }
 
     /// Gives back what growing has left over.
@@ -104,27 +104,27 @@ impl Arena {
     }
 
     /// The record, if there ever was one.
-    pub fn get(&self, node: Node) -> Option<&Slot> {
+    pub fn get(&self, node: DirNode) -> Option<&ArenaSlot> {
         self.slots.get(node.0 as usize)
     }
 
-    pub fn slot(&self, node: Node) -> &Slot {
+    pub fn slot(&self, node: DirNode) -> &ArenaSlot {
         &self.slots[node.0 as usize]
     }
 
-    pub fn slot_mut(&mut self, node: Node) -> &mut Slot {
+    pub fn slot_mut(&mut self, node: DirNode) -> &mut ArenaSlot {
         &mut self.slots[node.0 as usize]
     }
 
-    pub fn name(&self, node: Node) -> &[u8] {
+    pub fn name(&self, node: DirNode) -> &[u8] {
         let slot = self.slot(node);
         &self.names[slot.name as usize..][..slot.length as usize]
     }
 
     /// A record that nothing is linked to.
-    pub fn allocate(&mut self, name: &[u8], wd: i32) -> Node {
+    pub fn allocate(&mut self, name: &[u8], wd: i32) -> DirNode {
         let (name, length) = self.store(name);
-        let slot = Slot {
+        let slot = ArenaSlot {
             parent: NONE,
             first: NONE,
             next: NONE,
@@ -146,11 +146,11 @@ impl Arena {
             }
         };
         self.count += 1;
-        Node(index)
+        DirNode(index)
     }
 
     /// Gives another name to a record.
-    pub fn rename(&mut self, node: Node, name: &[u8]) {
+    pub fn rename(&mut self, node: DirNode, name: &[u8]) {
         if self.name(node) == name {
             return;
         }
@@ -162,7 +162,7 @@ impl Arena {
     }
 
     /// Takes back a record that nothing is linked to any more.
-    pub fn release(&mut self, node: Node) {
+    pub fn release(&mut self, node: DirNode) {
         let free = self.free;
         let slot = self.slot_mut(node);
         let length = slot.length;

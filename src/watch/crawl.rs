@@ -27,7 +27,7 @@ use super::scopes::Scopes;
 const BATCH: usize = 256;
 
 /// A directory that is watched and shall be read.
-pub struct Task {
+pub struct CrawlTask {
     /// Absolute, ends with `/`.
     pub path: Vec<u8>,
     pub wd: i32,
@@ -44,7 +44,7 @@ pub struct Task {
 pub struct Listing {
     names: Vec<u8>,
     entries: Vec<ListedEntry>,
-    pub outcome: Outcome,
+    pub outcome: ListOutcome,
     /// Some subdirectory is not wanted by any scope.
     pub skipped: bool,
     /// The watch of what the path leads to instead.
@@ -54,7 +54,7 @@ pub struct Listing {
 }
 
 /// How the reading went.
-pub enum Outcome {
+pub enum ListOutcome {
     Complete,
     /// The path does not lead to the directory any more; nothing found can be trusted.
     Astray,
@@ -65,13 +65,13 @@ pub enum Outcome {
 
 struct ListedEntry {
     length: u16,
-    found: Found,
+    found: FoundKind,
     inode: u64,
 }
 
 /// What a name in a [`Listing`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum FoundKind {
     /// Not a directory.
     File,
     /// A directory that is not wanted or could not be watched.
@@ -82,7 +82,7 @@ pub enum Found {
 
 impl Listing {
     /// Names in the order of reading.
-    pub fn entries(&self) -> impl Iterator<Item = (&[u8], Found)> {
+    pub fn entries(&self) -> impl Iterator<Item = (&[u8], FoundKind)> {
         let mut names = self.names.as_slice();
         self.entries.iter().map(move |entry| {
             let (name, rest) = names.split_at(entry.length.into());
@@ -96,7 +96,7 @@ impl Listing {
         self.entries.len()
     }
 
-    fn push(&mut self, entry: &DirEntry, found: Found) {
+    fn push(&mut self, entry: &DirEntry, found: FoundKind) {
         let name = entry.file_name();
         self.names.extend_from_slice(name.as_bytes());
         self.entries.push(ListedEntry {
@@ -112,40 +112,40 @@ impl Listing {
         self.entries.iter_mut().filter_map(move |entry| {
             let (name, rest) = names.split_at(entry.length.into());
             names = rest;
-            (entry.found != Found::File).then_some((name, entry))
+            (entry.found != FoundKind::File).then_some((name, entry))
         })
     }
 }
 
 /// Reads one directory, watches its wanted subdirectories, and checks that it was the right one.
-pub fn list(kernel: &mut Kernel, task: &Task, limit: Option<usize>) -> Listing {
+pub fn list(kernel: &mut Kernel, task: &CrawlTask, limit: Option<usize>) -> Listing {
     let mut listing = Listing {
         names: Vec::new(),
         entries: Vec::new(),
-        outcome: Outcome::Complete,
+        outcome: ListOutcome::Complete,
         skipped: false,
         stray: None,
         failures: Vec::new(),
     };
     let result = read_names(task, &mut listing, limit.unwrap_or(usize::MAX));
     listing.outcome = match result {
-        Ok(true) => Outcome::Complete,
+        Ok(true) => ListOutcome::Complete,
         Ok(false) => {
             listing.names.clear();
             listing.entries.clear();
             return Listing {
-                outcome: Outcome::Crowded,
+                outcome: ListOutcome::Crowded,
                 ..listing
             };
         }
-        Err(error) if vanished(&error) => Outcome::Astray,
-        Err(error) => Outcome::Failed(error),
+        Err(error) if vanished(&error) => ListOutcome::Astray,
+        Err(error) => ListOutcome::Failed(error),
     };
     watch_below(kernel, task, &mut listing);
     if !unmoved(task) {
         let now = kernel.add(&task.path, task.root).ok();
         if now != Some(task.wd) {
-            listing.outcome = Outcome::Astray;
+            listing.outcome = ListOutcome::Astray;
             listing.stray = now;
         }
     }
@@ -156,7 +156,7 @@ pub fn list(kernel: &mut Kernel, task: &Task, limit: Option<usize>) -> Listing {
 ///
 /// Asking for the watch again is the exact question, but all threads would queue for it in
 /// the kernel. Where something is mounted the numbers differ, and the exact question is asked.
-fn unmoved(task: &Task) -> bool {
+fn unmoved(task: &CrawlTask) -> bool {
     if task.inode == 0 {
         return false;
     }
@@ -166,7 +166,7 @@ fn unmoved(task: &Task) -> bool {
 }
 
 /// Lists the names; false if there are more than `limit`.
-fn read_names(task: &Task, listing: &mut Listing, limit: usize) -> io::Result<bool> {
+fn read_names(task: &CrawlTask, listing: &mut Listing, limit: usize) -> io::Result<bool> {
     let directory = std::fs::read_dir(OsStr::from_bytes(&task.path))?;
     for (count, entry) in directory.enumerate() {
         let entry = entry?;
@@ -180,15 +180,15 @@ fn read_names(task: &Task, listing: &mut Listing, limit: usize) -> io::Result<bo
             Err(error) => return Err(error),
         };
         if directory {
-            listing.push(&entry, Found::Unwatched);
+            listing.push(&entry, FoundKind::Unwatched);
         } else if task.tell != Tell::Nobody {
-            listing.push(&entry, Found::File);
+            listing.push(&entry, FoundKind::File);
         }
     }
     Ok(true)
 }
 
-fn watch_below(kernel: &mut Kernel, task: &Task, listing: &mut Listing) {
+fn watch_below(kernel: &mut Kernel, task: &CrawlTask, listing: &mut Listing) {
     let mut path = task.path.clone();
     let mut skipped = false;
     let mut failures = Vec::new();
@@ -201,7 +201,7 @@ fn watch_below(kernel: &mut Kernel, task: &Task, listing: &mut Listing) {
             continue;
         }
         match kernel.add(&path, false) {
-            Ok(wd) => entry.found = Found::Directory { wd, token: 0 },
+            Ok(wd) => entry.found = FoundKind::Directory { wd, token: 0 },
             // Gone meanwhile: an event says so.
             Err(error) if vanished(&error) => {}
             Err(error) => failures.push((path.clone(), error)),
@@ -211,7 +211,7 @@ fn watch_below(kernel: &mut Kernel, task: &Task, listing: &mut Listing) {
     listing.failures = failures;
 }
 
-/// A [`Task`] done.
+/// A [`CrawlTask`] done.
 pub struct Record {
     pub token: u64,
     pub wd: i32,
@@ -221,7 +221,7 @@ pub struct Record {
 
 struct CrawlJob {
     token: u64,
-    task: Task,
+    task: CrawlTask,
 }
 
 /// Threads that read directories and, on their own, all below. They start when there is
@@ -278,7 +278,7 @@ impl Pool {
     ///
     /// # Errors
     /// No thread can be started and none is running; the task is lost.
-    pub fn submit(&mut self, task: Task) -> io::Result<u64> {
+    pub fn submit(&mut self, task: CrawlTask) -> io::Result<u64> {
         self.threads.retain(|thread| !thread.is_finished());
         let mut state = self.shared.lock();
         let token = state.token();
@@ -348,11 +348,11 @@ impl SharedPool {
     fn done(&self, job: CrawlJob, mut listing: Listing) {
         let CrawlJob { token, task } = job;
         // Paths are made before the lock is taken; tokens need it.
-        let trusted = matches!(listing.outcome, Outcome::Complete);
+        let trusted = matches!(listing.outcome, ListOutcome::Complete);
         let mut below = Vec::new();
         if trusted {
             for (name, entry) in listing.directories() {
-                if let Found::Directory { wd, .. } = entry.found {
+                if let FoundKind::Directory { wd, .. } = entry.found {
                     below.push(task.below(name, wd, entry.inode));
                 }
             }
@@ -364,7 +364,7 @@ impl SharedPool {
             state.tokens += count as u64;
             let mut token = first;
             for (_, entry) in listing.directories() {
-                if let Found::Directory { token: slot, .. } = &mut entry.found {
+                if let FoundKind::Directory { token: slot, .. } = &mut entry.found {
                     *slot = token;
                     token += 1;
                 }
@@ -397,13 +397,13 @@ impl SharedPool {
     }
 }
 
-impl Task {
-    fn below(&self, name: &[u8], wd: i32, inode: u64) -> Task {
+impl CrawlTask {
+    fn below(&self, name: &[u8], wd: i32, inode: u64) -> CrawlTask {
         let mut path = Vec::with_capacity(self.path.len() + name.len() + 1);
         path.extend_from_slice(&self.path);
         path.extend_from_slice(name);
         path.push(b'/');
-        Task {
+        CrawlTask {
             path,
             wd,
             root: false,

@@ -8,9 +8,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::inotify::RawEvent;
-use super::moves::{Half, Kind, PATIENCE};
-use super::settle::{Cause, What};
-use super::tree::{Flags, Node, Tree};
+use super::moves::{HalfKind, MoveHalf, PATIENCE};
+use super::reconcile::{Cause, What};
+use super::tree::{DirNode, Flags, Tree};
 use super::watcher::Watcher;
 use super::{Event, Follow, Loss, Observer, Tell};
 use crate::log;
@@ -23,13 +23,13 @@ static RENAMES: AtomicU64 = AtomicU64::new(1);
 #[derive(Clone, Copy)]
 struct Rename<'a> {
     /// The directory it went from; under which name tells the half.
-    from: Node,
-    half: &'a Half,
+    from: DirNode,
+    half: &'a MoveHalf,
     /// The directory it came to, and its name there.
-    to: Node,
+    to: DirNode,
     name: &'a [u8],
     /// What was moved just before the exact reverse of this, if anything.
-    back: Option<Kind>,
+    back: Option<HalfKind>,
 }
 
 impl Watcher {
@@ -101,7 +101,7 @@ impl Watcher {
 
     /// The kernel has removed the watch: the directory is gone, its file system is, or the
     /// watch was taken for one of no use.
-    fn ignored(&mut self, node: Node, loss: Loss) {
+    fn ignored(&mut self, node: DirNode, loss: Loss) {
         let place = self.tree.parent(node);
         let place = place.map(|parent| (parent, self.tree.name(node).to_vec()));
         let expected = self.tree.has(node, Flags::DYING);
@@ -163,7 +163,7 @@ impl Watcher {
 
     /// A first half that has no second. Something may be there all the same: exchanged for
     /// it, from a place where nothing is watched, and told before it.
-    pub(super) fn unpaired(&mut self, half: &Half, observer: &mut dyn Observer) {
+    pub(super) fn unpaired(&mut self, half: &MoveHalf, observer: &mut dyn Observer) {
         self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
         for node in self.tree.places(half.wd) {
             self.tell_file(node, &half.name, observer);
@@ -173,7 +173,7 @@ impl Watcher {
     fn hold(&mut self, event: RawEvent<'_>) {
         let from = self.tree.first(event.wd);
         let child = from.and_then(|node| self.tree.child(node, event.name));
-        self.moves.hold(Half {
+        self.moves.hold(MoveHalf {
             cookie: event.cookie,
             wd: event.wd,
             name: event.name.to_vec(),
@@ -184,9 +184,9 @@ impl Watcher {
     }
 
     /// Both halves of a rename are in.
-    fn paired(&mut self, half: Half, event: RawEvent<'_>, observer: &mut dyn Observer) {
-        let from: Vec<Node> = self.tree.places(half.wd).collect();
-        let to: Vec<Node> = self.tree.places(event.wd).collect();
+    fn paired(&mut self, half: MoveHalf, event: RawEvent<'_>, observer: &mut dyn Observer) {
+        let from: Vec<DirNode> = self.tree.places(half.wd).collect();
+        let to: Vec<DirNode> = self.tree.places(event.wd).collect();
         // Directories mounted at several places have no one-to-one answer, except within one.
         let clear = half.wd == event.wd || (from.len() == 1 && to.len() == 1);
         if !clear {
@@ -284,7 +284,7 @@ impl Watcher {
             self.doubt(to, What::Name(name.to_vec()));
         }
         let follow = self.tell_move(observer);
-        if back == Some(Kind::File) {
+        if back == Some(HalfKind::File) {
             // A file cannot be there and back as a directory: it is where this one was.
             let path = old.strip_suffix(b"/").unwrap_or(&old);
             observer.event(Event::Create { path });
@@ -301,7 +301,7 @@ impl Watcher {
 
     /// Moves a node to the place the log says, and what the tree had there out of it: true if
     /// there was something.
-    fn carry(&mut self, node: Node, parent: Node, name: &[u8]) -> bool {
+    fn carry(&mut self, node: DirNode, parent: DirNode, name: &[u8]) -> bool {
         let occupant = self.tree.child(parent, name).filter(|&other| other != node);
         if let Some(occupant) = occupant {
             self.tree.make_root(occupant, b"");
@@ -364,7 +364,7 @@ impl Watcher {
     }
 
     /// A directory came by a rename that was told already; tells what it holds.
-    fn receive_directory(&mut self, to: Node, name: &[u8], observer: &mut dyn Observer) {
+    fn receive_directory(&mut self, to: DirNode, name: &[u8], observer: &mut dyn Observer) {
         if let Some(child) = self.tree.child(to, name) {
             self.owe(child);
         }
@@ -372,7 +372,7 @@ impl Watcher {
     }
 
     /// Everything that depends on paths, after a node came to another.
-    pub(super) fn renamed(&mut self, node: Node) {
+    pub(super) fn renamed(&mut self, node: DirNode) {
         self.refilter(node);
         self.check_anchors(node);
     }
@@ -390,7 +390,7 @@ impl Watcher {
         self.build_path(rename.to, rename.name, half.directory);
     }
 
-    fn build_path(&mut self, node: Node, name: &[u8], directory: bool) {
+    fn build_path(&mut self, node: DirNode, name: &[u8], directory: bool) {
         self.tree.path(node, &mut self.path);
         self.path.extend_from_slice(name);
         if directory {

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use inotify::{Inotify, WatchMask, Watches};
 
-use super::Mode;
+use super::InotifyMode;
 use crate::log;
 
 /// Bytes before the name: wd, mask, cookie, length (inotify(7)).
@@ -92,12 +92,12 @@ pub fn encode(event: RawEvent<'_>) -> Vec<u8> {
 }
 
 /// What is asked of the kernel for every directory.
-fn mask(mode: Mode, unclosed: bool) -> WatchMask {
+fn mask(mode: InotifyMode, unclosed: bool) -> WatchMask {
     let contents = match mode {
-        Mode::CloseWrite if unclosed => WatchMask::CLOSE_WRITE | WatchMask::MODIFY,
-        Mode::CloseWrite => WatchMask::CLOSE_WRITE,
-        Mode::Modify => WatchMask::MODIFY,
-        Mode::CloseWriteOrModify => WatchMask::CLOSE_WRITE | WatchMask::MODIFY,
+        InotifyMode::CloseWrite if unclosed => WatchMask::CLOSE_WRITE | WatchMask::MODIFY,
+        InotifyMode::CloseWrite => WatchMask::CLOSE_WRITE,
+        InotifyMode::Modify => WatchMask::MODIFY,
+        InotifyMode::CloseWriteOrModify => WatchMask::CLOSE_WRITE | WatchMask::MODIFY,
     };
     contents
         | WatchMask::ATTRIB
@@ -122,7 +122,7 @@ pub struct Kernel {
 
 impl Kernel {
     /// With `unclosed`, writes are told even if only closing counts.
-    pub fn new(inotify: &Inotify, mode: Mode, unclosed: bool) -> Kernel {
+    pub fn new(inotify: &Inotify, mode: InotifyMode, unclosed: bool) -> Kernel {
         Kernel {
             watches: inotify.watches(),
             mask: mask(mode, unclosed),

@@ -24,40 +24,40 @@
 //! | `scopes` | which directories are wanted, and who asked for them |
 //! | `watcher` | puts the above together: one turn |
 //! | `dispatch` | what each event means |
-//! | `unclosed` | files that are written and not closed |
-//! | `settle` | brings the tree in line with the disk |
-//! | `absorb` | takes in what was read of a directory |
-//! | `told` | whether all that happened before a moment has been told |
+//! | `open_files` | files that are written and not closed |
+//! | `reconcile` | brings the tree in line with the disk |
+//! | `apply_listing` | takes in what was read of a directory |
+//! | `event_mark` | whether all that happened before a moment has been told |
 //! | `roots` | where trees begin, how they are lost and found |
 //!
 //! Paths are absolute bytes; those of directories end with `/`.
 
-mod absorb;
+mod apply_listing;
 mod arena;
 mod crawl;
 mod deferred_events;
 mod dispatch;
+mod event_mark;
 pub mod inotify;
 mod moves;
+mod open_files;
 mod reader;
+mod reconcile;
 mod roots;
 mod scopes;
-mod settle;
-mod told;
 mod tree;
-mod unclosed;
 mod watcher;
 
 use std::io;
 use std::time::Instant;
 
+pub use event_mark::EventMark;
 pub use scopes::{Scope, Wants};
-pub use told::Barrier;
 pub use watcher::Watcher;
 
 /// Which kernel events count as a change of a file's contents: lsyncd's `inotifyMode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
+pub enum InotifyMode {
     /// A file that was open for writing is closed.
     #[default]
     CloseWrite,
@@ -143,7 +143,7 @@ pub fn count_records(bytes: &[u8]) -> usize {
 
 /// How far the reading of roots has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct CrawlProgress {
     /// Directories read so far.
     pub directories: usize,
     /// When it began.

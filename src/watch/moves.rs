@@ -16,7 +16,7 @@ pub const PATIENCE: Duration = Duration::from_millis(10);
 
 /// A MOVED_FROM without its MOVED_TO.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Half {
+pub struct MoveHalf {
     pub cookie: u32,
     /// The directory it left.
     pub wd: i32,
@@ -32,7 +32,7 @@ const RECENT: usize = 16;
 
 /// What was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum HalfKind {
     File,
     Directory,
 }
@@ -43,14 +43,14 @@ type MovePlace = (i32, Vec<u8>);
 /// The halves held.
 #[derive(Default)]
 pub struct Moves {
-    halves: HashMap<u32, Half>,
+    halves: HashMap<u32, MoveHalf>,
     /// Cookies, found by (wd, name).
     names: HashTable<u32>,
     hasher: DefaultHashBuilder,
     /// Cookies in order of arrival; some are paired already.
     order: VecDeque<u32>,
     /// The renames paired last, old place and new.
-    recent: VecDeque<(MovePlace, MovePlace, Kind)>,
+    recent: VecDeque<(MovePlace, MovePlace, HalfKind)>,
 }
 
 impl Moves {
@@ -59,7 +59,7 @@ impl Moves {
     }
 
     /// Holds a first half. The caller has [`Moves::take_named`] an older one of that name.
-    pub fn hold(&mut self, half: Half) {
+    pub fn hold(&mut self, half: MoveHalf) {
         let Moves { halves, hasher, .. } = self;
         let cookie = half.cookie;
         let hash = hasher.hash_one((half.wd, half.name.as_slice()));
@@ -75,7 +75,7 @@ impl Moves {
     }
 
     /// The first half of this MOVED_TO.
-    pub fn take(&mut self, cookie: u32) -> Option<Half> {
+    pub fn take(&mut self, cookie: u32) -> Option<MoveHalf> {
         let half = self.halves.remove(&cookie)?;
         let hash = self.hasher.hash_one((half.wd, half.name.as_slice()));
         if let Ok(entry) = self.names.find_entry(hash, |&other| other == cookie) {
@@ -91,7 +91,7 @@ impl Moves {
     }
 
     /// The half that left this name, before anything else about the name is told.
-    pub fn take_named(&mut self, wd: i32, name: &[u8]) -> Option<Half> {
+    pub fn take_named(&mut self, wd: i32, name: &[u8]) -> Option<MoveHalf> {
         if self.halves.is_empty() {
             return None;
         }
@@ -105,7 +105,7 @@ impl Moves {
     }
 
     /// The oldest half whose time is up.
-    pub fn expire(&mut self, now: Instant) -> Option<Half> {
+    pub fn expire(&mut self, now: Instant) -> Option<MoveHalf> {
         if self.next_deadline()? > now {
             return None;
         }
@@ -118,7 +118,7 @@ impl Moves {
     /// rename(2) with RENAME_EXCHANGE is told as two renames, one into the place the other
     /// seems to have emptied. It cannot be told from a thing moved there and back by the
     /// events alone.
-    pub fn reverses(&mut self, half: &Half, wd: i32, name: &[u8]) -> Option<Kind> {
+    pub fn reverses(&mut self, half: &MoveHalf, wd: i32, name: &[u8]) -> Option<HalfKind> {
         let reversed = self
             .recent
             .iter()
@@ -132,9 +132,9 @@ impl Moves {
         }
         let from = (half.wd, half.name.clone());
         let kind = if half.directory {
-            Kind::Directory
+            HalfKind::Directory
         } else {
-            Kind::File
+            HalfKind::File
         };
         self.recent.push_back((from, (wd, name.to_vec()), kind));
         reversed
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn there_and_back_is_known() {
         let mut moves = Moves::default();
-        let half = |wd, name: &[u8]| Half {
+        let half = |wd, name: &[u8]| MoveHalf {
             cookie: 0,
             wd,
             name: name.to_vec(),
@@ -175,7 +175,10 @@ mod tests {
         };
         assert_eq!(moves.reverses(&half(1, b"a"), 2, b"b"), None);
         assert_eq!(moves.reverses(&half(1, b"b"), 2, b"a"), None);
-        assert_eq!(moves.reverses(&half(2, b"b"), 1, b"a"), Some(Kind::File));
+        assert_eq!(
+            moves.reverses(&half(2, b"b"), 1, b"a"),
+            Some(HalfKind::File)
+        );
         for _ in 0..RECENT {
             moves.reverses(&half(3, b"x"), 4, b"x");
         }
@@ -205,11 +208,11 @@ mod tests {
         fn like_a_list(steps in prop::collection::vec(step(), 0..120)) {
             let start = Instant::now();
             let mut moves = Moves::default();
-            let mut model: Vec<Half> = Vec::new();
+            let mut model: Vec<MoveHalf> = Vec::new();
             let mut cookie = 0;
             for (at, step) in (0u64..).zip(steps) {
                 let now = start + Duration::from_millis(at);
-                let remove = |model: &mut Vec<Half>, index: Option<usize>| {
+                let remove = |model: &mut Vec<MoveHalf>, index: Option<usize>| {
                     index.map(|index| model.remove(index))
                 };
                 match step {
@@ -218,7 +221,7 @@ mod tests {
                         let index = model.iter().position(|half| half.wd == wd && half.name == name);
                         prop_assert_eq!(moves.take_named(wd, &name), remove(&mut model, index));
                         cookie += 1;
-                        let half = Half {
+                        let half = MoveHalf {
                             cookie, wd, name, directory: false, child: 0, deadline: now + PATIENCE,
                         };
                         moves.hold(half.clone());

@@ -9,9 +9,9 @@ use std::time::Instant;
 use hashbrown::HashSet;
 
 use super::scopes::{Scope, Scopes};
-use super::tree::{Flags, Node};
+use super::tree::{DirNode, Flags};
 use super::watcher::Watcher;
-use super::{Loss, Observer, Progress, Tell};
+use super::{CrawlProgress, Loss, Observer, Tell};
 
 /// The roots of all scopes, in the order of the scopes.
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub struct Roots {
 
 struct Root {
     path: Vec<u8>,
-    node: Option<Node>,
+    node: Option<DirNode>,
     /// The observer has been told so.
     lost: bool,
     /// It is there, but there was no watch for it.
@@ -41,7 +41,7 @@ pub enum RootEvent {
 
 impl Roots {
     /// The node is not where these scopes begin any more.
-    pub fn detach(&mut self, node: Node, loss: Loss) {
+    pub fn detach(&mut self, node: DirNode, loss: Loss) {
         for (scope, anchor) in self.list.iter_mut().enumerate() {
             if anchor.node == Some(node) {
                 anchor.node = None;
@@ -52,7 +52,7 @@ impl Roots {
     }
 
     /// Here is a directory; true if some scope begins here.
-    fn attach(&mut self, path: &[u8], node: Node) -> bool {
+    fn attach(&mut self, path: &[u8], node: DirNode) -> bool {
         let mut any = false;
         for (scope, anchor) in self.list.iter_mut().enumerate() {
             if anchor.path != path {
@@ -69,7 +69,7 @@ impl Roots {
     }
 
     /// Does a scope begin at this path, and is this its node?
-    fn holds(&self, path: &[u8], node: Node) -> bool {
+    fn holds(&self, path: &[u8], node: DirNode) -> bool {
         let mut anchors = self.list.iter();
         anchors.any(|anchor| anchor.node == Some(node) && anchor.path == path)
     }
@@ -204,7 +204,7 @@ impl Watcher {
     }
 
     /// The path of a tree's root leads elsewhere or nowhere.
-    pub(super) fn lose_root(&mut self, root: Node) {
+    pub(super) fn lose_root(&mut self, root: DirNode) {
         let mut path = Vec::new();
         self.tree.path(root, &mut path);
         let loss = match self.probe(&path, true) {
@@ -236,14 +236,14 @@ impl Watcher {
     }
 
     /// A node is new; does a scope begin there?
-    pub(super) fn attach_anchors(&mut self, node: Node, name: &[u8]) {
+    pub(super) fn attach_anchors(&mut self, node: DirNode, name: &[u8]) {
         if self.anchors.nested.contains(name) {
             self.attach(node);
         }
     }
 
     /// Nodes from here down have other paths now.
-    pub(super) fn check_anchors(&mut self, top: Node) {
+    pub(super) fn check_anchors(&mut self, top: DirNode) {
         if self.anchors.nested.is_empty() {
             return;
         }
@@ -262,7 +262,7 @@ impl Watcher {
         }
     }
 
-    fn attach(&mut self, node: Node) {
+    fn attach(&mut self, node: DirNode) {
         let mut path = Vec::new();
         self.tree.path(node, &mut path);
         if self.anchors.attach(&path, node) {
@@ -290,7 +290,7 @@ impl Watcher {
         }
     }
 
-    fn open_root(&mut self, path: &[u8]) -> Option<Node> {
+    fn open_root(&mut self, path: &[u8]) -> Option<DirNode> {
         match self.kernel.add(path, true) {
             Ok(wd) => {
                 let old = self.tree.find(path).filter(|&node| self.tree.is_root(node));
@@ -323,8 +323,8 @@ impl Watcher {
         }
     }
 
-    fn crawl(&mut self, node: Node) {
-        self.quiet.get_or_insert_with(|| Progress {
+    fn crawl(&mut self, node: DirNode) {
+        self.quiet.get_or_insert_with(|| CrawlProgress {
             directories: 0,
             started: Instant::now(),
         });
@@ -333,10 +333,10 @@ impl Watcher {
     }
 
     /// Without repetitions and what is reached from another: many scopes, one walk.
-    fn outermost(&self, mut nodes: Vec<Node>) -> Vec<Node> {
+    fn outermost(&self, mut nodes: Vec<DirNode>) -> Vec<DirNode> {
         let mut seen = HashSet::new();
         nodes.retain(|&node| seen.insert(node));
-        let inner = |&node: &Node| {
+        let inner = |&node: &DirNode| {
             let mut above = self.tree.parent(node);
             while let Some(node) = above {
                 if seen.contains(&node) {

@@ -8,14 +8,14 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-use super::arena::{Arena, NONE, Slot};
+use super::arena::{Arena, ArenaSlot, NONE};
 
-pub use super::arena::{Flags, Node};
+pub use super::arena::{DirNode, Flags};
 
 /// A node taken out by [`Tree::remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Removed {
-    pub node: Node,
+    pub node: DirNode,
     pub wd: i32,
     pub flags: Flags,
     /// No other node has this descriptor.
@@ -34,9 +34,9 @@ pub struct Tree {
     arena: Arena,
     descriptors: HashTable<u32>,
     /// More nodes of a descriptor: one directory mounted at several places.
-    aliases: HashMap<i32, Vec<Node>>,
+    aliases: HashMap<i32, Vec<DirNode>>,
     children: HashTable<u32>,
-    roots: Vec<Node>,
+    roots: Vec<DirNode>,
     hasher: DefaultHashBuilder,
 }
 
@@ -67,43 +67,43 @@ impl Tree {
         self.arena.shrink();
     }
 
-    pub fn roots(&self) -> &[Node] {
+    pub fn roots(&self) -> &[DirNode] {
         &self.roots
     }
 
     /// Is this still the node that had this descriptor?
-    pub fn alive(&self, node: Node, wd: i32) -> bool {
+    pub fn alive(&self, node: DirNode, wd: i32) -> bool {
         let slot = self.arena.get(node);
         slot.is_some_and(|slot| slot.wd == wd && wd != 0)
     }
 
-    pub fn wd(&self, node: Node) -> i32 {
+    pub fn wd(&self, node: DirNode) -> i32 {
         self.slot(node).wd
     }
 
-    pub fn name(&self, node: Node) -> &[u8] {
+    pub fn name(&self, node: DirNode) -> &[u8] {
         self.arena.name(node)
     }
 
-    pub fn parent(&self, node: Node) -> Option<Node> {
+    pub fn parent(&self, node: DirNode) -> Option<DirNode> {
         some(self.slot(node).parent)
     }
 
-    pub fn is_root(&self, node: Node) -> bool {
+    pub fn is_root(&self, node: DirNode) -> bool {
         self.slot(node).parent == NONE
     }
 
     /// Are any of these flags set?
-    pub fn has(&self, node: Node, flags: Flags) -> bool {
+    pub fn has(&self, node: DirNode, flags: Flags) -> bool {
         self.slot(node).flags.any(flags)
     }
 
-    pub fn set(&mut self, node: Node, flags: Flags) {
+    pub fn set(&mut self, node: DirNode, flags: Flags) {
         let slot = self.arena.slot_mut(node);
         slot.flags = slot.flags | flags;
     }
 
-    pub fn clear(&mut self, node: Node, flags: Flags) {
+    pub fn clear(&mut self, node: DirNode, flags: Flags) {
         let slot = self.arena.slot_mut(node);
         slot.flags = slot.flags.without(flags);
     }
@@ -114,16 +114,16 @@ impl Tree {
     }
 
     /// The node with this descriptor, or one of them.
-    pub fn first(&self, wd: i32) -> Option<Node> {
+    pub fn first(&self, wd: i32) -> Option<DirNode> {
         let hash = self.hasher.hash_one(wd);
         let found = self
             .descriptors
-            .find(hash, |&index| self.slot(Node(index)).wd == wd);
-        found.copied().map(Node)
+            .find(hash, |&index| self.slot(DirNode(index)).wd == wd);
+        found.copied().map(DirNode)
     }
 
     /// All nodes with this descriptor: one but for bind mounts.
-    pub fn places(&self, wd: i32) -> impl Iterator<Item = Node> + use<> {
+    pub fn places(&self, wd: i32) -> impl Iterator<Item = DirNode> + use<> {
         let more = if self.aliases.is_empty() {
             Vec::new()
         } else {
@@ -132,33 +132,33 @@ impl Tree {
         self.first(wd).into_iter().chain(more)
     }
 
-    pub fn child(&self, parent: Node, name: &[u8]) -> Option<Node> {
+    pub fn child(&self, parent: DirNode, name: &[u8]) -> Option<DirNode> {
         let hash = self.hasher.hash_one((parent.0, name));
         let found = self.children.find(hash, |&index| {
-            self.slot(Node(index)).parent == parent.0 && self.name(Node(index)) == name
+            self.slot(DirNode(index)).parent == parent.0 && self.name(DirNode(index)) == name
         });
-        found.copied().map(Node)
+        found.copied().map(DirNode)
     }
 
     /// The nodes directly below.
-    pub fn children(&self, parent: Node) -> impl Iterator<Item = Node> {
+    pub fn children(&self, parent: DirNode) -> impl Iterator<Item = DirNode> {
         let first = some(self.slot(parent).first);
         std::iter::successors(first, |&node| some(self.slot(node).next))
     }
 
     /// Is `node` this `ancestor` or below it?
-    pub fn within(&self, node: Node, ancestor: Node) -> bool {
+    pub fn within(&self, node: DirNode, ancestor: DirNode) -> bool {
         let mut up = std::iter::successors(Some(node), |&node| self.parent(node));
         up.any(|node| node == ancestor)
     }
 
     /// The node after this one, parents before children, among `top` and all below it.
-    pub fn next(&self, node: Node, top: Node) -> Option<Node> {
+    pub fn next(&self, node: DirNode, top: DirNode) -> Option<DirNode> {
         some(self.slot(node).first).or_else(|| self.next_beside(node, top))
     }
 
     /// Like [`Tree::next`], but skips what is below `node`.
-    pub fn next_beside(&self, mut node: Node, top: Node) -> Option<Node> {
+    pub fn next_beside(&self, mut node: DirNode, top: DirNode) -> Option<DirNode> {
         loop {
             if node == top {
                 return None;
@@ -171,10 +171,10 @@ impl Tree {
     }
 
     /// Writes the absolute path, which ends with `/`, into `buffer`.
-    pub fn path(&self, node: Node, buffer: &mut Vec<u8>) {
+    pub fn path(&self, node: DirNode, buffer: &mut Vec<u8>) {
         let up = || std::iter::successors(Some(node), |&node| self.parent(node));
         // Roots' names end with the slash already.
-        let part = |node: Node| self.name(node).len() + usize::from(!self.is_root(node));
+        let part = |node: DirNode| self.name(node).len() + usize::from(!self.is_root(node));
         let mut end = up().map(part).sum();
         buffer.clear();
         buffer.resize(end, b'/');
@@ -187,7 +187,7 @@ impl Tree {
     }
 
     /// The node at an absolute path that ends with `/`.
-    pub fn find(&self, path: &[u8]) -> Option<Node> {
+    pub fn find(&self, path: &[u8]) -> Option<DirNode> {
         self.roots.iter().find_map(|&root| {
             let below = path.strip_prefix(self.name(root))?;
             let names = below
@@ -199,21 +199,21 @@ impl Tree {
         })
     }
 
-    pub fn insert_root(&mut self, path: &[u8], wd: i32) -> Node {
+    pub fn insert_root(&mut self, path: &[u8], wd: i32) -> DirNode {
         let node = self.allocate(path, wd);
         self.roots.push(node);
         node
     }
 
     /// Adds a directory; there is none of that name there yet.
-    pub fn insert(&mut self, parent: Node, name: &[u8], wd: i32) -> Node {
+    pub fn insert(&mut self, parent: DirNode, name: &[u8], wd: i32) -> DirNode {
         let node = self.allocate(name, wd);
         self.link(node, parent);
         node
     }
 
     /// Moves a node, root or not, with all below it to a place that is free and not below itself.
-    pub fn relocate(&mut self, node: Node, parent: Node, name: &[u8]) {
+    pub fn relocate(&mut self, node: DirNode, parent: DirNode, name: &[u8]) {
         self.unlink(node);
         // Not linked now, as the table of children goes by name.
         self.arena.rename(node, name);
@@ -221,7 +221,7 @@ impl Tree {
     }
 
     /// Makes a node with all below it a tree of its own.
-    pub fn make_root(&mut self, node: Node, path: &[u8]) {
+    pub fn make_root(&mut self, node: DirNode, path: &[u8]) {
         self.unlink(node);
         // Not linked now, as the table of children goes by name.
         self.arena.rename(node, path);
@@ -229,7 +229,7 @@ impl Tree {
     }
 
     /// Takes out a node and all below it, and says of each what it was.
-    pub fn remove(&mut self, top: Node) -> Vec<Removed> {
+    pub fn remove(&mut self, top: DirNode) -> Vec<Removed> {
         let mut order = vec![top];
         let mut node = top;
         while let Some(next) = self.next(node, top) {
@@ -241,11 +241,11 @@ impl Tree {
         removed.collect()
     }
 
-    fn slot(&self, node: Node) -> &Slot {
+    fn slot(&self, node: DirNode) -> &ArenaSlot {
         self.arena.slot(node)
     }
 
-    fn allocate(&mut self, name: &[u8], wd: i32) -> Node {
+    fn allocate(&mut self, name: &[u8], wd: i32) -> DirNode {
         let node = self.arena.allocate(name, wd);
         if self.knows(wd) {
             self.aliases.entry(wd).or_default().push(node);
@@ -255,14 +255,14 @@ impl Tree {
         node
     }
 
-    fn enter_descriptor(&mut self, node: Node, wd: i32) {
+    fn enter_descriptor(&mut self, node: DirNode, wd: i32) {
         let Tree { arena, hasher, .. } = self;
-        let hash = |&index: &u32| hasher.hash_one(arena.slot(Node(index)).wd);
+        let hash = |&index: &u32| hasher.hash_one(arena.slot(DirNode(index)).wd);
         self.descriptors
             .insert_unique(hasher.hash_one(wd), node.0, hash);
     }
 
-    fn link(&mut self, node: Node, parent: Node) {
+    fn link(&mut self, node: DirNode, parent: DirNode) {
         let next = self.slot(parent).first;
         self.arena.slot_mut(parent).first = node.0;
         if let Some(next) = some(next) {
@@ -274,14 +274,14 @@ impl Tree {
         slot.prev = NONE;
         let Tree { arena, hasher, .. } = self;
         let hash = |&index: &u32| {
-            let node = Node(index);
+            let node = DirNode(index);
             hasher.hash_one((arena.slot(node).parent, arena.name(node)))
         };
         self.children.insert_unique(hash(&node.0), node.0, hash);
     }
 
-    fn unlink(&mut self, node: Node) {
-        let Slot {
+    fn unlink(&mut self, node: DirNode) {
+        let ArenaSlot {
             parent, next, prev, ..
         } = *self.slot(node);
         let Some(parent) = some(parent) else {
@@ -305,9 +305,9 @@ impl Tree {
         slot.prev = NONE;
     }
 
-    fn release(&mut self, node: Node) -> Removed {
+    fn release(&mut self, node: DirNode) -> Removed {
         self.unlink(node);
-        let Slot { wd, flags, .. } = *self.slot(node);
+        let ArenaSlot { wd, flags, .. } = *self.slot(node);
         let last = self.forget_descriptor(node, wd);
         self.arena.release(node);
         Removed {
@@ -319,7 +319,7 @@ impl Tree {
     }
 
     /// Was this the descriptor's last node?
-    fn forget_descriptor(&mut self, node: Node, wd: i32) -> bool {
+    fn forget_descriptor(&mut self, node: DirNode, wd: i32) -> bool {
         let others = self.aliases.get_mut(&wd);
         let heir = others.and_then(
             |others| match others.iter().position(|&other| other == node) {
@@ -345,8 +345,8 @@ impl Tree {
     }
 }
 
-fn some(index: u32) -> Option<Node> {
-    (index != NONE).then_some(Node(index))
+fn some(index: u32) -> Option<DirNode> {
+    (index != NONE).then_some(DirNode(index))
 }
 
 #[cfg(test)]

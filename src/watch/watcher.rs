@@ -13,13 +13,13 @@ use super::crawl::Pool;
 use super::deferred_events::DeferredEvents;
 use super::inotify::{Kernel, RawEvent, decode, encode};
 use super::moves::Moves;
+use super::open_files::OpenFiles;
 use super::reader::Reader;
+use super::reconcile::Recheck;
 use super::roots::Roots;
 use super::scopes::Scopes;
-use super::settle::Doubt;
-use super::tree::{Node, Tree};
-use super::unclosed::OpenFiles;
-use super::{Mode, Observer, Progress};
+use super::tree::{DirNode, Tree};
+use super::{CrawlProgress, InotifyMode, Observer};
 
 /// How soon to look again when the kernel had more to tell than was read.
 const SOON: Duration = Duration::from_millis(2);
@@ -47,10 +47,10 @@ pub struct Watcher {
     /// Is the pool at work, or was it when last asked?
     pub(super) crawling: bool,
     /// Reading of roots: how far, and whether to begin anew when done.
-    pub(super) quiet: Option<Progress>,
+    pub(super) quiet: Option<CrawlProgress>,
     pub(super) again: bool,
     /// Tokens of directories the pool reads or will read.
-    pub(super) tickets: HashMap<u64, Node>,
+    pub(super) tickets: HashMap<u64, DirNode>,
     /// How many tickets a descriptor has. Its events wait until it has none.
     pub(super) busy: HashMap<i32, u32>,
     /// Events that wait, each descriptor's in order.
@@ -58,7 +58,7 @@ pub struct Watcher {
     /// Descriptors whose events may be taken from `early`.
     pub(super) ready: VecDeque<i32>,
 
-    pub(super) doubts: Vec<Doubt>,
+    pub(super) doubts: Vec<Recheck>,
     /// Watches set by the way that may belong to no node.
     pub(super) strays: Vec<i32>,
 
@@ -74,14 +74,18 @@ impl Watcher {
     /// Opens an inotify instance and starts the thread that reads it. `waker` fires when
     /// there is something to do.
     ///
-    /// Under [`Mode::CloseWrite`] a file that stays open for longer than `staleness` counts as
+    /// Under [`InotifyMode::CloseWrite`] a file that stays open for longer than `staleness` counts as
     /// changed all the same, and again after each such time; `None`: only when it is closed.
     ///
     /// # Errors
     /// `EMFILE` when the user has too many instances (`fs.inotify.max_user_instances`) or
     /// the process too many descriptors.
-    pub fn new(mode: Mode, staleness: Option<Duration>, waker: Arc<Waker>) -> io::Result<Watcher> {
-        let staleness = staleness.filter(|_| mode == Mode::CloseWrite);
+    pub fn new(
+        mode: InotifyMode,
+        staleness: Option<Duration>,
+        waker: Arc<Waker>,
+    ) -> io::Result<Watcher> {
+        let staleness = staleness.filter(|_| mode == InotifyMode::CloseWrite);
         let inotify = Inotify::init()?;
         let kernel = Kernel::new(&inotify, mode, staleness.is_some());
         Ok(Watcher {
@@ -143,7 +147,7 @@ impl Watcher {
     }
 
     /// How far the reading of roots has come, while it goes on.
-    pub fn progress(&self) -> Option<Progress> {
+    pub fn progress(&self) -> Option<CrawlProgress> {
         self.quiet
     }
 
@@ -157,7 +161,7 @@ impl Watcher {
         self.tree.bytes()
     }
 
-    /// RejectHooks `f` with the kernel's number and the absolute path of every directory watched.
+    /// Calls `f` with the kernel's number and the absolute path of every directory watched.
     pub fn for_each_watch(&self, mut f: impl FnMut(i32, &[u8])) {
         let mut path = Vec::new();
         for &root in self.tree.roots() {

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use lsyncd::batch::Change;
-use lsyncd::batch::collapse::{Disk, Mention, Node, Stat, collapse};
+use lsyncd::batch::collapse::{Disk, FileKind, PathRef, Stat, collapse};
 use lsyncd::filter::Filter;
-use lsyncd::local::{CopyJob, Item, Memory, Task, carry_out};
+use lsyncd::local::{CopyItem, CopyJob, CopyTask, Memory, carry_out};
 use lsyncd::queue::{Etype, Policy, Queue, Relation, Status, Take, combine};
-use lsyncd::watch::{Event, Follow, Loss, Mode, Observer, Scope, Watcher, inotify};
+use lsyncd::watch::{Event, Follow, InotifyMode, Loss, Observer, Scope, Watcher, inotify};
 
 /// `/some/DD/DDD/twenty byte NNNNNNN.x`
 fn path(n: usize) -> Vec<u8> {
@@ -48,7 +48,7 @@ fn combining(c: &mut Criterion) {
     c.bench_function("combine/two events of a path", |b| {
         b.iter(|| {
             combine::combine(
-                Policy::Settle,
+                Policy::Coalesce,
                 (black_box(Etype::Create), Status::Wait),
                 (black_box(Etype::Modify), false),
                 Relation::Same,
@@ -60,7 +60,7 @@ fn combining(c: &mut Criterion) {
 fn trie(c: &mut Criterion) {
     let mut group = c.benchmark_group("trie");
     for count in [20_000, 1_000_000] {
-        let mut queue = Queue::new(Policy::Settle);
+        let mut queue = Queue::new(Policy::Coalesce);
         for n in 0..count {
             queue.push(Etype::Create, &path(n), None, 0);
         }
@@ -75,7 +75,7 @@ fn trie(c: &mut Criterion) {
     group.throughput(Throughput::Elements(20_000));
     group.bench_function("push, take and finish 20000", |b| {
         b.iter(|| {
-            let mut queue = Queue::new(Policy::Settle);
+            let mut queue = Queue::new(Policy::Coalesce);
             for n in 0..20_000 {
                 queue.push(Etype::Create, &path(n), None, 0);
             }
@@ -112,9 +112,9 @@ struct Full;
 impl Disk for Full {
     fn lstat(&self, path: &[u8]) -> Option<Stat> {
         let node = if path.ends_with(b".x") {
-            Node::File
+            FileKind::File
         } else {
-            Node::Directory
+            FileKind::Directory
         };
         Some(Stat {
             node,
@@ -126,8 +126,8 @@ impl Disk for Full {
 
 fn collapsing(c: &mut Criterion) {
     let paths: Vec<_> = (0..20_000).map(path).collect();
-    let mentions = || -> Vec<Mention<'_>> {
-        let mention = |path| Mention {
+    let mentions = || -> Vec<PathRef<'_>> {
+        let mention = |path| PathRef {
             path,
             gone: false,
             written: true,
@@ -183,7 +183,8 @@ fn crawl(c: &mut Criterion) {
                 let mut events = mio::Events::with_capacity(8);
                 let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
                 let start = Instant::now();
-                let mut watcher = Watcher::new(Mode::CloseWrite, None, Arc::new(waker)).unwrap();
+                let mut watcher =
+                    Watcher::new(InotifyMode::CloseWrite, None, Arc::new(waker)).unwrap();
                 watcher.set_scopes(vec![Scope {
                     root: source.clone(),
                     wants: Arc::new(|_| true),
@@ -212,7 +213,7 @@ fn copy(c: &mut Criterion) {
     let items: Vec<_> = (0..1000)
         .map(|n| {
             fs::write(root.path().join(format!("s/f{n}")), "some text").unwrap();
-            Item {
+            CopyItem {
                 change: Change::Create,
                 path: format!("/f{n}").into_bytes(),
                 to: None,
@@ -223,8 +224,8 @@ fn copy(c: &mut Criterion) {
     let mut group = c.benchmark_group("copy");
     group.throughput(Throughput::Elements(1000));
     for (name, task) in [
-        ("1000 small files", Task::Events(items)),
-        ("1000 files compared", Task::Everything),
+        ("1000 small files", CopyTask::Events(items)),
+        ("1000 files compared", CopyTask::Everything),
     ] {
         let orders = CopyJob {
             token: 0,

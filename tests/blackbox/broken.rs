@@ -8,7 +8,7 @@ use crate::daemon::{Daemon, Running};
 use crate::fake::Fake;
 use crate::util::{Dir, poll};
 
-/// RejectHooks everything with everything; `%FUNCTIONS%` are called with values of all types.
+/// Calls everything with everything; `%FUNCTIONS%` are called with values of all types.
 const BARRAGE: &str = r#"
 local inlets, stale, lists = { }, { }, { }
 local seed = 1
@@ -252,7 +252,7 @@ fn uncaught_errors_end_with_a_line() {
     });
 }
 
-/// RejectHooks a test for each item, some at a time.
+/// Calls a test for each item, some at a time.
 fn each<T: std::marker::Sync>(items: &[T], test: impl Fn(usize, &T) + std::marker::Sync) {
     const THREADS: usize = 4;
     std::thread::scope(|scope| {

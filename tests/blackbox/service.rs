@@ -70,7 +70,7 @@ fn the_manager_hears_of_ready_reload_and_stop() {
     manager.wait(&mut daemon, "WATCHDOG=1");
     manager.wait(
         &mut daemon,
-        "STATUS=EventRouter 1 directory, 0 delayed, 0 processes",
+        "STATUS=Watching 1 directory, 0 delayed, 0 processes",
     );
 
     daemon.signal(Signal::SIGHUP);

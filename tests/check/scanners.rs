@@ -23,12 +23,12 @@ fn down_at_startup_and_back() {
     assert_eq!(fs::read(dir.trg("d/good")).unwrap(), b"older");
     daemon.wait_for("the status says why", |_| {
         dir.text("status")
-            .contains("NotStarted: /d/good: the scanner failed with exit code 2: cannot")
+            .contains("Held: /d/good: the scanner failed with exit code 2: cannot")
     });
     fs::remove_file(dir.path("down")).unwrap();
     arrives(&dir, &mut daemon, "d/good", "good");
     daemon.wait_log("/d/evil was rejected: Evil.Test FOUND");
-    assert!(!dir.text("status").contains("NotStarted:"));
+    assert!(!dir.text("status").contains("Held:"));
     assert_clean(&dir);
 }
 

@@ -117,7 +117,7 @@ fn swapped_under_a_transfer(more: &str) {
     fs::remove_file(dir.path("t2.held")).unwrap();
     for target in ["t1", "t2"] {
         daemon.wait_for(&format!("{target} has all that is new"), |_| {
-            // NotStarted ones come later each time.
+            // Held ones come later each time.
             retry(&dir);
             let done = all_swapped(dir.path(target));
             assert_clean_in(&dir, target);

@@ -1,6 +1,6 @@
 //! The source goes, and the target stays: unmounted, removed, renamed, replaced roots.
 //!
-//! MountWatch are made in a mount namespace of the daemon's own. What is different after it has
+//! Mounts are made in a mount namespace of the daemon's own. What is different after it has
 //! been away has another size: full comparisons go by that and whole seconds.
 
 use std::fs;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use lsyncd::batch::output::{Totals, progress};
+use lsyncd::batch::output::{RsyncTotals, progress};
 use lsyncd::cli;
 use lsyncd::control::protocol::Request;
 use lsyncd::cron::Crontab;
@@ -70,7 +70,7 @@ pub fn requests(bytes: &[u8]) {
 
 /// What rsync, here or at the other end, says.
 pub fn output(bytes: &[u8]) {
-    let mut totals = Totals::default();
+    let mut totals = RsyncTotals::default();
     for line in bytes.split(|&byte| byte == b'\n') {
         totals.take(line);
         if let Some(progress) = progress(line) {

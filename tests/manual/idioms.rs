@@ -15,7 +15,7 @@ mod transfers;
 pub struct Idiom {
     site: Site,
     config: &'static str,
-    /// SourceMonitor and their targets.
+    /// Sources and their targets.
     pairs: Vec<(&'static str, &'static str)>,
     /// Names that are excluded: at the source, and not at the target.
     hidden: Vec<&'static str>,

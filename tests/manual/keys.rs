@@ -17,7 +17,11 @@ pub fn settings() -> Keys {
     let source = fs::read_to_string(project("src/config/settings_table.rs")).unwrap();
     let known: Keys = source
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("(\"")?.split_once("\", Kind::"))
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("(\"")?
+                .split_once("\", SettingKind::")
+        })
         .map(|(key, _)| key.to_owned())
         .collect();
     assert!(known.contains("logfile"), "{known:?}");

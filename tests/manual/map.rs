@@ -110,7 +110,7 @@ fn options_are_in_the_help_the_page_and_the_completions() {
         .map(str::to_owned)
         .collect();
     let help = lsyncd::cli::help();
-    let of_ctl = text("src/bin/lsyncdctl/words.rs");
+    let of_ctl = text("src/bin/lsyncdctl/args.rs");
     for (page, options) in [(&help, &options), (&of_ctl, &verbs)] {
         assert_eq!(missing(page, options), Vec::<&String>::new());
     }

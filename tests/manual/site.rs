@@ -28,7 +28,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// SourceMonitor `/data/www` and `/data/wiki`, each with `hello` and `public/hello`.
+    /// Sources `/data/www` and `/data/wiki`, each with `hello` and `public/hello`.
     pub fn new() -> Site {
         let guard = tempfile::Builder::new().prefix("lm").tempdir().unwrap();
         let root = guard.path().canonicalize().unwrap();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lsyncd::watch::{Event, Follow, Loss, Mode, Observer, Scope, Watcher};
+use lsyncd::watch::{Event, Follow, InotifyMode, Loss, Observer, Scope, Watcher};
 use mio::{Events, Poll, Token, Waker};
 use tempfile::TempDir;
 
@@ -170,7 +170,7 @@ impl Rig {
         Rig {
             dir,
             base,
-            watcher: Watcher::new(Mode::CloseWrite, None, waker).unwrap(),
+            watcher: Watcher::new(InotifyMode::CloseWrite, None, waker).unwrap(),
             log,
             poll,
             marks: 0,

@@ -3,41 +3,41 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `words` | the command line |
-//! | `link` | the connection to the daemon |
+//! | `args` | the command line |
+//! | `client` | the connection to the daemon |
 //! | `show` | a status as lines for people |
 //! | `top` | the live view: asking, keys |
 //! | `view` | the live view: drawing |
 
-mod link;
+mod args;
+mod client;
 mod show;
 mod top;
 mod view;
-mod words;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use link::{Client, ClientError};
+use args::{Args, Command};
+use client::{Client, ClientError};
 use lsyncd::control::protocol::Verb;
 use lsyncd::status::health::Severity;
 use lsyncd::status::snapshot::Snapshot;
-use words::{Order, Words};
 
 /// The exit codes above those of [`Severity`].
 const NO_DAEMON: u8 = 3;
 const USAGE: u8 = 4;
 
 fn main() -> ExitCode {
-    let words = match words::parse(std::env::args_os().skip(1)) {
-        Ok(words) => words,
+    let args = match args::parse(std::env::args_os().skip(1)) {
+        Ok(args) => args,
         Err(text) => {
             complain(&text);
             return USAGE.into();
         }
     };
-    match run(&words) {
+    match run(&args) {
         Ok(code) => code.into(),
         Err(ClientError::NoDaemon(text)) => {
             complain(&text);
@@ -54,29 +54,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(words: &Words) -> Result<u8, ClientError> {
-    let verb = match &words.order {
-        Order::Help => {
-            say(words::HELP);
+fn run(args: &Args) -> Result<u8, ClientError> {
+    let verb = match &args.command {
+        Command::Help => {
+            say(args::HELP);
             return Ok(0);
         }
-        Order::Version => {
+        Command::Version => {
             say(&format!("Version: {}\n", lsyncd::cli::VERSION));
             return Ok(0);
         }
-        Order::Top => return top::run(words).map(|()| 0),
-        Order::Status { wait, json } => return status(words, *wait, *json),
-        Order::Do(verb) => verb.clone(),
+        Command::Top => return top::run(args).map(|()| 0),
+        Command::Status { wait, json } => return status(args, *wait, *json),
+        Command::Do(verb) => verb.clone(),
     };
-    let mut link = Client::open(words.socket.as_deref(), deadline(words))?;
+    let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
     let reply = link.ask(verb)?;
     say(&format!("{}\n", reply.text));
     Ok(0)
 }
 
-fn status(words: &Words, wait: bool, json: bool) -> Result<u8, ClientError> {
-    let mut link = Client::open(words.socket.as_deref(), deadline(words))?;
-    let sync = words.sync.clone();
+fn status(args: &Args, wait: bool, json: bool) -> Result<u8, ClientError> {
+    let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
+    let sync = args.sync.clone();
     if wait {
         // What was written before this call has to be seen, so it is asked first of all.
         link.ask(Verb::Wait { sync: sync.clone() })?;
@@ -104,11 +104,9 @@ fn pretty(status: &Snapshot) -> String {
 
 /// When patience ends. Whoever waits for a mirror waits for ever unless told otherwise; all else is
 /// answered at once by a daemon that is well.
-fn deadline(words: &Words) -> Option<Instant> {
-    let waits = matches!(words.order, Order::Status { wait: true, .. });
-    let patience = words
-        .timeout
-        .or((!waits).then_some(Duration::from_secs(30)));
+fn deadline(args: &Args) -> Option<Instant> {
+    let waits = matches!(args.command, Command::Status { wait: true, .. });
+    let patience = args.timeout.or((!waits).then_some(Duration::from_secs(30)));
     patience.map(|patience| Instant::now() + patience)
 }
 

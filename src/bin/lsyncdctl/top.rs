@@ -7,9 +7,9 @@ use lsyncd::control::protocol::Verb;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use crate::link::{Client, ClientError};
+use crate::args::Args;
+use crate::client::{Client, ClientError};
 use crate::view::View;
-use crate::words::Words;
 
 const INTERVAL: Duration = Duration::from_millis(500);
 /// A daemon that takes longer is shown as one that does not answer.
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ENTRIES: usize = 300;
 
 /// Shows the view until the user leaves.
-pub fn run(words: &Words) -> Result<(), ClientError> {
+pub fn run(words: &Args) -> Result<(), ClientError> {
     if !io::stdout().is_terminal() {
         return Err(ClientError::Refused("top needs a terminal".into()));
     }
@@ -29,11 +29,11 @@ pub fn run(words: &Words) -> Result<(), ClientError> {
     result.map_err(|error| ClientError::Refused(format!("the terminal failed: {error}")))
 }
 
-fn open(words: &Words) -> Result<Client, ClientError> {
+fn open(words: &Args) -> Result<Client, ClientError> {
     Client::open(words.socket.as_deref(), Some(Instant::now() + PATIENCE))
 }
 
-fn show(words: &Words, link: Client, terminal: &mut DefaultTerminal) -> io::Result<()> {
+fn show(words: &Args, link: Client, terminal: &mut DefaultTerminal) -> io::Result<()> {
     let mut link = Some(link);
     let mut view = View::default();
     loop {
@@ -65,7 +65,7 @@ fn show(words: &Words, link: Client, terminal: &mut DefaultTerminal) -> io::Resu
 }
 
 /// Asks again; a daemon that went away is looked for again.
-fn refresh(words: &Words, link: &mut Option<Client>, view: &mut View) {
+fn refresh(words: &Args, link: &mut Option<Client>, view: &mut View) {
     let verb = Verb::Status {
         sync: words.sync.clone(),
         entries: ENTRIES,
@@ -76,7 +76,7 @@ fn refresh(words: &Words, link: &mut Option<Client>, view: &mut View) {
     }
 }
 
-fn obey(verb: Verb, words: &Words, link: &mut Option<Client>, view: &mut View) {
+fn obey(verb: Verb, words: &Args, link: &mut Option<Client>, view: &mut View) {
     let said = match ask(verb, words, link) {
         Ok(reply) => reply.text,
         Err(text) => text,
@@ -86,7 +86,7 @@ fn obey(verb: Verb, words: &Words, link: &mut Option<Client>, view: &mut View) {
 
 fn ask(
     verb: Verb,
-    words: &Words,
+    words: &Args,
     link: &mut Option<Client>,
 ) -> Result<lsyncd::control::protocol::Reply, String> {
     let mut open = match link.take() {

@@ -1,0 +1,284 @@
+//! The command line of `lsyncdctl`. Options are written like lsyncd's, with one dash; two will do.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lsyncd::control::protocol::Verb;
+use lsyncd::log::escape;
+
+/// What `-help` says.
+pub const HELP: &str = "\
+USAGE: lsyncdctl [-socket PATH] VERB [SYNC] [OPTIONS]
+
+VERBS, about one sync or, without its name, all:
+  status              What is going on. Exit codes: 0 all is current, 1 behind,
+                      2 in trouble, 3 no daemon answers, 4 wrong usage
+    -json             As JSON
+    -wait             Wait until the target has all that was written before
+                      this call, then exit with 0
+    -timeout SECONDS  Wait no longer; exit code 1 then
+  top                 Live view; keys are shown in it
+  pause               Start nothing more; changes go on being queued
+  resume              Start again what is due
+  release             Go on with a sync that its guard has halted
+  flush               Don't wait for delays
+  resync [PATH]       Compare everything, or what is at a path of the source
+  retry               Try what failed again now
+  reload              Read the configuration again; syncs that it leaves as they
+                      are go on untouched
+  log-level [WORD...] What is logged: all, scarce or categories; no word: the usual
+
+OPTIONS:
+  -socket PATH        The daemon's control socket; else $LSYNCD_SOCKET, else the
+                      usual places
+  -sync NAME          The sync, where its name looks like something else
+  -help, -version
+";
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    Help,
+    Version,
+    Top,
+    Status { wait: bool, json: bool },
+    Do(Verb),
+}
+
+/// The command line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Args {
+    pub command: Command,
+    pub socket: Option<PathBuf>,
+    pub sync: Option<String>,
+    pub timeout: Option<Duration>,
+}
+
+/// What the words say, before it is known what goes together.
+#[derive(Default)]
+struct Raw {
+    plain: Vec<OsString>,
+    socket: Option<PathBuf>,
+    sync: Option<String>,
+    timeout: Option<Duration>,
+    json: bool,
+    wait: bool,
+    other: Option<Command>,
+}
+
+/// Reads the words behind the program's name.
+pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
+    let raw = sort(words)?;
+    if let Some(command) = raw.other {
+        return Ok(Args {
+            command,
+            socket: None,
+            sync: None,
+            timeout: None,
+        });
+    }
+    let mut plain = raw.plain.into_iter();
+    let Some(verb) = plain.next() else {
+        return Err("what shall be done? See lsyncdctl -help".into());
+    };
+    let verb = verb.to_string_lossy().into_owned();
+    let rest: Vec<OsString> = plain.collect();
+    let (rest, path) = match verb.as_str() {
+        "resync" => split_path(rest),
+        _ => (rest, None),
+    };
+    let mut sync = raw.sync;
+    let named = match verb.as_str() {
+        "reload" | "log-level" => None,
+        _ => rest.first().map(|name| name.to_string_lossy().into_owned()),
+    };
+    if named.is_some() && sync.is_some() {
+        return Err("one sync at a time, please".into());
+    }
+    sync = sync.or(named);
+    if verb != "log-level" && rest.len() > usize::from(verb != "reload") {
+        return Err(format!("{verb} takes fewer words"));
+    }
+    if verb != "status" && (raw.json || raw.wait) {
+        return Err("-json and -wait go with status".into());
+    }
+    if raw.timeout.is_some() && !raw.wait {
+        return Err("-timeout goes with status -wait".into());
+    }
+    let command = match verb.as_str() {
+        "status" => Command::Status {
+            wait: raw.wait,
+            json: raw.json,
+        },
+        "top" => Command::Top,
+        "help" => Command::Help,
+        "log-level" => Command::Do(Verb::LogLevel {
+            words: rest
+                .iter()
+                .map(|word| word.to_string_lossy().into_owned())
+                .collect(),
+        }),
+        "reload" => Command::Do(Verb::Reload),
+        name => Command::Do(about(name, sync.clone(), path)?),
+    };
+    Ok(Args {
+        command,
+        socket: raw.socket,
+        sync,
+        timeout: raw.timeout,
+    })
+}
+
+fn about(verb: &str, sync: Option<String>, path: Option<String>) -> Result<Verb, String> {
+    Ok(match verb {
+        "pause" => Verb::Pause { sync },
+        "resume" => Verb::Resume { sync },
+        "release" => Verb::Release { sync },
+        "flush" => Verb::Flush { sync },
+        "resync" => Verb::Resync { sync, path },
+        "retry" => Verb::Retry { sync },
+        other => return Err(format!("\"{other}\" is no verb. See lsyncdctl -help")),
+    })
+}
+
+fn sort(words: impl Iterator<Item = OsString>) -> Result<Raw, String> {
+    let mut raw = Raw::default();
+    let mut words = words.peekable();
+    let mut options = true;
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy().into_owned();
+        let name = match text.strip_prefix('-') {
+            Some("-") if options => {
+                options = false;
+                continue;
+            }
+            Some(name) if options && !name.is_empty() => name.strip_prefix('-').unwrap_or(name),
+            _ => {
+                raw.plain.push(word);
+                continue;
+            }
+        };
+        let mut value = || words.next().ok_or_else(|| format!("{text} needs a value"));
+        match name {
+            "json" => raw.json = true,
+            "wait" => raw.wait = true,
+            "socket" => raw.socket = Some(value()?.into()),
+            "sync" => raw.sync = Some(value()?.to_string_lossy().into_owned()),
+            "timeout" => raw.timeout = Some(span(&value()?)?),
+            "help" | "h" => raw.other = Some(Command::Help),
+            "version" => raw.other = Some(Command::Version),
+            _ => return Err(format!("unknown option {text}. See lsyncdctl -help")),
+        }
+    }
+    Ok(raw)
+}
+
+/// `resync [SYNC] [PATH]`: a path has a slash, or is the second word. A relative path is meant from
+/// where one stands, unless a sync is named.
+fn split_path(mut words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
+    let alone = words.len() == 1 && words.iter().all(|word| word.as_bytes().contains(&b'/'));
+    if !alone && words.len() < 2 {
+        return (words, None);
+    }
+    let path = words.pop().unwrap_or_default();
+    let path = if alone {
+        standing_here(&path)
+    } else {
+        path.into()
+    };
+    (
+        words,
+        Some(escape(path.as_os_str().as_bytes()).into_owned()),
+    )
+}
+
+/// The daemon compares names, so links on the way to the path are followed, as it did with its
+/// source. What is at the path may be gone; a link there is meant itself.
+fn standing_here(path: &OsStr) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return path;
+    };
+    let real = Path::canonicalize(parent);
+    real.map_or_else(|_| path.clone(), |parent| parent.join(name))
+}
+
+fn span(value: &OsStr) -> Result<Duration, String> {
+    let seconds = value.to_string_lossy().parse::<f64>().ok();
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "-timeout needs a number of seconds".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Args, String> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    fn command(line: &str) -> Command {
+        parsed(line).unwrap().command
+    }
+
+    #[test]
+    fn verbs_and_options() {
+        let words = parsed("status web -json --wait -timeout 2.5 -socket /s").unwrap();
+        assert_eq!(
+            words,
+            Args {
+                command: Command::Status {
+                    wait: true,
+                    json: true,
+                },
+                socket: Some("/s".into()),
+                sync: Some("web".into()),
+                timeout: Some(Duration::from_millis(2500)),
+            }
+        );
+        assert_eq!(command("flush"), Command::Do(Verb::Flush { sync: None }));
+        let pause = Verb::Pause {
+            sync: Some("-odd".into()),
+        };
+        assert_eq!(command("pause -- -odd"), Command::Do(pause));
+        let level = Verb::LogLevel {
+            words: vec!["Exec".into(), "Delay".into()],
+        };
+        assert_eq!(command("log-level Exec Delay"), Command::Do(level));
+        assert_eq!(command("status -help"), Command::Help);
+    }
+
+    #[test]
+    fn resync_takes_a_sync_or_a_path_or_both() {
+        let resync = |line: &str| match command(line) {
+            Command::Do(Verb::Resync { sync, path }) => (sync, path),
+            other => panic!("{other:?}"),
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(resync("resync"), (None, None));
+        assert_eq!(resync("resync web"), (some("web"), None));
+        assert_eq!(resync("resync /none/a"), (None, some("/none/a")));
+        assert_eq!(resync("resync web a/b"), (some("web"), some("a/b")));
+    }
+
+    #[test]
+    fn what_makes_no_sense() {
+        for line in [
+            "",
+            "explode",
+            "status -timeout 5",
+            "status -timeout x -wait",
+            "pause -wait",
+            "pause a b",
+            "reload x",
+            "status -sync",
+            "status -sync a b",
+            "-what",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The staged tree: what of the source has passed, and only that.
+//!
+//! A private directory (mode 0700) holds
+//!
+//! | name | what it is |
+//! |---|---|
+//! | `tree/` | what rsync reads |
+//! | `incoming/` | copies that are being checked, under their own names |
+//! | `rules` | by which checks the tree was made; a tree made by others is not taken over |
+//! | `lock` | held while a daemon works here |
+//!
+//! The source is read without following a symlink. Copies are reflinks where the file system has
+//! them.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, RwLock};
+
+use rustix::fs::{self, Stat};
+
+use super::files::Room;
+use super::readers::{Readers, Removed, Usage};
+use super::request::{Collected, ScanScope};
+use super::staging_dir::{self, Private};
+use super::verdict_cache::VerdictCache;
+use crate::filter::Filter;
+use crate::local::attributes;
+use crate::local::beneath::{self, Beneath, Directory};
+use crate::local::copy::{Copier, stopped};
+use crate::log;
+
+/// Where things are, and what is to be taken for equal.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Absolute.
+    pub source: Vec<u8>,
+    /// The private directory, absolute, without slash at its end.
+    pub staging: Vec<u8>,
+    /// Tells the checks from others; `None` if no other text can tell that they are the same.
+    pub rules: Option<Vec<u8>>,
+    /// Contents are compared where size and time agree.
+    pub checksum: bool,
+    /// The transfers that read the tree.
+    pub readers: Arc<Readers>,
+    /// Sources and targets of all syncs, which may not lie in what is emptied.
+    pub configured: Vec<Vec<u8>>,
+}
+
+impl Layout {
+    /// What rsync reads, with a slash at its end.
+    pub fn tree(&self) -> Vec<u8> {
+        [self.staging.as_slice(), b"/tree/"].concat()
+    }
+}
+
+/// The staged tree of one sync.
+pub struct StagedTree {
+    pub(super) layout: Layout,
+    pub(super) source: Beneath,
+    pub(super) tree: Beneath,
+    pub(super) incoming: Beneath,
+    pub(super) verdicts: VerdictCache,
+    pub(super) copier: Copier,
+    /// Directories of the tree that get the attributes of the source's at the end.
+    pub(super) touched: BTreeSet<Vec<u8>>,
+    /// What the tree loses at the end, when renamed files have been compared with it.
+    pub(super) doomed: Vec<Vec<u8>>,
+    /// What the tree has lost while it was read.
+    pub(super) removed: Removed,
+    /// Directories that were compared with all below them in this look.
+    pub(super) compared: HashSet<Vec<u8>>,
+    /// Where the next copy goes.
+    pub(super) room: Option<Room>,
+    /// What was copied in this look.
+    pub(super) copied: HashSet<Vec<u8>>,
+    pub(super) count: u64,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) private: Private,
+}
+
+impl StagedTree {
+    /// Opens the private directory, or makes it.
+    ///
+    /// # Errors
+    /// In words: it cannot be made, is somebody else's, or another daemon works there; or the
+    /// source cannot be entered.
+    pub fn open(layout: Layout, stop: Arc<AtomicBool>) -> Result<StagedTree, String> {
+        let shown = log::escape(&layout.staging).into_owned();
+        let failed = |error: io::Error| format!("cannot use {shown}: {error}");
+        let private = Private::enter(&layout.staging)?;
+        let tree = private.place("tree").map_err(failed)?;
+        let incoming = private.place("incoming").map_err(failed)?;
+        let source = Beneath::enter(&layout.source)
+            .map_err(|error| format!("cannot enter {}: {error}", log::escape(&layout.source)))?;
+        let named = layout.configured.iter();
+        let inside = named.filter(|path| is_within(&layout.staging, path));
+        let mut inside: Vec<&Vec<u8>> = inside.collect();
+        if private.is_around(&source).map_err(failed)? {
+            inside.push(&layout.source);
+        }
+        if let Some(path) = inside.first() {
+            let path = log::escape(path);
+            return Err(format!(
+                "{shown} is emptied, and {path} lies in it: give check.staging another place"
+            ));
+        }
+        if layout.rules.is_none() || private.read("rules") != layout.rules {
+            private.forget("rules");
+            private.empty(&tree).map_err(failed)?;
+            if let Some(text) = &layout.rules {
+                private.write("rules", text).map_err(failed)?;
+            }
+        }
+        Ok(StagedTree {
+            removed: Removed::new(Arc::clone(&layout.readers)),
+            layout,
+            source,
+            tree,
+            incoming,
+            verdicts: VerdictCache::default(),
+            copier: Copier::default(),
+            touched: BTreeSet::new(),
+            doomed: Vec::new(),
+            compared: HashSet::new(),
+            room: None,
+            copied: HashSet::new(),
+            count: 0,
+            stop,
+            private,
+        })
+    }
+
+    /// Looks at the source: what needs no check goes to the tree, what does is copied.
+    ///
+    /// # Errors
+    /// The source is not the directory it should be (`home`: its device and inode) or cannot be
+    /// read, the private directory cannot be used, or the daemon is ending.
+    pub fn collect(
+        &mut self,
+        look: ScanScope,
+        filter: &RwLock<Filter>,
+        home: Option<(u64, u64)>,
+    ) -> io::Result<Collected> {
+        // The source may be another directory than last time, under the same name.
+        self.source = Beneath::enter(&self.layout.source)?;
+        let numbers = |stat: Stat| (stat.st_dev, stat.st_ino);
+        if home.is_some() && self.source.look(b"/")?.map(numbers) != home {
+            return Err(io::Error::other("the source is another directory"));
+        }
+        self.tree.forget();
+        self.copied.clear();
+        self.compared.clear();
+        self.room = None;
+        self.private.empty(&self.incoming)?;
+        let mut found = Collected::default();
+        match look {
+            ScanScope::Everything => {
+                found.everything = true;
+                self.subtree(b"/", filter, &mut found)?;
+            }
+            ScanScope::At(mentions) => {
+                for (path, mention) in mentions {
+                    stopped(&self.stop)?;
+                    let done = self.bring(&path, mention, filter, &mut found);
+                    self.note(done, &path, &mut found)?;
+                }
+            }
+        }
+        for path in std::mem::take(&mut self.doomed) {
+            let done = self.remove(&path);
+            self.note(done, &path, &mut found)?;
+        }
+        self.finish_directories();
+        self.copied = HashSet::new();
+        self.compared = HashSet::new();
+        Ok(found)
+    }
+
+    /// Returns true if the private directory is still where it was: somebody may have removed it.
+    pub fn is_in_place(&self) -> bool {
+        let is_at = |place: &Beneath, name: &str| {
+            let path = [self.layout.staging.as_slice(), name.as_bytes()].concat();
+            let there = fs::lstat(OsStr::from_bytes(&path)).ok();
+            let open = place.look(b"/").ok().flatten();
+            let numbers = |stat: &Stat| (stat.st_dev, stat.st_ino);
+            open.is_some() && open.as_ref().map(numbers) == there.as_ref().map(numbers)
+        };
+        is_at(&self.tree, "/tree") && is_at(&self.incoming, "/incoming")
+    }
+
+    /// Errors that concern one path do not end the work on others.
+    pub(super) fn note(
+        &self,
+        done: io::Result<()>,
+        path: &[u8],
+        found: &mut Collected,
+    ) -> io::Result<()> {
+        if let Err(error) = done {
+            stopped(&self.stop)?;
+            found.failures.push((path.to_vec(), error.to_string()));
+        }
+        Ok(())
+    }
+
+    /// The directory of the tree in which `path` is made, changed or removed.
+    pub(super) fn above<'p>(&mut self, path: &'p [u8]) -> io::Result<(Directory, &'p OsStr)> {
+        self.touched.insert(beneath::split(path).0.to_vec());
+        self.tree.parent(path)
+    }
+
+    pub(super) fn finish_directories(&mut self) {
+        self.tree.forget();
+        for path in std::mem::take(&mut self.touched) {
+            let (Ok(source), Ok(staged)) =
+                (self.source.directory(&path), self.tree.directory(&path))
+            else {
+                continue;
+            };
+            // A directory that goes meanwhile is told by another event.
+            if let Ok(stat) = fs::fstat(source.as_fd()) {
+                let _ = attributes::give(source.as_fd(), &stat, staged.as_fd());
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, path: &[u8]) -> io::Result<()> {
+        self.tree.forget();
+        let aside = self.incoming.directory(b"/")?;
+        match self.above(path) {
+            Ok((directory, name)) => {
+                let was = beneath::look(&directory, name)?;
+                let done = staging_dir::remove(&directory, name, &aside);
+                if let Some(was) = was {
+                    self.removed.note(path, Usage::of(&was));
+                }
+                done
+            }
+            Err(error) if beneath::is_missing(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Returns true if a path leads to a directory or into it, as far as names tell.
+fn is_within(directory: &[u8], path: &[u8]) -> bool {
+    let rest = path.strip_prefix(directory);
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::commit::CommitAction;
+    use super::*;
+    use crate::batch::Change;
+    use crate::local::{CopyItem, CopyTask};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::path::Path;
+
+    /// A source, and a stage for it.
+    struct Site {
+        directory: tempfile::TempDir,
+        stage: StagedTree,
+        filter: RwLock<Filter>,
+    }
+
+    fn layout(root: &Path) -> Layout {
+        let path = |name: &str| root.join(name).into_os_string().into_encoded_bytes();
+        Layout {
+            source: path("src/"),
+            staging: path("staging"),
+            rules: Some(b"rules".to_vec()),
+            checksum: false,
+            readers: Arc::default(),
+            configured: Vec::new(),
+        }
+    }
+
+    fn open(root: &Path) -> Result<StagedTree, String> {
+        StagedTree::open(layout(root), Arc::default())
+    }
+
+    impl Site {
+        fn new() -> Site {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::create_dir(directory.path().join("src")).unwrap();
+            Site {
+                stage: open(directory.path()).unwrap(),
+                directory,
+                filter: RwLock::default(),
+            }
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            std::fs::write(self.directory.path().join("src").join(name), text).unwrap();
+        }
+
+        fn staged(&self, name: &str) -> Option<String> {
+            let tree = self.directory.path().join("staging/tree");
+            std::fs::read_to_string(tree.join(name)).ok()
+        }
+
+        fn look(&mut self, task: CopyTask) -> Collected {
+            let found = self
+                .stage
+                .collect(ScanScope::for_task(&task), &self.filter, None)
+                .unwrap();
+            assert!(found.failures.is_empty(), "{:?}", found.failures);
+            found
+        }
+
+        fn changed(&mut self, name: &str) -> Collected {
+            self.look(CopyTask::Events(vec![CopyItem {
+                change: Change::Modify,
+                path: format!("/{name}").into_bytes(),
+                to: None,
+            }]))
+        }
+
+        fn settle(&mut self, found: Collected, disposition: &CommitAction) {
+            let candidates = found.candidates.into_iter();
+            let decided = candidates.map(|file| (file, disposition.clone())).collect();
+            let settled = self.stage.settle(decided);
+            assert!(settled.failures.is_empty(), "{:?}", settled.failures);
+        }
+    }
+
+    #[test]
+    fn only_what_passed_is_in_the_tree_and_in_the_form_that_passed() {
+        let mut site = Site::new();
+        site.write("f", "one");
+        let found = site.look(CopyTask::Everything);
+        assert_eq!(found.candidates.len(), 1);
+        assert_eq!(site.staged("f"), None);
+        site.write("f", "other");
+        site.settle(found, &CommitAction::Install);
+        assert_eq!(site.staged("f").unwrap(), "one");
+
+        let found = site.changed("f");
+        site.settle(found, &CommitAction::Wait);
+        assert_eq!(site.staged("f").unwrap(), "one");
+        let found = site.changed("f");
+        assert_eq!(found.candidates.len(), 1);
+        site.settle(found, &CommitAction::Remove("bad".to_owned()));
+        assert_eq!(site.staged("f"), None);
+    }
+
+    #[test]
+    fn a_file_in_a_new_directory_is_one_candidate() {
+        let mut site = Site::new();
+        std::fs::create_dir(site.directory.path().join("src/d")).unwrap();
+        site.write("d/f", "one");
+        let create = |path: &str| CopyItem {
+            change: Change::Create,
+            path: path.into(),
+            to: None,
+        };
+        let found = site.look(CopyTask::Events(vec![create("/d/"), create("/d/f")]));
+        assert_eq!(found.candidates.len(), 1);
+        site.settle(found, &CommitAction::Install);
+        assert_eq!(site.staged("d/f").unwrap(), "one");
+    }
+
+    #[test]
+    fn equal_contents_and_what_is_gone_need_no_check() {
+        let mut site = Site::new();
+        site.write("f", "one");
+        let found = site.look(CopyTask::Everything);
+        site.settle(found, &CommitAction::Install);
+        site.write("f", "one");
+        assert!(site.changed("f").candidates.is_empty());
+        let source = site.directory.path().join("src");
+        std::fs::rename(source.join("f"), source.join("g")).unwrap();
+        let found = site.look(CopyTask::Everything);
+        assert!(found.candidates.is_empty(), "{found:?}");
+        assert_eq!(
+            (site.staged("f"), site.staged("g").unwrap().as_str()),
+            (None, "one")
+        );
+    }
+
+    /// As an empty mount point is: who is just being sent to would lose all.
+    #[test]
+    fn another_source_in_its_place_empties_no_tree() {
+        let mut site = Site::new();
+        site.write("f", "one");
+        let found = site.look(CopyTask::Everything);
+        site.settle(found, &CommitAction::Install);
+        let source = site.directory.path().join("src");
+        let stat = std::fs::metadata(&source).unwrap();
+        let home = Some((stat.dev(), stat.ino()));
+        std::fs::rename(&source, site.directory.path().join("away")).unwrap();
+        std::fs::create_dir(&source).unwrap();
+        let looked = site
+            .stage
+            .collect(ScanScope::Everything, &site.filter, home);
+        assert!(looked.is_err());
+        assert_eq!(site.staged("f").unwrap(), "one");
+    }
+
+    #[test]
+    fn the_tree_is_taken_over_by_the_same_rules_only() {
+        let mut site = Site::new();
+        site.write("f", "one");
+        let found = site.look(CopyTask::Everything);
+        site.settle(found, &CommitAction::Install);
+        let root = site.directory.path().to_owned();
+        assert!(open(&root).is_err_and(|why| why.contains("another sync or daemon")));
+        let Site {
+            directory, stage, ..
+        } = site;
+        drop(stage);
+        drop(open(&root).unwrap());
+        assert!(directory.path().join("staging/tree/f").exists());
+        let mut other = layout(&root);
+        other.rules = Some(b"others".to_vec());
+        drop(StagedTree::open(other, Arc::default()).unwrap());
+        assert!(!directory.path().join("staging/tree/f").exists());
+    }
+
+    #[test]
+    fn a_place_that_others_can_change_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        std::fs::create_dir(root.join("src")).unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(root, 0o777);
+        assert!(open(root).is_err_and(|why| why.contains("could be replaced")));
+        mode(root, 0o700);
+        std::fs::create_dir(root.join("staging")).unwrap();
+        mode(&root.join("staging"), 0o755);
+        assert!(open(root).is_err_and(|why| why.contains("of this user alone")));
+        mode(&root.join("staging"), 0o700);
+        assert!(open(root).is_ok());
+    }
+}

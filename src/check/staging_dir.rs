@@ -1,0 +1,517 @@
+//! The private directory: one that nobody but the daemon's user and root can enter or exchange.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, Stat, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
+
+use crate::local::attributes;
+use crate::local::beneath::{self, Beneath, Directory, is_directory, look};
+use crate::local::copy::attributes_may_forbid;
+use crate::log;
+use crate::safe_path::{self, Access};
+
+/// What the directory contains. One that has anything else is not ours.
+const NAMES: [&[u8]; 4] = [b"lock", b"rules", b"tree", b"incoming"];
+
+/// What the lock file says: the directory was made by this program, and may be emptied by it.
+const MARK: &[u8] = b"The directory around this file belongs to lsyncd, which empties it.\n";
+
+/// A private directory, open and locked.
+pub struct Private {
+    root: Directory,
+    lock: OwnedFd,
+}
+
+impl Private {
+    /// Opens the directory, or makes it.
+    ///
+    /// # Errors
+    /// In words: it cannot be made, is or may become somebody else's, has other contents, or
+    /// another daemon works there.
+    pub fn enter(path: &[u8]) -> Result<Private, String> {
+        let shown = log::escape(path).into_owned();
+        let failed = |error: io::Error| format!("cannot use {shown}: {error}");
+        let root: &Path = OsStr::from_bytes(path).as_ref();
+        let (Some(above), Some(name)) = (root.parent(), root.file_name()) else {
+            return Err(format!("{shown} is no directory that can be emptied"));
+        };
+        let replaceable = |open: &Path| {
+            let open = log::escape(open.as_os_str().as_bytes()).into_owned();
+            format!(
+                "{shown} could be replaced, as {open} can be changed by other users: \
+                 give check.staging another place"
+            )
+        };
+        if let Some(open) = open_to_others(root).map_err(failed)? {
+            return Err(replaceable(&open));
+        }
+        let above = if above.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            above
+        };
+        let parent = safe_path::enter(above).map_err(failed)?;
+        match fs::mkdirat(&parent, name, Mode::RWXU) {
+            Err(error) if error != Errno::EXIST => return Err(failed(error.into())),
+            _ => {}
+        }
+        let is_private = |stat: &Stat| {
+            is_directory(stat)
+                && stat.st_uid == rustix::process::geteuid().as_raw()
+                && stat.st_mode & 0o077 == 0
+        };
+        let own = parent.enter(name);
+        let stat = own.as_ref().ok().and_then(|own| fs::fstat(own).ok());
+        if !stat.as_ref().is_some_and(is_private) {
+            return Err(format!(
+                "{shown} is not a directory of this user alone (mode 0700)"
+            ));
+        }
+        let own = own.map_err(failed)?;
+        if own.access() != Access::Private {
+            return Err(replaceable(root));
+        }
+        let root = Directory::open(&own).map_err(failed)?;
+        if !is_ours(&root).map_err(failed)? {
+            return Err(format!(
+                "{shown} has contents that are not lsyncd's: give check.staging another place"
+            ));
+        }
+        let lock = lock(&root).map_err(failed)?;
+        Ok(Private { root, lock })
+    }
+
+    /// Opens a directory in it, or makes it.
+    ///
+    /// # Errors
+    /// It cannot be made or is a mount point.
+    pub fn place(&self, name: &str) -> io::Result<Beneath> {
+        match fs::mkdirat(self.root.as_fd(), name, Mode::RWXU) {
+            Err(error) if error != Errno::EXIST => return Err(error.into()),
+            _ => {}
+        }
+        let place = Beneath::at(self.root.enter(name.as_bytes())?);
+        self.check(&place)?;
+        Ok(place)
+    }
+
+    /// What a file in it says, if it is there.
+    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let mut text = Vec::new();
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        self.open(name, flags).ok()?.read_to_end(&mut text).ok()?;
+        Some(text)
+    }
+
+    /// Makes a file in it say this.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, name: &str, text: &[u8]) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        self.open(name, flags)?.write_all(text)
+    }
+
+    fn open(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(fs::openat(self.root.as_fd(), name, flags, mode)?.into())
+    }
+
+    /// Removes a file in it.
+    pub fn forget(&self, name: &str) {
+        let _ = fs::unlinkat(self.root.as_fd(), name, AtFlags::empty());
+    }
+
+    /// Removes all that is in a directory of it.
+    ///
+    /// # Errors
+    /// Something cannot be removed, or the directory is not one of it.
+    pub fn empty(&self, place: &Beneath) -> io::Result<()> {
+        self.check(place)?;
+        place.forget();
+        let root = place.directory(b"/")?;
+        clear(&root, &root)
+    }
+
+    /// Refuses a directory that is not just below this one, is mounted there, or is around the
+    /// root of all; and all of them if the mark has gone.
+    fn check(&self, place: &Beneath) -> io::Result<()> {
+        let directory = place.directory(b"/")?;
+        let (own, around) = (stat(&self.root)?, stat(&directory.enter(b"..")?)?);
+        let (inner, mark) = (stat(&directory)?, fs::fstat(&self.lock)?);
+        let found = look(&self.root, "lock".as_ref())?;
+        let is_marked = found.is_some_and(|found| same(&found, &mark));
+        let is_inside = same(&own, &around) && !same(&own, &inner) && own.st_dev == inner.st_dev;
+        if is_marked && is_inside && !is_mount_point(&directory)? {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "it is not where it was made, and so is not emptied",
+        ))
+    }
+
+    /// Returns true if a tree lies in this directory.
+    ///
+    /// # Errors
+    /// A directory above it cannot be entered.
+    pub fn is_around(&self, tree: &Beneath) -> io::Result<bool> {
+        let own = stat(&self.root)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let above = |here: BorrowedFd<'_>| fs::openat(here, "..", flags, Mode::empty());
+        let mut here = fs::openat(tree.directory(b"/")?, ".", flags, Mode::empty())?;
+        loop {
+            let now = fs::fstat(&here)?;
+            if same(&now, &own) {
+                return Ok(true);
+            }
+            here = above(here.as_fd())?;
+            if same(&fs::fstat(&here)?, &now) {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+fn stat(directory: &Directory) -> io::Result<Stat> {
+    Ok(fs::fstat(directory.as_fd())?)
+}
+
+fn same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+/// Returns true if a directory is the root of a mount. Kernels before 5.8 do not tell; there
+/// another device does.
+fn is_mount_point(directory: &Directory) -> io::Result<bool> {
+    let found = fs::statx(
+        directory.as_fd(),
+        "",
+        AtFlags::EMPTY_PATH,
+        StatxFlags::BASIC_STATS,
+    );
+    Ok(match found {
+        Ok(found) => found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        Err(Errno::NOSYS) => false,
+        Err(error) => return Err(error.into()),
+    })
+}
+
+/// Returns true if a directory is empty or carries our mark. One of an earlier version carries
+/// none, and has our names only.
+fn is_ours(root: &Directory) -> io::Result<bool> {
+    let names: Vec<_> = beneath::list(root)?
+        .into_iter()
+        .map(|found| found.name)
+        .collect();
+    if names.is_empty() {
+        return Ok(true);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(lock) = fs::openat(root.as_fd(), "lock", flags, Mode::empty()) else {
+        return Ok(false);
+    };
+    let mut text = Vec::new();
+    File::from(lock)
+        .take(MARK.len() as u64 + 1)
+        .read_to_end(&mut text)?;
+    let known = |name: &Vec<u8>| NAMES.contains(&name.as_slice());
+    Ok(text == MARK || (text.is_empty() && names.iter().all(known)))
+}
+
+/// A directory above `place` in which others could put something else in its place: one that is
+/// neither the superuser's nor this user's, or that others may write to. In a sticky one nobody
+/// renames what is another user's (inode(7)).
+fn open_to_others(place: &Path) -> io::Result<Option<PathBuf>> {
+    let above = place.parent().unwrap_or(place).canonicalize()?;
+    let own = [0, rustix::process::geteuid().as_raw()];
+    for directory in above.ancestors() {
+        let stat = fs::lstat(directory)?;
+        let sticky = stat.st_mode & 0o1000 != 0;
+        if !own.contains(&stat.st_uid) || (stat.st_mode & 0o022 != 0 && !sticky) {
+            return Ok(Some(directory.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn lock(root: &Directory) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let file = fs::openat(root.as_fd(), "lock", flags, mode)?;
+    match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::AGAIN) => Err(io::Error::other("another sync or daemon works there")),
+        Err(error) => Err(error.into()),
+        Ok(()) => {
+            let file = File::from(file);
+            if file.metadata()?.len() == 0 {
+                (&file).write_all(MARK)?;
+            }
+            Ok(file.into())
+        }
+    }
+}
+
+/// Removes what has this name, with all below it. A directory goes to `aside` first: who reads
+/// sees it all or nothing of it.
+///
+/// # Errors
+/// It cannot be removed.
+pub fn remove(directory: &Directory, name: &OsStr, aside: &Directory) -> io::Result<()> {
+    match look(directory, name)? {
+        None => Ok(()),
+        Some(stat) if is_directory(&stat) => {
+            let name = put_aside(directory, name, &stat, aside)?;
+            let below = aside.enter(name.as_bytes())?;
+            if !same(&stat, &fs::fstat(below.as_fd())?) {
+                return Err(io::Error::other("it was replaced by something else"));
+            }
+            clear(&below, aside)?;
+            Ok(fs::unlinkat(
+                aside.as_fd(),
+                name.as_str(),
+                AtFlags::REMOVEDIR,
+            )?)
+        }
+        Some(_) => match attributes_may_forbid(directory, || {
+            fs::unlinkat(directory.as_fd(), name, AtFlags::empty())
+        }) {
+            Err(error) if beneath::is_missing(&error) => Ok(()),
+            done => done,
+        },
+    }
+}
+
+/// Removes all that is in `top`. Directories in it are put `aside` one after the other: however
+/// deep they are, this takes neither stack nor descriptors.
+fn clear(top: &Directory, aside: &Directory) -> io::Result<()> {
+    attributes::open_up(top);
+    let mut waiting = Vec::new();
+    let mut here = Some((top.clone(), None::<String>));
+    while let Some((directory, own)) = here {
+        for entry in beneath::list(&directory)? {
+            let name = OsStr::from_bytes(&entry.name);
+            match look(&directory, name)? {
+                Some(stat) if is_directory(&stat) => {
+                    let removed = fs::unlinkat(directory.as_fd(), name, AtFlags::REMOVEDIR);
+                    if removed.is_err() {
+                        waiting.push(put_aside(&directory, name, &stat, aside)?);
+                    }
+                }
+                _ => remove(&directory, name, aside)?,
+            }
+        }
+        if let Some(name) = own {
+            fs::unlinkat(aside.as_fd(), name.as_str(), AtFlags::REMOVEDIR)?;
+        }
+        here = match waiting.pop() {
+            Some(name) => Some((aside.enter(name.as_bytes())?, Some(name))),
+            None => None,
+        };
+    }
+    Ok(())
+}
+
+/// Moves a directory to `aside`, as one that can be emptied; its name there.
+fn put_aside(
+    directory: &Directory,
+    name: &OsStr,
+    stat: &Stat,
+    aside: &Directory,
+) -> io::Result<String> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    if stat.st_mode & 0o700 != 0o700 {
+        open_up(directory, name, stat);
+    }
+    loop {
+        let other = format!("gone-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let renamed = attributes_may_forbid(directory, || {
+            fs::renameat(directory.as_fd(), name, aside.as_fd(), other.as_str())
+        });
+        match renamed.as_ref().map_err(io::Error::kind) {
+            // One that was left behind.
+            Err(io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty) => {}
+            _ => return renamed.map(|()| other),
+        }
+    }
+}
+
+/// Makes a directory one that can be entered, by its descriptor. If it may not be, what is tried
+/// next says so.
+fn open_up(directory: &Directory, name: &OsStr, stat: &Stat) {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if let Ok(inner) = fs::openat(directory.as_fd(), name, flags, Mode::empty()) {
+        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700);
+        // A descriptor without rights can be changed by its name in /proc only.
+        let _ = fs::chmod(format!("/proc/self/fd/{}", inner.as_raw_fd()), mode);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Deeper than there are descriptors, and than a thread has stack for.
+    #[test]
+    fn depth_does_not_matter() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        for name in ["aside", "chain"] {
+            std::fs::create_dir(at(name)).unwrap();
+        }
+        for _ in 0..3000 {
+            std::fs::create_dir(at("next")).unwrap();
+            std::fs::rename(at("chain"), at("next/chain")).unwrap();
+            std::fs::rename(at("next"), at("chain")).unwrap();
+        }
+        let aside = Beneath::enter(at("aside").as_os_str().as_bytes()).unwrap();
+        let here = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
+        std::fs::create_dir(at("aside/gone-0")).unwrap();
+        std::fs::write(at("aside/gone-0/left"), "of before").unwrap();
+        let (here, aside_root) = (
+            here.directory(b"/").unwrap(),
+            aside.directory(b"/").unwrap(),
+        );
+        remove(&here, "chain".as_ref(), &aside_root).unwrap();
+        assert!(!at("chain").exists());
+        clear(&aside_root, &aside_root).unwrap();
+        assert_eq!(std::fs::read_dir(at("aside")).unwrap().count(), 0);
+    }
+
+    fn enter_in(directory: &tempfile::TempDir, name: &str) -> Result<Private, String> {
+        Private::enter(directory.path().join(name).as_os_str().as_bytes())
+    }
+
+    fn refusal(entered: Result<Private, String>) -> String {
+        entered.map(drop).unwrap_err()
+    }
+
+    #[test]
+    fn only_what_is_ours_is_taken() {
+        type Make = fn(&Path);
+        let cases: [(&str, Make, bool); 7] = [
+            ("new", |_| (), true),
+            ("empty", |path| std::fs::create_dir(path).unwrap(), true),
+            (
+                "of an earlier version",
+                |path| {
+                    std::fs::create_dir_all(path.join("tree/d")).unwrap();
+                    std::fs::write(path.join("lock"), "").unwrap();
+                },
+                true,
+            ),
+            (
+                "a user's, with our names",
+                |path| std::fs::create_dir_all(path.join("tree/d")).unwrap(),
+                false,
+            ),
+            (
+                "a user's, with a lock",
+                |path| {
+                    std::fs::create_dir_all(path.join("tree/d")).unwrap();
+                    std::fs::write(path.join("lock"), "").unwrap();
+                    std::fs::write(path.join("letters"), "").unwrap();
+                },
+                false,
+            ),
+            (
+                "a user's, with another lock",
+                |path| {
+                    std::fs::create_dir_all(path.join("tree/d")).unwrap();
+                    std::fs::write(path.join("lock"), "12345").unwrap();
+                },
+                false,
+            ),
+            ("a file", |path| std::fs::write(path, "").unwrap(), false),
+        ];
+        for (name, make, fits) in cases {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("staging");
+            make(&path);
+            if path.is_dir() {
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+                std::fs::set_permissions(&path, mode).unwrap();
+            }
+            let before = path.join("tree/d").exists();
+            assert_eq!(enter_in(&directory, "staging").is_ok(), fits, "{name}");
+            assert_eq!(path.join("tree/d").exists(), before, "{name}");
+            // Once it has its mark it may have anything.
+            if fits {
+                std::fs::write(path.join("letters"), "").unwrap();
+                assert!(enter_in(&directory, "staging").is_ok(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_root_and_links_are_refused() {
+        assert!(Private::enter(b"/").is_err());
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("d")).unwrap();
+        std::os::unix::fs::symlink("d", directory.path().join("l")).unwrap();
+        assert!(refusal(enter_in(&directory, "l")).contains("not a directory of this user"));
+        let first = enter_in(&directory, "s").unwrap();
+        assert!(refusal(enter_in(&directory, "s")).contains("another sync or daemon"));
+        drop(first);
+        assert!(enter_in(&directory, "s").is_ok());
+    }
+
+    #[test]
+    fn nothing_is_emptied_but_what_lies_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let private = enter_in(&directory, "s").unwrap();
+        let place = |name: &str| Beneath::enter(at(name).as_os_str().as_bytes()).unwrap();
+        for name in ["other/d", "s/tree/d"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        // Beside it, around it, itself, and deeper in it.
+        for name in ["other", "", "s", "s/tree/d"] {
+            assert!(private.empty(&place(name)).is_err(), "{name}");
+        }
+        assert!(at("other/d").exists() && at("s/tree/d").exists());
+        let tree = private.place("tree").unwrap();
+        private.empty(&tree).unwrap();
+        assert_eq!(std::fs::read_dir(at("s/tree")).unwrap().count(), 0);
+
+        // Moved away, and without its mark.
+        std::fs::create_dir(at("s/tree/d")).unwrap();
+        std::fs::rename(at("s/tree"), at("moved")).unwrap();
+        assert!(private.empty(&tree).is_err());
+        std::fs::rename(at("moved"), at("s/tree")).unwrap();
+        std::fs::rename(at("s/lock"), at("lock")).unwrap();
+        assert!(private.empty(&tree).is_err());
+        std::fs::write(at("s/lock"), MARK).unwrap();
+        assert!(private.empty(&tree).is_err());
+        std::fs::rename(at("lock"), at("s/lock")).unwrap();
+        assert!(at("s/tree/d").exists());
+        private.empty(&tree).unwrap();
+        assert!(!at("s/tree/d").exists());
+    }
+
+    #[test]
+    fn a_source_inside_is_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let private = enter_in(&directory, "s").unwrap();
+        std::fs::create_dir_all(at("s/tree/source")).unwrap();
+        std::fs::create_dir_all(at("source")).unwrap();
+        std::os::unix::fs::symlink(at("s/tree/source"), at("link")).unwrap();
+        for (name, inside) in [
+            ("s", true),
+            ("s/tree/source", true),
+            ("link", true),
+            ("source", false),
+        ] {
+            let place = Beneath::enter(at(name).as_os_str().as_bytes()).unwrap();
+            assert_eq!(private.is_around(&place).unwrap(), inside, "{name}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What is known of files: an unchanged one is not checked twice.
+//!
+//! A file is told by device and inode, and that it is unchanged by its size and the time its inode
+//! was changed, which no program can set. This saves work and decides nothing about what leaves:
+//! a file that passed is in the staged tree, and what is not known is looked at again.
+//!
+//! Memory is bounded by two generations. When the younger is full it becomes the older, and what
+//! the older one still held is forgotten; what is asked for is taken over into the younger.
+
+use std::collections::HashMap;
+
+/// So many files in a generation: with short paths about 100 MB for both.
+pub const GENERATION: usize = 400_000;
+
+/// Which file, in which state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileIdentity {
+    /// Of the file system.
+    pub device: u64,
+    /// The number there.
+    pub inode: u64,
+    /// In bytes.
+    pub size: u64,
+    /// Time of the last change of the inode: seconds and nanoseconds.
+    pub changed: (i64, i64),
+}
+
+impl FileIdentity {
+    /// The same file in a state that is no file's.
+    pub fn in_no_state(self) -> FileIdentity {
+        FileIdentity {
+            changed: (i64::MIN, 0),
+            ..self
+        }
+    }
+
+    /// Returns true if any change after `now` (seconds and nanoseconds) gives it another time: clocks of
+    /// file systems tick in steps of up to ten milliseconds, of those without fractions of a
+    /// second in up to two seconds.
+    pub fn is_settled(&self, now: (i64, i64)) -> bool {
+        const STEPS: i64 = 100_000_000;
+        const SECONDS: i64 = 2_100_000_000;
+        let steps = if self.changed.1 == 0 { SECONDS } else { STEPS };
+        let nanoseconds = |(seconds, rest): (i64, i64)| {
+            seconds.saturating_mul(1_000_000_000).saturating_add(rest)
+        };
+        nanoseconds(now).saturating_sub(nanoseconds(self.changed)) >= steps
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScanVerdict {
+    /// It passed, and its copy is in the staged tree at this path.
+    Passed(Vec<u8>),
+    /// It did not, at this path and for this reason.
+    Rejected(Vec<u8>, String),
+}
+
+/// The memory.
+#[derive(Debug)]
+pub struct VerdictCache {
+    young: HashMap<(u64, u64), (FileIdentity, ScanVerdict)>,
+    old: HashMap<(u64, u64), (FileIdentity, ScanVerdict)>,
+    most: usize,
+}
+
+impl Default for VerdictCache {
+    fn default() -> VerdictCache {
+        VerdictCache::new(GENERATION)
+    }
+}
+
+impl VerdictCache {
+    /// An empty memory with so many files in a generation.
+    pub fn new(most: usize) -> VerdictCache {
+        VerdictCache {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            most,
+        }
+    }
+
+    /// Keeps a verdict.
+    pub fn remember(&mut self, identity: FileIdentity, verdict: ScanVerdict) {
+        let key = (identity.device, identity.inode);
+        self.old.remove(&key);
+        if self.young.len() >= self.most && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, (identity, verdict));
+    }
+
+    /// What is known of this file in this very state.
+    pub fn of(&mut self, identity: &FileIdentity) -> Option<&ScanVerdict> {
+        let key = (identity.device, identity.inode);
+        if let Some((known, verdict)) = self.old.remove(&key) {
+            self.remember(known, verdict);
+        }
+        let (known, verdict) = self.young.get(&key)?;
+        (known == identity).then_some(verdict)
+    }
+
+    /// Where the copy of this file is that was made when it was in another state; a rename changes
+    /// the state.
+    pub fn copy_of(&self, device: u64, inode: u64) -> Option<&[u8]> {
+        let key = (device, inode);
+        match self.young.get(&key).or_else(|| self.old.get(&key)) {
+            Some((_, ScanVerdict::Passed(path))) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// How many files are known.
+    pub fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    /// Returns true if none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn identity(inode: u64, changed: i64) -> FileIdentity {
+        FileIdentity {
+            device: 1,
+            inode,
+            size: 5,
+            changed: (changed, 0),
+        }
+    }
+
+    proptest! {
+        /// What is remembered is the last that was said of that state, or nothing.
+        #[test]
+        fn nothing_is_made_up_and_memory_is_bounded(
+            steps in prop::collection::vec((0..40_u64, 0..3_i64, 0..3_u8), 0..300),
+            most in 1..20_usize,
+        ) {
+            let mut verdicts = VerdictCache::new(most);
+            let mut model: HashMap<u64, (i64, ScanVerdict)> = HashMap::new();
+            for (inode, changed, what) in steps {
+                let id = identity(inode, changed);
+                let verdict = match what {
+                    0 => {
+                        let known = verdicts.of(&id).cloned();
+                        let expected = model.get(&inode).filter(|(at, _)| *at == changed);
+                        prop_assert!(known.is_none() || known.as_ref() == expected.map(|(_, v)| v));
+                        continue;
+                    }
+                    1 => ScanVerdict::Passed(inode.to_string().into_bytes()),
+                    _ => ScanVerdict::Rejected(Vec::new(), changed.to_string()),
+                };
+                verdicts.remember(id, verdict.clone());
+                model.insert(inode, (changed, verdict.clone()));
+                prop_assert_eq!(verdicts.of(&id), Some(&verdict));
+                prop_assert!(verdicts.len() <= 2 * most);
+            }
+        }
+    }
+
+    #[test]
+    fn another_state_is_another_file_but_its_copy_is_known() {
+        let mut verdicts = VerdictCache::default();
+        verdicts.remember(identity(7, 1), ScanVerdict::Passed(b"/a".to_vec()));
+        assert_eq!(verdicts.of(&identity(7, 2)), None);
+        let bigger = FileIdentity {
+            size: 6,
+            ..identity(7, 1)
+        };
+        assert_eq!(verdicts.of(&bigger), None);
+        assert_eq!(verdicts.copy_of(1, 7), Some(b"/a".as_slice()));
+        assert_eq!(verdicts.copy_of(2, 7), None);
+    }
+
+    #[test]
+    fn a_change_within_the_steps_of_a_clock_is_not_settled() {
+        let coarse = identity(1, 100);
+        assert!(!coarse.is_settled((102, 0)));
+        assert!(coarse.is_settled((102, 200_000_000)));
+        let fine = FileIdentity {
+            changed: (100, 1),
+            ..coarse
+        };
+        assert!(!fine.is_settled((100, 1)));
+        assert!(!fine.is_settled((100, 100_000_000)));
+        assert!(fine.is_settled((100, 100_000_001)));
+        assert!(!fine.is_settled((99, 1)));
+    }
+}

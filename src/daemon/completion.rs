@@ -1,0 +1,275 @@
+//! What the end of a child means for its sync.
+
+use std::time::Duration;
+
+use super::event_loop::{Ending, EventLoop};
+use super::hooks;
+use super::job::{Job, is_attribute};
+use crate::batch::{self, error_lines::SizeLimit};
+use crate::exit::Exit;
+use crate::log;
+use crate::process::ExitStatus;
+use crate::queue::Time;
+use crate::script::CollectResult;
+use crate::status::number_format::counted;
+use crate::sync::{Again, Aside, Entries, Sync, Undone, micros};
+
+/// What changed while it was acted upon is looked at again after this; the event that tells of
+/// the change is on its way.
+const SOON: Duration = Duration::from_millis(200);
+
+/// rsync's code for "some files were not transferred".
+const PARTIAL: i32 = 23;
+
+/// rsync's code for a file that could not be read or written to its end.
+const FILE_IO: i32 = 11;
+
+/// rsync's codes for names that the other side does not take.
+const REFUSALS: [i32; 2] = [2, 4];
+
+impl EventLoop<'_> {
+    /// What the end of a child means for its sync.
+    pub(super) fn evaluate(&mut self, job: Job, end: ExitStatus) {
+        let code = end.code();
+        job.member.sync.borrow_mut().transferred();
+        if self.use_other_list(&job, code) {
+            return;
+        }
+        let signal = match end {
+            ExitStatus::Signal(signal) => Some(signal),
+            ExitStatus::Exit(_) => None,
+        };
+        let errors = job.errors.borrow_mut().make_contiguous().join(&b'\n');
+        let collected = job
+            .script
+            .collect(&job.member, &job.agent, code, signal, &errors);
+        let completion = match collected {
+            Ok((verdict, by_default)) => job.completion(verdict, by_default, code),
+            Err(error) => return self.stop_with_error(&error),
+        };
+        let told = match completion.outcome() {
+            Some(outcome) => self.account(&job, code, outcome),
+            None => None,
+        };
+        if job.repeated && !matches!(completion, Completion::Again | Completion::StoppedAt { .. }) {
+            job.tell_errors();
+        }
+        self.carry_out(&job, completion, code);
+        self.call_hook(&job.member, told);
+    }
+
+    /// The stall detector ended a transfer: its work is done again, later each time.
+    pub(super) fn retry_stalled(&mut self, mut job: Job, end: ExitStatus) {
+        if let Some(trial) = job.trial.take() {
+            job.ids = trial.ids().to_vec();
+        }
+        job.member.sync.borrow_mut().transferred();
+        let told = self.account(&job, end.code(), hooks::TransferResult::Failed);
+        self.carry_out(&job, Completion::Again, end.code());
+        self.call_hook(&job.member, told);
+    }
+
+    /// Does with the entries of a child what follows from its end.
+    fn carry_out(&mut self, job: &Job, completion: Completion, code: i32) {
+        let mut sync = job.member.sync.borrow_mut();
+        match completion {
+            Completion::Done => {
+                if code == 0 {
+                    sync.note_noise(job.noise());
+                }
+                sync.succeeded(&job.ids);
+                drop(sync);
+                job.member.forget(&job.ids);
+            }
+            Completion::Partly(undone) => {
+                let again = sync.partly_failed(&job.ids, undone, self.now);
+                tell_partial(&sync, again, code);
+                drop(sync);
+                job.member.forget(&job.ids);
+            }
+            Completion::StoppedAt { paths, limit } => {
+                let is_limited = limit.is_some();
+                match sync.set_aside(&job.ids, &paths, is_limited, self.now) {
+                    Some(aside) => tell_aside(&sync, &aside, limit, code),
+                    None => again(&mut sync, job, self.now),
+                }
+                drop(sync);
+                job.member.forget_finished(&job.ids);
+            }
+            Completion::Again => again(&mut sync, job, self.now),
+            Completion::Redo => sync.redo(&job.ids, self.now + micros(SOON)),
+            Completion::Die => {
+                drop(sync);
+                self.end_sync(job, code);
+            }
+        }
+    }
+
+    /// A sync can't go on: the others do, unless there are none or this was its startup, whose
+    /// failure ends a daemon that was not told to insist.
+    fn end_sync(&mut self, job: &Job, code: i32) {
+        let over = Some(Ending::Exit(Exit::Failure));
+        if self.script.host.startup_failed.get() {
+            self.over = over;
+            return;
+        }
+        log::error("Critical exitcode.");
+        let mut sync = job.member.sync.borrow_mut();
+        let startup = job.is_startup(&sync) && !self.script.insists();
+        sync.end(&job.ids, code, self.now);
+        let name = sync.config.name.clone();
+        drop(sync);
+        if !self.members.iter().any(|member| job.is_for(&member.sync)) {
+            return;
+        }
+        if startup || self.members.iter().all(|m| m.sync.borrow().has_ended()) {
+            self.over = over;
+            return;
+        }
+        log::error(format_args!(
+            "{name}: ended by exit code {code}, its target is not kept current any more; \
+             the other syncs go on"
+        ));
+    }
+
+    /// Returns true if the transfer failed because one of the rsyncs does not take an option: then it is
+    /// done at once without.
+    fn use_other_list(&mut self, job: &Job, code: i32) -> bool {
+        let mut sync = job.member.sync.borrow_mut();
+        let whole = job.captured && sync.has_full && job.is_whole(&sync);
+        let Some(kind) = job
+            .transfer
+            .or(whole.then_some(batch::TransferKind::Classic))
+        else {
+            return false;
+        };
+        let errors = job.errors.borrow();
+        let Some(told) = sync.chooser.failed(kind, code, errors.iter()) else {
+            return false;
+        };
+        log::normal(format_args!("{}: {told}", sync.config.name));
+        sync.redo(&job.ids, self.now);
+        true
+    }
+}
+
+/// What the end of a child means for its entries.
+enum Completion {
+    /// They are done.
+    Done,
+    /// Some are done, and this is not.
+    Partly(Undone),
+    /// The transfer was given up at these paths. The others can go without them.
+    StoppedAt {
+        paths: Entries,
+        /// What the target has too little of, if that is why.
+        limit: Option<SizeLimit>,
+    },
+    /// All have to be done again.
+    Again,
+    /// They changed meanwhile and are looked at anew soon.
+    Redo,
+    /// The sync cannot go on.
+    Die,
+}
+
+impl Completion {
+    /// How the work is counted and told; `None` if it is not.
+    fn outcome(&self) -> Option<hooks::TransferResult> {
+        match self {
+            Completion::Done | Completion::Partly(Undone::Nothing) => {
+                Some(hooks::TransferResult::Synced)
+            }
+            Completion::Redo => None,
+            _ => Some(hooks::TransferResult::Failed),
+        }
+    }
+}
+
+impl Job {
+    /// What its end means, given what the configuration makes of its exit code. Where that is a
+    /// table of the user's own, it has the last word on a partial transfer.
+    fn completion(&self, verdict: CollectResult, by_default: bool, code: i32) -> Completion {
+        let sync = self.member.sync.borrow();
+        let is_partial = by_default && code == PARTIAL && self.may_be_partial(&sync);
+        let may_stop = match verdict {
+            CollectResult::Again => code == FILE_IO,
+            CollectResult::Die => by_default && REFUSALS.contains(&code),
+            _ => false,
+        };
+        if may_stop && self.captured && !self.is_whole(&sync) {
+            let stopped = self.blame(|blame| Some((blame.stopped_at()?.clone(), blame.limit())));
+            if let Some((paths, limit)) = stopped {
+                return Completion::StoppedAt { paths, limit };
+            }
+        }
+        match verdict {
+            CollectResult::Done if is_partial => Completion::Partly(self.undone()),
+            CollectResult::Done => Completion::Done,
+            CollectResult::Again => Completion::Again,
+            CollectResult::Redo => Completion::Redo,
+            CollectResult::Die => Completion::Die,
+        }
+    }
+
+    /// Tells the kept lines of its error output.
+    fn tell_errors(&self) {
+        let sync = self.member.sync.borrow();
+        let name = &sync.config.name;
+        for line in self
+            .errors
+            .borrow()
+            .iter()
+            .filter(|line| !is_attribute(line))
+        {
+            log::warn(format_args!("{name}: {}", log::escape(line)));
+        }
+    }
+}
+
+/// All entries are done again after a while.
+fn again(sync: &mut Sync, job: &Job, now: Time) {
+    let wait = sync.failed(&job.ids, now).as_secs();
+    let name = &sync.config.name;
+    log::warn(match sync.failures() {
+        0 | 1 => format!("{name}: trying again in {wait} s"),
+        count => format!("{name}: failed {count} times in a row, trying again in {wait} s"),
+    });
+}
+
+fn tell_partial(sync: &Sync, again: Again, code: i32) {
+    let name = &sync.config.name;
+    let begin = format!("{name}: partial transfer (exit code {code}), could not do everything;");
+    match again {
+        Again::Nothing => {}
+        Again::Paths(count, wait) => log::warn(format_args!(
+            "{begin} retrying {} in {} s",
+            counted(count, "path"),
+            wait.as_secs()
+        )),
+        Again::Everything(wait) => log::warn(format_args!(
+            "{begin} comparing everything again in {} s",
+            wait.as_secs()
+        )),
+    }
+}
+
+fn tell_aside(sync: &Sync, aside: &Aside, limit: Option<SizeLimit>, code: i32) {
+    let name = &sync.config.name;
+    let paths = counted(aside.paths, "path");
+    let why = match limit {
+        Some(SizeLimit::Space) => format!("no space left at the target for {paths}"),
+        Some(SizeLimit::Quota) => format!("the disk quota of the target is exceeded by {paths}"),
+        Some(SizeLimit::FileSize) => format!("{paths} too large for the target"),
+        None => format!("the transfer stopped at {paths} (exit code {code})"),
+    };
+    let wait = match aside.again {
+        Again::Paths(_, wait) | Again::Everything(wait) => wait.as_secs(),
+        Again::Nothing => 0,
+    };
+    let others = match aside.others {
+        0 => String::new(),
+        count => format!("; the other {count} of the transfer do not wait"),
+    };
+    log::warn(format_args!("{name}: {why}, retrying in {wait} s{others}"));
+}

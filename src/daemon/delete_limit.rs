@@ -1,0 +1,250 @@
+//! `guard = { maxDelete = … }`: a transfer that may delete is first tried without doing
+//! anything, and what it would have deleted is counted.
+
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mlua::Table;
+
+use super::event_loop::EventLoop;
+use super::job::Job;
+use crate::config::MaxDelete;
+use crate::log;
+use crate::process::{Command, ExitStatus, Output, Stdin};
+use crate::queue::DelayId;
+use crate::script::{SpawnRequest, SyncHandle};
+
+/// A transfer that waits for the outcome of its trial.
+pub struct DryRun {
+    request: SpawnRequest,
+    deleted: Cell<u64>,
+    files: Cell<Option<u64>>,
+    created: Cell<u64>,
+}
+
+impl DryRun {
+    /// A line that rsync printed because of `--itemize-changes` or `--stats`.
+    pub fn line(&self, line: &[u8]) {
+        if line.starts_with(b"*deleting") {
+            self.deleted.set(self.deleted.get() + 1);
+        } else if let Some(rest) = line.strip_prefix(b"Number of files: ") {
+            self.files.set(Some(number(rest)));
+        } else if let Some(rest) = line.strip_prefix(b"Number of created files: ") {
+            self.created.set(number(rest));
+        }
+    }
+
+    /// The sync it is for.
+    pub fn member(&self) -> Rc<SyncHandle> {
+        Rc::clone(&self.request.member)
+    }
+
+    /// The event or list it is for.
+    pub fn agent(&self) -> Table {
+        self.request.agent.clone()
+    }
+
+    /// The entries it is for.
+    pub fn ids(&self) -> &[DelayId] {
+        &self.request.ids
+    }
+
+    /// Returns true if it is about the whole source.
+    fn is_whole(&self) -> bool {
+        self.request.transfer.is_none()
+    }
+}
+
+/// The number a text begins with; rsync groups digits.
+fn number(text: &[u8]) -> u64 {
+    let digits = text.iter().take_while(|byte| **byte != b' ');
+    let digits = digits.filter(|byte| byte.is_ascii_digit());
+    digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'))
+}
+
+impl EventLoop<'_> {
+    /// Starts the trial of a transfer that a limit concerns; others are handed back.
+    pub(super) fn dry_run_first(&mut self, request: SpawnRequest) -> Option<SpawnRequest> {
+        let deletes = |word: &Vec<u8>| word.starts_with(b"--del");
+        let limited = {
+            let mut sync = request.member.sync.borrow_mut();
+            let limit = sync.config.guard.max_delete.is_some();
+            limit && request.captured && !std::mem::take(&mut sync.unlimited)
+        };
+        if !limited || !request.args.iter().any(deletes) {
+            return Some(request);
+        }
+        let words = ["--dry-run", "--itemize-changes", "--stats"];
+        let words = words.map(|word| word.as_bytes().to_vec()).into_iter();
+        let command = Command {
+            program: request.program.clone(),
+            args: words.chain(request.args.iter().cloned()).collect(),
+            stdin: match &request.stdin {
+                Some(bytes) => Stdin::Bytes(bytes.clone()),
+                None => Stdin::Inherit,
+            },
+            output: Output::Lines,
+            environment: request.environment.clone(),
+            priority: Default::default(),
+        };
+        let spawned = self.core.children.borrow_mut().spawn(command);
+        // Why it can't be started is told when the transfer itself is.
+        let Ok(pid) = spawned else {
+            return Some(request);
+        };
+        request.member.sync.borrow_mut().running += 1;
+        let trial = DryRun {
+            deleted: Cell::new(0),
+            files: Cell::new(None),
+            created: Cell::new(0),
+            request,
+        };
+        self.add_job(pid, Job::trial(trial, Rc::clone(&self.script)));
+        None
+    }
+
+    /// After a trial: carries the transfer out, or has its entries wait.
+    pub(super) fn apply_dry_run(&mut self, trial: DryRun, end: ExitStatus) {
+        if needs_count(&trial) {
+            return self.count_first(trial, end);
+        }
+        let deleted = trial.deleted.get();
+        let limit = trial.request.member.sync.borrow().config.guard.max_delete;
+        // A trial that failed says nothing; nor will the transfer fare better.
+        let failed = !matches!(end, ExitStatus::Exit(0 | 23 | 24));
+        let total = self.entries(&trial);
+        let exceeded = limit.is_some_and(|limit| limit.exceeded(deleted, total));
+        let member = Rc::clone(&trial.request.member);
+        if failed || !exceeded {
+            member.sync.borrow_mut().within_limit();
+            return self.execute(trial.request);
+        }
+        self.put_off(&member, &trial.request.ids, deleted, total);
+    }
+
+    /// These entries would delete too much: they wait.
+    pub(super) fn put_off(&self, member: &SyncHandle, ids: &[DelayId], deleted: u64, total: u64) {
+        let mut sync = member.sync.borrow_mut();
+        let wait = sync.failed(ids, self.now);
+        let limit = match sync.config.guard.max_delete {
+            Some(MaxDelete::Percent(part)) => format!("{part}% of {total}"),
+            Some(MaxDelete::Count(count)) => count.to_string(),
+            None => String::new(),
+        };
+        let why = format!("{deleted} entries would be deleted at the target, more than {limit}");
+        log::error(format_args!(
+            "{}: {why}; nothing is sent, looking again in {} s",
+            sync.config.name,
+            wait.as_secs()
+        ));
+        sync.excess = Some(why);
+    }
+
+    /// How many entries the target has.
+    fn entries(&self, trial: &DryRun) -> u64 {
+        let mut sync = trial.request.member.sync.borrow_mut();
+        if trial.is_whole() {
+            let files = trial.files.get().unwrap_or_default();
+            sync.entries = Some(files);
+            return files.saturating_sub(trial.created.get()) + trial.deleted.get();
+        }
+        sync.entries.unwrap_or(0)
+    }
+
+    /// Counts what the source holds on a thread, and judges the trial then.
+    fn count_first(&mut self, trial: DryRun, end: ExitStatus) {
+        let member = trial.member();
+        let source = member.sync.borrow().config.source.clone();
+        let ids = trial.ids().to_vec();
+        let count = move |stop: &AtomicBool| count(&source, stop);
+        let job = Job::trial(trial, Rc::clone(&self.script));
+        match self.workers.count(job, end, count, self.core.waker()) {
+            Ok(()) => member.sync.borrow_mut().running += 1,
+            Err(error) => {
+                let mut sync = member.sync.borrow_mut();
+                let wait = sync.failed(&ids, self.now);
+                log::error(format_args!(
+                    "{}: cannot start a thread: {error}; trying again in {} s",
+                    sync.config.name,
+                    wait.as_secs()
+                ));
+            }
+        }
+    }
+
+    /// Judges the trials whose sources have been counted.
+    pub(super) fn collect_counts(&mut self) {
+        for (mut job, end, count) in self.workers.counted() {
+            job.leave();
+            let Some(trial) = job.trial.take() else {
+                continue;
+            };
+            let member = trial.member();
+            match count {
+                Some(count) => {
+                    let entries = count + trial.deleted.get();
+                    member.sync.borrow_mut().entries = Some(entries);
+                    self.apply_dry_run(trial, end);
+                }
+                // The daemon ends.
+                None => {
+                    member.sync.borrow_mut().failed(trial.ids(), self.now);
+                }
+            }
+        }
+    }
+}
+
+/// Returns true if the limit is a part of the target, and no comparison has told how much the
+/// target holds.
+fn needs_count(trial: &DryRun) -> bool {
+    let sync = trial.request.member.sync.borrow();
+    let is_percent = matches!(sync.config.guard.max_delete, Some(MaxDelete::Percent(_)));
+    is_percent && sync.entries.is_none() && !trial.is_whole() && trial.deleted.get() > 0
+}
+
+/// The number of entries of a source; `None` if it was told to stop.
+fn count(source: &[u8], stop: &AtomicBool) -> Option<u64> {
+    let mut count = 0;
+    let mut directories: Vec<PathBuf> = vec![OsStr::from_bytes(source).into()];
+    while let Some(directory) = directories.pop() {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            count += 1;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                directories.push(entry.path());
+            }
+        }
+    }
+    Some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_counted_without_following_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        fs::write(path.join("a/b/f"), "").unwrap();
+        std::os::unix::fs::symlink("a", path.join("link")).unwrap();
+        let source = path.as_os_str().as_bytes();
+        assert_eq!(count(source, &AtomicBool::new(false)), Some(4));
+        assert_eq!(count(source, &AtomicBool::new(true)), None);
+    }
+
+    #[test]
+    fn numbers_of_rsync_are_read() {
+        assert_eq!(number(b"1,234 (reg: 1,000, dir: 234)"), 1234);
+        assert_eq!(number(b"0"), 0);
+    }
+}

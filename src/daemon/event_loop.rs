@@ -1,0 +1,502 @@
+//! The event loop: everything that happens comes in here, everything that is done starts here.
+//!
+//! One turn: wait for something; take in what the kernel and children tell; collect ended
+//! children; ring alarms; ask each sync that has something due; start what Lua asked for;
+//! write the status report. Nothing in a turn waits for anything else.
+
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::context::Context;
+use super::event_router::EventRouter;
+use super::hooks::Hooks;
+use super::job::Job;
+use super::local_jobs::LocalJobs;
+use super::notify::{Figures, ServicePhase};
+use super::report_files::ReportFiles;
+use super::scan_hooks::RejectHooks;
+use super::scan_pass::ScanPasses;
+use super::shutdown::Shutdown;
+use super::signals::Signal;
+use super::source_monitor::SourceMonitor;
+use super::stall_detector::StallDetector;
+use super::startup_progress::StartupProgress;
+use super::tunnels::Tunnels;
+use super::watch_limit::{self, WatchLimit};
+use crate::component::{Action, Level};
+use crate::config::{Hup, Settings};
+use crate::cron;
+use crate::exit::Exit;
+use crate::id::SyncId;
+use crate::log;
+use crate::process::Pid;
+use crate::script::{Environment, Script, SyncHandle};
+use crate::sync::{Next, Scheduler};
+use crate::watch::Watcher;
+
+/// An action that neither spawned for an event nor discarded one is not asked again before this.
+const IDLE_ACTION: Duration = Duration::from_secs(1);
+
+/// A sync is asked and work is started at most so often in one turn, lest one whose action makes
+/// new events as fast as it is called keeps the loop from everything else.
+const TURN: usize = 1000;
+
+/// How a configuration's time ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The process ends.
+    Exit(Exit),
+    /// Start again with the configuration read anew.
+    Reset,
+}
+
+/// One configuration at work.
+pub struct EventLoop<'a> {
+    pub(super) core: &'a mut Context,
+    pub(super) environment: &'a Environment,
+    pub(super) script: Rc<Script>,
+    pub(super) watcher: &'a mut Watcher,
+    pub(super) members: Vec<Rc<SyncHandle>>,
+    pub(super) jobs: HashMap<Pid, Job>,
+    pub(super) workers: LocalJobs,
+    pub(super) gates: ScanPasses,
+    /// Of `onReject`.
+    pub(super) calls: RejectHooks,
+    scheduler: Scheduler,
+    pub(super) reports: ReportFiles,
+    pub(super) progress: StartupProgress,
+    /// By the index of the sync: all of it is to be compared when no directory is being read.
+    pub(super) compare: Vec<bool>,
+    pub(super) hooks: Hooks,
+    pub(super) watch_limit: WatchLimit,
+    /// The thread that counts directories for the watch limit.
+    counting: Option<JoinHandle<usize>>,
+    pub(super) sources: SourceMonitor,
+    pub(super) tunnels: Tunnels,
+    pub(super) stall_detector: StallDetector,
+    pub(super) started: bool,
+    /// Some syncs have not started up yet.
+    pub(super) beginning: bool,
+    pub(super) fading: Option<Shutdown>,
+    /// When a child ended last.
+    pub(super) last_end: Option<SystemTime>,
+    /// The end of it all, as soon as it is known.
+    pub(super) over: Option<Ending>,
+    pub(super) now: u64,
+}
+
+impl<'a> EventLoop<'a> {
+    /// An engine for a loaded configuration.
+    pub fn new(
+        core: &'a mut Context,
+        environment: &'a Environment,
+        script: Rc<Script>,
+        watcher: &'a mut Watcher,
+    ) -> EventLoop<'a> {
+        let settings: &Settings = &script.settings;
+        let members = script.members();
+        for member in &members {
+            member.sync.borrow_mut().held.unwatched = true;
+        }
+        EventLoop {
+            compare: vec![false; members.len()],
+            members,
+            jobs: HashMap::new(),
+            workers: LocalJobs::default(),
+            scheduler: Scheduler::default(),
+            reports: ReportFiles::new(settings),
+            progress: StartupProgress::new(Instant::now(), settings.nodaemon),
+            hooks: Hooks::default(),
+            watch_limit: WatchLimit::new(settings.rescan_interval),
+            counting: None,
+            sources: SourceMonitor::new(),
+            tunnels: Tunnels::default(),
+            gates: ScanPasses::default(),
+            calls: RejectHooks::default(),
+            stall_detector: StallDetector::new(settings.stall_timeout),
+            started: false,
+            beginning: true,
+            fading: None,
+            last_end: None,
+            over: None,
+            now: core.clock.now(),
+            core,
+            environment,
+            script,
+            watcher,
+        }
+    }
+
+    /// Runs until a signal, the configuration or a critical failure ends it. Returns how, and
+    /// the configuration it ended with.
+    pub fn run(mut self) -> (Ending, Rc<Script>) {
+        self.check_sources_at_start();
+        self.enable_tunnels();
+        self.watch();
+        if self.core.recalled {
+            // Who sends HUP may know of a mount, which the kernel does not tell.
+            self.watcher.rebuild();
+        }
+        self.watcher.check_roots();
+        loop {
+            self.now = self.core.clock.now();
+            self.process_watch_events();
+            self.reap();
+            self.poll_scans();
+            self.forget_transfers();
+            self.verify_recent();
+            self.detect_stalls(Instant::now());
+            self.poll_tunnels();
+            self.run_due();
+            self.check_onepass();
+            if let Some(outcome) = self.over {
+                self.abandon();
+                if let Ending::Exit(_) = outcome {
+                    self.save_pending();
+                }
+                return (outcome, self.script);
+            }
+            self.clean_state();
+            self.serve_clients();
+            self.write_reports();
+            self.notify();
+            self.wait();
+        }
+    }
+
+    /// Tells a service manager how far things are.
+    fn notify(&mut self) {
+        // Syncs that a reload has brought begin when they are watched.
+        let phase = match (self.fading.is_some(), self.started && !self.beginning) {
+            (true, _) => ServicePhase::Fading,
+            (false, true) => ServicePhase::Ready,
+            (false, false) => ServicePhase::Starting,
+        };
+        let figures = || Figures {
+            watched: self.watcher.watched(),
+            waiting: self.members.iter().map(|m| m.sync.borrow().pending()).sum(),
+            running: self.jobs.len(),
+        };
+        self.core.notify.turn(Instant::now(), phase, figures);
+    }
+
+    /// What the kernel says of directories.
+    fn process_watch_events(&mut self) {
+        self.note_transfers();
+        let mut watching = EventRouter::new(&self.members, self.now);
+        self.watcher.turn(Instant::now(), &mut watching);
+        let lost = watching.overflowed;
+        let unwatched = watching.unwatched;
+        let back = watching.back;
+        if lost {
+            self.overflow();
+        }
+        self.recheck_sources(&back);
+        self.check_watch_limit(&unwatched);
+        let (members, started) = (&self.members, self.started);
+        let starting = || {
+            let is_done = |member: &&Rc<SyncHandle>| started && member.sync.borrow().has_started();
+            members.len() - members.iter().filter(is_done).count()
+        };
+        self.progress.turn(self.watcher, starting, Instant::now());
+        if !self.watcher.crawling() {
+            if !self.started {
+                self.started = true;
+                self.progress.finished(self.watcher);
+            }
+            self.begin_startups();
+        }
+        self.compare();
+    }
+
+    /// Syncs whose directories are watched now start up.
+    fn begin_startups(&mut self) {
+        if !std::mem::take(&mut self.beginning) {
+            return;
+        }
+        for member in self.members.clone() {
+            let mut sync = member.sync.borrow_mut();
+            if std::mem::take(&mut sync.held.unwatched) {
+                sync.start(self.now);
+                self.recall(&mut sync);
+            }
+        }
+        self.core.recalled = true;
+    }
+
+    /// Says what is to be watched.
+    fn watch(&mut self) {
+        crate::sync::choose_leaders(self.members.iter().map(|member| &member.sync));
+        self.assign_staging();
+        let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
+        self.watcher.set_scopes(scopes.collect());
+        self.beginning = true;
+    }
+
+    /// The same for syncs that have been exchanged while others go on.
+    pub(super) fn restart_watching(&mut self) {
+        let settings = &self.script.settings;
+        self.reports = ReportFiles::new(settings);
+        let limit = WatchLimit::new(settings.rescan_interval);
+        let before = std::mem::replace(&mut self.watch_limit, limit);
+        self.compare = vec![self.compare.contains(&true); self.members.len()];
+        self.check_sources_at_start();
+        self.watch();
+        self.watcher.check_roots();
+        if before.is_reached() {
+            self.watcher.rebuild();
+        }
+    }
+
+    /// Drives the watch limit: `refused` are syncs of which a directory has just got no watch.
+    fn check_watch_limit(&mut self, refused: &BTreeSet<SyncId>) {
+        let now = Instant::now();
+        let mut actions = self.watch_limit.on_refused(refused, now);
+        if let Some(thread) = self.counting.take_if(|thread| thread.is_finished())
+            && let Ok(directories) = thread.join()
+        {
+            let limit = watch_limit::kernel_limit();
+            let watched = self.watcher.watched();
+            actions.push(self.watch_limit.on_count(directories, watched, limit));
+        }
+        let crawling = !self.started || self.watcher.crawling();
+        actions.extend(self.watch_limit.on_turn(crawling, now));
+        self.apply(actions);
+    }
+
+    /// Carries out what components ask for.
+    pub(super) fn apply(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Log(Level::Normal, text) => log::normal(text),
+                Action::Log(Level::Warn, text) => log::warn(text),
+                Action::Log(Level::Error, text) => log::error(text),
+                Action::FullSync(id) => {
+                    let syncs = self.members.iter().map(|member| &member.sync);
+                    if let Some(sync) = syncs.into_iter().find(|sync| sync.borrow().id == id) {
+                        sync.borrow_mut().resync_once(self.now);
+                    }
+                }
+                Action::RebuildWatches => self.watcher.rebuild(),
+                Action::CountDirectories => self.count_directories(),
+            }
+        }
+    }
+
+    fn count_directories(&mut self) {
+        let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
+        let scopes: Vec<_> = scopes.collect();
+        let waker = self.core.waker();
+        let thread = std::thread::Builder::new().name("count".into());
+        let counted = thread.spawn(move || {
+            let count = watch_limit::count_directories(&scopes);
+            let _ = waker.wake();
+            count
+        });
+        self.counting = counted.ok();
+    }
+
+    /// Something was missed: watches are set anew where they lack, and all is compared once.
+    fn overflow(&mut self) {
+        log::normal("--- OVERFLOW in event queue ---");
+        self.script.insist();
+        self.watcher.rebuild();
+        self.compare.fill(true);
+        for member in &self.members {
+            let mut sync = member.sync.borrow_mut();
+            sync.verify.suspect();
+            sync.counters.overflows += 1;
+        }
+    }
+
+    /// Once all is watched: compares what may have changed before it was.
+    fn compare(&mut self) {
+        if !self.started || self.watcher.crawling() || !self.compare.contains(&true) {
+            return;
+        }
+        for (member, due) in self.members.iter().zip(&mut self.compare) {
+            if std::mem::take(due) {
+                member.sync.borrow_mut().resync_once(self.now);
+            }
+        }
+    }
+
+    /// Alarms, then whatever is due, unless the end is near.
+    fn run_due(&mut self) {
+        if self.fading.is_some() {
+            self.poll_shutdown();
+            return;
+        }
+        let observed = self.script.host.observed.call(&self.script.host);
+        if let Err(error) = observed.and_then(|()| self.script.run_alarms(self.now)) {
+            self.stop_with_error(&error);
+        }
+        self.launch();
+        if !self.started {
+            return;
+        }
+        self.run_crontabs();
+        self.limit_startups();
+        let (mut place, mut starts) = (0, 0);
+        while let Some(index) = self.scheduler.at(place, self.members.len()) {
+            let member = Rc::clone(&self.members[index]);
+            if self.run_sync(&member) {
+                starts += 1;
+                self.scheduler.served(place);
+            } else {
+                place += 1
+            }
+            if starts == TURN {
+                return;
+            }
+            if member.sync.borrow().compares_all() {
+                self.limit_startups();
+            }
+            if self.over.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Queues the comparisons whose time of day has come.
+    fn run_crontabs(&mut self) {
+        let wall = cron::wall_time();
+        let mut next = None;
+        for member in &self.members {
+            let mut sync = member.sync.borrow_mut();
+            sync.on_cron(wall, self.now);
+            next = next.into_iter().chain(sync.crontab.next()).min();
+        }
+        self.core.cron_timer.arm(next);
+    }
+
+    /// Comparisons of whole sources wait while there are enough of them.
+    fn limit_startups(&self) {
+        let members = self.members.iter();
+        let running = members.filter(|m| m.sync.borrow().compares_all()).count();
+        let wait = running >= self.script.settings.max_startups;
+        for member in &self.members {
+            member.sync.borrow_mut().startups_wait = wait;
+        }
+    }
+
+    /// Asks one sync until it has something running that had not, which is the answer, nothing of
+    /// it is due or limits are reached.
+    fn run_sync(&mut self, member: &Rc<SyncHandle>) -> bool {
+        for _ in 0..TURN {
+            if !self.script.host.may_spawn() || !member.is_connected() {
+                return false;
+            }
+            let next = member.sync.borrow_mut().next(self.now);
+            let Next::Act(id) = next else {
+                return false;
+            };
+            if !self.check_ready(member) {
+                return false;
+            }
+            if self.defer_open_files(member) {
+                continue;
+            }
+            let state = |member: &SyncHandle| {
+                let sync = member.sync.borrow();
+                (sync.running, sync.queue.len())
+            };
+            let before = state(member);
+            if let Err(error) = self.script.act(member, id) {
+                self.stop_with_error(&error);
+                return false;
+            }
+            let empty = self.script.host.spawns_for_nothing();
+            self.launch();
+            if self.over.is_some() {
+                return false;
+            }
+            let after = state(member);
+            if after.0 > before.0 {
+                // A process for an empty list leaves everything as it was.
+                if empty && after.1 == before.1 {
+                    let until = self.now + crate::sync::micros(IDLE_ACTION);
+                    member.sync.borrow_mut().pause(until);
+                }
+                return true;
+            }
+            let idle = after == before;
+            let mut sync = member.sync.borrow_mut();
+            if idle && sync.next(self.now) == Next::Act(id) {
+                let until = self.now + crate::sync::micros(IDLE_ACTION);
+                sync.pause(until);
+                return false;
+            }
+        }
+        false
+    }
+
+    /// With `onepass` the end is when no sync has its startup before it.
+    fn check_onepass(&mut self) {
+        if self.script.settings.onepass
+            && self.started
+            && self.fading.is_none()
+            && self.over.is_none()
+            && self.jobs.is_empty()
+            && self.workers.running() == 0
+            && !self.gates.is_busy()
+            && self.members.iter().all(|m| m.sync.borrow().has_started())
+            && !self.members.iter().any(|m| m.sync.borrow().is_verifying())
+        {
+            log::normal("onepass config set, exiting");
+            if self.members.iter().any(|m| m.sync.borrow().has_ended()) {
+                self.over = Some(Ending::Exit(Exit::Failure));
+                return;
+            }
+            log::say(
+                "Info",
+                "onepass active and all syncs finished. Exiting successfully",
+            );
+            self.begin_shutdown(Ending::Exit(Exit::Done));
+        }
+    }
+
+    pub(super) fn is_fading(&self) -> bool {
+        self.fading.is_some()
+    }
+
+    /// User code failed: the daemon can't know what it should do.
+    pub(super) fn stop_with_error(&mut self, error: &mlua::Error) {
+        self.over = Some(Ending::Exit(match self.script.host.ending.get() {
+            Some(code) => Exit::Asked(code),
+            None => {
+                self.script.report(error);
+                Exit::Failure
+            }
+        }));
+    }
+
+    /// Does what a signal asks for.
+    pub(super) fn signal(&mut self, signal: Signal) {
+        self.core.notify.heard(signal);
+        match signal {
+            Signal::Terminate | Signal::Interrupt => {
+                log::normal(format_args!("--- {} signal, fading ---", signal.name()));
+                self.begin_shutdown(Ending::Exit(Exit::Signal(signal.number())));
+            }
+            Signal::HangUp if self.script.settings.hup == Hup::Changed => {
+                log::normal("--- HUP signal, reading the configuration again ---");
+                self.reload_changed();
+            }
+            Signal::HangUp => {
+                log::normal("--- HUP signal, resetting ---");
+                self.begin_shutdown(Ending::Reset);
+            }
+            Signal::Child => {}
+            Signal::User1 => {
+                log::normal("--- USR1 signal, flushing ---");
+                for member in &self.members {
+                    member.sync.borrow_mut().flush();
+                }
+            }
+            Signal::User2 => self.dump(),
+        }
+    }
+}

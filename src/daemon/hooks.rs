@@ -1,0 +1,263 @@
+//! What the end of a child means for those who look: counters, and the hooks `onSynced` and
+//! `onFailed`.
+//!
+//! A hook never delays the mirror: a command runs beside it, one at a time for each sync, and
+//! what happens meanwhile is put together for the next call. A Lua function runs in the
+//! daemon, so it is stopped when it takes too long.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::rc::Rc;
+
+use super::event_loop::EventLoop;
+use super::job::Job;
+use crate::config::Hook;
+use crate::log;
+use crate::process::{Command, Output, Pid, Stdin};
+use crate::script::{HookReport, SyncHandle};
+use crate::sync::Sync;
+
+/// The most bytes of paths one call is told.
+const MOST_PATHS: usize = 4 * 1024 * 1024;
+
+/// The most calls that wait for one sync.
+const MOST_CALLS: usize = 8;
+
+/// How the work of a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferResult {
+    /// All of it is done.
+    Synced,
+    /// All or a part of it is not.
+    Failed,
+}
+
+/// The hooks that run, and those that wait.
+#[derive(Default)]
+pub struct Hooks(Vec<HookQueue>);
+
+struct HookQueue {
+    member: Rc<SyncHandle>,
+    running: Option<Pid>,
+    waiting: VecDeque<HookReport>,
+}
+
+impl EventLoop<'_> {
+    /// Counts how a child ended and, if the sync has a hook for it, makes its report. To be
+    /// called while the entries are in the queue still.
+    pub(super) fn account(
+        &self,
+        job: &Job,
+        code: i32,
+        outcome: TransferResult,
+    ) -> Option<HookReport> {
+        let mut sync = job.member().sync.borrow_mut();
+        let text = job.words();
+        sync.counters.sent(job.totals());
+        let news = match outcome {
+            TransferResult::Synced => {
+                sync.compared(job.ids());
+                sync.counters.succeeded(job.ids().len());
+                true
+            }
+            TransferResult::Failed => sync.counters.failed(code, text.clone()),
+        };
+        let failed = outcome == TransferResult::Failed;
+        let hook = if failed {
+            &sync.config.on_failed
+        } else {
+            &sync.config.on_synced
+        };
+        if !news || hook.is_none() {
+            return None;
+        }
+        let (paths, truncated) = paths(&sync, job);
+        Some(HookReport {
+            failed,
+            code,
+            text,
+            paths,
+            truncated,
+            batches: 1,
+        })
+    }
+
+    /// Calls the hook, or notes the call down if one runs.
+    pub(super) fn call_hook(&mut self, member: &Rc<SyncHandle>, report: Option<HookReport>) {
+        let Some(report) = report else {
+            return;
+        };
+        let function = {
+            let sync = member.sync.borrow();
+            let hook = if report.failed {
+                &sync.config.on_failed
+            } else {
+                &sync.config.on_synced
+            };
+            matches!(hook, Some(Hook::Function))
+        };
+        if function {
+            if let Err(error) = self.script.hook(member, &report) {
+                log::error("in a hook, which is ignored:");
+                self.script.report(&error);
+            }
+            return;
+        }
+        self.hooks.note(member, report);
+        self.start_hooks();
+    }
+
+    /// A child that is no job ended.
+    pub(super) fn hook_ended(&mut self, pid: Pid, code: i32) {
+        for slot in &mut self.hooks.0 {
+            if slot.running == Some(pid) {
+                slot.running = None;
+                if code != 0 {
+                    let sync = slot.member.sync.borrow();
+                    let name = &sync.config.name;
+                    log::warn(format_args!("{name}: the hook ended with exit code {code}"));
+                }
+            }
+        }
+        self.start_hooks();
+        self.hooks.retire();
+    }
+
+    fn start_hooks(&mut self) {
+        for slot in &mut self.hooks.0 {
+            // One that cannot be run is told of and makes way for the next.
+            while slot.running.is_none()
+                && let Some(report) = slot.waiting.pop_front()
+            {
+                let Some(command) = command(&slot.member, report) else {
+                    continue;
+                };
+                let program = command.program.clone();
+                match self.core.children.borrow_mut().spawn(command) {
+                    Ok(pid) => slot.running = Some(pid),
+                    Err(error) => log::error(format_args!(
+                        "{}: cannot run the hook {}: {error}",
+                        slot.member.sync.borrow().config.name,
+                        log::escape(&program)
+                    )),
+                }
+            }
+        }
+    }
+}
+
+impl Hooks {
+    /// Frees the slots without a call, and with them what is left of configurations before the
+    /// one at work. A slot with a call is freed after that.
+    pub(super) fn retire(&mut self) {
+        self.0
+            .retain(|slot| slot.running.is_some() || !slot.waiting.is_empty());
+    }
+
+    fn note(&mut self, member: &Rc<SyncHandle>, report: HookReport) {
+        let known = self
+            .0
+            .iter()
+            .position(|slot| Rc::ptr_eq(&slot.member.sync, &member.sync));
+        let index = known.unwrap_or_else(|| {
+            self.0.push(HookQueue {
+                member: Rc::clone(member),
+                running: None,
+                waiting: VecDeque::new(),
+            });
+            self.0.len() - 1
+        });
+        let slot = &mut self.0[index];
+        // After a reload the sync may be that of another configuration.
+        slot.member = Rc::clone(member);
+        let waiting = &mut slot.waiting;
+        let last_is_like = waiting
+            .back()
+            .is_some_and(|last| last.failed == report.failed);
+        if !last_is_like && waiting.len() < MOST_CALLS {
+            return waiting.push_back(report);
+        }
+        let alike = waiting.iter_mut().rev();
+        if let Some(older) = alike
+            .into_iter()
+            .find(|older| older.failed == report.failed)
+        {
+            merge(older, report);
+        }
+    }
+}
+
+/// Two calls become one.
+fn merge(older: &mut HookReport, newer: HookReport) {
+    let room = MOST_PATHS.saturating_sub(older.paths.len());
+    if newer.paths.len() <= room {
+        older.paths.extend(newer.paths);
+    } else {
+        older.truncated = true;
+    }
+    older.truncated |= newer.truncated;
+    older.code = newer.code;
+    older.text = newer.text;
+    older.batches += newer.batches;
+}
+
+/// The paths a child was about, each with a zero byte behind it.
+fn paths(sync: &Sync, job: &Job) -> (Vec<u8>, bool) {
+    let mut all = Vec::new();
+    for delay in job.ids().iter().filter_map(|&id| sync.queue.get(id)) {
+        let (path, to) = delay.paths();
+        for path in [Some(path), to].into_iter().flatten() {
+            if all.len() + path.len() >= MOST_PATHS {
+                return (all, true);
+            }
+            if !path.is_empty() {
+                all.extend(path);
+                all.push(0);
+            }
+        }
+    }
+    (all, false)
+}
+
+fn command(member: &SyncHandle, report: HookReport) -> Option<Command> {
+    let sync = member.sync.borrow();
+    let config = &sync.config;
+    let hook = if report.failed {
+        config.on_failed.as_ref()
+    } else {
+        config.on_synced.as_ref()
+    };
+    let Some(Hook::Command(words)) = hook else {
+        return None;
+    };
+    let (program, args) = words.split_first()?;
+    let count = report.paths.iter().filter(|&&byte| byte == 0).count();
+    let event = if report.failed { "failed" } else { "synced" };
+    let text = log::escape(&report.text).into_owned();
+    let target = member.destination().unwrap_or_default();
+    let env = [
+        ("LSYNCD_EVENT", event.into()),
+        ("LSYNCD_SYNC", config.name.clone().into_bytes()),
+        ("LSYNCD_SOURCE", config.source.clone()),
+        ("LSYNCD_TARGET", target),
+        ("LSYNCD_EXITCODE", report.code.to_string().into_bytes()),
+        ("LSYNCD_ERROR", text.into_bytes()),
+        ("LSYNCD_PATHS", count.to_string().into_bytes()),
+        (
+            "LSYNCD_TRUNCATED",
+            u8::from(report.truncated).to_string().into_bytes(),
+        ),
+        ("LSYNCD_BATCHES", report.batches.to_string().into_bytes()),
+    ];
+    let env: [(&str, Vec<u8>); 9] = env;
+    let env = env.map(|(key, value)| (OsString::from(key), OsString::from_vec(value)));
+    Some(Command {
+        program: program.clone(),
+        args: args.to_vec(),
+        environment: env.to_vec(),
+        stdin: Stdin::Bytes(report.paths),
+        output: Output::Lines,
+        priority: Default::default(),
+    })
+}

@@ -1,0 +1,285 @@
+//! Work the daemon does itself for default.direct: a thread for each such sync, and what its
+//! results mean.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+
+use mio::Waker;
+
+use super::event_loop::EventLoop;
+use super::job::Job;
+use crate::batch::error_lines::Attribute;
+use crate::id::SyncId;
+use crate::local::{CopyEnded, CopyJob, CopyReport, CopyTask, CopyWorker};
+use crate::log;
+use crate::process::ExitStatus;
+use crate::queue::Etype;
+use crate::script::CopyRequest;
+use crate::sync::micros;
+
+/// So many failures are told one by one.
+const TOLD: usize = 20;
+
+/// The workers of one configuration.
+#[derive(Default)]
+pub struct LocalJobs {
+    hands: HashMap<SyncId, CopyWorker>,
+    jobs: HashMap<u64, Job>,
+    count: u64,
+    stop: Arc<AtomicBool>,
+    counts: Vec<Count>,
+}
+
+/// A source that is being counted, for a trial that has ended.
+struct Count {
+    token: u64,
+    end: ExitStatus,
+    result: Receiver<Option<u64>>,
+}
+
+impl LocalJobs {
+    /// How many orders are not carried out yet.
+    pub fn running(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// What is not carried out yet.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// What is not carried out yet, to be changed.
+    pub(super) fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
+        self.jobs.values_mut()
+    }
+
+    /// Counts something on a thread for a job.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub(super) fn count(
+        &mut self,
+        job: Job,
+        end: ExitStatus,
+        count: impl FnOnce(&AtomicBool) -> Option<u64> + Send + 'static,
+        waker: Arc<Waker>,
+    ) -> io::Result<()> {
+        let (sender, result) = mpsc::channel();
+        let stop = Arc::clone(&self.stop);
+        let thread = thread::Builder::new().name("count".into());
+        thread.spawn(move || {
+            // Nobody listens if the configuration has gone.
+            let _ = sender.send(count(&stop));
+            let _ = waker.wake();
+        })?;
+        self.count += 1;
+        let token = self.count;
+        self.jobs.insert(token, job);
+        self.counts.push(Count { token, end, result });
+        Ok(())
+    }
+
+    /// Takes out the jobs whose count is known, or `None` if it was not brought to its end.
+    pub(super) fn counted(&mut self) -> Vec<(Job, ExitStatus, Option<u64>)> {
+        let mut ended = Vec::new();
+        let jobs = &mut self.jobs;
+        self.counts.retain(|each| {
+            let count = match each.result.try_recv() {
+                Err(TryRecvError::Empty) => return true,
+                Ok(count) => count,
+                // The thread has failed.
+                Err(TryRecvError::Disconnected) => None,
+            };
+            ended.extend(jobs.remove(&each.token).map(|job| (job, each.end, count)));
+            false
+        });
+        ended
+    }
+
+    /// Ends the threads of syncs that are not `live` and have no work left.
+    fn retire(&mut self, live: &HashSet<SyncId>) {
+        let jobs = &self.jobs;
+        self.hands.retain(|id, _| {
+            let has_work = || {
+                jobs.values()
+                    .any(|job| job.member().sync.borrow().id == *id)
+            };
+            live.contains(id) || has_work()
+        });
+    }
+
+    /// What is being done ends as soon as possible, whatever is left.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl EventLoop<'_> {
+    /// Hands over what Lua asked for.
+    pub(super) fn start_copy(&mut self, request: CopyRequest) {
+        let member = Rc::clone(&request.member);
+        let job = Job::of_order(&request, Rc::clone(&self.script));
+        let key = member.sync.borrow().id;
+        let priority = member.sync.borrow().config.priority;
+        let priority = priority.or(self.script.settings.priority);
+        let worker = match self.workers.hands.get(&key) {
+            Some(worker) => worker,
+            None => match CopyWorker::start(self.core.waker(), priority) {
+                Ok(worker) => self.workers.hands.entry(key).or_insert(worker),
+                Err(error) => {
+                    let mut sync = member.sync.borrow_mut();
+                    let wait = sync.failed(&request.ids, self.now);
+                    return log::error(format_args!(
+                        "{}: cannot start a thread: {error}; trying again in {} s",
+                        sync.config.name,
+                        wait.as_secs()
+                    ));
+                }
+            },
+        };
+        let mut sync = member.sync.borrow_mut();
+        let delay = micros(sync.config.delay.unwrap_or_default());
+        let oldest = sync.queue.oldest().map(|oldest| oldest.first_due());
+        // What came before that time is no longer in the queue.
+        let settled = match (sync.all_told(), oldest) {
+            (Some(told), Some(due)) => due > told + delay,
+            _ => false,
+        };
+        tell(&request.task);
+        self.workers.count += 1;
+        let token = self.workers.count;
+        let given = worker.give(CopyJob {
+            token,
+            source: sync.config.source.clone(),
+            target: request.target,
+            delete: request.delete,
+            delete_excluded: request.delete_excluded,
+            filter: Arc::clone(&sync.filter),
+            task: request.task,
+            settled,
+            limit: if std::mem::take(&mut sync.unlimited) {
+                None
+            } else {
+                sync.config.guard.max_delete
+            },
+            stop: Arc::clone(&self.workers.stop),
+        });
+        if given {
+            sync.running += 1;
+            self.workers.jobs.insert(token, job);
+        } else {
+            // It failed in a way that ends a thread; another is started.
+            sync.failed(&request.ids, self.now);
+            drop(sync);
+            self.workers.hands.remove(&key);
+        }
+    }
+
+    /// Evaluates the orders that were carried out.
+    pub(super) fn reap_copies(&mut self) {
+        let workers = self.workers.hands.values();
+        let ended: Vec<CopyEnded> = workers.flat_map(CopyWorker::ended).collect();
+        let any = !ended.is_empty();
+        for CopyEnded { token, report } in ended {
+            if let Some(job) = self.workers.jobs.remove(&token) {
+                job.leave();
+                self.transfer_ended(job.member());
+                if let Some((deleted, total)) = report.excess {
+                    self.put_off(job.member(), job.ids(), deleted, total);
+                    continue;
+                }
+                job.member().sync.borrow_mut().within_limit();
+                let code = tell_failures(&job, &report);
+                self.evaluate(job, ExitStatus::Exit(code));
+            }
+        }
+        if any {
+            self.retire_workers();
+        }
+    }
+
+    /// Ends the threads of syncs that are not in the configuration any more or have ended. One
+    /// that is at work ends after that.
+    pub(super) fn retire_workers(&mut self) {
+        let syncs = self.members.iter().map(|member| member.sync.borrow());
+        let live = syncs.filter(|sync| !sync.has_ended()).map(|sync| sync.id);
+        let live = live.collect();
+        self.workers.retire(&live);
+    }
+}
+
+/// Logs what could not be done and leaves it to the end of the job; returns what rsync would exit
+/// with.
+fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
+    let mut sync = job.member().sync.borrow_mut();
+    let unset = [
+        (Attribute::Permissions, report.unset.permissions),
+        (Attribute::Times, report.unset.times),
+    ];
+    for (attribute, count) in unset {
+        if sync.counters.unset(attribute, count) {
+            log::warn(format_args!(
+                "{}: the target does not permit the {} of some files; they are copied without \
+                 (told once)",
+                sync.config.name,
+                attribute.name()
+            ));
+        }
+    }
+    let name = &sync.config.name;
+    for path in &report.split {
+        log::normal(format_args!(
+            "The move of {} could not be carried out at the target, sending it instead.",
+            log::escape(path.strip_prefix(b"/").unwrap_or(path))
+        ));
+    }
+    if let Some(reason) = &report.closed {
+        log::error(format_args!("{name}: {reason}"));
+        return report.code();
+    }
+    let failures = report.failures.iter();
+    // That it fails again is told by the count of what is owed.
+    let new = failures
+        .clone()
+        .filter(|failure| !sync.undone.is_tried(&failure.path));
+    for failure in new.take(TOLD) {
+        log::warn(format_args!("{name}: {}", failure.reason));
+    }
+    let failed = failures.map(|failure| {
+        // The Delete of a directory that exists stands for all that is in it.
+        let etype = if failure.path.ends_with(b"/") {
+            Etype::Delete
+        } else {
+            Etype::Modify
+        };
+        (failure.path.clone(), etype)
+    });
+    job.set_undone(failed.collect());
+    report.code()
+}
+
+/// What is about to be done, for the category of commands.
+fn tell(task: &CopyTask) {
+    if !log::enabled("Exec") {
+        return;
+    }
+    let CopyTask::Events(items) = task else {
+        return log::say("Exec", "compare all");
+    };
+    for item in items {
+        let path = log::escape(&item.path);
+        let change = format!("{:?}", item.change).to_lowercase();
+        match &item.to {
+            Some(to) => log::say(
+                "Exec",
+                format_args!("{change} [{path}] [{}]", log::escape(to)),
+            ),
+            None => log::say("Exec", format_args!("{change} [{path}]")),
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What was pending when the daemon stopped is remembered and goes on at the next start.
+//!
+//! A file holds, each followed by a zero byte: the type of an event, its path, and where a Move
+//! went (else nothing). `Full` stands for a comparison of everything that was owed.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::event_loop::EventLoop;
+use super::state_dir;
+use crate::log;
+use crate::queue::Etype;
+use crate::sync::Sync;
+
+/// The file's name.
+const KIND: &str = "pending";
+/// A file that is there while a daemon is at work, with the time up to which everything is at the
+/// target: seconds, a point, nanoseconds. Where one is found at the start, that daemon had no time
+/// to say what was pending, or left something that rsync's quick check does not find.
+const ALIVE: &str = "alive";
+
+const ETYPES: [Etype; 6] = [
+    Etype::Create,
+    Etype::Modify,
+    Etype::Attrib,
+    Etype::Delete,
+    Etype::Move,
+    Etype::Full,
+];
+
+/// Type, path, and where a Move went.
+type PersistedEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
+
+impl EventLoop<'_> {
+    /// Remembers what each sync has not done.
+    pub(super) fn save_pending(&self) {
+        let Some(state) = &self.core.state else {
+            return;
+        };
+        // Before that, what was remembered has not been taken over.
+        if !self.started {
+            return;
+        }
+        for member in &self.members {
+            let sync = member.sync.borrow();
+            if sync.verify.is_done() && !sync.has_just_sent(SystemTime::now()) {
+                state.remove(&sync.config, ALIVE);
+            }
+            let bytes = bounded(encode(&sync), state_dir::MAX_BYTES);
+            if bytes.is_empty() {
+                state.remove(&sync.config, KIND);
+            } else if let Err(error) = state.write(&sync.config, KIND, &bytes) {
+                let name = &sync.config.name;
+                log::error(format_args!(
+                    "{name}: cannot remember what is pending: {error}"
+                ));
+            }
+        }
+    }
+
+    /// Remembers up to when everything is at each target, and goes on with what the time of files
+    /// does not tell.
+    pub(super) fn verify_recent(&mut self) {
+        if !self.started {
+            return;
+        }
+        let waker = self.core.waker();
+        for member in &self.members {
+            let mut sync = member.sync.borrow_mut();
+            if let Err(error) = sync.verify_recent(&waker, self.now) {
+                let name = &sync.config.name;
+                log::say(
+                    "Debug",
+                    format_args!("{name}: cannot start a thread: {error}"),
+                );
+            }
+            let all_watched = !self.watch_limit.lacks(sync.id);
+            if !sync.advance_synced(self.watcher, all_watched) {
+                continue;
+            }
+            if let Some(state) = &self.core.state {
+                let synced = encode_time(sync.verify.synced());
+                if let Err(error) = state.write(&sync.config, ALIVE, synced.as_bytes()) {
+                    let name = &sync.config.name;
+                    log::say("Debug", format_args!("{name}: cannot remember: {error}"));
+                }
+            }
+        }
+    }
+
+    /// A sync that starts goes on with what the last daemon left undone.
+    pub(super) fn recall(&self, sync: &mut Sync) {
+        let Some(state) = &self.core.state else {
+            return;
+        };
+        let name = sync.config.name.clone();
+        if !self.core.recalled
+            && let Some(bytes) = state.read(&sync.config, ALIVE)
+        {
+            sync.verify.suspect_since(decode_time(&bytes));
+        }
+        let synced = encode_time(sync.verify.synced());
+        if let Err(error) = state.write(&sync.config, ALIVE, synced.as_bytes()) {
+            log::warn(format_args!("{name}: cannot remember: {error}"));
+        }
+        let (events, whole) = match state.try_read(&sync.config, KIND) {
+            Ok(None) => return,
+            Ok(Some(bytes)) => decode(&bytes),
+            Err(error) => {
+                let reason = log::reason(&error);
+                log::warn(format_args!(
+                    "{name}: cannot read what was pending: {reason}"
+                ));
+                (Vec::new(), true)
+            }
+        };
+        log::normal(format_args!(
+            "{name}: {} changes were pending when the daemon stopped",
+            events.len()
+        ));
+        if whole {
+            log::warn(format_args!(
+                "{name}: what was pending is not all known: everything is compared"
+            ));
+            sync.restore(Etype::Full, b"/", None, self.now);
+        }
+        for (etype, path, to) in &events {
+            sync.restore(*etype, path, to.as_deref(), self.now);
+        }
+        sync.drop_held();
+        state.remove(&sync.config, KIND);
+    }
+}
+
+/// More than is remembered stands for a comparison of everything.
+fn bounded(bytes: Vec<u8>, most: usize) -> Vec<u8> {
+    if bytes.len() > most {
+        b"Full\0/\0\0".to_vec()
+    } else {
+        bytes
+    }
+}
+
+/// See [`ALIVE`]. What was before the epoch is as the epoch.
+fn encode_time(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:09}\n", since.as_secs(), since.subsec_nanos())
+}
+
+/// The epoch for what is no time: everything has changed since.
+fn decode_time(bytes: &[u8]) -> SystemTime {
+    let parse = || {
+        let (seconds, nanos) = std::str::from_utf8(bytes)
+            .ok()?
+            .trim_end()
+            .split_once('.')?;
+        let since = Duration::from_secs(seconds.parse().ok()?)
+            .checked_add(Duration::from_nanos(nanos.parse::<u32>().ok()?.into()))?;
+        UNIX_EPOCH.checked_add(since)
+    };
+    parse().unwrap_or(UNIX_EPOCH)
+}
+
+fn encode(sync: &Sync) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut add = |etype: Etype, path: &[u8], to: Option<&[u8]>| {
+        for part in [etype.name().as_bytes(), path, to.unwrap_or_default()] {
+            bytes.extend_from_slice(part);
+            bytes.push(0);
+        }
+    };
+    let (events, everything) = sync.owed();
+    if everything {
+        add(Etype::Full, b"/", None);
+    }
+    for (etype, path, to) in &events {
+        add(*etype, path, to.as_deref());
+    }
+    bytes
+}
+
+/// The events, and whether anything is no event, as in a file that was damaged or is not ours.
+fn decode(bytes: &[u8]) -> (Vec<PersistedEvent>, bool) {
+    let mut parts: Vec<&[u8]> = bytes.split(|&byte| byte == 0).collect();
+    // What comes behind the last zero byte is the beginning of something.
+    let mut whole = parts.pop().is_some_and(|rest| !rest.is_empty());
+    let events = parts.chunks(3).filter_map(|parts| {
+        let event = event(parts);
+        whole |= event.is_none();
+        event
+    });
+    (events.collect(), whole)
+}
+
+fn event(parts: &[&[u8]]) -> Option<PersistedEvent> {
+    let &[etype, path, to] = parts else {
+        return None;
+    };
+    let etype = ETYPES
+        .into_iter()
+        .find(|known| known.name().as_bytes() == etype)?;
+    let to = Some(to).filter(|to| !to.is_empty());
+    let known = match etype {
+        Etype::Full => path == b"/" && to.is_none(),
+        Etype::Move => is_inside(path) && to.is_some_and(is_inside),
+        _ => is_inside(path) && to.is_none(),
+    };
+    known.then(|| (etype, path.to_vec(), to.map(<[u8]>::to_vec)))
+}
+
+/// Returns true for the path of something in a source: from `/` down, never up.
+fn is_inside(path: &[u8]) -> bool {
+    let bare = path.strip_suffix(b"/").unwrap_or(path);
+    let Some(names) = bare.strip_prefix(b"/") else {
+        return false;
+    };
+    let mut names = names.split(|&byte| byte == b'/');
+    names.all(|name| !matches!(name, b"" | b"." | b".."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn known(etype: Etype, path: &str, to: Option<&str>) -> PersistedEvent {
+        (etype, path.into(), to.map(Into::into))
+    }
+
+    #[test]
+    fn what_is_no_event_asks_for_a_comparison() {
+        let bytes = b"Create\0/a\nb\0\0Move\0/c/\0/d/\0";
+        let events = vec![
+            known(Etype::Create, "/a\nb", None),
+            known(Etype::Move, "/c/", Some("/d/")),
+        ];
+        assert_eq!(decode(bytes), (events.clone(), false));
+        assert_eq!(
+            decode(b"Full\0/\0\0"),
+            (vec![known(Etype::Full, "/", None)], false)
+        );
+        assert_eq!(decode(b""), (Vec::new(), false));
+        for broken in [
+            &b"Nonsense\0/e\0\0"[..],
+            b"Delete\0x\0\0",
+            b"Delete\0\0\0",
+            b"Delete\0/\0\0",
+            b"Delete\0/../victim/\0\0",
+            b"Delete\0/a/../../victim\0\0",
+            b"Delete\0/a/..\0\0",
+            b"Delete\0/./a\0\0",
+            b"Delete\0//etc\0\0",
+            b"Delete\0/a//\0\0",
+            b"Move\0/a\0\0",
+            b"Move\0/a\0/../b\0",
+            b"Create\0/a\0/b\0",
+            b"Full\0/a\0\0",
+        ] {
+            let all = [bytes, broken].concat();
+            assert_eq!(
+                decode(&all),
+                (events.clone(), true),
+                "{}",
+                broken.escape_ascii()
+            );
+        }
+        for end in 1..b"Move\0/c/\0/d/\0".len() {
+            let cut = &bytes[..bytes.len() - end];
+            assert_eq!(decode(cut), (events[..1].to_vec(), true), "{end}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_is_compared() {
+        let bytes = b"Create\0/a\0\0".to_vec();
+        assert_eq!(bounded(bytes.clone(), bytes.len()), bytes);
+        let (events, whole) = decode(&bounded(bytes, 5));
+        assert_eq!(
+            (events, whole),
+            (vec![known(Etype::Full, "/", None)], false)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_leads_out_of_a_source(bytes in "(Create|Delete|Move|Full|\0|/|\\.|a){0,40}") {
+            let (events, _) = decode(bytes.as_bytes());
+            for (_, path, to) in events {
+                for path in [Some(path), to].into_iter().flatten() {
+                    let mut names = path.split(|&byte| byte == b'/');
+                    prop_assert_eq!(names.next(), Some(&b""[..]));
+                    prop_assert!(names.all(|name| name != b".." && name != b"."));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_time_is_read_as_it_was_written() {
+        for nanos in [0, 1, 999_999_999, 1_800_000_000_123_456_789] {
+            let time = UNIX_EPOCH + Duration::from_nanos(nanos);
+            assert_eq!(decode_time(encode_time(time).as_bytes()), time);
+        }
+        let nonsense: [&[u8]; 5] = [b"", b"1", b"-1.0", b"1.x", b"99999999999999999999.0"];
+        for bytes in nonsense {
+            assert_eq!(decode_time(bytes), UNIX_EPOCH);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The files that tell what is going on: the status report and the metrics, when they are
+//! written and what is in them.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::event_loop::EventLoop;
+use crate::config::Settings;
+use crate::log;
+use crate::queue::{Status, Time};
+use crate::script::{PROCESS_KIND, SyncHandle, TunnelObject};
+use crate::status::DelayStatus;
+use crate::status::StatusError;
+use crate::status::StatusReport;
+use crate::status::SyncStatus;
+use crate::status::TunnelProcess;
+use crate::status::TunnelStatus;
+use crate::status::WatchList;
+use crate::status::atomic_file;
+use crate::status::metrics;
+use crate::status::number_format::span;
+use crate::sync::Sync;
+use crate::watch::Watcher;
+
+/// A report that takes long to write is written less often, so that writing takes at most so
+/// small a part of the daemon's time: with a million directories it has a million lines.
+const SHARE: u32 = 50;
+
+/// So many entries of each queue in a report as JSON.
+const ENTRIES: usize = 1000;
+
+/// When the files of a daemon are written: once in each interval, so that a reader can tell by
+/// their age that the daemon is alive. Without files an idle daemon is not woken.
+pub struct ReportFiles {
+    status: Option<PathBuf>,
+    metrics: Option<PathBuf>,
+    interval: Duration,
+    due: Option<Instant>,
+    /// What went wrong the last time: told once, not at each try.
+    told: Option<String>,
+}
+
+impl ReportFiles {
+    /// The files the settings name, if any.
+    pub fn new(settings: &Settings) -> ReportFiles {
+        ReportFiles {
+            status: settings.status_file.clone(),
+            metrics: settings.metrics_file.clone(),
+            interval: settings.status_interval,
+            due: None,
+            told: None,
+        }
+    }
+
+    /// When they are to be written next, if that is known.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn are_due(&self, now: Instant) -> bool {
+        let any = self.status.is_some() || self.metrics.is_some();
+        any && self.due.is_none_or(|due| due <= now)
+    }
+
+    fn tell(&mut self, problems: &[StatusError]) {
+        let lines: Vec<_> = problems.iter().map(StatusError::to_string).collect();
+        let text = (!lines.is_empty()).then(|| lines.join("\n"));
+        if let Some(text) = &text
+            && self.told.as_ref() != Some(text)
+        {
+            log::error(text);
+        }
+        self.told = text;
+    }
+
+    fn written(&mut self, began: Instant) {
+        let pause = self.interval.max(began.elapsed() * SHARE);
+        // An interval of zero means after every turn that does something.
+        self.due = (!self.interval.is_zero()).then(|| began + pause);
+    }
+}
+
+impl EventLoop<'_> {
+    /// At the end of a turn: writes what is due.
+    pub(super) fn write_reports(&mut self) {
+        let now = Instant::now();
+        if !self.reports.are_due(now) {
+            return;
+        }
+        let mut problems = Vec::new();
+        if let Some(path) = &self.reports.status {
+            log::say("Statusfile", "writing the status file");
+            let result = if path.extension().is_some_and(|ending| ending == "json") {
+                self.write_json(path)
+            } else {
+                self.write_text(path)
+            };
+            problems.extend(result.err());
+        }
+        if let Some(path) = &self.reports.metrics {
+            let text = metrics::text(&self.snapshot(None, 0));
+            let result = atomic_file::write(path, &mut |out| out.write_all(text.as_bytes()));
+            let problem = result.map_err(|cause| StatusError::of("metrics", path, cause));
+            problems.extend(problem.err());
+        }
+        self.reports.tell(&problems);
+        self.reports.written(now);
+    }
+
+    fn write_json(&self, path: &Path) -> Result<(), StatusError> {
+        let snapshot = self.snapshot(None, ENTRIES);
+        let fill = &mut |out: &mut dyn Write| {
+            serde_json::to_writer_pretty(&mut *out, &snapshot)?;
+            out.write_all(b"\n")
+        };
+        atomic_file::write(path, fill).map_err(|cause| StatusError::of("status", path, cause))
+    }
+
+    fn write_text(&self, path: &Path) -> Result<(), StatusError> {
+        let time = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs() as i64);
+        let host = &self.script.host;
+        let (members, tunnels) = (host.members.borrow(), host.tunnels.borrow());
+        let syncs = members.iter().map(|member| {
+            let sync = member.sync.borrow();
+            let mut status = sync_status(&sync, self.watch_limit.lacks(sync.id));
+            status.notes.extend(self.stalls(member));
+            status
+        });
+        StatusReport {
+            time,
+            syncs: syncs.collect(),
+            tunnels: tunnels
+                .iter()
+                .map(|each| tunnel_status(each, time as f64, host.clock.now()))
+                .collect(),
+            watches: &Watches(self.watcher),
+        }
+        .save(path)
+    }
+
+    /// A line for each transfer of a sync that stands still.
+    fn stalls(&self, member: &Rc<SyncHandle>) -> Vec<Cow<'static, str>> {
+        let jobs = self.jobs.iter().filter(|(_, job)| job.is_of(member));
+        let stalled = jobs.filter_map(|(&pid, _)| {
+            let idle = self.stall_detector.stalled(pid)?;
+            let idle = span(idle.as_secs_f64());
+            Some(format!("Stalled: process {pid} has had no I/O for {idle}").into())
+        });
+        stalled.collect()
+    }
+}
+
+struct Watches<'a>(&'a Watcher);
+
+impl WatchList for Watches<'_> {
+    fn count(&self) -> usize {
+        self.0.watched()
+    }
+
+    fn each(&self, show: &mut dyn FnMut(i32, &[u8])) {
+        self.0.for_each_watch(show);
+    }
+}
+
+/// So many files that do not leave are told by name.
+const WITHHELD: usize = 100;
+
+/// What is wrong with a sync.
+fn notes(sync: &Sync, lacks_watches: bool) -> Vec<Cow<'static, str>> {
+    let mut notes = Vec::new();
+    if let Some(why) = sync.halted() {
+        notes.push(format!("Halted: {why}").into());
+    }
+    if let Some(why) = &sync.excess {
+        notes.push(format!("Halted: {why}").into());
+    }
+    for (path, reason) in sync.gate.withheld().iter().take(WITHHELD) {
+        let (path, words) = (log::escape(path), &reason.words);
+        let what = if reason.rejected { "Rejected" } else { "Held" };
+        notes.push(format!("{what}: {path}: {words}").into());
+    }
+    let more = sync.gate.withheld().len().saturating_sub(WITHHELD);
+    if more > 0 {
+        notes.push(format!("and {more} more files are rejected or held").into());
+    }
+    if lacks_watches {
+        notes.push("Not all directories are watched: out of inotify watches".into());
+    }
+    notes.extend(sync.troubles().into_iter().map(Into::into));
+    notes
+}
+
+fn sync_status(sync: &Sync, lacks_watches: bool) -> SyncStatus<'static> {
+    let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+    let delays = sync.queue.iter().map(|delay| {
+        let (path, path2) = delay.paths();
+        DelayStatus {
+            status: delay.status().name(),
+            etype: delay.etype().name(),
+            path: path.into(),
+            path2: path2.map(Into::into),
+        }
+    });
+    let backlog = sync.backlog(usize::MAX).into_iter();
+    let backlog = backlog.map(|(etype, path)| DelayStatus {
+        status: Status::Wait.name(),
+        etype: etype.name(),
+        path: path.into(),
+        path2: None,
+    });
+    SyncStatus {
+        name: sync.config.name.clone().into_bytes().into(),
+        source: sync.config.source.clone().into(),
+        notes: notes(sync, lacks_watches),
+        delays: delays.chain(backlog).collect(),
+        filters: filter.rules().map(|rule| rule.to_vec().into()).collect(),
+        excludes: filter.excludes().map(|p| p.to_vec().into()).collect(),
+    }
+}
+
+fn tunnel_status(tunnel: &TunnelObject, time: f64, now: Time) -> TunnelStatus<'static> {
+    let machine = tunnel.machine.borrow();
+    let processes = machine.processes().iter().map(|process| TunnelProcess {
+        pid: process.pid.0,
+        kind: PROCESS_KIND,
+        started: time - now.saturating_sub(process.started) as f64 / 1e6,
+    });
+    TunnelStatus {
+        name: machine.config.name.clone().into_bytes().into(),
+        status: machine.state().name(),
+        processes: processes.collect(),
+    }
+}

@@ -1,0 +1,197 @@
+//! The end of a configuration's time: nothing new starts, what runs may end by itself, and what
+//! does not is ended.
+//!
+//! A daemon that stops gives its children `settings{ stopTimeout }`, then `SIGTERM`, then
+//! `SIGKILL`; a second signal to stop shortens that to a second. For `SIGHUP` children are
+//! waited for however long they take, as users know it.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::signal::Signal;
+
+use super::event_loop::{Ending, EventLoop};
+use super::event_router::EventRouter;
+use crate::log;
+use crate::process::process_tree::{self, Descendant};
+
+/// After TERM children get this long before KILL.
+const GRACE: Duration = Duration::from_secs(10);
+/// The same when a second signal said that it is urgent.
+const HASTE: Duration = Duration::from_secs(1);
+/// The clock that files get their times from may be behind by so much.
+const CLOCK_TICK: Duration = Duration::from_millis(10);
+/// How often it is told what is waited for.
+const TOLD: Duration = Duration::from_secs(60);
+
+/// Why the loop is about to end, and how far that has come.
+#[derive(Debug)]
+pub struct Shutdown {
+    outcome: Ending,
+    /// When the number of remaining children is told again.
+    told: Instant,
+    /// When what still runs is ended by force, if it is.
+    patience: Option<Instant>,
+    /// How long after that it is killed.
+    grace: Duration,
+    /// The last transfer's second has to pass, see [`EventLoop::rest_of_second`].
+    lingers: Option<Instant>,
+    /// What the children that got TERM had started in turn, none if there was no need yet.
+    doomed: Option<Vec<Descendant>>,
+}
+
+impl Shutdown {
+    fn new(outcome: Ending, now: Instant) -> Shutdown {
+        Shutdown {
+            outcome,
+            told: now,
+            patience: None,
+            grace: GRACE,
+            lingers: None,
+            doomed: None,
+        }
+    }
+
+    /// When there is something to do.
+    pub fn deadline(&self) -> Instant {
+        match (self.lingers, self.patience) {
+            (Some(time), _) => time,
+            (None, Some(time)) => time.min(self.told),
+            (None, None) => self.told,
+        }
+    }
+}
+
+impl EventLoop<'_> {
+    /// No new processes from now on. A second signal to end means at once.
+    pub(super) fn begin_shutdown(&mut self, outcome: Ending) {
+        self.script.fade();
+        self.close_gates();
+        let mut watching = EventRouter::new(&self.members, self.now);
+        self.watcher.tell_all_unclosed(&mut watching);
+        let now = Instant::now();
+        let timeout = self.script.settings.stop_timeout;
+        let fading = self
+            .fading
+            .get_or_insert_with(|| Shutdown::new(outcome, now));
+        if outcome == Ending::Reset {
+            return;
+        }
+        fading.outcome = outcome;
+        match fading.patience {
+            None => fading.patience = Some(now + timeout),
+            Some(_) => {
+                fading.patience = Some(now);
+                fading.grace = HASTE;
+            }
+        }
+    }
+
+    /// Waits for the last children; what does not end in time is ended.
+    pub(super) fn poll_shutdown(&mut self) {
+        let Some(mut fading) = self.fading.take() else {
+            return;
+        };
+        let running = self.jobs.len() + self.workers.running();
+        let now = Instant::now();
+        if running == 0 {
+            fading.lingers = self.rest_of_second(&fading);
+            if fading.lingers.is_some() {
+                self.fading = Some(fading);
+                return;
+            }
+            if !self.close_tunnels() {
+                fading.lingers = Some(now + TOLD);
+                self.fading = Some(fading);
+                return;
+            }
+            for descendant in fading.doomed.iter().flatten() {
+                descendant.kill(Signal::SIGKILL);
+            }
+            self.over = Some(fading.outcome);
+            return;
+        }
+        if now >= fading.told {
+            log::normal(format_args!("waiting for {running} more child processes."));
+            fading.told = now + TOLD;
+        }
+        if fading.patience.is_some_and(|time| now >= time) {
+            let signal = match fading.doomed {
+                None => Signal::SIGTERM,
+                Some(_) => Signal::SIGKILL,
+            };
+            log::warn(format_args!(
+                "{running} child processes have not ended, sending {signal}"
+            ));
+            self.workers.stop();
+            let below = self.signal_children(signal);
+            fading.doomed.get_or_insert_default().extend(below);
+            fading.patience = Some(now + fading.grace);
+        }
+        self.fading = Some(fading);
+    }
+
+    /// What changes in the second in which it was sent, to the same size, is no news to the
+    /// startup transfer of the next daemon, which compares whole seconds. So until that second
+    /// has passed this one goes on listening, to remember such changes.
+    fn rest_of_second(&self, fading: &Shutdown) -> Option<Instant> {
+        if fading.outcome == Ending::Reset || fading.grace == HASTE || self.core.state.is_none() {
+            return None;
+        }
+        let left = rest_of_second(self.last_end?, SystemTime::now())?;
+        Some(Instant::now() + left)
+    }
+
+    /// Children that still run when all is over are not left behind.
+    pub(super) fn abandon(&self) {
+        self.workers.stop();
+        if !self.jobs.is_empty() {
+            self.signal_children(Signal::SIGTERM);
+        }
+        self.signal_tunnels(Signal::SIGTERM);
+    }
+
+    /// Sends a signal to all children and what is below them; returns the latter.
+    fn signal_children(&self, signal: Signal) -> Vec<Descendant> {
+        let below = process_tree::below(self.jobs.keys().copied());
+        let children = self.core.children.borrow();
+        for &pid in self.jobs.keys() {
+            // One that ended meanwhile is collected in the next turn.
+            let _ = children.kill(pid, signal);
+        }
+        for descendant in &below {
+            descendant.kill(signal);
+        }
+        below
+    }
+}
+
+/// How long files may still get a time in the second of `last`, if they may.
+fn rest_of_second(last: SystemTime, now: SystemTime) -> Option<Duration> {
+    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+    let end = Duration::from_secs(since(last)?.as_secs() + 1) + CLOCK_TICK;
+    // A clock that was set back is not waited for.
+    let left = end.checked_sub(since(now)?)?;
+    (!left.is_zero() && left <= Duration::from_secs(1) + CLOCK_TICK).then_some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_is_over_when_no_file_can_get_its_time() {
+        let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let left = |last, now| rest_of_second(at(last), at(now)).map(|left| left.as_millis());
+        for (last, now, expected) in [
+            (10_000, 10_000, Some(1010)),
+            (10_999, 10_999, Some(11)),
+            (10_500, 11_000, Some(10)),
+            (10_500, 11_009, Some(1)),
+            (10_500, 11_010, None),
+            (10_500, 20_000, None),
+            (10_500, 3_000, None),
+        ] {
+            assert_eq!(left(last, now), expected, "{last} {now}");
+        }
+    }
+}

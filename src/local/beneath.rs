@@ -1,0 +1,433 @@
+//! A tree entered from its root, component by component, so that no symlink in it is followed:
+//! neither one that lies there nor one that someone puts there meanwhile.
+
+use std::cell::{RefCell, RefMut};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+
+use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// A directory and all below it. Paths in it begin with `/`; slashes at their end are ignored.
+pub struct Beneath {
+    root: Directory,
+    /// The way to the directory that was opened last, as most paths are near the one before.
+    way: RefCell<Way>,
+}
+
+/// The most directories of a way that stay open: those at its end. Above them the way is gone
+/// back through `..`, so that neither depth nor descriptors limit a tree.
+const MAX_OPEN: usize = 8;
+
+/// A directory that is open, and those around it, from the root's on.
+#[derive(Default)]
+struct Way {
+    /// The names, each with a slash behind it.
+    path: Vec<u8>,
+    levels: Vec<Level>,
+}
+
+struct Level {
+    /// Where its name, with the slash, ends in the path.
+    end: usize,
+    /// Closed are those with many open ones below them; their device and inode are kept.
+    open: Result<Directory, (u64, u64)>,
+}
+
+impl Way {
+    /// Opens a directory of a tree, from the one that this way has in common with its path.
+    fn open(&mut self, root: &Directory, path: &[u8]) -> io::Result<Directory> {
+        let path = trim(path);
+        let shared = self.shared(path);
+        let mut here = match self.go_back(shared) {
+            Some(here) => here,
+            None => {
+                self.clear();
+                root.clone()
+            }
+        };
+        for name in names(path.get(self.path.len()..).unwrap_or_default()) {
+            here = here.enter(name)?;
+            self.push(name, here.clone())?;
+        }
+        Ok(here)
+    }
+
+    /// How many levels are on the way to a path, too.
+    fn shared(&self, path: &[u8]) -> usize {
+        let leads = |level: &Level| {
+            let bare = &self.path[..level.end - 1];
+            path.strip_prefix(bare)
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        };
+        match self.levels.last() {
+            Some(last) if leads(last) => self.levels.len(),
+            _ => self.levels.partition_point(leads),
+        }
+    }
+
+    /// Leaves so many levels, and returns the last of them opened; none if only the root is left
+    /// or it must be entered from there.
+    fn go_back(&mut self, shared: usize) -> Option<Directory> {
+        let last = shared.checked_sub(1)?;
+        let open = (last..self.levels.len()).find(|&at| self.levels[at].open.is_ok())?;
+        if open - last > shared {
+            return None;
+        }
+        let mut here = self.levels[open].open.clone().ok()?;
+        for at in (last..open).rev() {
+            here = here.enter(b"..").ok()?;
+            // Somebody may have moved what is below elsewhere.
+            if self.levels[at].open.as_ref().err() != Some(&identity(&here).ok()?) {
+                return None;
+            }
+        }
+        self.levels.truncate(shared);
+        let level = &mut self.levels[last];
+        level.open = Ok(here.clone());
+        self.path.truncate(level.end);
+        Some(here)
+    }
+
+    fn push(&mut self, name: &[u8], directory: Directory) -> io::Result<()> {
+        self.path.extend_from_slice(name);
+        self.path.push(b'/');
+        self.levels.push(Level {
+            end: self.path.len(),
+            open: Ok(directory),
+        });
+        let around = self.levels.len().checked_sub(MAX_OPEN + 1);
+        if let Some(level) = around.map(|at| &mut self.levels[at])
+            && let Ok(open) = &level.open
+        {
+            level.open = Err(identity(open)?);
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.path.clear();
+        self.levels.clear();
+    }
+}
+
+/// Device and inode of an open directory.
+fn identity(directory: &Directory) -> io::Result<(u64, u64)> {
+    let stat = fs::fstat(directory)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// An open directory.
+#[derive(Clone)]
+pub struct Directory(Rc<OwnedFd>);
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Directory {
+    /// Opens a directory that was found already, to read it.
+    ///
+    /// # Errors
+    /// It may not be read.
+    pub fn open(found: impl AsFd) -> io::Result<Directory> {
+        let fd = fs::openat(found, ".", DIRECTORY, Mode::empty())?;
+        Ok(Directory(Rc::new(fd)))
+    }
+
+    /// Opens a directory in this one.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn enter(&self, name: &[u8]) -> io::Result<Directory> {
+        let fd = fs::openat(self, OsStr::from_bytes(name), DIRECTORY, Mode::empty())?;
+        Ok(Directory(Rc::new(fd)))
+    }
+}
+
+/// Something a directory contains.
+#[derive(Clone, Debug)]
+pub struct FoundEntry {
+    /// Without slash.
+    pub name: Vec<u8>,
+    /// Not all file systems tell: `Unknown` then.
+    pub kind: FileType,
+}
+
+impl Beneath {
+    /// Enters a tree. Its own path is the user's word, symlinks in that are followed.
+    ///
+    /// # Errors
+    /// It is no directory or may not be read.
+    pub fn enter(path: &[u8]) -> io::Result<Beneath> {
+        let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
+        let root = fs::openat(CWD, OsStr::from_bytes(path), flags, Mode::empty())?;
+        Ok(Beneath::at(Directory(Rc::new(root))))
+    }
+
+    /// The tree below an open directory.
+    pub fn at(root: Directory) -> Beneath {
+        Beneath {
+            root,
+            way: RefCell::default(),
+        }
+    }
+
+    /// As [`Beneath::enter`], making the last directory of the path if only that is missing.
+    ///
+    /// # Errors
+    /// It cannot be made or entered.
+    pub fn enter_or_make(path: &[u8]) -> io::Result<Beneath> {
+        match Beneath::enter(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir(OsStr::from_bytes(path))?;
+                Beneath::enter(path)
+            }
+            entered => entered,
+        }
+    }
+
+    /// Opens a directory.
+    ///
+    /// # Errors
+    /// `ENOENT`, `ENOTDIR` or `ELOOP` if the path does not lead to one, without symlinks.
+    pub fn directory(&self, path: &[u8]) -> io::Result<Directory> {
+        self.way().open(&self.root, path)
+    }
+
+    /// Directories have got other paths.
+    pub fn forget(&self) {
+        self.way().clear();
+    }
+
+    /// There is another directory at this path.
+    pub fn forget_at(&self, path: &[u8]) {
+        let mut way = self.way();
+        let path = trim(path);
+        let shared = way.shared(path);
+        let is_on_way = |level: &Level| level.end > path.len();
+        if shared
+            .checked_sub(1)
+            .is_some_and(|last| is_on_way(&way.levels[last]))
+        {
+            way.clear();
+        }
+    }
+
+    fn way(&self) -> RefMut<'_, Way> {
+        self.way.borrow_mut()
+    }
+
+    /// The directory a path is in, opened, and the name there; not for the root.
+    ///
+    /// # Errors
+    /// As for [`Beneath::directory`].
+    pub fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(Directory, &'p OsStr)> {
+        let (above, name) = split(path);
+        Ok((self.directory(above)?, OsStr::from_bytes(name)))
+    }
+
+    /// What is there; nothing only if that is certain.
+    ///
+    /// # Errors
+    /// It cannot be known.
+    pub fn look(&self, path: &[u8]) -> io::Result<Option<Stat>> {
+        if names(path).next().is_none() {
+            return Ok(Some(fs::fstat(&self.root)?));
+        }
+        match self.parent(path) {
+            Ok((directory, name)) => look(&directory, name),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a directory has under this name; nothing only if that is certain.
+///
+/// # Errors
+/// It cannot be known.
+pub fn look(directory: &Directory, name: &OsStr) -> io::Result<Option<Stat>> {
+    match fs::statat(directory.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// All a directory contains.
+///
+/// # Errors
+/// It cannot be read to its end.
+pub fn list(directory: &Directory) -> io::Result<Vec<FoundEntry>> {
+    let mut found = Vec::new();
+    for entry in Dir::read_from(directory.as_fd())? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            found.push(FoundEntry {
+                name: name.to_vec(),
+                kind: entry.file_type(),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// What kind of file this is.
+pub fn kind(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// Returns true if it is a directory.
+pub fn is_directory(stat: &Stat) -> bool {
+    kind(stat) == FileType::Directory
+}
+
+/// Returns true if the error says that nothing can be at a path, or something with a symlink on its way.
+pub fn is_missing(error: &io::Error) -> bool {
+    let codes = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP];
+    codes
+        .iter()
+        .any(|code| error.raw_os_error() == Some(code.raw_os_error()))
+}
+
+/// A path without slashes around it.
+fn trim(path: &[u8]) -> &[u8] {
+    let start = path.iter().position(|&byte| byte != b'/');
+    let end = path.iter().rposition(|&byte| byte != b'/');
+    match (start, end) {
+        (Some(start), Some(end)) => &path[start..=end],
+        _ => &[],
+    }
+}
+
+/// The components of a path.
+pub fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/')
+        .filter(|name| !name.is_empty())
+}
+
+/// The directory a path is in, with its slash, and its name without one.
+pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    let bare = path.strip_suffix(b"/").unwrap_or(path);
+    let start = bare.iter().rposition(|&byte| byte == b'/');
+    bare.split_at(start.map_or(0, |slash| slash + 1))
+}
+
+/// A name as the system calls take it.
+pub(super) fn os(name: &[u8]) -> &OsStr {
+    OsStr::from_bytes(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn symlinks_on_the_way_are_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("a/b")).unwrap();
+        std::fs::write(directory.path().join("a/b/f"), "1").unwrap();
+        symlink("a", directory.path().join("l")).unwrap();
+        let place = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
+        let kind_of = |path: &str| place.look(path.as_bytes()).unwrap().map(|stat| kind(&stat));
+        assert_eq!(kind_of("/a/b/f"), Some(FileType::RegularFile));
+        assert_eq!(kind_of("/a/b/"), Some(FileType::Directory));
+        assert_eq!(kind_of("/l"), Some(FileType::Symlink));
+        assert_eq!(kind_of("/"), Some(FileType::Directory));
+        for path in ["/l/b/f", "/l/b/", "/a/b/f/x", "/x"] {
+            assert_eq!(kind_of(path), None, "{path}");
+        }
+    }
+
+    /// A chain of directories named by their depth.
+    fn chain(top: &std::path::Path, depth: usize) -> (std::path::PathBuf, String) {
+        let names: Vec<String> = (1..=depth).map(|level| level.to_string()).collect();
+        let path = format!("/{}/", names.join("/"));
+        std::fs::create_dir_all(top.join(&path[1..])).unwrap();
+        (top.to_owned(), path)
+    }
+
+    /// Which directory of the disk an open one is.
+    fn is_at(directory: &Directory, path: &std::path::Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let stat = std::fs::metadata(path).unwrap();
+        identity(directory).unwrap() == (stat.dev(), stat.ino())
+    }
+
+    #[test]
+    fn the_way_back_leads_through_the_same_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let (top, path) = chain(directory.path(), 3 * MAX_OPEN);
+        let place = Beneath::enter(top.as_os_str().as_bytes()).unwrap();
+        let ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
+        // To the end, back step by step, in leaps, and from one end of the tree to the other.
+        let all = 0..ends.len();
+        let back = all.clone().rev();
+        let leaps = all.clone().map(|number| number * 7 % ends.len());
+        for number in all.chain(back).chain(leaps) {
+            for slash in [0, 1] {
+                let part = &path[..(ends[number] + slash)];
+                let opened = place.directory(part.as_bytes()).unwrap();
+                assert!(
+                    is_at(&opened, &top.join(part.trim_start_matches('/'))),
+                    "{part}"
+                );
+                let way = place.way.borrow();
+                let open = way.levels.iter().filter(|level| level.open.is_ok());
+                assert!(open.count() <= MAX_OPEN);
+            }
+        }
+        let beside = place.directory(b"/1/2/33");
+        assert!(beside.is_err_and(|error| is_missing(&error)));
+        assert!(place.directory(b"/1/2/3").is_ok());
+    }
+
+    #[test]
+    fn the_way_back_is_not_led_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let (top, path) = chain(directory.path(), 3 * MAX_OPEN);
+        let place = Beneath::enter(top.as_os_str().as_bytes()).unwrap();
+        place.directory(path.as_bytes()).unwrap();
+        std::fs::create_dir(top.join("other")).unwrap();
+        std::fs::rename(top.join("1/2/3/4/5/6/7/8"), top.join("other/8")).unwrap();
+        std::fs::create_dir(top.join("1/2/3/4/5/6/7/8")).unwrap();
+        let opened = place.directory(b"/1/2/3/4/5/6").unwrap();
+        assert!(is_at(&opened, &top.join("1/2/3/4/5/6")));
+        let opened = place.directory(b"/1/2/3/4/5/6/7/8").unwrap();
+        assert!(is_at(&opened, &top.join("1/2/3/4/5/6/7/8")));
+    }
+
+    #[test]
+    fn a_directory_that_was_replaced_is_forgotten_with_all_below_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (top, path) = chain(directory.path(), 4);
+        let place = Beneath::enter(top.as_os_str().as_bytes()).unwrap();
+        place.directory(path.as_bytes()).unwrap();
+        std::fs::rename(top.join("1/2"), top.join("away")).unwrap();
+        std::fs::create_dir(top.join("1/2")).unwrap();
+        place.forget_at(b"/1/2/");
+        assert!(place.directory(path.as_bytes()).is_err());
+        assert!(is_at(&place.directory(b"/1/2").unwrap(), &top.join("1/2")));
+    }
+
+    #[test]
+    fn paths_are_cut() {
+        assert_eq!(split(b"/a/b/"), (b"/a/".as_slice(), b"b".as_slice()));
+        assert_eq!(split(b"/a"), (b"/".as_slice(), b"a".as_slice()));
+        assert_eq!(names(b"//a//b/").collect::<Vec<_>>(), [b"a", b"b"]);
+    }
+}

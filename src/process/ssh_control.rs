@@ -1,0 +1,319 @@
+//! The private directory in which shared ssh connections have their sockets (ssh_config(5),
+//! ControlPath), and the end of these connections.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, unlinkat};
+
+use crate::safe_path::{self, Directory};
+
+/// Addresses of sockets are 107 bytes at most (unix(7)), of which ssh takes 18 for a name it
+/// uses while it connects.
+const LONGEST: usize = 80;
+
+/// The connections get so long to end, all together.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sockets for the connections of one configuration. Dropping this ends them on a thread of its
+/// own: ssh may take seconds for that.
+#[derive(Default)]
+pub struct SshControl {
+    place: RefCell<Option<SocketDir>>,
+    /// The directories that are named in words of configurations.
+    named: RefCell<Vec<PathBuf>>,
+    count: Cell<usize>,
+}
+
+/// A directory only this user can enter, and nobody else can replace.
+struct SocketDir {
+    path: PathBuf,
+    directory: Directory,
+}
+
+impl SshControl {
+    /// The place for another socket; `None` if there is no private place to be had.
+    pub fn next(&self) -> Option<PathBuf> {
+        let directory = self.current()?;
+        let mut named = self.named.borrow_mut();
+        if !named.contains(&directory) {
+            named.push(directory.clone());
+        }
+        self.count.set(self.count.get() + 1);
+        Some(directory.join(self.count.get().to_string()))
+    }
+
+    /// Makes words that are about to be used name a directory that is there and private: whoever
+    /// may make another one in its place may answer for the host. Where there is none to be had,
+    /// nothing is shared.
+    pub fn keep_private(&self, words: &mut [Vec<u8>], environment: &mut [(OsString, OsString)]) {
+        let named = self.named.borrow();
+        if named.is_empty() {
+            return;
+        }
+        let current = self.current();
+        for old in named.iter().filter(|&old| current.as_ref() != Some(old)) {
+            let old = socket_option(old);
+            let new = current.as_deref().map(socket_option);
+            for word in words.iter_mut() {
+                replace(word, &old, new.as_deref());
+            }
+            for (_, value) in environment.iter_mut() {
+                let mut text = std::mem::take(value).into_vec();
+                replace(&mut text, &old, new.as_deref());
+                *value = OsString::from_vec(text);
+            }
+        }
+    }
+
+    /// The directory, made anew if it is gone or another one is in its place.
+    fn current(&self) -> Option<PathBuf> {
+        let mut place = self.place.borrow_mut();
+        if !place.as_ref().is_some_and(SocketDir::is_there) {
+            *place = candidates()
+                .into_iter()
+                .find_map(|path| SocketDir::make(&path));
+        }
+        place.as_ref().map(|place| place.path.clone())
+    }
+}
+
+impl SocketDir {
+    /// Makes a directory in one that only this user and the superuser can change.
+    fn make(parent: &Path) -> Option<SocketDir> {
+        let fits = parent.as_os_str().len() + 20 < LONGEST;
+        let usable = parent.is_absolute() && fits && is_plain(parent);
+        if !usable || !safe_path::enter(parent).ok()?.is_private() {
+            return None;
+        }
+        let path = nix::unistd::mkdtemp(&parent.join("lsyncd-XXXXXX")).ok()?;
+        let directory = safe_path::enter(&path).ok()?;
+        directory
+            .is_private()
+            .then_some(SocketDir { path, directory })
+    }
+
+    fn is_there(&self) -> bool {
+        safe_path::enter(&self.path)
+            .is_ok_and(|there| there.is_private() && there.is_same(&self.directory))
+    }
+
+    /// Asks the connections to end; returns who asks.
+    fn end_connections(&self) -> Vec<std::process::Child> {
+        let names = self.directory.names().unwrap_or_default();
+        let ask = |name: &OsString| {
+            Command::new("ssh")
+                .arg("-S")
+                .arg(self.path.join(name))
+                // The socket says which host; ssh wants one named.
+                .args(["-F", "none", "-O", "exit", "host"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .ok()
+        };
+        names.iter().filter_map(ask).collect()
+    }
+
+    /// Ends the connections and removes the directory.
+    fn close(&self) {
+        let mut enders = self.end_connections();
+        let until = Instant::now() + PATIENCE;
+        for ender in &mut enders {
+            while matches!(ender.try_wait(), Ok(None)) {
+                if Instant::now() >= until {
+                    // A connection that cannot be told ends when it has been idle for long.
+                    let _ = ender.kill();
+                    let _ = ender.wait();
+                    break;
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+        self.remove();
+    }
+
+    /// Removes the directory. Nothing is lost if it stays.
+    fn remove(&self) {
+        for name in self.directory.names().unwrap_or_default() {
+            let _ = unlinkat(&self.directory, name, AtFlags::empty());
+        }
+        if let Ok(location) = safe_path::locate(&self.path) {
+            let _ = unlinkat(location.directory(), location.name(), AtFlags::REMOVEDIR);
+        }
+    }
+}
+
+impl Drop for SshControl {
+    fn drop(&mut self) {
+        let Some(place) = self.place.take().filter(SocketDir::is_there) else {
+            return;
+        };
+        let place = Arc::new(place);
+        let closing = {
+            let place = Arc::clone(&place);
+            thread::Builder::new()
+                .name("ssh-close".into())
+                .spawn(move || place.close())
+        };
+        match closing {
+            Ok(thread) => closing_threads().push(thread),
+            Err(_) => place.close(),
+        }
+    }
+}
+
+/// The threads that end connections.
+fn closing_threads() -> MutexGuard<'static, Vec<JoinHandle<()>>> {
+    static CLOSING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+    let mut threads = CLOSING.lock().unwrap_or_else(PoisonError::into_inner);
+    threads.retain(|thread| !thread.is_finished());
+    threads
+}
+
+/// Waits until the connections of all dropped [`SshControl`] have ended, some seconds at most. To be
+/// called before the process ends.
+pub fn wait_for_closed_sockets() {
+    let threads = std::mem::take(&mut *closing_threads());
+    for thread in threads {
+        // One that panicked has ended as well.
+        let _ = thread.join();
+    }
+}
+
+/// Where the directory may be made, the best place first. Not in /tmp: there anybody can make
+/// another one of the name when a cleaner has removed it.
+fn candidates() -> Vec<PathBuf> {
+    let of_user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let given = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
+    let of_service = std::env::split_paths(&given).find(|path| path.is_absolute());
+    let user = nix::unistd::geteuid();
+    let run = if user.is_root() {
+        PathBuf::from("/run")
+    } else {
+        PathBuf::from(format!("/run/user/{user}"))
+    };
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".ssh"));
+    let places = of_user.into_iter().chain(of_service);
+    places.chain([run]).chain(home).collect()
+}
+
+/// Returns true if a path stands for itself in the words of a shell and in a ControlPath.
+fn is_plain(path: &Path) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    path.as_os_str().as_bytes().iter().all(plain)
+}
+
+/// The beginning of the option that names a socket.
+fn socket_option(directory: &Path) -> Vec<u8> {
+    [b"ControlPath=", directory.as_os_str().as_bytes(), b"/"].concat()
+}
+
+/// Puts another directory, or none at all, into every option that names a socket.
+fn replace(word: &mut Vec<u8>, old: &[u8], new: Option<&[u8]>) {
+    let mut from = 0;
+    while let Some(at) = word[from..].windows(old.len()).position(|part| part == old) {
+        let start = from + at;
+        let behind = start + old.len();
+        let number = word[behind..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit());
+        let (end, new) = match new {
+            Some(new) => (behind, new),
+            None => (behind + number.count(), &b"ControlPath=none"[..]),
+        };
+        word.splice(start..end, new.iter().copied());
+        from = start + new.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_get_another_directory_or_none() {
+        let old = socket_option(Path::new("/run/lsyncd-aaaaaa"));
+        let new = socket_option(Path::new("/run/lsyncd-b"));
+        for (word, elsewhere, none) in [
+            (
+                "ControlPath=/run/lsyncd-aaaaaa/12",
+                "ControlPath=/run/lsyncd-b/12",
+                "ControlPath=none",
+            ),
+            (
+                "--rsh=ssh -o 'ControlPath=/run/lsyncd-aaaaaa/1' -p 1",
+                "--rsh=ssh -o 'ControlPath=/run/lsyncd-b/1' -p 1",
+                "--rsh=ssh -o 'ControlPath=none' -p 1",
+            ),
+            (
+                "/run/lsyncd-aaaaaa/1",
+                "/run/lsyncd-aaaaaa/1",
+                "/run/lsyncd-aaaaaa/1",
+            ),
+        ] {
+            for (new, expected) in [(Some(new.as_slice()), elsewhere), (None, none)] {
+                let mut word = word.as_bytes().to_vec();
+                replace(&mut word, &old, new);
+                assert_eq!(String::from_utf8(word).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn places_are_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let mode = |mode| {
+            std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for others in [0o777, 0o1777, 0o702] {
+            mode(others);
+            assert!(SocketDir::make(root.path()).is_none(), "{others:o}");
+        }
+        mode(0o755);
+        let odd = root.path().join("a b");
+        std::fs::create_dir(&odd).unwrap();
+        assert!(SocketDir::make(&odd).is_none());
+        let place = SocketDir::make(root.path()).unwrap();
+        assert!(place.is_there());
+        mode(0o777);
+        assert!(!place.is_there());
+        mode(0o755);
+        std::fs::rename(&place.path, root.path().join("away")).unwrap();
+        assert!(!place.is_there());
+        std::fs::create_dir(&place.path).unwrap();
+        assert!(!place.is_there(), "another one");
+        std::fs::remove_dir(&place.path).unwrap();
+        std::fs::rename(root.path().join("away"), &place.path).unwrap();
+        std::fs::write(place.path.join("1"), "").unwrap();
+        place.remove();
+        assert!(!place.path.exists());
+    }
+
+    #[test]
+    fn a_socket_of_a_directory_that_is_gone_is_elsewhere() {
+        let sockets = SshControl::default();
+        let Some(first) = sockets.next() else {
+            return;
+        };
+        let option = |path: &Path| [b"ControlPath=", path.as_os_str().as_bytes()].concat();
+        let mut words = vec![option(&first)];
+        sockets.keep_private(&mut words, &mut []);
+        assert_eq!(words, [option(&first)]);
+        std::fs::remove_dir(first.parent().unwrap()).unwrap();
+        let mut environment = [("RSYNC_RSH".into(), OsString::from_vec(option(&first)))];
+        sockets.keep_private(&mut words, &mut environment);
+        let text = String::from_utf8_lossy(&words[0]).into_owned();
+        let second = PathBuf::from(text.strip_prefix("ControlPath=").unwrap());
+        assert!(second.parent().unwrap().is_dir() && second != first);
+        assert_eq!(environment[0].1.as_bytes(), words[0]);
+    }
+}

@@ -1,0 +1,219 @@
+//! The records of a queue and the two lists they form: the order of the queue, and per
+//! delay the delays that wait for it.
+
+use std::ops::{Index, IndexMut};
+
+use super::delay::{DelayId, Etype, Status, Time};
+use super::path_index::NodeId;
+use super::slab::{Key, Slab};
+
+/// Where a delay's record lies.
+pub(super) type Slot = Key<Record>;
+
+/// `first_due` is kept in units of 2^20 microseconds, in 4 bytes that last 142 years.
+const COARSE: u32 = 20;
+
+/// One path of a delay, and its neighbours among the delays of that very path.
+#[derive(Clone, Copy, Default)]
+pub(super) struct PathEnd {
+    pub(super) node: Option<NodeId>,
+    pub(super) newer: Option<Slot>,
+    pub(super) older: Option<Slot>,
+}
+
+/// A delay. 72 bytes; there may be millions.
+pub(super) struct Record {
+    /// Order of arrival from 1; 0 marks an unused record.
+    pub(super) serial: u64,
+    pub(super) due: Time,
+    /// The path, and the destination of a Move.
+    pub(super) ends: [PathEnd; 2],
+    before: Option<Slot>,
+    pub(super) after: Option<Slot>,
+    /// What this waits for, always older than itself.
+    pub(super) blocker: Option<Slot>,
+    pub(super) first_blocked: Option<Slot>,
+    /// Neighbours among those the blocker blocks.
+    next_blocked: Option<Slot>,
+    previous_blocked: Option<Slot>,
+    first_due: u32,
+    pub(super) etype: Etype,
+    pub(super) status: Status,
+}
+
+impl Record {
+    pub(super) fn first_due(&self) -> Time {
+        Time::from(self.first_due) << COARSE
+    }
+
+    /// The newest among the older delays of the same path(s).
+    pub(super) fn older(&self) -> impl Iterator<Item = Slot> {
+        self.ends.iter().filter_map(|end| end.older)
+    }
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Record {
+            serial: 0,
+            due: 0,
+            ends: [PathEnd::default(); 2],
+            before: None,
+            after: None,
+            blocker: None,
+            first_blocked: None,
+            next_blocked: None,
+            previous_blocked: None,
+            first_due: 0,
+            etype: Etype::Full,
+            status: Status::Wait,
+        }
+    }
+}
+
+/// All delays of a queue.
+pub(super) struct Entries {
+    slab: Slab<Record>,
+    first: Option<Slot>,
+    last: Option<Slot>,
+    serial: u64,
+    len: usize,
+}
+
+impl Entries {
+    pub(super) fn new() -> Self {
+        Entries {
+            slab: Slab::new(),
+            first: None,
+            last: None,
+            serial: 0,
+            len: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn last_serial(&self) -> u64 {
+        self.serial
+    }
+
+    pub(super) fn room(&self) -> usize {
+        self.slab.room()
+    }
+
+    /// Number of records, unused ones included.
+    pub(super) fn places(&self) -> usize {
+        self.slab.places()
+    }
+
+    pub(super) fn first(&self) -> Option<Slot> {
+        self.first
+    }
+
+    pub(super) fn id(&self, slot: Slot) -> DelayId {
+        DelayId {
+            slot,
+            serial: self.slab[slot].serial,
+        }
+    }
+
+    /// `None` if the delay has left the queue.
+    pub(super) fn find(&self, id: DelayId) -> Option<Slot> {
+        let entry = self.slab.get(id.slot)?;
+        (entry.serial == id.serial).then_some(id.slot)
+    }
+
+    /// A new record at the end of the queue, without paths, waiting.
+    pub(super) fn append(&mut self, etype: Etype, due: Time) -> Slot {
+        self.serial += 1;
+        let slot = self.slab.insert(Record {
+            serial: self.serial,
+            due,
+            before: self.last,
+            first_due: u32::try_from(due >> COARSE).unwrap_or(u32::MAX),
+            etype,
+            ..Record::default()
+        });
+        match self.last {
+            Some(last) => self.slab[last].after = Some(slot),
+            None => self.first = Some(slot),
+        }
+        self.last = Some(slot);
+        self.len += 1;
+        slot
+    }
+
+    /// Takes the record out; it has no paths, blocks nothing and is blocked by nothing.
+    pub(super) fn remove(&mut self, slot: Slot) {
+        let entry = self.slab.remove(slot);
+        match entry.before {
+            Some(before) => self.slab[before].after = entry.after,
+            None => self.first = entry.after,
+        }
+        match entry.after {
+            Some(after) => self.slab[after].before = entry.before,
+            None => self.last = entry.before,
+        }
+        self.len -= 1;
+    }
+
+    /// Makes `slot` wait for `blocker`; it waits for nothing yet.
+    pub(super) fn block_on(&mut self, slot: Slot, blocker: Slot) {
+        let next = self.slab[blocker].first_blocked.replace(slot);
+        let entry = &mut self.slab[slot];
+        entry.blocker = Some(blocker);
+        entry.next_blocked = next;
+        if let Some(next) = next {
+            self.slab[next].previous_blocked = Some(slot);
+        }
+    }
+
+    /// Ends `slot`'s waiting for its blocker, if it has one.
+    pub(super) fn unblock(&mut self, slot: Slot) {
+        let entry = &mut self.slab[slot];
+        let Some(blocker) = entry.blocker.take() else {
+            return;
+        };
+        let next = entry.next_blocked.take();
+        let previous = entry.previous_blocked.take();
+        match previous {
+            Some(previous) => self.slab[previous].next_blocked = next,
+            None => self.slab[blocker].first_blocked = next,
+        }
+        if let Some(next) = next {
+            self.slab[next].previous_blocked = previous;
+        }
+    }
+
+    /// Forgets the records of an empty queue. Serial numbers go on, so that old ids
+    /// stay stale.
+    pub(super) fn reset(&mut self, keep: usize) {
+        self.slab.reset(keep);
+    }
+}
+
+impl Index<Slot> for Entries {
+    type Output = Record;
+
+    fn index(&self, slot: Slot) -> &Record {
+        &self.slab[slot]
+    }
+}
+
+impl IndexMut<Slot> for Entries {
+    fn index_mut(&mut self, slot: Slot) -> &mut Record {
+        &mut self.slab[slot]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_small() {
+        assert_eq!(size_of::<Record>(), 80 - 8);
+    }
+}

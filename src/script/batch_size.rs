@@ -1,0 +1,112 @@
+//! What goes into one transfer: everything, or with a `batchSizeLimit` what is small together
+//! and each large file alone.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
+
+use mlua::{Function, Lua, Result, Table};
+
+use super::context::{ScriptContext, SyncHandle};
+use super::event::Objects;
+use super::inlet::{is_native, take_before_move, take_change};
+use crate::log;
+use crate::queue::{Delay, DelayId, Etype, Take};
+use crate::sync::Sync;
+
+/// `native.batch(inlet, test)`: the list for the next transfer; `test` is one of the preludes'.
+///
+/// # Errors
+/// None but Lua's own.
+pub fn batch(
+    lua: &Lua,
+    host: &ScriptContext,
+    objects: &Objects,
+    member: &Rc<SyncHandle>,
+    test: &Function,
+) -> Result<Table> {
+    let wanted = if is_native(lua, "is_before_move", test)? {
+        take_before_move
+    } else {
+        take_change
+    };
+    let limit = member.sync.borrow().config.batch_size_limit;
+    let ids = match limit {
+        None => {
+            let sync = member.sync.borrow();
+            sync.queue.take(|delay| wanted(delay.etype()))
+        }
+        Some(limit) => by_size(host, &member.sync.borrow(), limit, wanted),
+    };
+    objects.list(lua, member, ids)
+}
+
+/// What is small, or else the first that is not.
+fn by_size(
+    host: &ScriptContext,
+    sync: &Sync,
+    limit: u64,
+    wanted: fn(Etype) -> Take,
+) -> Vec<DelayId> {
+    let mut large: usize = 0;
+    let small = sync.queue.take(|delay| match wanted(delay.etype()) {
+        Take::Take if is_large(sync, &delay, limit) => {
+            large += 1;
+            Take::Skip
+        }
+        other => other,
+    });
+    let ids = if small.is_empty() {
+        large = large.saturating_sub(1);
+        first(sync, wanted)
+    } else {
+        small
+    };
+    if large > 0 {
+        tell_delayed(host, sync);
+    }
+    ids
+}
+
+fn first(sync: &Sync, wanted: fn(Etype) -> Take) -> Vec<DelayId> {
+    let mut found = false;
+    sync.queue.take(|delay| match wanted(delay.etype()) {
+        Take::Take if found => Take::Stop,
+        Take::Take => {
+            found = true;
+            Take::Take
+        }
+        other => other,
+    })
+}
+
+/// What is gone is small, and so is what sends nothing. A directory has the size that stat(2)
+/// tells.
+fn is_large(sync: &Sync, delay: &Delay<'_>, limit: u64) -> bool {
+    if matches!(delay.etype(), Etype::Move | Etype::Delete) {
+        return false;
+    }
+    let (path, _) = delay.paths();
+    let path = [
+        &sync.config.source,
+        path.strip_prefix(b"/").unwrap_or(&path),
+    ]
+    .concat();
+    fs::metadata(OsStr::from_bytes(&path)).is_ok_and(|meta| meta.len() > limit)
+}
+
+/// Large files are left when this transfer takes the last place.
+fn tell_delayed(host: &ScriptContext, sync: &Sync) {
+    let what = if sync.running + 1 >= sync.config.max_processes {
+        "Maximum processes for sync reached."
+    } else if host.is_last_place() {
+        "Maximum process count reached."
+    } else {
+        return;
+    };
+    let name = &sync.config.name;
+    log::normal(format_args!(
+        "{what} Delaying large transfer for sync: {name}"
+    ));
+}

@@ -1,0 +1,163 @@
+//! What the preludes need to make settings and syncs of what users write.
+
+use std::rc::Rc;
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::context::{ScriptContext, Stage};
+use super::event::Objects;
+use super::{create, fanout, sync_checks, user_keys};
+use crate::config::{
+    bare_config_error, checkgauge, config_error, config_error_about, inherit, kind_of, no_text,
+    rsync_args, text_of, truthy,
+};
+
+/// Adds what loading a configuration needs.
+///
+/// # Errors
+/// None but Lua's own.
+pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
+    phases(lua, host, native)?;
+    inheriting(lua, host, native)?;
+    values(lua, native)?;
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "create",
+        lua.create_function(move |lua, config: Table| create::create(lua, &h, &with, config))?,
+    )
+}
+
+/// What may be done when, and what is set for the daemon as a whole.
+fn phases(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
+    let h = Rc::clone(host);
+    native.set(
+        "missing_default",
+        lua.create_function(move |_, (default, key): (Table, Value)| match key {
+            Value::String(key) if h.stage.get() == Stage::Loading => {
+                sync_checks::missing_default(&default, &key.to_string_lossy())
+            }
+            _ => Ok(()),
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    native.set(
+        "settings",
+        lua.create_function(move |_, value: Value| match value {
+            Value::Table(given) => h.settings.take(&given).map(|()| Value::Nil),
+            Value::String(key) => h.settings.value(&key.to_string_lossy()),
+            _ => Err(config_error(
+                "settings takes a table or the name of a setting",
+            )),
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    native.set(
+        "check_phase",
+        lua.create_function(move |lua, ()| {
+            if h.stage.get() != Stage::Loading {
+                return Err(config_error(
+                    "Sync can only be created during initialization.",
+                ));
+            }
+            check_settings_kept(lua)
+        })?,
+    )
+}
+
+/// From what a `sync{}` was given to the configuration with all it inherits, checked.
+fn inheriting(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
+    let h = Rc::clone(host);
+    native.set(
+        "inherit",
+        lua.create_function(move |lua, (given, default): (Value, Table)| match given {
+            Value::Table(given) => inherit::inherit(
+                lua,
+                &given,
+                |config| fill_from_settings(&h, config),
+                &default,
+            ),
+            other => Err(config_error(format!(
+                "sync takes a table, not {}",
+                kind_of(&other)
+            ))),
+        })?,
+    )?;
+    native.set(
+        "check_gauge",
+        lua.create_function(|lua, config: Table| match config.get("checkgauge")? {
+            Value::Table(gauge) => {
+                user_keys::note_gauged(lua, &config)?;
+                checkgauge::check(&config, &gauge)
+            }
+            _ => Ok(()),
+        })?,
+    )?;
+    user_keys::install(lua)?;
+    native.set(
+        "owns_targets",
+        lua.create_function(|lua, config: Table| user_keys::owns_targets(lua, &config))?,
+    )
+}
+
+/// What values come to.
+fn values(lua: &Lua, native: &Table) -> Result<()> {
+    native.set(
+        "rsync_words",
+        lua.create_function(|lua, config: Table| {
+            let rsync = config.get::<Value>("rsync")?;
+            let Value::Table(rsync) = rsync else {
+                return Err(config_error_about(
+                    "rsync",
+                    "Parameter \"rsync\" must be a table.",
+                ));
+            };
+            let words = lua.create_table()?;
+            for word in rsync_args::words(&rsync)? {
+                words.raw_push(lua.create_string(word)?)?;
+            }
+            Ok(words)
+        })?,
+    )?;
+    native.set(
+        "as_directory",
+        lua.create_function(|lua, (target, key): (Value, String)| {
+            let mut path = text_of(&target).ok_or_else(|| no_text(&key, "", &target))?;
+            match path.last() {
+                None => return Err(config_error_about(&key, format!("{key} must not be empty"))),
+                Some(b'/' | b':') => {}
+                Some(_) => path.push(b'/'),
+            }
+            lua.create_string(path)
+        })?,
+    )?;
+    native.set(
+        "targets_from",
+        lua.create_function(|lua, name: Value| fanout::targets_from(lua, &name))?,
+    )
+}
+
+/// A configuration of lsyncd 2.0 assigned a table; nothing in it would be seen.
+pub fn check_settings_kept(lua: &Lua) -> Result<()> {
+    match lua.globals().raw_get::<Value>("settings")? {
+        Value::Function(_) => Ok(()),
+        _ => Err(bare_config_error(
+            "settings",
+            "Do not use settings = { ... }\n      please use settings{ ... } (without the equal sign)",
+        )),
+    }
+}
+
+/// What the command line and the settings made so far say for every sync. A limit of the
+/// sync's own counts more than the setting; see docs/differences.md.
+fn fill_from_settings(host: &ScriptContext, config: &Table) -> Result<()> {
+    if let Some(delay) = host.delay {
+        config.set("delay", delay)?;
+    }
+    for key in ["maxDelays", "maxProcesses"] {
+        let value = host.settings.value(key)?;
+        if truthy(&value) && config.get::<Value>(key)?.is_nil() {
+            config.set(key, value)?;
+        }
+    }
+    Ok(())
+}

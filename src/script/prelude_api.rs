@@ -1,0 +1,141 @@
+//! What the preludes are given beyond the user's API: the parts of the built-in behaviours that
+//! are Rust.
+
+use std::rc::Rc;
+
+use mlua::{Lua, Result, Table, Value, Variadic};
+
+use super::context::ScriptContext;
+use super::event::{Agent, Objects};
+use super::{
+    api, config_api, errors, inlet, local_copy, lsyncd_table, observe, rsyncssh, scan_request,
+    transfer, tunnel,
+};
+use crate::batch;
+use crate::config::{config_error, config_error_about, text_of};
+use crate::log;
+
+/// The table that preludes get as their argument.
+pub fn table(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result<Table> {
+    let native = lua.create_table()?;
+    let (event_meta, list_meta) = objects.metatables();
+    native.set("event_meta", event_meta)?;
+    native.set("list_meta", list_meta)?;
+    native.set("version", crate::cli::VERSION)?;
+    let globals = api::globals(lua, host, objects)?;
+    tunnel::add(lua, host, &globals)?;
+    let members = lsyncd_table::members(lua, host)?;
+    observe::add(lua, host, &globals, &members)?;
+    native.set("globals", globals)?;
+    native.set("members", members)?;
+    native.set("inotify", lsyncd_table::inotify(lua)?)?;
+    calls(lua, &native)?;
+    errors_and_texts(lua, host, &native)?;
+    objects_of(lua, objects, &native)?;
+    config_api::add(lua, host, objects, &native)?;
+    transfer::add(lua, host, objects, &native)?;
+    rsyncssh::add(lua, host, objects, &native)?;
+    local_copy::add(lua, host, objects, &native)?;
+    scan_request::add(lua, host, objects, &native)?;
+    Ok(native)
+}
+
+/// The category Call shows what user code calls. Whether it is shown is settled before any Lua
+/// runs, so that usually nothing is asked on each call.
+fn calls(lua: &Lua, native: &Table) -> Result<()> {
+    native.set("log_calls", log::enabled("Call"))?;
+    native.set(
+        "called",
+        lua.create_function(|_, (name, values): (String, Variadic<Value>)| {
+            let values: Vec<String> = values.iter().map(shown).collect();
+            log::say("Call", format_args!("{name}( {} )", values.join(", ")));
+            Ok(())
+        })?,
+    )
+}
+
+/// A value as the category Call shows it.
+fn shown(value: &Value) -> String {
+    match text_of(value) {
+        Some(text) => log::escape(&text).into_owned(),
+        None => value.type_name().to_owned(),
+    }
+}
+
+fn errors_and_texts(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
+    let h = Rc::clone(host);
+    native.set(
+        "message",
+        lua.create_function(move |lua, value: Value| {
+            let text = errors::raised(lua, &value);
+            if matches!(value, Value::Error(_)) {
+                h.complained.borrow_mut().clone_from(&text);
+            }
+            Ok(text)
+        })?,
+    )?;
+    native.set(
+        "fail",
+        lua.create_function(|_, (text, key): (String, Option<String>)| -> Result<()> {
+            Err(match key {
+                Some(key) => config_error_about(&key, text),
+                None => config_error(text),
+            })
+        })?,
+    )?;
+    native.set(
+        "shown",
+        lua.create_function(|_, path: mlua::BString| Ok(log::escape(&path).to_string()))?,
+    )?;
+    native.set(
+        "reason",
+        lua.create_function(|lua, errors: mlua::BString| {
+            lua.create_string(batch::reason(errors.split(|&byte| byte == b'\n')))
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    native.set(
+        "by_default",
+        lua.create_function(move |_, ()| {
+            h.by_default.set(true);
+            Ok(())
+        })?,
+    )?;
+    let h = Rc::clone(host);
+    native.set(
+        "failed_startup",
+        lua.create_function(move |_, ()| {
+            h.startup_failed.set(true);
+            Ok(())
+        })?,
+    )
+}
+
+fn objects_of(lua: &Lua, objects: &Objects, native: &Table) -> Result<()> {
+    let with = objects.clone();
+    native.set(
+        "event_field",
+        lua.create_function(move |lua, (event, name): (Table, Value)| {
+            let name = text_of(&name).unwrap_or_default();
+            match with.agent(&event)? {
+                Some(Agent::Event(event)) => event.field(lua, &String::from_utf8_lossy(&name)),
+                _ => Err(config_error("not an event")),
+            }
+        })?,
+    )?;
+    let with = objects.clone();
+    native.set(
+        "list_field",
+        lua.create_function(move |lua, (list, name): (Table, Value)| {
+            let name = text_of(&name).unwrap_or_default();
+            inlet::list_field(lua, &with, &list, &String::from_utf8_lossy(&name))
+        })?,
+    )?;
+    let with = objects.clone();
+    let is_change = lua.create_function(move |_, event: Table| match with.agent(&event)? {
+        Some(Agent::Event(event)) => Ok(!event.etype.is_special()),
+        _ => Err(config_error("not an event")),
+    })?;
+    lua.set_named_registry_value("is_change", &is_change)?;
+    native.set("is_change", is_change)
+}

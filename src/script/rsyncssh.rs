@@ -1,0 +1,125 @@
+//! What the prelude of default.rsyncssh is given: the words of ssh, and what becomes of moves.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::rc::Rc;
+
+use mlua::{Lua, Result, Table, Value};
+
+use super::context::{ScriptContext, SyncHandle};
+use super::event::{Agent, EventRef, Objects};
+use crate::config::{config_error, config_error_about, remote_move, ssh, text_of};
+use crate::queue::Etype;
+use crate::safe_path::{self, Access};
+
+/// Puts the functions into the table that preludes get.
+pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
+    rsyncssh(lua, native)?;
+
+    // Queue entries up to the first Move, which goes alone.
+    let with = objects.clone();
+    let before_move = lua.create_function(move |_, event: Table| match with.agent(&event)? {
+        Some(Agent::Event(event)) => Ok(event.etype != Etype::Move && !event.etype.is_special()),
+        _ => Err(config_error("not an event")),
+    })?;
+    lua.set_named_registry_value("is_before_move", &before_move)?;
+    native.set("is_before_move", before_move)?;
+
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "split_move",
+        lua.create_function(move |_, event: Table| {
+            let (member, event) = behind(&with, &event)?;
+            let now = h.clock.now();
+            member.sync.borrow_mut().split_move(event.id, now);
+            Ok(())
+        })?,
+    )
+}
+
+fn rsyncssh(lua: &Lua, native: &Table) -> Result<()> {
+    native.set(
+        "prepare_ssh",
+        lua.create_function(|lua, config: Table| prepare_ssh(lua, &config))?,
+    )?;
+    native.set("remote_move", lua.create_function(remote_move)?)
+}
+
+/// The words of the command that moves something at the target: text for its login shell.
+fn remote_move(
+    lua: &Lua,
+    (config, from, to, remove): (Table, mlua::BString, mlua::BString, bool),
+) -> Result<Vec<mlua::LuaString>> {
+    let source: mlua::BString = config.get("source")?;
+    let directory: mlua::BString = config.get("targetdir")?;
+    let alone = |path: &[u8]| is_at_the_top(path);
+    let words = if alone(&from) && alone(&to) && is_private(&source) {
+        remote_move::move_words(&directory, &from, &to, remove)
+    } else {
+        remote_move::proven_move_words(&directory, &from, &to)
+    };
+    words
+        .into_iter()
+        .map(|word| lua.create_string(word))
+        .collect()
+}
+
+/// Returns true for what lies in the source itself: no directory is between it and the target's.
+fn is_at_the_top(path: &[u8]) -> bool {
+    let bare = path.strip_suffix(b"/").unwrap_or(path);
+    !bare.strip_prefix(b"/").unwrap_or(bare).contains(&b'/')
+}
+
+/// Returns true if nobody but the superuser and this user can put something into a source, nor
+/// into a target that has its owner and mode.
+fn is_private(source: &[u8]) -> bool {
+    let directory = safe_path::enter(OsStr::from_bytes(source).as_ref());
+    directory.is_ok_and(|directory| directory.own_access() == Access::Private)
+}
+
+/// Computes what reaches the host: `ssh.binary` and `ssh._computed` for moves, and what rsync
+/// has to be told behind the words it has.
+fn prepare_ssh(lua: &Lua, config: &Table) -> Result<()> {
+    let table = match config.get("ssh")? {
+        Value::Table(table) => table,
+        _ => {
+            return Err(config_error_about(
+                "ssh",
+                "Parameter \"ssh\" must be a table.",
+            ));
+        }
+    };
+    if !table.get::<Value>("_computed")?.is_nil() {
+        return Err(config_error_about(
+            "_computed",
+            "please do not use the internal ssh._computed parameter",
+        ));
+    }
+    let computed: Table = config.get::<Table>("rsync")?.get("_computed")?;
+    let mut rsync = Vec::new();
+    for word in computed.sequence_values::<Value>() {
+        rsync.extend(text_of(&word?));
+    }
+    let environment = std::env::var_os("RSYNC_RSH").map(OsString::into_vec);
+    let connection = ssh::Connection::new(&table, &rsync, environment.as_deref())?;
+    if let Some(rsh) = connection.rsh {
+        computed.raw_push(lua.create_string(rsh)?)?;
+    }
+    let words = lua.create_table()?;
+    for word in connection.words {
+        words.raw_push(lua.create_string(word)?)?;
+    }
+    table.set("_computed", words)?;
+    table.set("binary", lua.create_string(connection.binary)?)
+}
+
+/// The sync and the queue entry that an event object stands for.
+fn behind(objects: &Objects, event: &Table) -> Result<(Rc<SyncHandle>, EventRef)> {
+    match objects.agent(event)? {
+        Some(Agent::Event(event)) => match event.member.upgrade() {
+            Some(member) => Ok((member, event)),
+            None => Err(config_error("the event's sync is gone")),
+        },
+        _ => Err(config_error("not an event")),
+    }
+}

@@ -1,0 +1,179 @@
+//! What default.rsync asks for when its sync has a `check`: that what is due is checked first.
+
+use std::rc::Rc;
+
+use mlua::{Function, Lua, MultiValue, Result, Table, Value};
+
+use super::context::{ScriptContext, Stage, SyncHandle, member_of};
+use super::event::{Agent, Objects};
+use super::hook::within_patience;
+use super::local_copy::task;
+use super::runtime::Script;
+use crate::check::ScanAnswer;
+use crate::config::{config_error, config_error_about, text_of, truthy};
+use crate::local::CopyTask;
+use crate::queue::DelayId;
+
+/// Entries of a sync that are to be checked before they are sent.
+pub struct ScanRequest {
+    /// Whose.
+    pub member: Rc<SyncHandle>,
+    /// The event or list object.
+    pub agent: Table,
+    /// The entries it is about; they are active already.
+    pub ids: Vec<DelayId>,
+    /// What is to be looked at.
+    pub task: CopyTask,
+    /// Called with the agent when that is done.
+    pub send: Function,
+}
+
+/// Puts the functions into the table that preludes get.
+pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
+    let (h, with) = (Rc::clone(host), objects.clone());
+    native.set(
+        "when_checked",
+        lua.create_function(move |_, (agent, send): (Table, Function)| {
+            let Some(behind) = with.agent(&agent)? else {
+                return Err(config_error("neither an event nor a list of events"));
+            };
+            let member = behind
+                .member()
+                .ok_or_else(|| config_error("the sync is gone"))?;
+            if member.sync.borrow().config.check.is_none() {
+                return send.call(agent);
+            }
+            if h.stage.get() == Stage::Fading {
+                return Ok(());
+            }
+            let request = request(member, agent, &behind, send);
+            let ids = &request.ids;
+            request.member.sync.borrow_mut().begin_anywhere(ids);
+            h.checks.borrow_mut().push(request);
+            Ok(())
+        })?,
+    )?;
+    native.set(
+        "rsync_source",
+        lua.create_function(|lua, inlet: Table| {
+            let member = member_of(lua, &inlet)?;
+            let source = member.sync.borrow().rsync_source();
+            lua.create_string(source.ok_or_else(not_yet)?)
+        })?,
+    )?;
+    native.set(
+        "holds_any",
+        lua.create_function(|lua, inlet: Table| {
+            Ok(member_of(lua, &inlet)?.sync.borrow().holds_any())
+        })?,
+    )?;
+    native.set(
+        "protection",
+        lua.create_function(|lua, inlet: Table| {
+            let member = member_of(lua, &inlet)?;
+            let Some(patterns) = member.sync.borrow_mut().protected() else {
+                return Ok(None);
+            };
+            let words = lua.create_table()?;
+            for pattern in patterns {
+                words.raw_push(lua.create_string([b"--filter=P ".to_vec(), pattern].concat())?)?;
+            }
+            Ok(Some(words))
+        })?,
+    )
+}
+
+/// Nothing is sent before it is known where what has passed is.
+pub fn not_yet() -> mlua::Error {
+    config_error("transfers can begin when the configuration has been read")
+}
+
+fn request(member: Rc<SyncHandle>, agent: Table, behind: &Agent, send: Function) -> ScanRequest {
+    let ids = behind.ids();
+    let task = task(&member.sync.borrow(), &ids, |_, _| true);
+    ScanRequest {
+        member,
+        agent,
+        ids,
+        task,
+        send,
+    }
+}
+
+/// What runs is default.rsync itself, whose transfers are of what was checked.
+///
+/// # Errors
+/// A function of another behaviour or of the user's would send as it likes.
+pub fn check_behaviour(lua: &Lua, config: &Table) -> Result<()> {
+    let default: Table = lua.globals().raw_get("default")?;
+    let rsync: Table = default.raw_get("rsync")?;
+    for key in ["action", "init", "full"] {
+        let given = config.get::<Value>(key)?;
+        let is_off = key == "init" && given == Value::Boolean(false);
+        if !is_off && rsync.raw_get::<Value>(key)? != given {
+            let text = "check works with default.rsync only, without functions of one's own";
+            return Err(config_error_about("check", text));
+        }
+    }
+    Ok(())
+}
+
+impl Script {
+    /// Asks the `number`th function among the checks of a sync about a file: `path` is where it
+    /// is, `copy` what would be sent.
+    ///
+    /// # Errors
+    /// User code failed or took too long.
+    pub fn check(
+        &self,
+        member: &SyncHandle,
+        number: usize,
+        path: &[u8],
+        copy: &[u8],
+    ) -> Result<ScanAnswer> {
+        let lua = self.lua();
+        let function = match member.config.get::<Value>("check")? {
+            Value::Function(function) => Some(function),
+            Value::Table(list) => {
+                let items = list.sequence_values::<Value>().flatten();
+                let functions = items.filter_map(|item| match item {
+                    Value::Function(function) => Some(function),
+                    _ => None,
+                });
+                functions.into_iter().nth(number)
+            }
+            _ => None,
+        };
+        let function = function.ok_or_else(|| config_error("the check is gone"))?;
+        let words = (lua.create_string(path)?, lua.create_string(copy)?);
+        let answer: MultiValue = within_patience(lua, || function.call(words))?;
+        let mut answer = answer.into_iter();
+        match answer.next() {
+            Some(Value::Boolean(true)) => Ok(ScanAnswer::Passed),
+            Some(Value::Boolean(false)) => {
+                let reason = answer
+                    .next()
+                    .filter(truthy)
+                    .and_then(|value| text_of(&value));
+                let reason = reason.unwrap_or_else(|| b"rejected by a function".to_vec());
+                Ok(ScanAnswer::Rejected(
+                    crate::log::escape(&reason).into_owned(),
+                ))
+            }
+            _ => Err(config_error("a check must return true or false")),
+        }
+    }
+
+    /// Calls the function `onReject` of a sync's check.
+    ///
+    /// # Errors
+    /// User code failed or took too long.
+    pub fn rejected(&self, member: &SyncHandle, path: &[u8], reason: &str) -> Result<()> {
+        let Value::Table(check) = member.config.get("check")? else {
+            return Ok(());
+        };
+        let function: Function = check.get("onReject")?;
+        let path = self.lua().create_string(path)?;
+        within_patience(self.lua(), || function.call((path, reason)))
+    }
+}

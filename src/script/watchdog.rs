@@ -1,0 +1,120 @@
+//! Keeps the daemon in charge while user code runs: code that has called `terminate` does not
+//! go on, whatever it catches, and code that does not return can be ended by a signal.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use mlua::{HookTriggers, Lua, Result, VmState};
+use nix::sys::signal::Signal;
+
+use super::context::ScriptContext;
+use crate::config::config_error;
+use crate::log;
+
+/// How many Lua instructions are run between two looks at the clock.
+const STRIDE: u32 = 100_000;
+
+/// A call that has taken so long is ended by TERM or INT; a shorter one may end by itself.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A call that takes longer is told: nothing else is done meanwhile.
+const LONG: Duration = Duration::from_secs(10);
+
+/// A configuration may take so many bytes of memory and at most half of the machine's. What
+/// needs more is out of hand, and the machine's other programs must not pay for it.
+const MEMORY: usize = 2 << 30;
+
+/// Since when user code runs, and whether that was told as being long.
+#[derive(Default)]
+pub struct RunningSince {
+    since: Cell<Option<Instant>>,
+    told: Cell<bool>,
+}
+
+/// Looks after all code that will run in this state.
+pub fn install(lua: &Lua, host: &Rc<ScriptContext>) -> Result<()> {
+    lua.set_memory_limit(machine_memory().map_or(MEMORY, |all| MEMORY.min(all / 2)))?;
+    let stopped = stop_signal();
+    let host = Rc::clone(host);
+    let triggers = HookTriggers::new().every_nth_instruction(STRIDE);
+    lua.set_global_hook(triggers, move |lua, _| {
+        let Some(since) = host.user_code.since.get() else {
+            return Ok(VmState::Continue);
+        };
+        let spent = since.elapsed();
+        if spent >= LONG && !host.user_code.told.replace(true) {
+            log::warn(format_args!(
+                "a function of the configuration has been running for {} s; \
+                 nothing else is done meanwhile",
+                spent.as_secs()
+            ));
+        }
+        match stopped.load(Ordering::Relaxed) {
+            0 => Ok(VmState::Continue),
+            _ if spent < PATIENCE => Ok(VmState::Continue),
+            number => {
+                host.ending.set(Some(128 + number as i64));
+                stop(lua)?;
+                Err(ended())
+            }
+        }
+    })
+}
+
+/// From now on the running code fails wherever it goes on.
+pub fn stop(lua: &Lua) -> Result<()> {
+    let triggers = HookTriggers::new().every_nth_instruction(1);
+    lua.set_global_hook(triggers, |_, _| Err(ended()))
+}
+
+/// Calls user code.
+///
+/// # Errors
+/// What it raised, or that the process shall end.
+pub fn call<R>(host: &ScriptContext, code: impl FnOnce() -> Result<R>) -> Result<R> {
+    host.user_code.since.set(Some(Instant::now()));
+    host.user_code.told.set(false);
+    let result = code();
+    host.user_code.since.set(None);
+    match host.ending.get() {
+        Some(_) => Err(ended()),
+        None => result,
+    }
+}
+
+/// Bytes of the machine's memory, by proc_meminfo(5).
+fn machine_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kilobytes: usize = total.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+fn ended() -> mlua::Error {
+    config_error("terminated")
+}
+
+/// The number of the last TERM or INT that came; 0 for none.
+///
+/// The loop has its own way to learn of signals, but not while it waits for user code.
+fn stop_signal() -> Arc<AtomicUsize> {
+    static LAST: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+    let last = LAST.get_or_init(|| {
+        let last = Arc::new(AtomicUsize::new(0));
+        for signal in [Signal::SIGTERM, Signal::SIGINT] {
+            let number = signal as i32;
+            let registered =
+                signal_hook::flag::register_usize(number, Arc::clone(&last), number as usize);
+            if let Err(error) = registered {
+                log::say("Debug", format_args!("cannot listen for {signal}: {error}"));
+            }
+        }
+        last
+    });
+    Arc::clone(last)
+}

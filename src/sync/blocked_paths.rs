@@ -1,0 +1,102 @@
+//! What checks mean for a sync's transfers: where rsync reads, and what it leaves alone.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+
+use super::Sync;
+use crate::check::blocked::{BlockReason, MOST_BYTES, MOST_RULES};
+use crate::config::{Delete, OnReject};
+use crate::filter::literal;
+use crate::queue::Time;
+
+impl Sync {
+    /// The directory rsync reads: the source, or what of it has passed the checks. None while it
+    /// is not known where that is.
+    pub fn rsync_source(&self) -> Option<Vec<u8>> {
+        match &self.config.check {
+            None => Some(self.config.source.clone()),
+            Some(_) => Some([self.gate.staging()?, b"/tree/"].concat()),
+        }
+    }
+
+    /// Patterns of what the target keeps, though it is not in what rsync reads; `None` if that is
+    /// too much for rules. Nothing is deleted then, which has to be made good for.
+    pub fn protected(&mut self) -> Option<Vec<Vec<u8>>> {
+        let patterns = self.patterns();
+        self.undeleted |= patterns.is_none() && self.config.delete != Delete::Never;
+        patterns
+    }
+
+    /// Compares everything if deletions were left out that are possible now.
+    pub fn make_good_deletions(&mut self, now: Time) {
+        if self.undeleted && self.patterns().is_some() {
+            self.undeleted = false;
+            self.resync_once(now);
+        }
+    }
+
+    fn patterns(&self) -> Option<Vec<Vec<u8>>> {
+        let withheld = self.gate.withheld();
+        let kept = withheld.iter().filter(|(_, reason)| self.keeps(reason));
+        let kept = kept.take(MOST_RULES + 1);
+        let patterns: Vec<_> = kept.map(|(path, _)| entire(path)).collect();
+        let bytes: usize = patterns.iter().map(Vec::len).sum();
+        (patterns.len() <= MOST_RULES && bytes <= MOST_BYTES).then_some(patterns)
+    }
+
+    /// Returns true if nothing is to be done at the target for this path: what is there did not pass the
+    /// checks, and neither is there an older version that has.
+    pub fn is_withheld(&self, path: &[u8]) -> bool {
+        let kept = self
+            .gate
+            .withheld()
+            .why(path)
+            .is_some_and(|reason| self.keeps(reason));
+        let staged = || {
+            let staged = self.rsync_source().map(|tree| [&tree, path].concat());
+            staged.is_some_and(|path| fs::symlink_metadata(OsStr::from_bytes(&path)).is_ok())
+        };
+        kept && !staged()
+    }
+
+    /// Returns true if nothing could be said of this path yet, so that it is looked at again.
+    pub(super) fn is_held_by_gate(&self, path: &[u8]) -> bool {
+        let withheld = self.gate.withheld();
+        withheld.why(path).is_some_and(|reason| !reason.rejected)
+    }
+
+    fn keeps(&self, reason: &BlockReason) -> bool {
+        let check = self.config.check.as_ref();
+        let removes = check.is_some_and(|check| check.on_reject == OnReject::DeleteTarget);
+        !(removes && reason.rejected)
+    }
+}
+
+/// A path as a pattern; that of a directory, with a slash at its end, also for all that is in it.
+fn entire(path: &[u8]) -> Vec<u8> {
+    let Some(directory) = path.strip_suffix(b"/") else {
+        return literal(path);
+    };
+    // Behind this wildcard each backslash is an escape.
+    let mut pattern = Vec::with_capacity(path.len() + 3);
+    for byte in directory {
+        if b"\\*?[".contains(byte) {
+            pattern.push(b'\\');
+        }
+        pattern.push(*byte);
+    }
+    pattern.extend(b"/***");
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_stands_for_all_that_is_in_it() {
+        assert_eq!(entire(b"/a\\b"), b"/a\\b");
+        assert_eq!(entire(b"/a\\b*/"), b"/a\\\\b\\*/***");
+    }
+}

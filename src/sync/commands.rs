@@ -1,0 +1,380 @@
+//! What people ask of a sync while it runs: pause, flush, retry, compare, and whether it has
+//! caught up with what happened before a moment.
+
+use super::Sync;
+use crate::queue::journal::Position;
+use crate::queue::{DelayId, Etype, Ready, Time};
+
+/// A moment in a sync's life: what was noticed before it is the entries up to a serial number,
+/// and what these turn into.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    serial: u64,
+    carried: u64,
+    /// Where the journal ended.
+    place: Position,
+}
+
+impl Sync {
+    /// Nothing starts while it is paused; it goes on watching and queueing, and what runs ends.
+    pub fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Returns true if it was paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Until when it waits after a failure, and how often it has failed in a row. A time that
+    /// has passed: it is being tried again.
+    pub fn retry(&self) -> Option<(Time, u32)> {
+        match self.backoff.failures() {
+            0 => self.undone.next_comparison(),
+            failures => Some((self.hold.unwrap_or_default(), failures)),
+        }
+    }
+
+    /// Nothing that waits now waits for its delay any longer.
+    pub fn flush(&mut self) {
+        self.flushed = self.queue.last_serial();
+        self.hurry();
+    }
+
+    /// What of the queue may go, as far as delays go.
+    pub fn ready(&mut self, now: Time) -> Ready {
+        match self.queue.first_ready(now, 0) {
+            Ready::Now(id) if id.serial() <= self.flushed => Ready::Now(id),
+            _ => self.queue.first_ready(now, self.config.max_delays),
+        }
+    }
+
+    /// What failed is tried again now. The row of failures goes on: if it fails again, the
+    /// next wait is longer.
+    pub fn retry_now(&mut self, now: Time) {
+        self.hold = None;
+        self.undone.hasten(now);
+        self.flush();
+    }
+
+    /// Queues what is at a path of the source (`/a/b`), a directory with all below it.
+    pub fn resync_path(&mut self, path: &[u8], now: Time) {
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        if path.is_empty() {
+            return self.resync(now);
+        }
+        let directory = [path, b"/"].concat();
+        if self.is_directory(path) {
+            self.push_contents(&directory, now);
+        } else if self.is_at_source(path) {
+            self.note(Etype::Create, path, now);
+        } else {
+            self.note(Etype::Delete, path, now);
+        }
+    }
+
+    /// All that these entries stand for arrived. After a comparison of everything the next that is
+    /// not complete is the first one.
+    pub fn compared(&mut self, ids: &[DelayId]) {
+        let mut delays = ids.iter().filter_map(|&id| self.queue.get(id));
+        if delays.any(|delay| delay.etype().is_special()) {
+            self.undone.compared();
+        }
+    }
+
+    /// This moment, to be [`reached`](Sync::reached).
+    pub fn mark(&self) -> Mark {
+        Mark {
+            serial: self.queue.last_serial(),
+            carried: self.carried,
+            place: self.journal_end(),
+        }
+    }
+
+    /// Returns true if all that was noticed before the mark is done, so that the target has it.
+    ///
+    /// Work does not always stay in its entry: a Move that fails becomes a Delete and a Create, what a
+    /// transfer left undone is queued anew. Each such turn counts up `carried`, and the mark
+    /// is set anew then: later than needed, never too early.
+    pub fn reached(&self, mark: &mut Mark) -> bool {
+        if self.carried != mark.carried {
+            *mark = self.mark();
+        }
+        if !self.has_taken(mark.place) {
+            return false;
+        }
+        if std::mem::take(&mut mark.place) > 0 {
+            // It is in the queue now, among what is up to here.
+            mark.serial = self.queue.last_serial();
+        }
+        let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
+        let owes = self.missed || self.has_gap() || self.undone.due().is_some();
+        let owes = owes || stopped || self.held.any() || !self.inherited.is_empty();
+        let owes = owes || self.verify.is_searching();
+        !owes
+            && self
+                .queue
+                .oldest()
+                .is_none_or(|oldest| oldest.id().serial() > mark.serial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::error_lines;
+    use crate::queue::{Policy, Take};
+    use crate::sync::Blame;
+    use crate::sync::tests::sync_with;
+    use crate::watch::Event;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const SECOND: Time = 1_000_000;
+
+    /// What happens to a sync, from outside.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Change(usize),
+        Delete(usize),
+        Move(usize, usize),
+        Start,
+        Succeed,
+        Fail,
+        /// The child could not send this one, and says so or does not.
+        Partly(usize, bool),
+        /// The child ended at this one.
+        Aside(usize),
+        /// The Moves of the batch cannot be carried out at the target.
+        Split,
+        Retry,
+        Mark,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let name = 0usize..4;
+        prop::collection::vec(
+            prop_oneof![
+                4 => name.clone().prop_map(Step::Change),
+                1 => name.clone().prop_map(Step::Delete),
+                3 => (name.clone(), name.clone()).prop_map(|(a, b)| Step::Move(a, b)),
+                5 => Just(Step::Start),
+                3 => Just(Step::Succeed),
+                1 => Just(Step::Fail),
+                2 => (name.clone(), any::<bool>()).prop_map(|(n, named)| Step::Partly(n, named)),
+                2 => name.prop_map(Step::Aside),
+                2 => Just(Step::Split),
+                1 => Just(Step::Retry),
+                2 => Just(Step::Mark),
+            ],
+            1..60,
+        )
+    }
+
+    /// How often each name has changed at the source, and which of these states the target has.
+    type Versions = BTreeMap<Vec<u8>, u32>;
+
+    struct World {
+        sync: Sync,
+        /// One that shares the journal, and does nothing.
+        _other: Option<Sync>,
+        now: Time,
+        source: Versions,
+        target: Versions,
+        /// The running batch, and what it found at the source.
+        batch: Option<(Vec<DelayId>, Versions)>,
+        marks: Vec<(Mark, Versions)>,
+    }
+
+    impl World {
+        fn new(policy: Policy, shares: bool) -> World {
+            let mut sync = sync_with(policy);
+            let other = shares.then(|| {
+                let mut other = sync_with(policy);
+                sync.config.moves = false;
+                other.config.moves = false;
+                crate::sync::share(&mut sync, &mut other);
+                other
+            });
+            World {
+                sync,
+                _other: other,
+                now: SECOND,
+                source: Versions::new(),
+                target: Versions::new(),
+                batch: None,
+                marks: Vec::new(),
+            }
+        }
+
+        fn bump(&mut self, name: &[u8]) {
+            *self.source.entry(name.to_vec()).or_default() += 1;
+        }
+
+        fn event(&mut self, event: Event<'_>) {
+            let names = match event {
+                Event::Move { from, to } => vec![from, to],
+                Event::Create { path } | Event::Modify { path } => vec![path],
+                Event::Attrib { path } | Event::Delete { path } => vec![path],
+            };
+            names.into_iter().for_each(|name| self.bump(&name[4..]));
+            self.sync.ingest(event, self.now);
+        }
+
+        fn begin(&mut self) {
+            if self.batch.is_some()
+                || !matches!(self.sync.next(self.now), crate::sync::Next::Act(_))
+            {
+                return;
+            }
+            let ids = self.sync.queue.take(|_| Take::Take);
+            self.sync.queue.activate(&ids);
+            let mut seen = Versions::new();
+            for delay in ids.iter().filter_map(|&id| self.sync.queue.get(id)) {
+                let (path, to) = delay.paths();
+                for path in [Some(path), to].into_iter().flatten() {
+                    let version = self.source.get(&path).copied().unwrap_or_default();
+                    seen.insert(path, version);
+                }
+            }
+            self.batch = Some((ids, seen));
+        }
+
+        fn end(&mut self, step: &Step) {
+            let Some((ids, mut seen)) = self.batch.take() else {
+                return;
+            };
+            match step {
+                Step::Fail => {
+                    self.sync.failed(&ids, self.now);
+                    return;
+                }
+                Step::Partly(name, named) => {
+                    let left = path(*name);
+                    let line = format!(
+                        "rsync: open \"/src{}\" failed: Permission denied (13)",
+                        String::from_utf8_lossy(&left)
+                    );
+                    let known = seen.contains_key(&left) && *named;
+                    let mut blame =
+                        Blame::of_batch(self.sync.entries(&ids), &[b"/src/".to_vec()], 100);
+                    if *named {
+                        blame.take(error_lines::read(line.as_bytes()));
+                    }
+                    if known {
+                        seen.remove(&left);
+                    } else {
+                        seen.clear()
+                    }
+                    self.sync.partly_failed(&ids, blame.undone(), self.now);
+                    self.target.extend(seen);
+                    return;
+                }
+                Step::Aside(name) => {
+                    let left = path(*name);
+                    let named = crate::sync::Entries::from([(left.clone(), Etype::Modify)]);
+                    let aside = self.sync.set_aside(&ids, &named, false, self.now);
+                    if aside.is_none() {
+                        self.sync.failed(&ids, self.now);
+                    }
+                    return;
+                }
+                Step::Split => {
+                    for &id in &ids {
+                        let paths = self.sync.queue.get(id).map(|delay| delay.paths());
+                        if let Some((from, Some(to))) = paths {
+                            seen.remove(&from);
+                            seen.remove(&to);
+                            self.sync.split_move(id, self.now);
+                        }
+                    }
+                }
+                _ => {}
+            }
+            self.sync.succeeded(&ids);
+            self.target.extend(seen);
+        }
+
+        fn step(&mut self, step: &Step) {
+            self.now += SECOND;
+            match step {
+                Step::Change(n) => self.event(Event::Modify { path: &below(*n) }),
+                Step::Delete(n) => self.event(Event::Delete { path: &below(*n) }),
+                Step::Move(a, b) if a != b => self.event(Event::Move {
+                    from: &below(*a),
+                    to: &below(*b),
+                }),
+                Step::Move(..) => {}
+                Step::Start => self.begin(),
+                Step::Retry => self.sync.retry_now(self.now),
+                Step::Mark => self.marks.push((self.sync.mark(), self.source.clone())),
+                end => self.end(end),
+            }
+        }
+
+        /// Whoever is told that all is done finds it so.
+        fn check(&mut self) -> Result<(), TestCaseError> {
+            let (sync, target) = (&self.sync, &self.target);
+            for (mark, then) in &mut self.marks {
+                if sync.reached(mark) {
+                    for (name, version) in then.iter() {
+                        let has = target.get(name).copied().unwrap_or_default();
+                        prop_assert!(has >= *version, "{}", name.escape_ascii());
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+
+    fn path(name: usize) -> Vec<u8> {
+        format!("/{}", ["a", "b", "c", "d"][name]).into_bytes()
+    }
+
+    fn below(name: usize) -> Vec<u8> {
+        [b"/src", path(name).as_slice()].concat()
+    }
+
+    fn holds(policy: Policy, shares: bool, steps: &[Step]) -> Result<(), TestCaseError> {
+        let mut world = World::new(policy, shares);
+        for step in steps {
+            world.step(step);
+            world.check()?;
+        }
+        // In the end all is well, and everyone is told.
+        for _ in 0..20 {
+            world.now += 1000 * SECOND;
+            world.sync.retry_now(world.now);
+            world.begin();
+            world.end(&Step::Succeed);
+            world.check()?;
+        }
+        let sync = &world.sync;
+        prop_assert!(world.marks.iter_mut().all(|(mark, _)| sync.reached(mark)));
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_reached_is_at_the_target(steps in steps()) {
+            holds(Policy::Coalesce, false, &steps)?;
+            holds(Policy::Coalesce, true, &steps)?;
+            holds(Policy::PerEvent, false, &steps)?;
+        }
+    }
+
+    #[test]
+    fn a_flush_is_for_what_waits_now() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.ingest(Event::Modify { path: b"/src/a" }, 0);
+        assert!(matches!(sync.ready(1), Ready::At(_)));
+        sync.flush();
+        let Ready::Now(id) = sync.ready(1) else {
+            panic!("it does not go");
+        };
+        sync.queue.activate(&[id]);
+        sync.succeeded(&[id]);
+        sync.ingest(Event::Modify { path: b"/src/b" }, 2);
+        assert!(matches!(sync.ready(3), Ready::At(_)));
+    }
+}

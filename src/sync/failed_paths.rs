@@ -1,0 +1,346 @@
+//! What transfers left undone: paths that could not be sent or removed while the rest was.
+//!
+//! Paths are tried again after a while that grows with their own failures, so that what failed
+//! because it was just changing does not wait for what fails for good. Paths that failed equally
+//! often wait for the same moment: each step of the waits costs one transfer, however many
+//! paths there are.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::micros;
+use crate::queue::{Etype, Time};
+
+/// The undone paths of one sync.
+pub struct FailedPaths {
+    paths: BTreeMap<Vec<u8>, Path>,
+    /// When the paths that failed so often before are due, and how many they are.
+    steps: BTreeMap<u32, RetryStep>,
+    /// How often those failed that are being tried again.
+    tried: BTreeMap<Vec<u8>, u32>,
+    /// When everything is compared, if it is to be.
+    everything: Option<Time>,
+    /// The waits between comparisons of everything.
+    backoff: Backoff,
+}
+
+/// One path.
+struct Path {
+    etype: Etype,
+    step: u32,
+}
+
+struct RetryStep {
+    due: Time,
+    count: usize,
+}
+
+/// What is tried again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// What is to go first is first.
+    pub paths: Vec<(Vec<u8>, Etype)>,
+    /// All of the source is compared.
+    pub everything: bool,
+}
+
+impl FailedPaths {
+    /// None yet; the waits begin with the sync's delay.
+    pub fn new(delay: Option<Duration>) -> FailedPaths {
+        FailedPaths {
+            paths: BTreeMap::new(),
+            steps: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            everything: None,
+            backoff: Backoff::new(delay),
+        }
+    }
+
+    /// Takes in the undone part of a transfer. Returns when the first of it is tried again.
+    /// What was owed before is tried when it would have been.
+    pub fn add(
+        &mut self,
+        paths: impl IntoIterator<Item = (Vec<u8>, Etype)>,
+        now: Time,
+    ) -> Duration {
+        let mut soonest = None;
+        for (path, etype) in paths {
+            let due = self.add_one(path, etype, now);
+            soonest = Some(soonest.map_or(due, |soonest: Time| due.min(soonest)));
+        }
+        Duration::from_micros(soonest.unwrap_or(now).saturating_sub(now))
+    }
+
+    fn add_one(&mut self, path: Vec<u8>, etype: Etype, now: Time) -> Time {
+        let failures = self.tried.remove(&path).map_or(0, |failures| failures + 1);
+        let step = match self.paths.get_mut(&path) {
+            Some(known) => {
+                // What a directory has in it stays owed.
+                if !stands_for_contents(known.etype, &path) || etype == Etype::Delete {
+                    known.etype = etype;
+                }
+                known.step
+            }
+            None => {
+                let step = failures.min(self.backoff.last_step());
+                let wait = self.backoff.wait(step);
+                let due = now + micros(wait);
+                self.steps
+                    .entry(step)
+                    .or_insert(RetryStep { due, count: 0 })
+                    .count += 1;
+                self.paths.insert(path, Path { etype, step });
+                step
+            }
+        };
+        self.steps.get(&step).map_or(now, |step| step.due)
+    }
+
+    /// Everything is to be compared, because what failed has no names. Returns when.
+    pub fn add_everything(&mut self, now: Time) -> Duration {
+        let wait = self.backoff.fail();
+        let due = now + micros(wait);
+        let due = self.everything.map_or(due, |known| known.min(due));
+        self.everything = Some(due);
+        Duration::from_micros(due - now)
+    }
+
+    /// Forgets all names: everything is compared instead.
+    pub fn clear_names(&mut self) {
+        self.paths.clear();
+        self.steps.clear();
+        self.tried.clear();
+    }
+
+    /// A comparison of everything left nothing undone.
+    pub fn compared(&mut self) {
+        self.backoff.reset();
+    }
+
+    /// This entry was done: what is owed of its path is, too.
+    pub fn arrived(&mut self, path: &[u8], etype: Etype) {
+        self.tried.remove(path);
+        let covered = |owed: &Path| etype == owed.etype || !stands_for_contents(owed.etype, path);
+        if self.paths.get(path).is_some_and(covered)
+            && let Some(owed) = self.paths.remove(path)
+        {
+            self.leave(owed.step);
+        }
+    }
+
+    fn leave(&mut self, step: u32) {
+        if let Some(known) = self.steps.get_mut(&step) {
+            known.count -= 1;
+            if known.count == 0 {
+                self.steps.remove(&step);
+            }
+        }
+    }
+
+    /// Returns true if nothing is owed or being tried again.
+    pub fn is_idle(&self) -> bool {
+        self.paths.is_empty() && self.tried.is_empty()
+    }
+
+    /// Returns true if this path is being tried again.
+    pub fn is_tried(&self, path: &[u8]) -> bool {
+        self.tried.contains_key(path)
+    }
+
+    /// Nothing is being tried again.
+    pub fn none_tried(&mut self) {
+        self.tried.clear();
+    }
+
+    /// The paths that are owed.
+    pub fn paths(&self) -> impl Iterator<Item = (Etype, Vec<u8>, Option<Vec<u8>>)> {
+        let one = |(path, owed): (&Vec<u8>, &Path)| (owed.etype, path.clone(), None);
+        self.paths.iter().map(one)
+    }
+
+    /// When everything is compared again, and how often that has failed in a row.
+    pub fn next_comparison(&self) -> Option<(Time, u32)> {
+        self.everything.map(|due| (due, self.backoff.failures()))
+    }
+
+    /// Returns true if everything is to be compared.
+    pub fn owes_everything(&self) -> bool {
+        self.everything.is_some()
+    }
+
+    /// How many paths are owed.
+    pub fn len(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Returns true if nothing is owed.
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// When the first of them is tried again; `None` with nothing owed.
+    pub fn due(&self) -> Option<Time> {
+        let steps = self.steps.values().map(|step| step.due);
+        steps.chain(self.everything).min()
+    }
+
+    /// They are tried again now.
+    pub fn hasten(&mut self, now: Time) {
+        for step in self.steps.values_mut() {
+            step.due = step.due.min(now);
+        }
+        self.everything = self.everything.map(|due| due.min(now));
+    }
+
+    /// The first so many paths, in order.
+    pub fn names(&self, most: usize) -> impl Iterator<Item = &[u8]> {
+        self.paths.keys().take(most).map(Vec::as_slice)
+    }
+
+    /// Takes out what is due, to be tried again, and with it what is due soon.
+    pub fn take(&mut self, now: Time) -> Retry {
+        if self.due().is_none_or(|due| due > now) {
+            return Retry::default();
+        }
+        let everything = self.everything.take_if(|due| *due <= now).is_some();
+        let backoff = &self.backoff;
+        let is_due = |step: u32, due: Time| due <= now + micros(backoff.wait(step) / 4);
+        let steps = self.steps.iter();
+        let due: Vec<u32> = steps
+            .filter(|(step, it)| is_due(**step, it.due))
+            .map(|(step, _)| *step)
+            .collect();
+        let mut paths = Vec::new();
+        for (path, owed) in std::mem::take(&mut self.paths) {
+            if !due.contains(&owed.step) {
+                self.paths.insert(path, owed);
+                continue;
+            }
+            self.tried.insert(path.clone(), owed.step);
+            paths.push((path, owed.etype));
+        }
+        self.steps.retain(|step, _| !due.contains(step));
+        paths.sort_by_key(|(_, etype)| *etype != Etype::Delete);
+        Retry { paths, everything }
+    }
+}
+
+/// Returns true if what is owed is all that is in a directory, too.
+fn stands_for_contents(etype: Etype, path: &[u8]) -> bool {
+    path.ends_with(b"/") && matches!(etype, Etype::Create | Etype::Delete)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Time = 1_000_000;
+
+    fn modified(path: &str) -> [(Vec<u8>, Etype); 1] {
+        [(path.into(), Etype::Modify)]
+    }
+
+    #[test]
+    fn waits_grow_until_the_path_arrives() {
+        let mut failed = FailedPaths::new(None);
+        assert_eq!(failed.due(), None);
+        failed.add(modified("/a"), 10 * SECOND);
+        assert_eq!(failed.due(), Some(11 * SECOND));
+        assert!(failed.take(11 * SECOND - 1).paths.is_empty());
+        assert_eq!(failed.take(11 * SECOND).paths.len(), 1);
+        failed.add(modified("/a"), 20 * SECOND);
+        let second = failed.due().unwrap_or_default() - 20 * SECOND;
+        assert!(second > SECOND && second <= 2 * SECOND);
+        failed.take(22 * SECOND);
+        // That another path arrives changes nothing for this one.
+        failed.arrived(b"/b", Etype::Modify);
+        failed.add(modified("/a"), 30 * SECOND);
+        let third = failed.due().unwrap_or_default() - 30 * SECOND;
+        assert!(third > 2 * SECOND && third <= 4 * SECOND, "{third}");
+        failed.take(40 * SECOND);
+        failed.arrived(b"/a", Etype::Modify);
+        failed.add(modified("/a"), 50 * SECOND);
+        assert_eq!(failed.due(), Some(51 * SECOND));
+    }
+
+    /// One that fails for good, and whenever it changes, keeps no other waiting.
+    #[test]
+    fn what_fails_for_good_does_not_put_off_what_fails_once() {
+        let mut failed = FailedPaths::new(None);
+        let mut now = 0;
+        for _ in 0..10 {
+            failed.add(modified("/bad"), now);
+            now = failed.due().unwrap();
+            failed.take(now);
+        }
+        failed.add(modified("/bad"), now);
+        assert!(failed.due().unwrap() > now + 200 * SECOND);
+        failed.add(modified("/good"), now);
+        failed.add(modified("/bad"), now + SECOND / 2);
+        assert_eq!(failed.due(), Some(now + SECOND));
+        assert_eq!(failed.take(now + SECOND).paths, modified("/good"));
+        // It changes and fails, over and over: that does not put it off for ever.
+        let due = failed.due().unwrap();
+        for n in 1..5 {
+            failed.add(modified("/bad"), now + n * 40 * SECOND);
+        }
+        assert_eq!(failed.due(), Some(due));
+    }
+
+    /// However many paths fail, and whenever: the transfers are bounded by the waits.
+    #[test]
+    fn paths_are_tried_together() {
+        let mut failed = FailedPaths::new(None);
+        let (mut calls, mut now) = (0, 0);
+        let mut fail = |failed: &mut FailedPaths, now: Time| {
+            let retry = failed.take(now);
+            calls += usize::from(!retry.paths.is_empty());
+            failed.add(retry.paths, now);
+        };
+        for n in 0..600 {
+            failed.add(modified(&format!("/f{n}")), now);
+            now += SECOND / 10;
+            fail(&mut failed, now);
+        }
+        assert_eq!(failed.len(), 600);
+        let silent = now;
+        while now < silent + 3600 * SECOND {
+            now = failed.due().unwrap();
+            fail(&mut failed, now);
+        }
+        assert_eq!(failed.len(), 600);
+        // 60 s at two calls a second, nine steps twice, an hour at one call in five minutes.
+        assert!(calls <= 120 + 18 + 14, "{calls}");
+    }
+
+    #[test]
+    fn what_arrives_is_owed_no_longer() {
+        let mut failed = FailedPaths::new(None);
+        failed.add(modified("/a"), 0);
+        failed.add([(b"/d/".to_vec(), Etype::Delete)], 0);
+        // A directory's own attributes are not what is in it.
+        failed.arrived(b"/d/", Etype::Attrib);
+        failed.arrived(b"/a", Etype::Modify);
+        assert_eq!(failed.len(), 1);
+        assert!(failed.due().is_some());
+        failed.arrived(b"/d/", Etype::Delete);
+        assert!(failed.is_empty() && failed.is_idle());
+        assert_eq!(failed.due(), None);
+    }
+
+    #[test]
+    fn comparisons_of_everything_wait_longer_each_time() {
+        let mut failed = FailedPaths::new(None);
+        let mut now = 0;
+        for least in [1, 1, 3, 7, 14, 28, 57, 115, 230, 270, 270] {
+            let wait = failed.add_everything(now);
+            assert!(wait.as_secs() >= least, "{wait:?}");
+            now = failed.due().unwrap();
+            assert!(failed.take(now).everything);
+            assert_eq!(failed.due(), None);
+        }
+        failed.compared();
+        assert_eq!(failed.add_everything(0), Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,141 @@
+//! When all of a sync is compared: at startup, at its time, and when changes may have been missed.
+
+use super::Sync;
+use crate::cron::WallTime;
+use crate::log;
+use crate::queue::{Delay, DelayId, Etype, Status, Time};
+
+impl Sync {
+    /// Queues the startup event, unless the configuration wants none.
+    pub fn start(&mut self, now: Time) {
+        if self.config.init {
+            self.queue.push(Etype::Init, b"", None, now);
+        }
+        self.queue_inherited(now);
+    }
+
+    /// Returns true if nothing of the startup is left to do.
+    pub fn has_started(&self) -> bool {
+        self.ended.is_some()
+            || !self
+                .queue
+                .specials()
+                .any(|delay| delay.etype() == Etype::Init)
+    }
+
+    /// Queues a comparison of everything from `due` on, because something may have been missed.
+    pub fn resync(&mut self, due: Time) {
+        self.suspect();
+        if let Some(etype) = self.comparison() {
+            self.queue.push(etype, b"/", None, due);
+        }
+    }
+
+    /// The same, unless that is to come anyway.
+    pub fn resync_once(&mut self, due: Time) {
+        let waits = |delay: Delay<'_>| delay.status() == Status::Wait;
+        let comes = self.queue.specials().any(waits);
+        if comes {
+            self.suspect();
+        } else {
+            self.resync(due);
+        }
+    }
+
+    /// Queues a comparison of everything that an earlier one did not complete. Nothing new may have
+    /// been missed.
+    pub(super) fn compare_again(&mut self, now: Time) {
+        if let Some(etype) = self.comparison() {
+            self.queue.push(etype, b"/", None, now);
+        }
+    }
+
+    /// Returns true if there is a way to compare everything.
+    pub(super) fn compares_everything(&self) -> bool {
+        self.comparison().is_some()
+    }
+
+    fn suspect(&mut self) {
+        self.carried += 1;
+        self.verify.suspect();
+    }
+
+    /// The event that compares everything, if the configuration has a way to.
+    fn comparison(&self) -> Option<Etype> {
+        if self.has_full {
+            Some(Etype::Full)
+        } else {
+            self.config.init.then_some(Etype::Init)
+        }
+    }
+
+    /// Queues a full comparison if the crontab is due. One that waits already is enough.
+    pub fn on_cron(&mut self, wall: WallTime, now: Time) {
+        if !self.crontab.is_due(wall) {
+            return;
+        }
+        log::say("Info", "Crontab triggered full sync");
+        let mut delays = self.queue.iter();
+        if !delays.any(|delay| delay.etype() == Etype::Full && delay.status() != Status::Active) {
+            drop(delays);
+            self.queue.push(Etype::Full, b"/", None, now);
+        }
+    }
+
+    /// Returns true if this compares the whole source. What user code does at startup is its own affair.
+    pub(super) fn is_whole(&self, id: DelayId) -> bool {
+        let etype = self.queue.get(id).map(|delay| delay.etype());
+        self.has_full && matches!(etype, Some(Etype::Init | Etype::Full))
+    }
+
+    /// Returns true if its whole source is being compared.
+    pub fn compares_all(&self) -> bool {
+        let mut active = self
+            .queue
+            .specials()
+            .filter(|delay| delay.status() == Status::Active);
+        self.has_full && active.any(|delay| delay.etype() != Etype::Blanket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Policy, Take};
+    use crate::sync::tests::sync_with;
+
+    fn specials(sync: &Sync) -> Vec<Etype> {
+        sync.queue.specials().map(|delay| delay.etype()).collect()
+    }
+
+    #[test]
+    fn one_comparison_that_waits_is_enough() {
+        for (has_full, etype) in [(false, Etype::Init), (true, Etype::Full)] {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.has_full = has_full;
+            sync.start(0);
+            sync.resync_once(0);
+            assert_eq!(specials(&sync), [Etype::Init]);
+            assert!(!sync.verify.is_done());
+            let running = sync.queue.take(|_| Take::Take);
+            sync.queue.activate(&running);
+            sync.resync_once(0);
+            sync.resync_once(0);
+            assert_eq!(specials(&sync), [Etype::Init, etype]);
+            sync.resync(0);
+            assert_eq!(specials(&sync), [Etype::Init, etype, etype]);
+        }
+    }
+
+    #[test]
+    fn without_a_startup_nothing_compares_but_a_function_for_it() {
+        let mut sync = sync_with(Policy::PerEvent);
+        sync.config.init = false;
+        sync.resync(0);
+        assert_eq!(specials(&sync), []);
+        assert!(!sync.verify.is_done());
+        sync.has_full = true;
+        sync.resync_once(0);
+        assert_eq!(specials(&sync), [Etype::Full]);
+    }
+}

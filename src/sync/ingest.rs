@@ -1,0 +1,224 @@
+//! What the kernel tells, as far as it is a sync's concern: cut to the source, past the filter,
+//! into the queue.
+
+use std::sync::PoisonError;
+
+use super::{Sync, describe};
+use crate::log;
+use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Time};
+use crate::watch::{Event, Follow, InotifyMode};
+
+/// At most so many renames are known by number; what is below others is told, and sent, again.
+const MAX_MOVED: usize = 64;
+
+impl Sync {
+    /// Takes in what happened to an absolute path, if it is this sync's concern.
+    ///
+    /// The answer says whether a rename was taken in as such, or the contents of the directory
+    /// are wanted as Creates.
+    pub fn ingest(&mut self, event: Event<'_>, now: Time) -> Follow {
+        if !self.is_concerned() {
+            return Follow::Nothing;
+        }
+        let (etype, path) = match event {
+            Event::Create { path } => (Etype::Create, path),
+            Event::Modify { path } => (Etype::Modify, path),
+            Event::Attrib { path } => (Etype::Attrib, path),
+            Event::Delete { path } => (Etype::Delete, path),
+            Event::Move { from, to } => return self.notice_move(from, to, now),
+        };
+        if let Some(path) = self.relative(path) {
+            self.single(etype, path, now);
+        }
+        Follow::Nothing
+    }
+
+    /// Takes in that an absolute path was written to or, `closed`, closed after writing: which
+    /// of the two is a change is the mode's to say. The kernel tells what any sync wants.
+    pub fn written(&mut self, path: &[u8], closed: bool, now: Time) {
+        let concerned = match self.config.mode.unwrap_or_default() {
+            InotifyMode::CloseWrite => closed,
+            InotifyMode::Modify => !closed,
+            InotifyMode::CloseWriteOrModify => true,
+        };
+        if concerned {
+            self.ingest(Event::Modify { path }, now);
+        }
+    }
+
+    /// A move seen from this sync: with both ends, one or none of them its concern.
+    fn notice_move(&mut self, from: &[u8], to: &[u8], now: Time) -> Follow {
+        let follow = match to.last() {
+            Some(b'/') => Follow::Contents,
+            _ => Follow::Nothing,
+        };
+        match (self.relative(from), self.relative(to)) {
+            (None, None) => Follow::Nothing,
+            (Some(from), None) => {
+                self.transformed("Delete");
+                self.single(Etype::Delete, from, now);
+                Follow::Nothing
+            }
+            (None, Some(to)) => {
+                self.transformed("Create");
+                self.single(Etype::Create, to, now);
+                follow
+            }
+            (Some(from), Some(to)) => self.notice_inner_move(from, to, follow, now),
+        }
+    }
+
+    /// A move within the source.
+    fn notice_inner_move(&mut self, from: &[u8], to: &[u8], follow: Follow, now: Time) -> Follow {
+        match (self.excluded(from), self.excluded(to)) {
+            (true, true) => {
+                filtered(Etype::Move, from);
+                Follow::Nothing
+            }
+            (false, true) => {
+                log::say(
+                    "Filter",
+                    format_args!(
+                        "filtered destination transformed Move to Delete {}",
+                        log::escape(from)
+                    ),
+                );
+                self.take_in(Etype::Delete, from, None, now);
+                Follow::Nothing
+            }
+            (true, false) => {
+                // The point instead of a blank is lsyncd's.
+                log::say(
+                    "Filter",
+                    format_args!(
+                        "filtered origin transformed Move to Create.{}",
+                        log::escape(to)
+                    ),
+                );
+                self.take_in(Etype::Create, to, None, now);
+                follow
+            }
+            (false, false) if self.config.moves && self.filters_alike(from, to) => {
+                match self.take_in(Etype::Move, from, Some(to), now) {
+                    Pushed::Split { .. } => follow,
+                    Pushed::Placed(_) => Follow::Moved,
+                }
+            }
+            (false, false) => {
+                log::say("Delay", "splitting Move into Delete & Create");
+                self.take_in(Etype::Delete, from, None, now);
+                self.take_in(Etype::Create, to, None, now);
+                follow
+            }
+        }
+    }
+
+    /// The last rename of a directory, which this sync took in as such, has this number.
+    pub fn moved_whole(&mut self, number: u64) {
+        if self.moved.len() == MAX_MOVED {
+            self.moved.pop_front();
+        }
+        self.moved.push_back(number);
+    }
+
+    /// Returns true if the rename of this number is known to have been taken in as such: what is
+    /// below is no news.
+    pub fn has_moved(&self, number: u64) -> bool {
+        self.moved.contains(&number)
+    }
+
+    /// Returns true if a move does at the target what it did here. Patterns with a slash may leave
+    /// out in one directory what they let pass in another. User functions are told what happened.
+    fn filters_alike(&self, from: &[u8], to: &[u8]) -> bool {
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        self.queue.policy() == Policy::PerEvent
+            || !from.ends_with(b"/")
+            || filter.is_alike_below(from, to)
+    }
+
+    fn transformed(&self, to: &str) {
+        log::normal(format_args!(
+            "Transformed Move to {to} for {}",
+            self.config.name
+        ));
+    }
+
+    /// An event of one path, if the filter lets it pass.
+    pub(super) fn single(&mut self, etype: Etype, path: &[u8], now: Time) {
+        if self.excluded(path) {
+            return filtered(etype, path);
+        }
+        self.take_in(etype, path, None, now);
+    }
+
+    /// Remembers an event for all who share it.
+    fn take_in(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
+        let (etype, due) = (self.as_seen(etype, path), self.due(now));
+        match self.to_journal(etype, path, due) {
+            Some(pushed) => pushed,
+            None => self.push(etype, path, to, now),
+        }
+    }
+
+    /// Puts an event into its own queue.
+    pub(super) fn push(
+        &mut self,
+        etype: Etype,
+        path: &[u8],
+        to: Option<&[u8]>,
+        now: Time,
+    ) -> Pushed {
+        self.counters.events += 1;
+        let due = self.due(now);
+        let pushed = match self.crowded(etype, path, to, due) {
+            Some(pushed) => pushed,
+            None => self.queue.push(etype, path, to, due),
+        };
+        if log::enabled("Delay") {
+            let line = describe::describe(&self.queue, pushed, etype, path, to);
+            log::say("Delay", line);
+        }
+        if pushed == Pushed::Placed(Placed::Refused) {
+            self.missed = true;
+        }
+        pushed
+    }
+
+    /// What waits for this absolute path of a file, if what is sent is what is there then. User
+    /// functions are told what happened, in time.
+    pub fn waiting(&self, path: &[u8]) -> Option<DelayId> {
+        match self.queue.policy() {
+            Policy::Coalesce => self.queue.open_at(self.relative(path)?),
+            Policy::PerEvent => None,
+        }
+    }
+
+    /// The path relative to the source, with a leading slash; `None` when it is elsewhere.
+    /// The root itself is `/`.
+    pub fn relative<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+        let root = self.config.source.len() - 1;
+        let below = path.strip_prefix(self.config.source.as_slice())?;
+        let inside = below.strip_suffix(b"/").unwrap_or(below).contains(&b'/');
+        (self.config.subdirs || !inside).then(|| &path[root..])
+    }
+
+    /// Returns true if a change of this absolute path would be taken in.
+    pub fn concerns(&self, path: &[u8]) -> bool {
+        self.relative(path)
+            .is_some_and(|path| path == b"/" || !self.excluded(path))
+    }
+
+    pub(super) fn excluded(&self, path: &[u8]) -> bool {
+        self.filter
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .excluded(path)
+    }
+}
+
+fn filtered(etype: Etype, path: &[u8]) {
+    if log::enabled("Filter") {
+        let (etype, path) = (etype.name(), log::escape(path));
+        log::say("Filter", format_args!("filtered {etype} on \"{path}\""));
+    }
+}

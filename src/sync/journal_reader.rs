@@ -1,0 +1,234 @@
+//! Several syncs of one source that look at the same things share one journal: an event is
+//! cut, filtered and remembered once, and each sync takes from the journal what it lacks when
+//! it may send. The one that leads the others takes the events in.
+//!
+//! A sync's own queue then holds what it is sending, what failed, and comparisons; its retries
+//! and waits are its own.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::Sync;
+use crate::queue::journal::{Journal, Position, Pull, TargetId};
+use crate::queue::{Etype, Placed, Policy, Pushed, Ready, Time};
+
+/// At most so many paths are taken over at once, so that targets at work hold no more.
+const CHUNK: usize = 10_000;
+
+/// A sync's part in a journal.
+pub struct JournalReader {
+    journal: Rc<RefCell<Journal>>,
+    id: TargetId,
+    leads: bool,
+    /// What lies before this place does not wait for its delay.
+    hurry: Position,
+}
+
+impl JournalReader {
+    fn new(journal: Rc<RefCell<Journal>>, bound: usize, leads: bool) -> JournalReader {
+        let id = journal.borrow_mut().join(bound);
+        JournalReader {
+            journal,
+            id,
+            leads,
+            hurry: 0,
+        }
+    }
+}
+
+impl Drop for JournalReader {
+    fn drop(&mut self) {
+        self.journal.borrow_mut().leave(self.id);
+    }
+}
+
+/// Lets `second` share the journal, the filter and the watched directories of `first`. The two
+/// have to have the same source, filter and delay.
+pub fn share(first: &mut Sync, second: &mut Sync) {
+    second.share_scope(first);
+    let settles = |sync: &Sync| sync.queue.policy() == Policy::Coalesce && !sync.config.moves;
+    if !settles(first) || !settles(second) || second.feed.is_some() {
+        return;
+    }
+    let bound = |sync: &Sync| sync.config.max_pending;
+    let first_bound = bound(first);
+    let feed = first
+        .feed
+        .get_or_insert_with(|| JournalReader::new(Rc::default(), first_bound, true));
+    second.feed = Some(JournalReader::new(
+        Rc::clone(&feed.journal),
+        bound(second),
+        false,
+    ));
+    second.share_ahead(first);
+}
+
+/// Lets `second` go on in the journal that `first` has taken over from the configuration before,
+/// if the two look at the same things in the same way. False if they do not.
+pub fn share_inherited(first: &Sync, second: &mut Sync) -> bool {
+    let same = first.group.is_some() && first.group == second.group;
+    let (true, Some(feed), Some(_)) = (same, &first.feed, &second.feed) else {
+        return false;
+    };
+    let journal = Rc::clone(&feed.journal);
+    second.feed = Some(JournalReader::new(
+        journal,
+        second.config.max_pending,
+        false,
+    ));
+    second.share_ahead(first);
+    true
+}
+
+/// Decides who takes in the events of each journal, and lets go of those that are gone: all that
+/// share one are among these.
+pub fn choose_leaders<'a>(syncs: impl Iterator<Item = &'a Rc<RefCell<Sync>>>) {
+    let mut journals: Vec<(Rc<RefCell<Journal>>, Vec<TargetId>)> = Vec::new();
+    for sync in syncs {
+        let mut sync = sync.borrow_mut();
+        let Some(feed) = &mut sync.feed else {
+            continue;
+        };
+        let known = journals
+            .iter_mut()
+            .find(|(journal, _)| Rc::ptr_eq(journal, &feed.journal));
+        feed.leads = known.is_none();
+        match known {
+            Some((_, ids)) => ids.push(feed.id),
+            None => journals.push((Rc::clone(&feed.journal), vec![feed.id])),
+        }
+    }
+    for (journal, ids) in &journals {
+        journal.borrow_mut().keep(ids);
+    }
+}
+
+impl Sync {
+    /// Returns true if it takes in events: all do but those that another takes them in for.
+    pub(super) fn is_concerned(&self) -> bool {
+        match &self.feed {
+            Some(feed) => feed.leads,
+            None => self.ended.is_none(),
+        }
+    }
+
+    /// Takes the place in the journal of the sync of the configuration before, if it looks at the
+    /// same things in the same way. What that lacks is not copied then. False if it does not.
+    pub(super) fn take_place(&mut self, old: &Sync) -> bool {
+        let same = self.group.is_some() && self.group == old.group;
+        let (true, Some(feed), Some(before)) = (same, &mut self.feed, &old.feed) else {
+            return false;
+        };
+        let bound = self.config.max_pending;
+        let id = before.journal.borrow_mut().succeed(before.id, bound);
+        *feed = JournalReader {
+            journal: Rc::clone(&before.journal),
+            id,
+            leads: feed.leads,
+            hurry: 0,
+        };
+        true
+    }
+
+    /// Gives a change to the journal, if there is one.
+    pub(super) fn to_journal(&self, etype: Etype, path: &[u8], due: Time) -> Option<Pushed> {
+        let feed = self.feed.as_ref()?;
+        feed.journal.borrow_mut().push(etype, path, due);
+        // For the log only: there it is as good as in the queue.
+        Some(Pushed::Placed(Placed::Refused))
+    }
+
+    /// Takes over what is due from the journal, when nothing of its own waits. The answer: when
+    /// there is more.
+    pub(super) fn pull(&mut self, now: Time) -> Option<Time> {
+        if self.feed.is_none() || self.ready(now) != Ready::Nothing {
+            return None;
+        }
+        let crowd = self.config.max_delays;
+        let feed = self.feed.as_mut()?;
+        let mut journal = feed.journal.borrow_mut();
+        if self.queue.is_empty() {
+            journal.settled(feed.id);
+        }
+        let hurry = !journal.has_passed(feed.id, feed.hurry);
+        let list = match journal.pull(feed.id, now, (crowd, CHUNK.max(crowd)), hurry) {
+            Pull::Nothing => return None,
+            Pull::At(due) => return Some(due),
+            Pull::Take(list) => list,
+        };
+        drop(journal);
+        self.counters.events += list.len() as u64;
+        for (etype, path, due) in list {
+            if self.is_held(etype, &path) {
+                continue;
+            }
+            if self.queue.push(etype, &path, None, due.min(now)) == Pushed::Placed(Placed::Refused)
+            {
+                self.missed = true;
+            }
+        }
+        None
+    }
+
+    /// Returns true if it fell back too far; it then compares everything.
+    pub(super) fn note_gap(&mut self) {
+        if let Some(feed) = &self.feed {
+            self.missed |= feed.journal.borrow_mut().take_overran(feed.id);
+        }
+    }
+
+    /// The same, if it was not noted yet.
+    pub(super) fn has_gap(&self) -> bool {
+        let feed = self.feed.as_ref();
+        feed.is_some_and(|feed| feed.journal.borrow().overran(feed.id))
+    }
+
+    /// Nothing is kept for it any more; it may go on to take events in for others.
+    pub(super) fn leave_journal(&self) {
+        if let Some(feed) = &self.feed {
+            feed.journal.borrow_mut().leave(feed.id);
+        }
+    }
+
+    /// What waits in the journal goes now.
+    pub(super) fn hurry(&mut self) {
+        if let Some(feed) = &mut self.feed {
+            feed.hurry = feed.journal.borrow().last();
+        }
+    }
+
+    /// The place of what happened last.
+    pub(super) fn journal_end(&self) -> Position {
+        self.feed.as_ref().map_or(0, |f| f.journal.borrow().last())
+    }
+
+    /// Returns true if it took over everything up to there.
+    pub(super) fn has_taken(&self, place: Position) -> bool {
+        let feed = self.feed.as_ref();
+        feed.is_none_or(|feed| feed.journal.borrow().has_passed(feed.id, place))
+    }
+
+    /// How much is to be done, in the queue or the journal.
+    pub fn pending(&self) -> usize {
+        let feed = self.feed.as_ref();
+        self.queue.len() + feed.map_or(0, |feed| feed.journal.borrow().behind(feed.id))
+    }
+
+    /// The first `most` changes that it has to take over from the journal.
+    pub fn backlog(&self, most: usize) -> Vec<(Etype, Vec<u8>)> {
+        let Some(feed) = &self.feed else {
+            return Vec::new();
+        };
+        let journal = feed.journal.borrow();
+        let lacks = journal.lacks(feed.id).take(most);
+        lacks.map(|(etype, path)| (etype, path.to_vec())).collect()
+    }
+
+    /// When the first of what is pending was due first.
+    pub fn first_due(&self) -> Option<Time> {
+        let feed = self.feed.as_ref();
+        let journal = feed.and_then(|feed| feed.journal.borrow().due(feed.id));
+        let own = self.queue.oldest().map(|delay| delay.first_due());
+        own.into_iter().chain(journal).min()
+    }
+}

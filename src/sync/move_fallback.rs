@@ -1,0 +1,110 @@
+//! What becomes of a Move that cannot be carried out at the target: what is gone is deleted
+//! there and what is new is sent. Never another Move, so this comes to an end.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::Sync;
+use crate::batch::BatchEntry;
+use crate::queue::{DelayId, Etype, Status, Time};
+
+/// Reading a moved directory stops here: with more in it, everything is compared.
+const MOST: usize = 10_000;
+
+impl Sync {
+    /// Queues what brings the target to where this Move should have, and takes the Move out if
+    /// it is waiting still. An active one is for [`Sync::succeeded`] to take out.
+    pub fn split_move(&mut self, id: DelayId, now: Time) {
+        let Some(delay) = self.queue.get(id) else {
+            return;
+        };
+        let (from, Some(to)) = delay.paths() else {
+            return;
+        };
+        if delay.status() == Status::Wait {
+            self.queue.discard(id);
+        }
+        self.carried += 1;
+        self.send_moved(&from, &to, now);
+    }
+
+    /// Queues what brings the target to where a Move should have.
+    pub(super) fn send_moved(&mut self, from: &[u8], to: &[u8], now: Time) {
+        // Whoever acts on these looks at the disk: what is there after all is sent.
+        self.push(Etype::Delete, from, None, now);
+        match to.ends_with(b"/") && self.is_directory(to) {
+            // The Delete of a directory that exists stands for all that is in it.
+            true if self.config.delete.in_batches() => {
+                self.push(Etype::Delete, to, None, now);
+            }
+            true => self.push_contents(to, now),
+            false => {
+                self.push(Etype::Create, to, None, now);
+            }
+        }
+    }
+
+    /// Queues an event that the kernel did not tell.
+    pub fn note(&mut self, etype: Etype, path: &[u8], now: Time) {
+        self.push(etype, path, None, now);
+    }
+
+    /// Returns true if this is about a file that has other names, which rsync's `--hard-links` links
+    /// only if it is told of all of them.
+    pub fn has_other_names(&self, entry: &BatchEntry<'_>) -> bool {
+        let path = entry.to.unwrap_or(entry.path);
+        let names = |data: fs::Metadata| data.is_file() && data.nlink() > 1;
+        !path.ends_with(b"/") && fs::symlink_metadata(self.on_disk(path)).is_ok_and(names)
+    }
+
+    /// Returns true if the source has something at this path, of whatever kind.
+    pub fn is_at_source(&self, path: &[u8]) -> bool {
+        fs::symlink_metadata(self.on_disk(path)).is_ok()
+    }
+
+    pub(super) fn is_directory(&self, path: &[u8]) -> bool {
+        fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_dir())
+    }
+
+    /// Without the slash of a directory: behind a symlink it would make the link be followed.
+    pub(super) fn on_disk(&self, path: &[u8]) -> PathBuf {
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        Path::new(OsStr::from_bytes(&self.config.source)).join(OsStr::from_bytes(path))
+    }
+
+    /// Queues a directory and all below it as new.
+    pub(super) fn push_contents(&mut self, top: &[u8], now: Time) {
+        let mut found = vec![top.to_vec()];
+        let mut next = 0;
+        while next < found.len() {
+            let path = found[next].clone();
+            next += 1;
+            if found.len() > MOST {
+                return self.resync(now);
+            }
+            if !path.ends_with(b"/") || self.excluded(&path) {
+                continue;
+            }
+            // What cannot be read is told by whoever sends it.
+            for entry in fs::read_dir(self.on_disk(&path))
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let mut below = path.clone();
+                below.extend(entry.file_name().into_vec());
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    below.push(b'/');
+                }
+                found.push(below);
+            }
+        }
+        for path in found {
+            self.single(Etype::Create, &path, now);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What is mounted inside a source, and was: a file system that is not there any more has not
+//! been deleted. The target keeps what it has of it until it is mounted again.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+use super::Sync;
+use crate::queue::{DelayId, Etype, Status};
+
+/// Mount points inside a source, absolute, without slash at their ends.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inside {
+    known: BTreeSet<Vec<u8>>,
+    away: BTreeSet<Vec<u8>>,
+}
+
+impl Sync {
+    /// These were mounted once, inside the source or elsewhere.
+    pub fn remember_inside(&mut self, mounts: impl Iterator<Item = Vec<u8>>) {
+        self.inside.known.extend(mounts);
+    }
+
+    /// All that has been mounted inside the source and not been forgotten.
+    pub fn known_inside(&self) -> impl Iterator<Item = &[u8]> {
+        self.inside.known.iter().map(Vec::as_slice)
+    }
+
+    /// Takes in what is mounted now, of what lasts. The answer: what is away since then, and
+    /// what is back.
+    pub fn see_mounts(&mut self, mounted: &BTreeSet<Vec<u8>>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        if !self.config.guard.on {
+            return Default::default();
+        }
+        let concerned = |mount: &&Vec<u8>| self.has_inside(mount);
+        let here = mounted.iter().filter(concerned).cloned();
+        let here: BTreeSet<_> = here.collect();
+        let known: BTreeSet<_> = self
+            .inside
+            .known
+            .iter()
+            .filter(concerned)
+            .cloned()
+            .collect();
+        let away: BTreeSet<_> = known.difference(&here).cloned().collect();
+        let gone = away.difference(&self.inside.away).cloned().collect();
+        let back = self.inside.away.difference(&away).cloned().collect();
+        self.inside.known = known.union(&here).cloned().collect();
+        self.set_away(away);
+        (gone, back)
+    }
+
+    /// Returns true if this place is one of those that are kept current.
+    pub fn has_inside(&self, mount: &[u8]) -> bool {
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        let path = self.inner_path(mount);
+        path.is_some_and(|path| !filter.configured_out(&path))
+    }
+
+    /// What was mounted is not waited for any longer.
+    pub(super) fn forget_mounts(&mut self) {
+        let away = std::mem::take(&mut self.inside.away);
+        self.inside.known.retain(|mount| !away.contains(mount));
+        self.set_away(BTreeSet::new());
+    }
+
+    /// What was mounted inside the source and is not.
+    pub fn away(&self) -> impl Iterator<Item = &[u8]> {
+        self.inside.away.iter().map(Vec::as_slice)
+    }
+
+    fn set_away(&mut self, away: BTreeSet<Vec<u8>>) {
+        let paths: Vec<_> = away.iter().filter_map(|m| self.inner_path(m)).collect();
+        let mut filter = self.filter.write().unwrap_or_else(PoisonError::into_inner);
+        filter.hold(paths.iter().map(Vec::as_slice));
+        drop(filter);
+        self.inside.away = away;
+        self.drop_held();
+    }
+
+    /// What waits for a path that is held is not to be done: it would be taken for deleted.
+    pub fn drop_held(&mut self) {
+        if self.inside.away.is_empty() {
+            return;
+        }
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        let waits = self.queue.iter().filter(|delay| {
+            delay.status() != Status::Active
+                && !delay.etype().is_special()
+                && filter.holds(&delay.paths().0)
+        });
+        let ids: Vec<DelayId> = waits.map(|delay| delay.id()).collect();
+        drop(filter);
+        for id in ids {
+            self.queue.discard(id);
+        }
+    }
+
+    /// Returns true if anything inside the source is left alone.
+    pub fn holds_any(&self) -> bool {
+        !self.inside.away.is_empty()
+    }
+
+    /// Returns true if such a change is not to be done now.
+    pub fn is_held(&self, etype: Etype, path: &[u8]) -> bool {
+        !self.inside.away.is_empty() && !etype.is_special() && {
+            let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+            filter.holds(path)
+        }
+    }
+
+    /// The path of a mount point relative to the source, as a directory; none if it is outside.
+    fn inner_path(&self, mount: &[u8]) -> Option<Vec<u8>> {
+        let below = mount.strip_prefix(self.config.source.as_slice())?;
+        let relevant = !below.is_empty() && self.config.subdirs;
+        relevant.then(|| [b"/", below, b"/"].concat())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::queue::Etype;
+    use crate::queue::Policy;
+    use crate::sync::tests::sync_with;
+
+    fn mounts(paths: &[&str]) -> std::collections::BTreeSet<Vec<u8>> {
+        paths.iter().map(|path| path.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn what_goes_is_held_until_it_is_back() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.queue.push(Etype::Modify, b"/in/f", None, 0);
+        sync.queue.push(Etype::Modify, b"/x", None, 0);
+        assert_eq!(
+            sync.see_mounts(&mounts(&["/src/in", "/else"])),
+            Default::default()
+        );
+        let (gone, back) = sync.see_mounts(&mounts(&["/else"]));
+        assert_eq!((gone, back.len()), (vec![b"/src/in".to_vec()], 0));
+        assert_eq!(sync.queue.len(), 1);
+        assert!(sync.is_held(Etype::Delete, b"/in/") && !sync.is_held(Etype::Full, b"/"));
+        let (gone, back) = sync.see_mounts(&mounts(&["/src/in"]));
+        assert_eq!((gone.len(), back), (0, vec![b"/src/in".to_vec()]));
+        assert!(!sync.is_held(Etype::Delete, b"/in/"));
+        sync.see_mounts(&mounts(&[]));
+        sync.forget_mounts();
+        assert!(!sync.is_held(Etype::Delete, b"/in/") && sync.known_inside().next().is_none());
+    }
+}

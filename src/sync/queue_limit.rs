@@ -1,0 +1,136 @@
+//! What bounds a queue: past so many pending paths a directory is queued in place of what
+//! changes in it, and stands for all that is in it.
+//!
+//! Only for built-in behaviours, which look at the disk. User functions are promised each
+//! event, and so is a sync that may not delete: the event that stands for all of a directory
+//! makes the target's like the source's.
+
+use std::collections::HashMap;
+
+use super::Sync;
+use crate::queue::{DelayId, Etype, Placed, Pushed, Queue, Status, Time};
+
+/// So many times the bound, of directories even, and everything is compared instead.
+const CROWDED: usize = 2;
+
+/// Directories that stand for all that is in them.
+pub struct QueueLimit {
+    bound: usize,
+    directories: HashMap<Vec<u8>, DelayId>,
+}
+
+impl QueueLimit {
+    /// None yet. `bound`: so many paths may be pending before.
+    pub fn new(bound: usize) -> QueueLimit {
+        QueueLimit {
+            bound,
+            directories: HashMap::new(),
+        }
+    }
+
+    /// So many paths may be pending before.
+    pub fn bound(&self) -> usize {
+        self.bound
+    }
+
+    /// The waiting delay of a directory around this path. One that is being acted upon has
+    /// looked at the disk already and covers nothing.
+    fn covering(&self, queue: &Queue, path: &[u8]) -> Option<DelayId> {
+        let waits = |id: &DelayId| {
+            let delay = queue.get(*id)?;
+            (delay.status() != Status::Active).then_some(*id)
+        };
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        slashes
+            .filter_map(|(slash, _)| self.directories.get(&path[..=slash]))
+            .find_map(waits)
+    }
+
+    fn keep(&mut self, queue: &Queue, directory: &[u8], id: DelayId) {
+        if self.directories.len().is_power_of_two() {
+            self.directories.retain(|_, id| queue.contains(*id));
+        }
+        self.directories.insert(directory.to_vec(), id);
+    }
+}
+
+impl Sync {
+    /// What becomes of an event where the queue is crowded; `None` where it is not.
+    pub(super) fn crowded(
+        &mut self,
+        etype: Etype,
+        path: &[u8],
+        to: Option<&[u8]>,
+        due: Time,
+    ) -> Option<Pushed> {
+        if self.queue.is_empty() {
+            self.crowd.directories.clear();
+        }
+        let full = self.queue.len() + self.undone.len() >= self.crowd.bound;
+        if etype.is_special() || (!full && self.crowd.directories.is_empty()) {
+            return None;
+        }
+        let Some(to) = to else {
+            return self.crowded_path(path, full, due);
+        };
+        let concerned = full
+            || self.crowd.covering(&self.queue, path).is_some()
+            || self.crowd.covering(&self.queue, to).is_some();
+        if !concerned {
+            return None;
+        }
+        // One end is told by the directory around it; the Delete of what exists brings it.
+        let mut last = Pushed::Placed(Placed::Refused);
+        for path in [path, to] {
+            last = match self.crowded_path(path, full, due) {
+                Some(pushed) => pushed,
+                None => self.queue.push(Etype::Delete, path, None, due),
+            };
+        }
+        Some(last)
+    }
+
+    fn crowded_path(&mut self, path: &[u8], full: bool, due: Time) -> Option<Pushed> {
+        if let Some(by) = self.crowd.covering(&self.queue, path) {
+            return Some(Pushed::Placed(Placed::Absorbed { by }));
+        }
+        if !full {
+            return None;
+        }
+        let bound = self.crowd.bound.saturating_mul(CROWDED);
+        if !self.config.delete.in_batches() || self.queue.len() >= bound {
+            return Some(Pushed::Placed(Placed::Refused));
+        }
+        let directory = around(path);
+        let pushed = self.queue.push(Etype::Delete, directory, None, due);
+        if let Pushed::Placed(placed) = pushed {
+            let id = match placed {
+                Placed::Appended { id }
+                | Placed::Blocked { id, .. }
+                | Placed::Replaced { id, .. }
+                | Placed::Turned { id, .. }
+                | Placed::Absorbed { by: id } => Some(id),
+                Placed::Refused => None,
+            };
+            if let Some(id) = id.filter(|id| self.stands_for(*id, directory)) {
+                self.crowd.keep(&self.queue, directory, id);
+            }
+        }
+        Some(pushed)
+    }
+
+    /// What absorbed it may be of a directory further up.
+    fn stands_for(&self, id: DelayId, directory: &[u8]) -> bool {
+        let delay = self.queue.get(id);
+        delay.is_some_and(|delay| delay.etype() == Etype::Delete && delay.paths().0 == directory)
+    }
+}
+
+/// The directory a path is in; of the root, itself.
+fn around(path: &[u8]) -> &[u8] {
+    let bare = path.strip_suffix(b"/").unwrap_or(path);
+    match bare.iter().rposition(|&byte| byte == b'/') {
+        Some(slash) => &path[..=slash],
+        None => b"/",
+    }
+}
