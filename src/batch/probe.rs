@@ -24,6 +24,8 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// What is known of binaries.
 type Tried = Mutex<Vec<(Binary, bool)>>;
+static DELETES_MISSING: Tried = Mutex::new(Vec::new());
+static IS_CONFINED: Tried = Mutex::new(Vec::new());
 
 /// A plain rsync: an executable in ELF format whose name begins with "rsync".
 ///
@@ -60,8 +62,11 @@ impl Binary {
     /// Tried once in the life of the process; an upgraded binary is tried again. Takes
     /// about 50 ms that time, 5 seconds at worst.
     pub fn deletes_missing(&self) -> bool {
-        static TRIED: Tried = Mutex::new(Vec::new());
-        self.answer(&TRIED, "deletes missing names", Binary::try_missing)
+        self.answer(
+            &DELETES_MISSING,
+            "deletes missing names",
+            Binary::try_missing,
+        )
     }
 
     /// Returns true if this rsync, as sender, takes nothing from outside of the source when a
@@ -70,12 +75,30 @@ impl Binary {
     /// That came with 3.5, and with it an option to do without, which is asked for: an attack
     /// cannot be tried as an ordinary user.
     pub fn is_confined(&self) -> bool {
-        static TRIED: Tried = Mutex::new(Vec::new());
-        self.answer(&TRIED, "is confined to the source", |binary| {
+        self.answer(&IS_CONFINED, "is confined to the source", |binary| {
             let mut command = Command::new(&binary.path);
             command.args(["--insecure-links", "--version"]);
             Ok(outcome(command, b"")? == Some(0))
         })
+    }
+
+    /// Asks all questions that have not been asked yet.
+    pub fn probe(&self) {
+        self.deletes_missing();
+        self.is_confined();
+    }
+
+    /// Returns true if all questions have been asked, so that the answers take no time.
+    pub fn is_probed(&self) -> bool {
+        [&DELETES_MISSING, &IS_CONFINED]
+            .into_iter()
+            .all(|tried| self.known(tried).is_some())
+    }
+
+    fn known(&self, tried: &Tried) -> Option<bool> {
+        let tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = tried.iter().find(|(binary, _)| binary == self);
+        known.map(|(_, answer)| *answer)
     }
 
     /// The answer to a question, asked once in the life of the process.
@@ -85,15 +108,15 @@ impl Binary {
         what: &str,
         ask: impl FnOnce(&Binary) -> io::Result<bool>,
     ) -> bool {
-        let mut tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, answer)) = tried.iter().find(|(binary, _)| binary == self) {
-            return *answer;
+        if let Some(answer) = self.known(tried) {
+            return answer;
         }
         let answer = ask(self).unwrap_or_else(|error| {
             log::debug!("cannot try {}: {error}", self.path.display());
             false
         });
         log::debug!("{} {what}: {answer}", self.path.display());
+        let mut tried = tried.lock().unwrap_or_else(PoisonError::into_inner);
         tried.retain(|(binary, _)| binary.path != self.path);
         tried.push((self.clone(), answer));
         answer
@@ -238,6 +261,27 @@ mod tests {
         }
         assert_eq!(Binary::plain(b"no-such-program"), None);
         assert_eq!(Binary::plain(b""), None);
+    }
+
+    #[test]
+    fn an_exchanged_binary_is_probed_again() {
+        let Some(installed) = Binary::plain(b"rsync") else {
+            return;
+        };
+        // A copy, as other tests probe the installed one at the same time.
+        let directory = tempfile::tempdir().unwrap();
+        let copy = directory.path().join("rsync");
+        fs::copy(&installed.path, &copy).unwrap();
+        let binary = Binary::plain(copy.as_os_str().as_bytes()).unwrap();
+        let exchanged = Binary {
+            modified: SystemTime::UNIX_EPOCH,
+            ..binary.clone()
+        };
+        assert!(!exchanged.is_probed());
+        exchanged.probe();
+        assert!(exchanged.is_probed());
+        binary.probe();
+        assert!(binary.is_probed() && !exchanged.is_probed());
     }
 
     #[test]

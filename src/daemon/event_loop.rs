@@ -16,6 +16,7 @@ use super::job::Job;
 use super::local_jobs::LocalJobs;
 use super::notify::{Figures, ServicePhase};
 use super::report_files::ReportFiles;
+use super::rsync_probe::RsyncProbe;
 use super::scan_hooks::RejectHooks;
 use super::scan_pass::ScanPasses;
 use super::shutdown::Shutdown;
@@ -76,6 +77,7 @@ pub struct EventLoop<'a> {
     pub(super) sources: SourceMonitor,
     pub(super) tunnels: Tunnels,
     pub(super) stall_detector: StallDetector,
+    pub(super) rsync_probe: RsyncProbe,
     pub(super) started: bool,
     /// Some syncs have not started up yet.
     pub(super) beginning: bool,
@@ -116,6 +118,7 @@ impl<'a> EventLoop<'a> {
             gates: ScanPasses::default(),
             calls: RejectHooks::default(),
             stall_detector: StallDetector::new(settings.stall_timeout),
+            rsync_probe: RsyncProbe::default(),
             started: false,
             beginning: true,
             fading: None,
@@ -144,6 +147,7 @@ impl<'a> EventLoop<'a> {
             self.now = self.core.clock.now();
             self.process_watch_events();
             self.reap();
+            self.poll_probe();
             self.poll_scans();
             self.forget_transfers();
             self.verify_recent();
@@ -393,7 +397,7 @@ impl<'a> EventLoop<'a> {
             let Next::Act(id) = next else {
                 return false;
             };
-            if !self.check_ready(member) {
+            if !self.knows_rsync(member) || !self.check_ready(member) {
                 return false;
             }
             if self.defer_open_files(member) {

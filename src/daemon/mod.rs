@@ -24,6 +24,7 @@ mod poll;
 mod preflight;
 mod reload;
 mod report_files;
+mod rsync_probe;
 mod scan_apply;
 mod scan_hooks;
 mod scan_pass;

@@ -18,12 +18,14 @@ pub struct NotStarted {
     pub unwatched: bool,
     /// Children of the sync in whose place it is.
     pub children: usize,
+    /// Its rsync is being probed.
+    pub probing: bool,
 }
 
 impl NotStarted {
     /// Returns true if there is a reason.
     pub fn any(self) -> bool {
-        self.unwatched || self.children > 0
+        self.unwatched || self.children > 0 || self.probing
     }
 }
 

@@ -1,0 +1,70 @@
+//! Probes rsync binaries on a thread: a wedged one takes seconds to answer, and the loop does not
+//! wait for it. The syncs that use it do.
+
+use std::rc::Rc;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+
+use mlua::Value;
+
+use super::event_loop::EventLoop;
+use crate::batch::probe::Binary;
+use crate::config::text_of;
+use crate::queue::Policy;
+use crate::script::SyncHandle;
+
+/// The probe that runs, one at a time.
+#[derive(Default)]
+pub struct RsyncProbe(Option<Receiver<()>>);
+
+impl EventLoop<'_> {
+    /// Returns true if it is known what the rsync of a sync can do. If not, the sync waits until
+    /// it is.
+    pub(super) fn knows_rsync(&mut self, member: &Rc<SyncHandle>) -> bool {
+        if member.sync.borrow().queue.policy() == Policy::PerEvent {
+            return true;
+        }
+        let unknown = binary(member).filter(|binary| !binary.is_probed());
+        let Some(binary) = unknown else {
+            return true;
+        };
+        if self.rsync_probe.0.is_none() {
+            let (sender, done) = mpsc::channel();
+            let waker = self.core.waker();
+            let thread = thread::Builder::new().name("probe".into());
+            let started = thread.spawn(move || {
+                binary.probe();
+                drop(sender);
+                let _ = waker.wake();
+            });
+            if started.is_err() {
+                // It is probed when it is needed.
+                return true;
+            }
+            self.rsync_probe.0 = Some(done);
+        }
+        member.sync.borrow_mut().held.probing = true;
+        false
+    }
+
+    /// Lets the syncs go on if the probe that they wait for is done.
+    pub(super) fn poll_probe(&mut self) {
+        let probe = self.rsync_probe.0.as_ref();
+        if probe.is_none_or(|done| done.try_recv() == Err(TryRecvError::Empty)) {
+            return;
+        }
+        self.rsync_probe.0 = None;
+        for member in &self.members {
+            member.sync.borrow_mut().held.probing = false;
+        }
+    }
+}
+
+/// The plain rsync of a sync; `None` for a wrapper, which is never probed.
+fn binary(member: &SyncHandle) -> Option<Binary> {
+    let Ok(Value::Table(rsync)) = member.config.get("rsync") else {
+        return None;
+    };
+    let name = text_of(&rsync.get("binary").ok()?);
+    Binary::plain(&name.unwrap_or_else(|| b"rsync".to_vec()))
+}
