@@ -245,7 +245,11 @@ const WITH_ERRNO: &[(&str, NamePlace, Meaning)] = &[
 
 /// Messages without the number of an error.
 const PLAIN: &[(&str, NamePlace, Meaning)] = &[
-    ("could not make way for new directory: ", Until(""), Path),
+    (
+        "could not make way for new directory: ",
+        Until(""),
+        Contents,
+    ),
     (
         "could not make way for new regular file: ",
         Until(""),

@@ -125,7 +125,7 @@ fn messages_of_all_versions() {
             "Obstructed",
             "d/f",
         ),
-        ("could not make way for new directory: d", "Other", "d"),
+        ("could not make way for new directory: d", "Other", "d/**"),
         (
             "ERROR: d/f failed verification -- update discarded.",
             "Other",

@@ -22,6 +22,7 @@
 //! | [`probe`] | which binary runs, and whether it deletes missing names correctly |
 //! | [`refusal`] | how an rsync says that it does not take an option |
 //! | [`rsync_options`] | which of the user's own options forbid the files-from call |
+//! | [`temp_name`] | which files a temporary one may be for |
 
 pub mod collapse;
 pub mod error_lines;
@@ -34,6 +35,7 @@ pub mod probe;
 mod reason;
 pub mod refusal;
 pub mod rsync_options;
+pub mod temp_name;
 
 use std::time::SystemTime;
 

@@ -4,16 +4,18 @@
 //! what rsync writes. Where a line is not understood, or names nothing that can be found, or more
 //! has failed than may be remembered, all of the transfer counts as failed.
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::batch::error_lines::{Attribute, ErrorLine, FailureReason, Name, SizeLimit};
+use crate::batch::temp_name::{self, TempName};
 use crate::queue::Etype;
 
-/// rsync cuts longer names to make room for the suffix of a temporary file.
-const MIN_CUT_NAME: usize = 200;
+/// In a larger directory no long name is searched for.
+const MAX_LISTED: usize = 100_000;
 
 /// Paths and what is to be done about each.
 pub type Entries = BTreeMap<Vec<u8>, Etype>;
@@ -34,9 +36,24 @@ pub struct Blame {
 /// What a transfer is about.
 enum BlameScope {
     /// These entries.
-    Batch(Entries),
-    /// All below this directory.
-    Whole(Vec<u8>),
+    Batch(BatchEntries),
+    /// All below a directory.
+    Whole(WholeTree),
+}
+
+/// A directory whose content is compared.
+struct WholeTree {
+    /// Without a slash at its end.
+    source: Vec<u8>,
+    /// The directory that was read last, and the long names in it unless they may be more.
+    listed: RefCell<(Vec<u8>, Option<Vec<Vec<u8>>>)>,
+}
+
+/// The entries of a batch.
+struct BatchEntries {
+    all: Entries,
+    /// Those whose names rsync cuts for temporary files, by what it cuts them from.
+    long: OnceCell<BTreeMap<Vec<u8>, Vec<Vec<u8>>>>,
 }
 
 /// What a line says of the transfer.
@@ -66,18 +83,26 @@ pub enum Undone {
 impl Blame {
     /// For a transfer of these entries, called with these directories as source and target.
     pub fn of_batch(entries: Entries, roots: &[Vec<u8>], max_failed: usize) -> Blame {
-        Blame::new(BlameScope::Batch(entries), roots, max_failed)
+        Blame::new(
+            BlameScope::Batch(BatchEntries::new(entries)),
+            roots,
+            max_failed,
+        )
     }
 
     /// For a comparison of everything, called with these directories as source and target.
     pub fn of_everything(roots: &[Vec<u8>], max_failed: usize) -> Blame {
-        let source = roots.first().cloned().unwrap_or_default();
-        Blame::new(BlameScope::Whole(source), roots, max_failed)
+        let source = roots.first().map(Vec::as_slice).unwrap_or_default();
+        let tree = WholeTree {
+            source: source.strip_suffix(b"/").unwrap_or(source).to_vec(),
+            listed: RefCell::default(),
+        };
+        Blame::new(BlameScope::Whole(tree), roots, max_failed)
     }
 
     /// For work that was done without rsync and left these paths undone.
     pub fn of_failures(failed: Entries) -> Blame {
-        let mut blame = Blame::new(BlameScope::Batch(Entries::new()), &[], failed.len());
+        let mut blame = Blame::of_batch(Entries::new(), &[], failed.len());
         blame.attributes = true;
         blame.failed = failed;
         blame
@@ -178,17 +203,19 @@ impl Blame {
         match &self.scope {
             BlameScope::Batch(entries) => {
                 for path in &paths {
-                    find_in_batch(entries, path, name.with_contents, &mut found);
+                    entries.find(path, name.with_contents, &mut found);
                 }
                 if found.is_empty() {
                     for reading in &name.readings {
-                        guess(entries, reading, name.with_contents, &mut found);
+                        entries.guess(reading, name.with_contents, &mut found);
                     }
                 }
             }
-            BlameScope::Whole(source) => {
+            BlameScope::Whole(tree) => {
                 for path in &paths {
-                    find_at_source(source, path, name.with_contents, &mut found);
+                    if !tree.find(path, name.with_contents, &mut found) {
+                        return Entries::new();
+                    }
                 }
                 if let (true, [path]) = (found.is_empty(), paths.as_slice()) {
                     find_at_target(path, name.with_contents, &mut found);
@@ -275,50 +302,79 @@ fn cleaned(path: &[u8]) -> Vec<u8> {
     clean
 }
 
-/// A path, and what it is if it is that of a temporary file, `.NAME.XXXXXX`. The name of a hidden
-/// file gets no further dot.
+/// A path, and those of the files it may be for if it is that of a temporary one.
 fn variants(path: &[u8]) -> Vec<Vec<u8>> {
-    let mut all = vec![path.to_vec()];
-    if let Some((directory, stem)) = temporary(path) {
-        all.push([directory, stem].concat());
-        all.push([directory, b".", stem].concat());
-    }
-    all
+    let originals = TempName::new(path).map(TempName::originals);
+    let originals = originals.into_iter().flatten();
+    std::iter::once(path.to_vec()).chain(originals).collect()
 }
 
-/// The directory and the name that a temporary file is for, without the leading dot.
-fn temporary(path: &[u8]) -> Option<(&[u8], &[u8])> {
-    let slash = path.iter().rposition(|&byte| byte == b'/')?;
-    let (directory, name) = path.split_at(slash + 1);
-    let dot = name.len().checked_sub(7)?;
-    // In a directory for temporary files (--temp-dir) the names have no dot in front.
-    let stem = &name[..dot];
-    (name[dot] == b'.').then(|| (directory, stem.strip_prefix(b".").unwrap_or(stem)))
-}
-
-fn find_in_batch(entries: &Entries, path: &[u8], with_contents: bool, found: &mut Entries) {
-    let before = found.len();
-    for variant in variants(path) {
-        let bare = variant.strip_suffix(b"/").unwrap_or(&variant);
-        let directory = [bare, b"/"].concat();
-        for key in [bare, directory.as_slice()] {
-            add(entries.get_key_value(key), found);
-        }
-        if with_contents {
-            beginning_with(entries, &directory).for_each(|entry| add(Some(entry), found));
+impl BatchEntries {
+    fn new(all: Entries) -> BatchEntries {
+        BatchEntries {
+            all,
+            long: OnceCell::new(),
         }
     }
-    if let Some((directory, stem)) = temporary(path).filter(|(_, stem)| stem.len() >= MIN_CUT_NAME)
-    {
-        for start in [[directory, stem].concat(), [directory, b".", stem].concat()] {
+
+    fn find(&self, path: &[u8], with_contents: bool, found: &mut Entries) {
+        let entries = &self.all;
+        let before = found.len();
+        for variant in variants(path) {
+            let bare = variant.strip_suffix(b"/").unwrap_or(&variant);
+            let directory = [bare, b"/"].concat();
+            for key in [bare, directory.as_slice()] {
+                add(entries.get_key_value(key), found);
+            }
+            if with_contents {
+                beginning_with(entries, &directory).for_each(|entry| add(Some(entry), found));
+            }
+        }
+        if let Some(temporary) = TempName::new(path) {
+            let start = temporary.long_start();
             let inside = |key: &[u8]| !key[start.len()..].contains(&b'/');
-            beginning_with(entries, &start)
+            beginning_with(self.long(), &start)
                 .filter(|(key, _)| inside(key))
-                .for_each(|entry| add(Some(entry), found));
+                .flat_map(|(_, paths)| paths)
+                .for_each(|path| add(entries.get_key_value(path), found));
+        }
+        if found.len() == before {
+            add(around(entries, path), found);
         }
     }
-    if found.len() == before {
-        add(around(entries, path), found);
+
+    fn long(&self) -> &BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
+        self.long.get_or_init(|| {
+            let mut long = BTreeMap::<_, Vec<_>>::new();
+            for path in self.all.keys() {
+                if let Some(key) = temp_name::long_key(path) {
+                    long.entry(key).or_default().push(path.clone());
+                }
+            }
+            long
+        })
+    }
+
+    /// Finds all entries that a name may stand for whose directory is not known: those of which it
+    /// has the end, the same last component (for `--temp-dir`), or which are around it.
+    fn guess(&self, name: &[u8], with_contents: bool, found: &mut Entries) {
+        let name = cleaned(name);
+        let slashes = (0..name.len()).filter(|&at| name[at] == b'/');
+        for at in slashes {
+            self.find(&name[at..], with_contents, found);
+        }
+        let path = absolute(last(&name));
+        let lasts = variants(&path);
+        let temporary = TempName::new(&path);
+        let same = |(path, _): &(&Vec<u8>, &Etype)| {
+            let name = last(path);
+            lasts.iter().any(|it| it[1..] == *name)
+                || temporary.is_some_and(|temporary| temporary.may_be_of_long(name))
+        };
+        self.all
+            .iter()
+            .filter(same)
+            .for_each(|entry| add(Some(entry), found));
     }
 }
 
@@ -326,10 +382,10 @@ fn add(entry: Option<(&Vec<u8>, &Etype)>, found: &mut Entries) {
     found.extend(entry.map(|(path, etype)| (path.clone(), *etype)));
 }
 
-fn beginning_with<'e>(
-    entries: &'e Entries,
+fn beginning_with<'e, T>(
+    entries: &'e BTreeMap<Vec<u8>, T>,
     start: &[u8],
-) -> impl Iterator<Item = (&'e Vec<u8>, &'e Etype)> {
+) -> impl Iterator<Item = (&'e Vec<u8>, &'e T)> {
     let start = start.to_vec();
     let from = entries.range(start.clone()..);
     from.take_while(move |(path, _)| path.starts_with(&start))
@@ -343,53 +399,74 @@ fn around<'e>(entries: &'e Entries, path: &[u8]) -> Option<(&'e Vec<u8>, &'e Ety
         .find(|(_, etype)| **etype == Etype::Delete)
 }
 
-/// Finds all entries that a name may stand for whose directory is not known: those of which it has
-/// the end, the same last component (for `--temp-dir`), or which are around it.
-fn guess(entries: &Entries, name: &[u8], with_contents: bool, found: &mut Entries) {
-    let name = cleaned(name);
-    let slashes = (0..name.len()).filter(|&at| name[at] == b'/');
-    for at in slashes {
-        find_in_batch(entries, &name[at..], with_contents, found);
-    }
-    let lasts: Vec<Vec<u8>> = variants(&absolute(last(&name)))
-        .into_iter()
-        .map(|path| path[1..].to_vec())
-        .collect();
-    let same = |(path, _): &(&Vec<u8>, &Etype)| lasts.iter().any(|it| it == last(path));
-    entries
-        .iter()
-        .filter(same)
-        .for_each(|entry| add(Some(entry), found));
-}
-
 fn last(path: &[u8]) -> &[u8] {
     let path = path.strip_suffix(b"/").unwrap_or(path);
     let slash = path.iter().rposition(|&byte| byte == b'/');
     &path[slash.map_or(0, |at| at + 1)..]
 }
 
-/// Finds what the source has at a path.
-fn find_at_source(source: &[u8], path: &[u8], with_contents: bool, found: &mut Entries) {
-    let source = source.strip_suffix(b"/").unwrap_or(source);
-    for variant in variants(path) {
-        let bare = variant.strip_suffix(b"/").unwrap_or(&variant);
-        let on_disk = [source, bare].concat();
-        let Ok(metadata) = fs::symlink_metadata(OsStr::from_bytes(&on_disk)) else {
-            continue;
-        };
-        match (metadata.is_dir(), with_contents) {
-            // The deletion of a directory that is there stands for all that is in it.
-            (true, true) => found.insert([bare, b"/"].concat(), Etype::Delete),
-            (true, false) => found.insert([bare, b"/"].concat(), Etype::Modify),
-            (false, _) => found.insert(bare.to_vec(), Etype::Modify),
-        };
+impl WholeTree {
+    /// Finds what is there at a path. Returns false if there may be more that the path stands for.
+    fn find(&self, path: &[u8], with_contents: bool, found: &mut Entries) -> bool {
+        let mut all = variants(path);
+        if let Some(temporary) = TempName::new(path) {
+            let Some(names) = self.long_names(temporary) else {
+                return false;
+            };
+            all.extend(names);
+        }
+        for variant in all {
+            let bare = variant.strip_suffix(b"/").unwrap_or(&variant);
+            let on_disk = [&self.source, bare].concat();
+            let Ok(metadata) = fs::symlink_metadata(OsStr::from_bytes(&on_disk)) else {
+                continue;
+            };
+            match (metadata.is_dir(), with_contents) {
+                // The deletion of a directory that is there stands for all that is in it.
+                (true, true) => found.insert([bare, b"/"].concat(), Etype::Delete),
+                (true, false) => found.insert([bare, b"/"].concat(), Etype::Modify),
+                (false, _) => found.insert(bare.to_vec(), Etype::Modify),
+            };
+        }
+        true
     }
+
+    /// The paths of the files with long names that a temporary one may be for; `None` if there are
+    /// too many names to look at.
+    fn long_names(&self, temporary: TempName<'_>) -> Option<Vec<Vec<u8>>> {
+        let mut listed = self.listed.borrow_mut();
+        if listed.0 != temporary.directory {
+            let directory = [&self.source, temporary.directory].concat();
+            *listed = (temporary.directory.to_vec(), list_long(&directory));
+        }
+        let names = listed.1.iter().flatten();
+        let names = names.filter(|name| temporary.may_be_of_long(name));
+        let paths = names.map(|name| [temporary.directory, name].concat());
+        listed.1.is_some().then(|| paths.collect())
+    }
+}
+
+fn list_long(directory: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let Ok(listing) = fs::read_dir(OsStr::from_bytes(directory)) else {
+        return Some(Vec::new());
+    };
+    let mut names = Vec::new();
+    for (count, entry) in listing.flatten().enumerate() {
+        if count >= MAX_LISTED {
+            return None;
+        }
+        let name = entry.file_name().into_encoded_bytes();
+        if temp_name::is_cut(&name) {
+            names.push(name);
+        }
+    }
+    Some(names)
 }
 
 /// A path that the source does not have was to be deleted at the target. What may be the name of a
 /// temporary file is not taken for one.
 fn find_at_target(path: &[u8], with_contents: bool, found: &mut Entries) {
-    if path == b"/" || temporary(path).is_some() {
+    if path == b"/" || TempName::new(path).is_some() {
         return;
     }
     if with_contents {

@@ -40,7 +40,7 @@ const SUMMARY: &str = "rsync error: some files/attrs were not transferred (code 
 #[test]
 fn names_are_found_in_the_batch() {
     let all = ["/d/f", "/f", "/.h", "/d/", "/x/y/z", "/x/w"];
-    let table: [(&str, &str, &[&str]); 17] = [
+    let table: [(&str, &str, &[&str]); 19] = [
         (
             "/trg/",
             "rsync: [sender] send_files failed to open \"/src/d/f\": X (13)",
@@ -115,6 +115,16 @@ fn names_are_found_in_the_batch() {
         ),
         (
             "/trg/",
+            "rsync: symlink \"/trg/d/.f.4321\" -> \"x\" failed: X (13)",
+            &["/d/f"],
+        ),
+        (
+            "/trg/",
+            "could not make way for new directory: x",
+            &["/x/w", "/x/y/z"],
+        ),
+        (
+            "/trg/",
             "rsync: mkstemp \"/trg/.unheard.Ab12Cd\" failed: X (13)",
             &["everything"],
         ),
@@ -170,6 +180,48 @@ fn a_name_that_may_be_several_is_all_of_them() {
     );
     let name = format!("/{long}");
     assert_eq!(after(batch("/trg/", &[&name, "/n"]), &[&cut]), [name]);
+    // rsync leaves out a dot at the end.
+    let dot = "rsync: mkstemp \"/trg/d/.f.Ab12Cd\" failed: X (13)";
+    let all = ["/d/f", "/d/f.", "/d/.f", "/d/g"];
+    assert_eq!(
+        after(batch("/trg/", &all), &[dot]),
+        ["/d/.f", "/d/f", "/d/f."]
+    );
+}
+
+/// rsync cuts a long name so that no character is split: nothing may be left of it.
+#[test]
+fn long_names_without_ascii() {
+    let long = format!("/d/{}", "é".repeat(127));
+    let mixed = format!("/d/a{}", "é".repeat(125));
+    let all = [long.as_str(), &mixed, "/d/", "/d/a", "/e/b"];
+    let escaped = |path: &str| path.as_bytes().escape_ascii().to_string();
+    let (long, mixed) = (escaped(&long), escaped(&mixed));
+    for (target, line, expected) in [
+        (
+            "/trg/",
+            "rsync: mkstemp \"/trg/d/.Ab12Cd\" failed: X (13)",
+            vec![&mixed, &long],
+        ),
+        (
+            "h:trg/",
+            "rsync: mkstemp \"/home/u/trg/d/.Ab12Cd\" failed: X (13)",
+            vec![&mixed, &long],
+        ),
+        (
+            "/trg/",
+            "rsync: mkstemp \"/trg/d/.a.Ab12Cd\" failed: X (13)",
+            vec![&"/d/a".to_owned(), &mixed],
+        ),
+        (
+            "/trg/",
+            "rsync: mkstemp \"/tmp/a.Ab12Cd\" failed: X (13)",
+            vec![&"/d/a".to_owned(), &mixed],
+        ),
+    ] {
+        let found = after(batch(target, &all), &[line]);
+        assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{line}");
+    }
 }
 
 #[test]
@@ -191,14 +243,16 @@ fn a_comparison_of_everything_asks_the_disk() {
     let scratch = tempfile::tempdir().unwrap();
     let source = scratch.path().to_str().unwrap();
     fs::create_dir_all(scratch.path().join("d/e")).unwrap();
-    for name in ["d/f", ".h", "quo\"te"] {
+    let long = format!("{}", "é".repeat(127));
+    for name in ["d/f", ".h", "quo\"te", "dot", "dot.", &long] {
         fs::write(scratch.path().join(name), "").unwrap();
     }
+    let long = format!("/{long}");
     let whole = || {
         let roots = [format!("{source}/").into_bytes(), b"/trg/".to_vec()];
         Blame::of_everything(&roots, 100)
     };
-    let table: [(String, &[(&str, Etype)]); 9] = [
+    let table: [(String, &[(&str, Etype)]); 13] = [
         (
             format!("rsync: send_files failed to open \"{source}/d/f\": X (13)"),
             &[("/d/f", Etype::Modify)],
@@ -226,6 +280,22 @@ fn a_comparison_of_everything_asks_the_disk() {
         (
             "rsync: delete_file: rmdir(gone) failed: X (13)".into(),
             &[("/gone/", Etype::Delete)],
+        ),
+        (
+            "rsync: mkstemp \"/trg/.dot.Ab12Cd\" failed: X (13)".into(),
+            &[("/dot", Etype::Modify), ("/dot.", Etype::Modify)],
+        ),
+        (
+            "rsync: mkstemp \"/trg/.Ab12Cd\" failed: X (13)".into(),
+            &[(&long, Etype::Modify)],
+        ),
+        (
+            "rsync: symlink \"/trg/.dot.77\" -> \"x\" failed: X (13)".into(),
+            &[("/dot", Etype::Modify), ("/dot.", Etype::Modify)],
+        ),
+        (
+            "could not make way for new directory: d".into(),
+            &[("/d/", Etype::Delete)],
         ),
         (
             "rsync: mkstemp \"/trg/.gone.Ab12Cd\" failed: X (13)".into(),
@@ -291,6 +361,7 @@ proptest! {
         let slash = failed.iter().rposition(|&byte| byte == b'/').unwrap_or_default();
         let (directory, last) = failed.split_at(slash + 1);
         let last = last.strip_prefix(b".").unwrap_or(last);
+        let last = last.strip_suffix(b".").unwrap_or(last);
         let line = [b"rsync: mkstemp \"/t", directory, b".", last, b".Ab12Cd\" failed: X (13)"].concat();
         blame.take(error_lines::read(&line));
         match blame.undone() {

@@ -1,0 +1,137 @@
+//! The names of rsync's temporary files, as they stand in its messages.
+//!
+//! A file is written as `.NAME.XXXXXX` beside its place, without the first dot in a directory of
+//! `--temp-dir`. What replaces a symlink or a device is made as `.NAME.N` with a number. `NAME` is
+//! the name of the file, but for a dot at either end, and if it is long its beginning: 246 bytes, or
+//! fewer if a character that is not ASCII would be cut.
+
+/// rsync cuts longer names, the leading dot not counted.
+const MAX_STEM: usize = 246;
+
+/// Digits of the number that makes the name of a symlink or a device unique.
+const MAX_DIGITS: usize = 6;
+
+/// What the name of a temporary file tells of the file it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TempName<'a> {
+    /// Where it is, with a slash at its end.
+    pub directory: &'a [u8],
+    /// The name of the file, or the beginning of it, without a dot in front.
+    stem: &'a [u8],
+}
+
+impl<'a> TempName<'a> {
+    /// Reads the path of a temporary file; `None` if it is not one.
+    pub fn new(path: &'a [u8]) -> Option<TempName<'a>> {
+        let slash = path.iter().rposition(|&byte| byte == b'/')?;
+        let (directory, name) = path.split_at(slash + 1);
+        let dot = name.iter().rposition(|&byte| byte == b'.')?;
+        let suffix = &name[dot + 1..];
+        let is_number = !suffix.is_empty()
+            && suffix.len() <= MAX_DIGITS
+            && suffix.iter().all(u8::is_ascii_digit);
+        let stem = name[..dot].strip_prefix(b".");
+        if suffix.len() != 6 && !(is_number && stem.is_some()) {
+            return None;
+        }
+        let stem = stem.unwrap_or(&name[..dot]);
+        Some(TempName { directory, stem })
+    }
+
+    /// The paths of the files it may be for whose names rsync does not cut.
+    pub fn originals(self) -> impl Iterator<Item = Vec<u8>> {
+        let dots: [(&[u8], &[u8]); 4] = [(b"", b""), (b".", b""), (b"", b"."), (b".", b".")];
+        let dots = dots.into_iter().filter(move |_| !self.stem.is_empty());
+        dots.map(move |(front, end)| [self.directory, front, self.stem, end].concat())
+    }
+
+    /// Returns true if it may be for a file of this name, which rsync cuts.
+    pub fn may_be_of_long(self, name: &[u8]) -> bool {
+        is_cut(name) && without_dot(name).starts_with(self.stem)
+    }
+
+    /// Where the keys of [`long_key`] begin that are of files it may be for.
+    pub fn long_start(self) -> Vec<u8> {
+        [self.directory, self.stem].concat()
+    }
+}
+
+/// Returns true if rsync cuts a name for that of a temporary file.
+pub fn is_cut(name: &[u8]) -> bool {
+    without_dot(name).len() > MAX_STEM
+}
+
+/// A path as the path of its temporary file begins, if its name is cut.
+pub fn long_key(path: &[u8]) -> Option<Vec<u8>> {
+    let slash = path.iter().rposition(|&byte| byte == b'/')?;
+    let (directory, name) = path.split_at(slash + 1);
+    is_cut(name).then(|| [directory, without_dot(name)].concat())
+}
+
+fn without_dot(name: &[u8]) -> &[u8] {
+    name.strip_prefix(b".").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_it_may_be_for() {
+        let table: [(&str, &[&str]); 9] = [
+            ("/d/.f.Ab12Cd", &["/d/f", "/d/.f", "/d/f.", "/d/.f."]),
+            (
+                "/tmp/f.Ab12Cd",
+                &["/tmp/f", "/tmp/.f", "/tmp/f.", "/tmp/.f."],
+            ),
+            ("/.l.7", &["/l", "/.l", "/l.", "/.l."]),
+            ("/.l.123456", &["/l", "/.l", "/l.", "/.l."]),
+            // What is left of a long name without ASCII.
+            ("/d/.Ab12Cd", &[]),
+            ("/d/log.1", &[]),
+            ("/d/.l.1234567", &[]),
+            ("/d/.l.", &[]),
+            ("name", &[]),
+        ];
+        for (path, expected) in table {
+            let originals = TempName::new(path.as_bytes()).map(TempName::originals);
+            let originals: Vec<_> = originals.into_iter().flatten().collect();
+            let expected: Vec<_> = expected.iter().map(|path| path.as_bytes()).collect();
+            assert_eq!(originals, expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn long_names() {
+        let ascii = "n".repeat(255);
+        let other = "é".repeat(127);
+        let mixed = format!("a{other}");
+        for (name, temporary, expected) in [
+            (&ascii, format!("/d/.{}.Ab12Cd", &ascii[..246]), true),
+            (&other, "/d/.Ab12Cd".to_owned(), true),
+            (&mixed, "/d/.a.Ab12Cd".to_owned(), true),
+            (
+                &format!(".{ascii}"),
+                format!("/d/.{}.Ab12Cd", &ascii[..246]),
+                true,
+            ),
+            (&mixed, "/d/.b.Ab12Cd".to_owned(), false),
+            (
+                &ascii[..246].to_owned(),
+                format!("/d/.{}.Ab12Cd", &ascii[..246]),
+                false,
+            ),
+            (&"a".to_owned(), "/d/.a.Ab12Cd".to_owned(), false),
+        ] {
+            let temporary = TempName::new(temporary.as_bytes()).unwrap();
+            assert_eq!(
+                temporary.may_be_of_long(name.as_bytes()),
+                expected,
+                "{name}"
+            );
+            let key = long_key(format!("/d/{name}").as_bytes());
+            let begins = key.is_some_and(|key| key.starts_with(&temporary.long_start()));
+            assert_eq!(begins, expected, "{name}");
+        }
+    }
+}
