@@ -14,7 +14,8 @@
 //! | [`sync`] | one sync: filter, queue, running processes, retry; fairness among syncs |
 //! | [`cron`] | crontabs: times at which a sync compares everything |
 //! | [`batch`] | from due delays to what a child gets: arguments and list |
-//! | [`check`] | what has passed the user's scanners, staged for rsync |
+//! | [`scan`] | the check gate: what has passed the user's scanners, staged for rsync |
+//! | [`tunnel`] | the states of a tunnel |
 //! | [`queue`] | delays, how events combine, the path index |
 //! | [`filter`] | rsync's patterns |
 //! | [`watch`] | inotify, move pairing, the tree of watched directories, the crawl |
@@ -33,7 +34,6 @@
 //! directories end with `/`.
 
 pub mod batch;
-pub mod check;
 pub mod cli;
 pub mod component;
 pub mod config;
@@ -48,8 +48,10 @@ pub mod log;
 pub mod process;
 pub mod queue;
 pub mod safe_path;
+pub mod scan;
 pub mod script;
 pub mod status;
 pub mod sync;
 pub mod sys;
+pub mod tunnel;
 pub mod watch;

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use lsyncd::daemon::signals::{Signal, Signals};
+use lsyncd::daemon::os::signals::{Signal, Signals};
 use lsyncd::process::{
     Children, Command, ExitStatus, MAX_LINE, Output, Pid, SpawnError, Stdin, Stream,
 };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lsyncd::daemon::{detach::detach, pidfile::PidFile};
+use lsyncd::daemon::os::{detach::detach, pid_file::PidFile};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::{Mode, umask};
 

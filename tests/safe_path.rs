@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lsyncd::daemon::pidfile::PidFile;
+use lsyncd::daemon::os::pid_file::PidFile;
 use lsyncd::log::open_log;
 use lsyncd::safe_path::{Access, enter, locate};
 use lsyncd::status::atomic_file::write;

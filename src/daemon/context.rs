@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mio::{Events, Poll, Token, Waker};
 
-use super::notify::Systemd;
+use super::os::signals::{Signal, Signals};
+use super::os::systemd::Systemd;
 use super::server::{self, Server};
-use super::signals::{Signal, Signals};
 use super::source_monitor::MountWatch;
 use super::state_cleanup::StateCleanup;
 use super::state_dir::StateDir;

@@ -13,10 +13,10 @@ use super::tunnels;
 use crate::batch;
 use crate::batch::error_lines::{self, Attribute, ErrorLine};
 use crate::batch::output::{self as rsync_output, RsyncProgress, RsyncTotals};
-use crate::check::readers::Reading;
 use crate::log;
 use crate::process::{Pid, Stream};
 use crate::queue::{DelayId, Etype};
+use crate::scan::readers::Reading;
 use crate::script::{CopyRequest, Script, ScriptContext, SpawnRequest, SyncHandle};
 use crate::sync::{Blame, Entries, Heard, Sync, Undone};
 

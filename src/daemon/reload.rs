@@ -10,7 +10,7 @@ use mlua::Value;
 
 use super::context::Context;
 use super::event_loop::{Ending, EventLoop};
-use super::signals::Signal;
+use super::os::signals::Signal;
 use super::{failure, select};
 use crate::config::text_of;
 use crate::log;

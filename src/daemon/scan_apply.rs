@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use super::event_loop::EventLoop;
 use super::scan_progress::PassProgress;
-use crate::check::{Collected, CommitAction, Committed, ScanAnswer, WorkerOrder};
 use crate::config::OnReject;
 use crate::log;
 use crate::queue::Etype;
+use crate::scan::{Collected, CommitAction, Committed, ScanAnswer, WorkerOrder};
 use crate::script::SyncHandle;
 use crate::sync::Again;
 

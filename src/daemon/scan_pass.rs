@@ -20,10 +20,10 @@ use super::event_loop::EventLoop;
 use super::job::Job;
 use super::scan_progress::PassProgress;
 use super::scanners::Scan;
-use crate::check::{Gate, Layout, ScanScope, ScanWorker, WorkerOrder, WorkerResult};
 use crate::id::GateId;
 use crate::log;
 use crate::queue::DelayId;
+use crate::scan::{Gate, Layout, ScanScope, ScanWorker, WorkerOrder, WorkerResult};
 use crate::script::{ScanRequest, SyncHandle};
 use crate::sync::Sync;
 
@@ -410,7 +410,7 @@ impl EventLoop<'_> {
             Some((Rc::clone(&sync.gate), check.staging.clone()))
         });
         let gates: Vec<_> = gates.collect();
-        crate::check::gate::settle(&gates);
+        crate::scan::gate::settle(&gates);
         let used: HashSet<_> = gates.iter().map(|(gate, _)| gate.id()).collect();
         self.gates.hands.retain(|gate, _| used.contains(gate));
     }

@@ -1,8 +1,8 @@
 //! The files of one round on their way through the checks of their sync, one check after the
 //! other. A file is asked about as long as it passes.
 
-use crate::check::{Candidate, Groups, ScanAnswer};
 use crate::config::Check;
+use crate::scan::{Candidate, Groups, ScanAnswer};
 
 /// Where they are.
 pub struct PassProgress {

@@ -12,10 +12,10 @@ use nix::sys::signal::Signal;
 use super::event_loop::EventLoop;
 use super::job::Job;
 use super::scan_progress::PassProgress;
-use crate::check::{Candidate, ScanAnswer};
 use crate::config::{Check, Scanner};
 use crate::log;
 use crate::process::{Command, ExitStatus, Output, Stdin, process_tree};
+use crate::scan::{Candidate, ScanAnswer};
 use crate::script::SyncHandle;
 use crate::sync::Sync;
 

@@ -12,7 +12,7 @@ use crate::log;
 use crate::process::{Command, ExitStatus, Output, Pid, SpawnError, Stdin};
 use crate::queue::Time;
 use crate::script::{ScriptContext, TunnelMode, TunnelObject};
-use crate::sync::tunnel::TunnelState;
+use crate::tunnel::TunnelState;
 
 /// A tunnel's processes get this long after TERM before KILL, and as long again to be gone.
 const GRACE: Duration = Duration::from_secs(2);

@@ -1,10 +1,17 @@
 //! What a delay is: lsyncd's word for an event that waits to be acted upon.
 
+use std::time::Duration;
+
 use super::Queue;
 use super::records::Slot;
 
 /// Microseconds of a monotonic clock.
 pub type Time = u64;
+
+/// Returns a time span in the unit of [`Time`]. Spans of centuries become one that never ends.
+pub fn micros(span: Duration) -> Time {
+    Time::try_from(span.as_micros()).unwrap_or(Time::MAX / 4)
+}
 
 /// What happened, in lsyncd's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

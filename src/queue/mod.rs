@@ -39,7 +39,7 @@ mod records;
 mod slab;
 
 pub use combine::{Combination, Relation};
-pub use delay::{Delay, DelayId, Etype, Policy, Status, Time};
+pub use delay::{Delay, DelayId, Etype, Policy, Status, Time, micros};
 pub use push::{Placed, Pushed};
 pub use ready::{Ready, Take};
 

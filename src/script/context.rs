@@ -12,10 +12,10 @@ use super::observe::Observed;
 use super::scan_request::ScanRequest;
 use super::spawn::SpawnRequest;
 use super::tunnel::TunnelObject;
-use crate::check::readers::Reading;
 use crate::config::{SettingsTable, config_error};
 use crate::process::{Children, SshControl};
 use crate::queue::{DelayId, Time};
+use crate::scan::readers::Reading;
 use crate::sync::{Clock, Sync};
 
 /// How far the daemon is.

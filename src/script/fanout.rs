@@ -10,11 +10,11 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use super::context::{ScriptContext, SyncHandle};
-use crate::check::Gate;
 use crate::config::{
     CheckConfig, SyncConfig, bare_config_error, config_error_about, text_of, truthy,
 };
 use crate::filter::Filter;
+use crate::scan::Gate;
 use crate::sync::{self, Sync};
 
 /// A text that is equal for syncs that look at the same files. `None` for those with functions of

@@ -9,10 +9,10 @@ use super::event::{Agent, Objects};
 use super::hook::within_patience;
 use super::local_copy::task;
 use super::runtime::Script;
-use crate::check::ScanAnswer;
 use crate::config::{config_error, config_error_about, text_of, truthy};
 use crate::local::CopyTask;
 use crate::queue::DelayId;
+use crate::scan::ScanAnswer;
 
 /// Entries of a sync that are to be checked before they are sent.
 pub struct ScanRequest {

@@ -8,10 +8,10 @@ use mlua::{MultiValue, Result, Table, Value};
 use super::context::{ScriptContext, Stage, SyncHandle};
 use super::event::{Agent, Objects};
 use super::transfer::RsyncCall;
-use crate::check::readers::Reading;
 use crate::config::{config_error, kind_of, text_of};
 use crate::log;
 use crate::queue::{DelayId, Status};
+use crate::scan::readers::Reading;
 
 /// A process that shall be started for queue entries of a sync.
 pub struct SpawnRequest {

@@ -13,7 +13,7 @@ use super::watchdog;
 use crate::config::{config_error, config_error_about, nearest, number_of, text_of};
 use crate::log;
 use crate::queue::Time;
-use crate::sync::tunnel::{Tunnel, TunnelConfig, TunnelState};
+use crate::tunnel::{Tunnel, TunnelConfig, TunnelState};
 
 /// What a tunnel gives to the target of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
 use super::Sync;
-use crate::check::blocked::{BlockReason, MOST_BYTES, MOST_RULES};
 use crate::config::{Delete, OnReject};
 use crate::filter::literal;
 use crate::queue::Time;
+use crate::scan::blocked::{BlockReason, MOST_BYTES, MOST_RULES};
 
 impl Sync {
     /// The directory rsync reads: the source, or what of it has passed the checks. None while it

@@ -27,7 +27,6 @@ mod recent;
 mod retry;
 mod scheduler;
 mod target_mount;
-pub mod tunnel;
 mod verify;
 
 pub use backoff::Backoff;
@@ -43,6 +42,8 @@ pub use mount_table::{lasting, mounts, shared_kind};
 pub use retry::{Again, Aside};
 pub use scheduler::Scheduler;
 
+pub use crate::queue::micros;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::rc::Rc;
@@ -51,12 +52,12 @@ use std::time::{Duration, SystemTime};
 
 use self::queue_limit::QueueLimit;
 use crate::batch::ListStrategy;
-use crate::check::Gate;
 use crate::config::SyncConfig;
 use crate::cron::Crontab;
 use crate::filter::Filter;
 use crate::id::SyncId;
 use crate::queue::{DelayId, Policy, Queue, Ready, Time};
+use crate::scan::Gate;
 use crate::watch::Scope;
 
 /// A filter that the crawl's threads ask as well; user code may add to it at run time.
@@ -345,11 +346,6 @@ fn scope(config: &SyncConfig, filter: &SharedFilter) -> Scope {
                     .excluded(directory)
         }),
     }
-}
-
-/// A span on the queue's clock.
-pub fn micros(span: Duration) -> Time {
-    Time::try_from(span.as_micros()).unwrap_or(Time::MAX / 4)
 }
 
 #[cfg(test)]

@@ -7,10 +7,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::micros;
 use crate::log;
 use crate::process::Pid;
-use crate::queue::Time;
+use crate::queue::{Time, micros};
 
 /// How far a tunnel is, in lsyncd's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -177,10 +177,10 @@ mod tests {
     use std::sync::{Arc, RwLock};
 
     use super::*;
-    use crate::check::readers::{Readers, Reading};
-    use crate::check::request::{Collected, ScanScope};
-    use crate::check::staged_tree::Layout;
     use crate::filter::Filter;
+    use crate::scan::readers::{Readers, Reading};
+    use crate::scan::request::{Collected, ScanScope};
+    use crate::scan::staged_tree::Layout;
 
     /// A source with a file `d/f`, of which the tree has what passed before, and a candidate.
     struct Site {

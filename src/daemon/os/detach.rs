@@ -13,7 +13,7 @@ use crate::sys::{Fork, fork};
 /// with [`Exit::Done`].
 ///
 /// To be called while there is one thread, and before anything that holds the process number,
-/// as [the pid file](super::pidfile) does. Names used later have to be absolute by now.
+/// as [the pid file](super::pid_file) does. Names used later have to be absolute by now.
 ///
 /// # Errors
 /// When there can be no other process, then in the one that called; else in the new one.
