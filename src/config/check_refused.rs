@@ -10,7 +10,7 @@ use crate::batch;
 
 /// Options of rsync by which what leaves, or what the target makes of it, is not what is in the
 /// staged tree.
-const UNCHECKED: [&str; 7] = [
+const UNCHECKED_KEYS: [&str; 7] = [
     "append",
     "append_verify",
     "copy_links",
@@ -21,7 +21,7 @@ const UNCHECKED: [&str; 7] = [
 ];
 
 /// The same as words of the user's own.
-const UNCHECKED_WORDS: [&str; 12] = [
+const UNCHECKED_OPTIONS: [&str; 12] = [
     "--append",
     "--append-verify",
     "--copy-links",
@@ -81,7 +81,7 @@ pub fn options(config: &Table) -> Result<()> {
     let Value::Table(rsync) = config.get("rsync")? else {
         return Ok(());
     };
-    for key in UNCHECKED {
+    for key in UNCHECKED_KEYS {
         if truthy(&rsync.get(key)?) {
             let text = format!("rsync.{key} does not go with check, which sends staged copies");
             return Err(wrong(key, text));
@@ -96,7 +96,10 @@ pub fn options(config: &Table) -> Result<()> {
         let word = String::from_utf8_lossy(&word).into_owned();
         let name = word.split('=').next().unwrap_or_default();
         // rsync takes unique beginnings of long names (popt does).
-        let long = name.len() > 2 && UNCHECKED_WORDS.iter().any(|known| known.starts_with(name));
+        let long = name.len() > 2
+            && UNCHECKED_OPTIONS
+                .iter()
+                .any(|known| known.starts_with(name));
         let short = word.starts_with('-') && !word.starts_with("--");
         if long || (short && word.contains(['L', 'k', 'H', 'x'])) || !word.starts_with('-') {
             let text = format!("\"{word}\" in rsync._extra does not go with check");

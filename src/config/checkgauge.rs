@@ -17,7 +17,7 @@ pub fn check(config: &Table, gauge: &Table) -> Result<()> {
 }
 
 /// Keys of lsyncd 2.0 and keys that only another kind has, and what to write instead.
-const ADVICE: &[(&str, &str)] = &[
+const ADVICE_BY_KEY: &[(&str, &str)] = &[
     (
         "rsyncOps",
         "Write rsync = { ... }, with other options as a list in rsync._extra.",
@@ -35,24 +35,24 @@ const ADVICE: &[(&str, &str)] = &[
         "targetdir",
         "default.rsyncssh has it; else write target = \"DIRECTORY\".",
     ),
-    ("rsync", NO_KIND),
-    ("ssh", NO_KIND),
-    ("delete", NO_KIND),
-    ("exclude", NO_KIND),
-    ("excludeFrom", NO_KIND),
-    ("filter", NO_KIND),
-    ("filterFrom", NO_KIND),
+    ("rsync", MISSING_KIND),
+    ("ssh", MISSING_KIND),
+    ("delete", MISSING_KIND),
+    ("exclude", MISSING_KIND),
+    ("excludeFrom", MISSING_KIND),
+    ("filter", MISSING_KIND),
+    ("filterFrom", MISSING_KIND),
 ];
 
 /// The advice for keys that a sync without a built-in kind does not have.
-const NO_KIND: &str =
+const MISSING_KIND: &str =
     "It goes with a kind such as default.rsync, which must be in sync{ ... }, too.";
 
 /// The built-in kinds of syncs, members of `default`.
 const KINDS: [&str; 4] = ["direct", "rclone", "rsync", "rsyncssh"];
 
 /// Tables nested deeper than this hold themselves.
-const DEPTH: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 fn check_below(
     config: &Table,
@@ -61,7 +61,7 @@ fn check_below(
     prefix: &str,
     depth: usize,
 ) -> Result<()> {
-    if depth > DEPTH {
+    if depth > MAX_DEPTH {
         return Err(config_error("a table of the configuration contains itself"));
     }
     for pair in config.pairs::<Value, Value>() {
@@ -116,7 +116,7 @@ fn unknown(
         text.push_str(&format!(" It belongs into {table} = {{ ... }}."));
     } else if !prefix.is_empty() && truthy(&outermost.get(name)?) {
         text.push_str(" It belongs into sync{ ... } itself.");
-    } else if let Some((_, advice)) = ADVICE.iter().find(|(key, _)| *key == name) {
+    } else if let Some((_, advice)) = ADVICE_BY_KEY.iter().find(|(key, _)| *key == name) {
         text.push_str(&format!(" {advice}"));
     }
     Ok(config_error_about(name, text))

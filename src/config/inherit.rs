@@ -29,7 +29,7 @@ pub fn inherit(
 }
 
 /// Tables nested deeper than this hold themselves.
-const DEPTH: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 struct Merger<'a> {
     lua: &'a Lua,
@@ -38,7 +38,7 @@ struct Merger<'a> {
 impl Merger<'_> {
     /// Takes over what `to` does not have yet from `from`.
     fn merge(&self, to: &Table, from: &Table, depth: usize) -> Result<()> {
-        if depth > DEPTH {
+        if depth > MAX_DEPTH {
             return Err(config_error("a table of the configuration contains itself"));
         }
         let only: Option<Table> = from.raw_get("_merge").ok();

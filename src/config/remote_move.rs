@@ -23,7 +23,7 @@ pub fn move_words(directory: &[u8], from: &[u8], to: &[u8], remove: bool) -> Vec
 /// destination's name would be moved into: `-T` keeps from that where mv has it.
 ///
 /// One line without `'`, `\\` and `!`: csh and fish read them otherwise within quotes.
-const PROVEN_MOVE: &str = concat!(
+const CHECKED_MOVE: &str = concat!(
     r#"fail() { echo "mv: $1" >&2; exit 1; }; "#,
     r#"enter() { cd -P "./$1" && path=$(pwd -P && echo .) && path=${path%?.} || exit 1; "#,
     r#"want=$top; test -z "$1" || want=${top%/}/$1; "#,
@@ -50,7 +50,7 @@ pub fn proven_move_words(directory: &[u8], from: &[u8], to: &[u8]) -> Vec<Vec<u8
     let mut words = vec![
         b"sh".to_vec(),
         b"-c".to_vec(),
-        quoted(PROVEN_MOVE.as_bytes()),
+        quoted(CHECKED_MOVE.as_bytes()),
         b"mv".to_vec(),
         remote_word(directory, b""),
     ];

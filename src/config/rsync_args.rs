@@ -6,7 +6,7 @@ use super::config_error::config_error_about;
 use super::{kind_of, text_of, truthy};
 
 /// Keys that become one letter of the first word, in the order of the letters there.
-const LETTERS: &[(&str, u8)] = &[
+const SHORT_OPTIONS: &[(&str, u8)] = &[
     ("acls", b'A'),
     ("backup", b'b'),
     ("checksum", b'c'),
@@ -41,7 +41,7 @@ const LETTERS: &[(&str, u8)] = &[
 
 /// Keys that become a long option, in the order they are written; `true` for those that take
 /// their value along.
-const LONG: &[(&str, &str, bool)] = &[
+const LONG_OPTIONS: &[(&str, &str, bool)] = &[
     ("append", "--append", false),
     ("append_verify", "--append-verify", false),
     ("backup_dir", "--backup-dir", true),
@@ -62,7 +62,7 @@ const LONG: &[(&str, &str, bool)] = &[
 ];
 
 /// What `archive = true` stands for: these are on unless the configuration says otherwise.
-const ARCHIVE: &[&str] = &[
+const ARCHIVE_KEYS: &[&str] = &[
     "recursive",
     "links",
     "perms",
@@ -88,13 +88,13 @@ pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
     let archive = truthy(&rsync.get("archive")?);
     let on = |key: &str| -> Result<bool> {
         Ok(match rsync.get::<Value>(key)? {
-            Value::Nil => archive && ARCHIVE.contains(&key),
+            Value::Nil => archive && ARCHIVE_KEYS.contains(&key),
             value => truthy(&value),
         })
     };
 
     let mut letters = vec![b'-'];
-    for &(key, letter) in LETTERS {
+    for &(key, letter) in SHORT_OPTIONS {
         if on(key)? {
             letters.push(letter);
         }
@@ -113,7 +113,7 @@ pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
         (false, true) => words.push(b"--specials".to_vec()),
         _ => {}
     }
-    for &(key, option, valued) in LONG {
+    for &(key, option, valued) in LONG_OPTIONS {
         let value: Value = rsync.get(key)?;
         if !truthy(&value) {
             continue;

@@ -20,15 +20,15 @@ use crate::watch::InotifyMode;
 
 /// So many whole sources are compared at a time unless the configuration says otherwise: each
 /// reads two trees from one end to the other.
-const STARTUPS: usize = 4;
+const MAX_STARTUPS: usize = 4;
 /// Seconds; what still runs then is ended before systemd's own limit of 90 s has passed.
-const STOP_TIMEOUT: f64 = 60.0;
+const STOP_TIMEOUT_SECONDS: f64 = 60.0;
 
 /// How long a file may be open for writing before it is sent as it is.
-const STALENESS: Duration = Duration::from_secs(60);
+const MAX_STALENESS: Duration = Duration::from_secs(60);
 
 /// How often what is not watched is compared.
-const RESCAN: Duration = Duration::from_secs(60);
+const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where the control socket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +148,7 @@ impl SettingsTable {
             max_processes: self.count("maxProcesses")?,
             metrics_file: path("metricsFile")?,
             metrics_listen: self.metrics_listen()?,
-            max_startups: self.count("maxStartups")?.unwrap_or(STARTUPS),
+            max_startups: self.count("maxStartups")?.unwrap_or(MAX_STARTUPS),
             priority: priority(&self.value("nice")?, &self.value("ionice")?)?,
             max_staleness: self.staleness()?,
             mode: self.mode()?,
@@ -160,7 +160,7 @@ impl SettingsTable {
             state_dir: path("stateDir")?,
             status_file: self.status_file()?,
             status_interval: self.status_interval(default_interval)?,
-            stop_timeout: self.seconds("stopTimeout", STOP_TIMEOUT)?,
+            stop_timeout: self.seconds("stopTimeout", STOP_TIMEOUT_SECONDS)?,
         })
     }
 
@@ -215,7 +215,7 @@ impl SettingsTable {
 
     fn staleness(&self) -> Result<Option<Duration>> {
         match self.number("maxStaleness")? {
-            None => Ok(Some(STALENESS)),
+            None => Ok(Some(MAX_STALENESS)),
             Some(0.0) => Ok(None),
             Some(seconds) if seconds > 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(1e9)))),
             Some(_) => Err(config_error_about(
@@ -232,7 +232,7 @@ impl SettingsTable {
 
     fn rescan_interval(&self) -> Result<Duration> {
         match self.number("rescanInterval")? {
-            None => Ok(RESCAN),
+            None => Ok(RESCAN_INTERVAL),
             Some(seconds) if seconds > 0.0 => Ok(Duration::from_secs_f64(seconds.min(1e9))),
             Some(_) => Err(config_error_about(
                 "rescanInterval",

@@ -22,7 +22,7 @@ enum SettingKind {
     Number,
 }
 
-const KNOWN: &[(&str, SettingKind)] = &[
+const KNOWN_KEYS: &[(&str, SettingKind)] = &[
     ("controlSocket", SettingKind::Text),
     ("hup", SettingKind::Text),
     ("inotifyMode", SettingKind::Text),
@@ -51,7 +51,7 @@ const KNOWN: &[(&str, SettingKind)] = &[
 ];
 
 /// Keys of a `sync{}` that are no settings.
-const OF_SYNCS: [&str; 12] = [
+const SYNC_KEYS: [&str; 12] = [
     "delete",
     "exclude",
     "excludeFrom",
@@ -115,7 +115,7 @@ impl SettingsTable {
                     return Err(config_error(text));
                 }
             };
-            let Some(&(_, kind)) = KNOWN.iter().find(|(known, _)| *known == name) else {
+            let Some(&(_, kind)) = KNOWN_KEYS.iter().find(|(known, _)| *known == name) else {
                 return Err(unknown(&name));
             };
             check_kind(&name, kind, &value)?;
@@ -239,9 +239,9 @@ fn unknown(name: &str) -> mlua::Error {
     let mut text = format!("setting \"{name}\" unknown.");
     if name == "delay" {
         text.push_str(" A delay is set in each sync{}.");
-    } else if OF_SYNCS.contains(&name) {
+    } else if SYNC_KEYS.contains(&name) {
         text.push_str(" It belongs into sync{ ... }.");
-    } else if let Some(similar) = nearest(name, KNOWN.iter().map(|(known, _)| *known)) {
+    } else if let Some(similar) = nearest(name, KNOWN_KEYS.iter().map(|(known, _)| *known)) {
         text.push_str(&format!(" Did you mean \"{similar}\"?"));
     }
     config_error_about(name, text)

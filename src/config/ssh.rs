@@ -15,7 +15,7 @@ use super::{kind_of, text_of, truthy};
 use crate::batch::probe;
 
 /// What is run unless the configuration names another program.
-const DEFAULT: &[u8] = b"ssh";
+const DEFAULT_PROGRAM: &[u8] = b"ssh";
 
 /// How the host of a target is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,15 +37,17 @@ impl Connection {
     pub fn new(ssh: &Table, rsync: &[Vec<u8>], environment: Option<&[u8]>) -> Result<Connection> {
         let binary = match text(ssh, "binary")? {
             Some(binary) if !binary.is_empty() => binary,
-            _ => DEFAULT.to_vec(),
+            _ => DEFAULT_PROGRAM.to_vec(),
         };
         let words = words(ssh)?;
         let told = remote_shell(rsync);
         if words.is_empty() {
             let environment = environment.filter(|text| !text.is_empty());
             return match (told, environment) {
-                (Some(told), _) if binary == DEFAULT => derived(told, "Parameter \"rsync.rsh\""),
-                (None, Some(told)) if binary == DEFAULT => {
+                (Some(told), _) if binary == DEFAULT_PROGRAM => {
+                    derived(told, "Parameter \"rsync.rsh\"")
+                }
+                (None, Some(told)) if binary == DEFAULT_PROGRAM => {
                     derived(told, "RSYNC_RSH in the environment")
                 }
                 // The ssh of moves is the user's choice, and so is that of rsync.
@@ -60,7 +62,11 @@ impl Connection {
                 }
             };
         }
-        let program = if is_ssh(&binary) { DEFAULT } else { &binary };
+        let program = if is_ssh(&binary) {
+            DEFAULT_PROGRAM
+        } else {
+            &binary
+        };
         let rsh = Some(rsh_option(program, &words));
         Ok(Connection { binary, words, rsh })
     }
@@ -168,7 +174,7 @@ pub(super) fn is_ssh(binary: &[u8]) -> bool {
         let data = fs::metadata(probe::resolve(name)?).ok()?;
         Some((data.dev(), data.ino()))
     };
-    binary == DEFAULT || (file(binary).is_some() && file(binary) == file(DEFAULT))
+    binary == DEFAULT_PROGRAM || (file(binary).is_some() && file(binary) == file(DEFAULT_PROGRAM))
 }
 
 /// The command rsync is told to reach hosts with, by the last `--rsh` or `-e` among its words.

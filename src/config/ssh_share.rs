@@ -20,10 +20,10 @@ use crate::batch::{is_remote, probe};
 use crate::process::SshControl;
 
 /// Options of ssh that say how a connection is shared, or that it is not.
-const CONTRADICTING: &[&str] = &["control", "-S", "-M", "-O"];
+const CONFLICTING_OPTIONS: &[&str] = &["control", "-S", "-M", "-O"];
 
 /// What a connection that is idle for longer, as after a crash, ends with.
-const PERSIST: &str = "ControlPersist=600";
+const CONTROL_PERSIST: &str = "ControlPersist=600";
 
 /// Makes the words of a prepared sync share a connection; returns what the environment of its
 /// rsync has to say. Nothing changes if the sync has no host or its configuration contradicts.
@@ -129,7 +129,7 @@ fn may_share(shell: &[Vec<u8>]) -> bool {
     };
     let contradicts = |word: &Vec<u8>| {
         let word = String::from_utf8_lossy(word);
-        CONTRADICTING.iter().any(|text| {
+        CONFLICTING_OPTIONS.iter().any(|text| {
             if text.starts_with('-') {
                 word.starts_with(text)
             } else {
@@ -153,7 +153,7 @@ fn is_script(program: &[u8]) -> bool {
 /// so ssh asks it for a sign of life, unless the user has said how often.
 fn options(socket: &Path, shell: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let path = [b"ControlPath=", socket.as_os_str().as_bytes()].concat();
-    let mut options = vec![b"ControlMaster=auto".to_vec(), path, PERSIST.into()];
+    let mut options = vec![b"ControlMaster=auto".to_vec(), path, CONTROL_PERSIST.into()];
     let said = |word: &Vec<u8>| {
         let word = String::from_utf8_lossy(word).to_ascii_lowercase();
         word.contains("serveralive")

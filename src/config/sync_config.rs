@@ -46,7 +46,7 @@ pub enum Hook {
     Function,
 }
 /// About 300 MB of pending paths.
-const PENDING: usize = 2_000_000;
+const MAX_PENDING: usize = 2_000_000;
 
 /// What Rust needs to know of a sync.
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ impl SyncConfig {
             target: bytes("target")?,
             delay: delay(&config.get("delay")?)?,
             max_delays: max_delays(config)?,
-            max_pending: count(config, "maxPending", PENDING)?,
+            max_pending: count(config, "maxPending", MAX_PENDING)?,
             // What a list was checked for is sent before the next is looked at.
             max_processes: if truthy(&config.get("check")?) {
                 1
@@ -139,7 +139,7 @@ pub fn is_value(config: &Table, key: &str) -> bool {
         "guard" => guard(config).map(drop),
         "inotifyMode" => values::mode(config).map(drop),
         "ionice" => value().and_then(|io| priority(&Value::Nil, &io)).map(drop),
-        "maxPending" => count(config, "maxPending", PENDING).map(drop),
+        "maxPending" => count(config, "maxPending", MAX_PENDING).map(drop),
         "nice" => value()
             .and_then(|nice| priority(&nice, &Value::Nil))
             .map(drop),

@@ -15,13 +15,13 @@ use crate::watch::{EventMark, Watcher};
 
 /// The reader's thread does not wake the loop to say that it found nothing, so it is asked
 /// again; less often when it takes longer.
-const SOON: Duration = Duration::from_millis(2);
-const LATER: Duration = Duration::from_millis(100);
+const MIN_DELAY: Duration = Duration::from_millis(2);
+const MAX_DELAY: Duration = Duration::from_millis(100);
 
 /// One who waits.
 pub struct Barrier {
     /// Who.
-    pub peer: ConnectionId,
+    pub connection: ConnectionId,
     /// For the syncs of this name, or all.
     pub sync: Option<String>,
     stage: BarrierStage,
@@ -29,7 +29,7 @@ pub struct Barrier {
 
 enum BarrierStage {
     /// For the events of before this moment.
-    Told {
+    Waiting {
         moment: EventMark,
         again: Instant,
         pause: Duration,
@@ -43,9 +43,9 @@ enum BarrierStage {
 
 impl Barrier {
     /// From now on.
-    pub fn new(peer: ConnectionId, sync: Option<String>) -> Barrier {
+    pub fn new(connection: ConnectionId, sync: Option<String>) -> Barrier {
         Barrier {
-            peer,
+            connection,
             sync,
             stage: BarrierStage::Anew,
         }
@@ -54,24 +54,24 @@ impl Barrier {
     /// When to look again.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.stage {
-            BarrierStage::Told { again, .. } => Some(*again),
+            BarrierStage::Waiting { again, .. } => Some(*again),
             BarrierStage::Done(_) | BarrierStage::Anew => None,
         }
     }
 
     /// Begins, or begins anew if the syncs are others now. To be called right after the
     /// watcher's turn, as the other two.
-    pub fn begin(&mut self, watcher: &Watcher, members: &[Rc<SyncHandle>], now: Instant) {
+    pub fn begin(&mut self, watcher: &Watcher, syncs: &[Rc<SyncHandle>], now: Instant) {
         if let BarrierStage::Done(marks) = &self.stage
-            && !self.is_about(marks, members)
+            && !self.is_about(marks, syncs)
         {
             self.stage = BarrierStage::Anew;
         }
         if let BarrierStage::Anew = self.stage {
-            self.stage = BarrierStage::Told {
+            self.stage = BarrierStage::Waiting {
                 moment: watcher.moment(),
                 again: now,
-                pause: SOON,
+                pause: MIN_DELAY,
             };
         }
     }
@@ -79,18 +79,18 @@ impl Barrier {
     /// Returns true if all that happened before has been told, and is about to be marked: what was
     /// written to files that are open has to be in the queues then.
     pub fn is_to_mark(&self, watcher: &Watcher, started: bool) -> bool {
-        matches!(self.stage, BarrierStage::Told { moment, .. } if started && watcher.has_told(moment))
+        matches!(self.stage, BarrierStage::Waiting { moment, .. } if started && watcher.has_told(moment))
     }
 
     /// Returns true if it is over. `started` says that startup transfers are queued.
     pub fn is_over(
         &mut self,
         watcher: &Watcher,
-        members: &[Rc<SyncHandle>],
+        syncs: &[Rc<SyncHandle>],
         started: bool,
         now: Instant,
     ) -> bool {
-        if let BarrierStage::Told {
+        if let BarrierStage::Waiting {
             moment,
             again,
             pause,
@@ -99,39 +99,39 @@ impl Barrier {
             if !started || !watcher.has_told(*moment) {
                 if *again <= now {
                     *again = now + *pause;
-                    *pause = (*pause * 2).min(LATER);
+                    *pause = (*pause * 2).min(MAX_DELAY);
                 }
                 return false;
             }
             let marks = self
-                .meant(members)
-                .map(|member| (Rc::clone(member), member.sync.borrow().mark()));
+                .meant(syncs)
+                .map(|handle| (Rc::clone(handle), handle.sync.borrow().mark()));
             self.stage = BarrierStage::Done(marks.collect());
         }
         match &mut self.stage {
             BarrierStage::Done(marks) => marks
                 .iter_mut()
-                .all(|(member, mark)| member.sync.borrow().reached(mark)),
+                .all(|(handle, mark)| handle.sync.borrow().reached(mark)),
             _ => false,
         }
     }
 
-    fn meant<'a>(&self, members: &'a [Rc<SyncHandle>]) -> impl Iterator<Item = &'a Rc<SyncHandle>> {
+    fn meant<'a>(&self, syncs: &'a [Rc<SyncHandle>]) -> impl Iterator<Item = &'a Rc<SyncHandle>> {
         let name = self.sync.clone();
-        let meant = move |member: &&Rc<SyncHandle>| is_meant(name.as_deref(), member);
-        members.iter().filter(meant)
+        let meant = move |handle: &&Rc<SyncHandle>| is_meant(name.as_deref(), handle);
+        syncs.iter().filter(meant)
     }
 
     /// Returns true if the marks are those of the syncs there are.
-    fn is_about(&self, marks: &[(Rc<SyncHandle>, Mark)], members: &[Rc<SyncHandle>]) -> bool {
-        let mut marked = marks.iter().map(|(member, _)| member);
-        let mut meant = self.meant(members);
-        let same = meant.all(|member| marked.next().is_some_and(|other| Rc::ptr_eq(member, other)));
+    fn is_about(&self, marks: &[(Rc<SyncHandle>, Mark)], syncs: &[Rc<SyncHandle>]) -> bool {
+        let mut marked = marks.iter().map(|(handle, _)| handle);
+        let mut meant = self.meant(syncs);
+        let same = meant.all(|handle| marked.next().is_some_and(|other| Rc::ptr_eq(handle, other)));
         same && marked.next().is_none()
     }
 }
 
 /// Returns true if the sync has this name, or any will do.
-pub fn is_meant(name: Option<&str>, member: &SyncHandle) -> bool {
-    name.is_none_or(|name| member.sync.borrow().config.name == name)
+pub fn is_meant(name: Option<&str>, handle: &SyncHandle) -> bool {
+    name.is_none_or(|name| handle.sync.borrow().config.name == name)
 }

@@ -12,26 +12,26 @@ use crate::process::ExitStatus;
 use crate::queue::Time;
 use crate::script::CollectResult;
 use crate::status::number_format::counted;
-use crate::sync::{Again, Aside, Entries, Sync, Undone, micros};
+use crate::sync::{Again, Aside, Entries, FailedEntries, Sync, micros};
 
 /// What changed while it was acted upon is looked at again after this; the event that tells of
 /// the change is on its way.
-const SOON: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// rsync's code for "some files were not transferred".
-const PARTIAL: i32 = 23;
+const EXIT_PARTIAL: i32 = 23;
 
 /// rsync's code for a file that could not be read or written to its end.
-const FILE_IO: i32 = 11;
+const EXIT_FILE_IO: i32 = 11;
 
 /// rsync's codes for names that the other side does not take.
-const REFUSALS: [i32; 2] = [2, 4];
+const EXIT_REFUSALS: [i32; 2] = [2, 4];
 
 impl EventLoop<'_> {
     /// What the end of a child means for its sync.
     pub(super) fn evaluate(&mut self, job: Job, end: ExitStatus) {
         let code = end.code();
-        job.member.sync.borrow_mut().transferred();
+        job.handle.sync.borrow_mut().transferred();
         if self.use_other_list(&job, code) {
             return;
         }
@@ -42,7 +42,7 @@ impl EventLoop<'_> {
         let errors = job.errors.borrow_mut().make_contiguous().join(&b'\n');
         let collected = job
             .script
-            .collect(&job.member, &job.agent, code, signal, &errors);
+            .collect(&job.handle, &job.agent, code, signal, &errors);
         let completion = match collected {
             Ok((verdict, by_default)) => job.completion(verdict, by_default, code),
             Err(error) => return self.stop_with_error(&error),
@@ -55,23 +55,23 @@ impl EventLoop<'_> {
             job.tell_errors();
         }
         self.carry_out(&job, completion, code);
-        self.call_hook(&job.member, told);
+        self.call_hook(&job.handle, told);
     }
 
     /// The stall detector ended a transfer: its work is done again, later each time.
     pub(super) fn retry_stalled(&mut self, mut job: Job, end: ExitStatus) {
-        if let Some(trial) = job.trial.take() {
-            job.ids = trial.ids().to_vec();
+        if let Some(dry_run) = job.dry_run.take() {
+            job.ids = dry_run.ids().to_vec();
         }
-        job.member.sync.borrow_mut().transferred();
+        job.handle.sync.borrow_mut().transferred();
         let told = self.account(&job, end.code(), hooks::TransferResult::Failed);
         self.carry_out(&job, Completion::Again, end.code());
-        self.call_hook(&job.member, told);
+        self.call_hook(&job.handle, told);
     }
 
     /// Does with the entries of a child what follows from its end.
     fn carry_out(&mut self, job: &Job, completion: Completion, code: i32) {
-        let mut sync = job.member.sync.borrow_mut();
+        let mut sync = job.handle.sync.borrow_mut();
         match completion {
             Completion::Done => {
                 if code == 0 {
@@ -79,13 +79,13 @@ impl EventLoop<'_> {
                 }
                 sync.succeeded(&job.ids);
                 drop(sync);
-                job.member.forget(&job.ids);
+                job.handle.forget(&job.ids);
             }
-            Completion::Partly(undone) => {
-                let again = sync.partly_failed(&job.ids, undone, self.now);
+            Completion::Partly(failed_paths) => {
+                let again = sync.partly_failed(&job.ids, failed_paths, self.now);
                 tell_partial(&sync, again, code);
                 drop(sync);
-                job.member.forget(&job.ids);
+                job.handle.forget(&job.ids);
             }
             Completion::StoppedAt { paths, limit } => {
                 let is_limited = limit.is_some();
@@ -94,10 +94,10 @@ impl EventLoop<'_> {
                     None => again(&mut sync, job, self.now),
                 }
                 drop(sync);
-                job.member.forget_finished(&job.ids);
+                job.handle.forget_finished(&job.ids);
             }
             Completion::Again => again(&mut sync, job, self.now),
-            Completion::Redo => sync.redo(&job.ids, self.now + micros(SOON)),
+            Completion::Redo => sync.redo(&job.ids, self.now + micros(RETRY_DELAY)),
             Completion::Die => {
                 drop(sync);
                 self.end_sync(job, code);
@@ -108,22 +108,22 @@ impl EventLoop<'_> {
     /// A sync can't go on: the others do, unless there are none or this was its startup, whose
     /// failure ends a daemon that was not told to insist.
     fn end_sync(&mut self, job: &Job, code: i32) {
-        let over = Some(Ending::Exit(Exit::Failure));
-        if self.script.host.startup_failed.get() {
-            self.over = over;
+        let ending = Some(Ending::Exit(Exit::Failure));
+        if self.script.context.startup_failed.get() {
+            self.ending = ending;
             return;
         }
         log::error("Critical exitcode.");
-        let mut sync = job.member.sync.borrow_mut();
+        let mut sync = job.handle.sync.borrow_mut();
         let startup = job.is_startup(&sync) && !self.script.insists();
         sync.end(&job.ids, code, self.now);
         let name = sync.config.name.clone();
         drop(sync);
-        if !self.members.iter().any(|member| job.is_for(&member.sync)) {
+        if !self.syncs.iter().any(|handle| job.is_for(&handle.sync)) {
             return;
         }
-        if startup || self.members.iter().all(|m| m.sync.borrow().has_ended()) {
-            self.over = over;
+        if startup || self.syncs.iter().all(|m| m.sync.borrow().has_ended()) {
+            self.ending = ending;
             return;
         }
         log::error(format_args!(
@@ -135,7 +135,7 @@ impl EventLoop<'_> {
     /// Returns true if the transfer failed because one of the rsyncs does not take an option: then it is
     /// done at once without.
     fn use_other_list(&mut self, job: &Job, code: i32) -> bool {
-        let mut sync = job.member.sync.borrow_mut();
+        let mut sync = job.handle.sync.borrow_mut();
         let whole = job.captured && sync.has_full && job.is_whole(&sync);
         let Some(kind) = job
             .transfer
@@ -144,7 +144,7 @@ impl EventLoop<'_> {
             return false;
         };
         let errors = job.errors.borrow();
-        let Some(told) = sync.chooser.failed(kind, code, errors.iter()) else {
+        let Some(told) = sync.list_strategy.failed(kind, code, errors.iter()) else {
             return false;
         };
         log::normal(format_args!("{}: {told}", sync.config.name));
@@ -158,7 +158,7 @@ enum Completion {
     /// They are done.
     Done,
     /// Some are done, and this is not.
-    Partly(Undone),
+    Partly(FailedEntries),
     /// The transfer was given up at these paths. The others can go without them.
     StoppedAt {
         paths: Entries,
@@ -177,7 +177,7 @@ impl Completion {
     /// How the work is counted and told; `None` if it is not.
     fn outcome(&self) -> Option<hooks::TransferResult> {
         match self {
-            Completion::Done | Completion::Partly(Undone::Nothing) => {
+            Completion::Done | Completion::Partly(FailedEntries::Nothing) => {
                 Some(hooks::TransferResult::Synced)
             }
             Completion::Redo => None,
@@ -190,11 +190,11 @@ impl Job {
     /// What its end means, given what the configuration makes of its exit code. Where that is a
     /// table of the user's own, it has the last word on a partial transfer.
     fn completion(&self, verdict: CollectResult, by_default: bool, code: i32) -> Completion {
-        let sync = self.member.sync.borrow();
-        let is_partial = by_default && code == PARTIAL && self.may_be_partial(&sync);
+        let sync = self.handle.sync.borrow();
+        let is_partial = by_default && code == EXIT_PARTIAL && self.may_be_partial(&sync);
         let may_stop = match verdict {
-            CollectResult::Again => code == FILE_IO,
-            CollectResult::Die => by_default && REFUSALS.contains(&code),
+            CollectResult::Again => code == EXIT_FILE_IO,
+            CollectResult::Die => by_default && EXIT_REFUSALS.contains(&code),
             _ => false,
         };
         if may_stop && self.captured && !self.is_whole(&sync) {
@@ -204,7 +204,7 @@ impl Job {
             }
         }
         match verdict {
-            CollectResult::Done if is_partial => Completion::Partly(self.undone()),
+            CollectResult::Done if is_partial => Completion::Partly(self.failed_paths()),
             CollectResult::Done => Completion::Done,
             CollectResult::Again => Completion::Again,
             CollectResult::Redo => Completion::Redo,
@@ -214,7 +214,7 @@ impl Job {
 
     /// Tells the kept lines of its error output.
     fn tell_errors(&self) {
-        let sync = self.member.sync.borrow();
+        let sync = self.handle.sync.borrow();
         let name = &sync.config.name;
         for line in self
             .errors

@@ -2,7 +2,7 @@
 //! and in what may wait for them.
 //!
 //! Nothing here blocks, and no peer costs more than its buffers: one that does not read what it is told,
-//! or does not end what it says, is dropped after [`PATIENCE`]; with all places taken the one
+//! or does not end what it says, is dropped after [`IDLE_TIMEOUT`]; with all places taken the one
 //! that has been silent for longest makes room.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,9 +13,9 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
 /// So many at a time.
-pub const PLACES: usize = 64;
+pub const MAX_CONNECTIONS: usize = 64;
 /// How long one may take to read what it is told, or to end what it says.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Either kind of stream.
 pub enum ClientStream {
@@ -170,7 +170,7 @@ impl Connection {
         let owes = !self.output.is_empty() || (!self.input.is_empty() && !self.waiting);
         // Nobody connects to metrics to say nothing.
         let silent = !self.is_local() && !self.waiting;
-        (owes || silent).then(|| self.moved + PATIENCE)
+        (owes || silent).then(|| self.moved + IDLE_TIMEOUT)
     }
 }
 
@@ -183,13 +183,13 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Nobody; tokens are `first` and the [`PLACES`] - 1 behind it.
+    /// Nobody; tokens are `first` and the [`MAX_CONNECTIONS`] - 1 behind it.
     pub fn new(registry: Registry, first: usize) -> Connections {
         Connections {
             registry,
             first,
             serial: 0,
-            places: (0..PLACES).map(|_| None).collect(),
+            places: (0..MAX_CONNECTIONS).map(|_| None).collect(),
         }
     }
 
@@ -223,30 +223,30 @@ impl Connections {
             return free;
         }
         let silent = |place: &usize| {
-            let peer = self.places[*place].as_ref();
-            peer.map(|peer| (peer.waiting, peer.moved))
+            let connection = self.places[*place].as_ref();
+            connection.map(|connection| (connection.waiting, connection.moved))
         };
-        (0..PLACES).min_by_key(silent).unwrap_or(0)
+        (0..MAX_CONNECTIONS).min_by_key(silent).unwrap_or(0)
     }
 
     /// An event of this token came.
     pub fn wake(&mut self, token: Token) {
         let place = token.0.checked_sub(self.first);
-        if let Some(Some(peer)) = place.and_then(|place| self.places.get_mut(place)) {
-            peer.ready = true;
+        if let Some(Some(connection)) = place.and_then(|place| self.places.get_mut(place)) {
+            connection.ready = true;
         }
     }
 
     /// The peer, if it is there still.
-    pub fn peer(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        let peer = self.places.get_mut(id.place)?.as_mut()?;
-        (peer.serial == id.serial).then_some(peer)
+    pub fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        let connection = self.places.get_mut(id.place)?.as_mut()?;
+        (connection.serial == id.serial).then_some(connection)
     }
 
     /// Returns true if it is there still.
     pub fn knows(&self, id: ConnectionId) -> bool {
-        let peer = self.places.get(id.place).and_then(Option::as_ref);
-        peer.is_some_and(|peer| peer.serial == id.serial)
+        let connection = self.places.get(id.place).and_then(Option::as_ref);
+        connection.is_some_and(|connection| connection.serial == id.serial)
     }
 
     /// Moves bytes for all who are ready, drops who is done, gone or out of time, and names those who have
@@ -254,15 +254,15 @@ impl Connections {
     pub fn turn(&mut self, most: usize, now: Instant) -> Vec<ConnectionId> {
         let mut heard = Vec::new();
         for (place, slot) in self.places.iter_mut().enumerate() {
-            let Some(peer) = slot else {
+            let Some(connection) = slot else {
                 continue;
             };
-            if move_bytes(peer, most, now) == Fate::Drop {
+            if move_bytes(connection, most, now) == Fate::Drop {
                 *slot = None;
                 continue;
             }
-            if !peer.input.is_empty() && !peer.is_busy() {
-                let serial = peer.serial;
+            if !connection.input.is_empty() && !connection.is_busy() {
+                let serial = connection.serial;
                 heard.push(ConnectionId { place, serial });
             }
         }
@@ -271,14 +271,14 @@ impl Connections {
 
     /// Someone has more to say or to read than was done in this turn.
     pub fn pending(&self) -> bool {
-        let mut peers = self.places.iter().flatten();
-        peers.any(|peer| peer.ready && !peer.waiting)
+        let mut connections = self.places.iter().flatten();
+        connections.any(|connection| connection.ready && !connection.waiting)
     }
 
     /// When someone is out of time.
     pub fn deadline(&self) -> Option<Instant> {
-        let peers = self.places.iter().flatten();
-        peers.filter_map(Connection::deadline).min()
+        let connections = self.places.iter().flatten();
+        connections.filter_map(Connection::deadline).min()
     }
 }
 
@@ -288,29 +288,35 @@ enum Fate {
     Drop,
 }
 
-fn move_bytes(peer: &mut Connection, most: usize, now: Instant) -> Fate {
-    if peer.deadline().is_some_and(|deadline| deadline <= now) {
+fn move_bytes(connection: &mut Connection, most: usize, now: Instant) -> Fate {
+    if connection
+        .deadline()
+        .is_some_and(|deadline| deadline <= now)
+    {
         return Fate::Drop;
     }
-    if !std::mem::take(&mut peer.ready) {
+    if !std::mem::take(&mut connection.ready) {
         return Fate::Keep;
     }
-    if peer.write(now).is_err() {
+    if connection.write(now).is_err() {
         return Fate::Drop;
     }
-    if peer.closing {
-        return if peer.output.is_empty() {
+    if connection.closing {
+        return if connection.output.is_empty() {
             Fate::Drop
         } else {
             Fate::Keep
         };
     }
-    match peer.read(most, now) {
+    match connection.read(most, now) {
         Err(_) => return Fate::Drop,
         // With its share used up, no event will come for the rest.
-        Ok(more) => peer.ready = more && peer.output.is_empty(),
+        Ok(more) => connection.ready = more && connection.output.is_empty(),
     }
-    if peer.ended && peer.output.is_empty() && (peer.input.is_empty() || peer.waiting) {
+    if connection.ended
+        && connection.output.is_empty()
+        && (connection.input.is_empty() || connection.waiting)
+    {
         Fate::Drop
     } else {
         Fate::Keep
@@ -322,22 +328,22 @@ mod tests {
     use super::*;
     use mio::Poll;
 
-    const MOST: usize = 1000;
+    const MAX_BYTES: usize = 1000;
 
     /// Connections, and the other ends of their connections.
-    struct Party {
+    struct Fixture {
         _poll: Poll,
-        peers: Connections,
+        connections: Connections,
         start: Instant,
     }
 
-    impl Party {
-        fn new() -> Party {
+    impl Fixture {
+        fn new() -> Fixture {
             let poll = Poll::new().unwrap();
-            let peers = Connections::new(poll.registry().try_clone().unwrap(), 0);
-            Party {
+            let connections = Connections::new(poll.registry().try_clone().unwrap(), 0);
+            Fixture {
                 _poll: poll,
-                peers,
+                connections,
                 start: Instant::now(),
             }
         }
@@ -350,7 +356,7 @@ mod tests {
         fn connect(&mut self, seconds: u64) -> UnixStream {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let now = self.at(seconds);
-            self.peers.add(ClientStream::Unix(ours), now).unwrap();
+            self.connections.add(ClientStream::Unix(ours), now).unwrap();
             theirs
         }
 
@@ -362,99 +368,99 @@ mod tests {
             ours.set_nonblocking(true).unwrap();
             let now = self.at(seconds);
             let ours = ClientStream::Tcp(TcpStream::from_std(ours));
-            self.peers.add(ours, now).unwrap();
+            self.connections.add(ours, now).unwrap();
             theirs
         }
 
         /// A turn in which an event came for everybody.
         fn turn(&mut self, seconds: u64) -> Vec<ConnectionId> {
-            for place in 0..PLACES {
-                self.peers.wake(Token(place));
+            for place in 0..MAX_CONNECTIONS {
+                self.connections.wake(Token(place));
             }
-            self.peers.turn(MOST, self.at(seconds))
+            self.connections.turn(MAX_BYTES, self.at(seconds))
         }
 
         fn count(&self) -> usize {
-            self.peers.places.iter().flatten().count()
+            self.connections.places.iter().flatten().count()
         }
 
         fn deadline(&self) -> Option<u64> {
-            let deadline = self.peers.deadline()?;
+            let deadline = self.connections.deadline()?;
             Some((deadline - self.start).as_secs())
         }
     }
 
     #[test]
     fn who_begins_to_say_something_and_does_not_end_is_dropped() {
-        let mut party = Party::new();
-        let mut theirs = party.connect(0);
+        let mut fixture = Fixture::new();
+        let mut theirs = fixture.connect(0);
         theirs.write_all(b"sta").unwrap();
-        assert_eq!(party.turn(1).len(), 1);
-        assert_eq!(party.deadline(), Some(11));
-        party.turn(10);
-        assert_eq!(party.count(), 1);
+        assert_eq!(fixture.turn(1).len(), 1);
+        assert_eq!(fixture.deadline(), Some(11));
+        fixture.turn(10);
+        assert_eq!(fixture.count(), 1);
         // More of the same begins no new span.
         theirs.write_all(b"tu").unwrap();
-        party.turn(10);
-        party.turn(11);
-        assert_eq!(party.count(), 0);
-        assert_eq!(party.deadline(), None);
-        assert_eq!(party.peers.turn(MOST, party.at(12)).len(), 0);
+        fixture.turn(10);
+        fixture.turn(11);
+        assert_eq!(fixture.count(), 0);
+        assert_eq!(fixture.deadline(), None);
+        assert_eq!(fixture.connections.turn(MAX_BYTES, fixture.at(12)).len(), 0);
     }
 
     #[test]
     fn who_does_not_read_what_it_is_told_is_dropped() {
-        let mut party = Party::new();
-        let mut theirs = party.connect(0);
+        let mut fixture = Fixture::new();
+        let mut theirs = fixture.connect(0);
         theirs.write_all(b"x").unwrap();
-        let id = party.turn(0)[0];
-        let now = party.at(0);
-        let peer = party.peers.peer(id).unwrap();
-        peer.take(1);
-        peer.tell(vec![b'a'; 10_000_000], now);
-        party.turn(5);
-        assert_eq!(party.deadline(), Some(15));
+        let id = fixture.turn(0)[0];
+        let now = fixture.at(0);
+        let connection = fixture.connections.connection(id).unwrap();
+        connection.take(1);
+        connection.tell(vec![b'a'; 10_000_000], now);
+        fixture.turn(5);
+        assert_eq!(fixture.deadline(), Some(15));
         // A byte that is read gives it more time.
         assert!(theirs.read(&mut vec![0; 1_000_000]).unwrap() > 0);
-        party.turn(14);
-        assert_eq!(party.deadline(), Some(24));
-        party.turn(23);
-        assert!(party.peers.knows(id));
-        party.turn(24);
-        assert!(!party.peers.knows(id));
+        fixture.turn(14);
+        assert_eq!(fixture.deadline(), Some(24));
+        fixture.turn(23);
+        assert!(fixture.connections.knows(id));
+        fixture.turn(24);
+        assert!(!fixture.connections.knows(id));
     }
 
     #[test]
     fn who_is_silent_stays_on_the_control_socket_only() {
-        let mut party = Party::new();
-        let _quiet = party.connect(0);
-        assert_eq!(party.deadline(), None);
-        party.turn(1_000_000);
-        assert_eq!(party.count(), 1);
-        let _quiet = party.connect_tcp(0);
-        assert_eq!(party.deadline(), Some(10));
-        party.turn(9);
-        assert_eq!(party.count(), 2);
-        party.turn(10);
-        assert_eq!(party.count(), 1);
+        let mut fixture = Fixture::new();
+        let _quiet = fixture.connect(0);
+        assert_eq!(fixture.deadline(), None);
+        fixture.turn(1_000_000);
+        assert_eq!(fixture.count(), 1);
+        let _quiet = fixture.connect_tcp(0);
+        assert_eq!(fixture.deadline(), Some(10));
+        fixture.turn(9);
+        assert_eq!(fixture.count(), 2);
+        fixture.turn(10);
+        assert_eq!(fixture.count(), 1);
     }
 
     #[test]
     fn who_waits_for_an_answer_is_neither_dropped_nor_heard() {
-        let mut party = Party::new();
-        let mut theirs = party.connect(0);
+        let mut fixture = Fixture::new();
+        let mut theirs = fixture.connect(0);
         theirs.write_all(b"wait").unwrap();
-        let id = party.turn(0)[0];
-        party.peers.peer(id).unwrap().let_wait();
-        assert_eq!(party.deadline(), None);
+        let id = fixture.turn(0)[0];
+        fixture.connections.connection(id).unwrap().let_wait();
+        assert_eq!(fixture.deadline(), None);
         theirs.write_all(b"more").unwrap();
-        assert_eq!(party.turn(1_000_000), []);
-        let now = party.at(1_000_000);
-        let peer = party.peers.peer(id).unwrap();
-        peer.take(4);
-        peer.tell_and_close(b"done".to_vec(), now);
-        party.turn(1_000_001);
-        assert_eq!(party.count(), 0);
+        assert_eq!(fixture.turn(1_000_000), []);
+        let now = fixture.at(1_000_000);
+        let connection = fixture.connections.connection(id).unwrap();
+        connection.take(4);
+        connection.tell_and_close(b"done".to_vec(), now);
+        fixture.turn(1_000_001);
+        assert_eq!(fixture.count(), 0);
         let mut answer = [0; 4];
         theirs.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"done");
@@ -462,40 +468,45 @@ mod tests {
 
     #[test]
     fn who_has_gone_is_dropped_at_once() {
-        let mut party = Party::new();
-        drop(party.connect(0));
-        party.turn(0);
-        assert_eq!(party.count(), 0);
+        let mut fixture = Fixture::new();
+        drop(fixture.connect(0));
+        fixture.turn(0);
+        assert_eq!(fixture.count(), 0);
     }
 
     #[test]
     fn nobody_says_more_than_may_be_taken_at_a_time() {
-        let mut party = Party::new();
-        let mut theirs = party.connect(0);
+        let mut fixture = Fixture::new();
+        let mut theirs = fixture.connect(0);
         theirs.write_all(&[b'x'; 3 * 4096]).unwrap();
-        let id = party.turn(0)[0];
-        assert_eq!(party.peers.peer(id).unwrap().said().len(), 4096);
-        assert!(party.peers.pending());
-        party.peers.peer(id).unwrap().take(4096);
-        assert_eq!(party.turn(0), [id]);
+        let id = fixture.turn(0)[0];
+        assert_eq!(
+            fixture.connections.connection(id).unwrap().said().len(),
+            4096
+        );
+        assert!(fixture.connections.pending());
+        fixture.connections.connection(id).unwrap().take(4096);
+        assert_eq!(fixture.turn(0), [id]);
     }
 
     /// Who waits for an answer, and who came last, is not the one to go.
     #[test]
     fn with_all_places_taken_the_one_silent_for_longest_makes_room() {
-        let mut party = Party::new();
-        let mut theirs: Vec<_> = (0..PLACES as u64).map(|each| party.connect(each)).collect();
+        let mut fixture = Fixture::new();
+        let mut theirs: Vec<_> = (0..MAX_CONNECTIONS as u64)
+            .map(|each| fixture.connect(each))
+            .collect();
         theirs[0].write_all(b"x").unwrap();
-        let first = party.turn(100)[0];
-        party.peers.peer(first).unwrap().let_wait();
+        let first = fixture.turn(100)[0];
+        fixture.connections.connection(first).unwrap().let_wait();
         let second = ConnectionId {
             place: 1,
             serial: 2,
         };
-        assert!(party.peers.knows(second));
-        theirs.push(party.connect(101));
-        assert_eq!(party.count(), PLACES);
-        assert!(party.peers.knows(first) && !party.peers.knows(second));
-        assert!(party.peers.peer(second).is_none());
+        assert!(fixture.connections.knows(second));
+        theirs.push(fixture.connect(101));
+        assert_eq!(fixture.count(), MAX_CONNECTIONS);
+        assert!(fixture.connections.knows(first) && !fixture.connections.knows(second));
+        assert!(fixture.connections.connection(second).is_none());
     }
 }

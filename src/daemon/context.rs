@@ -22,11 +22,11 @@ use crate::process::Children;
 use crate::sync::Clock;
 use crate::watch::{InotifyMode, Watcher};
 
-const WAKER: Token = Token(0);
-pub(super) const SIGNALS: Token = Token(1);
-pub(super) const CALENDAR: Token = Token(2);
-const FIRST_PIPE: usize = server::END;
-pub(super) const MOUNTS: Token = Token(3);
+const WAKER_TOKEN: Token = Token(0);
+pub(super) const SIGNALS_TOKEN: Token = Token(1);
+pub(super) const CRON_TOKEN: Token = Token(2);
+const FIRST_PIPE_TOKEN: usize = server::END_OF_TOKENS;
+pub(super) const MOUNTS_TOKEN: Token = Token(3);
 
 /// What lives as long as the process, whatever configurations come and go.
 pub struct Context {
@@ -42,7 +42,7 @@ pub struct Context {
     /// The clock of queues and timestamps.
     pub clock: Clock,
     /// Who asks what is going on, and says what to do.
-    pub(super) desk: Server,
+    pub(super) server: Server,
     /// When the daemon started.
     pub(super) started: SystemTime,
     /// What outlives the process, if there is a place for it.
@@ -50,7 +50,7 @@ pub struct Context {
     /// Removes what is not used in it.
     pub(super) state_cleanup: StateCleanup,
     /// What the state directory holds of the daemon before this one has been taken over.
-    pub recalled: bool,
+    pub restored: bool,
 }
 
 impl Context {
@@ -60,13 +60,13 @@ impl Context {
     /// The system is out of descriptors.
     pub fn new() -> io::Result<Context> {
         let poll = Poll::new()?;
-        let signals = Signals::new(poll.registry(), SIGNALS)?;
-        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let cron_timer = CronTimer::new(poll.registry(), CALENDAR)?;
-        let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE);
-        let desk = Server::closed(poll.registry().try_clone()?);
+        let signals = Signals::new(poll.registry(), SIGNALS_TOKEN)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER_TOKEN)?);
+        let cron_timer = CronTimer::new(poll.registry(), CRON_TOKEN)?;
+        let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE_TOKEN);
+        let server = Server::closed(poll.registry().try_clone()?);
         Ok(Context {
-            _mounts: MountWatch::new(poll.registry(), MOUNTS)?,
+            _mounts: MountWatch::new(poll.registry(), MOUNTS_TOKEN)?,
             poll,
             events: Events::with_capacity(256),
             signals,
@@ -75,11 +75,11 @@ impl Context {
             cron_timer,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
-            desk,
+            server,
             started: SystemTime::now(),
             state: None,
             state_cleanup: StateCleanup::new(Instant::now()),
-            recalled: false,
+            restored: false,
         })
     }
 
@@ -87,8 +87,8 @@ impl Context {
     ///
     /// # Errors
     /// In words for the user.
-    pub fn open_desk(&mut self, settings: &Settings) -> Result<(), String> {
-        self.desk.open(settings, self.poll.registry())
+    pub fn open_server(&mut self, settings: &Settings) -> Result<(), String> {
+        self.server.open(settings, self.poll.registry())
     }
 
     /// What wakes this loop.

@@ -29,33 +29,33 @@ impl EventLoop<'_> {
     /// Takes in who connects, does what they ask, and tells who waited that it is over.
     pub(super) fn serve_clients(&mut self) {
         let now = Instant::now();
-        self.core.desk.admit(now);
+        self.context.server.admit(now);
         self.poll_barriers(now);
-        for peer in self.core.desk.peers.turn(LONGEST_REQUEST, now) {
+        for connection in self.context.server.connections.turn(LONGEST_REQUEST, now) {
             let local = self
-                .core
-                .desk
-                .peers
-                .peer(peer)
+                .context
+                .server
+                .connections
+                .connection(connection)
                 .is_some_and(|p| p.is_local());
             if local {
-                self.handle_request(peer, now)
+                self.handle_request(connection, now)
             } else {
-                self.handle_http(peer, now)
+                self.handle_http(connection, now)
             }
         }
     }
 
     /// A line on the control socket.
     fn handle_request(&mut self, id: ConnectionId, now: Instant) {
-        let Some(peer) = self.core.desk.peers.peer(id) else {
+        let Some(connection) = self.context.server.connections.connection(id) else {
             return;
         };
-        let line = match peer.said().iter().position(|&byte| byte == b'\n') {
-            Some(end) => peer.take(end + 1),
-            None if peer.said().len() >= LONGEST_REQUEST => {
+        let line = match connection.said().iter().position(|&byte| byte == b'\n') {
+            Some(end) => connection.take(end + 1),
+            None if connection.said().len() >= LONGEST_REQUEST => {
                 let reply = Reply::refused("the request is too long");
-                return peer.tell_and_close(reply.line(), now);
+                return connection.tell_and_close(reply.line(), now);
             }
             None => return,
         };
@@ -63,14 +63,14 @@ impl EventLoop<'_> {
             Ok(verb) => self.execute_verb(verb),
             Err(text) => ReplyTime::Now(Reply::refused(text)),
         };
-        let Some(peer) = self.core.desk.peers.peer(id) else {
+        let Some(connection) = self.context.server.connections.connection(id) else {
             return;
         };
         match answer {
-            ReplyTime::Now(reply) => peer.tell(reply.line(), now),
+            ReplyTime::Now(reply) => connection.tell(reply.line(), now),
             ReplyTime::Later(sync) => {
-                peer.let_wait();
-                self.core.desk.waits.push(Barrier::new(id, sync));
+                connection.let_wait();
+                self.context.server.waits.push(Barrier::new(id, sync));
                 self.poll_barriers(now);
             }
         }
@@ -78,10 +78,7 @@ impl EventLoop<'_> {
 
     fn execute_verb(&mut self, verb: Verb) -> ReplyTime {
         if let Some(name) = verb.sync()
-            && !self
-                .members
-                .iter()
-                .any(|member| is_meant(Some(name), member))
+            && !self.syncs.iter().any(|handle| is_meant(Some(name), handle))
         {
             return ReplyTime::Now(Reply::refused(format!("there is no sync \"{name}\"")));
         }
@@ -140,8 +137,8 @@ impl EventLoop<'_> {
     /// Why nothing can be done for the syncs that are meant, if all of them have ended.
     fn ended(&self, name: Option<&str>) -> Option<String> {
         let mut last = None;
-        for member in self.members.iter().filter(|member| is_meant(name, member)) {
-            let sync = member.sync.borrow();
+        for handle in self.syncs.iter().filter(|handle| is_meant(name, handle)) {
+            let sync = handle.sync.borrow();
             last = Some((sync.config.name.clone(), sync.ended()?));
         }
         last.map(|(name, code)| {
@@ -152,9 +149,9 @@ impl EventLoop<'_> {
     /// Does something to each sync that is meant, and says so in the log.
     fn each(&mut self, name: Option<String>, done: &str, mut act: impl FnMut(&mut Sync)) -> Reply {
         let mut count = 0;
-        for member in &self.members {
-            if is_meant(name.as_deref(), member) {
-                act(&mut member.sync.borrow_mut());
+        for handle in &self.syncs {
+            if is_meant(name.as_deref(), handle) {
+                act(&mut handle.sync.borrow_mut());
                 count += 1;
             }
         }
@@ -174,11 +171,11 @@ impl EventLoop<'_> {
             return Reply::refused(why);
         }
         let mut done = Vec::new();
-        for member in &self.members {
-            if !is_meant(name, member) {
+        for handle in &self.syncs {
+            if !is_meant(name, handle) {
                 continue;
             }
-            let mut sync = member.sync.borrow_mut();
+            let mut sync = handle.sync.borrow_mut();
             let source = sync.config.source.clone();
             let root = source.strip_suffix(b"/").unwrap_or(&source);
             let below = match wanted.strip_prefix(root) {
@@ -202,40 +199,40 @@ impl EventLoop<'_> {
 
     /// Tells who waited for what is done now; forgets who has gone.
     fn poll_barriers(&mut self, now: Instant) {
-        let mut waits = std::mem::take(&mut self.core.desk.waits);
+        let mut waits = std::mem::take(&mut self.context.server.waits);
         for wait in &mut waits {
-            wait.begin(self.watcher, &self.members, now);
+            wait.begin(self.watcher, &self.syncs, now);
         }
         if waits
             .iter()
             .any(|wait| wait.is_to_mark(self.watcher, self.started))
         {
-            let mut watching = EventRouter::new(&self.members, self.now);
+            let mut watching = EventRouter::new(&self.syncs, self.now);
             self.watcher.tell_all_unclosed(&mut watching);
         }
         waits.retain_mut(|wait| {
-            if !self.core.desk.peers.knows(wait.peer) {
+            if !self.context.server.connections.knows(wait.connection) {
                 return false;
             }
-            if !wait.is_over(self.watcher, &self.members, self.started, now) {
+            if !wait.is_over(self.watcher, &self.syncs, self.started, now) {
                 return true;
             }
             let status = self.snapshot(wait.sync.as_deref(), 0);
-            if let Some(peer) = self.core.desk.peers.peer(wait.peer) {
-                peer.tell(Reply::status(status).line(), now);
+            if let Some(connection) = self.context.server.connections.connection(wait.connection) {
+                connection.tell(Reply::status(status).line(), now);
             }
             false
         });
-        self.core.desk.waits = waits;
+        self.context.server.waits = waits;
     }
 
     /// A browser, or Prometheus.
     fn handle_http(&mut self, id: ConnectionId, now: Instant) {
-        let Some(peer) = self.core.desk.peers.peer(id) else {
+        let Some(connection) = self.context.server.connections.connection(id) else {
             return;
         };
-        let answer = match http::parse(peer.said()) {
-            None if peer.has_ended() => Some(http::bad()),
+        let answer = match http::parse(connection.said()) {
+            None if connection.has_ended() => Some(http::bad()),
             None => None,
             Some(Err(refusal)) => Some(refusal),
             Some(Ok(page)) => {
@@ -247,9 +244,9 @@ impl EventLoop<'_> {
             }
         };
         if let Some(answer) = answer
-            && let Some(peer) = self.core.desk.peers.peer(id)
+            && let Some(connection) = self.context.server.connections.connection(id)
         {
-            peer.tell_and_close(answer, now);
+            connection.tell_and_close(answer, now);
         }
     }
 }

@@ -40,8 +40,8 @@ impl DryRun {
     }
 
     /// The sync it is for.
-    pub fn member(&self) -> Rc<SyncHandle> {
-        Rc::clone(&self.request.member)
+    pub fn handle(&self) -> Rc<SyncHandle> {
+        Rc::clone(&self.request.handle)
     }
 
     /// The event or list it is for.
@@ -72,7 +72,7 @@ impl EventLoop<'_> {
     pub(super) fn dry_run_first(&mut self, request: SpawnRequest) -> Option<SpawnRequest> {
         let deletes = |word: &Vec<u8>| word.starts_with(b"--del");
         let limited = {
-            let mut sync = request.member.sync.borrow_mut();
+            let mut sync = request.handle.sync.borrow_mut();
             let limit = sync.config.guard.max_delete.is_some();
             limit && request.captured && !std::mem::take(&mut sync.unlimited)
         };
@@ -92,44 +92,44 @@ impl EventLoop<'_> {
             environment: request.environment.clone(),
             priority: Default::default(),
         };
-        let spawned = self.core.children.borrow_mut().spawn(command);
+        let spawned = self.context.children.borrow_mut().spawn(command);
         // Why it can't be started is told when the transfer itself is.
         let Ok(pid) = spawned else {
             return Some(request);
         };
-        request.member.sync.borrow_mut().running += 1;
-        let trial = DryRun {
+        request.handle.sync.borrow_mut().running += 1;
+        let dry_run = DryRun {
             deleted: Cell::new(0),
             files: Cell::new(None),
             created: Cell::new(0),
             request,
         };
-        self.add_job(pid, Job::trial(trial, Rc::clone(&self.script)));
+        self.add_job(pid, Job::dry_run(dry_run, Rc::clone(&self.script)));
         None
     }
 
     /// After a trial: carries the transfer out, or has its entries wait.
-    pub(super) fn apply_dry_run(&mut self, trial: DryRun, end: ExitStatus) {
-        if needs_count(&trial) {
-            return self.count_first(trial, end);
+    pub(super) fn apply_dry_run(&mut self, dry_run: DryRun, end: ExitStatus) {
+        if needs_count(&dry_run) {
+            return self.count_first(dry_run, end);
         }
-        let deleted = trial.deleted.get();
-        let limit = trial.request.member.sync.borrow().config.guard.max_delete;
+        let deleted = dry_run.deleted.get();
+        let limit = dry_run.request.handle.sync.borrow().config.guard.max_delete;
         // A trial that failed says nothing; nor will the transfer fare better.
         let failed = !matches!(end, ExitStatus::Exit(0 | 23 | 24));
-        let total = self.entries(&trial);
+        let total = self.entries(&dry_run);
         let exceeded = limit.is_some_and(|limit| limit.exceeded(deleted, total));
-        let member = Rc::clone(&trial.request.member);
+        let handle = Rc::clone(&dry_run.request.handle);
         if failed || !exceeded {
-            member.sync.borrow_mut().within_limit();
-            return self.execute(trial.request);
+            handle.sync.borrow_mut().within_limit();
+            return self.execute(dry_run.request);
         }
-        self.put_off(&member, &trial.request.ids, deleted, total);
+        self.put_off(&handle, &dry_run.request.ids, deleted, total);
     }
 
     /// These entries would delete too much: they wait.
-    pub(super) fn put_off(&self, member: &SyncHandle, ids: &[DelayId], deleted: u64, total: u64) {
-        let mut sync = member.sync.borrow_mut();
+    pub(super) fn put_off(&self, handle: &SyncHandle, ids: &[DelayId], deleted: u64, total: u64) {
+        let mut sync = handle.sync.borrow_mut();
         let wait = sync.failed(ids, self.now);
         let limit = match sync.config.guard.max_delete {
             Some(MaxDelete::Percent(part)) => format!("{part}% of {total}"),
@@ -146,27 +146,27 @@ impl EventLoop<'_> {
     }
 
     /// How many entries the target has.
-    fn entries(&self, trial: &DryRun) -> u64 {
-        let mut sync = trial.request.member.sync.borrow_mut();
-        if trial.is_whole() {
-            let files = trial.files.get().unwrap_or_default();
+    fn entries(&self, dry_run: &DryRun) -> u64 {
+        let mut sync = dry_run.request.handle.sync.borrow_mut();
+        if dry_run.is_whole() {
+            let files = dry_run.files.get().unwrap_or_default();
             sync.entries = Some(files);
-            return files.saturating_sub(trial.created.get()) + trial.deleted.get();
+            return files.saturating_sub(dry_run.created.get()) + dry_run.deleted.get();
         }
         sync.entries.unwrap_or(0)
     }
 
     /// Counts what the source holds on a thread, and judges the trial then.
-    fn count_first(&mut self, trial: DryRun, end: ExitStatus) {
-        let member = trial.member();
-        let source = member.sync.borrow().config.source.clone();
-        let ids = trial.ids().to_vec();
+    fn count_first(&mut self, dry_run: DryRun, end: ExitStatus) {
+        let handle = dry_run.handle();
+        let source = handle.sync.borrow().config.source.clone();
+        let ids = dry_run.ids().to_vec();
         let count = move |stop: &AtomicBool| count(&source, stop);
-        let job = Job::trial(trial, Rc::clone(&self.script));
-        match self.workers.count(job, end, count, self.core.waker()) {
-            Ok(()) => member.sync.borrow_mut().running += 1,
+        let job = Job::dry_run(dry_run, Rc::clone(&self.script));
+        match self.local_jobs.count(job, end, count, self.context.waker()) {
+            Ok(()) => handle.sync.borrow_mut().running += 1,
             Err(error) => {
-                let mut sync = member.sync.borrow_mut();
+                let mut sync = handle.sync.borrow_mut();
                 let wait = sync.failed(&ids, self.now);
                 log::error(format_args!(
                     "{}: cannot start a thread: {error}; trying again in {} s",
@@ -179,21 +179,21 @@ impl EventLoop<'_> {
 
     /// Judges the trials whose sources have been counted.
     pub(super) fn collect_counts(&mut self) {
-        for (mut job, end, count) in self.workers.counted() {
+        for (mut job, end, count) in self.local_jobs.counted() {
             job.leave();
-            let Some(trial) = job.trial.take() else {
+            let Some(dry_run) = job.dry_run.take() else {
                 continue;
             };
-            let member = trial.member();
+            let handle = dry_run.handle();
             match count {
                 Some(count) => {
-                    let entries = count + trial.deleted.get();
-                    member.sync.borrow_mut().entries = Some(entries);
-                    self.apply_dry_run(trial, end);
+                    let entries = count + dry_run.deleted.get();
+                    handle.sync.borrow_mut().entries = Some(entries);
+                    self.apply_dry_run(dry_run, end);
                 }
                 // The daemon ends.
                 None => {
-                    member.sync.borrow_mut().failed(trial.ids(), self.now);
+                    handle.sync.borrow_mut().failed(dry_run.ids(), self.now);
                 }
             }
         }
@@ -202,10 +202,10 @@ impl EventLoop<'_> {
 
 /// Returns true if the limit is a part of the target, and no comparison has told how much the
 /// target holds.
-fn needs_count(trial: &DryRun) -> bool {
-    let sync = trial.request.member.sync.borrow();
+fn needs_count(dry_run: &DryRun) -> bool {
+    let sync = dry_run.request.handle.sync.borrow();
     let is_percent = matches!(sync.config.guard.max_delete, Some(MaxDelete::Percent(_)));
-    is_percent && sync.entries.is_none() && !trial.is_whole() && trial.deleted.get() > 0
+    is_percent && sync.entries.is_none() && !dry_run.is_whole() && dry_run.deleted.get() > 0
 }
 
 /// The number of entries of a source; `None` if it was told to stop.

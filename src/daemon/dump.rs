@@ -5,12 +5,12 @@ use crate::log;
 use crate::status::number_format::span;
 
 /// So many entries of each queue.
-const ENTRIES: usize = 1000;
+const MAX_ENTRIES: usize = 1000;
 
 impl EventLoop<'_> {
     /// Writes what is going on into the log, as the status file has it and more.
     pub(super) fn dump(&self) {
-        let whole = self.snapshot(None, ENTRIES);
+        let whole = self.snapshot(None, MAX_ENTRIES);
         log::normal("--- USR2 signal, state dump ---");
         log::normal(format_args!(
             "state: {} directories watched, {} bytes of memory, {} overflows, {} children",

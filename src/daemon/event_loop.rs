@@ -38,11 +38,11 @@ use crate::sync::{Next, Scheduler};
 use crate::watch::Watcher;
 
 /// An action that neither spawned for an event nor discarded one is not asked again before this.
-const IDLE_ACTION: Duration = Duration::from_secs(1);
+const IDLE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A sync is asked and work is started at most so often in one turn, lest one whose action makes
 /// new events as fast as it is called keeps the loop from everything else.
-const TURN: usize = 1000;
+const MAX_EVENTS_PER_TURN: usize = 1000;
 
 /// How a configuration's time ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,18 +55,18 @@ pub enum Ending {
 
 /// One configuration at work.
 pub struct EventLoop<'a> {
-    pub(super) core: &'a mut Context,
+    pub(super) context: &'a mut Context,
     pub(super) environment: &'a Environment,
     pub(super) script: Rc<Script>,
     pub(super) watcher: &'a mut Watcher,
-    pub(super) members: Vec<Rc<SyncHandle>>,
+    pub(super) syncs: Vec<Rc<SyncHandle>>,
     pub(super) jobs: HashMap<Pid, Job>,
-    pub(super) workers: LocalJobs,
-    pub(super) gates: ScanPasses,
+    pub(super) local_jobs: LocalJobs,
+    pub(super) scan_passes: ScanPasses,
     /// Of `onReject`.
-    pub(super) calls: RejectHooks,
+    pub(super) reject_hooks: RejectHooks,
     scheduler: Scheduler,
-    pub(super) reports: ReportFiles,
+    pub(super) report_files: ReportFiles,
     pub(super) progress: StartupProgress,
     /// By the index of the sync: all of it is to be compared when no directory is being read.
     pub(super) compare: Vec<bool>,
@@ -74,58 +74,58 @@ pub struct EventLoop<'a> {
     pub(super) watch_limit: WatchLimit,
     /// The thread that counts directories for the watch limit.
     counting: Option<JoinHandle<usize>>,
-    pub(super) sources: SourceMonitor,
+    pub(super) source_monitor: SourceMonitor,
     pub(super) tunnels: Tunnels,
     pub(super) stall_detector: StallDetector,
     pub(super) rsync_probe: RsyncProbe,
     pub(super) started: bool,
     /// Some syncs have not started up yet.
-    pub(super) beginning: bool,
-    pub(super) fading: Option<Shutdown>,
+    pub(super) starting_up: bool,
+    pub(super) shutdown: Option<Shutdown>,
     /// When a child ended last.
     pub(super) last_end: Option<SystemTime>,
     /// The end of it all, as soon as it is known.
-    pub(super) over: Option<Ending>,
+    pub(super) ending: Option<Ending>,
     pub(super) now: u64,
 }
 
 impl<'a> EventLoop<'a> {
     /// An engine for a loaded configuration.
     pub fn new(
-        core: &'a mut Context,
+        context: &'a mut Context,
         environment: &'a Environment,
         script: Rc<Script>,
         watcher: &'a mut Watcher,
     ) -> EventLoop<'a> {
         let settings: &Settings = &script.settings;
-        let members = script.members();
-        for member in &members {
-            member.sync.borrow_mut().held.unwatched = true;
+        let syncs = script.syncs();
+        for handle in &syncs {
+            handle.sync.borrow_mut().not_started.unwatched = true;
         }
         EventLoop {
-            compare: vec![false; members.len()],
-            members,
+            compare: vec![false; syncs.len()],
+            syncs,
             jobs: HashMap::new(),
-            workers: LocalJobs::default(),
+            local_jobs: LocalJobs::default(),
             scheduler: Scheduler::default(),
-            reports: ReportFiles::new(settings),
+            report_files: ReportFiles::new(settings),
             progress: StartupProgress::new(Instant::now(), settings.nodaemon),
             hooks: Hooks::default(),
             watch_limit: WatchLimit::new(settings.rescan_interval),
             counting: None,
-            sources: SourceMonitor::new(),
+            source_monitor: SourceMonitor::new(),
             tunnels: Tunnels::default(),
-            gates: ScanPasses::default(),
-            calls: RejectHooks::default(),
+            scan_passes: ScanPasses::default(),
+            reject_hooks: RejectHooks::default(),
             stall_detector: StallDetector::new(settings.stall_timeout),
             rsync_probe: RsyncProbe::default(),
             started: false,
-            beginning: true,
-            fading: None,
+            starting_up: true,
+            shutdown: None,
             last_end: None,
-            over: None,
-            now: core.clock.now(),
-            core,
+            ending: None,
+            now: context.clock.now(),
+            context,
             environment,
             script,
             watcher,
@@ -138,13 +138,13 @@ impl<'a> EventLoop<'a> {
         self.check_sources_at_start();
         self.enable_tunnels();
         self.watch();
-        if self.core.recalled {
+        if self.context.restored {
             // Who sends HUP may know of a mount, which the kernel does not tell.
             self.watcher.rebuild();
         }
         self.watcher.check_roots();
         loop {
-            self.now = self.core.clock.now();
+            self.now = self.context.clock.now();
             self.process_watch_events();
             self.reap();
             self.poll_probe();
@@ -155,7 +155,7 @@ impl<'a> EventLoop<'a> {
             self.poll_tunnels();
             self.run_due();
             self.check_onepass();
-            if let Some(outcome) = self.over {
+            if let Some(outcome) = self.ending {
                 self.abandon();
                 if let Ending::Exit(_) = outcome {
                     self.save_pending();
@@ -173,23 +173,23 @@ impl<'a> EventLoop<'a> {
     /// Tells a service manager how far things are.
     fn notify(&mut self) {
         // Syncs that a reload has brought begin when they are watched.
-        let phase = match (self.fading.is_some(), self.started && !self.beginning) {
-            (true, _) => ServicePhase::Fading,
+        let phase = match (self.shutdown.is_some(), self.started && !self.starting_up) {
+            (true, _) => ServicePhase::ShuttingDown,
             (false, true) => ServicePhase::Ready,
             (false, false) => ServicePhase::Starting,
         };
         let figures = || Figures {
             watched: self.watcher.watched(),
-            waiting: self.members.iter().map(|m| m.sync.borrow().pending()).sum(),
+            waiting: self.syncs.iter().map(|m| m.sync.borrow().pending()).sum(),
             running: self.jobs.len(),
         };
-        self.core.notify.turn(Instant::now(), phase, figures);
+        self.context.notify.turn(Instant::now(), phase, figures);
     }
 
     /// What the kernel says of directories.
     fn process_watch_events(&mut self) {
         self.note_transfers();
-        let mut watching = EventRouter::new(&self.members, self.now);
+        let mut watching = EventRouter::new(&self.syncs, self.now);
         self.watcher.turn(Instant::now(), &mut watching);
         let lost = watching.overflowed;
         let unwatched = watching.unwatched;
@@ -199,10 +199,10 @@ impl<'a> EventLoop<'a> {
         }
         self.recheck_sources(&back);
         self.check_watch_limit(&unwatched);
-        let (members, started) = (&self.members, self.started);
+        let (syncs, started) = (&self.syncs, self.started);
         let starting = || {
-            let is_done = |member: &&Rc<SyncHandle>| started && member.sync.borrow().has_started();
-            members.len() - members.iter().filter(is_done).count()
+            let is_done = |handle: &&Rc<SyncHandle>| started && handle.sync.borrow().has_started();
+            syncs.len() - syncs.iter().filter(is_done).count()
         };
         self.progress.turn(self.watcher, starting, Instant::now());
         if !self.watcher.crawling() {
@@ -217,35 +217,35 @@ impl<'a> EventLoop<'a> {
 
     /// Syncs whose directories are watched now start up.
     fn begin_startups(&mut self) {
-        if !std::mem::take(&mut self.beginning) {
+        if !std::mem::take(&mut self.starting_up) {
             return;
         }
-        for member in self.members.clone() {
-            let mut sync = member.sync.borrow_mut();
-            if std::mem::take(&mut sync.held.unwatched) {
+        for handle in self.syncs.clone() {
+            let mut sync = handle.sync.borrow_mut();
+            if std::mem::take(&mut sync.not_started.unwatched) {
                 sync.start(self.now);
-                self.recall(&mut sync);
+                self.restore(&mut sync);
             }
         }
-        self.core.recalled = true;
+        self.context.restored = true;
     }
 
     /// Says what is to be watched.
     fn watch(&mut self) {
-        crate::sync::choose_leaders(self.members.iter().map(|member| &member.sync));
+        crate::sync::choose_leaders(self.syncs.iter().map(|handle| &handle.sync));
         self.assign_staging();
-        let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
+        let scopes = self.syncs.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
-        self.beginning = true;
+        self.starting_up = true;
     }
 
     /// The same for syncs that have been exchanged while others go on.
     pub(super) fn restart_watching(&mut self) {
         let settings = &self.script.settings;
-        self.reports = ReportFiles::new(settings);
+        self.report_files = ReportFiles::new(settings);
         let limit = WatchLimit::new(settings.rescan_interval);
         let before = std::mem::replace(&mut self.watch_limit, limit);
-        self.compare = vec![self.compare.contains(&true); self.members.len()];
+        self.compare = vec![self.compare.contains(&true); self.syncs.len()];
         self.check_sources_at_start();
         self.watch();
         self.watcher.check_roots();
@@ -278,7 +278,7 @@ impl<'a> EventLoop<'a> {
                 Action::Log(Level::Warn, text) => log::warn(text),
                 Action::Log(Level::Error, text) => log::error(text),
                 Action::FullSync(id) => {
-                    let syncs = self.members.iter().map(|member| &member.sync);
+                    let syncs = self.syncs.iter().map(|handle| &handle.sync);
                     if let Some(sync) = syncs.into_iter().find(|sync| sync.borrow().id == id) {
                         sync.borrow_mut().resync_once(self.now);
                     }
@@ -290,9 +290,9 @@ impl<'a> EventLoop<'a> {
     }
 
     fn count_directories(&mut self) {
-        let scopes = self.members.iter().map(|m| m.sync.borrow().scope());
+        let scopes = self.syncs.iter().map(|m| m.sync.borrow().scope());
         let scopes: Vec<_> = scopes.collect();
-        let waker = self.core.waker();
+        let waker = self.context.waker();
         let thread = std::thread::Builder::new().name("count".into());
         let counted = thread.spawn(move || {
             let count = watch_limit::count_directories(&scopes);
@@ -308,8 +308,8 @@ impl<'a> EventLoop<'a> {
         self.script.insist();
         self.watcher.rebuild();
         self.compare.fill(true);
-        for member in &self.members {
-            let mut sync = member.sync.borrow_mut();
+        for handle in &self.syncs {
+            let mut sync = handle.sync.borrow_mut();
             sync.verify.suspect();
             sync.counters.overflows += 1;
         }
@@ -320,20 +320,20 @@ impl<'a> EventLoop<'a> {
         if !self.started || self.watcher.crawling() || !self.compare.contains(&true) {
             return;
         }
-        for (member, due) in self.members.iter().zip(&mut self.compare) {
+        for (handle, due) in self.syncs.iter().zip(&mut self.compare) {
             if std::mem::take(due) {
-                member.sync.borrow_mut().resync_once(self.now);
+                handle.sync.borrow_mut().resync_once(self.now);
             }
         }
     }
 
     /// Alarms, then whatever is due, unless the end is near.
     fn run_due(&mut self) {
-        if self.fading.is_some() {
+        if self.shutdown.is_some() {
             self.poll_shutdown();
             return;
         }
-        let observed = self.script.host.observed.call(&self.script.host);
+        let observed = self.script.context.observed.call(&self.script.context);
         if let Err(error) = observed.and_then(|()| self.script.run_alarms(self.now)) {
             self.stop_with_error(&error);
         }
@@ -344,21 +344,21 @@ impl<'a> EventLoop<'a> {
         self.run_crontabs();
         self.limit_startups();
         let (mut place, mut starts) = (0, 0);
-        while let Some(index) = self.scheduler.at(place, self.members.len()) {
-            let member = Rc::clone(&self.members[index]);
-            if self.run_sync(&member) {
+        while let Some(index) = self.scheduler.at(place, self.syncs.len()) {
+            let handle = Rc::clone(&self.syncs[index]);
+            if self.run_sync(&handle) {
                 starts += 1;
                 self.scheduler.served(place);
             } else {
                 place += 1
             }
-            if starts == TURN {
+            if starts == MAX_EVENTS_PER_TURN {
                 return;
             }
-            if member.sync.borrow().compares_all() {
+            if handle.sync.borrow().compares_all() {
                 self.limit_startups();
             }
-            if self.over.is_some() {
+            if self.ending.is_some() {
                 return;
             }
         }
@@ -368,68 +368,68 @@ impl<'a> EventLoop<'a> {
     fn run_crontabs(&mut self) {
         let wall = cron::wall_time();
         let mut next = None;
-        for member in &self.members {
-            let mut sync = member.sync.borrow_mut();
+        for handle in &self.syncs {
+            let mut sync = handle.sync.borrow_mut();
             sync.on_cron(wall, self.now);
             next = next.into_iter().chain(sync.crontab.next()).min();
         }
-        self.core.cron_timer.arm(next);
+        self.context.cron_timer.arm(next);
     }
 
     /// Comparisons of whole sources wait while there are enough of them.
     fn limit_startups(&self) {
-        let members = self.members.iter();
-        let running = members.filter(|m| m.sync.borrow().compares_all()).count();
+        let syncs = self.syncs.iter();
+        let running = syncs.filter(|m| m.sync.borrow().compares_all()).count();
         let wait = running >= self.script.settings.max_startups;
-        for member in &self.members {
-            member.sync.borrow_mut().startups_wait = wait;
+        for handle in &self.syncs {
+            handle.sync.borrow_mut().startups_wait = wait;
         }
     }
 
     /// Asks one sync until it has something running that had not, which is the answer, nothing of
     /// it is due or limits are reached.
-    fn run_sync(&mut self, member: &Rc<SyncHandle>) -> bool {
-        for _ in 0..TURN {
-            if !self.script.host.may_spawn() || !member.is_connected() {
+    fn run_sync(&mut self, handle: &Rc<SyncHandle>) -> bool {
+        for _ in 0..MAX_EVENTS_PER_TURN {
+            if !self.script.context.may_spawn() || !handle.is_connected() {
                 return false;
             }
-            let next = member.sync.borrow_mut().next(self.now);
+            let next = handle.sync.borrow_mut().next(self.now);
             let Next::Act(id) = next else {
                 return false;
             };
-            if !self.knows_rsync(member) || !self.check_ready(member) {
+            if !self.knows_rsync(handle) || !self.check_ready(handle) {
                 return false;
             }
-            if self.defer_open_files(member) {
+            if self.defer_open_files(handle) {
                 continue;
             }
-            let state = |member: &SyncHandle| {
-                let sync = member.sync.borrow();
+            let state = |handle: &SyncHandle| {
+                let sync = handle.sync.borrow();
                 (sync.running, sync.queue.len())
             };
-            let before = state(member);
-            if let Err(error) = self.script.act(member, id) {
+            let before = state(handle);
+            if let Err(error) = self.script.act(handle, id) {
                 self.stop_with_error(&error);
                 return false;
             }
-            let empty = self.script.host.spawns_for_nothing();
+            let empty = self.script.context.spawns_for_nothing();
             self.launch();
-            if self.over.is_some() {
+            if self.ending.is_some() {
                 return false;
             }
-            let after = state(member);
+            let after = state(handle);
             if after.0 > before.0 {
                 // A process for an empty list leaves everything as it was.
                 if empty && after.1 == before.1 {
-                    let until = self.now + crate::sync::micros(IDLE_ACTION);
-                    member.sync.borrow_mut().pause(until);
+                    let until = self.now + crate::sync::micros(IDLE_RETRY_DELAY);
+                    handle.sync.borrow_mut().pause(until);
                 }
                 return true;
             }
             let idle = after == before;
-            let mut sync = member.sync.borrow_mut();
+            let mut sync = handle.sync.borrow_mut();
             if idle && sync.next(self.now) == Next::Act(id) {
-                let until = self.now + crate::sync::micros(IDLE_ACTION);
+                let until = self.now + crate::sync::micros(IDLE_RETRY_DELAY);
                 sync.pause(until);
                 return false;
             }
@@ -441,17 +441,17 @@ impl<'a> EventLoop<'a> {
     fn check_onepass(&mut self) {
         if self.script.settings.onepass
             && self.started
-            && self.fading.is_none()
-            && self.over.is_none()
+            && self.shutdown.is_none()
+            && self.ending.is_none()
             && self.jobs.is_empty()
-            && self.workers.running() == 0
-            && !self.gates.is_busy()
-            && self.members.iter().all(|m| m.sync.borrow().has_started())
-            && !self.members.iter().any(|m| m.sync.borrow().is_verifying())
+            && self.local_jobs.running() == 0
+            && !self.scan_passes.is_busy()
+            && self.syncs.iter().all(|m| m.sync.borrow().has_started())
+            && !self.syncs.iter().any(|m| m.sync.borrow().is_verifying())
         {
             log::normal("onepass config set, exiting");
-            if self.members.iter().any(|m| m.sync.borrow().has_ended()) {
-                self.over = Some(Ending::Exit(Exit::Failure));
+            if self.syncs.iter().any(|m| m.sync.borrow().has_ended()) {
+                self.ending = Some(Ending::Exit(Exit::Failure));
                 return;
             }
             log::say(
@@ -462,13 +462,13 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    pub(super) fn is_fading(&self) -> bool {
-        self.fading.is_some()
+    pub(super) fn is_shutting_down(&self) -> bool {
+        self.shutdown.is_some()
     }
 
     /// User code failed: the daemon can't know what it should do.
     pub(super) fn stop_with_error(&mut self, error: &mlua::Error) {
-        self.over = Some(Ending::Exit(match self.script.host.ending.get() {
+        self.ending = Some(Ending::Exit(match self.script.context.ending.get() {
             Some(code) => Exit::Asked(code),
             None => {
                 self.script.report(error);
@@ -479,7 +479,7 @@ impl<'a> EventLoop<'a> {
 
     /// Does what a signal asks for.
     pub(super) fn signal(&mut self, signal: Signal) {
-        self.core.notify.heard(signal);
+        self.context.notify.heard(signal);
         match signal {
             Signal::Terminate | Signal::Interrupt => {
                 log::normal(format_args!("--- {} signal, fading ---", signal.name()));
@@ -496,8 +496,8 @@ impl<'a> EventLoop<'a> {
             Signal::Child => {}
             Signal::User1 => {
                 log::normal("--- USR1 signal, flushing ---");
-                for member in &self.members {
-                    member.sync.borrow_mut().flush();
+                for handle in &self.syncs {
+                    handle.sync.borrow_mut().flush();
                 }
             }
             Signal::User2 => self.dump(),

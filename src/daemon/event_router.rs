@@ -12,7 +12,7 @@ use crate::watch::{Event, Follow, Loss, Observer};
 
 /// Hands each event to every sync.
 pub struct EventRouter<'a> {
-    members: &'a [Rc<SyncHandle>],
+    syncs: &'a [Rc<SyncHandle>],
     now: Time,
     /// The kernel dropped events.
     pub overflowed: bool,
@@ -26,9 +26,9 @@ pub struct EventRouter<'a> {
 
 impl<'a> EventRouter<'a> {
     /// For one turn.
-    pub fn new(members: &'a [Rc<SyncHandle>], now: Time) -> EventRouter<'a> {
+    pub fn new(syncs: &'a [Rc<SyncHandle>], now: Time) -> EventRouter<'a> {
         EventRouter {
-            members,
+            syncs,
             now,
             overflowed: false,
             unwatched: BTreeSet::new(),
@@ -41,27 +41,27 @@ impl<'a> EventRouter<'a> {
 impl super::event_loop::EventLoop<'_> {
     /// Transfers that run may see directories that are not watched yet.
     pub(super) fn note_transfers(&self) {
-        for member in &self.members {
-            member.sync.borrow().note_transfers();
+        for handle in &self.syncs {
+            handle.sync.borrow().note_transfers();
         }
     }
 
     /// What transfers that have ended may have seen has been told, or will be.
     pub(super) fn forget_transfers(&self) {
-        for member in &self.members {
-            member.sync.borrow().count_transfers_anew();
+        for handle in &self.syncs {
+            handle.sync.borrow().count_transfers_anew();
         }
         self.note_transfers();
-        for member in &self.members {
-            let sync = member.sync.borrow();
+        for handle in &self.syncs {
+            let sync = handle.sync.borrow();
             sync.forget_transfers(self.watcher, self.now);
         }
     }
 
     /// The same for one, before its end is told to anybody: who waits for that makes changes
     /// which no transfer is ahead of.
-    pub(super) fn transfer_ended(&self, member: &SyncHandle) {
-        let sync = member.sync.borrow();
+    pub(super) fn transfer_ended(&self, handle: &SyncHandle) {
+        let sync = handle.sync.borrow();
         if sync.is_ahead_alone() {
             sync.count_transfers_anew();
             sync.note_transfers();
@@ -71,19 +71,19 @@ impl super::event_loop::EventLoop<'_> {
 
     /// Takes what is being written just now out of a sync's queue, if the sync sends files as
     /// they are at the time: the watcher tells when they are complete. True if there was any.
-    pub(super) fn defer_open_files(&mut self, member: &SyncHandle) -> bool {
-        if member.sync.borrow().queue.policy() == Policy::PerEvent {
+    pub(super) fn defer_open_files(&mut self, handle: &SyncHandle) -> bool {
+        if handle.sync.borrow().queue.policy() == Policy::PerEvent {
             return false;
         }
-        let interested = |path: &[u8]| member.sync.borrow().waiting(path).is_some();
+        let interested = |path: &[u8]| handle.sync.borrow().waiting(path).is_some();
         let paths = self.watcher.being_written(&interested);
-        let mut sync = member.sync.borrow_mut();
+        let mut sync = handle.sync.borrow_mut();
         let ids: Vec<_> = paths.iter().filter_map(|path| sync.waiting(path)).collect();
         for id in &ids {
             sync.queue.withdraw(*id);
         }
         drop(sync);
-        member.forget(&ids);
+        handle.forget(&ids);
         !ids.is_empty()
     }
 }
@@ -92,8 +92,8 @@ impl Observer for EventRouter<'_> {
     fn event(&mut self, event: Event<'_>) -> Follow {
         let mut follow = Follow::Nothing;
         self.moved.clear();
-        for (index, member) in self.members.iter().enumerate() {
-            match member.sync.borrow_mut().ingest(event, self.now) {
+        for (index, handle) in self.syncs.iter().enumerate() {
+            match handle.sync.borrow_mut().ingest(event, self.now) {
                 Follow::Contents => follow = Follow::Contents,
                 Follow::Moved => self.moved.push(index),
                 Follow::Nothing => {}
@@ -104,13 +104,13 @@ impl Observer for EventRouter<'_> {
 
     fn follow(&mut self, number: u64) {
         for &index in &self.moved {
-            self.members[index].sync.borrow_mut().moved_whole(number);
+            self.syncs[index].sync.borrow_mut().moved_whole(number);
         }
     }
 
     fn found(&mut self, path: &[u8], number: u64) {
-        for member in self.members {
-            let mut sync = member.sync.borrow_mut();
+        for handle in self.syncs {
+            let mut sync = handle.sync.borrow_mut();
             if !sync.has_moved(number) {
                 sync.ingest(Event::Create { path }, self.now);
             }
@@ -118,8 +118,8 @@ impl Observer for EventRouter<'_> {
     }
 
     fn written(&mut self, path: &[u8], closed: bool) {
-        for member in self.members {
-            member.sync.borrow_mut().written(path, closed, self.now);
+        for handle in self.syncs {
+            handle.sync.borrow_mut().written(path, closed, self.now);
         }
     }
 
@@ -128,7 +128,7 @@ impl Observer for EventRouter<'_> {
     }
 
     fn root_lost(&mut self, scope: usize, loss: Loss) {
-        let Some(member) = self.members.get(scope) else {
+        let Some(handle) = self.syncs.get(scope) else {
             return;
         };
         let how = match loss {
@@ -136,7 +136,7 @@ impl Observer for EventRouter<'_> {
             Loss::Moved => "renamed",
             Loss::Unmounted => "unmounted",
         };
-        let mut sync = member.sync.borrow_mut();
+        let mut sync = handle.sync.borrow_mut();
         if sync.source_lost(&format!("the source was {how}")) {
             log::error(format_args!(
                 "{}: the source {} was {how}; nothing is sent until it is back",
@@ -147,15 +147,15 @@ impl Observer for EventRouter<'_> {
     }
 
     fn root_back(&mut self, scope: usize) {
-        if let Some(member) = self.members.get(scope) {
-            member.sync.borrow_mut().source_found();
+        if let Some(handle) = self.syncs.get(scope) {
+            handle.sync.borrow_mut().source_found();
             self.back.push(scope);
         }
     }
 
     fn out_of_watches(&mut self, path: &[u8]) {
-        for member in self.members {
-            let sync = member.sync.borrow();
+        for handle in self.syncs {
+            let sync = handle.sync.borrow();
             if path.starts_with(&sync.config.source) {
                 self.unwatched.insert(sync.id);
             }

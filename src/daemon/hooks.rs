@@ -19,10 +19,10 @@ use crate::script::{HookReport, SyncHandle};
 use crate::sync::Sync;
 
 /// The most bytes of paths one call is told.
-const MOST_PATHS: usize = 4 * 1024 * 1024;
+const MAX_PATH_BYTES: usize = 4 * 1024 * 1024;
 
 /// The most calls that wait for one sync.
-const MOST_CALLS: usize = 8;
+const MAX_WAITING_CALLS: usize = 8;
 
 /// How the work of a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub enum TransferResult {
 pub struct Hooks(Vec<HookQueue>);
 
 struct HookQueue {
-    member: Rc<SyncHandle>,
+    handle: Rc<SyncHandle>,
     running: Option<Pid>,
     waiting: VecDeque<HookReport>,
 }
@@ -52,7 +52,7 @@ impl EventLoop<'_> {
         code: i32,
         outcome: TransferResult,
     ) -> Option<HookReport> {
-        let mut sync = job.member().sync.borrow_mut();
+        let mut sync = job.handle().sync.borrow_mut();
         let text = job.words();
         sync.counters.sent(job.totals());
         let news = match outcome {
@@ -84,12 +84,12 @@ impl EventLoop<'_> {
     }
 
     /// Calls the hook, or notes the call down if one runs.
-    pub(super) fn call_hook(&mut self, member: &Rc<SyncHandle>, report: Option<HookReport>) {
+    pub(super) fn call_hook(&mut self, handle: &Rc<SyncHandle>, report: Option<HookReport>) {
         let Some(report) = report else {
             return;
         };
         let function = {
-            let sync = member.sync.borrow();
+            let sync = handle.sync.borrow();
             let hook = if report.failed {
                 &sync.config.on_failed
             } else {
@@ -98,13 +98,13 @@ impl EventLoop<'_> {
             matches!(hook, Some(Hook::Function))
         };
         if function {
-            if let Err(error) = self.script.hook(member, &report) {
+            if let Err(error) = self.script.hook(handle, &report) {
                 log::error("in a hook, which is ignored:");
                 self.script.report(&error);
             }
             return;
         }
-        self.hooks.note(member, report);
+        self.hooks.note(handle, report);
         self.start_hooks();
     }
 
@@ -114,7 +114,7 @@ impl EventLoop<'_> {
             if slot.running == Some(pid) {
                 slot.running = None;
                 if code != 0 {
-                    let sync = slot.member.sync.borrow();
+                    let sync = slot.handle.sync.borrow();
                     let name = &sync.config.name;
                     log::warn(format_args!("{name}: the hook ended with exit code {code}"));
                 }
@@ -130,15 +130,15 @@ impl EventLoop<'_> {
             while slot.running.is_none()
                 && let Some(report) = slot.waiting.pop_front()
             {
-                let Some(command) = command(&slot.member, report) else {
+                let Some(command) = command(&slot.handle, report) else {
                     continue;
                 };
                 let program = command.program.clone();
-                match self.core.children.borrow_mut().spawn(command) {
+                match self.context.children.borrow_mut().spawn(command) {
                     Ok(pid) => slot.running = Some(pid),
                     Err(error) => log::error(format_args!(
                         "{}: cannot run the hook {}: {error}",
-                        slot.member.sync.borrow().config.name,
+                        slot.handle.sync.borrow().config.name,
                         log::escape(&program)
                     )),
                 }
@@ -155,14 +155,14 @@ impl Hooks {
             .retain(|slot| slot.running.is_some() || !slot.waiting.is_empty());
     }
 
-    fn note(&mut self, member: &Rc<SyncHandle>, report: HookReport) {
+    fn note(&mut self, handle: &Rc<SyncHandle>, report: HookReport) {
         let known = self
             .0
             .iter()
-            .position(|slot| Rc::ptr_eq(&slot.member.sync, &member.sync));
+            .position(|slot| Rc::ptr_eq(&slot.handle.sync, &handle.sync));
         let index = known.unwrap_or_else(|| {
             self.0.push(HookQueue {
-                member: Rc::clone(member),
+                handle: Rc::clone(handle),
                 running: None,
                 waiting: VecDeque::new(),
             });
@@ -170,12 +170,12 @@ impl Hooks {
         });
         let slot = &mut self.0[index];
         // After a reload the sync may be that of another configuration.
-        slot.member = Rc::clone(member);
+        slot.handle = Rc::clone(handle);
         let waiting = &mut slot.waiting;
         let last_is_like = waiting
             .back()
             .is_some_and(|last| last.failed == report.failed);
-        if !last_is_like && waiting.len() < MOST_CALLS {
+        if !last_is_like && waiting.len() < MAX_WAITING_CALLS {
             return waiting.push_back(report);
         }
         let alike = waiting.iter_mut().rev();
@@ -190,7 +190,7 @@ impl Hooks {
 
 /// Two calls become one.
 fn merge(older: &mut HookReport, newer: HookReport) {
-    let room = MOST_PATHS.saturating_sub(older.paths.len());
+    let room = MAX_PATH_BYTES.saturating_sub(older.paths.len());
     if newer.paths.len() <= room {
         older.paths.extend(newer.paths);
     } else {
@@ -208,7 +208,7 @@ fn paths(sync: &Sync, job: &Job) -> (Vec<u8>, bool) {
     for delay in job.ids().iter().filter_map(|&id| sync.queue.get(id)) {
         let (path, to) = delay.paths();
         for path in [Some(path), to].into_iter().flatten() {
-            if all.len() + path.len() >= MOST_PATHS {
+            if all.len() + path.len() >= MAX_PATH_BYTES {
                 return (all, true);
             }
             if !path.is_empty() {
@@ -220,8 +220,8 @@ fn paths(sync: &Sync, job: &Job) -> (Vec<u8>, bool) {
     (all, false)
 }
 
-fn command(member: &SyncHandle, report: HookReport) -> Option<Command> {
-    let sync = member.sync.borrow();
+fn command(handle: &SyncHandle, report: HookReport) -> Option<Command> {
+    let sync = handle.sync.borrow();
     let config = &sync.config;
     let hook = if report.failed {
         config.on_failed.as_ref()
@@ -235,7 +235,7 @@ fn command(member: &SyncHandle, report: HookReport) -> Option<Command> {
     let count = report.paths.iter().filter(|&&byte| byte == 0).count();
     let event = if report.failed { "failed" } else { "synced" };
     let text = log::escape(&report.text).into_owned();
-    let target = member.destination().unwrap_or_default();
+    let target = handle.destination().unwrap_or_default();
     let env = [
         ("LSYNCD_EVENT", event.into()),
         ("LSYNCD_SYNC", config.name.clone().into_bytes()),

@@ -7,7 +7,7 @@ use crate::status::page;
 use crate::status::snapshot::Snapshot;
 
 /// The longest request head, in bytes.
-const LONGEST: usize = 8 * 1024;
+const MAX_REQUEST_BYTES: usize = 8 * 1024;
 
 /// What can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +30,9 @@ pub fn parse(bytes: &[u8]) -> Option<Result<Page, Vec<u8>>> {
     let end = bytes.windows(4).position(|part| part == b"\r\n\r\n");
     let end = end.or_else(|| bytes.windows(2).position(|part| part == b"\n\n"));
     let Some(end) = end else {
-        return (bytes.len() > LONGEST).then(|| Err(bad()));
+        return (bytes.len() > MAX_REQUEST_BYTES).then(|| Err(bad()));
     };
-    if end > LONGEST {
+    if end > MAX_REQUEST_BYTES {
         return Some(Err(bad()));
     }
     let Ok(head) = std::str::from_utf8(&bytes[..end]) else {
@@ -186,7 +186,7 @@ mod tests {
             "403"
         );
         assert_eq!(refused("hello\r\n\r\n"), "400");
-        assert_eq!(refused(&"x".repeat(LONGEST + 1)), "400");
+        assert_eq!(refused(&"x".repeat(MAX_REQUEST_BYTES + 1)), "400");
     }
 
     #[test]

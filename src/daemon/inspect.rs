@@ -54,16 +54,17 @@ struct Loaded {
 fn load(options: Options) -> Result<Loaded, LoadError> {
     let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let environment = Environment { options, directory };
-    let core = Context::new().map_err(|error| super::failure(format!("cannot start: {error}")))?;
-    let script = Script::load(&environment, &core.children, core.clock, Vec::new())?;
-    if script.members().is_empty() {
+    let context =
+        Context::new().map_err(|error| super::failure(format!("cannot start: {error}")))?;
+    let script = Script::load(&environment, &context.children, context.clock, Vec::new())?;
+    if script.syncs().is_empty() {
         return Err(super::failure("Nothing to watch!"));
     }
     // Texts that are to be run for changes are read here, and are functions from then on.
-    let members = script.members();
-    let problems = members
+    let syncs = script.syncs();
+    let problems = syncs
         .iter()
-        .map(|member| problems(&script, member))
+        .map(|handle| problems(&script, handle))
         .collect();
     script.run()?;
     Ok(Loaded { script, problems })
@@ -86,17 +87,17 @@ struct Facts {
 }
 
 fn facts(loaded: &Loaded) -> Vec<Facts> {
-    let members = loaded.script.members();
-    let pairs = members.iter().zip(&loaded.problems);
+    let syncs = loaded.script.syncs();
+    let pairs = syncs.iter().zip(&loaded.problems);
     pairs
-        .map(|(member, problems)| fact(&loaded.script, member, problems.clone()))
+        .map(|(handle, problems)| fact(&loaded.script, handle, problems.clone()))
         .collect()
 }
 
-fn fact(script: &Script, member: &SyncHandle, problems: Vec<String>) -> Facts {
-    let kind = script.kind(member);
-    let target = member.destination();
-    let sync = member.sync.borrow();
+fn fact(script: &Script, handle: &SyncHandle, problems: Vec<String>) -> Facts {
+    let kind = script.kind(handle);
+    let target = handle.destination();
+    let sync = handle.sync.borrow();
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     Facts {
         name: sync.config.name.clone(),
@@ -124,9 +125,9 @@ fn fact(script: &Script, member: &SyncHandle, problems: Vec<String>) -> Facts {
 }
 
 /// What is no error and will not work all the same.
-fn problems(script: &Script, member: &SyncHandle) -> Vec<String> {
+fn problems(script: &Script, handle: &SyncHandle) -> Vec<String> {
     let programs = Programs::new(&script.settings);
-    let wanted = script.programs(member);
+    let wanted = script.programs(handle);
     wanted
         .iter()
         .filter_map(|program| programs.problem(program))
@@ -260,11 +261,11 @@ fn broken(failure: &LoadError) -> String {
 fn explained(script: &Script, path: &OsString) -> String {
     let absolute = real(Path::new(path));
     let mut text = format!("{}\n", escape(&absolute));
-    for member in script.members() {
-        let name = member.sync.borrow().config.name.clone();
+    for handle in script.syncs() {
+        let name = handle.sync.borrow().config.name.clone();
         text.push_str(&format!(
             "{name}: {}\n",
-            verdict(script, &member, &absolute)
+            verdict(script, &handle, &absolute)
         ));
     }
     text
@@ -296,9 +297,9 @@ fn real(path: &Path) -> Vec<u8> {
     bytes
 }
 
-fn verdict(script: &Script, member: &Rc<SyncHandle>, absolute: &[u8]) -> String {
-    let target = member.destination();
-    let sync = member.sync.borrow();
+fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> String {
+    let target = handle.destination();
+    let sync = handle.sync.borrow();
     let source = escape(&sync.config.source).into_owned();
     let Some(path) = sync.relative(absolute) else {
         return if absolute.starts_with(&sync.config.source) {
@@ -307,14 +308,14 @@ fn verdict(script: &Script, member: &Rc<SyncHandle>, absolute: &[u8]) -> String 
             format!("not concerned: outside of {source}")
         };
     };
-    if script.is_idle(member) {
+    if script.is_idle(handle) {
         return "not mirrored: the sync does nothing, it has no action, no on… and no default.… \
                 in it"
             .into();
     }
-    let kind = script.kind(member);
+    let kind = script.kind(handle);
     let options = match kind {
-        Some("rsync" | "rsyncssh" | "direct") => script.rsync_options(member),
+        Some("rsync" | "rsyncssh" | "direct") => script.rsync_options(handle),
         _ => Vec::new(),
     };
     let options = OptionRules::of(&options);

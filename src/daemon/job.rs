@@ -18,7 +18,7 @@ use crate::process::{Pid, Stream};
 use crate::queue::{DelayId, Etype};
 use crate::scan::readers::Reading;
 use crate::script::{CopyRequest, Script, ScriptContext, SpawnRequest, SyncHandle};
-use crate::sync::{Blame, Entries, Heard, Sync, Undone};
+use crate::sync::{Blame, Entries, FailedEntries, LineKind, Sync};
 
 /// So many lines of a child's error output are kept for people and for those that know a failure by
 /// its words: the first ones, and the last ones. What failed is not known from these.
@@ -32,7 +32,7 @@ const MAX_UNKNOWN: usize = 16;
 
 /// One child at work for a sync.
 pub struct Job {
-    pub(super) member: Rc<SyncHandle>,
+    pub(super) handle: Rc<SyncHandle>,
     /// The configuration whose code asked for it.
     pub(super) script: Rc<Script>,
     /// The sync that waits for this child of the one it replaces.
@@ -54,7 +54,7 @@ pub struct Job {
     /// The same work failed before: what it says about that is told once, when it is over.
     pub(super) repeated: bool,
     /// It is only the trial of another.
-    pub(super) trial: Option<DryRun>,
+    pub(super) dry_run: Option<DryRun>,
     /// It checks files.
     pub(super) scan: Option<Scan>,
     /// It reads the staged tree of its sync, as long as this lives.
@@ -63,9 +63,9 @@ pub struct Job {
 
 impl Job {
     /// One for this sync that nothing else is known of.
-    pub(super) fn new(member: Rc<SyncHandle>, script: Rc<Script>, agent: Table) -> Job {
+    pub(super) fn new(handle: Rc<SyncHandle>, script: Rc<Script>, agent: Table) -> Job {
         Job {
-            member,
+            handle,
             script,
             heir: None,
             agent,
@@ -80,31 +80,31 @@ impl Job {
             blame: Default::default(),
             unknown: Default::default(),
             repeated: false,
-            trial: None,
+            dry_run: None,
             scan: None,
             _reading: None,
         }
     }
 
     /// One that only finds out what another would do.
-    pub fn trial(trial: DryRun, script: Rc<Script>) -> Job {
-        let (member, agent) = (trial.member(), trial.agent());
+    pub fn dry_run(dry_run: DryRun, script: Rc<Script>) -> Job {
+        let (handle, agent) = (dry_run.handle(), dry_run.agent());
         Job {
-            trial: Some(trial),
-            ..Job::new(member, script, agent)
+            dry_run: Some(dry_run),
+            ..Job::new(handle, script, agent)
         }
     }
 
     /// One that checks files for a sync.
     pub(super) fn scan(
         scan: Scan,
-        member: Rc<SyncHandle>,
+        handle: Rc<SyncHandle>,
         script: Rc<Script>,
         agent: Table,
     ) -> Job {
         Job {
             scan: Some(scan),
-            ..Job::new(member, script, agent)
+            ..Job::new(handle, script, agent)
         }
     }
 
@@ -114,8 +114,8 @@ impl Job {
         roots: Vec<Vec<u8>>,
         script: Rc<Script>,
     ) -> Job {
-        let member = Rc::clone(&request.member);
-        let repeated = request.captured && member.sync.borrow().is_failing();
+        let handle = Rc::clone(&request.handle);
+        let repeated = request.captured && handle.sync.borrow().is_failing();
         Job {
             ids: request.ids,
             captured: request.captured,
@@ -123,17 +123,17 @@ impl Job {
             _reading: request.reading,
             repeated,
             roots,
-            ..Job::new(member, script, request.agent)
+            ..Job::new(handle, script, request.agent)
         }
     }
 
     /// What the daemon does itself. It has no output.
     pub(super) fn of_order(request: &CopyRequest, script: Rc<Script>) -> Job {
-        let (member, agent) = (Rc::clone(&request.member), request.agent.clone());
+        let (handle, agent) = (Rc::clone(&request.handle), request.agent.clone());
         Job {
             ids: request.ids.clone(),
             captured: false,
-            ..Job::new(member, script, agent)
+            ..Job::new(handle, script, agent)
         }
     }
 
@@ -150,20 +150,20 @@ impl Job {
 
     /// It has ended: its sync has one less, and so has the one that waits for that.
     pub(super) fn leave(&self) {
-        self.member.sync.borrow_mut().running -= 1;
+        self.handle.sync.borrow_mut().running -= 1;
         if let Some(heir) = &self.heir {
-            heir.borrow_mut().held.children -= 1;
+            heir.borrow_mut().not_started.children -= 1;
         }
     }
 
     /// Whose it is.
-    pub(super) fn member(&self) -> &Rc<SyncHandle> {
-        &self.member
+    pub(super) fn handle(&self) -> &Rc<SyncHandle> {
+        &self.handle
     }
 
     /// Returns true if it runs for this sync.
-    pub(super) fn is_of(&self, member: &Rc<SyncHandle>) -> bool {
-        Rc::ptr_eq(&self.member.sync, &member.sync)
+    pub(super) fn is_of(&self, handle: &Rc<SyncHandle>) -> bool {
+        Rc::ptr_eq(&self.handle.sync, &handle.sync)
     }
 
     /// The entries it is about.
@@ -198,20 +198,20 @@ impl Job {
     }
 
     /// Takes in a line of its error output. Returns what the log gets of it.
-    fn read_error(&self, line: &[u8]) -> Told {
+    fn read_error(&self, line: &[u8]) -> OutputKind {
         let mut errors = self.errors.borrow_mut();
         if errors.len() >= MAX_KEPT_LINES {
             errors.remove(MAX_KEPT_LINES - LAST_LINES);
         }
         errors.push_back(line.to_vec());
-        let mut sync = self.member.sync.borrow_mut();
+        let mut sync = self.handle.sync.borrow_mut();
         if !self.captured || !self.is_transfer(&sync) {
-            return Told::Line;
+            return OutputKind::Line;
         }
         let said = error_lines::read(line);
         if said == ErrorLine::Unknown {
             if sync.is_noise(line) {
-                return Told::Line;
+                return OutputKind::Line;
             }
             let mut unknown = self.unknown.borrow_mut();
             if unknown.len() < MAX_UNKNOWN {
@@ -221,18 +221,20 @@ impl Job {
         let mut blame = self.blame.borrow_mut();
         let blame = blame.get_or_insert_with(|| self.new_blame(&sync));
         match blame.take(said) {
-            Heard::Attribute(attribute) => {
+            LineKind::Attribute(attribute) => {
                 if sync.counters.unset(attribute, 1) {
-                    Told::Attribute(attribute)
+                    OutputKind::Attribute(attribute)
                 } else {
-                    Told::Nothing
+                    OutputKind::Nothing
                 }
             }
             // That it fails again is told by the count of what is owed.
-            Heard::Failed(paths) if paths.iter().all(|path| sync.undone.is_tried(path)) => {
-                Told::Nothing
+            LineKind::Failed(paths)
+                if paths.iter().all(|path| sync.failed_paths.is_tried(path)) =>
+            {
+                OutputKind::Nothing
             }
-            _ => Told::Line,
+            _ => OutputKind::Line,
         }
     }
 
@@ -247,15 +249,15 @@ impl Job {
     }
 
     /// What it left undone, if it did some of its work.
-    pub(super) fn undone(&self) -> Undone {
+    pub(super) fn failed_paths(&self) -> FailedEntries {
         match self.blame.take() {
-            Some(blame) => blame.undone(),
-            None => Undone::Everything,
+            Some(blame) => blame.failed_paths(),
+            None => FailedEntries::Everything,
         }
     }
 
     /// What it left undone, told by whoever did its work.
-    pub(super) fn set_undone(&self, failed: Entries) {
+    pub(super) fn set_failed_paths(&self, failed: Entries) {
         self.blame.replace(Some(Blame::of_failures(failed)));
     }
 
@@ -277,7 +279,7 @@ impl Job {
     /// Returns true if it runs for this sync, or must have ended before this sync begins.
     pub(super) fn is_for(&self, sync: &Rc<RefCell<Sync>>) -> bool {
         let heir = self.heir.as_ref();
-        Rc::ptr_eq(&self.member.sync, sync) || heir.is_some_and(|heir| Rc::ptr_eq(heir, sync))
+        Rc::ptr_eq(&self.handle.sync, sync) || heir.is_some_and(|heir| Rc::ptr_eq(heir, sync))
     }
 
     /// What it checks, if it does.
@@ -298,7 +300,7 @@ impl Job {
 
     /// Returns true if all its processes are on this host.
     pub(super) fn is_local(&self) -> bool {
-        let sync = self.member.sync.borrow();
+        let sync = self.handle.sync.borrow();
         let target = sync.config.target.as_deref();
         target.is_some_and(|target| !batch::is_remote(target))
     }
@@ -321,23 +323,32 @@ impl Job {
 }
 
 /// Who takes in what children write, line by line.
-pub fn listener(jobs: &HashMap<Pid, Job>, host: &ScriptContext) -> impl FnMut(Pid, Stream, &[u8]) {
-    |pid, stream, line: &[u8]| output(jobs, host, pid, stream, line)
+pub fn listener(
+    jobs: &HashMap<Pid, Job>,
+    context: &ScriptContext,
+) -> impl FnMut(Pid, Stream, &[u8]) {
+    |pid, stream, line: &[u8]| output(jobs, context, pid, stream, line)
 }
 
 /// A line of output of a child: into the log, with the name of the sync or tunnel.
-fn output(jobs: &HashMap<Pid, Job>, host: &ScriptContext, pid: Pid, stream: Stream, line: &[u8]) {
+fn output(
+    jobs: &HashMap<Pid, Job>,
+    context: &ScriptContext,
+    pid: Pid,
+    stream: Stream,
+    line: &[u8],
+) {
     let job = jobs.get(&pid);
-    if let (Some(trial), Stream::Stdout) = (job.and_then(|job| job.trial.as_ref()), stream) {
-        return trial.line(line);
+    if let (Some(dry_run), Stream::Stdout) = (job.and_then(|job| job.dry_run.as_ref()), stream) {
+        return dry_run.line(line);
     }
     if let Some(scan) = job.and_then(|job| job.scan.as_ref()) {
         return scan.line(line);
     }
     let shown = log::escape(line);
     let text = match job {
-        Some(job) => format!("{}: {shown}", job.member.sync.borrow().config.name),
-        None => match tunnels::of(host, pid) {
+        Some(job) => format!("{}: {shown}", job.handle.sync.borrow().config.name),
+        None => match tunnels::of(context, pid) {
             Some(tunnel) => format!("{}: {shown}", tunnel.name()),
             None => shown.into_owned(),
         },
@@ -350,19 +361,19 @@ fn output(jobs: &HashMap<Pid, Job>, host: &ScriptContext, pid: Pid, stream: Stre
             }
         }
         (Stream::Stderr, Some(job)) => match job.read_error(line) {
-            Told::Attribute(attribute) => log::warn(format_args!(
+            OutputKind::Attribute(attribute) => log::warn(format_args!(
                 "{text} -- the file is sent without; told once for the {} of all files",
                 attribute.name()
             )),
-            Told::Line if !job.repeated => log::warn(text),
-            Told::Line | Told::Nothing => {}
+            OutputKind::Line if !job.repeated => log::warn(text),
+            OutputKind::Line | OutputKind::Nothing => {}
         },
         (Stream::Stderr, None) => log::warn(text),
     }
 }
 
 /// What the log gets of a line of error output.
-enum Told {
+enum OutputKind {
     /// The line, unless it is known from the attempt before.
     Line,
     /// That this attribute cannot be set.

@@ -23,12 +23,12 @@ use crate::script::CopyRequest;
 use crate::sync::micros;
 
 /// So many failures are told one by one.
-const TOLD: usize = 20;
+const MAX_LOGGED_FAILURES: usize = 20;
 
 /// The workers of one configuration.
 #[derive(Default)]
 pub struct LocalJobs {
-    hands: HashMap<SyncId, CopyWorker>,
+    workers: HashMap<SyncId, CopyWorker>,
     jobs: HashMap<u64, Job>,
     count: u64,
     stop: Arc<AtomicBool>,
@@ -104,10 +104,10 @@ impl LocalJobs {
     /// Ends the threads of syncs that are not `live` and have no work left.
     fn retire(&mut self, live: &HashSet<SyncId>) {
         let jobs = &self.jobs;
-        self.hands.retain(|id, _| {
+        self.workers.retain(|id, _| {
             let has_work = || {
                 jobs.values()
-                    .any(|job| job.member().sync.borrow().id == *id)
+                    .any(|job| job.handle().sync.borrow().id == *id)
             };
             live.contains(id) || has_work()
         });
@@ -122,17 +122,17 @@ impl LocalJobs {
 impl EventLoop<'_> {
     /// Hands over what Lua asked for.
     pub(super) fn start_copy(&mut self, request: CopyRequest) {
-        let member = Rc::clone(&request.member);
+        let handle = Rc::clone(&request.handle);
         let job = Job::of_order(&request, Rc::clone(&self.script));
-        let key = member.sync.borrow().id;
-        let priority = member.sync.borrow().config.priority;
+        let key = handle.sync.borrow().id;
+        let priority = handle.sync.borrow().config.priority;
         let priority = priority.or(self.script.settings.priority);
-        let worker = match self.workers.hands.get(&key) {
+        let worker = match self.local_jobs.workers.get(&key) {
             Some(worker) => worker,
-            None => match CopyWorker::start(self.core.waker(), priority) {
-                Ok(worker) => self.workers.hands.entry(key).or_insert(worker),
+            None => match CopyWorker::start(self.context.waker(), priority) {
+                Ok(worker) => self.local_jobs.workers.entry(key).or_insert(worker),
                 Err(error) => {
-                    let mut sync = member.sync.borrow_mut();
+                    let mut sync = handle.sync.borrow_mut();
                     let wait = sync.failed(&request.ids, self.now);
                     return log::error(format_args!(
                         "{}: cannot start a thread: {error}; trying again in {} s",
@@ -142,7 +142,7 @@ impl EventLoop<'_> {
                 }
             },
         };
-        let mut sync = member.sync.borrow_mut();
+        let mut sync = handle.sync.borrow_mut();
         let delay = micros(sync.config.delay.unwrap_or_default());
         let oldest = sync.queue.oldest().map(|oldest| oldest.first_due());
         // What came before that time is no longer in the queue.
@@ -151,8 +151,8 @@ impl EventLoop<'_> {
             _ => false,
         };
         tell(&request.task);
-        self.workers.count += 1;
-        let token = self.workers.count;
+        self.local_jobs.count += 1;
+        let token = self.local_jobs.count;
         let given = worker.give(CopyJob {
             token,
             source: sync.config.source.clone(),
@@ -167,33 +167,33 @@ impl EventLoop<'_> {
             } else {
                 sync.config.guard.max_delete
             },
-            stop: Arc::clone(&self.workers.stop),
+            stop: Arc::clone(&self.local_jobs.stop),
         });
         if given {
             sync.running += 1;
-            self.workers.jobs.insert(token, job);
+            self.local_jobs.jobs.insert(token, job);
         } else {
             // It failed in a way that ends a thread; another is started.
             sync.failed(&request.ids, self.now);
             drop(sync);
-            self.workers.hands.remove(&key);
+            self.local_jobs.workers.remove(&key);
         }
     }
 
     /// Evaluates the orders that were carried out.
     pub(super) fn reap_copies(&mut self) {
-        let workers = self.workers.hands.values();
+        let workers = self.local_jobs.workers.values();
         let ended: Vec<CopyEnded> = workers.flat_map(CopyWorker::ended).collect();
         let any = !ended.is_empty();
         for CopyEnded { token, report } in ended {
-            if let Some(job) = self.workers.jobs.remove(&token) {
+            if let Some(job) = self.local_jobs.jobs.remove(&token) {
                 job.leave();
-                self.transfer_ended(job.member());
+                self.transfer_ended(job.handle());
                 if let Some((deleted, total)) = report.excess {
-                    self.put_off(job.member(), job.ids(), deleted, total);
+                    self.put_off(job.handle(), job.ids(), deleted, total);
                     continue;
                 }
-                job.member().sync.borrow_mut().within_limit();
+                job.handle().sync.borrow_mut().within_limit();
                 let code = tell_failures(&job, &report);
                 self.evaluate(job, ExitStatus::Exit(code));
             }
@@ -206,17 +206,17 @@ impl EventLoop<'_> {
     /// Ends the threads of syncs that are not in the configuration any more or have ended. One
     /// that is at work ends after that.
     pub(super) fn retire_workers(&mut self) {
-        let syncs = self.members.iter().map(|member| member.sync.borrow());
+        let syncs = self.syncs.iter().map(|handle| handle.sync.borrow());
         let live = syncs.filter(|sync| !sync.has_ended()).map(|sync| sync.id);
         let live = live.collect();
-        self.workers.retire(&live);
+        self.local_jobs.retire(&live);
     }
 }
 
 /// Logs what could not be done and leaves it to the end of the job; returns what rsync would exit
 /// with.
 fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
-    let mut sync = job.member().sync.borrow_mut();
+    let mut sync = job.handle().sync.borrow_mut();
     let unset = [
         (Attribute::Permissions, report.unset.permissions),
         (Attribute::Times, report.unset.times),
@@ -246,8 +246,8 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
     // That it fails again is told by the count of what is owed.
     let new = failures
         .clone()
-        .filter(|failure| !sync.undone.is_tried(&failure.path));
-    for failure in new.take(TOLD) {
+        .filter(|failure| !sync.failed_paths.is_tried(&failure.path));
+    for failure in new.take(MAX_LOGGED_FAILURES) {
         log::warn(format_args!("{name}: {}", failure.reason));
     }
     let failed = failures.map(|failure| {
@@ -259,7 +259,7 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
         };
         (failure.path.clone(), etype)
     });
-    job.set_undone(failed.collect());
+    job.set_failed_paths(failed.collect());
     report.code()
 }
 

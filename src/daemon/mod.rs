@@ -129,24 +129,24 @@ fn failure(text: impl ToString) -> LoadError {
 fn mirror(options: Options) -> Result<Exit, LoadError> {
     let directory = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let environment = Environment { options, directory };
-    let mut core = Context::new().map_err(|error| failure(format!("cannot start: {error}")))?;
-    let script = Script::load(&environment, &core.children, core.clock, Vec::new())?;
+    let mut context = Context::new().map_err(|error| failure(format!("cannot start: {error}")))?;
+    let script = Script::load(&environment, &context.children, context.clock, Vec::new())?;
     if !environment.options.has_work() {
         print!("{}", cli::help());
         return Ok(Exit::Failure);
     }
-    if script.members().is_empty() {
+    if script.syncs().is_empty() {
         return Err(failure("Nothing to watch!"));
     }
 
     let pid_file = start(&script.settings, &environment.options)?;
-    core.state = StateDir::open(&script.settings);
+    context.state = StateDir::open(&script.settings);
     let temporary = temporary_state(&environment.options, &script);
-    let exit = match core.open_desk(&script.settings) {
-        Ok(()) => work(&environment, &mut core, script),
+    let exit = match context.open_server(&script.settings) {
+        Ok(()) => work(&environment, &mut context, script),
         Err(text) => Err(failure(text)),
     };
-    if let Some(state) = &core.state {
+    if let Some(state) = &context.state {
         state_cleanup::remove_all(state.path(), temporary.iter().map(String::as_str));
     }
     if let Some(pid_file) = pid_file {
@@ -161,34 +161,38 @@ fn temporary_state(options: &Options, script: &Script) -> Vec<String> {
     if options.config.is_some() || !options.scripts.is_empty() {
         return Vec::new();
     }
-    let members = script.members();
-    let keys = members
+    let syncs = script.syncs();
+    let keys = syncs
         .iter()
         .map(|m| state_dir::key(&m.sync.borrow().config));
     keys.collect()
 }
 
 /// Mirrors, with the configuration read anew after each HUP, until the end.
-fn work(environment: &Environment, core: &mut Context, script: Script) -> Result<Exit, LoadError> {
-    let mut watcher = match instance(core, &script, script.settings.insist)? {
+fn work(
+    environment: &Environment,
+    context: &mut Context,
+    script: Script,
+) -> Result<Exit, LoadError> {
+    let mut watcher = match instance(context, &script, script.settings.insist)? {
         Ok(watcher) => watcher,
         Err(exit) => return Ok(exit),
     };
     script.run()?;
     let mut script = Rc::new(script);
     loop {
-        let engine = EventLoop::new(core, environment, script, &mut watcher);
+        let engine = EventLoop::new(context, environment, script, &mut watcher);
         let (outcome, last) = engine.run();
         if let Ending::Exit(exit) = outcome {
             return Ok(exit);
         }
-        script = reload::everything(environment, core, Rc::clone(&last));
+        script = reload::everything(environment, context, Rc::clone(&last));
         let left = (!Rc::ptr_eq(&script, &last)).then(|| {
-            let before = &last.host.observed;
-            before.leave(&script.host.observed)
+            let before = &last.context.observed;
+            before.leave(&script.context.observed)
         });
         if !reload::same_watching(&last, &script) {
-            watcher = match instance(core, &script, true)? {
+            watcher = match instance(context, &script, true)? {
                 Ok(watcher) => watcher,
                 Err(exit) => return Ok(exit),
             };
@@ -204,13 +208,13 @@ fn work(environment: &Environment, core: &mut Context, script: Script) -> Result
 /// An inotify instance. If the user has too many it is waited for one to be given back, with
 /// `patient`; the inner error is the signal that ended that.
 fn instance(
-    core: &mut Context,
+    context: &mut Context,
     script: &Script,
     patient: bool,
 ) -> Result<Result<Watcher, Exit>, LoadError> {
     let mut waits = Backoff::new(None);
     loop {
-        let error = match core.watcher(script.mode(), script.settings.max_staleness) {
+        let error = match context.watcher(script.mode(), script.settings.max_staleness) {
             Ok(watcher) => return Ok(Ok(watcher)),
             Err(error) => error,
         };
@@ -231,7 +235,7 @@ fn instance(
             .lines
             .push(format!("Trying again in {} s.", wait.as_secs()));
         problem.lines.iter().for_each(log::error);
-        if let Some(signal) = core.sleep(wait) {
+        if let Some(signal) = context.sleep(wait) {
             return Ok(Err(Exit::Signal(signal)));
         }
     }

@@ -12,11 +12,11 @@ use crate::queue::Etype;
 use crate::sync::Sync;
 
 /// The file's name.
-const KIND: &str = "pending";
+const STATE_KIND: &str = "pending";
 /// A file that is there while a daemon is at work, with the time up to which everything is at the
 /// target: seconds, a point, nanoseconds. Where one is found at the start, that daemon had no time
 /// to say what was pending, or left something that rsync's quick check does not find.
-const ALIVE: &str = "alive";
+const ALIVE_MARK: &str = "alive";
 
 const ETYPES: [Etype; 6] = [
     Etype::Create,
@@ -33,22 +33,22 @@ type PersistedEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
 impl EventLoop<'_> {
     /// Remembers what each sync has not done.
     pub(super) fn save_pending(&self) {
-        let Some(state) = &self.core.state else {
+        let Some(state) = &self.context.state else {
             return;
         };
         // Before that, what was remembered has not been taken over.
         if !self.started {
             return;
         }
-        for member in &self.members {
-            let sync = member.sync.borrow();
+        for handle in &self.syncs {
+            let sync = handle.sync.borrow();
             if sync.verify.is_done() && !sync.has_just_sent(SystemTime::now()) {
-                state.remove(&sync.config, ALIVE);
+                state.remove(&sync.config, ALIVE_MARK);
             }
             let bytes = bounded(encode(&sync), state_dir::MAX_BYTES);
             if bytes.is_empty() {
-                state.remove(&sync.config, KIND);
-            } else if let Err(error) = state.write(&sync.config, KIND, &bytes) {
+                state.remove(&sync.config, STATE_KIND);
+            } else if let Err(error) = state.write(&sync.config, STATE_KIND, &bytes) {
                 let name = &sync.config.name;
                 log::error(format_args!(
                     "{name}: cannot remember what is pending: {error}"
@@ -63,9 +63,9 @@ impl EventLoop<'_> {
         if !self.started {
             return;
         }
-        let waker = self.core.waker();
-        for member in &self.members {
-            let mut sync = member.sync.borrow_mut();
+        let waker = self.context.waker();
+        for handle in &self.syncs {
+            let mut sync = handle.sync.borrow_mut();
             if let Err(error) = sync.verify_recent(&waker, self.now) {
                 let name = &sync.config.name;
                 log::say(
@@ -77,9 +77,9 @@ impl EventLoop<'_> {
             if !sync.advance_synced(self.watcher, all_watched) {
                 continue;
             }
-            if let Some(state) = &self.core.state {
+            if let Some(state) = &self.context.state {
                 let synced = encode_time(sync.verify.synced());
-                if let Err(error) = state.write(&sync.config, ALIVE, synced.as_bytes()) {
+                if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
                     let name = &sync.config.name;
                     log::say("Debug", format_args!("{name}: cannot remember: {error}"));
                 }
@@ -88,21 +88,21 @@ impl EventLoop<'_> {
     }
 
     /// A sync that starts goes on with what the last daemon left undone.
-    pub(super) fn recall(&self, sync: &mut Sync) {
-        let Some(state) = &self.core.state else {
+    pub(super) fn restore(&self, sync: &mut Sync) {
+        let Some(state) = &self.context.state else {
             return;
         };
         let name = sync.config.name.clone();
-        if !self.core.recalled
-            && let Some(bytes) = state.read(&sync.config, ALIVE)
+        if !self.context.restored
+            && let Some(bytes) = state.read(&sync.config, ALIVE_MARK)
         {
             sync.verify.suspect_since(decode_time(&bytes));
         }
         let synced = encode_time(sync.verify.synced());
-        if let Err(error) = state.write(&sync.config, ALIVE, synced.as_bytes()) {
+        if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
             log::warn(format_args!("{name}: cannot remember: {error}"));
         }
-        let (events, whole) = match state.try_read(&sync.config, KIND) {
+        let (events, whole) = match state.try_read(&sync.config, STATE_KIND) {
             Ok(None) => return,
             Ok(Some(bytes)) => decode(&bytes),
             Err(error) => {
@@ -127,7 +127,7 @@ impl EventLoop<'_> {
             sync.restore(*etype, path, to.as_deref(), self.now);
         }
         sync.drop_held();
-        state.remove(&sync.config, KIND);
+        state.remove(&sync.config, STATE_KIND);
     }
 }
 
@@ -140,7 +140,7 @@ fn bounded(bytes: Vec<u8>, most: usize) -> Vec<u8> {
     }
 }
 
-/// See [`ALIVE`]. What was before the epoch is as the epoch.
+/// See [`ALIVE_MARK`]. What was before the epoch is as the epoch.
 fn encode_time(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}.{:09}\n", since.as_secs(), since.subsec_nanos())
@@ -168,7 +168,7 @@ fn encode(sync: &Sync) -> Vec<u8> {
             bytes.push(0);
         }
     };
-    let (events, everything) = sync.owed();
+    let (events, everything) = sync.pending_events();
     if everything {
         add(Etype::Full, b"/", None);
     }

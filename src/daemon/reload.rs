@@ -20,19 +20,19 @@ use crate::sync::{self, Sync};
 /// The configuration for the time after a reset: the new one, or the one before if that is
 /// broken. What is pending goes over to the new syncs; settings of the process (log, pid file,
 /// foreground) stay as they are.
-pub fn everything(environment: &Environment, core: &Context, old: Rc<Script>) -> Rc<Script> {
-    let Some(new) = read(environment, core, &old, Vec::new()) else {
+pub fn everything(environment: &Environment, context: &Context, old: Rc<Script>) -> Rc<Script> {
+    let Some(new) = read(environment, context, &old, Vec::new()) else {
         old.resume();
         return old;
     };
     let (mut heirs, mut others) = (Vec::new(), Vec::new());
-    for member in new.members() {
-        match old.members().iter().find(|other| same_work(other, &member)) {
+    for handle in new.syncs() {
+        match old.syncs().iter().find(|other| same_work(other, &handle)) {
             Some(before) => {
-                member.sync.borrow_mut().adopt(&before.sync.borrow());
-                heirs.push(member);
+                handle.sync.borrow_mut().adopt(&before.sync.borrow());
+                heirs.push(handle);
             }
-            None => others.push(member),
+            None => others.push(handle),
         }
     }
     for other in others {
@@ -58,48 +58,51 @@ impl EventLoop<'_> {
     /// A change of what is asked of the kernel (`inotifyMode`, `maxStaleness`) resets all, and
     /// so do tunnels.
     pub fn reload_changed(&mut self) -> bool {
-        if self.fading.is_some() {
+        if self.shutdown.is_some() {
             return true;
         }
         let Some(new) = read(
             self.environment,
-            self.core,
+            self.context,
             &self.script,
-            self.members.clone(),
+            self.syncs.clone(),
         ) else {
             return false;
         };
-        let tunnels = |script: &Script| !script.host.tunnels.borrow().is_empty();
+        let tunnels = |script: &Script| !script.context.tunnels.borrow().is_empty();
         if !same_watching(&new, &self.script) || tunnels(&new) || tunnels(&self.script) {
             self.begin_shutdown(Ending::Reset);
             return true;
         }
-        self.script.fade();
+        self.script.shut_down();
         self.close_gates();
-        let old = std::mem::replace(&mut self.members, new.members());
+        let old = std::mem::replace(&mut self.syncs, new.syncs());
         // What is left of the old one lives as long as its children.
         let last = std::mem::replace(&mut self.script, Rc::new(new));
-        last.host.observed.leave(&self.script.host.observed).close();
+        last.context
+            .observed
+            .leave(&self.script.context.observed)
+            .close();
         self.script.insist();
         let timeout = self.script.settings.stall_timeout;
         self.stall_detector.set_timeout(timeout);
-        self.script.host.running.set(self.jobs.len());
+        self.script.context.running.set(self.jobs.len());
         let (mut untouched, mut changed) = (0, 0);
-        for member in self.members.clone() {
-            if is_among(&old, &member.sync) {
+        for handle in self.syncs.clone() {
+            if is_among(&old, &handle.sync) {
                 untouched += 1;
                 continue;
             }
-            member.sync.borrow_mut().held.unwatched = true;
+            handle.sync.borrow_mut().not_started.unwatched = true;
             let replaced = |other: &&Rc<SyncHandle>| {
-                same_work(other, &member) && !is_among(&self.members, &other.sync)
+                same_work(other, &handle) && !is_among(&self.syncs, &other.sync)
             };
             if let Some(before) = old.iter().find(replaced) {
                 changed += 1;
-                self.take_over(before, &member);
+                self.take_over(before, &handle);
             }
         }
-        let new = self.members.len() - untouched - changed;
+        let new = self.syncs.len() - untouched - changed;
         let removed = old.len() - untouched - changed;
         log::normal(format_args!(
             "Read the configuration again, syncs: {untouched} untouched, {changed} changed, \
@@ -114,32 +117,32 @@ impl EventLoop<'_> {
     /// The same when somebody asked for it, with the service manager told.
     pub(super) fn reload_on_request(&mut self) -> bool {
         log::normal("on request: reading the configuration again");
-        self.core.notify.heard(Signal::HangUp);
+        self.context.notify.heard(Signal::HangUp);
         self.reload_changed()
     }
 
     /// A sync begins in the place of another: with what that had to do, and not before what
     /// that runs has ended.
-    fn take_over(&mut self, before: &SyncHandle, member: &SyncHandle) {
-        let mut sync = member.sync.borrow_mut();
+    fn take_over(&mut self, before: &SyncHandle, handle: &SyncHandle) {
+        let mut sync = handle.sync.borrow_mut();
         sync.adopt(&before.sync.borrow());
-        for job in self.jobs.values_mut().chain(self.workers.jobs_mut()) {
+        for job in self.jobs.values_mut().chain(self.local_jobs.jobs_mut()) {
             if job.is_for(&before.sync) {
-                job.heir = Some(Rc::clone(&member.sync));
-                sync.held.children += 1;
+                job.heir = Some(Rc::clone(&handle.sync));
+                sync.not_started.children += 1;
             }
         }
     }
 }
 
-fn is_among(members: &[Rc<SyncHandle>], sync: &Rc<RefCell<Sync>>) -> bool {
-    members.iter().any(|other| Rc::ptr_eq(&other.sync, sync))
+fn is_among(syncs: &[Rc<SyncHandle>], sync: &Rc<RefCell<Sync>>) -> bool {
+    syncs.iter().any(|other| Rc::ptr_eq(&other.sync, sync))
 }
 
 /// Returns true if both keep the same target current from the same source.
 fn same_work(one: &SyncHandle, other: &SyncHandle) -> bool {
     let same = |key| {
-        let text = |member: &SyncHandle| text_of(&member.config.get(key).unwrap_or(Value::Nil));
+        let text = |handle: &SyncHandle| text_of(&handle.config.get(key).unwrap_or(Value::Nil));
         text(one) == text(other)
     };
     ["source", "target", "host", "targetdir"]
@@ -150,7 +153,7 @@ fn same_work(one: &SyncHandle, other: &SyncHandle) -> bool {
 /// Reads the configuration from where the daemon was started. What is wrong with it is told.
 fn read(
     environment: &Environment,
-    core: &Context,
+    context: &Context,
     old: &Script,
     before: Vec<Rc<SyncHandle>>,
 ) -> Option<Script> {
@@ -162,11 +165,11 @@ fn read(
         }
     };
     enter(&environment.directory);
-    old.host.observed.suspend();
-    let loaded = Script::load(environment, &core.children, core.clock, before);
+    old.context.observed.suspend();
+    let loaded = Script::load(environment, &context.children, context.clock, before);
     enter(&here);
     let checked = loaded.and_then(|script| {
-        if script.members().is_empty() {
+        if script.syncs().is_empty() {
             Err(failure("Nothing to watch!"))
         } else {
             script.run().map(|()| script)
@@ -181,7 +184,7 @@ fn read(
             for line in &problem.lines {
                 log::error(line);
             }
-            old.host.observed.resume();
+            old.context.observed.resume();
             log::error("The configuration was not changed, the one before goes on.");
             None
         }

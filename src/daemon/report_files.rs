@@ -28,10 +28,10 @@ use crate::watch::Watcher;
 
 /// A report that takes long to write is written less often, so that writing takes at most so
 /// small a part of the daemon's time: with a million directories it has a million lines.
-const SHARE: u32 = 50;
+const MIN_PAUSE_FACTOR: u32 = 50;
 
 /// So many entries of each queue in a report as JSON.
-const ENTRIES: usize = 1000;
+const MAX_ENTRIES: usize = 1000;
 
 /// When the files of a daemon are written: once in each interval, so that a reader can tell by
 /// their age that the daemon is alive. Without files an idle daemon is not woken.
@@ -78,7 +78,7 @@ impl ReportFiles {
     }
 
     fn written(&mut self, began: Instant) {
-        let pause = self.interval.max(began.elapsed() * SHARE);
+        let pause = self.interval.max(began.elapsed() * MIN_PAUSE_FACTOR);
         // An interval of zero means after every turn that does something.
         self.due = (!self.interval.is_zero()).then(|| began + pause);
     }
@@ -88,11 +88,11 @@ impl EventLoop<'_> {
     /// At the end of a turn: writes what is due.
     pub(super) fn write_reports(&mut self) {
         let now = Instant::now();
-        if !self.reports.are_due(now) {
+        if !self.report_files.are_due(now) {
             return;
         }
         let mut problems = Vec::new();
-        if let Some(path) = &self.reports.status {
+        if let Some(path) = &self.report_files.status {
             log::say("Statusfile", "writing the status file");
             let result = if path.extension().is_some_and(|ending| ending == "json") {
                 self.write_json(path)
@@ -101,18 +101,18 @@ impl EventLoop<'_> {
             };
             problems.extend(result.err());
         }
-        if let Some(path) = &self.reports.metrics {
+        if let Some(path) = &self.report_files.metrics {
             let text = metrics::text(&self.snapshot(None, 0));
             let result = atomic_file::write(path, &mut |out| out.write_all(text.as_bytes()));
             let problem = result.map_err(|cause| StatusError::of("metrics", path, cause));
             problems.extend(problem.err());
         }
-        self.reports.tell(&problems);
-        self.reports.written(now);
+        self.report_files.tell(&problems);
+        self.report_files.written(now);
     }
 
     fn write_json(&self, path: &Path) -> Result<(), StatusError> {
-        let snapshot = self.snapshot(None, ENTRIES);
+        let snapshot = self.snapshot(None, MAX_ENTRIES);
         let fill = &mut |out: &mut dyn Write| {
             serde_json::to_writer_pretty(&mut *out, &snapshot)?;
             out.write_all(b"\n")
@@ -124,12 +124,12 @@ impl EventLoop<'_> {
         let time = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map_or(0, |since| since.as_secs() as i64);
-        let host = &self.script.host;
-        let (members, tunnels) = (host.members.borrow(), host.tunnels.borrow());
-        let syncs = members.iter().map(|member| {
-            let sync = member.sync.borrow();
+        let context = &self.script.context;
+        let (syncs, tunnels) = (context.syncs.borrow(), context.tunnels.borrow());
+        let syncs = syncs.iter().map(|handle| {
+            let sync = handle.sync.borrow();
             let mut status = sync_status(&sync, self.watch_limit.lacks(sync.id));
-            status.notes.extend(self.stalls(member));
+            status.notes.extend(self.stalls(handle));
             status
         });
         StatusReport {
@@ -137,7 +137,7 @@ impl EventLoop<'_> {
             syncs: syncs.collect(),
             tunnels: tunnels
                 .iter()
-                .map(|each| tunnel_status(each, time as f64, host.clock.now()))
+                .map(|each| tunnel_status(each, time as f64, context.clock.now()))
                 .collect(),
             watches: &Watches(self.watcher),
         }
@@ -145,8 +145,8 @@ impl EventLoop<'_> {
     }
 
     /// A line for each transfer of a sync that stands still.
-    fn stalls(&self, member: &Rc<SyncHandle>) -> Vec<Cow<'static, str>> {
-        let jobs = self.jobs.iter().filter(|(_, job)| job.is_of(member));
+    fn stalls(&self, handle: &Rc<SyncHandle>) -> Vec<Cow<'static, str>> {
+        let jobs = self.jobs.iter().filter(|(_, job)| job.is_of(handle));
         let stalled = jobs.filter_map(|(&pid, _)| {
             let idle = self.stall_detector.stalled(pid)?;
             let idle = span(idle.as_secs_f64());
@@ -169,7 +169,7 @@ impl WatchList for Watches<'_> {
 }
 
 /// So many files that do not leave are told by name.
-const WITHHELD: usize = 100;
+const MAX_BLOCKED_PATHS: usize = 100;
 
 /// What is wrong with a sync.
 fn notes(sync: &Sync, lacks_watches: bool) -> Vec<Cow<'static, str>> {
@@ -180,12 +180,12 @@ fn notes(sync: &Sync, lacks_watches: bool) -> Vec<Cow<'static, str>> {
     if let Some(why) = &sync.excess {
         notes.push(format!("Halted: {why}").into());
     }
-    for (path, reason) in sync.gate.withheld().iter().take(WITHHELD) {
+    for (path, reason) in sync.gate.blocked().iter().take(MAX_BLOCKED_PATHS) {
         let (path, words) = (log::escape(path), &reason.words);
         let what = if reason.rejected { "Rejected" } else { "Held" };
         notes.push(format!("{what}: {path}: {words}").into());
     }
-    let more = sync.gate.withheld().len().saturating_sub(WITHHELD);
+    let more = sync.gate.blocked().len().saturating_sub(MAX_BLOCKED_PATHS);
     if more > 0 {
         notes.push(format!("and {more} more files are rejected or held").into());
     }

@@ -20,17 +20,17 @@ pub struct RsyncProbe(Option<Receiver<()>>);
 impl EventLoop<'_> {
     /// Returns true if it is known what the rsync of a sync can do. If not, the sync waits until
     /// it is.
-    pub(super) fn knows_rsync(&mut self, member: &Rc<SyncHandle>) -> bool {
-        if member.sync.borrow().queue.policy() == Policy::PerEvent {
+    pub(super) fn knows_rsync(&mut self, handle: &Rc<SyncHandle>) -> bool {
+        if handle.sync.borrow().queue.policy() == Policy::PerEvent {
             return true;
         }
-        let unknown = binary(member).filter(|binary| !binary.is_probed());
+        let unknown = binary(handle).filter(|binary| !binary.is_probed());
         let Some(binary) = unknown else {
             return true;
         };
         if self.rsync_probe.0.is_none() {
             let (sender, done) = mpsc::channel();
-            let waker = self.core.waker();
+            let waker = self.context.waker();
             let thread = thread::Builder::new().name("probe".into());
             let started = thread.spawn(move || {
                 binary.probe();
@@ -43,7 +43,7 @@ impl EventLoop<'_> {
             }
             self.rsync_probe.0 = Some(done);
         }
-        member.sync.borrow_mut().held.probing = true;
+        handle.sync.borrow_mut().not_started.probing = true;
         false
     }
 
@@ -54,15 +54,15 @@ impl EventLoop<'_> {
             return;
         }
         self.rsync_probe.0 = None;
-        for member in &self.members {
-            member.sync.borrow_mut().held.probing = false;
+        for handle in &self.syncs {
+            handle.sync.borrow_mut().not_started.probing = false;
         }
     }
 }
 
 /// The plain rsync of a sync; `None` for a wrapper, which is never probed.
-fn binary(member: &SyncHandle) -> Option<Binary> {
-    let Ok(Value::Table(rsync)) = member.config.get("rsync") else {
+fn binary(handle: &SyncHandle) -> Option<Binary> {
+    let Ok(Value::Table(rsync)) = handle.config.get("rsync") else {
         return None;
     };
     let name = text_of(&rsync.get("binary").ok()?);

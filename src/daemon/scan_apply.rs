@@ -14,17 +14,17 @@ use crate::script::SyncHandle;
 use crate::sync::Again;
 
 /// So many files are told one by one.
-const TOLD: usize = 20;
+const MAX_LOGGED_PATHS: usize = 20;
 
 impl EventLoop<'_> {
     /// Takes in what a look at the source came to; what is to be checked, if anything.
     pub(super) fn collected(
         &self,
-        members: &[Rc<SyncHandle>],
+        syncs: &[Rc<SyncHandle>],
         found: Collected,
     ) -> Option<Box<PassProgress>> {
-        let gate = Rc::clone(&members.first()?.sync.borrow().gate);
-        let mut withheld = gate.withheld_mut();
+        let gate = Rc::clone(&syncs.first()?.sync.borrow().gate);
+        let mut blocked = gate.blocked_mut();
         if found.everything {
             let candidates = found.candidates.iter().map(|file| file.path.as_slice());
             let rejected = found.rejected.iter().map(|(path, _)| path.as_slice());
@@ -32,54 +32,54 @@ impl EventLoop<'_> {
             let stay: HashSet<&[u8]> = candidates.chain(rejected).chain(failures).collect();
             let unread: Vec<&[u8]> = stay.iter().copied().filter(|p| p.ends_with(b"/")).collect();
             let is_unread = |path: &[u8]| unread.iter().any(|around| path.starts_with(around));
-            withheld.retain(|path| stay.contains(path) || is_unread(path));
+            blocked.retain(|path| stay.contains(path) || is_unread(path));
         }
         for path in &found.gone {
-            withheld.gone(path);
+            blocked.gone(path);
         }
         for path in &found.clear {
-            withheld.clear(path);
+            blocked.clear(path);
         }
         for (path, reason) in found.rejected {
-            withheld.reject(&path, reason);
+            blocked.reject(&path, reason);
         }
-        drop(withheld);
+        drop(blocked);
         let failures = found.failures.into_iter();
-        self.wait_for(members, failures.map(|(path, why)| (path, why, false)));
+        self.wait_for(syncs, failures.map(|(path, why)| (path, why, false)));
         let candidates = found.candidates;
         (!candidates.is_empty()).then(|| Box::new(PassProgress::new(candidates)))
     }
 
     /// What was decided has been done.
-    pub(super) fn settled(&self, members: &[Rc<SyncHandle>], settled: Committed) {
+    pub(super) fn settled(&self, syncs: &[Rc<SyncHandle>], settled: Committed) {
         for (path, place) in &settled.quarantined {
             log::warn(format_args!(
                 "{}: {} was moved to {}",
-                names(members),
+                names(syncs),
                 log::escape(path),
                 log::escape(place)
             ));
         }
         let failures = settled.failures.into_iter();
-        self.wait_for(members, failures.map(|(path, why)| (path, why, false)));
+        self.wait_for(syncs, failures.map(|(path, why)| (path, why, false)));
     }
 
     /// Holds files of which nothing is known, and has them looked at again later.
     fn wait_for(
         &self,
-        members: &[Rc<SyncHandle>],
+        syncs: &[Rc<SyncHandle>],
         files: impl Iterator<Item = (Vec<u8>, String, bool)>,
     ) {
-        let Some(first) = members.first() else {
+        let Some(first) = syncs.first() else {
             return;
         };
         let gate = Rc::clone(&first.sync.borrow().gate);
-        let name = names(members);
+        let name = names(syncs);
         let (mut paths, mut told) = (Vec::new(), 0);
         for (path, why, alone) in files {
-            if gate.withheld_mut().hold(&path, why.clone(), alone) {
+            if gate.blocked_mut().hold(&path, why.clone(), alone) {
                 told += 1;
-                if told <= TOLD {
+                if told <= MAX_LOGGED_PATHS {
                     let path = log::escape(&path);
                     log::warn(format_args!("{name}: {path} is held: {why}"));
                 }
@@ -89,7 +89,7 @@ impl EventLoop<'_> {
         if paths.is_empty() {
             return;
         }
-        let again = |member: &Rc<SyncHandle>| {
+        let again = |handle: &Rc<SyncHandle>| {
             // Of a directory it is all that is in it.
             let paths = paths.iter().map(|path| {
                 if path.ends_with(b"/") {
@@ -98,13 +98,13 @@ impl EventLoop<'_> {
                     (path.clone(), Etype::Modify)
                 }
             });
-            let mut sync = member.sync.borrow_mut();
-            match sync.owe(paths, self.now) {
+            let mut sync = handle.sync.borrow_mut();
+            match sync.retry_paths(paths, self.now) {
                 Again::Paths(_, wait) | Again::Everything(wait) => wait.as_secs(),
                 Again::Nothing => 0,
             }
         };
-        let wait = members.iter().map(again).min().unwrap_or_default();
+        let wait = syncs.iter().map(again).min().unwrap_or_default();
         let count = paths.len();
         log::warn(format_args!(
             "{name}: {count} files are held as they could not be checked, trying again in {wait} s"
@@ -113,16 +113,16 @@ impl EventLoop<'_> {
 
     /// All answers are there.
     pub(super) fn decide(&mut self, token: u64) {
-        let Some(round) = self.gates.round(token) else {
+        let Some(pass) = self.scan_passes.pass(token) else {
             return;
         };
-        let members = round.members();
-        let gate = Rc::clone(&round.gate);
-        let Some(checking) = round.take_checked() else {
+        let syncs = pass.syncs();
+        let gate = Rc::clone(&pass.gate);
+        let Some(checking) = pass.take_checked() else {
             return;
         };
         let on_reject = {
-            let sync = members[0].sync.borrow();
+            let sync = syncs[0].sync.borrow();
             let check = sync.config.check.as_ref();
             check.map_or(OnReject::Hold, |check| check.on_reject.clone())
         };
@@ -130,13 +130,13 @@ impl EventLoop<'_> {
         for (candidate, answer) in checking.into_answers() {
             let disposition = match answer {
                 ScanAnswer::Passed => {
-                    let mut withheld = gate.withheld_mut();
-                    withheld.clear(&candidate.path);
-                    withheld.passed += 1;
+                    let mut blocked = gate.blocked_mut();
+                    blocked.clear(&candidate.path);
+                    blocked.passed += 1;
                     CommitAction::Install
                 }
                 ScanAnswer::Rejected(reason) => {
-                    self.reject(&members[0], &candidate.path, &reason, &on_reject);
+                    self.reject(&syncs[0], &candidate.path, &reason, &on_reject);
                     match &on_reject {
                         OnReject::Hold | OnReject::Call(_) => CommitAction::Hold(reason),
                         OnReject::DeleteTarget => CommitAction::Remove(reason),
@@ -150,14 +150,14 @@ impl EventLoop<'_> {
             };
             decided.push((candidate, disposition));
         }
-        self.wait_for(&members, waiting.into_iter());
+        self.wait_for(&syncs, waiting.into_iter());
         self.order_check(token, WorkerOrder::Settle(decided));
     }
 }
 
 /// Whom a round is for.
-fn names(members: &[Rc<SyncHandle>]) -> String {
-    let Some((first, others)) = members.split_first() else {
+fn names(syncs: &[Rc<SyncHandle>]) -> String {
+    let Some((first, others)) = syncs.split_first() else {
         return String::new();
     };
     let first = &first.sync.borrow().config.name;

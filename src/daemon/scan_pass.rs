@@ -27,13 +27,13 @@ use crate::scan::{Gate, Layout, ScanScope, ScanWorker, WorkerOrder, WorkerResult
 use crate::script::{ScanRequest, SyncHandle};
 use crate::sync::Sync;
 
-const THREAD_FAILED: &str = "the thread that checks has failed";
+const WORKER_FAILED: &str = "the thread that checks has failed";
 
 /// The gates of all syncs.
 #[derive(Default)]
 pub struct ScanPasses {
-    hands: HashMap<GateId, ScanWorker>,
-    rounds: Vec<Pass>,
+    workers: HashMap<GateId, ScanWorker>,
+    passes: Vec<Pass>,
     /// What has been looked at, in order.
     ready: VecDeque<PassWaiter>,
     tokens: u64,
@@ -43,15 +43,15 @@ pub(super) struct Pass {
     token: u64,
     pub(super) gate: Rc<Gate>,
     /// Whose transfers wait for it; at least one.
-    parties: Vec<PassWaiter>,
+    waiters: Vec<PassWaiter>,
     phase: PassPhase,
 }
 
 impl Pass {
     /// Whose they are.
-    pub(super) fn members(&self) -> Vec<Rc<SyncHandle>> {
-        let members = self.parties.iter().map(|party| &party.member);
-        members.cloned().collect()
+    pub(super) fn syncs(&self) -> Vec<Rc<SyncHandle>> {
+        let syncs = self.waiters.iter().map(|waiter| &waiter.handle);
+        syncs.cloned().collect()
     }
 
     /// The files that all have their answers; the thread is at work again then.
@@ -65,7 +65,7 @@ impl Pass {
 
 /// One transfer that is to be.
 pub(super) struct PassWaiter {
-    pub(super) member: Rc<SyncHandle>,
+    pub(super) handle: Rc<SyncHandle>,
     pub(super) agent: Table,
     ids: Vec<DelayId>,
     send: Function,
@@ -82,15 +82,15 @@ enum PassPhase {
 impl ScanPasses {
     /// Returns true if any round is on its way.
     pub fn is_busy(&self) -> bool {
-        !self.rounds.is_empty() || !self.ready.is_empty()
+        !self.passes.is_empty() || !self.ready.is_empty()
     }
 
     /// Where the files of a round are, and the first of those it is for: its sync's functions
     /// are asked, scanners count as its children.
     pub(super) fn checking(&mut self, token: u64) -> Option<(&mut PassProgress, &PassWaiter)> {
-        let round = self.round(token)?;
-        match &mut round.phase {
-            PassPhase::Checking(checking) => Some((checking, round.parties.first()?)),
+        let pass = self.pass(token)?;
+        match &mut pass.phase {
+            PassPhase::Checking(checking) => Some((checking, pass.waiters.first()?)),
             _ => None,
         }
     }
@@ -98,112 +98,123 @@ impl ScanPasses {
     /// The rounds that wait for no other.
     fn free(&self) -> Vec<u64> {
         let mut busy: HashSet<_> = self
-            .rounds
+            .passes
             .iter()
-            .filter(|round| !matches!(round.phase, PassPhase::Waiting(_)))
-            .map(|round| round.gate.id())
+            .filter(|pass| !matches!(pass.phase, PassPhase::Waiting(_)))
+            .map(|pass| pass.gate.id())
             .collect();
-        let waiting = self.rounds.iter();
-        let waiting = waiting.filter(|round| matches!(round.phase, PassPhase::Waiting(_)));
-        let free = waiting.filter(|round| busy.insert(round.gate.id()));
-        free.map(|round| round.token).collect()
+        let waiting = self.passes.iter();
+        let waiting = waiting.filter(|pass| matches!(pass.phase, PassPhase::Waiting(_)));
+        let free = waiting.filter(|pass| busy.insert(pass.gate.id()));
+        free.map(|pass| pass.token).collect()
     }
 
-    pub(super) fn round(&mut self, token: u64) -> Option<&mut Pass> {
-        self.rounds.iter_mut().find(|round| round.token == token)
+    pub(super) fn pass(&mut self, token: u64) -> Option<&mut Pass> {
+        self.passes.iter_mut().find(|pass| pass.token == token)
     }
 
     fn take(&mut self, token: u64) -> Option<Pass> {
-        let at = self.rounds.iter().position(|round| round.token == token)?;
-        Some(self.rounds.remove(at))
+        let at = self.passes.iter().position(|pass| pass.token == token)?;
+        Some(self.passes.remove(at))
     }
 }
 
 impl EventLoop<'_> {
     /// Has a transfer wait for a look at what it is about.
     pub(super) fn request_scan(&mut self, request: ScanRequest) {
-        let gate = Rc::clone(&request.member.sync.borrow().gate);
-        request.member.sync.borrow_mut().running += 1;
-        let mut party = Some(PassWaiter {
-            member: request.member,
+        let gate = Rc::clone(&request.handle.sync.borrow().gate);
+        request.handle.sync.borrow_mut().running += 1;
+        let mut waiter = Some(PassWaiter {
+            handle: request.handle,
             agent: request.agent,
             ids: request.ids,
             send: request.send,
         });
         let mut look = Some(ScanScope::for_task(&request.task));
-        for round in &mut self.gates.rounds {
-            if let PassPhase::Waiting(known) = &mut round.phase
-                && round.gate.id() == gate.id()
+        for pass in &mut self.scan_passes.passes {
+            if let PassPhase::Waiting(known) = &mut pass.phase
+                && pass.gate.id() == gate.id()
                 && let Some(other) = look.take()
             {
                 look = known.join(other);
                 if look.is_none() {
-                    round.parties.extend(party.take());
+                    pass.waiters.extend(waiter.take());
                 }
             }
         }
-        if let (Some(look), Some(party)) = (look, party) {
-            self.gates.tokens += 1;
-            self.gates.rounds.push(Pass {
-                token: self.gates.tokens,
+        if let (Some(look), Some(waiter)) = (look, waiter) {
+            self.scan_passes.tokens += 1;
+            self.scan_passes.passes.push(Pass {
+                token: self.scan_passes.tokens,
                 gate,
-                parties: vec![party],
+                waiters: vec![waiter],
                 phase: PassPhase::Waiting(look),
             });
         }
     }
 
     fn begin_pass(&mut self, token: u64) {
-        let Some(round) = self.gates.round(token) else {
+        let Some(pass) = self.scan_passes.pass(token) else {
             return;
         };
-        let members = round.members();
+        let syncs = pass.syncs();
         // What the tree would lose now may just be sent to others.
-        let may_look = members
+        let may_look = syncs
             .iter()
-            .filter(|member| self.check_ready(member))
+            .filter(|handle| self.check_ready(handle))
             .count();
-        if may_look < members.len() {
+        if may_look < syncs.len() {
             return self.redo_pass(token);
         }
-        let Some(round) = self.gates.round(token) else {
+        let Some(pass) = self.scan_passes.pass(token) else {
             return;
         };
-        let PassPhase::Waiting(look) = std::mem::replace(&mut round.phase, PassPhase::Thread)
-        else {
+        let PassPhase::Waiting(look) = std::mem::replace(&mut pass.phase, PassPhase::Thread) else {
             return;
         };
         let source = {
-            let sync = members[0].sync.borrow();
-            (Arc::clone(&sync.filter), sync.home())
+            let sync = syncs[0].sync.borrow();
+            (Arc::clone(&sync.filter), sync.root_identity())
         };
-        let (filter, home) = source;
-        self.order_check(token, WorkerOrder::Collect { look, filter, home });
+        let (filter, root_identity) = source;
+        self.order_check(
+            token,
+            WorkerOrder::Collect {
+                look,
+                filter,
+                root_identity,
+            },
+        );
     }
 
     /// Has a round done again, all of it, when its syncs may send.
     fn redo_pass(&mut self, token: u64) {
-        for party in self.gates.take(token).into_iter().flat_map(|r| r.parties) {
-            let mut sync = party.member.sync.borrow_mut();
+        for waiter in self
+            .scan_passes
+            .take(token)
+            .into_iter()
+            .flat_map(|r| r.waiters)
+        {
+            let mut sync = waiter.handle.sync.borrow_mut();
             sync.running -= 1;
-            sync.redo(&party.ids, self.now);
+            sync.redo(&waiter.ids, self.now);
         }
     }
 
     /// The rounds that may begin: none of a gate that is to open a tree from which something is
     /// still being sent, maybe by a configuration before this one. It may empty the tree.
-    fn free_rounds(&self) -> Vec<u64> {
-        let is_read = |round: &Pass| {
-            let gate = &round.gate;
-            !self.gates.hands.contains_key(&gate.id())
+    fn free_passes(&self) -> Vec<u64> {
+        let is_read = |pass: &Pass| {
+            let gate = &pass.gate;
+            !self.scan_passes.workers.contains_key(&gate.id())
                 && self.jobs.values().any(|job| {
-                    let sync = job.member().sync.borrow();
+                    let sync = job.handle().sync.borrow();
                     sync.config.check.is_some() && sync.gate.staging() == gate.staging()
                 })
         };
-        let rounds = self.gates.rounds.iter();
-        let read: HashSet<u64> = rounds.filter(|r| is_read(r)).map(|r| r.token).collect();
-        let free = self.gates.free().into_iter();
+        let passes = self.scan_passes.passes.iter();
+        let read: HashSet<u64> = passes.filter(|r| is_read(r)).map(|r| r.token).collect();
+        let free = self.scan_passes.free().into_iter();
         free.filter(|token| !read.contains(token)).collect()
     }
 
@@ -214,26 +225,27 @@ impl EventLoop<'_> {
     }
 
     fn give_order(&mut self, token: u64, order: WorkerOrder) -> Result<(), String> {
-        let round = self.gates.round(token).ok_or("the round is gone")?;
-        let key = round.gate.id();
-        let member = Rc::clone(&round.parties[0].member);
-        if !self.gates.hands.contains_key(&key) {
-            let layout = layout(&member.sync.borrow(), self.configured());
-            let worker = ScanWorker::start(layout.ok_or("there is no check")?, self.core.waker());
+        let pass = self.scan_passes.pass(token).ok_or("the round is gone")?;
+        let key = pass.gate.id();
+        let handle = Rc::clone(&pass.waiters[0].handle);
+        if !self.scan_passes.workers.contains_key(&key) {
+            let layout = layout(&handle.sync.borrow(), self.configured());
+            let worker =
+                ScanWorker::start(layout.ok_or("there is no check")?, self.context.waker());
             let worker = worker.map_err(|error| format!("cannot start a thread: {error}"))?;
-            self.gates.hands.insert(key, worker);
+            self.scan_passes.workers.insert(key, worker);
         }
-        let hand = self.gates.hands.get(&key);
-        if hand.is_some_and(|hand| hand.give(token, order)) {
+        let worker = self.scan_passes.workers.get(&key);
+        if worker.is_some_and(|worker| worker.give(token, order)) {
             return Ok(());
         }
-        self.gates.hands.remove(&key);
-        Err(THREAD_FAILED.to_owned())
+        self.scan_passes.workers.remove(&key);
+        Err(WORKER_FAILED.to_owned())
     }
 
     /// The sources and targets of all syncs, as they are written.
     fn configured(&self) -> Vec<Vec<u8>> {
-        let syncs = self.members.iter().map(|member| member.sync.borrow());
+        let syncs = self.syncs.iter().map(|handle| handle.sync.borrow());
         let paths = syncs.flat_map(|sync| {
             let target = sync.config.target.clone();
             [Some(sync.config.source.clone()), target]
@@ -243,20 +255,20 @@ impl EventLoop<'_> {
 
     /// Goes on with all rounds as far as they can.
     pub(super) fn poll_scans(&mut self) {
-        let hands = self.gates.hands.values();
-        let done: Vec<_> = hands
-            .flat_map(|hand| hand.done().collect::<Vec<_>>())
+        let workers = self.scan_passes.workers.values();
+        let done: Vec<_> = workers
+            .flat_map(|worker| worker.done().collect::<Vec<_>>())
             .collect();
         for done in done {
             self.thread_done(done.token, done.outcome);
         }
         self.drop_failed_threads();
         self.end_overdue();
-        let rounds = self.gates.rounds.iter();
-        for token in rounds.map(|round| round.token).collect::<Vec<_>>() {
+        let passes = self.scan_passes.passes.iter();
+        for token in passes.map(|pass| pass.token).collect::<Vec<_>>() {
             self.check_on(token);
         }
-        for token in self.free_rounds() {
+        for token in self.free_passes() {
             self.begin_pass(token);
         }
         self.send_checked();
@@ -264,66 +276,73 @@ impl EventLoop<'_> {
 
     /// What was given to a thread that has ended will not be done.
     fn drop_failed_threads(&mut self) {
-        let is_lost = |round: &&Pass| {
-            let hand = self.gates.hands.get(&round.gate.id());
-            matches!(round.phase, PassPhase::Thread) && hand.is_some_and(ScanWorker::has_failed)
+        let is_lost = |pass: &&Pass| {
+            let worker = self.scan_passes.workers.get(&pass.gate.id());
+            matches!(pass.phase, PassPhase::Thread) && worker.is_some_and(ScanWorker::has_failed)
         };
-        let lost = self.gates.rounds.iter().filter(is_lost);
-        for token in lost.map(|round| round.token).collect::<Vec<_>>() {
-            self.thread_done(token, Err(THREAD_FAILED.to_owned()));
+        let lost = self.scan_passes.passes.iter().filter(is_lost);
+        for token in lost.map(|pass| pass.token).collect::<Vec<_>>() {
+            self.thread_done(token, Err(WORKER_FAILED.to_owned()));
         }
-        self.gates.hands.retain(|_, hand| !hand.has_failed());
+        self.scan_passes
+            .workers
+            .retain(|_, worker| !worker.has_failed());
     }
 
     fn thread_done(&mut self, token: u64, outcome: Result<WorkerResult, String>) {
-        let Some(round) = self.gates.round(token) else {
+        let Some(pass) = self.scan_passes.pass(token) else {
             return;
         };
-        let members = round.members();
+        let syncs = pass.syncs();
         match outcome {
             Err(why) => {
-                for party in self.gates.take(token).into_iter().flat_map(|r| r.parties) {
-                    party.member.sync.borrow_mut().running -= 1;
-                    self.cannot_check(&party.member, &party.ids, &why);
+                for waiter in self
+                    .scan_passes
+                    .take(token)
+                    .into_iter()
+                    .flat_map(|r| r.waiters)
+                {
+                    waiter.handle.sync.borrow_mut().running -= 1;
+                    self.cannot_check(&waiter.handle, &waiter.ids, &why);
                 }
             }
             Ok(WorkerResult::Collected(found)) => {
-                let candidates = self.collected(&members, found);
+                let candidates = self.collected(&syncs, found);
                 match candidates {
                     Some(checking) => self.set_phase(token, PassPhase::Checking(checking)),
                     None => self.finish_pass(token),
                 }
             }
             Ok(WorkerResult::Settled(settled)) => {
-                self.settled(&members, settled);
+                self.settled(&syncs, settled);
                 self.finish_pass(token);
             }
         }
     }
 
     fn set_phase(&mut self, token: u64, phase: PassPhase) {
-        if let Some(round) = self.gates.round(token) {
-            round.phase = phase;
+        if let Some(pass) = self.scan_passes.pass(token) {
+            pass.phase = phase;
         }
     }
 
     fn finish_pass(&mut self, token: u64) {
-        let Some(round) = self.gates.take(token) else {
+        let Some(pass) = self.scan_passes.take(token) else {
             return;
         };
-        for member in &self.members {
-            let mut sync = member.sync.borrow_mut();
-            if sync.gate.id() == round.gate.id() {
+        for handle in &self.syncs {
+            let mut sync = handle.sync.borrow_mut();
+            if sync.gate.id() == pass.gate.id() {
                 sync.make_good_deletions(self.now);
             }
         }
-        self.gates.ready.extend(round.parties);
+        self.scan_passes.ready.extend(pass.waiters);
     }
 
     /// Nothing of these entries can be checked now, so nothing is sent.
-    fn cannot_check(&mut self, member: &SyncHandle, ids: &[DelayId], why: &str) {
+    fn cannot_check(&mut self, handle: &SyncHandle, ids: &[DelayId], why: &str) {
         const CODE: i32 = 11;
-        let mut sync = member.sync.borrow_mut();
+        let mut sync = handle.sync.borrow_mut();
         let wait = sync.failed(ids, self.now).as_secs();
         let name = &sync.config.name;
         log::error(format_args!(
@@ -335,35 +354,35 @@ impl EventLoop<'_> {
 
     /// What was looked at is sent, as long as there is room for another child.
     fn send_checked(&mut self) {
-        while self.script.host.may_spawn()
-            && !self.is_fading()
-            && let Some(party) = self.gates.ready.pop_front()
+        while self.script.context.may_spawn()
+            && !self.is_shutting_down()
+            && let Some(waiter) = self.scan_passes.ready.pop_front()
         {
-            self.send_one(party);
+            self.send_one(waiter);
         }
     }
 
-    fn send_one(&mut self, party: PassWaiter) {
-        let PassWaiter { member, ids, .. } = &party;
+    fn send_one(&mut self, waiter: PassWaiter) {
+        let PassWaiter { handle, ids, .. } = &waiter;
         {
-            let mut sync = member.sync.borrow_mut();
+            let mut sync = handle.sync.borrow_mut();
             sync.running -= 1;
             if nothing_to_send(&sync, ids) {
                 sync.succeeded(ids);
                 drop(sync);
-                return member.forget(ids);
+                return handle.forget(ids);
             }
         }
         // The source or the tunnel may be gone by now: all is looked at again when it is back.
-        let paused = member.sync.borrow().is_paused();
-        if paused || !member.is_connected() || !self.check_ready(member) {
-            return member.sync.borrow_mut().redo(ids, self.now);
+        let paused = handle.sync.borrow().is_paused();
+        if paused || !handle.is_connected() || !self.check_ready(handle) {
+            return handle.sync.borrow_mut().redo(ids, self.now);
         }
         // They stay active all the while: what changed since they were looked at waits behind.
-        let reading = member.sync.borrow().gate.begin_reading();
-        self.script.host.cleared.replace(Some(reading));
-        let sent = party.send.call::<()>(party.agent);
-        self.script.host.cleared.take();
+        let reading = handle.sync.borrow().gate.begin_reading();
+        self.script.context.cleared.replace(Some(reading));
+        let sent = waiter.send.call::<()>(waiter.agent);
+        self.script.context.cleared.take();
         match sent {
             Ok(()) => self.launch(),
             Err(error) => self.stop_with_error(&error),
@@ -374,13 +393,13 @@ impl EventLoop<'_> {
     pub(super) fn gate_deadline(&self) -> Option<Instant> {
         let scans = self.jobs.values().filter_map(Job::scanning);
         let overdue = scans.map(Scan::due).min();
-        let rounds = &self.gates.rounds;
-        let asks = rounds.iter().any(|round| match &round.phase {
+        let passes = &self.scan_passes.passes;
+        let asks = passes.iter().any(|pass| match &pass.phase {
             PassPhase::Checking(checking) => checking.asks_function(),
             _ => false,
         });
-        let sends = !self.gates.ready.is_empty() && self.script.host.may_spawn();
-        if asks || sends || !self.free_rounds().is_empty() {
+        let sends = !self.scan_passes.ready.is_empty() && self.script.context.may_spawn();
+        if asks || sends || !self.free_passes().is_empty() {
             Some(Instant::now())
         } else {
             overdue
@@ -389,12 +408,12 @@ impl EventLoop<'_> {
 
     /// No round goes on: the daemon ends, or another configuration comes.
     pub(super) fn close_gates(&mut self) {
-        let rounds = std::mem::take(&mut self.gates.rounds);
-        let ready = std::mem::take(&mut self.gates.ready);
-        for party in rounds.into_iter().flat_map(|r| r.parties).chain(ready) {
-            let mut sync = party.member.sync.borrow_mut();
+        let passes = std::mem::take(&mut self.scan_passes.passes);
+        let ready = std::mem::take(&mut self.scan_passes.ready);
+        for waiter in passes.into_iter().flat_map(|r| r.waiters).chain(ready) {
+            let mut sync = waiter.handle.sync.borrow_mut();
             sync.running -= 1;
-            sync.redo(&party.ids, self.now);
+            sync.redo(&waiter.ids, self.now);
         }
         for scan in self.jobs.values().filter_map(Job::scanning) {
             scan.give_up();
@@ -404,15 +423,17 @@ impl EventLoop<'_> {
 
     /// Says where what has passed is kept. Gates that no sync has any more need no thread.
     pub(super) fn assign_staging(&mut self) {
-        let gates = self.members.iter().filter_map(|member| {
-            let sync = member.sync.borrow();
+        let gates = self.syncs.iter().filter_map(|handle| {
+            let sync = handle.sync.borrow();
             let check = sync.config.check.as_ref()?;
             Some((Rc::clone(&sync.gate), check.staging.clone()))
         });
         let gates: Vec<_> = gates.collect();
         crate::scan::gate::settle(&gates);
         let used: HashSet<_> = gates.iter().map(|(gate, _)| gate.id()).collect();
-        self.gates.hands.retain(|gate, _| used.contains(gate));
+        self.scan_passes
+            .workers
+            .retain(|gate, _| used.contains(gate));
     }
 }
 
@@ -432,5 +453,5 @@ fn layout(sync: &Sync, configured: Vec<Vec<u8>>) -> Option<Layout> {
 fn nothing_to_send(sync: &Sync, ids: &[DelayId]) -> bool {
     ids.iter()
         .filter_map(|&id| sync.queue.get(id))
-        .all(|delay| !delay.etype().is_special() && sync.is_withheld(&delay.paths().0))
+        .all(|delay| !delay.etype().is_special() && sync.is_blocked(&delay.paths().0))
 }

@@ -106,7 +106,7 @@ impl PassProgress {
     /// The copies of a group.
     pub fn copies(&self, group: &[usize]) -> Vec<Vec<u8>> {
         let stage = self.stage.as_ref();
-        let file = |&member: &usize| stage?.files.get(member).copied();
+        let file = |&handle: &usize| stage?.files.get(handle).copied();
         let files = group.iter().filter_map(file);
         files
             .map(|file| self.candidates[file].copy.clone())

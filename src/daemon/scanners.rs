@@ -20,13 +20,13 @@ use crate::script::SyncHandle;
 use crate::sync::Sync;
 
 /// Functions are asked for so long before the rest of the daemon has its turn.
-const SLICE: Duration = Duration::from_millis(50);
+const MAX_TURN: Duration = Duration::from_millis(50);
 
 /// After TERM a scanner gets this long before KILL.
-const GRACE: Duration = Duration::from_secs(2);
+const KILL_DELAY: Duration = Duration::from_secs(2);
 
 /// So many bytes of names fit into the arguments of a scanner.
-const ROOM: usize = 64 * 1024;
+const MAX_ARGUMENT_BYTES: usize = 64 * 1024;
 
 /// A scanner that runs.
 pub struct Scan {
@@ -54,9 +54,9 @@ impl Scan {
 
     /// A line it printed.
     pub fn line(&self, line: &[u8]) {
-        const KEPT: usize = 200;
+        const MAX_OUTPUT_BYTES: usize = 200;
         let mut output = self.output.borrow_mut();
-        if output.len() < KEPT && !line.trim_ascii().is_empty() {
+        if output.len() < MAX_OUTPUT_BYTES && !line.trim_ascii().is_empty() {
             output.push(line.to_vec());
         }
     }
@@ -116,22 +116,24 @@ impl EventLoop<'_> {
     /// Asks the scanner or the function whose turn it is.
     pub(super) fn check_on(&mut self, token: u64) {
         loop {
-            let Some((checking, party)) = self.gates.checking(token) else {
+            let Some((checking, waiter)) = self.scan_passes.checking(token) else {
                 return;
             };
-            let member = Rc::clone(&party.member);
+            let handle = Rc::clone(&waiter.handle);
             let check = {
-                let sync = member.sync.borrow();
+                let sync = handle.sync.borrow();
                 let Some(config) = &sync.config.check else {
                     return;
                 };
-                let withheld = sync.gate.withheld();
-                checking.begin(&config.checks, ROOM, |path| withheld.failures(path))
+                let blocked = sync.gate.blocked();
+                checking.begin(&config.checks, MAX_ARGUMENT_BYTES, |path| {
+                    blocked.failures(path)
+                })
             };
             let done = match check {
                 None => return self.decide(token),
-                Some((_, Check::Command(scanner))) => self.scan_on(token, &member, &scanner),
-                Some((number, Check::Function)) => self.ask_function(token, &member, number),
+                Some((_, Check::Command(scanner))) => self.scan_on(token, &handle, &scanner),
+                Some((number, Check::Function)) => self.ask_function(token, &handle, number),
             };
             if !done {
                 return;
@@ -140,8 +142,8 @@ impl EventLoop<'_> {
     }
 
     /// Starts as many calls of a scanner as may run; true when all have ended.
-    fn scan_on(&mut self, token: u64, member: &Rc<SyncHandle>, scanner: &Scanner) -> bool {
-        while let Some((checking, party)) = self.gates.checking(token) {
+    fn scan_on(&mut self, token: u64, handle: &Rc<SyncHandle>, scanner: &Scanner) -> bool {
+        while let Some((checking, waiter)) = self.scan_passes.checking(token) {
             if checking.groups().is_done() {
                 return true;
             }
@@ -152,16 +154,16 @@ impl EventLoop<'_> {
                 return false;
             };
             checking.running += 1;
-            let agent = party.agent.clone();
-            let command = command(scanner, checking.copies(&group), &member.sync.borrow());
-            let spawned = self.core.children.borrow_mut().spawn(command);
+            let agent = waiter.agent.clone();
+            let command = command(scanner, checking.copies(&group), &handle.sync.borrow());
+            let spawned = self.context.children.borrow_mut().spawn(command);
             let scan = Scan::new(token, group, scanner);
             match spawned {
                 Ok(pid) => {
-                    member.sync.borrow_mut().running += 1;
-                    let job = Job::scan(scan, Rc::clone(member), Rc::clone(&self.script), agent);
+                    handle.sync.borrow_mut().running += 1;
+                    let job = Job::scan(scan, Rc::clone(handle), Rc::clone(&self.script), agent);
                     self.jobs.insert(pid, job);
-                    self.script.host.running.set(self.jobs.len());
+                    self.script.context.running.set(self.jobs.len());
                 }
                 Err(error) => {
                     let reason = format!("the scanner cannot be started: {error}");
@@ -175,25 +177,25 @@ impl EventLoop<'_> {
 
     /// A scanner has ended.
     pub(super) fn scanned(&mut self, scan: Scan, end: ExitStatus) {
-        if let Some((checking, _)) = self.gates.checking(scan.token) {
+        if let Some((checking, _)) = self.scan_passes.checking(scan.token) {
             let answer = scan.answer(end, checking);
             self.answered(scan.token, scan.group, answer);
         }
     }
 
     fn answered(&mut self, token: u64, group: Vec<usize>, answer: ScanAnswer) {
-        if let Some((checking, _)) = self.gates.checking(token) {
+        if let Some((checking, _)) = self.scan_passes.checking(token) {
             checking.running -= 1;
             checking.answered(group, answer);
         }
     }
 
     /// Asks a function about one file after the other; true when it was asked about all.
-    fn ask_function(&mut self, token: u64, member: &Rc<SyncHandle>, number: usize) -> bool {
-        let end = Instant::now() + SLICE;
-        let source = member.sync.borrow().config.source.clone();
+    fn ask_function(&mut self, token: u64, handle: &Rc<SyncHandle>, number: usize) -> bool {
+        let end = Instant::now() + MAX_TURN;
+        let source = handle.sync.borrow().config.source.clone();
         while Instant::now() < end {
-            let Some((checking, _)) = self.gates.checking(token) else {
+            let Some((checking, _)) = self.scan_passes.checking(token) else {
                 return false;
             };
             let Some(file) = checking.next_single() else {
@@ -201,7 +203,7 @@ impl EventLoop<'_> {
             };
             let Candidate { path, copy, .. } = checking.candidates[file].clone();
             let path = [source.strip_suffix(b"/").unwrap_or(&source), &path].concat();
-            let answer = self.script.check(member, number, &path, &copy);
+            let answer = self.script.check(handle, number, &path, &copy);
             let answer = answer.unwrap_or_else(|error| {
                 let text = error.to_string();
                 let line = text.lines().next().unwrap_or_default();
@@ -210,7 +212,7 @@ impl EventLoop<'_> {
                     alone: true,
                 }
             });
-            if let Some((checking, _)) = self.gates.checking(token) {
+            if let Some((checking, _)) = self.scan_passes.checking(token) {
                 checking.single(file, answer);
             }
         }
@@ -220,7 +222,7 @@ impl EventLoop<'_> {
     /// Scanners that take too long are ended.
     pub(super) fn end_overdue(&mut self) {
         let now = Instant::now();
-        let children = self.core.children.borrow();
+        let children = self.context.children.borrow();
         for (&pid, job) in &self.jobs {
             let Some(scan) = job.scanning().filter(|scan| scan.due.get() <= now) else {
                 continue;
@@ -230,7 +232,7 @@ impl EventLoop<'_> {
             } else {
                 Signal::SIGTERM
             };
-            scan.due.set(now + GRACE);
+            scan.due.set(now + KILL_DELAY);
             let below = process_tree::below([pid]);
             // One that has ended is collected in the next turn.
             let _ = children.kill(pid, signal);

@@ -13,30 +13,30 @@ use nix::sys::stat::{Mode, umask};
 use rustix::fs::FileType;
 
 use super::barrier::Barrier;
-use super::connections::{ClientStream, Connections, PLACES};
+use super::connections::{ClientStream, Connections, MAX_CONNECTIONS};
 use crate::config::{ControlSocket, Settings};
 use crate::log;
 use crate::safe_path::{self, Location};
 
-const CONTROL: Token = Token(8);
-const METRICS: Token = Token(9);
-const FIRST: usize = 16;
+const CONTROL_TOKEN: Token = Token(8);
+const METRICS_TOKEN: Token = Token(9);
+const FIRST_CONNECTION_TOKEN: usize = 16;
 
 /// The first token that is not the desk's.
-pub const END: usize = FIRST + PLACES;
+pub const END_OF_TOKENS: usize = FIRST_CONNECTION_TOKEN + MAX_CONNECTIONS;
 
 /// Why a socket cannot be had, when it is another's.
-const TAKEN: &str = "another daemon listens on it";
+const IN_USE: &str = "another daemon listens on it";
 
 /// So many connections are taken in a turn, so that a flood of them costs no turn much.
-const SHARE: usize = 32;
+const MAX_ACCEPTED: usize = 32;
 
 /// The desk of a daemon.
 pub struct Server {
     control: Option<ControlListener>,
     metrics: Option<TcpListener>,
     /// Who is connected.
-    pub(super) peers: Connections,
+    pub(super) connections: Connections,
     /// Who waits until all is done.
     pub(super) waits: Vec<Barrier>,
     /// More may want to be taken in.
@@ -57,7 +57,7 @@ impl Server {
         Server {
             control: None,
             metrics: None,
-            peers: Connections::new(registry, FIRST),
+            connections: Connections::new(registry, FIRST_CONNECTION_TOKEN),
             waits: Vec::new(),
             crowded: false,
         }
@@ -86,7 +86,7 @@ impl Server {
                             break;
                         }
                         Err(text) => {
-                            let is_taken = text == TAKEN;
+                            let is_taken = text == IN_USE;
                             let category = if is_taken { "Warn" } else { "Control" };
                             let path = path.display();
                             log::say(category, format_args!("no control socket {path}: {text}"));
@@ -109,24 +109,26 @@ impl Server {
 
     /// Returns true if events of this token are for [`Server::wake`].
     pub fn owns(token: Token) -> bool {
-        token == CONTROL || token == METRICS || (FIRST..END).contains(&token.0)
+        token == CONTROL_TOKEN
+            || token == METRICS_TOKEN
+            || (FIRST_CONNECTION_TOKEN..END_OF_TOKENS).contains(&token.0)
     }
 
     /// An event of this token came.
     pub fn wake(&mut self, token: Token) {
         match token {
-            CONTROL | METRICS => self.crowded = true,
-            token => self.peers.wake(token),
+            CONTROL_TOKEN | METRICS_TOKEN => self.crowded = true,
+            token => self.connections.wake(token),
         }
     }
 
     /// When there is something to do even if no event comes.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        if self.crowded || self.peers.pending() {
+        if self.crowded || self.connections.pending() {
             return Some(now);
         }
         let waits = self.waits.iter().filter_map(Barrier::deadline);
-        waits.chain(self.peers.deadline()).min()
+        waits.chain(self.connections.deadline()).min()
     }
 
     /// Takes in who has connected.
@@ -134,12 +136,12 @@ impl Server {
         if !std::mem::take(&mut self.crowded) {
             return;
         }
-        for _ in 0..SHARE {
+        for _ in 0..MAX_ACCEPTED {
             let Some(stream) = self.accept() else {
                 return;
             };
             // One that cannot be registered is closed.
-            let _ = self.peers.add(stream, now);
+            let _ = self.connections.add(stream, now);
         }
         self.crowded = true;
     }
@@ -177,7 +179,7 @@ impl ControlListener {
         let data = rustix::fs::lstat(&near).map_err(|e| reason(e.into()))?;
         let control_file = safe_path::identity(&data);
         registry
-            .register(&mut listener, CONTROL, Interest::READABLE)
+            .register(&mut listener, CONTROL_TOKEN, Interest::READABLE)
             .map_err(reason)?;
         Ok(ControlListener {
             listener,
@@ -213,7 +215,7 @@ impl Drop for ControlListener {
 fn may_order(stream: &UnixStream) -> bool {
     let own = nix::unistd::geteuid();
     getsockopt(stream, PeerCredentials)
-        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own.as_raw())
+        .is_ok_and(|connection| connection.uid() == 0 || connection.uid() == own.as_raw())
 }
 
 /// Removes the socket of a daemon that is no more.
@@ -228,15 +230,15 @@ fn remove_stale(location: &Location, path: &Path) -> Result<(), String> {
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
             location.unlink().map_err(|e| log::reason(&e))
         }
-        Ok(_) => Err(TAKEN.into()),
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(TAKEN.into()),
+        Ok(_) => Err(IN_USE.into()),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(IN_USE.into()),
         Err(e) => Err(log::reason(&e)),
     }
 }
 
 fn listen(address: SocketAddr, registry: &Registry) -> io::Result<TcpListener> {
     let mut listener = TcpListener::bind(address)?;
-    registry.register(&mut listener, METRICS, Interest::READABLE)?;
+    registry.register(&mut listener, METRICS_TOKEN, Interest::READABLE)?;
     Ok(listener)
 }
 

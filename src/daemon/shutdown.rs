@@ -15,13 +15,13 @@ use crate::log;
 use crate::process::process_tree::{self, Descendant};
 
 /// After TERM children get this long before KILL.
-const GRACE: Duration = Duration::from_secs(10);
+const KILL_DELAY: Duration = Duration::from_secs(10);
 /// The same when a second signal said that it is urgent.
-const HASTE: Duration = Duration::from_secs(1);
+const KILL_DELAY_REPEATED: Duration = Duration::from_secs(1);
 /// The clock that files get their times from may be behind by so much.
 const CLOCK_TICK: Duration = Duration::from_millis(10);
 /// How often it is told what is waited for.
-const TOLD: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why the loop is about to end, and how far that has come.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Shutdown {
             outcome,
             told: now,
             patience: None,
-            grace: GRACE,
+            grace: KILL_DELAY,
             lingers: None,
             doomed: None,
         }
@@ -64,77 +64,80 @@ impl Shutdown {
 impl EventLoop<'_> {
     /// No new processes from now on. A second signal to end means at once.
     pub(super) fn begin_shutdown(&mut self, outcome: Ending) {
-        self.script.fade();
+        self.script.shut_down();
         self.close_gates();
-        let mut watching = EventRouter::new(&self.members, self.now);
+        let mut watching = EventRouter::new(&self.syncs, self.now);
         self.watcher.tell_all_unclosed(&mut watching);
         let now = Instant::now();
         let timeout = self.script.settings.stop_timeout;
-        let fading = self
-            .fading
+        let shutdown = self
+            .shutdown
             .get_or_insert_with(|| Shutdown::new(outcome, now));
         if outcome == Ending::Reset {
             return;
         }
-        fading.outcome = outcome;
-        match fading.patience {
-            None => fading.patience = Some(now + timeout),
+        shutdown.outcome = outcome;
+        match shutdown.patience {
+            None => shutdown.patience = Some(now + timeout),
             Some(_) => {
-                fading.patience = Some(now);
-                fading.grace = HASTE;
+                shutdown.patience = Some(now);
+                shutdown.grace = KILL_DELAY_REPEATED;
             }
         }
     }
 
     /// Waits for the last children; what does not end in time is ended.
     pub(super) fn poll_shutdown(&mut self) {
-        let Some(mut fading) = self.fading.take() else {
+        let Some(mut shutdown) = self.shutdown.take() else {
             return;
         };
-        let running = self.jobs.len() + self.workers.running();
+        let running = self.jobs.len() + self.local_jobs.running();
         let now = Instant::now();
         if running == 0 {
-            fading.lingers = self.rest_of_second(&fading);
-            if fading.lingers.is_some() {
-                self.fading = Some(fading);
+            shutdown.lingers = self.rest_of_second(&shutdown);
+            if shutdown.lingers.is_some() {
+                self.shutdown = Some(shutdown);
                 return;
             }
             if !self.close_tunnels() {
-                fading.lingers = Some(now + TOLD);
-                self.fading = Some(fading);
+                shutdown.lingers = Some(now + LOG_INTERVAL);
+                self.shutdown = Some(shutdown);
                 return;
             }
-            for descendant in fading.doomed.iter().flatten() {
+            for descendant in shutdown.doomed.iter().flatten() {
                 descendant.kill(Signal::SIGKILL);
             }
-            self.over = Some(fading.outcome);
+            self.ending = Some(shutdown.outcome);
             return;
         }
-        if now >= fading.told {
+        if now >= shutdown.told {
             log::normal(format_args!("waiting for {running} more child processes."));
-            fading.told = now + TOLD;
+            shutdown.told = now + LOG_INTERVAL;
         }
-        if fading.patience.is_some_and(|time| now >= time) {
-            let signal = match fading.doomed {
+        if shutdown.patience.is_some_and(|time| now >= time) {
+            let signal = match shutdown.doomed {
                 None => Signal::SIGTERM,
                 Some(_) => Signal::SIGKILL,
             };
             log::warn(format_args!(
                 "{running} child processes have not ended, sending {signal}"
             ));
-            self.workers.stop();
+            self.local_jobs.stop();
             let below = self.signal_children(signal);
-            fading.doomed.get_or_insert_default().extend(below);
-            fading.patience = Some(now + fading.grace);
+            shutdown.doomed.get_or_insert_default().extend(below);
+            shutdown.patience = Some(now + shutdown.grace);
         }
-        self.fading = Some(fading);
+        self.shutdown = Some(shutdown);
     }
 
     /// What changes in the second in which it was sent, to the same size, is no news to the
     /// startup transfer of the next daemon, which compares whole seconds. So until that second
     /// has passed this one goes on listening, to remember such changes.
-    fn rest_of_second(&self, fading: &Shutdown) -> Option<Instant> {
-        if fading.outcome == Ending::Reset || fading.grace == HASTE || self.core.state.is_none() {
+    fn rest_of_second(&self, shutdown: &Shutdown) -> Option<Instant> {
+        if shutdown.outcome == Ending::Reset
+            || shutdown.grace == KILL_DELAY_REPEATED
+            || self.context.state.is_none()
+        {
             return None;
         }
         let left = rest_of_second(self.last_end?, SystemTime::now())?;
@@ -143,7 +146,7 @@ impl EventLoop<'_> {
 
     /// Children that still run when all is over are not left behind.
     pub(super) fn abandon(&self) {
-        self.workers.stop();
+        self.local_jobs.stop();
         if !self.jobs.is_empty() {
             self.signal_children(Signal::SIGTERM);
         }
@@ -153,7 +156,7 @@ impl EventLoop<'_> {
     /// Sends a signal to all children and what is below them; returns the latter.
     fn signal_children(&self, signal: Signal) -> Vec<Descendant> {
         let below = process_tree::below(self.jobs.keys().copied());
-        let children = self.core.children.borrow();
+        let children = self.context.children.borrow();
         for &pid in self.jobs.keys() {
             // One that ended meanwhile is collected in the next turn.
             let _ = children.kill(pid, signal);

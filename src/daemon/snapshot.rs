@@ -25,39 +25,39 @@ use crate::status::snapshot::WithheldPath;
 use crate::sync::{Clock, Counters, Sync, micros};
 
 /// So many paths are named of each child and of what was left undone.
-const NAMED: usize = 5;
+const MAX_NAMED_PATHS: usize = 5;
 
 impl EventLoop<'_> {
     /// The daemon and its syncs, those of this name if one is given, with so many entries of
     /// each queue. Costs what is shown, not what is queued.
     pub(super) fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
-        let members = self.members.iter();
-        let meant = members.filter(|member| is_meant(name, member));
-        let overflows = self.members.iter();
-        let overflows = overflows.map(|member| member.sync.borrow().counters.overflows);
+        let syncs = self.syncs.iter();
+        let meant = syncs.filter(|handle| is_meant(name, handle));
+        let overflows = self.syncs.iter();
+        let overflows = overflows.map(|handle| handle.sync.borrow().counters.overflows);
         Snapshot {
             version: cli::VERSION.into(),
             pid: std::process::id(),
             time: seconds(SystemTime::now()),
-            started: seconds(self.core.started),
-            ending: self.is_fading(),
+            started: seconds(self.context.started),
+            ending: self.is_shutting_down(),
             watches: self.watcher.watched(),
             crawling: self.watcher.crawling(),
             memory: memory(),
             overflows: overflows.max().unwrap_or(0),
-            syncs: meant.map(|member| self.sync(member, entries)).collect(),
+            syncs: meant.map(|handle| self.sync(handle, entries)).collect(),
             ..Snapshot::default()
         }
         .judged()
     }
 
-    fn sync(&self, member: &Rc<SyncHandle>, entries: usize) -> SyncSnapshot {
-        let sync = member.sync.borrow();
-        let now = self.core.clock.now();
+    fn sync(&self, handle: &Rc<SyncHandle>, entries: usize) -> SyncSnapshot {
+        let sync = handle.sync.borrow();
+        let now = self.context.clock.now();
         let mut jobs: Vec<_> = self
             .jobs
             .iter()
-            .filter(|(_, job)| job.is_of(member))
+            .filter(|(_, job)| job.is_of(handle))
             .collect();
         jobs.sort_by_key(|(pid, _)| **pid);
         let children = jobs.iter().map(|(pid, job)| Sending {
@@ -67,7 +67,7 @@ impl EventLoop<'_> {
                 .map(|idle| idle.as_secs_f64()),
             ..sending(pid.0, job, &sync)
         });
-        let orders = self.workers.jobs().filter(|job| job.is_of(member));
+        let orders = self.local_jobs.jobs().filter(|job| job.is_of(handle));
         // What the daemon's own threads do is its own.
         let own = orders.map(|job| sending(std::process::id(), job, &sync));
         let sending = children.chain(own);
@@ -84,21 +84,21 @@ impl EventLoop<'_> {
             to: None,
         });
         let queue = queue.chain(backlog);
-        let failed_paths = sync.undone.names(NAMED);
-        let withheld = sync.gate.withheld();
+        let failed_paths = sync.failed_paths.names(MAX_NAMED_PATHS);
+        let blocked = sync.gate.blocked();
         let snapshot = SyncSnapshot {
             name: sync.config.name.clone(),
             source: escape(&sync.config.source).into_owned(),
-            target: escape(&member.destination().unwrap_or_default()).into_owned(),
+            target: escape(&handle.destination().unwrap_or_default()).into_owned(),
             pending: sync.pending(),
             oldest: age(&sync, now),
             sending: sending.collect(),
             retry,
-            failed: sync.undone.len(),
+            failed: sync.failed_paths.len(),
             failed_paths: failed_paths.map(|path| escape(path).into_owned()).collect(),
-            withheld: withheld.len(),
-            rejected: withheld.rejected(),
-            withheld_paths: told(&withheld),
+            withheld: blocked.len(),
+            rejected: blocked.rejected(),
+            withheld_paths: told(&blocked),
             away: sync
                 .away()
                 .map(|mount| escape(mount).into_owned())
@@ -137,7 +137,7 @@ impl EventLoop<'_> {
 
 fn sending(pid: u32, job: &Job, sync: &Sync) -> Sending {
     let delays = || job.ids().iter().filter_map(|&id| sync.queue.get(id));
-    let paths = delays().take(NAMED).map(|delay| {
+    let paths = delays().take(MAX_NAMED_PATHS).map(|delay| {
         let (path, to) = delay.paths();
         escape(&to.unwrap_or(path)).into_owned()
     });
@@ -168,8 +168,8 @@ fn entry(delay: &Delay<'_>) -> Entry {
 }
 
 /// The first files that do not leave, and why.
-fn told(withheld: &Blocked) -> Vec<WithheldPath> {
-    let first = withheld.iter().take(NAMED);
+fn told(blocked: &Blocked) -> Vec<WithheldPath> {
+    let first = blocked.iter().take(MAX_NAMED_PATHS);
     let told = first.map(|(path, reason)| WithheldPath {
         path: escape(path).into_owned(),
         rejected: reason.rejected,
@@ -207,8 +207,8 @@ fn totals(sync: &Sync) -> Totals {
         entries: counters.entries,
         bytes: counters.bytes,
         files: counters.files,
-        passed: sync.gate.withheld().passed,
-        rejections: sync.gate.withheld().rejections,
+        passed: sync.gate.blocked().passed,
+        rejections: sync.gate.blocked().rejections,
         failures: counters.failures.clone(),
         unset_attributes: counters
             .unset_attributes

@@ -21,18 +21,18 @@ use crate::script::SyncHandle;
 use crate::sync::{SourceIdentity, Sync, lasting, mount_table, mounts};
 
 /// How often a source that is not there is looked for.
-const INTERVAL: Duration = Duration::from_secs(1);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The time between two looks at the table of mounts. A host that starts containers changes
 /// it many times a second, and a look asks after every source.
-const PACE: Duration = Duration::from_millis(100);
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// What is remembered of a sync: the mount its source lies on.
-const MOUNT: &str = "mount";
+const MOUNT_STATE: &str = "mount";
 /// The directory that is its source.
-const SOURCE: &str = "source";
+const SOURCE_STATE: &str = "source";
 /// The one its target lies on, if that is a local one.
-const TARGET: &str = "target-mount";
+const TARGET_MOUNT_STATE: &str = "target-mount";
 /// And what was mounted inside the source, each with a zero byte behind it.
-const INSIDE: &str = "inside";
+const NESTED_MOUNTS_STATE: &str = "inside";
 
 /// Wakes the loop when something is mounted or unmounted.
 pub struct MountWatch {
@@ -61,7 +61,7 @@ pub struct SourceMonitor {
     rests: Option<Instant>,
     /// The table has changed meanwhile.
     changed: bool,
-    inside: BTreeSet<(Vec<u8>, Vec<u8>)>,
+    nested_mounts: BTreeSet<(Vec<u8>, Vec<u8>)>,
     waits_for_crawl: bool,
 }
 
@@ -72,7 +72,7 @@ impl SourceMonitor {
             due: None,
             rests: None,
             changed: false,
-            inside: BTreeSet::new(),
+            nested_mounts: BTreeSet::new(),
             waits_for_crawl: false,
         }
     }
@@ -88,34 +88,36 @@ impl EventLoop<'_> {
     /// Before anything is watched: is every source on the mount it was on last time?
     pub(super) fn check_sources_at_start(&mut self) {
         let table = mount_table::read();
-        self.sources.inside = self.mounts_inside(&table);
-        for member in self.members.clone() {
-            if let Some(state) = &self.core.state {
-                let mut sync = member.sync.borrow_mut();
-                if let Some(mount) = state.read(&sync.config, MOUNT) {
+        self.source_monitor.nested_mounts = self.nested_mounts_in(&table);
+        for handle in self.syncs.clone() {
+            if let Some(state) = &self.context.state {
+                let mut sync = handle.sync.borrow_mut();
+                if let Some(mount) = state.read(&sync.config, MOUNT_STATE) {
                     sync.remember_mount(&mount);
                 }
-                let source = state.read(&sync.config, SOURCE);
+                let source = state.read(&sync.config, SOURCE_STATE);
                 if let Some(source) = source.and_then(|line| SourceIdentity::from_line(&line)) {
                     sync.remember_source(source);
                 }
-                if let Some(mount) = state.read(&sync.config, TARGET) {
+                if let Some(mount) = state.read(&sync.config, TARGET_MOUNT_STATE) {
                     sync.remember_target_mount(mount);
                 }
-                let known = state.read(&sync.config, INSIDE).unwrap_or_default();
+                let known = state
+                    .read(&sync.config, NESTED_MOUNTS_STATE)
+                    .unwrap_or_default();
                 let known = known
                     .split(|&byte| byte == 0)
                     .filter(|path| !path.is_empty());
-                sync.remember_inside(known.map(<[u8]>::to_vec));
+                sync.remember_nested_mounts(known.map(<[u8]>::to_vec));
             }
             let objection = {
-                let mut sync = member.sync.borrow_mut();
+                let mut sync = handle.sync.borrow_mut();
                 // A source is taken as one with the target in sight.
                 sync.inspect_target().or_else(|| sync.inspect())
             };
             match objection {
-                Some(why) => self.halt(&member, why),
-                None => self.accepted(&member),
+                Some(why) => self.halt(&handle, why),
+                None => self.accepted(&handle),
             }
         }
         self.see_mounts(&table);
@@ -124,9 +126,9 @@ impl EventLoop<'_> {
     /// Has each sync leave alone what is not mounted in its source any more.
     fn see_mounts(&self, table: &[u8]) {
         let mounted: BTreeSet<Vec<u8>> = lasting(table).collect();
-        for member in &self.members {
-            let mut sync = member.sync.borrow_mut();
-            let known = sync.known_inside().count();
+        for handle in &self.syncs {
+            let mut sync = handle.sync.borrow_mut();
+            let known = sync.known_nested_mounts().count();
             let (gone, back) = sync.see_mounts(&mounted);
             let name = &sync.config.name;
             for mount in gone {
@@ -140,69 +142,71 @@ impl EventLoop<'_> {
                 log::normal(format_args!("{name}: {mount} is mounted again"));
             }
             // Nothing is forgotten here.
-            let news = sync.known_inside().count() > known;
+            let news = sync.known_nested_mounts().count() > known;
             drop(sync);
             if news {
-                self.remember_inside(member);
+                self.remember_nested_mounts(handle);
             }
         }
     }
 
     /// A person has said that sources are as they should be.
     pub(super) fn mounts_released(&mut self) {
-        for member in &self.members {
-            self.remember(member);
-            self.remember_inside(member);
+        for handle in &self.syncs {
+            self.remember(handle);
+            self.remember_nested_mounts(handle);
         }
         self.watcher.rebuild();
     }
 
     /// Returns true if the sync may send something now. If not, it waits from now on.
-    pub(super) fn check_ready(&mut self, member: &Rc<SyncHandle>) -> bool {
+    pub(super) fn check_ready(&mut self, handle: &Rc<SyncHandle>) -> bool {
         // What is not mounted any more must not be taken for deleted, so this look is not put off.
-        if self.sources.changed && member.sync.borrow().known_inside().next().is_some() {
+        if self.source_monitor.changed
+            && handle.sync.borrow().known_nested_mounts().next().is_some()
+        {
             self.look_at_mounts();
         }
         let objection = {
-            let mut sync = member.sync.borrow_mut();
+            let mut sync = handle.sync.borrow_mut();
             sync.objection().or_else(|| sync.target_objection())
         };
         let Some(why) = objection else {
             return true;
         };
-        self.halt(member, why);
+        self.halt(handle, why);
         self.watcher.check_roots();
         false
     }
 
     /// In each turn: `back` are syncs whose roots are watched again.
     pub(super) fn recheck_sources(&mut self, back: &[usize]) {
-        if self.sources.changed {
+        if self.source_monitor.changed {
             self.mounts_changed();
         }
         for &index in back {
-            if let Some(member) = self.members.get(index).cloned() {
-                self.recheck(&member);
+            if let Some(handle) = self.syncs.get(index).cloned() {
+                self.recheck(&handle);
             }
         }
         let halted = self
-            .members
+            .syncs
             .iter()
             .any(|m| m.sync.borrow().halted().is_some());
         if !halted {
-            self.sources.due = None;
+            self.source_monitor.due = None;
             return;
         }
-        if self.sources.waits_for_crawl && !self.watcher.crawling() {
-            self.sources.waits_for_crawl = false;
+        if self.source_monitor.waits_for_crawl && !self.watcher.crawling() {
+            self.source_monitor.waits_for_crawl = false;
             self.recheck_all();
         }
         let now = Instant::now();
-        match self.sources.due {
+        match self.source_monitor.due {
             Some(due) if due > now => {}
-            None => self.sources.due = Some(now + INTERVAL),
+            None => self.source_monitor.due = Some(now + RECHECK_INTERVAL),
             Some(_) => {
-                self.sources.due = Some(now + INTERVAL);
+                self.source_monitor.due = Some(now + RECHECK_INTERVAL);
                 self.recheck_all();
             }
         }
@@ -211,37 +215,41 @@ impl EventLoop<'_> {
     /// Something was mounted or unmounted somewhere.
     pub(super) fn mounts_changed(&mut self) {
         let now = Instant::now();
-        self.sources.changed = self.sources.rests.is_some_and(|until| until > now);
-        if self.sources.changed {
+        self.source_monitor.changed = self.source_monitor.rests.is_some_and(|until| until > now);
+        if self.source_monitor.changed {
             return;
         }
-        self.sources.rests = Some(now + PACE);
+        self.source_monitor.rests = Some(now + MIN_INTERVAL);
         self.look_at_mounts();
     }
 
     fn look_at_mounts(&mut self) {
-        self.sources.changed = false;
+        self.source_monitor.changed = false;
         self.recheck_all();
         let table = mount_table::read();
         self.see_mounts(&table);
-        let inside = self.mounts_inside(&table);
-        let before = std::mem::replace(&mut self.sources.inside, inside);
-        let changed: Vec<_> = before.symmetric_difference(&self.sources.inside).collect();
+        let nested_mounts = self.nested_mounts_in(&table);
+        let before = std::mem::replace(&mut self.source_monitor.nested_mounts, nested_mounts);
+        let changed: Vec<_> = before
+            .symmetric_difference(&self.source_monitor.nested_mounts)
+            .collect();
         if changed.is_empty() {
             return;
         }
         // What is mounted over a watched directory is not told, nor that it is hidden.
-        for (member, compare) in self.members.iter().zip(&mut self.compare) {
-            let sync = member.sync.borrow();
-            *compare |= changed.iter().any(|(mount, _)| sync.has_inside(mount));
+        for (handle, compare) in self.syncs.iter().zip(&mut self.compare) {
+            let sync = handle.sync.borrow();
+            *compare |= changed
+                .iter()
+                .any(|(mount, _)| sync.has_nested_mounts(mount));
         }
         self.watcher.rebuild();
     }
 
     fn recheck_all(&mut self) {
         let mut astray = false;
-        for member in self.members.clone() {
-            astray |= !self.recheck(&member);
+        for handle in self.syncs.clone() {
+            astray |= !self.recheck(&handle);
         }
         if astray {
             self.watcher.check_roots();
@@ -250,8 +258,8 @@ impl EventLoop<'_> {
     }
 
     /// Halts a sync or lets it go on; false if its path does not lead to what is watched.
-    fn recheck(&mut self, member: &Rc<SyncHandle>) -> bool {
-        let mut sync = member.sync.borrow_mut();
+    fn recheck(&mut self, handle: &Rc<SyncHandle>) -> bool {
+        let mut sync = handle.sync.borrow_mut();
         if sync.is_lost() {
             return true;
         }
@@ -266,11 +274,11 @@ impl EventLoop<'_> {
         match objection {
             Some(why) => {
                 drop(sync);
-                self.halt(member, why);
+                self.halt(handle, why);
             }
             // What the crawl comes upon is not told, so what is compared must be watched.
             None if self.watcher.crawling() => {
-                self.sources.waits_for_crawl = true;
+                self.source_monitor.waits_for_crawl = true;
             }
             None if home && sync.halted().is_some() => {
                 let name = sync.config.name.clone();
@@ -282,7 +290,7 @@ impl EventLoop<'_> {
                 log::normal(format_args!("{name}: {what}, comparing everything"));
                 sync.go_on(self.started.then_some(self.now));
                 drop(sync);
-                self.remember(member);
+                self.remember(handle);
             }
             None => {}
         }
@@ -290,8 +298,8 @@ impl EventLoop<'_> {
     }
 
     /// Source and target are where they belong.
-    fn accepted(&self, member: &SyncHandle) {
-        let mut sync = member.sync.borrow_mut();
+    fn accepted(&self, handle: &SyncHandle) {
+        let mut sync = handle.sync.borrow_mut();
         // Who is halted is told when it goes on.
         if sync.halted().is_none() && sync.take_replaced() {
             log::normal(format_args!(
@@ -301,11 +309,11 @@ impl EventLoop<'_> {
             ));
         }
         drop(sync);
-        self.remember(member);
+        self.remember(handle);
     }
 
-    fn halt(&mut self, member: &SyncHandle, why: String) {
-        let mut sync = member.sync.borrow_mut();
+    fn halt(&mut self, handle: &SyncHandle, why: String) {
+        let mut sync = handle.sync.borrow_mut();
         let line = format!(
             "{}: {}: {why}; nothing is sent until that has changed",
             sync.config.name,
@@ -314,36 +322,44 @@ impl EventLoop<'_> {
         if sync.halt(why) {
             log::error(line);
         }
-        self.sources.due.get_or_insert(Instant::now() + INTERVAL);
+        self.source_monitor
+            .due
+            .get_or_insert(Instant::now() + RECHECK_INTERVAL);
     }
 
     /// Keeps the source and the mounts in mind for the next start. The mount `/` says nothing.
-    fn remember(&self, member: &SyncHandle) {
-        let sync = member.sync.borrow();
+    fn remember(&self, handle: &SyncHandle) {
+        let sync = handle.sync.borrow();
         let lasting = |mount: &[u8]| match mount {
             b"/" => Vec::new(),
             mount => mount.to_vec(),
         };
         let source = sync.known_source().map(SourceIdentity::to_line);
-        self.keep(&sync, SOURCE, source.unwrap_or_default().as_bytes());
-        self.keep(&sync, MOUNT, &lasting(sync.mount()));
+        self.keep(&sync, SOURCE_STATE, source.unwrap_or_default().as_bytes());
+        self.keep(&sync, MOUNT_STATE, &lasting(sync.mount()));
         self.keep(
             &sync,
-            TARGET,
+            TARGET_MOUNT_STATE,
             &lasting(sync.target_mount().unwrap_or_default()),
         );
     }
 
     /// Keeps in mind what is mounted inside a source for the next start.
-    fn remember_inside(&self, member: &SyncHandle) {
-        let sync = member.sync.borrow();
-        let ended = sync.known_inside().map(|mount| [mount, b"\0"].concat());
-        self.keep(&sync, INSIDE, &ended.collect::<Vec<_>>().concat());
+    fn remember_nested_mounts(&self, handle: &SyncHandle) {
+        let sync = handle.sync.borrow();
+        let ended = sync
+            .known_nested_mounts()
+            .map(|mount| [mount, b"\0"].concat());
+        self.keep(
+            &sync,
+            NESTED_MOUNTS_STATE,
+            &ended.collect::<Vec<_>>().concat(),
+        );
     }
 
     /// Writes what is to be remembered, if it is news; nothing is remembered by no file.
     fn keep(&self, sync: &Sync, kind: &str, bytes: &[u8]) {
-        let Some(state) = &self.core.state else {
+        let Some(state) = &self.context.state else {
             return;
         };
         let known = state.read(&sync.config, kind);
@@ -362,11 +378,11 @@ impl EventLoop<'_> {
     }
 
     /// The mount points below the sources, and what is mounted there.
-    fn mounts_inside(&self, table: &[u8]) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
-        let inside = |(mount, _): &(Vec<u8>, Vec<u8>)| {
-            let mut members = self.members.iter();
-            members.any(|member| member.sync.borrow().has_inside(mount))
+    fn nested_mounts_in(&self, table: &[u8]) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
+        let nested_mounts = |(mount, _): &(Vec<u8>, Vec<u8>)| {
+            let mut syncs = self.syncs.iter();
+            syncs.any(|handle| handle.sync.borrow().has_nested_mounts(mount))
         };
-        mounts(table).filter(inside).collect()
+        mounts(table).filter(nested_mounts).collect()
     }
 }

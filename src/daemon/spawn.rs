@@ -10,18 +10,18 @@ use crate::process::{Command, ExitStatus, Output, Pid, SpawnError, Stdin};
 use crate::script::{Script, SpawnRequest};
 
 /// What lsyncd's children exit with when their program can't be executed.
-const NOT_EXECUTED: i32 = 255;
+const EXIT_NOT_EXECUTED: i32 = 255;
 
 impl EventLoop<'_> {
     /// Starts what Lua asked for.
     pub(super) fn launch(&mut self) {
-        for request in self.script.host.checks.take() {
+        for request in self.script.context.checks.take() {
             self.request_scan(request);
         }
-        for request in self.script.host.orders.take() {
+        for request in self.script.context.orders.take() {
             self.start_copy(request);
         }
-        let requests = self.script.host.requests.take();
+        let requests = self.script.context.requests.take();
         for request in requests {
             self.start(request);
         }
@@ -41,11 +41,11 @@ impl EventLoop<'_> {
         let program = request.program.clone();
         let roots = roots(&request.args);
         let command = command(&mut request, &self.script);
-        let spawned = self.core.children.borrow_mut().spawn(command);
+        let spawned = self.context.children.borrow_mut().spawn(command);
         let job = Job::of_request(request, roots, Rc::clone(&self.script));
         match spawned {
             Ok(pid) => {
-                job.member.sync.borrow_mut().running += 1;
+                job.handle.sync.borrow_mut().running += 1;
                 self.add_job(pid, job);
                 self.count_running();
             }
@@ -53,10 +53,10 @@ impl EventLoop<'_> {
                 let text = format!("Failed executing [ {} ]!", log::escape(&program));
                 log::error(&text);
                 job.errors.borrow_mut().push_back(text.into_bytes());
-                self.evaluate(job, ExitStatus::Exit(NOT_EXECUTED));
+                self.evaluate(job, ExitStatus::Exit(EXIT_NOT_EXECUTED));
             }
             Err(SpawnError::Resources(error)) => {
-                let mut sync = job.member.sync.borrow_mut();
+                let mut sync = job.handle.sync.borrow_mut();
                 let wait = sync.failed(&job.ids, self.now);
                 let program = log::escape(&program);
                 let text = format!("cannot start {program}: {error}");
@@ -65,7 +65,7 @@ impl EventLoop<'_> {
                     "{name}: {text}; trying again in {} s",
                     wait.as_secs()
                 ));
-                sync.counters.failed(NOT_EXECUTED, text.into_bytes());
+                sync.counters.failed(EXIT_NOT_EXECUTED, text.into_bytes());
             }
         }
     }
@@ -74,22 +74,22 @@ impl EventLoop<'_> {
     pub(super) fn reap(&mut self) {
         self.reap_copies();
         self.collect_counts();
-        let children = Rc::clone(&self.core.children);
+        let children = Rc::clone(&self.context.children);
         let ended = children
             .borrow_mut()
-            .reap(&mut listener(&self.jobs, &self.script.host));
+            .reap(&mut listener(&self.jobs, &self.script.context));
         for child in ended {
             if let Some(mut job) = self.jobs.remove(&child.pid) {
                 self.last_end = Some(SystemTime::now());
                 job.leave();
-                self.transfer_ended(&job.member);
+                self.transfer_ended(&job.handle);
                 self.count_running();
                 if self.stall_detector.ended(child.pid).is_some() && child.end.code() != 0 {
                     self.retry_stalled(job, child.end);
                     continue;
                 }
-                match (job.trial.take(), job.scan.take()) {
-                    (Some(trial), _) => self.apply_dry_run(trial, child.end),
+                match (job.dry_run.take(), job.scan.take()) {
+                    (Some(dry_run), _) => self.apply_dry_run(dry_run, child.end),
                     (None, Some(scan)) => self.scanned(scan, child.end),
                     (None, None) => self.evaluate(job, child.end),
                 }
@@ -110,7 +110,7 @@ impl EventLoop<'_> {
     }
 
     fn count_running(&self) {
-        self.script.host.running.set(self.jobs.len());
+        self.script.context.running.set(self.jobs.len());
     }
 }
 
@@ -122,7 +122,7 @@ fn command(request: &mut SpawnRequest, script: &Script) -> Command {
         (Some(file), false) => Output::Append(file.clone()),
         (None, false) => Output::Inherit,
     };
-    let priority = request.member.sync.borrow().config.priority;
+    let priority = request.handle.sync.borrow().config.priority;
     Command {
         program: std::mem::take(&mut request.program),
         args: std::mem::take(&mut request.args),

@@ -59,13 +59,13 @@ impl EventLoop<'_> {
         for descendant in process_tree::below([pid]) {
             descendant.kill(signal);
         }
-        if let Err(error) = self.core.children.borrow().kill(pid, signal) {
+        if let Err(error) = self.context.children.borrow().kill(pid, signal) {
             log::warn(format_args!("process {pid} cannot be ended: {error}"));
         }
     }
 
     fn name_of(&self, pid: Pid) -> Option<String> {
         let job = self.jobs.get(&pid)?;
-        Some(job.member().sync.borrow().config.name.clone())
+        Some(job.handle().sync.borrow().config.name.clone())
     }
 }

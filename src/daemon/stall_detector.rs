@@ -19,17 +19,17 @@ use std::time::{Duration, Instant};
 use crate::process::{FifoWait, Observation, Pid};
 
 /// The time between two looks at the transfers that run.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The most that one look adds to the time without I/O.
-const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A transfer without I/O for this long is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(30);
 
 /// A call that has waited for a FIFO at this many looks, without having run between them, waits
 /// for good.
-const FIFO_LOOKS: u32 = 3;
+const MIN_FIFO_CHECKS: u32 = 3;
 
 /// A transfer that was ended gets this long before it is killed.
 const TERM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,7 +100,7 @@ impl StallDetector {
 
     /// A transfer was started.
     pub fn started(&mut self, pid: Pid, now: Instant) {
-        self.next_look.get_or_insert(now + LOOK_INTERVAL);
+        self.next_look.get_or_insert(now + CHECK_INTERVAL);
         let transfer = Transfer {
             figures: None,
             looked: now,
@@ -142,7 +142,7 @@ impl StallDetector {
         if self.next_look.is_none_or(|due| due > now) {
             return Vec::new();
         }
-        self.next_look = Some(now + LOOK_INTERVAL);
+        self.next_look = Some(now + CHECK_INTERVAL);
         let timeout = self.timeout;
         let transfers = self.transfers.iter_mut();
         transfers
@@ -174,7 +174,7 @@ impl Transfer {
         // A daemon that was busy or stopped itself has not seen what the transfer did.
         let since = now
             .saturating_duration_since(self.looked)
-            .min(MAX_LOOK_INTERVAL);
+            .min(MAX_CHECK_INTERVAL);
         let is_idle = seen.activity.is_some() && seen.activity == self.figures;
         self.idle = if is_idle {
             self.idle + since
@@ -183,7 +183,7 @@ impl Transfer {
         };
         self.looked = now;
         self.figures = seen.activity;
-        if self.fifo_looks >= FIFO_LOOKS {
+        if self.fifo_looks >= MIN_FIFO_CHECKS {
             return Some(self.terminate(pid, Reason::Fifo, now));
         }
         if is_idle && timeout.is_some_and(|timeout| self.idle >= timeout) {
@@ -357,12 +357,12 @@ mod tests {
         let mut detector = StallDetector::new(None);
         assert_eq!(detector.deadline(), None);
         detector.started(PID, start);
-        assert_eq!(detector.deadline(), Some(start + LOOK_INTERVAL));
+        assert_eq!(detector.deadline(), Some(start + CHECK_INTERVAL));
         for second in 1..5 {
             detector.started(Pid(2), start + seconds(second));
             assert_eq!(detector.ended(Pid(2)), None);
         }
-        assert_eq!(detector.deadline(), Some(start + LOOK_INTERVAL));
+        assert_eq!(detector.deadline(), Some(start + CHECK_INTERVAL));
         assert!(
             detector
                 .on_timer(start + seconds(4), |_| panic!("too early"))

@@ -8,10 +8,10 @@ use crate::log;
 use crate::watch::Watcher;
 
 /// Between two lines in the log.
-const INTERVAL: Duration = Duration::from_secs(5);
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two states of the line on the terminal, and before the first: a short startup
 /// shows none.
-const BLINK: Duration = Duration::from_millis(250);
+const TERMINAL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// When the progress of a startup is told.
 pub struct StartupProgress {
@@ -29,8 +29,8 @@ impl StartupProgress {
         let terminal = foreground && io::stdout().is_terminal();
         StartupProgress {
             started: now,
-            next: now + INTERVAL,
-            blink: terminal.then(|| now + BLINK),
+            next: now + LOG_INTERVAL,
+            blink: terminal.then(|| now + TERMINAL_INTERVAL),
             told: false,
             shown: false,
         }
@@ -41,7 +41,7 @@ impl StartupProgress {
     pub fn turn(&mut self, watcher: &Watcher, transfers: impl Fn() -> usize, now: Instant) {
         let crawling = watcher.crawling();
         if crawling && now >= self.next {
-            self.next = now + INTERVAL;
+            self.next = now + LOG_INTERVAL;
             self.told = true;
             log::normal(self.line(watcher, "so far"));
         }
@@ -64,7 +64,7 @@ impl StartupProgress {
                 self.started.elapsed().as_secs_f64()
             ),
         };
-        self.blink = Some(now + BLINK);
+        self.blink = Some(now + TERMINAL_INTERVAL);
         self.shown = true;
         log::transient(&text);
     }

@@ -25,14 +25,14 @@ use crate::safe_path;
 /// A directory that has not been used for so long is removed.
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// How often directories are refreshed and looked for.
-const INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// The time to the next turn if this one did not remove all.
-const PAUSE: Duration = Duration::from_secs(1);
+const BATCH_DELAY: Duration = Duration::from_secs(1);
 /// At most so many are removed in a turn, which is done by the loop itself.
 const MAX_REMOVED: usize = 100;
 
 /// Files of a state directory.
-const KINDS: [&[u8]; 6] = [
+const STATE_KINDS: [&[u8]; 6] = [
     b"alive",
     b"inside",
     b"mount",
@@ -68,13 +68,13 @@ impl StateCleanup {
         if self.due > now {
             return 0;
         }
-        self.due = now + INTERVAL;
+        self.due = now + CLEANUP_INTERVAL;
         let Some(directory) = directory else {
             return 0;
         };
         let removed = clean(directory, &used(), SystemTime::now()).unwrap_or_default();
         if removed == MAX_REMOVED {
-            self.due = now + PAUSE;
+            self.due = now + BATCH_DELAY;
         }
         removed
     }
@@ -83,8 +83,8 @@ impl StateCleanup {
 impl EventLoop<'_> {
     /// When state directories are to be looked for.
     pub(super) fn state_deadline(&self) -> Option<Instant> {
-        let is_at_work = self.started && !self.beginning && self.core.state.is_some();
-        is_at_work.then(|| self.core.state_cleanup.deadline())
+        let is_at_work = self.started && !self.starting_up && self.context.state.is_some();
+        is_at_work.then(|| self.context.state_cleanup.deadline())
     }
 
     /// Removes state directories of syncs that are in no configuration any more.
@@ -92,16 +92,16 @@ impl EventLoop<'_> {
         if self.state_deadline().is_none() {
             return;
         }
-        let members = &self.members;
+        let syncs = &self.syncs;
         let used = || {
-            let keys = members
+            let keys = syncs
                 .iter()
                 .map(|m| state_dir::key(&m.sync.borrow().config));
             keys.collect()
         };
-        let directory = self.core.state.as_ref().map(StateDir::path);
+        let directory = self.context.state.as_ref().map(StateDir::path);
         let removed = self
-            .core
+            .context
             .state_cleanup
             .on_timer(Instant::now(), directory, used);
         if removed > 0 {
@@ -212,9 +212,9 @@ fn is_remembered(name: &[u8]) -> bool {
         let inner = name.strip_prefix(b".")?.strip_suffix(b".new")?;
         let dot = inner.iter().rposition(|&byte| byte == b'.')?;
         let is_number = inner[dot + 1..].iter().all(u8::is_ascii_digit);
-        Some(is_number && KINDS.contains(&&inner[..dot]))
+        Some(is_number && STATE_KINDS.contains(&&inner[..dot]))
     };
-    KINDS.contains(&name) || left().unwrap_or(false)
+    STATE_KINDS.contains(&name) || left().unwrap_or(false)
 }
 
 /// Returns true if it is this user's and nobody else can write to it.
@@ -330,8 +330,8 @@ mod tests {
         let mut turn = |now| cleanup.on_timer(now, Some(dir.path()), HashSet::new);
         assert_eq!(turn(start), MAX_REMOVED);
         assert_eq!(turn(start), 0);
-        assert_eq!(turn(start + PAUSE), 1);
-        assert_eq!(cleanup.deadline(), start + PAUSE + INTERVAL);
+        assert_eq!(turn(start + BATCH_DELAY), 1);
+        assert_eq!(cleanup.deadline(), start + BATCH_DELAY + CLEANUP_INTERVAL);
         assert_eq!(cleanup.on_timer(cleanup.deadline(), None, HashSet::new), 0);
     }
 

@@ -20,7 +20,7 @@ use crate::status::atomic_file;
 use crate::status::atomic_file::ReplaceError;
 
 /// Where state goes when nobody says otherwise.
-const USUAL: &str = "/var/lib/lsyncd";
+const DEFAULT_PATH: &str = "/var/lib/lsyncd";
 
 /// The most that is remembered of one kind, in bytes.
 pub const MAX_BYTES: usize = 64 << 20;
@@ -40,7 +40,7 @@ impl StateDir {
         let configured = settings.state_dir.as_deref();
         let path = match configured.or(from_systemd.as_deref()) {
             Some(path) => path,
-            None => Path::new(USUAL),
+            None => Path::new(DEFAULT_PATH),
         };
         let said = configured.is_some() || from_systemd.is_some();
         match usable(path) {

@@ -37,8 +37,8 @@ impl Tunnels {
 }
 
 /// The tunnel a process belongs to.
-pub fn of(host: &ScriptContext, pid: Pid) -> Option<Rc<TunnelObject>> {
-    let tunnels = host.tunnels.borrow();
+pub fn of(context: &ScriptContext, pid: Pid) -> Option<Rc<TunnelObject>> {
+    let tunnels = context.tunnels.borrow();
     let has = |tunnel: &&Rc<TunnelObject>| {
         let machine = tunnel.machine.borrow();
         machine.processes().iter().any(|each| each.pid == pid)
@@ -57,7 +57,7 @@ impl EventLoop<'_> {
 
     /// Starts what the tunnels lack and tells whom they hold up.
     pub(super) fn poll_tunnels(&mut self) {
-        if self.is_fading() {
+        if self.is_shutting_down() {
             return;
         }
         for tunnel in self.all_tunnels() {
@@ -74,8 +74,8 @@ impl EventLoop<'_> {
     }
 
     fn check_tunnel(&self, tunnel: &TunnelObject) -> mlua::Result<()> {
-        if tunnel.is_refused(&self.script.host)? {
-            let children = self.core.children.borrow();
+        if tunnel.is_refused(&self.script.context)? {
+            let children = self.context.children.borrow();
             for process in tunnel.machine.borrow_mut().refuse() {
                 log::say("Tunnel", format_args!("Kill process {}", process.pid));
                 // One that ended meanwhile is none of the tunnel's any more.
@@ -87,7 +87,7 @@ impl EventLoop<'_> {
 
     /// When a tunnel has to be looked at by itself.
     pub(super) fn tunnel_deadline(&self) -> Option<Time> {
-        let tunnels = self.script.host.tunnels.borrow();
+        let tunnels = self.script.context.tunnels.borrow();
         let deadlines = tunnels
             .iter()
             .filter_map(|each| each.machine.borrow().deadline());
@@ -96,7 +96,7 @@ impl EventLoop<'_> {
 
     /// Takes in the end of a process, if it is one of a tunnel.
     pub(super) fn tunnel_ended(&mut self, pid: Pid, end: ExitStatus) {
-        let Some(tunnel) = of(&self.script.host, pid) else {
+        let Some(tunnel) = of(&self.script.context, pid) else {
             return;
         };
         let mut machine = tunnel.machine.borrow_mut();
@@ -149,7 +149,7 @@ impl EventLoop<'_> {
 
     /// Sends a signal to the processes of all tunnels.
     pub(super) fn signal_tunnels(&self, signal: Signal) {
-        let children = self.core.children.borrow();
+        let children = self.context.children.borrow();
         for tunnel in self.all_tunnels() {
             for process in tunnel.machine.borrow().processes() {
                 log::say("Tunnel", format_args!("Kill process {}", process.pid));
@@ -160,11 +160,11 @@ impl EventLoop<'_> {
     }
 
     fn all_tunnels(&self) -> Vec<Rc<TunnelObject>> {
-        self.script.host.tunnels.borrow().clone()
+        self.script.context.tunnels.borrow().clone()
     }
 
     fn has_tunnel_processes(&self) -> bool {
-        let tunnels = self.script.host.tunnels.borrow();
+        let tunnels = self.script.context.tunnels.borrow();
         let mut machines = tunnels.iter().map(|each| each.machine.borrow());
         machines.any(|machine| !machine.processes().is_empty())
     }
@@ -182,7 +182,7 @@ impl EventLoop<'_> {
             let words = words.iter().map(|word| format!(" [{}]", log::escape(word)));
             log::say("Exec", format_args!("{shown}{}", words.collect::<String>()));
         }
-        let spawned = self.core.children.borrow_mut().spawn(Command {
+        let spawned = self.context.children.borrow_mut().spawn(Command {
             program,
             args: words,
             stdin: Stdin::Inherit,
@@ -215,10 +215,10 @@ impl EventLoop<'_> {
         if up || was_up == Some(false) {
             return;
         }
-        for member in &self.members {
-            let own = member.tunnel.as_ref();
+        for handle in &self.syncs {
+            let own = handle.tunnel.as_ref();
             if own.is_some_and(|own| Rc::ptr_eq(own, tunnel)) {
-                let name = &member.sync.borrow().config.name;
+                let name = &handle.sync.borrow().config.name;
                 log::say(
                     "Tunnel",
                     format_args!("Tunnel for Sync {name} not ready. Blocking events"),

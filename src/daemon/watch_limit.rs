@@ -23,7 +23,7 @@ const LIMIT_FILES: [&str; 2] = [
 
 /// The longest time before watches are first requested again. A directory that has no watch
 /// has not been read either, so the first comparison comes soon.
-const MAX_FIRST_WAIT: Duration = Duration::from_secs(5);
+const MAX_FIRST_DELAY: Duration = Duration::from_secs(5);
 
 /// Tracks which syncs lack watches, and decides when watches are requested again.
 pub struct WatchLimit {
@@ -75,7 +75,7 @@ impl WatchLimit {
         self.lacking.extend(syncs);
         self.still_lacking.extend(syncs);
         if self.due.is_none() && !self.requesting {
-            self.due = Some(now + self.interval.min(MAX_FIRST_WAIT));
+            self.due = Some(now + self.interval.min(MAX_FIRST_DELAY));
         }
         if !first {
             return Vec::new();
@@ -186,10 +186,10 @@ mod tests {
             [Action::Log(..), Action::CountDirectories]
         ));
         assert!(limit.on_refused(&set(&[sync]), now).is_empty());
-        assert_eq!(limit.deadline(false), Some(now + MAX_FIRST_WAIT));
+        assert_eq!(limit.deadline(false), Some(now + MAX_FIRST_DELAY));
         assert_eq!(limit.deadline(true), None);
         assert!(limit.on_turn(true, now + INTERVAL).is_empty());
-        let later = now + MAX_FIRST_WAIT;
+        let later = now + MAX_FIRST_DELAY;
         assert_eq!(limit.on_turn(false, later), [Action::RebuildWatches]);
         assert_eq!(limit.deadline(false), None);
     }

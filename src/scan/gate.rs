@@ -19,7 +19,7 @@ pub struct Gate {
     id: GateId,
     key: Option<Vec<u8>>,
     staging: OnceCell<Vec<u8>>,
-    withheld: RefCell<Blocked>,
+    blocked: RefCell<Blocked>,
     readers: Arc<Readers>,
 }
 
@@ -30,7 +30,7 @@ impl Gate {
             id: GateId::new(),
             key,
             staging: OnceCell::default(),
-            withheld: RefCell::default(),
+            blocked: RefCell::default(),
             readers: Arc::default(),
         }
     }
@@ -62,13 +62,13 @@ impl Gate {
     }
 
     /// What does not leave.
-    pub fn withheld(&self) -> Ref<'_, Blocked> {
-        self.withheld.borrow()
+    pub fn blocked(&self) -> Ref<'_, Blocked> {
+        self.blocked.borrow()
     }
 
     /// The same, to be changed.
-    pub fn withheld_mut(&self) -> RefMut<'_, Blocked> {
-        self.withheld.borrow_mut()
+    pub fn blocked_mut(&self) -> RefMut<'_, Blocked> {
+        self.blocked.borrow_mut()
     }
 }
 

@@ -143,12 +143,12 @@ impl StagedTree {
         &mut self,
         look: ScanScope,
         filter: &RwLock<Filter>,
-        home: Option<(u64, u64)>,
+        root_identity: Option<(u64, u64)>,
     ) -> io::Result<Collected> {
         // The source may be another directory than last time, under the same name.
         self.source = Beneath::enter(&self.layout.source)?;
         let numbers = |stat: Stat| (stat.st_dev, stat.st_ino);
-        if home.is_some() && self.source.look(b"/")?.map(numbers) != home {
+        if root_identity.is_some() && self.source.look(b"/")?.map(numbers) != root_identity {
             return Err(io::Error::other("the source is another directory"));
         }
         self.tree.forget();
@@ -391,12 +391,12 @@ mod tests {
         site.settle(found, &CommitAction::Install);
         let source = site.directory.path().join("src");
         let stat = std::fs::metadata(&source).unwrap();
-        let home = Some((stat.dev(), stat.ino()));
+        let root_identity = Some((stat.dev(), stat.ino()));
         std::fs::rename(&source, site.directory.path().join("away")).unwrap();
         std::fs::create_dir(&source).unwrap();
         let looked = site
             .stage
-            .collect(ScanScope::Everything, &site.filter, home);
+            .collect(ScanScope::Everything, &site.filter, root_identity);
         assert!(looked.is_err());
         assert_eq!(site.staged("f").unwrap(), "one");
     }

@@ -22,7 +22,7 @@ pub enum WorkerOrder {
         /// What the sync is not concerned with.
         filter: Arc<RwLock<Filter>>,
         /// Device and inode of the source, if it must be that directory.
-        home: Option<(u64, u64)>,
+        root_identity: Option<(u64, u64)>,
     },
     /// What was decided of the candidates of that look.
     Settle(Vec<(Candidate, CommitAction)>),
@@ -120,8 +120,12 @@ fn carry_out(
         None => stage.insert(StagedTree::open(layout.clone(), Arc::clone(stop))?),
     };
     Ok(match order {
-        WorkerOrder::Collect { look, filter, home } => {
-            let collected = stage.collect(look, &filter, home);
+        WorkerOrder::Collect {
+            look,
+            filter,
+            root_identity,
+        } => {
+            let collected = stage.collect(look, &filter, root_identity);
             WorkerResult::Collected(collected.map_err(|error| error.to_string())?)
         }
         WorkerOrder::Settle(decided) => WorkerResult::Settled(stage.settle(decided)),

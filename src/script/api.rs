@@ -17,7 +17,7 @@ use crate::log;
 use crate::sync::Clock;
 
 /// The global functions.
-pub fn globals(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result<Table> {
+pub fn globals(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Result<Table> {
     let table = lua.create_table()?;
     table.set(
         "log",
@@ -27,14 +27,14 @@ pub fn globals(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result
             Ok(())
         })?,
     )?;
-    let (h, with) = (Rc::clone(host), objects.clone());
+    let (h, with) = (Rc::clone(context), objects.clone());
     table.set(
         "spawn",
         lua.create_function(move |_, arguments: MultiValue| {
             spawn::spawn(&h, &with, false, arguments)
         })?,
     )?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     table.set(
         "terminate",
         lua.create_function(move |lua, code: Value| -> Result<()> {
@@ -45,13 +45,13 @@ pub fn globals(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result
             Err(config_error("terminated by the configuration"))
         })?,
     )?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     table.set(
         "now",
         lua.create_function(move |_, ()| Ok(Timestamp(h.clock.now())))?,
     )?;
     table.set("readdir", lua.create_function(read_directory)?)?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     table.set(
         "alarm",
         lua.create_function(

@@ -21,9 +21,9 @@ use crate::sync::Sync;
 /// None but Lua's own.
 pub fn batch(
     lua: &Lua,
-    host: &ScriptContext,
+    context: &ScriptContext,
     objects: &Objects,
-    member: &Rc<SyncHandle>,
+    handle: &Rc<SyncHandle>,
     test: &Function,
 ) -> Result<Table> {
     let wanted = if is_native(lua, "is_before_move", test)? {
@@ -31,20 +31,20 @@ pub fn batch(
     } else {
         take_change
     };
-    let limit = member.sync.borrow().config.batch_size_limit;
+    let limit = handle.sync.borrow().config.batch_size_limit;
     let ids = match limit {
         None => {
-            let sync = member.sync.borrow();
+            let sync = handle.sync.borrow();
             sync.queue.take(|delay| wanted(delay.etype()))
         }
-        Some(limit) => by_size(host, &member.sync.borrow(), limit, wanted),
+        Some(limit) => by_size(context, &handle.sync.borrow(), limit, wanted),
     };
-    objects.list(lua, member, ids)
+    objects.list(lua, handle, ids)
 }
 
 /// What is small, or else the first that is not.
 fn by_size(
-    host: &ScriptContext,
+    context: &ScriptContext,
     sync: &Sync,
     limit: u64,
     wanted: fn(Etype) -> Take,
@@ -64,7 +64,7 @@ fn by_size(
         small
     };
     if large > 0 {
-        tell_delayed(host, sync);
+        tell_delayed(context, sync);
     }
     ids
 }
@@ -97,10 +97,10 @@ fn is_large(sync: &Sync, delay: &Delay<'_>, limit: u64) -> bool {
 }
 
 /// Large files are left when this transfer takes the last place.
-fn tell_delayed(host: &ScriptContext, sync: &Sync) {
+fn tell_delayed(context: &ScriptContext, sync: &Sync) {
     let what = if sync.running + 1 >= sync.config.max_processes {
         "Maximum processes for sync reached."
-    } else if host.is_last_place() {
+    } else if context.is_last_place() {
         "Maximum process count reached."
     } else {
         return;

@@ -16,11 +16,16 @@ use crate::config::{
 ///
 /// # Errors
 /// None but Lua's own.
-pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
-    phases(lua, host, native)?;
-    inheriting(lua, host, native)?;
+pub fn add(
+    lua: &Lua,
+    context: &Rc<ScriptContext>,
+    objects: &Objects,
+    native: &Table,
+) -> Result<()> {
+    phases(lua, context, native)?;
+    inheriting(lua, context, native)?;
     values(lua, native)?;
-    let (h, with) = (Rc::clone(host), objects.clone());
+    let (h, with) = (Rc::clone(context), objects.clone());
     native.set(
         "create",
         lua.create_function(move |lua, config: Table| create::create(lua, &h, &with, config))?,
@@ -28,8 +33,8 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Tabl
 }
 
 /// What may be done when, and what is set for the daemon as a whole.
-fn phases(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
-    let h = Rc::clone(host);
+fn phases(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<()> {
+    let h = Rc::clone(context);
     native.set(
         "missing_default",
         lua.create_function(move |_, (default, key): (Table, Value)| match key {
@@ -39,7 +44,7 @@ fn phases(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
             _ => Ok(()),
         })?,
     )?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     native.set(
         "settings",
         lua.create_function(move |_, value: Value| match value {
@@ -50,7 +55,7 @@ fn phases(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
             )),
         })?,
     )?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     native.set(
         "check_phase",
         lua.create_function(move |lua, ()| {
@@ -65,8 +70,8 @@ fn phases(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
 }
 
 /// From what a `sync{}` was given to the configuration with all it inherits, checked.
-fn inheriting(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
-    let h = Rc::clone(host);
+fn inheriting(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<()> {
+    let h = Rc::clone(context);
     native.set(
         "inherit",
         lua.create_function(move |lua, (given, default): (Value, Table)| match given {
@@ -149,12 +154,12 @@ pub fn check_settings_kept(lua: &Lua) -> Result<()> {
 
 /// What the command line and the settings made so far say for every sync. A limit of the
 /// sync's own counts more than the setting; see docs/differences.md.
-fn fill_from_settings(host: &ScriptContext, config: &Table) -> Result<()> {
-    if let Some(delay) = host.delay {
+fn fill_from_settings(context: &ScriptContext, config: &Table) -> Result<()> {
+    if let Some(delay) = context.delay {
         config.set("delay", delay)?;
     }
     for key in ["maxDelays", "maxProcesses"] {
-        let value = host.settings.value(key)?;
+        let value = context.settings.value(key)?;
         if truthy(&value) && config.get::<Value>(key)?.is_nil() {
             config.set(key, value)?;
         }

@@ -26,7 +26,7 @@ pub enum Stage {
     /// Syncs are at work.
     Running,
     /// Waiting for the last children; nothing new starts.
-    Fading,
+    ShuttingDown,
 }
 
 /// A sync and what Lua holds of it.
@@ -91,7 +91,7 @@ pub struct ScriptContext {
     /// How far the daemon is.
     pub stage: Cell<Stage>,
     /// All syncs, in the order of the configuration.
-    pub members: RefCell<Vec<Rc<SyncHandle>>>,
+    pub syncs: RefCell<Vec<Rc<SyncHandle>>>,
     /// Those of the configuration before this one, whose state may go on.
     pub before: RefCell<Vec<Rc<SyncHandle>>>,
     /// All tunnels, in the order of the configuration.
@@ -167,14 +167,14 @@ impl ScriptContext {
 ///
 /// # Errors
 /// It is none.
-pub fn member_of(lua: &Lua, inlet: &Table) -> Result<Rc<SyncHandle>> {
-    let host = lua
+pub fn handle_of(lua: &Lua, inlet: &Table) -> Result<Rc<SyncHandle>> {
+    let context = lua
         .app_data_ref::<Rc<ScriptContext>>()
         .ok_or_else(|| config_error("the daemon is not set up"))?;
-    let members = host.members.borrow();
-    members
+    let syncs = context.syncs.borrow();
+    syncs
         .iter()
-        .find(|member| member.inlet == *inlet)
+        .find(|handle| handle.inlet == *inlet)
         .cloned()
         .ok_or_else(|| config_error("not an inlet"))
 }

@@ -23,17 +23,17 @@ use crate::sync::Sync;
 /// Whatever is wrong with the configuration.
 pub fn create(
     lua: &Lua,
-    host: &Rc<ScriptContext>,
+    context: &Rc<ScriptContext>,
     objects: &Objects,
     config: Table,
 ) -> Result<Table> {
     let policy = policy(lua, &config)?;
-    check(lua, &config, policy, host.members.borrow().len())?;
+    check(lua, &config, policy, context.syncs.borrow().len())?;
     let typed = SyncConfig::from_table(&user_keys::without(lua, &config)?)?;
     if typed.check.is_some() {
         scan_request::check_behaviour(lua, &config)?;
     }
-    let tunnel = tunnel::of_config(host, &config)?;
+    let tunnel = tunnel::of_config(context, &config)?;
     let filter = config::filter(&config)?;
     advise(lua, &config, &typed, &filter)?;
     if policy == Policy::Coalesce {
@@ -42,11 +42,11 @@ pub fn create(
     }
     let fingerprint = fingerprint(lua, &config, &filter)?;
     let text = fingerprint.as_deref();
-    let sync = sync_of(lua, host, &config, typed, filter, policy, text)?;
+    let sync = sync_of(lua, context, &config, typed, filter, policy, text)?;
 
     let functions = lua.create_table()?;
     let inlet = lua.create_table()?;
-    let member = Rc::new(SyncHandle {
+    let handle = Rc::new(SyncHandle {
         sync,
         fingerprint,
         config,
@@ -55,14 +55,14 @@ pub fn create(
         events: Default::default(),
         object: Default::default(),
     });
-    let weak: Weak<SyncHandle> = Rc::downgrade(&member);
-    for pair in inlet::functions(lua, host, objects, &weak)?.pairs::<Value, Value>() {
+    let weak: Weak<SyncHandle> = Rc::downgrade(&handle);
+    for pair in inlet::functions(lua, context, objects, &weak)?.pairs::<Value, Value>() {
         let (name, function) = pair?;
         functions.set(name, function)?;
     }
     let make: mlua::Function = lua.named_registry_value("make_inlet")?;
     make.call::<()>((&inlet, functions))?;
-    host.members.borrow_mut().push(member);
+    context.syncs.borrow_mut().push(handle);
     Ok(inlet)
 }
 
@@ -148,7 +148,7 @@ fn advise(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) -> Res
 /// The state of a sync: that of the configuration before if it is the same.
 fn sync_of(
     lua: &Lua,
-    host: &Rc<ScriptContext>,
+    context: &Rc<ScriptContext>,
     config: &Table,
     typed: SyncConfig,
     filter: Filter,
@@ -158,7 +158,7 @@ fn sync_of(
     let full = config.get::<Value>("full")?.is_function();
     let files = fanout::files(config, &typed, &filter, fingerprint.is_some())?;
     let group = files.as_deref().map(|files| fanout::group(files, &typed));
-    let sync = match unchanged(host, fingerprint) {
+    let sync = match unchanged(context, fingerprint) {
         Some(sync) => {
             sync.borrow_mut().config.name = typed.name;
             sync
@@ -166,14 +166,14 @@ fn sync_of(
         None => {
             let mut sync = Sync::new(typed, filter, policy, full);
             add_crontab(&mut sync)?;
-            fanout::join_gate(host, &mut sync, files.as_deref())?;
+            fanout::join_gate(context, &mut sync, files.as_deref())?;
             Rc::new(RefCell::new(sync))
         }
     };
     // User code runs what it likes, as it likes.
     if policy == Policy::Coalesce {
-        fanout::join(host, &sync, group);
-        sync.borrow_mut().environment = config::share_ssh(lua, config, &host.sockets)?;
+        fanout::join(context, &sync, group);
+        sync.borrow_mut().environment = config::share_ssh(lua, config, &context.sockets)?;
     }
     Ok(sync)
 }
@@ -188,11 +188,11 @@ fn fingerprint(lua: &Lua, config: &Table, filter: &Filter) -> Result<Option<Vec<
 }
 
 /// The state of the same sync in the configuration before, if it is there and nobody's yet.
-fn unchanged(host: &ScriptContext, fingerprint: Option<&[u8]>) -> Option<Rc<RefCell<Sync>>> {
+fn unchanged(context: &ScriptContext, fingerprint: Option<&[u8]>) -> Option<Rc<RefCell<Sync>>> {
     let text = fingerprint?;
-    let mut before = host.before.borrow_mut();
-    let found = before.iter().position(|member| {
-        member.fingerprint.as_deref() == Some(text) && !member.sync.borrow().has_ended()
+    let mut before = context.before.borrow_mut();
+    let found = before.iter().position(|handle| {
+        handle.fingerprint.as_deref() == Some(text) && !handle.sync.borrow().has_ended()
     })?;
     Some(Rc::clone(&before.remove(found).sync))
 }

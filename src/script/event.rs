@@ -14,7 +14,7 @@ use crate::queue::{DelayId, Etype, Status};
 #[derive(Clone)]
 pub struct EventRef {
     /// Its sync.
-    pub member: Weak<SyncHandle>,
+    pub handle: Weak<SyncHandle>,
     /// Its queue entry.
     pub id: DelayId,
     /// What kind of event it is.
@@ -40,7 +40,7 @@ impl UserData for EventRef {}
 #[derive(Clone)]
 pub struct ListRef {
     /// Their sync.
-    pub member: Weak<SyncHandle>,
+    pub handle: Weak<SyncHandle>,
     /// In queue order.
     pub ids: Rc<[DelayId]>,
 }
@@ -58,10 +58,10 @@ pub enum Agent {
 
 impl Agent {
     /// The sync it belongs to.
-    pub fn member(&self) -> Option<Rc<SyncHandle>> {
+    pub fn handle(&self) -> Option<Rc<SyncHandle>> {
         match self {
-            Agent::Event(event) => event.member.upgrade(),
-            Agent::List(list) => list.member.upgrade(),
+            Agent::Event(event) => event.handle.upgrade(),
+            Agent::List(list) => list.handle.upgrade(),
         }
     }
 
@@ -106,12 +106,12 @@ impl Objects {
     pub fn event(
         &self,
         lua: &Lua,
-        member: &Rc<SyncHandle>,
+        handle: &Rc<SyncHandle>,
         id: DelayId,
     ) -> Result<(Table, Option<Table>)> {
-        let known = member.events.borrow().get(&id).cloned();
+        let known = handle.events.borrow().get(&id).cloned();
         let (etype, path, path2) = {
-            let sync = member.sync.borrow();
+            let sync = handle.sync.borrow();
             let delay = match (sync.queue.get(id), known) {
                 // An entry may have become another while it waited to be done again.
                 (Some(delay), Some(known)) if self.is_of(&known.0, delay.etype())? => {
@@ -126,7 +126,7 @@ impl Objects {
         };
         let object = |path: Vec<u8>, half| {
             let event = EventRef {
-                member: Rc::downgrade(member),
+                handle: Rc::downgrade(handle),
                 id,
                 etype,
                 path: path.into(),
@@ -141,16 +141,16 @@ impl Objects {
             ),
             None => (object(path, MoveEnd::Whole)?, None),
         };
-        member.events.borrow_mut().insert(id, made.clone());
+        handle.events.borrow_mut().insert(id, made.clone());
         Ok(made)
     }
 
     /// The object of a queue entry as the items of `getList()` are: `path` has its leading slash,
     /// and there are `path2` and `alarm`.
-    pub fn entry(&self, lua: &Lua, member: &Rc<SyncHandle>, id: DelayId) -> Result<Option<Table>> {
-        let entry = match member.sync.borrow().queue.get(id) {
+    pub fn entry(&self, lua: &Lua, handle: &Rc<SyncHandle>, id: DelayId) -> Result<Option<Table>> {
+        let entry = match handle.sync.borrow().queue.get(id) {
             Some(delay) => EventRef {
-                member: Rc::downgrade(member),
+                handle: Rc::downgrade(handle),
                 id,
                 etype: delay.etype(),
                 path: delay.paths().0.into(),
@@ -162,9 +162,9 @@ impl Objects {
     }
 
     /// A list object.
-    pub fn list(&self, lua: &Lua, member: &Rc<SyncHandle>, ids: Vec<DelayId>) -> Result<Table> {
+    pub fn list(&self, lua: &Lua, handle: &Rc<SyncHandle>, ids: Vec<DelayId>) -> Result<Table> {
         let list = ListRef {
-            member: Rc::downgrade(member),
+            handle: Rc::downgrade(handle),
             ids: ids.into(),
         };
         self.object(lua, list, &self.list_meta)
@@ -203,18 +203,18 @@ impl EventRef {
     /// # Errors
     /// There is no field of that name, or it needs a target and there is none.
     pub fn field(&self, lua: &Lua, name: &str) -> Result<Value> {
-        let member = self
-            .member
+        let handle = self
+            .handle
             .upgrade()
             .ok_or_else(|| config_error("the event's sync is gone"))?;
         let text = |bytes: &[u8]| Ok(Value::String(lua.create_string(bytes)?));
         match name {
-            "config" => return Ok(Value::Table(member.config.clone())),
-            "inlet" => return Ok(Value::Table(member.inlet.clone())),
+            "config" => return Ok(Value::Table(handle.config.clone())),
+            "inlet" => return Ok(Value::Table(handle.inlet.clone())),
             "etype" => return text(self.etype.name().as_bytes()),
             "isList" => return Ok(Value::Boolean(false)),
             "isdir" => return Ok(Value::Boolean(self.path.ends_with(b"/"))),
-            "status" => return text(self.status(&member).as_bytes()),
+            "status" => return text(self.status(&handle).as_bytes()),
             "move" => {
                 return match self.half {
                     MoveEnd::Whole | MoveEnd::Entry => Ok(Value::Nil),
@@ -224,30 +224,30 @@ impl EventRef {
             }
             "path" if self.half == MoveEnd::Entry => return text(&self.path),
             "path2" if self.half == MoveEnd::Entry => {
-                let sync = member.sync.borrow();
+                let sync = handle.sync.borrow();
                 let path2 = sync.queue.get(self.id).and_then(|delay| delay.paths().1);
                 return path2.map_or(Ok(Value::Nil), |path| text(&path));
             }
             "alarm" if self.half == MoveEnd::Entry => {
-                let due = member.sync.borrow().queue.get(self.id).map(|d| d.due());
+                let due = handle.sync.borrow().queue.get(self.id).map(|d| d.due());
                 return due.map(Timestamp).into_lua(lua);
             }
             _ => {}
         }
         // User code may change the target while the sync is at work.
-        let source = member.sync.borrow().config.source.clone();
-        let target = text_of(&member.config.raw_get("target")?);
+        let source = handle.sync.borrow().config.source.clone();
+        let target = text_of(&handle.config.raw_get("target")?);
         let value = match name {
             "source" => Some(source),
-            "target" => return member.config.raw_get("target"),
+            "target" => return handle.config.raw_get("target"),
             _ => self.path_field(name, &source, target.as_deref())?,
         };
         value.map_or(Ok(Value::Nil), |value| text(&value))
     }
 
     /// Returns true if it is an event of this sync.
-    pub fn is_of(&self, member: &Rc<SyncHandle>) -> bool {
-        self.member.as_ptr() == Rc::as_ptr(member)
+    pub fn is_of(&self, handle: &Rc<SyncHandle>) -> bool {
+        self.handle.as_ptr() == Rc::as_ptr(handle)
     }
 
     fn path_field(
@@ -298,16 +298,16 @@ impl EventRef {
         }))
     }
 
-    fn status(&self, member: &SyncHandle) -> &'static str {
-        match member.sync.borrow().queue.get(self.id) {
+    fn status(&self, handle: &SyncHandle) -> &'static str {
+        match handle.sync.borrow().queue.get(self.id) {
             Some(delay) => delay.status().name(),
             None => "done",
         }
     }
 
     /// Returns true if it still waits to be handled.
-    pub fn waits(&self, member: &SyncHandle) -> bool {
-        member
+    pub fn waits(&self, handle: &SyncHandle) -> bool {
+        handle
             .sync
             .borrow()
             .queue

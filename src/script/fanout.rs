@@ -50,16 +50,16 @@ pub fn group(files: &[u8], typed: &SyncConfig) -> Vec<u8> {
 }
 
 /// Lets a sync share with one that is there already, of this configuration or the one before.
-pub fn join(host: &ScriptContext, sync: &Rc<RefCell<Sync>>, group: Option<Vec<u8>>) {
-    let like = |member: &&Rc<SyncHandle>| {
-        !Rc::ptr_eq(&member.sync, sync) && {
-            let other = member.sync.borrow();
+pub fn join(context: &ScriptContext, sync: &Rc<RefCell<Sync>>, group: Option<Vec<u8>>) {
+    let like = |handle: &&Rc<SyncHandle>| {
+        !Rc::ptr_eq(&handle.sync, sync) && {
+            let other = handle.sync.borrow();
             other.group == group && !other.has_ended()
         }
     };
     if group.is_some() {
-        let (members, before) = (host.members.borrow(), host.before.borrow());
-        if let Some(first) = members.iter().chain(before.iter()).find(like) {
+        let (syncs, before) = (context.syncs.borrow(), context.before.borrow());
+        if let Some(first) = syncs.iter().chain(before.iter()).find(like) {
             sync::share(&mut first.sync.borrow_mut(), &mut sync.borrow_mut());
         }
     }
@@ -71,22 +71,22 @@ pub fn join(host: &ScriptContext, sync: &Rc<RefCell<Sync>>, group: Option<Vec<u8
 ///
 /// # Errors
 /// Another gate has the same private directory.
-pub fn join_gate(host: &ScriptContext, sync: &mut Sync, files: Option<&[u8]>) -> Result<()> {
+pub fn join_gate(context: &ScriptContext, sync: &mut Sync, files: Option<&[u8]>) -> Result<()> {
     let Some(check) = &sync.config.check else {
         return Ok(());
     };
     let key = files.map(|files| [files, b"\0", &check.sharing()].concat());
-    let (members, before) = (host.members.borrow(), host.before.borrow());
+    let (syncs, before) = (context.syncs.borrow(), context.before.borrow());
     let stay = before.iter().filter(|_| check.rules().is_some());
-    let like = |member: &&Rc<SyncHandle>| {
-        let gate = &member.sync.borrow().gate;
+    let like = |handle: &&Rc<SyncHandle>| {
+        let gate = &handle.sync.borrow().gate;
         key.as_ref().is_some_and(|key| gate.is_for(key))
     };
-    let first = members.iter().chain(stay).find(like);
-    let gate = first.map(|member| Rc::clone(&member.sync.borrow().gate));
+    let first = syncs.iter().chain(stay).find(like);
+    let gate = first.map(|handle| Rc::clone(&handle.sync.borrow().gate));
     sync.gate = gate.unwrap_or_else(|| Rc::new(Gate::new(key)));
-    let clashes = |member: &&Rc<SyncHandle>| {
-        let other = member.sync.borrow();
+    let clashes = |handle: &&Rc<SyncHandle>| {
+        let other = handle.sync.borrow();
         let place = other
             .config
             .check
@@ -94,7 +94,7 @@ pub fn join_gate(host: &ScriptContext, sync: &mut Sync, files: Option<&[u8]>) ->
             .and_then(CheckConfig::given_staging);
         other.gate.id() != sync.gate.id() && place.is_some() && place == check.given_staging()
     };
-    match members.iter().find(clashes) {
+    match syncs.iter().find(clashes) {
         None => Ok(()),
         Some(other) => Err(config_error_about(
             "staging",

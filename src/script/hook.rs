@@ -9,7 +9,7 @@ use super::runtime::Script;
 
 /// A hook that computes for longer is stopped. Nothing can be done about one that waits, for
 /// `os.execute` say.
-const PATIENCE: Duration = Duration::from_secs(1);
+const HOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a hook is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,22 +33,22 @@ impl Script {
     ///
     /// # Errors
     /// User code failed, or took too long.
-    pub fn hook(&self, member: &SyncHandle, report: &HookReport) -> Result<()> {
+    pub fn hook(&self, handle: &SyncHandle, report: &HookReport) -> Result<()> {
         let key = if report.failed {
             "onFailed"
         } else {
             "onSynced"
         };
-        let Some(function) = member.config.get::<Option<Function>>(key)? else {
+        let Some(function) = handle.config.get::<Option<Function>>(key)? else {
             return Ok(());
         };
         let lua = self.lua();
         let told = lua.create_table()?;
         {
-            if let Some(target) = member.destination() {
+            if let Some(target) = handle.destination() {
                 told.set("target", lua.create_string(target)?)?;
             }
-            let sync = member.sync.borrow();
+            let sync = handle.sync.borrow();
             told.set("sync", sync.config.name.as_str())?;
             told.set("source", lua.create_string(&sync.config.source)?)?;
         }
@@ -62,13 +62,13 @@ impl Script {
         }
         told.set("paths", paths)?;
 
-        within_patience(lua, || function.call(told))
+        with_timeout(lua, || function.call(told))
     }
 }
 
 /// Calls user code that is stopped when it computes for too long.
-pub(super) fn within_patience<T>(lua: &Lua, call: impl FnOnce() -> Result<T>) -> Result<T> {
-    let end = Instant::now() + PATIENCE;
+pub(super) fn with_timeout<T>(lua: &Lua, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    let end = Instant::now() + HOOK_TIMEOUT;
     let often = HookTriggers::new().every_nth_instruction(10_000);
     lua.set_hook(often, move |_, _| {
         if Instant::now() < end {

@@ -18,37 +18,37 @@ use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
 /// The function table of one inlet, to be looked up by name.
 pub fn functions(
     lua: &Lua,
-    host: &Rc<ScriptContext>,
+    context: &Rc<ScriptContext>,
     objects: &Objects,
-    member: &Weak<SyncHandle>,
+    handle: &Weak<SyncHandle>,
 ) -> Result<Table> {
     let table = lua.create_table()?;
     let add = Adder {
         lua,
         table: &table,
-        member,
+        handle,
     };
 
-    add.function("getConfig", |_, member, ()| Ok(member.config.clone()))?;
-    let (with, clock) = (objects.clone(), Rc::clone(host));
-    add.function("getEvent", move |lua, member, ()| {
-        let id = first_due(member, &clock).ok_or_else(|| config_error("no event is due"))?;
-        let (event, event2) = with.event(lua, member, id)?;
+    add.function("getConfig", |_, handle, ()| Ok(handle.config.clone()))?;
+    let (with, clock) = (objects.clone(), Rc::clone(context));
+    add.function("getEvent", move |lua, handle, ()| {
+        let id = first_due(handle, &clock).ok_or_else(|| config_error("no event is due"))?;
+        let (event, event2) = with.event(lua, handle, id)?;
         (event, event2).into_lua_multi(lua)
     })?;
     let with = objects.clone();
-    add.function("getEvents", move |lua, member, test: Value| {
-        let ids = select(lua, &with, member, &test)?;
-        with.list(lua, member, ids)
+    add.function("getEvents", move |lua, handle, test: Value| {
+        let ids = select(lua, &with, handle, &test)?;
+        with.list(lua, handle, ids)
     })?;
     let with = objects.clone();
-    add.function("discardEvent", move |_, member, event: Value| {
+    add.function("discardEvent", move |_, handle, event: Value| {
         let agent = event
             .as_table()
             .map(|event| with.agent(event))
             .transpose()?;
         match agent.flatten() {
-            Some(Agent::Event(event)) if event.is_of(member) => discard(member, &event),
+            Some(Agent::Event(event)) if event.is_of(handle) => discard(handle, &event),
             Some(Agent::Event(_)) => Err(config_error(
                 "discardEvent needs an event of the inlet's own sync",
             )),
@@ -59,29 +59,29 @@ pub fn functions(
         ("createBlanketEvent", Etype::Blanket),
         ("createFullEvent", Etype::Full),
     ] {
-        let (with, clock) = (objects.clone(), Rc::clone(host));
-        add.function(name, move |lua, member, path: Value| {
+        let (with, clock) = (objects.clone(), Rc::clone(context));
+        add.function(name, move |lua, handle, path: Value| {
             let path = match etype {
                 Etype::Full => full_path(&path)?,
                 _ => Vec::new(),
             };
             let now = clock.clock.now();
-            let pushed = member.sync.borrow_mut().queue.push(etype, &path, None, now);
+            let pushed = handle.sync.borrow_mut().queue.push(etype, &path, None, now);
             let Pushed::Placed(Placed::Appended { id }) = pushed else {
                 return Err(config_error("the queue is full"));
             };
-            Ok(with.event(lua, member, id)?.0)
+            Ok(with.event(lua, handle, id)?.0)
         })?;
     }
     add.function(
         "getSubstitutionData",
-        |lua, member, (_event, data): (Value, Option<Table>)| {
-            tunnel::substitution_data(lua, member, data)
+        |lua, handle, (_event, data): (Value, Option<Table>)| {
+            tunnel::substitution_data(lua, handle, data)
         },
     )?;
-    let h = Rc::clone(host);
-    add.function("getSync", move |lua, member, ()| {
-        sync_object::object(lua, &h, member)
+    let h = Rc::clone(context);
+    add.function("getSync", move |lua, handle, ()| {
+        sync_object::object(lua, &h, handle)
     })?;
     filter_functions(&add)?;
     Ok(table)
@@ -101,16 +101,16 @@ fn full_path(path: &Value) -> Result<Vec<u8>> {
 }
 
 fn filter_functions(add: &Adder<'_>) -> Result<()> {
-    add.function("addExclude", |_, member, pattern: mlua::BString| {
-        with_filter(member, |filter| filter.add_exclude(&pattern));
+    add.function("addExclude", |_, handle, pattern: mlua::BString| {
+        with_filter(handle, |filter| filter.add_exclude(&pattern));
         log::say(
             "Exclude",
             format_args!("adding exclude {}", log::escape(&pattern)),
         );
         Ok(())
     })?;
-    add.function("rmExclude", |_, member, pattern: mlua::BString| {
-        if !with_filter(member, |filter| filter.remove_exclude(&pattern)) {
+    add.function("rmExclude", |_, handle, pattern: mlua::BString| {
+        if !with_filter(handle, |filter| filter.remove_exclude(&pattern)) {
             log::normal(format_args!(
                 "Removing not excluded exclude \"{}\"",
                 log::escape(&pattern)
@@ -120,28 +120,28 @@ fn filter_functions(add: &Adder<'_>) -> Result<()> {
     })?;
     add.function(
         "appendFilter",
-        |_, member, (rule, pattern): (mlua::BString, Option<mlua::BString>)| {
+        |_, handle, (rule, pattern): (mlua::BString, Option<mlua::BString>)| {
             // lsyncd's manual gives two arguments, its program takes the whole rule as one.
             let line = match pattern {
                 Some(pattern) => [rule.as_slice(), b" ", pattern.as_slice()].concat(),
                 None => rule.to_vec(),
             };
-            with_filter(member, |filter| filter.append_rule(&line))
+            with_filter(handle, |filter| filter.append_rule(&line))
                 .map_err(|error| config_error(error.to_string()))
         },
     )?;
-    add.function("getExcludes", |lua, member, ()| {
+    add.function("getExcludes", |lua, handle, ()| {
         let list = lua.create_table()?;
         let excludes: Vec<Vec<u8>> =
-            with_filter(member, |f| f.excludes().map(<[u8]>::to_vec).collect());
+            with_filter(handle, |f| f.excludes().map(<[u8]>::to_vec).collect());
         for pattern in excludes {
             list.raw_push(lua.create_string(pattern)?)?;
         }
         Ok(list)
     })?;
-    add.function("getFilters", |lua, member, ()| {
+    add.function("getFilters", |lua, handle, ()| {
         let list = lua.create_table()?;
-        let lines: Vec<Vec<u8>> = with_filter(member, |f| {
+        let lines: Vec<Vec<u8>> = with_filter(handle, |f| {
             let excludes = f.excludes().map(|pattern| [b"- ", pattern].concat());
             f.rules().chain(excludes).collect()
         });
@@ -150,13 +150,13 @@ fn filter_functions(add: &Adder<'_>) -> Result<()> {
         }
         Ok(list)
     })?;
-    add.function("hasFilters", |_, member, ()| {
-        Ok(with_filter(member, |filter| filter.has_rules()))
+    add.function("hasFilters", |_, handle, ()| {
+        Ok(with_filter(handle, |filter| filter.has_rules()))
     })
 }
 
-fn with_filter<R>(member: &SyncHandle, f: impl FnOnce(&mut crate::filter::Filter) -> R) -> R {
-    let filter = Arc::clone(&member.sync.borrow().filter);
+fn with_filter<R>(handle: &SyncHandle, f: impl FnOnce(&mut crate::filter::Filter) -> R) -> R {
+    let filter = Arc::clone(&handle.sync.borrow().filter);
     let mut filter = filter.write().unwrap_or_else(PoisonError::into_inner);
     f(&mut filter)
 }
@@ -165,7 +165,7 @@ fn with_filter<R>(member: &SyncHandle, f: impl FnOnce(&mut crate::filter::Filter
 struct Adder<'a> {
     lua: &'a Lua,
     table: &'a Table,
-    member: &'a Weak<SyncHandle>,
+    handle: &'a Weak<SyncHandle>,
 }
 
 impl Adder<'_> {
@@ -178,28 +178,28 @@ impl Adder<'_> {
         A: mlua::FromLuaMulti,
         R: IntoLuaMulti,
     {
-        let member = Weak::clone(self.member);
+        let handle = Weak::clone(self.handle);
         let function = self.lua.create_function(move |lua, arguments: A| {
-            let member = member
+            let handle = handle
                 .upgrade()
                 .ok_or_else(|| config_error("the inlet's sync is gone"))?;
-            f(lua, &member, arguments)
+            f(lua, &handle, arguments)
         })?;
         self.table.set(name, function)
     }
 }
 
-fn first_due(member: &SyncHandle, host: &ScriptContext) -> Option<DelayId> {
-    match member.sync.borrow_mut().ready(host.clock.now()) {
+fn first_due(handle: &SyncHandle, context: &ScriptContext) -> Option<DelayId> {
+    match handle.sync.borrow_mut().ready(context.clock.now()) {
         Ready::Now(id) => Some(id),
         _ => None,
     }
 }
 
-fn discard(member: &SyncHandle, event: &EventRef) -> Result<()> {
-    if event.waits(member) {
-        member.sync.borrow_mut().queue.discard(event.id);
-        member.forget(&[event.id]);
+fn discard(handle: &SyncHandle, event: &EventRef) -> Result<()> {
+    if event.waits(handle) {
+        handle.sync.borrow_mut().queue.discard(event.id);
+        handle.forget(&[event.id]);
     } else {
         log::error(format_args!(
             "Ignored cancel of a non-waiting event of type {}",
@@ -213,21 +213,21 @@ fn discard(member: &SyncHandle, event: &EventRef) -> Result<()> {
 fn select(
     lua: &Lua,
     objects: &Objects,
-    member: &Rc<SyncHandle>,
+    handle: &Rc<SyncHandle>,
     test: &Value,
 ) -> Result<Vec<DelayId>> {
     let Value::Function(test) = test else {
-        return Ok(member.sync.borrow().queue.take(|_| Take::Take));
+        return Ok(handle.sync.borrow().queue.take(|_| Take::Take));
     };
     if is_native(lua, "is_change", test)? {
-        return Ok(member
+        return Ok(handle
             .sync
             .borrow()
             .queue
             .take(|delay| take_change(delay.etype())));
     }
     if is_native(lua, "is_before_move", test)? {
-        return Ok(member
+        return Ok(handle
             .sync
             .borrow()
             .queue
@@ -236,7 +236,7 @@ fn select(
     // User code may look at the queue while it decides, so it is asked for every entry first
     // and the selection is made of its answers.
     let candidates: Vec<DelayId> = {
-        let sync = member.sync.borrow();
+        let sync = handle.sync.borrow();
         let waiting = sync
             .queue
             .iter()
@@ -246,14 +246,14 @@ fn select(
     let mut answers: HashMap<DelayId, Take> = HashMap::new();
     for id in candidates {
         let taken = |id: DelayId| answers.get(&id) == Some(&Take::Take);
-        let asked = match member.sync.borrow().queue.get(id) {
+        let asked = match handle.sync.borrow().queue.get(id) {
             Some(delay) => delay.status() == Status::Wait || delay.blocker().is_some_and(taken),
             None => false,
         };
         if !asked {
             continue;
         }
-        let (event, event2) = objects.event(lua, member, id)?;
+        let (event, event2) = objects.event(lua, handle, id)?;
         let answer = match test.call::<Value>((event, event2))? {
             Value::String(text) if text.as_bytes() == b"break" => Take::Stop,
             value if truthy(&value) => Take::Take,
@@ -264,7 +264,7 @@ fn select(
             break;
         }
     }
-    let sync = member.sync.borrow();
+    let sync = handle.sync.borrow();
     Ok(sync
         .queue
         .take(|delay| answers.get(&delay.id()).copied().unwrap_or(Take::Skip)))
@@ -297,14 +297,14 @@ pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Res
     let Some(Agent::List(behind)) = objects.agent(list)? else {
         return Err(config_error("not a list of events"));
     };
-    let member = behind
-        .member
+    let handle = behind
+        .handle
         .upgrade()
         .ok_or_else(|| config_error("the list's sync is gone"))?;
     let objects = objects.clone();
     let function = match name {
         "isList" => return Ok(Value::Boolean(true)),
-        "config" => return Ok(Value::Table(member.config.clone())),
+        "config" => return Ok(Value::Table(handle.config.clone())),
         "size" => {
             let size = behind.ids.len();
             lua.create_function(move |_, _: MultiValue| Ok(size))?
@@ -312,14 +312,14 @@ pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Res
         "getList" => lua.create_function(move |lua, _: MultiValue| {
             let events = lua.create_table()?;
             for &id in behind.ids.iter() {
-                if let Some(entry) = objects.entry(lua, &member, id)? {
+                if let Some(entry) = objects.entry(lua, &handle, id)? {
                     events.raw_push(entry)?;
                 }
             }
             Ok(events)
         })?,
         "getPaths" => lua.create_function(move |lua, mutator: Option<Function>| {
-            paths(lua, &member, &behind.ids, mutator.as_ref())
+            paths(lua, &handle, &behind.ids, mutator.as_ref())
         })?,
         _ => {
             let text = format!("event list does not have function \"{name}\"");
@@ -333,7 +333,7 @@ pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Res
 /// The paths of a list, two for each move; the mutator may change them.
 fn paths(
     lua: &Lua,
-    member: &SyncHandle,
+    handle: &SyncHandle,
     ids: &[DelayId],
     mutator: Option<&Function>,
 ) -> Result<Table> {
@@ -345,7 +345,7 @@ fn paths(
         }
     };
     for &id in ids {
-        let (etype, (path, path2)) = match member.sync.borrow().queue.get(id) {
+        let (etype, (path, path2)) = match handle.sync.borrow().queue.get(id) {
             Some(delay) => (delay.etype(), delay.paths()),
             None => continue,
         };

@@ -15,8 +15,8 @@ const KINDS: [&str; 4] = ["rsyncssh", "rsync", "direct", "rclone"];
 
 impl Script {
     /// The built-in kind whose action the sync has; `None` for what user code does.
-    pub fn kind(&self, member: &SyncHandle) -> Option<&'static str> {
-        let action: Function = member.config.get("action").ok()?;
+    pub fn kind(&self, handle: &SyncHandle) -> Option<&'static str> {
+        let action: Function = handle.config.get("action").ok()?;
         let same = |kind: &str| -> Result<bool> {
             let default: Table = self.lua.globals().get("default")?;
             let theirs: Function = default.get::<Table>(kind)?.get("action")?;
@@ -26,30 +26,30 @@ impl Script {
     }
 
     /// Returns true for a sync that does nothing, whatever happens.
-    pub fn is_idle(&self, member: &SyncHandle) -> bool {
-        sync_checks::is_idle(&self.lua, &member.config).unwrap_or(false)
+    pub fn is_idle(&self, handle: &SyncHandle) -> bool {
+        sync_checks::is_idle(&self.lua, &handle.config).unwrap_or(false)
     }
 
     /// The programs that the sync starts, as far as its configuration tells.
-    pub fn programs(&self, member: &SyncHandle) -> Vec<Vec<u8>> {
-        let kind = self.kind(member);
+    pub fn programs(&self, handle: &SyncHandle) -> Vec<Vec<u8>> {
+        let kind = self.kind(handle);
         let mut programs: Vec<Vec<u8>> = match kind {
-            Some("rclone") => self.binary(member, "rclone").into_iter().collect(),
+            Some("rclone") => self.binary(handle, "rclone").into_iter().collect(),
             Some("direct") | None => Vec::new(),
             Some(kind) => {
-                let ssh = (kind == "rsyncssh").then(|| self.binary(member, "ssh"));
-                let rsync = self.binary(member, "rsync");
+                let ssh = (kind == "rsyncssh").then(|| self.binary(handle, "ssh"));
+                let rsync = self.binary(handle, "rsync");
                 rsync
                     .into_iter()
                     .chain(ssh.flatten())
-                    .chain(self.remote_shell(member))
+                    .chain(self.remote_shell(handle))
                     .collect()
             }
         };
         if kind.is_none() {
-            programs.extend(layer3::programs(&member.config));
+            programs.extend(layer3::programs(&handle.config));
         }
-        let sync = member.sync.borrow();
+        let sync = handle.sync.borrow();
         let hooks = [&sync.config.on_synced, &sync.config.on_failed];
         let mut hooks: Vec<&Hook> = hooks.into_iter().flatten().collect();
         if let Some(check) = &sync.config.check {
@@ -73,9 +73,9 @@ impl Script {
     }
 
     /// The options that each rsync of the sync gets; none if it calls no rsync.
-    pub fn rsync_options(&self, member: &SyncHandle) -> Vec<Vec<u8>> {
+    pub fn rsync_options(&self, handle: &SyncHandle) -> Vec<Vec<u8>> {
         let words = || -> Result<Vec<Vec<u8>>> {
-            let rsync: Table = member.config.get("rsync")?;
+            let rsync: Table = handle.config.get("rsync")?;
             let words: Table = rsync.get("_computed")?;
             let words = words.sequence_values::<Value>();
             words
@@ -85,15 +85,15 @@ impl Script {
         words().unwrap_or_default()
     }
 
-    fn binary(&self, member: &SyncHandle, table: &str) -> Option<Vec<u8>> {
-        let table: Table = member.config.get(table).ok()?;
+    fn binary(&self, handle: &SyncHandle, table: &str) -> Option<Vec<u8>> {
+        let table: Table = handle.config.get(table).ok()?;
         text_of(&table.get("binary").ok()?)
     }
 
     /// What rsync is to reach the target's host with.
-    fn remote_shell(&self, member: &SyncHandle) -> Option<Vec<u8>> {
-        let options = self.rsync_options(member);
-        let target = member.destination()?;
+    fn remote_shell(&self, handle: &SyncHandle) -> Option<Vec<u8>> {
+        let options = self.rsync_options(handle);
+        let target = handle.destination()?;
         let is_daemon =
             target.starts_with(b"rsync://") || target.windows(2).any(|two| two == b"::");
         if !batch::is_remote(&target) || is_daemon {

@@ -76,25 +76,25 @@ pub fn programs(config: &Table) -> Vec<Vec<u8>> {
 /// As [`check`]: the configuration may have been changed since.
 pub fn install(
     lua: &Lua,
-    host: &Rc<ScriptContext>,
+    context: &Rc<ScriptContext>,
     objects: &Objects,
-    member: &SyncHandle,
+    handle: &SyncHandle,
     public: &Function,
 ) -> Result<()> {
-    check(&member.config)?;
+    check(&handle.config)?;
     for key in KEYS {
-        let Value::String(text) = member.config.get(key)? else {
+        let Value::String(text) = handle.config.get(key)? else {
             continue;
         };
         let template = Template::parse(&text.as_bytes());
         if log::enabled("FWrite") {
             log::say("FWrite", template.describe(key));
         }
-        let (h, with) = (Rc::clone(host), objects.clone());
+        let (h, with) = (Rc::clone(context), objects.clone());
         let run = lua.create_function(move |lua, (event, event2): (Table, Option<Table>)| {
             template.run(lua, &h, &with, &event, event2.as_ref())
         })?;
-        member.config.set(key, public.call::<Function>(run)?)?;
+        handle.config.set(key, public.call::<Function>(run)?)?;
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ impl Template {
     fn run(
         &self,
         lua: &Lua,
-        host: &Rc<ScriptContext>,
+        context: &Rc<ScriptContext>,
         objects: &Objects,
         event: &Table,
         event2: Option<&Table>,
@@ -141,7 +141,7 @@ impl Template {
                 }
             }
         }
-        spawn::spawn(host, objects, false, arguments)
+        spawn::spawn(context, objects, false, arguments)
     }
 }
 

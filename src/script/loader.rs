@@ -98,13 +98,13 @@ impl Script {
                 LoadError::line(format!("-delay needs a number, not '{}'", text.display()))
             })?),
         };
-        let host = host(&lua, delay, children, clock, before)?;
+        let context = context(&lua, delay, children, clock, before)?;
         let objects = Objects::new(&lua).map_err(unloaded)?;
-        preludes(&lua, &host, &objects).map_err(unloaded)?;
-        watchdog::install(&lua, &host).map_err(unloaded)?;
+        preludes(&lua, &context, &objects).map_err(unloaded)?;
+        watchdog::install(&lua, &context).map_err(unloaded)?;
         let loader = Loader {
             lua: &lua,
-            host: &host,
+            context: &context,
         };
         for script in &options.scripts {
             loader.file(script)?;
@@ -113,19 +113,19 @@ impl Script {
             loader.file(config)?;
         }
         let settings = loader.finish(environment)?;
-        host.before.take();
-        host.max_processes.set(settings.max_processes);
-        for member in host.members.borrow().iter() {
-            let mode = &mut member.sync.borrow_mut().config.mode;
+        context.before.take();
+        context.max_processes.set(settings.max_processes);
+        for handle in context.syncs.borrow().iter() {
+            let mode = &mut handle.sync.borrow_mut().config.mode;
             mode.get_or_insert(settings.mode);
         }
         if !settings.nodaemon {
-            host.base.replace(Some(environment.directory.clone()));
+            context.base.replace(Some(environment.directory.clone()));
         }
         Ok(Script {
             lua,
             objects,
-            host,
+            context,
             settings,
         })
     }
@@ -136,7 +136,7 @@ fn unloaded(error: mlua::Error) -> LoadError {
 }
 
 /// The state that Lua's functions share with the engine, before anything is loaded.
-fn host(
+fn context(
     lua: &Lua,
     delay: Option<f64>,
     children: &Rc<RefCell<Children>>,
@@ -149,7 +149,7 @@ fn host(
         .map_err(|error| LoadError::line(format!("cannot start: {error}")))?;
     Ok(Rc::new(ScriptContext {
         stage: Cell::new(Stage::Loading),
-        members: RefCell::default(),
+        syncs: RefCell::default(),
         before: RefCell::new(before),
         observed: Observed::new(registry),
         tunnels: RefCell::default(),
@@ -175,11 +175,11 @@ fn host(
 }
 
 /// Loads the preludes in order, each with the native functions as its argument.
-fn preludes(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result<()> {
-    lua.set_app_data(Rc::clone(host));
+fn preludes(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Result<()> {
+    lua.set_app_data(Rc::clone(context));
     search_paths::extend(lua)?;
     lua.globals().set("lsyncd", lua.create_table()?)?;
-    let native = prelude_api::table(lua, host, objects)?;
+    let native = prelude_api::table(lua, context, objects)?;
     for (name, text) in PRELUDES {
         lua.load(*text)
             .set_name(format!("{}{name}", errors::PRELUDE))
@@ -195,7 +195,7 @@ fn preludes(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result<()
 
 struct Loader<'a> {
     lua: &'a Lua,
-    host: &'a Rc<ScriptContext>,
+    context: &'a Rc<ScriptContext>,
 }
 
 impl Loader<'_> {
@@ -219,19 +219,19 @@ impl Loader<'_> {
             let message = with_whole_name(&message, &shown);
             LoadError::line(format!("error loading {shown}: {message}{advice}"))
         })?;
-        watchdog::call(self.host, || function.call::<()>(()))
+        watchdog::call(self.context, || function.call::<()>(()))
             .map_err(|error| self.failure(&error, &shown))
     }
 
     fn failure(&self, error: &mlua::Error, file: &str) -> LoadError {
-        if let Some(code) = self.host.ending.get() {
+        if let Some(code) = self.context.ending.get() {
             return LoadError {
                 lines: Vec::new(),
                 exit: Exit::Asked(code),
             };
         }
         let text = errors::message(self.lua, error);
-        if *self.host.complained.borrow() == text {
+        if *self.context.complained.borrow() == text {
             return LoadError::line(text);
         }
         let text = with_whole_name(&errors::located(self.lua, error), file);
@@ -260,7 +260,7 @@ impl Loader<'_> {
             self.command_line_sync(sync, options)
                 .map_err(|error| self.failure(&error, "the command line"))?;
         }
-        let settings = &self.host.settings;
+        let settings = &self.context.settings;
         settings.override_by(self.lua, options).map_err(fail)?;
         for warning in settings.warnings().map_err(fail)? {
             log::warn(errors::message(self.lua, &warning));
@@ -291,9 +291,9 @@ impl Loader<'_> {
                     "direct"
                 }
             }
-            SyncOption::Rsyncssh(source, host, directory) => {
+            SyncOption::Rsyncssh(source, context, directory) => {
                 table.set("source", text(source)?)?;
-                table.set("host", text(host)?)?;
+                table.set("host", text(context)?)?;
                 table.set("targetdir", text(directory)?)?;
                 if !options.ssh_options.is_empty() {
                     let extra = self.lua.create_table()?;

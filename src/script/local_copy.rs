@@ -16,7 +16,7 @@ use crate::sync::Sync;
 /// Work that shall be done for queue entries of a sync.
 pub struct CopyRequest {
     /// Whose.
-    pub member: Rc<SyncHandle>,
+    pub handle: Rc<SyncHandle>,
     /// The event or list object, for `collect`.
     pub agent: Table,
     /// The entries it is about; they are active already.
@@ -32,20 +32,25 @@ pub struct CopyRequest {
 }
 
 /// Puts the function into the table that preludes get.
-pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
-    let (h, with) = (Rc::clone(host), objects.clone());
+pub fn add(
+    lua: &Lua,
+    context: &Rc<ScriptContext>,
+    objects: &Objects,
+    native: &Table,
+) -> Result<()> {
+    let (h, with) = (Rc::clone(context), objects.clone());
     native.set(
         "direct",
         lua.create_function(move |lua, agent: Table| {
             let Some(behind) = with.agent(&agent)? else {
                 return Err(config_error("neither an event nor a list of events"));
             };
-            if h.stage.get() == Stage::Fading {
+            if h.stage.get() == Stage::ShuttingDown {
                 return Ok(());
             }
             let request = request(lua, agent, &behind)?;
             request
-                .member
+                .handle
                 .sync
                 .borrow_mut()
                 .begin_anywhere(&request.ids);
@@ -56,16 +61,16 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Tabl
 }
 
 fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<CopyRequest> {
-    let member = behind
-        .member()
+    let handle = behind
+        .handle()
         .ok_or_else(|| config_error("the sync is gone"))?;
-    let target = rsync_target(lua, &member.config)?;
-    let delete_excluded = match member.config.get("rsync")? {
+    let target = rsync_target(lua, &handle.config)?;
+    let delete_excluded = match handle.config.get("rsync")? {
         Value::Table(rsync) => rsync.get::<Value>("delete_excluded")? == Value::Boolean(true),
         _ => false,
     };
     let ids = behind.ids();
-    let sync = member.sync.borrow();
+    let sync = handle.sync.borrow();
     let delete_excluded = delete_excluded && !sync.holds_any();
     let task = task(&sync, &ids, |etype, path| !sync.is_held(etype, path));
     let delete = sync.config.delete;
@@ -83,7 +88,7 @@ fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<CopyRequest> {
     };
     drop(sync);
     Ok(CopyRequest {
-        member,
+        handle,
         agent,
         ids,
         target,

@@ -19,9 +19,9 @@ use crate::log;
 use crate::process;
 
 /// All but those that are global functions, too.
-pub fn members(lua: &Lua, host: &Rc<ScriptContext>) -> Result<Table> {
+pub fn syncs(lua: &Lua, context: &Rc<ScriptContext>) -> Result<Table> {
     let table = lua.create_table()?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     table.set(
         "exec",
         lua.create_function(move |_, words: Variadic<Value>| execute(&h, &words))?,
@@ -43,7 +43,7 @@ pub fn members(lua: &Lua, host: &Rc<ScriptContext>) -> Result<Table> {
             Ok(fs::metadata(OsStr::from_bytes(&path)).ok().map(|m| m.len()))
         })?,
     )?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     table.set(
         "get_process_info",
         lua.create_function(move |_, ()| Ok((h.running.get(), h.max_processes.get())))?,
@@ -72,7 +72,7 @@ pub fn members(lua: &Lua, host: &Rc<ScriptContext>) -> Result<Table> {
         "jiffies_from_seconds",
         lua.create_function(|_, seconds: i64| Ok(Timestamp::from_seconds(seconds)))?,
     )?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     table.set(
         "configure",
         lua.create_function(move |lua, (name, value): (Value, Value)| {
@@ -108,7 +108,7 @@ pub fn inotify(lua: &Lua) -> Result<Table> {
 }
 
 /// Starts a process that belongs to no event; its end is not told to anybody.
-fn execute(host: &ScriptContext, words: &[Value]) -> Result<Value> {
+fn execute(context: &ScriptContext, words: &[Value]) -> Result<Value> {
     let mut words = words.iter().map(|word| match text_of(word) {
         Some(word) if !word.contains(&0) => Ok(word),
         Some(_) => Err(config_error("exec: a word contains a NUL byte")),
@@ -125,7 +125,7 @@ fn execute(host: &ScriptContext, words: &[Value]) -> Result<Value> {
         environment: Vec::new(),
         priority: Default::default(),
     };
-    match host.children.borrow_mut().spawn(command) {
+    match context.children.borrow_mut().spawn(command) {
         Ok(pid) => Ok(Value::Integer(pid.0.into())),
         Err(error) => {
             log::error(error.to_string());
@@ -158,7 +158,7 @@ fn send(pid: i64, number: i64) -> i32 {
 
 /// What lsyncd's Lua half told its core. The names are those of settings, but for `running`,
 /// which the daemon knows by itself.
-fn configure(lua: &Lua, host: &ScriptContext, name: &[u8], value: Value) -> Result<()> {
+fn configure(lua: &Lua, context: &ScriptContext, name: &[u8], value: Value) -> Result<()> {
     let name = String::from_utf8_lossy(name);
     match &*name {
         "running" => Ok(()),
@@ -172,7 +172,7 @@ fn configure(lua: &Lua, host: &ScriptContext, name: &[u8], value: Value) -> Resu
                     value
                 },
             )?;
-            host.settings.take(&settings)
+            context.settings.take(&settings)
         }
         _ => Err(config_error(format!("configure does not know \"{name}\""))),
     }

@@ -24,10 +24,10 @@ use crate::log;
 use crate::sys;
 
 /// Tokens from here on are those of observed descriptors; the rest of it is the descriptor.
-const FIRST: usize = 1 << 31;
+const FIRST_TOKEN: usize = 1 << 31;
 
 /// The standard descriptors keep their numbers, lest the next file that is opened gets one.
-const STANDARD: RawFd = 2;
+const MAX_STANDARD_FD: RawFd = 2;
 
 /// The descriptors one configuration observes.
 pub struct Observed {
@@ -67,7 +67,7 @@ impl Observed {
 
     /// Takes in an event, if it is one of a descriptor's.
     pub fn note(&self, event: &Event) -> bool {
-        let Some(fd) = event.token().0.checked_sub(FIRST) else {
+        let Some(fd) = event.token().0.checked_sub(FIRST_TOKEN) else {
             return false;
         };
         let Ok(fd) = RawFd::try_from(fd) else {
@@ -84,7 +84,7 @@ impl Observed {
     ///
     /// # Errors
     /// User code failed.
-    pub fn call(&self, host: &ScriptContext) -> Result<()> {
+    pub fn call(&self, context: &ScriptContext) -> Result<()> {
         let ready = self.ready.take();
         for (fd, readable, writable) in ready {
             for (is_ready, function) in [
@@ -98,7 +98,7 @@ impl Observed {
                 let function = entries.get(&fd).and_then(function);
                 drop(entries);
                 if let (true, Some(function)) = (is_ready, function) {
-                    watchdog::call(host, || function.call::<()>(f64::from(fd)))?;
+                    watchdog::call(context, || function.call::<()>(f64::from(fd)))?;
                 }
             }
             self.arm_again(fd);
@@ -129,7 +129,7 @@ impl Observed {
         let next = next.entries.borrow();
         let entries = self.entries.take().into_iter();
         let left = entries
-            .filter(|(fd, _)| *fd > STANDARD && !next.contains_key(fd))
+            .filter(|(fd, _)| *fd > MAX_STANDARD_FD && !next.contains_key(fd))
             .map(|(fd, entry)| (fd, entry.identity));
         Leftover(left.collect())
     }
@@ -171,7 +171,7 @@ impl Observed {
     fn register(&self, fd: RawFd, entry: &ObservedFd) -> io::Result<()> {
         match entry.interest() {
             Some(interest) => {
-                let token = Token(FIRST + usize::try_from(fd).unwrap_or(0));
+                let token = Token(FIRST_TOKEN + usize::try_from(fd).unwrap_or(0));
                 self.registry.register(&mut SourceFd(&fd), token, interest)
             }
             None => Ok(()),
@@ -240,7 +240,7 @@ fn close(fd: RawFd, identity: (u64, u64)) {
     if !same {
         return;
     }
-    if fd > STANDARD {
+    if fd > MAX_STANDARD_FD {
         sys::close_descriptor(fd);
     } else if let Err(error) = silence(fd) {
         log::warn(format_args!("descriptor {fd} cannot be closed: {error}"));
@@ -263,19 +263,19 @@ fn silence(fd: RawFd) -> io::Result<()> {
 }
 
 /// Puts the functions into the tables of global ones and of members of `lsyncd`.
-pub fn add(lua: &Lua, host: &Rc<ScriptContext>, globals: &Table, members: &Table) -> Result<()> {
-    let h = Rc::clone(host);
+pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table, syncs: &Table) -> Result<()> {
+    let h = Rc::clone(context);
     let observe =
         lua.create_function(move |_, (fd, readable, writable): (Value, Value, Value)| {
             let fd = descriptor(&fd, "observefd")?;
             h.observed
                 .observe(fd, function(&readable)?, function(&writable)?)
         })?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     let forget = lua
         .create_function(move |_, fd: Value| h.observed.forget(descriptor(&fd, "nonobservefd")?))?;
-    members.set("observe_fd", &observe)?;
-    members.set("nonobserve_fd", &forget)?;
+    syncs.set("observe_fd", &observe)?;
+    syncs.set("nonobserve_fd", &forget)?;
     globals.set("observefd", observe)?;
     globals.set("nonobservefd", forget)
 }

@@ -16,27 +16,27 @@ use crate::config::{config_error, config_error_about, text_of};
 use crate::log;
 
 /// The table that preludes get as their argument.
-pub fn table(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects) -> Result<Table> {
+pub fn table(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Result<Table> {
     let native = lua.create_table()?;
     let (event_meta, list_meta) = objects.metatables();
     native.set("event_meta", event_meta)?;
     native.set("list_meta", list_meta)?;
     native.set("version", crate::cli::VERSION)?;
-    let globals = api::globals(lua, host, objects)?;
-    tunnel::add(lua, host, &globals)?;
-    let members = lsyncd_table::members(lua, host)?;
-    observe::add(lua, host, &globals, &members)?;
+    let globals = api::globals(lua, context, objects)?;
+    tunnel::add(lua, context, &globals)?;
+    let syncs = lsyncd_table::syncs(lua, context)?;
+    observe::add(lua, context, &globals, &syncs)?;
     native.set("globals", globals)?;
-    native.set("members", members)?;
+    native.set("members", syncs)?;
     native.set("inotify", lsyncd_table::inotify(lua)?)?;
     calls(lua, &native)?;
-    errors_and_texts(lua, host, &native)?;
+    errors_and_texts(lua, context, &native)?;
     objects_of(lua, objects, &native)?;
-    config_api::add(lua, host, objects, &native)?;
-    transfer::add(lua, host, objects, &native)?;
-    rsyncssh::add(lua, host, objects, &native)?;
-    local_copy::add(lua, host, objects, &native)?;
-    scan_request::add(lua, host, objects, &native)?;
+    config_api::add(lua, context, objects, &native)?;
+    transfer::add(lua, context, objects, &native)?;
+    rsyncssh::add(lua, context, objects, &native)?;
+    local_copy::add(lua, context, objects, &native)?;
+    scan_request::add(lua, context, objects, &native)?;
     Ok(native)
 }
 
@@ -62,8 +62,8 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn errors_and_texts(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Result<()> {
-    let h = Rc::clone(host);
+fn errors_and_texts(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<()> {
+    let h = Rc::clone(context);
     native.set(
         "message",
         lua.create_function(move |lua, value: Value| {
@@ -93,7 +93,7 @@ fn errors_and_texts(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Resu
             lua.create_string(batch::reason(errors.split(|&byte| byte == b'\n')))
         })?,
     )?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     native.set(
         "by_default",
         lua.create_function(move |_, ()| {
@@ -101,7 +101,7 @@ fn errors_and_texts(lua: &Lua, host: &Rc<ScriptContext>, native: &Table) -> Resu
             Ok(())
         })?,
     )?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     native.set(
         "failed_startup",
         lua.create_function(move |_, ()| {

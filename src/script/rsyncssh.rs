@@ -13,7 +13,12 @@ use crate::queue::Etype;
 use crate::safe_path::{self, Access};
 
 /// Puts the functions into the table that preludes get.
-pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
+pub fn add(
+    lua: &Lua,
+    context: &Rc<ScriptContext>,
+    objects: &Objects,
+    native: &Table,
+) -> Result<()> {
     rsyncssh(lua, native)?;
 
     // Queue entries up to the first Move, which goes alone.
@@ -25,13 +30,13 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Tabl
     lua.set_named_registry_value("is_before_move", &before_move)?;
     native.set("is_before_move", before_move)?;
 
-    let (h, with) = (Rc::clone(host), objects.clone());
+    let (h, with) = (Rc::clone(context), objects.clone());
     native.set(
         "split_move",
         lua.create_function(move |_, event: Table| {
-            let (member, event) = behind(&with, &event)?;
+            let (handle, event) = behind(&with, &event)?;
             let now = h.clock.now();
-            member.sync.borrow_mut().split_move(event.id, now);
+            handle.sync.borrow_mut().split_move(event.id, now);
             Ok(())
         })?,
     )
@@ -116,8 +121,8 @@ fn prepare_ssh(lua: &Lua, config: &Table) -> Result<()> {
 /// The sync and the queue entry that an event object stands for.
 fn behind(objects: &Objects, event: &Table) -> Result<(Rc<SyncHandle>, EventRef)> {
     match objects.agent(event)? {
-        Some(Agent::Event(event)) => match event.member.upgrade() {
-            Some(member) => Ok((member, event)),
+        Some(Agent::Event(event)) => match event.handle.upgrade() {
+            Some(handle) => Ok((handle, event)),
             None => Err(config_error("the event's sync is gone")),
         },
         _ => Err(config_error("not an event")),

@@ -34,15 +34,15 @@ pub struct Script {
     pub(super) lua: Lua,
     pub(super) objects: Objects,
     /// State shared with the functions Lua calls.
-    pub host: Rc<ScriptContext>,
+    pub context: Rc<ScriptContext>,
     /// The settings in types.
     pub settings: Settings,
 }
 
 impl Script {
     /// All syncs, in the order of the configuration.
-    pub fn members(&self) -> Vec<Rc<SyncHandle>> {
-        self.host.members.borrow().clone()
+    pub fn syncs(&self) -> Vec<Rc<SyncHandle>> {
+        self.context.syncs.borrow().clone()
     }
 
     /// The Lua state.
@@ -52,8 +52,8 @@ impl Script {
 
     /// Which writes any of the syncs is concerned with.
     pub fn mode(&self) -> InotifyMode {
-        let members = self.host.members.borrow();
-        let modes = members.iter().map(|m| m.sync.borrow().config.mode);
+        let syncs = self.context.syncs.borrow();
+        let modes = syncs.iter().map(|m| m.sync.borrow().config.mode);
         let mut modes = modes.flatten();
         let first = modes.next().unwrap_or(self.settings.mode);
         if modes.all(|mode| mode == first) {
@@ -67,14 +67,14 @@ impl Script {
     ///
     /// # Errors
     /// User code failed.
-    pub fn act(&self, member: &Rc<SyncHandle>, id: DelayId) -> Result<()> {
-        let etype = match member.sync.borrow().queue.get(id) {
+    pub fn act(&self, handle: &Rc<SyncHandle>, id: DelayId) -> Result<()> {
+        let etype = match handle.sync.borrow().queue.get(id) {
             Some(delay) => delay.etype(),
             None => return Ok(()),
         };
         let special = match etype {
-            Etype::Init => function(member, "init")?,
-            Etype::Full => function(member, "full")?,
+            Etype::Init => function(handle, "init")?,
+            Etype::Full => function(handle, "full")?,
             _ => None,
         };
         if log::enabled("Function") {
@@ -83,34 +83,34 @@ impl Script {
                 Etype::Full if special.is_some() => "full",
                 _ => "action",
             };
-            let sync = &member.sync.borrow().config.name;
+            let sync = &handle.sync.borrow().config.name;
             let etype = etype.name();
             log::say("Function", format_args!("{sync}: {name} for {etype}"));
         }
         if let Some(special) = special {
-            let (event, _) = self.objects.event(&self.lua, member, id)?;
+            let (event, _) = self.objects.event(&self.lua, handle, id)?;
             self.trace(
-                member,
+                handle,
                 format_args!("{}( event )", etype.name().to_lowercase()),
             );
-            return watchdog::call(&self.host, || special.call(event));
+            return watchdog::call(&self.context, || special.call(event));
         }
         if etype == Etype::Init {
-            member.sync.borrow_mut().queue.discard(id);
-            member.forget(&[id]);
+            handle.sync.borrow_mut().queue.discard(id);
+            handle.forget(&[id]);
             return Ok(());
         }
-        let Some(action) = function(member, "action")? else {
+        let Some(action) = function(handle, "action")? else {
             return Ok(());
         };
-        self.trace(member, "action( inlet )");
-        watchdog::call(&self.host, || action.call(&member.inlet))
+        self.trace(handle, "action( inlet )");
+        watchdog::call(&self.context, || action.call(&handle.inlet))
     }
 
     /// The category Function shows which functions of the configuration are called.
-    fn trace(&self, member: &SyncHandle, call: impl fmt::Display) {
+    fn trace(&self, handle: &SyncHandle, call: impl fmt::Display) {
         if log::enabled("Function") {
-            let name = &member.sync.borrow().config.name;
+            let name = &handle.sync.borrow().config.name;
             log::say("Function", format_args!("{name}: {call}"));
         }
     }
@@ -123,13 +123,13 @@ impl Script {
     /// User code failed.
     pub fn collect(
         &self,
-        member: &SyncHandle,
+        handle: &SyncHandle,
         agent: &Table,
         code: i32,
         signal: Option<i32>,
         errors: &[u8],
     ) -> Result<(CollectResult, bool)> {
-        let Some(collect) = function(member, "collect")? else {
+        let Some(collect) = function(handle, "collect")? else {
             let verdict = if code == 0 {
                 CollectResult::Done
             } else {
@@ -137,18 +137,19 @@ impl Script {
             };
             return Ok((verdict, false));
         };
-        self.host.by_default.set(false);
-        self.trace(member, format_args!("collect( agent, {code} )"));
+        self.context.by_default.set(false);
+        self.trace(handle, format_args!("collect( agent, {code} )"));
         let errors = self.lua.create_string(errors)?;
-        let answer: Value =
-            watchdog::call(&self.host, || collect.call((agent, code, signal, errors)))?;
+        let answer: Value = watchdog::call(&self.context, || {
+            collect.call((agent, code, signal, errors))
+        })?;
         let verdict = match answer {
             Value::String(text) if text.as_bytes() == b"again" => CollectResult::Again,
             Value::String(text) if text.as_bytes() == b"redo" => CollectResult::Redo,
             Value::String(text) if text.as_bytes() == b"die" => CollectResult::Die,
             _ => CollectResult::Done,
         };
-        Ok((verdict, self.host.by_default.get()))
+        Ok((verdict, self.context.by_default.get()))
     }
 
     /// Calls the alarms that are due.
@@ -157,7 +158,7 @@ impl Script {
     /// User code failed.
     pub fn run_alarms(&self, now: Time) -> Result<()> {
         let mut due = {
-            let mut alarms = self.host.alarms.borrow_mut();
+            let mut alarms = self.context.alarms.borrow_mut();
             let (due, later) = alarms.drain(..).partition(|alarm| alarm.due <= now);
             *alarms = later;
             let due: Vec<Alarm> = due;
@@ -171,14 +172,16 @@ impl Script {
                 function,
                 extra,
             } = alarm;
-            watchdog::call(&self.host, || function.call::<()>((Timestamp(due), extra)))?;
+            watchdog::call(&self.context, || {
+                function.call::<()>((Timestamp(due), extra))
+            })?;
         }
         Ok(())
     }
 
     /// When the next alarm is due.
     pub fn next_alarm(&self) -> Option<Time> {
-        self.host.alarms.borrow().iter().map(|a| a.due).min()
+        self.context.alarms.borrow().iter().map(|a| a.due).min()
     }
 
     /// Syncs are at work from now on: new globals are refused, and texts become functions.
@@ -191,10 +194,10 @@ impl Script {
     }
 
     fn prepare_to_run(&self) -> Result<()> {
-        self.host.stage.set(Stage::Running);
+        self.context.stage.set(Stage::Running);
         let public = self.lua.named_registry_value("public")?;
-        for member in self.members() {
-            layer3::install(&self.lua, &self.host, &self.objects, &member, &public)?;
+        for handle in self.syncs() {
+            layer3::install(&self.lua, &self.context, &self.objects, &handle, &public)?;
         }
         self.lua.named_registry_value::<Function>("lock")?.call(())
     }
@@ -204,7 +207,7 @@ impl Script {
     pub fn insist(&self) {
         let insist = self.lua.create_table().and_then(|table| {
             table.set("insist", true)?;
-            self.host.settings.take(&table)
+            self.context.settings.take(&table)
         });
         if let Err(error) = insist {
             log::error(errors::plain(&error));
@@ -213,18 +216,18 @@ impl Script {
 
     /// Returns true if failing startup transfers are tried again.
     pub fn insists(&self) -> bool {
-        let insist = self.host.settings.value("insist");
+        let insist = self.context.settings.value("insist");
         insist.is_ok_and(|value| truthy(&value))
     }
 
     /// Syncs go on after all, with the configuration they have.
     pub fn resume(&self) {
-        self.host.stage.set(Stage::Running);
+        self.context.stage.set(Stage::Running);
     }
 
     /// Nothing new is started any more.
-    pub fn fade(&self) {
-        self.host.stage.set(Stage::Fading);
+    pub fn shut_down(&self) {
+        self.context.stage.set(Stage::ShuttingDown);
     }
 
     /// Tells an error of user code in the log, with where it came from.
@@ -240,8 +243,8 @@ impl Script {
 }
 
 /// A function of the configuration. User code may put anything else there at run time.
-fn function(member: &SyncHandle, key: &str) -> Result<Option<Function>> {
-    match member.config.get(key)? {
+fn function(handle: &SyncHandle, key: &str) -> Result<Option<Function>> {
+    match handle.config.get(key)? {
         Value::Function(function) => Ok(Some(function)),
         Value::Nil | Value::Boolean(false) => Ok(None),
         other => Err(config_error(format!(

@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
-use super::context::{ScriptContext, Stage, SyncHandle, member_of};
+use super::context::{ScriptContext, Stage, SyncHandle, handle_of};
 use super::event::{Agent, Objects};
-use super::hook::within_patience;
+use super::hook::with_timeout;
 use super::local_copy::task;
 use super::runtime::Script;
 use crate::config::{config_error, config_error_about, text_of, truthy};
@@ -17,7 +17,7 @@ use crate::scan::ScanAnswer;
 /// Entries of a sync that are to be checked before they are sent.
 pub struct ScanRequest {
     /// Whose.
-    pub member: Rc<SyncHandle>,
+    pub handle: Rc<SyncHandle>,
     /// The event or list object.
     pub agent: Table,
     /// The entries it is about; they are active already.
@@ -29,26 +29,31 @@ pub struct ScanRequest {
 }
 
 /// Puts the functions into the table that preludes get.
-pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
-    let (h, with) = (Rc::clone(host), objects.clone());
+pub fn add(
+    lua: &Lua,
+    context: &Rc<ScriptContext>,
+    objects: &Objects,
+    native: &Table,
+) -> Result<()> {
+    let (h, with) = (Rc::clone(context), objects.clone());
     native.set(
         "when_checked",
         lua.create_function(move |_, (agent, send): (Table, Function)| {
             let Some(behind) = with.agent(&agent)? else {
                 return Err(config_error("neither an event nor a list of events"));
             };
-            let member = behind
-                .member()
+            let handle = behind
+                .handle()
                 .ok_or_else(|| config_error("the sync is gone"))?;
-            if member.sync.borrow().config.check.is_none() {
+            if handle.sync.borrow().config.check.is_none() {
                 return send.call(agent);
             }
-            if h.stage.get() == Stage::Fading {
+            if h.stage.get() == Stage::ShuttingDown {
                 return Ok(());
             }
-            let request = request(member, agent, &behind, send);
+            let request = request(handle, agent, &behind, send);
             let ids = &request.ids;
-            request.member.sync.borrow_mut().begin_anywhere(ids);
+            request.handle.sync.borrow_mut().begin_anywhere(ids);
             h.checks.borrow_mut().push(request);
             Ok(())
         })?,
@@ -56,22 +61,22 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Tabl
     native.set(
         "rsync_source",
         lua.create_function(|lua, inlet: Table| {
-            let member = member_of(lua, &inlet)?;
-            let source = member.sync.borrow().rsync_source();
+            let handle = handle_of(lua, &inlet)?;
+            let source = handle.sync.borrow().rsync_source();
             lua.create_string(source.ok_or_else(not_yet)?)
         })?,
     )?;
     native.set(
         "holds_any",
         lua.create_function(|lua, inlet: Table| {
-            Ok(member_of(lua, &inlet)?.sync.borrow().holds_any())
+            Ok(handle_of(lua, &inlet)?.sync.borrow().holds_any())
         })?,
     )?;
     native.set(
         "protection",
         lua.create_function(|lua, inlet: Table| {
-            let member = member_of(lua, &inlet)?;
-            let Some(patterns) = member.sync.borrow_mut().protected() else {
+            let handle = handle_of(lua, &inlet)?;
+            let Some(patterns) = handle.sync.borrow_mut().protected() else {
                 return Ok(None);
             };
             let words = lua.create_table()?;
@@ -88,11 +93,11 @@ pub fn not_yet() -> mlua::Error {
     config_error("transfers can begin when the configuration has been read")
 }
 
-fn request(member: Rc<SyncHandle>, agent: Table, behind: &Agent, send: Function) -> ScanRequest {
+fn request(handle: Rc<SyncHandle>, agent: Table, behind: &Agent, send: Function) -> ScanRequest {
     let ids = behind.ids();
-    let task = task(&member.sync.borrow(), &ids, |_, _| true);
+    let task = task(&handle.sync.borrow(), &ids, |_, _| true);
     ScanRequest {
-        member,
+        handle,
         agent,
         ids,
         task,
@@ -126,13 +131,13 @@ impl Script {
     /// User code failed or took too long.
     pub fn check(
         &self,
-        member: &SyncHandle,
+        handle: &SyncHandle,
         number: usize,
         path: &[u8],
         copy: &[u8],
     ) -> Result<ScanAnswer> {
         let lua = self.lua();
-        let function = match member.config.get::<Value>("check")? {
+        let function = match handle.config.get::<Value>("check")? {
             Value::Function(function) => Some(function),
             Value::Table(list) => {
                 let items = list.sequence_values::<Value>().flatten();
@@ -146,7 +151,7 @@ impl Script {
         };
         let function = function.ok_or_else(|| config_error("the check is gone"))?;
         let words = (lua.create_string(path)?, lua.create_string(copy)?);
-        let answer: MultiValue = within_patience(lua, || function.call(words))?;
+        let answer: MultiValue = with_timeout(lua, || function.call(words))?;
         let mut answer = answer.into_iter();
         match answer.next() {
             Some(Value::Boolean(true)) => Ok(ScanAnswer::Passed),
@@ -168,12 +173,12 @@ impl Script {
     ///
     /// # Errors
     /// User code failed or took too long.
-    pub fn rejected(&self, member: &SyncHandle, path: &[u8], reason: &str) -> Result<()> {
-        let Value::Table(check) = member.config.get("check")? else {
+    pub fn rejected(&self, handle: &SyncHandle, path: &[u8], reason: &str) -> Result<()> {
+        let Value::Table(check) = handle.config.get("check")? else {
             return Ok(());
         };
         let function: Function = check.get("onReject")?;
         let path = self.lua().create_string(path)?;
-        within_patience(self.lua(), || function.call((path, reason)))
+        with_timeout(self.lua(), || function.call((path, reason)))
     }
 }

@@ -4,7 +4,7 @@
 use mlua::{Lua, Result, Table};
 
 /// Modules of Lua 5.4, and those of 5.3 that are pure Lua.
-const PATHS: [&str; 4] = [
+const LUA_PATHS: [&str; 4] = [
     "/usr/share/lua/5.4/?.lua",
     "/usr/share/lua/5.4/?/init.lua",
     "/usr/share/lua/5.3/?.lua",
@@ -26,7 +26,7 @@ pub fn extend(lua: &Lua) -> Result<()> {
         let path: String = package.get(key)?;
         package.set(key, format!("{path};{}", more.join(";")))
     };
-    append("path", &PATHS)?;
+    append("path", &LUA_PATHS)?;
     append("cpath", &[&debian])?;
     append("cpath", &C_PATHS)
 }

@@ -16,7 +16,7 @@ use crate::scan::readers::Reading;
 /// A process that shall be started for queue entries of a sync.
 pub struct SpawnRequest {
     /// Whose.
-    pub member: Rc<SyncHandle>,
+    pub handle: Rc<SyncHandle>,
     /// The event or list object, for `collect`.
     pub agent: Table,
     /// The entries it is about; they are active already.
@@ -50,7 +50,7 @@ struct Arguments {
 /// # Errors
 /// Misuse, in lsyncd's words.
 pub fn spawn(
-    host: &Rc<ScriptContext>,
+    context: &Rc<ScriptContext>,
     objects: &Objects,
     captured: bool,
     arguments: MultiValue,
@@ -73,37 +73,39 @@ pub fn spawn(
             ));
         }
     };
-    if host.stage.get() == Stage::Fading {
+    if context.stage.get() == Stage::ShuttingDown {
         log::normal("ignored process spawning while fading");
         return Ok(());
     }
-    let member = behind
-        .member()
+    let handle = behind
+        .handle()
         .ok_or_else(|| config_error("spawning with an unknown agent"))?;
     let ids = behind.ids();
-    let reading = host.cleared.borrow().clone();
+    let reading = context.cleared.borrow().clone();
     if reading.is_none() {
-        if member.sync.borrow().config.check.is_some() {
+        if handle.sync.borrow().config.check.is_some() {
             return Err(config_error(
                 "nothing is spawned for a sync with check but its transfers",
             ));
         }
-        check_waiting(&member, &behind, &ids)?;
+        check_waiting(&handle, &behind, &ids)?;
     }
-    if !host.may_spawn() {
+    if !context.may_spawn() {
         return Err(config_error("Spawned too much processes!"));
     }
     let mut words = words(arguments)?;
-    member.sync.borrow_mut().begin(&ids);
+    handle.sync.borrow_mut().begin(&ids);
     let mut environment = if captured {
-        member.sync.borrow().environment.clone()
+        handle.sync.borrow().environment.clone()
     } else {
         Vec::new()
     };
-    host.sockets.keep_private(&mut words.args, &mut environment);
-    host.requests.borrow_mut().push(SpawnRequest {
+    context
+        .sockets
+        .keep_private(&mut words.args, &mut environment);
+    context.requests.borrow_mut().push(SpawnRequest {
         environment,
-        member,
+        handle,
         agent,
         ids,
         program,
@@ -116,8 +118,8 @@ pub fn spawn(
     Ok(())
 }
 
-fn check_waiting(member: &SyncHandle, agent: &Agent, ids: &[DelayId]) -> Result<()> {
-    let sync = member.sync.borrow();
+fn check_waiting(handle: &SyncHandle, agent: &Agent, ids: &[DelayId]) -> Result<()> {
+    let sync = handle.sync.borrow();
     let status = |id: &DelayId| sync.queue.get(*id).map(|delay| delay.status());
     match agent {
         Agent::Event(event) if status(&event.id) != Some(Status::Wait) => {

@@ -11,44 +11,44 @@ use crate::config::{config_error, text_of};
 use crate::watch::Event;
 
 /// The object of a sync, always the same.
-pub fn object(lua: &Lua, host: &Rc<ScriptContext>, member: &Rc<SyncHandle>) -> Result<Table> {
-    if let Some(object) = member.object.get() {
+pub fn object(lua: &Lua, context: &Rc<ScriptContext>, handle: &Rc<SyncHandle>) -> Result<Table> {
+    if let Some(object) = handle.object.get() {
         return Ok(object.clone());
     }
     let public: Function = lua.named_registry_value("public")?;
-    let (h, weak) = (Rc::clone(host), Rc::downgrade(member));
+    let (h, weak) = (Rc::clone(context), Rc::downgrade(handle));
     let look = lua.create_function(move |lua, (_, key): (Value, Value)| {
-        let member = upgrade(&weak)?;
+        let handle = upgrade(&weak)?;
         let key = text_of(&key).unwrap_or_default();
-        field(lua, &h, &member, &String::from_utf8_lossy(&key))
+        field(lua, &h, &handle, &String::from_utf8_lossy(&key))
     })?;
     let meta = lua.create_table()?;
     meta.raw_set("__index", public.call::<Function>(look)?)?;
     let object = lua.create_table()?;
     object.set_metatable(Some(meta))?;
 
-    let (h, weak) = (Rc::clone(host), Rc::downgrade(member));
+    let (h, weak) = (Rc::clone(context), Rc::downgrade(handle));
     let delay = lua.create_function(move |_, arguments: MultiValue| {
-        let member = upgrade(&weak)?;
-        delay(&h, &member, arguments)
+        let handle = upgrade(&weak)?;
+        delay(&h, &handle, arguments)
     })?;
-    let weak = Rc::downgrade(member);
+    let weak = Rc::downgrade(handle);
     let concerns = lua.create_function(move |_, arguments: MultiValue| {
-        let member = upgrade(&weak)?;
+        let handle = upgrade(&weak)?;
         let path = without_self(arguments).pop_front();
         let path = path
             .and_then(|path| text_of(&path))
             .ok_or_else(|| config_error("concerns needs a path"))?;
-        Ok(member.sync.borrow().concerns(&path))
+        Ok(handle.sync.borrow().concerns(&path))
     })?;
     for (name, function) in [("delay", delay), ("concerns", concerns)] {
         object.raw_set(name, public.call::<Function>(function)?)?;
     }
-    Ok(member.object.get_or_init(|| object).clone())
+    Ok(handle.object.get_or_init(|| object).clone())
 }
 
-fn upgrade(member: &Weak<SyncHandle>) -> Result<Rc<SyncHandle>> {
-    member
+fn upgrade(handle: &Weak<SyncHandle>) -> Result<Rc<SyncHandle>> {
+    handle
         .upgrade()
         .ok_or_else(|| config_error("the sync is gone"))
 }
@@ -63,37 +63,37 @@ fn without_self(mut arguments: MultiValue) -> MultiValue {
 
 fn field(
     lua: &Lua,
-    host: &Rc<ScriptContext>,
-    member: &Rc<SyncHandle>,
+    context: &Rc<ScriptContext>,
+    handle: &Rc<SyncHandle>,
     name: &str,
 ) -> Result<Value> {
     match name {
-        "source" | "name" => member.config.get(name),
-        "config" => member.config.clone().into_lua(lua),
-        "inlet" => member.inlet.clone().into_lua(lua),
+        "source" | "name" => handle.config.get(name),
+        "config" => handle.config.clone().into_lua(lua),
+        "inlet" => handle.inlet.clone().into_lua(lua),
         "initDone" => {
-            let running = host.stage.get() != Stage::Loading;
-            (running && member.sync.borrow().has_started()).into_lua(lua)
+            let running = context.stage.get() != Stage::Loading;
+            (running && handle.sync.borrow().has_started()).into_lua(lua)
         }
-        "processes" => processes(lua, host, member),
-        "delays" => delays(lua, member),
-        "excludes" => excludes(lua, member),
+        "processes" => processes(lua, context, handle),
+        "delays" => delays(lua, handle),
+        "excludes" => excludes(lua, handle),
         _ => Ok(Value::Nil),
     }
 }
 
-fn processes(lua: &Lua, host: &Rc<ScriptContext>, member: &Rc<SyncHandle>) -> Result<Value> {
-    let (h, weak) = (Rc::clone(host), Rc::downgrade(member));
+fn processes(lua: &Lua, context: &Rc<ScriptContext>, handle: &Rc<SyncHandle>) -> Result<Value> {
+    let (h, weak) = (Rc::clone(context), Rc::downgrade(handle));
     let size = lua.create_function(move |_, _: MultiValue| {
-        let Some(member) = weak.upgrade() else {
+        let Some(handle) = weak.upgrade() else {
             return Ok(0);
         };
         let requests = h.requests.borrow();
         let asked = requests
             .iter()
-            .filter(|r| Rc::ptr_eq(&r.member, &member))
+            .filter(|r| Rc::ptr_eq(&r.handle, &handle))
             .count();
-        Ok(member.sync.borrow().running + asked)
+        Ok(handle.sync.borrow().running + asked)
     })?;
     let processes = lua.create_table()?;
     processes.raw_set("size", size)?;
@@ -102,9 +102,9 @@ fn processes(lua: &Lua, host: &Rc<ScriptContext>, member: &Rc<SyncHandle>) -> Re
 
 /// A `Queue` of what is pending now. It is a picture: nothing that is done to it is done to
 /// the sync.
-fn delays(lua: &Lua, member: &SyncHandle) -> Result<Value> {
+fn delays(lua: &Lua, handle: &SyncHandle) -> Result<Value> {
     let pending: Vec<_> = {
-        let sync = member.sync.borrow();
+        let sync = handle.sync.borrow();
         let delays = sync.queue.iter();
         delays
             .map(|d| (d.etype().name(), d.status().name(), d.due(), d.paths()))
@@ -127,9 +127,9 @@ fn delays(lua: &Lua, member: &SyncHandle) -> Result<Value> {
     queue.into_lua(lua)
 }
 
-fn excludes(lua: &Lua, member: &SyncHandle) -> Result<Value> {
+fn excludes(lua: &Lua, handle: &SyncHandle) -> Result<Value> {
     let patterns: Vec<Vec<u8>> = {
-        let sync = member.sync.borrow();
+        let sync = handle.sync.borrow();
         let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
         filter.excludes().map(<[u8]>::to_vec).collect()
     };
@@ -144,12 +144,12 @@ fn excludes(lua: &Lua, member: &SyncHandle) -> Result<Value> {
 
 /// `delay(etype, time, path, path2)`: takes in a change as if the kernel had told it at
 /// `time`, a timestamp; without one, now.
-fn delay(host: &ScriptContext, member: &SyncHandle, arguments: MultiValue) -> Result<()> {
+fn delay(context: &ScriptContext, handle: &SyncHandle, arguments: MultiValue) -> Result<()> {
     let mut arguments = without_self(arguments).into_iter();
     let mut next = || arguments.next().unwrap_or(Value::Nil);
     let etype = text_of(&next()).unwrap_or_default();
-    let time = timestamp::stamp(&next()).map_or_else(|| host.clock.now(), |stamp| stamp.0);
-    let source = member.sync.borrow().config.source.clone();
+    let time = timestamp::stamp(&next()).map_or_else(|| context.clock.now(), |stamp| stamp.0);
+    let source = handle.sync.borrow().config.source.clone();
     let mut absolute = || -> Option<Vec<u8>> {
         let path = text_of(&next())?;
         let path = path.strip_prefix(b"/").filter(|path| !path.contains(&0))?;
@@ -172,6 +172,6 @@ fn delay(host: &ScriptContext, member: &SyncHandle, arguments: MultiValue) -> Re
             ));
         }
     };
-    member.sync.borrow_mut().ingest(event, time);
+    handle.sync.borrow_mut().ingest(event, time);
     Ok(())
 }

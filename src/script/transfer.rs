@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 
 use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
-use super::context::{ScriptContext, SyncHandle, member_of};
+use super::context::{ScriptContext, SyncHandle, handle_of};
 use super::event::{Agent, Objects};
 use super::{batch_size, scan_request, spawn, tunnel};
 use crate::batch::probe::Binary;
@@ -29,8 +29,13 @@ impl UserData for RsyncCall {
 ///
 /// # Errors
 /// None but Lua's own.
-pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Table) -> Result<()> {
-    let (h, with) = (Rc::clone(host), objects.clone());
+pub fn add(
+    lua: &Lua,
+    context: &Rc<ScriptContext>,
+    objects: &Objects,
+    native: &Table,
+) -> Result<()> {
+    let (h, with) = (Rc::clone(context), objects.clone());
     native.set(
         "spawn",
         lua.create_function(move |_, arguments: MultiValue| {
@@ -43,16 +48,16 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Tabl
     )?;
     native.set(
         "compares_all",
-        lua.create_function(|lua, inlet: Table| compares_all(&*member_of(lua, &inlet)?))?,
+        lua.create_function(|lua, inlet: Table| compares_all(&*handle_of(lua, &inlet)?))?,
     )?;
     native.set(
         "accepted",
         lua.create_function(|lua, (inlet, words): (Table, Vec<mlua::LuaString>)| {
-            let member = member_of(lua, &inlet)?;
-            let own = computed(&member.config.get("rsync")?)?;
+            let handle = handle_of(lua, &inlet)?;
+            let own = computed(&handle.config.get("rsync")?)?;
             let mut words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
-            let mut sync = member.sync.borrow_mut();
-            sync.chooser.take_out(&own, &mut words);
+            let mut sync = handle.sync.borrow_mut();
+            sync.list_strategy.take_out(&own, &mut words);
             let words = words.iter().map(|word| lua.create_string(word));
             lua.create_sequence_from(words.collect::<Result<Vec<_>>>()?)
         })?,
@@ -60,9 +65,9 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Tabl
     native.set(
         "filter_input",
         lua.create_function(|lua, inlet: Table| {
-            let member = member_of(lua, &inlet)?;
+            let handle = handle_of(lua, &inlet)?;
             let input = {
-                let sync = member.sync.borrow();
+                let sync = handle.sync.borrow();
                 let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
                 filter.rsync_input()
             };
@@ -75,15 +80,15 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Tabl
             })
         })?,
     )?;
-    let (h, with) = (Rc::clone(host), objects.clone());
+    let (h, with) = (Rc::clone(context), objects.clone());
     native.set(
         "batch",
         lua.create_function(move |lua, (inlet, test): (Table, mlua::Function)| {
-            let member = member_of(lua, &inlet)?;
-            batch_size::batch(lua, &h, &with, &member, &test)
+            let handle = handle_of(lua, &inlet)?;
+            batch_size::batch(lua, &h, &with, &handle, &test)
         })?,
     )?;
-    let (h, with) = (Rc::clone(host), objects.clone());
+    let (h, with) = (Rc::clone(context), objects.clone());
     native.set(
         "transfer",
         lua.create_function(move |lua, list: Table| match with.agent(&list)? {
@@ -97,13 +102,15 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, objects: &Objects, native: &Tabl
 /// started, not from `/` where it runs.
 pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     let target = destination(config)?.ok_or_else(|| config_error("the sync has no target"))?;
-    let host = lua.app_data_ref::<Rc<ScriptContext>>();
-    let target = match &host {
-        Some(host) => tunnel::of_config(host, config)?.map(|tunnel| tunnel.place(&target)),
+    let context = lua.app_data_ref::<Rc<ScriptContext>>();
+    let target = match &context {
+        Some(context) => tunnel::of_config(context, config)?.map(|tunnel| tunnel.place(&target)),
         None => None,
     }
     .unwrap_or(target);
-    let base = host.as_ref().and_then(|host| host.base.borrow().clone());
+    let base = context
+        .as_ref()
+        .and_then(|context| context.base.borrow().clone());
     Ok(match base {
         Some(base) if !target.starts_with(b"/") && !batch::is_remote(&target) => base
             .join(OsStr::from_bytes(&target))
@@ -114,14 +121,14 @@ pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
 }
 
 /// Takes note that rsync compares everything by size and time.
-fn compares_all(member: &SyncHandle) -> Result<()> {
-    let rsync: Table = member.config.get("rsync")?;
+fn compares_all(handle: &SyncHandle) -> Result<()> {
+    let rsync: Table = handle.config.get("rsync")?;
     // What a wrapper does is its own affair; it gets no option that it might not know.
     let plain = Binary::plain(&binary(&rsync)?).is_some();
     // The user says that size is enough, and content does not count where it is sent in any case.
     let words = computed(&rsync)?;
     let by_time = plain && !words.iter().any(|word| word == b"--size-only");
-    member.sync.borrow_mut().verify.compares_all(by_time);
+    handle.sync.borrow_mut().verify.compares_all(by_time);
     Ok(())
 }
 
@@ -137,22 +144,22 @@ fn computed(rsync: &Table) -> Result<Vec<Vec<u8>>> {
 
 /// Makes the list of a batch.
 fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
-    let member = agent
-        .member()
+    let handle = agent
+        .handle()
         .ok_or_else(|| config_error("the list's sync is gone"))?;
-    let rsync: Table = member.config.get("rsync")?;
+    let rsync: Table = handle.config.get("rsync")?;
     let (binary, words) = (binary(&rsync)?, computed(&rsync)?);
     let list = list_mode(&rsync)?;
-    let target = rsync_target(lua, &member.config)?;
+    let target = rsync_target(lua, &handle.config)?;
     let hard_links = truthy(&rsync.get("hard_links")?);
     let delete_excluded = rsync.get::<Value>("delete_excluded")? == Value::Boolean(true);
 
     // No Lua from here on, not even a metamethod: the sync is borrowed.
-    let mut sync = member.sync.borrow_mut();
+    let mut sync = handle.sync.borrow_mut();
     let sync = &mut *sync;
     let protected = sync.protected();
     let delete = sync.config.delete.in_batches() && protected.is_some();
-    let delete_excluded = delete_excluded && sync.gate.withheld().is_empty() && !sync.holds_any();
+    let delete_excluded = delete_excluded && sync.gate.blocked().is_empty() && !sync.holds_any();
     let protected = protected.into_iter().flatten();
     let protected = protected.map(|pattern| [b"- ".to_vec(), pattern].concat());
     let filters: Vec<_> = protected.chain(filter_lines(sync)).collect();
@@ -177,7 +184,7 @@ fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
         path,
         to: to.as_deref(),
     });
-    let transfer = sync.chooser.prepare(&request, entries.clone());
+    let transfer = sync.list_strategy.prepare(&request, entries.clone());
     if hard_links && entries.into_iter().any(|e| sync.has_other_names(&e)) {
         let due = sync.due(h.clock.now());
         sync.resync_once(due);
@@ -199,7 +206,7 @@ fn entries(sync: &Sync, ids: &[DelayId]) -> Vec<(Change, Vec<u8>, Option<Vec<u8>
     let delays = ids.iter().filter_map(|id| sync.queue.get(*id));
     let entries = delays.filter_map(|delay| {
         let (path, to) = delay.paths();
-        let stays = sync.is_withheld(&path) || sync.is_held(delay.etype(), &path);
+        let stays = sync.is_blocked(&path) || sync.is_held(delay.etype(), &path);
         (!stays).then(|| (change(delay.etype()), path, to))
     });
     entries.collect()

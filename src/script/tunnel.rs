@@ -69,12 +69,12 @@ impl TunnelObject {
     ///
     /// # Errors
     /// User code failed.
-    pub fn is_refused(&self, host: &ScriptContext) -> Result<bool> {
+    pub fn is_refused(&self, context: &ScriptContext) -> Result<bool> {
         let check = match self.object.get("check")? {
             Value::Function(check) if check != self.always_well => check,
             _ => return Ok(false),
         };
-        let answer = watchdog::call(host, || check.call::<Value>(&self.object))?;
+        let answer = watchdog::call(context, || check.call::<Value>(&self.object))?;
         Ok(answer == Value::Boolean(false))
     }
 
@@ -123,7 +123,7 @@ fn substitute(text: &[u8], values: &[(&str, Vec<u8>)]) -> Vec<u8> {
     result
 }
 
-const KNOWN: [&str; 11] = [
+const KNOWN_KEYS: [&str; 11] = [
     "checkCommand",
     "checkExitCodes",
     "checkMaxFailed",
@@ -138,10 +138,10 @@ const KNOWN: [&str; 11] = [
 ];
 
 /// Puts `tunnel` and `Tunnel` into the table of global functions.
-pub fn add(lua: &Lua, host: &Rc<ScriptContext>, globals: &Table) -> Result<()> {
+pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table) -> Result<()> {
     let methods = lua.create_table()?;
     let meta = lua.create_table()?;
-    let (h, class) = (Rc::clone(host), methods.clone());
+    let (h, class) = (Rc::clone(context), methods.clone());
     meta.set(
         "__index",
         lua.create_function(move |_, (object, name): (Table, Value)| {
@@ -154,7 +154,7 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, globals: &Table) -> Result<()> {
             }
         })?,
     )?;
-    let h = Rc::clone(host);
+    let h = Rc::clone(context);
     methods.set(
         "isReady",
         lua.create_function(move |_, object: Table| {
@@ -164,7 +164,7 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, globals: &Table) -> Result<()> {
     let always_well = lua.create_function(|_, _: MultiValue| Ok(true))?;
     methods.set("check", &always_well)?;
     methods.set("defaults", defaults(lua)?)?;
-    let (h, class) = (Rc::clone(host), methods.clone());
+    let (h, class) = (Rc::clone(context), methods.clone());
     let create = lua.create_function(move |lua, options: Value| match options {
         Value::Table(given) => {
             let options = with_defaults(lua, &given, &class)?;
@@ -187,21 +187,21 @@ pub fn add(lua: &Lua, host: &Rc<ScriptContext>, globals: &Table) -> Result<()> {
 ///
 /// # Errors
 /// What it names is something else.
-pub fn of_config(host: &ScriptContext, config: &Table) -> Result<Option<Rc<TunnelObject>>> {
+pub fn of_config(context: &ScriptContext, config: &Table) -> Result<Option<Rc<TunnelObject>>> {
     let object = match config.get("tunnel")? {
         Value::Nil | Value::Boolean(false) => return Ok(None),
         Value::Table(object) => object,
         _ => return Err(not_a_tunnel()),
     };
-    of(host, &object).map(Some).ok_or_else(not_a_tunnel)
+    of(context, &object).map(Some).ok_or_else(not_a_tunnel)
 }
 
 fn not_a_tunnel() -> mlua::Error {
     config_error_about("tunnel", "tunnel must be what tunnel{ ... } returned.")
 }
 
-fn of(host: &ScriptContext, object: &Table) -> Option<Rc<TunnelObject>> {
-    let tunnels = host.tunnels.borrow();
+fn of(context: &ScriptContext, object: &Table) -> Option<Rc<TunnelObject>> {
+    let tunnels = context.tunnels.borrow();
     tunnels.iter().find(|each| each.object == *object).cloned()
 }
 
@@ -209,9 +209,9 @@ fn of(host: &ScriptContext, object: &Table) -> Option<Rc<TunnelObject>> {
 ///
 /// # Errors
 /// None but Lua's own.
-pub fn substitution_data(lua: &Lua, member: &SyncHandle, data: Option<Table>) -> Result<Table> {
+pub fn substitution_data(lua: &Lua, handle: &SyncHandle, data: Option<Table>) -> Result<Table> {
     let data = data.map_or_else(|| lua.create_table(), Ok)?;
-    if let Some(tunnel) = &member.tunnel {
+    if let Some(tunnel) = &handle.tunnel {
         for (name, value) in tunnel.substitutions() {
             data.set(name, lua.create_string(value)?)?;
         }
@@ -256,12 +256,12 @@ fn with_defaults(lua: &Lua, given: &Table, class: &Table) -> Result<Table> {
 
 fn create(
     lua: &Lua,
-    host: &ScriptContext,
+    context: &ScriptContext,
     options: &Table,
     meta: &Table,
     always_well: &Function,
 ) -> Result<Rc<TunnelObject>> {
-    if host.stage.get() != Stage::Loading {
+    if context.stage.get() != Stage::Loading {
         return Err(config_error(
             "A tunnel can only be created during initialization.",
         ));
@@ -285,7 +285,7 @@ fn create(
         }
     };
     let command = command(options)?;
-    let count = host.tunnels.borrow().len() + 1;
+    let count = context.tunnels.borrow().len() + 1;
     let config = TunnelConfig {
         name: text("name")?.map_or_else(
             || format!("Tunnel{count}"),
@@ -308,7 +308,7 @@ fn create(
         localhost: text("localhost")?.unwrap_or_else(|| b"localhost".to_vec()),
         always_well: always_well.clone(),
     });
-    host.tunnels.borrow_mut().push(Rc::clone(&tunnel));
+    context.tunnels.borrow_mut().push(Rc::clone(&tunnel));
     Ok(tunnel)
 }
 
@@ -370,12 +370,12 @@ fn advise(options: &Table, name: &str, mode: TunnelMode, command: &[Vec<u8>]) ->
     for pair in options.pairs::<Value, Value>() {
         let key = text_of(&pair?.0).unwrap_or_default();
         let key = log::escape(&key).into_owned();
-        if key.starts_with("check") && KNOWN.contains(&&*key) {
+        if key.starts_with("check") && KNOWN_KEYS.contains(&&*key) {
             log::warn(format_args!(
                 "{name}: {key} has no effect, a tunnel is watched by whether its processes live"
             ));
-        } else if !KNOWN.contains(&&*key) {
-            let similar = nearest(&key, KNOWN)
+        } else if !KNOWN_KEYS.contains(&&*key) {
+            let similar = nearest(&key, KNOWN_KEYS)
                 .map_or_else(String::new, |known| format!(" Did you mean \"{known}\"?"));
             log::warn(format_args!(
                 "{name}: \"{key}\" is unknown to tunnels.{similar}"

@@ -14,13 +14,13 @@ use crate::log;
 
 /// What a gauge has at the keys that lsyncd does not know. The gauge of the user's that declares
 /// such a key as its own has something else there.
-const MARK: &[u8] = b"3.0";
+const VERSION_MARK: &[u8] = b"3.0";
 
 /// Keys of many targets, which are gone from a sync when it is one of many.
 const TARGETS: [&str; 2] = ["targets", "targetsFrom"];
 
 /// Name of the registry's table of the configurations that were compared with their gauge.
-const GAUGED: &str = "gauged";
+const GAUGED_FIELD: &str = "gauged";
 
 /// Makes the registry ready for [`note_gauged`].
 ///
@@ -31,7 +31,7 @@ pub fn install(lua: &Lua) -> Result<()> {
     let weak = lua.create_table()?;
     weak.set("__mode", "k")?;
     gauged.set_metatable(Some(weak))?;
-    lua.set_named_registry_value(GAUGED, gauged)
+    lua.set_named_registry_value(GAUGED_FIELD, gauged)
 }
 
 /// Remembers that the keys of this configuration were compared with its gauge.
@@ -39,7 +39,7 @@ pub fn install(lua: &Lua) -> Result<()> {
 /// # Errors
 /// None but Lua's own.
 pub fn note_gauged(lua: &Lua, config: &Table) -> Result<()> {
-    let gauged: Table = lua.named_registry_value(GAUGED)?;
+    let gauged: Table = lua.named_registry_value(GAUGED_FIELD)?;
     gauged.raw_set(config, true)
 }
 
@@ -69,7 +69,7 @@ pub fn owns_targets(lua: &Lua, config: &Table) -> Result<bool> {
 /// # Errors
 /// `targets` that are neither a list nor the user's.
 pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
-    let gauged: Table = lua.named_registry_value(GAUGED)?;
+    let gauged: Table = lua.named_registry_value(GAUGED_FIELD)?;
     let compared = truthy(&gauged.raw_get(config)?);
     let own_action = !is_built_in(lua, config, "action")?;
     let own_kind = own_action || !is_built_in(lua, config, "prepare")?;
@@ -135,7 +135,7 @@ fn is_declared(config: &Table, key: &str) -> Result<bool> {
         return Ok(false);
     };
     let known: Value = gauge.get(key)?;
-    Ok(truthy(&known) && text_of(&known).as_deref() != Some(MARK))
+    Ok(truthy(&known) && text_of(&known).as_deref() != Some(VERSION_MARK))
 }
 
 /// Returns true if the value is one that this program gives a meaning.

@@ -15,17 +15,17 @@ use crate::config::config_error;
 use crate::log;
 
 /// How many Lua instructions are run between two looks at the clock.
-const STRIDE: u32 = 100_000;
+const CHECK_INTERVAL_INSTRUCTIONS: u32 = 100_000;
 
 /// A call that has taken so long is ended by TERM or INT; a shorter one may end by itself.
-const PATIENCE: Duration = Duration::from_secs(2);
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A call that takes longer is told: nothing else is done meanwhile.
-const LONG: Duration = Duration::from_secs(10);
+const WARN_AFTER: Duration = Duration::from_secs(10);
 
 /// A configuration may take so many bytes of memory and at most half of the machine's. What
 /// needs more is out of hand, and the machine's other programs must not pay for it.
-const MEMORY: usize = 2 << 30;
+const MAX_MEMORY: usize = 2 << 30;
 
 /// Since when user code runs, and whether that was told as being long.
 #[derive(Default)]
@@ -35,17 +35,17 @@ pub struct RunningSince {
 }
 
 /// Looks after all code that will run in this state.
-pub fn install(lua: &Lua, host: &Rc<ScriptContext>) -> Result<()> {
-    lua.set_memory_limit(machine_memory().map_or(MEMORY, |all| MEMORY.min(all / 2)))?;
+pub fn install(lua: &Lua, context: &Rc<ScriptContext>) -> Result<()> {
+    lua.set_memory_limit(machine_memory().map_or(MAX_MEMORY, |all| MAX_MEMORY.min(all / 2)))?;
     let stopped = stop_signal();
-    let host = Rc::clone(host);
-    let triggers = HookTriggers::new().every_nth_instruction(STRIDE);
+    let context = Rc::clone(context);
+    let triggers = HookTriggers::new().every_nth_instruction(CHECK_INTERVAL_INSTRUCTIONS);
     lua.set_global_hook(triggers, move |lua, _| {
-        let Some(since) = host.user_code.since.get() else {
+        let Some(since) = context.user_code.since.get() else {
             return Ok(VmState::Continue);
         };
         let spent = since.elapsed();
-        if spent >= LONG && !host.user_code.told.replace(true) {
+        if spent >= WARN_AFTER && !context.user_code.told.replace(true) {
             log::warn(format_args!(
                 "a function of the configuration has been running for {} s; \
                  nothing else is done meanwhile",
@@ -54,9 +54,9 @@ pub fn install(lua: &Lua, host: &Rc<ScriptContext>) -> Result<()> {
         }
         match stopped.load(Ordering::Relaxed) {
             0 => Ok(VmState::Continue),
-            _ if spent < PATIENCE => Ok(VmState::Continue),
+            _ if spent < SIGNAL_TIMEOUT => Ok(VmState::Continue),
             number => {
-                host.ending.set(Some(128 + number as i64));
+                context.ending.set(Some(128 + number as i64));
                 stop(lua)?;
                 Err(ended())
             }
@@ -74,12 +74,12 @@ pub fn stop(lua: &Lua) -> Result<()> {
 ///
 /// # Errors
 /// What it raised, or that the process shall end.
-pub fn call<R>(host: &ScriptContext, code: impl FnOnce() -> Result<R>) -> Result<R> {
-    host.user_code.since.set(Some(Instant::now()));
-    host.user_code.told.set(false);
+pub fn call<R>(context: &ScriptContext, code: impl FnOnce() -> Result<R>) -> Result<R> {
+    context.user_code.since.set(Some(Instant::now()));
+    context.user_code.told.set(false);
     let result = code();
-    host.user_code.since.set(None);
-    match host.ending.get() {
+    context.user_code.since.set(None);
+    match context.ending.get() {
         Some(_) => Err(ended()),
         None => result,
     }

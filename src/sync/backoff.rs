@@ -4,7 +4,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-const LONGEST: Duration = Duration::from_secs(300);
+const MAX_WAIT: Duration = Duration::from_secs(300);
 
 /// The waits of one sync.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ impl Backoff {
     pub fn new(delay: Option<Duration>) -> Backoff {
         let first = delay
             .unwrap_or_default()
-            .clamp(Duration::from_secs(1), LONGEST);
+            .clamp(Duration::from_secs(1), MAX_WAIT);
         Backoff { first, failures: 0 }
     }
 
@@ -33,7 +33,7 @@ impl Backoff {
     /// users know it; later ones vary by a tenth.
     pub fn wait(&self, before: u32) -> Duration {
         let factor = 1u32.checked_shl(before).unwrap_or(u32::MAX);
-        let wait = self.first.saturating_mul(factor).min(LONGEST);
+        let wait = self.first.saturating_mul(factor).min(MAX_WAIT);
         if before == 0 {
             return wait;
         }
@@ -43,7 +43,7 @@ impl Backoff {
 
     /// The number of earlier failures from which on the wait does not grow any more.
     pub fn last_step(&self) -> u32 {
-        let grows = |before: &u32| self.first.saturating_mul(1 << before) < LONGEST;
+        let grows = |before: &u32| self.first.saturating_mul(1 << before) < MAX_WAIT;
         (0..u32::BITS)
             .find(|before| !grows(before))
             .unwrap_or_default()
@@ -77,7 +77,7 @@ mod tests {
             );
         }
         for _ in 0..100 {
-            assert!(backoff.fail() <= LONGEST);
+            assert!(backoff.fail() <= MAX_WAIT);
         }
         backoff.reset();
         assert_eq!(backoff.fail(), Duration::from_secs(15));

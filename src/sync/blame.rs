@@ -58,7 +58,7 @@ struct BatchEntries {
 
 /// What a line says of the transfer.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum LineKind {
     /// These paths failed.
     Failed(Vec<Vec<u8>>),
     /// A path arrived without this attribute.
@@ -71,7 +71,7 @@ pub enum Heard {
 
 /// What a transfer left undone.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Undone {
+pub enum FailedEntries {
     /// All paths arrived, though not all attributes.
     Nothing,
     /// These paths.
@@ -122,16 +122,16 @@ impl Blame {
     }
 
     /// Takes in what a line says.
-    pub fn take(&mut self, line: ErrorLine) -> Heard {
+    pub fn take(&mut self, line: ErrorLine) -> LineKind {
         match line {
-            ErrorLine::Neutral => Heard::Neutral,
+            ErrorLine::Neutral => LineKind::Neutral,
             ErrorLine::Attribute(_, attribute) => {
                 self.attributes = true;
-                Heard::Attribute(attribute)
+                LineKind::Attribute(attribute)
             }
             ErrorLine::Unknown => {
                 self.everything = true;
-                Heard::Unknown
+                LineKind::Unknown
             }
             ErrorLine::Failed(name, reason) => {
                 if let FailureReason::Size(limit) = reason {
@@ -141,11 +141,11 @@ impl Blame {
                 let found = self.find(&name);
                 if found.is_empty() {
                     self.everything = true;
-                    return Heard::Unknown;
+                    return LineKind::Unknown;
                 }
                 let paths = found.keys().cloned().collect();
                 self.remember(found, reason);
-                Heard::Failed(paths)
+                LineKind::Failed(paths)
             }
         }
     }
@@ -181,14 +181,14 @@ impl Blame {
     }
 
     /// What a transfer that was partly done left undone.
-    pub fn undone(self) -> Undone {
+    pub fn failed_paths(self) -> FailedEntries {
         if self.everything || (self.failed.is_empty() && !self.attributes) {
-            return Undone::Everything;
+            return FailedEntries::Everything;
         }
         if self.failed.is_empty() {
-            Undone::Nothing
+            FailedEntries::Nothing
         } else {
-            Undone::Paths(self.failed)
+            FailedEntries::Paths(self.failed)
         }
     }
 

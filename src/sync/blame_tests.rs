@@ -17,11 +17,11 @@ fn batch(target: &str, paths: &[&str]) -> Blame {
     Blame::of_batch(entries(&list), &roots, 100)
 }
 
-fn paths(undone: Undone) -> Vec<String> {
-    match undone {
-        Undone::Nothing => Vec::new(),
-        Undone::Everything => vec!["everything".to_owned()],
-        Undone::Paths(paths) => paths
+fn paths(failed_paths: FailedEntries) -> Vec<String> {
+    match failed_paths {
+        FailedEntries::Nothing => Vec::new(),
+        FailedEntries::Everything => vec!["everything".to_owned()],
+        FailedEntries::Paths(paths) => paths
             .into_keys()
             .map(|path| path.escape_ascii().to_string())
             .collect(),
@@ -32,7 +32,7 @@ fn after(mut blame: Blame, lines: &[&str]) -> Vec<String> {
     for line in lines {
         blame.take(error_lines::read(line.as_bytes()));
     }
-    paths(blame.undone())
+    paths(blame.failed_paths())
 }
 
 const SUMMARY: &str = "rsync error: some files/attrs were not transferred (code 23)";
@@ -234,7 +234,11 @@ fn past_the_bound_all_has_failed() {
             let line = format!("rsync: mkstemp \"/trg/.f{n}.Ab12Cd\" failed: X (13)");
             blame.take(error_lines::read(line.as_bytes()));
         }
-        assert_eq!(blame.undone() == Undone::Everything, all, "{count}");
+        assert_eq!(
+            blame.failed_paths() == FailedEntries::Everything,
+            all,
+            "{count}"
+        );
     }
 }
 
@@ -309,11 +313,11 @@ fn a_comparison_of_everything_asks_the_disk() {
     for (line, expected) in table {
         let mut blame = whole();
         blame.take(error_lines::read(line.as_bytes()));
-        let undone = match expected {
-            [] => Undone::Everything,
-            list => Undone::Paths(entries(list)),
+        let failed_paths = match expected {
+            [] => FailedEntries::Everything,
+            list => FailedEntries::Paths(entries(list)),
         };
-        assert_eq!(blame.undone(), undone, "{line}");
+        assert_eq!(blame.failed_paths(), failed_paths, "{line}");
     }
 }
 
@@ -364,10 +368,10 @@ proptest! {
         let last = last.strip_suffix(b".").unwrap_or(last);
         let line = [b"rsync: mkstemp \"/t", directory, b".", last, b".Ab12Cd\" failed: X (13)"].concat();
         blame.take(error_lines::read(&line));
-        match blame.undone() {
-            Undone::Everything => {}
-            Undone::Paths(paths) => prop_assert!(paths.contains_key(&failed)),
-            Undone::Nothing => prop_assert!(false, "nothing"),
+        match blame.failed_paths() {
+            FailedEntries::Everything => {}
+            FailedEntries::Paths(paths) => prop_assert!(paths.contains_key(&failed)),
+            FailedEntries::Nothing => prop_assert!(false, "nothing"),
         }
     }
 }

@@ -37,8 +37,8 @@ impl Sync {
     }
 
     fn patterns(&self) -> Option<Vec<Vec<u8>>> {
-        let withheld = self.gate.withheld();
-        let kept = withheld.iter().filter(|(_, reason)| self.keeps(reason));
+        let blocked = self.gate.blocked();
+        let kept = blocked.iter().filter(|(_, reason)| self.keeps(reason));
         let kept = kept.take(MOST_RULES + 1);
         let patterns: Vec<_> = kept.map(|(path, _)| entire(path)).collect();
         let bytes: usize = patterns.iter().map(Vec::len).sum();
@@ -47,10 +47,10 @@ impl Sync {
 
     /// Returns true if nothing is to be done at the target for this path: what is there did not pass the
     /// checks, and neither is there an older version that has.
-    pub fn is_withheld(&self, path: &[u8]) -> bool {
+    pub fn is_blocked(&self, path: &[u8]) -> bool {
         let kept = self
             .gate
-            .withheld()
+            .blocked()
             .why(path)
             .is_some_and(|reason| self.keeps(reason));
         let staged = || {
@@ -62,8 +62,8 @@ impl Sync {
 
     /// Returns true if nothing could be said of this path yet, so that it is looked at again.
     pub(super) fn is_held_by_gate(&self, path: &[u8]) -> bool {
-        let withheld = self.gate.withheld();
-        withheld.why(path).is_some_and(|reason| !reason.rejected)
+        let blocked = self.gate.blocked();
+        blocked.why(path).is_some_and(|reason| !reason.rejected)
     }
 
     fn keeps(&self, reason: &BlockReason) -> bool {

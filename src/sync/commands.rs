@@ -30,8 +30,8 @@ impl Sync {
     /// has passed: it is being tried again.
     pub fn retry(&self) -> Option<(Time, u32)> {
         match self.backoff.failures() {
-            0 => self.undone.next_comparison(),
-            failures => Some((self.hold.unwrap_or_default(), failures)),
+            0 => self.failed_paths.next_comparison(),
+            failures => Some((self.not_before.unwrap_or_default(), failures)),
         }
     }
 
@@ -52,8 +52,8 @@ impl Sync {
     /// What failed is tried again now. The row of failures goes on: if it fails again, the
     /// next wait is longer.
     pub fn retry_now(&mut self, now: Time) {
-        self.hold = None;
-        self.undone.hasten(now);
+        self.not_before = None;
+        self.failed_paths.hasten(now);
         self.flush();
     }
 
@@ -78,7 +78,7 @@ impl Sync {
     pub fn compared(&mut self, ids: &[DelayId]) {
         let mut delays = ids.iter().filter_map(|&id| self.queue.get(id));
         if delays.any(|delay| delay.etype().is_special()) {
-            self.undone.compared();
+            self.failed_paths.compared();
         }
     }
 
@@ -108,8 +108,8 @@ impl Sync {
             mark.serial = self.queue.last_serial();
         }
         let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
-        let owes = self.missed || self.has_gap() || self.undone.due().is_some();
-        let owes = owes || stopped || self.held.any() || !self.inherited.is_empty();
+        let owes = self.overrun || self.has_gap() || self.failed_paths.due().is_some();
+        let owes = owes || stopped || self.not_started.any() || !self.inherited.is_empty();
         let owes = owes || self.verify.is_searching();
         !owes
             && self
@@ -266,7 +266,8 @@ mod tests {
                     } else {
                         seen.clear()
                     }
-                    self.sync.partly_failed(&ids, blame.undone(), self.now);
+                    self.sync
+                        .partly_failed(&ids, blame.failed_paths(), self.now);
                     self.target.extend(seen);
                     return;
                 }

@@ -165,7 +165,7 @@ impl FailedPaths {
     }
 
     /// Returns true if everything is to be compared.
-    pub fn owes_everything(&self) -> bool {
+    pub fn retries_everything(&self) -> bool {
         self.everything.is_some()
     }
 

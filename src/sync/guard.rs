@@ -123,7 +123,7 @@ impl fmt::Display for Violation {
 impl Sync {
     /// What speaks against sending anything now, in words for the log; a few system calls.
     pub fn objection(&self) -> Option<String> {
-        let watched = self.home.as_ref().map(SourceIdentity::numbers);
+        let watched = self.root_identity.as_ref().map(SourceIdentity::numbers);
         let found = SourceIdentity::of(&self.config.source).ok();
         let found = found.as_ref().map(SourceIdentity::numbers);
         let violation = self
@@ -188,7 +188,7 @@ impl Sync {
         self.replaced |= known.is_some_and(|known| !known.is_same(&identity));
         self.mount = place.mount;
         self.known = Some(identity.clone());
-        self.home = Some(identity);
+        self.root_identity = Some(identity);
     }
 
     /// Returns true once after another directory was taken as the source than the one before.
@@ -215,9 +215,9 @@ impl Sync {
     }
 
     /// Device and inode of the source, if another directory in its place is not accepted.
-    pub fn home(&self) -> Option<(u64, u64)> {
-        let home = self.home.as_ref().filter(|_| self.config.guard.on);
-        home.map(SourceIdentity::numbers)
+    pub fn root_identity(&self) -> Option<(u64, u64)> {
+        let root_identity = self.root_identity.as_ref().filter(|_| self.config.guard.on);
+        root_identity.map(SourceIdentity::numbers)
     }
 
     /// The mount that the source is known to lie on.

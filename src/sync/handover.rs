@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Sync;
-use super::verify::TICK;
+use super::verify::CLOCK_TICK;
 use crate::queue::{Etype, Placed, Policy, Pushed, Time};
 
 /// One event: its type, its path, and where a Move went.
@@ -32,18 +32,18 @@ impl NotStarted {
 impl Sync {
     /// All that is to be done in its order, what is being acted upon first of all included, and
     /// whether a comparison of everything is owed besides the startup.
-    pub fn owed(&self) -> (Vec<PendingEvent>, bool) {
-        let (mut events, everything) = self.owed_itself();
+    pub fn pending_events(&self) -> (Vec<PendingEvent>, bool) {
+        let (mut events, everything) = self.own_pending_events();
         let backlog = self.backlog(usize::MAX).into_iter();
         events.extend(backlog.map(|(etype, path)| (etype, path, None)));
         (events, everything)
     }
 
     /// The same without what it has to take over from a journal.
-    fn owed_itself(&self) -> (Vec<PendingEvent>, bool) {
+    fn own_pending_events(&self) -> (Vec<PendingEvent>, bool) {
         let mut everything =
-            self.missed || self.has_gap() || self.lost || self.undone.owes_everything();
-        let mut events: Vec<PendingEvent> = self.undone.paths().collect();
+            self.overrun || self.has_gap() || self.lost || self.failed_paths.retries_everything();
+        let mut events: Vec<PendingEvent> = self.failed_paths.paths().collect();
         events.extend(self.inherited.iter().cloned());
         for delay in self.queue.iter() {
             match delay.etype() {
@@ -65,20 +65,20 @@ impl Sync {
             let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
             since.as_secs()
         };
-        second(now - TICK) <= second(self.last_transfer)
+        second(now - CLOCK_TICK) <= second(self.last_transfer)
     }
 
     /// Takes over what was pending when the configuration was read anew. The time of waiting
     /// is not lost: what was pending is due at once, when this sync starts.
     pub fn adopt(&mut self, old: &Sync) {
         self.share_scope(old);
-        self.take_home(old);
+        self.inherit_source_state(old);
         self.counters = old.counters.clone();
         self.paused = old.paused;
         let (events, everything) = if self.take_place(old) {
-            old.owed_itself()
+            old.own_pending_events()
         } else {
-            old.owed()
+            old.pending_events()
         };
         self.inherited.extend(events);
         self.verify.take_over(&old.verify);
@@ -87,7 +87,7 @@ impl Sync {
         if everything && self.config.init {
             self.verify.suspect();
         }
-        self.missed |= everything && !self.config.init;
+        self.overrun |= everything && !self.config.init;
     }
 
     /// Queues what was taken over, behind the startup.
@@ -142,7 +142,7 @@ impl Sync {
             (to, _) => self.queue.push(etype, path, to, now),
         };
         if pushed == Pushed::Placed(Placed::Refused) {
-            self.missed = true;
+            self.overrun = true;
         }
     }
 }

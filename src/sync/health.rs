@@ -62,12 +62,12 @@ impl Sync {
             1 => lines.push("Failed once, trying again.".to_owned()),
             count => lines.push(format!("Failed {count} times in a row, trying again.")),
         }
-        match self.undone.len() {
+        match self.failed_paths.len() {
             0 => {}
             1 => lines.push("1 path could not be sent, trying again.".to_owned()),
             count => lines.push(format!("{count} paths could not be sent, trying again.")),
         }
-        if self.undone.owes_everything() {
+        if self.failed_paths.retries_everything() {
             lines.push("A comparison of everything was not complete, trying again.".to_owned());
         }
         lines

@@ -15,14 +15,14 @@ use crate::queue::{DelayId, Etype, Policy, Time};
 use crate::watch::{EventMark, Watcher};
 
 /// With more directories all of the source counts as compared.
-const MOST: usize = 10_000;
+const MAX_PATHS: usize = 10_000;
 
 /// How far transfers may be ahead of what has been told. Syncs that share a journal share this.
 #[derive(Clone, Default)]
-pub struct InFlight(Rc<RefCell<Looks>>);
+pub struct InFlight(Rc<RefCell<InFlightScan>>);
 
 #[derive(Default)]
-struct Looks {
+struct InFlightScan {
     state: InFlightState,
     /// One of those that share this has transfers that run.
     busy: bool,
@@ -47,9 +47,9 @@ impl Default for InFlightState {
     }
 }
 
-impl Looks {
+impl InFlightScan {
     fn add(&mut self, path: Vec<u8>) {
-        if self.trees.len() < MOST {
+        if self.trees.len() < MAX_PATHS {
             self.trees.insert(path);
         } else {
             self.everywhere = true
@@ -73,18 +73,18 @@ impl Sync {
         if self.queue.policy() == Policy::PerEvent {
             return;
         }
-        let mut looks = self.ahead.0.borrow_mut();
+        let mut scan = self.in_flight.0.borrow_mut();
         for delay in ids.iter().filter_map(|id| self.queue.get(*id)) {
             let etype = delay.etype();
             if etype.is_special() {
-                looks.everywhere = true;
+                scan.everywhere = true;
             } else if matches!(etype, Etype::Delete | Etype::Move) {
                 let (path, to) = delay.paths();
                 [Some(path), to].into_iter().flatten().for_each(|mut path| {
                     if !path.ends_with(b"/") {
                         path.push(b'/');
                     }
-                    looks.add(path);
+                    scan.add(path);
                 });
             }
         }
@@ -93,50 +93,50 @@ impl Sync {
     /// The same where directories may be compared that no event names.
     pub fn begin_anywhere(&mut self, ids: &[DelayId]) {
         self.queue.activate(ids);
-        self.ahead.0.borrow_mut().everywhere = true;
+        self.in_flight.0.borrow_mut().everywhere = true;
     }
 
     /// To be called before events are told: transfers that run look at the disk.
     pub fn note_transfers(&self) {
         if self.running > 0 {
-            let mut looks = self.ahead.0.borrow_mut();
-            looks.state = InFlightState::Running;
-            looks.busy = true;
+            let mut scan = self.in_flight.0.borrow_mut();
+            scan.state = InFlightState::Running;
+            scan.busy = true;
         }
     }
 
     /// Takes back [`Sync::note_transfers`], so that only what runs now counts.
     pub fn count_transfers_anew(&self) {
-        self.ahead.0.borrow_mut().busy = false;
+        self.in_flight.0.borrow_mut().busy = false;
     }
 
     /// Returns true if it shares this with no other.
     pub fn is_ahead_alone(&self) -> bool {
-        Rc::strong_count(&self.ahead.0) == 1
+        Rc::strong_count(&self.in_flight.0) == 1
     }
 
     /// To be called when events have been told and the end of transfers been noticed.
     pub fn forget_transfers(&self, watcher: &Watcher, now: Time) {
-        let mut looks = self.ahead.0.borrow_mut();
-        let until = match looks.state {
-            InFlightState::Running if !looks.busy => watcher.moment(),
+        let mut scan = self.in_flight.0.borrow_mut();
+        let until = match scan.state {
+            InFlightState::Running if !scan.busy => watcher.moment(),
             InFlightState::Until(moment) => moment,
             _ => return,
         };
         if watcher.has_told(until) {
-            *looks = Looks {
+            *scan = InFlightScan {
                 state: InFlightState::Not(now),
-                ..Looks::default()
+                ..InFlightScan::default()
             };
         } else {
-            looks.state = InFlightState::Until(until);
+            scan.state = InFlightState::Until(until);
         }
     }
 
     /// When everything of before the last transfer's end had been told; nothing while one runs
     /// or something may still come.
     pub fn all_told(&self) -> Option<Time> {
-        match self.ahead.0.borrow().state {
+        match self.in_flight.0.borrow().state {
             InFlightState::Not(since) if self.running == 0 => Some(since),
             _ => None,
         }
@@ -145,14 +145,14 @@ impl Sync {
     /// What an event comes to. The Delete of a directory that exists is the comparison of all
     /// that is in it.
     pub(super) fn as_seen(&self, etype: Etype, path: &[u8]) -> Etype {
-        let looks = self.ahead.0.borrow();
-        let deletes = self.config.delete.in_batches() || self.feed.is_some();
+        let scan = self.in_flight.0.borrow();
+        let deletes = self.config.delete.in_batches() || self.journal_reader.is_some();
         match etype {
             Etype::Create
                 if deletes
                     && path.ends_with(b"/")
-                    && !matches!(looks.state, InFlightState::Not(_))
-                    && looks.include(path)
+                    && !matches!(scan.state, InFlightState::Not(_))
+                    && scan.include(path)
                     && self.queue.policy() == Policy::Coalesce =>
             {
                 Etype::Delete
@@ -163,7 +163,7 @@ impl Sync {
 
     /// From now on the two are ahead together.
     pub(super) fn share_ahead(&mut self, other: &Sync) {
-        self.ahead = other.ahead.clone();
+        self.in_flight = other.in_flight.clone();
     }
 }
 

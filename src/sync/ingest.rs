@@ -9,7 +9,7 @@ use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Time};
 use crate::watch::{Event, Follow, InotifyMode};
 
 /// At most so many renames are known by number; what is below others is told, and sent, again.
-const MAX_MOVED: usize = 64;
+const MAX_RENAMES: usize = 64;
 
 impl Sync {
     /// Takes in what happened to an absolute path, if it is this sync's concern.
@@ -115,7 +115,7 @@ impl Sync {
 
     /// The last rename of a directory, which this sync took in as such, has this number.
     pub fn moved_whole(&mut self, number: u64) {
-        if self.moved.len() == MAX_MOVED {
+        if self.moved.len() == MAX_RENAMES {
             self.moved.pop_front();
         }
         self.moved.push_back(number);
@@ -179,7 +179,7 @@ impl Sync {
             log::say("Delay", line);
         }
         if pushed == Pushed::Placed(Placed::Refused) {
-            self.missed = true;
+            self.overrun = true;
         }
         pushed
     }

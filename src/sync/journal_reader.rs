@@ -13,7 +13,7 @@ use crate::queue::journal::{Journal, Position, Pull, TargetId};
 use crate::queue::{Etype, Placed, Policy, Pushed, Ready, Time};
 
 /// At most so many paths are taken over at once, so that targets at work hold no more.
-const CHUNK: usize = 10_000;
+const MAX_PULLED: usize = 10_000;
 
 /// A sync's part in a journal.
 pub struct JournalReader {
@@ -47,16 +47,16 @@ impl Drop for JournalReader {
 pub fn share(first: &mut Sync, second: &mut Sync) {
     second.share_scope(first);
     let settles = |sync: &Sync| sync.queue.policy() == Policy::Coalesce && !sync.config.moves;
-    if !settles(first) || !settles(second) || second.feed.is_some() {
+    if !settles(first) || !settles(second) || second.journal_reader.is_some() {
         return;
     }
     let bound = |sync: &Sync| sync.config.max_pending;
     let first_bound = bound(first);
-    let feed = first
-        .feed
+    let journal_reader = first
+        .journal_reader
         .get_or_insert_with(|| JournalReader::new(Rc::default(), first_bound, true));
-    second.feed = Some(JournalReader::new(
-        Rc::clone(&feed.journal),
+    second.journal_reader = Some(JournalReader::new(
+        Rc::clone(&journal_reader.journal),
         bound(second),
         false,
     ));
@@ -67,11 +67,13 @@ pub fn share(first: &mut Sync, second: &mut Sync) {
 /// if the two look at the same things in the same way. False if they do not.
 pub fn share_inherited(first: &Sync, second: &mut Sync) -> bool {
     let same = first.group.is_some() && first.group == second.group;
-    let (true, Some(feed), Some(_)) = (same, &first.feed, &second.feed) else {
+    let (true, Some(journal_reader), Some(_)) =
+        (same, &first.journal_reader, &second.journal_reader)
+    else {
         return false;
     };
-    let journal = Rc::clone(&feed.journal);
-    second.feed = Some(JournalReader::new(
+    let journal = Rc::clone(&journal_reader.journal);
+    second.journal_reader = Some(JournalReader::new(
         journal,
         second.config.max_pending,
         false,
@@ -86,16 +88,16 @@ pub fn choose_leaders<'a>(syncs: impl Iterator<Item = &'a Rc<RefCell<Sync>>>) {
     let mut journals: Vec<(Rc<RefCell<Journal>>, Vec<TargetId>)> = Vec::new();
     for sync in syncs {
         let mut sync = sync.borrow_mut();
-        let Some(feed) = &mut sync.feed else {
+        let Some(journal_reader) = &mut sync.journal_reader else {
             continue;
         };
         let known = journals
             .iter_mut()
-            .find(|(journal, _)| Rc::ptr_eq(journal, &feed.journal));
-        feed.leads = known.is_none();
+            .find(|(journal, _)| Rc::ptr_eq(journal, &journal_reader.journal));
+        journal_reader.leads = known.is_none();
         match known {
-            Some((_, ids)) => ids.push(feed.id),
-            None => journals.push((Rc::clone(&feed.journal), vec![feed.id])),
+            Some((_, ids)) => ids.push(journal_reader.id),
+            None => journals.push((Rc::clone(&journal_reader.journal), vec![journal_reader.id])),
         }
     }
     for (journal, ids) in &journals {
@@ -106,8 +108,8 @@ pub fn choose_leaders<'a>(syncs: impl Iterator<Item = &'a Rc<RefCell<Sync>>>) {
 impl Sync {
     /// Returns true if it takes in events: all do but those that another takes them in for.
     pub(super) fn is_concerned(&self) -> bool {
-        match &self.feed {
-            Some(feed) => feed.leads,
+        match &self.journal_reader {
+            Some(journal_reader) => journal_reader.leads,
             None => self.ended.is_none(),
         }
     }
@@ -116,15 +118,17 @@ impl Sync {
     /// same things in the same way. What that lacks is not copied then. False if it does not.
     pub(super) fn take_place(&mut self, old: &Sync) -> bool {
         let same = self.group.is_some() && self.group == old.group;
-        let (true, Some(feed), Some(before)) = (same, &mut self.feed, &old.feed) else {
+        let (true, Some(journal_reader), Some(before)) =
+            (same, &mut self.journal_reader, &old.journal_reader)
+        else {
             return false;
         };
         let bound = self.config.max_pending;
         let id = before.journal.borrow_mut().succeed(before.id, bound);
-        *feed = JournalReader {
+        *journal_reader = JournalReader {
             journal: Rc::clone(&before.journal),
             id,
-            leads: feed.leads,
+            leads: journal_reader.leads,
             hurry: 0,
         };
         true
@@ -132,8 +136,8 @@ impl Sync {
 
     /// Gives a change to the journal, if there is one.
     pub(super) fn to_journal(&self, etype: Etype, path: &[u8], due: Time) -> Option<Pushed> {
-        let feed = self.feed.as_ref()?;
-        feed.journal.borrow_mut().push(etype, path, due);
+        let journal_reader = self.journal_reader.as_ref()?;
+        journal_reader.journal.borrow_mut().push(etype, path, due);
         // For the log only: there it is as good as in the queue.
         Some(Pushed::Placed(Placed::Refused))
     }
@@ -141,17 +145,22 @@ impl Sync {
     /// Takes over what is due from the journal, when nothing of its own waits. The answer: when
     /// there is more.
     pub(super) fn pull(&mut self, now: Time) -> Option<Time> {
-        if self.feed.is_none() || self.ready(now) != Ready::Nothing {
+        if self.journal_reader.is_none() || self.ready(now) != Ready::Nothing {
             return None;
         }
-        let crowd = self.config.max_delays;
-        let feed = self.feed.as_mut()?;
-        let mut journal = feed.journal.borrow_mut();
+        let queue_limit = self.config.max_delays;
+        let journal_reader = self.journal_reader.as_mut()?;
+        let mut journal = journal_reader.journal.borrow_mut();
         if self.queue.is_empty() {
-            journal.settled(feed.id);
+            journal.settled(journal_reader.id);
         }
-        let hurry = !journal.has_passed(feed.id, feed.hurry);
-        let list = match journal.pull(feed.id, now, (crowd, CHUNK.max(crowd)), hurry) {
+        let hurry = !journal.has_passed(journal_reader.id, journal_reader.hurry);
+        let list = match journal.pull(
+            journal_reader.id,
+            now,
+            (queue_limit, MAX_PULLED.max(queue_limit)),
+            hurry,
+        ) {
             Pull::Nothing => return None,
             Pull::At(due) => return Some(due),
             Pull::Take(list) => list,
@@ -164,7 +173,7 @@ impl Sync {
             }
             if self.queue.push(etype, &path, None, due.min(now)) == Pushed::Placed(Placed::Refused)
             {
-                self.missed = true;
+                self.overrun = true;
             }
         }
         None
@@ -172,62 +181,78 @@ impl Sync {
 
     /// Returns true if it fell back too far; it then compares everything.
     pub(super) fn note_gap(&mut self) {
-        if let Some(feed) = &self.feed {
-            self.missed |= feed.journal.borrow_mut().take_overran(feed.id);
+        if let Some(journal_reader) = &self.journal_reader {
+            self.overrun |= journal_reader
+                .journal
+                .borrow_mut()
+                .take_overran(journal_reader.id);
         }
     }
 
     /// The same, if it was not noted yet.
     pub(super) fn has_gap(&self) -> bool {
-        let feed = self.feed.as_ref();
-        feed.is_some_and(|feed| feed.journal.borrow().overran(feed.id))
+        let journal_reader = self.journal_reader.as_ref();
+        journal_reader.is_some_and(|journal_reader| {
+            journal_reader.journal.borrow().overran(journal_reader.id)
+        })
     }
 
     /// Nothing is kept for it any more; it may go on to take events in for others.
     pub(super) fn leave_journal(&self) {
-        if let Some(feed) = &self.feed {
-            feed.journal.borrow_mut().leave(feed.id);
+        if let Some(journal_reader) = &self.journal_reader {
+            journal_reader.journal.borrow_mut().leave(journal_reader.id);
         }
     }
 
     /// What waits in the journal goes now.
     pub(super) fn hurry(&mut self) {
-        if let Some(feed) = &mut self.feed {
-            feed.hurry = feed.journal.borrow().last();
+        if let Some(journal_reader) = &mut self.journal_reader {
+            journal_reader.hurry = journal_reader.journal.borrow().last();
         }
     }
 
     /// The place of what happened last.
     pub(super) fn journal_end(&self) -> Position {
-        self.feed.as_ref().map_or(0, |f| f.journal.borrow().last())
+        self.journal_reader
+            .as_ref()
+            .map_or(0, |f| f.journal.borrow().last())
     }
 
     /// Returns true if it took over everything up to there.
     pub(super) fn has_taken(&self, place: Position) -> bool {
-        let feed = self.feed.as_ref();
-        feed.is_none_or(|feed| feed.journal.borrow().has_passed(feed.id, place))
+        let journal_reader = self.journal_reader.as_ref();
+        journal_reader.is_none_or(|journal_reader| {
+            journal_reader
+                .journal
+                .borrow()
+                .has_passed(journal_reader.id, place)
+        })
     }
 
     /// How much is to be done, in the queue or the journal.
     pub fn pending(&self) -> usize {
-        let feed = self.feed.as_ref();
-        self.queue.len() + feed.map_or(0, |feed| feed.journal.borrow().behind(feed.id))
+        let journal_reader = self.journal_reader.as_ref();
+        self.queue.len()
+            + journal_reader.map_or(0, |journal_reader| {
+                journal_reader.journal.borrow().behind(journal_reader.id)
+            })
     }
 
     /// The first `most` changes that it has to take over from the journal.
     pub fn backlog(&self, most: usize) -> Vec<(Etype, Vec<u8>)> {
-        let Some(feed) = &self.feed else {
+        let Some(journal_reader) = &self.journal_reader else {
             return Vec::new();
         };
-        let journal = feed.journal.borrow();
-        let lacks = journal.lacks(feed.id).take(most);
+        let journal = journal_reader.journal.borrow();
+        let lacks = journal.lacks(journal_reader.id).take(most);
         lacks.map(|(etype, path)| (etype, path.to_vec())).collect()
     }
 
     /// When the first of what is pending was due first.
     pub fn first_due(&self) -> Option<Time> {
-        let feed = self.feed.as_ref();
-        let journal = feed.and_then(|feed| feed.journal.borrow().due(feed.id));
+        let journal_reader = self.journal_reader.as_ref();
+        let journal = journal_reader
+            .and_then(|journal_reader| journal_reader.journal.borrow().due(journal_reader.id));
         let own = self.queue.oldest().map(|delay| delay.first_due());
         own.into_iter().chain(journal).min()
     }

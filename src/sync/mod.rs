@@ -30,7 +30,7 @@ mod target_mount;
 mod verify;
 
 pub use backoff::Backoff;
-pub use blame::{Blame, Entries, Heard, Undone};
+pub use blame::{Blame, Entries, FailedEntries, LineKind};
 pub use clock::Clock;
 pub use commands::Mark;
 pub use counters::Counters;
@@ -85,7 +85,7 @@ pub struct Sync {
     /// What is to be done.
     pub queue: Queue,
     /// Which list a batch gets, as far as known of the two rsyncs.
-    pub chooser: ListStrategy,
+    pub list_strategy: ListStrategy,
     /// When the last transfer ended; before the first, when the sync was made.
     pub last_transfer: SystemTime,
     /// Children of this sync.
@@ -95,7 +95,7 @@ pub struct Sync {
     /// When it is compared as a whole, whatever happens.
     pub crontab: Crontab,
     /// What transfers left undone.
-    pub undone: FailedPaths,
+    pub failed_paths: FailedPaths,
     /// What it has done so far.
     pub counters: Counters,
     /// What the environment of its transfers has beyond that of the daemon.
@@ -104,20 +104,20 @@ pub struct Sync {
     pub startups_wait: bool,
     /// Not yet: its directories are not watched, or children of the sync in whose place it is
     /// still run.
-    pub held: NotStarted,
+    pub not_started: NotStarted,
     /// Up to when everything is at the target, and what rsync's quick check cannot tell.
     pub verify: verify::Verify,
     /// Equal for syncs that may share a journal; none for those that share nothing.
     pub group: Option<Vec<u8>>,
-    feed: Option<journal_reader::JournalReader>,
+    journal_reader: Option<journal_reader::JournalReader>,
     scope: Scope,
     inherited: Vec<handover::PendingEvent>,
-    ahead: in_flight::InFlight,
+    in_flight: in_flight::InFlight,
     backoff: Backoff,
-    crowd: QueueLimit,
-    hold: Option<Time>,
+    queue_limit: QueueLimit,
+    not_before: Option<Time>,
     /// The queue was full once: all is compared when it is empty.
-    missed: bool,
+    overrun: bool,
     lost: bool,
     paused: bool,
     /// Entries up to this serial number do not wait for their delay.
@@ -131,14 +131,14 @@ pub struct Sync {
     /// Why nothing is sent until the source is what it should be.
     halted: Option<String>,
     /// The directory that is watched, and the deepest mount it is known to lie on.
-    home: Option<SourceIdentity>,
+    root_identity: Option<SourceIdentity>,
     mount: Vec<u8>,
     /// The directory that was taken as the source last, over losses and restarts.
     known: Option<SourceIdentity>,
     /// Another one than before, which has not been told.
     replaced: bool,
     /// What is mounted below it, or was.
-    inside: nested_mounts::Inside,
+    nested_mounts: nested_mounts::NestedMounts,
     /// Numbers of renames that were taken in as such, see [`Sync::moved_whole`].
     moved: VecDeque<u64>,
     target_mount: Option<target_mount::Mounted>,
@@ -163,28 +163,28 @@ impl Sync {
             scope: scope(&config, &filter),
             inherited: Vec::new(),
             group: None,
-            feed: None,
+            journal_reader: None,
             filter,
             queue: Queue::new(policy),
-            chooser: ListStrategy::default(),
+            list_strategy: ListStrategy::default(),
             last_transfer: SystemTime::now(),
             running: 0,
             has_full,
             crontab: Crontab::new(crate::sys::utc_offset),
-            undone: FailedPaths::new(config.delay),
+            failed_paths: FailedPaths::new(config.delay),
             counters: Counters::default(),
             environment: Vec::new(),
             startups_wait: false,
-            held: NotStarted::default(),
+            not_started: NotStarted::default(),
             verify: verify::Verify::default(),
-            ahead: in_flight::InFlight::default(),
+            in_flight: in_flight::InFlight::default(),
             backoff: Backoff::new(config.delay),
-            crowd: QueueLimit::new(match policy {
+            queue_limit: QueueLimit::new(match policy {
                 Policy::Coalesce => config.max_pending,
                 Policy::PerEvent => usize::MAX,
             }),
-            hold: None,
-            missed: false,
+            not_before: None,
+            overrun: false,
             lost: false,
             paused: false,
             flushed: 0,
@@ -192,11 +192,11 @@ impl Sync {
             noise: BTreeSet::new(),
             ended: None,
             halted: None,
-            home: None,
+            root_identity: None,
             mount: Vec::new(),
             known: None,
             replaced: false,
-            inside: nested_mounts::Inside::default(),
+            nested_mounts: nested_mounts::NestedMounts::default(),
             moved: VecDeque::new(),
             target_mount: None,
             unlimited: false,
@@ -219,11 +219,11 @@ impl Sync {
     }
 
     /// What was known of source and target under the configuration before.
-    fn take_home(&mut self, old: &Sync) {
-        self.home.clone_from(&old.home);
+    fn inherit_source_state(&mut self, old: &Sync) {
+        self.root_identity.clone_from(&old.root_identity);
         self.mount.clone_from(&old.mount);
         self.known.clone_from(&old.known);
-        self.inside.clone_from(&old.inside);
+        self.nested_mounts.clone_from(&old.nested_mounts);
         self.target_mount.clone_from(&old.target_mount);
         self.entries = old.entries;
     }
@@ -231,27 +231,27 @@ impl Sync {
     /// What to do now, as far as this sync's own limits go.
     pub fn next(&mut self, now: Time) -> Next {
         let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
-        if stopped || self.paused || self.held.any() {
+        if stopped || self.paused || self.not_started.any() {
             return Next::Nothing;
         }
-        if let Some(hold) = self.hold {
-            if hold > now {
-                return Next::At(hold);
+        if let Some(not_before) = self.not_before {
+            if not_before > now {
+                return Next::At(not_before);
             }
-            self.hold = None;
+            self.not_before = None;
         }
         self.note_gap();
-        if self.missed && self.queue.is_empty() {
-            self.missed = false;
+        if self.overrun && self.queue.is_empty() {
+            self.overrun = false;
             self.resync(now);
         }
         if self.running >= self.config.max_processes {
             return Next::Nothing;
         }
-        self.try_owed(now);
-        let undone = self.undone.due();
+        self.push_retries(now);
+        let failed_paths = self.failed_paths.due();
         let more = self.pull(now);
-        let later = undone.into_iter().chain(more).min();
+        let later = failed_paths.into_iter().chain(more).min();
         match (self.ready(now), later) {
             (Ready::Now(id), _) if self.startups_wait && self.is_whole(id) => Next::Nothing,
             (Ready::Now(id), _) => Next::Act(id),
@@ -271,7 +271,7 @@ impl Sync {
     /// It is watched again, whatever it is now.
     pub fn source_found(&mut self) {
         self.lost = false;
-        self.home = None;
+        self.root_identity = None;
     }
 
     /// Returns true if it is not watched.
@@ -281,13 +281,13 @@ impl Sync {
 
     /// Nothing of this sync starts before then: its action left everything as it was.
     pub fn pause(&mut self, until: Time) {
-        self.hold = Some(until);
+        self.not_before = Some(until);
     }
 
     /// The work on these entries is done.
     pub fn succeeded(&mut self, ids: &[DelayId]) {
         self.backoff.reset();
-        self.settle_owed(ids);
+        self.clear_retries(ids);
         self.finish(ids);
     }
 
@@ -297,7 +297,7 @@ impl Sync {
             self.queue.finish(id);
         }
         if self.queue.is_empty() {
-            self.undone.none_tried();
+            self.failed_paths.none_tried();
         }
     }
 
@@ -309,7 +309,7 @@ impl Sync {
         for &id in ids {
             self.queue.retry(id, due);
         }
-        self.hold = Some(due);
+        self.not_before = Some(due);
         wait
     }
 

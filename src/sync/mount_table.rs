@@ -43,7 +43,7 @@ pub fn mounts(table: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
 
 /// File systems whose contents go with them when they are unmounted, or that hold nothing of
 /// their own.
-const PASSING: [&[u8]; 27] = [
+const VOLATILE_TYPES: [&[u8]; 27] = [
     b"aufs",
     b"autofs",
     b"binfmt_misc",
@@ -78,14 +78,14 @@ const PASSING: [&[u8]; 27] = [
 pub fn lasting(table: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let lasts = |mount: &Mount<'_>| {
         let kind = mount.kind;
-        kind.is_some_and(|kind| mount.root != b"/" || !PASSING.contains(&kind))
+        kind.is_some_and(|kind| mount.root != b"/" || !VOLATILE_TYPES.contains(&kind))
     };
     lines(table).filter(lasts).map(|mount| mount.point)
 }
 
 /// File systems that other hosts may change as well. Those of FUSE are taken for such, but for
-/// [`OWN_FUSE`].
-const SHARED: [&[u8]; 17] = [
+/// [`LOCAL_FUSE_TYPES`].
+const SHARED_TYPES: [&[u8]; 17] = [
     b"9p",
     b"afs",
     b"beegfs",
@@ -105,7 +105,7 @@ const SHARED: [&[u8]; 17] = [
     b"virtiofs",
 ];
 
-const OWN_FUSE: [&[u8]; 8] = [
+const LOCAL_FUSE_TYPES: [&[u8]; 8] = [
     b"fuse.bindfs",
     b"fuse.cryfs",
     b"fuse.encfs",
@@ -122,8 +122,8 @@ pub fn shared_kind(table: &[u8], path: &[u8]) -> Option<String> {
     let above = lines(table).filter(|mount| mount.kind.is_some() && is_above(&mount.point, path));
     // Of several at one point the last is in force.
     let kind = above.max_by_key(|mount| mount.point.len())?.kind?;
-    let fuse = kind.starts_with(b"fuse.") && !OWN_FUSE.contains(&kind);
-    (fuse || SHARED.contains(&kind)).then(|| String::from_utf8_lossy(kind).into_owned())
+    let fuse = kind.starts_with(b"fuse.") && !LOCAL_FUSE_TYPES.contains(&kind);
+    (fuse || SHARED_TYPES.contains(&kind)).then(|| String::from_utf8_lossy(kind).into_owned())
 }
 
 /// Returns true if a path, which ends with a slash, is below this mount point.

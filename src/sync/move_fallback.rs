@@ -12,7 +12,7 @@ use crate::batch::BatchEntry;
 use crate::queue::{DelayId, Etype, Status, Time};
 
 /// Reading a moved directory stops here: with more in it, everything is compared.
-const MOST: usize = 10_000;
+const MAX_PATHS: usize = 10_000;
 
 impl Sync {
     /// Queues what brings the target to where this Move should have, and takes the Move out if
@@ -83,7 +83,7 @@ impl Sync {
         while next < found.len() {
             let path = found[next].clone();
             next += 1;
-            if found.len() > MOST {
+            if found.len() > MAX_PATHS {
                 return self.resync(now);
             }
             if !path.ends_with(b"/") || self.excluded(&path) {

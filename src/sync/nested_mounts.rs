@@ -9,20 +9,20 @@ use crate::queue::{DelayId, Etype, Status};
 
 /// Mount points inside a source, absolute, without slash at their ends.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Inside {
+pub(super) struct NestedMounts {
     known: BTreeSet<Vec<u8>>,
     away: BTreeSet<Vec<u8>>,
 }
 
 impl Sync {
     /// These were mounted once, inside the source or elsewhere.
-    pub fn remember_inside(&mut self, mounts: impl Iterator<Item = Vec<u8>>) {
-        self.inside.known.extend(mounts);
+    pub fn remember_nested_mounts(&mut self, mounts: impl Iterator<Item = Vec<u8>>) {
+        self.nested_mounts.known.extend(mounts);
     }
 
     /// All that has been mounted inside the source and not been forgotten.
-    pub fn known_inside(&self) -> impl Iterator<Item = &[u8]> {
-        self.inside.known.iter().map(Vec::as_slice)
+    pub fn known_nested_mounts(&self) -> impl Iterator<Item = &[u8]> {
+        self.nested_mounts.known.iter().map(Vec::as_slice)
     }
 
     /// Takes in what is mounted now, of what lasts. The answer: what is away since then, and
@@ -31,26 +31,26 @@ impl Sync {
         if !self.config.guard.on {
             return Default::default();
         }
-        let concerned = |mount: &&Vec<u8>| self.has_inside(mount);
+        let concerned = |mount: &&Vec<u8>| self.has_nested_mounts(mount);
         let here = mounted.iter().filter(concerned).cloned();
         let here: BTreeSet<_> = here.collect();
         let known: BTreeSet<_> = self
-            .inside
+            .nested_mounts
             .known
             .iter()
             .filter(concerned)
             .cloned()
             .collect();
         let away: BTreeSet<_> = known.difference(&here).cloned().collect();
-        let gone = away.difference(&self.inside.away).cloned().collect();
-        let back = self.inside.away.difference(&away).cloned().collect();
-        self.inside.known = known.union(&here).cloned().collect();
+        let gone = away.difference(&self.nested_mounts.away).cloned().collect();
+        let back = self.nested_mounts.away.difference(&away).cloned().collect();
+        self.nested_mounts.known = known.union(&here).cloned().collect();
         self.set_away(away);
         (gone, back)
     }
 
     /// Returns true if this place is one of those that are kept current.
-    pub fn has_inside(&self, mount: &[u8]) -> bool {
+    pub fn has_nested_mounts(&self, mount: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         let path = self.inner_path(mount);
         path.is_some_and(|path| !filter.configured_out(&path))
@@ -58,14 +58,16 @@ impl Sync {
 
     /// What was mounted is not waited for any longer.
     pub(super) fn forget_mounts(&mut self) {
-        let away = std::mem::take(&mut self.inside.away);
-        self.inside.known.retain(|mount| !away.contains(mount));
+        let away = std::mem::take(&mut self.nested_mounts.away);
+        self.nested_mounts
+            .known
+            .retain(|mount| !away.contains(mount));
         self.set_away(BTreeSet::new());
     }
 
     /// What was mounted inside the source and is not.
     pub fn away(&self) -> impl Iterator<Item = &[u8]> {
-        self.inside.away.iter().map(Vec::as_slice)
+        self.nested_mounts.away.iter().map(Vec::as_slice)
     }
 
     fn set_away(&mut self, away: BTreeSet<Vec<u8>>) {
@@ -73,13 +75,13 @@ impl Sync {
         let mut filter = self.filter.write().unwrap_or_else(PoisonError::into_inner);
         filter.hold(paths.iter().map(Vec::as_slice));
         drop(filter);
-        self.inside.away = away;
+        self.nested_mounts.away = away;
         self.drop_held();
     }
 
     /// What waits for a path that is held is not to be done: it would be taken for deleted.
     pub fn drop_held(&mut self) {
-        if self.inside.away.is_empty() {
+        if self.nested_mounts.away.is_empty() {
             return;
         }
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
@@ -97,12 +99,12 @@ impl Sync {
 
     /// Returns true if anything inside the source is left alone.
     pub fn holds_any(&self) -> bool {
-        !self.inside.away.is_empty()
+        !self.nested_mounts.away.is_empty()
     }
 
     /// Returns true if such a change is not to be done now.
     pub fn is_held(&self, etype: Etype, path: &[u8]) -> bool {
-        !self.inside.away.is_empty() && !etype.is_special() && {
+        !self.nested_mounts.away.is_empty() && !etype.is_special() && {
             let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
             filter.holds(path)
         }
@@ -144,6 +146,8 @@ mod tests {
         assert!(!sync.is_held(Etype::Delete, b"/in/"));
         sync.see_mounts(&mounts(&[]));
         sync.forget_mounts();
-        assert!(!sync.is_held(Etype::Delete, b"/in/") && sync.known_inside().next().is_none());
+        assert!(
+            !sync.is_held(Etype::Delete, b"/in/") && sync.known_nested_mounts().next().is_none()
+        );
     }
 }

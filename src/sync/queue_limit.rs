@@ -11,7 +11,7 @@ use super::Sync;
 use crate::queue::{DelayId, Etype, Placed, Pushed, Queue, Status, Time};
 
 /// So many times the bound, of directories even, and everything is compared instead.
-const CROWDED: usize = 2;
+const MAX_BOUND_FACTOR: usize = 2;
 
 /// Directories that stand for all that is in them.
 pub struct QueueLimit {
@@ -64,18 +64,18 @@ impl Sync {
         due: Time,
     ) -> Option<Pushed> {
         if self.queue.is_empty() {
-            self.crowd.directories.clear();
+            self.queue_limit.directories.clear();
         }
-        let full = self.queue.len() + self.undone.len() >= self.crowd.bound;
-        if etype.is_special() || (!full && self.crowd.directories.is_empty()) {
+        let full = self.queue.len() + self.failed_paths.len() >= self.queue_limit.bound;
+        if etype.is_special() || (!full && self.queue_limit.directories.is_empty()) {
             return None;
         }
         let Some(to) = to else {
             return self.crowded_path(path, full, due);
         };
         let concerned = full
-            || self.crowd.covering(&self.queue, path).is_some()
-            || self.crowd.covering(&self.queue, to).is_some();
+            || self.queue_limit.covering(&self.queue, path).is_some()
+            || self.queue_limit.covering(&self.queue, to).is_some();
         if !concerned {
             return None;
         }
@@ -91,13 +91,13 @@ impl Sync {
     }
 
     fn crowded_path(&mut self, path: &[u8], full: bool, due: Time) -> Option<Pushed> {
-        if let Some(by) = self.crowd.covering(&self.queue, path) {
+        if let Some(by) = self.queue_limit.covering(&self.queue, path) {
             return Some(Pushed::Placed(Placed::Absorbed { by }));
         }
         if !full {
             return None;
         }
-        let bound = self.crowd.bound.saturating_mul(CROWDED);
+        let bound = self.queue_limit.bound.saturating_mul(MAX_BOUND_FACTOR);
         if !self.config.delete.in_batches() || self.queue.len() >= bound {
             return Some(Pushed::Placed(Placed::Refused));
         }
@@ -113,7 +113,7 @@ impl Sync {
                 Placed::Refused => None,
             };
             if let Some(id) = id.filter(|id| self.stands_for(*id, directory)) {
-                self.crowd.keep(&self.queue, directory, id);
+                self.queue_limit.keep(&self.queue, directory, id);
             }
         }
         Some(pushed)

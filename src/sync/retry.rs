@@ -8,7 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::Sync;
-use super::blame::{Entries, Undone};
+use super::blame::{Entries, FailedEntries};
 use super::failed_paths::Retry;
 use crate::queue::{DelayId, Etype, Time};
 
@@ -53,21 +53,26 @@ impl Sync {
     }
 
     /// A transfer of these entries did some and left this undone, which is tried again.
-    pub fn partly_failed(&mut self, ids: &[DelayId], undone: Undone, now: Time) -> Again {
-        let again = self.owe_undone(ids, undone, now);
+    pub fn partly_failed(
+        &mut self,
+        ids: &[DelayId],
+        failed_paths: FailedEntries,
+        now: Time,
+    ) -> Again {
+        let again = self.retry_failed(ids, failed_paths, now);
         self.backoff.reset();
         self.finish(ids);
         again
     }
 
-    fn owe_undone(&mut self, ids: &[DelayId], undone: Undone, now: Time) -> Again {
+    fn retry_failed(&mut self, ids: &[DelayId], failed_paths: FailedEntries, now: Time) -> Again {
         let entries = self.entries(ids);
         let is_whole = entries.is_empty();
-        let failed = match undone {
-            Undone::Nothing => Entries::new(),
-            Undone::Paths(paths) => paths,
-            Undone::Everything if is_whole => return self.owe_everything(now),
-            Undone::Everything => entries.clone(),
+        let failed = match failed_paths {
+            FailedEntries::Nothing => Entries::new(),
+            FailedEntries::Paths(paths) => paths,
+            FailedEntries::Everything if is_whole => return self.retry_everything(now),
+            FailedEntries::Everything => entries.clone(),
         };
         for (path, etype) in &entries {
             if !failed.contains_key(path) {
@@ -82,25 +87,29 @@ impl Sync {
                 .iter()
                 .any(|(path, etype)| !self.can_try(path, *etype))
         {
-            return self.owe_everything(now);
+            return self.retry_everything(now);
         }
-        self.owe(failed, now)
+        self.retry_paths(failed, now)
     }
 
     /// What is owed is tried again after a while. Past the bound of pending paths, everything
     /// is compared instead.
-    pub fn owe(&mut self, paths: impl IntoIterator<Item = (Vec<u8>, Etype)>, now: Time) -> Again {
-        let wait = self.undone.add(paths, now);
-        let bound = self.crowd.bound();
-        if self.undone.len() > bound && self.compares_everything() {
-            self.undone.clear_names();
-            return self.owe_everything(now);
+    pub fn retry_paths(
+        &mut self,
+        paths: impl IntoIterator<Item = (Vec<u8>, Etype)>,
+        now: Time,
+    ) -> Again {
+        let wait = self.failed_paths.add(paths, now);
+        let bound = self.queue_limit.bound();
+        if self.failed_paths.len() > bound && self.compares_everything() {
+            self.failed_paths.clear_names();
+            return self.retry_everything(now);
         }
-        Again::Paths(self.undone.len(), wait)
+        Again::Paths(self.failed_paths.len(), wait)
     }
 
-    fn owe_everything(&mut self, now: Time) -> Again {
-        Again::Everything(self.undone.add_everything(now))
+    fn retry_everything(&mut self, now: Time) -> Again {
+        Again::Everything(self.failed_paths.add_everything(now))
     }
 
     /// Returns true if a path of which a comparison of everything could not do what it should can
@@ -154,8 +163,8 @@ impl Sync {
         if aside.is_empty() {
             return None;
         }
-        let is_new = owed.keys().any(|path| !self.undone.is_tried(path));
-        let again = self.owe(owed, now);
+        let is_new = owed.keys().any(|path| !self.failed_paths.is_tried(path));
+        let again = self.retry_paths(owed, now);
         self.finish(&aside);
         let waits = is_new && self.is_failing();
         if waits {
@@ -174,8 +183,8 @@ impl Sync {
     }
 
     /// These entries are done, and what was owed of them is.
-    pub(super) fn settle_owed(&mut self, ids: &[DelayId]) {
-        if !self.undone.is_idle() {
+    pub(super) fn clear_retries(&mut self, ids: &[DelayId]) {
+        if !self.failed_paths.is_idle() {
             for (path, etype) in self.entries(ids) {
                 self.arrived(&path, etype);
             }
@@ -186,13 +195,13 @@ impl Sync {
     /// stays owed.
     fn arrived(&mut self, path: &[u8], etype: Etype) {
         if !self.is_held_by_gate(path) {
-            self.undone.arrived(path, etype);
+            self.failed_paths.arrived(path, etype);
         }
     }
 
     /// Queues what is due of what is owed.
-    pub(super) fn try_owed(&mut self, now: Time) {
-        let retry = self.undone.take(now);
+    pub(super) fn push_retries(&mut self, now: Time) {
+        let retry = self.failed_paths.take(now);
         if retry == Retry::default() {
             return;
         }

@@ -175,7 +175,7 @@ fn what_was_pending_goes_over_to_the_next_configuration() {
     old.ingest(Event::Modify { path: b"/src/a" }, 0);
     let mut new = sync(false);
     new.adopt(&old);
-    assert_eq!(new.owed(), old.owed());
+    assert_eq!(new.pending_events(), old.pending_events());
     new.start(0);
     assert_eq!(pending(&new), ["Init ", "Modify /a"]);
 }
@@ -288,5 +288,5 @@ fn transfers_that_stop_at_new_paths_wait_longer_each_time() {
     assert!(matches!(sync.next(0), Next::Act(_)));
     stop_at(&mut sync, "b", 0);
     assert!(matches!(sync.next(0), Next::At(due) if due >= SECOND));
-    assert_eq!(sync.undone.len(), 2);
+    assert_eq!(sync.failed_paths.len(), 2);
 }

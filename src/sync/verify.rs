@@ -25,7 +25,7 @@ use crate::queue::{Etype, Time};
 use crate::watch::{EventMark, Watcher};
 
 /// The clock that files get their times from may be behind by so much.
-pub(super) const TICK: Duration = Duration::from_millis(10);
+pub(super) const CLOCK_TICK: Duration = Duration::from_millis(10);
 
 /// A write is noticed so much later than it was made at most, as user code holds up the loop.
 const MAX_LAG: Duration = Duration::from_secs(30);
@@ -79,7 +79,7 @@ impl Drop for Running {
 impl Default for Verify {
     fn default() -> Verify {
         Verify {
-            synced: SystemTime::now() - TICK,
+            synced: SystemTime::now() - CLOCK_TICK,
             needed: false,
             wanted: false,
             search: None,
@@ -155,7 +155,7 @@ impl Sync {
     /// be sent, that is left to the next daemon.
     pub fn is_verifying(&self) -> bool {
         let left = self.verify.is_searching() || self.verify.queued.is_some();
-        left && !self.is_failing() && self.undone.is_empty() && self.ended.is_none()
+        left && !self.is_failing() && self.failed_paths.is_empty() && self.ended.is_none()
     }
 
     /// Goes on with the search for files that are to be compared by content. `waker` is rung when
@@ -224,7 +224,7 @@ impl Sync {
             subdirs: self.config.subdirs,
             cancelled: Arc::clone(&cancelled),
         };
-        let begun = SystemTime::now() - TICK;
+        let begun = SystemTime::now() - CLOCK_TICK;
         let priority = self.config.priority;
         let waker = Arc::clone(waker);
         thread::Builder::new()
@@ -260,7 +260,7 @@ impl Sync {
         let mut progress = self.verify.progress.take();
         if progress.is_none() && std::mem::take(&mut self.verify.stale) {
             progress = Some(Progress::Telling(
-                SystemTime::now() - TICK,
+                SystemTime::now() - CLOCK_TICK,
                 watcher.moment(),
             ));
         }

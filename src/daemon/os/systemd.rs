@@ -37,7 +37,7 @@ pub enum ServicePhase {
     /// At work.
     Ready,
     /// The end, or a reload, waits for what runs.
-    Fading,
+    ShuttingDown,
 }
 
 /// What goes on, in numbers.
@@ -208,7 +208,7 @@ fn line(phase: ServicePhase, figures: Figures) -> String {
         ServicePhase::Ready => {
             format!("Watching {watched}, {waiting} delayed, {running} running")
         }
-        ServicePhase::Fading => format!("Fading: waiting for {running}, {waiting} delayed"),
+        ServicePhase::ShuttingDown => format!("Fading: waiting for {running}, {waiting} delayed"),
     }
 }
 
