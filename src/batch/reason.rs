@@ -53,8 +53,9 @@ const ERROR_PARTS: [&str; 5] = [
     "too many authentication failures",
 ];
 
-const FAILURES: [&str; 24] = [
+const FAILURES: [&str; 27] = [
     "aborted",
+    "bad ",
     "can't",
     "cannot",
     "connection closed",
@@ -67,9 +68,11 @@ const FAILURES: [&str; 24] = [
     "expired",
     "fail",
     "invalid",
+    "is required",
     "must not",
     "no such",
     "not allowed",
+    "not available",
     "not found",
     "not permitted",
     "refused",
@@ -131,8 +134,24 @@ fn rank(line: &[u8]) -> Rank {
 /// The line that says most of what went wrong, the first of several alike; empty if there is
 /// none.
 pub fn reason<'a>(lines: impl Iterator<Item = &'a [u8]>) -> &'a [u8] {
-    let said = lines.filter(|line| !line.trim_ascii().is_empty());
-    let line = said.min_by_key(|line| rank(line)).unwrap_or_default();
+    let (mut best, mut last_other) = (None, None);
+    let mut is_closed = false;
+    for line in lines.filter(|line| !line.trim_ascii().is_empty()) {
+        let rank = rank(line);
+        match rank {
+            Rank::Consequence | Rank::Trailer => is_closed = true,
+            // What the other side said last before it closed the connection.
+            Rank::Other if !is_closed => last_other = Some(line),
+            _ => {}
+        }
+        if best.is_none_or(|(least, _)| rank < least) {
+            best = Some((rank, line));
+        }
+    }
+    let line = match (best, last_other) {
+        (Some((Rank::Consequence, _)), Some(other)) => other,
+        (best, _) => best.map(|(_, line)| line).unwrap_or_default(),
+    };
     &line[..line.len().min(MAX_LENGTH)]
 }
 
@@ -204,7 +223,22 @@ mod tests {
         let warning = "Warning: Permanently added 'h' (RSA) to the list of known hosts.";
         for (text, expected) in [
             (format!("{warning}\n{CLOSED}\n{TRAILER}"), CLOSED),
-            (format!("Hello\n{CLOSED}\n{TRAILER}"), CLOSED),
+            (
+                format!("Hello\nquota is used up\n{CLOSED}\n{TRAILER}\nBye"),
+                "quota is used up",
+            ),
+            (
+                format!("Hello\nBad owner or permissions on /root/.ssh/config\n{CLOSED}"),
+                "Bad owner or permissions on /root/.ssh/config",
+            ),
+            (
+                format!("sudo: a password is required\n{CLOSED}\n{TRAILER}"),
+                "sudo: a password is required",
+            ),
+            (
+                format!("This account is currently not available.\n{CLOSED}"),
+                "This account is currently not available.",
+            ),
             (format!("{warning}\n{TRAILER}"), TRAILER),
             (format!("{warning}\n"), warning),
             (format!("quota is used up\n{TRAILER}"), "quota is used up"),
