@@ -19,6 +19,7 @@ mod settings_table;
 mod source;
 pub mod ssh;
 mod ssh_share;
+mod ssh_words;
 mod sync_config;
 pub mod target;
 mod values;

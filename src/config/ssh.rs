@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use mlua::{Result, Table, Value};
 
 use super::config_error::config_error_about;
-use super::{kind_of, text_of, truthy};
+use super::{kind_of, ssh_words, text_of, truthy};
 use crate::batch::probe;
 
 /// What is run unless the configuration names another program.
@@ -103,7 +103,8 @@ fn words(ssh: &Table) -> Result<Vec<Vec<u8>>> {
         Value::Nil | Value::Boolean(false) | Value::String(_) => {}
         Value::Table(extra) => {
             for word in extra.sequence_values::<Value>() {
-                words.push(text_of(&word?).ok_or_else(wrong_extra)?);
+                let text = text_of(&word?).ok_or_else(wrong_extra)?;
+                words.extend(ssh_words::split(&text));
             }
         }
         _ => return Err(wrong_extra()),
@@ -349,6 +350,10 @@ mod tests {
         assert_eq!(
             connection("{ identityFile = \"/my key/it's\" }", &[]).unwrap(),
             ["--rsh=ssh -i '/my key/it''s'", "ssh", "-i", "/my key/it's"]
+        );
+        assert_eq!(
+            connection("{ _extra = { '-i /k -p 22' } }", &[]).unwrap(),
+            ["--rsh=ssh -i /k -p 22", "ssh", "-i", "/k", "-p", "22"]
         );
         assert_eq!(
             connection("{ options = { 'A=1' } }", &[]).unwrap(),
