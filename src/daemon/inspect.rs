@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::preflight::{self, Programs};
+use crate::batch;
 use crate::cli::{Inspect, Options};
 use crate::config::Delete;
 use crate::exit::Exit;
@@ -128,10 +129,17 @@ fn fact(script: &Script, handle: &SyncHandle, problems: Vec<String>) -> Facts {
 fn problems(script: &Script, handle: &SyncHandle) -> Vec<String> {
     let programs = Programs::new(&script.settings);
     let wanted = script.programs(handle);
-    wanted
+    let mut problems: Vec<String> = wanted
         .iter()
         .filter_map(|program| programs.problem(program))
-        .collect()
+        .collect();
+    if matches!(script.kind(handle), Some("rsync" | "rsyncssh")) {
+        let target = handle.destination();
+        let local = target.as_deref().filter(|target| !batch::is_remote(target));
+        let (rsync, ssh) = (script.rsync_options(handle), script.ssh_words(handle));
+        problems.extend(preflight::of_transfers(&rsync, &ssh, local));
+    }
+    problems
 }
 
 fn checked(loaded: &Loaded) -> String {
@@ -322,13 +330,17 @@ fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> String 
     let own = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     let all = options.behind(&own);
     let unknown = options.unknown.iter().map(|option| escape(option));
-    let unknown = match unknown.collect::<Vec<_>>().join(", ") {
-        names if names.is_empty() => names,
-        names => format!("; what {names} in the options of rsync leaves out is not known here"),
+    let unknown = unknown.collect::<Vec<_>>().join(", ");
+    // What leaves a path out by other things than its name is not decided here.
+    let (sent, unless) = if unknown.is_empty() {
+        ("mirrored", String::new())
+    } else {
+        let unless = format!(", unless {unknown} in the options of rsync leaves it out");
+        ("sent", unless)
     };
     let Some(decision) = all.deciding(path) else {
         return format!(
-            "mirrored{}; no rule matches it{unknown}",
+            "{sent}{}{unless}; no rule matches it",
             goes_to(target, path)
         );
     };
@@ -337,7 +349,7 @@ fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> String 
             && own.pattern.text() == decision.pattern.text()
     });
     let (sign, what) = match decision.sign {
-        Sign::Include => ("+", "mirrored"),
+        Sign::Include => ("+", sent),
         // default.direct asks rsync for comparisons only.
         Sign::Exclude if !is_own && kind == Some("direct") => ("-", "left out at startup"),
         Sign::Exclude => ("-", "left out"),
@@ -352,12 +364,12 @@ fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> String 
     } else {
         format!(", which matches {} above it", escape(decision.level))
     };
-    let (to, unknown) = match decision.sign {
-        Sign::Include => (goes_to(target, path), unknown),
-        Sign::Exclude => Default::default(),
+    let to = match decision.sign {
+        Sign::Include => goes_to(target, path) + &unless,
+        Sign::Exclude => String::new(),
     };
     let pattern = escape(decision.pattern.text());
-    format!("{what}{to}; the rule is \"{sign} {pattern}\"{whose}{at}{unknown}")
+    format!("{what}{to}; the rule is \"{sign} {pattern}\"{whose}{at}")
 }
 
 fn goes_to(target: Option<Vec<u8>>, path: &[u8]) -> String {

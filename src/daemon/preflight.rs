@@ -2,16 +2,23 @@
 //! directories that cannot be written, programs that are not there.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat};
 
 use crate::config::{ControlSocket, Settings};
 use crate::log;
 use crate::log::escape;
 use crate::safe_path::{self, Location};
+
+/// The kernel reads so much of a script's first line.
+const MAX_INTERPRETER: u64 = 256;
+
+/// The longest name of a socket, that of `sun_path` with its end.
+const MAX_SOCKET_NAME: usize = 107;
 
 /// How a file is written.
 #[derive(Clone, Copy, PartialEq)]
@@ -42,6 +49,12 @@ pub fn of_settings(settings: &Settings) -> Vec<String> {
         .into_iter()
         .filter_map(|(key, path, how)| problem(key, path?, writable(path?, how)))
         .collect();
+    if let Some(path) = socket.filter(|path| path.as_os_str().len() > MAX_SOCKET_NAME) {
+        let shown = escape(path.as_os_str().as_bytes());
+        problems.push(format!(
+            "controlSocket {shown} is too long: a socket has a name of {MAX_SOCKET_NAME} bytes at most"
+        ));
+    }
     if let Some(path) = &settings.state_dir {
         problems.extend(problem("stateDir", path, usable_directory(path)));
     }
@@ -73,7 +86,9 @@ fn writable(path: &Path, how: How) -> io::Result<()> {
         How::Append => file(),
         How::Replace if location.is_replaceable() => directory().or_else(|_| file()),
         How::Replace => file(),
-        How::Make => directory(),
+        // A socket of before is removed; all else stays.
+        How::Make if safe_path::kind(found) == rustix::fs::FileType::Socket => directory(),
+        How::Make => Err(rustix::io::Errno::EXIST.into()),
     }
 }
 
@@ -98,6 +113,85 @@ fn may_write(location: &Location, name: impl AsRef<OsStr>) -> io::Result<()> {
     let name = name.as_ref();
     let flags = AtFlags::EACCESS;
     Ok(accessat(location.directory(), name, rights, flags)?)
+}
+
+/// Returns what is wrong with the files that the options of rsync and ssh name, and with a local
+/// target; `ssh` holds the words of the remote shell.
+pub fn of_transfers(rsync: &[Vec<u8>], ssh: &[Vec<u8>], target: Option<&[u8]>) -> Vec<String> {
+    let mut problems = Vec::new();
+    let password = rsync
+        .iter()
+        .filter_map(|word| word.strip_prefix(b"--password-file="));
+    problems.extend(password.last().and_then(password_problem));
+    for file in values(ssh, b'i') {
+        problems.extend(unreadable("the key", file));
+    }
+    let is_made = rsync.iter().any(|word| word == b"--mkpath");
+    problems.extend(target.filter(|_| !is_made).and_then(target_problem));
+    problems
+}
+
+/// rsync refuses a file that others may read.
+fn password_problem(file: &[u8]) -> Option<String> {
+    if file == b"-" {
+        return None;
+    }
+    let shown = escape(file);
+    let problem = unreadable("password_file", file);
+    problem.or_else(|| {
+        let mode = path_of(file).metadata().ok()?.mode();
+        (mode & 0o006 != 0).then(|| {
+            format!("password_file {shown} can be read by others, which rsync refuses; chmod 600")
+        })
+    })
+}
+
+fn unreadable(what: &str, file: &[u8]) -> Option<String> {
+    // ssh knows home directories and has variables of its own.
+    if file.starts_with(b"~") || file.contains(&b'%') || file.contains(&b'$') {
+        return None;
+    }
+    let found = accessat(CWD, path_of(file), Access::READ_OK, AtFlags::EACCESS);
+    let reason = log::reason(&found.err()?.into());
+    Some(format!("{what} {} cannot be read: {reason}", escape(file)))
+}
+
+/// rsync makes the last directory of a target only.
+fn target_problem(target: &[u8]) -> Option<String> {
+    let slashes = target
+        .iter()
+        .rev()
+        .take_while(|&&byte| byte == b'/')
+        .count();
+    let path = path_of(&target[..target.len() - slashes]);
+    let shown = escape(target);
+    if let Ok(found) = path.symlink_metadata().and_then(|_| path.metadata()) {
+        return (!found.is_dir()).then(|| format!("the target {shown} is not a directory"));
+    }
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())?;
+    let is_missing = matches!(parent.metadata(), Err(error) if error.kind() == ErrorKind::NotFound);
+    is_missing.then(|| {
+        let parent = escape(parent.as_os_str().as_bytes()).into_owned();
+        format!("the target {shown} cannot be made: there is no {parent}")
+    })
+}
+
+fn path_of(name: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(name))
+}
+
+/// The values of an option of one letter, in the same word or the next.
+fn values(words: &[Vec<u8>], letter: u8) -> impl Iterator<Item = &[u8]> {
+    let option = [b'-', letter];
+    words
+        .iter()
+        .enumerate()
+        .filter_map(move |(index, word)| match word.strip_prefix(&option)? {
+            b"" => words.get(index + 1).map(Vec::as_slice),
+            value => Some(value),
+        })
 }
 
 /// Finds programs as execvp(3) does, in a process that works in this directory.
@@ -149,13 +243,34 @@ impl Programs {
 
 fn is_executable(path: &Path) -> bool {
     let may = nix::unistd::eaccess(path, nix::unistd::AccessFlags::X_OK);
-    may.is_ok() && path.is_file()
+    may.is_ok() && path.is_file() && has_interpreter(path)
+}
+
+/// Returns false for a script whose first line names an interpreter that is not there.
+fn has_interpreter(path: &Path) -> bool {
+    let mut line = Vec::new();
+    let file = std::fs::File::open(path).map(|file| file.take(MAX_INTERPRETER));
+    if file
+        .and_then(|mut file| file.read_to_end(&mut line))
+        .is_err()
+    {
+        return true;
+    }
+    let Some(line) = line.strip_prefix(b"#!") else {
+        return true;
+    };
+    let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let name = line
+        .trim_ascii()
+        .split(|byte| matches!(byte, b' ' | b'\t'))
+        .next();
+    name.is_none_or(|name| name.is_empty() || path_of(name).exists())
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -189,6 +304,66 @@ mod tests {
         }
         assert_eq!(fs::read(path("file")).unwrap(), b"kept");
         assert!(!path("new").exists() && !path("sock").exists());
+    }
+
+    #[test]
+    fn files_of_transfers_are_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| format!("{}/{name}", dir.path().display());
+        let words = |words: &[&str]| -> Vec<Vec<u8>> {
+            words.iter().map(|word| word.as_bytes().to_vec()).collect()
+        };
+        let said = |rsync: &[&str], ssh: &[&str], target: &str| {
+            of_transfers(&words(rsync), &words(ssh), Some(target.as_bytes())).join(";")
+        };
+        fs::write(path("file"), "x").unwrap();
+        fs::set_permissions(path("file"), fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(path("private"), "x").unwrap();
+        fs::set_permissions(path("private"), fs::Permissions::from_mode(0o600)).unwrap();
+        let (here, option) = (path(""), |name: &str| {
+            format!("--password-file={}", path(name))
+        });
+        assert_eq!(
+            said(&[&option("private")], &["ssh", "-i", &path("file")], &here),
+            ""
+        );
+        assert!(said(&[&option("file")], &[], &here).contains("chmod 600"));
+        assert!(said(&[&option("none")], &[], &here).contains("none cannot be read"));
+        for ssh in [
+            &["ssh", "-i", "/no/key"][..],
+            &["ssh", "-p", "5", "-i/no/key"],
+        ] {
+            assert!(said(&[], ssh, &here).contains("the key /no/key cannot be read"));
+        }
+        assert_eq!(
+            said(&[], &["ssh", "-i", "~/key", "-i", "%d/key"], &here),
+            ""
+        );
+        assert!(said(&[], &[], &path("file/")).contains("not a directory"));
+        assert!(said(&[], &[], &path("no/dir/")).contains("there is no "));
+        assert_eq!(said(&["--mkpath"], &[], &path("no/dir/")), "");
+        assert_eq!(said(&[], &[], &path("new/")), "");
+        assert_eq!(said(&[], &[], "new/"), "");
+    }
+
+    #[test]
+    fn a_script_needs_its_interpreter() {
+        let dir = tempfile::tempdir().unwrap();
+        let programs = Programs {
+            directory: dir.path().into(),
+        };
+        for (line, is_good) in [
+            ("#!/bin/sh\n", true),
+            ("#! /bin/sh -e\n", true),
+            ("#!/no/sh\nx", false),
+            ("x", true),
+            ("", true),
+        ] {
+            let path = dir.path().join("script");
+            fs::write(&path, line).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            assert_eq!(programs.problem(b"./script").is_none(), is_good, "{line}");
+        }
     }
 
     #[test]

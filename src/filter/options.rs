@@ -28,12 +28,24 @@ const SELECTIVE_LETTERS: &[u8] = b"CFdmnux";
 /// Letters with a value in the same word or the next.
 const LETTERS_WITH_VALUE: &[u8] = b"BeT@M";
 
+/// The patterns that `--cvs-exclude` stands for, besides those of files and of the environment.
+const CVS_PATTERNS: &str = "\
+    RCS SCCS CVS CVS.adm RCSLOG cvslog.* tags TAGS .make.state .nse_depinfo *~ #* .#* ,* _$* *$ \
+    *.old *.bak *.BAK *.orig *.rej .del-* *.a *.olb *.o *.obj *.so *.exe *.Z *.elc *.ln core \
+    .svn/ .git/ .hg/ .bzr/";
+
+fn is_cvs_option(option: &[u8]) -> bool {
+    matches!(option, b"-C" | b"--cvs-exclude" | b"--filter=-C")
+}
+
 /// What options of rsync say about which paths are sent.
 #[derive(Debug, Default)]
 pub struct OptionRules {
     rules: Vec<FilterRule>,
     /// Options of which it cannot be said here what they leave out.
     pub unknown: Vec<Vec<u8>>,
+    /// True if names in files of rules end with NUL.
+    is_from0: bool,
 }
 
 impl OptionRules {
@@ -41,12 +53,23 @@ impl OptionRules {
     pub fn of(words: &[Vec<u8>]) -> OptionRules {
         let mut found = OptionRules::default();
         let mut words = words.iter().map(Vec::as_slice);
+        let mut is_cvs = false;
         while let Some(word) = words.next() {
             match word {
                 [b'-', b'-', long @ ..] => found.long(word, long, &mut words),
                 [b'-', letters @ ..] => found.letters(letters, &mut words),
                 _ => {}
             }
+            is_cvs |= found
+                .unknown
+                .last()
+                .is_some_and(|option| is_cvs_option(option));
+        }
+        if is_cvs {
+            // rsync appends them, whatever comes behind the option.
+            let patterns = CVS_PATTERNS.split_ascii_whitespace();
+            let rules = patterns.map(|pattern| FilterRule::exclude(pattern.as_bytes()));
+            found.rules.extend(rules);
         }
         found
     }
@@ -74,6 +97,8 @@ impl OptionRules {
                     self.unknown.push([b"--", name, b"=", value].concat());
                 }
             }
+            b"from0" => self.is_from0 = true,
+            b"no-from0" | b"no-0" => self.is_from0 = false,
             b"max-size" | b"min-size" | b"files-from" if value.is_none() => {
                 let value = words.next().unwrap_or_default();
                 self.unknown.push([word, b"=", value].concat());
@@ -105,6 +130,7 @@ impl OptionRules {
                 }
                 return;
             }
+            self.is_from0 |= *letter == b'0';
             if SELECTIVE_LETTERS.contains(letter) {
                 self.unknown.push(vec![b'-', *letter]);
             }
@@ -125,8 +151,15 @@ impl OptionRules {
                 let Ok(text) = fs::read(OsStr::from_bytes(value)) else {
                     return false;
                 };
-                for line in lines(&text).filter(|line| !matches!(line, [b'#' | b';', ..])) {
-                    self.line(sign, line);
+                let names: Vec<&[u8]> = if self.is_from0 {
+                    text.split(|&byte| byte == 0).collect()
+                } else {
+                    lines(&text).collect()
+                };
+                for line in names {
+                    if !matches!(line, [] | [b'#' | b';', ..]) {
+                        self.line(sign, line);
+                    }
                 }
             }
         }
@@ -167,6 +200,12 @@ impl OptionRules {
             Some([sign.as_bytes(), pattern].concat())
         });
         let rule = short.as_deref().unwrap_or(rule);
+        // rsync takes an underscore for the blank behind the sign.
+        let spaced = match rule {
+            [sign @ (b'+' | b'-'), b'_', pattern @ ..] => Some([&[*sign, b' '], pattern].concat()),
+            _ => None,
+        };
+        let rule = spaced.as_deref().unwrap_or(rule);
         if matches!(rule, b"!" | b"clear") {
             self.rules.clear();
             return true;
@@ -211,6 +250,8 @@ mod tests {
             &["--include=*", "--filter=!", "--exclude=*.key"],
             &["--exclude=- *.key"],
             &["--include=- *.key"],
+            &["--filter=-_*.key"],
+            &["--filter=+_*.pem", "--exclude=*"],
             &[from.as_str()],
         ] {
             assert!(leaves_out(words), "{words:?}");
@@ -227,6 +268,33 @@ mod tests {
             &["-f"],
         ] {
             assert!(!leaves_out(words), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn names_in_files_end_as_the_options_before_say() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "*.pem\0*.key\0").unwrap();
+        let from = format!("--exclude-from={}", file.path().display());
+        for zero in ["-0", "--from0", "-av0"] {
+            assert!(leaves_out(&[zero, &from]), "{zero}");
+            assert!(!leaves_out(&[&from, zero]), "{zero}");
+        }
+        assert!(!leaves_out(&["-0", "--no-from0", &from]));
+    }
+
+    #[test]
+    fn cvs_exclude_leaves_out_what_rsync_says() {
+        for option in ["-C", "--cvs-exclude", "-avC"] {
+            let rules = read(&[option, "--include=core"]);
+            assert_eq!(rules.unknown.len(), 1);
+            let filter = rules.behind(&Filter::default());
+            for path in ["/x/.git/", "/a.o", "/a~", "/CVS"] {
+                assert!(filter.excluded(path.as_bytes()), "{option}: {path}");
+            }
+            for path in ["/core", "/x/.git", "/a.c"] {
+                assert!(!filter.excluded(path.as_bytes()), "{option}: {path}");
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a loaded sync is, for who asks about a configuration: its kind and where it goes.
 
 use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
 
 use mlua::{Function, Result, Table, Value};
 
@@ -42,12 +43,15 @@ impl Script {
                 rsync
                     .into_iter()
                     .chain(ssh.flatten())
-                    .chain(self.remote_shell(handle))
+                    .chain(self.ssh_words(handle).into_iter().next())
                     .collect()
             }
         };
         if kind.is_none() {
             programs.extend(layer3::programs(&handle.config));
+        }
+        if let Some(tunnel) = &handle.tunnel {
+            programs.extend(tunnel.program());
         }
         let sync = handle.sync.borrow();
         let hooks = [&sync.config.on_synced, &sync.config.on_failed];
@@ -90,8 +94,13 @@ impl Script {
         text_of(&table.get("binary").ok()?)
     }
 
-    /// What rsync is to reach the target's host with.
-    fn remote_shell(&self, handle: &SyncHandle) -> Option<Vec<u8>> {
+    /// Returns the command that rsync reaches the target's host with, cut into words; none if
+    /// it needs no such command.
+    pub fn ssh_words(&self, handle: &SyncHandle) -> Vec<Vec<u8>> {
+        self.remote_shell(handle).unwrap_or_default()
+    }
+
+    fn remote_shell(&self, handle: &SyncHandle) -> Option<Vec<Vec<u8>>> {
         let options = self.rsync_options(handle);
         let target = handle.destination()?;
         let is_daemon =
@@ -100,9 +109,11 @@ impl Script {
             return None;
         }
         match config::ssh::remote_shell(&options) {
-            Some(command) => config::ssh::split_rsh(command)?.into_iter().next(),
-            None if std::env::var_os("RSYNC_RSH").is_some() => None,
-            None => Some(b"ssh".to_vec()),
+            Some(command) => config::ssh::split_rsh(command),
+            None => match std::env::var_os("RSYNC_RSH") {
+                Some(command) => config::ssh::split_rsh(command.as_bytes()),
+                None => Some(vec![b"ssh".to_vec()]),
+            },
         }
     }
 }

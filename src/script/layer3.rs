@@ -9,8 +9,8 @@ use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
 use super::context::{ScriptContext, SyncHandle};
 use super::event::Objects;
-use super::spawn;
 use super::template::{Form, Piece, Template, VARIABLES, Variable, written};
+use super::{shell, spawn};
 use crate::config::{config_error, config_error_about, kind_of, text_of};
 use crate::log;
 
@@ -52,7 +52,7 @@ pub fn check(config: &Table) -> Result<()> {
     Ok(())
 }
 
-/// The programs that texts of a sync run without a shell.
+/// The programs that texts of a sync run, as far as it is certain.
 pub fn programs(config: &Table) -> Vec<Vec<u8>> {
     let program = |key: &str| {
         let Ok(Value::String(text)) = config.get(key) else {
@@ -63,7 +63,7 @@ pub fn programs(config: &Table) -> Vec<Vec<u8>> {
                 [Piece::Text(program)] => Some(program.clone()),
                 _ => None,
             },
-            Form::Shell { .. } => None,
+            Form::Shell { command, .. } => shell::program(&command),
         }
     };
     KEYS.into_iter().filter_map(program).collect()

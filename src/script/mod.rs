@@ -26,6 +26,7 @@ mod rsyncssh;
 mod runtime;
 mod scan_request;
 mod search_paths;
+mod shell;
 mod spawn;
 mod sync_checks;
 mod sync_object;

@@ -49,6 +49,14 @@ impl TunnelObject {
         self.machine.borrow().config.name.clone()
     }
 
+    /// The program that is run, unless it is named by a variable.
+    pub fn program(&self) -> Option<Vec<u8>> {
+        self.command
+            .first()
+            .filter(|word| !word.contains(&b'^'))
+            .cloned()
+    }
+
     /// The words to start one more process with. `port` is that of a pool.
     pub fn words(&self, port: Option<u16>, now: Time) -> Vec<Vec<u8>> {
         let mut values = vec![

@@ -207,6 +207,10 @@ fn all_programs_that_are_not_there_are_warnings() {
             .to_owned(),
         "default.rclone, target = 'r:', rclone = { binary = '/no/prog' }".to_owned(),
         "target = '@TRG@', onCreate = '/no/prog ^source'".to_owned(),
+        "target = '@TRG@', onCreate = '^/no/prog ^source; true'".to_owned(),
+        "default.rsync, target = 'h:/t', rsync = { _extra = { '-e', '/no/prog -4' } }".to_owned(),
+        format!("{rsync}, tunnel = tunnel{{ command = {{ '/no/prog', '-N' }} }}"),
+        format!("{rsync}, tunnel = tunnel{{ command = '/no/prog -N' }}"),
     ] {
         let said = with(&keys);
         let warning = "    WARNING  /no/prog cannot be executed";
@@ -215,10 +219,22 @@ fn all_programs_that_are_not_there_are_warnings() {
     }
     for keys in [
         format!("{rsync}, onSynced = {{ 'bin/here' }}"),
-        "target = '@TRG@', onCreate = 'no-prog ^source'".to_owned(),
+        "target = '@TRG@', onCreate = 'echo ^source; no-prog'".to_owned(),
+        "target = '@TRG@', onCreate = '[ -e ^sourcePath ] && no-prog'".to_owned(),
     ] {
         assert!(with(&keys).contains("fine: 1 sync.\n"), "{keys}");
     }
+    let dir = Dir::new();
+    dir.put(
+        "config.lua",
+        &dir.expand("sync { default.rsync, source = '@SRC@', target = 'h:/t' }"),
+    );
+    let ended = Daemon::bare(&dir)
+        .env("RSYNC_RSH", "/no/prog -p 5")
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    let (said, warning) = (ended.stdout, "WARNING  /no/prog cannot be executed");
+    assert!(said.contains(warning), "{said}{}", ended.stderr);
     // A daemon in the background works in another directory.
     let dir = Dir::new();
     let said = said_of(
@@ -294,7 +310,19 @@ fn explain_knows_the_rules_among_the_options_of_rsync() {
             ),
             (
                 "'--max-size=1m'",
-                "; no rule matches it; what --max-size=1m in the options of rsync",
+                ", unless --max-size=1m in the options of rsync leaves it out; no rule matches it",
+            ),
+            (
+                "'-C', '--exclude=*.key'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'--filter=-_*.key'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'-F', '--include=*.key'",
+                ", unless -F in the options of rsync leaves it out; the rule is",
             ),
             ("'--exclude=*.pem'", "; no rule matches it"),
         ] {
@@ -304,7 +332,7 @@ fn explain_knows_the_rules_among_the_options_of_rsync() {
             let text = explained(&config, "@SRC@/d/a.key");
             assert!(text.contains(said), "{options}: {text}");
             assert_eq!(
-                text.contains("mirrored"),
+                text.contains("mirrored") || text.contains("sent to "),
                 !said.contains("left out"),
                 "{text}"
             );
@@ -398,7 +426,12 @@ fn json_goes_with_check() {
 fn shipped(dir: &Dir, path: &str) -> String {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
     let text = fs::read_to_string(format!("{root}{path}")).unwrap();
-    let mut text = text.replace("/etc/lsyncd/web2.password", "/dev/null");
+    dir.put("password", "secret\n");
+    let mode = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(dir.path("password"), mode).unwrap();
+    let mut text = text.replace("/etc/lsyncd/web2.password", "@DIR@/password");
+    text = text.replace("/root/.ssh/lsyncd", "/dev/null");
+    text = text.replace("/mnt/backup/data", "@TRG@");
     text = text.replace("/var/log/lsyncd/", "@DIR@/");
     for name in ["/var/www", "/srv/www", "/srv/data", "/srv/incoming"] {
         text = text.replace(&format!("= \"{name}\""), "= \"@SRC@\"");
