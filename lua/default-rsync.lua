@@ -68,8 +68,8 @@ local function whole(event)
     words[#words + 1] = "--delete-excluded"
   end
 
-  words = native.accepted(inlet, words)
   native.compares_all(inlet)
+  words = native.accepted(inlet, words)
 
   local source, target = native.rsync_source(inlet), native.rsync_target(config)
   local option, rules = native.filter_input(inlet)

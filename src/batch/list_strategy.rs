@@ -236,13 +236,16 @@ impl ListStrategy {
         if present.any(|item| item.was_directory && item.is_special()) {
             return true;
         }
-        match request.list {
-            ListMode::FilesFrom => return false,
-            ListMode::Filter => return true,
-            ListMode::Auto => {}
+        let deletes = request.delete && !found.missing.is_empty();
+        // What one of the rsyncs has refused is not asked of it again, whatever is insisted on.
+        if request.list == ListMode::Filter || !self.files_from || deletes && !self.missing {
+            return true;
+        }
+        if request.list == ListMode::FilesFrom {
+            return false;
         }
         let freedom = rsync_options::freedom(request.words);
-        if freedom == ListSupport::Classic || !self.files_from {
+        if freedom == ListSupport::Classic {
             return true;
         }
         // A listed name leads rsync through whatever its directories have become. The classic
@@ -250,15 +253,9 @@ impl ListStrategy {
         if found.exposed && !binary.is_some_and(self.confined) {
             return true;
         }
-        if !request.delete {
-            return false;
-        }
-        if found.missing.is_empty() {
-            return false;
-        }
-        freedom == ListSupport::ClassicToDelete
-            || !self.missing
-            || (!remote && !binary.is_some_and(self.probe))
+        deletes
+            && (freedom == ListSupport::ClassicToDelete
+                || !remote && !binary.is_some_and(self.probe))
     }
 }
 
@@ -454,6 +451,26 @@ mod tests {
             kind(&mut chooser, b"h:/t/", ListMode::Filter),
             TransferKind::Classic
         );
+    }
+
+    #[test]
+    fn what_was_refused_is_not_insisted_on() {
+        for (kind_of_list, refusal) in [
+            (
+                MISSING,
+                "rsync: on remote machine: --delete-missing-args: unknown option",
+            ),
+            (
+                PRESENT,
+                "rsync: on remote machine: --ignore-missing-args: unknown option",
+            ),
+        ] {
+            let mut chooser = ListStrategy::new();
+            assert_eq!(kind(&mut chooser, b"h:/t/", ListMode::FilesFrom), MISSING);
+            assert!(chooser.failed(kind_of_list, 12, [refusal]).is_some());
+            let next = kind(&mut chooser, b"h:/t/", ListMode::FilesFrom);
+            assert_eq!(next, TransferKind::Classic, "{refusal}");
+        }
     }
 
     #[test]

@@ -96,6 +96,18 @@ impl EventLoop<'_> {
                 drop(sync);
                 job.handle.forget_finished(&job.ids);
             }
+            Completion::TooLarge { paths, limit } => {
+                let why = too_large(paths.len(), Some(limit), code);
+                match sync.compare_smaller(&job.ids, &paths, self.now) {
+                    Some(again) => tell_partial(&sync, again, code),
+                    None => log::warn(format_args!(
+                        "{}: {why}, comparing what is smaller",
+                        sync.config.name
+                    )),
+                }
+                drop(sync);
+                job.handle.forget_finished(&job.ids);
+            }
             Completion::Again => again(&mut sync, job, self.now),
             Completion::Redo => sync.redo(&job.ids, self.now + micros(RETRY_DELAY)),
             Completion::Die => {
@@ -165,6 +177,9 @@ enum Completion {
         /// What the target has too little of, if that is why.
         limit: Option<SizeLimit>,
     },
+    /// A comparison of everything was given up at these paths, which are too large for the target.
+    /// It can go on with what is smaller.
+    TooLarge { paths: Entries, limit: SizeLimit },
     /// All have to be done again.
     Again,
     /// They changed meanwhile and are looked at anew soon.
@@ -197,13 +212,20 @@ impl Job {
             CollectResult::Die => by_default && EXIT_REFUSALS.contains(&code),
             _ => false,
         };
-        if may_stop && self.captured && !self.is_whole(&sync) {
+        if may_stop && self.captured {
             let stopped = self.blame(|blame| Some((blame.stopped_at()?.clone(), blame.limit())));
-            if let Some((paths, limit)) = stopped {
-                return Completion::StoppedAt { paths, limit };
+            match (stopped, self.is_whole(&sync)) {
+                (Some((paths, limit)), false) => return Completion::StoppedAt { paths, limit },
+                (Some((paths, Some(limit))), true) => {
+                    return Completion::TooLarge { paths, limit };
+                }
+                _ => {}
             }
         }
+        // What is too large was left out.
+        let is_bounded = sync.size_bound.is_set() && self.is_whole(&sync);
         match verdict {
+            CollectResult::Done if is_bounded => Completion::Partly(FailedEntries::Everything),
             CollectResult::Done if is_partial => Completion::Partly(self.failed_paths()),
             CollectResult::Done => Completion::Done,
             CollectResult::Again => Completion::Again,
@@ -239,7 +261,11 @@ fn again(sync: &mut Sync, job: &Job, now: Time) {
 
 fn tell_partial(sync: &Sync, again: Again, code: i32) {
     let name = &sync.config.name;
-    let begin = format!("{name}: partial transfer (exit code {code}), could not do everything;");
+    let begin = if code == 0 {
+        format!("{name}: files too large for the target were left out;")
+    } else {
+        format!("{name}: partial transfer (exit code {code}), could not do everything;")
+    };
     match again {
         Again::Nothing => {}
         Again::Paths(count, wait) => log::warn(format_args!(
@@ -256,13 +282,7 @@ fn tell_partial(sync: &Sync, again: Again, code: i32) {
 
 fn tell_aside(sync: &Sync, aside: &Aside, limit: Option<SizeLimit>, code: i32) {
     let name = &sync.config.name;
-    let paths = counted(aside.paths, "path");
-    let why = match limit {
-        Some(SizeLimit::Space) => format!("no space left at the target for {paths}"),
-        Some(SizeLimit::Quota) => format!("the disk quota of the target is exceeded by {paths}"),
-        Some(SizeLimit::FileSize) => format!("{paths} too large for the target"),
-        None => format!("the transfer stopped at {paths} (exit code {code})"),
-    };
+    let why = too_large(aside.paths, limit, code);
     let wait = match aside.again {
         Again::Paths(_, wait) | Again::Everything(wait) => wait.as_secs(),
         Again::Nothing => 0,
@@ -272,4 +292,14 @@ fn tell_aside(sync: &Sync, aside: &Aside, limit: Option<SizeLimit>, code: i32) {
         count => format!("; the other {count} of the transfer do not wait"),
     };
     log::warn(format_args!("{name}: {why}, retrying in {wait} s{others}"));
+}
+
+fn too_large(paths: usize, limit: Option<SizeLimit>, code: i32) -> String {
+    let paths = counted(paths, "path");
+    match limit {
+        Some(SizeLimit::Space) => format!("no space left at the target for {paths}"),
+        Some(SizeLimit::Quota) => format!("the disk quota of the target is exceeded by {paths}"),
+        Some(SizeLimit::FileSize) => format!("{paths} too large for the target"),
+        None => format!("the transfer stopped at {paths} (exit code {code})"),
+    }
 }

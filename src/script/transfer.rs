@@ -55,9 +55,11 @@ pub fn add(
         lua.create_function(|lua, (inlet, words): (Table, Vec<mlua::LuaString>)| {
             let handle = handle_of(lua, &inlet)?;
             let own = computed(&handle.config.get("rsync")?)?;
-            let mut words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
+            let mut words: Vec<Vec<u8>> =
+                words.iter().map(|word| word.as_bytes().to_vec()).collect();
             let mut sync = handle.sync.borrow_mut();
             sync.list_strategy.take_out(&own, &mut words);
+            words.extend(sync.size_bound.word());
             let words = words.iter().map(|word| lua.create_string(word));
             lua.create_sequence_from(words.collect::<Result<Vec<_>>>()?)
         })?,
@@ -120,7 +122,8 @@ pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     })
 }
 
-/// Takes note that rsync compares everything by size and time.
+/// Takes note that rsync compares everything by size and time, and whether it can be told up to
+/// which size.
 fn compares_all(handle: &SyncHandle) -> Result<()> {
     let rsync: Table = handle.config.get("rsync")?;
     // What a wrapper does is its own affair; it gets no option that it might not know.
@@ -128,7 +131,10 @@ fn compares_all(handle: &SyncHandle) -> Result<()> {
     // The user says that size is enough, and content does not count where it is sent in any case.
     let words = computed(&rsync)?;
     let by_time = plain && !words.iter().any(|word| word == b"--size-only");
-    handle.sync.borrow_mut().verify.compares_all(by_time);
+    let sized = words.iter().any(|word| word.starts_with(b"--max-size"));
+    let mut sync = handle.sync.borrow_mut();
+    sync.verify.compares_all(by_time);
+    sync.size_bound.begin(plain && !sized);
     Ok(())
 }
 

@@ -26,6 +26,7 @@ mod queue_limit;
 mod recent;
 mod retry;
 mod scheduler;
+mod size_bound;
 mod target_mount;
 mod verify;
 
@@ -96,6 +97,8 @@ pub struct Sync {
     pub crontab: Crontab,
     /// What transfers left undone.
     pub failed_paths: FailedPaths,
+    /// Up to which size files are sent by comparisons of everything.
+    pub size_bound: size_bound::SizeBound,
     /// What it has done so far.
     pub counters: Counters,
     /// What the environment of its transfers has beyond that of the daemon.
@@ -172,6 +175,7 @@ impl Sync {
             has_full,
             crontab: Crontab::new(crate::sys::utc_offset),
             failed_paths: FailedPaths::new(config.delay),
+            size_bound: size_bound::SizeBound::default(),
             counters: Counters::default(),
             environment: Vec::new(),
             startups_wait: false,

@@ -68,6 +68,9 @@ impl Sync {
     fn retry_failed(&mut self, ids: &[DelayId], failed_paths: FailedEntries, now: Time) -> Again {
         let entries = self.entries(ids);
         let is_whole = entries.is_empty();
+        if is_whole {
+            self.forget_size_bound();
+        }
         let failed = match failed_paths {
             FailedEntries::Nothing => Entries::new(),
             FailedEntries::Paths(paths) => paths,

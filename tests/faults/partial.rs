@@ -392,3 +392,76 @@ sync{ KIND, source = "@SRC@", target = "@TRG@", delay = 0.2 }
         assert!(!status.contains("trying again"), "{status}");
     }
 }
+
+/// The same for a comparison of everything, at the startup and later: what is smaller goes at once,
+/// changes do not wait, and the file goes when it fits.
+#[test]
+fn a_comparison_goes_on_without_what_is_too_large() {
+    // 200 blocks of 512 bytes.
+    let limited = ["sh", "-c", "ulimit -f 200; trap '' XFSZ; exec \"$@\"", "sh"];
+    for list in ["auto", "filter"] {
+        let dir = Dir::new();
+        for name in ["a", "b", "c", "d"] {
+            dir.mkdir(name);
+        }
+        dir.write("a/big", &"x".repeat(150_000));
+        dir.write("b/bigger", &"x".repeat(160_000));
+        dir.write("c/small", "1");
+        let text = format!(
+            r#"
+settings{{ statusFile = "@DIR@/status", statusInterval = 0, insist = true }}
+sync{{
+    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3,
+    rsync = {{ archive = true, list = "{list}" }},
+}}
+"#
+        );
+        let mut daemon = Daemon::new(&dir, &text).wrapped(&limited).start();
+        daemon.wait_for("the small one is there", |_| dir.trg("c/small").exists());
+        dir.write("d/new", "1");
+        daemon.wait_for("the new one is there", |_| dir.trg("d/new").exists());
+        let log = daemon.log();
+        assert!(
+            log.contains("1 path too large for the target, comparing what is smaller"),
+            "{log}"
+        );
+        daemon.wait_for("everything is owed", |daemon| {
+            daemon
+                .log()
+                .contains("files too large for the target were left out;")
+        });
+        assert!(!dir.trg("a/big").exists());
+        dir.write("a/big", "it fits");
+        dir.rm("b/bigger");
+        daemon.wait_for("nothing is owed", |_| {
+            let status = dir.text("status");
+            status.contains("There are 0 delays") && !status.contains("again in")
+        });
+        daemon.wait_equal();
+    }
+}
+
+/// A file that may not be removed is in the way of a directory: what is in it arrives later.
+#[test]
+fn what_is_in_a_directory_that_was_in_the_way_arrives() {
+    let names = ["in/a", "in/b/c", "other"];
+    let lines = [
+        "rsync: [generator] delete_file: unlink(in) failed: Permission denied (13)",
+        "could not make way for new directory: in",
+        "*** Skipping any contents from this failed directory ***",
+        SUMMARY,
+    ];
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fake.exits(&[0, 23, 0]);
+    says(&dir, 2, &lines);
+    let mut daemon = Daemon::new(&dir, &config("", "")).start_and_settle();
+    daemon.stop();
+    dir.mkdir("in/b");
+    write_at_once(&dir, &daemon, &names);
+    daemon.wait_for("it was tried again", |_| {
+        fake.ended() == 3 && !dir.text("status").contains("trying again")
+    });
+    let again = listed(&fake.calls()[2]);
+    assert_eq!(again, ["/in/a", "/in/b/c"], "{}", daemon.log());
+}
