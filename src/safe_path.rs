@@ -43,6 +43,8 @@ pub enum Access {
 pub struct Directory {
     fd: OwnedFd,
     stat: Stat,
+    /// Who can put something into it.
+    own: Access,
     /// Who can put another directory in its place.
     reach: Access,
 }
@@ -90,17 +92,23 @@ pub fn enter(path: &Path) -> io::Result<Directory> {
 impl Directory {
     fn of(fd: OwnedFd, reach: Access) -> io::Result<Directory> {
         let stat = fs::fstat(&fd)?;
-        Ok(Directory { fd, stat, reach })
+        let own = access(&stat, || has_acl(&fd));
+        Ok(Directory {
+            fd,
+            stat,
+            own,
+            reach,
+        })
     }
 
     /// Who else can put something into it, or another directory in its place.
     pub fn access(&self) -> Access {
-        self.reach.max(access(&self.stat))
+        self.reach.max(self.own)
     }
 
-    /// Who else can put something into it, going by its own owner and mode.
+    /// Who else can put something into it, going by its own owner, mode and access control list.
     pub fn own_access(&self) -> Access {
-        access(&self.stat)
+        self.own
     }
 
     /// Returns true if it is this user's and nobody else can change what is in it.
@@ -112,7 +120,7 @@ impl Directory {
     /// put another directory in its place who is in no group that root has let in above it.
     pub fn is_ours(&self) -> bool {
         self.stat.st_uid == geteuid().as_raw()
-            && access(&self.stat) == Access::Private
+            && self.own == Access::Private
             && self.reach != Access::Others
     }
 
@@ -396,14 +404,27 @@ fn add_names(rest: &mut Vec<OsString>, path: &Path) {
     rest.extend(names);
 }
 
+/// Returns true unless it is certain that a directory has no access control list.
+fn has_acl(directory: &OwnedFd) -> bool {
+    // A descriptor without rights is asked by its name in /proc only.
+    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let size = fs::getxattr(path, "system.posix_acl_access", &mut [] as &mut [u8]);
+    !matches!(size, Err(Errno::NODATA | Errno::OPNOTSUPP))
+}
+
 /// Who else can put something into a directory of this owner and mode. A group of the same
-/// number as its only user, and the superuser's, are nobody else.
-fn access(stat: &Stat) -> Access {
+/// number as its only user, and the superuser's, are nobody else. With an access control list the
+/// bits of the group are the mask for all whom it names.
+fn access(stat: &Stat, has_acl: impl FnOnce() -> bool) -> Access {
     let own_group = stat.st_gid == 0
         || (stat.st_gid == getegid().as_raw() && stat.st_gid == geteuid().as_raw());
     if !is_own(stat) || stat.st_mode & 0o002 != 0 {
         Access::Others
-    } else if stat.st_mode & 0o020 != 0 && !own_group {
+    } else if stat.st_mode & 0o020 == 0 {
+        Access::Private
+    } else if has_acl() {
+        Access::Others
+    } else if !own_group {
         Access::Group
     } else {
         Access::Private

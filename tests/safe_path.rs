@@ -148,6 +148,52 @@ fn who_may_write_is_told() {
     assert_eq!(access("own"), Access::Group);
 }
 
+/// Lets another user write to a directory by an access control list (acl(5)); false if the file
+/// system has none.
+fn let_in(directory: &Path) -> bool {
+    const NOBODY: u32 = u32::MAX;
+    // Owner, the user, group, mask, others.
+    let entries = [
+        (0x01, 7, NOBODY),
+        (0x02, 7, MALLORY),
+        (0x04, 5, NOBODY),
+        (0x10, 7, NOBODY),
+        (0x20, 5, NOBODY),
+    ];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        list.extend(u16::to_le_bytes(tag));
+        list.extend(u16::to_le_bytes(rights));
+        list.extend(u32::to_le_bytes(id));
+    }
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(directory, "system.posix_acl_access", &list, flags).is_ok()
+}
+
+/// The bits of the mode are those of a group that is nobody else then.
+#[test]
+fn who_is_let_in_by_a_list_is_another_user() {
+    for listed in ["own", "own/below"] {
+        let shared = Shared::new(0o755);
+        shared.mkdir("own/below", 0o700);
+        if !let_in(&shared.at(listed)) {
+            util::skip("takes a file system with access control lists");
+            return;
+        }
+        let below = enter(&shared.at("own/below")).unwrap();
+        assert_eq!(below.access(), Access::Others, "{listed}");
+        assert!(!below.is_private() && !below.is_ours(), "{listed}");
+        fs::hard_link(shared.at("own/victim"), shared.at("own/below/log")).unwrap();
+        assert!(!line(&shared.at("own/below/log")), "{listed}");
+        assert_eq!(shared.victim(), "precious");
+    }
+    // One that only reads is none.
+    let shared = Shared::new(0o755);
+    assert!(let_in(&shared.at("own")));
+    fs::set_permissions(shared.at("own"), Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(enter(&shared.at("own")).unwrap().access(), Access::Private);
+}
+
 /// As Debian's /var/log, which belongs to root and may be written by the group of syslog.
 #[test]
 fn in_a_directory_of_a_group_the_links_of_root_are_followed_and_those_of_members_are_not() {

@@ -69,9 +69,37 @@ pub fn real_directory(given: &[u8]) -> Result<Vec<u8>, SourceError> {
     Ok(path)
 }
 
+/// Returns the absolute path of a directory, symbolic links kept, with one slash at its end; `None`
+/// if it is relative and the working directory is unknown.
+pub fn named_directory(given: &[u8]) -> Option<Vec<u8>> {
+    let path = std::path::absolute(OsStr::from_bytes(given)).ok()?;
+    let mut path: Vec<u8> = path.into_os_string().into_vec();
+    while path.last() == Some(&b'/') {
+        path.pop();
+    }
+    path.push(b'/');
+    Some(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_stay_in_the_name_of_a_source() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path(), &link).unwrap();
+        let named = |text: &[u8]| named_directory(text).unwrap();
+        let given = link.as_os_str().as_bytes();
+        for end in [&b""[..], b"/", b"//", b"/."] {
+            assert_eq!(named(&[given, end].concat()), [given, b"/"].concat());
+        }
+        assert_eq!(named(b"/"), b"/");
+        let here = std::env::current_dir().unwrap();
+        let here = here.as_os_str().as_bytes();
+        assert_eq!(named(b"a//b"), [here, b"/a/b/"].concat());
+    }
 
     #[test]
     fn the_root_has_one_slash() {

@@ -11,6 +11,7 @@ use super::check::{CheckConfig, check};
 use super::config_error::{bare_config_error, config_error_about};
 use super::guard::{Guard, guard};
 use super::priority::priority;
+use super::source::named_directory;
 use super::values;
 use super::{number_of, text_of, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
@@ -55,6 +56,8 @@ pub struct SyncConfig {
     pub name: String,
     /// Absolute source directory with a slash at its end.
     pub source: Vec<u8>,
+    /// The same as it was configured, with symbolic links in it.
+    pub named_source: Vec<u8>,
     /// The target as configured after `prepare`.
     pub target: Option<Vec<u8>>,
     /// How long an event waits for more. `None`: no delay at all.
@@ -98,12 +101,16 @@ impl SyncConfig {
     /// The first value that makes no sense, in lsyncd's words where it has any.
     pub fn from_table(config: &Table) -> Result<SyncConfig> {
         let bytes = |key| -> Result<Option<Vec<u8>>> { Ok(text_of(&config.get(key)?)) };
+        let source = bytes("source")?
+            .ok_or_else(|| config_error_about("source", "source missing from sync."))?;
         Ok(SyncConfig {
             name: bytes("name")?
                 .map(|name| String::from_utf8_lossy(&name).into_owned())
                 .unwrap_or_default(),
-            source: bytes("source")?
-                .ok_or_else(|| config_error_about("source", "source missing from sync."))?,
+            named_source: bytes("_source")?
+                .and_then(|given| named_directory(&given))
+                .unwrap_or_else(|| source.clone()),
+            source,
             target: bytes("target")?,
             delay: delay(&config.get("delay")?)?,
             max_delays: max_delays(config)?,

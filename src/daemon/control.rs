@@ -70,6 +70,8 @@ impl EventLoop<'_> {
             ReplyTime::Now(reply) => connection.tell(reply.line(), now),
             ReplyTime::Later(sync) => {
                 connection.let_wait();
+                // What is in the place of a source that nothing told of is not current.
+                self.watcher.check_roots();
                 self.context.server.waits.push(Barrier::new(id, sync));
                 self.poll_barriers(now);
             }

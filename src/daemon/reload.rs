@@ -139,15 +139,19 @@ fn is_among(syncs: &[Rc<SyncHandle>], sync: &Rc<RefCell<Sync>>) -> bool {
     syncs.iter().any(|other| Rc::ptr_eq(&other.sync, sync))
 }
 
-/// Returns true if both keep the same target current from the same source.
+/// Returns true if both keep the same target current from the same source. A link that leads
+/// elsewhere by now is the same source, in whose place another directory is.
 fn same_work(one: &SyncHandle, other: &SyncHandle) -> bool {
+    let same_source = {
+        let (one, other) = (one.sync.borrow(), other.sync.borrow());
+        one.config.named_source == other.config.named_source
+            || one.config.source == other.config.source
+    };
     let same = |key| {
         let text = |handle: &SyncHandle| text_of(&handle.config.get(key).unwrap_or(Value::Nil));
         text(one) == text(other)
     };
-    ["source", "target", "host", "targetdir"]
-        .into_iter()
-        .all(same)
+    same_source && ["target", "host", "targetdir"].into_iter().all(same)
 }
 
 /// Reads the configuration from where the daemon was started. What is wrong with it is told.

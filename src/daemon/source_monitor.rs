@@ -22,6 +22,9 @@ use crate::sync::{SourceIdentity, Sync, lasting, mount_table, mounts};
 
 /// How often a source that is not there is looked for.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the paths of all sources are looked at. Nothing is told of a directory above a source
+/// that is renamed.
+const PATHS_INTERVAL: Duration = Duration::from_secs(10);
 /// The time between two looks at the table of mounts. A host that starts containers changes
 /// it many times a second, and a look asks after every source.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
@@ -57,6 +60,8 @@ impl MountWatch {
 /// When to look again, and what was mounted at the last look.
 pub struct SourceMonitor {
     due: Option<Instant>,
+    /// When the paths of all sources are looked at next.
+    paths_due: Instant,
     /// No look at the table of mounts before this time.
     rests: Option<Instant>,
     /// The table has changed meanwhile.
@@ -70,6 +75,7 @@ impl SourceMonitor {
     pub fn new() -> SourceMonitor {
         SourceMonitor {
             due: None,
+            paths_due: Instant::now() + PATHS_INTERVAL,
             rests: None,
             changed: false,
             nested_mounts: BTreeSet::new(),
@@ -80,7 +86,8 @@ impl SourceMonitor {
     /// When to look again.
     pub fn deadline(&self) -> Option<Instant> {
         let mounts = self.rests.filter(|_| self.changed);
-        self.due.into_iter().chain(mounts).min()
+        let others = self.due.into_iter().chain(mounts);
+        others.chain([self.paths_due]).min()
     }
 }
 
@@ -184,6 +191,11 @@ impl EventLoop<'_> {
         if self.source_monitor.changed {
             self.mounts_changed();
         }
+        let now = Instant::now();
+        if self.source_monitor.paths_due <= now {
+            self.source_monitor.paths_due = now + PATHS_INTERVAL;
+            self.watcher.check_roots();
+        }
         for &index in back {
             if let Some(handle) = self.syncs.get(index).cloned() {
                 self.recheck(&handle);
@@ -201,7 +213,6 @@ impl EventLoop<'_> {
             self.source_monitor.waits_for_crawl = false;
             self.recheck_all();
         }
-        let now = Instant::now();
         match self.source_monitor.due {
             Some(due) if due > now => {}
             None => self.source_monitor.due = Some(now + RECHECK_INTERVAL),

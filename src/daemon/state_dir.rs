@@ -143,7 +143,8 @@ fn untrusted(text: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, text)
 }
 
-/// A name for the sync that is a file's name too.
+/// Returns a name for the sync that is a file's name too. The source counts by its configured
+/// name: a link that leads elsewhere is the same sync, whose source is another directory.
 pub(super) fn key(sync: &SyncConfig) -> String {
     let mut name = String::new();
     for byte in sync.name.bytes().take(100) {
@@ -154,7 +155,7 @@ pub(super) fn key(sync: &SyncConfig) -> String {
         }
     }
     let target = sync.target.as_deref().unwrap_or_default();
-    let words = [sync.name.as_bytes(), &sync.source, target];
+    let words = [sync.name.as_bytes(), &sync.named_source, target];
     format!("{name}-{:016x}", hash(&words.join(&0)))
 }
 

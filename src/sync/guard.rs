@@ -5,10 +5,12 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::PoisonError;
 
+use super::mount_table::is_above;
 use super::{SourceIdentity, SourcePlace, Sync};
 use crate::batch;
 use crate::config::Guard;
@@ -156,13 +158,25 @@ impl Sync {
 
     fn look(&self, place: SourcePlace) -> Found {
         // One that cannot be read may have content.
-        let is_empty = is_empty(&self.config.source).unwrap_or(false);
+        let is_empty = self.has_nothing_to_send().unwrap_or(false);
         Found {
             place,
             is_empty,
             target_is_empty: is_empty && self.target_is_empty(),
             has_marker: self.has_marker(),
         }
+    }
+
+    /// Returns true if the source has nothing in it that the target would get.
+    fn has_nothing_to_send(&self) -> io::Result<bool> {
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        has_only(&self.config.source, |entry| {
+            let slash: &[u8] = match entry.file_type() {
+                Ok(kind) if kind.is_dir() => b"/",
+                _ => b"",
+            };
+            filter.excluded(&[b"/", entry.file_name().as_bytes(), slash].concat())
+        })
     }
 
     fn has_marker(&self) -> bool {
@@ -178,7 +192,9 @@ impl Sync {
             return false;
         };
         let is_here = !batch::is_remote(target) && target.starts_with(b"/");
-        is_here && is_empty(target).unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound)
+        is_here
+            && has_only(target, |_| false)
+                .unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
     /// Takes this directory as the source.
@@ -198,8 +214,7 @@ impl Sync {
 
     /// The source was on this mount once: less is not accepted.
     pub fn remember_mount(&mut self, mount: &[u8]) {
-        let above = mount == b"/" || self.config.source.starts_with(mount);
-        if above && mount.len() > self.mount.len() {
+        if is_above(mount, &self.config.source) && mount.len() > self.mount.len() {
             self.mount = mount.to_vec();
         }
     }
@@ -272,10 +287,11 @@ impl Sync {
     }
 }
 
-/// Returns true for a directory without content.
-fn is_empty(path: &[u8]) -> io::Result<bool> {
+/// Returns true for a directory without content but what does not count.
+fn has_only(path: &[u8], counts_not: impl Fn(&DirEntry) -> bool) -> io::Result<bool> {
     for entry in fs::read_dir(OsStr::from_bytes(path))? {
-        if entry?.file_name() != LOST_AND_FOUND {
+        let entry = entry?;
+        if entry.file_name() != LOST_AND_FOUND && !counts_not(&entry) {
             return Ok(false);
         }
     }

@@ -225,7 +225,8 @@ impl Sync {
     /// What was known of source and target under the configuration before.
     fn inherit_source_state(&mut self, old: &Sync) {
         self.root_identity.clone_from(&old.root_identity);
-        self.mount.clone_from(&old.mount);
+        // If its path is another now, another mount may be above it.
+        self.remember_mount(&old.mount);
         self.known.clone_from(&old.known);
         self.nested_mounts.clone_from(&old.nested_mounts);
         self.target_mount.clone_from(&old.target_mount);

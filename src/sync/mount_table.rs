@@ -127,7 +127,7 @@ pub fn shared_kind(table: &[u8], path: &[u8]) -> Option<String> {
 }
 
 /// Returns true if a path, which ends with a slash, is below this mount point.
-fn is_above(mount: &[u8], path: &[u8]) -> bool {
+pub(super) fn is_above(mount: &[u8], path: &[u8]) -> bool {
     mount == b"/"
         || path
             .strip_prefix(mount)

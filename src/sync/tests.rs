@@ -20,6 +20,7 @@ fn sync(moves: bool) -> Sync {
         priority: Default::default(),
         name: "Sync1".into(),
         source: b"/src/".to_vec(),
+        named_source: b"/src/".to_vec(),
         target: None,
         delay: Some(Duration::from_secs(5)),
         max_delays: 3,

@@ -222,6 +222,89 @@ fn a_directory_above_is_replaced() {
     }
 }
 
+/// Who waits is not told that all is done, although the directory that is watched has no changes.
+#[test]
+fn who_waits_learns_of_a_directory_above_that_is_renamed() {
+    for kind in [RSYNC, DIRECT, KINDS[4]] {
+        let dir = site();
+        fs::create_dir(dir.path("up")).unwrap();
+        fs::rename(dir.path("src"), dir.path("up/src")).unwrap();
+        let text = config(kind).replace("@SRC@", "@DIR@/up/src");
+        let mut daemon = Daemon::new(&dir, &text).start();
+        daemon.wait_same("up/src", "trg", false);
+        fs::rename(dir.path("up"), dir.path("gone")).unwrap();
+        fs::create_dir_all(dir.path("up/src")).unwrap();
+        fs::write(dir.path("up/src/new"), "3").unwrap();
+        assert!(ctl(&dir, &["status", "-wait"]).status.success());
+        assert!(dir.trg("new").exists() && !dir.trg("f").exists());
+        daemon.wait_same("up/src", "trg", false);
+    }
+}
+
+/// The source is what a link leads to, or one above it. What is known of it goes by the path in
+/// the configuration.
+#[test]
+fn a_link_leads_to_an_empty_directory() {
+    for (kind, source) in [(RSYNC, "link"), (DIRECT, "link/"), (KINDS[4], "up/src")] {
+        let dir = site();
+        fs::create_dir(dir.path("empty")).unwrap();
+        fs::create_dir(dir.path("empty/src")).unwrap();
+        let link = dir.path(source.split('/').next().unwrap());
+        let (one, other) = match source {
+            "up/src" => (dir.path(""), dir.path("empty")),
+            _ => (dir.path("src"), dir.path("empty/src")),
+        };
+        let lead = |to: &std::path::Path| {
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(to, &link).unwrap();
+        };
+        lead(&one);
+        let text = config(kind).replace("@SRC@", &format!("@DIR@/{source}"));
+        let mut daemon = mirror(&dir, &text);
+        lead(&other);
+        daemon.signal(Signal::SIGHUP);
+        is_held(&dir, &mut daemon);
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            daemon.signal(signal);
+            daemon.wait_end();
+            daemon.wait_all_gone();
+            drop(daemon);
+            daemon = Daemon::new(&dir, &text).start();
+            is_held(&dir, &mut daemon);
+        }
+        fs::write(dir.path("empty/src/new"), "3").unwrap();
+        daemon.wait_log("another directory is in the place of the source, comparing everything");
+        daemon.wait_same("empty/src", "trg", false);
+        drop(daemon);
+
+        // Back again, with content: that is what the link is for.
+        lead(&one);
+        let mut daemon = Daemon::new(&dir, &text).start();
+        daemon.wait_same("src", "trg", false);
+        assert!(!daemon.log().contains("Halted"));
+    }
+}
+
+/// Nothing of what is left out would be sent.
+#[test]
+fn a_directory_with_nothing_to_send_is_empty() {
+    for kind in [RSYNC, DIRECT] {
+        let dir = site();
+        let text = config(&format!("{kind}, exclude = {{ '*.tmp', '/cache/' }}"));
+        let mut daemon = mirror(&dir, &text);
+        fs::rename(dir.path("src"), dir.path("old")).unwrap();
+        fs::create_dir_all(dir.path("other/cache/d")).unwrap();
+        fs::write(dir.path("other/x.tmp"), "").unwrap();
+        fs::rename(dir.path("other"), dir.path("src")).unwrap();
+        is_held(&dir, &mut daemon);
+        dir.write("new", "3");
+        daemon.wait_log("another directory is in the place of the source, comparing everything");
+        daemon.wait_for("it goes on", |_| {
+            dir.trg("new").exists() && !dir.trg("f").exists()
+        });
+    }
+}
+
 #[test]
 fn each_of_several_targets_is_held() {
     let dir = site();
