@@ -1,9 +1,9 @@
-//! Who waits until everything that happened before the request is at the target.
+//! Barrier: a client that waits until everything that happened before its request is at the target.
 //!
-//! Two things have to come true, one after the other. First, the kernel's events of before the
-//! request have been told ([`Watcher::has_told`]). Then what is in the queues at that moment is
-//! done ([`Sync::reached`](crate::sync::Sync::reached)). docs/control.md says why that is
-//! enough.
+//! A barrier passes in two steps. First, the watcher has delivered all kernel events from before
+//! the request ([`Watcher::has_told`]). Then all entries that are in the queues at that moment are
+//! done ([`Sync::reached`](crate::sync::Sync::reached)). docs/control.md explains why this is
+//! sufficient.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -13,36 +13,35 @@ use crate::script::SyncHandle;
 use crate::sync::Mark;
 use crate::watch::{EventMark, Watcher};
 
-/// The reader's thread does not wake the loop to say that it found nothing, so it is asked
-/// again; less often when it takes longer.
+/// Limits of the delay between two polls of the watcher. The reader's thread does not wake the loop
+/// when it finds nothing, so the loop polls; the delay grows up to the maximum.
 const MIN_DELAY: Duration = Duration::from_millis(2);
 const MAX_DELAY: Duration = Duration::from_millis(100);
 
-/// One who waits.
+/// One waiting client.
 pub struct Barrier {
-    /// Who.
+    /// The client's connection.
     pub connection: ConnectionId,
-    /// For the syncs of this name, or all.
+    /// The name of the syncs to wait for; `None` for all syncs.
     pub sync: Option<String>,
     stage: BarrierStage,
 }
 
 enum BarrierStage {
-    /// For the events of before this moment.
+    /// Waits until the watcher has delivered the events from before `moment`.
     Waiting {
         moment: EventMark,
         again: Instant,
         pause: Duration,
     },
-    /// For the entries of before these marks.
+    /// Waits until each sync has reached its mark.
     Done(Vec<(Rc<SyncHandle>, Mark)>),
-    /// It has not begun, or begins anew: the configuration was read again, and what was noticed
-    /// went over to other syncs.
+    /// Not begun, or to begin again because a reload has moved pending events to other syncs.
     Anew,
 }
 
 impl Barrier {
-    /// From now on.
+    /// Returns a barrier that has not begun.
     pub fn new(connection: ConnectionId, sync: Option<String>) -> Barrier {
         Barrier {
             connection,
@@ -51,7 +50,7 @@ impl Barrier {
         }
     }
 
-    /// When to look again.
+    /// Returns the time of the next poll of the watcher, if there is one.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.stage {
             BarrierStage::Waiting { again, .. } => Some(*again),
@@ -59,8 +58,8 @@ impl Barrier {
         }
     }
 
-    /// Begins, or begins anew if the syncs are others now. To be called right after the
-    /// watcher's turn, as the other two.
+    /// Begins, or begins again if a reload has replaced the syncs. This, [`Self::is_to_mark`] and
+    /// [`Self::is_over`] must be called right after the watcher's turn.
     pub fn begin(&mut self, watcher: &Watcher, syncs: &[Rc<SyncHandle>], now: Instant) {
         if let BarrierStage::Done(marks) = &self.stage
             && !self.is_about(marks, syncs)
@@ -76,13 +75,14 @@ impl Barrier {
         }
     }
 
-    /// Returns true if all that happened before has been told, and is about to be marked: what was
-    /// written to files that are open has to be in the queues then.
+    /// Returns true if all events from before the request are delivered and the marks are about to
+    /// be set. Changes to files that are still open have to be queued by then.
     pub fn is_to_mark(&self, watcher: &Watcher, started: bool) -> bool {
         matches!(self.stage, BarrierStage::Waiting { moment, .. } if started && watcher.has_told(moment))
     }
 
-    /// Returns true if it is over. `started` says that startup transfers are queued.
+    /// Returns true if the barrier has passed. `started` says that the startup transfers are
+    /// queued.
     pub fn is_over(
         &mut self,
         watcher: &Watcher,
@@ -122,7 +122,7 @@ impl Barrier {
         syncs.iter().filter(meant)
     }
 
-    /// Returns true if the marks are those of the syncs there are.
+    /// Returns true if the marks belong to the current syncs.
     fn is_about(&self, marks: &[(Rc<SyncHandle>, Mark)], syncs: &[Rc<SyncHandle>]) -> bool {
         let mut marked = marks.iter().map(|(handle, _)| handle);
         let mut meant = self.meant(syncs);
@@ -131,7 +131,7 @@ impl Barrier {
     }
 }
 
-/// Returns true if the sync has this name, or any will do.
+/// Returns true if the sync has this name, or if no name is given.
 pub fn is_meant(name: Option<&str>, handle: &SyncHandle) -> bool {
     name.is_none_or(|name| handle.sync.borrow().config.name == name)
 }

@@ -1,4 +1,4 @@
-//! What the end of a child means for its sync.
+//! Completion of a child: what its exit status means for the entries of its sync.
 
 use std::time::Duration;
 
@@ -14,21 +14,22 @@ use crate::script::CollectResult;
 use crate::status::number_format::counted;
 use crate::sync::{Again, Aside, Entries, FailedEntries, Sync, micros};
 
-/// What changed while it was acted upon is looked at again after this; the event that tells of
-/// the change is on its way.
+/// The delay before entries that changed during their transfer are examined again. The event of the
+/// change arrives in the meantime.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// rsync's code for "some files were not transferred".
+/// rsync(1), exit code 23: partial transfer due to error.
 const EXIT_PARTIAL: i32 = 23;
 
-/// rsync's code for a file that could not be read or written to its end.
+/// rsync(1), exit code 11: error in file I/O.
 const EXIT_FILE_IO: i32 = 11;
 
-/// rsync's codes for names that the other side does not take.
+/// Exit codes of rsync that may mean that the other side rejects an option: 2 (protocol
+/// incompatibility) and 4 (requested action not supported).
 const EXIT_REFUSALS: [i32; 2] = [2, 4];
 
 impl EventLoop<'_> {
-    /// What the end of a child means for its sync.
+    /// Applies the exit status of a child to its sync, its hooks and its queue.
     pub(super) fn evaluate(&mut self, job: Job, end: ExitStatus) {
         let code = end.code();
         job.handle.sync.borrow_mut().transferred();
@@ -58,7 +59,8 @@ impl EventLoop<'_> {
         self.call_hook(&job.handle, told);
     }
 
-    /// The stall detector ended a transfer: its work is done again, later each time.
+    /// Queues the entries of a transfer that the stall detector ended, with a delay that grows each
+    /// time.
     pub(super) fn retry_stalled(&mut self, mut job: Job, end: ExitStatus) {
         if let Some(dry_run) = job.dry_run.take() {
             job.ids = dry_run.ids().to_vec();
@@ -69,7 +71,7 @@ impl EventLoop<'_> {
         self.call_hook(&job.handle, told);
     }
 
-    /// Does with the entries of a child what follows from its end.
+    /// Updates the entries of a child by its completion.
     fn carry_out(&mut self, job: &Job, completion: Completion, code: i32) {
         let mut sync = job.handle.sync.borrow_mut();
         match completion {
@@ -117,8 +119,8 @@ impl EventLoop<'_> {
         }
     }
 
-    /// A sync can't go on: the others do, unless there are none or this was its startup, whose
-    /// failure ends a daemon that was not told to insist.
+    /// Ends a sync that cannot go on. The daemon exits if no other sync is left, or if the startup
+    /// failed and `insist` is not set.
     fn end_sync(&mut self, job: &Job, code: i32) {
         let ending = Some(Ending::Exit(Exit::Failure));
         if self.script.context.startup_failed.get() {
@@ -144,8 +146,8 @@ impl EventLoop<'_> {
         ));
     }
 
-    /// Returns true if the transfer failed because one of the rsyncs does not take an option: then it is
-    /// done at once without.
+    /// Returns true if the transfer failed because one of the rsyncs does not support an option.
+    /// The transfer is then repeated at once without that option.
     fn use_other_list(&mut self, job: &Job, code: i32) -> bool {
         let mut sync = job.handle.sync.borrow_mut();
         let whole = job.captured && sync.has_full && job.is_whole(&sync);
@@ -165,31 +167,31 @@ impl EventLoop<'_> {
     }
 }
 
-/// What the end of a child means for its entries.
+/// The result of a child for its entries.
 enum Completion {
-    /// They are done.
+    /// All entries are done.
     Done,
-    /// Some are done, and this is not.
+    /// Some entries are done, those named here have failed.
     Partly(FailedEntries),
-    /// The transfer was given up at these paths. The others can go without them.
+    /// The transfer was aborted at these paths. The other entries can be sent without them.
     StoppedAt {
         paths: Entries,
-        /// What the target has too little of, if that is why.
+        /// The limit of the target that was exceeded, if that is the cause.
         limit: Option<SizeLimit>,
     },
     /// A comparison of everything was given up at these paths, which are too large for the target.
     /// It can go on with what is smaller.
     TooLarge { paths: Entries, limit: SizeLimit },
-    /// All have to be done again.
+    /// All entries are repeated after the retry delay.
     Again,
-    /// They changed meanwhile and are looked at anew soon.
+    /// The entries changed during the transfer and are examined again after [`RETRY_DELAY`].
     Redo,
-    /// The sync cannot go on.
+    /// The sync ends.
     Die,
 }
 
 impl Completion {
-    /// How the work is counted and told; `None` if it is not.
+    /// Returns how the transfer counts in statistics and hooks; `None` if it does not count.
     fn outcome(&self) -> Option<hooks::TransferResult> {
         match self {
             Completion::Done | Completion::Partly(FailedEntries::Nothing) => {
@@ -202,8 +204,8 @@ impl Completion {
 }
 
 impl Job {
-    /// What its end means, given what the configuration makes of its exit code. Where that is a
-    /// table of the user's own, it has the last word on a partial transfer.
+    /// Returns the completion for an exit code and the configuration's verdict on it. An exit code
+    /// table of the user overrides the handling of partial transfers.
     fn completion(&self, verdict: CollectResult, by_default: bool, code: i32) -> Completion {
         let sync = self.handle.sync.borrow();
         let is_partial = by_default && code == EXIT_PARTIAL && self.may_be_partial(&sync);
@@ -234,7 +236,7 @@ impl Job {
         }
     }
 
-    /// Tells the kept lines of its error output.
+    /// Logs the lines of the child's error output that were kept.
     fn tell_errors(&self) {
         let sync = self.handle.sync.borrow();
         let name = &sync.config.name;
@@ -249,7 +251,7 @@ impl Job {
     }
 }
 
-/// All entries are done again after a while.
+/// Repeats all entries after the retry delay.
 fn again(sync: &mut Sync, job: &Job, now: Time) {
     let wait = sync.failed(&job.ids, now).as_secs();
     let name = &sync.config.name;

@@ -1,9 +1,9 @@
-//! Those who are connected to the daemon's sockets: bounded in number, in what they may say
-//! and in what may wait for them.
+//! Client connections of the daemon's sockets. Their number, the size of a request and the size of
+//! buffered replies are limited.
 //!
-//! Nothing here blocks, and no peer costs more than its buffers: one that does not read what it is told,
-//! or does not end what it says, is dropped after [`IDLE_TIMEOUT`]; with all places taken the one
-//! that has been silent for longest makes room.
+//! No operation blocks. A client that does not read its reply or does not complete its request
+//! within [`IDLE_TIMEOUT`] is disconnected. If all [`MAX_CONNECTIONS`] are in use, a new client
+//! replaces the one that has been idle for longest.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
@@ -12,16 +12,16 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
-/// So many at a time.
+/// The maximum number of connections at a time.
 pub const MAX_CONNECTIONS: usize = 64;
-/// How long one may take to read what it is told, or to end what it says.
+/// The time a client may take to read its reply or to complete its request.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Either kind of stream.
+/// The stream of a connection.
 pub enum ClientStream {
-    /// On the control socket.
+    /// A connection to the control socket.
     Unix(UnixStream),
-    /// On the address of metrics and page.
+    /// A connection to the address of the metrics and the status page.
     Tcp(TcpStream),
 }
 
@@ -56,61 +56,61 @@ impl Write for ClientStream {
     }
 }
 
-/// Names one peer; never used again for another.
+/// The id of a connection, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
     place: usize,
     serial: u64,
 }
 
-/// One who is connected.
+/// One connection.
 pub struct Connection {
     serial: u64,
     stream: ClientStream,
-    /// What it said and has not been answered.
+    /// Bytes received and not yet processed.
     input: Vec<u8>,
-    /// What it has not read.
+    /// Bytes to be sent.
     output: Vec<u8>,
-    /// When something last moved in either direction.
+    /// The time of the last read or write.
     moved: Instant,
-    /// It says no more.
+    /// The client has shut down its sending side.
     ended: bool,
-    /// It is dropped when it has read all.
+    /// The connection is closed when all output is sent.
     closing: bool,
-    /// It waits for an answer that takes its time: it is neither heard nor dropped for silence.
+    /// A reply is pending: input is not processed and the idle timeout does not apply.
     waiting: bool,
-    /// There may be more to read or write than was done.
+    /// The stream may be readable or writable beyond what the last turn has done.
     ready: bool,
 }
 
 impl Connection {
-    /// Came through the control socket.
+    /// Returns true for a connection to the control socket.
     pub fn is_local(&self) -> bool {
         matches!(self.stream, ClientStream::Unix(_))
     }
 
-    /// What it said and has not been taken.
+    /// Returns the bytes received and not yet processed.
     pub fn said(&self) -> &[u8] {
         &self.input
     }
 
-    /// It has ended its side.
+    /// Returns true if the client has shut down its sending side.
     pub fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Takes out the first so many bytes it said.
+    /// Removes the first `length` bytes of the input and returns them.
     pub fn take(&mut self, length: usize) -> Vec<u8> {
         let rest = self.input.split_off(length.min(self.input.len()));
         std::mem::replace(&mut self.input, rest)
     }
 
-    /// Is there something it has to read before it is heard again?
+    /// Returns true if input is not to be processed yet: output is unsent or a reply is pending.
     pub fn is_busy(&self) -> bool {
         !self.output.is_empty() || self.waiting || self.closing
     }
 
-    /// Tells it something.
+    /// Queues bytes to be sent.
     pub fn tell(&mut self, bytes: Vec<u8>, now: Instant) {
         self.output.extend(bytes);
         self.waiting = false;
@@ -118,13 +118,13 @@ impl Connection {
         self.moved = now;
     }
 
-    /// Tells it something and says no more.
+    /// Queues bytes to be sent and closes the connection after them.
     pub fn tell_and_close(&mut self, bytes: Vec<u8>, now: Instant) {
         self.tell(bytes, now);
         self.closing = true;
     }
 
-    /// An answer will come, and nothing else is taken from it until then.
+    /// Stops processing input until a reply is queued.
     pub fn let_wait(&mut self) {
         self.waiting = true;
     }
@@ -145,7 +145,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads up to `most` bytes in all. True if there may be more.
+    /// Reads until `most` bytes are buffered. Returns true if more may be readable.
     fn read(&mut self, most: usize, now: Instant) -> io::Result<bool> {
         let mut buffer = [0; 4096];
         while !self.ended && self.input.len() < most {
@@ -165,16 +165,16 @@ impl Connection {
         Ok(!self.ended)
     }
 
-    /// When it is dropped if nothing moves.
+    /// Returns the time at which the connection is closed if nothing moves.
     fn deadline(&self) -> Option<Instant> {
         let owes = !self.output.is_empty() || (!self.input.is_empty() && !self.waiting);
-        // Nobody connects to metrics to say nothing.
+        // A client of the metrics address has to send a request.
         let silent = !self.is_local() && !self.waiting;
         (owes || silent).then(|| self.moved + IDLE_TIMEOUT)
     }
 }
 
-/// All who are connected.
+/// All connections.
 pub struct Connections {
     registry: Registry,
     first: usize,
@@ -183,7 +183,8 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Nobody; tokens are `first` and the [`MAX_CONNECTIONS`] - 1 behind it.
+    /// Returns an empty set, which uses the tokens from `first` to `first +` [`MAX_CONNECTIONS`] -
+    /// 1.
     pub fn new(registry: Registry, first: usize) -> Connections {
         Connections {
             registry,
@@ -193,10 +194,11 @@ impl Connections {
         }
     }
 
-    /// Takes one in, in place of the one silent for longest if need be.
+    /// Adds a connection. If all are in use, it replaces the one that has been idle for longest.
     ///
     /// # Errors
-    /// epoll has no room for it.
+    ///
+    /// epoll(7) cannot register the stream.
     pub fn add(&mut self, mut stream: ClientStream, now: Instant) -> io::Result<()> {
         let place = self.place();
         self.places[place] = None;
@@ -229,7 +231,7 @@ impl Connections {
         (0..MAX_CONNECTIONS).min_by_key(silent).unwrap_or(0)
     }
 
-    /// An event of this token came.
+    /// Marks the connection of this token as ready for I/O.
     pub fn wake(&mut self, token: Token) {
         let place = token.0.checked_sub(self.first);
         if let Some(Some(connection)) = place.and_then(|place| self.places.get_mut(place)) {
@@ -237,20 +239,21 @@ impl Connections {
         }
     }
 
-    /// The peer, if it is there still.
+    /// Returns the connection, if it is still open.
     pub fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         let connection = self.places.get_mut(id.place)?.as_mut()?;
         (connection.serial == id.serial).then_some(connection)
     }
 
-    /// Returns true if it is there still.
+    /// Returns true if the connection is still open.
     pub fn knows(&self, id: ConnectionId) -> bool {
         let connection = self.places.get(id.place).and_then(Option::as_ref);
         connection.is_some_and(|connection| connection.serial == id.serial)
     }
 
-    /// Moves bytes for all who are ready, drops who is done, gone or out of time, and names those who have
-    /// said something. `most` is the longest a peer may say at a time.
+    /// Reads and writes on all ready connections, closes those that are finished, lost or timed
+    /// out, and returns those with unprocessed input. `most` is the maximum size of a request in
+    /// bytes.
     pub fn turn(&mut self, most: usize, now: Instant) -> Vec<ConnectionId> {
         let mut heard = Vec::new();
         for (place, slot) in self.places.iter_mut().enumerate() {
@@ -269,13 +272,13 @@ impl Connections {
         heard
     }
 
-    /// Someone has more to say or to read than was done in this turn.
+    /// Returns true if a connection has more to read or write than this turn has done.
     pub fn pending(&self) -> bool {
         let mut connections = self.places.iter().flatten();
         connections.any(|connection| connection.ready && !connection.waiting)
     }
 
-    /// When someone is out of time.
+    /// Returns the time of the next timeout.
     pub fn deadline(&self) -> Option<Instant> {
         let connections = self.places.iter().flatten();
         connections.filter_map(Connection::deadline).min()
@@ -310,7 +313,7 @@ fn move_bytes(connection: &mut Connection, most: usize, now: Instant) -> Fate {
     }
     match connection.read(most, now) {
         Err(_) => return Fate::Drop,
-        // With its share used up, no event will come for the rest.
+        // The socket was not drained, so epoll(7) sends no further event for the rest.
         Ok(more) => connection.ready = more && connection.output.is_empty(),
     }
     if connection.ended
@@ -330,7 +333,7 @@ mod tests {
 
     const MAX_BYTES: usize = 1000;
 
-    /// Connections, and the other ends of their connections.
+    /// Connections together with the clients' ends.
     struct Fixture {
         _poll: Poll,
         connections: Connections,
@@ -352,7 +355,7 @@ mod tests {
             self.start + Duration::from_secs(seconds)
         }
 
-        /// One more on the control socket.
+        /// Connects a client to the control socket.
         fn connect(&mut self, seconds: u64) -> UnixStream {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let now = self.at(seconds);
@@ -360,7 +363,7 @@ mod tests {
             theirs
         }
 
-        /// One more on the address of metrics.
+        /// Connects a client to the metrics address.
         fn connect_tcp(&mut self, seconds: u64) -> std::net::TcpStream {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -372,7 +375,7 @@ mod tests {
             theirs
         }
 
-        /// A turn in which an event came for everybody.
+        /// Runs a turn in which all connections are ready.
         fn turn(&mut self, seconds: u64) -> Vec<ConnectionId> {
             for place in 0..MAX_CONNECTIONS {
                 self.connections.wake(Token(place));
@@ -399,7 +402,7 @@ mod tests {
         assert_eq!(fixture.deadline(), Some(11));
         fixture.turn(10);
         assert_eq!(fixture.count(), 1);
-        // More of the same begins no new span.
+        // Further bytes of the same request do not extend the timeout.
         theirs.write_all(b"tu").unwrap();
         fixture.turn(10);
         fixture.turn(11);
@@ -420,7 +423,7 @@ mod tests {
         connection.tell(vec![b'a'; 10_000_000], now);
         fixture.turn(5);
         assert_eq!(fixture.deadline(), Some(15));
-        // A byte that is read gives it more time.
+        // A byte that is read extends the timeout.
         assert!(theirs.read(&mut vec![0; 1_000_000]).unwrap() > 0);
         fixture.turn(14);
         assert_eq!(fixture.deadline(), Some(24));
@@ -489,7 +492,7 @@ mod tests {
         assert_eq!(fixture.turn(0), [id]);
     }
 
-    /// Who waits for an answer, and who came last, is not the one to go.
+    /// Neither a client with a pending reply nor the newest one is replaced.
     #[test]
     fn with_all_places_taken_the_one_silent_for_longest_makes_room() {
         let mut fixture = Fixture::new();

@@ -1,5 +1,4 @@
-//! What lives as long as the process, whatever configurations come and go: what the loop waits
-//! on, the children, the clock and the sockets.
+//! The state that outlives a configuration: poll, signals, children, clock and sockets.
 
 use std::cell::RefCell;
 use std::io;
@@ -28,7 +27,7 @@ pub(super) const CRON_TOKEN: Token = Token(2);
 const FIRST_PIPE_TOKEN: usize = server::END_OF_TOKENS;
 pub(super) const MOUNTS_TOKEN: Token = Token(3);
 
-/// What lives as long as the process, whatever configurations come and go.
+/// The state that outlives a configuration.
 pub struct Context {
     pub(super) poll: Poll,
     pub(super) events: Events,
@@ -41,23 +40,24 @@ pub struct Context {
     pub children: Rc<RefCell<Children>>,
     /// The clock of queues and timestamps.
     pub clock: Clock,
-    /// Who asks what is going on, and says what to do.
+    /// The control and metrics sockets.
     pub(super) server: Server,
-    /// When the daemon started.
+    /// The time at which the daemon started.
     pub(super) started: SystemTime,
-    /// What outlives the process, if there is a place for it.
+    /// The state directory; `None` without one.
     pub state: Option<StateDir>,
-    /// Removes what is not used in it.
+    /// The removal of unused state directories.
     pub(super) state_cleanup: StateCleanup,
-    /// What the state directory holds of the daemon before this one has been taken over.
+    /// The state of the previous daemon has been restored.
     pub restored: bool,
 }
 
 impl Context {
-    /// Everything the loop waits on. Called in the process that stays, after detaching.
+    /// Returns a new context. It must be created after detaching, in the process that stays.
     ///
     /// # Errors
-    /// The system is out of descriptors.
+    ///
+    /// No file descriptor is available.
     pub fn new() -> io::Result<Context> {
         let poll = Poll::new()?;
         let signals = Signals::new(poll.registry(), SIGNALS_TOKEN)?;
@@ -83,26 +83,27 @@ impl Context {
         })
     }
 
-    /// Opens the sockets that the settings name.
+    /// Opens the sockets named in the settings.
     ///
     /// # Errors
-    /// In words for the user.
+    ///
+    /// A message for the user.
     pub fn open_server(&mut self, settings: &Settings) -> Result<(), String> {
         self.server.open(settings, self.poll.registry())
     }
 
-    /// What wakes this loop.
+    /// Returns the waker of the event loop.
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
     }
 
-    /// Waits without a configuration at work; the number of the signal that ends the process,
-    /// if one comes.
+    /// Sleeps while no configuration is active. Returns the number of a terminating signal, if one
+    /// arrives.
     pub fn sleep(&mut self, span: Duration) -> Option<i32> {
         let end = Instant::now() + span;
         loop {
             let left = end.checked_duration_since(Instant::now())?;
-            // Interrupted or not, the signals are looked at.
+            // Signals are checked even after an interruption.
             let _ = self.poll.poll(&mut self.events, Some(left));
             let ending = self
                 .signals
@@ -115,10 +116,11 @@ impl Context {
         }
     }
 
-    /// A watcher that wakes this loop.
+    /// Returns a watcher that wakes the event loop.
     ///
     /// # Errors
-    /// No inotify instance to be had.
+    ///
+    /// inotify_init(2) failed.
     pub fn watcher(&self, mode: InotifyMode, staleness: Option<Duration>) -> io::Result<Watcher> {
         let waker = Arc::clone(&self.waker);
         Watcher::new(mode, staleness, waker)

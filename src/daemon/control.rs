@@ -1,4 +1,4 @@
-//! What is done for those who ask through the control socket.
+//! Requests of the control socket, of the metrics address and of the status page.
 
 use std::time::Instant;
 
@@ -18,15 +18,15 @@ use crate::log::unescape;
 use crate::status::number_format::counted;
 use crate::sync::Sync;
 
-/// What becomes of a request.
+/// When a request is answered.
 enum ReplyTime {
     Now(Reply),
-    /// When all is done.
+    /// When everything that happened before the request is at the target of this sync, or of all.
     Later(Option<String>),
 }
 
 impl EventLoop<'_> {
-    /// Takes in who connects, does what they ask, and tells who waited that it is over.
+    /// Accepts connections, executes their requests and answers the barriers that have passed.
     pub(super) fn serve_clients(&mut self) {
         let now = Instant::now();
         self.context.server.admit(now);
@@ -46,7 +46,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// A line on the control socket.
+    /// Executes one request line of the control socket.
     fn handle_request(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.context.server.connections.connection(id) else {
             return;
@@ -122,8 +122,8 @@ impl EventLoop<'_> {
         })
     }
 
-    /// As [`EventLoop::each`], but refuses where all that are meant have ended: nothing of them is
-    /// done any more.
+    /// As [`EventLoop::each`], but refuses if all selected syncs have ended, since nothing is done
+    /// for them any more.
     fn each_at_work(
         &mut self,
         name: Option<String>,
@@ -136,7 +136,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Why nothing can be done for the syncs that are meant, if all of them have ended.
+    /// Returns an error message if all selected syncs have ended.
     fn ended(&self, name: Option<&str>) -> Option<String> {
         let mut last = None;
         for handle in self.syncs.iter().filter(|handle| is_meant(name, handle)) {
@@ -148,7 +148,7 @@ impl EventLoop<'_> {
         })
     }
 
-    /// Does something to each sync that is meant, and says so in the log.
+    /// Applies `act` to each selected sync and logs it.
     fn each(&mut self, name: Option<String>, done: &str, mut act: impl FnMut(&mut Sync)) -> Reply {
         let mut count = 0;
         for handle in &self.syncs {
@@ -166,7 +166,8 @@ impl EventLoop<'_> {
         Reply::done(text)
     }
 
-    /// A path is absolute in the source of a sync, or relative to the source of the one named.
+    /// Queues a path: an absolute path within the source of a sync, or a path relative to the
+    /// source of the named sync.
     fn resync_path(&mut self, name: Option<&str>, path: &str) -> Reply {
         let wanted = unescape(path);
         if let Some(why) = self.ended(name) {
@@ -199,7 +200,7 @@ impl EventLoop<'_> {
         Reply::done(text)
     }
 
-    /// Tells who waited for what is done now; forgets who has gone.
+    /// Answers the barriers that have passed and removes those of closed connections.
     fn poll_barriers(&mut self, now: Instant) {
         let mut waits = std::mem::take(&mut self.context.server.waits);
         for wait in &mut waits {
@@ -228,7 +229,7 @@ impl EventLoop<'_> {
         self.context.server.waits = waits;
     }
 
-    /// A browser, or Prometheus.
+    /// Answers an HTTP request.
     fn handle_http(&mut self, id: ConnectionId, now: Instant) {
         let Some(connection) = self.context.server.connections.connection(id) else {
             return;
@@ -254,7 +255,7 @@ impl EventLoop<'_> {
 }
 
 impl Verb {
-    /// The sync it is about, if it names one.
+    /// Returns the name of the sync a request refers to, if it has one.
     fn sync(&self) -> Option<&str> {
         match self {
             Verb::Status { sync, .. }

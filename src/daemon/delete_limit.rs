@@ -1,5 +1,5 @@
-//! `guard = { maxDelete = … }`: a transfer that may delete is first tried without doing
-//! anything, and what it would have deleted is counted.
+//! Delete limit, `guard = { maxDelete = … }`: a dry run of rsync counts the deletions of a transfer
+//! before the transfer starts.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ use crate::process::{Command, ExitStatus, Output, Stdin};
 use crate::queue::DelayId;
 use crate::script::{SpawnRequest, SyncHandle};
 
-/// A transfer that waits for the outcome of its trial.
+/// A dry run and the transfer that waits for its result.
 pub struct DryRun {
     request: SpawnRequest,
     deleted: Cell<u64>,
@@ -28,7 +28,7 @@ pub struct DryRun {
 }
 
 impl DryRun {
-    /// A line that rsync printed because of `--itemize-changes` or `--stats`.
+    /// Evaluates an output line of `--itemize-changes` or `--stats`.
     pub fn line(&self, line: &[u8]) {
         if line.starts_with(b"*deleting") {
             self.deleted.set(self.deleted.get() + 1);
@@ -39,28 +39,28 @@ impl DryRun {
         }
     }
 
-    /// The sync it is for.
+    /// Returns the sync of the transfer.
     pub fn handle(&self) -> Rc<SyncHandle> {
         Rc::clone(&self.request.handle)
     }
 
-    /// The event or list it is for.
+    /// Returns the event or list object of the transfer.
     pub fn agent(&self) -> Table {
         self.request.agent.clone()
     }
 
-    /// The entries it is for.
+    /// Returns the queue entries of the transfer.
     pub fn ids(&self) -> &[DelayId] {
         &self.request.ids
     }
 
-    /// Returns true if it is about the whole source.
+    /// Returns true if the transfer compares the whole source.
     fn is_whole(&self) -> bool {
         self.request.transfer.is_none()
     }
 }
 
-/// The number a text begins with; rsync groups digits.
+/// Returns the number at the start of a text. rsync separates groups of digits.
 fn number(text: &[u8]) -> u64 {
     let digits = text.iter().take_while(|byte| **byte != b' ');
     let digits = digits.filter(|byte| byte.is_ascii_digit());
@@ -68,7 +68,7 @@ fn number(text: &[u8]) -> u64 {
 }
 
 impl EventLoop<'_> {
-    /// Starts the trial of a transfer that a limit concerns; others are handed back.
+    /// Starts a dry run if the delete limit applies to the transfer. Returns the request otherwise.
     pub(super) fn dry_run_first(&mut self, request: SpawnRequest) -> Option<SpawnRequest> {
         let deletes = |word: &Vec<u8>| word.starts_with(b"--del");
         let limited = {
@@ -93,7 +93,7 @@ impl EventLoop<'_> {
             priority: Default::default(),
         };
         let spawned = self.context.children.borrow_mut().spawn(command);
-        // Why it can't be started is told when the transfer itself is.
+        // The reason is logged when the transfer itself fails to start.
         let Ok(pid) = spawned else {
             return Some(request);
         };
@@ -108,14 +108,14 @@ impl EventLoop<'_> {
         None
     }
 
-    /// After a trial: carries the transfer out, or has its entries wait.
+    /// Evaluates a dry run: starts the transfer, or defers its entries.
     pub(super) fn apply_dry_run(&mut self, dry_run: DryRun, end: ExitStatus) {
         if needs_count(&dry_run) {
             return self.count_first(dry_run, end);
         }
         let deleted = dry_run.deleted.get();
         let limit = dry_run.request.handle.sync.borrow().config.guard.max_delete;
-        // A trial that failed says nothing; nor will the transfer fare better.
+        // A dry run that failed proves nothing, and the transfer would fail in the same way.
         let failed = !matches!(end, ExitStatus::Exit(0 | 23 | 24));
         let total = self.entries(&dry_run);
         let exceeded = limit.is_some_and(|limit| limit.exceeded(deleted, total));
@@ -127,7 +127,7 @@ impl EventLoop<'_> {
         self.put_off(&handle, &dry_run.request.ids, deleted, total);
     }
 
-    /// These entries would delete too much: they wait.
+    /// Defers the entries of a transfer that exceeds the delete limit, and logs it.
     pub(super) fn put_off(&self, handle: &SyncHandle, ids: &[DelayId], deleted: u64, total: u64) {
         let mut sync = handle.sync.borrow_mut();
         let wait = sync.failed(ids, self.now);
@@ -145,7 +145,7 @@ impl EventLoop<'_> {
         sync.excess = Some(why);
     }
 
-    /// How many entries the target has.
+    /// Returns the number of entries at the target.
     fn entries(&self, dry_run: &DryRun) -> u64 {
         let mut sync = dry_run.request.handle.sync.borrow_mut();
         if dry_run.is_whole() {
@@ -156,7 +156,7 @@ impl EventLoop<'_> {
         sync.entries.unwrap_or(0)
     }
 
-    /// Counts what the source holds on a thread, and judges the trial then.
+    /// Counts the entries of the source on a thread. The dry run is evaluated afterwards.
     fn count_first(&mut self, dry_run: DryRun, end: ExitStatus) {
         let handle = dry_run.handle();
         let source = handle.sync.borrow().config.source.clone();
@@ -177,7 +177,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Judges the trials whose sources have been counted.
+    /// Evaluates the dry runs whose count is complete.
     pub(super) fn collect_counts(&mut self) {
         for (mut job, end, count) in self.local_jobs.counted() {
             job.leave();
@@ -191,7 +191,7 @@ impl EventLoop<'_> {
                     handle.sync.borrow_mut().entries = Some(entries);
                     self.apply_dry_run(dry_run, end);
                 }
-                // The daemon ends.
+                // The daemon is shutting down.
                 None => {
                     handle.sync.borrow_mut().failed(dry_run.ids(), self.now);
                 }
@@ -200,15 +200,14 @@ impl EventLoop<'_> {
     }
 }
 
-/// Returns true if the limit is a part of the target, and no comparison has told how much the
-/// target holds.
+/// Returns true if the limit is a percentage and the number of entries at the target is unknown.
 fn needs_count(dry_run: &DryRun) -> bool {
     let sync = dry_run.request.handle.sync.borrow();
     let is_percent = matches!(sync.config.guard.max_delete, Some(MaxDelete::Percent(_)));
     is_percent && sync.entries.is_none() && !dry_run.is_whole() && dry_run.deleted.get() > 0
 }
 
-/// The number of entries of a source; `None` if it was told to stop.
+/// Returns the number of entries of a source; `None` if it was stopped.
 fn count(source: &[u8], stop: &AtomicBool) -> Option<u64> {
     let mut count = 0;
     let mut directories: Vec<PathBuf> = vec![OsStr::from_bytes(source).into()];

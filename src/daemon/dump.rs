@@ -1,14 +1,14 @@
-//! The state dump after `SIGUSR2`: all that is known, as lines of the log.
+//! The state dump on `SIGUSR2`, written to the log.
 
 use super::event_loop::EventLoop;
 use crate::log;
 use crate::status::number_format::span;
 
-/// So many entries of each queue.
+/// The maximum number of entries shown of each queue.
 const MAX_ENTRIES: usize = 1000;
 
 impl EventLoop<'_> {
-    /// Writes what is going on into the log, as the status file has it and more.
+    /// Writes the contents of the status file, and more details, to the log.
     pub(super) fn dump(&self) {
         let whole = self.snapshot(None, MAX_ENTRIES);
         log::normal("--- USR2 signal, state dump ---");

@@ -1,8 +1,8 @@
-//! The event loop: everything that happens comes in here, everything that is done starts here.
+//! The event loop.
 //!
-//! One turn: wait for something; take in what the kernel and children tell; collect ended
-//! children; ring alarms; ask each sync that has something due; start what Lua asked for;
-//! write the status report. Nothing in a turn waits for anything else.
+//! One turn waits for events, processes watch events and child output, reaps ended children, runs
+//! alarms, runs each sync that is due, starts requested processes, and writes the reports. Nothing
+//! in a turn blocks.
 
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
@@ -37,23 +37,23 @@ use crate::script::{Environment, Script, SyncHandle};
 use crate::sync::{Next, Scheduler};
 use crate::watch::Watcher;
 
-/// An action that neither spawned for an event nor discarded one is not asked again before this.
+/// The delay before an action is called again that neither spawned for an event nor discarded one.
 const IDLE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A sync is asked and work is started at most so often in one turn, lest one whose action makes
-/// new events as fast as it is called keeps the loop from everything else.
+/// The maximum number of calls of a sync's action, and of starts, in one turn. An action that
+/// creates new events on each call must not block the loop.
 const MAX_EVENTS_PER_TURN: usize = 1000;
 
-/// How a configuration's time ends.
+/// The reason why the event loop ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The process ends.
+    /// The process exits.
     Exit(Exit),
-    /// Start again with the configuration read anew.
+    /// The configuration is read again and all syncs start anew.
     Reset,
 }
 
-/// One configuration at work.
+/// The event loop of one configuration.
 pub struct EventLoop<'a> {
     pub(super) context: &'a mut Context,
     pub(super) environment: &'a Environment,
@@ -63,12 +63,12 @@ pub struct EventLoop<'a> {
     pub(super) jobs: HashMap<Pid, Job>,
     pub(super) local_jobs: LocalJobs,
     pub(super) scan_passes: ScanPasses,
-    /// Of `onReject`.
+    /// Running and waiting `onReject` commands.
     pub(super) reject_hooks: RejectHooks,
     scheduler: Scheduler,
     pub(super) report_files: ReportFiles,
     pub(super) progress: StartupProgress,
-    /// By the index of the sync: all of it is to be compared when no directory is being read.
+    /// Flags by sync index: the sync is compared as a whole once no directory is being read.
     pub(super) compare: Vec<bool>,
     pub(super) hooks: Hooks,
     pub(super) watch_limit: WatchLimit,
@@ -82,15 +82,15 @@ pub struct EventLoop<'a> {
     /// Some syncs have not started up yet.
     pub(super) starting_up: bool,
     pub(super) shutdown: Option<Shutdown>,
-    /// When a child ended last.
+    /// The time of the last end of a child.
     pub(super) last_end: Option<SystemTime>,
-    /// The end of it all, as soon as it is known.
+    /// Set when the loop has to end after this turn.
     pub(super) ending: Option<Ending>,
     pub(super) now: u64,
 }
 
 impl<'a> EventLoop<'a> {
-    /// An engine for a loaded configuration.
+    /// Returns the event loop for a loaded configuration.
     pub fn new(
         context: &'a mut Context,
         environment: &'a Environment,
@@ -132,14 +132,14 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Runs until a signal, the configuration or a critical failure ends it. Returns how, and
-    /// the configuration it ended with.
+    /// Runs until a signal, a reload or a fatal error. Returns the reason and the configuration in
+    /// use at that time.
     pub fn run(mut self) -> (Ending, Rc<Script>) {
         self.check_sources_at_start();
         self.enable_tunnels();
         self.watch();
         if self.context.restored {
-            // Who sends HUP may know of a mount, which the kernel does not tell.
+            // Whoever sends SIGHUP may know of a mount, which inotify does not report.
             self.watcher.rebuild();
         }
         self.watcher.check_roots();
@@ -170,9 +170,9 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Tells a service manager how far things are.
+    /// Reports the service phase to the service manager.
     fn notify(&mut self) {
-        // Syncs that a reload has brought begin when they are watched.
+        // Syncs added by a reload start up when they are watched.
         let phase = match (self.shutdown.is_some(), self.started && !self.starting_up) {
             (true, _) => ServicePhase::ShuttingDown,
             (false, true) => ServicePhase::Ready,
@@ -186,7 +186,7 @@ impl<'a> EventLoop<'a> {
         self.context.notify.turn(Instant::now(), phase, figures);
     }
 
-    /// What the kernel says of directories.
+    /// Processes the events of the watcher.
     fn process_watch_events(&mut self) {
         self.note_transfers();
         let mut watching = EventRouter::new(&self.syncs, self.now);
@@ -215,7 +215,7 @@ impl<'a> EventLoop<'a> {
         self.compare();
     }
 
-    /// Syncs whose directories are watched now start up.
+    /// Queues the startup of the syncs whose directories are watched by now.
     fn begin_startups(&mut self) {
         if !std::mem::take(&mut self.starting_up) {
             return;
@@ -230,7 +230,7 @@ impl<'a> EventLoop<'a> {
         self.context.restored = true;
     }
 
-    /// Says what is to be watched.
+    /// Sets the watches of all syncs.
     fn watch(&mut self) {
         crate::sync::choose_leaders(self.syncs.iter().map(|handle| &handle.sync));
         self.assign_staging();
@@ -239,7 +239,7 @@ impl<'a> EventLoop<'a> {
         self.starting_up = true;
     }
 
-    /// The same for syncs that have been exchanged while others go on.
+    /// Sets the watches anew after some syncs were replaced, while the others go on.
     pub(super) fn restart_watching(&mut self) {
         let settings = &self.script.settings;
         self.report_files = ReportFiles::new(settings);
@@ -254,7 +254,8 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Drives the watch limit: `refused` are syncs of which a directory has just got no watch.
+    /// Updates the watch limit. `refused` are the syncs with a directory whose watch has just been
+    /// refused.
     fn check_watch_limit(&mut self, refused: &BTreeSet<SyncId>) {
         let now = Instant::now();
         let mut actions = self.watch_limit.on_refused(refused, now);
@@ -270,7 +271,7 @@ impl<'a> EventLoop<'a> {
         self.apply(actions);
     }
 
-    /// Carries out what components ask for.
+    /// Executes the actions of components.
     pub(super) fn apply(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -302,7 +303,7 @@ impl<'a> EventLoop<'a> {
         self.counting = counted.ok();
     }
 
-    /// Something was missed: watches are set anew where they lack, and all is compared once.
+    /// Handles a queue overflow: restores missing watches and compares all syncs.
     fn overflow(&mut self) {
         log::normal("--- OVERFLOW in event queue ---");
         self.script.insist();
@@ -315,7 +316,7 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Once all is watched: compares what may have changed before it was.
+    /// Compares syncs that may have changed before they were watched, once all are watched.
     fn compare(&mut self) {
         if !self.started || self.watcher.crawling() || !self.compare.contains(&true) {
             return;
@@ -327,7 +328,7 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Alarms, then whatever is due, unless the end is near.
+    /// Runs alarms and due syncs, unless the loop is shutting down.
     fn run_due(&mut self) {
         if self.shutdown.is_some() {
             self.poll_shutdown();
@@ -364,7 +365,7 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Queues the comparisons whose time of day has come.
+    /// Queues the comparisons whose crontab time has come.
     fn run_crontabs(&mut self) {
         let wall = cron::wall_time();
         let mut next = None;
@@ -376,7 +377,7 @@ impl<'a> EventLoop<'a> {
         self.context.cron_timer.arm(next);
     }
 
-    /// Comparisons of whole sources wait while there are enough of them.
+    /// Defers full comparisons beyond `maxStartups`.
     fn limit_startups(&self) {
         let syncs = self.syncs.iter();
         let running = syncs.filter(|m| m.sync.borrow().compares_all()).count();
@@ -386,8 +387,8 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Asks one sync until it has something running that had not, which is the answer, nothing of
-    /// it is due or limits are reached.
+    /// Calls a sync's action until it starts a process, nothing is due, or a limit is reached.
+    /// Returns true if the sync was idle and has started a process.
     fn run_sync(&mut self, handle: &Rc<SyncHandle>) -> bool {
         for _ in 0..MAX_EVENTS_PER_TURN {
             if !self.script.context.may_spawn() || !handle.is_connected() {
@@ -419,7 +420,7 @@ impl<'a> EventLoop<'a> {
             }
             let after = state(handle);
             if after.0 > before.0 {
-                // A process for an empty list leaves everything as it was.
+                // A process for an empty list leaves all entries unchanged.
                 if empty && after.1 == before.1 {
                     let until = self.now + crate::sync::micros(IDLE_RETRY_DELAY);
                     handle.sync.borrow_mut().pause(until);
@@ -437,7 +438,7 @@ impl<'a> EventLoop<'a> {
         false
     }
 
-    /// With `onepass` the end is when no sync has its startup before it.
+    /// With `onepass`: ends the loop when every sync has completed its startup.
     fn check_onepass(&mut self) {
         if self.script.settings.onepass
             && self.started
@@ -466,7 +467,7 @@ impl<'a> EventLoop<'a> {
         self.shutdown.is_some()
     }
 
-    /// User code failed: the daemon can't know what it should do.
+    /// Ends the loop after an error in user code.
     pub(super) fn stop_with_error(&mut self, error: &mlua::Error) {
         self.ending = Some(Ending::Exit(match self.script.context.ending.get() {
             Some(code) => Exit::Asked(code),
@@ -477,7 +478,7 @@ impl<'a> EventLoop<'a> {
         }));
     }
 
-    /// Does what a signal asks for.
+    /// Handles a signal.
     pub(super) fn signal(&mut self, signal: Signal) {
         self.context.notify.heard(signal);
         match signal {

@@ -1,4 +1,4 @@
-//! From what the watch room tells to the queues of the syncs it concerns.
+//! Event router: passes watcher events to the queues of the syncs they concern.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,22 +10,22 @@ use crate::queue::{Policy, Time};
 use crate::script::SyncHandle;
 use crate::watch::{Event, Follow, Loss, Observer};
 
-/// Hands each event to every sync.
+/// The receiver of watcher events in one turn.
 pub struct EventRouter<'a> {
     syncs: &'a [Rc<SyncHandle>],
     now: Time,
-    /// The kernel dropped events.
+    /// The kernel's queue has overflowed.
     pub overflowed: bool,
-    /// Syncs of which a directory could not be watched because the limit is reached.
+    /// Syncs with a directory that is not watched because the watch limit is reached.
     pub unwatched: BTreeSet<SyncId>,
-    /// Syncs whose roots are watched again, by index.
+    /// Indexes of syncs whose roots are watched again.
     pub back: Vec<usize>,
-    /// Syncs that took in the last rename of a directory as such, by index.
+    /// Indexes of syncs that accepted the last directory rename as a move.
     moved: Vec<usize>,
 }
 
 impl<'a> EventRouter<'a> {
-    /// For one turn.
+    /// Returns a router for one turn.
     pub fn new(syncs: &'a [Rc<SyncHandle>], now: Time) -> EventRouter<'a> {
         EventRouter {
             syncs,
@@ -39,14 +39,14 @@ impl<'a> EventRouter<'a> {
 }
 
 impl super::event_loop::EventLoop<'_> {
-    /// Transfers that run may see directories that are not watched yet.
+    /// Records that running transfers may read directories that are not watched yet.
     pub(super) fn note_transfers(&self) {
         for handle in &self.syncs {
             handle.sync.borrow().note_transfers();
         }
     }
 
-    /// What transfers that have ended may have seen has been told, or will be.
+    /// Clears the record for transfers that have ended and whose changes are delivered or will be.
     pub(super) fn forget_transfers(&self) {
         for handle in &self.syncs {
             handle.sync.borrow().count_transfers_anew();
@@ -58,8 +58,8 @@ impl super::event_loop::EventLoop<'_> {
         }
     }
 
-    /// The same for one, before its end is told to anybody: who waits for that makes changes
-    /// which no transfer is ahead of.
+    /// Clears the record for one sync before the end of its transfer is reported. A client that
+    /// waits for the end makes its next changes after the transfer.
     pub(super) fn transfer_ended(&self, handle: &SyncHandle) {
         let sync = handle.sync.borrow();
         if sync.is_ahead_alone() {
@@ -69,8 +69,8 @@ impl super::event_loop::EventLoop<'_> {
         }
     }
 
-    /// Takes what is being written just now out of a sync's queue, if the sync sends files as
-    /// they are at the time: the watcher tells when they are complete. True if there was any.
+    /// Removes files that are being written from a sync's queue if the sync sends file contents;
+    /// the watcher reports when they are closed. Returns true if there was any.
     pub(super) fn defer_open_files(&mut self, handle: &SyncHandle) -> bool {
         if handle.sync.borrow().queue.policy() == Policy::PerEvent {
             return false;

@@ -1,9 +1,8 @@
-//! What the end of a child means for those who look: counters, and the hooks `onSynced` and
-//! `onFailed`.
+//! Statistics of transfers and the hooks `onSynced` and `onFailed`.
 //!
-//! A hook never delays the mirror: a command runs beside it, one at a time for each sync, and
-//! what happens meanwhile is put together for the next call. A Lua function runs in the
-//! daemon, so it is stopped when it takes too long.
+//! A hook never delays transfers. Commands run in parallel, one at a time for each sync, and
+//! results in the meantime are merged into the next call. A Lua function runs in the daemon and is
+//! stopped if it takes too long.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -18,22 +17,22 @@ use crate::process::{Command, Output, Pid, Stdin};
 use crate::script::{HookReport, SyncHandle};
 use crate::sync::Sync;
 
-/// The most bytes of paths one call is told.
+/// The maximum size of the paths passed to one call, in bytes.
 const MAX_PATH_BYTES: usize = 4 * 1024 * 1024;
 
-/// The most calls that wait for one sync.
+/// The maximum number of waiting calls of one sync.
 const MAX_WAITING_CALLS: usize = 8;
 
-/// How the work of a child ended.
+/// The result of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferResult {
-    /// All of it is done.
+    /// All entries are at the target.
     Synced,
-    /// All or a part of it is not.
+    /// Some or all entries failed.
     Failed,
 }
 
-/// The hooks that run, and those that wait.
+/// Running and waiting hook commands, by sync.
 #[derive(Default)]
 pub struct Hooks(Vec<HookQueue>);
 
@@ -44,8 +43,8 @@ struct HookQueue {
 }
 
 impl EventLoop<'_> {
-    /// Counts how a child ended and, if the sync has a hook for it, makes its report. To be
-    /// called while the entries are in the queue still.
+    /// Counts the end of a child and returns the report for the sync's hook, if it has one. Must be
+    /// called while the entries are still queued.
     pub(super) fn account(
         &self,
         job: &Job,
@@ -83,7 +82,7 @@ impl EventLoop<'_> {
         })
     }
 
-    /// Calls the hook, or notes the call down if one runs.
+    /// Calls the hook, or queues the call while another one runs.
     pub(super) fn call_hook(&mut self, handle: &Rc<SyncHandle>, report: Option<HookReport>) {
         let Some(report) = report else {
             return;
@@ -108,7 +107,7 @@ impl EventLoop<'_> {
         self.start_hooks();
     }
 
-    /// A child that is no job ended.
+    /// Handles the end of a hook command.
     pub(super) fn hook_ended(&mut self, pid: Pid, code: i32) {
         for slot in &mut self.hooks.0 {
             if slot.running == Some(pid) {
@@ -126,7 +125,7 @@ impl EventLoop<'_> {
 
     fn start_hooks(&mut self) {
         for slot in &mut self.hooks.0 {
-            // One that cannot be run is told of and makes way for the next.
+            // A command that cannot be started is logged, and the next one follows.
             while slot.running.is_none()
                 && let Some(report) = slot.waiting.pop_front()
             {
@@ -148,8 +147,8 @@ impl EventLoop<'_> {
 }
 
 impl Hooks {
-    /// Frees the slots without a call, and with them what is left of configurations before the
-    /// one at work. A slot with a call is freed after that.
+    /// Removes slots without calls, including those of replaced configurations. A slot with calls
+    /// is removed once they are done.
     pub(super) fn retire(&mut self) {
         self.0
             .retain(|slot| slot.running.is_some() || !slot.waiting.is_empty());
@@ -169,7 +168,7 @@ impl Hooks {
             self.0.len() - 1
         });
         let slot = &mut self.0[index];
-        // After a reload the sync may be that of another configuration.
+        // After a reload the sync may belong to the new configuration.
         slot.handle = Rc::clone(handle);
         let waiting = &mut slot.waiting;
         let last_is_like = waiting
@@ -188,7 +187,7 @@ impl Hooks {
     }
 }
 
-/// Two calls become one.
+/// Merges two reports into one.
 fn merge(older: &mut HookReport, newer: HookReport) {
     let room = MAX_PATH_BYTES.saturating_sub(older.paths.len());
     if newer.paths.len() <= room {
@@ -202,7 +201,8 @@ fn merge(older: &mut HookReport, newer: HookReport) {
     older.batches += newer.batches;
 }
 
-/// The paths a child was about, each with a zero byte behind it.
+/// Returns the paths of a child's entries, each followed by a zero byte, and true if paths were
+/// left out.
 fn paths(sync: &Sync, job: &Job) -> (Vec<u8>, bool) {
     let mut all = Vec::new();
     for delay in job.ids().iter().filter_map(|&id| sync.queue.get(id)) {

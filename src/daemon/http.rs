@@ -1,15 +1,15 @@
-//! As much of HTTP/1.0 (RFC 1945) as metrics and the status page need: one request without a
-//! body, one answer, end.
+//! The subset of HTTP/1.0 (RFC 1945) for metrics and status page: one request without a body, one
+//! response, close.
 
 use crate::status::health::Severity;
 use crate::status::metrics;
 use crate::status::page;
 use crate::status::snapshot::Snapshot;
 
-/// The longest request head, in bytes.
+/// The maximum size of a request head, in bytes.
 const MAX_REQUEST_BYTES: usize = 8 * 1024;
 
-/// What can be had.
+/// The resources that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
     /// `/metrics`
@@ -22,10 +22,11 @@ pub enum Page {
     Json,
 }
 
-/// Reads a request. `None`: there is more to come.
+/// Parses a request. Returns `None` if it is incomplete.
 ///
 /// # Errors
-/// The answer to one that is refused.
+///
+/// The response to a request that is refused.
 pub fn parse(bytes: &[u8]) -> Option<Result<Page, Vec<u8>>> {
     let end = bytes.windows(4).position(|part| part == b"\r\n\r\n");
     let end = end.or_else(|| bytes.windows(2).position(|part| part == b"\n\n"));
@@ -52,7 +53,7 @@ fn read(head: &str) -> Result<Page, Vec<u8>> {
         return Err(plain("405 Method Not Allowed", "only GET\n"));
     }
     for line in lines {
-        // A line that begins with a blank goes on with the one before, for some.
+        // Some servers take a line that begins with a blank as a continuation, so it is refused.
         let Some((name, value)) = line.split_once(':').filter(|_| !line.starts_with(is_blank))
         else {
             return Err(bad());
@@ -88,8 +89,8 @@ fn is_of_token(byte: u8) -> bool {
     byte.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&byte)
 }
 
-/// Returns true if a browser that asks so was meant to: a page from elsewhere whose name was made to lead
-/// to a loopback address asks for that name.
+/// Returns true if the Host header names this server. A foreign page whose name resolves to a
+/// loopback address (DNS rebinding) sends its own name.
 fn is_own(host: &str) -> bool {
     let without_port = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -105,7 +106,7 @@ fn is_own(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// The answer to a request.
+/// Returns the response to a request.
 pub fn answer(page: Page, snapshot: &Snapshot) -> Vec<u8> {
     match page {
         Page::Metrics => response("200 OK", metrics::CONTENT_TYPE, metrics::text(snapshot)),
@@ -118,12 +119,12 @@ pub fn answer(page: Page, snapshot: &Snapshot) -> Vec<u8> {
     }
 }
 
-/// The answer to what is no request.
+/// Returns the response to a malformed request.
 pub fn bad() -> Vec<u8> {
     plain("400 Bad Request", "not a request\n")
 }
 
-/// 200 unless something is in trouble: being behind is what a mirror does.
+/// Returns status 200 unless a sync has a problem. A backlog is no problem.
 fn health(snapshot: &Snapshot) -> Vec<u8> {
     let lines = snapshot.syncs.iter();
     let lines = lines.map(|sync| format!("{}: {}\n", sync.name, sync.detail));

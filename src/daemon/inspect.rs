@@ -1,7 +1,7 @@
-//! Answers about a configuration that start nothing: `-check` and `-explain`.
+//! The command line options `-check` and `-explain`.
 //!
-//! The configuration is loaded as for a start, its Lua code included. No watch is set, no
-//! process is started by the daemon, no file is written, no signal is sent.
+//! The configuration is loaded as for a start, including its Lua code. No watch is set, no process
+//! is started, no file is written and no signal is sent.
 
 use std::ffi::OsString;
 use std::fs;
@@ -25,7 +25,7 @@ use crate::log::escape;
 use crate::script::{Environment, LoadError, Script, SyncHandle};
 use crate::status::number_format::counted;
 
-/// Loads the configuration and answers on standard output.
+/// Loads the configuration and writes the answer to standard output.
 pub fn inspect(options: Options, what: &Inspect) -> Exit {
     let loaded = load(options);
     let (text, exit) = match (what, loaded) {
@@ -40,15 +40,15 @@ pub fn inspect(options: Options, what: &Inspect) -> Exit {
         (Inspect::Check { json: false }, Ok(loaded)) => (checked(&loaded), Exit::Done),
         (Inspect::Explain(path), Ok(loaded)) => (explained(&loaded.script, path), Exit::Done),
     };
-    // Who closed the pipe does not want to know.
+    // A reader that has closed the pipe is no error.
     let _ = io::stdout().write_all(text.as_bytes());
     exit
 }
 
-/// A configuration as it would be started.
+/// A loaded configuration with the problems found in it.
 struct Loaded {
     script: Script,
-    /// What is wrong with the programs of each sync, in the order of the syncs.
+    /// Problems with the programs of each sync, in the order of the syncs.
     problems: Vec<Vec<String>>,
 }
 
@@ -61,7 +61,7 @@ fn load(options: Options) -> Result<Loaded, LoadError> {
     if script.syncs().is_empty() {
         return Err(super::failure("Nothing to watch!"));
     }
-    // Texts that are to be run for changes are read here, and are functions from then on.
+    // Layer 3 texts are parsed here and replaced by functions.
     let syncs = script.syncs();
     let problems = syncs
         .iter()
@@ -71,7 +71,7 @@ fn load(options: Options) -> Result<Loaded, LoadError> {
     Ok(Loaded { script, problems })
 }
 
-/// One sync in words and figures, the same for people and programs.
+/// The properties of one sync, for text and JSON output.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Facts {
@@ -125,7 +125,7 @@ fn fact(script: &Script, handle: &SyncHandle, problems: Vec<String>) -> Facts {
     }
 }
 
-/// What is no error and will not work all the same.
+/// Returns problems that are no configuration errors but prevent the sync from working.
 fn problems(script: &Script, handle: &SyncHandle) -> Vec<String> {
     let programs = Programs::new(&script.settings);
     let wanted = script.programs(handle);
@@ -162,7 +162,7 @@ fn checked(loaded: &Loaded) -> String {
     format!("{text}The configuration is fine: {syncs}{warnings}.\n")
 }
 
-/// How many warnings there are, those in the log included.
+/// Returns the number of warnings, including logged ones.
 fn warnings(settings: &[String], facts: &[Facts]) -> usize {
     let of_syncs: usize = facts.iter().map(|fact| fact.problems.len()).sum();
     log::warnings() + settings.len() + of_syncs
@@ -192,7 +192,7 @@ fn block(fact: &Facts) -> String {
     text
 }
 
-/// What programs are told of the settings, under the names they have in a configuration.
+/// Settings in the JSON answer, by their configuration names.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SettingsFacts {
@@ -205,7 +205,7 @@ struct SettingsFacts {
     onepass: bool,
 }
 
-/// The answer for programs.
+/// The JSON answer.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Explanation<'a> {
@@ -213,9 +213,9 @@ enum Explanation<'a> {
         ok: bool,
         settings: SettingsFacts,
         syncs: Vec<Facts>,
-        /// What is wrong with the settings.
+        /// Problems with the settings.
         problems: Vec<String>,
-        /// All there are, those in the log and of the syncs included.
+        /// The number of all warnings: logged ones, those of settings and those of syncs.
         warnings: usize,
     },
     Wrong {
@@ -225,7 +225,7 @@ enum Explanation<'a> {
 }
 
 impl Explanation<'_> {
-    /// One line; all of it has a form in JSON.
+    /// Returns the answer as one line of JSON.
     fn line(&self) -> String {
         let text = serde_json::to_string(self).unwrap_or_default();
         format!("{text}\n")
@@ -265,7 +265,7 @@ fn broken(failure: &LoadError) -> String {
     answer.line()
 }
 
-/// What becomes of a path, sync by sync.
+/// Returns the explanation of a path, one block for each sync.
 fn explained(script: &Script, path: &OsString) -> String {
     let absolute = real(Path::new(path));
     let mut text = format!("{}\n", escape(&absolute));
@@ -279,8 +279,8 @@ fn explained(script: &Script, path: &OsString) -> String {
     text
 }
 
-/// The path as the daemon would come upon it: absolute, the directories above it without
-/// symbolic links, with a slash at the end if it is a directory.
+/// Returns the path as the watcher reports it: absolute, with the parent directories resolved, and
+/// with a trailing slash if it is a directory.
 fn real(path: &Path) -> Vec<u8> {
     let given = path.as_os_str().as_bytes();
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -350,7 +350,7 @@ fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> String 
     });
     let (sign, what) = match decision.sign {
         Sign::Include => ("+", sent),
-        // default.direct asks rsync for comparisons only.
+        // default.direct calls rsync for full comparisons only.
         Sign::Exclude if !is_own && kind == Some("direct") => ("-", "left out at startup"),
         Sign::Exclude => ("-", "left out"),
     };

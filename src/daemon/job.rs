@@ -1,4 +1,4 @@
-//! One child at work for a sync: whose it is, what it is about, and what it has said.
+//! Job: one running child of a sync, with its entries and its output.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -20,22 +20,22 @@ use crate::scan::readers::Reading;
 use crate::script::{CopyRequest, Script, ScriptContext, SpawnRequest, SyncHandle};
 use crate::sync::{Blame, Entries, FailedEntries, LineKind, Sync};
 
-/// So many lines of a child's error output are kept for people and for those that know a failure by
-/// its words: the first ones, and the last ones. What failed is not known from these.
+/// The maximum number of error output lines kept of a child, for messages and for checks of their
+/// texts: the first and the last ones. Failed paths are collected separately.
 const MAX_KEPT_LINES: usize = 50;
 
-/// So many of these are the last ones.
+/// The number of kept lines that are the last ones.
 const LAST_LINES: usize = 20;
 
-/// The most lines of a child that are remembered as saying nothing, if it ends well.
+/// The maximum number of lines of a child that become known noise if it succeeds.
 const MAX_UNKNOWN: usize = 16;
 
-/// One child at work for a sync.
+/// One running child of a sync.
 pub struct Job {
     pub(super) handle: Rc<SyncHandle>,
-    /// The configuration whose code asked for it.
+    /// The configuration whose code requested the child.
     pub(super) script: Rc<Script>,
-    /// The sync that waits for this child of the one it replaces.
+    /// The sync of a new configuration that waits for this child to end.
     pub(super) heir: Option<Rc<RefCell<Sync>>>,
     pub(super) agent: Table,
     pub(super) ids: Vec<DelayId>,
@@ -45,24 +45,24 @@ pub struct Job {
     progress: RefCell<Option<RsyncProgress>>,
     totals: Cell<RsyncTotals>,
     pub(super) errors: RefCell<VecDeque<Vec<u8>>>,
-    /// The source and the target it was called with.
+    /// The source and the target of the rsync call.
     roots: Vec<Vec<u8>>,
-    /// What its error output comes to, from the first line on.
+    /// The entries that the error output names so far.
     blame: RefCell<Option<Blame>>,
-    /// Lines that are no message of rsync's.
+    /// Lines that are not messages of rsync.
     unknown: RefCell<Vec<Vec<u8>>>,
-    /// The same work failed before: what it says about that is told once, when it is over.
+    /// The work is a retry: failures are logged once, at the end.
     pub(super) repeated: bool,
-    /// It is only the trial of another.
+    /// Set if the child is a dry run.
     pub(super) dry_run: Option<DryRun>,
-    /// It checks files.
+    /// Set if the child is a scanner.
     pub(super) scan: Option<Scan>,
-    /// It reads the staged tree of its sync, as long as this lives.
+    /// The read lock of the staged tree, held while the child runs.
     _reading: Option<Rc<Reading>>,
 }
 
 impl Job {
-    /// One for this sync that nothing else is known of.
+    /// Returns a job without entries.
     pub(super) fn new(handle: Rc<SyncHandle>, script: Rc<Script>, agent: Table) -> Job {
         Job {
             handle,
@@ -86,7 +86,7 @@ impl Job {
         }
     }
 
-    /// One that only finds out what another would do.
+    /// Returns the job of a dry run.
     pub fn dry_run(dry_run: DryRun, script: Rc<Script>) -> Job {
         let (handle, agent) = (dry_run.handle(), dry_run.agent());
         Job {
@@ -95,7 +95,7 @@ impl Job {
         }
     }
 
-    /// One that checks files for a sync.
+    /// Returns the job of a scanner.
     pub(super) fn scan(
         scan: Scan,
         handle: Rc<SyncHandle>,
@@ -108,7 +108,7 @@ impl Job {
         }
     }
 
-    /// What user code or a built-in behaviour asked to be run.
+    /// Returns the job of a spawn request.
     pub(super) fn of_request(
         request: SpawnRequest,
         roots: Vec<Vec<u8>>,
@@ -127,7 +127,7 @@ impl Job {
         }
     }
 
-    /// What the daemon does itself. It has no output.
+    /// Returns the job of a local copy, which has no process and no output.
     pub(super) fn of_order(request: &CopyRequest, script: Rc<Script>) -> Job {
         let (handle, agent) = (Rc::clone(&request.handle), request.agent.clone());
         Job {
@@ -137,7 +137,7 @@ impl Job {
         }
     }
 
-    /// What rsync says of its work.
+    /// Evaluates a line of rsync's standard output.
     fn read(&self, line: &[u8]) {
         if let Some(progress) = rsync_output::progress(line) {
             self.progress.replace(Some(progress));
@@ -148,7 +148,7 @@ impl Job {
         self.totals.set(totals);
     }
 
-    /// It has ended: its sync has one less, and so has the one that waits for that.
+    /// Decrements the running counters of its sync and of the sync that waits for it.
     pub(super) fn leave(&self) {
         self.handle.sync.borrow_mut().running -= 1;
         if let Some(heir) = &self.heir {
@@ -156,7 +156,7 @@ impl Job {
         }
     }
 
-    /// Whose it is.
+    /// Returns its sync.
     pub(super) fn handle(&self) -> &Rc<SyncHandle> {
         &self.handle
     }
@@ -166,27 +166,27 @@ impl Job {
         Rc::ptr_eq(&self.handle.sync, &handle.sync)
     }
 
-    /// The entries it is about.
+    /// Returns its queue entries.
     pub(super) fn ids(&self) -> &[DelayId] {
         &self.ids
     }
 
-    /// When it was started.
+    /// Returns its start time.
     pub(super) fn since(&self) -> Instant {
         self.since
     }
 
-    /// How far it is, if it says so.
+    /// Returns the last progress reported, if there is one.
     pub(super) fn progress(&self) -> Option<RsyncProgress> {
         self.progress.borrow().clone()
     }
 
-    /// What it says it sent in all.
+    /// Returns the totals reported at the end.
     pub(super) fn totals(&self) -> RsyncTotals {
         self.totals.get()
     }
 
-    /// What it says went wrong. Attributes are no failure where there is another.
+    /// Returns the error text. Failed attributes are left out if anything else failed.
     pub(super) fn words(&self) -> Vec<u8> {
         let errors = self.errors.borrow();
         let is_failure = |line: &&Vec<u8>| !is_attribute(line);
@@ -197,7 +197,7 @@ impl Job {
         }
     }
 
-    /// Takes in a line of its error output. Returns what the log gets of it.
+    /// Evaluates a line of error output. Returns what is to be logged.
     fn read_error(&self, line: &[u8]) -> OutputKind {
         let mut errors = self.errors.borrow_mut();
         if errors.len() >= MAX_KEPT_LINES {
@@ -228,7 +228,7 @@ impl Job {
                     OutputKind::Nothing
                 }
             }
-            // That it fails again is told by the count of what is owed.
+            // A repeated failure is logged as a count of pending retries.
             LineKind::Failed(paths)
                 if paths.iter().all(|path| sync.failed_paths.is_tried(path)) =>
             {
@@ -248,7 +248,7 @@ impl Job {
         }
     }
 
-    /// What it left undone, if it did some of its work.
+    /// Returns the entries that failed, if the transfer was partial.
     pub(super) fn failed_paths(&self) -> FailedEntries {
         match self.blame.take() {
             Some(blame) => blame.failed_paths(),
@@ -256,56 +256,56 @@ impl Job {
         }
     }
 
-    /// What it left undone, told by whoever did its work.
+    /// Sets the entries that failed, for local copies.
     pub(super) fn set_failed_paths(&self, failed: Entries) {
         self.blame.replace(Some(Blame::of_failures(failed)));
     }
 
-    /// Lets `see` have what its error output comes to, if it has any.
+    /// Calls `see` with the evaluation of the error output, if there is one.
     pub(super) fn blame<T>(&self, see: impl FnOnce(&Blame) -> Option<T>) -> Option<T> {
         self.blame.borrow().as_ref().and_then(see)
     }
 
-    /// Lines of its error output that say nothing, as it did all it should.
+    /// Returns the lines that are known noise from now on, since the child succeeded.
     pub(super) fn noise(&self) -> Vec<Vec<u8>> {
         self.unknown.take()
     }
 
-    /// Returns true if it can have done some of its work and not the rest.
+    /// Returns true if the child may have completed only some of its entries.
     pub(super) fn may_be_partial(&self, sync: &Sync) -> bool {
         self.blame.borrow().is_some() || (self.captured && self.is_transfer(sync))
     }
 
-    /// Returns true if it runs for this sync, or must have ended before this sync begins.
+    /// Returns true if it runs for this sync, or has to end before this sync starts.
     pub(super) fn is_for(&self, sync: &Rc<RefCell<Sync>>) -> bool {
         let heir = self.heir.as_ref();
         Rc::ptr_eq(&self.handle.sync, sync) || heir.is_some_and(|heir| Rc::ptr_eq(heir, sync))
     }
 
-    /// What it checks, if it does.
+    /// Returns the scanner call, if it is one.
     pub(super) fn scanning(&self) -> Option<&Scan> {
         self.scan.as_ref()
     }
 
-    /// Returns true if files may have been read. What ran for Moves alone says nothing of when rsync did.
+    /// Returns true if files may have been read. A batch of Moves alone reads none.
     pub(super) fn is_transfer(&self, sync: &Sync) -> bool {
         self.etypes(sync).any(|etype| etype != Some(Etype::Move))
     }
 
-    /// Returns true if it is a transfer of a built-in behaviour, or the trial of one: it reads the
-    /// source and is no code of the user's.
+    /// Returns true for a transfer or a dry run of a built-in behaviour, which reads the source and
+    /// is no user code.
     pub(super) fn may_stall(&self) -> bool {
         self.captured && self.scan.is_none()
     }
 
-    /// Returns true if all its processes are on this host.
+    /// Returns true if all its processes run on this machine.
     pub(super) fn is_local(&self) -> bool {
         let sync = self.handle.sync.borrow();
         let target = sync.config.target.as_deref();
         target.is_some_and(|target| !batch::is_remote(target))
     }
 
-    /// Returns true if it compared everything.
+    /// Returns true if it compared the whole source.
     pub(super) fn is_whole(&self, sync: &Sync) -> bool {
         self.etypes(sync)
             .any(|etype| matches!(etype, Some(Etype::Init | Etype::Full)))
@@ -316,13 +316,13 @@ impl Job {
         self.etypes(sync).any(|etype| etype == Some(Etype::Init))
     }
 
-    /// What its entries are; `None` for those that have left the queue.
+    /// Returns the types of its entries; `None` for an entry that has left the queue.
     fn etypes(&self, sync: &Sync) -> impl Iterator<Item = Option<Etype>> {
         self.ids.iter().map(|&id| Some(sync.queue.get(id)?.etype()))
     }
 }
 
-/// Who takes in what children write, line by line.
+/// Returns the function that receives the children's output line by line.
 pub fn listener(
     jobs: &HashMap<Pid, Job>,
     context: &ScriptContext,
@@ -330,7 +330,7 @@ pub fn listener(
     |pid, stream, line: &[u8]| output(jobs, context, pid, stream, line)
 }
 
-/// A line of output of a child: into the log, with the name of the sync or tunnel.
+/// Logs a line of output with the name of the sync or tunnel, and passes it to the job.
 fn output(
     jobs: &HashMap<Pid, Job>,
     context: &ScriptContext,
@@ -372,13 +372,13 @@ fn output(
     }
 }
 
-/// What the log gets of a line of error output.
+/// What is logged of a line of error output.
 enum OutputKind {
-    /// The line, unless it is known from the attempt before.
+    /// The line, unless it was logged in the last attempt.
     Line,
-    /// That this attribute cannot be set.
+    /// A message that this attribute could not be set.
     Attribute(Attribute),
-    /// Nothing: it is known.
+    /// Nothing.
     Nothing,
 }
 

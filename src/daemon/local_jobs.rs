@@ -1,5 +1,4 @@
-//! Work the daemon does itself for default.direct: a thread for each such sync, and what its
-//! results mean.
+//! Local jobs: the worker threads of default.direct syncs and the evaluation of their results.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -22,10 +21,10 @@ use crate::queue::Etype;
 use crate::script::CopyRequest;
 use crate::sync::micros;
 
-/// So many failures are told one by one.
+/// The maximum number of failures that are logged individually.
 const MAX_LOGGED_FAILURES: usize = 20;
 
-/// The workers of one configuration.
+/// The worker threads and jobs of one configuration.
 #[derive(Default)]
 pub struct LocalJobs {
     workers: HashMap<SyncId, CopyWorker>,
@@ -35,7 +34,7 @@ pub struct LocalJobs {
     counts: Vec<Count>,
 }
 
-/// A source that is being counted, for a trial that has ended.
+/// A thread that counts a source after a dry run.
 struct Count {
     token: u64,
     end: ExitStatus,
@@ -43,25 +42,26 @@ struct Count {
 }
 
 impl LocalJobs {
-    /// How many orders are not carried out yet.
+    /// Returns the number of unfinished jobs.
     pub fn running(&self) -> usize {
         self.jobs.len()
     }
 
-    /// What is not carried out yet.
+    /// Returns the unfinished jobs.
     pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.jobs.values()
     }
 
-    /// What is not carried out yet, to be changed.
+    /// Returns the unfinished jobs, mutable.
     pub(super) fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
         self.jobs.values_mut()
     }
 
-    /// Counts something on a thread for a job.
+    /// Runs `count` for a job on a thread.
     ///
     /// # Errors
-    /// The system has no more threads.
+    ///
+    /// No thread can be started.
     pub(super) fn count(
         &mut self,
         job: Job,
@@ -73,7 +73,7 @@ impl LocalJobs {
         let stop = Arc::clone(&self.stop);
         let thread = thread::Builder::new().name("count".into());
         thread.spawn(move || {
-            // Nobody listens if the configuration has gone.
+            // The receiver is gone if the configuration has been replaced.
             let _ = sender.send(count(&stop));
             let _ = waker.wake();
         })?;
@@ -84,7 +84,8 @@ impl LocalJobs {
         Ok(())
     }
 
-    /// Takes out the jobs whose count is known, or `None` if it was not brought to its end.
+    /// Removes and returns the jobs whose count is complete, or `None` for a count that was
+    /// stopped.
     pub(super) fn counted(&mut self) -> Vec<(Job, ExitStatus, Option<u64>)> {
         let mut ended = Vec::new();
         let jobs = &mut self.jobs;
@@ -92,7 +93,7 @@ impl LocalJobs {
             let count = match each.result.try_recv() {
                 Err(TryRecvError::Empty) => return true,
                 Ok(count) => count,
-                // The thread has failed.
+                // The thread has panicked.
                 Err(TryRecvError::Disconnected) => None,
             };
             ended.extend(jobs.remove(&each.token).map(|job| (job, each.end, count)));
@@ -101,7 +102,7 @@ impl LocalJobs {
         ended
     }
 
-    /// Ends the threads of syncs that are not `live` and have no work left.
+    /// Ends the threads of syncs that are not in `live` and have no jobs left.
     fn retire(&mut self, live: &HashSet<SyncId>) {
         let jobs = &self.jobs;
         self.workers.retain(|id, _| {
@@ -113,14 +114,14 @@ impl LocalJobs {
         });
     }
 
-    /// What is being done ends as soon as possible, whatever is left.
+    /// Tells all threads to stop as soon as possible.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
 
 impl EventLoop<'_> {
-    /// Hands over what Lua asked for.
+    /// Passes a copy request to the worker of its sync.
     pub(super) fn start_copy(&mut self, request: CopyRequest) {
         let handle = Rc::clone(&request.handle);
         let job = Job::of_order(&request, Rc::clone(&self.script));
@@ -145,7 +146,7 @@ impl EventLoop<'_> {
         let mut sync = handle.sync.borrow_mut();
         let delay = micros(sync.config.delay.unwrap_or_default());
         let oldest = sync.queue.oldest().map(|oldest| oldest.first_due());
-        // What came before that time is no longer in the queue.
+        // Entries from before that time have left the queue.
         let settled = match (sync.all_told(), oldest) {
             (Some(told), Some(due)) => due > told + delay,
             _ => false,
@@ -173,14 +174,14 @@ impl EventLoop<'_> {
             sync.running += 1;
             self.local_jobs.jobs.insert(token, job);
         } else {
-            // It failed in a way that ends a thread; another is started.
+            // The thread has panicked; the next request starts another.
             sync.failed(&request.ids, self.now);
             drop(sync);
             self.local_jobs.workers.remove(&key);
         }
     }
 
-    /// Evaluates the orders that were carried out.
+    /// Evaluates completed copy jobs.
     pub(super) fn reap_copies(&mut self) {
         let workers = self.local_jobs.workers.values();
         let ended: Vec<CopyEnded> = workers.flat_map(CopyWorker::ended).collect();
@@ -203,8 +204,8 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Ends the threads of syncs that are not in the configuration any more or have ended. One
-    /// that is at work ends after that.
+    /// Ends the threads of syncs that have ended or are no longer configured. A thread that is
+    /// working ends afterwards.
     pub(super) fn retire_workers(&mut self) {
         let syncs = self.syncs.iter().map(|handle| handle.sync.borrow());
         let live = syncs.filter(|sync| !sync.has_ended()).map(|sync| sync.id);
@@ -213,8 +214,7 @@ impl EventLoop<'_> {
     }
 }
 
-/// Logs what could not be done and leaves it to the end of the job; returns what rsync would exit
-/// with.
+/// Logs failures and stores them in the job. Returns the exit code that rsync would have.
 fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
     let mut sync = job.handle().sync.borrow_mut();
     let unset = [
@@ -243,7 +243,7 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
         return report.code();
     }
     let failures = report.failures.iter();
-    // That it fails again is told by the count of what is owed.
+    // A repeated failure is logged as a count of pending retries.
     let new = failures
         .clone()
         .filter(|failure| !sync.failed_paths.is_tried(&failure.path));
@@ -251,7 +251,7 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
         log::warn(format_args!("{name}: {}", failure.reason));
     }
     let failed = failures.map(|failure| {
-        // The Delete of a directory that exists stands for all that is in it.
+        // A Delete of an existing directory stands for its contents.
         let etype = if failure.path.ends_with(b"/") {
             Etype::Delete
         } else {
@@ -263,7 +263,7 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
     report.code()
 }
 
-/// What is about to be done, for the category of commands.
+/// Logs a task in the category Exec.
 fn tell(task: &CopyTask) {
     if !log::enabled("Exec") {
         return;

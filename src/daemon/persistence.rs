@@ -1,7 +1,7 @@
-//! What was pending when the daemon stopped is remembered and goes on at the next start.
+//! Persistence of pending events over restarts of the daemon.
 //!
-//! A file holds, each followed by a zero byte: the type of an event, its path, and where a Move
-//! went (else nothing). `Full` stands for a comparison of everything that was owed.
+//! The state file holds, each followed by a zero byte, the type of an event, its path, and the
+//! destination of a Move (else empty). `Full` stands for a pending comparison of the whole source.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,11 +11,12 @@ use crate::log;
 use crate::queue::Etype;
 use crate::sync::Sync;
 
-/// The file's name.
+/// The name of the state file.
 const STATE_KIND: &str = "pending";
-/// A file that is there while a daemon is at work, with the time up to which everything is at the
-/// target: seconds, a point, nanoseconds. Where one is found at the start, that daemon had no time
-/// to say what was pending, or left something that rsync's quick check does not find.
+/// The name of a file that exists while a daemon is active. It holds the time up to which
+/// everything is at the target: seconds, a point, nanoseconds. If it is found at startup, the
+/// previous daemon was killed before it could save pending events, or it left changes that rsync's
+/// quick check cannot detect.
 const ALIVE_MARK: &str = "alive";
 
 const ETYPES: [Etype; 6] = [
@@ -27,16 +28,16 @@ const ETYPES: [Etype; 6] = [
     Etype::Full,
 ];
 
-/// Type, path, and where a Move went.
+/// Type, path, and destination of a Move.
 type PersistedEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
 
 impl EventLoop<'_> {
-    /// Remembers what each sync has not done.
+    /// Saves the pending events of each sync.
     pub(super) fn save_pending(&self) {
         let Some(state) = &self.context.state else {
             return;
         };
-        // Before that, what was remembered has not been taken over.
+        // The saved state has not been restored yet and must not be overwritten.
         if !self.started {
             return;
         }
@@ -57,8 +58,8 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Remembers up to when everything is at each target, and goes on with what the time of files
-    /// does not tell.
+    /// Saves the time up to which everything is at each target, and continues the searches for
+    /// changes that the quick check cannot detect.
     pub(super) fn verify_recent(&mut self) {
         if !self.started {
             return;
@@ -87,7 +88,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// A sync that starts goes on with what the last daemon left undone.
+    /// Restores the pending events of a sync that starts.
     pub(super) fn restore(&self, sync: &mut Sync) {
         let Some(state) = &self.context.state else {
             return;
@@ -131,7 +132,7 @@ impl EventLoop<'_> {
     }
 }
 
-/// More than is remembered stands for a comparison of everything.
+/// Returns the encoded events, or a full comparison if they exceed `most` bytes.
 fn bounded(bytes: Vec<u8>, most: usize) -> Vec<u8> {
     if bytes.len() > most {
         b"Full\0/\0\0".to_vec()
@@ -140,13 +141,13 @@ fn bounded(bytes: Vec<u8>, most: usize) -> Vec<u8> {
     }
 }
 
-/// See [`ALIVE_MARK`]. What was before the epoch is as the epoch.
+/// Encodes a time for [`ALIVE_MARK`]. Times before the epoch become the epoch.
 fn encode_time(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     format!("{}.{:09}\n", since.as_secs(), since.subsec_nanos())
 }
 
-/// The epoch for what is no time: everything has changed since.
+/// Decodes a time. Returns the epoch for invalid text, so that all files count as changed.
 fn decode_time(bytes: &[u8]) -> SystemTime {
     let parse = || {
         let (seconds, nanos) = std::str::from_utf8(bytes)
@@ -178,10 +179,11 @@ fn encode(sync: &Sync) -> Vec<u8> {
     bytes
 }
 
-/// The events, and whether anything is no event, as in a file that was damaged or is not ours.
+/// Returns the decoded events, and true if the file contains anything else, for example because it
+/// is damaged.
 fn decode(bytes: &[u8]) -> (Vec<PersistedEvent>, bool) {
     let mut parts: Vec<&[u8]> = bytes.split(|&byte| byte == 0).collect();
-    // What comes behind the last zero byte is the beginning of something.
+    // The bytes after the last zero byte are an incomplete record.
     let mut whole = parts.pop().is_some_and(|rest| !rest.is_empty());
     let events = parts.chunks(3).filter_map(|parts| {
         let event = event(parts);
@@ -207,7 +209,7 @@ fn event(parts: &[&[u8]]) -> Option<PersistedEvent> {
     known.then(|| (etype, path.to_vec(), to.map(<[u8]>::to_vec)))
 }
 
-/// Returns true for the path of something in a source: from `/` down, never up.
+/// Returns true for a path within a source: it begins with `/` and has no `..`.
 fn is_inside(path: &[u8]) -> bool {
     let bare = path.strip_suffix(b"/").unwrap_or(path);
     let Some(names) = bare.strip_prefix(b"/") else {

@@ -1,4 +1,4 @@
-//! The one place where the daemon waits: until something happens or is due.
+//! The only blocking call of the event loop: waits for events and deadlines.
 
 use std::io;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::queue::Time;
 use crate::sync::{Clock, Next};
 
 impl EventLoop<'_> {
-    /// Sleeps until something happens or is due.
+    /// Waits until an event arrives or a deadline is reached.
     pub(super) fn wait(&mut self) {
         let timeout = self.timeout();
         if log::enabled("Masterloop") {
@@ -40,7 +40,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Hands an event to whom it is for.
+    /// Passes a poll event to its owner by its token.
     fn pass_on(&mut self, event: &Event) {
         let token = event.token();
         if Server::owns(token) {
@@ -62,7 +62,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// How long there is nothing to do by ourselves.
+    /// Returns the time until the next deadline; `None` without one.
     fn timeout(&mut self) -> Option<Duration> {
         if self.context.children.borrow().pending()
             || !self.script.context.requests.borrow().is_empty()
@@ -81,11 +81,11 @@ impl EventLoop<'_> {
         let now = self.context.clock.now();
         let due = self.due(now).map(|due| Clock::until(now, due));
         let soonest = deadline.into_iter().chain(due).min();
-        // The kernel's timer may fire a little early; a turn too early would only spin.
+        // The kernel's timer may fire slightly early; a turn before the deadline would only spin.
         soonest.map(|span| span + Duration::from_micros(u64::from(!span.is_zero()) * 500))
     }
 
-    /// When the daemon has something to do besides its queues.
+    /// Returns the next deadline of the components other than the queues.
     fn deadline(&self, now: Instant) -> Option<Instant> {
         let always = [
             self.context.notify.deadline(),
@@ -109,7 +109,7 @@ impl EventLoop<'_> {
         always.chain(at_work.into_iter().flatten()).min()
     }
 
-    /// When something of a sync, a tunnel or an alarm is due.
+    /// Returns the next due time of syncs, tunnels and alarms.
     fn due(&self, now: Time) -> Option<Time> {
         let asks = self.started && self.script.context.may_spawn();
         let syncs = self.syncs.iter().filter(|_| asks);

@@ -1,5 +1,5 @@
-//! Finds what a start would stumble over, without starting or writing anything: files and
-//! directories that cannot be written, programs that are not there.
+//! Checks for problems of a start, without starting or writing anything: files and directories that
+//! are not writable, programs that do not exist.
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Read};
@@ -23,15 +23,15 @@ const MAX_SOCKET_NAME: usize = 107;
 /// How a file is written.
 #[derive(Clone, Copy, PartialEq)]
 enum How {
-    /// Lines are added to it.
+    /// Appended to.
     Append,
-    /// Another one is put in its place, or it is overwritten where that cannot be.
+    /// Replaced by rename, or overwritten where the directory is not writable.
     Replace,
-    /// It is made anew.
+    /// Created.
     Make,
 }
 
-/// What is wrong with the files of the settings, a line each.
+/// Returns the problems of the files in the settings, one line each.
 pub fn of_settings(settings: &Settings) -> Vec<String> {
     let socket = match &settings.control_socket {
         ControlSocket::At(path) => Some(path),
@@ -76,7 +76,7 @@ fn writable(path: &Path, how: How) -> io::Result<()> {
     let file = || match safe_path::kind(found) {
         rustix::fs::FileType::Directory => Err(rustix::io::Errno::ISDIR.into()),
         rustix::fs::FileType::RegularFile => {
-            // This writes nothing, and tells of read-only file systems and of other users' files.
+            // Opening writes nothing and reveals read-only file systems and missing permissions.
             let flags = OFlags::WRONLY | OFlags::APPEND;
             location.open(flags, Mode::empty()).map(drop)
         }
@@ -103,7 +103,7 @@ fn usable_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns true if this user may write to a name in the directory of a location; into a directory.
+/// Returns an error if this user may not write to `name` in the directory of a location.
 fn may_write(location: &Location, name: impl AsRef<OsStr>) -> io::Result<()> {
     let rights = if name.as_ref() == "." {
         Access::WRITE_OK | Access::EXEC_OK
@@ -194,14 +194,15 @@ fn values(words: &[Vec<u8>], letter: u8) -> impl Iterator<Item = &[u8]> {
         })
 }
 
-/// Finds programs as execvp(3) does, in a process that works in this directory.
+/// The lookup of programs as by execvp(3).
 pub struct Programs {
-    /// Where relative names are meant from.
+    /// The directory relative names refer to.
     directory: PathBuf,
 }
 
 impl Programs {
-    /// For the daemon of these settings: one in the background works in `/`.
+    /// Returns the lookup for the daemon of these settings. In the background its working directory
+    /// is `/`.
     pub fn new(settings: &Settings) -> Programs {
         let here = || std::env::current_dir().unwrap_or_else(|_| "/".into());
         Programs {
@@ -213,7 +214,7 @@ impl Programs {
         }
     }
 
-    /// What is wrong with this program, if anything.
+    /// Returns the problem of a program, if there is one.
     pub fn problem(&self, program: &[u8]) -> Option<String> {
         if self.is_executable(Path::new(OsStr::from_bytes(program))) {
             return None;
@@ -382,7 +383,7 @@ mod tests {
                 .contains("/no/such cannot be executed")
         );
         assert!(programs.problem(b"no-such-program").is_some());
-        // A directory, and a file without the right.
+        // A directory, and a file without execute permission.
         assert!(programs.problem(b"/bin").is_some());
         assert!(programs.problem(b"/etc/passwd").is_some());
         let programs = Programs { directory: here };

@@ -1,5 +1,4 @@
-//! The configuration is read again: for `SIGHUP`, which starts every sync up, or for the syncs
-//! alone that have changed.
+//! Reload of the configuration: all syncs on `SIGHUP`, or only the changed ones.
 
 use std::cell::RefCell;
 use std::env;
@@ -17,9 +16,9 @@ use crate::log;
 use crate::script::{Environment, Script, SyncHandle};
 use crate::sync::{self, Sync};
 
-/// The configuration for the time after a reset: the new one, or the one before if that is
-/// broken. What is pending goes over to the new syncs; settings of the process (log, pid file,
-/// foreground) stay as they are.
+/// Returns the configuration after a reset: the new one, or the old one if the new one is invalid.
+/// Pending events move to the new syncs. Settings of the process (log, pid file, foreground) do not
+/// change.
 pub fn everything(environment: &Environment, context: &Context, old: Rc<Script>) -> Rc<Script> {
     let Some(new) = read(environment, context, &old, Vec::new()) else {
         old.resume();
@@ -43,20 +42,19 @@ pub fn everything(environment: &Environment, context: &Context, old: Rc<Script>)
     Rc::new(new)
 }
 
-/// Returns true if the kernel is asked for the same events under both settings.
+/// Returns true if both configurations request the same inotify events.
 pub fn same_watching(one: &Script, other: &Script) -> bool {
     (one.mode(), one.settings.max_staleness) == (other.mode(), other.settings.max_staleness)
 }
 
 impl EventLoop<'_> {
-    /// Reads the configuration again. A sync whose configuration is as before is not touched:
-    /// neither its queue, nor its watches, nor what it runs. New syncs start up, and so do
-    /// changed ones, when the children of those in whose place they are have ended; what was
-    /// pending goes over to them. False if the new configuration is broken, which is told, and
-    /// the one before goes on.
+    /// Reloads the configuration and replaces the syncs that have changed. An unchanged sync keeps
+    /// its queue, its watches and its children. New and changed syncs start up when the children of
+    /// the replaced ones have ended, and take over their pending events. Returns false if the new
+    /// configuration is invalid; this is logged and the old one stays.
     ///
-    /// A change of what is asked of the kernel (`inotifyMode`, `maxStaleness`) resets all, and
-    /// so do tunnels.
+    /// A change of `inotifyMode` or `maxStaleness`, and a configuration with tunnels, reset all
+    /// syncs.
     pub fn reload_changed(&mut self) -> bool {
         if self.shutdown.is_some() {
             return true;
@@ -77,7 +75,7 @@ impl EventLoop<'_> {
         self.script.shut_down();
         self.close_gates();
         let old = std::mem::replace(&mut self.syncs, new.syncs());
-        // What is left of the old one lives as long as its children.
+        // The old script lives as long as its children.
         let last = std::mem::replace(&mut self.script, Rc::new(new));
         last.context
             .observed
@@ -114,15 +112,14 @@ impl EventLoop<'_> {
         true
     }
 
-    /// The same when somebody asked for it, with the service manager told.
+    /// As [`EventLoop::reload_changed`], with reports to the service manager, for reload requests.
     pub(super) fn reload_on_request(&mut self) -> bool {
         log::normal("on request: reading the configuration again");
         self.context.notify.heard(Signal::HangUp);
         self.reload_changed()
     }
 
-    /// A sync begins in the place of another: with what that had to do, and not before what
-    /// that runs has ended.
+    /// Replaces a sync by another, which takes over its pending events and waits for its children.
     fn take_over(&mut self, before: &SyncHandle, handle: &SyncHandle) {
         let mut sync = handle.sync.borrow_mut();
         sync.adopt(&before.sync.borrow());
@@ -154,7 +151,8 @@ fn same_work(one: &SyncHandle, other: &SyncHandle) -> bool {
     same_source && ["target", "host", "targetdir"].into_iter().all(same)
 }
 
-/// Reads the configuration from where the daemon was started. What is wrong with it is told.
+/// Reads the configuration relative to the directory in which the daemon was started. Errors are
+/// logged.
 fn read(
     environment: &Environment,
     context: &Context,

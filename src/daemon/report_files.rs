@@ -1,5 +1,4 @@
-//! The files that tell what is going on: the status report and the metrics, when they are
-//! written and what is in them.
+//! Report files: the schedule and the contents of the status file and the metrics file.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -26,26 +25,26 @@ use crate::status::number_format::span;
 use crate::sync::Sync;
 use crate::watch::Watcher;
 
-/// A report that takes long to write is written less often, so that writing takes at most so
-/// small a part of the daemon's time: with a million directories it has a million lines.
+/// The minimum ratio of the pause between two reports to the time of writing one. With a million
+/// directories a report has a million lines.
 const MIN_PAUSE_FACTOR: u32 = 50;
 
-/// So many entries of each queue in a report as JSON.
+/// The maximum number of entries of each queue in a JSON report.
 const MAX_ENTRIES: usize = 1000;
 
-/// When the files of a daemon are written: once in each interval, so that a reader can tell by
-/// their age that the daemon is alive. Without files an idle daemon is not woken.
+/// The schedule of the report files. They are written once in each interval, so that their age
+/// shows whether the daemon is alive. Without report files an idle daemon is not woken.
 pub struct ReportFiles {
     status: Option<PathBuf>,
     metrics: Option<PathBuf>,
     interval: Duration,
     due: Option<Instant>,
-    /// What went wrong the last time: told once, not at each try.
+    /// The last error, which is logged once and not at each attempt.
     told: Option<String>,
 }
 
 impl ReportFiles {
-    /// The files the settings name, if any.
+    /// Returns the schedule for the files named in the settings.
     pub fn new(settings: &Settings) -> ReportFiles {
         ReportFiles {
             status: settings.status_file.clone(),
@@ -56,7 +55,7 @@ impl ReportFiles {
         }
     }
 
-    /// When they are to be written next, if that is known.
+    /// Returns the time of the next report, if it is known.
     pub fn deadline(&self) -> Option<Instant> {
         self.due
     }
@@ -79,13 +78,13 @@ impl ReportFiles {
 
     fn written(&mut self, began: Instant) {
         let pause = self.interval.max(began.elapsed() * MIN_PAUSE_FACTOR);
-        // An interval of zero means after every turn that does something.
+        // With an interval of zero a report follows each turn that has done something.
         self.due = (!self.interval.is_zero()).then(|| began + pause);
     }
 }
 
 impl EventLoop<'_> {
-    /// At the end of a turn: writes what is due.
+    /// Writes the reports that are due, at the end of a turn.
     pub(super) fn write_reports(&mut self) {
         let now = Instant::now();
         if !self.report_files.are_due(now) {
@@ -144,7 +143,7 @@ impl EventLoop<'_> {
         .save(path)
     }
 
-    /// A line for each transfer of a sync that stands still.
+    /// Returns one line for each stalled transfer of a sync.
     fn stalls(&self, handle: &Rc<SyncHandle>) -> Vec<Cow<'static, str>> {
         let jobs = self.jobs.iter().filter(|(_, job)| job.is_of(handle));
         let stalled = jobs.filter_map(|(&pid, _)| {
@@ -168,10 +167,10 @@ impl WatchList for Watches<'_> {
     }
 }
 
-/// So many files that do not leave are told by name.
+/// The maximum number of blocked files that are listed.
 const MAX_BLOCKED_PATHS: usize = 100;
 
-/// What is wrong with a sync.
+/// Returns the problems of a sync, one line each.
 fn notes(sync: &Sync, lacks_watches: bool) -> Vec<Cow<'static, str>> {
     let mut notes = Vec::new();
     if let Some(why) = sync.halted() {

@@ -1,5 +1,5 @@
-//! Probes rsync binaries on a thread: a wedged one takes seconds to answer, and the loop does not
-//! wait for it. The syncs that use it do.
+//! Probes rsync binaries on a thread. A hanging binary takes seconds to time out; only the syncs
+//! that use it wait for that.
 
 use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
@@ -13,13 +13,13 @@ use crate::config::text_of;
 use crate::queue::Policy;
 use crate::script::SyncHandle;
 
-/// The probe that runs, one at a time.
+/// The running probe; at most one at a time.
 #[derive(Default)]
 pub struct RsyncProbe(Option<Receiver<()>>);
 
 impl EventLoop<'_> {
-    /// Returns true if it is known what the rsync of a sync can do. If not, the sync waits until
-    /// it is.
+    /// Returns true if the capabilities of a sync's rsync are known. Otherwise the sync waits for
+    /// the probe.
     pub(super) fn knows_rsync(&mut self, handle: &Rc<SyncHandle>) -> bool {
         if handle.sync.borrow().queue.policy() == Policy::PerEvent {
             return true;
@@ -38,7 +38,7 @@ impl EventLoop<'_> {
                 let _ = waker.wake();
             });
             if started.is_err() {
-                // It is probed when it is needed.
+                // The binary is probed when it is needed.
                 return true;
             }
             self.rsync_probe.0 = Some(done);
@@ -47,7 +47,7 @@ impl EventLoop<'_> {
         false
     }
 
-    /// Lets the syncs go on if the probe that they wait for is done.
+    /// Releases the syncs that wait for a probe that has completed.
     pub(super) fn poll_probe(&mut self) {
         let probe = self.rsync_probe.0.as_ref();
         if probe.is_none_or(|done| done.try_recv() == Err(TryRecvError::Empty)) {
@@ -60,7 +60,7 @@ impl EventLoop<'_> {
     }
 }
 
-/// The plain rsync of a sync; `None` for a wrapper, which is never probed.
+/// Returns the rsync binary of a sync; `None` for a wrapper, which is never probed.
 fn binary(handle: &SyncHandle) -> Option<Binary> {
     let Ok(Value::Table(rsync)) = handle.config.get("rsync") else {
         return None;

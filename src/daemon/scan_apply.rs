@@ -1,5 +1,5 @@
-//! What rounds of a gate come to: which files leave, which are rejected, and which are held and
-//! looked at again.
+//! Applies the results of scan passes: files that are released, rejected, or held and checked
+//! again.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -13,11 +13,11 @@ use crate::scan::{Collected, CommitAction, Committed, ScanAnswer, WorkerOrder};
 use crate::script::SyncHandle;
 use crate::sync::Again;
 
-/// So many files are told one by one.
+/// The maximum number of files that are logged individually.
 const MAX_LOGGED_PATHS: usize = 20;
 
 impl EventLoop<'_> {
-    /// Takes in what a look at the source came to; what is to be checked, if anything.
+    /// Takes in the candidates of a pass. Returns those to be checked, if there are any.
     pub(super) fn collected(
         &self,
         syncs: &[Rc<SyncHandle>],
@@ -50,7 +50,7 @@ impl EventLoop<'_> {
         (!candidates.is_empty()).then(|| Box::new(PassProgress::new(candidates)))
     }
 
-    /// What was decided has been done.
+    /// Logs the committed results.
     pub(super) fn settled(&self, syncs: &[Rc<SyncHandle>], settled: Committed) {
         for (path, place) in &settled.quarantined {
             log::warn(format_args!(
@@ -64,7 +64,7 @@ impl EventLoop<'_> {
         self.wait_for(syncs, failures.map(|(path, why)| (path, why, false)));
     }
 
-    /// Holds files of which nothing is known, and has them looked at again later.
+    /// Holds files that could not be checked and schedules another pass.
     fn wait_for(
         &self,
         syncs: &[Rc<SyncHandle>],
@@ -90,7 +90,7 @@ impl EventLoop<'_> {
             return;
         }
         let again = |handle: &Rc<SyncHandle>| {
-            // Of a directory it is all that is in it.
+            // A directory stands for its contents.
             let paths = paths.iter().map(|path| {
                 if path.ends_with(b"/") {
                     (path.clone(), Etype::Create)
@@ -111,7 +111,7 @@ impl EventLoop<'_> {
         ));
     }
 
-    /// All answers are there.
+    /// Applies the verdicts of a pass whose checks are complete.
     pub(super) fn decide(&mut self, token: u64) {
         let Some(pass) = self.scan_passes.pass(token) else {
             return;
@@ -155,7 +155,7 @@ impl EventLoop<'_> {
     }
 }
 
-/// Whom a round is for.
+/// Returns the names of the syncs of a pass, for the log.
 fn names(syncs: &[Rc<SyncHandle>]) -> String {
     let Some((first, others)) = syncs.split_first() else {
         return String::new();

@@ -1,4 +1,4 @@
-//! Telling of rejected files: in the log, and by `onReject`.
+//! Reports of rejected files: log messages and `onReject`.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -10,10 +10,10 @@ use crate::log;
 use crate::process::{Command, Output, Pid, Stdin};
 use crate::script::SyncHandle;
 
-/// The most calls of `onReject` that wait; what is more is told in the log only.
+/// The maximum number of waiting `onReject` calls. Further ones are only logged.
 const MAX_PENDING_CALLS: usize = 1000;
 
-/// Commands that tell of rejected files, one at a time.
+/// The `onReject` commands, run one at a time.
 #[derive(Default)]
 pub struct RejectHooks {
     waiting: VecDeque<Command>,
@@ -21,7 +21,7 @@ pub struct RejectHooks {
 }
 
 impl EventLoop<'_> {
-    /// A file was rejected; `member` is one of those it would have been sent for.
+    /// Reports a rejected file to one of the syncs that would have sent it.
     pub(super) fn reject(
         &mut self,
         handle: &Rc<SyncHandle>,
@@ -78,7 +78,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// A child that is no job has ended.
+    /// Handles the end of an `onReject` command.
     pub(super) fn told_of_reject(&mut self, pid: Pid, code: i32) {
         if self.reject_hooks.running == Some(pid) {
             self.reject_hooks.running = None;

@@ -1,13 +1,13 @@
-//! The check gate at work: between what is due and what is sent.
+//! Scan passes of the check gate, between due entries and their transfer.
 //!
-//! A *round* is one look at the source for one gate: a thread looks and makes copies, scanners and
-//! functions are asked about those, the thread does what was decided. Deletions and what is known
-//! need no scanner. Rounds of a gate follow one after the other. Transfers that become due while
-//! one is on its way wait for the next, all together: so many targets of one source cost one look
-//! and one scan. When their round is over, Lua sends what there is, for each by itself.
+//! A *pass* examines the source once for one gate: a thread lists and copies the candidates,
+//! scanners and functions check the copies, and the thread commits the verdicts. Deletions and
+//! files with a known verdict need no scanner. The passes of a gate follow one another. Transfers
+//! that become due during a pass wait together for the next one, so several targets of a source
+//! need one pass. When their pass is complete, Lua sends each transfer.
 //!
-//! A transfer that waits for its round or its turn counts as a child of its sync, which therefore
-//! has one at a time.
+//! A transfer that waits for its pass counts as a child of its sync, which therefore has one at a
+//! time.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
@@ -29,12 +29,12 @@ use crate::sync::Sync;
 
 const WORKER_FAILED: &str = "the thread that checks has failed";
 
-/// The gates of all syncs.
+/// The scan passes of all gates.
 #[derive(Default)]
 pub struct ScanPasses {
     workers: HashMap<GateId, ScanWorker>,
     passes: Vec<Pass>,
-    /// What has been looked at, in order.
+    /// Transfers whose pass is complete, in order.
     ready: VecDeque<PassWaiter>,
     tokens: u64,
 }
@@ -42,19 +42,19 @@ pub struct ScanPasses {
 pub(super) struct Pass {
     token: u64,
     pub(super) gate: Rc<Gate>,
-    /// Whose transfers wait for it; at least one.
+    /// The transfers that wait for the pass; at least one.
     waiters: Vec<PassWaiter>,
     phase: PassPhase,
 }
 
 impl Pass {
-    /// Whose they are.
+    /// Returns the syncs of the waiting transfers.
     pub(super) fn syncs(&self) -> Vec<Rc<SyncHandle>> {
         let syncs = self.waiters.iter().map(|waiter| &waiter.handle);
         syncs.cloned().collect()
     }
 
-    /// The files that all have their answers; the thread is at work again then.
+    /// Returns the progress of a pass whose checks are complete, and sets its phase to the thread.
     pub(super) fn take_checked(&mut self) -> Option<Box<PassProgress>> {
         match std::mem::replace(&mut self.phase, PassPhase::Thread) {
             PassPhase::Checking(checking) => Some(checking),
@@ -63,7 +63,7 @@ impl Pass {
     }
 }
 
-/// One transfer that is to be.
+/// A transfer that waits for a pass.
 pub(super) struct PassWaiter {
     pub(super) handle: Rc<SyncHandle>,
     pub(super) agent: Table,
@@ -72,21 +72,21 @@ pub(super) struct PassWaiter {
 }
 
 enum PassPhase {
-    /// For the round before.
+    /// Waits for the previous pass of the gate.
     Waiting(ScanScope),
-    /// The thread is at work.
+    /// The thread is working.
     Thread,
     Checking(Box<PassProgress>),
 }
 
 impl ScanPasses {
-    /// Returns true if any round is on its way.
+    /// Returns true if there is any pass or a transfer to be sent.
     pub fn is_busy(&self) -> bool {
         !self.passes.is_empty() || !self.ready.is_empty()
     }
 
-    /// Where the files of a round are, and the first of those it is for: its sync's functions
-    /// are asked, scanners count as its children.
+    /// Returns the progress of a pass that is being checked, and its first waiter. The functions of
+    /// that waiter's sync are called, and scanners count as its children.
     pub(super) fn checking(&mut self, token: u64) -> Option<(&mut PassProgress, &PassWaiter)> {
         let pass = self.pass(token)?;
         match &mut pass.phase {
@@ -95,7 +95,7 @@ impl ScanPasses {
         }
     }
 
-    /// The rounds that wait for no other.
+    /// Returns the passes that do not wait for another.
     fn free(&self) -> Vec<u64> {
         let mut busy: HashSet<_> = self
             .passes
@@ -120,7 +120,7 @@ impl ScanPasses {
 }
 
 impl EventLoop<'_> {
-    /// Has a transfer wait for a look at what it is about.
+    /// Adds a transfer to a pass.
     pub(super) fn request_scan(&mut self, request: ScanRequest) {
         let gate = Rc::clone(&request.handle.sync.borrow().gate);
         request.handle.sync.borrow_mut().running += 1;
@@ -158,7 +158,7 @@ impl EventLoop<'_> {
             return;
         };
         let syncs = pass.syncs();
-        // What the tree would lose now may just be sent to others.
+        // The staged tree must not lose files while they are being sent to other targets.
         let may_look = syncs
             .iter()
             .filter(|handle| self.check_ready(handle))
@@ -187,7 +187,7 @@ impl EventLoop<'_> {
         );
     }
 
-    /// Has a round done again, all of it, when its syncs may send.
+    /// Restarts a pass when its syncs may send again.
     fn redo_pass(&mut self, token: u64) {
         for waiter in self
             .scan_passes
@@ -201,8 +201,8 @@ impl EventLoop<'_> {
         }
     }
 
-    /// The rounds that may begin: none of a gate that is to open a tree from which something is
-    /// still being sent, maybe by a configuration before this one. It may empty the tree.
+    /// Returns the passes that may begin. A pass that opens a staged tree may empty it, so it waits
+    /// until no transfer reads the tree, including transfers of the previous configuration.
     fn free_passes(&self) -> Vec<u64> {
         let is_read = |pass: &Pass| {
             let gate = &pass.gate;
@@ -243,7 +243,7 @@ impl EventLoop<'_> {
         Err(WORKER_FAILED.to_owned())
     }
 
-    /// The sources and targets of all syncs, as they are written.
+    /// Returns the sources and targets of all syncs, as configured.
     fn configured(&self) -> Vec<Vec<u8>> {
         let syncs = self.syncs.iter().map(|handle| handle.sync.borrow());
         let paths = syncs.flat_map(|sync| {
@@ -253,7 +253,7 @@ impl EventLoop<'_> {
         paths.flatten().collect()
     }
 
-    /// Goes on with all rounds as far as they can.
+    /// Advances all passes as far as possible.
     pub(super) fn poll_scans(&mut self) {
         let workers = self.scan_passes.workers.values();
         let done: Vec<_> = workers
@@ -274,7 +274,7 @@ impl EventLoop<'_> {
         self.send_checked();
     }
 
-    /// What was given to a thread that has ended will not be done.
+    /// Ends the passes of threads that have panicked.
     fn drop_failed_threads(&mut self) {
         let is_lost = |pass: &&Pass| {
             let worker = self.scan_passes.workers.get(&pass.gate.id());
@@ -339,7 +339,7 @@ impl EventLoop<'_> {
         self.scan_passes.ready.extend(pass.waiters);
     }
 
-    /// Nothing of these entries can be checked now, so nothing is sent.
+    /// Repeats entries that cannot be checked now. Nothing is sent.
     fn cannot_check(&mut self, handle: &SyncHandle, ids: &[DelayId], why: &str) {
         const CODE: i32 = 11;
         let mut sync = handle.sync.borrow_mut();
@@ -352,7 +352,7 @@ impl EventLoop<'_> {
             .failed(CODE, format!("check: {why}").into_bytes());
     }
 
-    /// What was looked at is sent, as long as there is room for another child.
+    /// Sends checked transfers while processes are available.
     fn send_checked(&mut self) {
         while self.script.context.may_spawn()
             && !self.is_shutting_down()
@@ -373,12 +373,12 @@ impl EventLoop<'_> {
                 return handle.forget(ids);
             }
         }
-        // The source or the tunnel may be gone by now: all is looked at again when it is back.
+        // The source or the tunnel may be unavailable by now; the transfer is checked again later.
         let paused = handle.sync.borrow().is_paused();
         if paused || !handle.is_connected() || !self.check_ready(handle) {
             return handle.sync.borrow_mut().redo(ids, self.now);
         }
-        // They stay active all the while: what changed since they were looked at waits behind.
+        // The entries stay active, so that later changes wait behind them.
         let reading = handle.sync.borrow().gate.begin_reading();
         self.script.context.cleared.replace(Some(reading));
         let sent = waiter.send.call::<()>(waiter.agent);
@@ -389,7 +389,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// When there is something to do by ourselves.
+    /// Returns the next deadline of passes and scanners.
     pub(super) fn gate_deadline(&self) -> Option<Instant> {
         let scans = self.jobs.values().filter_map(Job::scanning);
         let overdue = scans.map(Scan::due).min();
@@ -406,7 +406,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// No round goes on: the daemon ends, or another configuration comes.
+    /// Ends all passes, for a shutdown or a reset.
     pub(super) fn close_gates(&mut self) {
         let passes = std::mem::take(&mut self.scan_passes.passes);
         let ready = std::mem::take(&mut self.scan_passes.ready);
@@ -421,7 +421,7 @@ impl EventLoop<'_> {
         self.end_overdue();
     }
 
-    /// Says where what has passed is kept. Gates that no sync has any more need no thread.
+    /// Assigns staging directories and ends the threads of gates that no sync uses.
     pub(super) fn assign_staging(&mut self) {
         let gates = self.syncs.iter().filter_map(|handle| {
             let sync = handle.sync.borrow();
@@ -449,7 +449,7 @@ fn layout(sync: &Sync, configured: Vec<Vec<u8>>) -> Option<Layout> {
     })
 }
 
-/// Returns true if all entries are about files that are withheld.
+/// Returns true if all entries are about blocked files.
 fn nothing_to_send(sync: &Sync, ids: &[DelayId]) -> bool {
     ids.iter()
         .filter_map(|&id| sync.queue.get(id))

@@ -1,34 +1,34 @@
-//! The files of one round on their way through the checks of their sync, one check after the
-//! other. A file is asked about as long as it passes.
+//! Progress of the files of one pass through the checks of their sync. The checks run one after
+//! another; a file that fails one skips the others.
 
 use crate::config::Check;
 use crate::scan::{Candidate, Groups, ScanAnswer};
 
-/// Where they are.
+/// The progress of one pass.
 pub struct PassProgress {
     /// All files, in their order.
     pub candidates: Vec<Candidate>,
-    /// Calls of a scanner that run.
+    /// The number of running scanner calls.
     pub running: usize,
-    /// Why files are out, by their numbers.
+    /// The verdicts of files that have failed, by index.
     out: Vec<Option<ScanAnswer>>,
-    /// How many checks are done.
+    /// The number of completed checks.
     done: usize,
     stage: Option<ScanStage>,
 }
 
-/// One check, and the files it is about.
+/// One check and its files.
 struct ScanStage {
     check: Check,
-    /// Numbers of candidates; what follows counts in this list.
+    /// Indexes of candidates. The fields below count in this list.
     files: Vec<usize>,
     groups: Groups,
-    /// How many a function was asked about.
+    /// The number of files the function has been called for.
     asked: usize,
 }
 
 impl PassProgress {
-    /// At the first check.
+    /// Returns the progress before the first check.
     pub fn new(candidates: Vec<Candidate>) -> PassProgress {
         PassProgress {
             out: vec![None; candidates.len()],
@@ -39,8 +39,9 @@ impl PassProgress {
         }
     }
 
-    /// The check whose turn it is, with its number among its kind; none when all are done.
-    /// `tried` says how often a scanner failed at a file alone: those come last.
+    /// Begins the next check and returns it with its index among checks of its kind; `None` when
+    /// all are complete. `tried` returns how often a scanner has failed for a file alone; such
+    /// files come last.
     pub fn begin(
         &mut self,
         checks: &[Check],
@@ -92,7 +93,7 @@ impl PassProgress {
         }
     }
 
-    /// The groups of the scanner whose turn it is.
+    /// Returns the groups of the current scanner.
     pub fn groups(&mut self) -> &mut Groups {
         let none = || ScanStage {
             check: Check::Function,
@@ -103,7 +104,7 @@ impl PassProgress {
         &mut self.stage.get_or_insert_with(none).groups
     }
 
-    /// The copies of a group.
+    /// Returns the paths of the copies of a group.
     pub fn copies(&self, group: &[usize]) -> Vec<Vec<u8>> {
         let stage = self.stage.as_ref();
         let file = |&handle: &usize| stage?.files.get(handle).copied();
@@ -113,20 +114,20 @@ impl PassProgress {
             .collect()
     }
 
-    /// A scanner answered about a group.
+    /// Records the answer of a scanner for a group.
     pub fn answered(&mut self, group: Vec<usize>, answer: ScanAnswer) {
         if let Some(stage) = &mut self.stage {
             stage.groups.ended(group, answer);
         }
     }
 
-    /// The candidate the function is asked about next.
+    /// Returns the next candidate for the function.
     pub fn next_single(&self) -> Option<usize> {
         let stage = self.stage.as_ref()?;
         stage.files.get(stage.asked).copied()
     }
 
-    /// It answered.
+    /// Records the answer of the function.
     pub fn single(&mut self, file: usize, answer: ScanAnswer) {
         if let Some(stage) = &mut self.stage {
             stage.asked += 1;
@@ -134,13 +135,13 @@ impl PassProgress {
         }
     }
 
-    /// Returns true if it is a function's turn.
+    /// Returns true if the current check is a function.
     pub fn asks_function(&self) -> bool {
         let stage = self.stage.as_ref();
         stage.is_some_and(|stage| stage.check == Check::Function)
     }
 
-    /// What came of it all; to be asked when nothing is left to be checked.
+    /// Returns all candidates with their verdicts. Must be called when all checks are complete.
     pub fn into_answers(self) -> impl Iterator<Item = (Candidate, ScanAnswer)> {
         let answers = self.out.into_iter();
         let answers = answers.map(|answer| answer.unwrap_or(ScanAnswer::Passed));

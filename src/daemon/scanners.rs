@@ -1,5 +1,5 @@
-//! Scanners and functions at work on the copies of a round: which are asked what, and what their
-//! answers mean.
+//! Scanner processes and check functions of a pass: their calls and the interpretation of their
+//! results.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
@@ -19,23 +19,23 @@ use crate::scan::{Candidate, ScanAnswer};
 use crate::script::SyncHandle;
 use crate::sync::Sync;
 
-/// Functions are asked for so long before the rest of the daemon has its turn.
+/// The maximum time for calls of check functions in one turn.
 const MAX_TURN: Duration = Duration::from_millis(50);
 
-/// After TERM a scanner gets this long before KILL.
+/// The time between SIGTERM and SIGKILL for a scanner.
 const KILL_DELAY: Duration = Duration::from_secs(2);
 
-/// So many bytes of names fit into the arguments of a scanner.
+/// The maximum size of the path arguments of one scanner call, in bytes.
 const MAX_ARGUMENT_BYTES: usize = 64 * 1024;
 
-/// A scanner that runs.
+/// A running scanner.
 pub struct Scan {
     token: u64,
     group: Vec<usize>,
-    /// Codes that say "passed" and "rejected".
+    /// The exit codes for passed and for rejected.
     codes: (Vec<i32>, Vec<i32>),
     output: RefCell<Vec<Vec<u8>>>,
-    /// When it gets the next signal.
+    /// The time of the next signal.
     due: Cell<Instant>,
     overdue: Cell<bool>,
 }
@@ -52,7 +52,7 @@ impl Scan {
         }
     }
 
-    /// A line it printed.
+    /// Keeps a line of its output.
     pub fn line(&self, line: &[u8]) {
         const MAX_OUTPUT_BYTES: usize = 200;
         let mut output = self.output.borrow_mut();
@@ -61,17 +61,17 @@ impl Scan {
         }
     }
 
-    /// When it gets a signal.
+    /// Returns the time of the next signal.
     pub fn due(&self) -> Instant {
         self.due.get()
     }
 
-    /// It is not waited for any longer.
+    /// Makes the timeout expire now.
     pub fn give_up(&self) {
         self.due.set(Instant::now());
     }
 
-    /// What its end means for all its files.
+    /// Returns the verdict of its exit status for all its files.
     fn answer(&self, end: ExitStatus, checking: &PassProgress) -> ScanAnswer {
         let alone = self.group.len() == 1;
         let failed = |reason: String| ScanAnswer::Failed { reason, alone };
@@ -94,7 +94,7 @@ impl Scan {
         }
     }
 
-    /// The first line it printed, without the path of the copy.
+    /// Returns the first line of its output, without the path of the copy.
     fn words(&self, checking: &PassProgress) -> Option<String> {
         let output = self.output.borrow();
         let copies = checking.copies(&self.group);
@@ -113,7 +113,7 @@ impl Scan {
 }
 
 impl EventLoop<'_> {
-    /// Asks the scanner or the function whose turn it is.
+    /// Runs the current check of a pass.
     pub(super) fn check_on(&mut self, token: u64) {
         loop {
             let Some((checking, waiter)) = self.scan_passes.checking(token) else {
@@ -141,7 +141,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Starts as many calls of a scanner as may run; true when all have ended.
+    /// Starts as many scanner calls as allowed. Returns true when all have ended.
     fn scan_on(&mut self, token: u64, handle: &Rc<SyncHandle>, scanner: &Scanner) -> bool {
         while let Some((checking, waiter)) = self.scan_passes.checking(token) {
             if checking.groups().is_done() {
@@ -175,7 +175,7 @@ impl EventLoop<'_> {
         false
     }
 
-    /// A scanner has ended.
+    /// Handles the end of a scanner.
     pub(super) fn scanned(&mut self, scan: Scan, end: ExitStatus) {
         if let Some((checking, _)) = self.scan_passes.checking(scan.token) {
             let answer = scan.answer(end, checking);
@@ -190,7 +190,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Asks a function about one file after the other; true when it was asked about all.
+    /// Calls a function for one file after another. Returns true when all files are done.
     fn ask_function(&mut self, token: u64, handle: &Rc<SyncHandle>, number: usize) -> bool {
         let end = Instant::now() + MAX_TURN;
         let source = handle.sync.borrow().config.source.clone();
@@ -219,7 +219,7 @@ impl EventLoop<'_> {
         false
     }
 
-    /// Scanners that take too long are ended.
+    /// Signals scanners that have exceeded their timeout.
     pub(super) fn end_overdue(&mut self) {
         let now = Instant::now();
         let children = self.context.children.borrow();
@@ -234,7 +234,7 @@ impl EventLoop<'_> {
             };
             scan.due.set(now + KILL_DELAY);
             let below = process_tree::below([pid]);
-            // One that has ended is collected in the next turn.
+            // A scanner that has ended is reaped in the next turn.
             let _ = children.kill(pid, signal);
             for descendant in below {
                 descendant.kill(signal);
@@ -243,7 +243,7 @@ impl EventLoop<'_> {
     }
 }
 
-/// What programs of the user's are told of the sync they run for.
+/// Returns the environment variables that describe the sync to user programs.
 pub(super) fn environment(sync: &Sync) -> Vec<(OsString, OsString)> {
     let name = sync.config.name.clone().into_bytes();
     let source = sync.config.source.clone();

@@ -1,5 +1,5 @@
-//! Where questions and orders come in: the control socket, the address of metrics and page,
-//! and who is connected to them. What is answered is in `control` and `http`.
+//! The listening sockets: the control socket and the address of metrics and status page. `control`
+//! and `http` answer the requests.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -22,37 +22,37 @@ const CONTROL_TOKEN: Token = Token(8);
 const METRICS_TOKEN: Token = Token(9);
 const FIRST_CONNECTION_TOKEN: usize = 16;
 
-/// The first token that is not the desk's.
+/// The first token not used by the server.
 pub const END_OF_TOKENS: usize = FIRST_CONNECTION_TOKEN + MAX_CONNECTIONS;
 
-/// Why a socket cannot be had, when it is another's.
+/// The error message if another daemon uses a socket.
 const IN_USE: &str = "another daemon listens on it";
 
-/// So many connections are taken in a turn, so that a flood of them costs no turn much.
+/// The maximum number of connections accepted in one turn.
 const MAX_ACCEPTED: usize = 32;
 
-/// The desk of a daemon.
+/// The listening sockets, the connections and the barriers of a daemon.
 pub struct Server {
     control: Option<ControlListener>,
     metrics: Option<TcpListener>,
-    /// Who is connected.
+    /// The open connections.
     pub(super) connections: Connections,
-    /// Who waits until all is done.
+    /// The clients that wait for a barrier.
     pub(super) waits: Vec<Barrier>,
-    /// More may want to be taken in.
+    /// More connections may be waiting to be accepted.
     crowded: bool,
 }
 
-/// The control socket; dropped, its file is removed.
+/// The control socket. Its file is removed on drop.
 struct ControlListener {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and inode, to know it by.
+    /// Device and inode of the socket file.
     file: (u64, u64),
 }
 
 impl Server {
-    /// A desk nobody can reach.
+    /// Returns a server without listening sockets.
     pub fn closed(registry: Registry) -> Server {
         Server {
             control: None,
@@ -63,10 +63,11 @@ impl Server {
         }
     }
 
-    /// Opens what the settings name.
+    /// Opens the sockets named in the settings.
     ///
     /// # Errors
-    /// In words for the user. A socket in a default place that cannot be had is only told.
+    ///
+    /// A message for the user. Failure to open a default control socket is only logged.
     pub fn open(&mut self, settings: &Settings, registry: &Registry) -> Result<(), String> {
         match &settings.control_socket {
             ControlSocket::None => {}
@@ -90,7 +91,8 @@ impl Server {
                             let category = if is_taken { "Warn" } else { "Control" };
                             let path = path.display();
                             log::say(category, format_args!("no control socket {path}: {text}"));
-                            // Where a daemon has the first place, another has none.
+                            // If another daemon uses the first default path, no other path is
+                            // tried.
                             if is_taken {
                                 break;
                             }
@@ -107,14 +109,14 @@ impl Server {
         Ok(())
     }
 
-    /// Returns true if events of this token are for [`Server::wake`].
+    /// Returns true if events of this token belong to [`Server::wake`].
     pub fn owns(token: Token) -> bool {
         token == CONTROL_TOKEN
             || token == METRICS_TOKEN
             || (FIRST_CONNECTION_TOKEN..END_OF_TOKENS).contains(&token.0)
     }
 
-    /// An event of this token came.
+    /// Handles a poll event.
     pub fn wake(&mut self, token: Token) {
         match token {
             CONTROL_TOKEN | METRICS_TOKEN => self.crowded = true,
@@ -122,7 +124,7 @@ impl Server {
         }
     }
 
-    /// When there is something to do even if no event comes.
+    /// Returns the time of the next action without an event.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         if self.crowded || self.connections.pending() {
             return Some(now);
@@ -131,7 +133,7 @@ impl Server {
         waits.chain(self.connections.deadline()).min()
     }
 
-    /// Takes in who has connected.
+    /// Accepts waiting connections.
     pub fn admit(&mut self, now: Instant) {
         if !std::mem::take(&mut self.crowded) {
             return;
@@ -140,7 +142,7 @@ impl Server {
             let Some(stream) = self.accept() else {
                 return;
             };
-            // One that cannot be registered is closed.
+            // A stream that cannot be registered is closed.
             let _ = self.connections.add(stream, now);
         }
         self.crowded = true;
@@ -157,7 +159,7 @@ impl Server {
         loop {
             match self.metrics.as_ref()?.accept() {
                 Ok((stream, _)) => return Some(ClientStream::Tcp(stream)),
-                // One that has gone already says so; others wait behind it.
+                // The client is gone already; others may be waiting.
                 Err(e) if is_of_connection(&e) => {}
                 Err(_) => return None,
             }
@@ -171,7 +173,7 @@ impl ControlListener {
         let location = safe_path::locate(path).map_err(reason)?;
         let near = location.path(path);
         remove_stale(&location, &near)?;
-        // Between bind and chmod anyone might connect; so the mode is right from the start.
+        // The mode must be right before chmod(2) could run, so umask(2) sets it at bind(2).
         let mask = umask(Mode::from_bits_truncate(0o177));
         let bound = UnixListener::bind(&near);
         umask(mask);
@@ -188,7 +190,8 @@ impl ControlListener {
         })
     }
 
-    /// The next one who has connected; `Some(None)` for one who may not or is gone already.
+    /// Accepts the next connection. Returns `Some(None)` for a client that is not permitted or gone
+    /// already.
     fn accept(&self) -> Option<Option<UnixStream>> {
         match self.listener.accept() {
             Ok((stream, _)) => Some(may_order(&stream).then_some(stream)),
@@ -204,28 +207,28 @@ impl Drop for ControlListener {
             return;
         };
         if location.found().map(safe_path::identity) == Some(self.file) {
-            // Left behind, it is stale and replaced by the next daemon.
+            // A file left behind is stale and replaced by the next daemon.
             let _ = location.unlink();
         }
     }
 }
 
-/// Root and the daemon's own user. The mode of the socket says the same, but not on every
-/// file system and not of a descriptor that was handed on.
+/// Returns true for root and the daemon's own user. The socket's mode has the same effect, but not
+/// on every file system and not for inherited descriptors.
 fn may_order(stream: &UnixStream) -> bool {
     let own = nix::unistd::geteuid();
     getsockopt(stream, PeerCredentials)
         .is_ok_and(|connection| connection.uid() == 0 || connection.uid() == own.as_raw())
 }
 
-/// Removes the socket of a daemon that is no more.
+/// Removes the socket file of a daemon that has ended.
 fn remove_stale(location: &Location, path: &Path) -> Result<(), String> {
     match location.found().map(safe_path::kind) {
         None => return Ok(()),
         Some(FileType::Socket) => {}
         Some(_) => return Err("there is a file that is no socket".into()),
     }
-    // mio connects without waiting, so a daemon that is stopped does not stop us.
+    // connect(2) does not block here, so a stopped daemon does not block this one.
     match UnixStream::connect(path) {
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
             location.unlink().map_err(|e| log::reason(&e))
@@ -250,7 +253,7 @@ fn is_of_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Where a control socket is made when the configuration names none.
+/// Returns the default paths of the control socket.
 fn default_places(pid_file: Option<&Path>) -> Vec<PathBuf> {
     let beside = || pid_file.map(|path| path.with_extension("sock"));
     match crate::control::socket_paths::of_service().or_else(beside) {

@@ -1,9 +1,9 @@
-//! The end of a configuration's time: nothing new starts, what runs may end by itself, and what
-//! does not is ended.
+//! Shutdown of a configuration: no new processes start, running ones may complete, and the
+//! remaining ones are terminated.
 //!
-//! A daemon that stops gives its children `settings{ stopTimeout }`, then `SIGTERM`, then
-//! `SIGKILL`; a second signal to stop shortens that to a second. For `SIGHUP` children are
-//! waited for however long they take, as users know it.
+//! On a stop, children get `settings{ stopTimeout }`, then `SIGTERM`, then `SIGKILL`. A second stop
+//! signal reduces the time to a second. On `SIGHUP` the daemon waits for its children without a
+//! timeout, as lsyncd does.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,28 +14,28 @@ use super::event_router::EventRouter;
 use crate::log;
 use crate::process::process_tree::{self, Descendant};
 
-/// After TERM children get this long before KILL.
+/// The time between SIGTERM and SIGKILL.
 const KILL_DELAY: Duration = Duration::from_secs(10);
-/// The same when a second signal said that it is urgent.
+/// The time between SIGTERM and SIGKILL after a second stop signal.
 const KILL_DELAY_REPEATED: Duration = Duration::from_secs(1);
-/// The clock that files get their times from may be behind by so much.
+/// The maximum delay of the coarse clock that file timestamps are taken from.
 const CLOCK_TICK: Duration = Duration::from_millis(10);
-/// How often it is told what is waited for.
+/// The interval of log messages about remaining children.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Why the loop is about to end, and how far that has come.
+/// The state of a shutdown.
 #[derive(Debug)]
 pub struct Shutdown {
     outcome: Ending,
-    /// When the number of remaining children is told again.
+    /// The time of the next log message about remaining children.
     told: Instant,
-    /// When what still runs is ended by force, if it is.
+    /// The time at which remaining children are terminated, if they are.
     patience: Option<Instant>,
-    /// How long after that it is killed.
+    /// The time between SIGTERM and SIGKILL.
     grace: Duration,
-    /// The last transfer's second has to pass, see [`EventLoop::rest_of_second`].
+    /// The end of the second of the last transfer, see [`EventLoop::rest_of_second`].
     lingers: Option<Instant>,
-    /// What the children that got TERM had started in turn, none if there was no need yet.
+    /// The descendants of children that got SIGTERM; `None` if none was sent.
     doomed: Option<Vec<Descendant>>,
 }
 
@@ -51,7 +51,7 @@ impl Shutdown {
         }
     }
 
-    /// When there is something to do.
+    /// Returns the time of the next step.
     pub fn deadline(&self) -> Instant {
         match (self.lingers, self.patience) {
             (Some(time), _) => time,
@@ -62,7 +62,8 @@ impl Shutdown {
 }
 
 impl EventLoop<'_> {
-    /// No new processes from now on. A second signal to end means at once.
+    /// Begins the shutdown. After that no process is started. A second stop signal shortens the
+    /// timeouts.
     pub(super) fn begin_shutdown(&mut self, outcome: Ending) {
         self.script.shut_down();
         self.close_gates();
@@ -86,7 +87,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Waits for the last children; what does not end in time is ended.
+    /// Waits for the remaining children and terminates them when their time is over.
     pub(super) fn poll_shutdown(&mut self) {
         let Some(mut shutdown) = self.shutdown.take() else {
             return;
@@ -130,9 +131,9 @@ impl EventLoop<'_> {
         self.shutdown = Some(shutdown);
     }
 
-    /// What changes in the second in which it was sent, to the same size, is no news to the
-    /// startup transfer of the next daemon, which compares whole seconds. So until that second
-    /// has passed this one goes on listening, to remember such changes.
+    /// Returns the end of the second of the last transfer. rsync's quick check compares whole
+    /// seconds, so the startup transfer of the next daemon misses a change of the same size within
+    /// that second. The daemon therefore watches until the second is over and saves such changes.
     fn rest_of_second(&self, shutdown: &Shutdown) -> Option<Instant> {
         if shutdown.outcome == Ending::Reset
             || shutdown.grace == KILL_DELAY_REPEATED
@@ -144,7 +145,7 @@ impl EventLoop<'_> {
         Some(Instant::now() + left)
     }
 
-    /// Children that still run when all is over are not left behind.
+    /// Kills the children that still run at the end.
     pub(super) fn abandon(&self) {
         self.local_jobs.stop();
         if !self.jobs.is_empty() {
@@ -153,12 +154,12 @@ impl EventLoop<'_> {
         self.signal_tunnels(Signal::SIGTERM);
     }
 
-    /// Sends a signal to all children and what is below them; returns the latter.
+    /// Sends a signal to all children and their descendants. Returns the descendants.
     fn signal_children(&self, signal: Signal) -> Vec<Descendant> {
         let below = process_tree::below(self.jobs.keys().copied());
         let children = self.context.children.borrow();
         for &pid in self.jobs.keys() {
-            // One that ended meanwhile is collected in the next turn.
+            // A child that has ended is reaped in the next turn.
             let _ = children.kill(pid, signal);
         }
         for descendant in &below {
@@ -168,11 +169,11 @@ impl EventLoop<'_> {
     }
 }
 
-/// How long files may still get a time in the second of `last`, if they may.
+/// Returns how long files may still get a timestamp in the second of `last`, if they may.
 fn rest_of_second(last: SystemTime, now: SystemTime) -> Option<Duration> {
     let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
     let end = Duration::from_secs(since(last)?.as_secs() + 1) + CLOCK_TICK;
-    // A clock that was set back is not waited for.
+    // If the clock was set back, nothing is waited for.
     let left = end.checked_sub(since(now)?)?;
     (!left.is_zero() && left <= Duration::from_secs(1) + CLOCK_TICK).then_some(left)
 }

@@ -1,4 +1,4 @@
-//! What the daemon is doing at this moment, put together for whoever asks.
+//! The snapshot of the daemon's state, for status file, metrics and control socket.
 
 use std::fs;
 use std::rc::Rc;
@@ -24,12 +24,13 @@ use crate::status::snapshot::Totals;
 use crate::status::snapshot::WithheldPath;
 use crate::sync::{Clock, Counters, Sync, micros};
 
-/// So many paths are named of each child and of what was left undone.
+/// The maximum number of paths named for each child and for failed paths.
 const MAX_NAMED_PATHS: usize = 5;
 
 impl EventLoop<'_> {
-    /// The daemon and its syncs, those of this name if one is given, with so many entries of
-    /// each queue. Costs what is shown, not what is queued.
+    /// Returns a snapshot of the daemon and its syncs, or of those with this name, with at most
+    /// `entries` entries of each queue. The cost depends on what is shown, not on the size of the
+    /// queues.
     pub(super) fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
         let syncs = self.syncs.iter();
         let meant = syncs.filter(|handle| is_meant(name, handle));
@@ -68,7 +69,7 @@ impl EventLoop<'_> {
             ..sending(pid.0, job, &sync)
         });
         let orders = self.local_jobs.jobs().filter(|job| job.is_of(handle));
-        // What the daemon's own threads do is its own.
+        // Local jobs run in the daemon's own process.
         let own = orders.map(|job| sending(std::process::id(), job, &sync));
         let sending = children.chain(own);
         let retry = sync.retry().map(|(hold, failures)| Retry {
@@ -116,7 +117,7 @@ impl EventLoop<'_> {
         snapshot.judged(starting, sync.is_lost())
     }
 
-    /// What is being done for the startup of a sync, if it is not over.
+    /// Returns the startup phase of a sync, if it is not complete.
     fn starting(&self, sync: &Sync, snapshot: &SyncSnapshot) -> Option<String> {
         if !self.started {
             let watched = self.watcher.watched();
@@ -167,7 +168,7 @@ fn entry(delay: &Delay<'_>) -> Entry {
     }
 }
 
-/// The first files that do not leave, and why.
+/// Returns the first blocked files with their reasons.
 fn told(blocked: &Blocked) -> Vec<WithheldPath> {
     let first = blocked.iter().take(MAX_NAMED_PATHS);
     let told = first.map(|(path, reason)| WithheldPath {
@@ -178,7 +179,7 @@ fn told(blocked: &Blocked) -> Vec<WithheldPath> {
     told.collect()
 }
 
-/// Since when the oldest entry has been pending, in seconds; its own delay counts.
+/// Returns the age of the oldest pending entry in seconds, including its delay.
 fn age(sync: &Sync, now: Time) -> Option<f64> {
     let due = sync.first_due()?;
     let oldest = sync.queue.oldest();
@@ -223,7 +224,7 @@ fn seconds(time: SystemTime) -> f64 {
         .map_or(0.0, |since| (since.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
-/// Resident memory in bytes (proc(5)).
+/// Returns the resident memory in bytes (proc_pid_statm(5)).
 fn memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

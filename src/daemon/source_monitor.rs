@@ -1,9 +1,9 @@
-//! Sources that are not what they were: gone, replaced, not mounted; and local targets that are
-//! not mounted. Their syncs wait, and this file looks when they may go on.
+//! Source monitor: halts syncs whose source is missing, replaced or not mounted, or whose local
+//! target is not mounted, and releases them.
 //!
-//! Three things make it look: the watch room says that a root is lost or back; the table of
-//! mounts changes, which the kernel tells, while it does not tell what is mounted over a
-//! directory; and just before something is sent. While a sync waits it looks every second or so.
+//! A check runs when the watcher reports a lost or restored root, when the mount table changes (a
+//! mount over a directory is reported by the mount table only), and before each transfer. Halted
+//! syncs are checked every [`RECHECK_INTERVAL`].
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,34 +20,35 @@ use crate::log;
 use crate::script::SyncHandle;
 use crate::sync::{SourceIdentity, Sync, lasting, mount_table, mounts};
 
-/// How often a source that is not there is looked for.
+/// The interval of checks while a source is missing.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the paths of all sources are looked at. Nothing is told of a directory above a source
 /// that is renamed.
 const PATHS_INTERVAL: Duration = Duration::from_secs(10);
-/// The time between two looks at the table of mounts. A host that starts containers changes
-/// it many times a second, and a look asks after every source.
+/// The minimum time between two readings of the mount table. A machine that starts containers
+/// changes it many times a second, and each reading examines every source.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// What is remembered of a sync: the mount its source lies on.
+/// The state file with the mount point of the source.
 const MOUNT_STATE: &str = "mount";
-/// The directory that is its source.
+/// The state file with the identity of the source directory.
 const SOURCE_STATE: &str = "source";
-/// The one its target lies on, if that is a local one.
+/// The state file with the mount point of a local target.
 const TARGET_MOUNT_STATE: &str = "target-mount";
-/// And what was mounted inside the source, each with a zero byte behind it.
+/// The state file with the mount points within the source, each followed by a zero byte.
 const NESTED_MOUNTS_STATE: &str = "inside";
 
-/// Wakes the loop when something is mounted or unmounted.
+/// Wakes the loop when the mount table changes.
 pub struct MountWatch {
     _file: Option<File>,
 }
 
 impl MountWatch {
-    /// The kernel makes the table an urgent matter when it has changed, see
-    /// proc_pid_mountinfo(5). Without proc(5) nothing is told.
+    /// Registers the mount table. The kernel reports a change as priority data (`EPOLLPRI`,
+    /// proc_pid_mountinfo(5)). Without proc(5) nothing is reported.
     ///
     /// # Errors
-    /// No descriptor to be had.
+    ///
+    /// No file descriptor is available.
     pub fn new(registry: &Registry, token: Token) -> io::Result<MountWatch> {
         let Ok(file) = File::open(mount_table::TABLE) else {
             return Ok(MountWatch { _file: None });
@@ -57,21 +58,21 @@ impl MountWatch {
     }
 }
 
-/// When to look again, and what was mounted at the last look.
+/// The schedule of checks and the mounts found by the last one.
 pub struct SourceMonitor {
     due: Option<Instant>,
     /// When the paths of all sources are looked at next.
     paths_due: Instant,
-    /// No look at the table of mounts before this time.
+    /// The mount table is not read before this time.
     rests: Option<Instant>,
-    /// The table has changed meanwhile.
+    /// The mount table has changed since it was read.
     changed: bool,
     nested_mounts: BTreeSet<(Vec<u8>, Vec<u8>)>,
     waits_for_crawl: bool,
 }
 
 impl SourceMonitor {
-    /// Nothing is amiss yet.
+    /// Returns a monitor without scheduled checks.
     pub fn new() -> SourceMonitor {
         SourceMonitor {
             due: None,
@@ -83,7 +84,7 @@ impl SourceMonitor {
         }
     }
 
-    /// When to look again.
+    /// Returns the time of the next check.
     pub fn deadline(&self) -> Option<Instant> {
         let mounts = self.rests.filter(|_| self.changed);
         let others = self.due.into_iter().chain(mounts);
@@ -92,7 +93,7 @@ impl SourceMonitor {
 }
 
 impl EventLoop<'_> {
-    /// Before anything is watched: is every source on the mount it was on last time?
+    /// Checks before the first watch is set that each source is on the same mount as the last time.
     pub(super) fn check_sources_at_start(&mut self) {
         let table = mount_table::read();
         self.source_monitor.nested_mounts = self.nested_mounts_in(&table);
@@ -119,7 +120,7 @@ impl EventLoop<'_> {
             }
             let objection = {
                 let mut sync = handle.sync.borrow_mut();
-                // A source is taken as one with the target in sight.
+                // The source is accepted only if the target is available.
                 sync.inspect_target().or_else(|| sync.inspect())
             };
             match objection {
@@ -130,7 +131,7 @@ impl EventLoop<'_> {
         self.see_mounts(&table);
     }
 
-    /// Has each sync leave alone what is not mounted in its source any more.
+    /// Updates each sync's nested mounts, so that unmounted ones are neither sent nor deleted.
     fn see_mounts(&self, table: &[u8]) {
         let mounted: BTreeSet<Vec<u8>> = lasting(table).collect();
         for handle in &self.syncs {
@@ -148,7 +149,7 @@ impl EventLoop<'_> {
                 let mount = log::escape(&mount);
                 log::normal(format_args!("{name}: {mount} is mounted again"));
             }
-            // Nothing is forgotten here.
+            // Nested mounts are only added here.
             let news = sync.known_nested_mounts().count() > known;
             drop(sync);
             if news {
@@ -157,7 +158,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// A person has said that sources are as they should be.
+    /// Accepts the current mounts of all sources, on request of the user.
     pub(super) fn mounts_released(&mut self) {
         for handle in &self.syncs {
             self.remember(handle);
@@ -166,9 +167,9 @@ impl EventLoop<'_> {
         self.watcher.rebuild();
     }
 
-    /// Returns true if the sync may send something now. If not, it waits from now on.
+    /// Returns true if the sync may start a transfer. Otherwise it is halted.
     pub(super) fn check_ready(&mut self, handle: &Rc<SyncHandle>) -> bool {
-        // What is not mounted any more must not be taken for deleted, so this look is not put off.
+        // An unmounted file system must not look like deleted files, so this check is not delayed.
         if self.source_monitor.changed
             && handle.sync.borrow().known_nested_mounts().next().is_some()
         {
@@ -186,7 +187,8 @@ impl EventLoop<'_> {
         false
     }
 
-    /// In each turn: `back` are syncs whose roots are watched again.
+    /// Runs the checks that are due in a turn. `back` are the indexes of syncs whose roots are
+    /// watched again.
     pub(super) fn recheck_sources(&mut self, back: &[usize]) {
         if self.source_monitor.changed {
             self.mounts_changed();
@@ -223,7 +225,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Something was mounted or unmounted somewhere.
+    /// Handles a change of the mount table.
     pub(super) fn mounts_changed(&mut self) {
         let now = Instant::now();
         self.source_monitor.changed = self.source_monitor.rests.is_some_and(|until| until > now);
@@ -247,7 +249,7 @@ impl EventLoop<'_> {
         if changed.is_empty() {
             return;
         }
-        // What is mounted over a watched directory is not told, nor that it is hidden.
+        // inotify does not report that a mount hides a watched directory.
         for (handle, compare) in self.syncs.iter().zip(&mut self.compare) {
             let sync = handle.sync.borrow();
             *compare |= changed
@@ -268,7 +270,8 @@ impl EventLoop<'_> {
         self.watcher.retry_roots();
     }
 
-    /// Halts a sync or lets it go on; false if its path does not lead to what is watched.
+    /// Halts a sync or releases it. Returns false if its path does not lead to the watched
+    /// directory.
     fn recheck(&mut self, handle: &Rc<SyncHandle>) -> bool {
         let mut sync = handle.sync.borrow_mut();
         if sync.is_lost() {
@@ -287,7 +290,7 @@ impl EventLoop<'_> {
                 drop(sync);
                 self.halt(handle, why);
             }
-            // What the crawl comes upon is not told, so what is compared must be watched.
+            // The crawl reports no events for what it finds, so the comparison has to wait for it.
             None if self.watcher.crawling() => {
                 self.source_monitor.waits_for_crawl = true;
             }
@@ -308,10 +311,10 @@ impl EventLoop<'_> {
         home
     }
 
-    /// Source and target are where they belong.
+    /// Records that source and target are accepted.
     fn accepted(&self, handle: &SyncHandle) {
         let mut sync = handle.sync.borrow_mut();
-        // Who is halted is told when it goes on.
+        // For a halted sync this is logged when it is released.
         if sync.halted().is_none() && sync.take_replaced() {
             log::normal(format_args!(
                 "{}: another directory is in the place of the source {}",
@@ -338,7 +341,7 @@ impl EventLoop<'_> {
             .get_or_insert(Instant::now() + RECHECK_INTERVAL);
     }
 
-    /// Keeps the source and the mounts in mind for the next start. The mount `/` says nothing.
+    /// Saves the source and the mounts for the next start. The mount point `/` is not saved.
     fn remember(&self, handle: &SyncHandle) {
         let sync = handle.sync.borrow();
         let lasting = |mount: &[u8]| match mount {
@@ -355,7 +358,7 @@ impl EventLoop<'_> {
         );
     }
 
-    /// Keeps in mind what is mounted inside a source for the next start.
+    /// Saves the nested mounts of a source for the next start.
     fn remember_nested_mounts(&self, handle: &SyncHandle) {
         let sync = handle.sync.borrow();
         let ended = sync
@@ -368,7 +371,7 @@ impl EventLoop<'_> {
         );
     }
 
-    /// Writes what is to be remembered, if it is news; nothing is remembered by no file.
+    /// Writes a state file if its contents have changed; removes it if `bytes` is empty.
     fn keep(&self, sync: &Sync, kind: &str, bytes: &[u8]) {
         let Some(state) = &self.context.state else {
             return;
@@ -388,7 +391,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// The mount points below the sources, and what is mounted there.
+    /// Returns the mount points below the sources, with the mounted file systems.
     fn nested_mounts_in(&self, table: &[u8]) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
         let nested_mounts = |(mount, _): &(Vec<u8>, Vec<u8>)| {
             let mut syncs = self.syncs.iter();

@@ -1,4 +1,4 @@
-//! Children of syncs: started when Lua asked for them, and collected when they have ended.
+//! Processes of syncs: starts them on request of Lua, and reaps them.
 
 use std::rc::Rc;
 use std::time::{Instant, SystemTime};
@@ -9,11 +9,11 @@ use crate::log;
 use crate::process::{Command, ExitStatus, Output, Pid, SpawnError, Stdin};
 use crate::script::{Script, SpawnRequest};
 
-/// What lsyncd's children exit with when their program can't be executed.
+/// The exit code of lsyncd's children whose program cannot be executed.
 const EXIT_NOT_EXECUTED: i32 = 255;
 
 impl EventLoop<'_> {
-    /// Starts what Lua asked for.
+    /// Starts the requests that Lua has left.
     pub(super) fn launch(&mut self) {
         for request in self.script.context.checks.take() {
             self.request_scan(request);
@@ -33,7 +33,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Starts a process, whatever it may do.
+    /// Starts one process.
     pub(super) fn execute(&mut self, mut request: SpawnRequest) {
         if log::enabled("Exec") {
             log::say("Exec", shown(&request));
@@ -70,7 +70,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Evaluates the children that ended.
+    /// Reaps and evaluates ended children.
     pub(super) fn reap(&mut self) {
         self.reap_copies();
         self.collect_counts();
@@ -101,7 +101,7 @@ impl EventLoop<'_> {
         }
     }
 
-    /// Keeps in mind a child that was started for a sync.
+    /// Registers the job of a started process.
     pub(super) fn add_job(&mut self, pid: Pid, job: Job) {
         if job.may_stall() {
             self.stall_detector.started(pid, Instant::now());
@@ -114,7 +114,8 @@ impl EventLoop<'_> {
     }
 }
 
-/// What is to be started, and where its output goes; takes the words out of the request.
+/// Returns the command of a request, with its output settings. Takes the arguments out of the
+/// request.
 fn command(request: &mut SpawnRequest, script: &Script) -> Command {
     let output = match (&script.settings.log_file, script.settings.nodaemon) {
         _ if request.captured => Output::Lines,
@@ -136,16 +137,17 @@ fn command(request: &mut SpawnRequest, script: &Script) -> Command {
     }
 }
 
-/// The source and the target that rsync is called with.
+/// Returns the source and the target among the arguments of rsync.
 fn roots(args: &[Vec<u8>]) -> Vec<Vec<u8>> {
     args[args.len().saturating_sub(2)..].to_vec()
 }
 
-/// A command as the category Exec shows it, the names of a list on lines of their own.
+/// Returns a command as logged in the category Exec, with the names of a file list on lines of
+/// their own.
 fn shown(request: &SpawnRequest) -> String {
     let mut words = vec![log::escape(&request.program).into_owned()];
     if let Some(stdin) = &request.stdin {
-        // A list of names ends each with a zero byte; other texts have lines.
+        // With `--from0` the names end with zero bytes, else with newlines.
         let from0 = request.args.iter().any(|word| word == b"--from0");
         let end = if from0 { 0 } else { b'\n' };
         let lines: Vec<_> = stdin.split(|&byte| byte == end).map(log::escape).collect();

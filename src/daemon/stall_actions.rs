@@ -1,4 +1,4 @@
-//! Carries out what the stall detector decides.
+//! Executes the actions of the stall detector.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::process::{Observer, Pid, process_tree};
 use crate::status::number_format::span;
 
 impl EventLoop<'_> {
-    /// Looks at the transfers that run, if it is time to.
+    /// Runs the stall detector if it is due.
     pub(super) fn detect_stalls(&mut self, now: Instant) {
         let jobs = &self.jobs;
         let mut observer = Observer::default();

@@ -1,49 +1,48 @@
-//! Stall detector: finds transfers that stand still.
+//! Stall detector: finds transfers that make no progress.
 //!
-//! rsync lists a regular file and opens it when its turn comes. If a FIFO has taken its place in
-//! between, opening waits until somebody opens the other end (fifo(7)), perhaps for ever, and the
-//! sync waits with it. The kernel tells where a process waits, so this is certain, and such a
-//! transfer is ended and done again.
+//! rsync lists a regular file and opens it later. If a FIFO has replaced the file in between,
+//! open(2) blocks until another process opens the other end (fifo(7)), perhaps for ever. The kernel
+//! shows the system call of a process, so this case is certain; such a transfer is terminated and
+//! repeated.
 //!
-//! All else that looks like a stall may be work: closing a file on s3fs, sshfs or NFS takes as
-//! long as the upload of the file, and a receiver may be busy. So a transfer without I/O is
-//! reported (log once, status, metrics) and let alone, unless `settings{ stallTimeout }` says
-//! after how many seconds it is ended.
+//! Any other transfer without I/O may still be working: close(2) on s3fs, sshfs or NFS takes as
+//! long as the upload of the file, and a receiver may be busy. It is reported (log, status,
+//! metrics) and not terminated, unless `settings{ stallTimeout }` sets a limit in seconds.
 //!
-//! The detector reads no clock and no process table: both are given to it, and it returns what is
-//! to be done.
+//! The detector reads neither a clock nor the process table. Both are passed in, and it returns
+//! actions.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::process::{FifoWait, Observation, Pid};
 
-/// The time between two looks at the transfers that run.
+/// The time between two checks of running transfers.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The most that one look adds to the time without I/O.
+/// The maximum time without I/O that one check adds.
 const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A transfer without I/O for this long is reported.
+/// The time without I/O after which a transfer is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(30);
 
-/// A call that has waited for a FIFO at this many looks, without having run between them, waits
-/// for good.
+/// The number of checks in a row after which a process that waits for a FIFO, and has not run in
+/// between, counts as blocked.
 const MIN_FIFO_CHECKS: u32 = 3;
 
-/// A transfer that was ended gets this long before it is killed.
+/// The time between SIGTERM and SIGKILL.
 const TERM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a transfer is ended.
+/// The reason why a transfer is terminated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// It waits in opening a FIFO.
+    /// A process of it is blocked in opening a FIFO.
     Fifo,
     /// It has had no I/O for this long, more than `stallTimeout`.
     NoIo(Duration),
 }
 
-/// What the daemon has to do about a transfer.
+/// An action for the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Log that it has had no I/O for this long.
@@ -54,29 +53,29 @@ pub enum Action {
     Kill(Pid),
 }
 
-/// What is known of one transfer.
+/// The observations of one transfer.
 struct Transfer {
-    /// Its figures at the last look.
+    /// The I/O counters at the last check.
     figures: Option<Vec<(u32, u64)>>,
-    /// When it was looked at last.
+    /// The time of the last check.
     looked: Instant,
-    /// For how long it has had no I/O.
+    /// The time without I/O.
     idle: Duration,
-    /// It was reported once.
+    /// The stall has been reported.
     is_reported: bool,
     fifo_waits: Vec<FifoWait>,
-    /// The number of looks in a row at which `fifo_waits` was the same.
+    /// The number of checks in a row with the same `fifo_waits`.
     fifo_looks: u32,
     terminated: Option<Termination>,
 }
 
-/// SIGTERM was sent.
+/// A transfer that got SIGTERM.
 struct Termination {
     reason: Reason,
     kill_at: Instant,
 }
 
-/// The transfers that run, and when they are looked at next.
+/// The running transfers and the time of their next check.
 pub struct StallDetector {
     timeout: Option<Duration>,
     transfers: HashMap<Pid, Transfer>,
@@ -84,7 +83,8 @@ pub struct StallDetector {
 }
 
 impl StallDetector {
-    /// A detector that ends transfers without I/O after `timeout`, or never.
+    /// Returns a detector that terminates transfers without I/O after `timeout`, or never if it is
+    /// `None`.
     pub fn new(timeout: Option<Duration>) -> StallDetector {
         StallDetector {
             timeout,
@@ -93,12 +93,12 @@ impl StallDetector {
         }
     }
 
-    /// The configuration was read again.
+    /// Sets the timeout of a new configuration.
     pub fn set_timeout(&mut self, timeout: Option<Duration>) {
         self.timeout = timeout;
     }
 
-    /// A transfer was started.
+    /// Adds a transfer that was started.
     pub fn started(&mut self, pid: Pid, now: Instant) {
         self.next_look.get_or_insert(now + CHECK_INTERVAL);
         let transfer = Transfer {
@@ -113,7 +113,8 @@ impl StallDetector {
         self.transfers.insert(pid, transfer);
     }
 
-    /// A child has ended. Returns why it was told to, if it was.
+    /// Removes a child that has ended. Returns the reason of its termination, if the detector
+    /// requested one.
     pub fn ended(&mut self, pid: Pid) -> Option<Reason> {
         let transfer = self.transfers.remove(&pid);
         if self.transfers.is_empty() {
@@ -122,18 +123,18 @@ impl StallDetector {
         Some(transfer?.terminated?.reason)
     }
 
-    /// When [`on_timer`](StallDetector::on_timer) is to be called.
+    /// Returns the time for the next call of [`on_timer`](StallDetector::on_timer).
     pub fn deadline(&self) -> Option<Instant> {
         self.next_look
     }
 
-    /// For how long a transfer had had no I/O at the last look, if that is long enough to be told.
+    /// Returns the time without I/O of a transfer, if it is long enough to be reported.
     pub fn stalled(&self, pid: Pid) -> Option<Duration> {
         let transfer = self.transfers.get(&pid)?;
         Some(transfer.idle).filter(|idle| *idle >= REPORT_AFTER)
     }
 
-    /// Looks at the transfers if it is time to.
+    /// Checks the transfers if it is time to.
     pub fn on_timer(
         &mut self,
         now: Instant,
@@ -171,7 +172,7 @@ impl Transfer {
             (false, false) => 1,
         };
         self.fifo_waits = seen.fifo_waits;
-        // A daemon that was busy or stopped itself has not seen what the transfer did.
+        // A daemon that was busy or stopped has not observed the transfer.
         let since = now
             .saturating_duration_since(self.looked)
             .min(MAX_CHECK_INTERVAL);
@@ -220,8 +221,8 @@ mod tests {
 
     const PID: Pid = Pid(1);
 
-    /// A transfer whose figure grows as `figure` says, looked at whenever the detector asks to be
-    /// called. Returns what is to be done, and after how many seconds.
+    /// Runs a transfer whose observations come from `figure` and calls the detector at each of its
+    /// deadlines. Returns the actions and the number of seconds.
     fn watch(
         timeout: Option<u64>,
         seconds: u64,
@@ -349,8 +350,8 @@ mod tests {
         }
     }
 
-    /// What started last in a turn is looked at as well, and what runs is looked at however often
-    /// others begin and end.
+    /// A transfer that starts last in a turn is checked as well, and running ones are checked
+    /// however often others start and end.
     #[test]
     fn the_timer_is_armed_by_the_first_transfer_and_by_nothing_else() {
         let start = Instant::now();
@@ -373,7 +374,8 @@ mod tests {
         assert_eq!(detector.ended(PID), None);
     }
 
-    /// The daemon was stopped, or user code ran for minutes: nothing is known of that time.
+    /// After a stop of the daemon, or minutes of user code, nothing is known of the time in
+    /// between.
     #[test]
     fn a_late_look_is_not_taken_for_a_stall() {
         let start = Instant::now();

@@ -1,5 +1,4 @@
-//! How far a long startup is, so that nobody wonders why nothing happens: lines in the log,
-//! and on a terminal one line that is rewritten.
+//! Progress messages of a long startup: log lines, and on a terminal one line that is rewritten.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -7,24 +6,25 @@ use std::time::{Duration, Instant};
 use crate::log;
 use crate::watch::Watcher;
 
-/// Between two lines in the log.
+/// The interval of log lines.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
-/// Between two states of the line on the terminal, and before the first: a short startup
+/// The interval of updates on the terminal, and the delay before the first, so that a short startup
 /// shows none.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// When the progress of a startup is told.
+/// The schedule of progress messages.
 pub struct StartupProgress {
     started: Instant,
     next: Instant,
-    /// When the line on the terminal is rewritten; `None` without one.
+    /// The time of the next update on the terminal; `None` without a terminal.
     blink: Option<Instant>,
     told: bool,
     shown: bool,
 }
 
 impl StartupProgress {
-    /// A startup that begins now; a daemon in the foreground may have a terminal.
+    /// Returns the schedule of a startup that begins now. A daemon in the foreground may have a
+    /// terminal.
     pub fn new(now: Instant, foreground: bool) -> StartupProgress {
         let terminal = foreground && io::stdout().is_terminal();
         StartupProgress {
@@ -36,8 +36,8 @@ impl StartupProgress {
         }
     }
 
-    /// Tells how many directories are watched so far; after that, how many startup transfers,
-    /// `transfers`, are left.
+    /// Shows the number of watched directories, then the number of remaining startup transfers, as
+    /// returned by `transfers`.
     pub fn turn(&mut self, watcher: &Watcher, transfers: impl Fn() -> usize, now: Instant) {
         let crawling = watcher.crawling();
         if crawling && now >= self.next {
@@ -69,13 +69,13 @@ impl StartupProgress {
         log::transient(&text);
     }
 
-    /// Tells the end of a crawl whose progress was told, and else only who asks for `Inotify`.
+    /// Logs the end of the crawl if its progress was logged, else in the category Inotify only.
     pub fn finished(&self, watcher: &Watcher) {
         let category = if self.told { "Normal" } else { "Inotify" };
         log::say(category, self.line(watcher, "in all"));
     }
 
-    /// When there is something to tell.
+    /// Returns the time of the next message.
     pub fn deadline(&self, watcher: &Watcher) -> Option<Instant> {
         let next = watcher.crawling().then_some(self.next);
         next.into_iter().chain(self.blink).min()

@@ -1,8 +1,9 @@
-//! Removes the state directories of syncs that are in no configuration any more.
+//! Removes the state directories of syncs that are no longer configured.
 //!
-//! Several daemons may share the place, so a directory counts as used while its time is fresh:
-//! a daemon refreshes those of its syncs once a day. Only what carries the mark of a state directory is
-//! removed: its name, its owner, and no other files in it than those that are remembered.
+//! Several daemons may share the parent directory, so a directory counts as used while its
+//! modification time is recent; a daemon updates those of its syncs once a day. A directory is
+//! removed only if its name, its owner and the names of all its files are those of a state
+//! directory.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -22,16 +23,16 @@ use super::state_dir::{self, StateDir};
 use crate::log;
 use crate::safe_path;
 
-/// A directory that has not been used for so long is removed.
+/// The age after which an unused directory is removed.
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// How often directories are refreshed and looked for.
+/// The interval in which directories are updated and searched.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
-/// The time to the next turn if this one did not remove all.
+/// The delay before the next turn if not all were removed.
 const BATCH_DELAY: Duration = Duration::from_secs(1);
-/// At most so many are removed in a turn, which is done by the loop itself.
+/// The maximum number of directories removed in one turn of the loop.
 const MAX_REMOVED: usize = 100;
 
-/// Files of a state directory.
+/// The names of the files in a state directory.
 const STATE_KINDS: [&[u8]; 6] = [
     b"alive",
     b"inside",
@@ -41,24 +42,24 @@ const STATE_KINDS: [&[u8]; 6] = [
     b"target-mount",
 ];
 
-/// When to look next.
+/// The time of the next cleanup.
 pub struct StateCleanup {
     due: Instant,
 }
 
 impl StateCleanup {
-    /// One that is due at once.
+    /// Returns a cleanup that is due at once.
     pub fn new(now: Instant) -> StateCleanup {
         StateCleanup { due: now }
     }
 
-    /// When it wants to be woken.
+    /// Returns the time of the next cleanup.
     pub fn deadline(&self) -> Instant {
         self.due
     }
 
-    /// Refreshes the directories with these names below the state directory, and removes others
-    /// that nobody has used for long. Returns how many were removed.
+    /// Updates the directories with these names below the state directory, and removes others that
+    /// are too old. Returns the number of removed ones.
     pub fn on_timer(
         &mut self,
         now: Instant,
@@ -81,13 +82,13 @@ impl StateCleanup {
 }
 
 impl EventLoop<'_> {
-    /// When state directories are to be looked for.
+    /// Returns the time of the next cleanup, if the daemon has a state directory.
     pub(super) fn state_deadline(&self) -> Option<Instant> {
         let is_at_work = self.started && !self.starting_up && self.context.state.is_some();
         is_at_work.then(|| self.context.state_cleanup.deadline())
     }
 
-    /// Removes state directories of syncs that are in no configuration any more.
+    /// Runs the cleanup for the syncs of the configuration.
     pub(super) fn clean_state(&mut self) {
         if self.state_deadline().is_none() {
             return;
@@ -116,7 +117,7 @@ impl EventLoop<'_> {
     }
 }
 
-/// Refreshes what is used and removes what is too old, up to [`MAX_REMOVED`].
+/// Updates the used directories and removes those that are too old, at most [`MAX_REMOVED`].
 fn clean(directory: &Path, used: &HashSet<String>, now: SystemTime) -> io::Result<usize> {
     let root = root(directory)?;
     for name in used {
@@ -147,7 +148,7 @@ fn clean(directory: &Path, used: &HashSet<String>, now: SystemTime) -> io::Resul
     Ok(removed.take(MAX_REMOVED).count())
 }
 
-/// Removes these state directories, whatever their age.
+/// Removes the named state directories, whatever their age.
 pub fn remove_all<'n>(directory: &Path, names: impl Iterator<Item = &'n str>) {
     let Ok(root) = root(directory) else {
         return;
@@ -159,7 +160,7 @@ pub fn remove_all<'n>(directory: &Path, names: impl Iterator<Item = &'n str>) {
     }
 }
 
-/// Removes one state directory, if it is one.
+/// Removes one directory if it is a state directory.
 fn remove(root: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     let place = open(root, name)?;
     let stat = fstat(&place)?;
@@ -186,7 +187,7 @@ fn remove(root: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     Ok(unlinkat(root, name, AtFlags::REMOVEDIR)?)
 }
 
-/// Opens the state directory itself.
+/// Opens the parent of the state directories.
 fn root(directory: &Path) -> io::Result<OwnedFd> {
     open(safe_path::enter(directory)?.as_fd(), ".")
 }
@@ -205,7 +206,7 @@ fn is_state_name(name: &[u8]) -> bool {
     at > 0 && name[at] == b'-' && name[at + 1..].iter().all(is_digit)
 }
 
-/// Returns true for a file that is remembered, and for what replacing it may have left:
+/// Returns true for the name of a state file, and for a temporary file of its replacement:
 /// `.NAME.PID.new`.
 fn is_remembered(name: &[u8]) -> bool {
     let left = || {
@@ -241,7 +242,7 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// A state directory with these files, not used for so many days.
+    /// Creates a state directory with these files and an age in days.
     fn state(root: &Path, name: &str, files: &[&str], days: u32) {
         let place = root.join(name);
         fs::create_dir_all(&place).unwrap();
@@ -307,7 +308,7 @@ mod tests {
             );
         }
         assert!(outside.path().join("alive").exists());
-        // What is used is young again.
+        // The used directories are recent again.
         assert_eq!(clean(root, &HashSet::new(), SystemTime::now()).unwrap(), 0);
         let later = SystemTime::now() + MAX_AGE + DAY;
         assert_eq!(clean(root, &HashSet::new(), later).unwrap(), 2);

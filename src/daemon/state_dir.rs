@@ -1,10 +1,9 @@
-//! What outlives the process: one small directory for each sync, with a file for each kind of
-//! thing to be remembered.
+//! State directory: one directory for each sync, one file for each kind of state.
 //!
 //! The layout is `STATEDIR/NAME-HASH/KIND`. The hash is of source and target, so that several
-//! daemons, which all have a `Sync1`, may share the place. It is `settings{ stateDir }`, else
-//! what systemd gives the service (`StateDirectory=` in systemd.exec(5)), else
-//! `/var/lib/lsyncd` if that can be written. Without any of them nothing is remembered.
+//! daemons, which all have a `Sync1`, may share the parent directory. The parent is `settings{
+//! stateDir }`, else the directory that systemd provides (`StateDirectory=` in systemd.exec(5)),
+//! else `/var/lib/lsyncd` if it is writable. If there is none, no state is saved.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -19,21 +18,21 @@ use crate::safe_path::{self, Directory};
 use crate::status::atomic_file;
 use crate::status::atomic_file::ReplaceError;
 
-/// Where state goes when nobody says otherwise.
+/// The default parent directory.
 const DEFAULT_PATH: &str = "/var/lib/lsyncd";
 
-/// The most that is remembered of one kind, in bytes.
+/// The maximum size of a state file in bytes.
 pub const MAX_BYTES: usize = 64 << 20;
 
-/// The directory of what is remembered. Nobody but its user may change what is in it.
+/// The parent of the state directories. It must not be writable by other users.
 #[derive(Clone, Debug)]
 pub struct StateDir {
     path: PathBuf,
 }
 
 impl StateDir {
-    /// Finds the directory, and makes it where it is missing. A configured one that cannot be
-    /// used is told; the daemon works without it.
+    /// Opens the directory and creates it if it is missing. Returns `None` if it cannot be used;
+    /// this is logged if it is configured.
     pub fn open(settings: &Settings) -> Option<StateDir> {
         let given = std::env::var_os("STATE_DIRECTORY").unwrap_or_default();
         let from_systemd = std::env::split_paths(&given).find(|path| path.is_absolute());
@@ -55,15 +54,16 @@ impl StateDir {
         }
     }
 
-    /// Where it is.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Remembers something of a sync, in place of what was remembered before.
+    /// Replaces a state file of a sync.
     ///
     /// # Errors
-    /// The file can't be written; the old one is still there then.
+    ///
+    /// The file cannot be written. The old file is unchanged then.
     pub fn write(&self, sync: &SyncConfig, kind: &str, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() > MAX_BYTES {
             return Err(ErrorKind::FileTooLarge.into());
