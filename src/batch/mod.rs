@@ -18,7 +18,7 @@
 //! | [`files_from`] | the call with `--files-from` |
 //! | [`filter_list`] | the classic call with `--include-from` |
 //! | [`output`] | what rsync says of its work: progress and totals |
-//! | [`reason`] | which line of the error output says why a child failed |
+//! | [`mod@reason`] | which line of the error output says why a child failed |
 //! | [`probe`] | which binary runs, and whether it deletes missing names correctly |
 //! | [`refusal`] | how an rsync says that it does not take an option |
 //! | [`rsync_options`] | which of the user's own options forbid the files-from call |

@@ -119,10 +119,10 @@ fn may_write(location: &Location, name: impl AsRef<OsStr>) -> io::Result<()> {
 /// target; `ssh` holds the words of the remote shell.
 pub fn of_transfers(rsync: &[Vec<u8>], ssh: &[Vec<u8>], target: Option<&[u8]>) -> Vec<String> {
     let mut problems = Vec::new();
-    let password = rsync
+    let mut password = rsync
         .iter()
         .filter_map(|word| word.strip_prefix(b"--password-file="));
-    problems.extend(password.last().and_then(password_problem));
+    problems.extend(password.next_back().and_then(password_problem));
     for file in values(ssh, b'i') {
         problems.extend(unreadable("the key", file));
     }

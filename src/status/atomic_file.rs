@@ -39,7 +39,7 @@ pub fn write(path: &Path, fill: Fill<'_>) -> Result<(), ReplaceError> {
     write_at(&location, fill)
 }
 
-/// As [`write`], where the way to the file has been gone already.
+/// As [`write()`], where the way to the file has been gone already.
 ///
 /// # Errors
 /// See [`ReplaceError`].

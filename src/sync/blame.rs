@@ -41,12 +41,15 @@ enum BlameScope {
     Whole(WholeTree),
 }
 
+/// The long names of a directory; `None` if there may be more.
+type LongNames = Option<Vec<Vec<u8>>>;
+
 /// A directory whose content is compared.
 struct WholeTree {
     /// Without a slash at its end.
     source: Vec<u8>,
-    /// The directory that was read last, and the long names in it unless they may be more.
-    listed: RefCell<(Vec<u8>, Option<Vec<Vec<u8>>>)>,
+    /// The directory that was read last, and the long names in it.
+    listed: RefCell<(Vec<u8>, LongNames)>,
 }
 
 /// The entries of a batch.

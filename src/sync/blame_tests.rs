@@ -247,7 +247,7 @@ fn a_comparison_of_everything_asks_the_disk() {
     let scratch = tempfile::tempdir().unwrap();
     let source = scratch.path().to_str().unwrap();
     fs::create_dir_all(scratch.path().join("d/e")).unwrap();
-    let long = format!("{}", "é".repeat(127));
+    let long = "é".repeat(127);
     for name in ["d/f", ".h", "quo\"te", "dot", "dot.", &long] {
         fs::write(scratch.path().join(name), "").unwrap();
     }

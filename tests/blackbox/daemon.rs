@@ -127,7 +127,8 @@ impl<'d> Daemon<'d> {
             .env("LC_ALL", "C.UTF-8")
             .env("LSYNCD_TEST_RSYNC", program("rsync").unwrap_or_default())
             .env_remove("RSYNC_RSH")
-            .env_remove("RUNTIME_DIRECTORY")
+            // A directory that is not there: no socket unless a test asks for one.
+            .env("RUNTIME_DIRECTORY", self.dir.path("no-runtime-directory"))
             .env_remove("XDG_RUNTIME_DIR")
             .env("STATE_DIRECTORY", self.dir.path("state"))
             .env(MARK, format!("{}/{}", self.dir.root().display(), self.name))

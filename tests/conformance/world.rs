@@ -139,7 +139,8 @@ impl<'c> World<'c> {
             .env("LC_ALL", "C.UTF-8")
             .env("LSYNCD_CASE", &self.root)
             .env_remove("RSYNC_RSH")
-            .env_remove("RUNTIME_DIRECTORY")
+            // A directory that is not there: no socket unless a test asks for one.
+            .env("RUNTIME_DIRECTORY", self.root.join("no-runtime-directory"))
             .env_remove("XDG_RUNTIME_DIR")
             .stdin(Stdio::null())
             .stdout(File::create(self.root.join("_out")).map_err(told)?)

@@ -102,7 +102,8 @@ impl Site {
             .env("HOME", &self.root)
             .env("LC_ALL", "C")
             .env_remove("RSYNC_RSH")
-            .env_remove("RUNTIME_DIRECTORY")
+            // A directory that is not there: no socket unless a test asks for one.
+            .env("RUNTIME_DIRECTORY", self.root.join("no-runtime-directory"))
             .env_remove("XDG_RUNTIME_DIR")
             .current_dir(&self.root)
             .stdin(Stdio::null())
