@@ -1,12 +1,12 @@
-//! How long a failing sync waits: doubling from its delay, at least a second, to five minutes,
-//! so that a dead target costs next to nothing and many syncs do not knock in step.
+//! Retry delay of a failing sync. It doubles from the sync's delay, at least a second, up to five
+//! minutes, and varies at random so that several syncs do not retry in step.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
-/// The waits of one sync.
+/// The retry delays of one sync.
 #[derive(Debug)]
 pub struct Backoff {
     first: Duration,
@@ -14,7 +14,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits that begin with the sync's delay.
+    /// Returns delays that begin with the sync's delay.
     pub fn new(delay: Option<Duration>) -> Backoff {
         let first = delay
             .unwrap_or_default()
@@ -22,15 +22,15 @@ impl Backoff {
         Backoff { first, failures: 0 }
     }
 
-    /// Another failure: how long to wait.
+    /// Counts a failure. Returns the delay before the retry.
     pub fn fail(&mut self) -> Duration {
         let wait = self.wait(self.failures);
         self.failures = self.failures.saturating_add(1);
         wait
     }
 
-    /// How long to wait after a failure that has so many before it. The first wait is exact, as
-    /// users know it; later ones vary by a tenth.
+    /// Returns the delay after a failure that `before` failures precede. The first delay is exact,
+    /// as in lsyncd; later ones vary by a tenth.
     pub fn wait(&self, before: u32) -> Duration {
         let factor = 1u32.checked_shl(before).unwrap_or(u32::MAX);
         let wait = self.first.saturating_mul(factor).min(MAX_WAIT);
@@ -41,7 +41,7 @@ impl Backoff {
         wait - wait * random as u32 / 1000
     }
 
-    /// The number of earlier failures from which on the wait does not grow any more.
+    /// Returns the number of failures from which on the delay does not grow.
     pub fn last_step(&self) -> u32 {
         let grows = |before: &u32| self.first.saturating_mul(1 << before) < MAX_WAIT;
         (0..u32::BITS)
@@ -49,12 +49,12 @@ impl Backoff {
             .unwrap_or_default()
     }
 
-    /// How often in a row it failed.
+    /// Returns the number of failures in a row.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// A success.
+    /// Resets the delay after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

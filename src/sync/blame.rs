@@ -55,14 +55,14 @@ struct WholeTree {
 /// The entries of a batch.
 struct BatchEntries {
     all: Entries,
-    /// Those whose names rsync cuts for temporary files, by what it cuts them from.
+    /// The entries of a transfer that failed.
     long: OnceCell<BTreeMap<Vec<u8>, Vec<Vec<u8>>>>,
 }
 
 /// What a line says of the transfer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LineKind {
-    /// These paths failed.
+    /// All entries of the transfer.
     Failed(Vec<Vec<u8>>),
     /// A path arrived without this attribute.
     Attribute(Attribute),
@@ -72,7 +72,7 @@ pub enum LineKind {
     Unknown,
 }
 
-/// What a transfer left undone.
+/// Returns an empty evaluation for a full comparison, with these directories as source and target.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FailedEntries {
     /// All paths arrived, though not all attributes.

@@ -1,4 +1,5 @@
-//! What checks mean for a sync's transfers: where rsync reads, and what it leaves alone.
+//! Effects of the check gate on a sync's transfers: the directory rsync reads, and the paths it
+//! must not touch.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,8 +12,8 @@ use crate::queue::Time;
 use crate::scan::blocked::{BlockReason, MOST_BYTES, MOST_RULES};
 
 impl Sync {
-    /// The directory rsync reads: the source, or what of it has passed the checks. None while it
-    /// is not known where that is.
+    /// Returns the directory rsync reads: the source, or the staged tree of checked files. `None`
+    /// while the staging directory is unknown.
     pub fn rsync_source(&self) -> Option<Vec<u8>> {
         match &self.config.check {
             None => Some(self.config.source.clone()),
@@ -20,15 +21,16 @@ impl Sync {
         }
     }
 
-    /// Patterns of what the target keeps, though it is not in what rsync reads; `None` if that is
-    /// too much for rules. Nothing is deleted then, which has to be made good for.
+    /// Returns patterns of paths at the target that are protected because the staged tree lacks
+    /// them; `None` if there are too many for filter rules. Nothing is deleted then, and
+    /// [`Sync::make_good_deletions`] repeats the comparison later.
     pub fn protected(&mut self) -> Option<Vec<Vec<u8>>> {
         let patterns = self.patterns();
         self.undeleted |= patterns.is_none() && self.config.delete != Delete::Never;
         patterns
     }
 
-    /// Compares everything if deletions were left out that are possible now.
+    /// Queues a full comparison if deletions were left out that are possible now.
     pub fn make_good_deletions(&mut self, now: Time) {
         if self.undeleted && self.patterns().is_some() {
             self.undeleted = false;
@@ -73,12 +75,13 @@ impl Sync {
     }
 }
 
-/// A path as a pattern; that of a directory, with a slash at its end, also for all that is in it.
+/// Returns a path as a filter pattern. The pattern of a directory, which ends with a slash, also
+/// matches its contents.
 fn entire(path: &[u8]) -> Vec<u8> {
     let Some(directory) = path.strip_suffix(b"/") else {
         return literal(path);
     };
-    // Behind this wildcard each backslash is an escape.
+    // rsync treats each backslash of a pattern with a wildcard as an escape.
     let mut pattern = Vec::with_capacity(path.len() + 3);
     for byte in directory {
         if b"\\*?[".contains(byte) {

@@ -1,18 +1,18 @@
-//! The clock of the queues: microseconds since the daemon started, never set back.
+//! The clock of the queues: microseconds since the daemon started, monotonic.
 
 use std::time::{Duration, Instant};
 
 use super::micros;
 use crate::queue::Time;
 
-/// A monotonic clock with its own zero.
+/// A monotonic clock with its own origin.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     zero: Instant,
 }
 
 impl Clock {
-    /// A clock that starts an hour ahead of zero, so that times in the past can be said.
+    /// Returns a clock that starts at one hour, so that earlier times can be represented.
     pub fn start() -> Clock {
         let now = Instant::now();
         let hour = Duration::from_secs(3600);
@@ -21,12 +21,12 @@ impl Clock {
         }
     }
 
-    /// The time now.
+    /// Returns the current time.
     pub fn now(&self) -> Time {
         micros(self.zero.elapsed())
     }
 
-    /// How long it is from `now` until `then`; zero if it has passed.
+    /// Returns the time from `now` until `then`; zero if `then` has passed.
     pub fn until(now: Time, then: Time) -> Duration {
         Duration::from_micros(then.saturating_sub(now))
     }

@@ -1,22 +1,23 @@
-//! What people ask of a sync while it runs: pause, flush, retry, compare, and whether it has
-//! caught up with what happened before a moment.
+//! Commands of the control socket for one sync (pause, flush, retry, resync), and marks that tell
+//! when earlier changes have been transferred.
 
 use super::Sync;
 use crate::queue::journal::Position;
 use crate::queue::{DelayId, Etype, Ready, Time};
 
-/// A moment in a sync's life: what was noticed before it is the entries up to a serial number,
-/// and what these turn into.
+/// A mark in a sync's queue. It covers the entries up to a serial number, and the entries that
+/// replace these.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     serial: u64,
     carried: u64,
-    /// Where the journal ended.
+    /// The end of the journal.
     place: Position,
 }
 
 impl Sync {
-    /// Nothing starts while it is paused; it goes on watching and queueing, and what runs ends.
+    /// Pauses or resumes the sync. While paused it starts nothing; it still queues events, and
+    /// running transfers complete.
     pub fn set_paused(&mut self, paused: bool) {
         self.paused = paused;
     }
@@ -26,8 +27,8 @@ impl Sync {
         self.paused
     }
 
-    /// Until when it waits after a failure, and how often it has failed in a row. A time that
-    /// has passed: it is being tried again.
+    /// Returns the time of the next retry after a failure, and the number of failures in a row. A
+    /// time in the past means that a retry is running.
     pub fn retry(&self) -> Option<(Time, u32)> {
         match self.backoff.failures() {
             0 => self.failed_paths.next_comparison(),
@@ -35,13 +36,13 @@ impl Sync {
         }
     }
 
-    /// Nothing that waits now waits for its delay any longer.
+    /// Makes all pending entries due now.
     pub fn flush(&mut self) {
         self.flushed = self.queue.last_serial();
         self.hurry();
     }
 
-    /// What of the queue may go, as far as delays go.
+    /// Returns the entries that are due.
     pub fn ready(&mut self, now: Time) -> Ready {
         match self.queue.first_ready(now, 0) {
             Ready::Now(id) if id.serial() <= self.flushed => Ready::Now(id),
@@ -49,15 +50,15 @@ impl Sync {
         }
     }
 
-    /// What failed is tried again now. The row of failures goes on: if it fails again, the
-    /// next wait is longer.
+    /// Makes failed entries due now. The number of failures in a row is kept, so the next delay is
+    /// longer if they fail again.
     pub fn retry_now(&mut self, now: Time) {
         self.not_before = None;
         self.failed_paths.hasten(now);
         self.flush();
     }
 
-    /// Queues what is at a path of the source (`/a/b`), a directory with all below it.
+    /// Queues a path of the source (`/a/b`), a directory with its contents.
     pub fn resync_path(&mut self, path: &[u8], now: Time) {
         let path = path.strip_suffix(b"/").unwrap_or(path);
         if path.is_empty() {
@@ -73,8 +74,8 @@ impl Sync {
         }
     }
 
-    /// All that these entries stand for arrived. After a comparison of everything the next that is
-    /// not complete is the first one.
+    /// Handles the success of a full comparison: it clears the failures, so that the next
+    /// incomplete one counts as the first.
     pub fn compared(&mut self, ids: &[DelayId]) {
         let mut delays = ids.iter().filter_map(|&id| self.queue.get(id));
         if delays.any(|delay| delay.etype().is_special()) {
@@ -82,7 +83,7 @@ impl Sync {
         }
     }
 
-    /// This moment, to be [`reached`](Sync::reached).
+    /// Returns a mark at the current end of the queue, for [`Sync::reached`].
     pub fn mark(&self) -> Mark {
         Mark {
             serial: self.queue.last_serial(),
@@ -104,7 +105,7 @@ impl Sync {
             return false;
         }
         if std::mem::take(&mut mark.place) > 0 {
-            // It is in the queue now, among what is up to here.
+            // The journal's changes are in the queue now, with serial numbers up to the last one.
             mark.serial = self.queue.last_serial();
         }
         let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
@@ -132,7 +133,7 @@ mod tests {
 
     const SECOND: Time = 1_000_000;
 
-    /// What happens to a sync, from outside.
+    /// An event in the life of a sync.
     #[derive(Clone, Debug)]
     enum Step {
         Change(usize),
@@ -141,9 +142,9 @@ mod tests {
         Start,
         Succeed,
         Fail,
-        /// The child could not send this one, and says so or does not.
+        /// The child fails for one entry, with an error line that names it or without.
         Partly(usize, bool),
-        /// The child ended at this one.
+        /// The child stops at one entry.
         Aside(usize),
         /// The Moves of the batch cannot be carried out at the target.
         Split,
@@ -171,17 +172,17 @@ mod tests {
         )
     }
 
-    /// How often each name has changed at the source, and which of these states the target has.
+    /// The number of changes of each name at the source; the target holds one of these versions.
     type Versions = BTreeMap<Vec<u8>, u32>;
 
     struct World {
         sync: Sync,
-        /// One that shares the journal, and does nothing.
+        /// Another sync that shares the journal and does nothing.
         _other: Option<Sync>,
         now: Time,
         source: Versions,
         target: Versions,
-        /// The running batch, and what it found at the source.
+        /// The running batch and the versions it found at the source.
         batch: Option<(Vec<DelayId>, Versions)>,
         marks: Vec<(Mark, Versions)>,
     }
@@ -313,7 +314,8 @@ mod tests {
             }
         }
 
-        /// Whoever is told that all is done finds it so.
+        /// Checks that a mark counts as reached only if the target has the versions of before the
+        /// mark.
         fn check(&mut self) -> Result<(), TestCaseError> {
             let (sync, target) = (&self.sync, &self.target);
             for (mark, then) in &mut self.marks {
@@ -342,7 +344,7 @@ mod tests {
             world.step(step);
             world.check()?;
         }
-        // In the end all is well, and everyone is told.
+        // Finally all transfers succeed and all marks are reached.
         for _ in 0..20 {
             world.now += 1000 * SECOND;
             world.sync.retry_now(world.now);

@@ -1,4 +1,4 @@
-//! What a sync has done so far, counted for whoever asks: control socket, metrics, status page.
+//! Counters of a sync, for control socket, metrics and status page.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -11,41 +11,41 @@ use crate::batch::output::RsyncTotals;
 pub struct Counters {
     /// Events that passed the filter.
     pub events: u64,
-    /// Children that ended well, startup transfers included.
+    /// Successful children, including startup transfers.
     pub batches: u64,
-    /// Queue entries these were about.
+    /// Queue entries of the successful children.
     pub entries: u64,
-    /// Bytes sent, as far as the children tell (`--stats`, `-v`).
+    /// Bytes sent, as reported by rsync (`--stats`, `-v`).
     pub bytes: u64,
-    /// Files sent, as far as the children tell (`--stats`).
+    /// Files sent, as reported by rsync (`--stats`).
     pub files: u64,
-    /// How often the kernel's queue overflowed.
+    /// Overflows of the kernel's event queue.
     pub overflows: u64,
     /// Failed children by exit code; 128 + n is signal n.
     pub failures: BTreeMap<i32, u64>,
-    /// How often an attribute of a path that arrived could not be set.
+    /// Attributes that could not be set on transferred paths.
     pub unset_attributes: BTreeMap<Attribute, u64>,
-    /// When something ended well last.
+    /// The time of the last success.
     pub last_success: Option<SystemTime>,
-    /// What failed last, be it long ago.
+    /// The last failure, even if it was followed by successes.
     pub last_failure: Option<LastFailure>,
-    /// The sync is in a row of failures that hooks were told of.
+    /// Hooks have been called for the current row of failures.
     pub failing: bool,
 }
 
 /// One failure.
 #[derive(Clone, Debug)]
 pub struct LastFailure {
-    /// When.
+    /// The time of the failure.
     pub at: SystemTime,
     /// The exit code; 128 + n is signal n.
     pub code: i32,
-    /// What the child said about it.
+    /// The error text of the child.
     pub text: Vec<u8>,
 }
 
 impl Counters {
-    /// A child that was about so many entries ended well.
+    /// Counts a successful child with this number of entries.
     pub fn succeeded(&mut self, entries: usize) {
         self.batches += 1;
         self.entries += entries as u64;
@@ -53,7 +53,7 @@ impl Counters {
         self.failing = false;
     }
 
-    /// A child failed. True for the first failure since something ended well.
+    /// Counts a failed child. Returns true for the first failure since the last success.
     pub fn failed(&mut self, code: i32, text: Vec<u8>) -> bool {
         *self.failures.entry(code).or_default() += 1;
         self.last_failure = Some(LastFailure {
@@ -64,7 +64,7 @@ impl Counters {
         !std::mem::replace(&mut self.failing, true)
     }
 
-    /// So many paths arrived without this attribute. True if these are the first.
+    /// Counts paths on which an attribute could not be set. Returns true for the first ones.
     pub fn unset(&mut self, attribute: Attribute, paths: u64) -> bool {
         if paths == 0 {
             return false;
@@ -74,7 +74,7 @@ impl Counters {
         *count == paths
     }
 
-    /// What a child said of its work.
+    /// Adds the totals reported by a child.
     pub fn sent(&mut self, totals: RsyncTotals) {
         self.bytes += totals.bytes;
         self.files += totals.files;

@@ -1,9 +1,9 @@
-//! What became of an event, in the words of lsyncd's `Delay` log lines.
+//! The texts of lsyncd's `Delay` log lines.
 
 use crate::log::escape;
 use crate::queue::{Delay, DelayId, Etype, Placed, Pushed, Queue};
 
-/// One line for an event that was pushed.
+/// Returns the log line for an event that was pushed.
 pub fn describe(
     queue: &Queue,
     pushed: Pushed,

@@ -1,9 +1,10 @@
-//! What transfers left undone: paths that could not be sent or removed while the rest was.
+//! Failed paths of a sync: paths that could not be sent or deleted while the rest of their transfer
+//! succeeded.
 //!
-//! Paths are tried again after a while that grows with their own failures, so that what failed
-//! because it was just changing does not wait for what fails for good. Paths that failed equally
-//! often wait for the same moment: each step of the waits costs one transfer, however many
-//! paths there are.
+//! Each path is retried after a delay that grows with its own failures, so a path that failed once,
+//! because it was changing, does not wait for one that always fails. Paths with the same number of
+//! failures share one due time, so each step of the delays costs one transfer, however many paths
+//! there are.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,20 +13,20 @@ use super::backoff::Backoff;
 use super::micros;
 use crate::queue::{Etype, Time};
 
-/// The undone paths of one sync.
+/// The failed paths of one sync.
 pub struct FailedPaths {
     paths: BTreeMap<Vec<u8>, Path>,
-    /// When the paths that failed so often before are due, and how many they are.
+    /// The due time and the number of paths, by the number of failures.
     steps: BTreeMap<u32, RetryStep>,
-    /// How often those failed that are being tried again.
+    /// The paths being retried, with their number of failures.
     tried: BTreeMap<Vec<u8>, u32>,
-    /// When everything is compared, if it is to be.
+    /// The time of a pending full comparison.
     everything: Option<Time>,
-    /// The waits between comparisons of everything.
+    /// The retry delays of full comparisons.
     backoff: Backoff,
 }
 
-/// One path.
+/// One failed path.
 struct Path {
     etype: Etype,
     step: u32,
@@ -36,17 +37,17 @@ struct RetryStep {
     count: usize,
 }
 
-/// What is tried again.
+/// The work of one retry.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Retry {
-    /// What is to go first is first.
+    /// The paths in the order in which they are to be queued.
     pub paths: Vec<(Vec<u8>, Etype)>,
-    /// All of the source is compared.
+    /// A full comparison is to be queued.
     pub everything: bool,
 }
 
 impl FailedPaths {
-    /// None yet; the waits begin with the sync's delay.
+    /// Returns an empty set. The retry delays begin with the sync's delay.
     pub fn new(delay: Option<Duration>) -> FailedPaths {
         FailedPaths {
             paths: BTreeMap::new(),
@@ -57,8 +58,8 @@ impl FailedPaths {
         }
     }
 
-    /// Takes in the undone part of a transfer. Returns when the first of it is tried again.
-    /// What was owed before is tried when it would have been.
+    /// Adds the failed paths of a transfer. Returns the delay before the first retry of these.
+    /// Paths that failed before keep their due times.
     pub fn add(
         &mut self,
         paths: impl IntoIterator<Item = (Vec<u8>, Etype)>,
@@ -76,7 +77,7 @@ impl FailedPaths {
         let failures = self.tried.remove(&path).map_or(0, |failures| failures + 1);
         let step = match self.paths.get_mut(&path) {
             Some(known) => {
-                // What a directory has in it stays owed.
+                // A failed directory with contents must not be replaced by its attributes.
                 if !stands_for_contents(known.etype, &path) || etype == Etype::Delete {
                     known.etype = etype;
                 }
@@ -97,7 +98,7 @@ impl FailedPaths {
         self.steps.get(&step).map_or(now, |step| step.due)
     }
 
-    /// Everything is to be compared, because what failed has no names. Returns when.
+    /// Schedules a full comparison, because the failed paths are unknown. Returns the delay.
     pub fn add_everything(&mut self, now: Time) -> Duration {
         let wait = self.backoff.fail();
         let due = now + micros(wait);
@@ -106,19 +107,19 @@ impl FailedPaths {
         Duration::from_micros(due - now)
     }
 
-    /// Forgets all names: everything is compared instead.
+    /// Removes all paths, because a full comparison follows.
     pub fn clear_names(&mut self) {
         self.paths.clear();
         self.steps.clear();
         self.tried.clear();
     }
 
-    /// A comparison of everything left nothing undone.
+    /// Handles a full comparison without failures.
     pub fn compared(&mut self) {
         self.backoff.reset();
     }
 
-    /// This entry was done: what is owed of its path is, too.
+    /// Removes a path whose entry succeeded.
     pub fn arrived(&mut self, path: &[u8], etype: Etype) {
         self.tried.remove(path);
         let covered = |owed: &Path| etype == owed.etype || !stands_for_contents(owed.etype, path);
@@ -148,18 +149,18 @@ impl FailedPaths {
         self.tried.contains_key(path)
     }
 
-    /// Nothing is being tried again.
+    /// Ends the retry of all paths.
     pub fn none_tried(&mut self) {
         self.tried.clear();
     }
 
-    /// The paths that are owed.
+    /// Returns the failed paths as events.
     pub fn paths(&self) -> impl Iterator<Item = (Etype, Vec<u8>, Option<Vec<u8>>)> {
         let one = |(path, owed): (&Vec<u8>, &Path)| (owed.etype, path.clone(), None);
         self.paths.iter().map(one)
     }
 
-    /// When everything is compared again, and how often that has failed in a row.
+    /// Returns the time of the next full comparison and the number of failed ones in a row.
     pub fn next_comparison(&self) -> Option<(Time, u32)> {
         self.everything.map(|due| (due, self.backoff.failures()))
     }
@@ -169,7 +170,7 @@ impl FailedPaths {
         self.everything.is_some()
     }
 
-    /// How many paths are owed.
+    /// Returns the number of failed paths.
     pub fn len(&self) -> usize {
         self.paths.len()
     }
@@ -179,13 +180,13 @@ impl FailedPaths {
         self.paths.is_empty()
     }
 
-    /// When the first of them is tried again; `None` with nothing owed.
+    /// Returns the time of the first retry; `None` if there is none.
     pub fn due(&self) -> Option<Time> {
         let steps = self.steps.values().map(|step| step.due);
         steps.chain(self.everything).min()
     }
 
-    /// They are tried again now.
+    /// Makes all retries due now.
     pub fn hasten(&mut self, now: Time) {
         for step in self.steps.values_mut() {
             step.due = step.due.min(now);
@@ -193,12 +194,12 @@ impl FailedPaths {
         self.everything = self.everything.map(|due| due.min(now));
     }
 
-    /// The first so many paths, in order.
+    /// Returns the first `most` paths, in order.
     pub fn names(&self, most: usize) -> impl Iterator<Item = &[u8]> {
         self.paths.keys().take(most).map(Vec::as_slice)
     }
 
-    /// Takes out what is due, to be tried again, and with it what is due soon.
+    /// Removes and returns what is due, and what is due soon after.
     pub fn take(&mut self, now: Time) -> Retry {
         if self.due().is_none_or(|due| due > now) {
             return Retry::default();
@@ -253,7 +254,7 @@ mod tests {
         let second = failed.due().unwrap_or_default() - 20 * SECOND;
         assert!(second > SECOND && second <= 2 * SECOND);
         failed.take(22 * SECOND);
-        // That another path arrives changes nothing for this one.
+        // The success of another path changes nothing for this one.
         failed.arrived(b"/b", Etype::Modify);
         failed.add(modified("/a"), 30 * SECOND);
         let third = failed.due().unwrap_or_default() - 30 * SECOND;
@@ -264,7 +265,7 @@ mod tests {
         assert_eq!(failed.due(), Some(51 * SECOND));
     }
 
-    /// One that fails for good, and whenever it changes, keeps no other waiting.
+    /// A path that always fails does not delay others.
     #[test]
     fn what_fails_for_good_does_not_put_off_what_fails_once() {
         let mut failed = FailedPaths::new(None);
@@ -280,7 +281,7 @@ mod tests {
         failed.add(modified("/bad"), now + SECOND / 2);
         assert_eq!(failed.due(), Some(now + SECOND));
         assert_eq!(failed.take(now + SECOND).paths, modified("/good"));
-        // It changes and fails, over and over: that does not put it off for ever.
+        // A path that changes and fails again and again is still retried.
         let due = failed.due().unwrap();
         for n in 1..5 {
             failed.add(modified("/bad"), now + n * 40 * SECOND);
@@ -288,7 +289,7 @@ mod tests {
         assert_eq!(failed.due(), Some(due));
     }
 
-    /// However many paths fail, and whenever: the transfers are bounded by the waits.
+    /// The number of transfers is bounded by the steps of the delays, however many paths fail.
     #[test]
     fn paths_are_tried_together() {
         let mut failed = FailedPaths::new(None);
@@ -319,7 +320,7 @@ mod tests {
         let mut failed = FailedPaths::new(None);
         failed.add(modified("/a"), 0);
         failed.add([(b"/d/".to_vec(), Etype::Delete)], 0);
-        // A directory's own attributes are not what is in it.
+        // The attributes of a directory do not stand for its contents.
         failed.arrived(b"/d/", Etype::Attrib);
         failed.arrived(b"/a", Etype::Modify);
         assert_eq!(failed.len(), 1);

@@ -1,4 +1,4 @@
-//! When all of a sync is compared: at startup, at its time, and when changes may have been missed.
+//! Full comparisons of a sync: at startup, by crontab, and after events were lost.
 
 use super::Sync;
 use crate::cron::WallTime;
@@ -6,7 +6,7 @@ use crate::log;
 use crate::queue::{Delay, DelayId, Etype, Status, Time};
 
 impl Sync {
-    /// Queues the startup event, unless the configuration wants none.
+    /// Queues the startup event, unless `init` is false.
     pub fn start(&mut self, now: Time) {
         if self.config.init {
             self.queue.push(Etype::Init, b"", None, now);
@@ -23,7 +23,7 @@ impl Sync {
                 .any(|delay| delay.etype() == Etype::Init)
     }
 
-    /// Queues a comparison of everything from `due` on, because something may have been missed.
+    /// Queues a full comparison for `due`, because events may have been lost.
     pub fn resync(&mut self, due: Time) {
         self.suspect();
         if let Some(etype) = self.comparison() {
@@ -31,7 +31,7 @@ impl Sync {
         }
     }
 
-    /// The same, unless that is to come anyway.
+    /// Queues a full comparison for `due`, unless one is pending.
     pub fn resync_once(&mut self, due: Time) {
         let waits = |delay: Delay<'_>| delay.status() == Status::Wait;
         let comes = self.queue.specials().any(waits);
@@ -42,8 +42,7 @@ impl Sync {
         }
     }
 
-    /// Queues a comparison of everything that an earlier one did not complete. Nothing new may have
-    /// been missed.
+    /// Queues a full comparison again that was incomplete. No further events have been lost.
     pub(super) fn compare_again(&mut self, now: Time) {
         if let Some(etype) = self.comparison() {
             self.queue.push(etype, b"/", None, now);
@@ -60,7 +59,7 @@ impl Sync {
         self.verify.suspect();
     }
 
-    /// The event that compares everything, if the configuration has a way to.
+    /// Returns the event type of a full comparison; `None` if the sync's kind has none.
     fn comparison(&self) -> Option<Etype> {
         if self.has_full {
             Some(Etype::Full)
@@ -69,7 +68,7 @@ impl Sync {
         }
     }
 
-    /// Queues a full comparison if the crontab is due. One that waits already is enough.
+    /// Queues a full comparison if the crontab is due and none is pending.
     pub fn on_cron(&mut self, wall: WallTime, now: Time) {
         if !self.crontab.is_due(wall) {
             return;

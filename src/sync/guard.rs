@@ -1,7 +1,7 @@
-//! Decides whether a sync may change its target: not while its source is not what it was.
+//! Guard of a source: decides whether a sync may change its target.
 //!
-//! What is found at the path of the source is collected first; what speaks against it follows
-//! from that alone ([`Expected::violation`]).
+//! The facts about the source path are collected first; the violation is a pure function of them
+//! ([`Expected::violation`]).
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -17,48 +17,48 @@ use crate::config::Guard;
 use crate::log;
 use crate::queue::Time;
 
-/// A directory that file systems have from their making on, no content of anybody's.
+/// A directory that mkfs(8) creates. It does not count as content.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// What is asked of a source.
+/// The requirements of a source.
 struct Expected<'a> {
     guard: &'a Guard,
-    /// The deepest mount it is known to lie on.
+    /// The deepest mount point the source is known to be on.
     mount: &'a [u8],
-    /// The directory that was taken as the source last.
+    /// The directory that was last accepted as the source.
     known: Option<&'a SourceIdentity>,
 }
 
-/// What is found at the path of a source.
+/// The facts found at the path of a source.
 #[derive(Clone, Debug)]
 struct Found {
     place: SourcePlace,
-    /// There is nothing in it.
+    /// The source directory is empty.
     is_empty: bool,
-    /// There is nothing at the target that could be deleted.
+    /// The target has nothing that could be deleted.
     target_is_empty: bool,
     has_marker: bool,
 }
 
-/// What speaks against sending anything.
+/// The reason why nothing may be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Violation {
     /// No directory is at the path.
     Missing,
-    /// The path leads to another directory than the one that is watched.
+    /// The path does not lead to the watched directory.
     Another,
-    /// An empty directory is in the place of the one that was the source.
+    /// An empty directory has replaced the source.
     Emptied,
-    /// The source is on no mount but `/`.
+    /// The source is on the root file system.
     NotMounted,
-    /// The source was on this mount, and is not any more.
+    /// The source is no longer on this mount.
     MountGone(Vec<u8>),
-    /// The source does not have this name in it.
+    /// The marker file of this name is missing.
     NoMarker(Vec<u8>),
 }
 
 impl Expected<'_> {
-    /// What speaks against this as the source from now on.
+    /// Returns the violation if the found directory were accepted as the source.
     fn violation(&self, found: Option<&Found>) -> Option<Violation> {
         let Some(found) = found else {
             return Some(Violation::Missing);
@@ -67,7 +67,7 @@ impl Expected<'_> {
         if self.guard.mount && mount == b"/" {
             return Some(Violation::NotMounted);
         }
-        // Both are above the source, so the shorter one is above the longer.
+        // Both mount points are above the source, so the shorter one is above the longer one.
         if self.guard.on && self.mount.len() > mount.len() {
             return Some(Violation::MountGone(self.mount.to_vec()));
         }
@@ -80,8 +80,8 @@ impl Expected<'_> {
         self.missing_marker(found.has_marker)
     }
 
-    /// What speaks against a transfer from the source that was accepted; `watched` and `found`
-    /// are devices and inodes.
+    /// Returns the violation of a transfer from the accepted source. `watched` and `found` are
+    /// device and inode numbers.
     fn violation_now(
         &self,
         watched: Option<(u64, u64)>,
@@ -123,7 +123,7 @@ impl fmt::Display for Violation {
 }
 
 impl Sync {
-    /// What speaks against sending anything now, in words for the log; a few system calls.
+    /// Returns the reason why nothing may be sent now, as a log text. Costs a few system calls.
     pub fn objection(&self) -> Option<String> {
         let watched = self.root_identity.as_ref().map(SourceIdentity::numbers);
         let found = SourceIdentity::of(&self.config.source).ok();
@@ -134,8 +134,8 @@ impl Sync {
         violation.map(|violation| violation.to_string())
     }
 
-    /// The same for a source that may be another than before: is it where it belongs? If so it
-    /// is the one from now on.
+    /// Checks a source that may have been replaced, and accepts it if there is no violation.
+    /// Returns the violation as a log text.
     pub fn inspect(&mut self) -> Option<String> {
         let place = SourcePlace::of(&self.config.source).ok();
         let found = place.map(|place| self.look(place));
@@ -157,7 +157,7 @@ impl Sync {
     }
 
     fn look(&self, place: SourcePlace) -> Found {
-        // One that cannot be read may have content.
+        // An unreadable directory may have content.
         let is_empty = self.has_nothing_to_send().unwrap_or(false);
         Found {
             place,
@@ -197,7 +197,7 @@ impl Sync {
                 .unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Takes this directory as the source.
+    /// Accepts this directory as the source.
     fn accept(&mut self, place: SourcePlace) {
         let identity = place.identity;
         let known = self.known.as_ref();
@@ -212,54 +212,56 @@ impl Sync {
         std::mem::take(&mut self.replaced)
     }
 
-    /// The source was on this mount once: less is not accepted.
+    /// Records that the source was on this mount once. A mount point above it is not accepted from
+    /// then on.
     pub fn remember_mount(&mut self, mount: &[u8]) {
         if is_above(mount, &self.config.source) && mount.len() > self.mount.len() {
             self.mount = mount.to_vec();
         }
     }
 
-    /// The source was this directory once: an empty one in its place is not accepted.
+    /// Records that the source was this directory once. An empty directory in its place is not
+    /// accepted from then on.
     pub fn remember_source(&mut self, identity: SourceIdentity) {
         self.known.get_or_insert(identity);
     }
 
-    /// The directory that was taken as the source last.
+    /// Returns the directory that was last accepted as the source.
     pub fn known_source(&self) -> Option<&SourceIdentity> {
         self.known.as_ref()
     }
 
-    /// Device and inode of the source, if another directory in its place is not accepted.
+    /// Returns device and inode of the source, if the guard is on.
     pub fn root_identity(&self) -> Option<(u64, u64)> {
         let root_identity = self.root_identity.as_ref().filter(|_| self.config.guard.on);
         root_identity.map(SourceIdentity::numbers)
     }
 
-    /// The mount that the source is known to lie on.
+    /// Returns the mount point the source is known to be on.
     pub fn mount(&self) -> &[u8] {
         &self.mount
     }
 
-    /// Nothing is sent from now on. True if that, or the reason, is news.
+    /// Halts the sync. Returns true if it was not halted for this reason before.
     pub fn halt(&mut self, why: String) -> bool {
         let news = self.halted.as_ref() != Some(&why);
         self.halted = Some(why);
         news
     }
 
-    /// Why nothing is sent, if so.
+    /// Returns the reason of a halt, if the sync is halted.
     pub fn halted(&self) -> Option<&str> {
         self.halted.as_deref()
     }
 
-    /// Goes on after a halt, with a comparison of everything; `None`: that is still to begin.
+    /// Ends a halt and queues a full comparison for `now`; `None` if the startup is still to come.
     pub fn go_on(&mut self, now: Option<Time>) {
         if let (Some(_), Some(now)) = (self.halted.take(), now) {
             self.resync_once(now);
         }
     }
 
-    /// What is to be sent deletes no more than may be.
+    /// Records that the pending deletions are within the delete limit.
     pub fn within_limit(&mut self) {
         if self.excess.take().is_some() {
             let name = &self.config.name;
@@ -267,8 +269,8 @@ impl Sync {
         }
     }
 
-    /// A person says that it is all right: source and target are taken as they are, without what
-    /// is not mounted, and the next transfer may delete whatever it wants.
+    /// Releases the guard on request of the user: accepts source and target as they are, forgets
+    /// missing nested mounts, and lifts the delete limit for the next transfer.
     pub fn release_guard(&mut self, now: Time) {
         if let Ok(place) = SourcePlace::of(&self.config.source) {
             self.accept(place);
@@ -314,7 +316,7 @@ mod tests {
         }
     }
 
-    /// The source that was known, on a mount of its own, with content and its marker.
+    /// A known source on a mount of its own, with content and its marker.
     fn found() -> Found {
         Found {
             place: SourcePlace {
@@ -327,7 +329,7 @@ mod tests {
         }
     }
 
-    /// What is found with one thing changed.
+    /// Returns the facts with one change.
     fn but(change: impl FnOnce(&mut Found)) -> Found {
         let mut found = found();
         change(&mut found);
@@ -344,7 +346,7 @@ mod tests {
         expected.violation(found)
     }
 
-    /// Each row violates one layer alone, so no other can notice it first.
+    /// Each row violates one condition only, so no other one can hide it.
     #[test]
     fn each_layer_notices_what_is_its_own() {
         let all = guard(true, true, true);
@@ -498,7 +500,7 @@ mod tests {
             (false, false, one, two, false, None),
             (true, false, one, None, false, Some(Violation::Missing)),
             (false, false, one, None, false, Some(Violation::Missing)),
-            // It has not been looked at, which another layer takes care of.
+            // A directory that was not examined is left to another condition.
             (true, false, None, two, false, None),
             (true, false, None, None, false, None),
             (true, true, one, one, true, None),
@@ -519,7 +521,7 @@ mod tests {
         }
     }
 
-    /// A sync of this directory, accepted, with a target that has content.
+    /// Returns a sync with this accepted source, and a target with content.
     fn accepted(root: &std::path::Path) -> Sync {
         let path = |name: &str| [root.join(name).as_os_str().as_bytes(), b"/"].concat();
         for name in ["src", "trg/kept"] {
@@ -550,12 +552,12 @@ mod tests {
         fs::write(src.join("g"), "").unwrap();
         assert_eq!(sync.inspect(), None);
         assert!(sync.take_replaced() && !sync.take_replaced());
-        // It is the source now, and may be emptied.
+        // The directory is the accepted source now, so it may be emptied.
         fs::remove_file(src.join("g")).unwrap();
         assert_eq!((sync.inspect(), sync.objection()), (None, None));
     }
 
-    /// As at HUP and at a reload, without a state directory.
+    /// As with SIGHUP and a reload, without a state directory.
     #[test]
     fn the_source_is_handed_on_to_the_next_configuration() {
         let dir = tempfile::tempdir().unwrap();
@@ -572,7 +574,7 @@ mod tests {
         fs::rename(dir.path().join("src"), dir.path().join("old")).unwrap();
         fs::create_dir(dir.path().join("src")).unwrap();
         assert!(next(true).inspect().unwrap().contains("an empty directory"));
-        // What is remembered in a file does the same alone.
+        // The state file alone has the same effect.
         let mut restarted = next(false);
         restarted.remember_source(old.known_source().unwrap().clone());
         assert!(restarted.inspect().is_some());

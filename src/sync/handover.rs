@@ -1,5 +1,4 @@
-//! What a sync has not done yet, to be handed over: to the sync of a configuration read anew, or
-//! to the next daemon.
+//! Handover of a sync's pending events, to the sync of a new configuration or to the next daemon.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,15 +7,15 @@ use super::Sync;
 use super::verify::CLOCK_TICK;
 use crate::queue::{Etype, Placed, Policy, Pushed, Time};
 
-/// One event: its type, its path, and where a Move went.
+/// A pending event: type, path, and destination of a Move.
 pub type PendingEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
 
-/// Why a sync does not begin yet.
+/// The reasons why a sync has not started yet.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NotStarted {
-    /// Its directories are being read for the first time.
+    /// The initial crawl of its directories is not complete.
     pub unwatched: bool,
-    /// Children of the sync in whose place it is.
+    /// The number of running children of the sync it replaces.
     pub children: usize,
     /// Its rsync is being probed.
     pub probing: bool,
@@ -30,8 +29,8 @@ impl NotStarted {
 }
 
 impl Sync {
-    /// All that is to be done in its order, what is being acted upon first of all included, and
-    /// whether a comparison of everything is owed besides the startup.
+    /// Returns the pending events in order, active ones first, and true if a full comparison is
+    /// pending besides the startup.
     pub fn pending_events(&self) -> (Vec<PendingEvent>, bool) {
         let (mut events, everything) = self.own_pending_events();
         let backlog = self.backlog(usize::MAX).into_iter();
@@ -39,7 +38,7 @@ impl Sync {
         (events, everything)
     }
 
-    /// The same without what it has to take over from a journal.
+    /// Returns the pending events without those still in the shared journal.
     fn own_pending_events(&self) -> (Vec<PendingEvent>, bool) {
         let mut everything =
             self.overrun || self.has_gap() || self.lost || self.failed_paths.retries_everything();
@@ -68,8 +67,8 @@ impl Sync {
         second(now - CLOCK_TICK) <= second(self.last_transfer)
     }
 
-    /// Takes over what was pending when the configuration was read anew. The time of waiting
-    /// is not lost: what was pending is due at once, when this sync starts.
+    /// Takes over the pending events of the sync of the previous configuration. They are due at
+    /// once when this sync starts.
     pub fn adopt(&mut self, old: &Sync) {
         self.share_scope(old);
         self.inherit_source_state(old);
@@ -82,7 +81,7 @@ impl Sync {
         };
         self.inherited.extend(events);
         self.verify.take_over(&old.verify);
-        // The startup compares everything, if there is one.
+        // The startup event, if there is one, compares everything anyway.
         let everything = everything || !old.verify.is_done() || old.has_ended();
         if everything && self.config.init {
             self.verify.suspect();
@@ -90,7 +89,7 @@ impl Sync {
         self.overrun |= everything && !self.config.init;
     }
 
-    /// Queues what was taken over, behind the startup.
+    /// Queues the inherited events behind the startup event.
     pub(super) fn queue_inherited(&mut self, now: Time) {
         for (etype, path, to) in std::mem::take(&mut self.inherited) {
             self.hand_on(etype, &path, to.as_deref(), now);
@@ -98,8 +97,8 @@ impl Sync {
         self.drop_held();
     }
 
-    /// If the same directories are wanted as before, says so in a way the watcher knows; then
-    /// it need not look at them again.
+    /// Shares the scope of the old sync if both watch the same directories, so that the watcher
+    /// does not crawl again.
     pub(super) fn share_scope(&mut self, old: &Sync) {
         let lines = |sync: &Sync| {
             let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
@@ -116,13 +115,13 @@ impl Sync {
         }
     }
 
-    /// Takes over one event that the daemon before this one left. What it was about may have
-    /// changed since, so a Move is not done blindly where the disk can be asked.
+    /// Restores one saved event of the previous daemon. The paths may have changed since, so a Move
+    /// is split where the disk can be examined.
     pub fn restore(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) {
         match (etype, to) {
             (Etype::Full, _) => self.resync(now),
             (Etype::Create | Etype::Modify, None) if self.queue.policy() == Policy::Coalesce => {
-                // The startup sends what differs, but for what has the same size and second.
+                // The startup transfer sends all differences but those of the same size and time.
                 self.verify.add(path);
                 self.hand_on(etype, path, None, now);
             }
@@ -133,7 +132,7 @@ impl Sync {
         }
     }
 
-    /// Queues an event, as far as the filter, which may be another one now, lets it pass.
+    /// Queues an event if the current filter accepts it.
     fn hand_on(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) {
         let moved = to.filter(|to| self.config.moves && !self.excluded(path) && !self.excluded(to));
         let pushed = match (moved, to) {

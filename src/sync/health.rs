@@ -4,12 +4,12 @@ use super::Sync;
 use crate::log;
 use crate::queue::{DelayId, Time};
 
-/// So many lines are remembered as saying nothing.
+/// The maximum number of known noise lines.
 const MAX_NOISE: usize = 64;
 
 impl Sync {
-    /// The sync does nothing from now on, because of this exit code. What it has queued stays
-    /// queued: a configuration read anew takes it over.
+    /// Ends the sync because of this exit code. Its entries stay queued, so that a reload can take
+    /// them over.
     pub fn end(&mut self, ids: &[DelayId], code: i32, now: Time) {
         self.redo(ids, now);
         self.ended = Some(code);
@@ -21,12 +21,12 @@ impl Sync {
         self.ended.is_some()
     }
 
-    /// The exit code after which it does nothing any more.
+    /// Returns the exit code that ended the sync, if it has ended.
     pub fn ended(&self) -> Option<i32> {
         self.ended
     }
 
-    /// How often its children failed since the last success.
+    /// Returns the number of failures since the last success.
     pub fn failures(&self) -> u32 {
         self.backoff.failures()
     }
@@ -36,7 +36,7 @@ impl Sync {
         self.noise.contains(line)
     }
 
-    /// A transfer did all it should and wrote these lines to its error output.
+    /// Records error lines of a successful transfer as noise.
     pub fn note_noise(&mut self, lines: Vec<Vec<u8>>) {
         for line in lines {
             if self.noise.len() < MAX_NOISE {
@@ -45,7 +45,7 @@ impl Sync {
         }
     }
 
-    /// All that is wrong, a line each, for the status file.
+    /// Returns the problems of the sync, one line each, for the status file.
     pub fn troubles(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(code) = self.ended {

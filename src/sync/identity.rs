@@ -1,8 +1,8 @@
-//! Which directory a source is, and on which mount it lies.
+//! Identity of a source directory, and its mount.
 //!
-//! Device and inode tell whether the path still leads to the directory that is watched. The
-//! mount point it lies below tells, even over reboots, whether what should be mounted is:
-//! numbers of devices change, the place of a mount does not.
+//! Device and inode show whether the path still leads to the watched directory. The mount point
+//! shows, even over reboots, whether the expected file system is mounted: device numbers change,
+//! mount points do not.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -13,16 +13,16 @@ use std::time::UNIX_EPOCH;
 
 use super::mount_table::{self, mount_of};
 
-/// What is known of a source directory.
+/// The identity of a source directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceIdentity {
     device: u64,
     inode: u64,
-    /// When it was made, in nanoseconds since 1970, if the file system keeps that.
+    /// The time of creation in nanoseconds since 1970, if the file system records it (statx(2)).
     born: Option<u64>,
 }
 
-/// A directory and the mount it lies on.
+/// A source directory and its mount point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourcePlace {
     /// The directory.
@@ -32,10 +32,11 @@ pub struct SourcePlace {
 }
 
 impl SourcePlace {
-    /// Returns what is known of the directory at this absolute path.
+    /// Returns the identity and mount point of an absolute path.
     ///
     /// # Errors
-    /// There is none.
+    ///
+    /// It is not an accessible directory.
     pub fn of(path: &[u8]) -> io::Result<SourcePlace> {
         let identity = SourceIdentity::of(path)?;
         let mount = mount_of(&mount_table::read(), path);
@@ -61,7 +62,7 @@ impl SourceIdentity {
         }
     }
 
-    /// Device and inode.
+    /// Returns device and inode.
     pub fn numbers(&self) -> (u64, u64) {
         (self.device, self.inode)
     }
@@ -77,13 +78,13 @@ impl SourceIdentity {
             }
     }
 
-    /// A line for a file of the state directory.
+    /// Returns the line for a state file.
     pub fn to_line(&self) -> String {
         let born = self.born.unwrap_or_default();
         format!("{} {} {born}\n", self.device, self.inode)
     }
 
-    /// Reads what [`SourceIdentity::to_line`] wrote; `None` for anything else.
+    /// Parses the line of [`SourceIdentity::to_line`]; returns `None` for anything else.
     pub fn from_line(line: &[u8]) -> Option<SourceIdentity> {
         let text = std::str::from_utf8(line).ok()?;
         let mut numbers = text.strip_suffix('\n')?.split(' ').map(str::parse);
@@ -108,7 +109,7 @@ fn born(found: &Metadata) -> Option<u64> {
 pub(super) mod tests {
     use super::*;
 
-    /// A directory with these numbers.
+    /// Returns an identity with these numbers.
     pub fn identity(device: u64, inode: u64, born: Option<u64>) -> SourceIdentity {
         SourceIdentity {
             device,

@@ -1,10 +1,10 @@
-//! Whether a transfer may have seen a directory before the watcher did.
+//! In-flight comparisons: transfers that may read a directory before it is watched.
 //!
-//! A transfer that compares a directory, because another was deleted under its name or at
-//! startup, takes it as it is at the moment. A new one may not be watched yet: what the transfer
-//! finds in it, and what is gone again before there is a watch, is never told of, and the target
-//! would keep it. So the Create of a directory that may have come during such a transfer stands
-//! for all that is in it.
+//! A transfer that compares a directory, at startup or because a directory of that name was
+//! deleted, copies its current state. A new subdirectory may not be watched yet. A file that the
+//! transfer finds in it, and that is deleted before the watch is set, causes no event, and the
+//! target would keep it. The Create of a directory that may have appeared during such a transfer is
+//! therefore extended to a comparison of its contents.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -14,30 +14,30 @@ use super::Sync;
 use crate::queue::{DelayId, Etype, Policy, Time};
 use crate::watch::{EventMark, Watcher};
 
-/// With more directories all of the source counts as compared.
+/// The maximum number of recorded directories. With more, the whole source counts as compared.
 const MAX_PATHS: usize = 10_000;
 
-/// How far transfers may be ahead of what has been told. Syncs that share a journal share this.
+/// The in-flight comparisons of the syncs that share a journal.
 #[derive(Clone, Default)]
 pub struct InFlight(Rc<RefCell<InFlightScan>>);
 
 #[derive(Default)]
 struct InFlightScan {
     state: InFlightState,
-    /// One of those that share this has transfers that run.
+    /// A transfer is running in at least one of the syncs.
     busy: bool,
-    /// What is compared, directories with all below them.
+    /// The directories being compared, each with all below it.
     trees: BTreeSet<Vec<u8>>,
     everywhere: bool,
 }
 
 #[derive(Clone, Copy)]
 enum InFlightState {
-    /// Not at all since this time.
+    /// No transfer has run since this time.
     Not(Time),
     /// Transfers run.
     Running,
-    /// They have ended; until all of before this moment has been told.
+    /// The transfers have ended; events from before this mark may still be undelivered.
     Until(EventMark),
 }
 
@@ -67,7 +67,7 @@ impl InFlightScan {
 }
 
 impl Sync {
-    /// A transfer begins that does these and compares what they say.
+    /// Records a transfer of these entries.
     pub fn begin(&mut self, ids: &[DelayId]) {
         self.queue.activate(ids);
         if self.queue.policy() == Policy::PerEvent {
@@ -90,13 +90,13 @@ impl Sync {
         }
     }
 
-    /// The same where directories may be compared that no event names.
+    /// Records a transfer that may compare directories its entries do not name.
     pub fn begin_anywhere(&mut self, ids: &[DelayId]) {
         self.queue.activate(ids);
         self.in_flight.0.borrow_mut().everywhere = true;
     }
 
-    /// To be called before events are told: transfers that run look at the disk.
+    /// Records that running transfers read the disk. Must be called before events are delivered.
     pub fn note_transfers(&self) {
         if self.running > 0 {
             let mut scan = self.in_flight.0.borrow_mut();
@@ -105,7 +105,7 @@ impl Sync {
         }
     }
 
-    /// Takes back [`Sync::note_transfers`], so that only what runs now counts.
+    /// Undoes [`Sync::note_transfers`], so that only transfers that run now count.
     pub fn count_transfers_anew(&self) {
         self.in_flight.0.borrow_mut().busy = false;
     }
@@ -115,7 +115,8 @@ impl Sync {
         Rc::strong_count(&self.in_flight.0) == 1
     }
 
-    /// To be called when events have been told and the end of transfers been noticed.
+    /// Updates the record. Must be called after events are delivered and ended transfers are
+    /// reaped.
     pub fn forget_transfers(&self, watcher: &Watcher, now: Time) {
         let mut scan = self.in_flight.0.borrow_mut();
         let until = match scan.state {
@@ -133,8 +134,8 @@ impl Sync {
         }
     }
 
-    /// When everything of before the last transfer's end had been told; nothing while one runs
-    /// or something may still come.
+    /// Returns the time at which all events from before the end of the last transfer were
+    /// delivered; `None` while a transfer runs or such events are missing.
     pub fn all_told(&self) -> Option<Time> {
         match self.in_flight.0.borrow().state {
             InFlightState::Not(since) if self.running == 0 => Some(since),
@@ -142,8 +143,8 @@ impl Sync {
         }
     }
 
-    /// What an event comes to. The Delete of a directory that exists is the comparison of all
-    /// that is in it.
+    /// Returns the event type to queue. The Delete of an existing directory stands for a comparison
+    /// of its contents.
     pub(super) fn as_seen(&self, etype: Etype, path: &[u8]) -> Etype {
         let scan = self.in_flight.0.borrow();
         let deletes = self.config.delete.in_batches() || self.journal_reader.is_some();
@@ -161,7 +162,7 @@ impl Sync {
         }
     }
 
-    /// From now on the two are ahead together.
+    /// Shares the record of another sync from now on.
     pub(super) fn share_ahead(&mut self, other: &Sync) {
         self.in_flight = other.in_flight.clone();
     }
@@ -173,7 +174,8 @@ mod tests {
     use super::*;
     use crate::watch::Event;
 
-    /// What the Create of `path` comes to while a transfer does what `etype` of `done` says.
+    /// Returns the event type to queue for the Create of `path` while a transfer carries out
+    /// `etype` of `done`.
     fn told(policy: Policy, etype: Etype, done: &[u8], path: &[u8]) -> Etype {
         let mut sync = sync_with(policy);
         sync.queue.push(etype, done, None, 0);

@@ -1,5 +1,4 @@
-//! What the kernel tells, as far as it is a sync's concern: cut to the source, past the filter,
-//! into the queue.
+//! Ingest of watcher events: cuts paths to the source, applies the filter and queues the event.
 
 use std::sync::PoisonError;
 
@@ -8,14 +7,15 @@ use crate::log;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Time};
 use crate::watch::{Event, Follow, InotifyMode};
 
-/// At most so many renames are known by number; what is below others is told, and sent, again.
+/// The maximum number of recorded directory renames. Events below further ones are queued
+/// individually.
 const MAX_RENAMES: usize = 64;
 
 impl Sync {
-    /// Takes in what happened to an absolute path, if it is this sync's concern.
+    /// Takes in an event of an absolute path, if it concerns this sync.
     ///
-    /// The answer says whether a rename was taken in as such, or the contents of the directory
-    /// are wanted as Creates.
+    /// Returns whether a rename was queued as a Move, or the contents of the directory have to be
+    /// reported as Creates.
     pub fn ingest(&mut self, event: Event<'_>, now: Time) -> Follow {
         if !self.is_concerned() {
             return Follow::Nothing;
@@ -33,8 +33,8 @@ impl Sync {
         Follow::Nothing
     }
 
-    /// Takes in that an absolute path was written to or, `closed`, closed after writing: which
-    /// of the two is a change is the mode's to say. The kernel tells what any sync wants.
+    /// Takes in a write to an absolute path or, if `closed`, a close after writing. `inotifyMode`
+    /// decides which of the two is a change.
     pub fn written(&mut self, path: &[u8], closed: bool, now: Time) {
         let concerned = match self.config.mode.unwrap_or_default() {
             InotifyMode::CloseWrite => closed,
@@ -46,7 +46,7 @@ impl Sync {
         }
     }
 
-    /// A move seen from this sync: with both ends, one or none of them its concern.
+    /// Takes in a move, of which both, one or none of the paths may concern this sync.
     fn notice_move(&mut self, from: &[u8], to: &[u8], now: Time) -> Follow {
         let follow = match to.last() {
             Some(b'/') => Follow::Contents,
@@ -68,7 +68,7 @@ impl Sync {
         }
     }
 
-    /// A move within the source.
+    /// Takes in a move within the source.
     fn notice_inner_move(&mut self, from: &[u8], to: &[u8], follow: Follow, now: Time) -> Follow {
         match (self.excluded(from), self.excluded(to)) {
             (true, true) => {
@@ -87,7 +87,7 @@ impl Sync {
                 Follow::Nothing
             }
             (true, false) => {
-                // The point instead of a blank is lsyncd's.
+                // The text, including the point in place of a blank, is lsyncd's.
                 log::say(
                     "Filter",
                     format_args!(
@@ -113,7 +113,7 @@ impl Sync {
         }
     }
 
-    /// The last rename of a directory, which this sync took in as such, has this number.
+    /// Records that the directory rename of this number was queued as a Move.
     pub fn moved_whole(&mut self, number: u64) {
         if self.moved.len() == MAX_RENAMES {
             self.moved.pop_front();
@@ -143,7 +143,7 @@ impl Sync {
         ));
     }
 
-    /// An event of one path, if the filter lets it pass.
+    /// Takes in an event of one path, if the filter accepts it.
     pub(super) fn single(&mut self, etype: Etype, path: &[u8], now: Time) {
         if self.excluded(path) {
             return filtered(etype, path);
@@ -151,7 +151,7 @@ impl Sync {
         self.take_in(etype, path, None, now);
     }
 
-    /// Remembers an event for all who share it.
+    /// Adds an event to the shared journal, or to the sync's own queue.
     fn take_in(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
         let (etype, due) = (self.as_seen(etype, path), self.due(now));
         match self.to_journal(etype, path, due) {
@@ -160,7 +160,7 @@ impl Sync {
         }
     }
 
-    /// Puts an event into its own queue.
+    /// Adds an event to the sync's own queue.
     pub(super) fn push(
         &mut self,
         etype: Etype,
@@ -184,8 +184,8 @@ impl Sync {
         pushed
     }
 
-    /// What waits for this absolute path of a file, if what is sent is what is there then. User
-    /// functions are told what happened, in time.
+    /// Returns the waiting entry of this absolute path of a file, if the sync sends the contents at
+    /// the time of the transfer. User functions get each event as it was.
     pub fn waiting(&self, path: &[u8]) -> Option<DelayId> {
         match self.queue.policy() {
             Policy::Coalesce => self.queue.open_at(self.relative(path)?),
@@ -193,8 +193,8 @@ impl Sync {
         }
     }
 
-    /// The path relative to the source, with a leading slash; `None` when it is elsewhere.
-    /// The root itself is `/`.
+    /// Returns the path relative to the source, with a leading slash; `/` for the root, `None` for
+    /// other paths.
     pub fn relative<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         let root = self.config.source.len() - 1;
         let below = path.strip_prefix(self.config.source.as_slice())?;

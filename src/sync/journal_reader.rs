@@ -1,9 +1,9 @@
-//! Several syncs of one source that look at the same things share one journal: an event is
-//! cut, filtered and remembered once, and each sync takes from the journal what it lacks when
-//! it may send. The one that leads the others takes the events in.
+//! Shared journal: syncs of one source with the same filter and delay share one journal. An event
+//! is filtered and stored once, and each sync reads the journal when it may send. The leading sync
+//! adds the events.
 //!
-//! A sync's own queue then holds what it is sending, what failed, and comparisons; its retries
-//! and waits are its own.
+//! A sync's own queue holds only active and failed entries and comparisons. Retries and delays are
+//! its own.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,15 +12,16 @@ use super::Sync;
 use crate::queue::journal::{Journal, Position, Pull, TargetId};
 use crate::queue::{Etype, Placed, Policy, Pushed, Ready, Time};
 
-/// At most so many paths are taken over at once, so that targets at work hold no more.
+/// The maximum number of paths read at once, which bounds the memory of syncs with running
+/// transfers.
 const MAX_PULLED: usize = 10_000;
 
-/// A sync's part in a journal.
+/// The position of a sync in a journal.
 pub struct JournalReader {
     journal: Rc<RefCell<Journal>>,
     id: TargetId,
     leads: bool,
-    /// What lies before this place does not wait for its delay.
+    /// Changes before this position are due without their delay.
     hurry: Position,
 }
 
@@ -42,8 +43,8 @@ impl Drop for JournalReader {
     }
 }
 
-/// Lets `second` share the journal, the filter and the watched directories of `first`. The two
-/// have to have the same source, filter and delay.
+/// Lets `second` share journal, filter and scope of `first`. Both must have the same source, filter
+/// and delay.
 pub fn share(first: &mut Sync, second: &mut Sync) {
     second.share_scope(first);
     let settles = |sync: &Sync| sync.queue.policy() == Policy::Coalesce && !sync.config.moves;
@@ -63,8 +64,8 @@ pub fn share(first: &mut Sync, second: &mut Sync) {
     second.share_ahead(first);
 }
 
-/// Lets `second` go on in the journal that `first` has taken over from the configuration before,
-/// if the two look at the same things in the same way. False if they do not.
+/// Lets `second` read the journal that `first` has inherited. Returns false if the two are not
+/// compatible.
 pub fn share_inherited(first: &Sync, second: &mut Sync) -> bool {
     let same = first.group.is_some() && first.group == second.group;
     let (true, Some(journal_reader), Some(_)) =
@@ -82,8 +83,8 @@ pub fn share_inherited(first: &Sync, second: &mut Sync) -> bool {
     true
 }
 
-/// Decides who takes in the events of each journal, and lets go of those that are gone: all that
-/// share one are among these.
+/// Chooses the leading sync of each journal, and releases journals of syncs that are gone. All
+/// syncs that share one must be passed.
 pub fn choose_leaders<'a>(syncs: impl Iterator<Item = &'a Rc<RefCell<Sync>>>) {
     let mut journals: Vec<(Rc<RefCell<Journal>>, Vec<TargetId>)> = Vec::new();
     for sync in syncs {
@@ -114,8 +115,8 @@ impl Sync {
         }
     }
 
-    /// Takes the place in the journal of the sync of the configuration before, if it looks at the
-    /// same things in the same way. What that lacks is not copied then. False if it does not.
+    /// Takes over the journal position of the replaced sync, so that its changes are not copied.
+    /// Returns false if the two are not compatible.
     pub(super) fn take_place(&mut self, old: &Sync) -> bool {
         let same = self.group.is_some() && self.group == old.group;
         let (true, Some(journal_reader), Some(before)) =
@@ -134,16 +135,16 @@ impl Sync {
         true
     }
 
-    /// Gives a change to the journal, if there is one.
+    /// Adds a change to the journal, if the sync has one.
     pub(super) fn to_journal(&self, etype: Etype, path: &[u8], due: Time) -> Option<Pushed> {
         let journal_reader = self.journal_reader.as_ref()?;
         journal_reader.journal.borrow_mut().push(etype, path, due);
-        // For the log only: there it is as good as in the queue.
+        // This value is only logged.
         Some(Pushed::Placed(Placed::Refused))
     }
 
-    /// Takes over what is due from the journal, when nothing of its own waits. The answer: when
-    /// there is more.
+    /// Reads due changes from the journal if the own queue has none waiting. Returns the time at
+    /// which more are due.
     pub(super) fn pull(&mut self, now: Time) -> Option<Time> {
         if self.journal_reader.is_none() || self.ready(now) != Ready::Nothing {
             return None;
@@ -189,7 +190,7 @@ impl Sync {
         }
     }
 
-    /// The same, if it was not noted yet.
+    /// Returns true if changes were dropped from the journal before this sync has read them.
     pub(super) fn has_gap(&self) -> bool {
         let journal_reader = self.journal_reader.as_ref();
         journal_reader.is_some_and(|journal_reader| {
@@ -197,21 +198,21 @@ impl Sync {
         })
     }
 
-    /// Nothing is kept for it any more; it may go on to take events in for others.
+    /// Releases the journal's changes for this sync. It may still lead the others.
     pub(super) fn leave_journal(&self) {
         if let Some(journal_reader) = &self.journal_reader {
             journal_reader.journal.borrow_mut().leave(journal_reader.id);
         }
     }
 
-    /// What waits in the journal goes now.
+    /// Makes all changes in the journal due now.
     pub(super) fn hurry(&mut self) {
         if let Some(journal_reader) = &mut self.journal_reader {
             journal_reader.hurry = journal_reader.journal.borrow().last();
         }
     }
 
-    /// The place of what happened last.
+    /// Returns the position of the last change.
     pub(super) fn journal_end(&self) -> Position {
         self.journal_reader
             .as_ref()
@@ -229,7 +230,7 @@ impl Sync {
         })
     }
 
-    /// How much is to be done, in the queue or the journal.
+    /// Returns the number of pending changes in queue and journal.
     pub fn pending(&self) -> usize {
         let journal_reader = self.journal_reader.as_ref();
         self.queue.len()
@@ -238,7 +239,7 @@ impl Sync {
             })
     }
 
-    /// The first `most` changes that it has to take over from the journal.
+    /// Returns the first `most` unread changes of the journal.
     pub fn backlog(&self, most: usize) -> Vec<(Etype, Vec<u8>)> {
         let Some(journal_reader) = &self.journal_reader else {
             return Vec::new();
@@ -248,7 +249,7 @@ impl Sync {
         lacks.map(|(etype, path)| (etype, path.to_vec())).collect()
     }
 
-    /// When the first of what is pending was due first.
+    /// Returns the time at which the oldest pending change was due.
     pub fn first_due(&self) -> Option<Time> {
         let journal_reader = self.journal_reader.as_ref();
         let journal = journal_reader

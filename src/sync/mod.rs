@@ -61,56 +61,55 @@ use crate::queue::{DelayId, Policy, Queue, Ready, Time};
 use crate::scan::Gate;
 use crate::watch::Scope;
 
-/// A filter that the crawl's threads ask as well; user code may add to it at run time.
+/// A filter shared with the crawl's threads. User code may add rules at run time.
 pub type SharedFilter = Arc<RwLock<Filter>>;
 
-/// What a sync wants next.
+/// The next step of a sync.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Next {
-    /// This entry may go now.
+    /// Run the action for this entry.
     Act(DelayId),
-    /// Nothing before then.
+    /// Nothing before this time.
     At(Time),
-    /// Nothing until something happens.
+    /// Nothing until an event arrives.
     Nothing,
 }
 
 /// One sync at run time.
 pub struct Sync {
-    /// The key of what other parts keep for this sync.
+    /// The id of the sync, under which other components store data.
     pub id: SyncId,
-    /// As configured.
+    /// The configuration.
     pub config: SyncConfig,
-    /// What it is not concerned with.
+    /// The filter of excluded paths.
     pub filter: SharedFilter,
-    /// What is to be done.
+    /// The pending entries.
     pub queue: Queue,
-    /// Which list a batch gets, as far as known of the two rsyncs.
+    /// The list strategy for batches, as far as the abilities of both rsyncs are known.
     pub list_strategy: ListStrategy,
-    /// When the last transfer ended; before the first, when the sync was made.
+    /// The end of the last transfer; before the first one, the creation of the sync.
     pub last_transfer: SystemTime,
-    /// Children of this sync.
+    /// The number of running children.
     pub running: usize,
-    /// A full comparison is a `Full` event if the sync's kind has a function for it.
+    /// The sync's kind has a function for `Full` events, used for full comparisons.
     pub has_full: bool,
-    /// When it is compared as a whole, whatever happens.
+    /// The times of unconditional full comparisons.
     pub crontab: Crontab,
-    /// What transfers left undone.
+    /// Paths that failed in partial transfers.
     pub failed_paths: FailedPaths,
     /// Up to which size files are sent by comparisons of everything.
     pub size_bound: size_bound::SizeBound,
-    /// What it has done so far.
+    /// Statistics.
     pub counters: Counters,
-    /// What the environment of its transfers has beyond that of the daemon.
+    /// Additional environment variables of its transfers.
     pub environment: Vec<(OsString, OsString)>,
-    /// As many whole sources are being compared as may be.
+    /// The startup has to wait because `maxStartups` is reached.
     pub startups_wait: bool,
-    /// Not yet: its directories are not watched, or children of the sync in whose place it is
-    /// still run.
+    /// The reasons why the sync has not started yet.
     pub not_started: NotStarted,
-    /// Up to when everything is at the target, and what rsync's quick check cannot tell.
+    /// The time up to which everything is at the target, and the files to be compared by content.
     pub verify: verify::Verify,
-    /// Equal for syncs that may share a journal; none for those that share nothing.
+    /// Equal for syncs that may share a journal; `None` for a sync that shares none.
     pub group: Option<Vec<u8>>,
     journal_reader: Option<journal_reader::JournalReader>,
     scope: Scope,
@@ -119,46 +118,46 @@ pub struct Sync {
     backoff: Backoff,
     queue_limit: QueueLimit,
     not_before: Option<Time>,
-    /// The queue was full once: all is compared when it is empty.
+    /// The queue has overflowed; a full comparison follows when it is empty.
     overrun: bool,
     lost: bool,
     paused: bool,
-    /// Entries up to this serial number do not wait for their delay.
+    /// Entries up to this serial number are due without their delay.
     flushed: u64,
-    /// How often pending work has moved into new entries.
+    /// The number of times pending work was moved into new entries.
     carried: u64,
-    /// Lines of error output that say nothing: transfers that did all wrote them as well.
+    /// Error lines that successful transfers have written as well.
     noise: BTreeSet<Vec<u8>>,
-    /// The exit code after which this sync does nothing any more.
+    /// The exit code that ended this sync.
     ended: Option<i32>,
-    /// Why nothing is sent until the source is what it should be.
+    /// The reason why nothing is sent until the source is restored.
     halted: Option<String>,
-    /// The directory that is watched, and the deepest mount it is known to lie on.
+    /// The watched directory and the deepest mount point it is known to be on.
     root_identity: Option<SourceIdentity>,
     mount: Vec<u8>,
-    /// The directory that was taken as the source last, over losses and restarts.
+    /// The directory last accepted as the source, kept over losses and restarts.
     known: Option<SourceIdentity>,
-    /// Another one than before, which has not been told.
+    /// The source was replaced, and this is not logged yet.
     replaced: bool,
-    /// What is mounted below it, or was.
+    /// The mount points below the source, present and missing.
     nested_mounts: nested_mounts::NestedMounts,
-    /// Numbers of renames that were taken in as such, see [`Sync::moved_whole`].
+    /// Numbers of renames that were queued as Moves, see [`Sync::moved_whole`].
     moved: VecDeque<u64>,
     target_mount: Option<target_mount::Mounted>,
-    /// The next transfer may delete whatever it wants: a person has said so.
+    /// The next transfer is exempt from the delete limit, on request of the user.
     pub unlimited: bool,
-    /// Why a transfer was not begun: it would have deleted too much.
+    /// The message about a transfer that exceeds the delete limit.
     pub excess: Option<String>,
-    /// How many entries the target has, as far as known.
+    /// The number of entries at the target, if known.
     pub entries: Option<u64>,
-    /// What did not pass the checks, and where what did is kept.
+    /// The check gate, with the blocked files and the staging directory.
     pub gate: Rc<Gate>,
-    /// Transfers deleted nothing, as too much would have had to be protected.
+    /// Transfers ran without deletions, because too many paths had to be protected.
     undeleted: bool,
 }
 
 impl Sync {
-    /// A sync with an empty queue.
+    /// Returns a sync with an empty queue.
     pub fn new(config: SyncConfig, filter: Filter, policy: Policy, has_full: bool) -> Sync {
         let filter = Arc::new(RwLock::new(filter));
         Sync {
@@ -212,17 +211,17 @@ impl Sync {
         }
     }
 
-    /// Which directories this sync wants to be watched: each time the same function.
+    /// Returns the scope of directories to watch; always the same function.
     pub fn scope(&self) -> Scope {
         self.scope.clone()
     }
 
-    /// When something that happens now is due.
+    /// Returns the due time of an event at `now`.
     pub fn due(&self, now: Time) -> Time {
         now + micros(self.config.delay.unwrap_or_default())
     }
 
-    /// What was known of source and target under the configuration before.
+    /// Takes over what is known of source and target from the replaced sync.
     fn inherit_source_state(&mut self, old: &Sync) {
         self.root_identity.clone_from(&old.root_identity);
         // If its path is another now, another mount may be above it.
@@ -233,7 +232,7 @@ impl Sync {
         self.entries = old.entries;
     }
 
-    /// What to do now, as far as this sync's own limits go.
+    /// Returns the next step within the limits of this sync.
     pub fn next(&mut self, now: Time) -> Next {
         let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
         if stopped || self.paused || self.not_started.any() {
@@ -266,14 +265,14 @@ impl Sync {
         }
     }
 
-    /// The source is watched no longer. What its disappearance looked like is not the target's
-    /// business: nothing is sent until [`Sync::go_on`]. True if that is news.
+    /// Handles the loss of the watched source. Nothing is sent until [`Sync::go_on`], so that its
+    /// disappearance is not mirrored. Returns true if the loss was not known.
     pub fn source_lost(&mut self, why: &str) -> bool {
         self.lost = true;
         self.halted.is_none() && self.halt(why.to_owned())
     }
 
-    /// It is watched again, whatever it is now.
+    /// Handles the return of the watched source.
     pub fn source_found(&mut self) {
         self.lost = false;
         self.root_identity = None;
@@ -284,19 +283,19 @@ impl Sync {
         self.lost
     }
 
-    /// Nothing of this sync starts before then: its action left everything as it was.
+    /// Defers this sync, because its action changed nothing.
     pub fn pause(&mut self, until: Time) {
         self.not_before = Some(until);
     }
 
-    /// The work on these entries is done.
+    /// Removes entries that succeeded, and resets the retry delay.
     pub fn succeeded(&mut self, ids: &[DelayId]) {
         self.backoff.reset();
         self.clear_retries(ids);
         self.finish(ids);
     }
 
-    /// These entries leave the queue, whatever is owed of them.
+    /// Removes entries from the queue without an effect on their failed paths.
     pub fn finish(&mut self, ids: &[DelayId]) {
         for &id in ids {
             self.queue.finish(id);
@@ -306,8 +305,8 @@ impl Sync {
         }
     }
 
-    /// The work on these entries has to be done again, after a while that grows with each
-    /// failure; the whole sync waits so long.
+    /// Repeats failed entries after the retry delay, during which the whole sync waits. Returns the
+    /// delay.
     pub fn failed(&mut self, ids: &[DelayId], now: Time) -> Duration {
         let wait = self.backoff.fail();
         let due = now + micros(wait);
@@ -323,21 +322,21 @@ impl Sync {
         self.backoff.failures() > 0
     }
 
-    /// The work has to be done again from `due` on, without having failed.
+    /// Repeats entries from `due` on, without counting a failure.
     pub fn redo(&mut self, ids: &[DelayId], due: Time) {
         for &id in ids {
             self.queue.retry(id, due);
         }
     }
 
-    /// A transfer ended, well or not: it may have sent what has changed since.
+    /// Handles the end of a transfer, successful or not.
     pub fn transferred(&mut self) {
         self.last_transfer = SystemTime::now();
         self.verify.transferred();
     }
 }
 
-/// All below the source that is not excluded.
+/// Returns the scope of all directories below the source that are not excluded.
 fn scope(config: &SyncConfig, filter: &SharedFilter) -> Scope {
     let filter = Arc::clone(filter);
     let subdirs = config.subdirs;

@@ -1,25 +1,25 @@
-//! The table of mounts (proc_pid_mountinfo(5)): what is mounted where, whether it will be there
-//! again when it has gone, and whether other hosts change it, too.
+//! The mount table (proc_pid_mountinfo(5)): mount points, file systems with persistent contents,
+//! and file systems shared with other machines.
 
 use std::fs;
 
-/// Where the kernel shows it.
+/// The path of the mount table.
 pub const TABLE: &str = "/proc/self/mountinfo";
 
-/// The table as it is now; empty without proc(5).
+/// Returns the current mount table; empty without proc(5).
 pub fn read() -> Vec<u8> {
     fs::read(TABLE).unwrap_or_default()
 }
 
-/// A line of the table.
+/// One line of the mount table.
 struct Mount<'t> {
-    /// Of the file system: `8:1`.
+    /// The device of the file system, such as `8:1`.
     device: &'t [u8],
-    /// The directory of the file system that is mounted.
+    /// The mounted directory within the file system.
     root: &'t [u8],
-    /// Without a slash at its end but for `/`.
+    /// The mount point, without a trailing slash except for `/`.
     point: Vec<u8>,
-    /// The file system's.
+    /// The file system type.
     kind: Option<&'t [u8]>,
 }
 
@@ -35,14 +35,12 @@ fn lines(table: &[u8]) -> impl Iterator<Item = Mount<'_>> {
     })
 }
 
-/// The mount points, each with what is mounted there: the file system's device and the directory
-/// in it.
+/// Returns the mount points with the mounted file system: device and directory within it.
 pub fn mounts(table: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     lines(table).map(|mount| (mount.point, [mount.device, b" ", mount.root].concat()))
 }
 
-/// File systems whose contents go with them when they are unmounted, or that hold nothing of
-/// their own.
+/// Types of file systems whose contents are lost on unmount, or that have none of their own.
 const VOLATILE_TYPES: [&[u8]; 27] = [
     b"aufs",
     b"autofs",
@@ -73,8 +71,8 @@ const VOLATILE_TYPES: [&[u8]; 27] = [
     b"tracefs",
 ];
 
-/// The mount points of what is there again when it is mounted again: disks, network file systems,
-/// and directories that are mounted elsewhere.
+/// Returns the mount points of file systems with persistent contents: disks, network file systems
+/// and bind mounts.
 pub fn lasting(table: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let lasts = |mount: &Mount<'_>| {
         let kind = mount.kind;
@@ -83,7 +81,7 @@ pub fn lasting(table: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     lines(table).filter(lasts).map(|mount| mount.point)
 }
 
-/// File systems that other hosts may change as well. Those of FUSE are taken for such, but for
+/// Types of file systems that other machines may change. FUSE counts as such except for
 /// [`LOCAL_FUSE_TYPES`].
 const SHARED_TYPES: [&[u8]; 17] = [
     b"9p",
@@ -116,11 +114,11 @@ const LOCAL_FUSE_TYPES: [&[u8]; 8] = [
     b"fuse.zfs",
 ];
 
-/// The kind of file system that this absolute path is on, if other hosts may change it: of what
-/// they do, inotify(7) tells nothing.
+/// Returns the type of the file system at this absolute path, if other machines may change it.
+/// inotify(7) does not report their changes.
 pub fn shared_kind(table: &[u8], path: &[u8]) -> Option<String> {
     let above = lines(table).filter(|mount| mount.kind.is_some() && is_above(&mount.point, path));
-    // Of several at one point the last is in force.
+    // Of several mounts on one point the last is visible.
     let kind = above.max_by_key(|mount| mount.point.len())?.kind?;
     let fuse = kind.starts_with(b"fuse.") && !LOCAL_FUSE_TYPES.contains(&kind);
     (fuse || SHARED_TYPES.contains(&kind)).then(|| String::from_utf8_lossy(kind).into_owned())
@@ -134,7 +132,7 @@ pub(super) fn is_above(mount: &[u8], path: &[u8]) -> bool {
             .is_some_and(|rest| rest.starts_with(b"/"))
 }
 
-/// The mount point that this absolute path, which ends with a slash, lies on.
+/// Returns the mount point of this absolute path, which ends with a slash.
 pub(super) fn mount_of(table: &[u8], path: &[u8]) -> Vec<u8> {
     let above = |mount: &Vec<u8>| is_above(mount, path);
     let points = mounts(table).map(|(point, _)| point);
@@ -142,7 +140,7 @@ pub(super) fn mount_of(table: &[u8], path: &[u8]) -> Vec<u8> {
     deepest.unwrap_or_else(|| b"/".to_vec())
 }
 
-/// Blanks, tabs, line feeds and backslashes are written `\ooo`.
+/// Decodes `\ooo`, the form of blanks, tabs, line feeds and backslashes.
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,5 +1,5 @@
-//! What becomes of a Move that cannot be carried out at the target: what is gone is deleted
-//! there and what is new is sent. Never another Move, so this comes to an end.
+//! Fallback for a Move that cannot be executed at the target: the old path is deleted and the new
+//! one is sent. The fallback never queues a Move, so it ends.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,12 +11,12 @@ use super::Sync;
 use crate::batch::BatchEntry;
 use crate::queue::{DelayId, Etype, Status, Time};
 
-/// Reading a moved directory stops here: with more in it, everything is compared.
+/// The maximum number of paths read from a moved directory. With more, a full comparison is queued.
 const MAX_PATHS: usize = 10_000;
 
 impl Sync {
-    /// Queues what brings the target to where this Move should have, and takes the Move out if
-    /// it is waiting still. An active one is for [`Sync::succeeded`] to take out.
+    /// Queues the fallback of a Move, and removes the Move if it is waiting. An active Move is
+    /// removed by [`Sync::succeeded`].
     pub fn split_move(&mut self, id: DelayId, now: Time) {
         let Some(delay) = self.queue.get(id) else {
             return;
@@ -31,12 +31,12 @@ impl Sync {
         self.send_moved(&from, &to, now);
     }
 
-    /// Queues what brings the target to where a Move should have.
+    /// Queues the Delete of the old path and the Create of the new one.
     pub(super) fn send_moved(&mut self, from: &[u8], to: &[u8], now: Time) {
-        // Whoever acts on these looks at the disk: what is there after all is sent.
+        // The transfer examines the disk, so a path that exists again is sent.
         self.push(Etype::Delete, from, None, now);
         match to.ends_with(b"/") && self.is_directory(to) {
-            // The Delete of a directory that exists stands for all that is in it.
+            // The Delete of an existing directory stands for its contents.
             true if self.config.delete.in_batches() => {
                 self.push(Etype::Delete, to, None, now);
             }
@@ -47,20 +47,20 @@ impl Sync {
         }
     }
 
-    /// Queues an event that the kernel did not tell.
+    /// Queues an event that did not come from the kernel.
     pub fn note(&mut self, etype: Etype, path: &[u8], now: Time) {
         self.push(etype, path, None, now);
     }
 
-    /// Returns true if this is about a file that has other names, which rsync's `--hard-links` links
-    /// only if it is told of all of them.
+    /// Returns true if the entry is a file with several hard links. rsync's `--hard-links` links
+    /// only names that are in one list.
     pub fn has_other_names(&self, entry: &BatchEntry<'_>) -> bool {
         let path = entry.to.unwrap_or(entry.path);
         let names = |data: fs::Metadata| data.is_file() && data.nlink() > 1;
         !path.ends_with(b"/") && fs::symlink_metadata(self.on_disk(path)).is_ok_and(names)
     }
 
-    /// Returns true if the source has something at this path, of whatever kind.
+    /// Returns true if the source has a file of any type at this path.
     pub fn is_at_source(&self, path: &[u8]) -> bool {
         fs::symlink_metadata(self.on_disk(path)).is_ok()
     }
@@ -69,7 +69,7 @@ impl Sync {
         fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_dir())
     }
 
-    /// Without the slash of a directory: behind a symlink it would make the link be followed.
+    /// Returns the path without a trailing slash, which would make a symlink be followed.
     pub(super) fn on_disk(&self, path: &[u8]) -> PathBuf {
         let path = path.strip_prefix(b"/").unwrap_or(path);
         let path = path.strip_suffix(b"/").unwrap_or(path);
@@ -89,7 +89,7 @@ impl Sync {
             if !path.ends_with(b"/") || self.excluded(&path) {
                 continue;
             }
-            // What cannot be read is told by whoever sends it.
+            // rsync reports unreadable directories.
             for entry in fs::read_dir(self.on_disk(&path))
                 .into_iter()
                 .flatten()

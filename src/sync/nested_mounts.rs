@@ -1,5 +1,5 @@
-//! What is mounted inside a source, and was: a file system that is not there any more has not
-//! been deleted. The target keeps what it has of it until it is mounted again.
+//! Nested mounts of a source. The files of an unmounted file system have not been deleted, so the
+//! target keeps them until it is mounted again.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use super::Sync;
 use crate::queue::{DelayId, Etype, Status};
 
-/// Mount points inside a source, absolute, without slash at their ends.
+/// The mount points below a source: absolute paths without a trailing slash.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NestedMounts {
     known: BTreeSet<Vec<u8>>,
@@ -15,18 +15,18 @@ pub(super) struct NestedMounts {
 }
 
 impl Sync {
-    /// These were mounted once, inside the source or elsewhere.
+    /// Records mount points that existed before. Those outside the source are ignored.
     pub fn remember_nested_mounts(&mut self, mounts: impl Iterator<Item = Vec<u8>>) {
         self.nested_mounts.known.extend(mounts);
     }
 
-    /// All that has been mounted inside the source and not been forgotten.
+    /// Returns all recorded mount points below the source.
     pub fn known_nested_mounts(&self) -> impl Iterator<Item = &[u8]> {
         self.nested_mounts.known.iter().map(Vec::as_slice)
     }
 
-    /// Takes in what is mounted now, of what lasts. The answer: what is away since then, and
-    /// what is back.
+    /// Updates the record by the present persistent mounts. Returns the mount points that have
+    /// disappeared and those that are back.
     pub fn see_mounts(&mut self, mounted: &BTreeSet<Vec<u8>>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         if !self.config.guard.on {
             return Default::default();
@@ -49,14 +49,14 @@ impl Sync {
         (gone, back)
     }
 
-    /// Returns true if this place is one of those that are kept current.
+    /// Returns true if this mount point is below the source and not excluded.
     pub fn has_nested_mounts(&self, mount: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         let path = self.inner_path(mount);
         path.is_some_and(|path| !filter.configured_out(&path))
     }
 
-    /// What was mounted is not waited for any longer.
+    /// Forgets missing mounts.
     pub(super) fn forget_mounts(&mut self) {
         let away = std::mem::take(&mut self.nested_mounts.away);
         self.nested_mounts
@@ -65,7 +65,7 @@ impl Sync {
         self.set_away(BTreeSet::new());
     }
 
-    /// What was mounted inside the source and is not.
+    /// Returns the mount points that are missing.
     pub fn away(&self) -> impl Iterator<Item = &[u8]> {
         self.nested_mounts.away.iter().map(Vec::as_slice)
     }
@@ -79,7 +79,7 @@ impl Sync {
         self.drop_held();
     }
 
-    /// What waits for a path that is held is not to be done: it would be taken for deleted.
+    /// Removes entries below missing mounts, which would be taken for deletions.
     pub fn drop_held(&mut self) {
         if self.nested_mounts.away.is_empty() {
             return;
@@ -97,12 +97,12 @@ impl Sync {
         }
     }
 
-    /// Returns true if anything inside the source is left alone.
+    /// Returns true if any mount is missing.
     pub fn holds_any(&self) -> bool {
         !self.nested_mounts.away.is_empty()
     }
 
-    /// Returns true if such a change is not to be done now.
+    /// Returns true if an event is below a missing mount.
     pub fn is_held(&self, etype: Etype, path: &[u8]) -> bool {
         !self.nested_mounts.away.is_empty() && !etype.is_special() && {
             let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
@@ -110,7 +110,7 @@ impl Sync {
         }
     }
 
-    /// The path of a mount point relative to the source, as a directory; none if it is outside.
+    /// Returns a mount point relative to the source, as a directory; `None` if it is outside.
     fn inner_path(&self, mount: &[u8]) -> Option<Vec<u8>> {
         let below = mount.strip_prefix(self.config.source.as_slice())?;
         let relevant = !below.is_empty() && self.config.subdirs;

@@ -1,26 +1,25 @@
-//! What bounds a queue: past so many pending paths a directory is queued in place of what
-//! changes in it, and stands for all that is in it.
+//! Queue limit: beyond `maxPending` paths, a directory is queued in place of the paths in it, and
+//! is compared with its contents.
 //!
-//! Only for built-in behaviours, which look at the disk. User functions are promised each
-//! event, and so is a sync that may not delete: the event that stands for all of a directory
-//! makes the target's like the source's.
+//! The limit applies to built-in behaviours, which examine the disk. User functions get each event.
+//! A sync that may not delete is exempt too, since the comparison of a directory deletes.
 
 use std::collections::HashMap;
 
 use super::Sync;
 use crate::queue::{DelayId, Etype, Placed, Pushed, Queue, Status, Time};
 
-/// So many times the bound, of directories even, and everything is compared instead.
+/// A full comparison replaces all entries at this multiple of the limit.
 const MAX_BOUND_FACTOR: usize = 2;
 
-/// Directories that stand for all that is in them.
+/// The directories that stand for their contents.
 pub struct QueueLimit {
     bound: usize,
     directories: HashMap<Vec<u8>, DelayId>,
 }
 
 impl QueueLimit {
-    /// None yet. `bound`: so many paths may be pending before.
+    /// Returns a limit of `bound` pending paths.
     pub fn new(bound: usize) -> QueueLimit {
         QueueLimit {
             bound,
@@ -28,13 +27,13 @@ impl QueueLimit {
         }
     }
 
-    /// So many paths may be pending before.
+    /// Returns the maximum number of pending paths.
     pub fn bound(&self) -> usize {
         self.bound
     }
 
-    /// The waiting delay of a directory around this path. One that is being acted upon has
-    /// looked at the disk already and covers nothing.
+    /// Returns the waiting entry of a directory above this path. An active one has read the disk
+    /// already and covers nothing.
     fn covering(&self, queue: &Queue, path: &[u8]) -> Option<DelayId> {
         let waits = |id: &DelayId| {
             let delay = queue.get(*id)?;
@@ -55,7 +54,7 @@ impl QueueLimit {
 }
 
 impl Sync {
-    /// What becomes of an event where the queue is crowded; `None` where it is not.
+    /// Queues an event beyond the limit. Returns `None` if the limit is not reached.
     pub(super) fn crowded(
         &mut self,
         etype: Etype,
@@ -79,7 +78,7 @@ impl Sync {
         if !concerned {
             return None;
         }
-        // One end is told by the directory around it; the Delete of what exists brings it.
+        // The directory of the other path reports that end of the move.
         let mut last = Pushed::Placed(Placed::Refused);
         for path in [path, to] {
             last = match self.crowded_path(path, full, due) {
@@ -119,14 +118,15 @@ impl Sync {
         Some(pushed)
     }
 
-    /// What absorbed it may be of a directory further up.
+    /// Returns true if the entry stands for this directory. It may belong to a directory further
+    /// up.
     fn stands_for(&self, id: DelayId, directory: &[u8]) -> bool {
         let delay = self.queue.get(id);
         delay.is_some_and(|delay| delay.etype() == Etype::Delete && delay.paths().0 == directory)
     }
 }
 
-/// The directory a path is in; of the root, itself.
+/// Returns the parent directory of a path; for the root, the root.
 fn around(path: &[u8]) -> &[u8] {
     let bare = path.strip_suffix(b"/").unwrap_or(path);
     match bare.iter().rposition(|&byte| byte == b'/') {

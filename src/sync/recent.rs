@@ -1,8 +1,8 @@
-//! The files of a source that have changed since a moment, found on the disk.
+//! Search for files of a source that have changed since a given time.
 //!
-//! The time of the last change of an inode (`ctime`) is asked, which nobody can set. Renaming a
-//! directory changes its own ctime but not those of the files in it; its time of modification
-//! stays, so a directory whose two times differ stands for all that is in it.
+//! The search compares the ctime of inodes, which cannot be set by users. A rename changes the
+//! ctime of a directory, but neither its mtime nor the ctime of its contents, so a directory whose
+//! two times differ stands for its contents.
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;
@@ -15,48 +15,47 @@ use crate::batch::collapse::path_order;
 use crate::local::beneath::{self, Beneath};
 use crate::log;
 
-/// How many files one search returns at most.
+/// The maximum number of files returned by one search.
 pub const MAX_FOUND: usize = 100_000;
 
-/// What to search for.
+/// The parameters of a search.
 pub struct Search<'a> {
-    /// Absolute, ends with a slash.
+    /// The source: absolute, with a trailing slash.
     pub source: &'a [u8],
     pub since: SystemTime,
-    /// Only what comes behind this path in [`path_order`]; everything if it is empty.
+    /// The search begins behind this path in [`path_order`]; at the start if it is empty.
     pub after: &'a [u8],
-    /// Returns true for relative paths, of directories with a slash at their end, that are of no
-    /// concern.
+    /// Returns true for relative paths to skip. Directories end with a slash.
     pub excluded: &'a dyn Fn(&[u8]) -> bool,
-    /// Returns true when the search is to end at once.
+    /// Returns true if the search has to stop.
     pub cancelled: &'a dyn Fn() -> bool,
     pub most: usize,
 }
 
-/// What was found.
+/// The result of a search.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Recent {
     /// Relative paths, beginning with a slash, in [`path_order`].
     pub files: Vec<Vec<u8>>,
-    /// There are more behind the last one.
+    /// More files follow behind the last one.
     pub more: bool,
 }
 
-/// What is still to be done, in the order of [`path_order`]; paths have no slash at their end.
+/// A pending step in [`path_order`]; paths have no trailing slash.
 enum Step {
-    /// A file that is to be told.
+    /// A file to be returned.
     File(Vec<u8>),
-    /// A directory that is to be read.
+    /// A directory to be read.
     Directory {
         path: Vec<u8>,
-        /// It was renamed, or one around it.
+        /// The directory or one above it was renamed.
         renamed: bool,
     },
 }
 
 impl Search<'_> {
-    /// Reads the source. What cannot be read is left out: rsync cannot send it either. Symlinks
-    /// are not followed.
+    /// Reads the source. Unreadable paths are skipped, since rsync cannot send them either.
+    /// Symlinks are not followed.
     pub fn run(&self) -> Recent {
         let mut recent = Recent::default();
         let place = match Beneath::enter(self.source) {
@@ -89,7 +88,7 @@ impl Search<'_> {
         recent
     }
 
-    /// What a directory has for this search.
+    /// Returns the steps for the contents of a directory.
     fn read(&self, place: &Beneath, directory: &[u8], renamed: bool) -> Vec<Step> {
         let listed = place
             .directory(directory)
@@ -120,7 +119,7 @@ impl Search<'_> {
                 }
                 _ => {}
             }
-            // Whatever comes behind these is left to the next search.
+            // The next search continues behind these.
             if files > self.most {
                 break;
             }
@@ -128,8 +127,7 @@ impl Search<'_> {
         steps
     }
 
-    /// Returns true for what an earlier search has told, and for directories that it has read to
-    /// their end.
+    /// Returns true for files returned by an earlier search, and for directories it has completed.
     fn is_done(&self, path: &[u8]) -> bool {
         let around = self.after.strip_prefix(path);
         path_order(path, self.after) != Ordering::Greater
@@ -150,7 +148,7 @@ impl Search<'_> {
     }
 }
 
-/// Seconds and nanoseconds; zero for what was before.
+/// Returns seconds and nanoseconds since the epoch; zero for earlier times.
 fn since_epoch(time: SystemTime) -> (i64, u64) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.as_secs() as i64, since.subsec_nanos().into())
@@ -165,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    /// A tree whose files are all older than the returned moment.
+    /// Returns a tree whose files are all older than the returned time.
     fn site() -> (tempfile::TempDir, SystemTime) {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path();
@@ -180,7 +178,7 @@ mod tests {
         (directory, since)
     }
 
-    /// A moment between what has changed and what will.
+    /// Returns a time between earlier and later changes.
     fn moment(root: &Path) -> SystemTime {
         let probe = root.join("probe");
         let changed = |path: &Path| {
@@ -225,7 +223,7 @@ mod tests {
         assert_eq!(found(root, since), none);
         fs::write(root.join("a/b/f"), "2").unwrap();
         fs::write(root.join("c/excluded/f"), "2").unwrap();
-        // Times that were set, and a name that was given, do not hide a change.
+        // Neither times that were set nor a rename hide a change.
         let old = fs::File::options()
             .write(true)
             .open(root.join("z/f"))
