@@ -302,43 +302,43 @@ pub fn help() -> String {
 lsyncd version: {VERSION}
 
 USAGE:
-  a configuration file:
+  mirror as a configuration file says:
     lsyncd [OPTIONS] CONFIG
 
   mirror with rsync:
     lsyncd [OPTIONS] -rsync SRC TRG
 
-  mirror with rsync, renames carried out at the target over ssh:
+  mirror with rsync, and rename on the target over ssh:
     lsyncd [OPTIONS] -rsyncssh SRC HOST TARGETDIR
 
   mirror between local directories:
     lsyncd [OPTIONS] -direct SRC TRG
 
 OPTIONS:
-  -check           load the configuration, tell what it would do, and end
-  -delay SECS      delay of every sync, over the configuration's
-  -explain PATH    tell what becomes of this path, and by which rule
-  -help            show this
-  -insist          go on when a startup transfer fails
-  -json            with -check: the answer as JSON
+  -check           load the configuration, print its syncs, and exit
+  -delay SECS      set the delay of every sync; overrides the configuration
+  -explain PATH    print the target of this path and the rule that decides
+  -help            print this text
+  -insist          retry failed startup transfers instead of exiting
+  -json            with -check: print JSON
   -log all         log everything
   -log scarce      log warnings and errors only
-  -log CATEGORY    log this category, too
+  -log CATEGORY    also log this category
   -logfile FILE    log to this file
-  -monitor [NAME]  event monitor; without a name, list them
+  -monitor [NAME]  select the event monitor; without a name, list them
   -nodaemon        stay in the foreground and log to the terminal
-  -onepass         run the startup transfers, then end
+  -onepass         run the startup transfers, then exit
   -pidfile FILE    write the daemon's process id to this file
-  -runner FILE     accepted and ignored: there is no other half to be replaced
+  -runner FILE     accepted and ignored, for compatibility
   -script FILE     run this Lua file before the configuration
   -sshopts WORDS   options for the ssh of -rsyncssh
-  -version         show the version
+  -version         print the version
 
 LICENSE:
   GPLv2 (GNU General Public License, version 2) or any later version.
 
 SEE:
-  man lsyncd, man lsyncd.conf.lua; lsyncdctl asks a running lsyncd
+  man lsyncd, man lsyncd.conf.lua, man lsyncdctl
 "
     )
 }

@@ -1,22 +1,22 @@
 #compdef lsyncd
 
 _arguments \
-    '-check[load the configuration, tell what it would do, and end]' \
+    '-check[load the configuration, print its syncs, and exit]' \
     '-delay[delay of every sync]:seconds' \
     '*-direct[mirror between local directories]:source:_directories:target:_directories' \
-    '-explain[tell what becomes of a path]:path:_files' \
-    '-help[show the options]' \
-    '-insist[go on when a startup transfer fails]' \
-    '-json[with -check\: the answer as JSON]' \
-    '*-log[what is logged]:category:(all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel)' \
+    '-explain[print the target of a path and the rule that decides]:path:_files' \
+    '-help[print the options]' \
+    '-insist[retry failed startup transfers]' \
+    '-json[with -check\: print JSON]' \
+    '*-log[select log messages]:category:(all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel)' \
     '-logfile[log to this file]:file:_files' \
     '-monitor[event monitor]:monitor:(inotify)' \
     '-nodaemon[stay in the foreground]' \
-    '-onepass[run the startup transfers, then end]' \
-    '-pidfile[where the process id is written]:file:_files' \
+    '-onepass[run the startup transfers, then exit]' \
+    '-pidfile[file for the process id]:file:_files' \
     '*-rsync[mirror with rsync]:source:_directories:target:_files' \
     '*-rsyncssh[mirror with rsync and ssh]:source:_directories:host:_hosts:target directory' \
-    '*-script[run this Lua file first]:file:_files -g "*.lua"' \
-    '-sshopts[options for ssh]:options' \
-    '-version[show the version]' \
+    '*-script[run this Lua file before the configuration]:file:_files -g "*.lua"' \
+    '-sshopts[options for the ssh of -rsyncssh]:options' \
+    '-version[print the version]' \
     '1:configuration:_files'

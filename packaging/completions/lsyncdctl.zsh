@@ -8,8 +8,8 @@ _lsyncdctl_syncs() {
 
 _lsyncdctl_rest() {
     case $words[1] in
-    status) _arguments '-json[as JSON]' '-wait[wait until all is there]' \
-        '-timeout[wait no longer]:seconds' '::sync:_lsyncdctl_syncs' ;;
+    status) _arguments '-json[print JSON]' '-wait[wait until the target is current]' \
+        '-timeout[wait at most this time]:seconds' '::sync:_lsyncdctl_syncs' ;;
     resync) _arguments '::sync or path:_lsyncdctl_resync' '::path:_files' ;;
     log-level) compadd all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info \
         Inotify Statusfile Tunnel ;;
@@ -25,8 +25,8 @@ _lsyncdctl_resync() {
 
 _arguments \
     '-socket[control socket of the daemon]:socket:_files' \
-    '-sync[the sync of this name]:sync:_lsyncdctl_syncs' \
-    '-help[show verbs and options]' \
-    '-version[show the version]' \
-    '1:verb:((status\:"what is going on" top\:"live view" pause\:"start nothing more" resume\:"start again what is due" release\:"go on with a sync that its guard has halted" flush\:"do not wait for delays" resync\:"compare everything, or a path" retry\:"try what failed again now" reload\:"read the configuration again" log-level\:"what is logged"))' \
+    '-sync[name of the sync]:sync:_lsyncdctl_syncs' \
+    '-help[print commands and options]' \
+    '-version[print the version]' \
+    '1:command:((status\:"print the state" top\:"show a live view" pause\:"start no transfers" resume\:"start due transfers again" release\:"continue a sync that its guard has halted" flush\:"do not wait for delays" resync\:"compare everything, or send a path" retry\:"retry failed work immediately" reload\:"read the configuration again" log-level\:"select log messages"))' \
     '*::rest:_lsyncdctl_rest'

@@ -10,30 +10,32 @@ use lsyncd::log::escape;
 
 /// What `-help` says.
 pub const HELP: &str = "\
-USAGE: lsyncdctl [-socket PATH] VERB [SYNC] [OPTIONS]
+USAGE: lsyncdctl [-socket PATH] COMMAND [SYNC] [OPTIONS]
 
-VERBS, about one sync or, without its name, all:
-  status              What is going on. Exit codes: 0 all is current, 1 behind,
-                      2 in trouble, 3 no daemon answers, 4 wrong usage
-    -json             As JSON
-    -wait             Wait until the target has all that was written before
-                      this call, then exit with 0
-    -timeout SECONDS  Wait no longer; exit code 1 then
-  top                 Live view; keys are shown in it
-  pause               Start nothing more; changes go on being queued
-  resume              Start again what is due
-  release             Go on with a sync that its guard has halted
-  flush               Don't wait for delays
-  resync [PATH]       Compare everything, or what is at a path of the source
-  retry               Try what failed again now
-  reload              Read the configuration again; syncs that it leaves as they
-                      are go on untouched
-  log-level [WORD...] What is logged: all, scarce or categories; no word: the usual
+COMMANDS, for one sync or, without its name, for all:
+  status              Print the state. Exit codes: 0 current, 1 behind,
+                      2 failure, 3 no daemon answers, 4 wrong usage
+    -json             Print JSON
+    -wait             Wait until the target has everything that was written
+                      before this call, then exit with 0
+    -timeout SECONDS  Wait at most this time, then exit with 1
+  top                 Show a live view; it lists its keys
+  pause               Start no transfers; changes are still queued
+  resume              Start due transfers again
+  release             Continue a sync that its guard has halted
+  flush               Do not wait for delays
+  resync [PATH]       Compare everything, or send a path of the source
+  retry               Retry failed work immediately
+  reload              Read the configuration again; unchanged syncs continue
+                      untouched
+  log-level [WORD...] Select log messages: all, scarce or categories;
+                      no word: the default
 
 OPTIONS:
-  -socket PATH        The daemon's control socket; else $LSYNCD_SOCKET, else the
-                      usual places
-  -sync NAME          The sync, where its name looks like something else
+  -socket PATH        Control socket of the daemon; default: $LSYNCD_SOCKET,
+                      then the default places
+  -sync NAME          Name of the sync, if it could be taken for an option or a
+                      path
   -help, -version
 ";
 
@@ -81,7 +83,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     }
     let mut plain = raw.plain.into_iter();
     let Some(verb) = plain.next() else {
-        return Err("what shall be done? See lsyncdctl -help".into());
+        return Err("missing command. See lsyncdctl -help".into());
     };
     let verb = verb.to_string_lossy().into_owned();
     let rest: Vec<OsString> = plain.collect();
@@ -95,17 +97,17 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
         _ => rest.first().map(|name| name.to_string_lossy().into_owned()),
     };
     if named.is_some() && sync.is_some() {
-        return Err("one sync at a time, please".into());
+        return Err("only one sync may be named".into());
     }
     sync = sync.or(named);
     if verb != "log-level" && rest.len() > usize::from(verb != "reload") {
-        return Err(format!("{verb} takes fewer words"));
+        return Err(format!("too many arguments for {verb}"));
     }
     if verb != "status" && (raw.json || raw.wait) {
-        return Err("-json and -wait go with status".into());
+        return Err("-json and -wait are options of status only".into());
     }
     if raw.timeout.is_some() && !raw.wait {
-        return Err("-timeout goes with status -wait".into());
+        return Err("-timeout is an option of status -wait only".into());
     }
     let command = match verb.as_str() {
         "status" => Command::Status {
@@ -139,7 +141,7 @@ fn about(verb: &str, sync: Option<String>, path: Option<String>) -> Result<Verb,
         "flush" => Verb::Flush { sync },
         "resync" => Verb::Resync { sync, path },
         "retry" => Verb::Retry { sync },
-        other => return Err(format!("\"{other}\" is no verb. See lsyncdctl -help")),
+        other => return Err(format!("unknown command \"{other}\". See lsyncdctl -help")),
     })
 }
 
