@@ -3,7 +3,7 @@
 //!
 //! The program under test is the one cargo built, or the one that the environment
 //! variable `LSYNCD_TEST_BINARY` names: lsyncd itself, to see where the two differ.
-//! `LSYNCD_TEST_LIMIT` is the time in seconds after which a condition is given up (60).
+//! `LSYNCD_TEST_LIMIT` is the time in seconds after which a condition is given up (120).
 //! Nothing here asserts how long something takes.
 //!
 //! | file | what it is about |

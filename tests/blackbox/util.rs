@@ -149,7 +149,7 @@ pub fn limit() -> Duration {
         let seconds = std::env::var("LSYNCD_TEST_LIMIT")
             .ok()
             .and_then(|text| text.parse().ok())
-            .unwrap_or(60);
+            .unwrap_or(120);
         Duration::from_secs(seconds)
     })
 }

@@ -130,7 +130,7 @@ pub fn binary() -> PathBuf {
 /// How long a condition is waited for.
 pub fn limit() -> Duration {
     let seconds = std::env::var("LSYNCD_TEST_LIMIT").ok();
-    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(60))
+    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(120))
 }
 
 /// All cases of a directory that are selected, by name.

@@ -188,7 +188,7 @@ pub fn project(path: &str) -> PathBuf {
 /// How long a condition is waited for.
 fn limit() -> Duration {
     let seconds = std::env::var("LSYNCD_TEST_LIMIT").ok();
-    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(60))
+    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(120))
 }
 
 /// Tells the runner of the tests that something could not be done here.

@@ -19,7 +19,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 WORK=${LSYNCD_SYSTEM_WORK:-/var/tmp/lsyncd-system}
-LIMIT=${LSYNCD_TEST_LIMIT:-60}
+LIMIT=${LSYNCD_TEST_LIMIT:-120}
 machines=()
 
 base() {
