@@ -1,4 +1,4 @@
-//! The functions every configuration may call: logging, time, directories, processes.
+//! The global functions of configurations: logging, time, directories, processes.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::config::{config_error, kind_of, number_of, text_of};
 use crate::log;
 use crate::sync::Clock;
 
-/// The global functions.
+/// Returns the global functions.
 pub fn globals(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Result<Table> {
     let table = lua.create_table()?;
     table.set(
@@ -74,13 +74,13 @@ pub fn globals(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Res
     Ok(table)
 }
 
-/// A text or number that a function was given; `function` names it in the complaint.
+/// Returns a text or number argument as text. `function` is named in the error.
 pub fn text_argument(value: &Value, function: &str) -> Result<Vec<u8>> {
     text_of(value)
         .ok_or_else(|| config_error(format!("{function} needs a text, not {}", kind_of(value))))
 }
 
-/// What `log` prints for its values, one behind the other.
+/// Returns the text that `log` writes for its values, concatenated.
 fn log_text(values: &[Value]) -> Result<String> {
     let mut text = String::new();
     for value in values {
@@ -100,7 +100,8 @@ fn log_text(values: &[Value]) -> Result<String> {
     Ok(text)
 }
 
-/// Names in a directory; true for directories, false for all else, symbolic links included.
+/// Returns the names in a directory: true for directories, false for all other types, including
+/// symbolic links.
 fn read_directory(lua: &Lua, path: mlua::BString) -> Result<Option<Table>> {
     let shown = log::escape(&path);
     let entries = match fs::read_dir(OsStr::from_bytes(&path)) {

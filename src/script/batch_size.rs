@@ -1,5 +1,5 @@
-//! What goes into one transfer: everything, or with a `batchSizeLimit` what is small together
-//! and each large file alone.
+//! Selection of a batch: all due entries, or with a `batchSizeLimit` the small ones together and
+//! each large file alone.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,10 +15,12 @@ use crate::log;
 use crate::queue::{Delay, DelayId, Etype, Take};
 use crate::sync::Sync;
 
-/// `native.batch(inlet, test)`: the list for the next transfer; `test` is one of the preludes'.
+/// `native.batch(inlet, test)`: returns the list for the next transfer. `test` is one of the
+/// preludes' functions.
 ///
 /// # Errors
-/// None but Lua's own.
+///
+/// Errors of Lua only.
 pub fn batch(
     lua: &Lua,
     context: &ScriptContext,
@@ -42,7 +44,7 @@ pub fn batch(
     objects.list(lua, handle, ids)
 }
 
-/// What is small, or else the first that is not.
+/// Selects the small entries or, if there are none, the first large one.
 fn by_size(
     context: &ScriptContext,
     sync: &Sync,
@@ -81,8 +83,8 @@ fn first(sync: &Sync, wanted: fn(Etype) -> Take) -> Vec<DelayId> {
     })
 }
 
-/// What is gone is small, and so is what sends nothing. A directory has the size that stat(2)
-/// tells.
+/// Returns true if an entry exceeds the limit. Deleted files and entries without a transfer do not.
+/// A directory has the size that stat(2) reports.
 fn is_large(sync: &Sync, delay: &Delay<'_>, limit: u64) -> bool {
     if matches!(delay.etype(), Etype::Move | Etype::Delete) {
         return false;
@@ -96,7 +98,7 @@ fn is_large(sync: &Sync, delay: &Delay<'_>, limit: u64) -> bool {
     fs::metadata(OsStr::from_bytes(&path)).is_ok_and(|meta| meta.len() > limit)
 }
 
-/// Large files are left when this transfer takes the last place.
+/// Marks large files as delayed if this transfer uses the last process.
 fn tell_delayed(context: &ScriptContext, sync: &Sync) {
     let what = if sync.running + 1 >= sync.config.max_processes {
         "Maximum processes for sync reached."

@@ -1,4 +1,4 @@
-//! What the preludes need to make settings and syncs of what users write.
+//! Native functions of the preludes for settings and syncs.
 
 use std::rc::Rc;
 
@@ -12,10 +12,11 @@ use crate::config::{
     rsync_args, text_of, truthy,
 };
 
-/// Adds what loading a configuration needs.
+/// Adds the functions needed to load a configuration.
 ///
 /// # Errors
-/// None but Lua's own.
+///
+/// Errors of Lua only.
 pub fn add(
     lua: &Lua,
     context: &Rc<ScriptContext>,
@@ -32,7 +33,7 @@ pub fn add(
     )
 }
 
-/// What may be done when, and what is set for the daemon as a whole.
+/// Adds the functions for phases and for global settings.
 fn phases(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<()> {
     let h = Rc::clone(context);
     native.set(
@@ -69,7 +70,7 @@ fn phases(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<()> 
     )
 }
 
-/// From what a `sync{}` was given to the configuration with all it inherits, checked.
+/// Adds the functions that merge and check the configuration of a `sync{}`.
 fn inheriting(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<()> {
     let h = Rc::clone(context);
     native.set(
@@ -104,7 +105,7 @@ fn inheriting(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<
     )
 }
 
-/// What values come to.
+/// Adds the functions that compute values.
 fn values(lua: &Lua, native: &Table) -> Result<()> {
     native.set(
         "rsync_words",
@@ -141,7 +142,7 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
     )
 }
 
-/// A configuration of lsyncd 2.0 assigned a table; nothing in it would be seen.
+/// Refuses `settings = {…}`, the form of lsyncd 2.0, since it would have no effect.
 pub fn check_settings_kept(lua: &Lua) -> Result<()> {
     match lua.globals().raw_get::<Value>("settings")? {
         Value::Function(_) => Ok(()),
@@ -152,8 +153,8 @@ pub fn check_settings_kept(lua: &Lua) -> Result<()> {
     }
 }
 
-/// What the command line and the settings made so far say for every sync. A limit of the
-/// sync's own counts more than the setting; see docs/differences.md.
+/// Applies the command line and the settings to a sync's configuration. A limit of the sync's own
+/// takes precedence; see docs/differences.md.
 fn fill_from_settings(context: &ScriptContext, config: &Table) -> Result<()> {
     if let Some(delay) = context.delay {
         config.set("delay", delay)?;

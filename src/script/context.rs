@@ -1,4 +1,4 @@
-//! What the functions of the Lua side share with the engine.
+//! The script context: state shared by the Lua API and the event loop.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -18,45 +18,45 @@ use crate::queue::{DelayId, Time};
 use crate::scan::readers::Reading;
 use crate::sync::{Clock, Sync};
 
-/// How far the daemon is.
+/// The stage of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The configuration runs.
+    /// The configuration is being loaded.
     Loading,
-    /// Syncs are at work.
+    /// The event loop is running.
     Running,
-    /// Waiting for the last children; nothing new starts.
+    /// The daemon waits for the last children; nothing new starts.
     ShuttingDown,
 }
 
-/// A sync and what Lua holds of it.
+/// A sync handle: a sync with its Lua objects.
 pub struct SyncHandle {
-    /// The sync itself. Never borrowed while Lua runs. Where a configuration was read anew and
-    /// is the same for this sync, members of both share it.
+    /// The sync. Must not be borrowed while Lua runs. After a reload with an unchanged
+    /// configuration the old and the new handle share it.
     pub sync: Rc<RefCell<Sync>>,
-    /// Equal for equal configurations; none where that can't be told.
+    /// Equal for equal configurations; `None` if they cannot be compared.
     pub fingerprint: Option<Vec<u8>>,
-    /// Its merged configuration.
+    /// The merged configuration.
     pub config: Table,
-    /// The object its functions are given.
+    /// The inlet object.
     pub inlet: Table,
-    /// What its transfers go through.
+    /// The tunnel of its transfers.
     pub tunnel: Option<Rc<TunnelObject>>,
-    /// Event objects of queue entries, two for a move; the same entry gives the same objects
-    /// until it is done, with whatever user code has put into them.
+    /// The event objects of queue entries, two for a move. An entry keeps its objects, including
+    /// fields set by user code, until it is done.
     pub events: RefCell<HashMap<DelayId, (Table, Option<Table>)>>,
-    /// What `inlet.getSync()` returns, once it was asked for.
+    /// The object returned by `inlet.getSync()`, once it is created.
     pub object: OnceCell<Table>,
 }
 
 impl SyncHandle {
-    /// Returns true if its transfers may start, as far as its tunnel goes.
+    /// Returns true if its tunnel, if any, permits transfers.
     pub fn is_connected(&self) -> bool {
         let tunnel = self.tunnel.as_ref();
         tunnel.is_none_or(|tunnel| tunnel.machine.borrow().is_up())
     }
 
-    /// Drops the objects of those entries that are done.
+    /// Drops the event objects of those entries that are done.
     pub fn forget_finished(&self, ids: &[DelayId]) {
         let is_done = |id: &DelayId| !self.sync.borrow().queue.contains(*id);
         self.events
@@ -64,7 +64,7 @@ impl SyncHandle {
             .retain(|id, _| !ids.contains(id) || !is_done(id));
     }
 
-    /// Drops the objects of entries that are done.
+    /// Drops the event objects of entries.
     pub fn forget(&self, ids: &[DelayId]) {
         let mut events = self.events.borrow_mut();
         if events.is_empty() {
@@ -76,50 +76,49 @@ impl SyncHandle {
     }
 }
 
-/// A call that user code asked for with `alarm`.
+/// A pending call of `alarm`.
 pub struct Alarm {
-    /// When.
+    /// The time of the call.
     pub due: Time,
-    /// What is called, with the timestamp and `extra`.
+    /// The function, called with the timestamp and `extra`.
     pub function: Function,
-    /// Passed on.
+    /// An argument of the call.
     pub extra: Value,
 }
 
-/// State shared by the API's functions and the engine.
+/// The script context: state shared by the Lua API and the event loop.
 pub struct ScriptContext {
-    /// How far the daemon is.
+    /// The stage of the configuration.
     pub stage: Cell<Stage>,
     /// All syncs, in the order of the configuration.
     pub syncs: RefCell<Vec<Rc<SyncHandle>>>,
-    /// Those of the configuration before this one, whose state may go on.
+    /// The syncs of the previous configuration, whose state may be taken over.
     pub before: RefCell<Vec<Rc<SyncHandle>>>,
     /// All tunnels, in the order of the configuration.
     pub tunnels: RefCell<Vec<Rc<TunnelObject>>>,
-    /// What Lua asked to be started since the engine looked last.
+    /// Spawn requests that the event loop has not taken yet.
     pub requests: RefCell<Vec<SpawnRequest>>,
-    /// What Lua asked the daemon to do itself, likewise.
+    /// Copy requests that the event loop has not taken yet.
     pub orders: RefCell<Vec<CopyRequest>>,
-    /// What Lua asked to be checked first, likewise.
+    /// Scan requests that the event loop has not taken yet.
     pub checks: RefCell<Vec<ScanRequest>>,
-    /// What is spawned now is for entries that are active, as they were checked, and reads the
-    /// staged tree.
+    /// The read lock of the staged tree for the transfer that is being spawned after a scan pass.
     pub cleared: RefCell<Option<Rc<Reading>>>,
     /// Pending calls of `alarm`.
     pub alarms: RefCell<Vec<Alarm>>,
-    /// What user code observes.
+    /// The file descriptors observed by user code.
     pub observed: Observed,
-    /// Running children, of syncs only.
+    /// The number of running children of syncs.
     pub running: Cell<usize>,
-    /// The global limit of children.
+    /// The global limit of processes.
     pub max_processes: Cell<Option<usize>>,
-    /// Since when user code runs.
+    /// The start of the user code that is running.
     pub user_code: super::watchdog::RunningSince,
-    /// `terminate(n)` was called.
+    /// The argument of `terminate(n)`, if it was called.
     pub ending: Cell<Option<i64>>,
-    /// A startup transfer failed and `insist` is not set: the daemon ends.
+    /// A startup transfer failed and `insist` is not set, so the daemon ends.
     pub startup_failed: Cell<bool>,
-    /// The built-in table of rsync's exit codes was asked since this was last cleared.
+    /// The built-in exit code table has been used since this was cleared.
     pub by_default: Cell<bool>,
     /// The settings of the configuration.
     pub settings: SettingsTable,
@@ -127,13 +126,13 @@ pub struct ScriptContext {
     pub delay: Option<f64>,
     /// All children of the daemon.
     pub children: Rc<RefCell<Children>>,
-    /// Where shared ssh connections have their sockets.
+    /// The sockets of shared ssh connections.
     pub sockets: SshControl,
     /// The clock of queues and timestamps.
     pub clock: Clock,
-    /// Where relative local targets are meant from, when the daemon has left that directory.
+    /// The directory relative local targets refer to, if the daemon has left it.
     pub base: RefCell<Option<PathBuf>>,
-    /// The last text made of a complaint, to tell those from errors of Lua itself.
+    /// The last text made of a configuration error, to distinguish it from errors of Lua.
     pub complained: RefCell<String>,
 }
 
@@ -145,7 +144,7 @@ impl ScriptContext {
         limit.is_some_and(|limit| self.running.get() + asked + 1 >= limit)
     }
 
-    /// Returns true if all that Lua asked for is processes for empty lists.
+    /// Returns true if all spawn requests are processes for empty lists.
     pub fn spawns_for_nothing(&self) -> bool {
         let requests = self.requests.borrow();
         !requests.is_empty()
@@ -154,7 +153,7 @@ impl ScriptContext {
             && self.checks.borrow().is_empty()
     }
 
-    /// Returns true if another child of any sync may start.
+    /// Returns true if another child may start.
     pub fn may_spawn(&self) -> bool {
         let asked = self.requests.borrow().len();
         self.max_processes
@@ -163,10 +162,11 @@ impl ScriptContext {
     }
 }
 
-/// The member whose inlet object this is.
+/// Returns the sync handle of an inlet object.
 ///
 /// # Errors
-/// It is none.
+///
+/// The table is not an inlet.
 pub fn handle_of(lua: &Lua, inlet: &Table) -> Result<Rc<SyncHandle>> {
     let context = lua
         .app_data_ref::<Rc<ScriptContext>>()

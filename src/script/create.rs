@@ -1,4 +1,4 @@
-//! Makes the sync of a prepared configuration.
+//! Creates a sync from its prepared configuration.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -17,10 +17,11 @@ use crate::log;
 use crate::queue::Policy;
 use crate::sync::Sync;
 
-/// Makes the sync of a prepared configuration; returns its inlet.
+/// Creates a sync and returns its inlet.
 ///
 /// # Errors
-/// Whatever is wrong with the configuration.
+///
+/// The configuration is invalid.
 pub fn create(
     lua: &Lua,
     context: &Rc<ScriptContext>,
@@ -66,7 +67,7 @@ pub fn create(
     Ok(inlet)
 }
 
-/// What can be told of a configuration as it is; puts in what it leaves to us.
+/// Checks a configuration by itself, and adds computed values.
 fn check(lua: &Lua, config: &Table, policy: Policy, index: usize) -> Result<()> {
     resolve_source(lua, config)?;
     let monitor = config.get::<Value>("monitor")?;
@@ -96,7 +97,7 @@ fn check(lua: &Lua, config: &Table, policy: Policy, index: usize) -> Result<()> 
     Ok(())
 }
 
-/// Refuses a local target that would destroy more than it mirrors; warns of one that might.
+/// Refuses a local target whose use would destroy data, and warns of a dubious one.
 fn check_target(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) -> Result<()> {
     let target = config::destination(config)?;
     let Some(target) = target.filter(|target| !batch::is_remote(target)) else {
@@ -110,7 +111,7 @@ fn check_target(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) 
     Ok(())
 }
 
-/// Returns the words of every rsync call of a built-in kind that sends all changes by rsync.
+/// Returns the common rsync arguments of a built-in kind that sends all changes by rsync.
 fn rsync_words(lua: &Lua, config: &Table) -> Result<Option<Vec<Vec<u8>>>> {
     let default: Table = lua.globals().raw_get("default")?;
     let direct: Table = default.raw_get("direct")?;
@@ -128,7 +129,7 @@ fn rsync_words(lua: &Lua, config: &Table) -> Result<Option<Vec<Vec<u8>>>> {
     Ok(Some(words?.into_iter().flatten().collect()))
 }
 
-/// What can be told of a configuration that is no mistake yet.
+/// Logs warnings about a valid configuration.
 fn advise(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) -> Result<()> {
     if log::enabled("Exclude") {
         for pattern in filter.excludes() {
@@ -145,7 +146,7 @@ fn advise(lua: &Lua, config: &Table, typed: &SyncConfig, filter: &Filter) -> Res
     sync_checks::warn_of_idleness(lua, config)
 }
 
-/// The state of a sync: that of the configuration before if it is the same.
+/// Returns a new sync, or that of the previous configuration if it is unchanged.
 fn sync_of(
     lua: &Lua,
     context: &Rc<ScriptContext>,
@@ -170,7 +171,7 @@ fn sync_of(
             Rc::new(RefCell::new(sync))
         }
     };
-    // User code runs what it likes, as it likes.
+    // User functions may run anything, so only built-in behaviours are known.
     if policy == Policy::Coalesce {
         fanout::join(context, &sync, group);
         sync.borrow_mut().environment = config::share_ssh(lua, config, &context.sockets)?;
@@ -178,7 +179,8 @@ fn sync_of(
     Ok(sync)
 }
 
-/// Tells configurations of syncs apart, what is in files of filters included.
+/// Returns a text that differs for different configurations, including the contents of filter
+/// files.
 fn fingerprint(lua: &Lua, config: &Table, filter: &Filter) -> Result<Option<Vec<u8>>> {
     let function: mlua::Function = lua.named_registry_value("fingerprint")?;
     let text: Option<mlua::BString> = function.call(config)?;
@@ -187,7 +189,7 @@ fn fingerprint(lua: &Lua, config: &Table, filter: &Filter) -> Result<Option<Vec<
     Ok(text.map(|text| [text.to_vec(), lines.join(&0)].join(&0)))
 }
 
-/// The state of the same sync in the configuration before, if it is there and nobody's yet.
+/// Returns the sync with this fingerprint of the previous configuration, if it is not taken yet.
 fn unchanged(context: &ScriptContext, fingerprint: Option<&[u8]>) -> Option<Rc<RefCell<Sync>>> {
     let text = fingerprint?;
     let mut before = context.before.borrow_mut();
@@ -248,7 +250,7 @@ fn has_action(config: &Table) -> Result<bool> {
     Ok(false)
 }
 
-/// Says why a sync without a gauge may have no action: its key may be misspelt.
+/// Returns the error of a sync without an action. Without a gauge its key may be misspelt.
 fn no_actions(config: &Table) -> mlua::Error {
     let similar = config
         .pairs::<String, Value>()
@@ -263,7 +265,7 @@ fn no_actions(config: &Table) -> mlua::Error {
     }
 }
 
-/// These keys are functions or switched off.
+/// Refuses action keys that are neither functions nor false.
 fn check_functions(config: &Table) -> Result<()> {
     for key in ["action", "collect", "full", "init", "prepare"] {
         match config.get(key)? {
@@ -284,7 +286,8 @@ fn check_functions(config: &Table) -> Result<()> {
     Ok(())
 }
 
-/// Built-in behaviours are decided by the state of the disk; user code gets what happened.
+/// Returns the queue policy: coalescing for built-in behaviours, which examine the disk; per event
+/// for user functions.
 fn policy(lua: &Lua, config: &Table) -> Result<Policy> {
     let default: Table = lua.globals().raw_get("default")?;
     let general = default.raw_get::<Value>("action")? == config.get::<Value>("action")?;

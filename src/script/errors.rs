@@ -1,7 +1,7 @@
-//! Errors of the Lua side as one clear text each: file, line, key and what is wrong.
+//! Error messages of the Lua side: file, line, key and reason.
 //!
-//! A native function fails with a [`ConfigError`]. Whoever called it from Lua gets a plain
-//! text with the position of the user's line in front, as Lua's own errors have it.
+//! A native function fails with a [`ConfigError`]. The caller in Lua gets a text that begins with
+//! the position of the user's line, like Lua's own errors.
 
 use std::fs;
 
@@ -9,9 +9,8 @@ use mlua::{Error, Lua, Value};
 
 use crate::config::{ConfigError, nearest};
 
-/// The first text that was raised, without stack traces. A [`ConfigError`] gets the position of
-/// the user's line that is running now in front, as Lua's own errors have it, and the line of
-/// the key that is wrong behind, if that is another one.
+/// Returns the message of an error without stack traces. For a [`ConfigError`] the position of the
+/// running user line is put in front, and the line of the invalid key is appended if it differs.
 pub fn message(lua: &Lua, error: &Error) -> String {
     let Some(complaint) = error.downcast_ref::<ConfigError>() else {
         let text = plain(error);
@@ -38,8 +37,8 @@ pub fn message(lua: &Lua, error: &Error) -> String {
     }
 }
 
-/// As [`message`], with the line of user code the error came from in front even where Lua gives
-/// none: errors that are no texts, and those of functions of the daemon.
+/// As [`message`], and adds the position for errors without one: values that are not texts, and
+/// errors of native functions.
 pub fn located(lua: &Lua, error: &Error) -> String {
     let mut text = message(lua, error);
     if text.starts_with("table: 0x") {
@@ -56,7 +55,7 @@ pub fn located(lua: &Lua, error: &Error) -> String {
     }
 }
 
-/// The `FILE:LINE` a text begins with.
+/// Returns the `FILE:LINE` prefix of a text.
 fn place(text: &str) -> Option<&str> {
     let (place, _) = text.split_once(": ")?;
     let (file, line) = place.rsplit_once(':')?;
@@ -64,7 +63,7 @@ fn place(text: &str) -> Option<&str> {
     (is_line && !file.is_empty()).then_some(place)
 }
 
-/// Where a global is nil whose name is nearly that of one that is not, that one is told.
+/// Appends the name of a similar global to an error about an undefined one.
 fn with_suggestion(lua: &Lua, text: String) -> String {
     let suggestion = || {
         let (_, name) = text.split_once(" a nil value (global '")?;
@@ -83,7 +82,7 @@ fn with_suggestion(lua: &Lua, text: String) -> String {
     }
 }
 
-/// The error's text without stack traces and without mlua's own words around it.
+/// Returns the error text without stack traces and without mlua's prefix.
 pub fn plain(error: &Error) -> String {
     match error {
         Error::CallbackError { cause, .. } => plain(cause),
@@ -103,7 +102,7 @@ pub fn plain(error: &Error) -> String {
     }
 }
 
-/// The lines of the innermost stack trace that came with an error, outermost call last.
+/// Returns the lines of the innermost stack trace of an error, outermost call last.
 pub fn backtrace(error: &Error) -> Vec<String> {
     let trace = match error {
         Error::CallbackError { traceback, .. } => traceback.as_str(),
@@ -119,7 +118,7 @@ pub fn backtrace(error: &Error) -> Vec<String> {
         .collect()
 }
 
-/// The text of a value that user code raised with `error(value)`.
+/// Returns the text of a value raised with `error(value)`.
 pub fn raised(lua: &Lua, value: &Value) -> String {
     match value {
         Value::Error(error) => message(lua, error),
@@ -130,7 +129,7 @@ pub fn raised(lua: &Lua, value: &Value) -> String {
     }
 }
 
-/// Rust's name of a type in Lua's words.
+/// Returns the Lua name of a Rust type.
 fn lua_type(rust: &str) -> &str {
     match rust {
         "LuaString" | "String" | "BString" => "string",
@@ -141,10 +140,10 @@ fn lua_type(rust: &str) -> &str {
     }
 }
 
-/// Chunk names of the preludes begin with this; their frames are never shown as a position.
+/// The prefix of the preludes' chunk names. Their frames are never shown as a position.
 pub const PRELUDE: &str = "=lsyncd/";
 
-/// File and line of the innermost frame of user code.
+/// Returns file and line of the innermost frame of user code.
 fn position(lua: &Lua) -> Option<(String, usize)> {
     for level in 0.. {
         let frame = lua.inspect_stack(level, |frame| {
@@ -160,7 +159,7 @@ fn position(lua: &Lua) -> Option<(String, usize)> {
     None
 }
 
-/// The line, counted from 1, on which a file assigns to this name outside of all braces.
+/// Returns the line, counted from 1, of an assignment to this name outside all braces.
 pub fn line_of_assignment(text: &str, name: &str) -> Option<usize> {
     let mut lexer = Lexer {
         rest: text,
@@ -179,8 +178,8 @@ pub fn line_of_assignment(text: &str, name: &str) -> Option<usize> {
     None
 }
 
-/// Looks for `key =` in the call that begins on `start` (counted from 1), until its braces
-/// close. Comments and texts are skipped.
+/// Returns the line of `key =` in the call that begins at line `start` (counted from 1). Comments
+/// and string literals are skipped.
 fn line_of_key(text: &str, start: usize, key: &str) -> Option<usize> {
     let mut depth = 0usize;
     let mut lexer = Lexer {
@@ -217,7 +216,7 @@ enum Token<'a> {
     Other,
 }
 
-/// As much of Lua's lexis as it takes to tell names and braces from texts and comments.
+/// A lexer for names, braces, string literals and comments of Lua.
 struct Lexer<'a> {
     rest: &'a str,
     line: usize,
@@ -263,7 +262,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Length of the quoted text that `text` begins with.
+/// Returns the length of the quoted string at the start of `text`.
 fn quoted(text: &str, quote: char) -> usize {
     let mut escaped = false;
     for (at, c) in text.char_indices().skip(1) {
@@ -277,7 +276,7 @@ fn quoted(text: &str, quote: char) -> usize {
     text.len()
 }
 
-/// Length of the `[[…]]` or `[=[…]=]` that `text` begins with.
+/// Returns the length of the `[[…]]` or `[=[…]=]` string at the start of `text`.
 fn long_bracket(text: &str) -> Option<usize> {
     let level = text
         .strip_prefix('[')?

@@ -1,5 +1,4 @@
-//! Events and lists of events as user code sees them: ordinary tables whose fields are looked
-//! up here, so that making one costs nothing until it is asked for something.
+//! Event and list objects of user code: tables whose fields are looked up on access.
 
 use std::rc::{Rc, Weak};
 
@@ -10,17 +9,17 @@ use super::timestamp::Timestamp;
 use crate::config::{config_error, text_of};
 use crate::queue::{DelayId, Etype, Status};
 
-/// The queue entry behind an event object.
+/// The queue entry of an event object.
 #[derive(Clone)]
 pub struct EventRef {
-    /// Its sync.
+    /// The sync.
     pub handle: Weak<SyncHandle>,
-    /// Its queue entry.
+    /// The queue entry.
     pub id: DelayId,
-    /// What kind of event it is.
+    /// The event type.
     pub etype: Etype,
-    /// The path this object describes: the origin of a move for the first object, the
-    /// destination for the second. Begins with a slash but for Init and Blanket.
+    /// The path of this object: the origin of a move for the first object, the destination for the
+    /// second. It begins with a slash except for Init and Blanket.
     path: Rc<[u8]>,
     half: MoveEnd,
 }
@@ -30,34 +29,34 @@ enum MoveEnd {
     Whole,
     From,
     To,
-    /// An item of `getList()`: the queue entry itself, both ends of a move in one object.
+    /// An item of `getList()`: one object for both paths of a move.
     Entry,
 }
 
 impl UserData for EventRef {}
 
-/// The queue entries behind a list object.
+/// The queue entries of a list object.
 #[derive(Clone)]
 pub struct ListRef {
-    /// Their sync.
+    /// The sync.
     pub handle: Weak<SyncHandle>,
-    /// In queue order.
+    /// The queue entries in order.
     pub ids: Rc<[DelayId]>,
 }
 
 impl UserData for ListRef {}
 
-/// What `spawn` and `collect` are about.
+/// The agent of `spawn` and `collect`.
 #[derive(Clone)]
 pub enum Agent {
-    /// One queue entry.
+    /// An event object.
     Event(EventRef),
-    /// Several.
+    /// A list object.
     List(ListRef),
 }
 
 impl Agent {
-    /// The sync it belongs to.
+    /// Returns the sync handle.
     pub fn handle(&self) -> Option<Rc<SyncHandle>> {
         match self {
             Agent::Event(event) => event.handle.upgrade(),
@@ -65,7 +64,7 @@ impl Agent {
         }
     }
 
-    /// Its queue entries.
+    /// Returns the queue entries.
     pub fn ids(&self) -> Vec<DelayId> {
         match self {
             Agent::Event(event) => vec![event.id],
@@ -74,8 +73,8 @@ impl Agent {
     }
 }
 
-/// Which object stands for what. The objects are plain tables, so this is kept beside them, in
-/// a table with weak keys.
+/// The mapping of objects to queue entries. Objects are plain tables, so the mapping is a table
+/// with weak keys.
 #[derive(Clone)]
 pub struct Objects {
     behind: Table,
@@ -84,7 +83,7 @@ pub struct Objects {
 }
 
 impl Objects {
-    /// No objects yet. The metatables are filled by the prelude.
+    /// Returns an empty mapping. The prelude fills the metatables.
     pub fn new(lua: &Lua) -> Result<Objects> {
         let behind = lua.create_table()?;
         let weak = lua.create_table()?;
@@ -97,12 +96,12 @@ impl Objects {
         })
     }
 
-    /// The metatables of events and of lists.
+    /// Returns the metatables of events and of lists.
     pub fn metatables(&self) -> (Table, Table) {
         (self.event_meta.clone(), self.list_meta.clone())
     }
 
-    /// The event object of a queue entry, with a second one for a move.
+    /// Returns the event object of a queue entry, and a second one for a move.
     pub fn event(
         &self,
         lua: &Lua,
@@ -113,7 +112,7 @@ impl Objects {
         let (etype, path, path2) = {
             let sync = handle.sync.borrow();
             let delay = match (sync.queue.get(id), known) {
-                // An entry may have become another while it waited to be done again.
+                // The entry may have been replaced while it waited for a retry.
                 (Some(delay), Some(known)) if self.is_of(&known.0, delay.etype())? => {
                     return Ok(known);
                 }
@@ -145,8 +144,8 @@ impl Objects {
         Ok(made)
     }
 
-    /// The object of a queue entry as the items of `getList()` are: `path` has its leading slash,
-    /// and there are `path2` and `alarm`.
+    /// Returns the object of a queue entry for `getList()`: `path` has a leading slash, and the
+    /// fields `path2` and `alarm` exist.
     pub fn entry(&self, lua: &Lua, handle: &Rc<SyncHandle>, id: DelayId) -> Result<Option<Table>> {
         let entry = match handle.sync.borrow().queue.get(id) {
             Some(delay) => EventRef {
@@ -161,7 +160,7 @@ impl Objects {
         self.object(lua, entry, &self.event_meta).map(Some)
     }
 
-    /// A list object.
+    /// Returns a list object.
     pub fn list(&self, lua: &Lua, handle: &Rc<SyncHandle>, ids: Vec<DelayId>) -> Result<Table> {
         let list = ListRef {
             handle: Rc::downgrade(handle),
@@ -184,7 +183,7 @@ impl Objects {
         Ok(object)
     }
 
-    /// What an event or list object stands for; `None` for any other table.
+    /// Returns the agent of an object; `None` for any other table.
     pub fn agent(&self, object: &Table) -> Result<Option<Agent>> {
         let Some(behind) = self.behind.raw_get::<Option<AnyUserData>>(object)? else {
             return Ok(None);
@@ -198,10 +197,11 @@ impl Objects {
 }
 
 impl EventRef {
-    /// One field of the event.
+    /// Returns a field of the event.
     ///
     /// # Errors
-    /// There is no field of that name, or it needs a target and there is none.
+    ///
+    /// The field does not exist, or it needs a target and there is none.
     pub fn field(&self, lua: &Lua, name: &str) -> Result<Value> {
         let handle = self
             .handle
@@ -234,7 +234,7 @@ impl EventRef {
             }
             _ => {}
         }
-        // User code may change the target while the sync is at work.
+        // User code may change the target at run time.
         let source = handle.sync.borrow().config.source.clone();
         let target = text_of(&handle.config.raw_get("target")?);
         let value = match name {
@@ -263,7 +263,7 @@ impl EventRef {
                 (_, None) => Err(config_error("the sync has no target")),
             }
         };
-        // The parts are taken from "/d/g h" or "/d/"; Init and Blanket have no path at all.
+        // Examples are "/d/g h" and "/d/"; Init and Blanket have an empty path.
         let path: &[u8] = &self.path;
         let bare = path.strip_suffix(b"/").unwrap_or(path);
         let slash = bare.iter().rposition(|&byte| byte == b'/');
@@ -305,7 +305,7 @@ impl EventRef {
         }
     }
 
-    /// Returns true if it still waits to be handled.
+    /// Returns true if the entry is still waiting.
     pub fn waits(&self, handle: &SyncHandle) -> bool {
         handle
             .sync

@@ -1,5 +1,4 @@
-//! One source, many targets: which syncs share what they watch and what is pending, and where
-//! targets are read from.
+//! Syncs of one source: sharing of journals, scopes and check gates, and targets from files.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -17,8 +16,9 @@ use crate::filter::Filter;
 use crate::scan::Gate;
 use crate::sync::{self, Sync};
 
-/// A text that is equal for syncs that look at the same files. `None` for those with functions of
-/// the user's (which may change a filter as they run), unless they come from one `sync{}`.
+/// Returns a text that is equal for syncs that include the same files. Returns `None` for syncs
+/// with user functions, which may change the filter at run time, unless they come from one
+/// `sync{}`.
 pub fn files(
     config: &Table,
     typed: &SyncConfig,
@@ -42,14 +42,14 @@ pub fn files(
     Ok(Some(parts.join(&0)))
 }
 
-/// A text that is equal for syncs that may share a journal: those that look at the same `files`,
-/// the same way.
+/// Returns a text that is equal for syncs that may share a journal: those with equal [`files`] and
+/// equal queue settings.
 pub fn group(files: &[u8], typed: &SyncConfig) -> Vec<u8> {
     let way = format!("{:?} {:?}", typed.delay, typed.mode).into_bytes();
     [files, b"\0", &way].concat()
 }
 
-/// Lets a sync share with one that is there already, of this configuration or the one before.
+/// Lets a sync share the journal of an existing one, of this configuration or the previous one.
 pub fn join(context: &ScriptContext, sync: &Rc<RefCell<Sync>>, group: Option<Vec<u8>>) {
     let like = |handle: &&Rc<SyncHandle>| {
         !Rc::ptr_eq(&handle.sync, sync) && {
@@ -66,11 +66,12 @@ pub fn join(context: &ScriptContext, sync: &Rc<RefCell<Sync>>, group: Option<Vec
     sync.borrow_mut().group = group;
 }
 
-/// Lets a sync share the check gate of one that looks at the same [`files`] and checks them the
-/// same way. Functions may be others after a reload.
+/// Lets a sync share the check gate of one with the same [`files`] and the same checks. Check
+/// functions may differ after a reload.
 ///
 /// # Errors
-/// Another gate has the same private directory.
+///
+/// Another gate uses the same staging directory.
 pub fn join_gate(context: &ScriptContext, sync: &mut Sync, files: Option<&[u8]>) -> Result<()> {
     let Some(check) = &sync.config.check else {
         return Ok(());
@@ -106,11 +107,12 @@ pub fn join_gate(context: &ScriptContext, sync: &mut Sync, files: Option<&[u8]>)
     }
 }
 
-/// The targets in a file: one on each line; empty lines and those that begin with `#` or `;`
-/// are none.
+/// Returns the targets listed in a file, one on each line. Empty lines and lines that begin with
+/// `#` or `;` are skipped.
 ///
 /// # Errors
-/// The value is no name, or the file can't be read.
+///
+/// The value is not a file name, or the file cannot be read.
 pub fn targets_from(lua: &Lua, name: &Value) -> Result<Table> {
     let wrong = || config_error_about("targetsFrom", "targetsFrom must be the name of a file");
     let name = text_of(name).ok_or_else(wrong)?;

@@ -1,7 +1,7 @@
-//! What to write instead, for mistakes that Lua tells in words of its own.
+//! Hints for common mistakes in configurations, appended to Lua's error messages.
 
-/// The advice for a syntax error of Lua in a configuration with this text, with the end of its
-/// sentence in front.
+/// Returns the hint for a syntax error in a configuration with this text, beginning with the end of
+/// the message's sentence.
 pub fn for_syntax(message: &str, text: &str) -> Option<String> {
     let near = near(message)?;
     if near.starts_with("<\\") {
@@ -34,8 +34,8 @@ pub fn for_syntax(message: &str, text: &str) -> Option<String> {
     }
 }
 
-/// The advice for an error of a configuration while it runs, with the end of
-/// its sentence in front.
+/// Returns the hint for a run time error of a configuration, beginning with the end of the
+/// message's sentence.
 pub fn for_runtime(message: &str) -> Option<String> {
     ["settings", "sync"].into_iter().find_map(|name| {
         let used = format!("index a function value (global '{name}')");
@@ -46,7 +46,7 @@ pub fn for_runtime(message: &str) -> Option<String> {
     })
 }
 
-/// The token that the message names last, without the quotes around it.
+/// Returns the last token the message names, without quotes.
 fn near(message: &str) -> Option<&str> {
     let (_, near) = message.rsplit_once(" near ")?;
     Some(match near.strip_prefix('\'') {
@@ -55,13 +55,13 @@ fn near(message: &str) -> Option<&str> {
     })
 }
 
-/// The number in `FILE:NUMBER: TEXT`.
+/// Returns the number in `FILE:NUMBER: TEXT`.
 fn line_number(message: &str) -> Option<usize> {
     let mut parts = message.split(':');
     parts.find_map(|part| part.parse().ok())
 }
 
-/// Returns true for a name, a text, a number or a table.
+/// Returns true for a name, a string, a number or a table.
 fn is_beginning_of_item(token: &str) -> bool {
     token.starts_with(|c: char| c == '_' || c.is_ascii_alphanumeric() || "\"'{[".contains(c))
 }
@@ -89,7 +89,7 @@ fn foreign_character(line: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// What is said about a configuration that is no Lua.
+    /// Returns the message for a configuration with a syntax error.
     fn said(text: &str) -> String {
         let lua = crate::sys::lua();
         let error = lua

@@ -7,32 +7,33 @@ use mlua::{Function, HookTriggers, Lua, Result, VmState};
 use super::context::SyncHandle;
 use super::runtime::Script;
 
-/// A hook that computes for longer is stopped. Nothing can be done about one that waits, for
-/// `os.execute` say.
+/// The time after which a computing hook is stopped. A hook that blocks in a system call, for
+/// example in `os.execute`, cannot be stopped.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a hook is told.
+/// The report passed to a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookReport {
-    /// For `onFailed`.
+    /// True for `onFailed`.
     pub failed: bool,
     /// The exit code; 128 + n is signal n.
     pub code: i32,
-    /// What the child said went wrong.
+    /// The error text of the child.
     pub text: Vec<u8>,
-    /// The paths it was about, relative to the source, each with a zero byte behind it.
+    /// The paths of its entries, relative to the source, each followed by a zero byte.
     pub paths: Vec<u8>,
-    /// There were more.
+    /// Paths were left out.
     pub truncated: bool,
-    /// How many children are put together here.
+    /// The number of children merged into this report.
     pub batches: u64,
 }
 
 impl Script {
-    /// Calls the hook function of a sync with a table of what is in the report.
+    /// Calls the hook function of a sync with a table made of the report.
     ///
     /// # Errors
-    /// User code failed, or took too long.
+    ///
+    /// User code failed or took too long.
     pub fn hook(&self, handle: &SyncHandle, report: &HookReport) -> Result<()> {
         let key = if report.failed {
             "onFailed"
@@ -66,7 +67,7 @@ impl Script {
     }
 }
 
-/// Calls user code that is stopped when it computes for too long.
+/// Calls user code and stops it if it computes for too long.
 pub(super) fn with_timeout<T>(lua: &Lua, call: impl FnOnce() -> Result<T>) -> Result<T> {
     let end = Instant::now() + HOOK_TIMEOUT;
     let often = HookTriggers::new().every_nth_instruction(10_000);

@@ -1,4 +1,4 @@
-//! The inlet: what the functions of a sync are given to look into its queue.
+//! The inlet object: the functions of a sync's action that read its queue.
 
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
@@ -15,7 +15,7 @@ use crate::config::{config_error, text_of, truthy};
 use crate::log;
 use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
 
-/// The function table of one inlet, to be looked up by name.
+/// Returns the functions of an inlet by name.
 pub fn functions(
     lua: &Lua,
     context: &Rc<ScriptContext>,
@@ -87,7 +87,7 @@ pub fn functions(
     Ok(table)
 }
 
-/// What a Full event is about: all of the source unless it is said.
+/// Returns the path of a Full event; by default the whole source.
 fn full_path(path: &Value) -> Result<Vec<u8>> {
     let path = match path {
         Value::Nil => return Ok(b"/".to_vec()),
@@ -121,7 +121,7 @@ fn filter_functions(add: &Adder<'_>) -> Result<()> {
     add.function(
         "appendFilter",
         |_, handle, (rule, pattern): (mlua::BString, Option<mlua::BString>)| {
-            // lsyncd's manual gives two arguments, its program takes the whole rule as one.
+            // lsyncd's manual documents two arguments, its code takes one with the whole rule.
             let line = match pattern {
                 Some(pattern) => [rule.as_slice(), b" ", pattern.as_slice()].concat(),
                 None => rule.to_vec(),
@@ -161,7 +161,7 @@ fn with_filter<R>(handle: &SyncHandle, f: impl FnOnce(&mut crate::filter::Filter
     f(&mut filter)
 }
 
-/// Puts functions of one member into a table.
+/// Adds functions of one sync handle to a table.
 struct Adder<'a> {
     lua: &'a Lua,
     table: &'a Table,
@@ -209,7 +209,7 @@ fn discard(handle: &SyncHandle, event: &EventRef) -> Result<()> {
     Ok(())
 }
 
-/// The entries that may go now, as far as the test wants them.
+/// Returns the due entries that the test accepts.
 fn select(
     lua: &Lua,
     objects: &Objects,
@@ -233,8 +233,8 @@ fn select(
             .queue
             .take(|delay| take_before_move(delay.etype())));
     }
-    // User code may look at the queue while it decides, so it is asked for every entry first
-    // and the selection is made of its answers.
+    // User code may read the queue in its test, so the test is called for all entries before the
+    // selection is made.
     let candidates: Vec<DelayId> = {
         let sync = handle.sync.borrow();
         let waiting = sync
@@ -270,7 +270,7 @@ fn select(
         .take(|delay| answers.get(&delay.id()).copied().unwrap_or(Take::Skip)))
 }
 
-/// What goes by itself, or only waits for others, is no part of a list.
+/// Excludes entries that go alone or only wait for others from a list.
 pub fn take_change(etype: Etype) -> Take {
     match etype {
         Etype::Init | Etype::Blanket | Etype::Full => Take::Skip,
@@ -286,13 +286,14 @@ pub fn take_before_move(etype: Etype) -> Take {
     }
 }
 
-/// Returns true if the test is this one of the preludes', which is answered here without calling Lua.
+/// Returns true if the test is this prelude function, which is evaluated here without a call into
+/// Lua.
 pub fn is_native(lua: &Lua, name: &str, test: &Function) -> Result<bool> {
     let native: Option<Function> = lua.named_registry_value(name)?;
     Ok(native.as_ref() == Some(test))
 }
 
-/// A field of a list object.
+/// Returns a field of a list object.
 pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Result<Value> {
     let Some(Agent::List(behind)) = objects.agent(list)? else {
         return Err(config_error("not a list of events"));
@@ -330,7 +331,7 @@ pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Res
     public.call(function)
 }
 
-/// The paths of a list, two for each move; the mutator may change them.
+/// Returns the paths of a list, two for each move. The mutator may change them.
 fn paths(
     lua: &Lua,
     handle: &SyncHandle,

@@ -1,4 +1,4 @@
-//! What a loaded sync is, for who asks about a configuration: its kind and where it goes.
+//! The kind of a loaded sync and its destination, for `-check`, `-explain` and reports.
 
 use std::collections::HashSet;
 use std::os::unix::ffi::OsStrExt;
@@ -11,11 +11,11 @@ use super::{layer3, sync_checks};
 use crate::batch;
 use crate::config::{self, Check, Hook, OnReject, destination, text_of};
 
-/// Members of `default` that a sync may inherit its behaviour from.
+/// Kinds in `default` a sync may inherit from.
 const KINDS: [&str; 4] = ["rsyncssh", "rsync", "direct", "rclone"];
 
 impl Script {
-    /// The built-in kind whose action the sync has; `None` for what user code does.
+    /// Returns the built-in kind whose action the sync has; `None` for user code.
     pub fn kind(&self, handle: &SyncHandle) -> Option<&'static str> {
         let action: Function = handle.config.get("action").ok()?;
         let same = |kind: &str| -> Result<bool> {
@@ -26,12 +26,12 @@ impl Script {
         KINDS.into_iter().find(|kind| same(kind).unwrap_or(false))
     }
 
-    /// Returns true for a sync that does nothing, whatever happens.
+    /// Returns true for a sync without any action.
     pub fn is_idle(&self, handle: &SyncHandle) -> bool {
         sync_checks::is_idle(&self.lua, &handle.config).unwrap_or(false)
     }
 
-    /// The programs that the sync starts, as far as its configuration tells.
+    /// Returns the programs of the sync, as far as its configuration names them.
     pub fn programs(&self, handle: &SyncHandle) -> Vec<Vec<u8>> {
         let kind = self.kind(handle);
         let mut programs: Vec<Vec<u8>> = match kind {
@@ -76,7 +76,7 @@ impl Script {
         programs
     }
 
-    /// The options that each rsync of the sync gets; none if it calls no rsync.
+    /// Returns the options of the sync's rsync calls; none if it calls no rsync.
     pub fn rsync_options(&self, handle: &SyncHandle) -> Vec<Vec<u8>> {
         let words = || -> Result<Vec<Vec<u8>>> {
             let rsync: Table = handle.config.get("rsync")?;
@@ -119,7 +119,7 @@ impl Script {
 }
 
 impl SyncHandle {
-    /// Returns where things go: `target`, or `HOST:TARGETDIR`. `None` where user code decides.
+    /// Returns the destination: `target`, or `HOST:TARGETDIR`. `None` for user code.
     pub fn destination(&self) -> Option<Vec<u8>> {
         destination(&self.config).ok().flatten()
     }

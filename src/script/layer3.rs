@@ -1,7 +1,7 @@
-//! Layer 3: actions written as texts, such as `onCreate = "cp ^sourcePathname /backup/"`.
+//! Layer 3: actions given as texts, such as `onCreate = "cp ^sourcePathname /backup/"`.
 //!
-//! A text is parsed once, when its sync is made, into words and variables
-//! ([`template`](super::template)); here it is checked, made a function and run.
+//! A text is parsed once, when its sync is created, into words and variables
+//! ([`template`](super::template)). This module checks it, makes it a function and runs it.
 
 use std::rc::Rc;
 
@@ -25,11 +25,11 @@ pub const KEYS: [&str; 7] = [
     "onFull",
 ];
 
-/// Checks the texts of a sync, so that what is wrong with one is told when the configuration
-/// is loaded, and its other actions.
+/// Checks the texts and functions of a sync's actions when the configuration is loaded.
 ///
 /// # Errors
-/// A value that is no action, or a text that asks for what the sync does not have.
+///
+/// A value is not an action, or a text needs a key that the sync does not have.
 pub fn check(config: &Table) -> Result<()> {
     let has_target = text_of(&config.get("target")?).is_some();
     for key in KEYS {
@@ -69,11 +69,11 @@ pub fn programs(config: &Table) -> Vec<Vec<u8>> {
     KEYS.into_iter().filter_map(program).collect()
 }
 
-/// Puts functions in the place of a sync's texts. `public` makes a function's errors fit for
-/// user code.
+/// Replaces a sync's texts by functions. `public` converts a function's errors for user code.
 ///
 /// # Errors
-/// As [`check`]: the configuration may have been changed since.
+///
+/// As [`check`], if the configuration was changed since.
 pub fn install(
     lua: &Lua,
     context: &Rc<ScriptContext>,
@@ -145,7 +145,7 @@ impl Template {
     }
 }
 
-/// What the variables are for one event.
+/// The values of variables for one event.
 struct Values<'a> {
     event: &'a Table,
     event2: Option<&'a Table>,
@@ -168,7 +168,7 @@ impl Values<'_> {
             .ok_or_else(|| config_error(format!("^{name} has no value: the sync has no target")))
     }
 
-    /// A command with its values, for the log.
+    /// Returns a command with its values, for the log.
     fn shown(&self, pieces: &[Piece]) -> Result<String> {
         let mut shown = String::new();
         for piece in pieces {
@@ -182,7 +182,7 @@ impl Values<'_> {
         Ok(shown)
     }
 
-    /// One word; `None` when it is nothing but a variable that has no value.
+    /// Returns one word; `None` if it consists of a variable without a value.
     fn word(&self, pieces: &[Piece]) -> Result<Option<Vec<u8>>> {
         if let [Piece::Variable(variable)] = pieces {
             return self.value(*variable);

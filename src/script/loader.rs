@@ -1,4 +1,4 @@
-//! From files and the command line to a loaded configuration.
+//! Loads a configuration from files and the command line.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
@@ -45,12 +45,12 @@ const PRELUDES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Why the configuration does not become a running daemon. The lines are for the user.
+/// A failure to load the configuration, as lines for the user.
 #[derive(Debug)]
 pub struct LoadError {
-    /// What to log as errors, one by one.
+    /// The error messages to log.
     pub lines: Vec<String>,
-    /// How the process ends.
+    /// The exit code of the process.
     pub exit: Exit,
 }
 
@@ -69,21 +69,22 @@ impl fmt::Display for LoadError {
     }
 }
 
-/// What a configuration is loaded with.
+/// The environment of a configuration.
 pub struct Environment {
     /// The command line.
     pub options: Options,
-    /// The directory the daemon was started in; relative paths are meant from there.
+    /// The directory the daemon was started in; relative paths refer to it.
     pub directory: PathBuf,
 }
 
 impl Script {
-    /// Loads preludes, `-script` files and the configuration, and makes the syncs of the
-    /// command line. A sync whose configuration is that of one in `before` goes on with its
-    /// state: queue, filter, running children.
+    /// Loads preludes, `-script` files and the configuration, and creates the syncs of the command
+    /// line. A sync whose configuration equals one in `before` takes over its state: queue, filter
+    /// and running children.
     ///
     /// # Errors
-    /// Whatever is wrong with the configuration, told with file, line and key.
+    ///
+    /// The configuration is invalid; the error has file, line and key.
     pub fn load(
         environment: &Environment,
         children: &Rc<RefCell<Children>>,
@@ -135,7 +136,7 @@ fn unloaded(error: mlua::Error) -> LoadError {
     LoadError::line(errors::plain(&error))
 }
 
-/// The state that Lua's functions share with the engine, before anything is loaded.
+/// Returns the script context before anything is loaded.
 fn context(
     lua: &Lua,
     delay: Option<f64>,
@@ -239,7 +240,7 @@ impl Loader<'_> {
         LoadError::line(format!("error preparing {file}: {text}{advice}"))
     }
 
-    /// What comes after the configuration ran: the command line has its say.
+    /// Completes the configuration: applies the command line and checks the settings.
     fn finish(&self, environment: &Environment) -> std::result::Result<Settings, LoadError> {
         let options = &environment.options;
         let fail = |error: mlua::Error| LoadError::line(errors::message(self.lua, &error));
@@ -275,7 +276,7 @@ impl Loader<'_> {
         Ok(typed.relative_to(&environment.directory))
     }
 
-    /// Makes a sync the command line asks for, as a configuration would.
+    /// Creates a sync of the command line.
     fn command_line_sync(&self, sync: &SyncOption, options: &Options) -> Result<()> {
         let globals = self.lua.globals();
         let default: Table = globals.get("default")?;
@@ -312,7 +313,7 @@ impl Loader<'_> {
     }
 }
 
-/// Where the configuration assigns to a name it should not, if that is found.
+/// Returns the position of an assignment to this name in the configuration, if it is found.
 fn assigned_at(config: Option<&Path>, name: &str) -> String {
     let found = || {
         let real = fs::canonicalize(config?).ok()?;
@@ -323,7 +324,7 @@ fn assigned_at(config: Option<&Path>, name: &str) -> String {
     found().unwrap_or_default()
 }
 
-/// A first line that begins with `#` is for the shell, as in every Lua file.
+/// Removes a first line that begins with `#`, as Lua does for files.
 fn without_first_comment(text: &[u8]) -> Vec<u8> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     match text.first() {
@@ -332,7 +333,7 @@ fn without_first_comment(text: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Lua cuts long file names in front; the whole name is put back.
+/// Restores a file name that Lua has shortened in a message.
 fn with_whole_name(text: &str, name: &str) -> String {
     match text.strip_prefix("...") {
         Some(rest) => match rest.split_once(':') {

@@ -1,4 +1,4 @@
-//! What default.direct asks for: work that the daemon does itself, in place of a process.
+//! Requests of default.direct for local copies by the daemon.
 
 use std::rc::Rc;
 
@@ -13,25 +13,25 @@ use crate::log;
 use crate::queue::{DelayId, Etype};
 use crate::sync::Sync;
 
-/// Work that shall be done for queue entries of a sync.
+/// A local copy for queue entries of a sync.
 pub struct CopyRequest {
-    /// Whose.
+    /// The sync.
     pub handle: Rc<SyncHandle>,
     /// The event or list object, for `collect`.
     pub agent: Table,
-    /// The entries it is about; they are active already.
+    /// The queue entries, which are active already.
     pub ids: Vec<DelayId>,
-    /// A local directory.
+    /// The target, a local directory.
     pub target: Vec<u8>,
-    /// True if what is gone at the source goes at the target.
+    /// Files deleted at the source are deleted at the target.
     pub delete: bool,
-    /// Even if it is excluded.
+    /// Excluded files are deleted as well.
     pub delete_excluded: bool,
-    /// What is to be done.
+    /// The changes to be copied.
     pub task: CopyTask,
 }
 
-/// Puts the function into the table that preludes get.
+/// Adds the function to the native functions of the preludes.
 pub fn add(
     lua: &Lua,
     context: &Rc<ScriptContext>,
@@ -98,8 +98,8 @@ fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<CopyRequest> {
     })
 }
 
-/// What entries come to as work: the changes of them that are `wanted`, or everything if none of
-/// them is about a path.
+/// Returns the task of queue entries: the changes that are `wanted`, or a full comparison if no
+/// entry has a path.
 pub fn task(sync: &Sync, ids: &[DelayId], wanted: impl Fn(Etype, &[u8]) -> bool) -> CopyTask {
     let delays = ids.iter().filter_map(|id| sync.queue.get(*id));
     let plain = delays.filter(|delay| !delay.etype().is_special());

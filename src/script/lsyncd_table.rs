@@ -1,5 +1,4 @@
-//! The members of the `lsyncd` table: what lsyncd's own Lua half used of its core, and
-//! configurations came to use as well.
+//! The `lsyncd` table: functions of lsyncd's core that its own Lua code and configurations use.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,7 +17,7 @@ use crate::config::{self, config_error, text_of};
 use crate::log;
 use crate::process;
 
-/// All but those that are global functions, too.
+/// Returns the fields that are not global functions as well.
 pub fn syncs(lua: &Lua, context: &Rc<ScriptContext>) -> Result<Table> {
     let table = lua.create_table()?;
     let h = Rc::clone(context);
@@ -82,8 +81,8 @@ pub fn syncs(lua: &Lua, context: &Rc<ScriptContext>) -> Result<Table> {
     Ok(table)
 }
 
-/// The table `lsyncd.inotify`. Directories are watched by the daemon as its syncs want it; a
-/// watch of user code would have nobody to tell its events to, so none can be added.
+/// Returns the table `lsyncd.inotify`. User code cannot add watches, since nothing would receive
+/// their events.
 pub fn inotify(lua: &Lua) -> Result<Table> {
     let table = lua.create_table()?;
     table.set(
@@ -107,7 +106,7 @@ pub fn inotify(lua: &Lua) -> Result<Table> {
     Ok(table)
 }
 
-/// Starts a process that belongs to no event; its end is not told to anybody.
+/// Starts a process without an event. Its exit status is ignored.
 fn execute(context: &ScriptContext, words: &[Value]) -> Result<Value> {
     let mut words = words.iter().map(|word| match text_of(word) {
         Some(word) if !word.contains(&0) => Ok(word),
@@ -134,7 +133,7 @@ fn execute(context: &ScriptContext, words: &[Value]) -> Result<Value> {
     }
 }
 
-/// 0, or -1 as kill(2) fails. Numbers that stand for "all processes" or the daemon's own group
+/// Returns 0, or -1 if kill(2) fails. Numbers for all processes or the daemon's own process group
 /// are refused.
 fn send(pid: i64, number: i64) -> i32 {
     let (Ok(pid), Ok(number)) = (i32::try_from(pid), i32::try_from(number)) else {
@@ -156,8 +155,8 @@ fn send(pid: i64, number: i64) -> i32 {
     }
 }
 
-/// What lsyncd's Lua half told its core. The names are those of settings, but for `running`,
-/// which the daemon knows by itself.
+/// Applies a value of lsyncd's `configure` function. The names are those of settings; `running` is
+/// ignored.
 fn configure(lua: &Lua, context: &ScriptContext, name: &[u8], value: Value) -> Result<()> {
     let name = String::from_utf8_lossy(name);
     match &*name {

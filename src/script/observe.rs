@@ -1,7 +1,7 @@
-//! `observefd`: descriptors that user code wants to be watched along with the daemon's own.
+//! `observefd`: file descriptors of user code in the daemon's event loop.
 //!
-//! lsyncd waits with pselect(2), which tells again and again that there is something to read;
-//! the daemon's epoll(7) tells once. So a descriptor is registered anew after each call.
+//! lsyncd uses pselect(2), which is level-triggered; the daemon's epoll(7) is edge-triggered. A
+//! descriptor is therefore registered again after each call.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,24 +23,25 @@ use crate::config::{config_error, number_of};
 use crate::log;
 use crate::sys;
 
-/// Tokens from here on are those of observed descriptors; the rest of it is the descriptor.
+/// The first token of observed descriptors. The rest of a token is the descriptor.
 const FIRST_TOKEN: usize = 1 << 31;
 
-/// The standard descriptors keep their numbers, lest the next file that is opened gets one.
+/// The highest standard descriptor. Standard descriptors are replaced, not closed, so that no other
+/// file gets their numbers.
 const MAX_STANDARD_FD: RawFd = 2;
 
-/// The descriptors one configuration observes.
+/// The observed descriptors of a configuration.
 pub struct Observed {
     registry: Registry,
     entries: RefCell<BTreeMap<RawFd, ObservedFd>>,
-    /// Which became ready, for reading or writing, since [`Observed::call`].
+    /// The descriptors that became ready since [`Observed::call`], for reading and for writing.
     ready: RefCell<Vec<(RawFd, bool, bool)>>,
 }
 
 struct ObservedFd {
     readable: Option<Function>,
     writable: Option<Function>,
-    /// Device and inode, to know it again.
+    /// Device and inode, which identify the open file.
     identity: (u64, u64),
 }
 
@@ -56,7 +57,7 @@ impl ObservedFd {
 }
 
 impl Observed {
-    /// None yet; they will be registered with this.
+    /// Returns an empty set that uses this registry.
     pub fn new(registry: Registry) -> Observed {
         Observed {
             registry,
@@ -65,7 +66,7 @@ impl Observed {
         }
     }
 
-    /// Takes in an event, if it is one of a descriptor's.
+    /// Records an event, if it belongs to an observed descriptor.
     pub fn note(&self, event: &Event) -> bool {
         let Some(fd) = event.token().0.checked_sub(FIRST_TOKEN) else {
             return false;
@@ -80,9 +81,10 @@ impl Observed {
         true
     }
 
-    /// Calls the functions of what became ready.
+    /// Calls the functions of ready descriptors.
     ///
     /// # Errors
+    ///
     /// User code failed.
     pub fn call(&self, context: &ScriptContext) -> Result<()> {
         let ready = self.ready.take();
@@ -106,16 +108,16 @@ impl Observed {
         Ok(())
     }
 
-    /// Nothing is watched while another configuration is tried.
+    /// Suspends the observation while another configuration is loaded.
     pub fn suspend(&self) {
         self.ready.take();
         for &fd in self.entries.borrow().keys() {
-            // One that user code has closed is registered no more.
+            // A descriptor closed by user code is no longer registered.
             let _ = self.registry.deregister(&mut SourceFd(&fd));
         }
     }
 
-    /// The other configuration was none.
+    /// Resumes the observation after the other configuration has failed to load.
     pub fn resume(&self) {
         let fds: Vec<RawFd> = self.entries.borrow().keys().copied().collect();
         for fd in fds {
@@ -123,8 +125,8 @@ impl Observed {
         }
     }
 
-    /// Its configuration is over: what it observed. To be closed when its Lua state, which may
-    /// have closed some of it, is gone.
+    /// Ends the observation and returns the descriptors, to be closed after the Lua state is
+    /// dropped, since user code may close some of them.
     pub fn leave(&self, next: &Observed) -> Leftover {
         let next = next.entries.borrow();
         let entries = self.entries.take().into_iter();
@@ -178,7 +180,7 @@ impl Observed {
         }
     }
 
-    /// Has epoll tell again whatever is so still.
+    /// Registers a descriptor again, so that epoll(7) reports its current state.
     fn arm_again(&self, fd: RawFd) {
         let entries = self.entries.borrow();
         let Some(entry) = entries.get(&fd) else {
@@ -223,11 +225,11 @@ impl ObservedFd {
     }
 }
 
-/// Descriptors that a configuration left behind.
+/// The descriptors left by a configuration.
 pub struct Leftover(Vec<(RawFd, (u64, u64))>);
 
 impl Leftover {
-    /// Closes those that are still what they were.
+    /// Closes the descriptors that still refer to the same open files.
     pub fn close(self) {
         for (fd, identity) in self.0 {
             close(fd, identity);
@@ -247,8 +249,8 @@ fn close(fd: RawFd, identity: (u64, u64)) {
     }
 }
 
-/// Puts `/dev/null` in the place of a standard descriptor, so that children do not inherit what
-/// was observed.
+/// Replaces a standard descriptor by `/dev/null`, so that children do not inherit the observed
+/// file.
 fn silence(fd: RawFd) -> io::Result<()> {
     let null = OpenOptions::new()
         .read(true)
@@ -262,7 +264,7 @@ fn silence(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts the functions into the tables of global ones and of members of `lsyncd`.
+/// Adds the functions to the globals and to the `lsyncd` table.
 pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table, syncs: &Table) -> Result<()> {
     let h = Rc::clone(context);
     let observe =

@@ -1,5 +1,4 @@
-//! What the preludes are given beyond the user's API: the parts of the built-in behaviours that
-//! are Rust.
+//! Native functions of the preludes: parts of the built-in behaviours written in Rust.
 
 use std::rc::Rc;
 
@@ -15,7 +14,7 @@ use crate::batch;
 use crate::config::{config_error, config_error_about, text_of};
 use crate::log;
 
-/// The table that preludes get as their argument.
+/// Returns the table passed to the preludes.
 pub fn table(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Result<Table> {
     let native = lua.create_table()?;
     let (event_meta, list_meta) = objects.metatables();
@@ -40,8 +39,8 @@ pub fn table(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Resul
     Ok(native)
 }
 
-/// The category Call shows what user code calls. Whether it is shown is settled before any Lua
-/// runs, so that usually nothing is asked on each call.
+/// Logs calls of user code in the category Call. The category is tested once before any Lua code
+/// runs, so that calls usually cost nothing.
 fn calls(lua: &Lua, native: &Table) -> Result<()> {
     native.set("log_calls", log::enabled("Call"))?;
     native.set(
@@ -54,7 +53,7 @@ fn calls(lua: &Lua, native: &Table) -> Result<()> {
     )
 }
 
-/// A value as the category Call shows it.
+/// Returns a value as the category Call shows it.
 fn shown(value: &Value) -> String {
     match text_of(value) {
         Some(text) => log::escape(&text).into_owned(),

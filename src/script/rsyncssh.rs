@@ -1,4 +1,4 @@
-//! What the prelude of default.rsyncssh is given: the words of ssh, and what becomes of moves.
+//! Native functions of default.rsyncssh: ssh arguments and the fallback of moves.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -12,7 +12,7 @@ use crate::config::{config_error, config_error_about, remote_move, ssh, text_of}
 use crate::queue::Etype;
 use crate::safe_path::{self, Access};
 
-/// Puts the functions into the table that preludes get.
+/// Adds the functions to the native functions of the preludes.
 pub fn add(
     lua: &Lua,
     context: &Rc<ScriptContext>,
@@ -21,7 +21,7 @@ pub fn add(
 ) -> Result<()> {
     rsyncssh(lua, native)?;
 
-    // Queue entries up to the first Move, which goes alone.
+    // The selection ends before the first Move, which goes alone.
     let with = objects.clone();
     let before_move = lua.create_function(move |_, event: Table| match with.agent(&event)? {
         Some(Agent::Event(event)) => Ok(event.etype != Etype::Move && !event.etype.is_special()),
@@ -50,7 +50,7 @@ fn rsyncssh(lua: &Lua, native: &Table) -> Result<()> {
     native.set("remote_move", lua.create_function(remote_move)?)
 }
 
-/// The words of the command that moves something at the target: text for its login shell.
+/// Returns the ssh command of a move at the target; its last words are text for the login shell.
 fn remote_move(
     lua: &Lua,
     (config, from, to, remove): (Table, mlua::BString, mlua::BString, bool),
@@ -69,21 +69,20 @@ fn remote_move(
         .collect()
 }
 
-/// Returns true for what lies in the source itself: no directory is between it and the target's.
+/// Returns true for a path directly in the source directory.
 fn is_at_the_top(path: &[u8]) -> bool {
     let bare = path.strip_suffix(b"/").unwrap_or(path);
     !bare.strip_prefix(b"/").unwrap_or(bare).contains(&b'/')
 }
 
-/// Returns true if nobody but the superuser and this user can put something into a source, nor
-/// into a target that has its owner and mode.
+/// Returns true if only root and this user can create files in a source, and in a target with the
+/// same owner and mode.
 fn is_private(source: &[u8]) -> bool {
     let directory = safe_path::enter(OsStr::from_bytes(source).as_ref());
     directory.is_ok_and(|directory| directory.own_access() == Access::Private)
 }
 
-/// Computes what reaches the host: `ssh.binary` and `ssh._computed` for moves, and what rsync
-/// has to be told behind the words it has.
+/// Computes `ssh.binary` and `ssh._computed` for moves, and the remote shell options of rsync.
 fn prepare_ssh(lua: &Lua, config: &Table) -> Result<()> {
     let table = match config.get("ssh")? {
         Value::Table(table) => table,
@@ -118,7 +117,7 @@ fn prepare_ssh(lua: &Lua, config: &Table) -> Result<()> {
     table.set("binary", lua.create_string(connection.binary)?)
 }
 
-/// The sync and the queue entry that an event object stands for.
+/// Returns the sync and the queue entry of an event object.
 fn behind(objects: &Objects, event: &Table) -> Result<(Rc<SyncHandle>, EventRef)> {
     match objects.agent(event)? {
         Some(Agent::Event(event)) => match event.handle.upgrade() {

@@ -1,4 +1,4 @@
-//! The Lua state, and calls into it once syncs are at work.
+//! The Lua state of a loaded configuration, and the calls into it.
 
 use std::fmt;
 use std::rc::Rc;
@@ -16,41 +16,41 @@ use crate::log;
 use crate::queue::{DelayId, Etype, Time};
 use crate::watch::InotifyMode;
 
-/// What `collect` makes of an exit code.
+/// The verdict of `collect` on an exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CollectResult {
-    /// The work is done.
+    /// The entries are done.
     Done,
-    /// It failed and has to be done again; the sync waits, longer each time.
+    /// The entries failed and are repeated after the retry delay.
     Again,
-    /// Nothing failed, but what it was about changed meanwhile: it is looked at anew soon.
+    /// The entries changed during the transfer and are examined again soon.
     Redo,
-    /// The sync can't go on.
+    /// The sync ends.
     Die,
 }
 
-/// A configuration that was loaded, with its Lua state.
+/// A loaded configuration with its Lua state.
 pub struct Script {
     pub(super) lua: Lua,
     pub(super) objects: Objects,
-    /// State shared with the functions Lua calls.
+    /// The script context.
     pub context: Rc<ScriptContext>,
-    /// The settings in types.
+    /// The typed settings.
     pub settings: Settings,
 }
 
 impl Script {
-    /// All syncs, in the order of the configuration.
+    /// Returns all syncs in the order of the configuration.
     pub fn syncs(&self) -> Vec<Rc<SyncHandle>> {
         self.context.syncs.borrow().clone()
     }
 
-    /// The Lua state.
+    /// Returns the Lua state.
     pub(super) fn lua(&self) -> &Lua {
         &self.lua
     }
 
-    /// Which writes any of the syncs is concerned with.
+    /// Returns the inotify mode that covers all syncs.
     pub fn mode(&self) -> InotifyMode {
         let syncs = self.context.syncs.borrow();
         let modes = syncs.iter().map(|m| m.sync.borrow().config.mode);
@@ -63,9 +63,10 @@ impl Script {
         }
     }
 
-    /// Asks the sync what shall run for the entry that is due.
+    /// Calls the sync's action for a due entry.
     ///
     /// # Errors
+    ///
     /// User code failed.
     pub fn act(&self, handle: &Rc<SyncHandle>, id: DelayId) -> Result<()> {
         let etype = match handle.sync.borrow().queue.get(id) {
@@ -107,7 +108,7 @@ impl Script {
         watchdog::call(&self.context, || action.call(&handle.inlet))
     }
 
-    /// The category Function shows which functions of the configuration are called.
+    /// Logs a call of a user function in the category Function.
     fn trace(&self, handle: &SyncHandle, call: impl fmt::Display) {
         if log::enabled("Function") {
             let name = &handle.sync.borrow().config.name;
@@ -115,11 +116,12 @@ impl Script {
         }
     }
 
-    /// Asks the sync what an ended child means. `errors` are the lines it wrote to its error
-    /// output, if these are captured. True with the answer if it is that of the built-in table of
-    /// rsync's exit codes, and no table or function of the user's.
+    /// Calls the sync's `collect` for an ended child. `errors` are its error output lines, if they
+    /// are captured. Returns the verdict, and true if it comes from the built-in exit code table
+    /// alone.
     ///
     /// # Errors
+    ///
     /// User code failed.
     pub fn collect(
         &self,
@@ -152,9 +154,10 @@ impl Script {
         Ok((verdict, self.context.by_default.get()))
     }
 
-    /// Calls the alarms that are due.
+    /// Calls the due alarms.
     ///
     /// # Errors
+    ///
     /// User code failed.
     pub fn run_alarms(&self, now: Time) -> Result<()> {
         let mut due = {
@@ -179,15 +182,16 @@ impl Script {
         Ok(())
     }
 
-    /// When the next alarm is due.
+    /// Returns the time of the next alarm.
     pub fn next_alarm(&self) -> Option<Time> {
         self.context.alarms.borrow().iter().map(|a| a.due).min()
     }
 
-    /// Syncs are at work from now on: new globals are refused, and texts become functions.
+    /// Enters the running stage: new globals are refused, and layer 3 texts become functions.
     ///
     /// # Errors
-    /// The configuration was changed after its syncs were made, and makes no sense now.
+    ///
+    /// The configuration was changed after its syncs were created and is invalid now.
     pub fn run(&self) -> std::result::Result<(), LoadError> {
         self.prepare_to_run()
             .map_err(|error| LoadError::line(errors::message(&self.lua, &error)))
@@ -202,8 +206,8 @@ impl Script {
         self.lua.named_registry_value::<Function>("lock")?.call(())
     }
 
-    /// Failing startup transfers are tried again from now on: after a reset or an overflow
-    /// they are no startup any more.
+    /// Makes failed startup transfers be retried from now on, since after a reset or an overflow
+    /// they are no initial startup.
     pub fn insist(&self) {
         let insist = self.lua.create_table().and_then(|table| {
             table.set("insist", true)?;
@@ -214,23 +218,23 @@ impl Script {
         }
     }
 
-    /// Returns true if failing startup transfers are tried again.
+    /// Returns true if failed startup transfers are retried.
     pub fn insists(&self) -> bool {
         let insist = self.context.settings.value("insist");
         insist.is_ok_and(|value| truthy(&value))
     }
 
-    /// Syncs go on after all, with the configuration they have.
+    /// Returns to the running stage after a reload has failed.
     pub fn resume(&self) {
         self.context.stage.set(Stage::Running);
     }
 
-    /// Nothing new is started any more.
+    /// Enters the shutdown stage, in which nothing is started.
     pub fn shut_down(&self) {
         self.context.stage.set(Stage::ShuttingDown);
     }
 
-    /// Tells an error of user code in the log, with where it came from.
+    /// Logs an error of user code with its position.
     pub fn report(&self, error: &mlua::Error) {
         log::error(format_args!(
             "in Lua: {}",
@@ -242,7 +246,8 @@ impl Script {
     }
 }
 
-/// A function of the configuration. User code may put anything else there at run time.
+/// Returns a function of the sync's configuration; `None` if there is none. User code may have
+/// changed the field.
 fn function(handle: &SyncHandle, key: &str) -> Result<Option<Function>> {
     match handle.config.get(key)? {
         Value::Function(function) => Ok(Some(function)),

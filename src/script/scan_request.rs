@@ -1,4 +1,4 @@
-//! What default.rsync asks for when its sync has a `check`: that what is due is checked first.
+//! Requests of default.rsync for a scan pass, if the sync has a `check`.
 
 use std::rc::Rc;
 
@@ -14,21 +14,21 @@ use crate::local::CopyTask;
 use crate::queue::DelayId;
 use crate::scan::ScanAnswer;
 
-/// Entries of a sync that are to be checked before they are sent.
+/// Entries to be checked before their transfer.
 pub struct ScanRequest {
-    /// Whose.
+    /// The sync.
     pub handle: Rc<SyncHandle>,
     /// The event or list object.
     pub agent: Table,
-    /// The entries it is about; they are active already.
+    /// The queue entries, which are active already.
     pub ids: Vec<DelayId>,
-    /// What is to be looked at.
+    /// The changes to be checked.
     pub task: CopyTask,
-    /// Called with the agent when that is done.
+    /// The function called with the agent after the pass.
     pub send: Function,
 }
 
-/// Puts the functions into the table that preludes get.
+/// Adds the functions to the native functions of the preludes.
 pub fn add(
     lua: &Lua,
     context: &Rc<ScriptContext>,
@@ -88,7 +88,7 @@ pub fn add(
     )
 }
 
-/// Nothing is sent before it is known where what has passed is.
+/// Returns the error for a transfer before the staging directory is known.
 pub fn not_yet() -> mlua::Error {
     config_error("transfers can begin when the configuration has been read")
 }
@@ -105,10 +105,11 @@ fn request(handle: Rc<SyncHandle>, agent: Table, behind: &Agent, send: Function)
     }
 }
 
-/// What runs is default.rsync itself, whose transfers are of what was checked.
+/// Checks that the sync's action is default.rsync's own.
 ///
 /// # Errors
-/// A function of another behaviour or of the user's would send as it likes.
+///
+/// Another function could send unchecked files.
 pub fn check_behaviour(lua: &Lua, config: &Table) -> Result<()> {
     let default: Table = lua.globals().raw_get("default")?;
     let rsync: Table = default.raw_get("rsync")?;
@@ -124,10 +125,11 @@ pub fn check_behaviour(lua: &Lua, config: &Table) -> Result<()> {
 }
 
 impl Script {
-    /// Asks the `number`th function among the checks of a sync about a file: `path` is where it
-    /// is, `copy` what would be sent.
+    /// Calls the check function with index `number` for a file. `path` is its path, `copy` that of
+    /// the copy that would be sent.
     ///
     /// # Errors
+    ///
     /// User code failed or took too long.
     pub fn check(
         &self,
@@ -172,6 +174,7 @@ impl Script {
     /// Calls the function `onReject` of a sync's check.
     ///
     /// # Errors
+    ///
     /// User code failed or took too long.
     pub fn rejected(&self, handle: &SyncHandle, path: &[u8], reason: &str) -> Result<()> {
         let Value::Table(check) = handle.config.get("check")? else {

@@ -1,9 +1,9 @@
-//! Where `require` looks besides Lua's own places: the directories distributions install modules
-//! to, which their own Lua knows and one that is linked in does not.
+//! Additional search paths of `require`: the module directories of distributions, which the linked
+//! Lua does not know.
 
 use mlua::{Lua, Result, Table};
 
-/// Modules of Lua 5.4, and those of 5.3 that are pure Lua.
+/// Directories of Lua 5.4 modules, and of 5.3 modules in pure Lua.
 const LUA_PATHS: [&str; 4] = [
     "/usr/share/lua/5.4/?.lua",
     "/usr/share/lua/5.4/?/init.lua",
@@ -11,14 +11,15 @@ const LUA_PATHS: [&str; 4] = [
     "/usr/share/lua/5.3/?/init.lua",
 ];
 
-/// C modules of Lua 5.4; beside Debian's directory, which has the architecture in its name.
+/// Directories of C modules for Lua 5.4; Debian's directory, with the architecture in its name, is
+/// added to them.
 const C_PATHS: [&str; 3] = [
     "/usr/local/lib/lua/5.4/?.so",
     "/usr/lib64/lua/5.4/?.so",
     "/usr/lib/lua/5.4/?.so",
 ];
 
-/// Appends them to `package.path` and `package.cpath`.
+/// Appends the directories to `package.path` and `package.cpath`.
 pub fn extend(lua: &Lua) -> Result<()> {
     let package: Table = lua.globals().get("package")?;
     let debian = format!("/usr/lib/{}/lua/5.4/?.so", triplet(std::env::consts::ARCH));
@@ -31,7 +32,7 @@ pub fn extend(lua: &Lua) -> Result<()> {
     append("cpath", &C_PATHS)
 }
 
-/// Debian's name of an architecture that Rust calls `arch`.
+/// Returns Debian's multiarch name of the architecture that Rust calls `arch`.
 fn triplet(arch: &str) -> String {
     match arch {
         "x86" => "i386-linux-gnu".to_owned(),
