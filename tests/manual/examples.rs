@@ -1,4 +1,4 @@
-//! Runs each `lua` block of the manual, of the scenarios and of the README.
+//! Runs each `lua` block of the manual, of its answers, of the scenarios and of the README.
 //!
 //! One that is a part of a `sync{}` is put into one. Where `default.…` sends to `/backup`, the
 //! files have to arrive there, at the start and when they change; where commands or functions
@@ -25,6 +25,11 @@ fn of_the_manual_run() {
 #[test]
 fn of_the_checks_run() {
     run_all(examples("docs/check.md"));
+}
+
+#[test]
+fn of_the_answers_run() {
+    run_all(examples("docs/how-do-i.md"));
 }
 
 #[test]
