@@ -195,7 +195,7 @@ fn play(cases: Vec<Case>) {
     let queue = Mutex::new(VecDeque::from(bound));
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..6 {
+        for _ in 0..side_by_side() {
             scope.spawn(|| {
                 let next = || queue.lock().unwrap().pop_front();
                 while let Some(case) = next() {
@@ -209,11 +209,23 @@ fn play(cases: Vec<Case>) {
     let mut report = String::new();
     for case in failed.into_inner().unwrap() {
         let wrong = (0..2).map(|_| try_case(&case));
-        if let Some(wrong) = wrong.take_while(|wrong| !wrong.is_empty()).nth(1) {
+        let wrong = wrong.take_while(|wrong| !wrong.is_empty()).nth(1);
+        let outcome = if wrong.is_some() { "failed" } else { "passed" };
+        println!(
+            "{}: failed among others, was run again alone: {outcome}",
+            case.name
+        );
+        if let Some(wrong) = wrong {
             report += &format!("{}\n    {}\n", case.name, wrong.join("\n    "));
         }
     }
     assert!(report.is_empty(), "not as expected:\n{report}");
+}
+
+/// How many cases run at the same time: most of each is waiting.
+fn side_by_side() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (2 * processors).clamp(2, 6)
 }
 
 /// What was not as expected.
