@@ -154,11 +154,11 @@ impl SettingsTable {
             mode: self.mode()?,
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
-            pid_file: path("pidfile")?,
+            pid_file: self.optional_path("pidfile")?,
             rescan_interval: self.rescan_interval()?,
             stall_timeout: self.stall_timeout()?,
             state_dir: path("stateDir")?,
-            status_file: self.status_file()?,
+            status_file: self.optional_path("statusFile")?,
             status_interval: self.status_interval(default_interval)?,
             stop_timeout: self.seconds("stopTimeout", STOP_TIMEOUT_SECONDS)?,
         })
@@ -177,8 +177,8 @@ impl SettingsTable {
     }
 
     /// As in lsyncd, an empty name is that of no file; see [`SettingsTable::warnings`].
-    fn status_file(&self) -> Result<Option<PathBuf>> {
-        let text = self.text("statusFile")?;
+    fn optional_path(&self, key: &str) -> Result<Option<PathBuf>> {
+        let text = self.text(key)?;
         Ok(text.filter(|text| !text.is_empty()).map(PathBuf::from))
     }
 
@@ -195,11 +195,14 @@ impl SettingsTable {
     /// # Errors
     /// None but Lua's own.
     pub fn warnings(&self) -> Result<Vec<mlua::Error>> {
-        let empty = self.text("statusFile")?.is_some_and(|text| text.is_empty());
-        let text = "setting \"statusFile\" is empty: there is no status file.";
-        Ok(Vec::from_iter(
-            empty.then(|| bare_config_error("statusFile", text)),
-        ))
+        let mut warnings = Vec::new();
+        for (key, what) in [("statusFile", "status"), ("pidfile", "pid")] {
+            if self.text(key)?.is_some_and(|text| text.is_empty()) {
+                let text = format!("setting \"{key}\" is empty: there is no {what} file.");
+                warnings.push(bare_config_error(key, text));
+            }
+        }
+        Ok(warnings)
     }
 
     fn seconds(&self, key: &str, default: f64) -> Result<Duration> {

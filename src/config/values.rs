@@ -105,7 +105,7 @@ fn check_codes(config: &Table, key: &str, judged: bool) -> Result<()> {
     let value: Value = config.get(key)?;
     let codes = match &value {
         Value::Table(codes) => codes,
-        value if !truthy(value) => return Ok(()),
+        value if !judged || !truthy(value) => return Ok(()),
         other => {
             let text = format!("{key} must be a table, not {}.", kind_of(other));
             return Err(config_error_about(key, text));
@@ -171,6 +171,12 @@ mod tests {
             let table = lua.load(config).eval().unwrap();
             check_values(&table, false, false).unwrap();
             assert!(check_values(&table, true, false).is_err(), "{config}");
+        }
+        for key in ["exitcodes", "rsyncExitCodes", "sshExitCodes"] {
+            let config = format!("{{ {key} = 'codes' }}");
+            let table = lua.load(config).eval().unwrap();
+            check_values(&table, false, false).unwrap();
+            assert!(check_values(&table, false, true).is_err(), "{key}");
         }
     }
 
