@@ -8,6 +8,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use crate::config::nearest;
 use crate::log::Selection;
 
 /// The version told by `-version`, `-help` and `lsyncd_version`.
@@ -107,11 +108,32 @@ pub enum Error {
     Category(String),
 }
 
+/// The names of all options, those first that are meant most often.
+const OPTIONS: &[&str] = &[
+    "version", "nodaemon", "help", "log", "insist", "delay", "rsync", "pidfile", "logfile",
+    "check", "explain", "onepass", "direct", "rsyncssh", "script", "sshopts", "json", "monitor",
+];
+
+/// Returns the option that a word was most likely meant to be.
+fn similar_option(word: &str) -> Option<&'static str> {
+    let name = word.to_ascii_lowercase().replace(['-', '_'], "");
+    let name = name.split('=').next().filter(|name| !name.is_empty())?;
+    let mut options = OPTIONS.iter().copied();
+    let begins = options.find(|option| option.starts_with(name));
+    let similar = || nearest(name, OPTIONS.iter().copied());
+    let part = || OPTIONS.iter().copied().find(|option| option.contains(name));
+    begins.or_else(similar).or_else(part)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Unknown(word) => {
-                write!(f, "unknown option command line option {}", word.display())
+                write!(f, "unknown option command line option {}", word.display())?;
+                match similar_option(&word.to_string_lossy()) {
+                    Some(option) => write!(f, "\n      Did you mean -{option}?"),
+                    None => Ok(()),
+                }
             }
             Error::Missing(option, count) => write!(f, "{option} needs {count} arguments"),
             Error::SyncsAndConfig => {
@@ -414,12 +436,31 @@ mod tests {
         );
         assert_eq!(
             text(&["---nodaemon"]),
-            "unknown option command line option ---nodaemon"
+            "unknown option command line option ---nodaemon\n      Did you mean -nodaemon?"
         );
         assert_eq!(
             text(&["-log", "foo", "c"]),
             "'foo' is not a valid logging category"
         );
+    }
+
+    #[test]
+    fn options_that_do_not_exist_lead_to_those_that_do() {
+        for (word, option) in [
+            ("-v", "version"),
+            ("-n", "nodaemon"),
+            ("-pid", "pidfile"),
+            ("-daemon", "nodaemon"),
+            ("--nodeamon", "nodaemon"),
+            ("--delay=5", "delay"),
+            ("--log-file", "logfile"),
+            ("-V", "version"),
+        ] {
+            assert_eq!(similar_option(word), Some(option), "{word}");
+        }
+        for word in ["-foo", "-", "--", "-config"] {
+            assert_eq!(similar_option(word), None, "{word}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use mlua::{Result, Table, Value};
 
 use super::config_error::{config_error, config_error_about};
-use super::{nearest, text_of, truthy};
+use super::{key_advice, nearest, text_of, truthy};
 use crate::log::escape;
 
 /// Compares `config` with its gauge: a true value knows the key, a table is the gauge of a
@@ -108,6 +108,10 @@ fn unknown(
         text.push_str(&advice);
     } else if let Some(advice) = advice_for_kind(prefix, name, value, outermost)? {
         text.push_str(&advice);
+    } else if prefix == "ssh."
+        && let Some(advice) = key_advice::advice(prefix, name, value, outermost)?
+    {
+        text.push_str(&advice);
     } else if let Some(similar) = nearest(name, known.iter().map(String::as_str)) {
         text.push_str(&format!(" Did you mean \"{prefix}{similar}\"?"));
     } else if let Some(table) = elsewhere(name, outermost)?
@@ -118,6 +122,8 @@ fn unknown(
         text.push_str(" It belongs into sync{ ... } itself.");
     } else if let Some((_, advice)) = ADVICE_BY_KEY.iter().find(|(key, _)| *key == name) {
         text.push_str(&format!(" {advice}"));
+    } else if let Some(advice) = key_advice::advice(prefix, name, value, outermost)? {
+        text.push_str(&advice);
     }
     Ok(config_error_about(name, text))
 }

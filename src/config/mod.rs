@@ -10,6 +10,7 @@ pub mod checkgauge;
 mod config_error;
 mod guard;
 pub mod inherit;
+mod key_advice;
 mod priority;
 pub mod remote_move;
 pub mod rsync_args;

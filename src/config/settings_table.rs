@@ -247,6 +247,11 @@ fn unknown(name: &str) -> mlua::Error {
     config_error_about(name, text)
 }
 
+/// Returns true for the name of a setting.
+pub(super) fn is_known(name: &str) -> bool {
+    KNOWN_KEYS.iter().any(|(known, _)| *known == name)
+}
+
 pub(super) fn lossy(text: Vec<u8>) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }

@@ -285,7 +285,7 @@ pub fn filter(config: &Table) -> Result<Filter> {
     for rule in texts(config, "filter")? {
         filter
             .append_rule(&rule)
-            .map_err(|error| bare_config_error("filter", error.to_string()))?;
+            .map_err(|error| bare_config_error("filter", format!("{error}{}", advice(&rule))))?;
     }
     if let Some((name, content)) = file(config, "filterFrom", "filter")? {
         let wrong = |error| bare_config_error("filterFrom", format!("{error} in \"{name}\""));
@@ -302,6 +302,21 @@ pub fn filter(config: &Table) -> Result<Filter> {
         }
     }
     Ok(filter)
+}
+
+/// What to write in place of a filter rule that is none, with the end of its sentence in front.
+fn advice(rule: &[u8]) -> String {
+    let text = String::from_utf8_lossy(rule);
+    let (word, pattern) = text.trim_start().split_once(' ').unwrap_or(("", &text));
+    let sign = match word.to_ascii_lowercase().as_str() {
+        "include" | "show" | "s" => Some('+'),
+        "exclude" | "hide" | "h" => Some('-'),
+        _ => None,
+    };
+    match sign {
+        Some(sign) => format!(". Write \"{sign} {pattern}\"."),
+        None => ". A rule is \"+ PATTERN\" or \"- PATTERN\".".to_owned(),
+    }
 }
 
 /// A text or a list of texts.

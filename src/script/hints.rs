@@ -1,5 +1,8 @@
 //! Hints for common mistakes in configurations, appended to Lua's error messages.
 
+/// Lua names the line of an error or the one behind it.
+const MAX_LINES_BEFORE: usize = 2;
+
 /// Returns the hint for a syntax error in a configuration with this text, beginning with the end of
 /// the message's sentence.
 pub fn for_syntax(message: &str, text: &str) -> Option<String> {
@@ -18,6 +21,9 @@ pub fn for_syntax(message: &str, text: &str) -> Option<String> {
     }
     if message.contains("<name> expected near") && near.starts_with(['"', '\'', '{']) {
         return Some(". A key and its value have \"=\" between them.".to_owned());
+    }
+    if message.contains("'}' expected") && follows_foreign_comment(message, text) {
+        return Some(". A comment begins with \"--\".".to_owned());
     }
     match near {
         "=" if message.contains("')' expected") => {
@@ -59,6 +65,16 @@ fn near(message: &str) -> Option<&str> {
 fn line_number(message: &str) -> Option<usize> {
     let mut parts = message.split(':');
     parts.find_map(|part| part.parse().ok())
+}
+
+/// Returns true if one of the last lines up to the error begins with `#`.
+fn follows_foreign_comment(message: &str, text: &str) -> bool {
+    let before: Vec<&str> = text
+        .lines()
+        .take(line_number(message).unwrap_or(0))
+        .collect();
+    let mut last = before.iter().rev().take(MAX_LINES_BEFORE);
+    last.any(|line| line.trim_start().starts_with('#'))
 }
 
 /// Returns true for a name, a string, a number or a table.
@@ -121,6 +137,11 @@ mod tests {
             ("sync{ a = ü }", "The character ü (U+00FC)"),
             ("# x\n# y", "A comment begins with"),
             ("// x", "A comment begins with"),
+            (
+                "sync{\n a,\n # my source\n source = 1 }",
+                "A comment begins with",
+            ),
+            ("sync{\n # x\n a = 1\n\n\n b = 2 }", "A comment begins with"),
             ("sync{ source: '/x' }", "have \"=\" between them"),
             ("sync( a = 1 )", "stand in braces"),
             ("sync{ 'a' = 1 }", "without quotes"),

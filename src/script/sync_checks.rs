@@ -47,7 +47,42 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
             warn("_extra", text);
         }
     }
+    if let Value::Table(options) = config.get("rsync")?
+        && let Value::Table(extra) = options.get("_extra")?
+    {
+        for text in extra.sequence_values::<Value>() {
+            if let Some(text) = text_of(&text?).filter(|text| is_two_words(text)) {
+                let (shown, parts) = (log::escape(&text), text.split(|&byte| byte == b' '));
+                let parts = parts.filter(|part| !part.is_empty());
+                let parts = parts.map(|part| format!("\"{}\"", log::escape(part)));
+                let parts = parts.collect::<Vec<_>>().join(", ");
+                let text = format!(
+                    "\"{shown}\" in rsync._extra is one word, which rsync does not know; \
+                     write {parts}"
+                );
+                warn("_extra", text);
+            }
+        }
+    }
     Ok(())
+}
+
+/// Returns true for options of rsync with a blank where none can be: a long one before its value,
+/// or letters of which none has a value before more.
+fn is_two_words(text: &[u8]) -> bool {
+    let Some(blank) = text.iter().position(|&byte| byte == b' ') else {
+        return false;
+    };
+    let (first, rest) = text.split_at(blank);
+    let more = rest.iter().any(|&byte| byte != b' ');
+    more && match first {
+        [b'-', b'-', name @ ..] => !name.is_empty() && !name.contains(&b'='),
+        [b'-', letters @ ..] => {
+            let is_switch = |byte: &u8| byte.is_ascii_alphanumeric() && !b"BefTM".contains(byte);
+            !letters.is_empty() && letters.iter().all(is_switch)
+        }
+        _ => false,
+    }
 }
 
 /// A pattern that can match nothing is no error, and excludes nothing in silence.
