@@ -1,33 +1,32 @@
--- The configuration of lsyncd, the live syncing daemon. Nothing is mirrored yet: lines that
--- begin with two dashes are comments. Remove the dashes of an example and put in your
--- directories and host, then:
+-- Configuration of lsyncd, the live syncing daemon. It mirrors nothing yet: all lines are
+-- comments. Remove the dashes of an example, insert your directories and host, and run:
 --
---     lsyncd -check /etc/lsyncd/lsyncd.conf.lua     what would be watched, and where it would go
---     systemctl restart lsyncd                      start, or use the change
---     lsyncdctl status                              is everything current, and if not, why?
---     journalctl -u lsyncd                          what it does
+--     lsyncd -check /etc/lsyncd/lsyncd.conf.lua     check the configuration
+--     systemctl restart lsyncd                      start, or apply the change
+--     lsyncdctl status                              show whether everything is current
+--     journalctl -u lsyncd                          show the log
 --
--- What only the target has is deleted there; delete = false in a sync turns that off.
+-- Files on the target that are not in the source are deleted; delete = false prevents this.
 -- The manual: man lsyncd.conf.lua. More examples: /usr/share/doc/lsyncd/examples.
 --
 -- settings {
 --     logfile    = "/var/log/lsyncd/lsyncd.log",
 --     statusFile = "/var/log/lsyncd/lsyncd.status",
---     insist     = true,                    -- go on when a target is not there at the start
+--     insist     = true,                    -- retry if a target is down at the start
 -- }
 --
--- To another host, by ssh; ssh user@host has to work without a password:
+-- To another host over ssh; ssh user@host must work without a password:
 --
 -- sync {
 --     default.rsync,
 --     source  = "/srv/www",
 --     target  = "user@host:/srv/www",
---     delay   = 5,                          -- seconds in which changes are gathered
+--     delay   = 5,                          -- seconds during which changes are collected
 --     exclude = { "*.tmp", "/cache/" },
 --     rsync   = { archive = true, compress = true },
 -- }
 --
--- The same, but what is renamed here is renamed there instead of sent anew:
+-- The same, with renames on the target instead of new transfers:
 --
 -- sync {
 --     default.rsyncssh,
@@ -38,7 +37,7 @@
 --     rsync     = { archive = true },
 -- }
 --
--- To another directory of this machine:
+-- To another directory of this host:
 --
 -- sync {
 --     default.rsync,

@@ -9,8 +9,8 @@ usage() {
 usage: packaging/try.sh                     mirror a sample tree, change it, watch it arrive
        packaging/try.sh [--yes] SRC TRG     mirror SRC to TRG until Ctrl-C
 
-TRG is a directory, or HOST:DIRECTORY. What only TRG has is deleted there; you are asked
-before, unless TRG is empty or --yes is given.
+TRG is a directory, or HOST:DIRECTORY. Files in TRG that are not in SRC are deleted, after a
+question unless TRG is empty or --yes is given.
 TEXT
 }
 
@@ -180,8 +180,8 @@ LUA
     cat <<TEXT
     packaging/try.sh SRC TRG        mirror two directories of yours, until Ctrl-C
     $lsyncd -nodaemon YOUR.conf.lua
-                                    run a configuration that you have for lsyncd already
-    README.md                       the configuration, and what differs from lsyncd 2.3
+                                    run an existing configuration of lsyncd
+    README.md                       installation, configuration, and links to the manual
 TEXT
 }
 

@@ -1,4 +1,4 @@
--- Two directories of one machine. Nothing is deleted in the copy.
+-- Mirrors between two directories of one host. Nothing is deleted in the copy.
 
 sync {
     default.rsync,

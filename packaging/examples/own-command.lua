@@ -1,6 +1,5 @@
--- A command of one's own for each change. ^pathname and the others are put in as arguments of
--- the shell, so any name is safe. A command that fails ends the daemon unless its exit code is
--- named in exitcodes.
+-- Runs a command for each change. ^pathname and the other variables are arguments of the shell, so
+-- any name is safe. A command that fails ends the sync unless its exit code is in exitcodes.
 
 sync {
     source       = "/srv/incoming",

@@ -1,4 +1,4 @@
--- One source, many hosts: each sync retries on its own, none waits for another.
+-- Mirrors one source to several hosts. Each sync has its own retries and does not wait for the others.
 
 local hosts = { "web2", "web3", "web4" }
 

@@ -1,6 +1,6 @@
--- A web server's files on a second host. Renames are carried out there, not sent anew.
+-- Mirrors a web root to a second host. Renames are executed there instead of transferred again.
 --
--- Once, as the user lsyncd runs as (root for the service):
+-- Once, as the user of the daemon (root for the service):
 --     ssh-keygen -t ed25519 -N "" -f ~/.ssh/lsyncd
 --     ssh-copy-id -i ~/.ssh/lsyncd.pub deploy@web2
 
