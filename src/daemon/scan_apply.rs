@@ -25,14 +25,16 @@ impl EventLoop<'_> {
     ) -> Option<Box<PassProgress>> {
         let gate = Rc::clone(&syncs.first()?.sync.borrow().gate);
         let mut blocked = gate.blocked_mut();
-        if found.everything {
+        if !found.compared.is_empty() && !blocked.is_empty() {
             let candidates = found.candidates.iter().map(|file| file.path.as_slice());
             let rejected = found.rejected.iter().map(|(path, _)| path.as_slice());
             let failures = found.failures.iter().map(|(path, _)| path.as_slice());
             let stay: HashSet<&[u8]> = candidates.chain(rejected).chain(failures).collect();
             let unread: Vec<&[u8]> = stay.iter().copied().filter(|p| p.ends_with(b"/")).collect();
             let is_unread = |path: &[u8]| unread.iter().any(|around| path.starts_with(around));
-            blocked.retain(|path| stay.contains(path) || is_unread(path));
+            let compared: HashSet<&[u8]> = found.compared.iter().map(Vec::as_slice).collect();
+            let was_seen = |path: &[u8]| is_below_any(path, &compared);
+            blocked.retain(|path| stay.contains(path) || is_unread(path) || !was_seen(path));
         }
         for path in &found.gone {
             blocked.gone(path);
@@ -166,4 +168,11 @@ fn names(syncs: &[Rc<SyncHandle>]) -> String {
         1 => format!("{first} and another sync"),
         more => format!("{first} and {more} other syncs"),
     }
+}
+
+/// Returns true if a directory above a path is one of these, which have no slash at their ends.
+fn is_below_any(path: &[u8], directories: &HashSet<&[u8]>) -> bool {
+    let bare = path.strip_suffix(b"/").unwrap_or(path);
+    let mut ends = (0..bare.len()).filter(|&at| bare[at] == b'/');
+    ends.any(|end| directories.contains(&bare[..end]))
 }

@@ -106,8 +106,9 @@ pub struct Collected {
     pub gone: Vec<Vec<u8>>,
     /// What could not be read or staged, and why.
     pub failures: Vec<(Vec<u8>, String)>,
-    /// All of the source was looked at.
-    pub everything: bool,
+    /// Paths without slashes at their ends of which all that is below them was looked at; the
+    /// source's own is empty.
+    pub compared: Vec<Vec<u8>>,
 }
 
 #[cfg(test)]

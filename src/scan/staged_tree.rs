@@ -159,7 +159,6 @@ impl StagedTree {
         let mut found = Collected::default();
         match look {
             ScanScope::Everything => {
-                found.everything = true;
                 self.subtree(b"/", filter, &mut found)?;
             }
             ScanScope::At(mentions) => {

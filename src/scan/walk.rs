@@ -36,6 +36,9 @@ impl StagedTree {
             return Ok(());
         }
         if !is_directory(&stat) {
+            // Where a directory was, nothing is below any more.
+            let bare = path.strip_suffix(b"/").unwrap_or(path);
+            found.compared.push(bare.to_vec());
             return self.single(path, &stat, mention.written, found);
         }
         let new = self.directory(path)?;
@@ -66,6 +69,7 @@ impl StagedTree {
     ) -> io::Result<()> {
         let top = path.strip_suffix(b"/").unwrap_or(path);
         self.compared.insert(top.to_vec());
+        found.compared.push(top.to_vec());
         let mut open = vec![[top, b"/"].concat()];
         while let Some(directory) = open.pop() {
             stopped(&self.stop)?;

@@ -24,7 +24,7 @@ pub struct Node {
 pub enum Kind {
     File(Vec<u8>),
     Dir,
-    Client(Vec<u8>),
+    Link(Vec<u8>),
     Other,
 }
 
@@ -115,7 +115,7 @@ fn node(path: &Path, meta: &Metadata) -> Option<Node> {
     } else if meta.is_dir() {
         Kind::Dir
     } else if meta.is_symlink() {
-        Kind::Client(fs::read_link(path).ok()?.into_os_string().into_vec())
+        Kind::Link(fs::read_link(path).ok()?.into_os_string().into_vec())
     } else {
         Kind::Other
     };
@@ -133,7 +133,7 @@ fn show(path: &[u8], node: &Node) -> String {
         Kind::File(content) if content.len() > 40 => format!("file of {} bytes", content.len()),
         Kind::File(content) => format!("file \"{}\"", content.escape_ascii()),
         Kind::Dir => "directory".into(),
-        Kind::Client(to) => format!("link to \"{}\"", to.escape_ascii()),
+        Kind::Link(to) => format!("link to \"{}\"", to.escape_ascii()),
         Kind::Other => "something else".into(),
     };
     format!(

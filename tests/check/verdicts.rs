@@ -186,3 +186,66 @@ fn a_changed_behaviour_sends_nothing() {
     assert!(daemon.log().contains("with check"), "{}", daemon.log());
     assert_clean(&dir);
 }
+
+/// What a path is, and the names in it.
+fn names(path: &std::path::Path) -> Option<(fs::FileType, Vec<std::ffi::OsString>)> {
+    let kind = path.symlink_metadata().ok()?.file_type();
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+    names.sort();
+    Some((kind, if kind.is_dir() { names } else { Vec::new() }))
+}
+
+/// What was rejected is gone with the directory it was in, whatever is in its place: nothing of it
+/// is protected at the target any longer.
+#[test]
+fn rejected_files_of_a_directory_that_was_replaced_are_forgotten() {
+    type Replace = fn(&std::path::Path);
+    let replacements: [(&str, Replace); 4] = [
+        ("link", |path| {
+            std::os::unix::fs::symlink("h", path).unwrap()
+        }),
+        ("file", |path| fs::write(path, "harmless").unwrap()),
+        ("empty directory", |path| fs::create_dir(path).unwrap()),
+        ("full directory", |path| {
+            fs::create_dir_all(path.join("s")).unwrap();
+            fs::write(path.join("s/other"), "harmless").unwrap();
+        }),
+    ];
+    for (name, replace) in replacements {
+        for replaced in ["z", "z/s"] {
+            let dir = site();
+            for file in ["z/w", "z/s/w", "z/s/v", "y/w", "h/f"] {
+                fs::create_dir_all(dir.src(file).parent().unwrap()).unwrap();
+                dir.write(file, "good");
+            }
+            let mut daemon = start(&dir, COMMAND);
+            arrives(&dir, &mut daemon, "z/s/w", "good");
+            for file in ["z/w", "z/s/w", "y/w"] {
+                dir.write(file, "EVIL");
+            }
+            daemon.wait_log("y/w");
+            sentinel(&dir, &mut daemon, "s1");
+            daemon.stop();
+            fs::rename(dir.src(replaced), dir.path("old")).unwrap();
+            replace(&dir.src(replaced));
+            daemon.cont();
+            let wanted = names(&dir.src(replaced));
+            daemon.wait_for(&format!("{replaced} is a {name}"), |_| {
+                names(&dir.trg(replaced)) == wanted
+            });
+            sentinel(&dir, &mut daemon, "s2");
+            // Others are, still.
+            assert_eq!(fs::read(dir.trg("y/w")).unwrap(), b"good");
+            let left = if replaced == "z" { 1.0 } else { 2.0 };
+            daemon.wait_for("the metrics", |_| {
+                let text = fs::read_to_string(dir.path("metrics")).unwrap_or_default();
+                let value = text
+                    .lines()
+                    .find(|line| line.starts_with("lsyncd_rejected_files{"));
+                value.and_then(|line| line.rsplit(' ').next()?.parse().ok()) == Some(left)
+            });
+            assert_clean(&dir);
+        }
+    }
+}
