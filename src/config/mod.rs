@@ -1,8 +1,22 @@
-//! From Lua tables to typed settings and syncs.
+//! Configuration: converts the tables of `settings{}` and `sync{}` to typed values and checks them.
 //!
-//! A `sync{}` goes through three stages: the tables it inherits from are merged
-//! ([`inherit`]), its `prepare` function checks ([`checkgauge`]) and computes
-//! ([`rsync_args`]), and what is left becomes a [`SyncConfig`] that Rust works with.
+//! The tables a `sync{}` inherits from are merged ([`inherit`]). Its `prepare` function checks the
+//! keys ([`checkgauge`]) and computes the rsync arguments ([`rsync_args`]). The result becomes a
+//! [`SyncConfig`].
+//!
+//! * `settings_table`, `settings`: the keys of `settings{}`, and their typed values;
+//! * `sync_config`, `values`: the typed values of a sync, and the checks of its values;
+//! * `inherit`, `checkgauge`: inheritance, and the check for unknown keys;
+//! * `source`, `target`: the source directory, and refusal of dangerous local targets;
+//! * `guard`, `priority`: `guard`, `nice` and `ionice`;
+//! * `rsync_args`: the arguments common to all rsync calls of a sync;
+//! * `ssh`, `ssh_words`, `ssh_share`: ssh as rsync's remote shell, quoting, shared connections;
+//! * `remote_move`: moves at the target as text for its login shell;
+//! * `check`, `scanner`, `check_refused`: checks of files, their commands, conflicting options;
+//! * `config_error`: the error of an invalid configuration.
+//!
+//! The room reads Lua tables and the file system. It runs no user code, starts no processes and
+//! knows neither running syncs nor the event loop.
 
 mod check;
 mod check_refused;

@@ -1,6 +1,25 @@
-//! The daemon as a process: from the command line to the exit code.
+//! The daemon process, from the command line to the exit code.
 //!
-//! [`event_loop`] is the event loop; the other files are what a Unix daemon has to do besides.
+//! * `event_loop`, `poll`, `context`: the event loop, its blocking call, state beyond a configuration;
+//! * `event_router`: watcher events to the queues of syncs;
+//! * `spawn`, `job`, `completion`, `hooks`: processes of syncs, their output, their exit status,
+//!   statistics and hooks;
+//! * `local_jobs`: threads of default.direct;
+//! * `delete_limit`: dry runs for `maxDelete`;
+//! * `scan_pass`, `scan_progress`, `scanners`, `scan_apply`, `scan_hooks`: passes of the check gate;
+//! * `tunnels`: processes of tunnels;
+//! * `rsync_probe`: abilities of rsync binaries;
+//! * `source_monitor`, `watch_limit`, `stall_detector`, `stall_actions`: lost sources, missing
+//!   watches, transfers without progress;
+//! * `reload`, `shutdown`, `startup_progress`: the stages of a configuration;
+//! * `persistence`, `state_dir`, `state_cleanup`: state saved over restarts;
+//! * `server`, `connections`, `control`, `http`, `barrier`: the sockets and their requests;
+//! * `snapshot`, `report_files`, `dump`: the reported state;
+//! * `inspect`, `preflight`: `-check` and `-explain`;
+//! * `os`: detaching, pid file, signals, service manager.
+//!
+//! The room may call all others, and none calls it. Nothing on the loop's thread may block or take
+//! long; such work runs in child processes and threads.
 
 mod barrier;
 mod completion;

@@ -1,8 +1,27 @@
-//! The Lua side: the preludes, the user's configuration, and what user code sees of the daemon.
+//! The Lua side: preludes, user configuration, and the API of user code.
 //!
-//! Lua is asked what shall run when something is due; it answers with `spawn`, which leaves a
-//! [`SpawnRequest`] for the engine. Nothing here waits, and no borrow of a sync is held while
-//! Lua runs.
+//! The event loop calls a sync's Lua action for a due entry. The action calls `spawn`, which stores
+//! a [`SpawnRequest`] for the loop.
+//!
+//! * `loader`, `runtime`: loading of a configuration, and calls into the loaded one;
+//! * `context`: the state shared with the event loop;
+//! * `api`, `lsyncd_table`, `timestamp`, `spawn`, `observe`: global functions of user code;
+//! * `inlet`, `event`, `sync_object`: the objects passed to user functions;
+//! * `hook`: the hooks `onSynced` and `onFailed`;
+//! * `layer3`, `template`: actions given as texts, and their parser;
+//! * `prelude_api`, `config_api`: native functions of the preludes;
+//! * `create`, `sync_checks`, `user_keys`: creation of a sync, warnings, keys of user-defined kinds;
+//! * `fanout`: sharing among syncs of one source;
+//! * `kind`: the built-in kind of a sync, for `-check` and reports;
+//! * `batch_size`, `transfer`: selection of a batch, and its rsync call;
+//! * `rsyncssh`, `local_copy`, `scan_request`: requests of the built-in behaviours;
+//! * `tunnel`: `tunnel{ … }` and its substitutions;
+//! * `search_paths`, `shell`: directories of `require`, and words for a shell;
+//! * `errors`, `hints`: error messages with file, line and key, and hints;
+//! * `watchdog`: limits of running user code.
+//!
+//! The room may call `config`, `sync` and the rooms below them. It must not call `daemon`, must not
+//! block, and must not keep a sync borrowed while Lua runs.
 
 mod api;
 mod batch_size;

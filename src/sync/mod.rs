@@ -1,7 +1,26 @@
-//! One sync: its filter, its queue and what holds it back.
+//! One sync: its filter, its queue, and the conditions of its transfers.
 //!
-//! What the kernel tells comes in through [`Sync::ingest`]; [`Sync::next`] says when there is
-//! something to do. What is done about it is asked of Lua by the rooms above.
+//! Watcher events enter through [`Sync::ingest`]. [`Sync::next`] returns the next due entry.
+//!
+//! * `ingest`, `describe`: events to queue entries, and their log lines;
+//! * `full_sync`, `in_flight`: full comparisons, and comparisons that precede a watch;
+//! * `retry`, `backoff`, `failed_paths`, `blame`, `size_bound`: the retry rule, its delays, failed
+//!   paths, their detection in rsync's messages, and size limits of targets;
+//! * `move_fallback`: moves that fail at the target;
+//! * `queue_limit`: the limit of pending paths;
+//! * `journal_reader`: the journal shared by syncs of one source;
+//! * `guard`, `identity`, `target_mount`, `nested_mounts`, `mount_table`: whether source and target
+//!   are the expected directories on the expected mounts;
+//! * `blocked_paths`: the effect of the check gate on transfers;
+//! * `verify`, `recent`: changes that rsync's quick check cannot detect;
+//! * `handover`: pending events for a new configuration or the next daemon;
+//! * `commands`: pause, flush, retry, and marks of the control socket;
+//! * `health`, `counters`: problems and statistics;
+//! * `scheduler`, `clock`: fairness among syncs, and the time of queues;
+//! * `tests`, `blame_tests`: tests.
+//!
+//! The room may call `cron`, `batch`, `scan`, `queue`, `filter` and `watch`. It starts no processes,
+//! runs no Lua and knows nothing of the event loop.
 
 mod backoff;
 mod blame;
