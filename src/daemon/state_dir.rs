@@ -78,15 +78,16 @@ impl StateDir {
         })
     }
 
-    /// What was remembered last; `None` if nothing was, or it can't be read.
+    /// Returns the contents of a state file; `None` if there is none or it cannot be read.
     pub fn read(&self, sync: &SyncConfig, kind: &str) -> Option<Vec<u8>> {
         self.try_read(sync, kind).unwrap_or_default()
     }
 
-    /// What was remembered last; `None` if nothing was.
+    /// Returns the contents of a state file; `None` if there is none.
     ///
     /// # Errors
-    /// There is something that can't be read, is too large or may be another user's.
+    ///
+    /// The file cannot be read, is too large, or may have been written by another user.
     pub fn try_read(&self, sync: &SyncConfig, kind: &str) -> io::Result<Option<Vec<u8>>> {
         match self.load(sync, kind) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -109,7 +110,7 @@ impl StateDir {
         Ok(bytes)
     }
 
-    /// Forgets. There may have been nothing.
+    /// Removes a state file. It may not exist.
     pub fn remove(&self, sync: &SyncConfig, kind: &str) {
         let location = enter(&self.path)
             .and_then(|root| of_sync(&root, sync))
@@ -120,7 +121,7 @@ impl StateDir {
     }
 }
 
-/// Opens the directory, if it is this user's.
+/// Opens the directory, if this user owns it.
 fn enter(path: &Path) -> io::Result<Directory> {
     ours(safe_path::enter(path)?)
 }
@@ -143,8 +144,8 @@ fn untrusted(text: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, text)
 }
 
-/// Returns a name for the sync that is a file's name too. The source counts by its configured
-/// name: a link that leads elsewhere is the same sync, whose source is another directory.
+/// Returns the name of a sync's directory. It is made of the configured source, so a symlink that
+/// leads elsewhere belongs to the same sync with another source directory.
 pub(super) fn key(sync: &SyncConfig) -> String {
     let mut name = String::new();
     for byte in sync.name.bytes().take(100) {
@@ -159,14 +160,16 @@ pub(super) fn key(sync: &SyncConfig) -> String {
     format!("{name}-{:016x}", hash(&words.join(&0)))
 }
 
-/// FNV-1a: the same for ever, unlike those of the standard library.
+/// Returns the FNV-1a hash, which is stable between versions, unlike the hash of the standard
+/// library.
 fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-/// Makes the directory if need be. Names of files are nobody else's business.
+/// Creates the directory if it is missing. It is not readable by others, since it contains file
+/// names.
 fn usable(path: &Path) -> io::Result<()> {
     let location = safe_path::locate(path)?;
     if location.found().is_none() {
@@ -230,7 +233,7 @@ mod tests {
             mode(0o700);
         }
         assert_eq!(state.read(&sync, "k").unwrap(), b"1");
-        // Nobody renames what is another user's in a directory like /tmp.
+        // In a sticky directory such as /tmp, nobody can rename the files of another user.
         std::fs::set_permissions(above, Permissions::from_mode(0o1777)).unwrap();
         assert_eq!(state.read(&sync, "k").unwrap(), b"1");
 

@@ -1,9 +1,8 @@
-//! What happens when the kernel's limit of inotify watches is reached.
+//! Watch limit: handles the kernel's limit of inotify watches.
 //!
-//! The daemon goes on. The syncs that have directories without a watch are compared as a
-//! whole in intervals, and before each comparison the missing watches are requested again.
-//! The log tells once which limit would be enough; to know that, a thread counts the
-//! directories.
+//! Syncs with unwatched directories are compared as a whole in intervals, and before each
+//! comparison the missing watches are requested again. The sufficient limit is logged once; a
+//! thread counts the directories for that.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -15,14 +14,14 @@ use crate::component::Action;
 use crate::id::SyncId;
 use crate::watch::Scope;
 
-/// The files that hold the limit. A user namespace may have a lower one of its own.
+/// The files with the limit. A user namespace may have a lower limit.
 const LIMIT_FILES: [&str; 2] = [
     "/proc/sys/fs/inotify/max_user_watches",
     "/proc/sys/user/max_inotify_watches",
 ];
 
-/// The longest time before watches are first requested again. A directory that has no watch
-/// has not been read either, so the first comparison comes soon.
+/// The maximum delay before watches are first requested again. A directory without a watch has not
+/// been read, so the first comparison comes soon.
 const MAX_FIRST_DELAY: Duration = Duration::from_secs(5);
 
 /// Tracks which syncs lack watches, and decides when watches are requested again.

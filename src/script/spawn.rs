@@ -1,4 +1,4 @@
-//! `spawn`: from an agent and words to a request that the engine carries out.
+//! `spawn`: converts its arguments to a request for the event loop.
 
 use std::ffi::OsString;
 use std::rc::Rc;
@@ -13,31 +13,31 @@ use crate::log;
 use crate::queue::{DelayId, Status};
 use crate::scan::readers::Reading;
 
-/// A process that shall be started for queue entries of a sync.
+/// A process to be started for queue entries of a sync.
 pub struct SpawnRequest {
-    /// Whose.
+    /// The sync.
     pub handle: Rc<SyncHandle>,
     /// The event or list object, for `collect`.
     pub agent: Table,
-    /// The entries it is about; they are active already.
+    /// The queue entries, which are active already.
     pub ids: Vec<DelayId>,
-    /// Found through PATH.
+    /// The program, looked up in `PATH`.
     pub program: Vec<u8>,
-    /// Arguments behind the program's name.
+    /// The arguments.
     pub args: Vec<Vec<u8>>,
-    /// What the child reads; `None` when it has no pipe.
+    /// The standard input; `None` without a pipe.
     pub stdin: Option<Vec<u8>>,
-    /// The daemon takes the child's output line by line into its log.
+    /// The output is read line by line and logged.
     pub captured: bool,
-    /// What its environment has beyond that of the daemon.
+    /// Additional environment variables.
     pub environment: Vec<(OsString, OsString)>,
-    /// The batch, when the process is a transfer of one.
+    /// The kind of transfer, if the process transfers a batch.
     pub transfer: Option<crate::batch::TransferKind>,
-    /// It reads the staged tree of a sync with checks.
+    /// The read lock of the staged tree, for a sync with checks.
     pub reading: Option<Rc<Reading>>,
 }
 
-/// What the words of a call come to.
+/// The parsed arguments of a call.
 #[derive(Default)]
 struct Arguments {
     args: Vec<Vec<u8>>,
@@ -45,10 +45,11 @@ struct Arguments {
     transfer: Option<crate::batch::TransferKind>,
 }
 
-/// Notes down a process to start and marks its entries active.
+/// Adds a spawn request and marks its entries active.
 ///
 /// # Errors
-/// Misuse, in lsyncd's words.
+///
+/// Invalid arguments, in lsyncd's words.
 pub fn spawn(
     context: &Rc<ScriptContext>,
     objects: &Objects,
@@ -136,8 +137,8 @@ fn check_waiting(handle: &SyncHandle, agent: &Agent, ids: &[DelayId]) -> Result<
     }
 }
 
-/// Numbers become text, nils vanish, tables are flattened one level; `"<"` in front makes the
-/// next word the child's input; a transfer brings both words and input along.
+/// Converts arguments: numbers become text, nils are dropped, tables are flattened one level. `"<"`
+/// makes the next word the standard input. A transfer adds both arguments and input.
 fn words(arguments: impl Iterator<Item = Value>) -> Result<Arguments> {
     let mut words = Arguments::default();
     for value in arguments {

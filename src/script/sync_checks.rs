@@ -1,5 +1,5 @@
-//! What is asked about a sync beyond whether its values make sense: whether it can do anything,
-//! whether its patterns can match, and what in it is built in.
+//! Warnings about valid but dubious syncs: ineffective values, patterns without a match, missing
+//! actions.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -14,10 +14,11 @@ use crate::filter::Filter;
 use crate::log;
 use crate::sync::{mount_table, shared_kind};
 
-/// Warns of values that lsyncd takes and that have no effect with a built-in action.
+/// Warns of values that lsyncd accepts and that have no effect with a built-in action.
 ///
 /// # Errors
-/// None but Lua's own.
+///
+/// Errors of Lua only.
 pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
     if !is_built_in(lua, config, "action")? {
         return Ok(());
@@ -85,7 +86,7 @@ fn is_two_words(text: &[u8]) -> bool {
     }
 }
 
-/// A pattern that can match nothing is no error, and excludes nothing in silence.
+/// Warns of patterns that cannot match anything.
 pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {
     let warn = |key: &str, pattern: &[u8]| {
         if let Some(advice) = crate::filter::suspicious(pattern, source) {
@@ -104,8 +105,8 @@ pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {
     }
 }
 
-/// A shell would expand such a target, a configuration does not; the target is a directory of that
-/// name then, below the directory in which the daemon works.
+/// Warns of a target that a shell would expand. A configuration does not, so it names a directory
+/// below the working directory.
 pub fn warn_of_target(lua: &Lua, sync: &SyncConfig) {
     let target = sync.target.as_deref().unwrap_or_default();
     if batch::is_remote(target) || Path::new(OsStr::from_bytes(target)).exists() {
@@ -117,8 +118,8 @@ pub fn warn_of_target(lua: &Lua, sync: &SyncConfig) {
     }
 }
 
-/// What to write in place of a path with `~` or a variable of the shell, with a blank in front;
-/// `None` for all other paths.
+/// Returns advice on a path with `~` or a shell variable, beginning with a blank; `None` for other
+/// paths.
 pub fn unexpanded(path: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(path).ok()?;
     let advice = |what: &str, code: String| {
@@ -147,7 +148,7 @@ pub fn unexpanded(path: &[u8]) -> Option<String> {
     Some(advice(&format!("\"${name}\""), joined(before, name, after)))
 }
 
-/// The Lua expression of a path with a variable of the environment in it.
+/// Returns the Lua expression of a path with an environment variable.
 fn joined(before: &str, name: &str, after: &str) -> String {
     let before = match before {
         "" => String::new(),
@@ -160,7 +161,8 @@ fn joined(before: &str, name: &str, after: &str) -> String {
     format!("{before}os.getenv(\"{name}\"){after}")
 }
 
-/// Of what other hosts change in a shared file system the kernel tells nothing.
+/// Warns of a source on a shared file system. The kernel does not report changes made by other
+/// machines.
 pub fn warn_of_file_system(lua: &Lua, sync: &SyncConfig) {
     let Some(kind) = shared_kind(&mount_table::read(), &sync.source) else {
         return;
@@ -174,7 +176,7 @@ pub fn warn_of_file_system(lua: &Lua, sync: &SyncConfig) {
     }
 }
 
-/// Warns of a sync that does nothing.
+/// Warns of a sync without any action.
 pub fn warn_of_idleness(lua: &Lua, config: &Table) -> Result<()> {
     if is_idle(lua, config)? {
         let idle =
@@ -201,7 +203,7 @@ pub fn is_idle(lua: &Lua, config: &Table) -> Result<bool> {
     Ok(true)
 }
 
-/// A misspelt field of `default` would be nil, and a sync inherit nothing.
+/// Refuses an unknown field of `default`, which would be nil and make a sync inherit nothing.
 pub fn missing_default(default: &Table, key: &str) -> Result<()> {
     let known: Vec<String> = default
         .pairs::<String, Value>()

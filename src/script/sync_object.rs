@@ -1,4 +1,4 @@
-//! What `inlet.getSync()` gives: a sync to be looked at, and to be told of changes by hand.
+//! The object returned by `inlet.getSync()`: reads the state of a sync and adds changes.
 
 use std::rc::{Rc, Weak};
 use std::sync::PoisonError;
@@ -10,7 +10,7 @@ use super::timestamp;
 use crate::config::{config_error, text_of};
 use crate::watch::Event;
 
-/// The object of a sync, always the same.
+/// Returns the object of a sync, always the same one.
 pub fn object(lua: &Lua, context: &Rc<ScriptContext>, handle: &Rc<SyncHandle>) -> Result<Table> {
     if let Some(object) = handle.object.get() {
         return Ok(object.clone());
@@ -53,7 +53,7 @@ fn upgrade(handle: &Weak<SyncHandle>) -> Result<Rc<SyncHandle>> {
         .ok_or_else(|| config_error("the sync is gone"))
 }
 
-/// Its methods are called with a colon; with a dot is understood, too.
+/// Removes the object from the arguments, so that methods can be called with a colon or a dot.
 fn without_self(mut arguments: MultiValue) -> MultiValue {
     if let Some(Value::Table(_)) = arguments.front() {
         arguments.pop_front();
@@ -100,8 +100,7 @@ fn processes(lua: &Lua, context: &Rc<ScriptContext>, handle: &Rc<SyncHandle>) ->
     processes.into_lua(lua)
 }
 
-/// A `Queue` of what is pending now. It is a picture: nothing that is done to it is done to
-/// the sync.
+/// Returns a `Queue` of the pending entries. It is a copy: changing it does not change the sync.
 fn delays(lua: &Lua, handle: &SyncHandle) -> Result<Value> {
     let pending: Vec<_> = {
         let sync = handle.sync.borrow();
@@ -142,8 +141,8 @@ fn excludes(lua: &Lua, handle: &SyncHandle) -> Result<Value> {
     excludes.into_lua(lua)
 }
 
-/// `delay(etype, time, path, path2)`: takes in a change as if the kernel had told it at
-/// `time`, a timestamp; without one, now.
+/// `delay(etype, time, path, path2)`: adds a change as if it was reported at the timestamp `time`,
+/// or now without one.
 fn delay(context: &ScriptContext, handle: &SyncHandle, arguments: MultiValue) -> Result<()> {
     let mut arguments = without_self(arguments).into_iter();
     let mut next = || arguments.next().unwrap_or(Value::Nil);

@@ -1,14 +1,11 @@
-//! A text of layer 3, taken apart: words of a program or a command for the shell, and the
-//! variables in it.
+//! Parser of layer 3 texts: the words of a program or a command for the shell, with variables.
 //!
-//! No shell text is made from a name: the values of variables are always arguments of their own
-//! or parts of one.
+//! File names are never part of a shell text: the values of variables are passed as arguments.
 
 use crate::log;
 
-/// What a text may ask for: its name behind the `^`, the event's field, and whether it is
-/// about the second event, the destination of a move. The shell form numbers its arguments in
-/// this order.
+/// The variables: name behind the `^`, field of the event, and true if it refers to the second
+/// event, the destination of a move. The shell form numbers its arguments in this order.
 pub(super) const VARIABLES: [(&str, &str, bool); 27] = [
     ("pathname", "pathname", false),
     ("pathdir", "pathdir", false),
@@ -48,10 +45,10 @@ pub(super) enum Piece {
     Variable(Variable),
 }
 
-/// A text that was understood.
+/// A parsed text.
 #[derive(Debug)]
 pub(super) struct Template {
-    /// As written, without the blanks around it.
+    /// The text without surrounding blanks.
     pub(super) text: Vec<u8>,
     pub(super) form: Form,
 }
@@ -62,11 +59,11 @@ pub(super) enum Form {
     Binary(Vec<Vec<Piece>>),
     /// A command for `sh -c`.
     Shell {
-        /// The command as the shell gets it, with `"$1"` for the first variable.
+        /// The command for the shell, with `"$1"` for the first variable.
         command: Vec<u8>,
         /// The command as written, for the log.
         pieces: Vec<Piece>,
-        /// What `"$1"`, `"$2"` … are.
+        /// The variables for `"$1"`, `"$2"` and so on.
         variables: Vec<Variable>,
     },
 }
@@ -85,7 +82,7 @@ impl Template {
         }
     }
 
-    /// What the text asks for has to exist for events of this kind in this sync.
+    /// Checks that the variables exist for events of this kind in this sync.
     pub(super) fn check(&self, key: &str, has_target: bool) -> std::result::Result<(), String> {
         if self.text.contains(&0) {
             return Err(format!("{key} contains a NUL byte."));
@@ -153,7 +150,7 @@ impl Form {
                 Piece::Text(text) => command.extend_from_slice(text),
                 Piece::Variable(variable) => {
                     let number = variables.partition_point(|v| v < variable) + 1;
-                    // A shell reads "$10" as "$1" and a zero.
+                    // A shell reads "$10" as "$1" followed by a zero.
                     command.extend(match number {
                         0..=9 => format!("\"${number}\"").into_bytes(),
                         _ => format!("\"${{{number}}}\"").into_bytes(),
@@ -169,13 +166,13 @@ impl Form {
     }
 }
 
-/// Words of the configuration for the log: they keep their newlines, unlike names of files.
+/// Returns words of the configuration for the log. Unlike file names they keep their newlines.
 pub(super) fn written(text: &[u8]) -> String {
     let lines: Vec<_> = text.split(|&byte| byte == b'\n').map(log::escape).collect();
     lines.join("\n")
 }
 
-/// The text a word was made of.
+/// Returns the text of a word.
 fn unparsed(pieces: &[Piece]) -> Vec<u8> {
     let mut text = Vec::new();
     for piece in pieces {
@@ -190,7 +187,7 @@ fn unparsed(pieces: &[Piece]) -> Vec<u8> {
     text
 }
 
-/// Without what Lua's `%s` matches at both ends.
+/// Removes the characters that match Lua's `%s` from both ends.
 fn trim(text: &[u8]) -> &[u8] {
     let blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
     let start = text.iter().position(|b| !blank(b)).unwrap_or(text.len());
@@ -201,7 +198,7 @@ fn trim(text: &[u8]) -> &[u8] {
     &text[start..end]
 }
 
-/// Splits at blanks, but not between double quotes, which stay part of their word.
+/// Splits at blanks, except within double quotes, which stay part of the word.
 pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     text.split(move |&byte| {
@@ -211,8 +208,7 @@ pub fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     .filter(|word| !word.is_empty())
 }
 
-/// Finds the variables in a text, the longest name first. What looks like one and is none is
-/// plain text.
+/// Splits a text into variables and plain text. The longest variable name wins.
 fn pieces(text: &[u8]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut plain = Vec::new();
@@ -261,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Words with variables in braces.
+    /// Returns the words, with variables in braces.
     fn binary(text: &str) -> Vec<String> {
         let Form::Binary(words) = Template::parse(text.as_bytes()).form else {
             panic!("{text:?} is no program");
@@ -338,13 +334,13 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is written, the pieces put together are what was written.
+        /// The pieces of any text together are the text.
         #[test]
         fn nothing_is_lost(text in "(\\^|o\\.|d\\.|path|name|dir|source|target|Path| |x){0,12}") {
             prop_assert_eq!(unparsed(&pieces(text.as_bytes())), text.into_bytes());
         }
 
-        /// The same as replacing each name in the fixed order, as a shell text has it.
+        /// The result equals replacing each name in the fixed order.
         #[test]
         fn as_by_replacement(text in "x(\\^|o\\.|d\\.|path|name|dir|source|target|Path| ){0,12}") {
             let text = text.trim().to_owned();

@@ -1,5 +1,5 @@
-//! Timestamps as user code has them: points on a monotonic clock of arbitrary origin, 100 ticks
-//! a second in print.
+//! Timestamps of user code: points on a monotonic clock of arbitrary origin, printed in 100 ticks a
+//! second.
 
 use mlua::{MetaMethod, Result, UserData, UserDataMethods, UserDataRef, Value};
 
@@ -11,12 +11,12 @@ use crate::queue::Time;
 pub struct Timestamp(pub Time);
 
 impl Timestamp {
-    /// A number of seconds behind the clock's zero.
+    /// Returns a timestamp this number of seconds after the origin.
     pub fn from_seconds(seconds: i64) -> Timestamp {
         Timestamp(0).shifted(seconds as f64)
     }
 
-    /// Whole seconds.
+    /// Returns the whole seconds.
     pub fn seconds(self) -> i64 {
         (self.0 / 1_000_000) as i64
     }
@@ -86,7 +86,7 @@ impl UserData for Timestamp {
     }
 }
 
-/// The timestamp a value is, if it is one.
+/// Returns the timestamp in a value, if it is one.
 pub fn stamp(value: &Value) -> Option<Timestamp> {
     value
         .as_userdata()

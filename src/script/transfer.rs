@@ -1,4 +1,4 @@
-//! What rsync is called with: its target, its filter, and the list of a batch.
+//! The rsync call of a batch: target, filter and file list.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,7 +16,7 @@ use crate::config::{config_error, destination, text_of, truthy};
 use crate::queue::{DelayId, Etype};
 use crate::sync::Sync;
 
-/// A batch, ready to be sent: an argument of `spawn`.
+/// A batch as an argument of `spawn`.
 pub struct RsyncCall(pub batch::Transfer);
 
 impl UserData for RsyncCall {
@@ -25,10 +25,11 @@ impl UserData for RsyncCall {
     }
 }
 
-/// Adds what the preludes need to send something.
+/// Adds the native functions for transfers.
 ///
 /// # Errors
-/// None but Lua's own.
+///
+/// Errors of Lua only.
 pub fn add(
     lua: &Lua,
     context: &Rc<ScriptContext>,
@@ -100,8 +101,8 @@ pub fn add(
     )
 }
 
-/// Returns the destination of transfers. A relative local one is meant from where the daemon was
-/// started, not from `/` where it runs.
+/// Returns the destination of transfers. A relative local path refers to the directory in which the
+/// daemon was started.
 pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     let target = destination(config)?.ok_or_else(|| config_error("the sync has no target"))?;
     let context = lua.app_data_ref::<Rc<ScriptContext>>();
@@ -122,13 +123,13 @@ pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     })
 }
 
-/// Takes note that rsync compares everything by size and time, and whether it can be told up to
-/// which size.
+/// Records that rsync compares everything by size and time, and whether files can be limited by
+/// size.
 fn compares_all(handle: &SyncHandle) -> Result<()> {
     let rsync: Table = handle.config.get("rsync")?;
-    // What a wrapper does is its own affair; it gets no option that it might not know.
+    // A wrapper gets no options that it might not know.
     let plain = Binary::plain(&binary(&rsync)?).is_some();
-    // The user says that size is enough, and content does not count where it is sent in any case.
+    // With `size_only` or a content comparison the file times do not matter.
     let words = computed(&rsync)?;
     let by_time = plain && !words.iter().any(|word| word == b"--size-only");
     let sized = words.iter().any(|word| word.starts_with(b"--max-size"));
@@ -148,7 +149,7 @@ fn computed(rsync: &Table) -> Result<Vec<Vec<u8>>> {
     Ok(words.filter_map(|word| text_of(&word.ok()?)).collect())
 }
 
-/// Makes the list of a batch.
+/// Returns the rsync call of a batch.
 fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
     let handle = agent
         .handle()
@@ -160,7 +161,7 @@ fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
     let hard_links = truthy(&rsync.get("hard_links")?);
     let delete_excluded = rsync.get::<Value>("delete_excluded")? == Value::Boolean(true);
 
-    // No Lua from here on, not even a metamethod: the sync is borrowed.
+    // No Lua code may run from here on, since the sync is borrowed.
     let mut sync = handle.sync.borrow_mut();
     let sync = &mut *sync;
     let protected = sync.protected();
@@ -198,7 +199,7 @@ fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
     Ok(RsyncCall(transfer))
 }
 
-/// Which kind of list the configuration insists on.
+/// Returns the list mode set in the configuration.
 fn list_mode(rsync: &Table) -> Result<ListMode> {
     Ok(match text_of(&rsync.get("list")?).as_deref() {
         Some(b"filter") => ListMode::Filter,
@@ -207,7 +208,7 @@ fn list_mode(rsync: &Table) -> Result<ListMode> {
     })
 }
 
-/// What is to be sent of these: all but what does not leave.
+/// Returns the changes of these entries, without those that are blocked.
 fn entries(sync: &Sync, ids: &[DelayId]) -> Vec<(Change, Vec<u8>, Option<Vec<u8>>)> {
     let delays = ids.iter().filter_map(|id| sync.queue.get(*id));
     let entries = delays.filter_map(|delay| {
@@ -218,7 +219,7 @@ fn entries(sync: &Sync, ids: &[DelayId]) -> Vec<(Change, Vec<u8>, Option<Vec<u8>
     entries.collect()
 }
 
-/// The sync's filter as lines for rsync: rules, then excludes.
+/// Returns the filter as lines for rsync: rules, then excludes.
 fn filter_lines(sync: &Sync) -> Vec<Vec<u8>> {
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     let excludes = filter.excludes().map(|pattern| [b"- ", pattern].concat());
@@ -226,7 +227,7 @@ fn filter_lines(sync: &Sync) -> Vec<Vec<u8>> {
     held.chain(filter.rules()).chain(excludes).collect()
 }
 
-/// What a batch makes of an event.
+/// Returns the change that a batch makes of an event.
 pub(super) fn change(etype: Etype) -> Change {
     match etype {
         Etype::Delete => Change::Delete,

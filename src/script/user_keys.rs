@@ -12,20 +12,21 @@ use super::{errors, scan_request};
 use crate::config::{self, config_error_about, text_of, truthy};
 use crate::log;
 
-/// What a gauge has at the keys that lsyncd does not know. The gauge of the user's that declares
-/// such a key as its own has something else there.
+/// The value of a gauge at keys that lsyncd does not have. A gauge of the user's that declares such
+/// a key has another value there.
 const VERSION_MARK: &[u8] = b"3.0";
 
-/// Keys of many targets, which are gone from a sync when it is one of many.
+/// Keys of a `sync{}` with several targets, which are removed from the single syncs.
 const TARGETS: [&str; 2] = ["targets", "targetsFrom"];
 
-/// Name of the registry's table of the configurations that were compared with their gauge.
+/// The registry field with the configurations that were compared with a gauge.
 const GAUGED_FIELD: &str = "gauged";
 
-/// Makes the registry ready for [`note_gauged`].
+/// Prepares the registry for [`note_gauged`].
 ///
 /// # Errors
-/// None but Lua's own.
+///
+/// Errors of Lua only.
 pub fn install(lua: &Lua) -> Result<()> {
     let gauged = lua.create_table()?;
     let weak = lua.create_table()?;
@@ -34,10 +35,11 @@ pub fn install(lua: &Lua) -> Result<()> {
     lua.set_named_registry_value(GAUGED_FIELD, gauged)
 }
 
-/// Remembers that the keys of this configuration were compared with its gauge.
+/// Records that a configuration was compared with its gauge.
 ///
 /// # Errors
-/// None but Lua's own.
+///
+/// Errors of Lua only.
 pub fn note_gauged(lua: &Lua, config: &Table) -> Result<()> {
     let gauged: Table = lua.named_registry_value(GAUGED_FIELD)?;
     gauged.raw_set(config, true)

@@ -1,5 +1,5 @@
-//! Keeps the daemon in charge while user code runs: code that has called `terminate` does not
-//! go on, whatever it catches, and code that does not return can be ended by a signal.
+//! Limits on running user code: it ends after `terminate`, even if it catches errors, and it can be
+//! interrupted by a signal.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -14,27 +14,26 @@ use super::context::ScriptContext;
 use crate::config::config_error;
 use crate::log;
 
-/// How many Lua instructions are run between two looks at the clock.
+/// The number of Lua instructions between two checks.
 const CHECK_INTERVAL_INSTRUCTIONS: u32 = 100_000;
 
-/// A call that has taken so long is ended by TERM or INT; a shorter one may end by itself.
+/// The run time after which SIGTERM or SIGINT interrupts a call. A shorter call may end by itself.
 const SIGNAL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A call that takes longer is told: nothing else is done meanwhile.
+/// The run time after which a warning is logged, since the loop is blocked.
 const WARN_AFTER: Duration = Duration::from_secs(10);
 
-/// A configuration may take so many bytes of memory and at most half of the machine's. What
-/// needs more is out of hand, and the machine's other programs must not pay for it.
+/// The memory limit of a configuration, in bytes. Half of the machine's memory is a limit as well.
 const MAX_MEMORY: usize = 2 << 30;
 
-/// Since when user code runs, and whether that was told as being long.
+/// The start of the running user code, and whether the warning was logged.
 #[derive(Default)]
 pub struct RunningSince {
     since: Cell<Option<Instant>>,
     told: Cell<bool>,
 }
 
-/// Looks after all code that will run in this state.
+/// Installs the checks for all code of this Lua state.
 pub fn install(lua: &Lua, context: &Rc<ScriptContext>) -> Result<()> {
     lua.set_memory_limit(machine_memory().map_or(MAX_MEMORY, |all| MAX_MEMORY.min(all / 2)))?;
     let stopped = stop_signal();
@@ -64,7 +63,7 @@ pub fn install(lua: &Lua, context: &Rc<ScriptContext>) -> Result<()> {
     })
 }
 
-/// From now on the running code fails wherever it goes on.
+/// Makes the running code fail from now on.
 pub fn stop(lua: &Lua) -> Result<()> {
     let triggers = HookTriggers::new().every_nth_instruction(1);
     lua.set_global_hook(triggers, |_, _| Err(ended()))
@@ -73,7 +72,8 @@ pub fn stop(lua: &Lua) -> Result<()> {
 /// Calls user code.
 ///
 /// # Errors
-/// What it raised, or that the process shall end.
+///
+/// The error of user code, or the request to end the process.
 pub fn call<R>(context: &ScriptContext, code: impl FnOnce() -> Result<R>) -> Result<R> {
     context.user_code.since.set(Some(Instant::now()));
     context.user_code.told.set(false);
@@ -85,7 +85,7 @@ pub fn call<R>(context: &ScriptContext, code: impl FnOnce() -> Result<R>) -> Res
     }
 }
 
-/// Bytes of the machine's memory, by proc_meminfo(5).
+/// Returns the size of the machine's memory in bytes (proc_meminfo(5)).
 fn machine_memory() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let total = text
@@ -99,9 +99,8 @@ fn ended() -> mlua::Error {
     config_error("terminated")
 }
 
-/// The number of the last TERM or INT that came; 0 for none.
-///
-/// The loop has its own way to learn of signals, but not while it waits for user code.
+/// Returns the number of the last SIGTERM or SIGINT; 0 if there was none. The event loop cannot
+/// receive signals while user code runs.
 fn stop_signal() -> Arc<AtomicUsize> {
     static LAST: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
     let last = LAST.get_or_init(|| {

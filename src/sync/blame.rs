@@ -1,8 +1,8 @@
-//! Which entries of a transfer its error lines are about.
+//! Finds the entries of a transfer that its error lines refer to.
 //!
-//! Lines are taken in as they arrive, so what is kept grows with the paths that failed and not with
-//! what rsync writes. Where a line is not understood, or names nothing that can be found, or more
-//! has failed than may be remembered, all of the transfer counts as failed.
+//! Lines are evaluated as they arrive, so the memory used depends on the number of failed paths,
+//! not on the amount of output. If a line is not understood, or names nothing that is found, or too
+//! many paths have failed, the whole transfer counts as failed.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -14,15 +14,15 @@ use crate::batch::error_lines::{Attribute, ErrorLine, FailureReason, Name, SizeL
 use crate::batch::temp_name::{self, TempName};
 use crate::queue::Etype;
 
-/// In a larger directory no long name is searched for.
+/// The maximum number of names in a directory that is searched for long names.
 const MAX_LISTED: usize = 100_000;
 
-/// Paths and what is to be done about each.
+/// Paths, each with the event type for its retry.
 pub type Entries = BTreeMap<Vec<u8>, Etype>;
 
-/// What the error lines of one transfer come to.
+/// The failed entries of one transfer, as far as its error lines name them.
 pub struct Blame {
-    /// Where rsync reads and writes, with a trailing slash each; only absolute ones are here.
+    /// Source and target directory with a trailing slash; only absolute ones are listed.
     roots: Vec<Vec<u8>>,
     scope: BlameScope,
     failed: Entries,
@@ -33,58 +33,59 @@ pub struct Blame {
     contents: bool,
 }
 
-/// What a transfer is about.
+/// The entries of a transfer.
 enum BlameScope {
-    /// These entries.
+    /// A batch.
     Batch(BatchEntries),
-    /// All below a directory.
+    /// A full comparison of a directory.
     Whole(WholeTree),
 }
 
 /// The long names of a directory; `None` if there may be more.
 type LongNames = Option<Vec<Vec<u8>>>;
 
-/// A directory whose content is compared.
+/// A directory that is compared with its contents.
 struct WholeTree {
-    /// Without a slash at its end.
+    /// The source without a trailing slash.
     source: Vec<u8>,
-    /// The directory that was read last, and the long names in it.
+    /// The directory read last, and the long names in it.
     listed: RefCell<(Vec<u8>, LongNames)>,
 }
 
 /// The entries of a batch.
 struct BatchEntries {
     all: Entries,
-    /// The entries of a transfer that failed.
+    /// The long names among the entries, by directory and suffix.
     long: OnceCell<BTreeMap<Vec<u8>, Vec<Vec<u8>>>>,
 }
 
-/// What a line says of the transfer.
+/// The meaning of an error line for the transfer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LineKind {
-    /// All entries of the transfer.
+    /// These paths failed.
     Failed(Vec<Vec<u8>>),
     /// A path arrived without this attribute.
     Attribute(Attribute),
-    /// Nothing.
+    /// The line reports no failure.
     Neutral,
-    /// Something failed, and it is not known what.
+    /// An unknown part of the transfer failed.
     Unknown,
 }
 
-/// Returns an empty evaluation for a full comparison, with these directories as source and target.
+/// The failed entries of a transfer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FailedEntries {
-    /// All paths arrived, though not all attributes.
+    /// No path failed, but perhaps attributes of some.
     Nothing,
     /// These paths.
     Paths(Entries),
-    /// All that the transfer was about.
+    /// These paths failed.
     Everything,
 }
 
 impl Blame {
-    /// For a transfer of these entries, called with these directories as source and target.
+    /// Returns an empty evaluation for a transfer of these entries, with these directories as
+    /// source and target.
     pub fn of_batch(entries: Entries, roots: &[Vec<u8>], max_failed: usize) -> Blame {
         Blame::new(
             BlameScope::Batch(BatchEntries::new(entries)),
@@ -93,7 +94,7 @@ impl Blame {
         )
     }
 
-    /// For a comparison of everything, called with these directories as source and target.
+    /// The failed entries of a transfer.
     pub fn of_everything(roots: &[Vec<u8>], max_failed: usize) -> Blame {
         let source = roots.first().map(Vec::as_slice).unwrap_or_default();
         let tree = WholeTree {
@@ -103,7 +104,7 @@ impl Blame {
         Blame::new(BlameScope::Whole(tree), roots, max_failed)
     }
 
-    /// For work that was done without rsync and left these paths undone.
+    /// Returns the evaluation of a local copy with these failures.
     pub fn of_failures(failed: Entries) -> Blame {
         let mut blame = Blame::of_batch(Entries::new(), &[], failed.len());
         blame.attributes = true;
@@ -124,7 +125,7 @@ impl Blame {
         }
     }
 
-    /// Takes in what a line says.
+    /// Evaluates an error line.
     pub fn take(&mut self, line: ErrorLine) -> LineKind {
         match line {
             ErrorLine::Neutral => LineKind::Neutral,
@@ -158,7 +159,7 @@ impl Blame {
             return;
         }
         if reason == FailureReason::Obstructed {
-            // Without a deletion of the directory the classic list keeps what is in it.
+            // If the directory itself is not deleted, the classic list keeps its contents.
             let directories = found.keys().filter(|path| !path.ends_with(b"/"));
             let directories =
                 directories.map(|path| ([path, b"/".as_slice()].concat(), Etype::Delete));
@@ -172,18 +173,18 @@ impl Blame {
         }
     }
 
-    /// What the target had too little of, if a path failed because of that.
+    /// Returns the exceeded limit of the target, if a path failed because of one.
     pub fn limit(&self) -> Option<SizeLimit> {
         self.limit
     }
 
-    /// The single paths that error lines name, however much else is unknown: those at which a
-    /// transfer was given up. None where whole directories failed.
+    /// Returns the single paths that error lines name as the reason for an abort, even if other
+    /// failures are unknown. `None` if whole directories failed.
     pub fn stopped_at(&self) -> Option<&Entries> {
         (!self.contents && !self.failed.is_empty()).then_some(&self.failed)
     }
 
-    /// What a transfer that was partly done left undone.
+    /// Returns the failed entries of a partial transfer.
     pub fn failed_paths(self) -> FailedEntries {
         if self.everything || (self.failed.is_empty() && !self.attributes) {
             return FailedEntries::Everything;
@@ -195,7 +196,7 @@ impl Blame {
         }
     }
 
-    /// The entries that a name stands for. Where it may stand for several, all of them.
+    /// Returns all entries that a name may refer to.
     fn find(&self, name: &Name) -> Entries {
         let mut found = Entries::new();
         let paths = name
@@ -228,7 +229,8 @@ impl Blame {
         found
     }
 
-    /// What a name is relative to the root of the transfer, with a leading slash.
+    /// Returns the possible paths of a name relative to the root of the transfer, with a leading
+    /// slash.
     fn below_roots(&self, reading: &[u8]) -> Vec<Vec<u8>> {
         let name = cleaned(reading);
         if !name.starts_with(b"/") {
@@ -248,11 +250,11 @@ impl Blame {
     }
 }
 
-/// The directory of a source or target as rsync names it in messages; `None` where that is not
-/// known: below a home directory, say.
+/// Returns the directory of a source or target as rsync names it in messages; `None` if it is
+/// unknown, for example below a home directory.
 fn local_part(root: &[u8]) -> Option<Vec<u8>> {
     let path = if crate::batch::is_remote(root) {
-        // `rsync://host/module/path`, `host::module/path`, `host:/path`
+        // The forms are `rsync://host/module/path`, `host::module/path` and `host:/path`.
         match root.strip_prefix(b"rsync://") {
             Some(rest) => without_components(rest, 2)?,
             None => {
@@ -272,7 +274,7 @@ fn local_part(root: &[u8]) -> Option<Vec<u8>> {
     absolute.then(|| [path, b"/"].concat())
 }
 
-/// What is behind so many components, with a leading slash.
+/// Returns the path after this number of components, with a leading slash.
 fn without_components(path: &[u8], count: usize) -> Option<Vec<u8>> {
     let mut parts = path.splitn(count + 1, |&byte| byte == b'/');
     Some(absolute(parts.nth(count).unwrap_or_default()))
@@ -282,7 +284,7 @@ fn absolute(path: &[u8]) -> Vec<u8> {
     [b"/", path].concat()
 }
 
-/// Without `//`, `/./` and `/.` at the end.
+/// Returns the path without `//`, `/./` and a final `/.`.
 fn cleaned(path: &[u8]) -> Vec<u8> {
     let mut parts = path.split(|&byte| byte == b'/');
     let mut clean = parts
@@ -305,7 +307,7 @@ fn cleaned(path: &[u8]) -> Vec<u8> {
     clean
 }
 
-/// A path, and those of the files it may be for if it is that of a temporary one.
+/// Returns the path and, if it is that of a temporary file, the possible paths of the file itself.
 fn variants(path: &[u8]) -> Vec<Vec<u8>> {
     let originals = TempName::new(path).map(TempName::originals);
     let originals = originals.into_iter().flatten();
@@ -358,8 +360,8 @@ impl BatchEntries {
         })
     }
 
-    /// Finds all entries that a name may stand for whose directory is not known: those of which it
-    /// has the end, the same last component (for `--temp-dir`), or which are around it.
+    /// Finds the entries that a name with an unknown directory may refer to: entries with this end
+    /// or with the same last component (for `--temp-dir`), and directories above it.
     fn guess(&self, name: &[u8], with_contents: bool, found: &mut Entries) {
         let name = cleaned(name);
         let slashes = (0..name.len()).filter(|&at| name[at] == b'/');
@@ -394,7 +396,7 @@ fn beginning_with<'e, T>(
     from.take_while(move |(path, _)| path.starts_with(&start))
 }
 
-/// The nearest directory around a path that stands for what is in it.
+/// Returns the nearest directory above a path that stands for its contents.
 fn around<'e>(entries: &'e Entries, path: &[u8]) -> Option<(&'e Vec<u8>, &'e Etype)> {
     let slashes = (0..path.len()).rev().filter(|&at| path[at] == b'/');
     slashes
@@ -409,7 +411,7 @@ fn last(path: &[u8]) -> &[u8] {
 }
 
 impl WholeTree {
-    /// Finds what is there at a path. Returns false if there may be more that the path stands for.
+    /// Finds the file at a path of the source. Returns false if the path may refer to more.
     fn find(&self, path: &[u8], with_contents: bool, found: &mut Entries) -> bool {
         let mut all = variants(path);
         if let Some(temporary) = TempName::new(path) {
@@ -425,7 +427,7 @@ impl WholeTree {
                 continue;
             };
             match (metadata.is_dir(), with_contents) {
-                // The deletion of a directory that is there stands for all that is in it.
+                // A Delete of an existing directory stands for its contents.
                 (true, true) => found.insert([bare, b"/"].concat(), Etype::Delete),
                 (true, false) => found.insert([bare, b"/"].concat(), Etype::Modify),
                 (false, _) => found.insert(bare.to_vec(), Etype::Modify),
@@ -434,8 +436,8 @@ impl WholeTree {
         true
     }
 
-    /// The paths of the files with long names that a temporary one may be for; `None` if there are
-    /// too many names to look at.
+    /// Returns the paths with long names that a temporary file may belong to; `None` if there are
+    /// too many names.
     fn long_names(&self, temporary: TempName<'_>) -> Option<Vec<Vec<u8>>> {
         let mut listed = self.listed.borrow_mut();
         if listed.0 != temporary.directory {
@@ -466,8 +468,8 @@ fn list_long(directory: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(names)
 }
 
-/// A path that the source does not have was to be deleted at the target. What may be the name of a
-/// temporary file is not taken for one.
+/// Finds a path that the source does not have, so it was to be deleted at the target. Possible
+/// names of temporary files are skipped.
 fn find_at_target(path: &[u8], with_contents: bool, found: &mut Entries) {
     if path == b"/" || TempName::new(path).is_some() {
         return;

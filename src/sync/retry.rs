@@ -1,8 +1,8 @@
-//! The retry rule: what becomes of the entries of a transfer that did only a part of its work.
+//! The retry rule: handles the entries of a partial transfer.
 //!
-//! What rsync names waits, in [`Failed`](super::FailedPaths), and is tried again together; everything
-//! else is done. Where rsync does not say what failed, all entries are tried again; where there
-//! are no entries, or more paths than may be pending, everything is compared again.
+//! Paths named by rsync are kept in [`FailedPaths`](super::FailedPaths) and retried together; the
+//! other entries are done. If rsync does not name the failed paths, all entries are retried. If
+//! there are no entries, or more failed paths than may be pending, a full comparison is queued.
 
 use std::fs;
 use std::time::Duration;
@@ -12,30 +12,31 @@ use super::blame::{Entries, FailedEntries};
 use super::failed_paths::Retry;
 use crate::queue::{DelayId, Etype, Time};
 
-/// What comes of a transfer that was partly done.
+/// The retry after a partial transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
-    /// Nothing: all paths arrived.
+    /// No retry; all paths are transferred.
     Nothing,
-    /// So many paths are owed now, the first of this transfer after this time.
+    /// The number of pending failed paths, and the delay before the first retry of this transfer's
+    /// paths.
     Paths(usize, Duration),
-    /// Everything is compared after this time.
+    /// The delay before a full comparison.
     Everything(Duration),
 }
 
-/// What comes of a transfer that was given up at some of its paths.
+/// The result of [`Sync::set_aside`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aside {
-    /// So many entries wait.
+    /// The number of entries that wait.
     pub paths: usize,
-    /// So many go without them.
+    /// The number of entries that are sent without them.
     pub others: usize,
-    /// When those that wait are tried again.
+    /// The retry of the waiting entries.
     pub again: Again,
 }
 
 impl Sync {
-    /// The paths these entries are about, and what is to be done about each.
+    /// Returns the paths of entries, each with the event type for its retry.
     pub fn entries(&self, ids: &[DelayId]) -> Entries {
         let mut entries = Entries::new();
         for delay in ids.iter().filter_map(|&id| self.queue.get(id)) {
@@ -52,7 +53,7 @@ impl Sync {
         entries
     }
 
-    /// A transfer of these entries did some and left this undone, which is tried again.
+    /// Handles a partial transfer of these entries and schedules the retry of the failed ones.
     pub fn partly_failed(
         &mut self,
         ids: &[DelayId],
@@ -95,8 +96,8 @@ impl Sync {
         self.retry_paths(failed, now)
     }
 
-    /// What is owed is tried again after a while. Past the bound of pending paths, everything
-    /// is compared instead.
+    /// Schedules retries of these paths. Beyond the limit of pending paths a full comparison is
+    /// scheduled instead.
     pub fn retry_paths(
         &mut self,
         paths: impl IntoIterator<Item = (Vec<u8>, Etype)>,
@@ -122,11 +123,10 @@ impl Sync {
         path != b"/" && !self.excluded(path) && (!deletes || self.config.delete.in_batches())
     }
 
-    /// A transfer was given up at these paths, which wait from now on; what else it was about goes
-    /// without them. `None` if none of the entries is concerned.
+    /// Sets aside the paths at which a transfer was aborted, so that the other entries are sent
+    /// without them. Returns `None` if none of the entries is concerned.
     ///
-    /// Where it is new paths that fail each time, one transfer after the other, the sync waits as
-    /// for any failure.
+    /// If transfers abort at new paths again and again, the sync waits as after any failure.
     pub fn set_aside(
         &mut self,
         ids: &[DelayId],
@@ -138,7 +138,7 @@ impl Sync {
             let metadata = fs::symlink_metadata(sync.on_disk(path)).ok()?;
             metadata.is_file().then_some(metadata.len())
         };
-        // What is no smaller does not fit either.
+        // A larger file does not fit either.
         let least = if too_large {
             named.keys().filter_map(|path| size(self, path)).min()
         } else {
@@ -156,7 +156,7 @@ impl Sync {
                 named.contains_key(path) || !fits()
             });
             if is_concerned {
-                // Both paths of a move: neither was done.
+                // Neither path of a move was transferred.
                 owed.extend(paths);
                 aside.push(id);
             } else {
@@ -185,7 +185,7 @@ impl Sync {
         })
     }
 
-    /// These entries are done, and what was owed of them is.
+    /// Removes the failed paths of entries that succeeded.
     pub(super) fn clear_retries(&mut self, ids: &[DelayId]) {
         if !self.failed_paths.is_idle() {
             for (path, etype) in self.entries(ids) {
@@ -194,15 +194,14 @@ impl Sync {
         }
     }
 
-    /// A transfer with this entry succeeded. What the check gate holds was left out of it, and
-    /// stays owed.
+    /// Handles the success of an entry. Paths held by the check gate were not sent and stay failed.
     fn arrived(&mut self, path: &[u8], etype: Etype) {
         if !self.is_held_by_gate(path) {
             self.failed_paths.arrived(path, etype);
         }
     }
 
-    /// Queues what is due of what is owed.
+    /// Queues the due retries.
     pub(super) fn push_retries(&mut self, now: Time) {
         let retry = self.failed_paths.take(now);
         if retry == Retry::default() {
@@ -210,7 +209,7 @@ impl Sync {
         }
         self.carried += 1;
         for (path, etype) in retry.paths {
-            // A directory that could not be looked at.
+            // The event of a directory that could not be read.
             let unread = etype == Etype::Create && path.ends_with(b"/");
             if unread && self.config.check.is_some() {
                 self.push_contents(&path, now);

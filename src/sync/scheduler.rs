@@ -1,15 +1,14 @@
-//! Whose turn it is: syncs share the global limit of processes fairly.
+//! Scheduler: shares the global limit of processes fairly among syncs.
 
-/// A line in which all syncs stand, by their numbers. They are asked from the front, and who has
-/// started something goes to the end. So no one starts twice while another waits that is asked
-/// each time and may start, however long the first one's work is and whenever it comes.
+/// A round-robin queue of syncs by index. Syncs are asked from the front, and one that has started
+/// a process moves to the end. No sync starts twice while another one that may start is waiting.
 #[derive(Debug, Default)]
 pub struct Scheduler {
     line: Vec<usize>,
 }
 
 impl Scheduler {
-    /// Who stands at this place among `count`; `None` behind the last.
+    /// Returns the sync at this place among `count`; `None` behind the last one.
     pub fn at(&mut self, place: usize, count: usize) -> Option<usize> {
         if self.line.len() != count {
             self.line = (0..count).collect();
@@ -17,7 +16,7 @@ impl Scheduler {
         self.line.get(place).copied()
     }
 
-    /// Who stands there has started something. Those behind move up.
+    /// Moves the sync at this place to the end, after it has started a process.
     pub fn served(&mut self, place: usize) {
         if place < self.line.len() {
             let index = self.line.remove(place);
@@ -51,13 +50,14 @@ mod tests {
     }
 
     proptest! {
-        /// Turns as the daemon's loop has them: so much room, and who has something to start.
+        /// Turns of the event loop, each with a number of free processes and the syncs that have
+        /// work.
         #[test]
         fn no_one_starts_twice_while_another_waits(
             turns in prop::collection::vec((0usize..4, prop::collection::vec(0usize..3, 5)), 1..80)
         ) {
             let mut scheduler = Scheduler::default();
-            // Who has started since this one began to wait.
+            // The syncs that have started since this one began to wait.
             let mut since: Vec<Vec<usize>> = vec![Vec::new(); 5];
             for (mut room, mut wants) in turns {
                 for (index, want) in wants.iter().enumerate() {
@@ -82,7 +82,7 @@ mod tests {
                         }
                     }
                 }
-                // What could start has started.
+                // All free processes are used, or no work is left.
                 prop_assert!(room == 0 || wants.iter().all(|want| *want == 0));
             }
         }

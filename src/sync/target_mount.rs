@@ -1,5 +1,5 @@
-//! A local target whose disk is not mounted is another directory: what is written there fills the
-//! file system below, and is hidden as soon as the disk is back.
+//! The mount of a local target. If its disk is not mounted, writes would fill the file system below
+//! and be hidden by the next mount.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,17 +12,18 @@ use crate::batch;
 use crate::config::target::resolved;
 use crate::log;
 
-/// The mount that a target lies on.
+/// The mount of a target.
 #[derive(Clone, Debug)]
 pub(super) struct Mounted {
-    /// Without a slash at its end but for `/`.
+    /// The mount point, without a trailing slash except for `/`.
     point: Vec<u8>,
-    /// Device and inode of what is mounted; none if it has not been seen by this daemon.
+    /// Device and inode of the mounted root; `None` if this daemon has not seen it yet.
     root: Option<(u64, u64)>,
 }
 
 impl Sync {
-    /// The target was on this mount once: less is not accepted.
+    /// Records that the target was on this mount once. A mount point above it is not accepted from
+    /// then on.
     pub fn remember_target_mount(&mut self, point: Vec<u8>) {
         let known = self.target_mount.as_ref().map_or(0, |m| m.point.len());
         if point.len() > known {
@@ -31,12 +32,13 @@ impl Sync {
         }
     }
 
-    /// The mount that the target is known to lie on.
+    /// Returns the mount point the target is known to be on.
     pub fn target_mount(&self) -> Option<&[u8]> {
         self.target_mount.as_ref().map(|mount| &*mount.point)
     }
 
-    /// What speaks against writing to the target now; one system call if all is well.
+    /// Returns the reason why the target must not be written to now. Costs one system call in the
+    /// normal case.
     pub fn target_objection(&mut self) -> Option<String> {
         let known = self.target_mount.as_ref()?;
         if known.point == b"/" || (known.root.is_some() && root(&known.point) == known.root) {
@@ -45,13 +47,14 @@ impl Sync {
         self.inspect_target()
     }
 
-    /// The same for a target that may lie elsewhere than before.
+    /// Checks a target that may have moved to another mount, and records it. Returns the violation
+    /// as a log text.
     pub fn inspect_target(&mut self) -> Option<String> {
         let target = self.config.target.as_ref()?;
         if !self.config.guard.on || !target.starts_with(b"/") || batch::is_remote(target) {
             return None;
         }
-        // What is mounted when it is used (autofs) is used.
+        // Reading the directory triggers an automount (autofs(5)).
         let _ = fs::read_dir(OsStr::from_bytes(target)).map(|mut names| names.next());
         let place = resolved(target);
         let table = mount_table::read();
@@ -70,7 +73,7 @@ impl Sync {
         None
     }
 
-    /// The target is taken as it is.
+    /// Forgets the mount, so that the target is accepted as it is.
     pub(super) fn forget_target_mount(&mut self) {
         self.target_mount = None;
         let _ = self.inspect_target();

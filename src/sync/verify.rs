@@ -24,46 +24,47 @@ use crate::process::Priority;
 use crate::queue::{Etype, Time};
 use crate::watch::{EventMark, Watcher};
 
-/// The clock that files get their times from may be behind by so much.
+/// The maximum delay of the coarse clock that file timestamps are taken from.
 pub(super) const CLOCK_TICK: Duration = Duration::from_millis(10);
 
-/// A write is noticed so much later than it was made at most, as user code holds up the loop.
+/// The maximum time between a write and its processing, since user code may block the loop.
 const MAX_LAG: Duration = Duration::from_secs(30);
 
-/// Found files are queued while fewer entries than this wait.
+/// Found files are queued while the queue has fewer entries than this.
 const MAX_QUEUED: usize = 1000;
 
-/// Up to when everything is at the target, and what is done to find out about the rest.
+/// The time up to which everything is at the target, and the search for later changes.
 pub struct Verify {
-    /// What changed before is at the target.
+    /// All changes before this time are at the target.
     synced: SystemTime,
-    /// Changes since then may have been missed.
+    /// Changes after `synced` may have been missed.
     needed: bool,
-    /// rsync compares everything, so what that cannot tell is to be searched for.
+    /// A full comparison is running, so changes that it cannot detect have to be searched for.
     wanted: bool,
     search: Option<Running>,
-    /// When the search began that has found all.
+    /// The start of the last complete search.
     last: Option<SystemTime>,
-    /// Found and not queued yet.
+    /// Files found and not queued yet.
     found: VecDeque<Vec<u8>>,
-    /// When the search began whose files are queued, and what is done when they are sent.
+    /// The start of the search whose files are queued, and the mark that is reached when they are
+    /// sent.
     queued: Option<(SystemTime, Mark)>,
-    /// What is compared by content when it is sent.
+    /// Paths to be compared by content when they are sent.
     by_content: HashSet<Vec<u8>>,
-    /// A transfer has ended since `synced` was found out.
+    /// A transfer has ended since `synced` was updated.
     stale: bool,
     progress: Option<Progress>,
 }
 
-/// How far the proof has come that what changed before a time is at the target.
+/// The steps towards a new value of `synced`.
 enum Progress {
-    /// What happened before the moment is being told.
+    /// Events from before the mark are being delivered.
     Telling(SystemTime, EventMark),
-    /// It is in the queue up to the mark.
+    /// They are queued, up to the mark.
     Sending(SystemTime, Mark),
 }
 
-/// A search by a thread; that ends when this is dropped.
+/// A search on a thread. It is cancelled on drop.
 struct Running {
     begun: SystemTime,
     result: Receiver<Recent>,
@@ -94,24 +95,23 @@ impl Default for Verify {
 }
 
 impl Verify {
-    /// What changed before this time is at the target.
+    /// Returns the time before which all changes are at the target.
     pub fn synced(&self) -> SystemTime {
         self.synced
     }
 
-    /// Changes may have been missed.
+    /// Records that changes may have been missed.
     pub fn suspect(&mut self) {
         self.needed = true;
     }
 
-    /// Changes since this time may have been missed by the daemon before this one.
+    /// Records that the previous daemon may have missed changes after this time.
     pub fn suspect_since(&mut self, synced: SystemTime) {
         self.synced = synced;
         self.needed = true;
     }
 
-    /// Everything is being compared by rsync, `by_time` unless that is up to a program of the
-    /// user's.
+    /// Records that rsync compares everything. `by_time` is false if a user program decides how.
     pub fn compares_all(&mut self, by_time: bool) {
         self.wanted = by_time && self.needed;
         self.needed &= by_time;
@@ -132,17 +132,17 @@ impl Verify {
         self.by_content.contains(path)
     }
 
-    /// The content of this one is to be compared when it is sent.
+    /// Marks a path to be compared by content.
     pub fn add(&mut self, path: &[u8]) {
         self.by_content.insert(path.to_vec());
     }
 
-    /// A transfer ended.
+    /// Handles the end of a transfer.
     pub fn transferred(&mut self) {
         self.stale = true;
     }
 
-    /// Goes on with what the sync in whose place this is has not verified.
+    /// Takes over the unverified changes of the replaced sync.
     pub fn take_over(&mut self, old: &Verify) {
         self.synced = old.synced;
         self.needed |= !old.is_done();
@@ -158,11 +158,12 @@ impl Sync {
         left && !self.is_failing() && self.failed_paths.is_empty() && self.ended.is_none()
     }
 
-    /// Goes on with the search for files that are to be compared by content. `waker` is rung when
-    /// there is more to do.
+    /// Advances the search for files to be compared by content. `waker` is called when there are
+    /// results.
     ///
     /// # Errors
-    /// There is no thread to be had for it; it is tried again.
+    ///
+    /// No thread can be started; the next call tries again.
     pub fn verify_recent(&mut self, waker: &Arc<Waker>, now: Time) -> io::Result<()> {
         if self.verify.needed && self.verify.wanted && self.verify.search.is_none() {
             self.verify.search = Some(self.search(waker)?);
@@ -197,7 +198,7 @@ impl Sync {
         Ok(())
     }
 
-    /// Queues what was found, as far as there is room.
+    /// Queues found files while the queue has room.
     fn queue_found(&mut self, now: Time) {
         if self.verify.found.is_empty() || self.queue.len() >= MAX_QUEUED {
             return;
@@ -212,10 +213,10 @@ impl Sync {
         }
     }
 
-    /// Begins the search.
+    /// Starts the search.
     fn search(&self, waker: &Arc<Waker>) -> io::Result<Running> {
         let cancelled = Arc::new(AtomicBool::new(false));
-        // A part of what was found waits in it, and the thread with the next one.
+        // One part of the results waits in the channel, the next one in the thread.
         let (sender, result) = sync_channel(1);
         let request = Request {
             source: self.config.source.clone(),
@@ -247,7 +248,7 @@ impl Sync {
                 self.verify.queued = Some((begun, mark));
                 return false;
             }
-            // A search sees what the watcher does not.
+            // The search also finds changes in unwatched directories.
             self.verify.synced = begun;
             self.verify.by_content.clear();
             self.verify.progress = None;
@@ -267,7 +268,7 @@ impl Sync {
         if let Some(Progress::Telling(time, moment)) = progress
             && watcher.has_told(moment)
         {
-            // What was written to open files is told later.
+            // Writes to open files are reported later.
             let age = watcher.oldest_unclosed();
             let open = age.map(|age| SystemTime::now() - age - MAX_LAG);
             let time = open.map_or(time, |open| open.min(time));
@@ -285,7 +286,7 @@ impl Sync {
     }
 }
 
-/// What the thread needs to know.
+/// The parameters of the search thread.
 struct Request {
     source: Vec<u8>,
     since: SystemTime,
@@ -295,7 +296,7 @@ struct Request {
 }
 
 impl Request {
-    /// Searches part by part until all is found or nobody wants it any more.
+    /// Searches part by part until the end or until it is cancelled.
     fn run(&self, priority: Priority, sender: &SyncSender<Recent>, waker: &Waker) {
         if let Err(error) = priority.give(0) {
             log::say("Debug", format_args!("priority of a search: {error}"));
@@ -315,7 +316,7 @@ impl Request {
             if sender.send(recent).is_err() {
                 return;
             }
-            // The loop that cannot be woken has ended.
+            // Waking fails only if the loop has ended.
             let _ = waker.wake();
             match last {
                 Some(last) => after = last,
