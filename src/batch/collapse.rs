@@ -78,9 +78,10 @@ pub struct CollapsedItem<'a> {
 
 impl CollapsedItem<'_> {
     /// Asks the rules about the kind of thing that is here, which events may not have told.
-    fn judge(&mut self, rules: &Rules) {
+    fn judge(&mut self, rules: &Rules, followed: &dyn Fn(&[u8]) -> bool) {
         let directory = match self.stat.map(|stat| stat.node) {
             Some(FileKind::Unknown) => return,
+            Some(FileKind::Other) => followed(self.path),
             Some(node) => node == FileKind::Directory,
             None => !self.was_directory,
         };
@@ -113,13 +114,14 @@ pub struct Collapsed<'a> {
 }
 
 impl Collapsed<'_> {
-    /// Asks the rules about the kinds of all that was found.
-    pub fn judge(&mut self, rules: &Rules) {
+    /// Asks the rules about the kinds of all that was found. `followed` returns true for a symlink
+    /// that is sent as the directory it leads to.
+    pub fn judge(&mut self, rules: &Rules, followed: impl Fn(&[u8]) -> bool) {
         if rules.is_empty() {
             return;
         }
         for item in self.present.iter_mut().chain(&mut self.missing) {
-            item.judge(rules);
+            item.judge(rules, &followed);
         }
     }
 }

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::collapse::{Collapsed, Disk, FileKind, PathRef, Stat, collapse};
 use super::probe::Binary;
-use super::rsync_options::{self, ListSupport};
+use super::rsync_options::{self, ListSupport, SentAsDirectories};
 use super::{
     BatchEntry, BatchRequest, Change, Compare, ListMode, Transfer, TransferKind, exposed,
     files_from, filter_list, is_remote, refusal,
@@ -89,12 +89,10 @@ impl ListStrategy {
             Some(_) if resent() => self.possible([Compare::Never, Compare::Content]),
             Some(_) => Compare::Times,
         };
+        let follows_links = rsync_options::follows_links(request.words);
         let found = match &binary {
             None if request.list != ListMode::FilesFrom => None,
-            _ => collapse(
-                &disk,
-                mentions(&entries, rsync_options::follows_links(request.words)),
-            ),
+            _ => collapse(&disk, mentions(&entries, follows_links)),
         };
         let mut transfer = match found {
             None => {
@@ -106,7 +104,8 @@ impl ListStrategy {
                 filter_list::transfer(request, rules, &entries, compare, is_file)
             }
             Some(mut found) => {
-                found.judge(rules);
+                let sent = rsync_options::sent_as_directories(request.words);
+                found.judge(rules, |path| disk.is_sent_as_directory(path, sent));
                 if !request.delete {
                     // What is left out is not sent, and what is at the target stays.
                     found.present.retain(|item| !item.other_kind);
@@ -350,6 +349,22 @@ fn seconds(time: SystemTime) -> i64 {
     }
 }
 
+/// Returns true if a symlink at a path below the source leads out of it, by its words.
+fn leads_out(path: &[u8], to: &OsStr) -> bool {
+    let to = to.as_bytes();
+    let mut depth = path.iter().filter(|&&byte| byte == b'/').count() - 1;
+    let mut out = to.is_empty() || to.starts_with(b"/");
+    for part in to.split(|&byte| byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if depth == 0 => out = true,
+            b".." => depth -= 1,
+            _ => depth += 1,
+        }
+    }
+    out
+}
+
 /// The source as it is on disk.
 struct SourceDisk<'a> {
     source: &'a [u8],
@@ -362,6 +377,17 @@ impl<'a> SourceDisk<'a> {
         SourceDisk {
             source: source.strip_suffix(b"/").unwrap_or(source),
             path: RefCell::default(),
+        }
+    }
+
+    fn is_sent_as_directory(&self, path: &[u8], sent: SentAsDirectories) -> bool {
+        let full = [self.source, path].concat();
+        let full = Path::new(OsStr::from_bytes(&full));
+        let leaves = || fs::read_link(full).is_ok_and(|to| leads_out(path, to.as_os_str()));
+        match sent {
+            SentAsDirectories::None => false,
+            SentAsDirectories::Unsafe => leaves() && full.is_dir(),
+            SentAsDirectories::All => full.is_dir(),
         }
     }
 }

@@ -38,16 +38,42 @@ pub fn freedom(words: &[Vec<u8>]) -> ListSupport {
     least
 }
 
-/// Returns true if rsync may take a symlink in the source for the directory it leads to.
+/// Returns true if a symlink may be a directory for one of the rsyncs.
 pub fn follows_links(words: &[Vec<u8>]) -> bool {
-    const LONG: &str = "copy-links copy-dirlinks copy-unsafe-links keep-dirlinks";
+    let long = "copy-links copy-dirlinks copy-unsafe-links keep-dirlinks";
+    have(words, long, b"LkK")
+}
+
+/// Which symlinks to directories in the source rsync sends as directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SentAsDirectories {
+    /// None.
+    None,
+    /// Those that lead out of the source.
+    Unsafe,
+    /// All.
+    All,
+}
+
+/// Reads the words for it.
+pub fn sent_as_directories(words: &[Vec<u8>]) -> SentAsDirectories {
+    if have(words, "copy-links copy-dirlinks", b"Lk") {
+        SentAsDirectories::All
+    } else if have(words, "copy-unsafe-links", b"") {
+        SentAsDirectories::Unsafe
+    } else {
+        SentAsDirectories::None
+    }
+}
+
+fn have(words: &[Vec<u8>], long: &str, short: &[u8]) -> bool {
     words.iter().any(|word| match word.as_slice() {
-        [b'-', b'-', name @ ..] => std::str::from_utf8(name).is_ok_and(|name| listed(LONG, name)),
+        [b'-', b'-', name @ ..] => std::str::from_utf8(name).is_ok_and(|name| listed(long, name)),
         [b'-', letters @ ..] => {
             // Behind a letter with a value comes the value.
             let value = letters.iter().position(|letter| b"BeTM@".contains(letter));
             let letters = &letters[..value.unwrap_or(letters.len())];
-            letters.iter().any(|letter| b"LkK".contains(letter))
+            letters.iter().any(|letter| short.contains(letter))
         }
         _ => false,
     })

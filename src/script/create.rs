@@ -8,7 +8,7 @@ use mlua::{Lua, Result, Table, Value};
 use super::context::{ScriptContext, SyncHandle};
 use super::event::Objects;
 use super::{errors, fanout, inlet, layer3, scan_request, sync_checks, tunnel, user_keys};
-use crate::batch;
+use crate::batch::{self, rsync_options};
 use crate::config::{
     self, SyncConfig, bare_config_error, config_error, config_error_about, kind_of, text_of, truthy,
 };
@@ -166,6 +166,8 @@ fn sync_of(
         }
         None => {
             let mut sync = Sync::new(typed, filter, policy, full);
+            let words = rsync_words(lua, config)?;
+            sync.follows_links = words.is_some_and(|words| rsync_options::follows_links(&words));
             add_crontab(&mut sync)?;
             fanout::join_gate(context, &mut sync, files.as_deref())?;
             Rc::new(RefCell::new(sync))

@@ -208,11 +208,12 @@ impl Sync {
             .is_some_and(|path| path == b"/" || !self.excluded(path))
     }
 
+    /// Returns true if the filter leaves this path out. A link that rsync follows may be a directory
+    /// for it, or have been one.
     pub(super) fn excluded(&self, path: &[u8]) -> bool {
-        self.filter
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .excluded(path)
+        let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+        let may_be_directory = self.follows_links && !path.ends_with(b"/");
+        filter.excluded(path) && !(may_be_directory && !filter.excluded(&[path, b"/"].concat()))
     }
 }
 

@@ -112,6 +112,8 @@ pub struct Sync {
     pub running: usize,
     /// The sync's kind has a function for `Full` events, used for full comparisons.
     pub has_full: bool,
+    /// rsync sends a symlink to a directory as that directory.
+    pub follows_links: bool,
     /// The times of unconditional full comparisons.
     pub crontab: Crontab,
     /// Paths that failed in partial transfers.
@@ -191,6 +193,7 @@ impl Sync {
             last_transfer: SystemTime::now(),
             running: 0,
             has_full,
+            follows_links: false,
             crontab: Crontab::new(crate::sys::utc_offset),
             failed_paths: FailedPaths::new(config.delay),
             size_bound: size_bound::SizeBound::default(),

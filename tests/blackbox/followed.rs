@@ -10,21 +10,32 @@ use crate::util::{Dir, poll};
 
 const CONFIG: &str = r#"
 sync{
-    default.rsync, source = "@SRC@", delay = 0.1, exclude = { "*.tmp" },
+    default.rsync, source = "@SRC@", delay = 0.1, filter = { RULES },
     target = TARGET, rsync = { times = true, OPTIONS },
 }
 "#;
 
+/// Rules that leave out one kind of file, and rules that let pass directories and another.
+const RULES: [&[&str]; 2] = [&["- *.tmp"], &["+ */", "- *.tmp", "+ [fg]*", "- *"]];
+
 /// Makes the target that a comparison of everything makes.
-fn oracle(dir: &Dir, option: &str) {
+fn oracle(dir: &Dir, option: &str, rules: &[&str]) {
+    let rules = rules.iter().map(|rule| format!("--filter={rule}"));
     let status = Command::new("rsync")
-        .args(["-rlt", "--delete", "--exclude=*.tmp", option])
+        .args(["-rlt", "--delete", option])
+        .args(rules)
         .args([dir.src(""), dir.path("oracle/")])
         .status();
     assert!(status.unwrap().success());
 }
 
 fn holds(option: &str, options: &str, target: &str) {
+    for rules in RULES {
+        holds_with(rules, option, options, target);
+    }
+}
+
+fn holds_with(rules: &[&str], option: &str, options: &str, target: &str) {
     let dir = Dir::new();
     let rsh = dir.put("ssh", "#!/bin/sh\nshift\nexec \"$@\"\n");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -39,10 +50,14 @@ fn holds(option: &str, options: &str, target: &str) {
     dir.mkdir("d");
     symlink(dir.path("one"), dir.src("old")).unwrap();
     fs::create_dir(dir.path("oracle")).unwrap();
-    let config = CONFIG.replace("TARGET", target).replace("OPTIONS", options);
+    let filter: Vec<String> = rules.iter().map(|rule| format!("{rule:?}")).collect();
+    let config = CONFIG
+        .replace("TARGET", target)
+        .replace("OPTIONS", options)
+        .replace("RULES", &filter.join(", "));
     let mut daemon = Daemon::new(&dir, &config).start_and_settle();
     let mut check = |what: &str| {
-        oracle(&dir, option);
+        oracle(&dir, option, rules);
         let read = |name: &str| tree::without_attributes(tree::read(&dir.path(name)));
         let mut difference = String::new();
         poll(|| {
@@ -51,7 +66,7 @@ fn holds(option: &str, options: &str, target: &str) {
         });
         assert!(
             difference.is_empty(),
-            "{option} {options}: {what}\n{difference}\n{}",
+            "{option} {options} {rules:?}: {what}\n{difference}\n{}",
             daemon.log()
         );
     };
