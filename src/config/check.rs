@@ -23,38 +23,38 @@ use super::sync_config::{Hook, hook};
 use super::target::resolved;
 use super::{nearest, text_of, truthy};
 
-/// One check.
+/// One check of a `check` list.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Check {
     /// A scanner.
     Command(Scanner),
-    /// A Lua function, to be found in the sync's table.
+    /// A Lua function, looked up in the sync's table.
     Function,
 }
 
-/// What becomes of rejected files.
+/// The treatment of rejected files.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OnReject {
-    /// They stay where they are, and the target keeps what it has.
+    /// They are not sent, and the target keeps its version.
     Hold,
-    /// The target loses its version.
+    /// The target's version is deleted.
     DeleteTarget,
     /// They are moved to this directory.
     Quarantine(Vec<u8>),
-    /// As `Hold`, and this is called.
+    /// They are not sent, and the hook is called.
     Call(Hook),
 }
 
-/// The private directory for what has passed: absolute, without slash at its end.
+/// The staging directory: absolute, without a trailing slash.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Staging {
     /// `check.staging`.
     Given(Vec<u8>),
-    /// One beside the source: on the same file system, for reflinks.
+    /// A directory beside the source, on the same file system for reflinks.
     Beside {
         /// `/data/.www.checked-0123456789abcdef` for `/data/www/`.
         source: Vec<u8>,
-        /// The same where another sync has that; the target is in its number.
+        /// The path if another sync uses the first one; its number includes the target.
         target: Vec<u8>,
     },
 }
@@ -71,30 +71,30 @@ impl Staging {
 /// The checks of one sync.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckConfig {
-    /// In this order; at least one.
+    /// The checks in order; at least one.
     pub checks: Vec<Check>,
-    /// What becomes of rejected files.
+    /// The treatment of rejected files.
     pub on_reject: OnReject,
-    /// Where what has passed is kept.
+    /// The staging directory.
     pub staging: Staging,
-    /// rsync compares contents, and so is done where size and time agree.
+    /// rsync compares contents, so the gate does it too for files of equal size and time.
     pub checksum: bool,
 }
 
 impl CheckConfig {
-    /// A text that is equal for equal checks; `None` if no text can tell.
+    /// Returns a text that is equal for equal checks; `None` if they include functions.
     pub fn rules(&self) -> Option<Vec<u8>> {
         let functions = self.checks.contains(&Check::Function);
         (!functions).then(|| format!("{:?}\n", self.checks).into_bytes())
     }
 
-    /// The private directory, if the configuration names one.
+    /// Returns the staging directory, if the configuration names one.
     pub fn given_staging(&self) -> Option<&[u8]> {
         self.staging.given()
     }
 
-    /// A text that is equal for syncs that may share what has passed, if they look at the same
-    /// files and their functions are the same.
+    /// Returns a text that is equal for syncs that may share checked files, provided that they have
+    /// the same source files and functions.
     pub fn sharing(&self) -> Vec<u8> {
         let parts = (
             &self.checks,
@@ -111,7 +111,8 @@ const SYNC_KEYS: [&str; 3] = ["onReject", "quarantine", "staging"];
 /// Reads the `check` of a sync's merged table.
 ///
 /// # Errors
-/// A key or value that makes no sense, or one of rsync's options that does not go with checks.
+///
+/// An invalid key or value, or an option of rsync that bypasses the checks.
 pub fn check(config: &Table) -> Result<Option<CheckConfig>> {
     let given: Value = config.get("check")?;
     let (checks, table) = match &given {
@@ -155,7 +156,7 @@ pub fn is_check(value: &Value) -> bool {
     }
 }
 
-/// What the table and the list in it ask for.
+/// Returns the checks of a table or list.
 fn checks(table: &Table) -> Result<Vec<Check>> {
     let mut checks = Vec::new();
     if !table.get::<Value>("command")?.is_nil() {
@@ -233,7 +234,7 @@ fn directory(key: &str, value: &Value) -> Result<Vec<u8>> {
     let path = path.ok_or_else(|| wrong(key, text.clone()))?;
     let end = path.iter().rposition(|&byte| byte != b'/');
     let path = end.map(|end| resolved(&path[..=end]));
-    // A symlink on the way could lead elsewhere later.
+    // A symlink in the path could be changed later.
     match path.as_deref().and_then(|path| path.strip_suffix(b"/")) {
         Some(path) if !path.is_empty() => Ok(path.to_vec()),
         _ => Err(wrong(key, text)),
@@ -254,12 +255,12 @@ fn default_staging(config: &Table) -> Result<Staging> {
         ));
     }
     let beside = |parts: &[&[u8]]| {
-        // FNV-1a: the same in each version of this program.
+        // FNV-1a, which is stable between versions of this program.
         let bytes = parts.iter().copied().flatten();
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         });
-        // Room for the longest name: 255 bytes.
+        // The whole name must not exceed 255 bytes.
         let name = &name[..name.len().min(200)];
         let end = format!(".checked-{hash:016x}");
         [above, b".", name, end.as_bytes()].concat()

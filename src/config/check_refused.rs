@@ -1,5 +1,5 @@
-//! What does not go with `check = …`: options of rsync by which something else than what was
-//! checked would leave, and places that are in each other's way.
+//! Refuses options and paths that conflict with `check`: options of rsync that send other data than
+//! the staged tree, and directories that contain each other.
 
 use mlua::{Result, Table, Value};
 
@@ -8,8 +8,7 @@ use super::target::resolved;
 use super::{text_of, truthy};
 use crate::batch;
 
-/// Options of rsync by which what leaves, or what the target makes of it, is not what is in the
-/// staged tree.
+/// Keys of rsync options that send, or create at the target, other data than the staged tree.
 const UNCHECKED_KEYS: [&str; 7] = [
     "append",
     "append_verify",
@@ -20,7 +19,7 @@ const UNCHECKED_KEYS: [&str; 7] = [
     "one_file_system",
 ];
 
-/// The same as words of the user's own.
+/// The same options as words in `_extra`.
 const UNCHECKED_OPTIONS: [&str; 12] = [
     "--append",
     "--append-verify",
@@ -36,10 +35,11 @@ const UNCHECKED_OPTIONS: [&str; 12] = [
     "--read-batch",
 ];
 
-/// Places in which one thing would be taken for another, and lost or sent.
+/// Checks the paths of staging and quarantine.
 ///
 /// # Errors
-/// `staging` (if it is given) or `quarantine` is such a place.
+///
+/// `staging` (if it is given) or `quarantine` overlaps with the source, the target or the other one.
 pub fn places(config: &Table, staging: Option<&[u8]>, quarantine: Option<&[u8]>) -> Result<()> {
     let text = |key: &str| Ok::<_, mlua::Error>(text_of(&config.get(key)?));
     let source = text("source")?.unwrap_or_default();
@@ -73,10 +73,11 @@ pub fn places(config: &Table, staging: Option<&[u8]>, quarantine: Option<&[u8]>)
     Ok(())
 }
 
-/// Options of rsync that undo the checks.
+/// Checks the options of rsync.
 ///
 /// # Errors
-/// There is one.
+///
+/// An option bypasses the checks.
 pub fn options(config: &Table) -> Result<()> {
     let Value::Table(rsync) = config.get("rsync")? else {
         return Ok(());
@@ -95,7 +96,7 @@ pub fn options(config: &Table) -> Result<()> {
     for word in extra.iter().filter_map(text_of) {
         let word = String::from_utf8_lossy(&word).into_owned();
         let name = word.split('=').next().unwrap_or_default();
-        // rsync takes unique beginnings of long names (popt does).
+        // rsync accepts unique prefixes of long options (popt(3)).
         let long = name.len() > 2
             && UNCHECKED_OPTIONS
                 .iter()
@@ -109,7 +110,7 @@ pub fn options(config: &Table) -> Result<()> {
     Ok(())
 }
 
-/// A complaint about one key.
+/// Returns the error for one key.
 pub fn wrong(key: &str, text: impl Into<String>) -> mlua::Error {
     config_error_about(key, text.into())
 }

@@ -1,5 +1,4 @@
-//! Every key of a sync is compared with a gauge of known ones, so that a misspelt key is told
-//! at the start instead of being ignored for years.
+//! Compares the keys of a sync with a gauge of known keys, so that misspelt keys are errors.
 
 use mlua::{Result, Table, Value};
 
@@ -7,16 +6,17 @@ use super::config_error::{config_error, config_error_about};
 use super::{key_advice, nearest, text_of, truthy};
 use crate::log::escape;
 
-/// Compares `config` with its gauge: a true value knows the key, a table is the gauge of a
-/// table, all else means unknown.
+/// Compares `config` with its gauge. A true value permits a key, a table is the gauge of a nested
+/// table, and any other value makes the key unknown.
 ///
 /// # Errors
-/// lsyncd's text for the first wrong key, with the most similar known key where there is one.
+///
+/// lsyncd's text for the first unknown key, with the most similar known key, if there is one.
 pub fn check(config: &Table, gauge: &Table) -> Result<()> {
     check_below(config, gauge, gauge, "", 0)
 }
 
-/// Keys of lsyncd 2.0 and keys that only another kind has, and what to write instead.
+/// Advice for keys of lsyncd 2.0 and keys that belong to another kind.
 const ADVICE_BY_KEY: &[(&str, &str)] = &[
     (
         "rsyncOps",
@@ -44,14 +44,14 @@ const ADVICE_BY_KEY: &[(&str, &str)] = &[
     ("filterFrom", MISSING_KIND),
 ];
 
-/// The advice for keys that a sync without a built-in kind does not have.
+/// Advice for keys that require a built-in kind.
 const MISSING_KIND: &str =
     "It goes with a kind such as default.rsync, which must be in sync{ ... }, too.";
 
-/// The built-in kinds of syncs, members of `default`.
+/// The built-in kinds of syncs in `default`.
 const KINDS: [&str; 4] = ["direct", "rclone", "rsync", "rsyncssh"];
 
-/// Tables nested deeper than this hold themselves.
+/// The maximum nesting of tables. A deeper table contains itself.
 const MAX_DEPTH: usize = 64;
 
 fn check_below(
@@ -128,7 +128,7 @@ fn unknown(
     Ok(config_error_about(name, text))
 }
 
-/// What to write instead of a text that stands in a table without a key.
+/// Returns advice for a text in a table that lacks a key.
 fn advice_for_item(
     prefix: &str,
     name: &str,
@@ -156,7 +156,7 @@ fn advice_for_item(
     }))
 }
 
-/// What to write instead of a key that the kind of this sync has no use for.
+/// Returns advice for a key that the sync's kind does not have.
 fn advice_for_kind(
     prefix: &str,
     name: &str,
@@ -194,7 +194,7 @@ fn is_ssh_target(host: &str, directory: &str) -> bool {
     is_host && !directory.is_empty() && !directory.starts_with(':') && !directory.starts_with("//")
 }
 
-/// The table of a sync that knows this key.
+/// Returns the nested table of a sync in which this key is valid.
 fn elsewhere(name: &str, outermost: &Table) -> Result<Option<&'static str>> {
     for table in ["rsync", "ssh"] {
         if let Value::Table(below) = outermost.get(table)?

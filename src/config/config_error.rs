@@ -1,11 +1,11 @@
-//! What is wrong with a configuration, in words. Where it is wrong is added by whoever knows
-//! the running line of Lua (`script::errors`).
+//! Configuration errors. The position is added by the caller that knows the running line of Lua
+//! (`script::errors`).
 
 use std::fmt;
 
 use mlua::Error;
 
-/// What a native function found wrong.
+/// An error in a configuration.
 #[derive(Debug)]
 pub struct ConfigError {
     text: String,
@@ -20,7 +20,7 @@ impl ConfigError {
         self.bare
     }
 
-    /// The configuration key that is wrong (its last component), to find its line.
+    /// Returns the last component of the invalid key, used to find its line.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
@@ -34,7 +34,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// An error to return from a native function.
+/// Returns an error for use as the result of a native function.
 pub fn config_error(text: impl Into<String>) -> Error {
     Error::external(ConfigError {
         text: text.into(),
@@ -43,7 +43,7 @@ pub fn config_error(text: impl Into<String>) -> Error {
     })
 }
 
-/// As [`config_error`], for a wrong key, whose own line is named when it can be found.
+/// Returns an error about a key. The line of the key is added if it can be found.
 pub fn config_error_about(key: &str, text: impl Into<String>) -> Error {
     Error::external(ConfigError {
         text: text.into(),
@@ -52,7 +52,7 @@ pub fn config_error_about(key: &str, text: impl Into<String>) -> Error {
     })
 }
 
-/// As [`config_error_about`], with the position behind the text instead of in front.
+/// As [`config_error_about`], with the position at the end of the text.
 pub fn bare_config_error(key: &str, text: impl Into<String>) -> Error {
     Error::external(ConfigError {
         text: text.into(),

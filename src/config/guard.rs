@@ -14,12 +14,12 @@ use mlua::{Result, Table, Value};
 use super::config_error::config_error_about;
 use super::{nearest, parse_number, text_of, truthy};
 
-/// How much one transfer may delete.
+/// The delete limit of one transfer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MaxDelete {
-    /// So many files and directories.
+    /// A number of files and directories.
     Count(u64),
-    /// This part of what the target has, 0 to 100.
+    /// A percentage of the entries at the target, 0 to 100.
     Percent(f64),
 }
 
@@ -36,13 +36,13 @@ impl MaxDelete {
 /// The guard of one sync.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guard {
-    /// Not switched off.
+    /// True unless `guard = false`.
     pub on: bool,
     /// The source must be on a file system of its own.
     pub mount: bool,
     /// A name below the source that must exist, without a leading slash.
     pub marker: Option<Vec<u8>>,
-    /// The most that one transfer may delete.
+    /// The maximum number of deletions of one transfer.
     pub max_delete: Option<MaxDelete>,
 }
 
@@ -62,7 +62,8 @@ const KEYS: [&str; 3] = ["mount", "marker", "maxDelete"];
 /// Reads the `guard` of a sync's merged table.
 ///
 /// # Errors
-/// A key or value that makes no sense.
+///
+/// An invalid key or value.
 pub fn guard(config: &Table) -> Result<Guard> {
     let given = match config.get("guard")? {
         Value::Nil => return Ok(Guard::default()),

@@ -1,19 +1,20 @@
-//! How a `sync{}` inherits: its own keys first, then those of the tables at integer keys, in
-//! order and recursively, and last some of `default`.
+//! Inheritance of a `sync{}`: its own keys, then those of the tables at integer keys, in order and
+//! recursively, and last those of `default`.
 
 use mlua::{Lua, Result, Table, Value};
 
 use super::config_error::config_error;
 
-/// Merges the table given to `sync{}` and its parents into a fresh one.
+/// Merges the table given to `sync{}` and its parents into a new one.
 ///
-/// `default` is merged last, restricted to its `_merge` list. A `tunnel` may stand in any of
-/// the tables and is taken by reference, as it is an object and not settings; so may a `check`.
+/// `default` is merged last, restricted to its `_merge` list. `tunnel` and `check` may be in any of
+/// the tables and are taken by reference.
 ///
-/// `fill` may put in what lies between the sync's own word and the defaults.
+/// `fill` may add values that take precedence over the defaults.
 ///
 /// # Errors
-/// A table contains itself, or what `fill` says.
+///
+/// A table contains itself, or `fill` fails.
 pub fn inherit(
     lua: &Lua,
     given: &Table,
@@ -28,7 +29,7 @@ pub fn inherit(
     Ok(config)
 }
 
-/// Tables nested deeper than this hold themselves.
+/// The maximum nesting of tables. A deeper table contains itself.
 const MAX_DEPTH: usize = 64;
 
 struct Merger<'a> {
@@ -36,7 +37,7 @@ struct Merger<'a> {
 }
 
 impl Merger<'_> {
-    /// Takes over what `to` does not have yet from `from`.
+    /// Copies the keys of `from` that `to` does not have.
     fn merge(&self, to: &Table, from: &Table, depth: usize) -> Result<()> {
         if depth > MAX_DEPTH {
             return Err(config_error("a table of the configuration contains itself"));
@@ -91,7 +92,8 @@ impl Merger<'_> {
     }
 }
 
-/// Tables that are no tables of keys or lists of texts are taken as they are.
+/// Returns true for keys whose tables are not merged: those that are neither options nor lists of
+/// texts.
 fn is_whole(key: &Value) -> bool {
     let whole: [&[u8]; 3] = [b"tunnel", b"targets", b"check"];
     whole.iter().any(|name| is_name(key, name))
@@ -111,7 +113,7 @@ fn wanted(key: &Value, only: Option<&Table>) -> Result<bool> {
     }
 }
 
-/// Exit codes are keyed by small integers, which are no list.
+/// Copies exit codes, whose small integer keys are no list indexes.
 fn copy_verbatim(to: &Table, from: &Table) -> Result<()> {
     for pair in from.pairs::<Value, Value>() {
         let (key, value) = pair?;

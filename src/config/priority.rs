@@ -1,4 +1,4 @@
-//! `nice` and `ionice`: how much of the host transfers may take, in settings or in a sync.
+//! `nice` and `ionice`: CPU and I/O priority of transfers, in settings or in a sync.
 
 use mlua::{Result, Value};
 
@@ -9,7 +9,8 @@ use crate::process::{IoPriority, Priority};
 /// Reads the values of the two keys.
 ///
 /// # Errors
-/// One that is no priority.
+///
+/// An invalid priority.
 pub fn priority(nice: &Value, ionice: &Value) -> Result<Priority> {
     Ok(Priority {
         nice: read_nice(nice)?,
@@ -32,7 +33,7 @@ fn read_nice(value: &Value) -> Result<Option<i32>> {
     }
 }
 
-/// `"idle"`, `"best-effort"`, `"best-effort:7"`, `"realtime:0"`; a number alone is a level of
+/// Reads `"idle"`, `"best-effort"`, `"best-effort:7"` or `"realtime:0"`. A number is a level of
 /// best-effort.
 fn read_ionice(value: &Value) -> Result<Option<IoPriority>> {
     if !truthy(value) {

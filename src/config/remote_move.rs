@@ -1,8 +1,8 @@
-//! Moves at the target of default.rsyncssh, as text for its login shell.
+//! Moves at the target of default.rsyncssh, as commands for the login shell.
 
 use super::ssh::{push_quoted, remote_word};
 
-/// The words that move a path below a directory of the target.
+/// Returns the command that moves a path below a directory of the target.
 pub fn move_words(directory: &[u8], from: &[u8], to: &[u8], remove: bool) -> Vec<Vec<u8>> {
     let from = remote_word(directory, from);
     let mut words = vec![b"mv".to_vec(), from.clone(), remote_word(directory, to)];
@@ -39,8 +39,8 @@ const CHECKED_MOVE: &str = concat!(
     r#"mv $flag -- "$from/$3" "./$5"; exit $?"#,
 );
 
-/// The words that move a path below a directory of the target in which other users may change
-/// directories. Where they have put a link on the way nothing is moved and the command fails.
+/// Returns the command that moves a path below a directory of the target in which other users may
+/// change directories. If a component is a symlink, nothing is moved and the command fails.
 pub fn proven_move_words(directory: &[u8], from: &[u8], to: &[u8]) -> Vec<Vec<u8>> {
     let quoted = |text: &[u8]| {
         let mut word = Vec::new();
@@ -80,7 +80,7 @@ mod tests {
 
     const SHELLS: [&str; 4] = ["/bin/sh", "/bin/bash", "/usr/bin/ksh", "/usr/bin/busybox"];
 
-    /// Every shell that is here, as one that sshd runs.
+    /// Returns the installed shells, as sshd would run them.
     fn shells() -> Vec<&'static str> {
         let here = SHELLS.into_iter().filter(|shell| Path::new(shell).exists());
         here.collect()
@@ -89,7 +89,7 @@ mod tests {
     fn run(shell: &str, words: &[Vec<u8>]) -> bool {
         let mut text = words.join(&b' ');
         if shell != "/bin/sh" {
-            // The shell that the words name is another one, too.
+            // The shell named in the command is replaced as well.
             let sh = [shell.as_bytes(), b" -c"].concat();
             text.splice(..b"sh -c".len(), sh);
         }
@@ -183,20 +183,20 @@ mod tests {
                 assert!(!moved, "{shell}: {from} {to}");
                 assert!(world.at("trg/f").exists() && world.outside_is_as_it_was());
             }
-            // What is moved is the link itself, and one at the destination is replaced by it.
+            // A symlink itself is moved, and a symlink at the destination is replaced.
             let moved = world.move_by(shell, b"/f", b"/u/out");
             assert!(world.outside_is_as_it_was());
             assert_eq!(world.at("trg/u/out").is_symlink(), !moved);
             assert!(world.move_by(shell, b"/out", b"/v/out"));
             assert!(world.at("trg/v/out").is_symlink() && world.outside_is_as_it_was());
-            // A directory at the destination is not moved into.
+            // The file is not moved into a directory at the destination.
             fs::write(world.at("trg/g"), "").unwrap();
             assert!(!world.move_by(shell, b"/g", b"/v/w"));
             assert!(world.at("trg/g").exists());
         }
     }
 
-    /// Somebody exchanges a directory and a link all the time.
+    /// Another process exchanges a directory and a symlink continuously.
     #[test]
     fn nothing_is_moved_through_a_link_that_comes_and_goes() {
         use std::sync::atomic::{AtomicBool, Ordering};

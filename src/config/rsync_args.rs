@@ -1,11 +1,11 @@
-//! From the `rsync` table of a sync to the words every rsync call has in common.
+//! The arguments common to all rsync calls of a sync, computed from its `rsync` table.
 
 use mlua::{Result, Table, Value};
 
 use super::config_error::config_error_about;
 use super::{kind_of, text_of, truthy};
 
-/// Keys that become one letter of the first word, in the order of the letters there.
+/// Keys of short options, in the order of their letters in the first word.
 const SHORT_OPTIONS: &[(&str, u8)] = &[
     ("acls", b'A'),
     ("backup", b'b'),
@@ -39,8 +39,7 @@ const SHORT_OPTIONS: &[(&str, u8)] = &[
     ("xattrs", b'X'),
 ];
 
-/// Keys that become a long option, in the order they are written; `true` for those that take
-/// their value along.
+/// Keys of long options in their order, with true for options that take a value.
 const LONG_OPTIONS: &[(&str, &str, bool)] = &[
     ("append", "--append", false),
     ("append_verify", "--append-verify", false),
@@ -61,7 +60,7 @@ const LONG_OPTIONS: &[(&str, &str, bool)] = &[
     ("usermap", "--usermap", true),
 ];
 
-/// What `archive = true` stands for: these are on unless the configuration says otherwise.
+/// The keys that `archive = true` switches on unless they are set.
 const ARCHIVE_KEYS: &[&str] = &[
     "recursive",
     "links",
@@ -73,11 +72,12 @@ const ARCHIVE_KEYS: &[&str] = &[
     "specials",
 ];
 
-/// The words, in this order: one word of letters, `_extra`, `--devices` or `--specials` if only
-/// one of them is on, the long options.
+/// Returns the arguments in this order: one word of short options, `_extra`, `--devices` or
+/// `--specials` if only one of them is on, the long options.
 ///
 /// # Errors
-/// A value that cannot be made a word, or `_computed` set by the configuration.
+///
+/// A value of the wrong type, or `_computed` set by the configuration.
 pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
     if !rsync.get::<Value>("_computed")?.is_nil() {
         return Err(config_error_about(
@@ -142,7 +142,7 @@ fn extra_words(rsync: &Table, words: &mut Vec<Vec<u8>>) -> Result<()> {
         )
     };
     match rsync.get("_extra")? {
-        // As in lsyncd, a text has no effect; its user is told.
+        // As in lsyncd, a text has no effect; a warning is logged.
         Value::Nil | Value::Boolean(false) | Value::String(_) => {}
         Value::Table(extra) => {
             for value in extra.sequence_values::<Value>() {

@@ -1,4 +1,4 @@
-//! One command of a `check`: how it is called, and what its exit codes say of a file.
+//! A scanner command of a `check`: its call and its exit codes.
 
 use std::time::Duration;
 
@@ -7,31 +7,32 @@ use mlua::{Result, Table, Value};
 use super::check_refused::wrong;
 use super::{number_of, text_of, truthy};
 
-/// The keys that are of one command.
+/// The keys of a scanner.
 pub(super) const KEYS: [&str; 6] = ["command", "stdin", "ok", "reject", "timeout", "parallel"];
 
-/// How a scanner is called and what it answers.
+/// A scanner command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scanner {
     /// Program and arguments.
     pub words: Vec<Vec<u8>>,
-    /// Names go to its standard input.
+    /// Names are written to its standard input.
     pub stdin: bool,
-    /// Exit codes of files that pass.
+    /// The exit codes of passed files.
     pub ok: Vec<i32>,
-    /// Exit codes of files that don't.
+    /// The exit codes of rejected files.
     pub reject: Vec<i32>,
-    /// How long one call may take.
+    /// The time limit of one call.
     pub timeout: Duration,
-    /// At most so many at a time.
+    /// The maximum number of concurrent calls.
     pub parallel: usize,
 }
 
 impl Scanner {
-    /// Reads the keys of one command.
+    /// Reads the keys of a scanner.
     ///
     /// # Errors
-    /// A value that makes no sense.
+    ///
+    /// An invalid value.
     pub fn from_table(table: &Table) -> Result<Scanner> {
         let number = |key: &str, default: f64, least: f64| -> Result<f64> {
             match table.get::<Value>(key)? {

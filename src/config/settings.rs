@@ -1,4 +1,4 @@
-//! The settings in types: what holds for the daemon as a whole.
+//! The typed values of `settings{}`.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -18,30 +18,29 @@ use crate::log::UnknownFacility;
 use crate::process::Priority;
 use crate::watch::InotifyMode;
 
-/// So many whole sources are compared at a time unless the configuration says otherwise: each
-/// reads two trees from one end to the other.
+/// The default maximum number of concurrent full comparisons. Each reads two trees completely.
 const MAX_STARTUPS: usize = 4;
-/// Seconds; what still runs then is ended before systemd's own limit of 90 s has passed.
+/// The default of `stopTimeout` in seconds, below systemd's limit of 90 s.
 const STOP_TIMEOUT_SECONDS: f64 = 60.0;
 
-/// How long a file may be open for writing before it is sent as it is.
+/// The default time after which a file that stays open for writing is sent.
 const MAX_STALENESS: Duration = Duration::from_secs(60);
 
-/// How often what is not watched is compared.
+/// The default interval of comparisons of unwatched directories.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Where the control socket is.
+/// The location of the control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlSocket {
-    /// In the usual place, if it can be had.
+    /// The default path, if it is usable.
     Default,
-    /// Here, or the daemon does not start.
+    /// This path. If it is not usable, the daemon does not start.
     At(PathBuf),
-    /// Nowhere: `controlSocket = false`.
+    /// No socket: `controlSocket = false`.
     None,
 }
 
-/// What SIGHUP does after the configuration was read again: the setting `hup`.
+/// The effect of SIGHUP after the configuration was read: the setting `hup`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hup {
     /// `"all"`: every sync runs its startup transfer.
@@ -50,60 +49,60 @@ pub enum Hup {
     Changed,
 }
 
-/// The settings of a daemon, after the configuration ran and the command line had its say.
+/// The settings of a daemon, with the command line applied.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where the control socket is.
+    /// The location of the control socket.
     pub control_socket: ControlSocket,
-    /// What SIGHUP does.
+    /// The effect of SIGHUP.
     pub hup: Hup,
-    /// Failing startup transfers are tried again instead of ending the daemon.
+    /// Failed startup transfers are retried and do not end the daemon.
     pub insist: bool,
-    /// Words as `-log` takes them.
+    /// Log categories, as for `-log`.
     pub log: Vec<String>,
-    /// Facility of syslog.
+    /// The facility of syslog.
     pub log_facility: Facility,
-    /// Log to this file.
+    /// The log file.
     pub log_file: Option<PathBuf>,
-    /// Tag in syslog; `lsyncd` if not set.
+    /// The tag in syslog; `lsyncd` if not set.
     pub log_ident: Option<String>,
-    /// At most so many children at a time, all syncs together.
+    /// The maximum number of children of all syncs.
     pub max_processes: Option<usize>,
-    /// Where metrics go, for a textfile collector.
+    /// The metrics file, for a textfile collector.
     pub metrics_file: Option<PathBuf>,
-    /// Where metrics and the status page can be asked for.
+    /// The address of metrics and status page.
     pub metrics_listen: Option<SocketAddr>,
-    /// At most so many comparisons of a whole source at a time.
+    /// The maximum number of concurrent full comparisons.
     pub max_startups: usize,
-    /// Of all children.
+    /// The priority of all children.
     pub priority: Priority,
-    /// A file that is open for writing for longer is sent as it is, and again each such time.
-    /// `None`: not before it is closed, and truncations by path go unnoticed, as in lsyncd.
+    /// The time after which a file that stays open for writing is sent, repeatedly. `None`: it is
+    /// sent when it is closed, and truncations by path are not noticed, as in lsyncd.
     pub max_staleness: Option<Duration>,
-    /// Which writes are told.
+    /// The writes that count as changes.
     pub mode: InotifyMode,
     /// Stay in the foreground.
     pub nodaemon: bool,
     /// End when the startup transfers are done.
     pub onepass: bool,
-    /// Where the daemon's pid goes.
+    /// The pid file.
     pub pid_file: Option<PathBuf>,
-    /// How often that is compared which could not be watched.
+    /// The interval of comparisons of unwatched directories.
     pub rescan_interval: Duration,
-    /// A transfer without I/O for this long is ended and done again. `None`: never.
+    /// The time without I/O after which a transfer is terminated and repeated; `None` for never.
     pub stall_timeout: Option<Duration>,
-    /// Where things are remembered over restarts.
+    /// The directory of saved state.
     pub state_dir: Option<PathBuf>,
-    /// Where the status report goes.
+    /// The status file.
     pub status_file: Option<PathBuf>,
-    /// At least so long between two status reports.
+    /// The minimum time between two status reports.
     pub status_interval: Duration,
-    /// Children get this long to end by themselves when the daemon stops.
+    /// The time children get to end when the daemon stops.
     pub stop_timeout: Duration,
 }
 
 impl Settings {
-    /// Makes the names of files absolute: a daemon leaves the directory it was started in.
+    /// Makes file names absolute, since a daemon leaves the directory it was started in.
     pub fn relative_to(mut self, directory: &Path) -> Settings {
         for path in [
             &mut self.log_file,
@@ -122,10 +121,11 @@ impl Settings {
 }
 
 impl SettingsTable {
-    /// The settings in types.
+    /// Returns the typed settings.
     ///
     /// # Errors
-    /// A value no setting can have.
+    ///
+    /// An invalid value.
     pub fn typed(&self, default_interval: f64) -> Result<Settings> {
         let path = |key| -> Result<Option<PathBuf>> {
             let text = self.text(key)?;
@@ -164,8 +164,8 @@ impl SettingsTable {
         })
     }
 
-    /// What is logged besides what the command line says; of `all` and `scarce` the last one
-    /// counts, and the command line's comes last.
+    /// Returns the log categories of the settings. Of `all` and `scarce` the last one counts; the
+    /// command line is applied later.
     fn log(&self) -> Result<Vec<String>> {
         let words = self.words("log")?;
         for word in &words {
@@ -176,13 +176,14 @@ impl SettingsTable {
         Ok(words)
     }
 
-    /// As in lsyncd, an empty name is that of no file; see [`SettingsTable::warnings`].
+    /// Returns the status file. As in lsyncd, an empty name means no file; see
+    /// [`SettingsTable::warnings`].
     fn optional_path(&self, key: &str) -> Result<Option<PathBuf>> {
         let text = self.text(key)?;
         Ok(text.filter(|text| !text.is_empty()).map(PathBuf::from))
     }
 
-    /// As in lsyncd, a time in the past is at once.
+    /// Returns the status interval. As in lsyncd, a negative one means zero.
     fn status_interval(&self, default: f64) -> Result<Duration> {
         match self.number("statusInterval")? {
             Some(seconds) if seconds < 0.0 => Ok(Duration::ZERO),
@@ -190,10 +191,11 @@ impl SettingsTable {
         }
     }
 
-    /// Returns what lsyncd takes and has no effect, for the user.
+    /// Returns warnings about values that lsyncd accepts and that have no effect.
     ///
     /// # Errors
-    /// None but Lua's own.
+    ///
+    /// Errors of Lua only.
     pub fn warnings(&self) -> Result<Vec<mlua::Error>> {
         let mut warnings = Vec::new();
         for (key, what) in [("statusFile", "status"), ("pidfile", "pid")] {
@@ -276,7 +278,8 @@ impl SettingsTable {
         })
     }
 
-    /// What can be asked there is not for everyone, and there is no password.
+    /// Returns the address of metrics and status page. It must be a loopback address, since there
+    /// is no authentication.
     fn metrics_listen(&self) -> Result<Option<SocketAddr>> {
         let Some(text) = self.text("metricsListen")? else {
             return Ok(None);
@@ -310,10 +313,11 @@ impl SettingsTable {
     }
 }
 
-/// Which writes are told: the setting `inotifyMode`.
+/// Parses the setting `inotifyMode`.
 ///
 /// # Errors
-/// No such mode.
+///
+/// An unknown mode.
 pub fn mode_of(text: &str) -> Result<InotifyMode> {
     match text {
         "" | "CloseWrite" => Ok(InotifyMode::CloseWrite),
@@ -323,7 +327,7 @@ pub fn mode_of(text: &str) -> Result<InotifyMode> {
             "inotifyMode",
             "'CloseWrite after Modify' not implemented.",
         )),
-        // Tools look for lsyncd's spelling.
+        // Tools search for lsyncd's spelling of this message.
         other => Err(config_error_about(
             "inotifyMode",
             format!("'{other}' not a valid inotfiyMode."),

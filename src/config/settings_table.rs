@@ -1,5 +1,4 @@
-//! What `settings{}` was given while the configuration runs: which keys there are, and what kind
-//! of value each takes.
+//! The values of `settings{}` while the configuration runs: the known keys and their types.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -10,15 +9,15 @@ use super::config_error::{bare_config_error, config_error, config_error_about};
 use super::{kind_of, nearest, number_of, text_of, truthy};
 use crate::cli::Options;
 
-/// The kinds of values a setting takes.
+/// The type of a setting.
 #[derive(Clone, Copy, PartialEq)]
 enum SettingKind {
     Text,
     /// A text or a list of texts.
     Words,
-    /// Any value; what Lua takes for true switches on (`insist = 1` is common).
+    /// Any value. Values that Lua treats as true switch the setting on (`insist = 1` is common).
     Switch,
-    /// Seconds or a count; a text that is a number counts.
+    /// Seconds or a count. A text that is a number is accepted.
     Number,
 }
 
@@ -50,7 +49,7 @@ const KNOWN_KEYS: &[(&str, SettingKind)] = &[
     ("stopTimeout", SettingKind::Number),
 ];
 
-/// Keys of a `sync{}` that are no settings.
+/// Keys of a `sync{}` that are not settings.
 const SYNC_KEYS: [&str; 12] = [
     "delete",
     "exclude",
@@ -66,31 +65,34 @@ const SYNC_KEYS: [&str; 12] = [
     "targets",
 ];
 
-/// The values set so far, while the configuration runs.
+/// The values set so far.
 #[derive(Clone)]
 pub struct SettingsTable(Table);
 
 impl SettingsTable {
-    /// No settings yet.
+    /// Returns an empty table.
     ///
     /// # Errors
+    ///
     /// Lua is out of memory.
     pub fn new(lua: &Lua) -> Result<SettingsTable> {
         Ok(SettingsTable(lua.create_table()?))
     }
 
-    /// The value of a setting; nil if it is not set or there is none of that name.
+    /// Returns the value of a setting; nil if it is not set or unknown.
     ///
     /// # Errors
-    /// None but Lua's own.
+    ///
+    /// Errors of Lua only.
     pub fn value(&self, key: &str) -> Result<Value> {
         self.0.get(key)
     }
 
-    /// Takes over a table given to `settings{}`: its named keys, and its list items as switches.
+    /// Adds a table given to `settings{}`: its named keys, and its list items as switches.
     ///
     /// # Errors
-    /// The first key that is no setting, or value that is of the wrong type.
+    ///
+    /// The first unknown key or value of the wrong type.
     pub fn take(&self, given: &Table) -> Result<()> {
         for pair in given.pairs::<Value, Value>() {
             let (key, value) = pair?;
@@ -121,14 +123,15 @@ impl SettingsTable {
             check_kind(&name, kind, &value)?;
             self.0.set(name, value)?;
         }
-        // What is wrong is told here, where the line it stands on is known.
+        // Values are checked here, where the line of the configuration is known.
         self.typed(0.0).map(|_| ())
     }
 
-    /// Puts in what the command line says, which beats the configuration.
+    /// Applies the command line, which overrides the configuration.
     ///
     /// # Errors
-    /// None but Lua's own.
+    ///
+    /// Errors of Lua only.
     pub fn override_by(&self, lua: &Lua, options: &Options) -> Result<()> {
         for (key, on) in [
             ("insist", options.insist),
@@ -176,7 +179,7 @@ impl SettingsTable {
         Ok(text_of(&self.value(key)?).map(OsString::from_vec))
     }
 
-    /// The words of a text or a list of texts; none where there is anything else.
+    /// Returns the words of a text or a list of texts; none for any other value.
     pub(super) fn words(&self, key: &str) -> Result<Vec<String>> {
         Ok(words(&self.value(key)?).unwrap_or_default())
     }
@@ -218,7 +221,7 @@ fn check_kind(name: &str, kind: SettingKind, value: &Value) -> Result<()> {
     ))
 }
 
-/// A text as one word or several with blanks between them, or a list of texts.
+/// Returns the words of a text, separated by blanks, or of a list of texts.
 fn words(value: &Value) -> Option<Vec<String>> {
     let split = |text: Vec<u8>| -> Vec<String> {
         lossy(text).split_whitespace().map(str::to_owned).collect()

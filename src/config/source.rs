@@ -1,4 +1,4 @@
-//! The source directory of a sync, resolved once when the configuration runs.
+//! The source directory of a sync, resolved when the configuration runs.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Why a source is none. The text has two lines, as lsyncd's.
+/// An invalid source. The message has two lines, as in lsyncd.
 #[derive(Debug)]
 pub struct SourceError {
     given: Vec<u8>,
@@ -25,7 +25,7 @@ impl SourceError {
         matches!(&self.why, Why::Unresolved(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// The lines to log, in order.
+    /// Returns the lines to log.
     pub fn lines(&self) -> [String; 2] {
         let given = crate::log::escape(&self.given);
         let first = match &self.why {
@@ -48,10 +48,11 @@ impl fmt::Display for SourceError {
 
 impl std::error::Error for SourceError {}
 
-/// The absolute path of a directory, symbolic links resolved, with one slash at its end.
+/// Returns the absolute path of a directory, with symbolic links resolved and one trailing slash.
 ///
 /// # Errors
-/// It does not exist, can't be reached, or is no directory.
+///
+/// The directory does not exist or is not accessible, or it is not a directory.
 pub fn real_directory(given: &[u8]) -> Result<Vec<u8>, SourceError> {
     let fail = |why| SourceError {
         given: given.to_vec(),

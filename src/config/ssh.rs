@@ -14,26 +14,27 @@ use super::config_error::config_error_about;
 use super::{kind_of, ssh_words, text_of, truthy};
 use crate::batch::probe;
 
-/// What is run unless the configuration names another program.
+/// The default ssh program.
 const DEFAULT_PROGRAM: &[u8] = b"ssh";
 
-/// How the host of a target is reached.
+/// The connection to the host of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// The program that carries out moves, found through `PATH`.
+    /// The program for moves, looked up in `PATH`.
     pub binary: Vec<u8>,
-    /// Its words before the host.
+    /// The arguments before the host.
     pub words: Vec<Vec<u8>>,
-    /// `--rsh=…` when rsync has to be told; nothing when it does the same by itself.
+    /// The `--rsh=…` argument; `None` if rsync uses the same command by default.
     pub rsh: Option<Vec<u8>>,
 }
 
 impl Connection {
-    /// Reads the `ssh` table. `rsync` holds the words of every rsync call, `environment` the value
-    /// of `RSYNC_RSH` (rsync(1)): when the table says nothing, moves go the way rsync goes.
+    /// Reads the `ssh` table. `rsync` are the arguments of rsync, `environment` is the value of
+    /// `RSYNC_RSH` (rsync(1)). If the table is empty, moves use the remote shell of rsync.
     ///
     /// # Errors
-    /// A value that cannot be made a word, or a text for rsync with an open quote.
+    ///
+    /// A value of the wrong type, or a remote shell with an unclosed quote.
     pub fn new(ssh: &Table, rsync: &[Vec<u8>], environment: Option<&[u8]>) -> Result<Connection> {
         let binary = match text(ssh, "binary")? {
             Some(binary) if !binary.is_empty() => binary,
@@ -50,7 +51,7 @@ impl Connection {
                 (None, Some(told)) if binary == DEFAULT_PROGRAM => {
                     derived(told, "RSYNC_RSH in the environment")
                 }
-                // The ssh of moves is the user's choice, and so is that of rsync.
+                // Moves and rsync are configured separately.
                 (Some(_), _) | (None, Some(_)) => Ok(Connection {
                     binary,
                     words,
@@ -72,7 +73,7 @@ impl Connection {
     }
 }
 
-/// Returns the connection that rsync makes with this command, which `origin` says.
+/// Returns the connection for a remote shell command of rsync; `origin` names its source in errors.
 fn derived(told: &[u8], origin: &str) -> Result<Connection> {
     let wrong = || {
         let text = format!("{origin} must be a command with all its quotes closed.");
@@ -86,7 +87,7 @@ fn derived(told: &[u8], origin: &str) -> Result<Connection> {
     })
 }
 
-/// The words before the host: identity, options, port, then all that has no key of its own.
+/// Returns the arguments before the host: identity, options, port, then `_extra`.
 fn words(ssh: &Table) -> Result<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     if let Some(file) = text(ssh, "identityFile")? {
@@ -99,7 +100,7 @@ fn words(ssh: &Table) -> Result<Vec<Vec<u8>>> {
         words.extend([b"-p".to_vec(), port]);
     }
     match ssh.get("_extra")? {
-        // As in lsyncd, a text has no effect; its user is told.
+        // As in lsyncd, a text has no effect; a warning is logged.
         Value::Nil | Value::Boolean(false) | Value::String(_) => {}
         Value::Table(extra) => {
             for word in extra.sequence_values::<Value>() {
@@ -119,7 +120,7 @@ fn wrong_extra() -> mlua::Error {
     )
 }
 
-/// `KEY=VALUE` of each option, sorted by key; texts in the list part are taken as they are.
+/// Returns `KEY=VALUE` for each option, sorted by key, followed by the list part.
 fn options(ssh: &Table) -> Result<Vec<Vec<u8>>> {
     let table = match ssh.get("options")? {
         Value::Nil | Value::Boolean(false) => return Ok(Vec::new()),
@@ -156,7 +157,7 @@ fn options(ssh: &Table) -> Result<Vec<Vec<u8>>> {
     Ok(options)
 }
 
-/// A text or number of the table.
+/// Returns a text or number of the table as text.
 fn text(ssh: &Table, key: &str) -> Result<Option<Vec<u8>>> {
     let value: Value = ssh.get(key)?;
     if !truthy(&value) {
@@ -178,7 +179,7 @@ pub(super) fn is_ssh(binary: &[u8]) -> bool {
     binary == DEFAULT_PROGRAM || (file(binary).is_some() && file(binary) == file(DEFAULT_PROGRAM))
 }
 
-/// The command rsync is told to reach hosts with, by the last `--rsh` or `-e` among its words.
+/// Returns rsync's remote shell: the last `--rsh` or `-e` among its arguments.
 pub fn remote_shell(rsync: &[Vec<u8>]) -> Option<&[u8]> {
     let mut told = None;
     let mut words = rsync.iter().map(Vec::as_slice);
@@ -204,8 +205,8 @@ fn rsh_option(program: &[u8], words: &[Vec<u8>]) -> Vec<u8> {
     option
 }
 
-/// Adds a word so that rsync takes it for one. rsync has two kinds of quotes, no backslash, and
-/// a quote within quotes of its own kind is written twice.
+/// Appends a word, quoted for rsync. rsync has two kinds of quotes and no backslash; a quote within
+/// quotes of its own kind is doubled.
 pub(super) fn push_rsh_word(into: &mut Vec<u8>, word: &[u8]) {
     let special = |byte: &u8| matches!(byte, b' ' | b'\'' | b'"');
     if !word.is_empty() && !word.iter().any(special) {
@@ -221,7 +222,7 @@ pub(super) fn push_rsh_word(into: &mut Vec<u8>, word: &[u8]) {
     into.push(b'\'');
 }
 
-/// Cuts a command into words as rsync does; nothing if a quote is left open.
+/// Splits a command as rsync does; returns `None` for an unclosed quote.
 pub fn split_rsh(command: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut words = Vec::new();
     let mut word: Option<Vec<u8>> = None;
@@ -243,10 +244,10 @@ pub fn split_rsh(command: &[u8]) -> Option<Vec<Vec<u8>>> {
     quote.is_none().then_some(words)
 }
 
-/// The word that the login shell of a target reads as this path below a directory.
+/// Returns a path below a directory, quoted for the login shell of the target.
 ///
-/// A leading `~/` or `~user/` stays outside of the quotes, for the shell to expand as it would
-/// for rsync; a directory that looks like an option gets `./` in front.
+/// A leading `~/` or `~user/` is not quoted, so that the shell expands it as it does for rsync. A
+/// directory that looks like an option is prefixed with `./`.
 pub fn remote_word(directory: &[u8], path: &[u8]) -> Vec<u8> {
     let mut whole = directory.to_vec();
     if !whole.ends_with(b"/") {
@@ -264,7 +265,7 @@ pub fn remote_word(directory: &[u8], path: &[u8]) -> Vec<u8> {
     word
 }
 
-/// How many bytes in front stand for a home directory, the slash included.
+/// Returns the length of a leading `~/` or `~user/`.
 fn home_prefix(path: &[u8]) -> usize {
     if !path.starts_with(b"~") {
         return 0;
@@ -277,8 +278,9 @@ fn home_prefix(path: &[u8]) -> usize {
     }
 }
 
-/// Within single quotes POSIX shells take every byte but the quote as it is. fish(1) reads a
-/// backslash there, before a quote or another backslash, so these stand in double quotes.
+/// Appends a quoted text. In single quotes POSIX shells take every byte except the quote literally.
+/// fish(1) interprets a backslash before a quote or another backslash, so these are put in double
+/// quotes.
 pub(super) fn push_quoted(into: &mut Vec<u8>, text: &[u8]) {
     into.push(b'\'');
     for (at, &byte) in text.iter().enumerate() {
@@ -413,7 +415,7 @@ mod tests {
         }
         let open = connection_in(Some(b"ssh 'x"), "{}", &[]).unwrap_err();
         assert!(open.contains("RSYNC_RSH"), "{open}");
-        // The configuration beats the environment, for rsync as for moves.
+        // The configuration takes precedence over the environment, for rsync and for moves.
         assert_eq!(
             connection_in(told, "{}", &["--rsh=/b/ssh -4"]).unwrap(),
             ["", "/b/ssh", "-4"]
@@ -459,7 +461,7 @@ mod tests {
         assert_eq!(word("/t/", r"/a\"), r#"'/t/a'"\\"''"#);
     }
 
-    /// What `sh` makes of a text, which ends with a NUL.
+    /// Returns the result of evaluating a text in `sh`, with a trailing zero byte.
     fn shell(text: &[u8], program: &str) -> Vec<u8> {
         use std::os::unix::ffi::OsStrExt;
         let script = [b"printf '%s\\0' ", text].concat();
@@ -503,7 +505,7 @@ mod tests {
         }
     }
 
-    /// The same from rsync itself.
+    /// rsync itself splits the words in the same way.
     #[test]
     fn rsync_cuts_words_as_we_do() {
         let directory = tempfile::tempdir().unwrap();
@@ -514,7 +516,8 @@ mod tests {
         let script = format!("printf '%s\\0' \"$@\" > '{}'\n", seen.display());
         fs::write(&program, script).unwrap();
         for text in ["a 'b c'd \"e'f\" 'g''h' '' \"i\"\"j\"", "  x   'y' "] {
-            // Read by sh, not executed: a fork of another test may have it open for writing.
+            // The script is read by sh, since executing it fails while a fork of another test has
+            // it open for writing.
             let option = format!("--rsh=sh {} {text}", program.display());
             Command::new("rsync")
                 .args([&option, "h:/x", "."])

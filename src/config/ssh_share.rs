@@ -1,8 +1,8 @@
-//! One ssh connection for all transfers and moves of a sync, by ssh's own means (ssh_config(5),
-//! ControlMaster): the first that needs it makes it, and one that died is made anew.
+//! Shared ssh connections: one connection for all transfers and moves of a sync, by ControlMaster
+//! (ssh_config(5)). The first process opens it, and a broken one is opened anew.
 //!
-//! Where the user has said nothing of how to reach the host, rsync gets it by `RSYNC_RSH`
-//! (rsync(1)) and its words stay as they are.
+//! If no remote shell is configured, rsync gets it by `RSYNC_RSH` (rsync(1)) and its arguments do
+//! not change.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,17 +19,18 @@ use super::text_of;
 use crate::batch::{is_remote, probe};
 use crate::process::SshControl;
 
-/// Options of ssh that say how a connection is shared, or that it is not.
+/// ssh options that configure connection sharing themselves.
 const CONFLICTING_OPTIONS: &[&str] = &["control", "-S", "-M", "-O"];
 
-/// What a connection that is idle for longer, as after a crash, ends with.
+/// The time after which an idle connection is closed, for example after a crash of the daemon.
 const CONTROL_PERSIST: &str = "ControlPersist=600";
 
-/// Makes the words of a prepared sync share a connection; returns what the environment of its
-/// rsync has to say. Nothing changes if the sync has no host or its configuration contradicts.
+/// Makes a prepared sync share a connection. Returns the environment variables of its rsync.
+/// Nothing changes if the sync has no host or its configuration conflicts.
 ///
 /// # Errors
-/// The table `ssh` or its key `reuse` is something else.
+///
+/// The table `ssh` or its key `reuse` has the wrong type.
 pub fn share(lua: &Lua, config: &Table, sockets: &SshControl) -> Result<Vec<(OsString, OsString)>> {
     let nothing = Vec::new();
     let ssh = match config.get("ssh")? {
@@ -80,7 +81,7 @@ pub fn share(lua: &Lua, config: &Table, sockets: &SshControl) -> Result<Vec<(OsS
     if told.is_none() {
         return Ok(vec![("RSYNC_RSH".into(), OsString::from_vec(text))]);
     }
-    // The last one counts.
+    // The last `--rsh` counts.
     computed.raw_push(lua.create_string([b"--rsh=", text.as_slice()].concat())?)?;
     Ok(nothing)
 }
@@ -99,10 +100,10 @@ fn wants(ssh: Option<&Table>) -> Result<bool> {
     }
 }
 
-/// `HOST:DIRECTORY`, not the `HOST::MODULE` of an rsync daemon.
+/// Returns true for `HOST:DIRECTORY`, false for `HOST::MODULE` of an rsync daemon.
 fn is_over_ssh(config: &Table) -> Result<bool> {
     let target = destination(config)?.unwrap_or_default();
-    // An IPv6 address in brackets has colons of its own.
+    // An IPv6 address in brackets contains colons.
     let behind = match target.iter().position(|&byte| byte == b']') {
         Some(end) if target.contains(&b'[') => &target[end..],
         _ => &target[..],
@@ -149,8 +150,8 @@ fn is_script(program: &[u8]) -> bool {
     read.is_none() || &head == b"#!"
 }
 
-/// The words that share. A host that is gone without a word must not hold up what comes later,
-/// so ssh asks it for a sign of life, unless the user has said how often.
+/// Returns the ssh options for sharing. ServerAliveInterval is added unless it is set, so that a
+/// dead host does not block later transfers.
 fn options(socket: &Path, shell: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let path = [b"ControlPath=", socket.as_os_str().as_bytes()].concat();
     let mut options = vec![b"ControlMaster=auto".to_vec(), path, CONTROL_PERSIST.into()];
@@ -167,7 +168,7 @@ fn options(socket: &Path, shell: &[Vec<u8>]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Puts the words in front of those that moves are made with.
+/// Puts the options in front of those for moves.
 fn share_moves(lua: &Lua, ssh: &Table, options: &[Vec<u8>]) -> Result<()> {
     let Value::Table(computed) = ssh.get("_computed")? else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! One sync in types, read from its merged table after `prepare` ran.
+//! The typed configuration of a sync, read from its merged table after `prepare`.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
 use crate::process::Priority;
 use crate::watch::InotifyMode;
 
-/// When a target loses what the source does not have (any more).
+/// When files that the source does not have are deleted at the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delete {
     /// `true`: at startup and in batches.
@@ -38,59 +38,59 @@ impl Delete {
     }
 }
 
-/// What is called after a batch.
+/// A hook called after a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// A program and its arguments.
     Command(Vec<Vec<u8>>),
-    /// A Lua function, to be found in the sync's table.
+    /// A Lua function, looked up in the sync's table.
     Function,
 }
-/// About 300 MB of pending paths.
+/// The default of `maxPending`; that many paths use about 300 MB.
 const MAX_PENDING: usize = 2_000_000;
 
-/// What Rust needs to know of a sync.
+/// The configuration of a sync.
 #[derive(Clone, Debug)]
 pub struct SyncConfig {
-    /// `SyncN`, or what the configuration calls it.
+    /// The name: `SyncN` by default.
     pub name: String,
-    /// Absolute source directory with a slash at its end.
+    /// The absolute source directory with a trailing slash.
     pub source: Vec<u8>,
-    /// The same as it was configured, with symbolic links in it.
+    /// The configured source with its symbolic links.
     pub named_source: Vec<u8>,
-    /// The target as configured after `prepare`.
+    /// The target, after `prepare`.
     pub target: Option<Vec<u8>>,
-    /// How long an event waits for more. `None`: no delay at all.
+    /// The delay of events; `None` for no delay.
     pub delay: Option<Duration>,
-    /// With so many events in the queue delays are ignored.
+    /// The number of queued events at which delays are ignored.
     pub max_delays: usize,
-    /// With so many paths in the queue directories stand for what changes in them.
+    /// The number of queued paths at which directories are queued in place of the paths in them.
     pub max_pending: usize,
-    /// At most so many children of this sync at a time.
+    /// The maximum number of children of this sync.
     pub max_processes: usize,
-    /// Of its children; what is not set is as the settings have it.
+    /// The priority of its children; unset values are taken from the settings.
     pub priority: Priority,
-    /// What batches may delete.
+    /// The deletions of batches.
     pub delete: Delete,
-    /// Renames are told as such instead of as a delete and a create.
+    /// Renames are reported as moves rather than as a deletion and a creation.
     pub moves: bool,
-    /// What is below the source's own directories is a concern, too.
+    /// Subdirectories are included.
     pub subdirs: bool,
-    /// What must hold of the source before the target is changed.
+    /// The guard of the source.
     pub guard: Guard,
-    /// What a file must pass before it is sent.
+    /// The checks of files.
     pub check: Option<CheckConfig>,
-    /// When all is compared again: rules of six fields.
+    /// The times of full comparisons: rules of six fields.
     pub crontab: Vec<String>,
-    /// Files larger than this, in bytes, are sent one by one.
+    /// The size in bytes above which files are sent one by one.
     pub batch_size_limit: Option<u64>,
-    /// Which writes are a concern; the setting's where the sync says nothing.
+    /// The writes that count as changes; `None` for the setting's value.
     pub mode: Option<InotifyMode>,
     /// A startup event is queued when all directories are watched.
     pub init: bool,
-    /// Called after a batch that ended well.
+    /// The hook after a successful batch.
     pub on_synced: Option<Hook>,
-    /// Called when batches begin to fail.
+    /// The hook after the first failure.
     pub on_failed: Option<Hook>,
 }
 
@@ -98,7 +98,8 @@ impl SyncConfig {
     /// Reads the merged table of a sync.
     ///
     /// # Errors
-    /// The first value that makes no sense, in lsyncd's words where it has any.
+    ///
+    /// The first invalid value, in lsyncd's words where it has any.
     pub fn from_table(config: &Table) -> Result<SyncConfig> {
         let bytes = |key| -> Result<Option<Vec<u8>>> { Ok(text_of(&config.get(key)?)) };
         let source = bytes("source")?
@@ -115,7 +116,7 @@ impl SyncConfig {
             delay: delay(&config.get("delay")?)?,
             max_delays: max_delays(config)?,
             max_pending: count(config, "maxPending", MAX_PENDING)?,
-            // What a list was checked for is sent before the next is looked at.
+            // Checked files are sent before the next pass begins, so one child is enough.
             max_processes: if truthy(&config.get("check")?) {
                 1
             } else {
@@ -156,15 +157,18 @@ pub fn is_value(config: &Table, key: &str) -> bool {
     right.is_ok()
 }
 
+/// Reads the delay.
+///
 /// # Errors
-/// lsyncd takes numbers only here, and no text that is one.
+///
+/// The value is not a number. As in lsyncd, a numeric text is refused.
 fn delay(value: &Value) -> Result<Option<Duration>> {
     let seconds = match value {
         Value::Nil => return Ok(None),
         Value::Integer(_) | Value::Number(_) => number_of(value),
         _ => None,
     };
-    // More than a century is as good as for ever and does not overflow a clock.
+    // A time beyond a century would overflow the clock.
     match seconds {
         Some(seconds) if seconds >= 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(4e9)))),
         _ => Err(config_error_about(
@@ -230,7 +234,7 @@ fn count(config: &Table, key: &str, default: usize) -> Result<usize> {
     match config.get(key)? {
         Value::Nil | Value::Boolean(false) => Ok(default),
         value => match number_of(&value) {
-            // A limit that is reached by the first above it, as in lsyncd.
+            // As in lsyncd, the limit is rounded up.
             Some(number) if number > 0.0 => Ok(number.ceil() as usize),
             _ => Err(config_error_about(
                 key,
@@ -276,10 +280,11 @@ pub fn is_delete(value: &Value) -> bool {
     never || delete(value) != Delete::Never
 }
 
-/// The filter a sync is configured with: exclude, excludeFrom, filter and filterFrom.
+/// Returns the filter of a sync: `exclude`, `excludeFrom`, `filter` and `filterFrom`.
 ///
 /// # Errors
-/// A value of the wrong type, a file that can't be read, or a rule that is none.
+///
+/// A value of the wrong type, an unreadable file, or an invalid rule.
 pub fn filter(config: &Table) -> Result<Filter> {
     let mut filter = Filter::default();
     for rule in texts(config, "filter")? {
@@ -319,7 +324,7 @@ fn advice(rule: &[u8]) -> String {
     }
 }
 
-/// A text or a list of texts.
+/// Returns a text or a list of texts.
 fn texts(config: &Table, key: &str) -> Result<Vec<Vec<u8>>> {
     let wrong = || config_error_about(key, format!("type for {key} must be table or string"));
     match config.get(key)? {

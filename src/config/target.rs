@@ -1,4 +1,4 @@
-//! Local targets that would destroy more than they mirror are refused.
+//! Refuses local targets whose use would destroy data.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -24,12 +24,13 @@ pub fn destination(config: &Table) -> Result<Option<Vec<u8>>> {
     Ok(remote.map(|(host, directory)| [&host[..], b":", &directory].concat()))
 }
 
-/// Checks a local target against its source (absolute, with a slash at its end). `rsync` are the
-/// words of every rsync call, `None` where something else copies. Returns what is to be warned
-/// of: a target inside the source that only those words may leave out.
+/// Checks a local target against its source (absolute, with a trailing slash). `rsync` are the
+/// arguments of rsync, `None` if rsync is not used. Returns a warning for a target inside the
+/// source that only these arguments may exclude.
 ///
 /// # Errors
-/// The target is `/`, the source, around it, or inside it without being excluded.
+///
+/// The target is `/`, the source, above it, or inside it without being excluded.
 pub fn check_local(
     source: &[u8],
     target: &[u8],
@@ -111,12 +112,13 @@ fn is_opaque(option: &[u8]) -> bool {
         ]
         .contains(&name),
         [b'-', letters @ ..] => letters.iter().any(|letter| b"CFdfnx".contains(letter)),
-        // A word that is no option is another source, or the value of an option.
+        // A word that is no option is another source or the value of an option.
         _ => false,
     }
 }
 
-/// The absolute path with a slash at its end, symbolic links resolved as far as it exists.
+/// Returns the absolute path with a trailing slash, with symbolic links resolved as far as it
+/// exists.
 pub fn resolved(path: &[u8]) -> Vec<u8> {
     let path = std::path::absolute(OsStr::from_bytes(path))
         .unwrap_or_else(|_| PathBuf::from(OsStr::from_bytes(path)));
@@ -135,7 +137,7 @@ pub fn resolved(path: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `..` behind what does not exist goes back lexically.
+/// Appends a path; `..` is resolved lexically where the path does not exist.
 fn joined(mut base: PathBuf, rest: &Path) -> PathBuf {
     for component in rest.components() {
         match component {

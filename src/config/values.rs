@@ -1,4 +1,4 @@
-//! Values of a sync that are of no use, found before anything is started with them.
+//! Checks of a sync's values.
 
 use mlua::{Result, Table, Value};
 
@@ -7,12 +7,12 @@ use super::settings::mode_of;
 use super::{kind_of, text_of, truthy};
 use crate::watch::InotifyMode;
 
-/// Checks what is checked nowhere else, after `prepare` ran. `built_in`: a built-in action uses
-/// the values; what an action of the user's makes of them is its own affair. `judged`: exit codes
-/// are judged by a built-in `collect`, which knows three answers only.
+/// Checks values after `prepare` ran. `built_in`: the action is built in, so the values are used.
+/// `judged`: `collect` is built in, so exit codes have three valid values.
 ///
 /// # Errors
-/// The first value that makes no sense.
+///
+/// The first invalid value.
 pub fn check_values(config: &Table, built_in: bool, judged: bool) -> Result<()> {
     word(config, "name", "")?;
     if let Some(b"") = text_of(&config.get("name")?).as_deref() {
@@ -43,10 +43,11 @@ pub fn check_values(config: &Table, built_in: bool, judged: bool) -> Result<()> 
     }
 }
 
-/// Which writes the sync is concerned with; `None` where it says nothing.
+/// Returns the writes that count as changes; `None` if the sync does not set them.
 ///
 /// # Errors
-/// No such mode.
+///
+/// An unknown mode.
 pub fn mode(config: &Table) -> Result<Option<InotifyMode>> {
     match config.get("inotifyMode")? {
         Value::Nil | Value::Boolean(false) => Ok(None),
@@ -58,7 +59,7 @@ pub fn mode(config: &Table) -> Result<Option<InotifyMode>> {
     }
 }
 
-/// A text that ends up in an argument of a program.
+/// Checks a text that becomes part of a program's argument.
 fn word(table: &Table, key: &str, prefix: &str) -> Result<()> {
     let value: Value = table.get(key)?;
     match text_of(&value) {
@@ -72,7 +73,7 @@ fn word(table: &Table, key: &str, prefix: &str) -> Result<()> {
     }
 }
 
-/// The complaint about a value that is no text, with what to write in place of a list.
+/// Returns the error about a value that is no text, with advice for a list.
 pub fn no_text(key: &str, prefix: &str, value: &Value) -> mlua::Error {
     let advice = match (key, value) {
         ("source", Value::Table(_)) => " Each source has a sync{ ... } of its own.",
@@ -89,7 +90,7 @@ pub fn no_text(key: &str, prefix: &str, value: &Value) -> mlua::Error {
     config_error_about(key, text)
 }
 
-/// A host that begins with a dash would be an option to ssh.
+/// Refuses a host that begins with a dash, which ssh would take as an option.
 fn check_host(host: &[u8]) -> Result<()> {
     match host.first() {
         None => Err(config_error_about("host", "host must not be empty.")),
