@@ -404,8 +404,8 @@ fn a_comparison_goes_on_without_what_is_too_large() {
         for name in ["a", "b", "c", "d"] {
             dir.mkdir(name);
         }
-        dir.write("a/big", &"x".repeat(150_000));
-        dir.write("b/bigger", &"x".repeat(160_000));
+        dir.write("a/big", "x".repeat(150_000));
+        dir.write("b/bigger", "x".repeat(160_000));
         dir.write("c/small", "1");
         let text = format!(
             r#"
