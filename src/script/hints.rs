@@ -67,6 +67,80 @@ fn line_number(message: &str) -> Option<usize> {
     parts.find_map(|part| part.parse().ok())
 }
 
+/// Words of other languages for `true`, `false` and `nil`. To Lua they are variables without a
+/// value, so a key that is set to one keeps its default.
+const FOREIGN_VALUES: &[(&str, &str)] = &[
+    ("FALSE", "false"),
+    ("False", "false"),
+    ("NULL", "nil"),
+    ("No", "false"),
+    ("None", "nil"),
+    ("TRUE", "true"),
+    ("True", "true"),
+    ("Yes", "true"),
+    ("no", "false"),
+    ("null", "nil"),
+    ("off", "false"),
+    ("on", "true"),
+    ("yes", "true"),
+];
+
+/// Returns the line number and a hint for each key that is set to such a word, unless the text
+/// gives the word a value.
+pub fn for_foreign_values(text: &str) -> Vec<(usize, String)> {
+    let assigned = |word: &str| {
+        text.lines().any(|line| {
+            let line = line.trim_start();
+            let line = line.strip_prefix("local ").unwrap_or(line);
+            let rest = line.strip_prefix(word).map(str::trim_start);
+            rest.is_some_and(|rest| rest.starts_with('=') && !rest.starts_with("=="))
+        })
+    };
+    let text = without_long_brackets(text);
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let code = line.split_once("--").map_or(line, |(code, _)| code);
+        let mut parts = code.split('=');
+        let mut before = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let is_word = |c: char| c == '_' || c.is_ascii_alphanumeric();
+            let value = part.trim_start();
+            let (word, rest) = value.split_at(value.find(|c| !is_word(c)).unwrap_or(value.len()));
+            let is_whole =
+                rest.trim_start().is_empty() || rest.trim_start().starts_with([',', ';', '}']);
+            let is_key = before.trim_end().ends_with(|c| is_word(c) || c == ']');
+            let is_code = before.matches(['"', '\'']).count() % 2 == 0;
+            let meant = FOREIGN_VALUES.iter().find(|(foreign, _)| *foreign == word);
+            if let Some((_, meant)) = meant.filter(|_| is_whole && is_key && is_code)
+                && !assigned(word)
+            {
+                let hint = format!(
+                    "{word} is no value but a variable that is not set, so the key keeps its \
+                     default; write {meant}"
+                );
+                found.push((index + 1, hint));
+            }
+            before.push('=');
+            before.push_str(part);
+        }
+    }
+    found
+}
+
+/// Returns the text without what stands between `[[` and `]]`, except for the ends of lines.
+fn without_long_brackets(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, inside)) = rest.split_once("[[") {
+        let (inside, behind) = inside.split_once("]]").unwrap_or((inside, ""));
+        kept.push_str(before);
+        kept.push_str("''");
+        kept.extend(inside.chars().filter(|&c| c == '\n'));
+        rest = behind;
+    }
+    kept + rest
+}
+
 /// Returns true if one of the last lines up to the error begins with `#`.
 fn follows_foreign_comment(message: &str, text: &str) -> bool {
     let before: Vec<&str> = text
@@ -151,6 +225,42 @@ mod tests {
             let said = said(text);
             assert!(said.contains(part), "{text}: {said}");
             assert_eq!(said.is_empty(), part.is_empty(), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn values_of_other_languages_are_told() {
+        for (text, line, part) in [
+            ("sync{ delete = False }", 1, "write false"),
+            (
+                "sync{\n a = 1,\n delete = no, -- never\n}",
+                3,
+                "write false",
+            ),
+            ("settings{ insist = yes; x = 1 }", 1, "write true"),
+            ("x = { archive=True }", 1, "write true"),
+            ("t['a'] = None", 1, "write nil"),
+            ("x = [[ a\n b ]]\ny = { a = off }", 3, "write false"),
+        ] {
+            let found = for_foreign_values(text);
+            assert_eq!(found.len(), 1, "{text}: {found:?}");
+            assert_eq!(found[0].0, line, "{text}");
+            assert!(found[0].1.contains(part), "{text}: {found:?}");
+        }
+        for text in [
+            "sync{ delete = false }",
+            "-- delete = False",
+            "x = \"delete = no\"",
+            "local on = true\nsync{ insist = on }",
+            "yes = 'y'\nx = yes",
+            "if x == no then end",
+            "x = no.thing",
+            "x = on(1)",
+            "inotifyMode = Modify",
+            "sync{ onCreate = [[\n flag=yes\n x=no; true ]] }",
+            "--[[ delete = no ]]",
+        ] {
+            assert_eq!(for_foreign_values(text), [], "{text}");
         }
     }
 

@@ -220,6 +220,9 @@ impl Loader<'_> {
             let message = with_whole_name(&message, &shown);
             LoadError::line(format!("error loading {shown}: {message}{advice}"))
         })?;
+        for (line, hint) in hints::for_foreign_values(&String::from_utf8_lossy(&text)) {
+            log::warn(format!("{shown}:{line}: {hint}"));
+        }
         watchdog::call(self.context, || function.call::<()>(()))
             .map_err(|error| self.failure(&error, &shown))
     }

@@ -227,7 +227,7 @@ fn all_programs_that_are_not_there_are_warnings() {
     let dir = Dir::new();
     dir.put(
         "config.lua",
-        &dir.expand("sync { default.rsync, source = '@SRC@', target = 'h:/t' }"),
+        dir.expand("sync { default.rsync, source = '@SRC@', target = 'h:/t' }"),
     );
     let ended = Daemon::bare(&dir)
         .env("RSYNC_RSH", "/no/prog -p 5")
