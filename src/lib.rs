@@ -53,5 +53,7 @@ pub mod script;
 pub mod status;
 pub mod sync;
 pub mod sys;
+#[cfg(test)]
+mod test_skip;
 pub mod tunnel;
 pub mod watch;

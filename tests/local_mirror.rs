@@ -104,6 +104,27 @@ fn data(path: PathBuf) -> fs::Metadata {
     fs::symlink_metadata(path).unwrap()
 }
 
+/// A name of a file elsewhere, or of a snapshot of the target.
+#[test]
+fn what_has_other_names_at_the_target_alone_is_not_changed_in_place() {
+    for everything in [true, false] {
+        let mut pair = Pair::new();
+        fs::write(pair.source("f"), "text").unwrap();
+        pair.compare();
+        let snapshot = pair.guard.path().join("snapshot");
+        fs::hard_link(pair.target("f"), &snapshot).unwrap();
+        let before = data(snapshot.clone()).mode();
+        fs::set_permissions(pair.source("f"), PermissionsExt::from_mode(0o4777)).unwrap();
+        if everything {
+            pair.compare();
+        } else {
+            assert!(pair.event(Change::Attrib, "/f").failures.is_empty());
+        }
+        assert_eq!(data(pair.target("f")).mode() & 0o7777, 0o4777);
+        assert_eq!(data(snapshot).mode(), before);
+    }
+}
+
 #[test]
 fn attributes_come_along() {
     let mut pair = Pair::new();

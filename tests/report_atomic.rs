@@ -55,6 +55,22 @@ fn left_by_a_killed_process_of_the_same_number() {
     assert_eq!(names(dir.path()), ["status"]);
 }
 
+/// Who can tell the name in advance may keep it taken by something that cannot be unlinked.
+#[test]
+fn a_temporary_name_that_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = format!(".status.{}.new", std::process::id());
+    fs::create_dir(dir.path().join(&taken)).unwrap();
+    for text in ["one", "two"] {
+        put(&dir.path().join("status"), text).unwrap();
+        assert_eq!(
+            fs::read(dir.path().join("status")).unwrap(),
+            text.as_bytes()
+        );
+    }
+    assert_eq!(names(dir.path()), [taken.as_str(), "status"]);
+}
+
 #[test]
 fn failing_to_write_keeps_the_old_one() {
     let dir = tempfile::tempdir().unwrap();

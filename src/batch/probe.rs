@@ -156,6 +156,8 @@ impl Binary {
 
 /// Runs a command that reads `input`; returns its exit code, none if it had to be killed.
 fn outcome(mut command: Command, input: &[u8]) -> io::Result<Option<i32>> {
+    // What user code has opened is not marked.
+    crate::sys::close_all_on_exec();
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_directory_of_another_user_is_not_used() {
         if !nix::unistd::geteuid().is_root() {
-            return;
+            return crate::test_skip::skip("takes root to be another user");
         }
         let directory = tempfile::tempdir().unwrap();
         let state = state(directory.path());

@@ -351,7 +351,7 @@ impl Mirror<'_> {
     }
 
     /// Gives the copy of a file what its source has. Returns false if the file is to be copied
-    /// instead: either cannot be opened, or the owner changes. An existing file never gets
+    /// instead: either cannot be opened, the owner changes, or the copy alone has other names. An existing file never gets
     /// another owner, as another user may have put somebody else's file there, or have a file
     /// open for writing that would be the superuser's then.
     pub(super) fn give(&self, path: &[u8]) -> io::Result<bool> {
@@ -368,7 +368,9 @@ impl Mirror<'_> {
         let changes_owner = now.st_uid != wanted.st_uid
             && self.memory.copier.keeps_owners
             && rustix::process::geteuid().is_root();
-        if changes_owner || !attributes::is_copy(&wanted, &now) {
+        // A further name of it may be in a place of somebody else.
+        let has_other_names = now.st_nlink > 1 && wanted.st_nlink == 1;
+        if changes_owner || has_other_names || !attributes::is_copy(&wanted, &now) {
             return Ok(false);
         }
         let copier = &self.memory.copier;

@@ -41,12 +41,13 @@ fn is_plain(text: &str) -> bool {
             .any(|(at, _)| looks_escaped(&text.as_bytes()[at..]))
 }
 
-/// Returns true for a character that is not shown but does something: to a terminal, or to the
-/// order in which those around it are shown (Unicode's bidirectional algorithm).
+/// Returns true for a character that is not shown but does something: to a terminal, to the end of
+/// a line or paragraph, or to the order in which those around it are shown (Unicode's
+/// bidirectional algorithm).
 pub fn is_control(character: char) -> bool {
     let turns = matches!(
         character,
-        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
     );
     turns || character.is_control()
 }
@@ -96,7 +97,9 @@ mod tests {
         assert_eq!(escape(b"caf\xe9"), r"caf\351");
         assert_eq!(escape("\u{85}".as_bytes()), r"\302\205");
         assert_eq!(escape("a\u{202e}b".as_bytes()), r"a\342\200\256b");
-        for turning in [0x61c, 0x200e, 0x200f, 0x202a, 0x202e, 0x2066, 0x2069] {
+        for turning in [
+            0x61c, 0x200e, 0x200f, 0x2028, 0x2029, 0x202a, 0x202e, 0x2066, 0x2069,
+        ] {
             let name = format!("a{}b", char::from_u32(turning).unwrap());
             let text = escape(name.as_bytes());
             assert!(text.is_ascii(), "{turning:x}");
@@ -130,7 +133,7 @@ mod tests {
         }
 
         #[test]
-        fn printable_names_stay(name in "[^\\p{Cc}\\p{Bidi_C}\\\\]*") {
+        fn printable_names_stay(name in "[^\\p{Cc}\\p{Bidi_C}\\p{Zl}\\p{Zp}\\\\]*") {
             prop_assert_eq!(escape(name.as_bytes()), name.as_str());
         }
     }

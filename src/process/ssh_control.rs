@@ -106,6 +106,8 @@ impl SocketDir {
 
     /// Asks the connections to end; returns who asks.
     fn end_connections(&self) -> Vec<std::process::Child> {
+        // What user code has opened is not marked.
+        crate::sys::close_all_on_exec();
         let names = self.directory.names().unwrap_or_default();
         let ask = |name: &OsString| {
             Command::new("ssh")
@@ -302,7 +304,7 @@ mod tests {
     fn a_socket_of_a_directory_that_is_gone_is_elsewhere() {
         let sockets = SshControl::default();
         let Some(first) = sockets.next() else {
-            return;
+            return crate::test_skip::skip("takes a directory that only this user can change");
         };
         let option = |path: &Path| [b"ControlPath=", path.as_os_str().as_bytes()].concat();
         let mut words = vec![option(&first)];

@@ -1,7 +1,9 @@
 //! Files that are replaced as a whole: a reader sees the old content or the new, never a part.
 
+use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
+use std::hash::BuildHasher;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::Path;
@@ -10,6 +12,9 @@ use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::safe_path::{self, Location};
+
+/// How many temporary names are tried.
+const MAX_ATTEMPTS: usize = 10;
 
 /// Writes the content of a file; may be asked twice.
 pub type Fill<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<()>;
@@ -124,30 +129,36 @@ impl<'l> Replacement<'l> {
 }
 
 impl<'l> Temporary<'l> {
-    /// Makes an empty file `.NAME.PID.new` in the directory of the target.
+    /// Makes an empty file `.NAME.PID.new` in the directory of the target; with another number
+    /// where another user keeps that name taken.
     fn beside(location: &'l Location) -> io::Result<(File, Self)> {
-        let mut name = OsString::from(".");
-        name.push(location.name());
-        name.push(format!(".{}.new", std::process::id()));
-
         let directory = location.directory();
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let make = || fs::openat(directory, &name, flags, Mode::from_raw_mode(0o644));
-        let file = match make() {
-            // Of a process that was killed; in a container all have the same number.
-            Err(Errno::EXIST) => {
-                fs::unlinkat(directory, &name, AtFlags::empty())?;
-                make()?
-            }
-            other => other?,
-        };
-        let temporary = Self {
-            location,
-            name,
-            exists: true,
-        };
-        Ok((file.into(), temporary))
+        let mut number = u64::from(std::process::id());
+        for _ in 0..MAX_ATTEMPTS {
+            let mut name = OsString::from(".");
+            name.push(location.name());
+            name.push(format!(".{number}.new"));
+            let file = match fs::openat(directory, &name, flags, Mode::from_raw_mode(0o644)) {
+                Ok(file) => file,
+                Err(Errno::EXIST) => {
+                    // Of a process that was killed; in a container all have the same number.
+                    if fs::unlinkat(directory, &name, AtFlags::empty()).is_err() {
+                        number = RandomState::new().hash_one(number);
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let temporary = Self {
+                location,
+                name,
+                exists: true,
+            };
+            return Ok((file.into(), temporary));
+        }
+        Err(Errno::EXIST.into())
     }
 }
 
