@@ -1,12 +1,11 @@
--- What user code finds besides the daemon's own functions: queues, helpers for texts and
--- tables, and a way to look into a table.
+-- Classes and helpers for user code: queues, functions for texts and tables, and debug output.
 
 local error, ipairs, next, pairs, print, rawget, setmetatable, tostring, type =
   error, ipairs, next, pairs, print, rawget, setmetatable, tostring, type
 local concat, log, move, sort, traceback =
   table.concat, log, table.move, table.sort, debug.traceback
 
--- What user code writes is out when its line ends, to a pipe or a file as to a terminal.
+-- Makes standard output line buffered, also for pipes and files.
 io.stdout:setvbuf("line")
 io.stderr:setvbuf("line")
 
@@ -21,12 +20,11 @@ function table.contains(list, value)
   return false
 end
 
--- A list whose items lie at successive positions. Positions may be zero and less, as items are
--- also put in front. What is behind an item that is taken out of the middle moves up.
+-- A list with successive positions. Positions may be zero or negative, since items can be
+-- inserted at the front. Removing an item moves the following ones up.
 Queue = { }
 
--- Where a queue keeps its items, what its first and last position are, and the positions of
--- those who go through it.
+-- Fields of a queue: its items, its first and last position, and the positions of iterators.
 local items, head, tail, walks = { }, { }, { }, { }
 
 local methods = { }
@@ -55,7 +53,7 @@ function methods.push(queue, value)
   return queue[tail]
 end
 
--- Puts a value in front of all others; returns its position.
+-- Inserts a value at the front; returns its position.
 function methods.inject(queue, value)
   if value == nil then error("Queue pushing nil value", 2) end
   queue[head] = queue[head] - 1
@@ -98,7 +96,8 @@ function methods.last(queue) return queue[items][queue[tail]] end
 
 function methods.size(queue) return queue[tail] - queue[head] + 1 end
 
--- Iterates over positions and values, from the first to the last. Items may be removed meanwhile.
+-- Iterates over positions and values, from the first to the last. Items may be removed during
+-- the iteration.
 function methods.qpairs(queue)
   local walk = { at = queue[head] - 1 }
   queue[walks][walk] = true
@@ -170,7 +169,7 @@ function substitudeCommands(commands, data)
   return nil
 end
 
--- Its name as it is meant.
+-- The correctly spelt name.
 substituteCommands = substitudeCommands
 
 local function shown(value)
@@ -191,7 +190,7 @@ local function dump_below(value, indent, seen)
   end
 end
 
--- Prints what is in a table, and in the tables in it.
+-- Prints the contents of a table, recursively.
 function dump(value, indent)
   indent = type(indent) == "number" and (" "):rep(indent) or indent or ""
   if type(value) == "table" then
@@ -203,7 +202,7 @@ end
 
 lsyncd.dump = dump
 
--- Prints where the running code is.
+-- Prints a stack trace.
 function lsyncd.stackdump()
   print(traceback("stack", 2))
 end

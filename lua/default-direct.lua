@@ -1,10 +1,10 @@
--- default.direct: keeps another local directory current. The daemon copies, renames and
--- removes by itself; rsync is called at startup only, if it is given options of its own.
+-- default.direct: keeps a local target directory current. The daemon copies, renames and
+-- deletes files itself; rsync is called at startup only, if it has options of its own.
 
 local native = ...
 local setmetatable = setmetatable
 
--- The limit of processes is to be read here, but not inherited, so that settings may say another.
+-- The default of maxProcesses can be read here but is not inherited, so that the settings apply.
 local direct = setmetatable({
   delay = 1,
   delete = true,
@@ -22,7 +22,7 @@ local direct = setmetatable({
 }, { __index = { maxProcesses = 1 } })
 default.direct = direct
 
--- Everything that may go now, Moves among it: it is done in the order it happened.
+-- Copies all due entries, including Moves, in the order of their events.
 function direct.action(inlet)
   local event = inlet.getEvent()
   if event.etype == "Blanket" then
@@ -31,7 +31,7 @@ function direct.action(inlet)
   native.direct(inlet.getEvents(native.is_change))
 end
 
--- Options of rsync that ask for nothing a copy does not do anyway.
+-- Options of rsync that have no effect beyond that of a copy.
 local as_copied = {
   acls = true, archive = true, compress = true, delete_excluded = true, executability = true,
   group = true, hard_links = true, links = true, owner = true, perms = true,
@@ -39,7 +39,7 @@ local as_copied = {
   whole_file = true, xattrs = true, list = true, _computed = true,
 }
 
--- Whether the rsync of this configuration is to do what a copy does.
+-- Returns true if the rsync options of this configuration have the effect of a copy.
 local function wants_rsync(rsync)
   if rsync.binary ~= "rsync" or rsync.links ~= true or rsync.times ~= true then
     return true
@@ -59,8 +59,8 @@ end
 direct.init = whole
 direct.full = whole
 
--- A path that failed is tried again by itself (23); it is no reason to hold up all others. What a
--- table of the configuration's own does not know is done again, not forgotten.
+-- A failed path is retried alone (code 23) and does not delay the others. A code that a user's
+-- table does not contain causes a retry.
 function direct.collect(agent, exitcode, signal, errors)
   local config = agent.config
   local codes = config.exitcodes or config.rsyncExitCodes

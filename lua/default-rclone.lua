@@ -1,5 +1,5 @@
--- default.rclone: keeps what rclone(1) calls a remote current, an object store for one: a call
--- for each batch of changes, which looks at the paths of the batch only.
+-- default.rclone: keeps a remote of rclone(1) current, such as an object store. Each batch of
+-- changes is one call, which examines the paths of the batch only.
 
 local native = ...
 local default, log = default, log
@@ -8,7 +8,7 @@ local byte, concat, ipairs, type = string.byte, table.concat, ipairs, type
 local rclone = {
   delay = 15,
   delete = true,
-  -- rclone(1), "List of exit codes". What is not found was there a moment ago: 3 and 4.
+  -- rclone(1), "List of exit codes". 3 and 4 mean that a path has disappeared in the meantime.
   exitcodes = {
     _merge = false, _verbatim = true,
     [0] = "ok", [1] = "again", [2] = "die", [3] = "again", [4] = "again", [5] = "again",
@@ -25,15 +25,16 @@ local rclone = {
 }
 default.rclone = rclone
 
--- A pattern of rclone for just this path. What a line of a filter file can't say is one wild
--- card: the pattern may match more, which is compared as well.
+-- Returns rclone's pattern for a path. A character that a filter file cannot contain becomes a
+-- wildcard; other paths that match are compared as well.
 local function exactly(path)
   path = path:gsub("[%*%?%[%]{}\\]", "\\%0"):gsub("[\r\n]", "?"):gsub("%s$", "?")
   if not utf8.len(path) then path = path:gsub("[\128-\255]+", "*") end
   return path
 end
 
--- The excludes in rclone's words: a pattern without a slash at its end is of directories as well.
+-- Returns the excludes as rclone filters. A pattern without a trailing slash also matches
+-- directories.
 local function excludes(config)
   local rules = { }
   local list = config.exclude or { }
@@ -46,15 +47,14 @@ local function excludes(config)
   return rules
 end
 
--- Runs rclone with these rules; `delete`: the target loses what the source does not have.
+-- Runs rclone with these rules. `delete`: files that the source does not have are deleted.
 local function run(agent, config, rules, delete)
   native.spawn(agent, config.rclone.binary, "<", concat(rules, "\n") .. "\n",
     delete and "sync" or "copy", "--filter-from", "-", "--links", config.rclone.options,
     config.source, config.target)
 end
 
--- One call for everything that may go now. A path may be a file now and have been a directory
--- before, or the other way round.
+-- Transfers all due entries in one call. A path may have changed between file and directory.
 function rclone.action(inlet)
   local event = inlet.getEvent()
   if event.etype == "Blanket" then
@@ -67,7 +67,7 @@ function rclone.action(inlet)
   list.getPaths(function(etype, path)
     names[#names + 1] = native.shown(path)
     local bare = exactly((path:gsub("/$", "")))
-    -- What has changed in a directory is told by events of its own, and its removal by one.
+    -- The contents of a directory have events of their own, and so has its removal.
     if path ~= "/" and (etype ~= "Attrib" or byte(path, -1) ~= 47) then
       rules[#rules + 1] = "+ " .. bare
       rules[#rules + 1] = "+ " .. bare .. "/**"
@@ -79,7 +79,7 @@ function rclone.action(inlet)
 end
 rclone.action = native.public(rclone.action)
 
--- All of the source: at startup and whenever everything is to be compared.
+-- Compares the whole source, at startup and for full comparisons.
 local function whole(event)
   local config = event.config
   log("Normal", "full rclone: " .. config.source .. " -> " .. config.target)

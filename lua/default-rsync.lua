@@ -33,15 +33,15 @@ local rsync = {
 }
 default.rsync = rsync
 
--- Sends a list. With `check`, what is in it has been checked by now.
+-- Sends a list. With `check`, its files have been checked before.
 local function send(list)
   local transfer = native.transfer(list)
   log("Normal", "Calling rsync with filter-list of new/modified files/dirs\n" .. transfer.names)
   native.spawn(list, list.config.rsync.binary, transfer)
 end
 
--- One call for everything that may go now. What goes by itself (startup, full) or only waits
--- for others (a blanket) is no part of a list.
+-- Transfers all due entries in one call, except those that go alone (Init, Full) or only wait
+-- for others (Blanket).
 function rsync.action(inlet)
   local event = inlet.getEvent()
   if event.etype == "Blanket" then
@@ -50,15 +50,15 @@ function rsync.action(inlet)
   native.when_checked(native.batch(inlet, native.is_change), send)
 end
 
--- The whole source in one recursive call: at startup and whenever all is to be compared. Size and
--- whole seconds do not tell a file that changed in the second in which it was sent; where such a
--- change may have been missed, the files that changed around that time are compared by content.
+-- Compares the whole source in one recursive call, at startup and for full comparisons. rsync's
+-- quick check (size and whole seconds) misses a file that changed within the second of its
+-- transfer; if the event may be lost, files of around that time are compared by content.
 local function whole(event)
   local inlet = event.inlet
   local config = inlet.getConfig()
   local words, delete = { }, config.delete
-  -- What is withheld keeps what the target has of it. Where that is too much for rules, nothing
-  -- is deleted.
+  -- Blocked files are protected at the target. If there are too many for filter rules, nothing is
+  -- deleted.
   local protection = native.protection(inlet)
   if protection and (delete == true or delete == "startup") then
     words = { "--delete", "--ignore-errors" }
@@ -89,7 +89,7 @@ function rsync.init(event)
 end
 rsync.full = rsync.init
 
--- Checks the configuration and computes the rsync words that every call has in common.
+-- Checks the configuration and computes the arguments common to all rsync calls.
 function rsync.prepare(config, level, skip_target)
   default.prepare(config, (level or 3) + 1)
   if not skip_target and not config.target then

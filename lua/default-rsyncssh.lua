@@ -1,5 +1,4 @@
--- default.rsyncssh: as default.rsync, but what was moved at the source is moved at the target,
--- by an ssh to its host.
+-- default.rsyncssh: as default.rsync, but moves at the source are executed at the target by ssh.
 
 local native = ...
 
@@ -25,7 +24,7 @@ local rsyncssh = {
 }
 default.rsyncssh = rsyncssh
 
--- One rsync for all up to the first Move; that goes by itself when its turn has come.
+-- Transfers all due entries up to the first Move in one rsync call. A Move goes alone.
 function rsyncssh.action(inlet)
   local event, event2 = inlet.getEvent()
   local config = inlet.getConfig()
@@ -40,7 +39,7 @@ function rsyncssh.action(inlet)
   end
 
   log("Normal", "Moving " .. native.shown(event.path) .. " -> " .. native.shown(event2.path))
-  -- With a filter, what it protects in the origin stays; rsync deletes the rest.
+  -- With a filter, excluded files in the origin are kept, so rsync deletes the rest.
   local remove = (config.delete == true or config.delete == "running")
     and not native.filter_input(inlet)
   local move = native.remote_move(config, event.path, event2.path, remove)
@@ -48,13 +47,13 @@ function rsyncssh.action(inlet)
 end
 rsyncssh.action = native.public(rsyncssh.action)
 
--- Whether a Move was carried out. Where the origin is removed if it could not be moved, the
--- exit code is that of the removal, so what mv said counts.
+-- Returns true if a Move succeeded. If the origin is deleted after a failed mv, the exit code is
+-- that of the deletion, so the error output of mv is tested.
 function native.has_moved(exitcode, errors)
   return exitcode == 0 and not (errors or ""):find("mv: ", 1, true)
 end
 
--- A Move that did not work at the target is replaced by a deletion and a transfer.
+-- Replaces a Move that failed at the target by a deletion and a transfer.
 function native.send_moved(event)
   log("Normal", "The move of " .. native.shown(event.path)
     .. " could not be carried out at the target, sending it instead.")
@@ -62,7 +61,7 @@ function native.send_moved(event)
   return "ok"
 end
 
--- Words for the ends of what is neither startup nor unknown, and how they are logged.
+-- Log texts and categories for the results of transfers other than the startup.
 local ends = {
   ok = { "Normal", "Finished " },
   again = { "Normal", "Retrying " },
@@ -101,7 +100,7 @@ function rsyncssh.collect(agent, exitcode, signal, errors)
 end
 rsyncssh.collect = native.public(rsyncssh.collect)
 
--- The startup's end in the words of default.rsyncssh and default.direct.
+-- Log texts for the result of the startup, for default.rsyncssh and default.direct.
 function native.startup_texts(agent, exitcode)
   local way = ' startup of "' .. agent.source .. '"'
   return {
@@ -114,7 +113,7 @@ function native.startup_texts(agent, exitcode)
   }
 end
 
--- Checks the configuration and computes the words of ssh, for moves and for rsync.
+-- Checks the configuration and computes the arguments of ssh, for moves and for rsync.
 function rsyncssh.prepare(config, level)
   default.rsync.prepare(config, (level or 3) + 1, true)
   if not config.host then

@@ -1,5 +1,5 @@
--- What every kind of sync starts from: the functions a configuration calls to say what it
--- wants (sync, settings), and the `default` table whose fields a sync inherits.
+-- The functions a configuration calls (sync, settings), and the `default` table whose fields
+-- a sync inherits.
 --
 -- `native` is the Rust side. Its functions raise errors as plain texts with the position of
 -- the user's line; see `public`.
@@ -8,15 +8,15 @@ local native = ...
 local error, getmetatable, pairs, pcall, rawset, setmetatable, tostring, type =
   error, getmetatable, pairs, pcall, rawset, setmetatable, tostring, type
 
--- Raises what a native function failed with as a text that names the caller's line. The
--- wrapper below ends in a tail call, so level 2 is the user's own function.
+-- Raises the error of a native function as a text with the caller's line. The wrapper below
+-- ends in a tail call, so level 2 is the user's own function.
 local function finish(ok, ...)
   if ok then return ... end
   error(native.message(..., 2), 0)
 end
 
--- Makes a native function fit for user code. With a name, its calls are logged when the
--- category Call is.
+-- Wraps a native function for user code. If it has a name, its calls are logged in the
+-- category Call.
 local function public(f, name)
   if name and native.log_calls then
     return function(...)
@@ -45,7 +45,7 @@ end
 
 lsyncd_version = native.version
 
--- What is wrong with a calculation with timestamps is raised as a text, too.
+-- Errors in calculations with timestamps are raised as texts, too.
 local timestamp_meta = debug.getmetatable(now())
 for _, name in ipairs { "__add", "__sub", "__lt", "__le", "__eq", "__concat", "__index" } do
   timestamp_meta[name] = public(timestamp_meta[name])
@@ -73,7 +73,7 @@ function spawnShell(agent, command, ...)
   return spawn(agent, "sh", "-c", command, "sh", ...)
 end
 
--- settings{ key = value, "switch" } sets; settings("key") asks.
+-- settings{ key = value, "switch" } sets values; settings("key") returns one.
 settings = public(native.settings, "settings")
 local settings = settings
 
@@ -85,13 +85,13 @@ default = {
     onStartup = true, onMove = true, onFull = true, prepare = true, source = true,
     subdirs = true, target = true, tunnel = true,
 
-    -- What lsyncd does not have; a gauge with `true` there has the key for a kind of its own.
+    -- Keys that lsyncd does not have. A gauge with `true` here declares the key for its own kind.
     check = "3.0", guard = "3.0", inotifyMode = "3.0", ionice = "3.0", maxPending = "3.0",
     nice = "3.0", onFailed = "3.0", onSynced = "3.0", targets = "3.0", targetsFrom = "3.0",
     waitForSource = "3.0",
   },
 
-  -- The only keys that every sync inherits from here.
+  -- The only keys that every sync inherits from `default`.
   _merge = {
     action = true, checkgauge = true, collect = true, delay = true, init = true,
     maxDelays = true, maxProcesses = true, prepare = true,
@@ -119,8 +119,8 @@ default.rsyncExitCodes = setmetatable({
 
 default.sshExitCodes = { _merge = false, _verbatim = true, [0] = "ok", [255] = "again" }
 
--- Makes a sync. What the table does not say is inherited from the tables at its integer keys
--- and, last, from `default`.
+-- Creates a sync. Missing keys are inherited from the tables at its integer keys and, last,
+-- from `default`.
 function sync(opts)
   native.check_phase()
   local config = native.inherit(opts, default)
@@ -140,7 +140,7 @@ function sync(opts)
 end
 sync = public(sync, "sync")
 
--- Calls the handler for one event, then drops the event unless the handler spawned.
+-- Calls the handler for one event, then discards the event unless the handler has spawned.
 function default.action(inlet)
   local event, event2 = inlet.getEvent()
   local handler = inlet.getConfig()["on" .. event.etype]
@@ -183,13 +183,13 @@ function native.unknown(codes)
   return "again"
 end
 
--- The line of the child's error output that says why it failed, to be appended to a message.
+-- Returns the error output line with the reason of a failure, to be appended to a message.
 local function reason(errors)
   local line = native.reason(errors or "")
   return line ~= "" and " (" .. native.shown(line) .. ")" or ""
 end
 
--- How one startup transfer ended, by a table of exit codes. `texts` has the kind's own wording.
+-- Evaluates the exit code of a startup transfer. `texts` are the log texts of the kind.
 function native.collect_startup(result, codes, texts, errors)
   if result == "ok" then
     log("Normal", texts.ok)
@@ -208,7 +208,7 @@ function native.collect_startup(result, codes, texts, errors)
   return result
 end
 
--- Evaluates the exit code of what an event or a list of events had spawned.
+-- Evaluates the exit code of a child of an event or a list of events.
 function default.collect(agent, exitcode, signal, errors)
   local config = agent.config
   local result = verdict(config.exitcodes, exitcode, signal)
@@ -253,14 +253,14 @@ function default.collect(agent, exitcode, signal, errors)
   return result
 end
 
--- Checks the keys of a sync against its gauge of known ones.
+-- Checks the keys of a sync against its gauge of known keys.
 function default.prepare(config, level)
   native.check_gauge(config)
 end
 default.prepare = public(default.prepare)
 
--- A text that is equal for equal configurations of a sync, whatever its name. Nil where it has
--- a function that is not of these preludes: what that calls may be another thing by now.
+-- Returns a text that is equal for equal configurations of a sync, regardless of its name. Nil if
+-- it has a user function, since the functions it calls may have changed.
 local getinfo, getupvalue, concat, sort = debug.getinfo, debug.getupvalue, table.concat, table.sort
 function native.fingerprint(config)
   local parts, seen, own = { }, { }, false
@@ -279,7 +279,7 @@ function native.fingerprint(config)
     local info = getinfo(f, "S")
     own = own or info.what ~= "C" and info.source:sub(1, 8) ~= "=lsyncd/"
     parts[#parts + 1] = info.source .. ":" .. info.linedefined
-    -- The wrapper of what is public is always the same; it holds what it wraps.
+    -- All public wrappers share their code; the wrapped function is an upvalue.
     for n = 1, 255 do
       local name, value = getupvalue(f, n)
       if not name then break end
@@ -302,19 +302,19 @@ function native.fingerprint(config)
   if not own then return concat(parts, "\0") end
 end
 
--- The registry is what the daemon finds its own things by.
+-- The registry holds the tables of the daemon, so user code must not change it.
 function debug.getregistry()
   error("debug.getregistry is not for configurations", 2)
 end
 
--- Ends the daemon as `terminate` does: children and the pid file are not left behind.
+-- Ends the daemon as `terminate` does, so that children end and the pid file is removed.
 local terminate = terminate
 function os.exit(code)
   if code == nil or code == true then code = 0 end
   return terminate(code or 1)
 end
 
--- From the start of the syncs on, globals are neither made nor read by mistake.
+-- Once the syncs have started, creating a global or reading an undefined one is an error.
 function native.lock()
   local function exempt(name)
     return name == "_" or (type(name) == "string" and name:sub(1, 2) == "__")

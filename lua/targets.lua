@@ -1,16 +1,17 @@
--- One sync{} with many targets becomes a sync for each: same source, same filter, own retries.
--- What they watch and what is pending is shared; see docs/configuration.md, "Many targets".
+-- Creates one sync for each target of a sync{} with several targets: same source, same filter,
+-- separate retries. Watches and pending events are shared; see docs/configuration.md, "Many
+-- targets".
 
 local native = ...
 local ipairs, pairs, pcall, tostring, type = ipairs, pairs, pcall, tostring, type
 
--- How many sync{} with targets there are; their name if they have none.
+-- The number of sync{} with targets, used for the name of those without one.
 local families = 0
 
--- Keys that say where a sync goes, in any of its tables.
+-- Keys that define the destination of a sync, in any of its tables.
 local places = { "targets", "targetsFrom" }
 
--- The list of targets that a sync has: a list, a function that returns one, or a file.
+-- Returns the list of targets, which is given as a list, a function that returns one, or a file.
 local function list_of(config)
   if config.targets and config.targetsFrom then
     native.fail('"targets" and "targetsFrom" exclude each other', "targetsFrom")
@@ -24,7 +25,7 @@ local function list_of(config)
   return targets, "targets"
 end
 
--- What one entry of the list changes of the sync: a text is where it goes, a table has keys.
+-- Returns the keys that one target changes. A text is the target, a table has keys.
 local function own_keys(entry, config, key)
   if type(entry) == "table" then
     local own = { }
@@ -43,8 +44,8 @@ local function own_keys(entry, config, key)
   return { target = entry }, entry
 end
 
--- Makes the syncs of a sync{} with targets, by `make(given, change)`; nothing if it has none.
--- `change` is called with the merged table. The inlets are returned in a list.
+-- Creates the syncs of a sync{} with targets by `make(given, change)`, and returns their inlets in
+-- a list; nil without targets. `change` is called with the merged table.
 function native.fan_out(opts, config, make)
   if not config.targets and not config.targetsFrom then return end
   if native.owns_targets(config) then return end

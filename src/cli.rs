@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use crate::config::nearest;
 use crate::log::Selection;
 
-/// The version told by `-version`, `-help` and `lsyncd_version`.
+/// The version shown by `-version`, `-help` and `lsyncd_version`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What the command line asks for.
+/// The request of a command line.
 #[derive(Debug, PartialEq)]
 pub enum Request {
     /// Print the help text; exit 255, as lsyncd does.
@@ -23,36 +23,36 @@ pub enum Request {
     Version,
     /// Print the supported monitors; exit 255.
     Monitors,
-    /// Mirror.
+    /// Run the daemon.
     Run(Box<Options>),
     /// Load the configuration and answer a question about it.
     Inspect(Box<Options>, Inspect),
 }
 
-/// A question about a configuration; nothing is started for the answer.
+/// A question about a configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Inspect {
-    /// `-check`: is it right, what would be watched, where would it go?
+    /// `-check`: report problems, watched directories and destinations.
     Check {
-        /// `-json`: the answer is for programs.
+        /// `-json`: answer in JSON.
         json: bool,
     },
-    /// `-explain PATH`: which syncs are concerned with this path, and by which rule?
+    /// `-explain PATH`: report the syncs and rules that apply to a path.
     Explain(OsString),
 }
 
-/// Everything said on the command line of a run.
+/// The options of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
-    /// Configuration file as given, relative to the start directory.
+    /// The configuration file, relative to the start directory.
     pub config: Option<PathBuf>,
-    /// Syncs made on the command line, in order. Never together with a configuration.
+    /// Syncs of the command line, in order. Excludes a configuration file.
     pub syncs: Vec<SyncOption>,
     /// Lua files to run before the configuration, in order.
     pub scripts: Vec<PathBuf>,
-    /// Which log categories are shown.
+    /// The log categories.
     pub log: Selection,
-    /// `-delay`, in Lua's number syntax, still as text.
+    /// `-delay`, as text in Lua's number syntax.
     pub delay: Option<OsString>,
     /// `-insist`.
     pub insist: bool,
@@ -66,21 +66,21 @@ pub struct Options {
     pub onepass: bool,
     /// `-pidfile`.
     pub pidfile: Option<OsString>,
-    /// `-runner`: a replacement of lsyncd's own Lua half, which has no use here.
+    /// `-runner`: accepted for compatibility and ignored.
     pub runner: Option<OsString>,
-    /// `-sshopts`: words for ssh of `-rsyncssh` syncs.
+    /// `-sshopts`: arguments of ssh for `-rsyncssh` syncs.
     pub ssh_options: Vec<Vec<u8>>,
 }
 
 impl Options {
-    /// Returns true if there is a configuration or a sync of the command line. Without, `-script`
-    /// files run and the help text follows.
+    /// Returns true if there is a configuration file or a sync. Otherwise the `-script` files run
+    /// and the help text follows.
     pub fn has_work(&self) -> bool {
         self.config.is_some() || !self.syncs.is_empty()
     }
 }
 
-/// One sync made on the command line.
+/// A sync of the command line.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SyncOption {
     /// `-direct SRC TRG`
@@ -91,20 +91,20 @@ pub enum SyncOption {
     Rsyncssh(OsString, OsString, OsString),
 }
 
-/// Why the command line can't be followed. The text is lsyncd's.
+/// An invalid command line. The texts are lsyncd's.
 #[derive(Debug, PartialEq)]
 pub enum Error {
-    /// No such option; the word as given.
+    /// An unknown option, as given.
     Unknown(OsString),
-    /// An option lacks words: its name without dashes and how many it takes.
+    /// An option without its arguments: its name without dashes and their number.
     Missing(&'static str, usize),
-    /// Both `-rsync` or the like and a configuration file.
+    /// Both a configuration file and a sync option such as `-rsync`.
     SyncsAndConfig,
     /// More than one configuration file.
     TwoConfigs,
     /// `-json` without `-check`.
     OnlyJson,
-    /// A word of `-log` that is no category.
+    /// An unknown category of `-log`.
     Category(String),
 }
 
@@ -150,10 +150,11 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Reads the words behind the program's name.
+/// Parses the arguments of the program.
 ///
 /// # Errors
-/// The first thing wrong, see [`Error`]. `-help` anywhere wins over every error.
+///
+/// The first error. `-help` anywhere takes precedence over errors.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error> {
     let words: Vec<OsString> = words.into_iter().collect();
     if words.iter().any(|word| option_name(word) == Some(b"help")) {
@@ -230,7 +231,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
     }
 }
 
-/// The name behind one or two dashes; `None` for a word that is no option.
+/// Returns the name after one or two dashes; `None` if the word is no option.
 fn option_name(word: &OsStr) -> Option<&[u8]> {
     let bytes = word.as_bytes();
     let name = bytes.strip_prefix(b"-")?;
@@ -276,9 +277,9 @@ fn add_sync(options: &mut Options, sync: SyncOption) -> Result<(), Error> {
     Ok(())
 }
 
-/// Splits at white space; `'` and `"` group when they stand at the edges of a word and are cut
-/// there (the rule of `-sshopts` and of `lsyncd.splitQuotedString`). White space within quotes
-/// becomes one blank.
+/// Splits a text at white space. `'` and `"` group words if they are at the edges of a word, and
+/// are removed (the rule of `-sshopts` and of `lsyncd.splitQuotedString`). White space within
+/// quotes becomes one blank.
 pub fn split_quoted(text: &[u8]) -> Vec<Vec<u8>> {
     let mut words = Vec::new();
     let mut pieces = text
@@ -312,12 +313,12 @@ pub fn split_quoted(text: &[u8]) -> Vec<Vec<u8>> {
     words
 }
 
-/// The white space of isspace(3) in the C locale.
+/// Returns true for white space of isspace(3) in the C locale.
 fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == b'\x0b'
 }
 
-/// The text of `-help`.
+/// Returns the text of `-help`.
 pub fn help() -> String {
     format!(
         "\
@@ -365,7 +366,7 @@ SEE:
     )
 }
 
-/// The text of `-monitor` without a name.
+/// Returns the text of `-monitor` without a name.
 pub fn monitors() -> &'static str {
     "This build supports these event monitors:\n   inotify\n\n"
 }

@@ -1,9 +1,8 @@
-//! Files and directories of the daemon in places that other users may change: reached from `/`
-//! component by component with open descriptors, so that what has been checked is what is used.
+//! Files and directories of the daemon in places that other users may change. A path is opened
+//! component by component from `/`, so that the file that was checked is the file that is used.
 //!
-//! A symbolic link is followed only if it belongs to the superuser or this user and lies where
-//! no other user can have put it. A file that is there already is used only if no other user can
-//! have planted it.
+//! A symbolic link is followed only if it belongs to root or this user and no other user can have
+//! created it. An existing file is used only if no other user can have put it there.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -16,10 +15,10 @@ use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
-/// As many symbolic links on one way as the kernel follows (path_resolution(7)).
+/// The maximum number of symbolic links in a path, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// The type of `/proc` in statfs(2).
+/// The file system type of `/proc` in statfs(2).
 const PROC_MAGIC: u64 = 0x9fa0;
 
 const DIRECTORY: OFlags = OFlags::PATH
@@ -27,14 +26,14 @@ const DIRECTORY: OFlags = OFlags::PATH
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// Who, beside the superuser and this user, can put something into a place.
+/// The users other than root and this user that can create a file in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
-    /// Nobody.
+    /// No user.
     Private,
-    /// Members of a group that the directory's owner has let in.
+    /// Members of a group, by permission of the directory's owner.
     Group,
-    /// Another user.
+    /// Other users.
     Others,
 }
 
@@ -43,7 +42,7 @@ pub enum Access {
 pub struct Directory {
     fd: OwnedFd,
     stat: Stat,
-    /// Who can put something into it.
+    /// The users that can replace the directory by another one.
     own: Access,
     /// Who can put another directory in its place.
     reach: Access,
@@ -116,8 +115,11 @@ impl Directory {
         self.access() == Access::Private && self.stat.st_uid == geteuid().as_raw()
     }
 
-    /// Returns true if it is this user's, nobody else can change what is in it, and nobody can
-    /// put another directory in its place who is in no group that root has let in above it.
+    /// Creates a directory with mode 0700 in this one. It may exist already.
+    ///
+    /// # Errors
+    ///
+    /// Those of mkdir(2).
     pub fn is_ours(&self) -> bool {
         self.stat.st_uid == geteuid().as_raw()
             && self.own == Access::Private
@@ -142,7 +144,11 @@ impl Directory {
     pub fn enter(&self, name: &OsStr) -> io::Result<Directory> {
         let fd = fs::openat(&self.fd, name, DIRECTORY, Mode::empty())?;
         let mut below = Directory::of(fd, self.access())?;
-        // In a sticky directory nobody renames what is another user's (inode(7)).
+        // Returns a name in this directory. Symbolic links are not followed.
+        //
+        // # Errors
+        //
+        // Those of fstatat(2), except `ENOENT`.
         let sticky = self.stat.st_mode & 0o1000 != 0 && is_own(&self.stat);
         if sticky && is_own(&below.stat) {
             below.reach = self.reach;
@@ -345,7 +351,7 @@ impl Walk {
         Ok((OsString::from("."), None, false))
     }
 
-    /// What is above a directory that others may have moved is reached by their leave.
+    /// Follows a link of `/proc` by the kernel.
     fn ascend(&mut self) -> io::Result<()> {
         let flags = DIRECTORY;
         let fd = fs::openat(&self.here, "..", flags, Mode::empty())?;
@@ -353,7 +359,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Takes the kernel's way through a link of `/proc`.
+    /// Adds the components of a symbolic link's target to the remaining ones.
     fn jump(&mut self, name: &OsStr) -> io::Result<()> {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let fd = fs::openat(&self.here, name, flags, Mode::empty())?;

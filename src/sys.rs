@@ -22,9 +22,10 @@ pub fn inotify_rm_watch(fd: BorrowedFd<'_>, wd: i32) -> io::Result<()> {
     }
 }
 
-/// How many bytes a descriptor has to read (`FIONREAD`, inotify(7)).
+/// Returns the number of readable bytes (`FIONREAD`, inotify(7)).
 ///
 /// # Errors
+///
 /// None for an inotify instance.
 pub fn readable(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
@@ -35,7 +36,7 @@ pub fn readable(fd: BorrowedFd<'_>) -> io::Result<usize> {
     }
 }
 
-/// fcntl(2): which signal tells that a lease is broken. Not in the libc crate.
+/// fcntl(2): sets the signal of a lease break. Not in the libc crate.
 const F_SETSIG: libc::c_int = 10;
 
 /// Returns true if anybody has this file, opened for reading only, open for writing.
@@ -66,7 +67,7 @@ pub fn is_open_for_writing(file: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// How many seconds local time is ahead of UTC at that many `seconds` since the epoch.
+/// Returns the offset of local time from UTC in seconds, at `seconds` since the epoch.
 pub fn utc_offset(seconds: i64) -> i64 {
     // SAFETY: `tm` is plain data for which all zeroes is a value; localtime_r fills it or fails.
     unsafe {
@@ -79,10 +80,11 @@ pub fn utc_offset(seconds: i64) -> i64 {
     }
 }
 
-/// Device and inode of an open descriptor (fstat(2)).
+/// Returns device and inode of an open descriptor (fstat(2)).
 ///
 /// # Errors
-/// `EBADF` for one that is not open.
+///
+/// `EBADF` if it is not open.
 pub fn descriptor_identity(fd: RawFd) -> io::Result<(u64, u64)> {
     // SAFETY: `stat` is plain data for which all zeroes is a value; fstat fills it or fails.
     unsafe {
@@ -102,8 +104,7 @@ pub fn close_descriptor(fd: RawFd) {
     }
 }
 
-/// Has all descriptors but the three standard ones closed in programs that are started from now
-/// on, whoever opened them.
+/// Sets close-on-exec on all descriptors except the standard ones, whoever opened them.
 pub fn close_all_on_exec() {
     const FIRST: libc::c_uint = 3;
     // SAFETY: the call takes three integers; it changes a flag of descriptors, which none of
@@ -119,7 +120,7 @@ pub fn close_all_on_exec() {
     if marked == 0 {
         return;
     }
-    // Linux before 5.11.
+    // Before Linux 5.11.
     let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
     let numbers = open
         .flatten()
@@ -169,19 +170,20 @@ pub fn syslog(priority: i32, text: &str) {
     unsafe { libc::syslog(priority, c"%s".as_ptr(), text.as_ptr()) }
 }
 
-/// Which side of [`fork`] this is.
+/// The result of [`fork`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fork {
-    /// The process that called, which now has a child.
+    /// The calling process.
     Parent,
     /// The new process.
     Child,
 }
 
-/// Makes a new process (fork(2)). Only for a process that has no other threads yet.
+/// Creates a process (fork(2)). Must be called before any thread is started.
 ///
 /// # Errors
-/// What fork(2) says, `EAGAIN` mostly.
+///
+/// Those of fork(2), such as `EAGAIN`.
 pub fn fork() -> io::Result<Fork> {
     // SAFETY: called before any thread is started, so the child may go on as if nothing happened.
     match unsafe { libc::fork() } {
@@ -191,8 +193,8 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Makes a command's process get `SIGTERM` when the thread that starts it ends, by whatever
-/// (PR_SET_PDEATHSIG in prctl(2)).
+/// Makes a command's process get `SIGTERM` when the thread that started it ends (PR_SET_PDEATHSIG
+/// in prctl(2)).
 pub fn end_with_parent(command: &mut std::process::Command) {
     // SAFETY: between fork and exec only prctl is called, which is a plain system call; the
     // arguments it takes are integers.
@@ -206,8 +208,8 @@ pub fn end_with_parent(command: &mut std::process::Command) {
     }
 }
 
-/// Makes a command's process begin with this niceness (setpriority(2)) and priority for the disk
-/// (ioprio_set(2)). What the system refuses stays as it is.
+/// Makes a command's process start with this niceness (setpriority(2)) and I/O priority
+/// (ioprio_set(2)). A priority that the system refuses is not changed.
 pub fn begin_with_priority(
     command: &mut std::process::Command,
     nice: Option<i32>,
@@ -230,17 +232,17 @@ pub fn begin_with_priority(
     }
 }
 
-/// A Lua state with all standard libraries, `debug` and C modules included, as
-/// configurations of lsyncd expect them.
+/// Returns a Lua state with all standard libraries, including `debug` and C modules, as in lsyncd.
 pub fn lua() -> mlua::Lua {
     // SAFETY: the configuration is trusted like the program itself: it says which programs run.
     unsafe { mlua::Lua::unsafe_new() }
 }
 
-/// Gives a process or thread a priority for the disk (ioprio_set(2)); 0 is the calling thread.
+/// Sets the I/O priority of a process or thread (ioprio_set(2)); 0 is the calling thread.
 ///
 /// # Errors
-/// `EPERM` for a class that only root may use, `ESRCH` when it has ended.
+///
+/// `EPERM` for a class reserved for root, `ESRCH` if the process has ended.
 pub fn set_io_priority(id: u32, priority: i32) -> io::Result<()> {
     const PROCESS: libc::c_int = 1;
     let id = id as libc::c_long;
