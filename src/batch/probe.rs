@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// How long a try may take before it counts as failed.
-const LIMIT: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is known of binaries.
 type Tried = Mutex<Vec<(Binary, bool)>>;
@@ -168,7 +168,7 @@ fn outcome(mut command: Command, input: &[u8]) -> io::Result<Option<i32>> {
         let _ = stdin.write_all(input);
     }
     let ended = match child.stdout.take() {
-        Some(stdout) => closes(stdout, LIMIT)?,
+        Some(stdout) => closes(stdout, PROBE_TIMEOUT)?,
         None => true,
     };
     if !ended {
@@ -293,6 +293,6 @@ mod tests {
         drop(writer);
         let (reader, writer) = io::pipe().unwrap();
         drop(writer);
-        assert!(closes(reader, LIMIT).unwrap());
+        assert!(closes(reader, PROBE_TIMEOUT).unwrap());
     }
 }

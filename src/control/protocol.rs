@@ -7,10 +7,10 @@ use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::VERSION;
 
 /// The longest request, in bytes: a path in its printable form takes up to 16 KiB.
-pub const LONGEST_REQUEST: usize = 64 * 1024;
+pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
 /// The most entries of a queue a status may have.
-pub const MOST_ENTRIES: usize = 1000;
+pub const MAX_ENTRIES: usize = 1000;
 
 /// A line to the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub enum Verb {
         /// Which.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sync: Option<String>,
-        /// So many entries of each queue, at most [`MOST_ENTRIES`].
+        /// So many entries of each queue, at most [`MAX_ENTRIES`].
         #[serde(default)]
         entries: usize,
     },

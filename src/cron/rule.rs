@@ -52,7 +52,7 @@ const NAMED: [(&str, &str); 7] = [
 ];
 
 /// 29 February of a given weekday comes at least once in so many days (40 years).
-const HORIZON: i64 = 14_611;
+const MAX_DAYS_AHEAD: i64 = 14_611;
 
 impl CronRule {
     /// Reads six fields, or a word that stands for them.
@@ -96,7 +96,7 @@ impl CronRule {
         {
             return Some(today * DAY + second);
         }
-        let day = (today + 1..today + HORIZON).find(|&day| self.is_day(day))?;
+        let day = (today + 1..today + MAX_DAYS_AHEAD).find(|&day| self.is_day(day))?;
         Some(day * DAY + self.first_of_day(0)?)
     }
 

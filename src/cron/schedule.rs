@@ -15,7 +15,7 @@ pub type Zone = fn(WallTime) -> i64;
 
 /// A clock that was set back by no more than this (three hours, as cron(8) has it) does not
 /// bring back what it passes for the second time.
-const SET_BACK: i64 = 3 * 3600;
+const MAX_SET_BACK: i64 = 3 * 3600;
 
 /// The rules of one sync.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl Crontab {
     pub fn is_due(&mut self, now: WallTime) -> bool {
         let seen = self.checked.replace(now);
         if seen.is_none_or(|seen| now < seen) {
-            let passed = self.fired.filter(|&fired| fired - now <= SET_BACK);
+            let passed = self.fired.filter(|&fired| fired - now <= MAX_SET_BACK);
             self.next = self.after(passed.map_or(now, |fired| fired.max(now)));
             return false;
         }
@@ -95,7 +95,7 @@ impl Crontab {
     /// What comes at least every hour is counted on through each change of local time.
     fn next_of_repeated(&self, rule: &CronRule, time: WallTime) -> Option<WallTime> {
         let mut from = time + 1;
-        for _ in 0..CHANGES {
+        for _ in 0..MAX_CHANGES {
             let offset = (self.zone)(from);
             let found = rule.first(from + offset)? - offset;
             if (self.zone)(found) == offset {
@@ -112,7 +112,7 @@ impl Crontab {
         let zone = self.zone;
         let mut from = time + zone(time) + 1;
         if zone(time - DAY) != zone(time + DAY) {
-            from -= SET_BACK;
+            from -= MAX_SET_BACK;
         }
         loop {
             let shown = rule.first(from)?;
@@ -140,7 +140,7 @@ impl Crontab {
 }
 
 /// Local time changes less often than this between two times of any rule.
-const CHANGES: usize = 200;
+const MAX_CHANGES: usize = 200;
 
 /// The first time from which on this is so; it is so at `end`.
 fn first(mut start: WallTime, mut end: WallTime, is_so: impl Fn(WallTime) -> bool) -> WallTime {

@@ -7,8 +7,8 @@ use super::connections::ConnectionId;
 use super::event_loop::EventLoop;
 use super::event_router::EventRouter;
 use super::http;
-use crate::control::protocol::LONGEST_REQUEST;
-use crate::control::protocol::MOST_ENTRIES;
+use crate::control::protocol::MAX_ENTRIES;
+use crate::control::protocol::MAX_REQUEST_BYTES;
 use crate::control::protocol::Reply;
 use crate::control::protocol::Request;
 use crate::control::protocol::Verb;
@@ -87,7 +87,7 @@ impl EventLoop<'_> {
         let now = self.now;
         ReplyTime::Now(match verb {
             Verb::Status { sync, entries } => {
-                let status = self.snapshot(sync.as_deref(), entries.min(MOST_ENTRIES));
+                let status = self.snapshot(sync.as_deref(), entries.min(MAX_ENTRIES));
                 Reply::status(status)
             }
             Verb::Wait { sync } => return ReplyTime::Later(sync),

@@ -3,7 +3,7 @@
 use super::glob::{self, Glob};
 
 /// Longest pattern rsync takes, `MAXPATHLEN`; longer ones it discards.
-const LONGEST: usize = 4095;
+const MAX_PATTERN: usize = 4095;
 
 /// A parsed rsync pattern.
 ///
@@ -139,7 +139,7 @@ impl Pattern {
             _ if slashes > 0 => (Scope::Tail(slashes + 1), rest),
             _ => (Scope::Name, rest),
         };
-        let body = if text.len() > LONGEST || text.contains(&0) {
+        let body = if text.len() > MAX_PATTERN || text.contains(&0) {
             Body::Never
         } else {
             Body::new(rest, matches!(scope, Scope::Name))
@@ -292,7 +292,7 @@ impl Pattern {
 
     /// Returns true if no path at all can match, and rsync would refuse or skip the pattern.
     pub(super) fn is_void(&self) -> bool {
-        self.text.is_empty() || self.text.len() > LONGEST || self.text.contains(&0)
+        self.text.is_empty() || self.text.len() > MAX_PATTERN || self.text.contains(&0)
     }
 
     /// Returns true if the wildcards are written in a way that no name fits.

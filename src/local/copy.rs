@@ -17,9 +17,9 @@ use super::beneath::{Directory, kind, look};
 use super::temporary::{self, PrivateDirectory, discard};
 
 /// Up to here reading and writing costs less than asking the kernel to copy.
-const SMALL: u64 = 64 * 1024;
+const MAX_BUFFERED_COPY: u64 = 64 * 1024;
 /// One call of copy_file_range(2): a stop is looked for between them.
-const CHUNK: usize = 32 * 1024 * 1024;
+const MAX_CHUNK: usize = 32 * 1024 * 1024;
 
 /// A name in an open directory.
 pub struct TargetName<'a> {
@@ -56,7 +56,7 @@ impl Default for Copier {
             ranges: true,
             keeps_owners: true,
             unset: Cell::default(),
-            buffer: vec![0; SMALL as usize],
+            buffer: vec![0; MAX_BUFFERED_COPY as usize],
         }
     }
 }
@@ -183,9 +183,11 @@ impl Copier {
         stop: &AtomicBool,
     ) -> io::Result<()> {
         let (mut from, mut to) = (start, start);
-        while self.ranges && end - from.min(end) > SMALL {
+        while self.ranges && end - from.min(end) > MAX_BUFFERED_COPY {
             stopped(stop)?;
-            let length = usize::try_from(end - from).unwrap_or(CHUNK).min(CHUNK);
+            let length = usize::try_from(end - from)
+                .unwrap_or(MAX_CHUNK)
+                .min(MAX_CHUNK);
             match fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), length) {
                 Ok(0) => break,
                 Ok(_) => {}

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rustix::fs::Stat;
 
 /// So many files with several names are kept in mind; the others are copied for each name.
-const MOST: usize = 100_000;
+const MAX_FILES: usize = 100_000;
 
 /// The longest path that is kept in mind, so that deep trees take no more memory than wide ones.
 const MAX_PATH: usize = 4096;
@@ -22,7 +22,7 @@ impl HardLinks {
         if stat.st_nlink < 2 || path.len() > MAX_PATH {
             return false;
         }
-        let full = self.known.len() >= MOST;
+        let full = self.known.len() >= MAX_FILES;
         let key = identity(stat);
         if full && !self.known.contains_key(&key) {
             return true;

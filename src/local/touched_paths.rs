@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 /// With more paths every rename is followed by a comparison.
-const MOST: usize = 200_000;
+const MAX_PATHS: usize = 200_000;
 
 /// The paths that were looked at. Those of directories and files are alike here.
 #[derive(Default)]
@@ -29,7 +29,7 @@ impl TouchedPaths {
 
     /// This path was looked at.
     pub fn touch(&mut self, path: &[u8]) {
-        if self.paths.len() < MOST {
+        if self.paths.len() < MAX_PATHS {
             self.paths.insert(key(path));
         } else {
             self.everything = true;

@@ -35,7 +35,7 @@ impl std::error::Error for BadCategory {}
 
 impl Selection {
     /// What is shown when nothing was asked for.
-    pub(super) const USUAL: Self = Self {
+    pub(super) const DEFAULT: Self = Self {
         volume: Volume::Usual,
         names: Vec::new(),
     };

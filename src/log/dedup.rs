@@ -1,7 +1,7 @@
 //! Repeated lines: the same trouble told over and over becomes one line and a count.
 
 /// Seconds after which a line that still repeats is shown again.
-const SPAN: i64 = 60;
+const MIN_REPEAT_INTERVAL: i64 = 60;
 
 /// What was said last, and how often since.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Fold {
     pub(super) fn line(&mut self, category: &str, text: &str, now: i64) -> Verdict {
         let foldable = matches!(category, "Warn" | "Error");
         let same = foldable && self.category == category && self.text == text;
-        if same && (self.since..self.since + SPAN).contains(&now) {
+        if same && (self.since..self.since + MIN_REPEAT_INTERVAL).contains(&now) {
             self.repeated += 1;
             return Verdict::Swallow;
         }

@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::safe_path;
 
 /// How long a full pipe or terminal may hold up a message, in milliseconds.
-const PATIENCE: u16 = 1000;
+const WRITE_TIMEOUT_MS: u16 = 1000;
 
 /// The open log file.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl LogFile {
 
     /// Appends a whole line. What goes wrong is returned once, not for each line.
     pub(super) fn append(&mut self, line: &[u8]) -> Option<io::Error> {
-        let patience = if self.in_trouble { 0 } else { PATIENCE };
+        let patience = if self.in_trouble { 0 } else { WRITE_TIMEOUT_MS };
         let followed = self.follow();
         let written = self
             .mend(patience)

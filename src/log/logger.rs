@@ -152,7 +152,7 @@ pub fn transient(text: &str) {
     if sinks.console {
         sinks.transient = !text.is_empty();
         let line = format!("{ERASE}{text}");
-        let _ = write_whole(io::stdout(), line.as_bytes(), PATIENCE);
+        let _ = write_whole(io::stdout(), line.as_bytes(), WRITE_TIMEOUT_MS);
     }
 }
 
@@ -185,7 +185,7 @@ pub fn normal(text: impl fmt::Display) {
 
 static LOGGER: Logger = Logger {
     all_usual: AtomicBool::new(true),
-    selection: RwLock::new(Selection::USUAL),
+    selection: RwLock::new(Selection::DEFAULT),
     modules: OnceLock::new(),
     sinks: Mutex::new(Sinks {
         fold: Fold::new(),
@@ -294,13 +294,13 @@ impl Sinks {
             } else {
                 format!("{category}: {text}\n")
             };
-            let _ = write_whole(io::stderr(), line.as_bytes(), PATIENCE);
+            let _ = write_whole(io::stderr(), line.as_bytes(), WRITE_TIMEOUT_MS);
             return;
         }
         let now = now();
         if self.console {
             if std::mem::take(&mut self.transient) {
-                let _ = write_whole(io::stdout(), ERASE.as_bytes(), PATIENCE);
+                let _ = write_whole(io::stdout(), ERASE.as_bytes(), WRITE_TIMEOUT_MS);
             }
             let error = category == "Error";
             let line = if (error && errors_to_journal) || (!error && to_journal) {
@@ -309,9 +309,9 @@ impl Sinks {
                 line(Form::Console, now, category, text)
             };
             let _ = if error {
-                write_whole(io::stderr(), line.as_bytes(), PATIENCE)
+                write_whole(io::stderr(), line.as_bytes(), WRITE_TIMEOUT_MS)
             } else {
-                write_whole(io::stdout(), line.as_bytes(), PATIENCE)
+                write_whole(io::stdout(), line.as_bytes(), WRITE_TIMEOUT_MS)
             };
         }
         if let Some(file) = &mut self.file {
@@ -328,7 +328,7 @@ impl Sinks {
 
 /// How long a console that takes no more may hold up a message, in milliseconds, if it does not
 /// block by itself.
-const PATIENCE: u16 = 1000;
+const WRITE_TIMEOUT_MS: u16 = 1000;
 
 #[derive(Clone, Copy)]
 enum Form {
@@ -359,7 +359,11 @@ fn complain(path: &Path, error: &io::Error) {
         printable(path),
         reason(error)
     );
-    let _ = write_whole(io::stderr(), format!("{text}\n").as_bytes(), PATIENCE);
+    let _ = write_whole(
+        io::stderr(),
+        format!("{text}\n").as_bytes(),
+        WRITE_TIMEOUT_MS,
+    );
     sys::syslog(libc::LOG_ERR, &text);
 }
 

@@ -16,13 +16,13 @@ use super::children::Pid;
 use super::lines::Splitter;
 
 /// What one pipe may move in one go, in bytes: all that a pipe holds by default (pipe(7)).
-const SHARE: usize = 64 * 1024;
+const MAX_PIPE_BYTES: usize = 64 * 1024;
 
 /// What all pipes that were put aside may move in one turn, in bytes.
-const TURN: usize = 256 * 1024;
+const MAX_TURN_BYTES: usize = 256 * 1024;
 
 /// The most a pipe of an ended child can hold, in bytes (`/proc/sys/fs/pipe-max-size`, pipe(7)).
-const LARGEST_PIPE: usize = 1024 * 1024;
+const MAX_PIPE_CAPACITY: usize = 1024 * 1024;
 
 /// Where a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,7 +102,7 @@ impl Pipes {
             next: first,
             open: HashMap::new(),
             aside: VecDeque::new(),
-            buffer: vec![0; SHARE / 4].into_boxed_slice(),
+            buffer: vec![0; MAX_PIPE_BYTES / 4].into_boxed_slice(),
         }
     }
 
@@ -166,13 +166,13 @@ impl Pipes {
 
     /// Pumps the pipe an event is about.
     pub(super) fn ready(&mut self, token: Token, lines: Sink<'_>) {
-        self.pump(token.0, SHARE, lines);
+        self.pump(token.0, MAX_PIPE_BYTES, lines);
     }
 
     /// Reads what an ended child has left in a pipe, an unfinished line included. A grandchild
     /// that goes on writing is heard no longer than that now.
     pub(super) fn drain(&mut self, token: usize, lines: Sink<'_>) {
-        self.pump(token, LARGEST_PIPE, lines);
+        self.pump(token, MAX_PIPE_CAPACITY, lines);
         if let Some(PipeJob::Capture(capture)) = self.open.get_mut(&token).map(|pipe| &mut pipe.job)
         {
             capture.flush(lines);
@@ -187,7 +187,7 @@ impl Pipes {
     pub(super) fn resume(&mut self, lines: Sink<'_>) {
         let mut moved = 0;
         for _ in 0..self.aside.len() {
-            if moved >= TURN {
+            if moved >= MAX_TURN_BYTES {
                 return;
             }
             let Some(token) = self.aside.pop_front() else {
@@ -196,7 +196,7 @@ impl Pipes {
             if let Some(pipe) = self.open.get_mut(&token) {
                 pipe.aside = false;
             }
-            moved += self.pump(token, SHARE, lines);
+            moved += self.pump(token, MAX_PIPE_BYTES, lines);
         }
     }
 

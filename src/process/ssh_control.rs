@@ -16,10 +16,10 @@ use crate::safe_path::{self, Directory};
 
 /// Addresses of sockets are 107 bytes at most (unix(7)), of which ssh takes 18 for a name it
 /// uses while it connects.
-const LONGEST: usize = 80;
+const MAX_SOCKET_PATH: usize = 80;
 
 /// The connections get so long to end, all together.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Sockets for the connections of one configuration. Dropping this ends them on a thread of its
 /// own: ssh may take seconds for that.
@@ -87,7 +87,7 @@ impl SshControl {
 impl SocketDir {
     /// Makes a directory in one that only this user and the superuser can change.
     fn make(parent: &Path) -> Option<SocketDir> {
-        let fits = parent.as_os_str().len() + 20 < LONGEST;
+        let fits = parent.as_os_str().len() + 20 < MAX_SOCKET_PATH;
         let usable = parent.is_absolute() && fits && is_plain(parent);
         if !usable || !safe_path::enter(parent).ok()?.is_private() {
             return None;
@@ -127,7 +127,7 @@ impl SocketDir {
     /// Ends the connections and removes the directory.
     fn close(&self) {
         let mut enders = self.end_connections();
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + CLOSE_TIMEOUT;
         for ender in &mut enders {
             while matches!(ender.try_wait(), Ok(None)) {
                 if Instant::now() >= until {

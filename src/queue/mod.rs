@@ -47,7 +47,7 @@ use path_index::PathIndex;
 use records::{Entries, Slot};
 
 /// Records an empty queue keeps memory for, so that a quiet sync does not allocate.
-const KEEP: usize = 1024;
+const MAX_KEPT_RECORDS: usize = 1024;
 
 /// The pending events of one sync.
 pub struct Queue {
@@ -159,8 +159,8 @@ impl Queue {
         }
         self.entries.remove(slot);
         if self.is_empty() {
-            self.entries.reset(KEEP);
-            self.index.reset(KEEP);
+            self.entries.reset(MAX_KEPT_RECORDS);
+            self.index.reset(MAX_KEPT_RECORDS);
         }
     }
 }

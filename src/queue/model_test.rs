@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::model::{Item, Model};
-use super::path_index::{APART, NodeId, TOP};
+use super::path_index::{FULL_TOP, NodeId, TOP};
 use super::*;
 
 /// What the queue holds, as the model would.
@@ -35,7 +35,7 @@ fn check_index(queue: &Queue) {
             let Some(node) = end.node else { continue };
             queue.index.path(node, &mut path);
             let top = match delay.etype() {
-                Etype::Full => APART,
+                Etype::Full => FULL_TOP,
                 _ => TOP,
             };
             let mut way = vec![top];
@@ -52,7 +52,9 @@ fn check_index(queue: &Queue) {
     for (node, serial) in &newest {
         assert_eq!(queue.index.nodes[*node].newest, *serial);
     }
-    let tops = [TOP, APART].iter().filter(|top| newest.contains_key(top));
+    let tops = [TOP, FULL_TOP]
+        .iter()
+        .filter(|top| newest.contains_key(top));
     assert_eq!(queue.index.len(), newest.len() - tops.count());
 
     let first = queue.iter().find(|delay| delay.status() == Status::Wait);

@@ -25,10 +25,10 @@ pub(super) type NodeId = Key<PathNode>;
 pub(super) const TOP: NodeId = Key::new(NonZeroU32::MIN);
 
 /// What the paths of Full delays hang below.
-pub(super) const APART: NodeId = Key::new(NonZeroU32::MIN.saturating_add(1));
+pub(super) const FULL_TOP: NodeId = Key::new(NonZeroU32::MIN.saturating_add(1));
 
 /// Garbage among the names below which it is not worth collecting.
-const SMALL: usize = 64 * 1024;
+const MIN_GARBAGE: usize = 64 * 1024;
 
 /// One path. 40 bytes and its last component.
 #[derive(Default)]
@@ -180,12 +180,12 @@ impl PathIndex {
         self.by_name.clear();
         self.by_name.shrink_to(keep, |_| 0);
         self.names.clear();
-        self.names.shrink_to(SMALL);
+        self.names.shrink_to(MIN_GARBAGE);
         self.garbage = 0;
         self.init();
     }
 
-    /// Makes TOP and APART, the first two.
+    /// Makes TOP and FULL_TOP, the first two.
     fn init(&mut self) {
         self.nodes.insert(PathNode::default());
         self.nodes.insert(PathNode::default());
@@ -222,7 +222,9 @@ impl PathIndex {
         }
         self.garbage += self.nodes.remove(node).name_len as usize;
         // More garbage than names, and enough of it to pay for a walk over all places.
-        let worth = SMALL.max(self.names.len() / 2).max(self.nodes.places());
+        let worth = MIN_GARBAGE
+            .max(self.names.len() / 2)
+            .max(self.nodes.places());
         if self.garbage > worth {
             self.collect_garbage();
         }
@@ -288,7 +290,7 @@ mod tests {
             index.raise(node, 2);
             index.lower(node, &entries);
         }
-        assert!(index.names.len() < 3 * SMALL);
+        assert!(index.names.len() < 3 * MIN_GARBAGE);
         let mut path = Vec::new();
         index.path(keep, &mut path);
         assert_eq!(path, b"/keep/this one");

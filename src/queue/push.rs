@@ -2,7 +2,7 @@
 
 use super::combine::{Combination, Relation, combine};
 use super::delay::{DelayId, Etype, Policy, Status, Time};
-use super::path_index::{APART, NodeId, TOP, components};
+use super::path_index::{FULL_TOP, NodeId, TOP, components};
 use super::records::{PathEnd, Slot};
 use super::{Queue, ready};
 
@@ -108,7 +108,7 @@ impl Queue {
                 self.append(etype, TOP, None, due, None)
             }
             (Etype::Full, _) => {
-                let node = self.index.insert(APART, path);
+                let node = self.index.insert(FULL_TOP, path);
                 self.append(etype, node, None, due, None)
             }
             (Etype::Move, Some(to)) if to != path => return self.push_move(path, to, due),

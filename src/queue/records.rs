@@ -11,7 +11,7 @@ use super::slab::{Key, Slab};
 pub(super) type Slot = Key<Record>;
 
 /// `first_due` is kept in units of 2^20 microseconds, in 4 bytes that last 142 years.
-const COARSE: u32 = 20;
+const FIRST_DUE_SHIFT: u32 = 20;
 
 /// One path of a delay, and its neighbours among the delays of that very path.
 #[derive(Clone, Copy, Default)]
@@ -43,7 +43,7 @@ pub(super) struct Record {
 
 impl Record {
     pub(super) fn first_due(&self) -> Time {
-        Time::from(self.first_due) << COARSE
+        Time::from(self.first_due) << FIRST_DUE_SHIFT
     }
 
     /// The newest among the older delays of the same path(s).
@@ -132,7 +132,7 @@ impl Entries {
             serial: self.serial,
             due,
             before: self.last,
-            first_due: u32::try_from(due >> COARSE).unwrap_or(u32::MAX),
+            first_due: u32::try_from(due >> FIRST_DUE_SHIFT).unwrap_or(u32::MAX),
             etype,
             ..Record::default()
         });

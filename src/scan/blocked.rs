@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 /// So many paths are protected at the target by rules of their own; with more, nothing is deleted
 /// in a comparison of everything. rsync walks its rules for each file it sees.
-pub const MOST_RULES: usize = 1000;
+pub const MAX_RULES: usize = 1000;
 
 /// The same in bytes: rules are arguments, for which there may be little room.
-pub const MOST_BYTES: usize = 200_000;
+pub const MAX_RULE_BYTES: usize = 200_000;
 
 /// Why a file does not leave.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,14 +2,14 @@
 //! not pass is halved until each file has an answer of its own.
 //!
 //! A scanner that is down fails every group. Halving them all would start it twice for each file,
-//! so after [`PATIENCE`] failures in a row what is left is taken for failed. One file that makes
-//! the scanner fail is found before that, as groups have at most [`MOST`] files.
+//! so after [`MAX_FAILURES`] failures in a row what is left is taken for failed. One file that makes
+//! the scanner fail is found before that, as groups have at most [`MAX_GROUP`] files.
 
 /// The most files in a group: six halvings lead to one.
-pub const MOST: usize = 64;
+pub const MAX_GROUP: usize = 64;
 
 /// So many failures in a row say that the scanner is down.
-pub const PATIENCE: u32 = 10;
+pub const MAX_FAILURES: u32 = 10;
 
 /// What a scanner says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Puts files into groups of which each is at most [`MOST`] files and `room` bytes of names,
+    /// Puts files into groups of which each is at most [`MAX_GROUP`] files and `room` bytes of names,
     /// if it is more than one file. Those of which `alone` is true have a group each, after the
     /// others.
     pub fn new(lengths: &[usize], room: usize, alone: impl Fn(usize) -> bool) -> Groups {
@@ -46,7 +46,7 @@ impl Groups {
         let mut used = 0;
         for (file, &length) in lengths.iter().enumerate().filter(|(file, _)| !alone(*file)) {
             match groups.last_mut() {
-                Some(group) if group.len() < MOST && used + length <= room => {
+                Some(group) if group.len() < MAX_GROUP && used + length <= room => {
                     group.push(file);
                     used += length;
                 }
@@ -82,7 +82,7 @@ impl Groups {
             _ => 0,
         };
         match answer {
-            ScanAnswer::Failed { reason, .. } if self.failures >= PATIENCE => {
+            ScanAnswer::Failed { reason, .. } if self.failures >= MAX_FAILURES => {
                 let alone = group.len() == 1;
                 self.note(
                     &group,
@@ -250,7 +250,7 @@ mod tests {
     fn a_scanner_that_is_down_is_not_asked_for_each_file() {
         let mut groups = Groups::new(&[1; 10_000], 100_000, |_| false);
         let calls = run(&mut groups, |_| failed(), 2);
-        assert!(calls <= PATIENCE as usize + 2, "{calls}");
+        assert!(calls <= MAX_FAILURES as usize + 2, "{calls}");
         let answers = groups.into_answers();
         assert!(
             answers

@@ -21,7 +21,7 @@ use crate::safe_path::{self, Access};
 const NAMES: [&[u8]; 4] = [b"lock", b"rules", b"tree", b"incoming"];
 
 /// What the lock file says: the directory was made by this program, and may be emptied by it.
-const MARK: &[u8] = b"The directory around this file belongs to lsyncd, which empties it.\n";
+const MARKER: &[u8] = b"The directory around this file belongs to lsyncd, which empties it.\n";
 
 /// A private directory, open and locked.
 pub struct Private {
@@ -220,10 +220,10 @@ fn is_ours(root: &Directory) -> io::Result<bool> {
     };
     let mut text = Vec::new();
     File::from(lock)
-        .take(MARK.len() as u64 + 1)
+        .take(MARKER.len() as u64 + 1)
         .read_to_end(&mut text)?;
     let known = |name: &Vec<u8>| NAMES.contains(&name.as_slice());
-    Ok(text == MARK || (text.is_empty() && names.iter().all(known)))
+    Ok(text == MARKER || (text.is_empty() && names.iter().all(known)))
 }
 
 /// A directory above `place` in which others could put something else in its place: one that is
@@ -252,7 +252,7 @@ fn lock(root: &Directory) -> io::Result<OwnedFd> {
         Ok(()) => {
             let file = File::from(file);
             if file.metadata()?.len() == 0 {
-                (&file).write_all(MARK)?;
+                (&file).write_all(MARKER)?;
             }
             Ok(file.into())
         }
@@ -488,7 +488,7 @@ mod tests {
         std::fs::rename(at("moved"), at("s/tree")).unwrap();
         std::fs::rename(at("s/lock"), at("lock")).unwrap();
         assert!(private.empty(&tree).is_err());
-        std::fs::write(at("s/lock"), MARK).unwrap();
+        std::fs::write(at("s/lock"), MARKER).unwrap();
         assert!(private.empty(&tree).is_err());
         std::fs::rename(at("lock"), at("s/lock")).unwrap();
         assert!(at("s/tree/d").exists());

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 /// So many files in a generation: with short paths about 100 MB for both.
-pub const GENERATION: usize = 400_000;
+pub const MAX_GENERATION: usize = 400_000;
 
 /// Which file, in which state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct VerdictCache {
 
 impl Default for VerdictCache {
     fn default() -> VerdictCache {
-        VerdictCache::new(GENERATION)
+        VerdictCache::new(MAX_GENERATION)
     }
 }
 

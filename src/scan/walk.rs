@@ -16,7 +16,7 @@ use crate::local::beneath::{self, is_directory, kind};
 use crate::local::copy::{Copied, attributes_may_forbid, stopped};
 
 /// rsync takes no longer paths (`MAXPATHLEN`), so nothing is sent of what is deeper.
-const LONGEST: usize = 4096;
+const MAX_PATH: usize = 4096;
 
 impl StagedTree {
     /// Brings the tree to what the source has at one path; with `whole`, below it as well.
@@ -91,7 +91,7 @@ impl StagedTree {
         open: &mut Vec<Vec<u8>>,
         found: &mut Collected,
     ) -> io::Result<()> {
-        if directory.len() > LONGEST {
+        if directory.len() > MAX_PATH {
             return Err(Errno::NAMETOOLONG.into());
         }
         self.touched.insert(directory.to_vec());

@@ -14,7 +14,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Exit codes of rsync(1) and ssh(1), and of children that a signal or a limit ended: their
 /// series are there before the first failure.
-const USUAL_CODES: [i32; 18] = [
+const COMMON_CODES: [i32; 18] = [
     1, 2, 3, 5, 10, 11, 12, 14, 20, 22, 23, 24, 25, 30, 35, 137, 143, 255,
 ];
 
@@ -196,7 +196,7 @@ fn counters(out: &mut Text, snapshot: &Snapshot) {
         snapshot,
         |text, name, labels, sync| {
             let mut failures = sync.totals.failures.clone();
-            for code in USUAL_CODES {
+            for code in COMMON_CODES {
                 failures.entry(code).or_default();
             }
             for (code, count) in failures {

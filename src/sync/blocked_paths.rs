@@ -44,7 +44,7 @@ impl Sync {
         let kept = kept.take(MOST_RULES + 1);
         let patterns: Vec<_> = kept.map(|(path, _)| entire(path)).collect();
         let bytes: usize = patterns.iter().map(Vec::len).sum();
-        (patterns.len() <= MOST_RULES && bytes <= MOST_BYTES).then_some(patterns)
+        (patterns.len() <= MAX_RULES && bytes <= MAX_RULE_BYTES).then_some(patterns)
     }
 
     /// Returns true if nothing is to be done at the target for this path: what is there did not pass the

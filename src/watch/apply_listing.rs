@@ -25,15 +25,15 @@ fn tell_found(tell: Tell, path: &[u8], observer: &mut dyn Observer) {
 }
 
 /// What is read at once, in entries and directories.
-const ENTRIES: usize = 256;
-const DIRECTORIES: usize = 64;
+const MAX_INLINE_ENTRIES: usize = 256;
+const MAX_INLINE_DIRECTORIES: usize = 64;
 
 impl Watcher {
     /// Reads a directory and all below; everything found is told as created to those it is for.
     pub(super) fn read(&mut self, top: DirNode, tell: Tell, observer: &mut dyn Observer) {
         let mut pending = vec![(top, self.tree.wd(top), tell)];
-        let mut entries = ENTRIES;
-        let mut directories = DIRECTORIES;
+        let mut entries = MAX_INLINE_ENTRIES;
+        let mut directories = MAX_INLINE_DIRECTORIES;
         while let Some((node, wd, tell)) = pending.pop() {
             if !self.tree.alive(node, wd) {
                 continue;
@@ -68,7 +68,7 @@ impl Watcher {
     /// is settled with it.
     fn settle_owed(&mut self, node: DirNode, tell: Tell) -> Tell {
         match tell {
-            Tell::Unmoved(_) if self.tree.has(node, Flags::OWED) => {
+            Tell::Unmoved(_) if self.tree.has(node, Flags::REPORT_DUE) => {
                 self.note_told(node);
                 Tell::All
             }
@@ -77,8 +77,8 @@ impl Watcher {
     }
 
     fn note_told(&mut self, node: DirNode) {
-        self.tree.clear(node, Flags::OWED);
-        self.tree.set(node, Flags::TOLD);
+        self.tree.clear(node, Flags::REPORT_DUE);
+        self.tree.set(node, Flags::REPORTED);
     }
 
     /// Has the pool read a directory and all below.
@@ -253,7 +253,7 @@ impl Watcher {
             }
             WatchPlaced::Loop => return None,
         };
-        let owed = new || self.tree.has(child, Flags::OWED);
+        let owed = new || self.tree.has(child, Flags::REPORT_DUE);
         Some(match (tell, below_tell) {
             (Tell::Nobody, _) => (child, tell),
             (Tell::All, Tell::All) => {
@@ -262,8 +262,8 @@ impl Watcher {
             }
             // No one has seen it move: what is in it is news to everybody.
             (tell, _) if tell == Tell::All || owed => {
-                self.tree.set(child, Flags::OWED);
-                self.tree.clear(child, Flags::TOLD);
+                self.tree.set(child, Flags::REPORT_DUE);
+                self.tree.clear(child, Flags::REPORTED);
                 (child, Tell::All)
             }
             _ => (child, tell),

@@ -19,15 +19,15 @@ pub struct Flags(u8);
 
 impl Flags {
     /// What is below has been told as created.
-    pub const TOLD: Flags = Flags(1);
+    pub const REPORTED: Flags = Flags(1);
     /// It has been told as deleted but is still (or again) there.
-    pub const OWED: Flags = Flags(2);
+    pub const REPORT_DUE: Flags = Flags(2);
     /// The kernel has said IN_DELETE_SELF.
     pub const DYING: Flags = Flags(4);
     /// It has subdirectories that no scope wanted when they were seen.
     pub const SKIPPED: Flags = Flags(8);
     /// It is the root of some scope.
-    pub const ANCHOR: Flags = Flags(16);
+    pub const SCOPE_ROOT: Flags = Flags(16);
 
     /// Are any of these set?
     pub fn any(self, flags: Flags) -> bool {

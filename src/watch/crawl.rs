@@ -24,7 +24,7 @@ use super::scopes::Scopes;
 
 /// How many records the main loop is woken for. It comes by from time to time anyway; to be
 /// woken for each would cost it more than taking it in.
-const BATCH: usize = 256;
+const WAKE_RECORDS: usize = 256;
 
 /// A directory that is watched and shall be read.
 pub struct CrawlTask {
@@ -384,7 +384,7 @@ impl SharedPool {
         }
         state.running -= 1;
         let finished = state.running == 0 && state.jobs.is_empty();
-        let enough = state.records.len() == BATCH;
+        let enough = state.records.len() == WAKE_RECORDS;
         drop(state);
         if finished || count > 2 {
             self.changed.notify_all();

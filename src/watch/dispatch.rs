@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::inotify::RawEvent;
-use super::moves::{HalfKind, MoveHalf, PATIENCE};
+use super::moves::{HalfKind, MoveHalf, PAIR_TIMEOUT};
 use super::reconcile::{Cause, What};
 use super::tree::{DirNode, Flags, Tree};
 use super::watcher::Watcher;
@@ -179,7 +179,7 @@ impl Watcher {
             name: event.name.to_vec(),
             directory: event.directory(),
             child: child.map_or(0, |child| self.tree.wd(child)),
-            deadline: self.now + PATIENCE,
+            deadline: self.now + PAIR_TIMEOUT,
         });
     }
 
@@ -290,7 +290,7 @@ impl Watcher {
             observer.event(Event::Create { path });
         }
         self.renamed(moved);
-        if self.tree.has(moved, Flags::OWED) {
+        if self.tree.has(moved, Flags::REPORT_DUE) {
             self.read(moved, Tell::All, observer);
         } else if follow == Follow::Contents {
             let number = RENAMES.fetch_add(1, Ordering::Relaxed);

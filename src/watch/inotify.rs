@@ -10,7 +10,7 @@ use super::InotifyMode;
 use crate::log;
 
 /// Bytes before the name: wd, mask, cookie, length (inotify(7)).
-const HEADER: usize = 16;
+const HEADER_BYTES: usize = 16;
 
 /// One record as the kernel wrote it. `name` is empty for events of the directory itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl<'a> Iterator for Decoder<'a> {
     type Item = RawEvent<'a>;
 
     fn next(&mut self) -> Option<RawEvent<'a>> {
-        let (header, rest) = self.rest.split_first_chunk::<HEADER>()?;
+        let (header, rest) = self.rest.split_first_chunk::<HEADER_BYTES>()?;
         let word = |at: usize| {
             let mut bytes = [0; 4];
             bytes.copy_from_slice(&header[at..at + 4]);
@@ -79,15 +79,15 @@ impl<'a> Iterator for Decoder<'a> {
 pub fn encode(event: RawEvent<'_>) -> Vec<u8> {
     let padded = match event.name.len() {
         0 => 0,
-        length => (length + 1).next_multiple_of(HEADER),
+        length => (length + 1).next_multiple_of(HEADER_BYTES),
     };
-    let mut bytes = Vec::with_capacity(HEADER + padded);
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + padded);
     bytes.extend_from_slice(&event.wd.to_ne_bytes());
     bytes.extend_from_slice(&event.mask.to_ne_bytes());
     bytes.extend_from_slice(&event.cookie.to_ne_bytes());
     bytes.extend_from_slice(&(padded as u32).to_ne_bytes());
     bytes.extend_from_slice(event.name);
-    bytes.resize(HEADER + padded, 0);
+    bytes.resize(HEADER_BYTES + padded, 0);
     bytes
 }
 
@@ -169,7 +169,7 @@ mod tests {
     proptest! {
         #[test]
         fn garbage_is_survived(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let total: usize = decode(&bytes).map(|event| HEADER + event.name.len()).sum();
+            let total: usize = decode(&bytes).map(|event| HEADER_BYTES + event.name.len()).sum();
             prop_assert!(total <= bytes.len());
         }
 

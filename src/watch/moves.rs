@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 /// How long a first half waits for its second, from the read that brought it.
-pub const PATIENCE: Duration = Duration::from_millis(10);
+pub const PAIR_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// A MOVED_FROM without its MOVED_TO.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct MoveHalf {
 }
 
 /// How many renames are remembered to know an exchange by.
-const RECENT: usize = 16;
+const MAX_RECENT: usize = 16;
 
 /// What was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Moves {
                 *to == half.wd && *from == wd && *to_name == half.name && from_name == name
             });
         let reversed = reversed.map(|&(_, _, kind)| kind);
-        if self.recent.len() == RECENT {
+        if self.recent.len() == MAX_RECENT {
             self.recent.pop_front();
         }
         let from = (half.wd, half.name.clone());
@@ -179,7 +179,7 @@ mod tests {
             moves.reverses(&half(2, b"b"), 1, b"a"),
             Some(HalfKind::File)
         );
-        for _ in 0..RECENT {
+        for _ in 0..MAX_RECENT {
             moves.reverses(&half(3, b"x"), 4, b"x");
         }
         assert_eq!(moves.reverses(&half(1, b"a"), 2, b"b"), None);
@@ -222,7 +222,7 @@ mod tests {
                         prop_assert_eq!(moves.take_named(wd, &name), remove(&mut model, index));
                         cookie += 1;
                         let half = MoveHalf {
-                            cookie, wd, name, directory: false, child: 0, deadline: now + PATIENCE,
+                            cookie, wd, name, directory: false, child: 0, deadline: now + PAIR_TIMEOUT,
                         };
                         moves.hold(half.clone());
                         model.push(half);

@@ -27,15 +27,15 @@ use super::watcher::Watcher;
 use super::{Event, Observer};
 
 /// A file is looked at when nothing has been written for so long.
-const QUIET: Duration = Duration::from_millis(300);
+const CHECK_DELAY: Duration = Duration::from_millis(300);
 /// The time between two looks at whatever is due then. Every look goes through all files.
-const PACE: Duration = Duration::from_millis(100);
+const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Files nobody has written or asked for in so long are forgotten if they are complete.
-const OLD: Duration = Duration::from_secs(10);
+const FORGET_DELAY: Duration = Duration::from_secs(10);
 /// How many files that were not written are kept in mind. What is made without being written
 /// (links), or found in a directory that is new, comes in thousands and is none the worse for
 /// being forgotten.
-const LIMIT: usize = 4096;
+const MAX_UNWRITTEN: usize = 4096;
 
 /// What is known of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl OpenFile {
     fn new(written: bool, now: Instant) -> OpenFile {
         OpenFile {
             since: now,
-            due: now + QUIET,
+            due: now + CHECK_DELAY,
             written,
             owed: false,
             busy: false,
@@ -144,7 +144,7 @@ impl OpenFiles {
             state.since = now;
         }
         if !state.busy {
-            state.due = now + QUIET;
+            state.due = now + CHECK_DELAY;
         }
         if state.pressing() {
             let due = state.due;
@@ -190,7 +190,7 @@ impl OpenFiles {
             self.pressing.insert(place, state);
             return;
         }
-        if self.idle.len() >= LIMIT {
+        if self.idle.len() >= MAX_UNWRITTEN {
             self.idle.clear();
         }
         self.idle.insert(place, state);
@@ -206,7 +206,7 @@ impl OpenFiles {
     /// Finds out anew when something is due.
     fn reckon(&mut self, now: Instant) {
         let first = self.pressing.values().map(|state| state.due).min();
-        self.due = first.map(|due| due.max(now + PACE));
+        self.due = first.map(|due| due.max(now + MIN_CHECK_INTERVAL));
     }
 }
 
@@ -324,7 +324,7 @@ impl Watcher {
         found: &mut Vec<Vec<u8>>,
     ) -> bool {
         let news = state.news();
-        let old = !news && !state.busy && state.since + OLD <= self.now;
+        let old = !news && !state.busy && state.since + FORGET_DELAY <= self.now;
         for node in self.tree.places(*wd) {
             let path = self.path_of(node, name, false);
             let wanted = interested(&path);
@@ -390,7 +390,7 @@ mod tests {
         unclosed.closed(1, b"a");
         unclosed.closed(1, b"b");
         assert!(unclosed.take_due(now).is_empty());
-        let left = unclosed.take_due(now + QUIET);
+        let left = unclosed.take_due(now + CHECK_DELAY);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].0, (3, b"c".to_vec()));
         assert!(left[0].1.written);
@@ -402,13 +402,13 @@ mod tests {
         let now = Instant::now();
         let mut unclosed = OpenFiles::new(Some(Duration::from_secs(60)));
         unclosed.touched(1, b"written", false, now);
-        for i in 0..3 * LIMIT {
+        for i in 0..3 * MAX_UNWRITTEN {
             unclosed.touched(2, i.to_string().as_bytes(), false, now);
         }
-        assert!(unclosed.idle.len() <= LIMIT && unclosed.next_deadline().is_none());
+        assert!(unclosed.idle.len() <= MAX_UNWRITTEN && unclosed.next_deadline().is_none());
         unclosed.touched(1, b"written", true, now);
-        assert_eq!(unclosed.next_deadline(), Some(now + QUIET));
-        assert_eq!(unclosed.take_due(now + QUIET).len(), 1);
+        assert_eq!(unclosed.next_deadline(), Some(now + CHECK_DELAY));
+        assert_eq!(unclosed.take_due(now + CHECK_DELAY).len(), 1);
         unclosed.reckon(now);
         assert_eq!(unclosed.next_deadline(), None);
     }

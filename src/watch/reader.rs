@@ -23,15 +23,15 @@ use super::inotify::{RawEvent, encode};
 use crate::sys;
 
 /// One read. The kernel's 16,384 events are 256 KiB without names.
-const BUFFER: usize = 512 * 1024;
+const MAX_READ_BYTES: usize = 512 * 1024;
 /// A read that brought more than this is followed by the next at once.
-const CROWDED: usize = 128 * 1024;
+const BUSY_READ_BYTES: usize = 128 * 1024;
 /// The first rest between reads; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(1);
+const MIN_PAUSE: Duration = Duration::from_millis(1);
 /// The longest. In this time nobody makes as many events as the kernel holds.
-const LONGEST_PAUSE: Duration = Duration::from_millis(8);
+const MAX_PAUSE: Duration = Duration::from_millis(8);
 /// What may wait for the main loop before events are dropped.
-const LIMIT: usize = 64 * 1024 * 1024;
+const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
 const KERNEL: Token = Token(0);
 const STOP: Token = Token(1);
@@ -101,7 +101,7 @@ impl Reader {
     /// before this call is among them. What is in the thread's hands counts as a whole read.
     pub fn mark(&self) -> u64 {
         let waiting = sys::readable(self.descriptor.as_fd()).unwrap_or(0);
-        self.shared.lock().total + waiting as u64 + BUFFER as u64
+        self.shared.lock().total + waiting as u64 + MAX_READ_BYTES as u64
     }
 
     /// Has everything that happened before [`Reader::mark`] was asked been taken? Either so much
@@ -145,8 +145,8 @@ impl SharedQueue {
         let mut queue = self.lock();
         let was_empty = queue.chunks.is_empty();
         queue.total += bytes.len() as u64;
-        if queue.bytes <= LIMIT {
-            let full = queue.bytes + bytes.len() > LIMIT;
+        if queue.bytes <= MAX_QUEUED_BYTES {
+            let full = queue.bytes + bytes.len() > MAX_QUEUED_BYTES;
             let chunk = if full { overflow() } else { bytes.to_vec() };
             queue.bytes += bytes.len();
             queue.chunks.push_back(chunk);
@@ -170,7 +170,7 @@ fn overflow() -> Vec<u8> {
 
 fn run(shared: &SharedQueue, mut poll: Poll, mut file: File) {
     let mut events = Events::with_capacity(4);
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; MAX_READ_BYTES];
     loop {
         if let Err(error) = poll.poll(&mut events, None)
             && error.kind() != io::ErrorKind::Interrupted
@@ -179,7 +179,7 @@ fn run(shared: &SharedQueue, mut poll: Poll, mut file: File) {
             shared.hand_over(&overflow());
             return;
         }
-        let mut pause = PAUSE;
+        let mut pause = MIN_PAUSE;
         loop {
             if shared.stopping.load(Ordering::SeqCst) {
                 return;
@@ -191,10 +191,10 @@ fn run(shared: &SharedQueue, mut poll: Poll, mut file: File) {
             }
             shared.reading.store(false, Ordering::SeqCst);
             match result {
-                Ok(length) if length > CROWDED => {}
+                Ok(length) if length > BUSY_READ_BYTES => {}
                 Ok(_) => {
                     thread::sleep(pause);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = (pause * 2).min(MAX_PAUSE);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,

@@ -207,13 +207,13 @@ impl Watcher {
             self.doubt(parent, What::Name(name.to_vec()));
             return false;
         }
-        let owed = self.tree.has(child, Flags::OWED);
+        let owed = self.tree.has(child, Flags::REPORT_DUE);
         let arrival = cause == Cause::Arrival;
         if new || owed || arrival {
             let path = self.path_of(parent, name, true);
             observer.event(Event::Create { path: &path });
         }
-        if new || owed || (arrival && !self.tree.has(child, Flags::TOLD)) {
+        if new || owed || (arrival && !self.tree.has(child, Flags::REPORTED)) {
             self.read(child, Tell::All, observer);
         }
         true
@@ -314,7 +314,7 @@ impl Watcher {
                 // It may be a file's name by now, and that may have been told.
                 self.doubt(above, What::File(old_name.clone()));
             } else {
-                self.tree.clear(node, Flags::TOLD);
+                self.tree.clear(node, Flags::REPORTED);
             }
             self.doubt(above, What::Name(old_name));
         }
@@ -325,8 +325,8 @@ impl Watcher {
     pub(super) fn owe(&mut self, top: DirNode) {
         let mut next = Some(top);
         while let Some(node) = next {
-            self.tree.set(node, Flags::OWED);
-            self.tree.clear(node, Flags::TOLD);
+            self.tree.set(node, Flags::REPORT_DUE);
+            self.tree.clear(node, Flags::REPORTED);
             next = self.tree.next(node, top);
         }
     }
@@ -334,7 +334,7 @@ impl Watcher {
     /// Takes a directory and all below out of the tree, and the watches off.
     pub(super) fn drop_tree(&mut self, node: DirNode, loss: Loss) {
         for removed in self.tree.remove(node) {
-            if removed.had(Flags::ANCHOR) {
+            if removed.had(Flags::SCOPE_ROOT) {
                 self.anchors.detach(removed.node, loss);
             }
             if removed.last && !removed.had(Flags::DYING) {

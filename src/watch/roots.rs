@@ -251,8 +251,8 @@ impl Watcher {
         let mut next = Some(top);
         while let Some(node) = next {
             self.tree.path(node, &mut path);
-            if self.tree.has(node, Flags::ANCHOR) && !self.anchors.holds(&path, node) {
-                self.tree.clear(node, Flags::ANCHOR);
+            if self.tree.has(node, Flags::SCOPE_ROOT) && !self.anchors.holds(&path, node) {
+                self.tree.clear(node, Flags::SCOPE_ROOT);
                 self.anchors.detach(node, Loss::Moved);
             }
             if self.anchors.nested.contains(self.tree.name(node)) {
@@ -266,7 +266,7 @@ impl Watcher {
         let mut path = Vec::new();
         self.tree.path(node, &mut path);
         if self.anchors.attach(&path, node) {
-            self.tree.set(node, Flags::ANCHOR);
+            self.tree.set(node, Flags::SCOPE_ROOT);
         }
     }
 

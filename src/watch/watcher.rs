@@ -22,7 +22,7 @@ use super::tree::{DirNode, Tree};
 use super::{CrawlProgress, InotifyMode, Observer};
 
 /// How soon to look again when the kernel had more to tell than was read.
-const SOON: Duration = Duration::from_millis(2);
+const RETRY_DELAY: Duration = Duration::from_millis(2);
 /// The events that wait for directories that are being read take at most so many bytes.
 const MAX_DEFERRED_BYTES: usize = 64 * 1024 * 1024;
 
@@ -276,9 +276,9 @@ impl Watcher {
             self.moves.forget();
         }
         self.deadline = match self.moves.next_deadline() {
-            Some(_) if postponed => Some(self.now + SOON),
+            Some(_) if postponed => Some(self.now + RETRY_DELAY),
             // The pool wakes for many records or the last, not for one that takes its time.
-            None if self.crawling || !self.doubts.is_empty() => Some(self.now + 5 * SOON),
+            None if self.crawling || !self.doubts.is_empty() => Some(self.now + 5 * RETRY_DELAY),
             deadline => deadline,
         };
     }

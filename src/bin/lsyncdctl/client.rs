@@ -11,7 +11,7 @@ use lsyncd::control::protocol::Verb;
 use lsyncd::control::socket_paths;
 
 /// A status with a thousand entries of each queue of hundreds of syncs is below this.
-const LONGEST_REPLY: usize = 256 * 1024 * 1024;
+const MAX_REPLY_BYTES: usize = 256 * 1024 * 1024;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl Client {
                 return Ok(std::mem::replace(&mut self.read, rest));
             }
             searched = self.read.len();
-            if searched > LONGEST_REPLY {
+            if searched > MAX_REPLY_BYTES {
                 return Err(ClientError::Refused("the answer has no end".into()));
             }
             self.limit()?;

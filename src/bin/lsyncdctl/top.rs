@@ -11,11 +11,11 @@ use crate::args::Args;
 use crate::client::{Client, ClientError};
 use crate::view::View;
 
-const INTERVAL: Duration = Duration::from_millis(500);
+const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// A daemon that takes longer is shown as one that does not answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// More entries than any terminal has lines.
-const ENTRIES: usize = 300;
+const MAX_ENTRIES: usize = 300;
 
 /// Shows the view until the user leaves.
 pub fn run(words: &Args) -> Result<(), ClientError> {
@@ -30,7 +30,10 @@ pub fn run(words: &Args) -> Result<(), ClientError> {
 }
 
 fn open(words: &Args) -> Result<Client, ClientError> {
-    Client::open(words.socket.as_deref(), Some(Instant::now() + PATIENCE))
+    Client::open(
+        words.socket.as_deref(),
+        Some(Instant::now() + REPLY_TIMEOUT),
+    )
 }
 
 fn show(words: &Args, link: Client, terminal: &mut DefaultTerminal) -> io::Result<()> {
@@ -39,7 +42,7 @@ fn show(words: &Args, link: Client, terminal: &mut DefaultTerminal) -> io::Resul
     loop {
         refresh(words, &mut link, &mut view);
         terminal.draw(|frame| view.draw(frame))?;
-        let next = Instant::now() + INTERVAL;
+        let next = Instant::now() + REFRESH_INTERVAL;
         while let left = next.saturating_duration_since(Instant::now())
             && event::poll(left)?
         {
@@ -68,7 +71,7 @@ fn show(words: &Args, link: Client, terminal: &mut DefaultTerminal) -> io::Resul
 fn refresh(words: &Args, link: &mut Option<Client>, view: &mut View) {
     let verb = Verb::Status {
         sync: words.sync.clone(),
-        entries: ENTRIES,
+        entries: MAX_ENTRIES,
     };
     match ask(verb, words, link) {
         Ok(reply) => view.take(reply.status.unwrap_or_default()),
@@ -93,7 +96,7 @@ fn ask(
         Some(open) => open,
         None => self::open(words).map_err(told)?,
     };
-    open.deadline = Some(Instant::now() + PATIENCE);
+    open.deadline = Some(Instant::now() + REPLY_TIMEOUT);
     match open.ask(verb) {
         Err(ClientError::Refused(text)) => {
             *link = Some(open);
