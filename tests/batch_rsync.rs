@@ -275,7 +275,7 @@ impl World {
         let request = BatchRequest {
             source: source.as_os_str().as_bytes(),
             target: &target,
-            words: &setup.words,
+            options: &setup.words,
             binary: &setup.binary,
             delete: setup.delete,
             filters: &setup.filters,

@@ -391,7 +391,7 @@ impl World {
         let request = BatchRequest {
             source: source.as_os_str().as_bytes(),
             target: &target,
-            words: &words,
+            options: &words,
             binary: &binary,
             delete: true,
             filters: &self.lines,

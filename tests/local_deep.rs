@@ -64,7 +64,7 @@ impl Pair {
             delete_excluded: false,
             filter: Arc::new(RwLock::new(Filter::default())),
             task,
-            settled: false,
+            renames_applied: false,
             limit,
             stop: Arc::new(AtomicBool::new(false)),
         };

@@ -75,7 +75,7 @@ impl Pair {
             delete_excluded: false,
             filter: Arc::new(RwLock::new(self.filter.clone())),
             task,
-            settled: false,
+            renames_applied: false,
             limit: self.limit,
             stop: Arc::new(AtomicBool::new(false)),
         };

@@ -78,7 +78,7 @@ impl Site {
             delete_excluded: false,
             filter: Arc::new(RwLock::new(Filter::default())),
             task: CopyTask::Everything,
-            settled: false,
+            renames_applied: false,
             limit: None,
             stop: Arc::new(AtomicBool::new(false)),
         };

@@ -1,19 +1,19 @@
-//! Events are hints, the disk is the truth: what a batch's paths are by now.
+//! Looks up the paths of a batch: events are hints, the disk is the truth.
 //!
-//! A list for `--files-from` must name what exists and, for deletion, the topmost of what
-//! is gone. rsync itself only sees "no such file" and asks for trouble otherwise: a name
-//! below something that is no directory any more is an error (exit code 23), one below a
-//! symlink that has replaced a directory is followed and written through at the target.
+//! A list for `--files-from` must name what exists and, for deletion, the topmost of what is gone.
+//! rsync itself only sees "no such file" and fails otherwise: a name below something that is no
+//! directory any more is an error (exit code 23), one below a symlink that has replaced a directory
+//! is followed and written through at the target.
 //!
-//! So each path is walked from the source down and ends at the first component that is
-//! missing or no directory. Paths are taken in order, so the directories of the previous
-//! path answer for the next one, and none is asked for twice.
+//! So each path is walked from the source down and ends at the first component that is missing or
+//! no directory. Paths are visited in order, so the directories of the previous path are reused for
+//! the next one, and none is looked up twice.
 
 use std::cmp::Ordering;
 
 use crate::filter::Rules;
 
-/// What kind of thing a path is, as far as a batch cares.
+/// The kind of object at a path, as far as a batch needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     /// A directory, not a symlink to one.
@@ -22,57 +22,58 @@ pub enum FileKind {
     File,
     /// A symlink, device, socket or pipe.
     Other,
-    /// It may exist, but cannot be looked at.
+    /// It may exist, but cannot be examined.
     Unknown,
 }
 
-/// What lstat(2) says of a path.
+/// The result of lstat(2) for a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// What it is.
+    /// The kind of the object.
     pub node: FileKind,
-    /// When its contents were changed, in seconds since the epoch.
+    /// The time its contents changed, in seconds since the epoch.
     pub mtime: i64,
-    /// A directory whose entries others than the daemon's user and root may exchange.
+    /// True for a directory whose entries users other than the daemon's and root may exchange.
     pub exposed: bool,
 }
 
-/// Where paths are looked up.
+/// A file system in which paths are looked up.
 pub trait Disk {
-    /// What is at `path` (which begins with `/` and is relative to the source); `None` only
-    /// if it is certain that there is nothing (`ENOENT`, `ENOTDIR`).
+    /// Returns the object at `path` (which begins with `/` and is relative to the source); `None`
+    /// only if it is certain that there is none (`ENOENT`, `ENOTDIR`).
     fn lstat(&self, path: &[u8]) -> Option<Stat>;
 }
 
 /// A path that an event names.
 #[derive(Clone, Copy, Debug)]
 pub struct PathRef<'a> {
-    /// Begins with `/`, and ends with one if the event was about a directory.
+    /// The path begins with `/`, and ends with one if the event was about a directory.
     pub path: &'a [u8],
-    /// The event says that it went away.
+    /// True if the event says that the path was removed.
     pub gone: bool,
-    /// The event says that its contents are others now.
+    /// True if the event says that the contents changed.
     pub written: bool,
-    /// rsync follows symlinks, so a name that is no directory may stand for one at the target.
+    /// True if rsync follows symlinks, so that a name that is no directory may be one at the
+    /// target.
     pub may_be_directory: bool,
 }
 
-/// One name for the list.
+/// One name of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CollapsedItem<'a> {
-    /// Begins with `/`; a trailing slash only if it is the root.
+    /// The path begins with `/`; it ends with one only if it is the root.
     pub path: &'a [u8],
-    /// What is there now, nothing for missing names.
+    /// The object there now, `None` for missing names.
     pub stat: Option<Stat>,
-    /// It is no directory now, but an event took it for one: the target may have one.
+    /// True if it is no directory now, but was one in an event: the target may have a directory.
     pub was_directory: bool,
-    /// Its contents are others now, as far as events say.
+    /// True if its contents changed, as far as events say.
     pub written: bool,
-    /// A directory that also went away since the last transfer, so the target may have
+    /// True for a directory that was also removed since the last transfer, so the target may have
     /// contents which no event mentions.
     pub renewed: bool,
-    /// The filter lets no thing of this kind pass, so the target may have one of another kind; if
-    /// there is nothing here, the filter protects what the target may have.
+    /// True if the filter excludes this kind of object, so that the target may have one of another
+    /// kind; for a missing name, the filter protects what the target may have.
     pub other_kind: bool,
 }
 
@@ -100,16 +101,16 @@ impl CollapsedItem<'_> {
     }
 }
 
-/// What the paths of a batch are by now, in [`path_order`], each once.
+/// The present state of a batch's paths, in [`path_order`], each once.
 #[derive(Debug, Default)]
 pub struct Collapsed<'a> {
-    /// What exists. With the directories of which missing names are gone, because their
+    /// Paths that exist, including the parent directories of missing names, because their
     /// modification time has changed.
     pub present: Vec<CollapsedItem<'a>>,
-    /// What does not exist, though the directory above it does.
+    /// Paths that do not exist, although their parent directory does.
     pub missing: Vec<CollapsedItem<'a>>,
-    /// A path leads through a directory that is [`Stat::exposed`], so it may lead elsewhere by
-    /// the time rsync follows it.
+    /// True if a path leads through a directory that is [`Stat::exposed`], so that it may lead
+    /// elsewhere by the time rsync follows it.
     pub exposed: bool,
 }
 
@@ -128,8 +129,8 @@ impl Collapsed<'_> {
 
 /// Looks up all `mentions`.
 ///
-/// `None` if the source itself is no directory: nothing can be said then, and nothing must
-/// be deleted.
+/// Returns `None` if the source itself is no directory: nothing can be decided then, and nothing
+/// must be deleted.
 pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<PathRef<'a>>) -> Option<Collapsed<'a>> {
     let root = disk.lstat(b"/")?;
     if !matches!(root.node, FileKind::Directory | FileKind::Unknown) {
@@ -156,8 +157,8 @@ pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<PathRef<'a>>) -> Option<
     Some(found)
 }
 
-/// The order in which what is below a directory follows it at once: `/` sorts before
-/// every other byte.
+/// Compares paths so that everything below a directory follows it directly: `/` sorts before every
+/// other byte.
 pub fn path_order(a: &[u8], b: &[u8]) -> Ordering {
     let same = common(a, b);
     let key = |path: &[u8]| match path.get(same) {
@@ -168,7 +169,7 @@ pub fn path_order(a: &[u8], b: &[u8]) -> Ordering {
     key(a).cmp(&key(b))
 }
 
-/// How many leading bytes agree.
+/// Returns the number of leading bytes that agree.
 fn common(a: &[u8], b: &[u8]) -> usize {
     const STEP: usize = 8;
     let blocks = a
@@ -184,7 +185,7 @@ fn without_slash(path: &[u8]) -> &[u8] {
     path.strip_suffix(b"/").unwrap_or(path)
 }
 
-/// Where the name that ended a walk is.
+/// The list position of the name that ended a walk.
 #[derive(Clone, Copy)]
 enum WalkPlace {
     Present(usize),
@@ -193,12 +194,12 @@ enum WalkPlace {
 
 #[derive(Clone, Copy)]
 enum WalkState {
-    /// Can be walked into; where it is in the list of present names, if it is.
+    /// Can be entered; its index in the list of present names, if it is listed.
     Directory {
         listed: Option<usize>,
         exposed: bool,
     },
-    /// No path leads through here.
+    /// Every path ends here.
     End(WalkPlace),
 }
 
@@ -211,7 +212,7 @@ impl WalkState {
     }
 }
 
-/// A component of the path walked last: what its first `end` bytes name.
+/// A component of the path walked last: the object that its first `end` bytes name.
 struct Frame {
     end: usize,
     state: WalkState,
@@ -272,7 +273,8 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
         };
         let state = match stat {
             Some(stat) if stat.node == FileKind::Directory => WalkState::directory(stat),
-            // What cannot be looked at hides nothing from rsync either: it says so itself.
+            // An object that cannot be examined does not hide anything from rsync: it reports the
+            // error itself.
             Some(stat) if stat.node == FileKind::Unknown => {
                 let listed = (end == path.len()).then_some(self.found.present.len());
                 self.found.present.extend(listed.map(|_| item));
@@ -294,7 +296,7 @@ impl<'a, D: Disk> Walk<'a, '_, D> {
         self.stack.push(Frame { end, state });
     }
 
-    /// Lists the directory on top of the stack, which `path` leads to or through.
+    /// Lists the directory on top of the stack, to which or through which `path` leads.
     fn list_directory(&mut self, path: &'a [u8]) -> usize {
         let next = self.found.present.len();
         let Some(Frame {

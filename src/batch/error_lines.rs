@@ -1,40 +1,40 @@
-//! What a line of rsync's error output says about a transfer: which path was not sent or removed,
-//! which attribute could not be set, or nothing of either.
+//! Parses the lines of rsync's error output: which path was not sent or removed, which attribute
+//! could not be set, or neither.
 //!
-//! A table of the messages of rsync 3.0.9 to 3.5.0. A message that is not in it is
-//! [`ErrorLine::Unknown`], and whoever reads it has to take all of the transfer for failed.
+//! The tables contain the messages of rsync 3.0.9 to 3.5.0. A message that is not in them is
+//! [`ErrorLine::Unknown`], and the reader has to treat the whole transfer as failed.
 //!
-//! rsync writes a control character, and what looks like an escape, as `\#ooo`. It does not
+//! rsync writes a control character, and text that looks like an escape, as `\#ooo`. It does not
 //! escape the quotes in a name, so a message may be read in several ways: [`Name::readings`]
 //! returns all of them.
 
 use std::borrow::Cow;
 
-/// What one line says.
+/// The meaning of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErrorLine {
     /// This path was not sent, or not removed.
     Failed(Name, FailureReason),
-    /// This path has arrived without one of its attributes, because the target does not permit
-    /// or does not know it.
+    /// This path arrived without one of its attributes, because the target does not permit or does
+    /// not know it.
     Attribute(Name, Attribute),
-    /// It says nothing about a path that was to be sent: totals, exit codes, warnings.
+    /// The line does not concern a path to be sent: totals, exit codes, warnings.
     Neutral,
-    /// No message of the table.
+    /// The message is not in the tables.
     Unknown,
 }
 
 /// The name in a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
-    /// Each way to read it, unescaped, as rsync has it: absolute, or relative to the root of the
+    /// All possible readings, unescaped, in rsync's form: absolute, or relative to the root of the
     /// transfer.
     pub readings: Vec<Vec<u8>>,
-    /// The message stands for all that is in the directory of this name.
+    /// True if the message applies to everything in the directory of this name.
     pub with_contents: bool,
 }
 
-/// Why a path was not sent, as far as it matters for others of the transfer.
+/// The reason why a path was not sent, as far as it matters for other paths of the transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureReason {
     /// The target has no space for it, or takes no file of this size.
@@ -45,7 +45,7 @@ pub enum FailureReason {
     Other,
 }
 
-/// What does not permit a file of a certain size.
+/// The limit that a file exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SizeLimit {
     /// ENOSPC
@@ -87,7 +87,7 @@ impl Attribute {
     }
 }
 
-/// What a message of the table means.
+/// The meaning of a message in the tables.
 #[derive(Clone, Copy)]
 enum Meaning {
     /// The path itself failed.
@@ -99,12 +99,12 @@ enum Meaning {
     Attribute(Attribute),
 }
 
-/// Where the name stands behind the words of a message.
+/// The position of the name behind the text of a message.
 #[derive(Clone, Copy)]
 enum NamePlace {
     /// In double quotes.
     Quoted,
-    /// Up to these bytes, or to the end of the message if there are none.
+    /// Up to these bytes, or to the end of the message if they are empty.
     Until(&'static str),
 }
 
@@ -112,8 +112,8 @@ use Attribute::{Acls, Group, Owner, Permissions, Times, Xattrs};
 use Meaning::{Contents, Obstructed, Path};
 use NamePlace::{Quoted, Until};
 
-/// Messages that end with the text and the number of an error (`: Permission denied (13)`): the
-/// words in front of the name, where the name stands, and what it means.
+/// Messages that end with the text and number of an error (`: Permission denied (13)`): the text in
+/// front of the name, the position of the name, and the meaning.
 const WITH_ERRNO: &[(&str, NamePlace, Meaning)] = &[
     ("send_files failed to open ", Quoted, Path),
     ("mkstemp ", Quoted, Path),
@@ -243,7 +243,7 @@ const WITH_ERRNO: &[(&str, NamePlace, Meaning)] = &[
     ("failed to write xattr ", Quoted, Meaning::Attribute(Xattrs)),
 ];
 
-/// Messages without the number of an error.
+/// Messages without an error number.
 const PLAIN: &[(&str, NamePlace, Meaning)] = &[
     (
         "could not make way for new directory: ",
@@ -324,7 +324,7 @@ const PLAIN: &[(&str, NamePlace, Meaning)] = &[
     ),
 ];
 
-/// Beginnings of lines that say nothing of a path that was to be sent.
+/// Prefixes of lines that do not concern a path to be sent.
 const NEUTRAL: &[&str] = &[
     "rsync error: ",
     "rsync warning: ",
@@ -337,7 +337,7 @@ const NEUTRAL: &[&str] = &[
     "renaming ",
 ];
 
-/// Reads one line of rsync's error output.
+/// Parses one line of rsync's error output.
 pub fn read(line: &[u8]) -> ErrorLine {
     let begins = |words: &&&str| line.starts_with(words.as_bytes());
     if NEUTRAL.iter().any(|words| begins(&words)) || is_tried_again(line) {
@@ -375,8 +375,8 @@ fn judged(name: Name, meaning: Meaning, errno: Option<i32>) -> ErrorLine {
     ErrorLine::Failed(name, reason)
 }
 
-/// Returns true for errors by which a file system says that it will not, or cannot, set an
-/// attribute. Others, such as EIO or EROFS, tell of trouble that passes.
+/// Returns true for errors by which a file system says that it does not permit or support an
+/// attribute. Others, such as EIO or EROFS, are transient.
 fn is_not_permitted(errno: i32) -> bool {
     matches!(
         errno,
@@ -384,12 +384,12 @@ fn is_not_permitted(errno: i32) -> bool {
     )
 }
 
-/// `WARNING: NAME failed verification -- update discarded (will try again).`
+/// Returns true for `WARNING: NAME failed verification -- update discarded (will try again).`
 fn is_tried_again(line: &[u8]) -> bool {
     line.starts_with(b"WARNING: ") && line.ends_with(b" (will try again).")
 }
 
-/// Cuts off `rsync: ` and, from rsync 3.2 on, `[receiver] `.
+/// Returns the line without `rsync: ` and, from rsync 3.2 on, `[receiver] `.
 fn without_program(line: &[u8]) -> &[u8] {
     let Some(rest) = line.strip_prefix(b"rsync: ") else {
         return line;
@@ -406,7 +406,7 @@ fn without_program(line: &[u8]) -> &[u8] {
     role.unwrap_or(rest)
 }
 
-/// Takes `: TEXT (NUMBER)` off the end.
+/// Splits `: TEXT (NUMBER)` off the end of a message.
 fn with_errno(message: &[u8]) -> Option<(&[u8], Option<i32>)> {
     let inner = message.strip_suffix(b")")?;
     let open = inner.iter().rposition(|&byte| byte == b'(')?;
@@ -437,7 +437,7 @@ fn find(table: &[(&str, NamePlace, Meaning)], message: &[u8]) -> Option<(Name, M
     })
 }
 
-/// What may stand between the first double quote and one behind it. The word in front of it, if
+/// Returns each text between the first double quote and a later one. The word in front of it, if
 /// any, is the name of an attribute.
 fn quoted(text: &[u8]) -> Option<Vec<Vec<u8>>> {
     let open = text.iter().position(|&byte| byte == b'"')?;
@@ -449,7 +449,7 @@ fn quoted(text: &[u8]) -> Option<Vec<Vec<u8>>> {
     (!readings.is_empty()).then_some(readings)
 }
 
-/// Puts the bytes in that rsync wrote as `\#ooo`.
+/// Decodes the bytes that rsync wrote as `\#ooo`.
 fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.windows(2).any(|pair| pair == b"\\#") {
         return Cow::Borrowed(text);

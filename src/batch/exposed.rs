@@ -1,8 +1,7 @@
-//! Which directories others may exchange for something else while rsync is on its way through
-//! them.
+//! Detects directories whose entries other users may exchange while rsync walks through them.
 //!
-//! Whoever may write to a directory may put a symlink in the place of a directory in it. The owner
-//! of a directory may give itself that right.
+//! A user who may write to a directory can replace a directory in it by a symlink. The owner of a
+//! directory can obtain that right.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -14,8 +13,8 @@ use rustix::fs::lgetxattr;
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 
-/// Returns true if entries of this directory can be exchanged by others than root and the user
-/// this process runs as.
+/// Returns true if users other than root and the one of this process can exchange entries of this
+/// directory.
 pub fn is_exposed(path: &Path, data: &Metadata) -> bool {
     let may_write = Access {
         owner: data.uid(),
@@ -25,14 +24,14 @@ pub fn is_exposed(path: &Path, data: &Metadata) -> bool {
     may_write.is_others(geteuid(), getegid(), || has_acl(path))
 }
 
-/// Returns true unless it is certain that there is no access control list.
+/// Returns false if it is certain that there is no access control list, else true.
 fn has_acl(path: &Path) -> bool {
     use rustix::io::Errno;
     let size = lgetxattr(path, "system.posix_acl_access", &mut [] as &mut [u8]);
     !matches!(size, Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
-/// Who may write to a directory.
+/// The rights to write to a directory.
 struct Access {
     owner: u32,
     group: u32,
@@ -48,8 +47,8 @@ impl Access {
         if self.mode & GROUP_WRITES == 0 {
             return false;
         }
-        // A group that has the number of its user is private to that user by convention. With an
-        // access control list the bits of the group are the mask for all whom it names.
+        // A group with the number of its user is private to that user by convention. With an access
+        // control list the bits of the group are the mask for all named users and groups.
         let private = self.group == group.as_raw() && self.group == user.as_raw();
         let trusted = private || self.group == 0;
         !trusted || has_acl()
@@ -83,7 +82,7 @@ mod tests {
             (0, 100, 0o770, false, true),
             (USER, USER, 0o757, false, true),
             (0, 0, 0o1777, false, true),
-            // The owner may give itself the right.
+            // The owner can obtain the right.
             (33, 33, 0o555, false, true),
             (33, USER, 0o755, false, true),
         ] {

@@ -1,26 +1,26 @@
-//! The call with `--files-from`: only what is named is looked at.
+//! The call with `--files-from`: rsync reads only the listed names.
 //!
-//! What its shape rests on, all of it seen with rsync 3.5:
+//! The form rests on these facts, observed with rsync 3.5:
 //!
 //! * Names begin with `/`, or rsync takes those that begin with `#` or `;` for comments.
-//! * Directories have no trailing slash: with one, rsync follows a symlink of that name
-//!   and sends all files of the directory.
-//! * The first name begins with `/./`, which makes rsync send the attributes of the
-//!   source itself, as the classic call does. Listing `/` would send what is in it.
-//! * No `-r`: it pulls in what is below listed directories and breaks the deletion of
-//!   missing names. No `--no-implied-dirs`: the attributes of parents are wanted.
+//! * Directories have no trailing slash: with one, rsync follows a symlink of that name and sends
+//!   all files of the directory.
+//! * The first name begins with `/./`, which makes rsync send the attributes of the source itself,
+//!   as the classic call does. Listing `/` would send its contents.
+//! * No `-r`: it adds everything below listed directories and breaks the deletion of missing names.
+//!   No `--no-implied-dirs`: the attributes of parents are wanted.
 
 use super::collapse::{Collapsed, path_order};
 use super::{BatchRequest, Compare, Transfer, TransferKind};
 use crate::filter::{Rules, Sign};
 
-/// The most rules that stand among the arguments, of which the kernel takes only so many.
+/// The maximum number of rules among the arguments, whose size the kernel limits.
 const MAX_RULES: usize = 256;
 
-/// The call that sends what is present and, if the sync deletes, removes what is missing.
+/// Returns the call that sends what is present and, if the sync deletes, removes what is missing.
 ///
-/// `None` if this call cannot: there is nothing to name but the source itself, or more rules
-/// protect something than can stand among the arguments.
+/// Returns `None` if this call is not possible: the source itself would be the only name, or there
+/// are more rules that protect files than fit among the arguments.
 pub fn transfer(
     request: &BatchRequest<'_>,
     rules: &Rules,
@@ -41,7 +41,7 @@ pub fn transfer(
     }
     names.sort_unstable_by(|a, b| path_order(a, b));
 
-    let mut args = request.words.to_vec();
+    let mut args = request.options.to_vec();
     args.extend(compare.option().map(|word| word.as_bytes().to_vec()));
     if !request.delete_excluded {
         args.extend(protection(rules, found)?);
@@ -64,8 +64,8 @@ pub fn transfer(
     })
 }
 
-/// Rules for the receiver, by which it keeps what the sync excludes in directories that go.
-/// `None` if they are too many.
+/// Returns rules for the receiver that keep what the sync excludes in directories to be deleted.
+/// Returns `None` if they are too many.
 fn protection(rules: &Rules, found: &Collapsed<'_>) -> Option<Vec<Vec<u8>>> {
     let mut all = found.present.iter().chain(&found.missing);
     if !all.any(|item| item.was_directory) {

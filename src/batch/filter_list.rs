@@ -1,10 +1,10 @@
-//! The classic call, as lsyncd makes it: recurse, include the listed names and their
-//! parents, exclude everything else.
+//! The classic call, as lsyncd makes it: recurse, include the listed names and their parents,
+//! exclude everything else.
 //!
-//! Every name is a pattern here. rsync takes a backslash for an escape only in patterns
-//! that hold a wildcard (`*`, `?`, `[`), so names without one must be left as they are,
-//! and in the others the backslash itself needs escaping as well. The `/***` behind a
-//! deleted directory is a wildcard too.
+//! Every name is a pattern here. rsync takes a backslash for an escape only in patterns that
+//! contain a wildcard (`*`, `?`, `[`), so names without one must be left as they are, and in the
+//! others the backslash itself needs escaping as well. The `/***` behind a deleted directory is a
+//! wildcard too.
 
 use hashbrown::HashSet;
 
@@ -12,15 +12,15 @@ use super::collapse::{Collapsed, CollapsedItem, path_order};
 use super::{BatchEntry, BatchRequest, Change, Compare, Transfer, TransferKind};
 use crate::filter::{Rules, Sign};
 
-/// The most rules that stand among the arguments, of which the kernel takes only so many. More
-/// are read from standard input, before the names.
+/// The maximum number of rules among the arguments, whose size the kernel limits. More are passed
+/// on standard input, before the names.
 const MAX_WORDS: usize = 256;
 
-/// The most bytes of rules that stand among the arguments.
+/// The maximum bytes of rules among the arguments.
 const MAX_WORD_BYTES: usize = 64 * 1024;
 
-/// The call for these events as they are, in their order. `is_file` is asked about names that are
-/// left out if a directory is there.
+/// Returns the call for these events as they are, in their order. `is_file` is called for names
+/// that are excluded if they are directories.
 pub fn transfer(
     request: &BatchRequest<'_>,
     rules: &Rules,
@@ -28,7 +28,7 @@ pub fn transfer(
     compare: Compare,
     is_file: impl Fn(&[u8]) -> bool,
 ) -> Transfer {
-    // A directory that is gone, or a name that may be that of a directory which is left out.
+    // A directory that is gone, or a name that may be that of an excluded directory.
     let judged = |path: &[u8], removed: bool| match path {
         [] | [b'/'] => false,
         [.., b'/'] => removed,
@@ -54,8 +54,8 @@ pub fn transfer(
     call(request, rules, scope, list, compare)
 }
 
-/// The call for what the disk says the events have led to. It has fewer names, which rsync walks
-/// for each file it sees.
+/// Returns the call for the state on disk that the events have led to. It has fewer names, which
+/// rsync compares with each file it sees.
 pub fn collapsed(
     request: &BatchRequest<'_>,
     rules: &Rules,
@@ -72,7 +72,7 @@ pub fn collapsed(
 
     let mut list = List::default();
     let mut scope = Vec::new();
-    // The directory whose contents all are compared.
+    // The directory whose whole contents are compared.
     let mut top: Option<&[u8]> = None;
     for (item, path) in &names {
         if top.is_some_and(|top| path.starts_with(top)) {
@@ -80,7 +80,7 @@ pub fn collapsed(
         }
         let renewed = request.delete && item.renewed;
         if renewed {
-            // The target may hold what no event mentions.
+            // The target may have contents that no event mentions.
             top = Some(path);
         }
         if renewed || item.was_directory || item.other_kind {
@@ -96,8 +96,8 @@ pub fn collapsed(
     call(request, rules, scope, list, compare)
 }
 
-/// Puts a call together. `scope` has the paths, in [`path_order`], at which names alone do not
-/// say what is to happen: what is there, and in it, is sent, deleted and kept by the sync's rules.
+/// Builds a call. `scope` contains the paths, in [`path_order`], at which the names are not
+/// sufficient: everything there and below is sent, deleted and kept by the sync's rules.
 fn call(
     request: &BatchRequest<'_>,
     rules: &Rules,
@@ -121,7 +121,7 @@ fn call(
     let bytes: usize = rules.iter().map(Vec::len).sum();
     let as_words = rules.len() <= MAX_WORDS && bytes <= MAX_WORD_BYTES;
 
-    let mut args = request.words.to_vec();
+    let mut args = request.options.to_vec();
     let mut add = |word: &str| args.push(word.into());
     compare.option().map(&mut add);
     add("-r");
@@ -148,8 +148,8 @@ fn call(
     }
 }
 
-/// The sync's rules as far as they concern these paths and what is below them. Rules that only
-/// exclude may be given as they are: whatever else they match is in no list.
+/// Returns the sync's rules for these paths and everything below them. Rules that only exclude may
+/// be passed unchanged: other paths they match are in no list.
 fn scoped(request: &BatchRequest<'_>, rules: &Rules, scope: &[&[u8]]) -> Vec<Vec<u8>> {
     if !rules.include() {
         let all = rules.all();
@@ -163,7 +163,8 @@ fn scoped(request: &BatchRequest<'_>, rules: &Rules, scope: &[&[u8]]) -> Vec<Vec
     scoped
 }
 
-/// One rule. With `delete_excluded`, what is excluded is not sent, and deleted.
+/// Returns one rule as an argument. With `delete_excluded`, what is excluded is not sent, and
+/// deleted.
 fn rule(request: &BatchRequest<'_>, sign: Sign, pattern: &[u8]) -> Vec<u8> {
     let kind: &[u8] = match (sign, request.delete_excluded) {
         (Sign::Exclude, false) => b"- ",
@@ -187,11 +188,11 @@ fn with_slash(path: &[u8]) -> Vec<u8> {
     path
 }
 
-/// The pattern that matches `path` and nothing else, or also what is below it.
+/// Appends the pattern that matches `path` only, or with `entire` also everything below it.
 fn push_pattern(bytes: &mut Vec<u8>, path: &[u8], entire: bool) {
     let wild = entire || path.iter().any(|byte| b"*?[".contains(byte));
     for &byte in path {
-        // The closing bracket needs it not, but lsyncd's lists have it.
+        // The closing bracket does not need it, but lsyncd's lists have it.
         if wild && b"\\*?[]".contains(&byte) {
             bytes.push(b'\\');
         }
@@ -202,10 +203,10 @@ fn push_pattern(bytes: &mut Vec<u8>, path: &[u8], entire: bool) {
     }
 }
 
-/// The names, each once, as patterns.
+/// The names as patterns, each once.
 #[derive(Default)]
 struct List<'a> {
-    /// Names, and whether they stand for all that is below them.
+    /// The names, and true if everything below them is included.
     seen: HashSet<(&'a [u8], bool)>,
     bytes: Vec<u8>,
 }
@@ -214,7 +215,7 @@ impl<'a> List<'a> {
     /// Adds a name and its parents, deepest first.
     fn add(&mut self, path: &'a [u8], entire: bool) {
         let entire = entire && path != b"/";
-        // Whatever was listed has its parents listed.
+        // A name that is listed has its parents listed.
         if entire && !self.push(path, true) {
             return;
         }
@@ -235,7 +236,7 @@ impl<'a> List<'a> {
         true
     }
 
-    /// These rules and the names behind them as rules, and where the first name is.
+    /// Returns these rules and the names behind them, and the offset of the first name.
     fn behind(self, rules: &[Vec<u8>]) -> (Vec<u8>, usize) {
         let mut bytes = Vec::with_capacity(self.bytes.len() * 2);
         for rule in rules {
@@ -256,7 +257,7 @@ impl<'a> List<'a> {
     }
 }
 
-/// `/d/f` and `/d/e/` → `/d/` → `/`
+/// Returns the parent with its slash: `/d/f` and `/d/e/` → `/d/` → `/`.
 fn parent(path: &[u8]) -> Option<&[u8]> {
     let inner = path.len().checked_sub(1)?;
     let end = path[..inner].iter().rposition(|&byte| byte == b'/')?;
@@ -272,7 +273,7 @@ mod tests {
     const REQUEST: BatchRequest<'_> = BatchRequest {
         source: b"/s/",
         target: b"h:/t/",
-        words: &[],
+        options: &[],
         binary: b"rsync",
         delete: true,
         filters: &[],
@@ -302,7 +303,7 @@ mod tests {
         String::from_utf8(list).unwrap().replace('\0', " ")
     }
 
-    /// As recorded from lsyncd 2.3.1.
+    /// Compares with lists recorded from lsyncd 2.3.1.
     #[test]
     fn lists_are_those_of_lsyncd() {
         use Change::{Attrib, Create, Delete, Modify};
@@ -333,7 +334,8 @@ mod tests {
         }
     }
 
-    /// lsyncd loses these: `\` is no escape in a pattern without wildcard.
+    /// Checks names with a backslash. lsyncd loses these: `\` is no escape in a pattern without
+    /// wildcard.
     #[test]
     fn only_patterns_with_wildcards_are_escaped() {
         assert_eq!(names(&[(Change::Modify, "/y]")]), "/y] /");
@@ -364,7 +366,7 @@ mod tests {
         let words = [b"-lts".to_vec(), b"--bwlimit=1".to_vec()];
         let arguments = |delete| {
             let request = BatchRequest {
-                words: &words,
+                options: &words,
                 delete,
                 ..REQUEST
             };
@@ -399,7 +401,7 @@ mod tests {
         }
     }
 
-    /// The rules among the arguments, or else those in the list.
+    /// Returns the rules among the arguments, or else those in the list.
     fn rules_of(transfer: &Transfer) -> Vec<String> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let words = transfer.args.iter();
@@ -411,8 +413,8 @@ mod tests {
         listed.filter(|rule| !rule.is_empty()).map(text).collect()
     }
 
-    /// A rule that includes is given for the directory concerned only: at the root it would
-    /// delete whatever is not in the list.
+    /// Checks that a rule that includes is passed for the directory concerned only: at the root it
+    /// would delete whatever is not in the list.
     #[test]
     fn rules_that_include_are_confined_to_what_is_gone() {
         let rules = Rules::new(["+ */".as_bytes(), b"- *"]);
@@ -450,7 +452,8 @@ mod tests {
         assert_eq!(made.list, b"/a/***\0/a/\0/");
     }
 
-    /// Rules that only exclude concern nothing that is in the list.
+    /// Checks that rules that only exclude are passed unchanged: they do not match names in the
+    /// list.
     #[test]
     fn rules_that_exclude_are_given_as_they_are() {
         let rules = Rules::new(["- *.bak".as_bytes(), b"- /x/"]);
@@ -468,7 +471,7 @@ mod tests {
         assert!(words(&REQUEST, entry(Change::Modify, b"/d/")).is_empty());
         let gone = entry(Change::Delete, b"/d/");
         assert_eq!(words(&REQUEST, gone), ["- *.bak", "- /x/"]);
-        // The name may be that of a directory by now, which is left out.
+        // The name may be that of an excluded directory by now.
         assert_eq!(words(&REQUEST, entry(Change::Create, b"/x")).len(), 2);
         let all = BatchRequest {
             delete_excluded: true,
@@ -477,8 +480,7 @@ mod tests {
         assert_eq!(words(&all, gone), ["H *.bak", "H /x/"]);
     }
 
-    /// The kernel limits what may stand among the arguments, so many rules are read from
-    /// standard input.
+    /// Checks that many rules are read from standard input, as the kernel limits the arguments.
     #[test]
     fn arguments_do_not_grow_without_bound() {
         let rules = Rules::new(["+ */".as_bytes(), b"- *"]);

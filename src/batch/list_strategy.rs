@@ -1,9 +1,8 @@
-//! Which of the two calls a batch gets, by proof.
+//! Chooses between the two calls for each batch.
 //!
-//! Files-from is far cheaper, but classic is what users know and always right. So a batch
-//! is classic whenever something speaks against the other one: a wrapper in place of
-//! rsync, the user's own options, names to be deleted by an rsync that is not known to do
-//! it correctly, an earlier failure.
+//! Files-from is far cheaper, but the classic call is always correct. So a batch is classic if
+//! anything speaks against files-from: a wrapper in place of rsync, the user's own options, names
+//! to be deleted by an rsync that is not known to do it correctly, an earlier failure.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -23,24 +22,24 @@ use super::{
 };
 use crate::filter::Rules;
 
-/// Makes the calls of one sync and learns from those that fail.
+/// Builds the calls of one sync and learns from those that fail.
 #[derive(Debug)]
 pub struct ListStrategy {
-    /// The rsync here knows the options of the files-from call.
+    /// True while the rsyncs are assumed to accept the options of the files-from call.
     files_from: bool,
-    /// Nothing has failed yet at deleting missing names.
+    /// True while deleting missing names has not failed.
     missing: bool,
-    /// Nothing has failed yet because of the sync's filters.
+    /// True while no call has failed because of the sync's filters.
     rules: bool,
-    /// True if a call may have had them.
+    /// True if a call may have had filter rules.
     ruled: bool,
-    /// Options of ours that are done without.
+    /// Our options that are omitted because an rsync refused them.
     without: Vec<&'static str>,
-    /// The options that the user wants.
+    /// The options that the user set.
     own: Vec<Vec<u8>>,
-    /// Asks a binary that is the receiver as well.
+    /// Probes a binary that is also the receiver.
     probe: fn(&Binary) -> bool,
-    /// Asks a binary whether it stays below the source whatever becomes of directories.
+    /// Probes if a binary stays below the source when directories are replaced.
     confined: fn(&Binary) -> bool,
 }
 
@@ -60,18 +59,18 @@ impl Default for ListStrategy {
 }
 
 impl ListStrategy {
-    /// A chooser that has seen no failure yet.
+    /// Returns a strategy that has seen no failure yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Makes the call for these events, in the order of the queue; there must be one.
+    /// Builds the call for these events, in the order of the queue; there must be at least one.
     ///
-    /// A directory's Delete has to be among them even if a Create follows it: it says that
-    /// the target may hold what has no events.
+    /// A directory's Delete has to be among them even if a Create follows it: it says that the
+    /// target may have contents without events.
     ///
-    /// Looks up every path once at the source, unless the call is one that needs no look.
-    /// The first time that a local rsync is to delete missing names it is tried out.
+    /// Every path is looked up once at the source, unless the call needs no lookup. The first time
+    /// that a local rsync is to delete missing names it is probed.
     pub fn prepare<'a>(
         &mut self,
         request: &BatchRequest<'_>,
@@ -107,7 +106,7 @@ impl ListStrategy {
                 let sent = rsync_options::sent_as_directories(request.words);
                 found.judge(rules, |path| disk.is_sent_as_directory(path, sent));
                 if !request.delete {
-                    // What is left out is not sent, and what is at the target stays.
+                    // Excluded objects are not sent, and those at the target stay.
                     found.present.retain(|item| !item.other_kind);
                 }
                 let compare = compare(&|| found_resent(request, &found));
@@ -120,12 +119,12 @@ impl ListStrategy {
             }
         };
         self.ruled |= !rules.is_empty();
-        self.take_out(request.words, &mut transfer.args);
+        self.take_out(request.options, &mut transfer.args);
         transfer
     }
 
-    /// Takes what is not taken by one of the rsyncs out of the words of a call. `own` are those of
-    /// them that the user wants.
+    /// Removes the options that an rsync refuses from the arguments of a call. `own` are those that
+    /// the user set.
     pub fn take_out(&mut self, own: &[Vec<u8>], words: &mut Vec<Vec<u8>>) {
         if self.own != own {
             self.own = own.to_vec();
@@ -137,7 +136,7 @@ impl ListStrategy {
         });
     }
 
-    /// The first of these that is not refused.
+    /// Returns the first of these that is not refused.
     fn possible(&self, wanted: [Compare; 2]) -> Compare {
         let refused = |compare: &Compare| {
             let name = compare.option().and_then(|word| word.strip_prefix("--"));
@@ -147,11 +146,10 @@ impl ListStrategy {
         possible.next().unwrap_or_default()
     }
 
-    /// Takes note of how a call ended: which one it was, its exit code and what it printed, line by
-    /// line.
+    /// Records how a call ended: its kind, its exit code and its error output, line by line.
     ///
-    /// Returns what is done from now on if the code is due to an option that this rsync or that of
-    /// the target does not take: it is to be tried again at once.
+    /// Returns a description of the changed behaviour if the failure is due to an option that an
+    /// rsync, here or at the target, does not accept: the call is to be repeated at once.
     pub fn failed<L: AsRef<[u8]>>(
         &mut self,
         kind: TransferKind,
@@ -173,7 +171,7 @@ impl ListStrategy {
             self.rules = false;
             return Some(USES_FILTERS.to_owned());
         }
-        // 2 and 4 end the daemon otherwise, so the benefit of the doubt costs nothing.
+        // Codes 2 and 4 would end the daemon otherwise, so trying another call costs nothing.
         let doubt = blame.other || blame.rules || matches!(code, 2 | 4);
         if kind == (TransferKind::FilesFrom { missing: true }) && doubt && self.missing {
             self.missing = false;
@@ -182,7 +180,7 @@ impl ListStrategy {
         None
     }
 
-    /// One of the rsyncs does not take this option.
+    /// Records that one of the rsyncs does not accept this option.
     fn refused(&mut self, kind: TransferKind, name: &'static str) -> Option<String> {
         if refusal::is_own(&self.own, name) {
             return None;
@@ -208,7 +206,7 @@ impl ListStrategy {
         Some(USES_FILTERS.to_owned())
     }
 
-    /// Returns true if only the classic call leaves the target right, given what was found.
+    /// Returns true if only the classic call leaves the target correct, given the state on disk.
     fn needs_classic(
         &self,
         request: &BatchRequest<'_>,
@@ -216,21 +214,21 @@ impl ListStrategy {
         found: &Collapsed<'_>,
         binary: Option<&Binary>,
     ) -> bool {
-        // Only recursion removes what no event mentions.
+        // Only recursion removes contents that no event mentions.
         if request.delete && found.present.iter().any(|item| item.renewed) {
             return true;
         }
         let mut all = found.present.iter().chain(&found.missing);
         let remote = is_remote(request.target);
-        // Without --delete rsync keeps its filter rules to itself. And it asks them about missing
-        // names as those of files.
+        // Without --delete rsync does not send its filter rules, and it matches missing names as
+        // files.
         if request.delete
             && !rules.is_empty()
             && all.any(|item| item.other_kind || remote && item.was_directory)
         {
             return true;
         }
-        // What a link leads to has no events, so only recursion brings it.
+        // The contents of a link's target have no events, so only recursion sends them.
         let mut present = found.present.iter();
         if present.any(|item| item.was_directory && item.is_special()) {
             return true;
@@ -247,8 +245,8 @@ impl ListStrategy {
         if freedom == ListSupport::Classic {
             return true;
         }
-        // A listed name leads rsync through whatever its directories have become. The classic
-        // call takes each name from the directory that it reads.
+        // A listed name leads rsync through whatever replaced its directories. The classic call
+        // takes each name from the directory that it reads.
         if found.exposed && !binary.is_some_and(self.confined) {
             return true;
         }
@@ -258,14 +256,14 @@ impl ListStrategy {
     }
 }
 
-/// What is said where lists of files are not possible.
+/// The message for syncs that cannot use lists of files.
 const USES_FILTERS: &str =
     "this rsync cannot take a list of missing files, using filters from now on";
 
-/// What the output of a failed call blames.
+/// The cause that the output of a failed call names.
 #[derive(Default)]
 struct OptionBlame {
-    /// An option of ours.
+    /// One of our options.
     refused: Option<&'static str>,
     rules: bool,
     /// Names that are missing.
@@ -280,7 +278,7 @@ impl OptionBlame {
         self.other |= has("invalid file mode")
             || has("ABORTING due to")
             || has("rejecting unrequested file-list name")
-            // rrsync does not say which.
+            // rrsync does not name the option.
             || has("invalid rsync-command syntax or options");
     }
 }
@@ -304,16 +302,16 @@ fn mentions<'a>(entries: &[BatchEntry<'a>], follows_links: bool) -> Vec<PathRef<
     mentions
 }
 
-/// Returns true if the event can mean other contents than before. What was gone and is there now is
-/// another file.
+/// Returns true if the event can mean other contents than before. A path that was gone and exists
+/// now is another file.
 fn is_written(change: Change) -> bool {
     change != Change::Attrib
 }
 
-/// Returns true if rsync may take a file for unchanged that is not: it skips files that agree in size
-/// and whole-second modification time. That can only be so where events tell of a change and
-/// the file's time is nevertheless not behind the last transfer: it was written while that
-/// ran, or it came with an older time, by a rename or with its time set.
+/// Returns true if rsync may skip a changed file: it skips files that agree in size and
+/// whole-second modification time. This is possible only if events report a change and the file's
+/// time is nevertheless not after the last transfer: it was written during that transfer, or it
+/// came with an older time, by a rename or with its time set.
 fn found_resent(request: &BatchRequest<'_>, found: &Collapsed<'_>) -> bool {
     request.last_transfer.is_some_and(|end| {
         let written = found.present.iter().filter(|item| item.written);
@@ -323,7 +321,8 @@ fn found_resent(request: &BatchRequest<'_>, found: &Collapsed<'_>) -> bool {
     })
 }
 
-/// The same for a call that needs no look at the disk.
+/// Returns true if rsync may skip a changed file, for a call that needs no other lookup. See
+/// [`found_resent`].
 fn resent(request: &BatchRequest<'_>, disk: &impl Disk, entries: &[BatchEntry<'_>]) -> bool {
     request.last_transfer.is_some_and(|end| {
         entries
@@ -341,7 +340,7 @@ fn is_resent(end: SystemTime, stat: Option<Stat>) -> bool {
     stat.is_some_and(|stat| stat.node == FileKind::File && stat.mtime <= seconds(end))
 }
 
-/// Whole seconds since the epoch.
+/// Returns whole seconds since the epoch.
 fn seconds(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => since.as_secs() as i64,
@@ -368,7 +367,7 @@ fn leads_out(path: &[u8], to: &OsStr) -> bool {
 /// The source as it is on disk.
 struct SourceDisk<'a> {
     source: &'a [u8],
-    /// Where full paths are put together.
+    /// A buffer for full paths.
     path: RefCell<Vec<u8>>,
 }
 
@@ -436,7 +435,7 @@ mod tests {
         BatchRequest {
             source: b"/",
             target,
-            words: &WORDS,
+            options: &WORDS,
             binary: b"rsync",
             delete: true,
             filters: &[],
@@ -447,7 +446,8 @@ mod tests {
         }
     }
 
-    /// One missing name for a target that this rsync, or another, receives.
+    /// Returns the kind of call for one missing name and a target that this rsync, or another,
+    /// receives.
     fn kind(chooser: &mut ListStrategy, target: &[u8], list: ListMode) -> TransferKind {
         let request = BatchRequest {
             list,
@@ -538,11 +538,10 @@ mod tests {
         }
     }
 
-    /// What is learnt: whether lists are taken, whether missing names can be in them, and what is
-    /// done without.
+    /// The expected state: lists are used, missing names can be in them, and the omitted options.
     type Learnt = (bool, bool, &'static [&'static str]);
 
-    /// Exit codes and words of calls that were refused, as rsync 3.0.9 to 3.5.0 have them.
+    /// Exit codes and messages of refused calls, recorded from rsync 3.0.9 to 3.5.0.
     const REFUSALS: [(TransferKind, i32, &str, Learnt); 24] = [
         (
             PRESENT,
@@ -794,7 +793,7 @@ mod tests {
         assert_eq!(seconds(UNIX_EPOCH - Duration::from_millis(1)), -1);
     }
 
-    /// What tells a confined rsync apart, by the versions that are known.
+    /// Checks the detection of a confined rsync by known versions.
     #[test]
     fn confinement_came_with_3_5() {
         let binary = Binary::plain(b"rsync").unwrap();
@@ -815,7 +814,7 @@ mod tests {
         }
     }
 
-    /// Needs a rsync that is known to work, 3.4.4 or newer.
+    /// Needs an rsync that is known to work, 3.4.4 or newer.
     #[test]
     fn the_probe_can_succeed() {
         let binary = Binary::plain(b"rsync").unwrap();

@@ -1,15 +1,13 @@
-//! From the due events of one sync to what rsync gets: its arguments and the list on its
-//! standard input.
+//! Builds rsync calls from the due events of one sync: the arguments and the list on standard
+//! input.
 //!
-//! There are two kinds of call. The *classic* one, known from lsyncd, recurses and
-//! includes every listed name, its parents and nothing else; rsync then compares each
-//! entry of each listed directory with each rule, so it costs entries × rules. The
-//! *files-from* one names what is to be sent and nothing is scanned, but it needs names
-//! that agree with the disk, and options that not every rsync has.
+//! There are two kinds of call. The *classic* one, known from lsyncd, recurses and includes every
+//! listed name, its parents and nothing else; rsync then compares each entry of each listed
+//! directory with each rule, so the cost is entries × rules. The *files-from* call names what is to
+//! be sent and scans nothing, but it needs names that agree with the disk, and options that not
+//! every rsync has. [`ListStrategy`] chooses one for each batch.
 //!
-//! [`ListStrategy`] decides which one a batch gets:
-//!
-//! | module | what it does |
+//! | file | what it does |
 //! |---|---|
 //! | [`list_strategy`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
@@ -44,7 +42,7 @@ use crate::log::escape;
 pub use list_strategy::ListStrategy;
 pub use reason::reason;
 
-/// What an event says has happened to its path.
+/// The change that an event reports for its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The path is new.
@@ -62,72 +60,72 @@ pub enum Change {
 /// One due event. Paths begin with `/`, those of directories end with `/`.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchEntry<'a> {
-    /// What happened.
+    /// The reported change.
     pub change: Change,
-    /// Where, relative to the source.
+    /// The path, relative to the source.
     pub path: &'a [u8],
-    /// The new path of a [`Change::Move`]. What is in a moved directory has entries of
-    /// its own.
+    /// The new path of a [`Change::Move`]. The contents of a moved directory have entries of their
+    /// own.
     pub to: Option<&'a [u8]>,
 }
 
-/// Which call a sync wants (`rsync = { list = … }`).
+/// The call that a sync uses (`rsync = { list = … }`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ListMode {
-    /// Files-from where it is known to do the same as the classic call.
+    /// Files-from where it is known to have the same result as the classic call.
     #[default]
     Auto,
-    /// Files-from whatever the binary and the options are, proven or not. Only what it
-    /// cannot express, a directory replaced by a new one, is still classic.
+    /// Files-from whatever the binary and the options are. Only a directory replaced by a new one,
+    /// which it cannot express, is still classic.
     FilesFrom,
-    /// The classic call, always.
+    /// Always the classic call.
     Filter,
 }
 
-/// What a sync knows when it asks for a transfer.
+/// The properties of a sync that determine a call.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchRequest<'a> {
     /// The source, absolute, with trailing slash.
     pub source: &'a [u8],
-    /// The target as rsync gets it.
+    /// The target in rsync's form.
     pub target: &'a [u8],
-    /// The options computed from the `rsync` table, user's own `_extra` words included.
-    pub words: &'a [Vec<u8>],
-    /// The program to run, a path or a name to be found in `PATH`.
+    /// The options computed from the `rsync` table, the user's own `_extra` included.
+    pub options: &'a [Vec<u8>],
+    /// The program to run, a path or a name to be searched in `PATH`.
     pub binary: &'a [u8],
-    /// True if what is gone at the source is to be deleted at the target.
+    /// True if files on the target that are not in the source are to be deleted.
     pub delete: bool,
-    /// The sync's filters and excludes in the form the full sync gives to rsync:
-    /// `- PATTERN` or `+ PATTERN`.
+    /// The sync's filters and excludes in the form that the full sync passes to rsync: `- PATTERN`
+    /// or `+ PATTERN`.
     ///
-    /// Entries have passed them already. They are for what has no entries of its own:
-    /// the contents of directories that are deleted, or replaced by new ones.
+    /// Entries have passed them already. They apply to paths without entries of their own: the
+    /// contents of directories that are deleted, or replaced by new ones.
     pub filters: &'a [Vec<u8>],
-    /// Excluded files at the target are deleted with their directory, not kept.
+    /// True if excluded files at the target are deleted with their directory, not kept.
     pub delete_excluded: bool,
-    /// When the last transfer of this sync ended, full or not, successful or not.
+    /// The end of the last transfer of this sync, full or not, successful or not.
     pub last_transfer: Option<SystemTime>,
-    /// Some of the files may be at the target already, with the same size and time as others
-    /// that were sent before: their content is compared.
+    /// True if some of the files may be at the target already with the size and time of others that
+    /// were sent before, so that contents have to be compared.
     pub by_content: bool,
-    /// Which call to make.
+    /// The kind of call to make.
     pub list: ListMode,
 }
 
-/// How rsync finds out whether a listed file is unchanged.
+/// The way rsync decides if a listed file is unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compare {
     /// By size and whole-second time of modification.
     #[default]
     Times,
-    /// By its content as well.
+    /// By its contents as well.
     Content,
-    /// It does not: every file is sent.
+    /// Not at all: every file is sent.
     Never,
 }
 
 impl Compare {
-    /// The option that says so.
+    /// Returns the rsync option for this.
     pub fn option(self) -> Option<&'static str> {
         match self {
             Compare::Times => None,
@@ -137,7 +135,7 @@ impl Compare {
     }
 }
 
-/// Which call a [`Transfer`] makes.
+/// The kind of call that a [`Transfer`] makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferKind {
     /// `-r --include-from=- --exclude=*`
@@ -149,29 +147,29 @@ pub enum TransferKind {
     },
 }
 
-/// One rsync call, ready to be run.
+/// One rsync call, ready to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transfer {
     /// The arguments, without the name of the program.
     pub args: Vec<Vec<u8>>,
-    /// What its standard input reads: names separated by NUL, none at the end.
+    /// The standard input: names separated by NUL, none at the end.
     pub list: Vec<u8>,
-    /// Where in `list` the names begin: behind the rules, if some are there. Names are rules as
+    /// The offset of the names in `list`: behind the rules, if there are any. Names are rules as
     /// well then.
     pub names_at: usize,
-    /// Which call it is; [`ListStrategy::failed`] wants it back.
+    /// The kind of the call, for [`ListStrategy::failed`].
     pub kind: TransferKind,
 }
 
 impl Transfer {
-    /// The listed names for the log, one on a line, escaped.
+    /// Returns the listed names for the log, one per line, escaped.
     pub fn names(&self) -> String {
         let names = self.list[self.names_at..].split(|&byte| byte == 0);
         let names = names.map(|name| match self.names_at {
             0 => name,
             _ => name.strip_prefix(b"+ ").unwrap_or(name),
         });
-        // The `/./` that makes rsync send the root's attributes says nothing to a reader.
+        // The `/./` that makes rsync send the root's attributes is omitted.
         let plain = names.map(|name| match name {
             [b'/', b'.', rest @ ..] if rest.first() == Some(&b'/') => escape(rest),
             name => escape(name),
@@ -180,9 +178,9 @@ impl Transfer {
     }
 }
 
-/// Returns true if rsync runs its receiver on another host, or at least in another rsync, for this
-/// target: `rsync://…`, `host:…`, `host::…`. A colon behind the first slash is part of a
-/// local path (rsync(1)).
+/// Returns true if the receiver runs on another host, or at least in another rsync, for this
+/// target: `rsync://…`, `host:…`, `host::…`. A colon behind the first slash is part of a local path
+/// (rsync(1)).
 pub fn is_remote(target: &[u8]) -> bool {
     target.starts_with(b"rsync://")
         || target

@@ -1,7 +1,6 @@
-//! What rsync says of its work while it does it, read from lines its options make it write.
+//! Parses progress and totals from rsync's output, if its options make rsync write them.
 //!
-//! Nothing is added to the user's options for this: a line that is there is read, and goes
-//! into the log as ever.
+//! Nothing is added to the user's options for this, and the lines are logged as usual.
 
 /// A progress line of `--info=progress2` or `--progress`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,13 +9,13 @@ pub struct RsyncProgress {
     pub bytes: u64,
     /// 0 to 100.
     pub percent: u8,
-    /// As rsync has it: `146.38kB/s`.
+    /// The rate in rsync's form: `146.38kB/s`.
     pub rate: String,
-    /// Time left, or taken at the end, as rsync has it: `0:00:08`.
+    /// The time left, or at the end the time taken, in rsync's form: `0:00:08`.
     pub time: String,
 }
 
-/// What a transfer has sent in all.
+/// The totals of a transfer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RsyncTotals {
     /// `Total bytes sent`, or `sent … bytes` of `-v`.
@@ -26,7 +25,7 @@ pub struct RsyncTotals {
 }
 
 impl RsyncTotals {
-    /// Takes in a line of rsync's output, if it is one of the summary.
+    /// Adds a line of rsync's output, if it belongs to the summary.
     pub fn take(&mut self, line: &[u8]) {
         let Ok(line) = std::str::from_utf8(line) else {
             return;
@@ -51,9 +50,10 @@ impl RsyncTotals {
     }
 }
 
-/// A progress line, for instance `  1,238,099 100%  146.38kB/s    0:00:08  (xfr#5, to-chk=0/9)`.
+/// Parses a progress line, for instance `  1,238,099 100%  146.38kB/s    0:00:08  (xfr#5,
+/// to-chk=0/9)`.
 pub fn progress(line: &[u8]) -> Option<RsyncProgress> {
-    // Most lines are none; their first byte tells.
+    // Most lines are no progress; the first byte tells.
     if !matches!(line.first(), Some(b' ' | b'0'..=b'9')) {
         return None;
     }
@@ -70,7 +70,7 @@ pub fn progress(line: &[u8]) -> Option<RsyncProgress> {
     })
 }
 
-/// The number a text begins with, with rsync's separators of thousands.
+/// Returns the number at the start of a text, with rsync's thousands separators.
 fn number(text: &str) -> Option<u64> {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != ',' && c != '.')
@@ -78,8 +78,8 @@ fn number(text: &str) -> Option<u64> {
     whole_number(&text[..end])
 }
 
-/// `1,238,099`, in some languages with points. `-h` makes it `1.24M`, which is not exact
-/// and not taken.
+/// Parses `1,238,099`, in some locales with points. `-h` writes `1.24M`, which is not exact and is
+/// ignored.
 fn whole_number(text: &str) -> Option<u64> {
     let groups: Vec<&str> = text.split([',', '.']).collect();
     let (first, rest) = groups.split_first()?;

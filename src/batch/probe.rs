@@ -1,10 +1,10 @@
-//! Which program a sync's `rsync.binary` is, and whether that rsync deletes missing names and
-//! stays below the source.
+//! Resolves a sync's `rsync.binary`, and tests if that rsync deletes missing names and stays below
+//! the source.
 //!
-//! `--delete-missing-args` has a history: unknown before 3.1, creating what it should
-//! delete or giving up on names below missing directories until 3.2.3, refused by the
-//! receiver in 3.4.3 and in distributions that took over its security fixes. Version
-//! numbers do not tell good from bad, a try of some 50 ms does.
+//! `--delete-missing-args` has a history: unknown before 3.1, creating what it should delete or
+//! failing on names below missing directories until 3.2.3, refused by the receiver in 3.4.3 and in
+//! distributions that adopted its security fixes. Version numbers do not distinguish these; a test
+//! run of some 50 ms does.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
@@ -19,10 +19,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// How long a try may take before it counts as failed.
+/// The maximum time of a test run. One that takes longer counts as failed.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is known of binaries.
+/// The results for binaries that have been tested.
 type Tried = Mutex<Vec<(Binary, bool)>>;
 static DELETES_MISSING: Tried = Mutex::new(Vec::new());
 static IS_CONFINED: Tried = Mutex::new(Vec::new());
@@ -37,7 +37,7 @@ pub struct Binary {
 }
 
 impl Binary {
-    /// Resolves `name` as execvp(3) does; nothing if it is not plain rsync.
+    /// Resolves `name` like execvp(3). Returns `None` if it is not plain rsync.
     pub fn plain(name: &[u8]) -> Option<Binary> {
         let path = resolve(name)?;
         // A link named rsync may lead to something else.
@@ -59,8 +59,8 @@ impl Binary {
 
     /// Returns true if this rsync, as sender and receiver, deletes missing names and nothing else.
     ///
-    /// Tried once in the life of the process; an upgraded binary is tried again. Takes
-    /// about 50 ms that time, 5 seconds at worst.
+    /// A binary is tested once in the life of the process; an upgraded one is tested again. The
+    /// test takes about 50 ms, 5 seconds at most.
     pub fn deletes_missing(&self) -> bool {
         self.answer(
             &DELETES_MISSING,
@@ -69,11 +69,11 @@ impl Binary {
         )
     }
 
-    /// Returns true if this rsync, as sender, takes nothing from outside of the source when a
-    /// directory becomes a symlink under its hands.
+    /// Returns true if this rsync, as sender, reads nothing outside of the source when a directory
+    /// is replaced by a symlink during the transfer.
     ///
-    /// That came with 3.5, and with it an option to do without, which is asked for: an attack
-    /// cannot be tried as an ordinary user.
+    /// Version 3.5 added this together with an option to disable it. The option is tested: an
+    /// ordinary user cannot test an attack.
     pub fn is_confined(&self) -> bool {
         self.answer(&IS_CONFINED, "is confined to the source", |binary| {
             let mut command = Command::new(&binary.path);
@@ -138,7 +138,7 @@ impl Binary {
         let code = self.run(&source, &target, list)?;
         let right = ["here/new", "here/kept", "kept"];
         let wrong = ["gone", "here/gone", "here/sub", "never", "other/f"];
-        // 24 says that sources have vanished.
+        // Exit code 24: sources have vanished.
         Ok(matches!(code, Some(0 | 24))
             && right.iter().all(|name| target.join(name).is_file())
             && !wrong.iter().any(|name| target.join(name).exists()))
@@ -154,7 +154,7 @@ impl Binary {
     }
 }
 
-/// Runs a command that reads `input`; returns its exit code, none if it had to be killed.
+/// Runs a command that reads `input`. Returns its exit code, or `None` if it had to be killed.
 fn outcome(mut command: Command, input: &[u8]) -> io::Result<Option<i32>> {
     // What user code has opened is not marked.
     crate::sys::close_all_on_exec();
@@ -164,7 +164,7 @@ fn outcome(mut command: Command, input: &[u8]) -> io::Result<Option<i32>> {
         .stderr(Stdio::null())
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that has ended already does not matter, its exit code says why.
+        // If it has ended already, its exit code gives the reason.
         let _ = stdin.write_all(input);
     }
     let ended = match child.stdout.take() {
@@ -177,7 +177,7 @@ fn outcome(mut command: Command, input: &[u8]) -> io::Result<Option<i32>> {
     Ok(child.wait()?.code())
 }
 
-/// Returns true if all who write to `output` are gone before the time is up.
+/// Returns true if all writers of `output` have closed it before the timeout.
 fn closes(mut output: impl AsFd + Read, limit: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + limit;
     let mut buffer = [0; 512];
@@ -200,7 +200,7 @@ fn is_named_rsync(path: &Path) -> bool {
         .is_some_and(|name| name.as_bytes().starts_with(b"rsync"))
 }
 
-/// Finds a program: a name without slash in `PATH`, as execvp(3) does.
+/// Finds a program like execvp(3): a name without slash is searched in `PATH`.
 pub fn resolve(name: &[u8]) -> Option<PathBuf> {
     let name = OsStr::from_bytes(name);
     if name.as_bytes().contains(&b'/') {
@@ -214,7 +214,7 @@ pub fn resolve(name: &[u8]) -> Option<PathBuf> {
         })
 }
 
-/// A directory of one's own, removed when dropped.
+/// A private directory, removed when dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -223,7 +223,7 @@ impl Scratch {
         for number in 0..100 {
             let name = format!("lsyncd-rsync-{}-{number}", std::process::id());
             let path = std::env::temp_dir().join(name);
-            // Fails for a path that exists, be it a link planted by someone else.
+            // Fails for a path that exists, even a link created by another user.
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => return Ok(Scratch(path)),
                 Err(why) if why.kind() == io::ErrorKind::AlreadyExists => error = why,

@@ -1,29 +1,29 @@
-//! Finds the line of a child's error output that says why it failed.
+//! Finds the line of a child's error output that explains its failure.
 //!
-//! rsync and ssh print more than that: greetings and warnings before the error, and consequences
-//! of it behind.
+//! rsync and ssh print more than that: greetings and warnings before the error, and its
+//! consequences after it.
 
-/// The longest line that is quoted.
+/// The maximum length of a quoted line.
 const MAX_LENGTH: usize = 500;
 
-/// How much a line says about a failure, the best first.
+/// The relevance of a line for a failure, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// An error in the form in which rsync, ssh or a shell reports one.
+    /// An error in a form that rsync, ssh or a shell prints.
     Error,
     /// Any other line with a word for a failure.
     Failure,
-    /// What follows on one side when the other has failed.
+    /// A message of one side that follows from the failure of the other.
     Consequence,
-    /// A line that has none of these words.
+    /// A line with none of these words.
     Other,
     /// rsync's last line, which repeats the exit code.
     Trailer,
-    /// A warning: the work goes on after it.
+    /// A warning: work continues after it.
     Warning,
 }
 
-/// The beginnings of errors of rsync, ssh and shells.
+/// Prefixes of errors of rsync, ssh and shells.
 const ERRORS: [&str; 17] = [
     "@error",
     "bash: ",
@@ -90,7 +90,7 @@ const CONSEQUENCES: [&str; 4] = [
     "writefd_unbuffered failed",
 ];
 
-/// Beginnings and parts of lines after which the work goes on.
+/// Prefixes and parts of lines after which work continues.
 const WARNINGS: [&str; 14] = [
     "add the host to the list of known hosts",
     "authentication agent",
@@ -131,8 +131,7 @@ fn rank(line: &[u8]) -> Rank {
     }
 }
 
-/// The line that says most of what went wrong, the first of several alike; empty if there is
-/// none.
+/// Returns the most relevant line, the first of several alike; an empty one if there is none.
 pub fn reason<'a>(lines: impl Iterator<Item = &'a [u8]>) -> &'a [u8] {
     let (mut best, mut last_other) = (None, None);
     let mut is_closed = false;

@@ -1,10 +1,10 @@
-//! How an rsync, here or at the target, says that it does not take an option.
+//! Parses how an rsync, here or at the target, says that it does not accept an option.
 //!
-//! A server prints it to its standard error or sends it to the client, which then ends with the code
-//! of what it noticed first: that the other side hung up.
+//! A server prints it to its standard error or sends it to the client, which then exits with the
+//! code of the first thing it noticed: that the other side hung up.
 
-/// Options that calls get besides the user's, by which name and letter they are refused. Some stand
-/// for what `--files-from` implies.
+/// Options that are added to the user's, with the letter by which they may be refused. Some
+/// represent options that `--files-from` implies.
 const OURS: [(&str, u8); 8] = [
     ("checksum", b'c'),
     ("delete-missing-args", 0),
@@ -16,7 +16,7 @@ const OURS: [(&str, u8); 8] = [
     ("relative", b'R'),
 ];
 
-/// Returns the option that the line says is not taken, if it is one of ours: its long name.
+/// Returns the long name of the option that the line refuses, if it is one of ours.
 pub fn refused(line: &[u8]) -> Option<&'static str> {
     let line = String::from_utf8_lossy(line);
     let line = line.trim_end();
@@ -25,7 +25,7 @@ pub fn refused(line: &[u8]) -> Option<&'static str> {
     } else if let Some((_, after)) = line.split_once("configured to refuse ") {
         after.split(' ').next()?
     } else {
-        // rrsync, which is a filter before rsync.
+        // rrsync, a filter in front of rsync.
         let before = line.strip_suffix(" has been disabled on this server.")?;
         before.rsplit_once("option ")?.1
     };
@@ -37,7 +37,7 @@ pub fn refused(line: &[u8]) -> Option<&'static str> {
     Some(OURS.iter().find(one)?.0)
 }
 
-/// Returns true if the user's own words have the option.
+/// Returns true if the user's own options contain the option.
 pub fn is_own(words: &[Vec<u8>], name: &str) -> bool {
     let letter = OURS
         .iter()
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn the_words_of_all_versions_are_known() {
         for (line, expected) in [
-            // The rsync here, 3.0.9.
+            // The local rsync, 3.0.9.
             (
                 "rsync: --ignore-missing-args: unknown option",
                 Some("ignore-missing-args"),
@@ -67,7 +67,7 @@ mod tests {
                 "rsync: on remote machine: --delete-missing-args: unknown option",
                 Some("delete-missing-args"),
             ),
-            // A daemon with "refuse options", 3.0.9 and 3.2.0 to 3.5.0. Those of 3.1 say nothing.
+            // A daemon with "refuse options", 3.0.9 and 3.2.0 to 3.5.0. Version 3.1 prints nothing.
             (
                 "rsync: The server is configured to refuse --delete-missing-args",
                 Some("delete-missing-args"),
@@ -105,7 +105,7 @@ mod tests {
                 "/usr/bin/rrsync error: option -I has been disabled on this server.",
                 Some("ignore-times"),
             ),
-            // The user's, and what is no refusal.
+            // The user's own option, and lines that are no refusal.
             ("rsync: --bogus: unknown option", None),
             ("rsync: on remote machine: -@-1: unknown option", None),
             ("rsync: The server is configured to refuse --delete", None),

@@ -1,28 +1,28 @@
-//! Which of the user's own options the files-from call can live with.
+//! Tells which of the user's own options the files-from call supports.
 //!
-//! The words are those of rsync(1). An option stands in a list here if it is known to do
-//! the same in both calls; what is not known makes the batch a classic one.
+//! The options are those of rsync(1). An option is in a list here if it is known to have the same
+//! effect in both calls; an unknown one makes the batch a classic one.
 
-/// How much choice the words leave.
+/// The calls that the options permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ListSupport {
-    /// Either call does the same.
+    /// Both calls have the same effect.
     Any,
-    /// Only the classic call deletes the same.
+    /// Only the classic call deletes the same files.
     ClassicToDelete,
     /// Only the classic call does what the user asked for.
     Classic,
 }
 
-/// Judges all words.
-pub fn freedom(words: &[Vec<u8>]) -> ListSupport {
+/// Returns the calls that the options permit.
+pub fn list_support(words: &[Vec<u8>]) -> ListSupport {
     let mut words = words.iter();
     let mut least = ListSupport::Any;
     while let Some(word) = words.next() {
         let (freedom, rest) = match word.as_slice() {
             [b'-', b'-', name @ ..] => long(name),
             [b'-', letters @ ..] if !letters.is_empty() => short(letters),
-            // Another source, or something this does not understand.
+            // Another source, or an option that is not understood.
             _ => (ListSupport::Classic, OptionRest::Nothing),
         };
         least = least.max(freedom);
@@ -31,7 +31,7 @@ pub fn freedom(words: &[Vec<u8>]) -> ListSupport {
             OptionRest::Value => words.next().map(|_| ListSupport::Any),
             OptionRest::Option => words
                 .next()
-                .map(|word| self::freedom(std::slice::from_ref(word))),
+                .map(|word| self::list_support(std::slice::from_ref(word))),
         };
         least = least.max(value.unwrap_or(ListSupport::Classic));
     }
@@ -70,7 +70,7 @@ fn have(words: &[Vec<u8>], long: &str, short: &[u8]) -> bool {
     words.iter().any(|word| match word.as_slice() {
         [b'-', b'-', name @ ..] => std::str::from_utf8(name).is_ok_and(|name| listed(long, name)),
         [b'-', letters @ ..] => {
-            // Behind a letter with a value comes the value.
+            // The rest behind a letter with a value is the value.
             let value = letters.iter().position(|letter| b"BeTM@".contains(letter));
             let letters = &letters[..value.unwrap_or(letters.len())];
             letters.iter().any(|letter| short.contains(letter))
@@ -79,19 +79,19 @@ fn have(words: &[Vec<u8>], long: &str, short: &[u8]) -> bool {
     })
 }
 
-/// What an option takes from the word behind it.
+/// The part of an option in the next argument.
 enum OptionRest {
     Nothing,
     Value,
-    /// Its value is an option for the remote side (`-M`).
+    /// An option for the remote side (`-M`).
     Option,
 }
 
-/// Letters that say how something is sent, or what is printed. `a` is among them: with
+/// Letters that affect how files are sent, or what is printed. `a` is among them: with
 /// `--files-from` it does not imply `-r`.
 const LETTERS: &[u8] = b"aAcDEghHiIJKlnNoOpPqsStuUvWXyzZ468";
 
-/// Letters with a value, in the same word or the next.
+/// Letters with a value, in the same argument or the next.
 const LETTERS_WITH_VALUE: &[u8] = b"BeT@";
 
 fn short(letters: &[u8]) -> (ListSupport, OptionRest) {
@@ -100,7 +100,12 @@ fn short(letters: &[u8]) -> (ListSupport, OptionRest) {
         let value = &letters[index + 1..];
         match letter {
             b'M' if value.is_empty() => return (least, OptionRest::Option),
-            b'M' => return (least.max(freedom(&[value.to_vec()])), OptionRest::Nothing),
+            b'M' => {
+                return (
+                    least.max(list_support(&[value.to_vec()])),
+                    OptionRest::Nothing,
+                );
+            }
             _ if LETTERS_WITH_VALUE.contains(letter) && value.is_empty() => {
                 return (least, OptionRest::Value);
             }
@@ -108,15 +113,15 @@ fn short(letters: &[u8]) -> (ListSupport, OptionRest) {
             _ if LETTERS.contains(letter) => {}
             // Backups are protected from the classic deletion only.
             b'b' => least = least.max(ListSupport::ClassicToDelete),
-            // r R d: another shape of list. C f F: filters. k L: symlinks become
-            // directories. x: stops at other file systems only when recursing. m, 0, V.
+            // r R d: another form of list. C f F: filters. k L: symlinks become directories. x:
+            // stops at other file systems only when recursing. m, 0, V.
             _ => return (ListSupport::Classic, OptionRest::Nothing),
         }
     }
     (least, OptionRest::Nothing)
 }
 
-/// Long options without value that change nothing in how the two calls compare.
+/// Long options without value that have the same effect in both calls.
 const FLAGS: &str = "\
     8-bit-output acls append append-verify archive atimes blocking-io checksum compress \
     copy-devices crtimes delay-updates devices dry-run executability fake-super force \
@@ -127,7 +132,7 @@ const FLAGS: &str = "\
     quiet remove-source-files safe-links secluded-args size-only sparse specials stats \
     super times trust-sender update verbose whole-file write-devices xattrs";
 
-/// Long options whose value may stand in the next word.
+/// Long options whose value may be the next argument.
 const WITH_VALUE: &str = "\
     address block-size bwlimit cc checksum-choice checksum-seed chmod chown compare-dest \
     compress-choice compress-level compress-threads contimeout copy-as copy-dest debug \
@@ -136,8 +141,8 @@ const WITH_VALUE: &str = "\
     rsync-path skip-compress sockopts stderr stop-after stop-at suffix temp-dir \
     time-limit timeout usermap zc zl zt";
 
-/// What only the classic call honours although it has a value; all else of the form
-/// `--name=value`, known or not, is taken for harmless.
+/// Options with a value that only the classic call honours; every other one of the form
+/// `--name=value`, known or not, has the same effect in both.
 const CLASSIC_WITH_VALUE: &str = "\
     exclude exclude-from files-from filter iconv include include-from max-delete \
     only-write-batch protocol read-batch write-batch";
@@ -150,7 +155,7 @@ fn long(name: &[u8]) -> (ListSupport, OptionRest) {
     };
     match (name, value) {
         ("remote-option", None) => (ListSupport::Any, OptionRest::Option),
-        ("remote-option", Some(word)) => (freedom(&[word.to_vec()]), OptionRest::Nothing),
+        ("remote-option", Some(word)) => (list_support(&[word.to_vec()]), OptionRest::Nothing),
         ("backup", None) => (ListSupport::ClassicToDelete, OptionRest::Nothing),
         ("backup-dir", Some(_)) => (ListSupport::ClassicToDelete, OptionRest::Nothing),
         ("backup-dir", None) => (ListSupport::ClassicToDelete, OptionRest::Value),
@@ -166,8 +171,8 @@ fn long(name: &[u8]) -> (ListSupport, OptionRest) {
     }
 }
 
-/// `--no-perms`, `--no-p`: taking back what is harmless is harmless, but for the two
-/// options that deletion itself needs.
+/// Returns true for a negation (`--no-perms`, `--no-p`) with the same effect in both calls. The two
+/// options that deletion itself needs are excluded.
 fn is_harmless_negation(name: &str) -> bool {
     let Some(name) = name.strip_prefix("no-") else {
         return false;
@@ -188,7 +193,7 @@ mod tests {
 
     fn judge(line: &str) -> ListSupport {
         let words: Vec<Vec<u8>> = line.split(' ').map(Into::into).collect();
-        freedom(&words)
+        list_support(&words)
     }
 
     #[test]

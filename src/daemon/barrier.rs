@@ -96,7 +96,7 @@ impl Barrier {
             pause,
         } = &mut self.stage
         {
-            if !started || !watcher.has_told(*moment) {
+            if !started || !watcher.has_reported(*moment) {
                 if *again <= now {
                     *again = now + *pause;
                     *pause = (*pause * 2).min(MAX_DELAY);

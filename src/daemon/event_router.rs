@@ -162,7 +162,7 @@ impl Observer for EventRouter<'_> {
         }
     }
 
-    fn trouble(&mut self, path: &[u8], error: &io::Error, what: &'static str) {
+    fn watch_failed(&mut self, path: &[u8], error: &io::Error, what: &'static str) {
         let path = log::escape(path);
         log::say("Inotify", format_args!("{what} {path}: {error}"));
     }

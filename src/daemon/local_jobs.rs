@@ -162,7 +162,7 @@ impl EventLoop<'_> {
             delete_excluded: request.delete_excluded,
             filter: Arc::clone(&sync.filter),
             task: request.task,
-            settled,
+            renames_applied: settled,
             limit: if std::mem::take(&mut sync.unlimited) {
                 None
             } else {

@@ -174,7 +174,7 @@ fn told(blocked: &Blocked) -> Vec<WithheldPath> {
     let told = first.map(|(path, reason)| WithheldPath {
         path: escape(path).into_owned(),
         rejected: reason.rejected,
-        reason: reason.words.clone(),
+        reason: reason.reason.clone(),
     });
     told.collect()
 }

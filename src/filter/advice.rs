@@ -1,15 +1,15 @@
-//! Patterns that can match nothing, and what was probably meant.
+//! Detects patterns that can match nothing, and suggests what was probably meant.
 //!
-//! A pattern that never matches is no error to rsync and so excludes nothing in silence.
-//! The most frequent one names a directory by its absolute path.
+//! A pattern that never matches is no error to rsync and silently excludes nothing. The most
+//! frequent one names a directory by its absolute path.
 
 use super::pattern::Pattern;
 use super::rules::is_blank;
 
-/// Says what is wrong with `pattern`, if it looks as if it can match nothing.
+/// Returns advice if `pattern` looks as if it can match nothing.
 ///
-/// `source` is the absolute path of the sync's source directory, with or without a slash at
-/// the end. The advice is one line without a name in front, ready for a log message.
+/// `source` is the absolute path of the sync's source directory, with or without a slash at the
+/// end. The advice is one line without a prefix, ready for a log message.
 pub fn suspicious(pattern: &[u8], source: &[u8]) -> Option<String> {
     let shown = |text: &[u8]| String::from_utf8_lossy(text).escape_debug().to_string();
     let path = pattern.strip_suffix(b"/").unwrap_or(pattern);
@@ -61,7 +61,7 @@ pub fn suspicious(pattern: &[u8], source: &[u8]) -> Option<String> {
     None
 }
 
-/// What is left of an absolute path below the source, from its slash on.
+/// Returns the part of an absolute path below the source, with its leading slash.
 fn below<'a>(path: &'a [u8], source: &[u8]) -> Option<&'a [u8]> {
     let source = source.strip_suffix(b"/").unwrap_or(source);
     if source.is_empty() {

@@ -1,11 +1,11 @@
 //! Wildcards of rsync: `?`, `*`, `**`, `[...]` and the backslash.
 //!
-//! A pattern is compiled once into tokens. Matching is a loop with two places to fall back
-//! to, the last `*` and the last `**`. No earlier place is ever needed: what a `*` can cover
-//! ends at the next slash, no token but a written slash and `**` matches one, and so the
-//! leftmost fit of what stands between two wildcards is as good as any later one.
+//! A pattern is compiled once into tokens. Matching is a loop with two positions for backtracking,
+//! the last `*` and the last `**`. No earlier position is ever needed: a `*` ends at the next
+//! slash, only a literal slash and `**` match one, and so the leftmost match of the tokens between
+//! two wildcards is as good as any later one.
 
-/// One element of a compiled pattern; matches one byte except for the two stars.
+/// One element of a compiled pattern. It matches one byte, except for the two stars.
 #[derive(Clone, Debug)]
 enum Token {
     Byte(u8),
@@ -18,14 +18,14 @@ enum Token {
     Class(Box<Set>),
 }
 
-/// A pattern with wildcards, ready to be matched.
+/// A compiled pattern with wildcards.
 #[derive(Clone, Debug)]
 pub(super) struct Glob {
     tokens: Box<[Token]>,
 }
 
 impl Glob {
-    /// Compiles `text`; `None` if it can match nothing: an unfinished `[`, an unknown
+    /// Compiles `text`. Returns `None` if it can match nothing: an unfinished `[`, an unknown
     /// `[:class:]`, a backslash at the end.
     pub(super) fn new(text: &[u8]) -> Option<Glob> {
         let tokens = tokens(text)?.into_iter().map(|(_, token)| token);
@@ -40,7 +40,7 @@ impl Glob {
         let end = text.len() + usize::from(slash);
         let byte = |at: usize| text.get(at).copied().unwrap_or(b'/');
         let (mut token, mut at) = (0, 0);
-        // Where to go on, and from which byte, when a wildcard has to cover one more.
+        // The token and byte at which to continue when a wildcard has to cover one more byte.
         let mut star: Option<(usize, usize)> = None;
         let mut deep: Option<(usize, usize)> = None;
         loop {
@@ -95,8 +95,8 @@ impl Token {
     }
 }
 
-/// Cuts a pattern into tokens, each with the place at which it begins in `text`. `None` if the
-/// pattern can match nothing.
+/// Splits a pattern into tokens, each with its offset in `text`. Returns `None` if the pattern can
+/// match nothing.
 fn tokens(text: &[u8]) -> Option<Vec<(usize, Token)>> {
     let mut tokens = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -131,8 +131,8 @@ fn tokens(text: &[u8]) -> Option<Vec<(usize, Token)>> {
     Some(tokens)
 }
 
-/// The ways to go on with the pattern `text` behind `prefix`: each is the place in `text` from
-/// which on the pattern has to match what follows the prefix. Nothing may have to follow.
+/// Returns the offsets in the pattern `text` from which it can continue behind `prefix`: the rest
+/// of the pattern has to match what follows the prefix. An empty rest is possible.
 pub(super) fn behind(text: &[u8], prefix: &[u8]) -> Vec<usize> {
     let Some(tokens) = tokens(text) else {
         return Vec::new();
@@ -142,7 +142,7 @@ pub(super) fn behind(text: &[u8], prefix: &[u8]) -> Vec<usize> {
     for &byte in prefix {
         let mut next = Vec::new();
         for place in places {
-            // A star may stand for nothing, so what follows it is a place as well.
+            // A star may match nothing, so the next token is a possible position as well.
             let mut at = place;
             loop {
                 match tokens.get(at) {
@@ -165,18 +165,18 @@ pub(super) fn behind(text: &[u8], prefix: &[u8]) -> Vec<usize> {
     places.into_iter().map(start).collect()
 }
 
-/// The bytes a `[...]` stands for, one bit each. Never contains the slash.
+/// The bytes that a `[...]` matches, one bit each. It never contains the slash.
 #[derive(Clone, Debug, Default)]
 struct Set([u64; 4]);
 
 impl Set {
-    /// Reads what follows a `[`; gives the set and how many bytes it took, `]` included.
+    /// Parses the text behind a `[`; returns the set and the bytes consumed, `]` included.
     fn parse(text: &[u8]) -> Option<(Set, usize)> {
         let mut set = Set::default();
         let negated = matches!(text.first(), Some(b'!' | b'^'));
         let first = usize::from(negated);
         let mut at = first;
-        // What a `-` would start a range from.
+        // The start of a range that a `-` would continue.
         let mut low = None;
         loop {
             match *text.get(at)? {
@@ -237,7 +237,7 @@ impl Set {
     }
 }
 
-/// The test behind a `[:name:]`, as isalpha(3) and its kin have it for ASCII.
+/// Returns the test of a `[:name:]` class, as isalpha(3) and related functions define it for ASCII.
 fn named(name: &[u8]) -> Option<fn(&u8) -> bool> {
     Some(match name {
         b"alnum" => u8::is_ascii_alphanumeric,
@@ -295,7 +295,7 @@ mod tests {
         assert!(glob.matches(b"foo/bar", false));
     }
 
-    /// The definition, tried in every way there is.
+    /// Matches by trying every possibility: the definition.
     fn naive(tokens: &[Token], text: &[u8]) -> bool {
         match tokens.split_first() {
             None => text.is_empty(),

@@ -1,19 +1,19 @@
-//! The filter of one sync: rules in their order, then excludes; and the text rsync gets.
+//! The filter of one sync: rules in their order, then excludes; and the text that rsync gets.
 //!
-//! An exclude is read as rsync reads a line of `--exclude-from`, so `- x` and `+ x` are rules
-//! and a text of several lines is several patterns. Three kinds of line mean something else
-//! to rsync than to whoever wrote a name: `#...` and `;...` are comments, a lone `!` clears
-//! the list. Here they are names (`#recycle`), and rsync gets them with a sign in front,
-//! which makes them names for it too. Patterns that rsync refuses (the empty one) or drops
-//! (longer than a path can be) match nothing and are kept from it.
+//! An exclude is parsed like a line of rsync's `--exclude-from`, so `- x` and `+ x` are rules and a
+//! text of several lines is several patterns. Three kinds of line mean something else to rsync than
+//! a name: `#...` and `;...` are comments, a single `!` clears the list. Here they are names
+//! (`#recycle`), and rsync gets them with a sign in front, which makes them names for it too.
+//! Patterns that rsync refuses (the empty one) or drops (longer than a path can be) match nothing
+//! and are not passed to it.
 
 use super::pattern::{PathEntry, Pattern, literal};
 use super::rules::{FilterRule, RuleError, Sign, lines, trim_start};
 
-/// Which paths a sync leaves out. Empty by default: nothing is left out.
+/// The paths that a sync excludes. An empty filter excludes nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Before all others: directories that are left alone for now.
+    /// Temporary excludes of directories; they come before all rules.
     held: Vec<FilterRule>,
     rules: Vec<FilterRule>,
     excludes: Vec<Exclude>,
@@ -25,30 +25,29 @@ struct Exclude {
     rule: FilterRule,
 }
 
-/// Why a path is kept or left out.
+/// The reason why a path is included or excluded.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision<'a> {
     /// The path itself or the parent directory at which it was decided; no trailing slash.
     pub level: &'a [u8],
-    /// What was decided.
+    /// The decision.
     pub sign: Sign,
-    /// The pattern that matched there.
+    /// The pattern that matched.
     pub pattern: &'a Pattern,
 }
 
-/// How rsync is told about a filter: one word for its command line and what it reads on its
-/// standard input.
+/// A filter in rsync's form: one option for the command line and the text for standard input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RsyncInput {
-    /// `--exclude-from=-`, or `--filter=. -` (a single word) if there are rules.
+    /// `--exclude-from=-`, or `--filter=. -` (a single argument) if there are rules.
     pub option: &'static str,
-    /// Lines, with a newline between them and none at the end.
+    /// Lines, separated by newlines, without one at the end.
     pub text: Vec<u8>,
 }
 
 impl Filter {
-    /// Adds an exclude at the end; a text of several lines adds each of them.
-    /// False if there was nothing new in it.
+    /// Appends an exclude; a text of several lines adds each of them. Returns false if all were
+    /// present already.
     pub fn add_exclude(&mut self, text: &[u8]) -> bool {
         let before = self.excludes.len();
         for line in lines(text) {
@@ -62,7 +61,8 @@ impl Filter {
         self.excludes.len() > before
     }
 
-    /// Takes away what [`Filter::add_exclude`] added for this text. False if it was not there.
+    /// Removes what [`Filter::add_exclude`] added for this text. Returns false if it was not
+    /// present.
     pub fn remove_exclude(&mut self, text: &[u8]) -> bool {
         let before = self.excludes.len();
         self.excludes
@@ -70,11 +70,11 @@ impl Filter {
         self.excludes.len() < before
     }
 
-    /// Adds a filter rule, `+ PATTERN` or `- PATTERN`, behind those already there. Of a text
-    /// of several lines each is a rule, but for blank lines and comments (`#`).
+    /// Appends a filter rule, `+ PATTERN` or `- PATTERN`. In a text of several lines each is a
+    /// rule, except blank lines and comments (`#`).
     ///
     /// # Errors
-    /// The line that is no such rule, or the text if there is none in it; nothing is added then.
+    /// Returns the first invalid line, or the text if it contains no rule; nothing is added then.
     pub fn append_rule(&mut self, text: &[u8]) -> Result<(), RuleError> {
         let rules = lines(text)
             .filter(|line| !matches!(trim_start(line), [] | [b'#', ..]))
@@ -87,7 +87,7 @@ impl Filter {
         Ok(())
     }
 
-    /// This filter with further rules behind all of its own.
+    /// Returns this filter with further rules behind all of its own.
     pub(super) fn with_rules_behind(&self, rules: &[FilterRule]) -> Filter {
         let mut filter = self.clone();
         filter.excludes.extend(rules.iter().map(|rule| Exclude {
@@ -97,8 +97,8 @@ impl Filter {
         filter
     }
 
-    /// Leaves these directories alone, and no others from now on, whatever the rules say: they
-    /// are excluded as long as this holds. Paths as for [`Filter::excluded`].
+    /// Excludes these directories, and no others from now on, before all rules. Paths as for
+    /// [`Filter::excluded`].
     pub fn hold<'a>(&mut self, directories: impl Iterator<Item = &'a [u8]>) {
         let rule = |path| FilterRule {
             sign: Sign::Exclude,
@@ -107,24 +107,24 @@ impl Filter {
         self.held = directories.map(rule).collect();
     }
 
-    /// Returns true if any directory is held.
+    /// Returns true if any directory is temporarily excluded.
     pub fn holds_any(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Returns true if this path is held, or a directory above it.
+    /// Returns true if this path, or a directory above it, is temporarily excluded.
     pub fn holds(&self, path: &[u8]) -> bool {
         let matches =
             |entry: PathEntry<'_>| self.held.iter().any(|r| r.pattern.matches_entry(&entry));
         self.holds_any() && levels(path).any(matches)
     }
 
-    /// The rules for what is held, each as `SIGN PATTERN`.
+    /// Returns the rules of the temporary excludes, each as `SIGN PATTERN`.
     pub fn held(&self) -> impl Iterator<Item = Vec<u8>> {
         self.held.iter().map(FilterRule::line)
     }
 
-    /// Returns true if the configuration leaves a path out; what is held for now does not count.
+    /// Returns true if the configuration excludes a path; temporary excludes do not count.
     pub fn configured_out(&self, path: &[u8]) -> bool {
         levels(path).any(|entry| {
             let rule = self.configured().find(|r| r.pattern.matches_entry(&entry));
@@ -132,31 +132,31 @@ impl Filter {
         })
     }
 
-    /// Returns true if there are rules; excludes are none.
+    /// Returns true if there are rules; excludes do not count.
     pub fn has_rules(&self) -> bool {
         !self.rules.is_empty()
     }
 
-    /// Returns true if nothing is left out.
+    /// Returns true if nothing is excluded.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty() && self.excludes.is_empty() && self.held.is_empty()
     }
 
-    /// The excludes as they were written, in the order of their first mention.
+    /// Returns the excludes as written, in the order in which they were first added.
     pub fn excludes(&self) -> impl Iterator<Item = &[u8]> {
         self.excludes.iter().map(|exclude| &*exclude.text)
     }
 
-    /// The rules without the excludes, in order, each as `SIGN PATTERN`.
+    /// Returns the rules without the excludes, in order, each as `SIGN PATTERN`.
     pub fn rules(&self) -> impl Iterator<Item = Vec<u8>> {
         self.rules.iter().map(FilterRule::line)
     }
 
-    /// Returns true if a path is left out: itself or a directory above it.
+    /// Returns true if a path is excluded, itself or through a directory above it.
     ///
-    /// `path` is relative to the source with a leading slash; that of a directory ends with
-    /// one. rsync descends from the root and does not enter what is excluded, so a `+` below
-    /// an excluded directory brings nothing back. The root is never excluded.
+    /// `path` is relative to the source with a leading slash; that of a directory ends with one.
+    /// rsync descends from the root and does not enter excluded directories, so a `+` below an
+    /// excluded directory has no effect. The root is never excluded.
     pub fn excluded(&self, path: &[u8]) -> bool {
         !self.is_empty()
             && levels(path).any(|entry| {
@@ -165,7 +165,8 @@ impl Filter {
             })
     }
 
-    /// Like [`Filter::excluded`] for who descends level by level: looks at this entry only.
+    /// Returns true if this entry is excluded; directories above it are not checked. For callers
+    /// that descend level by level.
     pub fn excluded_here(&self, path: &[u8]) -> bool {
         !self.is_empty()
             && entry(path)
@@ -173,8 +174,8 @@ impl Filter {
                 .is_some_and(|rule| rule.sign == Sign::Exclude)
     }
 
-    /// Returns true if what is in one directory is left out just as it would be in the other.
-    /// Paths begin and end with a slash.
+    /// Returns true if the filter excludes the same paths below both directories. Paths begin and
+    /// end with a slash.
     pub fn is_alike_below(&self, one: &[u8], other: &[u8]) -> bool {
         let [one, other] = [one, other].map(|path| path.strip_suffix(b"/").unwrap_or(path));
         (self.held.iter())
@@ -182,8 +183,8 @@ impl Filter {
             .all(|rule| rule.pattern.is_alike_below(one, other))
     }
 
-    /// The rule that excludes `path` and the level at which it does; if none excludes it,
-    /// the `+` rule that keeps the path itself. Paths as for [`Filter::excluded`].
+    /// Returns the rule that excludes `path` and the level at which it does; if none excludes it,
+    /// the `+` rule that includes the path itself. Paths as for [`Filter::excluded`].
     pub fn deciding<'a>(&'a self, path: &'a [u8]) -> Option<Decision<'a>> {
         let mut kept = None;
         for entry in levels(path) {
@@ -199,8 +200,8 @@ impl Filter {
         kept
     }
 
-    /// What the startup transfer is told, so that rsync leaves out the same paths. `None` if
-    /// there is nothing to tell.
+    /// Returns the rules for the startup transfer, with which rsync excludes the same paths. `None`
+    /// if there are no rules.
     pub fn rsync_input(&self) -> Option<RsyncInput> {
         let signed = self.has_rules();
         let held = self.held.iter().map(|rule| {
@@ -239,7 +240,7 @@ impl Filter {
         self.rules.iter().chain(excludes)
     }
 
-    /// The first rule that matches this entry: what is held, rules, excludes.
+    /// Returns the first rule that matches this entry: temporary excludes, rules, excludes.
     fn deciding_at(&self, entry: &PathEntry<'_>) -> Option<&FilterRule> {
         (self.held.iter())
             .chain(self.configured())
@@ -247,7 +248,7 @@ impl Filter {
     }
 }
 
-/// The entry a path names; none for the root.
+/// Returns the entry of a path; `None` for the root.
 fn entry(path: &[u8]) -> Option<PathEntry<'_>> {
     match path {
         [] | [b'/'] => None,
@@ -256,7 +257,7 @@ fn entry(path: &[u8]) -> Option<PathEntry<'_>> {
     }
 }
 
-/// The directories above a path from the top, then the path itself; the root is left out.
+/// Returns the directories above a path from the top, then the path itself, without the root.
 fn levels(path: &[u8]) -> impl Iterator<Item = PathEntry<'_>> {
     let inner = path.len().saturating_sub(1);
     (1..inner)
@@ -265,7 +266,7 @@ fn levels(path: &[u8]) -> impl Iterator<Item = PathEntry<'_>> {
         .chain(entry(path))
 }
 
-/// Returns true if rsync takes such a line of an exclude file for something else than a name.
+/// Returns true if rsync does not parse this line of an exclude file as a name.
 fn is_special(line: &[u8]) -> bool {
     matches!(line, [b'#' | b';', ..] | [b'!'])
 }
@@ -446,7 +447,7 @@ mod tests {
         shared::<Filter>();
     }
 
-    /// Prints the cost of one question; `cargo test --release -- --ignored --nocapture`.
+    /// Prints the cost of one query; run with `cargo test --release -- --ignored --nocapture`.
     #[test]
     #[ignore = "a measurement"]
     fn cost_of_fifty_patterns() {

@@ -1,20 +1,23 @@
-//! Patterns as rsync has them: which paths a sync is concerned with.
+//! Filter rules with rsync's semantics: the paths that a sync transfers.
 //!
-//! The same rules are asked here for every event and every directory, and handed to rsync
-//! for the startup transfer. Both must come to the same answer, or a file is sent once and
-//! never again (or the other way round). So the meaning is that of rsync(1), "FILTER RULES"
-//! and "PATTERN MATCHING RULES", checked against rsync itself; where lsyncd's own matcher
-//! differed (no `[...]`, no backslash, `dir/` not covering what is below) rsync's holds.
+//! The same rules are applied here to every event and every directory, and passed to rsync for the
+//! startup transfer. Both must give the same result, or a file is sent once and never again (or the
+//! reverse). So the semantics are those of rsync(1), "FILTER RULES" and "PATTERN MATCHING RULES",
+//! checked against rsync itself; where lsyncd's own matcher differed (no `[...]`, no backslash,
+//! `dir/` not covering what is below) rsync's semantics apply.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `glob` | wildcards: compiled once, matched by a loop without allocation |
-//! | `pattern` | one pattern: where in a path it may match, and on what kind of entry |
+//! | `pattern` | one pattern: the part of a path and the kind of entry it matches |
 //! | `rules` | one written rule: sign and pattern, exclude lines, files of both |
-//! | `list` | [`Filter`]: rules and excludes of one sync, and the text rsync gets |
-//! | `subtree` | [`Rules`] for one directory and what is below it |
-//! | `options` | the rules among options of rsync |
+//! | `list` | [`Filter`]: rules and excludes of one sync, and the text that rsync gets |
+//! | `subtree` | [`Rules`] for one directory and everything below it |
+//! | `options` | the rules among rsync options |
 //! | `advice` | patterns that can match nothing, and what was probably meant |
+//!
+//! The room knows neither syncs nor rsync calls. It reads files of rules and nothing else of the
+//! disk.
 
 mod advice;
 mod glob;

@@ -1,4 +1,4 @@
-//! The rules among options of rsync: `--exclude`, `--include`, `--filter` and the files of them.
+//! The rules among rsync options: `--exclude`, `--include`, `--filter` and their files.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::list::Filter;
 use super::rules::{FilterRule, Sign, lines};
 
-/// Options with a value that may stand in the next word; what it is does not matter here.
+/// Options with a value that may be the next argument; they do not select files.
 const WITH_VALUE: &str = "\
     address backup-dir block-size bwlimit checksum-choice checksum-seed chmod chown compare-dest \
     compress-choice compress-level contimeout copy-dest debug groupmap iconv info link-dest \
@@ -15,17 +15,17 @@ const WITH_VALUE: &str = "\
     password-file port protocol remote-option rsh rsync-path skip-compress sockopts suffix \
     temp-dir timeout usermap";
 
-/// Options that leave something out by other things than its name, or that ask files for more
-/// rules.
+/// Options that select files by other properties than the name, or that read further rules from
+/// files.
 const SELECTIVE: &str = "\
     cvs-exclude dirs dry-run existing files-from ignore-existing ignore-non-existing list-only \
     max-size min-size no-links no-recursive one-file-system only-write-batch prune-empty-dirs \
     update";
 
-/// The letters of the same.
+/// The letters of [`SELECTIVE`].
 const SELECTIVE_LETTERS: &[u8] = b"CFdmnux";
 
-/// Letters with a value in the same word or the next.
+/// Letters with a value in the same argument or the next.
 const LETTERS_WITH_VALUE: &[u8] = b"BeT@M";
 
 /// The patterns that `--cvs-exclude` stands for, besides those of files and of the environment.
@@ -42,14 +42,14 @@ fn is_cvs_option(option: &[u8]) -> bool {
 #[derive(Debug, Default)]
 pub struct OptionRules {
     rules: Vec<FilterRule>,
-    /// Options of which it cannot be said here what they leave out.
+    /// Options whose selection cannot be evaluated here.
     pub unknown: Vec<Vec<u8>>,
     /// True if names in files of rules end with NUL.
     is_from0: bool,
 }
 
 impl OptionRules {
-    /// Reads the words; files of rules are read, too.
+    /// Parses the options and reads files of rules.
     pub fn of(words: &[Vec<u8>]) -> OptionRules {
         let mut found = OptionRules::default();
         let mut words = words.iter().map(Vec::as_slice);
@@ -74,7 +74,7 @@ impl OptionRules {
         found
     }
 
-    /// The filter with these rules behind its own, as rsync gets them.
+    /// Returns the filter with these rules behind its own, in rsync's order.
     pub fn behind(&self, filter: &Filter) -> Filter {
         filter.with_rules_behind(&self.rules)
     }
@@ -137,7 +137,7 @@ impl OptionRules {
         }
     }
 
-    /// Takes in one option with a rule; false if it is none that can be told here.
+    /// Parses one option that contains a rule. Returns false if it cannot be evaluated here.
     fn rule(&mut self, name: &[u8], value: &[u8]) -> bool {
         match name {
             b"exclude" => self.line(Sign::Exclude, value),
@@ -166,7 +166,7 @@ impl OptionRules {
         true
     }
 
-    /// A pattern, or a rule with its own sign; a lone `!` takes back all rules before.
+    /// Adds a pattern, or a rule with its own sign; a single `!` removes all earlier rules.
     fn line(&mut self, sign: Sign, line: &[u8]) {
         if line == b"!" {
             return self.rules.clear();
@@ -187,7 +187,7 @@ impl OptionRules {
             ("show ", "+ "),
             ("S ", "+ "),
         ];
-        // What is only of the receiver's concern.
+        // Rules that only the receiver applies.
         let of_receiver = ["protect ", "P ", "risk ", "R "];
         if of_receiver
             .iter()
@@ -226,7 +226,7 @@ mod tests {
         OptionRules::of(&words)
     }
 
-    /// Returns true if `/a.key` is left out.
+    /// Returns true if `/a.key` is excluded.
     fn leaves_out(words: &[&str]) -> bool {
         read(words).behind(&Filter::default()).excluded(b"/a.key")
     }

@@ -1,8 +1,8 @@
-//! One pattern of rsync: where in a path it may match, and on what kind of entry.
+//! One pattern of rsync: the part of a path and the kind of entry it matches.
 
 use super::glob::{self, Glob};
 
-/// Longest pattern rsync takes, `MAXPATHLEN`; longer ones it discards.
+/// The maximum length of a pattern in rsync, `MAXPATHLEN`; longer ones are discarded.
 const MAX_PATTERN: usize = 4095;
 
 /// A parsed rsync pattern.
@@ -17,9 +17,9 @@ pub struct Pattern {
     body: Body,
 }
 
-/// The path as a pattern that is anchored at the top of the transfer and stands for this path. A
-/// backslash is an escape only where there is a wildcard (rsync(1)). Rules end at a line feed, so
-/// any byte stands for one.
+/// Returns a pattern, anchored at the top of the transfer, that matches only this path. A backslash
+/// is an escape only if the pattern contains a wildcard (rsync(1)). Rules end at a line feed, so
+/// `?` replaces one.
 pub fn literal(path: &[u8]) -> Vec<u8> {
     let special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\n');
     if !path.iter().any(special) {
@@ -36,7 +36,7 @@ pub fn literal(path: &[u8]) -> Vec<u8> {
     pattern
 }
 
-/// The pattern for exactly this path, where rules do not end at a line feed.
+/// Returns the pattern for exactly this path, for lists in which rules do not end at a line feed.
 pub(super) fn exact(path: &[u8]) -> Vec<u8> {
     let escape = path.iter().any(|byte| b"*?[".contains(byte));
     let mut pattern = Vec::with_capacity(path.len() + 4);
@@ -44,8 +44,7 @@ pub(super) fn exact(path: &[u8]) -> Vec<u8> {
     pattern
 }
 
-/// Appends a text that stands for itself, with its wildcards and backslashes escaped if `escape`
-/// is set.
+/// Appends literal text; with `escape`, its wildcards and backslashes are escaped.
 fn push_literal(pattern: &mut Vec<u8>, text: &[u8], escape: bool) {
     for &byte in text {
         match byte {
@@ -55,7 +54,7 @@ fn push_literal(pattern: &mut Vec<u8>, text: &[u8], escape: bool) {
     }
 }
 
-/// The text without the backslashes that escape a byte.
+/// Returns the text without the backslashes that escape a byte.
 fn unescaped(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut bytes = text.iter();
@@ -80,13 +79,13 @@ enum Scope {
     Root,
     /// That many components at the end: a slash further back, no `**`.
     Tail(usize),
-    /// The path from its beginning or from any component: `**` somewhere but in front.
+    /// The path from its beginning or from any component: `**` somewhere except at the start.
     Anywhere,
-    /// The path with its leading slash, so that `**/a` also finds `/a`: `**` in front.
+    /// The path with its leading slash, so that `**/a` also finds `/a`: `**` at the start.
     Slashed,
 }
 
-/// What is compared with it.
+/// The text to compare with.
 #[derive(Clone, Debug)]
 enum Body {
     Never,
@@ -102,17 +101,17 @@ enum Body {
     },
 }
 
-/// A path on its way through many patterns, cut up once.
+/// A path, split once, for comparison with many patterns.
 #[derive(Clone, Copy)]
 pub(super) struct PathEntry<'a> {
-    /// Beginning with a slash, ending without.
+    /// The path, with a leading and without a trailing slash.
     pub(super) path: &'a [u8],
     name: &'a [u8],
     directory: bool,
 }
 
 impl<'a> PathEntry<'a> {
-    /// `path` begins with a slash and ends without one.
+    /// Splits a path with a leading and without a trailing slash.
     pub(super) fn new(path: &'a [u8], directory: bool) -> PathEntry<'a> {
         let start = path.iter().rposition(|&byte| byte == b'/');
         PathEntry {
@@ -124,7 +123,7 @@ impl<'a> PathEntry<'a> {
 }
 
 impl Pattern {
-    /// Parses a pattern. There are no wrong ones, only such that match nothing.
+    /// Parses a pattern. No pattern is an error; some match nothing.
     pub fn new(text: &[u8]) -> Pattern {
         let (rest, directories_only) = match text {
             [rest @ .., b'/'] if !rest.is_empty() => (rest, true),
@@ -152,15 +151,15 @@ impl Pattern {
         }
     }
 
-    /// The pattern as it was written.
+    /// Returns the pattern as written.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Returns true if this very entry matches; its parents are not looked at.
+    /// Returns true if this very entry matches; its parents are not checked.
     ///
-    /// `path` is relative to the source, with a leading and without a trailing slash; `dir`
-    /// says whether it is a directory. The root itself (`/`) never matches.
+    /// `path` is relative to the source, with a leading and without a trailing slash; `dir` tells
+    /// if it is a directory. The root itself (`/`) never matches.
     pub fn matches(&self, path: &[u8], dir: bool) -> bool {
         self.matches_entry(&PathEntry::new(path, dir))
     }
@@ -192,9 +191,9 @@ impl Pattern {
         }
     }
 
-    /// Anchored patterns that together match, of what is below `directory`, exactly what this
-    /// pattern matches there. None if it matches nothing below. `directory` begins with a slash
-    /// and ends without one; it is not matched itself.
+    /// Returns anchored patterns that together match, below `directory`, exactly what this pattern
+    /// matches there; none if it matches nothing there. `directory` begins with a slash and ends
+    /// without one; it is not matched itself.
     pub fn below(&self, directory: &[u8]) -> Vec<Vec<u8>> {
         let prefix = [directory, b"/"].concat();
         let rests = self.rests_below(&prefix);
@@ -204,15 +203,15 @@ impl Pattern {
         here.chain(deeper).collect()
     }
 
-    /// Returns true if the pattern matches the same paths below both directories, seen from
-    /// there.
+    /// Returns true if the pattern matches the same relative paths below both directories.
     pub(super) fn is_alike_below(&self, one: &[u8], other: &[u8]) -> bool {
         let slashed = |directory: &[u8]| [directory, b"/"].concat();
         self.rests_below(&slashed(one)) == self.rests_below(&slashed(other))
     }
 
-    /// The parts of the pattern that have to match a path behind `prefix`, a directory with a
-    /// slash at both ends. One that may begin anywhere is among them as a whole.
+    /// Returns the parts of the pattern that have to match a path behind `prefix`, a directory with
+    /// a slash at both ends. For a pattern that may begin at any component, the whole pattern is
+    /// among them.
     fn rests_below(&self, prefix: &[u8]) -> Vec<&[u8]> {
         if self.is_void() || self.is_broken() {
             return Vec::new();
@@ -235,7 +234,7 @@ impl Pattern {
         }
         rests.sort_unstable();
         rests.dedup();
-        // No path has two slashes side by side.
+        // No path contains two consecutive slashes.
         rests.retain(|rest| !rest.is_empty() && !rest.starts_with(b"/"));
         rests
     }
@@ -245,7 +244,8 @@ impl Pattern {
         !matches!(self.scope, Scope::Root | Scope::Slashed)
     }
 
-    /// What is compared with a path: without the anchor, without the slash of a directory.
+    /// Returns the text that is compared with a path: without the anchor and the trailing slash of
+    /// a directory.
     fn compared(&self) -> &[u8] {
         let text = if self.directories_only {
             &self.text[..self.text.len() - 1]
@@ -258,7 +258,7 @@ impl Pattern {
         }
     }
 
-    /// The parts of the pattern that have to match what follows `prefix`.
+    /// Returns the parts of the pattern that have to match what follows `prefix`.
     fn rests(&self, prefix: &[u8]) -> Vec<&[u8]> {
         let text = self.compared();
         match self.body {
@@ -269,7 +269,8 @@ impl Pattern {
         }
     }
 
-    /// The pattern that is `rest` of this one, below a directory and behind `wildcards`.
+    /// Returns the anchored pattern for `rest` of this one, below a directory and behind
+    /// `wildcards`.
     fn anchored(&self, directory: &[u8], wildcards: &[u8], rest: &[u8]) -> Vec<u8> {
         let is_wild = |text: &[u8]| text.iter().any(|byte| b"*?[".contains(byte));
         // A backslash is an escape in a pattern with a wildcard, and only there.
@@ -290,22 +291,22 @@ impl Pattern {
         pattern
     }
 
-    /// Returns true if no path at all can match, and rsync would refuse or skip the pattern.
+    /// Returns true if no path can match, and rsync would refuse or skip the pattern.
     pub(super) fn is_void(&self) -> bool {
         self.text.is_empty() || self.text.len() > MAX_PATTERN || self.text.contains(&0)
     }
 
-    /// Returns true if the wildcards are written in a way that no name fits.
+    /// Returns true if the wildcards are malformed, so that no name matches.
     pub(super) fn is_broken(&self) -> bool {
         matches!(self.body, Body::Never)
     }
 }
 
 impl Body {
-    /// `text` is without its anchor and without its trailing slash.
+    /// Compiles `text`, which is without its anchor and trailing slash.
     fn new(text: &[u8], single: bool) -> Body {
         let wild = |byte: &u8| matches!(byte, b'*' | b'?' | b'[');
-        // Only a pattern with a wildcard gives the backslash a meaning.
+        // A backslash has a meaning only in a pattern with a wildcard.
         let plain = |part: &[u8]| !part.iter().any(|byte| wild(byte) || *byte == b'\\');
         if !text.iter().any(wild) {
             return Body::Literal(text.into());
@@ -335,7 +336,7 @@ impl Body {
     }
 }
 
-/// The last `count` components of a path without leading slash; `None` if it has fewer.
+/// Returns the last `count` components of a path without leading slash; `None` if it has fewer.
 fn last(path: &[u8], count: usize) -> Option<&[u8]> {
     let mut slashes = path.iter().enumerate().rev().filter(|(_, b)| **b == b'/');
     match slashes.nth(count - 1) {
@@ -349,7 +350,7 @@ fn last(path: &[u8], count: usize) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    /// Paths ending with a slash are directories.
+    /// Returns true if the pattern matches; paths ending with a slash are directories.
     fn matches(pattern: &str, path: &str) -> bool {
         let entry = path.strip_suffix('/').unwrap_or(path);
         Pattern::new(pattern.as_bytes()).matches(entry.as_bytes(), entry.len() < path.len())

@@ -1,17 +1,17 @@
-//! One written rule: a sign and a pattern; and the files that hold them.
+//! One written rule: a sign and a pattern; and the files that contain rules.
 //!
-//! Of rsync's rules only `+` and `-` without modifiers are taken. Merge files, one-sided and
-//! perishable rules have no counterpart in what a sync watches, so they are errors and not
-//! patterns that happen to match nothing.
+//! Of rsync's rules only `+` and `-` without modifiers are accepted. Merge files, one-sided and
+//! perishable rules have no counterpart in a watched tree, so they are errors and not patterns that
+//! happen to match nothing.
 
 use std::fmt;
 
 use super::pattern::Pattern;
 
-/// What becomes of the paths a rule matches.
+/// The effect of a rule on the paths it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
-    /// `+`: they are kept.
+    /// `+`: they are included.
     Include,
     /// `-`: they are excluded.
     Exclude,
@@ -34,7 +34,7 @@ impl Sign {
     }
 }
 
-/// A filter rule that is none. Its text is lsyncd's: `Unknown filter rule: "TEXT"`.
+/// An invalid filter rule. Its text is lsyncd's: `Unknown filter rule: "TEXT"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleError {
     text: Vec<u8>,
@@ -49,12 +49,12 @@ impl RuleError {
         }
     }
 
-    /// The rule as it was written.
+    /// Returns the rule as written.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// The line of the file it stands in, counted from 1.
+    /// Returns the line of the file it is in, counted from 1.
     pub fn line(&self) -> Option<usize> {
         self.line
     }
@@ -88,10 +88,10 @@ pub(super) struct FilterRule {
 }
 
 impl FilterRule {
-    /// Reads a filter rule: blanks, sign, blanks, pattern; the blanks may be missing.
+    /// Parses a filter rule: blanks, sign, blanks, pattern; the blanks are optional.
     ///
-    /// rsync takes what follows a sign at once for modifiers (`-s x`, `+/ x`, `-C`). Such a
-    /// rule is refused. `-c d`, which rsync refuses, is the pattern `c d` as in lsyncd.
+    /// rsync parses text directly behind a sign as modifiers (`-s x`, `+/ x`, `-C`). Such a rule is
+    /// refused. `-c d`, which rsync refuses, is the pattern `c d` as in lsyncd.
     pub(super) fn filter(line: &[u8]) -> Result<FilterRule, RuleError> {
         let unknown = || RuleError::new(line);
         let (&first, rest) = trim_start(line).split_first().ok_or_else(unknown)?;
@@ -105,8 +105,8 @@ impl FilterRule {
         })
     }
 
-    /// Reads one line as `--exclude-from` does: a pattern to be excluded, or a rule if it
-    /// begins with `- ` or `+ `.
+    /// Parses one line like `--exclude-from`: a pattern to be excluded, or a rule if it begins with
+    /// `- ` or `+ `.
     pub(super) fn exclude(line: &[u8]) -> FilterRule {
         let (sign, pattern) = match line {
             [sign, b' ', pattern @ ..] => match Sign::of(*sign) {
@@ -121,23 +121,23 @@ impl FilterRule {
         }
     }
 
-    /// The rule as rsync's filter files have it: sign, one blank, pattern.
+    /// Returns the rule in the form of rsync's filter files: sign, one blank, pattern.
     pub(super) fn line(&self) -> Vec<u8> {
         [&[self.sign.byte(), b' '], self.pattern.text()].concat()
     }
 }
 
-/// The lines of a text that are not empty. rsync ends a line at CR as well as at LF.
+/// Returns the lines of a text that are not empty. rsync ends a line at CR as well as at LF.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|&byte| matches!(byte, b'\n' | b'\r'))
         .filter(|line| !line.is_empty())
 }
 
-/// The patterns in an exclude file, one a line, for [`Filter::add_exclude`].
+/// Returns the patterns in an exclude file, one per line, for [`Filter::add_exclude`].
 ///
-/// Left out are blank lines, comments (`#` or `;` first, as rsync has it) and, as in lsyncd,
-/// lines that begin with `+`. Blanks before a pattern and one `-` in front of it are cut
-/// off; blanks behind it belong to it.
+/// Blank lines, comments (`#` or `;` first, as in rsync) and, as in lsyncd, lines that begin with
+/// `+` are skipped. Blanks before a pattern and one `-` in front of it are removed; trailing blanks
+/// belong to the pattern.
 ///
 /// [`Filter::add_exclude`]: super::Filter::add_exclude
 pub fn parse_exclude_file(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -152,11 +152,11 @@ pub fn parse_exclude_file(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The rules in a filter file, one a line, as `SIGN PATTERN`, for [`Filter::append_rule`].
-/// Left out are blank lines and those whose first non-blank is `#`.
+/// Returns the rules in a filter file, one per line, as `SIGN PATTERN`, for
+/// [`Filter::append_rule`]. Blank lines and those whose first non-blank is `#` are skipped.
 ///
 /// # Errors
-/// The first line that is no rule. `;` begins no comment here, in lsyncd neither.
+/// Returns the first invalid line. `;` starts no comment here, nor in lsyncd.
 ///
 /// [`Filter::append_rule`]: super::Filter::append_rule
 pub fn parse_filter_file(bytes: &[u8]) -> Result<Vec<Vec<u8>>, RuleError> {
@@ -173,18 +173,19 @@ pub fn parse_filter_file(bytes: &[u8]) -> Result<Vec<Vec<u8>>, RuleError> {
     Ok(rules)
 }
 
-/// Without the blanks in front.
+/// Returns the text without leading blanks.
 pub(super) fn trim_start(text: &[u8]) -> &[u8] {
     let blanks = text.iter().take_while(|byte| is_blank(byte)).count();
     &text[blanks..]
 }
 
-/// What isspace(3) calls a blank.
+/// Returns true for a blank as isspace(3) defines it.
 pub(super) fn is_blank(byte: &u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// Returns true if what follows a sign are modifiers of rsync: letters up to a blank, or `C` alone.
+/// Returns true if the text behind a sign consists of rsync's modifiers: letters up to a blank, or
+/// `C` alone.
 fn has_modifiers(rest: &[u8]) -> bool {
     let (comma, rest) = match rest {
         [b',', rest @ ..] => (true, rest),

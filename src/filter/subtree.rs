@@ -1,19 +1,19 @@
-//! The rules of a sync for one path and what is below it, as rules of rsync that concern nothing
+//! The rules of a sync for one path and everything below it, as rsync rules that match nothing
 //! else.
 //!
-//! A rule that includes (`+ */`) speaks of the whole tree. rsync's rules know no conjunction, so
+//! An including rule (`+ */`) applies to the whole tree. rsync's rules have no conjunction, so
 //! "below `/d`, and matched by this pattern" is written as patterns that begin with `/d/`.
 
 use super::pattern::{PathEntry, Pattern, exact};
 use super::rules::{FilterRule, Sign};
 
-/// Rules in their order; the first that matches decides.
+/// Rules in order; the first that matches decides.
 #[derive(Clone, Debug, Default)]
 pub struct Rules(Vec<FilterRule>);
 
 impl Rules {
-    /// Reads rules written as `- PATTERN` or `+ PATTERN`. Other lines and patterns that can match
-    /// nothing are left out.
+    /// Parses rules written as `- PATTERN` or `+ PATTERN`. Other lines and patterns that can match
+    /// nothing are skipped.
     pub fn new<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Rules {
         let rules = lines.into_iter().filter_map(|line| {
             let (sign, pattern) = match line {
@@ -32,18 +32,18 @@ impl Rules {
         self.0.is_empty()
     }
 
-    /// Returns true if a rule includes what later ones may exclude.
+    /// Returns true if a rule includes paths that later ones may exclude.
     pub fn include(&self) -> bool {
         self.0.iter().any(|rule| rule.sign == Sign::Include)
     }
 
-    /// All rules as they were written.
+    /// Returns all rules as written.
     pub fn all(&self) -> impl Iterator<Item = (Sign, &[u8])> {
         self.0.iter().map(|rule| (rule.sign, rule.pattern.text()))
     }
 
-    /// Returns true if this very path is left out, as a directory or as anything else; its
-    /// parents are not looked at. `path` begins with a slash and ends without one.
+    /// Returns true if this very path is excluded, as a directory or as anything else; its parents
+    /// are not checked. `path` begins with a slash and ends without one.
     pub fn exclude(&self, path: &[u8], directory: bool) -> bool {
         let entry = PathEntry::new(path, directory);
         let mut rules = self.0.iter();
@@ -51,8 +51,8 @@ impl Rules {
         rule.is_some_and(|rule| rule.sign == Sign::Exclude)
     }
 
-    /// The rules for what is below a directory, as anchored patterns that match nothing else.
-    /// `directory` begins with a slash and ends without one.
+    /// Returns the rules for everything below a directory, as anchored patterns that match nothing
+    /// else. `directory` begins with a slash and ends without one.
     pub fn below(&self, directory: &[u8]) -> impl Iterator<Item = (Sign, Vec<u8>)> {
         self.0.iter().flat_map(move |rule| {
             let patterns = rule.pattern.below(directory).into_iter();
@@ -60,7 +60,7 @@ impl Rules {
         })
     }
 
-    /// The rules for a path, whatever kind of thing is there, and for what is below it.
+    /// Returns the rules for a path of any kind and for everything below it.
     pub fn within(&self, path: &[u8]) -> Vec<(Sign, Vec<u8>)> {
         let mut own = Vec::new();
         for rule in &self.0 {
@@ -138,8 +138,8 @@ mod tests {
             ..ProptestConfig::default()
         })]
 
-        /// Below the directory the rules decide as they do in the whole tree, and elsewhere they
-        /// match nothing.
+        /// Checks that the rules of a directory decide below it as in the whole tree, and match
+        /// nothing elsewhere.
         #[test]
         fn rules_for_a_subtree_decide_alike(
             patterns in prop::collection::vec(

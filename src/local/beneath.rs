@@ -20,7 +20,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 pub struct Beneath {
     root: Directory,
     /// The way to the directory that was opened last, as most paths are near the one before.
-    way: RefCell<Way>,
+    way: RefCell<OpenPath>,
 }
 
 /// The most directories of a way that stay open: those at its end. Above them the way is gone
@@ -29,7 +29,7 @@ const MAX_OPEN: usize = 8;
 
 /// A directory that is open, and those around it, from the root's on.
 #[derive(Default)]
-struct Way {
+struct OpenPath {
     /// The names, each with a slash behind it.
     path: Vec<u8>,
     levels: Vec<Level>,
@@ -42,7 +42,7 @@ struct Level {
     open: Result<Directory, (u64, u64)>,
 }
 
-impl Way {
+impl OpenPath {
     /// Opens a directory of a tree, from the one that this way has in common with its path.
     fn open(&mut self, root: &Directory, path: &[u8]) -> io::Result<Directory> {
         let path = trim(path);
@@ -224,7 +224,7 @@ impl Beneath {
         }
     }
 
-    fn way(&self) -> RefMut<'_, Way> {
+    fn way(&self) -> RefMut<'_, OpenPath> {
         self.way.borrow_mut()
     }
 
@@ -241,12 +241,12 @@ impl Beneath {
     ///
     /// # Errors
     /// It cannot be known.
-    pub fn look(&self, path: &[u8]) -> io::Result<Option<Stat>> {
+    pub fn lookup(&self, path: &[u8]) -> io::Result<Option<Stat>> {
         if names(path).next().is_none() {
             return Ok(Some(fs::fstat(&self.root)?));
         }
         match self.parent(path) {
-            Ok((directory, name)) => look(&directory, name),
+            Ok((directory, name)) => lookup(&directory, name),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error),
         }
@@ -257,7 +257,7 @@ impl Beneath {
 ///
 /// # Errors
 /// It cannot be known.
-pub fn look(directory: &Directory, name: &OsStr) -> io::Result<Option<Stat>> {
+pub fn lookup(directory: &Directory, name: &OsStr) -> io::Result<Option<Stat>> {
     match fs::statat(directory.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
@@ -343,7 +343,12 @@ mod tests {
         std::fs::write(directory.path().join("a/b/f"), "1").unwrap();
         symlink("a", directory.path().join("l")).unwrap();
         let place = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
-        let kind_of = |path: &str| place.look(path.as_bytes()).unwrap().map(|stat| kind(&stat));
+        let kind_of = |path: &str| {
+            place
+                .lookup(path.as_bytes())
+                .unwrap()
+                .map(|stat| kind(&stat))
+        };
         assert_eq!(kind_of("/a/b/f"), Some(FileType::RegularFile));
         assert_eq!(kind_of("/a/b/"), Some(FileType::Directory));
         assert_eq!(kind_of("/l"), Some(FileType::Symlink));

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::attributes;
 use super::beneath::os;
-use super::beneath::{self, FoundEntry, is_directory, is_missing, look, split};
+use super::beneath::{self, FoundEntry, is_directory, is_missing, lookup, split};
 use super::copy::{attributes_may_forbid, stopped};
 use super::mirror::{Mirror, below, unlink};
 use super::walk::{Step, Walk};
@@ -38,7 +38,7 @@ impl Mirror<'_> {
             let around = self.walked.replace(path.clone());
             if let Err(error) = self.compare_one(&path, judge, &mut walk) {
                 // What has left the source meanwhile has an event that says so.
-                match self.source.look(&path) {
+                match self.source.lookup(&path) {
                     Ok(None) => {}
                     _ => self.fail(&path, true, "compare", &error),
                 }
@@ -80,7 +80,7 @@ impl Mirror<'_> {
         walk: &mut Walk,
     ) {
         let bare = below(directory, &found.name, false);
-        let stat = match self.source.look(&bare) {
+        let stat = match self.source.lookup(&bare) {
             Ok(Some(stat)) => stat,
             // Gone since the directory was read.
             Ok(None) => return,
@@ -113,7 +113,7 @@ impl Mirror<'_> {
         judge: Judge,
     ) -> io::Result<()> {
         let there = if exists {
-            self.target.look(path)?
+            self.target.lookup(path)?
         } else {
             None
         };
@@ -179,7 +179,7 @@ impl Mirror<'_> {
     fn remove_name(&mut self, directory: &[u8], found: FoundEntry) {
         let bare = below(directory, &found.name, false);
         let kind = match found.kind {
-            FileType::Unknown => match self.target.look(&bare) {
+            FileType::Unknown => match self.target.lookup(&bare) {
                 Ok(Some(stat)) => beneath::kind(&stat),
                 Ok(None) => return,
                 Err(error) => return self.fail(&bare, true, "look at", &error),
@@ -248,7 +248,7 @@ impl Mirror<'_> {
         for found in beneath::list(&directory)? {
             let is_tree = match found.kind {
                 FileType::Unknown => {
-                    look(&directory, os(&found.name))?.is_some_and(|found| is_directory(&found))
+                    lookup(&directory, os(&found.name))?.is_some_and(|found| is_directory(&found))
                 }
                 kind => kind == FileType::Directory,
             };

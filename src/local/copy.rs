@@ -13,7 +13,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::attributes::{self, Given, Unset};
-use super::beneath::{Directory, kind, look};
+use super::beneath::{Directory, kind, lookup};
 use super::temporary::{self, PrivateDirectory, discard};
 
 /// Up to here reading and writing costs less than asking the kernel to copy.
@@ -81,7 +81,7 @@ impl Copier {
         let Some(temporary) = made else {
             return Ok(Copied::Vanished);
         };
-        place(to, &temporary)?;
+        rename_into_place(to, &temporary)?;
         Ok(Copied::Done)
     }
 
@@ -235,12 +235,12 @@ pub fn link_to(of: &TargetName<'_>, stat: &Stat, to: &TargetName<'_>) -> io::Res
             AtFlags::empty(),
         )
     })?;
-    let linked = look(to.directory, &name)?;
+    let linked = lookup(to.directory, &name)?;
     if !linked.is_some_and(|linked| attributes::is_linkable(stat, &linked)) {
         discard(to.directory, &name);
         return Err(temporary::replaced());
     }
-    place(to, &name)?;
+    rename_into_place(to, &name)?;
     // rename(2) leaves both names if they are of one file already.
     discard(to.directory, &name);
     Ok(())
@@ -288,7 +288,7 @@ fn special(stat: &Stat, to: &TargetName<'_>) -> io::Result<()> {
         // Nothing is known of who may rename here, so nothing is set by name.
         let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
         let (name, ()) = temporary::make(to.directory, |name| make(to.directory, name, mode))?;
-        return place(to, &name);
+        return rename_into_place(to, &name);
     };
     let (inner, name) = (&private.directory, OsStr::new("special"));
     make(inner, name, Mode::RUSR | Mode::WUSR)?;
@@ -321,7 +321,7 @@ pub fn attributes_may_forbid<T>(
 }
 
 /// The new file takes its name.
-fn place(to: &TargetName<'_>, temporary: &OsStr) -> io::Result<()> {
+fn rename_into_place(to: &TargetName<'_>, temporary: &OsStr) -> io::Result<()> {
     let directory = to.directory.as_fd();
     fs::renameat(directory, temporary, directory, to.name).map_err(|error| {
         discard(to.directory, temporary);

@@ -120,10 +120,10 @@ struct DeletionCount<'a> {
 impl DeletionCount<'_> {
     /// A Delete: what is there again is compared with all below it.
     fn event(&mut self, path: &[u8]) -> io::Result<()> {
-        let Some(there) = self.target.look(path)? else {
+        let Some(there) = self.target.lookup(path)? else {
             return Ok(());
         };
-        match (self.source.look(path)?, is_directory(&there)) {
+        match (self.source.lookup(path)?, is_directory(&there)) {
             (None, true) => self.tree(&with_slash(path)),
             (None, false) => {
                 self.deleted += 1;
@@ -141,7 +141,7 @@ impl DeletionCount<'_> {
         while let Some(directory) = walk.enter_next() {
             let directory = directory.to_vec();
             for (path, tree) in self.unprotected(&directory)? {
-                let stat = self.source.look(&path)?;
+                let stat = self.source.lookup(&path)?;
                 let stays = |stat: &Stat| is_directory(stat) || !tree;
                 let stays = stat.is_some_and(|stat| stays(&stat)) && !self.orders.excludes(&path);
                 match (stays, tree) {
@@ -203,7 +203,7 @@ fn is_tree(target: &Beneath, directory: &[u8], found: &FoundEntry) -> io::Result
     let path = || below(directory, &found.name, false);
     Ok(match found.kind {
         FileType::Unknown => target
-            .look(&path())?
+            .lookup(&path())?
             .is_some_and(|stat| is_directory(&stat)),
         kind => kind == FileType::Directory,
     })

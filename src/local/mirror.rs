@@ -1,6 +1,6 @@
 //! One set of orders: what each event comes to at the target.
 //!
-//! The rule is [`Mirror::bring`]: the target's path becomes what the source's is, whatever the
+//! The rule is [`Mirror::sync_path`]: the target's path becomes what the source's is, whatever the
 //! event said. Only a Move is carried out as one, because that is what makes it cheap.
 
 use std::collections::{BTreeSet, HashSet};
@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::beneath::{self, Beneath, Directory, is_directory, is_missing, look, split};
+use super::beneath::{self, Beneath, Directory, is_directory, is_missing, lookup, split};
 use super::copy::{self, Copied, Copier, TargetName, attributes_may_forbid};
 use super::deletions;
 use super::links::{HardLinks, identity};
@@ -63,7 +63,7 @@ pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
         Ok(places) => places,
         Err(report) => return report,
     };
-    if orders.settled {
+    if orders.renames_applied {
         memory.journal.clear();
     }
     match deletions::excess(orders, &mut memory.entries, &source, &target) {
@@ -116,28 +116,28 @@ impl Mirror<'_> {
         let path = &item.path;
         match (item.change, &item.to) {
             (_, Some(to)) => self.rename(path, to),
-            (Change::Delete, _) => self.bring(path, true),
+            (Change::Delete, _) => self.sync_path(path, true),
             _ if self.fresh.contains(path) => {}
-            (Change::Attrib, _) if !path.ends_with(b"/") => self.bring_attributes(path),
-            _ => self.bring(path, false),
+            (Change::Attrib, _) if !path.ends_with(b"/") => self.sync_attributes(path),
+            _ => self.sync_path(path, false),
         }
     }
 
     /// Makes the target's path what the source's is; with `deep`, a directory with all below it.
     /// What is gone at the source goes with `deep` only: else the event that says so is on its
     /// way, and it may be a Move.
-    pub(super) fn bring(&mut self, path: &[u8], deep: bool) {
+    pub(super) fn sync_path(&mut self, path: &[u8], deep: bool) {
         if deep {
             self.memory.journal.touch_tree(path)
         } else {
             self.memory.journal.touch(path)
         }
-        if let Err(error) = self.try_bring(path, deep) {
+        if let Err(error) = self.try_sync_path(path, deep) {
             self.fail(path, deep, "bring", &error);
         }
     }
 
-    fn try_bring(&mut self, path: &[u8], deep: bool) -> io::Result<()> {
+    fn try_sync_path(&mut self, path: &[u8], deep: bool) -> io::Result<()> {
         if is_root(path) {
             self.directories.insert(b"/".to_vec());
             if deep {
@@ -145,11 +145,11 @@ impl Mirror<'_> {
             }
             return Ok(());
         }
-        let Some(stat) = self.source.look(path)? else {
+        let Some(stat) = self.source.lookup(path)? else {
             return if deep { self.remove(path) } else { Ok(()) };
         };
         if let Some(above) = self.missing_parent(path)? {
-            self.bring(&above, true);
+            self.sync_path(&above, true);
             return Ok(());
         }
         if !is_directory(&stat) {
@@ -173,7 +173,7 @@ impl Mirror<'_> {
         let (above, _) = split(path);
         let slashes = above.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         for (slash, _) in slashes.skip(1) {
-            let found = self.target.look(&above[..slash])?;
+            let found = self.target.lookup(&above[..slash])?;
             if !found.is_some_and(|found| is_directory(&found)) {
                 return Ok(Some(above[..=slash].to_vec()));
             }
@@ -185,7 +185,7 @@ impl Mirror<'_> {
     /// else had to make way.
     pub(super) fn make_directory(&mut self, path: &[u8], stat: &Stat) -> io::Result<bool> {
         let (parent, name) = self.target.parent(path)?;
-        let found = look(&parent, name)?;
+        let found = lookup(&parent, name)?;
         if found.is_some_and(|found| is_directory(&found)) {
             return Ok(false);
         }
@@ -244,7 +244,7 @@ impl Mirror<'_> {
 
     /// A directory at the place of a file goes, as far as deleting is allowed.
     fn make_way(&mut self, path: &[u8]) -> io::Result<()> {
-        let found = self.target.look(path)?;
+        let found = self.target.lookup(path)?;
         if !found.is_some_and(|found| is_directory(&found)) {
             return Ok(());
         }
@@ -273,7 +273,7 @@ impl Mirror<'_> {
         for other in self.memory.links.others(stat, path) {
             match self.is_name_of(&other, stat) {
                 Ok(true) => {
-                    let there = self.target.look(&other);
+                    let there = self.target.lookup(&other);
                     if matches!(there, Ok(Some(found)) if !is_directory(&found))
                         && self.link(path, stat, &other).is_ok()
                     {
@@ -288,7 +288,7 @@ impl Mirror<'_> {
     }
 
     fn is_name_of(&self, path: &[u8], stat: &Stat) -> io::Result<bool> {
-        let found = self.source.look(path)?;
+        let found = self.source.lookup(path)?;
         Ok(found.is_some_and(|found| identity(&found) == identity(stat)))
     }
 
@@ -318,7 +318,7 @@ impl Mirror<'_> {
             Err(error) if is_missing(&error) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let Some(found) = look(&parent, name)? else {
+        let Some(found) = lookup(&parent, name)? else {
             return Ok(());
         };
         if is_directory(&found) {
@@ -332,16 +332,17 @@ impl Mirror<'_> {
     }
 
     /// Mode, owner and times of a file whose contents are there.
-    fn bring_attributes(&mut self, path: &[u8]) {
+    fn sync_attributes(&mut self, path: &[u8]) {
         match self.try_attributes(path) {
             Ok(true) => {}
-            Ok(false) => self.bring(path, false),
+            Ok(false) => self.sync_path(path, false),
             Err(error) => self.fail(path, false, "set the attributes of", &error),
         }
     }
 
     fn try_attributes(&self, path: &[u8]) -> io::Result<bool> {
-        let (Some(stat), Some(found)) = (self.source.look(path)?, self.target.look(path)?) else {
+        let (Some(stat), Some(found)) = (self.source.lookup(path)?, self.target.lookup(path)?)
+        else {
             return Ok(false);
         };
         if !attributes::is_copy(&stat, &found) {
@@ -387,17 +388,17 @@ impl Mirror<'_> {
         let renamed = self.try_rename(from, to).unwrap_or(false);
         if !renamed {
             self.report.split.push(from.to_vec());
-            self.bring(from, true);
-            return self.bring(to, true);
+            self.sync_path(from, true);
+            return self.sync_path(to, true);
         }
         for path in [from, to] {
             self.changed_in(split(path).0);
         }
         let journal = &self.memory.journal;
-        let again = matches!(self.source.look(from), Ok(Some(_)));
+        let again = matches!(self.source.lookup(from), Ok(Some(_)));
         if journal.concerns(from) || journal.concerns(to) || again {
             if again {
-                self.bring(from, true);
+                self.sync_path(from, true);
             }
             self.verify(to);
         }
@@ -405,11 +406,11 @@ impl Mirror<'_> {
 
     /// What was renamed may hold what was copied too early.
     fn verify(&mut self, path: &[u8]) {
-        if matches!(self.source.look(path), Ok(None)) {
+        if matches!(self.source.lookup(path), Ok(None)) {
             // It has moved on already; the Move that says so compares.
             return self.memory.journal.touch_tree(path);
         }
-        match self.source.look(path) {
+        match self.source.lookup(path) {
             Ok(Some(stat)) if !is_directory(&stat) && !path.ends_with(b"/") => {
                 self.memory.journal.touch(path);
                 let judge = attributes::is_proven_copy;
@@ -417,7 +418,7 @@ impl Mirror<'_> {
                     self.fail(path, false, "bring", &error);
                 }
             }
-            _ => self.bring(path, true),
+            _ => self.sync_path(path, true),
         }
     }
 
@@ -425,8 +426,8 @@ impl Mirror<'_> {
         let directory = from.ends_with(b"/");
         let (from_parent, from_name) = self.target.parent(from)?;
         let (to_parent, to_name) = self.target.parent(to)?;
-        let moved = look(&from_parent, from_name)?;
-        let there = look(&to_parent, to_name)?;
+        let moved = lookup(&from_parent, from_name)?;
+        let there = lookup(&to_parent, to_name)?;
         let fits = moved.is_some_and(|found| is_directory(&found) == directory)
             && there.is_none_or(|found| {
                 !directory && beneath::kind(&found) == rustix::fs::FileType::RegularFile
@@ -440,7 +441,7 @@ impl Mirror<'_> {
         })?;
         self.target.forget();
         // Two names of one file stay both: rename(2).
-        if there.is_some() && look(&from_parent, from_name)?.is_some() {
+        if there.is_some() && lookup(&from_parent, from_name)?.is_some() {
             unlink(&from_parent, from_name)?;
         }
         Ok(true)

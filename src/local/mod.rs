@@ -59,7 +59,7 @@ pub struct CopyJob {
     pub task: CopyTask,
     /// Every rename that was on disk when this worker last did something is known by now, and
     /// has been carried out: see [`touched_paths`].
-    pub settled: bool,
+    pub renames_applied: bool,
     /// The most that may be deleted; with more, nothing is done.
     pub limit: Option<MaxDelete>,
     /// Set when the work shall end before it is done.

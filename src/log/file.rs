@@ -93,7 +93,7 @@ impl LogFile {
     }
 
     fn write(&mut self, line: &[u8], patience: u16) -> io::Result<()> {
-        write_whole(&self.file, line, patience).map_err(|torn| {
+        write_all_within(&self.file, line, patience).map_err(|torn| {
             self.torn |= torn.wrote > 0;
             torn.error
         })
@@ -108,7 +108,7 @@ pub(super) struct Torn {
 }
 
 /// Writes all bytes, waiting at most `patience` milliseconds each time nothing more fits in.
-pub(super) fn write_whole(fd: impl AsFd, bytes: &[u8], patience: u16) -> Result<(), Torn> {
+pub(super) fn write_all_within(fd: impl AsFd, bytes: &[u8], patience: u16) -> Result<(), Torn> {
     let mut wrote = 0;
     while wrote < bytes.len() {
         match nix::unistd::write(&fd, &bytes[wrote..]) {

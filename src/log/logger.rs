@@ -24,7 +24,7 @@ use crate::log::dedup::Fold;
 use crate::log::dedup::Verdict;
 use crate::log::escape;
 use crate::log::file::LogFile;
-use crate::log::file::write_whole;
+use crate::log::file::write_all_within;
 use crate::log::reason;
 use crate::log::systemd_journal;
 use crate::sys;
@@ -152,7 +152,7 @@ pub fn transient(text: &str) {
     if sinks.console {
         sinks.transient = !text.is_empty();
         let line = format!("{ERASE}{text}");
-        let _ = write_whole(io::stdout(), line.as_bytes(), WRITE_TIMEOUT_MS);
+        let _ = write_all_within(io::stdout(), line.as_bytes(), WRITE_TIMEOUT_MS);
     }
 }
 
@@ -294,13 +294,13 @@ impl Sinks {
             } else {
                 format!("{category}: {text}\n")
             };
-            let _ = write_whole(io::stderr(), line.as_bytes(), WRITE_TIMEOUT_MS);
+            let _ = write_all_within(io::stderr(), line.as_bytes(), WRITE_TIMEOUT_MS);
             return;
         }
         let now = now();
         if self.console {
             if std::mem::take(&mut self.transient) {
-                let _ = write_whole(io::stdout(), ERASE.as_bytes(), WRITE_TIMEOUT_MS);
+                let _ = write_all_within(io::stdout(), ERASE.as_bytes(), WRITE_TIMEOUT_MS);
             }
             let error = category == "Error";
             let line = if (error && errors_to_journal) || (!error && to_journal) {
@@ -309,9 +309,9 @@ impl Sinks {
                 line(Form::Console, now, category, text)
             };
             let _ = if error {
-                write_whole(io::stderr(), line.as_bytes(), WRITE_TIMEOUT_MS)
+                write_all_within(io::stderr(), line.as_bytes(), WRITE_TIMEOUT_MS)
             } else {
-                write_whole(io::stdout(), line.as_bytes(), WRITE_TIMEOUT_MS)
+                write_all_within(io::stdout(), line.as_bytes(), WRITE_TIMEOUT_MS)
             };
         }
         if let Some(file) = &mut self.file {
@@ -359,7 +359,7 @@ fn complain(path: &Path, error: &io::Error) {
         printable(path),
         reason(error)
     );
-    let _ = write_whole(
+    let _ = write_all_within(
         io::stderr(),
         format!("{text}\n").as_bytes(),
         WRITE_TIMEOUT_MS,

@@ -1,54 +1,53 @@
-//! What the kernel tells of the work of a child and of the processes below it: how much they have
-//! computed, read and written, and whether one of them waits in opening a FIFO.
+//! Observes a child and its descendants: CPU time and I/O, and if one of them waits in opening a
+//! FIFO.
 
 use std::fs;
 
 use super::Pid;
 use super::process_tree::{self, Processes};
 
-/// The kernel's function that waits for the other end of a FIFO, and its caller. They do nothing
-/// else (fs/pipe.c), so a thread that waits there is opening a FIFO.
+/// The kernel's function that waits for the other end of a FIFO, and its caller. They have no other
+/// purpose (fs/pipe.c), so a thread that waits there is opening a FIFO.
 const FIFO_FUNCTIONS: [&str; 2] = ["wait_for_partner", "fifo_open"];
 
 /// System calls that open a file.
 const OPEN_CALLS: [libc::c_long; 2] = [libc::SYS_openat, libc::SYS_openat2];
 
-/// Signs of life and nothing else pass through this program while a transfer stands still
-/// (ssh_config(5), ServerAliveInterval), so what it reads and writes does not count.
+/// A program through which only keep-alive messages pass while a transfer stands still
+/// (ssh_config(5), ServerAliveInterval), so its I/O does not count.
 const CARRIER: &str = "ssh";
 
-/// A call of a thread that waits for the other end of a FIFO.
+/// A system call of a thread that waits for the other end of a FIFO.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FifoWait {
-    /// The thread.
+    /// The thread id.
     pub thread: u32,
-    /// Number and arguments of the system call, where the kernel tells them.
+    /// Number and arguments of the system call, if the kernel reports them.
     pub call: Vec<u8>,
-    /// How often the thread has waited for anything; equal at two looks if it has not run between
-    /// them.
+    /// The number of context switches of the thread; equal in two observations if it has not run
+    /// between them.
     pub switches: u64,
 }
 
-/// What was seen of one child and the processes below it.
+/// The observed state of one child and its descendants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// A figure for each process that grows with all it computes, reads and writes. `None` if one
-    /// of them computes at this moment, or if the kernel does not tell.
+    /// A counter for each process that grows with its CPU time and I/O. `None` if one of them runs
+    /// at this moment, or if the kernel does not report it.
     pub activity: Option<Vec<(u32, u64)>>,
-    /// The calls that wait for the other end of a FIFO. Empty if there is a process that might
-    /// open that other end.
+    /// The calls that wait for the other end of a FIFO. Empty if some process might open that other
+    /// end.
     pub fifo_waits: Vec<FifoWait>,
 }
 
-/// One look at the processes of this host. The table of all processes is read at most once, and
-/// only where the kernel does not list the children of a process
-/// (proc_pid_task_tid_children(5)).
+/// One observation of the processes of this host. The table of all processes is read at most once,
+/// and only if the kernel does not list the children of a process (proc_pid_task_tid_children(5)).
 #[derive(Default)]
 pub struct Observer {
     all: Option<Processes>,
 }
 
-/// A process at the moment of a look.
+/// A process at the moment of the observation.
 struct Process {
     pid: u32,
     parent: Option<usize>,
@@ -58,13 +57,13 @@ struct Process {
 }
 
 impl Observer {
-    /// Looks at a child and the processes below it. Without a list of children in the kernel a
-    /// child that is not `local` is looked at alone.
+    /// Returns the state of a child and its descendants. If the kernel does not list children, a
+    /// child that is not `local` is observed without descendants.
     pub fn observe(&mut self, root: Pid, local: bool) -> Observation {
         let mut found: Vec<Process> = Vec::new();
         let mut next = vec![(root.0, None)];
         while let Some((pid, parent)) = next.pop() {
-            // One that has ended meanwhile is missing in the figures, which thereby differ.
+            // A process that has ended is missing in the counters, which thereby differ.
             let Some(process) = process(pid, parent) else {
                 continue;
             };
@@ -91,7 +90,7 @@ impl Observer {
     }
 }
 
-/// The children of a process as the kernel lists them; `None` if it does not.
+/// Returns the children of a process from the kernel's list; `None` if there is no such list.
 fn listed_children(pid: u32) -> Option<Vec<u32>> {
     let mut children = Vec::new();
     for thread in threads(pid) {
@@ -128,7 +127,7 @@ fn process(pid: u32, parent: Option<usize>) -> Option<Process> {
     })
 }
 
-/// The figures of all processes but ssh.
+/// Returns the counters of all processes except ssh.
 fn activity(found: &[Process]) -> Option<Vec<(u32, u64)>> {
     let counted = found.iter().filter(|process| process.name != CARRIER);
     let figure = |process: &Process| match process.state {
@@ -141,7 +140,7 @@ fn activity(found: &[Process]) -> Option<Vec<(u32, u64)>> {
     (!figures.is_empty()).then_some(figures)
 }
 
-/// Bytes and calls of reading and writing (proc_pid_io(5)).
+/// Returns bytes and calls of reading and writing (proc_pid_io(5)).
 fn transferred(pid: u32) -> Option<u64> {
     let io = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
     let counts = io.lines().take(4).map(|line| {
@@ -151,8 +150,8 @@ fn transferred(pid: u32) -> Option<u64> {
     counts.sum()
 }
 
-/// The calls that wait in opening a FIFO. None if a process is among these that might open the
-/// other end: one that computes, or another program than rsync that does not wait for a process
+/// Returns the calls that wait in opening a FIFO. Returns none if one of the processes might open
+/// the other end: one that runs, or another program than rsync that does not wait for a process
 /// that waits so.
 fn fifo_waits(found: &[Process]) -> Vec<FifoWait> {
     let mut waits = Vec::new();
@@ -182,13 +181,13 @@ fn fifo_waits(found: &[Process]) -> Vec<FifoWait> {
     waits
 }
 
-/// The call of a thread, if it waits in opening a FIFO.
+/// Returns the call of a thread that waits in opening a FIFO.
 fn fifo_wait(pid: u32, thread: u32) -> Option<FifoWait> {
     let read = |name: &str| fs::read(format!("/proc/{pid}/task/{thread}/{name}"));
     let call = read("syscall").unwrap_or_default();
     let function = read("wchan").unwrap_or_default();
     let is_proven = match function.as_slice() {
-        // Not told to everybody, the stack only to root.
+        // Not every user may read it, and only root may read the stack.
         b"" | b"0" => is_open_call(&call) && read("stack").is_ok_and(|stack| opens_fifo(&stack)),
         function => is_fifo_function(function),
     };
@@ -236,7 +235,7 @@ mod tests {
     use super::*;
     use std::process::{Child, Command};
 
-    /// Ends a process and what is below it, however the test ends.
+    /// Ends a process and its descendants, however the test ends.
     struct RunningTransfer(Child);
 
     impl RunningTransfer {
@@ -250,7 +249,7 @@ mod tests {
             Observer::default().observe(Pid(self.0.id()), true)
         }
 
-        /// Looks until `accept` likes what it sees.
+        /// Observes until `accept` returns true.
         fn observe_until(&self, accept: impl Fn(&Observation) -> bool) -> Observation {
             loop {
                 let seen = self.observe();
@@ -278,7 +277,7 @@ mod tests {
         path
     }
 
-    /// Two looks show the same, and something.
+    /// Returns an observation that is not empty and equals the next one.
     fn at_rest(running: &RunningTransfer) -> Observation {
         running.observe_until(|seen| seen.activity.is_some() && *seen == running.observe())
     }
@@ -314,7 +313,7 @@ mod tests {
         }
     }
 
-    /// Somebody of the same transfer opens the other end later.
+    /// Another process of the transfer opens the other end later.
     #[test]
     fn a_fifo_whose_other_end_a_process_may_open_is_none() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The children that run, from their start to their end.
+//! Running children, from their start to their end.
 
 use std::fmt;
 use std::io;
@@ -25,17 +25,18 @@ impl fmt::Display for Pid {
     }
 }
 
-/// How a child ended.
+/// The end of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// With this exit status, 0 to 255.
+    /// It exited with this status, 0 to 255.
     Exit(i32),
-    /// By this signal.
+    /// It was ended by this signal.
     Signal(i32),
 }
 
 impl ExitStatus {
-    /// The exit status as a shell has it: 128 + number after a signal, so never success.
+    /// Returns the exit status as a shell does: 128 + number after a signal, so it is never
+    /// success.
     pub fn code(self) -> i32 {
         match self {
             Self::Exit(code) => code,
@@ -54,15 +55,15 @@ impl From<process::ExitStatus> for ExitStatus {
     }
 }
 
-/// What is reported when the status of a child was lost: certainly no success.
+/// Reported when the status of a child was lost: a failure.
 const UNKNOWN: ExitStatus = ExitStatus::Exit(255);
 
 /// A child that has ended and been reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedChild {
-    /// Which; from now on the kernel may give this number to another process.
+    /// The process id; the kernel may assign it to another process from now on.
     pub pid: Pid,
-    /// How.
+    /// The exit status or signal.
     pub end: ExitStatus,
 }
 
@@ -73,16 +74,17 @@ struct RunningChild {
     outputs: Vec<usize>,
 }
 
-/// All children that have not been reaped, and the pipes to and from them.
+/// All children that have not been reaped, and their pipes.
 #[derive(Debug)]
 pub struct Children {
-    /// In order of their start.
+    /// The children in order of their start.
     running: Vec<RunningChild>,
     pipes: Pipes,
 }
 
 impl Children {
-    /// Pipes will be registered with `registry`, under `first_token` and all tokens above it.
+    /// Returns an empty set of children. Pipes will be registered with `registry`, under
+    /// `first_token` and all tokens above it.
     pub fn new(registry: Registry, first_token: usize) -> Self {
         Self {
             running: Vec::new(),
@@ -90,11 +92,11 @@ impl Children {
         }
     }
 
-    /// Starts a child. Descriptors other than the three standard ones are closed in it, no
-    /// signal is blocked and `SIGPIPE` has its default action.
+    /// Starts a child. Descriptors other than the three standard ones are closed in it, no signal
+    /// is blocked and `SIGPIPE` has its default action.
     ///
     /// # Errors
-    /// When it could not be started; everything is as before then.
+    /// It could not be started; nothing has changed then.
     pub fn spawn(&mut self, command: Command) -> Result<Pid, SpawnError> {
         let Command {
             program,
@@ -124,8 +126,8 @@ impl Children {
             tied,
             priority,
         )?;
-        // It has it from the start, if it is a program of this machine; what the system refuses
-        // is told here.
+        // The child has it from the start if it is a program of this machine. Refusals of the
+        // system are reported here.
         if let Err(error) = priority.give(child.id()) {
             let program = log::escape(&program);
             log::warn(format_args!(
@@ -145,7 +147,7 @@ impl Children {
         Ok(pid)
     }
 
-    /// Another handle of the registry, for other descriptors.
+    /// Returns another handle of the registry, for other descriptors.
     ///
     /// # Errors
     /// The system is out of descriptors.
@@ -153,32 +155,32 @@ impl Children {
         self.pipes.registry()
     }
 
-    /// Returns true if events of this token are for [`Children::ready`].
+    /// Returns true if events of this token belong to [`Children::ready`].
     pub fn owns(&self, token: Token) -> bool {
         self.pipes.owns(token)
     }
 
-    /// Moves what a pipe can move, input or output, up to a share of 64 KiB.
+    /// Moves the data of a pipe, input or output, up to 64 KiB.
     pub fn ready(&mut self, event: &Event, lines: Sink<'_>) {
         self.pipes.ready(event.token(), lines);
     }
 
-    /// Returns true if pipes have more to move than their share: no event will come for these, so the
-    /// next poll must not wait and [`Children::resume`] be called after it.
+    /// Returns true if pipes have more data than they may move at once. No event will come for
+    /// these, so the next poll must not wait and [`Children::resume`] must be called after it.
     pub fn pending(&self) -> bool {
         self.pipes.pending()
     }
 
-    /// Goes on with pipes that had more than their share, up to about 256 KiB in all.
+    /// Continues with pipes that had more data, up to about 256 KiB in all.
     pub fn resume(&mut self, lines: Sink<'_>) {
         self.pipes.resume(lines);
     }
 
-    /// Collects the children that have ended, in order of their start; to be called after
-    /// `SIGCHLD`. Only own children are waited for, by their number (waitpid(2)), whatever their
-    /// session or process group is by now.
+    /// Returns the children that have ended, in order of their start; to be called after `SIGCHLD`.
+    /// Only own children are waited for, by their number (waitpid(2)), independent of their session
+    /// or process group.
     ///
-    /// What a child has written comes before its end. If a process it left behind holds an
+    /// The output of a child is reported before its end. If a process it left behind holds an
     /// output pipe, that does not delay the end: its lines are reported as they come.
     pub fn reap(&mut self, lines: Sink<'_>) -> Vec<EndedChild> {
         let mut ended = Vec::new();
@@ -209,7 +211,7 @@ impl Children {
     /// Sends a signal to a child that has not been reaped.
     ///
     /// # Errors
-    /// `ESRCH` for any other process, else what kill(2) says (`EPERM` if the child changed its
+    /// `ESRCH` for any other process, else the error of kill(2) (`EPERM` if the child changed its
     /// user).
     pub fn kill(&self, pid: Pid, signal: Signal) -> io::Result<()> {
         if !self.pids().any(|known| known == pid) {
@@ -219,12 +221,12 @@ impl Children {
         Ok(signal::kill(nix::unistd::Pid::from_raw(number), signal)?)
     }
 
-    /// How many children have not been reaped.
+    /// Returns the number of children that have not been reaped.
     pub fn count(&self) -> usize {
         self.running.len()
     }
 
-    /// The children that have not been reaped, in order of their start.
+    /// Returns the children that have not been reaped, in order of their start.
     pub fn pids(&self) -> impl Iterator<Item = Pid> {
         self.running.iter().map(|each| Pid(each.child.id()))
     }
@@ -250,5 +252,5 @@ impl Children {
     }
 }
 
-/// The child's standard output and error, and the daemon's ends of them if these are pipes.
+/// The child's standard output and error, and the daemon's ends of them if they are pipes.
 type Outputs = (ChildEnd, ChildEnd, Vec<(Stream, usize, Receiver)>);

@@ -1,4 +1,4 @@
-//! What to run and how to start it.
+//! The description of a child, and its start.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -16,60 +16,59 @@ use crate::log;
 /// A program to run, with the daemon's environment and working directory.
 #[derive(Clone, Debug)]
 pub struct Command {
-    /// Its name; without a slash it is looked for in `PATH`.
+    /// Its name; without a slash it is searched in `PATH`.
     pub program: Vec<u8>,
     /// The arguments after the name.
     pub args: Vec<Vec<u8>>,
-    /// What it reads.
+    /// The standard input.
     pub stdin: Stdin,
-    /// Where its standard output and error go.
+    /// The destination of standard output and error.
     pub output: Output,
-    /// What its environment has beyond that of the daemon.
+    /// Variables in addition to the daemon's environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// How much of the host it may take.
+    /// The priorities for CPU and disk.
     pub priority: Priority,
 }
 
 /// The standard input of a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stdin {
-    /// That of the daemon.
+    /// The daemon's standard input.
     Inherit,
     /// `/dev/null`.
     Null,
-    /// These bytes, then end of file. A child need not read them all.
+    /// These bytes, then end of file. A child may leave some unread.
     Bytes(Vec<u8>),
 }
 
 /// The standard output and error of a child.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Those of the daemon.
+    /// The daemon's standard output and error.
     Inherit,
-    /// Reported line by line. Who listens to a child answers for it: the child gets `SIGTERM`
-    /// when the daemon dies without having had time to end it, lest it write behind the back
-    /// of the next daemon.
+    /// Reported line by line. The child gets `SIGTERM` if the daemon dies without having ended it,
+    /// so that it does not write in parallel with the children of the next daemon.
     Lines,
-    /// Both appended to this file as they are; if it cannot be opened, nowhere: a full or
+    /// Both appended to this file unchanged. If it cannot be opened they are discarded: a full or
     /// unwritable log partition stops no transfer.
     Append(PathBuf),
     /// `/dev/null`.
     Null,
 }
 
-/// Why a child did not start.
+/// The reason why a child did not start.
 #[derive(Debug)]
 pub enum SpawnError {
-    /// The program is not there or cannot be executed (`ENOENT`, `EACCES`, `ENOEXEC`, `E2BIG` …,
-    /// execve(2)): trying again will not help.
+    /// The program does not exist or cannot be executed (`ENOENT`, `EACCES`, `ENOEXEC`, `E2BIG` …,
+    /// execve(2)): a retry will not help.
     NotExecutable(io::Error),
     /// Processes, descriptors or memory are short (`EAGAIN`, `EMFILE`, `ENFILE`, `ENOMEM`,
-    /// `ENOSPC`), or the program is being written (`ETXTBSY`): later it may work.
+    /// `ENOSPC`), or the program is being written (`ETXTBSY`): a retry may help.
     Resources(io::Error),
 }
 
 impl Command {
-    /// A program without arguments that has the daemon's input and output.
+    /// Returns a command without arguments that inherits the daemon's input and output.
     pub fn new(program: impl Into<Vec<u8>>) -> Self {
         Self {
             program: program.into(),
@@ -123,11 +122,11 @@ pub(super) enum ChildEnd {
 }
 
 impl ChildEnd {
-    /// Both outputs on one file.
+    /// Opens a file for both outputs.
     pub(super) fn append_to(path: &Path) -> (Self, Self) {
         let both = || -> io::Result<(File, File)> {
             let file = log::open_log(path)?;
-            // What is written waits for room, as the child expects it.
+            // Writes block when there is no room, as the child expects.
             rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::APPEND)?;
             Ok((file.try_clone()?, file))
         };
@@ -146,8 +145,8 @@ impl ChildEnd {
     }
 }
 
-/// Starts a program, which is ended with the daemon if `tied`, and has its priority from the start. A script without `#!` is run by
-/// `/bin/sh`, as execvp(3) has it.
+/// Starts a program, with its priority from the start. With `tied` it is ended together with the
+/// daemon. A script without `#!` is run by `/bin/sh`, like execvp(3).
 pub(super) fn start(
     program: &[u8],
     args: &[Vec<u8>],
@@ -156,9 +155,9 @@ pub(super) fn start(
     tied: bool,
     priority: Priority,
 ) -> io::Result<Child> {
-    // What user code has opened is not marked.
+    // Descriptors that user code has opened are not marked.
     crate::sys::close_all_on_exec();
-    // A command that does more than start a program goes by execvp(3), which would hand a binary
+    // A command that does more than start a program is run by execvp(3), which would pass a binary
     // of another machine to the shell.
     let asked = tied || priority != Priority::default();
     let native = asked && locate(OsStr::from_bytes(program)).is_some_and(|path| is_native(&path));
@@ -190,7 +189,7 @@ pub(super) fn start(
     }
 }
 
-/// The file that a program's name stands for.
+/// Returns the file of a program's name.
 fn locate(name: &OsStr) -> Option<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return Some(PathBuf::from(name));
@@ -204,13 +203,14 @@ fn locate(name: &OsStr) -> Option<PathBuf> {
         })
 }
 
-/// A binary, for another machine maybe, has a zero byte early on; shells look for the same.
+/// Returns false for a binary, maybe for another machine: it has a zero byte early on. Shells apply
+/// the same test.
 fn is_text(path: &Path) -> bool {
     head(path).is_some_and(|head| !head.contains(&0))
 }
 
-/// Something with `#!`, or a binary of the same machine as this program (elf(5): class, byte
-/// order and machine). The kernel executes more than this, if told so.
+/// Returns true for a file with `#!`, or a binary of the same machine as this program (elf(5):
+/// class, byte order and machine). The kernel may be configured to execute more.
 fn is_native(path: &Path) -> bool {
     let kind = |head: &[u8]| Some([head.get(..6)?, head.get(18..20)?].concat());
     let own = || head(Path::new("/proc/self/exe"));

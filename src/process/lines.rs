@@ -1,22 +1,24 @@
-//! Cuts the output of a child into lines, however it arrives.
+//! Splits the output of a child into lines.
 
-/// The longest line reported in one piece, in bytes. A longer one comes in pieces of this size.
+/// The maximum length in bytes of a line that is reported in one piece. A longer one is split into
+/// pieces of this size.
 pub const MAX_LINE: usize = 8192;
 
-/// Puts chunks together and takes lines out.
+/// Joins chunks and extracts lines.
 ///
-/// A line ends at `\n`, at `\r\n` and also at a lone `\r`: rsync(1) redraws its progress line
-/// that way. Blank lines ended by `\n` are lines, what a `\r` leaves empty is not.
+/// A line ends at `\n`, at `\r\n` and also at a single `\r`: rsync(1) redraws its progress line
+/// that way. Blank lines ended by `\n` are reported; an empty text before a `\r` is not.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
-    /// The beginning of a line whose end has not been seen; shorter than [`MAX_LINE`].
+    /// The start of a line whose end has not been seen; shorter than [`MAX_LINE`].
     partial: Vec<u8>,
-    /// The last line was not ended by `\n`, so one that follows directly belongs to it.
+    /// True if the last line was not ended by `\n`, so that one that follows directly belongs to
+    /// it.
     unended: bool,
 }
 
 impl Splitter {
-    /// Takes the next bytes and gives each line they complete, without its end.
+    /// Adds bytes and passes each completed line, without its end, to `line`.
     pub(super) fn push(&mut self, mut bytes: &[u8], line: &mut dyn FnMut(&[u8])) {
         while let Some(at) = bytes.iter().position(|&b| b == b'\n' || b == b'\r') {
             let (head, end) = (&bytes[..at], bytes[at]);
@@ -31,7 +33,7 @@ impl Splitter {
         self.extend(bytes, line);
     }
 
-    /// Gives what there is of an unfinished line; more of it will be a line of its own.
+    /// Passes an unfinished line to `line`; its rest will be a separate line.
     pub(super) fn flush(&mut self, line: &mut dyn FnMut(&[u8])) {
         if !self.partial.is_empty() {
             line(&self.partial);
@@ -40,7 +42,7 @@ impl Splitter {
         }
     }
 
-    /// Adds bytes without a line end, giving away pieces that reach the limit.
+    /// Adds bytes without a line end, and passes on pieces that reach the limit.
     fn extend(&mut self, mut bytes: &[u8], line: &mut dyn FnMut(&[u8])) {
         while self.partial.len() + bytes.len() >= MAX_LINE {
             let (head, rest) = bytes.split_at(MAX_LINE - self.partial.len());
@@ -72,7 +74,7 @@ mod tests {
         found
     }
 
-    /// The same rules over the whole text at once.
+    /// Applies the same rules to the whole text at once.
     fn naive(text: &[u8]) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
         let mut rest = text;

@@ -1,8 +1,21 @@
-//! Child processes: spawn, feed, capture, reap. Nothing about rsync.
+//! Child processes: start, input, output, end.
 //!
-//! Nothing here waits. The engine owns the poll; it hands on the events of tokens that
-//! [`Children::owns`], calls [`Children::reap`] after `SIGCHLD`, and [`Children::resume`] in
-//! each turn while [`Children::pending`] says so.
+//! | file | what it does |
+//! |---|---|
+//! | `command` | the description of a child, and its start |
+//! | `children` | running children, from their start to their end |
+//! | `pipes` | the daemon's ends of the children's pipes |
+//! | `lines` | splits output into lines |
+//! | `priority` | CPU and disk priorities |
+//! | `process_tree` | descendants of children |
+//! | `activity` | observes CPU time and I/O of a child and its descendants |
+//! | `orphans` | reaps orphans if the daemon is process 1 |
+//! | `ssh_control` | private sockets of shared ssh connections |
+//!
+//! Nothing here blocks. The event loop owns the poll; it passes on the events of tokens that
+//! [`Children::owns`], calls [`Children::reap`] after `SIGCHLD`, and [`Children::resume`] in each turn while
+//! [`Children::pending`] returns true. The room may call `log` and `sys`; it knows neither rsync's options
+//! nor syncs.
 
 mod activity;
 mod children;

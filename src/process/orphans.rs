@@ -1,7 +1,7 @@
-//! What process 1 has to do besides: take in the end of processes whose parent is gone.
+//! Reaps orphans if the daemon is process 1.
 //!
-//! In a container the daemon is process 1 of its namespace, and whatever a command of the
-//! configuration left running in the background becomes its child (pid_namespaces(7)).
+//! In a container the daemon may be process 1 of its namespace, and every process that a command
+//! left in the background becomes its child (pid_namespaces(7)).
 
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 
@@ -12,8 +12,8 @@ pub(super) fn are_ours() -> bool {
 
 /// Reaps every ended child that was not started here.
 ///
-/// The kernel names one ended child after the other; the first that is `known` ends the search,
-/// for it will be waited for by whoever started it, and the next look comes with its `SIGCHLD`.
+/// The kernel names one ended child after the other. The first that is `known` ends the search: its
+/// owner will wait for it, and its `SIGCHLD` starts the next search.
 pub(super) fn reap(known: impl Fn(i32) -> bool) {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while let Ok(status) = waitid(Id::All, look) {

@@ -1,7 +1,7 @@
-//! The daemon's ends of its children's pipes: what goes in, what comes out, and never a wait.
+//! The daemon's ends of its children's pipes. Reads and writes never block.
 //!
-//! epoll(7) is used edge-triggered, so a pipe is pumped until it would block. One that has
-//! more than its share is put aside in a list instead, for the engine to come back to.
+//! epoll(7) is used edge-triggered, so a pipe is pumped until it would block. One that exceeds
+//! [`MAX_PIPE_BYTES`] is deferred instead, and the event loop comes back to it.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -15,16 +15,16 @@ use mio::{Interest, Registry, Token};
 use super::children::Pid;
 use super::lines::Splitter;
 
-/// What one pipe may move in one go, in bytes: all that a pipe holds by default (pipe(7)).
+/// The maximum bytes that one pipe moves at once: a pipe's default capacity (pipe(7)).
 const MAX_PIPE_BYTES: usize = 64 * 1024;
 
-/// What all pipes that were put aside may move in one turn, in bytes.
+/// The maximum bytes that all deferred pipes move in one turn.
 const MAX_TURN_BYTES: usize = 256 * 1024;
 
-/// The most a pipe of an ended child can hold, in bytes (`/proc/sys/fs/pipe-max-size`, pipe(7)).
+/// The maximum bytes in the pipe of an ended child (`/proc/sys/fs/pipe-max-size`, pipe(7)).
 const MAX_PIPE_CAPACITY: usize = 1024 * 1024;
 
-/// Where a line came from.
+/// The origin of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// Standard output.
@@ -33,21 +33,21 @@ pub enum Stream {
     Stderr,
 }
 
-/// Takes the lines of children, without their line ends.
+/// Receives the lines of children, without line ends.
 pub type Sink<'a> = &'a mut dyn FnMut(Pid, Stream, &[u8]);
 
-/// True if a pipe wants more attention.
+/// The state of a pipe after it was pumped.
 #[derive(Debug, PartialEq, Eq)]
 enum PipeProgress {
-    /// It would block: epoll will tell.
+    /// It would block: epoll reports when it can continue.
     Blocked,
-    /// Its share is used up.
+    /// It moved as much as it may at once.
     More,
     /// Nothing is left to do.
     Finished,
 }
 
-/// Bytes on their way into a child.
+/// Bytes to be written to a child.
 #[derive(Debug)]
 pub(super) struct Feed {
     sender: Sender,
@@ -55,7 +55,7 @@ pub(super) struct Feed {
     written: usize,
 }
 
-/// Lines on their way out of a child.
+/// Lines being read from a child.
 #[derive(Debug)]
 struct Capture {
     receiver: Receiver,
@@ -73,7 +73,7 @@ enum PipeJob {
 #[derive(Debug)]
 struct Pipe {
     job: PipeJob,
-    /// It is in the list of those put aside.
+    /// True if the pipe is in the list of deferred ones.
     aside: bool,
 }
 
@@ -93,8 +93,8 @@ impl Pipes {
         self.registry.try_clone()
     }
 
-    /// Tokens are counted from `first` and never used again, so that a late event of a closed
-    /// pipe is nobody's.
+    /// Returns an empty set of pipes. Tokens are counted from `first` and never reused, so that a
+    /// late event of a closed pipe is ignored.
     pub(super) fn new(registry: Registry, first: usize) -> Self {
         Self {
             registry,
@@ -110,8 +110,8 @@ impl Pipes {
         token.0 >= self.first
     }
 
-    /// Makes a pipe with as much of `bytes` in it as it takes, and returns the child's end.
-    /// The rest, if there is one, waits to be given to [`Pipes::keep_feeding`].
+    /// Creates a pipe and writes as much of `bytes` as fits. Returns the child's end and, if there
+    /// is one, the rest for [`Pipes::keep_feeding`].
     pub(super) fn feed(&mut self, bytes: Vec<u8>) -> io::Result<(OwnedFd, Option<(usize, Feed)>)> {
         let (sender, receiver) = pipe::new()?;
         receiver.set_nonblocking(false)?;
@@ -139,7 +139,7 @@ impl Pipes {
         self.insert(token, PipeJob::Feed(feed));
     }
 
-    /// Makes a pipe for output; its reading end is to be given to [`Pipes::listen`].
+    /// Creates a pipe for output; its reading end is passed to [`Pipes::listen`].
     pub(super) fn capture(&mut self) -> io::Result<(OwnedFd, usize, Receiver)> {
         let (sender, mut receiver) = pipe::new()?;
         sender.set_nonblocking(false)?;
@@ -164,13 +164,13 @@ impl Pipes {
         );
     }
 
-    /// Pumps the pipe an event is about.
+    /// Pumps the pipe of an event.
     pub(super) fn ready(&mut self, token: Token, lines: Sink<'_>) {
         self.pump(token.0, MAX_PIPE_BYTES, lines);
     }
 
-    /// Reads what an ended child has left in a pipe, an unfinished line included. A grandchild
-    /// that goes on writing is heard no longer than that now.
+    /// Reads the rest of an ended child's output, an unfinished line included. Later output of a
+    /// grandchild is not waited for.
     pub(super) fn drain(&mut self, token: usize, lines: Sink<'_>) {
         self.pump(token, MAX_PIPE_CAPACITY, lines);
         if let Some(PipeJob::Capture(capture)) = self.open.get_mut(&token).map(|pipe| &mut pipe.job)
@@ -183,7 +183,7 @@ impl Pipes {
         !self.aside.is_empty()
     }
 
-    /// Goes on with the pipes that were put aside, in turn.
+    /// Continues with the deferred pipes in turn.
     pub(super) fn resume(&mut self, lines: Sink<'_>) {
         let mut moved = 0;
         for _ in 0..self.aside.len() {
@@ -204,7 +204,7 @@ impl Pipes {
         self.open.insert(token, Pipe { job, aside: false });
     }
 
-    /// Returns how many bytes were moved.
+    /// Pumps a pipe and returns the number of bytes moved.
     fn pump(&mut self, token: usize, share: usize, lines: Sink<'_>) -> usize {
         let Some(pipe) = self.open.get_mut(&token) else {
             return 0;
@@ -230,7 +230,7 @@ impl Pipes {
 }
 
 impl Feed {
-    /// A child that closes its end early, or ends, has what it wanted: no error.
+    /// Pumps the input of a child. A child that closes its end early, or ends, is no error.
     fn pump(&mut self, share: usize) -> (PipeProgress, usize) {
         let mut moved = 0;
         loop {

@@ -1,4 +1,4 @@
-//! How much of the host a child may take.
+//! CPU and disk priorities of children.
 
 use std::io;
 
@@ -6,12 +6,12 @@ use rustix::process::{Pid, setpriority_process};
 
 use crate::sys;
 
-/// The priorities of a sync's children. Nothing set: those of the daemon.
+/// The priorities of a sync's children. Unset ones are those of the daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Priority {
     /// -20 to 19 (nice(1)).
     pub nice: Option<i32>,
-    /// For the disk (ionice(1)).
+    /// The disk priority (ionice(1)).
     pub io: Option<IoPriority>,
 }
 
@@ -20,14 +20,14 @@ pub struct Priority {
 pub enum IoPriority {
     /// Before all others; root only.
     Realtime(u8),
-    /// As all others, sooner or later among them.
+    /// The default class, with a level among its processes.
     BestEffort(u8),
-    /// Only when nobody else wants the disk.
+    /// Only when no other process uses the disk.
     Idle,
 }
 
 impl IoPriority {
-    /// The number ioprio_set(2) takes.
+    /// Returns the value for ioprio_set(2).
     pub fn number(self) -> i32 {
         let (class, level) = match self {
             IoPriority::Realtime(level) => (1, level),
@@ -39,11 +39,12 @@ impl IoPriority {
 }
 
 impl Priority {
-    /// Lowers, or raises, a process or thread; 0 is the calling thread. Children it starts later have
-    /// the same.
+    /// Sets the priorities of a process or thread; 0 is the calling thread. Children it starts
+    /// later inherit them.
     ///
     /// # Errors
-    /// The first that the system refuses; what can be given is given. One that has ended needs none.
+    /// The first one that the system refuses; the others are set. A process that has ended is no
+    /// error.
     pub fn give(self, id: u32) -> io::Result<()> {
         let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
         let nice = self.nice.map_or(Ok(()), |nice| {
@@ -60,13 +61,13 @@ impl Priority {
         Ok(())
     }
 
-    /// The same for a command that has not been started yet, so that what it starts in turn has it,
-    /// too. Nothing is told of what the system refuses.
+    /// Sets the priorities of a command that has not been started yet, so that its children inherit
+    /// them too. Refusals of the system are not reported.
     pub(super) fn give_at_start(self, command: &mut std::process::Command) {
         sys::begin_with_priority(command, self.nice, self.io.map(IoPriority::number));
     }
 
-    /// What is not set here is as there.
+    /// Returns these priorities, with unset ones replaced by those of `other`.
     pub fn or(self, other: Priority) -> Priority {
         Priority {
             nice: self.nice.or(other.nice),

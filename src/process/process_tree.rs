@@ -1,4 +1,4 @@
-//! The processes that children started in turn: a shell's rsync, rsync's ssh.
+//! Descendants of children: a shell's rsync, rsync's ssh.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use nix::sys::signal::{self, Signal};
 
 use super::Pid;
 
-/// A process below a child, known by when it was started: the number alone may soon be that of
+/// A descendant of a child, identified by its pid and start time: the pid alone may soon be that of
 /// another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descendant {
@@ -14,24 +14,25 @@ pub struct Descendant {
     started: u64,
 }
 
-/// All processes below these, at this moment.
+/// Returns all present descendants of these processes.
 pub fn below(roots: impl IntoIterator<Item = Pid>) -> Vec<Descendant> {
     Processes::now().below(roots)
 }
 
-/// The processes of this host at one moment, and who started each: for whoever asks about
-/// several, as reading them all costs more than anything that is asked.
+/// All processes of this host at one moment, with their parents. Reading them costs more than any
+/// query, so several queries share one.
 pub struct Processes(Vec<(u32, Descendant)>);
 
 impl Processes {
-    /// Those of this moment.
+    /// Reads the processes of this moment.
     pub fn now() -> Processes {
         let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let looked = all.filter_map(|entry| look(entry.file_name().to_str()?.parse().ok()?));
+        let looked =
+            all.filter_map(|entry| read_process(entry.file_name().to_str()?.parse().ok()?));
         Processes(looked.collect())
     }
 
-    /// All processes below these.
+    /// Returns all descendants of these processes.
     pub fn below(&self, roots: impl IntoIterator<Item = Pid>) -> Vec<Descendant> {
         let mut parents: Vec<u32> = roots.into_iter().map(|root| root.0).collect();
         let mut found = Vec::new();
@@ -44,7 +45,7 @@ impl Processes {
         found
     }
 
-    /// The children of a process.
+    /// Returns the children of a process.
     pub(super) fn children(&self, parent: u32) -> Vec<u32> {
         let children = self.0.iter().filter(|(of, _)| *of == parent);
         children.map(|(_, child)| child.pid).collect()
@@ -52,18 +53,18 @@ impl Processes {
 }
 
 impl Descendant {
-    /// Sends a signal, if the process is still there.
+    /// Sends a signal if the process still exists.
     pub fn kill(self, signal: Signal) {
-        let same = look(self.pid).is_some_and(|(_, now)| now == self);
+        let same = read_process(self.pid).is_some_and(|(_, now)| now == self);
         if let (true, Ok(pid)) = (same, i32::try_from(self.pid)) {
-            // It may have ended meanwhile, which is all that is wanted.
+            // It may have ended meanwhile.
             let _ = signal::kill(nix::unistd::Pid::from_raw(pid), signal);
         }
     }
 }
 
-/// Parent and start of a process (proc(5): `stat`, fields 4 and 22).
-fn look(pid: u32) -> Option<(u32, Descendant)> {
+/// Returns parent and start time of a process (proc(5): `stat`, fields 4 and 22).
+fn read_process(pid: u32) -> Option<(u32, Descendant)> {
     let stat = stat_of(pid)?;
     let mut fields = stat.split_ascii_whitespace();
     let parent = fields.nth(1)?.parse().ok()?;
@@ -71,10 +72,10 @@ fn look(pid: u32) -> Option<(u32, Descendant)> {
     Some((parent, Descendant { pid, started }))
 }
 
-/// The fields of `stat` behind the name, from the third on (proc(5)).
+/// Returns the fields of `stat` behind the name, from the third on (proc(5)).
 pub(super) fn stat_of(pid: u32) -> Option<String> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything, blanks and brackets included.
+    // The name in brackets may contain anything, blanks and brackets included.
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     std::str::from_utf8(&stat[end + 1..])
         .ok()

@@ -1,5 +1,5 @@
-//! The private directory in which shared ssh connections have their sockets (ssh_config(5),
-//! ControlPath), and the end of these connections.
+//! The private directory with the sockets of shared ssh connections (ssh_config(5), ControlPath),
+//! and the end of these connections.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
@@ -14,31 +14,31 @@ use rustix::fs::{AtFlags, unlinkat};
 
 use crate::safe_path::{self, Directory};
 
-/// Addresses of sockets are 107 bytes at most (unix(7)), of which ssh takes 18 for a name it
-/// uses while it connects.
+/// The maximum length of a socket path. Addresses of sockets have at most 107 bytes (unix(7)), of
+/// which ssh uses 18 for a temporary name.
 const MAX_SOCKET_PATH: usize = 80;
 
-/// The connections get so long to end, all together.
+/// The time in which all connections together have to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Sockets for the connections of one configuration. Dropping this ends them on a thread of its
-/// own: ssh may take seconds for that.
+/// Sockets for the connections of one configuration. Dropping this ends them on a separate thread:
+/// ssh may take seconds for that.
 #[derive(Default)]
 pub struct SshControl {
-    place: RefCell<Option<SocketDir>>,
-    /// The directories that are named in words of configurations.
+    socket_dir: RefCell<Option<SocketDir>>,
+    /// The directories that are named in arguments of configurations.
     named: RefCell<Vec<PathBuf>>,
     count: Cell<usize>,
 }
 
-/// A directory only this user can enter, and nobody else can replace.
+/// A directory that only this user can enter, and nobody else can replace.
 struct SocketDir {
     path: PathBuf,
     directory: Directory,
 }
 
 impl SshControl {
-    /// The place for another socket; `None` if there is no private place to be had.
+    /// Returns the path for another socket; `None` if no private directory can be created.
     pub fn next(&self) -> Option<PathBuf> {
         let directory = self.current()?;
         let mut named = self.named.borrow_mut();
@@ -49,9 +49,8 @@ impl SshControl {
         Some(directory.join(self.count.get().to_string()))
     }
 
-    /// Makes words that are about to be used name a directory that is there and private: whoever
-    /// may make another one in its place may answer for the host. Where there is none to be had,
-    /// nothing is shared.
+    /// Makes arguments that are about to be used name an existing private directory: a user who
+    /// could replace it could impersonate the host. If there is none, connections are not shared.
     pub fn keep_private(&self, words: &mut [Vec<u8>], environment: &mut [(OsString, OsString)]) {
         let named = self.named.borrow();
         if named.is_empty() {
@@ -72,9 +71,9 @@ impl SshControl {
         }
     }
 
-    /// The directory, made anew if it is gone or another one is in its place.
+    /// Returns the directory, which is created anew if it is gone or was replaced.
     fn current(&self) -> Option<PathBuf> {
-        let mut place = self.place.borrow_mut();
+        let mut place = self.socket_dir.borrow_mut();
         if !place.as_ref().is_some_and(SocketDir::is_there) {
             *place = candidates()
                 .into_iter()
@@ -85,7 +84,7 @@ impl SshControl {
 }
 
 impl SocketDir {
-    /// Makes a directory in one that only this user and the superuser can change.
+    /// Creates a directory in one that only this user and the superuser can change.
     fn make(parent: &Path) -> Option<SocketDir> {
         let fits = parent.as_os_str().len() + 20 < MAX_SOCKET_PATH;
         let usable = parent.is_absolute() && fits && is_plain(parent);
@@ -104,7 +103,7 @@ impl SocketDir {
             .is_ok_and(|there| there.is_private() && there.is_same(&self.directory))
     }
 
-    /// Asks the connections to end; returns who asks.
+    /// Asks the connections to end; returns the processes that do so.
     fn end_connections(&self) -> Vec<std::process::Child> {
         // What user code has opened is not marked.
         crate::sys::close_all_on_exec();
@@ -113,7 +112,7 @@ impl SocketDir {
             Command::new("ssh")
                 .arg("-S")
                 .arg(self.path.join(name))
-                // The socket says which host; ssh wants one named.
+                // The socket determines the host; ssh requires a name.
                 .args(["-F", "none", "-O", "exit", "host"])
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -131,7 +130,7 @@ impl SocketDir {
         for ender in &mut enders {
             while matches!(ender.try_wait(), Ok(None)) {
                 if Instant::now() >= until {
-                    // A connection that cannot be told ends when it has been idle for long.
+                    // A connection that cannot be reached ends after its idle timeout.
                     let _ = ender.kill();
                     let _ = ender.wait();
                     break;
@@ -142,7 +141,7 @@ impl SocketDir {
         self.remove();
     }
 
-    /// Removes the directory. Nothing is lost if it stays.
+    /// Removes the directory. A failure is harmless.
     fn remove(&self) {
         for name in self.directory.names().unwrap_or_default() {
             let _ = unlinkat(&self.directory, name, AtFlags::empty());
@@ -155,7 +154,7 @@ impl SocketDir {
 
 impl Drop for SshControl {
     fn drop(&mut self) {
-        let Some(place) = self.place.take().filter(SocketDir::is_there) else {
+        let Some(place) = self.socket_dir.take().filter(SocketDir::is_there) else {
             return;
         };
         let place = Arc::new(place);
@@ -172,7 +171,7 @@ impl Drop for SshControl {
     }
 }
 
-/// The threads that end connections.
+/// Returns the threads that end connections.
 fn closing_threads() -> MutexGuard<'static, Vec<JoinHandle<()>>> {
     static CLOSING: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
     let mut threads = CLOSING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -180,18 +179,18 @@ fn closing_threads() -> MutexGuard<'static, Vec<JoinHandle<()>>> {
     threads
 }
 
-/// Waits until the connections of all dropped [`SshControl`] have ended, some seconds at most. To be
-/// called before the process ends.
+/// Waits until the connections of all dropped [`SshControl`] have ended, for some seconds at most.
+/// To be called before the process ends.
 pub fn wait_for_closed_sockets() {
     let threads = std::mem::take(&mut *closing_threads());
     for thread in threads {
-        // One that panicked has ended as well.
+        // A thread that panicked has ended as well.
         let _ = thread.join();
     }
 }
 
-/// Where the directory may be made, the best place first. Not in /tmp: there anybody can make
-/// another one of the name when a cleaner has removed it.
+/// Returns directories in which the socket directory may be created, the best first. /tmp is not
+/// among them: there any user can create a directory of that name after a cleaner has removed it.
 fn candidates() -> Vec<PathBuf> {
     let of_user = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let given = std::env::var_os("RUNTIME_DIRECTORY").unwrap_or_default();
@@ -207,18 +206,18 @@ fn candidates() -> Vec<PathBuf> {
     places.chain([run]).chain(home).collect()
 }
 
-/// Returns true if a path stands for itself in the words of a shell and in a ControlPath.
+/// Returns true if a path needs no quoting in a shell and in a ControlPath.
 fn is_plain(path: &Path) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
     path.as_os_str().as_bytes().iter().all(plain)
 }
 
-/// The beginning of the option that names a socket.
+/// Returns the prefix of the option that names a socket.
 fn socket_option(directory: &Path) -> Vec<u8> {
     [b"ControlPath=", directory.as_os_str().as_bytes(), b"/"].concat()
 }
 
-/// Puts another directory, or none at all, into every option that names a socket.
+/// Replaces or removes the directory in every option that names a socket.
 fn replace(word: &mut Vec<u8>, old: &[u8], new: Option<&[u8]>) {
     let mut from = 0;
     while let Some(at) = word[from..].windows(old.len()).position(|part| part == old) {

@@ -1,49 +1,49 @@
-//! How a new event combines with an older delay it is related to: a pure function.
+//! Decides how a new event combines with an older, related delay: a pure function.
 //!
-//! This is lsyncd's table as its manual intends it. Two differences are wilful: for one
-//! path lsyncd looks the verdict up and then forgets it, so events pile up; and two
-//! Moves onto one file name count as related.
+//! This is lsyncd's table as its manual intends it, with two intentional differences: for one path
+//! lsyncd looks the result up and then ignores it, so events pile up; and here two Moves onto one
+//! file name count as related.
 
 use super::delay::{Etype, Policy, Status};
 
-/// How the new event's path lies to a path of the older delay. (A newer Move is related
-/// through whichever of its paths is.)
+/// The relation of the new event's path to a path of the older delay. A newer Move is related if
+/// either of its paths is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// The same path, also in being a directory or not.
+    /// The paths are equal, and both or neither are directories.
     Same,
-    /// The same path as the destination of an older Move.
+    /// The path equals the destination of an older Move.
     Destination,
-    /// Inside a directory the older delay is about.
+    /// The path is inside a directory the older delay is about.
     Within,
-    /// A directory around what the older delay is about.
+    /// The path is a directory that contains the older delay's path.
     Around,
-    /// The same name, but only one of the two is a directory. Counts if one of the events
-    /// is a Move and the policy Settle; else such two are unrelated.
+    /// The names are equal, but only one of the two is a directory. This is a relation only if one
+    /// of the events is a Move and the policy is Coalesce.
     Namesake,
 }
 
-/// What becomes of the new event.
+/// The action that a combination asks the queue to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Combination {
-    /// The two have nothing to do with each other.
+    /// The event and the delay do not affect each other.
     Unrelated,
-    /// Appended; blocked until the older delay has left.
+    /// The event is appended and blocked until the older delay has left the queue.
     Block,
-    /// Dropped: the older delay covers it.
+    /// The event is dropped: the older delay covers it.
     Absorb,
-    /// Takes the older delay's place.
+    /// The event replaces the older delay in place.
     Replace,
     /// The Move is queued as a Delete of its origin and a Create of its destination.
     Split,
-    /// The older Move becomes a Delete of its origin; the new event is stacked on it.
+    /// The older Move becomes a Delete of its origin, and the new event is blocked by it.
     ToDelete,
 }
 
-/// Decides for an `older` delay of this `status` and a `newer` event whose path is, or
-/// is not, a directory (`dir`).
+/// Returns how a `newer` event combines with an `older` delay that has this `status`. `dir` tells
+/// if the event's path is a directory.
 ///
-/// An active delay is never changed: what it runs may have looked at the disk already.
+/// An active delay is never changed: its action may have read the disk already.
 pub fn combine(
     policy: Policy,
     (older, status): (Etype, Status),
@@ -56,8 +56,8 @@ pub fn combine(
     if older.is_special() && (newer != Etype::Move || policy == Policy::PerEvent) {
         return Combination::Block;
     }
-    // Under Settle also behind an Init: that makes the target like the source, and a
-    // Move done after it would do what is done already.
+    // Under Coalesce a Move is split behind an Init as well: the Init makes the target like the
+    // source, and a Move carried out after it would be repeated.
     if newer == Etype::Move {
         return Combination::Split;
     }
@@ -71,15 +71,15 @@ pub fn combine(
     }
 }
 
-/// A Create of a directory does not stand for what is in it, so it must not undo the
-/// Move that brought the content.
+/// Returns true if the event turns a pending Move into a Delete. A Create of a directory does not
+/// cover its contents, so it must not undo the Move that brought them.
 fn turns_move(newer: Etype, dir: bool) -> bool {
     newer == Etype::Delete || newer == Etype::Create && !dir
 }
 
 fn same_path(policy: Policy, older: Etype, newer: Etype, dir: bool) -> Combination {
     match policy {
-        Policy::Coalesce => settle(older, newer, dir),
+        Policy::Coalesce => coalesce(older, newer, dir),
         Policy::PerEvent if older == newer => Combination::Absorb,
         Policy::PerEvent if older == Etype::Delete && newer == Etype::Create && !dir => {
             Combination::Replace
@@ -88,10 +88,10 @@ fn same_path(policy: Policy, older: Etype, newer: Etype, dir: bool) -> Combinati
     }
 }
 
-/// The stronger kind stays: Delete and Create over Modify over Attrib. A directory that
-/// was deleted and made anew stays a Delete, because the target may hold what the old
-/// one held.
-fn settle(older: Etype, newer: Etype, dir: bool) -> Combination {
+/// Returns the combination of two events of one path under Coalesce. The stronger kind stays:
+/// Delete and Create over Modify over Attrib. A directory that was deleted and created again stays
+/// a Delete, because the target may hold the contents of the old one.
+fn coalesce(older: Etype, newer: Etype, dir: bool) -> Combination {
     use Etype::{Attrib, Create, Delete, Modify};
     match (older, newer) {
         (Delete, Create) if dir => Combination::Absorb,

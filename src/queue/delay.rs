@@ -1,4 +1,4 @@
-//! What a delay is: lsyncd's word for an event that waits to be acted upon.
+//! The delay: lsyncd's word for an event that waits to be acted upon.
 
 use std::time::Duration;
 
@@ -24,18 +24,18 @@ pub enum Etype {
     Attrib,
     /// Deleted, or moved out.
     Delete,
-    /// Renamed inside the source; has two paths.
+    /// Renamed inside the source; the event has two paths.
     Move,
-    /// The startup of a sync; everything that comes later waits for it.
+    /// The startup of a sync. All later events wait for it.
     Init,
-    /// Something user code asked for; everything that comes later waits for it.
+    /// A blanket event that user code created. All later events wait for it.
     Blanket,
-    /// A full synchronisation user code asked for; stands apart from all others.
+    /// A full sync that user code asked for. It is related to no other delay.
     Full,
 }
 
 impl Etype {
-    /// As user code, log and status file know it.
+    /// Returns the name used by user code, the log and the status file.
     pub fn name(self) -> &'static str {
         match self {
             Etype::Create => "Create",
@@ -49,25 +49,26 @@ impl Etype {
         }
     }
 
-    /// Not about a path of the source: never searched for what it relates to.
+    /// Returns true for events that are not about a path of the source. They are never searched for
+    /// related delays.
     pub fn is_special(self) -> bool {
         matches!(self, Etype::Init | Etype::Blanket | Etype::Full)
     }
 }
 
-/// How far a delay has come.
+/// The state of a delay in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// Runs as soon as it is due.
     Wait,
-    /// Being acted upon.
+    /// Is being acted upon.
     Active,
     /// Waits for an older delay to leave the queue.
     Block,
 }
 
 impl Status {
-    /// As user code and the status file know it.
+    /// Returns the name used by user code and the status file.
     pub fn name(self) -> &'static str {
         match self {
             Status::Wait => "wait",
@@ -77,19 +78,19 @@ impl Status {
     }
 }
 
-/// How events of one path combine; it depends on who acts upon them.
+/// The rule by which events of one path combine. It depends on who acts upon them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// The built-in behaviours. Only the final state of a path matters, `lstat` at the
     /// time of sending decides, so a path has at most one delay that is not active.
     Coalesce,
-    /// User code. Each kind of event is delivered: another kind on the same path waits
-    /// behind the earlier one, an equal one that still waits absorbs the newer.
+    /// User code. Each kind of event is delivered: another kind on the same path waits behind the
+    /// earlier one, and an equal one is absorbed by the earlier one while that still waits.
     PerEvent,
 }
 
-/// Names one delay of one queue. It stays valid while the delay's kind changes in place
-/// and becomes stale, for good, when the delay leaves the queue.
+/// The key of one delay in one queue. It stays valid while the delay changes its kind in place and
+/// becomes stale for good when the delay leaves the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DelayId {
     pub(super) slot: Slot,
@@ -97,13 +98,14 @@ pub struct DelayId {
 }
 
 impl DelayId {
-    /// Grows with the order of arrival, never used twice by one queue.
+    /// Returns the serial number. It grows in the order of arrival, and a queue never uses one
+    /// twice.
     pub fn serial(self) -> u64 {
         self.serial
     }
 }
 
-/// A look at one delay of a queue.
+/// A read-only view of one delay of a queue.
 #[derive(Clone, Copy)]
 pub struct Delay<'a> {
     pub(super) queue: &'a Queue,
@@ -111,51 +113,52 @@ pub struct Delay<'a> {
 }
 
 impl Delay<'_> {
-    /// Names it.
+    /// Returns the key of the delay.
     pub fn id(&self) -> DelayId {
         self.queue.entries.id(self.slot)
     }
 
-    /// What happened.
+    /// Returns the kind of the event.
     pub fn etype(&self) -> Etype {
         self.queue.entries[self.slot].etype
     }
 
-    /// How far it has come.
+    /// Returns the state of the delay.
     pub fn status(&self) -> Status {
         self.queue.entries[self.slot].status
     }
 
-    /// When it may run.
+    /// Returns the time from which the delay may run.
     pub fn due(&self) -> Time {
         self.queue.entries[self.slot].due
     }
 
-    /// When it might have run first, before any retry. In steps of about one second,
-    /// never later than the truth: it tells the age of what is pending.
+    /// Returns the time from which the delay could first run, before any retry. The value is
+    /// rounded down to steps of about one second; it tells the age of pending work.
     pub fn first_due(&self) -> Time {
         self.queue.entries[self.slot].first_due()
     }
 
-    /// The delay it waits for. An active one may have it too: both run in one batch.
+    /// Returns the delay this one waits for. An active delay can have a blocker too: both run in
+    /// one batch.
     pub fn blocker(&self) -> Option<DelayId> {
         let blocker = self.queue.entries[self.slot].blocker?;
         Some(self.queue.entries.id(blocker))
     }
 
-    /// Writes the path over what `into` held: `/file`, `/directory/`, and nothing for
-    /// Init and Blanket.
+    /// Replaces the contents of `into` by the path: `/file`, `/directory/`, or nothing for Init and
+    /// Blanket.
     pub fn path(&self, into: &mut Vec<u8>) {
         self.end(0, into);
     }
 
-    /// Writes a Move's destination over what `into` held. False, and nothing written
-    /// but an empty path, if it is no Move.
+    /// Replaces the contents of `into` by a Move's destination. Returns false and leaves `into`
+    /// empty if the delay is no Move.
     pub fn path2(&self, into: &mut Vec<u8>) -> bool {
         self.end(1, into)
     }
 
-    /// Path and, of a Move, destination as vectors of their own.
+    /// Returns the path and, for a Move, the destination.
     pub fn paths(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         let (mut from, mut to) = (Vec::new(), Vec::new());
         self.path(&mut from);

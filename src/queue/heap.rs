@@ -1,14 +1,14 @@
-//! A directory's children as a heap: the child with the newest delay below it is on top.
+//! A directory's children as a heap, ordered by the newest delay at or below each child.
 //!
-//! A directory event must find the newest delay anywhere below the directory, and that
-//! one may leave at any time. An intrusive pairing heap costs three links a node, O(1)
-//! when a child gets a newer delay (always the newest of all) and amortised O(log n)
-//! when its newest leaves, whatever the number of children.
+//! A directory event must find the newest delay anywhere below the directory, and that delay may
+//! leave at any time. An intrusive pairing heap costs three links a node, O(1) when a child gets a
+//! newer delay (always the newest of all) and amortised O(log n) when its newest delay leaves,
+//! independent of the number of children.
 
 use super::path_index::{NodeId, PathNode};
 use super::slab::Slab;
 
-/// A node's place among its siblings. `previous` is the heap parent for the first of its
+/// The links of a node to its siblings. `previous` is the heap parent for the first of its
 /// children, else the sibling before; the top of the heap has none.
 #[derive(Clone, Copy, Default)]
 pub(super) struct HeapLinks {
@@ -17,11 +17,11 @@ pub(super) struct HeapLinks {
     previous: Option<NodeId>,
 }
 
-/// Puts `node` on top of the heap of `dir`: its `newest` is newer than all others.
-/// It may be in the heap already.
+/// Moves `node` to the top of the heap of `dir`. Its `newest` must be greater than all others. The
+/// node may be in the heap already.
 pub(super) fn raise(nodes: &mut Slab<PathNode>, dir: NodeId, node: NodeId) {
-    let Some(top) = nodes[dir].kids else {
-        nodes[dir].kids = Some(node);
+    let Some(top) = nodes[dir].children else {
+        nodes[dir].children = Some(node);
         return;
     };
     if top == node {
@@ -30,32 +30,32 @@ pub(super) fn raise(nodes: &mut Slab<PathNode>, dir: NodeId, node: NodeId) {
     if nodes[node].links.previous.is_some() {
         cut(nodes, node);
     }
-    nodes[dir].kids = Some(meld(nodes, top, node));
+    nodes[dir].children = Some(meld(nodes, top, node));
 }
 
-/// Finds the place of `node`, whose `newest` has become older.
+/// Restores the heap order of `node`, whose `newest` has decreased.
 pub(super) fn lower(nodes: &mut Slab<PathNode>, dir: NodeId, node: NodeId) {
     remove(nodes, dir, node);
-    nodes[dir].kids = match nodes[dir].kids {
+    nodes[dir].children = match nodes[dir].children {
         Some(top) => Some(meld(nodes, top, node)),
         None => Some(node),
     };
 }
 
-/// Takes `node` out of the heap of `dir`.
+/// Removes `node` from the heap of `dir`.
 pub(super) fn remove(nodes: &mut Slab<PathNode>, dir: NodeId, node: NodeId) {
     let orphans = take_children(nodes, node);
-    if nodes[dir].kids == Some(node) {
-        nodes[dir].kids = orphans;
+    if nodes[dir].children == Some(node) {
+        nodes[dir].children = orphans;
         return;
     }
     cut(nodes, node);
-    if let (Some(top), Some(orphans)) = (nodes[dir].kids, orphans) {
-        nodes[dir].kids = Some(meld(nodes, top, orphans));
+    if let (Some(top), Some(orphans)) = (nodes[dir].children, orphans) {
+        nodes[dir].children = Some(meld(nodes, top, orphans));
     }
 }
 
-/// Joins two heaps, each given by its top, which has no siblings.
+/// Returns the top of the union of two heaps. Each is given by its top, which has no siblings.
 fn meld(nodes: &mut Slab<PathNode>, a: NodeId, b: NodeId) -> NodeId {
     let (top, below) = if nodes[a].newest >= nodes[b].newest {
         (a, b)
@@ -72,7 +72,7 @@ fn meld(nodes: &mut Slab<PathNode>, a: NodeId, b: NodeId) -> NodeId {
     top
 }
 
-/// Separates `node`, which is not the top, with all below it.
+/// Detaches `node`, which is not the top, together with its heap children.
 fn cut(nodes: &mut Slab<PathNode>, node: NodeId) {
     let links = &mut nodes[node].links;
     let (next, previous) = (links.next.take(), links.previous.take());
@@ -88,8 +88,8 @@ fn cut(nodes: &mut Slab<PathNode>, node: NodeId) {
     }
 }
 
-/// Joins the children of `node` to a heap of their own: in pairs from the left, then
-/// from the right into one. That order is what keeps the cost logarithmic.
+/// Joins the heap children of `node` into one heap and returns its top: in pairs from the left,
+/// then from the right into one. This order keeps the cost logarithmic.
 fn take_children(nodes: &mut Slab<PathNode>, node: NodeId) -> Option<NodeId> {
     let mut left = nodes[node].links.child.take();
     let mut pairs = None;
@@ -114,7 +114,7 @@ fn take_children(nodes: &mut Slab<PathNode>, node: NodeId) -> Option<NodeId> {
     heap
 }
 
-/// Ends a node's tie to its siblings and gives the next one.
+/// Clears the links of a node to its siblings and returns the next sibling.
 fn detach(nodes: &mut Slab<PathNode>, node: NodeId) -> Option<NodeId> {
     let links = &mut nodes[node].links;
     links.previous = None;

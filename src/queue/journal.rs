@@ -1,13 +1,13 @@
-//! What is pending for several targets of one source: each path once, however many targets
-//! still lack it.
+//! The pending changes of several targets of one source. Each path is stored once, however many
+//! targets still lack it.
 //!
-//! A path has one entry, at the place of its newest change; each target has a position. What
-//! lies behind the position is what the target lacks, and what all targets have passed leaves.
-//! So the memory grows with the distinct pending paths, not with paths × targets. A target
-//! that falls back further than its bound gives up its position: it owes a comparison of all.
+//! A path has one entry, at the position of its newest change, and each target has a position. A
+//! target lacks the entries behind its position; entries that all targets have passed are removed.
+//! So memory grows with the distinct pending paths, not with paths × targets. A target that lacks
+//! more paths than its bound loses its position and needs a full sync.
 //!
-//! Only for [`Policy::Coalesce`] without Moves: the disk decides what is sent, so it does not
-//! matter in how many steps a path came to be what it is.
+//! The journal is for [`Policy::Coalesce`] without Moves: the disk decides what is sent, so it does
+//! not matter in how many steps a path reached its state.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -16,21 +16,21 @@ use std::rc::Rc;
 use super::combine::{Combination, Relation, combine};
 use super::delay::{Etype, Policy, Status, Time};
 
-/// A place in the journal; later changes have larger ones.
+/// A position in the journal. Later changes have larger ones.
 pub type Position = u64;
 
-/// One of the targets.
+/// The key of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TargetId(u32);
 
-/// What a target may have now.
+/// The result of [`Journal::pull`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pull {
-    /// These changes, oldest first, with the time at which each was due.
+    /// These changes, oldest first, each with the time at which it was due.
     Take(Vec<(Etype, Rc<[u8]>, Time)>),
-    /// Nothing before then.
+    /// Nothing before this time.
     At(Time),
-    /// It has everything.
+    /// The target has everything.
     Nothing,
 }
 
@@ -38,9 +38,9 @@ pub enum Pull {
 struct JournalEntry {
     path: Rc<[u8]>,
     due: Time,
-    /// What the changes come to for a target that has had none of them.
+    /// The combined change for a target that has had none of the changes.
     etype: Etype,
-    /// The same for targets that have been at `before`, where the entry was then.
+    /// The combined change for a target that is past position `before`, where the entry was then.
     fresh: Etype,
     before: Position,
 }
@@ -51,10 +51,10 @@ struct Target {
     /// Number of entries behind the position.
     behind: usize,
     bound: usize,
-    /// An entry moved on while it was due for this target.
+    /// The due time of an entry that moved on while it was due for this target.
     overdue: Option<Time>,
     gave_up: bool,
-    /// Directories whose Delete it took and may be at work on.
+    /// Directories whose Delete the target took and may still be carrying out.
     deleting: HashSet<Rc<[u8]>>,
 }
 
@@ -62,15 +62,15 @@ struct Target {
 #[derive(Debug, Default)]
 pub struct Journal {
     entries: BTreeMap<Position, JournalEntry>,
-    places: HashMap<Rc<[u8]>, Position>,
+    positions: HashMap<Rc<[u8]>, Position>,
     last: Position,
     targets: BTreeMap<TargetId, Target>,
     given: u32,
 }
 
 impl Journal {
-    /// A new target, which lacks nothing so far and may fall back by `bound` paths.
-    pub fn join(&mut self, bound: usize) -> TargetId {
+    /// Adds a target that lacks nothing and may lack up to `bound` paths.
+    pub fn add_target(&mut self, bound: usize) -> TargetId {
         self.given += 1;
         let id = TargetId(self.given);
         let target = Target {
@@ -85,9 +85,9 @@ impl Journal {
         id
     }
 
-    /// A new target in the place of another: it lacks what that one lacks.
-    pub fn succeed(&mut self, before: TargetId, bound: usize) -> TargetId {
-        let id = self.join(bound);
+    /// Replaces a target by a new one that lacks the same paths.
+    pub fn replace_target(&mut self, before: TargetId, bound: usize) -> TargetId {
+        let id = self.add_target(bound);
         let before = self.targets.get(&before);
         let place = before.map(|before| (before.position, before.behind, before.overdue));
         if let (Some(place), Some(target)) = (place, self.targets.get_mut(&id)) {
@@ -96,19 +96,19 @@ impl Journal {
         id
     }
 
-    /// Nothing is kept for this target any more.
-    pub fn leave(&mut self, id: TargetId) {
+    /// Removes a target. Nothing is kept for it any more.
+    pub fn remove_target(&mut self, id: TargetId) {
         self.targets.remove(&id);
         self.trim();
     }
 
-    /// Nothing is kept for any but these.
-    pub fn keep(&mut self, ids: &[TargetId]) {
+    /// Removes all targets except these.
+    pub fn retain(&mut self, ids: &[TargetId]) {
         self.targets.retain(|id, _| ids.contains(id));
         self.trim();
     }
 
-    /// Takes in a change of a path, which every target lacks now. It is due then.
+    /// Adds a change of a path, which every target lacks from now on. It is due at `due`.
     pub fn push(&mut self, etype: Etype, path: &[u8], due: Time) {
         let Some(foremost) = self.targets.values().map(|target| target.position).max() else {
             return;
@@ -118,8 +118,8 @@ impl Journal {
         } else {
             etype
         };
-        match self.places.get(path).copied() {
-            // No one had it, so it keeps its place and its time.
+        match self.positions.get(path).copied() {
+            // No target has it, so the entry keeps its position and its time.
             Some(place) if place > foremost => {
                 if let Some(entry) = self.entries.get_mut(&place) {
                     entry.fresh = both(entry.fresh, etype, path);
@@ -143,8 +143,9 @@ impl Journal {
         self.overrun();
     }
 
-    /// What this target is to do next, at most `most` paths. With so many waiting as
-    /// `crowd`, or in a `hurry`, nothing waits for its time. All that waits goes with what is due.
+    /// Returns the next changes for a target, at most `most` paths. Changes wait for their time
+    /// unless at least `crowd` paths wait or `hurry` is set. Once one is due, all that wait are
+    /// returned.
     pub fn pull(
         &mut self,
         id: TargetId,
@@ -180,8 +181,8 @@ impl Journal {
         Pull::Take(taken)
     }
 
-    /// A target has done all it took so far.
-    pub fn settled(&mut self, id: TargetId) {
+    /// Marks everything the target has taken as done.
+    pub fn completed(&mut self, id: TargetId) {
         if let Some(target) = self.targets.get_mut(&id)
             && !target.deleting.is_empty()
         {
@@ -189,8 +190,9 @@ impl Journal {
         }
     }
 
-    /// Returns true if a directory came where some target is just deleting one, which may find the new
-    /// one and leave in it what the old one held: see `Queue::push`.
+    /// Returns true if a directory was created while some target is deleting one of that path. The
+    /// deletion may find the new directory and leave the contents of the old one in it: see
+    /// `Queue::push`.
     fn is_renewal(&self, etype: Etype, path: &[u8]) -> bool {
         let mut targets = self.targets.values();
         etype == Etype::Create
@@ -198,53 +200,53 @@ impl Journal {
             && targets.any(|target| target.deleting.contains(path))
     }
 
-    /// When the first of what a target lacks is due.
+    /// Returns the time at which the first change that a target lacks is due.
     pub fn due(&self, id: TargetId) -> Option<Time> {
         let target = self.targets.get(&id)?;
         let (_, first) = self.after(target.position).next()?;
         Some(target.overdue.map_or(first.due, |due| due.min(first.due)))
     }
 
-    /// How many paths a target lacks.
+    /// Returns the number of paths a target lacks.
     pub fn behind(&self, id: TargetId) -> usize {
         self.targets.get(&id).map_or(0, |target| target.behind)
     }
 
-    /// What a target lacks, oldest first.
+    /// Returns the changes a target lacks, oldest first.
     pub fn lacks(&self, id: TargetId) -> impl Iterator<Item = (Etype, &[u8])> {
         let from = self.targets.get(&id).map_or(self.last, |t| t.position);
         let lacking = self.after(from);
         lacking.map(move |(_, entry)| (entry.for_one_at(from), &*entry.path))
     }
 
-    /// Returns true if a target fell back too far; it has to compare everything.
+    /// Returns true if a target exceeded its bound and needs a full sync.
     pub fn overran(&self, id: TargetId) -> bool {
         self.targets.get(&id).is_some_and(|target| target.gave_up)
     }
 
-    /// The same, and it is seen to.
+    /// Returns true if a target exceeded its bound, and clears that state.
     pub fn take_overran(&mut self, id: TargetId) -> bool {
         let target = self.targets.get_mut(&id);
         target.is_some_and(|target| std::mem::take(&mut target.gave_up))
     }
 
-    /// The place of the newest change.
+    /// Returns the position of the newest change.
     pub fn last(&self) -> Position {
         self.last
     }
 
-    /// Returns true if a target has been given all up to this place.
+    /// Returns true if a target has taken everything up to this position.
     pub fn has_passed(&self, id: TargetId, place: Position) -> bool {
         let target = self.targets.get(&id);
         target.is_none_or(|target| target.position >= place)
     }
 
-    /// Number of paths, those that only some targets lack included.
+    /// Returns the number of paths, including those that only some targets lack.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Returns true if all targets have everything.
+    /// Returns true if no target lacks anything.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -255,11 +257,11 @@ impl Journal {
 
     fn append(&mut self, entry: JournalEntry) {
         self.last += 1;
-        self.places.insert(Rc::clone(&entry.path), self.last);
+        self.positions.insert(Rc::clone(&entry.path), self.last);
         self.entries.insert(self.last, entry);
     }
 
-    /// An entry that some target has had changes again.
+    /// Moves an entry that some target has taken to the end of the journal, with its new change.
     fn move_on(&mut self, place: Position, etype: Etype, due: Time) {
         let Some(entry) = self.entries.remove(&place) else {
             return;
@@ -297,7 +299,7 @@ impl Journal {
         }
     }
 
-    /// Drops what all targets have passed.
+    /// Removes the entries that all targets have passed.
     fn trim(&mut self) {
         let hindmost = self.targets.values().map(|target| target.position).min();
         let hindmost = hindmost.unwrap_or(self.last);
@@ -305,16 +307,16 @@ impl Journal {
             && *first.key() <= hindmost
         {
             let path = first.remove().path;
-            self.places.remove(&path);
+            self.positions.remove(&path);
         }
         if self.entries.is_empty() {
-            self.places.shrink_to(0);
+            self.positions.shrink_to(0);
         }
     }
 }
 
 impl JournalEntry {
-    /// What the changes come to for a target at this position.
+    /// Returns the combined change for a target at this position.
     fn for_one_at(&self, position: Position) -> Etype {
         if position >= self.before {
             self.fresh
@@ -324,7 +326,7 @@ impl JournalEntry {
     }
 }
 
-/// What two changes of one path come to, as in a queue.
+/// Returns the change that two changes of one path combine to, as in a queue.
 fn both(older: Etype, newer: Etype, path: &[u8]) -> Etype {
     let dir = path.ends_with(b"/");
     let waiting = (older, Status::Wait);

@@ -1,4 +1,4 @@
-//! The journal against a naive model, and what single steps come to.
+//! Tests of the journal: against a naive model, and of single steps.
 
 use super::*;
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-/// The model: a list of lacking paths for each target, and whether it gave up.
+/// The model: for each target the paths it lacks, and if it exceeded its bound.
 type Model = Vec<(TargetId, Map<u8, Time>, bool)>;
 
 const BOUND: usize = 6;
@@ -51,9 +51,9 @@ fn agrees(journal: &Journal, model: &Model) -> Result<(), TestCaseError> {
     }
     all.sort_unstable();
     all.dedup();
-    // Each path is there once, and none that everyone has.
+    // Each path is present once, and none that all targets have.
     prop_assert_eq!(journal.len(), all.len());
-    prop_assert_eq!(journal.places.len(), all.len());
+    prop_assert_eq!(journal.positions.len(), all.len());
     Ok(())
 }
 
@@ -63,7 +63,7 @@ proptest! {
         let mut journal = Journal::default();
         let mut model: Model = Vec::new();
         for _ in 0..3 {
-            model.push((journal.join(BOUND), Map::new(), false));
+            model.push((journal.add_target(BOUND), Map::new(), false));
         }
         for (now, step) in (1..).zip(steps) {
             match step {
@@ -95,20 +95,20 @@ proptest! {
                     }
                 }
                 Step::Join if model.len() < 6 => {
-                    model.push((journal.join(BOUND), Map::new(), false));
+                    model.push((journal.add_target(BOUND), Map::new(), false));
                 }
                 Step::Join => {}
                 Step::Leave(which) if which < model.len() => {
-                    journal.leave(model.remove(which).0);
+                    journal.remove_target(model.remove(which).0);
                 }
                 Step::Leave(_) => {}
                 Step::Succeed(which) => {
                     let Some((id, _, gave_up)) = model.get_mut(which) else {
                         continue;
                     };
-                    let heir = journal.succeed(*id, BOUND);
-                    journal.leave(*id);
-                    // Who takes over sees to that itself.
+                    let heir = journal.replace_target(*id, BOUND);
+                    journal.remove_target(*id);
+                    // The replacement handles the excess itself.
                     (*id, *gave_up) = (heir, false);
                 }
             }
@@ -130,14 +130,14 @@ fn taken(pull: Pull) -> Vec<(Etype, Vec<u8>)> {
 #[test]
 fn a_target_that_had_the_delete_gets_the_create_only() {
     let mut journal = Journal::default();
-    let (fast, slow) = (journal.join(100), journal.join(100));
+    let (fast, slow) = (journal.add_target(100), journal.add_target(100));
     journal.push(Etype::Delete, b"/d/", 5);
     assert_eq!(journal.pull(fast, 4, (100, 100), false), Pull::At(5));
     let first = taken(journal.pull(fast, 5, (100, 100), false));
     assert_eq!(first, [(Etype::Delete, b"/d/".to_vec())]);
-    journal.settled(fast);
+    journal.completed(fast);
     journal.push(Etype::Create, b"/d/", 50);
-    // It was due for the slow one before.
+    // The path was due for the slow target before.
     let both = taken(journal.pull(slow, 6, (100, 100), false));
     assert_eq!(both, [(Etype::Delete, b"/d/".to_vec())]);
     assert_eq!(journal.pull(fast, 6, (100, 100), false), Pull::At(50));
@@ -149,7 +149,7 @@ fn a_target_that_had_the_delete_gets_the_create_only() {
 #[test]
 fn a_directory_made_while_one_is_deleted_is_renewed() {
     let mut journal = Journal::default();
-    let id = journal.join(100);
+    let id = journal.add_target(100);
     journal.push(Etype::Delete, b"/d/", 0);
     taken(journal.pull(id, 1, (100, 100), false));
     assert!(journal.is_empty());
@@ -166,7 +166,7 @@ fn a_directory_made_while_one_is_deleted_is_renewed() {
 #[test]
 fn a_dead_target_costs_no_more_than_the_paths() {
     let mut journal = Journal::default();
-    let (dead, fast) = (journal.join(1000), journal.join(1000));
+    let (dead, fast) = (journal.add_target(1000), journal.add_target(1000));
     for round in 0..10 {
         for path in 0..100u8 {
             journal.push(Etype::Modify, &[path], round);
@@ -174,6 +174,6 @@ fn a_dead_target_costs_no_more_than_the_paths() {
         taken(journal.pull(fast, round, (1, 1000), false));
         assert_eq!((journal.len(), journal.behind(dead)), (100, 100));
     }
-    journal.leave(dead);
+    journal.remove_target(dead);
     assert!(journal.is_empty());
 }

@@ -1,5 +1,5 @@
-//! What an event costs. Run with
-//! `cargo test --release --lib queue::measure -- --ignored --nocapture --test-threads=1`.
+//! Measures the cost of an event. Run with `cargo test --release --lib queue::measure -- --ignored
+//! --nocapture --test-threads=1`.
 
 use std::fs;
 use std::hint::black_box;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::*;
 
-/// Resident memory of this process in bytes.
+/// Returns the resident memory of this process in bytes.
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status
@@ -22,7 +22,7 @@ fn resident() -> usize {
         * 1024
 }
 
-/// Numbers below `count` in an order without pattern.
+/// Returns the numbers below `count` in an order without pattern.
 fn shuffled(count: usize) -> impl Iterator<Item = usize> {
     let step = 7_368_787 % count;
     (0..count).scan(0, move |at, _| {
@@ -115,8 +115,8 @@ fn measure(layout: &str, count: usize, path: impl Fn(usize) -> String) {
     }
 }
 
-/// The same with user code: a directory event waits for the newest below, one below for
-/// the directory's, and so on.
+/// Measures a chain of blocked delays with user code: a directory event waits for the newest delay
+/// below, an event below waits for the directory's, and so on.
 fn measure_chain(count: usize) {
     println!("{count} pending, each waits for the one before");
     let mut queue = Queue::new(Policy::PerEvent);

@@ -1,26 +1,32 @@
-//! The queue of one sync: what happened and has not been acted upon.
+//! The queue of one sync: events that have not been acted upon.
 //!
-//! lsyncd compares every new event with every pending one, which makes a burst of n
-//! events cost n². Here an event costs as much as its path is deep, whatever is queued:
+//! lsyncd compares every new event with every pending one, so a burst of n events costs n². Here
+//! the cost of an event is proportional to the depth of its path, independent of the length of the
+//! queue.
 //!
-//! * [`delay`]: what a delay is;
+//! * [`delay`]: the delay, its kinds and states;
 //! * [`combine`]: how a new event and an older delay combine, a pure function;
-//! * `push`: finds the older delay that decides, and does what is decided;
-//! * `path_index`, `heap`: the trie that finds it;
-//! * `ready`: what is due, what can be taken, and how it leaves again;
-//! * [`journal`]: what several targets of one source lack, each path once;
-//! * `records`, `slab`: the records and their lists.
+//! * `push`: finds the deciding older delay and applies the combination;
+//! * `path_index`: the trie of all paths;
+//! * `heap`: the children of a trie node, ordered by their newest delay;
+//! * `ready`: due delays, batches, and the removal of delays;
+//! * [`journal`]: the pending changes of several targets of one source, each path once;
+//! * `records`, `slab`: the records and their lists;
+//! * `model`, `model_test`, `journal_model`, `measure`: tests against naive models, and
+//!   measurements.
 //!
-//! The delay that decides is the newest related one; related are delays of the same
-//! path, of a directory around it, and, if the event is about a directory, of anything
-//! inside. Under [`Policy::Coalesce`] a delay of the same path that is not active decides
-//! before any other, so that a path has at most one such delay however often it changes
-//! while a target is away. That is sound because what is sent is what `lstat` finds; only
-//! a Move is done blindly, so a Move that anything pending is related to is split.
+//! The room is pure: it calls no other room, reads no file and no clock.
 //!
-//! A delay has at most one blocker, the one that decided. When that leaves, an older
-//! delay of the same path that is still there becomes the blocker; so two actions never
-//! run at the same time for one path, except together in one batch.
+//! The deciding delay is the newest related one; related are delays of the same path, of a
+//! directory that contains it, and, if the event is about a directory, of anything inside. Under
+//! [`Policy::Coalesce`] a delay of the same path that is not active decides before any other, so a
+//! path has at most one such delay however often it changes while a target is unreachable. This is
+//! sound because the result of `lstat` decides what is sent; only a Move is carried out without it,
+//! so a Move that is related to anything pending is split.
+//!
+//! A delay has at most one blocker, the one that decided. When that leaves, an older delay of the
+//! same path that is still queued becomes the blocker; so two actions never run at the same time
+//! for one path, except together in one batch.
 
 pub mod combine;
 pub mod delay;
@@ -46,7 +52,8 @@ pub use ready::{Ready, Take};
 use path_index::PathIndex;
 use records::{Entries, Slot};
 
-/// Records an empty queue keeps memory for, so that a quiet sync does not allocate.
+/// The number of records for which an empty queue keeps memory, so that a sync with few events does
+/// not allocate.
 const MAX_KEPT_RECORDS: usize = 1024;
 
 /// The pending events of one sync.
@@ -54,19 +61,19 @@ pub struct Queue {
     policy: Policy,
     entries: Entries,
     index: PathIndex,
-    /// No waiting delay lies before this one; none waits at all if `None`.
+    /// The first slot that can hold a waiting delay; `None` if none waits.
     waiting_from: Option<Slot>,
     /// Number of Moves.
     moves: usize,
-    /// Init, Blanket and Full in queue order; may hold some that have left. They wait for
-    /// no other delay, so they are looked for behind those that are not due.
+    /// Init, Blanket and Full in queue order; stale ids are possible. They wait for no other delay,
+    /// so they are searched even behind delays that are not due.
     specials: Vec<DelayId>,
-    /// Most delays there may be; only tests make it smaller than 4-byte keys do.
+    /// The maximum number of delays. Only tests set it below what 4-byte keys allow.
     limit: usize,
 }
 
 impl Queue {
-    /// An empty queue.
+    /// Returns an empty queue.
     pub fn new(policy: Policy) -> Self {
         Queue {
             policy,
@@ -79,12 +86,12 @@ impl Queue {
         }
     }
 
-    /// How events of one path combine here.
+    /// Returns the policy by which events of one path combine.
     pub fn policy(&self) -> Policy {
         self.policy
     }
 
-    /// Number of delays, active and blocked ones included.
+    /// Returns the number of delays, active and blocked ones included.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -99,41 +106,41 @@ impl Queue {
         self.entries.find(id).is_some()
     }
 
-    /// The delay, `None` if it has left.
+    /// Returns the delay, or `None` if it has left the queue.
     pub fn get(&self, id: DelayId) -> Option<Delay<'_>> {
         let slot = self.entries.find(id)?;
         Some(self.delay(slot))
     }
 
-    /// The delay of this very path that is not active yet, Moves aside.
+    /// Returns the delay of exactly this path that is not active; Moves are ignored.
     pub fn open_at(&self, path: &[u8]) -> Option<DelayId> {
         let slot = self.open_delay(self.index.find(path)?)?;
         Some(self.entries.id(slot))
     }
 
-    /// Takes out a delay that is not active without anything done; what it blocked goes on.
-    /// False if it has left or is active.
+    /// Removes a delay that is not active and unblocks its successors; no action is taken. Returns
+    /// false if it has left the queue or is active.
     pub fn withdraw(&mut self, id: DelayId) -> bool {
         self.discard(id) || self.leave(id, Status::Block)
     }
 
-    /// All delays in queue order.
+    /// Returns all delays in queue order.
     pub fn iter(&self) -> impl Iterator<Item = Delay<'_>> {
         std::iter::successors(self.entries.first(), |slot| self.entries[*slot].after)
             .map(|slot| self.delay(slot))
     }
 
-    /// The delays of Init, Blanket and Full, in queue order. There are few.
+    /// Returns the delays of Init, Blanket and Full in queue order. There are few.
     pub fn specials(&self) -> impl Iterator<Item = Delay<'_>> {
         self.specials.iter().filter_map(|id| self.get(*id))
     }
 
-    /// The serial number given last; that of each later delay is larger.
+    /// Returns the last serial number that was assigned. Later delays have larger ones.
     pub fn last_serial(&self) -> u64 {
         self.entries.last_serial()
     }
 
-    /// The delay that has been queued for longest.
+    /// Returns the delay that has been queued for longest.
     pub fn oldest(&self) -> Option<Delay<'_>> {
         self.iter().next()
     }
@@ -142,7 +149,7 @@ impl Queue {
         Delay { queue: self, slot }
     }
 
-    /// Takes a delay out and lets those it blocked go on.
+    /// Removes a delay and unblocks its successors.
     fn remove(&mut self, slot: Slot) {
         if self.waiting_from == Some(slot) {
             self.waiting_from = self.entries[slot].after;
@@ -212,11 +219,11 @@ mod tests {
         for n in 0..10_000 {
             queue.push(Etype::Create, format!("/d/{n}").as_bytes(), None, 0);
         }
-        assert!(queue.entries.places() >= 10_000);
+        assert!(queue.entries.slots() >= 10_000);
         let old = queue.take(|_| Take::Take);
         queue.activate(&old);
         old.iter().for_each(|id| assert!(queue.finish(*id)));
-        assert_eq!((queue.entries.places(), queue.index.len()), (0, 0));
+        assert_eq!((queue.entries.slots(), queue.index.len()), (0, 0));
         queue.push(Etype::Create, b"/d/0", None, 0);
         assert!(old.iter().all(|id| !queue.contains(*id)));
     }

@@ -1,5 +1,4 @@
-//! A naive queue for tests: a list that is searched from its end, with paths compared as
-//! strings.
+//! A naive queue for tests: a list that is searched from its end and compares paths as strings.
 
 use super::combine::combine;
 use super::*;
@@ -228,7 +227,7 @@ impl Model {
         for at in 0..self.items.len() {
             if self.items[at].blocker == Some(serial) {
                 self.items[at].blocker = None;
-                self.stack_on_path(at);
+                self.block_on_path(at);
                 if self.items[at].status == Status::Block {
                     self.rest(at);
                 }
@@ -239,7 +238,7 @@ impl Model {
     pub fn retry(&mut self, serial: u64, due: Time) {
         let at = self.at(serial);
         self.items[at].due = due;
-        self.stack_on_path(at);
+        self.block_on_path(at);
         self.rest(at);
         let whole = |item: &Item| matches!(item.etype, Etype::Init | Etype::Blanket);
         let moved = self.items[at].etype == Etype::Move && self.policy == Policy::Coalesce;
@@ -258,7 +257,7 @@ impl Model {
         }
     }
 
-    fn stack_on_path(&mut self, at: usize) {
+    fn block_on_path(&mut self, at: usize) {
         let item = &self.items[at];
         if item.blocker.is_none() && !item.etype.is_special() {
             let older = self.items[..at].iter().rfind(|old| old.shares_path(item));

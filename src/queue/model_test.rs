@@ -1,4 +1,4 @@
-//! The queue against the naive model of it: after each step of any story both hold the same.
+//! Tests of the queue against its naive model: after each step both hold the same.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::model::{Item, Model};
 use super::path_index::{FULL_TOP, NodeId, TOP};
 use super::*;
 
-/// What the queue holds, as the model would.
+/// Returns the queue's contents in the form of the model.
 fn state(queue: &Queue) -> Vec<Item> {
     let item = |delay: Delay<'_>| {
         let (path, path2) = delay.paths();
@@ -25,8 +25,8 @@ fn state(queue: &Queue) -> Vec<Item> {
     queue.iter().map(item).collect()
 }
 
-/// The trie knows exactly the paths of the delays and the newest delay of each subtree,
-/// and no waiting delay hides before the cursor.
+/// Checks that the trie contains exactly the paths of the delays and the newest delay of each
+/// subtree, and that no waiting delay lies before the cursor.
 fn check_index(queue: &Queue) {
     let mut newest: HashMap<NodeId, u64> = HashMap::new();
     for delay in queue.iter() {
@@ -67,7 +67,7 @@ fn check_index(queue: &Queue) {
 #[derive(Clone, Debug)]
 enum Step {
     Push(Etype, &'static str, &'static str),
-    /// Each bit pair says what `take` answers.
+    /// Each pair of bits selects an answer for `take`.
     Take(u64),
     Finish(usize),
     Retry(usize),
@@ -111,7 +111,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The n-th delay of this status, counted round.
+/// Returns the n-th delay of this status, modulo their number.
 fn nth(queue: &Queue, status: Status, n: usize) -> Option<DelayId> {
     let ids: Vec<_> = queue
         .iter()

@@ -1,13 +1,13 @@
 //! The paths of all delays as a trie over path components.
 //!
-//! A component keeps its slash: `/d/f` is `/`, `d/`, `f`. So a file and a directory of
-//! one name are two nodes, and only directories have children. A node exists while a
-//! delay is at it or below it and knows the newest of these; hence the newest delay
-//! related to a path is found by looking at the path's components and nothing else.
+//! A component keeps its slash: `/d/f` is `/`, `d/`, `f`. So a file and a directory of one name are
+//! two nodes, and only directories have children. A node exists while a delay is at it or below it,
+//! and stores the newest of these; hence the newest delay related to a path is found by visiting
+//! the path's components only.
 //!
-//! The empty path is the top. It contains every path, which is what Init and Blanket,
-//! whose path is empty, mean: all that comes later waits for them. Paths of Full delays
-//! hang below a second top where nobody searches.
+//! The empty path is the top. It contains every path, which fits Init and Blanket, whose path is
+//! empty: all later events wait for them. Paths of Full delays are below a second top that is never
+//! searched.
 
 use std::hash::{BuildHasher, Hasher};
 use std::num::NonZeroU32;
@@ -18,19 +18,19 @@ use super::heap::{self, HeapLinks};
 use super::records::{Entries, Slot};
 use super::slab::{Key, Slab};
 
-/// Where a node lies.
+/// The key of a node.
 pub(super) type NodeId = Key<PathNode>;
 
-/// The empty path.
+/// The node of the empty path.
 pub(super) const TOP: NodeId = Key::new(NonZeroU32::MIN);
 
-/// What the paths of Full delays hang below.
+/// The node above the paths of Full delays.
 pub(super) const FULL_TOP: NodeId = Key::new(NonZeroU32::MIN.saturating_add(1));
 
-/// Garbage among the names below which it is not worth collecting.
+/// The number of unused bytes in `names` below which compaction is not worth its cost.
 const MIN_GARBAGE: usize = 64 * 1024;
 
-/// One path. 40 bytes and its last component.
+/// One path: 40 bytes and its last component.
 #[derive(Default)]
 pub(super) struct PathNode {
     parent: Option<NodeId>,
@@ -38,24 +38,24 @@ pub(super) struct PathNode {
     name_len: u32,
     /// The newest delay of exactly this path.
     pub(super) own: Option<Slot>,
-    /// Top of the heap of children.
-    pub(super) kids: Option<NodeId>,
+    /// The top of the heap of children.
+    pub(super) children: Option<NodeId>,
     pub(super) links: HeapLinks,
     /// Serial of the newest delay here or below, 0 for none.
     pub(super) newest: u64,
 }
 
-/// See the module.
+/// A trie of paths; the module describes it.
 pub(super) struct PathIndex {
     pub(super) nodes: Slab<PathNode>,
     by_name: HashTable<NodeId>,
     hasher: DefaultHashBuilder,
     names: Vec<u8>,
-    /// Bytes of `names` no node uses.
+    /// Bytes of `names` that no node uses.
     garbage: usize,
 }
 
-/// The components of a path, each with its slash.
+/// Returns the components of a path, each with its slash.
 pub(super) fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split_inclusive(|byte| *byte == b'/')
 }
@@ -73,7 +73,7 @@ impl PathIndex {
         index
     }
 
-    /// The node of a path, if anything is at it or below.
+    /// Returns the node of a path if a delay is at it or below it.
     pub(super) fn find(&self, path: &[u8]) -> Option<NodeId> {
         components(path).try_fold(TOP, |node, name| self.child(node, name))
     }
@@ -83,7 +83,7 @@ impl PathIndex {
         bytes <= self.nodes.room() && self.names.len() + bytes <= u32::MAX as usize
     }
 
-    /// The node of `name` in `dir`.
+    /// Returns the node of `name` in `dir`.
     pub(super) fn child(&self, dir: NodeId, name: &[u8]) -> Option<NodeId> {
         let is_it = |node: &NodeId| {
             let node = &self.nodes[*node];
@@ -92,8 +92,8 @@ impl PathIndex {
         self.by_name.find(self.hash(dir, name), is_it).copied()
     }
 
-    /// The node of `path`, relative to `dir`; made if need be. A new node is nobody's
-    /// heap child until [`PathIndex::raise`] is called for it.
+    /// Returns the node of `path`, relative to `dir`, and creates it if necessary. A new node is in
+    /// no heap until [`PathIndex::raise`] is called for it.
     pub(super) fn insert(&mut self, dir: NodeId, path: &[u8]) -> NodeId {
         components(path).fold(dir, |dir, name| match self.child(dir, name) {
             Some(node) => node,
@@ -101,7 +101,7 @@ impl PathIndex {
         })
     }
 
-    /// A delay newer than all others is at `node`.
+    /// Records a delay at `node` that is newer than all others.
     pub(super) fn raise(&mut self, mut node: NodeId, serial: u64) {
         loop {
             self.nodes[node].newest = serial;
@@ -113,7 +113,8 @@ impl PathIndex {
         }
     }
 
-    /// The newest delay at `node` has left. Nodes without delays at or below them go.
+    /// Records that the newest delay at `node` has left. Nodes without delays at or below them are
+    /// removed.
     pub(super) fn lower(&mut self, mut node: NodeId, entries: &Entries) {
         loop {
             let newest = self.newest(node, entries);
@@ -134,19 +135,19 @@ impl PathIndex {
         }
     }
 
-    /// The newest delay below `node`, not at it.
+    /// Returns the newest delay below `node`, not at it.
     pub(super) fn newest_below(&self, node: NodeId, entries: &Entries) -> Option<Slot> {
-        let mut kid = self.nodes[node].kids?;
+        let mut kid = self.nodes[node].children?;
         let newest = self.nodes[kid].newest;
         loop {
             match self.nodes[kid].own {
                 Some(own) if entries[own].serial == newest => return Some(own),
-                _ => kid = self.nodes[kid].kids?,
+                _ => kid = self.nodes[kid].children?,
             }
         }
     }
 
-    /// Writes the path of `node` over what `into` held.
+    /// Replaces the contents of `into` by the path of `node`.
     pub(super) fn path(&self, node: NodeId, into: &mut Vec<u8>) {
         let way = || {
             std::iter::successors(Some(&self.nodes[node]), |node| {
@@ -163,18 +164,18 @@ impl PathIndex {
         }
     }
 
-    /// Number of nodes.
+    /// Returns the number of nodes.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
     }
 
-    /// Returns true if the path of `node` is a directory's.
+    /// Returns true if the path of `node` is that of a directory.
     pub(super) fn is_dir(&self, node: NodeId) -> bool {
         self.name(&self.nodes[node]).ends_with(b"/")
     }
 
-    /// Forgets the nodes of an empty queue and keeps memory for at most `keep` of them.
+    /// Removes all nodes of an empty queue and keeps memory for at most `keep` of them.
     pub(super) fn reset(&mut self, keep: usize) {
         self.nodes.reset(keep);
         self.by_name.clear();
@@ -185,7 +186,7 @@ impl PathIndex {
         self.init();
     }
 
-    /// Makes TOP and FULL_TOP, the first two.
+    /// Creates TOP and FULL_TOP, the first two nodes.
     fn init(&mut self) {
         self.nodes.insert(PathNode::default());
         self.nodes.insert(PathNode::default());
@@ -194,7 +195,7 @@ impl PathIndex {
     fn newest(&self, node: NodeId, entries: &Entries) -> u64 {
         let node = &self.nodes[node];
         let own = node.own.map_or(0, |own| entries[own].serial);
-        own.max(node.kids.map_or(0, |kid| self.nodes[kid].newest))
+        own.max(node.children.map_or(0, |kid| self.nodes[kid].newest))
     }
 
     fn add(&mut self, dir: NodeId, name: &[u8]) -> NodeId {
@@ -214,17 +215,17 @@ impl PathIndex {
         node
     }
 
-    /// Frees a node without delays and children.
+    /// Removes a node without delays and children.
     fn forget(&mut self, node: NodeId, dir: NodeId) {
         let hash = self.hash(dir, self.name(&self.nodes[node]));
         if let Ok(found) = self.by_name.find_entry(hash, |other| *other == node) {
             found.remove();
         }
         self.garbage += self.nodes.remove(node).name_len as usize;
-        // More garbage than names, and enough of it to pay for a walk over all places.
+        // Compacts only if unused bytes outnumber the names and pay for a walk over all slots.
         let worth = MIN_GARBAGE
             .max(self.names.len() / 2)
-            .max(self.nodes.places());
+            .max(self.nodes.slots());
         if self.garbage > worth {
             self.collect_garbage();
         }

@@ -1,4 +1,4 @@
-//! A new event's way into the queue.
+//! Adds new events to the queue.
 
 use super::combine::{Combination, Relation, combine};
 use super::delay::{DelayId, Etype, Policy, Status, Time};
@@ -6,39 +6,39 @@ use super::path_index::{FULL_TOP, NodeId, TOP, components};
 use super::records::{PathEnd, Slot};
 use super::{Queue, ready};
 
-/// What became of an event: all the Delay lines of the log say.
+/// The result of [`Queue::push`]: everything the Delay lines of the log contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// One event, one result.
+    /// The event gave one result.
     Placed(Placed),
-    /// The Move was related to `on`, then a `was`, and has been queued as a Delete of its
-    /// origin and a Create of its destination. If these are directories, what is in the
-    /// destination has to be pushed too: the Create does not stand for it.
+    /// The Move was related to the delay `on`, whose kind was `was`, and has been queued as a
+    /// Delete of its origin and a Create of its destination. For directories the contents of the
+    /// destination have to be pushed too: the Create does not cover them.
     Split {
-        /// The delay that decided; it may be changed by now.
+        /// The delay that decided; its kind may have changed since.
         on: DelayId,
-        /// What that was before.
+        /// The former kind of that delay.
         was: Etype,
-        /// What became of the Delete.
+        /// The result of the Delete.
         delete: Placed,
-        /// What became of the Create.
+        /// The result of the Create.
         create: Placed,
     },
 }
 
-/// What became of an event that is not split.
+/// The result of an event that is not split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
-    /// At the end of the queue, waiting.
+    /// Appended to the queue, waiting.
     Appended {
         /// The new delay.
         id: DelayId,
     },
-    /// At the end of the queue, blocked.
+    /// Appended to the queue, blocked.
     Blocked {
         /// The new delay.
         id: DelayId,
-        /// What it waits for.
+        /// The delay that blocks it.
         on: DelayId,
     },
     /// Dropped, because an older delay covers it.
@@ -46,24 +46,23 @@ pub enum Placed {
         /// The older delay.
         by: DelayId,
     },
-    /// In the place of an older delay of the same path, under its id.
+    /// Stored in an older delay of the same path, under its id.
     Replaced {
-        /// The delay, old and new.
+        /// The id of the delay, unchanged.
         id: DelayId,
-        /// What it was before.
+        /// The former kind of the delay.
         was: Etype,
     },
-    /// At the end of the queue, blocked by a Move that was turned into a Delete of its
-    /// origin (or a Create, if something was made there since). The Move's destination
-    /// was the path of the new delay.
+    /// Appended to the queue, blocked by a Move that became a Delete of its origin (or a Create, if
+    /// something was created there since). The Move's destination was the path of the new delay.
     Turned {
         /// The new delay.
         id: DelayId,
         /// The former Move.
         on: DelayId,
     },
-    /// Nothing was queued: 2³² delays or 4 GiB of names are pending. The caller has to
-    /// remember that everything may have changed.
+    /// Not queued: 2³² delays or 4 GiB of names are pending. The caller has to remember that any
+    /// path may have changed.
     Refused,
 }
 
@@ -73,8 +72,8 @@ struct RelatedDelay {
     relation: Relation,
 }
 
-/// What the trie holds of a path: it ends at `node` after `known` bytes of the path. And
-/// the newest related delay.
+/// The result of a search in the trie: the path ends at `node` after `known` bytes; and the newest
+/// related delay.
 struct PathLookup {
     node: NodeId,
     known: usize,
@@ -82,14 +81,13 @@ struct PathLookup {
 }
 
 impl Queue {
-    /// Queues an event. `path` is relative to the source (`/file`, `/directory/`),
-    /// `path2` is where a Move went. It may run from `due` on; a delay that absorbs it or
-    /// is replaced by it keeps its own time, so that a path that changes all the time
-    /// is not put off for ever.
+    /// Queues an event. `path` is relative to the source (`/file`, `/directory/`), `path2` is the
+    /// destination of a Move. The event may run from `due` on; a delay that absorbs it or is
+    /// replaced by it keeps its own time, so that a path that changes all the time is not delayed
+    /// for ever.
     ///
-    /// Init, Blanket and Full are appended without looking at anything, but that Moves
-    /// pending under Settle become a Delete and a Create before the first two. The path
-    /// of these two is empty whatever is given.
+    /// Init, Blanket and Full are appended without a search. Under Coalesce pending Moves become a
+    /// Delete and a Create before an Init or Blanket. The path of these two is always empty.
     pub fn push(&mut self, etype: Etype, path: &[u8], path2: Option<&[u8]>, due: Time) -> Pushed {
         let bytes = path.len() + path2.map_or(0, <[u8]>::len) + 1;
         // Each pending Move may still become two delays.
@@ -112,7 +110,7 @@ impl Queue {
                 self.append(etype, node, None, due, None)
             }
             (Etype::Move, Some(to)) if to != path => return self.push_move(path, to, due),
-            // Moved to where it is: at most its attributes and content are news.
+            // A Move to its own path changes at most attributes and contents.
             (Etype::Move, _) => self.push_plain(Etype::Modify, path, due),
             _ => self.push_plain(etype, path, due),
         })
@@ -120,7 +118,7 @@ impl Queue {
 
     /// Queues a Create, Modify, Attrib or Delete.
     fn push_plain(&mut self, etype: Etype, path: &[u8], due: Time) -> Placed {
-        let look = self.look(etype, path);
+        let look = self.lookup(etype, path);
         let etype = if look.known == path.len() && self.is_renewal(etype, path, look.node) {
             Etype::Delete
         } else {
@@ -157,7 +155,7 @@ impl Queue {
         let placed = self.append(etype, node, None, due, on);
         match (verdict, placed, on) {
             (Combination::ToDelete, Placed::Blocked { id, on }, Some(older)) => {
-                // Only now that the new delay keeps the destination's node alive.
+                // Detached only after the new delay keeps the destination's node alive.
                 self.detach(older, 1);
                 self.entries[older].etype = Etype::Delete;
                 self.fold_newer(older);
@@ -167,10 +165,10 @@ impl Queue {
         }
     }
 
-    /// Returns true if a directory came where one is just being deleted. Who does that chose what to do
-    /// before and does it after this: it may find the new one and leave in it, at the target,
-    /// what the old one held. So this is, as one that waits would be, the Delete of a directory
-    /// that exists.
+    /// Returns true if a directory was created while one of that path is being deleted. The
+    /// deletion was planned before and runs after this event: it may find the new directory and
+    /// leave the contents of the old one in it at the target. So the event becomes the Delete of a
+    /// directory that exists, as one that waits would.
     fn is_renewal(&self, newer: Etype, path: &[u8], node: NodeId) -> bool {
         let made = newer == Etype::Create && path.ends_with(b"/");
         made && self.policy == Policy::Coalesce
@@ -180,11 +178,11 @@ impl Queue {
             })
     }
 
-    /// Queues a Move. Unlike all else it is carried out without another look at the disk,
-    /// so under Settle it is only kept if nothing pending is related to it: neither can a
-    /// later event be absorbed by something before the Move, nor an Init do its work.
+    /// Queues a Move. Unlike other events it is carried out without another `lstat`, so under
+    /// Coalesce it is kept only if nothing pending is related to it: no later event can then be
+    /// absorbed by a delay before the Move, and no Init can repeat its work.
     fn push_move(&mut self, from: &[u8], to: &[u8], due: Time) -> Pushed {
-        let related = self.newest([from, to].map(|path| self.look(Etype::Move, path).found));
+        let related = self.newest([from, to].map(|path| self.lookup(Etype::Move, path).found));
         let found = self.newest([related, self.special()]);
         let on = found.as_ref().map(|found| found.slot);
         if let (Combination::Split, Some(on)) = (self.verdict(Etype::Move, to, found.as_ref()), on)
@@ -196,7 +194,8 @@ impl Queue {
         Pushed::Placed(self.append(Etype::Move, node, Some(node2), due, on))
     }
 
-    /// Under Settle an Init may run before what is ahead of it, but no Move after it.
+    /// Splits all pending Moves. Under Coalesce an Init may run before older delays, but no Move
+    /// may run after it.
     fn split_pending_moves(&mut self, due: Time) {
         if self.policy != Policy::Coalesce {
             return;
@@ -247,8 +246,8 @@ impl Queue {
         )
     }
 
-    /// Walks down `path` and finds the newest delay related to it, special ones aside.
-    fn look(&self, newer: Etype, path: &[u8]) -> PathLookup {
+    /// Returns the newest delay related to `path`; Init and Blanket are ignored.
+    fn lookup(&self, newer: Etype, path: &[u8]) -> PathLookup {
         let mut look = PathLookup {
             node: TOP,
             known: 0,
@@ -275,8 +274,9 @@ impl Queue {
         look
     }
 
-    /// What `mv` does depends on which of file and directory of a name is there, so under
-    /// Settle, where order counts for nothing else, Moves keep apart from namesakes.
+    /// Considers a file and a directory of the same name. The effect of `mv` depends on which of
+    /// the two exists, so under Coalesce, where order does not matter otherwise, Moves are kept in
+    /// order with such names.
     fn consider_namesake(&self, look: &mut PathLookup, newer: Etype, name: &[u8]) {
         let moves = newer == Etype::Move || self.moves > 0;
         if self.policy != Policy::Coalesce || !moves {
@@ -297,7 +297,7 @@ impl Queue {
         }
     }
 
-    /// The newest Init or Blanket, to which everything is related.
+    /// Returns the newest Init or Blanket, to which every event is related.
     fn special(&self) -> Option<RelatedDelay> {
         let slot = self.index.nodes[TOP].own?;
         let relation = Relation::Within;
@@ -311,7 +311,7 @@ impl Queue {
             .max_by_key(|found| self.entries[found.slot].serial)
     }
 
-    /// Prefers the newest delay at `node` unless the one found is newer.
+    /// Stores the newest delay at `node` in `found` unless the one there is newer.
     fn consider(
         &self,
         found: &mut Option<RelatedDelay>,
@@ -328,7 +328,7 @@ impl Queue {
     }
 
     fn consider_below(&self, look: &mut PathLookup) {
-        let Some(kid) = self.index.nodes[look.node].kids else {
+        let Some(kid) = self.index.nodes[look.node].children else {
             return;
         };
         if self.serial(&look.found) >= self.index.nodes[kid].newest {
@@ -346,8 +346,8 @@ impl Queue {
             .map_or(0, |found| self.entries[found.slot].serial)
     }
 
-    /// The delay of this path that is neither active nor a Move. Under Settle a path has
-    /// at most one active delay, one Move and one of these, so this is a short way.
+    /// Returns the delay of this path that is neither active nor a Move. Under Coalesce a path has
+    /// at most one active delay, one Move and one of these, so the search is short.
     pub(super) fn open_delay(&self, node: NodeId) -> Option<Slot> {
         self.delays_at(node).find(|slot| {
             let entry = &self.entries[*slot];
@@ -355,7 +355,7 @@ impl Queue {
         })
     }
 
-    /// The delays of exactly this path, newest first.
+    /// Returns the delays of exactly this path, newest first.
     fn delays_at(&self, node: NodeId) -> impl Iterator<Item = Slot> {
         let older = move |slot: &Slot| self.entries[*slot].ends[self.end_at(*slot, node)].older;
         std::iter::successors(self.index.nodes[node].own, older)
@@ -405,7 +405,7 @@ impl Queue {
         self.index.raise(node, self.entries[slot].serial);
     }
 
-    /// Takes the path or destination away from a delay, if it has one.
+    /// Removes the path or destination of a delay, if it has one.
     pub(super) fn detach(&mut self, slot: Slot, end: usize) {
         let PathEnd { node, newer, older } = std::mem::take(&mut self.entries[slot].ends[end]);
         let Some(node) = node else { return };
@@ -423,7 +423,7 @@ impl Queue {
         self.index.lower(node, &self.entries);
     }
 
-    /// Which end of this delay lies at `node`.
+    /// Returns which end of this delay lies at `node`.
     fn end_at(&self, slot: Slot, node: NodeId) -> usize {
         usize::from(self.entries[slot].ends[0].node != Some(node))
     }

@@ -1,4 +1,4 @@
-//! What is due, what can be taken together, and how delays leave the queue.
+//! Due delays, the delays of a batch, and the removal of delays from the queue.
 
 use super::Queue;
 use super::combine::{Combination, Relation, combine};
@@ -6,32 +6,32 @@ use super::delay::{Delay, DelayId, Etype, Policy, Status, Time};
 use super::path_index::TOP;
 use super::records::{Entries, Slot};
 
-/// True if something can run.
+/// The result of [`Queue::first_ready`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ready {
-    /// This delay is the first that can.
+    /// This delay is the first that can run.
     Now(DelayId),
-    /// Nothing can before this time.
+    /// No delay can run before this time.
     At(Time),
-    /// Nothing waits.
+    /// No delay waits.
     Nothing,
 }
 
-/// What the caller of [`Queue::take`] says about one delay.
+/// The caller's answer to [`Queue::take`] about one delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Take {
-    /// Into the batch.
+    /// Add it to the batch.
     Take,
-    /// Leave it, and all that it blocks.
+    /// Skip it and all that it blocks.
     Skip,
     /// The batch is complete.
     Stop,
 }
 
 impl Queue {
-    /// The first waiting delay, if it is due or at least `max_delays` are queued (active
-    /// ones count); else the first Init, Blanket or Full that is due. No other is looked at
-    /// behind one that is not due: a queue runs in order. Amortised O(1).
+    /// Returns the first waiting delay if it is due or at least `max_delays` are queued (active
+    /// ones count); else the first Init, Blanket or Full that is due. Other delays behind one that
+    /// is not due are not searched: a queue runs in order. Amortised O(1).
     pub fn first_ready(&mut self, now: Time, max_delays: usize) -> Ready {
         while let Some(slot) = self.waiting_from {
             let entry = &self.entries[slot];
@@ -48,7 +48,7 @@ impl Queue {
         Ready::Nothing
     }
 
-    /// What the special delays say when the first of all is due only at `first`.
+    /// Returns the state of the special delays when the first delay is due only at `first`.
     fn special_ready(&self, now: Time, first: Time) -> Ready {
         let waiting = || {
             self.specials()
@@ -60,14 +60,14 @@ impl Queue {
         }
     }
 
-    /// Chooses delays for one batch, in queue order, due or not. `test` is asked about
-    /// each that waits and each blocked one whose blocker was taken; left out are the
-    /// active ones and all that active or skipped ones block. Changes nothing: see
-    /// [`Queue::activate`]. What a batch does must be, or end, as if done in its order.
+    /// Returns delays for one batch in queue order, due or not. `test` is called for each delay
+    /// that waits and for each blocked one whose blocker was taken; active delays, and all that
+    /// active or skipped ones block, are left out. The queue is not changed: see
+    /// [`Queue::activate`]. The batch must have the effect of its delays carried out in order.
     pub fn take(&self, mut test: impl FnMut(Delay<'_>) -> Take) -> Vec<DelayId> {
         let mut taken = Vec::new();
-        let mut marks = Marks::new(self.entries.places());
-        // Blocked delays before the first waiting one hang on an active one.
+        let mut marks = Marks::new(self.entries.slots());
+        // Blocked delays before the first waiting one depend on an active one.
         let mut next = self.waiting_from;
         while let Some(slot) = next {
             let entry = &self.entries[slot];
@@ -96,7 +96,7 @@ impl Queue {
         taken
     }
 
-    /// These are being acted upon from now on; those that have left are ignored.
+    /// Makes these delays active. Stale ids are ignored.
     pub fn activate(&mut self, ids: &[DelayId]) {
         for id in ids {
             if let Some(slot) = self.entries.find(*id) {
@@ -105,24 +105,23 @@ impl Queue {
         }
     }
 
-    /// Takes out an active delay that is done; what it blocked goes on. False if it has
-    /// left or is not active.
+    /// Removes an active delay that is done and unblocks its successors. Returns false if it has
+    /// left the queue or is not active.
     pub fn finish(&mut self, id: DelayId) -> bool {
         self.leave(id, Status::Active)
     }
 
-    /// Takes out a waiting delay without anything done; what it blocked goes on. False if
-    /// it has left or is not waiting.
+    /// Removes a waiting delay without an action and unblocks its successors. Returns false if it
+    /// has left the queue or is not waiting.
     pub fn discard(&mut self, id: DelayId) -> bool {
         self.leave(id, Status::Wait)
     }
 
-    /// An active delay failed and may run again from `due` on. It is blocked, not
-    /// waiting, if what it was stacked on is still there: when a Move fails, what comes
-    /// after it in its batch must fail too. A newer delay of the same path
-    /// that it can absorb, or be replaced by, now that it can be changed again, leaves
-    /// the queue: failing over and over does not let the queue grow. False if it has left
-    /// or is not active.
+    /// Makes an active delay that failed run again from `due` on. It is blocked, not waiting, if
+    /// its blocker is still queued: when a Move fails, later delays of its batch must fail too. A
+    /// newer delay of the same path that it can absorb, or be replaced by, is removed: repeated
+    /// failure does not let the queue grow. Returns false if the delay has left the queue or is not
+    /// active.
     pub fn retry(&mut self, id: DelayId, due: Time) -> bool {
         let Some(slot) = self.entries.find(id) else {
             return false;
@@ -154,7 +153,7 @@ impl Queue {
         }
     }
 
-    /// If a delay is stacked on nothing, stacks it on an older one of the same path.
+    /// Blocks a delay without a blocker on an older one of the same path, if there is one.
     pub(super) fn block_on_path(&mut self, slot: Slot) {
         let entry = &self.entries[slot];
         if entry.blocker.is_some() || entry.etype.is_special() {
@@ -166,7 +165,7 @@ impl Queue {
         }
     }
 
-    /// Decides whether a delay that is not active waits or is blocked.
+    /// Sets the status of a delay that is not active to waiting or blocked.
     pub(super) fn update_status(&mut self, slot: Slot) {
         let entry = &mut self.entries[slot];
         if entry.blocker.is_some() {
@@ -177,8 +176,8 @@ impl Queue {
         note_waiting(&mut self.waiting_from, &self.entries, slot);
     }
 
-    /// Lets a delay absorb, or be replaced by, the next newer ones of its path as if they
-    /// came now.
+    /// Lets a delay absorb, or be replaced by, the next newer ones of its path as if they arrived
+    /// now.
     pub(super) fn fold_newer(&mut self, slot: Slot) {
         while let Some((newer, etype)) = self.foldable(slot) {
             self.entries[slot].etype = etype;
@@ -190,7 +189,7 @@ impl Queue {
         }
     }
 
-    /// The next newer delay of the path, if it can be folded in, and what that gives.
+    /// Returns the next newer delay of the path if it can be folded in, and the resulting kind.
     fn foldable(&self, slot: Slot) -> Option<(Slot, Etype)> {
         let entry = &self.entries[slot];
         let newer = entry.ends[0].newer?;
@@ -214,7 +213,7 @@ impl Queue {
     }
 }
 
-/// Keeps the promise of [`Queue::waiting_from`] when `slot` begins to wait.
+/// Maintains the invariant of [`Queue::waiting_from`] when `slot` begins to wait.
 pub(super) fn note_waiting(waiting_from: &mut Option<Slot>, entries: &Entries, slot: Slot) {
     let serial = entries[slot].serial;
     if waiting_from.is_none_or(|first| serial < entries[first].serial) {

@@ -1,5 +1,5 @@
-//! The records of a queue and the two lists they form: the order of the queue, and per
-//! delay the delays that wait for it.
+//! The records of a queue and the two lists they form: the order of the queue, and for each delay
+//! the delays it blocks.
 
 use std::ops::{Index, IndexMut};
 
@@ -7,13 +7,13 @@ use super::delay::{DelayId, Etype, Status, Time};
 use super::path_index::NodeId;
 use super::slab::{Key, Slab};
 
-/// Where a delay's record lies.
+/// The key of a delay's record.
 pub(super) type Slot = Key<Record>;
 
-/// `first_due` is kept in units of 2^20 microseconds, in 4 bytes that last 142 years.
+/// `first_due` is stored in units of 2^20 microseconds: 4 bytes last for 142 years.
 const FIRST_DUE_SHIFT: u32 = 20;
 
-/// One path of a delay, and its neighbours among the delays of that very path.
+/// One path of a delay and its neighbours among the delays of exactly that path.
 #[derive(Clone, Copy, Default)]
 pub(super) struct PathEnd {
     pub(super) node: Option<NodeId>,
@@ -21,7 +21,7 @@ pub(super) struct PathEnd {
     pub(super) older: Option<Slot>,
 }
 
-/// A delay. 72 bytes; there may be millions.
+/// The record of a delay: 72 bytes, as there may be millions.
 pub(super) struct Record {
     /// Order of arrival from 1; 0 marks an unused record.
     pub(super) serial: u64,
@@ -30,10 +30,10 @@ pub(super) struct Record {
     pub(super) ends: [PathEnd; 2],
     before: Option<Slot>,
     pub(super) after: Option<Slot>,
-    /// What this waits for, always older than itself.
+    /// The delay this one waits for, always older than itself.
     pub(super) blocker: Option<Slot>,
     pub(super) first_blocked: Option<Slot>,
-    /// Neighbours among those the blocker blocks.
+    /// Neighbours in the list of delays that the blocker blocks.
     next_blocked: Option<Slot>,
     previous_blocked: Option<Slot>,
     first_due: u32,
@@ -46,7 +46,7 @@ impl Record {
         Time::from(self.first_due) << FIRST_DUE_SHIFT
     }
 
-    /// The newest among the older delays of the same path(s).
+    /// Returns the newest among the older delays of the same path or paths.
     pub(super) fn older(&self) -> impl Iterator<Item = Slot> {
         self.ends.iter().filter_map(|end| end.older)
     }
@@ -103,9 +103,9 @@ impl Entries {
         self.slab.room()
     }
 
-    /// Number of records, unused ones included.
-    pub(super) fn places(&self) -> usize {
-        self.slab.places()
+    /// Returns the number of records, unused ones included.
+    pub(super) fn slots(&self) -> usize {
+        self.slab.slots()
     }
 
     pub(super) fn first(&self) -> Option<Slot> {
@@ -119,13 +119,13 @@ impl Entries {
         }
     }
 
-    /// `None` if the delay has left the queue.
+    /// Returns the slot of a delay, or `None` if it has left the queue.
     pub(super) fn find(&self, id: DelayId) -> Option<Slot> {
         let entry = self.slab.get(id.slot)?;
         (entry.serial == id.serial).then_some(id.slot)
     }
 
-    /// A new record at the end of the queue, without paths, waiting.
+    /// Appends a new waiting record without paths and returns its slot.
     pub(super) fn append(&mut self, etype: Etype, due: Time) -> Slot {
         self.serial += 1;
         let slot = self.slab.insert(Record {
@@ -145,7 +145,7 @@ impl Entries {
         slot
     }
 
-    /// Takes the record out; it has no paths, blocks nothing and is blocked by nothing.
+    /// Removes the record. It must have no paths, block nothing and be blocked by nothing.
     pub(super) fn remove(&mut self, slot: Slot) {
         let entry = self.slab.remove(slot);
         match entry.before {
@@ -159,7 +159,7 @@ impl Entries {
         self.len -= 1;
     }
 
-    /// Makes `slot` wait for `blocker`; it waits for nothing yet.
+    /// Makes `slot` wait for `blocker`. It must have no blocker yet.
     pub(super) fn block_on(&mut self, slot: Slot, blocker: Slot) {
         let next = self.slab[blocker].first_blocked.replace(slot);
         let entry = &mut self.slab[slot];
@@ -170,7 +170,7 @@ impl Entries {
         }
     }
 
-    /// Ends `slot`'s waiting for its blocker, if it has one.
+    /// Removes `slot` from the list of its blocker, if it has one.
     pub(super) fn unblock(&mut self, slot: Slot) {
         let entry = &mut self.slab[slot];
         let Some(blocker) = entry.blocker.take() else {
@@ -187,8 +187,7 @@ impl Entries {
         }
     }
 
-    /// Forgets the records of an empty queue. Serial numbers go on, so that old ids
-    /// stay stale.
+    /// Removes the records of an empty queue. Serial numbers continue, so that old ids stay stale.
     pub(super) fn reset(&mut self, keep: usize) {
         self.slab.reset(keep);
     }

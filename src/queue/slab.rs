@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 
-/// The place of a `T` in its slab, counted from 1.
+/// The index of a `T` in its slab, counted from 1.
 pub(super) struct Key<T> {
     number: NonZeroU32,
     of: PhantomData<fn() -> T>,
@@ -24,7 +24,7 @@ impl<T> Key<T> {
         }
     }
 
-    /// Place in the vector.
+    /// Returns the index in the vector.
     pub(super) fn index(self) -> usize {
         self.number.get() as usize - 1
     }
@@ -66,8 +66,7 @@ impl<T> fmt::Debug for Key<T> {
     }
 }
 
-/// Records of one kind. A removed one leaves `T::default()` behind until its place is
-/// used again.
+/// Records of one type. A removed record leaves `T::default()` until its slot is used again.
 pub(super) struct Slab<T> {
     items: Vec<T>,
     free: Vec<Key<T>>,
@@ -81,12 +80,12 @@ impl<T: Default> Slab<T> {
         }
     }
 
-    /// Places that can still be given out before 4-byte keys run out.
+    /// Returns the number of slots that are left before 4-byte keys run out.
     pub(super) fn room(&self) -> usize {
         (u32::MAX as usize - 1).saturating_sub(self.items.len()) + self.free.len()
     }
 
-    /// The caller has asked [`Slab::room`] before.
+    /// Stores a record and returns its key. The caller checks [`Slab::room`] first.
     pub(super) fn insert(&mut self, item: T) -> Key<T> {
         if let Some(key) = self.free.pop() {
             self[key] = item;
@@ -106,17 +105,17 @@ impl<T: Default> Slab<T> {
         self.items.get(key.index())
     }
 
-    /// Number of places, holes included.
-    pub(super) fn places(&self) -> usize {
+    /// Returns the number of slots, free ones included.
+    pub(super) fn slots(&self) -> usize {
         self.items.len()
     }
 
-    /// Every place, holes (as `T::default()`) included.
+    /// Returns every slot, free ones (as `T::default()`) included.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.items.iter_mut()
     }
 
-    /// Forgets everything and keeps memory for at most `keep` records.
+    /// Removes all records and keeps memory for at most `keep` of them.
     pub(super) fn reset(&mut self, keep: usize) {
         self.items.clear();
         self.items.shrink_to(keep);

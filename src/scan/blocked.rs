@@ -15,7 +15,7 @@ pub struct BlockReason {
     /// It was looked at and rejected; else nothing could be said of it yet.
     pub rejected: bool,
     /// In words, of the scanner maybe.
-    pub words: String,
+    pub reason: String,
     /// How often a scanner failed that was asked about this file alone.
     pub failures: u32,
 }
@@ -36,12 +36,12 @@ impl Blocked {
     /// A file was rejected; true if that is news.
     pub fn reject(&mut self, path: &[u8], words: String) -> bool {
         let known = self.remove(path);
-        let news = known.is_none_or(|known| !known.rejected || known.words != words);
+        let news = known.is_none_or(|known| !known.rejected || known.reason != words);
         self.rejections += u64::from(news);
         self.rejected += 1;
         let reason = BlockReason {
             rejected: true,
-            words,
+            reason: words,
             failures: 0,
         };
         self.paths.insert(path.to_vec(), reason);
@@ -50,13 +50,13 @@ impl Blocked {
 
     /// Nothing could be said of a file; `alone`: though nothing but it was asked about. True if
     /// that is news.
-    pub fn hold(&mut self, path: &[u8], words: String, alone: bool) -> bool {
+    pub fn defer(&mut self, path: &[u8], words: String, alone: bool) -> bool {
         let known = self.remove(path).filter(|known| !known.rejected);
         let failures = known.as_ref().map_or(0, |known| known.failures) + u32::from(alone);
-        let news = known.is_none_or(|known| known.words != words);
+        let news = known.is_none_or(|known| known.reason != words);
         let reason = BlockReason {
             rejected: false,
-            words,
+            reason: words,
             failures,
         };
         self.paths.insert(path.to_vec(), reason);
@@ -135,7 +135,7 @@ mod tests {
     fn what_goes_takes_along_what_is_below() {
         let mut held = Blocked::default();
         for path in [b"/d".as_slice(), b"/d/a", b"/d/e/b", b"/d.x", b"/e"] {
-            assert!(held.hold(path, "down".into(), false));
+            assert!(held.defer(path, "down".into(), false));
         }
         assert!(held.reject(b"/d/a", "found".into()));
         assert!(!held.reject(b"/d/a", "found".into()));
@@ -149,10 +149,10 @@ mod tests {
     #[test]
     fn failures_alone_are_counted() {
         let mut held = Blocked::default();
-        held.hold(b"/a", "2".into(), false);
+        held.defer(b"/a", "2".into(), false);
         assert_eq!(held.failures(b"/a"), 0);
-        assert!(!held.hold(b"/a", "2".into(), true));
-        held.hold(b"/a", "2".into(), true);
+        assert!(!held.defer(b"/a", "2".into(), true));
+        held.defer(b"/a", "2".into(), true);
         assert_eq!(held.failures(b"/a"), 2);
         held.clear(b"/a");
         assert!(held.is_empty());

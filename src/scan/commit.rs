@@ -15,7 +15,7 @@ use super::readers::Usage;
 use super::request::Candidate;
 use super::staged_tree::StagedTree;
 use super::verdict_cache::ScanVerdict;
-use crate::local::beneath::{self, look};
+use crate::local::beneath::{self, lookup};
 use crate::local::copy::attributes_may_forbid;
 
 /// What becomes of a candidate.
@@ -44,7 +44,7 @@ pub struct Committed {
 
 impl StagedTree {
     /// Does with each candidate what was decided.
-    pub fn settle(&mut self, decided: Vec<(Candidate, CommitAction)>) -> Committed {
+    pub fn commit(&mut self, decided: Vec<(Candidate, CommitAction)>) -> Committed {
         let mut settled = Committed::default();
         for (candidate, disposition) in decided {
             let done = self.dispose(&candidate, disposition, &mut settled);
@@ -90,13 +90,13 @@ impl StagedTree {
     /// The copy takes its place in the tree.
     pub(super) fn install(&mut self, candidate: &Candidate) -> io::Result<()> {
         let (from, name) = self.aside(&candidate.copy)?;
-        let now = look(&from, name)?;
+        let now = lookup(&from, name)?;
         if now.is_none_or(|stat| identity(&stat) != candidate.made) {
             return Err(io::Error::other(
                 "the copy was changed while it was checked",
             ));
         }
-        self.put_in_place(&candidate.path, &candidate.copy)
+        self.rename_into_tree(&candidate.path, &candidate.copy)
     }
 
     /// What was made aside takes its place in the tree, in one step where a transfer that runs
@@ -104,11 +104,11 @@ impl StagedTree {
     ///
     /// # Errors
     /// A transfer that runs may know something there that it would open or enter.
-    pub(super) fn put_in_place(&mut self, path: &[u8], copy: &[u8]) -> io::Result<()> {
+    pub(super) fn rename_into_tree(&mut self, path: &[u8], copy: &[u8]) -> io::Result<()> {
         let (from, old) = self.aside(copy)?;
-        let made = look(&from, old)?.ok_or(Errno::NOENT)?;
+        let made = lookup(&from, old)?.ok_or(Errno::NOENT)?;
         let usage = Usage::of(&made);
-        if let Some(there) = self.tree.look(path)?
+        if let Some(there) = self.tree.lookup(path)?
             && Usage::of(&there) > usage
         {
             self.remove(path)?;
@@ -161,7 +161,7 @@ impl StagedTree {
 
     fn take_out(&self, candidate: &Candidate) -> io::Result<()> {
         let (above, name) = self.source.parent(&candidate.path)?;
-        let now = look(&above, name)?;
+        let now = lookup(&above, name)?;
         // Another file of that name has not been looked at.
         if now.is_some_and(|stat| identity(&stat) == candidate.identity) {
             fs::unlinkat(above.as_fd(), name, AtFlags::empty())?;
@@ -212,7 +212,7 @@ mod tests {
                 stage,
             };
             site.write("old");
-            let settled = site.settle(CommitAction::Install);
+            let settled = site.commit(CommitAction::Install);
             assert!(settled.failures.is_empty(), "{:?}", settled.failures);
             site.write("newer");
             site
@@ -234,7 +234,7 @@ mod tests {
             self.read("staging/tree/d/f")
         }
 
-        fn look(&mut self) -> Collected {
+        fn scan(&mut self) -> Collected {
             let filter = RwLock::new(Filter::default());
             self.stage
                 .collect(ScanScope::Everything, &filter, None)
@@ -242,22 +242,22 @@ mod tests {
         }
 
         /// Does with the one candidate what was decided.
-        fn settle(&mut self, disposition: CommitAction) -> Committed {
-            self.settle_after(disposition, |_| ())
+        fn commit(&mut self, disposition: CommitAction) -> Committed {
+            self.commit_after(disposition, |_| ())
         }
 
         /// Something happens between the look and that.
-        fn settle_after(
+        fn commit_after(
             &mut self,
             disposition: CommitAction,
             between: impl FnOnce(&Site),
         ) -> Committed {
-            let found = self.look();
+            let found = self.scan();
             assert_eq!(found.candidates.len(), 1, "{found:?}");
             between(self);
             let decided = found.candidates.into_iter();
             let decided = decided.map(|file| (file, disposition.clone())).collect();
-            self.stage.settle(decided)
+            self.stage.commit(decided)
         }
 
         fn begin_reading(&self) -> Reading {
@@ -266,8 +266,8 @@ mod tests {
 
         /// How many files are looked at as new ones.
         fn unknown(&mut self) -> usize {
-            let found = self.look();
-            self.stage.settle(Vec::new());
+            let found = self.scan();
+            self.stage.commit(Vec::new());
             found.candidates.len()
         }
 
@@ -305,17 +305,17 @@ mod tests {
         for (name, decide, (staged, in_source, unknown)) in cases {
             let mut site = Site::new();
             // Until any change from now on would have another time.
-            while !site.look().candidates.iter().all(|file| file.settled) {
+            while !site.scan().candidates.iter().all(|file| file.settled) {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
             let disposition = decide(&site);
-            let settled = site.settle(disposition);
+            let settled = site.commit(disposition);
             assert!(settled.failures.is_empty(), "{name}: {settled:?}");
             assert_eq!(site.staged().as_deref(), staged, "{name}");
             assert_eq!(site.path("src/d/f").exists(), in_source, "{name}");
             let left = std::fs::read_dir(site.path("staging/incoming")).unwrap();
             assert_eq!(left.count(), 0, "{name}");
-            let found = site.look();
+            let found = site.scan();
             assert_eq!(found.candidates.len(), unknown, "{name}: {found:?}");
             let rejected = [("/d/f".as_bytes().to_vec(), bad())];
             let is_rejected = matches!(name, "hold" | "remove");
@@ -330,7 +330,7 @@ mod tests {
         std::fs::write(site.path("quarantine/f.1"), "one more").unwrap();
         let file = site.path("src/d/f");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o777)).unwrap();
-        let settled = site.settle(site.quarantine());
+        let settled = site.commit(site.quarantine());
         let place = site.path("quarantine/f.2");
         let bytes = place.clone().into_os_string().into_encoded_bytes();
         assert_eq!(settled.quarantined, [(b"/d/f".to_vec(), bytes)]);
@@ -391,7 +391,7 @@ mod tests {
             } else {
                 CommitAction::Install
             };
-            let settled = site.settle_after(disposition, between);
+            let settled = site.commit_after(disposition, between);
             assert_eq!(settled.failures.len(), 1, "{name}: {settled:?}");
             assert!(settled.failures[0].1.contains(why), "{name}: {settled:?}");
             assert!(settled.quarantined.is_empty(), "{name}");
@@ -405,7 +405,7 @@ mod tests {
     fn another_file_in_the_place_of_a_rejected_one_stays() {
         let mut site = Site::new();
         let quarantine = site.quarantine();
-        let settled = site.settle_after(quarantine, |site| {
+        let settled = site.commit_after(quarantine, |site| {
             std::fs::remove_file(site.path("src/d/f")).unwrap();
             site.write("not looked at");
         });
@@ -418,18 +418,18 @@ mod tests {
     fn a_directory_in_the_way_goes_unless_a_transfer_has_listed_it() {
         for reads in [false, true] {
             let mut site = Site::new();
-            site.settle(CommitAction::Install);
+            site.commit(CommitAction::Install);
             let reading = reads.then(|| site.begin_reading());
             std::fs::remove_file(site.path("src/d/f")).unwrap();
             std::fs::remove_dir(site.path("src/d")).unwrap();
             std::fs::write(site.path("src/d"), "a file now").unwrap();
-            let settled = site.settle(CommitAction::Install);
+            let settled = site.commit(CommitAction::Install);
             assert_eq!(settled.failures.len(), usize::from(reads), "{settled:?}");
             assert_eq!(site.read("staging/tree/d").is_none(), reads);
             assert_eq!(site.path("staging/tree/d").exists(), !reads);
             drop(reading);
             if reads {
-                let settled = site.settle(CommitAction::Install);
+                let settled = site.commit(CommitAction::Install);
                 assert!(settled.failures.is_empty(), "{settled:?}");
             }
             assert_eq!(site.read("staging/tree/d").unwrap(), "a file now");

@@ -14,7 +14,7 @@ use super::request::{Candidate, Collected};
 use super::staged_tree::StagedTree;
 use super::verdict_cache::{FileIdentity, ScanVerdict};
 use crate::local::attributes::{self, is_copy};
-use crate::local::beneath::{self, Beneath, Directory, kind, look};
+use crate::local::beneath::{self, Beneath, Directory, kind, lookup};
 use crate::local::copy::{Copied, TargetName};
 
 /// A directory for copies that have different names. Making one costs more than many copies.
@@ -39,7 +39,7 @@ impl StagedTree {
             return Ok(());
         }
         let identity = identity(stat);
-        let staged = self.tree.look(path)?;
+        let staged = self.tree.lookup(path)?;
         let alike = staged.is_some_and(|staged| is_copy(stat, &staged));
         let current = match self.verdicts.of(&identity) {
             // A function may have meant the name.
@@ -92,7 +92,7 @@ impl StagedTree {
     fn copy(&mut self, path: &[u8]) -> io::Result<Option<Candidate>> {
         let began = now();
         let (directory, name) = self.source.parent(path)?;
-        let Some(stat) = look(&directory, name)? else {
+        let Some(stat) = lookup(&directory, name)? else {
             return Ok(None);
         };
         if kind(&stat) != FileType::RegularFile {
@@ -103,8 +103,8 @@ impl StagedTree {
             return Ok(None);
         }
         let id = identity(&stat);
-        let after = look(&directory, name)?;
-        let Some(made) = look(&aside, name)? else {
+        let after = lookup(&directory, name)?;
+        let Some(made) = lookup(&aside, name)? else {
             return Ok(None);
         };
         let settled = id.is_settled(began) && after.is_some_and(|stat| identity(&stat) == id);

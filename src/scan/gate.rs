@@ -45,7 +45,7 @@ impl Gate {
         self.key.as_deref() == Some(key)
     }
 
-    /// The private directory, absolute, without slash at its end; none before [`settle`].
+    /// The private directory, absolute, without slash at its end; none before [`assign_staging`].
     pub fn staging(&self) -> Option<&[u8]> {
         self.staging.get().map(Vec::as_slice)
     }
@@ -75,7 +75,7 @@ impl Gate {
 /// Gives each gate its private directory. The name that depends on the source alone goes to the
 /// first gate of a source, so that a change of its filters or targets finds its files there; one
 /// that has a directory already keeps it.
-pub fn settle(gates: &[(Rc<Gate>, Staging)]) {
+pub fn assign_staging(gates: &[(Rc<Gate>, Staging)]) {
     let settled = gates.iter().filter_map(|(gate, _)| gate.staging());
     let mut taken: HashSet<Vec<u8>> = settled.map(<[u8]>::to_vec).collect();
     for (gate, staging) in gates {
@@ -104,12 +104,12 @@ mod tests {
         let gates = [(); 3].map(|()| Rc::new(Gate::new(None)));
         let [one, two, three] = &gates;
         let both = [(one, "a"), (one, "b"), (two, "c")];
-        settle(&both.map(|(gate, target)| (Rc::clone(gate), beside(target))));
+        assign_staging(&both.map(|(gate, target)| (Rc::clone(gate), beside(target))));
         assert_eq!(one.staging(), Some(b"/s".as_slice()));
         assert_eq!(two.staging(), Some(b"c".as_slice()));
 
         let later = [(three, "d"), (two, "c"), (one, "a")];
-        settle(&later.map(|(gate, target)| (Rc::clone(gate), beside(target))));
+        assign_staging(&later.map(|(gate, target)| (Rc::clone(gate), beside(target))));
         assert_eq!(three.staging(), Some(b"d".as_slice()));
         assert_eq!(one.staging(), Some(b"/s".as_slice()));
     }

@@ -21,7 +21,7 @@ pub struct ScanPath {
     /// Its contents may have changed.
     pub written: bool,
     /// A directory of that name may be another one now.
-    pub whole: bool,
+    pub deep: bool,
 }
 
 impl ScanScope {
@@ -34,7 +34,7 @@ impl ScanScope {
         for item in items {
             let now = ScanPath {
                 written: item.change != Change::Attrib,
-                whole: !matches!(item.change, Change::Attrib | Change::Modify),
+                deep: !matches!(item.change, Change::Attrib | Change::Modify),
             };
             for path in [Some(&item.path), item.to.as_ref()].into_iter().flatten() {
                 let bare = path.strip_suffix(b"/").unwrap_or(path).to_vec();
@@ -63,7 +63,7 @@ impl ScanScope {
 fn add(mentions: &mut BTreeMap<Vec<u8>, ScanPath>, path: Vec<u8>, now: ScanPath) {
     let known = mentions.entry(path).or_default();
     known.written |= now.written;
-    known.whole |= now.whole;
+    known.deep |= now.deep;
 }
 
 /// A copy that is to be checked.
@@ -133,7 +133,7 @@ mod tests {
         let ScanScope::At(mentions) = &look else {
             panic!("no comparison");
         };
-        let said = |path: &str| mentions.get(path.as_bytes()).map(|m| (m.written, m.whole));
+        let said = |path: &str| mentions.get(path.as_bytes()).map(|m| (m.written, m.deep));
         assert_eq!(said("/d"), Some((true, true)));
         assert_eq!(said("/f"), Some((true, false)));
         assert_eq!(mentions.len(), 2);

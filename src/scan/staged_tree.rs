@@ -92,8 +92,8 @@ impl StagedTree {
         let shown = log::escape(&layout.staging).into_owned();
         let failed = |error: io::Error| format!("cannot use {shown}: {error}");
         let private = Private::enter(&layout.staging)?;
-        let tree = private.place("tree").map_err(failed)?;
-        let incoming = private.place("incoming").map_err(failed)?;
+        let tree = private.open_dir("tree").map_err(failed)?;
+        let incoming = private.open_dir("incoming").map_err(failed)?;
         let source = Beneath::enter(&layout.source)
             .map_err(|error| format!("cannot enter {}: {error}", log::escape(&layout.source)))?;
         let named = layout.configured.iter();
@@ -164,7 +164,7 @@ impl StagedTree {
             ScanScope::At(mentions) => {
                 for (path, mention) in mentions {
                     stopped(&self.stop)?;
-                    let done = self.bring(&path, mention, filter, &mut found);
+                    let done = self.sync_path(&path, mention, filter, &mut found);
                     self.note(done, &path, &mut found)?;
                 }
             }
@@ -184,7 +184,7 @@ impl StagedTree {
         let is_at = |place: &Beneath, name: &str| {
             let path = [self.layout.staging.as_slice(), name.as_bytes()].concat();
             let there = fs::lstat(OsStr::from_bytes(&path)).ok();
-            let open = place.look(b"/").ok().flatten();
+            let open = place.lookup(b"/").ok().flatten();
             let numbers = |stat: &Stat| (stat.st_dev, stat.st_ino);
             open.is_some() && open.as_ref().map(numbers) == there.as_ref().map(numbers)
         };
@@ -231,7 +231,7 @@ impl StagedTree {
         let aside = self.incoming.directory(b"/")?;
         match self.above(path) {
             Ok((directory, name)) => {
-                let was = beneath::look(&directory, name)?;
+                let was = beneath::lookup(&directory, name)?;
                 let done = staging_dir::remove(&directory, name, &aside);
                 if let Some(was) = was {
                     self.removed.note(path, Usage::of(&was));
@@ -302,7 +302,7 @@ mod tests {
             std::fs::read_to_string(tree.join(name)).ok()
         }
 
-        fn look(&mut self, task: CopyTask) -> Collected {
+        fn scan(&mut self, task: CopyTask) -> Collected {
             let found = self
                 .stage
                 .collect(ScanScope::for_task(&task), &self.filter, None)
@@ -312,17 +312,17 @@ mod tests {
         }
 
         fn changed(&mut self, name: &str) -> Collected {
-            self.look(CopyTask::Events(vec![CopyItem {
+            self.scan(CopyTask::Events(vec![CopyItem {
                 change: Change::Modify,
                 path: format!("/{name}").into_bytes(),
                 to: None,
             }]))
         }
 
-        fn settle(&mut self, found: Collected, disposition: &CommitAction) {
+        fn commit(&mut self, found: Collected, disposition: &CommitAction) {
             let candidates = found.candidates.into_iter();
             let decided = candidates.map(|file| (file, disposition.clone())).collect();
-            let settled = self.stage.settle(decided);
+            let settled = self.stage.commit(decided);
             assert!(settled.failures.is_empty(), "{:?}", settled.failures);
         }
     }
@@ -331,19 +331,19 @@ mod tests {
     fn only_what_passed_is_in_the_tree_and_in_the_form_that_passed() {
         let mut site = Site::new();
         site.write("f", "one");
-        let found = site.look(CopyTask::Everything);
+        let found = site.scan(CopyTask::Everything);
         assert_eq!(found.candidates.len(), 1);
         assert_eq!(site.staged("f"), None);
         site.write("f", "other");
-        site.settle(found, &CommitAction::Install);
+        site.commit(found, &CommitAction::Install);
         assert_eq!(site.staged("f").unwrap(), "one");
 
         let found = site.changed("f");
-        site.settle(found, &CommitAction::Wait);
+        site.commit(found, &CommitAction::Wait);
         assert_eq!(site.staged("f").unwrap(), "one");
         let found = site.changed("f");
         assert_eq!(found.candidates.len(), 1);
-        site.settle(found, &CommitAction::Remove("bad".to_owned()));
+        site.commit(found, &CommitAction::Remove("bad".to_owned()));
         assert_eq!(site.staged("f"), None);
     }
 
@@ -357,9 +357,9 @@ mod tests {
             path: path.into(),
             to: None,
         };
-        let found = site.look(CopyTask::Events(vec![create("/d/"), create("/d/f")]));
+        let found = site.scan(CopyTask::Events(vec![create("/d/"), create("/d/f")]));
         assert_eq!(found.candidates.len(), 1);
-        site.settle(found, &CommitAction::Install);
+        site.commit(found, &CommitAction::Install);
         assert_eq!(site.staged("d/f").unwrap(), "one");
     }
 
@@ -367,13 +367,13 @@ mod tests {
     fn equal_contents_and_what_is_gone_need_no_check() {
         let mut site = Site::new();
         site.write("f", "one");
-        let found = site.look(CopyTask::Everything);
-        site.settle(found, &CommitAction::Install);
+        let found = site.scan(CopyTask::Everything);
+        site.commit(found, &CommitAction::Install);
         site.write("f", "one");
         assert!(site.changed("f").candidates.is_empty());
         let source = site.directory.path().join("src");
         std::fs::rename(source.join("f"), source.join("g")).unwrap();
-        let found = site.look(CopyTask::Everything);
+        let found = site.scan(CopyTask::Everything);
         assert!(found.candidates.is_empty(), "{found:?}");
         assert_eq!(
             (site.staged("f"), site.staged("g").unwrap().as_str()),
@@ -386,8 +386,8 @@ mod tests {
     fn another_source_in_its_place_empties_no_tree() {
         let mut site = Site::new();
         site.write("f", "one");
-        let found = site.look(CopyTask::Everything);
-        site.settle(found, &CommitAction::Install);
+        let found = site.scan(CopyTask::Everything);
+        site.commit(found, &CommitAction::Install);
         let source = site.directory.path().join("src");
         let stat = std::fs::metadata(&source).unwrap();
         let root_identity = Some((stat.dev(), stat.ino()));
@@ -404,8 +404,8 @@ mod tests {
     fn the_tree_is_taken_over_by_the_same_rules_only() {
         let mut site = Site::new();
         site.write("f", "one");
-        let found = site.look(CopyTask::Everything);
-        site.settle(found, &CommitAction::Install);
+        let found = site.scan(CopyTask::Everything);
+        site.commit(found, &CommitAction::Install);
         let root = site.directory.path().to_owned();
         assert!(open(&root).is_err_and(|why| why.contains("another sync or daemon")));
         let Site {

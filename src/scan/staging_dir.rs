@@ -12,7 +12,7 @@ use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, Stat, StatxAttribu
 use rustix::io::Errno;
 
 use crate::local::attributes;
-use crate::local::beneath::{self, Beneath, Directory, is_directory, look};
+use crate::local::beneath::{self, Beneath, Directory, is_directory, lookup};
 use crate::local::copy::attributes_may_forbid;
 use crate::log;
 use crate::safe_path::{self, Access};
@@ -92,7 +92,7 @@ impl Private {
     ///
     /// # Errors
     /// It cannot be made or is a mount point.
-    pub fn place(&self, name: &str) -> io::Result<Beneath> {
+    pub fn open_dir(&self, name: &str) -> io::Result<Beneath> {
         match fs::mkdirat(self.root.as_fd(), name, Mode::RWXU) {
             Err(error) if error != Errno::EXIST => return Err(error.into()),
             _ => {}
@@ -147,7 +147,7 @@ impl Private {
         let directory = place.directory(b"/")?;
         let (own, around) = (stat(&self.root)?, stat(&directory.enter(b"..")?)?);
         let (inner, mark) = (stat(&directory)?, fs::fstat(&self.lock)?);
-        let found = look(&self.root, "lock".as_ref())?;
+        let found = lookup(&self.root, "lock".as_ref())?;
         let is_marked = found.is_some_and(|found| same(&found, &mark));
         let is_inside = same(&own, &around) && !same(&own, &inner) && own.st_dev == inner.st_dev;
         if is_marked && is_inside && !is_mount_point(&directory)? {
@@ -265,7 +265,7 @@ fn lock(root: &Directory) -> io::Result<OwnedFd> {
 /// # Errors
 /// It cannot be removed.
 pub fn remove(directory: &Directory, name: &OsStr, aside: &Directory) -> io::Result<()> {
-    match look(directory, name)? {
+    match lookup(directory, name)? {
         None => Ok(()),
         Some(stat) if is_directory(&stat) => {
             let name = put_aside(directory, name, &stat, aside)?;
@@ -298,7 +298,7 @@ fn clear(top: &Directory, aside: &Directory) -> io::Result<()> {
     while let Some((directory, own)) = here {
         for entry in beneath::list(&directory)? {
             let name = OsStr::from_bytes(&entry.name);
-            match look(&directory, name)? {
+            match lookup(&directory, name)? {
                 Some(stat) if is_directory(&stat) => {
                     let removed = fs::unlinkat(directory.as_fd(), name, AtFlags::REMOVEDIR);
                     if removed.is_err() {
@@ -477,7 +477,7 @@ mod tests {
             assert!(private.empty(&place(name)).is_err(), "{name}");
         }
         assert!(at("other/d").exists() && at("s/tree/d").exists());
-        let tree = private.place("tree").unwrap();
+        let tree = private.open_dir("tree").unwrap();
         private.empty(&tree).unwrap();
         assert_eq!(std::fs::read_dir(at("s/tree")).unwrap().count(), 0);
 

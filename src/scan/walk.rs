@@ -20,14 +20,14 @@ const MAX_PATH: usize = 4096;
 
 impl StagedTree {
     /// Brings the tree to what the source has at one path; with `whole`, below it as well.
-    pub(super) fn bring(
+    pub(super) fn sync_path(
         &mut self,
         path: &[u8],
         mention: ScanPath,
         filter: &RwLock<Filter>,
         found: &mut Collected,
     ) -> io::Result<()> {
-        let Some(stat) = self.source.look(path)? else {
+        let Some(stat) = self.source.lookup(path)? else {
             self.doomed.push(path.to_vec());
             found.gone.push(path.to_vec());
             return Ok(());
@@ -43,7 +43,7 @@ impl StagedTree {
         }
         let new = self.directory(path)?;
         found.clear.push(path.to_vec());
-        if (new || mention.whole) && !self.is_compared(path) {
+        if (new || mention.deep) && !self.is_compared(path) {
             self.subtree(path, filter, found)
         } else {
             Ok(())
@@ -99,7 +99,7 @@ impl StagedTree {
         let mut names = BTreeSet::new();
         for entry in entries.and_then(|directory| beneath::list(&directory))? {
             let below = [directory, &entry.name].concat();
-            let stat = match self.source.look(&below) {
+            let stat = match self.source.lookup(&below) {
                 Ok(Some(stat)) => stat,
                 Ok(None) => continue,
                 Err(error) => {
@@ -142,7 +142,7 @@ impl StagedTree {
     fn has_parents(&mut self, path: &[u8]) -> io::Result<bool> {
         let bare = path.strip_suffix(b"/").unwrap_or(path);
         for end in (1..bare.len()).filter(|&at| bare[at] == b'/') {
-            match self.source.look(&bare[..end])? {
+            match self.source.lookup(&bare[..end])? {
                 Some(stat) if is_directory(&stat) => self.directory(&bare[..end])?,
                 _ => return Ok(false),
             };
@@ -157,7 +157,7 @@ impl StagedTree {
         if path.is_empty() {
             return Ok(false);
         }
-        match self.tree.look(path)? {
+        match self.tree.lookup(path)? {
             Some(stat) if is_directory(&stat) => return Ok(false),
             Some(_) => self.remove(path)?,
             None => {}
@@ -188,7 +188,7 @@ impl StagedTree {
             Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {}
             Err(error) => return Err(error),
             Ok(Copied::Vanished) => {}
-            Ok(Copied::Done) => self.put_in_place(path, &copy)?,
+            Ok(Copied::Done) => self.rename_into_tree(path, &copy)?,
         }
         found.clear.push(path.to_vec());
         Ok(())

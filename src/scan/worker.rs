@@ -18,14 +18,14 @@ pub enum WorkerOrder {
     /// A look at the source.
     Collect {
         /// At what of it.
-        look: ScanScope,
+        scope: ScanScope,
         /// What the sync is not concerned with.
         filter: Arc<RwLock<Filter>>,
         /// Device and inode of the source, if it must be that directory.
         root_identity: Option<(u64, u64)>,
     },
     /// What was decided of the candidates of that look.
-    Settle(Vec<(Candidate, CommitAction)>),
+    Commit(Vec<(Candidate, CommitAction)>),
 }
 
 /// An order that was carried out.
@@ -41,7 +41,7 @@ pub enum WorkerResult {
     /// Of a look at the source.
     Collected(Collected),
     /// Of what was decided.
-    Settled(Committed),
+    Committed(Committed),
 }
 
 /// A thread at work. It ends when this is dropped, as soon as it can.
@@ -128,6 +128,6 @@ fn carry_out(
             let collected = stage.collect(look, &filter, root_identity);
             WorkerResult::Collected(collected.map_err(|error| error.to_string())?)
         }
-        WorkerOrder::Settle(decided) => WorkerResult::Settled(stage.settle(decided)),
+        WorkerOrder::Commit(decided) => WorkerResult::Committed(stage.commit(decided)),
     })
 }

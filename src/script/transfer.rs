@@ -175,7 +175,7 @@ fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
     let request = BatchRequest {
         source: &source,
         target: &target,
-        words: &words,
+        options: &words,
         binary: &binary,
         delete,
         filters: &filters,

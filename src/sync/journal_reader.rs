@@ -27,7 +27,7 @@ pub struct JournalReader {
 
 impl JournalReader {
     fn new(journal: Rc<RefCell<Journal>>, bound: usize, leads: bool) -> JournalReader {
-        let id = journal.borrow_mut().join(bound);
+        let id = journal.borrow_mut().add_target(bound);
         JournalReader {
             journal,
             id,
@@ -39,7 +39,7 @@ impl JournalReader {
 
 impl Drop for JournalReader {
     fn drop(&mut self) {
-        self.journal.borrow_mut().leave(self.id);
+        self.journal.borrow_mut().remove_target(self.id);
     }
 }
 
@@ -102,7 +102,7 @@ pub fn choose_leaders<'a>(syncs: impl Iterator<Item = &'a Rc<RefCell<Sync>>>) {
         }
     }
     for (journal, ids) in &journals {
-        journal.borrow_mut().keep(ids);
+        journal.borrow_mut().retain(ids);
     }
 }
 

@@ -103,7 +103,7 @@ impl Search<'_> {
             if self.is_done(&path) {
                 continue;
             }
-            let Ok(Some(stat)) = beneath::look(&open, OsStr::from_bytes(&name.name)) else {
+            let Ok(Some(stat)) = beneath::lookup(&open, OsStr::from_bytes(&name.name)) else {
                 continue;
             };
             match beneath::kind(&stat) {

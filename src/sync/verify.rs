@@ -266,7 +266,7 @@ impl Sync {
             ));
         }
         if let Some(Progress::Telling(time, moment)) = progress
-            && watcher.has_told(moment)
+            && watcher.has_reported(moment)
         {
             // Writes to open files are reported later.
             let age = watcher.oldest_unclosed();

@@ -1,20 +1,20 @@
-//! Takes in what was read of a directory.
+//! Applies the listing of a directory to the tree.
 //!
-//! A directory that is new at run time is read at once, so that `mkdir -p` is a matter of
-//! microseconds; what turns out to be large is handed to the pool. Until the pool's record
-//! of a directory is in, that directory's events wait: its listing is older than they are.
+//! A directory that appears at run time is read at once, so that `mkdir -p` is handled in
+//! microseconds; a large one is passed to the pool. Until the pool's record of a directory has been
+//! applied, the directory's events wait, because its listing is older than they are.
 
 use std::os::unix::ffi::OsStrExt;
 
 use super::crawl::{CrawlTask, FoundKind, ListOutcome, Listing, Record, list};
-use super::reconcile::{Cause, WatchPlaced, What};
+use super::reconcile::{Cause, RecheckTarget, WatchPlaced};
 use super::roots::RootEvent;
 use super::tree::{DirNode, Flags};
 use super::watcher::Watcher;
 use super::{Event, Loss, Observer, Tell};
 
-/// Tells that something was found, to those it is for.
-fn tell_found(tell: Tell, path: &[u8], observer: &mut dyn Observer) {
+/// Reports a found path to the observers that `tell` selects.
+fn report_found(tell: Tell, path: &[u8], observer: &mut dyn Observer) {
     match tell {
         Tell::Nobody => {}
         Tell::All => {
@@ -24,12 +24,13 @@ fn tell_found(tell: Tell, path: &[u8], observer: &mut dyn Observer) {
     }
 }
 
-/// What is read at once, in entries and directories.
+/// The maximum number of entries and directories that are read on the loop's thread.
 const MAX_INLINE_ENTRIES: usize = 256;
 const MAX_INLINE_DIRECTORIES: usize = 64;
 
 impl Watcher {
-    /// Reads a directory and all below; everything found is told as created to those it is for.
+    /// Reads a directory and everything below it, and reports what is found as created to the
+    /// observers that `tell` selects.
     pub(super) fn read(&mut self, top: DirNode, tell: Tell, observer: &mut dyn Observer) {
         let mut pending = vec![(top, self.tree.wd(top), tell)];
         let mut entries = MAX_INLINE_ENTRIES;
@@ -38,23 +39,23 @@ impl Watcher {
             if !self.tree.alive(node, wd) {
                 continue;
             }
-            let tell = self.settle_owed(node, tell);
+            let tell = self.take_report_due(node, tell);
             if tell == Tell::All {
-                self.note_told(node);
+                self.mark_reported(node);
             }
             let task = self.task(node, tell);
-            if entries == 0 || directories == 0 || self.busy.contains_key(&wd) {
+            if entries == 0 || directories == 0 || self.pending_reads.contains_key(&wd) {
                 self.submit(node, task);
                 continue;
             }
             let listing = list(&mut self.kernel, &task, Some(entries));
-            if matches!(listing.outcome, ListOutcome::Crowded) {
+            if matches!(listing.outcome, ListOutcome::TooLarge) {
                 self.submit(node, task);
                 continue;
             }
             entries = entries.saturating_sub(listing.len());
             directories -= 1;
-            let below = self.absorb(node, listing, (tell, tell), observer);
+            let below = self.apply_listing(node, listing, (tell, tell), observer);
             pending.extend(
                 below
                     .into_iter()
@@ -64,29 +65,30 @@ impl Watcher {
         }
     }
 
-    /// Returns who is told what is in a directory: everybody if that is owed to everybody, which
-    /// is settled with it.
-    fn settle_owed(&mut self, node: DirNode, tell: Tell) -> Tell {
+    /// Returns the observers to which the contents of a directory are reported: all of them if the
+    /// node has
+    /// [`Flags::REPORT_DUE`], which is cleared.
+    fn take_report_due(&mut self, node: DirNode, tell: Tell) -> Tell {
         match tell {
             Tell::Unmoved(_) if self.tree.has(node, Flags::REPORT_DUE) => {
-                self.note_told(node);
+                self.mark_reported(node);
                 Tell::All
             }
             tell => tell,
         }
     }
 
-    fn note_told(&mut self, node: DirNode) {
+    fn mark_reported(&mut self, node: DirNode) {
         self.tree.clear(node, Flags::REPORT_DUE);
         self.tree.set(node, Flags::REPORTED);
     }
 
-    /// Has the pool read a directory and all below.
+    /// Passes a directory and everything below it to the pool for reading.
     pub(super) fn submit(&mut self, node: DirNode, task: CrawlTask) {
         let path = task.path.clone();
         match self.pool.submit(task) {
             Ok(token) => self.expect(node, token),
-            Err(error) => self.tell_later(RootEvent::Trouble(path, error, "starting to read")),
+            Err(error) => self.report_later(RootEvent::Trouble(path, error, "starting to read")),
         }
     }
 
@@ -103,15 +105,15 @@ impl Watcher {
         }
     }
 
-    /// From now on the directory's events wait for the record with this token.
+    /// Makes the directory's events wait for the record with this token.
     pub(super) fn expect(&mut self, node: DirNode, token: u64) {
         self.crawling = true;
         self.tickets.insert(token, node);
-        *self.busy.entry(self.tree.wd(node)).or_default() += 1;
+        *self.pending_reads.entry(self.tree.wd(node)).or_default() += 1;
     }
 
-    /// Takes in a record of the pool.
-    pub(super) fn absorb_record(&mut self, record: Record, observer: &mut dyn Observer) {
+    /// Applies a record of the pool.
+    pub(super) fn apply_record(&mut self, record: Record, observer: &mut dyn Observer) {
         let Record {
             token,
             wd,
@@ -119,35 +121,36 @@ impl Watcher {
             listing,
         } = record;
         let Some(node) = self.tickets.remove(&token) else {
-            // What is above it was not taken in either.
-            self.disown(&listing);
+            // The listing above it was not applied either.
+            self.add_orphans(&listing);
             return;
         };
-        if let Some(count) = self.busy.get_mut(&wd) {
+        if let Some(count) = self.pending_reads.get_mut(&wd) {
             *count -= 1;
             if *count == 0 {
-                self.busy.remove(&wd);
+                self.pending_reads.remove(&wd);
                 self.ready.push_back(wd);
             }
         }
         if !self.tree.alive(node, wd) {
-            self.disown(&listing);
+            self.add_orphans(&listing);
             return;
         }
         if tell == Tell::Nobody
-            && let Some(progress) = &mut self.quiet
+            && let Some(progress) = &mut self.initial_scan
         {
             progress.directories += 1;
         }
-        let whom = self.settle_owed(node, tell);
-        for (child, token) in self.absorb(node, listing, (whom, tell), observer) {
+        let whom = self.take_report_due(node, tell);
+        for (child, token) in self.apply_listing(node, listing, (whom, tell), observer) {
             self.expect(child, token);
         }
     }
 
-    /// Puts a listing into the tree; returns the subdirectories, which are to be read next.
-    /// `tell` says who is told of the entries, and who will be told of what is below them.
-    fn absorb(
+    /// Applies a listing to the tree and returns the subdirectories, which are read next. `tell`
+    /// selects the observers for the entries and, in the result, for the contents of each
+    /// subdirectory.
+    fn apply_listing(
         &mut self,
         node: DirNode,
         listing: Listing,
@@ -158,7 +161,7 @@ impl Watcher {
             return Vec::new();
         }
         for (path, error) in &listing.failures {
-            self.failed(path, error, observer);
+            self.report_failure(path, error, observer);
         }
         if listing.skipped {
             self.tree.set(node, Flags::SKIPPED);
@@ -178,26 +181,26 @@ impl Watcher {
                 FoundKind::File | FoundKind::Unwatched => {
                     if tell != Tell::Nobody && found == FoundKind::File {
                         let wd = self.tree.wd(node);
-                        self.unclosed.touched(wd, name, false, self.now);
+                        self.open_files.touched(wd, name, false, self.now);
                     }
-                    tell_found(tell, &path, observer);
+                    report_found(tell, &path, observer);
                 }
                 FoundKind::Directory { wd, token } => {
                     let tells = (tell, below_tell);
                     if let Some((child, whom)) =
-                        self.absorb_directory(node, name, wd, tells, observer)
+                        self.apply_directory(node, name, wd, tells, observer)
                     {
-                        tell_found(whom, &path, observer);
+                        report_found(whom, &path, observer);
                         below.push((child, token));
                     }
                 }
             }
         }
-        self.doubt_unlisted(node, &before, &below);
+        self.recheck_unlisted(node, &before, &below);
         below
     }
 
-    /// Returns true if there is a listing; if not, what comes of that is seen to.
+    /// Returns true if there is a listing; otherwise handles the failure.
     fn is_complete(
         &mut self,
         node: DirNode,
@@ -207,22 +210,23 @@ impl Watcher {
     ) -> bool {
         match &listing.outcome {
             ListOutcome::Complete => return true,
-            ListOutcome::Astray | ListOutcome::Crowded => {
-                self.disown(listing);
-                self.doubt(node, What::Contents { tell });
+            ListOutcome::PathChanged | ListOutcome::TooLarge => {
+                self.add_orphans(listing);
+                self.recheck(node, RecheckTarget::Contents { tell });
             }
             ListOutcome::Failed(error) => {
-                self.disown(listing);
+                self.add_orphans(listing);
                 let mut path = Vec::new();
                 self.tree.path(node, &mut path);
-                observer.trouble(&path, error, "reading a directory");
+                observer.watch_failed(&path, error, "reading a directory");
             }
         }
         false
     }
 
-    /// Puts a listed directory into the tree; returns it, and who is told of it.
-    fn absorb_directory(
+    /// Adds a listed directory to the tree; returns its node and the observers to which its
+    /// contents are reported.
+    fn apply_directory(
         &mut self,
         parent: DirNode,
         name: &[u8],
@@ -230,37 +234,38 @@ impl Watcher {
         (tell, below_tell): (Tell, Tell),
         observer: &mut dyn Observer,
     ) -> Option<(DirNode, Tell)> {
-        let elsewhere = self.tree.knows(wd)
+        let elsewhere = self.tree.has_watch(wd)
             && self
                 .tree
                 .child(parent, name)
                 .is_none_or(|child| self.tree.wd(child) != wd);
         if elsewhere {
-            // It moved since the tree knew of it, or since it was listed. Ask again, unless
-            // that is certain to be asked anyway.
+            // It moved since the tree or the listing saw it. Recheck it, unless an event is certain
+            // to do so.
             let path = self.path_of(parent, name, true);
             if !self.probe(&path, false).is_ok_and(|now| now == wd) {
-                self.doubt(parent, What::Name(name.to_vec()));
+                self.recheck(parent, RecheckTarget::Name(name.to_vec()));
                 return None;
             }
         }
-        let (child, new) = match self.place(parent, name, wd, tell != Tell::Nobody, observer) {
-            WatchPlaced::Same(child) => (child, false),
-            WatchPlaced::New(child) => (child, true),
-            WatchPlaced::Refused => {
-                self.doubt(parent, What::Name(name.to_vec()));
-                return None;
-            }
-            WatchPlaced::Loop => return None,
-        };
+        let (child, new) =
+            match self.place_directory(parent, name, wd, tell != Tell::Nobody, observer) {
+                WatchPlaced::Same(child) => (child, false),
+                WatchPlaced::New(child) => (child, true),
+                WatchPlaced::Refused => {
+                    self.recheck(parent, RecheckTarget::Name(name.to_vec()));
+                    return None;
+                }
+                WatchPlaced::Loop => return None,
+            };
         let owed = new || self.tree.has(child, Flags::REPORT_DUE);
         Some(match (tell, below_tell) {
             (Tell::Nobody, _) => (child, tell),
             (Tell::All, Tell::All) => {
-                self.note_told(child);
+                self.mark_reported(child);
                 (child, tell)
             }
-            // No one has seen it move: what is in it is news to everybody.
+            // The move was not seen, so its contents are reported to all observers.
             (tell, _) if tell == Tell::All || owed => {
                 self.tree.set(child, Flags::REPORT_DUE);
                 self.tree.clear(child, Flags::REPORTED);
@@ -270,8 +275,9 @@ impl Watcher {
         })
     }
 
-    /// Directories the tree had and the listing has not are gone, or their events are to come.
-    fn doubt_unlisted(&mut self, node: DirNode, before: &[DirNode], below: &[(DirNode, u64)]) {
+    /// Schedules rechecks of directories in the tree that the listing lacks: they are gone, or
+    /// their events are still to come.
+    fn recheck_unlisted(&mut self, node: DirNode, before: &[DirNode], below: &[(DirNode, u64)]) {
         if before.is_empty() {
             return;
         }
@@ -279,27 +285,28 @@ impl Watcher {
         for child in before.iter().filter(|child| !listed.contains(*child)) {
             if self.tree.parent(*child) == Some(node) {
                 let name = self.tree.name(*child).to_vec();
-                self.doubt(node, What::Name(name));
+                self.recheck(node, RecheckTarget::Name(name));
             }
         }
     }
 
-    /// Watches that were set for a listing nobody can place.
-    fn disown(&mut self, listing: &Listing) {
+    /// Collects the watches of a listing that cannot be applied.
+    fn add_orphans(&mut self, listing: &Listing) {
         for (_, found) in listing.entries() {
             if let FoundKind::Directory { wd, .. } = found {
-                self.strays.push(wd);
+                self.orphans.push(wd);
             }
         }
-        self.strays.extend(listing.stray);
+        self.orphans.extend(listing.orphan);
     }
 
-    /// After a directory came to another path, other scopes may want what is below, or none.
+    /// Rechecks the scopes' filters below a directory that has a new path: other scopes may want
+    /// the directories there, or none.
     pub(super) fn refilter(&mut self, top: DirNode) {
         let mut path = Vec::new();
         let mut next = self.tree.next(top, top);
         if self.tree.has(top, Flags::SKIPPED) {
-            self.doubt(top, What::Skipped);
+            self.recheck(top, RecheckTarget::Skipped);
         }
         while let Some(node) = next {
             self.tree.path(node, &mut path);
@@ -312,20 +319,20 @@ impl Watcher {
                 continue;
             }
             if self.tree.has(node, Flags::SKIPPED) {
-                self.doubt(node, What::Skipped);
+                self.recheck(node, RecheckTarget::Skipped);
             }
             next = self.tree.next(node, top);
         }
     }
 
-    /// Looks for subdirectories that are wanted and not watched.
+    /// Searches for subdirectories that are wanted and not watched.
     pub(super) fn revisit(&mut self, node: DirNode, observer: &mut dyn Observer) {
         let mut path = Vec::new();
         self.tree.path(node, &mut path);
         let wd = self.tree.wd(node);
         self.tree.clear(node, Flags::SKIPPED);
         let Ok(entries) = std::fs::read_dir(std::ffi::OsStr::from_bytes(&path)) else {
-            // Gone, then an event says so; or moved again, then it is visited again.
+            // If it is gone, an event says so; if it moved again, it is visited again.
             self.tree.set(node, Flags::SKIPPED);
             return;
         };
@@ -337,7 +344,7 @@ impl Watcher {
                 continue;
             }
             if self.tree.alive(node, wd) {
-                self.look(node, name, Cause::Doubt, observer);
+                self.reconcile(node, name, Cause::Recheck, observer);
             }
         }
     }

@@ -1,40 +1,40 @@
-//! The memory of the tree: records in one vector, names in one byte vector.
+//! The storage of the tree: records in one vector, names in one byte vector.
 //!
-//! Records name each other by index, and an index is used again after its record is released.
-//! What the links mean is the [`tree`](super::tree)'s affair.
+//! Records refer to each other by index, and an index is reused after its record is released. The
+//! [`tree`](super::tree) defines the meaning of the links.
 
 use std::ops::BitOr;
 
-/// A directory's place in the tree. Indices are used again after removal; whoever keeps
-/// one asks [`Tree::alive`](super::tree::Tree::alive) first.
+/// The index of a directory in the tree. Indices are reused after removal;
+/// [`Tree::alive`](super::tree::Tree::alive) tells if a stored one is still valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DirNode(pub u32);
 
-/// No record.
+/// The index that stands for no record.
 pub const NONE: u32 = u32::MAX;
 
-/// What is known of a node beyond its place.
+/// Properties of a node besides its name and parent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags(u8);
 
 impl Flags {
-    /// What is below has been told as created.
+    /// The contents have been reported as created.
     pub const REPORTED: Flags = Flags(1);
-    /// It has been told as deleted but is still (or again) there.
+    /// The directory was reported as deleted but exists, so its contents have to be reported again.
     pub const REPORT_DUE: Flags = Flags(2);
-    /// The kernel has said IN_DELETE_SELF.
+    /// The kernel has sent IN_DELETE_SELF.
     pub const DYING: Flags = Flags(4);
-    /// It has subdirectories that no scope wanted when they were seen.
+    /// The directory has subdirectories that no scope wanted when they were listed.
     pub const SKIPPED: Flags = Flags(8);
-    /// It is the root of some scope.
+    /// The directory is the root of a scope.
     pub const SCOPE_ROOT: Flags = Flags(16);
 
-    /// Are any of these set?
+    /// Returns true if any of `flags` is set.
     pub fn any(self, flags: Flags) -> bool {
         self.0 & flags.0 != 0
     }
 
-    /// Without these.
+    /// Returns the set without `flags`.
     pub fn without(self, flags: Flags) -> Flags {
         Flags(self.0 & !flags.0)
     }
@@ -48,24 +48,24 @@ impl BitOr for Flags {
     }
 }
 
-/// One directory.
+/// The record of one directory.
 #[derive(Clone, Copy)]
 pub struct ArenaSlot {
-    /// `NONE` for a root.
+    /// The index of the parent, `NONE` for a root.
     pub parent: u32,
-    /// The first one below.
+    /// The index of the first child.
     pub first: u32,
-    /// The next sibling; of a free slot the next free one.
+    /// The index of the next sibling, or of the next free slot if this one is free.
     pub next: u32,
     pub prev: u32,
-    /// 0, which the kernel never gives, marks a free slot.
+    /// The watch descriptor; 0, which the kernel never assigns, marks a free slot.
     pub wd: i32,
     name: u32,
     length: u16,
     pub flags: Flags,
 }
 
-/// See the file's header.
+/// The records and names of all directories.
 pub struct Arena {
     slots: Vec<ArenaSlot>,
     free: u32,
@@ -86,24 +86,24 @@ impl Arena {
         }
     }
 
-    /// Number of records in use.
+    /// Returns the number of records in use.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Bytes of memory in use.
+    /// Returns the bytes of memory in use.
     pub fn bytes(&self) -> usize {
         self.slots.capacity() * size_of::<ArenaSlot>() + self.names.capacity()
     }
 
-    /// Gives back what growing has left over.
+    /// Releases unused capacity.
     pub fn shrink(&mut self) {
         self.collect_names();
         self.slots.shrink_to_fit();
         self.names.shrink_to_fit();
     }
 
-    /// The record, if there ever was one.
+    /// Returns the record, or `None` if the index was never used.
     pub fn get(&self, node: DirNode) -> Option<&ArenaSlot> {
         self.slots.get(node.0 as usize)
     }
@@ -121,7 +121,7 @@ impl Arena {
         &self.names[slot.name as usize..][..slot.length as usize]
     }
 
-    /// A record that nothing is linked to.
+    /// Allocates a record without links.
     pub fn allocate(&mut self, name: &[u8], wd: i32) -> DirNode {
         let (name, length) = self.store(name);
         let slot = ArenaSlot {
@@ -149,7 +149,7 @@ impl Arena {
         DirNode(index)
     }
 
-    /// Gives another name to a record.
+    /// Changes the name of a record.
     pub fn rename(&mut self, node: DirNode, name: &[u8]) {
         if self.name(node) == name {
             return;
@@ -161,7 +161,7 @@ impl Arena {
         slot.length = length;
     }
 
-    /// Takes back a record that nothing is linked to any more.
+    /// Releases a record without links.
     pub fn release(&mut self, node: DirNode) {
         let free = self.free;
         let slot = self.slot_mut(node);
@@ -177,7 +177,8 @@ impl Arena {
         }
     }
 
-    /// Names are at most 255 bytes, paths 4,095: longer ones the kernel has refused.
+    /// Stores a name and returns its offset and length. Names have at most 255 bytes and paths
+    /// 4,095: the kernel refuses longer ones.
     fn store(&mut self, name: &[u8]) -> (u32, u16) {
         let length = name.len().min(u16::MAX.into());
         let start = self.names.len() as u32;

@@ -1,12 +1,12 @@
-//! Reads directories and sets watches on those below, on several threads.
+//! Reads directories and sets watches on their subdirectories, on several threads.
 //!
-//! Everything is told in terms of descriptors: "in the directory with this one, that name
-//! is the directory with that one". Such a fact stays true wherever renames take the two
-//! meanwhile, so the threads need not know the tree. What they do know is a path, and after
-//! a directory was read they ask whether the path still leads to it; if not, what was read
-//! may be another's contents and is thrown away.
+//! Results are expressed in descriptors: "in the directory with this one, that name is the
+//! directory with that one". Such a fact stays true wherever renames move the two, so the threads
+//! do not need the tree. They know a path, and after reading a directory they check that the path
+//! still leads to it; if not, the listing may be that of another directory and is dropped.
 //!
-//! Cold directories are worth many threads (each waits for the disk), warm ones a few.
+//! Directories that are not cached are worth many threads (each waits for the disk), cached ones a
+//! few.
 
 use std::ffi::OsStr;
 use std::fs::DirEntry;
@@ -22,44 +22,45 @@ use super::Tell;
 use super::inotify::{Kernel, vanished};
 use super::scopes::Scopes;
 
-/// How many records the main loop is woken for. It comes by from time to time anyway; to be
-/// woken for each would cost it more than taking it in.
+/// The number of records after which the main loop is woken. The loop takes records at other times
+/// too; waking it for each one would cost more than applying it.
 const WAKE_RECORDS: usize = 256;
 
-/// A directory that is watched and shall be read.
+/// A watched directory to be read.
 pub struct CrawlTask {
-    /// Absolute, ends with `/`.
+    /// The absolute path, ending with `/`.
     pub path: Vec<u8>,
     pub wd: i32,
-    /// Is it a tree's root?
+    /// True for the root of a tree.
     pub root: bool,
-    /// Its inode's number in the directory above, 0 if unknown.
+    /// The inode number listed in the parent directory, 0 if unknown.
     pub inode: u64,
-    /// Who is told what is found; files and unwanted directories are listed for somebody only.
+    /// The observers to which results are reported. Files and unwanted directories are listed only
+    /// if there are any.
     pub tell: Tell,
     pub scopes: Scopes,
 }
 
-/// What was found in one directory.
+/// The result of reading one directory.
 pub struct Listing {
     names: Vec<u8>,
     entries: Vec<ListedEntry>,
     pub outcome: ListOutcome,
-    /// Some subdirectory is not wanted by any scope.
+    /// True if no scope wants some subdirectory.
     pub skipped: bool,
-    /// The watch of what the path leads to instead.
-    pub stray: Option<i32>,
-    /// Subdirectories that could not be watched.
+    /// The watch of the directory that the path leads to instead.
+    pub orphan: Option<i32>,
+    /// Subdirectories that could not be watched, with the error.
     pub failures: Vec<(Vec<u8>, io::Error)>,
 }
 
-/// How the reading went.
+/// The outcome of reading a directory.
 pub enum ListOutcome {
     Complete,
-    /// The path does not lead to the directory any more; nothing found can be trusted.
-    Astray,
-    /// More entries than the caller wanted to wait for; none is listed.
-    Crowded,
+    /// The path does not lead to the directory any more; the listing is not valid.
+    PathChanged,
+    /// The directory has more entries than the limit; none is listed.
+    TooLarge,
     Failed(io::Error),
 }
 
@@ -69,19 +70,19 @@ struct ListedEntry {
     inode: u64,
 }
 
-/// What a name in a [`Listing`] is.
+/// The kind of a name in a [`Listing`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoundKind {
-    /// Not a directory.
+    /// Anything that is not a directory.
     File,
     /// A directory that is not wanted or could not be watched.
     Unwatched,
-    /// A directory and its watch; the token is that of its own [`Record`] to come, or 0.
+    /// A directory and its watch; `token` is that of its own future [`Record`], or 0.
     Directory { wd: i32, token: u64 },
 }
 
 impl Listing {
-    /// Names in the order of reading.
+    /// Returns the names in the order of reading.
     pub fn entries(&self) -> impl Iterator<Item = (&[u8], FoundKind)> {
         let mut names = self.names.as_slice();
         self.entries.iter().map(move |entry| {
@@ -91,7 +92,7 @@ impl Listing {
         })
     }
 
-    /// How many names are listed.
+    /// Returns the number of names.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -106,7 +107,7 @@ impl Listing {
         });
     }
 
-    /// The directories among the entries, by name.
+    /// Returns the directories among the entries, by name.
     fn directories(&mut self) -> impl Iterator<Item = (&[u8], &mut ListedEntry)> {
         let mut names = self.names.as_slice();
         self.entries.iter_mut().filter_map(move |entry| {
@@ -117,14 +118,15 @@ impl Listing {
     }
 }
 
-/// Reads one directory, watches its wanted subdirectories, and checks that it was the right one.
+/// Reads one directory, watches its wanted subdirectories, and checks that the path still leads to
+/// it.
 pub fn list(kernel: &mut Kernel, task: &CrawlTask, limit: Option<usize>) -> Listing {
     let mut listing = Listing {
         names: Vec::new(),
         entries: Vec::new(),
         outcome: ListOutcome::Complete,
         skipped: false,
-        stray: None,
+        orphan: None,
         failures: Vec::new(),
     };
     let result = read_names(task, &mut listing, limit.unwrap_or(usize::MAX));
@@ -134,29 +136,30 @@ pub fn list(kernel: &mut Kernel, task: &CrawlTask, limit: Option<usize>) -> List
             listing.names.clear();
             listing.entries.clear();
             return Listing {
-                outcome: ListOutcome::Crowded,
+                outcome: ListOutcome::TooLarge,
                 ..listing
             };
         }
-        Err(error) if vanished(&error) => ListOutcome::Astray,
+        Err(error) if vanished(&error) => ListOutcome::PathChanged,
         Err(error) => ListOutcome::Failed(error),
     };
     watch_below(kernel, task, &mut listing);
-    if !unmoved(task) {
+    if !is_still_there(task) {
         let now = kernel.add(&task.path, task.root).ok();
         if now != Some(task.wd) {
-            listing.outcome = ListOutcome::Astray;
-            listing.stray = now;
+            listing.outcome = ListOutcome::PathChanged;
+            listing.orphan = now;
         }
     }
     listing
 }
 
-/// Does the path lead to the inode that was listed above before the watch was set?
+/// Returns true if the path leads to the inode that the parent's listing named before the watch was
+/// set.
 ///
-/// Asking for the watch again is the exact question, but all threads would queue for it in
-/// the kernel. Where something is mounted the numbers differ, and the exact question is asked.
-fn unmoved(task: &CrawlTask) -> bool {
+/// Setting the watch again would be exact, but all threads would contend for it in the kernel. At a
+/// mount point the inode numbers differ, and the watch is set again.
+fn is_still_there(task: &CrawlTask) -> bool {
     if task.inode == 0 {
         return false;
     }
@@ -165,7 +168,7 @@ fn unmoved(task: &CrawlTask) -> bool {
     found.is_ok_and(|found| found.ino() == task.inode)
 }
 
-/// Lists the names; false if there are more than `limit`.
+/// Lists the names. Returns false if there are more than `limit`.
 fn read_names(task: &CrawlTask, listing: &mut Listing, limit: usize) -> io::Result<bool> {
     let directory = std::fs::read_dir(OsStr::from_bytes(&task.path))?;
     for (count, entry) in directory.enumerate() {
@@ -175,7 +178,7 @@ fn read_names(task: &CrawlTask, listing: &mut Listing, limit: usize) -> io::Resu
         }
         let directory = match entry.file_type() {
             Ok(kind) => kind.is_dir(),
-            // The file system does not tell types and the file is gone.
+            // The file system does not report types, and the file is gone.
             Err(error) if vanished(&error) => continue,
             Err(error) => return Err(error),
         };
@@ -202,7 +205,7 @@ fn watch_below(kernel: &mut Kernel, task: &CrawlTask, listing: &mut Listing) {
         }
         match kernel.add(&path, false) {
             Ok(wd) => entry.found = FoundKind::Directory { wd, token: 0 },
-            // Gone meanwhile: an event says so.
+            // It is gone, and an event says so.
             Err(error) if vanished(&error) => {}
             Err(error) => failures.push((path.clone(), error)),
         }
@@ -211,7 +214,7 @@ fn watch_below(kernel: &mut Kernel, task: &CrawlTask, listing: &mut Listing) {
     listing.failures = failures;
 }
 
-/// A [`CrawlTask`] done.
+/// The result of a [`CrawlTask`].
 pub struct Record {
     pub token: u64,
     pub wd: i32,
@@ -224,8 +227,8 @@ struct CrawlJob {
     task: CrawlTask,
 }
 
-/// Threads that read directories and, on their own, all below. They start when there is
-/// work and end when there is none.
+/// Threads that read directories and everything below them. They start when there is work and end
+/// when there is none.
 pub struct Pool {
     shared: Arc<SharedPool>,
     kernel: Kernel,
@@ -235,16 +238,17 @@ pub struct Pool {
 
 struct SharedPool {
     state: Mutex<PoolState>,
-    /// There are jobs, or there will be none.
+    /// Signals that jobs were added or that there will be no more.
     changed: Condvar,
     waker: Arc<Waker>,
 }
 
 #[derive(Default)]
 struct PoolState {
-    /// Last in, first out: few directories are open at a time and paths stay near.
+    /// A stack of jobs: few directories are open at a time, and consecutive paths are close to each
+    /// other.
     jobs: Vec<CrawlJob>,
-    /// A directory's record is in here before any thread can see the jobs below it.
+    /// The results. A directory's record is added before any thread can see the jobs below it.
     records: Vec<Record>,
     running: usize,
     threads: usize,
@@ -274,10 +278,10 @@ impl Pool {
         }
     }
 
-    /// Reads a directory and all below; the record of the first has the token returned.
+    /// Reads a directory and everything below it; returns the token of the directory's own record.
     ///
     /// # Errors
-    /// No thread can be started and none is running; the task is lost.
+    /// No thread can be started and none is running; the task is dropped.
     pub fn submit(&mut self, task: CrawlTask) -> io::Result<u64> {
         self.threads.retain(|thread| !thread.is_finished());
         let mut state = self.shared.lock();
@@ -301,7 +305,7 @@ impl Pool {
         Ok(token)
     }
 
-    /// The records so far, and whether they are the last.
+    /// Returns the records so far, and true if no more will come.
     pub fn take(&self) -> (Vec<Record>, bool) {
         let mut state = self.shared.lock();
         let records = std::mem::take(&mut state.records);
@@ -327,7 +331,7 @@ impl SharedPool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next job; none when all is done.
+    /// Returns the next job, or `None` when all is done.
     fn next(&self) -> Option<CrawlJob> {
         let mut state = self.lock();
         loop {
@@ -344,10 +348,10 @@ impl SharedPool {
         }
     }
 
-    /// Hands in a record and makes jobs of the directories it lists.
+    /// Adds a record and creates jobs for the directories it lists.
     fn done(&self, job: CrawlJob, mut listing: Listing) {
         let CrawlJob { token, task } = job;
-        // Paths are made before the lock is taken; tokens need it.
+        // Paths are built before the lock is taken; tokens need it.
         let trusted = matches!(listing.outcome, ListOutcome::Complete);
         let mut below = Vec::new();
         if trusted {

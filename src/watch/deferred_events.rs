@@ -1,8 +1,8 @@
-//! Events of directories that are being read: they wait until it is known where these are.
+//! Events of directories that are being read. They wait until the directory's node is known.
 
 use hashbrown::HashMap;
 
-/// Encoded events by the descriptor of their directory, each descriptor's in order.
+/// Encoded events by the descriptor of their directory, in order for each descriptor.
 #[derive(Default)]
 pub(super) struct DeferredEvents {
     events: HashMap<i32, Vec<u8>>,
@@ -10,20 +10,20 @@ pub(super) struct DeferredEvents {
 }
 
 impl DeferredEvents {
-    /// Adds an event behind those of its directory.
+    /// Appends an event to those of its directory.
     pub(super) fn push(&mut self, wd: i32, event: &[u8]) {
         self.bytes += event.len();
         self.events.entry(wd).or_default().extend(event);
     }
 
-    /// Takes out the events of a directory.
+    /// Removes and returns the events of a directory.
     pub(super) fn remove(&mut self, wd: i32) -> Option<Vec<u8>> {
         let events = self.events.remove(&wd)?;
         self.bytes -= events.len();
         Some(events)
     }
 
-    /// Drops the events of all directories but those that `keep` says yes to.
+    /// Drops the events of all directories for which `keep` returns false.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(i32) -> bool) {
         let bytes = &mut self.bytes;
         self.events.retain(|&wd, events| {
@@ -45,7 +45,7 @@ impl DeferredEvents {
         self.events.is_empty()
     }
 
-    /// The bytes that all events take.
+    /// Returns the bytes that all events occupy.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

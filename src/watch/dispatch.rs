@@ -1,43 +1,43 @@
-//! What each event means.
+//! Handles each event by its kind.
 //!
-//! Files are simple: the event is told with the path the tree has for its directory. For
-//! directories the tree has to follow, and it follows the log as far as it can: a paired
-//! rename moves the node even if the disk has moved on since, so that the events in
-//! between are told with the paths that were true then.
+//! An event of a file is reported with the path that the tree has for its directory. Events of
+//! directories also change the tree, which follows the order of events as far as possible: a paired
+//! rename moves the node even if the disk has changed since, so that the events in between are
+//! reported with the paths that were true then.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::inotify::RawEvent;
 use super::moves::{HalfKind, MoveHalf, PAIR_TIMEOUT};
-use super::reconcile::{Cause, What};
+use super::reconcile::{Cause, RecheckTarget};
 use super::tree::{DirNode, Flags, Tree};
 use super::watcher::Watcher;
 use super::{Event, Follow, Loss, Observer, Tell};
 use crate::log;
 
-/// The number of the next rename whose contents are told. Syncs outlive a watcher, so numbers are
-/// not used again.
+/// The number of the next rename whose contents are reported. Syncs outlive a watcher, so numbers
+/// are not reused.
 static RENAMES: AtomicU64 = AtomicU64::new(1);
 
-/// A rename both of whose ends are in directories that are watched.
+/// A rename from one watched directory to another.
 #[derive(Clone, Copy)]
 struct Rename<'a> {
-    /// The directory it went from; under which name tells the half.
+    /// The directory it left; `half` has the name there.
     from: DirNode,
     half: &'a MoveHalf,
-    /// The directory it came to, and its name there.
+    /// The directory it arrived in, and its name there.
     to: DirNode,
     name: &'a [u8],
-    /// What was moved just before the exact reverse of this, if anything.
+    /// The kind of object whose rename just before was the exact reverse of this one, if any.
     back: Option<HalfKind>,
 }
 
 impl Watcher {
-    /// An event of a known directory that is not being read.
+    /// Handles an event of a known directory that is not being read.
     pub(super) fn dispatch(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
-        let kept_quiet = event.is(libc::IN_MODIFY) && self.unclosed.tracks();
+        let kept_quiet = event.is(libc::IN_MODIFY) && self.open_files.tracks();
         if log::enabled("Inotify") && !kept_quiet {
-            log::say("Inotify", told(&event));
+            log::say("Inotify", describe(&event));
         }
         if event.name.is_empty() {
             self.dispatch_self(event, observer);
@@ -61,27 +61,28 @@ impl Watcher {
             }
         } else if event.is(libc::IN_CREATE) {
             if !event.directory() {
-                self.unclosed.touched(wd, name, false, self.now);
+                self.open_files.touched(wd, name, false, self.now);
             }
             self.appeared(wd, name, event.directory(), observer);
         } else if event.is(libc::IN_DELETE) {
             self.left(wd, name, event.directory(), Loss::Deleted, observer);
         } else if event.is(libc::IN_ATTRIB) {
             self.attributes(event, observer);
-        } else if event.is(libc::IN_MODIFY) && self.unclosed.tracks() {
-            self.unclosed.touched(wd, name, true, self.now);
+        } else if event.is(libc::IN_MODIFY) && self.open_files.tracks() {
+            self.open_files.touched(wd, name, true, self.now);
         } else if event.is(libc::IN_CLOSE_WRITE | libc::IN_MODIFY) {
-            self.unclosed.closed(wd, name);
-            for node in self.tree.places(wd) {
+            self.open_files.closed(wd, name);
+            for node in self.tree.nodes_of(wd) {
                 self.build_path(node, name, event.directory());
                 observer.written(&self.path, event.is(libc::IN_CLOSE_WRITE));
             }
         }
     }
 
-    /// An event of the directory itself. Of most directories the parent tells the same.
+    /// Handles an event of the directory itself. Most of them are also reported by the parent
+    /// directory.
     fn dispatch_self(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
-        for node in self.tree.places(event.wd) {
+        for node in self.tree.nodes_of(event.wd) {
             if event.is(libc::IN_UNMOUNT) {
                 self.ignored(node, Loss::Unmounted);
             } else if event.is(libc::IN_IGNORED) {
@@ -99,8 +100,8 @@ impl Watcher {
         }
     }
 
-    /// The kernel has removed the watch: the directory is gone, its file system is, or the
-    /// watch was taken for one of no use.
+    /// Handles IN_IGNORED: the directory or its file system is gone, or the watch was removed as an
+    /// orphan.
     fn ignored(&mut self, node: DirNode, loss: Loss) {
         let place = self.tree.parent(node);
         let place = place.map(|parent| (parent, self.tree.name(node).to_vec()));
@@ -110,40 +111,40 @@ impl Watcher {
         if let Some((parent, name)) = place
             && !expected
         {
-            self.doubt(parent, What::Name(name));
+            self.recheck(parent, RecheckTarget::Name(name));
         }
     }
 
     fn attributes(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
-        for node in self.tree.places(event.wd) {
+        for node in self.tree.nodes_of(event.wd) {
             self.build_path(node, event.name, event.directory());
             observer.event(Event::Attrib { path: &self.path });
-            // One that could not be read may be readable now.
+            // A directory that was unreadable may be readable now.
             if event.directory()
                 && self.tree.child(node, event.name).is_none()
                 && self.scopes.wanted(&self.path)
             {
-                self.look(node, event.name, Cause::Doubt, observer);
+                self.reconcile(node, event.name, Cause::Recheck, observer);
             }
         }
     }
 
-    /// Something is at this name that was not there before.
+    /// Handles a name that did not exist before.
     fn appeared(&mut self, wd: i32, name: &[u8], directory: bool, observer: &mut dyn Observer) {
-        for node in self.tree.places(wd) {
+        for node in self.tree.nodes_of(wd) {
             if directory {
-                self.look(node, name, Cause::Arrival, observer);
+                self.reconcile(node, name, Cause::Arrival, observer);
             } else {
                 self.build_path(node, name, false);
                 observer.event(Event::Create { path: &self.path });
                 if self.tree.child(node, name).is_some() {
-                    self.look(node, name, Cause::Doubt, observer);
+                    self.reconcile(node, name, Cause::Recheck, observer);
                 }
             }
         }
     }
 
-    /// What was at this name is there no more.
+    /// Handles a name that does not exist any more.
     pub(super) fn left(
         &mut self,
         wd: i32,
@@ -152,21 +153,21 @@ impl Watcher {
         loss: Loss,
         observer: &mut dyn Observer,
     ) {
-        for node in self.tree.places(wd) {
+        for node in self.tree.nodes_of(wd) {
             self.build_path(node, name, directory);
             observer.event(Event::Delete { path: &self.path });
             if self.tree.child(node, name).is_some() {
-                self.look(node, name, Cause::Departure(loss), observer);
+                self.reconcile(node, name, Cause::Departure(loss), observer);
             }
         }
     }
 
-    /// A first half that has no second. Something may be there all the same: exchanged for
-    /// it, from a place where nothing is watched, and told before it.
+    /// Handles a first half without a second. Something may exist at the name all the same:
+    /// exchanged for it, from a directory that is not watched, and reported before it.
     pub(super) fn unpaired(&mut self, half: &MoveHalf, observer: &mut dyn Observer) {
         self.left(half.wd, &half.name, half.directory, Loss::Moved, observer);
-        for node in self.tree.places(half.wd) {
-            self.tell_file(node, &half.name, observer);
+        for node in self.tree.nodes_of(half.wd) {
+            self.report_file(node, &half.name, observer);
         }
     }
 
@@ -183,11 +184,12 @@ impl Watcher {
         });
     }
 
-    /// Both halves of a rename are in.
+    /// Handles a rename whose halves are both known.
     fn paired(&mut self, half: MoveHalf, event: RawEvent<'_>, observer: &mut dyn Observer) {
-        let from: Vec<DirNode> = self.tree.places(half.wd).collect();
-        let to: Vec<DirNode> = self.tree.places(event.wd).collect();
-        // Directories mounted at several places have no one-to-one answer, except within one.
+        let from: Vec<DirNode> = self.tree.nodes_of(half.wd).collect();
+        let to: Vec<DirNode> = self.tree.nodes_of(event.wd).collect();
+        // Directories mounted at several points have no unique counterpart, except within one
+        // directory.
         let clear = half.wd == event.wd || (from.len() == 1 && to.len() == 1);
         if !clear {
             self.unpaired(&half, observer);
@@ -196,7 +198,7 @@ impl Watcher {
         }
         if !half.directory {
             let from = (half.wd, half.name.as_slice());
-            self.unclosed.moved(from, (event.wd, event.name));
+            self.open_files.moved(from, (event.wd, event.name));
         }
         let back = self.moves.reverses(&half, event.wd, event.name);
         for (from, to) in from.into_iter().zip(to) {
@@ -226,7 +228,7 @@ impl Watcher {
             self.split(rename, observer);
         } else {
             self.build_move(rename);
-            self.tell_move(observer);
+            self.report_move(observer);
         }
     }
 
@@ -244,8 +246,8 @@ impl Watcher {
             Some(_) => return self.split(rename, observer),
             None if back.is_some() => return self.exchanged(rename, observer),
             None => {
-                // Not watched at its old place; all it holds is news.
-                self.tell_move(observer);
+                // It was not watched at its old path, so all its contents are reported.
+                self.report_move(observer);
                 return self.receive_directory(to, name, observer);
             }
         };
@@ -259,7 +261,7 @@ impl Watcher {
                     None => self.split(rename, observer),
                 };
             }
-            self.tell_move(observer);
+            self.report_move(observer);
             self.drop_tree(moved, Loss::Moved);
             self.tree.set(to, Flags::SKIPPED);
             return;
@@ -269,23 +271,23 @@ impl Watcher {
         if back.is_some() && !confirmed {
             return self.exchanged(rename, observer);
         }
-        // Seen there is another one, and this one is seen where it was: the log speaks of a
-        // time before the tree's.
+        // Another directory is at the new path, and this one is still at the old path: the event is
+        // older than the tree's state.
         let contradicted = !confirmed && there.is_some() && stays(self);
         if contradicted || self.tree.within(to, moved) {
             return self.split(rename, observer);
         }
         if self.carry(moved, to, name) {
-            // Only an exchange replaces a directory that holds something.
+            // Only an exchange replaces a directory that is not empty.
             observer.event(Event::Delete { path: &self.path });
         }
         if !confirmed {
-            self.doubt(from, What::Name(half.name.clone()));
-            self.doubt(to, What::Name(name.to_vec()));
+            self.recheck(from, RecheckTarget::Name(half.name.clone()));
+            self.recheck(to, RecheckTarget::Name(name.to_vec()));
         }
-        let follow = self.tell_move(observer);
+        let follow = self.report_move(observer);
         if back == Some(HalfKind::File) {
-            // A file cannot be there and back as a directory: it is where this one was.
+            // A file cannot replace a directory: it is at the directory's old path.
             let path = old.strip_suffix(b"/").unwrap_or(&old);
             observer.event(Event::Create { path });
         }
@@ -299,8 +301,8 @@ impl Watcher {
         }
     }
 
-    /// Moves a node to the place the log says, and what the tree had there out of it: true if
-    /// there was something.
+    /// Moves a node to the path the event names, and removes the node that the tree had there.
+    /// Returns true if there was one.
     fn carry(&mut self, node: DirNode, parent: DirNode, name: &[u8]) -> bool {
         let occupant = self.tree.child(parent, name).filter(|&other| other != node);
         if let Some(occupant) = occupant {
@@ -313,7 +315,7 @@ impl Watcher {
         occupant.is_some()
     }
 
-    /// A rename whose halves do not fit what the tree knows: each is told by itself.
+    /// Reports each half of a rename by itself if the halves do not fit the tree.
     fn split(&mut self, rename: Rename<'_>, observer: &mut dyn Observer) {
         let Rename { half, to, name, .. } = rename;
         let wd = self.tree.wd(to);
@@ -323,8 +325,8 @@ impl Watcher {
         }
     }
 
-    /// The second half of an exchange, or something moved there and back: the log says that
-    /// it went from `from` to `to`, where what is there now came from.
+    /// Handles the second half of an exchange, or of a move there and back: the event moves it from
+    /// `from` to `to`, where the present object came from.
     fn exchanged(&mut self, rename: Rename<'_>, observer: &mut dyn Observer) {
         let Rename {
             from,
@@ -336,12 +338,12 @@ impl Watcher {
         let wd = self.tree.wd(to);
         if self.tree.child(from, &half.name).is_some() {
             if !half.directory {
-                // Until now it was the name of a file, which the target may have.
+                // Until now this was the name of a file, which the target may have.
                 self.build_path(from, &half.name, false);
                 observer.event(Event::Attrib { path: &self.path });
             }
-            self.look(from, &half.name, Cause::Doubt, observer);
-            // The name may have been told as that of a file.
+            self.reconcile(from, &half.name, Cause::Recheck, observer);
+            // The name may have been reported as that of a file.
             if self.tree.child(from, &half.name).is_some() {
                 self.build_path(from, &half.name, true);
                 observer.event(Event::Create { path: &self.path });
@@ -349,8 +351,8 @@ impl Watcher {
         } else {
             self.build_path(from, &half.name, half.directory);
             observer.event(Event::Delete { path: &self.path });
-            self.tell_file(from, &half.name, observer);
-            self.look(from, &half.name, Cause::Doubt, observer);
+            self.report_file(from, &half.name, observer);
+            self.reconcile(from, &half.name, Cause::Recheck, observer);
         }
         if !self.tree.alive(to, wd) {
             return;
@@ -363,26 +365,26 @@ impl Watcher {
         }
     }
 
-    /// A directory came by a rename that was told already; tells what it holds.
+    /// Reports the contents of a directory whose rename has been reported.
     fn receive_directory(&mut self, to: DirNode, name: &[u8], observer: &mut dyn Observer) {
         if let Some(child) = self.tree.child(to, name) {
-            self.owe(child);
+            self.report_again(child);
         }
-        self.look(to, name, Cause::Arrival, observer);
+        self.reconcile(to, name, Cause::Arrival, observer);
     }
 
-    /// Everything that depends on paths, after a node came to another.
+    /// Updates everything that depends on paths after a node was moved.
     pub(super) fn renamed(&mut self, node: DirNode) {
         self.refilter(node);
-        self.check_anchors(node);
+        self.check_nested_roots(node);
     }
 
-    fn tell_move(&mut self, observer: &mut dyn Observer) -> Follow {
+    fn report_move(&mut self, observer: &mut dyn Observer) -> Follow {
         let (from, to) = (&self.from, &self.path);
         observer.event(Event::Move { from, to })
     }
 
-    /// Sets `from` and `path` to the two ends of a rename.
+    /// Sets `from` and `path` to the two paths of a rename.
     fn build_move(&mut self, rename: Rename<'_>) {
         let Rename { half, .. } = rename;
         self.build_path(rename.from, &half.name, half.directory);
@@ -399,8 +401,8 @@ impl Watcher {
     }
 }
 
-/// An event as the category Inotify shows it, in lsyncd's words.
-fn told(event: &RawEvent<'_>) -> String {
+/// Returns the text of an event for the log category Inotify, in lsyncd's words.
+fn describe(event: &RawEvent<'_>) -> String {
     let kinds = [
         (libc::IN_CREATE, "Create"),
         (libc::IN_DELETE | libc::IN_DELETE_SELF, "Delete"),

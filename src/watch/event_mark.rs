@@ -1,32 +1,32 @@
-//! Whether everything that happened before a moment has been told to the observer.
+//! Tells if all events before a moment have been reported.
 //!
 //! The kernel queues an event before the system call that causes it returns, and events are read in
-//! order. So what was done before a moment has been told when all that was in the kernel's
-//! queue at that moment has been read and taken in, and nothing that was taken in is held
-//! back: no half of a rename, no doubt about a path, no directory that is still being read.
+//! order. So a change made before a moment has been reported when the contents of the kernel's
+//! queue at that moment have been read and handled, and nothing that was handled is pending: no
+//! half of a rename, no recheck of a path, no directory that is still being read.
 
 use super::watcher::Watcher;
 
-/// A moment, as a place in the stream of events.
+/// A position in the stream of events.
 #[derive(Clone, Copy, Debug)]
 pub struct EventMark(u64);
 
 impl Watcher {
-    /// This moment.
-    pub fn moment(&self) -> EventMark {
+    /// Returns the current position.
+    pub fn event_mark(&self) -> EventMark {
         EventMark(self.reader.mark())
     }
 
-    /// Returns true if all that happened before the moment has been told. To be asked right after
-    /// [`turn`](Watcher::turn); it may say no for a while where everything has been told, never
-    /// yes too early.
-    pub fn has_told(&self, moment: EventMark) -> bool {
+    /// Returns true if all events before the mark have been reported. To be called right after
+    /// [`turn`](Watcher::turn). The result may be false for a while after everything has been reported; it is
+    /// never true too early.
+    pub fn has_reported(&self, moment: EventMark) -> bool {
         self.reader.passed(moment.0)
             && !self.crawling
             && self.tickets.is_empty()
-            && self.early.is_empty()
+            && self.deferred.is_empty()
             && self.ready.is_empty()
             && self.moves.is_empty()
-            && self.doubts.is_empty()
+            && self.rechecks.is_empty()
     }
 }

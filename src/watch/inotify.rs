@@ -1,4 +1,5 @@
-//! The kernel's record format, the mask, and the one call that both sets and asks.
+//! The kernel's record format, the event mask, and the call that sets a watch and thereby
+//! identifies a directory.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,40 +10,40 @@ use inotify::{Inotify, WatchMask, Watches};
 use super::InotifyMode;
 use crate::log;
 
-/// Bytes before the name: wd, mask, cookie, length (inotify(7)).
+/// The bytes of a record before the name: wd, mask, cookie, length (inotify(7)).
 const HEADER_BYTES: usize = 16;
 
-/// One record as the kernel wrote it. `name` is empty for events of the directory itself.
+/// One record of the kernel. `name` is empty for events of the directory itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawEvent<'a> {
-    /// The watch, or -1.
+    /// The watch descriptor, or -1.
     pub wd: i32,
     /// `IN_*` bits.
     pub mask: u32,
-    /// What the two halves of a rename have in common.
+    /// The number that both halves of a rename share.
     pub cookie: u32,
-    /// In the watched directory.
+    /// The name in the watched directory.
     pub name: &'a [u8],
 }
 
 impl RawEvent<'_> {
-    /// Is any of these `IN_*` bits set?
+    /// Returns true if any of these `IN_*` bits is set.
     pub fn is(&self, bits: u32) -> bool {
         self.mask & bits != 0
     }
 
-    /// Is the thing named a directory?
+    /// Returns true if the name is that of a directory.
     pub fn directory(&self) -> bool {
         self.is(libc::IN_ISDIR)
     }
 }
 
-/// The records in what read(2) returned. Ends at the first one that is cut short.
+/// Returns the records in the result of read(2). Iteration ends at the first truncated one.
 pub fn decode(bytes: &[u8]) -> Decoder<'_> {
     Decoder { rest: bytes }
 }
 
-/// See [`decode`].
+/// The iterator that [`decode`] returns.
 pub struct Decoder<'a> {
     rest: &'a [u8],
 }
@@ -75,7 +76,7 @@ impl<'a> Iterator for Decoder<'a> {
     }
 }
 
-/// A record as the kernel would write it: what the reader puts in for what it had to drop.
+/// Returns a record in the kernel's format. The reader inserts one in place of dropped events.
 pub fn encode(event: RawEvent<'_>) -> Vec<u8> {
     let padded = match event.name.len() {
         0 => 0,
@@ -91,7 +92,7 @@ pub fn encode(event: RawEvent<'_>) -> Vec<u8> {
     bytes
 }
 
-/// What is asked of the kernel for every directory.
+/// Returns the mask with which every directory is watched.
 fn mask(mode: InotifyMode, unclosed: bool) -> WatchMask {
     let contents = match mode {
         InotifyMode::CloseWrite if unclosed => WatchMask::CLOSE_WRITE | WatchMask::MODIFY,
@@ -109,11 +110,11 @@ fn mask(mode: InotifyMode, unclosed: bool) -> WatchMask {
         | WatchMask::MOVED_TO
         | WatchMask::ONLYDIR
         | WatchMask::DONT_FOLLOW
-        // Writes to a file that has lost its name change nothing that could be sent.
+        // Writes to an unlinked file change nothing that could be sent.
         | WatchMask::EXCL_UNLINK
 }
 
-/// Sets watches; one for each thread that does.
+/// Sets watches. Each thread that does so has its own.
 #[derive(Clone)]
 pub struct Kernel {
     watches: Watches,
@@ -121,7 +122,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// With `unclosed`, writes are told even if only closing counts.
+    /// Returns a handle that sets watches for `mode`. With `unclosed`, writes are reported even if
+    /// only closing counts.
     pub fn new(inotify: &Inotify, mode: InotifyMode, unclosed: bool) -> Kernel {
         Kernel {
             watches: inotify.watches(),
@@ -129,15 +131,15 @@ impl Kernel {
         }
     }
 
-    /// Watches the directory at `path` (ends with `/`) and returns its descriptor, the same
-    /// one as ever if it is watched already.
+    /// Watches the directory at `path` (ends with `/`) and returns its descriptor, which is the
+    /// same for a directory that is watched already.
     ///
-    /// A trailing slash makes the kernel follow a symlink in spite of `IN_DONT_FOLLOW`;
-    /// that is right for a root only.
+    /// A trailing slash makes the kernel follow a symlink in spite of `IN_DONT_FOLLOW`; that is
+    /// intended for a root only.
     ///
     /// # Errors
-    /// `ENOENT` and `ENOTDIR` when there is no directory, `ENOSPC` when the user has no
-    /// watches left, `EACCES` when it may not be read.
+    /// `ENOENT` and `ENOTDIR` if there is no directory, `ENOSPC` if the user has no watches left,
+    /// `EACCES` if it may not be read.
     pub fn add(&mut self, path: &[u8], root: bool) -> io::Result<i32> {
         let path = match path {
             [head @ .., b'/'] if !root => head,
@@ -153,7 +155,7 @@ impl Kernel {
     }
 }
 
-/// Does this error say that there is no directory (any more)?
+/// Returns true if the error says that there is no directory (any more).
 pub fn vanished(error: &io::Error) -> bool {
     matches!(
         error.kind(),

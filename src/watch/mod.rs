@@ -1,36 +1,38 @@
-//! What the kernel tells about directories.
+//! Watches directory trees with inotify(7) and reports changes.
 //!
-//! One inotify instance serves any number of directory trees. Its owner calls
-//! [`Watcher::turn`] when the waker it gave away fires and is told, in the order things
-//! happened, which paths changed. Three ideas carry the room:
+//! One inotify instance serves any number of directory trees. The owner calls [`Watcher::turn`]
+//! when the waker it passed in fires, and changed paths are reported to an [`Observer`] in the
+//! order of the events. The design rests on three rules:
 //!
-//! * **A watch descriptor is a directory's identity.** inotify_add_watch(2) gives the same
-//!   number for the same inode, wherever it is. Asking for a path again is how the tree here
-//!   is compared with the disk, in one system call and without opening anything.
-//! * **Events are hints about names.** What is at a name now is asked of the disk, through a
+//! * **A watch descriptor identifies a directory.** inotify_add_watch(2) returns the same
+//!   number for the same inode, wherever it is. Setting the watch of a path again compares
+//!   the tree with the disk in one system call, without opening anything.
+//! * **Events are hints about names.** The disk is asked for the object at a name, through a
 //!   parent whose own path has been checked the same way. An answer that cannot be trusted,
-//!   because some ancestor's rename has not been read yet, is a doubt to be cleared later.
-//! * **First the watch, then the directory.** Whatever is made after the watch is an event,
-//!   whatever was made before is found by reading, so nothing falls in between.
+//!   because an ancestor's rename has not been read yet, is rechecked later.
+//! * **First the watch, then the directory.** Changes after the watch are events, and objects
+//!   created before it are found by reading, so nothing is missed.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `inotify` | the kernel's record format and the mask |
-//! | `reader` | a thread that empties the kernel queue whatever the rest is doing |
+//! | `reader` | a thread that drains the kernel's queue independently of the main loop |
 //! | `moves` | pairs the two halves of a rename by cookie |
-//! | `tree` | the directories watched: name and descriptor look-up |
-//! | `arena` | its memory |
+//! | `tree` | the watched directories: lookup by name and by descriptor |
+//! | `arena` | the storage of the tree |
 //! | `crawl` | reads directories and sets watches below, on several threads |
-//! | `scopes` | which directories are wanted, and who asked for them |
-//! | `watcher` | puts the above together: one turn |
-//! | `dispatch` | what each event means |
+//! | `scopes` | the directories that each owner wants |
+//! | `watcher` | combines the above: one turn |
+//! | `dispatch` | handles each event by its kind |
+//! | `deferred_events` | events of directories that are being read |
 //! | `open_files` | files that are written and not closed |
 //! | `reconcile` | brings the tree in line with the disk |
-//! | `apply_listing` | takes in what was read of a directory |
-//! | `event_mark` | whether all that happened before a moment has been told |
-//! | `roots` | where trees begin, how they are lost and found |
+//! | `apply_listing` | applies the listing of a directory |
+//! | `event_mark` | tells if all events before a moment have been reported |
+//! | `roots` | the roots of trees: set, lost, found again |
 //!
-//! Paths are absolute bytes; those of directories end with `/`.
+//! Paths are absolute bytes; those of directories end with `/`. The room may call `log` and `sys`;
+//! it knows neither syncs nor filters nor queues.
 
 mod apply_listing;
 mod arena;
@@ -55,10 +57,10 @@ pub use event_mark::EventMark;
 pub use scopes::{Scope, Wants};
 pub use watcher::Watcher;
 
-/// Which kernel events count as a change of a file's contents: lsyncd's `inotifyMode`.
+/// The kernel events that count as a change of a file's contents: lsyncd's `inotifyMode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum InotifyMode {
-    /// A file that was open for writing is closed.
+    /// Closing a file that was open for writing.
     #[default]
     CloseWrite,
     /// Every write and truncation.
@@ -70,11 +72,11 @@ pub enum InotifyMode {
 /// One change. Paths are absolute, those of directories end with `/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// Something is there now: made, moved in, or found in a directory that is new.
+    /// The path exists now: created, moved in, or found in a directory that is new.
     ///
-    /// May be told more than once, and for something that is gone again already.
+    /// It may be reported more than once, and for an object that is gone already.
     Create {
-        /// What appeared.
+        /// The path of the object.
         path: &'a [u8],
     },
     /// The contents of a file changed.
@@ -84,16 +86,16 @@ pub enum Event<'a> {
     },
     /// Owner, mode, times or extended attributes changed.
     Attrib {
-        /// What has other attributes now.
+        /// The path of the object.
         path: &'a [u8],
     },
-    /// Something is there no more, and of a directory nothing below it.
+    /// The path does not exist any more; for a directory, nothing below it does.
     Delete {
-        /// What is gone.
+        /// The path of the object.
         path: &'a [u8],
     },
-    /// A rename. What was at `to` before is gone; of a directory that was there this is told
-    /// before, as a [`Event::Delete`].
+    /// A rename. An object that was at `to` before is gone; a directory that was there is reported
+    /// before, as an [`Event::Delete`].
     Move {
         /// The old path.
         from: &'a [u8],
@@ -102,93 +104,97 @@ pub enum Event<'a> {
     },
 }
 
-/// What an observer wants after [`Event::Move`] of a directory; ignored for all else.
+/// The observer's answer to [`Event::Move`] of a directory; ignored for other events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follow {
-    /// Nothing more.
+    /// No further reports.
     Nothing,
-    /// Nothing more: the rename itself is taken in, with all that is below.
+    /// No further reports: the rename itself is applied, with everything below.
     Moved,
-    /// Everything below the new path, told as [`Event::Create`].
+    /// Everything below the new path, reported as [`Event::Create`].
     Contents,
 }
 
-/// Who is told what is found in a directory that is read.
+/// The observers to which the contents of a directory that is read are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tell {
-    /// Nobody: only directories are of interest.
+    /// None: only directories are needed.
     Nobody,
-    /// Everybody: the directory is new.
+    /// All: the directory is new.
     All,
-    /// Those who did not take in the rename of this number, see [`Observer::follow`].
+    /// Those that did not apply the rename of this number, see [`Observer::follow`].
     Unmoved(u64),
 }
 
-/// Why a root is watched no longer.
+/// The reason why a root is not watched any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
     /// It was removed, or was never there.
     Deleted,
-    /// It has another name now; what is there under the old one is something else.
+    /// It has another name now; the object at the old path is another one.
     Moved,
     /// Its file system was unmounted.
     Unmounted,
 }
 
-/// How many records of inotify(7) these bytes are, for whoever wants to try the decoder with
-/// what no kernel would say.
+/// Returns the number of inotify(7) records in these bytes, for tests that feed the decoder with
+/// arbitrary input.
 pub fn count_records(bytes: &[u8]) -> usize {
     inotify::decode(bytes).count()
 }
 
-/// How far the reading of roots has come.
+/// The progress of reading roots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrawlProgress {
-    /// Directories read so far.
+    /// The number of directories read so far.
     pub directories: usize,
-    /// When it began.
+    /// The time at which reading began.
     pub started: Instant,
 }
 
-/// Who is told. Scopes are named by their index in what [`Watcher::set_scopes`] was given.
+/// The receiver of reports. Scopes are identified by their index in the argument of
+/// [`Watcher::set_scopes`].
 pub trait Observer {
-    /// Something changed in some scope; who is concerned is the observer's to find out.
+    /// Reports a change in some scope; the observer finds out which scopes it concerns.
     fn event(&mut self, event: Event<'_>) -> Follow;
 
-    /// The directory of the [`Event::Move`] that was told last is read now, and what is in it is
-    /// told by [`Observer::found`] with this number, maybe later. Numbers are not used again.
+    /// Says that the directory of the last [`Event::Move`] is read now and that its contents are
+    /// reported by
+    /// [`Observer::found`] with this number, possibly later. Numbers are not reused.
     fn follow(&mut self, number: u64) {
         let _ = number;
     }
 
-    /// Something is in the directory of that rename: an [`Event::Create`] for those who did not
-    /// answer the rename with [`Follow::Moved`].
+    /// Reports an object in the directory of that rename: an [`Event::Create`] for observers that
+    /// did not answer the rename with [`Follow::Moved`].
     fn found(&mut self, path: &[u8], number: u64) {
         let _ = number;
         self.event(Event::Create { path });
     }
 
-    /// The contents of a file changed: it was closed after writing, or written to. Only the
-    /// kernel's own words come this way, whatever else is taken for a change is an `event`.
+    /// Reports that the contents of a file changed: it was closed after writing, or written to.
+    /// Only events of the kernel are reported this way; everything else that counts as a change is
+    /// an `event`.
     fn written(&mut self, path: &[u8], closed: bool) {
         let _ = closed;
         self.event(Event::Modify { path });
     }
 
-    /// Events were lost. [`Watcher::rebuild`] puts the watches right; what changed
-    /// meanwhile only a full comparison can tell.
+    /// Reports that events were lost. [`Watcher::rebuild`] restores the watches; changes in between
+    /// are found only by a full comparison.
     fn overflow(&mut self);
 
-    /// The root of a scope is gone and nothing below it is watched.
+    /// Reports that the root of a scope is gone and nothing below it is watched.
     fn root_lost(&mut self, scope: usize, loss: Loss);
 
-    /// A lost root is watched again. What changed meanwhile is not told.
+    /// Reports that a lost root is watched again. Changes in between are not reported.
     fn root_back(&mut self, scope: usize);
 
-    /// The kernel's limit `fs.inotify.max_user_watches` is reached: this directory and
-    /// what is below are not watched. Told for each directory that is tried.
+    /// Reports that the limit `fs.inotify.max_user_watches` is reached: this directory and
+    /// everything below it are not watched. It is reported for each directory that is tried.
     fn out_of_watches(&mut self, path: &[u8]);
 
-    /// Something could not be watched or read, for the log: `what` was being done.
-    fn trouble(&mut self, path: &[u8], error: &io::Error, what: &'static str);
+    /// Reports for the log that an object could not be watched or read; `what` is the action that
+    /// failed.
+    fn watch_failed(&mut self, path: &[u8], error: &io::Error, what: &'static str);
 }

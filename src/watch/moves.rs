@@ -1,9 +1,9 @@
 //! Pairs the two halves of a rename.
 //!
-//! The kernel writes MOVED_FROM and MOVED_TO with one cookie, but renames by several
-//! processes interleave and a read may end between the halves. A first half is therefore
-//! held until its second comes, until its time is up, or until something else happens to
-//! the very name it left (which must not be told before the name was left).
+//! The kernel writes MOVED_FROM and MOVED_TO with one cookie, but renames by several processes
+//! interleave and a read may end between the halves. A first half is therefore held until its
+//! second arrives, until its timeout, or until another event concerns the name it left (which must
+//! not be reported before the name was left).
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
-/// How long a first half waits for its second, from the read that brought it.
+/// The time a first half waits for its second, from the read that returned it.
 pub const PAIR_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// A MOVED_FROM without its MOVED_TO.
@@ -27,10 +27,10 @@ pub struct MoveHalf {
     pub deadline: Instant,
 }
 
-/// How many renames are remembered to know an exchange by.
+/// The number of renames that are remembered in order to detect an exchange.
 const MAX_RECENT: usize = 16;
 
-/// What was moved.
+/// The kind of the object that was moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HalfKind {
     File,
@@ -40,16 +40,16 @@ pub enum HalfKind {
 /// A name in a directory.
 type MovePlace = (i32, Vec<u8>);
 
-/// The halves held.
+/// First halves that wait for their second.
 #[derive(Default)]
 pub struct Moves {
     halves: HashMap<u32, MoveHalf>,
-    /// Cookies, found by (wd, name).
+    /// The cookies by (wd, name).
     names: HashTable<u32>,
     hasher: DefaultHashBuilder,
     /// Cookies in order of arrival; some are paired already.
     order: VecDeque<u32>,
-    /// The renames paired last, old place and new.
+    /// The renames paired last: old name, new name, kind.
     recent: VecDeque<(MovePlace, MovePlace, HalfKind)>,
 }
 
@@ -58,7 +58,8 @@ impl Moves {
         self.halves.is_empty()
     }
 
-    /// Holds a first half. The caller has [`Moves::take_named`] an older one of that name.
+    /// Holds a first half. The caller first takes an older one of that name with
+    /// [`Moves::take_named`].
     pub fn hold(&mut self, half: MoveHalf) {
         let Moves { halves, hasher, .. } = self;
         let cookie = half.cookie;
@@ -74,7 +75,7 @@ impl Moves {
         self.order.push_back(cookie);
     }
 
-    /// The first half of this MOVED_TO.
+    /// Removes and returns the first half that belongs to a MOVED_TO.
     pub fn take(&mut self, cookie: u32) -> Option<MoveHalf> {
         let half = self.halves.remove(&cookie)?;
         let hash = self.hasher.hash_one((half.wd, half.name.as_slice()));
@@ -90,7 +91,8 @@ impl Moves {
         Some(half)
     }
 
-    /// The half that left this name, before anything else about the name is told.
+    /// Removes and returns the half that left this name. It is handled before any other event of
+    /// the name.
     pub fn take_named(&mut self, wd: i32, name: &[u8]) -> Option<MoveHalf> {
         if self.halves.is_empty() {
             return None;
@@ -104,7 +106,7 @@ impl Moves {
         self.take(cookie)
     }
 
-    /// The oldest half whose time is up.
+    /// Removes and returns the oldest half whose timeout has passed.
     pub fn expire(&mut self, now: Instant) -> Option<MoveHalf> {
         if self.next_deadline()? > now {
             return None;
@@ -113,11 +115,11 @@ impl Moves {
         self.take(cookie)
     }
 
-    /// What was moved just before the exact reverse of this rename, if anything.
+    /// Returns the kind of the object whose rename just before was the exact reverse of this one,
+    /// if any.
     ///
-    /// rename(2) with RENAME_EXCHANGE is told as two renames, one into the place the other
-    /// seems to have emptied. It cannot be told from a thing moved there and back by the
-    /// events alone.
+    /// rename(2) with RENAME_EXCHANGE is reported as two renames, one into the name the other seems
+    /// to have left. The events alone do not distinguish it from a move there and back.
     pub fn reverses(&mut self, half: &MoveHalf, wd: i32, name: &[u8]) -> Option<HalfKind> {
         let reversed = self
             .recent
@@ -140,17 +142,18 @@ impl Moves {
         reversed
     }
 
-    /// Are there renames an exchange could be known by?
-    pub fn remembers(&self) -> bool {
+    /// Returns true if renames are remembered by which an exchange could be detected.
+    pub fn has_recent(&self) -> bool {
         !self.recent.is_empty()
     }
 
-    /// Nothing is outstanding: what comes now is no second half of anything.
-    pub fn forget(&mut self) {
+    /// Clears the remembered renames: no event is outstanding, so none can be the second half of an
+    /// exchange.
+    pub fn clear_recent(&mut self) {
         self.recent.clear();
     }
 
-    /// When the oldest half's time is up.
+    /// Returns the timeout of the oldest half.
     pub fn next_deadline(&self) -> Option<Instant> {
         let half = self.halves.get(self.order.front()?)?;
         Some(half.deadline)
@@ -203,7 +206,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain list searched from the front.
+        /// Compares with a plain list that is searched from the front.
         #[test]
         fn like_a_list(steps in prop::collection::vec(step(), 0..120)) {
             let start = Instant::now();

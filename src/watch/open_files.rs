@@ -1,18 +1,18 @@
-//! Files that were written and not closed, as far as one can know.
+//! Files that were written and not closed, as far as this can be known.
 //!
-//! Where a change is told when its file is closed, truncate(2) by path would never be told, as
-//! it opens nothing; nor would a log file that stays open for months. So the kernel is asked
-//! for `IN_MODIFY` as well, and a file is kept in mind from its first write to its close. One
-//! that has been quiet for a moment is looked at: if nobody has it open for writing, the
-//! change is told; else when it has been open for too long, and again after that time.
+//! If a change is reported when its file is closed, truncate(2) by path would never be reported, as
+//! it opens nothing; nor would a log file that stays open for months. So the kernel is asked for
+//! `IN_MODIFY` as well, and a file is tracked from its first write to its close. A file without
+//! writes for [`CHECK_DELAY`] is checked: if nobody has it open for writing, the change is
+//! reported; else it is reported after it has been open for the staleness limit, and again after
+//! each such time.
 //!
-//! What is kept in mind also says which files are better not sent yet: see
-//! [`Watcher::being_written`].
+//! The tracked files also tell which ones are better not sent yet: see [`Watcher::being_written`].
 //!
-//! The usual file is made, written and closed before the next one, so the last one has a
-//! place of its own and costs no look-up. Files that were made or found and not written since
-//! are kept apart: there is nothing to tell of them, so nobody looks at them until one is to
-//! be sent. Most of them are complete.
+//! The usual file is created, written and closed before the next one, so the last one has its own
+//! field and costs no lookup. Files that were created or found and not written since are stored
+//! separately: there is no change to report, so they are not checked until one is to be sent. Most
+//! of them are complete.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -26,31 +26,30 @@ use hashbrown::{Equivalent, HashMap};
 use super::watcher::Watcher;
 use super::{Event, Observer};
 
-/// A file is looked at when nothing has been written for so long.
+/// The time without writes after which a file is checked.
 const CHECK_DELAY: Duration = Duration::from_millis(300);
-/// The time between two looks at whatever is due then. Every look goes through all files.
+/// The minimum time between two checks of all due files. Each check visits all files.
 const MIN_CHECK_INTERVAL: Duration = Duration::from_millis(100);
-/// Files nobody has written or asked for in so long are forgotten if they are complete.
+/// The time after which a complete file is forgotten, counted from the last write or check.
 const FORGET_DELAY: Duration = Duration::from_secs(10);
-/// How many files that were not written are kept in mind. What is made without being written
-/// (links), or found in a directory that is new, comes in thousands and is none the worse for
-/// being forgotten.
+/// The maximum number of tracked files that were not written. Links, and files found in a new
+/// directory, come in thousands, and forgetting them does no harm.
 const MAX_UNWRITTEN: usize = 4096;
 
-/// What is known of one file.
+/// The state of one tracked file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OpenFile {
-    /// Since when there is something to be told.
+    /// The time since which there is a change to report.
     since: Instant,
     due: Instant,
-    /// Written since it was made or told.
+    /// Written since it was created or last reported.
     written: bool,
-    /// Someone waits to be told that it is complete.
-    owed: bool,
+    /// An observer waits for the report that it is complete.
+    awaited: bool,
     /// It is open for writing, or may be.
-    busy: bool,
-    /// It was told though it was not closed. From then on it is never held back.
-    told: bool,
+    open: bool,
+    /// It was reported although it was not closed. From then on it is never deferred.
+    reported: bool,
 }
 
 impl OpenFile {
@@ -59,20 +58,20 @@ impl OpenFile {
             since: now,
             due: now + CHECK_DELAY,
             written,
-            owed: false,
-            busy: false,
-            told: false,
+            awaited: false,
+            open: false,
+            reported: false,
         }
     }
 
-    /// There is something to be told, at once or later.
-    fn news(&self) -> bool {
-        self.written || self.owed
+    /// Returns true if there is a change to report, now or later.
+    fn has_change(&self) -> bool {
+        self.written || self.awaited
     }
 
-    /// It has to be looked at when it is due.
-    fn pressing(&self) -> bool {
-        self.news() || self.told
+    /// Returns true if the file has to be checked when it is due.
+    fn needs_check(&self) -> bool {
+        self.has_change() || self.reported
     }
 }
 
@@ -87,17 +86,18 @@ impl Equivalent<OpenFileKey> for Seek<'_> {
     }
 }
 
-/// The files kept in mind, by directory and name.
+/// The tracked files, by directory and name.
 pub struct OpenFiles {
-    /// Files are told after so long even if they are not closed; `None`: nothing is tracked.
+    /// The time after which files are reported even if they are not closed; `None`: nothing is
+    /// tracked.
     staleness: Option<Duration>,
     last: OpenFileKey,
     last_state: Option<OpenFile>,
-    /// Those that are due at some time.
-    pressing: HashMap<OpenFileKey, OpenFile>,
-    /// Those nothing is to be told of.
+    /// Files with a time at which they are due.
+    scheduled: HashMap<OpenFileKey, OpenFile>,
+    /// Files without a change to report.
     idle: HashMap<OpenFileKey, OpenFile>,
-    /// Nothing is due before.
+    /// The time before which nothing is due.
     due: Option<Instant>,
 }
 
@@ -107,7 +107,7 @@ impl OpenFiles {
             staleness,
             last: (0, Vec::new()),
             last_state: None,
-            pressing: HashMap::new(),
+            scheduled: HashMap::new(),
             idle: HashMap::new(),
             due: None,
         }
@@ -118,14 +118,14 @@ impl OpenFiles {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.last_state.is_none() && self.pressing.is_empty() && self.idle.is_empty()
+        self.last_state.is_none() && self.scheduled.is_empty() && self.idle.is_empty()
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
         self.due
     }
 
-    /// A file was made or `written`.
+    /// Records that a file was created or `written`.
     pub fn touched(&mut self, wd: i32, name: &[u8], written: bool, now: Instant) {
         if self.staleness.is_none() {
             return;
@@ -143,21 +143,21 @@ impl OpenFiles {
             state.written = true;
             state.since = now;
         }
-        if !state.busy {
+        if !state.open {
             state.due = now + CHECK_DELAY;
         }
-        if state.pressing() {
+        if state.needs_check() {
             let due = state.due;
             self.due = Some(self.due.map_or(due, |other| other.min(due)));
         }
     }
 
-    /// It was closed: nothing is unknown about it.
+    /// Records that a file was closed: its state is known.
     pub fn closed(&mut self, wd: i32, name: &[u8]) {
         self.remove(wd, name);
     }
 
-    /// It has another name now.
+    /// Records that a file was renamed.
     pub fn moved(&mut self, from: (i32, &[u8]), to: (i32, &[u8])) {
         if let Some(state) = self.remove(from.0, from.1) {
             self.keep((to.0, to.1.to_vec()), state);
@@ -173,12 +173,12 @@ impl OpenFiles {
             return self.last_state.take();
         }
         let seek = Seek(wd, name);
-        let maps = [&mut self.pressing, &mut self.idle];
+        let maps = [&mut self.scheduled, &mut self.idle];
         let mut filled = maps.into_iter().filter(|map| !map.is_empty());
         filled.find_map(|map| map.remove(&seek))
     }
 
-    /// Makes room for another last one.
+    /// Stores the last file in its map.
     fn push_last(&mut self) {
         if let Some(state) = self.last_state.take() {
             self.keep(self.last.clone(), state);
@@ -186,8 +186,8 @@ impl OpenFiles {
     }
 
     fn keep(&mut self, place: OpenFileKey, state: OpenFile) {
-        if state.pressing() {
-            self.pressing.insert(place, state);
+        if state.needs_check() {
+            self.scheduled.insert(place, state);
             return;
         }
         if self.idle.len() >= MAX_UNWRITTEN {
@@ -196,33 +196,33 @@ impl OpenFiles {
         self.idle.insert(place, state);
     }
 
-    /// All that is due, to be told or kept again.
+    /// Removes and returns all files that are due.
     fn take_due(&mut self, now: Instant) -> Vec<(OpenFileKey, OpenFile)> {
         self.push_last();
         let due = |_: &OpenFileKey, state: &mut OpenFile| state.due <= now;
-        self.pressing.extract_if(due).collect()
+        self.scheduled.extract_if(due).collect()
     }
 
-    /// Finds out anew when something is due.
-    fn reckon(&mut self, now: Instant) {
-        let first = self.pressing.values().map(|state| state.due).min();
+    /// Computes the time at which the next file is due.
+    fn update_due(&mut self, now: Instant) {
+        let first = self.scheduled.values().map(|state| state.due).min();
         self.due = first.map(|due| due.max(now + MIN_CHECK_INTERVAL));
     }
 }
 
-/// What stands at a path.
+/// The state of the object at a path.
 enum WriteCheck {
-    /// No file whose contents could change.
+    /// Not a regular file, or gone.
     Other,
     /// Nobody has it open for writing.
     Complete,
-    /// Someone has, or there is no way to know.
+    /// It is open for writing, or this cannot be known (`certain` is false).
     Open { certain: bool },
 }
 
-/// A read lease is refused for a file that is open for writing (fcntl(2)). It is given back
-/// at once; whoever opens the file in between waits for that.
-fn look(path: &[u8]) -> WriteCheck {
+/// Returns if a file is open for writing. A read lease is refused for such a file (fcntl(2)). It is
+/// released at once; a process that opens the file in between waits for that.
+fn check_writer(path: &[u8]) -> WriteCheck {
     let path = OsStr::from_bytes(path);
     match std::fs::symlink_metadata(path) {
         Ok(data) if data.is_file() => {}
@@ -247,95 +247,96 @@ fn open(path: &OsStr) -> std::io::Result<File> {
 }
 
 impl Watcher {
-    /// Tells what has been quiet, or open for too long.
-    pub(super) fn tell_unclosed(&mut self, observer: &mut dyn Observer) {
-        let Some(staleness) = self.unclosed.staleness else {
+    /// Reports files without recent writes, and files that have been open for too long.
+    pub(super) fn report_open_files(&mut self, observer: &mut dyn Observer) {
+        let Some(staleness) = self.open_files.staleness else {
             return;
         };
-        if self.unclosed.due.is_none_or(|due| due > self.now) {
+        if self.open_files.due.is_none_or(|due| due > self.now) {
             return;
         }
-        for (place, mut state) in self.unclosed.take_due(self.now) {
+        for (place, mut state) in self.open_files.take_due(self.now) {
             let Some(node) = self.tree.first(place.0) else {
                 continue;
             };
-            let news = state.news();
+            let news = state.has_change();
             let path = self.path_of(node, &place.1, false);
-            match look(&path) {
-                WriteCheck::Other if !state.owed => continue,
+            match check_writer(&path) {
+                WriteCheck::Other if !state.awaited => continue,
                 WriteCheck::Other | WriteCheck::Complete if news => {
-                    self.tell_written(&place, observer)
+                    self.report_written(&place, observer)
                 }
                 WriteCheck::Other | WriteCheck::Complete => {}
                 WriteCheck::Open { certain } if news || certain => {
-                    state.busy = true;
+                    state.open = true;
                     state.due = state.since + staleness;
                     if state.due <= self.now {
                         state.due = self.now + staleness;
                         state.since = self.now;
                         if news {
-                            self.tell_written(&place, observer);
-                            state.told = true;
+                            self.report_written(&place, observer);
+                            state.reported = true;
                             state.written = false;
-                            state.owed = false;
+                            state.awaited = false;
                         }
                     }
-                    self.unclosed.keep(place, state);
+                    self.open_files.keep(place, state);
                 }
                 WriteCheck::Open { .. } => {}
             }
         }
-        self.unclosed.reckon(self.now);
+        self.open_files.update_due(self.now);
     }
 
-    fn tell_written(&mut self, (wd, name): &(i32, Vec<u8>), observer: &mut dyn Observer) {
-        for node in self.tree.places(*wd) {
+    fn report_written(&mut self, (wd, name): &(i32, Vec<u8>), observer: &mut dyn Observer) {
+        for node in self.tree.nodes_of(*wd) {
             let path = self.path_of(node, name, false);
             observer.event(Event::Modify { path: &path });
         }
     }
 
-    /// The paths among those `interested` says yes to that are files someone is writing now.
-    /// Each will be told as [`Event::Modify`], when it is closed or too old.
+    /// Returns the paths, among those for which `interested` returns true, of files that are being
+    /// written. Each will be reported as [`Event::Modify`], when it is closed or too old.
     pub fn being_written(&mut self, interested: &dyn Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
-        if self.unclosed.is_empty() {
+        if self.open_files.is_empty() {
             return found;
         }
-        self.unclosed.push_last();
-        let mut pressing = std::mem::take(&mut self.unclosed.pressing);
-        pressing
-            .retain(|place, state| state.told || self.ask(place, state, interested, &mut found));
-        let mut idle = std::mem::take(&mut self.unclosed.idle);
-        idle.retain(|place, state| self.ask(place, state, interested, &mut found));
-        pressing.extend(idle.extract_if(|_, state| state.pressing()));
-        self.unclosed.pressing = pressing;
-        self.unclosed.idle = idle;
-        self.unclosed.reckon(self.now);
+        self.open_files.push_last();
+        let mut pressing = std::mem::take(&mut self.open_files.scheduled);
+        pressing.retain(|place, state| {
+            state.reported || self.check_file(place, state, interested, &mut found)
+        });
+        let mut idle = std::mem::take(&mut self.open_files.idle);
+        idle.retain(|place, state| self.check_file(place, state, interested, &mut found));
+        pressing.extend(idle.extract_if(|_, state| state.needs_check()));
+        self.open_files.scheduled = pressing;
+        self.open_files.idle = idle;
+        self.open_files.update_due(self.now);
         found
     }
 
-    /// False if there is nothing more to be known about the file.
-    fn ask(
+    /// Checks a due file. Returns false if its state is final.
+    fn check_file(
         &mut self,
         (wd, name): &OpenFileKey,
         state: &mut OpenFile,
         interested: &dyn Fn(&[u8]) -> bool,
         found: &mut Vec<Vec<u8>>,
     ) -> bool {
-        let news = state.news();
-        let old = !news && !state.busy && state.since + FORGET_DELAY <= self.now;
-        for node in self.tree.places(*wd) {
+        let news = state.has_change();
+        let old = !news && !state.open && state.since + FORGET_DELAY <= self.now;
+        for node in self.tree.nodes_of(*wd) {
             let path = self.path_of(node, name, false);
             let wanted = interested(&path);
             if !wanted && !old {
                 continue;
             }
-            match look(&path) {
+            match check_writer(&path) {
                 WriteCheck::Open { certain } if certain || state.written => {
-                    state.busy |= old;
+                    state.open |= old;
                     if wanted {
-                        state.owed = true;
+                        state.awaited = true;
                         found.push(path);
                     }
                 }
@@ -346,26 +347,28 @@ impl Watcher {
         true
     }
 
-    /// How long ago the oldest change was made that is told only when its file is closed or too
+    /// Returns the age of the oldest change that is reported only when its file is closed or too
     /// old; `None` if there is none.
-    pub fn oldest_unclosed(&self) -> Option<Duration> {
-        let states = self.unclosed.pressing.values();
-        let states = states.chain(self.unclosed.last_state.as_ref());
-        let open = states.filter(|state| state.news()).map(|state| state.since);
+    pub fn oldest_open(&self) -> Option<Duration> {
+        let states = self.open_files.scheduled.values();
+        let states = states.chain(self.open_files.last_state.as_ref());
+        let open = states
+            .filter(|state| state.has_change())
+            .map(|state| state.since);
         Some(open.min()?.elapsed())
     }
 
-    /// Tells all that was written and not closed as if it had been: nobody will be there to
-    /// do it later.
-    pub fn tell_all_unclosed(&mut self, observer: &mut dyn Observer) {
-        self.unclosed.push_last();
-        self.unclosed.idle.clear();
-        for (place, state) in std::mem::take(&mut self.unclosed.pressing) {
-            if state.news() {
-                self.tell_written(&place, observer);
+    /// Reports all files that were written and not closed as if they had been closed. Used at
+    /// shutdown.
+    pub fn report_all_open(&mut self, observer: &mut dyn Observer) {
+        self.open_files.push_last();
+        self.open_files.idle.clear();
+        for (place, state) in std::mem::take(&mut self.open_files.scheduled) {
+            if state.has_change() {
+                self.report_written(&place, observer);
             }
         }
-        self.unclosed.due = None;
+        self.open_files.due = None;
     }
 }
 
@@ -409,7 +412,7 @@ mod tests {
         unclosed.touched(1, b"written", true, now);
         assert_eq!(unclosed.next_deadline(), Some(now + CHECK_DELAY));
         assert_eq!(unclosed.take_due(now + CHECK_DELAY).len(), 1);
-        unclosed.reckon(now);
+        unclosed.update_due(now);
         assert_eq!(unclosed.next_deadline(), None);
     }
 
@@ -425,11 +428,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
         let bytes = path.as_os_str().as_bytes();
-        assert!(matches!(look(bytes), WriteCheck::Other));
+        assert!(matches!(check_writer(bytes), WriteCheck::Other));
         let writer = File::create(&path).unwrap();
-        assert!(matches!(look(bytes), WriteCheck::Open { certain: true }));
+        assert!(matches!(
+            check_writer(bytes),
+            WriteCheck::Open { certain: true }
+        ));
         drop(writer);
         let _reader = File::open(&path).unwrap();
-        assert!(matches!(look(bytes), WriteCheck::Complete));
+        assert!(matches!(check_writer(bytes), WriteCheck::Complete));
     }
 }

@@ -1,9 +1,9 @@
-//! Empties the kernel's queue, whatever the rest of the daemon is doing.
+//! Drains the kernel's queue independently of the main loop.
 //!
-//! The kernel holds 16,384 events by default and drops what comes after. A thread of its
-//! own reads them to the end into memory and wakes the main loop. Between two reads it rests,
-//! longer while they go on bringing something, so that a storm costs a hundred wake-ups a
-//! second, and a lone event is told at once. Idle means blocked in poll(2) without a timeout.
+//! The kernel holds 16,384 events by default and drops later ones. A separate thread reads them
+//! into memory and wakes the main loop. It pauses between two reads, longer while they continue to
+//! return events, so that a storm costs a hundred wake-ups a second and a single event is delivered
+//! at once. When idle it blocks in poll(2) without a timeout.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -22,21 +22,22 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use super::inotify::{RawEvent, encode};
 use crate::sys;
 
-/// One read. The kernel's 16,384 events are 256 KiB without names.
+/// The maximum bytes of one read. The kernel's 16,384 events are 256 KiB without names.
 const MAX_READ_BYTES: usize = 512 * 1024;
-/// A read that brought more than this is followed by the next at once.
+/// A read that returned more bytes than this is followed by the next without a pause.
 const BUSY_READ_BYTES: usize = 128 * 1024;
-/// The first rest between reads; each further one is twice as long.
+/// The first pause between reads; each further one is twice as long.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
-/// The longest. In this time nobody makes as many events as the kernel holds.
+/// The maximum pause. In this time nobody creates as many events as the kernel holds.
 const MAX_PAUSE: Duration = Duration::from_millis(8);
-/// What may wait for the main loop before events are dropped.
+/// The maximum bytes that wait for the main loop. More events are dropped and reported as an
+/// overflow.
 const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
 const KERNEL: Token = Token(0);
 const STOP: Token = Token(1);
 
-/// The thread and what it has read.
+/// The thread and the events it has read.
 pub struct Reader {
     shared: Arc<SharedQueue>,
     descriptor: OwnedFd,
@@ -46,7 +47,7 @@ pub struct Reader {
 
 struct SharedQueue {
     queue: Mutex<ChunkQueue>,
-    /// Set from before a read until what was read is in the queue.
+    /// Set from before a read until its result is in the queue.
     reading: AtomicBool,
     stopping: AtomicBool,
     waker: Arc<Waker>,
@@ -56,15 +57,15 @@ struct SharedQueue {
 struct ChunkQueue {
     chunks: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Bytes read and handed over since the start.
+    /// Bytes read and queued since the start.
     total: u64,
 }
 
 impl Reader {
-    /// Starts the thread; `waker` fires when there is something to take.
+    /// Starts the thread; `waker` fires when there are events to take.
     ///
     /// # Errors
-    /// No descriptors or no thread to be had.
+    /// The system has no descriptors or threads left.
     pub fn start(inotify: &Inotify, waker: Arc<Waker>) -> io::Result<Reader> {
         let descriptor = inotify.as_fd().try_clone_to_owned()?;
         let file = File::from(descriptor.try_clone()?);
@@ -90,22 +91,22 @@ impl Reader {
         })
     }
 
-    /// Everything read so far, in order.
+    /// Returns everything read so far, in order.
     pub fn take(&self) -> VecDeque<Vec<u8>> {
         let mut queue = self.shared.lock();
         queue.bytes = 0;
         std::mem::take(&mut queue.chunks)
     }
 
-    /// How many bytes will have been handed over, at the latest, when everything that happened
-    /// before this call is among them. What is in the thread's hands counts as a whole read.
+    /// Returns an upper bound for the number of bytes queued when all events before this call are
+    /// among them. A read in progress counts with its maximum size.
     pub fn mark(&self) -> u64 {
         let waiting = sys::readable(self.descriptor.as_fd()).unwrap_or(0);
         self.shared.lock().total + waiting as u64 + MAX_READ_BYTES as u64
     }
 
-    /// Has everything that happened before [`Reader::mark`] was asked been taken? Either so much
-    /// has come since, or nothing more is there.
+    /// Returns true if all events before the call of [`Reader::mark`] have been taken: either that
+    /// many bytes have been taken since, or no more exist.
     pub fn passed(&self, mark: u64) -> bool {
         let queue = self.shared.lock();
         let passed = queue.chunks.is_empty() && queue.total >= mark;
@@ -113,10 +114,10 @@ impl Reader {
         passed || self.drained()
     }
 
-    /// Has everything that happened before this call been taken?
+    /// Returns true if all events before this call have been taken.
     ///
-    /// The order of the three looks matters: what left the kernel before the first is in
-    /// the thread's hands until the second and in the queue at the third.
+    /// The order of the three checks matters: events that left the kernel before the first are in
+    /// the thread until the second and in the queue at the third.
     pub fn drained(&self) -> bool {
         let mut poll = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
         let empty = nix::poll::poll(&mut poll, PollTimeout::ZERO) == Ok(0);
@@ -140,7 +141,7 @@ impl SharedQueue {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands over what was read, or, if too much waits already, the news that it was lost.
+    /// Queues the bytes of a read, or an overflow event if too many wait already.
     fn hand_over(&self, bytes: &[u8]) {
         let mut queue = self.lock();
         let was_empty = queue.chunks.is_empty();
@@ -158,7 +159,7 @@ impl SharedQueue {
     }
 }
 
-/// What the kernel writes when its own queue is full.
+/// Returns the event that the kernel writes when its queue overflows.
 fn overflow() -> Vec<u8> {
     encode(RawEvent {
         wd: -1,
@@ -175,7 +176,8 @@ fn run(shared: &SharedQueue, mut poll: Poll, mut file: File) {
         if let Err(error) = poll.poll(&mut events, None)
             && error.kind() != io::ErrorKind::Interrupted
         {
-            // Without a queue nothing would ever be noticed again: say so at least.
+            // Without a queue no event would ever be seen again, so an overflow is reported at
+            // least.
             shared.hand_over(&overflow());
             return;
         }

@@ -1,11 +1,11 @@
 //! Brings the tree in line with the disk, name by name.
 //!
-//! The one question is "what is at this name in this directory?", asked by setting a watch
-//! at the path and looking at the descriptor. The answer counts only if the directory's own
-//! path leads to the directory, asked the same way. Why the tree is right in the end: a
-//! root's path is known; of a directory with a true path every change of a name raises an
-//! event; and the last event of each name is answered by a question whose answer counts,
-//! at once or, as a doubt, as soon as the path above has become true.
+//! The only query is "which directory has this name in this directory?". It sets a watch at the
+//! path and compares the descriptor. The answer is valid only if the directory's own path leads to
+//! the directory, checked the same way. The tree becomes correct because a root's path is known;
+//! every change of a name in a directory with a valid path raises an event; and the last event of
+//! each name is answered by a valid query, at once or, as a recheck, as soon as the path above has
+//! become valid.
 
 use std::ffi::OsStr;
 use std::io;
@@ -17,71 +17,72 @@ use super::tree::{DirNode, Flags};
 use super::watcher::Watcher;
 use super::{Event, Loss, Observer, Tell};
 
-/// Something to be asked again.
+/// A query that has to be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recheck {
     pub node: DirNode,
-    /// The node's descriptor, to know it by.
+    /// The node's descriptor, which identifies it.
     pub wd: i32,
-    pub what: What,
+    pub what: RecheckTarget,
 }
 
-/// What about the node is in doubt.
+/// The part of a node that is rechecked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// The directory of this name in it.
+pub enum RecheckTarget {
+    /// The subdirectory of this name.
     Name(Vec<u8>),
-    /// The file of this name in it.
+    /// The file of this name.
     File(Vec<u8>),
-    /// All it holds: it could not be read where it was thought to be.
+    /// All its contents: it could not be read at its expected path.
     Contents { tell: Tell },
-    /// The subdirectories nobody wanted under the directory's former path.
+    /// The subdirectories that no scope wanted under the directory's former path.
     Skipped,
 }
 
-/// Why a name is looked at.
+/// The reason for checking a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// An event said a directory appeared there; observers will be told so in any case.
+    /// An event reported a new directory there; it is reported to observers in any case.
     Arrival,
-    /// An event said it disappeared, and which way; observers have been told.
+    /// An event reported that it is gone, with the reason; observers have been informed.
     Departure(Loss),
-    /// There was a doubt.
-    Doubt,
+    /// A recheck.
+    Recheck,
 }
 
-/// What is at a name.
+/// The result of querying a name.
 enum DirState {
     Directory(i32),
     Nothing,
-    /// The path of the directory asked in does not lead to it.
-    Untrue,
+    /// The path of the parent directory does not lead to it.
+    ParentMoved,
 }
 
-/// Where a directory is in the tree now.
+/// The node of a directory after it was placed in the tree.
 pub enum WatchPlaced {
-    /// Where it was.
+    /// At its former place.
     Same(DirNode),
-    /// Here, and it was elsewhere or unknown before.
+    /// Here; it was elsewhere or unknown before.
     New(DirNode),
-    /// Not there yet: in the tree that place is below the directory itself.
+    /// Not here yet: in the tree this path is below the directory itself.
     Refused,
-    /// Not there: it really is below itself, by a bind mount.
+    /// Not here: it really is below itself, by a bind mount.
     Loop,
 }
 
 impl Watcher {
-    /// The descriptor of what is at this path. Watches nobody claims later are removed.
+    /// Returns the descriptor of the directory at this path. A watch that stays an orphan is
+    /// removed later.
     pub(super) fn probe(&mut self, path: &[u8], root: bool) -> io::Result<i32> {
         let wd = self.kernel.add(path, root)?;
-        if !self.tree.knows(wd) {
-            self.strays.push(wd);
+        if !self.tree.has_watch(wd) {
+            self.orphans.push(wd);
         }
         Ok(wd)
     }
 
-    /// Does the node's path lead to its directory?
-    pub(super) fn in_place(&mut self, node: DirNode) -> bool {
+    /// Returns true if the node's path leads to its directory.
+    pub(super) fn is_in_place(&mut self, node: DirNode) -> bool {
         let mut path = Vec::new();
         self.tree.path(node, &mut path);
         let wd = self.tree.wd(node);
@@ -89,18 +90,18 @@ impl Watcher {
         self.probe(&path, root).is_ok_and(|found| found == wd)
     }
 
-    pub(super) fn doubt(&mut self, node: DirNode, what: What) {
+    pub(super) fn recheck(&mut self, node: DirNode, what: RecheckTarget) {
         let wd = self.tree.wd(node);
         let doubt = Recheck { node, wd, what };
-        // Repetitions come in a row.
-        if self.doubts.last() != Some(&doubt) {
-            self.doubts.push(doubt);
+        // Repetitions are consecutive.
+        if self.rechecks.last() != Some(&doubt) {
+            self.rechecks.push(doubt);
         }
     }
 
-    /// Makes the tree agree with the disk about the directory of this name, and tells the
-    /// difference. False if that has to be done again.
-    pub(super) fn look(
+    /// Makes the tree agree with the disk about the directory of this name, and reports the
+    /// difference. Returns false if this has to be repeated.
+    pub(super) fn reconcile(
         &mut self,
         parent: DirNode,
         name: &[u8],
@@ -125,14 +126,14 @@ impl Watcher {
                 if let Some(child) = self.tree.child(parent, name) {
                     let loss = match cause {
                         Cause::Departure(loss) => loss,
-                        Cause::Arrival | Cause::Doubt => {
+                        Cause::Arrival | Cause::Recheck => {
                             observer.event(Event::Delete { path: &path });
                             Loss::Deleted
                         }
                     };
                     self.drop_tree(child, loss);
-                    if cause == Cause::Doubt {
-                        self.tell_file(parent, name, observer);
+                    if cause == Cause::Recheck {
+                        self.report_file(parent, name, observer);
                     }
                 }
                 if arrival {
@@ -140,16 +141,16 @@ impl Watcher {
                 }
                 true
             }
-            DirState::Untrue => {
+            DirState::ParentMoved => {
                 if matches!(cause, Cause::Departure(_))
                     && let Some(child) = self.tree.child(parent, name)
                 {
-                    self.owe(child);
+                    self.report_again(child);
                 }
                 if arrival {
                     observer.event(Event::Create { path: &path });
                 }
-                self.doubt(parent, What::Name(name.to_vec()));
+                self.recheck(parent, RecheckTarget::Name(name.to_vec()));
                 false
             }
         }
@@ -169,14 +170,14 @@ impl Watcher {
                 return DirState::Directory(wd);
             }
         }
-        if !self.in_place(parent) {
-            return DirState::Untrue;
+        if !self.is_in_place(parent) {
+            return DirState::ParentMoved;
         }
         match result {
             Ok(wd) => DirState::Directory(wd),
             Err(error) => {
                 if !vanished(&error) {
-                    self.failed(path, &error, observer);
+                    self.report_failure(path, &error, observer);
                 }
                 DirState::Nothing
             }
@@ -191,20 +192,20 @@ impl Watcher {
         cause: Cause,
         observer: &mut dyn Observer,
     ) -> bool {
-        let (child, new) = match self.place(parent, name, wd, true, observer) {
+        let (child, new) = match self.place_directory(parent, name, wd, true, observer) {
             WatchPlaced::Same(child) => (child, false),
             WatchPlaced::New(child) => (child, true),
             WatchPlaced::Loop => return true,
             WatchPlaced::Refused => {
-                self.doubt(parent, What::Name(name.to_vec()));
+                self.recheck(parent, RecheckTarget::Name(name.to_vec()));
                 return false;
             }
         };
         if matches!(cause, Cause::Departure(_)) && !new {
-            // Another directory of that name was meant. If none is announced, this one has to
-            // be told again all the same.
-            self.owe(child);
-            self.doubt(parent, What::Name(name.to_vec()));
+            // Another directory of that name was meant. If no event announces one, this one has to
+            // be reported again.
+            self.report_again(child);
+            self.recheck(parent, RecheckTarget::Name(name.to_vec()));
             return false;
         }
         let owed = self.tree.has(child, Flags::REPORT_DUE);
@@ -219,12 +220,13 @@ impl Watcher {
         true
     }
 
-    /// Puts the directory with this descriptor, which is at this name, there in the tree.
+    /// Places the directory with this descriptor in the tree under this name.
     ///
-    /// What the tree had there goes. If the directory was elsewhere in the tree it is moved,
-    /// unless it is there on the disk too (then it is mounted at both places). With `report`,
-    /// what goes and what moves away is told as deleted; telling what came is the caller's.
-    pub(super) fn place(
+    /// The node that the tree had there is removed. If the directory was elsewhere in the tree it
+    /// is moved, unless it is there on the disk too (then it is mounted at both paths). With
+    /// `report`, removed and moved directories are reported as deleted; the caller reports the new
+    /// path.
+    pub(super) fn place_directory(
         &mut self,
         parent: DirNode,
         name: &[u8],
@@ -240,9 +242,9 @@ impl Watcher {
         }
         let path = self.path_of(parent, name, true);
         let mut stale = None;
-        for other in self.tree.places(wd) {
+        for other in self.tree.nodes_of(wd) {
             if self.tree.within(parent, other) {
-                return if self.in_place(other) && self.in_place(parent) {
+                return if self.is_in_place(other) && self.is_in_place(parent) {
                     WatchPlaced::Loop
                 } else {
                     WatchPlaced::Refused
@@ -256,7 +258,7 @@ impl Watcher {
             if report {
                 observer.event(Event::Delete { path: &path });
             }
-            // Aside only: what is moved here may come from below it.
+            // Only detached: the moved directory may come from below it.
             self.tree.make_root(occupant, b"");
         }
         let node = match stale {
@@ -272,20 +274,21 @@ impl Watcher {
         if stale.is_some() {
             self.renamed(node);
         }
-        self.attach_anchors(node, name);
+        self.attach_roots(node, name);
         WatchPlaced::New(node)
     }
 
-    /// Is the directory of `other` there as well as at (`parent`, `name`)?
+    /// Returns true if the directory of `other` is at its own path as well as at (`parent`,
+    /// `name`).
     fn is_alias(&mut self, other: DirNode, parent: DirNode, name: &[u8], path: &[u8]) -> bool {
         match self.tree.parent(other) {
-            // One name of one directory, seen twice.
+            // One name in one directory, reached twice.
             Some(above) if self.tree.wd(above) == self.tree.wd(parent) => {
-                self.tree.name(other) == name || self.in_place(other)
+                self.tree.name(other) == name || self.is_in_place(other)
             }
             // A tree that has become part of a larger one.
             None if self.tree.name(other) == path => false,
-            _ => self.in_place(other),
+            _ => self.is_in_place(other),
         }
     }
 
@@ -309,20 +312,20 @@ impl Watcher {
         }
         if let Some(above) = above {
             if report {
-                self.owe(node);
+                self.report_again(node);
                 observer.event(Event::Delete { path: &old });
-                // It may be a file's name by now, and that may have been told.
-                self.doubt(above, What::File(old_name.clone()));
+                // It may be the name of a file now, and that may have been reported.
+                self.recheck(above, RecheckTarget::File(old_name.clone()));
             } else {
                 self.tree.clear(node, Flags::REPORTED);
             }
-            self.doubt(above, What::Name(old_name));
+            self.recheck(above, RecheckTarget::Name(old_name));
         }
     }
 
-    /// What is below has been told as deleted and is there: it has to be told again, from
-    /// here or, if something moves out before that, from there.
-    pub(super) fn owe(&mut self, top: DirNode) {
+    /// Marks a directory whose contents were reported as deleted although they exist. They are
+    /// reported again, from here or, if something moves out before, from its new path.
+    pub(super) fn report_again(&mut self, top: DirNode) {
         let mut next = Some(top);
         while let Some(node) = next {
             self.tree.set(node, Flags::REPORT_DUE);
@@ -331,11 +334,11 @@ impl Watcher {
         }
     }
 
-    /// Takes a directory and all below out of the tree, and the watches off.
+    /// Removes a directory and everything below it from the tree, and removes the watches.
     pub(super) fn drop_tree(&mut self, node: DirNode, loss: Loss) {
         for removed in self.tree.remove(node) {
             if removed.had(Flags::SCOPE_ROOT) {
-                self.anchors.detach(removed.node, loss);
+                self.roots.detach(removed.node, loss);
             }
             if removed.last && !removed.had(Flags::DYING) {
                 self.unwatch(removed.wd);
@@ -343,44 +346,46 @@ impl Watcher {
         }
     }
 
-    /// Fails only if the kernel has removed the watch already, with its directory.
+    /// Removes a watch. It fails only if the kernel has removed the watch already, with its
+    /// directory.
     pub(super) fn unwatch(&self, wd: i32) {
         let _ = crate::sys::inotify_rm_watch(self.inotify.as_fd(), wd);
     }
 
-    /// Asks again what could not be answered. `settled` says that no event is outstanding:
-    /// whatever is not as the tree has it now will not become so by itself.
-    pub(super) fn clear_doubts(&mut self, settled: bool, observer: &mut dyn Observer) {
-        for doubt in std::mem::take(&mut self.doubts) {
+    /// Repeats the queries that had no valid answer. `settled` means that no event is outstanding:
+    /// a mismatch between tree and disk will not disappear by itself.
+    pub(super) fn run_rechecks(&mut self, settled: bool, observer: &mut dyn Observer) {
+        for doubt in std::mem::take(&mut self.rechecks) {
             let Recheck { node, wd, ref what } = doubt;
             if !self.tree.alive(node, wd) {
                 continue;
             }
-            if self.busy.contains_key(&wd) {
-                self.doubts.push(doubt);
+            if self.pending_reads.contains_key(&wd) {
+                self.rechecks.push(doubt);
                 continue;
             }
             if settled && !self.confirm(node, observer) {
                 continue;
             }
             match what {
-                What::Name(name) => {
-                    self.look(node, name, Cause::Doubt, observer);
+                RecheckTarget::Name(name) => {
+                    self.reconcile(node, name, Cause::Recheck, observer);
                 }
-                What::File(name) => self.tell_file(node, name, observer),
-                What::Contents { tell } if settled || self.in_place(node) => {
+                RecheckTarget::File(name) => self.report_file(node, name, observer),
+                RecheckTarget::Contents { tell } if settled || self.is_in_place(node) => {
                     self.read(node, *tell, observer);
                 }
-                What::Contents { .. } => self.doubts.push(doubt),
-                What::Skipped => self.revisit(node, observer),
+                RecheckTarget::Contents { .. } => self.rechecks.push(doubt),
+                RecheckTarget::Skipped => self.revisit(node, observer),
             }
         }
     }
 
-    /// Makes sure of a node's path, from the root down. False if the node is not there.
+    /// Checks the path of a node from its root down. Returns false if the path does not lead to the
+    /// node's directory.
     fn confirm(&mut self, node: DirNode, observer: &mut dyn Observer) -> bool {
         let wd = self.tree.wd(node);
-        if self.in_place(node) {
+        if self.is_in_place(node) {
             return true;
         }
         let Some(parent) = self.tree.parent(node) else {
@@ -391,31 +396,41 @@ impl Watcher {
             return false;
         }
         let name = self.tree.name(node).to_vec();
-        self.look(parent, &name, Cause::Doubt, observer);
+        self.reconcile(parent, &name, Cause::Recheck, observer);
         self.tree.alive(node, wd)
     }
 
-    /// Tells what is at a name if it is no directory.
-    pub(super) fn tell_file(&mut self, parent: DirNode, name: &[u8], observer: &mut dyn Observer) {
+    /// Reports the object at a name if it is not a directory.
+    pub(super) fn report_file(
+        &mut self,
+        parent: DirNode,
+        name: &[u8],
+        observer: &mut dyn Observer,
+    ) {
         let path = self.path_of(parent, name, false);
         let found = std::fs::symlink_metadata(OsStr::from_bytes(&path));
-        if !self.in_place(parent) {
-            self.doubt(parent, What::File(name.to_vec()));
+        if !self.is_in_place(parent) {
+            self.recheck(parent, RecheckTarget::File(name.to_vec()));
         } else if found.is_ok_and(|found| !found.is_dir()) {
             observer.event(Event::Create { path: &path });
         }
     }
 
-    /// Says why something could not be watched or read.
-    pub(super) fn failed(&mut self, path: &[u8], error: &io::Error, observer: &mut dyn Observer) {
+    /// Reports why an object could not be watched or read.
+    pub(super) fn report_failure(
+        &mut self,
+        path: &[u8],
+        error: &io::Error,
+        observer: &mut dyn Observer,
+    ) {
         if error.raw_os_error() != Some(libc::ENOSPC) {
-            observer.trouble(path, error, "watching a directory");
+            observer.watch_failed(path, error, "watching a directory");
         } else {
             observer.out_of_watches(path);
         }
     }
 
-    /// The path of a name in a directory.
+    /// Returns the path of a name in a directory.
     pub(super) fn path_of(&self, parent: DirNode, name: &[u8], directory: bool) -> Vec<u8> {
         let mut path = Vec::new();
         self.tree.path(parent, &mut path);

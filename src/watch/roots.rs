@@ -1,7 +1,7 @@
-//! Where trees begin, how they are lost and found.
+//! The roots of trees: set, lost, found again.
 //!
-//! A scope's root is the one directory whose parent is not watched, unless the scope lies
-//! inside another's tree; then its root is a node like any other that is kept an eye on.
+//! A scope's root is the one directory whose parent is not watched, unless the scope is inside
+//! another's tree; then its root is a node like any other, with [`Flags::SCOPE_ROOT`].
 
 use std::io;
 use std::time::Instant;
@@ -19,19 +19,19 @@ pub struct Roots {
     list: Vec<Root>,
     /// The last names of roots inside other trees.
     nested: HashSet<Vec<u8>>,
-    news: Vec<RootEvent>,
+    events: Vec<RootEvent>,
 }
 
 struct Root {
     path: Vec<u8>,
     node: Option<DirNode>,
-    /// The observer has been told so.
+    /// The root was reported as lost.
     lost: bool,
-    /// It is there, but there was no watch for it.
+    /// The root exists, but there was no watch left for it.
     starved: bool,
 }
 
-/// What the observer is to be told at the next turn.
+/// A report for the observer, delivered at the next turn.
 pub enum RootEvent {
     Lost(usize, Loss),
     Back(usize),
@@ -40,18 +40,18 @@ pub enum RootEvent {
 }
 
 impl Roots {
-    /// The node is not where these scopes begin any more.
+    /// Records that the node is not the root of its scopes any more.
     pub fn detach(&mut self, node: DirNode, loss: Loss) {
         for (scope, anchor) in self.list.iter_mut().enumerate() {
             if anchor.node == Some(node) {
                 anchor.node = None;
                 anchor.lost = true;
-                self.news.push(RootEvent::Lost(scope, loss));
+                self.events.push(RootEvent::Lost(scope, loss));
             }
         }
     }
 
-    /// Here is a directory; true if some scope begins here.
+    /// Records a directory. Returns true if it is the root of a scope.
     fn attach(&mut self, path: &[u8], node: DirNode) -> bool {
         let mut any = false;
         for (scope, anchor) in self.list.iter_mut().enumerate() {
@@ -62,24 +62,24 @@ impl Roots {
             anchor.node = Some(node);
             anchor.starved = false;
             if std::mem::take(&mut anchor.lost) {
-                self.news.push(RootEvent::Back(scope));
+                self.events.push(RootEvent::Back(scope));
             }
         }
         any
     }
 
-    /// Does a scope begin at this path, and is this its node?
+    /// Returns true if the node is the root of a scope at this path.
     fn holds(&self, path: &[u8], node: DirNode) -> bool {
         let mut anchors = self.list.iter();
         anchors.any(|anchor| anchor.node == Some(node) && anchor.path == path)
     }
 
-    /// There is no such directory.
-    fn miss(&mut self, missing: impl Fn(&[u8]) -> bool) {
+    /// Marks roots without a directory as lost, if `missing` returns true for their path.
+    fn mark_missing(&mut self, missing: impl Fn(&[u8]) -> bool) {
         for (scope, anchor) in self.list.iter_mut().enumerate() {
             if anchor.node.is_none() && !anchor.lost && !anchor.starved && missing(&anchor.path) {
                 anchor.lost = true;
-                self.news.push(RootEvent::Lost(scope, Loss::Deleted));
+                self.events.push(RootEvent::Lost(scope, Loss::Deleted));
             }
         }
     }
@@ -91,7 +91,7 @@ impl Roots {
             .filter(|anchor| anchor.lost)
             .map(|anchor| anchor.path)
             .collect();
-        self.news
+        self.events
             .retain(|news| matches!(news, RootEvent::Trouble(..) | RootEvent::Starved(_)));
         self.nested.clear();
         for scope in scopes.all() {
@@ -109,16 +109,16 @@ impl Roots {
 }
 
 impl Watcher {
-    /// Says what is to be watched from now on.
+    /// Sets the directories to be watched.
     ///
-    /// What is watched already and still wanted stays as it is. Roots of scopes that are new
-    /// or have another function are read in the background and nothing of what is found is
-    /// told: whoever adds a scope compares all of it once [`crawling`](Watcher::crawling) is
-    /// over. A root that is not there is told as lost at the next turn.
+    /// Watches that are still wanted stay. Roots of scopes that are new or have another function
+    /// are read in the background without reports: after [`crawling`](Watcher::crawling) has ended,
+    /// the owner of a new scope compares all of it. A root that does not exist is reported as lost
+    /// at the next turn.
     pub fn set_scopes(&mut self, scopes: Vec<Scope>) {
         let old = std::mem::replace(&mut self.scopes, Scopes::new(scopes));
         let scopes = self.scopes.clone();
-        self.anchors.replace(&scopes);
+        self.roots.replace(&scopes);
         self.reshape(&scopes.roots());
         let mut fresh = Vec::new();
         for scope in scopes.all() {
@@ -146,29 +146,29 @@ impl Watcher {
         self.wake();
     }
 
-    /// Loses the roots whose path does not lead to them any more: the kernel does not tell when
-    /// something is mounted over a directory, or when one of several mounts goes.
+    /// Marks roots as lost whose path does not lead to them any more. The kernel sends no event
+    /// when something is mounted over a directory, or when one of several mounts is removed.
     pub fn check_roots(&mut self) {
         for root in self.tree.roots().to_vec() {
-            if !self.in_place(root) {
+            if !self.is_in_place(root) {
                 self.lose_root(root);
             }
         }
         self.wake();
     }
 
-    /// Returns true if this path leads to the directory watched as it, if one is.
+    /// Returns true if this path leads to its watched directory, if there is one.
     pub fn leads_to_root(&mut self, path: &[u8]) -> bool {
         match self.tree.find(path) {
-            Some(node) => self.in_place(node),
+            Some(node) => self.is_in_place(node),
             None => true,
         }
     }
 
-    /// Tries the roots that are lost again. Those that are back are told so and read in the
-    /// background as if they were new.
+    /// Tries lost roots again. Those that exist are reported as back and read in the background
+    /// like new ones.
     pub fn retry_roots(&mut self) {
-        let lost = self.anchors.list.iter().filter(|anchor| anchor.lost);
+        let lost = self.roots.list.iter().filter(|anchor| anchor.lost);
         let lost: HashSet<Vec<u8>> = lost.map(|anchor| anchor.path.clone()).collect();
         for path in self.scopes.roots() {
             if lost.contains(&path)
@@ -180,21 +180,21 @@ impl Watcher {
         }
     }
 
-    /// Reads all roots again and sets the watches that are missing, after an overflow. Like
-    /// the first reading it goes on in the background and tells nothing of what it finds.
+    /// Reads all roots again and sets missing watches, after an overflow. Like the initial scan
+    /// this runs in the background and reports nothing.
     pub fn rebuild(&mut self) {
         if self.crawling {
             self.again = true;
             return;
         }
-        let starved = self.anchors.list.iter().filter(|anchor| anchor.starved);
+        let starved = self.roots.list.iter().filter(|anchor| anchor.starved);
         let starved: HashSet<Vec<u8>> = starved.map(|anchor| anchor.path.clone()).collect();
         for path in starved {
-            // What is attached by that is read with the others.
+            // Directories that this adds are read with the others.
             self.open_root(&path);
         }
         for root in self.tree.roots().to_vec() {
-            if self.in_place(root) {
+            if self.is_in_place(root) {
                 self.crawl(root);
             } else {
                 self.lose_root(root);
@@ -203,7 +203,7 @@ impl Watcher {
         self.wake();
     }
 
-    /// The path of a tree's root leads elsewhere or nowhere.
+    /// Handles a root whose path leads elsewhere or nowhere.
     pub(super) fn lose_root(&mut self, root: DirNode) {
         let mut path = Vec::new();
         self.tree.path(root, &mut path);
@@ -214,48 +214,48 @@ impl Watcher {
         self.drop_tree(root, loss);
     }
 
-    /// Roots that a finished crawl has not come upon.
+    /// Marks roots that a finished crawl has not found as lost.
     pub(super) fn find_lost_roots(&mut self) {
-        self.anchors.miss(|_| true);
+        self.roots.mark_missing(|_| true);
     }
 
-    pub(super) fn tell_later(&mut self, news: RootEvent) {
-        self.anchors.news.push(news);
+    pub(super) fn report_later(&mut self, news: RootEvent) {
+        self.roots.events.push(news);
         self.wake();
     }
 
-    pub(super) fn tell_roots(&mut self, observer: &mut dyn Observer) {
-        for news in std::mem::take(&mut self.anchors.news) {
+    pub(super) fn report_roots(&mut self, observer: &mut dyn Observer) {
+        for news in std::mem::take(&mut self.roots.events) {
             match news {
                 RootEvent::Lost(scope, loss) => observer.root_lost(scope, loss),
                 RootEvent::Starved(path) => observer.out_of_watches(&path),
                 RootEvent::Back(scope) => observer.root_back(scope),
-                RootEvent::Trouble(path, error, what) => observer.trouble(&path, &error, what),
+                RootEvent::Trouble(path, error, what) => observer.watch_failed(&path, &error, what),
             }
         }
     }
 
-    /// A node is new; does a scope begin there?
-    pub(super) fn attach_anchors(&mut self, node: DirNode, name: &[u8]) {
-        if self.anchors.nested.contains(name) {
+    /// Checks if a new node is the root of a scope.
+    pub(super) fn attach_roots(&mut self, node: DirNode, name: &[u8]) {
+        if self.roots.nested.contains(name) {
             self.attach(node);
         }
     }
 
-    /// Nodes from here down have other paths now.
-    pub(super) fn check_anchors(&mut self, top: DirNode) {
-        if self.anchors.nested.is_empty() {
+    /// Checks the nested roots from here down after their paths have changed.
+    pub(super) fn check_nested_roots(&mut self, top: DirNode) {
+        if self.roots.nested.is_empty() {
             return;
         }
         let mut path = Vec::new();
         let mut next = Some(top);
         while let Some(node) = next {
             self.tree.path(node, &mut path);
-            if self.tree.has(node, Flags::SCOPE_ROOT) && !self.anchors.holds(&path, node) {
+            if self.tree.has(node, Flags::SCOPE_ROOT) && !self.roots.holds(&path, node) {
                 self.tree.clear(node, Flags::SCOPE_ROOT);
-                self.anchors.detach(node, Loss::Moved);
+                self.roots.detach(node, Loss::Moved);
             }
-            if self.anchors.nested.contains(self.tree.name(node)) {
+            if self.roots.nested.contains(self.tree.name(node)) {
                 self.attach(node);
             }
             next = self.tree.next(node, top);
@@ -265,12 +265,12 @@ impl Watcher {
     fn attach(&mut self, node: DirNode) {
         let mut path = Vec::new();
         self.tree.path(node, &mut path);
-        if self.anchors.attach(&path, node) {
+        if self.roots.attach(&path, node) {
             self.tree.set(node, Flags::SCOPE_ROOT);
         }
     }
 
-    /// Makes trees begin at these paths, and drops what no scope wants any more.
+    /// Starts trees at these paths and removes nodes that no scope wants any more.
     fn reshape(&mut self, roots: &[Vec<u8>]) {
         for path in roots {
             if let Some(node) = self.tree.find(path)
@@ -307,24 +307,24 @@ impl Watcher {
                 Some(node)
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                for anchor in self.anchors.list.iter_mut().filter(|a| a.path == path) {
+                for anchor in self.roots.list.iter_mut().filter(|a| a.path == path) {
                     anchor.starved = true;
                 }
-                self.tell_later(RootEvent::Starved(path.to_vec()));
+                self.report_later(RootEvent::Starved(path.to_vec()));
                 None
             }
             Err(error) => {
                 if !super::inotify::vanished(&error) {
-                    self.tell_later(RootEvent::Trouble(path.to_vec(), error, "watching a root"));
+                    self.report_later(RootEvent::Trouble(path.to_vec(), error, "watching a root"));
                 }
-                self.anchors.miss(|other| other == path);
+                self.roots.mark_missing(|other| other == path);
                 None
             }
         }
     }
 
     fn crawl(&mut self, node: DirNode) {
-        self.quiet.get_or_insert_with(|| CrawlProgress {
+        self.initial_scan.get_or_insert_with(|| CrawlProgress {
             directories: 0,
             started: Instant::now(),
         });
@@ -332,7 +332,7 @@ impl Watcher {
         self.submit(node, task);
     }
 
-    /// Without repetitions and what is reached from another: many scopes, one walk.
+    /// Removes duplicates and nodes below others, so that many scopes need one walk.
     fn outermost(&self, mut nodes: Vec<DirNode>) -> Vec<DirNode> {
         let mut seen = HashSet::new();
         nodes.retain(|&node| seen.insert(node));
@@ -351,12 +351,12 @@ impl Watcher {
     }
 
     fn wake(&self) {
-        // Fails only if the counter of the event descriptor is full: then it is awake.
+        // It fails only if the counter of the event descriptor is full: then the loop is awake.
         let _ = self.waker.wake();
     }
 }
 
-/// The last name in a path that ends with `/`.
+/// Returns the last name of a path that ends with `/`.
 fn last_name(path: &[u8]) -> &[u8] {
     let path = path.strip_suffix(b"/").unwrap_or(path);
     path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)

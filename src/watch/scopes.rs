@@ -1,42 +1,44 @@
-//! Which directories are wanted, and where trees have to begin for that.
+//! The directories that each owner wants, and the roots of trees that follow from them.
 
 use std::sync::Arc;
 
-/// Is the directory at this path to be watched? See [`Scope::wants`].
+/// A function that returns true if the directory at this path is to be watched. See
+/// [`Scope::wants`].
 pub type Wants = dyn Fn(&[u8]) -> bool + Send + Sync;
 
-/// A part of the file system someone wants to hear of.
+/// A part of the file system that an owner observes.
 #[derive(Clone)]
 pub struct Scope {
-    /// Absolute, ends with `/`, no symlinks on the way.
+    /// The absolute path of the root, ending with `/`, without symlinks.
     pub root: Vec<u8>,
-    /// Is the directory at this path, relative to the root like `/d/`, to be watched? Must
-    /// say no for everything below a directory it says no for. Not asked for `/`.
+    /// Returns true if the directory at this path, relative to the root like `/d/`, is to be
+    /// watched. It must return false for everything below a directory for which it returns false.
+    /// It is not called for `/`.
     pub wants: Arc<Wants>,
 }
 
 impl Scope {
-    /// Is it the same root and the same function?
+    /// Returns true if the root and the function are the same.
     pub fn same(&self, other: &Scope) -> bool {
         self.root == other.root && Arc::ptr_eq(&self.wants, &other.wants)
     }
 
-    /// Is this absolute path inside, and wanted if it is?
+    /// Returns true if this absolute path is inside the scope and wanted.
     pub fn wanted(&self, path: &[u8]) -> bool {
         match path.strip_prefix(self.root.as_slice()) {
             Some([]) => true,
-            // The slash the root ends with is the one the relative path begins with.
+            // The root's trailing slash is the leading slash of the relative path.
             Some(_) => (self.wants)(&path[self.root.len() - 1..]),
             None => false,
         }
     }
 }
 
-/// All scopes; shared with the threads that crawl.
+/// All scopes; shared with the crawling threads.
 #[derive(Clone, Default)]
 pub struct Scopes {
     all: Arc<[Scope]>,
-    /// The same without those that are like one before them: they would answer the same.
+    /// The scopes without duplicates of earlier ones, whose answers would be the same.
     distinct: Arc<[Scope]>,
 }
 
@@ -58,12 +60,12 @@ impl Scopes {
         &self.all
     }
 
-    /// Does any scope want the directory at this absolute path (ends with `/`)?
+    /// Returns true if any scope wants the directory at this absolute path (ends with `/`).
     pub fn wanted(&self, path: &[u8]) -> bool {
         self.distinct.iter().any(|scope| scope.wanted(path))
     }
 
-    /// Is this scope's root reached from another scope's root that lies above it?
+    /// Returns true if this scope's root is inside the tree of another scope.
     pub fn nested(&self, scope: &Scope) -> bool {
         let above = |other: &&Scope| other.root.len() < scope.root.len();
         self.distinct
@@ -72,7 +74,7 @@ impl Scopes {
             .any(|other| other.wanted(&scope.root))
     }
 
-    /// The paths at which a tree begins.
+    /// Returns the paths at which a tree begins.
     pub fn roots(&self) -> Vec<Vec<u8>> {
         let own = self.distinct.iter().filter(|scope| !self.nested(scope));
         let mut roots: Vec<_> = own.map(|scope| scope.root.clone()).collect();

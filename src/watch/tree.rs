@@ -1,7 +1,7 @@
-//! The directories watched: where each is, what is below it, and whose descriptor it has.
+//! The watched directories: name, parent, children and descriptor of each.
 //!
-//! Two hash tables hold nothing but indices of the [`arena`](super::arena): descriptor → node
-//! and (parent, name) → node. A directory costs 28 bytes, its name and about 13 bytes of table;
+//! Two hash tables contain only indices of the [`arena`](super::arena): descriptor → node and
+//! (parent, name) → node. A directory costs 28 bytes, its name and about 13 bytes of table;
 //! renaming one with everything below it changes one node.
 
 use std::hash::BuildHasher;
@@ -12,28 +12,28 @@ use super::arena::{Arena, ArenaSlot, NONE};
 
 pub use super::arena::{DirNode, Flags};
 
-/// A node taken out by [`Tree::remove`].
+/// A node that [`Tree::remove`] removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Removed {
     pub node: DirNode,
     pub wd: i32,
     pub flags: Flags,
-    /// No other node has this descriptor.
+    /// True if no other node has this descriptor.
     pub last: bool,
 }
 
 impl Removed {
-    /// Was any of these flags set?
+    /// Returns true if any of these flags was set.
     pub fn had(&self, flags: Flags) -> bool {
         self.flags.any(flags)
     }
 }
 
-/// See the file's header.
+/// The tree of watched directories.
 pub struct Tree {
     arena: Arena,
     descriptors: HashTable<u32>,
-    /// More nodes of a descriptor: one directory mounted at several places.
+    /// Further nodes of a descriptor: one directory mounted at several paths.
     aliases: HashMap<i32, Vec<DirNode>>,
     children: HashTable<u32>,
     roots: Vec<DirNode>,
@@ -52,17 +52,17 @@ impl Tree {
         }
     }
 
-    /// Number of nodes.
+    /// Returns the number of nodes.
     pub fn len(&self) -> usize {
         self.arena.len()
     }
 
-    /// Bytes of memory in use.
+    /// Returns the bytes of memory in use.
     pub fn bytes(&self) -> usize {
         self.arena.bytes() + self.descriptors.allocation_size() + self.children.allocation_size()
     }
 
-    /// Gives back what growing has left over.
+    /// Releases unused capacity.
     pub fn shrink(&mut self) {
         self.arena.shrink();
     }
@@ -71,7 +71,7 @@ impl Tree {
         &self.roots
     }
 
-    /// Is this still the node that had this descriptor?
+    /// Returns true if this is still the node that had this descriptor.
     pub fn alive(&self, node: DirNode, wd: i32) -> bool {
         let slot = self.arena.get(node);
         slot.is_some_and(|slot| slot.wd == wd && wd != 0)
@@ -93,7 +93,7 @@ impl Tree {
         self.slot(node).parent == NONE
     }
 
-    /// Are any of these flags set?
+    /// Returns true if any of these flags is set.
     pub fn has(&self, node: DirNode, flags: Flags) -> bool {
         self.slot(node).flags.any(flags)
     }
@@ -108,12 +108,12 @@ impl Tree {
         slot.flags = slot.flags.without(flags);
     }
 
-    /// Is any node's directory the one with this descriptor?
-    pub fn knows(&self, wd: i32) -> bool {
+    /// Returns true if a node has this descriptor.
+    pub fn has_watch(&self, wd: i32) -> bool {
         self.first(wd).is_some()
     }
 
-    /// The node with this descriptor, or one of them.
+    /// Returns the node with this descriptor, or one of them.
     pub fn first(&self, wd: i32) -> Option<DirNode> {
         let hash = self.hasher.hash_one(wd);
         let found = self
@@ -122,8 +122,8 @@ impl Tree {
         found.copied().map(DirNode)
     }
 
-    /// All nodes with this descriptor: one but for bind mounts.
-    pub fn places(&self, wd: i32) -> impl Iterator<Item = DirNode> + use<> {
+    /// Returns all nodes with this descriptor: one, except for bind mounts.
+    pub fn nodes_of(&self, wd: i32) -> impl Iterator<Item = DirNode> + use<> {
         let more = if self.aliases.is_empty() {
             Vec::new()
         } else {
@@ -140,24 +140,25 @@ impl Tree {
         found.copied().map(DirNode)
     }
 
-    /// The nodes directly below.
+    /// Returns the direct children.
     pub fn children(&self, parent: DirNode) -> impl Iterator<Item = DirNode> {
         let first = some(self.slot(parent).first);
         std::iter::successors(first, |&node| some(self.slot(node).next))
     }
 
-    /// Is `node` this `ancestor` or below it?
+    /// Returns true if `node` is `ancestor` or below it.
     pub fn within(&self, node: DirNode, ancestor: DirNode) -> bool {
         let mut up = std::iter::successors(Some(node), |&node| self.parent(node));
         up.any(|node| node == ancestor)
     }
 
-    /// The node after this one, parents before children, among `top` and all below it.
+    /// Returns the node after this one, parents before children, among `top` and everything below
+    /// it.
     pub fn next(&self, node: DirNode, top: DirNode) -> Option<DirNode> {
         some(self.slot(node).first).or_else(|| self.next_beside(node, top))
     }
 
-    /// Like [`Tree::next`], but skips what is below `node`.
+    /// Returns the next node like [`Tree::next`], but skips everything below `node`.
     pub fn next_beside(&self, mut node: DirNode, top: DirNode) -> Option<DirNode> {
         loop {
             if node == top {
@@ -170,10 +171,10 @@ impl Tree {
         }
     }
 
-    /// Writes the absolute path, which ends with `/`, into `buffer`.
+    /// Replaces the contents of `buffer` by the absolute path, which ends with `/`.
     pub fn path(&self, node: DirNode, buffer: &mut Vec<u8>) {
         let up = || std::iter::successors(Some(node), |&node| self.parent(node));
-        // Roots' names end with the slash already.
+        // A root's name ends with the slash already.
         let part = |node: DirNode| self.name(node).len() + usize::from(!self.is_root(node));
         let mut end = up().map(part).sum();
         buffer.clear();
@@ -186,7 +187,7 @@ impl Tree {
         }
     }
 
-    /// The node at an absolute path that ends with `/`.
+    /// Returns the node at an absolute path that ends with `/`.
     pub fn find(&self, path: &[u8]) -> Option<DirNode> {
         self.roots.iter().find_map(|&root| {
             let below = path.strip_prefix(self.name(root))?;
@@ -205,30 +206,31 @@ impl Tree {
         node
     }
 
-    /// Adds a directory; there is none of that name there yet.
+    /// Adds a directory. No child of that name may exist.
     pub fn insert(&mut self, parent: DirNode, name: &[u8], wd: i32) -> DirNode {
         let node = self.allocate(name, wd);
         self.link(node, parent);
         node
     }
 
-    /// Moves a node, root or not, with all below it to a place that is free and not below itself.
+    /// Moves a node, root or not, with everything below it to a name that is free and not below
+    /// itself.
     pub fn relocate(&mut self, node: DirNode, parent: DirNode, name: &[u8]) {
         self.unlink(node);
-        // Not linked now, as the table of children goes by name.
+        // The node is not linked now, as the table of children is keyed by name.
         self.arena.rename(node, name);
         self.link(node, parent);
     }
 
-    /// Makes a node with all below it a tree of its own.
+    /// Makes a node with everything below it a separate tree.
     pub fn make_root(&mut self, node: DirNode, path: &[u8]) {
         self.unlink(node);
-        // Not linked now, as the table of children goes by name.
+        // The node is not linked now, as the table of children is keyed by name.
         self.arena.rename(node, path);
         self.roots.push(node);
     }
 
-    /// Takes out a node and all below it, and says of each what it was.
+    /// Removes a node and everything below it; returns the state of each.
     pub fn remove(&mut self, top: DirNode) -> Vec<Removed> {
         let mut order = vec![top];
         let mut node = top;
@@ -236,7 +238,7 @@ impl Tree {
             order.push(next);
             node = next;
         }
-        // Children first, so that every link still leads somewhere.
+        // Children first, so that every link remains valid.
         let removed = order.into_iter().rev().map(|node| self.release(node));
         removed.collect()
     }
@@ -247,7 +249,7 @@ impl Tree {
 
     fn allocate(&mut self, name: &[u8], wd: i32) -> DirNode {
         let node = self.arena.allocate(name, wd);
-        if self.knows(wd) {
+        if self.has_watch(wd) {
             self.aliases.entry(wd).or_default().push(node);
         } else {
             self.enter_descriptor(node, wd);
@@ -318,7 +320,8 @@ impl Tree {
         }
     }
 
-    /// Was this the descriptor's last node?
+    /// Removes a node from the table of descriptors. Returns true if it was the descriptor's last
+    /// node.
     fn forget_descriptor(&mut self, node: DirNode, wd: i32) -> bool {
         let others = self.aliases.get_mut(&wd);
         let heir = others.and_then(
@@ -376,7 +379,7 @@ mod tests {
         ]
     }
 
-    /// Path → descriptor, the whole model.
+    /// The model: path → descriptor.
     type Model = BTreeMap<Vec<u8>, i32>;
 
     fn moved(model: &mut Model, from: &[u8], to: &[u8]) {
@@ -461,7 +464,7 @@ mod tests {
                     while let Some(at) = node {
                         tree.path(at, &mut path);
                         prop_assert_eq!(tree.find(&path), Some(at));
-                        prop_assert!(tree.places(tree.wd(at)).any(|place| place == at));
+                        prop_assert!(tree.nodes_of(tree.wd(at)).any(|place| place == at));
                         seen.insert(path.clone(), tree.wd(at));
                         node = tree.next(at, root);
                     }
@@ -470,7 +473,7 @@ mod tests {
                 prop_assert_eq!(tree.len(), model.len());
                 for &wd in model.values() {
                     let places = model.values().filter(|&&other| other == wd).count();
-                    prop_assert_eq!(tree.places(wd).count(), places);
+                    prop_assert_eq!(tree.nodes_of(wd).count(), places);
                 }
             }
         }

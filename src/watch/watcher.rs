@@ -1,4 +1,4 @@
-//! One turn: take in what the threads have brought, then clear up what can be cleared up.
+//! One turn: takes records and events from the threads, then handles deferred work.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,18 +21,19 @@ use super::scopes::Scopes;
 use super::tree::{DirNode, Tree};
 use super::{CrawlProgress, InotifyMode, Observer};
 
-/// How soon to look again when the kernel had more to tell than was read.
+/// The delay of the next turn if the kernel had more events than were read.
 const RETRY_DELAY: Duration = Duration::from_millis(2);
-/// The events that wait for directories that are being read take at most so many bytes.
+/// The maximum bytes of events that wait for directories being read.
 const MAX_DEFERRED_BYTES: usize = 64 * 1024 * 1024;
 
 /// Watches directory trees with inotify(7).
 ///
-/// Make one, give it scopes, call [`turn`](Watcher::turn) whenever the waker fires or
+/// The owner creates one, sets the scopes, and calls [`turn`](Watcher::turn) whenever the waker
+/// fires or
 /// [`next_deadline`](Watcher::next_deadline) has come.
 pub struct Watcher {
     pub(super) kernel: Kernel,
-    /// Declared before the descriptor they use.
+    /// The crawling threads; declared before the descriptor they use.
     pub(super) pool: Pool,
     pub(super) reader: Reader,
     pub(super) inotify: Inotify,
@@ -40,27 +41,27 @@ pub struct Watcher {
 
     pub(super) tree: Tree,
     pub(super) moves: Moves,
-    pub(super) unclosed: OpenFiles,
+    pub(super) open_files: OpenFiles,
     pub(super) scopes: Scopes,
-    pub(super) anchors: Roots,
+    pub(super) roots: Roots,
 
-    /// Is the pool at work, or was it when last asked?
+    /// True if the pool was busy when last asked.
     pub(super) crawling: bool,
-    /// Reading of roots: how far, and whether to begin anew when done.
-    pub(super) quiet: Option<CrawlProgress>,
+    /// The progress of reading roots, and the request to begin again afterwards.
+    pub(super) initial_scan: Option<CrawlProgress>,
     pub(super) again: bool,
-    /// Tokens of directories the pool reads or will read.
+    /// Tokens of directories that the pool reads or will read.
     pub(super) tickets: HashMap<u64, DirNode>,
-    /// How many tickets a descriptor has. Its events wait until it has none.
-    pub(super) busy: HashMap<i32, u32>,
-    /// Events that wait, each descriptor's in order.
-    pub(super) early: DeferredEvents,
-    /// Descriptors whose events may be taken from `early`.
+    /// The number of tickets of each descriptor. Its events wait until it has none.
+    pub(super) pending_reads: HashMap<i32, u32>,
+    /// Events that wait, in order for each descriptor.
+    pub(super) deferred: DeferredEvents,
+    /// Descriptors whose deferred events may be handled.
     pub(super) ready: VecDeque<i32>,
 
-    pub(super) doubts: Vec<Recheck>,
-    /// Watches set by the way that may belong to no node.
-    pub(super) strays: Vec<i32>,
+    pub(super) rechecks: Vec<Recheck>,
+    /// Watches that may belong to no node.
+    pub(super) orphans: Vec<i32>,
 
     /// The time of this turn.
     pub(super) now: Instant,
@@ -71,15 +72,15 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Opens an inotify instance and starts the thread that reads it. `waker` fires when
-    /// there is something to do.
+    /// Opens an inotify instance and starts the thread that reads it. `waker` fires when there is
+    /// work.
     ///
-    /// Under [`InotifyMode::CloseWrite`] a file that stays open for longer than `staleness` counts as
-    /// changed all the same, and again after each such time; `None`: only when it is closed.
+    /// Under [`InotifyMode::CloseWrite`] a file that stays open for longer than `staleness` counts
+    /// as changed, and again after each such time; `None`: only when it is closed.
     ///
     /// # Errors
-    /// `EMFILE` when the user has too many instances (`fs.inotify.max_user_instances`) or
-    /// the process too many descriptors.
+    /// `EMFILE` if the user has too many instances (`fs.inotify.max_user_instances`) or the process
+    /// too many descriptors.
     pub fn new(
         mode: InotifyMode,
         staleness: Option<Duration>,
@@ -96,18 +97,18 @@ impl Watcher {
             waker,
             tree: Tree::new(),
             moves: Moves::default(),
-            unclosed: OpenFiles::new(staleness),
+            open_files: OpenFiles::new(staleness),
             scopes: Scopes::default(),
-            anchors: Roots::default(),
+            roots: Roots::default(),
             crawling: false,
-            quiet: None,
+            initial_scan: None,
             again: false,
             tickets: HashMap::new(),
-            busy: HashMap::new(),
-            early: DeferredEvents::default(),
+            pending_reads: HashMap::new(),
+            deferred: DeferredEvents::default(),
             ready: VecDeque::new(),
-            doubts: Vec::new(),
-            strays: Vec::new(),
+            rechecks: Vec::new(),
+            orphans: Vec::new(),
             now: Instant::now(),
             deadline: None,
             from: Vec::new(),
@@ -115,10 +116,10 @@ impl Watcher {
         })
     }
 
-    /// Takes in everything that is there to be taken, and tells `observer`.
+    /// Handles everything that is available and reports it to `observer`.
     pub fn turn(&mut self, now: Instant, observer: &mut dyn Observer) {
         self.now = now;
-        self.tell_roots(observer);
+        self.report_roots(observer);
         self.take_records(observer);
         for chunk in self.reader.take() {
             for event in decode(&chunk) {
@@ -128,40 +129,41 @@ impl Watcher {
         }
         self.clear_up(observer);
         self.replay(observer);
-        self.tell_roots(observer);
+        self.report_roots(observer);
         if !self.crawling {
-            self.remove_strays();
+            self.remove_orphans();
         }
     }
 
-    /// When [`turn`](Watcher::turn) has to be called even if the waker does not fire.
+    /// Returns the time at which [`turn`](Watcher::turn) has to be called even if the waker does
+    /// not fire.
     pub fn next_deadline(&self) -> Option<Instant> {
-        // Files are asked for after the turn as well, which may make one due.
-        let unclosed = self.unclosed.next_deadline();
+        // Open files are queried after the turn as well, which may make one due.
+        let unclosed = self.open_files.next_deadline();
         self.deadline.into_iter().chain(unclosed).min()
     }
 
-    /// Are directories being read in the background?
+    /// Returns true if directories are being read in the background.
     pub fn crawling(&self) -> bool {
         self.crawling
     }
 
-    /// How far the reading of roots has come, while it goes on.
+    /// Returns the progress of reading roots while it goes on.
     pub fn progress(&self) -> Option<CrawlProgress> {
-        self.quiet
+        self.initial_scan
     }
 
-    /// Number of directories watched. One that is mounted at two places counts twice.
+    /// Returns the number of watched directories. One that is mounted at two paths counts twice.
     pub fn watched(&self) -> usize {
         self.tree.len()
     }
 
-    /// Bytes of memory the table of directories takes.
+    /// Returns the bytes of memory of the directory table.
     pub fn memory(&self) -> usize {
         self.tree.bytes()
     }
 
-    /// Calls `f` with the kernel's number and the absolute path of every directory watched.
+    /// Calls `f` with the watch descriptor and the absolute path of every watched directory.
     pub fn for_each_watch(&self, mut f: impl FnMut(i32, &[u8])) {
         let mut path = Vec::new();
         for &root in self.tree.roots() {
@@ -180,7 +182,7 @@ impl Watcher {
         }
         let (records, last) = self.pool.take();
         for record in records {
-            self.absorb_record(record, observer);
+            self.apply_record(record, observer);
             self.replay(observer);
         }
         if last && self.tickets_done() {
@@ -188,52 +190,52 @@ impl Watcher {
         }
     }
 
-    /// Taking in the last records may have given the pool new work.
+    /// Returns true if no ticket is left. Applying the last records may have created new work.
     fn tickets_done(&self) -> bool {
         self.tickets.is_empty()
     }
 
     fn end_crawl(&mut self, observer: &mut dyn Observer) {
         self.crawling = false;
-        if self.quiet.take().is_some() {
+        if self.initial_scan.take().is_some() {
             self.tree.shrink();
             self.find_lost_roots();
         }
-        // Of descriptors nobody knows now, nobody ever will.
+        // Descriptors that are unknown now stay unknown.
         let (tree, ready) = (&self.tree, &mut self.ready);
-        self.early.retain(|wd| {
-            let is_known = tree.knows(wd);
+        self.deferred.retain(|wd| {
+            let is_known = tree.has_watch(wd);
             if is_known {
                 ready.push_back(wd);
             }
             is_known
         });
         self.replay(observer);
-        self.remove_strays();
+        self.remove_orphans();
         if std::mem::take(&mut self.again) {
             self.rebuild();
         }
     }
 
-    /// An event from the kernel: now, or later if its directory is being read.
+    /// Handles an event of the kernel, or defers it if its directory is being read.
     fn receive(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
         if event.is(libc::IN_Q_OVERFLOW) {
             observer.overflow();
             return;
         }
-        let known = self.tree.knows(event.wd);
-        if known && !self.busy.contains_key(&event.wd) {
+        let known = self.tree.has_watch(event.wd);
+        if known && !self.pending_reads.contains_key(&event.wd) {
             self.dispatch(event, observer);
             return;
         }
-        // While nothing is being read, an unknown descriptor is a removed watch whose events
-        // were in the queue; the kernel does not give a number again.
+        // While nothing is being read, an unknown descriptor is that of a removed watch whose
+        // events were queued; the kernel does not reuse numbers.
         if !self.crawling {
             return;
         }
-        self.early.push(event.wd, &encode(event));
-        if self.early.bytes() > MAX_DEFERRED_BYTES {
-            self.early.clear();
+        self.deferred.push(event.wd, &encode(event));
+        if self.deferred.bytes() > MAX_DEFERRED_BYTES {
+            self.deferred.clear();
             observer.overflow();
         }
     }
@@ -241,10 +243,10 @@ impl Watcher {
     /// Handles events that waited for a directory that has been read now.
     fn replay(&mut self, observer: &mut dyn Observer) {
         while let Some(wd) = self.ready.pop_front() {
-            if self.busy.contains_key(&wd) {
+            if self.pending_reads.contains_key(&wd) {
                 continue;
             }
-            let Some(bytes) = self.early.remove(wd) else {
+            let Some(bytes) = self.deferred.remove(wd) else {
                 continue;
             };
             for event in decode(&bytes) {
@@ -253,39 +255,39 @@ impl Watcher {
         }
     }
 
-    /// What needs the knowledge that nothing more is coming just now.
+    /// Handles work that requires that no event is outstanding.
     fn clear_up(&mut self, observer: &mut dyn Observer) {
-        self.tell_unclosed(observer);
+        self.report_open_files(observer);
         let mut postponed = false;
         if self
             .moves
             .next_deadline()
             .is_some_and(|deadline| deadline <= self.now)
         {
-            // The second half may be in the kernel still if this process had to wait.
+            // The second half may still be in the kernel if this process had to wait.
             postponed = !self.reader.drained();
             while !postponed && let Some(half) = self.moves.expire(self.now) {
                 self.unpaired(&half, observer);
             }
         }
-        if !self.doubts.is_empty() {
+        if !self.rechecks.is_empty() {
             let settled = self.moves.is_empty() && self.reader.drained();
-            self.clear_doubts(settled, observer);
+            self.run_rechecks(settled, observer);
         }
-        if self.moves.remembers() && self.early.is_empty() && self.reader.drained() {
-            self.moves.forget();
+        if self.moves.has_recent() && self.deferred.is_empty() && self.reader.drained() {
+            self.moves.clear_recent();
         }
         self.deadline = match self.moves.next_deadline() {
             Some(_) if postponed => Some(self.now + RETRY_DELAY),
-            // The pool wakes for many records or the last, not for one that takes its time.
-            None if self.crawling || !self.doubts.is_empty() => Some(self.now + 5 * RETRY_DELAY),
+            // The pool wakes the loop for many records or the last one, not for a slow one.
+            None if self.crawling || !self.rechecks.is_empty() => Some(self.now + 5 * RETRY_DELAY),
             deadline => deadline,
         };
     }
 
-    fn remove_strays(&mut self) {
-        while let Some(wd) = self.strays.pop() {
-            if !self.tree.knows(wd) {
+    fn remove_orphans(&mut self) {
+        while let Some(wd) = self.orphans.pop() {
+            if !self.tree.has_watch(wd) {
                 self.unwatch(wd);
             }
         }

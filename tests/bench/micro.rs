@@ -157,7 +157,7 @@ impl Observer for Deaf {
     fn root_lost(&mut self, _: usize, _: Loss) {}
     fn root_back(&mut self, _: usize) {}
     fn out_of_watches(&mut self, _: &[u8]) {}
-    fn trouble(&mut self, _: &[u8], _: &io::Error, _: &'static str) {}
+    fn watch_failed(&mut self, _: &[u8], _: &io::Error, _: &'static str) {}
 }
 
 /// `count` directories in two levels.
@@ -235,7 +235,7 @@ fn copy(c: &mut Criterion) {
             delete_excluded: false,
             filter: Arc::new(RwLock::new(Filter::default())),
             task,
-            settled: true,
+            renames_applied: true,
             limit: None,
             stop: Arc::new(AtomicBool::new(false)),
         };

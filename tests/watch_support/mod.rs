@@ -130,7 +130,7 @@ impl Observer for Log {
         self.exhausted += 1;
     }
 
-    fn trouble(&mut self, path: &[u8], error: &io::Error, what: &'static str) {
+    fn watch_failed(&mut self, path: &[u8], error: &io::Error, what: &'static str) {
         let path = self.relative(path);
         self.troubles.push(format!("{what} {path}: {error}"));
     }

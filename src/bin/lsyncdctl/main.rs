@@ -57,11 +57,11 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<u8, ClientError> {
     let verb = match &args.command {
         Command::Help => {
-            say(args::HELP);
+            print_text(args::HELP);
             return Ok(0);
         }
         Command::Version => {
-            say(&format!("Version: {}\n", lsyncd::cli::VERSION));
+            print_text(&format!("Version: {}\n", lsyncd::cli::VERSION));
             return Ok(0);
         }
         Command::Top => return top::run(args).map(|()| 0),
@@ -70,7 +70,7 @@ fn run(args: &Args) -> Result<u8, ClientError> {
     };
     let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
     let reply = link.ask(verb)?;
-    say(&format!("{}\n", reply.text));
+    print_text(&format!("{}\n", reply.text));
     Ok(0)
 }
 
@@ -86,9 +86,9 @@ fn status(args: &Args, wait: bool, json: bool) -> Result<u8, ClientError> {
         return Err(ClientError::Refused("the daemon sent no status".into()));
     };
     if json {
-        say(&format!("{}\n", pretty(&status)))
+        print_text(&format!("{}\n", pretty(&status)))
     } else {
-        say(&show::text(&status))
+        print_text(&show::text(&status))
     }
     Ok(if wait {
         // What was waited for has come, whatever has changed since.
@@ -111,7 +111,7 @@ fn deadline(args: &Args) -> Option<Instant> {
 }
 
 /// A reader that has seen enough is no failure.
-fn say(text: &str) {
+fn print_text(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }
 

@@ -84,7 +84,7 @@ fn obey(verb: Verb, words: &Args, link: &mut Option<Client>, view: &mut View) {
         Ok(reply) => reply.text,
         Err(text) => text,
     };
-    view.say(said);
+    view.set_message(said);
 }
 
 fn ask(
@@ -94,7 +94,7 @@ fn ask(
 ) -> Result<lsyncd::control::protocol::Reply, String> {
     let mut open = match link.take() {
         Some(open) => open,
-        None => self::open(words).map_err(told)?,
+        None => self::open(words).map_err(describe)?,
     };
     open.deadline = Some(Instant::now() + REPLY_TIMEOUT);
     match open.ask(verb) {
@@ -102,7 +102,7 @@ fn ask(
             *link = Some(open);
             Err(text)
         }
-        Err(error) => Err(told(error)),
+        Err(error) => Err(describe(error)),
         Ok(reply) => {
             *link = Some(open);
             Ok(reply)
@@ -110,7 +110,7 @@ fn ask(
     }
 }
 
-fn told(error: ClientError) -> String {
+fn describe(error: ClientError) -> String {
     match error {
         ClientError::NoDaemon(text) | ClientError::Refused(text) => text,
         ClientError::TimedOut => "the daemon does not answer".into(),

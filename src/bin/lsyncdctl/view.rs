@@ -21,7 +21,7 @@ pub struct View {
     /// Why there is no newer one.
     lost: Option<String>,
     /// The answer to the last key.
-    said: String,
+    message: String,
     chosen: usize,
 }
 
@@ -39,8 +39,8 @@ impl View {
     }
 
     /// The answer to a key.
-    pub fn say(&mut self, text: String) {
-        self.said = text;
+    pub fn set_message(&mut self, text: String) {
+        self.message = text;
     }
 
     /// Moves the choice.
@@ -102,7 +102,7 @@ impl View {
         }
         if width >= 110 {
             let text = format!("  {} process {}", status.version, status.pid);
-            words.push(Span::styled(text, quiet()));
+            words.push(Span::styled(text, dimmed()));
         }
         Paragraph::new(Line::from(words))
     }
@@ -110,9 +110,9 @@ impl View {
     fn foot(&self, width: u16) -> Paragraph<'_> {
         let keys = KEYS.chars().count();
         let room = (width as usize).saturating_sub(keys + 3);
-        let said: String = self.said.chars().take(room).collect();
+        let said: String = self.message.chars().take(room).collect();
         let line = Line::from(vec![
-            Span::styled(KEYS, quiet()),
+            Span::styled(KEYS, dimmed()),
             Span::raw(if said.is_empty() { "" } else { "   " }),
             Span::raw(said),
         ]);
@@ -149,7 +149,7 @@ impl View {
         titles.push("WHAT");
         let rows = self.status.syncs.iter().map(|sync| row(sync, wide));
         let table = Table::new(rows, widths)
-            .header(Row::new(titles).style(quiet()))
+            .header(Row::new(titles).style(dimmed()))
             .row_highlight_style(Style::new().add_modifier(Modifier::REVERSED));
         let mut state = TableState::new().with_selected(Some(self.chosen));
         frame.render_stateful_widget(table, area, &mut state);
@@ -169,14 +169,14 @@ impl View {
         if !queue.is_empty() {
             lines.push(Line::styled(
                 format!("queue, {} in all", sync.pending),
-                quiet(),
+                dimmed(),
             ));
         }
         for entry in queue {
             let to = entry.to.as_ref();
             let to = to.map(|to| format!(" → {to}")).unwrap_or_default();
             lines.push(Line::from(vec![
-                Span::styled(format!("  {:<7}", entry.status), quiet()),
+                Span::styled(format!("  {:<7}", entry.status), dimmed()),
                 Span::raw(format!("{:<7} {}{to}", entry.event, entry.path)),
             ]));
         }
@@ -201,13 +201,13 @@ impl View {
         if totals.bytes > 0 {
             facts.push_str(&format!(", {} sent", bytes(totals.bytes)));
         }
-        lines.push(Line::styled(facts, quiet()));
+        lines.push(Line::styled(facts, dimmed()));
         if let Some(error) = &sync.last_error {
             let ago = span(self.status.time - error.time);
             lines.push(Line::from(vec![
                 Span::styled(
                     format!("last error {ago} ago, exit code {}: ", error.code),
-                    quiet(),
+                    dimmed(),
                 ),
                 Span::raw(error.text.clone()),
             ]));
@@ -302,7 +302,7 @@ fn colour(severity: Severity) -> Color {
     }
 }
 
-fn quiet() -> Style {
+fn dimmed() -> Style {
     Style::new().add_modifier(Modifier::DIM)
 }
 
