@@ -241,7 +241,7 @@ impl ListStrategy {
         if request.list == ListMode::FilesFrom {
             return false;
         }
-        let freedom = rsync_options::freedom(request.words);
+        let freedom = rsync_options::list_support(request.options);
         if freedom == ListSupport::Classic {
             return true;
         }

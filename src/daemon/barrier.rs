@@ -68,7 +68,7 @@ impl Barrier {
         }
         if let BarrierStage::Anew = self.stage {
             self.stage = BarrierStage::Waiting {
-                moment: watcher.moment(),
+                moment: watcher.event_mark(),
                 again: now,
                 pause: MIN_DELAY,
             };
@@ -78,7 +78,7 @@ impl Barrier {
     /// Returns true if all events from before the request are delivered and the marks are about to
     /// be set. Changes to files that are still open have to be queued by then.
     pub fn is_to_mark(&self, watcher: &Watcher, started: bool) -> bool {
-        matches!(self.stage, BarrierStage::Waiting { moment, .. } if started && watcher.has_told(moment))
+        matches!(self.stage, BarrierStage::Waiting { moment, .. } if started && watcher.has_reported(moment))
     }
 
     /// Returns true if the barrier has passed. `started` says that the startup transfers are

@@ -31,7 +31,7 @@ impl EventLoop<'_> {
         let now = Instant::now();
         self.context.server.admit(now);
         self.poll_barriers(now);
-        for connection in self.context.server.connections.turn(LONGEST_REQUEST, now) {
+        for connection in self.context.server.connections.turn(MAX_REQUEST_BYTES, now) {
             let local = self
                 .context
                 .server
@@ -53,7 +53,7 @@ impl EventLoop<'_> {
         };
         let line = match connection.said().iter().position(|&byte| byte == b'\n') {
             Some(end) => connection.take(end + 1),
-            None if connection.said().len() >= LONGEST_REQUEST => {
+            None if connection.said().len() >= MAX_REQUEST_BYTES => {
                 let reply = Reply::refused("the request is too long");
                 return connection.tell_and_close(reply.line(), now);
             }
@@ -211,7 +211,7 @@ impl EventLoop<'_> {
             .any(|wait| wait.is_to_mark(self.watcher, self.started))
         {
             let mut watching = EventRouter::new(&self.syncs, self.now);
-            self.watcher.tell_all_unclosed(&mut watching);
+            self.watcher.report_all_open(&mut watching);
         }
         waits.retain_mut(|wait| {
             if !self.context.server.connections.knows(wait.connection) {

@@ -180,7 +180,7 @@ fn notes(sync: &Sync, lacks_watches: bool) -> Vec<Cow<'static, str>> {
         notes.push(format!("Halted: {why}").into());
     }
     for (path, reason) in sync.gate.blocked().iter().take(MAX_BLOCKED_PATHS) {
-        let (path, words) = (log::escape(path), &reason.words);
+        let (path, words) = (log::escape(path), &reason.reason);
         let what = if reason.rejected { "Rejected" } else { "Held" };
         notes.push(format!("{what}: {path}: {words}").into());
     }

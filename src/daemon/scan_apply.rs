@@ -79,7 +79,7 @@ impl EventLoop<'_> {
         let name = names(syncs);
         let (mut paths, mut told) = (Vec::new(), 0);
         for (path, why, alone) in files {
-            if gate.blocked_mut().hold(&path, why.clone(), alone) {
+            if gate.blocked_mut().defer(&path, why.clone(), alone) {
                 told += 1;
                 if told <= MAX_LOGGED_PATHS {
                     let path = log::escape(&path);
@@ -153,7 +153,7 @@ impl EventLoop<'_> {
             decided.push((candidate, disposition));
         }
         self.wait_for(&syncs, waiting.into_iter());
-        self.order_check(token, WorkerOrder::Settle(decided));
+        self.order_check(token, WorkerOrder::Commit(decided));
     }
 }
 

@@ -180,7 +180,7 @@ impl EventLoop<'_> {
         self.order_check(
             token,
             WorkerOrder::Collect {
-                look,
+                scope: look,
                 filter,
                 root_identity,
             },
@@ -313,7 +313,7 @@ impl EventLoop<'_> {
                     None => self.finish_pass(token),
                 }
             }
-            Ok(WorkerResult::Settled(settled)) => {
+            Ok(WorkerResult::Committed(settled)) => {
                 self.settled(&syncs, settled);
                 self.finish_pass(token);
             }
@@ -429,7 +429,7 @@ impl EventLoop<'_> {
             Some((Rc::clone(&sync.gate), check.staging.clone()))
         });
         let gates: Vec<_> = gates.collect();
-        crate::scan::gate::settle(&gates);
+        crate::scan::gate::assign_staging(&gates);
         let used: HashSet<_> = gates.iter().map(|(gate, _)| gate.id()).collect();
         self.scan_passes
             .workers

@@ -68,7 +68,7 @@ impl EventLoop<'_> {
         self.script.shut_down();
         self.close_gates();
         let mut watching = EventRouter::new(&self.syncs, self.now);
-        self.watcher.tell_all_unclosed(&mut watching);
+        self.watcher.report_all_open(&mut watching);
         let now = Instant::now();
         let timeout = self.script.settings.stop_timeout;
         let shutdown = self

@@ -148,7 +148,7 @@ impl StagedTree {
         // The source may be another directory than last time, under the same name.
         self.source = Beneath::enter(&self.layout.source)?;
         let numbers = |stat: Stat| (stat.st_dev, stat.st_ino);
-        if root_identity.is_some() && self.source.look(b"/")?.map(numbers) != root_identity {
+        if root_identity.is_some() && self.source.lookup(b"/")?.map(numbers) != root_identity {
             return Err(io::Error::other("the source is another directory"));
         }
         self.tree.forget();

@@ -125,7 +125,7 @@ fn carry_out(
             filter,
             root_identity,
         } => {
-            let collected = stage.collect(look, &filter, root_identity);
+            let collected = stage.collect(scope, &filter, root_identity);
             WorkerResult::Collected(collected.map_err(|error| error.to_string())?)
         }
         WorkerOrder::Commit(decided) => WorkerResult::Committed(stage.commit(decided)),

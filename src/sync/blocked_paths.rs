@@ -9,7 +9,7 @@ use super::Sync;
 use crate::config::{Delete, OnReject};
 use crate::filter::literal;
 use crate::queue::Time;
-use crate::scan::blocked::{BlockReason, MOST_BYTES, MOST_RULES};
+use crate::scan::blocked::{BlockReason, MAX_RULE_BYTES, MAX_RULES};
 
 impl Sync {
     /// Returns the directory rsync reads: the source, or the staged tree of checked files. `None`
@@ -41,7 +41,7 @@ impl Sync {
     fn patterns(&self) -> Option<Vec<Vec<u8>>> {
         let blocked = self.gate.blocked();
         let kept = blocked.iter().filter(|(_, reason)| self.keeps(reason));
-        let kept = kept.take(MOST_RULES + 1);
+        let kept = kept.take(MAX_RULES + 1);
         let patterns: Vec<_> = kept.map(|(path, _)| entire(path)).collect();
         let bytes: usize = patterns.iter().map(Vec::len).sum();
         (patterns.len() <= MAX_RULES && bytes <= MAX_RULE_BYTES).then_some(patterns)

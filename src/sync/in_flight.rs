@@ -120,11 +120,11 @@ impl Sync {
     pub fn forget_transfers(&self, watcher: &Watcher, now: Time) {
         let mut scan = self.in_flight.0.borrow_mut();
         let until = match scan.state {
-            InFlightState::Running if !scan.busy => watcher.moment(),
+            InFlightState::Running if !scan.busy => watcher.event_mark(),
             InFlightState::Until(moment) => moment,
             _ => return,
         };
-        if watcher.has_told(until) {
+        if watcher.has_reported(until) {
             *scan = InFlightScan {
                 state: InFlightState::Not(now),
                 ..InFlightScan::default()

@@ -125,7 +125,7 @@ impl Sync {
             return false;
         };
         let bound = self.config.max_pending;
-        let id = before.journal.borrow_mut().succeed(before.id, bound);
+        let id = before.journal.borrow_mut().replace_target(before.id, bound);
         *journal_reader = JournalReader {
             journal: Rc::clone(&before.journal),
             id,
@@ -153,7 +153,7 @@ impl Sync {
         let journal_reader = self.journal_reader.as_mut()?;
         let mut journal = journal_reader.journal.borrow_mut();
         if self.queue.is_empty() {
-            journal.settled(journal_reader.id);
+            journal.completed(journal_reader.id);
         }
         let hurry = !journal.has_passed(journal_reader.id, journal_reader.hurry);
         let list = match journal.pull(
@@ -201,7 +201,10 @@ impl Sync {
     /// Releases the journal's changes for this sync. It may still lead the others.
     pub(super) fn leave_journal(&self) {
         if let Some(journal_reader) = &self.journal_reader {
-            journal_reader.journal.borrow_mut().leave(journal_reader.id);
+            journal_reader
+                .journal
+                .borrow_mut()
+                .remove_target(journal_reader.id);
         }
     }
 

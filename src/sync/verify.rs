@@ -262,7 +262,7 @@ impl Sync {
         if progress.is_none() && std::mem::take(&mut self.verify.stale) {
             progress = Some(Progress::Telling(
                 SystemTime::now() - CLOCK_TICK,
-                watcher.moment(),
+                watcher.event_mark(),
             ));
         }
         if let Some(Progress::Telling(time, moment)) = progress
