@@ -121,7 +121,7 @@ fn carry_out(
     };
     Ok(match order {
         WorkerOrder::Collect {
-            look,
+            scope,
             filter,
             root_identity,
         } => {

@@ -269,7 +269,7 @@ impl Sync {
             && watcher.has_reported(moment)
         {
             // Writes to open files are reported later.
-            let age = watcher.oldest_unclosed();
+            let age = watcher.oldest_open();
             let open = age.map(|age| SystemTime::now() - age - MAX_LAG);
             let time = open.map_or(time, |open| open.min(time));
             progress = Some(Progress::Sending(time, self.mark()));
