@@ -88,7 +88,7 @@ impl ListStrategy {
             Some(_) if resent() => self.possible([Compare::Never, Compare::Content]),
             Some(_) => Compare::Times,
         };
-        let follows_links = rsync_options::follows_links(request.words);
+        let follows_links = rsync_options::follows_links(request.options);
         let found = match &binary {
             None if request.list != ListMode::FilesFrom => None,
             _ => collapse(&disk, mentions(&entries, follows_links)),
@@ -103,7 +103,7 @@ impl ListStrategy {
                 filter_list::transfer(request, rules, &entries, compare, is_file)
             }
             Some(mut found) => {
-                let sent = rsync_options::sent_as_directories(request.words);
+                let sent = rsync_options::sent_as_directories(request.options);
                 found.judge(rules, |path| disk.is_sent_as_directory(path, sent));
                 if !request.delete {
                     // Excluded objects are not sent, and those at the target stay.

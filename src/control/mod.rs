@@ -1,9 +1,11 @@
-//! The control socket as `lsyncd` and `lsyncdctl` both see it.
+//! The control socket, for both `lsyncd` and `lsyncdctl`.
 //!
-//! * [`protocol`]: requests and replies, one JSON object a line;
-//! * [`socket_paths`]: where the socket of a daemon is.
+//! | file | what it does |
+//! |---|---|
+//! | `protocol` | requests and replies, one JSON object per line |
+//! | `socket_paths` | the paths of a daemon's socket |
 //!
-//! docs/control.md describes the protocol. The room may call `status`.
+//! docs/control.md describes the protocol. The room may call `status`; it opens no socket.
 
 pub mod protocol;
 pub mod socket_paths;

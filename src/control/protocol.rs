@@ -1,120 +1,122 @@
-//! The language of the control socket: one JSON object a line, each way. docs/control.md is
-//! its manual.
+//! The protocol of the control socket: one JSON object per line in each direction. docs/control.md
+//! describes it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::VERSION;
 
-/// The longest request, in bytes: a path in its printable form takes up to 16 KiB.
+/// The maximum length of a request in bytes: a path in its printable form needs up to 16 KiB.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
-/// The most entries of a queue a status may have.
+/// The maximum number of entries per queue in a status.
 pub const MAX_ENTRIES: usize = 1000;
 
-/// A line to the daemon.
+/// A request to the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// [`VERSION`]
+    /// The protocol version, [`VERSION`].
     pub v: u32,
-    /// What to do.
+    /// The requested action.
     #[serde(flatten)]
     pub verb: Verb,
 }
 
-/// What to do. A sync is named as in the configuration; without a name, all are meant.
+/// The action of a request. A sync is named as in the configuration; without a name, all syncs are
+/// meant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case")]
 pub enum Verb {
-    /// Tell what is going on.
+    /// Return the status.
     Status {
-        /// Which.
+        /// The name of the sync.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sync: Option<String>,
-        /// So many entries of each queue, at most [`MAX_ENTRIES`].
+        /// The number of entries of each queue, at most [`MAX_ENTRIES`].
         #[serde(default)]
         entries: usize,
     },
-    /// Answer when everything that happened before this request is at the target.
+    /// Reply when everything that happened before this request is at the target.
     Wait {
-        /// Which.
+        /// The name of the sync.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sync: Option<String>,
     },
-    /// Start nothing more.
+    /// Start no more transfers.
     Pause {
-        /// Which.
+        /// The name of the sync.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sync: Option<String>,
     },
-    /// Start again what is due.
+    /// Start transfers again.
     Resume {
-        /// Which.
+        /// The name of the sync.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sync: Option<String>,
     },
-    /// Take the source as it is: a guard that halted the sync is content.
+    /// Accept the source as it is: a guard that halted the sync is released.
     Release {
-        /// Which.
+        /// The name of the sync.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sync: Option<String>,
     },
-    /// Don't wait for delays.
+    /// Run pending delays at once.
     Flush {
-        /// Which.
+        /// The name of the sync.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sync: Option<String>,
     },
     /// Compare a path, or everything.
     Resync {
-        /// Which.
+        /// The name of the sync.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sync: Option<String>,
-        /// Absolute, or relative to the source; in printable form.
+        /// The path: absolute, or relative to the source; in printable form.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<String>,
     },
-    /// Try what failed again now.
+    /// Retry failed paths at once.
     Retry {
-        /// Which.
+        /// The name of the sync.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sync: Option<String>,
     },
-    /// Read the configuration again, as after HUP.
+    /// Reload the configuration, as after HUP.
     Reload,
-    /// Choose what is logged from now on, in words of the option `-log`.
+    /// Select the log categories, with the arguments of the option `-log`.
     LogLevel {
-        /// `all`, `scarce` or names of categories; none for the usual.
+        /// `all`, `scarce` or names of categories; empty for the default.
         #[serde(default)]
         words: Vec<String>,
     },
 }
 
-/// A line from the daemon.
+/// A reply of the daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
-    /// [`VERSION`]
+    /// The protocol version, [`VERSION`].
     pub v: u32,
-    /// It was done.
+    /// True if the action was carried out.
     pub ok: bool,
-    /// What was done, or why not.
+    /// The result, or the reason of a failure.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub text: String,
-    /// To [`Verb::Status`], and to [`Verb::Wait`] of the moment it is over.
+    /// The status, in replies to [`Verb::Status`] and, at the moment the wait ends, to
+    /// [`Verb::Wait`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Snapshot>,
 }
 
 impl Request {
-    /// A request of this version.
+    /// Returns a request of this protocol version.
     pub fn new(verb: Verb) -> Request {
         Request { v: VERSION, verb }
     }
 
-    /// Reads a line.
+    /// Parses a line.
     ///
     /// # Errors
-    /// In words for whoever sent it.
+    /// Returns a message for the sender.
     pub fn parse(line: &[u8]) -> Result<Verb, String> {
         #[derive(Deserialize)]
         struct Version {
@@ -132,14 +134,14 @@ impl Request {
         Ok(request.verb)
     }
 
-    /// The line, with its end.
+    /// Returns the line, with its newline.
     pub fn line(&self) -> Vec<u8> {
         line(self)
     }
 }
 
 impl Reply {
-    /// It was done.
+    /// Returns a reply of success.
     pub fn done(text: impl Into<String>) -> Reply {
         Reply {
             v: VERSION,
@@ -149,7 +151,7 @@ impl Reply {
         }
     }
 
-    /// It was not.
+    /// Returns a reply of failure.
     pub fn refused(text: impl Into<String>) -> Reply {
         Reply {
             ok: false,
@@ -157,7 +159,7 @@ impl Reply {
         }
     }
 
-    /// What is going on.
+    /// Returns a reply with the status.
     pub fn status(snapshot: Snapshot) -> Reply {
         Reply {
             status: Some(snapshot),
@@ -165,13 +167,13 @@ impl Reply {
         }
     }
 
-    /// The line, with its end.
+    /// Returns the line, with its newline.
     pub fn line(&self) -> Vec<u8> {
         line(self)
     }
 }
 
-/// Numbers and texts always have a form in JSON.
+/// Returns the JSON line of a value. Numbers and texts can always be serialised.
 fn line(value: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(value).unwrap_or_default();
     line.push(b'\n');
@@ -212,7 +214,7 @@ mod tests {
     proptest! {
         #[test]
         fn nonsense_is_refused_and_no_more(line in prop::collection::vec(any::<u8>(), 0..300)) {
-            // Whatever comes, there is an answer of one line.
+            // Every input gets an answer of one line.
             let text = Request::parse(&line).err().unwrap_or_default();
             let reply = Reply::refused(text).line();
             prop_assert_eq!(reply.iter().filter(|&&byte| byte == b'\n').count(), 1);

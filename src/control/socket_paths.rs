@@ -1,23 +1,22 @@
-//! Where the control socket is, when nobody says.
+//! The default paths of the control socket.
 
 use std::path::PathBuf;
 
-/// The environment variable that names it, for `lsyncdctl`.
+/// The environment variable with the path, for `lsyncdctl`.
 pub const VARIABLE: &str = "LSYNCD_SOCKET";
 
-/// The directory of a service for what lives as long as it does (`RuntimeDirectory=` in
-/// systemd.exec(5)).
+/// Returns the runtime directory of a service (`RuntimeDirectory=` in systemd.exec(5)).
 pub fn of_service() -> Option<PathBuf> {
     let given = std::env::var_os("RUNTIME_DIRECTORY")?;
     let directory = std::env::split_paths(&given).find(|path| path.is_absolute())?;
     Some(directory.join("lsyncd.sock"))
 }
 
-/// Where a daemon makes its control socket if nothing else is known: no configuration, no
-/// service, no pid file.
+/// Returns the paths at which a daemon creates its control socket if neither configuration nor
+/// service nor pid file determine one.
 pub fn usual() -> Vec<PathBuf> {
     if nix::unistd::geteuid().is_root() {
-        // The directory is the service's, and is there only while that runs.
+        // The directory belongs to the service and exists only while that runs.
         return vec!["/run/lsyncd/lsyncd.sock".into(), "/run/lsyncd.sock".into()];
     }
     let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
@@ -26,8 +25,8 @@ pub fn usual() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Where `lsyncdctl` looks, in this order: the above, where a user's service has it, and beside
-/// the usual pid files.
+/// Returns the paths that `lsyncdctl` tries, in this order: the default ones, that of a user's
+/// service, and those beside the usual pid files.
 pub fn searched() -> Vec<PathBuf> {
     let users = usual()
         .into_iter()

@@ -1,11 +1,13 @@
 //! `crontab = { … }`: times at which a sync compares its whole source with its target.
 //!
-//! * `rule`: the six fields of one rule;
-//! * `schedule`: the rules of one sync, in local time;
-//! * `timer`: wakes the event loop, on the clock that people set.
+//! | file | what it does |
+//! |---|---|
+//! | `rule` | the six fields of one rule |
+//! | `schedule` | the rules of one sync, in local time |
+//! | `timer` | wakes the event loop, on the settable clock |
 //!
-//! The room knows neither syncs nor queues: the event loop asks each [`Crontab`] whether it
-//! is due and queues the comparison.
+//! The room knows neither syncs nor queues: the event loop asks each [`Crontab`] if it is due and
+//! queues the full sync. The room may call `log`.
 
 mod rule;
 mod schedule;

@@ -1,10 +1,10 @@
-//! One rule of a crontab: its six fields, and which times of day and dates match them. Time
-//! zones are no matter here; see `schedule`.
+//! One rule of a crontab: its six fields, and the times of day and dates that match them. Time
+//! zones are handled in `schedule`.
 
 /// Seconds of a day.
 pub const DAY: i64 = 86_400;
 
-/// One rule: for each field the values that match, as bits.
+/// One rule: for each field the matching values, as bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CronRule {
     /// Second, minute, hour.
@@ -12,7 +12,7 @@ pub struct CronRule {
     days: u64,
     months: u64,
     weekdays: u64,
-    /// The hour is a star, or a star with a step.
+    /// True if the hour is a star, or a star with a step.
     pub repeats: bool,
 }
 
@@ -40,7 +40,7 @@ const FIELDS: [Field; 6] = [
     ),
 ];
 
-/// Words of crontab(5) that stand for whole rules.
+/// Names of crontab(5) for whole rules.
 const NAMED: [(&str, &str); 7] = [
     ("@yearly", "0 0 0 1 1 *"),
     ("@annually", "0 0 0 1 1 *"),
@@ -51,14 +51,15 @@ const NAMED: [(&str, &str); 7] = [
     ("@hourly", "0 0 * * * *"),
 ];
 
-/// 29 February of a given weekday comes at least once in so many days (40 years).
+/// The maximum number of days to the next date that matches: 29 February of a given weekday occurs
+/// at least once in 40 years.
 const MAX_DAYS_AHEAD: i64 = 14_611;
 
 impl CronRule {
-    /// Reads six fields, or a word that stands for them.
+    /// Parses six fields, or a name for them.
     ///
     /// # Errors
-    /// Why it is no rule, in words.
+    /// Returns the reason why it is no rule.
     pub fn parse(text: &str) -> Result<CronRule, String> {
         let text = text.trim().to_lowercase();
         let named = NAMED.iter().find(|(name, _)| *name == text);
@@ -87,7 +88,8 @@ impl CronRule {
         })
     }
 
-    /// The first time that clocks show from this one on; both as if they showed UTC.
+    /// Returns the first matching time of a clock from `shown` on; both are expressed as if the
+    /// clock showed UTC.
     pub fn first(&self, shown: i64) -> Option<i64> {
         let today = shown.div_euclid(DAY);
         let now = shown.rem_euclid(DAY);
@@ -135,13 +137,13 @@ impl CronRule {
     }
 }
 
-/// The lowest bit from this one on.
+/// Returns the position of the lowest set bit from `from` on.
 fn next_bit(bits: u64, from: i64) -> Option<i64> {
     let left = bits.checked_shr(u32::try_from(from).ok()?)?;
     (left != 0).then(|| from + i64::from(left.trailing_zeros()))
 }
 
-/// The values of a field: a list of stars, values and ranges, each maybe with a step.
+/// Parses the values of a field: a list of stars, values and ranges, each optionally with a step.
 fn values(text: &str, field: &Field) -> Result<u64, String> {
     let &(name, first, last, _) = field;
     let mut bits = 0;
@@ -156,7 +158,7 @@ fn values(text: &str, field: &Field) -> Result<u64, String> {
         let (low, high) = match range.split_once('-') {
             _ if matches!(range, "*" | "?") => (first, last),
             Some((low, high)) => (value(low, field)?, value(high, field)?),
-            // A single value with a step is the beginning of a range.
+            // A single value with a step is the start of a range.
             None => match (value(range, field)?, part.contains('/')) {
                 (low, true) => (low, last),
                 (low, false) => (low, low),
@@ -199,8 +201,8 @@ pub const ERA: i64 = 146_097;
 /// Days from 1 March of the year 0 to 1 January 1970.
 pub const EPOCH: i64 = 719_468;
 
-/// The date that lies so many days after the first of 1970. Years begin with March here, so
-/// that a leap day is the last of its year and the months before it have a regular length.
+/// Returns the date that many days after the first of 1970. Years begin with March here, so that a
+/// leap day is the last of its year and the months before it have regular lengths.
 pub fn date(days: i64) -> (i32, u32, u32) {
     let days = days + EPOCH;
     let (era, day) = (days.div_euclid(ERA), days.rem_euclid(ERA));

@@ -1,20 +1,20 @@
-//! The crontab of one sync: when its rules are due, in local time.
+//! The crontab of one sync: the times at which its rules are due, in local time.
 //!
 //! A rule has six fields, seconds first, as in the Lua module that lsyncd uses for this. Every
 //! field must match, the day of the month and the day of the week as well. Changes of daylight
-//! saving time follow crontab(5): a fixed time that is skipped is due right after the gap, a
-//! fixed time that is repeated is due once.
+//! saving time follow crontab(5): a fixed time that is skipped is due right after the gap, a fixed
+//! time that is repeated is due once.
 
 use super::rule::{CronRule, DAY};
 
-/// Seconds since the epoch, on the clock that people set.
+/// Seconds since the epoch, on the settable clock.
 pub type WallTime = i64;
 
-/// How many seconds local time is ahead of UTC at a point in time.
+/// A function that returns the offset of local time from UTC in seconds at a point in time.
 pub type Zone = fn(WallTime) -> i64;
 
-/// A clock that was set back by no more than this (three hours, as cron(8) has it) does not
-/// bring back what it passes for the second time.
+/// The maximum number of seconds that the clock is set back without repeating due times: three
+/// hours, as in cron(8).
 const MAX_SET_BACK: i64 = 3 * 3600;
 
 /// The rules of one sync.
@@ -92,7 +92,8 @@ impl Crontab {
         }
     }
 
-    /// What comes at least every hour is counted on through each change of local time.
+    /// Returns the next time of a rule that is due at least every hour. Such a rule continues
+    /// through each change of local time.
     fn next_of_repeated(&self, rule: &CronRule, time: WallTime) -> Option<WallTime> {
         let mut from = time + 1;
         for _ in 0..MAX_CHANGES {
@@ -101,13 +102,14 @@ impl Crontab {
             if (self.zone)(found) == offset {
                 return Some(found);
             }
-            // The clocks change before that; go on from where they do.
+            // The clocks change before that; continue from the change.
             from = first(from, found, |time| (self.zone)(time) != offset);
         }
         None
     }
 
-    /// A time of day that clocks skip comes when they do, one that they repeat comes first.
+    /// Returns the next time of a rule with a fixed time of day. A time that clocks skip is due at
+    /// the change, one that they repeat at its first occurrence.
     fn next_of_fixed(&self, rule: &CronRule, time: WallTime) -> Option<WallTime> {
         let zone = self.zone;
         let mut from = time + zone(time) + 1;
@@ -124,7 +126,8 @@ impl Crontab {
         }
     }
 
-    /// When clocks first show this time, or a later one because they skip it.
+    /// Returns the first moment at which clocks show this time, or a later one because they skip
+    /// it.
     fn first_at(&self, shown: i64) -> WallTime {
         let zone = self.zone;
         let offsets = [zone(shown - DAY), zone(shown + DAY)];
@@ -139,10 +142,10 @@ impl Crontab {
     }
 }
 
-/// Local time changes less often than this between two times of any rule.
+/// The maximum number of changes of local time between two times of any rule.
 const MAX_CHANGES: usize = 200;
 
-/// The first time from which on this is so; it is so at `end`.
+/// Returns the first time from which on `is_so` returns true; it must return true at `end`.
 fn first(mut start: WallTime, mut end: WallTime, is_so: impl Fn(WallTime) -> bool) -> WallTime {
     while start < end {
         let middle = start + (end - start) / 2;
@@ -163,7 +166,7 @@ mod tests {
 
     const HOUR: i64 = 3600;
 
-    /// The days from 1970 on to a date: the way back of [`date`].
+    /// Returns the days from 1970 on to a date: the inverse of [`date`].
     fn days(year: i32, month: u32, day: u32) -> i64 {
         let year = i64::from(year) - i64::from(month <= 2);
         let month = (i64::from(month) + 9) % 12;
@@ -176,7 +179,8 @@ mod tests {
         0
     }
 
-    /// Central Europe in 2026: summer time from 29 March 01:00 UTC to 25 October 01:00 UTC.
+    /// Returns the offset of Central Europe in 2026: summer time from 29 March 01:00 UTC to 25
+    /// October 01:00 UTC.
     fn berlin(time: WallTime) -> i64 {
         let summer = at(2026, 3, 29, "01:00:00")..at(2026, 10, 25, "01:00:00");
         if summer.contains(&time) {
@@ -186,7 +190,7 @@ mod tests {
         }
     }
 
-    /// The seconds since the epoch of a time in UTC.
+    /// Returns the seconds since the epoch of a time in UTC.
     fn at(year: i32, month: u32, day: u32, time: &str) -> WallTime {
         let mut seconds = 0;
         for part in time.split(':') {
@@ -347,7 +351,7 @@ mod tests {
             prop_assert_eq!(date(day + 1), tomorrow);
         }
 
-        /// Against a clock that is looked at every second.
+        /// Compares with a clock that is checked every second.
         #[test]
         fn the_next_time_is_the_first_that_matches(
             start in at(2026, 3, 28, "20:00:00")..at(2026, 3, 29, "04:00:00"),
@@ -363,7 +367,8 @@ mod tests {
             prop_assert_eq!(next(berlin, &rule, start), naive);
         }
 
-        /// Against someone who looks at the clock every second and notes what it has shown.
+        /// Compares with an observer who checks the clock every second and notes the times it has
+        /// shown.
         #[test]
         fn a_fixed_time_comes_once_a_day(
             start in at(2026, 3, 28, "23:00:00")..at(2026, 3, 29, "03:00:00"),

@@ -1,7 +1,7 @@
 //! Barrier: a client that waits until everything that happened before its request is at the target.
 //!
 //! A barrier passes in two steps. First, the watcher has delivered all kernel events from before
-//! the request ([`Watcher::has_told`]). Then all entries that are in the queues at that moment are
+//! the request ([`Watcher::has_reported`]). Then all entries that are in the queues at that moment are
 //! done ([`Sync::reached`](crate::sync::Sync::reached)). docs/control.md explains why this is
 //! sufficient.
 

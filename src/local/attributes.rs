@@ -1,4 +1,4 @@
-//! Owner, mode, times and extended attributes, taken over as far as permitted.
+//! Copies owner, mode, times and extended attributes, as far as permitted.
 
 use std::ffi::OsStr;
 use std::io;
@@ -11,10 +11,10 @@ use rustix::time::Timespec;
 
 use super::beneath::Directory;
 
-/// Bits that run a program as another user; never for another owner.
+/// The set-user-id and set-group-id bits; they are never set for another owner.
 const SET_ID: u32 = 0o6000;
 
-/// What could be given.
+/// The attributes that could be set.
 #[derive(Clone, Copy, Debug)]
 pub struct Given {
     /// False if the owner or the group is another than that of the source.
@@ -25,7 +25,7 @@ pub struct Given {
     pub times: bool,
 }
 
-/// How often an attribute could not be set although the file arrived.
+/// Counts of attributes that could not be set although the file arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unset {
     /// The mode.
@@ -35,18 +35,19 @@ pub struct Unset {
 }
 
 impl Unset {
-    /// Counts what could not be given.
+    /// Counts the attributes that could not be set.
     pub fn add(&mut self, given: Given) {
         self.permissions += u64::from(!given.permissions);
         self.times += u64::from(!given.times);
     }
 }
 
-/// Gives an open file or directory what the source has. What is so already is not written.
+/// Copies the attributes of the source to an open file or directory. Equal attributes are not
+/// written.
 ///
 /// # Errors
-/// Mode or times cannot be set for another reason than that the target does not permit it: that
-/// is no failure of the copy. An owner is given as far as permitted, as with cp(1).
+/// Mode or times cannot be set, unless the target does not permit it, which is no failure of the
+/// copy. An owner is set as far as permitted, as by cp(1).
 pub fn give(source: BorrowedFd<'_>, stat: &Stat, target: BorrowedFd<'_>) -> io::Result<Given> {
     let now = fs::fstat(target)?;
     let mut mode = stat.st_mode & 0o7777;
@@ -72,8 +73,8 @@ pub fn give(source: BorrowedFd<'_>, stat: &Stat, target: BorrowedFd<'_>) -> io::
     Ok(given)
 }
 
-/// Returns false if an attribute was not set because a file belongs to somebody else, or its file
-/// system has no such attribute.
+/// Returns false if an attribute was not set because the file belongs to another user, or its file
+/// system does not support the attribute.
 fn is_set(result: rustix::io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
@@ -84,7 +85,7 @@ fn is_set(result: rustix::io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Gives an open file owner and group, or else the group. Returns true if it has got both.
+/// Sets owner and group of an open file, or else the group. Returns true if both are set.
 fn give_owner(stat: &Stat, target: BorrowedFd<'_>) -> bool {
     let flags = AtFlags::EMPTY_PATH;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
@@ -95,20 +96,20 @@ fn give_owner(stat: &Stat, target: BorrowedFd<'_>) -> bool {
     given
 }
 
-/// Gives a symlink, opened with `O_PATH`, the owner and times of the source's. Some file systems
-/// keep no times of links, so a failure is none of the copy.
+/// Sets owner and times of a symlink, opened with `O_PATH`. Some file systems store no times of
+/// links, so a failure is ignored.
 pub fn give_link(stat: &Stat, link: BorrowedFd<'_>) {
     give_owner(stat, link);
     let given = fs::utimensat(link, "", &times(stat), AtFlags::EMPTY_PATH);
     if given == Err(Errno::INVAL) {
-        // Before Linux 5.8 a descriptor of a link could be given times by its name in /proc only.
+        // Before Linux 5.8 the times of a link's descriptor can be set only by its name in /proc.
         let path = format!("/proc/self/fd/{}", link.as_raw_fd());
         let _ = fs::utimensat(fs::CWD, path, &times(stat), AtFlags::empty());
     }
 }
 
-/// Gives a pipe, socket or device what the source has. `directory` is private: nobody else can
-/// put something else there.
+/// Copies the attributes to a pipe, socket or device. `directory` is private: no other user can
+/// replace the file.
 ///
 /// # Errors
 /// Mode or times cannot be set.
@@ -120,14 +121,14 @@ pub fn give_special(stat: &Stat, directory: &Directory, name: &OsStr) -> io::Res
         mode &= !SET_ID;
         let _ = fs::chownat(directory.as_fd(), name, None, Some(gid), flags);
     }
-    // Follows links, of which there are none in a private directory.
+    // This follows links, but a private directory contains none.
     let mode = Mode::from_raw_mode(mode);
     fs::chmodat(directory.as_fd(), name, mode, AtFlags::empty())?;
     Ok(fs::utimensat(directory.as_fd(), name, &times(stat), flags)?)
 }
 
-/// Returns true if a file of the target may get another name as a copy of this source: kind,
-/// and with regular files size and time, agree.
+/// Returns true if a file of the target may get another name as a copy of this source: the kind
+/// agrees and, for regular files, size and time.
 pub fn is_linkable(source: &Stat, target: &Stat) -> bool {
     let same_kind = super::beneath::kind(source) == super::beneath::kind(target);
     match super::beneath::kind(source) {
@@ -136,8 +137,8 @@ pub fn is_linkable(source: &Stat, target: &Stat) -> bool {
     }
 }
 
-/// Returns true if a regular file's contents are taken for those of its source: size and time agree.
-/// File systems without fractions of a second store none.
+/// Returns true if a regular file is assumed to have the contents of its source: size and time
+/// agree. On file systems without fractions of a second only whole seconds are compared.
 pub fn is_copy(source: &Stat, target: &Stat) -> bool {
     let regular = |stat: &Stat| super::beneath::kind(stat) == fs::FileType::RegularFile;
     regular(source)
@@ -147,8 +148,8 @@ pub fn is_copy(source: &Stat, target: &Stat) -> bool {
         && (source.st_mtime_nsec == target.st_mtime_nsec || target.st_mtime_nsec == 0)
 }
 
-/// Whether, on top of [`is_copy`], the target was written long enough after the source for any
-/// later change of the source to have another time: clocks of file systems are coarse.
+/// Returns true if [`is_copy`] does and the target was written long enough after the source that
+/// any later change of the source has another time: file systems have coarse clocks.
 pub fn is_proven_copy(source: &Stat, target: &Stat) -> bool {
     is_copy(source, target) && target.st_ctime > source.st_mtime + 2
 }
@@ -172,9 +173,9 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-/// Copies extended attributes, access lists among them; true if any was touched. File systems
-/// without, and names this user may not set, are no failure. What the system labels files with
-/// follows from where they are.
+/// Copies extended attributes, access lists among them. Returns true if any was changed. File
+/// systems without them, and names this user may not set, are no failure. Security labels are not
+/// copied: the system derives them from the path.
 fn extended(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> bool {
     let wanted = attribute_names(source);
     let there = attribute_names(target);
@@ -207,7 +208,7 @@ fn attribute(fd: BorrowedFd<'_>, name: &OsStr) -> Option<Vec<u8>> {
     grown(|buffer| fs::fgetxattr(fd, name, buffer))
 }
 
-/// Reads with a buffer as long as it takes; most files have nothing.
+/// Reads into a growing buffer; most files have nothing to read.
 fn grown(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Option<Vec<u8>> {
     let mut buffer = [0; 256];
     match read(&mut buffer) {
@@ -221,7 +222,7 @@ fn grown(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Option<Vec<u8
     Some(buffer)
 }
 
-/// Makes a directory one its owner can list and fill; root can anyway.
+/// Gives the owner of a directory the rights to list and fill it; root needs none.
 pub fn open_up(directory: &Directory) {
     if rustix::process::geteuid().is_root() {
         return;
@@ -230,7 +231,7 @@ pub fn open_up(directory: &Directory) {
         && stat.st_mode & 0o700 != 0o700
     {
         let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700);
-        // If it may not be, what is tried next says so.
+        // If it is not permitted, the next operation reports the error.
         let _ = fs::fchmod(directory.as_fd(), mode);
     }
 }

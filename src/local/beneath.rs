@@ -1,5 +1,5 @@
-//! A tree entered from its root, component by component, so that no symlink in it is followed:
-//! neither one that lies there nor one that someone puts there meanwhile.
+//! A directory tree, opened component by component from its root, so that no symlink in it is
+//! followed, even if it is created meanwhile.
 
 use std::cell::{RefCell, RefMut};
 use std::ffi::OsStr;
@@ -16,34 +16,34 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// A directory and all below it. Paths in it begin with `/`; slashes at their end are ignored.
+/// A directory and everything below it. Paths in it begin with `/`; trailing slashes are ignored.
 pub struct Beneath {
     root: Directory,
-    /// The way to the directory that was opened last, as most paths are near the one before.
+    /// The path opened last, as most paths are near the one before.
     way: RefCell<OpenPath>,
 }
 
-/// The most directories of a way that stay open: those at its end. Above them the way is gone
-/// back through `..`, so that neither depth nor descriptors limit a tree.
+/// The maximum number of open directories of a path: those at its end. Directories above them are
+/// reached through `..`, so that neither depth nor descriptors limit a tree.
 const MAX_OPEN: usize = 8;
 
-/// A directory that is open, and those around it, from the root's on.
+/// An open directory and its parents up to the root.
 #[derive(Default)]
 struct OpenPath {
-    /// The names, each with a slash behind it.
+    /// The names, each followed by a slash.
     path: Vec<u8>,
     levels: Vec<Level>,
 }
 
 struct Level {
-    /// Where its name, with the slash, ends in the path.
+    /// The end of its name, slash included, in the path.
     end: usize,
-    /// Closed are those with many open ones below them; their device and inode are kept.
+    /// The directory, or its device and inode if it was closed because many below it are open.
     open: Result<Directory, (u64, u64)>,
 }
 
 impl OpenPath {
-    /// Opens a directory of a tree, from the one that this way has in common with its path.
+    /// Opens a directory of a tree, from the deepest one that is shared with this path.
     fn open(&mut self, root: &Directory, path: &[u8]) -> io::Result<Directory> {
         let path = trim(path);
         let shared = self.shared(path);
@@ -61,7 +61,7 @@ impl OpenPath {
         Ok(here)
     }
 
-    /// How many levels are on the way to a path, too.
+    /// Returns the number of levels shared with a path.
     fn shared(&self, path: &[u8]) -> usize {
         let leads = |level: &Level| {
             let bare = &self.path[..level.end - 1];
@@ -74,8 +74,8 @@ impl OpenPath {
         }
     }
 
-    /// Leaves so many levels, and returns the last of them opened; none if only the root is left
-    /// or it must be entered from there.
+    /// Leaves all but `shared` levels and returns the last of these opened. Returns `None` if only
+    /// the root is left or the directory must be opened from there.
     fn go_back(&mut self, shared: usize) -> Option<Directory> {
         let last = shared.checked_sub(1)?;
         let open = (last..self.levels.len()).find(|&at| self.levels[at].open.is_ok())?;
@@ -85,7 +85,7 @@ impl OpenPath {
         let mut here = self.levels[open].open.clone().ok()?;
         for at in (last..open).rev() {
             here = here.enter(b"..").ok()?;
-            // Somebody may have moved what is below elsewhere.
+            // Another user may have moved the directory elsewhere.
             if self.levels[at].open.as_ref().err() != Some(&identity(&here).ok()?) {
                 return None;
             }
@@ -119,7 +119,7 @@ impl OpenPath {
     }
 }
 
-/// Device and inode of an open directory.
+/// Returns device and inode of an open directory.
 fn identity(directory: &Directory) -> io::Result<(u64, u64)> {
     let stat = fs::fstat(directory)?;
     Ok((stat.st_dev, stat.st_ino))
@@ -136,7 +136,7 @@ impl AsFd for Directory {
 }
 
 impl Directory {
-    /// Opens a directory that was found already, to read it.
+    /// Opens a known directory for reading.
     ///
     /// # Errors
     /// It may not be read.
@@ -148,24 +148,24 @@ impl Directory {
     /// Opens a directory in this one.
     ///
     /// # Errors
-    /// There is none of that name.
+    /// There is no directory of that name.
     pub fn enter(&self, name: &[u8]) -> io::Result<Directory> {
         let fd = fs::openat(self, OsStr::from_bytes(name), DIRECTORY, Mode::empty())?;
         Ok(Directory(Rc::new(fd)))
     }
 }
 
-/// Something a directory contains.
+/// An entry of a directory.
 #[derive(Clone, Debug)]
 pub struct FoundEntry {
-    /// Without slash.
+    /// The name, without slash.
     pub name: Vec<u8>,
-    /// Not all file systems tell: `Unknown` then.
+    /// The kind; `Unknown` if the file system does not report it.
     pub kind: FileType,
 }
 
 impl Beneath {
-    /// Enters a tree. Its own path is the user's word, symlinks in that are followed.
+    /// Opens a tree. Symlinks in `path` itself, which the user configured, are followed.
     ///
     /// # Errors
     /// It is no directory or may not be read.
@@ -175,7 +175,7 @@ impl Beneath {
         Ok(Beneath::at(Directory(Rc::new(root))))
     }
 
-    /// The tree below an open directory.
+    /// Returns the tree below an open directory.
     pub fn at(root: Directory) -> Beneath {
         Beneath {
             root,
@@ -183,10 +183,11 @@ impl Beneath {
         }
     }
 
-    /// As [`Beneath::enter`], making the last directory of the path if only that is missing.
+    /// Opens a tree like [`Beneath::enter`], and creates the last directory of the path if only
+    /// that is missing.
     ///
     /// # Errors
-    /// It cannot be made or entered.
+    /// It cannot be created or opened.
     pub fn enter_or_make(path: &[u8]) -> io::Result<Beneath> {
         match Beneath::enter(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -200,17 +201,17 @@ impl Beneath {
     /// Opens a directory.
     ///
     /// # Errors
-    /// `ENOENT`, `ENOTDIR` or `ELOOP` if the path does not lead to one, without symlinks.
+    /// `ENOENT`, `ENOTDIR` or `ELOOP` if the path does not lead to a directory without symlinks.
     pub fn directory(&self, path: &[u8]) -> io::Result<Directory> {
         self.way().open(&self.root, path)
     }
 
-    /// Directories have got other paths.
+    /// Clears the cached path, after directories were renamed.
     pub fn forget(&self) {
         self.way().clear();
     }
 
-    /// There is another directory at this path.
+    /// Clears the cached path from here on, after this directory was replaced.
     pub fn forget_at(&self, path: &[u8]) {
         let mut way = self.way();
         let path = trim(path);
@@ -228,7 +229,7 @@ impl Beneath {
         self.way.borrow_mut()
     }
 
-    /// The directory a path is in, opened, and the name there; not for the root.
+    /// Opens the parent directory of a path; returns it and the last name. Not for the root.
     ///
     /// # Errors
     /// As for [`Beneath::directory`].
@@ -237,10 +238,10 @@ impl Beneath {
         Ok((self.directory(above)?, OsStr::from_bytes(name)))
     }
 
-    /// What is there; nothing only if that is certain.
+    /// Returns the state of the object at a path; `None` only if it is certain that there is none.
     ///
     /// # Errors
-    /// It cannot be known.
+    /// This cannot be determined.
     pub fn lookup(&self, path: &[u8]) -> io::Result<Option<Stat>> {
         if names(path).next().is_none() {
             return Ok(Some(fs::fstat(&self.root)?));
@@ -253,10 +254,10 @@ impl Beneath {
     }
 }
 
-/// What a directory has under this name; nothing only if that is certain.
+/// Returns the state of a name in a directory; `None` only if it is certain that it does not exist.
 ///
 /// # Errors
-/// It cannot be known.
+/// This cannot be determined.
 pub fn lookup(directory: &Directory, name: &OsStr) -> io::Result<Option<Stat>> {
     match fs::statat(directory.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
@@ -265,10 +266,10 @@ pub fn lookup(directory: &Directory, name: &OsStr) -> io::Result<Option<Stat>> {
     }
 }
 
-/// All a directory contains.
+/// Returns the entries of a directory.
 ///
 /// # Errors
-/// It cannot be read to its end.
+/// It cannot be read completely.
 pub fn list(directory: &Directory) -> io::Result<Vec<FoundEntry>> {
     let mut found = Vec::new();
     for entry in Dir::read_from(directory.as_fd())? {
@@ -284,17 +285,17 @@ pub fn list(directory: &Directory) -> io::Result<Vec<FoundEntry>> {
     Ok(found)
 }
 
-/// What kind of file this is.
+/// Returns the kind of a file.
 pub fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Returns true if it is a directory.
+/// Returns true for a directory.
 pub fn is_directory(stat: &Stat) -> bool {
     kind(stat) == FileType::Directory
 }
 
-/// Returns true if the error says that nothing can be at a path, or something with a symlink on its way.
+/// Returns true if the error says that no object can be at a path, or that a symlink is in it.
 pub fn is_missing(error: &io::Error) -> bool {
     let codes = [Errno::NOENT, Errno::NOTDIR, Errno::LOOP];
     codes
@@ -302,7 +303,7 @@ pub fn is_missing(error: &io::Error) -> bool {
         .any(|code| error.raw_os_error() == Some(code.raw_os_error()))
 }
 
-/// A path without slashes around it.
+/// Returns the path without leading and trailing slashes.
 fn trim(path: &[u8]) -> &[u8] {
     let start = path.iter().position(|&byte| byte != b'/');
     let end = path.iter().rposition(|&byte| byte != b'/');
@@ -312,20 +313,20 @@ fn trim(path: &[u8]) -> &[u8] {
     }
 }
 
-/// The components of a path.
+/// Returns the components of a path.
 pub fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&byte| byte == b'/')
         .filter(|name| !name.is_empty())
 }
 
-/// The directory a path is in, with its slash, and its name without one.
+/// Returns the parent directory of a path, with its slash, and its name without one.
 pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     let bare = path.strip_suffix(b"/").unwrap_or(path);
     let start = bare.iter().rposition(|&byte| byte == b'/');
     bare.split_at(start.map_or(0, |slash| slash + 1))
 }
 
-/// A name as the system calls take it.
+/// Returns the name in the form of system calls.
 pub(super) fn os(name: &[u8]) -> &OsStr {
     OsStr::from_bytes(name)
 }
@@ -358,7 +359,7 @@ mod tests {
         }
     }
 
-    /// A chain of directories named by their depth.
+    /// Creates a chain of directories named by their depth.
     fn chain(top: &std::path::Path, depth: usize) -> (std::path::PathBuf, String) {
         let names: Vec<String> = (1..=depth).map(|level| level.to_string()).collect();
         let path = format!("/{}/", names.join("/"));
@@ -366,7 +367,7 @@ mod tests {
         (top.to_owned(), path)
     }
 
-    /// Which directory of the disk an open one is.
+    /// Returns true if the open directory is the one at `path`.
     fn is_at(directory: &Directory, path: &std::path::Path) -> bool {
         use std::os::unix::fs::MetadataExt;
         let stat = std::fs::metadata(path).unwrap();

@@ -1,5 +1,6 @@
-//! Whole directories: what differs is copied, what is too much is removed. The way to a
-//! directory is kept once, so neither depth nor descriptors limit the tree.
+//! Compares whole directories: what differs is copied, and files on the target that are not in the
+//! source are removed. The path of a directory is stored once, so neither depth nor descriptors
+//! limit the tree.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,12 +17,12 @@ use super::copy::{attributes_may_forbid, stopped};
 use super::mirror::{Mirror, below, unlink};
 use super::walk::{Step, Walk};
 
-/// True if a target's file is taken for a copy of the source's. If it is not, and might be, the
-/// contents are compared.
+/// Returns true if a target's file counts as a copy of the source's. If it does not, but might be
+/// one, the contents are compared.
 pub type Judge = fn(&Stat, &Stat) -> bool;
 
 impl Mirror<'_> {
-    /// Makes a directory of the target, which is there, have what the source's has.
+    /// Makes the contents of an existing directory of the target those of the source's.
     pub(super) fn compare(&mut self, top: &[u8], judge: Judge) {
         let mut walk = Walk::through(top);
         while let Some(step) = walk.step() {
@@ -37,7 +38,7 @@ impl Mirror<'_> {
             let path = walk.path().to_vec();
             let around = self.walked.replace(path.clone());
             if let Err(error) = self.compare_one(&path, judge, &mut walk) {
-                // What has left the source meanwhile has an event that says so.
+                // A path that has left the source meanwhile has an event of its own.
                 match self.source.lookup(&path) {
                     Ok(None) => {}
                     _ => self.fail(&path, true, "compare", &error),
@@ -48,7 +49,7 @@ impl Mirror<'_> {
     }
 
     fn compare_one(&mut self, path: &[u8], judge: Judge, walk: &mut Walk) -> io::Result<()> {
-        // The names are complete or nothing is removed.
+        // Nothing is removed unless the list of names is complete.
         let wanted = beneath::list(&self.source.directory(path)?)?;
         let there = beneath::list(&self.target.directory(path)?)?;
         let mut there: HashMap<Vec<u8>, FileType> = there
@@ -70,7 +71,7 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// One name of a source's directory. `exists`: the target has it, too.
+    /// Compares one name of a source's directory. `exists`: the target has it, too.
     fn compare_name(
         &mut self,
         directory: &[u8],
@@ -82,7 +83,7 @@ impl Mirror<'_> {
         let bare = below(directory, &found.name, false);
         let stat = match self.source.lookup(&bare) {
             Ok(Some(stat)) => stat,
-            // Gone since the directory was read.
+            // Removed since the directory was read.
             Ok(None) => return,
             Err(error) => return self.fail(&bare, false, "look at", &error),
         };
@@ -133,7 +134,8 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// Links are compared by what they say, pipes and devices by what they are.
+    /// Returns true if both objects are the same: links by their text, pipes and devices by their
+    /// kind.
     fn is_same(&self, path: &[u8], stat: &Stat, there: &Stat, judge: Judge) -> io::Result<bool> {
         if beneath::kind(stat) != beneath::kind(there) {
             return Ok(false);
@@ -175,7 +177,7 @@ impl Mirror<'_> {
         }
     }
 
-    /// Removes a name that only the target has, unless it is none of the sync's concern.
+    /// Removes a name that only the target has, unless the filter protects it.
     fn remove_name(&mut self, directory: &[u8], found: FoundEntry) {
         let bare = below(directory, &found.name, false);
         let kind = match found.kind {
@@ -202,11 +204,11 @@ impl Mirror<'_> {
         }
     }
 
-    /// Removes a directory of the target with all below it but what the filter protects, and
-    /// what holds that. True if nothing was left.
+    /// Removes a directory of the target with everything below it, except what the filter protects
+    /// and the directories that contain it. Returns true if nothing was left.
     pub(super) fn remove_tree(&mut self, top: &[u8]) -> io::Result<bool> {
         let mut walk = Walk::through(top);
-        // Of the directories around and at the path, how many hold something that is protected.
+        // The depth, and the number of directories on the path that contain something protected.
         let (mut depth, mut kept) = (0_usize, 0_usize);
         while let Some(step) = walk.step() {
             stopped(&self.orders.stop)?;
@@ -234,8 +236,8 @@ impl Mirror<'_> {
         Ok(true)
     }
 
-    /// Removes all but the directories from a directory of the target, and has those gone
-    /// through. Returns true if something is protected.
+    /// Removes everything except directories from a directory of the target, and adds those to the
+    /// walk. Returns true if something is protected.
     fn clear_directory(&mut self, walk: &mut Walk) -> io::Result<bool> {
         let path = walk.path().to_vec();
         let directory = match self.target.directory(&path) {

@@ -1,6 +1,5 @@
-//! Copies one file: the copy is made under a temporary name and takes its place in one step, so
-//! a reader of the target sees the old file or the new one, and nothing is written through what
-//! lies there.
+//! Copies one file. The copy is created under a temporary name and renamed, so a reader of the
+//! target sees the old file or the new one, and no existing object is written through.
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
@@ -16,9 +15,10 @@ use super::attributes::{self, Given, Unset};
 use super::beneath::{Directory, kind, lookup};
 use super::temporary::{self, PrivateDirectory, discard};
 
-/// Up to here reading and writing costs less than asking the kernel to copy.
+/// The maximum size that is copied with read and write; for larger files copy_file_range(2) costs
+/// less.
 const MAX_BUFFERED_COPY: u64 = 64 * 1024;
-/// One call of copy_file_range(2): a stop is looked for between them.
+/// The maximum bytes of one copy_file_range(2): a stop is checked between calls.
 const MAX_CHUNK: usize = 32 * 1024 * 1024;
 
 /// A name in an open directory.
@@ -29,22 +29,22 @@ pub struct TargetName<'a> {
     pub name: &'a OsStr,
 }
 
-/// What came of a copy.
+/// The result of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copied {
-    /// The target has it.
+    /// The target has the copy.
     Done,
-    /// The source was gone, or another kind of thing, when it was opened.
+    /// The source was gone, or another kind of object, when it was opened.
     Vanished,
 }
 
-/// Makes copies; remembers what the two file systems can.
+/// Creates copies and remembers the capabilities of the two file systems.
 pub struct Copier {
     reflinks: bool,
     ranges: bool,
-    /// False once a new file could not be given its owner.
+    /// False after a new file could not be given its owner.
     pub(super) keeps_owners: bool,
-    /// What could not be set although the files arrived.
+    /// Counts of attributes that could not be set although the files arrived.
     pub(super) unset: Cell<Unset>,
     buffer: Vec<u8>,
 }
@@ -62,10 +62,10 @@ impl Default for Copier {
 }
 
 impl Copier {
-    /// Puts a copy of `from`, which is what `stat` says and no directory, at `to`.
+    /// Copies `from`, which has this `stat` and is no directory, to `to`.
     ///
     /// # Errors
-    /// Reading or writing failed, or a directory is in the way; the target is as it was.
+    /// Reading or writing failed, or a directory is in the way; the target is unchanged.
     pub fn copy(
         &mut self,
         from: &TargetName<'_>,
@@ -85,7 +85,7 @@ impl Copier {
         Ok(Copied::Done)
     }
 
-    /// Gives what has arrived the attributes of its source, and counts what cannot be given.
+    /// Copies the attributes of the source to the copy, and counts those that cannot be set.
     pub(super) fn give(
         &self,
         source: BorrowedFd<'_>,
@@ -105,14 +105,14 @@ impl Copier {
         directory: &Directory,
         stop: &AtomicBool,
     ) -> io::Result<Option<OsString>> {
-        // Whatever took the file's place meanwhile is neither followed nor waited for.
+        // An object that replaced the file meanwhile is neither followed nor waited for.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let source = match fs::openat(from.directory.as_fd(), from.name, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        // Of before the copy: a change during it makes the times differ.
+        // The state before the copy: a change during it makes the times differ.
         let stat = fs::fstat(&source)?;
         if kind(&stat) != FileType::RegularFile {
             return Ok(None);
@@ -173,7 +173,7 @@ impl Copier {
         Ok(fs::ftruncate(target, size)?)
     }
 
-    /// Copies the bytes from `start` to `end`, or to where the source ends by now.
+    /// Copies the bytes from `start` to `end`, or to the present end of the source.
     fn span(
         &mut self,
         source: &File,
@@ -220,11 +220,11 @@ impl Copier {
     }
 }
 
-/// Gives `to` a second name of the file at `of`, which is a copy of the file with this `stat`.
+/// Gives `to` as a second name to the file at `of`, which is a copy of the file with this `stat`.
 ///
 /// # Errors
-/// The file system has no links, has too many of this file, a directory is in the way, or
-/// something else is at `of` by now.
+/// The file system has no links, has too many of this file, a directory is in the way, or another
+/// object is at `of` now.
 pub fn link_to(of: &TargetName<'_>, stat: &Stat, to: &TargetName<'_>) -> io::Result<()> {
     let (name, ()) = temporary::make(to.directory, |name| {
         fs::linkat(
@@ -246,10 +246,10 @@ pub fn link_to(of: &TargetName<'_>, stat: &Stat, to: &TargetName<'_>) -> io::Res
     Ok(())
 }
 
-/// An error that says the daemon is ending.
+/// Returns an error if the daemon is shutting down.
 ///
 /// # Errors
-/// It is.
+/// The daemon is shutting down.
 pub fn stopped(stop: &AtomicBool) -> io::Result<()> {
     if stop.load(Ordering::Relaxed) {
         Err(io::ErrorKind::Interrupted.into())
@@ -279,13 +279,13 @@ fn link(from: &TargetName<'_>, stat: &Stat, directory: &Directory) -> io::Result
     }
 }
 
-/// Puts a pipe, socket or device at `to`.
+/// Creates a pipe, socket or device at `to`.
 fn special(stat: &Stat, to: &TargetName<'_>) -> io::Result<()> {
     let make = |directory: &Directory, name: &OsStr, mode| {
         fs::mknodat(directory.as_fd(), name, kind(stat), mode, stat.st_rdev)
     };
     let Some(private) = PrivateDirectory::make(to.directory)? else {
-        // Nothing is known of who may rename here, so nothing is set by name.
+        // Other users may rename objects here, so nothing is set by name.
         let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
         let (name, ()) = temporary::make(to.directory, |name| make(to.directory, name, mode))?;
         return rename_into_place(to, &name);
@@ -306,7 +306,8 @@ fn special(stat: &Stat, to: &TargetName<'_>) -> io::Result<()> {
     placed
 }
 
-/// Tries again in a directory that was read-only, as its copy is, and is no longer.
+/// Repeats an operation in a directory that was read-only, as its copy is, after making it
+/// writable.
 pub fn attributes_may_forbid<T>(
     directory: &Directory,
     act: impl Fn() -> rustix::io::Result<T>,
@@ -320,7 +321,7 @@ pub fn attributes_may_forbid<T>(
     }
 }
 
-/// The new file takes its name.
+/// Renames the new file to its name.
 fn rename_into_place(to: &TargetName<'_>, temporary: &OsStr) -> io::Result<()> {
     let directory = to.directory.as_fd();
     fs::renameat(directory, temporary, directory, to.name).map_err(|error| {

@@ -1,4 +1,4 @@
-//! What orders would delete at the target, counted before anything is done.
+//! Counts what a job would delete at the target, before anything is done.
 
 use std::collections::HashSet;
 use std::io;
@@ -12,20 +12,20 @@ use super::walk::Walk;
 use super::{CopyItem, CopyJob, CopyTask};
 use crate::batch::Change;
 
-/// Entries of the target: files, directories and all else.
+/// Numbers of entries of the target: files, directories and all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Deletions {
-    /// Those that would go.
+    /// The entries that would be deleted.
     deleted: u64,
-    /// All of them, if they have been counted.
+    /// All entries, if they have been counted.
     total: Option<u64>,
 }
 
-/// How much would be deleted, and of how much, if that is more than may be; nothing is changed.
-/// `entries` is what the target had when it was counted last.
+/// Returns the number of deletions and of all entries if the deletions exceed the limit; nothing is
+/// changed. `entries` is the number of entries at the last count.
 ///
 /// # Errors
-/// Something cannot be read, or the daemon ends.
+/// Something cannot be read, or the daemon is shutting down.
 pub fn excess(
     orders: &CopyJob,
     entries: &mut Option<u64>,
@@ -78,7 +78,7 @@ fn count(orders: &CopyJob, source: &Beneath, target: &Beneath) -> io::Result<Del
     })
 }
 
-/// The paths of Deletes, without slashes at their ends; what lies below another one goes with it.
+/// Returns the paths of Deletes, without trailing slashes; those below another one are omitted.
 fn outermost(items: &[CopyItem]) -> impl Iterator<Item = &[u8]> {
     let deletes = items.iter().filter(|item| item.change == Change::Delete);
     let bare = deletes.map(|item| item.path.strip_suffix(b"/").unwrap_or(&item.path));
@@ -93,7 +93,7 @@ fn outermost(items: &[CopyItem]) -> impl Iterator<Item = &[u8]> {
     paths.into_iter().filter(move |path| !covered(path))
 }
 
-/// How many entries a target has.
+/// Returns the number of entries of a target.
 fn total(orders: &CopyJob, target: &Beneath) -> io::Result<u64> {
     let mut entries = 0;
     let mut walk = Walk::through(b"/");
@@ -118,7 +118,7 @@ struct DeletionCount<'a> {
 }
 
 impl DeletionCount<'_> {
-    /// A Delete: what is there again is compared with all below it.
+    /// Counts a Delete. A path that exists again is compared with everything below it.
     fn event(&mut self, path: &[u8]) -> io::Result<()> {
         let Some(there) = self.target.lookup(path)? else {
             return Ok(());
@@ -135,7 +135,7 @@ impl DeletionCount<'_> {
         }
     }
 
-    /// What a comparison of this directory would delete.
+    /// Counts what a comparison of this directory would delete.
     fn directory(&mut self, top: &[u8]) -> io::Result<()> {
         let mut walk = Walk::through(top);
         while let Some(directory) = walk.enter_next() {
@@ -155,7 +155,8 @@ impl DeletionCount<'_> {
         Ok(())
     }
 
-    /// A directory of the target that would go, with all below it but what is protected.
+    /// Counts a directory of the target that would be deleted, with everything below it that is not
+    /// protected.
     fn tree(&mut self, top: &[u8]) -> io::Result<()> {
         self.deleted += 1;
         let mut walk = Walk::through(top);
@@ -171,7 +172,8 @@ impl DeletionCount<'_> {
         Ok(())
     }
 
-    /// What of a directory of the target may go: paths, and whether they are directories'.
+    /// Returns the entries of a directory of the target that may be deleted: each path, and true
+    /// for a directory.
     fn unprotected(&mut self, directory: &[u8]) -> io::Result<Vec<(Vec<u8>, bool)>> {
         let mut paths = Vec::new();
         for found in list(self.orders, self.target, directory)? {
@@ -186,7 +188,7 @@ impl DeletionCount<'_> {
     }
 }
 
-/// What a directory of the target has; one that is gone has nothing.
+/// Returns the entries of a directory of the target; none if it is gone.
 fn list(orders: &CopyJob, target: &Beneath, path: &[u8]) -> io::Result<Vec<FoundEntry>> {
     stopped(&orders.stop)?;
     match target
@@ -198,7 +200,7 @@ fn list(orders: &CopyJob, target: &Beneath, path: &[u8]) -> io::Result<Vec<Found
     }
 }
 
-/// Returns true if this name in a directory of the target is a directory's.
+/// Returns true if this name in a directory of the target is that of a directory.
 fn is_tree(target: &Beneath, directory: &[u8], found: &FoundEntry) -> io::Result<bool> {
     let path = || below(directory, &found.name, false);
     Ok(match found.kind {

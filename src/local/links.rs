@@ -1,23 +1,24 @@
-//! Names of one file at the source stay names of one file at the target.
+//! Preserves hard links: names of one file at the source stay names of one file at the target.
 
 use std::collections::HashMap;
 
 use rustix::fs::Stat;
 
-/// So many files with several names are kept in mind; the others are copied for each name.
+/// The maximum number of files with several names that are remembered; others are copied for each
+/// name.
 const MAX_FILES: usize = 100_000;
 
-/// The longest path that is kept in mind, so that deep trees take no more memory than wide ones.
+/// The maximum length of a remembered path, so that deep trees take no more memory than wide ones.
 const MAX_PATH: usize = 4096;
 
-/// Paths under which files with several names were seen.
+/// Paths of files with several names.
 #[derive(Default)]
 pub struct HardLinks {
     known: HashMap<(u64, u64), Vec<Vec<u8>>>,
 }
 
 impl HardLinks {
-    /// Notes a name. True if it is of a file with several.
+    /// Records a name. Returns true if its file has several.
     pub fn note(&mut self, stat: &Stat, path: &[u8]) -> bool {
         if stat.st_nlink < 2 || path.len() > MAX_PATH {
             return false;
@@ -34,13 +35,13 @@ impl HardLinks {
         true
     }
 
-    /// Other names under which this file was seen; they may have become other files.
+    /// Returns other names under which this file was seen; they may belong to other files now.
     pub fn others(&self, stat: &Stat, path: &[u8]) -> Vec<Vec<u8>> {
         let names = self.known.get(&identity(stat)).into_iter().flatten();
         names.filter(|name| *name != path).cloned().collect()
     }
 
-    /// This name is of another file by now.
+    /// Removes a name that belongs to another file now.
     pub fn forget(&mut self, stat: &Stat, path: &[u8]) {
         if let Some(names) = self.known.get_mut(&identity(stat)) {
             names.retain(|name| name != path);
@@ -48,7 +49,7 @@ impl HardLinks {
     }
 }
 
-/// What tells a file from all others.
+/// Returns device and inode, which identify a file.
 pub fn identity(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }

@@ -1,7 +1,7 @@
-//! One set of orders: what each event comes to at the target.
+//! Carries out one job: applies each event to the target.
 //!
-//! The rule is [`Mirror::sync_path`]: the target's path becomes what the source's is, whatever the
-//! event said. Only a Move is carried out as one, because that is what makes it cheap.
+//! The rule is [`Mirror::sync_path`]: the target's path becomes equal to the source's, whatever the
+//! event said. Only a Move is carried out as a rename, because that makes it cheap.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -22,36 +22,36 @@ use super::{CopyFailure, CopyItem, CopyJob, CopyReport, CopyTask, attributes};
 use crate::batch::Change;
 use crate::log::escape;
 
-/// The longest path that an event can have: watches are set by path.
+/// The maximum length of a path in an event: watches are set by path.
 const MAX_EVENT_PATH: usize = 4096;
 
-/// What a worker knows from one set of orders to the next.
+/// The state that a worker keeps from one job to the next.
 #[derive(Default)]
 pub struct Memory {
     pub(super) journal: TouchedPaths,
     pub(super) links: HardLinks,
     pub(super) copier: Copier,
-    /// How many entries the target had when they were counted.
+    /// The number of entries of the target when they were last counted.
     entries: Option<u64>,
 }
 
-/// Orders at work.
+/// A job in progress.
 pub struct Mirror<'a> {
     pub(super) orders: &'a CopyJob,
     pub(super) source: Beneath,
     pub(super) target: Beneath,
     pub(super) memory: &'a mut Memory,
     pub(super) report: CopyReport,
-    /// Directories whose own attributes come last: filling them changes their times, and a
+    /// Directories whose own attributes are set last: filling them changes their times, and a
     /// read-only one could not be filled.
     pub(super) directories: BTreeSet<Vec<u8>>,
-    /// The directory that is being compared: its attributes are given when it is done.
+    /// The directory that is being compared: its attributes are set when it is done.
     pub(super) walked: Option<Vec<u8>>,
-    /// Files that were copied since these orders came. What their events say is older.
+    /// Files that were copied since this job began. Events of them are older.
     fresh: HashSet<Vec<u8>>,
 }
 
-/// Carries out orders.
+/// Carries out a job.
 pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
     let entered = Beneath::enter(&orders.source)
         .map_err(|error| closed("read", &orders.source, &error))
@@ -123,9 +123,9 @@ impl Mirror<'_> {
         }
     }
 
-    /// Makes the target's path what the source's is; with `deep`, a directory with all below it.
-    /// What is gone at the source goes with `deep` only: else the event that says so is on its
-    /// way, and it may be a Move.
+    /// Makes the target's path equal to the source's; with `deep`, a directory with everything
+    /// below it. A path that is gone at the source is removed with `deep` only: otherwise its event
+    /// is still to come, and it may be a Move.
     pub(super) fn sync_path(&mut self, path: &[u8], deep: bool) {
         if deep {
             self.memory.journal.touch_tree(path)
@@ -163,7 +163,7 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// The topmost directory above a path that the target does not have as a directory.
+    /// Returns the topmost directory above a path that is not a directory at the target.
     fn missing_parent(&self, path: &[u8]) -> io::Result<Option<Vec<u8>>> {
         match self.target.parent(path) {
             Ok(_) => return Ok(None),
@@ -181,8 +181,8 @@ impl Mirror<'_> {
         Ok(None)
     }
 
-    /// Sees to a directory at the target; its contents are another matter. True if something
-    /// else had to make way.
+    /// Creates a directory at the target, without its contents. Returns true if another object had
+    /// to be removed.
     pub(super) fn make_directory(&mut self, path: &[u8], stat: &Stat) -> io::Result<bool> {
         let (parent, name) = self.target.parent(path)?;
         let found = lookup(&parent, name)?;
@@ -194,7 +194,7 @@ impl Mirror<'_> {
         }
         attributes_may_forbid(&parent, || fs::mkdirat(parent.as_fd(), name, Mode::RWXU))?;
         self.target.forget_at(path);
-        // It is the users' from now on, not only when all is done.
+        // Users can enter it from now on, not only when the job is done.
         let made = parent.enter(name.as_bytes())?;
         let (above, _) = self.source.parent(path)?;
         if let Ok(source) = above.enter(name.as_bytes()) {
@@ -207,7 +207,7 @@ impl Mirror<'_> {
         Ok(found.is_some())
     }
 
-    /// Copies a file, link, pipe, socket or device, or gives the copy another name.
+    /// Copies a file, link, pipe, socket or device, or gives an existing copy another name.
     pub(super) fn put(&mut self, path: &[u8], stat: &Stat) -> io::Result<()> {
         self.make_way(path)?;
         self.changed_in(split(path).0);
@@ -231,7 +231,7 @@ impl Mirror<'_> {
             Copied::Vanished => return Ok(()),
             Copied::Done => {}
         }
-        // Only events that follow and other names ask for it.
+        // Only later events and other names query this.
         if linked || matches!(self.orders.task, CopyTask::Events(_)) && path.len() <= MAX_EVENT_PATH
         {
             self.fresh.insert(path.to_vec());
@@ -242,7 +242,7 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// A directory at the place of a file goes, as far as deleting is allowed.
+    /// Removes a directory in place of a file, as far as deleting is allowed.
     fn make_way(&mut self, path: &[u8]) -> io::Result<()> {
         let found = self.target.lookup(path)?;
         if !found.is_some_and(|found| is_directory(&found)) {
@@ -255,11 +255,11 @@ impl Mirror<'_> {
         }
     }
 
-    /// If another name of this file was copied just now, this becomes a name of the copy.
+    /// Makes this path a name of the copy if another name of this file was copied just now.
     fn link_to_fresh(&mut self, path: &[u8], stat: &Stat) -> io::Result<bool> {
         for other in self.memory.links.others(stat, path) {
             if self.fresh.contains(&other) && self.is_name_of(&other, stat)? {
-                // Where links are not to be had, names are copied one by one.
+                // Without links each name is copied.
                 if self.link(&other, stat, path).is_ok() {
                     return Ok(true);
                 }
@@ -268,7 +268,7 @@ impl Mirror<'_> {
         Ok(false)
     }
 
-    /// The other names of a file that was copied were of the old copy.
+    /// Updates the other names of a file that was copied: they belong to the old copy.
     fn relink_others(&mut self, path: &[u8], stat: &Stat) {
         for other in self.memory.links.others(stat, path) {
             match self.is_name_of(&other, stat) {
@@ -308,7 +308,7 @@ impl Mirror<'_> {
         )
     }
 
-    /// Takes what is gone at the source from the target, if that is wanted.
+    /// Removes from the target what is gone at the source, if the sync deletes.
     pub(super) fn remove(&mut self, path: &[u8]) -> io::Result<()> {
         if !self.orders.delete || is_root(path) {
             return Ok(());
@@ -331,7 +331,7 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// Mode, owner and times of a file whose contents are there.
+    /// Updates mode, owner and times of a file whose contents are current.
     fn sync_attributes(&mut self, path: &[u8]) {
         match self.try_attributes(path) {
             Ok(true) => {}
@@ -364,7 +364,7 @@ impl Mirror<'_> {
         let (Ok(source), Ok(target)) = (open(&self.source), open(&self.target)) else {
             return Ok(false);
         };
-        // What was opened may be another file than the one that was looked at.
+        // The opened file may not be the one that was examined.
         let (wanted, now) = (fs::fstat(&source)?, fs::fstat(&target)?);
         let changes_owner = now.st_uid != wanted.st_uid
             && self.memory.copier.keeps_owners
@@ -379,7 +379,7 @@ impl Mirror<'_> {
         Ok(true)
     }
 
-    /// Carries out a Move as a rename, or brings both ends if that cannot be.
+    /// Carries out a Move as a rename, or syncs both paths if that is not possible.
     fn rename(&mut self, from: &[u8], to: &[u8]) {
         if is_root(from) || is_root(to) {
             return;
@@ -404,10 +404,10 @@ impl Mirror<'_> {
         }
     }
 
-    /// What was renamed may hold what was copied too early.
+    /// Compares a renamed path, which may contain files that were copied too early.
     fn verify(&mut self, path: &[u8]) {
         if matches!(self.source.lookup(path), Ok(None)) {
-            // It has moved on already; the Move that says so compares.
+            // It has moved on already; the Move of that compares.
             return self.memory.journal.touch_tree(path);
         }
         match self.source.lookup(path) {
@@ -440,21 +440,22 @@ impl Mirror<'_> {
             rename().inspect_err(|_| attributes::open_up(&to_parent))
         })?;
         self.target.forget();
-        // Two names of one file stay both: rename(2).
+        // Two names of one file both stay: rename(2).
         if there.is_some() && lookup(&from_parent, from_name)?.is_some() {
             unlink(&from_parent, from_name)?;
         }
         Ok(true)
     }
 
-    /// A directory of the target was changed: its own attributes are given again.
+    /// Records that a directory of the target was changed, so that its own attributes are set
+    /// again.
     pub(super) fn changed_in(&mut self, directory: &[u8]) {
         if self.walked.as_deref() != Some(directory) {
             self.directories.insert(with_slash(directory));
         }
     }
 
-    /// Attributes of directories, the deepest first.
+    /// Sets the attributes of directories, the deepest first.
     fn finish(&mut self) {
         for path in std::mem::take(&mut self.directories).iter().rev() {
             self.finish_directory(path);
@@ -462,11 +463,11 @@ impl Mirror<'_> {
         self.report.unset = self.memory.copier.unset.take();
     }
 
-    /// Gives a directory of the target the attributes of the source's.
+    /// Copies the attributes of the source's directory to the target's.
     pub(super) fn finish_directory(&mut self, path: &[u8]) {
         let both = (self.source.directory(path), self.target.directory(path));
         let (Ok(source), Ok(target)) = both else {
-            // Gone; what says so is on its way.
+            // It is gone, and its event is still to come.
             return;
         };
         let stat = fs::fstat(source.as_fd()).map_err(io::Error::from);
@@ -477,12 +478,12 @@ impl Mirror<'_> {
         }
     }
 
-    /// Returns true if the daemon ends.
+    /// Returns true if the daemon is shutting down.
     pub(super) fn is_stopped(&self) -> bool {
         self.orders.stop.load(Ordering::Relaxed)
     }
 
-    /// Notes what could not be done, to be done again.
+    /// Records a failed path, to be retried.
     pub(super) fn fail(&mut self, path: &[u8], deep: bool, what: &str, error: &io::Error) {
         if self.is_stopped() {
             return;
@@ -497,7 +498,7 @@ impl Mirror<'_> {
     }
 }
 
-/// Removes what is no directory.
+/// Removes an object that is no directory.
 pub(super) fn unlink(directory: &Directory, name: &OsStr) -> io::Result<()> {
     let unlink = || fs::unlinkat(directory.as_fd(), name, AtFlags::empty());
     match attributes_may_forbid(directory, unlink) {
@@ -506,13 +507,13 @@ pub(super) fn unlink(directory: &Directory, name: &OsStr) -> io::Result<()> {
     }
 }
 
-/// A path as that of a directory.
+/// Returns the path with a trailing slash.
 pub(super) fn with_slash(path: &[u8]) -> Vec<u8> {
     let bare = path.strip_suffix(b"/").unwrap_or(path);
     [bare, b"/"].concat()
 }
 
-/// A name below a directory.
+/// Returns the path of a name in a directory.
 pub(super) fn below(directory: &[u8], name: &[u8], is_directory: bool) -> Vec<u8> {
     let slash: &[u8] = if is_directory { b"/" } else { b"" };
     [directory, name, slash].concat()

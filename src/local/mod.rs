@@ -1,22 +1,25 @@
-//! What default.direct does itself at a target that is a local directory.
+//! default.direct at a local target: copies, renames and deletes without rsync.
 //!
-//! A [`CopyWorker`] is a thread that takes [`CopyJob`], the due events of one sync, and brings the
-//! target to where the source is, by the system calls that cp, mv, rm and mkdir would make.
-//! Events say where to look; both disks say what is to be done.
+//! A [`CopyWorker`] is a thread that receives each [`CopyJob`], the due events of one sync, and
+//! updates the target with the system calls that cp, mv, rm and mkdir use. Events name the paths;
+//! the state of both disks decides what is done.
 //!
-//! | module | what it does |
+//! | file | what it does |
 //! |---|---|
-//! | [`beneath`] | a tree entered from its root, in which no symlink is ever followed |
-//! | [`copy`] | one file: contents, attributes, and its new name in one step |
-//! | [`attributes`] | owner, mode, times, and extended attributes |
-//! | [`mirror`] | one set of orders: what each event comes to |
-//! | [`compare`] | whole directories: what differs is copied, what is too much removed |
-//! | [`deletions`] | what would be deleted, counted |
-//! | [`touched_paths`] | which renames at the target may not be believed |
-//! | [`links`] | names of one file stay names of one file |
-//! | [`temporary`] | new files in directories that other users may change |
-//! | [`walk`] | the order in which a tree is gone through |
-//! | [`worker`] | the thread |
+//! | `beneath` | a tree opened from its root, in which no symlink is ever followed |
+//! | `copy` | one file: contents, attributes, and its name in one step |
+//! | `attributes` | owner, mode, times, and extended attributes |
+//! | `mirror` | one job: applies each event to the target |
+//! | `compare` | compares whole directories: copies and removes |
+//! | `deletions` | counts what would be deleted |
+//! | `touched_paths` | paths whose renames have to be followed by a comparison |
+//! | `links` | preserves hard links |
+//! | `temporary` | temporary files in directories that other users may change |
+//! | `walk` | the order in which a tree is walked |
+//! | `worker` | the thread |
+//!
+//! The room may call `batch`, `filter`, `log` and `process`. It knows neither syncs nor queues, and
+//! it never opens a path of source or target by name.
 
 pub(crate) mod attributes;
 pub(crate) mod beneath;
@@ -41,45 +44,45 @@ pub use attributes::Unset;
 pub use mirror::{Memory, carry_out};
 pub use worker::{CopyEnded, CopyWorker};
 
-/// Work for one sync.
+/// The work for one sync.
 pub struct CopyJob {
-    /// Comes back with the result.
+    /// A number that is returned with the result.
     pub token: u64,
-    /// Absolute.
+    /// The source, an absolute path.
     pub source: Vec<u8>,
-    /// A local directory; made if its parent exists.
+    /// The target, a local directory; created if its parent exists.
     pub target: Vec<u8>,
-    /// True if what is gone at the source is to be deleted at the target.
+    /// True if files on the target that are not in the source are to be deleted.
     pub delete: bool,
-    /// What the filter excludes is deleted as well.
+    /// True if excluded files are deleted as well.
     pub delete_excluded: bool,
-    /// What is left out wherever a directory is compared; events have passed it already.
+    /// The paths that are excluded wherever a directory is compared; events have passed it already.
     pub filter: Arc<RwLock<Filter>>,
-    /// What is to be done.
+    /// The work to be done.
     pub task: CopyTask,
-    /// Every rename that was on disk when this worker last did something is known by now, and
-    /// has been carried out: see [`touched_paths`].
+    /// True if every rename that was on disk when this worker last did something is known by now,
+    /// and has been carried out: see [`touched_paths`].
     pub renames_applied: bool,
-    /// The most that may be deleted; with more, nothing is done.
+    /// The maximum number of deletions; if there would be more, nothing is done.
     pub limit: Option<MaxDelete>,
-    /// Set when the work shall end before it is done.
+    /// Set to stop the work before it is done.
     pub stop: Arc<AtomicBool>,
 }
 
 impl CopyJob {
-    /// Returns true if the filter leaves out this path of a directory that it does not leave out.
+    /// Returns true if the filter excludes this path in a directory that it does not exclude.
     fn excludes(&self, path: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         filter.excluded_here(path)
     }
 
-    /// Returns true if the target keeps this, whatever the source has.
+    /// Returns true if the target keeps this path, whatever the source has.
     fn protects(&self, path: &[u8]) -> bool {
         !self.delete_excluded && self.excludes(path)
     }
 }
 
-/// What is to be done.
+/// The kind of work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyTask {
     /// The whole source is compared with the target.
@@ -91,41 +94,40 @@ pub enum CopyTask {
 /// One due event. Paths begin with `/`, those of directories end with `/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopyItem {
-    /// What happened.
+    /// The reported change.
     pub change: Change,
-    /// Where, relative to the source.
+    /// The path, relative to the source.
     pub path: Vec<u8>,
     /// The new path of a [`Change::Move`].
     pub to: Option<Vec<u8>>,
 }
 
-/// How the work went.
+/// The result of a job.
 #[derive(Debug, Default)]
 pub struct CopyReport {
-    /// What could not be done, in the order it was met.
+    /// Paths that failed, in order.
     pub failures: Vec<CopyFailure>,
     /// Moves that were no renames at the target; their new paths were copied.
     pub split: Vec<Vec<u8>>,
-    /// Nothing was done, as more would have been deleted than may be: how many entries, and of
-    /// how many.
+    /// The number of deletions and of all entries, if the limit was exceeded and nothing was done.
     pub excess: Option<(u64, u64)>,
     /// Attributes that the target does not permit. The files arrived.
     pub unset: Unset,
-    /// Nothing can be done at all: source or target cannot be entered.
+    /// The reason if nothing could be done: source or target cannot be opened.
     pub closed: Option<String>,
 }
 
-/// A path that could not be brought up to date.
+/// A path that could not be updated.
 #[derive(Debug)]
 pub struct CopyFailure {
-    /// Relative to the source; a slash at the end stands for all below.
+    /// The path relative to the source; a trailing slash includes everything below.
     pub path: Vec<u8>,
-    /// In words, with the path as it was tried.
+    /// The reason, with the path that was tried.
     pub reason: String,
 }
 
 impl CopyReport {
-    /// In the exit codes of rsync(1): done, partly done, no access.
+    /// Returns the exit code of rsync(1) for the result: success, partial transfer, or no access.
     pub fn code(&self) -> i32 {
         match (&self.closed, self.failures.is_empty()) {
             (Some(_), _) => 11,

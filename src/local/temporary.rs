@@ -1,10 +1,10 @@
-//! Files under temporary names in directories that other users may change.
+//! Temporary files in directories that other users may change.
 //!
-//! Who may write to a directory can rename what is in it between two calls, whoever owns it. So
-//! temporary names cannot be guessed, what is made is opened in the call that makes it or is
-//! verified when it is opened, and attributes are set on the descriptor. Pipes, sockets and
-//! devices cannot be opened without side effects: they are made in a directory of mode 0700 that
-//! is open, in which nobody else can rename anything.
+//! A user who may write to a directory can rename its entries between two calls, whoever owns them.
+//! So temporary names cannot be guessed, a new object is opened by the call that creates it or is
+//! verified when it is opened, and attributes are set on the descriptor. Pipes, sockets and devices
+//! cannot be opened without side effects: they are created in an open directory of mode 0700, in
+//! which no other user can rename anything.
 
 use std::collections::hash_map::RandomState;
 use std::ffi::{OsStr, OsString};
@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use super::beneath::{Directory, is_directory, kind};
 use super::copy::attributes_may_forbid;
 
-/// Returns a name that nobody can tell in advance: a keyed hash of a counter, whose key comes
-/// from the system's random numbers.
+/// Returns a name that nobody can predict: a keyed hash of a counter, whose key comes from the
+/// system's random numbers.
 pub fn random_name() -> String {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -29,11 +29,11 @@ pub fn random_name() -> String {
     format!(".lsyncd.{:016x}", KEY.hash_one(number))
 }
 
-/// Makes something under a random name, and returns the name and what `make` returned. Left
-/// behind after a crash, it is not in the source and is deleted by the next comparison.
+/// Creates an object under a random name; returns the name and the result of `make`. If it is left
+/// behind after a crash, the next comparison deletes it, as it is not in the source.
 ///
 /// # Errors
-/// The errors of `make`, except that the name exists.
+/// Returns the errors of `make`, except that the name exists.
 pub fn make<T>(
     directory: &Directory,
     make: impl Fn(&OsStr) -> rustix::io::Result<T>,
@@ -55,10 +55,10 @@ pub fn discard(directory: &Directory, name: &OsStr) {
     let _ = fs::unlinkat(directory.as_fd(), name, AtFlags::empty());
 }
 
-/// Opens a symlink that was just made, to be changed by its descriptor.
+/// Opens a new symlink, to be changed by its descriptor.
 ///
 /// # Errors
-/// Something else has its name.
+/// Another object has its name.
 pub fn open_link(directory: &Directory, name: &OsStr, target: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let link = fs::openat(directory.as_fd(), name, flags, Mode::empty())?;
@@ -70,7 +70,7 @@ pub fn open_link(directory: &Directory, name: &OsStr, target: &[u8]) -> io::Resu
     }
 }
 
-/// The error that a temporary file was replaced by another user.
+/// Returns the error that a temporary file was replaced by another user.
 pub fn replaced() -> io::Error {
     io::Error::other("another user replaced its temporary file")
 }
@@ -84,11 +84,11 @@ pub struct PrivateDirectory<'a> {
 }
 
 impl PrivateDirectory<'_> {
-    /// Makes the directory, and opens it. `None` if it does not belong to this user alone, as on
-    /// a network file system that gives the superuser's files another owner.
+    /// Creates and opens the directory. Returns `None` if it does not belong to this user alone, as
+    /// on a network file system that gives the superuser's files another owner.
     ///
     /// # Errors
-    /// It cannot be made or opened.
+    /// It cannot be created or opened.
     pub fn make(parent: &Directory) -> io::Result<Option<PrivateDirectory<'_>>> {
         let (name, ()) = make(parent, |name| fs::mkdirat(parent.as_fd(), name, Mode::RWXU))?;
         let made = PrivateDirectory {

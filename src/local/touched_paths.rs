@@ -1,33 +1,33 @@
-//! Which renames at the target may not be believed.
+//! Paths whose renames at the target have to be followed by a comparison.
 //!
-//! Events come after the fact. When the contents of `/a/f` are copied, the disk may be ahead: `/a`
-//! is `/b` by now and another `/a` has come, and the Move that says so waits in the queue. The
-//! copy is of the new `/a/f`, and when the Move is carried out it lands in `/b`. So the paths
-//! that were looked at are kept, and a Move of one of them, or of a directory around it, is
-//! followed by a comparison. They are forgotten when all renames of that time have been seen.
+//! Events arrive late. When the contents of `/a/f` are copied, the disk may be ahead: `/a` has
+//! become `/b`, another `/a` exists, and the Move waits in the queue. The copy is that of the new
+//! `/a/f`, and when the Move is carried out it ends up in `/b`. So the paths that were read are
+//! recorded, and a Move of one of them, or of a directory that contains one, is followed by a
+//! comparison. They are cleared when all renames of that time have been seen.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-/// With more paths every rename is followed by a comparison.
+/// The maximum number of paths. With more, every rename is followed by a comparison.
 const MAX_PATHS: usize = 200_000;
 
-/// The paths that were looked at. Those of directories and files are alike here.
+/// The paths that were read. Directories and files are not distinguished.
 #[derive(Default)]
 pub struct TouchedPaths {
     paths: BTreeSet<Vec<u8>>,
-    /// Those with all below them.
+    /// Paths that were read with everything below them.
     trees: BTreeSet<Vec<u8>>,
     everything: bool,
 }
 
 impl TouchedPaths {
-    /// Nothing of before matters any more.
+    /// Removes all paths.
     pub fn clear(&mut self) {
         *self = TouchedPaths::default();
     }
 
-    /// This path was looked at.
+    /// Records that this path was read.
     pub fn touch(&mut self, path: &[u8]) {
         if self.paths.len() < MAX_PATHS {
             self.paths.insert(key(path));
@@ -36,7 +36,7 @@ impl TouchedPaths {
         }
     }
 
-    /// This path was looked at, and all below it.
+    /// Records that this path was read with everything below it.
     pub fn touch_tree(&mut self, path: &[u8]) {
         if key(path) == b"/" {
             self.everything = true;
@@ -45,7 +45,7 @@ impl TouchedPaths {
         self.trees.insert(key(path));
     }
 
-    /// Returns true if something of what is at this path was looked at.
+    /// Returns true if this path, or anything below it, was read.
     pub fn concerns(&self, path: &[u8]) -> bool {
         let path = key(path);
         if self.everything {
@@ -64,7 +64,8 @@ impl TouchedPaths {
     }
 }
 
-/// With a slash at its end, so that what is below begins with it and `/ab` not with `/a`.
+/// Returns the path with a trailing slash, so that paths below it have it as a prefix, and `/ab`
+/// does not have the prefix `/a`.
 fn key(path: &[u8]) -> Vec<u8> {
     let bare = path.strip_suffix(b"/").unwrap_or(path);
     [bare, b"/"].concat()

@@ -1,20 +1,20 @@
-//! The order in which a tree is gone through: each directory before what is in it, and once more
-//! when all of it is done. A path is kept once, and names for the directories around it, so that
-//! a deep tree takes no more memory than a wide one.
+//! The order in which a tree is walked: each directory before its contents, and again after all of
+//! them. Only one full path is stored, and names for the directories on it, so that a deep tree
+//! takes no more memory than a wide one.
 
-/// A directory on the way.
+/// A visit of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It is reached; [`Walk::add`] says which directories in it are to be gone through.
+    /// Before its contents; [`Walk::add`] selects subdirectories to be walked.
     Enter,
-    /// All that was added is done.
+    /// After everything that was added.
     Leave,
 }
 
-/// A way through a tree. Paths end with a slash.
+/// A walk through a tree. Paths end with a slash.
 pub struct Walk {
     path: Vec<u8>,
-    /// The directories around the path, and the path itself.
+    /// The directories of the current path.
     open: Vec<Level>,
     begun: bool,
 }
@@ -22,12 +22,12 @@ pub struct Walk {
 struct Level {
     /// The length of its path.
     end: usize,
-    /// The names of directories that are still to come.
+    /// The names of subdirectories still to be visited.
     names: Vec<Vec<u8>>,
 }
 
 impl Walk {
-    /// A way through a directory, whose path ends with a slash.
+    /// Returns a walk through a directory, whose path ends with a slash.
     pub fn through(top: &[u8]) -> Walk {
         Walk {
             path: top.to_vec(),
@@ -36,7 +36,7 @@ impl Walk {
         }
     }
 
-    /// Goes on; nothing when the whole directory is done.
+    /// Continues the walk; `None` at its end.
     pub fn step(&mut self) -> Option<Step> {
         if !self.begun {
             self.begun = true;
@@ -53,7 +53,7 @@ impl Walk {
         Some(Step::Leave)
     }
 
-    /// Goes on to the next directory that is entered, and returns its path.
+    /// Continues to the next directory that is entered, and returns its path.
     pub fn enter_next(&mut self) -> Option<&[u8]> {
         while self.step()? == Step::Leave {}
         Some(&self.path)
@@ -67,12 +67,12 @@ impl Walk {
         Step::Enter
     }
 
-    /// The directory of the last step.
+    /// Returns the directory of the last step.
     pub fn path(&self) -> &[u8] {
         &self.path
     }
 
-    /// Has a directory in the one that was entered last gone through.
+    /// Adds a subdirectory of the directory that was entered last.
     pub fn add(&mut self, name: Vec<u8>) {
         if let Some(level) = self.open.last_mut() {
             level.names.push(name);
@@ -91,7 +91,7 @@ impl Walk {
 mod tests {
     use super::*;
 
-    /// A way through a tree of which each directory above `depth` has `a` and `b`.
+    /// Returns the walk through a tree in which each directory above `depth` has `a` and `b`.
     fn way(depth: usize, stop_at: Option<&str>) -> Vec<(Step, String)> {
         let mut walk = Walk::through(b"/");
         let mut steps = Vec::new();

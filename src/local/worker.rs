@@ -1,5 +1,5 @@
-//! The thread that carries out orders, one after the other, for one sync. A target that hangs
-//! holds up its own sync and nothing else.
+//! The thread that carries out the jobs of one sync, one after the other. A target that hangs
+//! delays only its own sync.
 
 use std::io;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use super::{CopyJob, CopyReport};
 use crate::log;
 use crate::process::Priority;
 
-/// Orders that were carried out.
+/// A finished job.
 pub struct CopyEnded {
-    /// Of the orders.
+    /// The number of the job.
     pub token: u64,
-    /// What came of them.
+    /// The result.
     pub report: CopyReport,
 }
 
-/// A thread at work. It ends when this is dropped and what it does is done.
+/// A running thread. It ends when this is dropped and its current job is done.
 pub struct CopyWorker {
     orders: Sender<CopyJob>,
     ended: Receiver<CopyEnded>,
 }
 
 impl CopyWorker {
-    /// Starts a thread that rings `waker` for each result.
+    /// Starts a thread that fires `waker` for each result.
     ///
     /// # Errors
     /// The system has no more threads.
@@ -48,19 +48,19 @@ impl CopyWorker {
                     if outgoing.send(CopyEnded { token, report }).is_err() {
                         return;
                     }
-                    // The loop that cannot be woken has ended.
+                    // The loop has ended if it cannot be woken.
                     let _ = waker.wake();
                 }
             })?;
         Ok(CopyWorker { orders, ended })
     }
 
-    /// Hands over orders; false if the thread is gone.
+    /// Sends a job to the thread. Returns false if the thread is gone.
     pub fn give(&self, orders: CopyJob) -> bool {
         self.orders.send(orders).is_ok()
     }
 
-    /// What is done.
+    /// Returns the finished jobs.
     pub fn ended(&self) -> impl Iterator<Item = CopyEnded> + '_ {
         self.ended.try_iter()
     }

@@ -1,12 +1,12 @@
-//! Which categories of messages are shown.
+//! The selection of message categories.
 
 use std::fmt;
 
-/// What `-log` words have chosen.
+/// The categories that `-log` selects.
 ///
 /// Without any, `Normal`, `Warn` and `Error` are shown. `all` shows everything, `scarce` only
-/// `Warn` and `Error`; the last of these two counts. Any other word is the name of a category to
-/// be shown as well; it has the rank of `Normal`, so `scarce` hides it.
+/// `Warn` and `Error`; the last of these two counts. Any other word is the name of a category to be
+/// shown as well; it has the rank of `Normal`, so `scarce` hides it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
     volume: Volume,
@@ -21,7 +21,7 @@ enum Volume {
     All,
 }
 
-/// A `-log` word that can be no category: these begin with a capital letter, A to Z.
+/// An invalid `-log` argument: category names begin with a capital letter, A to Z.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadCategory(pub String);
 
@@ -34,21 +34,22 @@ impl fmt::Display for BadCategory {
 impl std::error::Error for BadCategory {}
 
 impl Selection {
-    /// What is shown when nothing was asked for.
+    /// The selection without `-log`.
     pub(super) const DEFAULT: Self = Self {
         volume: Volume::Usual,
         names: Vec::new(),
     };
 
-    /// The usual categories, without exception; callers use it to skip the rest quickly.
+    /// Returns true if exactly the default categories are shown; callers use it to skip others
+    /// quickly.
     pub(super) fn is_usual(&self) -> bool {
         self.volume == Volume::Usual && self.names.is_empty()
     }
 
-    /// Takes in one more `-log` word.
+    /// Adds one `-log` argument.
     ///
     /// # Errors
-    /// When the word is none of the two and no category.
+    /// The argument is neither `all` nor `scarce` nor a category name.
     pub fn add(&mut self, word: &str) -> Result<(), BadCategory> {
         match word {
             "all" => self.volume = Volume::All,
@@ -61,7 +62,7 @@ impl Selection {
         Ok(())
     }
 
-    /// Takes in another selection; where both have a say, the other's counts.
+    /// Merges another selection, which takes precedence.
     pub fn merge(&mut self, other: Selection) {
         if other.volume != Volume::Usual {
             self.volume = other.volume;
@@ -78,7 +79,8 @@ impl Selection {
         }
     }
 
-    /// The level for syslog(3), `libc::LOG_*`. What only `all` lets through is for debugging.
+    /// Returns the level for syslog(3), `libc::LOG_*`. Categories that only `all` shows have level
+    /// debug.
     pub(super) fn priority(&self, category: &str) -> i32 {
         match category {
             "Error" => libc::LOG_ERR,
@@ -94,7 +96,7 @@ impl Selection {
     }
 }
 
-/// Shown unless `scarce` is asked for.
+/// Returns true for categories that are shown unless `scarce` is selected.
 pub(super) fn is_usual(category: &str) -> bool {
     matches!(category, "Normal" | "Warn" | "Error")
 }

@@ -1,9 +1,9 @@
-//! Repeated lines: the same trouble told over and over becomes one line and a count.
+//! Suppresses repeated lines: they become one line and a count.
 
-/// Seconds after which a line that still repeats is shown again.
+/// The time in seconds after which a repeated line is shown again.
 const MIN_REPEAT_INTERVAL: i64 = 60;
 
-/// What was said last, and how often since.
+/// The last line and its repetitions.
 #[derive(Debug)]
 pub(super) struct Fold {
     category: String,
@@ -12,16 +12,16 @@ pub(super) struct Fold {
     repeated: u64,
 }
 
-/// What becomes of a line.
+/// The treatment of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is shown, after what has to be said about the lines before it.
+    /// It is shown, after the count of suppressed lines before it.
     Show(Option<Count>),
-    /// It is the one before once more.
+    /// It repeats the line before and is suppressed.
     Swallow,
 }
 
-/// So often the last line shown, of this category, came again.
+/// The number of times that the last line, of this category, was repeated.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Count {
     pub(super) category: String,
@@ -38,8 +38,8 @@ impl Fold {
         }
     }
 
-    /// Takes in a line, said at `now` in seconds. Only warnings and errors are folded: others
-    /// are what the configuration and its readers expect, line by line.
+    /// Returns the treatment of a line at `now` in seconds. Only warnings and errors are
+    /// suppressed: the configuration and its readers expect every other line.
     pub(super) fn line(&mut self, category: &str, text: &str, now: i64) -> Verdict {
         let foldable = matches!(category, "Warn" | "Error");
         let same = foldable && self.category == category && self.text == text;
@@ -58,7 +58,7 @@ impl Fold {
         Verdict::Show(count)
     }
 
-    /// What is still to be said about the last line.
+    /// Returns the count of the last line that has not been shown yet.
     pub(super) fn count(&mut self) -> Option<Count> {
         let times = std::mem::take(&mut self.repeated);
         (times > 0).then(|| Count {

@@ -1,15 +1,17 @@
-//! Names as they may be printed.
+//! Escapes file names for printing.
 //!
-//! File names hold any byte but `/` and zero. A newline in one would forge a log line or a line
-//! of the status file, an escape sequence would reach the terminal.
+//! File names may contain any byte but `/` and zero. A newline in one would forge a line of the log
+//! or the status file, an escape sequence would reach the terminal.
 
 use std::borrow::Cow;
 
-/// Makes bytes printable: control characters, those that change the direction of a text, and what
-/// is no UTF-8 become `\ooo`, three octal digits a byte, as printf(1) reads them; all else stays.
+/// Returns printable text: control characters, those that change the direction of a text, and
+/// invalid UTF-8 become `\ooo`, three octal digits a byte, as printf(1) reads them; other text is
+/// unchanged.
 ///
-/// A backslash stays, too, unless three octal digits follow that make a byte; it is `\134` then.
-/// So ordinary names with a backslash look as they are, and each text stands for one name only.
+/// A backslash is unchanged, too, unless three octal digits that form a byte follow; then it is
+/// `\134`. So ordinary names with a backslash are unchanged, and each text represents one name
+/// only.
 pub fn escape(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
         Ok(text) if is_plain(text) => Cow::Borrowed(text),
@@ -17,7 +19,7 @@ pub fn escape(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The bytes that [`escape`] made a text of.
+/// Returns the bytes from which [`escape`] made a text.
 pub fn unescape(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -52,7 +54,7 @@ pub fn is_control(character: char) -> bool {
     turns || character.is_control()
 }
 
-/// Returns true if bytes that begin with a backslash could be taken for an escaped byte.
+/// Returns true if bytes that begin with a backslash could be read as an escaped byte.
 fn looks_escaped(bytes: &[u8]) -> bool {
     matches!(bytes, [b'\\', b'0'..=b'3', b'0'..=b'7', b'0'..=b'7', ..])
 }
@@ -105,7 +107,7 @@ mod tests {
             assert!(text.is_ascii(), "{turning:x}");
             assert_eq!(unescape(&text), name.as_bytes());
         }
-        // Arabic and Hebrew, and the letters next to those.
+        // Arabic and Hebrew, and letters next to those.
         assert_eq!(
             escape("שלום سلام\u{200d}\u{2010}\u{2065}".as_bytes()),
             "שלום سلام\u{200d}\u{2010}\u{2065}"

@@ -1,4 +1,4 @@
-//! A log file that may be rotated away, removed, fill up or come back, while the daemon goes on.
+//! The log file, which may be rotated, removed or fill up while the daemon runs.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -12,26 +12,26 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::safe_path;
 
-/// How long a full pipe or terminal may hold up a message, in milliseconds.
+/// The maximum time in milliseconds for which a full pipe or terminal delays a message.
 const WRITE_TIMEOUT_MS: u16 = 1000;
 
 /// The open log file.
 #[derive(Debug)]
 pub(super) struct LogFile {
-    /// The name it was opened by, for comparison.
+    /// The configured name, for comparison.
     given: PathBuf,
     path: PathBuf,
     file: File,
     identity: (u64, u64),
-    /// Writing has failed, this was said, and it has not worked since.
+    /// True if writing has failed, this was reported, and no write has succeeded since.
     in_trouble: bool,
-    /// The last line is there in part only.
+    /// True if the last line was written in part only.
     torn: bool,
 }
 
 impl LogFile {
-    /// Opens the file, creating it if need be. A relative name stays what it stands for now,
-    /// wherever the working directory will be.
+    /// Opens the file and creates it if necessary. A relative name is resolved now, independent of
+    /// later changes of the working directory.
     pub(super) fn open(given: &Path) -> io::Result<Self> {
         let path = std::path::absolute(given)?;
         let file = open(&path)?;
@@ -53,7 +53,7 @@ impl LogFile {
         &self.path
     }
 
-    /// Appends a whole line. What goes wrong is returned once, not for each line.
+    /// Appends a whole line. Returns an error only the first time that writing fails.
     pub(super) fn append(&mut self, line: &[u8]) -> Option<io::Error> {
         let patience = if self.in_trouble { 0 } else { WRITE_TIMEOUT_MS };
         let followed = self.follow();
@@ -66,8 +66,8 @@ impl LogFile {
         result.err().filter(|_| first)
     }
 
-    /// Opens the file anew when its name stands for another one. When that fails the old one is
-    /// kept: better a line in the rotated file than none.
+    /// Opens the file again if its name refers to another one. If that fails the old one is kept: a
+    /// line in the rotated file is better than none.
     fn follow(&mut self) -> io::Result<()> {
         if self
             .path
@@ -83,7 +83,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Ends a line that was left unfinished.
+    /// Ends a line that was written in part.
     fn mend(&mut self, patience: u16) -> io::Result<()> {
         if self.torn {
             self.write(b"\n", patience)?;
@@ -100,14 +100,14 @@ impl LogFile {
     }
 }
 
-/// A write that stopped on the way.
+/// A write that was interrupted.
 #[derive(Debug)]
 pub(super) struct Torn {
     wrote: usize,
     error: io::Error,
 }
 
-/// Writes all bytes, waiting at most `patience` milliseconds each time nothing more fits in.
+/// Writes all bytes, waiting at most `patience` milliseconds each time the descriptor is full.
 pub(super) fn write_all_within(fd: impl AsFd, bytes: &[u8], patience: u16) -> Result<(), Torn> {
     let mut wrote = 0;
     while wrote < bytes.len() {
@@ -129,11 +129,11 @@ fn writable_within(fd: &impl AsFd, patience: u16) -> bool {
     matches!(poll(&mut fds, PollTimeout::from(patience)), Ok(1..))
 }
 
-/// Opens a file for lines to be added, and makes it if there is none. A named pipe that nobody
-/// reads is not waited for; what another user may have put there is not opened.
+/// Opens a file for appending, and creates it if it does not exist. A named pipe without a reader
+/// is not waited for; files that another user may have put there are not opened.
 ///
 /// # Errors
-/// It cannot be opened.
+/// The file cannot be opened.
 pub fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
     safe_path::locate(path)?.open(flags, Mode::from_raw_mode(0o666))

@@ -1,11 +1,11 @@
 //! The log: lsyncd's categories and line formats, over the `log` crate.
 //!
-//! A message of the daemon is a record whose target is its category; a record of the `log`
-//! macros, here or in a library, has a module path besides. The latter are for developers:
-//! `RUST_LOG` chooses among them, and they appear as category `Debug`.
+//! A message of the daemon is a record whose target is its category; a record of the `log` macros,
+//! here or in a library, has a module path besides. The latter are for developers: `RUST_LOG`
+//! selects them, and they appear as category `Debug`.
 //!
-//! Until [`open`] is called, which is where the start-up line is written, all goes to standard
-//! error without a time, as configuration errors should.
+//! Until [`open`] is called, which is where the start-up line is written, all messages go to
+//! standard error without a time, like configuration errors.
 
 use std::fmt::{self, Write};
 use std::io;
@@ -29,18 +29,18 @@ use crate::log::reason;
 use crate::log::systemd_journal;
 use crate::sys;
 
-/// Where messages go once the daemon runs; each that is set gets all of them.
+/// The destinations of messages once the daemon runs. Each one that is set gets all of them.
 #[derive(Clone, Debug, Default)]
 pub struct Channels {
-    /// Standard output, and standard error for `Error`: not for a daemon.
+    /// Standard output, and standard error for `Error`; not used by a detached daemon.
     pub console: bool,
-    /// A file. A relative name is taken from the working directory of the first [`open`].
+    /// A file. A relative name is resolved in the working directory of the first [`open`].
     pub file: Option<PathBuf>,
-    /// syslog(3): for a daemon without a file.
+    /// syslog(3), for a daemon without a file.
     pub syslog: Option<Syslog>,
 }
 
-/// How to appear in the system's log.
+/// The identification in the system's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Syslog {
     /// The tag.
@@ -49,7 +49,7 @@ pub struct Syslog {
     pub facility: Facility,
 }
 
-/// The log file could not be opened.
+/// The error that the log file could not be opened.
 #[derive(Debug)]
 pub struct CannotOpen {
     path: PathBuf,
@@ -68,9 +68,9 @@ impl std::error::Error for CannotOpen {
     }
 }
 
-/// Makes this the log of the process. Further calls only change the selection.
+/// Installs this as the log of the process. Further calls only change the selection.
 ///
-/// `modules` is what `RUST_LOG` says; without it, records of modules are not even formatted.
+/// `modules` is the value of `RUST_LOG`; without it, records of modules are not even formatted.
 pub fn install(selection: Selection, modules: Option<&str>) {
     LOGGER
         .all_usual
@@ -95,11 +95,11 @@ pub fn install(selection: Selection, modules: Option<&str>) {
     log::set_max_level(level);
 }
 
-/// Ends the time before the start, or changes where messages go from now on: the start-up line
-/// of a daemon is still written to the console, the next is not.
+/// Ends the start-up phase, or changes the destinations of messages: the start-up line of a daemon
+/// is still written to the console, the next is not.
 ///
 /// # Errors
-/// When the file cannot be opened; nothing is changed then.
+/// The file cannot be opened; nothing is changed then.
 pub fn open(channels: Channels) -> Result<(), CannotOpen> {
     let mut sinks = LOGGER.sinks.lock().unwrap_or_else(PoisonError::into_inner);
     let file = match channels.file {
@@ -122,7 +122,7 @@ pub fn open(channels: Channels) -> Result<(), CannotOpen> {
     Ok(())
 }
 
-/// Returns true if messages of this category are shown; to be asked before putting together a costly one.
+/// Returns true if messages of this category are shown; to be checked before a costly one is built.
 pub fn enabled(category: &str) -> bool {
     if LOGGER.all_usual.load(Ordering::Relaxed) {
         is_usual(category)
@@ -131,7 +131,7 @@ pub fn enabled(category: &str) -> bool {
     }
 }
 
-/// Says something of a category. The text may have several lines; names in it have to be
+/// Logs a message of a category. The text may have several lines; names in it have to be
 /// [escaped](crate::log::escape()).
 pub fn say(category: &str, text: impl fmt::Display) {
     if enabled(category) {
@@ -145,8 +145,8 @@ pub fn say(category: &str, text: impl fmt::Display) {
     }
 }
 
-/// Shows a line on the console that the next one takes the place of, be it a message or another
-/// such; an empty one takes it away. For terminals.
+/// Shows a line on the console that the next line, message or transient, replaces; an empty one
+/// removes it. For terminals.
 pub fn transient(text: &str) {
     let mut sinks = LOGGER.sinks.lock().unwrap_or_else(PoisonError::into_inner);
     if sinks.console {
@@ -156,29 +156,29 @@ pub fn transient(text: &str) {
     }
 }
 
-/// To the first column, and erase to the end of the line (ECMA-48).
+/// Moves to the first column and erases to the end of the line (ECMA-48).
 const ERASE: &str = "\r\x1b[K";
 
-/// Says that something went wrong.
+/// Logs an error.
 pub fn error(text: impl fmt::Display) {
     say("Error", text);
 }
 
-/// How many warnings there have been.
+/// The number of warnings so far.
 static WARNINGS: AtomicUsize = AtomicUsize::new(0);
 
-/// Returns how often [`warn`] was called in this process.
+/// Returns the number of calls of [`warn`] in this process.
 pub fn warnings() -> usize {
     WARNINGS.load(Ordering::Relaxed)
 }
 
-/// Says that something may be wrong.
+/// Logs a warning.
 pub fn warn(text: impl fmt::Display) {
     WARNINGS.fetch_add(1, Ordering::Relaxed);
     say("Warn", text);
 }
 
-/// Says what happens.
+/// Logs a message of category Normal.
 pub fn normal(text: impl fmt::Display) {
     say("Normal", text);
 }
@@ -198,7 +198,8 @@ static LOGGER: Logger = Logger {
 };
 
 struct Logger {
-    /// The selection is the usual one: spares the lock, and the text, in nearly all cases.
+    /// True if the selection is the default one: avoids the lock, and building the text, in nearly
+    /// all cases.
     all_usual: AtomicBool,
     selection: RwLock<Selection>,
     modules: OnceLock<env_logger::Logger>,
@@ -211,7 +212,7 @@ struct Sinks {
     console: bool,
     file: Option<LogFile>,
     syslog: Option<Syslog>,
-    /// The console's last line is one that is to be replaced.
+    /// True if the console's last line is a transient one.
     transient: bool,
 }
 
@@ -245,7 +246,7 @@ impl Log for Logger {
         }
     }
 
-    /// Says what is still to be said about lines that were not shown.
+    /// Logs the count of lines that were suppressed.
     fn flush(&self) {
         let mut sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = sinks.fold.count() {
@@ -270,7 +271,7 @@ impl Sinks {
         self.emit(category, priority, text);
     }
 
-    /// Warnings and errors alone are counted.
+    /// Logs the count of a repeated warning or error.
     fn emit_count(&mut self, count: &Count) {
         let Count { category, times } = count;
         let priority = match category.as_str() {
@@ -285,7 +286,8 @@ impl Sinks {
         );
     }
 
-    /// A console that is gone is no reason to stop, nor worth a message: where to?
+    /// Writes a message to all destinations. A failing console is ignored, as there is no place to
+    /// report it.
     fn emit(&mut self, category: &str, priority: i32, text: fmt::Arguments<'_>) {
         let (to_journal, errors_to_journal) = systemd_journal::streams();
         if !self.started {
@@ -326,8 +328,7 @@ impl Sinks {
     }
 }
 
-/// How long a console that takes no more may hold up a message, in milliseconds, if it does not
-/// block by itself.
+/// The maximum time in milliseconds for which a full non-blocking console delays a message.
 const WRITE_TIMEOUT_MS: u16 = 1000;
 
 #[derive(Clone, Copy)]
@@ -336,7 +337,7 @@ enum Form {
     File,
 }
 
-/// `seconds` are those since the epoch; shown is local time.
+/// Returns a line of the log. `seconds` are those since the epoch; local time is shown.
 fn line(form: Form, seconds: i64, category: &str, text: fmt::Arguments<'_>) -> String {
     let format = match form {
         Form::Console => c"%H:%M:%S",
@@ -352,7 +353,7 @@ fn open_file(path: PathBuf) -> Result<LogFile, CannotOpen> {
     LogFile::open(&path).map_err(|error| CannotOpen { path, error })
 }
 
-/// The log file fails while the daemon runs.
+/// Reports on standard error that the log file fails while the daemon runs.
 fn complain(path: &Path, error: &io::Error) {
     let text = format!(
         "Error: Cannot write logfile [{}]: {}",

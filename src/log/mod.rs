@@ -1,13 +1,17 @@
-//! The log: categories, channels, and names made safe to print.
+//! The log: categories, destinations, and escaping of names.
 //!
-//! * `logger`: takes messages and writes them to console, file and syslog;
-//! * `categories`: which messages are shown;
-//! * `dedup`: repeated messages become one;
-//! * `file`, `syslog`, `systemd_journal`: the channels;
-//! * `escape`: names of files as text on one line.
+//! | file | what it does |
+//! |---|---|
+//! | `logger` | takes messages and writes them to console, file and syslog |
+//! | `categories` | the selection of message categories |
+//! | `dedup` | suppresses repeated lines |
+//! | `file` | the log file |
+//! | `syslog` | the facilities of syslog(3) |
+//! | `systemd_journal` | output to systemd's journal |
+//! | `escape` | escapes file names for printing |
 //!
-//! The texts of lsyncd 2.x are kept byte for byte, because tools read them. The room calls no
-//! other part of the program but `safe_path`.
+//! The texts of lsyncd 2.x are kept byte for byte, because tools read them. The room may call
+//! `safe_path` and nothing else of the program.
 
 mod categories;
 mod dedup;

@@ -1,12 +1,12 @@
-//! syslog(3)'s facilities.
+//! The facilities of syslog(3).
 
 use std::fmt;
 
-/// Which part of the system a message is filed under.
+/// The syslog facility of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facility(i32);
 
-/// A facility nobody knows; holds what was given.
+/// An unknown facility, with the configured value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownFacility(pub String);
 
@@ -44,13 +44,13 @@ const NAMES: [(&str, i32); 21] = [
 ];
 
 impl Facility {
-    /// What is used when the configuration names none.
+    /// The facility if the configuration names none.
     pub const USER: Self = Self(libc::LOG_USER);
 
-    /// The facility of that name, upper or lower case.
+    /// Returns the facility of that name, in upper or lower case.
     ///
     /// # Errors
-    /// When there is none.
+    /// There is no such facility.
     pub fn from_name(name: &str) -> Result<Self, UnknownFacility> {
         NAMES
             .iter()
@@ -59,10 +59,10 @@ impl Facility {
             .ok_or_else(|| UnknownFacility(name.to_owned()))
     }
 
-    /// The facility with that number, 0 (kern) to 23 (local7), as in RFC 5424.
+    /// Returns the facility with that number, 0 (kern) to 23 (local7), as in RFC 5424.
     ///
     /// # Errors
-    /// When there is none.
+    /// There is no such facility.
     pub fn from_number(number: i64) -> Result<Self, UnknownFacility> {
         match i32::try_from(number) {
             Ok(code @ 0..=23) => Ok(Self(code << 3)),
@@ -70,7 +70,7 @@ impl Facility {
         }
     }
 
-    /// As openlog(3) takes it.
+    /// Returns the value for openlog(3).
     pub(super) fn value(self) -> i32 {
         self.0
     }

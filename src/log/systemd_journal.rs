@@ -21,7 +21,7 @@ fn is(stream: impl AsFd, name: &str) -> bool {
     fstat(stream).is_ok_and(|stat| format!("{}:{}", stat.st_dev, stat.st_ino) == name)
 }
 
-/// A message for the journal. Each of its lines becomes an entry there and needs its level.
+/// Returns a message in the journal's format. Each of its lines is a separate entry with its level.
 pub(super) fn lines(priority: i32, category: &str, text: &str) -> String {
     let mut all = String::with_capacity(text.len() + 16);
     for (number, line) in text.lines().enumerate() {

@@ -1,39 +1,39 @@
-//! What does not leave, and why.
+//! Files that are not sent, with their reasons.
 
 use std::collections::BTreeMap;
 
-/// So many paths are protected at the target by rules of their own; with more, nothing is deleted
-/// in a comparison of everything. rsync walks its rules for each file it sees.
+/// The maximum number of paths that are protected at the target by rules of their own; with more, a
+/// full comparison deletes nothing. rsync compares its rules with each file it sees.
 pub const MAX_RULES: usize = 1000;
 
-/// The same in bytes: rules are arguments, for which there may be little room.
+/// The maximum bytes of these rules: they are arguments, whose size is limited.
 pub const MAX_RULE_BYTES: usize = 200_000;
 
-/// Why a file does not leave.
+/// The reason why a file is not sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockReason {
-    /// It was looked at and rejected; else nothing could be said of it yet.
+    /// True if it was checked and rejected, false if it could not be checked yet.
     pub rejected: bool,
-    /// In words, of the scanner maybe.
+    /// The reason, possibly in the scanner's words.
     pub reason: String,
-    /// How often a scanner failed that was asked about this file alone.
+    /// The number of times that a scanner failed at this file alone.
     pub failures: u32,
 }
 
-/// The files of one sync that do not leave in their present state. Paths are relative to the
-/// source and begin with `/`; those of directories that cannot be read end with one.
+/// The files of one sync that are not sent in their present state. Paths are relative to the source
+/// and begin with `/`; those of directories that cannot be read end with one.
 #[derive(Debug, Default)]
 pub struct Blocked {
     paths: BTreeMap<Vec<u8>, BlockReason>,
     rejected: usize,
-    /// How many files were rejected since the daemon started.
+    /// The number of files rejected since the daemon started.
     pub rejections: u64,
-    /// How many files passed since then.
+    /// The number of files passed since then.
     pub passed: u64,
 }
 
 impl Blocked {
-    /// A file was rejected; true if that is news.
+    /// Records a rejected file. Returns true if this is new.
     pub fn reject(&mut self, path: &[u8], words: String) -> bool {
         let known = self.remove(path);
         let news = known.is_none_or(|known| !known.rejected || known.reason != words);
@@ -48,8 +48,8 @@ impl Blocked {
         news
     }
 
-    /// Nothing could be said of a file; `alone`: though nothing but it was asked about. True if
-    /// that is news.
+    /// Records a file that could not be checked; `alone` means that the scanner was called for it
+    /// only. Returns true if this is new.
     pub fn defer(&mut self, path: &[u8], words: String, alone: bool) -> bool {
         let known = self.remove(path).filter(|known| !known.rejected);
         let failures = known.as_ref().map_or(0, |known| known.failures) + u32::from(alone);
@@ -63,15 +63,15 @@ impl Blocked {
         news
     }
 
-    /// What is there now may leave. That a directory could not be read is forgotten as well; who
-    /// finds it so again says it again.
+    /// Records that the present file may be sent. A directory that could not be read is removed as
+    /// well; it is recorded again if it still cannot be read.
     pub fn clear(&mut self, path: &[u8]) {
         let bare = path.strip_suffix(b"/").unwrap_or(path);
         self.remove(bare);
         self.remove(&[bare, b"/"].concat());
     }
 
-    /// There is nothing any more, nor below it.
+    /// Records that the path, and everything below it, does not exist any more.
     pub fn gone(&mut self, path: &[u8]) {
         let bare = path.strip_suffix(b"/").unwrap_or(path);
         self.remove(bare);
@@ -83,39 +83,39 @@ impl Blocked {
         }
     }
 
-    /// Forgets what `stays` is false of: everything has been looked at.
+    /// Removes the paths for which `stays` returns false, after a full pass.
     pub fn retain(&mut self, stays: impl Fn(&[u8]) -> bool) {
         self.paths.retain(|path, _| stays(path));
         self.rejected = self.paths.values().filter(|reason| reason.rejected).count();
     }
 
-    /// Why this path does not leave.
+    /// Returns the reason why this path is not sent.
     pub fn why(&self, path: &[u8]) -> Option<&BlockReason> {
         self.paths.get(path)
     }
 
-    /// How often a scanner failed at this file alone.
+    /// Returns the number of times that a scanner failed at this file alone.
     pub fn failures(&self, path: &[u8]) -> u32 {
         self.why(path).map_or(0, |reason| reason.failures)
     }
 
-    /// All of them, in order.
+    /// Returns all paths in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &BlockReason)> {
         let paths = self.paths.iter();
         paths.map(|(path, reason)| (path.as_slice(), reason))
     }
 
-    /// How many.
+    /// Returns the number of paths.
     pub fn len(&self) -> usize {
         self.paths.len()
     }
 
-    /// Returns true if everything may leave.
+    /// Returns true if every file may be sent.
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
     }
 
-    /// How many of them were rejected.
+    /// Returns the number of rejected files.
     pub fn rejected(&self) -> usize {
         self.rejected
     }

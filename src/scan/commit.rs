@@ -1,5 +1,4 @@
-//! What was decided of the copies is done: those that passed take their places in the staged
-//! tree, the others do not.
+//! Applies the decisions about the copies: those that passed are moved into the staged tree.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -18,32 +17,32 @@ use super::verdict_cache::ScanVerdict;
 use crate::local::beneath::{self, lookup};
 use crate::local::copy::attributes_may_forbid;
 
-/// What becomes of a candidate.
+/// The decision about a candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommitAction {
-    /// It passed: it takes its place in the tree.
+    /// It passed and is moved into the tree.
     Install,
-    /// It was rejected; the tree keeps what it has.
+    /// It was rejected; the tree keeps its old file.
     Hold(String),
-    /// It was rejected; the tree loses what it has.
+    /// It was rejected; the file is removed from the tree.
     Remove(String),
-    /// It was rejected and goes to this directory; source and tree lose it.
+    /// It was rejected and is moved to this directory; it is removed from source and tree.
     Quarantine(String, Vec<u8>),
-    /// Nothing is known of it.
+    /// It is not decided yet.
     Wait,
 }
 
-/// What came of that.
+/// The result of the decisions.
 #[derive(Debug, Default)]
 pub struct Committed {
-    /// What could not be done, and why.
+    /// Paths that failed, with the reason.
     pub failures: Vec<(Vec<u8>, String)>,
-    /// Where rejected files have gone, by their paths.
+    /// Rejected files: their paths and their paths in quarantine.
     pub quarantined: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl StagedTree {
-    /// Does with each candidate what was decided.
+    /// Applies the decision about each candidate.
     pub fn commit(&mut self, decided: Vec<(Candidate, CommitAction)>) -> Committed {
         let mut settled = Committed::default();
         for (candidate, disposition) in decided {
@@ -54,7 +53,7 @@ impl StagedTree {
         }
         self.finish_directories();
         self.room = None;
-        // What is left there is emptied before the next look.
+        // Files that are left there are removed before the next pass.
         let _ = self.private.empty(&self.incoming);
         settled
     }
@@ -87,7 +86,7 @@ impl StagedTree {
         Ok(())
     }
 
-    /// The copy takes its place in the tree.
+    /// Moves the copy into the tree.
     pub(super) fn install(&mut self, candidate: &Candidate) -> io::Result<()> {
         let (from, name) = self.aside(&candidate.copy)?;
         let now = lookup(&from, name)?;
@@ -99,11 +98,11 @@ impl StagedTree {
         self.rename_into_tree(&candidate.path, &candidate.copy)
     }
 
-    /// What was made aside takes its place in the tree, in one step where a transfer that runs
+    /// Moves an object that was created aside into the tree, in one step where a running transfer
     /// may see the old as well as the new.
     ///
     /// # Errors
-    /// A transfer that runs may know something there that it would open or enter.
+    /// A running transfer may know an object there that it would open or enter.
     pub(super) fn rename_into_tree(&mut self, path: &[u8], copy: &[u8]) -> io::Result<()> {
         let (from, old) = self.aside(copy)?;
         let made = lookup(&from, old)?.ok_or(Errno::NOENT)?;
@@ -124,7 +123,8 @@ impl StagedTree {
         })
     }
 
-    /// Takes a rejected file out of the source. What goes to the directory is what was checked.
+    /// Moves a rejected file out of the source. The directory receives the contents that were
+    /// checked.
     fn quarantine(&self, candidate: &Candidate, directory: &[u8]) -> io::Result<Vec<u8>> {
         // The longest name leaves no room for a number.
         let name = beneath::split(&candidate.path).1;
@@ -133,7 +133,7 @@ impl StagedTree {
         for number in 1.. {
             match File::create_new(OsStr::from_bytes(&place)) {
                 Ok(file) => {
-                    // Nobody shall run it from there.
+                    // It must not be executable there.
                     fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
                     let (above, name) = self.aside(&candidate.copy)?;
                     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -152,7 +152,7 @@ impl StagedTree {
         match self.take_out(candidate) {
             Ok(()) => Ok(place),
             Err(error) => {
-                // It is tried again, with another copy then.
+                // It is retried, with another copy.
                 let _ = std::fs::remove_file(OsStr::from_bytes(&place));
                 Err(error)
             }
@@ -162,7 +162,7 @@ impl StagedTree {
     fn take_out(&self, candidate: &Candidate) -> io::Result<()> {
         let (above, name) = self.source.parent(&candidate.path)?;
         let now = lookup(&above, name)?;
-        // Another file of that name has not been looked at.
+        // Another file of that name has not been checked.
         if now.is_some_and(|stat| identity(&stat) == candidate.identity) {
             fs::unlinkat(above.as_fd(), name, AtFlags::empty())?;
         }
@@ -182,7 +182,7 @@ mod tests {
     use crate::scan::request::{Collected, ScanScope};
     use crate::scan::staged_tree::Layout;
 
-    /// A source with a file `d/f`, of which the tree has what passed before, and a candidate.
+    /// A source with a file `d/f`, a tree with its last version that passed, and a candidate.
     struct Site {
         directory: tempfile::TempDir,
         readers: Arc<Readers>,
@@ -241,12 +241,12 @@ mod tests {
                 .unwrap()
         }
 
-        /// Does with the one candidate what was decided.
+        /// Applies a decision to the one candidate.
         fn commit(&mut self, disposition: CommitAction) -> Committed {
             self.commit_after(disposition, |_| ())
         }
 
-        /// Something happens between the look and that.
+        /// Applies a decision after `between` has changed something.
         fn commit_after(
             &mut self,
             disposition: CommitAction,
@@ -264,7 +264,7 @@ mod tests {
             Readers::begin(&self.readers)
         }
 
-        /// How many files are looked at as new ones.
+        /// Returns the number of files that are checked as new ones.
         fn unknown(&mut self) -> usize {
             let found = self.scan();
             self.stage.commit(Vec::new());
@@ -277,7 +277,7 @@ mod tests {
         }
     }
 
-    /// What the tree has then, whether the source has the file, and how many files are unknown.
+    /// The state of the tree, if the source has the file, and the number of unknown files.
     #[test]
     fn each_decision_leaves_what_it_says() {
         type Outcome = (Option<&'static str>, bool, usize);
@@ -304,7 +304,7 @@ mod tests {
         ];
         for (name, decide, (staged, in_source, unknown)) in cases {
             let mut site = Site::new();
-            // Until any change from now on would have another time.
+            // Until every later change would have another time.
             while !site.scan().candidates.iter().all(|file| file.settled) {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
@@ -340,7 +340,7 @@ mod tests {
         assert_eq!(site.read("quarantine/f").unwrap(), "another");
     }
 
-    /// What went wrong, and what the tree and the source have then.
+    /// The failure, and the state of tree and source.
     #[test]
     fn failures_leave_tree_and_source_as_they_were() {
         type Between = fn(&Site);

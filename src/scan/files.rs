@@ -1,4 +1,4 @@
-//! One file on its way into the staged tree: whether it is known, and the copy that is checked.
+//! Handles one file: if it is known, and otherwise the copy that is checked.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ use crate::local::attributes::{self, is_copy};
 use crate::local::beneath::{self, Beneath, Directory, kind, lookup};
 use crate::local::copy::{Copied, TargetName};
 
-/// A directory for copies that have different names. Making one costs more than many copies.
+/// A directory for copies with distinct names. Creating one costs more than many copies.
 pub(super) struct Room {
     directory: Directory,
     /// Its name in `incoming`.
@@ -26,7 +26,7 @@ pub(super) struct Room {
 }
 
 impl StagedTree {
-    /// Has the tree have this file if it is known to have passed, and copies it aside if not.
+    /// Updates the file in the tree if it is known to have passed, and otherwise copies it aside.
     pub(super) fn file(
         &mut self,
         path: &[u8],
@@ -34,7 +34,7 @@ impl StagedTree {
         written: bool,
         found: &mut Collected,
     ) -> io::Result<()> {
-        // A new directory was compared as a whole, and now an event tells of a file in it.
+        // A new directory was compared as a whole, and now an event reports a file in it.
         if self.copied.contains(path) {
             return Ok(());
         }
@@ -42,14 +42,14 @@ impl StagedTree {
         let staged = self.tree.lookup(path)?;
         let alike = staged.is_some_and(|staged| is_copy(stat, &staged));
         let current = match self.verdicts.of(&identity) {
-            // A function may have meant the name.
+            // A function may have decided by the name.
             Some(ScanVerdict::Rejected(at, reason))
                 if at == path || self.layout.rules.is_some() =>
             {
                 found.rejected.push((path.to_vec(), reason.clone()));
                 return Ok(());
             }
-            // In this very state, of which its attributes are a part.
+            // Passed in this state, of which its attributes are a part.
             Some(ScanVerdict::Passed(at)) if at == path && alike => {
                 found.clear.push(path.to_vec());
                 return Ok(());
@@ -69,7 +69,7 @@ impl StagedTree {
             return Ok(());
         };
         let twin = self.verdicts.copy_of(identity.device, identity.inode);
-        // Functions see names, and so are asked again.
+        // Functions see names, and so are called again.
         let twin = twin
             .map(<[u8]>::to_vec)
             .filter(|_| self.layout.rules.is_some());
@@ -88,7 +88,8 @@ impl StagedTree {
         Ok(())
     }
 
-    /// Copies a file aside; nothing if it is none any more, of which another event tells.
+    /// Copies a file aside. Returns `None` if it is no regular file any more, which another event
+    /// reports.
     fn copy(&mut self, path: &[u8]) -> io::Result<Option<Candidate>> {
         let began = now();
         let (directory, name) = self.source.parent(path)?;
@@ -117,7 +118,7 @@ impl StagedTree {
         }))
     }
 
-    /// Copies what has this name in a directory into another.
+    /// Copies the object of this name in a directory into another.
     pub(super) fn copy_to(
         &mut self,
         aside: &Directory,
@@ -130,7 +131,7 @@ impl StagedTree {
         self.copier.copy(&from, stat, &to, &self.stop)
     }
 
-    /// A directory for a copy that is to have this name, and the absolute path of the copy.
+    /// Returns a directory for a copy of this name, and the absolute path of the copy.
     pub(super) fn room_aside(&mut self, name: &OsStr) -> io::Result<(Directory, Vec<u8>)> {
         let room = match self.room.take() {
             Some(room) if !room.names.contains(name) => room,
@@ -155,13 +156,13 @@ impl StagedTree {
         })
     }
 
-    /// The directory of a copy, and its name there.
+    /// Returns the directory of a copy, and its name there.
     pub(super) fn aside<'c>(&self, copy: &'c [u8]) -> io::Result<(Directory, &'c OsStr)> {
         let above = self.layout.staging.len() + "/incoming".len();
         self.incoming.parent(&copy[above..])
     }
 
-    /// Returns true if a copy has the contents of something in the tree, which has passed.
+    /// Returns true if a copy has the contents of a file in the tree, which has passed.
     fn same_bytes(&self, candidate: &Candidate, known: &[u8]) -> io::Result<bool> {
         let (directory, name) = self.aside(&candidate.copy)?;
         let copy = read_only(&directory, name)?;
@@ -180,7 +181,7 @@ impl StagedTree {
         same(copy, staged)
     }
 
-    /// Gives the staged copy what a change of rights or attributes changed.
+    /// Updates mode, owner and attributes of the staged copy.
     fn same_attributes(&self, path: &[u8], stat: &Stat) -> io::Result<()> {
         let open = |place: &Beneath| {
             let (directory, name) = place.parent(path)?;
@@ -190,14 +191,14 @@ impl StagedTree {
             (Ok(source), Ok(staged)) => {
                 attributes::give(source.as_fd(), stat, staged.as_fd()).map(drop)
             }
-            // One that cannot be read cannot be copied either, and is as it was.
+            // A file that cannot be read cannot be copied either, and stays as it was.
             (Err(error), _) if beneath::is_missing(&error) => Ok(()),
             (Err(error), _) | (_, Err(error)) => Err(error),
         }
     }
 }
 
-/// The file as verdicts know it.
+/// Returns the identity of the file in the verdict cache.
 pub(super) fn identity(stat: &Stat) -> FileIdentity {
     FileIdentity {
         device: stat.st_dev,

@@ -1,7 +1,7 @@
-//! What syncs share that have the same files checked by the same checks: one staged tree, one
-//! thread that keeps it, and what is known of files that do not leave.
+//! The state shared by syncs that apply the same checks to the same files: one staged tree, one
+//! thread that maintains it, and the blocked files.
 //!
-//! Syncs of one source with several targets are such, see `script::fanout`.
+//! Syncs of one source with several targets share it, see `script::fanout`.
 
 use std::cell::{OnceCell, Ref, RefCell, RefMut};
 use std::collections::HashSet;
@@ -13,7 +13,7 @@ use super::readers::{Readers, Reading};
 use crate::config::Staging;
 use crate::id::GateId;
 
-/// One check gate; each sync has one, alone or with others.
+/// One check gate. Each sync has one, alone or shared.
 #[derive(Debug)]
 pub struct Gate {
     id: GateId,
@@ -24,7 +24,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate for syncs that have this text; `None` for a sync that shares it with none.
+    /// Returns a gate for syncs with this key; `None` for a sync that shares it with none.
     pub fn new(key: Option<Vec<u8>>) -> Gate {
         Gate {
             id: GateId::new(),
@@ -35,46 +35,47 @@ impl Gate {
         }
     }
 
-    /// The key of what other parts keep for this gate.
+    /// Returns the id of this gate, by which other rooms store its data.
     pub fn id(&self) -> GateId {
         self.id
     }
 
-    /// Returns true if a sync with this text may share it.
+    /// Returns true if a sync with this key may share it.
     pub fn is_for(&self, key: &[u8]) -> bool {
         self.key.as_deref() == Some(key)
     }
 
-    /// The private directory, absolute, without slash at its end; none before [`assign_staging`].
+    /// Returns the private directory, absolute, without trailing slash; `None` before
+    /// [`assign_staging`].
     pub fn staging(&self) -> Option<&[u8]> {
         self.staging.get().map(Vec::as_slice)
     }
 
-    /// The transfers that read the staged tree.
+    /// Returns the transfers that read the staged tree.
     pub fn readers(&self) -> &Arc<Readers> {
         &self.readers
     }
 
-    /// Counts a transfer that reads the staged tree, until the answer is dropped; to be called
-    /// before the tree is looked at for it.
+    /// Registers a transfer that reads the staged tree, until the result is dropped; to be called
+    /// before the tree is read for it.
     pub fn begin_reading(&self) -> Rc<Reading> {
         Rc::new(Readers::begin(&self.readers))
     }
 
-    /// What does not leave.
+    /// Returns the blocked files.
     pub fn blocked(&self) -> Ref<'_, Blocked> {
         self.blocked.borrow()
     }
 
-    /// The same, to be changed.
+    /// Returns the blocked files for changes.
     pub fn blocked_mut(&self) -> RefMut<'_, Blocked> {
         self.blocked.borrow_mut()
     }
 }
 
-/// Gives each gate its private directory. The name that depends on the source alone goes to the
-/// first gate of a source, so that a change of its filters or targets finds its files there; one
-/// that has a directory already keeps it.
+/// Assigns each gate its private directory. The name that depends on the source alone is given to
+/// the first gate of a source, so that it finds its files again after a change of filters or
+/// targets; a gate that has a directory keeps it.
 pub fn assign_staging(gates: &[(Rc<Gate>, Staging)]) {
     let settled = gates.iter().filter_map(|(gate, _)| gate.staging());
     let mut taken: HashSet<Vec<u8>> = settled.map(<[u8]>::to_vec).collect();

@@ -1,36 +1,36 @@
-//! Many files for one call of a scanner. Its exit code is about all of them, so a group that did
-//! not pass is halved until each file has an answer of its own.
+//! Groups files for the calls of a scanner. Its exit code applies to all files of a call, so a
+//! group that did not pass is halved until each file has its own answer.
 //!
-//! A scanner that is down fails every group. Halving them all would start it twice for each file,
-//! so after [`MAX_FAILURES`] failures in a row what is left is taken for failed. One file that makes
-//! the scanner fail is found before that, as groups have at most [`MAX_GROUP`] files.
+//! A scanner that is down fails for every group. Halving all of them would start it twice for each
+//! file, so after [`MAX_FAILURES`] consecutive failures the rest counts as failed. A single file
+//! that makes the scanner fail is found before that, as groups have at most [`MAX_GROUP`] files.
 
-/// The most files in a group: six halvings lead to one.
+/// The maximum number of files in a group: six halvings lead to one.
 pub const MAX_GROUP: usize = 64;
 
-/// So many failures in a row say that the scanner is down.
+/// The number of consecutive failures after which the scanner counts as down.
 pub const MAX_FAILURES: u32 = 10;
 
-/// What a scanner says.
+/// The answer of a scanner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScanAnswer {
-    /// Nothing is wrong.
+    /// It found nothing.
     Passed,
-    /// With the reason.
+    /// It rejected the file, with this reason.
     Rejected(String),
-    /// It could not say: it failed, took too long, or did not start.
+    /// It failed, timed out, or did not start.
     Failed {
-        /// What it said of that.
+        /// The reason of the failure.
         reason: String,
-        /// It was asked about this file alone.
+        /// True if it was called for this file alone.
         alone: bool,
     },
 }
 
-/// The files of one check, named by their numbers from 0 on.
+/// The files of one check, identified by their numbers from 0 on.
 #[derive(Debug)]
 pub struct Groups {
-    /// The next one is the last.
+    /// Groups that wait; the last one is next.
     waiting: Vec<Vec<usize>>,
     running: usize,
     answers: Vec<Option<ScanAnswer>>,
@@ -38,8 +38,8 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Puts files into groups of which each is at most [`MAX_GROUP`] files and `room` bytes of names,
-    /// if it is more than one file. Those of which `alone` is true have a group each, after the
+    /// Splits files into groups of at most [`MAX_GROUP`] files and, if a group has several files,
+    /// `room` bytes of names. Files for which `alone` returns true have a group each, after the
     /// others.
     pub fn new(lengths: &[usize], room: usize, alone: impl Fn(usize) -> bool) -> Groups {
         let mut groups: Vec<Vec<usize>> = Vec::new();
@@ -67,14 +67,14 @@ impl Groups {
         }
     }
 
-    /// The files the scanner is to be asked about next; [`Groups::ended`] takes them back.
+    /// Returns the files of the next call; [`Groups::ended`] takes its result.
     pub fn take(&mut self) -> Option<Vec<usize>> {
         let group = self.waiting.pop()?;
         self.running += 1;
         Some(group)
     }
 
-    /// What it said.
+    /// Records the answer for a group.
     pub fn ended(&mut self, group: Vec<usize>, answer: ScanAnswer) {
         self.running = self.running.saturating_sub(1);
         self.failures = match answer {
@@ -122,7 +122,7 @@ impl Groups {
         self.running == 0 && self.waiting.is_empty()
     }
 
-    /// The answers, in the order of the files. What nobody answered has not passed.
+    /// Returns the answers in the order of the files. A file without an answer has not passed.
     pub fn into_answers(self) -> Vec<ScanAnswer> {
         let unasked = || ScanAnswer::Failed {
             reason: "not checked".to_owned(),
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    /// A scanner that knows what each file is.
+    /// Simulates a scanner that knows each file's kind.
     fn scan(files: &[File], group: &[usize]) -> ScanAnswer {
         if group.iter().any(|&file| files[file] == File::Poison) {
             return failed();
@@ -214,7 +214,7 @@ mod tests {
                     (File::Good, ScanAnswer::Passed) => {}
                     (File::Bad, ScanAnswer::Rejected(_)) => {}
                     (File::Poison, ScanAnswer::Failed { .. }) => {}
-                    // Several in a row look like a scanner that is down.
+                    // Several consecutive ones look like a scanner that is down.
                     (_, ScanAnswer::Failed { alone: false, .. }) => given_up = true,
                     (file, answer) => prop_assert!(false, "{file:?} got {answer:?}"),
                 }
@@ -223,7 +223,7 @@ mod tests {
             prop_assert!(!given_up || poisons > 1);
         }
 
-        /// Whatever a scanner answers, a file passes only in a group that passed.
+        /// Checks that a file passes only in a group that passed.
         #[test]
         fn nothing_is_waved_through(
             answers in prop::collection::vec(0..3_u8, 1..50),

@@ -1,25 +1,27 @@
-//! The check gate: what is sent to the target has been looked at by the user's scanners, and what
-//! they looked at is what is sent.
+//! The check gate: a file is sent only after the user's scanners have passed it, and exactly the
+//! checked contents are sent.
 //!
-//! rsync never reads the source of a sync with `check`. It reads a *staged tree*, a private copy
-//! in which each file has passed. A changed file is copied aside, the copy is checked, and only
-//! then takes its place in the tree; so nothing that happens to the source after the copy was made
-//! can change what leaves. docs/check.md has the threat model.
+//! rsync never reads the source of a sync with `check`. It reads a *staged tree*, a private copy in
+//! which each file has passed. A changed file is copied aside, the copy is checked, and only then
+//! moved into the tree; so no change of the source after the copy can affect what is sent.
+//! docs/check.md has the threat model.
 //!
-//! | module | what it does |
+//! | file | what it does |
 //! |---|---|
-//! | [`gate`] | what syncs share that check the same files |
-//! | [`request`] | what of the source is looked at, and what that comes to |
-//! | [`staged_tree`] | the staged tree, compared with the source |
-//! | [`walk`] | directories, links, and which files are to be looked at |
-//! | [`files`] | one file: is it known, and the copy that is checked |
-//! | [`commit`] | what becomes of the copies |
-//! | [`staging_dir`] | the directory for all that, which is nobody else's |
-//! | [`readers`] | the transfers that read the tree, and what must wait for them |
-//! | [`verdict_cache`] | what is known of files, so that an unchanged one is not checked twice |
-//! | [`groups`] | many files for one call of a scanner, and which of them it meant |
-//! | [`blocked`] | what does not leave, and why |
-//! | [`worker`] | the thread that does it |
+//! | `gate` | the state shared by syncs that check the same files |
+//! | `request` | the scope and the result of a scan pass |
+//! | `staged_tree` | the staged tree, compared with the source |
+//! | `walk` | directories, links, and the selection of files to be checked |
+//! | `files` | one file: if it is known, and the copy that is checked |
+//! | `commit` | applies the decisions about the copies |
+//! | `staging_dir` | the private directory |
+//! | `readers` | the transfers that read the tree, and changes that must wait for them |
+//! | `verdict_cache` | remembers files, so that an unchanged one is not checked twice |
+//! | `groups` | groups files for the calls of a scanner |
+//! | `blocked` | files that are not sent, with their reasons |
+//! | `worker` | the thread |
+//!
+//! The room may call `batch`, `filter`, `local` and `log`. It starts no scanner and no transfer.
 
 pub mod blocked;
 pub mod commit;

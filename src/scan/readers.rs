@@ -1,10 +1,10 @@
-//! Which transfers read a staged tree, and what may take the place of what in it meanwhile.
+//! The transfers that read a staged tree, and the objects that may replace others in it meanwhile.
 //!
 //! rsync lists names first and opens them later. A directory of its list that has become a symlink
-//! leads it to files that no check has seen, and an rsync before 3.4 follows a symlink in the place
-//! of a file as well; a pipe there makes it wait. So a path never becomes less than what a running
-//! transfer may know it as: what was there is removed at once, and what comes instead waits until
-//! the transfers that were running then have ended. Transfers that begin later do not matter.
+//! leads it to files that were not checked, and an rsync before 3.4 follows a symlink in place of a
+//! file as well; a pipe there makes it wait. So the use of a path never decreases below what a
+//! running transfer may know: the old object is removed at once, and the new one waits until the
+//! transfers that were running then have ended. Transfers that begin later do not matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,22 +13,23 @@ use rustix::fs::{FileType, Stat};
 
 use crate::local::beneath::kind;
 
-/// The most removed paths that are known one by one. With more, all paths count as removed.
+/// The maximum number of removed paths that are stored individually. With more, all paths count as
+/// removed.
 const MAX_REMOVED: usize = 100_000;
 
-/// How a transfer that has listed a path uses it, the most harmless first.
+/// The use of a path by a transfer that has listed it, the most harmless first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Usage {
     /// A symlink, pipe, socket or device: it is not opened.
     Listed,
     /// A regular file: it is opened.
     Opened,
-    /// A directory: what is in it is opened.
+    /// A directory: its entries are opened.
     Entered,
 }
 
 impl Usage {
-    /// Returns how a transfer uses this.
+    /// Returns the use of this object.
     pub fn of(stat: &Stat) -> Usage {
         match kind(stat) {
             FileType::Directory => Usage::Entered,
@@ -56,7 +57,7 @@ pub struct Reading {
 }
 
 impl Readers {
-    /// Counts a transfer; to be called before the tree is looked at for it.
+    /// Registers a transfer; to be called before the tree is read for it.
     pub fn begin(readers: &Arc<Readers>) -> Reading {
         let mut numbers = readers.numbers();
         let number = numbers.next;
@@ -73,12 +74,12 @@ impl Readers {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of the oldest transfer that runs.
+    /// Returns the number of the oldest running transfer.
     fn oldest(&self) -> Option<u64> {
         self.numbers().running.first().copied()
     }
 
-    /// The number of the next transfer: those that run have smaller ones.
+    /// Returns the number of the next transfer: running ones have smaller numbers.
     fn next(&self) -> u64 {
         self.numbers().next
     }
@@ -90,19 +91,19 @@ impl Drop for Reading {
     }
 }
 
-/// What a tree has lost while transfers were reading it. Paths begin with a slash and end with
+/// Paths removed from a tree while transfers were reading it. Paths begin with a slash and end with
 /// none.
 #[derive(Debug, Default)]
 pub struct Removed {
     readers: Arc<Readers>,
-    /// What each path was, and the number of the first transfer that does not know it.
+    /// The former use of each path, and the number of the first transfer that does not know it.
     paths: BTreeMap<Vec<u8>, (Usage, u64)>,
-    /// That number for all paths.
+    /// The number of the first transfer that knows no removed path.
     all: u64,
 }
 
 impl Removed {
-    /// A tree of which running transfers may know anything.
+    /// Returns the state of a tree of which running transfers may know anything.
     pub fn new(readers: Arc<Readers>) -> Removed {
         Removed {
             all: readers.next(),
@@ -111,7 +112,7 @@ impl Removed {
         }
     }
 
-    /// Notes that a path was removed, with all below it.
+    /// Records that a path was removed, with everything below it.
     pub fn note(&mut self, path: &[u8], usage: Usage) {
         let Some(oldest) = self.oldest() else {
             return;
@@ -128,8 +129,8 @@ impl Removed {
         *known = (usage.max(known.0), next);
     }
 
-    /// Returns true if something that is used like this may take its place at a path where the
-    /// tree has nothing: no running transfer may know more there.
+    /// Returns true if an object with this use may be placed at a path where the tree has nothing:
+    /// no running transfer knows it with a greater use.
     pub fn may_become(&mut self, path: &[u8], usage: Usage) -> bool {
         let Some(oldest) = self.oldest() else {
             return true;
@@ -146,11 +147,11 @@ impl Removed {
             let mut around = (1..path.len()).filter(|&at| path[at] == b'/');
             around.any(|end| known(&path[..end]) == Some(Usage::Entered))
         };
-        // A file below a directory that is new can only have been something that is not read.
+        // A file below a new directory can only have been an object that is not read.
         !(is_listed && (oldest < self.all || is_below()))
     }
 
-    /// The number of the oldest transfer that runs; with none everything is forgotten.
+    /// Returns the number of the oldest running transfer; if there is none, all paths are cleared.
     fn oldest(&mut self) -> Option<u64> {
         let oldest = self.readers.oldest();
         if oldest.is_none() {

@@ -1,4 +1,4 @@
-//! What of the source is looked at, and what a look comes to.
+//! The scope and the result of a scan pass.
 
 use std::collections::BTreeMap;
 
@@ -6,26 +6,26 @@ use super::verdict_cache::FileIdentity;
 use crate::batch::Change;
 use crate::local::CopyTask;
 
-/// What is to be looked at.
+/// The part of the source to be examined.
 #[derive(Debug)]
 pub enum ScanScope {
-    /// All of the source is compared with the staged tree.
+    /// The whole source is compared with the staged tree.
     Everything,
-    /// These paths, each once, without slash at their ends.
+    /// These paths, each once, without trailing slash.
     At(BTreeMap<Vec<u8>, ScanPath>),
 }
 
-/// What events say of a path.
+/// The changes that events report for a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScanPath {
-    /// Its contents may have changed.
+    /// True if its contents may have changed.
     pub written: bool,
-    /// A directory of that name may be another one now.
+    /// True if a directory of that name may be another one now.
     pub deep: bool,
 }
 
 impl ScanScope {
-    /// What a transfer of this needs to have looked at.
+    /// Returns the scope that a transfer of this task needs.
     pub fn for_task(task: &CopyTask) -> ScanScope {
         let CopyTask::Events(items) = task else {
             return ScanScope::Everything;
@@ -44,8 +44,8 @@ impl ScanScope {
         ScanScope::At(mentions)
     }
 
-    /// Takes in what another transfer needs, if one look does for both: a comparison of
-    /// everything trusts times, which events say not to. Else the other comes back.
+    /// Adds the scope of another transfer, if one pass serves both; otherwise returns it. A full
+    /// comparison relies on times, which events override.
     pub fn join(&mut self, other: ScanScope) -> Option<ScanScope> {
         match (self, other) {
             (ScanScope::Everything, ScanScope::Everything) => None,
@@ -66,24 +66,24 @@ fn add(mentions: &mut BTreeMap<Vec<u8>, ScanPath>, path: Vec<u8>, now: ScanPath)
     known.deep |= now.deep;
 }
 
-/// A copy that is to be checked.
+/// A copy to be checked.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// Relative to the source, with a leading slash.
+    /// The path relative to the source, with a leading slash.
     pub path: Vec<u8>,
-    /// The copy, absolute. Its last name is that of the file.
+    /// The absolute path of the copy. Its last name is that of the file.
     pub copy: Vec<u8>,
-    /// The file it was made of.
+    /// The identity of the original file.
     pub identity: FileIdentity,
-    /// The copy itself, as it was made.
+    /// The identity of the copy.
     pub made: FileIdentity,
-    /// That file was not changed meanwhile, and any change from now on can be told.
+    /// True if the original was not changed meanwhile, and every later change can be detected.
     pub settled: bool,
 }
 
 impl Candidate {
-    /// The file as verdicts are remembered of it: one that may change without getting another
-    /// time is not known again, only found when it was renamed.
+    /// Returns the identity for the verdict cache. A file that could change without getting another
+    /// time is stored without its state, and only found if it is renamed.
     pub(super) fn known_as(&self) -> FileIdentity {
         if self.settled {
             self.identity
@@ -93,18 +93,18 @@ impl Candidate {
     }
 }
 
-/// What a look at the source came to.
+/// The result of a scan pass.
 #[derive(Debug, Default)]
 pub struct Collected {
-    /// What must be checked.
+    /// Copies that must be checked.
     pub candidates: Vec<Candidate>,
-    /// What was rejected before and has not changed since.
+    /// Files that were rejected before and have not changed since.
     pub rejected: Vec<(Vec<u8>, String)>,
-    /// What needs no check.
+    /// Paths that need no check.
     pub clear: Vec<Vec<u8>>,
-    /// What is not there any more, nor anything below it.
+    /// Paths that do not exist any more, nor anything below them.
     pub gone: Vec<Vec<u8>>,
-    /// What could not be read or staged, and why.
+    /// Paths that could not be read or staged, with the reason.
     pub failures: Vec<(Vec<u8>, String)>,
     /// Paths without slashes at their ends of which all that is below them was looked at; the
     /// source's own is empty.

@@ -1,16 +1,16 @@
-//! The staged tree: what of the source has passed, and only that.
+//! The staged tree: the part of the source that has passed, and only that.
 //!
-//! A private directory (mode 0700) holds
+//! A private directory (mode 0700) contains
 //!
-//! | name | what it is |
+//! | name | contents |
 //! |---|---|
-//! | `tree/` | what rsync reads |
+//! | `tree/` | the files that rsync reads |
 //! | `incoming/` | copies that are being checked, under their own names |
-//! | `rules` | by which checks the tree was made; a tree made by others is not taken over |
-//! | `lock` | held while a daemon works here |
+//! | `rules` | the checks by which the tree was made; a tree made by others is not reused |
+//! | `lock` | locked while a daemon works here |
 //!
-//! The source is read without following a symlink. Copies are reflinks where the file system has
-//! them.
+//! The source is read without following a symlink. Copies are reflinks where the file system
+//! supports them.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -33,31 +33,31 @@ use crate::local::beneath::{self, Beneath, Directory};
 use crate::local::copy::{Copier, stopped};
 use crate::log;
 
-/// Where things are, and what is to be taken for equal.
+/// The directories of a gate, and the rules for comparison.
 #[derive(Clone, Debug)]
 pub struct Layout {
-    /// Absolute.
+    /// The source, an absolute path.
     pub source: Vec<u8>,
-    /// The private directory, absolute, without slash at its end.
+    /// The private directory, absolute, without trailing slash.
     pub staging: Vec<u8>,
-    /// Tells the checks from others; `None` if no other text can tell that they are the same.
+    /// A text that identifies the checks; `None` if no text can tell that they are the same.
     pub rules: Option<Vec<u8>>,
-    /// Contents are compared where size and time agree.
+    /// True if contents are compared where size and time agree.
     pub checksum: bool,
     /// The transfers that read the tree.
     pub readers: Arc<Readers>,
-    /// Sources and targets of all syncs, which may not lie in what is emptied.
+    /// Sources and targets of all syncs, which must not be inside the directories that are emptied.
     pub configured: Vec<Vec<u8>>,
 }
 
 impl Layout {
-    /// What rsync reads, with a slash at its end.
+    /// Returns the directory that rsync reads, with a trailing slash.
     pub fn tree(&self) -> Vec<u8> {
         [self.staging.as_slice(), b"/tree/"].concat()
     }
 }
 
-/// The staged tree of one sync.
+/// The staged tree of one gate.
 pub struct StagedTree {
     pub(super) layout: Layout,
     pub(super) source: Beneath,
@@ -65,17 +65,18 @@ pub struct StagedTree {
     pub(super) incoming: Beneath,
     pub(super) verdicts: VerdictCache,
     pub(super) copier: Copier,
-    /// Directories of the tree that get the attributes of the source's at the end.
+    /// Directories of the tree whose attributes are set at the end of the pass.
     pub(super) touched: BTreeSet<Vec<u8>>,
-    /// What the tree loses at the end, when renamed files have been compared with it.
+    /// Paths to be removed from the tree at the end, after renamed files have been compared with
+    /// it.
     pub(super) doomed: Vec<Vec<u8>>,
-    /// What the tree has lost while it was read.
+    /// Paths removed while transfers were reading.
     pub(super) removed: Removed,
-    /// Directories that were compared with all below them in this look.
+    /// Directories that were compared with everything below them in this pass.
     pub(super) compared: HashSet<Vec<u8>>,
-    /// Where the next copy goes.
+    /// The directory for the next copies.
     pub(super) room: Option<Room>,
-    /// What was copied in this look.
+    /// Files that were copied in this pass.
     pub(super) copied: HashSet<Vec<u8>>,
     pub(super) count: u64,
     pub(super) stop: Arc<AtomicBool>,
@@ -83,11 +84,11 @@ pub struct StagedTree {
 }
 
 impl StagedTree {
-    /// Opens the private directory, or makes it.
+    /// Opens the private directory and creates it if necessary.
     ///
     /// # Errors
-    /// In words: it cannot be made, is somebody else's, or another daemon works there; or the
-    /// source cannot be entered.
+    /// Returns the reason: it cannot be created, belongs to another user, or another daemon works
+    /// there; or the source cannot be opened.
     pub fn open(layout: Layout, stop: Arc<AtomicBool>) -> Result<StagedTree, String> {
         let shown = log::escape(&layout.staging).into_owned();
         let failed = |error: io::Error| format!("cannot use {shown}: {error}");
@@ -134,18 +135,19 @@ impl StagedTree {
         })
     }
 
-    /// Looks at the source: what needs no check goes to the tree, what does is copied.
+    /// Examines the source: files that need no check are moved to the tree, others are copied
+    /// aside.
     ///
     /// # Errors
-    /// The source is not the directory it should be (`home`: its device and inode) or cannot be
-    /// read, the private directory cannot be used, or the daemon is ending.
+    /// The source is not the expected directory (`home`: its device and inode) or cannot be read,
+    /// the private directory cannot be used, or the daemon is shutting down.
     pub fn collect(
         &mut self,
         look: ScanScope,
         filter: &RwLock<Filter>,
         root_identity: Option<(u64, u64)>,
     ) -> io::Result<Collected> {
-        // The source may be another directory than last time, under the same name.
+        // The source may be another directory than last time, at the same path.
         self.source = Beneath::enter(&self.layout.source)?;
         let numbers = |stat: Stat| (stat.st_dev, stat.st_ino);
         if root_identity.is_some() && self.source.lookup(b"/")?.map(numbers) != root_identity {
@@ -179,7 +181,8 @@ impl StagedTree {
         Ok(found)
     }
 
-    /// Returns true if the private directory is still where it was: somebody may have removed it.
+    /// Returns true if the private directory is still at its path: another process may have removed
+    /// it.
     pub fn is_in_place(&self) -> bool {
         let is_at = |place: &Beneath, name: &str| {
             let path = [self.layout.staging.as_slice(), name.as_bytes()].concat();
@@ -191,7 +194,7 @@ impl StagedTree {
         is_at(&self.tree, "/tree") && is_at(&self.incoming, "/incoming")
     }
 
-    /// Errors that concern one path do not end the work on others.
+    /// Records an error of one path, so that the work continues with others. Returns other errors.
     pub(super) fn note(
         &self,
         done: io::Result<()>,
@@ -205,7 +208,7 @@ impl StagedTree {
         Ok(())
     }
 
-    /// The directory of the tree in which `path` is made, changed or removed.
+    /// Returns the directory of the tree in which `path` is created, changed or removed.
     pub(super) fn above<'p>(&mut self, path: &'p [u8]) -> io::Result<(Directory, &'p OsStr)> {
         self.touched.insert(beneath::split(path).0.to_vec());
         self.tree.parent(path)
@@ -219,7 +222,7 @@ impl StagedTree {
             else {
                 continue;
             };
-            // A directory that goes meanwhile is told by another event.
+            // A directory that is removed meanwhile has an event of its own.
             if let Ok(stat) = fs::fstat(source.as_fd()) {
                 let _ = attributes::give(source.as_fd(), &stat, staged.as_fd());
             }
@@ -244,7 +247,7 @@ impl StagedTree {
     }
 }
 
-/// Returns true if a path leads to a directory or into it, as far as names tell.
+/// Returns true if a path is equal to a directory or below it, by their names.
 fn is_within(directory: &[u8], path: &[u8]) -> bool {
     let rest = path.strip_prefix(directory);
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
@@ -259,7 +262,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::Path;
 
-    /// A source, and a stage for it.
+    /// A source, and a staged tree for it.
     struct Site {
         directory: tempfile::TempDir,
         stage: StagedTree,
@@ -381,7 +384,8 @@ mod tests {
         );
     }
 
-    /// As an empty mount point is: who is just being sent to would lose all.
+    /// Checks that another source, such as an empty mount point, does not empty the tree: a running
+    /// transfer would delete everything.
     #[test]
     fn another_source_in_its_place_empties_no_tree() {
         let mut site = Site::new();

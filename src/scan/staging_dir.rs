@@ -1,4 +1,4 @@
-//! The private directory: one that nobody but the daemon's user and root can enter or exchange.
+//! The private directory: only the daemon's user and root can enter or replace it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,10 +17,10 @@ use crate::local::copy::attributes_may_forbid;
 use crate::log;
 use crate::safe_path::{self, Access};
 
-/// What the directory contains. One that has anything else is not ours.
+/// The entries of the directory. One with other entries is not ours.
 const NAMES: [&[u8]; 4] = [b"lock", b"rules", b"tree", b"incoming"];
 
-/// What the lock file says: the directory was made by this program, and may be emptied by it.
+/// The text of the lock file: the directory was created by this program, which may empty it.
 const MARKER: &[u8] = b"The directory around this file belongs to lsyncd, which empties it.\n";
 
 /// A private directory, open and locked.
@@ -30,11 +30,11 @@ pub struct Private {
 }
 
 impl Private {
-    /// Opens the directory, or makes it.
+    /// Opens the directory and creates it if necessary.
     ///
     /// # Errors
-    /// In words: it cannot be made, is or may become somebody else's, has other contents, or
-    /// another daemon works there.
+    /// Returns the reason: it cannot be created, belongs to or can be replaced by another user, has
+    /// other contents, or another daemon works there.
     pub fn enter(path: &[u8]) -> Result<Private, String> {
         let shown = log::escape(path).into_owned();
         let failed = |error: io::Error| format!("cannot use {shown}: {error}");
@@ -88,10 +88,10 @@ impl Private {
         Ok(Private { root, lock })
     }
 
-    /// Opens a directory in it, or makes it.
+    /// Opens a directory in it and creates it if necessary.
     ///
     /// # Errors
-    /// It cannot be made or is a mount point.
+    /// It cannot be created or is a mount point.
     pub fn open_dir(&self, name: &str) -> io::Result<Beneath> {
         match fs::mkdirat(self.root.as_fd(), name, Mode::RWXU) {
             Err(error) if error != Errno::EXIST => return Err(error.into()),
@@ -102,7 +102,7 @@ impl Private {
         Ok(place)
     }
 
-    /// What a file in it says, if it is there.
+    /// Returns the contents of a file in it, if that exists.
     pub fn read(&self, name: &str) -> Option<Vec<u8>> {
         let mut text = Vec::new();
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
@@ -110,7 +110,7 @@ impl Private {
         Some(text)
     }
 
-    /// Makes a file in it say this.
+    /// Writes a file in it.
     ///
     /// # Errors
     /// It cannot be written.
@@ -130,7 +130,7 @@ impl Private {
         let _ = fs::unlinkat(self.root.as_fd(), name, AtFlags::empty());
     }
 
-    /// Removes all that is in a directory of it.
+    /// Removes everything in one of its directories.
     ///
     /// # Errors
     /// Something cannot be removed, or the directory is not one of it.
@@ -141,8 +141,8 @@ impl Private {
         clear(&root, &root)
     }
 
-    /// Refuses a directory that is not just below this one, is mounted there, or is around the
-    /// root of all; and all of them if the mark has gone.
+    /// Returns an error for a directory that is not a direct child of this one, is a mount point,
+    /// or contains the root of the file system; and for all of them if the marker is gone.
     fn check(&self, place: &Beneath) -> io::Result<()> {
         let directory = place.directory(b"/")?;
         let (own, around) = (stat(&self.root)?, stat(&directory.enter(b"..")?)?);
@@ -158,10 +158,10 @@ impl Private {
         ))
     }
 
-    /// Returns true if a tree lies in this directory.
+    /// Returns true if a tree is inside this directory.
     ///
     /// # Errors
-    /// A directory above it cannot be entered.
+    /// A directory above it cannot be opened.
     pub fn is_around(&self, tree: &Beneath) -> io::Result<bool> {
         let own = stat(&self.root)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -188,8 +188,8 @@ fn same(one: &Stat, other: &Stat) -> bool {
     (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
-/// Returns true if a directory is the root of a mount. Kernels before 5.8 do not tell; there
-/// another device does.
+/// Returns true if a directory is the root of a mount. Kernels before 5.8 do not report this; there
+/// another device number does.
 fn is_mount_point(directory: &Directory) -> io::Result<bool> {
     let found = fs::statx(
         directory.as_fd(),
@@ -204,8 +204,8 @@ fn is_mount_point(directory: &Directory) -> io::Result<bool> {
     })
 }
 
-/// Returns true if a directory is empty or carries our mark. One of an earlier version carries
-/// none, and has our names only.
+/// Returns true if a directory is empty or contains our marker. A directory of an earlier version
+/// has no marker, and only our names.
 fn is_ours(root: &Directory) -> io::Result<bool> {
     let names: Vec<_> = beneath::list(root)?
         .into_iter()
@@ -226,9 +226,9 @@ fn is_ours(root: &Directory) -> io::Result<bool> {
     Ok(text == MARKER || (text.is_empty() && names.iter().all(known)))
 }
 
-/// A directory above `place` in which others could put something else in its place: one that is
-/// neither the superuser's nor this user's, or that others may write to. In a sticky one nobody
-/// renames what is another user's (inode(7)).
+/// Returns a directory above `place` in which other users could replace it: one that belongs
+/// neither to the superuser nor to this user, or that others may write to. In a sticky directory
+/// users cannot rename the files of others (inode(7)).
 fn open_to_others(place: &Path) -> io::Result<Option<PathBuf>> {
     let above = place.parent().unwrap_or(place).canonicalize()?;
     let own = [0, rustix::process::geteuid().as_raw()];
@@ -259,8 +259,8 @@ fn lock(root: &Directory) -> io::Result<OwnedFd> {
     }
 }
 
-/// Removes what has this name, with all below it. A directory goes to `aside` first: who reads
-/// sees it all or nothing of it.
+/// Removes this name with everything below it. A directory is moved `aside` first: a reader sees
+/// all of it or nothing.
 ///
 /// # Errors
 /// It cannot be removed.
@@ -289,8 +289,8 @@ pub fn remove(directory: &Directory, name: &OsStr, aside: &Directory) -> io::Res
     }
 }
 
-/// Removes all that is in `top`. Directories in it are put `aside` one after the other: however
-/// deep they are, this takes neither stack nor descriptors.
+/// Removes everything in `top`. Subdirectories are moved `aside` one after the other, so that depth
+/// needs neither stack nor descriptors.
 fn clear(top: &Directory, aside: &Directory) -> io::Result<()> {
     attributes::open_up(top);
     let mut waiting = Vec::new();
@@ -319,7 +319,7 @@ fn clear(top: &Directory, aside: &Directory) -> io::Result<()> {
     Ok(())
 }
 
-/// Moves a directory to `aside`, as one that can be emptied; its name there.
+/// Moves a directory to `aside` and makes it writable; returns its name there.
 fn put_aside(
     directory: &Directory,
     name: &OsStr,
@@ -343,13 +343,13 @@ fn put_aside(
     }
 }
 
-/// Makes a directory one that can be entered, by its descriptor. If it may not be, what is tried
-/// next says so.
+/// Makes a directory accessible, by its descriptor. If it is not permitted, the next operation
+/// reports the error.
 fn open_up(directory: &Directory, name: &OsStr, stat: &Stat) {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if let Ok(inner) = fs::openat(directory.as_fd(), name, flags, Mode::empty()) {
         let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700);
-        // A descriptor without rights can be changed by its name in /proc only.
+        // The mode of a descriptor without rights can be changed only by its name in /proc.
         let _ = fs::chmod(format!("/proc/self/fd/{}", inner.as_raw_fd()), mode);
     }
 }
@@ -358,7 +358,7 @@ fn open_up(directory: &Directory, name: &OsStr, stat: &Stat) {
 mod tests {
     use super::*;
 
-    /// Deeper than there are descriptors, and than a thread has stack for.
+    /// Uses more levels than there are descriptors, and than fit on a thread's stack.
     #[test]
     fn depth_does_not_matter() {
         let directory = tempfile::tempdir().unwrap();
@@ -442,7 +442,7 @@ mod tests {
             let before = path.join("tree/d").exists();
             assert_eq!(enter_in(&directory, "staging").is_ok(), fits, "{name}");
             assert_eq!(path.join("tree/d").exists(), before, "{name}");
-            // Once it has its mark it may have anything.
+            // With its marker it may contain anything.
             if fits {
                 std::fs::write(path.join("letters"), "").unwrap();
                 assert!(enter_in(&directory, "staging").is_ok(), "{name}");
@@ -481,7 +481,7 @@ mod tests {
         private.empty(&tree).unwrap();
         assert_eq!(std::fs::read_dir(at("s/tree")).unwrap().count(), 0);
 
-        // Moved away, and without its mark.
+        // Moved away, and without its marker.
         std::fs::create_dir(at("s/tree/d")).unwrap();
         std::fs::rename(at("s/tree"), at("moved")).unwrap();
         assert!(private.empty(&tree).is_err());

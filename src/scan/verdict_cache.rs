@@ -1,32 +1,32 @@
-//! What is known of files: an unchanged one is not checked twice.
+//! Remembers files, so that an unchanged one is not checked twice.
 //!
-//! A file is told by device and inode, and that it is unchanged by its size and the time its inode
-//! was changed, which no program can set. This saves work and decides nothing about what leaves:
-//! a file that passed is in the staged tree, and what is not known is looked at again.
+//! A file is identified by device and inode, and its state by its size and the time its inode was
+//! changed, which no program can set. The cache saves work and does not decide what is sent: a file
+//! that passed is in the staged tree, and an unknown one is checked again.
 //!
-//! Memory is bounded by two generations. When the younger is full it becomes the older, and what
-//! the older one still held is forgotten; what is asked for is taken over into the younger.
+//! Memory is bounded by two generations. When the younger is full it becomes the older, and the
+//! entries of the former older one are dropped; an entry that is used is moved to the younger.
 
 use std::collections::HashMap;
 
-/// So many files in a generation: with short paths about 100 MB for both.
+/// The maximum number of files in a generation: with short paths about 100 MB for both.
 pub const MAX_GENERATION: usize = 400_000;
 
-/// Which file, in which state.
+/// The identity and state of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileIdentity {
-    /// Of the file system.
+    /// The device number of the file system.
     pub device: u64,
-    /// The number there.
+    /// The inode number.
     pub inode: u64,
-    /// In bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Time of the last change of the inode: seconds and nanoseconds.
+    /// The time of the last change of the inode: seconds and nanoseconds.
     pub changed: (i64, i64),
 }
 
 impl FileIdentity {
-    /// The same file in a state that is no file's.
+    /// Returns the identity of the file with a state that no file has.
     pub fn in_no_state(self) -> FileIdentity {
         FileIdentity {
             changed: (i64::MIN, 0),
@@ -34,9 +34,9 @@ impl FileIdentity {
         }
     }
 
-    /// Returns true if any change after `now` (seconds and nanoseconds) gives it another time: clocks of
-    /// file systems tick in steps of up to ten milliseconds, of those without fractions of a
-    /// second in up to two seconds.
+    /// Returns true if any change after `now` (seconds and nanoseconds) gives the file another
+    /// time: clocks of file systems tick in steps of up to ten milliseconds, of those without
+    /// fractions of a second in up to two seconds.
     pub fn is_settled(&self, now: (i64, i64)) -> bool {
         const STEPS: i64 = 100_000_000;
         const SECONDS: i64 = 2_100_000_000;
@@ -48,16 +48,16 @@ impl FileIdentity {
     }
 }
 
-/// What came of it.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScanVerdict {
     /// It passed, and its copy is in the staged tree at this path.
     Passed(Vec<u8>),
-    /// It did not, at this path and for this reason.
+    /// It was rejected, at this path and for this reason.
     Rejected(Vec<u8>, String),
 }
 
-/// The memory.
+/// A bounded map from files to verdicts.
 #[derive(Debug)]
 pub struct VerdictCache {
     young: HashMap<(u64, u64), (FileIdentity, ScanVerdict)>,
@@ -72,7 +72,7 @@ impl Default for VerdictCache {
 }
 
 impl VerdictCache {
-    /// An empty memory with so many files in a generation.
+    /// Returns an empty cache with at most `most` files in a generation.
     pub fn new(most: usize) -> VerdictCache {
         VerdictCache {
             young: HashMap::new(),
@@ -81,7 +81,7 @@ impl VerdictCache {
         }
     }
 
-    /// Keeps a verdict.
+    /// Stores a verdict.
     pub fn remember(&mut self, identity: FileIdentity, verdict: ScanVerdict) {
         let key = (identity.device, identity.inode);
         self.old.remove(&key);
@@ -91,7 +91,7 @@ impl VerdictCache {
         self.young.insert(key, (identity, verdict));
     }
 
-    /// What is known of this file in this very state.
+    /// Returns the verdict of this file in exactly this state.
     pub fn of(&mut self, identity: &FileIdentity) -> Option<&ScanVerdict> {
         let key = (identity.device, identity.inode);
         if let Some((known, verdict)) = self.old.remove(&key) {
@@ -101,8 +101,7 @@ impl VerdictCache {
         (known == identity).then_some(verdict)
     }
 
-    /// Where the copy of this file is that was made when it was in another state; a rename changes
-    /// the state.
+    /// Returns the path of this file's copy, made in another state; a rename changes the state.
     pub fn copy_of(&self, device: u64, inode: u64) -> Option<&[u8]> {
         let key = (device, inode);
         match self.young.get(&key).or_else(|| self.old.get(&key)) {
@@ -111,12 +110,12 @@ impl VerdictCache {
         }
     }
 
-    /// How many files are known.
+    /// Returns the number of files.
     pub fn len(&self) -> usize {
         self.young.len() + self.old.len()
     }
 
-    /// Returns true if none is.
+    /// Returns true if no file is known.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -137,7 +136,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is remembered is the last that was said of that state, or nothing.
+        /// Checks that a verdict is the last one stored for that state, or absent.
         #[test]
         fn nothing_is_made_up_and_memory_is_bounded(
             steps in prop::collection::vec((0..40_u64, 0..3_i64, 0..3_u8), 0..300),

@@ -1,4 +1,4 @@
-//! The staged tree is brought in line with the source: directories, links and all that needs no
+//! Brings the staged tree in line with the source: directories, links and everything that needs no
 //! check at once, files as far as they are known.
 
 use std::collections::BTreeSet;
@@ -15,11 +15,11 @@ use crate::filter::Filter;
 use crate::local::beneath::{self, is_directory, kind};
 use crate::local::copy::{Copied, attributes_may_forbid, stopped};
 
-/// rsync takes no longer paths (`MAXPATHLEN`), so nothing is sent of what is deeper.
+/// The maximum length of a path in rsync (`MAXPATHLEN`); deeper files are never sent.
 const MAX_PATH: usize = 4096;
 
 impl StagedTree {
-    /// Brings the tree to what the source has at one path; with `whole`, below it as well.
+    /// Brings the tree in line with the source at one path; with `deep` set, below it as well.
     pub(super) fn sync_path(
         &mut self,
         path: &[u8],
@@ -50,17 +50,17 @@ impl StagedTree {
         }
     }
 
-    /// Returns true if this directory, or one around it, has been compared with all below it.
+    /// Returns true if this directory, or one above it, has been compared with everything below it.
     fn is_compared(&self, path: &[u8]) -> bool {
         let ends = (0..path.len()).filter(|&at| path[at] == b'/');
         let mut around = ends.chain([path.len()]).map(|end| &path[..end]);
         !self.compared.is_empty() && around.any(|path| self.compared.contains(path))
     }
 
-    /// Compares all that is in a directory, which is in the tree already.
+    /// Compares everything in a directory that is in the tree already.
     ///
     /// # Errors
-    /// The daemon is ending, or it is the source itself that cannot be read.
+    /// The daemon is shutting down, or the source itself cannot be read.
     pub(super) fn subtree(
         &mut self,
         path: &[u8],
@@ -82,8 +82,8 @@ impl StagedTree {
         Ok(())
     }
 
-    /// Compares what is in one directory; those in it come to `open`. What cannot be looked at
-    /// stays as it is in the tree.
+    /// Compares the entries of one directory; subdirectories are added to `open`. Entries that
+    /// cannot be examined stay as they are in the tree.
     fn level(
         &mut self,
         directory: &[u8],
@@ -130,15 +130,15 @@ impl StagedTree {
         let extra = staged.into_iter().map(|entry| entry.name);
         let extra = extra.filter(|name| !names.contains(name));
         let extra = extra.map(|name| [directory, &name].concat());
-        // What is mounted there is away, and not deleted.
+        // A file system that was mounted there is unmounted, and its files are not deleted.
         let filter = filter.read().unwrap_or_else(PoisonError::into_inner);
         let lost = extra.filter(|path| !filter.holds(&[path.as_slice(), b"/"].concat()));
         self.doomed.extend(lost);
         Ok(())
     }
 
-    /// Makes the directories above a path; false if one of them is none any more, of which
-    /// another event tells.
+    /// Creates the directories above a path. Returns false if one of them is no directory any more,
+    /// which another event reports.
     fn has_parents(&mut self, path: &[u8]) -> io::Result<bool> {
         let bare = path.strip_suffix(b"/").unwrap_or(path);
         for end in (1..bare.len()).filter(|&at| bare[at] == b'/') {
@@ -150,7 +150,7 @@ impl StagedTree {
         Ok(true)
     }
 
-    /// Has the tree have a directory here; true if it is new.
+    /// Makes this path a directory of the tree. Returns true if it is new.
     fn directory(&mut self, path: &[u8]) -> io::Result<bool> {
         let path = path.strip_suffix(b"/").unwrap_or(path);
         self.touched.insert([path, b"/"].concat());
@@ -169,7 +169,7 @@ impl StagedTree {
         Ok(true)
     }
 
-    /// Anything but a directory.
+    /// Handles an object that is no directory.
     fn single(
         &mut self,
         path: &[u8],
@@ -181,10 +181,10 @@ impl StagedTree {
             return self.file(path, stat, written, found);
         }
         let (directory, name) = self.source.parent(path)?;
-        // Made aside, as somebody may be reading the tree.
+        // Created aside, as a transfer may be reading the tree.
         let (aside, copy) = self.room_aside(name)?;
         match self.copy_to(&aside, &directory, name, stat) {
-            // Devices are for the superuser to make; rsync would not send them either.
+            // Only the superuser may create devices; rsync would not send them either.
             Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {}
             Err(error) => return Err(error),
             Ok(Copied::Vanished) => {}

@@ -1,4 +1,4 @@
-//! The thread that reads the source and keeps the staged tree of one gate.
+//! The thread that reads the source and maintains the staged tree of one gate.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,38 +13,38 @@ use super::request::{Candidate, Collected, ScanScope};
 use super::staged_tree::{Layout, StagedTree};
 use crate::filter::Filter;
 
-/// What is to be done.
+/// An order for the thread.
 pub enum WorkerOrder {
-    /// A look at the source.
+    /// A pass over the source.
     Collect {
-        /// At what of it.
+        /// The part of the source to be examined.
         scope: ScanScope,
-        /// What the sync is not concerned with.
+        /// The filter of the sync.
         filter: Arc<RwLock<Filter>>,
         /// Device and inode of the source, if it must be that directory.
         root_identity: Option<(u64, u64)>,
     },
-    /// What was decided of the candidates of that look.
+    /// The decisions about the candidates of that pass.
     Commit(Vec<(Candidate, CommitAction)>),
 }
 
-/// An order that was carried out.
+/// A finished order.
 pub struct WorkerDone {
-    /// Of the order.
+    /// The number of the order.
     pub token: u64,
-    /// What came of it; in words, why nothing did.
+    /// The result, or the reason of its failure.
     pub outcome: Result<WorkerResult, String>,
 }
 
-/// What an order came to.
+/// The result of an order.
 pub enum WorkerResult {
-    /// Of a look at the source.
+    /// The result of a pass over the source.
     Collected(Collected),
-    /// Of what was decided.
+    /// The result of decisions.
     Committed(Committed),
 }
 
-/// A thread at work. It ends when this is dropped, as soon as it can.
+/// A running thread. It ends as soon as possible after this is dropped.
 pub struct ScanWorker {
     orders: Sender<(u64, WorkerOrder)>,
     done: Receiver<WorkerDone>,
@@ -53,7 +53,7 @@ pub struct ScanWorker {
 }
 
 impl ScanWorker {
-    /// Starts a thread that rings `waker` for each result.
+    /// Starts a thread that fires `waker` for each result.
     ///
     /// # Errors
     /// The system has no more threads.
@@ -70,7 +70,7 @@ impl ScanWorker {
                 if outgoing.send(WorkerDone { token, outcome }).is_err() {
                     return;
                 }
-                // The loop that cannot be woken has ended.
+                // The loop has ended if it cannot be woken.
                 let _ = waker.wake();
             }
         })?;
@@ -87,12 +87,12 @@ impl ScanWorker {
         self.thread.is_finished()
     }
 
-    /// Hands over an order; false if the thread is gone.
+    /// Sends an order to the thread. Returns false if the thread is gone.
     pub fn give(&self, token: u64, order: WorkerOrder) -> bool {
         self.orders.send((token, order)).is_ok()
     }
 
-    /// What is done.
+    /// Returns the finished orders.
     pub fn done(&self) -> impl Iterator<Item = WorkerDone> + '_ {
         self.done.try_iter()
     }
@@ -112,7 +112,7 @@ fn carry_out(
 ) -> Result<WorkerResult, String> {
     let is_order_to_look = matches!(order, WorkerOrder::Collect { .. });
     if is_order_to_look && stage.as_ref().is_some_and(|stage| !stage.is_in_place()) {
-        // Its lock goes before another is asked for.
+        // Its lock is released before another one is requested.
         *stage = None;
     }
     let stage = match stage {

@@ -1,4 +1,4 @@
-//! Files that are replaced as a whole: a reader sees the old content or the new, never a part.
+//! Replaces files atomically: a reader sees the old content or the new, never a part.
 
 use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
@@ -19,23 +19,22 @@ const MAX_ATTEMPTS: usize = 10;
 /// Writes the content of a file; may be asked twice.
 pub type Fill<'a> = &'a mut dyn FnMut(&mut dyn Write) -> io::Result<()>;
 
-/// Which step went wrong.
+/// The step that failed.
 #[derive(Debug)]
 pub enum ReplaceError {
-    /// The file or its replacement cannot be made.
+    /// The file or its replacement cannot be created.
     Open(io::Error),
-    /// The content cannot be written; the old one is still there, unless the file had to be
+    /// The content cannot be written; the old one is unchanged, unless the file had to be
     /// overwritten.
     Write(io::Error),
 }
 
-/// Writes a file and puts it in the place of the old one, if there is one.
+/// Writes a file and replaces the old one, if there is one.
 ///
-/// Mode and owner stay as they are, a new file has mode 0644 less the umask; the target of a
-/// symbolic link is replaced, not the link. Where a file cannot be replaced, because its
-/// directory is not writable, or because it is a mount point or no ordinary file, it is
-/// overwritten. What another user may have put there is neither followed nor overwritten
-/// ([`safe_path`]).
+/// Mode and owner are kept, a new file has mode 0644 less the umask; the target of a symbolic link
+/// is replaced, not the link. A file that cannot be replaced, because its directory is not
+/// writable, or because it is a mount point or no regular file, is overwritten. Objects that
+/// another user may have put there are neither followed nor overwritten ([`safe_path`]).
 ///
 /// # Errors
 /// See [`ReplaceError`].
@@ -65,14 +64,14 @@ pub fn write_at(location: &Location, fill: Fill<'_>) -> Result<(), ReplaceError>
     }
 }
 
-/// A file that will take the place of another. Dropped before that, it is removed.
+/// A file that will replace another one. It is removed if dropped before that.
 #[derive(Debug)]
 pub struct Replacement<'l> {
     file: File,
     temporary: Temporary<'l>,
 }
 
-/// A name that does not outlive its use.
+/// A name that is removed when dropped.
 #[derive(Debug)]
 struct Temporary<'l> {
     location: &'l Location,
@@ -81,32 +80,32 @@ struct Temporary<'l> {
 }
 
 impl<'l> Replacement<'l> {
-    /// Makes an empty file with the mode and owner of the target, if that exists and is not
-    /// another user's doing.
+    /// Creates an empty file with the mode and owner of the target, if that exists and is not
+    /// another user's.
     ///
     /// # Errors
-    /// When no file can be made beside the target.
+    /// No file can be created in the directory of the target.
     pub fn begin(location: &'l Location) -> io::Result<Self> {
         let (file, temporary) = Temporary::beside(location)?;
         let old = location.found().filter(|stat| location.may_use(stat));
         if let Some(old) = old {
-            // Only root may; others keep what they can.
+            // Only root may change the owner; for others a failure is ignored.
             let _ = fchown(&file, Some(old.st_uid), Some(old.st_gid));
             file.set_permissions(Permissions::from_mode(old.st_mode & 0o777))?;
         }
         Ok(Self { file, temporary })
     }
 
-    /// The file to be written.
+    /// Returns the file to be written.
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Puts the file in its place, over the one that is there (rename(2)). What is returned is
-    /// the very descriptor of [`Replacement::file`], so a record lock on it stays.
+    /// Renames the file over the existing one (rename(2)). Returns the descriptor of
+    /// [`Replacement::file`] itself, so a record lock on it is kept.
     ///
     /// # Errors
-    /// When that fails; the file is removed then.
+    /// The file cannot be renamed; it is removed then.
     pub fn replace(mut self) -> io::Result<File> {
         let Temporary { location, name, .. } = &self.temporary;
         let directory = location.directory();
@@ -115,10 +114,10 @@ impl<'l> Replacement<'l> {
         Ok(self.file)
     }
 
-    /// Puts the file in its place if there is none (link(2)).
+    /// Links the file to its name if that does not exist (link(2)).
     ///
     /// # Errors
-    /// `AlreadyExists`, or what else went wrong; the file is removed then.
+    /// `AlreadyExists`, or another error; the file is removed then.
     pub fn create(self) -> io::Result<File> {
         let Temporary { location, name, .. } = &self.temporary;
         let directory = location.directory();
@@ -171,8 +170,9 @@ impl Drop for Temporary<'_> {
     }
 }
 
-/// What a directory says that is not writable, full of long names or somebody else's, and what
-/// rename(2) says of mount points. Lack of space is none of these: the old content stays then.
+/// Returns true for errors of a directory that is not writable, full of long names or somebody
+/// else's, and for errors of rename(2) at mount points. Lack of space is not among them: the old
+/// content stays then.
 fn is_not_ours_to_replace(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),
@@ -188,7 +188,8 @@ fn is_not_ours_to_replace(e: &io::Error) -> bool {
     )
 }
 
-/// A file that another user may have planted stays as it is, so it is cut only when it is known.
+/// Overwrites a file. One that another user may have created is not changed, so it is truncated
+/// only after it was verified.
 fn overwrite(location: &Location, fill: Fill<'_>) -> Result<(), ReplaceError> {
     let flags = OFlags::WRONLY | OFlags::CREATE;
     let opened = location.open(flags, Mode::from_raw_mode(0o644));

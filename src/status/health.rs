@@ -1,4 +1,4 @@
-//! What a sync's figures come to: one word, how urgent it is, and a few words for people.
+//! Derives a sync's state, its severity and a description from its figures.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,33 +7,33 @@ use crate::status::number_format::span;
 use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::SyncSnapshot;
 
-/// What a sync is doing.
+/// The state of a sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Nothing is to be done: the target has it all.
+    /// The target has all changes.
     #[default]
     Current,
     /// Directories are being read, or the startup transfer is not done.
     Starting,
-    /// Changes wait for their delay or for a free child.
+    /// Changes wait for their delay or for a free process slot.
     Pending,
-    /// Children run.
+    /// Transfers are running.
     Sending,
-    /// Nothing starts until someone says so.
+    /// Paused by request; nothing starts.
     Paused,
-    /// Something failed and is tried again.
+    /// A transfer failed and is retried.
     Retrying,
-    /// Deletions are held back until someone says so.
+    /// A guard blocks deletions until they are released.
     Halted,
-    /// The source is not there.
+    /// The source does not exist.
     SourceLost,
-    /// A child ended with a code after which nothing more is tried.
+    /// A transfer ended with an exit code after which nothing is retried.
     Ended,
 }
 
 impl State {
-    /// All of them, for metrics that have every series from the start.
+    /// All states, for metrics that have every series from the start.
     pub const ALL: [State; 9] = [
         State::Current,
         State::Starting,
@@ -46,7 +46,7 @@ impl State {
         State::Ended,
     ];
 
-    /// As JSON and metrics have it.
+    /// Returns the name in JSON and metrics.
     pub fn name(self) -> &'static str {
         match self {
             State::Current => "current",
@@ -61,7 +61,7 @@ impl State {
         }
     }
 
-    /// What it means.
+    /// Returns the severity of the state.
     pub fn severity(self) -> Severity {
         match self {
             State::Current => Severity::Current,
@@ -71,21 +71,21 @@ impl State {
     }
 }
 
-/// What someone has to do about it; the numbers are exit codes of `lsyncdctl status`.
+/// The urgency of a state; the numbers are exit codes of `lsyncdctl status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Nothing: the target has it all.
+    /// Nothing to do: the target has all changes.
     #[default]
     Current = 0,
-    /// Nothing yet: work is under way, or paused.
+    /// Work is in progress, or paused.
     Behind = 1,
-    /// To look at it.
+    /// Attention is needed.
     Trouble = 2,
 }
 
 impl Severity {
-    /// As JSON has it.
+    /// Returns the name in JSON.
     pub fn name(self) -> &'static str {
         match self {
             Severity::Current => "current",
@@ -96,7 +96,7 @@ impl Severity {
 }
 
 impl Snapshot {
-    /// Takes the worst of the syncs, or of those with this name, as a whole.
+    /// Sets the severity to the worst of all syncs.
     pub fn judged(mut self) -> Snapshot {
         let worst = self.syncs.iter().map(|sync| sync.severity).max();
         self.severity = worst.unwrap_or_default();
@@ -105,9 +105,8 @@ impl Snapshot {
 }
 
 impl SyncSnapshot {
-    /// Puts state, severity and the words for them in, from everything else. `starting` is
-    /// what is being done for the startup, if it is not over; `lost` is what only the sync
-    /// knows.
+    /// Sets state, severity and description from the other fields. `starting` is the startup work
+    /// in progress, if there is any; `lost` is true if the source does not exist.
     pub fn judged(mut self, starting: Option<String>, lost: bool) -> Self {
         self.state = match () {
             () if self.ended.is_some() => State::Ended,
@@ -255,7 +254,7 @@ mod tests {
             }),
             ..busy
         };
-        // While it is being tried again, it is no better yet.
+        // A retry in progress does not improve the state.
         let trying = failing.clone().judged(None, false);
         assert_eq!(
             (trying.state, trying.severity),

@@ -1,7 +1,7 @@
-//! A [`Snapshot`] as metrics in the text format of Prometheus, version 0.0.4.
+//! Formats a [`Snapshot`] as metrics in the text format of Prometheus, version 0.0.4.
 //!
-//! Every series is there from the start, so that a rule over one that never failed finds a
-//! zero instead of nothing.
+//! Every series is present from the start, so that a rule over one that never failed finds zero
+//! instead of nothing.
 
 use std::fmt::Write;
 
@@ -9,19 +9,19 @@ use crate::status::health::State;
 use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::SyncSnapshot;
 
-/// The type of the text, for HTTP.
+/// The content type of the text, for HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Exit codes of rsync(1) and ssh(1), and of children that a signal or a limit ended: their
-/// series are there before the first failure.
+/// Exit codes of rsync(1) and ssh(1), and of children ended by a signal or a limit. Their series
+/// are present before the first failure.
 const COMMON_CODES: [i32; 18] = [
     1, 2, 3, 5, 10, 11, 12, 14, 20, 22, 23, 24, 25, 30, 35, 137, 143, 255,
 ];
 
-/// The attributes of files that may not be set, as [`Snapshot`] names them.
+/// The attributes of files that may not be set, by their names in [`Snapshot`].
 pub const ATTRIBUTES: [&str; 6] = ["owner", "group", "permissions", "times", "acls", "xattrs"];
 
-/// The metrics.
+/// Returns the metrics.
 pub fn text(snapshot: &Snapshot) -> String {
     let mut out = Text::default();
     out.single(
@@ -220,7 +220,7 @@ fn counters(out: &mut Text, snapshot: &Snapshot) {
     );
 }
 
-/// Writing to a string cannot fail, so results are dropped.
+/// The text being built. Writing to a string cannot fail, so results are ignored.
 #[derive(Default)]
 struct Text(String);
 
@@ -254,7 +254,7 @@ impl Text {
     }
 }
 
-/// Backslash, quote and newline are escaped in the value of a label.
+/// Returns the value of a label with backslash, quote and newline escaped.
 fn label(value: &str) -> String {
     value
         .replace('\\', "\\\\")
@@ -262,7 +262,7 @@ fn label(value: &str) -> String {
         .replace('\n', "\\n")
 }
 
-/// To a thousandth.
+/// Returns the value rounded to a thousandth.
 fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
@@ -310,7 +310,7 @@ mod tests {
         }
     }
 
-    /// What dashboard and alert rules ask for is there.
+    /// Checks that the metrics in dashboard and alert rules exist.
     #[test]
     fn packaged_queries_name_metrics_that_exist() {
         let text = text(&snapshot());

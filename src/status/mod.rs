@@ -1,13 +1,17 @@
-//! What the daemon tells about itself, as plain data and in the formats that people and tools
-//! read.
+//! The daemon's state as plain data, and in the formats that people and tools read.
 //!
-//! * [`snapshot`]: all that is shown; [`health`]: the state and severity that follow from it;
-//! * [`status_file`]: the status file of lsyncd 2.x; [`metrics`]: OpenMetrics; [`page`]: the
-//!   status page;
-//! * [`number_format`]: numbers for people; [`atomic_file`]: files that are replaced in one step.
+//! | file | what it does |
+//! |---|---|
+//! | `snapshot` | all data that is shown |
+//! | `health` | derives state and severity from it |
+//! | `status_file` | the status file of lsyncd 2.x |
+//! | `metrics` | metrics in Prometheus format |
+//! | `page` | the status page |
+//! | `number_format` | numbers for people |
+//! | `atomic_file` | replaces files atomically |
 //!
 //! All views are made of one snapshot, so they cannot contradict each other. The room may call
-//! `log` and `safe_path`.
+//! `log` and `safe_path`; it does not collect the data.
 
 pub mod atomic_file;
 pub mod health;

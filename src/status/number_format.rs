@@ -1,6 +1,6 @@
-//! Numbers for people: counts, spans and bytes.
+//! Formats numbers for people: counts, time spans and bytes.
 
-/// `1 path`, `2 paths`
+/// Returns a count with its noun: `1 path`, `2 paths`.
 pub fn counted(count: usize, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
@@ -8,7 +8,7 @@ pub fn counted(count: usize, what: &str) -> String {
     }
 }
 
-/// A span for people: `12 s`, `5 min`, `3 h`, `4 days`.
+/// Returns a time span: `12 s`, `5 min`, `3 h`, `4 days`.
 pub fn span(seconds: f64) -> String {
     let seconds = seconds.max(0.0);
     match seconds {
@@ -19,7 +19,7 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
-/// Bytes for people: `831 B`, `1.2 MB`.
+/// Returns a number of bytes: `831 B`, `1.2 MB`.
 pub fn bytes(count: u64) -> String {
     let mut value = count as f64;
     let mut units = ["B", "kB", "MB", "GB", "TB", "PB"].iter();

@@ -1,10 +1,11 @@
-//! The status page: one HTML file without anything from elsewhere, that asks the daemon for
-//! its [`Snapshot`](crate::status::snapshot::Snapshot) every two seconds.
+//! The status page: one self-contained HTML file that requests the daemon's
+//! [`Snapshot`](crate::status::snapshot::Snapshot) every two seconds.
 
-/// The page.
+/// The HTML text.
 pub const HTML: &str = include_str!("page.html");
 
-/// What a browser may do with it: run what is in it and ask where it came from, nothing else.
+/// The content security policy: a browser may run the page's own script and query its origin,
+/// nothing else.
 pub const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
     script-src 'unsafe-inline'; connect-src 'self'; img-src data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -20,7 +21,7 @@ mod tests {
         }
     }
 
-    /// Names of files come from whoever may write into a source.
+    /// Names of files are inserted as text, as any user who may write to a source chooses them.
     #[test]
     fn names_are_set_as_text() {
         for word in [

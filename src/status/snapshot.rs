@@ -1,9 +1,9 @@
-//! What the daemon is doing at one moment, as plain data.
+//! The state of the daemon at one moment, as plain data.
 //!
-//! Status lines, JSON, metrics, the status page and the terminal view are all made of this, so
-//! that they cannot tell different things. Names are in the printable form of
-//! [`escape`](crate::log::escape()), which stands for one name only; times are seconds since the epoch,
-//! spans are seconds.
+//! Status lines, JSON, metrics, the status page and the terminal view are all made of this, so that
+//! they cannot contradict each other. Names are in the printable form of
+//! [`escape`](crate::log::escape()), which represents one name only; times are seconds since the
+//! epoch, spans are seconds.
 
 use std::collections::BTreeMap;
 
@@ -12,106 +12,108 @@ use serde::{Deserialize, Serialize};
 use crate::status::health::Severity;
 use crate::status::health::State;
 
-/// The version of this format; fields may be added to a version, not taken or changed.
+/// The version of this format. Fields may be added to a version, not removed or changed.
 pub const VERSION: u32 = 1;
 
-/// The daemon.
+/// The state of the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Snapshot {
-    /// Of lsyncd, for instance `3.0.0`.
+    /// The version of lsyncd, for instance `3.0.0`.
     pub version: String,
-    /// The daemon's process.
+    /// The daemon's process id.
     pub pid: u32,
-    /// When this was true.
+    /// The time of the snapshot.
     pub time: f64,
-    /// When the daemon started.
+    /// The time at which the daemon started.
     pub started: f64,
-    /// It waits for its last children and starts nothing new.
+    /// True if the daemon waits for its last children and starts nothing new.
     pub ending: bool,
-    /// All syncs together.
+    /// The worst severity of all syncs.
     pub severity: Severity,
-    /// Watched directories.
+    /// The number of watched directories.
     pub watches: usize,
-    /// Directories are being read to be watched.
+    /// True while directories are being read to be watched.
     pub crawling: bool,
     /// Resident memory in bytes.
     pub memory: u64,
-    /// How often the kernel's queue overflowed.
+    /// The number of overflows of the kernel's queue.
     pub overflows: u64,
-    /// In the order of the configuration.
+    /// The syncs in the order of the configuration.
     pub syncs: Vec<SyncSnapshot>,
 }
 
 impl SyncSnapshot {
-    /// The longest time for which a running child has had no I/O, if one stands still.
+    /// Returns the longest time for which a running child has had no I/O, if one stands still.
     pub fn stalled(&self) -> Option<f64> {
         let stalled = self.sending.iter().filter_map(|each| each.stalled);
         stalled.reduce(f64::max)
     }
 }
 
-/// One sync.
+/// The state of one sync.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SyncSnapshot {
-    /// `Sync1`, or as configured.
+    /// The name: `Sync1`, or as configured.
     pub name: String,
-    /// Absolute, ends with `/`.
+    /// The source; absolute, ends with `/`.
     pub source: String,
-    /// As configured; empty for a sync that has none.
+    /// The target as configured; empty for a sync without one.
     pub target: String,
-    /// In one word.
+    /// The state in one word.
     pub state: State,
-    /// What the state means to someone who is to be woken.
+    /// The urgency of the state.
     pub severity: Severity,
     /// The state in a few words: `retrying in 12 s since rsync: …`.
     pub detail: String,
-    /// Entries of the queue, running ones included.
+    /// The number of queue entries, running ones included.
     pub pending: usize,
-    /// Age of the oldest of them, within about a second.
+    /// The age of the oldest entry, within about a second.
     pub oldest: Option<f64>,
     /// Running children.
     pub sending: Vec<Sending>,
-    /// What is waited for after a failure.
+    /// The pending retry after a failure.
     pub retry: Option<Retry>,
-    /// Paths that a transfer left undone.
+    /// The number of paths that a transfer could not send.
     pub failed: usize,
-    /// The first of them.
+    /// The first of these paths.
     pub failed_paths: Vec<String>,
-    /// Files that do not leave as they did not pass the checks, or could not be checked yet.
+    /// The number of files that are not sent because they did not pass the checks, or could not be
+    /// checked yet.
     pub withheld: usize,
-    /// Those of them that were rejected.
+    /// The number of those that were rejected.
     pub rejected: usize,
-    /// The first of them.
+    /// The first of the blocked files.
     pub withheld_paths: Vec<WithheldPath>,
-    /// What was mounted inside the source and is not: the target keeps what it has of it.
+    /// File systems that were mounted inside the source and are not any more: the target keeps
+    /// their files.
     pub away: Vec<String>,
     /// The first entries of the queue.
     pub queue: Vec<Entry>,
-    /// When a child ended well last.
+    /// The last time a child succeeded.
     pub last_success: Option<f64>,
-    /// What failed last.
+    /// The last failure.
     pub last_error: Option<LastError>,
-    /// It was paused.
+    /// True if the sync is paused.
     pub paused: bool,
-    /// The guard holds deletions back, and why.
+    /// The reason if a guard blocks deletions.
     pub halted: Option<String>,
-    /// The exit code after which it does nothing any more.
+    /// The exit code after which the sync has stopped for good.
     pub ended: Option<i32>,
     /// Counters since the daemon started.
     pub totals: Totals,
 }
 
-/// A file that does not leave.
+/// A file that is not sent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct WithheldPath {
-    /// Relative to the source.
+    /// The path relative to the source.
     pub path: String,
-    /// It was rejected; else it could not be checked yet.
+    /// True if it was rejected, false if it could not be checked yet.
     pub rejected: bool,
-    /// Why, in words of the scanner maybe.
+    /// The reason, possibly in the scanner's words.
     pub reason: String,
 }
 
@@ -121,13 +123,13 @@ pub struct WithheldPath {
 pub struct Totals {
     /// Events that passed the filter.
     pub events: u64,
-    /// Children that ended well.
+    /// Children that succeeded.
     pub batches: u64,
-    /// Queue entries these were about.
+    /// Queue entries of these children.
     pub entries: u64,
-    /// Bytes sent, as far as children tell.
+    /// Bytes sent, as far as children report it.
     pub bytes: u64,
-    /// Files sent, as far as children tell.
+    /// Files sent, as far as children report it.
     pub files: u64,
     /// Files that passed the checks.
     pub passed: u64,
@@ -135,7 +137,7 @@ pub struct Totals {
     pub rejections: u64,
     /// Failed children by exit code.
     pub failures: BTreeMap<i32, u64>,
-    /// How often an attribute of a file that arrived could not be set, by attribute.
+    /// The number of times an attribute of a transferred file could not be set, by attribute.
     pub unset_attributes: BTreeMap<String, u64>,
 }
 
@@ -143,23 +145,23 @@ pub struct Totals {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sending {
-    /// Its process.
+    /// The process id.
     pub pid: u32,
-    /// How many queue entries it is about.
+    /// The number of queue entries it handles.
     pub entries: usize,
-    /// It is the startup transfer or another comparison of everything.
+    /// True for the startup transfer or another full sync.
     pub full: bool,
-    /// For how long.
+    /// The time it has been running.
     pub seconds: f64,
-    /// The first paths it is about.
+    /// The first paths it handles.
     pub paths: Vec<String>,
-    /// For how long it has had no I/O, if that is long.
+    /// The time it has had no I/O, if that is long.
     pub stalled: Option<f64>,
-    /// How far it is, if it tells.
+    /// The progress, if it reports any.
     pub progress: Option<Progress>,
 }
 
-/// How far a child is, in rsync's words.
+/// The progress of a child, as rsync reports it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Progress {
@@ -167,9 +169,9 @@ pub struct Progress {
     pub bytes: u64,
     /// 0 to 100.
     pub percent: u8,
-    /// `146.38kB/s`
+    /// The rate: `146.38kB/s`.
     pub rate: String,
-    /// `0:00:08`
+    /// The time: `0:00:08`.
     pub time: String,
 }
 
@@ -177,9 +179,9 @@ pub struct Progress {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Retry {
-    /// In so many seconds.
+    /// The time until the retry.
     pub seconds: f64,
-    /// Failures in a row.
+    /// The number of consecutive failures.
     pub failures: u32,
 }
 
@@ -187,11 +189,11 @@ pub struct Retry {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LastError {
-    /// When.
+    /// The time of the failure.
     pub time: f64,
-    /// Exit code; 128 + n is signal n.
+    /// The exit code; 128 + n is signal n.
     pub code: i32,
-    /// In the child's words.
+    /// The child's error message.
     pub text: String,
 }
 
@@ -199,13 +201,13 @@ pub struct LastError {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Entry {
-    /// `active`, `wait` or `block`
+    /// `active`, `wait` or `block`.
     pub status: String,
     /// `Create`, `Move` …
     pub event: String,
-    /// Relative to the source; empty for the whole sync.
+    /// The path relative to the source; empty for the whole sync.
     pub path: String,
-    /// Where a Move goes.
+    /// The destination of a Move.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
 }

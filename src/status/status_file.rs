@@ -1,4 +1,4 @@
-//! The status file: what the daemon is busy with, for people and for the scripts that read it.
+//! The status file in lsyncd's format, for people and scripts.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,35 +11,35 @@ use crate::status::atomic_file;
 use crate::status::atomic_file::ReplaceError;
 use crate::sys;
 
-/// Bytes of a name or path.
+/// The bytes of a name or path.
 pub type Name<'a> = Cow<'a, [u8]>;
 
-/// All that is in a status file, in its order.
+/// The contents of a status file, in order.
 pub struct StatusReport<'a> {
-    /// Seconds since the epoch.
+    /// The time in seconds since the epoch.
     pub time: i64,
     /// The syncs.
     pub syncs: Vec<SyncStatus<'a>>,
     /// The tunnels.
     pub tunnels: Vec<TunnelStatus<'a>>,
-    /// The watched directories; a million of these is not unusual, so they are not collected.
+    /// The watched directories. There may be a million, so they are not collected.
     pub watches: &'a dyn WatchList,
 }
 
 /// One sync.
 #[derive(Clone, Debug, Default)]
 pub struct SyncStatus<'a> {
-    /// `Sync1`, or as configured.
+    /// The name: `Sync1`, or as configured.
     pub name: Name<'a>,
-    /// Absolute, ends with `/`.
+    /// The source; absolute, ends with `/`.
     pub source: Name<'a>,
-    /// Troubles, a line each: nothing for a sync that is well.
+    /// Problems, one line each; empty for a healthy sync.
     pub notes: Vec<Cow<'a, str>>,
-    /// What is to be done, oldest first.
+    /// The queue, oldest first.
     pub delays: Vec<DelayStatus<'a>>,
-    /// Filter rules in their order, with their sign: `+ /a`, `- b`.
+    /// Filter rules in order, with their sign: `+ /a`, `- b`.
     pub filters: Vec<Name<'a>>,
-    /// Patterns of excludes, without a sign; listed as `- PATTERN`.
+    /// Exclude patterns without a sign; they are listed as `- PATTERN`.
     pub excludes: Vec<Name<'a>>,
 }
 
@@ -50,40 +50,40 @@ pub struct DelayStatus<'a> {
     pub status: &'a str,
     /// `Create`, `Move` …
     pub etype: &'a str,
-    /// Relative to the source, begins with `/`; empty for the whole sync.
+    /// The path relative to the source, beginning with `/`; empty for the whole sync.
     pub path: Name<'a>,
-    /// Where a move goes.
+    /// The destination of a Move.
     pub path2: Option<Name<'a>>,
 }
 
 /// One tunnel.
 #[derive(Clone, Debug)]
 pub struct TunnelStatus<'a> {
-    /// `Tunnel1`, or as configured.
+    /// The name: `Tunnel1`, or as configured.
     pub name: Name<'a>,
-    /// `UP`, `DOWN` …
+    /// The status: `UP`, `DOWN` …
     pub status: &'a str,
-    /// Its processes.
+    /// The processes of the tunnel.
     pub processes: Vec<TunnelProcess>,
 }
 
 /// A process of a tunnel.
 #[derive(Clone, Copy, Debug)]
 pub struct TunnelProcess {
-    /// Its number.
+    /// The process id.
     pub pid: u32,
-    /// Its kind, as lsyncd numbers them.
+    /// The kind, as lsyncd numbers them.
     pub kind: i32,
-    /// Seconds since the epoch.
+    /// The start time in seconds since the epoch.
     pub started: f64,
 }
 
 /// The watched directories.
 pub trait WatchList {
-    /// How many.
+    /// Returns the number of watched directories.
     fn count(&self) -> usize;
 
-    /// Shows each: number of the watch, absolute path ending with `/`.
+    /// Calls `show` with the watch descriptor and the absolute path, ending with `/`, of each one.
     fn each(&self, show: &mut dyn FnMut(i32, &[u8]));
 }
 
@@ -97,7 +97,7 @@ impl WatchList for Vec<(i32, Vec<u8>)> {
     }
 }
 
-/// The status file could not be written; says so in lsyncd's words.
+/// The error that the status file could not be written; its text is lsyncd's.
 #[derive(Debug)]
 pub struct StatusError {
     what: &'static str,
@@ -120,7 +120,7 @@ impl fmt::Display for StatusError {
 impl std::error::Error for StatusError {}
 
 impl StatusError {
-    /// A file of this kind could not be replaced.
+    /// Returns the error that a file of kind `what` could not be replaced.
     pub fn of(what: &'static str, path: &Path, cause: ReplaceError) -> StatusError {
         StatusError {
             what,
@@ -131,10 +131,10 @@ impl StatusError {
 }
 
 impl StatusReport<'_> {
-    /// Writes the file anew; a reader finds the old one or the new, whole.
+    /// Writes the file anew; a reader finds the old one or the new one, complete.
     ///
     /// # Errors
-    /// When it cannot be opened or written.
+    /// The file cannot be opened or written.
     pub fn save(&self, path: &Path) -> Result<(), StatusError> {
         atomic_file::write(path, &mut |mut out| self.write(&mut out))
             .map_err(|cause| StatusError::of("status", path, cause))
@@ -143,7 +143,7 @@ impl StatusReport<'_> {
     /// Writes the text.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Returns the errors of `out`.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let time = sys::local_time(self.time, c"%a %b %e %H:%M:%S %Y");
         write!(out, "Lsyncd status report at {time}\n\n")?;

@@ -1,4 +1,5 @@
-//! The command line of `lsyncdctl`. Options are written like lsyncd's, with one dash; two will do.
+//! The command line of `lsyncdctl`. Options are written like lsyncd's, with one dash; two are
+//! accepted.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use lsyncd::control::protocol::Verb;
 use lsyncd::log::escape;
 
-/// What `-help` says.
+/// The text of `-help`.
 pub const HELP: &str = "\
 USAGE: lsyncdctl [-socket PATH] COMMAND [SYNC] [OPTIONS]
 
@@ -39,7 +40,7 @@ OPTIONS:
   -help, -version
 ";
 
-/// What is to be done.
+/// The requested command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     Help,
@@ -58,7 +59,7 @@ pub struct Args {
     pub timeout: Option<Duration>,
 }
 
-/// What the words say, before it is known what goes together.
+/// The parsed arguments, before their combination is checked.
 #[derive(Default)]
 struct Raw {
     plain: Vec<OsString>,
@@ -70,7 +71,7 @@ struct Raw {
     other: Option<Command>,
 }
 
-/// Reads the words behind the program's name.
+/// Parses the arguments behind the program's name.
 pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     let raw = sort(words)?;
     if let Some(command) = raw.other {
@@ -177,8 +178,8 @@ fn sort(words: impl Iterator<Item = OsString>) -> Result<Raw, String> {
     Ok(raw)
 }
 
-/// `resync [SYNC] [PATH]`: a path has a slash, or is the second word. A relative path is meant from
-/// where one stands, unless a sync is named.
+/// Splits the arguments of `resync [SYNC] [PATH]`: a path contains a slash, or is the second
+/// argument. A relative path is relative to the working directory, unless a sync is named.
 fn split_path(mut words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
     let alone = words.len() == 1 && words.iter().all(|word| word.as_bytes().contains(&b'/'));
     if !alone && words.len() < 2 {
@@ -196,8 +197,9 @@ fn split_path(mut words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
     )
 }
 
-/// The daemon compares names, so links on the way to the path are followed, as it did with its
-/// source. What is at the path may be gone; a link there is meant itself.
+/// Returns the absolute path of an argument. The daemon compares names, so symlinks in the
+/// directories of the path are resolved, like those of its source. The last name may not exist; a
+/// symlink there is not resolved.
 fn standing_here(path: &OsStr) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.into());
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {

@@ -10,31 +10,32 @@ use lsyncd::control::protocol::Request;
 use lsyncd::control::protocol::Verb;
 use lsyncd::control::socket_paths;
 
-/// A status with a thousand entries of each queue of hundreds of syncs is below this.
+/// The maximum length of a reply: a status with a thousand entries of each queue of hundreds of
+/// syncs is shorter.
 const MAX_REPLY_BYTES: usize = 256 * 1024 * 1024;
 
-/// Why there is no answer.
+/// The reason why a request failed.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Nobody is there, or nobody this user may ask.
+    /// No daemon runs, or none that this user may query.
     NoDaemon(String),
-    /// The daemon would not.
+    /// The daemon refused the request.
     Refused(String),
-    /// It did not answer in time.
+    /// The daemon did not answer in time.
     TimedOut,
 }
 
-/// One connection.
+/// A connection to the daemon.
 pub struct Client {
     stream: UnixStream,
-    /// Patience ends then.
+    /// The time at which waiting ends.
     pub deadline: Option<Instant>,
     read: Vec<u8>,
 }
 
 impl Client {
-    /// Connects to the socket given, the one the environment names, or the first in the usual
-    /// places that has someone behind it.
+    /// Connects to the given socket, the one named by the environment, or the first default path
+    /// with a listening daemon.
     pub fn open(socket: Option<&Path>, deadline: Option<Instant>) -> Result<Client, ClientError> {
         let given = socket
             .map(PathBuf::from)
@@ -62,7 +63,7 @@ impl Client {
         )))
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request and returns the reply.
     pub fn ask(&mut self, verb: Verb) -> Result<Reply, ClientError> {
         self.limit()?;
         let line = Request::new(verb).line();
@@ -100,7 +101,7 @@ impl Client {
         }
     }
 
-    /// What is left of the time holds for the next step.
+    /// Sets the socket's timeout to the remaining time.
     fn limit(&mut self) -> Result<(), ClientError> {
         let Some(deadline) = self.deadline else {
             return self.stream.set_read_timeout(None).map_err(failed);

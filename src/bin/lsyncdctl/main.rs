@@ -1,13 +1,14 @@
-//! `lsyncdctl`: asks a running lsyncd what it is doing and tells it what to do, through its
-//! control socket.
+//! `lsyncdctl`: queries and controls a running lsyncd through its control socket.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `args` | the command line |
 //! | `client` | the connection to the daemon |
-//! | `show` | a status as lines for people |
-//! | `top` | the live view: asking, keys |
+//! | `show` | formats a status as lines of text |
+//! | `top` | the live view: requests and keys |
 //! | `view` | the live view: drawing |
+//!
+//! The program may use `control`, `status` and `log` of the library, and nothing of the daemon.
 
 mod args;
 mod client;
@@ -78,7 +79,7 @@ fn status(args: &Args, wait: bool, json: bool) -> Result<u8, ClientError> {
     let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
     let sync = args.sync.clone();
     if wait {
-        // What was written before this call has to be seen, so it is asked first of all.
+        // Changes before this call have to be covered, so this is the first request.
         link.ask(Verb::Wait { sync: sync.clone() })?;
     }
     let reply = link.ask(Verb::Status { sync, entries: 10 })?;
@@ -91,7 +92,7 @@ fn status(args: &Args, wait: bool, json: bool) -> Result<u8, ClientError> {
         print_text(&show::text(&status))
     }
     Ok(if wait {
-        // What was waited for has come, whatever has changed since.
+        // The wait is over, whatever has changed since.
         0
     } else {
         status.severity as u8
@@ -102,15 +103,15 @@ fn pretty(status: &Snapshot) -> String {
     serde_json::to_string_pretty(status).unwrap_or_default()
 }
 
-/// When patience ends. Whoever waits for a mirror waits for ever unless told otherwise; all else is
-/// answered at once by a daemon that is well.
+/// Returns the time at which waiting ends. A wait for a mirror has no limit by default; a healthy
+/// daemon answers all other requests at once.
 fn deadline(args: &Args) -> Option<Instant> {
     let waits = matches!(args.command, Command::Status { wait: true, .. });
     let patience = args.timeout.or((!waits).then_some(Duration::from_secs(30)));
     patience.map(|patience| Instant::now() + patience)
 }
 
-/// A reader that has seen enough is no failure.
+/// Writes a text to standard output. A closed pipe is no failure.
 fn print_text(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }

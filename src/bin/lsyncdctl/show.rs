@@ -1,4 +1,4 @@
-//! A status as lines for people. The first line is what a Nagios plug-in prints.
+//! Formats a status as lines of text. The first line has the form of a Nagios plug-in.
 
 use lsyncd::status::health::Severity;
 use lsyncd::status::number_format::bytes;
@@ -7,7 +7,7 @@ use lsyncd::status::number_format::span;
 use lsyncd::status::snapshot::Snapshot;
 use lsyncd::status::snapshot::SyncSnapshot;
 
-/// The text.
+/// Returns the text of a status.
 pub fn text(status: &Snapshot) -> String {
     let mut lines = vec![headline(status)];
     let widest = status.syncs.iter().map(|sync| sync.name.chars().count());

@@ -1,4 +1,4 @@
-//! The live view: asks the daemon twice a second, and does what keys say.
+//! The live view: requests the status twice a second, and executes commands of keys.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use crate::client::{Client, ClientError};
 use crate::view::View;
 
 const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
-/// A daemon that takes longer is shown as one that does not answer.
+/// The time after which a daemon is shown as not answering.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
-/// More entries than any terminal has lines.
+/// The maximum number of queue entries: more than any terminal has lines.
 const MAX_ENTRIES: usize = 300;
 
-/// Shows the view until the user leaves.
+/// Runs the view until the user quits.
 pub fn run(words: &Args) -> Result<(), ClientError> {
     if !io::stdout().is_terminal() {
         return Err(ClientError::Refused("top needs a terminal".into()));

@@ -1,4 +1,4 @@
-//! How the live view looks: syncs above, the chosen one's children, errors and queue below.
+//! Draws the live view: syncs above; children, errors and queue of the selected one below.
 
 use lsyncd::status::health::Severity;
 use lsyncd::status::number_format::bytes;
@@ -14,51 +14,51 @@ use ratatui::widgets::{Block, Borders, Paragraph, Row, Table, TableState};
 
 const KEYS: &str = " q quit  ↑↓ choose  p pause  r resume  f flush  t retry  S resync";
 
-/// What is shown.
+/// The data that is shown.
 #[derive(Default)]
 pub struct View {
     status: Snapshot,
-    /// Why there is no newer one.
+    /// The reason why there is no newer status.
     lost: Option<String>,
-    /// The answer to the last key.
+    /// The reply to the last key.
     message: String,
     chosen: usize,
 }
 
 impl View {
-    /// A new status.
+    /// Sets a new status.
     pub fn take(&mut self, status: Snapshot) {
         self.status = status;
         self.lost = None;
         self.choose(0);
     }
 
-    /// There is none.
+    /// Records that no status is available.
     pub fn lost(&mut self, text: String) {
         self.lost = Some(text);
     }
 
-    /// The answer to a key.
+    /// Sets the reply to a key.
     pub fn set_message(&mut self, text: String) {
         self.message = text;
     }
 
-    /// Moves the choice.
+    /// Moves the selection.
     pub fn choose(&mut self, by: isize) {
         let last = self.status.syncs.len().saturating_sub(1);
         self.chosen = self.chosen.saturating_add_signed(by).min(last);
     }
 
-    /// The name of the chosen sync.
+    /// Returns the name of the selected sync.
     pub fn chosen(&self) -> Option<String> {
         let sync = self.status.syncs.get(self.chosen)?;
         Some(sync.name.clone())
     }
 
-    /// Draws all.
+    /// Draws the view.
     pub fn draw(&self, frame: &mut Frame<'_>) {
         let area = frame.area();
-        // Half of the height is for syncs, if there are so many.
+        // At most half of the height is for syncs.
         let rows = self.status.syncs.len() as u16 + 1;
         let table = rows.min((area.height / 2).max(3));
         let parts = Layout::vertical([
