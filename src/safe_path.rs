@@ -42,27 +42,27 @@ pub enum Access {
 pub struct Directory {
     fd: OwnedFd,
     stat: Stat,
-    /// The users that can replace the directory by another one.
+    /// The users that can create files in it, by its owner, mode and access control list.
     own: Access,
-    /// Who can put another directory in its place.
+    /// The users that can replace the directory by another one.
     reach: Access,
 }
 
-/// A name in an open directory, and what was found there.
+/// A name in an open directory, with the file found there.
 #[derive(Debug)]
 pub struct Location {
     directory: Directory,
     name: OsString,
     found: Option<Stat>,
-    /// A link of `/proc` that only the kernel can follow, as `/dev/stdout` leads to one.
+    /// A link of `/proc` that only the kernel can follow, such as the target of `/dev/stdout`.
     magic: bool,
 }
 
-/// Follows a path to its last name, which stands for something that is no symbolic link, or for
-/// nothing yet.
+/// Resolves a path up to its last component, which is no symbolic link or does not exist.
 ///
 /// # Errors
-/// A directory on the way is missing, or a symbolic link may be another user's.
+///
+/// A directory is missing, or a symbolic link may have been created by another user.
 pub fn locate(path: &Path) -> io::Result<Location> {
     let mut walk = Walk::begin(path, None)?;
     let (name, found, magic) = walk.go_to_last()?;
@@ -81,7 +81,8 @@ pub fn locate(path: &Path) -> io::Result<Location> {
 /// Opens a directory.
 ///
 /// # Errors
-/// There is none, or a symbolic link may be another user's.
+///
+/// It does not exist, or a symbolic link may have been created by another user.
 pub fn enter(path: &Path) -> io::Result<Directory> {
     let mut walk = Walk::begin(path, Some("."))?;
     walk.go_to_last()?;
@@ -100,12 +101,12 @@ impl Directory {
         })
     }
 
-    /// Who else can put something into it, or another directory in its place.
+    /// Returns the users that can create files in it or replace it.
     pub fn access(&self) -> Access {
         self.reach.max(self.own)
     }
 
-    /// Who else can put something into it, going by its own owner, mode and access control list.
+    /// Returns the users that can create files in it, by its owner, mode and access control list.
     pub fn own_access(&self) -> Access {
         self.own
     }
@@ -115,20 +116,18 @@ impl Directory {
         self.access() == Access::Private && self.stat.st_uid == geteuid().as_raw()
     }
 
-    /// Creates a directory with mode 0700 in this one. It may exist already.
-    ///
-    /// # Errors
-    ///
-    /// Those of mkdir(2).
+    /// Returns true if this user owns it, no other user can change its contents, and only members
+    /// of groups permitted by root above it can replace it.
     pub fn is_ours(&self) -> bool {
         self.stat.st_uid == geteuid().as_raw()
             && self.own == Access::Private
             && self.reach != Access::Others
     }
 
-    /// Makes a directory in this one that only this user can enter. There may be one already.
+    /// Creates a directory with mode 0700 in this one. It may exist already.
     ///
     /// # Errors
+    ///
     /// Those of mkdir(2).
     pub fn make(&self, name: &OsStr) -> io::Result<()> {
         match fs::mkdirat(&self.fd, name, Mode::RWXU) {
@@ -137,18 +136,15 @@ impl Directory {
         }
     }
 
-    /// Opens a directory in this one. A symbolic link is none.
+    /// Opens a directory in this one. Symbolic links are not followed.
     ///
     /// # Errors
-    /// There is none.
+    ///
+    /// There is no such directory.
     pub fn enter(&self, name: &OsStr) -> io::Result<Directory> {
         let fd = fs::openat(&self.fd, name, DIRECTORY, Mode::empty())?;
         let mut below = Directory::of(fd, self.access())?;
-        // Returns a name in this directory. Symbolic links are not followed.
-        //
-        // # Errors
-        //
-        // Those of fstatat(2), except `ENOENT`.
+        // In a sticky directory nobody can rename the files of another user (inode(7)).
         let sticky = self.stat.st_mode & 0o1000 != 0 && is_own(&self.stat);
         if sticky && is_own(&below.stat) {
             below.reach = self.reach;
@@ -156,10 +152,11 @@ impl Directory {
         Ok(below)
     }
 
-    /// A name in this directory; what is there is not followed.
+    /// Returns a name in this directory. Symbolic links are not followed.
     ///
     /// # Errors
-    /// It cannot be known what is there.
+    ///
+    /// Those of fstatat(2), except `ENOENT`.
     pub fn location(&self, name: &OsStr) -> io::Result<Location> {
         let found = look(self.as_fd(), name)?;
         let directory = Directory {
@@ -175,10 +172,11 @@ impl Directory {
         })
     }
 
-    /// The names of all it contains.
+    /// Returns the names in the directory.
     ///
     /// # Errors
-    /// It cannot be read.
+    ///
+    /// The directory cannot be read.
     pub fn names(&self) -> io::Result<Vec<OsString>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let readable = fs::openat(&self.fd, ".", flags, Mode::empty())?;
@@ -204,17 +202,17 @@ impl AsFd for Directory {
 }
 
 impl Location {
-    /// The directory.
+    /// Returns the directory.
     pub fn directory(&self) -> &Directory {
         &self.directory
     }
 
-    /// The name in the directory.
+    /// Returns the name in the directory.
     pub fn name(&self) -> &OsStr {
         &self.name
     }
 
-    /// What was found under the name.
+    /// Returns the status of the file found under the name, if there is one.
     pub fn found(&self) -> Option<&Stat> {
         self.found.as_ref()
     }
@@ -225,10 +223,11 @@ impl Location {
         !self.magic && self.found.as_ref().is_none_or(ordinary)
     }
 
-    /// Opens the file without waiting for anybody, and without following anything.
+    /// Opens the file without blocking and without following symbolic links.
     ///
     /// # Errors
-    /// It cannot be opened, or another user may have planted it.
+    ///
+    /// The file cannot be opened, or it may have been created by another user.
     pub fn open(&self, flags: OFlags, mode: Mode) -> io::Result<File> {
         let mut flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         if !self.magic {
@@ -273,8 +272,8 @@ impl Location {
         }
     }
 
-    /// A path to the name for calls that take nothing else. Where others may change the way, it
-    /// leads through the open directory (proc_pid_fd(5)), so it is good as long as this lives.
+    /// Returns a path for calls that need one. If other users may change its components, it leads
+    /// through the open directory (proc_pid_fd(5)) and is valid as long as this value lives.
     pub fn path(&self, given: &Path) -> PathBuf {
         match self.directory.access() {
             Access::Others => {
@@ -285,19 +284,20 @@ impl Location {
         }
     }
 
-    /// Removes the name of what is no directory.
+    /// Removes the name of a file that is no directory.
     ///
     /// # Errors
+    ///
     /// Those of unlink(2).
     pub fn unlink(&self) -> io::Result<()> {
         Ok(fs::unlinkat(&self.directory, &self.name, AtFlags::empty())?)
     }
 }
 
-/// Where a path has led so far.
+/// The state of a path resolution.
 struct Walk {
     here: Directory,
-    /// Names yet to come, the next one last.
+    /// The remaining components, the next one last.
     rest: Vec<OsString>,
     links: usize,
 }
@@ -316,8 +316,8 @@ impl Walk {
         })
     }
 
-    /// Goes to the directory of the last name; that, what is there, and whether only the kernel
-    /// can follow it.
+    /// Opens the directory of the last component. Returns the component, the status of its file,
+    /// and true if it is a link that only the kernel can follow.
     fn go_to_last(&mut self) -> io::Result<(OsString, Option<Stat>, bool)> {
         while let Some(name) = self.rest.pop() {
             let last = self.rest.is_empty();
@@ -351,7 +351,7 @@ impl Walk {
         Ok((OsString::from("."), None, false))
     }
 
-    /// Follows a link of `/proc` by the kernel.
+    /// Enters the parent directory. If other users can move this one, they also control its parent.
     fn ascend(&mut self) -> io::Result<()> {
         let flags = DIRECTORY;
         let fd = fs::openat(&self.here, "..", flags, Mode::empty())?;
@@ -359,7 +359,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Adds the components of a symbolic link's target to the remaining ones.
+    /// Follows a link of `/proc` by the kernel.
     fn jump(&mut self, name: &OsStr) -> io::Result<()> {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let fd = fs::openat(&self.here, name, flags, Mode::empty())?;
@@ -367,7 +367,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Puts the names of a link's target in front of those to come.
+    /// Adds the components of a symbolic link's target to the remaining ones.
     fn follow(&mut self, name: &OsStr) -> io::Result<()> {
         self.links += 1;
         if self.links > MAX_LINKS {
@@ -400,7 +400,7 @@ fn root() -> io::Result<Directory> {
     Directory::of(fd, Access::Private)
 }
 
-/// Adds the names of a path, so that the first is the last in the list.
+/// Adds the components of a path in reverse order.
 fn add_names(rest: &mut Vec<OsString>, path: &Path) {
     let names = path.components().rev().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -412,15 +412,15 @@ fn add_names(rest: &mut Vec<OsString>, path: &Path) {
 
 /// Returns true unless it is certain that a directory has no access control list.
 fn has_acl(directory: &OwnedFd) -> bool {
-    // A descriptor without rights is asked by its name in /proc only.
+    // Extended attributes of a descriptor opened with O_PATH are read by its name in `/proc`.
     let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
     let size = fs::getxattr(path, "system.posix_acl_access", &mut [] as &mut [u8]);
     !matches!(size, Err(Errno::NODATA | Errno::OPNOTSUPP))
 }
 
-/// Who else can put something into a directory of this owner and mode. A group of the same
-/// number as its only user, and the superuser's, are nobody else. With an access control list the
-/// bits of the group are the mask for all whom it names.
+/// Returns the users that can create files in a directory with this owner and mode. The group of
+/// root, and one with the number of this user, count as no other user. With an access control list
+/// the group bits are the mask of all entries in it.
 fn access(stat: &Stat, has_acl: impl FnOnce() -> bool) -> Access {
     let own_group = stat.st_gid == 0
         || (stat.st_gid == getegid().as_raw() && stat.st_gid == geteuid().as_raw());
@@ -442,12 +442,12 @@ pub fn is_own(stat: &Stat) -> bool {
     stat.st_uid == 0 || stat.st_uid == geteuid().as_raw()
 }
 
-/// The type of a file.
+/// Returns the type of a file.
 pub fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// Device and inode.
+/// Returns device and inode.
 pub fn identity(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
