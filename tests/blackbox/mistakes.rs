@@ -35,6 +35,20 @@ const MISTAKES: &[(&str, &str)] = &[
         "for k in pairs(_G) do _G[k] = nil end error('x')",
         "a nil value",
     ),
+    // Keys of elsewhere.
+    (
+        "RSYNC(ssh = { port = 2222 })",
+        "rsync = { rsh = \"ssh -p 2222\" }",
+    ),
+    ("RSYNC(logfile = '/l')", "It belongs into settings{ ... }."),
+    (
+        "RSYNC(rsync = { partial = true })",
+        "_extra = { \"--partial\" }",
+    ),
+    (
+        "RSYNC(filter = { '*.txt' })",
+        "A rule is \"+ PATTERN\" or \"- PATTERN\".",
+    ),
     (
         "debug.getregistry()",
         "debug.getregistry is not for configurations",
