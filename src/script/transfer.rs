@@ -143,8 +143,11 @@ fn binary(rsync: &Table) -> Result<Vec<u8>> {
     Ok(text_of(&rsync.get("binary")?).unwrap_or_else(|| b"rsync".to_vec()))
 }
 
+/// Returns the options of every rsync call; none if a `prepare` of the user's own computed none.
 fn computed(rsync: &Table) -> Result<Vec<Vec<u8>>> {
-    let words = rsync.get::<Table>("_computed")?;
+    let Some(words) = rsync.get::<Option<Table>>("_computed")? else {
+        return Ok(Vec::new());
+    };
     let words = words.sequence_values::<Value>();
     Ok(words.filter_map(|word| text_of(&word.ok()?)).collect())
 }

@@ -185,6 +185,18 @@ fn an_empty_filter_is_none() {
     }
 }
 
+/// Without the kind's own `prepare` there are no computed options.
+#[test]
+fn a_prepare_of_the_users_alone_is_enough() {
+    for prepare in ["false", "function() end"] {
+        let dir = Dir::new();
+        let fake = Fake::new(&dir);
+        let keys = format!("target = \"@TRG@/\", delay = 0, prepare = {prepare}");
+        let (calls, _) = startup_and_change(&dir, &fake, &sync("default.rsync", &keys));
+        assert!(calls[1].lists("/f"), "{prepare}");
+    }
+}
+
 #[test]
 fn what_prepare_sets_counts() {
     let dir = Dir::new();
