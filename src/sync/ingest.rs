@@ -213,7 +213,7 @@ impl Sync {
     pub(super) fn excluded(&self, path: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         let may_be_directory = self.follows_links && !path.ends_with(b"/");
-        filter.excluded(path) && !(may_be_directory && !filter.excluded(&[path, b"/"].concat()))
+        filter.excluded(path) && (!may_be_directory || filter.excluded(&[path, b"/"].concat()))
     }
 }
 
