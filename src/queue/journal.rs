@@ -89,9 +89,9 @@ impl Journal {
     pub fn replace_target(&mut self, before: TargetId, bound: usize) -> TargetId {
         let id = self.add_target(bound);
         let before = self.targets.get(&before);
-        let place = before.map(|before| (before.position, before.behind, before.overdue));
-        if let (Some(place), Some(target)) = (place, self.targets.get_mut(&id)) {
-            (target.position, target.behind, target.overdue) = place;
+        let state = before.map(|before| (before.position, before.behind, before.overdue));
+        if let (Some(state), Some(target)) = (state, self.targets.get_mut(&id)) {
+            (target.position, target.behind, target.overdue) = state;
         }
         id
     }
@@ -120,13 +120,13 @@ impl Journal {
         };
         match self.positions.get(path).copied() {
             // No target has it, so the entry keeps its position and its time.
-            Some(place) if place > foremost => {
-                if let Some(entry) = self.entries.get_mut(&place) {
+            Some(position) if position > foremost => {
+                if let Some(entry) = self.entries.get_mut(&position) {
                     entry.fresh = both(entry.fresh, etype, path);
                     entry.etype = both(entry.etype, etype, path);
                 }
             }
-            Some(place) => self.move_on(place, etype, due),
+            Some(position) => self.move_on(position, etype, due),
             None => {
                 self.targets
                     .values_mut()
@@ -164,13 +164,13 @@ impl Journal {
         }
         let from = target.position;
         let mut taken = Vec::with_capacity(target.behind.min(most));
-        for (place, entry) in self.entries.range((Excluded(from), Unbounded)).take(most) {
+        for (position, entry) in self.entries.range((Excluded(from), Unbounded)).take(most) {
             let etype = entry.for_one_at(from);
             if etype == Etype::Delete && entry.path.ends_with(b"/") {
                 target.deleting.insert(Rc::clone(&entry.path));
             }
             taken.push((etype, Rc::clone(&entry.path), entry.due));
-            target.position = *place;
+            target.position = *position;
         }
         target.behind -= taken.len();
         if target.behind == 0 {
@@ -236,9 +236,9 @@ impl Journal {
     }
 
     /// Returns true if a target has taken everything up to this position.
-    pub fn has_passed(&self, id: TargetId, place: Position) -> bool {
+    pub fn has_passed(&self, id: TargetId, position: Position) -> bool {
         let target = self.targets.get(&id);
-        target.is_none_or(|target| target.position >= place)
+        target.is_none_or(|target| target.position >= position)
     }
 
     /// Returns the number of paths, including those that only some targets lack.
@@ -251,8 +251,8 @@ impl Journal {
         self.entries.is_empty()
     }
 
-    fn after(&self, place: Position) -> impl Iterator<Item = (&Position, &JournalEntry)> {
-        self.entries.range((Excluded(place), Unbounded))
+    fn after(&self, position: Position) -> impl Iterator<Item = (&Position, &JournalEntry)> {
+        self.entries.range((Excluded(position), Unbounded))
     }
 
     fn append(&mut self, entry: JournalEntry) {
@@ -262,12 +262,12 @@ impl Journal {
     }
 
     /// Moves an entry that some target has taken to the end of the journal, with its new change.
-    fn move_on(&mut self, place: Position, etype: Etype, due: Time) {
-        let Some(entry) = self.entries.remove(&place) else {
+    fn move_on(&mut self, position: Position, etype: Etype, due: Time) {
+        let Some(entry) = self.entries.remove(&position) else {
             return;
         };
         for target in self.targets.values_mut() {
-            if target.position >= place {
+            if target.position >= position {
                 target.behind += 1;
             } else {
                 let overdue = target.overdue.unwrap_or(entry.due);
@@ -279,7 +279,7 @@ impl Journal {
             path: entry.path,
             due,
             fresh: etype,
-            before: place,
+            before: position,
         });
     }
 

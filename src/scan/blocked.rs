@@ -36,8 +36,8 @@ impl Blocked {
     /// Records a rejected file. Returns true if this is new.
     pub fn reject(&mut self, path: &[u8], words: String) -> bool {
         let known = self.remove(path);
-        let news = known.is_none_or(|known| !known.rejected || known.reason != words);
-        self.rejections += u64::from(news);
+        let is_new = known.is_none_or(|known| !known.rejected || known.reason != words);
+        self.rejections += u64::from(is_new);
         self.rejected += 1;
         let reason = BlockReason {
             rejected: true,
@@ -45,7 +45,7 @@ impl Blocked {
             failures: 0,
         };
         self.paths.insert(path.to_vec(), reason);
-        news
+        is_new
     }
 
     /// Records a file that could not be checked; `alone` means that the scanner was called for it
@@ -53,14 +53,14 @@ impl Blocked {
     pub fn defer(&mut self, path: &[u8], words: String, alone: bool) -> bool {
         let known = self.remove(path).filter(|known| !known.rejected);
         let failures = known.as_ref().map_or(0, |known| known.failures) + u32::from(alone);
-        let news = known.is_none_or(|known| known.reason != words);
+        let is_new = known.is_none_or(|known| known.reason != words);
         let reason = BlockReason {
             rejected: false,
             reason: words,
             failures,
         };
         self.paths.insert(path.to_vec(), reason);
-        news
+        is_new
     }
 
     /// Records that the present file may be sent. A directory that could not be read is removed as

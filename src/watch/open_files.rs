@@ -379,48 +379,48 @@ mod tests {
     #[test]
     fn a_file_that_is_made_written_and_closed_is_forgotten() {
         let now = Instant::now();
-        let mut unclosed = OpenFiles::new(Some(Duration::from_secs(60)));
+        let mut open_files = OpenFiles::new(Some(Duration::from_secs(60)));
         for name in [&b"a"[..], b"b"] {
-            unclosed.touched(1, name, false, now);
-            unclosed.touched(1, name, true, now);
-            unclosed.closed(1, name);
-            assert!(unclosed.is_empty() && unclosed.idle.capacity() == 0);
+            open_files.touched(1, name, false, now);
+            open_files.touched(1, name, true, now);
+            open_files.closed(1, name);
+            assert!(open_files.is_empty() && open_files.idle.capacity() == 0);
         }
-        unclosed.touched(1, b"a", true, now);
-        unclosed.touched(2, b"a", true, now);
-        unclosed.touched(1, b"b", false, now);
-        unclosed.moved((2, b"a"), (3, b"c"));
-        unclosed.closed(1, b"a");
-        unclosed.closed(1, b"b");
-        assert!(unclosed.take_due(now).is_empty());
-        let left = unclosed.take_due(now + CHECK_DELAY);
+        open_files.touched(1, b"a", true, now);
+        open_files.touched(2, b"a", true, now);
+        open_files.touched(1, b"b", false, now);
+        open_files.moved((2, b"a"), (3, b"c"));
+        open_files.closed(1, b"a");
+        open_files.closed(1, b"b");
+        assert!(open_files.take_due(now).is_empty());
+        let left = open_files.take_due(now + CHECK_DELAY);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].0, (3, b"c".to_vec()));
         assert!(left[0].1.written);
-        assert!(unclosed.is_empty());
+        assert!(open_files.is_empty());
     }
 
     #[test]
     fn what_is_not_written_is_never_due_and_forgotten_in_the_end() {
         let now = Instant::now();
-        let mut unclosed = OpenFiles::new(Some(Duration::from_secs(60)));
-        unclosed.touched(1, b"written", false, now);
+        let mut open_files = OpenFiles::new(Some(Duration::from_secs(60)));
+        open_files.touched(1, b"written", false, now);
         for i in 0..3 * MAX_UNWRITTEN {
-            unclosed.touched(2, i.to_string().as_bytes(), false, now);
+            open_files.touched(2, i.to_string().as_bytes(), false, now);
         }
-        assert!(unclosed.idle.len() <= MAX_UNWRITTEN && unclosed.next_deadline().is_none());
-        unclosed.touched(1, b"written", true, now);
-        assert_eq!(unclosed.next_deadline(), Some(now + CHECK_DELAY));
-        assert_eq!(unclosed.take_due(now + CHECK_DELAY).len(), 1);
-        unclosed.update_due(now);
-        assert_eq!(unclosed.next_deadline(), None);
+        assert!(open_files.idle.len() <= MAX_UNWRITTEN && open_files.next_deadline().is_none());
+        open_files.touched(1, b"written", true, now);
+        assert_eq!(open_files.next_deadline(), Some(now + CHECK_DELAY));
+        assert_eq!(open_files.take_due(now + CHECK_DELAY).len(), 1);
+        open_files.update_due(now);
+        assert_eq!(open_files.next_deadline(), None);
     }
 
     #[test]
     fn nothing_is_tracked_if_not_asked_for() {
-        let mut unclosed = OpenFiles::new(None);
-        unclosed.touched(1, b"a", true, Instant::now());
-        assert!(unclosed.is_empty() && unclosed.next_deadline().is_none());
+        let mut open_files = OpenFiles::new(None);
+        open_files.touched(1, b"a", true, Instant::now());
+        assert!(open_files.is_empty() && open_files.next_deadline().is_none());
     }
 
     #[test]

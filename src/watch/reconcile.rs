@@ -92,10 +92,10 @@ impl Watcher {
 
     pub(super) fn recheck(&mut self, node: DirNode, what: RecheckTarget) {
         let wd = self.tree.wd(node);
-        let doubt = Recheck { node, wd, what };
+        let recheck = Recheck { node, wd, what };
         // Repetitions are consecutive.
-        if self.rechecks.last() != Some(&doubt) {
-            self.rechecks.push(doubt);
+        if self.rechecks.last() != Some(&recheck) {
+            self.rechecks.push(recheck);
         }
     }
 
@@ -355,13 +355,13 @@ impl Watcher {
     /// Repeats the queries that had no valid answer. `settled` means that no event is outstanding:
     /// a mismatch between tree and disk will not disappear by itself.
     pub(super) fn run_rechecks(&mut self, settled: bool, observer: &mut dyn Observer) {
-        for doubt in std::mem::take(&mut self.rechecks) {
-            let Recheck { node, wd, ref what } = doubt;
+        for recheck in std::mem::take(&mut self.rechecks) {
+            let Recheck { node, wd, ref what } = recheck;
             if !self.tree.alive(node, wd) {
                 continue;
             }
             if self.pending_reads.contains_key(&wd) {
-                self.rechecks.push(doubt);
+                self.rechecks.push(recheck);
                 continue;
             }
             if settled && !self.confirm(node, observer) {
@@ -375,7 +375,7 @@ impl Watcher {
                 RecheckTarget::Contents { tell } if settled || self.is_in_place(node) => {
                     self.read(node, *tell, observer);
                 }
-                RecheckTarget::Contents { .. } => self.rechecks.push(doubt),
+                RecheckTarget::Contents { .. } => self.rechecks.push(recheck),
                 RecheckTarget::Skipped => self.revisit(node, observer),
             }
         }

@@ -42,10 +42,10 @@ pub enum RootEvent {
 impl Roots {
     /// Records that the node is not the root of its scopes any more.
     pub fn detach(&mut self, node: DirNode, loss: Loss) {
-        for (scope, anchor) in self.list.iter_mut().enumerate() {
-            if anchor.node == Some(node) {
-                anchor.node = None;
-                anchor.lost = true;
+        for (scope, scope_root) in self.list.iter_mut().enumerate() {
+            if scope_root.node == Some(node) {
+                scope_root.node = None;
+                scope_root.lost = true;
                 self.events.push(RootEvent::Lost(scope, loss));
             }
         }
@@ -54,14 +54,14 @@ impl Roots {
     /// Records a directory. Returns true if it is the root of a scope.
     fn attach(&mut self, path: &[u8], node: DirNode) -> bool {
         let mut any = false;
-        for (scope, anchor) in self.list.iter_mut().enumerate() {
-            if anchor.path != path {
+        for (scope, scope_root) in self.list.iter_mut().enumerate() {
+            if scope_root.path != path {
                 continue;
             }
             any = true;
-            anchor.node = Some(node);
-            anchor.starved = false;
-            if std::mem::take(&mut anchor.lost) {
+            scope_root.node = Some(node);
+            scope_root.starved = false;
+            if std::mem::take(&mut scope_root.lost) {
                 self.events.push(RootEvent::Back(scope));
             }
         }
@@ -70,15 +70,19 @@ impl Roots {
 
     /// Returns true if the node is the root of a scope at this path.
     fn holds(&self, path: &[u8], node: DirNode) -> bool {
-        let mut anchors = self.list.iter();
-        anchors.any(|anchor| anchor.node == Some(node) && anchor.path == path)
+        let mut scope_roots = self.list.iter();
+        scope_roots.any(|scope_root| scope_root.node == Some(node) && scope_root.path == path)
     }
 
     /// Marks roots without a directory as lost, if `missing` returns true for their path.
     fn mark_missing(&mut self, missing: impl Fn(&[u8]) -> bool) {
-        for (scope, anchor) in self.list.iter_mut().enumerate() {
-            if anchor.node.is_none() && !anchor.lost && !anchor.starved && missing(&anchor.path) {
-                anchor.lost = true;
+        for (scope, scope_root) in self.list.iter_mut().enumerate() {
+            if scope_root.node.is_none()
+                && !scope_root.lost
+                && !scope_root.starved
+                && missing(&scope_root.path)
+            {
+                scope_root.lost = true;
                 self.events.push(RootEvent::Lost(scope, Loss::Deleted));
             }
         }
@@ -88,11 +92,11 @@ impl Roots {
         let was_lost: HashSet<Vec<u8>> = self
             .list
             .drain(..)
-            .filter(|anchor| anchor.lost)
-            .map(|anchor| anchor.path)
+            .filter(|scope_root| scope_root.lost)
+            .map(|scope_root| scope_root.path)
             .collect();
         self.events
-            .retain(|news| matches!(news, RootEvent::Trouble(..) | RootEvent::Starved(_)));
+            .retain(|event| matches!(event, RootEvent::Trouble(..) | RootEvent::Starved(_)));
         self.nested.clear();
         for scope in scopes.all() {
             if scopes.nested(scope) {
@@ -168,8 +172,8 @@ impl Watcher {
     /// Tries lost roots again. Those that exist are reported as back and read in the background
     /// like new ones.
     pub fn retry_roots(&mut self) {
-        let lost = self.roots.list.iter().filter(|anchor| anchor.lost);
-        let lost: HashSet<Vec<u8>> = lost.map(|anchor| anchor.path.clone()).collect();
+        let lost = self.roots.list.iter().filter(|scope_root| scope_root.lost);
+        let lost: HashSet<Vec<u8>> = lost.map(|scope_root| scope_root.path.clone()).collect();
         for path in self.scopes.roots() {
             if lost.contains(&path)
                 && let Some(node) = self.open_root(&path)
@@ -187,8 +191,12 @@ impl Watcher {
             self.again = true;
             return;
         }
-        let starved = self.roots.list.iter().filter(|anchor| anchor.starved);
-        let starved: HashSet<Vec<u8>> = starved.map(|anchor| anchor.path.clone()).collect();
+        let starved = self
+            .roots
+            .list
+            .iter()
+            .filter(|scope_root| scope_root.starved);
+        let starved: HashSet<Vec<u8>> = starved.map(|scope_root| scope_root.path.clone()).collect();
         for path in starved {
             // Directories that this adds are read with the others.
             self.open_root(&path);
@@ -219,14 +227,14 @@ impl Watcher {
         self.roots.mark_missing(|_| true);
     }
 
-    pub(super) fn report_later(&mut self, news: RootEvent) {
-        self.roots.events.push(news);
+    pub(super) fn report_later(&mut self, event: RootEvent) {
+        self.roots.events.push(event);
         self.wake();
     }
 
     pub(super) fn report_roots(&mut self, observer: &mut dyn Observer) {
-        for news in std::mem::take(&mut self.roots.events) {
-            match news {
+        for event in std::mem::take(&mut self.roots.events) {
+            match event {
                 RootEvent::Lost(scope, loss) => observer.root_lost(scope, loss),
                 RootEvent::Starved(path) => observer.out_of_watches(&path),
                 RootEvent::Back(scope) => observer.root_back(scope),
@@ -307,8 +315,8 @@ impl Watcher {
                 Some(node)
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                for anchor in self.roots.list.iter_mut().filter(|a| a.path == path) {
-                    anchor.starved = true;
+                for scope_root in self.roots.list.iter_mut().filter(|a| a.path == path) {
+                    scope_root.starved = true;
                 }
                 self.report_later(RootEvent::Starved(path.to_vec()));
                 None

@@ -139,8 +139,8 @@ impl Watcher {
     /// not fire.
     pub fn next_deadline(&self) -> Option<Instant> {
         // Open files are queried after the turn as well, which may make one due.
-        let unclosed = self.open_files.next_deadline();
-        self.deadline.into_iter().chain(unclosed).min()
+        let open_files = self.open_files.next_deadline();
+        self.deadline.into_iter().chain(open_files).min()
     }
 
     /// Returns true if directories are being read in the background.
