@@ -44,7 +44,10 @@ fn beside_the_pid_file_without_being_asked_for() {
         "controlSocket = \"@DIR@/sock\"",
         "pidfile = \"@DIR@/sync.pid\"",
     );
-    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    let mut daemon = Daemon::new(&dir, &config)
+        // Not that of a service.
+        .env("RUNTIME_DIRECTORY", "")
+        .start_and_settle();
     let answer = UnixStream::connect(dir.path("sync.sock"));
     assert!(answer.is_ok(), "{answer:?}");
     daemon.terminate();
