@@ -249,15 +249,16 @@ mod tests {
             Observer::default().observe(Pid(self.0.id()), true)
         }
 
-        /// Observes until `accept` returns true.
+        /// Observes until `accept` returns true; gives up after two minutes.
         fn observe_until(&self, accept: impl Fn(&Observation) -> bool) -> Observation {
-            loop {
+            for _ in 0..12_000 {
                 let seen = self.observe();
                 if accept(&seen) {
                     return seen;
                 }
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }
+            panic!("the processes do not do what is waited for");
         }
     }
 
@@ -298,14 +299,15 @@ mod tests {
         if fs::read("/proc/self/wchan").is_err() {
             return;
         }
-        let directory = tempfile::tempdir().unwrap();
-        let path = fifo(directory.path());
         for script in [
             r#"read x < "$1""#,
             r#"exec cat "$1""#,
             r#"sh -c 'exec cat "$1"; true' sh "$1"; true"#,
             r#"echo x > "$1""#,
         ] {
+            // Descendants of the previous one may not have ended yet, and still open its FIFO.
+            let directory = tempfile::tempdir().unwrap();
+            let path = fifo(directory.path());
             let waits = RunningTransfer::shell(script, &path);
             let seen = waits.observe_until(|seen| !seen.fifo_waits.is_empty());
             assert_eq!(seen.fifo_waits.len(), 1, "{script}");
