@@ -1,52 +1,45 @@
 //! Configuration: converts the tables of `settings{}` and `sync{}` to typed values and checks them.
 //!
 //! The tables a `sync{}` inherits from are merged ([`inherit`]). Its `prepare` function checks the
-//! keys ([`checkgauge`]) and computes the rsync arguments ([`rsync_args`]). The result becomes a
-//! [`SyncConfig`].
+//! keys ([`keys::checkgauge`]) and computes the rsync arguments ([`rsync_args`]). The result becomes
+//! a [`SyncConfig`].
 //!
-//! * `settings_table`, `settings`: the keys of `settings{}`, and their typed values;
+//! * `keys`: the table of all keys, and the check for unknown ones;
+//! * `settings_table`, `settings`: the values of `settings{}`, and the same in types;
 //! * `sync_config`, `values`: the typed values of a sync, and the checks of its values;
-//! * `inherit`, `checkgauge`: inheritance, and the check for unknown keys;
+//! * `inherit`: inheritance;
 //! * `source`, `target`: the source directory, and refusal of dangerous local targets;
 //! * `guard`, `priority`: `guard`, `nice` and `ionice`;
 //! * `rsync_args`: the arguments common to all rsync calls of a sync;
-//! * `ssh`, `ssh_words`, `ssh_share`: ssh as rsync's remote shell, quoting, shared connections;
-//! * `remote_move`: moves at the target as text for its login shell;
-//! * `check`, `scanner`, `check_refused`: checks of files, their commands, conflicting options;
+//! * `ssh`: ssh as rsync's remote shell, moves at the target, shared connections;
+//! * `check`: checks of files;
 //! * `config_error`: the error of an invalid configuration.
 //!
 //! The room reads Lua tables and the file system. It runs no user code, starts no processes and
 //! knows neither running syncs nor the event loop.
 
 mod check;
-mod check_refused;
-pub mod checkgauge;
 mod config_error;
 mod guard;
 pub mod inherit;
-mod key_advice;
+pub mod keys;
 mod priority;
-pub mod remote_move;
 pub mod rsync_args;
-mod scanner;
 mod settings;
 mod settings_table;
 mod source;
 pub mod ssh;
-mod ssh_share;
-mod ssh_words;
 mod sync_config;
 pub mod target;
 mod values;
 
-pub use check::{Check, CheckConfig, OnReject, Staging, is_check};
+pub use check::{Check, CheckConfig, OnReject, Scanner, Staging, is_check};
 pub use config_error::{ConfigError, bare_config_error, config_error, config_error_about};
 pub use guard::{Guard, MaxDelete};
-pub use scanner::Scanner;
 pub use settings::{ControlSocket, Hup, Settings};
 pub use settings_table::SettingsTable;
 pub use source::{SourceError, real_directory};
-pub use ssh_share::share as share_ssh;
+pub use ssh::share as share_ssh;
 pub use sync_config::{Delete, Hook, SyncConfig, filter, is_delete, is_value};
 pub use target::destination;
 pub use values::{check_values, no_text};

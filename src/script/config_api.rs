@@ -7,8 +7,9 @@ use mlua::{Lua, Result, Table, Value};
 use super::context::{ScriptContext, Stage};
 use super::event::Objects;
 use super::{create, fanout, sync_checks, user_keys};
+use crate::config::keys::checkgauge;
 use crate::config::{
-    bare_config_error, checkgauge, config_error, config_error_about, inherit, kind_of, no_text,
+    bare_config_error, config_error, config_error_about, inherit, kind_of, no_text,
     rsync_args, text_of, truthy,
 };
 

@@ -8,7 +8,8 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::context::{ScriptContext, SyncHandle};
 use super::event::{Agent, EventRef, Objects};
-use crate::config::{config_error, config_error_about, remote_move, ssh, text_of};
+use crate::config::ssh::{self, remote_move};
+use crate::config::{config_error, config_error_about, text_of};
 use crate::queue::Etype;
 use crate::safe_path::{self, Access};
 

@@ -2,7 +2,7 @@
 
 use mlua::{Result, Table, Value};
 
-use super::{text_of, truthy};
+use crate::config::{text_of, truthy};
 use crate::log::escape;
 
 /// Names that other programs have for what a sync knows under another one.
@@ -72,7 +72,7 @@ fn for_sync(name: &str, value: &Value, gauge: &Table) -> Result<Option<String>> 
     {
         return Ok(Some(format!(" Write {known} = ... instead.")));
     }
-    if super::settings_table::is_known(name) {
+    if crate::config::settings_table::is_known(name) {
         return Ok(Some(" It belongs into settings{ ... }.".into()));
     }
     if ["kind", "layer", "type"].contains(&name) {

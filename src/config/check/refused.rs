@@ -3,9 +3,8 @@
 
 use mlua::{Result, Table, Value};
 
-use super::config_error::config_error_about;
-use super::target::resolved;
-use super::{text_of, truthy};
+use crate::config::target::resolved;
+use crate::config::{config_error_about, text_of, truthy};
 use crate::batch;
 
 /// Keys of rsync options that send, or create at the target, other data than the staged tree.

@@ -14,14 +14,22 @@
 //! | `staging` | the private directory of what has passed |
 //!
 //! The last three are of the sync, the others of one command.
+//!
+//! * `scanner`: one command;
+//! * `refused`: options and paths that conflict with a check.
 
 use mlua::{Result, Table, Value};
 
-use super::check_refused::{self, wrong};
-use super::scanner::{KEYS, Scanner};
+use refused::wrong;
+use scanner::KEYS;
 use super::sync_config::{Hook, hook};
 use super::target::resolved;
 use super::{nearest, text_of, truthy};
+
+mod refused;
+mod scanner;
+
+pub use scanner::Scanner;
 
 /// One check of a `check` list.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,7 +132,7 @@ pub fn check(config: &Table) -> Result<Option<CheckConfig>> {
     if checks.is_empty() {
         return Err(wrong("check", "check needs a command or a function"));
     }
-    check_refused::options(config)?;
+    refused::options(config)?;
     let value = |key| table.map_or(Ok(Value::Nil), |table| table.get::<Value>(key));
     let on_reject = on_reject(&value("onReject")?, &value("quarantine")?, table)?;
     let staging = match value("staging")? {
@@ -135,7 +143,7 @@ pub fn check(config: &Table) -> Result<Option<CheckConfig>> {
         OnReject::Quarantine(place) => Some(place.as_slice()),
         _ => None,
     };
-    check_refused::places(config, staging.given(), quarantine)?;
+    refused::places(config, staging.given(), quarantine)?;
     Ok(Some(CheckConfig {
         checks,
         on_reject,

@@ -1,6 +1,6 @@
 //! Moves at the target of default.rsyncssh, as commands for the login shell.
 
-use super::ssh::{push_quoted, remote_word};
+use super::quoting::{push_quoted, remote_word};
 
 /// Returns the command that moves a path below a directory of the target.
 pub fn move_words(directory: &[u8], from: &[u8], to: &[u8], remove: bool) -> Vec<Vec<u8>> {

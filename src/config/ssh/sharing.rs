@@ -12,10 +12,10 @@ use std::path::Path;
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::config_error::config_error_about;
-use super::ssh::{is_ssh, push_rsh_word, remote_shell, split_rsh};
-use super::target::destination;
-use super::text_of;
+use super::quoting::{push_rsh_word, split_rsh};
+use super::{is_ssh, remote_shell};
+use crate::config::target::destination;
+use crate::config::{config_error_about, text_of};
 use crate::batch::{is_remote, probe};
 use crate::process::SshControl;
 

@@ -2,8 +2,8 @@
 
 use mlua::{Result, Table, Value};
 
-use super::config_error::{config_error, config_error_about};
-use super::{key_advice, nearest, text_of, truthy};
+use super::advice;
+use crate::config::{config_error, config_error_about, nearest, text_of, truthy};
 use crate::log::escape;
 
 /// Compares `config` with its gauge. A true value permits a key, a table is the gauge of a nested
@@ -109,7 +109,7 @@ fn unknown(
     } else if let Some(advice) = advice_for_kind(prefix, name, value, outermost)? {
         text.push_str(&advice);
     } else if prefix == "ssh."
-        && let Some(advice) = key_advice::advice(prefix, name, value, outermost)?
+        && let Some(advice) = advice::advice(prefix, name, value, outermost)?
     {
         text.push_str(&advice);
     } else if let Some(similar) = nearest(name, known.iter().map(String::as_str)) {
@@ -122,7 +122,7 @@ fn unknown(
         text.push_str(" It belongs into sync{ ... } itself.");
     } else if let Some((_, advice)) = ADVICE_BY_KEY.iter().find(|(key, _)| *key == name) {
         text.push_str(&format!(" {advice}"));
-    } else if let Some(advice) = key_advice::advice(prefix, name, value, outermost)? {
+    } else if let Some(advice) = advice::advice(prefix, name, value, outermost)? {
         text.push_str(&advice);
     }
     Ok(config_error_about(name, text))

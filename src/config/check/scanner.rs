@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use mlua::{Result, Table, Value};
 
-use super::check_refused::wrong;
-use super::{number_of, text_of, truthy};
+use super::refused::wrong;
+use crate::config::{number_of, text_of, truthy};
 
 /// The keys of a scanner.
 pub(super) const KEYS: [&str; 6] = ["command", "stdin", "ok", "reject", "timeout", "parallel"];

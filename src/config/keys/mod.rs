@@ -1,0 +1,4 @@
+//! The keys of a configuration.
+
+mod advice;
+pub mod checkgauge;
