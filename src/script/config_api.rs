@@ -9,8 +9,8 @@ use super::event::Objects;
 use super::{create, fanout, sync_checks, user_keys};
 use crate::config::keys::checkgauge;
 use crate::config::{
-    bare_config_error, config_error, config_error_about, inherit, kind_of, no_text,
-    rsync_args, text_of, truthy,
+    bare_config_error, config_error, config_error_about, inherit, kind_of, no_text, rsync_args,
+    text_of, truthy,
 };
 
 /// Adds the functions needed to load a configuration.

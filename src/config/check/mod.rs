@@ -20,11 +20,11 @@
 
 use mlua::{Result, Table, Value};
 
-use refused::wrong;
-use scanner::KEYS;
 use super::sync_config::{Hook, hook};
 use super::target::resolved;
 use super::{nearest, text_of, truthy};
+use refused::wrong;
+use scanner::KEYS;
 
 mod refused;
 mod scanner;

@@ -3,9 +3,9 @@
 
 use mlua::{Result, Table, Value};
 
+use crate::batch;
 use crate::config::target::resolved;
 use crate::config::{config_error_about, text_of, truthy};
-use crate::batch;
 
 /// Keys of rsync options that send, or create at the target, other data than the staged tree.
 const UNCHECKED_KEYS: [&str; 7] = [

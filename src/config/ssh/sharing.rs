@@ -14,9 +14,9 @@ use mlua::{Lua, Result, Table, Value};
 
 use super::quoting::{push_rsh_word, split_rsh};
 use super::{is_ssh, remote_shell};
+use crate::batch::{is_remote, probe};
 use crate::config::target::destination;
 use crate::config::{config_error_about, text_of};
-use crate::batch::{is_remote, probe};
 use crate::process::SshControl;
 
 /// ssh options that configure connection sharing themselves.
