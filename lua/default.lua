@@ -31,7 +31,7 @@ native.public = public
 for name, f in pairs(native.globals) do
   _G[name] = public(f, name)
 end
-for name, f in pairs(native.members) do
+for name, f in pairs(native.lsyncd_functions) do
   lsyncd[name] = public(f, "lsyncd." .. name)
 end
 lsyncd.inotify = { }

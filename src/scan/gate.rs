@@ -1,7 +1,7 @@
 //! The state shared by syncs that apply the same checks to the same files: one staged tree, one
 //! thread that maintains it, and the blocked files.
 //!
-//! Syncs of one source with several targets share it, see `script::fanout`.
+//! Syncs of one source with several targets share it, see `script::create::fanout`.
 
 use std::cell::{OnceCell, Ref, RefCell, RefMut};
 use std::collections::HashSet;

@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, Value};
 
-use super::local_copy::CopyRequest;
-use super::observe::Observed;
-use super::scan_request::ScanRequest;
-use super::spawn::SpawnRequest;
-use super::tunnel::TunnelObject;
+use super::api::observe::Observed;
+use super::api::spawn::SpawnRequest;
+use super::api::tunnel::TunnelObject;
+use super::kinds::local_copy::CopyRequest;
+use super::kinds::scan_request::ScanRequest;
 use crate::config::{SettingsTable, config_error};
 use crate::process::{Children, SshControl};
 use crate::queue::{DelayId, Time};

@@ -10,12 +10,13 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, Value};
 
+use super::api::observe::Observed;
 use super::context::{ScriptContext, Stage, SyncHandle};
-use super::event::Objects;
-use super::observe::Observed;
+use super::create::config_api;
+use super::objects::Objects;
 use super::runtime::Script;
 use super::watchdog;
-use super::{config_api, errors, hints, prelude_api, search_paths};
+use super::{errors, hints, prelude_api, search_paths};
 use crate::cli::{Options, SyncOption};
 use crate::config::{Settings, SettingsTable, number_of, parse_number};
 use crate::exit::Exit;

@@ -5,11 +5,9 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value, Variadic};
 
 use super::context::ScriptContext;
-use super::event::{Agent, Objects};
-use super::{
-    api, config_api, errors, inlet, local_copy, lsyncd_table, observe, rsyncssh, scan_request,
-    transfer, tunnel,
-};
+use super::create::config_api;
+use super::objects::{Agent, Objects, list};
+use super::{api, errors, kinds};
 use crate::batch;
 use crate::config::{config_error, config_error_about, text_of};
 use crate::log;
@@ -21,21 +19,12 @@ pub fn table(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Resul
     native.set("event_meta", event_meta)?;
     native.set("list_meta", list_meta)?;
     native.set("version", crate::cli::VERSION)?;
-    let globals = api::globals(lua, context, objects)?;
-    tunnel::add(lua, context, &globals)?;
-    let syncs = lsyncd_table::syncs(lua, context)?;
-    observe::add(lua, context, &globals, &syncs)?;
-    native.set("globals", globals)?;
-    native.set("members", syncs)?;
-    native.set("inotify", lsyncd_table::inotify(lua)?)?;
+    api::add(lua, context, objects, &native)?;
     calls(lua, &native)?;
     errors_and_texts(lua, context, &native)?;
     objects_of(lua, objects, &native)?;
     config_api::add(lua, context, objects, &native)?;
-    transfer::add(lua, context, objects, &native)?;
-    rsyncssh::add(lua, context, objects, &native)?;
-    local_copy::add(lua, context, objects, &native)?;
-    scan_request::add(lua, context, objects, &native)?;
+    kinds::add(lua, context, objects, &native)?;
     Ok(native)
 }
 
@@ -127,7 +116,7 @@ fn objects_of(lua: &Lua, objects: &Objects, native: &Table) -> Result<()> {
         "list_field",
         lua.create_function(move |lua, (list, name): (Table, Value)| {
             let name = text_of(&name).unwrap_or_default();
-            inlet::list_field(lua, &with, &list, &String::from_utf8_lossy(&name))
+            list::field(lua, &with, &list, &String::from_utf8_lossy(&name))
         })?,
     )?;
     let with = objects.clone();

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use mlua::{Function, Lua, Result, Table, Value};
 
 use super::context::{Alarm, ScriptContext, Stage, SyncHandle};
-use super::event::Objects;
 use super::loader::LoadError;
-use super::timestamp::Timestamp;
+use super::objects::Objects;
+use super::objects::timestamp::Timestamp;
 use super::watchdog;
 use super::{errors, layer3};
 use crate::config::{Settings, config_error, kind_of, truthy};

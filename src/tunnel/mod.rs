@@ -3,7 +3,7 @@
 //!
 //! * `machine`: the states of one tunnel, without I/O.
 //!
-//! `script::tunnel` reads the configuration of a tunnel, and `daemon::tunnels` starts and ends
+//! `script::api::tunnel` reads the configuration of a tunnel, and `daemon::tunnels` starts and ends
 //! its processes. The room knows neither.
 
 mod machine;

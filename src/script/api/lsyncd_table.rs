@@ -10,15 +10,15 @@ use mlua::{BString, Lua, Result, Table, Value, Variadic};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::api::text_argument;
-use super::context::ScriptContext;
-use super::timestamp::Timestamp;
+use super::globals::text_argument;
 use crate::config::{self, config_error, text_of};
 use crate::log;
 use crate::process;
+use crate::script::context::ScriptContext;
+use crate::script::objects::timestamp::Timestamp;
 
 /// Returns the fields that are not global functions as well.
-pub fn syncs(lua: &Lua, context: &Rc<ScriptContext>) -> Result<Table> {
+pub fn functions(lua: &Lua, context: &Rc<ScriptContext>) -> Result<Table> {
     let table = lua.create_table()?;
     let h = Rc::clone(context);
     table.set(

@@ -4,14 +4,14 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::context::{ScriptContext, Stage};
-use super::event::Objects;
-use super::{create, fanout, sync_checks, user_keys};
+use super::{fanout, sync_checks, user_keys};
 use crate::config::keys::checkgauge;
 use crate::config::{
     bare_config_error, config_error, config_error_about, inherit, kind_of, no_text, rsync_args,
     text_of, truthy,
 };
+use crate::script::context::{ScriptContext, Stage};
+use crate::script::objects::Objects;
 
 /// Adds the functions needed to load a configuration.
 ///
@@ -30,7 +30,7 @@ pub fn add(
     let (h, with) = (Rc::clone(context), objects.clone());
     native.set(
         "create",
-        lua.create_function(move |lua, config: Table| create::create(lua, &h, &with, config))?,
+        lua.create_function(move |lua, config: Table| super::create(lua, &h, &with, config))?,
     )
 }
 

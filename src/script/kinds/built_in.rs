@@ -5,11 +5,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use mlua::{Function, Result, Table, Value};
 
-use super::context::SyncHandle;
-use super::runtime::Script;
-use super::{layer3, sync_checks};
 use crate::batch;
 use crate::config::{self, Check, Hook, OnReject, destination, text_of};
+use crate::script::context::SyncHandle;
+use crate::script::create::sync_checks;
+use crate::script::layer3;
+use crate::script::runtime::Script;
 
 /// Kinds in `default` a sync may inherit from.
 const KINDS: [&str; 4] = ["rsyncssh", "rsync", "direct", "rclone"];

@@ -8,9 +8,10 @@
 use mlua::{Lua, Result, Table, Value};
 
 use super::sync_checks::is_built_in;
-use super::{errors, scan_request};
 use crate::config::{self, config_error_about, text_of, truthy};
 use crate::log;
+use crate::script::errors;
+use crate::script::kinds::scan_request;
 
 /// The value of a gauge at keys that lsyncd does not have. A gauge of the user's that declares such
 /// a key has another value there.
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn every_key_has_its_mark_in_the_gauge() {
-        let prelude = include_str!("../../lua/default.lua");
+        let prelude = include_str!("../../../lua/default.lua");
         for key in KEYS {
             assert!(prelude.contains(&format!(" {key} = \"3.0\"")), "{key}");
         }

@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::context::{ScriptContext, Stage, SyncHandle};
-use super::event::{Agent, Objects};
 use super::transfer::{change, rsync_target};
 use crate::config::{Delete, config_error};
 use crate::local::{CopyItem, CopyTask};
 use crate::log;
 use crate::queue::{DelayId, Etype};
+use crate::script::context::{ScriptContext, Stage, SyncHandle};
+use crate::script::objects::{Agent, Objects};
 use crate::sync::Sync;
 
 /// A local copy for queue entries of a sync.

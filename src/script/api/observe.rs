@@ -17,10 +17,10 @@ use mlua::{Function, Lua, Result, Table, Value};
 use nix::errno::Errno;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use super::context::ScriptContext;
-use super::watchdog;
 use crate::config::{config_error, number_of};
 use crate::log;
+use crate::script::context::ScriptContext;
+use crate::script::watchdog;
 use crate::sys;
 
 /// The first token of observed descriptors. The rest of a token is the descriptor.
@@ -265,7 +265,7 @@ fn silence(fd: RawFd) -> io::Result<()> {
 }
 
 /// Adds the functions to the globals and to the `lsyncd` table.
-pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table, syncs: &Table) -> Result<()> {
+pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table, lsyncd: &Table) -> Result<()> {
     let h = Rc::clone(context);
     let observe =
         lua.create_function(move |_, (fd, readable, writable): (Value, Value, Value)| {
@@ -276,8 +276,8 @@ pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table, syncs: &Tabl
     let h = Rc::clone(context);
     let forget = lua
         .create_function(move |_, fd: Value| h.observed.forget(descriptor(&fd, "nonobservefd")?))?;
-    syncs.set("observe_fd", &observe)?;
-    syncs.set("nonobserve_fd", &forget)?;
+    lsyncd.set("observe_fd", &observe)?;
+    lsyncd.set("nonobserve_fd", &forget)?;
     globals.set("observefd", observe)?;
     globals.set("nonobservefd", forget)
 }

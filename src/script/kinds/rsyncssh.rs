@@ -6,12 +6,12 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::context::{ScriptContext, SyncHandle};
-use super::event::{Agent, EventRef, Objects};
 use crate::config::ssh::{self, remote_move};
 use crate::config::{config_error, config_error_about, text_of};
 use crate::queue::Etype;
 use crate::safe_path::{self, Access};
+use crate::script::context::{ScriptContext, SyncHandle};
+use crate::script::objects::{Agent, EventRef, Objects};
 
 /// Adds the functions to the native functions of the preludes.
 pub fn add(

@@ -8,11 +8,11 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table};
 
-use super::context::{ScriptContext, SyncHandle};
-use super::event::Objects;
-use super::inlet::{is_native, take_before_move, take_change};
 use crate::log;
 use crate::queue::{Delay, DelayId, Etype, Take};
+use crate::script::context::{ScriptContext, SyncHandle};
+use crate::script::objects::Objects;
+use crate::script::objects::inlet::{is_native, take_before_move, take_change};
 use crate::sync::Sync;
 
 /// `native.batch(inlet, test)`: returns the list for the next transfer. `test` is one of the

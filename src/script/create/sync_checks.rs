@@ -7,11 +7,11 @@ use std::path::Path;
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::{errors, layer3};
 use crate::batch;
 use crate::config::{self, SyncConfig, config_error, config_error_about, kind_of, text_of, truthy};
 use crate::filter::Filter;
 use crate::log;
+use crate::script::{errors, layer3};
 use crate::sync::{mount_table, shared_kind};
 
 /// Warns of values that lsyncd accepts and that have no effect with a built-in action.

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
-use super::context::{ScriptContext, Stage, SyncHandle};
-use super::template;
-use super::watchdog;
 use crate::config::{config_error, config_error_about, nearest, number_of, text_of};
 use crate::log;
 use crate::queue::Time;
+use crate::script::context::{ScriptContext, Stage, SyncHandle};
+use crate::script::layer3::template;
+use crate::script::watchdog;
 use crate::tunnel::{Tunnel, TunnelConfig, TunnelState};
 
 /// What a tunnel gives to the target of a transfer.

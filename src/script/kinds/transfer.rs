@@ -7,13 +7,14 @@ use std::sync::PoisonError;
 
 use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
-use super::context::{ScriptContext, SyncHandle, handle_of};
-use super::event::{Agent, Objects};
-use super::{batch_size, scan_request, spawn, tunnel};
+use super::{batch_size, scan_request};
 use crate::batch::probe::Binary;
 use crate::batch::{self, BatchEntry, BatchRequest, Change, ListMode};
 use crate::config::{config_error, destination, text_of, truthy};
 use crate::queue::{DelayId, Etype};
+use crate::script::api::{spawn, tunnel};
+use crate::script::context::{ScriptContext, SyncHandle, handle_of};
+use crate::script::objects::{Agent, Objects};
 use crate::sync::Sync;
 
 /// A batch as an argument of `spawn`.

@@ -7,13 +7,13 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value, Variadic};
 
-use super::context::{Alarm, ScriptContext};
-use super::event::Objects;
 use super::spawn;
-use super::timestamp::{self, Timestamp};
-use super::watchdog;
 use crate::config::{config_error, kind_of, number_of, text_of};
 use crate::log;
+use crate::script::context::{Alarm, ScriptContext};
+use crate::script::objects::Objects;
+use crate::script::objects::timestamp::{self, Timestamp};
+use crate::script::watchdog;
 use crate::sync::Clock;
 
 /// Returns the global functions.

@@ -1,13 +1,22 @@
 //! Creates a sync from its prepared configuration.
+//!
+//! * `config_api`: the functions of the preludes for settings and syncs;
+//! * `sync_checks`: warnings about a valid configuration;
+//! * `user_keys`: keys that belong to kinds of the user's own;
+//! * `fanout`: what syncs of one source share.
+//!
+//! The folder runs while a configuration is loaded, and not afterwards.
+
+pub mod config_api;
+mod fanout;
+pub mod sync_checks;
+mod user_keys;
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::context::{ScriptContext, SyncHandle};
-use super::event::Objects;
-use super::{errors, fanout, inlet, layer3, scan_request, sync_checks, tunnel, user_keys};
 use crate::batch::{self, rsync_options};
 use crate::config::{
     self, SyncConfig, bare_config_error, config_error, config_error_about, kind_of, text_of, truthy,
@@ -15,6 +24,12 @@ use crate::config::{
 use crate::filter::Filter;
 use crate::log;
 use crate::queue::Policy;
+use crate::script::api::tunnel;
+use crate::script::context::{ScriptContext, SyncHandle};
+use crate::script::kinds::scan_request;
+use crate::script::objects::Objects;
+use crate::script::objects::inlet;
+use crate::script::{errors, layer3};
 use crate::sync::Sync;
 
 /// Creates a sync and returns its inlet.

@@ -4,15 +4,15 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
-use super::context::{ScriptContext, Stage, SyncHandle, handle_of};
-use super::event::{Agent, Objects};
-use super::hook::with_timeout;
 use super::local_copy::task;
-use super::runtime::Script;
 use crate::config::{config_error, config_error_about, text_of, truthy};
 use crate::local::CopyTask;
 use crate::queue::DelayId;
 use crate::scan::ScanAnswer;
+use crate::script::context::{ScriptContext, Stage, SyncHandle, handle_of};
+use crate::script::hook::with_timeout;
+use crate::script::objects::{Agent, Objects};
+use crate::script::runtime::Script;
 
 /// Entries to be checked before their transfer.
 pub struct ScanRequest {

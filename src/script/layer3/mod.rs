@@ -1,18 +1,21 @@
 //! Layer 3: actions given as texts, such as `onCreate = "cp ^sourcePathname /backup/"`.
 //!
 //! A text is parsed once, when its sync is created, into words and variables
-//! ([`template`](super::template)). This module checks it, makes it a function and runs it.
+//! ([`template`]). This module checks it, makes it a function and runs it.
+
+mod shell;
+pub mod template;
 
 use std::rc::Rc;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
-use super::context::{ScriptContext, SyncHandle};
-use super::event::Objects;
-use super::template::{Form, Piece, Template, VARIABLES, Variable, written};
-use super::{shell, spawn};
 use crate::config::{config_error, config_error_about, kind_of, text_of};
 use crate::log;
+use crate::script::api::spawn;
+use crate::script::context::{ScriptContext, SyncHandle};
+use crate::script::objects::Objects;
+use template::{Form, Piece, Template, VARIABLES, Variable, written};
 
 /// The keys of a sync that may be texts.
 pub const KEYS: [&str; 7] = [

@@ -5,13 +5,13 @@ use std::rc::Rc;
 
 use mlua::{MultiValue, Result, Table, Value};
 
-use super::context::{ScriptContext, Stage, SyncHandle};
-use super::event::{Agent, Objects};
-use super::transfer::RsyncCall;
 use crate::config::{config_error, kind_of, text_of};
 use crate::log;
 use crate::queue::{DelayId, Status};
 use crate::scan::readers::Reading;
+use crate::script::context::{ScriptContext, Stage, SyncHandle};
+use crate::script::kinds::RsyncCall;
+use crate::script::objects::{Agent, Objects};
 
 /// A process to be started for queue entries of a sync.
 pub struct SpawnRequest {

@@ -5,9 +5,9 @@ use std::sync::PoisonError;
 
 use mlua::{Function, IntoLua, Lua, MultiValue, Result, Table, Value};
 
-use super::context::{ScriptContext, Stage, SyncHandle};
 use super::timestamp;
 use crate::config::{config_error, text_of};
+use crate::script::context::{ScriptContext, Stage, SyncHandle};
 use crate::watch::Event;
 
 /// Returns the object of a sync, always the same one.

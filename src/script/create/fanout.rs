@@ -8,12 +8,12 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};
 
-use super::context::{ScriptContext, SyncHandle};
 use crate::config::{
     CheckConfig, SyncConfig, bare_config_error, config_error_about, text_of, truthy,
 };
 use crate::filter::Filter;
 use crate::scan::Gate;
+use crate::script::context::{ScriptContext, SyncHandle};
 use crate::sync::{self, Sync};
 
 /// Returns a text that is equal for syncs that include the same files. Returns `None` for syncs

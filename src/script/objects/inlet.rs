@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, PoisonError};
 
-use mlua::{Function, IntoLuaMulti, Lua, MultiValue, Result, Table, Value};
+use mlua::{Function, IntoLuaMulti, Lua, Result, Table, Value};
 
-use super::api::text_argument;
-use super::context::{ScriptContext, SyncHandle};
-use super::event::{Agent, EventRef, Objects};
-use super::sync_object;
-use super::tunnel;
-use crate::config::{config_error, text_of, truthy};
+use super::sync;
+use crate::config::{config_error, truthy};
 use crate::log;
 use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
+use crate::script::api::text_argument;
+use crate::script::api::tunnel;
+use crate::script::context::{ScriptContext, SyncHandle};
+use crate::script::objects::{Agent, EventRef, Objects};
 
 /// Returns the functions of an inlet by name.
 pub fn functions(
@@ -81,7 +81,7 @@ pub fn functions(
     )?;
     let h = Rc::clone(context);
     add.function("getSync", move |lua, handle, ()| {
-        sync_object::object(lua, &h, handle)
+        sync::object(lua, &h, handle)
     })?;
     filter_functions(&add)?;
     Ok(table)
@@ -291,81 +291,4 @@ pub fn take_before_move(etype: Etype) -> Take {
 pub fn is_native(lua: &Lua, name: &str, test: &Function) -> Result<bool> {
     let native: Option<Function> = lua.named_registry_value(name)?;
     Ok(native.as_ref() == Some(test))
-}
-
-/// Returns a field of a list object.
-pub fn list_field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Result<Value> {
-    let Some(Agent::List(behind)) = objects.agent(list)? else {
-        return Err(config_error("not a list of events"));
-    };
-    let handle = behind
-        .handle
-        .upgrade()
-        .ok_or_else(|| config_error("the list's sync is gone"))?;
-    let objects = objects.clone();
-    let function = match name {
-        "isList" => return Ok(Value::Boolean(true)),
-        "config" => return Ok(Value::Table(handle.config.clone())),
-        "size" => {
-            let size = behind.ids.len();
-            lua.create_function(move |_, _: MultiValue| Ok(size))?
-        }
-        "getList" => lua.create_function(move |lua, _: MultiValue| {
-            let events = lua.create_table()?;
-            for &id in behind.ids.iter() {
-                if let Some(entry) = objects.entry(lua, &handle, id)? {
-                    events.raw_push(entry)?;
-                }
-            }
-            Ok(events)
-        })?,
-        "getPaths" => lua.create_function(move |lua, mutator: Option<Function>| {
-            paths(lua, &handle, &behind.ids, mutator.as_ref())
-        })?,
-        _ => {
-            let text = format!("event list does not have function \"{name}\"");
-            return Err(config_error(text));
-        }
-    };
-    let public: Function = lua.named_registry_value("public")?;
-    public.call(function)
-}
-
-/// Returns the paths of a list, two for each move. The mutator may change them.
-fn paths(
-    lua: &Lua,
-    handle: &SyncHandle,
-    ids: &[DelayId],
-    mutator: Option<&Function>,
-) -> Result<Table> {
-    let result = lua.create_table()?;
-    let push = |value: Value| -> Result<()> {
-        match text_of(&value) {
-            Some(text) => result.raw_push(lua.create_string(text)?),
-            None => Ok(()),
-        }
-    };
-    for &id in ids {
-        let (etype, (path, path2)) = match handle.sync.borrow().queue.get(id) {
-            Some(delay) => (delay.etype(), delay.paths()),
-            None => continue,
-        };
-        let path = Value::String(lua.create_string(path)?);
-        let path2 = match path2 {
-            Some(path2) => Value::String(lua.create_string(path2)?),
-            None => Value::Nil,
-        };
-        match mutator {
-            Some(mutator) => {
-                let (one, two): (Value, Value) = mutator.call((etype.name(), path, path2))?;
-                push(one)?;
-                push(two)?;
-            }
-            None => {
-                push(path)?;
-                push(path2)?;
-            }
-        }
-    }
-    Ok(result)
 }

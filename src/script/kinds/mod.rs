@@ -1,0 +1,40 @@
+//! The built-in behaviours, as far as they are written in Rust: what `default.rsync`,
+//! `default.rsyncssh` and `default.direct` ask of the event loop.
+//!
+//! * `built_in`: the kind of a sync and the programs it runs, for `-check` and reports;
+//! * `batch_size`: selection of a batch;
+//! * `transfer`: the rsync call of a batch;
+//! * `rsyncssh`: moves at the target;
+//! * `local_copy`: copies by the daemon itself;
+//! * `scan_request`: checks before a transfer.
+//!
+//! No Lua code runs while a sync is borrowed.
+
+mod batch_size;
+mod built_in;
+pub mod local_copy;
+mod rsyncssh;
+pub mod scan_request;
+mod transfer;
+
+use std::rc::Rc;
+
+use mlua::{Lua, Result, Table};
+
+pub use transfer::RsyncCall;
+
+use super::context::ScriptContext;
+use super::objects::Objects;
+
+/// Adds the functions of the built-in behaviours to the native functions of the preludes.
+pub fn add(
+    lua: &Lua,
+    context: &Rc<ScriptContext>,
+    objects: &Objects,
+    native: &Table,
+) -> Result<()> {
+    transfer::add(lua, context, objects, native)?;
+    rsyncssh::add(lua, context, objects, native)?;
+    local_copy::add(lua, context, objects, native)?;
+    scan_request::add(lua, context, objects, native)
+}
