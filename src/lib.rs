@@ -8,6 +8,8 @@
 //!
 //! | room | what it does |
 //! |---|---|
+//! | [`cli`] | the command line |
+//! | [`exit`] | the exit codes |
 //! | [`daemon`] | the event loop, detaching, pid file, signals |
 //! | [`script`] | the Lua side: preludes, user configuration, what user code sees |
 //! | [`config`] | from Lua tables to typed settings and syncs |
@@ -27,6 +29,8 @@
 //! | [`status`] | snapshot, health, status file, metrics, page |
 //! | [`log`] | the log and its channels |
 //! | [`safe_path`] | own files where other users may write: no link of theirs is followed |
+//! | [`sys`] | the only `unsafe` code |
+//! | `test_skip` | counts unit tests that cannot run here |
 //!
 //! `lsyncdctl` (`src/bin/lsyncdctl`) is a program of its own that shares the last room.
 //!

@@ -12,6 +12,7 @@
 //! | [`list_strategy`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
 //! | [`error_lines`] | what a line of rsync's error output says |
+//! | `error_lines_tests` | tests of that |
 //! | [`exposed`] | whose directories others may exchange |
 //! | [`files_from`] | the call with `--files-from` |
 //! | [`filter_list`] | the classic call with `--include-from` |

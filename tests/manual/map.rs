@@ -1,8 +1,9 @@
-//! docs/architecture.md names every file and every dependency; the manual pages, the help and
-//! the completions every key and every option.
+//! The head file of each room names its files, docs/architecture.md every room and every dependency;
+//! the manual pages, the help and the completions every key and every option.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::keys;
 use crate::site::project;
@@ -26,39 +27,114 @@ fn missing<'a>(text: &str, words: impl IntoIterator<Item = &'a String>) -> Vec<&
     words.filter(|word| !names(text, word)).collect()
 }
 
+/// The head file of a folder below `src`, whose documentation names the folder's files.
+fn head(folder: &Path) -> PathBuf {
+    let heads = ["mod.rs", "lib.rs", "main.rs"].map(|name| folder.join(name));
+    heads.into_iter().find(|file| file.is_file()).unwrap()
+}
+
+/// The parts of a room that the documentation of its head file lists, as rows of a table or as
+/// items of a list, and what is said of them.
+fn listed(head: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(head).unwrap();
+    let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
+    let mut rows: Vec<String> = Vec::new();
+    let mut is_open = false;
+    for line in lines {
+        let line = line.strip_prefix(' ').unwrap_or(line);
+        let begins = line.starts_with("| ") || line.starts_with("* ");
+        is_open = begins || (is_open && line.starts_with("  "));
+        if begins {
+            rows.push(line.to_owned());
+        } else if is_open {
+            rows.last_mut().unwrap().push_str(line);
+        }
+    }
+    let mut listed = Vec::new();
+    for row in &rows {
+        let cells = match row.strip_prefix("| ") {
+            Some(cells) => cells.split_once('|'),
+            None => row.split_once(':'),
+        };
+        let (names, about) = cells.unwrap_or_default();
+        let about = about.trim_matches([' ', '|']);
+        let names = names.split('`').skip(1).step_by(2).map(name);
+        listed.extend(names.map(|name| (name, about.to_owned())));
+    }
+    listed
+}
+
+/// A name in backticks, without what only the links of rustdoc need.
+fn name(word: &str) -> String {
+    word.trim_start_matches("mod@").to_owned()
+}
+
+/// The files and folders of a room, each as its module is called.
+fn parts(folder: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let stems = entries.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned());
+    stems
+        .filter(|stem| !["mod", "lib", "main", "bin"].contains(&stem.as_str()))
+        .collect()
+}
+
 #[test]
-fn names_every_file_in_the_row_of_its_room() {
-    fn look(directory: &Path, rooms: &str, missing: &mut Vec<String>) {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                look(&path, rooms, missing);
-                continue;
+fn every_room_lists_its_files() {
+    fn look(folder: &Path, wrong: &mut Vec<String>) {
+        let entries = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        for path in entries.filter(|path| path.is_dir()) {
+            look(&path, wrong);
+        }
+        if folder.ends_with("bin") {
+            return;
+        }
+        let (head, parts) = (head(folder), parts(folder));
+        let listed = listed(&head);
+        let mut say = |what: &str, part: &str| {
+            wrong.push(format!("{}: `{part}` {what}", head.display()));
+        };
+        for part in &parts {
+            match listed.iter().filter(|(name, _)| name == part).count() {
+                0 => say("is not listed", part),
+                1 => {}
+                _ => say("is listed more than once", part),
             }
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            let room = directory.strip_prefix(project("src")).unwrap();
-            let row = match room.to_string_lossy().as_ref() {
-                "" | "bin" => rooms,
-                room => of_room(rooms, room),
-            };
-            if name != "mod.rs" && name != "lib.rs" && !row.contains(&format!("`{name}`")) {
-                missing.push(path.display().to_string());
+        }
+        for (name, about) in &listed {
+            if !parts.contains(name) {
+                say("does not exist", name);
+            }
+            if about.is_empty() {
+                say("holds nothing", name);
             }
         }
     }
-    /// A row without a room belongs to the one before.
-    fn of_room<'a>(rooms: &'a str, room: &str) -> &'a str {
-        let Some(begin) = rooms.find(&format!("\n| `{room}/`")) else {
-            return "";
-        };
-        let rest = &rooms[begin + 1..];
-        rest.find("\n| `").map_or(rest, |end| &rest[..end])
-    }
+    let mut wrong = Vec::new();
+    look(&project("src"), &mut wrong);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn has_a_row_for_each_room() {
     let map = text("docs/architecture.md");
     let rooms = map.split("## ").find(|part| part.starts_with("The rooms"));
-    let mut missing = Vec::new();
-    look(&project("src"), rooms.unwrap(), &mut missing);
-    assert!(missing.is_empty(), "not on the map: {missing:?}");
+    let rows = rooms.unwrap().lines().filter_map(|line| {
+        let name = line.strip_prefix("| `")?.split('`').next()?;
+        Some(
+            name.trim_end_matches(".rs")
+                .trim_end_matches('/')
+                .to_owned(),
+        )
+    });
+    let rows: Vec<String> = rows.filter(|row| !row.contains('/')).collect();
+    let order = listed(&project("src/lib.rs"))
+        .into_iter()
+        .map(|(name, _)| name);
+    assert_eq!(rows, order.collect::<Vec<_>>());
 }
 
 #[test]
