@@ -33,16 +33,19 @@ fn head(folder: &Path) -> PathBuf {
     heads.into_iter().find(|file| file.is_file()).unwrap()
 }
 
-/// The parts of a room that the documentation of its head file lists, as rows of a table or as
-/// items of a list, and what is said of them.
+/// The parts of a room that the documentation of its head file lists, as rows of a table of files
+/// or rooms or as items of a list, and what is said of them.
 fn listed(head: &Path) -> Vec<(String, String)> {
     let text = fs::read_to_string(head).unwrap();
     let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
     let mut rows: Vec<String> = Vec::new();
-    let mut is_open = false;
+    let (mut is_open, mut is_of_parts) = (false, false);
     for line in lines {
         let line = line.strip_prefix(' ').unwrap_or(line);
-        let begins = line.starts_with("| ") || line.starts_with("* ");
+        if line.starts_with("| ") && !line.contains('`') {
+            is_of_parts = line.starts_with("| file |") || line.starts_with("| room |");
+        }
+        let begins = line.starts_with("| ") && is_of_parts || line.starts_with("* ");
         is_open = begins || (is_open && line.starts_with("  "));
         if begins {
             rows.push(line.to_owned());

@@ -2,6 +2,9 @@
 //!
 //! A text is parsed once, when its sync is created, into words and variables
 //! ([`template`]). This module checks it, makes it a function and runs it.
+//!
+//! * `template`: the words and variables of a text;
+//! * `shell`: the program of a shell command.
 
 mod shell;
 pub mod template;
