@@ -36,7 +36,7 @@ local as_copied = {
   acls = true, archive = true, compress = true, delete_excluded = true, executability = true,
   group = true, hard_links = true, links = true, owner = true, perms = true,
   protect_args = true, quiet = true, sparse = true, times = true, verbose = true,
-  whole_file = true, xattrs = true, list = true, _computed = true,
+  whole_file = true, xattrs = true, list = true, inc_recursive = true, _computed = true,
 }
 
 -- Returns true if the rsync options of this configuration have the effect of a copy.

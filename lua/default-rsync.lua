@@ -19,8 +19,8 @@ local rsync = {
       chown = true, compress = true, copy_dirlinks = true, copy_links = true,
       copy_unsafe_links = true, cvs_exclude = true, delete_excluded = true, dry_run = true,
       executability = true, existing = true, group = true, groupmap = true,
-      hard_links = true, ignore_times = true, inplace = true, ipv4 = true, ipv6 = true,
-      keep_dirlinks = true, links = true, list = true, omit_dir_times = true,
+      hard_links = true, ignore_times = true, inc_recursive = true, inplace = true,
+      ipv4 = true, ipv6 = true, keep_dirlinks = true, links = true, list = true, omit_dir_times = true,
       omit_link_times = true, one_file_system = true, owner = true, password_file = true,
       perms = true, protect_args = true, prune_empty_dirs = true, quiet = true, rsh = true,
       rsync_path = true, sparse = true, suffix = true, temp_dir = true, timeout = true,
@@ -31,6 +31,7 @@ local rsync = {
 
   rsync = { binary = "rsync", links = true, times = true, protect_args = true },
 }
+rsync.checkgauge.startup = { rsync = rsync.checkgauge.rsync }
 default.rsync = rsync
 
 -- Sends a list. With `check`, its files have been checked before.
@@ -71,18 +72,18 @@ local function whole(event)
   native.compares_all(inlet)
   words = native.accepted(inlet, words)
 
+  local common = config.startup and config.startup._computed or config.rsync._computed
   local source, target = native.rsync_source(inlet), native.rsync_target(config)
   local option, rules = native.filter_input(inlet)
   local way = "recursive full rsync: " .. config.source .. " -> " .. target
   if not option then
     log("Normal", way)
-    native.spawn(event, config.rsync.binary, protection, words, config.rsync._computed, "-r",
-      source, target)
+    native.spawn(event, config.rsync.binary, protection, words, common, "-r", source, target)
     return
   end
   log("Normal", way .. (inlet.hasFilters() and " filtering\n" or " excluding\n") .. rules)
   native.spawn(event, config.rsync.binary, "<", rules, protection, option, words,
-    config.rsync._computed, "-r", source, target)
+    common, "-r", source, target)
 end
 function rsync.init(event)
   native.when_checked(event, whole)
@@ -96,6 +97,7 @@ function rsync.prepare(config, level, skip_target)
     native.fail('default.rsync needs "target" configured')
   end
   config.rsync._computed = native.rsync_words(config)
+  native.prepare_startup(config)
   if config.target and not skip_target then
     config.target = native.as_directory(config.target, "target")
   end

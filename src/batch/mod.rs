@@ -9,6 +9,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | [`list_first`] | whether a comparison of everything lists the whole source first |
 //! | [`list_strategy`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
 //! | [`error_lines`] | what a line of rsync's error output says |
@@ -28,6 +29,7 @@ pub mod error_lines;
 pub mod exposed;
 pub mod files_from;
 pub mod filter_list;
+pub mod list_first;
 pub mod list_strategy;
 pub mod output;
 pub mod probe;

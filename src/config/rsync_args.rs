@@ -85,6 +85,12 @@ pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
             "please do not use the internal rsync._computed parameter",
         ));
     }
+    let incremental: Value = rsync.get("inc_recursive")?;
+    if !matches!(incremental, Value::Nil | Value::Boolean(_)) {
+        let kind = kind_of(&incremental);
+        let text = format!("Parameter \"rsync.inc_recursive\" must be true or false, not {kind}.");
+        return Err(config_error_about("inc_recursive", text));
+    }
     let archive = truthy(&rsync.get("archive")?);
     let on = |key: &str| -> Result<bool> {
         Ok(match rsync.get::<Value>(key)? {

@@ -409,6 +409,11 @@ impl<'a> EventLoop<'a> {
                 (sync.running, sync.queue.len())
             };
             let before = state(handle);
+            let whole = handle.sync.borrow().is_whole(id);
+            if whole {
+                let mut sync = handle.sync.borrow_mut();
+                sync.tree_size = self.watcher.tree_size(&sync.config.source);
+            }
             if let Err(error) = self.script.act(handle, id) {
                 self.stop_with_error(&error);
                 return false;

@@ -82,7 +82,7 @@ impl Sync {
     }
 
     /// Returns true if this compares the whole source. What user code does at startup is its own affair.
-    pub(super) fn is_whole(&self, id: DelayId) -> bool {
+    pub fn is_whole(&self, id: DelayId) -> bool {
         let etype = self.queue.get(id).map(|delay| delay.etype());
         self.has_full && matches!(etype, Some(Etype::Init | Etype::Full))
     }

@@ -78,7 +78,7 @@ use crate::filter::Filter;
 use crate::id::SyncId;
 use crate::queue::{DelayId, Policy, Queue, Ready, Time};
 use crate::scan::Gate;
-use crate::watch::Scope;
+use crate::watch::{Scope, TreeSize};
 
 /// A filter shared with the crawl's threads. User code may add rules at run time.
 pub type SharedFilter = Arc<RwLock<Filter>>;
@@ -130,6 +130,8 @@ pub struct Sync {
     pub not_started: NotStarted,
     /// The time up to which everything is at the target, and the files to be compared by content.
     pub verify: verify::Verify,
+    /// The size of the source before the last comparison of everything.
+    pub tree_size: TreeSize,
     /// Equal for syncs that may share a journal; `None` for a sync that shares none.
     pub group: Option<Vec<u8>>,
     journal_reader: Option<journal_reader::JournalReader>,
@@ -202,6 +204,7 @@ impl Sync {
             startups_wait: false,
             not_started: NotStarted::default(),
             verify: verify::Verify::default(),
+            tree_size: TreeSize::default(),
             in_flight: in_flight::InFlight::default(),
             backoff: Backoff::new(config.delay),
             queue_limit: QueueLimit::new(match policy {

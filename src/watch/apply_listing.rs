@@ -141,6 +141,7 @@ impl Watcher {
         {
             progress.directories += 1;
         }
+        self.names_read.add(listing.total);
         let whom = self.take_report_due(node, tell);
         for (child, token) in self.apply_listing(node, listing, (whom, tell), observer) {
             self.expect(child, token);

@@ -45,6 +45,8 @@ pub struct CrawlTask {
 pub struct Listing {
     names: Vec<u8>,
     entries: Vec<ListedEntry>,
+    /// The number of names read, listed or not.
+    pub total: usize,
     pub outcome: ListOutcome,
     /// True if no scope wants some subdirectory.
     pub skipped: bool,
@@ -124,6 +126,7 @@ pub fn list(kernel: &mut Kernel, task: &CrawlTask, limit: Option<usize>) -> List
     let mut listing = Listing {
         names: Vec::new(),
         entries: Vec::new(),
+        total: 0,
         outcome: ListOutcome::Complete,
         skipped: false,
         orphan: None,
@@ -176,6 +179,7 @@ fn read_names(task: &CrawlTask, listing: &mut Listing, limit: usize) -> io::Resu
         if count == limit {
             return Ok(false);
         }
+        listing.total += 1;
         let directory = match entry.file_type() {
             Ok(kind) => kind.is_dir(),
             // The file system does not report types, and the file is gone.

@@ -19,6 +19,7 @@
 //! | `reader` | a thread that drains the kernel's queue independently of the main loop |
 //! | `moves` | pairs the two halves of a rename by cookie |
 //! | `tree` | the watched directories: lookup by name and by descriptor |
+//! | `tree_size` | the number of directories and entries below a root |
 //! | `arena` | the storage of the tree |
 //! | `crawl` | reads directories and sets watches below, on several threads |
 //! | `scopes` | the directories that each owner wants |
@@ -48,6 +49,7 @@ mod reconcile;
 mod roots;
 mod scopes;
 mod tree;
+mod tree_size;
 mod watcher;
 
 use std::io;
@@ -55,6 +57,7 @@ use std::time::Instant;
 
 pub use event_mark::EventMark;
 pub use scopes::{Scope, Wants};
+pub use tree_size::TreeSize;
 pub use watcher::Watcher;
 
 /// The kernel events that count as a change of a file's contents: lsyncd's `inotifyMode`.

@@ -19,6 +19,7 @@ use super::reconcile::Recheck;
 use super::roots::Roots;
 use super::scopes::Scopes;
 use super::tree::{DirNode, Tree};
+use super::tree_size::NamesRead;
 use super::{CrawlProgress, InotifyMode, Observer};
 
 /// The delay of the next turn if the kernel had more events than were read.
@@ -50,6 +51,7 @@ pub struct Watcher {
     /// The progress of reading roots, and the request to begin again afterwards.
     pub(super) initial_scan: Option<CrawlProgress>,
     pub(super) again: bool,
+    pub(super) names_read: NamesRead,
     /// Tokens of directories that the pool reads or will read.
     pub(super) tickets: HashMap<u64, DirNode>,
     /// The number of tickets of each descriptor. Its events wait until it has none.
@@ -103,6 +105,7 @@ impl Watcher {
             crawling: false,
             initial_scan: None,
             again: false,
+            names_read: NamesRead::default(),
             tickets: HashMap::new(),
             pending_reads: HashMap::new(),
             deferred: DeferredEvents::default(),

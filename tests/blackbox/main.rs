@@ -64,4 +64,5 @@ mod retry;
 mod sending;
 mod service;
 mod ssh;
+mod startup_options;
 mod tunnels;

@@ -75,7 +75,8 @@ fn unprotect(dir: &Dir, name: &Path) {
             fs::remove_file(entry.path()).unwrap();
         }
     }
-    if fs::symlink_metadata(dir.path("src").join(name)).is_err() {
+    let source = fs::symlink_metadata(dir.path("src").join(name));
+    if !source.is_ok_and(|source| source.is_dir()) {
         let _ = fs::remove_dir(directory);
     }
 }

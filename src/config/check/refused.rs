@@ -78,6 +78,9 @@ pub fn places(config: &Table, staging: Option<&[u8]>, quarantine: Option<&[u8]>)
 ///
 /// An option bypasses the checks.
 pub fn options(config: &Table) -> Result<()> {
+    if let Value::Table(startup) = config.get("startup")? {
+        options(&startup)?;
+    }
     let Value::Table(rsync) = config.get("rsync")? else {
         return Ok(());
     };

@@ -118,13 +118,10 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
                     "Parameter \"rsync\" must be a table.",
                 ));
             };
-            let words = lua.create_table()?;
-            for word in rsync_args::words(&rsync)? {
-                words.raw_push(lua.create_string(word)?)?;
-            }
-            Ok(words)
+            lua_words(lua, &rsync_args::words(&rsync)?)
         })?,
     )?;
+    native.set("prepare_startup", lua.create_function(prepare_startup)?)?;
     native.set(
         "as_directory",
         lua.create_function(|lua, (target, key): (Value, String)| {
@@ -141,6 +138,41 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
         "targets_from",
         lua.create_function(|lua, name: Value| fanout::targets_from(lua, &name))?,
     )
+}
+
+/// Returns words as a list of Lua.
+fn lua_words(lua: &Lua, words: &[Vec<u8>]) -> Result<Table> {
+    let words = words.iter().map(|word| lua.create_string(word));
+    lua.create_sequence_from(words.collect::<Result<Vec<_>>>()?)
+}
+
+/// Computes the options of comparisons of everything: `rsync`, changed by `startup.rsync` key by
+/// key. The words of its `_extra` follow those of every call.
+fn prepare_startup(lua: &Lua, config: Table) -> Result<()> {
+    let Value::Table(startup) = config.get("startup")? else {
+        return Ok(());
+    };
+    let (Value::Table(rsync), Value::Table(changes)) =
+        (config.get("rsync")?, startup.get("rsync")?)
+    else {
+        return Ok(());
+    };
+    let merged = lua.create_table()?;
+    for pair in rsync.pairs::<Value, Value>().chain(changes.pairs()) {
+        let (key, value) = pair?;
+        let extra = text_of(&key).is_some_and(|key| key == b"_extra");
+        match (&value, merged.get("_extra")?) {
+            (Value::Table(more), Value::Table(common)) if extra => {
+                let words = common.sequence_values::<Value>();
+                let words = words.chain(more.sequence_values());
+                let words = words.collect::<Result<Vec<_>>>()?;
+                merged.set(key, lua.create_sequence_from(words)?)?;
+            }
+            _ => merged.set(key, value)?,
+        }
+    }
+    merged.set("_computed", Value::Nil)?;
+    startup.set("_computed", lua_words(lua, &rsync_args::words(&merged)?)?)
 }
 
 /// Refuses `settings = {…}`, the form of lsyncd 2.0, since it would have no effect.

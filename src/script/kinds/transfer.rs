@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
 use super::{batch_size, scan_request};
+use crate::batch::list_first::{self, WholeComparison};
 use crate::batch::probe::Binary;
 use crate::batch::{self, BatchEntry, BatchRequest, Change, ListMode};
 use crate::config::{config_error, destination, text_of, truthy};
@@ -56,12 +57,15 @@ pub fn add(
         "accepted",
         lua.create_function(|lua, (inlet, words): (Table, Vec<mlua::LuaString>)| {
             let handle = handle_of(lua, &inlet)?;
-            let own = computed(&handle.config.get("rsync")?)?;
+            let own = whole_words(&handle.config)?;
             let mut words: Vec<Vec<u8>> =
                 words.iter().map(|word| word.as_bytes().to_vec()).collect();
             let mut sync = handle.sync.borrow_mut();
             sync.list_strategy.take_out(&own, &mut words);
             words.extend(sync.size_bound.word());
+            if lists_first(lua, &handle.config, &sync, &own)? {
+                words.push(b"--no-inc-recursive".to_vec());
+            }
             let words = words.iter().map(|word| lua.create_string(word));
             lua.create_sequence_from(words.collect::<Result<Vec<_>>>()?)
         })?,
@@ -131,7 +135,7 @@ fn compares_all(handle: &SyncHandle) -> Result<()> {
     // A wrapper gets no options that it might not know.
     let plain = Binary::plain(&binary(&rsync)?).is_some();
     // With `size_only` or a content comparison the file times do not matter.
-    let words = computed(&rsync)?;
+    let words = whole_words(&handle.config)?;
     let by_time = plain && !words.iter().any(|word| word == b"--size-only");
     let sized = words.iter().any(|word| word.starts_with(b"--max-size"));
     let mut sync = handle.sync.borrow_mut();
@@ -151,6 +155,38 @@ fn computed(rsync: &Table) -> Result<Vec<Vec<u8>>> {
     };
     let words = words.sequence_values::<Value>();
     Ok(words.filter_map(|word| text_of(&word.ok()?)).collect())
+}
+
+/// Returns the options of comparisons of everything: those of every call, or those that
+/// `startup = { rsync = … }` changes.
+fn whole_words(config: &Table) -> Result<Vec<Vec<u8>>> {
+    if let Value::Table(startup) = config.get("startup")?
+        && startup.contains_key("_computed")?
+    {
+        return computed(&startup);
+    }
+    computed(&config.get("rsync")?)
+}
+
+/// Returns true if a comparison of everything lists the whole source first. A wrapper gets no
+/// option that it might not know.
+fn lists_first(lua: &Lua, config: &Table, sync: &Sync, words: &[Vec<u8>]) -> Result<bool> {
+    let rsync: Table = config.get("rsync")?;
+    if Binary::plain(&binary(&rsync)?).is_none() {
+        return Ok(false);
+    }
+    let inc_recursive = match rsync.get("inc_recursive")? {
+        Value::Nil => None,
+        value => Some(truthy(&value)),
+    };
+    let comparison = WholeComparison {
+        inc_recursive,
+        words,
+        target: &rsync_target(lua, config)?,
+        source: sync.tree_size,
+        memory: list_first::available_memory(),
+    };
+    Ok(comparison.lists_first())
 }
 
 /// Returns the rsync call of a batch.
