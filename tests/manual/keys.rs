@@ -38,7 +38,7 @@ fn of_syncs_are_in_the_manual() {
             .collect()
     };
     let mut syncs = of("");
-    syncs.extend(["rsync", "ssh", "rclone"].map(str::to_owned));
+    syncs.extend(["rsync", "ssh", "rclone", "startup"].map(str::to_owned));
     same(&syncs, &documented("## sync{}"));
     same(&of("rsync."), &documented("### rsync"));
     same(&of("ssh."), &documented("### ssh"));
