@@ -64,7 +64,7 @@ local function whole(event)
   if protection and (delete == true or delete == "startup") then
     words = { "--delete", "--ignore-errors" }
   end
-  local all = protection and not native.holds_any(inlet)
+  local all = protection and not native.misses_mounts(inlet)
   if all and config.rsync.delete_excluded == true then
     words[#words + 1] = "--delete-excluded"
   end

@@ -12,7 +12,7 @@ use crate::process::ExitStatus;
 use crate::queue::Time;
 use crate::script::CollectResult;
 use crate::status::number_format::counted;
-use crate::sync::{Again, Aside, Entries, FailedEntries, Sync, micros};
+use crate::sync::{Deferred, Entries, FailedEntries, RetryPlan, Sync, micros};
 
 /// The delay before entries that changed during their transfer are examined again. The event of the
 /// change arrives in the meantime.
@@ -77,23 +77,23 @@ impl EventLoop<'_> {
         match completion {
             Completion::Done => {
                 if code == 0 {
-                    sync.note_noise(job.noise());
+                    sync.add_harmless_lines(job.harmless_lines());
                 }
                 sync.succeeded(&job.ids);
                 drop(sync);
                 job.handle.forget(&job.ids);
             }
             Completion::Partly(failed_paths) => {
-                let again = sync.partly_failed(&job.ids, failed_paths, self.now);
-                tell_partial(&sync, again, code);
+                let retry = sync.partly_failed(&job.ids, failed_paths, self.now);
+                tell_partial(&sync, retry, code);
                 drop(sync);
                 job.handle.forget(&job.ids);
             }
             Completion::StoppedAt { paths, limit } => {
                 let is_limited = limit.is_some();
-                match sync.set_aside(&job.ids, &paths, is_limited, self.now) {
-                    Some(aside) => tell_aside(&sync, &aside, limit, code),
-                    None => again(&mut sync, job, self.now),
+                match sync.defer_failed(&job.ids, &paths, is_limited, self.now) {
+                    Some(deferred) => tell_deferred(&sync, &deferred, limit, code),
+                    None => retry_all(&mut sync, job, self.now),
                 }
                 drop(sync);
                 job.handle.forget_finished(&job.ids);
@@ -101,7 +101,7 @@ impl EventLoop<'_> {
             Completion::TooLarge { paths, limit } => {
                 let why = too_large(paths.len(), Some(limit), code);
                 match sync.compare_smaller(&job.ids, &paths, self.now) {
-                    Some(again) => tell_partial(&sync, again, code),
+                    Some(retry) => tell_partial(&sync, retry, code),
                     None => log::warn(format_args!(
                         "{}: {why}, comparing what is smaller",
                         sync.config.name
@@ -110,8 +110,8 @@ impl EventLoop<'_> {
                 drop(sync);
                 job.handle.forget_finished(&job.ids);
             }
-            Completion::Again => again(&mut sync, job, self.now),
-            Completion::Redo => sync.redo(&job.ids, self.now + micros(RETRY_DELAY)),
+            Completion::Again => retry_all(&mut sync, job, self.now),
+            Completion::Redo => sync.requeue(&job.ids, self.now + micros(RETRY_DELAY)),
             Completion::Die => {
                 drop(sync);
                 self.end_sync(job, code);
@@ -150,7 +150,7 @@ impl EventLoop<'_> {
     /// The transfer is then repeated at once without that option.
     fn use_other_list(&mut self, job: &Job, code: i32) -> bool {
         let mut sync = job.handle.sync.borrow_mut();
-        let whole = job.captured && sync.has_full && job.is_whole(&sync);
+        let whole = job.captured && sync.has_full() && job.is_whole(&sync);
         let Some(kind) = job
             .transfer
             .or(whole.then_some(batch::TransferKind::Classic))
@@ -158,11 +158,11 @@ impl EventLoop<'_> {
             return false;
         };
         let errors = job.errors.borrow();
-        let Some(told) = sync.list_strategy.failed(kind, code, errors.iter()) else {
+        let Some(told) = sync.list_strategy().failed(kind, code, errors.iter()) else {
             return false;
         };
         log::normal(format_args!("{}: {told}", sync.config.name));
-        sync.redo(&job.ids, self.now);
+        sync.requeue(&job.ids, self.now);
         true
     }
 }
@@ -225,7 +225,7 @@ impl Job {
             }
         }
         // What is too large was left out.
-        let is_bounded = sync.size_bound.is_set() && self.is_whole(&sync);
+        let is_bounded = sync.is_size_bounded() && self.is_whole(&sync);
         match verdict {
             CollectResult::Done if is_bounded => Completion::Partly(FailedEntries::Everything),
             CollectResult::Done if is_partial => Completion::Partly(self.failed_paths()),
@@ -252,7 +252,7 @@ impl Job {
 }
 
 /// Repeats all entries after the retry delay.
-fn again(sync: &mut Sync, job: &Job, now: Time) {
+fn retry_all(sync: &mut Sync, job: &Job, now: Time) {
     let wait = sync.failed(&job.ids, now).as_secs();
     let name = &sync.config.name;
     log::warn(match sync.failures() {
@@ -261,35 +261,35 @@ fn again(sync: &mut Sync, job: &Job, now: Time) {
     });
 }
 
-fn tell_partial(sync: &Sync, again: Again, code: i32) {
+fn tell_partial(sync: &Sync, retry: RetryPlan, code: i32) {
     let name = &sync.config.name;
     let begin = if code == 0 {
         format!("{name}: files too large for the target were left out;")
     } else {
         format!("{name}: partial transfer (exit code {code}), could not do everything;")
     };
-    match again {
-        Again::Nothing => {}
-        Again::Paths(count, wait) => log::warn(format_args!(
+    match retry {
+        RetryPlan::Nothing => {}
+        RetryPlan::Paths(count, wait) => log::warn(format_args!(
             "{begin} retrying {} in {} s",
             counted(count, "path"),
             wait.as_secs()
         )),
-        Again::Everything(wait) => log::warn(format_args!(
+        RetryPlan::Everything(wait) => log::warn(format_args!(
             "{begin} comparing everything again in {} s",
             wait.as_secs()
         )),
     }
 }
 
-fn tell_aside(sync: &Sync, aside: &Aside, limit: Option<SizeLimit>, code: i32) {
+fn tell_deferred(sync: &Sync, deferred: &Deferred, limit: Option<SizeLimit>, code: i32) {
     let name = &sync.config.name;
-    let why = too_large(aside.paths, limit, code);
-    let wait = match aside.again {
-        Again::Paths(_, wait) | Again::Everything(wait) => wait.as_secs(),
-        Again::Nothing => 0,
+    let why = too_large(deferred.paths, limit, code);
+    let wait = match deferred.retry {
+        RetryPlan::Paths(_, wait) | RetryPlan::Everything(wait) => wait.as_secs(),
+        RetryPlan::Nothing => 0,
     };
-    let others = match aside.others {
+    let others = match deferred.others {
         0 => String::new(),
         count => format!("; the other {count} of the transfer do not wait"),
     };

@@ -74,7 +74,7 @@ impl EventLoop<'_> {
         let limited = {
             let mut sync = request.handle.sync.borrow_mut();
             let limit = sync.config.guard.max_delete.is_some();
-            limit && request.captured && !std::mem::take(&mut sync.unlimited)
+            limit && request.captured && !sync.delete_guard_mut().take_lifted()
         };
         if !limited || !request.args.iter().any(deletes) {
             return Some(request);
@@ -97,7 +97,7 @@ impl EventLoop<'_> {
         let Ok(pid) = spawned else {
             return Some(request);
         };
-        request.handle.sync.borrow_mut().running += 1;
+        request.handle.sync.borrow_mut().child_started();
         let dry_run = DryRun {
             deleted: Cell::new(0),
             files: Cell::new(None),
@@ -121,7 +121,7 @@ impl EventLoop<'_> {
         let exceeded = limit.is_some_and(|limit| limit.exceeded(deleted, total));
         let handle = Rc::clone(&dry_run.request.handle);
         if failed || !exceeded {
-            handle.sync.borrow_mut().within_limit();
+            handle.sync.borrow_mut().deletions_within_limit();
             return self.execute(dry_run.request);
         }
         self.put_off(&handle, &dry_run.request.ids, deleted, total);
@@ -142,7 +142,7 @@ impl EventLoop<'_> {
             sync.config.name,
             wait.as_secs()
         ));
-        sync.excess = Some(why);
+        sync.delete_guard_mut().exceeded(why);
     }
 
     /// Returns the number of entries at the target.
@@ -150,10 +150,10 @@ impl EventLoop<'_> {
         let mut sync = dry_run.request.handle.sync.borrow_mut();
         if dry_run.is_whole() {
             let files = dry_run.files.get().unwrap_or_default();
-            sync.entries = Some(files);
+            sync.delete_guard_mut().set_target_entries(files);
             return files.saturating_sub(dry_run.created.get()) + dry_run.deleted.get();
         }
-        sync.entries.unwrap_or(0)
+        sync.delete_guard().target_entries().unwrap_or(0)
     }
 
     /// Counts the entries of the source on a thread. The dry run is evaluated afterwards.
@@ -164,7 +164,7 @@ impl EventLoop<'_> {
         let count = move |stop: &AtomicBool| count(&source, stop);
         let job = Job::dry_run(dry_run, Rc::clone(&self.script));
         match self.local_jobs.count(job, end, count, self.context.waker()) {
-            Ok(()) => handle.sync.borrow_mut().running += 1,
+            Ok(()) => handle.sync.borrow_mut().child_started(),
             Err(error) => {
                 let mut sync = handle.sync.borrow_mut();
                 let wait = sync.failed(&ids, self.now);
@@ -188,7 +188,9 @@ impl EventLoop<'_> {
             match count {
                 Some(count) => {
                     let entries = count + dry_run.deleted.get();
-                    handle.sync.borrow_mut().entries = Some(entries);
+                    let mut sync = handle.sync.borrow_mut();
+                    sync.delete_guard_mut().set_target_entries(entries);
+                    drop(sync);
                     self.apply_dry_run(dry_run, end);
                 }
                 // The daemon is shutting down.
@@ -204,7 +206,10 @@ impl EventLoop<'_> {
 fn needs_count(dry_run: &DryRun) -> bool {
     let sync = dry_run.request.handle.sync.borrow();
     let is_percent = matches!(sync.config.guard.max_delete, Some(MaxDelete::Percent(_)));
-    is_percent && sync.entries.is_none() && !dry_run.is_whole() && dry_run.deleted.get() > 0
+    is_percent
+        && sync.delete_guard().target_entries().is_none()
+        && !dry_run.is_whole()
+        && dry_run.deleted.get() > 0
 }
 
 /// Returns the number of entries of a source; `None` if it was stopped.

@@ -100,7 +100,7 @@ impl<'a> EventLoop<'a> {
         let settings: &Settings = &script.settings;
         let syncs = script.syncs();
         for handle in &syncs {
-            handle.sync.borrow_mut().not_started.unwatched = true;
+            handle.sync.borrow_mut().await_watches();
         }
         EventLoop {
             compare: vec![false; syncs.len()],
@@ -222,8 +222,7 @@ impl<'a> EventLoop<'a> {
         }
         for handle in self.syncs.clone() {
             let mut sync = handle.sync.borrow_mut();
-            if std::mem::take(&mut sync.not_started.unwatched) {
-                sync.start(self.now);
+            if sync.watched(self.now) {
                 self.restore(&mut sync);
             }
         }
@@ -311,7 +310,7 @@ impl<'a> EventLoop<'a> {
         self.compare.fill(true);
         for handle in &self.syncs {
             let mut sync = handle.sync.borrow_mut();
-            sync.verify.suspect();
+            sync.verify_mut().suspect();
             sync.counters.overflows += 1;
         }
     }
@@ -372,7 +371,7 @@ impl<'a> EventLoop<'a> {
         for handle in &self.syncs {
             let mut sync = handle.sync.borrow_mut();
             sync.on_cron(wall, self.now);
-            next = next.into_iter().chain(sync.crontab.next()).min();
+            next = next.into_iter().chain(sync.next_cron()).min();
         }
         self.context.cron_timer.arm(next);
     }
@@ -383,7 +382,7 @@ impl<'a> EventLoop<'a> {
         let running = syncs.filter(|m| m.sync.borrow().compares_all()).count();
         let wait = running >= self.script.settings.max_startups;
         for handle in &self.syncs {
-            handle.sync.borrow_mut().startups_wait = wait;
+            handle.sync.borrow_mut().defer_full_comparisons(wait);
         }
     }
 
@@ -406,13 +405,14 @@ impl<'a> EventLoop<'a> {
             }
             let state = |handle: &SyncHandle| {
                 let sync = handle.sync.borrow();
-                (sync.running, sync.queue.len())
+                (sync.running(), sync.queue.len())
             };
             let before = state(handle);
             let whole = handle.sync.borrow().is_whole(id);
             if whole {
                 let mut sync = handle.sync.borrow_mut();
-                sync.tree_size = self.watcher.tree_size(&sync.config.source);
+                let size = self.watcher.tree_size(&sync.config.source);
+                sync.set_tree_size(size);
             }
             if let Err(error) = self.script.act(handle, id) {
                 self.stop_with_error(&error);
@@ -428,7 +428,7 @@ impl<'a> EventLoop<'a> {
                 // A process for an empty list leaves all entries unchanged.
                 if empty && after.1 == before.1 {
                     let until = self.now + crate::sync::micros(IDLE_RETRY_DELAY);
-                    handle.sync.borrow_mut().pause(until);
+                    handle.sync.borrow_mut().defer(until);
                 }
                 return true;
             }
@@ -436,7 +436,7 @@ impl<'a> EventLoop<'a> {
             let mut sync = handle.sync.borrow_mut();
             if idle && sync.next(self.now) == Next::Act(id) {
                 let until = self.now + crate::sync::micros(IDLE_RETRY_DELAY);
-                sync.pause(until);
+                sync.defer(until);
                 return false;
             }
         }

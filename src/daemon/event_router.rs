@@ -49,7 +49,7 @@ impl super::event_loop::EventLoop<'_> {
     /// Clears the record for transfers that have ended and whose changes are delivered or will be.
     pub(super) fn forget_transfers(&self) {
         for handle in &self.syncs {
-            handle.sync.borrow().count_transfers_anew();
+            handle.sync.borrow().reset_transfers();
         }
         self.note_transfers();
         for handle in &self.syncs {
@@ -62,8 +62,8 @@ impl super::event_loop::EventLoop<'_> {
     /// waits for the end makes its next changes after the transfer.
     pub(super) fn transfer_ended(&self, handle: &SyncHandle) {
         let sync = handle.sync.borrow();
-        if sync.is_ahead_alone() {
-            sync.count_transfers_anew();
+        if sync.has_own_in_flight() {
+            sync.reset_transfers();
             sync.note_transfers();
             sync.forget_transfers(self.watcher, self.now);
         }
@@ -104,14 +104,14 @@ impl Observer for EventRouter<'_> {
 
     fn follow(&mut self, number: u64) {
         for &index in &self.moved {
-            self.syncs[index].sync.borrow_mut().moved_whole(number);
+            self.syncs[index].sync.borrow_mut().record_rename(number);
         }
     }
 
     fn found(&mut self, path: &[u8], number: u64) {
         for handle in self.syncs {
             let mut sync = handle.sync.borrow_mut();
-            if !sync.has_moved(number) {
+            if !sync.has_recorded_rename(number) {
                 sync.ingest(Event::Create { path }, self.now);
             }
         }

@@ -27,7 +27,7 @@ const MAX_KEPT_LINES: usize = 50;
 /// The number of kept lines that are the last ones.
 const LAST_LINES: usize = 20;
 
-/// The maximum number of lines of a child that become known noise if it succeeds.
+/// The maximum number of lines of a child that count as harmless if it succeeds.
 const MAX_UNKNOWN: usize = 16;
 
 /// One running child of a sync.
@@ -150,9 +150,9 @@ impl Job {
 
     /// Decrements the running counters of its sync and of the sync that waits for it.
     pub(super) fn leave(&self) {
-        self.handle.sync.borrow_mut().running -= 1;
+        self.handle.sync.borrow_mut().child_ended();
         if let Some(heir) = &self.heir {
-            heir.borrow_mut().not_started.children -= 1;
+            heir.borrow_mut().predecessor_job_ended();
         }
     }
 
@@ -210,7 +210,7 @@ impl Job {
         }
         let said = error_lines::read(line);
         if said == ErrorLine::Unknown {
-            if sync.is_noise(line) {
+            if sync.is_harmless(line) {
                 return OutputKind::Line;
             }
             let mut unknown = self.unknown.borrow_mut();
@@ -230,7 +230,7 @@ impl Job {
             }
             // A repeated failure is logged as a count of pending retries.
             LineKind::Failed(paths)
-                if paths.iter().all(|path| sync.failed_paths.is_tried(path)) =>
+                if paths.iter().all(|path| sync.failed_paths().is_tried(path)) =>
             {
                 OutputKind::Nothing
             }
@@ -266,8 +266,8 @@ impl Job {
         self.blame.borrow().as_ref().and_then(see)
     }
 
-    /// Returns the lines that are known noise from now on, since the child succeeded.
-    pub(super) fn noise(&self) -> Vec<Vec<u8>> {
+    /// Returns the lines that count as harmless from now on, since the child succeeded.
+    pub(super) fn harmless_lines(&self) -> Vec<Vec<u8>> {
         self.unknown.take()
     }
 

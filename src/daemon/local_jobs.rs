@@ -147,7 +147,7 @@ impl EventLoop<'_> {
         let delay = micros(sync.config.delay.unwrap_or_default());
         let oldest = sync.queue.oldest().map(|oldest| oldest.first_due());
         // Entries from before that time have left the queue.
-        let settled = match (sync.all_told(), oldest) {
+        let settled = match (sync.caught_up_since(), oldest) {
             (Some(told), Some(due)) => due > told + delay,
             _ => false,
         };
@@ -163,7 +163,7 @@ impl EventLoop<'_> {
             filter: Arc::clone(&sync.filter),
             task: request.task,
             renames_applied: settled,
-            limit: if std::mem::take(&mut sync.unlimited) {
+            limit: if sync.delete_guard_mut().take_lifted() {
                 None
             } else {
                 sync.config.guard.max_delete
@@ -171,7 +171,7 @@ impl EventLoop<'_> {
             stop: Arc::clone(&self.local_jobs.stop),
         });
         if given {
-            sync.running += 1;
+            sync.child_started();
             self.local_jobs.jobs.insert(token, job);
         } else {
             // The thread has panicked; the next request starts another.
@@ -194,7 +194,7 @@ impl EventLoop<'_> {
                     self.put_off(job.handle(), job.ids(), deleted, total);
                     continue;
                 }
-                job.handle().sync.borrow_mut().within_limit();
+                job.handle().sync.borrow_mut().deletions_within_limit();
                 let code = tell_failures(&job, &report);
                 self.evaluate(job, ExitStatus::Exit(code));
             }
@@ -246,7 +246,7 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
     // A repeated failure is logged as a count of pending retries.
     let new = failures
         .clone()
-        .filter(|failure| !sync.failed_paths.is_tried(&failure.path));
+        .filter(|failure| !sync.failed_paths().is_tried(&failure.path));
     for failure in new.take(MAX_LOGGED_FAILURES) {
         log::warn(format_args!("{name}: {}", failure.reason));
     }

@@ -43,7 +43,7 @@ impl EventLoop<'_> {
         }
         for handle in &self.syncs {
             let sync = handle.sync.borrow();
-            if sync.verify.is_done() && !sync.has_just_sent(SystemTime::now()) {
+            if sync.verify().is_done() && !sync.has_just_sent(SystemTime::now()) {
                 state.remove(&sync.config, ALIVE_MARK);
             }
             let bytes = bounded(encode(&sync), state_dir::MAX_BYTES);
@@ -79,7 +79,7 @@ impl EventLoop<'_> {
                 continue;
             }
             if let Some(state) = &self.context.state {
-                let synced = encode_time(sync.verify.synced());
+                let synced = encode_time(sync.verify().synced());
                 if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
                     let name = &sync.config.name;
                     log::say("Debug", format_args!("{name}: cannot remember: {error}"));
@@ -97,9 +97,9 @@ impl EventLoop<'_> {
         if !self.context.restored
             && let Some(bytes) = state.read(&sync.config, ALIVE_MARK)
         {
-            sync.verify.suspect_since(decode_time(&bytes));
+            sync.verify_mut().suspect_since(decode_time(&bytes));
         }
-        let synced = encode_time(sync.verify.synced());
+        let synced = encode_time(sync.verify().synced());
         if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
             log::warn(format_args!("{name}: cannot remember: {error}"));
         }
@@ -127,7 +127,7 @@ impl EventLoop<'_> {
         for (etype, path, to) in &events {
             sync.restore(*etype, path, to.as_deref(), self.now);
         }
-        sync.drop_held();
+        sync.discard_below_missing_mounts();
         state.remove(&sync.config, STATE_KIND);
     }
 }

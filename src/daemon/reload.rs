@@ -91,7 +91,7 @@ impl EventLoop<'_> {
                 untouched += 1;
                 continue;
             }
-            handle.sync.borrow_mut().not_started.unwatched = true;
+            handle.sync.borrow_mut().await_watches();
             let replaced = |other: &&Rc<SyncHandle>| {
                 same_work(other, &handle) && !is_among(&self.syncs, &other.sync)
             };
@@ -126,7 +126,7 @@ impl EventLoop<'_> {
         for job in self.jobs.values_mut().chain(self.local_jobs.jobs_mut()) {
             if job.is_for(&before.sync) {
                 job.heir = Some(Rc::clone(&handle.sync));
-                sync.not_started.children += 1;
+                sync.add_predecessor_job();
             }
         }
     }

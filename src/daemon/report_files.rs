@@ -176,7 +176,7 @@ fn notes(sync: &Sync, lacks_watches: bool) -> Vec<Cow<'static, str>> {
     if let Some(why) = sync.halted() {
         notes.push(format!("Halted: {why}").into());
     }
-    if let Some(why) = &sync.excess {
+    if let Some(why) = sync.delete_guard().excess() {
         notes.push(format!("Halted: {why}").into());
     }
     for (path, reason) in sync.gate.blocked().iter().take(MAX_BLOCKED_PATHS) {
@@ -191,7 +191,7 @@ fn notes(sync: &Sync, lacks_watches: bool) -> Vec<Cow<'static, str>> {
     if lacks_watches {
         notes.push("Not all directories are watched: out of inotify watches".into());
     }
-    notes.extend(sync.troubles().into_iter().map(Into::into));
+    notes.extend(sync.problems().into_iter().map(Into::into));
     notes
 }
 

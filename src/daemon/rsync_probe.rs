@@ -43,7 +43,7 @@ impl EventLoop<'_> {
             }
             self.rsync_probe.0 = Some(done);
         }
-        handle.sync.borrow_mut().not_started.probing = true;
+        handle.sync.borrow_mut().set_probing(true);
         false
     }
 
@@ -55,7 +55,7 @@ impl EventLoop<'_> {
         }
         self.rsync_probe.0 = None;
         for handle in &self.syncs {
-            handle.sync.borrow_mut().not_started.probing = false;
+            handle.sync.borrow_mut().set_probing(false);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::log;
 use crate::queue::Etype;
 use crate::scan::{Collected, CommitAction, Committed, ScanAnswer, WorkerOrder};
 use crate::script::SyncHandle;
-use crate::sync::Again;
+use crate::sync::RetryPlan;
 
 /// The maximum number of files that are logged individually.
 const MAX_LOGGED_PATHS: usize = 20;
@@ -102,8 +102,8 @@ impl EventLoop<'_> {
             });
             let mut sync = handle.sync.borrow_mut();
             match sync.retry_paths(paths, self.now) {
-                Again::Paths(_, wait) | Again::Everything(wait) => wait.as_secs(),
-                Again::Nothing => 0,
+                RetryPlan::Paths(_, wait) | RetryPlan::Everything(wait) => wait.as_secs(),
+                RetryPlan::Nothing => 0,
             }
         };
         let wait = syncs.iter().map(again).min().unwrap_or_default();

@@ -123,7 +123,7 @@ impl EventLoop<'_> {
     /// Adds a transfer to a pass.
     pub(super) fn request_scan(&mut self, request: ScanRequest) {
         let gate = Rc::clone(&request.handle.sync.borrow().gate);
-        request.handle.sync.borrow_mut().running += 1;
+        request.handle.sync.borrow_mut().child_started();
         let mut waiter = Some(PassWaiter {
             handle: request.handle,
             agent: request.agent,
@@ -174,7 +174,7 @@ impl EventLoop<'_> {
         };
         let source = {
             let sync = syncs[0].sync.borrow();
-            (Arc::clone(&sync.filter), sync.root_identity())
+            (Arc::clone(&sync.filter), sync.watched_source())
         };
         let (filter, root_identity) = source;
         self.order_check(
@@ -196,8 +196,8 @@ impl EventLoop<'_> {
             .flat_map(|r| r.waiters)
         {
             let mut sync = waiter.handle.sync.borrow_mut();
-            sync.running -= 1;
-            sync.redo(&waiter.ids, self.now);
+            sync.child_ended();
+            sync.requeue(&waiter.ids, self.now);
         }
     }
 
@@ -302,7 +302,7 @@ impl EventLoop<'_> {
                     .into_iter()
                     .flat_map(|r| r.waiters)
                 {
-                    waiter.handle.sync.borrow_mut().running -= 1;
+                    waiter.handle.sync.borrow_mut().child_ended();
                     self.cannot_check(&waiter.handle, &waiter.ids, &why);
                 }
             }
@@ -333,7 +333,7 @@ impl EventLoop<'_> {
         for handle in &self.syncs {
             let mut sync = handle.sync.borrow_mut();
             if sync.gate.id() == pass.gate.id() {
-                sync.make_good_deletions(self.now);
+                sync.repeat_deletions(self.now);
             }
         }
         self.scan_passes.ready.extend(pass.waiters);
@@ -366,7 +366,7 @@ impl EventLoop<'_> {
         let PassWaiter { handle, ids, .. } = &waiter;
         {
             let mut sync = handle.sync.borrow_mut();
-            sync.running -= 1;
+            sync.child_ended();
             if nothing_to_send(&sync, ids) {
                 sync.succeeded(ids);
                 drop(sync);
@@ -376,7 +376,7 @@ impl EventLoop<'_> {
         // The source or the tunnel may be unavailable by now; the transfer is checked again later.
         let paused = handle.sync.borrow().is_paused();
         if paused || !handle.is_connected() || !self.check_ready(handle) {
-            return handle.sync.borrow_mut().redo(ids, self.now);
+            return handle.sync.borrow_mut().requeue(ids, self.now);
         }
         // The entries stay active, so that later changes wait behind them.
         let reading = handle.sync.borrow().gate.begin_reading();
@@ -412,8 +412,8 @@ impl EventLoop<'_> {
         let ready = std::mem::take(&mut self.scan_passes.ready);
         for waiter in passes.into_iter().flat_map(|r| r.waiters).chain(ready) {
             let mut sync = waiter.handle.sync.borrow_mut();
-            sync.running -= 1;
-            sync.redo(&waiter.ids, self.now);
+            sync.child_ended();
+            sync.requeue(&waiter.ids, self.now);
         }
         for scan in self.jobs.values().filter_map(Job::scanning) {
             scan.give_up();

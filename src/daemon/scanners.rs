@@ -160,7 +160,7 @@ impl EventLoop<'_> {
             let scan = Scan::new(token, group, scanner);
             match spawned {
                 Ok(pid) => {
-                    handle.sync.borrow_mut().running += 1;
+                    handle.sync.borrow_mut().child_started();
                     let job = Job::scan(scan, Rc::clone(handle), Rc::clone(&self.script), agent);
                     self.jobs.insert(pid, job);
                     self.script.context.running.set(self.jobs.len());

@@ -72,7 +72,7 @@ impl EventLoop<'_> {
         // Local jobs run in the daemon's own process.
         let own = orders.map(|job| sending(std::process::id(), job, &sync));
         let sending = children.chain(own);
-        let retry = sync.retry().map(|(hold, failures)| Retry {
+        let retry = sync.next_retry().map(|(hold, failures)| Retry {
             seconds: Clock::until(now, hold).as_secs_f64(),
             failures,
         });
@@ -85,7 +85,7 @@ impl EventLoop<'_> {
             to: None,
         });
         let queue = queue.chain(backlog);
-        let failed_paths = sync.failed_paths.names(MAX_NAMED_PATHS);
+        let failed_paths = sync.failed_paths().names(MAX_NAMED_PATHS);
         let blocked = sync.gate.blocked();
         let snapshot = SyncSnapshot {
             name: sync.config.name.clone(),
@@ -95,20 +95,23 @@ impl EventLoop<'_> {
             oldest: age(&sync, now),
             sending: sending.collect(),
             retry,
-            failed: sync.failed_paths.len(),
+            failed: sync.failed_paths().len(),
             failed_paths: failed_paths.map(|path| escape(path).into_owned()).collect(),
             withheld: blocked.len(),
             rejected: blocked.rejected(),
             withheld_paths: told(&blocked),
             away: sync
-                .away()
+                .missing_mounts()
                 .map(|mount| escape(mount).into_owned())
                 .collect(),
             queue: queue.collect(),
             last_success: sync.counters.last_success.map(seconds),
             last_error: last_error(&sync.counters),
             paused: sync.is_paused(),
-            halted: sync.halted().or(sync.excess.as_deref()).map(str::to_owned),
+            halted: sync
+                .halted()
+                .or(sync.delete_guard().excess())
+                .map(str::to_owned),
             ended: sync.ended(),
             totals: totals(&sync),
             ..SyncSnapshot::default()

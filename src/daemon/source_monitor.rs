@@ -101,7 +101,7 @@ impl EventLoop<'_> {
             if let Some(state) = &self.context.state {
                 let mut sync = handle.sync.borrow_mut();
                 if let Some(mount) = state.read(&sync.config, MOUNT_STATE) {
-                    sync.remember_mount(&mount);
+                    sync.remember_source_mount(&mount);
                 }
                 let source = state.read(&sync.config, SOURCE_STATE);
                 if let Some(source) = source.and_then(|line| SourceIdentity::from_line(&line)) {
@@ -118,34 +118,34 @@ impl EventLoop<'_> {
                     .filter(|path| !path.is_empty());
                 sync.remember_nested_mounts(known.map(<[u8]>::to_vec));
             }
-            let objection = {
+            let violation = {
                 let mut sync = handle.sync.borrow_mut();
                 // The source is accepted only if the target is available.
-                sync.inspect_target().or_else(|| sync.inspect())
+                sync.accept_target().or_else(|| sync.accept_source())
             };
-            match objection {
+            match violation {
                 Some(why) => self.halt(&handle, why),
                 None => self.accepted(&handle),
             }
         }
-        self.see_mounts(&table);
+        self.update_nested_mounts(&table);
     }
 
     /// Updates each sync's nested mounts, so that unmounted ones are neither sent nor deleted.
-    fn see_mounts(&self, table: &[u8]) {
+    fn update_nested_mounts(&self, table: &[u8]) {
         let mounted: BTreeSet<Vec<u8>> = lasting(table).collect();
         for handle in &self.syncs {
             let mut sync = handle.sync.borrow_mut();
             let known = sync.known_nested_mounts().count();
-            let (gone, back) = sync.see_mounts(&mounted);
+            let changes = sync.update_nested_mounts(&mounted);
             let name = &sync.config.name;
-            for mount in gone {
+            for mount in changes.gone {
                 log::warn(format_args!(
                     "{name}: what was mounted at {} is not; the target keeps what it has of it",
                     log::escape(&mount)
                 ));
             }
-            for mount in back {
+            for mount in changes.back {
                 let mount = log::escape(&mount);
                 log::normal(format_args!("{name}: {mount} is mounted again"));
             }
@@ -175,11 +175,11 @@ impl EventLoop<'_> {
         {
             self.look_at_mounts();
         }
-        let objection = {
+        let violation = {
             let mut sync = handle.sync.borrow_mut();
-            sync.objection().or_else(|| sync.target_objection())
+            sync.source_violation().or_else(|| sync.target_violation())
         };
-        let Some(why) = objection else {
+        let Some(why) = violation else {
             return true;
         };
         self.halt(handle, why);
@@ -240,7 +240,7 @@ impl EventLoop<'_> {
         self.source_monitor.changed = false;
         self.recheck_all();
         let table = mount_table::read();
-        self.see_mounts(&table);
+        self.update_nested_mounts(&table);
         let nested_mounts = self.nested_mounts_in(&table);
         let before = std::mem::replace(&mut self.source_monitor.nested_mounts, nested_mounts);
         let changed: Vec<_> = before
@@ -252,9 +252,7 @@ impl EventLoop<'_> {
         // inotify does not report that a mount hides a watched directory.
         for (handle, compare) in self.syncs.iter().zip(&mut self.compare) {
             let sync = handle.sync.borrow();
-            *compare |= changed
-                .iter()
-                .any(|(mount, _)| sync.has_nested_mounts(mount));
+            *compare |= changed.iter().any(|(mount, _)| sync.contains_mount(mount));
         }
         self.watcher.rebuild();
     }
@@ -278,14 +276,14 @@ impl EventLoop<'_> {
             return true;
         }
         let home = self.watcher.leads_to_root(&sync.config.source);
-        let objection = sync.target_objection().or_else(|| {
+        let violation = sync.target_violation().or_else(|| {
             if home {
-                sync.inspect()
+                sync.accept_source()
             } else {
-                sync.objection()
+                sync.source_violation()
             }
         });
-        match objection {
+        match violation {
             Some(why) => {
                 drop(sync);
                 self.halt(handle, why);
@@ -296,13 +294,13 @@ impl EventLoop<'_> {
             }
             None if home && sync.halted().is_some() => {
                 let name = sync.config.name.clone();
-                let what = if sync.take_replaced() {
+                let what = if sync.take_source_replacement() {
                     "another directory is in the place of the source"
                 } else {
                     "source and target are the same as before"
                 };
                 log::normal(format_args!("{name}: {what}, comparing everything"));
-                sync.go_on(self.started.then_some(self.now));
+                sync.resume(self.started.then_some(self.now));
                 drop(sync);
                 self.remember(handle);
             }
@@ -315,7 +313,7 @@ impl EventLoop<'_> {
     fn accepted(&self, handle: &SyncHandle) {
         let mut sync = handle.sync.borrow_mut();
         // For a halted sync this is logged when it is released.
-        if sync.halted().is_none() && sync.take_replaced() {
+        if sync.halted().is_none() && sync.take_source_replacement() {
             log::normal(format_args!(
                 "{}: another directory is in the place of the source {}",
                 sync.config.name,
@@ -348,9 +346,9 @@ impl EventLoop<'_> {
             b"/" => Vec::new(),
             mount => mount.to_vec(),
         };
-        let source = sync.known_source().map(SourceIdentity::to_line);
+        let source = sync.accepted_source().map(SourceIdentity::to_line);
         self.keep(&sync, SOURCE_STATE, source.unwrap_or_default().as_bytes());
-        self.keep(&sync, MOUNT_STATE, &lasting(sync.mount()));
+        self.keep(&sync, MOUNT_STATE, &lasting(sync.source_mount()));
         self.keep(
             &sync,
             TARGET_MOUNT_STATE,
@@ -395,7 +393,7 @@ impl EventLoop<'_> {
     fn nested_mounts_in(&self, table: &[u8]) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
         let nested_mounts = |(mount, _): &(Vec<u8>, Vec<u8>)| {
             let mut syncs = self.syncs.iter();
-            syncs.any(|handle| handle.sync.borrow().has_nested_mounts(mount))
+            syncs.any(|handle| handle.sync.borrow().contains_mount(mount))
         };
         mounts(table).filter(nested_mounts).collect()
     }

@@ -45,7 +45,7 @@ impl EventLoop<'_> {
         let job = Job::of_request(request, roots, Rc::clone(&self.script));
         match spawned {
             Ok(pid) => {
-                job.handle.sync.borrow_mut().running += 1;
+                job.handle.sync.borrow_mut().child_started();
                 self.add_job(pid, job);
                 self.count_running();
             }

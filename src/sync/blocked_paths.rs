@@ -23,17 +23,17 @@ impl Sync {
 
     /// Returns patterns of paths at the target that are protected because the staged tree lacks
     /// them; `None` if there are too many for filter rules. Nothing is deleted then, and
-    /// [`Sync::make_good_deletions`] repeats the comparison later.
-    pub fn protected(&mut self) -> Option<Vec<Vec<u8>>> {
+    /// [`Sync::repeat_deletions`] repeats the comparison later.
+    pub fn protected_patterns(&mut self) -> Option<Vec<Vec<u8>>> {
         let patterns = self.patterns();
-        self.undeleted |= patterns.is_none() && self.config.delete != Delete::Never;
+        self.owes_deletions |= patterns.is_none() && self.config.delete != Delete::Never;
         patterns
     }
 
     /// Queues a full comparison if deletions were left out that are possible now.
-    pub fn make_good_deletions(&mut self, now: Time) {
-        if self.undeleted && self.patterns().is_some() {
-            self.undeleted = false;
+    pub fn repeat_deletions(&mut self, now: Time) {
+        if self.owes_deletions && self.patterns().is_some() {
+            self.owes_deletions = false;
             self.resync_once(now);
         }
     }
@@ -47,8 +47,8 @@ impl Sync {
         (patterns.len() <= MAX_RULES && bytes <= MAX_RULE_BYTES).then_some(patterns)
     }
 
-    /// Returns true if nothing is to be done at the target for this path: what is there did not pass the
-    /// checks, and neither is there an older version that has.
+    /// Returns true if the target must not be changed for this path: its file has not passed the
+    /// checks, and no older version of it has.
     pub fn is_blocked(&self, path: &[u8]) -> bool {
         let kept = self
             .gate
@@ -62,8 +62,8 @@ impl Sync {
         kept && !staged()
     }
 
-    /// Returns true if nothing could be said of this path yet, so that it is looked at again.
-    pub(super) fn is_held_by_gate(&self, path: &[u8]) -> bool {
+    /// Returns true if the checks of this path have no result yet, so that it is scanned again.
+    pub(super) fn is_undecided(&self, path: &[u8]) -> bool {
         let blocked = self.gate.blocked();
         blocked.why(path).is_some_and(|reason| !reason.rejected)
     }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_stands_for_all_that_is_in_it() {
+    fn the_pattern_of_a_directory_matches_its_contents() {
         assert_eq!(entire(b"/a\\b"), b"/a\\b");
         assert_eq!(entire(b"/a\\b*/"), b"/a\\\\b\\*/***");
     }

@@ -3,59 +3,42 @@
 
 use super::Sync;
 use crate::queue::journal::Position;
-use crate::queue::{DelayId, Etype, Ready, Time};
+use crate::queue::{Etype, Ready, Time};
 
 /// A mark in a sync's queue. It covers the entries up to a serial number, and the entries that
 /// replace these.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     serial: u64,
-    carried: u64,
+    requeues: u64,
     /// The end of the journal.
-    place: Position,
+    journal_end: Position,
 }
 
 impl Sync {
     /// Pauses or resumes the sync. While paused it starts nothing; it still queues events, and
     /// running transfers complete.
     pub fn set_paused(&mut self, paused: bool) {
-        self.paused = paused;
+        self.lifecycle.set_paused(paused);
     }
 
     /// Returns true if it was paused.
     pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-
-    /// Returns the time of the next retry after a failure, and the number of failures in a row. A
-    /// time in the past means that a retry is running.
-    pub fn retry(&self) -> Option<(Time, u32)> {
-        match self.backoff.failures() {
-            0 => self.failed_paths.next_comparison(),
-            failures => Some((self.not_before.unwrap_or_default(), failures)),
-        }
+        self.lifecycle.is_paused()
     }
 
     /// Makes all pending entries due now.
     pub fn flush(&mut self) {
-        self.flushed = self.queue.last_serial();
-        self.hurry();
+        self.flushed_up_to = self.queue.last_serial();
+        self.flush_journal();
     }
 
     /// Returns the entries that are due.
     pub fn ready(&mut self, now: Time) -> Ready {
         match self.queue.first_ready(now, 0) {
-            Ready::Now(id) if id.serial() <= self.flushed => Ready::Now(id),
+            Ready::Now(id) if id.serial() <= self.flushed_up_to => Ready::Now(id),
             _ => self.queue.first_ready(now, self.config.max_delays),
         }
-    }
-
-    /// Makes failed entries due now. The number of failures in a row is kept, so the next delay is
-    /// longer if they fail again.
-    pub fn retry_now(&mut self, now: Time) {
-        self.not_before = None;
-        self.failed_paths.hasten(now);
-        self.flush();
     }
 
     /// Queues a path of the source (`/a/b`), a directory with its contents.
@@ -74,45 +57,38 @@ impl Sync {
         }
     }
 
-    /// Handles the success of a full comparison: it clears the failures, so that the next
-    /// incomplete one counts as the first.
-    pub fn compared(&mut self, ids: &[DelayId]) {
-        let mut delays = ids.iter().filter_map(|&id| self.queue.get(id));
-        if delays.any(|delay| delay.etype().is_special()) {
-            self.failed_paths.compared();
-        }
-    }
-
     /// Returns a mark at the current end of the queue, for [`Sync::reached`].
     pub fn mark(&self) -> Mark {
         Mark {
             serial: self.queue.last_serial(),
-            carried: self.carried,
-            place: self.journal_end(),
+            requeues: self.requeues,
+            journal_end: self.journal_end(),
         }
     }
 
-    /// Returns true if all that was noticed before the mark is done, so that the target has it.
+    /// Returns true if the target has all changes from before the mark.
     ///
-    /// Work does not always stay in its entry: a Move that fails becomes a Delete and a Create, what a
-    /// transfer left undone is queued anew. Each such turn counts up `carried`, and the mark
-    /// is set anew then: later than needed, never too early.
+    /// Work may move to new entries: a Move that fails becomes a Delete and a Create, and failed paths
+    /// are queued again. Each time `requeues` is incremented, and the mark is set to the end of the
+    /// queue again: later than needed, never too early.
     pub fn reached(&self, mark: &mut Mark) -> bool {
-        if self.carried != mark.carried {
+        if self.requeues != mark.requeues {
             *mark = self.mark();
         }
-        if !self.has_taken(mark.place) {
+        if !self.has_read_journal(mark.journal_end) {
             return false;
         }
-        if std::mem::take(&mut mark.place) > 0 {
+        if std::mem::take(&mut mark.journal_end) > 0 {
             // The journal's changes are in the queue now, with serial numbers up to the last one.
             mark.serial = self.queue.last_serial();
         }
-        let stopped = self.lost || self.halted.is_some() || self.ended.is_some();
-        let owes = self.overrun || self.has_gap() || self.failed_paths.due().is_some();
-        let owes = owes || stopped || self.not_started.any() || !self.inherited.is_empty();
-        let owes = owes || self.verify.is_searching();
-        !owes
+        let is_complete = self.lifecycle.is_keeping_up()
+            && !self.owes_comparison
+            && !self.has_gap()
+            && self.failed_paths().due().is_none()
+            && self.inherited.is_empty()
+            && !self.verify.is_searching();
+        is_complete
             && self
                 .queue
                 .oldest()
@@ -124,7 +100,7 @@ impl Sync {
 mod tests {
     use super::*;
     use crate::batch::error_lines;
-    use crate::queue::{Policy, Take};
+    use crate::queue::{DelayId, Policy, Take};
     use crate::sync::Blame;
     use crate::sync::tests::sync_with;
     use crate::watch::Event;
@@ -145,8 +121,8 @@ mod tests {
         /// The child fails for one entry, with an error line that names it or without.
         Partly(usize, bool),
         /// The child stops at one entry.
-        Aside(usize),
-        /// The Moves of the batch cannot be carried out at the target.
+        Defer(usize),
+        /// The Moves of the batch cannot be requeues out at the target.
         Split,
         Retry,
         Mark,
@@ -163,7 +139,7 @@ mod tests {
                 3 => Just(Step::Succeed),
                 1 => Just(Step::Fail),
                 2 => (name.clone(), any::<bool>()).prop_map(|(n, named)| Step::Partly(n, named)),
-                2 => name.prop_map(Step::Aside),
+                2 => name.prop_map(Step::Defer),
                 2 => Just(Step::Split),
                 1 => Just(Step::Retry),
                 2 => Just(Step::Mark),
@@ -272,11 +248,11 @@ mod tests {
                     self.target.extend(seen);
                     return;
                 }
-                Step::Aside(name) => {
+                Step::Defer(name) => {
                     let left = path(*name);
                     let named = crate::sync::Entries::from([(left.clone(), Etype::Modify)]);
-                    let aside = self.sync.set_aside(&ids, &named, false, self.now);
-                    if aside.is_none() {
+                    let deferred = self.sync.defer_failed(&ids, &named, false, self.now);
+                    if deferred.is_none() {
                         self.sync.failed(&ids, self.now);
                     }
                     return;
@@ -359,7 +335,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_reached_is_at_the_target(steps in steps()) {
+        fn changes_before_a_reached_mark_are_at_the_target(steps in steps()) {
             holds(Policy::Coalesce, false, &steps)?;
             holds(Policy::Coalesce, true, &steps)?;
             holds(Policy::PerEvent, false, &steps)?;
@@ -367,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_is_for_what_waits_now() {
+    fn a_flush_concerns_entries_that_are_pending_now() {
         let mut sync = sync_with(Policy::Coalesce);
         sync.ingest(Event::Modify { path: b"/src/a" }, 0);
         assert!(matches!(sync.ready(1), Ready::At(_)));

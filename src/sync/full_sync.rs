@@ -6,6 +6,26 @@ use crate::log;
 use crate::queue::{Delay, DelayId, Etype, Status, Time};
 
 impl Sync {
+    /// Waits with the startup until the directories are watched.
+    pub fn await_watches(&mut self) {
+        self.lifecycle.await_watches();
+    }
+
+    /// Queues the startup of a sync whose directories are watched now. Returns false if it did not
+    /// wait for that.
+    pub fn watched(&mut self, now: Time) -> bool {
+        let waited = self.lifecycle.watched();
+        if waited {
+            self.start(now);
+        }
+        waited
+    }
+
+    /// Sets whether full comparisons wait, because `maxStartups` is reached.
+    pub fn defer_full_comparisons(&mut self, defers: bool) {
+        self.defers_full_comparisons = defers;
+    }
+
     /// Queues the startup event, unless `init` is false.
     pub fn start(&mut self, now: Time) {
         if self.config.init {
@@ -16,7 +36,7 @@ impl Sync {
 
     /// Returns true if nothing of the startup is left to do.
     pub fn has_started(&self) -> bool {
-        self.ended.is_some()
+        self.has_ended()
             || !self
                 .queue
                 .specials()
@@ -25,7 +45,7 @@ impl Sync {
 
     /// Queues a full comparison for `due`, because events may have been lost.
     pub fn resync(&mut self, due: Time) {
-        self.suspect();
+        self.note_lost_events();
         if let Some(etype) = self.comparison() {
             self.queue.push(etype, b"/", None, due);
         }
@@ -34,9 +54,9 @@ impl Sync {
     /// Queues a full comparison for `due`, unless one is pending.
     pub fn resync_once(&mut self, due: Time) {
         let waits = |delay: Delay<'_>| delay.status() == Status::Wait;
-        let comes = self.queue.specials().any(waits);
-        if comes {
-            self.suspect();
+        let is_pending = self.queue.specials().any(waits);
+        if is_pending {
+            self.note_lost_events();
         } else {
             self.resync(due);
         }
@@ -49,13 +69,14 @@ impl Sync {
         }
     }
 
-    /// Returns true if there is a way to compare everything.
+    /// Returns true if full comparisons are possible.
     pub(super) fn compares_everything(&self) -> bool {
         self.comparison().is_some()
     }
 
-    fn suspect(&mut self) {
-        self.carried += 1;
+    /// Records that events may have been lost.
+    fn note_lost_events(&mut self) {
+        self.requeues += 1;
         self.verify.suspect();
     }
 
@@ -81,13 +102,13 @@ impl Sync {
         }
     }
 
-    /// Returns true if this compares the whole source. What user code does at startup is its own affair.
+    /// Returns true if this entry is a full comparison. The startup of user code is not one.
     pub fn is_whole(&self, id: DelayId) -> bool {
         let etype = self.queue.get(id).map(|delay| delay.etype());
         self.has_full && matches!(etype, Some(Etype::Init | Etype::Full))
     }
 
-    /// Returns true if its whole source is being compared.
+    /// Returns true if a full comparison is running.
     pub fn compares_all(&self) -> bool {
         let mut active = self
             .queue
@@ -108,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn one_comparison_that_waits_is_enough() {
+    fn a_pending_comparison_is_not_queued_twice() {
         for (has_full, etype) in [(false, Etype::Init), (true, Etype::Full)] {
             let mut sync = sync_with(Policy::Coalesce);
             sync.has_full = has_full;
@@ -127,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_startup_nothing_compares_but_a_function_for_it() {
+    fn without_init_only_a_full_function_compares() {
         let mut sync = sync_with(Policy::PerEvent);
         sync.config.init = false;
         sync.resync(0);

@@ -10,24 +10,6 @@ use crate::queue::{Etype, Placed, Policy, Pushed, Time};
 /// A pending event: type, path, and destination of a Move.
 pub type PendingEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
 
-/// The reasons why a sync has not started yet.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NotStarted {
-    /// The initial crawl of its directories is not complete.
-    pub unwatched: bool,
-    /// The number of running children of the sync it replaces.
-    pub children: usize,
-    /// Its rsync is being probed.
-    pub probing: bool,
-}
-
-impl NotStarted {
-    /// Returns true if there is a reason.
-    pub fn any(self) -> bool {
-        self.unwatched || self.children > 0 || self.probing
-    }
-}
-
 impl Sync {
     /// Returns the pending events in order, active ones first, and true if a full comparison is
     /// pending besides the startup.
@@ -40,9 +22,11 @@ impl Sync {
 
     /// Returns the pending events without those still in the shared journal.
     fn own_pending_events(&self) -> (Vec<PendingEvent>, bool) {
-        let mut everything =
-            self.overrun || self.has_gap() || self.lost || self.failed_paths.retries_everything();
-        let mut events: Vec<PendingEvent> = self.failed_paths.paths().collect();
+        let mut everything = self.owes_comparison
+            || self.has_gap()
+            || self.is_lost()
+            || self.failed_paths().retries_everything();
+        let mut events: Vec<PendingEvent> = self.failed_paths().paths().collect();
         events.extend(self.inherited.iter().cloned());
         for delay in self.queue.iter() {
             match delay.etype() {
@@ -57,8 +41,8 @@ impl Sync {
         (events, everything)
     }
 
-    /// Returns true if what changes from now on may have the size and second of what was sent, so that
-    /// only an exact comparison finds it.
+    /// Returns true if a file that changes now may have the modification second of one that was sent,
+    /// so that rsync's quick check may not detect the change.
     pub fn has_just_sent(&self, now: SystemTime) -> bool {
         let second = |time: SystemTime| {
             let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -71,10 +55,10 @@ impl Sync {
     /// once when this sync starts.
     pub fn adopt(&mut self, old: &Sync) {
         self.share_scope(old);
-        self.inherit_source_state(old);
+        self.inherit_guard(old);
         self.counters = old.counters.clone();
-        self.paused = old.paused;
-        let (events, everything) = if self.take_place(old) {
+        self.set_paused(old.is_paused());
+        let (events, everything) = if self.inherit_journal(old) {
             old.own_pending_events()
         } else {
             old.pending_events()
@@ -86,15 +70,25 @@ impl Sync {
         if everything && self.config.init {
             self.verify.suspect();
         }
-        self.overrun |= everything && !self.config.init;
+        self.owes_comparison |= everything && !self.config.init;
+    }
+
+    /// Waits for one more child of the sync that this one replaces.
+    pub fn add_predecessor_job(&mut self) {
+        self.lifecycle.add_predecessor_job();
+    }
+
+    /// Handles the end of a child of the sync that this one replaces.
+    pub fn predecessor_job_ended(&mut self) {
+        self.lifecycle.predecessor_job_ended();
     }
 
     /// Queues the inherited events behind the startup event.
     pub(super) fn queue_inherited(&mut self, now: Time) {
         for (etype, path, to) in std::mem::take(&mut self.inherited) {
-            self.hand_on(etype, &path, to.as_deref(), now);
+            self.push_pending(etype, &path, to.as_deref(), now);
         }
-        self.drop_held();
+        self.discard_below_missing_mounts();
     }
 
     /// Shares the scope of the old sync if both watch the same directories, so that the watcher
@@ -123,17 +117,17 @@ impl Sync {
             (Etype::Create | Etype::Modify, None) if self.queue.policy() == Policy::Coalesce => {
                 // The startup transfer sends all differences but those of the same size and time.
                 self.verify.add(path);
-                self.hand_on(etype, path, None, now);
+                self.push_pending(etype, path, None, now);
             }
             (_, Some(to)) if self.queue.policy() == Policy::Coalesce => {
                 self.send_moved(path, to, now);
             }
-            _ => self.hand_on(etype, path, to, now),
+            _ => self.push_pending(etype, path, to, now),
         }
     }
 
     /// Queues an event if the current filter accepts it.
-    fn hand_on(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) {
+    fn push_pending(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) {
         let moved = to.filter(|to| self.config.moves && !self.excluded(path) && !self.excluded(to));
         let pushed = match (moved, to) {
             (None, Some(to)) => return self.send_moved(path, to, now),
@@ -141,7 +135,7 @@ impl Sync {
             (to, _) => self.queue.push(etype, path, to, now),
         };
         if pushed == Pushed::Placed(Placed::Refused) {
-            self.overrun = true;
+            self.owes_comparison = true;
         }
     }
 }

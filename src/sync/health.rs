@@ -1,57 +1,74 @@
-//! What is wrong with a sync, and its end.
+//! Problems of a sync: a lost or violated source, its end, and lines for the status file.
 
 use super::Sync;
 use crate::log;
 use crate::queue::{DelayId, Time};
 
-/// The maximum number of known noise lines.
-const MAX_NOISE: usize = 64;
-
 impl Sync {
+    /// Handles the loss of the watched source. Nothing is sent until [`Sync::resume`], so that its
+    /// disappearance is not mirrored. Returns true if the sync was not halted before.
+    pub fn source_lost(&mut self, reason: &str) -> bool {
+        self.lifecycle.lose_source(reason)
+    }
+
+    /// Handles the return of the watched source. The sync stays halted.
+    pub fn source_found(&mut self) {
+        self.lifecycle.find_source();
+        self.forget_watched_source();
+    }
+
+    /// Returns true if the source is not watched any more.
+    pub fn is_lost(&self) -> bool {
+        self.lifecycle.is_lost()
+    }
+
+    /// Halts the sync. Returns true if it was not halted for this reason before.
+    pub fn halt(&mut self, reason: String) -> bool {
+        self.lifecycle.halt(reason)
+    }
+
+    /// Returns the reason of a halt, if the sync is halted.
+    pub fn halted(&self) -> Option<&str> {
+        self.lifecycle.reason()
+    }
+
+    /// Ends a halt and queues a full comparison for `now`; `None` if the startup is still to come.
+    pub fn resume(&mut self, now: Option<Time>) {
+        if let (true, Some(now)) = (self.lifecycle.resume(), now) {
+            self.resync_once(now);
+        }
+    }
+
+    /// Waits for a probe of rsync, or ends the wait.
+    pub fn set_probing(&mut self, probing: bool) {
+        self.lifecycle.set_probing(probing);
+    }
+
     /// Ends the sync because of this exit code. Its entries stay queued, so that a reload can take
     /// them over.
     pub fn end(&mut self, ids: &[DelayId], code: i32, now: Time) {
-        self.redo(ids, now);
-        self.ended = Some(code);
+        self.requeue(ids, now);
+        self.lifecycle.end(code);
         self.leave_journal();
     }
 
-    /// Returns true if this sync has come to its end.
+    /// Returns true if an exit code has ended this sync.
     pub fn has_ended(&self) -> bool {
-        self.ended.is_some()
+        self.ended().is_some()
     }
 
     /// Returns the exit code that ended the sync, if it has ended.
     pub fn ended(&self) -> Option<i32> {
-        self.ended
-    }
-
-    /// Returns the number of failures since the last success.
-    pub fn failures(&self) -> u32 {
-        self.backoff.failures()
-    }
-
-    /// Returns true if transfers that did all they should wrote this line to their error output, too.
-    pub fn is_noise(&self, line: &[u8]) -> bool {
-        self.noise.contains(line)
-    }
-
-    /// Records error lines of a successful transfer as noise.
-    pub fn note_noise(&mut self, lines: Vec<Vec<u8>>) {
-        for line in lines {
-            if self.noise.len() < MAX_NOISE {
-                self.noise.insert(line);
-            }
-        }
+        self.lifecycle.ended()
     }
 
     /// Returns the problems of the sync, one line each, for the status file.
-    pub fn troubles(&self) -> Vec<String> {
+    pub fn problems(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if let Some(code) = self.ended {
+        if let Some(code) = self.ended() {
             lines.push(format!("Ended by exit code {code}."));
         }
-        for mount in self.away() {
+        for mount in self.missing_mounts() {
             lines.push(format!(
                 "{} is not mounted, the target keeps what it has of it.",
                 log::escape(mount)
@@ -62,12 +79,12 @@ impl Sync {
             1 => lines.push("Failed once, trying again.".to_owned()),
             count => lines.push(format!("Failed {count} times in a row, trying again.")),
         }
-        match self.failed_paths.len() {
+        match self.failed_paths().len() {
             0 => {}
             1 => lines.push("1 path could not be sent, trying again.".to_owned()),
             count => lines.push(format!("{count} paths could not be sent, trying again.")),
         }
-        if self.failed_paths.retries_everything() {
+        if self.failed_paths().retries_everything() {
             lines.push("A comparison of everything was not complete, trying again.".to_owned());
         }
         lines

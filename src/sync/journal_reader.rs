@@ -22,7 +22,7 @@ pub struct JournalReader {
     id: TargetId,
     leads: bool,
     /// Changes before this position are due without their delay.
-    hurry: Position,
+    flushed_up_to: Position,
 }
 
 impl JournalReader {
@@ -32,7 +32,7 @@ impl JournalReader {
             journal,
             id,
             leads,
-            hurry: 0,
+            flushed_up_to: 0,
         }
     }
 }
@@ -47,8 +47,8 @@ impl Drop for JournalReader {
 /// and delay.
 pub fn share(first: &mut Sync, second: &mut Sync) {
     second.share_scope(first);
-    let settles = |sync: &Sync| sync.queue.policy() == Policy::Coalesce && !sync.config.moves;
-    if !settles(first) || !settles(second) || second.journal_reader.is_some() {
+    let coalesces = |sync: &Sync| sync.queue.policy() == Policy::Coalesce && !sync.config.moves;
+    if !coalesces(first) || !coalesces(second) || second.journal_reader.is_some() {
         return;
     }
     let bound = |sync: &Sync| sync.config.max_pending;
@@ -61,13 +61,13 @@ pub fn share(first: &mut Sync, second: &mut Sync) {
         bound(second),
         false,
     ));
-    second.share_ahead(first);
+    second.share_in_flight(first);
 }
 
 /// Lets `second` read the journal that `first` has inherited. Returns false if the two are not
 /// compatible.
 pub fn share_inherited(first: &Sync, second: &mut Sync) -> bool {
-    let same = first.group.is_some() && first.group == second.group;
+    let same = first.journal_group.is_some() && first.journal_group == second.journal_group;
     let (true, Some(journal_reader), Some(_)) =
         (same, &first.journal_reader, &second.journal_reader)
     else {
@@ -79,7 +79,7 @@ pub fn share_inherited(first: &Sync, second: &mut Sync) -> bool {
         second.config.max_pending,
         false,
     ));
-    second.share_ahead(first);
+    second.share_in_flight(first);
     true
 }
 
@@ -107,18 +107,19 @@ pub fn choose_leaders<'a>(syncs: impl Iterator<Item = &'a Rc<RefCell<Sync>>>) {
 }
 
 impl Sync {
-    /// Returns true if it takes in events: all do but those that another takes them in for.
-    pub(super) fn is_concerned(&self) -> bool {
+    /// Returns true if the sync takes in events. Of syncs that share a journal only the leading one
+    /// does.
+    pub(super) fn takes_events(&self) -> bool {
         match &self.journal_reader {
             Some(journal_reader) => journal_reader.leads,
-            None => self.ended.is_none(),
+            None => !self.has_ended(),
         }
     }
 
     /// Takes over the journal position of the replaced sync, so that its changes are not copied.
     /// Returns false if the two are not compatible.
-    pub(super) fn take_place(&mut self, old: &Sync) -> bool {
-        let same = self.group.is_some() && self.group == old.group;
+    pub(super) fn inherit_journal(&mut self, old: &Sync) -> bool {
+        let same = self.journal_group.is_some() && self.journal_group == old.journal_group;
         let (true, Some(journal_reader), Some(before)) =
             (same, &mut self.journal_reader, &old.journal_reader)
         else {
@@ -130,7 +131,7 @@ impl Sync {
             journal: Rc::clone(&before.journal),
             id,
             leads: journal_reader.leads,
-            hurry: 0,
+            flushed_up_to: 0,
         };
         true
     }
@@ -155,12 +156,12 @@ impl Sync {
         if self.queue.is_empty() {
             journal.completed(journal_reader.id);
         }
-        let hurry = !journal.has_passed(journal_reader.id, journal_reader.hurry);
+        let is_flushed = !journal.has_passed(journal_reader.id, journal_reader.flushed_up_to);
         let list = match journal.pull(
             journal_reader.id,
             now,
             (queue_limit, MAX_PULLED.max(queue_limit)),
-            hurry,
+            is_flushed,
         ) {
             Pull::Nothing => return None,
             Pull::At(due) => return Some(due),
@@ -169,21 +170,21 @@ impl Sync {
         drop(journal);
         self.counters.events += list.len() as u64;
         for (etype, path, due) in list {
-            if self.is_held(etype, &path) {
+            if self.is_below_missing_mount(etype, &path) {
                 continue;
             }
             if self.queue.push(etype, &path, None, due.min(now)) == Pushed::Placed(Placed::Refused)
             {
-                self.overrun = true;
+                self.owes_comparison = true;
             }
         }
         None
     }
 
-    /// Returns true if it fell back too far; it then compares everything.
+    /// Schedules a full comparison if the journal has dropped changes that this sync has not read.
     pub(super) fn note_gap(&mut self) {
         if let Some(journal_reader) = &self.journal_reader {
-            self.overrun |= journal_reader
+            self.owes_comparison |= journal_reader
                 .journal
                 .borrow_mut()
                 .take_overran(journal_reader.id);
@@ -209,9 +210,9 @@ impl Sync {
     }
 
     /// Makes all changes in the journal due now.
-    pub(super) fn hurry(&mut self) {
+    pub(super) fn flush_journal(&mut self) {
         if let Some(journal_reader) = &mut self.journal_reader {
-            journal_reader.hurry = journal_reader.journal.borrow().last();
+            journal_reader.flushed_up_to = journal_reader.journal.borrow().last();
         }
     }
 
@@ -222,14 +223,14 @@ impl Sync {
             .map_or(0, |f| f.journal.borrow().last())
     }
 
-    /// Returns true if it took over everything up to there.
-    pub(super) fn has_taken(&self, place: Position) -> bool {
+    /// Returns true if the sync has read the journal up to `end`.
+    pub(super) fn has_read_journal(&self, end: Position) -> bool {
         let journal_reader = self.journal_reader.as_ref();
         journal_reader.is_none_or(|journal_reader| {
             journal_reader
                 .journal
                 .borrow()
-                .has_passed(journal_reader.id, place)
+                .has_passed(journal_reader.id, end)
         })
     }
 

@@ -1,6 +1,6 @@
-//! A sync from outside: what it takes in and when it wants to act.
+//! Unit tests of a sync: which events it takes in, and when it acts.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::config::Delete;
@@ -9,7 +9,7 @@ use crate::watch::{Event, Follow};
 
 const SECOND: Time = 1_000_000;
 
-/// One that is told of moves, with a queue of this kind.
+/// Returns a sync that takes Moves, with a queue of this policy.
 pub(super) fn sync_with(policy: Policy) -> Sync {
     let sync = sync(true);
     Sync::new(sync.config, Filter::default(), policy, false)
@@ -61,7 +61,7 @@ fn moved(sync: &mut Sync, from: &str, to: &str) -> Follow {
 }
 
 #[test]
-fn only_what_is_below_the_source_and_not_excluded_is_taken_in() {
+fn only_events_below_the_source_that_are_not_excluded_are_ingested() {
     let mut sync = sync(false);
     for path in [
         &b"/src/a"[..],
@@ -76,7 +76,7 @@ fn only_what_is_below_the_source_and_not_excluded_is_taken_in() {
 }
 
 #[test]
-fn a_move_is_seen_as_far_as_it_is_a_concern() {
+fn a_move_becomes_events_of_the_paths_below_the_source() {
     let mut s = sync(true);
     moved(&mut s, "/src/a", "/src/b");
     assert_eq!(pending(&s), ["Move /a>/b"]);
@@ -99,16 +99,16 @@ fn a_move_is_seen_as_far_as_it_is_a_concern() {
 }
 
 #[test]
-fn so_many_renames_are_known_by_number_and_the_latest_at_that() {
+fn the_last_64_renames_are_recorded() {
     let mut s = sync(true);
-    (1..=64).for_each(|number| s.moved_whole(number));
-    assert!((1..=64).all(|number| s.has_moved(number)) && !s.has_moved(65));
-    s.moved_whole(65);
-    assert!(s.has_moved(65) && s.has_moved(2) && !s.has_moved(1));
+    (1..=64).for_each(|number| s.record_rename(number));
+    assert!((1..=64).all(|number| s.has_recorded_rename(number)) && !s.has_recorded_rename(65));
+    s.record_rename(65);
+    assert!(s.has_recorded_rename(65) && s.has_recorded_rename(2) && !s.has_recorded_rename(1));
 }
 
 #[test]
-fn without_subdirs_only_the_top_directory_is_a_concern() {
+fn without_subdirs_only_the_top_directory_is_watched() {
     let sync = sync(false);
     let mut config = sync.config.clone();
     config.subdirs = false;
@@ -121,7 +121,7 @@ fn without_subdirs_only_the_top_directory_is_a_concern() {
 }
 
 #[test]
-fn a_full_queue_does_not_wait() {
+fn a_full_queue_is_due_at_once() {
     let mut sync = sync(false);
     sync.ingest(Event::Create { path: b"/src/a" }, 0);
     assert_eq!(sync.next(0), Next::At(5 * SECOND));
@@ -134,7 +134,7 @@ fn a_full_queue_does_not_wait() {
 }
 
 #[test]
-fn after_a_failure_nothing_goes_before_its_time_however_much_comes() {
+fn after_a_failure_a_full_queue_waits_for_the_retry_delay() {
     let mut sync = sync(false);
     sync.ingest(Event::Create { path: b"/src/a" }, 0);
     let ids = sync.queue.take(|_| crate::queue::Take::Take);
@@ -159,18 +159,18 @@ fn after_a_failure_nothing_goes_before_its_time_however_much_comes() {
 }
 
 #[test]
-fn a_lost_source_holds_everything_until_it_is_back() {
+fn a_lost_source_halts_the_sync_until_it_is_back() {
     let mut sync = sync(false);
     sync.ingest(Event::Delete { path: b"/src/a" }, 0);
     sync.source_lost("gone");
     assert_eq!(sync.next(100 * SECOND), Next::Nothing);
     sync.source_found();
-    sync.go_on(Some(100 * SECOND));
+    sync.resume(Some(100 * SECOND));
     assert_eq!(pending(&sync), ["Delete /a", "Init "]);
 }
 
 #[test]
-fn what_was_pending_goes_over_to_the_next_configuration() {
+fn the_next_configuration_inherits_pending_events() {
     let mut old = sync(false);
     old.start(0);
     old.ingest(Event::Modify { path: b"/src/a" }, 0);
@@ -181,8 +181,8 @@ fn what_was_pending_goes_over_to_the_next_configuration() {
     assert_eq!(pending(&new), ["Init ", "Modify /a"]);
 }
 
-/// A sync that takes in three paths before directories stand for them.
-fn crowded() -> Sync {
+/// Returns a sync with three pending paths, its limit.
+fn sync_at_its_limit() -> Sync {
     let mut config = sync(true).config;
     config.max_pending = 3;
     let mut sync = Sync::new(config, Filter::default(), Policy::Coalesce, true);
@@ -193,8 +193,8 @@ fn crowded() -> Sync {
 }
 
 #[test]
-fn past_the_bound_directories_stand_for_what_is_in_them() {
-    let mut sync = crowded();
+fn beyond_the_limit_directories_stand_for_their_contents() {
+    let mut sync = sync_at_its_limit();
     for path in [&b"/src/d/1"[..], b"/src/d/2", b"/src/d/e/3", b"/src/d/e/"] {
         sync.ingest(Event::Create { path }, 0);
     }
@@ -213,8 +213,8 @@ fn past_the_bound_directories_stand_for_what_is_in_them() {
 }
 
 #[test]
-fn a_move_out_of_a_crowded_directory_is_not_forgotten() {
-    let mut sync = crowded();
+fn both_ends_of_a_move_are_queued_beyond_the_limit() {
+    let mut sync = sync_at_its_limit();
     let path = b"/src/d/1";
     sync.ingest(Event::Create { path }, 0);
     moved(&mut sync, "/src/d/1", "/src/x/1");
@@ -222,8 +222,8 @@ fn a_move_out_of_a_crowded_directory_is_not_forgotten() {
 }
 
 #[test]
-fn too_many_directories_become_one_comparison() {
-    let mut sync = crowded();
+fn too_many_directories_become_one_full_comparison() {
+    let mut sync = sync_at_its_limit();
     for n in 0..20 {
         let path = format!("/src/{n}/f");
         let path = path.as_bytes();
@@ -262,7 +262,7 @@ fn a_crontab_queues_one_full_at_a_time() {
 }
 
 #[test]
-fn what_changes_in_the_second_of_a_transfer_is_not_found_inexactly() {
+fn changes_in_the_second_of_a_transfer_need_verification() {
     let mut sync = sync_with(Policy::Coalesce);
     let at = |millis| UNIX_EPOCH + Duration::from_millis(millis);
     sync.last_transfer = at(10_000);
@@ -270,10 +270,10 @@ fn what_changes_in_the_second_of_a_transfer_is_not_found_inexactly() {
     assert!(!sync.has_just_sent(at(11_010)));
 }
 
-/// New paths that stop one transfer after the other make the sync wait; one that is only tried
-/// again does not.
+/// If one transfer after the other is aborted at a new path, the sync waits. A retried path does
+/// not delay it.
 #[test]
-fn transfers_that_stop_at_new_paths_wait_longer_each_time() {
+fn transfers_aborted_at_new_paths_are_delayed() {
     let mut sync = sync_with(Policy::Coalesce);
     let stop_at = |sync: &mut Sync, name: &str, now: Time| {
         let path = format!("/src/{name}").into_bytes();
@@ -282,12 +282,12 @@ fn transfers_that_stop_at_new_paths_wait_longer_each_time() {
         let ids = sync.queue.take(|_| crate::queue::Take::Take);
         sync.queue.activate(&ids);
         let named = Entries::from([(path[4..].to_vec(), Etype::Modify)]);
-        let aside = sync.set_aside(&ids, &named, false, now).unwrap();
-        assert_eq!((aside.paths, aside.others), (1, 1));
+        let deferred = sync.defer_failed(&ids, &named, false, now).unwrap();
+        assert_eq!((deferred.paths, deferred.others), (1, 1));
     };
     stop_at(&mut sync, "a", 0);
     assert!(matches!(sync.next(0), Next::Act(_)));
     stop_at(&mut sync, "b", 0);
     assert!(matches!(sync.next(0), Next::At(due) if due >= SECOND));
-    assert_eq!(sync.failed_paths.len(), 2);
+    assert_eq!(sync.failed_paths().len(), 2);
 }

@@ -97,7 +97,7 @@ pub fn spawn(
     let mut words = words(arguments)?;
     handle.sync.borrow_mut().begin(&ids);
     let mut environment = if captured {
-        handle.sync.borrow().environment.clone()
+        handle.sync.borrow().environment().to_vec()
     } else {
         Vec::new()
     };

@@ -54,7 +54,7 @@ pub fn join(context: &ScriptContext, sync: &Rc<RefCell<Sync>>, group: Option<Vec
     let like = |handle: &&Rc<SyncHandle>| {
         !Rc::ptr_eq(&handle.sync, sync) && {
             let other = handle.sync.borrow();
-            other.group == group && !other.has_ended()
+            other.journal_group() == group.as_deref() && !other.has_ended()
         }
     };
     if group.is_some() {
@@ -63,7 +63,7 @@ pub fn join(context: &ScriptContext, sync: &Rc<RefCell<Sync>>, group: Option<Vec
             sync::share(&mut first.sync.borrow_mut(), &mut sync.borrow_mut());
         }
     }
-    sync.borrow_mut().group = group;
+    sync.borrow_mut().set_journal_group(group);
 }
 
 /// Lets a sync share the check gate of one with the same [`files`] and the same checks. Check

@@ -182,7 +182,7 @@ fn sync_of(
         None => {
             let mut sync = Sync::new(typed, filter, policy, full);
             let words = rsync_words(lua, config)?;
-            sync.follows_links = words.is_some_and(|words| rsync_options::follows_links(&words));
+            sync.set_follows_links(words.is_some_and(|words| rsync_options::follows_links(&words)));
             add_crontab(&mut sync)?;
             fanout::join_gate(context, &mut sync, files.as_deref())?;
             Rc::new(RefCell::new(sync))
@@ -191,7 +191,8 @@ fn sync_of(
     // User functions may run anything, so only built-in behaviours are known.
     if policy == Policy::Coalesce {
         fanout::join(context, &sync, group);
-        sync.borrow_mut().environment = config::share_ssh(lua, config, &context.sockets)?;
+        let environment = config::share_ssh(lua, config, &context.sockets)?;
+        sync.borrow_mut().set_environment(environment);
     }
     Ok(sync)
 }
@@ -217,8 +218,9 @@ fn unchanged(context: &ScriptContext, fingerprint: Option<&[u8]>) -> Option<Rc<R
 }
 
 fn add_crontab(sync: &mut Sync) -> Result<()> {
-    for (at, rule) in sync.config.crontab.iter().enumerate() {
-        sync.crontab.add(rule).map_err(|why| {
+    let rules = sync.config.crontab.clone();
+    for (at, rule) in rules.iter().enumerate() {
+        sync.add_crontab(rule).map_err(|why| {
             let (name, number) = (&sync.config.name, at + 1);
             let rule = log::escape(rule.as_bytes());
             config_error_about(

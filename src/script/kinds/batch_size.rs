@@ -100,7 +100,7 @@ fn is_large(sync: &Sync, delay: &Delay<'_>, limit: u64) -> bool {
 
 /// Marks large files as delayed if this transfer uses the last process.
 fn tell_delayed(context: &ScriptContext, sync: &Sync) {
-    let what = if sync.running + 1 >= sync.config.max_processes {
+    let what = if sync.running() + 1 >= sync.config.max_processes {
         "Maximum processes for sync reached."
     } else if context.is_last_place() {
         "Maximum process count reached."

@@ -71,8 +71,10 @@ fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<CopyRequest> {
     };
     let ids = behind.ids();
     let sync = handle.sync.borrow();
-    let delete_excluded = delete_excluded && !sync.holds_any();
-    let task = task(&sync, &ids, |etype, path| !sync.is_held(etype, path));
+    let delete_excluded = delete_excluded && !sync.misses_mounts();
+    let task = task(&sync, &ids, |etype, path| {
+        !sync.is_below_missing_mount(etype, path)
+    });
     let delete = sync.config.delete;
     let delete = match task {
         CopyTask::Everything => {

@@ -67,16 +67,16 @@ pub fn add(
         })?,
     )?;
     native.set(
-        "holds_any",
+        "misses_mounts",
         lua.create_function(|lua, inlet: Table| {
-            Ok(handle_of(lua, &inlet)?.sync.borrow().holds_any())
+            Ok(handle_of(lua, &inlet)?.sync.borrow().misses_mounts())
         })?,
     )?;
     native.set(
         "protection",
         lua.create_function(|lua, inlet: Table| {
             let handle = handle_of(lua, &inlet)?;
-            let Some(patterns) = handle.sync.borrow_mut().protected() else {
+            let Some(patterns) = handle.sync.borrow_mut().protected_patterns() else {
                 return Ok(None);
             };
             let words = lua.create_table()?;

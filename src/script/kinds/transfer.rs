@@ -61,8 +61,8 @@ pub fn add(
             let mut words: Vec<Vec<u8>> =
                 words.iter().map(|word| word.as_bytes().to_vec()).collect();
             let mut sync = handle.sync.borrow_mut();
-            sync.list_strategy.take_out(&own, &mut words);
-            words.extend(sync.size_bound.word());
+            sync.list_strategy().take_out(&own, &mut words);
+            words.extend(sync.size_option());
             if lists_first(lua, &handle.config, &sync, &own)? {
                 words.push(b"--no-inc-recursive".to_vec());
             }
@@ -139,8 +139,8 @@ fn compares_all(handle: &SyncHandle) -> Result<()> {
     let by_time = plain && !words.iter().any(|word| word == b"--size-only");
     let sized = words.iter().any(|word| word.starts_with(b"--max-size"));
     let mut sync = handle.sync.borrow_mut();
-    sync.verify.compares_all(by_time);
-    sync.size_bound.begin(plain && !sized);
+    sync.verify_mut().compares_all(by_time);
+    sync.begin_size_bound(plain && !sized);
     Ok(())
 }
 
@@ -183,7 +183,7 @@ fn lists_first(lua: &Lua, config: &Table, sync: &Sync, words: &[Vec<u8>]) -> Res
         inc_recursive,
         words,
         target: &rsync_target(lua, config)?,
-        source: sync.tree_size,
+        source: sync.tree_size(),
         memory: list_first::available_memory(),
     };
     Ok(comparison.lists_first())
@@ -204,9 +204,10 @@ fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
     // No Lua code may run from here on, since the sync is borrowed.
     let mut sync = handle.sync.borrow_mut();
     let sync = &mut *sync;
-    let protected = sync.protected();
+    let protected = sync.protected_patterns();
     let delete = sync.config.delete.in_batches() && protected.is_some();
-    let delete_excluded = delete_excluded && sync.gate.blocked().is_empty() && !sync.holds_any();
+    let delete_excluded =
+        delete_excluded && sync.gate.blocked().is_empty() && !sync.misses_mounts();
     let protected = protected.into_iter().flatten();
     let protected = protected.map(|pattern| [b"- ".to_vec(), pattern].concat());
     let filters: Vec<_> = protected.chain(filter_lines(sync)).collect();
@@ -220,10 +221,10 @@ fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
         delete,
         filters: &filters,
         delete_excluded,
-        last_transfer: Some(sync.last_transfer),
+        last_transfer: Some(sync.last_transfer()),
         by_content: entries
             .iter()
-            .any(|(_, path, _)| sync.verify.is_by_content(path)),
+            .any(|(_, path, _)| sync.verify().is_by_content(path)),
         list,
     };
     let entries = entries.iter().map(|(change, path, to)| BatchEntry {
@@ -231,7 +232,7 @@ fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
         path,
         to: to.as_deref(),
     });
-    let transfer = sync.list_strategy.prepare(&request, entries.clone());
+    let transfer = sync.list_strategy().prepare(&request, entries.clone());
     if hard_links && entries.into_iter().any(|e| sync.has_other_names(&e)) {
         let due = sync.due(h.clock.now());
         sync.resync_once(due);
@@ -253,7 +254,7 @@ fn entries(sync: &Sync, ids: &[DelayId]) -> Vec<(Change, Vec<u8>, Option<Vec<u8>
     let delays = ids.iter().filter_map(|id| sync.queue.get(*id));
     let entries = delays.filter_map(|delay| {
         let (path, to) = delay.paths();
-        let stays = sync.is_blocked(&path) || sync.is_held(delay.etype(), &path);
+        let stays = sync.is_blocked(&path) || sync.is_below_missing_mount(delay.etype(), &path);
         (!stays).then(|| (change(delay.etype()), path, to))
     });
     entries.collect()

@@ -93,7 +93,7 @@ fn processes(lua: &Lua, context: &Rc<ScriptContext>, handle: &Rc<SyncHandle>) ->
             .iter()
             .filter(|r| Rc::ptr_eq(&r.handle, &handle))
             .count();
-        Ok(handle.sync.borrow().running + asked)
+        Ok(handle.sync.borrow().running() + asked)
     })?;
     let processes = lua.create_table()?;
     processes.raw_set("size", size)?;

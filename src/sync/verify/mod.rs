@@ -1,10 +1,15 @@
-//! What a comparison of everything cannot tell by size and time, and is compared by content.
+//! Verification: searches for changes that rsync's quick check cannot detect, and compares their
+//! content.
 //!
-//! rsync takes a file for unchanged if size and whole-second time of modification agree. A file that
-//! was sent and changed again within one second, to the same size, is sent because the change is
-//! told. If that may have been lost, the files that have changed since all was known to be at the
-//! target are searched for ([`recent`](super::recent)) and queued, and their content is compared.
-//! There are few of them: the moment since when moves on with each transfer.
+//! rsync treats a file as unchanged if its size and its modification time in whole seconds agree. A
+//! file that was sent and changes again within one second, to the same size, is sent because of its
+//! event. If events may have been lost, the files that have changed since everything was at the
+//! target are searched for ([`recent`]) and queued, and their content is compared. They are few,
+//! because each transfer advances that time.
+//!
+//! * `recent`: the search.
+
+mod recent;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +21,8 @@ use std::{io, thread};
 use hashbrown::HashSet;
 use mio::Waker;
 
+use self::recent::{MAX_FOUND, Recent, Search};
 use super::commands::Mark;
-use super::recent::{MAX_FOUND, Recent, Search};
 use super::{SharedFilter, Sync};
 use crate::log;
 use crate::process::Priority;
@@ -59,7 +64,7 @@ pub struct Verify {
 /// The steps towards a new value of `synced`.
 enum Progress {
     /// Events from before the mark are being delivered.
-    Telling(SystemTime, EventMark),
+    Delivering(SystemTime, EventMark),
     /// They are queued, up to the mark.
     Sending(SystemTime, Mark),
 }
@@ -117,12 +122,12 @@ impl Verify {
         self.needed &= by_time;
     }
 
-    /// Returns true if what is to be compared by content is not all queued.
+    /// Returns true if files to be compared by content may be missing in the queue.
     pub fn is_searching(&self) -> bool {
         self.search.is_some() || !self.found.is_empty() || (self.needed && self.wanted)
     }
 
-    /// Returns true if there is nothing but the queue to be remembered.
+    /// Returns true if the queue contains all changes that are not at the target.
     pub fn is_done(&self) -> bool {
         !self.needed && !self.is_searching()
     }
@@ -151,11 +156,11 @@ impl Verify {
 }
 
 impl Sync {
-    /// Returns true if files are searched for or queued to be compared by content. Where they cannot
-    /// be sent, that is left to the next daemon.
+    /// Returns true if files are searched for or queued to be compared by content. Files of a sync
+    /// that fails are left to the next daemon.
     pub fn is_verifying(&self) -> bool {
         let left = self.verify.is_searching() || self.verify.queued.is_some();
-        left && !self.is_failing() && self.failed_paths.is_empty() && self.ended.is_none()
+        left && !self.is_failing() && self.failed_paths().is_empty() && !self.has_ended()
     }
 
     /// Advances the search for files to be compared by content. `waker` is called when there are
@@ -203,10 +208,10 @@ impl Sync {
         if self.verify.found.is_empty() || self.queue.len() >= MAX_QUEUED {
             return;
         }
-        self.carried += 1;
+        self.requeues += 1;
         let count = self.verify.found.len().min(MAX_QUEUED);
         for path in self.verify.found.drain(..count).collect::<Vec<_>>() {
-            if !self.is_held(Etype::Modify, &path) {
+            if !self.is_below_missing_mount(Etype::Modify, &path) {
                 self.verify.add(&path);
                 self.queue.push(Etype::Modify, &path, None, now);
             }
@@ -238,9 +243,9 @@ impl Sync {
         })
     }
 
-    /// Finds out up to when everything is at the target; to be called right after the turn of
-    /// the watcher. Returns true if that has changed. With directories that are not watched only a
-    /// search of the disk can tell.
+    /// Advances the time up to which everything is at the target. Must be called right after the
+    /// turn of the watcher. Returns true if the time has changed. If some directories are not
+    /// watched, only a search of the disk advances it.
     pub fn advance_synced(&mut self, watcher: &Watcher, all_watched: bool) -> bool {
         let mut advanced = false;
         if let Some((begun, mut mark)) = self.verify.queued.take() {
@@ -260,12 +265,12 @@ impl Sync {
         }
         let mut progress = self.verify.progress.take();
         if progress.is_none() && std::mem::take(&mut self.verify.stale) {
-            progress = Some(Progress::Telling(
+            progress = Some(Progress::Delivering(
                 SystemTime::now() - CLOCK_TICK,
                 watcher.event_mark(),
             ));
         }
-        if let Some(Progress::Telling(time, moment)) = progress
+        if let Some(Progress::Delivering(time, moment)) = progress
             && watcher.has_reported(moment)
         {
             // Writes to open files are reported later.

@@ -1,8 +1,19 @@
 //! Ingest of watcher events: cuts paths to the source, applies the filter and queues the event.
+//!
+//! * `describe`: log lines;
+//! * `in_flight`: comparisons that precede a watch;
+//! * `queue_limit`: the limit of pending paths.
+
+mod describe;
+mod in_flight;
+mod queue_limit;
+
+pub(super) use in_flight::InFlight;
+pub(super) use queue_limit::QueueLimit;
 
 use std::sync::PoisonError;
 
-use super::{Sync, describe};
+use super::Sync;
 use crate::log;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Time};
 use crate::watch::{Event, Follow, InotifyMode};
@@ -17,7 +28,7 @@ impl Sync {
     /// Returns whether a rename was queued as a Move, or the contents of the directory have to be
     /// reported as Creates.
     pub fn ingest(&mut self, event: Event<'_>, now: Time) -> Follow {
-        if !self.is_concerned() {
+        if !self.takes_events() {
             return Follow::Nothing;
         }
         let (etype, path) = match event {
@@ -25,10 +36,10 @@ impl Sync {
             Event::Modify { path } => (Etype::Modify, path),
             Event::Attrib { path } => (Etype::Attrib, path),
             Event::Delete { path } => (Etype::Delete, path),
-            Event::Move { from, to } => return self.notice_move(from, to, now),
+            Event::Move { from, to } => return self.ingest_move(from, to, now),
         };
         if let Some(path) = self.relative(path) {
-            self.single(etype, path, now);
+            self.ingest_path(etype, path, now);
         }
         Follow::Nothing
     }
@@ -47,7 +58,7 @@ impl Sync {
     }
 
     /// Takes in a move, of which both, one or none of the paths may concern this sync.
-    fn notice_move(&mut self, from: &[u8], to: &[u8], now: Time) -> Follow {
+    fn ingest_move(&mut self, from: &[u8], to: &[u8], now: Time) -> Follow {
         let follow = match to.last() {
             Some(b'/') => Follow::Contents,
             _ => Follow::Nothing,
@@ -56,20 +67,20 @@ impl Sync {
             (None, None) => Follow::Nothing,
             (Some(from), None) => {
                 self.transformed("Delete");
-                self.single(Etype::Delete, from, now);
+                self.ingest_path(Etype::Delete, from, now);
                 Follow::Nothing
             }
             (None, Some(to)) => {
                 self.transformed("Create");
-                self.single(Etype::Create, to, now);
+                self.ingest_path(Etype::Create, to, now);
                 follow
             }
-            (Some(from), Some(to)) => self.notice_inner_move(from, to, follow, now),
+            (Some(from), Some(to)) => self.ingest_inner_move(from, to, follow, now),
         }
     }
 
     /// Takes in a move within the source.
-    fn notice_inner_move(&mut self, from: &[u8], to: &[u8], follow: Follow, now: Time) -> Follow {
+    fn ingest_inner_move(&mut self, from: &[u8], to: &[u8], follow: Follow, now: Time) -> Follow {
         match (self.excluded(from), self.excluded(to)) {
             (true, true) => {
                 filtered(Etype::Move, from);
@@ -83,7 +94,7 @@ impl Sync {
                         log::escape(from)
                     ),
                 );
-                self.take_in(Etype::Delete, from, None, now);
+                self.store(Etype::Delete, from, None, now);
                 Follow::Nothing
             }
             (true, false) => {
@@ -95,41 +106,41 @@ impl Sync {
                         log::escape(to)
                     ),
                 );
-                self.take_in(Etype::Create, to, None, now);
+                self.store(Etype::Create, to, None, now);
                 follow
             }
-            (false, false) if self.config.moves && self.filters_alike(from, to) => {
-                match self.take_in(Etype::Move, from, Some(to), now) {
+            (false, false) if self.config.moves && self.moves_alike(from, to) => {
+                match self.store(Etype::Move, from, Some(to), now) {
                     Pushed::Split { .. } => follow,
                     Pushed::Placed(_) => Follow::Moved,
                 }
             }
             (false, false) => {
                 log::say("Delay", "splitting Move into Delete & Create");
-                self.take_in(Etype::Delete, from, None, now);
-                self.take_in(Etype::Create, to, None, now);
+                self.store(Etype::Delete, from, None, now);
+                self.store(Etype::Create, to, None, now);
                 follow
             }
         }
     }
 
     /// Records that the directory rename of this number was queued as a Move.
-    pub fn moved_whole(&mut self, number: u64) {
-        if self.moved.len() == MAX_RENAMES {
-            self.moved.pop_front();
+    pub fn record_rename(&mut self, number: u64) {
+        if self.renames.len() == MAX_RENAMES {
+            self.renames.pop_front();
         }
-        self.moved.push_back(number);
+        self.renames.push_back(number);
     }
 
-    /// Returns true if the rename of this number is known to have been taken in as such: what is
-    /// below is no news.
-    pub fn has_moved(&self, number: u64) -> bool {
-        self.moved.contains(&number)
+    /// Returns true if the directory rename of this number was queued as a Move, which stands for the
+    /// directory's contents.
+    pub fn has_recorded_rename(&self, number: u64) -> bool {
+        self.renames.contains(&number)
     }
 
-    /// Returns true if a move does at the target what it did here. Patterns with a slash may leave
-    /// out in one directory what they let pass in another. User functions are told what happened.
-    fn filters_alike(&self, from: &[u8], to: &[u8]) -> bool {
+    /// Returns true if the Move has the same effect at the target. Patterns with a slash may exclude
+    /// a name in one of the two directories only. User functions get each Move.
+    fn moves_alike(&self, from: &[u8], to: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         self.queue.policy() == Policy::PerEvent
             || !from.ends_with(b"/")
@@ -144,16 +155,16 @@ impl Sync {
     }
 
     /// Takes in an event of one path, if the filter accepts it.
-    pub(super) fn single(&mut self, etype: Etype, path: &[u8], now: Time) {
+    pub(in crate::sync) fn ingest_path(&mut self, etype: Etype, path: &[u8], now: Time) {
         if self.excluded(path) {
             return filtered(etype, path);
         }
-        self.take_in(etype, path, None, now);
+        self.store(etype, path, None, now);
     }
 
     /// Adds an event to the shared journal, or to the sync's own queue.
-    fn take_in(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
-        let (etype, due) = (self.as_seen(etype, path), self.due(now));
+    fn store(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
+        let (etype, due) = (self.in_flight_etype(etype, path), self.due(now));
         match self.to_journal(etype, path, due) {
             Some(pushed) => pushed,
             None => self.push(etype, path, to, now),
@@ -161,7 +172,7 @@ impl Sync {
     }
 
     /// Adds an event to the sync's own queue.
-    pub(super) fn push(
+    pub(in crate::sync) fn push(
         &mut self,
         etype: Etype,
         path: &[u8],
@@ -170,7 +181,7 @@ impl Sync {
     ) -> Pushed {
         self.counters.events += 1;
         let due = self.due(now);
-        let pushed = match self.crowded(etype, path, to, due) {
+        let pushed = match self.push_beyond_limit(etype, path, to, due) {
             Some(pushed) => pushed,
             None => self.queue.push(etype, path, to, due),
         };
@@ -179,7 +190,7 @@ impl Sync {
             log::say("Delay", line);
         }
         if pushed == Pushed::Placed(Placed::Refused) {
-            self.overrun = true;
+            self.owes_comparison = true;
         }
         pushed
     }
@@ -208,9 +219,9 @@ impl Sync {
             .is_some_and(|path| path == b"/" || !self.excluded(path))
     }
 
-    /// Returns true if the filter leaves this path out. A link that rsync follows may be a directory
-    /// for it, or have been one.
-    pub(super) fn excluded(&self, path: &[u8]) -> bool {
+    /// Returns true if the filter excludes this path. A link that rsync follows may be a directory for
+    /// it, or may have been one.
+    pub(in crate::sync) fn excluded(&self, path: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         let may_be_directory = self.follows_links && !path.ends_with(b"/");
         filter.excluded(path) && (!may_be_directory || filter.excluded(&[path, b"/"].concat()))

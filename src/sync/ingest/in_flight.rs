@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::Sync;
+use super::super::Sync;
 use crate::queue::{DelayId, Etype, Policy, Time};
 use crate::watch::{EventMark, Watcher};
 
@@ -106,12 +106,12 @@ impl Sync {
     }
 
     /// Undoes [`Sync::note_transfers`], so that only transfers that run now count.
-    pub fn count_transfers_anew(&self) {
+    pub fn reset_transfers(&self) {
         self.in_flight.0.borrow_mut().busy = false;
     }
 
-    /// Returns true if it shares this with no other.
-    pub fn is_ahead_alone(&self) -> bool {
+    /// Returns true if no other sync shares the record.
+    pub fn has_own_in_flight(&self) -> bool {
         Rc::strong_count(&self.in_flight.0) == 1
     }
 
@@ -136,7 +136,7 @@ impl Sync {
 
     /// Returns the time at which all events from before the end of the last transfer were
     /// delivered; `None` while a transfer runs or such events are missing.
-    pub fn all_told(&self) -> Option<Time> {
+    pub fn caught_up_since(&self) -> Option<Time> {
         match self.in_flight.0.borrow().state {
             InFlightState::Not(since) if self.running == 0 => Some(since),
             _ => None,
@@ -145,7 +145,7 @@ impl Sync {
 
     /// Returns the event type to queue. The Delete of an existing directory stands for a comparison
     /// of its contents.
-    pub(super) fn as_seen(&self, etype: Etype, path: &[u8]) -> Etype {
+    pub(in crate::sync) fn in_flight_etype(&self, etype: Etype, path: &[u8]) -> Etype {
         let scan = self.in_flight.0.borrow();
         let deletes = self.config.delete.in_batches() || self.journal_reader.is_some();
         match etype {
@@ -163,20 +163,20 @@ impl Sync {
     }
 
     /// Shares the record of another sync from now on.
-    pub(super) fn share_ahead(&mut self, other: &Sync) {
+    pub(in crate::sync) fn share_in_flight(&mut self, other: &Sync) {
         self.in_flight = other.in_flight.clone();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::sync_with;
     use super::*;
+    use crate::sync::tests::sync_with;
     use crate::watch::Event;
 
     /// Returns the event type to queue for the Create of `path` while a transfer carries out
     /// `etype` of `done`.
-    fn told(policy: Policy, etype: Etype, done: &[u8], path: &[u8]) -> Etype {
+    fn queued_etype(policy: Policy, etype: Etype, done: &[u8], path: &[u8]) -> Etype {
         let mut sync = sync_with(policy);
         sync.queue.push(etype, done, None, 0);
         let ids: Vec<_> = sync.queue.iter().map(|delay| delay.id()).collect();
@@ -184,31 +184,31 @@ mod tests {
         sync.running = 1;
         sync.note_transfers();
         sync.running = 0;
-        sync.count_transfers_anew();
-        assert_eq!(sync.all_told(), None);
+        sync.reset_transfers();
+        assert_eq!(sync.caught_up_since(), None);
         sync.ingest(Event::Create { path }, 0);
         sync.queue.iter().last().unwrap().etype()
     }
 
     #[test]
-    fn a_directory_that_comes_while_it_is_compared_is_compared() {
+    fn a_directory_created_during_its_comparison_is_compared_again() {
         use Etype::{Create, Delete, Init};
         use Policy::{Coalesce, PerEvent};
         for done in [b"/d/".as_slice(), b"/d", b"/d/e/"] {
-            assert_eq!(told(Coalesce, Delete, done, b"/src/d/e/"), Delete);
+            assert_eq!(queued_etype(Coalesce, Delete, done, b"/src/d/e/"), Delete);
         }
-        assert_eq!(told(Coalesce, Init, b"", b"/src/d/"), Delete);
-        assert_eq!(told(Coalesce, Create, b"/d/", b"/src/d/e/"), Create);
-        assert_eq!(told(Coalesce, Delete, b"/d/", b"/src/dd/"), Create);
-        assert_eq!(told(Coalesce, Delete, b"/d/e/", b"/src/d/"), Create);
-        assert_eq!(told(Coalesce, Delete, b"/d/", b"/src/d/f"), Create);
-        assert_eq!(told(PerEvent, Delete, b"/d/", b"/src/d/"), Create);
+        assert_eq!(queued_etype(Coalesce, Init, b"", b"/src/d/"), Delete);
+        assert_eq!(queued_etype(Coalesce, Create, b"/d/", b"/src/d/e/"), Create);
+        assert_eq!(queued_etype(Coalesce, Delete, b"/d/", b"/src/dd/"), Create);
+        assert_eq!(queued_etype(Coalesce, Delete, b"/d/e/", b"/src/d/"), Create);
+        assert_eq!(queued_etype(Coalesce, Delete, b"/d/", b"/src/d/f"), Create);
+        assert_eq!(queued_etype(PerEvent, Delete, b"/d/", b"/src/d/"), Create);
     }
 
     #[test]
-    fn without_a_transfer_it_is_as_told() {
+    fn without_a_transfer_the_event_type_is_kept() {
         let mut sync = sync_with(Policy::Coalesce);
-        assert_eq!(sync.all_told(), Some(0));
+        assert_eq!(sync.caught_up_since(), Some(0));
         sync.ingest(Event::Create { path: b"/src/d/" }, 0);
         assert_eq!(sync.queue.iter().last().unwrap().etype(), Etype::Create);
     }

@@ -7,14 +7,13 @@
 use std::fs;
 use std::time::Duration;
 
-use super::Sync;
+use super::super::Sync;
 use super::blame::{Entries, FailedEntries};
-use super::failed_paths::Retry;
 use crate::queue::{DelayId, Etype, Time};
 
 /// The retry after a partial transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum RetryPlan {
     /// No retry; all paths are transferred.
     Nothing,
     /// The number of pending failed paths, and the delay before the first retry of this transfer's
@@ -24,15 +23,15 @@ pub enum Again {
     Everything(Duration),
 }
 
-/// The result of [`Sync::set_aside`].
+/// The result of [`Sync::defer_failed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Aside {
+pub struct Deferred {
     /// The number of entries that wait.
     pub paths: usize,
     /// The number of entries that are sent without them.
     pub others: usize,
     /// The retry of the waiting entries.
-    pub again: Again,
+    pub retry: RetryPlan,
 }
 
 impl Sync {
@@ -57,22 +56,22 @@ impl Sync {
     pub fn partly_failed(
         &mut self,
         ids: &[DelayId],
-        failed_paths: FailedEntries,
+        failed: FailedEntries,
         now: Time,
-    ) -> Again {
-        let again = self.retry_failed(ids, failed_paths, now);
-        self.backoff.reset();
+    ) -> RetryPlan {
+        let retry = self.retry_failed(ids, failed, now);
+        self.retry.backoff.reset();
         self.finish(ids);
-        again
+        retry
     }
 
-    fn retry_failed(&mut self, ids: &[DelayId], failed_paths: FailedEntries, now: Time) -> Again {
+    fn retry_failed(&mut self, ids: &[DelayId], failed: FailedEntries, now: Time) -> RetryPlan {
         let entries = self.entries(ids);
         let is_whole = entries.is_empty();
         if is_whole {
             self.forget_size_bound();
         }
-        let failed = match failed_paths {
+        let failed = match failed {
             FailedEntries::Nothing => Entries::new(),
             FailedEntries::Paths(paths) => paths,
             FailedEntries::Everything if is_whole => return self.retry_everything(now),
@@ -80,16 +79,16 @@ impl Sync {
         };
         for (path, etype) in &entries {
             if !failed.contains_key(path) {
-                self.arrived(path, *etype);
+                self.path_succeeded(path, *etype);
             }
         }
         if failed.is_empty() {
-            return Again::Nothing;
+            return RetryPlan::Nothing;
         }
         if is_whole
             && failed
                 .iter()
-                .any(|(path, etype)| !self.can_try(path, *etype))
+                .any(|(path, etype)| !self.can_retry(path, *etype))
         {
             return self.retry_everything(now);
         }
@@ -102,123 +101,84 @@ impl Sync {
         &mut self,
         paths: impl IntoIterator<Item = (Vec<u8>, Etype)>,
         now: Time,
-    ) -> Again {
-        let wait = self.failed_paths.add(paths, now);
+    ) -> RetryPlan {
+        let wait = self.retry.failed_paths.add(paths, now);
         let bound = self.queue_limit.bound();
-        if self.failed_paths.len() > bound && self.compares_everything() {
-            self.failed_paths.clear_names();
+        if self.retry.failed_paths.len() > bound && self.compares_everything() {
+            self.retry.failed_paths.clear_names();
             return self.retry_everything(now);
         }
-        Again::Paths(self.failed_paths.len(), wait)
+        RetryPlan::Paths(self.retry.failed_paths.len(), wait)
     }
 
-    fn retry_everything(&mut self, now: Time) -> Again {
-        Again::Everything(self.failed_paths.add_everything(now))
+    fn retry_everything(&mut self, now: Time) -> RetryPlan {
+        RetryPlan::Everything(self.retry.failed_paths.add_everything(now))
     }
 
-    /// Returns true if a path of which a comparison of everything could not do what it should can
-    /// be tried by itself.
-    fn can_try(&self, path: &[u8], etype: Etype) -> bool {
+    /// Returns true if a path at which a full comparison failed can be retried by itself.
+    fn can_retry(&self, path: &[u8], etype: Etype) -> bool {
         let deletes = etype == Etype::Delete;
         path != b"/" && !self.excluded(path) && (!deletes || self.config.delete.in_batches())
     }
 
-    /// Sets aside the paths at which a transfer was aborted, so that the other entries are sent
-    /// without them. Returns `None` if none of the entries is concerned.
+    /// Defers the paths at which a transfer was aborted, so that the other entries are sent without
+    /// them. Returns `None` if none of the entries is concerned.
     ///
     /// If transfers abort at new paths again and again, the sync waits as after any failure.
-    pub fn set_aside(
+    pub fn defer_failed(
         &mut self,
         ids: &[DelayId],
         named: &Entries,
         too_large: bool,
         now: Time,
-    ) -> Option<Aside> {
-        let size = |sync: &Sync, path: &[u8]| {
-            let metadata = fs::symlink_metadata(sync.on_disk(path)).ok()?;
-            metadata.is_file().then_some(metadata.len())
-        };
+    ) -> Option<Deferred> {
         // A larger file does not fit either.
-        let least = if too_large {
-            named.keys().filter_map(|path| size(self, path)).min()
-        } else {
-            None
-        };
-        let (mut aside, mut rest) = (Vec::new(), Vec::new());
-        let mut owed = Entries::new();
+        let sizes = named.keys().filter_map(|path| self.file_size(path));
+        let least = if too_large { sizes.min() } else { None };
+        let is_too_large = |size: u64| least.is_some_and(|least| size >= least);
+        let (mut deferred, mut rest) = (Vec::new(), Vec::new());
+        let mut failed = Entries::new();
         for &id in ids {
             let paths = self.entries(&[id]);
             let is_concerned = paths.keys().any(|path| {
-                let fits = || match least {
-                    Some(least) => size(self, path).is_none_or(|size| size < least),
-                    None => true,
-                };
-                named.contains_key(path) || !fits()
+                let fails = || self.file_size(path).is_some_and(is_too_large);
+                named.contains_key(path) || (least.is_some() && fails())
             });
             if is_concerned {
                 // Neither path of a move was transferred.
-                owed.extend(paths);
-                aside.push(id);
+                failed.extend(paths);
+                deferred.push(id);
             } else {
                 rest.push(id);
             }
         }
-        if aside.is_empty() {
+        if deferred.is_empty() {
             return None;
         }
-        let is_new = owed.keys().any(|path| !self.failed_paths.is_tried(path));
-        let again = self.retry_paths(owed, now);
-        self.finish(&aside);
+        let is_new = failed
+            .keys()
+            .any(|path| !self.retry.failed_paths.is_tried(path));
+        let retry = self.retry_paths(failed, now);
+        self.finish(&deferred);
         let waits = is_new && self.is_failing();
         if waits {
             self.failed(&rest, now);
         } else {
-            self.redo(&rest, now)
+            self.requeue(&rest, now);
         }
         if is_new && !waits {
-            self.backoff.fail();
+            self.retry.backoff.fail();
         }
-        Some(Aside {
-            paths: aside.len(),
+        Some(Deferred {
+            paths: deferred.len(),
             others: rest.len(),
-            again,
+            retry,
         })
     }
 
-    /// Removes the failed paths of entries that succeeded.
-    pub(super) fn clear_retries(&mut self, ids: &[DelayId]) {
-        if !self.failed_paths.is_idle() {
-            for (path, etype) in self.entries(ids) {
-                self.arrived(&path, etype);
-            }
-        }
-    }
-
-    /// Handles the success of an entry. Paths held by the check gate were not sent and stay failed.
-    fn arrived(&mut self, path: &[u8], etype: Etype) {
-        if !self.is_held_by_gate(path) {
-            self.failed_paths.arrived(path, etype);
-        }
-    }
-
-    /// Queues the due retries.
-    pub(super) fn push_retries(&mut self, now: Time) {
-        let retry = self.failed_paths.take(now);
-        if retry == Retry::default() {
-            return;
-        }
-        self.carried += 1;
-        for (path, etype) in retry.paths {
-            // The event of a directory that could not be read.
-            let unread = etype == Etype::Create && path.ends_with(b"/");
-            if unread && self.config.check.is_some() {
-                self.push_contents(&path, now);
-            } else if !self.is_held(etype, &path) {
-                self.queue.push(etype, &path, None, now);
-            }
-        }
-        if retry.everything {
-            self.compare_again(now);
-        }
+    /// Returns the size of a regular file of the source.
+    pub(super) fn file_size(&self, path: &[u8]) -> Option<u64> {
+        let metadata = fs::symlink_metadata(self.on_disk(path)).ok()?;
+        metadata.is_file().then_some(metadata.len())
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Sync;
+use super::super::Sync;
 use crate::batch::BatchEntry;
 use crate::queue::{DelayId, Etype, Status, Time};
 
@@ -27,12 +27,12 @@ impl Sync {
         if delay.status() == Status::Wait {
             self.queue.discard(id);
         }
-        self.carried += 1;
+        self.requeues += 1;
         self.send_moved(&from, &to, now);
     }
 
     /// Queues the Delete of the old path and the Create of the new one.
-    pub(super) fn send_moved(&mut self, from: &[u8], to: &[u8], now: Time) {
+    pub(in crate::sync) fn send_moved(&mut self, from: &[u8], to: &[u8], now: Time) {
         // The transfer examines the disk, so a path that exists again is sent.
         self.push(Etype::Delete, from, None, now);
         match to.ends_with(b"/") && self.is_directory(to) {
@@ -65,19 +65,19 @@ impl Sync {
         fs::symlink_metadata(self.on_disk(path)).is_ok()
     }
 
-    pub(super) fn is_directory(&self, path: &[u8]) -> bool {
+    pub(in crate::sync) fn is_directory(&self, path: &[u8]) -> bool {
         fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_dir())
     }
 
     /// Returns the path without a trailing slash, which would make a symlink be followed.
-    pub(super) fn on_disk(&self, path: &[u8]) -> PathBuf {
+    pub(in crate::sync) fn on_disk(&self, path: &[u8]) -> PathBuf {
         let path = path.strip_prefix(b"/").unwrap_or(path);
         let path = path.strip_suffix(b"/").unwrap_or(path);
         Path::new(OsStr::from_bytes(&self.config.source)).join(OsStr::from_bytes(path))
     }
 
     /// Queues a directory and all below it as new.
-    pub(super) fn push_contents(&mut self, top: &[u8], now: Time) {
+    pub(in crate::sync) fn push_contents(&mut self, top: &[u8], now: Time) {
         let mut found = vec![top.to_vec()];
         let mut next = 0;
         while next < found.len() {
@@ -104,7 +104,7 @@ impl Sync {
             }
         }
         for path in found {
-            self.single(Etype::Create, &path, now);
+            self.ingest_path(Etype::Create, &path, now);
         }
     }
 }

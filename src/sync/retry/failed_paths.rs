@@ -10,12 +10,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::backoff::Backoff;
-use super::micros;
-use crate::queue::{Etype, Time};
+use crate::queue::{Etype, Time, micros};
 
 /// The failed paths of one sync.
 pub struct FailedPaths {
-    paths: BTreeMap<Vec<u8>, Path>,
+    paths: BTreeMap<Vec<u8>, FailedPath>,
     /// The due time and the number of paths, by the number of failures.
     steps: BTreeMap<u32, RetryStep>,
     /// The paths being retried, with their number of failures.
@@ -27,7 +26,7 @@ pub struct FailedPaths {
 }
 
 /// One failed path.
-struct Path {
+struct FailedPath {
     etype: Etype,
     step: u32,
 }
@@ -37,9 +36,9 @@ struct RetryStep {
     count: usize,
 }
 
-/// The work of one retry.
+/// The retries that are due together.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Retry {
+pub struct DueRetries {
     /// The paths in the order in which they are to be queued.
     pub paths: Vec<(Vec<u8>, Etype)>,
     /// A full comparison is to be queued.
@@ -91,7 +90,7 @@ impl FailedPaths {
                     .entry(step)
                     .or_insert(RetryStep { due, count: 0 })
                     .count += 1;
-                self.paths.insert(path, Path { etype, step });
+                self.paths.insert(path, FailedPath { etype, step });
                 step
             }
         };
@@ -120,13 +119,14 @@ impl FailedPaths {
     }
 
     /// Removes a path whose entry succeeded.
-    pub fn arrived(&mut self, path: &[u8], etype: Etype) {
+    pub fn succeeded(&mut self, path: &[u8], etype: Etype) {
         self.tried.remove(path);
-        let covered = |owed: &Path| etype == owed.etype || !stands_for_contents(owed.etype, path);
+        let covered =
+            |failed: &FailedPath| etype == failed.etype || !stands_for_contents(failed.etype, path);
         if self.paths.get(path).is_some_and(covered)
-            && let Some(owed) = self.paths.remove(path)
+            && let Some(failed) = self.paths.remove(path)
         {
-            self.leave(owed.step);
+            self.leave(failed.step);
         }
     }
 
@@ -139,12 +139,12 @@ impl FailedPaths {
         }
     }
 
-    /// Returns true if nothing is owed or being tried again.
+    /// Returns true if no path has failed or is being retried.
     pub fn is_idle(&self) -> bool {
         self.paths.is_empty() && self.tried.is_empty()
     }
 
-    /// Returns true if this path is being tried again.
+    /// Returns true if this path is being retried.
     pub fn is_tried(&self, path: &[u8]) -> bool {
         self.tried.contains_key(path)
     }
@@ -156,7 +156,7 @@ impl FailedPaths {
 
     /// Returns the failed paths as events.
     pub fn paths(&self) -> impl Iterator<Item = (Etype, Vec<u8>, Option<Vec<u8>>)> {
-        let one = |(path, owed): (&Vec<u8>, &Path)| (owed.etype, path.clone(), None);
+        let one = |(path, failed): (&Vec<u8>, &FailedPath)| (failed.etype, path.clone(), None);
         self.paths.iter().map(one)
     }
 
@@ -165,7 +165,7 @@ impl FailedPaths {
         self.everything.map(|due| (due, self.backoff.failures()))
     }
 
-    /// Returns true if everything is to be compared.
+    /// Returns true if a full comparison is scheduled.
     pub fn retries_everything(&self) -> bool {
         self.everything.is_some()
     }
@@ -175,7 +175,7 @@ impl FailedPaths {
         self.paths.len()
     }
 
-    /// Returns true if nothing is owed.
+    /// Returns true if no path has failed.
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty()
     }
@@ -200,9 +200,9 @@ impl FailedPaths {
     }
 
     /// Removes and returns what is due, and what is due soon after.
-    pub fn take(&mut self, now: Time) -> Retry {
+    pub fn take(&mut self, now: Time) -> DueRetries {
         if self.due().is_none_or(|due| due > now) {
-            return Retry::default();
+            return DueRetries::default();
         }
         let everything = self.everything.take_if(|due| *due <= now).is_some();
         let backoff = &self.backoff;
@@ -213,21 +213,21 @@ impl FailedPaths {
             .map(|(step, _)| *step)
             .collect();
         let mut paths = Vec::new();
-        for (path, owed) in std::mem::take(&mut self.paths) {
-            if !due.contains(&owed.step) {
-                self.paths.insert(path, owed);
+        for (path, failed) in std::mem::take(&mut self.paths) {
+            if !due.contains(&failed.step) {
+                self.paths.insert(path, failed);
                 continue;
             }
-            self.tried.insert(path.clone(), owed.step);
-            paths.push((path, owed.etype));
+            self.tried.insert(path.clone(), failed.step);
+            paths.push((path, failed.etype));
         }
         self.steps.retain(|step, _| !due.contains(step));
         paths.sort_by_key(|(_, etype)| *etype != Etype::Delete);
-        Retry { paths, everything }
+        DueRetries { paths, everything }
     }
 }
 
-/// Returns true if what is owed is all that is in a directory, too.
+/// Returns true if an entry also stands for the contents of its directory.
 fn stands_for_contents(etype: Etype, path: &[u8]) -> bool {
     path.ends_with(b"/") && matches!(etype, Etype::Create | Etype::Delete)
 }
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_until_the_path_arrives() {
+    fn delays_grow_until_the_path_succeeds() {
         let mut failed = FailedPaths::new(None);
         assert_eq!(failed.due(), None);
         failed.add(modified("/a"), 10 * SECOND);
@@ -255,19 +255,18 @@ mod tests {
         assert!(second > SECOND && second <= 2 * SECOND);
         failed.take(22 * SECOND);
         // The success of another path changes nothing for this one.
-        failed.arrived(b"/b", Etype::Modify);
+        failed.succeeded(b"/b", Etype::Modify);
         failed.add(modified("/a"), 30 * SECOND);
         let third = failed.due().unwrap_or_default() - 30 * SECOND;
         assert!(third > 2 * SECOND && third <= 4 * SECOND, "{third}");
         failed.take(40 * SECOND);
-        failed.arrived(b"/a", Etype::Modify);
+        failed.succeeded(b"/a", Etype::Modify);
         failed.add(modified("/a"), 50 * SECOND);
         assert_eq!(failed.due(), Some(51 * SECOND));
     }
 
-    /// A path that always fails does not delay others.
     #[test]
-    fn what_fails_for_good_does_not_put_off_what_fails_once() {
+    fn a_path_that_always_fails_does_not_delay_others() {
         let mut failed = FailedPaths::new(None);
         let mut now = 0;
         for _ in 0..10 {
@@ -291,7 +290,7 @@ mod tests {
 
     /// The number of transfers is bounded by the steps of the delays, however many paths fail.
     #[test]
-    fn paths_are_tried_together() {
+    fn paths_with_equal_delays_are_retried_together() {
         let mut failed = FailedPaths::new(None);
         let (mut calls, mut now) = (0, 0);
         let mut fail = |failed: &mut FailedPaths, now: Time| {
@@ -316,22 +315,22 @@ mod tests {
     }
 
     #[test]
-    fn what_arrives_is_owed_no_longer() {
+    fn a_path_that_succeeds_is_removed() {
         let mut failed = FailedPaths::new(None);
         failed.add(modified("/a"), 0);
         failed.add([(b"/d/".to_vec(), Etype::Delete)], 0);
         // The attributes of a directory do not stand for its contents.
-        failed.arrived(b"/d/", Etype::Attrib);
-        failed.arrived(b"/a", Etype::Modify);
+        failed.succeeded(b"/d/", Etype::Attrib);
+        failed.succeeded(b"/a", Etype::Modify);
         assert_eq!(failed.len(), 1);
         assert!(failed.due().is_some());
-        failed.arrived(b"/d/", Etype::Delete);
+        failed.succeeded(b"/d/", Etype::Delete);
         assert!(failed.is_empty() && failed.is_idle());
         assert_eq!(failed.due(), None);
     }
 
     #[test]
-    fn comparisons_of_everything_wait_longer_each_time() {
+    fn delays_of_full_comparisons_grow() {
         let mut failed = FailedPaths::new(None);
         let mut now = 0;
         for least in [1, 1, 3, 7, 14, 28, 57, 115, 230, 270, 270] {

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::Sync;
+use super::super::Sync;
 use crate::queue::{DelayId, Etype, Placed, Pushed, Queue, Status, Time};
 
 /// A full comparison replaces all entries at this multiple of the limit.
@@ -55,7 +55,7 @@ impl QueueLimit {
 
 impl Sync {
     /// Queues an event beyond the limit. Returns `None` if the limit is not reached.
-    pub(super) fn crowded(
+    pub(super) fn push_beyond_limit(
         &mut self,
         etype: Etype,
         path: &[u8],
@@ -65,12 +65,12 @@ impl Sync {
         if self.queue.is_empty() {
             self.queue_limit.directories.clear();
         }
-        let full = self.queue.len() + self.failed_paths.len() >= self.queue_limit.bound;
+        let full = self.queue.len() + self.failed_paths().len() >= self.queue_limit.bound;
         if etype.is_special() || (!full && self.queue_limit.directories.is_empty()) {
             return None;
         }
         let Some(to) = to else {
-            return self.crowded_path(path, full, due);
+            return self.push_directory(path, full, due);
         };
         let concerned = full
             || self.queue_limit.covering(&self.queue, path).is_some()
@@ -81,7 +81,7 @@ impl Sync {
         // The directory of the other path reports that end of the move.
         let mut last = Pushed::Placed(Placed::Refused);
         for path in [path, to] {
-            last = match self.crowded_path(path, full, due) {
+            last = match self.push_directory(path, full, due) {
                 Some(pushed) => pushed,
                 None => self.queue.push(Etype::Delete, path, None, due),
             };
@@ -89,7 +89,7 @@ impl Sync {
         Some(last)
     }
 
-    fn crowded_path(&mut self, path: &[u8], full: bool, due: Time) -> Option<Pushed> {
+    fn push_directory(&mut self, path: &[u8], full: bool, due: Time) -> Option<Pushed> {
         if let Some(by) = self.queue_limit.covering(&self.queue, path) {
             return Some(Pushed::Placed(Placed::Absorbed { by }));
         }
@@ -100,7 +100,7 @@ impl Sync {
         if !self.config.delete.in_batches() || self.queue.len() >= bound {
             return Some(Pushed::Placed(Placed::Refused));
         }
-        let directory = around(path);
+        let directory = parent(path);
         let pushed = self.queue.push(Etype::Delete, directory, None, due);
         if let Pushed::Placed(placed) = pushed {
             let id = match placed {
@@ -127,7 +127,7 @@ impl Sync {
 }
 
 /// Returns the parent directory of a path; for the root, the root.
-fn around(path: &[u8]) -> &[u8] {
+fn parent(path: &[u8]) -> &[u8] {
     let bare = path.strip_suffix(b"/").unwrap_or(path);
     match bare.iter().rposition(|&byte| byte == b'/') {
         Some(slash) => &path[..=slash],

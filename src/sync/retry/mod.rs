@@ -1,0 +1,197 @@
+//! Retries of a sync: failed entries are repeated after growing delays, during which it waits.
+//!
+//! * `partial`: the retry rule for partial transfers;
+//! * `backoff`: the delays;
+//! * `failed_paths`: the paths that are retried, and when;
+//! * `blame`: the entries that rsync's error lines are about;
+//! * `size_bound`: full comparisons without files that are too large for the target;
+//! * `move_fallback`: Moves that fail at the target;
+//! * `blame_tests`: tests.
+
+mod backoff;
+mod blame;
+mod failed_paths;
+mod move_fallback;
+mod partial;
+mod size_bound;
+
+pub use backoff::Backoff;
+pub use blame::{Blame, Entries, FailedEntries, LineKind};
+pub use failed_paths::FailedPaths;
+pub use partial::{Deferred, RetryPlan};
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use self::failed_paths::DueRetries;
+use self::size_bound::SizeBound;
+use super::Sync;
+use crate::queue::{DelayId, Etype, Time, micros};
+
+/// The maximum number of recorded harmless lines.
+const MAX_HARMLESS_LINES: usize = 64;
+
+/// What a sync has to do again, and when.
+pub(super) struct RetryState {
+    backoff: Backoff,
+    /// Nothing is sent before this time.
+    resume_at: Option<Time>,
+    failed_paths: FailedPaths,
+    /// Up to which size files are sent by full comparisons.
+    size_bound: SizeBound,
+    /// Error lines that successful transfers have written as well.
+    harmless_lines: BTreeSet<Vec<u8>>,
+}
+
+impl RetryState {
+    /// Returns the state without failures. The retry delays begin with the sync's delay.
+    pub fn new(delay: Option<Duration>) -> RetryState {
+        RetryState {
+            backoff: Backoff::new(delay),
+            resume_at: None,
+            failed_paths: FailedPaths::new(delay),
+            size_bound: SizeBound::default(),
+            harmless_lines: BTreeSet::new(),
+        }
+    }
+
+    /// Returns the time before which nothing is sent, unless it has passed.
+    pub fn wait(&mut self, now: Time) -> Option<Time> {
+        self.resume_at = self.resume_at.filter(|resume_at| *resume_at > now);
+        self.resume_at
+    }
+}
+
+impl Sync {
+    /// Returns the failed paths.
+    pub fn failed_paths(&self) -> &FailedPaths {
+        &self.retry.failed_paths
+    }
+
+    /// Returns the number of failures since the last success.
+    pub fn failures(&self) -> u32 {
+        self.retry.backoff.failures()
+    }
+
+    /// Returns true if the last work has to be done again.
+    pub fn is_failing(&self) -> bool {
+        self.failures() > 0
+    }
+
+    /// Returns the time of the next retry after a failure, and the number of failures in a row. A
+    /// time in the past means that a retry is running.
+    pub fn next_retry(&self) -> Option<(Time, u32)> {
+        match self.failures() {
+            0 => self.retry.failed_paths.next_comparison(),
+            failures => Some((self.retry.resume_at.unwrap_or_default(), failures)),
+        }
+    }
+
+    /// Makes failed entries due now. The number of failures in a row is kept, so the next delay is
+    /// longer if they fail again.
+    pub fn retry_now(&mut self, now: Time) {
+        self.retry.resume_at = None;
+        self.retry.failed_paths.hasten(now);
+        self.flush();
+    }
+
+    /// Defers this sync, because its action changed nothing.
+    pub fn defer(&mut self, until: Time) {
+        self.retry.resume_at = Some(until);
+    }
+
+    /// Removes entries that succeeded, and resets the retry delay.
+    pub fn succeeded(&mut self, ids: &[DelayId]) {
+        self.retry.backoff.reset();
+        self.clear_retries(ids);
+        self.finish(ids);
+    }
+
+    /// Removes entries from the queue without an effect on their failed paths.
+    pub fn finish(&mut self, ids: &[DelayId]) {
+        for &id in ids {
+            self.queue.finish(id);
+        }
+        if self.queue.is_empty() {
+            self.retry.failed_paths.none_tried();
+        }
+    }
+
+    /// Repeats failed entries after the retry delay, during which the whole sync waits. Returns the
+    /// delay.
+    pub fn failed(&mut self, ids: &[DelayId], now: Time) -> Duration {
+        let wait = self.retry.backoff.fail();
+        let due = now + micros(wait);
+        self.requeue(ids, due);
+        self.retry.resume_at = Some(due);
+        wait
+    }
+
+    /// Repeats entries from `due` on, without counting a failure.
+    pub fn requeue(&mut self, ids: &[DelayId], due: Time) {
+        for &id in ids {
+            self.queue.retry(id, due);
+        }
+    }
+
+    /// Handles the success of a full comparison: it clears the failures, so that the next
+    /// incomplete one counts as the first.
+    pub fn compared(&mut self, ids: &[DelayId]) {
+        let mut delays = ids.iter().filter_map(|&id| self.queue.get(id));
+        if delays.any(|delay| delay.etype().is_special()) {
+            self.retry.failed_paths.compared();
+        }
+    }
+
+    /// Returns true if successful transfers wrote this line to their error output, too.
+    pub fn is_harmless(&self, line: &[u8]) -> bool {
+        self.retry.harmless_lines.contains(line)
+    }
+
+    /// Records the error lines of a successful transfer as harmless.
+    pub fn add_harmless_lines(&mut self, lines: Vec<Vec<u8>>) {
+        let known = &mut self.retry.harmless_lines;
+        for line in lines {
+            if known.len() < MAX_HARMLESS_LINES {
+                known.insert(line);
+            }
+        }
+    }
+
+    /// Removes entries that succeeded from the failed paths.
+    fn clear_retries(&mut self, ids: &[DelayId]) {
+        if !self.retry.failed_paths.is_idle() {
+            for (path, etype) in self.entries(ids) {
+                self.path_succeeded(&path, etype);
+            }
+        }
+    }
+
+    /// Handles the success of an entry. Paths held by the check gate were not sent and stay failed.
+    fn path_succeeded(&mut self, path: &[u8], etype: Etype) {
+        if !self.is_undecided(path) {
+            self.retry.failed_paths.succeeded(path, etype);
+        }
+    }
+
+    /// Queues the due retries.
+    pub(super) fn push_retries(&mut self, now: Time) {
+        let retry = self.retry.failed_paths.take(now);
+        if retry == DueRetries::default() {
+            return;
+        }
+        self.requeues += 1;
+        for (path, etype) in retry.paths {
+            // The event of a directory that could not be read.
+            let unread = etype == Etype::Create && path.ends_with(b"/");
+            if unread && self.config.check.is_some() {
+                self.push_contents(&path, now);
+            } else if !self.is_below_missing_mount(etype, &path) {
+                self.queue.push(etype, &path, None, now);
+            }
+        }
+        if retry.everything {
+            self.compare_again(now);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Size bound of full comparisons. A file that is too large for the target ends a comparison. It is
+//! repeated at once without files of that size, and a full comparison follows later.
+
+use super::super::Sync;
+use super::blame::{Entries, FailedEntries};
+use super::partial::RetryPlan;
+use crate::queue::{DelayId, Time};
+
+/// The maximum size of files that a full comparison sends.
+#[derive(Debug, Default)]
+pub struct SizeBound {
+    largest: Option<u64>,
+    /// rsync accepts `--max-size`, and the user has not set it.
+    usable: bool,
+}
+
+impl SizeBound {
+    /// Handles the start of a full comparison. `usable` is false for a wrapper, and if the user has
+    /// set a maximum size.
+    pub fn begin(&mut self, usable: bool) {
+        self.usable = usable;
+    }
+
+    /// Returns the option of rsync, if there is a bound.
+    pub fn option(&self) -> Option<Vec<u8>> {
+        let largest = self.largest.filter(|_| self.usable)?;
+        Some(format!("--max-size={largest}").into_bytes())
+    }
+
+    /// Returns true if larger files are not sent.
+    pub fn is_set(&self) -> bool {
+        self.largest.is_some()
+    }
+
+    /// Lowers the bound below the size of a file that did not fit. Returns false if no smaller file
+    /// can be sent. The bound is at least halved, because each file that does not fit costs one
+    /// transfer.
+    fn lower(&mut self, size: u64) -> bool {
+        let most = self.largest.map_or(u64::MAX, |largest| largest / 2);
+        self.largest = size.checked_sub(1).map(|below| below.min(most));
+        self.usable && self.largest.is_some_and(|largest| largest > 0)
+    }
+}
+
+impl Sync {
+    /// Handles the start of a full comparison by rsync. `usable` is false for a wrapper, and if the
+    /// user has set a maximum size.
+    pub fn begin_size_bound(&mut self, usable: bool) {
+        self.retry.size_bound.begin(usable);
+    }
+
+    /// Returns rsync's option for the maximum size of files, if a full comparison has a size bound.
+    pub fn size_option(&self) -> Option<Vec<u8>> {
+        self.retry.size_bound.option()
+    }
+
+    /// Returns true if a full comparison does not send large files.
+    pub fn is_size_bounded(&self) -> bool {
+        self.retry.size_bound.is_set()
+    }
+
+    /// Handles a full comparison that ended at these paths, which are too large for the target: it
+    /// is repeated at once without them. If that is not possible, a full comparison is scheduled and
+    /// returned; changes are sent in the meantime.
+    pub fn compare_smaller(
+        &mut self,
+        ids: &[DelayId],
+        named: &Entries,
+        now: Time,
+    ) -> Option<RetryPlan> {
+        let sizes = named.keys().filter_map(|path| self.file_size(path));
+        let size = sizes.min().unwrap_or(0);
+        if self.retry.size_bound.lower(size) {
+            self.requeue(ids, now);
+            return None;
+        }
+        Some(self.partly_failed(ids, FailedEntries::Everything, now))
+    }
+
+    /// Removes the bound for the next full comparison.
+    pub(super) fn forget_size_bound(&mut self) {
+        self.retry.size_bound.largest = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_lowered_at_most_64_times() {
+        let mut bound = SizeBound::default();
+        bound.begin(true);
+        assert!(bound.option().is_none() && !bound.is_set());
+        let mut size = u64::MAX;
+        let mut count = 0;
+        while bound.lower(size) {
+            size = bound.largest.unwrap();
+            assert_eq!(
+                bound.option(),
+                Some(format!("--max-size={size}").into_bytes())
+            );
+            count += 1;
+        }
+        assert_eq!(count, 64);
+        bound.largest = None;
+        assert!(!bound.lower(0) && !bound.lower(1));
+    }
+
+    #[test]
+    fn a_wrapper_gets_no_maximum_size() {
+        let mut bound = SizeBound::default();
+        bound.begin(false);
+        assert!(!bound.lower(1000));
+        assert_eq!(bound.option(), None);
+    }
+}
