@@ -168,7 +168,7 @@ end
 -- the number 128 + signal.
 local function verdict(codes, exitcode, signal)
   if signal then return "again" end
-  if getmetatable(codes) == built_in then native.by_default() end
+  if getmetatable(codes) == built_in then native.used_default_exit_codes() end
   if type(codes) == "table" and (codes[exitcode] or exitcode ~= 0) then return codes[exitcode] end
   return exitcode == 0 and "ok" or "die"
 end

@@ -418,7 +418,7 @@ impl<'a> EventLoop<'a> {
                 self.stop_with_error(&error);
                 return false;
             }
-            let empty = self.script.context.spawns_for_nothing();
+            let empty = self.script.context.requests.are_for_nothing();
             self.launch();
             if self.ending.is_some() {
                 return false;

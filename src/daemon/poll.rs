@@ -65,7 +65,7 @@ impl EventLoop<'_> {
     /// Returns the time until the next deadline; `None` without one.
     fn timeout(&mut self) -> Option<Duration> {
         if self.context.children.borrow().pending()
-            || !self.script.context.requests.borrow().is_empty()
+            || !self.script.context.requests.is_empty()
         {
             return Some(Duration::ZERO);
         }

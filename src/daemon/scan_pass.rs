@@ -380,9 +380,9 @@ impl EventLoop<'_> {
         }
         // The entries stay active, so that later changes wait behind them.
         let reading = handle.sync.borrow().gate.begin_reading();
-        self.script.context.cleared.replace(Some(reading));
+        self.script.context.staged_reading.replace(Some(reading));
         let sent = waiter.send.call::<()>(waiter.agent);
-        self.script.context.cleared.take();
+        self.script.context.staged_reading.take();
         match sent {
             Ok(()) => self.launch(),
             Err(error) => self.stop_with_error(&error),

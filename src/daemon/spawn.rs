@@ -7,23 +7,20 @@ use super::event_loop::EventLoop;
 use super::job::{Job, listener};
 use crate::log;
 use crate::process::{Command, ExitStatus, Output, Pid, SpawnError, Stdin};
-use crate::script::{Script, SpawnRequest};
+use crate::script::{Script, ScriptRequest, SpawnRequest};
 
 /// The exit code of lsyncd's children whose program cannot be executed.
 const EXIT_NOT_EXECUTED: i32 = 255;
 
 impl EventLoop<'_> {
-    /// Starts the requests that Lua has left.
+    /// Executes the requests of Lua code in their order.
     pub(super) fn launch(&mut self) {
-        for request in self.script.context.checks.take() {
-            self.request_scan(request);
-        }
-        for request in self.script.context.orders.take() {
-            self.start_copy(request);
-        }
-        let requests = self.script.context.requests.take();
-        for request in requests {
-            self.start(request);
+        for request in self.script.context.requests.take() {
+            match request {
+                ScriptRequest::Spawn(request) => self.start(request),
+                ScriptRequest::Copy(request) => self.start_copy(request),
+                ScriptRequest::Scan(request) => self.request_scan(request),
+            }
         }
     }
 

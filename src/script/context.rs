@@ -8,10 +8,8 @@ use std::rc::Rc;
 use mlua::{Function, Lua, Result, Table, Value};
 
 use super::api::observe::Observed;
-use super::api::spawn::SpawnRequest;
 use super::api::tunnel::TunnelObject;
-use super::kinds::local_copy::CopyRequest;
-use super::kinds::scan_request::ScanRequest;
+use super::request::RequestQueue;
 use crate::config::{SettingsTable, config_error};
 use crate::process::{Children, SshControl};
 use crate::queue::{DelayId, Time};
@@ -93,17 +91,13 @@ pub struct ScriptContext {
     /// All syncs, in the order of the configuration.
     pub syncs: RefCell<Vec<Rc<SyncHandle>>>,
     /// The syncs of the previous configuration, whose state may be taken over.
-    pub before: RefCell<Vec<Rc<SyncHandle>>>,
+    pub previous_syncs: RefCell<Vec<Rc<SyncHandle>>>,
     /// All tunnels, in the order of the configuration.
     pub tunnels: RefCell<Vec<Rc<TunnelObject>>>,
-    /// Spawn requests that the event loop has not taken yet.
-    pub requests: RefCell<Vec<SpawnRequest>>,
-    /// Copy requests that the event loop has not taken yet.
-    pub orders: RefCell<Vec<CopyRequest>>,
-    /// Scan requests that the event loop has not taken yet.
-    pub checks: RefCell<Vec<ScanRequest>>,
+    /// Requests that the event loop has not taken yet.
+    pub requests: RequestQueue,
     /// The read lock of the staged tree for the transfer that is being spawned after a scan pass.
-    pub cleared: RefCell<Option<Rc<Reading>>>,
+    pub staged_reading: RefCell<Option<Rc<Reading>>>,
     /// Pending calls of `alarm`.
     pub alarms: RefCell<Vec<Alarm>>,
     /// The file descriptors observed by user code.
@@ -118,8 +112,8 @@ pub struct ScriptContext {
     pub ending: Cell<Option<i64>>,
     /// A startup transfer failed and `insist` is not set, so the daemon ends.
     pub startup_failed: Cell<bool>,
-    /// The built-in exit code table has been used since this was cleared.
-    pub by_default: Cell<bool>,
+    /// The built-in exit code table has been used since this was reset.
+    pub used_default_exit_codes: Cell<bool>,
     /// The settings of the configuration.
     pub settings: SettingsTable,
     /// `-delay` of the command line.
@@ -133,32 +127,28 @@ pub struct ScriptContext {
     /// The directory relative local targets refer to, if the daemon has left it.
     pub base: RefCell<Option<PathBuf>>,
     /// The last text made of a configuration error, to distinguish it from errors of Lua.
-    pub complained: RefCell<String>,
+    pub last_config_error: RefCell<String>,
 }
 
 impl ScriptContext {
     /// Returns true if only one more child may start.
     pub fn is_last_place(&self) -> bool {
-        let asked = self.requests.borrow().len();
+        let processes = self.processes();
         let limit = self.max_processes.get();
-        limit.is_some_and(|limit| self.running.get() + asked + 1 >= limit)
-    }
-
-    /// Returns true if all spawn requests are processes for empty lists.
-    pub fn spawns_for_nothing(&self) -> bool {
-        let requests = self.requests.borrow();
-        !requests.is_empty()
-            && requests.iter().all(|request| request.ids.is_empty())
-            && self.orders.borrow().is_empty()
-            && self.checks.borrow().is_empty()
+        limit.is_some_and(|limit| processes + 1 >= limit)
     }
 
     /// Returns true if another child may start.
     pub fn may_spawn(&self) -> bool {
-        let asked = self.requests.borrow().len();
+        let processes = self.processes();
         self.max_processes
             .get()
-            .is_none_or(|limit| self.running.get() + asked < limit)
+            .is_none_or(|limit| processes < limit)
+    }
+
+    /// Returns the number of running and requested children.
+    fn processes(&self) -> usize {
+        self.running.get() + self.requests.spawns()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Hints for common mistakes in configurations, appended to Lua's error messages.
 
-/// Lua names the line of an error or the one behind it.
+/// Lua names the line of an error or the one after it.
 const MAX_LINES_BEFORE: usize = 2;
 
 /// Returns the hint for a syntax error in a configuration with this text, beginning with the end of
@@ -132,11 +132,11 @@ fn without_long_brackets(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, inside)) = rest.split_once("[[") {
-        let (inside, behind) = inside.split_once("]]").unwrap_or((inside, ""));
+        let (inside, tail) = inside.split_once("]]").unwrap_or((inside, ""));
         kept.push_str(before);
         kept.push_str("''");
         kept.extend(inside.chars().filter(|&c| c == '\n'));
-        rest = behind;
+        rest = tail;
     }
     kept + rest
 }

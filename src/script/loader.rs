@@ -115,7 +115,7 @@ impl Script {
             loader.file(config)?;
         }
         let settings = loader.finish(environment)?;
-        context.before.take();
+        context.previous_syncs.take();
         context.max_processes.set(settings.max_processes);
         for handle in context.syncs.borrow().iter() {
             let mode = &mut handle.sync.borrow_mut().config.mode;
@@ -152,13 +152,11 @@ fn context(
     Ok(Rc::new(ScriptContext {
         stage: Cell::new(Stage::Loading),
         syncs: RefCell::default(),
-        before: RefCell::new(before),
+        previous_syncs: RefCell::new(before),
         observed: Observed::new(registry),
         tunnels: RefCell::default(),
-        requests: RefCell::default(),
-        checks: Default::default(),
-        cleared: RefCell::default(),
-        orders: RefCell::default(),
+        requests: Default::default(),
+        staged_reading: RefCell::default(),
         sockets: Default::default(),
         alarms: RefCell::default(),
         running: Cell::new(0),
@@ -166,12 +164,12 @@ fn context(
         user_code: Default::default(),
         ending: Cell::new(None),
         startup_failed: Cell::new(false),
-        by_default: Cell::new(false),
+        used_default_exit_codes: Cell::new(false),
         settings: SettingsTable::new(lua).map_err(unloaded)?,
         delay,
         children: Rc::clone(children),
         clock,
-        complained: RefCell::default(),
+        last_config_error: RefCell::default(),
         base: RefCell::default(),
     }))
 }
@@ -236,7 +234,7 @@ impl Loader<'_> {
             };
         }
         let text = errors::message(self.lua, error);
-        if *self.context.complained.borrow() == text {
+        if *self.context.last_config_error.borrow() == text {
             return LoadError::line(text);
         }
         let text = with_whole_name(&errors::located(self.lua, error), file);

@@ -1,11 +1,12 @@
 //! The Lua side: preludes, user configuration, and the API of user code.
 //!
 //! The event loop calls a sync's Lua action for a due entry. The action calls `spawn`, which stores
-//! a [`SpawnRequest`] for the loop.
+//! a [`ScriptRequest`] for the loop. Requests are executed in the order of the calls.
 //!
 //! * `loader`, `search_paths`: loading of a configuration, and directories of `require`;
 //! * `runtime`, `hook`: calls into the loaded configuration;
 //! * `context`: the state shared with the event loop;
+//! * `request`: requests for the event loop;
 //! * `prelude_api`: native functions of the preludes;
 //! * `errors`, `hints`: error messages with file, line and key, and hints;
 //! * `watchdog`: limits of running user code;
@@ -29,15 +30,14 @@ mod layer3;
 mod loader;
 mod objects;
 mod prelude_api;
+mod request;
 mod runtime;
 mod search_paths;
 mod watchdog;
 
-pub use api::spawn::SpawnRequest;
 pub use api::tunnel::{PROCESS_KIND, TunnelMode, TunnelObject};
 pub use context::{Alarm, ScriptContext, SyncHandle};
 pub use hook::HookReport;
-pub use kinds::local_copy::CopyRequest;
-pub use kinds::scan_request::ScanRequest;
 pub use loader::{Environment, LoadError};
+pub use request::{CopyRequest, RequestQueue, ScanRequest, ScriptRequest, SpawnRequest};
 pub use runtime::{CollectResult, Script};

@@ -51,13 +51,13 @@ fn shown(value: &Value) -> String {
 }
 
 fn errors_and_texts(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<()> {
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     native.set(
         "message",
         lua.create_function(move |lua, value: Value| {
             let text = errors::raised(lua, &value);
             if matches!(value, Value::Error(_)) {
-                h.complained.borrow_mut().clone_from(&text);
+                shared.last_config_error.borrow_mut().clone_from(&text);
             }
             Ok(text)
         })?,
@@ -81,46 +81,46 @@ fn errors_and_texts(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> R
             lua.create_string(batch::reason(errors.split(|&byte| byte == b'\n')))
         })?,
     )?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     native.set(
-        "by_default",
+        "used_default_exit_codes",
         lua.create_function(move |_, ()| {
-            h.by_default.set(true);
+            shared.used_default_exit_codes.set(true);
             Ok(())
         })?,
     )?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     native.set(
         "failed_startup",
         lua.create_function(move |_, ()| {
-            h.startup_failed.set(true);
+            shared.startup_failed.set(true);
             Ok(())
         })?,
     )
 }
 
 fn objects_of(lua: &Lua, objects: &Objects, native: &Table) -> Result<()> {
-    let with = objects.clone();
+    let mapping = objects.clone();
     native.set(
         "event_field",
         lua.create_function(move |lua, (event, name): (Table, Value)| {
             let name = text_of(&name).unwrap_or_default();
-            match with.agent(&event)? {
+            match mapping.agent(&event)? {
                 Some(Agent::Event(event)) => event.field(lua, &String::from_utf8_lossy(&name)),
                 _ => Err(config_error("not an event")),
             }
         })?,
     )?;
-    let with = objects.clone();
+    let mapping = objects.clone();
     native.set(
         "list_field",
         lua.create_function(move |lua, (list, name): (Table, Value)| {
             let name = text_of(&name).unwrap_or_default();
-            list::field(lua, &with, &list, &String::from_utf8_lossy(&name))
+            list::field(lua, &mapping, &list, &String::from_utf8_lossy(&name))
         })?,
     )?;
-    let with = objects.clone();
-    let is_change = lua.create_function(move |_, event: Table| match with.agent(&event)? {
+    let mapping = objects.clone();
+    let is_change = lua.create_function(move |_, event: Table| match mapping.agent(&event)? {
         Some(Agent::Event(event)) => Ok(!event.etype.is_special()),
         _ => Err(config_error("not an event")),
     })?;

@@ -139,7 +139,7 @@ impl Script {
             };
             return Ok((verdict, false));
         };
-        self.context.by_default.set(false);
+        self.context.used_default_exit_codes.set(false);
         self.trace(handle, format_args!("collect( agent, {code} )"));
         let errors = self.lua.create_string(errors)?;
         let answer: Value = watchdog::call(&self.context, || {
@@ -151,7 +151,7 @@ impl Script {
             Value::String(text) if text.as_bytes() == b"die" => CollectResult::Die,
             _ => CollectResult::Done,
         };
-        Ok((verdict, self.context.by_default.get()))
+        Ok((verdict, self.context.used_default_exit_codes.get()))
     }
 
     /// Calls the due alarms.

@@ -27,31 +27,31 @@ pub fn globals(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Res
             Ok(())
         })?,
     )?;
-    let (h, with) = (Rc::clone(context), objects.clone());
+    let (shared, mapping) = (Rc::clone(context), objects.clone());
     table.set(
         "spawn",
         lua.create_function(move |_, arguments: MultiValue| {
-            spawn::spawn(&h, &with, false, arguments)
+            spawn::spawn(&shared, &mapping, false, arguments)
         })?,
     )?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     table.set(
         "terminate",
         lua.create_function(move |lua, code: Value| -> Result<()> {
             let code =
                 number_of(&code).ok_or_else(|| config_error("terminate needs an exit code"))?;
-            h.ending.set(Some(code as i64));
+            shared.ending.set(Some(code as i64));
             watchdog::stop(lua)?;
             Err(config_error("terminated by the configuration"))
         })?,
     )?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     table.set(
         "now",
-        lua.create_function(move |_, ()| Ok(Timestamp(h.clock.now())))?,
+        lua.create_function(move |_, ()| Ok(Timestamp(shared.clock.now())))?,
     )?;
     table.set("readdir", lua.create_function(read_directory)?)?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     table.set(
         "alarm",
         lua.create_function(
@@ -59,10 +59,10 @@ pub fn globals(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Res
                 let due = timestamp::stamp(&time)
                     .ok_or_else(|| config_error("alarm needs a timestamp"))?;
                 if log::enabled("Alarm") {
-                    let wait = Clock::until(h.clock.now(), due.0).as_secs_f64();
+                    let wait = Clock::until(shared.clock.now(), due.0).as_secs_f64();
                     log::say("Alarm", format_args!("user alarm in {wait:.3} s"));
                 }
-                h.alarms.borrow_mut().push(Alarm {
+                shared.alarms.borrow_mut().push(Alarm {
                     due: due.0,
                     function,
                     extra,

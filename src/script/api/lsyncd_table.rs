@@ -20,10 +20,10 @@ use crate::script::objects::timestamp::Timestamp;
 /// Returns the fields that are not global functions as well.
 pub fn functions(lua: &Lua, context: &Rc<ScriptContext>) -> Result<Table> {
     let table = lua.create_table()?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     table.set(
         "exec",
-        lua.create_function(move |_, words: Variadic<Value>| execute(&h, &words))?,
+        lua.create_function(move |_, words: Variadic<Value>| execute(&shared, &words))?,
     )?;
     table.set(
         "kill",
@@ -42,10 +42,10 @@ pub fn functions(lua: &Lua, context: &Rc<ScriptContext>) -> Result<Table> {
             Ok(fs::metadata(OsStr::from_bytes(&path)).ok().map(|m| m.len()))
         })?,
     )?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     table.set(
         "get_process_info",
-        lua.create_function(move |_, ()| Ok((h.running.get(), h.max_processes.get())))?,
+        lua.create_function(move |_, ()| Ok((shared.running.get(), shared.max_processes.get())))?,
     )?;
     table.set(
         "realdir",
@@ -71,11 +71,11 @@ pub fn functions(lua: &Lua, context: &Rc<ScriptContext>) -> Result<Table> {
         "jiffies_from_seconds",
         lua.create_function(|_, seconds: i64| Ok(Timestamp::from_seconds(seconds)))?,
     )?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     table.set(
         "configure",
         lua.create_function(move |lua, (name, value): (Value, Value)| {
-            configure(lua, &h, &text_argument(&name, "configure")?, value)
+            configure(lua, &shared, &text_argument(&name, "configure")?, value)
         })?,
     )?;
     Ok(table)

@@ -266,16 +266,16 @@ fn silence(fd: RawFd) -> io::Result<()> {
 
 /// Adds the functions to the globals and to the `lsyncd` table.
 pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table, lsyncd: &Table) -> Result<()> {
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     let observe =
         lua.create_function(move |_, (fd, readable, writable): (Value, Value, Value)| {
             let fd = descriptor(&fd, "observefd")?;
-            h.observed
+            shared.observed
                 .observe(fd, function(&readable)?, function(&writable)?)
         })?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     let forget = lua
-        .create_function(move |_, fd: Value| h.observed.forget(descriptor(&fd, "nonobservefd")?))?;
+        .create_function(move |_, fd: Value| shared.observed.forget(descriptor(&fd, "nonobservefd")?))?;
     lsyncd.set("observe_fd", &observe)?;
     lsyncd.set("nonobserve_fd", &forget)?;
     globals.set("observefd", observe)?;

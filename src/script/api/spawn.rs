@@ -1,48 +1,24 @@
 //! `spawn`: converts its arguments to a request for the event loop.
 
-use std::ffi::OsString;
 use std::rc::Rc;
 
 use mlua::{MultiValue, Result, Table, Value};
 
+use crate::script::context::{ScriptContext, Stage, SyncHandle};
+use crate::script::objects::{Agent, Objects};
+use crate::script::kinds::RsyncCall;
+use crate::batch::TransferKind;
 use crate::config::{config_error, kind_of, text_of};
 use crate::log;
 use crate::queue::{DelayId, Status};
-use crate::scan::readers::Reading;
-use crate::script::context::{ScriptContext, Stage, SyncHandle};
-use crate::script::kinds::RsyncCall;
-use crate::script::objects::{Agent, Objects};
-
-/// A process to be started for queue entries of a sync.
-pub struct SpawnRequest {
-    /// The sync.
-    pub handle: Rc<SyncHandle>,
-    /// The event or list object, for `collect`.
-    pub agent: Table,
-    /// The queue entries, which are active already.
-    pub ids: Vec<DelayId>,
-    /// The program, looked up in `PATH`.
-    pub program: Vec<u8>,
-    /// The arguments.
-    pub args: Vec<Vec<u8>>,
-    /// The standard input; `None` without a pipe.
-    pub stdin: Option<Vec<u8>>,
-    /// The output is read line by line and logged.
-    pub captured: bool,
-    /// Additional environment variables.
-    pub environment: Vec<(OsString, OsString)>,
-    /// The kind of transfer, if the process transfers a batch.
-    pub transfer: Option<crate::batch::TransferKind>,
-    /// The read lock of the staged tree, for a sync with checks.
-    pub reading: Option<Rc<Reading>>,
-}
+use crate::script::request::{ScriptRequest, SpawnRequest};
 
 /// The parsed arguments of a call.
 #[derive(Default)]
 struct Arguments {
     args: Vec<Vec<u8>>,
     stdin: Option<Vec<u8>>,
-    transfer: Option<crate::batch::TransferKind>,
+    transfer: Option<TransferKind>,
 }
 
 /// Adds a spawn request and marks its entries active.
@@ -61,7 +37,7 @@ pub fn spawn(
         Some(Value::Table(agent)) => agent,
         _ => return Err(config_error("spawning with an invalid agent")),
     };
-    let Some(behind) = objects.agent(&agent)? else {
+    let Some(selected) = objects.agent(&agent)? else {
         return Err(config_error("spawning with an unknown agent"));
     };
     let program = match arguments.next() {
@@ -78,24 +54,23 @@ pub fn spawn(
         log::normal("ignored process spawning while fading");
         return Ok(());
     }
-    let handle = behind
+    let handle = selected
         .handle()
         .ok_or_else(|| config_error("spawning with an unknown agent"))?;
-    let ids = behind.ids();
-    let reading = context.cleared.borrow().clone();
+    let ids = selected.ids();
+    let reading = context.staged_reading.borrow().clone();
     if reading.is_none() {
         if handle.sync.borrow().config.check.is_some() {
             return Err(config_error(
                 "nothing is spawned for a sync with check but its transfers",
             ));
         }
-        check_waiting(&handle, &behind, &ids)?;
+        check_waiting(&handle, &selected, &ids)?;
     }
     if !context.may_spawn() {
         return Err(config_error("Spawned too much processes!"));
     }
     let mut words = words(arguments)?;
-    handle.sync.borrow_mut().begin(&ids);
     let mut environment = if captured {
         handle.sync.borrow().environment().to_vec()
     } else {
@@ -104,7 +79,7 @@ pub fn spawn(
     context
         .sockets
         .keep_private(&mut words.args, &mut environment);
-    context.requests.borrow_mut().push(SpawnRequest {
+    let request = SpawnRequest {
         environment,
         handle,
         agent,
@@ -115,7 +90,8 @@ pub fn spawn(
         captured,
         transfer: words.transfer,
         reading,
-    });
+    };
+    context.requests.push(ScriptRequest::Spawn(request));
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! `tunnel{ ... }`: what a configuration says of a tunnel, and what of it goes into the target
-//! of the syncs that use it.
+//! `tunnel{ ... }`: reads the configuration of a tunnel, and substitutes its host and port in the
+//! targets of the syncs that use it.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,41 +15,41 @@ use crate::script::layer3::template;
 use crate::script::watchdog;
 use crate::tunnel::{Tunnel, TunnelConfig, TunnelState};
 
-/// What a tunnel gives to the target of a transfer.
+/// The mode of a tunnel: which variables of a target it substitutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelMode {
-    /// Nothing: the command forwards a port, say, that the target names by itself.
+    /// None. The command forwards a port that the target names itself, for example.
     Command,
-    /// `^localport` and `^localhost` of one of the processes, in turn.
+    /// `^localport` and `^localhost`, those of one process at a time in turn.
     Pool,
 }
 
 /// A tunnel of the configuration.
 pub struct TunnelObject {
-    /// What `tunnel{}` returned.
+    /// The object returned by `tunnel{}`.
     pub object: Table,
-    /// What runs, and how far it is.
+    /// The states of its processes.
     pub machine: RefCell<Tunnel>,
-    /// What the target gets of it.
+    /// The mode.
     pub mode: TunnelMode,
-    /// True if it was up when the engine looked last; nobody knows at first.
+    /// True if it was up when the event loop looked last; `None` at first.
     pub was_up: Cell<Option<bool>>,
     command: Vec<Vec<u8>>,
     localhost: Vec<u8>,
-    /// `Tunnel.check` as it is made.
-    always_well: Function,
+    /// The initial `Tunnel.check`, which accepts every tunnel.
+    initial_check: Function,
 }
 
-/// The type lsyncd's status file gives a tunnel's process: one of the command, not of a check.
+/// The type of a tunnel's command in lsyncd's status file. Another number stands for a check.
 pub const PROCESS_KIND: i32 = 1;
 
 impl TunnelObject {
-    /// Its name for log and status file.
+    /// Returns the name for log and status file.
     pub fn name(&self) -> String {
         self.machine.borrow().config.name.clone()
     }
 
-    /// The program that is run, unless it is named by a variable.
+    /// Returns the program of the command; `None` if a variable names it.
     pub fn program(&self) -> Option<Vec<u8>> {
         self.command
             .first()
@@ -57,7 +57,7 @@ impl TunnelObject {
             .cloned()
     }
 
-    /// The words to start one more process with. `port` is that of a pool.
+    /// Returns the words of the command for a new process. `port` is the port of a pool.
     pub fn words(&self, port: Option<u16>, now: Time) -> Vec<Vec<u8>> {
         let mut values = vec![
             ("^localhost", self.localhost.clone()),
@@ -72,21 +72,22 @@ impl TunnelObject {
         words.map(|word| substitute(word, &values)).collect()
     }
 
-    /// Returns true if user code says that it leads nowhere: a method `check` of the object's own,
-    /// or one in the place of `Tunnel.check`.
+    /// Returns true if a user function refuses the tunnel: the object's own method `check`, or a
+    /// replacement of `Tunnel.check`.
     ///
     /// # Errors
+    ///
     /// User code failed.
     pub fn is_refused(&self, context: &ScriptContext) -> Result<bool> {
         let check = match self.object.get("check")? {
-            Value::Function(check) if check != self.always_well => check,
+            Value::Function(check) if check != self.initial_check => check,
             _ => return Ok(false),
         };
         let answer = watchdog::call(context, || check.call::<Value>(&self.object))?;
         Ok(answer == Value::Boolean(false))
     }
 
-    /// What a transfer that starts now has to put into its target: names and values.
+    /// Returns the substitutions for a new transfer: names and values.
     fn substitutions(&self) -> Vec<(&'static str, Vec<u8>)> {
         if self.mode != TunnelMode::Pool {
             return Vec::new();
@@ -98,8 +99,8 @@ impl TunnelObject {
         values
     }
 
-    /// The target for a transfer that starts now.
-    pub fn place(&self, target: &[u8]) -> Vec<u8> {
+    /// Returns the target for a new transfer, with its variables substituted.
+    pub fn substitute_target(&self, target: &[u8]) -> Vec<u8> {
         if self.mode != TunnelMode::Pool || !target.contains(&b'^') {
             return target.to_vec();
         }
@@ -115,7 +116,7 @@ impl TunnelObject {
 fn substitute(text: &[u8], values: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let mut result = Vec::with_capacity(text.len());
     let mut rest = text;
-    while let Some((&first, behind)) = rest.split_first() {
+    while let Some((&first, tail)) = rest.split_first() {
         let named = |(name, _): &&(&str, Vec<u8>)| rest.starts_with(name.as_bytes());
         match values.iter().find(named) {
             Some((name, value)) => {
@@ -124,7 +125,7 @@ fn substitute(text: &[u8], values: &[(&str, Vec<u8>)]) -> Vec<u8> {
             }
             None => {
                 result.push(first);
-                rest = behind;
+                rest = tail;
             }
         }
     }
@@ -149,12 +150,12 @@ const KNOWN_KEYS: [&str; 11] = [
 pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table) -> Result<()> {
     let methods = lua.create_table()?;
     let meta = lua.create_table()?;
-    let (h, class) = (Rc::clone(context), methods.clone());
+    let (shared, class) = (Rc::clone(context), methods.clone());
     meta.set(
         "__index",
         lua.create_function(move |_, (object, name): (Table, Value)| {
             match text_of(&name).as_deref() {
-                Some(b"status") => Ok(match of(&h, &object) {
+                Some(b"status") => Ok(match of(&shared, &object) {
                     Some(tunnel) => Value::Integer(number(tunnel.machine.borrow().state())),
                     None => Value::Nil,
                 }),
@@ -162,21 +163,21 @@ pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table) -> Result<()
             }
         })?,
     )?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     methods.set(
         "isReady",
         lua.create_function(move |_, object: Table| {
-            Ok(of(&h, &object).is_some_and(|tunnel| tunnel.machine.borrow().is_up()))
+            Ok(of(&shared, &object).is_some_and(|tunnel| tunnel.machine.borrow().is_up()))
         })?,
     )?;
-    let always_well = lua.create_function(|_, _: MultiValue| Ok(true))?;
-    methods.set("check", &always_well)?;
+    let initial_check = lua.create_function(|_, _: MultiValue| Ok(true))?;
+    methods.set("check", &initial_check)?;
     methods.set("defaults", defaults(lua)?)?;
-    let (h, class) = (Rc::clone(context), methods.clone());
+    let (shared, class) = (Rc::clone(context), methods.clone());
     let create = lua.create_function(move |lua, options: Value| match options {
         Value::Table(given) => {
             let options = with_defaults(lua, &given, &class)?;
-            let tunnel = create(lua, &h, &options, &meta, &always_well)?;
+            let tunnel = create(lua, &shared, &options, &meta, &initial_check)?;
             advise(&given, &tunnel.name(), tunnel.mode, &tunnel.command)?;
             Ok(tunnel.object.clone())
         }
@@ -187,14 +188,15 @@ pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table) -> Result<()
     })?;
     methods.set("new", &create)?;
     globals.set("tunnel", create)?;
-    // A class and no function; it goes past what makes functions fit for user code.
+    // `Tunnel` is a class, so it is not wrapped like the functions for user code.
     lua.globals().set("Tunnel", methods)
 }
 
-/// The tunnel that a configuration names, if it names one.
+/// Returns the tunnel of a sync's configuration, if there is one.
 ///
 /// # Errors
-/// What it names is something else.
+///
+/// The value of `tunnel` is not a tunnel object.
 pub fn of_config(context: &ScriptContext, config: &Table) -> Result<Option<Rc<TunnelObject>>> {
     let object = match config.get("tunnel")? {
         Value::Nil | Value::Boolean(false) => return Ok(None),
@@ -213,10 +215,11 @@ fn of(context: &ScriptContext, object: &Table) -> Option<Rc<TunnelObject>> {
     tunnels.iter().find(|each| each.object == *object).cloned()
 }
 
-/// `inlet.getSubstitutionData`: adds what the sync's tunnel has for a target.
+/// `inlet.getSubstitutionData`: adds the substitutions of the sync's tunnel to a table.
 ///
 /// # Errors
-/// None but Lua's own.
+///
+/// Errors of Lua only.
 pub fn substitution_data(lua: &Lua, handle: &SyncHandle, data: Option<Table>) -> Result<Table> {
     let data = data.map_or_else(|| lua.create_table(), Ok)?;
     if let Some(tunnel) = &handle.tunnel {
@@ -227,7 +230,7 @@ pub fn substitution_data(lua: &Lua, handle: &SyncHandle, data: Option<Table>) ->
     Ok(data)
 }
 
-/// Returns what options are where a tunnel says nothing: `Tunnel.defaults`.
+/// Returns `Tunnel.defaults`, the default options of a tunnel.
 fn defaults(lua: &Lua) -> Result<Table> {
     let defaults = lua.create_table()?;
     for (key, text) in [
@@ -249,7 +252,7 @@ fn defaults(lua: &Lua) -> Result<Table> {
     Ok(defaults)
 }
 
-/// Returns the options given, and those of `Tunnel.defaults` where there is none.
+/// Returns the given options, completed by those of `Tunnel.defaults`.
 fn with_defaults(lua: &Lua, given: &Table, class: &Table) -> Result<Table> {
     let options = lua.create_table()?;
     let defaults: Value = class.get("defaults")?;
@@ -267,7 +270,7 @@ fn create(
     context: &ScriptContext,
     options: &Table,
     meta: &Table,
-    always_well: &Function,
+    initial_check: &Function,
 ) -> Result<Rc<TunnelObject>> {
     if context.stage.get() != Stage::Loading {
         return Err(config_error(
@@ -314,14 +317,14 @@ fn create(
         was_up: Cell::new(None),
         command,
         localhost: text("localhost")?.unwrap_or_else(|| b"localhost".to_vec()),
-        always_well: always_well.clone(),
+        initial_check: initial_check.clone(),
     });
     context.tunnels.borrow_mut().push(Rc::clone(&tunnel));
     Ok(tunnel)
 }
 
-/// The words of the command: a list, or a text that is split at blanks, where double quotes
-/// group and vanish.
+/// Returns the words of the command: the items of a list, or a text split at blanks. Double quotes
+/// in a text group words and are removed.
 fn command(options: &Table) -> Result<Vec<Vec<u8>>> {
     let wrong = || {
         config_error_about(
@@ -345,7 +348,7 @@ fn command(options: &Table) -> Result<Vec<Vec<u8>>> {
     }
 }
 
-/// A process that ends as soon as it is started is not started ten thousand times a second.
+/// The minimum of delays, which limits the restarts of a process that ends immediately.
 fn span(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.max(0.1))
 }
@@ -373,7 +376,7 @@ fn seconds(options: &Table, key: &str, default: f64) -> Result<f64> {
     }
 }
 
-/// Tells what has no effect; lsyncd takes it without a word.
+/// Logs warnings about options without effect, which lsyncd accepts silently.
 fn advise(options: &Table, name: &str, mode: TunnelMode, command: &[Vec<u8>]) -> Result<()> {
     for pair in options.pairs::<Value, Value>() {
         let key = text_of(&pair?.0).unwrap_or_default();
@@ -401,7 +404,7 @@ fn advise(options: &Table, name: &str, mode: TunnelMode, command: &[Vec<u8>]) ->
     Ok(())
 }
 
-/// The number that `status` shows to user code.
+/// Returns the number of a state, as the field `status` shows it to user code.
 fn number(state: TunnelState) -> i64 {
     match state {
         TunnelState::Down => 1,

@@ -27,41 +27,41 @@ pub fn add(
     phases(lua, context, native)?;
     inheriting(lua, context, native)?;
     values(lua, native)?;
-    let (h, with) = (Rc::clone(context), objects.clone());
+    let (shared, mapping) = (Rc::clone(context), objects.clone());
     native.set(
         "create",
-        lua.create_function(move |lua, config: Table| super::create(lua, &h, &with, config))?,
+        lua.create_function(move |lua, config: Table| super::create(lua, &shared, &mapping, config))?,
     )
 }
 
 /// Adds the functions for phases and for global settings.
 fn phases(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<()> {
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     native.set(
         "missing_default",
         lua.create_function(move |_, (default, key): (Table, Value)| match key {
-            Value::String(key) if h.stage.get() == Stage::Loading => {
+            Value::String(key) if shared.stage.get() == Stage::Loading => {
                 sync_checks::missing_default(&default, &key.to_string_lossy())
             }
             _ => Ok(()),
         })?,
     )?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     native.set(
         "settings",
         lua.create_function(move |_, value: Value| match value {
-            Value::Table(given) => h.settings.take(&given).map(|()| Value::Nil),
-            Value::String(key) => h.settings.value(&key.to_string_lossy()),
+            Value::Table(given) => shared.settings.take(&given).map(|()| Value::Nil),
+            Value::String(key) => shared.settings.value(&key.to_string_lossy()),
             _ => Err(config_error(
                 "settings takes a table or the name of a setting",
             )),
         })?,
     )?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     native.set(
         "check_phase",
         lua.create_function(move |lua, ()| {
-            if h.stage.get() != Stage::Loading {
+            if shared.stage.get() != Stage::Loading {
                 return Err(config_error(
                     "Sync can only be created during initialization.",
                 ));
@@ -73,14 +73,14 @@ fn phases(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<()> 
 
 /// Adds the functions that merge and check the configuration of a `sync{}`.
 fn inheriting(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<()> {
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     native.set(
         "inherit",
         lua.create_function(move |lua, (given, default): (Value, Table)| match given {
             Value::Table(given) => inherit::inherit(
                 lua,
                 &given,
-                |config| fill_from_settings(&h, config),
+                |config| fill_from_settings(&shared, config),
                 &default,
             ),
             other => Err(config_error(format!(

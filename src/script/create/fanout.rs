@@ -58,7 +58,7 @@ pub fn join(context: &ScriptContext, sync: &Rc<RefCell<Sync>>, group: Option<Vec
         }
     };
     if group.is_some() {
-        let (syncs, before) = (context.syncs.borrow(), context.before.borrow());
+        let (syncs, before) = (context.syncs.borrow(), context.previous_syncs.borrow());
         if let Some(first) = syncs.iter().chain(before.iter()).find(like) {
             sync::share(&mut first.sync.borrow_mut(), &mut sync.borrow_mut());
         }
@@ -77,7 +77,7 @@ pub fn join_gate(context: &ScriptContext, sync: &mut Sync, files: Option<&[u8]>)
         return Ok(());
     };
     let key = files.map(|files| [files, b"\0", &check.sharing()].concat());
-    let (syncs, before) = (context.syncs.borrow(), context.before.borrow());
+    let (syncs, before) = (context.syncs.borrow(), context.previous_syncs.borrow());
     let stay = before.iter().filter(|_| check.rules().is_some());
     let like = |handle: &&Rc<SyncHandle>| {
         let gate = &handle.sync.borrow().gate;

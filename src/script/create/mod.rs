@@ -210,7 +210,7 @@ fn fingerprint(lua: &Lua, config: &Table, filter: &Filter) -> Result<Option<Vec<
 /// Returns the sync with this fingerprint of the previous configuration, if it is not taken yet.
 fn unchanged(context: &ScriptContext, fingerprint: Option<&[u8]>) -> Option<Rc<RefCell<Sync>>> {
     let text = fingerprint?;
-    let mut before = context.before.borrow_mut();
+    let mut before = context.previous_syncs.borrow_mut();
     let found = before.iter().position(|handle| {
         handle.fingerprint.as_deref() == Some(text) && !handle.sync.borrow().has_ended()
     })?;

@@ -1,9 +1,8 @@
-//! Keys that lsyncd does not have, in kinds of the user's own.
+//! Keys of user-defined kinds that have the name of a key that lsyncd 2.x does not have.
 //!
-//! lsyncd refuses a key that is not in the gauge of a sync, unless nothing compares the two: a
-//! `prepare` of the user's that does not call `default.prepare`, or `checkgauge = false`. Where it
-//! would have taken the key, it is one of the configuration's own, unless its value is one that
-//! this program gives a meaning.
+//! lsyncd refuses keys that are not in the gauge of a sync. The gauge is not applied with
+//! `checkgauge = false`, or with a user-defined `prepare` that does not call `default.prepare`. In
+//! these cases the key belongs to the user, unless its value is valid for this program.
 
 use mlua::{Lua, Result, Table, Value};
 
@@ -13,11 +12,11 @@ use crate::log;
 use crate::script::errors;
 use crate::script::kinds::scan_request;
 
-/// The value of a gauge at keys that lsyncd does not have. A gauge of the user's that declares such
-/// a key has another value there.
+/// The value in a built-in gauge of keys that lsyncd does not have. A user-defined gauge that
+/// declares such a key has another value.
 const VERSION_MARK: &[u8] = b"3.0";
 
-/// Keys of a `sync{}` with several targets, which are removed from the single syncs.
+/// Keys of a `sync{}` with several targets. They are removed from the syncs made of it.
 const TARGETS: [&str; 2] = ["targets", "targetsFrom"];
 
 /// The registry field with the configurations that were compared with a gauge.
@@ -46,11 +45,12 @@ pub fn note_gauged(lua: &Lua, config: &Table) -> Result<()> {
     gauged.raw_set(config, true)
 }
 
-/// Returns true if `targets` or `targetsFrom` of a configuration that was not prepared yet are
-/// not for this program to make syncs of.
+/// Returns true if `targets` or `targetsFrom` belong to the user and no syncs are made of them. The
+/// configuration must not be prepared yet.
 ///
 /// # Errors
-/// None but Lua's own.
+///
+/// Errors of Lua only.
 pub fn owns_targets(lua: &Lua, config: &Table) -> Result<bool> {
     let free = !truthy(&config.get("checkgauge")?) || !is_built_in(lua, config, "prepare")?;
     for key in TARGETS {
@@ -58,7 +58,7 @@ pub fn owns_targets(lua: &Lua, config: &Table) -> Result<bool> {
         if value.is_nil() {
             continue;
         }
-        let foreign = !is_built_in(lua, config, "action")? || !is_ours(key, &value, config);
+        let foreign = !is_built_in(lua, config, "action")? || !is_valid_here(key, &value, config);
         if is_declared(config, key)? || (free && foreign) {
             return Ok(true);
         }
@@ -66,11 +66,11 @@ pub fn owns_targets(lua: &Lua, config: &Table) -> Result<bool> {
     Ok(false)
 }
 
-/// Returns the prepared configuration without the keys that are the user's: the table itself
-/// where there are none.
+/// Returns the prepared configuration without the user's keys; the table itself if there are none.
 ///
 /// # Errors
-/// `targets` that are neither a list nor the user's.
+///
+/// `targets` is no list and does not belong to the user.
 pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
     let gauged: Table = lua.named_registry_value(GAUGED_FIELD)?;
     let compared = truthy(&gauged.raw_get(config)?);
@@ -83,11 +83,11 @@ pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
             continue;
         }
         let declared = is_declared(config, key)?;
-        // What is not checked leaves: that takes more than a switched-off gauge.
+        // Without `check` files are sent unchecked, so a gauge that is off is not sufficient.
         let free = !compared && (own_kind || key != "check");
-        // Targets that this program takes are gone by now.
+        // Targets of this program have been removed by now.
         let ours = !TARGETS.contains(&key)
-            && is_ours(key, &value, config)
+            && is_valid_here(key, &value, config)
             && (key != "check" || !own_kind || scan_request::check_behaviour(lua, config).is_ok());
         let guards = ["check", "guard"].contains(&key);
         if (declared && !(ours && guards)) || (free && !ours) {
@@ -97,8 +97,8 @@ pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
             return Err(config_error_about(key, text));
         }
     }
-    // lsyncd leaves this one to the action as well.
-    if own_action && !is_ours("batchSizeLimit", &config.get("batchSizeLimit")?, config) {
+    // lsyncd passes this key to the action as well.
+    if own_action && !is_valid_here("batchSizeLimit", &config.get("batchSizeLimit")?, config) {
         users.push("batchSizeLimit");
     }
     if users.is_empty() {
@@ -132,7 +132,7 @@ const KEYS: [&str; 11] = [
     "waitForSource",
 ];
 
-/// Returns true if a gauge of the user's says that this key is known.
+/// Returns true if a user-defined gauge declares this key.
 fn is_declared(config: &Table, key: &str) -> Result<bool> {
     let Value::Table(gauge) = config.get("checkgauge")? else {
         return Ok(false);
@@ -141,8 +141,8 @@ fn is_declared(config: &Table, key: &str) -> Result<bool> {
     Ok(truthy(&known) && text_of(&known).as_deref() != Some(VERSION_MARK))
 }
 
-/// Returns true if the value is one that this program gives a meaning.
-fn is_ours(key: &str, value: &Value, config: &Table) -> bool {
+/// Returns true if the value is valid for this program.
+fn is_valid_here(key: &str, value: &Value, config: &Table) -> bool {
     match key {
         "check" => config::is_check(value),
         "targets" => match value {

@@ -4,32 +4,15 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};
 
+use crate::script::context::{ScriptContext, Stage, SyncHandle};
+use crate::script::objects::Objects;
+use crate::script::request::{CopyRequest, ScriptRequest};
 use super::transfer::{change, rsync_target};
-use crate::config::{Delete, config_error};
+use crate::config::Delete;
 use crate::local::{CopyItem, CopyTask};
 use crate::log;
 use crate::queue::{DelayId, Etype};
-use crate::script::context::{ScriptContext, Stage, SyncHandle};
-use crate::script::objects::{Agent, Objects};
 use crate::sync::Sync;
-
-/// A local copy for queue entries of a sync.
-pub struct CopyRequest {
-    /// The sync.
-    pub handle: Rc<SyncHandle>,
-    /// The event or list object, for `collect`.
-    pub agent: Table,
-    /// The queue entries, which are active already.
-    pub ids: Vec<DelayId>,
-    /// The target, a local directory.
-    pub target: Vec<u8>,
-    /// Files deleted at the source are deleted at the target.
-    pub delete: bool,
-    /// Excluded files are deleted as well.
-    pub delete_excluded: bool,
-    /// The changes to be copied.
-    pub task: CopyTask,
-}
 
 /// Adds the function to the native functions of the preludes.
 pub fn add(
@@ -38,38 +21,31 @@ pub fn add(
     objects: &Objects,
     native: &Table,
 ) -> Result<()> {
-    let (h, with) = (Rc::clone(context), objects.clone());
+    let (shared, mapping) = (Rc::clone(context), objects.clone());
     native.set(
         "direct",
         lua.create_function(move |lua, agent: Table| {
-            let Some(behind) = with.agent(&agent)? else {
-                return Err(config_error("neither an event nor a list of events"));
-            };
-            if h.stage.get() == Stage::ShuttingDown {
-                return Ok(());
+            let (handle, ids) = mapping.entries(&agent)?;
+            if shared.stage.get() != Stage::ShuttingDown {
+                let request = request(lua, handle, agent, ids)?;
+                shared.requests.push(ScriptRequest::Copy(request));
             }
-            let request = request(lua, agent, &behind)?;
-            request
-                .handle
-                .sync
-                .borrow_mut()
-                .begin_anywhere(&request.ids);
-            h.orders.borrow_mut().push(request);
             Ok(())
         })?,
     )
 }
 
-fn request(lua: &Lua, agent: Table, behind: &Agent) -> Result<CopyRequest> {
-    let handle = behind
-        .handle()
-        .ok_or_else(|| config_error("the sync is gone"))?;
+fn request(
+    lua: &Lua,
+    handle: Rc<SyncHandle>,
+    agent: Table,
+    ids: Vec<DelayId>,
+) -> Result<CopyRequest> {
     let target = rsync_target(lua, &handle.config)?;
     let delete_excluded = match handle.config.get("rsync")? {
         Value::Table(rsync) => rsync.get::<Value>("delete_excluded")? == Value::Boolean(true),
         _ => false,
     };
-    let ids = behind.ids();
     let sync = handle.sync.borrow();
     let delete_excluded = delete_excluded && !sync.misses_mounts();
     let task = task(&sync, &ids, |etype, path| {

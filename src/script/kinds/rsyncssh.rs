@@ -23,20 +23,20 @@ pub fn add(
     rsyncssh(lua, native)?;
 
     // The selection ends before the first Move, which goes alone.
-    let with = objects.clone();
-    let before_move = lua.create_function(move |_, event: Table| match with.agent(&event)? {
+    let mapping = objects.clone();
+    let before_move = lua.create_function(move |_, event: Table| match mapping.agent(&event)? {
         Some(Agent::Event(event)) => Ok(event.etype != Etype::Move && !event.etype.is_special()),
         _ => Err(config_error("not an event")),
     })?;
     lua.set_named_registry_value("is_before_move", &before_move)?;
     native.set("is_before_move", before_move)?;
 
-    let (h, with) = (Rc::clone(context), objects.clone());
+    let (shared, mapping) = (Rc::clone(context), objects.clone());
     native.set(
         "split_move",
         lua.create_function(move |_, event: Table| {
-            let (handle, event) = behind(&with, &event)?;
-            let now = h.clock.now();
+            let (handle, event) = event_of(&mapping, &event)?;
+            let now = shared.clock.now();
             handle.sync.borrow_mut().split_move(event.id, now);
             Ok(())
         })?,
@@ -119,7 +119,7 @@ fn prepare_ssh(lua: &Lua, config: &Table) -> Result<()> {
 }
 
 /// Returns the sync and the queue entry of an event object.
-fn behind(objects: &Objects, event: &Table) -> Result<(Rc<SyncHandle>, EventRef)> {
+fn event_of(objects: &Objects, event: &Table) -> Result<(Rc<SyncHandle>, EventRef)> {
     match objects.agent(event)? {
         Some(Agent::Event(event)) => match event.handle.upgrade() {
             Some(handle) => Ok((handle, event)),

@@ -4,29 +4,14 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
-use super::local_copy::task;
-use crate::config::{config_error, config_error_about, text_of, truthy};
-use crate::local::CopyTask;
-use crate::queue::DelayId;
-use crate::scan::ScanAnswer;
 use crate::script::context::{ScriptContext, Stage, SyncHandle, handle_of};
+use crate::script::objects::Objects;
+use crate::script::request::{ScanRequest, ScriptRequest};
 use crate::script::hook::with_timeout;
-use crate::script::objects::{Agent, Objects};
+use super::local_copy::task;
 use crate::script::runtime::Script;
-
-/// Entries to be checked before their transfer.
-pub struct ScanRequest {
-    /// The sync.
-    pub handle: Rc<SyncHandle>,
-    /// The event or list object.
-    pub agent: Table,
-    /// The queue entries, which are active already.
-    pub ids: Vec<DelayId>,
-    /// The changes to be checked.
-    pub task: CopyTask,
-    /// The function called with the agent after the pass.
-    pub send: Function,
-}
+use crate::config::{config_error, config_error_about, text_of, truthy};
+use crate::scan::ScanAnswer;
 
 /// Adds the functions to the native functions of the preludes.
 pub fn add(
@@ -35,26 +20,24 @@ pub fn add(
     objects: &Objects,
     native: &Table,
 ) -> Result<()> {
-    let (h, with) = (Rc::clone(context), objects.clone());
+    let (shared, mapping) = (Rc::clone(context), objects.clone());
     native.set(
         "when_checked",
         lua.create_function(move |_, (agent, send): (Table, Function)| {
-            let Some(behind) = with.agent(&agent)? else {
-                return Err(config_error("neither an event nor a list of events"));
-            };
-            let handle = behind
-                .handle()
-                .ok_or_else(|| config_error("the sync is gone"))?;
+            let (handle, ids) = mapping.entries(&agent)?;
             if handle.sync.borrow().config.check.is_none() {
                 return send.call(agent);
             }
-            if h.stage.get() == Stage::ShuttingDown {
-                return Ok(());
+            if shared.stage.get() != Stage::ShuttingDown {
+                let task = task(&handle.sync.borrow(), &ids, |_, _| true);
+                shared.requests.push(ScriptRequest::Scan(ScanRequest {
+                    handle,
+                    agent,
+                    ids,
+                    task,
+                    send,
+                }));
             }
-            let request = request(handle, agent, &behind, send);
-            let ids = &request.ids;
-            request.handle.sync.borrow_mut().begin_anywhere(ids);
-            h.checks.borrow_mut().push(request);
             Ok(())
         })?,
     )?;
@@ -91,18 +74,6 @@ pub fn add(
 /// Returns the error for a transfer before the staging directory is known.
 pub fn not_yet() -> mlua::Error {
     config_error("transfers can begin when the configuration has been read")
-}
-
-fn request(handle: Rc<SyncHandle>, agent: Table, behind: &Agent, send: Function) -> ScanRequest {
-    let ids = behind.ids();
-    let task = task(&handle.sync.borrow(), &ids, |_, _| true);
-    ScanRequest {
-        handle,
-        agent,
-        ids,
-        task,
-        send,
-    }
 }
 
 /// Checks that the sync's action is default.rsync's own.

@@ -38,11 +38,11 @@ pub fn add(
     objects: &Objects,
     native: &Table,
 ) -> Result<()> {
-    let (h, with) = (Rc::clone(context), objects.clone());
+    let (shared, mapping) = (Rc::clone(context), objects.clone());
     native.set(
         "spawn",
         lua.create_function(move |_, arguments: MultiValue| {
-            spawn::spawn(&h, &with, true, arguments)
+            spawn::spawn(&shared, &mapping, true, arguments)
         })?,
     )?;
     native.set(
@@ -88,19 +88,19 @@ pub fn add(
             })
         })?,
     )?;
-    let (h, with) = (Rc::clone(context), objects.clone());
+    let (shared, mapping) = (Rc::clone(context), objects.clone());
     native.set(
         "batch",
         lua.create_function(move |lua, (inlet, test): (Table, mlua::Function)| {
             let handle = handle_of(lua, &inlet)?;
-            batch_size::batch(lua, &h, &with, &handle, &test)
+            batch_size::batch(lua, &shared, &mapping, &handle, &test)
         })?,
     )?;
-    let (h, with) = (Rc::clone(context), objects.clone());
+    let (shared, mapping) = (Rc::clone(context), objects.clone());
     native.set(
         "transfer",
-        lua.create_function(move |lua, list: Table| match with.agent(&list)? {
-            Some(agent) => transfer(lua, &h, &agent),
+        lua.create_function(move |lua, list: Table| match mapping.agent(&list)? {
+            Some(agent) => transfer(lua, &shared, &agent),
             None => Err(config_error("not a list of events")),
         })?,
     )
@@ -112,7 +112,7 @@ pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     let target = destination(config)?.ok_or_else(|| config_error("the sync has no target"))?;
     let context = lua.app_data_ref::<Rc<ScriptContext>>();
     let target = match &context {
-        Some(context) => tunnel::of_config(context, config)?.map(|tunnel| tunnel.place(&target)),
+        Some(context) => tunnel::of_config(context, config)?.map(|tunnel| tunnel.substitute_target(&target)),
         None => None,
     }
     .unwrap_or(target);
@@ -190,7 +190,7 @@ fn lists_first(lua: &Lua, config: &Table, sync: &Sync, words: &[Vec<u8>]) -> Res
 }
 
 /// Returns the rsync call of a batch.
-fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
+fn transfer(lua: &Lua, context: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
     let handle = agent
         .handle()
         .ok_or_else(|| config_error("the list's sync is gone"))?;
@@ -234,7 +234,7 @@ fn transfer(lua: &Lua, h: &ScriptContext, agent: &Agent) -> Result<RsyncCall> {
     });
     let transfer = sync.list_strategy().prepare(&request, entries.clone());
     if hard_links && entries.into_iter().any(|e| sync.has_other_names(&e)) {
-        let due = sync.due(h.clock.now());
+        let due = sync.due(context.clock.now());
         sync.resync_once(due);
     }
     Ok(RsyncCall(transfer))

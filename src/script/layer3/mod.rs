@@ -96,9 +96,9 @@ pub fn install(
         if log::enabled("FWrite") {
             log::say("FWrite", template.describe(key));
         }
-        let (h, with) = (Rc::clone(context), objects.clone());
+        let (shared, mapping) = (Rc::clone(context), objects.clone());
         let run = lua.create_function(move |lua, (event, event2): (Table, Option<Table>)| {
-            template.run(lua, &h, &with, &event, event2.as_ref())
+            template.run(lua, &shared, &mapping, &event, event2.as_ref())
         })?;
         handle.config.set(key, public.call::<Function>(run)?)?;
     }

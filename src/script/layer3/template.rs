@@ -4,7 +4,7 @@
 
 use crate::log;
 
-/// The variables: name behind the `^`, field of the event, and true if it refers to the second
+/// The variables: name after the `^`, field of the event, and true if it refers to the second
 /// event, the destination of a move. The shell form numbers its arguments in this order.
 pub(super) const VARIABLES: [(&str, &str, bool); 27] = [
     ("pathname", "pathname", false),
@@ -213,11 +213,11 @@ fn pieces(text: &[u8]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut plain = Vec::new();
     let mut rest = text;
-    while let Some((&first, behind)) = rest.split_first() {
+    while let Some((&first, tail)) = rest.split_first() {
         let found = VARIABLES
             .iter()
             .enumerate()
-            .filter(|(_, (name, ..))| first == b'^' && behind.starts_with(name.as_bytes()))
+            .filter(|(_, (name, ..))| first == b'^' && tail.starts_with(name.as_bytes()))
             .max_by_key(|(_, (name, ..))| name.len());
         match found {
             Some((variable, (name, ..))) => {
@@ -225,11 +225,11 @@ fn pieces(text: &[u8]) -> Vec<Piece> {
                     pieces.push(Piece::Text(std::mem::take(&mut plain)));
                 }
                 pieces.push(Piece::Variable(variable));
-                rest = &behind[name.len()..];
+                rest = &tail[name.len()..];
             }
             None => {
                 plain.push(first);
-                rest = behind;
+                rest = tail;
             }
         }
     }

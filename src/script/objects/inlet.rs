@@ -30,22 +30,22 @@ pub fn functions(
     };
 
     add.function("getConfig", |_, handle, ()| Ok(handle.config.clone()))?;
-    let (with, clock) = (objects.clone(), Rc::clone(context));
+    let (mapping, clock) = (objects.clone(), Rc::clone(context));
     add.function("getEvent", move |lua, handle, ()| {
         let id = first_due(handle, &clock).ok_or_else(|| config_error("no event is due"))?;
-        let (event, event2) = with.event(lua, handle, id)?;
+        let (event, event2) = mapping.event(lua, handle, id)?;
         (event, event2).into_lua_multi(lua)
     })?;
-    let with = objects.clone();
+    let mapping = objects.clone();
     add.function("getEvents", move |lua, handle, test: Value| {
-        let ids = select(lua, &with, handle, &test)?;
-        with.list(lua, handle, ids)
+        let ids = select(lua, &mapping, handle, &test)?;
+        mapping.list(lua, handle, ids)
     })?;
-    let with = objects.clone();
+    let mapping = objects.clone();
     add.function("discardEvent", move |_, handle, event: Value| {
         let agent = event
             .as_table()
-            .map(|event| with.agent(event))
+            .map(|event| mapping.agent(event))
             .transpose()?;
         match agent.flatten() {
             Some(Agent::Event(event)) if event.is_of(handle) => discard(handle, &event),
@@ -59,7 +59,7 @@ pub fn functions(
         ("createBlanketEvent", Etype::Blanket),
         ("createFullEvent", Etype::Full),
     ] {
-        let (with, clock) = (objects.clone(), Rc::clone(context));
+        let (mapping, clock) = (objects.clone(), Rc::clone(context));
         add.function(name, move |lua, handle, path: Value| {
             let path = match etype {
                 Etype::Full => full_path(&path)?,
@@ -70,7 +70,7 @@ pub fn functions(
             let Pushed::Placed(Placed::Appended { id }) = pushed else {
                 return Err(config_error("the queue is full"));
             };
-            Ok(with.event(lua, handle, id)?.0)
+            Ok(mapping.event(lua, handle, id)?.0)
         })?;
     }
     add.function(
@@ -79,9 +79,9 @@ pub fn functions(
             tunnel::substitution_data(lua, handle, data)
         },
     )?;
-    let h = Rc::clone(context);
+    let shared = Rc::clone(context);
     add.function("getSync", move |lua, handle, ()| {
-        sync::object(lua, &h, handle)
+        sync::object(lua, &shared, handle)
     })?;
     filter_functions(&add)?;
     Ok(table)

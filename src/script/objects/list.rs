@@ -9,10 +9,10 @@ use crate::script::context::SyncHandle;
 
 /// Returns a field of a list object.
 pub fn field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Result<Value> {
-    let Some(Agent::List(behind)) = objects.agent(list)? else {
+    let Some(Agent::List(entries)) = objects.agent(list)? else {
         return Err(config_error("not a list of events"));
     };
-    let handle = behind
+    let handle = entries
         .handle
         .upgrade()
         .ok_or_else(|| config_error("the list's sync is gone"))?;
@@ -21,12 +21,12 @@ pub fn field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Result<V
         "isList" => return Ok(Value::Boolean(true)),
         "config" => return Ok(Value::Table(handle.config.clone())),
         "size" => {
-            let size = behind.ids.len();
+            let size = entries.ids.len();
             lua.create_function(move |_, _: MultiValue| Ok(size))?
         }
         "getList" => lua.create_function(move |lua, _: MultiValue| {
             let events = lua.create_table()?;
-            for &id in behind.ids.iter() {
+            for &id in entries.ids.iter() {
                 if let Some(entry) = objects.entry(lua, &handle, id)? {
                     events.raw_push(entry)?;
                 }
@@ -34,7 +34,7 @@ pub fn field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Result<V
             Ok(events)
         })?,
         "getPaths" => lua.create_function(move |lua, mutator: Option<Function>| {
-            paths(lua, &handle, &behind.ids, mutator.as_ref())
+            paths(lua, &handle, &entries.ids, mutator.as_ref())
         })?,
         _ => {
             let text = format!("event list does not have function \"{name}\"");

@@ -67,7 +67,7 @@ impl Agent {
 /// with weak keys.
 #[derive(Clone)]
 pub struct Objects {
-    behind: Table,
+    refs: Table,
     event_meta: Table,
     list_meta: Table,
 }
@@ -75,12 +75,12 @@ pub struct Objects {
 impl Objects {
     /// Returns an empty mapping. The prelude fills the metatables.
     pub fn new(lua: &Lua) -> Result<Objects> {
-        let behind = lua.create_table()?;
+        let refs = lua.create_table()?;
         let weak = lua.create_table()?;
         weak.set("__mode", "k")?;
-        behind.set_metatable(Some(weak))?;
+        refs.set_metatable(Some(weak))?;
         Ok(Objects {
-            behind,
+            refs,
             event_meta: lua.create_table()?,
             list_meta: lua.create_table()?,
         })
@@ -166,22 +166,37 @@ impl Objects {
         })
     }
 
-    fn object(&self, lua: &Lua, behind: impl UserData + 'static, meta: &Table) -> Result<Table> {
+    fn object(&self, lua: &Lua, data: impl UserData + 'static, meta: &Table) -> Result<Table> {
         let object = lua.create_table()?;
         object.set_metatable(Some(meta.clone()))?;
-        self.behind.raw_set(&object, lua.create_userdata(behind)?)?;
+        self.refs.raw_set(&object, lua.create_userdata(data)?)?;
         Ok(object)
+    }
+
+    /// Returns the sync and the queue entries of an agent.
+    ///
+    /// # Errors
+    ///
+    /// The table is no agent, or its sync is gone.
+    pub fn entries(&self, agent: &Table) -> Result<(Rc<SyncHandle>, Vec<DelayId>)> {
+        let agent = self
+            .agent(agent)?
+            .ok_or_else(|| config_error("neither an event nor a list of events"))?;
+        let handle = agent
+            .handle()
+            .ok_or_else(|| config_error("the sync is gone"))?;
+        Ok((handle, agent.ids()))
     }
 
     /// Returns the agent of an object; `None` for any other table.
     pub fn agent(&self, object: &Table) -> Result<Option<Agent>> {
-        let Some(behind) = self.behind.raw_get::<Option<AnyUserData>>(object)? else {
+        let Some(data) = self.refs.raw_get::<Option<AnyUserData>>(object)? else {
             return Ok(None);
         };
-        if let Ok(event) = behind.borrow::<EventRef>() {
+        if let Ok(event) = data.borrow::<EventRef>() {
             return Ok(Some(Agent::Event(event.clone())));
         }
-        let list = behind.borrow::<ListRef>()?;
+        let list = data.borrow::<ListRef>()?;
         Ok(Some(Agent::List(list.clone())))
     }
 }

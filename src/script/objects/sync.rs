@@ -16,21 +16,21 @@ pub fn object(lua: &Lua, context: &Rc<ScriptContext>, handle: &Rc<SyncHandle>) -
         return Ok(object.clone());
     }
     let public: Function = lua.named_registry_value("public")?;
-    let (h, weak) = (Rc::clone(context), Rc::downgrade(handle));
+    let (shared, weak) = (Rc::clone(context), Rc::downgrade(handle));
     let look = lua.create_function(move |lua, (_, key): (Value, Value)| {
         let handle = upgrade(&weak)?;
         let key = text_of(&key).unwrap_or_default();
-        field(lua, &h, &handle, &String::from_utf8_lossy(&key))
+        field(lua, &shared, &handle, &String::from_utf8_lossy(&key))
     })?;
     let meta = lua.create_table()?;
     meta.raw_set("__index", public.call::<Function>(look)?)?;
     let object = lua.create_table()?;
     object.set_metatable(Some(meta))?;
 
-    let (h, weak) = (Rc::clone(context), Rc::downgrade(handle));
+    let (shared, weak) = (Rc::clone(context), Rc::downgrade(handle));
     let delay = lua.create_function(move |_, arguments: MultiValue| {
         let handle = upgrade(&weak)?;
-        delay(&h, &handle, arguments)
+        delay(&shared, &handle, arguments)
     })?;
     let weak = Rc::downgrade(handle);
     let concerns = lua.create_function(move |_, arguments: MultiValue| {
@@ -83,17 +83,12 @@ fn field(
 }
 
 fn processes(lua: &Lua, context: &Rc<ScriptContext>, handle: &Rc<SyncHandle>) -> Result<Value> {
-    let (h, weak) = (Rc::clone(context), Rc::downgrade(handle));
+    let (shared, weak) = (Rc::clone(context), Rc::downgrade(handle));
     let size = lua.create_function(move |_, _: MultiValue| {
         let Some(handle) = weak.upgrade() else {
             return Ok(0);
         };
-        let requests = h.requests.borrow();
-        let asked = requests
-            .iter()
-            .filter(|r| Rc::ptr_eq(&r.handle, &handle))
-            .count();
-        Ok(handle.sync.borrow().running() + asked)
+        Ok(handle.sync.borrow().running() + shared.requests.spawns_of(&handle))
     })?;
     let processes = lua.create_table()?;
     processes.raw_set("size", size)?;

@@ -1,0 +1,135 @@
+//! Requests of Lua code for the event loop, in the order of the calls.
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::rc::Rc;
+
+use mlua::{Function, Table};
+
+use super::context::SyncHandle;
+use crate::batch::TransferKind;
+use crate::local::CopyTask;
+use crate::queue::DelayId;
+use crate::scan::readers::Reading;
+
+/// A request of Lua code for the event loop.
+pub enum ScriptRequest {
+    /// Start a process.
+    Spawn(SpawnRequest),
+    /// Copy locally.
+    Copy(CopyRequest),
+    /// Check files, then call a function.
+    Scan(ScanRequest),
+}
+
+/// A process to be started for queue entries of a sync.
+pub struct SpawnRequest {
+    /// The sync.
+    pub handle: Rc<SyncHandle>,
+    /// The event or list object, for `collect`.
+    pub agent: Table,
+    /// The queue entries, which are active already.
+    pub ids: Vec<DelayId>,
+    /// The program, looked up in `PATH`.
+    pub program: Vec<u8>,
+    /// The arguments.
+    pub args: Vec<Vec<u8>>,
+    /// The standard input; `None` without a pipe.
+    pub stdin: Option<Vec<u8>>,
+    /// The output is read line by line and logged.
+    pub captured: bool,
+    /// Additional environment variables.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The kind of transfer, if the process transfers a batch.
+    pub transfer: Option<TransferKind>,
+    /// The read lock of the staged tree, for a sync with checks.
+    pub reading: Option<Rc<Reading>>,
+}
+
+/// A local copy for queue entries of a sync.
+pub struct CopyRequest {
+    /// The sync.
+    pub handle: Rc<SyncHandle>,
+    /// The event or list object, for `collect`.
+    pub agent: Table,
+    /// The queue entries, which are active already.
+    pub ids: Vec<DelayId>,
+    /// The target, a local directory.
+    pub target: Vec<u8>,
+    /// Files deleted at the source are deleted at the target.
+    pub delete: bool,
+    /// Excluded files are deleted as well.
+    pub delete_excluded: bool,
+    /// The changes to be copied.
+    pub task: CopyTask,
+}
+
+/// Entries to be checked before their transfer.
+pub struct ScanRequest {
+    /// The sync.
+    pub handle: Rc<SyncHandle>,
+    /// The event or list object.
+    pub agent: Table,
+    /// The queue entries, which are active already.
+    pub ids: Vec<DelayId>,
+    /// The changes to be checked.
+    pub task: CopyTask,
+    /// The function called with the agent after the pass.
+    pub send: Function,
+}
+
+/// The requests that the event loop has not taken yet.
+#[derive(Default)]
+pub struct RequestQueue(RefCell<Vec<ScriptRequest>>);
+
+impl RequestQueue {
+    /// Adds a request and marks its queue entries active.
+    pub(super) fn push(&self, request: ScriptRequest) {
+        match &request {
+            ScriptRequest::Spawn(spawn) => spawn.handle.sync.borrow_mut().begin(&spawn.ids),
+            ScriptRequest::Copy(CopyRequest { handle, ids, .. })
+            | ScriptRequest::Scan(ScanRequest { handle, ids, .. }) => {
+                handle.sync.borrow_mut().begin_anywhere(ids);
+            }
+        }
+        self.0.borrow_mut().push(request);
+    }
+
+    /// Removes and returns all requests.
+    pub fn take(&self) -> Vec<ScriptRequest> {
+        self.0.take()
+    }
+
+    /// Returns true if there is no request.
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// Returns true if there are requests, and all are processes for empty lists.
+    pub fn are_for_nothing(&self) -> bool {
+        let requests = self.0.borrow();
+        let is_empty = |request: &ScriptRequest| match request {
+            ScriptRequest::Spawn(spawn) => spawn.ids.is_empty(),
+            ScriptRequest::Copy(_) | ScriptRequest::Scan(_) => false,
+        };
+        !requests.is_empty() && requests.iter().all(is_empty)
+    }
+
+    /// Returns the number of requested processes.
+    pub(super) fn spawns(&self) -> usize {
+        self.count(|_| true)
+    }
+
+    /// Returns the number of requested processes of a sync.
+    pub(super) fn spawns_of(&self, handle: &Rc<SyncHandle>) -> usize {
+        self.count(|spawn| Rc::ptr_eq(&spawn.handle, handle))
+    }
+
+    fn count(&self, wanted: impl Fn(&SpawnRequest) -> bool) -> usize {
+        let is_wanted = |request: &&ScriptRequest| match request {
+            ScriptRequest::Spawn(spawn) => wanted(spawn),
+            ScriptRequest::Copy(_) | ScriptRequest::Scan(_) => false,
+        };
+        self.0.borrow().iter().filter(is_wanted).count()
+    }
+}
