@@ -28,6 +28,7 @@
 //! | [`control`] | the protocol of the control socket, and where it is |
 //! | [`status`] | snapshot, health, status file, metrics, page |
 //! | [`log`] | the log and its channels |
+//! | [`paths`] | byte paths: slashes, parents, components |
 //! | [`safe_path`] | own files where other users may write: no link of theirs is followed |
 //! | [`sys`] | the only `unsafe` code |
 //! | `test_skip` | counts unit tests that cannot run here |
@@ -49,6 +50,7 @@ pub mod filter;
 pub mod id;
 pub mod local;
 pub mod log;
+pub mod paths;
 pub mod process;
 pub mod queue;
 pub mod safe_path;

@@ -11,6 +11,7 @@
 
 use std::cmp::Ordering;
 
+use crate::paths;
 use crate::filter::Rules;
 
 /// The kind of object at a path, as far as a batch needs it.
@@ -136,7 +137,7 @@ pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<PathRef<'a>>) -> Option<
     if !matches!(root.node, FileKind::Directory | FileKind::Unknown) {
         return None;
     }
-    mentions.sort_unstable_by(|a, b| path_order(without_slash(a.path), without_slash(b.path)));
+    mentions.sort_unstable_by(|a, b| path_order(paths::bare(a.path), paths::bare(b.path)));
 
     let mut walk = Walk {
         disk,
@@ -153,7 +154,7 @@ pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<PathRef<'a>>) -> Option<
     let mut found = walk.found;
     found
         .present
-        .sort_unstable_by(|a, b| path_order(without_slash(a.path), without_slash(b.path)));
+        .sort_unstable_by(|a, b| path_order(paths::bare(a.path), paths::bare(b.path)));
     Some(found)
 }
 
@@ -179,10 +180,6 @@ fn common(a: &[u8], b: &[u8]) -> usize {
         .count();
     let rest = a[blocks * STEP..].iter().zip(&b[blocks * STEP..]);
     blocks * STEP + rest.take_while(|(a, b)| a == b).count()
-}
-
-fn without_slash(path: &[u8]) -> &[u8] {
-    path.strip_suffix(b"/").unwrap_or(path)
 }
 
 /// The list position of the name that ended a walk.
@@ -227,7 +224,7 @@ struct Walk<'a, 'd, D> {
 
 impl<'a, D: Disk> Walk<'a, '_, D> {
     fn visit(&mut self, mention: &PathRef<'a>) {
-        let path = without_slash(mention.path);
+        let path = paths::bare(mention.path);
         let directory = path.len() < mention.path.len() || mention.may_be_directory;
         let shared = common(path, self.last);
         self.stack.retain(|frame| {

@@ -10,6 +10,7 @@ use hashbrown::HashSet;
 
 use super::collapse::{Collapsed, CollapsedItem, path_order};
 use super::{BatchEntry, BatchRequest, Change, Compare, Transfer, TransferKind};
+use crate::paths;
 use crate::filter::{Rules, Sign};
 
 /// The maximum number of rules among the arguments, whose size the kernel limits. More are passed
@@ -41,7 +42,7 @@ pub fn transfer(
         let directory = entry.path.ends_with(b"/");
         list.add(entry.path, removed && directory);
         if judged(entry.path, removed) {
-            scope.push(entry.path.strip_suffix(b"/").unwrap_or(entry.path));
+            scope.push(paths::bare(entry.path));
         }
         if let Some(to) = entry.to {
             list.add(to, false);
@@ -66,7 +67,7 @@ pub fn collapsed(
         .present
         .iter()
         .chain(&found.missing)
-        .map(|item| (item, with_slash(item.path)))
+        .map(|item| (item, paths::with_slash(item.path)))
         .collect();
     names.sort_by(|(a, _), (b, _)| path_order(a.path, b.path));
 
@@ -180,14 +181,6 @@ fn is_below(path: &[u8], directory: &[u8]) -> bool {
     rest.is_some_and(|rest| directory.ends_with(b"/") || rest.starts_with(b"/"))
 }
 
-fn with_slash(path: &[u8]) -> Vec<u8> {
-    let mut path = path.to_vec();
-    if !path.ends_with(b"/") {
-        path.push(b'/');
-    }
-    path
-}
-
 /// Appends the pattern that matches `path` only, or with `entire` also everything below it.
 fn push_pattern(bytes: &mut Vec<u8>, path: &[u8], entire: bool) {
     let wild = entire || path.iter().any(|byte| b"*?[".contains(byte));
@@ -221,7 +214,7 @@ impl<'a> List<'a> {
         }
         let mut next = Some(path);
         while let Some(path) = next.filter(|path| self.push(path, false)) {
-            next = parent(path);
+            next = paths::parent(path);
         }
     }
 
@@ -255,13 +248,6 @@ impl<'a> List<'a> {
         }
         (bytes, names_at)
     }
-}
-
-/// Returns the parent with its slash: `/d/f` and `/d/e/` → `/d/` → `/`.
-fn parent(path: &[u8]) -> Option<&[u8]> {
-    let inner = path.len().checked_sub(1)?;
-    let end = path[..inner].iter().rposition(|&byte| byte == b'/')?;
-    Some(&path[..=end])
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::{
     BatchEntry, BatchRequest, Change, Compare, ListMode, Transfer, TransferKind, exposed,
     files_from, filter_list, is_remote, refusal,
 };
+use crate::paths;
 use crate::filter::Rules;
 
 /// Builds the calls of one sync and learns from those that fail.
@@ -374,7 +375,7 @@ struct SourceDisk<'a> {
 impl<'a> SourceDisk<'a> {
     fn new(source: &'a [u8]) -> Self {
         SourceDisk {
-            source: source.strip_suffix(b"/").unwrap_or(source),
+            source: paths::bare(source),
             path: RefCell::default(),
         }
     }

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use crate::paths;
+
 /// An invalid source. The message has two lines, as in lsyncd.
 #[derive(Debug)]
 pub struct SourceError {
@@ -64,9 +66,7 @@ pub fn real_directory(given: &[u8]) -> Result<Vec<u8>, SourceError> {
         return Err(fail(Why::NotADirectory));
     }
     let mut path = real.into_os_string().into_vec();
-    if path.last() != Some(&b'/') {
-        path.push(b'/');
-    }
+    paths::push_slash(&mut path);
     Ok(path)
 }
 

@@ -9,6 +9,7 @@ use mlua::{Result, Table};
 
 use super::config_error::config_error_about;
 use super::text_of;
+use crate::paths;
 use crate::filter::Filter;
 
 /// Returns where the built-in kinds send to: `target`, whoever set it, else `HOST:TARGETDIR`.
@@ -131,9 +132,7 @@ pub fn resolved(path: &[u8]) -> Vec<u8> {
         }
     }
     let mut bytes = real.unwrap_or(path).into_os_string().into_vec();
-    if bytes.last() != Some(&b'/') {
-        bytes.push(b'/');
-    }
+    paths::push_slash(&mut bytes);
     bytes
 }
 

@@ -7,6 +7,7 @@ use super::connections::ConnectionId;
 use super::event_loop::EventLoop;
 use super::event_router::EventRouter;
 use super::http;
+use crate::paths;
 use crate::control::protocol::MAX_ENTRIES;
 use crate::control::protocol::MAX_REQUEST_BYTES;
 use crate::control::protocol::Reply;
@@ -180,13 +181,12 @@ impl EventLoop<'_> {
             }
             let mut sync = handle.sync.borrow_mut();
             let source = sync.config.source.clone();
-            let root = source.strip_suffix(b"/").unwrap_or(&source);
-            let below = match wanted.strip_prefix(root) {
-                Some(below) if below.is_empty() || below.starts_with(b"/") => below.to_vec(),
-                _ if name.is_some() => relative(&wanted),
-                _ => continue,
+            let below = match paths::below(&wanted, &source) {
+                Some(below) => below.to_vec(),
+                None if name.is_some() => paths::rooted(&wanted),
+                None => continue,
             };
-            if below.split(|&byte| byte == b'/').any(|part| part == b"..") {
+            if paths::names(&below).any(|name| name == b"..") {
                 return Reply::refused("a path may not have \"..\" in it");
             }
             sync.resync_path(&below, self.now);
@@ -268,13 +268,6 @@ impl Verb {
             | Verb::Retry { sync } => sync.as_deref(),
             Verb::Reload | Verb::LogLevel { .. } => None,
         }
-    }
-}
-
-fn relative(path: &[u8]) -> Vec<u8> {
-    match path.first() {
-        Some(b'/') => path.to_vec(),
-        _ => [b"/", path].concat(),
     }
 }
 

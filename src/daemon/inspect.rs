@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::preflight::{self, Programs};
+use crate::paths;
 use crate::batch;
 use crate::cli::{Inspect, Options};
 use crate::config::Delete;
@@ -359,7 +360,7 @@ fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> String 
     } else {
         " in the options of rsync"
     };
-    let at = if decision.level == path.strip_suffix(b"/").unwrap_or(path) {
+    let at = if decision.level == paths::bare(path) {
         String::new()
     } else {
         format!(", which matches {} above it", escape(decision.level))
@@ -376,9 +377,7 @@ fn goes_to(target: Option<Vec<u8>>, path: &[u8]) -> String {
     match target {
         None => String::new(),
         Some(target) => {
-            let below = path.strip_prefix(b"/").unwrap_or(path);
-            let slash: &[u8] = if target.ends_with(b"/") { b"" } else { b"/" };
-            format!(" to {}", escape(&[&target[..], slash, below].concat()))
+            format!(" to {}", escape(&paths::join(&target, path)))
         }
     }
 }

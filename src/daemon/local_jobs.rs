@@ -12,6 +12,7 @@ use mio::Waker;
 
 use super::event_loop::EventLoop;
 use super::job::Job;
+use crate::paths;
 use crate::batch::error_lines::Attribute;
 use crate::id::SyncId;
 use crate::local::{CopyEnded, CopyJob, CopyReport, CopyTask, CopyWorker};
@@ -235,7 +236,7 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
     for path in &report.split {
         log::normal(format_args!(
             "The move of {} could not be carried out at the target, sending it instead.",
-            log::escape(path.strip_prefix(b"/").unwrap_or(path))
+            log::escape(paths::relative(path))
         ));
     }
     if let Some(reason) = &report.closed {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::event_loop::EventLoop;
 use super::state_dir;
+use crate::paths;
 use crate::log;
 use crate::queue::Etype;
 use crate::sync::Sync;
@@ -211,7 +212,7 @@ fn event(parts: &[&[u8]]) -> Option<PersistedEvent> {
 
 /// Returns true for a path within a source: it begins with `/` and has no `..`.
 fn is_inside(path: &[u8]) -> bool {
-    let bare = path.strip_suffix(b"/").unwrap_or(path);
+    let bare = paths::bare(path);
     let Some(names) = bare.strip_prefix(b"/") else {
         return false;
     };

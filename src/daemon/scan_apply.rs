@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::event_loop::EventLoop;
 use super::scan_progress::PassProgress;
+use crate::paths;
 use crate::config::OnReject;
 use crate::log;
 use crate::queue::Etype;
@@ -172,7 +173,5 @@ fn names(syncs: &[Rc<SyncHandle>]) -> String {
 
 /// Returns true if a directory above a path is one of these, which have no slash at their ends.
 fn is_below_any(path: &[u8], directories: &HashSet<&[u8]>) -> bool {
-    let bare = path.strip_suffix(b"/").unwrap_or(path);
-    let mut ends = (0..bare.len()).filter(|&at| bare[at] == b'/');
-    ends.any(|end| directories.contains(&bare[..end]))
+    paths::directories(paths::bare(path)).any(|above| directories.contains(paths::bare(above)))
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::event_loop::EventLoop;
 use super::scanners::environment;
+use crate::paths;
 use crate::config::{Hook, OnReject};
 use crate::log;
 use crate::process::{Command, Output, Pid, Stdin};
@@ -40,7 +41,7 @@ impl EventLoop<'_> {
             return;
         };
         let source = handle.sync.borrow().config.source.clone();
-        let full = [source.strip_suffix(b"/").unwrap_or(&source), path].concat();
+        let full = paths::join(&source, path);
         match hook {
             Hook::Function => {
                 if let Err(error) = self.script.rejected(handle, &full, reason) {

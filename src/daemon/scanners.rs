@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use super::event_loop::EventLoop;
 use super::job::Job;
 use super::scan_progress::PassProgress;
+use crate::paths;
 use crate::config::{Check, Scanner};
 use crate::log;
 use crate::process::{Command, ExitStatus, Output, Stdin, process_tree};
@@ -202,7 +203,7 @@ impl EventLoop<'_> {
                 return true;
             };
             let Candidate { path, copy, .. } = checking.candidates[file].clone();
-            let path = [source.strip_suffix(b"/").unwrap_or(&source), &path].concat();
+            let path = paths::join(&source, &path);
             let answer = self.script.check(handle, number, &path, &copy);
             let answer = answer.unwrap_or_else(|error| {
                 let text = error.to_string();

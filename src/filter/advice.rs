@@ -5,6 +5,7 @@
 
 use super::pattern::Pattern;
 use super::rules::is_blank;
+use crate::paths;
 
 /// Returns advice if `pattern` looks as if it can match nothing.
 ///
@@ -12,7 +13,7 @@ use super::rules::is_blank;
 /// end. The advice is one line without a prefix, ready for a log message.
 pub fn suspicious(pattern: &[u8], source: &[u8]) -> Option<String> {
     let shown = |text: &[u8]| String::from_utf8_lossy(text).escape_debug().to_string();
-    let path = pattern.strip_suffix(b"/").unwrap_or(pattern);
+    let path = paths::bare(pattern);
     let mut components = path.split(|&byte| byte == b'/').skip(1);
     let parsed = Pattern::new(pattern);
     if pattern.is_empty() {
@@ -63,12 +64,8 @@ pub fn suspicious(pattern: &[u8], source: &[u8]) -> Option<String> {
 
 /// Returns the part of an absolute path below the source, with its leading slash.
 fn below<'a>(path: &'a [u8], source: &[u8]) -> Option<&'a [u8]> {
-    let source = source.strip_suffix(b"/").unwrap_or(source);
-    if source.is_empty() {
-        return None;
-    }
-    let rest = path.strip_prefix(source)?;
-    (rest.is_empty() || rest.starts_with(b"/")).then_some(rest)
+    let is_root = paths::bare(source).is_empty();
+    (!is_root).then(|| paths::below(path, source))?
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 use super::pattern::{PathEntry, Pattern, literal};
 use super::rules::{FilterRule, RuleError, Sign, lines, trim_start};
+use crate::paths;
 
 /// The paths that a sync excludes. An empty filter excludes nothing.
 #[derive(Clone, Debug, Default)]
@@ -177,7 +178,7 @@ impl Filter {
     /// Returns true if the filter excludes the same paths below both directories. Paths begin and
     /// end with a slash.
     pub fn is_alike_below(&self, one: &[u8], other: &[u8]) -> bool {
-        let [one, other] = [one, other].map(|path| path.strip_suffix(b"/").unwrap_or(path));
+        let [one, other] = [one, other].map(|path| paths::bare(path));
         (self.held.iter())
             .chain(self.configured())
             .all(|rule| rule.pattern.is_alike_below(one, other))
@@ -259,10 +260,9 @@ fn entry(path: &[u8]) -> Option<PathEntry<'_>> {
 
 /// Returns the directories above a path from the top, then the path itself, without the root.
 fn levels(path: &[u8]) -> impl Iterator<Item = PathEntry<'_>> {
-    let inner = path.len().saturating_sub(1);
-    (1..inner)
-        .filter(|&at| path[at] == b'/')
-        .map(|slash| PathEntry::new(&path[..slash], true))
+    paths::directories(paths::bare(path))
+        .skip(1)
+        .map(|directory| PathEntry::new(paths::bare(directory), true))
         .chain(entry(path))
 }
 

@@ -11,6 +11,8 @@ use std::rc::Rc;
 use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use crate::paths;
+
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -54,7 +56,7 @@ impl OpenPath {
                 root.clone()
             }
         };
-        for name in names(path.get(self.path.len()..).unwrap_or_default()) {
+        for name in paths::names(path.get(self.path.len()..).unwrap_or_default()) {
             here = here.enter(name)?;
             self.push(name, here.clone())?;
         }
@@ -65,8 +67,7 @@ impl OpenPath {
     fn shared(&self, path: &[u8]) -> usize {
         let leads = |level: &Level| {
             let bare = &self.path[..level.end - 1];
-            path.strip_prefix(bare)
-                .is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+            paths::below(path, bare).is_some()
         };
         match self.levels.last() {
             Some(last) if leads(last) => self.levels.len(),
@@ -234,7 +235,7 @@ impl Beneath {
     /// # Errors
     /// As for [`Beneath::directory`].
     pub fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(Directory, &'p OsStr)> {
-        let (above, name) = split(path);
+        let (above, name) = paths::split(path);
         Ok((self.directory(above)?, OsStr::from_bytes(name)))
     }
 
@@ -243,7 +244,7 @@ impl Beneath {
     /// # Errors
     /// This cannot be determined.
     pub fn lookup(&self, path: &[u8]) -> io::Result<Option<Stat>> {
-        if names(path).next().is_none() {
+        if paths::names(path).next().is_none() {
             return Ok(Some(fs::fstat(&self.root)?));
         }
         match self.parent(path) {
@@ -311,19 +312,6 @@ fn trim(path: &[u8]) -> &[u8] {
         (Some(start), Some(end)) => &path[start..=end],
         _ => &[],
     }
-}
-
-/// Returns the components of a path.
-pub fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
-    path.split(|&byte| byte == b'/')
-        .filter(|name| !name.is_empty())
-}
-
-/// Returns the parent directory of a path, with its slash, and its name without one.
-pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    let bare = path.strip_suffix(b"/").unwrap_or(path);
-    let start = bare.iter().rposition(|&byte| byte == b'/');
-    bare.split_at(start.map_or(0, |slash| slash + 1))
 }
 
 /// Returns the name in the form of system calls.
@@ -428,12 +416,5 @@ mod tests {
         place.forget_at(b"/1/2/");
         assert!(place.directory(path.as_bytes()).is_err());
         assert!(is_at(&place.directory(b"/1/2").unwrap(), &top.join("1/2")));
-    }
-
-    #[test]
-    fn paths_are_cut() {
-        assert_eq!(split(b"/a/b/"), (b"/a/".as_slice(), b"b".as_slice()));
-        assert_eq!(split(b"/a"), (b"/".as_slice(), b"a".as_slice()));
-        assert_eq!(names(b"//a//b/").collect::<Vec<_>>(), [b"a", b"b"]);
     }
 }

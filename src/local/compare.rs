@@ -12,10 +12,11 @@ use rustix::io::Errno;
 
 use super::attributes;
 use super::beneath::os;
-use super::beneath::{self, FoundEntry, is_directory, is_missing, lookup, split};
+use super::beneath::{self, FoundEntry, is_directory, is_missing, lookup};
 use super::copy::{attributes_may_forbid, stopped};
 use super::mirror::{Mirror, below, unlink};
 use super::walk::{Step, Walk};
+use crate::paths;
 
 /// Returns true if a target's file counts as a copy of the source's. If it does not, but might be
 /// one, the contents are compared.
@@ -229,7 +230,7 @@ impl Mirror<'_> {
                 done => done?,
             }
             if depth == 0 {
-                self.changed_in(split(top).0);
+                self.changed_in(paths::split(top).0);
                 return Ok(!is_kept);
             }
         }

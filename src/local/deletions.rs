@@ -5,11 +5,12 @@ use std::io;
 
 use rustix::fs::{FileType, Stat};
 
-use super::beneath::{self, Beneath, FoundEntry, is_directory, is_missing, split};
+use super::beneath::{self, Beneath, FoundEntry, is_directory, is_missing};
 use super::copy::stopped;
-use super::mirror::{below, with_slash};
+use super::mirror::below;
 use super::walk::Walk;
 use super::{CopyItem, CopyJob, CopyTask};
+use crate::paths;
 use crate::batch::Change;
 
 /// Numbers of entries of the target: files, directories and all others.
@@ -81,16 +82,16 @@ fn count(orders: &CopyJob, source: &Beneath, target: &Beneath) -> io::Result<Del
 /// Returns the paths of Deletes, without trailing slashes; those below another one are omitted.
 fn outermost(items: &[CopyItem]) -> impl Iterator<Item = &[u8]> {
     let deletes = items.iter().filter(|item| item.change == Change::Delete);
-    let bare = deletes.map(|item| item.path.strip_suffix(b"/").unwrap_or(&item.path));
-    let paths: HashSet<&[u8]> = bare.collect();
+    let bare = deletes.map(|item| paths::bare(&item.path));
+    let deleted: HashSet<&[u8]> = bare.collect();
     let covered = {
-        let paths = paths.clone();
+        let deleted = deleted.clone();
         move |path: &&[u8]| {
-            let above = (0..path.len()).filter(|&at| path[at] == b'/');
-            above.map(|at| &path[..at]).any(|path| paths.contains(path))
+            let mut above = paths::directories(path).map(paths::bare);
+            above.any(|path| deleted.contains(path))
         }
     };
-    paths.into_iter().filter(move |path| !covered(path))
+    deleted.into_iter().filter(move |path| !covered(path))
 }
 
 /// Returns the number of entries of a target.
@@ -124,13 +125,13 @@ impl DeletionCount<'_> {
             return Ok(());
         };
         match (self.source.lookup(path)?, is_directory(&there)) {
-            (None, true) => self.tree(&with_slash(path)),
+            (None, true) => self.tree(&paths::with_slash(path)),
             (None, false) => {
                 self.deleted += 1;
                 Ok(())
             }
-            (Some(stat), true) if is_directory(&stat) => self.directory(&with_slash(path)),
-            (Some(_), true) => self.tree(&with_slash(path)),
+            (Some(stat), true) if is_directory(&stat) => self.directory(&paths::with_slash(path)),
+            (Some(_), true) => self.tree(&paths::with_slash(path)),
             (Some(_), false) => Ok(()),
         }
     }
@@ -145,7 +146,7 @@ impl DeletionCount<'_> {
                 let stays = |stat: &Stat| is_directory(stat) || !tree;
                 let stays = stat.is_some_and(|stat| stays(&stat)) && !self.orders.excludes(&path);
                 match (stays, tree) {
-                    (true, true) => walk.add(split(&path).1.to_vec()),
+                    (true, true) => walk.add(paths::split(&path).1.to_vec()),
                     (true, false) => {}
                     (false, true) => self.tree(&path)?,
                     (false, false) => self.deleted += 1,
@@ -165,7 +166,7 @@ impl DeletionCount<'_> {
             for (path, tree) in self.unprotected(&directory)? {
                 self.deleted += 1;
                 if tree {
-                    walk.add(split(&path).1.to_vec());
+                    walk.add(paths::split(&path).1.to_vec());
                 }
             }
         }

@@ -13,12 +13,13 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::beneath::{self, Beneath, Directory, is_directory, is_missing, lookup, split};
+use super::beneath::{self, Beneath, Directory, is_directory, is_missing, lookup};
 use super::copy::{self, Copied, Copier, TargetName, attributes_may_forbid};
 use super::deletions;
 use super::links::{HardLinks, identity};
 use super::touched_paths::TouchedPaths;
 use super::{CopyFailure, CopyItem, CopyJob, CopyReport, CopyTask, attributes};
+use crate::paths;
 use crate::batch::Change;
 use crate::log::escape;
 
@@ -156,9 +157,9 @@ impl Mirror<'_> {
             return self.put(path, &stat);
         }
         let replaced = self.make_directory(path, &stat)?;
-        self.directories.insert(with_slash(path));
+        self.directories.insert(paths::with_slash(path));
         if deep || replaced {
-            self.compare(&with_slash(path), attributes::is_proven_copy);
+            self.compare(&paths::with_slash(path), attributes::is_proven_copy);
         }
         Ok(())
     }
@@ -170,12 +171,11 @@ impl Mirror<'_> {
             Err(error) if is_missing(&error) => {}
             Err(error) => return Err(error),
         }
-        let (above, _) = split(path);
-        let slashes = above.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        for (slash, _) in slashes.skip(1) {
-            let found = self.target.lookup(&above[..slash])?;
+        let (above, _) = paths::split(path);
+        for directory in paths::directories(above).skip(1) {
+            let found = self.target.lookup(paths::bare(directory))?;
             if !found.is_some_and(|found| is_directory(&found)) {
-                return Ok(Some(above[..=slash].to_vec()));
+                return Ok(Some(directory.to_vec()));
             }
         }
         Ok(None)
@@ -203,14 +203,14 @@ impl Mirror<'_> {
             let copier = &self.memory.copier;
             copier.give(source.as_fd(), &stat, made.as_fd())?;
         }
-        self.changed_in(split(path).0);
+        self.changed_in(paths::split(path).0);
         Ok(found.is_some())
     }
 
     /// Copies a file, link, pipe, socket or device, or gives an existing copy another name.
     pub(super) fn put(&mut self, path: &[u8], stat: &Stat) -> io::Result<()> {
         self.make_way(path)?;
-        self.changed_in(split(path).0);
+        self.changed_in(paths::split(path).0);
         let linked = self.memory.links.note(stat, path);
         if linked && self.link_to_fresh(path, stat)? {
             self.fresh.insert(path.to_vec());
@@ -248,7 +248,7 @@ impl Mirror<'_> {
         if !found.is_some_and(|found| is_directory(&found)) {
             return Ok(());
         }
-        if self.orders.delete && self.remove_tree(&with_slash(path))? {
+        if self.orders.delete && self.remove_tree(&paths::with_slash(path))? {
             Ok(())
         } else {
             Err(Errno::NOTEMPTY.into())
@@ -277,7 +277,7 @@ impl Mirror<'_> {
                     if matches!(there, Ok(Some(found)) if !is_directory(&found))
                         && self.link(path, stat, &other).is_ok()
                     {
-                        self.changed_in(split(&other).0);
+                        self.changed_in(paths::split(&other).0);
                         self.fresh.insert(other);
                     }
                 }
@@ -323,11 +323,11 @@ impl Mirror<'_> {
         };
         if is_directory(&found) {
             drop(parent);
-            self.remove_tree(&with_slash(path))?;
+            self.remove_tree(&paths::with_slash(path))?;
         } else {
             unlink(&parent, name)?;
         }
-        self.changed_in(split(path).0);
+        self.changed_in(paths::split(path).0);
         Ok(())
     }
 
@@ -392,7 +392,7 @@ impl Mirror<'_> {
             return self.sync_path(to, true);
         }
         for path in [from, to] {
-            self.changed_in(split(path).0);
+            self.changed_in(paths::split(path).0);
         }
         let journal = &self.memory.journal;
         let again = matches!(self.source.lookup(from), Ok(Some(_)));
@@ -451,7 +451,7 @@ impl Mirror<'_> {
     /// again.
     pub(super) fn changed_in(&mut self, directory: &[u8]) {
         if self.walked.as_deref() != Some(directory) {
-            self.directories.insert(with_slash(directory));
+            self.directories.insert(paths::with_slash(directory));
         }
     }
 
@@ -489,7 +489,7 @@ impl Mirror<'_> {
             return;
         }
         let path = if deep {
-            with_slash(path)
+            paths::with_slash(path)
         } else {
             path.to_vec()
         };
@@ -505,12 +505,6 @@ pub(super) fn unlink(directory: &Directory, name: &OsStr) -> io::Result<()> {
         Err(error) if is_missing(&error) => Ok(()),
         result => result,
     }
-}
-
-/// Returns the path with a trailing slash.
-pub(super) fn with_slash(path: &[u8]) -> Vec<u8> {
-    let bare = path.strip_suffix(b"/").unwrap_or(path);
-    [bare, b"/"].concat()
 }
 
 /// Returns the path of a name in a directory.

@@ -9,6 +9,8 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
+use crate::paths;
+
 /// The maximum number of paths. With more, every rename is followed by a comparison.
 const MAX_PATHS: usize = 200_000;
 
@@ -30,7 +32,7 @@ impl TouchedPaths {
     /// Records that this path was read.
     pub fn touch(&mut self, path: &[u8]) {
         if self.paths.len() < MAX_PATHS {
-            self.paths.insert(key(path));
+            self.paths.insert(paths::with_slash(path));
         } else {
             self.everything = true;
         }
@@ -38,16 +40,16 @@ impl TouchedPaths {
 
     /// Records that this path was read with everything below it.
     pub fn touch_tree(&mut self, path: &[u8]) {
-        if key(path) == b"/" {
+        if paths::with_slash(path) == b"/" {
             self.everything = true;
         }
         self.touch(path);
-        self.trees.insert(key(path));
+        self.trees.insert(paths::with_slash(path));
     }
 
     /// Returns true if this path, or anything below it, was read.
     pub fn concerns(&self, path: &[u8]) -> bool {
-        let path = key(path);
+        let path = paths::with_slash(path);
         if self.everything {
             return true;
         }
@@ -56,19 +58,9 @@ impl TouchedPaths {
         if below.is_some_and(|found| found.starts_with(&path)) {
             return true;
         }
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        !self.trees.is_empty()
-            && slashes
-                .skip(1)
-                .any(|(slash, _)| self.trees.contains(&path[..=slash]))
+        let mut directories = paths::directories(&path).skip(1);
+        !self.trees.is_empty() && directories.any(|directory| self.trees.contains(directory))
     }
-}
-
-/// Returns the path with a trailing slash, so that paths below it have it as a prefix, and `/ab`
-/// does not have the prefix `/a`.
-fn key(path: &[u8]) -> Vec<u8> {
-    let bare = path.strip_suffix(b"/").unwrap_or(path);
-    [bare, b"/"].concat()
 }
 
 #[cfg(test)]

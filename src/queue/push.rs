@@ -5,6 +5,7 @@ use super::delay::{DelayId, Etype, Policy, Status, Time};
 use super::path_index::{FULL_TOP, NodeId, TOP, components};
 use super::records::{PathEnd, Slot};
 use super::{Queue, ready};
+use crate::paths;
 
 /// The result of [`Queue::push`]: everything the Delay lines of the log contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,7 +285,7 @@ impl Queue {
         }
         let namesake = match name.strip_suffix(b"/") {
             Some(file) => self.index.child(look.node, file),
-            None => self.index.child(look.node, &[name, b"/"].concat()),
+            None => self.index.child(look.node, &paths::with_slash(name)),
         };
         let Some(node) = namesake else { return };
         let related =

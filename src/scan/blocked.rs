@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::paths;
+
 /// The maximum number of paths that are protected at the target by rules of their own; with more, a
 /// full comparison deletes nothing. rsync compares its rules with each file it sees.
 pub const MAX_RULES: usize = 1000;
@@ -66,16 +68,16 @@ impl Blocked {
     /// Records that the present file may be sent. A directory that could not be read is removed as
     /// well; it is recorded again if it still cannot be read.
     pub fn clear(&mut self, path: &[u8]) {
-        let bare = path.strip_suffix(b"/").unwrap_or(path);
+        let bare = paths::bare(path);
         self.remove(bare);
-        self.remove(&[bare, b"/"].concat());
+        self.remove(&paths::with_slash(bare));
     }
 
     /// Records that the path, and everything below it, does not exist any more.
     pub fn gone(&mut self, path: &[u8]) {
-        let bare = path.strip_suffix(b"/").unwrap_or(path);
+        let bare = paths::bare(path);
         self.remove(bare);
-        let below = [bare, b"/"].concat();
+        let below = paths::with_slash(bare);
         let range = self.paths.range(below.clone()..);
         let inside = range.take_while(|(path, _)| path.starts_with(&below));
         for path in inside.map(|(path, _)| path.clone()).collect::<Vec<_>>() {

@@ -14,6 +14,7 @@ use super::readers::Usage;
 use super::request::Candidate;
 use super::staged_tree::StagedTree;
 use super::verdict_cache::ScanVerdict;
+use crate::paths;
 use crate::local::beneath::{self, lookup};
 use crate::local::copy::attributes_may_forbid;
 
@@ -127,7 +128,7 @@ impl StagedTree {
     /// checked.
     fn quarantine(&self, candidate: &Candidate, directory: &[u8]) -> io::Result<Vec<u8>> {
         // The longest name leaves no room for a number.
-        let name = beneath::split(&candidate.path).1;
+        let name = paths::split(&candidate.path).1;
         let name = &name[..name.len().min(240)];
         let mut place = [directory, b"/", name].concat();
         for number in 1.. {

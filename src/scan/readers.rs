@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FileType, Stat};
 
+use crate::paths;
 use crate::local::beneath::kind;
 
 /// The maximum number of removed paths that are stored individually. With more, all paths count as
@@ -144,8 +145,8 @@ impl Removed {
         }
         let is_listed = usage == Usage::Listed;
         let is_below = || {
-            let mut around = (1..path.len()).filter(|&at| path[at] == b'/');
-            around.any(|end| known(&path[..end]) == Some(Usage::Entered))
+            let mut around = paths::directories(path).skip(1);
+            around.any(|directory| known(paths::bare(directory)) == Some(Usage::Entered))
         };
         // A file below a new directory can only have been an object that is not read.
         !(is_listed && (oldest < self.all || is_below()))

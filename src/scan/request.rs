@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::verdict_cache::FileIdentity;
+use crate::paths;
 use crate::batch::Change;
 use crate::local::CopyTask;
 
@@ -37,7 +38,7 @@ impl ScanScope {
                 deep: !matches!(item.change, Change::Attrib | Change::Modify),
             };
             for path in [Some(&item.path), item.to.as_ref()].into_iter().flatten() {
-                let bare = path.strip_suffix(b"/").unwrap_or(path).to_vec();
+                let bare = paths::bare(path).to_vec();
                 add(&mut mentions, bare, now);
             }
         }

@@ -27,6 +27,7 @@ use super::readers::{Readers, Removed, Usage};
 use super::request::{Collected, ScanScope};
 use super::staging_dir::{self, Private};
 use super::verdict_cache::VerdictCache;
+use crate::paths;
 use crate::filter::Filter;
 use crate::local::attributes;
 use crate::local::beneath::{self, Beneath, Directory};
@@ -210,7 +211,7 @@ impl StagedTree {
 
     /// Returns the directory of the tree in which `path` is created, changed or removed.
     pub(super) fn above<'p>(&mut self, path: &'p [u8]) -> io::Result<(Directory, &'p OsStr)> {
-        self.touched.insert(beneath::split(path).0.to_vec());
+        self.touched.insert(paths::split(path).0.to_vec());
         self.tree.parent(path)
     }
 
@@ -249,8 +250,7 @@ impl StagedTree {
 
 /// Returns true if a path is equal to a directory or below it, by their names.
 fn is_within(directory: &[u8], path: &[u8]) -> bool {
-    let rest = path.strip_prefix(directory);
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+    paths::below(path, directory).is_some()
 }
 
 #[cfg(test)]

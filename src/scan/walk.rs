@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::request::{Collected, ScanPath};
 use super::staged_tree::StagedTree;
+use crate::paths;
 use crate::filter::Filter;
 use crate::local::beneath::{self, is_directory, kind};
 use crate::local::copy::{Copied, attributes_may_forbid, stopped};
@@ -37,7 +38,7 @@ impl StagedTree {
         }
         if !is_directory(&stat) {
             // Where a directory was, nothing is below any more.
-            let bare = path.strip_suffix(b"/").unwrap_or(path);
+            let bare = paths::bare(path);
             found.compared.push(bare.to_vec());
             return self.single(path, &stat, mention.written, found);
         }
@@ -52,8 +53,8 @@ impl StagedTree {
 
     /// Returns true if this directory, or one above it, has been compared with everything below it.
     fn is_compared(&self, path: &[u8]) -> bool {
-        let ends = (0..path.len()).filter(|&at| path[at] == b'/');
-        let mut around = ends.chain([path.len()]).map(|end| &path[..end]);
+        let above = paths::directories(path).map(paths::bare);
+        let mut around = above.chain([path]);
         !self.compared.is_empty() && around.any(|path| self.compared.contains(path))
     }
 
@@ -67,10 +68,10 @@ impl StagedTree {
         filter: &RwLock<Filter>,
         found: &mut Collected,
     ) -> io::Result<()> {
-        let top = path.strip_suffix(b"/").unwrap_or(path);
+        let top = paths::bare(path);
         self.compared.insert(top.to_vec());
         found.compared.push(top.to_vec());
-        let mut open = vec![[top, b"/"].concat()];
+        let mut open = vec![paths::with_slash(top)];
         while let Some(directory) = open.pop() {
             stopped(&self.stop)?;
             match self.level(&directory, filter, &mut open, found) {
@@ -110,7 +111,7 @@ impl StagedTree {
             };
             let is_directory = is_directory(&stat);
             let tested = if is_directory {
-                [below.as_slice(), b"/"].concat()
+                paths::with_slash(&below)
             } else {
                 below.clone()
             };
@@ -132,7 +133,7 @@ impl StagedTree {
         let extra = extra.map(|name| [directory, &name].concat());
         // A file system that was mounted there is unmounted, and its files are not deleted.
         let filter = filter.read().unwrap_or_else(PoisonError::into_inner);
-        let lost = extra.filter(|path| !filter.holds(&[path.as_slice(), b"/"].concat()));
+        let lost = extra.filter(|path| !filter.holds(&paths::with_slash(path)));
         self.doomed.extend(lost);
         Ok(())
     }
@@ -140,10 +141,9 @@ impl StagedTree {
     /// Creates the directories above a path. Returns false if one of them is no directory any more,
     /// which another event reports.
     fn has_parents(&mut self, path: &[u8]) -> io::Result<bool> {
-        let bare = path.strip_suffix(b"/").unwrap_or(path);
-        for end in (1..bare.len()).filter(|&at| bare[at] == b'/') {
-            match self.source.lookup(&bare[..end])? {
-                Some(stat) if is_directory(&stat) => self.directory(&bare[..end])?,
+        for above in paths::directories(paths::bare(path)).skip(1) {
+            match self.source.lookup(paths::bare(above))? {
+                Some(stat) if is_directory(&stat) => self.directory(above)?,
                 _ => return Ok(false),
             };
         }
@@ -152,8 +152,8 @@ impl StagedTree {
 
     /// Makes this path a directory of the tree. Returns true if it is new.
     fn directory(&mut self, path: &[u8]) -> io::Result<bool> {
-        let path = path.strip_suffix(b"/").unwrap_or(path);
-        self.touched.insert([path, b"/"].concat());
+        let path = paths::bare(path);
+        self.touched.insert(paths::with_slash(path));
         if path.is_empty() {
             return Ok(false);
         }

@@ -2,6 +2,7 @@
 //! when earlier changes have been transferred.
 
 use super::Sync;
+use crate::paths;
 use crate::queue::journal::Position;
 use crate::queue::{Etype, Ready, Time};
 
@@ -43,11 +44,11 @@ impl Sync {
 
     /// Queues a path of the source (`/a/b`), a directory with its contents.
     pub fn resync_path(&mut self, path: &[u8], now: Time) {
-        let path = path.strip_suffix(b"/").unwrap_or(path);
+        let path = paths::bare(path);
         if path.is_empty() {
             return self.resync(now);
         }
-        let directory = [path, b"/"].concat();
+        let directory = paths::with_slash(path);
         if self.is_directory(path) {
             self.push_contents(&directory, now);
         } else if self.is_at_source(path) {

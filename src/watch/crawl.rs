@@ -21,6 +21,7 @@ use mio::Waker;
 use super::Tell;
 use super::inotify::{Kernel, vanished};
 use super::scopes::Scopes;
+use crate::paths;
 
 /// The number of records after which the main loop is woken. The loop takes records at other times
 /// too; waking it for each one would cost more than applying it.
@@ -166,7 +167,7 @@ fn is_still_there(task: &CrawlTask) -> bool {
     if task.inode == 0 {
         return false;
     }
-    let path = task.path.strip_suffix(b"/").unwrap_or(&task.path);
+    let path = paths::bare(&task.path);
     let found = std::fs::symlink_metadata(OsStr::from_bytes(path));
     found.is_ok_and(|found| found.ino() == task.inode)
 }

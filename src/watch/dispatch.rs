@@ -13,6 +13,7 @@ use super::reconcile::{Cause, RecheckTarget};
 use super::tree::{DirNode, Flags, Tree};
 use super::watcher::Watcher;
 use super::{Event, Follow, Loss, Observer, Tell};
+use crate::paths;
 use crate::log;
 
 /// The number of the next rename whose contents are reported. Syncs outlive a watcher, so numbers
@@ -288,7 +289,7 @@ impl Watcher {
         let follow = self.report_move(observer);
         if back == Some(HalfKind::File) {
             // A file cannot replace a directory: it is at the directory's old path.
-            let path = old.strip_suffix(b"/").unwrap_or(&old);
+            let path = paths::bare(&old);
             observer.event(Event::Create { path });
         }
         self.renamed(moved);

@@ -12,6 +12,7 @@ use super::scopes::{Scope, Scopes};
 use super::tree::{DirNode, Flags};
 use super::watcher::Watcher;
 use super::{CrawlProgress, Loss, Observer, Tell};
+use crate::paths;
 
 /// The roots of all scopes, in the order of the scopes.
 #[derive(Default)]
@@ -100,7 +101,7 @@ impl Roots {
         self.nested.clear();
         for scope in scopes.all() {
             if scopes.nested(scope) {
-                self.nested.insert(last_name(&scope.root).to_vec());
+                self.nested.insert(paths::split(&scope.root).1.to_vec());
             }
             self.list.push(Root {
                 path: scope.root.clone(),
@@ -362,10 +363,4 @@ impl Watcher {
         // It fails only if the counter of the event descriptor is full: then the loop is awake.
         let _ = self.waker.wake();
     }
-}
-
-/// Returns the last name of a path that ends with `/`.
-fn last_name(path: &[u8]) -> &[u8] {
-    let path = path.strip_suffix(b"/").unwrap_or(path);
-    path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
 }

@@ -9,6 +9,7 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::arena::{Arena, ArenaSlot, NONE};
+use crate::paths;
 
 pub use super::arena::{DirNode, Flags};
 
@@ -191,12 +192,7 @@ impl Tree {
     pub fn find(&self, path: &[u8]) -> Option<DirNode> {
         self.roots.iter().find_map(|&root| {
             let below = path.strip_prefix(self.name(root))?;
-            let names = below
-                .split(|&byte| byte == b'/')
-                .filter(|name| !name.is_empty());
-            names
-                .into_iter()
-                .try_fold(root, |node, name| self.child(node, name))
+            paths::names(below).try_fold(root, |node, name| self.child(node, name))
         })
     }
 

@@ -30,6 +30,7 @@ mod refused;
 mod scanner;
 
 pub use scanner::Scanner;
+use crate::paths;
 
 /// One check of a `check` list.
 #[derive(Clone, Debug, PartialEq)]
@@ -253,9 +254,7 @@ fn default_staging(config: &Table) -> Result<Staging> {
     let text =
         |key: &str| -> Result<Vec<u8>> { Ok(text_of(&config.get(key)?).unwrap_or_default()) };
     let (source, target) = (text("source")?, text("target")?);
-    let bare = source.strip_suffix(b"/").unwrap_or(&source);
-    let slash = bare.iter().rposition(|&byte| byte == b'/');
-    let (above, name) = bare.split_at(slash.map_or(0, |at| at + 1));
+    let (above, name) = paths::split(&source);
     if name.is_empty() {
         return Err(wrong(
             "staging",

@@ -3,6 +3,7 @@
 
 use mlua::{Result, Table, Value};
 
+use crate::paths;
 use crate::batch;
 use crate::config::target::resolved;
 use crate::config::{config_error_about, text_of, truthy};
@@ -42,7 +43,7 @@ const UNCHECKED_OPTIONS: [&str; 12] = [
 pub fn places(config: &Table, staging: Option<&[u8]>, quarantine: Option<&[u8]>) -> Result<()> {
     let text = |key: &str| Ok::<_, mlua::Error>(text_of(&config.get(key)?));
     let source = text("source")?.unwrap_or_default();
-    let is_in = |place: &[u8], other: &[u8]| [place, b"/"].concat().starts_with(other);
+    let is_in = |place: &[u8], other: &[u8]| paths::with_slash(place).starts_with(other);
     for (place, key) in [(staging, "staging"), (quarantine, "quarantine")] {
         if place.is_some_and(|place| is_in(place, &source)) {
             let text = format!("check.{key} must not be inside the source");
@@ -52,7 +53,7 @@ pub fn places(config: &Table, staging: Option<&[u8]>, quarantine: Option<&[u8]>)
     let Some(staging) = staging else {
         return Ok(());
     };
-    let within = [staging, b"/"].concat();
+    let within = paths::with_slash(staging);
     if source.starts_with(&within) {
         return Err(wrong(
             "staging",

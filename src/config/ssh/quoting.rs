@@ -4,6 +4,8 @@
 //! splits the text of `--rsh` into words by rules of its own (rsync(1), `-e`). No name leaves the
 //! quotes it is put in.
 
+use crate::paths;
+
 /// Appends a word, quoted for rsync. rsync has two kinds of quotes and no backslash; a quote within
 /// quotes of its own kind is doubled.
 pub(super) fn push_rsh_word(into: &mut Vec<u8>, word: &[u8]) {
@@ -48,12 +50,7 @@ pub fn split_rsh(command: &[u8]) -> Option<Vec<Vec<u8>>> {
 /// A leading `~/` or `~user/` is not quoted, so that the shell expands it as it does for rsync. A
 /// directory that looks like an option is prefixed with `./`.
 pub fn remote_word(directory: &[u8], path: &[u8]) -> Vec<u8> {
-    let mut whole = directory.to_vec();
-    if !whole.ends_with(b"/") {
-        whole.push(b'/');
-    }
-    whole.extend_from_slice(path.strip_prefix(b"/").unwrap_or(path));
-
+    let whole = paths::join(directory, path);
     let home = home_prefix(&whole);
     let (home, rest) = whole.split_at(home);
     let mut word = home.to_vec();

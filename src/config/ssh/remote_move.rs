@@ -1,6 +1,7 @@
 //! Moves at the target of default.rsyncssh, as commands for the login shell.
 
 use super::quoting::{push_quoted, remote_word};
+use crate::paths;
 
 /// Returns the command that moves a path below a directory of the target.
 pub fn move_words(directory: &[u8], from: &[u8], to: &[u8], remove: bool) -> Vec<Vec<u8>> {
@@ -55,14 +56,8 @@ pub fn proven_move_words(directory: &[u8], from: &[u8], to: &[u8]) -> Vec<Vec<u8
         remote_word(directory, b""),
     ];
     for path in [from, to] {
-        let path = path.strip_prefix(b"/").unwrap_or(path);
-        let bare = path.strip_suffix(b"/").unwrap_or(path);
-        let slash = bare.iter().rposition(|&byte| byte == b'/');
-        let (parent, name) = match slash {
-            Some(slash) => (&bare[..slash], &bare[slash + 1..]),
-            None => (&b""[..], bare),
-        };
-        words.extend([quoted(parent), quoted(name)]);
+        let (parent, name) = paths::split(paths::relative(path));
+        words.extend([quoted(paths::bare(parent)), quoted(name)]);
     }
     words
 }

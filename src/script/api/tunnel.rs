@@ -348,7 +348,7 @@ fn command(options: &Table) -> Result<Vec<Vec<u8>>> {
     }
 }
 
-/// The minimum of delays, which limits the restarts of a process that ends immediately.
+/// Returns a delay of at least 0.1 s, which limits restarts of a process that ends immediately.
 fn span(seconds: f64) -> Duration {
     Duration::from_secs_f64(seconds.max(0.1))
 }

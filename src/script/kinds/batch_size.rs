@@ -10,6 +10,7 @@ use mlua::{Function, Lua, Result, Table};
 
 use crate::log;
 use crate::queue::{Delay, DelayId, Etype, Take};
+use crate::paths;
 use crate::script::context::{ScriptContext, SyncHandle};
 use crate::script::objects::Objects;
 use crate::script::objects::inlet::{is_native, take_before_move, take_change};
@@ -90,11 +91,7 @@ fn is_large(sync: &Sync, delay: &Delay<'_>, limit: u64) -> bool {
         return false;
     }
     let (path, _) = delay.paths();
-    let path = [
-        &sync.config.source,
-        path.strip_prefix(b"/").unwrap_or(&path),
-    ]
-    .concat();
+    let path = paths::join(&sync.config.source, &path);
     fs::metadata(OsStr::from_bytes(&path)).is_ok_and(|meta| meta.len() > limit)
 }
 

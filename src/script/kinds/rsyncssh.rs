@@ -8,6 +8,7 @@ use mlua::{Lua, Result, Table, Value};
 
 use crate::config::ssh::{self, remote_move};
 use crate::config::{config_error, config_error_about, text_of};
+use crate::paths;
 use crate::queue::Etype;
 use crate::safe_path::{self, Access};
 use crate::script::context::{ScriptContext, SyncHandle};
@@ -72,8 +73,7 @@ fn remote_move(
 
 /// Returns true for a path directly in the source directory.
 fn is_at_the_top(path: &[u8]) -> bool {
-    let bare = path.strip_suffix(b"/").unwrap_or(path);
-    !bare.strip_prefix(b"/").unwrap_or(bare).contains(&b'/')
+    paths::names(path).count() <= 1
 }
 
 /// Returns true if only root and this user can create files in a source, and in a target with the

@@ -4,6 +4,7 @@ use std::rc::{Rc, Weak};
 
 use mlua::{IntoLua, Lua, Result, UserData, Value};
 
+use crate::paths;
 use super::timestamp::Timestamp;
 use crate::config::{config_error, text_of};
 use crate::queue::{DelayId, Etype, Status};
@@ -108,13 +109,11 @@ impl EventRef {
         };
         // Examples are "/d/g h" and "/d/"; Init and Blanket have an empty path.
         let path: &[u8] = &self.path;
-        let bare = path.strip_suffix(b"/").unwrap_or(path);
-        let slash = bare.iter().rposition(|&byte| byte == b'/');
-        let directory = match slash {
-            Some(slash) => &path[..=slash],
-            None => path,
-        };
-        let cut = |part: &[u8]| part.strip_prefix(b"/").unwrap_or(part).to_vec();
+        let bare = paths::bare(path);
+        let (above, base_name) = paths::split(path);
+        let has_name = !above.is_empty();
+        let directory = if has_name { above } else { path };
+        let cut = |part: &[u8]| paths::relative(part).to_vec();
         let joined = |base: Vec<u8>, part: &[u8]| [base.as_slice(), part].concat();
         let (prefix, part) = match name.strip_prefix("source") {
             Some(part) => ("source", part),
@@ -124,8 +123,8 @@ impl EventRef {
             },
         };
         Ok(Some(match (prefix, part) {
-            ("", "name") if slash.is_some() => path[slash.map_or(0, |at| at + 1)..].to_vec(),
-            ("", "basename") if slash.is_some() => bare[slash.map_or(0, |at| at + 1)..].to_vec(),
+            ("", "name") if has_name => path[above.len()..].to_vec(),
+            ("", "basename") if has_name => base_name.to_vec(),
             ("", "name" | "basename") => return Ok(None),
             ("", "path") => cut(path),
             ("", "pathname") => cut(bare),

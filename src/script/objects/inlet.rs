@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use mlua::{Function, IntoLuaMulti, Lua, Result, Table, Value};
 
+use crate::paths;
 use super::sync;
 use crate::config::{config_error, truthy};
 use crate::log;
@@ -93,11 +94,10 @@ fn full_path(path: &Value) -> Result<Vec<u8>> {
         Value::Nil => return Ok(b"/".to_vec()),
         path => text_argument(path, "createFullEvent")?,
     };
-    match path.first() {
-        _ if path.contains(&0) => Err(config_error("createFullEvent: a path has no NUL byte")),
-        Some(b'/') => Ok(path),
-        _ => Ok([b"/", path.as_slice()].concat()),
+    if path.contains(&0) {
+        return Err(config_error("createFullEvent: a path has no NUL byte"));
     }
+    Ok(paths::rooted(&path))
 }
 
 fn filter_functions(add: &Adder<'_>) -> Result<()> {

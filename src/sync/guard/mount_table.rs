@@ -3,6 +3,8 @@
 
 use std::fs;
 
+use crate::paths;
+
 /// The path of the mount table.
 pub const TABLE: &str = "/proc/self/mountinfo";
 
@@ -126,10 +128,7 @@ pub fn shared_kind(table: &[u8], path: &[u8]) -> Option<String> {
 
 /// Returns true if a path, which ends with a slash, is below this mount point.
 pub(super) fn is_above(mount: &[u8], path: &[u8]) -> bool {
-    mount == b"/"
-        || path
-            .strip_prefix(mount)
-            .is_some_and(|rest| rest.starts_with(b"/"))
+    paths::below(path, mount).is_some()
 }
 
 /// Returns the mount point of this absolute path, which ends with a slash.

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::super::Sync;
+use crate::paths;
 use crate::queue::{DelayId, Etype, Policy, Time};
 use crate::watch::{EventMark, Watcher};
 
@@ -58,11 +59,8 @@ impl InFlightScan {
 
     /// Returns true if this directory is compared, or one around it.
     fn include(&self, path: &[u8]) -> bool {
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        self.everywhere
-            || slashes
-                .skip(1)
-                .any(|(slash, _)| self.trees.contains(&path[..=slash]))
+        let mut directories = paths::directories(path).skip(1);
+        self.everywhere || directories.any(|directory| self.trees.contains(directory))
     }
 }
 
@@ -81,9 +79,7 @@ impl Sync {
             } else if matches!(etype, Etype::Delete | Etype::Move) {
                 let (path, to) = delay.paths();
                 [Some(path), to].into_iter().flatten().for_each(|mut path| {
-                    if !path.ends_with(b"/") {
-                        path.push(b'/');
-                    }
+                    paths::push_slash(&mut path);
                     scan.add(path);
                 });
             }

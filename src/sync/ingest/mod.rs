@@ -14,6 +14,7 @@ pub(super) use queue_limit::QueueLimit;
 use std::sync::PoisonError;
 
 use super::Sync;
+use crate::paths;
 use crate::log;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Time};
 use crate::watch::{Event, Follow, InotifyMode};
@@ -209,7 +210,7 @@ impl Sync {
     pub fn relative<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         let root = self.config.source.len() - 1;
         let below = path.strip_prefix(self.config.source.as_slice())?;
-        let inside = below.strip_suffix(b"/").unwrap_or(below).contains(&b'/');
+        let inside = paths::bare(below).contains(&b'/');
         (self.config.subdirs || !inside).then(|| &path[root..])
     }
 
@@ -224,7 +225,7 @@ impl Sync {
     pub(in crate::sync) fn excluded(&self, path: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         let may_be_directory = self.follows_links && !path.ends_with(b"/");
-        filter.excluded(path) && (!may_be_directory || filter.excluded(&[path, b"/"].concat()))
+        filter.excluded(path) && (!may_be_directory || filter.excluded(&paths::with_slash(path)))
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use super::super::Sync;
+use crate::paths;
 use crate::queue::{DelayId, Etype, Placed, Pushed, Queue, Status, Time};
 
 /// A full comparison replaces all entries at this multiple of the limit.
@@ -39,9 +40,8 @@ impl QueueLimit {
             let delay = queue.get(*id)?;
             (delay.status() != Status::Active).then_some(*id)
         };
-        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        slashes
-            .filter_map(|(slash, _)| self.directories.get(&path[..=slash]))
+        paths::directories(path)
+            .filter_map(|directory| self.directories.get(directory))
             .find_map(waits)
     }
 
@@ -128,9 +128,5 @@ impl Sync {
 
 /// Returns the parent directory of a path; for the root, the root.
 fn parent(path: &[u8]) -> &[u8] {
-    let bare = path.strip_suffix(b"/").unwrap_or(path);
-    match bare.iter().rposition(|&byte| byte == b'/') {
-        Some(slash) => &path[..=slash],
-        None => b"/",
-    }
+    paths::parent(path).unwrap_or(b"/")
 }

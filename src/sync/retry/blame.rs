@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
+use crate::paths;
 use crate::batch::error_lines::{Attribute, ErrorLine, FailureReason, Name, SizeLimit};
 use crate::batch::temp_name::{self, TempName};
 use crate::queue::Etype;
@@ -98,7 +99,7 @@ impl Blame {
     pub fn of_everything(roots: &[Vec<u8>], max_failed: usize) -> Blame {
         let source = roots.first().map(Vec::as_slice).unwrap_or_default();
         let tree = WholeTree {
-            source: source.strip_suffix(b"/").unwrap_or(source).to_vec(),
+            source: paths::bare(source).to_vec(),
             listed: RefCell::default(),
         };
         Blame::new(BlameScope::Whole(tree), roots, max_failed)
@@ -162,7 +163,7 @@ impl Blame {
             // If the directory itself is not deleted, the classic list keeps its contents.
             let directories = found.keys().filter(|path| !path.ends_with(b"/"));
             let directories =
-                directories.map(|path| ([path, b"/".as_slice()].concat(), Etype::Delete));
+                directories.map(|path| (paths::with_slash(path), Etype::Delete));
             self.failed.extend(directories.collect::<Vec<_>>());
         }
         self.failed.extend(found);
@@ -234,16 +235,16 @@ impl Blame {
     fn below_roots(&self, reading: &[u8]) -> Vec<Vec<u8>> {
         let name = cleaned(reading);
         if !name.starts_with(b"/") {
-            return vec![[b"/", name.as_slice()].concat()];
+            return vec![paths::rooted(&name)];
         }
-        let as_directory = [name.as_slice(), b"/"].concat();
+        let as_directory = paths::with_slash(&name);
         let roots = self.roots.iter();
         roots
             .filter_map(|root| {
                 if as_directory == *root {
                     Some(b"/".to_vec())
                 } else {
-                    Some(name.strip_prefix(root.as_slice()).map(absolute)?)
+                    Some(name.strip_prefix(root.as_slice()).map(paths::rooted)?)
                 }
             })
             .collect()
@@ -269,19 +270,15 @@ fn local_part(root: &[u8]) -> Option<Vec<u8>> {
         root.to_vec()
     };
     let path = cleaned(&path);
-    let path = path.strip_suffix(b"/").unwrap_or(&path);
+    let path = paths::bare(&path);
     let absolute = path.is_empty() || path.starts_with(b"/");
-    absolute.then(|| [path, b"/"].concat())
+    absolute.then(|| paths::with_slash(path))
 }
 
 /// Returns the path after this number of components, with a leading slash.
 fn without_components(path: &[u8], count: usize) -> Option<Vec<u8>> {
     let mut parts = path.splitn(count + 1, |&byte| byte == b'/');
-    Some(absolute(parts.nth(count).unwrap_or_default()))
-}
-
-fn absolute(path: &[u8]) -> Vec<u8> {
-    [b"/", path].concat()
+    Some(paths::rooted(parts.nth(count).unwrap_or_default()))
 }
 
 /// Returns the path without `//`, `/./` and a final `/.`.
@@ -326,8 +323,8 @@ impl BatchEntries {
         let entries = &self.all;
         let before = found.len();
         for variant in variants(path) {
-            let bare = variant.strip_suffix(b"/").unwrap_or(&variant);
-            let directory = [bare, b"/"].concat();
+            let bare = paths::bare(&variant);
+            let directory = paths::with_slash(bare);
             for key in [bare, directory.as_slice()] {
                 add(entries.get_key_value(key), found);
             }
@@ -368,7 +365,7 @@ impl BatchEntries {
         for at in slashes {
             self.find(&name[at..], with_contents, found);
         }
-        let path = absolute(last(&name));
+        let path = paths::rooted(last(&name));
         let lasts = variants(&path);
         let temporary = TempName::new(&path);
         let same = |(path, _): &(&Vec<u8>, &Etype)| {
@@ -398,16 +395,14 @@ fn beginning_with<'e, T>(
 
 /// Returns the nearest directory above a path that stands for its contents.
 fn around<'e>(entries: &'e Entries, path: &[u8]) -> Option<(&'e Vec<u8>, &'e Etype)> {
-    let slashes = (0..path.len()).rev().filter(|&at| path[at] == b'/');
-    slashes
-        .filter_map(|at| entries.get_key_value(&path[..=at]))
+    paths::directories(path)
+        .rev()
+        .filter_map(|directory| entries.get_key_value(directory))
         .find(|(_, etype)| **etype == Etype::Delete)
 }
 
 fn last(path: &[u8]) -> &[u8] {
-    let path = path.strip_suffix(b"/").unwrap_or(path);
-    let slash = path.iter().rposition(|&byte| byte == b'/');
-    &path[slash.map_or(0, |at| at + 1)..]
+    paths::split(path).1
 }
 
 impl WholeTree {
@@ -421,15 +416,15 @@ impl WholeTree {
             all.extend(names);
         }
         for variant in all {
-            let bare = variant.strip_suffix(b"/").unwrap_or(&variant);
+            let bare = paths::bare(&variant);
             let on_disk = [&self.source, bare].concat();
             let Ok(metadata) = fs::symlink_metadata(OsStr::from_bytes(&on_disk)) else {
                 continue;
             };
             match (metadata.is_dir(), with_contents) {
                 // A Delete of an existing directory stands for its contents.
-                (true, true) => found.insert([bare, b"/"].concat(), Etype::Delete),
-                (true, false) => found.insert([bare, b"/"].concat(), Etype::Modify),
+                (true, true) => found.insert(paths::with_slash(bare), Etype::Delete),
+                (true, false) => found.insert(paths::with_slash(bare), Etype::Modify),
                 (false, _) => found.insert(bare.to_vec(), Etype::Modify),
             };
         }
@@ -475,7 +470,7 @@ fn find_at_target(path: &[u8], with_contents: bool, found: &mut Entries) {
         return;
     }
     if with_contents {
-        found.insert([path, b"/"].concat(), Etype::Delete)
+        found.insert(paths::with_slash(path), Etype::Delete)
     } else {
         found.insert(path.to_vec(), Etype::Delete)
     };

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::super::Sync;
+use crate::paths;
 use crate::batch::BatchEntry;
 use crate::queue::{DelayId, Etype, Status, Time};
 
@@ -71,8 +72,7 @@ impl Sync {
 
     /// Returns the path without a trailing slash, which would make a symlink be followed.
     pub(in crate::sync) fn on_disk(&self, path: &[u8]) -> PathBuf {
-        let path = path.strip_prefix(b"/").unwrap_or(path);
-        let path = path.strip_suffix(b"/").unwrap_or(path);
+        let path = paths::bare(paths::relative(path));
         Path::new(OsStr::from_bytes(&self.config.source)).join(OsStr::from_bytes(path))
     }
 

@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, Stat};
 
+use crate::paths;
 use crate::batch::collapse::path_order;
 use crate::local::beneath::{self, Beneath};
 use crate::log;
@@ -107,7 +108,7 @@ impl Search<'_> {
                 continue;
             };
             match beneath::kind(&stat) {
-                FileType::Directory if !(self.excluded)(&[&path, b"/".as_slice()].concat()) => {
+                FileType::Directory if !(self.excluded)(&paths::with_slash(&path)) => {
                     let renamed = renamed || self.is_renamed(&stat);
                     steps.push(Step::Directory { path, renamed });
                 }
