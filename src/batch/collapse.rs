@@ -11,8 +11,8 @@
 
 use std::cmp::Ordering;
 
-use crate::paths;
 use crate::filter::Rules;
+use crate::paths;
 
 /// The kind of object at a path, as far as a batch needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

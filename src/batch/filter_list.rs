@@ -10,8 +10,8 @@ use hashbrown::HashSet;
 
 use super::collapse::{Collapsed, CollapsedItem, path_order};
 use super::{BatchEntry, BatchRequest, Change, Compare, Transfer, TransferKind};
+use crate::filter::{Rules, Sign, push_entire, push_exact};
 use crate::paths;
-use crate::filter::{Rules, Sign};
 
 /// The maximum number of rules among the arguments, whose size the kernel limits. More are passed
 /// on standard input, before the names.
@@ -181,21 +181,6 @@ fn is_below(path: &[u8], directory: &[u8]) -> bool {
     rest.is_some_and(|rest| directory.ends_with(b"/") || rest.starts_with(b"/"))
 }
 
-/// Appends the pattern that matches `path` only, or with `entire` also everything below it.
-fn push_pattern(bytes: &mut Vec<u8>, path: &[u8], entire: bool) {
-    let wild = entire || path.iter().any(|byte| b"*?[".contains(byte));
-    for &byte in path {
-        // The closing bracket does not need it, but lsyncd's lists have it.
-        if wild && b"\\*?[]".contains(&byte) {
-            bytes.push(b'\\');
-        }
-        bytes.push(byte);
-    }
-    if entire {
-        bytes.extend_from_slice(b"***");
-    }
-}
-
 /// The names as patterns, each once.
 #[derive(Default)]
 struct List<'a> {
@@ -225,7 +210,11 @@ impl<'a> List<'a> {
         if self.seen.len() > 1 {
             self.bytes.push(0);
         }
-        push_pattern(&mut self.bytes, path, entire);
+        if entire {
+            push_entire(&mut self.bytes, path);
+        } else {
+            push_exact(&mut self.bytes, path);
+        }
         true
     }
 

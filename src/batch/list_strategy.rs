@@ -20,8 +20,8 @@ use super::{
     BatchEntry, BatchRequest, Change, Compare, ListMode, Transfer, TransferKind, exposed,
     files_from, filter_list, is_remote, refusal,
 };
-use crate::paths;
 use crate::filter::Rules;
+use crate::paths;
 
 /// Builds the calls of one sync and learns from those that fail.
 #[derive(Debug)]

@@ -6,18 +6,19 @@
 //! distributions that adopted its security fixes. Version numbers do not distinguish these; a test
 //! run of some 50 ms does.
 
-use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::process::program;
 
 /// The maximum time of a test run. One that takes longer counts as failed.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +27,30 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 type Tried = Mutex<Vec<(Binary, bool)>>;
 static DELETES_MISSING: Tried = Mutex::new(Vec::new());
 static IS_CONFINED: Tried = Mutex::new(Vec::new());
+
+/// The files that have been examined, with their states at that time.
+static EXAMINED: Mutex<Vec<(PathBuf, FileStamp, Option<Binary>)>> = Mutex::new(Vec::new());
+
+/// The identity and state of a file, which changes when the file is replaced, written or renamed.
+#[derive(PartialEq)]
+struct FileStamp {
+    device: u64,
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileStamp {
+    fn of(path: &Path) -> Option<FileStamp> {
+        let data = fs::metadata(path).ok()?;
+        Some(FileStamp {
+            device: data.dev(),
+            inode: data.ino(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
+        })
+    }
+}
 
 /// A plain rsync: an executable in ELF format whose name begins with "rsync".
 ///
@@ -37,12 +62,28 @@ pub struct Binary {
 }
 
 impl Binary {
-    /// Resolves `name` like execvp(3). Returns `None` if it is not plain rsync.
+    /// Resolves `name` like execvp(3). Returns `None` if it is not plain rsync. The search of `PATH`
+    /// is repeated each time; a file is read only once, as long as it does not change.
     pub fn plain(name: &[u8]) -> Option<Binary> {
-        let path = resolve(name)?;
+        let path = program::find(name)?;
+        let stamp = FileStamp::of(&path)?;
+        let mut examined = EXAMINED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., binary)) = examined
+            .iter()
+            .find(|(known, then, _)| *known == path && *then == stamp)
+        {
+            return binary.clone();
+        }
+        let binary = Binary::examine(&path);
+        examined.retain(|(known, ..)| *known != path);
+        examined.push((path, stamp, binary.clone()));
+        binary
+    }
+
+    fn examine(path: &Path) -> Option<Binary> {
         // A link named rsync may lead to something else.
-        let real = fs::canonicalize(&path).ok()?;
-        if ![&path, &real].into_iter().all(|path| is_named_rsync(path)) {
+        let real = fs::canonicalize(path).ok()?;
+        if ![path, &real].into_iter().all(|path| is_named_rsync(path)) {
             return None;
         }
         let mut magic = [0; 4];
@@ -198,20 +239,6 @@ fn closes(mut output: impl AsFd + Read, limit: Duration) -> io::Result<bool> {
 fn is_named_rsync(path: &Path) -> bool {
     path.file_name()
         .is_some_and(|name| name.as_bytes().starts_with(b"rsync"))
-}
-
-/// Finds a program like execvp(3): a name without slash is searched in `PATH`.
-pub fn resolve(name: &[u8]) -> Option<PathBuf> {
-    let name = OsStr::from_bytes(name);
-    if name.as_bytes().contains(&b'/') {
-        return Some(name.into());
-    }
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|directory| directory.join(name))
-        .find(|path| {
-            fs::metadata(path)
-                .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-        })
 }
 
 /// A private directory, removed when dropped.

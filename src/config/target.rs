@@ -9,8 +9,8 @@ use mlua::{Result, Table};
 
 use super::config_error::config_error_about;
 use super::text_of;
-use crate::paths;
 use crate::filter::Filter;
+use crate::paths;
 
 /// Returns where the built-in kinds send to: `target`, whoever set it, else `HOST:TARGETDIR`.
 ///

@@ -7,7 +7,6 @@ use super::connections::ConnectionId;
 use super::event_loop::EventLoop;
 use super::event_router::EventRouter;
 use super::http;
-use crate::paths;
 use crate::control::protocol::MAX_ENTRIES;
 use crate::control::protocol::MAX_REQUEST_BYTES;
 use crate::control::protocol::Reply;
@@ -16,6 +15,7 @@ use crate::control::protocol::Verb;
 use crate::log;
 use crate::log::Selection;
 use crate::log::unescape;
+use crate::paths;
 use crate::status::number_format::counted;
 use crate::sync::Sync;
 

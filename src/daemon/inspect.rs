@@ -15,7 +15,6 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::preflight::{self, Programs};
-use crate::paths;
 use crate::batch;
 use crate::cli::{Inspect, Options};
 use crate::config::Delete;
@@ -23,6 +22,7 @@ use crate::exit::Exit;
 use crate::filter::{OptionRules, Sign};
 use crate::log;
 use crate::log::escape;
+use crate::paths;
 use crate::script::{Environment, LoadError, Script, SyncHandle};
 use crate::status::number_format::counted;
 

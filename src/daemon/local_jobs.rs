@@ -12,11 +12,11 @@ use mio::Waker;
 
 use super::event_loop::EventLoop;
 use super::job::Job;
-use crate::paths;
 use crate::batch::error_lines::Attribute;
 use crate::id::SyncId;
 use crate::local::{CopyEnded, CopyJob, CopyReport, CopyTask, CopyWorker};
 use crate::log;
+use crate::paths;
 use crate::process::ExitStatus;
 use crate::queue::Etype;
 use crate::script::CopyRequest;

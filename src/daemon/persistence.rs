@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::event_loop::EventLoop;
 use super::state_dir;
-use crate::paths;
 use crate::log;
+use crate::paths;
 use crate::queue::Etype;
 use crate::sync::Sync;
 

@@ -64,9 +64,7 @@ impl EventLoop<'_> {
 
     /// Returns the time until the next deadline; `None` without one.
     fn timeout(&mut self) -> Option<Duration> {
-        if self.context.children.borrow().pending()
-            || !self.script.context.requests.is_empty()
-        {
+        if self.context.children.borrow().pending() || !self.script.context.requests.is_empty() {
             return Some(Duration::ZERO);
         }
         if self.starting_up && !self.watcher.crawling() {

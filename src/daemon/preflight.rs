@@ -12,6 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat};
 use crate::config::{ControlSocket, Settings};
 use crate::log;
 use crate::log::escape;
+use crate::process::program;
 use crate::safe_path::{self, Location};
 
 /// The kernel reads so much of a script's first line.
@@ -216,7 +217,7 @@ impl Programs {
 
     /// Returns the problem of a program, if there is one.
     pub fn problem(&self, program: &[u8]) -> Option<String> {
-        if self.is_executable(Path::new(OsStr::from_bytes(program))) {
+        if self.is_executable(program) {
             return None;
         }
         let shown = escape(program);
@@ -231,14 +232,9 @@ impl Programs {
         })
     }
 
-    fn is_executable(&self, program: &Path) -> bool {
-        if program.as_os_str().as_bytes().contains(&b'/') {
-            return is_executable(&self.directory.join(program));
-        }
-        std::env::var_os("PATH").is_none_or(|path| {
-            let mut directories = std::env::split_paths(&path);
-            directories.any(|place| is_executable(&self.directory.join(place).join(program)))
-        })
+    fn is_executable(&self, program: &[u8]) -> bool {
+        let is_here = |place: &PathBuf| is_executable(&self.directory.join(place));
+        program::candidates(program).is_none_or(|places| places.iter().any(is_here))
     }
 }
 

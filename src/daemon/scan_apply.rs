@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use super::event_loop::EventLoop;
 use super::scan_progress::PassProgress;
-use crate::paths;
 use crate::config::OnReject;
 use crate::log;
+use crate::paths;
 use crate::queue::Etype;
 use crate::scan::{Collected, CommitAction, Committed, ScanAnswer, WorkerOrder};
 use crate::script::SyncHandle;

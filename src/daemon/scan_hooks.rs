@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use super::event_loop::EventLoop;
 use super::scanners::environment;
-use crate::paths;
 use crate::config::{Hook, OnReject};
 use crate::log;
+use crate::paths;
 use crate::process::{Command, Output, Pid, Stdin};
 use crate::script::SyncHandle;
 

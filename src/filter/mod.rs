@@ -30,6 +30,6 @@ mod subtree;
 pub use advice::suspicious;
 pub use list::{Decision, Filter, RsyncInput};
 pub use options::OptionRules;
-pub use pattern::{Pattern, literal};
+pub use pattern::{Pattern, literal, push_entire, push_exact};
 pub use rules::{RuleError, Sign, parse_exclude_file, parse_filter_file};
 pub use subtree::Rules;

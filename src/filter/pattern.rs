@@ -17,38 +17,50 @@ pub struct Pattern {
     body: Body,
 }
 
-/// Returns a pattern, anchored at the top of the transfer, that matches only this path. A backslash
-/// is an escape only if the pattern contains a wildcard (rsync(1)). Rules end at a line feed, so
-/// `?` replaces one.
-pub fn literal(path: &[u8]) -> Vec<u8> {
-    let special = |byte: &u8| matches!(byte, b'*' | b'?' | b'[' | b'\n');
-    if !path.iter().any(special) {
-        return path.to_vec();
-    }
-    let mut pattern = Vec::with_capacity(path.len() + 4);
-    for &byte in path {
-        match byte {
-            b'\n' => pattern.push(b'?'),
-            b'*' | b'?' | b'[' | b'\\' => pattern.extend([b'\\', byte]),
-            _ => pattern.push(byte),
-        }
-    }
-    pattern
+/// Returns true if a text contains a wildcard. Only in a pattern that does, a backslash is an escape
+/// (rsync(1)).
+fn is_wild(text: &[u8]) -> bool {
+    text.iter().any(|byte| b"*?[".contains(byte))
 }
 
-/// Returns the pattern for exactly this path, for lists in which rules do not end at a line feed.
+/// Returns the pattern that matches only this path, anchored at the top of the transfer, for lists
+/// in which rules do not end at a line feed.
 pub(super) fn exact(path: &[u8]) -> Vec<u8> {
-    let escape = path.iter().any(|byte| b"*?[".contains(byte));
     let mut pattern = Vec::with_capacity(path.len() + 4);
-    push_literal(&mut pattern, path, escape);
+    push_exact(&mut pattern, path);
     pattern
 }
 
-/// Appends literal text; with `escape`, its wildcards and backslashes are escaped.
+/// Appends the pattern that matches only this path, anchored at the top of the transfer.
+pub fn push_exact(pattern: &mut Vec<u8>, path: &[u8]) {
+    push_literal(pattern, path, is_wild(path));
+}
+
+/// Returns the pattern as by [`exact`] for lists in which rules end at a line feed. `?` stands for
+/// a line feed in the path.
+pub fn literal(path: &[u8]) -> Vec<u8> {
+    if !path.contains(&b'\n') {
+        return exact(path);
+    }
+    let mut pattern = Vec::with_capacity(path.len() + 4);
+    push_literal(&mut pattern, path, true);
+    let line_feeds = pattern.iter_mut().filter(|byte| **byte == b'\n');
+    line_feeds.for_each(|byte| *byte = b'?');
+    pattern
+}
+
+/// Appends the pattern of a directory, which ends with a slash, and everything below it.
+pub fn push_entire(pattern: &mut Vec<u8>, directory: &[u8]) {
+    push_literal(pattern, directory, true);
+    pattern.extend(b"***");
+}
+
+/// Appends literal text. With `escape`, wildcards and backslashes are escaped; so is the closing
+/// bracket, which rsync does not require but lsyncd's lists have.
 fn push_literal(pattern: &mut Vec<u8>, text: &[u8], escape: bool) {
     for &byte in text {
         match byte {
-            b'*' | b'?' | b'[' | b'\\' if escape => pattern.extend([b'\\', byte]),
+            b'*' | b'?' | b'[' | b']' | b'\\' if escape => pattern.extend([b'\\', byte]),
             _ => pattern.push(byte),
         }
     }
@@ -272,8 +284,6 @@ impl Pattern {
     /// Returns the anchored pattern for `rest` of this one, below a directory and behind
     /// `wildcards`.
     fn anchored(&self, directory: &[u8], wildcards: &[u8], rest: &[u8]) -> Vec<u8> {
-        let is_wild = |text: &[u8]| text.iter().any(|byte| b"*?[".contains(byte));
-        // A backslash is an escape in a pattern with a wildcard, and only there.
         let escape = is_wild(directory) || is_wild(wildcards) || is_wild(rest);
         let mut pattern = Vec::with_capacity(directory.len() + rest.len() + 4);
         push_literal(&mut pattern, directory, escape);
@@ -417,7 +427,7 @@ mod tests {
     #[test]
     fn literals_stand_for_one_name() {
         assert_eq!(literal(b"/a\\b"), b"/a\\b");
-        assert_eq!(literal(b"/a\\b*[c]"), b"/a\\\\b\\*\\[c]");
+        assert_eq!(literal(b"/a\\b*[c]"), b"/a\\\\b\\*\\[c\\]");
         assert_eq!(literal(b"/a\nb"), b"/a?b");
     }
 }

@@ -10,8 +10,8 @@ use super::copy::stopped;
 use super::mirror::below;
 use super::walk::Walk;
 use super::{CopyItem, CopyJob, CopyTask};
-use crate::paths;
 use crate::batch::Change;
+use crate::paths;
 
 /// Numbers of entries of the target: files, directories and all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

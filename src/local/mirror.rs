@@ -19,9 +19,9 @@ use super::deletions;
 use super::links::{HardLinks, identity};
 use super::touched_paths::TouchedPaths;
 use super::{CopyFailure, CopyItem, CopyJob, CopyReport, CopyTask, attributes};
-use crate::paths;
 use crate::batch::Change;
 use crate::log::escape;
+use crate::paths;
 
 /// The maximum length of a path in an event: watches are set by path.
 const MAX_EVENT_PATH: usize = 4096;

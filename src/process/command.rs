@@ -6,11 +6,11 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use super::priority::Priority;
+use super::program;
 use crate::log;
 
 /// A program to run, with the daemon's environment and working directory.
@@ -160,7 +160,7 @@ pub(super) fn start(
     // A command that does more than start a program is run by execvp(3), which would pass a binary
     // of another machine to the shell.
     let asked = tied || priority != Priority::default();
-    let native = asked && locate(OsStr::from_bytes(program)).is_some_and(|path| is_native(&path));
+    let native = asked && program::find(program).is_some_and(|path| is_native(&path));
     let run = |name: &OsStr, script: Option<&Path>| {
         let mut command = std::process::Command::new(name);
         command
@@ -183,24 +183,10 @@ pub(super) fn start(
         Err(e) if e.raw_os_error() == Some(libc::ENOEXEC) => e,
         other => return other,
     };
-    match locate(name).filter(|path| is_text(path)) {
+    match program::find(program).filter(|path| is_text(path)) {
         Some(script) => run(OsStr::new("/bin/sh"), Some(&script)),
         None => Err(failed),
     }
-}
-
-/// Returns the file of a program's name.
-fn locate(name: &OsStr) -> Option<PathBuf> {
-    if name.as_bytes().contains(&b'/') {
-        return Some(PathBuf::from(name));
-    }
-    let path: OsString = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|file| {
-            file.metadata()
-                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-        })
 }
 
 /// Returns false for a binary, maybe for another machine: it has a zero byte early on. Shells apply

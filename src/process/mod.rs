@@ -6,6 +6,7 @@
 //! | `children` | running children, from their start to their end |
 //! | `pipes` | the daemon's ends of the children's pipes |
 //! | `lines` | splits output into lines |
+//! | `program` | the lookup of programs in `PATH` |
 //! | `priority` | CPU and disk priorities |
 //! | `process_tree` | descendants of children |
 //! | `activity` | observes CPU time and I/O of a child and its descendants |
@@ -25,6 +26,7 @@ mod orphans;
 mod pipes;
 mod priority;
 pub mod process_tree;
+pub mod program;
 mod ssh_control;
 
 pub use activity::{FifoWait, Observation, Observer};

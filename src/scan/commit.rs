@@ -14,9 +14,9 @@ use super::readers::Usage;
 use super::request::Candidate;
 use super::staged_tree::StagedTree;
 use super::verdict_cache::ScanVerdict;
-use crate::paths;
 use crate::local::beneath::{self, lookup};
 use crate::local::copy::attributes_may_forbid;
+use crate::paths;
 
 /// The decision about a candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]

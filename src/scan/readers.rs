@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FileType, Stat};
 
-use crate::paths;
 use crate::local::beneath::kind;
+use crate::paths;
 
 /// The maximum number of removed paths that are stored individually. With more, all paths count as
 /// removed.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::verdict_cache::FileIdentity;
-use crate::paths;
 use crate::batch::Change;
 use crate::local::CopyTask;
+use crate::paths;
 
 /// The part of the source to be examined.
 #[derive(Debug)]

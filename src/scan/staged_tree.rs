@@ -27,12 +27,12 @@ use super::readers::{Readers, Removed, Usage};
 use super::request::{Collected, ScanScope};
 use super::staging_dir::{self, Private};
 use super::verdict_cache::VerdictCache;
-use crate::paths;
 use crate::filter::Filter;
 use crate::local::attributes;
 use crate::local::beneath::{self, Beneath, Directory};
 use crate::local::copy::{Copier, stopped};
 use crate::log;
+use crate::paths;
 
 /// The directories of a gate, and the rules for comparison.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::Sync;
 use crate::config::{Delete, OnReject};
-use crate::filter::literal;
+use crate::filter::{literal, push_entire};
 use crate::queue::Time;
 use crate::scan::blocked::{BlockReason, MAX_RULE_BYTES, MAX_RULES};
 
@@ -42,7 +42,7 @@ impl Sync {
         let blocked = self.gate.blocked();
         let kept = blocked.iter().filter(|(_, reason)| self.keeps(reason));
         let kept = kept.take(MAX_RULES + 1);
-        let patterns: Vec<_> = kept.map(|(path, _)| entire(path)).collect();
+        let patterns: Vec<_> = kept.map(|(path, _)| subtree(path)).collect();
         let bytes: usize = patterns.iter().map(Vec::len).sum();
         (patterns.len() <= MAX_RULES && bytes <= MAX_RULE_BYTES).then_some(patterns)
     }
@@ -77,19 +77,12 @@ impl Sync {
 
 /// Returns a path as a filter pattern. The pattern of a directory, which ends with a slash, also
 /// matches its contents.
-fn entire(path: &[u8]) -> Vec<u8> {
-    let Some(directory) = path.strip_suffix(b"/") else {
+fn subtree(path: &[u8]) -> Vec<u8> {
+    if !path.ends_with(b"/") {
         return literal(path);
-    };
-    // rsync treats each backslash of a pattern with a wildcard as an escape.
-    let mut pattern = Vec::with_capacity(path.len() + 3);
-    for byte in directory {
-        if b"\\*?[".contains(byte) {
-            pattern.push(b'\\');
-        }
-        pattern.push(*byte);
     }
-    pattern.extend(b"/***");
+    let mut pattern = Vec::with_capacity(path.len() + 3);
+    push_entire(&mut pattern, path);
     pattern
 }
 
@@ -99,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_pattern_of_a_directory_matches_its_contents() {
-        assert_eq!(entire(b"/a\\b"), b"/a\\b");
-        assert_eq!(entire(b"/a\\b*/"), b"/a\\\\b\\*/***");
+        assert_eq!(subtree(b"/a\\b"), b"/a\\b");
+        assert_eq!(subtree(b"/a\\b*/"), b"/a\\\\b\\*/***");
     }
 }

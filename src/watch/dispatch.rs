@@ -13,8 +13,8 @@ use super::reconcile::{Cause, RecheckTarget};
 use super::tree::{DirNode, Flags, Tree};
 use super::watcher::Watcher;
 use super::{Event, Follow, Loss, Observer, Tell};
-use crate::paths;
 use crate::log;
+use crate::paths;
 
 /// The number of the next rename whose contents are reported. Syncs outlive a watcher, so numbers
 /// are not reused.

@@ -29,8 +29,8 @@ use scanner::KEYS;
 mod refused;
 mod scanner;
 
-pub use scanner::Scanner;
 use crate::paths;
+pub use scanner::Scanner;
 
 /// One check of a `check` list.
 #[derive(Clone, Debug, PartialEq)]

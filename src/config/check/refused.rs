@@ -3,10 +3,10 @@
 
 use mlua::{Result, Table, Value};
 
-use crate::paths;
 use crate::batch;
 use crate::config::target::resolved;
 use crate::config::{config_error_about, text_of, truthy};
+use crate::paths;
 
 /// Keys of rsync options that send, or create at the target, other data than the staged tree.
 const UNCHECKED_KEYS: [&str; 7] = [

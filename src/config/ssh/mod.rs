@@ -13,7 +13,7 @@ use mlua::{Result, Table, Value};
 
 use super::config_error::config_error_about;
 use super::{kind_of, text_of, truthy};
-use crate::batch::probe;
+use crate::process::program;
 use quoting::push_rsh_word;
 
 mod option_words;
@@ -183,7 +183,7 @@ fn text(ssh: &Table, key: &str) -> Result<Option<Vec<u8>>> {
 /// Returns true if the program is what rsync runs by itself, under whatever name.
 pub(super) fn is_ssh(binary: &[u8]) -> bool {
     let file = |name| {
-        let data = fs::metadata(probe::resolve(name)?).ok()?;
+        let data = fs::metadata(program::find(name)?).ok()?;
         Some((data.dev(), data.ino()))
     };
     binary == DEFAULT_PROGRAM || (file(binary).is_some() && file(binary) == file(DEFAULT_PROGRAM))

@@ -17,7 +17,7 @@ use super::{is_ssh, remote_shell};
 use crate::batch::{is_remote, probe};
 use crate::config::target::destination;
 use crate::config::{config_error_about, text_of};
-use crate::process::SshControl;
+use crate::process::{SshControl, program};
 
 /// ssh options that configure connection sharing themselves.
 const CONFLICTING_OPTIONS: &[&str] = &["control", "-S", "-M", "-O"];
@@ -143,7 +143,7 @@ fn may_share(shell: &[Vec<u8>]) -> bool {
 
 fn is_script(program: &[u8]) -> bool {
     let mut head = [0; 2];
-    let read = probe::resolve(program).and_then(|path| {
+    let read = program::find(program).and_then(|path| {
         let mut file = File::open(path).ok()?;
         file.read_exact(&mut head).ok()
     });
@@ -205,7 +205,7 @@ mod tests {
         ] {
             assert!(!may_share(&words(text)), "{text}");
         }
-        if probe::resolve(b"ssh").is_some() {
+        if program::find(b"ssh").is_some() {
             assert!(may_share(&words("ssh -p 22 -i /key")));
         }
         assert!(!may_share(&[]));

@@ -270,12 +270,14 @@ pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table, lsyncd: &Tab
     let observe =
         lua.create_function(move |_, (fd, readable, writable): (Value, Value, Value)| {
             let fd = descriptor(&fd, "observefd")?;
-            shared.observed
+            shared
+                .observed
                 .observe(fd, function(&readable)?, function(&writable)?)
         })?;
     let shared = Rc::clone(context);
-    let forget = lua
-        .create_function(move |_, fd: Value| shared.observed.forget(descriptor(&fd, "nonobservefd")?))?;
+    let forget = lua.create_function(move |_, fd: Value| {
+        shared.observed.forget(descriptor(&fd, "nonobservefd")?)
+    })?;
     lsyncd.set("observe_fd", &observe)?;
     lsyncd.set("nonobserve_fd", &forget)?;
     globals.set("observefd", observe)?;

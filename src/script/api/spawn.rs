@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use mlua::{MultiValue, Result, Table, Value};
 
-use crate::script::context::{ScriptContext, Stage, SyncHandle};
-use crate::script::objects::{Agent, Objects};
-use crate::script::kinds::RsyncCall;
 use crate::batch::TransferKind;
 use crate::config::{config_error, kind_of, text_of};
 use crate::log;
 use crate::queue::{DelayId, Status};
+use crate::script::context::{ScriptContext, Stage, SyncHandle};
+use crate::script::kinds::RsyncCall;
+use crate::script::objects::{Agent, Objects};
 use crate::script::request::{ScriptRequest, SpawnRequest};
 
 /// The parsed arguments of a call.

@@ -30,7 +30,9 @@ pub fn add(
     let (shared, mapping) = (Rc::clone(context), objects.clone());
     native.set(
         "create",
-        lua.create_function(move |lua, config: Table| super::create(lua, &shared, &mapping, config))?,
+        lua.create_function(move |lua, config: Table| {
+            super::create(lua, &shared, &mapping, config)
+        })?,
     )
 }
 

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use mlua::{Function, Lua, Result, Table};
 
 use crate::log;
-use crate::queue::{Delay, DelayId, Etype, Take};
 use crate::paths;
+use crate::queue::{Delay, DelayId, Etype, Take};
 use crate::script::context::{ScriptContext, SyncHandle};
 use crate::script::objects::Objects;
 use crate::script::objects::inlet::{is_native, take_before_move, take_change};

@@ -4,14 +4,14 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table, Value};
 
-use crate::script::context::{ScriptContext, Stage, SyncHandle};
-use crate::script::objects::Objects;
-use crate::script::request::{CopyRequest, ScriptRequest};
 use super::transfer::{change, rsync_target};
 use crate::config::Delete;
 use crate::local::{CopyItem, CopyTask};
 use crate::log;
 use crate::queue::{DelayId, Etype};
+use crate::script::context::{ScriptContext, Stage, SyncHandle};
+use crate::script::objects::Objects;
+use crate::script::request::{CopyRequest, ScriptRequest};
 use crate::sync::Sync;
 
 /// Adds the function to the native functions of the preludes.

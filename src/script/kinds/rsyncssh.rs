@@ -25,10 +25,13 @@ pub fn add(
 
     // The selection ends before the first Move, which goes alone.
     let mapping = objects.clone();
-    let before_move = lua.create_function(move |_, event: Table| match mapping.agent(&event)? {
-        Some(Agent::Event(event)) => Ok(event.etype != Etype::Move && !event.etype.is_special()),
-        _ => Err(config_error("not an event")),
-    })?;
+    let before_move =
+        lua.create_function(move |_, event: Table| match mapping.agent(&event)? {
+            Some(Agent::Event(event)) => {
+                Ok(event.etype != Etype::Move && !event.etype.is_special())
+            }
+            _ => Err(config_error("not an event")),
+        })?;
     lua.set_named_registry_value("is_before_move", &before_move)?;
     native.set("is_before_move", before_move)?;
 

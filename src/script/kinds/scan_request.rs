@@ -4,14 +4,14 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
-use crate::script::context::{ScriptContext, Stage, SyncHandle, handle_of};
-use crate::script::objects::Objects;
-use crate::script::request::{ScanRequest, ScriptRequest};
-use crate::script::hook::with_timeout;
 use super::local_copy::task;
-use crate::script::runtime::Script;
 use crate::config::{config_error, config_error_about, text_of, truthy};
 use crate::scan::ScanAnswer;
+use crate::script::context::{ScriptContext, Stage, SyncHandle, handle_of};
+use crate::script::hook::with_timeout;
+use crate::script::objects::Objects;
+use crate::script::request::{ScanRequest, ScriptRequest};
+use crate::script::runtime::Script;
 
 /// Adds the functions to the native functions of the preludes.
 pub fn add(

@@ -112,7 +112,9 @@ pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     let target = destination(config)?.ok_or_else(|| config_error("the sync has no target"))?;
     let context = lua.app_data_ref::<Rc<ScriptContext>>();
     let target = match &context {
-        Some(context) => tunnel::of_config(context, config)?.map(|tunnel| tunnel.substitute_target(&target)),
+        Some(context) => {
+            tunnel::of_config(context, config)?.map(|tunnel| tunnel.substitute_target(&target))
+        }
         None => None,
     }
     .unwrap_or(target);

@@ -4,9 +4,9 @@ use std::rc::{Rc, Weak};
 
 use mlua::{IntoLua, Lua, Result, UserData, Value};
 
-use crate::paths;
 use super::timestamp::Timestamp;
 use crate::config::{config_error, text_of};
+use crate::paths;
 use crate::queue::{DelayId, Etype, Status};
 use crate::script::context::SyncHandle;
 

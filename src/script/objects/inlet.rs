@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError};
 
 use mlua::{Function, IntoLuaMulti, Lua, Result, Table, Value};
 
-use crate::paths;
 use super::sync;
 use crate::config::{config_error, truthy};
 use crate::log;
+use crate::paths;
 use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
 use crate::script::api::text_argument;
 use crate::script::api::tunnel;

@@ -14,8 +14,8 @@ pub(super) use queue_limit::QueueLimit;
 use std::sync::PoisonError;
 
 use super::Sync;
-use crate::paths;
 use crate::log;
+use crate::paths;
 use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Time};
 use crate::watch::{Event, Follow, InotifyMode};
 

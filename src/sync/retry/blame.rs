@@ -10,9 +10,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::paths;
 use crate::batch::error_lines::{Attribute, ErrorLine, FailureReason, Name, SizeLimit};
 use crate::batch::temp_name::{self, TempName};
+use crate::paths;
 use crate::queue::Etype;
 
 /// The maximum number of names in a directory that is searched for long names.
@@ -162,8 +162,7 @@ impl Blame {
         if reason == FailureReason::Obstructed {
             // If the directory itself is not deleted, the classic list keeps its contents.
             let directories = found.keys().filter(|path| !path.ends_with(b"/"));
-            let directories =
-                directories.map(|path| (paths::with_slash(path), Etype::Delete));
+            let directories = directories.map(|path| (paths::with_slash(path), Etype::Delete));
             self.failed.extend(directories.collect::<Vec<_>>());
         }
         self.failed.extend(found);

@@ -8,8 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::super::Sync;
-use crate::paths;
 use crate::batch::BatchEntry;
+use crate::paths;
 use crate::queue::{DelayId, Etype, Status, Time};
 
 /// The maximum number of paths read from a moved directory. With more, a full comparison is queued.

@@ -11,10 +11,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, Stat};
 
-use crate::paths;
 use crate::batch::collapse::path_order;
 use crate::local::beneath::{self, Beneath};
 use crate::log;
+use crate::paths;
 
 /// The maximum number of files returned by one search.
 pub const MAX_FOUND: usize = 100_000;
