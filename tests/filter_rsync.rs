@@ -394,6 +394,35 @@ fn config() -> ProptestConfig {
     }
 }
 
+/// A path becomes a pattern for rsync: its wildcards, brackets and backslashes are no wildcards.
+#[test]
+fn a_literal_pattern_leaves_out_one_path() {
+    if !has_rsync() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("directory");
+    let root = directory.path().join("source");
+    let names = [
+        "a", "ab", "a*", "a?", "a]", "a\\", "a\\*", "a\\]", "[a]", "[a]*", "[", "]", "a\\b", "*",
+    ];
+    build(&root, &names);
+    let mut tree = Tree::new();
+    walk(&root, "", &mut tree);
+    for path in &tree {
+        let mut exact = Vec::new();
+        lsyncd::filter::push_exact(&mut exact, path.as_bytes());
+        for pattern in [lsyncd::filter::literal(path.as_bytes()), exact] {
+            let rule = [b"- ", pattern.as_slice()].concat();
+            let mut filter = Filter::default();
+            filter.append_rule(&rule).expect("a rule");
+            let mut others = tree.clone();
+            others.remove(path);
+            assert_eq!(sent_by_rsync(&root, &filter), others, "{path}");
+            assert_eq!(kept(&tree, &filter), others, "{path}");
+        }
+    }
+}
+
 /// One tree in which most patterns find something: three levels of the same names.
 #[test]
 fn any_pattern_finds_what_rsync_finds() {

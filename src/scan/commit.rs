@@ -14,7 +14,7 @@ use super::readers::Usage;
 use super::request::Candidate;
 use super::staged_tree::StagedTree;
 use super::verdict_cache::ScanVerdict;
-use crate::local::beneath::{self, lookup};
+use crate::local::beneath::lookup;
 use crate::local::copy::attributes_may_forbid;
 use crate::paths;
 

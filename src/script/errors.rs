@@ -7,12 +7,13 @@ use std::fs;
 
 use mlua::{Error, Lua, Value};
 
+use super::lua_source;
 use crate::config::{ConfigError, nearest};
 
 /// Returns the message of an error without stack traces. For a [`ConfigError`] the position of the
 /// running user line is put in front, and the line of the invalid key is appended if it differs.
 pub fn message(lua: &Lua, error: &Error) -> String {
-    let Some(complaint) = error.downcast_ref::<ConfigError>() else {
+    let Some(config_error) = error.downcast_ref::<ConfigError>() else {
         let text = plain(error);
         return match position(lua) {
             Some((file, line)) if place(&text).is_none() => format!("{file}:{line}: {text}"),
@@ -20,20 +21,23 @@ pub fn message(lua: &Lua, error: &Error) -> String {
         };
     };
     let Some((file, line)) = position(lua) else {
-        return complaint.to_string();
+        return config_error.to_string();
     };
-    let key_line = complaint
+    let key_line = config_error
         .key()
-        .and_then(|key| line_of_key(&fs::read_to_string(&file).ok()?, line, key));
+        .and_then(|key| lua_source::line_of_key(&fs::read_to_string(&file).ok()?, line, key));
     match key_line {
-        key_line if complaint.is_bare() => {
-            let key = complaint.key().unwrap_or_default();
-            format!("{complaint} ({file}:{}: {key})", key_line.unwrap_or(line))
+        key_line if config_error.is_bare() => {
+            let key = config_error.key().unwrap_or_default();
+            format!(
+                "{config_error} ({file}:{}: {key})",
+                key_line.unwrap_or(line)
+            )
         }
         Some(key_line) if key_line != line => {
-            format!("{file}:{line}: {complaint} (line {key_line})")
+            format!("{file}:{line}: {config_error} (line {key_line})")
         }
-        _ => format!("{file}:{line}: {complaint}"),
+        _ => format!("{file}:{line}: {config_error}"),
     }
 }
 
@@ -159,167 +163,10 @@ fn position(lua: &Lua) -> Option<(String, usize)> {
     None
 }
 
-/// Returns the line, counted from 1, of an assignment to this name outside all braces.
-pub fn line_of_assignment(text: &str, name: &str) -> Option<usize> {
-    let mut lexer = Lexer {
-        rest: text,
-        line: 1,
-    };
-    let (mut depth, mut named) = (0usize, None);
-    while let Some((token, line)) = lexer.next() {
-        match token {
-            Token::Open => depth += 1,
-            Token::Close => depth = depth.saturating_sub(1),
-            Token::Assign if named.is_some() => return named,
-            _ => {}
-        }
-        named = (depth == 0 && token == Token::Name(name)).then_some(line);
-    }
-    None
-}
-
-/// Returns the line of `key =` in the call that begins at line `start` (counted from 1). Comments
-/// and string literals are skipped.
-fn line_of_key(text: &str, start: usize, key: &str) -> Option<usize> {
-    let mut depth = 0usize;
-    let mut lexer = Lexer {
-        rest: text,
-        line: 1,
-    };
-    let mut name_at: Option<usize> = None;
-    while let Some((token, line)) = lexer.next() {
-        if line < start {
-            continue;
-        }
-        match token {
-            Token::Open => depth += 1,
-            Token::Close => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return None;
-                }
-            }
-            Token::Assign if name_at.is_some() => return name_at,
-            _ => {}
-        }
-        name_at = (depth > 0 && matches!(token, Token::Name(name) if name == key)).then_some(line);
-    }
-    None
-}
-
-#[derive(PartialEq)]
-enum Token<'a> {
-    Name(&'a str),
-    Assign,
-    Open,
-    Close,
-    Other,
-}
-
-/// A lexer for names, braces, string literals and comments of Lua.
-struct Lexer<'a> {
-    rest: &'a str,
-    line: usize,
-}
-
-impl<'a> Lexer<'a> {
-    fn next(&mut self) -> Option<(Token<'a>, usize)> {
-        loop {
-            let trimmed = self.rest.trim_start();
-            self.skip(self.rest.len() - trimmed.len());
-            let first = trimmed.chars().next()?;
-            let line = self.line;
-            if let Some(comment) = trimmed.strip_prefix("--") {
-                let length = 2 + long_bracket(comment)
-                    .unwrap_or_else(|| comment.find('\n').unwrap_or(comment.len()));
-                self.skip(length);
-                continue;
-            }
-            let (token, length) = match first {
-                '{' | '(' => (Token::Open, 1),
-                '}' | ')' => (Token::Close, 1),
-                '"' | '\'' => (Token::Other, quoted(trimmed, first)),
-                '[' => (Token::Other, long_bracket(trimmed).unwrap_or(1)),
-                '=' if trimmed.starts_with("==") => (Token::Other, 2),
-                '=' => (Token::Assign, 1),
-                c if c.is_alphanumeric() || c == '_' => {
-                    let length = trimmed
-                        .find(|c: char| !c.is_alphanumeric() && c != '_')
-                        .unwrap_or(trimmed.len());
-                    (Token::Name(&trimmed[..length]), length)
-                }
-                c => (Token::Other, c.len_utf8()),
-            };
-            self.skip(length);
-            return Some((token, line));
-        }
-    }
-
-    fn skip(&mut self, length: usize) {
-        let (skipped, rest) = self.rest.split_at(length.min(self.rest.len()));
-        self.line += skipped.matches('\n').count();
-        self.rest = rest;
-    }
-}
-
-/// Returns the length of the quoted string at the start of `text`.
-fn quoted(text: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            c if c == quote || c == '\n' => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
-/// Returns the length of the `[[…]]` or `[=[…]=]` string at the start of `text`.
-fn long_bracket(text: &str) -> Option<usize> {
-    let level = text
-        .strip_prefix('[')?
-        .bytes()
-        .take_while(|&b| b == b'=')
-        .count();
-    if text.as_bytes().get(level + 1) != Some(&b'[') {
-        return None;
-    }
-    let end = format!("]{}]", "=".repeat(level));
-    Some(text.find(&end).map_or(text.len(), |at| at + end.len()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::config_error;
-
-    const CONFIG: &str = r#"
--- bwlimit = 1
-sync {
-    default.rsync, -- bwlimit = 2
-    source = "bwlimit = 3", --[[
-    bwlimit = ]]
-    rsync = {
-        bwlimit == 4,
-        bwlimit
-            = true,
-    },
-}
-settings { bwlimit = 5 }
-"#;
-
-    #[test]
-    fn a_key_is_found_outside_of_texts_and_comments() {
-        assert_eq!(line_of_key(CONFIG, 3, "bwlimit"), Some(9));
-        assert_eq!(line_of_key(CONFIG, 3, "source"), Some(5));
-        assert_eq!(line_of_key(CONFIG, 3, "absent"), None);
-        let assigned = "settings { bwlimit = 5 }\n-- settings = 1\nsettings = { nodaemon = true }";
-        assert_eq!(line_of_assignment(assigned, "settings"), Some(3));
-        assert_eq!(line_of_assignment(assigned, "bwlimit"), None);
-        assert_eq!(line_of_key(CONFIG, 13, "bwlimit"), Some(13));
-    }
 
     #[test]
     fn positions_and_texts_are_plain() {

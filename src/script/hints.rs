@@ -1,5 +1,7 @@
 //! Hints for common mistakes in configurations, appended to Lua's error messages.
 
+use super::lua_source;
+
 /// Lua names the line of an error or the one after it.
 const MAX_LINES_BEFORE: usize = 2;
 
@@ -88,57 +90,18 @@ const FOREIGN_VALUES: &[(&str, &str)] = &[
 /// Returns the line number and a hint for each key that is set to such a word, unless the text
 /// gives the word a value.
 pub fn for_foreign_values(text: &str) -> Vec<(usize, String)> {
-    let assigned = |word: &str| {
-        text.lines().any(|line| {
-            let line = line.trim_start();
-            let line = line.strip_prefix("local ").unwrap_or(line);
-            let rest = line.strip_prefix(word).map(str::trim_start);
-            rest.is_some_and(|rest| rest.starts_with('=') && !rest.starts_with("=="))
-        })
+    let hint = |(line, word): (usize, &str)| {
+        let (_, meant) = FOREIGN_VALUES
+            .iter()
+            .find(|(foreign, _)| *foreign == word)?;
+        let hint = format!(
+            "{word} is no value but a variable that is not set, so the key keeps its default; \
+             write {meant}"
+        );
+        (!lua_source::is_assigned(text, word)).then_some((line, hint))
     };
-    let text = without_long_brackets(text);
-    let mut found = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let code = line.split_once("--").map_or(line, |(code, _)| code);
-        let mut parts = code.split('=');
-        let mut before = parts.next().unwrap_or_default().to_owned();
-        for part in parts {
-            let is_word = |c: char| c == '_' || c.is_ascii_alphanumeric();
-            let value = part.trim_start();
-            let (word, rest) = value.split_at(value.find(|c| !is_word(c)).unwrap_or(value.len()));
-            let is_whole =
-                rest.trim_start().is_empty() || rest.trim_start().starts_with([',', ';', '}']);
-            let is_key = before.trim_end().ends_with(|c| is_word(c) || c == ']');
-            let is_code = before.matches(['"', '\'']).count() % 2 == 0;
-            let meant = FOREIGN_VALUES.iter().find(|(foreign, _)| *foreign == word);
-            if let Some((_, meant)) = meant.filter(|_| is_whole && is_key && is_code)
-                && !assigned(word)
-            {
-                let hint = format!(
-                    "{word} is no value but a variable that is not set, so the key keeps its \
-                     default; write {meant}"
-                );
-                found.push((index + 1, hint));
-            }
-            before.push('=');
-            before.push_str(part);
-        }
-    }
-    found
-}
-
-/// Returns the text without what stands between `[[` and `]]`, except for the ends of lines.
-fn without_long_brackets(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, inside)) = rest.split_once("[[") {
-        let (inside, tail) = inside.split_once("]]").unwrap_or((inside, ""));
-        kept.push_str(before);
-        kept.push_str("''");
-        kept.extend(inside.chars().filter(|&c| c == '\n'));
-        rest = tail;
-    }
-    kept + rest
+    let names = lua_source::assigned_names(text);
+    names.into_iter().filter_map(hint).collect()
 }
 
 /// Returns true if one of the last lines up to the error begins with `#`.
@@ -187,7 +150,7 @@ mod tests {
             .set_name("@/c.lua")
             .into_function()
             .unwrap_err();
-        let message = super::super::errors::plain(&error);
+        let message = crate::script::errors::plain(&error);
         for_syntax(&message, text).unwrap_or_default()
     }
 

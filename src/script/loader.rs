@@ -16,7 +16,7 @@ use super::create::config_api;
 use super::objects::Objects;
 use super::runtime::Script;
 use super::watchdog;
-use super::{errors, hints, prelude_api, search_paths};
+use super::{errors, hints, lua_source, prelude_api, search_paths};
 use crate::cli::{Options, SyncOption};
 use crate::config::{Settings, SettingsTable, number_of, parse_number};
 use crate::exit::Exit;
@@ -320,7 +320,7 @@ fn assigned_at(config: Option<&Path>, name: &str) -> String {
     let found = || {
         let real = fs::canonicalize(config?).ok()?;
         let text = String::from_utf8_lossy(&fs::read(&real).ok()?).into_owned();
-        let line = errors::line_of_assignment(&text, name)?;
+        let line = lua_source::line_of_assignment(&text, name)?;
         Some(format!(" ({}:{line}: {name})", real.display()))
     };
     found().unwrap_or_default()

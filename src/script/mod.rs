@@ -9,6 +9,7 @@
 //! * `request`: requests for the event loop;
 //! * `prelude_api`: native functions of the preludes;
 //! * `errors`, `hints`: error messages with file, line and key, and hints;
+//! * `lua_source`: lines of keys in the text of a configuration;
 //! * `watchdog`: limits of running user code;
 //! * `api`: functions that user code calls;
 //! * `objects`: events, lists, inlets, syncs and timestamps of user code;
@@ -28,6 +29,7 @@ mod hook;
 mod kinds;
 mod layer3;
 mod loader;
+mod lua_source;
 mod objects;
 mod prelude_api;
 mod request;

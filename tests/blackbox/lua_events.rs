@@ -464,3 +464,32 @@ fn each_sync_has_its_own_inotify_mode() {
         daemon.log()
     );
 }
+
+#[test]
+fn requests_are_executed_in_the_order_of_the_calls() {
+    let dir = Dir::new();
+    let config = r#"
+        settings { log = "Exec" }
+        sync { default.direct, source = "@SRC@", target = "@TRG@", delay = 0, init = false,
+          action = function(inlet)
+            if inlet.getEvents().size() < 2 then return end
+            spawn(inlet.getEvent(), "/bin/true", "spawned")
+            default.direct.action(inlet)
+          end }"#;
+    let mut daemon = watching(&dir, config);
+    daemon.stop();
+    dir.write("first", "1");
+    dir.write("second", "2");
+    daemon.cont();
+    let place = |log: &str| {
+        (
+            log.find("Exec: /bin/true [spawned]"),
+            log.find("Exec: create [/"),
+        )
+    };
+    daemon.wait_for("a process and a copy", |daemon| {
+        matches!(place(&daemon.log()), (Some(_), Some(_)))
+    });
+    let (spawn, copy) = place(&daemon.log());
+    assert!(spawn < copy, "{}", daemon.log());
+}

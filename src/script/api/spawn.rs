@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use mlua::{MultiValue, Result, Table, Value};
+use mlua::{MultiValue, Result, Value};
 
 use crate::batch::TransferKind;
 use crate::config::{config_error, kind_of, text_of};

@@ -1,0 +1,198 @@
+//! Finds keys and values in the text of a configuration. Lua's debug information has the line of a
+//! call, but not those of the keys in its table.
+
+/// Returns the line, counted from 1, of an assignment to this name outside all braces.
+pub fn line_of_assignment(text: &str, name: &str) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut tokens = Lexer::new(text).peekable();
+    while let Some((token, line)) = tokens.next() {
+        depth = token.depth(depth);
+        let is_assigned = matches!(tokens.peek(), Some((Token::Assign, _)));
+        if depth == 0 && token == Token::Name(name) && is_assigned {
+            return Some(line);
+        }
+    }
+    None
+}
+
+/// Returns the line of `key =` in the call that begins at line `start` (counted from 1).
+pub fn line_of_key(text: &str, start: usize, key: &str) -> Option<usize> {
+    let mut depth = 0usize;
+    let mut tokens = Lexer::new(text)
+        .skip_while(|(_, line)| *line < start)
+        .peekable();
+    while let Some((token, line)) = tokens.next() {
+        depth = token.depth(depth);
+        let is_assigned = matches!(tokens.peek(), Some((Token::Assign, _)));
+        match token {
+            Token::Symbol('}' | ')') if depth == 0 => return None,
+            Token::Name(name) if name == key && depth > 0 && is_assigned => return Some(line),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Returns the names that are assigned as they are to a variable or a key, with their lines. A name
+/// that is a part of a longer expression is not among them.
+pub fn assigned_names(text: &str) -> Vec<(usize, &str)> {
+    let tokens: Vec<_> = Lexer::new(text).collect();
+    let found = tokens.windows(3).enumerate().filter_map(|(at, three)| {
+        let [(key, _), (Token::Assign, _), (Token::Name(value), line)] = three else {
+            return None;
+        };
+        let is_key = matches!(key, Token::Name(_) | Token::Symbol(']'));
+        let ends = match tokens.get(at + 3) {
+            Some((Token::Symbol(',' | ';' | '}'), _)) | None => true,
+            Some((_, next)) => next > line,
+        };
+        (is_key && ends).then_some((*line, *value))
+    });
+    found.collect()
+}
+
+/// Returns true if the text gives a value to a variable or a key of this name.
+pub fn is_assigned(text: &str, name: &str) -> bool {
+    let mut previous = None;
+    Lexer::new(text).any(|(token, _)| {
+        let is_assigned = token == Token::Assign && previous == Some(Token::Name(name));
+        previous = Some(token);
+        is_assigned
+    })
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Token<'a> {
+    /// A name, a keyword or a number.
+    Name(&'a str),
+    /// A string.
+    Text,
+    /// `=`
+    Assign,
+    /// `==`
+    Equal,
+    /// One other character.
+    Symbol(char),
+}
+
+impl Token<'_> {
+    /// Returns the number of open braces and parentheses after this token.
+    fn depth(self, before: usize) -> usize {
+        match self {
+            Token::Symbol('{' | '(') => before + 1,
+            Token::Symbol('}' | ')') => before.saturating_sub(1),
+            _ => before,
+        }
+    }
+}
+
+/// The tokens of a Lua text with their lines, counted from 1, without comments.
+struct Lexer<'a> {
+    rest: &'a str,
+    line: usize,
+}
+
+impl<'a> Lexer<'a> {
+    fn new(text: &'a str) -> Lexer<'a> {
+        Lexer {
+            rest: text,
+            line: 1,
+        }
+    }
+
+    fn skip_bytes(&mut self, length: usize) {
+        let (skipped, rest) = self.rest.split_at(length.min(self.rest.len()));
+        self.line += skipped.matches('\n').count();
+        self.rest = rest;
+    }
+}
+
+impl<'a> Iterator for Lexer<'a> {
+    type Item = (Token<'a>, usize);
+
+    fn next(&mut self) -> Option<(Token<'a>, usize)> {
+        loop {
+            let text = self.rest.trim_start();
+            self.skip_bytes(self.rest.len() - text.len());
+            let first = text.chars().next()?;
+            let line = self.line;
+            if let Some(comment) = text.strip_prefix("--") {
+                let end = long_bracket(comment);
+                let end = end.or_else(|| comment.find('\n')).unwrap_or(comment.len());
+                self.skip_bytes(2 + end);
+                continue;
+            }
+            let is_name = |c: char| c.is_alphanumeric() || c == '_';
+            let (token, length) = match first {
+                '"' | '\'' => (Token::Text, quoted(text, first)),
+                '[' => match long_bracket(text) {
+                    Some(length) => (Token::Text, length),
+                    None => (Token::Symbol('['), 1),
+                },
+                '=' if text.starts_with("==") => (Token::Equal, 2),
+                '=' => (Token::Assign, 1),
+                c if is_name(c) => {
+                    let length = text.find(|c| !is_name(c)).unwrap_or(text.len());
+                    (Token::Name(&text[..length]), length)
+                }
+                c => (Token::Symbol(c), c.len_utf8()),
+            };
+            self.skip_bytes(length);
+            return Some((token, line));
+        }
+    }
+}
+
+/// Returns the length of the quoted string at the start of `text`.
+fn quoted(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            c if c == quote || c == '\n' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Returns the length of the `[[…]]` or `[=[…]=]` string at the start of `text`.
+fn long_bracket(text: &str) -> Option<usize> {
+    let inner = text.strip_prefix('[')?;
+    let level = inner.len() - inner.trim_start_matches('=').len();
+    inner[level..].strip_prefix('[')?;
+    let end = format!("]{}]", "=".repeat(level));
+    Some(text.find(&end).map_or(text.len(), |at| at + end.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"
+-- bwlimit = 1
+sync {
+    default.rsync, -- bwlimit = 2
+    source = "bwlimit = 3", --[[
+    bwlimit = ]]
+    rsync = {
+        bwlimit == 4,
+        bwlimit
+            = true,
+    },
+}
+settings { bwlimit = 5 }
+"#;
+
+    #[test]
+    fn a_key_is_found_outside_of_texts_and_comments() {
+        assert_eq!(line_of_key(CONFIG, 3, "bwlimit"), Some(9));
+        assert_eq!(line_of_key(CONFIG, 3, "source"), Some(5));
+        assert_eq!(line_of_key(CONFIG, 3, "absent"), None);
+        let assigned = "settings { bwlimit = 5 }\n-- settings = 1\nsettings = { nodaemon = true }";
+        assert_eq!(line_of_assignment(assigned, "settings"), Some(3));
+        assert_eq!(line_of_assignment(assigned, "bwlimit"), None);
+        assert_eq!(line_of_key(CONFIG, 13, "bwlimit"), Some(13));
+    }
+}
