@@ -9,7 +9,19 @@
 //!
 //! The model are protocol libraries without I/O, where the caller owns sockets and clock.
 
+use nix::sys::signal::Signal;
+
+use crate::exit::Exit;
 use crate::id::SyncId;
+
+/// The reason why the event loop ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The process exits.
+    Exit(Exit),
+    /// The configuration is read again and all syncs start anew.
+    Reset,
+}
 
 /// How a message of a component is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +45,25 @@ pub enum Action {
     RebuildWatches,
     /// Counts in the background the directories that all syncs want watched.
     CountDirectories,
+    /// Sends a signal to all running transfers and their descendants.
+    SignalTransfers(Signal),
+    /// Kills the descendants that [`Action::SignalTransfers`] found and that still run.
+    KillDescendants,
+    /// Ends the processes of all tunnels. Repeated in each turn until they are gone.
+    CloseTunnels,
+    /// Ends the event loop after this turn.
+    Exit(Ending),
 }
 
 impl Action {
     /// Returns a message of category `Normal`.
     pub fn normal(text: impl Into<String>) -> Action {
         Action::Log(Level::Normal, text.into())
+    }
+
+    /// Returns a message of category `Warn`.
+    pub fn warn(text: impl Into<String>) -> Action {
+        Action::Log(Level::Warn, text.into())
     }
 
     /// Returns a message of category `Error`.

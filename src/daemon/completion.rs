@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::event_loop::{Ending, EventLoop};
+use super::event_loop::EventLoop;
 use super::hooks;
 use super::job::{Job, is_attribute};
 use crate::batch::{self, error_lines::SizeLimit};
+use crate::component::Ending;
 use crate::exit::Exit;
 use crate::log;
 use crate::process::ExitStatus;

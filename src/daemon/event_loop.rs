@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::signal::Signal as UnixSignal;
+
 use super::context::Context;
 use super::event_router::EventRouter;
 use super::hooks::Hooks;
@@ -20,19 +22,20 @@ use super::report_files::ReportFiles;
 use super::rsync_probe::RsyncProbe;
 use super::scan_hooks::RejectHooks;
 use super::scan_pass::ScanPasses;
-use super::shutdown::Shutdown;
+use super::shutdown::{Remaining, Shutdown};
 use super::source_monitor::SourceMonitor;
 use super::stall_detector::StallDetector;
 use super::startup_progress::StartupProgress;
 use super::tunnels::Tunnels;
 use super::watch_limit::{self, WatchLimit};
-use crate::component::{Action, Level};
+use crate::component::{Action, Ending, Level};
 use crate::config::{Hup, Settings};
 use crate::cron;
 use crate::exit::Exit;
 use crate::id::SyncId;
 use crate::log;
 use crate::process::Pid;
+use crate::process::process_tree::{self, Descendant};
 use crate::script::{Environment, Script, SyncHandle};
 use crate::sync::{Next, Scheduler};
 use crate::watch::Watcher;
@@ -43,15 +46,6 @@ const IDLE_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The maximum number of calls of a sync's action, and of starts, in one turn. An action that
 /// creates new events on each call must not block the loop.
 const MAX_EVENTS_PER_TURN: usize = 1000;
-
-/// The reason why the event loop ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The process exits.
-    Exit(Exit),
-    /// The configuration is read again and all syncs start anew.
-    Reset,
-}
 
 /// The event loop of one configuration.
 pub struct EventLoop<'a> {
@@ -82,6 +76,8 @@ pub struct EventLoop<'a> {
     /// Some syncs have not started up yet.
     pub(super) starting_up: bool,
     pub(super) shutdown: Option<Shutdown>,
+    /// The descendants of the transfers that have been signalled.
+    signalled: Vec<Descendant>,
     /// The time of the last end of a child.
     pub(super) last_end: Option<SystemTime>,
     /// Set when the loop has to end after this turn.
@@ -122,6 +118,7 @@ impl<'a> EventLoop<'a> {
             started: false,
             starting_up: true,
             shutdown: None,
+            signalled: Vec::new(),
             last_end: None,
             ending: None,
             now: context.clock.now(),
@@ -285,6 +282,19 @@ impl<'a> EventLoop<'a> {
                 }
                 Action::RebuildWatches => self.watcher.rebuild(),
                 Action::CountDirectories => self.count_directories(),
+                Action::SignalTransfers(signal) => self.signal_transfers(signal),
+                Action::KillDescendants => {
+                    let signalled = self.signalled.drain(..);
+                    signalled.for_each(|descendant| descendant.kill(UnixSignal::SIGKILL));
+                }
+                Action::CloseTunnels => {
+                    if self.close_tunnels() {
+                        let shutdown = self.shutdown.iter();
+                        let last = shutdown.flat_map(Shutdown::on_tunnels_closed).collect();
+                        self.apply(last);
+                    }
+                }
+                Action::Exit(ending) => self.ending = Some(ending),
             }
         }
     }
@@ -329,9 +339,14 @@ impl<'a> EventLoop<'a> {
 
     /// Runs alarms and due syncs, unless the loop is shutting down.
     fn run_due(&mut self) {
-        if self.shutdown.is_some() {
-            self.poll_shutdown();
-            return;
+        if let Some(shutdown) = &mut self.shutdown {
+            let left = Remaining {
+                running: self.jobs.len() + self.local_jobs.running(),
+                last_end: self.last_end,
+                is_saved: self.context.state.is_some(),
+            };
+            let actions = shutdown.on_turn(left, Instant::now(), SystemTime::now());
+            return self.apply(actions);
         }
         let observed = self.script.context.observed.call(&self.script.context);
         if let Err(error) = observed.and_then(|()| self.script.run_alarms(self.now)) {
@@ -466,6 +481,43 @@ impl<'a> EventLoop<'a> {
             );
             self.begin_shutdown(Ending::Exit(Exit::Done));
         }
+    }
+
+    /// Begins the shutdown: no process is started from now on.
+    pub(super) fn begin_shutdown(&mut self, ending: Ending) {
+        self.script.shut_down();
+        self.close_gates();
+        let mut watching = EventRouter::new(&self.syncs, self.now);
+        self.watcher.report_all_open(&mut watching);
+        let now = Instant::now();
+        let timeout = self.script.settings.stop_timeout;
+        self.shutdown
+            .get_or_insert_with(|| Shutdown::new(ending, now))
+            .on_request(ending, timeout, now);
+    }
+
+    /// Ends what still runs at the end.
+    fn abandon(&mut self) {
+        self.signal_transfers(UnixSignal::SIGTERM);
+        self.signal_tunnels(UnixSignal::SIGTERM);
+    }
+
+    /// Sends a signal to all transfers and their descendants.
+    fn signal_transfers(&mut self, signal: UnixSignal) {
+        self.local_jobs.stop();
+        if self.jobs.is_empty() {
+            return;
+        }
+        let below = process_tree::below(self.jobs.keys().copied());
+        let children = self.context.children.borrow();
+        for &pid in self.jobs.keys() {
+            // A child that has ended is reaped in the next turn.
+            let _ = children.kill(pid, signal);
+        }
+        for descendant in &below {
+            descendant.kill(signal);
+        }
+        self.signalled.extend(below);
     }
 
     pub(super) fn is_shutting_down(&self) -> bool {

@@ -67,11 +67,12 @@ use std::rc::Rc;
 use nix::errno::Errno;
 
 use self::context::Context;
-use self::event_loop::{Ending, EventLoop};
+use self::event_loop::EventLoop;
 use self::os::detach;
 use self::os::pid_file::PidFile;
 use self::state_dir::StateDir;
 use crate::cli::{self, Options, Request};
+use crate::component::Ending;
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::log;

@@ -8,9 +8,10 @@ use std::rc::Rc;
 use mlua::Value;
 
 use super::context::Context;
-use super::event_loop::{Ending, EventLoop};
+use super::event_loop::EventLoop;
 use super::os::signals::Signal;
 use super::{failure, select};
+use crate::component::Ending;
 use crate::config::text_of;
 use crate::log;
 use crate::script::{Environment, Script, SyncHandle};

@@ -9,10 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 
-use super::event_loop::{Ending, EventLoop};
-use super::event_router::EventRouter;
-use crate::log;
-use crate::process::process_tree::{self, Descendant};
+use crate::component::{Action, Ending};
 
 /// The time between SIGTERM and SIGKILL.
 const KILL_DELAY: Duration = Duration::from_secs(10);
@@ -26,146 +23,114 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The state of a shutdown.
 #[derive(Debug)]
 pub struct Shutdown {
-    outcome: Ending,
+    ending: Ending,
     /// The time of the next log message about remaining children.
-    told: Instant,
+    log_at: Instant,
     /// The time at which remaining children are terminated, if they are.
-    patience: Option<Instant>,
+    kill_at: Option<Instant>,
     /// The time between SIGTERM and SIGKILL.
-    grace: Duration,
-    /// The end of the second of the last transfer, see [`EventLoop::rest_of_second`].
-    lingers: Option<Instant>,
-    /// The descendants of children that got SIGTERM; `None` if none was sent.
-    doomed: Option<Vec<Descendant>>,
+    kill_delay: Duration,
+    /// No child is left: the time until which the end is put off.
+    exit_at: Option<Instant>,
+    /// Remaining children have got SIGTERM.
+    is_terminated: bool,
+}
+
+/// What has to end before the daemon does.
+#[derive(Clone, Copy, Debug)]
+pub struct Remaining {
+    /// The number of running children and threads of syncs.
+    pub running: usize,
+    /// The time of the last end of a child.
+    pub last_end: Option<SystemTime>,
+    /// Pending changes are saved for the next daemon.
+    pub is_saved: bool,
 }
 
 impl Shutdown {
-    fn new(outcome: Ending, now: Instant) -> Shutdown {
+    /// Returns a shutdown that begins now.
+    pub fn new(ending: Ending, now: Instant) -> Shutdown {
         Shutdown {
-            outcome,
-            told: now,
-            patience: None,
-            grace: KILL_DELAY,
-            lingers: None,
-            doomed: None,
+            ending,
+            log_at: now,
+            kill_at: None,
+            kill_delay: KILL_DELAY,
+            exit_at: None,
+            is_terminated: false,
+        }
+    }
+
+    /// Takes in a request to end. Children get `timeout` if the process is to exit, and a second
+    /// such request terminates them.
+    pub fn on_request(&mut self, ending: Ending, timeout: Duration, now: Instant) {
+        if ending == Ending::Reset {
+            return;
+        }
+        self.ending = ending;
+        match self.kill_at {
+            None => self.kill_at = Some(now + timeout),
+            Some(_) => {
+                self.kill_at = Some(now);
+                self.kill_delay = KILL_DELAY_REPEATED;
+            }
         }
     }
 
     /// Returns the time of the next step.
     pub fn deadline(&self) -> Instant {
-        match (self.lingers, self.patience) {
+        match (self.exit_at, self.kill_at) {
             (Some(time), _) => time,
-            (None, Some(time)) => time.min(self.told),
-            (None, None) => self.told,
-        }
-    }
-}
-
-impl EventLoop<'_> {
-    /// Begins the shutdown. After that no process is started. A second stop signal shortens the
-    /// timeouts.
-    pub(super) fn begin_shutdown(&mut self, outcome: Ending) {
-        self.script.shut_down();
-        self.close_gates();
-        let mut watching = EventRouter::new(&self.syncs, self.now);
-        self.watcher.report_all_open(&mut watching);
-        let now = Instant::now();
-        let timeout = self.script.settings.stop_timeout;
-        let shutdown = self
-            .shutdown
-            .get_or_insert_with(|| Shutdown::new(outcome, now));
-        if outcome == Ending::Reset {
-            return;
-        }
-        shutdown.outcome = outcome;
-        match shutdown.patience {
-            None => shutdown.patience = Some(now + timeout),
-            Some(_) => {
-                shutdown.patience = Some(now);
-                shutdown.grace = KILL_DELAY_REPEATED;
-            }
+            (None, Some(time)) => time.min(self.log_at),
+            (None, None) => self.log_at,
         }
     }
 
-    /// Waits for the remaining children and terminates them when their time is over.
-    pub(super) fn poll_shutdown(&mut self) {
-        let Some(mut shutdown) = self.shutdown.take() else {
-            return;
-        };
-        let running = self.jobs.len() + self.local_jobs.running();
-        let now = Instant::now();
+    /// Called in each turn. Waits for the remaining children and terminates them when their time
+    /// is over. `wall` is the time of the clock of files.
+    pub fn on_turn(&mut self, left: Remaining, now: Instant, wall: SystemTime) -> Vec<Action> {
+        let running = left.running;
         if running == 0 {
-            shutdown.lingers = self.rest_of_second(&shutdown);
-            if shutdown.lingers.is_some() {
-                self.shutdown = Some(shutdown);
-                return;
-            }
-            if !self.close_tunnels() {
-                shutdown.lingers = Some(now + LOG_INTERVAL);
-                self.shutdown = Some(shutdown);
-                return;
-            }
-            for descendant in shutdown.doomed.iter().flatten() {
-                descendant.kill(Signal::SIGKILL);
-            }
-            self.ending = Some(shutdown.outcome);
-            return;
-        }
-        if now >= shutdown.told {
-            log::normal(format_args!("waiting for {running} more child processes."));
-            shutdown.told = now + LOG_INTERVAL;
-        }
-        if shutdown.patience.is_some_and(|time| now >= time) {
-            let signal = match shutdown.doomed {
-                None => Signal::SIGTERM,
-                Some(_) => Signal::SIGKILL,
+            let wait = self.rest_of_second(left, wall);
+            self.exit_at = Some(now + wait.unwrap_or(LOG_INTERVAL));
+            return match wait {
+                Some(_) => Vec::new(),
+                None => vec![Action::CloseTunnels],
             };
-            log::warn(format_args!(
-                "{running} child processes have not ended, sending {signal}"
-            ));
-            self.local_jobs.stop();
-            let below = self.signal_children(signal);
-            shutdown.doomed.get_or_insert_default().extend(below);
-            shutdown.patience = Some(now + shutdown.grace);
         }
-        self.shutdown = Some(shutdown);
+        let mut actions = Vec::new();
+        if now >= self.log_at {
+            let text = format!("waiting for {running} more child processes.");
+            actions.push(Action::normal(text));
+            self.log_at = now + LOG_INTERVAL;
+        }
+        if self.kill_at.is_some_and(|time| now >= time) {
+            let signal = if std::mem::replace(&mut self.is_terminated, true) {
+                Signal::SIGKILL
+            } else {
+                Signal::SIGTERM
+            };
+            let text = format!("{running} child processes have not ended, sending {signal}");
+            actions.push(Action::warn(text));
+            actions.push(Action::SignalTransfers(signal));
+            self.kill_at = Some(now + self.kill_delay);
+        }
+        actions
     }
 
-    /// Returns the end of the second of the last transfer. rsync's quick check compares whole
+    /// Takes in that all tunnels are closed, the last step before the end.
+    pub fn on_tunnels_closed(&self) -> Vec<Action> {
+        vec![Action::KillDescendants, Action::Exit(self.ending)]
+    }
+
+    /// Returns the time left of the second of the last transfer. rsync's quick check compares whole
     /// seconds, so the startup transfer of the next daemon misses a change of the same size within
     /// that second. The daemon therefore watches until the second is over and saves such changes.
-    fn rest_of_second(&self, shutdown: &Shutdown) -> Option<Instant> {
-        if shutdown.outcome == Ending::Reset
-            || shutdown.grace == KILL_DELAY_REPEATED
-            || self.context.state.is_none()
-        {
+    fn rest_of_second(&self, left: Remaining, wall: SystemTime) -> Option<Duration> {
+        let is_hasty = self.kill_delay == KILL_DELAY_REPEATED;
+        if self.ending == Ending::Reset || is_hasty || !left.is_saved {
             return None;
         }
-        let left = rest_of_second(self.last_end?, SystemTime::now())?;
-        Some(Instant::now() + left)
-    }
-
-    /// Kills the children that still run at the end.
-    pub(super) fn abandon(&self) {
-        self.local_jobs.stop();
-        if !self.jobs.is_empty() {
-            self.signal_children(Signal::SIGTERM);
-        }
-        self.signal_tunnels(Signal::SIGTERM);
-    }
-
-    /// Sends a signal to all children and their descendants. Returns the descendants.
-    fn signal_children(&self, signal: Signal) -> Vec<Descendant> {
-        let below = process_tree::below(self.jobs.keys().copied());
-        let children = self.context.children.borrow();
-        for &pid in self.jobs.keys() {
-            // A child that has ended is reaped in the next turn.
-            let _ = children.kill(pid, signal);
-        }
-        for descendant in &below {
-            descendant.kill(signal);
-        }
-        below
+        rest_of_second(left.last_end?, wall)
     }
 }
 
@@ -181,6 +146,93 @@ fn rest_of_second(last: SystemTime, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::Exit;
+
+    const EXIT: Ending = Ending::Exit(Exit::Signal(15));
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    const WALL: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn left(running: usize) -> Remaining {
+        Remaining {
+            running,
+            last_end: None,
+            is_saved: true,
+        }
+    }
+
+    /// Calls the shutdown at each of its deadlines and returns the signals with their seconds.
+    fn signals(shutdown: &mut Shutdown, start: Instant, seconds: u64) -> Vec<(u64, Signal)> {
+        let mut sent = Vec::new();
+        loop {
+            let due = shutdown.deadline();
+            let second = (due - start).as_secs();
+            if second > seconds {
+                return sent;
+            }
+            for action in shutdown.on_turn(left(2), due, WALL) {
+                if let Action::SignalTransfers(signal) = action {
+                    sent.push((second, signal));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn children_are_terminated_then_killed() {
+        let start = Instant::now();
+        let mut shutdown = Shutdown::new(EXIT, start);
+        shutdown.on_request(EXIT, TIMEOUT, start);
+        let sent = signals(&mut shutdown, start, 55);
+        let (term, kill) = (Signal::SIGTERM, Signal::SIGKILL);
+        assert_eq!(sent, [(30, term), (40, kill), (50, kill)]);
+    }
+
+    #[test]
+    fn a_second_signal_shortens_the_time() {
+        let start = Instant::now();
+        let mut shutdown = Shutdown::new(EXIT, start);
+        shutdown.on_request(EXIT, TIMEOUT, start);
+        shutdown.on_request(EXIT, TIMEOUT, start);
+        let sent = signals(&mut shutdown, start, 1);
+        assert_eq!(sent, [(0, Signal::SIGTERM), (1, Signal::SIGKILL)]);
+    }
+
+    #[test]
+    fn a_reset_waits_without_a_timeout_until_a_stop_signal() {
+        let start = Instant::now();
+        let mut shutdown = Shutdown::new(Ending::Reset, start);
+        shutdown.on_request(Ending::Reset, TIMEOUT, start);
+        assert_eq!(signals(&mut shutdown, start, 1000), []);
+        shutdown.on_request(EXIT, TIMEOUT, start);
+        shutdown.on_request(Ending::Reset, TIMEOUT, start);
+        assert_eq!(
+            shutdown.on_tunnels_closed(),
+            [Action::KillDescendants, Action::Exit(EXIT)]
+        );
+        assert_eq!(signals(&mut shutdown, start, 30), [(30, Signal::SIGTERM)]);
+    }
+
+    #[test]
+    fn the_end_waits_for_the_second_of_the_last_transfer_and_for_tunnels() {
+        let start = Instant::now();
+        let mut shutdown = Shutdown::new(EXIT, start);
+        shutdown.on_request(EXIT, TIMEOUT, start);
+        let ended = Remaining {
+            last_end: Some(WALL),
+            ..left(0)
+        };
+        assert_eq!(shutdown.on_turn(ended, start, WALL), []);
+        let second = Duration::from_secs(1) + CLOCK_TICK;
+        assert_eq!(shutdown.deadline(), start + second);
+        let actions = shutdown.on_turn(ended, start + second, WALL + second);
+        assert_eq!(actions, [Action::CloseTunnels]);
+        let unsaved = Remaining {
+            is_saved: false,
+            ..ended
+        };
+        let actions = shutdown.on_turn(unsaved, start, WALL);
+        assert_eq!(actions, [Action::CloseTunnels]);
+    }
 
     #[test]
     fn a_second_is_over_when_no_file_can_get_its_time() {
