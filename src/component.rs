@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::exit::Exit;
 use crate::id::SyncId;
+use crate::log::Selection;
 
 /// The reason why the event loop ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,25 @@ pub enum Level {
     Error,
 }
 
+/// A command of a user for a sync.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SyncCommand {
+    /// Starts no more transfers.
+    Pause,
+    /// Starts transfers again.
+    Resume,
+    /// Makes all pending entries due.
+    Flush,
+    /// Makes failed entries due.
+    Retry,
+    /// Compares the whole source.
+    Resync,
+    /// Compares a path of the source.
+    ResyncPath(Vec<u8>),
+    /// Accepts the source and the target as they are.
+    Release,
+}
+
 /// What a component asks the event loop to do. Actions are carried out in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -45,6 +65,18 @@ pub enum Action {
     RebuildWatches,
     /// Counts in the background the directories that all syncs want watched.
     CountDirectories,
+    /// Gives a sync a command.
+    Command(SyncId, SyncCommand),
+    /// Accepts what is mounted in all sources as what is expected there.
+    AcceptMounts,
+    /// Reads the configuration again. The control server is told of the result.
+    Reload,
+    /// Selects the log messages that are shown.
+    SelectLog(Selection),
+    /// Looks at what is in the place of each source.
+    CheckRoots,
+    /// Queues the changes of files that are still open.
+    ReportOpenFiles,
     /// Sends a signal to all running transfers and their descendants.
     SignalTransfers(Signal),
     /// Kills the descendants that [`Action::SignalTransfers`] found and that still run.

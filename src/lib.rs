@@ -11,6 +11,7 @@
 //! | [`cli`] | the command line |
 //! | [`exit`] | the exit codes |
 //! | [`daemon`] | the event loop, detaching, pid file, signals |
+//! | [`control`] | the control server: sockets, clients and what they request; the protocol |
 //! | [`script`] | the Lua side: preludes, user configuration, what user code sees |
 //! | [`config`] | from Lua tables to typed settings and syncs |
 //! | [`sync`] | one sync: filter, queue, running processes, retry; fairness among syncs |
@@ -25,7 +26,6 @@
 //! | [`process`] | children: spawn, feed, capture, reap |
 //! | [`component`] | the contract between the event loop and its components |
 //! | [`id`] | numbers for syncs and gates, never reused |
-//! | [`control`] | the protocol of the control socket, and where it is |
 //! | [`status`] | snapshot, health, status file, metrics, page |
 //! | [`log`] | the log and its channels |
 //! | [`paths`] | byte paths: slashes, parents, components |
@@ -33,7 +33,7 @@
 //! | [`sys`] | the only `unsafe` code |
 //! | `test_skip` | counts unit tests that cannot run here |
 //!
-//! `lsyncdctl` (`src/bin/lsyncdctl`) is a program of its own that shares the last room.
+//! `lsyncdctl` (`src/bin/lsyncdctl`) is a program of its own that shares the rooms `control`, `status` and `log`.
 //!
 //! Paths are bytes everywhere. Paths relative to a source begin with `/`, those of
 //! directories end with `/`.

@@ -1,11 +1,31 @@
-//! The control socket, for both `lsyncd` and `lsyncdctl`.
+//! The control server, and the protocol of its socket for both `lsyncd` and `lsyncdctl`.
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `server` | the component: sockets and clients of a daemon, in steps |
+//! | `view` | what it reads of the daemon; `fake_view` a daemon for tests |
+//! | `listener` | the listening sockets |
+//! | `connections` | open connections and their limits |
+//! | `requests` | requests of the control socket to replies and actions |
+//! | `barrier` | clients that wait for everything that happened before |
+//! | `http` | requests for metrics and the status page |
 //! | `protocol` | requests and replies, one JSON object per line |
 //! | `socket_paths` | the paths of a daemon's socket |
 //!
-//! docs/control.md describes the protocol. The room may call `status`; it opens no socket.
+//! docs/control.md describes the protocol. The server changes nothing of the daemon by itself: it
+//! reads a [`DaemonView`] and returns actions. The room may call `sync`, `watch` and those below.
 
+mod barrier;
+mod connections;
+#[cfg(test)]
+mod fake_view;
+mod http;
+mod listener;
 pub mod protocol;
+mod requests;
+mod server;
 pub mod socket_paths;
+mod view;
+
+pub use server::{ControlServer, END_OF_TOKENS};
+pub use view::{DaemonView, SyncView};

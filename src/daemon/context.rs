@@ -10,11 +10,11 @@ use mio::{Events, Poll, Token, Waker};
 
 use super::os::signals::{Signal, Signals};
 use super::os::systemd::Systemd;
-use super::server::{self, Server};
 use super::source_monitor::MountWatch;
 use super::state_cleanup::StateCleanup;
 use super::state_dir::StateDir;
 use crate::config::Settings;
+use crate::control::{self, ControlServer};
 use crate::cron::CronTimer;
 use crate::log;
 use crate::process::Children;
@@ -24,7 +24,7 @@ use crate::watch::{InotifyMode, Watcher};
 const WAKER_TOKEN: Token = Token(0);
 pub(super) const SIGNALS_TOKEN: Token = Token(1);
 pub(super) const CRON_TOKEN: Token = Token(2);
-const FIRST_PIPE_TOKEN: usize = server::END_OF_TOKENS;
+const FIRST_PIPE_TOKEN: usize = control::END_OF_TOKENS;
 pub(super) const MOUNTS_TOKEN: Token = Token(3);
 
 /// The state that outlives a configuration.
@@ -41,7 +41,7 @@ pub struct Context {
     /// The clock of queues and timestamps.
     pub clock: Clock,
     /// The control and metrics sockets.
-    pub(super) server: Server,
+    pub(super) server: Rc<RefCell<ControlServer>>,
     /// The time at which the daemon started.
     pub(super) started: SystemTime,
     /// The state directory; `None` without one.
@@ -64,7 +64,7 @@ impl Context {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER_TOKEN)?);
         let cron_timer = CronTimer::new(poll.registry(), CRON_TOKEN)?;
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE_TOKEN);
-        let server = Server::closed(poll.registry().try_clone()?);
+        let server = ControlServer::new(poll.registry().try_clone()?);
         Ok(Context {
             _mounts: MountWatch::new(poll.registry(), MOUNTS_TOKEN)?,
             poll,
@@ -75,7 +75,7 @@ impl Context {
             cron_timer,
             children: Rc::new(RefCell::new(children)),
             clock: Clock::start(),
-            server,
+            server: Rc::new(RefCell::new(server)),
             started: SystemTime::now(),
             state: None,
             state_cleanup: StateCleanup::new(Instant::now()),
@@ -89,7 +89,9 @@ impl Context {
     ///
     /// A message for the user.
     pub fn open_server(&mut self, settings: &Settings) -> Result<(), String> {
-        self.server.open(settings, self.poll.registry())
+        self.server
+            .borrow_mut()
+            .open(settings, self.poll.registry())
     }
 
     /// Returns the waker of the event loop.

@@ -30,6 +30,7 @@ use super::tunnels::Tunnels;
 use super::watch_limit::{self, WatchLimit};
 use crate::component::{Action, Ending, Level};
 use crate::config::{Hup, Settings};
+use crate::control::{DaemonView, SyncView};
 use crate::cron;
 use crate::exit::Exit;
 use crate::id::SyncId;
@@ -37,8 +38,9 @@ use crate::log;
 use crate::process::Pid;
 use crate::process::process_tree::{self, Descendant};
 use crate::script::{Environment, Script, SyncHandle};
-use crate::sync::{Next, Scheduler};
-use crate::watch::Watcher;
+use crate::status::snapshot::Snapshot;
+use crate::sync::{Mark, Next, Scheduler};
+use crate::watch::{EventMark, Watcher};
 
 /// The delay before an action is called again that neither spawned for an event nor discarded one.
 const IDLE_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -275,11 +277,24 @@ impl<'a> EventLoop<'a> {
                 Action::Log(Level::Warn, text) => log::warn(text),
                 Action::Log(Level::Error, text) => log::error(text),
                 Action::FullSync(id) => {
-                    let syncs = self.syncs.iter().map(|handle| &handle.sync);
-                    if let Some(sync) = syncs.into_iter().find(|sync| sync.borrow().id == id) {
-                        sync.borrow_mut().resync_once(self.now);
+                    if let Some(handle) = self.find(id) {
+                        handle.sync.borrow_mut().resync_once(self.now);
                     }
                 }
+                Action::Command(id, command) => {
+                    if let Some(handle) = self.find(id) {
+                        handle.sync.borrow_mut().execute(&command, self.now);
+                    }
+                }
+                Action::AcceptMounts => self.mounts_released(),
+                Action::Reload => {
+                    let is_valid = self.reload_on_request();
+                    let mut server = self.context.server.borrow_mut();
+                    server.on_reloaded(is_valid, Instant::now());
+                }
+                Action::SelectLog(selection) => log::install(selection, None),
+                Action::CheckRoots => self.watcher.check_roots(),
+                Action::ReportOpenFiles => self.report_open_files(),
                 Action::RebuildWatches => self.watcher.rebuild(),
                 Action::CountDirectories => self.count_directories(),
                 Action::SignalTransfers(signal) => self.signal_transfers(signal),
@@ -296,6 +311,29 @@ impl<'a> EventLoop<'a> {
                 }
                 Action::Exit(ending) => self.ending = Some(ending),
             }
+        }
+    }
+
+    fn find(&self, id: SyncId) -> Option<&Rc<SyncHandle>> {
+        let mut syncs = self.syncs.iter();
+        syncs.find(|handle| handle.sync.borrow().id == id)
+    }
+
+    fn report_open_files(&mut self) {
+        let mut watching = EventRouter::new(&self.syncs, self.now);
+        self.watcher.report_all_open(&mut watching);
+    }
+
+    /// Serves the clients of the sockets.
+    fn serve_clients(&mut self) {
+        let now = Instant::now();
+        let server = Rc::clone(&self.context.server);
+        server.borrow_mut().on_turn(now);
+        loop {
+            let Some(actions) = server.borrow_mut().on_step(self, now) else {
+                return;
+            };
+            self.apply(actions);
         }
     }
 
@@ -487,8 +525,7 @@ impl<'a> EventLoop<'a> {
     pub(super) fn begin_shutdown(&mut self, ending: Ending) {
         self.script.shut_down();
         self.close_gates();
-        let mut watching = EventRouter::new(&self.syncs, self.now);
-        self.watcher.report_all_open(&mut watching);
+        self.report_open_files();
         let now = Instant::now();
         let timeout = self.script.settings.stop_timeout;
         self.shutdown
@@ -560,5 +597,42 @@ impl<'a> EventLoop<'a> {
             }
             Signal::User2 => self.dump(),
         }
+    }
+}
+
+impl DaemonView for EventLoop<'_> {
+    fn syncs(&self, name: Option<&str>) -> Vec<SyncView> {
+        let syncs = self.syncs.iter().filter(|handle| handle.is_meant(name));
+        let views = syncs.map(|handle| {
+            let sync = handle.sync.borrow();
+            SyncView {
+                id: sync.id,
+                name: sync.config.name.clone(),
+                source: sync.config.source.clone(),
+                ended: sync.ended(),
+            }
+        });
+        views.collect()
+    }
+
+    fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
+        EventLoop::snapshot(self, name, entries)
+    }
+
+    fn event_mark(&self) -> EventMark {
+        self.watcher.event_mark()
+    }
+
+    fn has_reported(&self, moment: EventMark) -> bool {
+        self.started && self.watcher.has_reported(moment)
+    }
+
+    fn mark(&self, sync: SyncId) -> Option<Mark> {
+        Some(self.find(sync)?.sync.borrow().mark())
+    }
+
+    fn reached(&self, sync: SyncId, mark: &mut Mark) -> bool {
+        let handle = self.find(sync);
+        handle.is_some_and(|handle| handle.sync.borrow().reached(mark))
     }
 }

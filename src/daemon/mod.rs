@@ -13,7 +13,6 @@
 //!   watches, transfers without progress;
 //! * `reload`, `shutdown`, `startup_progress`: the stages of a configuration;
 //! * `persistence`, `state_dir`, `state_cleanup`: state saved over restarts;
-//! * `server`, `connections`, `control`, `http`, `barrier`: the sockets and their requests;
 //! * `snapshot`, `report_files`, `dump`: the reported state;
 //! * `inspect`, `preflight`: `-check` and `-explain`;
 //! * `os`: detaching, pid file, signals, service manager.
@@ -21,17 +20,13 @@
 //! The room may call all others, and none calls it. Nothing on the loop's thread may block or take
 //! long; such work runs in child processes and threads.
 
-mod barrier;
 mod completion;
-mod connections;
 mod context;
-mod control;
 mod delete_limit;
 mod dump;
 mod event_loop;
 mod event_router;
 mod hooks;
-mod http;
 mod inspect;
 mod job;
 mod local_jobs;
@@ -47,7 +42,6 @@ mod scan_hooks;
 mod scan_pass;
 mod scan_progress;
 mod scanners;
-mod server;
 mod shutdown;
 mod snapshot;
 mod source_monitor;

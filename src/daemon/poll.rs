@@ -10,7 +10,7 @@ use mio::event::Event;
 use super::context::{CRON_TOKEN, MOUNTS_TOKEN, SIGNALS_TOKEN};
 use super::event_loop::EventLoop;
 use super::job;
-use super::server::Server;
+use crate::control::ControlServer;
 use crate::log;
 use crate::queue::Time;
 use crate::sync::{Clock, Next};
@@ -43,8 +43,8 @@ impl EventLoop<'_> {
     /// Passes a poll event to its owner by its token.
     fn pass_on(&mut self, event: &Event) {
         let token = event.token();
-        if Server::owns(token) {
-            self.context.server.wake(token);
+        if ControlServer::owns(token) {
+            self.context.server.borrow_mut().on_event(token);
         } else if token == MOUNTS_TOKEN {
             self.mounts_changed();
         } else if token == SIGNALS_TOKEN {
@@ -88,7 +88,7 @@ impl EventLoop<'_> {
         let always = [
             self.context.notify.deadline(),
             self.watcher.next_deadline(),
-            self.context.server.deadline(now),
+            self.context.server.borrow().deadline(now),
             self.stall_detector.deadline(),
         ];
         let always = always.into_iter().flatten();

@@ -4,7 +4,6 @@ use std::fs;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use super::barrier::is_meant;
 use super::event_loop::EventLoop;
 use super::job::Job;
 use crate::cli;
@@ -33,7 +32,7 @@ impl EventLoop<'_> {
     /// queues.
     pub(super) fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
         let syncs = self.syncs.iter();
-        let meant = syncs.filter(|handle| is_meant(name, handle));
+        let meant = syncs.filter(|handle| handle.is_meant(name));
         let overflows = self.syncs.iter();
         let overflows = overflows.map(|handle| handle.sync.borrow().counters.overflows);
         Snapshot {

@@ -48,6 +48,11 @@ pub struct SyncHandle {
 }
 
 impl SyncHandle {
+    /// Returns true if it has this name, or if no name is given.
+    pub fn is_meant(&self, name: Option<&str>) -> bool {
+        name.is_none_or(|name| self.sync.borrow().config.name == name)
+    }
+
     /// Returns true if its tunnel, if any, permits transfers.
     pub fn is_connected(&self) -> bool {
         let tunnel = self.tunnel.as_ref();

@@ -2,13 +2,14 @@
 //! when earlier changes have been transferred.
 
 use super::Sync;
+use crate::component::SyncCommand;
 use crate::paths;
 use crate::queue::journal::Position;
 use crate::queue::{Etype, Ready, Time};
 
 /// A mark in a sync's queue. It covers the entries up to a serial number, and the entries that
 /// replace these.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Mark {
     serial: u64,
     requeues: u64,
@@ -17,10 +18,18 @@ pub struct Mark {
 }
 
 impl Sync {
-    /// Pauses or resumes the sync. While paused it starts nothing; it still queues events, and
-    /// running transfers complete.
-    pub fn set_paused(&mut self, paused: bool) {
-        self.lifecycle.set_paused(paused);
+    /// Carries out a command of a user.
+    pub fn execute(&mut self, command: &SyncCommand, now: Time) {
+        match command {
+            // Events are still queued, and running transfers complete.
+            SyncCommand::Pause => self.lifecycle.set_paused(true),
+            SyncCommand::Resume => self.lifecycle.set_paused(false),
+            SyncCommand::Flush => self.flush(),
+            SyncCommand::Retry => self.retry_now(now),
+            SyncCommand::Resync => self.resync(now),
+            SyncCommand::ResyncPath(path) => self.resync_path(path, now),
+            SyncCommand::Release => self.release_guard(now),
+        }
     }
 
     /// Returns true if it was paused.

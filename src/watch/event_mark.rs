@@ -8,7 +8,7 @@
 use super::watcher::Watcher;
 
 /// A position in the stream of events.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct EventMark(u64);
 
 impl Watcher {

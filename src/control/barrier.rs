@@ -1,17 +1,16 @@
 //! Barrier: a client that waits until everything that happened before its request is at the target.
 //!
 //! A barrier passes in two steps. First, the watcher has delivered all kernel events from before
-//! the request ([`Watcher::has_reported`]). Then all entries that are in the queues at that moment are
-//! done ([`Sync::reached`](crate::sync::Sync::reached)). docs/control.md explains why this is
-//! sufficient.
+//! the request ([`DaemonView::has_reported`]). Then all entries that are in the queues at that
+//! moment are done ([`DaemonView::reached`]). docs/control.md explains why this is sufficient.
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::connections::ConnectionId;
-use crate::script::SyncHandle;
+use super::view::DaemonView;
+use crate::id::SyncId;
 use crate::sync::Mark;
-use crate::watch::{EventMark, Watcher};
+use crate::watch::EventMark;
 
 /// Limits of the delay between two polls of the watcher. The reader's thread does not wake the loop
 /// when it finds nothing, so the loop polls; the delay grows up to the maximum.
@@ -35,7 +34,7 @@ enum BarrierStage {
         pause: Duration,
     },
     /// Waits until each sync has reached its mark.
-    Done(Vec<(Rc<SyncHandle>, Mark)>),
+    Marked(Vec<(SyncId, Mark)>),
     /// Not begun, or to begin again because a reload has moved pending events to other syncs.
     Anew,
 }
@@ -54,21 +53,21 @@ impl Barrier {
     pub fn deadline(&self) -> Option<Instant> {
         match &self.stage {
             BarrierStage::Waiting { again, .. } => Some(*again),
-            BarrierStage::Done(_) | BarrierStage::Anew => None,
+            BarrierStage::Marked(_) | BarrierStage::Anew => None,
         }
     }
 
     /// Begins, or begins again if a reload has replaced the syncs. This, [`Self::is_to_mark`] and
     /// [`Self::is_over`] must be called right after the watcher's turn.
-    pub fn begin(&mut self, watcher: &Watcher, syncs: &[Rc<SyncHandle>], now: Instant) {
-        if let BarrierStage::Done(marks) = &self.stage
-            && !self.is_about(marks, syncs)
+    pub fn begin(&mut self, view: &impl DaemonView, now: Instant) {
+        if let BarrierStage::Marked(marks) = &self.stage
+            && !marks.iter().map(|(id, _)| *id).eq(self.meant(view))
         {
             self.stage = BarrierStage::Anew;
         }
         if let BarrierStage::Anew = self.stage {
             self.stage = BarrierStage::Waiting {
-                moment: watcher.event_mark(),
+                moment: view.event_mark(),
                 again: now,
                 pause: MIN_DELAY,
             };
@@ -77,61 +76,39 @@ impl Barrier {
 
     /// Returns true if all events from before the request are delivered and the marks are about to
     /// be set. Changes to files that are still open have to be queued by then.
-    pub fn is_to_mark(&self, watcher: &Watcher, started: bool) -> bool {
-        matches!(self.stage, BarrierStage::Waiting { moment, .. } if started && watcher.has_reported(moment))
+    pub fn is_to_mark(&self, view: &impl DaemonView) -> bool {
+        matches!(self.stage, BarrierStage::Waiting { moment, .. } if view.has_reported(moment))
     }
 
-    /// Returns true if the barrier has passed. `started` says that the startup transfers are
-    /// queued.
-    pub fn is_over(
-        &mut self,
-        watcher: &Watcher,
-        syncs: &[Rc<SyncHandle>],
-        started: bool,
-        now: Instant,
-    ) -> bool {
+    /// Returns true if the barrier has passed.
+    pub fn is_over(&mut self, view: &impl DaemonView, now: Instant) -> bool {
         if let BarrierStage::Waiting {
             moment,
             again,
             pause,
         } = &mut self.stage
         {
-            if !started || !watcher.has_reported(*moment) {
+            if !view.has_reported(*moment) {
                 if *again <= now {
                     *again = now + *pause;
                     *pause = (*pause * 2).min(MAX_DELAY);
                 }
                 return false;
             }
-            let marks = self
-                .meant(syncs)
-                .map(|handle| (Rc::clone(handle), handle.sync.borrow().mark()));
-            self.stage = BarrierStage::Done(marks.collect());
+            let marks = self.meant(view).filter_map(|id| Some((id, view.mark(id)?)));
+            self.stage = BarrierStage::Marked(marks.collect());
         }
         match &mut self.stage {
-            BarrierStage::Done(marks) => marks
-                .iter_mut()
-                .all(|(handle, mark)| handle.sync.borrow().reached(mark)),
+            BarrierStage::Marked(marks) => {
+                marks.iter_mut().all(|(id, mark)| view.reached(*id, mark))
+            }
             _ => false,
         }
     }
 
-    fn meant<'a>(&self, syncs: &'a [Rc<SyncHandle>]) -> impl Iterator<Item = &'a Rc<SyncHandle>> {
-        let name = self.sync.clone();
-        let meant = move |handle: &&Rc<SyncHandle>| is_meant(name.as_deref(), handle);
-        syncs.iter().filter(meant)
+    /// Returns the syncs that are waited for.
+    fn meant(&self, view: &impl DaemonView) -> impl Iterator<Item = SyncId> {
+        let syncs = view.syncs(self.sync.as_deref()).into_iter();
+        syncs.map(|sync| sync.id)
     }
-
-    /// Returns true if the marks belong to the current syncs.
-    fn is_about(&self, marks: &[(Rc<SyncHandle>, Mark)], syncs: &[Rc<SyncHandle>]) -> bool {
-        let mut marked = marks.iter().map(|(handle, _)| handle);
-        let mut meant = self.meant(syncs);
-        let same = meant.all(|handle| marked.next().is_some_and(|other| Rc::ptr_eq(handle, other)));
-        same && marked.next().is_none()
-    }
-}
-
-/// Returns true if the sync has this name, or if no name is given.
-pub fn is_meant(name: Option<&str>, handle: &SyncHandle) -> bool {
-    name.is_none_or(|name| handle.sync.borrow().config.name == name)
 }

@@ -1,10 +1,8 @@
-//! The listening sockets: the control socket and the address of metrics and status page. `control`
-//! and `http` answer the requests.
+//! The listening sockets: the control socket and the address of metrics and status page.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -12,35 +10,23 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
 use rustix::fs::FileType;
 
-use super::barrier::Barrier;
-use super::connections::{ClientStream, Connections, MAX_CONNECTIONS};
+use super::connections::ClientStream;
+use super::socket_paths;
 use crate::config::{ControlSocket, Settings};
 use crate::log;
 use crate::safe_path::{self, Location};
 
 const CONTROL_TOKEN: Token = Token(8);
 const METRICS_TOKEN: Token = Token(9);
-const FIRST_CONNECTION_TOKEN: usize = 16;
-
-/// The first token not used by the server.
-pub const END_OF_TOKENS: usize = FIRST_CONNECTION_TOKEN + MAX_CONNECTIONS;
 
 /// The error message if another daemon uses a socket.
 const IN_USE: &str = "another daemon listens on it";
 
-/// The maximum number of connections accepted in one turn.
-const MAX_ACCEPTED: usize = 32;
-
-/// The listening sockets, the connections and the barriers of a daemon.
-pub struct Server {
+/// The listening sockets of a daemon.
+#[derive(Default)]
+pub struct Listeners {
     control: Option<ControlListener>,
     metrics: Option<TcpListener>,
-    /// The open connections.
-    pub(super) connections: Connections,
-    /// The clients that wait for a barrier.
-    pub(super) waits: Vec<Barrier>,
-    /// More connections may be waiting to be accepted.
-    crowded: bool,
 }
 
 /// The control socket. Its file is removed on drop.
@@ -51,18 +37,7 @@ struct ControlListener {
     file: (u64, u64),
 }
 
-impl Server {
-    /// Returns a server without listening sockets.
-    pub fn closed(registry: Registry) -> Server {
-        Server {
-            control: None,
-            metrics: None,
-            connections: Connections::new(registry, FIRST_CONNECTION_TOKEN),
-            waits: Vec::new(),
-            crowded: false,
-        }
-    }
-
+impl Listeners {
     /// Opens the sockets named in the settings.
     ///
     /// # Errors
@@ -109,46 +84,13 @@ impl Server {
         Ok(())
     }
 
-    /// Returns true if events of this token belong to [`Server::wake`].
+    /// Returns true for the tokens of the listening sockets.
     pub fn owns(token: Token) -> bool {
-        token == CONTROL_TOKEN
-            || token == METRICS_TOKEN
-            || (FIRST_CONNECTION_TOKEN..END_OF_TOKENS).contains(&token.0)
+        token == CONTROL_TOKEN || token == METRICS_TOKEN
     }
 
-    /// Handles a poll event.
-    pub fn wake(&mut self, token: Token) {
-        match token {
-            CONTROL_TOKEN | METRICS_TOKEN => self.crowded = true,
-            token => self.connections.wake(token),
-        }
-    }
-
-    /// Returns the time of the next action without an event.
-    pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        if self.crowded || self.connections.pending() {
-            return Some(now);
-        }
-        let waits = self.waits.iter().filter_map(Barrier::deadline);
-        waits.chain(self.connections.deadline()).min()
-    }
-
-    /// Accepts waiting connections.
-    pub fn admit(&mut self, now: Instant) {
-        if !std::mem::take(&mut self.crowded) {
-            return;
-        }
-        for _ in 0..MAX_ACCEPTED {
-            let Some(stream) = self.accept() else {
-                return;
-            };
-            // A stream that cannot be registered is closed.
-            let _ = self.connections.add(stream, now);
-        }
-        self.crowded = true;
-    }
-
-    fn accept(&mut self) -> Option<ClientStream> {
+    /// Accepts the next waiting connection, if there is one.
+    pub fn accept(&self) -> Option<ClientStream> {
         if let Some(control) = &self.control {
             while let Some(stream) = control.accept() {
                 if let Some(stream) = stream {
@@ -256,8 +198,8 @@ fn is_of_connection(error: &io::Error) -> bool {
 /// Returns the default paths of the control socket.
 fn default_places(pid_file: Option<&Path>) -> Vec<PathBuf> {
     let beside = || pid_file.map(|path| path.with_extension("sock"));
-    match crate::control::socket_paths::of_service().or_else(beside) {
+    match socket_paths::of_service().or_else(beside) {
         Some(path) => vec![path],
-        None => crate::control::socket_paths::usual(),
+        None => socket_paths::usual(),
     }
 }

@@ -1,0 +1,63 @@
+//! A daemon for the tests of the control server.
+
+use std::cell::{Cell, RefCell};
+
+use super::view::{DaemonView, SyncView};
+use crate::id::SyncId;
+use crate::status::snapshot::Snapshot;
+use crate::sync::Mark;
+use crate::watch::EventMark;
+
+/// A daemon whose state is set by a test.
+#[derive(Default)]
+pub struct FakeView {
+    /// Its syncs.
+    pub syncs: Vec<SyncView>,
+    /// All watch events are queued.
+    pub has_reported: Cell<bool>,
+    /// The syncs whose entries are done.
+    pub done: RefCell<Vec<SyncId>>,
+}
+
+impl FakeView {
+    /// Returns a daemon with syncs of these names, whose sources are `/src/NAME/`.
+    pub fn new(names: &[&str]) -> FakeView {
+        let sync = |name: &&str| SyncView {
+            id: SyncId::new(),
+            name: (*name).to_owned(),
+            source: format!("/src/{name}/").into_bytes(),
+            ended: None,
+        };
+        FakeView {
+            syncs: names.iter().map(sync).collect(),
+            ..FakeView::default()
+        }
+    }
+}
+
+impl DaemonView for FakeView {
+    fn syncs(&self, name: Option<&str>) -> Vec<SyncView> {
+        let meant = |sync: &&SyncView| name.is_none_or(|name| sync.name == name);
+        self.syncs.iter().filter(meant).cloned().collect()
+    }
+
+    fn snapshot(&self, _: Option<&str>, _: usize) -> Snapshot {
+        Snapshot::default()
+    }
+
+    fn event_mark(&self) -> EventMark {
+        EventMark::default()
+    }
+
+    fn has_reported(&self, _: EventMark) -> bool {
+        self.has_reported.get()
+    }
+
+    fn mark(&self, _: SyncId) -> Option<Mark> {
+        Some(Mark::default())
+    }
+
+    fn reached(&self, sync: SyncId, _: &mut Mark) -> bool {
+        self.done.borrow().contains(&sync)
+    }
+}

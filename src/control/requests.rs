@@ -1,0 +1,246 @@
+//! Requests of the control socket: the reply and the actions of each.
+
+use super::protocol::{MAX_ENTRIES, Reply, Verb};
+use super::view::{DaemonView, SyncView};
+use crate::component::{Action, SyncCommand};
+use crate::log::{Selection, unescape};
+use crate::paths;
+use crate::status::number_format::counted;
+
+/// What a request comes to.
+#[derive(Debug, PartialEq)]
+pub enum Response {
+    /// The reply, and what is to be done.
+    Reply(Reply, Vec<Action>),
+    /// The reply follows when everything that happened before the request is at the target of this
+    /// sync, or of all.
+    Barrier(Option<String>),
+    /// The reply follows when the configuration has been read again.
+    Reload,
+}
+
+impl Response {
+    fn refused(text: impl Into<String>) -> Response {
+        Response::Reply(Reply::refused(text), Vec::new())
+    }
+
+    /// Returns the reply to a request that is carried out, which is logged as well.
+    fn done(text: String, mut actions: Vec<Action>) -> Response {
+        actions.push(Action::normal(format!("on request: {text}")));
+        Response::Reply(Reply::done(text), actions)
+    }
+}
+
+/// Returns what a request comes to.
+pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
+    if let Some(name) = verb.sync()
+        && view.syncs(Some(name)).is_empty()
+    {
+        return Response::refused(format!("there is no sync \"{name}\""));
+    }
+    match verb {
+        Verb::Status { sync, entries } => {
+            let status = view.snapshot(sync.as_deref(), entries.min(MAX_ENTRIES));
+            Response::Reply(Reply::status(status), Vec::new())
+        }
+        Verb::Wait { sync } => Response::Barrier(sync),
+        Verb::Pause { sync } => {
+            let syncs = view.syncs(sync.as_deref());
+            command(sync, &syncs, "paused", &SyncCommand::Pause)
+        }
+        Verb::Resume { sync } => command_at_work(view, sync, "resumed", &SyncCommand::Resume),
+        Verb::Release { sync } => command_at_work(view, sync, "released", &SyncCommand::Release),
+        Verb::Flush { sync } => command_at_work(view, sync, "flushed", &SyncCommand::Flush),
+        Verb::Retry { sync } => command_at_work(view, sync, "retrying", &SyncCommand::Retry),
+        Verb::Resync { sync, path: None } => {
+            command_at_work(view, sync, "comparing all of", &SyncCommand::Resync)
+        }
+        Verb::Resync {
+            sync,
+            path: Some(path),
+        } => resync_path(view, sync.as_deref(), &path),
+        Verb::Reload => Response::Reload,
+        Verb::LogLevel { words } => log_level(&words),
+    }
+}
+
+/// Returns the reply after the configuration was read again.
+pub fn reloaded(is_valid: bool) -> Reply {
+    if is_valid {
+        Reply::done("the configuration was read again")
+    } else {
+        Reply::refused("the new configuration is broken, see the log; the one before goes on")
+    }
+}
+
+/// Gives each of the syncs a command.
+fn command(
+    name: Option<String>,
+    syncs: &[SyncView],
+    done: &str,
+    command: &SyncCommand,
+) -> Response {
+    let each = syncs.iter();
+    let mut actions: Vec<Action> = each
+        .map(|sync| Action::Command(sync.id, command.clone()))
+        .collect();
+    if *command == SyncCommand::Release {
+        actions.push(Action::AcceptMounts);
+    }
+    let what = name.unwrap_or_else(|| counted(syncs.len(), "sync"));
+    Response::done(format!("{done} {what}"), actions)
+}
+
+/// As [`command`], but refuses if all selected syncs have ended, since nothing is done for them any
+/// more.
+fn command_at_work(
+    view: &impl DaemonView,
+    name: Option<String>,
+    done: &str,
+    what: &SyncCommand,
+) -> Response {
+    let syncs = view.syncs(name.as_deref());
+    match all_ended(&syncs) {
+        Some(why) => Response::refused(why),
+        None => command(name, &syncs, done, what),
+    }
+}
+
+/// Returns an error message if all syncs have ended.
+fn all_ended(syncs: &[SyncView]) -> Option<String> {
+    let mut last = None;
+    for sync in syncs {
+        last = Some((&sync.name, sync.ended?));
+    }
+    last.map(|(name, code)| {
+        format!("{name} was ended by exit code {code}; \"lsyncdctl reload\" begins it anew")
+    })
+}
+
+/// Queues a path: an absolute path within the source of a sync, or a path relative to the source of
+/// the named sync.
+fn resync_path(view: &impl DaemonView, name: Option<&str>, path: &str) -> Response {
+    let wanted = unescape(path);
+    let syncs = view.syncs(name);
+    if let Some(why) = all_ended(&syncs) {
+        return Response::refused(why);
+    }
+    let (mut done, mut actions) = (Vec::new(), Vec::new());
+    for sync in &syncs {
+        let below = match paths::below(&wanted, &sync.source) {
+            Some(below) => below.to_vec(),
+            None if name.is_some() => paths::rooted(&wanted),
+            None => continue,
+        };
+        if paths::names(&below).any(|name| name == b"..") {
+            return Response::refused("a path may not have \"..\" in it");
+        }
+        actions.push(Action::Command(sync.id, SyncCommand::ResyncPath(below)));
+        done.push(sync.name.as_str());
+    }
+    if done.is_empty() {
+        return Response::refused(format!("no sync has {path} in its source"));
+    }
+    Response::done(format!("comparing {path} of {}", done.join(", ")), actions)
+}
+
+fn log_level(words: &[String]) -> Response {
+    let mut selection = Selection::default();
+    for word in words {
+        if let Err(error) = selection.add(word) {
+            return Response::refused(error.to_string());
+        }
+    }
+    let text = match words {
+        [] => "logging the usual".to_owned(),
+        words => format!("logging {}", words.join(", ")),
+    };
+    Response::Reply(Reply::done(text), vec![Action::SelectLog(selection)])
+}
+
+impl Verb {
+    /// Returns the name of the sync a request refers to, if it has one.
+    fn sync(&self) -> Option<&str> {
+        match self {
+            Verb::Status { sync, .. }
+            | Verb::Wait { sync }
+            | Verb::Pause { sync }
+            | Verb::Resume { sync }
+            | Verb::Release { sync }
+            | Verb::Flush { sync }
+            | Verb::Resync { sync, .. }
+            | Verb::Retry { sync } => sync.as_deref(),
+            Verb::Reload | Verb::LogLevel { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::fake_view::FakeView;
+
+    fn texts(view: &FakeView, verb: Verb) -> (bool, String, Vec<Action>) {
+        match respond(verb, view) {
+            Response::Reply(reply, actions) => (reply.ok, reply.text, actions),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_command_is_given_to_the_syncs_of_the_name() {
+        let view = FakeView::new(&["one", "two"]);
+        let sync = Some("two".to_owned());
+        let (ok, text, actions) = texts(&view, Verb::Pause { sync });
+        assert!(ok);
+        assert_eq!(text, "paused two");
+        let id = view.syncs[1].id;
+        let expected = [
+            Action::Command(id, SyncCommand::Pause),
+            Action::normal("on request: paused two"),
+        ];
+        assert_eq!(actions, expected);
+        let (_, text, actions) = texts(&view, Verb::Release { sync: None });
+        assert_eq!(text, "released 2 syncs");
+        assert_eq!(actions.len(), 4);
+        assert_eq!(actions[2], Action::AcceptMounts);
+        let sync = Some("three".to_owned());
+        let (ok, text, actions) = texts(&view, Verb::Wait { sync });
+        assert!(!ok && actions.is_empty());
+        assert_eq!(text, "there is no sync \"three\"");
+    }
+
+    #[test]
+    fn what_has_ended_is_given_no_command() {
+        let mut view = FakeView::new(&["one", "two"]);
+        view.syncs[1].ended = Some(12);
+        let (ok, _, actions) = texts(&view, Verb::Flush { sync: None });
+        assert!(ok);
+        assert_eq!(actions.len(), 3);
+        let sync = Some("two".to_owned());
+        let (ok, text, actions) = texts(&view, Verb::Flush { sync });
+        assert!(!ok && actions.is_empty());
+        assert!(text.starts_with("two was ended by exit code 12"), "{text}");
+    }
+
+    #[test]
+    fn a_path_is_compared_in_the_sources_that_have_it() {
+        let view = FakeView::new(&["one", "two"]);
+        let resync = |sync: Option<&str>, path: &str| {
+            let (sync, path) = (sync.map(str::to_owned), Some(path.to_owned()));
+            texts(&view, Verb::Resync { sync, path })
+        };
+        let command = |at: usize, path: &[u8]| {
+            Action::Command(view.syncs[at].id, SyncCommand::ResyncPath(path.to_vec()))
+        };
+        let (_, text, actions) = resync(None, "/src/two/a b");
+        assert_eq!(text, "comparing /src/two/a b of two");
+        assert_eq!(actions[..1], [command(1, b"/a b")]);
+        assert_eq!(resync(Some("one"), "a").2[..1], [command(0, b"/a")]);
+        assert_eq!(resync(None, "/src/two").2[..1], [command(1, b"")]);
+        for (sync, path) in [(None, "/src/twofold"), (None, "a"), (Some("one"), "a/../b")] {
+            let (ok, _, actions) = resync(sync, path);
+            assert!(!ok && actions.is_empty(), "{path}");
+        }
+    }
+}

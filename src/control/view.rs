@@ -1,0 +1,41 @@
+//! What the control server reads of the daemon.
+
+use crate::id::SyncId;
+use crate::status::snapshot::Snapshot;
+use crate::sync::Mark;
+use crate::watch::EventMark;
+
+/// A read-only view of the daemon.
+pub trait DaemonView {
+    /// Returns the syncs with this name, or all without a name.
+    fn syncs(&self, name: Option<&str>) -> Vec<SyncView>;
+
+    /// Returns a snapshot of the syncs with this name, or of all, with at most `entries` entries of
+    /// each queue.
+    fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot;
+
+    /// Returns the current position in the stream of watch events.
+    fn event_mark(&self) -> EventMark;
+
+    /// Returns true if all events before the mark, and the startups of all syncs, are queued.
+    fn has_reported(&self, moment: EventMark) -> bool;
+
+    /// Returns a mark behind all entries of a sync's queue.
+    fn mark(&self, sync: SyncId) -> Option<Mark>;
+
+    /// Returns true if everything before the mark is at the target.
+    fn reached(&self, sync: SyncId, mark: &mut Mark) -> bool;
+}
+
+/// One sync.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncView {
+    /// Its id.
+    pub id: SyncId,
+    /// Its name.
+    pub name: String,
+    /// Its source.
+    pub source: Vec<u8>,
+    /// The exit code that ended it, if one has.
+    pub ended: Option<i32>,
+}
