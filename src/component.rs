@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use crate::exit::Exit;
 use crate::id::SyncId;
 use crate::log::Selection;
+use crate::process::Pid;
 
 /// The reason why the event loop ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub enum Action {
     CheckRoots,
     /// Queues the changes of files that are still open.
     ReportOpenFiles,
+    /// Sends a signal to a child and its descendants.
+    SignalTree(Pid, Signal),
     /// Sends a signal to all running transfers and their descendants.
     SignalTransfers(Signal),
     /// Kills the descendants that [`Action::SignalTransfers`] found and that still run.

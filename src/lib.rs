@@ -12,6 +12,7 @@
 //! | [`exit`] | the exit codes |
 //! | [`daemon`] | the event loop, detaching, pid file, signals |
 //! | [`control`] | the control server: sockets, clients and what they request; the protocol |
+//! | [`transfer`] | running processes of syncs: start, output, exit status, delete limit, hooks |
 //! | [`script`] | the Lua side: preludes, user configuration, what user code sees |
 //! | [`config`] | from Lua tables to typed settings and syncs |
 //! | [`sync`] | one sync: filter, queue, running processes, retry; fairness among syncs |
@@ -61,5 +62,6 @@ pub mod sync;
 pub mod sys;
 #[cfg(test)]
 mod test_skip;
+pub mod transfer;
 pub mod tunnel;
 pub mod watch;

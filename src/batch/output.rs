@@ -78,6 +78,19 @@ fn number(text: &str) -> Option<u64> {
     whole_number(&text[..end])
 }
 
+/// Returns the count at the start of a line's value. With `-h` it may be rounded: `1.24M`.
+pub fn count(text: &[u8]) -> Option<u64> {
+    let word = std::str::from_utf8(text).ok()?.split(' ').next()?;
+    number(word)
+        .filter(|_| word.ends_with(|c: char| c.is_ascii_digit()))
+        .or_else(|| {
+            let digits = word.strip_suffix(['K', 'M', 'G', 'T', 'P'])?;
+            let power = "KMGTP".find(&word[digits.len()..])? as i32 + 1;
+            let rounded: f64 = digits.replace(',', ".").parse().ok()?;
+            Some((rounded * 1000_f64.powi(power)) as u64)
+        })
+}
+
 /// Parses `1,238,099`, in some locales with points. `-h` writes `1.24M`, which is not exact and is
 /// ignored.
 fn whole_number(text: &str) -> Option<u64> {
@@ -114,6 +127,20 @@ mod tests {
             b"sent 12 bytes",
         ] {
             assert_eq!(progress(other), None, "{}", other.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn counts() {
+        for (text, expected) in [
+            ("1,234 (reg: 1,000, dir: 234)", Some(1234)),
+            ("0", Some(0)),
+            ("1.24M (reg: 1.2M)", Some(1_240_000)),
+            ("12,35K", Some(12_350)),
+            ("files", None),
+            ("", None),
+        ] {
+            assert_eq!(count(text.as_bytes()), expected, "{text}");
         }
     }
 

@@ -17,7 +17,7 @@ impl EventLoop<'_> {
             whole.watches,
             whole.memory,
             whole.overflows,
-            self.jobs.len()
+            self.transfers.running()
         ));
         for sync in &whole.syncs {
             let name = &sync.name;

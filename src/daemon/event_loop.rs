@@ -4,7 +4,7 @@
 //! alarms, runs each sync that is due, starts requested processes, and writes the reports. Nothing
 //! in a turn blocks.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,8 +13,6 @@ use nix::sys::signal::Signal as UnixSignal;
 
 use super::context::Context;
 use super::event_router::EventRouter;
-use super::hooks::Hooks;
-use super::job::Job;
 use super::local_jobs::LocalJobs;
 use super::os::signals::Signal;
 use super::os::systemd::{Figures, ServicePhase};
@@ -24,9 +22,8 @@ use super::scan_hooks::RejectHooks;
 use super::scan_pass::ScanPasses;
 use super::shutdown::{Remaining, Shutdown};
 use super::source_monitor::SourceMonitor;
-use super::stall_detector::StallDetector;
 use super::startup_progress::StartupProgress;
-use super::tunnels::Tunnels;
+use super::tunnels::{self, Tunnels};
 use super::watch_limit::{self, WatchLimit};
 use crate::component::{Action, Ending, Level};
 use crate::config::{Hup, Settings};
@@ -35,11 +32,11 @@ use crate::cron;
 use crate::exit::Exit;
 use crate::id::SyncId;
 use crate::log;
-use crate::process::Pid;
-use crate::process::process_tree::{self, Descendant};
-use crate::script::{Environment, Script, SyncHandle};
+use crate::process::{EndedChild, ExitStatus, Pid, Stream};
+use crate::script::{Environment, Script, ScriptRequest, SyncHandle};
 use crate::status::snapshot::Snapshot;
 use crate::sync::{Mark, Next, Scheduler};
+use crate::transfer::Transfers;
 use crate::watch::{EventMark, Watcher};
 
 /// The delay before an action is called again that neither spawned for an event nor discarded one.
@@ -56,7 +53,7 @@ pub struct EventLoop<'a> {
     pub(super) script: Rc<Script>,
     pub(super) watcher: &'a mut Watcher,
     pub(super) syncs: Vec<Rc<SyncHandle>>,
-    pub(super) jobs: HashMap<Pid, Job>,
+    pub(super) transfers: Transfers,
     pub(super) local_jobs: LocalJobs,
     pub(super) scan_passes: ScanPasses,
     /// Running and waiting `onReject` commands.
@@ -66,22 +63,16 @@ pub struct EventLoop<'a> {
     pub(super) progress: StartupProgress,
     /// Flags by sync index: the sync is compared as a whole once no directory is being read.
     pub(super) compare: Vec<bool>,
-    pub(super) hooks: Hooks,
     pub(super) watch_limit: WatchLimit,
     /// The thread that counts directories for the watch limit.
     counting: Option<JoinHandle<usize>>,
     pub(super) source_monitor: SourceMonitor,
     pub(super) tunnels: Tunnels,
-    pub(super) stall_detector: StallDetector,
     pub(super) rsync_probe: RsyncProbe,
     pub(super) started: bool,
     /// Some syncs have not started up yet.
     pub(super) starting_up: bool,
     pub(super) shutdown: Option<Shutdown>,
-    /// The descendants of the transfers that have been signalled.
-    signalled: Vec<Descendant>,
-    /// The time of the last end of a child.
-    pub(super) last_end: Option<SystemTime>,
     /// Set when the loop has to end after this turn.
     pub(super) ending: Option<Ending>,
     pub(super) now: u64,
@@ -102,26 +93,27 @@ impl<'a> EventLoop<'a> {
         }
         EventLoop {
             compare: vec![false; syncs.len()],
+            transfers: Transfers::new(
+                Rc::clone(&context.children),
+                context.waker(),
+                Rc::clone(&script),
+                syncs.clone(),
+            ),
             syncs,
-            jobs: HashMap::new(),
             local_jobs: LocalJobs::default(),
             scheduler: Scheduler::default(),
             report_files: ReportFiles::new(settings),
             progress: StartupProgress::new(Instant::now(), settings.nodaemon),
-            hooks: Hooks::default(),
             watch_limit: WatchLimit::new(settings.rescan_interval),
             counting: None,
             source_monitor: SourceMonitor::new(),
             tunnels: Tunnels::default(),
             scan_passes: ScanPasses::default(),
             reject_hooks: RejectHooks::default(),
-            stall_detector: StallDetector::new(settings.stall_timeout),
             rsync_probe: RsyncProbe::default(),
             started: false,
             starting_up: true,
             shutdown: None,
-            signalled: Vec::new(),
-            last_end: None,
             ending: None,
             now: context.clock.now(),
             context,
@@ -150,7 +142,8 @@ impl<'a> EventLoop<'a> {
             self.poll_scans();
             self.forget_transfers();
             self.verify_recent();
-            self.detect_stalls(Instant::now());
+            let actions = self.transfers.on_timer(Instant::now());
+            self.apply(actions);
             self.poll_tunnels();
             self.run_due();
             self.check_onepass();
@@ -180,7 +173,7 @@ impl<'a> EventLoop<'a> {
         let figures = || Figures {
             watched: self.watcher.watched(),
             waiting: self.syncs.iter().map(|m| m.sync.borrow().pending()).sum(),
-            running: self.jobs.len(),
+            running: self.transfers.running(),
         };
         self.context.notify.turn(Instant::now(), phase, figures);
     }
@@ -298,10 +291,13 @@ impl<'a> EventLoop<'a> {
                 Action::RebuildWatches => self.watcher.rebuild(),
                 Action::CountDirectories => self.count_directories(),
                 Action::SignalTransfers(signal) => self.signal_transfers(signal),
-                Action::KillDescendants => {
-                    let signalled = self.signalled.drain(..);
-                    signalled.for_each(|descendant| descendant.kill(UnixSignal::SIGKILL));
+                Action::SignalTree(pid, signal) => {
+                    let children = self.context.children.borrow();
+                    if let Err(error) = children.kill_tree(pid, signal) {
+                        log::warn(format_args!("process {pid} cannot be ended: {error}"));
+                    }
                 }
+                Action::KillDescendants => self.transfers.kill_descendants(),
                 Action::CloseTunnels => {
                     if self.close_tunnels() {
                         let shutdown = self.shutdown.iter();
@@ -379,8 +375,8 @@ impl<'a> EventLoop<'a> {
     fn run_due(&mut self) {
         if let Some(shutdown) = &mut self.shutdown {
             let left = Remaining {
-                running: self.jobs.len() + self.local_jobs.running(),
-                last_end: self.last_end,
+                running: self.transfers.unfinished() + self.local_jobs.running(),
+                last_end: self.transfers.last_end(),
                 is_saved: self.context.state.is_some(),
             };
             let actions = shutdown.on_turn(left, Instant::now(), SystemTime::now());
@@ -415,6 +411,52 @@ impl<'a> EventLoop<'a> {
                 return;
             }
         }
+    }
+
+    /// Executes the requests of Lua code in their order.
+    pub(super) fn launch(&mut self) {
+        for request in self.script.context.requests.take() {
+            match request {
+                ScriptRequest::Spawn(request) => {
+                    let actions = self.transfers.start(request, self.now);
+                    self.apply(actions);
+                }
+                ScriptRequest::Copy(request) => self.start_copy(request),
+                ScriptRequest::Scan(request) => self.request_scan(request),
+            }
+        }
+    }
+
+    /// Reaps and evaluates ended children and threads.
+    fn reap(&mut self) {
+        self.reap_copies();
+        let actions = self.transfers.on_counted(self.now);
+        self.apply(actions);
+        let children = Rc::clone(&self.context.children);
+        let ended = children
+            .borrow_mut()
+            .reap(&mut |pid, stream, line: &[u8]| self.take_output(pid, stream, line));
+        for EndedChild { pid, end } in ended {
+            let Some(mut job) = self.transfers.remove(pid) else {
+                self.told_of_reject(pid, end.code());
+                self.transfers.on_other_ended(pid, end);
+                self.tunnel_ended(pid, end);
+                continue;
+            };
+            self.transfer_ended(job.handle());
+            if let Some(scan) = job.scan.take() {
+                self.scanned(scan, end);
+            } else {
+                let actions = self.transfers.on_ended(pid, job, end, self.now);
+                self.apply(actions);
+            }
+        }
+    }
+
+    /// Logs a line of output of a child.
+    pub(super) fn take_output(&self, pid: Pid, stream: Stream, line: &[u8]) {
+        let tunnel = || Some(tunnels::of(&self.script.context, pid)?.name());
+        self.transfers.on_output(pid, stream, line, tunnel);
     }
 
     /// Queues the comparisons whose crontab time has come.
@@ -502,7 +544,7 @@ impl<'a> EventLoop<'a> {
             && self.started
             && self.shutdown.is_none()
             && self.ending.is_none()
-            && self.jobs.is_empty()
+            && self.transfers.unfinished() == 0
             && self.local_jobs.running() == 0
             && !self.scan_passes.is_busy()
             && self.syncs.iter().all(|m| m.sync.borrow().has_started())
@@ -542,19 +584,7 @@ impl<'a> EventLoop<'a> {
     /// Sends a signal to all transfers and their descendants.
     fn signal_transfers(&mut self, signal: UnixSignal) {
         self.local_jobs.stop();
-        if self.jobs.is_empty() {
-            return;
-        }
-        let below = process_tree::below(self.jobs.keys().copied());
-        let children = self.context.children.borrow();
-        for &pid in self.jobs.keys() {
-            // A child that has ended is reaped in the next turn.
-            let _ = children.kill(pid, signal);
-        }
-        for descendant in &below {
-            descendant.kill(signal);
-        }
-        self.signalled.extend(below);
+        self.transfers.signal_all(signal);
     }
 
     pub(super) fn is_shutting_down(&self) -> bool {
@@ -563,13 +593,7 @@ impl<'a> EventLoop<'a> {
 
     /// Ends the loop after an error in user code.
     pub(super) fn stop_with_error(&mut self, error: &mlua::Error) {
-        self.ending = Some(Ending::Exit(match self.script.context.ending.get() {
-            Some(code) => Exit::Asked(code),
-            None => {
-                self.script.report(error);
-                Exit::Failure
-            }
-        }));
+        self.ending = Some(Ending::Exit(self.script.exit_after(error)));
     }
 
     /// Handles a signal.
@@ -609,7 +633,7 @@ impl DaemonView for EventLoop<'_> {
                 id: sync.id,
                 name: sync.config.name.clone(),
                 source: sync.config.source.clone(),
-                ended: sync.ended(),
+                ended: sync.ended().map(ExitStatus::code),
             }
         });
         views.collect()

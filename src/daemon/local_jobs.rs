@@ -1,17 +1,11 @@
 //! Local jobs: the worker threads of default.direct syncs and the evaluation of their results.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::thread;
-
-use mio::Waker;
 
 use super::event_loop::EventLoop;
-use super::job::Job;
 use crate::batch::error_lines::Attribute;
 use crate::id::SyncId;
 use crate::local::{CopyEnded, CopyJob, CopyReport, CopyTask, CopyWorker};
@@ -21,6 +15,7 @@ use crate::process::ExitStatus;
 use crate::queue::Etype;
 use crate::script::CopyRequest;
 use crate::sync::micros;
+use crate::transfer::{Job, put_off};
 
 /// The maximum number of failures that are logged individually.
 const MAX_LOGGED_FAILURES: usize = 20;
@@ -32,14 +27,6 @@ pub struct LocalJobs {
     jobs: HashMap<u64, Job>,
     count: u64,
     stop: Arc<AtomicBool>,
-    counts: Vec<Count>,
-}
-
-/// A thread that counts a source after a dry run.
-struct Count {
-    token: u64,
-    end: ExitStatus,
-    result: Receiver<Option<u64>>,
 }
 
 impl LocalJobs {
@@ -56,51 +43,6 @@ impl LocalJobs {
     /// Returns the unfinished jobs, mutable.
     pub(super) fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
         self.jobs.values_mut()
-    }
-
-    /// Runs `count` for a job on a thread.
-    ///
-    /// # Errors
-    ///
-    /// No thread can be started.
-    pub(super) fn count(
-        &mut self,
-        job: Job,
-        end: ExitStatus,
-        count: impl FnOnce(&AtomicBool) -> Option<u64> + Send + 'static,
-        waker: Arc<Waker>,
-    ) -> io::Result<()> {
-        let (sender, result) = mpsc::channel();
-        let stop = Arc::clone(&self.stop);
-        let thread = thread::Builder::new().name("count".into());
-        thread.spawn(move || {
-            // The receiver is gone if the configuration has been replaced.
-            let _ = sender.send(count(&stop));
-            let _ = waker.wake();
-        })?;
-        self.count += 1;
-        let token = self.count;
-        self.jobs.insert(token, job);
-        self.counts.push(Count { token, end, result });
-        Ok(())
-    }
-
-    /// Removes and returns the jobs whose count is complete, or `None` for a count that was
-    /// stopped.
-    pub(super) fn counted(&mut self) -> Vec<(Job, ExitStatus, Option<u64>)> {
-        let mut ended = Vec::new();
-        let jobs = &mut self.jobs;
-        self.counts.retain(|each| {
-            let count = match each.result.try_recv() {
-                Err(TryRecvError::Empty) => return true,
-                Ok(count) => count,
-                // The thread has panicked.
-                Err(TryRecvError::Disconnected) => None,
-            };
-            ended.extend(jobs.remove(&each.token).map(|job| (job, each.end, count)));
-            false
-        });
-        ended
     }
 
     /// Ends the threads of syncs that are not in `live` and have no jobs left.
@@ -192,12 +134,15 @@ impl EventLoop<'_> {
                 job.leave();
                 self.transfer_ended(job.handle());
                 if let Some((deleted, total)) = report.excess {
-                    self.put_off(job.handle(), job.ids(), deleted, total);
+                    put_off(job.handle(), job.ids(), deleted, total, self.now);
                     continue;
                 }
                 job.handle().sync.borrow_mut().deletions_within_limit();
                 let code = tell_failures(&job, &report);
-                self.evaluate(job, ExitStatus::Exit(code));
+                let actions = self
+                    .transfers
+                    .evaluate(&job, ExitStatus::Exit(code), self.now);
+                self.apply(actions);
             }
         }
         if any {

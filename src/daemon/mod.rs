@@ -2,15 +2,11 @@
 //!
 //! * `event_loop`, `poll`, `context`: the event loop, its blocking call, state beyond a configuration;
 //! * `event_router`: watcher events to the queues of syncs;
-//! * `spawn`, `job`, `completion`, `hooks`: processes of syncs, their output, their exit status,
-//!   statistics and hooks;
 //! * `local_jobs`: threads of default.direct;
-//! * `delete_limit`: dry runs for `maxDelete`;
 //! * `scan_pass`, `scan_progress`, `scanners`, `scan_apply`, `scan_hooks`: passes of the check gate;
 //! * `tunnels`: processes of tunnels;
 //! * `rsync_probe`: abilities of rsync binaries;
-//! * `source_monitor`, `watch_limit`, `stall_detector`, `stall_actions`: lost sources, missing
-//!   watches, transfers without progress;
+//! * `source_monitor`, `watch_limit`: lost sources, missing watches;
 //! * `reload`, `shutdown`, `startup_progress`: the stages of a configuration;
 //! * `persistence`, `state_dir`, `state_cleanup`: state saved over restarts;
 //! * `snapshot`, `report_files`, `dump`: the reported state;
@@ -20,15 +16,11 @@
 //! The room may call all others, and none calls it. Nothing on the loop's thread may block or take
 //! long; such work runs in child processes and threads.
 
-mod completion;
 mod context;
-mod delete_limit;
 mod dump;
 mod event_loop;
 mod event_router;
-mod hooks;
 mod inspect;
-mod job;
 mod local_jobs;
 pub mod os;
 mod persistence;
@@ -45,9 +37,6 @@ mod scanners;
 mod shutdown;
 mod snapshot;
 mod source_monitor;
-mod spawn;
-mod stall_actions;
-mod stall_detector;
 mod startup_progress;
 mod state_cleanup;
 pub mod state_dir;

@@ -9,7 +9,6 @@ use mio::event::Event;
 
 use super::context::{CRON_TOKEN, MOUNTS_TOKEN, SIGNALS_TOKEN};
 use super::event_loop::EventLoop;
-use super::job;
 use crate::control::ControlServer;
 use crate::log;
 use crate::queue::Time;
@@ -35,8 +34,9 @@ impl EventLoop<'_> {
         self.context.events = events;
         let children = Rc::clone(&self.context.children);
         if children.borrow().pending() {
-            let mut listener = job::listener(&self.jobs, &self.script.context);
-            children.borrow_mut().resume(&mut listener);
+            children
+                .borrow_mut()
+                .resume(&mut |pid, stream, line: &[u8]| self.take_output(pid, stream, line));
         }
     }
 
@@ -56,8 +56,11 @@ impl EventLoop<'_> {
         } else if !self.script.context.observed.note(event) {
             let children = Rc::clone(&self.context.children);
             if children.borrow().owns(token) {
-                let mut listener = job::listener(&self.jobs, &self.script.context);
-                children.borrow_mut().ready(event, &mut listener);
+                children
+                    .borrow_mut()
+                    .ready(event, &mut |pid, stream, line: &[u8]| {
+                        self.take_output(pid, stream, line);
+                    });
             }
         }
     }
@@ -89,7 +92,7 @@ impl EventLoop<'_> {
             self.context.notify.deadline(),
             self.watcher.next_deadline(),
             self.context.server.borrow().deadline(now),
-            self.stall_detector.deadline(),
+            self.transfers.deadline(),
         ];
         let always = always.into_iter().flatten();
         if let Some(shutdown) = &self.shutdown {

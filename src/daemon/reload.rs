@@ -83,9 +83,7 @@ impl EventLoop<'_> {
             .leave(&self.script.context.observed)
             .close();
         self.script.insist();
-        let timeout = self.script.settings.stall_timeout;
-        self.stall_detector.set_timeout(timeout);
-        self.script.context.running.set(self.jobs.len());
+        self.transfers.on_reload(&self.script, &self.syncs);
         let (mut untouched, mut changed) = (0, 0);
         for handle in self.syncs.clone() {
             if is_among(&old, &handle.sync) {
@@ -108,7 +106,6 @@ impl EventLoop<'_> {
              {new} new, {removed} removed"
         ));
         self.retire_workers();
-        self.hooks.retire();
         self.restart_watching();
         true
     }
@@ -124,7 +121,7 @@ impl EventLoop<'_> {
     fn take_over(&mut self, before: &SyncHandle, handle: &SyncHandle) {
         let mut sync = handle.sync.borrow_mut();
         sync.adopt(&before.sync.borrow());
-        for job in self.jobs.values_mut().chain(self.local_jobs.jobs_mut()) {
+        for job in self.transfers.jobs_mut().chain(self.local_jobs.jobs_mut()) {
             if job.is_for(&before.sync) {
                 job.heir = Some(Rc::clone(&handle.sync));
                 sync.add_predecessor_job();

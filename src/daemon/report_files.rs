@@ -145,9 +145,9 @@ impl EventLoop<'_> {
 
     /// Returns one line for each stalled transfer of a sync.
     fn stalls(&self, handle: &Rc<SyncHandle>) -> Vec<Cow<'static, str>> {
-        let jobs = self.jobs.iter().filter(|(_, job)| job.is_of(handle));
-        let stalled = jobs.filter_map(|(&pid, _)| {
-            let idle = self.stall_detector.stalled(pid)?;
+        let jobs = self.transfers.jobs().filter(|(_, job)| job.is_of(handle));
+        let stalled = jobs.filter_map(|(pid, _)| {
+            let idle = self.transfers.stalled(pid)?;
             let idle = span(idle.as_secs_f64());
             Some(format!("Stalled: process {pid} has had no I/O for {idle}").into())
         });

@@ -17,13 +17,12 @@ use std::time::Instant;
 use mlua::{Function, Table};
 
 use super::event_loop::EventLoop;
-use super::job::Job;
 use super::scan_progress::PassProgress;
-use super::scanners::Scan;
 use crate::id::GateId;
 use crate::log;
+use crate::process::ExitStatus;
 use crate::queue::DelayId;
-use crate::scan::{Gate, Layout, ScanScope, ScanWorker, WorkerOrder, WorkerResult};
+use crate::scan::{Gate, Layout, ScanScope, ScanWorker, ScannerCall, WorkerOrder, WorkerResult};
 use crate::script::{ScanRequest, SyncHandle};
 use crate::sync::Sync;
 
@@ -207,7 +206,7 @@ impl EventLoop<'_> {
         let is_read = |pass: &Pass| {
             let gate = &pass.gate;
             !self.scan_passes.workers.contains_key(&gate.id())
-                && self.jobs.values().any(|job| {
+                && self.transfers.jobs().any(|(_, job)| {
                     let sync = job.handle().sync.borrow();
                     sync.config.check.is_some() && sync.gate.staging() == gate.staging()
                 })
@@ -349,7 +348,7 @@ impl EventLoop<'_> {
             "{name}: nothing can be checked, so nothing is sent: {why}; trying again in {wait} s"
         ));
         sync.counters
-            .failed(CODE, format!("check: {why}").into_bytes());
+            .failed(ExitStatus::Exit(CODE), format!("check: {why}").into_bytes());
     }
 
     /// Sends checked transfers while processes are available.
@@ -391,8 +390,11 @@ impl EventLoop<'_> {
 
     /// Returns the next deadline of passes and scanners.
     pub(super) fn gate_deadline(&self) -> Option<Instant> {
-        let scans = self.jobs.values().filter_map(Job::scanning);
-        let overdue = scans.map(Scan::due).min();
+        let scans = self
+            .transfers
+            .jobs()
+            .filter_map(|(_, job)| job.scan.as_ref());
+        let overdue = scans.map(ScannerCall::due).min();
         let passes = &self.scan_passes.passes;
         let asks = passes.iter().any(|pass| match &pass.phase {
             PassPhase::Checking(checking) => checking.asks_function(),
@@ -415,8 +417,10 @@ impl EventLoop<'_> {
             sync.child_ended();
             sync.requeue(&waiter.ids, self.now);
         }
-        for scan in self.jobs.values().filter_map(Job::scanning) {
-            scan.give_up();
+        for (_, job) in self.transfers.jobs() {
+            if let Some(scan) = &job.scan {
+                scan.give_up();
+            }
         }
         self.end_overdue();
     }

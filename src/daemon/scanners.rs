@@ -1,117 +1,25 @@
 //! Scanner processes and check functions of a pass: their calls and the interpretation of their
 //! results.
 
-use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use super::event_loop::EventLoop;
-use super::job::Job;
-use super::scan_progress::PassProgress;
 use crate::config::{Check, Scanner};
-use crate::log;
 use crate::paths;
-use crate::process::{Command, ExitStatus, Output, Stdin, process_tree};
-use crate::scan::{Candidate, ScanAnswer};
+use crate::process::{Command, ExitStatus, Output, Stdin};
+use crate::scan::{Candidate, ScanAnswer, ScannerCall};
 use crate::script::SyncHandle;
 use crate::sync::Sync;
+use crate::transfer::Job;
 
 /// The maximum time for calls of check functions in one turn.
 const MAX_TURN: Duration = Duration::from_millis(50);
 
-/// The time between SIGTERM and SIGKILL for a scanner.
-const KILL_DELAY: Duration = Duration::from_secs(2);
-
 /// The maximum size of the path arguments of one scanner call, in bytes.
 const MAX_ARGUMENT_BYTES: usize = 64 * 1024;
-
-/// A running scanner.
-pub struct Scan {
-    token: u64,
-    group: Vec<usize>,
-    /// The exit codes for passed and for rejected.
-    codes: (Vec<i32>, Vec<i32>),
-    output: RefCell<Vec<Vec<u8>>>,
-    /// The time of the next signal.
-    due: Cell<Instant>,
-    overdue: Cell<bool>,
-}
-
-impl Scan {
-    fn new(token: u64, group: Vec<usize>, scanner: &Scanner) -> Scan {
-        Scan {
-            token,
-            group,
-            codes: (scanner.ok.clone(), scanner.reject.clone()),
-            output: RefCell::default(),
-            due: Cell::new(Instant::now() + scanner.timeout),
-            overdue: Cell::new(false),
-        }
-    }
-
-    /// Keeps a line of its output.
-    pub fn line(&self, line: &[u8]) {
-        const MAX_OUTPUT_BYTES: usize = 200;
-        let mut output = self.output.borrow_mut();
-        if output.len() < MAX_OUTPUT_BYTES && !line.trim_ascii().is_empty() {
-            output.push(line.to_vec());
-        }
-    }
-
-    /// Returns the time of the next signal.
-    pub fn due(&self) -> Instant {
-        self.due.get()
-    }
-
-    /// Makes the timeout expire now.
-    pub fn give_up(&self) {
-        self.due.set(Instant::now());
-    }
-
-    /// Returns the verdict of its exit status for all its files.
-    fn answer(&self, end: ExitStatus, checking: &PassProgress) -> ScanAnswer {
-        let alone = self.group.len() == 1;
-        let failed = |reason: String| ScanAnswer::Failed { reason, alone };
-        if self.overdue.get() {
-            return failed("the scanner took too long".to_owned());
-        }
-        match end {
-            ExitStatus::Exit(code) if self.codes.0.contains(&code) => ScanAnswer::Passed,
-            ExitStatus::Exit(code) if self.codes.1.contains(&code) => ScanAnswer::Rejected(
-                self.words(checking)
-                    .unwrap_or_else(|| format!("the scanner ended with exit code {code}")),
-            ),
-            ExitStatus::Exit(code) => failed(match self.words(checking) {
-                Some(words) => format!("the scanner failed with exit code {code}: {words}"),
-                None => format!("the scanner failed with exit code {code}"),
-            }),
-            ExitStatus::Signal(number) => {
-                failed(format!("the scanner was ended by signal {number}"))
-            }
-        }
-    }
-
-    /// Returns the first line of its output, without the path of the copy.
-    fn words(&self, checking: &PassProgress) -> Option<String> {
-        let output = self.output.borrow();
-        let copies = checking.copies(&self.group);
-        let after = |line: &[u8]| {
-            let copy = copies
-                .iter()
-                .find(|copy| line.starts_with(copy.as_slice()))?;
-            let rest = &line[copy.len()..];
-            let rest = rest.strip_prefix(b":").unwrap_or(rest).trim_ascii();
-            (!rest.is_empty()).then(|| rest.to_vec())
-        };
-        let found = output.iter().find_map(|line| after(line));
-        let line = found.or_else(|| output.first().cloned())?;
-        Some(log::escape(&line[..line.len().min(300)]).into_owned())
-    }
-}
 
 impl EventLoop<'_> {
     /// Runs the current check of a pass.
@@ -158,13 +66,11 @@ impl EventLoop<'_> {
             let agent = waiter.agent.clone();
             let command = command(scanner, checking.copies(&group), &handle.sync.borrow());
             let spawned = self.context.children.borrow_mut().spawn(command);
-            let scan = Scan::new(token, group, scanner);
+            let scan = ScannerCall::new(token, group, scanner);
             match spawned {
                 Ok(pid) => {
-                    handle.sync.borrow_mut().child_started();
                     let job = Job::scan(scan, Rc::clone(handle), Rc::clone(&self.script), agent);
-                    self.jobs.insert(pid, job);
-                    self.script.context.running.set(self.jobs.len());
+                    self.transfers.add(pid, job);
                 }
                 Err(error) => {
                     let reason = format!("the scanner cannot be started: {error}");
@@ -177,9 +83,10 @@ impl EventLoop<'_> {
     }
 
     /// Handles the end of a scanner.
-    pub(super) fn scanned(&mut self, scan: Scan, end: ExitStatus) {
+    pub(super) fn scanned(&mut self, scan: ScannerCall, status: ExitStatus) {
         if let Some((checking, _)) = self.scan_passes.checking(scan.token) {
-            let answer = scan.answer(end, checking);
+            let copies = checking.copies(&scan.group);
+            let answer = scan.answer(status, &copies);
             self.answered(scan.token, scan.group, answer);
         }
     }
@@ -224,21 +131,10 @@ impl EventLoop<'_> {
     pub(super) fn end_overdue(&mut self) {
         let now = Instant::now();
         let children = self.context.children.borrow();
-        for (&pid, job) in &self.jobs {
-            let Some(scan) = job.scanning().filter(|scan| scan.due.get() <= now) else {
-                continue;
-            };
-            let signal = if scan.overdue.replace(true) {
-                Signal::SIGKILL
-            } else {
-                Signal::SIGTERM
-            };
-            scan.due.set(now + KILL_DELAY);
-            let below = process_tree::below([pid]);
-            // A scanner that has ended is reaped in the next turn.
-            let _ = children.kill(pid, signal);
-            for descendant in below {
-                descendant.kill(signal);
+        for (pid, job) in self.transfers.jobs() {
+            if let Some(signal) = job.scan.as_ref().and_then(|scan| scan.signal(now)) {
+                // A scanner that has ended is reaped in the next turn.
+                let _ = children.kill_tree(pid, signal);
             }
         }
     }

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::event_loop::EventLoop;
-use super::job::Job;
 use crate::cli;
 use crate::log::escape;
+use crate::process::ExitStatus;
 use crate::queue::{Delay, Etype, Status, Time};
 use crate::scan::Blocked;
 use crate::script::SyncHandle;
@@ -22,6 +22,7 @@ use crate::status::snapshot::SyncSnapshot;
 use crate::status::snapshot::Totals;
 use crate::status::snapshot::WithheldPath;
 use crate::sync::{Clock, Counters, Sync, micros};
+use crate::transfer::Job;
 
 /// The maximum number of paths named for each child and for failed paths.
 const MAX_NAMED_PATHS: usize = 5;
@@ -55,19 +56,21 @@ impl EventLoop<'_> {
         let sync = handle.sync.borrow();
         let now = self.context.clock.now();
         let mut jobs: Vec<_> = self
-            .jobs
-            .iter()
+            .transfers
+            .jobs()
             .filter(|(_, job)| job.is_of(handle))
             .collect();
-        jobs.sort_by_key(|(pid, _)| **pid);
+        jobs.sort_by_key(|(pid, _)| *pid);
         let children = jobs.iter().map(|(pid, job)| Sending {
-            stalled: self
-                .stall_detector
-                .stalled(**pid)
-                .map(|idle| idle.as_secs_f64()),
+            stalled: self.transfers.stalled(*pid).map(|idle| idle.as_secs_f64()),
             ..sending(pid.0, job, &sync)
         });
-        let orders = self.local_jobs.jobs().filter(|job| job.is_of(handle));
+        let counting = self.transfers.counting();
+        let orders = self
+            .local_jobs
+            .jobs()
+            .chain(counting)
+            .filter(|job| job.is_of(handle));
         // Local jobs run in the daemon's own process.
         let own = orders.map(|job| sending(std::process::id(), job, &sync));
         let sending = children.chain(own);
@@ -111,7 +114,7 @@ impl EventLoop<'_> {
                 .halted()
                 .or(sync.delete_guard().excess())
                 .map(str::to_owned),
-            ended: sync.ended(),
+            ended: sync.ended().map(ExitStatus::code),
             totals: totals(&sync),
             ..SyncSnapshot::default()
         };
@@ -197,7 +200,7 @@ fn age(sync: &Sync, now: Time) -> Option<f64> {
 fn last_error(counters: &Counters) -> Option<LastError> {
     counters.last_failure.as_ref().map(|failure| LastError {
         time: seconds(failure.at),
-        code: failure.code,
+        code: failure.status.code(),
         text: escape(&failure.text).into_owned(),
     })
 }

@@ -13,6 +13,7 @@ use nix::sys::signal::{self, Signal};
 use super::command::{self, ChildEnd, Command, Output, SpawnError, Stdin};
 use super::orphans;
 use super::pipes::{Pipes, Sink, Stream};
+use super::process_tree;
 use crate::log;
 
 /// A process id.
@@ -42,6 +43,11 @@ impl ExitStatus {
             Self::Exit(code) => code,
             Self::Signal(number) => 128 + number,
         }
+    }
+
+    /// Returns true for exit code 0.
+    pub fn is_success(self) -> bool {
+        self == Self::Exit(0)
     }
 }
 
@@ -219,6 +225,17 @@ impl Children {
         }
         let number = i32::try_from(pid.0).map_err(|_| Errno::ESRCH)?;
         Ok(signal::kill(nix::unistd::Pid::from_raw(number), signal)?)
+    }
+
+    /// Sends a signal to a child and its descendants.
+    ///
+    /// # Errors
+    /// As for [`Children::kill`].
+    pub fn kill_tree(&self, pid: Pid, signal: Signal) -> io::Result<()> {
+        for descendant in process_tree::below([pid]) {
+            descendant.kill(signal);
+        }
+        self.kill(pid, signal)
     }
 
     /// Returns the number of children that have not been reaped.

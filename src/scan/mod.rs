@@ -18,6 +18,7 @@
 //! | `readers` | the transfers that read the tree, and changes that must wait for them |
 //! | `verdict_cache` | remembers files, so that an unchanged one is not checked twice |
 //! | `groups` | groups files for the calls of a scanner |
+//! | `scanner_call` | a running scanner: timeout, output, verdict |
 //! | `blocked` | files that are not sent, with their reasons |
 //! | `worker` | the thread |
 //!
@@ -30,6 +31,7 @@ pub mod gate;
 pub mod groups;
 pub mod readers;
 pub mod request;
+mod scanner_call;
 pub mod staged_tree;
 mod staging_dir;
 pub mod verdict_cache;
@@ -41,5 +43,6 @@ pub use commit::{CommitAction, Committed};
 pub use gate::Gate;
 pub use groups::{Groups, ScanAnswer};
 pub use request::{Candidate, Collected, ScanScope};
+pub use scanner_call::ScannerCall;
 pub use staged_tree::Layout;
 pub use worker::{ScanWorker, WorkerDone, WorkerOrder, WorkerResult};

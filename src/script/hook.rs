@@ -6,6 +6,7 @@ use mlua::{Function, HookTriggers, Lua, Result, VmState};
 
 use super::context::SyncHandle;
 use super::runtime::Script;
+use crate::process::ExitStatus;
 
 /// The time after which a computing hook is stopped. A hook that blocks in a system call, for
 /// example in `os.execute`, cannot be stopped.
@@ -16,8 +17,8 @@ const HOOK_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct HookReport {
     /// True for `onFailed`.
     pub failed: bool,
-    /// The exit code; 128 + n is signal n.
-    pub code: i32,
+    /// The exit status of the child.
+    pub status: ExitStatus,
     /// The error text of the child.
     pub text: Vec<u8>,
     /// The paths of its entries, relative to the source, each followed by a zero byte.
@@ -53,7 +54,7 @@ impl Script {
             told.set("sync", sync.config.name.as_str())?;
             told.set("source", lua.create_string(&sync.config.source)?)?;
         }
-        told.set("exitcode", report.code)?;
+        told.set("exitcode", report.status.code())?;
         told.set("error", lua.create_string(&report.text)?)?;
         told.set("truncated", report.truncated)?;
         let paths = lua.create_table()?;

@@ -12,11 +12,13 @@ use super::objects::timestamp::Timestamp;
 use super::watchdog;
 use super::{errors, layer3};
 use crate::config::{Settings, config_error, kind_of, truthy};
+use crate::exit::Exit;
 use crate::log;
+use crate::process::ExitStatus;
 use crate::queue::{DelayId, Etype, Time};
 use crate::watch::InotifyMode;
 
-/// The verdict of `collect` on an exit code.
+/// The verdict of `collect` on an exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CollectResult {
     /// The entries are done.
@@ -127,17 +129,21 @@ impl Script {
         &self,
         handle: &SyncHandle,
         agent: &Table,
-        code: i32,
-        signal: Option<i32>,
+        status: ExitStatus,
         errors: &[u8],
     ) -> Result<(CollectResult, bool)> {
         let Some(collect) = function(handle, "collect")? else {
-            let verdict = if code == 0 {
+            let verdict = if status.is_success() {
                 CollectResult::Done
             } else {
                 CollectResult::Die
             };
             return Ok((verdict, false));
+        };
+        let code = status.code();
+        let signal = match status {
+            ExitStatus::Signal(signal) => Some(signal),
+            ExitStatus::Exit(_) => None,
         };
         self.context.used_default_exit_codes.set(false);
         self.trace(handle, format_args!("collect( agent, {code} )"));
@@ -232,6 +238,18 @@ impl Script {
     /// Enters the shutdown stage, in which nothing is started.
     pub fn shut_down(&self) {
         self.context.stage.set(Stage::ShuttingDown);
+    }
+
+    /// Returns how the daemon exits after an error in user code, and logs the error unless the code
+    /// has called `terminate`.
+    pub fn exit_after(&self, error: &mlua::Error) -> Exit {
+        match self.context.ending.get() {
+            Some(code) => Exit::Asked(code),
+            None => {
+                self.report(error);
+                Exit::Failure
+            }
+        }
     }
 
     /// Logs an error of user code with its position.

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use crate::batch::error_lines::Attribute;
 use crate::batch::output::RsyncTotals;
+use crate::process::ExitStatus;
 
 /// The counters of one sync since the daemon started.
 #[derive(Clone, Debug, Default)]
@@ -38,8 +39,8 @@ pub struct Counters {
 pub struct LastFailure {
     /// The time of the failure.
     pub at: SystemTime,
-    /// The exit code; 128 + n is signal n.
-    pub code: i32,
+    /// The exit status.
+    pub status: ExitStatus,
     /// The error text of the child.
     pub text: Vec<u8>,
 }
@@ -54,11 +55,11 @@ impl Counters {
     }
 
     /// Counts a failed child. Returns true for the first failure since the last success.
-    pub fn failed(&mut self, code: i32, text: Vec<u8>) -> bool {
-        *self.failures.entry(code).or_default() += 1;
+    pub fn failed(&mut self, status: ExitStatus, text: Vec<u8>) -> bool {
+        *self.failures.entry(status.code()).or_default() += 1;
         self.last_failure = Some(LastFailure {
             at: SystemTime::now(),
-            code,
+            status,
             text,
         });
         !std::mem::replace(&mut self.failing, true)
@@ -88,10 +89,10 @@ mod tests {
     #[test]
     fn only_the_first_failure_of_a_row_is_news() {
         let mut counters = Counters::default();
-        assert!(counters.failed(12, b"broken pipe".to_vec()));
-        assert!(!counters.failed(255, Vec::new()));
+        assert!(counters.failed(ExitStatus::Exit(12), b"broken pipe".to_vec()));
+        assert!(!counters.failed(ExitStatus::Exit(255), Vec::new()));
         counters.succeeded(3);
-        assert!(counters.failed(12, Vec::new()));
+        assert!(counters.failed(ExitStatus::Exit(12), Vec::new()));
         assert_eq!(counters.failures, BTreeMap::from([(12, 2), (255, 1)]));
         assert_eq!((counters.batches, counters.entries), (1, 3));
     }

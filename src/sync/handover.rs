@@ -57,7 +57,7 @@ impl Sync {
         self.share_scope(old);
         self.inherit_guard(old);
         self.counters = old.counters.clone();
-        self.set_paused(old.is_paused());
+        self.lifecycle.set_paused(old.is_paused());
         let (events, everything) = if self.inherit_journal(old) {
             old.own_pending_events()
         } else {

@@ -2,6 +2,7 @@
 
 use super::Sync;
 use crate::log;
+use crate::process::ExitStatus;
 use crate::queue::{DelayId, Time};
 
 impl Sync {
@@ -44,11 +45,11 @@ impl Sync {
         self.lifecycle.set_probing(probing);
     }
 
-    /// Ends the sync because of this exit code. Its entries stay queued, so that a reload can take
+    /// Ends the sync because of this exit status. Its entries stay queued, so that a reload can take
     /// them over.
-    pub fn end(&mut self, ids: &[DelayId], code: i32, now: Time) {
+    pub fn end(&mut self, ids: &[DelayId], status: ExitStatus, now: Time) {
         self.requeue(ids, now);
-        self.lifecycle.end(code);
+        self.lifecycle.end(status);
         self.leave_journal();
     }
 
@@ -57,16 +58,16 @@ impl Sync {
         self.ended().is_some()
     }
 
-    /// Returns the exit code that ended the sync, if it has ended.
-    pub fn ended(&self) -> Option<i32> {
+    /// Returns the exit status that ended the sync, if it has ended.
+    pub fn ended(&self) -> Option<ExitStatus> {
         self.lifecycle.ended()
     }
 
     /// Returns the problems of the sync, one line each, for the status file.
     pub fn problems(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if let Some(code) = self.ended() {
-            lines.push(format!("Ended by exit code {code}."));
+        if let Some(status) = self.ended() {
+            lines.push(format!("Ended by exit code {}.", status.code()));
         }
         for mount in self.missing_mounts() {
             lines.push(format!(

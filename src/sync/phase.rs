@@ -4,6 +4,8 @@
 //! source is lost can be paused, and one that waits for its watches can be halted. Each of the
 //! three is an own value, so that no combination is impossible.
 
+use crate::process::ExitStatus;
+
 /// The phase of a sync's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -11,8 +13,8 @@ enum Phase {
     Unwatched,
     /// The startup is queued or done.
     Active,
-    /// The sync has ended because of this exit code. This is final.
-    Ended(i32),
+    /// The sync has ended because of this exit status. This is final.
+    Ended(ExitStatus),
 }
 
 /// Whether the source can be sent.
@@ -81,15 +83,15 @@ impl Lifecycle {
         waited
     }
 
-    /// Ends the sync because of this exit code.
-    pub fn end(&mut self, code: i32) {
-        self.phase = Phase::Ended(code);
+    /// Ends the sync because of this exit status.
+    pub fn end(&mut self, status: ExitStatus) {
+        self.phase = Phase::Ended(status);
     }
 
-    /// Returns the exit code that ended the sync, if it has ended.
-    pub fn ended(&self) -> Option<i32> {
+    /// Returns the exit status that ended the sync, if it has ended.
+    pub fn ended(&self) -> Option<ExitStatus> {
         match self.phase {
-            Phase::Ended(code) => Some(code),
+            Phase::Ended(status) => Some(status),
             Phase::Unwatched | Phase::Active => None,
         }
     }
@@ -245,18 +247,26 @@ mod tests {
             |life| {
                 life.watched();
             },
-            |life| life.end(5),
+            |life| life.end(ExitStatus::Exit(5)),
         );
         for (before, change, after) in [
             (Unwatched, await_watches, Unwatched),
             (Unwatched, watched, Active),
-            (Unwatched, end, Ended(5)),
+            (Unwatched, end, Ended(ExitStatus::Exit(5))),
             (Active, await_watches, Unwatched),
             (Active, watched, Active),
-            (Active, end, Ended(5)),
-            (Ended(3), await_watches, Ended(3)),
-            (Ended(3), watched, Ended(3)),
-            (Ended(3), end, Ended(5)),
+            (Active, end, Ended(ExitStatus::Exit(5))),
+            (
+                Ended(ExitStatus::Exit(3)),
+                await_watches,
+                Ended(ExitStatus::Exit(3)),
+            ),
+            (
+                Ended(ExitStatus::Exit(3)),
+                watched,
+                Ended(ExitStatus::Exit(3)),
+            ),
+            (Ended(ExitStatus::Exit(3)), end, Ended(ExitStatus::Exit(5))),
         ] {
             let mut life = Lifecycle {
                 phase: before,
@@ -275,7 +285,7 @@ mod tests {
         assert!(!life.watched());
         life.await_watches();
         assert!(life.watched() && !life.watched());
-        life.end(1);
+        life.end(ExitStatus::Exit(1));
         life.await_watches();
         assert!(!life.watched());
     }

@@ -1,23 +1,22 @@
 //! Job: one running child of a sync, with its entries and its output.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
 use mlua::Table;
 
 use super::delete_limit::DryRun;
-use super::scanners::Scan;
-use super::tunnels;
 use crate::batch;
 use crate::batch::error_lines::{self, Attribute, ErrorLine};
 use crate::batch::output::{self as rsync_output, RsyncProgress, RsyncTotals};
 use crate::log;
-use crate::process::{Pid, Stream};
+use crate::process::Stream;
 use crate::queue::{DelayId, Etype};
+use crate::scan::ScannerCall;
 use crate::scan::readers::Reading;
-use crate::script::{CopyRequest, Script, ScriptContext, SpawnRequest, SyncHandle};
+use crate::script::{CopyRequest, Script, SpawnRequest, SyncHandle};
 use crate::sync::{Blame, Entries, FailedEntries, LineKind, Sync};
 
 /// The maximum number of error output lines kept of a child, for messages and for checks of their
@@ -36,7 +35,7 @@ pub struct Job {
     /// The configuration whose code requested the child.
     pub(super) script: Rc<Script>,
     /// The sync of a new configuration that waits for this child to end.
-    pub(super) heir: Option<Rc<RefCell<Sync>>>,
+    pub heir: Option<Rc<RefCell<Sync>>>,
     pub(super) agent: Table,
     pub(super) ids: Vec<DelayId>,
     pub(super) captured: bool,
@@ -56,14 +55,14 @@ pub struct Job {
     /// Set if the child is a dry run.
     pub(super) dry_run: Option<DryRun>,
     /// Set if the child is a scanner.
-    pub(super) scan: Option<Scan>,
+    pub scan: Option<ScannerCall>,
     /// The read lock of the staged tree, held while the child runs.
     _reading: Option<Rc<Reading>>,
 }
 
 impl Job {
     /// Returns a job without entries.
-    pub(super) fn new(handle: Rc<SyncHandle>, script: Rc<Script>, agent: Table) -> Job {
+    pub fn new(handle: Rc<SyncHandle>, script: Rc<Script>, agent: Table) -> Job {
         Job {
             handle,
             script,
@@ -96,8 +95,8 @@ impl Job {
     }
 
     /// Returns the job of a scanner.
-    pub(super) fn scan(
-        scan: Scan,
+    pub fn scan(
+        scan: ScannerCall,
         handle: Rc<SyncHandle>,
         script: Rc<Script>,
         agent: Table,
@@ -109,11 +108,7 @@ impl Job {
     }
 
     /// Returns the job of a spawn request.
-    pub(super) fn of_request(
-        request: SpawnRequest,
-        roots: Vec<Vec<u8>>,
-        script: Rc<Script>,
-    ) -> Job {
+    pub fn of_request(request: SpawnRequest, roots: Vec<Vec<u8>>, script: Rc<Script>) -> Job {
         let handle = Rc::clone(&request.handle);
         let repeated = request.captured && handle.sync.borrow().is_failing();
         Job {
@@ -128,7 +123,7 @@ impl Job {
     }
 
     /// Returns the job of a local copy, which has no process and no output.
-    pub(super) fn of_order(request: &CopyRequest, script: Rc<Script>) -> Job {
+    pub fn of_order(request: &CopyRequest, script: Rc<Script>) -> Job {
         let (handle, agent) = (Rc::clone(&request.handle), request.agent.clone());
         Job {
             ids: request.ids.clone(),
@@ -149,7 +144,7 @@ impl Job {
     }
 
     /// Decrements the running counters of its sync and of the sync that waits for it.
-    pub(super) fn leave(&self) {
+    pub fn leave(&self) {
         self.handle.sync.borrow_mut().child_ended();
         if let Some(heir) = &self.heir {
             heir.borrow_mut().predecessor_job_ended();
@@ -157,37 +152,37 @@ impl Job {
     }
 
     /// Returns its sync.
-    pub(super) fn handle(&self) -> &Rc<SyncHandle> {
+    pub fn handle(&self) -> &Rc<SyncHandle> {
         &self.handle
     }
 
     /// Returns true if it runs for this sync.
-    pub(super) fn is_of(&self, handle: &Rc<SyncHandle>) -> bool {
+    pub fn is_of(&self, handle: &Rc<SyncHandle>) -> bool {
         Rc::ptr_eq(&self.handle.sync, &handle.sync)
     }
 
     /// Returns its queue entries.
-    pub(super) fn ids(&self) -> &[DelayId] {
+    pub fn ids(&self) -> &[DelayId] {
         &self.ids
     }
 
     /// Returns its start time.
-    pub(super) fn since(&self) -> Instant {
+    pub fn since(&self) -> Instant {
         self.since
     }
 
     /// Returns the last progress reported, if there is one.
-    pub(super) fn progress(&self) -> Option<RsyncProgress> {
+    pub fn progress(&self) -> Option<RsyncProgress> {
         self.progress.borrow().clone()
     }
 
     /// Returns the totals reported at the end.
-    pub(super) fn totals(&self) -> RsyncTotals {
+    pub fn totals(&self) -> RsyncTotals {
         self.totals.get()
     }
 
     /// Returns the error text. Failed attributes are left out if anything else failed.
-    pub(super) fn words(&self) -> Vec<u8> {
+    pub fn words(&self) -> Vec<u8> {
         let errors = self.errors.borrow();
         let is_failure = |line: &&Vec<u8>| !is_attribute(line);
         let failures = errors.iter().filter(is_failure).map(Vec::as_slice);
@@ -249,7 +244,7 @@ impl Job {
     }
 
     /// Returns the entries that failed, if the transfer was partial.
-    pub(super) fn failed_paths(&self) -> FailedEntries {
+    pub fn failed_paths(&self) -> FailedEntries {
         match self.blame.take() {
             Some(blame) => blame.failed_paths(),
             None => FailedEntries::Everything,
@@ -257,62 +252,57 @@ impl Job {
     }
 
     /// Sets the entries that failed, for local copies.
-    pub(super) fn set_failed_paths(&self, failed: Entries) {
+    pub fn set_failed_paths(&self, failed: Entries) {
         self.blame.replace(Some(Blame::of_failures(failed)));
     }
 
     /// Calls `see` with the evaluation of the error output, if there is one.
-    pub(super) fn blame<T>(&self, see: impl FnOnce(&Blame) -> Option<T>) -> Option<T> {
+    pub fn blame<T>(&self, see: impl FnOnce(&Blame) -> Option<T>) -> Option<T> {
         self.blame.borrow().as_ref().and_then(see)
     }
 
     /// Returns the lines that count as harmless from now on, since the child succeeded.
-    pub(super) fn harmless_lines(&self) -> Vec<Vec<u8>> {
+    pub fn harmless_lines(&self) -> Vec<Vec<u8>> {
         self.unknown.take()
     }
 
     /// Returns true if the child may have completed only some of its entries.
-    pub(super) fn may_be_partial(&self, sync: &Sync) -> bool {
+    pub fn may_be_partial(&self, sync: &Sync) -> bool {
         self.blame.borrow().is_some() || (self.captured && self.is_transfer(sync))
     }
 
     /// Returns true if it runs for this sync, or has to end before this sync starts.
-    pub(super) fn is_for(&self, sync: &Rc<RefCell<Sync>>) -> bool {
+    pub fn is_for(&self, sync: &Rc<RefCell<Sync>>) -> bool {
         let heir = self.heir.as_ref();
         Rc::ptr_eq(&self.handle.sync, sync) || heir.is_some_and(|heir| Rc::ptr_eq(heir, sync))
     }
 
-    /// Returns the scanner call, if it is one.
-    pub(super) fn scanning(&self) -> Option<&Scan> {
-        self.scan.as_ref()
-    }
-
     /// Returns true if files may have been read. A batch of Moves alone reads none.
-    pub(super) fn is_transfer(&self, sync: &Sync) -> bool {
+    pub fn is_transfer(&self, sync: &Sync) -> bool {
         self.etypes(sync).any(|etype| etype != Some(Etype::Move))
     }
 
     /// Returns true for a transfer or a dry run of a built-in behaviour, which reads the source and
     /// is no user code.
-    pub(super) fn may_stall(&self) -> bool {
+    pub fn may_stall(&self) -> bool {
         self.captured && self.scan.is_none()
     }
 
     /// Returns true if all its processes run on this machine.
-    pub(super) fn is_local(&self) -> bool {
+    pub fn is_local(&self) -> bool {
         let sync = self.handle.sync.borrow();
         let target = sync.config.target.as_deref();
         target.is_some_and(|target| !batch::is_remote(target))
     }
 
     /// Returns true if it compared the whole source.
-    pub(super) fn is_whole(&self, sync: &Sync) -> bool {
+    pub fn is_whole(&self, sync: &Sync) -> bool {
         self.etypes(sync)
             .any(|etype| matches!(etype, Some(Etype::Init | Etype::Full)))
     }
 
     /// Returns true if it ran for the startup event.
-    pub(super) fn is_startup(&self, sync: &Sync) -> bool {
+    pub fn is_startup(&self, sync: &Sync) -> bool {
         self.etypes(sync).any(|etype| etype == Some(Etype::Init))
     }
 
@@ -322,23 +312,9 @@ impl Job {
     }
 }
 
-/// Returns the function that receives the children's output line by line.
-pub fn listener(
-    jobs: &HashMap<Pid, Job>,
-    context: &ScriptContext,
-) -> impl FnMut(Pid, Stream, &[u8]) {
-    |pid, stream, line: &[u8]| output(jobs, context, pid, stream, line)
-}
-
-/// Logs a line of output with the name of the sync or tunnel, and passes it to the job.
-fn output(
-    jobs: &HashMap<Pid, Job>,
-    context: &ScriptContext,
-    pid: Pid,
-    stream: Stream,
-    line: &[u8],
-) {
-    let job = jobs.get(&pid);
+/// Logs a line of output with the name of its sync, and passes it to the job, if it is one. `other`
+/// is the name of any other process.
+pub fn take_output(job: Option<&Job>, stream: Stream, line: &[u8], other: Option<String>) {
     if let (Some(dry_run), Stream::Stdout) = (job.and_then(|job| job.dry_run.as_ref()), stream) {
         return dry_run.line(line);
     }
@@ -346,12 +322,10 @@ fn output(
         return scan.line(line);
     }
     let shown = log::escape(line);
-    let text = match job {
-        Some(job) => format!("{}: {shown}", job.handle.sync.borrow().config.name),
-        None => match tunnels::of(context, pid) {
-            Some(tunnel) => format!("{}: {shown}", tunnel.name()),
-            None => shown.into_owned(),
-        },
+    let name = job.map(|job| job.handle.sync.borrow().config.name.clone());
+    let text = match name.or(other) {
+        Some(name) => format!("{name}: {shown}"),
+        None => shown.into_owned(),
     };
     match (stream, job) {
         (Stream::Stdout, job) => {
@@ -383,6 +357,6 @@ enum OutputKind {
 }
 
 /// Returns true if a line of error output is about an attribute of a file that arrived.
-pub(super) fn is_attribute(line: &[u8]) -> bool {
+pub fn is_attribute(line: &[u8]) -> bool {
     matches!(error_lines::read(line), ErrorLine::Attribute(..))
 }

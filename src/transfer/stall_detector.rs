@@ -15,7 +15,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
+use crate::component::Action;
 use crate::process::{FifoWait, Observation, Pid};
+use crate::status::number_format::span;
 
 /// The time between two checks of running transfers.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -33,28 +37,10 @@ const MIN_FIFO_CHECKS: u32 = 3;
 /// The time between SIGTERM and SIGKILL.
 const TERM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The reason why a transfer is terminated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// A process of it is blocked in opening a FIFO.
-    Fifo,
-    /// It has had no I/O for this long, more than `stallTimeout`.
-    NoIo(Duration),
-}
-
-/// An action for the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Log that it has had no I/O for this long.
-    Report(Pid, Duration),
-    /// Send it SIGTERM.
-    Terminate(Pid, Reason),
-    /// Send it SIGKILL: SIGTERM did not end it.
-    Kill(Pid),
-}
-
 /// The observations of one transfer.
 struct Transfer {
+    /// The name of its sync, for messages.
+    name: String,
     /// The I/O counters at the last check.
     figures: Option<Vec<(u32, u64)>>,
     /// The time of the last check.
@@ -66,13 +52,8 @@ struct Transfer {
     fifo_waits: Vec<FifoWait>,
     /// The number of checks in a row with the same `fifo_waits`.
     fifo_looks: u32,
-    terminated: Option<Termination>,
-}
-
-/// A transfer that got SIGTERM.
-struct Termination {
-    reason: Reason,
-    kill_at: Instant,
+    /// The time of the next SIGKILL, once it got SIGTERM.
+    kill_at: Option<Instant>,
 }
 
 /// The running transfers and the time of their next check.
@@ -98,29 +79,29 @@ impl StallDetector {
         self.timeout = timeout;
     }
 
-    /// Adds a transfer that was started.
-    pub fn started(&mut self, pid: Pid, now: Instant) {
+    /// Adds a transfer of a sync of this name that was started.
+    pub fn started(&mut self, pid: Pid, name: String, now: Instant) {
         self.next_look.get_or_insert(now + CHECK_INTERVAL);
         let transfer = Transfer {
+            name,
             figures: None,
             looked: now,
             idle: Duration::ZERO,
             is_reported: false,
             fifo_waits: Vec::new(),
             fifo_looks: 0,
-            terminated: None,
+            kill_at: None,
         };
         self.transfers.insert(pid, transfer);
     }
 
-    /// Removes a child that has ended. Returns the reason of its termination, if the detector
-    /// requested one.
-    pub fn ended(&mut self, pid: Pid) -> Option<Reason> {
+    /// Removes a child that has ended. Returns true if the detector has terminated it.
+    pub fn ended(&mut self, pid: Pid) -> bool {
         let transfer = self.transfers.remove(&pid);
         if self.transfers.is_empty() {
             self.next_look = None;
         }
-        Some(transfer?.terminated?.reason)
+        transfer.is_some_and(|transfer| transfer.kill_at.is_some())
     }
 
     /// Returns the time for the next call of [`on_timer`](StallDetector::on_timer).
@@ -145,13 +126,14 @@ impl StallDetector {
         }
         self.next_look = Some(now + CHECK_INTERVAL);
         let timeout = self.timeout;
-        let transfers = self.transfers.iter_mut();
-        transfers
-            .filter_map(|(&pid, transfer)| match &transfer.terminated {
+        let mut actions = Vec::new();
+        for (&pid, transfer) in &mut self.transfers {
+            actions.extend(match transfer.kill_at {
                 Some(_) => transfer.kill(pid, now),
                 None => transfer.look(pid, observe(pid), timeout, now),
-            })
-            .collect()
+            });
+        }
+        actions
     }
 }
 
@@ -162,7 +144,7 @@ impl Transfer {
         seen: Observation,
         timeout: Option<Duration>,
         now: Instant,
-    ) -> Option<Action> {
+    ) -> Vec<Action> {
         self.fifo_looks = match (
             seen.fifo_waits.is_empty(),
             seen.fifo_waits == self.fifo_waits,
@@ -185,33 +167,40 @@ impl Transfer {
         self.looked = now;
         self.figures = seen.activity;
         if self.fifo_looks >= MIN_FIFO_CHECKS {
-            return Some(self.terminate(pid, Reason::Fifo, now));
+            let why = "waits for a named pipe that came in place of a file";
+            return self.terminate(pid, why, now);
         }
         if is_idle && timeout.is_some_and(|timeout| self.idle >= timeout) {
-            return Some(self.terminate(pid, Reason::NoIo(self.idle), now));
+            let idle = span(self.idle.as_secs_f64());
+            let why = format!("has had no I/O for {idle}, more than stallTimeout");
+            return self.terminate(pid, &why, now);
         }
         if self.idle < REPORT_AFTER || self.is_reported {
-            return None;
+            return Vec::new();
         }
         self.is_reported = true;
-        Some(Action::Report(pid, self.idle))
+        vec![Action::warn(format!(
+            "{}: the transfer (process {pid}) has had no I/O for {}, waiting for it",
+            self.name,
+            span(self.idle.as_secs_f64())
+        ))]
     }
 
-    fn terminate(&mut self, pid: Pid, reason: Reason, now: Instant) -> Action {
-        self.terminated = Some(Termination {
-            reason,
-            kill_at: now + TERM_TIMEOUT,
-        });
-        Action::Terminate(pid, reason)
+    fn terminate(&mut self, pid: Pid, why: &str, now: Instant) -> Vec<Action> {
+        self.kill_at = Some(now + TERM_TIMEOUT);
+        let name = &self.name;
+        vec![
+            Action::normal(format!("{name}: the transfer {why}, starting it again")),
+            Action::SignalTree(pid, Signal::SIGTERM),
+        ]
     }
 
-    fn kill(&mut self, pid: Pid, now: Instant) -> Option<Action> {
-        let termination = self.terminated.as_mut()?;
-        if now < termination.kill_at {
-            return None;
+    fn kill(&mut self, pid: Pid, now: Instant) -> Vec<Action> {
+        if self.kill_at.is_none_or(|due| now < due) {
+            return Vec::new();
         }
-        termination.kill_at = now + TERM_TIMEOUT;
-        Some(Action::Kill(pid))
+        self.kill_at = Some(now + TERM_TIMEOUT);
+        vec![Action::SignalTree(pid, Signal::SIGKILL)]
     }
 }
 
@@ -220,6 +209,26 @@ mod tests {
     use super::*;
 
     const PID: Pid = Pid(1);
+
+    fn report() -> Action {
+        let idle = span(30.0);
+        let text =
+            format!("one: the transfer (process 1) has had no I/O for {idle}, waiting for it");
+        Action::warn(text)
+    }
+
+    fn no_io(seconds: f64) -> String {
+        let idle = span(seconds);
+        format!("has had no I/O for {idle}, more than stallTimeout")
+    }
+
+    const FIFO: &str = "waits for a named pipe that came in place of a file";
+
+    fn terminate(pid: Pid, why: &str) -> [Action; 2] {
+        let text = format!("one: the transfer {why}, starting it again");
+        let term = Action::SignalTree(pid, Signal::SIGTERM);
+        [Action::normal(text), term]
+    }
 
     /// Runs a transfer whose observations come from `figure` and calls the detector at each of its
     /// deadlines. Returns the actions and the number of seconds.
@@ -230,7 +239,7 @@ mod tests {
     ) -> (StallDetector, Vec<(u64, Action)>) {
         let start = Instant::now();
         let mut detector = StallDetector::new(timeout.map(Duration::from_secs));
-        detector.started(PID, start);
+        detector.started(PID, "one".into(), start);
         let mut actions = Vec::new();
         while let Some(due) = detector.deadline() {
             let second = (due - start).as_secs();
@@ -287,52 +296,46 @@ mod tests {
     #[test]
     fn a_transfer_without_io_is_reported_once_within_a_minute_and_not_ended() {
         let (detector, actions) = watch(None, 24 * 3600, |_| activity(7));
-        assert_eq!(actions, [(35, Action::Report(PID, seconds(30)))]);
+        assert_eq!(actions, [(35, report())]);
         assert!(detector.stalled(PID) > Some(seconds(23 * 3600)));
     }
 
     #[test]
     fn io_ends_a_stall() {
         let (detector, actions) = watch(None, 200, |second| activity(second / 100));
-        assert_eq!(actions, [(35, Action::Report(PID, seconds(30)))]);
+        assert_eq!(actions, [(35, report())]);
         assert_eq!(detector.stalled(PID), None);
     }
 
     #[test]
     fn a_timeout_of_the_user_ends_a_stalled_transfer() {
         let (mut detector, actions) = watch(Some(20), 60, |_| activity(7));
-        let [
-            (25, Action::Terminate(PID, reason)),
-            (35, kill),
-            (45, again),
-            (55, _),
-        ] = actions[..]
-        else {
-            panic!("{actions:?}");
-        };
-        assert_eq!((kill, again), (Action::Kill(PID), Action::Kill(PID)));
-        assert_eq!(reason, Reason::NoIo(seconds(20)));
-        assert_eq!(detector.ended(PID), Some(reason));
+        let [text, term] = terminate(PID, &no_io(20.0));
+        let kill = Action::SignalTree(PID, Signal::SIGKILL);
+        let kills = [35, 45, 55].map(|second| (second, kill.clone()));
+        assert_eq!(actions[..2], [(25, text), (25, term)]);
+        assert_eq!(actions[2..], kills);
+        assert!(detector.ended(PID));
         assert_eq!(detector.deadline(), None);
 
         // It is counted from the last I/O, not from the start.
         let (_, actions) = watch(Some(100), 124, |second| activity(second.min(25)));
-        assert_eq!(actions, [(55, Action::Report(PID, seconds(30)))]);
+        assert_eq!(actions, [(55, report())]);
         let (_, actions) = watch(Some(100), 125, |second| activity(second.min(25)));
-        assert_eq!(actions.len(), 2);
+        assert_eq!(actions.len(), 3);
     }
 
     #[test]
     fn a_wait_for_a_fifo_is_ended_when_it_is_proven() {
         let (mut detector, actions) = watch(None, 20, |_| fifo(3));
-        assert_eq!(actions, [(15, Action::Terminate(PID, Reason::Fifo))]);
-        assert_eq!(detector.ended(PID), Some(Reason::Fifo));
+        assert_eq!(actions, terminate(PID, FIFO).map(|action| (15, action)));
+        assert!(detector.ended(PID));
         // The kernel tells the call, not the figures, of a process of another user.
         let (_, actions) = watch(None, 20, |_| Observation {
             activity: None,
             ..fifo(3)
         });
-        assert_eq!(actions, [(15, Action::Terminate(PID, Reason::Fifo))]);
+        assert_eq!(actions, terminate(PID, FIFO).map(|action| (15, action)));
     }
 
     #[test]
@@ -357,11 +360,11 @@ mod tests {
         let start = Instant::now();
         let mut detector = StallDetector::new(None);
         assert_eq!(detector.deadline(), None);
-        detector.started(PID, start);
+        detector.started(PID, "one".into(), start);
         assert_eq!(detector.deadline(), Some(start + CHECK_INTERVAL));
         for second in 1..5 {
-            detector.started(Pid(2), start + seconds(second));
-            assert_eq!(detector.ended(Pid(2)), None);
+            detector.started(Pid(2), "one".into(), start + seconds(second));
+            assert!(!detector.ended(Pid(2)));
         }
         assert_eq!(detector.deadline(), Some(start + CHECK_INTERVAL));
         assert!(
@@ -369,9 +372,9 @@ mod tests {
                 .on_timer(start + seconds(4), |_| panic!("too early"))
                 .is_empty()
         );
-        assert_eq!(detector.ended(PID), None);
+        assert!(!detector.ended(PID));
         assert_eq!(detector.deadline(), None);
-        assert_eq!(detector.ended(PID), None);
+        assert!(!detector.ended(PID));
     }
 
     /// After a stop of the daemon, or minutes of user code, nothing is known of the time in
@@ -380,7 +383,7 @@ mod tests {
     fn a_late_look_is_not_taken_for_a_stall() {
         let start = Instant::now();
         let mut detector = StallDetector::new(Some(seconds(30)));
-        detector.started(PID, start);
+        detector.started(PID, "one".into(), start);
         for second in [5, 10, 1000] {
             let actions = detector.on_timer(start + seconds(second), |_| activity(7));
             assert_eq!(actions, []);
@@ -392,7 +395,7 @@ mod tests {
         let start = Instant::now();
         let mut detector = StallDetector::new(Some(seconds(15)));
         for number in 1..4 {
-            detector.started(Pid(number), start);
+            detector.started(Pid(number), "one".into(), start);
         }
         let mut actions = Vec::new();
         while let Some(due) = detector
@@ -405,13 +408,11 @@ mod tests {
                 _ => fifo(1),
             }));
         }
-        actions.sort_by_key(|action| matches!(action, Action::Terminate(Pid(2), _)));
-        assert_eq!(
-            actions,
-            [
-                Action::Terminate(Pid(3), Reason::Fifo),
-                Action::Terminate(Pid(2), Reason::NoIo(seconds(15))),
-            ]
-        );
+        let signals = |action: &Action| matches!(action, Action::SignalTree(..));
+        actions.retain(signals);
+        actions.sort_by_key(|action| *action == terminate(Pid(2), "")[1]);
+        let [_, third] = terminate(Pid(3), FIFO);
+        let [_, second] = terminate(Pid(2), "");
+        assert_eq!(actions, [third, second]);
     }
 }

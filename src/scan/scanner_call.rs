@@ -1,0 +1,113 @@
+//! One running scanner process: its timeout, its output and its verdict.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::ScanAnswer;
+use crate::config::Scanner;
+use crate::log;
+use crate::process::ExitStatus;
+
+/// The time between SIGTERM and SIGKILL for a scanner.
+const KILL_DELAY: Duration = Duration::from_secs(2);
+
+/// A running scanner.
+pub struct ScannerCall {
+    /// The token of its pass.
+    pub token: u64,
+    /// The files that it looks at.
+    pub group: Vec<usize>,
+    /// The exit codes for passed and for rejected.
+    codes: (Vec<i32>, Vec<i32>),
+    output: RefCell<Vec<Vec<u8>>>,
+    /// The time of the next signal.
+    due: Cell<Instant>,
+    overdue: Cell<bool>,
+}
+
+impl ScannerCall {
+    /// Returns the call of a scanner for a group of files of a pass, which starts now.
+    pub fn new(token: u64, group: Vec<usize>, scanner: &Scanner) -> ScannerCall {
+        ScannerCall {
+            token,
+            group,
+            codes: (scanner.ok.clone(), scanner.reject.clone()),
+            output: RefCell::default(),
+            due: Cell::new(Instant::now() + scanner.timeout),
+            overdue: Cell::new(false),
+        }
+    }
+
+    /// Keeps a line of its output.
+    pub fn line(&self, line: &[u8]) {
+        const MAX_OUTPUT_BYTES: usize = 200;
+        let mut output = self.output.borrow_mut();
+        if output.len() < MAX_OUTPUT_BYTES && !line.trim_ascii().is_empty() {
+            output.push(line.to_vec());
+        }
+    }
+
+    /// Returns the time of the next signal.
+    pub fn due(&self) -> Instant {
+        self.due.get()
+    }
+
+    /// Returns the signal that is due by now, if one is: SIGTERM, then SIGKILL.
+    pub fn signal(&self, now: Instant) -> Option<Signal> {
+        if self.due.get() > now {
+            return None;
+        }
+        self.due.set(now + KILL_DELAY);
+        Some(if self.overdue.replace(true) {
+            Signal::SIGKILL
+        } else {
+            Signal::SIGTERM
+        })
+    }
+
+    /// Makes the timeout expire now.
+    pub fn give_up(&self) {
+        self.due.set(Instant::now());
+    }
+
+    /// Returns the verdict of its exit status for all its files, whose copies have these paths.
+    pub fn answer(&self, status: ExitStatus, copies: &[Vec<u8>]) -> ScanAnswer {
+        let alone = self.group.len() == 1;
+        let failed = |reason: String| ScanAnswer::Failed { reason, alone };
+        if self.overdue.get() {
+            return failed("the scanner took too long".to_owned());
+        }
+        match status {
+            ExitStatus::Exit(code) if self.codes.0.contains(&code) => ScanAnswer::Passed,
+            ExitStatus::Exit(code) if self.codes.1.contains(&code) => ScanAnswer::Rejected(
+                self.words(copies)
+                    .unwrap_or_else(|| format!("the scanner ended with exit code {code}")),
+            ),
+            ExitStatus::Exit(code) => failed(match self.words(copies) {
+                Some(words) => format!("the scanner failed with exit code {code}: {words}"),
+                None => format!("the scanner failed with exit code {code}"),
+            }),
+            ExitStatus::Signal(number) => {
+                failed(format!("the scanner was ended by signal {number}"))
+            }
+        }
+    }
+
+    /// Returns the first line of its output, without the path of the copy.
+    fn words(&self, copies: &[Vec<u8>]) -> Option<String> {
+        let output = self.output.borrow();
+        let after = |line: &[u8]| {
+            let copy = copies
+                .iter()
+                .find(|copy| line.starts_with(copy.as_slice()))?;
+            let rest = &line[copy.len()..];
+            let rest = rest.strip_prefix(b":").unwrap_or(rest).trim_ascii();
+            (!rest.is_empty()).then(|| rest.to_vec())
+        };
+        let found = output.iter().find_map(|line| after(line));
+        let line = found.or_else(|| output.first().cloned())?;
+        Some(log::escape(&line[..line.len().min(300)]).into_owned())
+    }
+}

@@ -1,0 +1,357 @@
+//! Completion of a child: what its exit status means for the entries of its sync.
+
+use std::time::Duration;
+
+use super::hooks::MAX_PATH_BYTES;
+use super::job::{Job, is_attribute};
+use crate::batch::{self, error_lines::SizeLimit};
+use crate::log;
+use crate::process::ExitStatus;
+use crate::queue::Time;
+use crate::script::{CollectResult, HookReport};
+use crate::status::number_format::counted;
+use crate::sync::{Deferred, Entries, FailedEntries, RetryPlan, Sync, micros};
+
+/// The delay before entries that changed during their transfer are examined again. The event of the
+/// change arrives in the meantime.
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// rsync(1), exit code 23: partial transfer due to error.
+const EXIT_PARTIAL: i32 = 23;
+
+/// rsync(1), exit code 11: error in file I/O.
+const EXIT_FILE_IO: i32 = 11;
+
+/// Exit codes of rsync that may mean that the other side rejects an option: 2 (protocol
+/// incompatibility) and 4 (requested action not supported).
+const EXIT_REFUSALS: [i32; 2] = [2, 4];
+
+/// What the end of a child comes to beyond its entries.
+#[derive(Default)]
+pub struct Evaluation {
+    /// The sync ends.
+    pub is_critical: bool,
+    /// The report for the sync's hook, if it has one.
+    pub report: Option<HookReport>,
+}
+
+/// The result of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TransferResult {
+    /// All entries are at the target.
+    Synced,
+    /// Some or all entries failed.
+    Failed,
+}
+
+/// Applies the exit status of a child to its sync and its queue.
+///
+/// # Errors
+///
+/// User code failed.
+pub fn evaluate(job: &Job, status: ExitStatus, now: Time) -> mlua::Result<Evaluation> {
+    job.handle.sync.borrow_mut().transferred();
+    if uses_other_list(job, status, now) {
+        return Ok(Evaluation::default());
+    }
+    let errors = job.errors.borrow_mut().make_contiguous().join(&b'\n');
+    let (verdict, by_default) = job
+        .script
+        .collect(&job.handle, &job.agent, status, &errors)?;
+    let completion = job.completion(verdict, by_default, status);
+    let report = completion
+        .result()
+        .and_then(|result| account(job, status, result));
+    if job.repeated && !matches!(completion, Completion::Again | Completion::StoppedAt { .. }) {
+        job.tell_errors();
+    }
+    let is_critical = matches!(completion, Completion::Die);
+    carry_out(job, completion, status, now);
+    Ok(Evaluation {
+        is_critical,
+        report,
+    })
+}
+
+/// Queues the entries of a transfer that the stall detector ended, with a delay that grows each
+/// time.
+pub fn retry_stalled(job: &mut Job, status: ExitStatus, now: Time) -> Evaluation {
+    if let Some(dry_run) = job.dry_run.take() {
+        job.ids = dry_run.ids().to_vec();
+    }
+    job.handle.sync.borrow_mut().transferred();
+    let report = account(job, status, TransferResult::Failed);
+    carry_out(job, Completion::Again, status, now);
+    Evaluation {
+        is_critical: false,
+        report,
+    }
+}
+
+/// Updates the entries of a child by its completion.
+fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
+    let code = status.code();
+    let mut sync = job.handle.sync.borrow_mut();
+    match completion {
+        Completion::Done => {
+            if status.is_success() {
+                sync.add_harmless_lines(job.harmless_lines());
+            }
+            sync.succeeded(&job.ids);
+            drop(sync);
+            job.handle.forget(&job.ids);
+        }
+        Completion::Partly(failed_paths) => {
+            let retry = sync.partly_failed(&job.ids, failed_paths, now);
+            tell_partial(&sync, retry, code);
+            drop(sync);
+            job.handle.forget(&job.ids);
+        }
+        Completion::StoppedAt { paths, limit } => {
+            let is_limited = limit.is_some();
+            match sync.defer_failed(&job.ids, &paths, is_limited, now) {
+                Some(deferred) => tell_deferred(&sync, &deferred, limit, code),
+                None => retry_all(&mut sync, job, now),
+            }
+            drop(sync);
+            job.handle.forget_finished(&job.ids);
+        }
+        Completion::TooLarge { paths, limit } => {
+            let why = too_large(paths.len(), Some(limit), code);
+            match sync.compare_smaller(&job.ids, &paths, now) {
+                Some(retry) => tell_partial(&sync, retry, code),
+                None => log::warn(format_args!(
+                    "{}: {why}, comparing what is smaller",
+                    sync.config.name
+                )),
+            }
+            drop(sync);
+            job.handle.forget_finished(&job.ids);
+        }
+        Completion::Again => retry_all(&mut sync, job, now),
+        Completion::Redo => sync.requeue(&job.ids, now + micros(RETRY_DELAY)),
+        // The transfers end the sync.
+        Completion::Die => {}
+    }
+}
+
+/// Returns true if the transfer failed because one of the rsyncs does not support an option. The
+/// transfer is then repeated at once without that option.
+fn uses_other_list(job: &Job, status: ExitStatus, now: Time) -> bool {
+    let mut sync = job.handle.sync.borrow_mut();
+    let whole = job.captured && sync.has_full() && job.is_whole(&sync);
+    let Some(kind) = job
+        .transfer
+        .or(whole.then_some(batch::TransferKind::Classic))
+    else {
+        return false;
+    };
+    let errors = job.errors.borrow();
+    let told = sync
+        .list_strategy()
+        .failed(kind, status.code(), errors.iter());
+    let Some(told) = told else {
+        return false;
+    };
+    log::normal(format_args!("{}: {told}", sync.config.name));
+    sync.requeue(&job.ids, now);
+    true
+}
+
+/// Counts the end of a child and returns the report for the sync's hook, if it has one. Must be
+/// called while the entries are still queued.
+fn account(job: &Job, status: ExitStatus, result: TransferResult) -> Option<HookReport> {
+    let mut sync = job.handle.sync.borrow_mut();
+    let text = job.words();
+    sync.counters.sent(job.totals());
+    let news = match result {
+        TransferResult::Synced => {
+            sync.compared(&job.ids);
+            sync.counters.succeeded(job.ids.len());
+            true
+        }
+        TransferResult::Failed => sync.counters.failed(status, text.clone()),
+    };
+    let failed = result == TransferResult::Failed;
+    let hook = if failed {
+        &sync.config.on_failed
+    } else {
+        &sync.config.on_synced
+    };
+    if !news || hook.is_none() {
+        return None;
+    }
+    let (paths, truncated) = paths(&sync, job);
+    Some(HookReport {
+        failed,
+        status,
+        text,
+        paths,
+        truncated,
+        batches: 1,
+    })
+}
+
+/// Returns the paths of a child's entries, each followed by a zero byte, and true if paths were
+/// left out.
+fn paths(sync: &Sync, job: &Job) -> (Vec<u8>, bool) {
+    let mut all = Vec::new();
+    for delay in job.ids.iter().filter_map(|&id| sync.queue.get(id)) {
+        let (path, to) = delay.paths();
+        for path in [Some(path), to].into_iter().flatten() {
+            if all.len() + path.len() >= MAX_PATH_BYTES {
+                return (all, true);
+            }
+            if !path.is_empty() {
+                all.extend(path);
+                all.push(0);
+            }
+        }
+    }
+    (all, false)
+}
+
+/// The result of a child for its entries.
+enum Completion {
+    /// All entries are done.
+    Done,
+    /// Some entries are done, those named here have failed.
+    Partly(FailedEntries),
+    /// The transfer was aborted at these paths. The other entries can be sent without them.
+    StoppedAt {
+        paths: Entries,
+        /// The limit of the target that was exceeded, if that is the cause.
+        limit: Option<SizeLimit>,
+    },
+    /// A comparison of everything was given up at these paths, which are too large for the target.
+    /// It can go on with what is smaller.
+    TooLarge { paths: Entries, limit: SizeLimit },
+    /// All entries are repeated after the retry delay.
+    Again,
+    /// The entries changed during the transfer and are examined again after [`RETRY_DELAY`].
+    Redo,
+    /// The sync ends.
+    Die,
+}
+
+impl Completion {
+    /// Returns how the transfer counts in statistics and hooks; `None` if it does not count.
+    fn result(&self) -> Option<TransferResult> {
+        match self {
+            Completion::Done | Completion::Partly(FailedEntries::Nothing) => {
+                Some(TransferResult::Synced)
+            }
+            Completion::Redo => None,
+            _ => Some(TransferResult::Failed),
+        }
+    }
+}
+
+impl Job {
+    /// Returns the completion for an exit code and the configuration's verdict on it. An exit code
+    /// table of the user overrides the handling of partial transfers.
+    fn completion(
+        &self,
+        verdict: CollectResult,
+        by_default: bool,
+        status: ExitStatus,
+    ) -> Completion {
+        let code = status.code();
+        let sync = self.handle.sync.borrow();
+        let is_partial = by_default && code == EXIT_PARTIAL && self.may_be_partial(&sync);
+        let may_stop = match verdict {
+            CollectResult::Again => code == EXIT_FILE_IO,
+            CollectResult::Die => by_default && EXIT_REFUSALS.contains(&code),
+            _ => false,
+        };
+        if may_stop && self.captured {
+            let stopped = self.blame(|blame| Some((blame.stopped_at()?.clone(), blame.limit())));
+            match (stopped, self.is_whole(&sync)) {
+                (Some((paths, limit)), false) => return Completion::StoppedAt { paths, limit },
+                (Some((paths, Some(limit))), true) => {
+                    return Completion::TooLarge { paths, limit };
+                }
+                _ => {}
+            }
+        }
+        // What is too large was left out.
+        let is_bounded = sync.is_size_bounded() && self.is_whole(&sync);
+        match verdict {
+            CollectResult::Done if is_bounded => Completion::Partly(FailedEntries::Everything),
+            CollectResult::Done if is_partial => Completion::Partly(self.failed_paths()),
+            CollectResult::Done => Completion::Done,
+            CollectResult::Again => Completion::Again,
+            CollectResult::Redo => Completion::Redo,
+            CollectResult::Die => Completion::Die,
+        }
+    }
+
+    /// Logs the lines of the child's error output that were kept.
+    fn tell_errors(&self) {
+        let sync = self.handle.sync.borrow();
+        let name = &sync.config.name;
+        for line in self
+            .errors
+            .borrow()
+            .iter()
+            .filter(|line| !is_attribute(line))
+        {
+            log::warn(format_args!("{name}: {}", log::escape(line)));
+        }
+    }
+}
+
+/// Repeats all entries after the retry delay.
+fn retry_all(sync: &mut Sync, job: &Job, now: Time) {
+    let wait = sync.failed(&job.ids, now).as_secs();
+    let name = &sync.config.name;
+    log::warn(match sync.failures() {
+        0 | 1 => format!("{name}: trying again in {wait} s"),
+        count => format!("{name}: failed {count} times in a row, trying again in {wait} s"),
+    });
+}
+
+fn tell_partial(sync: &Sync, retry: RetryPlan, code: i32) {
+    let name = &sync.config.name;
+    let begin = if code == 0 {
+        format!("{name}: files too large for the target were left out;")
+    } else {
+        format!("{name}: partial transfer (exit code {code}), could not do everything;")
+    };
+    match retry {
+        RetryPlan::Nothing => {}
+        RetryPlan::Paths(count, wait) => log::warn(format_args!(
+            "{begin} retrying {} in {} s",
+            counted(count, "path"),
+            wait.as_secs()
+        )),
+        RetryPlan::Everything(wait) => log::warn(format_args!(
+            "{begin} comparing everything again in {} s",
+            wait.as_secs()
+        )),
+    }
+}
+
+fn tell_deferred(sync: &Sync, deferred: &Deferred, limit: Option<SizeLimit>, code: i32) {
+    let name = &sync.config.name;
+    let why = too_large(deferred.paths, limit, code);
+    let wait = match deferred.retry {
+        RetryPlan::Paths(_, wait) | RetryPlan::Everything(wait) => wait.as_secs(),
+        RetryPlan::Nothing => 0,
+    };
+    let others = match deferred.others {
+        0 => String::new(),
+        count => format!("; the other {count} of the transfer do not wait"),
+    };
+    log::warn(format_args!("{name}: {why}, retrying in {wait} s{others}"));
+}
+
+fn too_large(paths: usize, limit: Option<SizeLimit>, code: i32) -> String {
+    let paths = counted(paths, "path");
+    match limit {
+        Some(SizeLimit::Space) => format!("no space left at the target for {paths}"),
+        Some(SizeLimit::Quota) => format!("the disk quota of the target is exceeded by {paths}"),
+        Some(SizeLimit::FileSize) => format!("{paths} too large for the target"),
+        None => format!("the transfer stopped at {paths} (exit code {code})"),
+    }
+}

@@ -1,0 +1,175 @@
+//! Delete limit, `guard = { maxDelete = … }`: a dry run of rsync counts the deletions of a transfer
+//! before the transfer starts.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use mlua::Table;
+
+use crate::batch::output;
+use crate::config::MaxDelete;
+use crate::log;
+use crate::process::{Command, ExitStatus, Output, Stdin};
+use crate::queue::{DelayId, Time};
+use crate::script::{SpawnRequest, SyncHandle};
+
+/// A dry run and the transfer that waits for its result.
+pub struct DryRun {
+    request: SpawnRequest,
+    deleted: Cell<u64>,
+    files: Cell<Option<u64>>,
+    created: Cell<u64>,
+}
+
+/// What follows a dry run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DryRunResult {
+    /// The transfer starts.
+    Transfer,
+    /// The entries of the source are counted, and the dry run is evaluated again.
+    Count,
+    /// More than the limit would be deleted: this many of a total.
+    Exceeded(u64, u64),
+}
+
+impl DryRun {
+    /// Returns true if the delete limit applies to a transfer. A permission to exceed it is used up.
+    pub fn is_needed(request: &SpawnRequest) -> bool {
+        let deletes = |word: &Vec<u8>| word.starts_with(b"--del");
+        let mut sync = request.handle.sync.borrow_mut();
+        let is_limited = sync.config.guard.max_delete.is_some();
+        let is_limited = is_limited && request.captured && !sync.delete_guard_mut().take_lifted();
+        is_limited && request.args.iter().any(deletes)
+    }
+
+    /// Returns the command of the dry run of a transfer.
+    pub fn command(request: &SpawnRequest) -> Command {
+        let words = ["--dry-run", "--itemize-changes", "--stats"];
+        let words = words.map(|word| word.as_bytes().to_vec()).into_iter();
+        Command {
+            program: request.program.clone(),
+            args: words.chain(request.args.iter().cloned()).collect(),
+            stdin: match &request.stdin {
+                Some(bytes) => Stdin::Bytes(bytes.clone()),
+                None => Stdin::Inherit,
+            },
+            output: Output::Lines,
+            environment: request.environment.clone(),
+            priority: Default::default(),
+        }
+    }
+
+    /// Returns the dry run of a transfer, before its first line of output.
+    pub fn new(request: SpawnRequest) -> DryRun {
+        DryRun {
+            deleted: Cell::new(0),
+            files: Cell::new(None),
+            created: Cell::new(0),
+            request,
+        }
+    }
+
+    /// Evaluates an output line of `--itemize-changes` or `--stats`.
+    pub fn line(&self, line: &[u8]) {
+        let count = |label: &[u8]| output::count(line.strip_prefix(label)?);
+        if line.starts_with(b"*deleting") {
+            self.deleted.set(self.deleted.get() + 1);
+        } else if let Some(files) = count(b"Number of files: ") {
+            self.files.set(Some(files));
+        } else if let Some(created) = count(b"Number of created files: ") {
+            self.created.set(created);
+        }
+    }
+
+    /// Returns the sync of the transfer.
+    pub fn handle(&self) -> Rc<SyncHandle> {
+        Rc::clone(&self.request.handle)
+    }
+
+    /// Returns the event or list object of the transfer.
+    pub fn agent(&self) -> Table {
+        self.request.agent.clone()
+    }
+
+    /// Returns the queue entries of the transfer.
+    pub fn ids(&self) -> &[DelayId] {
+        &self.request.ids
+    }
+
+    /// Returns the transfer.
+    pub fn into_request(self) -> SpawnRequest {
+        self.request
+    }
+
+    /// Returns what follows this end of the dry run.
+    pub fn result(&self, status: ExitStatus) -> DryRunResult {
+        if self.needs_count() {
+            return DryRunResult::Count;
+        }
+        let deleted = self.deleted.get();
+        let limit = self.request.handle.sync.borrow().config.guard.max_delete;
+        // A dry run that failed proves nothing, and the transfer would fail in the same way.
+        let failed = !matches!(status, ExitStatus::Exit(0 | 23 | 24));
+        let total = self.entries();
+        if !failed && limit.is_some_and(|limit| limit.exceeded(deleted, total)) {
+            return DryRunResult::Exceeded(deleted, total);
+        }
+        self.request
+            .handle
+            .sync
+            .borrow_mut()
+            .deletions_within_limit();
+        DryRunResult::Transfer
+    }
+
+    /// Takes in the number of entries of the source.
+    pub fn on_counted(&self, entries: u64) {
+        let entries = entries + self.deleted.get();
+        let mut sync = self.request.handle.sync.borrow_mut();
+        sync.delete_guard_mut().set_target_entries(entries);
+    }
+
+    /// Returns true if the transfer compares the whole source.
+    fn is_whole(&self) -> bool {
+        self.request.transfer.is_none()
+    }
+
+    /// Returns true if the limit is a percentage and the number of entries at the target is unknown.
+    fn needs_count(&self) -> bool {
+        let sync = self.request.handle.sync.borrow();
+        let is_percent = matches!(sync.config.guard.max_delete, Some(MaxDelete::Percent(_)));
+        is_percent
+            && sync.delete_guard().target_entries().is_none()
+            && !self.is_whole()
+            && self.deleted.get() > 0
+    }
+
+    /// Returns the number of entries at the target.
+    fn entries(&self) -> u64 {
+        let mut sync = self.request.handle.sync.borrow_mut();
+        if self.is_whole() {
+            let files = self.files.get().unwrap_or_default();
+            sync.delete_guard_mut().set_target_entries(files);
+            return files.saturating_sub(self.created.get()) + self.deleted.get();
+        }
+        sync.delete_guard().target_entries().unwrap_or(0)
+    }
+}
+
+/// Defers the entries of a transfer that exceeds the delete limit, and logs it.
+pub fn put_off(handle: &SyncHandle, ids: &[DelayId], deleted: u64, total: u64, now: Time) {
+    let mut sync = handle.sync.borrow_mut();
+    let wait = sync.failed(ids, now);
+    let limit = match sync.config.guard.max_delete {
+        Some(MaxDelete::Percent(part)) => format!("{part}% of {total}"),
+        Some(MaxDelete::Count(count)) => count.to_string(),
+        None => String::new(),
+    };
+    let why = format!("{deleted} entries would be deleted at the target, more than {limit}");
+    log::error(format_args!(
+        "{}: {why}; nothing is sent, looking again in {} s",
+        sync.config.name,
+        wait.as_secs()
+    ));
+    sync.delete_guard_mut().exceeded(why);
+}

@@ -1,0 +1,121 @@
+//! Threads that count the entries of a source for the delete limit.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
+
+use mio::Waker;
+
+use super::job::Job;
+use crate::process::ExitStatus;
+
+/// The counts in progress.
+#[derive(Default)]
+pub struct EntryCounts {
+    running: Vec<EntryCount>,
+    stop: Arc<AtomicBool>,
+}
+
+/// One thread.
+struct EntryCount {
+    /// The dry run whose result waits for the count.
+    job: Job,
+    /// The exit status of the dry run.
+    status: ExitStatus,
+    result: Receiver<Option<u64>>,
+}
+
+impl EntryCounts {
+    /// Counts the source of a job on a thread, which wakes the loop at its end.
+    ///
+    /// # Errors
+    ///
+    /// No thread can be started.
+    pub fn start(&mut self, job: Job, status: ExitStatus, waker: Arc<Waker>) -> io::Result<()> {
+        let (sender, result) = mpsc::channel();
+        let source = job.handle.sync.borrow().config.source.clone();
+        let stop = Arc::clone(&self.stop);
+        thread::Builder::new().name("count".into()).spawn(move || {
+            // The receiver is gone if the configuration has been replaced.
+            let _ = sender.send(count(&source, &stop));
+            let _ = waker.wake();
+        })?;
+        self.running.push(EntryCount {
+            job,
+            status,
+            result,
+        });
+        Ok(())
+    }
+
+    /// Removes and returns the jobs whose count is complete, or `None` for a count that was
+    /// stopped.
+    pub fn ended(&mut self) -> Vec<(Job, ExitStatus, Option<u64>)> {
+        let mut ended = Vec::new();
+        for each in std::mem::take(&mut self.running) {
+            match each.result.try_recv() {
+                Err(TryRecvError::Empty) => self.running.push(each),
+                Ok(count) => ended.push((each.job, each.status, count)),
+                // The thread has panicked.
+                Err(TryRecvError::Disconnected) => ended.push((each.job, each.status, None)),
+            }
+        }
+        ended
+    }
+
+    /// Tells all threads to stop as soon as possible.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the waiting jobs.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.running.iter().map(|each| &each.job)
+    }
+
+    /// Returns the waiting jobs, mutable.
+    pub fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
+        self.running.iter_mut().map(|each| &mut each.job)
+    }
+}
+
+/// Returns the number of entries of a source; `None` if it was stopped.
+fn count(source: &[u8], stop: &AtomicBool) -> Option<u64> {
+    let mut count = 0;
+    let mut directories: Vec<PathBuf> = vec![OsStr::from_bytes(source).into()];
+    while let Some(directory) = directories.pop() {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            count += 1;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                directories.push(entry.path());
+            }
+        }
+    }
+    Some(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_counted_without_following_links() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        fs::create_dir_all(path.join("a/b")).unwrap();
+        fs::write(path.join("a/b/f"), "").unwrap();
+        std::os::unix::fs::symlink("a", path.join("link")).unwrap();
+        let source = path.as_os_str().as_bytes();
+        assert_eq!(count(source, &AtomicBool::new(false)), Some(4));
+        assert_eq!(count(source, &AtomicBool::new(true)), None);
+    }
+}

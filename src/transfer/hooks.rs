@@ -1,0 +1,275 @@
+//! The commands of the hooks `onSynced` and `onFailed`.
+//!
+//! A hook never delays transfers. Commands run in parallel, one at a time for each sync, and
+//! results in the meantime are merged into the next call.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use crate::config::Hook;
+use crate::id::SyncId;
+use crate::log;
+use crate::process::{Command, ExitStatus, Output, Pid, SpawnError, Stdin};
+use crate::script::{HookReport, SyncHandle};
+
+/// The maximum size of the paths passed to one call, in bytes.
+pub const MAX_PATH_BYTES: usize = 4 * 1024 * 1024;
+
+/// The maximum number of waiting calls of one sync.
+const MAX_WAITING_CALLS: usize = 8;
+
+/// Starts a command.
+pub type Spawner<'a> = &'a mut dyn FnMut(Command) -> Result<Pid, SpawnError>;
+
+/// Running and waiting hook commands, by sync.
+#[derive(Default)]
+pub struct Hooks(Vec<HookQueue>);
+
+struct HookQueue {
+    sync: HookSync,
+    running: Option<Pid>,
+    waiting: VecDeque<HookReport>,
+}
+
+/// What a hook command is told of its sync.
+#[derive(Clone, Debug)]
+pub struct HookSync {
+    id: SyncId,
+    name: String,
+    source: Vec<u8>,
+    target: Vec<u8>,
+    on_synced: Option<Hook>,
+    on_failed: Option<Hook>,
+}
+
+impl HookSync {
+    /// Returns what is told of a sync.
+    pub fn of(handle: &SyncHandle) -> HookSync {
+        let target = handle.destination().unwrap_or_default();
+        let sync = handle.sync.borrow();
+        HookSync {
+            id: sync.id,
+            name: sync.config.name.clone(),
+            source: sync.config.source.clone(),
+            target,
+            on_synced: sync.config.on_synced.clone(),
+            on_failed: sync.config.on_failed.clone(),
+        }
+    }
+
+    /// Returns the command of a hook; `None` if it is not a command.
+    fn command(&self, report: HookReport) -> Option<Command> {
+        let hook = if report.failed {
+            &self.on_failed
+        } else {
+            &self.on_synced
+        };
+        let Some(Hook::Command(words)) = hook else {
+            return None;
+        };
+        let (program, args) = words.split_first()?;
+        let count = report.paths.iter().filter(|&&byte| byte == 0).count();
+        let event = if report.failed { "failed" } else { "synced" };
+        let text = log::escape(&report.text).into_owned();
+        let env = [
+            ("LSYNCD_EVENT", event.into()),
+            ("LSYNCD_SYNC", self.name.clone().into_bytes()),
+            ("LSYNCD_SOURCE", self.source.clone()),
+            ("LSYNCD_TARGET", self.target.clone()),
+            (
+                "LSYNCD_EXITCODE",
+                report.status.code().to_string().into_bytes(),
+            ),
+            ("LSYNCD_ERROR", text.into_bytes()),
+            ("LSYNCD_PATHS", count.to_string().into_bytes()),
+            (
+                "LSYNCD_TRUNCATED",
+                u8::from(report.truncated).to_string().into_bytes(),
+            ),
+            ("LSYNCD_BATCHES", report.batches.to_string().into_bytes()),
+        ];
+        let env: [(&str, Vec<u8>); 9] = env;
+        let env = env.map(|(key, value)| (OsString::from(key), OsString::from_vec(value)));
+        Some(Command {
+            program: program.clone(),
+            args: args.to_vec(),
+            environment: env.to_vec(),
+            stdin: Stdin::Bytes(report.paths),
+            output: Output::Lines,
+            priority: Default::default(),
+        })
+    }
+}
+
+impl Hooks {
+    /// Calls the hook command of a sync, or queues the call while another one runs.
+    pub fn call(&mut self, sync: HookSync, report: HookReport, spawn: Spawner<'_>) {
+        self.queue(sync).push(report);
+        self.start(spawn);
+    }
+
+    /// Takes in the end of a process, if it is a hook command.
+    pub fn on_ended(&mut self, pid: Pid, status: ExitStatus, spawn: Spawner<'_>) {
+        for queue in &mut self.0 {
+            if queue.running == Some(pid) {
+                queue.running = None;
+                if !status.is_success() {
+                    let (name, code) = (&queue.sync.name, status.code());
+                    log::warn(format_args!("{name}: the hook ended with exit code {code}"));
+                }
+            }
+        }
+        self.start(spawn);
+        self.retire();
+    }
+
+    /// Removes queues without calls, including those of replaced configurations. A queue with calls
+    /// is removed once they are done.
+    pub fn retire(&mut self) {
+        self.0
+            .retain(|queue| queue.running.is_some() || !queue.waiting.is_empty());
+    }
+
+    fn start(&mut self, spawn: Spawner<'_>) {
+        for queue in &mut self.0 {
+            // A command that cannot be started is logged, and the next one follows.
+            while queue.running.is_none()
+                && let Some(report) = queue.waiting.pop_front()
+            {
+                let Some(command) = queue.sync.command(report) else {
+                    continue;
+                };
+                let program = command.program.clone();
+                match spawn(command) {
+                    Ok(pid) => queue.running = Some(pid),
+                    Err(error) => log::error(format_args!(
+                        "{}: cannot run the hook {}: {error}",
+                        queue.sync.name,
+                        log::escape(&program)
+                    )),
+                }
+            }
+        }
+    }
+
+    /// Returns the queue of a sync, which may belong to a new configuration after a reload.
+    fn queue(&mut self, sync: HookSync) -> &mut HookQueue {
+        let known = self.0.iter().position(|queue| queue.sync.id == sync.id);
+        let index = known.unwrap_or(self.0.len());
+        if known.is_none() {
+            self.0.push(HookQueue {
+                sync,
+                running: None,
+                waiting: VecDeque::new(),
+            });
+        } else {
+            self.0[index].sync = sync;
+        }
+        &mut self.0[index]
+    }
+}
+
+impl HookQueue {
+    /// Queues a call, or merges it with a waiting one of the same kind.
+    fn push(&mut self, report: HookReport) {
+        let waiting = &mut self.waiting;
+        let last = waiting.back();
+        let last_is_like = last.is_some_and(|last| last.failed == report.failed);
+        if !last_is_like && waiting.len() < MAX_WAITING_CALLS {
+            return waiting.push_back(report);
+        }
+        let mut alike = waiting.iter_mut().rev();
+        if let Some(older) = alike.find(|older| older.failed == report.failed) {
+            merge(older, report);
+        }
+    }
+}
+
+/// Merges two reports into one.
+fn merge(older: &mut HookReport, newer: HookReport) {
+    let room = MAX_PATH_BYTES.saturating_sub(older.paths.len());
+    if newer.paths.len() <= room {
+        older.paths.extend(newer.paths);
+    } else {
+        older.truncated = true;
+    }
+    older.truncated |= newer.truncated;
+    older.status = newer.status;
+    older.text = newer.text;
+    older.batches += newer.batches;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sync() -> HookSync {
+        let words = |word: &str| vec![word.as_bytes().to_vec()];
+        HookSync {
+            id: SyncId::new(),
+            name: "one".into(),
+            source: b"/s/".to_vec(),
+            target: b"/t/".to_vec(),
+            on_synced: Some(Hook::Command(words("synced"))),
+            on_failed: Some(Hook::Command(words("failed"))),
+        }
+    }
+
+    fn report(code: i32, paths: &[u8]) -> HookReport {
+        HookReport {
+            failed: code != 0,
+            status: ExitStatus::Exit(code),
+            text: Vec::new(),
+            paths: paths.to_vec(),
+            truncated: false,
+            batches: 1,
+        }
+    }
+
+    /// Returns the program and the value of a variable.
+    fn shown(command: &Command, key: &str) -> (String, String) {
+        let mut environment = command.environment.iter();
+        let value = environment.find(|(name, _)| name == key).unwrap().1.clone();
+        let program = String::from_utf8(command.program.clone()).unwrap();
+        (program, value.into_string().unwrap())
+    }
+
+    #[test]
+    fn calls_of_a_sync_follow_one_another_and_are_merged() {
+        let (mut hooks, sync, mut started) = (Hooks::default(), sync(), Vec::new());
+        let mut spawn = |command: Command| {
+            started.push(command);
+            Ok(Pid(started.len() as u32))
+        };
+        hooks.call(sync.clone(), report(0, b"/a\0"), &mut spawn);
+        for code in [0, 12, 23] {
+            hooks.call(sync.clone(), report(code, b"/b\0"), &mut spawn);
+        }
+        let exit = ExitStatus::Exit(0);
+        hooks.on_ended(Pid(7), exit, &mut spawn);
+        hooks.on_ended(Pid(1), exit, &mut spawn);
+        hooks.on_ended(Pid(2), exit, &mut spawn);
+        assert_eq!(hooks.0.len(), 1);
+        hooks.on_ended(Pid(3), exit, &mut spawn);
+        assert!(hooks.0.is_empty());
+        let told: Vec<_> = started
+            .iter()
+            .map(|command| shown(command, "LSYNCD_PATHS"))
+            .collect();
+        let told: Vec<_> = told.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        assert_eq!(told, [("synced", "1"), ("synced", "1"), ("failed", "2")]);
+        assert_eq!(shown(&started[2], "LSYNCD_EXITCODE").1, "23");
+        assert_eq!(shown(&started[2], "LSYNCD_BATCHES").1, "2");
+    }
+
+    #[test]
+    fn paths_beyond_the_limit_are_left_out() {
+        let mut older = report(0, &vec![b'x'; MAX_PATH_BYTES - 2]);
+        merge(&mut older, report(0, b"/a"));
+        assert!(!older.truncated);
+        merge(&mut older, report(0, b"/b"));
+        assert!(older.truncated);
+        assert_eq!((older.paths.len(), older.batches), (MAX_PATH_BYTES, 3));
+    }
+}

@@ -1,0 +1,399 @@
+//! The running processes of syncs.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::Waker;
+use nix::sys::signal::Signal;
+
+use super::completion::{self, Evaluation};
+use super::delete_limit::{DryRun, DryRunResult, put_off};
+use super::entry_count::EntryCounts;
+use super::hooks::{HookSync, Hooks};
+use super::job::{self, Job};
+use super::spawn;
+use super::stall_detector::StallDetector;
+use crate::component::{Action, Ending};
+use crate::config::Hook;
+use crate::exit::Exit;
+use crate::log;
+use crate::process::process_tree::{self, Descendant};
+use crate::process::{Children, ExitStatus, Observer, Pid, SpawnError, Stream};
+use crate::queue::Time;
+use crate::script::{HookReport, Script, SpawnRequest, SyncHandle};
+
+/// The exit code of lsyncd's children whose program cannot be executed.
+const EXIT_NOT_EXECUTED: ExitStatus = ExitStatus::Exit(255);
+
+/// The running processes of the syncs of one configuration.
+pub struct Transfers {
+    children: Rc<RefCell<Children>>,
+    waker: Arc<Waker>,
+    script: Rc<Script>,
+    syncs: Vec<Rc<SyncHandle>>,
+    jobs: HashMap<Pid, Job>,
+    counts: EntryCounts,
+    stall_detector: StallDetector,
+    hooks: Hooks,
+    /// The descendants of the processes that have been signalled.
+    signalled: Vec<Descendant>,
+    /// The time of the last end of a process.
+    last_end: Option<SystemTime>,
+}
+
+impl Transfers {
+    /// Returns the transfers of a configuration, of which none runs. `waker` wakes the loop when a
+    /// thread has ended.
+    pub fn new(
+        children: Rc<RefCell<Children>>,
+        waker: Arc<Waker>,
+        script: Rc<Script>,
+        syncs: Vec<Rc<SyncHandle>>,
+    ) -> Transfers {
+        Transfers {
+            children,
+            waker,
+            stall_detector: StallDetector::new(script.settings.stall_timeout),
+            script,
+            syncs,
+            jobs: HashMap::new(),
+            counts: EntryCounts::default(),
+            hooks: Hooks::default(),
+            signalled: Vec::new(),
+            last_end: None,
+        }
+    }
+
+    /// Takes in a new configuration. Running processes go on.
+    pub fn on_reload(&mut self, script: &Rc<Script>, syncs: &[Rc<SyncHandle>]) {
+        self.script = Rc::clone(script);
+        self.syncs = syncs.to_vec();
+        self.stall_detector
+            .set_timeout(script.settings.stall_timeout);
+        self.hooks.retire();
+        self.count_running();
+    }
+
+    /// Returns the number of running processes.
+    pub fn running(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Returns the number of running processes and of threads that count entries.
+    pub fn unfinished(&self) -> usize {
+        self.jobs.len() + self.counts.jobs().count()
+    }
+
+    /// Returns the running processes.
+    pub fn jobs(&self) -> impl Iterator<Item = (Pid, &Job)> {
+        self.jobs.iter().map(|(&pid, job)| (pid, job))
+    }
+
+    /// Returns the dry runs that have ended and wait for a thread.
+    pub fn counting(&self) -> impl Iterator<Item = &Job> {
+        self.counts.jobs()
+    }
+
+    /// Returns all jobs, mutable.
+    pub fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
+        self.jobs.values_mut().chain(self.counts.jobs_mut())
+    }
+
+    /// Returns the time of the last end of a process.
+    pub fn last_end(&self) -> Option<SystemTime> {
+        self.last_end
+    }
+
+    /// Returns the time without I/O of a transfer, if it is long enough to be reported.
+    pub fn stalled(&self, pid: Pid) -> Option<Duration> {
+        self.stall_detector.stalled(pid)
+    }
+
+    /// Returns when [`Transfers::on_timer`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.stall_detector.deadline()
+    }
+
+    /// Starts a process, or first a dry run of it if its deletions are limited.
+    pub fn start(&mut self, request: SpawnRequest, now: Time) -> Vec<Action> {
+        if DryRun::is_needed(&request) {
+            let command = DryRun::command(&request);
+            let spawned = self.children.borrow_mut().spawn(command);
+            // The reason of a failure is logged when the transfer itself fails to start.
+            if let Ok(pid) = spawned {
+                let dry_run = DryRun::new(request);
+                self.add(pid, Job::dry_run(dry_run, Rc::clone(&self.script)));
+                return Vec::new();
+            }
+        }
+        self.execute(request, now)
+    }
+
+    /// Registers the job of a started process.
+    pub fn add(&mut self, pid: Pid, job: Job) {
+        {
+            let mut sync = job.handle.sync.borrow_mut();
+            sync.child_started();
+            if job.may_stall() {
+                let name = sync.config.name.clone();
+                self.stall_detector.started(pid, name, Instant::now());
+            }
+        }
+        self.jobs.insert(pid, job);
+        self.count_running();
+    }
+
+    /// Removes the job of a process that has ended. It is evaluated with [`Transfers::on_ended`].
+    pub fn remove(&mut self, pid: Pid) -> Option<Job> {
+        let job = self.jobs.remove(&pid)?;
+        self.last_end = Some(SystemTime::now());
+        job.leave();
+        self.count_running();
+        Some(job)
+    }
+
+    /// Evaluates the end of a process.
+    pub fn on_ended(
+        &mut self,
+        pid: Pid,
+        mut job: Job,
+        status: ExitStatus,
+        now: Time,
+    ) -> Vec<Action> {
+        if self.stall_detector.ended(pid) && !status.is_success() {
+            let evaluation = completion::retry_stalled(&mut job, status, now);
+            return self.apply(&job, status, evaluation, now);
+        }
+        match job.dry_run.take() {
+            Some(dry_run) => self.dry_run_ended(dry_run, status, now),
+            None => self.evaluate(&job, status, now),
+        }
+    }
+
+    /// Takes in the end of a process that is no job, but may be a hook command.
+    pub fn on_other_ended(&mut self, pid: Pid, status: ExitStatus) {
+        let children = &self.children;
+        let spawn = &mut |command| children.borrow_mut().spawn(command);
+        self.hooks.on_ended(pid, status, spawn);
+    }
+
+    /// Evaluates the dry runs whose count is complete.
+    pub fn on_counted(&mut self, now: Time) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (mut job, status, count) in self.counts.ended() {
+            job.leave();
+            let Some(dry_run) = job.dry_run.take() else {
+                continue;
+            };
+            match count {
+                Some(count) => {
+                    dry_run.on_counted(count);
+                    actions.extend(self.dry_run_ended(dry_run, status, now));
+                }
+                // The daemon is shutting down.
+                None => {
+                    let ids = dry_run.ids();
+                    job.handle.sync.borrow_mut().failed(ids, now);
+                }
+            }
+        }
+        actions
+    }
+
+    /// Checks running transfers for stalls if it is time to.
+    pub fn on_timer(&mut self, now: Instant) -> Vec<Action> {
+        let jobs = &self.jobs;
+        let mut observer = Observer::default();
+        self.stall_detector.on_timer(now, |pid| {
+            let is_local = jobs.get(&pid).is_some_and(Job::is_local);
+            observer.observe(pid, is_local)
+        })
+    }
+
+    /// Takes in a line of output. `other` is the name of the process if it is no job.
+    pub fn on_output(
+        &self,
+        pid: Pid,
+        stream: Stream,
+        line: &[u8],
+        other: impl FnOnce() -> Option<String>,
+    ) {
+        let job = self.jobs.get(&pid);
+        let other = if job.is_none() { other() } else { None };
+        job::take_output(job, stream, line, other);
+    }
+
+    /// Sends a signal to all processes and their descendants, and stops all threads.
+    pub fn signal_all(&mut self, signal: Signal) {
+        self.counts.stop();
+        if self.jobs.is_empty() {
+            return;
+        }
+        let below = process_tree::below(self.jobs.keys().copied());
+        let children = self.children.borrow();
+        for &pid in self.jobs.keys() {
+            // A child that has ended is reaped in the next turn.
+            let _ = children.kill(pid, signal);
+        }
+        for descendant in &below {
+            descendant.kill(signal);
+        }
+        self.signalled.extend(below);
+    }
+
+    /// Kills the descendants of signalled processes.
+    pub fn kill_descendants(&mut self) {
+        for descendant in self.signalled.drain(..) {
+            descendant.kill(Signal::SIGKILL);
+        }
+    }
+
+    /// Applies the exit status of a child to its sync, its hooks and its queue.
+    pub fn evaluate(&mut self, job: &Job, status: ExitStatus, now: Time) -> Vec<Action> {
+        match completion::evaluate(job, status, now) {
+            Ok(evaluation) => self.apply(job, status, evaluation, now),
+            Err(error) => vec![Action::Exit(Ending::Exit(job.script.exit_after(&error)))],
+        }
+    }
+
+    fn apply(
+        &mut self,
+        job: &Job,
+        status: ExitStatus,
+        evaluation: Evaluation,
+        now: Time,
+    ) -> Vec<Action> {
+        let actions = if evaluation.is_critical {
+            self.end_sync(job, status, now)
+        } else {
+            Vec::new()
+        };
+        if let Some(report) = evaluation.report {
+            self.call_hook(&job.handle, report);
+        }
+        actions
+    }
+
+    /// Starts one process.
+    fn execute(&mut self, mut request: SpawnRequest, now: Time) -> Vec<Action> {
+        if log::enabled("Exec") {
+            log::say("Exec", spawn::shown(&request));
+        }
+        let program = request.program.clone();
+        let roots = spawn::roots(&request.args);
+        let command = spawn::command(&mut request, &self.script);
+        let spawned = self.children.borrow_mut().spawn(command);
+        let job = Job::of_request(request, roots, Rc::clone(&self.script));
+        match spawned {
+            Ok(pid) => self.add(pid, job),
+            Err(SpawnError::NotExecutable(_)) => {
+                let text = format!("Failed executing [ {} ]!", log::escape(&program));
+                log::error(&text);
+                job.errors.borrow_mut().push_back(text.into_bytes());
+                return self.evaluate(&job, EXIT_NOT_EXECUTED, now);
+            }
+            Err(SpawnError::Resources(error)) => {
+                let mut sync = job.handle.sync.borrow_mut();
+                let wait = sync.failed(&job.ids, now);
+                let program = log::escape(&program);
+                let text = format!("cannot start {program}: {error}");
+                let name = &sync.config.name;
+                log::error(format_args!(
+                    "{name}: {text}; trying again in {} s",
+                    wait.as_secs()
+                ));
+                sync.counters.failed(EXIT_NOT_EXECUTED, text.into_bytes());
+            }
+        }
+        Vec::new()
+    }
+
+    /// Starts the transfer of a dry run, defers its entries, or counts the source first.
+    fn dry_run_ended(&mut self, dry_run: DryRun, status: ExitStatus, now: Time) -> Vec<Action> {
+        match dry_run.result(status) {
+            DryRunResult::Transfer => return self.execute(dry_run.into_request(), now),
+            DryRunResult::Exceeded(deleted, total) => {
+                put_off(&dry_run.handle(), dry_run.ids(), deleted, total, now);
+            }
+            DryRunResult::Count => self.count_first(dry_run, status, now),
+        }
+        Vec::new()
+    }
+
+    /// Counts the entries of the source on a thread. The dry run is evaluated afterwards.
+    fn count_first(&mut self, dry_run: DryRun, status: ExitStatus, now: Time) {
+        let (handle, ids) = (dry_run.handle(), dry_run.ids().to_vec());
+        let job = Job::dry_run(dry_run, Rc::clone(&self.script));
+        let started = self.counts.start(job, status, Arc::clone(&self.waker));
+        let mut sync = handle.sync.borrow_mut();
+        match started {
+            Ok(()) => sync.child_started(),
+            Err(error) => {
+                let wait = sync.failed(&ids, now);
+                log::error(format_args!(
+                    "{}: cannot start a thread: {error}; trying again in {} s",
+                    sync.config.name,
+                    wait.as_secs()
+                ));
+            }
+        }
+    }
+
+    /// Ends a sync that cannot go on. The daemon exits if no other sync is left, or if the startup
+    /// failed and `insist` is not set.
+    fn end_sync(&mut self, job: &Job, status: ExitStatus, now: Time) -> Vec<Action> {
+        let exit = vec![Action::Exit(Ending::Exit(Exit::Failure))];
+        if self.script.context.startup_failed.get() {
+            return exit;
+        }
+        log::error("Critical exitcode.");
+        let mut sync = job.handle.sync.borrow_mut();
+        let startup = job.is_startup(&sync) && !self.script.insists();
+        sync.end(&job.ids, status, now);
+        let name = sync.config.name.clone();
+        drop(sync);
+        if !self.syncs.iter().any(|handle| job.is_for(&handle.sync)) {
+            return Vec::new();
+        }
+        if startup || self.syncs.iter().all(|m| m.sync.borrow().has_ended()) {
+            return exit;
+        }
+        log::error(format_args!(
+            "{name}: ended by exit code {}, its target is not kept current any more; \
+             the other syncs go on",
+            status.code()
+        ));
+        Vec::new()
+    }
+
+    /// Calls the hook of a sync. A Lua function runs in the daemon and is stopped if it takes too
+    /// long.
+    fn call_hook(&mut self, handle: &Rc<SyncHandle>, report: HookReport) {
+        let is_function = {
+            let sync = handle.sync.borrow();
+            let hook = if report.failed {
+                &sync.config.on_failed
+            } else {
+                &sync.config.on_synced
+            };
+            matches!(hook, Some(Hook::Function))
+        };
+        if is_function {
+            if let Err(error) = self.script.hook(handle, &report) {
+                log::error("in a hook, which is ignored:");
+                self.script.report(&error);
+            }
+            return;
+        }
+        let children = &self.children;
+        let spawn = &mut |command| children.borrow_mut().spawn(command);
+        self.hooks.call(HookSync::of(handle), report, spawn);
+    }
+
+    fn count_running(&self) {
+        self.script.context.running.set(self.jobs.len());
+    }
+}
