@@ -9,7 +9,6 @@
 //! | room | what it does |
 //! |---|---|
 //! | [`cli`] | the command line |
-//! | [`exit`] | the exit codes |
 //! | [`daemon`] | the event loop, detaching, pid file, signals |
 //! | [`control`] | the control server: sockets, clients and what they request; the protocol |
 //! | [`transfer`] | running processes of syncs: start, output, exit status, delete limit, hooks |
@@ -24,13 +23,14 @@
 //! | [`filter`] | rsync's patterns |
 //! | [`watch`] | inotify, move pairing, the tree of watched directories, the crawl |
 //! | [`local`] | what default.direct does itself, without a process |
-//! | [`process`] | children: spawn, feed, capture, reap |
 //! | [`component`] | the contract between the event loop and its components |
+//! | [`process`] | children: spawn, feed, capture, reap |
 //! | [`id`] | numbers for syncs and gates, never reused |
 //! | [`status`] | snapshot, health, status file, metrics, page |
 //! | [`log`] | the log and its channels |
 //! | [`paths`] | byte paths: slashes, parents, components |
 //! | [`safe_path`] | own files where other users may write: no link of theirs is followed |
+//! | [`exit`] | the exit codes |
 //! | [`sys`] | the only `unsafe` code |
 //! | `test_skip` | counts unit tests that cannot run here |
 //!

@@ -6,15 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal as UnixSignal;
 
 use super::context::Context;
-use super::event_router::EventRouter;
+use super::event_router::{self, EventRouter};
 use super::local_jobs::LocalJobs;
-use super::os::signals::Signal;
 use super::os::systemd::{Figures, ServicePhase};
 use super::report_files::ReportFiles;
 use super::rsync_probe::RsyncProbe;
@@ -24,9 +22,9 @@ use super::shutdown::{Remaining, Shutdown};
 use super::source_monitor::SourceMonitor;
 use super::startup_progress::StartupProgress;
 use super::tunnels::{self, Tunnels};
-use super::watch_limit::{self, WatchLimit};
-use crate::component::{Action, Ending, Level};
-use crate::config::{Hup, Settings};
+use super::watch_limit::{self, DirectoryCount, WatchLimit};
+use crate::component::Ending;
+use crate::config::Settings;
 use crate::control::{DaemonView, SyncView};
 use crate::cron;
 use crate::exit::Exit;
@@ -64,8 +62,7 @@ pub struct EventLoop<'a> {
     /// Flags by sync index: the sync is compared as a whole once no directory is being read.
     pub(super) compare: Vec<bool>,
     pub(super) watch_limit: WatchLimit,
-    /// The thread that counts directories for the watch limit.
-    counting: Option<JoinHandle<usize>>,
+    directory_count: DirectoryCount,
     pub(super) source_monitor: SourceMonitor,
     pub(super) tunnels: Tunnels,
     pub(super) rsync_probe: RsyncProbe,
@@ -105,7 +102,7 @@ impl<'a> EventLoop<'a> {
             report_files: ReportFiles::new(settings),
             progress: StartupProgress::new(Instant::now(), settings.nodaemon),
             watch_limit: WatchLimit::new(settings.rescan_interval),
-            counting: None,
+            directory_count: DirectoryCount::default(),
             source_monitor: SourceMonitor::new(),
             tunnels: Tunnels::default(),
             scan_passes: ScanPasses::default(),
@@ -138,9 +135,9 @@ impl<'a> EventLoop<'a> {
             self.now = self.context.clock.now();
             self.process_watch_events();
             self.reap();
-            self.poll_probe();
+            self.rsync_probe.on_turn(&self.syncs);
             self.poll_scans();
-            self.forget_transfers();
+            event_router::forget_transfers(&self.syncs, self.watcher, self.now);
             self.verify_recent();
             let actions = self.transfers.on_timer(Instant::now());
             self.apply(actions);
@@ -180,7 +177,7 @@ impl<'a> EventLoop<'a> {
 
     /// Processes the events of the watcher.
     fn process_watch_events(&mut self) {
-        self.note_transfers();
+        event_router::note_transfers(&self.syncs);
         let mut watching = EventRouter::new(&self.syncs, self.now);
         self.watcher.turn(Instant::now(), &mut watching);
         let lost = watching.overflowed;
@@ -250,9 +247,7 @@ impl<'a> EventLoop<'a> {
     fn check_watch_limit(&mut self, refused: &BTreeSet<SyncId>) {
         let now = Instant::now();
         let mut actions = self.watch_limit.on_refused(refused, now);
-        if let Some(thread) = self.counting.take_if(|thread| thread.is_finished())
-            && let Ok(directories) = thread.join()
-        {
+        if let Some(directories) = self.directory_count.result() {
             let limit = watch_limit::kernel_limit();
             let watched = self.watcher.watched();
             actions.push(self.watch_limit.on_count(directories, watched, limit));
@@ -262,60 +257,12 @@ impl<'a> EventLoop<'a> {
         self.apply(actions);
     }
 
-    /// Executes the actions of components.
-    pub(super) fn apply(&mut self, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::Log(Level::Normal, text) => log::normal(text),
-                Action::Log(Level::Warn, text) => log::warn(text),
-                Action::Log(Level::Error, text) => log::error(text),
-                Action::FullSync(id) => {
-                    if let Some(handle) = self.find(id) {
-                        handle.sync.borrow_mut().resync_once(self.now);
-                    }
-                }
-                Action::Command(id, command) => {
-                    if let Some(handle) = self.find(id) {
-                        handle.sync.borrow_mut().execute(&command, self.now);
-                    }
-                }
-                Action::AcceptMounts => self.mounts_released(),
-                Action::Reload => {
-                    let is_valid = self.reload_on_request();
-                    let mut server = self.context.server.borrow_mut();
-                    server.on_reloaded(is_valid, Instant::now());
-                }
-                Action::SelectLog(selection) => log::install(selection, None),
-                Action::CheckRoots => self.watcher.check_roots(),
-                Action::ReportOpenFiles => self.report_open_files(),
-                Action::RebuildWatches => self.watcher.rebuild(),
-                Action::CountDirectories => self.count_directories(),
-                Action::SignalTransfers(signal) => self.signal_transfers(signal),
-                Action::SignalTree(pid, signal) => {
-                    let children = self.context.children.borrow();
-                    if let Err(error) = children.kill_tree(pid, signal) {
-                        log::warn(format_args!("process {pid} cannot be ended: {error}"));
-                    }
-                }
-                Action::KillDescendants => self.transfers.kill_descendants(),
-                Action::CloseTunnels => {
-                    if self.close_tunnels() {
-                        let shutdown = self.shutdown.iter();
-                        let last = shutdown.flat_map(Shutdown::on_tunnels_closed).collect();
-                        self.apply(last);
-                    }
-                }
-                Action::Exit(ending) => self.ending = Some(ending),
-            }
-        }
-    }
-
-    fn find(&self, id: SyncId) -> Option<&Rc<SyncHandle>> {
+    pub(super) fn find(&self, id: SyncId) -> Option<&Rc<SyncHandle>> {
         let mut syncs = self.syncs.iter();
         syncs.find(|handle| handle.sync.borrow().id == id)
     }
 
-    fn report_open_files(&mut self) {
+    pub(super) fn report_open_files(&mut self) {
         let mut watching = EventRouter::new(&self.syncs, self.now);
         self.watcher.report_all_open(&mut watching);
     }
@@ -333,17 +280,10 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    fn count_directories(&mut self) {
+    pub(super) fn count_directories(&mut self) {
         let scopes = self.syncs.iter().map(|m| m.sync.borrow().scope());
-        let scopes: Vec<_> = scopes.collect();
-        let waker = self.context.waker();
-        let thread = std::thread::Builder::new().name("count".into());
-        let counted = thread.spawn(move || {
-            let count = watch_limit::count_directories(&scopes);
-            let _ = waker.wake();
-            count
-        });
-        self.counting = counted.ok();
+        self.directory_count
+            .start(scopes.collect(), self.context.waker());
     }
 
     /// Handles a queue overflow: restores missing watches and compares all syncs.
@@ -443,7 +383,7 @@ impl<'a> EventLoop<'a> {
                 self.tunnel_ended(pid, end);
                 continue;
             };
-            self.transfer_ended(job.handle());
+            event_router::transfer_ended(job.handle(), self.watcher, self.now);
             if let Some(scan) = job.scan.take() {
                 self.scanned(scan, end);
             } else {
@@ -492,10 +432,12 @@ impl<'a> EventLoop<'a> {
             let Next::Act(id) = next else {
                 return false;
             };
-            if !self.knows_rsync(handle) || !self.check_ready(handle) {
+            if !self.rsync_probe.is_done(handle, || self.context.waker())
+                || !self.check_ready(handle)
+            {
                 return false;
             }
-            if self.defer_open_files(handle) {
+            if event_router::defer_open_files(handle, self.watcher) {
                 continue;
             }
             let state = |handle: &SyncHandle| {
@@ -582,7 +524,7 @@ impl<'a> EventLoop<'a> {
     }
 
     /// Sends a signal to all transfers and their descendants.
-    fn signal_transfers(&mut self, signal: UnixSignal) {
+    pub(super) fn signal_transfers(&mut self, signal: UnixSignal) {
         self.local_jobs.stop();
         self.transfers.signal_all(signal);
     }
@@ -594,33 +536,6 @@ impl<'a> EventLoop<'a> {
     /// Ends the loop after an error in user code.
     pub(super) fn stop_with_error(&mut self, error: &mlua::Error) {
         self.ending = Some(Ending::Exit(self.script.exit_after(error)));
-    }
-
-    /// Handles a signal.
-    pub(super) fn signal(&mut self, signal: Signal) {
-        self.context.notify.heard(signal);
-        match signal {
-            Signal::Terminate | Signal::Interrupt => {
-                log::normal(format_args!("--- {} signal, fading ---", signal.name()));
-                self.begin_shutdown(Ending::Exit(Exit::Signal(signal.number())));
-            }
-            Signal::HangUp if self.script.settings.hup == Hup::Changed => {
-                log::normal("--- HUP signal, reading the configuration again ---");
-                self.reload_changed();
-            }
-            Signal::HangUp => {
-                log::normal("--- HUP signal, resetting ---");
-                self.begin_shutdown(Ending::Reset);
-            }
-            Signal::Child => {}
-            Signal::User1 => {
-                log::normal("--- USR1 signal, flushing ---");
-                for handle in &self.syncs {
-                    handle.sync.borrow_mut().flush();
-                }
-            }
-            Signal::User2 => self.dump(),
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::id::SyncId;
 use crate::log;
 use crate::queue::{Policy, Time};
 use crate::script::SyncHandle;
-use crate::watch::{Event, Follow, Loss, Observer};
+use crate::watch::{Event, Follow, Loss, Observer, Watcher};
 
 /// The receiver of watcher events in one turn.
 pub struct EventRouter<'a> {
@@ -38,54 +38,51 @@ impl<'a> EventRouter<'a> {
     }
 }
 
-impl super::event_loop::EventLoop<'_> {
-    /// Records that running transfers may read directories that are not watched yet.
-    pub(super) fn note_transfers(&self) {
-        for handle in &self.syncs {
-            handle.sync.borrow().note_transfers();
-        }
+/// Records that running transfers may read directories that are not watched yet.
+pub fn note_transfers(syncs: &[Rc<SyncHandle>]) {
+    for handle in syncs {
+        handle.sync.borrow().note_transfers();
     }
+}
 
-    /// Clears the record for transfers that have ended and whose changes are delivered or will be.
-    pub(super) fn forget_transfers(&self) {
-        for handle in &self.syncs {
-            handle.sync.borrow().reset_transfers();
-        }
-        self.note_transfers();
-        for handle in &self.syncs {
-            let sync = handle.sync.borrow();
-            sync.forget_transfers(self.watcher, self.now);
-        }
+/// Clears the record for transfers that have ended and whose changes are delivered or will be.
+pub fn forget_transfers(syncs: &[Rc<SyncHandle>], watcher: &Watcher, now: Time) {
+    for handle in syncs {
+        handle.sync.borrow().reset_transfers();
     }
+    note_transfers(syncs);
+    for handle in syncs {
+        handle.sync.borrow().forget_transfers(watcher, now);
+    }
+}
 
-    /// Clears the record for one sync before the end of its transfer is reported. A client that
-    /// waits for the end makes its next changes after the transfer.
-    pub(super) fn transfer_ended(&self, handle: &SyncHandle) {
-        let sync = handle.sync.borrow();
-        if sync.has_own_in_flight() {
-            sync.reset_transfers();
-            sync.note_transfers();
-            sync.forget_transfers(self.watcher, self.now);
-        }
+/// Clears the record for one sync before the end of its transfer is reported. A client that waits
+/// for the end makes its next changes after the transfer.
+pub fn transfer_ended(handle: &SyncHandle, watcher: &Watcher, now: Time) {
+    let sync = handle.sync.borrow();
+    if sync.has_own_in_flight() {
+        sync.reset_transfers();
+        sync.note_transfers();
+        sync.forget_transfers(watcher, now);
     }
+}
 
-    /// Removes files that are being written from a sync's queue if the sync sends file contents;
-    /// the watcher reports when they are closed. Returns true if there was any.
-    pub(super) fn defer_open_files(&mut self, handle: &SyncHandle) -> bool {
-        if handle.sync.borrow().queue.policy() == Policy::PerEvent {
-            return false;
-        }
-        let interested = |path: &[u8]| handle.sync.borrow().waiting(path).is_some();
-        let paths = self.watcher.being_written(&interested);
-        let mut sync = handle.sync.borrow_mut();
-        let ids: Vec<_> = paths.iter().filter_map(|path| sync.waiting(path)).collect();
-        for id in &ids {
-            sync.queue.withdraw(*id);
-        }
-        drop(sync);
-        handle.forget(&ids);
-        !ids.is_empty()
+/// Removes files that are being written from a sync's queue if the sync sends file contents; the
+/// watcher reports when they are closed. Returns true if there was any.
+pub fn defer_open_files(handle: &SyncHandle, watcher: &mut Watcher) -> bool {
+    if handle.sync.borrow().queue.policy() == Policy::PerEvent {
+        return false;
     }
+    let interested = |path: &[u8]| handle.sync.borrow().waiting(path).is_some();
+    let paths = watcher.being_written(&interested);
+    let mut sync = handle.sync.borrow_mut();
+    let ids: Vec<_> = paths.iter().filter_map(|path| sync.waiting(path)).collect();
+    for id in &ids {
+        sync.queue.withdraw(*id);
+    }
+    drop(sync);
+    handle.forget(&ids);
+    !ids.is_empty()
 }
 
 impl Observer for EventRouter<'_> {

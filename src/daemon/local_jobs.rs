@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::event_loop::EventLoop;
+use super::event_router;
 use crate::batch::error_lines::Attribute;
 use crate::id::SyncId;
 use crate::local::{CopyEnded, CopyJob, CopyReport, CopyTask, CopyWorker};
@@ -132,7 +133,7 @@ impl EventLoop<'_> {
         for CopyEnded { token, report } in ended {
             if let Some(job) = self.local_jobs.jobs.remove(&token) {
                 job.leave();
-                self.transfer_ended(job.handle());
+                event_router::transfer_ended(job.handle(), self.watcher, self.now);
                 if let Some((deleted, total)) = report.excess {
                     put_off(job.handle(), job.ids(), deleted, total, self.now);
                     continue;

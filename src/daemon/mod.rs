@@ -1,6 +1,6 @@
 //! The daemon process, from the command line to the exit code.
 //!
-//! * `event_loop`, `poll`, `context`: the event loop, its blocking call, state beyond a configuration;
+//! * `event_loop`, `routing`, `context`: the event loop, what goes from and to its parts, state beyond a configuration;
 //! * `event_router`: watcher events to the queues of syncs;
 //! * `local_jobs`: threads of default.direct;
 //! * `scan_pass`, `scan_progress`, `scanners`, `scan_apply`, `scan_hooks`: passes of the check gate;
@@ -24,10 +24,10 @@ mod inspect;
 mod local_jobs;
 pub mod os;
 mod persistence;
-mod poll;
 mod preflight;
 mod reload;
 mod report_files;
+mod routing;
 mod rsync_probe;
 mod scan_apply;
 mod scan_hooks;

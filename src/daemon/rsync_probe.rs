@@ -2,12 +2,13 @@
 //! that use it wait for that.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
 
+use mio::Waker;
 use mlua::Value;
 
-use super::event_loop::EventLoop;
 use crate::batch::probe::Binary;
 use crate::config::text_of;
 use crate::queue::Policy;
@@ -17,10 +18,10 @@ use crate::script::SyncHandle;
 #[derive(Default)]
 pub struct RsyncProbe(Option<Receiver<()>>);
 
-impl EventLoop<'_> {
+impl RsyncProbe {
     /// Returns true if the capabilities of a sync's rsync are known. Otherwise the sync waits for
-    /// the probe.
-    pub(super) fn knows_rsync(&mut self, handle: &Rc<SyncHandle>) -> bool {
+    /// the probe, which wakes the loop at its end.
+    pub fn is_done(&mut self, handle: &SyncHandle, waker: impl FnOnce() -> Arc<Waker>) -> bool {
         if handle.sync.borrow().queue.policy() == Policy::PerEvent {
             return true;
         }
@@ -28,9 +29,9 @@ impl EventLoop<'_> {
         let Some(binary) = unknown else {
             return true;
         };
-        if self.rsync_probe.0.is_none() {
+        if self.0.is_none() {
             let (sender, done) = mpsc::channel();
-            let waker = self.context.waker();
+            let waker = waker();
             let thread = thread::Builder::new().name("probe".into());
             let started = thread.spawn(move || {
                 binary.probe();
@@ -41,20 +42,20 @@ impl EventLoop<'_> {
                 // The binary is probed when it is needed.
                 return true;
             }
-            self.rsync_probe.0 = Some(done);
+            self.0 = Some(done);
         }
         handle.sync.borrow_mut().set_probing(true);
         false
     }
 
     /// Releases the syncs that wait for a probe that has completed.
-    pub(super) fn poll_probe(&mut self) {
-        let probe = self.rsync_probe.0.as_ref();
+    pub fn on_turn(&mut self, syncs: &[Rc<SyncHandle>]) {
+        let probe = self.0.as_ref();
         if probe.is_none_or(|done| done.try_recv() == Err(TryRecvError::Empty)) {
             return;
         }
-        self.rsync_probe.0 = None;
-        for handle in &self.syncs {
+        self.0 = None;
+        for handle in syncs {
             handle.sync.borrow_mut().set_probing(false);
         }
     }

@@ -8,7 +8,11 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use mio::Waker;
 
 use crate::component::Action;
 use crate::id::SyncId;
@@ -134,9 +138,33 @@ pub fn kernel_limit() -> Option<usize> {
     limits.into_iter().flatten().min()
 }
 
+/// The thread that counts directories.
+#[derive(Default)]
+pub struct DirectoryCount(Option<JoinHandle<usize>>);
+
+impl DirectoryCount {
+    /// Counts the directories that the scopes want watched. The thread wakes the loop at its end.
+    pub fn start(&mut self, scopes: Vec<Scope>, waker: Arc<Waker>) {
+        let thread = thread::Builder::new().name("count".into());
+        let started = thread.spawn(move || {
+            let count = count_directories(&scopes);
+            // Waking fails only if the loop has ended.
+            let _ = waker.wake();
+            count
+        });
+        self.0 = started.ok();
+    }
+
+    /// Returns the count, once.
+    pub fn result(&mut self) -> Option<usize> {
+        let thread = self.0.take_if(|thread| thread.is_finished())?;
+        thread.join().ok()
+    }
+}
+
 /// Returns how many directories the scopes want watched, each counted once. Takes long for
 /// large trees.
-pub fn count_directories(scopes: &[Scope]) -> usize {
+fn count_directories(scopes: &[Scope]) -> usize {
     let is_inside = |root: &[u8]| {
         let mut others = scopes.iter().map(|scope| &scope.root);
         others.any(|other| other.len() < root.len() && root.starts_with(other))

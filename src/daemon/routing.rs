@@ -1,4 +1,5 @@
-//! The only blocking call of the event loop: waits for events and deadlines.
+//! Routing: the only blocking call of the event loop, poll events and signals to their owners, and
+//! the actions of components.
 
 use std::io;
 use std::rc::Rc;
@@ -9,7 +10,12 @@ use mio::event::Event;
 
 use super::context::{CRON_TOKEN, MOUNTS_TOKEN, SIGNALS_TOKEN};
 use super::event_loop::EventLoop;
+use super::os::signals::Signal;
+use super::shutdown::Shutdown;
+use crate::component::{Action, Ending, Level};
+use crate::config::Hup;
 use crate::control::ControlServer;
+use crate::exit::Exit;
 use crate::log;
 use crate::queue::Time;
 use crate::sync::{Clock, Next};
@@ -126,5 +132,80 @@ impl EventLoop<'_> {
         });
         let others = [self.tunnel_deadline(), self.script.next_alarm()];
         syncs.chain(others.into_iter().flatten()).min()
+    }
+
+    /// Executes the actions of components.
+    pub(super) fn apply(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Log(Level::Normal, text) => log::normal(text),
+                Action::Log(Level::Warn, text) => log::warn(text),
+                Action::Log(Level::Error, text) => log::error(text),
+                Action::FullSync(id) => {
+                    if let Some(handle) = self.find(id) {
+                        handle.sync.borrow_mut().resync_once(self.now);
+                    }
+                }
+                Action::Command(id, command) => {
+                    if let Some(handle) = self.find(id) {
+                        handle.sync.borrow_mut().execute(&command, self.now);
+                    }
+                }
+                Action::AcceptMounts => self.mounts_released(),
+                Action::Reload => {
+                    let is_valid = self.reload_on_request();
+                    let mut server = self.context.server.borrow_mut();
+                    server.on_reloaded(is_valid, Instant::now());
+                }
+                Action::SelectLog(selection) => log::install(selection, None),
+                Action::CheckRoots => self.watcher.check_roots(),
+                Action::ReportOpenFiles => self.report_open_files(),
+                Action::RebuildWatches => self.watcher.rebuild(),
+                Action::CountDirectories => self.count_directories(),
+                Action::SignalTransfers(signal) => self.signal_transfers(signal),
+                Action::SignalTree(pid, signal) => {
+                    let children = self.context.children.borrow();
+                    if let Err(error) = children.kill_tree(pid, signal) {
+                        log::warn(format_args!("process {pid} cannot be ended: {error}"));
+                    }
+                }
+                Action::KillDescendants => self.transfers.kill_descendants(),
+                Action::CloseTunnels => {
+                    if self.close_tunnels() {
+                        let shutdown = self.shutdown.iter();
+                        let last = shutdown.flat_map(Shutdown::on_tunnels_closed).collect();
+                        self.apply(last);
+                    }
+                }
+                Action::Exit(ending) => self.ending = Some(ending),
+            }
+        }
+    }
+
+    /// Handles a signal.
+    fn signal(&mut self, signal: Signal) {
+        self.context.notify.heard(signal);
+        match signal {
+            Signal::Terminate | Signal::Interrupt => {
+                log::normal(format_args!("--- {} signal, fading ---", signal.name()));
+                self.begin_shutdown(Ending::Exit(Exit::Signal(signal.number())));
+            }
+            Signal::HangUp if self.script.settings.hup == Hup::Changed => {
+                log::normal("--- HUP signal, reading the configuration again ---");
+                self.reload_changed();
+            }
+            Signal::HangUp => {
+                log::normal("--- HUP signal, resetting ---");
+                self.begin_shutdown(Ending::Reset);
+            }
+            Signal::Child => {}
+            Signal::User1 => {
+                log::normal("--- USR1 signal, flushing ---");
+                for handle in &self.syncs {
+                    handle.sync.borrow_mut().flush();
+                }
+            }
+            Signal::User2 => self.dump(),
+        }
     }
 }
