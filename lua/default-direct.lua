@@ -13,12 +13,7 @@ local direct = setmetatable({
   rsync = default.rsync.rsync,
   rsyncExitCodes = default.rsyncExitCodes,
 
-  checkgauge = {
-    onCreate = false, onModify = false, onDelete = false, onStartup = false, onMove = true,
-    delete = true, exclude = true, excludeFrom = true, filter = true, filterFrom = true,
-    target = true, batchSizeLimit = true, rsyncExitCodes = true,
-    rsync = default.rsync.checkgauge.rsync,
-  },
+  checkgauge = native.gauge("direct"),
 }, { __index = { maxProcesses = 1 } })
 default.direct = direct
 

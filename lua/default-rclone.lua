@@ -15,11 +15,7 @@ local rclone = {
     [6] = "again", [7] = "die", [8] = "again", [9] = "ok",
   },
 
-  checkgauge = {
-    onCreate = false, onModify = false, onDelete = false, onStartup = false, onMove = false,
-    delete = true, exclude = true,
-    rclone = { binary = true, options = true },
-  },
+  checkgauge = native.gauge("rclone"),
 
   rclone = { binary = "rclone", options = { } },
 }

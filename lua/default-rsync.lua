@@ -8,30 +8,10 @@ local rsync = {
   delete = true,
   exitcodes = default.rsyncExitCodes,
 
-  checkgauge = {
-    onCreate = false, onModify = false, onDelete = false, onStartup = false, onMove = false,
-    delete = true, exclude = true, excludeFrom = true, filter = true, filterFrom = true,
-    target = true, batchSizeLimit = true, ssh = { reuse = true },
-
-    rsync = {
-      acls = true, append = true, append_verify = true, archive = true, backup = true,
-      backup_dir = true, binary = true, bwlimit = true, checksum = true, chmod = true,
-      chown = true, compress = true, copy_dirlinks = true, copy_links = true,
-      copy_unsafe_links = true, cvs_exclude = true, delete_excluded = true, dry_run = true,
-      executability = true, existing = true, group = true, groupmap = true,
-      hard_links = true, ignore_times = true, inc_recursive = true, inplace = true,
-      ipv4 = true, ipv6 = true, keep_dirlinks = true, links = true, list = true, omit_dir_times = true,
-      omit_link_times = true, one_file_system = true, owner = true, password_file = true,
-      perms = true, protect_args = true, prune_empty_dirs = true, quiet = true, rsh = true,
-      rsync_path = true, sparse = true, suffix = true, temp_dir = true, timeout = true,
-      times = true, update = true, usermap = true, verbose = true, whole_file = true,
-      xattrs = true, _extra = true,
-    },
-  },
+  checkgauge = native.gauge("rsync"),
 
   rsync = { binary = "rsync", links = true, times = true, protect_args = true },
 }
-rsync.checkgauge.startup = { rsync = rsync.checkgauge.rsync }
 default.rsync = rsync
 
 -- Sends a list. With `check`, its files have been checked before.

@@ -13,12 +13,7 @@ local rsyncssh = {
   rsyncExitCodes = default.rsyncExitCodes,
   sshExitCodes = default.sshExitCodes,
 
-  checkgauge = {
-    target = false, onMove = true,
-    host = true, targetdir = true, rsyncExitCodes = true, sshExitCodes = true,
-    ssh = { binary = true, identityFile = true, options = true, port = true, _extra = true,
-      reuse = true },
-  },
+  checkgauge = native.gauge("rsyncssh"),
 
   ssh = { binary = "ssh", _extra = { } },
 }

@@ -78,18 +78,7 @@ settings = public(native.settings, "settings")
 local settings = settings
 
 default = {
-  checkgauge = {
-    action = true, checkgauge = true, collect = true, crontab = true, delay = true,
-    exitcodes = true, init = true, full = true, maxDelays = true, maxProcesses = true,
-    name = true, onAttrib = true, onCreate = true, onModify = true, onDelete = true,
-    onStartup = true, onMove = true, onFull = true, prepare = true, source = true,
-    subdirs = true, target = true, tunnel = true,
-
-    -- Keys that lsyncd does not have. A gauge with `true` here declares the key for its own kind.
-    check = "3.0", guard = "3.0", inotifyMode = "3.0", ionice = "3.0", maxPending = "3.0",
-    nice = "3.0", onFailed = "3.0", onSynced = "3.0", targets = "3.0", targetsFrom = "3.0",
-    waitForSource = "3.0",
-  },
+  checkgauge = native.gauge("default"),
 
   -- The only keys that every sync inherits from `default`.
   _merge = {

@@ -21,6 +21,8 @@ pub enum Request {
     Help,
     /// Print the version; exit 0.
     Version,
+    /// Print all keys of a configuration; exit 0.
+    Keys,
     /// Print the supported monitors; exit 255.
     Monitors,
     /// Run the daemon.
@@ -111,7 +113,8 @@ pub enum Error {
 /// The names of all options, those first that are meant most often.
 const OPTIONS: &[&str] = &[
     "version", "nodaemon", "help", "log", "insist", "delay", "rsync", "pidfile", "logfile",
-    "check", "explain", "onepass", "direct", "rsyncssh", "script", "sshopts", "json", "monitor",
+    "check", "explain", "onepass", "direct", "rsyncssh", "script", "sshopts", "json", "keys",
+    "monitor",
 ];
 
 /// Returns the option that a word was most likely meant to be.
@@ -154,13 +157,18 @@ impl std::error::Error for Error {}
 ///
 /// # Errors
 ///
-/// The first error. `-help` anywhere takes precedence over errors.
+/// The first error. An invalid category of `-log` anywhere takes precedence over `-help`, and
+/// `-help` anywhere over other errors.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error> {
     let words: Vec<OsString> = words.into_iter().collect();
+    let log = categories(&words)?;
     if words.iter().any(|word| option_name(word) == Some(b"help")) {
         return Ok(Request::Help);
     }
-    let mut options = Options::default();
+    let mut options = Options {
+        log,
+        ..Options::default()
+    };
     let (mut json, mut inspect) = (false, None);
     let mut rest = words.into_iter().peekable();
     while let Some(word) = rest.next() {
@@ -179,13 +187,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
             b"explain" => inspect = next("explain", 1)?.pop().map(Inspect::Explain),
             b"insist" => options.insist = true,
             b"json" => json = true,
-            b"log" => {
-                let category = next("log", 1)?.remove(0);
-                options
-                    .log
-                    .add(&category.to_string_lossy())
-                    .map_err(|error| Error::Category(error.to_string()))?;
-            }
+            b"keys" => return Ok(Request::Keys),
+            b"log" => drop(next("log", 1)?),
             b"logfile" => options.logfile = next("logfile", 1)?.pop(),
             b"monitor" => match rest.next() {
                 Some(monitor) => options.monitor = Some(monitor),
@@ -229,6 +232,18 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
         Some(explain) => Ok(Request::Inspect(Box::new(options), explain)),
         None => Ok(Request::Run(Box::new(options))),
     }
+}
+
+/// Returns the log categories. As in lsyncd, `-log` is looked for in all words.
+fn categories(words: &[OsString]) -> Result<Selection, Error> {
+    let mut log = Selection::default();
+    for pair in words.windows(2) {
+        if option_name(&pair[0]) == Some(b"log") {
+            log.add(&pair[1].to_string_lossy())
+                .map_err(|error| Error::Category(error.to_string()))?;
+        }
+    }
+    Ok(log)
 }
 
 /// Returns the name after one or two dashes; `None` if the word is no option.
@@ -344,6 +359,7 @@ OPTIONS:
   -help            print this text
   -insist          retry failed startup transfers instead of exiting
   -json            with -check: print JSON
+  -keys            print all configuration keys as JSON, and exit
   -log all         log everything
   -log scarce      log warnings and errors only
   -log CATEGORY    also log this category
@@ -420,7 +436,7 @@ mod tests {
 
     #[test]
     fn the_first_trouble_stops() {
-        let text = |words| run(words).unwrap_err().to_string();
+        let text = |words: &[&str]| run(words).unwrap_err().to_string();
         assert_eq!(
             text(&["-foo", "-bar"]),
             "unknown option command line option -foo"
@@ -439,10 +455,18 @@ mod tests {
             text(&["---nodaemon"]),
             "unknown option command line option ---nodaemon\n      Did you mean -nodaemon?"
         );
+        for words in [
+            &["-log", "foo", "c"][..],
+            &["-foo", "--log", "foo"],
+            &["-help", "-log", "foo"],
+        ] {
+            assert_eq!(text(words), "'foo' is not a valid logging category");
+        }
         assert_eq!(
-            text(&["-log", "foo", "c"]),
-            "'foo' is not a valid logging category"
+            text(&["-foo", "-log"]),
+            "unknown option command line option -foo"
         );
+        assert_eq!(text(&["c", "-log"]), "log needs 1 arguments");
     }
 
     #[test]

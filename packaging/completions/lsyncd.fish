@@ -7,6 +7,7 @@ complete -c lsyncd -o explain -r -d 'Print the target of this path and the rule 
 complete -c lsyncd -o help -d 'Print the options'
 complete -c lsyncd -o insist -d 'Retry failed startup transfers'
 complete -c lsyncd -o json -d 'With -check: print JSON'
+complete -c lsyncd -o keys -d 'Print all configuration keys as JSON'
 complete -c lsyncd -o log -x -a 'all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel' -d 'Select log messages'
 complete -c lsyncd -o logfile -r -d 'Log to this file'
 complete -c lsyncd -o monitor -x -a inotify -d 'Event monitor'

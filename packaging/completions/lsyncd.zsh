@@ -8,6 +8,7 @@ _arguments \
     '-help[print the options]' \
     '-insist[retry failed startup transfers]' \
     '-json[with -check\: print JSON]' \
+    '-keys[print all configuration keys as JSON]' \
     '*-log[select log messages]:category:(all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel)' \
     '-logfile[log to this file]:file:_files' \
     '-monitor[event monitor]:monitor:(inotify)' \

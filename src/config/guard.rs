@@ -12,7 +12,8 @@
 use mlua::{Result, Table, Value};
 
 use super::config_error::config_error_about;
-use super::{nearest, parse_number, text_of, truthy};
+use super::keys::{self, GUARD};
+use super::{parse_number, text_of, truthy};
 
 /// The delete limit of one transfer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,8 +58,6 @@ impl Default for Guard {
     }
 }
 
-const KEYS: [&str; 3] = ["mount", "marker", "maxDelete"];
-
 /// Reads the `guard` of a sync's merged table.
 ///
 /// # Errors
@@ -85,11 +84,7 @@ pub fn guard(config: &Table) -> Result<Guard> {
     for pair in given.pairs::<Value, Value>() {
         let name = text_of(&pair?.0).unwrap_or_default();
         let name = String::from_utf8_lossy(&name).into_owned();
-        if !KEYS.contains(&name.as_str()) {
-            let mut text = format!("Parameter \"guard.{name}\" unknown.");
-            if let Some(similar) = nearest(&name, KEYS) {
-                text.push_str(&format!(" Did you mean \"guard.{similar}\"?"));
-            }
+        if let Some(text) = keys::unknown(GUARD, "guard.", &name) {
             return Err(config_error_about(&name, text));
         }
     }

@@ -42,7 +42,7 @@ pub use source::{SourceError, real_directory};
 pub use ssh::share as share_ssh;
 pub use sync_config::{Delete, Hook, SyncConfig, filter, is_delete, is_value};
 pub use target::destination;
-pub use values::{check_values, no_text};
+pub use values::{check_values, no_text, unknown_results};
 
 use mlua::Value;
 

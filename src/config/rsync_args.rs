@@ -3,62 +3,8 @@
 use mlua::{Result, Table, Value};
 
 use super::config_error::config_error_about;
+use super::keys::{Argument, RSYNC, ValueType};
 use super::{kind_of, text_of, truthy};
-
-/// Keys of short options, in the order of their letters in the first word.
-const SHORT_OPTIONS: &[(&str, u8)] = &[
-    ("acls", b'A'),
-    ("backup", b'b'),
-    ("checksum", b'c'),
-    ("compress", b'z'),
-    ("copy_dirlinks", b'k'),
-    ("copy_links", b'L'),
-    ("cvs_exclude", b'C'),
-    ("dry_run", b'n'),
-    ("executability", b'E'),
-    ("group", b'g'),
-    ("hard_links", b'H'),
-    ("ignore_times", b'I'),
-    ("ipv4", b'4'),
-    ("ipv6", b'6'),
-    ("keep_dirlinks", b'K'),
-    ("links", b'l'),
-    ("omit_dir_times", b'O'),
-    ("omit_link_times", b'J'),
-    ("one_file_system", b'x'),
-    ("owner", b'o'),
-    ("perms", b'p'),
-    ("protect_args", b's'),
-    ("prune_empty_dirs", b'm'),
-    ("quiet", b'q'),
-    ("sparse", b'S'),
-    ("times", b't'),
-    ("update", b'u'),
-    ("verbose", b'v'),
-    ("whole_file", b'W'),
-    ("xattrs", b'X'),
-];
-
-/// Keys of long options in their order, with true for options that take a value.
-const LONG_OPTIONS: &[(&str, &str, bool)] = &[
-    ("append", "--append", false),
-    ("append_verify", "--append-verify", false),
-    ("backup_dir", "--backup-dir", true),
-    ("bwlimit", "--bwlimit", true),
-    ("chmod", "--chmod", true),
-    ("chown", "--chown", true),
-    ("copy_unsafe_links", "--copy-unsafe-links", false),
-    ("groupmap", "--groupmap", true),
-    ("existing", "--existing", false),
-    ("inplace", "--inplace", false),
-    ("password_file", "--password-file", true),
-    ("rsh", "--rsh", true),
-    ("rsync_path", "--rsync-path", true),
-    ("suffix", "--suffix", true),
-    ("temp_dir", "--temp-dir", true),
-    ("timeout", "--timeout", true),
-    ("usermap", "--usermap", true),
-];
 
 /// The keys that `archive = true` switches on unless they are set.
 const ARCHIVE_KEYS: &[&str] = &[
@@ -100,8 +46,10 @@ pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
     };
 
     let mut letters = vec![b'-'];
-    for &(key, letter) in SHORT_OPTIONS {
-        if on(key)? {
+    for key in RSYNC {
+        if let Argument::Letter(letter) = key.argument
+            && on(key.name)?
+        {
             letters.push(letter);
         }
     }
@@ -119,18 +67,20 @@ pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
         (false, true) => words.push(b"--specials".to_vec()),
         _ => {}
     }
-    for &(key, option, valued) in LONG_OPTIONS {
-        let value: Value = rsync.get(key)?;
+    for key in RSYNC.iter().filter(|key| key.argument == Argument::Long) {
+        let value: Value = rsync.get(key.name)?;
         if !truthy(&value) {
             continue;
         }
-        let mut word = option.as_bytes().to_vec();
-        if valued {
+        let mut word = key.option().into_bytes();
+        if !matches!(key.value, ValueType::Switch) {
             let text = text_of(&value).ok_or_else(|| {
                 let kind = kind_of(&value);
-                let text =
-                    format!("Parameter \"rsync.{key}\" must be a text or a number, not {kind}.");
-                config_error_about(key, text)
+                let text = format!(
+                    "Parameter \"rsync.{}\" must be a text or a number, not {kind}.",
+                    key.name
+                );
+                config_error_about(key.name, text)
             })?;
             word.push(b'=');
             word.extend(text);

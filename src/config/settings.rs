@@ -23,11 +23,11 @@ const MAX_STARTUPS: usize = 4;
 /// The default of `stopTimeout` in seconds, below systemd's limit of 90 s.
 const STOP_TIMEOUT_SECONDS: f64 = 60.0;
 
-/// The default time after which a file that stays open for writing is sent.
-const MAX_STALENESS: Duration = Duration::from_secs(60);
+/// The default of `maxStaleness` in seconds.
+const MAX_STALENESS_SECONDS: f64 = 60.0;
 
-/// The default interval of comparisons of unwatched directories.
-const RESCAN_INTERVAL: Duration = Duration::from_secs(60);
+/// The default of `rescanInterval` in seconds.
+const RESCAN_SECONDS: f64 = 60.0;
 
 /// The location of the control socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,14 +127,8 @@ impl SettingsTable {
     ///
     /// An invalid value.
     pub fn typed(&self, default_interval: f64) -> Result<Settings> {
-        let path = |key| -> Result<Option<PathBuf>> {
-            let text = self.text(key)?;
-            if text.as_ref().is_some_and(|text| text.is_empty()) {
-                let text = format!("setting \"{key}\" must not be empty.");
-                return Err(config_error_about(key, text));
-            }
-            Ok(text.map(PathBuf::from))
-        };
+        self.check_types()?;
+        let path = |key| -> Result<Option<PathBuf>> { Ok(self.text(key)?.map(PathBuf::from)) };
         Ok(Settings {
             control_socket: self.control_socket()?,
             hup: self.hup()?,
@@ -150,16 +144,16 @@ impl SettingsTable {
             metrics_listen: self.metrics_listen()?,
             max_startups: self.count("maxStartups")?.unwrap_or(MAX_STARTUPS),
             priority: priority(&self.value("nice")?, &self.value("ionice")?)?,
-            max_staleness: self.staleness()?,
+            max_staleness: self.limit("maxStaleness", MAX_STALENESS_SECONDS)?,
             mode: self.mode()?,
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
             pid_file: self.optional_path("pidfile")?,
-            rescan_interval: self.rescan_interval()?,
-            stall_timeout: self.stall_timeout()?,
+            rescan_interval: self.seconds("rescanInterval", RESCAN_SECONDS)?,
+            stall_timeout: self.limit("stallTimeout", 0.0)?,
             state_dir: path("stateDir")?,
             status_file: self.optional_path("statusFile")?,
-            status_interval: self.status_interval(default_interval)?,
+            status_interval: self.seconds("statusInterval", default_interval)?,
             stop_timeout: self.seconds("stopTimeout", STOP_TIMEOUT_SECONDS)?,
         })
     }
@@ -183,14 +177,6 @@ impl SettingsTable {
         Ok(text.filter(|text| !text.is_empty()).map(PathBuf::from))
     }
 
-    /// Returns the status interval. As in lsyncd, a negative one means zero.
-    fn status_interval(&self, default: f64) -> Result<Duration> {
-        match self.number("statusInterval")? {
-            Some(seconds) if seconds < 0.0 => Ok(Duration::ZERO),
-            _ => self.seconds("statusInterval", default),
-        }
-    }
-
     /// Returns warnings about values that lsyncd accepts and that have no effect.
     ///
     /// # Errors
@@ -207,43 +193,16 @@ impl SettingsTable {
         Ok(warnings)
     }
 
+    /// Returns a time. As in lsyncd, a negative one means zero.
     fn seconds(&self, key: &str, default: f64) -> Result<Duration> {
         let seconds = self.number(key)?.unwrap_or(default);
-        if !(0.0..=1e9).contains(&seconds) {
-            return Err(config_error_about(
-                key,
-                format!("setting \"{key}\" must be a number of seconds, 0 or more."),
-            ));
-        }
-        Ok(Duration::from_secs_f64(seconds))
+        Ok(Duration::from_secs_f64(seconds.clamp(0.0, 1e9)))
     }
 
-    fn staleness(&self) -> Result<Option<Duration>> {
-        match self.number("maxStaleness")? {
-            None => Ok(Some(MAX_STALENESS)),
-            Some(0.0) => Ok(None),
-            Some(seconds) if seconds > 0.0 => Ok(Some(Duration::from_secs_f64(seconds.min(1e9)))),
-            Some(_) => Err(config_error_about(
-                "maxStaleness",
-                "setting \"maxStaleness\" must be a number of seconds, 0 or more.",
-            )),
-        }
-    }
-
-    fn stall_timeout(&self) -> Result<Option<Duration>> {
-        let timeout = self.seconds("stallTimeout", 0.0)?;
-        Ok(Some(timeout).filter(|timeout| !timeout.is_zero()))
-    }
-
-    fn rescan_interval(&self) -> Result<Duration> {
-        match self.number("rescanInterval")? {
-            None => Ok(RESCAN_INTERVAL),
-            Some(seconds) if seconds > 0.0 => Ok(Duration::from_secs_f64(seconds.min(1e9))),
-            Some(_) => Err(config_error_about(
-                "rescanInterval",
-                "setting \"rescanInterval\" must be a number of seconds above 0.",
-            )),
-        }
+    /// Returns a time that is not limited if it is zero.
+    fn limit(&self, key: &str, default: f64) -> Result<Option<Duration>> {
+        let limit = self.seconds(key, default)?;
+        Ok((!limit.is_zero()).then_some(limit))
     }
 
     fn facility(&self) -> Result<Facility> {
@@ -258,14 +217,10 @@ impl SettingsTable {
     }
 
     fn hup(&self) -> Result<Hup> {
-        match text_of(&self.value("hup")?).as_deref() {
-            None | Some(b"all") => Ok(Hup::All),
-            Some(b"changed") => Ok(Hup::Changed),
-            Some(_) => Err(config_error_about(
-                "hup",
-                "setting \"hup\" must be \"all\" or \"changed\".",
-            )),
-        }
+        Ok(match text_of(&self.value("hup")?).as_deref() {
+            Some(b"changed") => Hup::Changed,
+            _ => Hup::All,
+        })
     }
 
     fn control_socket(&self) -> Result<ControlSocket> {

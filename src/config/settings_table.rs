@@ -1,4 +1,4 @@
-//! The values of `settings{}` while the configuration runs: the known keys and their types.
+//! The values of `settings{}` while the configuration runs.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -6,64 +6,9 @@ use std::os::unix::ffi::OsStringExt;
 use mlua::{Lua, Result, Table, Value};
 
 use super::config_error::{bare_config_error, config_error, config_error_about};
-use super::{kind_of, nearest, number_of, text_of, truthy};
+use super::keys::{SETTINGS, SYNC, find, nearest};
+use super::{kind_of, number_of, text_of, truthy};
 use crate::cli::Options;
-
-/// The type of a setting.
-#[derive(Clone, Copy, PartialEq)]
-enum SettingKind {
-    Text,
-    /// A text or a list of texts.
-    Words,
-    /// Any value. Values that Lua treats as true switch the setting on (`insist = 1` is common).
-    Switch,
-    /// Seconds or a count. A text that is a number is accepted.
-    Number,
-}
-
-const KNOWN_KEYS: &[(&str, SettingKind)] = &[
-    ("controlSocket", SettingKind::Text),
-    ("hup", SettingKind::Text),
-    ("inotifyMode", SettingKind::Text),
-    ("insist", SettingKind::Switch),
-    ("ionice", SettingKind::Text),
-    ("log", SettingKind::Words),
-    ("logfacility", SettingKind::Text),
-    ("logfile", SettingKind::Text),
-    ("logident", SettingKind::Text),
-    ("maxDelays", SettingKind::Number),
-    ("maxProcesses", SettingKind::Number),
-    ("metricsFile", SettingKind::Text),
-    ("metricsListen", SettingKind::Text),
-    ("maxStartups", SettingKind::Number),
-    ("nice", SettingKind::Number),
-    ("maxStaleness", SettingKind::Number),
-    ("nodaemon", SettingKind::Switch),
-    ("onepass", SettingKind::Switch),
-    ("pidfile", SettingKind::Text),
-    ("rescanInterval", SettingKind::Number),
-    ("stallTimeout", SettingKind::Number),
-    ("stateDir", SettingKind::Text),
-    ("statusFile", SettingKind::Text),
-    ("statusInterval", SettingKind::Number),
-    ("stopTimeout", SettingKind::Number),
-];
-
-/// Keys of a `sync{}` that are not settings.
-const SYNC_KEYS: [&str; 12] = [
-    "delete",
-    "exclude",
-    "excludeFrom",
-    "filter",
-    "filterFrom",
-    "host",
-    "rsync",
-    "source",
-    "ssh",
-    "target",
-    "targetdir",
-    "targets",
-];
 
 /// The values set so far.
 #[derive(Clone)]
@@ -117,10 +62,9 @@ impl SettingsTable {
                     return Err(config_error(text));
                 }
             };
-            let Some(&(_, kind)) = KNOWN_KEYS.iter().find(|(known, _)| *known == name) else {
+            if find(SETTINGS, &name).is_none() {
                 return Err(unknown(&name));
-            };
-            check_kind(&name, kind, &value)?;
+            }
             self.0.set(name, value)?;
         }
         // Values are checked here, where the line of the configuration is known.
@@ -151,20 +95,25 @@ impl SettingsTable {
         Ok(())
     }
 
-    /// Returns a setting that must be a number above zero. A fraction counts as the whole number
-    /// above, which is where a limit so compared is reached.
-    ///
-    /// # Errors
-    /// It is something else.
-    pub fn count(&self, key: &str) -> Result<Option<usize>> {
-        match self.number(key)? {
-            None => Ok(None),
-            Some(number) if number > 0.0 => Ok(Some(number.ceil() as usize)),
-            Some(_) => Err(config_error_about(
-                key,
-                format!("setting \"{key}\" must be a number, 1 or more."),
-            )),
+    /// Checks the types of all values.
+    pub(super) fn check_types(&self) -> Result<()> {
+        for key in SETTINGS {
+            let value = self.value(key.name)?;
+            let Some(complaint) = key.value.complaint(&value) else {
+                continue;
+            };
+            return Err(if key.name == "logfacility" && text_of(&value).is_none() {
+                bare_config_error(key.name, "Logging facility must be a number or string")
+            } else {
+                config_error_about(key.name, format!("setting \"{}\" {complaint}", key.name))
+            });
         }
+        Ok(())
+    }
+
+    /// Returns a limit. A fraction counts as the next whole number, which is where it is reached.
+    pub(super) fn count(&self, key: &str) -> Result<Option<usize>> {
+        Ok(self.number(key)?.map(|number| number.ceil() as usize))
     }
 
     pub(super) fn switch(&self, key: &str) -> Result<bool> {
@@ -183,42 +132,6 @@ impl SettingsTable {
     pub(super) fn words(&self, key: &str) -> Result<Vec<String>> {
         Ok(words(&self.value(key)?).unwrap_or_default())
     }
-}
-
-fn check_kind(name: &str, kind: SettingKind, value: &Value) -> Result<()> {
-    let nul = |text: &mlua::LuaString| text.as_bytes().contains(&0);
-    if value.as_string().is_some_and(nul) {
-        let text = format!("setting \"{name}\" contains a NUL byte.");
-        return Err(config_error_about(name, text));
-    }
-    let right = match kind {
-        _ if !truthy(value) => true,
-        SettingKind::Switch => true,
-        SettingKind::Number => number_of(value).is_some(),
-        SettingKind::Text => text_of(value).is_some(),
-        SettingKind::Words => words(value).is_some(),
-    };
-    if right {
-        return Ok(());
-    }
-    if name == "logfacility" {
-        return Err(bare_config_error(
-            name,
-            "Logging facility must be a number or string",
-        ));
-    }
-    let wanted = match kind {
-        SettingKind::Number => "number",
-        SettingKind::Words => "text or a list of texts",
-        _ => "text",
-    };
-    Err(config_error_about(
-        name,
-        format!(
-            "setting \"{name}\" must be a {wanted}, not {}.",
-            kind_of(value)
-        ),
-    ))
 }
 
 /// Returns the words of a text, separated by blanks, or of a list of texts.
@@ -242,17 +155,12 @@ fn unknown(name: &str) -> mlua::Error {
     let mut text = format!("setting \"{name}\" unknown.");
     if name == "delay" {
         text.push_str(" A delay is set in each sync{}.");
-    } else if SYNC_KEYS.contains(&name) {
+    } else if find(SYNC, name).is_some() {
         text.push_str(" It belongs into sync{ ... }.");
-    } else if let Some(similar) = nearest(name, KNOWN_KEYS.iter().map(|(known, _)| *known)) {
+    } else if let Some(similar) = nearest(SETTINGS, name) {
         text.push_str(&format!(" Did you mean \"{similar}\"?"));
     }
     config_error_about(name, text)
-}
-
-/// Returns true for the name of a setting.
-pub(super) fn is_known(name: &str) -> bool {
-    KNOWN_KEYS.iter().any(|(known, _)| *known == name)
 }
 
 pub(super) fn lossy(text: Vec<u8>) -> String {

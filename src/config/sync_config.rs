@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use mlua::{Result, Table, Value};
 
-use super::check::{CheckConfig, check};
+use super::check::{CheckConfig, check, is_check};
 use super::config_error::{bare_config_error, config_error_about};
 use super::guard::{Guard, guard};
+use super::keys::{SYNC, find};
 use super::priority::priority;
+use super::settings_table::lossy;
 use super::source::named_directory;
 use super::values;
 use super::{number_of, text_of, truthy};
@@ -46,6 +48,8 @@ pub enum Hook {
     /// A Lua function, looked up in the sync's table.
     Function,
 }
+/// The default of `maxDelays`.
+const MAX_DELAYS: usize = 1000;
 /// The default of `maxPending`; that many paths use about 300 MB.
 const MAX_PENDING: usize = 2_000_000;
 
@@ -104,6 +108,7 @@ impl SyncConfig {
         let bytes = |key| -> Result<Option<Vec<u8>>> { Ok(text_of(&config.get(key)?)) };
         let source = bytes("source")?
             .ok_or_else(|| config_error_about("source", "source missing from sync."))?;
+        values::check_types(config)?;
         Ok(SyncConfig {
             name: bytes("name")?
                 .map(|name| String::from_utf8_lossy(&name).into_owned())
@@ -114,13 +119,14 @@ impl SyncConfig {
             source,
             target: bytes("target")?,
             delay: delay(&config.get("delay")?)?,
-            max_delays: max_delays(config)?,
-            max_pending: count(config, "maxPending", MAX_PENDING)?,
+            // A queue that has something in it is never shorter than 1.
+            max_delays: count(&config.get("maxDelays")?, MAX_DELAYS),
+            max_pending: count(&config.get("maxPending")?, MAX_PENDING),
             // Checked files are sent before the next pass begins, so one child is enough.
             max_processes: if truthy(&config.get("check")?) {
                 1
             } else {
-                count(config, "maxProcesses", 1)?
+                count(&config.get("maxProcesses")?, 1)
             },
             priority: priority(&config.get("nice")?, &config.get("ionice")?)?,
             delete: delete(&config.get("delete")?),
@@ -128,8 +134,8 @@ impl SyncConfig {
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
             guard: guard(config)?,
             check: check(config)?,
-            crontab: crontab(&config.get("crontab")?)?,
-            batch_size_limit: size(&config.get("batchSizeLimit")?)?,
+            crontab: texts(config, "crontab")?.into_iter().map(lossy).collect(),
+            batch_size_limit: size(&config.get("batchSizeLimit")?),
             mode: values::mode(config)?,
             init: truthy(&config.get("init")?),
             on_synced: hook(config, "onSynced")?,
@@ -138,23 +144,23 @@ impl SyncConfig {
     }
 }
 
-/// Returns true if the value at this key of a sync is one that [`SyncConfig::from_table`] takes.
-/// Keys that it does not read by themselves are right.
+/// Returns true if the value at this key of a sync has a meaning for this program.
 pub fn is_value(config: &Table, key: &str) -> bool {
-    let value = || config.get::<Value>(key);
-    let right = match key {
-        "batchSizeLimit" => value().and_then(|value| size(&value)).map(drop),
-        "guard" => guard(config).map(drop),
-        "inotifyMode" => values::mode(config).map(drop),
-        "ionice" => value().and_then(|io| priority(&Value::Nil, &io)).map(drop),
-        "maxPending" => count(config, "maxPending", MAX_PENDING).map(drop),
-        "nice" => value()
-            .and_then(|nice| priority(&nice, &Value::Nil))
-            .map(drop),
-        "onFailed" | "onSynced" => hook(config, key).map(drop),
-        _ => Ok(()),
-    };
-    right.is_ok()
+    let value = config.get::<Value>(key).unwrap_or(Value::Nil);
+    match key {
+        "check" => is_check(&value),
+        "guard" => guard(config).is_ok(),
+        "inotifyMode" => values::mode(config).is_ok(),
+        "ionice" => priority(&Value::Nil, &value).is_ok(),
+        "nice" => priority(&value, &Value::Nil).is_ok(),
+        "targets" => match &value {
+            Value::Table(list) => list.raw_len() > 0,
+            value => value.is_function(),
+        },
+        "targetsFrom" => value.is_string(),
+        "waitForSource" => value.is_boolean(),
+        key => find(SYNC, key).is_none_or(|key| key.value.complaint(&value).is_none()),
+    }
 }
 
 /// Reads the delay.
@@ -202,61 +208,16 @@ pub(super) fn hook(config: &Table, key: &str) -> Result<Option<Hook>> {
     }
 }
 
-fn size(value: &Value) -> Result<Option<u64>> {
-    match (value, number_of(value)) {
-        (Value::Nil | Value::Boolean(false), _) => Ok(None),
-        (_, Some(number)) if number >= 0.0 => Ok(Some(number as u64)),
-        _ => Err(config_error_about(
-            "batchSizeLimit",
-            "batchSizeLimit must be a number of bytes, 0 or more",
-        )),
-    }
+/// Returns a number of bytes. As in lsyncd, every file exceeds a negative one.
+fn size(value: &Value) -> Option<u64> {
+    let size = truthy(value).then(|| number_of(value)).flatten()?;
+    Some(size.max(0.0) as u64)
 }
 
-fn crontab(value: &Value) -> Result<Vec<String>> {
-    let wrong = || config_error_about("crontab", "crontab must be a list of texts");
-    let text = |value: &Value| match value {
-        Value::String(text) => Ok(text.to_string_lossy()),
-        _ => Err(wrong()),
-    };
-    match value {
-        Value::Nil | Value::Boolean(false) => Ok(Vec::new()),
-        Value::String(_) => Ok(vec![text(value)?]),
-        Value::Table(rules) => rules
-            .sequence_values::<Value>()
-            .map(|rule| text(&rule?))
-            .collect(),
-        _ => Err(wrong()),
-    }
-}
-
-fn count(config: &Table, key: &str, default: usize) -> Result<usize> {
-    match config.get(key)? {
-        Value::Nil | Value::Boolean(false) => Ok(default),
-        value => match number_of(&value) {
-            // As in lsyncd, the limit is rounded up.
-            Some(number) if number > 0.0 => Ok(number.ceil() as usize),
-            _ => Err(config_error_about(
-                key,
-                format!("{key} must be a number, 1 or more"),
-            )),
-        },
-    }
-}
-
-/// Returns how many events in the queue end the delays. Below 1 all is sent at once: a queue that
-/// has something in it is never shorter.
-fn max_delays(config: &Table) -> Result<usize> {
-    match config.get("maxDelays")? {
-        Value::Nil | Value::Boolean(false) => Ok(1000),
-        value => match number_of(&value) {
-            Some(number) if !number.is_nan() => Ok(number.ceil().max(1.0) as usize),
-            _ => Err(config_error_about(
-                "maxDelays",
-                "maxDelays must be a number",
-            )),
-        },
-    }
+/// Returns a limit of at least 1. As in lsyncd, it is rounded up.
+fn count(value: &Value, default: usize) -> usize {
+    let number = truthy(value).then(|| number_of(value)).flatten();
+    number.map_or(default, |number| number.ceil().max(1.0) as usize)
 }
 
 /// Returns when the target loses what the source does not have. lsyncd takes every value it does
@@ -351,5 +312,28 @@ fn file(config: &Table, key: &str, what: &str) -> Result<Option<(String, Vec<u8>
             key,
             format!("Cannot open {what} file \"{shown}\": {error}"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_lsyncd_takes_are_taken() {
+        let lua = crate::sys::lua();
+        let read = |keys: &str| {
+            let text = format!("{{ source = '/s/', target = '/t/', {keys} }}");
+            let config: Table = lua.load(text).eval().unwrap();
+            SyncConfig::from_table(&config).unwrap()
+        };
+        let none = read("");
+        assert_eq!(none.batch_size_limit, None);
+        assert_eq!((none.max_delays, none.max_pending), (1000, 2_000_000));
+        assert_eq!(read("batchSizeLimit = -1").batch_size_limit, Some(0));
+        assert_eq!(read("batchSizeLimit = '100'").batch_size_limit, Some(100));
+        assert_eq!(read("maxDelays = -2").max_delays, 1);
+        assert_eq!(read("maxProcesses = 1.5").max_processes, 2);
+        assert_eq!(read("crontab = '0 * * * * *'").crontab.len(), 1);
     }
 }

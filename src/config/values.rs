@@ -3,6 +3,7 @@
 use mlua::{Result, Table, Value};
 
 use super::config_error::config_error_about;
+use super::keys::{Key, Kinds, RSYNC, SYNC, ValueType, find};
 use super::settings::mode_of;
 use super::{kind_of, text_of, truthy};
 use crate::watch::InotifyMode;
@@ -14,10 +15,6 @@ use crate::watch::InotifyMode;
 ///
 /// The first invalid value.
 pub fn check_values(config: &Table, built_in: bool, judged: bool) -> Result<()> {
-    word(config, "name", "")?;
-    if let Some(b"") = text_of(&config.get("name")?).as_deref() {
-        return Err(config_error_about("name", "name must not be empty."));
-    }
     if built_in {
         for key in ["target", "host", "targetdir"] {
             word(config, key, "")?;
@@ -26,22 +23,43 @@ pub fn check_values(config: &Table, built_in: bool, judged: bool) -> Result<()> 
             check_host(&host)?;
         }
     }
-    match config.get("checkgauge")? {
-        Value::Table(_) | Value::Nil | Value::Boolean(false) => {}
-        other => {
-            let kind = kind_of(&other);
-            let text = format!("checkgauge must be a table or false, not {kind}.");
-            return Err(config_error_about("checkgauge", text));
+    for key in EXIT_CODES {
+        if judged {
+            check_codes(config, key, built_in)?;
         }
-    }
-    for key in ["exitcodes", "rsyncExitCodes", "sshExitCodes"] {
-        check_codes(config, key, judged)?;
     }
     match config.get("rsync")? {
         Value::Table(rsync) if built_in => check_rsync(&rsync),
         _ => Ok(()),
     }
 }
+
+/// Checks the types of the keys that every sync has, but those whose values are left to the
+/// functions of a kind.
+///
+/// # Errors
+///
+/// The first value of the wrong type.
+pub fn check_types(config: &Table) -> Result<()> {
+    let checked = |key: &&Key| key.kinds.has(Kinds::OWN) && !OF_KIND.contains(&key.name);
+    for key in SYNC.iter().filter(checked) {
+        if let Some(complaint) = key.value.complaint(&config.get(key.name)?) {
+            let text = format!("{} {complaint}", key.name);
+            return Err(config_error_about(key.name, text));
+        }
+    }
+    let limit: Value = config.get("batchSizeLimit")?;
+    match ValueType::Bytes.complaint(&limit) {
+        Some(complaint) => {
+            let text = format!("batchSizeLimit {complaint}");
+            Err(config_error_about("batchSizeLimit", text))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Keys that [`check_values`] checks, or the readers of their values.
+const OF_KIND: [&str; 3] = ["exitcodes", "inotifyMode", "target"];
 
 /// Returns the writes that count as changes; `None` if the sync does not set them.
 ///
@@ -102,30 +120,70 @@ fn check_host(host: &[u8]) -> Result<()> {
     }
 }
 
-fn check_codes(config: &Table, key: &str, judged: bool) -> Result<()> {
+/// Checks a table of exit codes. lsyncd takes an unknown result for "die", which is refused for
+/// code 0 only: no process of the sync would ever succeed.
+fn check_codes(config: &Table, key: &str, built_in: bool) -> Result<()> {
     let value: Value = config.get(key)?;
     let codes = match &value {
         Value::Table(codes) => codes,
-        value if !judged || !truthy(value) => return Ok(()),
-        other => {
-            let text = format!("{key} must be a table, not {}.", kind_of(other));
-            return Err(config_error_about(key, text));
+        Value::String(_) if !built_in => return Ok(()),
+        value => {
+            return match ValueType::ExitCodes.complaint(value) {
+                Some(complaint) => Err(config_error_about(key, format!("{key} {complaint}"))),
+                None => Ok(()),
+            };
         }
     };
-    for pair in codes.pairs::<Value, Value>() {
-        let (code, answer) = pair?;
-        let known = answer
-            .as_string()
-            .is_some_and(|text| [&b"ok"[..], b"again", b"die"].contains(&&*text.as_bytes()));
-        let numbered = code.is_integer() || code.is_number();
-        if judged && numbered && truthy(&answer) && !known {
-            let code = code.to_string()?;
-            let text = format!("{key}[{code}] must be \"ok\", \"again\" or \"die\".");
-            return Err(config_error_about(key, text));
-        }
+    let success: Value = codes.get(0)?;
+    if truthy(&success) && !is_result(&success) {
+        return Err(unknown_result(key, &Value::Integer(0))?);
     }
     Ok(())
 }
+
+/// Returns the errors about exit codes that have no effect, for a sync whose `collect` is built in.
+///
+/// # Errors
+///
+/// Errors of Lua only.
+pub fn unknown_results(config: &Table) -> Result<Vec<mlua::Error>> {
+    let mut errors = Vec::new();
+    for key in EXIT_CODES {
+        match config.get(key)? {
+            Value::Table(codes) => {
+                for pair in codes.pairs::<Value, Value>() {
+                    let (code, result) = pair?;
+                    let is_code = code.is_integer() || code.is_number();
+                    if is_code && truthy(&result) && !is_result(&result) {
+                        errors.push(unknown_result(key, &code)?);
+                    }
+                }
+            }
+            Value::String(_) => {
+                let text = format!("{key} is a text and has no effect; it must be a table.");
+                errors.push(config_error_about(key, text));
+            }
+            _ => {}
+        }
+    }
+    Ok(errors)
+}
+
+fn is_result(value: &Value) -> bool {
+    let known = [&b"ok"[..], b"again", b"die"];
+    value
+        .as_string()
+        .is_some_and(|text| known.contains(&&*text.as_bytes()))
+}
+
+fn unknown_result(key: &str, code: &Value) -> Result<mlua::Error> {
+    let code = code.to_string()?;
+    let text = format!("{key}[{code}] must be \"ok\", \"again\" or \"die\".");
+    Ok(config_error_about(key, text))
+}
+
+/// The keys of tables of exit codes.
+const EXIT_CODES: [&str; 3] = ["exitcodes", "rsyncExitCodes", "sshExitCodes"];
 
 fn check_rsync(rsync: &Table) -> Result<()> {
     word(rsync, "binary", "rsync.")?;
@@ -137,14 +195,13 @@ fn check_rsync(rsync: &Table) -> Result<()> {
             return Err(config_error_about("binary", text));
         }
     }
-    let list: Value = rsync.get("list")?;
-    match text_of(&list).as_deref() {
-        _ if !truthy(&list) => Ok(()),
-        Some(b"filter" | b"files-from" | b"auto") => Ok(()),
-        _ => Err(config_error_about(
+    let list = find(RSYNC, "list").and_then(|key| key.value.complaint(&rsync.get("list").ok()?));
+    match list {
+        Some(complaint) => Err(config_error_about(
             "list",
-            "rsync.list must be \"filter\", \"files-from\" or \"auto\".",
+            format!("rsync.list {complaint}"),
         )),
+        None => Ok(()),
     }
 }
 
@@ -154,7 +211,8 @@ mod tests {
 
     fn checked(config: &str) -> String {
         let lua = crate::sys::lua();
-        match check_values(&lua.load(config).eval().unwrap(), true, true) {
+        let config = lua.load(config).eval().unwrap();
+        match check_values(&config, true, true).and_then(|()| check_types(&config)) {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         }
@@ -173,12 +231,33 @@ mod tests {
             check_values(&table, false, false).unwrap();
             assert!(check_values(&table, true, false).is_err(), "{config}");
         }
-        for key in ["exitcodes", "rsyncExitCodes", "sshExitCodes"] {
+        for key in EXIT_CODES {
             let config = format!("{{ {key} = 'codes' }}");
             let table = lua.load(config).eval().unwrap();
             check_values(&table, false, false).unwrap();
-            assert!(check_values(&table, false, true).is_err(), "{key}");
+            check_values(&table, false, true).unwrap();
+            assert_eq!(unknown_results(&table).unwrap().len(), 1);
+            assert!(check_values(&table, true, true).is_err(), "{key}");
         }
+    }
+
+    #[test]
+    fn results_that_lsyncd_does_not_know_are_told() {
+        let lua = crate::sys::lua();
+        let told = |codes: &str| {
+            let config = lua
+                .load(format!("{{ exitcodes = {codes} }}"))
+                .eval()
+                .unwrap();
+            check_values(&config, true, true).unwrap();
+            let errors = unknown_results(&config).unwrap();
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(told("{ [0] = 'ok', [5] = 'again' }"), Vec::<String>::new());
+        assert_eq!(
+            told("{ [23] = 'warn', x = 'y', [24] = false }"),
+            ["exitcodes[23] must be \"ok\", \"again\" or \"die\"."]
+        );
     }
 
     #[test]
@@ -195,7 +274,15 @@ mod tests {
                 "{ exitcodes = 5 }",
                 "exitcodes must be a table, not a number.",
             ),
-            ("{ exitcodes = { [5] = 'okay' } }", "exitcodes[5] must be"),
+            ("{ exitcodes = { [0] = 'okay' } }", "exitcodes[0] must be"),
+            (
+                "{ maxProcesses = 0 }",
+                "maxProcesses must be a number, 1 or more.",
+            ),
+            (
+                "{ batchSizeLimit = {} }",
+                "batchSizeLimit must be a number, not a table.",
+            ),
             ("{ rsync = { binary = 5 } }", "rsync.binary must be"),
             ("{ rsync = { list = 'x' } }", "rsync.list must be"),
         ] {

@@ -78,6 +78,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
             println!("Version: {}", cli::VERSION);
             Exit::Done
         }
+        Ok(Request::Keys) => {
+            println!("{}", crate::config::keys::schema());
+            Exit::Done
+        }
         Ok(Request::Inspect(options, what)) => {
             log::install(options.log.clone(), None);
             advise(&options);

@@ -84,6 +84,11 @@ fn values_that_lsyncd_takes_are_warnings() {
         ("delete = \"yes\",", "", "delete is none of"),
         ("delete = 1,", "", "delete is none of"),
         (
+            "exitcodes = { [0] = \"ok\", [23] = \"warn\" },",
+            "",
+            "exitcodes[23] must be",
+        ),
+        (
             "",
             "settings{ statusFile = \"\" }\n",
             "there is no status file",

@@ -1,11 +1,10 @@
 //! The head file of each room names its files, docs/architecture.md every room and every dependency;
-//! the manual pages, the help and the completions every key and every option.
+//! the manual pages, the help and the completions every option.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::keys;
 use crate::site::project;
 
 fn text(path: &str) -> String {
@@ -155,22 +154,6 @@ fn names_every_dependency() {
     assert!(crates.iter().any(|name| name == "mlua"), "{crates:?}");
     let missing = missing(reasons, &crates);
     assert!(missing.is_empty(), "without a reason: {missing:?}");
-}
-
-#[test]
-fn pages_have_every_key() {
-    let page = text("docs/man/lsyncd.conf.lua.5").replace('\\', "");
-    let known = keys::settings();
-    let missing_settings = missing(&page, &known);
-    assert!(
-        missing_settings.is_empty(),
-        "settings: {missing_settings:?}"
-    );
-    let known = keys::gauges();
-    let last = |key: &String| key.rsplit('.').next().unwrap_or_default().to_owned();
-    let known: Vec<String> = known.iter().map(last).collect();
-    let missing = missing(&page, &known);
-    assert!(missing.is_empty(), "keys of syncs: {missing:?}");
 }
 
 #[test]

@@ -143,11 +143,6 @@ impl Site {
         kill(Pid::from_raw(daemon.id() as i32), Signal::SIGTERM).unwrap();
         daemon.wait().unwrap()
     }
-
-    /// Waits until the daemon ended by itself.
-    pub fn wait_end(&mut self) -> ExitStatus {
-        self.daemon.take().unwrap().wait().unwrap()
-    }
 }
 
 impl Drop for Site {

@@ -2,29 +2,16 @@
 //!
 //! A function, a table with a `command`, or a list of both, which are asked in their order.
 //!
-//! | key | what it says |
-//! |---|---|
-//! | `command` | program and arguments; the names of the files follow |
-//! | `stdin` | the names go to its standard input instead, each with a zero byte behind it |
-//! | `ok`, `reject` | the exit codes that mean so (`{ 0 }`, `{ 1 }`); any other is a failure |
-//! | `timeout` | seconds it may take (60) |
-//! | `parallel` | how many of it run at a time (2) |
-//! | `onReject` | `"hold"`, `"quarantine"`, `"delete-target"`, a function or a command |
-//! | `quarantine` | the directory rejected files are moved to |
-//! | `staging` | the private directory of what has passed |
-//!
-//! The last three are of the sync, the others of one command.
-//!
 //! * `scanner`: one command;
 //! * `refused`: options and paths that conflict with a check.
 
 use mlua::{Result, Table, Value};
 
+use super::keys::{self, CHECK, Key, SCANNER};
 use super::sync_config::{Hook, hook};
 use super::target::resolved;
-use super::{nearest, text_of, truthy};
+use super::{text_of, truthy};
 use refused::wrong;
-use scanner::KEYS;
 
 mod refused;
 mod scanner;
@@ -115,8 +102,6 @@ impl CheckConfig {
     }
 }
 
-const SYNC_KEYS: [&str; 3] = ["onReject", "quarantine", "staging"];
-
 /// Reads the `check` of a sync's merged table.
 ///
 /// # Errors
@@ -174,7 +159,7 @@ fn checks(table: &Table) -> Result<Vec<Check>> {
     for pair in table.pairs::<Value, Value>() {
         let (key, _) = pair?;
         if !matches!(key, Value::Integer(_)) {
-            known(&key, &[KEYS.as_slice(), &SYNC_KEYS].concat())?;
+            known(&key, CHECK)?;
         }
     }
     for item in table.sequence_values::<Value>() {
@@ -182,7 +167,7 @@ fn checks(table: &Table) -> Result<Vec<Check>> {
             Value::Function(_) => Check::Function,
             Value::Table(item) => {
                 for pair in item.pairs::<Value, Value>() {
-                    known(&pair?.0, &KEYS)?;
+                    known(&pair?.0, SCANNER)?;
                 }
                 Check::Command(Scanner::from_table(&item)?)
             }
@@ -192,17 +177,13 @@ fn checks(table: &Table) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-fn known(key: &Value, keys: &[&'static str]) -> Result<()> {
+fn known(key: &Value, table: &[Key]) -> Result<()> {
     let name = text_of(key).unwrap_or_default();
     let name = String::from_utf8_lossy(&name).into_owned();
-    if keys.contains(&name.as_str()) {
-        return Ok(());
+    match keys::unknown(table, "check.", &name) {
+        Some(text) => Err(wrong(&name, text)),
+        None => Ok(()),
     }
-    let mut text = format!("Parameter \"check.{name}\" unknown.");
-    if let Some(similar) = nearest(&name, keys.iter().copied()) {
-        text.push_str(&format!(" Did you mean \"check.{similar}\"?"));
-    }
-    Err(wrong(&name, text))
 }
 
 fn on_reject(value: &Value, quarantine: &Value, table: Option<&Table>) -> Result<OnReject> {

@@ -7,9 +7,6 @@ use mlua::{Result, Table, Value};
 use super::refused::wrong;
 use crate::config::{number_of, text_of, truthy};
 
-/// The keys of a scanner.
-pub(super) const KEYS: [&str; 6] = ["command", "stdin", "ok", "reject", "timeout", "parallel"];
-
 /// A scanner command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scanner {

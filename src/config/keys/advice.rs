@@ -2,6 +2,7 @@
 
 use mlua::{Result, Table, Value};
 
+use super::{SETTINGS, find};
 use crate::config::{text_of, truthy};
 use crate::log::escape;
 
@@ -72,7 +73,7 @@ fn for_sync(name: &str, value: &Value, gauge: &Table) -> Result<Option<String>> 
     {
         return Ok(Some(format!(" Write {known} = ... instead.")));
     }
-    if crate::config::settings_table::is_known(name) {
+    if find(SETTINGS, name).is_some() {
         return Ok(Some(" It belongs into settings{ ... }.".into()));
     }
     if ["kind", "layer", "type"].contains(&name) {

@@ -2,7 +2,7 @@
 
 use mlua::{Result, Table, Value};
 
-use super::advice;
+use super::{Kinds, SYNC, advice, find};
 use crate::config::{config_error, config_error_about, nearest, text_of, truthy};
 use crate::log::escape;
 
@@ -18,14 +18,8 @@ pub fn check(config: &Table, gauge: &Table) -> Result<()> {
 
 /// Advice for keys of lsyncd 2.0 and keys that belong to another kind.
 const ADVICE_BY_KEY: &[(&str, &str)] = &[
-    (
-        "rsyncOps",
-        "Write rsync = { ... }, with other options as a list in rsync._extra.",
-    ),
-    (
-        "rsyncOpts",
-        "Write rsync = { ... }, with other options as a list in rsync._extra.",
-    ),
+    ("rsyncOps", RSYNC_OPTIONS),
+    ("rsyncOpts", RSYNC_OPTIONS),
     ("xargs", "It is not needed any more."),
     (
         "host",
@@ -35,21 +29,9 @@ const ADVICE_BY_KEY: &[(&str, &str)] = &[
         "targetdir",
         "default.rsyncssh has it; else write target = \"DIRECTORY\".",
     ),
-    ("rsync", MISSING_KIND),
-    ("ssh", MISSING_KIND),
-    ("delete", MISSING_KIND),
-    ("exclude", MISSING_KIND),
-    ("excludeFrom", MISSING_KIND),
-    ("filter", MISSING_KIND),
-    ("filterFrom", MISSING_KIND),
 ];
 
-/// Advice for keys that require a built-in kind.
-const MISSING_KIND: &str =
-    "It goes with a kind such as default.rsync, which must be in sync{ ... }, too.";
-
-/// The built-in kinds of syncs in `default`.
-const KINDS: [&str; 4] = ["direct", "rclone", "rsync", "rsyncssh"];
+const RSYNC_OPTIONS: &str = "Write rsync = { ... }, with other options as a list in rsync._extra.";
 
 /// The maximum nesting of tables. A deeper table contains itself.
 const MAX_DEPTH: usize = 64;
@@ -122,10 +104,20 @@ fn unknown(
         text.push_str(" It belongs into sync{ ... } itself.");
     } else if let Some((_, advice)) = ADVICE_BY_KEY.iter().find(|(key, _)| *key == name) {
         text.push_str(&format!(" {advice}"));
+    } else if let Some(kind) = kind_with(name) {
+        text.push_str(&format!(
+            " It goes with a kind such as default.{kind}, which must be in sync{{ ... }}, too."
+        ));
     } else if let Some(advice) = advice::advice(prefix, name, value, outermost)? {
         text.push_str(&advice);
     }
     Ok(config_error_about(name, text))
+}
+
+/// Returns a built-in kind with a key that syncs without a kind do not have.
+fn kind_with(name: &str) -> Option<&'static str> {
+    let key = find(SYNC, name).filter(|key| !key.kinds.has(Kinds::OWN))?;
+    key.kinds.names().next()
 }
 
 /// Returns advice for a text in a table that lacks a key.
@@ -141,19 +133,21 @@ fn advice_for_item(
     let shown = escape(&item).into_owned();
     let option = shown.trim_start_matches('-').replace('-', "_");
     let kind = shown.strip_prefix("default.").unwrap_or(&shown);
-    Ok(Some(if prefix.is_empty() && KINDS.contains(&kind) {
-        format!(" Write default.{kind} without quotes.")
-    } else if gauge.get::<Value>(option.as_str())? == Value::Boolean(true) {
-        format!(" Write {option} = true instead of \"{shown}\".")
-    } else if prefix.is_empty() {
-        format!(
-            " \"{shown}\" stands there without a key; several targets are written \
+    Ok(Some(
+        if prefix.is_empty() && Kinds::BUILT_IN.iter().any(|(_, name)| *name == kind) {
+            format!(" Write default.{kind} without quotes.")
+        } else if gauge.get::<Value>(option.as_str())? == Value::Boolean(true) {
+            format!(" Write {option} = true instead of \"{shown}\".")
+        } else if prefix.is_empty() {
+            format!(
+                " \"{shown}\" stands there without a key; several targets are written \
              targets = {{ \"...\", \"...\" }}."
-        )
-    } else {
-        let table = prefix.trim_end_matches('.');
-        format!(" \"{shown}\" stands in {table} without a key.")
-    }))
+            )
+        } else {
+            let table = prefix.trim_end_matches('.');
+            format!(" \"{shown}\" stands in {table} without a key.")
+        },
+    ))
 }
 
 /// Returns advice for a key that the sync's kind does not have.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
-use crate::config::{config_error, config_error_about, nearest, number_of, text_of};
+use crate::config::keys::{TUNNEL, find, nearest};
+use crate::config::{config_error, config_error_about, number_of, text_of};
 use crate::log;
 use crate::queue::Time;
 use crate::script::context::{ScriptContext, Stage, SyncHandle};
@@ -131,20 +132,6 @@ fn substitute(text: &[u8], values: &[(&str, Vec<u8>)]) -> Vec<u8> {
     }
     result
 }
-
-const KNOWN_KEYS: [&str; 11] = [
-    "checkCommand",
-    "checkExitCodes",
-    "checkMaxFailed",
-    "command",
-    "distribution",
-    "localhost",
-    "mode",
-    "name",
-    "parallel",
-    "readyDelay",
-    "retryDelay",
-];
 
 /// Puts `tunnel` and `Tunnel` into the table of global functions.
 pub fn add(lua: &Lua, context: &Rc<ScriptContext>, globals: &Table) -> Result<()> {
@@ -381,12 +368,12 @@ fn advise(options: &Table, name: &str, mode: TunnelMode, command: &[Vec<u8>]) ->
     for pair in options.pairs::<Value, Value>() {
         let key = text_of(&pair?.0).unwrap_or_default();
         let key = log::escape(&key).into_owned();
-        if key.starts_with("check") && KNOWN_KEYS.contains(&&*key) {
+        if key.starts_with("check") && find(TUNNEL, &key).is_some() {
             log::warn(format_args!(
                 "{name}: {key} has no effect, a tunnel is watched by whether its processes live"
             ));
-        } else if !KNOWN_KEYS.contains(&&*key) {
-            let similar = nearest(&key, KNOWN_KEYS)
+        } else if find(TUNNEL, &key).is_none() {
+            let similar = nearest(TUNNEL, &key)
                 .map_or_else(String::new, |known| format!(" Did you mean \"{known}\"?"));
             log::warn(format_args!(
                 "{name}: \"{key}\" is unknown to tunnels.{similar}"

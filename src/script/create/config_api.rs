@@ -5,7 +5,7 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use super::{fanout, sync_checks, user_keys};
-use crate::config::keys::checkgauge;
+use crate::config::keys::{Kinds, checkgauge, gauge};
 use crate::config::{
     bare_config_error, config_error, config_error_about, inherit, kind_of, no_text, rsync_args,
     text_of, truthy,
@@ -99,6 +99,13 @@ fn inheriting(lua: &Lua, context: &Rc<ScriptContext>, native: &Table) -> Result<
                 checkgauge::check(&config, &gauge)
             }
             _ => Ok(()),
+        })?,
+    )?;
+    native.set(
+        "gauge",
+        lua.create_function(|lua, name: String| {
+            let named = Kinds::BUILT_IN.into_iter().find(|(_, kind)| *kind == name);
+            gauge::gauge(lua, named.map_or(Kinds::OWN, |(kind, _)| kind))
         })?,
     )?;
     user_keys::install(lua)?;

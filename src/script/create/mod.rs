@@ -19,7 +19,7 @@ use mlua::{Lua, Result, Table, Value};
 
 use crate::batch::{self, rsync_options};
 use crate::config::{
-    self, SyncConfig, bare_config_error, config_error, config_error_about, kind_of, text_of, truthy,
+    self, SyncConfig, bare_config_error, config_error, config_error_about, text_of, truthy,
 };
 use crate::filter::Filter;
 use crate::log;
@@ -95,7 +95,6 @@ fn check(lua: &Lua, config: &Table, policy: Policy, index: usize) -> Result<()> 
             return Err(config_error_about("monitor", text));
         }
     }
-    check_functions(config)?;
     config::check_values(
         config,
         policy == Policy::Coalesce,
@@ -282,27 +281,6 @@ fn no_actions(config: &Table) -> mlua::Error {
         ),
         None => config_error("no actions specified."),
     }
-}
-
-/// Refuses action keys that are neither functions nor false.
-fn check_functions(config: &Table) -> Result<()> {
-    for key in ["action", "collect", "full", "init", "prepare"] {
-        match config.get(key)? {
-            Value::Nil | Value::Boolean(false) | Value::Function(_) => {}
-            Value::Boolean(true) => {
-                let text = format!(
-                    "{key} must be a function or false, not true. Leave it out for what the kind \
-                     of the sync does."
-                );
-                return Err(config_error_about(key, text));
-            }
-            other => {
-                let text = format!("{key} must be a function, not {}.", kind_of(&other));
-                return Err(config_error_about(key, text));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Returns the queue policy: coalescing for built-in behaviours, which examine the disk; per event

@@ -8,6 +8,7 @@ use std::path::Path;
 use mlua::{Lua, Result, Table, Value};
 
 use crate::batch;
+use crate::config::keys::Kinds;
 use crate::config::{self, SyncConfig, config_error, config_error_about, kind_of, text_of, truthy};
 use crate::filter::Filter;
 use crate::log;
@@ -20,6 +21,11 @@ use crate::sync::{mount_table, shared_kind};
 ///
 /// Errors of Lua only.
 pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
+    if is_built_in(lua, config, "collect")? {
+        for error in config::unknown_results(config)? {
+            log::warn(errors::message(lua, &error));
+        }
+    }
     if !is_built_in(lua, config, "action")? {
         return Ok(());
     }
@@ -218,14 +224,14 @@ pub fn missing_default(default: &Table, key: &str) -> Result<()> {
     }
 }
 
-/// Returns true if the function at this key is that of `default` or of one of the three kinds.
+/// Returns true if the function at this key is that of `default` or of one of the built-in kinds.
 pub fn is_built_in(lua: &Lua, config: &Table, key: &str) -> Result<bool> {
     let function = config.get::<Value>(key)?;
     let default: Table = lua.globals().raw_get("default")?;
     if default.raw_get::<Value>(key)? == function {
         return Ok(true);
     }
-    for kind in ["rsync", "rsyncssh", "direct", "rclone"] {
+    for (_, kind) in Kinds::BUILT_IN {
         if let Value::Table(kind) = default.raw_get(kind)?
             && kind.raw_get::<Value>(key)? == function
         {

@@ -7,14 +7,11 @@
 use mlua::{Lua, Result, Table, Value};
 
 use super::sync_checks::is_built_in;
-use crate::config::{self, config_error_about, text_of, truthy};
+use crate::config::keys::gauge::{self, is_declared};
+use crate::config::{self, config_error_about, truthy};
 use crate::log;
 use crate::script::errors;
 use crate::script::kinds::scan_request;
-
-/// The value in a built-in gauge of keys that lsyncd does not have. A user-defined gauge that
-/// declares such a key has another value.
-const VERSION_MARK: &[u8] = b"3.0";
 
 /// Keys of a `sync{}` with several targets. They are removed from the syncs made of it.
 const TARGETS: [&str; 2] = ["targets", "targetsFrom"];
@@ -58,7 +55,7 @@ pub fn owns_targets(lua: &Lua, config: &Table) -> Result<bool> {
         if value.is_nil() {
             continue;
         }
-        let foreign = !is_built_in(lua, config, "action")? || !is_valid_here(key, &value, config);
+        let foreign = !is_built_in(lua, config, "action")? || !config::is_value(config, key);
         if is_declared(config, key)? || (free && foreign) {
             return Ok(true);
         }
@@ -77,7 +74,7 @@ pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
     let own_action = !is_built_in(lua, config, "action")?;
     let own_kind = own_action || !is_built_in(lua, config, "prepare")?;
     let mut users = Vec::new();
-    for key in KEYS {
+    for key in gauge::new_keys().map(|key| key.name) {
         let value: Value = config.get(key)?;
         if value.is_nil() {
             continue;
@@ -87,7 +84,7 @@ pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
         let free = !compared && (own_kind || key != "check");
         // Targets of this program have been removed by now.
         let ours = !TARGETS.contains(&key)
-            && is_valid_here(key, &value, config)
+            && config::is_value(config, key)
             && (key != "check" || !own_kind || scan_request::check_behaviour(lua, config).is_ok());
         let guards = ["check", "guard"].contains(&key);
         if (declared && !(ours && guards)) || (free && !ours) {
@@ -98,7 +95,7 @@ pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
         }
     }
     // lsyncd passes this key to the action as well.
-    if own_action && !is_valid_here("batchSizeLimit", &config.get("batchSizeLimit")?, config) {
+    if own_action && !config::is_value(config, "batchSizeLimit") {
         users.push("batchSizeLimit");
     }
     if users.is_empty() {
@@ -115,56 +112,4 @@ pub fn without(lua: &Lua, config: &Table) -> Result<Table> {
         log::warn(errors::message(lua, &config_error_about(key, text)));
     }
     Ok(rest)
-}
-
-/// The keys of a sync that lsyncd does not have.
-const KEYS: [&str; 11] = [
-    "check",
-    "guard",
-    "inotifyMode",
-    "ionice",
-    "maxPending",
-    "nice",
-    "onFailed",
-    "onSynced",
-    "targets",
-    "targetsFrom",
-    "waitForSource",
-];
-
-/// Returns true if a user-defined gauge declares this key.
-fn is_declared(config: &Table, key: &str) -> Result<bool> {
-    let Value::Table(gauge) = config.get("checkgauge")? else {
-        return Ok(false);
-    };
-    let known: Value = gauge.get(key)?;
-    Ok(truthy(&known) && text_of(&known).as_deref() != Some(VERSION_MARK))
-}
-
-/// Returns true if the value is valid for this program.
-fn is_valid_here(key: &str, value: &Value, config: &Table) -> bool {
-    match key {
-        "check" => config::is_check(value),
-        "targets" => match value {
-            Value::Table(list) => list.raw_len() > 0,
-            value => value.is_function(),
-        },
-        "targetsFrom" => value.is_string(),
-        "waitForSource" => value.is_boolean(),
-        key => config::is_value(config, key),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_key_has_its_mark_in_the_gauge() {
-        let prelude = include_str!("../../../lua/default.lua");
-        for key in KEYS {
-            assert!(prelude.contains(&format!(" {key} = \"3.0\"")), "{key}");
-        }
-        assert_eq!(prelude.matches("\"3.0\"").count(), KEYS.len());
-    }
 }

@@ -6,14 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use mlua::{Function, Result, Table, Value};
 
 use crate::batch;
+use crate::config::keys::Kinds;
 use crate::config::{self, Check, Hook, OnReject, destination, text_of};
 use crate::script::context::SyncHandle;
 use crate::script::create::sync_checks;
 use crate::script::layer3;
 use crate::script::runtime::Script;
-
-/// Kinds in `default` a sync may inherit from.
-const KINDS: [&str; 4] = ["rsyncssh", "rsync", "direct", "rclone"];
 
 impl Script {
     /// Returns the built-in kind whose action the sync has; `None` for user code.
@@ -24,7 +22,8 @@ impl Script {
             let theirs: Function = default.get::<Table>(kind)?.get("action")?;
             Ok(theirs.to_pointer() == action.to_pointer())
         };
-        KINDS.into_iter().find(|kind| same(kind).unwrap_or(false))
+        let mut kinds = Kinds::BUILT_IN.into_iter().map(|(_, kind)| kind);
+        kinds.find(|kind| same(kind).unwrap_or(false))
     }
 
     /// Returns true for a sync without any action.

@@ -1,0 +1,732 @@
+---@meta
+-- Definitions for the Lua language server: what a configuration of lsyncd may contain. The classes
+-- between "keys:" and "keys end" are made from the table of keys in src/config/keys.
+
+-- keys: settings
+---@class (exact) lsyncd.Settings
+---A setting to switch on.
+---@field [integer]? string
+---File to which messages are appended. It may be rotated at any time without a signal. Without it, a daemon in the background logs to syslog.
+---@field logfile? string
+---Tag of messages in syslog.
+---
+---Default: lsyncd.
+---@field logident? string|number
+---Facility of messages in syslog, such as daemon or local0.
+---
+---Default: user.
+---@field logfacility? string|number
+---File for the process id of the daemon. It is locked while the daemon runs. It is not written with nodaemon.
+---@field pidfile? string
+---Stay in the foreground and also log to the terminal.
+---
+---Default: false.
+---@field nodaemon? boolean
+---File that lists pending changes and watched directories. It is JSON if its name ends in .json.
+---@field statusFile? string
+---Seconds between two updates of statusFile and metricsFile. 0: at every event.
+---
+---Default: 10.
+---@field statusInterval? number
+---Control socket for lsyncdctl; false: none.
+---@field controlSocket? string|false
+---File of metrics for a textfile collector.
+---@field metricsFile? string
+---Loopback address and port for metrics and a status page, such as 127.0.0.1:9180.
+---@field metricsListen? string|number
+---Retry a failed startup transfer instead of exiting with 255. Later failures are always retried.
+---
+---Default: false.
+---@field insist? boolean
+---Event that marks a file as changed: CloseWrite when a writer closes it, Modify at each write. Modify is for files that are never closed, such as logs.
+---
+---Default: CloseWrite.
+---@field inotifyMode? "CloseWrite"|"Modify"|"CloseWrite or Modify"
+---Maximum number of processes of all syncs together. It is also the limit of each sync that sets none; the limit of default.rsyncssh is always 1.
+---@field maxProcesses? number
+---Default of maxDelays for syncs. It must be set before them.
+---@field maxDelays? number
+---Additional categories of log messages, such as "Exec Delay"; all for everything, scarce for warnings and errors only. -log on the command line overrides it.
+---@field log? string|string[]
+---Maximum number of full comparisons at the same time.
+---
+---Default: 4.
+---@field maxStartups? number
+---Niceness of child processes, -20 to 19.
+---@field nice? number
+---I/O class of child processes: idle, best-effort:LEVEL or realtime:LEVEL, LEVEL from 0 to 7.
+---@field ionice? string|number
+---Seconds after which a file that stays open for writing is sent. 0: not before it is closed.
+---
+---Default: 60.
+---@field maxStaleness? number
+---Seconds between two comparisons of directories that cannot be watched because inotify watches have run out.
+---
+---Default: 60.
+---@field rescanInterval? number
+---Effect of kill -HUP after the configuration has been read again: all runs all startup transfers, changed only those of changed syncs.
+---
+---Default: all.
+---@field hup? "all"|"changed"
+---Seconds that child processes may take to end after kill -TERM.
+---
+---Default: 60.
+---@field stopTimeout? number
+---Seconds without I/O after which a transfer is ended and repeated. Without it, such a transfer is only reported.
+---@field stallTimeout? number
+---Directory for pending changes and the mounts of sources while the daemon is stopped. If it cannot be written, or if other users can write to it or replace it, state is not persisted.
+---
+---Default: $STATE_DIRECTORY, else /var/lib/lsyncd.
+---@field stateDir? string
+---Exit with 0 when every sync has completed its startup transfer.
+---
+---Default: false.
+---@field onepass? boolean
+-- keys end
+
+-- keys: sync
+---@class (exact) lsyncd.Sync
+---The kind of the sync, such as default.rsync.
+---@field [integer]? table
+---Directory to watch, including everything below it. Symbolic links in its path are followed; symbolic links below it are ordinary entries.
+---
+---Default: required.
+---@field source? string|number
+---Destination: a directory, HOST:DIRECTORY, HOST::MODULE/DIRECTORY or rsync://HOST/MODULE/DIRECTORY. Not for default.rsyncssh.
+---
+---Default: required by default.rsync and default.direct.
+---@field target? string|number
+---Several targets in place of target.
+---@field targets? (string|lsyncd.Sync)[]|fun(): (string|lsyncd.Sync)[]
+---File with several targets, one on each line.
+---@field targetsFrom? string
+---Name of the sync in log and status file.
+---
+---Default: Sync1, Sync2, ….
+---@field name? string
+---Seconds during which changes are collected, counted from the first one. -delay on the command line overrides it.
+---
+---Default: 15; default.direct 1; others none.
+---@field delay? number
+---Number of waiting changes that ends the delay early. 0 disables the delay.
+---
+---Default: 1000.
+---@field maxDelays? number
+---Maximum number of processes of the sync. default.rsyncssh refuses more than 1.
+---
+---Default: 1.
+---@field maxProcesses? number
+---As in settings{}, for this sync.
+---
+---Default: that of settings.
+---@field inotifyMode? "CloseWrite"|"Modify"|"CloseWrite or Modify"
+---false: changes in subdirectories of the source are ignored.
+---
+---Default: true.
+---@field subdirs? boolean
+---Conditions under which nothing is sent: { mount = true }, { marker = ".present" }, { maxDelete = 1000 } or "50%". false also disables the default guards.
+---@field guard? lsyncd.Guard|false
+---Wait for a source that does not exist at the start.
+---
+---Default: false.
+---@field waitForSource? boolean
+---Number of waiting paths beyond which a directory is queued in place of the changes in it.
+---
+---Default: 2000000.
+---@field maxPending? number
+---As in settings{}, for the processes of this sync.
+---
+---Default: that of settings.
+---@field nice? number
+---As in settings{}, for the processes of this sync.
+---
+---Default: that of settings.
+---@field ionice? string|number
+---Meaning of the exit codes of its processes.
+---@field exitcodes? lsyncd.ExitCodes|false
+---Times of full comparisons.
+---@field crontab? string|string[]
+---Process that must be up before anything is sent.
+---@field tunnel? lsyncd.Tunnel
+---Function to call at the start. false: no startup transfer; only changes from now on are sent.
+---
+---Default: full comparison.
+---@field init? fun(event: lsyncd.Event)|false
+---Function to call for a full comparison.
+---
+---Default: of the kind.
+---@field full? fun(event: lsyncd.Event)
+---Function to call for waiting changes.
+---
+---Default: of the kind.
+---@field action? fun(inlet: lsyncd.Inlet)
+---Function to call at the end of a process.
+---
+---Default: of the kind.
+---@field collect? fun(agent: lsyncd.Event|lsyncd.List, exitcode: integer): "ok"|"again"|"die"|nil
+---Function that receives the configuration before the sync is created.
+---
+---Default: of the kind.
+---@field prepare? fun(config: lsyncd.Sync, level?: integer)
+---Table of the known keys; false: all keys are accepted.
+---
+---Default: of the kind.
+---@field checkgauge? table|false
+---Action for a new entry. Not with default.….
+---@field onCreate? string|fun(event: lsyncd.Event)|false
+---Action for a file that was written. Not with default.….
+---@field onModify? string|fun(event: lsyncd.Event)|false
+---Action for changed times, modes or owners.
+---@field onAttrib? string|fun(event: lsyncd.Event)|false
+---Action for a deleted entry. Not with default.….
+---@field onDelete? string|fun(event: lsyncd.Event)|false
+---Action for a rename within the source. Without it, a rename is a Delete and a Create.
+---@field onMove? string|boolean|fun(origin: lsyncd.Event, destination: lsyncd.Event)
+---Action at the start, before any other. Not with default.….
+---@field onStartup? string|fun(event: lsyncd.Event)|false
+---Action for a full comparison.
+---@field onFull? string|fun(event: lsyncd.Event)|false
+---Hook that is called after each successful process; a list is a command. With every kind.
+---@field onSynced? function|(string|number)[]|false
+---Check that a file must pass before it is sent, with default.rsync only.
+---@field check? lsyncd.Check|function|(lsyncd.Check|function)[]|false
+---Hook that is called when a sync fails that had no failure before. With every kind.
+---@field onFailed? function|(string|number)[]|false
+---Deletion of files on the target that are not in the source: always, never, only by the startup transfer, or only when they are deleted while the daemon runs. Any other value counts as false, with a warning.
+---
+---Default: true.
+---
+---Only with default.rsync, default.rsyncssh, default.direct, default.rclone.
+---@field delete? boolean|"startup"|"running"
+---Patterns of paths that are excluded from transfer and deletion.
+---
+---Only with default.rsync, default.rsyncssh, default.direct, default.rclone.
+---@field exclude? string|string[]
+---File with one pattern on each line.
+---
+---Only with default.rsync, default.rsyncssh, default.direct.
+---@field excludeFrom? string
+---Rules in order, each + PATTERN or - PATTERN. The first match decides; exclude is evaluated after them.
+---
+---Only with default.rsync, default.rsyncssh, default.direct.
+---@field filter? string|string[]
+---File with one rule on each line, evaluated after those of filter.
+---
+---Only with default.rsync, default.rsyncssh, default.direct.
+---@field filterFrom? string
+---Size in bytes. Each larger file is sent by an rsync of its own, in parallel with the one for all other files. Set maxProcesses above 1 as well. default.rsyncssh has one process and sends large files last.
+---
+---Only with default.rsync, default.rsyncssh, default.direct.
+---@field batchSizeLimit? number
+---Options of rsync.
+---
+---Only with default.rsync, default.rsyncssh, default.direct.
+---@field rsync? lsyncd.Rsync
+---Options of rsync that differ in comparisons of everything: { rsync = { … } }. Not with default.direct.
+---
+---Only with default.rsync, default.rsyncssh.
+---@field startup? lsyncd.Startup
+---As exitcodes, for the rsync of default.rsyncssh and default.direct.
+---
+---Only with default.rsyncssh, default.direct.
+---@field rsyncExitCodes? lsyncd.ExitCodes|false
+---Program and options.
+---
+---Only with default.rclone.
+---@field rclone? lsyncd.Rclone
+---Target host, as HOST or USER@HOST.
+---
+---Default: required.
+---
+---Only with default.rsyncssh.
+---@field host? string|number
+---Directory on the target host.
+---
+---Default: required.
+---
+---Only with default.rsyncssh.
+---@field targetdir? string|number
+---Options of ssh.
+---
+---Only with default.rsync, default.rsyncssh.
+---@field ssh? lsyncd.Ssh
+---As exitcodes, for the ssh of a move.
+---
+---Default: 0 ok, 255 again.
+---
+---Only with default.rsyncssh.
+---@field sshExitCodes? lsyncd.ExitCodes|false
+-- keys end
+
+-- keys: rsync
+---@class (exact) lsyncd.Rsync
+---Program to run. A wrapper reads the list that lsyncd would write on its standard input.
+---
+---Default: rsync.
+---@field binary? string|number
+----a: enables links, perms, times, group, owner, devices and special files where they are not set.
+---
+---Default: off.
+---@field archive? boolean
+---How the names are passed to rsync.
+---
+---Default: "auto".
+---@field list? "auto"|"filter"|"files-from"
+----A: preserves ACLs.
+---
+---Default: off.
+---@field acls? boolean
+-----append: appends data to shorter files of the target.
+---
+---Default: off.
+---@field append? boolean
+-----append-verify: as append, and verifies the old data.
+---
+---Default: off.
+---@field append_verify? boolean
+----b: keeps a copy of each file that is replaced or deleted.
+---
+---Default: off.
+---@field backup? boolean
+-----backup-dir=: directory for the copies of backup.
+---@field backup_dir? string|number
+-----bwlimit=: limit of the rate, in KiB per second.
+---@field bwlimit? string|number
+----c: compares contents instead of size and time.
+---
+---Default: off.
+---@field checksum? boolean
+-----chmod=: changes of the modes, such as "D755,F644".
+---@field chmod? string|number
+-----chown=: owner and group on the target, as USER:GROUP.
+---@field chown? string|number
+----z: compresses data during the transfer.
+---
+---Default: off.
+---@field compress? boolean
+----k: follows symlinks to directories.
+---
+---Default: off.
+---@field copy_dirlinks? boolean
+----L: follows all symlinks.
+---
+---Default: off.
+---@field copy_links? boolean
+-----copy-unsafe-links: follows symlinks that lead out of the source.
+---
+---Default: off.
+---@field copy_unsafe_links? boolean
+----C: excludes files that CVS ignores.
+---
+---Default: off.
+---@field cvs_exclude? boolean
+-----delete-excluded: deletes excluded files on the target, in full comparisons.
+---
+---Default: off.
+---@field delete_excluded? boolean
+----n: transfers and deletes nothing.
+---
+---Default: off.
+---@field dry_run? boolean
+----E: preserves the permission to execute.
+---
+---Default: off.
+---@field executability? boolean
+-----groupmap=: map of groups to those of the target.
+---@field groupmap? string|number
+-----existing: creates no files on the target.
+---
+---Default: off.
+---@field existing? boolean
+----g: preserves the group.
+---
+---Default: off.
+---@field group? boolean
+----H: preserves hard links. Also set timeout: with this option rsync can deadlock.
+---
+---Default: off.
+---@field hard_links? boolean
+----I: transfers files of equal size and time, too.
+---
+---Default: off.
+---@field ignore_times? boolean
+---Whether a comparison of everything is incremental. false adds --no-inc-recursive.
+---
+---Default: depends on the source.
+---@field inc_recursive? boolean
+-----inplace: writes into the existing file.
+---
+---Default: off.
+---@field inplace? boolean
+----4: connects by IPv4.
+---
+---Default: off.
+---@field ipv4? boolean
+----6: connects by IPv6.
+---
+---Default: off.
+---@field ipv6? boolean
+----K: treats a symlink to a directory on the target as the directory.
+---
+---Default: off.
+---@field keep_dirlinks? boolean
+----l: preserves symlinks.
+---
+---Default: on.
+---@field links? boolean
+----O: does not set the times of directories.
+---
+---Default: off.
+---@field omit_dir_times? boolean
+----J: does not set the times of symlinks.
+---
+---Default: off.
+---@field omit_link_times? boolean
+----x: does not enter other file systems.
+---
+---Default: off.
+---@field one_file_system? boolean
+----o: preserves the owner.
+---
+---Default: off.
+---@field owner? boolean
+-----password-file=: file with the password for an rsync daemon.
+---@field password_file? string|number
+----p: preserves the modes.
+---
+---Default: off.
+---@field perms? boolean
+----s: passes names past the shell of the target host.
+---
+---Default: on.
+---@field protect_args? boolean
+----m: transfers no empty directories.
+---
+---Default: off.
+---@field prune_empty_dirs? boolean
+----q: prints errors only.
+---
+---Default: off.
+---@field quiet? boolean
+-----rsh=: remote shell, such as "/usr/bin/ssh -p 2222".
+---@field rsh? string|number
+-----rsync-path=: rsync on the target host, such as "sudo rsync".
+---@field rsync_path? string|number
+----S: writes sequences of zero bytes as holes.
+---
+---Default: off.
+---@field sparse? boolean
+-----suffix=: suffix of the copies of backup.
+---@field suffix? string|number
+-----temp-dir=: directory for incomplete files on the target.
+---@field temp_dir? string|number
+-----timeout=: seconds without I/O after which rsync exits.
+---@field timeout? number
+----t: preserves modification times.
+---
+---Default: on.
+---@field times? boolean
+----u: skips files that are newer on the target.
+---
+---Default: off.
+---@field update? boolean
+-----usermap=: map of users to those of the target.
+---@field usermap? string|number
+----v: prints names.
+---
+---Default: off.
+---@field verbose? boolean
+----W: transfers whole files instead of differences.
+---
+---Default: off.
+---@field whole_file? boolean
+----X: preserves extended attributes.
+---
+---Default: off.
+---@field xattrs? boolean
+---Any other options, one word each. Quotes are not needed: "--rsync-path=sudo rsync" is one word.
+---@field _extra? (string|number)[]
+-- keys end
+
+-- keys: startup
+---@class (exact) lsyncd.Startup
+---Options of rsync, as in the sync. Words of its _extra are appended.
+---@field rsync? lsyncd.Rsync
+-- keys end
+
+-- keys: ssh
+---@class (exact) lsyncd.Ssh
+---Program to run.
+---
+---Default: ssh.
+---
+---Only with default.rsyncssh.
+---@field binary? string|number
+----i: file with the private key.
+---
+---Only with default.rsyncssh.
+---@field identityFile? string|number
+----o: options of ssh_config(5), such as { Compression = "yes" }.
+---
+---Only with default.rsyncssh.
+---@field options? table<string|integer, string|number>
+----p: port.
+---
+---Only with default.rsyncssh.
+---@field port? string|number
+---All transfers and renames of the sync share one connection (ssh's ControlMaster). It has no effect if the configuration sets the sharing itself, or names a program other than plain ssh. It needs a private directory.
+---
+---Default: true.
+---
+---Only with default.rsync, default.rsyncssh.
+---@field reuse? boolean
+---Further arguments, one word each: { "-4", "-F", "/etc/lsyncd/ssh_config" }. A text of several options of ssh, such as "-i /key -p 22", is split at its blanks.
+---
+---Only with default.rsyncssh.
+---@field _extra? (string|number)[]
+-- keys end
+
+-- keys: rclone
+---@class (exact) lsyncd.Rclone
+---Program to run.
+---
+---Default: rclone.
+---@field binary? string|number
+---Arguments of each call, such as --transfers.
+---@field options? (string|number)[]
+-- keys end
+
+-- keys: guard
+---@class (exact) lsyncd.Guard
+---Require that the source, or a directory above it other than /, is a mount point.
+---
+---Default: false.
+---@field mount? boolean
+---Name that must exist in the source.
+---@field marker? string
+---Number of deletions on the target, or percentage such as "50%", above which a transfer is not started.
+---@field maxDelete? any
+-- keys end
+
+-- keys: check
+---@class (exact) lsyncd.Check
+---Program and arguments. The names of the files are appended. They are absolute, so none begins with -.
+---@field command? (string|number)[]
+---Pass the names on standard input, each followed by a zero byte.
+---
+---Default: false.
+---@field stdin? boolean
+---Exit codes that approve all files of the call.
+---
+---Default: { 0 }.
+---@field ok? integer|integer[]
+---Exit codes that reject at least one file of the call. Any other code, a signal and a timeout are failures.
+---
+---Default: { 1 }.
+---@field reject? integer|integer[]
+---Maximum duration of a call in seconds, for up to 64 files.
+---
+---Default: 60.
+---@field timeout? number
+---Maximum number of calls at the same time.
+---
+---Default: 2.
+---@field parallel? number
+---Treatment of a rejected file: "hold" keeps source and target unchanged, "delete-target" deletes the file on the target, "quarantine" moves it to quarantine; a function or a command is called.
+---
+---Default: "hold".
+---@field onReject? "hold"|"delete-target"|"quarantine"|function|(string|number)[]
+---Directory for onReject = "quarantine".
+---@field quarantine? string
+---Private directory for approved files. It takes as much space as the source if the file system cannot share blocks.
+---
+---Default: beside the source.
+---@field staging? string
+-- keys end
+
+-- keys: tunnel
+---@class (exact) lsyncd.TunnelOptions
+---Command to run; in a text, " groups words. ^localport and ^localhost are replaced.
+---
+---Default: required.
+---@field command? string|string[]
+---pool: each process gets a free port, and each transfer uses one of the processes, by ^localport in target.
+---
+---Default: "command".
+---@field mode? "command"|"pool"
+---Name in log and status file.
+---
+---Default: Tunnel1, Tunnel2, ….
+---@field name? string|number
+---Number of processes to keep running.
+---
+---Default: 1.
+---@field parallel? number
+---Distribution of transfers over the processes: round robin.
+---
+---Default: "rr".
+---@field distribution? "rr"
+---Seconds after which a running process counts as up, at least 0.1.
+---
+---Default: 5.
+---@field readyDelay? number
+---Seconds until the next attempt after a failure, at least 0.1.
+---
+---Default: 10.
+---@field retryDelay? number
+---Value of ^localhost.
+---
+---Default: localhost.
+---@field localhost? string|number
+---No effect, as in lsyncd.
+---@field checkCommand? any
+---No effect, as in lsyncd.
+---@field checkExitCodes? any
+---No effect, as in lsyncd.
+---@field checkMaxFailed? any
+-- keys end
+
+---@class lsyncd.ExitCodes
+---@field [integer]? "ok"|"again"|"die"
+---@field _merge? boolean
+---@field _verbatim? boolean
+
+---@class lsyncd.Tunnel
+
+---@class lsyncd.Event
+---@field etype "Create"|"Modify"|"Attrib"|"Delete"|"Move"|"Init"|"Full"|"Blanket"
+---@field status "wait"|"active"|"block"
+---@field isdir boolean
+---@field isList boolean
+---@field name string
+---@field basename string
+---@field path string
+---@field pathname string
+---@field pathdir string
+---@field source string
+---@field sourcePath string
+---@field sourcePathname string
+---@field sourcePathdir string
+---@field target string
+---@field targetPath string
+---@field targetPathname string
+---@field targetPathdir string
+---@field move? "Fr"|"To"
+---@field config lsyncd.Sync
+---@field inlet lsyncd.Inlet
+
+---@class lsyncd.List
+---@field isList boolean
+---@field config lsyncd.Sync
+---@field inlet lsyncd.Inlet
+---@field getPaths fun(f?: fun(etype: string, path: string, path2?: string): string?, string?): string[]
+---@field size fun(): integer
+---@field getList fun(): table[]
+
+---@class lsyncd.Inlet
+---@field getEvent fun(): lsyncd.Event, lsyncd.Event?
+---@field getEvents fun(test?: fun(event: lsyncd.Event): boolean|"break"): lsyncd.List
+---@field discardEvent fun(event: lsyncd.Event)
+---@field getConfig fun(): lsyncd.Sync
+---@field createBlanketEvent fun(): lsyncd.Event
+---@field createFullEvent fun(path?: string): lsyncd.Event
+---@field addExclude fun(pattern: string)
+---@field rmExclude fun(pattern: string)
+---@field getExcludes fun(): table
+---@field appendFilter fun(rule: string, pattern?: string)
+---@field getFilters fun(): string[]
+---@field hasFilters fun(): boolean
+
+---@class lsyncd.Timestamp
+---@operator add(number): lsyncd.Timestamp
+---@operator sub(number): lsyncd.Timestamp
+
+---Sets values of the daemon, or returns one.
+---@param values lsyncd.Settings|string
+function settings(values) end
+
+---Mirrors one directory.
+---@param config lsyncd.Sync
+---@return lsyncd.Inlet
+function sync(config) end
+
+---Describes processes that must be up before a sync may send anything.
+---@param options lsyncd.TunnelOptions
+---@return lsyncd.Tunnel
+function tunnel(options) end
+
+---@class lsyncd.Default: lsyncd.Sync
+---@field rsync lsyncd.Sync
+---@field rsyncssh lsyncd.Sync
+---@field direct lsyncd.Sync
+---@field rclone lsyncd.Sync
+---@field rsyncExitCodes lsyncd.ExitCodes
+---@field sshExitCodes lsyncd.ExitCodes
+---@field collect fun(agent: lsyncd.Event|lsyncd.List, exitcode: integer): string?
+---@field prepare fun(config: lsyncd.Sync, level?: integer)
+default = { }
+
+---Starts a process for an event or a list. Behind "<" follows the standard input.
+---@param agent lsyncd.Event|lsyncd.List
+---@param program string
+---@param ... string|number|(string|number)[]|nil
+function spawn(agent, program, ...) end
+
+---Runs a command in a shell, with the further arguments as "$1", "$2" and so on.
+---@param agent lsyncd.Event|lsyncd.List
+---@param command string
+---@param ... string|number|nil
+function spawnShell(agent, command, ...) end
+
+---Logs a message. "Normal", "Warn" and "Error" are always shown.
+---@param category string
+---@param ... any
+function log(category, ...) end
+
+---Ends the daemon.
+---@param code integer
+function terminate(code) end
+
+---Returns the time.
+---@return lsyncd.Timestamp
+function now() end
+
+---Calls f(time, extra) at that time.
+---@param time lsyncd.Timestamp
+---@param f fun(time: lsyncd.Timestamp, extra: any)
+---@param extra? any
+function alarm(time, f, extra) end
+
+---Calls functions when a descriptor is readable or writable.
+---@param fd integer
+---@param readable? fun(fd: integer)
+---@param writable? fun(fd: integer)
+function observefd(fd, readable, writable) end
+
+---Stops observing a descriptor and closes it.
+---@param fd integer
+function nonobservefd(fd) end
+
+---Returns the entries of a directory; the value is true for directories.
+---@param directory string
+---@return table<string, boolean>
+function readdir(directory) end
+
+---@param s string
+---@param t string
+---@return boolean
+function string.starts(s, t) end
+
+---@param s string
+---@param t string
+---@return boolean
+function string.ends(s, t) end
+
+---@param list any[]
+---@param value any
+---@return boolean
+function table.contains(list, value) end
+
+---The version of lsyncd.
+---@type string
+lsyncd_version = ""

@@ -1,0 +1,73 @@
+//! The keys of `settings{}`.
+
+use super::ValueType as T;
+use super::{Key, keys};
+
+/// The keys of `settings{}`.
+pub const SETTINGS: &[Key] = keys! {
+    "logfile": T::Path, "", V2_2;
+        "File to which messages are appended. It may be rotated at any time without a signal. \
+         Without it, a daemon in the background logs to syslog.";
+    "logident": T::Text, "`lsyncd`", V2_2;
+        "Tag of messages in syslog.";
+    "logfacility": T::Text, "`user`", V2_2;
+        "Facility of messages in syslog, such as `daemon` or `local0`.";
+    "pidfile": T::OptionalPath, "", V2_2;
+        "File for the process id of the daemon. It is locked while the daemon runs. It is not \
+         written with `nodaemon`.";
+    "nodaemon": T::Switch, "false", V2_2;
+        "Stay in the foreground and also log to the terminal.";
+    "statusFile": T::OptionalPath, "", V2_2;
+        "File that lists pending changes and watched directories. It is JSON if its name ends in \
+         `.json`.";
+    "statusInterval": T::SignedSeconds, "10", V2_2;
+        "Seconds between two updates of `statusFile` and `metricsFile`. 0: at every event.";
+    "controlSocket": T::PathOrFalse, "see [control.md](control.md#settings)", V3;
+        "Control socket for `lsyncdctl`; false: none.";
+    "metricsFile": T::Path, "", V3;
+        "File of metrics for a textfile collector.";
+    "metricsListen": T::Text, "", V3;
+        "Loopback address and port for metrics and a status page, such as `127.0.0.1:9180`.";
+    "insist": T::Switch, "false", V2_2;
+        "Retry a failed startup transfer instead of exiting with 255. Later failures are always \
+         retried.";
+    "inotifyMode": T::Mode, "`CloseWrite`", V2_2;
+        "Event that marks a file as changed: `CloseWrite` when a writer closes it, `Modify` at \
+         each write. `Modify` is for files that are never closed, \
+         such as logs.";
+    "maxProcesses": T::Count, "", V2_2;
+        "Maximum number of processes of all syncs together. It is also the limit of each sync that \
+         sets none; the limit of default.rsyncssh is always 1.";
+    "maxDelays": T::Number, "", V2_2;
+        "Default of `maxDelays` for syncs. It must be set before them.";
+    "log": T::Texts, "", V3;
+        "Additional categories of log messages, such as `\"Exec Delay\"`; `all` for everything, \
+         `scarce` for warnings and errors only. `-log` on the command line overrides it.";
+    "maxStartups": T::Count, "4", V3;
+        "Maximum number of full comparisons at the same time.";
+    "nice": T::Number, "", V3;
+        "Niceness of child processes, -20 to 19.";
+    "ionice": T::Text, "", V3;
+        "I/O class of child processes: `idle`, `best-effort:LEVEL` or `realtime:LEVEL`, LEVEL from \
+         0 to 7.";
+    "maxStaleness": T::Seconds, "60", V3;
+        "Seconds after which a file that stays open for writing is sent. 0: not before it is \
+         closed. See [faults.md](faults.md#files-that-are-open).";
+    "rescanInterval": T::Interval, "60", V3;
+        "Seconds between two comparisons of directories that cannot be watched because inotify \
+         watches have run out.";
+    "hup": T::OneOf(&["all", "changed"]), "`all`", V3;
+        "Effect of `kill -HUP` after the configuration has been read again: `all` runs all startup \
+         transfers, `changed` only those of changed syncs.";
+    "stopTimeout": T::Seconds, "60", V3;
+        "Seconds that child processes may take to end after `kill -TERM`.";
+    "stallTimeout": T::Seconds, "", V3;
+        "Seconds without I/O after which a transfer is ended and repeated. Without it, such a \
+         transfer is only reported. See [faults.md](faults.md#transfers-that-stand-still).";
+    "stateDir": T::Path, "`$STATE_DIRECTORY`, else `/var/lib/lsyncd`", V3;
+        "Directory for pending changes and the mounts of sources while the daemon is stopped. If \
+         it cannot be written, or if other users can write to it or replace it, state is not \
+         persisted.";
+    "onepass": T::Switch, "false", V2_3;
+        "Exit with 0 when every sync has completed its startup transfer.";
+};
