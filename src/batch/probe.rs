@@ -83,7 +83,7 @@ impl Binary {
     fn examine(path: &Path) -> Option<Binary> {
         // A link named rsync may lead to something else.
         let real = fs::canonicalize(path).ok()?;
-        if ![path, &real].into_iter().all(|path| is_named_rsync(path)) {
+        if ![path, &real].into_iter().all(is_named_rsync) {
             return None;
         }
         let mut magic = [0; 4];

@@ -178,7 +178,7 @@ impl Filter {
     /// Returns true if the filter excludes the same paths below both directories. Paths begin and
     /// end with a slash.
     pub fn is_alike_below(&self, one: &[u8], other: &[u8]) -> bool {
-        let [one, other] = [one, other].map(|path| paths::bare(path));
+        let [one, other] = [one, other].map(paths::bare);
         (self.held.iter())
             .chain(self.configured())
             .all(|rule| rule.pattern.is_alike_below(one, other))
