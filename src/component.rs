@@ -1,6 +1,7 @@
 //! The contract between the event loop and the components that it drives.
 //!
-//! A component owns its state and performs no I/O. The loop hands it what happened
+//! A component owns its state and performs no I/O, except for the control server and the
+//! transfers, which own sockets and processes and never block. The loop hands it what happened
 //! (`on_…` methods, with the time as a parameter) and carries out the [`Action`]s that it
 //! returns. A component tells with `deadline()` when it wants to be called without an
 //! event. The deadline is computed from the state each time; the loop asks for all
