@@ -62,7 +62,7 @@ const EXCEPTIONS: &[(&str, Holds, &str)] = &[
     (
         "exclude-patterns-events",
         Holds::Not,
-        "patterns are rsync's, as tests/filter_rsync.rs shows",
+        "patterns are rsync's, as tests/oracle/filter_rules.rs shows",
     ),
     (
         "ev-mode-both",

@@ -4,9 +4,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::daemon::{Daemon, Running};
-use crate::fake::Fake;
-use crate::util::Dir;
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::Dir;
+use crate::support::fake::Fake;
 
 const RECORDED: &str = r#"
 settings{ statusFile = "@DIR@/status", statusInterval = 0 }

@@ -13,9 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Daemon, Running};
-use crate::fake::Fake;
-use crate::util::Dir;
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::Dir;
+use crate::support::fake::Fake;
 
 /// Marsaglia's xorshift: small, and the same everywhere.
 pub struct Random(u64, Links, Sizes);

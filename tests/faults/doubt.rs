@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Daemon, Running};
-use crate::fake::Fake;
-use crate::util::{Dir, poll};
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::{Dir, poll};
+use crate::support::fake::Fake;
 
 /// Nothing is sent before its time, so what changes is pending when the daemon is killed.
 const LATE: &str = r#"

@@ -1,6 +1,6 @@
 //! A user who owns a directory in the source cannot have files sent that root alone can read.
 //! No list helps an rsync before 3.5 against one who is fast enough between its look at a name and
-//! its opening of the file; what the lists do differently is tested in `batch_rsync`.
+//! its opening of the file; what the lists do differently is tested in `oracle::batch_rsync`.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
-use crate::daemon::Daemon;
-use crate::util::{Dir, poll, skip};
+use crate::support::daemon::Daemon;
+use crate::support::dir::{Dir, poll, skip};
 
 /// Nobody.
 const OTHER: u32 = 65534;

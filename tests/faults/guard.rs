@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Daemon, Running};
-use crate::util::{Dir, program, skip};
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::{Dir, program, skip};
 
 const MIRROR: &str = r#"
 settings{ statusFile = "@DIR@/status", statusInterval = 0 }
@@ -265,7 +265,7 @@ const OWN_ROOT: &str = r#"
 fn source_that_must_be_mounted() {
     let dir = Dir::new();
     let config = with("{ mount = true }");
-    let binary = crate::daemon::binary();
+    let binary = crate::support::daemon::binary();
     let place = binary.parent().unwrap().to_str().unwrap();
     let script = OWN_ROOT.replace("@BIN@", place);
     let Some(mut daemon) = among_mounts(&dir, &config, &script) else {

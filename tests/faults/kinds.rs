@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 
-use crate::daemon::{Daemon, MIRROR, Running};
-use crate::util::{Dir, skip};
+use crate::support::daemon::{Daemon, MIRROR, Running};
+use crate::support::dir::{Dir, skip};
 
 fn settled<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     Daemon::new(dir, config).start_and_settle()

@@ -5,8 +5,8 @@
 
 use std::process::{Command, Stdio};
 
-use crate::daemon::{Daemon, Running};
-use crate::util::{Dir, program, skip};
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::{Dir, program, skip};
 
 const MIRROR: &str = r#"
 settings{ rescanInterval = 1 }

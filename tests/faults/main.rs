@@ -1,8 +1,6 @@
 //! Black-box tests of trouble: what must hold when the kernel's limits, disks, mounts,
 //! children or the daemon itself fail.
 //!
-//! The harness is that of the `blackbox` tests, see there for its environment variables.
-//!
 //! | file | what it is about |
 //! |---|---|
 //! | kinds | file ↔ directory ↔ symlink swaps, truncation, files never closed |
@@ -28,14 +26,8 @@
 // Each test binary uses a part of the harness.
 #![allow(dead_code)]
 
-#[path = "../blackbox/daemon.rs"]
-mod daemon;
-#[path = "../blackbox/fake.rs"]
-mod fake;
-#[path = "../blackbox/tree.rs"]
-mod tree;
-#[path = "../blackbox/util.rs"]
-mod util;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod children;
 mod churn;

@@ -8,9 +8,9 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::Running;
 use crate::guard::{NO_MOUNTS, among_mounts, inside};
-use crate::util::{Dir, skip};
+use crate::support::daemon::Running;
+use crate::support::dir::{Dir, skip};
 
 const BIND: &str = "mount --bind @DIR@/disk @SRC@/in";
 const UNBIND: &str = "umount -l @SRC@/in";

@@ -4,8 +4,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::daemon::{Daemon, Running};
-use crate::util::Dir;
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::Dir;
 
 /// Each would do something where it is not taken for a mere name.
 fn names() -> Vec<Vec<u8>> {

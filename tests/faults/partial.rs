@@ -3,9 +3,9 @@
 
 use std::os::unix::fs::{PermissionsExt, chown};
 
-use crate::daemon::{Daemon, Running};
-use crate::fake::{Call, Fake};
-use crate::util::{Dir, program, skip};
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::{Dir, program, skip};
+use crate::support::fake::{Call, Fake};
 
 /// A sync with a status file, and what else its table and the settings have.
 fn config(settings: &str, keys: &str) -> String {

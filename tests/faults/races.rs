@@ -1,6 +1,6 @@
 //! The races that a watcher of directory trees has to live with, and the test of each.
 //!
-//! `M`, `R` and `N` stand for `blackbox::{mirror, races, names}`, `W` for `watch_live`, `K` for
+//! `M`, `R` and `N` stand for `e2e::mirror::{changes, races, names}`, `W` for `integration::watch_live`, `K` for
 //! `faults::kinds`; names without a letter are here.
 //!
 //! | # | race | tests |
@@ -12,7 +12,7 @@
 //! | 5 | a directory renamed inside the tree | R `changes_below_a_directory_that_is_then_renamed_twice`, W `a_directory_renamed_…` |
 //! | 6 | removed and made again under one name | R `directory_removed_and_made_again`, W `removed_and_made_again_…` |
 //! | 7 | `RENAME_EXCHANGE` | M `two_directories_exchanged`, W `exchanged_directories_…`, `faults::churn` |
-//! | 8 | the halves of a rename apart from each other | `watch_churn::files_moved_by_many_are_never_deleted`, R `moves_and_writes_…` |
+//! | 8 | the halves of a rename apart from each other | `integration::watch_churn::files_moved_by_many_are_never_deleted`, R `moves_and_writes_…` |
 //! | 9 | a rename over an existing file | M `file_renamed_over_another…`, R `two_files_moved_onto_the_same_name` |
 //! | 10 | an overflow | R `twenty_thousand_files_while_stopped`, `an_overflow_leaves_other_work_alone`, `faults::churn` |
 //! | 11 | the root deleted | `faults::guard`, W `a_deleted_root_…` |
@@ -29,9 +29,9 @@
 //! | 22 | written after it was unlinked | `written_after_it_was_unlinked` |
 //! | 23 | kinds change within a batch | R `kinds_swapped_several_times`, K `kinds_swap_in_any_order` |
 //! | 24 | changes during the startup transfer | R `changes_during_the_startup_transfer` |
-//! | 25 | changes while rsync runs; what it could not do | R `change_behind_the_back_…`, `blackbox::retry::exit_23_is_sent_again` |
+//! | 25 | changes while rsync runs; what it could not do | R `change_behind_the_back_…`, `e2e::mirror::retry::exit_23_is_sent_again` |
 //! | 26 | no more watches | `faults::limits` |
-//! | 27 | no more processes or descriptors | `faults::children::fork_that_fails_for_a_while`, `process_limits` |
+//! | 27 | no more processes or descriptors | `faults::children::fork_that_fails_for_a_while`, `integration::process_limits` |
 //! | 28 | the clock is set | nothing goes by it but names of log lines: `sync::Clock` is monotonic |
 //! | 29 | names of any bytes | `faults::names`, N |
 //! | 30 | many children end at once | `five_hundred_children` |
@@ -42,9 +42,9 @@ use std::io::Write;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 
-use crate::daemon::Daemon;
-use crate::fake::Fake;
-use crate::util::{Dir, poll, skip};
+use crate::support::daemon::Daemon;
+use crate::support::dir::{Dir, poll, skip};
+use crate::support::fake::Fake;
 
 const MIRROR: &str = r#"
 sync{

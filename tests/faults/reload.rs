@@ -5,9 +5,9 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Daemon, Running};
-use crate::fake::Fake;
-use crate::util::Dir;
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::Dir;
+use crate::support::fake::Fake;
 
 /// The first sync is recorded, others are done by the real rsync.
 const FIRST: &str = r#"

@@ -7,9 +7,9 @@ use std::process::{Command, Output};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Daemon, Running};
 use crate::names::SSH;
-use crate::util::{Dir, remove};
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::{Dir, remove};
 
 const HALTED: &str = "an empty directory is in the place of the source";
 

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Daemon, Running};
-use crate::fake::Fake;
-use crate::util::Dir;
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::Dir;
+use crate::support::fake::Fake;
 
 const RECORDED: &str = r#"
 settings{ stopTimeout = 1 }

@@ -10,9 +10,9 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::churn::{Links, Random, Sizes, change};
-use crate::daemon::Daemon;
-use crate::tree;
-use crate::util::Dir;
+use crate::support::daemon::Daemon;
+use crate::support::dir::Dir;
+use crate::support::tree;
 
 /// Rules over the names that [`change`] uses. `prot` is what only the target has.
 const RULES: &[&[&str]] = &[

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{Daemon, Running};
-use crate::util::Dir;
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::Dir;
 
 /// Resident memory in KiB (proc(5): VmRSS), and the number of open descriptors.
 fn taken(daemon: &Running<'_>) -> (u64, usize) {

@@ -8,8 +8,8 @@ use std::process::Command;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::daemon::{Daemon, Running, is_gone};
-use crate::util::{Dir, skip};
+use crate::support::daemon::{Daemon, Running, is_gone};
+use crate::support::dir::{Dir, skip};
 
 /// With a file `block/NAME` the next call of `bin/NAME` waits in opening `fifo`; with `idle/NAME`
 /// it waits for a line of a FIFO that is open, which looks like any other wait.

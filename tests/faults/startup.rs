@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::daemon::{Daemon, MIRROR};
-use crate::util::Dir;
+use crate::support::daemon::{Daemon, MIRROR};
+use crate::support::dir::Dir;
 
 /// rsync makes the last directory of a target, not those above.
 fn without_parent() -> String {

@@ -1,0 +1,214 @@
+//! Random changes, malicious and harmless, with a scanner that is down now and then.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use nix::sys::signal::Signal;
+
+use super::{COMMAND, assert_clean_in, config, site};
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::Dir;
+
+/// The same numbers each time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) % sides
+    }
+}
+
+const TARGETS: [&str; 3] = ["t1", "t2", "t3"];
+
+#[test]
+fn nothing_malicious_ever_arrives_and_all_else_does() {
+    let dir = site();
+    let text = config(COMMAND);
+    Churn::new(&dir, &text, &["trg"], Dice(7)).run();
+}
+
+/// With one that is away or slow now and then, reloads and daemons that are killed. More of it:
+/// `LSYNCD_TEST_SEEDS=FROM-TO`.
+#[test]
+fn nor_at_any_of_many_targets() {
+    let seeds = std::env::var("LSYNCD_TEST_SEEDS").unwrap_or_default();
+    let seeds = seeds.split_once('-').map_or(11..=11, |(from, to)| {
+        from.parse().expect("a number")..=to.parse().expect("a number")
+    });
+    for seed in seeds {
+        eprintln!("seed {seed}");
+        let dir = site();
+        let script = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/support/bin/target-rsync"
+        );
+        std::os::unix::fs::symlink(script, dir.path("bin/rsync")).unwrap();
+        for name in TARGETS {
+            fs::create_dir(dir.path(name)).unwrap();
+        }
+        let list = "targets = { '@DIR@/t1', '@DIR@/t2', '@DIR@/t3' },
+            rsync = { binary = '@RSYNC@', archive = true }";
+        let hup = ["all", "changed"][seed as usize % 2];
+        let text = config(COMMAND).replace("target = \"@TRG@\"", list);
+        let text = text.replace("insist", &format!("stopTimeout = 1, hup = '{hup}', insist"));
+        let mut churn = Churn::new(&dir, &text, &TARGETS, Dice(seed));
+        churn.hard = true;
+        churn.run();
+    }
+}
+
+struct Churn<'d> {
+    dir: &'d Dir,
+    text: &'d str,
+    targets: &'d [&'d str],
+    daemon: Running<'d>,
+    dice: Dice,
+    name: &'static str,
+    /// Daemons are killed and configurations read again.
+    hard: bool,
+}
+
+impl<'d> Churn<'d> {
+    fn new(dir: &'d Dir, text: &'d str, targets: &'d [&'d str], dice: Dice) -> Churn<'d> {
+        Churn {
+            dir,
+            text,
+            targets,
+            daemon: Daemon::new(dir, text).start(),
+            dice,
+            name: "daemon",
+            hard: false,
+        }
+    }
+
+    fn run(mut self) {
+        let dir = self.dir;
+        self.daemon.wait_log("--- Startup ---");
+        for place in ["a", "b", "a/c"] {
+            dir.mkdir(place);
+        }
+        let mut places = ["a", "b", "a/c"];
+        for turn in 0..400 {
+            change(dir, &mut self.dice, &mut places, turn);
+            if self.hard {
+                self.trouble();
+            }
+            if turn % 40 == 0 {
+                self.mend();
+                let name = format!("s{turn}");
+                dir.write(&name, "harmless");
+                for target in self.targets {
+                    arrives(dir, &mut self.daemon, target, &name, Some(b"harmless"));
+                }
+            }
+            self.is_clean();
+        }
+        self.mend();
+        let mut wanted = BTreeMap::new();
+        for place in places {
+            for number in 0..6 {
+                let file = format!("{place}/f{number}");
+                wanted.insert(file.clone(), fs::read(dir.src(&file)).ok());
+            }
+        }
+        for (file, content) in wanted {
+            let content = content.as_deref();
+            let evil =
+                content.is_some_and(|text| text.starts_with(b"EVIL") || text.ends_with(b"EVIL"));
+            for target in self.targets.iter().filter(|_| !evil) {
+                arrives(dir, &mut self.daemon, target, &file, content);
+            }
+        }
+        self.is_clean();
+    }
+
+    /// What goes wrong around it.
+    fn trouble(&mut self) {
+        let target = TARGETS[self.dice.roll(3) as usize];
+        let (dead, held) = (format!("{target}.dead"), format!("{target}.held"));
+        match self.dice.roll(80) {
+            0..=2 => drop(self.dir.put(&dead, "")),
+            3..=5 => drop(self.dir.put(&held, "")),
+            6..=10 => {
+                let _ = fs::remove_file(self.dir.path(&dead));
+                let _ = fs::remove_file(self.dir.path(&held));
+            }
+            11 => self.daemon.signal(Signal::SIGHUP),
+            12 => {
+                self.daemon.signal(Signal::SIGKILL);
+                self.daemon.wait_end();
+                for target in TARGETS {
+                    let _ = fs::remove_file(self.dir.path(format!("{target}.held")));
+                }
+                self.daemon.wait_all_gone();
+                // The end of the one takes along all that has its name.
+                self.name = match self.name {
+                    "daemon" => "again",
+                    _ => "daemon",
+                };
+                let next = Daemon::new(self.dir, self.text).named(self.name);
+                self.daemon = next.start();
+                self.daemon.wait_log("--- Startup ---");
+            }
+            _ => {}
+        }
+    }
+
+    fn mend(&mut self) {
+        let _ = fs::remove_file(self.dir.path("down"));
+        for target in self.targets.iter().filter(|_| self.hard) {
+            for end in ["dead", "held"] {
+                let _ = fs::remove_file(self.dir.path(format!("{target}.{end}")));
+            }
+        }
+        let mut ctl = std::process::Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
+        let ctl = ctl.arg("-socket").arg(self.dir.path("sock")).arg("retry");
+        // One that has just been started does not listen yet, and has failed at nothing.
+        drop(ctl.output().unwrap());
+    }
+
+    fn is_clean(&self) {
+        for target in self.targets {
+            assert_clean_in(self.dir, target);
+        }
+    }
+}
+
+fn change(dir: &Dir, dice: &mut Dice, places: &mut [&str; 3], turn: usize) {
+    let name = |dice: &mut Dice, places: &[&str; 3]| {
+        let place = places[dice.roll(3) as usize];
+        format!("{place}/f{}", dice.roll(6))
+    };
+    let file = name(dice, places);
+    match dice.roll(12) {
+        // Each of its own size, as a stand-in for rsync is not told to look at contents.
+        0..=2 => dir.write(&file, format!("good {}", "x".repeat(turn))),
+        3..=4 => dir.write(&file, format!("EVIL {}", "x".repeat(turn))),
+        5 if dir.src(&file).exists() => dir.append(&file, "EVIL"),
+        6 if dir.src(&file).exists() => dir.rm(&file),
+        7..=8 if dir.src(&file).exists() => dir.mv(&file, name(dice, places)),
+        5..=8 => {}
+        9 if places[1] == "b" => {
+            dir.mv("b", "d");
+            places[1] = "d";
+        }
+        9 => {
+            dir.mv("d", "b");
+            places[1] = "b";
+        }
+        10 => drop(dir.put("down", "")),
+        _ => drop(fs::remove_file(dir.path("down"))),
+    }
+}
+
+/// Waits until the target has a file with this content, or none.
+fn arrives(dir: &Dir, daemon: &mut Running<'_>, target: &str, file: &str, content: Option<&[u8]>) {
+    let path = dir.path(format!("{target}/{file}"));
+    daemon.wait_for(&format!("{target}/{file} is current"), |_| {
+        fs::read(&path).ok().as_deref() == content
+    });
+}

@@ -1,0 +1,493 @@
+//! `-check` and `-explain`: answers about a configuration, with nothing started for them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::daemon::Daemon;
+use crate::support::dir::{Dir, skip};
+
+const CONFIG: &str = r#"
+settings { logfile = "@DIR@/log", statusFile = "@DIR@/status", pidfile = "@DIR@/pid" }
+sync {
+    default.rsync, name = "web", source = "@SRC@", target = "@TRG@", delay = 5,
+    exclude = { "*.tmp", "/cache/" }, filter = { "+ /cache/keep/", "- *.o" },
+}
+sync { default.rsyncssh, source = "@DIR@/other", host = "h", targetdir = "/t", delete = false }
+sync { source = "@DIR@/other", onCreate = "echo ^pathname", rsync = nil }
+"#;
+
+fn dir() -> Dir {
+    let dir = Dir::new();
+    fs::create_dir(dir.path("other")).unwrap();
+    dir.put("config.lua", dir.expand(CONFIG));
+    dir
+}
+
+#[test]
+fn check_tells_what_would_be_watched_and_touches_nothing() {
+    let dir = dir();
+    dir.put("src/a", "1");
+    let ended = Daemon::bare(&dir)
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    let expected = dir.expand(
+        "web: rsync\n    source   @SRC@/\n    target   @TRG@/\n    delay    5 s\n    \
+         delete   always\n    filter   + /cache/keep/\n    filter   - *.o\n    \
+         exclude  *.tmp\n    exclude  /cache/\n\
+         Sync2: rsyncssh\n    source   @DIR@/other/\n    target   h:/t/\n    delay    15 s\n    \
+         delete   never\n\
+         Sync3: user\n    source   @DIR@/other/\n    target   (what its functions do)\n    \
+         delay    0 s\n    delete   never\n\
+         The configuration is fine: 3 syncs.\n",
+    );
+    assert_eq!(ended.stdout, expected);
+    for name in ["log", "status", "pid", "trg/a"] {
+        assert!(!dir.path(name).exists(), "{name} was written");
+    }
+}
+
+#[test]
+fn check_answers_programs() {
+    let dir = dir();
+    let ended = Daemon::bare(&dir)
+        .args(&["@DIR@/config.lua", "--check", "--json"])
+        .run();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    let web = dir.expand(
+        r#"{"name":"web","kind":"rsync","source":"@SRC@/","target":"@TRG@/","delay":5.0,"delete":"always","filters":["+ /cache/keep/","- *.o"],"excludes":["*.tmp","/cache/"],"maxProcesses":1,"problems":[]}"#,
+    );
+    assert!(ended.stdout.starts_with(r#"{"ok":true,"settings":{"#));
+    assert!(ended.stdout.contains(&web), "{}", ended.stdout);
+
+    dir.put("config.lua", "sync { default.rsync, source = '/' }");
+    let ended = Daemon::bare(&dir)
+        .args(&["-check", "-json", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.code(), Some(255));
+    assert!(
+        ended.stdout.starts_with(r#"{"ok":false,"errors":["#),
+        "{}",
+        ended.stdout
+    );
+}
+
+#[test]
+fn check_finds_what_a_start_would_stumble_over() {
+    let refused = |config: &str, part: &str| {
+        let dir = Dir::new();
+        dir.put("config.lua", dir.expand(config));
+        let ended = Daemon::bare(&dir)
+            .args(&["-check", "@DIR@/config.lua"])
+            .run();
+        assert_eq!(ended.status.code(), Some(255), "{config}");
+        assert!(ended.stderr.contains(part), "{config}: {}", ended.stderr);
+        assert_eq!(ended.stdout, "");
+    };
+    refused("", "Nothing to watch!");
+    refused(
+        "sync { default.rsyn, source = '@SRC@', target = '@TRG@' }",
+        "rsyn",
+    );
+    refused("settings { foo = 1 }", "setting \"foo\" unknown");
+    refused(
+        "sync { default.rsync, source = '@DIR@/none', target = '@TRG@' }",
+        "@DIR@/none".trim_start_matches("@DIR@"),
+    );
+}
+
+#[test]
+fn a_program_that_is_not_there_is_a_warning() {
+    let dir = Dir::new();
+    dir.put(
+        "config.lua",
+        dir.expand("sync { default.rsync, source = '@SRC@', target = '@TRG@', rsync = { binary = '/no/rsync' } }"),
+    );
+    let ended = Daemon::bare(&dir)
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(
+        ended
+            .stdout
+            .contains("WARNING  /no/rsync cannot be executed"),
+        "{}",
+        ended.stdout
+    );
+    let last = ended.stdout.lines().last();
+    assert_eq!(last, Some("The configuration is fine: 1 sync, 1 warning."));
+}
+
+/// What `-check` says of a configuration that can be loaded, on both streams.
+fn said_of(dir: &Dir, config: &str) -> String {
+    dir.put("config.lua", dir.expand(config));
+    let ended = Daemon::bare(dir)
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    ended.stdout + &ended.stderr
+}
+
+#[test]
+fn files_that_cannot_be_written_are_warnings() {
+    let sync = "sync { default.direct, source = '@SRC@', target = '@TRG@' }";
+    for key in [
+        "logfile",
+        "statusFile",
+        "pidfile",
+        "metricsFile",
+        "controlSocket",
+        "stateDir",
+    ] {
+        for path in ["none/f", "@DIR@/none/f", "config.lua/f"] {
+            let dir = Dir::new();
+            let said = said_of(&dir, &format!("settings {{ {key} = '{path}' }} {sync}"));
+            let warning = format!("    WARNING  {key} ");
+            assert_eq!(said.matches(&warning).count(), 1, "{path}: {said}");
+            assert!(said.contains("fine: 1 sync, 1 warning."), "{path}: {said}");
+        }
+        let dir = Dir::new();
+        let said = said_of(&dir, &format!("settings {{ {key} = 'new' }} {sync}"));
+        assert!(said.contains("fine: 1 sync.\n"), "{said}");
+        assert!(!dir.path("new").exists(), "{key} was made");
+    }
+    // In the foreground there is no pid file.
+    let dir = Dir::new();
+    let settings = "settings { pidfile = '@DIR@/none/f', nodaemon = true }";
+    let said = said_of(&dir, &format!("{settings} {sync}"));
+    assert!(!said.contains("WARNING"), "{said}");
+}
+
+#[test]
+fn what_the_user_may_not_write_is_a_warning() {
+    if nix::unistd::geteuid().is_root() {
+        return skip("root may write everywhere");
+    }
+    let dir = Dir::new();
+    fs::create_dir(dir.path("closed")).unwrap();
+    dir.put("closed/log", "");
+    for name in ["closed/log", "closed"] {
+        let mode = fs::Permissions::from_mode(0o555);
+        fs::set_permissions(dir.path(name), mode).unwrap();
+    }
+    let sync = "sync { default.direct, source = '@SRC@', target = '@TRG@' }";
+    for key in ["logfile", "statusFile", "pidfile"] {
+        for name in ["closed/log", "closed/new"] {
+            let said = said_of(
+                &dir,
+                &format!("settings {{ {key} = '@DIR@/{name}' }} {sync}"),
+            );
+            assert!(said.contains("Permission denied"), "{key} {name}: {said}");
+        }
+    }
+}
+
+#[test]
+fn all_programs_that_are_not_there_are_warnings() {
+    let with = |keys: &str| {
+        let dir = Dir::new();
+        dir.put("bin/here", "#!/bin/sh\n");
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(dir.path("bin/here"), mode).unwrap();
+        said_of(
+            &dir,
+            &format!("settings {{ nodaemon = true }} sync {{ source = '@SRC@', {keys} }}"),
+        )
+    };
+    let rsync = "default.rsync, target = '@TRG@'";
+    for keys in [
+        format!("{rsync}, rsync = {{ binary = '/no/prog' }}"),
+        format!("{rsync}, onSynced = {{ '/no/prog', 'x' }}"),
+        format!("{rsync}, onFailed = {{ '/no/prog' }}"),
+        format!("{rsync}, check = {{ command = {{ '/no/prog', '^pathname' }} }}"),
+        "default.direct, target = '@TRG@', onSynced = { '/no/prog' }".to_owned(),
+        "default.rsync, target = 'h:/t', rsync = { rsh = '/no/prog -4' }".to_owned(),
+        "default.rsyncssh, host = 'h', targetdir = '/t', ssh = { binary = '/no/prog' }".to_owned(),
+        "default.rsyncssh, host = 'h', targetdir = '/t', rsync = { binary = '/no/prog' }"
+            .to_owned(),
+        "default.rclone, target = 'r:', rclone = { binary = '/no/prog' }".to_owned(),
+        "target = '@TRG@', onCreate = '/no/prog ^source'".to_owned(),
+        "target = '@TRG@', onCreate = '^/no/prog ^source; true'".to_owned(),
+        "default.rsync, target = 'h:/t', rsync = { _extra = { '-e', '/no/prog -4' } }".to_owned(),
+        format!("{rsync}, tunnel = tunnel{{ command = {{ '/no/prog', '-N' }} }}"),
+        format!("{rsync}, tunnel = tunnel{{ command = '/no/prog -N' }}"),
+    ] {
+        let said = with(&keys);
+        let warning = "    WARNING  /no/prog cannot be executed";
+        assert_eq!(said.matches(warning).count(), 1, "{keys}: {said}");
+        assert!(said.contains("fine: 1 sync, 1 warning."), "{keys}: {said}");
+    }
+    for keys in [
+        format!("{rsync}, onSynced = {{ 'bin/here' }}"),
+        "target = '@TRG@', onCreate = 'echo ^source; no-prog'".to_owned(),
+        "target = '@TRG@', onCreate = '[ -e ^sourcePath ] && no-prog'".to_owned(),
+    ] {
+        assert!(with(&keys).contains("fine: 1 sync.\n"), "{keys}");
+    }
+    let dir = Dir::new();
+    dir.put(
+        "config.lua",
+        dir.expand("sync { default.rsync, source = '@SRC@', target = 'h:/t' }"),
+    );
+    let ended = Daemon::bare(&dir)
+        .env("RSYNC_RSH", "/no/prog -p 5")
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    let (said, warning) = (ended.stdout, "WARNING  /no/prog cannot be executed");
+    assert!(said.contains(warning), "{said}{}", ended.stderr);
+    // A daemon in the background works in another directory.
+    let dir = Dir::new();
+    let said = said_of(
+        &dir,
+        &format!("sync {{ {rsync}, source = '@SRC@', onSynced = {{ 'bin/here' }} }}"),
+    );
+    let part = "bin/here cannot be executed; it is meant from /, where the daemon works";
+    assert!(said.contains(part), "{said}");
+}
+
+#[test]
+fn warnings_in_the_log_are_counted() {
+    let dir = Dir::new();
+    let said = said_of(
+        &dir,
+        "sync { default.direct, source = '@SRC@', target = '@TRG@', exclude = { '@SRC@/x', './y' } }
+         sync { source = '@SRC@' }",
+    );
+    assert!(said.contains("fine: 2 syncs, 3 warnings."), "{said}");
+    let ended = Daemon::bare(&dir)
+        .args(&["-check", "-json", "@DIR@/config.lua"])
+        .run();
+    assert!(
+        ended.stdout.contains(r#""problems":[],"warnings":3"#),
+        "{}",
+        ended.stdout
+    );
+}
+
+/// What `-explain` says of a path in the only sync.
+fn explained(config: &str, path: &str) -> String {
+    let dir = Dir::new();
+    dir.put("config.lua", dir.expand(config));
+    dir.put("rules", "*.key\n");
+    let ended = Daemon::bare(&dir)
+        .args(&["-explain", &dir.expand(path), "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+    ended.stdout.lines().nth(1).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn explain_knows_the_rules_among_the_options_of_rsync() {
+    let kinds = [
+        "default.rsync, source = '@SRC@', target = '@TRG@'",
+        "default.rsyncssh, source = '@SRC@', host = 'h', targetdir = '/t'",
+    ];
+    for kind in kinds {
+        for (options, said) in [
+            (
+                "'--exclude=*.key'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'--exclude', '*.key'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'-f', '- *.key'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'--exclude-from=@DIR@/rules'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'--exclude=/d/'",
+                r#"left out; the rule is "- /d/" in the options of rsync, which matches /d above it"#,
+            ),
+            (
+                "'--include=*.key', '--exclude=*.*'",
+                r#"; the rule is "+ *.key" in the options"#,
+            ),
+            (
+                "'--max-size=1m'",
+                ", unless --max-size=1m in the options of rsync leaves it out; no rule matches it",
+            ),
+            (
+                "'-C', '--exclude=*.key'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'--filter=-_*.key'",
+                r#"left out; the rule is "- *.key" in the options"#,
+            ),
+            (
+                "'-F', '--include=*.key'",
+                ", unless -F in the options of rsync leaves it out; the rule is",
+            ),
+            ("'--exclude=*.pem'", "; no rule matches it"),
+        ] {
+            let config = format!(
+                "sync {{ {kind}, rsync = {{ archive = true, _extra = {{ {options} }} }} }}"
+            );
+            let text = explained(&config, "@SRC@/d/a.key");
+            assert!(text.contains(said), "{options}: {text}");
+            assert_eq!(
+                text.contains("mirrored") || text.contains("sent to "),
+                !said.contains("left out"),
+                "{text}"
+            );
+        }
+    }
+    let direct = "sync { default.direct, source = '@SRC@', target = '@TRG@', rsync = { _extra = { '--exclude=*.key' } } }";
+    let text = explained(direct, "@SRC@/a.key");
+    assert!(text.contains("left out at startup; the rule is"), "{text}");
+    // What the sync says itself comes first.
+    let first = "sync { default.rsync, source = '@SRC@', target = '@TRG@', filter = { '+ *.key' },
+        rsync = { _extra = { '--exclude=*.key' } } }";
+    let text = explained(first, "@SRC@/a.key");
+    assert!(text.ends_with(r#"; the rule is "+ *.key""#), "{text}");
+}
+
+#[test]
+fn explain_knows_syncs_that_do_nothing() {
+    for more in [
+        "",
+        ", target = '@TRG@'",
+        ", delay = 1, target = 'h:/x'",
+        ", onDelete = false",
+    ] {
+        let text = explained(&format!("sync {{ source = '@SRC@'{more} }}"), "@SRC@/x");
+        assert!(
+            text.contains("not mirrored: the sync does nothing"),
+            "{text}"
+        );
+    }
+    for action in [
+        "onCreate = 'true'",
+        "onDelete = function() end",
+        "action = function() end",
+    ] {
+        let text = explained(&format!("sync {{ source = '@SRC@', {action} }}"), "@SRC@/x");
+        assert!(text.contains(": mirrored"), "{text}");
+    }
+}
+
+#[test]
+fn explain_names_the_rule() {
+    let dir = dir();
+    dir.mkdir("d");
+    dir.mkdir("d/a.tmp");
+    dir.write("d/a.tmp/b", "");
+    let explain = |path: &str| {
+        let ended = Daemon::bare(&dir)
+            .args(&["-explain", path, "@DIR@/config.lua"])
+            .run();
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+        ended.stdout
+    };
+    let web = |path: &str, text: &str| {
+        let said = explain(path);
+        let line = said.lines().nth(1).unwrap_or_default().to_owned();
+        assert_eq!(line, dir.expand(&format!("web: {text}")), "{said}");
+    };
+    web("@SRC@/d", "mirrored to @TRG@/d/; no rule matches it");
+    web("src/x", "mirrored to @TRG@/x; no rule matches it");
+    web("@SRC@/a.tmp", r#"left out; the rule is "- *.tmp""#);
+    web(
+        "@SRC@/d/a.tmp/b",
+        r#"left out; the rule is "- *.tmp", which matches /d/a.tmp above it"#,
+    );
+    web("@SRC@/cache/", r#"left out; the rule is "- /cache/""#);
+    web(
+        "@SRC@/cache/keep/",
+        r#"left out; the rule is "- /cache/", which matches /cache above it"#,
+    );
+    web("@DIR@/elsewhere", "not concerned: outside of @SRC@/");
+    let said = explain("@DIR@/other/f");
+    let expected = dir.expand(
+        "@DIR@/other/f\nweb: not concerned: outside of @SRC@/\n\
+         Sync2: mirrored to h:/t/f; no rule matches it\n\
+         Sync3: mirrored; no rule matches it\n",
+    );
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn json_goes_with_check() {
+    let dir = dir();
+    let ended = Daemon::bare(&dir)
+        .args(&["-json", "@DIR@/config.lua"])
+        .run();
+    ended.assert_refused();
+    assert!(ended.stderr.contains("-json goes with -check only."));
+}
+
+/// A file of the tree, with the directories it names replaced by one that is there.
+fn shipped(dir: &Dir, path: &str) -> String {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+    let text = fs::read_to_string(format!("{root}{path}")).unwrap();
+    dir.put("password", "secret\n");
+    let mode = fs::Permissions::from_mode(0o600);
+    fs::set_permissions(dir.path("password"), mode).unwrap();
+    let mut text = text.replace("/etc/lsyncd/web2.password", "@DIR@/password");
+    text = text.replace("/root/.ssh/lsyncd", "/dev/null");
+    text = text.replace("/mnt/backup/data", "@TRG@");
+    text = text.replace("/var/log/lsyncd/", "@DIR@/");
+    for name in ["/var/www", "/srv/www", "/srv/data", "/srv/incoming"] {
+        text = text.replace(&format!("= \"{name}\""), "= \"@SRC@\"");
+    }
+    dir.expand(&text)
+}
+
+fn is_right(dir: &Dir, what: &str, config: &str) {
+    dir.put("config.lua", config);
+    let ended = Daemon::bare(dir)
+        .args(&["-check", "@DIR@/config.lua"])
+        .run();
+    assert_eq!(ended.code(), Some(0), "{what}: {}", ended.stderr);
+    assert!(
+        !ended.stdout.contains("WARNING"),
+        "{what}: {}",
+        ended.stdout
+    );
+}
+
+#[test]
+fn examples_and_configurations_in_documents_are_right() {
+    let dir = Dir::new();
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/examples");
+    for entry in fs::read_dir(examples).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        is_right(
+            &dir,
+            &name,
+            &shipped(&dir, &format!("packaging/examples/{name}")),
+        );
+    }
+    for name in ["docs/security.md", "README.md"] {
+        let text = shipped(&dir, name);
+        let mut blocks = text.split("\n```lua\n").skip(1).peekable();
+        assert!(blocks.peek().is_some(), "{name} has no configuration");
+        for block in blocks {
+            let config = block.split("\n```").next().unwrap();
+            let config = config.replace("= \"/data/www\"", &dir.expand("= \"@SRC@\""));
+            is_right(&dir, name, &config);
+        }
+    }
+}
+
+#[test]
+fn the_starter_has_nothing_but_comments_and_right_ones() {
+    let dir = Dir::new();
+    let starter = shipped(&dir, "packaging/lsyncd.conf.lua");
+    let lines: Vec<&str> = starter.lines().collect();
+    assert!(lines.iter().all(|line| line.starts_with("--")));
+    let code: Vec<&str> = lines
+        .iter()
+        .map(|line| line.trim_start_matches("-- ").trim_start_matches("--"))
+        .skip_while(|line| !line.starts_with("settings"))
+        .filter(|line| line.is_empty() || line.starts_with([' ', '}', 's']))
+        .filter(|line| !line.starts_with("The ") && !line.starts_with("To "))
+        .collect();
+    is_right(&dir, "the starter", &code.join("\n"));
+}

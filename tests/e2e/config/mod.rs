@@ -1,0 +1,21 @@
+//! Command line and configuration.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | command_line, config_errors | what is refused, and in which words |
+//! | mistakes | mistakes in a configuration end with file, line and what is wrong |
+//! | broken | no configuration, however broken, makes a panic, an abort or a hang |
+//! | drop_in | what configurations of lsyncd ask for and get |
+//! | inspect | `-check` and `-explain` |
+//! | options, batch_size | what the options and settings do |
+//! | limits | limits of processes |
+
+mod batch_size;
+mod broken;
+mod command_line;
+mod config_errors;
+mod drop_in;
+mod inspect;
+mod limits;
+mod mistakes;
+mod options;

@@ -1,0 +1,171 @@
+//! Options and settings beyond those that other files are about: what each of them does.
+
+use crate::support::daemon::Daemon;
+use crate::support::dir::Dir;
+use crate::support::fake::Fake;
+
+const RECORDED: &str = r#"
+sync{
+    default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.1, exclude = { "*.x" },
+    rsync = { binary = "@RSYNC@" },
+}
+"#;
+
+#[test]
+fn runner_is_told_to_mean_nothing() {
+    for option in ["--runner", "-runner"] {
+        let dir = Dir::new();
+        let _fake = Fake::new(&dir);
+        let daemon = Daemon::bare(&dir)
+            .fake_first()
+            .args(&[option, "/x.lua", "-nodaemon", "-rsync", "@SRC@", "@TRG@"])
+            .start_and_settle();
+        assert!(
+            daemon.log().contains("Warn: -runner is ignored"),
+            "{}",
+            daemon.log()
+        );
+    }
+}
+
+#[test]
+fn sshopts_are_words_for_ssh() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::bare(&dir)
+        .fake_first()
+        .args(&["-nodaemon", "-sshopts", "-p 2222 -o 'User=a b'"])
+        .args(&["-rsyncssh", "@SRC@", "h", "/t"])
+        .start();
+    daemon.wait_for("it started up", |_| fake.ended() == 1);
+    let call = &fake.calls()[0];
+    let rsh = call.argv.iter().find(|word| word.starts_with("--rsh="));
+    let rsh = rsh.unwrap_or_else(|| panic!("{:?}", call.argv));
+    assert!(rsh.starts_with("--rsh=ssh -p 2222 -o "), "{rsh}");
+    assert!(rsh.contains("User=a b"), "{rsh}");
+}
+
+#[test]
+fn sshopts_without_ssh_are_told() {
+    let dir = Dir::new();
+    let _fake = Fake::new(&dir);
+    let daemon = Daemon::bare(&dir)
+        .fake_first()
+        .args(&["-nodaemon", "-sshopts", "-p 2", "-rsync", "@SRC@", "@TRG@"])
+        .start_and_settle();
+    assert!(
+        daemon.log().contains("-sshopts is for -rsyncssh only"),
+        "{}",
+        daemon.log()
+    );
+}
+
+#[test]
+fn monitors_are_inotify_only() {
+    let dir = Dir::new();
+    let run = |words: &[&str]| Daemon::bare(&dir).args(words).run();
+    let listed = run(&["-monitor"]);
+    assert_eq!(listed.code(), Some(255));
+    assert!(
+        listed.stdout.ends_with("\n   inotify\n\n"),
+        "{}",
+        listed.stdout
+    );
+    let other = run(&[
+        "-nodaemon",
+        "-monitor",
+        "fsevents",
+        "-rsync",
+        "@SRC@",
+        "@TRG@",
+    ]);
+    other.assert_refused();
+    assert!(other.stderr.contains("event monitor \"fsevents\" unknown."));
+    let words = [
+        "-nodaemon",
+        "-onepass",
+        "-monitor",
+        "inotify",
+        "-rsync",
+        "@SRC@",
+        "@TRG@",
+    ];
+    assert_eq!(run(&words).code(), Some(0));
+}
+
+#[test]
+fn scripts_run_before_the_configuration_in_order() {
+    let dir = Dir::new();
+    let _fake = Fake::new(&dir);
+    dir.put("a.lua", "steps = 'a'");
+    dir.put("b.lua", "steps = steps .. 'b' default.delay = 7");
+    let config = format!("log('Normal', 'steps ', steps, default.delay)\n{RECORDED}");
+    let daemon = Daemon::new(&dir, &config)
+        .args(&["-script", "@DIR@/a.lua", "-script", "@DIR@/b.lua"])
+        .start_and_settle();
+    assert!(daemon.log().contains("steps ab7"), "{}", daemon.log());
+}
+
+#[test]
+fn the_settings_choose_what_is_logged() {
+    let dir = Dir::new();
+    let _fake = Fake::new(&dir);
+    let config = format!("settings{{ log = {{ 'Exec', 'Delay' }} }}\n{RECORDED}");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    daemon.wait_log("Exec: @RSYNC@ [<] [*.x]");
+    dir.write("f", "1");
+    daemon.wait_log("Delay: New Create: /f");
+
+    let bad = "settings{ log = 'exec' }".to_owned() + RECORDED;
+    let ended = Daemon::new(&dir, &bad).named("bad").run();
+    ended.assert_refused();
+    assert!(
+        ended
+            .stderr
+            .contains("'exec' is not a valid logging category"),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn the_command_line_beats_the_settings_in_what_is_logged() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let config = format!("settings{{ log = 'all' }}\n{RECORDED}");
+    let mut daemon = Daemon::new(&dir, &config).args(&["-log", "scarce"]).start();
+    daemon.wait_for("it started up", |_| fake.ended() == 1);
+    assert_eq!(daemon.terminate(), Some(143));
+    assert!(!daemon.log().contains("Normal:"), "{}", daemon.log());
+}
+
+/// Each category that lsyncd's users know really says something.
+#[test]
+fn every_category_logs() {
+    let dir = Dir::new();
+    let _fake = Fake::new(&dir);
+    let more = r#"
+settings{ statusFile = "@DIR@/status" }
+sync{ source = "@SRC@", onCreate = "/bin/true" }
+"#;
+    let mut daemon = Daemon::new(&dir, &(RECORDED.to_owned() + more))
+        .args(&["-log", "all"])
+        .start_and_settle();
+    dir.write("f.x", "1");
+    dir.write("f", "1");
+    for line in [
+        "Inotify: addwatch( @SRC@/ )-> 1",
+        "Inotify: got event Create f(1.0)",
+        "Filter: filtered Create on \"/f.x\"",
+        "Exclude: Sync1: excludes *.x",
+        "Delay: New Create: /f",
+        "Exec: @RSYNC@ [<]",
+        "FWrite: onCreate: translated",
+        "Function: Sync1: init for Init",
+        "Function: Sync1: action for Create",
+        "Statusfile: writing the status file",
+        "Debug: settings: ",
+    ] {
+        daemon.wait_log(line);
+    }
+}

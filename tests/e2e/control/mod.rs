@@ -1,0 +1,129 @@
+//! The control socket, `lsyncdctl`, metrics and hooks, used on a daemon that is starting, busy,
+//! cut off, paused and idle. Nothing here asserts how long something takes.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | status | what is told of a daemon in each state |
+//! | orders | each verb |
+//! | waiting | `-wait` returns when all is there, and never before |
+//! | socket | who may connect, and what nonsense does: nothing |
+//! | metrics | metrics, page and report files |
+//! | hooks | `onSynced` and `onFailed` |
+
+mod hooks;
+mod metrics;
+mod orders;
+mod socket;
+mod status;
+mod waiting;
+
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::{Dir, limit, poll};
+use crate::support::fake::Fake;
+use crate::support::tree;
+use lsyncd::control::protocol::Request;
+use lsyncd::control::protocol::Verb;
+use lsyncd::status::health::Severity;
+use lsyncd::status::health::State;
+use lsyncd::status::snapshot::Snapshot;
+use nix::sys::signal::Signal;
+
+const SETTINGS: &str = r#"settings{ controlSocket = "@DIR@/sock" }"#;
+
+/// One sync with the stand-in, called `one`.
+fn one(more: &str) -> String {
+    format!(
+        r#"{SETTINGS}
+sync{{
+    default.rsync, name = "one", source = "@SRC@", target = "@TRG@", delay = 1,
+    rsync = {{ binary = "@RSYNC@" }}, {more}
+}}"#
+    )
+}
+
+fn ctl(dir: &Dir, words: &[&str]) -> Output {
+    command(dir, words).output().expect("lsyncdctl")
+}
+
+fn command(dir: &Dir, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
+    let words = words.iter().map(|word| dir.expand(word));
+    command
+        .arg("-socket")
+        .arg(dir.path("sock"))
+        .args(words)
+        .stdin(Stdio::null());
+    command
+}
+
+fn start_ctl(dir: &Dir, words: &[&str]) -> Child {
+    command(dir, words)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("lsyncdctl")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("exit code")
+}
+
+fn text(output: &Output) -> String {
+    let bytes = [output.stdout.as_slice(), &output.stderr].concat();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn done(dir: &Dir, words: &[&str]) {
+    let output = ctl(dir, words);
+    assert_eq!(code(&output), 0, "{words:?}: {}", text(&output));
+}
+
+fn status(dir: &Dir) -> Snapshot {
+    let output = ctl(dir, &["status", "-json"]);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output)))
+}
+
+fn wait_state(dir: &Dir, daemon: &mut Running<'_>, state: State) -> Snapshot {
+    let mut last = Snapshot::default();
+    daemon.wait_for(&format!("the sync is {}", state.name()), |_| {
+        last = status(dir);
+        last.syncs[0].state == state
+    });
+    last
+}
+
+fn wait_socket(dir: &Dir, daemon: &mut Running<'_>) {
+    // It has its name a moment before it can be called.
+    daemon.wait_for("the socket is there", |_| {
+        UnixStream::connect(dir.path("sock")).is_ok()
+    });
+}
+
+/// A port nobody listens on just now.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// The status line with the head, and the body.
+fn get(port: u16, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("daemon listens");
+    stream.set_read_timeout(Some(limit())).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Err(e) if e.kind() != ErrorKind::ConnectionReset => panic!("{e}"),
+        _ => {}
+    }
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
+    (head.to_owned(), body.to_owned())
+}

@@ -1,0 +1,125 @@
+//! Links to directories that rsync follows: their contents come and go with them.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use crate::support::daemon::Daemon;
+use crate::support::dir::{Dir, poll};
+use crate::support::tree;
+
+const CONFIG: &str = r#"
+sync{
+    default.rsync, source = "@SRC@", delay = 0.1, filter = { RULES },
+    target = TARGET, rsync = { times = true, OPTIONS },
+}
+"#;
+
+/// Rules that leave out one kind of file, and rules that let pass directories and another.
+const RULES: [&[&str]; 2] = [&["- *.tmp"], &["+ */", "- *.tmp", "+ [fg]*", "- *"]];
+
+/// Makes the target that a comparison of everything makes.
+fn oracle(dir: &Dir, option: &str, rules: &[&str]) {
+    let rules = rules.iter().map(|rule| format!("--filter={rule}"));
+    let status = Command::new("rsync")
+        .args(["-rlt", "--delete", option])
+        .args(rules)
+        .args([dir.src(""), dir.path("oracle/")])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+fn holds(option: &str, options: &str, target: &str) {
+    for rules in RULES {
+        holds_with(rules, option, options, target);
+    }
+}
+
+fn holds_with(rules: &[&str], option: &str, options: &str, target: &str) {
+    let dir = Dir::new();
+    let rsh = dir.put("ssh", "#!/bin/sh\nshift\nexec \"$@\"\n");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(rsh, mode).unwrap();
+    for place in ["one/sub", "two"] {
+        fs::create_dir_all(dir.path(place)).unwrap();
+    }
+    for file in ["one/sub/f", "one/x.tmp", "two/g", "two/sub"] {
+        dir.put(file, file);
+    }
+    dir.write("f", "1");
+    dir.mkdir("d");
+    symlink(dir.path("one"), dir.src("old")).unwrap();
+    fs::create_dir(dir.path("oracle")).unwrap();
+    let filter: Vec<String> = rules.iter().map(|rule| format!("{rule:?}")).collect();
+    let config = CONFIG
+        .replace("TARGET", target)
+        .replace("OPTIONS", options)
+        .replace("RULES", &filter.join(", "));
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    let mut check = |what: &str| {
+        oracle(&dir, option, rules);
+        let read = |name: &str| tree::without_attributes(tree::read(&dir.path(name)));
+        let mut difference = String::new();
+        poll(|| {
+            difference = tree::difference(&read("oracle"), &read("trg"));
+            difference.is_empty() || daemon.has_ended()
+        });
+        assert!(
+            difference.is_empty(),
+            "{option} {options} {rules:?}: {what}\n{difference}\n{}",
+            daemon.log()
+        );
+    };
+    check("startup");
+    symlink(dir.path("one"), dir.src("new")).unwrap();
+    symlink(dir.path("two"), dir.src("d/deep")).unwrap();
+    check("links are made");
+    dir.mv("new", "d/renamed");
+    check("a link is renamed");
+    symlink(dir.path("two"), dir.src("t")).unwrap();
+    dir.mv("t", "old");
+    check("a link leads elsewhere");
+    dir.rm("old");
+    dir.write("old", "file");
+    check("a file in place of a link");
+    dir.rm("d/deep");
+    // What that is for: rsync writes through the link that the target still has.
+    if option != "--keep-dirlinks" {
+        dir.mkdir("d/deep");
+        dir.write("d/deep/own", "1");
+        check("a directory in place of a link");
+        dir.rm("d/deep");
+    }
+    symlink(dir.path("one"), dir.src("d/deep")).unwrap();
+    check("a link in place of a directory");
+    dir.rm("d/renamed");
+    dir.rm("d/deep");
+    check("links are removed");
+    symlink(dir.path("one"), dir.src("last")).unwrap();
+    dir.mv("d", "e");
+    check("a directory beside a link is renamed");
+}
+
+#[test]
+fn contents_of_links_come_and_go() {
+    for (option, key) in [
+        ("--copy-links", "copy_links"),
+        ("--copy-dirlinks", "copy_dirlinks"),
+        ("--copy-unsafe-links", "copy_unsafe_links"),
+        ("--keep-dirlinks", "keep_dirlinks"),
+    ] {
+        for list in ["auto", "filter", "files-from"] {
+            holds(
+                option,
+                &format!("{key} = true, list = \"{list}\""),
+                "\"@TRG@\"",
+            );
+        }
+        holds(
+            option,
+            &format!("{key} = true, rsh = \"@DIR@/ssh\""),
+            "\"h:@TRG@\"",
+        );
+    }
+    holds("-L", r#"_extra = { "-L" }"#, "\"@TRG@\"");
+}

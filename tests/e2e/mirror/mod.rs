@@ -1,0 +1,25 @@
+//! What arrives at the target, and how it is sent.
+//!
+//! | file | what it is about |
+//! |---|---|
+//! | changes | one kind of change after the other arrives |
+//! | names | strange names arrive, change and go |
+//! | races | changes made while the daemon is stopped, or while a transfer runs |
+//! | meanwhile | a file that is replaced while rsync runs |
+//! | sending | delay, limits, excludes, filters, what deletes, several syncs |
+//! | startup_options | options of the startup transfer |
+//! | refusals | receivers that do not take an option |
+//! | retry | what each way of a child's ending leads to |
+//! | followed | links that rsync follows |
+//! | ssh | over a real sshd on the loopback interface |
+
+mod changes;
+mod followed;
+mod meanwhile;
+mod names;
+mod races;
+mod refusals;
+mod retry;
+mod sending;
+mod ssh;
+mod startup_options;

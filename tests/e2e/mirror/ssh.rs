@@ -1,0 +1,507 @@
+//! Over a real sshd on the loopback interface, with nothing changed but the places.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+
+use nix::unistd::{User, geteuid};
+
+use crate::support::daemon::Daemon;
+use crate::support::dir::{Dir, poll, program, skip};
+
+/// As people write it; only the directories and the host are replaced.
+const CONFIG: &str = r#"
+settings {
+    logfile    = "/var/log/lsyncd/lsyncd.log",
+    statusFile = "/var/log/lsyncd/lsyncd.status",
+    statusInterval = 20
+}
+
+sync {
+    default.rsync,
+    source = "/data/www",   -- 需要同步的目录
+    target = "user@target_host:/data/www",
+    rsync = {
+        archive  = true,    -- 保留权限、时间戳等
+        compress = true,    -- 压缩传输
+        verbose  = true,
+        _extra   = {"--bwlimit=5000"} -- 限速，单位KB/s，可选
+    },
+    delay = 5  -- 延迟合并事件，减少频繁调用
+}
+"#;
+
+/// An sshd with all its state in the work directory.
+struct Sshd {
+    child: Child,
+    port: u16,
+    /// What rsync is to run in place of plain `ssh`.
+    rsh: String,
+}
+
+impl Sshd {
+    /// None, with the reason told, where it cannot be had.
+    fn start(dir: &Dir) -> Option<Self> {
+        let (Some(sshd), Some(keygen), Some(_)) =
+            (program("sshd"), program("ssh-keygen"), program("ssh"))
+        else {
+            skip("sshd, ssh-keygen or ssh is not installed");
+            return None;
+        };
+        let home = dir.path("ssh");
+        fs::create_dir(&home).unwrap();
+        // Both the directory and its parent are looked through by the account that logs in.
+        for path in [dir.root(), home.as_path()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o711)).unwrap();
+        }
+        for key in ["host_key", "id"] {
+            let made = Command::new(&keygen)
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(home.join(key))
+                .status()
+                .unwrap();
+            assert!(made.success());
+        }
+        fs::copy(home.join("id.pub"), home.join("authorized_keys")).unwrap();
+        if geteuid().is_root() {
+            // Where sshd keeps an empty directory for the process that talks to strangers.
+            fs::create_dir_all("/run/sshd").unwrap();
+        }
+        // A port that is free now may be taken when sshd binds it: then another one.
+        let sshd = (0..5)
+            .find_map(|_| {
+                let port = TcpListener::bind(("127.0.0.1", 0))
+                    .and_then(|listener| listener.local_addr())
+                    .unwrap()
+                    .port();
+                Self::listen(dir, &sshd, port)
+            })
+            .unwrap_or_else(|| panic!("sshd does not start: {}", dir.text("ssh/log")));
+
+        let words: Vec<&str> = sshd.rsh.split(' ').collect();
+        let login = Command::new(words[0])
+            .args(&words[1..])
+            .arg(format!("{}@127.0.0.1", account().name))
+            .arg("true")
+            .output()
+            .unwrap();
+        if login.status.success() {
+            return Some(sshd);
+        }
+        let why = String::from_utf8_lossy(&login.stderr);
+        assert!(!geteuid().is_root(), "{why}{}", dir.text("ssh/log"));
+        skip(&format!(
+            "this account cannot log in to itself: {}",
+            why.trim()
+        ));
+        None
+    }
+
+    fn listen(dir: &Dir, sshd: &std::path::Path, port: u16) -> Option<Self> {
+        let config = format!(
+            "Port {port}
+ListenAddress 127.0.0.1
+HostKey @DIR@/ssh/host_key
+PidFile none
+AuthorizedKeysFile @DIR@/ssh/authorized_keys
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+MaxStartups 100
+"
+        );
+        let config = dir.put("ssh/config", dir.expand(&config));
+        let mut child = Command::new(sshd)
+            .args(["-D", "-e", "-f"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stderr(fs::File::create(dir.path("ssh/log")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut up = false;
+        poll(|| {
+            up = TcpStream::connect(("127.0.0.1", port)).is_ok();
+            up || child.try_wait().unwrap().is_some()
+        });
+        if !up {
+            return None;
+        }
+        let key = dir.text("ssh/host_key.pub");
+        dir.put("ssh/known_hosts", format!("[127.0.0.1]:{port} {key}"));
+        let rsh = format!(
+            "ssh -F none -p {port} -i @DIR@/ssh/id -o IdentitiesOnly=yes \
+             -o UserKnownHostsFile=@DIR@/ssh/known_hosts -o BatchMode=yes \
+             -o StrictHostKeyChecking=yes"
+        );
+        Some(Sshd {
+            child,
+            port,
+            rsh: dir.expand(&rsh),
+        })
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The account the tests run as, which logs in to itself.
+fn account() -> User {
+    User::from_uid(geteuid())
+        .unwrap()
+        .expect("this account has a name")
+}
+
+#[test]
+fn the_usual_configuration_mirrors_to_another_host() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let config = CONFIG
+        .replace(
+            "user@target_host:/data/www",
+            &format!("{}@127.0.0.1:@TRG@", account().name),
+        )
+        .replace("/data/www", "@SRC@")
+        .replace("/var/log/lsyncd", "@DIR@");
+    dir.mkdir("css");
+    dir.write("index.html", "<html>");
+    dir.write("css/main.css", "body {}");
+    fs::write(dir.trg("old.html"), "gone at the source").unwrap();
+
+    let mut daemon = Daemon::new(&dir, &config)
+        .env("RSYNC_RSH", &sshd.rsh)
+        .start();
+    daemon.wait_equal();
+
+    dir.mkdir("图片/a");
+    dir.write("图片/a/新 建.png", "created");
+    dir.append("index.html", "<body>");
+    dir.symlink("index.html", "default.html");
+    dir.chmod("css/main.css", 0o600);
+    daemon.wait_equal();
+
+    dir.mv("css", "style");
+    dir.mv("index.html", "home.html");
+    dir.rm("default.html");
+    dir.symlink("home.html", "default.html");
+    dir.chmod("style", 0o750);
+    daemon.wait_equal();
+
+    dir.rm("图片");
+    dir.write("style/main.css", "changed and longer");
+    dir.mkdir("empty/directories");
+    daemon.wait_equal();
+
+    let log = dir.text("lsyncd.log");
+    assert!(log.contains("finished."), "{log}");
+    assert!(!log.contains("Error"), "{log}");
+    assert!(
+        dir.text("lsyncd.status")
+            .starts_with("Lsyncd status report at ")
+    );
+    assert_eq!(daemon.terminate(), Some(143));
+}
+
+#[test]
+fn rsyncssh_moves_at_the_target() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let config = format!(
+        r#"
+sync{{
+    default.rsyncssh, source = "@SRC@", host = "{user}@127.0.0.1", targetdir = "@TRG@", delay = 0.3,
+    rsync = {{ archive = true }},
+    ssh = {{
+        port = {port}, identityFile = "@DIR@/ssh/id",
+        options = {{
+            IdentitiesOnly = "yes", UserKnownHostsFile = "@DIR@/ssh/known_hosts",
+            BatchMode = "yes", StrictHostKeyChecking = "yes",
+        }},
+    }},
+}}
+"#,
+        user = account().name,
+        port = sshd.port
+    );
+    dir.mkdir("d");
+    dir.write("d/it's a \"file\" $HOME", "1");
+    let mut daemon = Daemon::new(&dir, &config).start();
+    daemon.wait_equal();
+    daemon.wait_log("finished");
+    dir.mv("d", "moved; it's $PATH");
+    daemon.wait_log("Moving ");
+    daemon.wait_equal();
+    dir.write("moved; it's $PATH/new", "1");
+    dir.rm("moved; it's $PATH/it's a \"file\" $HOME");
+    daemon.wait_equal();
+}
+
+/// An rsync daemon that takes files for the mirror.
+fn rsync_daemon(dir: &Dir) -> Option<(Started, u16)> {
+    let Some(rsync) = program("rsync") else {
+        skip("rsync is not installed");
+        return None;
+    };
+    let ids = if geteuid().is_root() {
+        "uid = 0\ngid = 0\n"
+    } else {
+        ""
+    };
+    let module = format!("use chroot = no\n{ids}[x]\npath = @TRG@\nread only = no\n");
+    let config = dir.put("rsyncd.conf", dir.expand(&module));
+    // A port that is free now may be taken when it binds it: then another one.
+    (0..5).find_map(|_| {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let child = Command::new(&rsync)
+            .args(["--daemon", "--no-detach", "--address=127.0.0.1"])
+            .args([
+                format!("--port={port}"),
+                format!("--config={}", config.display()),
+            ])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut daemon = Started(child);
+        let mut up = false;
+        poll(|| {
+            up = TcpStream::connect(("127.0.0.1", port)).is_ok();
+            up || daemon.0.try_wait().unwrap().is_some()
+        });
+        up.then_some((daemon, port))
+    })
+}
+
+/// A program that ends with the test.
+struct Started(Child);
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_pool_of_tunnels_leads_to_an_rsync_daemon() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let Some((_daemon, port)) = rsync_daemon(&dir) else {
+        return;
+    };
+    let config = format!(
+        r#"
+sync{{
+    default.rsync, source = "@SRC@", target = "rsync://^localhost:^localport/x", delay = 0.2,
+    rsync = {{ archive = true }},
+    tunnel = tunnel{{
+        mode = "pool", parallel = 2, readyDelay = 1, retryDelay = 0.3, localhost = "127.0.0.1",
+        command = "{rsh} -o ExitOnForwardFailure=yes -N -L ^localport:127.0.0.1:{port} {user}@127.0.0.1",
+    }},
+}}
+"#,
+        rsh = sshd.rsh,
+        user = account().name
+    );
+    dir.mkdir("d");
+    dir.write("d/f", "1");
+    let mut daemon = Daemon::new(&dir, &config)
+        .args(&["-log", "Tunnel", "-log", "Exec"])
+        .start();
+    daemon.wait_equal();
+    dir.append("d/f", "2");
+    dir.mv("d", "e");
+    daemon.wait_equal();
+
+    // With both tunnels gone the changes wait, and arrive through the next ones.
+    let log = daemon.log();
+    daemon.stop();
+    for line in log.lines().filter(|line| line.contains("Exec: ssh ")) {
+        let port = line
+            .split("[-L] [")
+            .nth(1)
+            .and_then(|rest| rest.split(':').next());
+        end_listener(port.unwrap_or_default());
+    }
+    dir.write("e/g", "3");
+    daemon.cont();
+    daemon.wait_log("Tunnel1: process");
+    daemon.wait_equal();
+    assert_eq!(daemon.terminate(), Some(143));
+    daemon.wait_all_gone();
+}
+
+/// Ends the ssh whose command line forwards this port.
+fn end_listener(port: &str) {
+    let forward = format!("{port}:127.0.0.1:");
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    for process in processes {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let mut words = line.split(|&byte| byte == 0);
+        if words.any(|word| word.starts_with(forward.as_bytes())) {
+            let pid = process
+                .file_name()
+                .to_str()
+                .and_then(|pid| pid.parse().ok());
+            let pid = nix::unistd::Pid::from_raw(pid.unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+    }
+}
+
+/// Logins that sshd has seen.
+fn logins(dir: &Dir) -> usize {
+    dir.text("ssh/log").matches("Accepted publickey").count()
+}
+
+/// Connections that wait in the background for whoever wants to share them.
+fn masters(dir: &Dir) -> Vec<i32> {
+    let path = dir.expand("@DIR@/run/");
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| {
+            let pid: i32 = process.file_name().to_str()?.parse().ok()?;
+            let words = fs::read(process.path().join("cmdline")).ok()?;
+            let words = String::from_utf8_lossy(&words).into_owned();
+            (words.contains("[mux]") && words.contains(&path)).then_some(pid)
+        })
+        .collect()
+}
+
+fn shared(dir: &Dir, lines: &str) -> String {
+    fs::create_dir(dir.path("run")).unwrap();
+    format!(
+        r#"sync{{ default.rsync, source = "@SRC@", target = "{}@127.0.0.1:@TRG@", delay = 0.1,
+            {lines} }}"#,
+        account().name
+    )
+}
+
+#[test]
+fn one_connection_serves_all_transfers() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let config = shared(&dir, "rsync = { archive = true }");
+    let mut daemon = Daemon::new(&dir, &config)
+        .env("RSYNC_RSH", &sshd.rsh)
+        .env("XDG_RUNTIME_DIR", &dir.expand("@DIR@/run"))
+        .start_and_settle();
+    let before = logins(&dir);
+    for n in 0..5 {
+        dir.write(format!("f{n}"), "1");
+        daemon.wait_equal();
+    }
+    assert_eq!(logins(&dir), before, "{}", dir.text("ssh/log"));
+
+    // One that died is made anew.
+    for pid in masters(&dir) {
+        let pid = nix::unistd::Pid::from_raw(pid);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    dir.write("after", "1");
+    daemon.wait_equal();
+    dir.write("after that", "1");
+    daemon.wait_equal();
+    assert_eq!(logins(&dir), before + 1);
+
+    assert_eq!(daemon.terminate(), Some(143));
+    assert!(poll(|| masters(&dir).is_empty()));
+    assert_eq!(fs::read_dir(dir.path("run")).unwrap().count(), 0);
+}
+
+/// Directories below the runtime directory go at logout, empty ones by cleaners.
+#[test]
+fn a_directory_of_connections_that_is_gone_is_made_again() {
+    for (gone, rsyncssh) in [("run/*", false), ("run", false), ("run", true)] {
+        let dir = Dir::new();
+        let Some(sshd) = Sshd::start(&dir) else {
+            return;
+        };
+        let mut config = shared(&dir, "rsync = { archive = true }");
+        if rsyncssh {
+            let target = format!(r#"target = "{}@127.0.0.1:@TRG@""#, account().name);
+            let there = format!(
+                r#"host = "{}@127.0.0.1", targetdir = "@TRG@""#,
+                account().name
+            );
+            config = config.replace("default.rsync", "default.rsyncssh");
+            config = config.replace(&target, &there);
+        }
+        // Where else one could be made depends on where the test runs.
+        let mut daemon = Daemon::new(&dir, &config)
+            .env("RSYNC_RSH", &sshd.rsh)
+            .env("XDG_RUNTIME_DIR", &dir.expand("@DIR@/run"))
+            .start();
+        daemon.wait_log("inished");
+        dir.write("f", "1");
+        daemon.wait_equal();
+        let command = format!("rm -r '{}'/{gone}", dir.root().display());
+        let removed = Command::new("sh").args(["-c", &command]).status();
+        assert!(removed.unwrap().success());
+        for name in ["g", "h"] {
+            dir.write(name, "1");
+            daemon.wait_equal();
+        }
+        dir.mv("g", "i");
+        daemon.wait_equal();
+        assert!(!daemon.log().contains("255"), "{}", daemon.log());
+        assert_eq!(daemon.terminate(), Some(143));
+        let left = fs::read_dir(dir.path("run"));
+        assert_eq!(left.map_or(0, Iterator::count), 0);
+    }
+}
+
+/// Whoever can put another directory in its place may answer for the host.
+#[test]
+fn connections_are_not_shared_where_others_can_write() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let config = shared(&dir, "rsync = { archive = true }");
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(dir.path("run"), permissions).unwrap();
+    let mut daemon = Daemon::new(&dir, &config)
+        .env("RSYNC_RSH", &sshd.rsh)
+        .env("XDG_RUNTIME_DIR", &dir.expand("@DIR@/run"))
+        .start_and_settle();
+    dir.write("f", "1");
+    daemon.wait_equal();
+    assert_eq!(fs::read_dir(dir.path("run")).unwrap().count(), 0);
+    assert_eq!(daemon.terminate(), Some(143));
+}
+
+#[test]
+fn connections_are_not_shared_when_they_shall_not() {
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let config = shared(&dir, "ssh = { reuse = false }");
+    let mut daemon = Daemon::new(&dir, &config)
+        .env("RSYNC_RSH", &sshd.rsh)
+        .env("XDG_RUNTIME_DIR", &dir.expand("@DIR@/run"))
+        .start_and_settle();
+    let before = logins(&dir);
+    for n in 0..3 {
+        dir.write(format!("f{n}"), "1");
+        daemon.wait_equal();
+    }
+    assert!(logins(&dir) >= before + 3);
+    assert!(masters(&dir).is_empty());
+}

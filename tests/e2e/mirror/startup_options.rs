@@ -1,0 +1,106 @@
+//! Options that only comparisons of everything get: `--no-inc-recursive` and `startup = { rsync }`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::daemon::Daemon;
+use crate::support::dir::Dir;
+
+/// The words of the rsync calls of a daemon that starts up and sends one change.
+struct Calls {
+    startup: String,
+    batch: String,
+}
+
+impl Calls {
+    fn have(&self, word: &str) -> (bool, bool) {
+        let word = format!("[{word}]");
+        (self.startup.contains(&word), self.batch.contains(&word))
+    }
+}
+
+/// Starts with this number of directories, then changes a file.
+fn calls(directories: usize, target: &str, rsync: &str, keys: &str) -> Calls {
+    let dir = Dir::new();
+    let rsh = dir.put("ssh", "#!/bin/sh\nshift\nexec \"$@\"\n");
+    fs::set_permissions(rsh, fs::Permissions::from_mode(0o755)).unwrap();
+    let wrapper = dir.put("wrapper", "#!/bin/sh\nexec rsync \"$@\"\n");
+    fs::set_permissions(wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    // The source itself is one of them.
+    for number in 1..directories {
+        fs::create_dir(dir.path(format!("src/{number}"))).unwrap();
+    }
+    let config = format!(
+        r#"sync{{ default.rsync, source = "@SRC@", target = "{target}", delay = 0, {keys}
+            rsync = {{ rsh = "@DIR@/ssh", archive = true, {rsync} }} }}"#
+    );
+    let mut daemon = Daemon::new(&dir, &config).args(&["-log", "Exec"]).start();
+    daemon.wait_log("finished");
+    dir.write("sign", "sign");
+    daemon.wait_for("the change arrives", |_| dir.trg("sign").exists());
+    let log = daemon.log();
+    let mut lines = log.lines().filter(|line| line.contains("Exec: "));
+    Calls {
+        startup: lines.next().unwrap().to_owned(),
+        batch: lines.next().unwrap().to_owned(),
+    }
+}
+
+const FLAT: &str = "--no-inc-recursive";
+
+#[test]
+fn a_big_source_is_listed_before_it_is_compared_over_a_network() {
+    assert_eq!(calls(1001, "h:@TRG@", "", "").have(FLAT), (true, false));
+    assert_eq!(calls(1000, "h:@TRG@", "", "").have(FLAT), (false, false));
+    assert_eq!(calls(1001, "@TRG@", "", "").have(FLAT), (false, false));
+}
+
+#[test]
+fn incremental_recursion_is_as_configured() {
+    let with = |directories, rsync: &str| calls(directories, "h:@TRG@", rsync, "").have(FLAT);
+    assert_eq!(with(1001, "inc_recursive = true"), (false, false));
+    assert_eq!(with(2, "inc_recursive = false"), (true, false));
+    let own = "_extra = { '--inc-recursive' }, inc_recursive = false";
+    assert_eq!(with(1001, own), (false, false));
+    let wrapper = "binary = '@DIR@/wrapper', inc_recursive = false";
+    assert_eq!(with(1001, wrapper), (false, false));
+}
+
+#[test]
+fn options_of_the_startup_are_for_comparisons_of_everything() {
+    let changes =
+        "startup = { rsync = { bwlimit = 9999, perms = false, _extra = { '--stats' } } },";
+    let calls = calls(
+        2,
+        "@TRG@",
+        "bwlimit = 8888, _extra = { '--fuzzy' }",
+        changes,
+    );
+    assert_eq!(calls.have("--bwlimit=9999"), (true, false));
+    assert_eq!(calls.have("--bwlimit=8888"), (false, true));
+    assert_eq!(calls.have("--stats"), (true, false));
+    assert_eq!(calls.have("--fuzzy"), (true, true));
+    assert_eq!(calls.have("-glostD"), (true, false));
+    assert_eq!(calls.have("-glopstD"), (false, true));
+}
+
+#[test]
+fn mistakes_in_options_of_the_startup_are_named() {
+    for (keys, text) in [
+        ("startup = { rsync = { checksums = true } },", "checksum"),
+        ("startup = { rsync = { bwlimit = true } },", "bwlimit"),
+        ("startup = { delay = 3 },", "startup.delay"),
+        ("rsync = { inc_recursive = 'no' },", "inc_recursive"),
+        (
+            "check = { command = { '/bin/true' } }, startup = { rsync = { copy_links = true } },",
+            "rsync.copy_links does not go with check",
+        ),
+    ] {
+        let dir = Dir::new();
+        let config =
+            format!(r#"sync{{ default.rsync, source = "@SRC@", target = "@TRG@", {keys} }}"#);
+        let ended = Daemon::new(&dir, &config).run();
+        ended.assert_refused();
+        assert!(ended.stderr.contains(text), "{keys}: {}", ended.stderr);
+    }
+}

@@ -1,0 +1,423 @@
+//! The worker of default.direct on two directories, without a daemon: attributes, links, holes
+//! and filters, and random trees against what the source has.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
+
+use crate::copy_job::copy_job;
+use lsyncd::batch::Change;
+use lsyncd::config::MaxDelete;
+use lsyncd::filter::Filter;
+use lsyncd::local::{CopyItem, CopyJob, CopyReport, CopyTask, Memory, carry_out};
+use proptest::prelude::*;
+
+struct Pair {
+    guard: tempfile::TempDir,
+    memory: Memory,
+    filter: Filter,
+    delete: bool,
+    limit: Option<MaxDelete>,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let guard = tempfile::tempdir().unwrap();
+        for name in ["s", "t"] {
+            fs::create_dir(guard.path().join(name)).unwrap();
+        }
+        Pair {
+            guard,
+            memory: Memory::default(),
+            filter: Filter::default(),
+            delete: true,
+            limit: None,
+        }
+    }
+
+    /// How much this would delete, and how much it does.
+    fn deletions(&mut self, task: &CopyTask) -> (u64, u64) {
+        let before = tree(&self.target(""));
+        self.limit = Some(MaxDelete::Count(0));
+        let refused = self.run(task.clone());
+        let unchanged = tree(&self.target("")) == before;
+        assert!(unchanged || refused.excess.is_none());
+        if refused.excess.is_none() {
+            // It was done at once, as it deletes nothing.
+            return (0, gone(&before, &tree(&self.target(""))));
+        }
+        self.limit = None;
+        self.run(task.clone());
+        let deleted = refused.excess.map_or(0, |(deleted, _)| deleted);
+        (deleted, gone(&before, &tree(&self.target(""))))
+    }
+
+    fn source(&self, path: &str) -> PathBuf {
+        self.guard.path().join("s").join(path)
+    }
+
+    fn target(&self, path: &str) -> PathBuf {
+        self.guard.path().join("t").join(path)
+    }
+
+    fn run(&mut self, task: CopyTask) -> CopyReport {
+        let job = CopyJob {
+            delete: self.delete,
+            filter: Arc::new(RwLock::new(self.filter.clone())),
+            limit: self.limit,
+            ..copy_job(&self.source(""), &self.target(""), task)
+        };
+        carry_out(&job, &mut self.memory)
+    }
+
+    fn compare(&mut self) {
+        let report = self.run(CopyTask::Everything);
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+    }
+
+    fn event(&mut self, change: Change, path: &str) -> CopyReport {
+        self.run(CopyTask::Events(vec![item(change, path, None)]))
+    }
+}
+
+fn item(change: Change, path: &str, to: Option<&str>) -> CopyItem {
+    CopyItem {
+        change,
+        path: path.into(),
+        to: to.map(Into::into),
+    }
+}
+
+fn data(path: PathBuf) -> fs::Metadata {
+    fs::symlink_metadata(path).unwrap()
+}
+
+/// A name of a file elsewhere, or of a snapshot of the target.
+#[test]
+fn what_has_other_names_at_the_target_alone_is_not_changed_in_place() {
+    for everything in [true, false] {
+        let mut pair = Pair::new();
+        fs::write(pair.source("f"), "text").unwrap();
+        pair.compare();
+        let snapshot = pair.guard.path().join("snapshot");
+        fs::hard_link(pair.target("f"), &snapshot).unwrap();
+        let before = data(snapshot.clone()).mode();
+        fs::set_permissions(pair.source("f"), PermissionsExt::from_mode(0o4777)).unwrap();
+        if everything {
+            pair.compare();
+        } else {
+            assert!(pair.event(Change::Attrib, "/f").failures.is_empty());
+        }
+        assert_eq!(data(pair.target("f")).mode() & 0o7777, 0o4777);
+        assert_eq!(data(snapshot).mode(), before);
+    }
+}
+
+#[test]
+fn attributes_come_along() {
+    let mut pair = Pair::new();
+    fs::write(pair.source("f"), "text").unwrap();
+    fs::create_dir(pair.source("d")).unwrap();
+    fs::write(pair.source("d/below"), "text").unwrap();
+    symlink("f", pair.source("l")).unwrap();
+    fs::set_permissions(pair.source("f"), PermissionsExt::from_mode(0o4751)).unwrap();
+    fs::set_permissions(pair.source("d"), PermissionsExt::from_mode(0o2750)).unwrap();
+    let past = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
+    File::open(pair.source("f"))
+        .unwrap()
+        .set_modified(past)
+        .unwrap();
+    File::open(pair.source("d"))
+        .unwrap()
+        .set_modified(past)
+        .unwrap();
+    pair.compare();
+    for name in ["f", "d", "l"] {
+        let [source, target] = [pair.source(name), pair.target(name)].map(data);
+        assert_eq!(source.mode(), target.mode(), "{name}");
+        assert_eq!(
+            source.modified().unwrap(),
+            target.modified().unwrap(),
+            "{name}"
+        );
+        assert_eq!(source.uid(), target.uid(), "{name}");
+    }
+}
+
+#[test]
+fn extended_attributes_come_along() {
+    let mut pair = Pair::new();
+    fs::write(pair.source("f"), "text").unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    if rustix::fs::setxattr(pair.source("f"), "user.colour", b"red", flags).is_err() {
+        println!("skipped: no extended attributes here");
+        return;
+    }
+    pair.compare();
+    let mut value = [0; 16];
+    let length = rustix::fs::getxattr(pair.target("f"), "user.colour", &mut value).unwrap();
+    assert_eq!(&value[..length], b"red");
+    rustix::fs::removexattr(pair.source("f"), "user.colour").unwrap();
+    pair.event(Change::Attrib, "/f");
+    assert!(rustix::fs::getxattr(pair.target("f"), "user.colour", &mut value).is_err());
+}
+
+#[test]
+fn holes_stay_holes() {
+    let mut pair = Pair::new();
+    let file = File::create(pair.source("f")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    file.write_all_at(b"middle", 32 << 20).unwrap();
+    pair.compare();
+    assert_eq!(data(pair.target("f")).len(), 64 << 20);
+    assert!(data(pair.target("f")).blocks() <= data(pair.source("f")).blocks() + 64);
+    let copy = fs::read(pair.target("f")).unwrap();
+    assert_eq!(&copy[32 << 20..(32 << 20) + 6], b"middle");
+    assert_eq!(copy.iter().filter(|&&byte| byte != 0).count(), 6);
+}
+
+#[test]
+fn large_files_are_whole() {
+    let mut pair = Pair::new();
+    let text: Vec<u8> = (0..5_000_000u32)
+        .flat_map(|n| n.to_le_bytes())
+        .take(9_999_999)
+        .collect();
+    fs::write(pair.source("f"), &text).unwrap();
+    pair.event(Change::Create, "/f");
+    assert!(fs::read(pair.target("f")).unwrap() == text);
+}
+
+#[test]
+fn names_of_one_file_stay_names_of_one() {
+    let mut pair = Pair::new();
+    fs::write(pair.source("a"), "1").unwrap();
+    fs::create_dir(pair.source("d")).unwrap();
+    fs::hard_link(pair.source("a"), pair.source("d/b")).unwrap();
+    pair.compare();
+    assert_eq!(data(pair.target("a")).ino(), data(pair.target("d/b")).ino());
+    // The kernel tells the name through which it was written.
+    fs::write(pair.source("d/b"), "22").unwrap();
+    pair.event(Change::Modify, "/d/b");
+    assert_eq!(fs::read(pair.target("a")).unwrap(), b"22");
+    assert_eq!(data(pair.target("a")).ino(), data(pair.target("d/b")).ino());
+    // One that is replaced is no name of it any more.
+    fs::remove_file(pair.source("a")).unwrap();
+    fs::write(pair.source("a"), "333").unwrap();
+    pair.event(Change::Create, "/a");
+    assert_eq!(fs::read(pair.target("a")).unwrap(), b"333");
+    assert_eq!(fs::read(pair.target("d/b")).unwrap(), b"22");
+}
+
+#[test]
+fn a_reader_of_the_target_keeps_the_old_file() {
+    let mut pair = Pair::new();
+    fs::write(pair.source("f"), "old").unwrap();
+    pair.compare();
+    let reader = File::open(pair.target("f")).unwrap();
+    fs::write(pair.source("f"), "new text").unwrap();
+    pair.event(Change::Modify, "/f");
+    let mut text = [0; 3];
+    reader.read_exact_at(&mut text, 0).unwrap();
+    assert_eq!(&text, b"old");
+    assert_eq!(fs::read(pair.target("f")).unwrap(), b"new text");
+    assert_eq!(fs::read_dir(pair.target("")).unwrap().count(), 1);
+}
+
+#[test]
+fn excluded_names_are_neither_copied_nor_removed() {
+    let mut pair = Pair::new();
+    pair.filter.add_exclude(b"*.keep");
+    for name in ["d", "gone"] {
+        fs::create_dir(pair.target(name)).unwrap();
+        fs::write(pair.target(&format!("{name}/x.keep")), "kept").unwrap();
+        fs::write(pair.target(&format!("{name}/y")), "1").unwrap();
+    }
+    fs::create_dir(pair.source("d")).unwrap();
+    fs::write(pair.source("d/z.keep"), "here").unwrap();
+    pair.compare();
+    for (name, there) in [
+        ("d/x.keep", true),
+        ("d/y", false),
+        ("d/z.keep", false),
+        ("gone/x.keep", true),
+        ("gone/y", false),
+    ] {
+        assert_eq!(pair.target(name).exists(), there, "{name}");
+    }
+}
+
+#[test]
+fn without_delete_nothing_is_removed() {
+    let mut pair = Pair::new();
+    pair.delete = false;
+    fs::write(pair.target("f"), "1").unwrap();
+    pair.compare();
+    pair.event(Change::Delete, "/f");
+    assert!(pair.target("f").exists());
+}
+
+#[test]
+fn a_source_that_cannot_be_entered_removes_nothing() {
+    let mut pair = Pair::new();
+    fs::write(pair.target("f"), "1").unwrap();
+    fs::remove_dir(pair.source("")).unwrap();
+    let report = pair.run(CopyTask::Everything);
+    assert!(report.closed.is_some());
+    assert_eq!(report.code(), 11);
+    assert!(pair.target("f").exists());
+}
+
+#[test]
+fn a_rename_does_not_carry_along_what_was_copied_too_early() {
+    let mut pair = Pair::new();
+    fs::create_dir(pair.source("a")).unwrap();
+    fs::write(pair.source("a/f"), "first").unwrap();
+    pair.compare();
+    // The disk is ahead of the events: a is b, and another a has come.
+    fs::write(pair.source("a/f"), "changed").unwrap();
+    fs::rename(pair.source("a"), pair.source("b")).unwrap();
+    fs::create_dir(pair.source("a")).unwrap();
+    fs::write(pair.source("a/f"), "another").unwrap();
+    pair.event(Change::Modify, "/a/f");
+    pair.run(CopyTask::Events(vec![item(
+        Change::Move,
+        "/a/",
+        Some("/b/"),
+    )]));
+    assert_eq!(fs::read(pair.target("b/f")).unwrap(), b"changed");
+    assert_eq!(fs::read(pair.target("a/f")).unwrap(), b"another");
+}
+
+#[test]
+fn what_the_filter_protects_is_not_counted_as_deleted() {
+    let mut pair = Pair::new();
+    pair.filter.add_exclude(b"*.keep");
+    fs::create_dir(pair.target("d")).unwrap();
+    for name in ["a.keep", "b", "d/c"] {
+        fs::write(pair.target(name), "1").unwrap();
+    }
+    assert_eq!(pair.deletions(&CopyTask::Everything), (3, 3));
+    assert!(pair.target("a.keep").exists());
+}
+
+#[test]
+fn names_that_were_exchanged_are_exchanged() {
+    let mut pair = Pair::new();
+    fs::write(pair.source("a"), "1").unwrap();
+    fs::write(pair.source("b"), "22").unwrap();
+    pair.compare();
+    let root = File::open(pair.source("")).unwrap();
+    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+    if rustix::fs::renameat_with(&root, "a", &root, "b", exchange).is_err() {
+        println!("skipped: no exchange here");
+        return;
+    }
+    let moves = [("/a", "/b"), ("/b", "/a")];
+    let moves = moves.map(|(from, to)| item(Change::Move, from, Some(to)));
+    pair.run(CopyTask::Events(moves.to_vec()));
+    assert_eq!(fs::read(pair.target("a")).unwrap(), b"22");
+    assert_eq!(fs::read(pair.target("b")).unwrap(), b"1");
+}
+
+type Tree = BTreeMap<PathBuf, (char, u32, Vec<u8>)>;
+
+/// What a tree has: kind, mode and contents by path.
+fn tree(root: &Path) -> Tree {
+    let mut found = BTreeMap::new();
+    let mut open = vec![root.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            let data = fs::symlink_metadata(&path).unwrap();
+            let mode = data.mode() & 0o7777;
+            let node = if data.is_dir() {
+                open.push(path.clone());
+                ('d', mode, Vec::new())
+            } else if data.is_symlink() {
+                let to = fs::read_link(&path).unwrap();
+                ('l', 0, to.as_os_str().as_bytes().to_vec())
+            } else {
+                ('-', mode, fs::read(&path).unwrap())
+            };
+            found.insert(path.strip_prefix(root).unwrap().to_owned(), node);
+        }
+    }
+    found
+}
+
+/// How many entries are gone, or no directories any more.
+fn gone(before: &Tree, after: &Tree) -> u64 {
+    let gone = before.iter().filter(|(path, node)| match after.get(*path) {
+        None => true,
+        Some(now) => node.0 == 'd' && now.0 != 'd',
+    });
+    gone.count() as u64
+}
+
+/// Makes something of every kind at `path` below a tree, in place of what is there.
+fn init(root: &Path, path: &str, kind: u8) {
+    let mut at = root.to_owned();
+    let names: Vec<_> = path.split('/').collect();
+    for name in &names[..names.len() - 1] {
+        at.push(name);
+        if !fs::symlink_metadata(&at).is_ok_and(|data| data.is_dir()) {
+            let _ = fs::remove_file(&at);
+            fs::create_dir(&at).unwrap();
+        }
+    }
+    at.push(names[names.len() - 1]);
+    let _ = fs::remove_dir_all(&at);
+    let _ = fs::remove_file(&at);
+    match kind % 4 {
+        0 => fs::create_dir(&at).unwrap(),
+        1 => symlink("a", &at).unwrap(),
+        _ => fs::write(&at, vec![kind; usize::from(kind)]).unwrap(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_comparison_makes_any_target_the_source(
+        source in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..20),
+        target in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..20),
+    ) {
+        let mut pair = Pair::new();
+        for (path, kind) in &source {
+            init(&pair.source(""), path, *kind);
+        }
+        for (path, kind) in &target {
+            init(&pair.target(""), path, *kind);
+        }
+        let (told, gone) = pair.deletions(&CopyTask::Everything);
+        prop_assert_eq!(told, gone);
+        let first = tree(&pair.target(""));
+        prop_assert_eq!(tree(&pair.source("")), first);
+    }
+
+    #[test]
+    fn deletes_of_all_that_was_replaced_make_trees_equal(
+        before in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..12),
+        after in prop::collection::vec(("[abc](/[abc]){0,3}", any::<u8>()), 0..12),
+    ) {
+        let mut pair = Pair::new();
+        for (path, kind) in &before {
+            init(&pair.source(""), path, *kind);
+        }
+        pair.compare();
+        let mut items = Vec::new();
+        for (path, kind) in &after {
+            init(&pair.source(""), path, *kind);
+            items.push(item(Change::Delete, &format!("/{path}"), None));
+        }
+        let (told, gone) = pair.deletions(&CopyTask::Events(items));
+        prop_assert_eq!(told, gone);
+        prop_assert_eq!(tree(&pair.source("")), tree(&pair.target("")));
+    }
+}

@@ -1,0 +1,354 @@
+//! Random operations, then a comparison with the disk: of what is watched and of what the
+//! observer was told.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use crate::watch_rig::{Rig, Told};
+use lsyncd::watch::Follow;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+/// Marsaglia's xorshift64: any run can be repeated from the seed a failure prints.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % sides as u64) as usize
+    }
+}
+
+/// A seed for each run, or the one in the environment.
+fn seed() -> u64 {
+    let given = std::env::var("CHURN_SEED").ok();
+    let given = given.and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.unwrap().as_nanos() as u64 | 1
+    });
+    eprintln!("CHURN_SEED={seed}");
+    seed
+}
+
+/// A path in `r/` or `out/`, mostly of few names so that operations meet.
+fn some_path(dice: &mut Dice, places: &[&str]) -> String {
+    let mut path = places[dice.roll(places.len())].to_string();
+    for _ in 0..=dice.roll(4) {
+        path.push('/');
+        path.push((b'a' + dice.roll(3) as u8) as char);
+    }
+    path
+}
+
+/// One operation, named if it succeeded; most fail, because what they need is not there.
+fn operate(dice: &mut Dice, base: &Path, places: &[&str]) -> Option<String> {
+    let (from, to) = (some_path(dice, places), some_path(dice, places));
+    let (path, other) = (base.join(&from), base.join(&to));
+    let exchange = RenameFlags::RENAME_EXCHANGE;
+    let (result, what) = match dice.roll(14) {
+        0..=2 => (fs::create_dir(&path), format!("mkdir {from}")),
+        3 => (fs::create_dir_all(&path), format!("mkdir -p {from}")),
+        4..=7 => (fs::rename(&path, &other), format!("mv {from} {to}")),
+        8 => {
+            let result = renameat2(AT_FDCWD, &path, AT_FDCWD, &other, exchange);
+            (result.map_err(Into::into), format!("exchange {from} {to}"))
+        }
+        9 => (fs::remove_dir(&path), format!("rmdir {from}")),
+        10 if dice.roll(3) == 0 => (fs::remove_dir_all(&path), format!("rm -r {from}")),
+        11 | 12 => (fs::write(&path, b""), format!("touch {from}")),
+        _ => (fs::remove_file(&path), format!("rm {from}")),
+    };
+    result.ok().map(|()| what)
+}
+
+/// Everything happens between turns, many operations or few.
+#[test]
+fn churn_between_turns() {
+    let seed = seed();
+    let mut dice = Dice(seed);
+    for round in 0..60 {
+        let mut rig = Rig::new(|rig| rig.mkdir("out"));
+        if dice.roll(2) == 0 {
+            rig.log.follow = Follow::Contents;
+            rig.log.moves = dice.roll(2) == 0;
+        }
+        for step in 0..12 {
+            let mut done = Vec::new();
+            rig.log.events.clear();
+            for _ in 0..dice.roll(std::env::var("CHURN_OPS").map_or(40, |n| n.parse().unwrap())) {
+                done.extend(operate(&mut dice, &rig.base, &["r", "r", "r", "out"]));
+                if dice.roll(20) == 0 {
+                    rig.turn();
+                    done.push("turn".into());
+                }
+            }
+            rig.settle();
+            let events = &rig.log.events;
+            rig.check(&format!(
+                "seed {seed}, round {round}, step {step}: {done:#?}, {events:#?}"
+            ));
+        }
+    }
+}
+
+/// Turns and operations at the same time.
+#[test]
+fn churn_beside_turns() {
+    let seed = seed();
+    for round in 0..12 {
+        let mut rig = Rig::new(|rig| rig.mkdir("out"));
+        if round % 3 == 1 {
+            (rig.log.follow, rig.log.moves) = (Follow::Contents, true);
+        }
+        let threads: Vec<_> = (0..3)
+            .map(|thread| {
+                let base = rig.base.clone();
+                let mut dice = Dice(seed ^ (round << 8) ^ (thread << 4) | 1);
+                thread::spawn(move || {
+                    for _ in 0..1500 {
+                        operate(&mut dice, &base, &["r", "r", "r", "out"]);
+                    }
+                })
+            })
+            .collect();
+        rig.until("the threads", |_| {
+            threads.iter().all(|thread| thread.is_finished())
+        });
+        rig.settle();
+        rig.check(&format!("seed {seed}, round {round}"));
+    }
+}
+
+/// A root is being read while all of it is in motion.
+#[test]
+fn churn_during_the_first_reading() {
+    let seed = seed();
+    let mut dice = Dice(seed);
+    for round in 0..12 {
+        let mut rig = Rig::bare();
+        rig.mkdir("r");
+        rig.mkdir("out");
+        for _ in 0..400 {
+            operate(&mut dice, &rig.base, &["r", "out"]);
+        }
+        let scope = rig.scope("r/", |_| true);
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (base, stop) = (rig.base.clone(), Arc::clone(&stop));
+            let mut dice = Dice(dice.0 ^ 77 | 1);
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    operate(&mut dice, &base, &["r", "out"]);
+                }
+            })
+        };
+        rig.watcher.set_scopes(vec![scope]);
+        rig.until("the first reading", |rig| !rig.watcher.crawling());
+        for _ in 0..3 {
+            rig.watcher.rebuild();
+            rig.until("another reading", |rig| !rig.watcher.crawling());
+        }
+        stop.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
+        rig.settle();
+        // What was found by reading a root is not told, so only the watches can be compared.
+        rig.log.model = rig.on_disk("r").into_iter().collect();
+        rig.check(&format!("seed {seed}, round {round}"));
+    }
+}
+
+/// Two scopes, one excluding what the other has its root in.
+#[test]
+fn churn_with_exclusions() {
+    let seed = seed();
+    let mut dice = Dice(seed);
+    for round in 0..30 {
+        let mut rig = Rig::bare();
+        rig.mkdir("r");
+        rig.mkdir("out");
+        let wants = |path: &[u8]| !path.windows(3).any(|part| part == b"/b/");
+        let outer = rig.scope("r/", wants);
+        rig.watch(vec![
+            outer,
+            rig.scope("out/", |path| !path.starts_with(b"/c/")),
+        ]);
+        for _ in 0..10 {
+            rig.log.events.clear();
+            let operations =
+                0..dice.roll(std::env::var("CHURN_OPS").map_or(60, |n| n.parse().unwrap()));
+            let done: Vec<_> = operations
+                .filter_map(|_| operate(&mut dice, &rig.base, &["r", "out"]))
+                .collect();
+            rig.settle();
+            let mut expected = vec!["r/".to_string(), "out/".to_string()];
+            for root in ["r", "out"] {
+                let disk = rig.on_disk(root);
+                let base = rig.base.as_os_str().len() + 1;
+                let disk = disk
+                    .iter()
+                    .map(|path| String::from_utf8_lossy(&path[base..]).into_owned());
+                expected.extend(disk.filter(|path| {
+                    let unwanted = match root {
+                        "r" => path.contains("/b/"),
+                        _ => path.starts_with("out/c/"),
+                    };
+                    path.ends_with('/') && !unwanted
+                }));
+            }
+            expected.sort();
+            let events = &rig.log.events;
+            assert_eq!(
+                rig.watched(),
+                expected,
+                "seed {seed}, round {round}: {done:#?}, {events:#?}"
+            );
+        }
+    }
+}
+
+/// Renames by four threads at once between directories: none may look like a removal.
+#[test]
+fn files_moved_by_many_are_never_deleted() {
+    let mut rig = Rig::new(|rig| {
+        for directory in 0..8 {
+            rig.mkdir(&format!("r/{directory}"));
+        }
+        for file in 0..4 {
+            rig.touch(&format!("r/{file}/{file}"));
+        }
+    });
+    let start = Arc::new(Barrier::new(4));
+    let threads: Vec<_> = (0..4)
+        .map(|file| {
+            let (base, start) = (rig.path("r"), Arc::clone(&start));
+            thread::spawn(move || {
+                start.wait();
+                let mut at = base.join(format!("{file}/{file}"));
+                for step in 1..=1000 {
+                    let next = base.join(format!("{}/{file}", (file + step) % 8));
+                    fs::rename(&at, &next).unwrap();
+                    at = next;
+                }
+            })
+        })
+        .collect();
+    rig.until("the threads", |_| {
+        threads.iter().all(|thread| thread.is_finished())
+    });
+    rig.settle();
+    rig.check("moved");
+    let deleted = rig
+        .log
+        .events
+        .iter()
+        .filter(|told| matches!(told, Told::Delete(_)))
+        .count();
+    let moved = rig
+        .log
+        .events
+        .iter()
+        .filter(|told| matches!(told, Told::Move(..)))
+        .count();
+    assert_eq!((deleted, moved), (0, 4000));
+}
+
+/// More happens than the kernel's queue holds and nobody reads: one overflow, one repair.
+#[test]
+fn an_overflow_is_told_and_repaired() {
+    let mut rig = Rig::new(|rig| {
+        for directory in 0..100 {
+            rig.mkdir(&format!("r/{directory}/sub"));
+        }
+        rig.mkdir("out");
+    });
+    // The reader empties the queue whatever the test does, so the kernel's own limit cannot
+    // be reached here; what follows an overflow can.
+    for directory in 0..50 {
+        rig.mv(
+            &format!("r/{directory}/sub"),
+            &format!("r/{}/moved", directory + 50),
+        );
+    }
+    rig.watcher.rebuild();
+    rig.mkdir("r/new/deep");
+    rig.rmdir("r/99");
+    rig.mv("r/98", "out/98");
+    rig.watcher.rebuild();
+    rig.until("the repair", |rig| !rig.watcher.crawling());
+    rig.settle();
+    rig.log.model = rig.on_disk("r").into_iter().collect();
+    rig.check("repaired");
+    rig.touch("r/60/moved/f");
+    rig.settle();
+    assert!(rig.told(&Told::Create("r/60/moved/f".into())));
+}
+
+/// Not a test: prints what watching costs. `cargo test --release --test watch_churn -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn measure() {
+    let outer = 100;
+    let mut rig = Rig::bare();
+    for a in 0..outer {
+        for b in 0..10 {
+            for c in 0..100 {
+                rig.mkdir(&format!("r/dir-{a}/sub-{b}/leaf-{c}"));
+            }
+        }
+    }
+    for _ in 0..3 {
+        let start = std::time::Instant::now();
+        let scope = rig.scope("r/", |_| true);
+        rig.watcher.set_scopes(vec![scope]);
+        rig.until("the root to be read", |rig| !rig.watcher.crawling());
+        let (count, bytes) = (rig.watcher.watched(), rig.watcher.memory());
+        let seconds = start.elapsed().as_secs_f64();
+        println!(
+            "{count} directories in {seconds:.3} s, {} bytes each",
+            bytes / count
+        );
+        rig.watcher.set_scopes(Vec::new());
+        rig.until("all to be unwatched", |rig| {
+            rig.watcher.next_deadline().is_none()
+        });
+    }
+    let scope = rig.scope("r/", |_| true);
+    rig.watch(vec![scope]);
+    if std::env::var("MEASURE_QUICK").is_ok() {
+        return;
+    }
+    rig.log.terse = true;
+    let path = rig.path("r/dir-7/sub-3/leaf-50");
+    let thread = thread::spawn(move || {
+        for file in 0..100_000 {
+            let path = path.join(file.to_string());
+            fs::write(&path, b"").unwrap();
+            fs::remove_file(&path).unwrap();
+        }
+    });
+    let cpu = cpu_seconds();
+    let mut turns = 0;
+    while !thread.is_finished() || rig.log.count < 300_000 {
+        let seen = rig.log.count;
+        rig.until("more", |rig| rig.log.count != seen);
+        turns += 1;
+    }
+    thread.join().unwrap();
+    let cpu = cpu_seconds() - cpu;
+    let each = cpu * 1e6 / rig.log.count as f64;
+    println!(
+        "{} events in {turns} turns, {each:.2} µs of this thread each",
+        rig.log.count
+    );
+}
+
+/// Processor time of this thread.
+fn cpu_seconds() -> f64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
+}

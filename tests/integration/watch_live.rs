@@ -1,0 +1,534 @@
+//! The watcher against a real kernel. Since the test decides when a turn is taken, races
+//! are made by doing things between turns.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::watch_rig::{Rig, Told};
+use lsyncd::watch::{Follow, Loss};
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+fn create(path: &str) -> Told {
+    Told::Create(path.into())
+}
+
+fn delete(path: &str) -> Told {
+    Told::Delete(path.into())
+}
+
+fn moved(from: &str, to: &str) -> Told {
+    Told::Move(from.into(), to.into())
+}
+
+#[test]
+fn what_is_there_at_first_is_watched_and_not_told() {
+    let mut rig = Rig::new(|rig| {
+        rig.mkdir("r/a/b");
+        rig.touch("r/a/f");
+    });
+    assert_eq!(rig.log.events, []);
+    rig.settle();
+    assert_eq!(rig.log.events, []);
+    rig.check("start");
+    assert!(rig.watcher.progress().is_none());
+}
+
+#[test]
+fn a_deep_tree_made_at_once_is_told_whole() {
+    let mut rig = Rig::new(|_| {});
+    rig.mkdir("r/a/b/c/d/e");
+    rig.touch("r/a/b/c/d/e/f");
+    rig.touch("r/a/g");
+    rig.settle();
+    for path in ["r/a/", "r/a/b/", "r/a/b/c/d/e/", "r/a/b/c/d/e/f", "r/a/g"] {
+        assert!(rig.told(&create(path)), "{path}");
+    }
+    let at = |path| rig.log.events.iter().position(|told| *told == create(path));
+    assert!(at("r/a/") < at("r/a/b/") && at("r/a/b/") < at("r/a/b/c/"));
+    rig.check("deep");
+}
+
+#[test]
+fn a_large_tree_moved_in_is_told_whole() {
+    let mut rig = Rig::new(|rig| {
+        for outer in 0..30 {
+            for inner in 0..30 {
+                rig.mkdir(&format!("out/{outer}/{inner}"));
+                rig.touch(&format!("out/{outer}/{inner}/f"));
+            }
+        }
+    });
+    rig.mv("out", "r/in");
+    rig.settle();
+    rig.check("large");
+    rig.touch("r/in/7/7/late");
+    rig.settle();
+    assert!(rig.told(&create("r/in/7/7/late")));
+}
+
+#[test]
+fn files_are_told_one_by_one() {
+    let mut rig = Rig::new(|rig| rig.mkdir("r/d"));
+    rig.touch("r/d/f");
+    fs::set_permissions(rig.path("r/d/f"), fs::Permissions::from_mode(0o600)).unwrap();
+    rig.mv("r/d/f", "r/g");
+    fs::remove_file(rig.path("r/g")).unwrap();
+    rig.settle();
+    let expected = [
+        create("r/d/f"),
+        Told::Modify("r/d/f".into()),
+        Told::Attrib("r/d/f".into()),
+        moved("r/d/f", "r/g"),
+        delete("r/g"),
+    ];
+    assert_eq!(rig.log.events, expected);
+}
+
+#[test]
+fn attributes_of_directories_are_told_once() {
+    let mut rig = Rig::new(|rig| rig.mkdir("r/d"));
+    let mode = fs::Permissions::from_mode(0o711);
+    fs::set_permissions(rig.path("r/d"), mode.clone()).unwrap();
+    fs::set_permissions(rig.path("r"), mode).unwrap();
+    rig.settle();
+    let expected = [Told::Attrib("r/d/".into()), Told::Attrib("r/".into())];
+    assert_eq!(rig.log.events, expected);
+}
+
+#[test]
+fn a_directory_moved_out_is_not_heard_of_again() {
+    let mut rig = Rig::new(|rig| rig.mkdir("r/d/e/f"));
+    rig.mkdir("out");
+    rig.mv("r/d", "out/d");
+    rig.until("the end of d", |rig| rig.told(&delete("r/d/")));
+    rig.touch("out/d/x");
+    rig.touch("out/d/e/x");
+    rig.mkdir("out/d/e/y");
+    rig.settle();
+    assert_eq!(rig.log.events, [delete("r/d/")]);
+    assert_eq!(rig.watched(), ["r/"]);
+    rig.mv("out/d", "r/d");
+    rig.settle();
+    assert!(rig.told(&create("r/d/e/y/")));
+    rig.check("back");
+}
+
+#[test]
+fn a_directory_renamed_inside_takes_all_along() {
+    let mut rig = Rig::new(|rig| {
+        rig.mkdir("r/a/b/c");
+        rig.mkdir("r/z");
+    });
+    rig.mv("r/a", "r/z/n");
+    rig.touch("r/z/n/b/c/f");
+    rig.settle();
+    let expected = [
+        moved("r/a/", "r/z/n/"),
+        create("r/z/n/b/c/f"),
+        Told::Modify("r/z/n/b/c/f".into()),
+    ];
+    assert_eq!(rig.log.events, expected);
+    rig.check("renamed");
+}
+
+#[test]
+fn the_contents_of_a_moved_directory_are_told_on_request() {
+    let mut rig = Rig::new(|rig| {
+        rig.mkdir("r/a/b");
+        rig.touch("r/a/b/f");
+    });
+    rig.log.follow = Follow::Contents;
+    rig.mv("r/a", "r/n");
+    rig.settle();
+    let expected = [moved("r/a/", "r/n/"), create("r/n/b/"), create("r/n/b/f")];
+    assert_eq!(rig.log.events, expected);
+    rig.check("followed");
+}
+
+#[test]
+fn the_contents_of_a_moved_directory_are_no_news_to_those_who_saw_it_move() {
+    let mut rig = Rig::new(|rig| {
+        rig.mkdir("r/a/b");
+        rig.touch("r/a/b/f");
+    });
+    (rig.log.follow, rig.log.moves) = (Follow::Contents, true);
+    rig.mv("r/a", "r/n");
+    rig.settle();
+    assert_eq!(rig.log.events, [moved("r/a/", "r/n/")]);
+    rig.check("followed by another");
+    rig.log.events.clear();
+    // What is new in it is news to all, however it is found.
+    rig.mkdir("r/n/b/c/d");
+    rig.touch("r/n/b/c/d/g");
+    rig.mv("r/n", "r/o");
+    rig.mkdir("r/o/e");
+    rig.touch("r/o/e/h");
+    rig.settle();
+    for path in ["c/", "c/d/", "c/d/g"] {
+        let old = create(&format!("r/n/b/{path}"));
+        let new = create(&format!("r/o/b/{path}"));
+        assert!(rig.told(&old) || rig.told(&new), "{path}");
+    }
+    assert!(rig.told(&create("r/o/e/")) && rig.told(&create("r/o/e/h")));
+    assert!(!rig.told(&create("r/o/b/f")));
+    rig.check("with news");
+}
+
+/// What is read by the threads of the pool.
+#[test]
+fn what_is_new_in_a_large_moved_directory_is_told_to_all() {
+    let mut rig = Rig::new(|rig| {
+        for number in 0..400 {
+            rig.mkdir(&format!("r/a/d{number}"));
+        }
+        rig.touch("r/a/d7/old");
+    });
+    (rig.log.follow, rig.log.moves) = (Follow::Contents, true);
+    rig.mkdir("r/a/new/x/y");
+    rig.touch("r/a/new/x/y/f");
+    rig.mkdir("r/a/d7/new");
+    rig.touch("r/a/d7/new/g");
+    rig.mv("r/a", "r/n");
+    rig.settle();
+    for path in [
+        "new/",
+        "new/x/",
+        "new/x/y/",
+        "new/x/y/f",
+        "d7/new/",
+        "d7/new/g",
+    ] {
+        assert!(rig.told(&create(&format!("r/n/{path}"))), "{path}");
+    }
+    for path in ["d0/", "d7/", "d7/old"] {
+        assert!(!rig.told(&create(&format!("r/n/{path}"))), "{path}");
+    }
+    rig.check("large and moved");
+}
+
+#[test]
+fn removed_and_made_again_is_another_directory() {
+    let mut rig = Rig::new(|rig| rig.mkdir("r/d/old"));
+    rig.rmdir("r/d");
+    rig.mkdir("r/d/new");
+    rig.touch("r/d/f");
+    rig.settle();
+    rig.check("again");
+    rig.touch("r/d/new/g");
+    rig.settle();
+    assert!(rig.told(&create("r/d/new/g")));
+}
+
+#[test]
+fn exchanged_directories_are_both_watched_after() {
+    let mut rig = Rig::new(|rig| {
+        rig.mkdir("r/a/in-a");
+        rig.mkdir("r/b/in-b");
+    });
+    let (a, b) = (rig.path("r/a"), rig.path("r/b"));
+    renameat2(AT_FDCWD, &a, AT_FDCWD, &b, RenameFlags::RENAME_EXCHANGE).unwrap();
+    rig.settle();
+    rig.check("exchanged");
+    rig.touch("r/a/in-b/f");
+    rig.touch("r/b/in-a/f");
+    rig.settle();
+    assert!(rig.told(&create("r/a/in-b/f")) && rig.told(&create("r/b/in-a/f")));
+    rig.log.events.clear();
+    // And once more, with one of the two gone before it is noticed.
+    renameat2(AT_FDCWD, &a, AT_FDCWD, &b, RenameFlags::RENAME_EXCHANGE).unwrap();
+    rig.rmdir("r/a");
+    rig.settle();
+    rig.check("exchanged and removed");
+}
+
+#[test]
+fn renamed_over_another() {
+    let mut rig = Rig::new(|rig| {
+        rig.touch("r/f");
+        rig.touch("r/g");
+        rig.mkdir("r/d/sub");
+        rig.mkdir("r/e");
+    });
+    rig.mv("r/f", "r/g");
+    rig.mv("r/d", "r/e");
+    rig.settle();
+    // A file is replaced without a word; of a directory that was there it is said that it is gone.
+    let expected = [moved("r/f", "r/g"), delete("r/e/"), moved("r/d/", "r/e/")];
+    assert_eq!(rig.log.events, expected);
+    rig.check("over");
+}
+
+#[test]
+fn a_name_left_and_taken_again_is_told_in_that_order() {
+    let mut rig = Rig::new(|rig| {
+        rig.touch("r/f");
+        rig.mkdir("out");
+    });
+    rig.mv("r/f", "out/f");
+    rig.touch("r/f");
+    rig.settle();
+    let expected = [delete("r/f"), create("r/f"), Told::Modify("r/f".into())];
+    // That something is there may be told twice.
+    rig.log.events.dedup();
+    assert_eq!(rig.log.events, expected);
+}
+
+#[test]
+fn a_deleted_root_is_lost_and_comes_back() {
+    let mut rig = Rig::new(|rig| rig.mkdir("r/d"));
+    rig.rmdir("r");
+    rig.until("the loss", |rig| !rig.log.lost.is_empty());
+    assert_eq!(rig.log.lost, [(0, Loss::Deleted)]);
+    assert_eq!(rig.watcher.watched(), 0);
+    rig.watcher.retry_roots();
+    rig.turn();
+    assert_eq!((rig.log.lost.len(), rig.log.back.len()), (1, 0));
+    rig.mkdir("r/e");
+    rig.watcher.retry_roots();
+    rig.until("the return", |rig| {
+        !rig.log.back.is_empty() && !rig.watcher.crawling()
+    });
+    assert_eq!(rig.watched(), ["r/", "r/e/"]);
+    assert_eq!(rig.log.lost.len(), 1);
+}
+
+#[test]
+fn a_moved_root_is_lost() {
+    let mut rig = Rig::new(|rig| rig.mkdir("r/d"));
+    rig.mv("r", "elsewhere");
+    rig.until("the loss", |rig| !rig.log.lost.is_empty());
+    assert_eq!(rig.log.lost, [(0, Loss::Moved)]);
+    rig.touch("elsewhere/d/f");
+    rig.mkdir("r");
+    rig.watcher.retry_roots();
+    rig.settle();
+    assert_eq!(rig.log.events, []);
+}
+
+#[test]
+fn a_root_that_is_not_there_is_lost_at_once() {
+    let mut rig = Rig::bare();
+    rig.mkdir("r");
+    let scopes = vec![rig.scope("no/", |_| true), rig.scope("r/", |_| true)];
+    rig.watcher.set_scopes(scopes.clone());
+    rig.until("the loss", |rig| !rig.log.lost.is_empty());
+    assert_eq!(rig.log.lost, [(0, Loss::Deleted)]);
+    rig.mkdir("no/d");
+    rig.watcher.set_scopes(scopes);
+    rig.until("the return", |rig| {
+        !rig.log.back.is_empty() && !rig.watcher.crawling()
+    });
+    assert_eq!(rig.log.back, [0]);
+    assert_eq!(rig.watched(), ["no/", "no/d/", "r/"]);
+}
+
+/// How often it is asked whether `r/a/b/` is wanted, while scopes with these roots are read.
+fn asked(roots: &[&str]) -> usize {
+    let mut rig = Rig::bare();
+    rig.mkdir("r/a/b/c");
+    let count = Arc::new(AtomicUsize::new(0));
+    let scopes = roots.iter().map(|root| {
+        let (count, inside) = (Arc::clone(&count), root.len() - 1);
+        rig.scope(root, move |path| {
+            let asked = path == &b"r/a/b/"[inside..];
+            count.fetch_add(usize::from(asked), Ordering::Relaxed);
+            true
+        })
+    });
+    let scopes = scopes.collect();
+    rig.watch(scopes);
+    assert_eq!(rig.watched(), ["r/", "r/a/", "r/a/b/", "r/a/b/c/"]);
+    count.load(Ordering::Relaxed)
+}
+
+#[test]
+fn scopes_that_overlap_are_read_in_one_walk() {
+    let once = asked(&["r/"]);
+    assert!(once > 0);
+    assert_eq!(asked(&["r/", "r/", "r/"]), once);
+    assert_eq!(asked(&["r/", "r/a/b/c/", "r/"]), once);
+}
+
+#[test]
+fn nested_scopes_share_watches() {
+    let mut rig = Rig::bare();
+    rig.mkdir("r/a/b/no");
+    rig.mkdir("r/a/no");
+    rig.mkdir("r/no/c/d");
+    let outer = rig.scope("r/", |path| !path.windows(4).any(|part| part == b"/no/"));
+    let inner = rig.scope("r/a/", |path| !path.starts_with(b"/no/"));
+    let own = rig.scope("r/no/c/", |_| true);
+    rig.watch(vec![outer.clone(), inner.clone(), own.clone()]);
+    let all = ["r/", "r/a/", "r/a/b/", "r/a/b/no/", "r/no/c/", "r/no/c/d/"];
+    assert_eq!(rig.watched(), all);
+    let numbers = |rig: &Rig| {
+        let mut numbers = Vec::new();
+        rig.watcher.for_each_watch(|wd, _| numbers.push(wd));
+        numbers.sort();
+        numbers
+    };
+    let before = numbers(&rig);
+    // Without the outer scope the inner ones' watches stay as they are, and with it again.
+    rig.watch(vec![inner.clone(), own.clone()]);
+    assert_eq!(
+        rig.watched(),
+        ["r/a/", "r/a/b/", "r/a/b/no/", "r/no/c/", "r/no/c/d/"]
+    );
+    assert!(numbers(&rig).iter().all(|number| before.contains(number)));
+    let before = numbers(&rig);
+    rig.watch(vec![inner, own, outer.clone()]);
+    assert_eq!(rig.watched(), all);
+    assert!(before.iter().all(|number| numbers(&rig).contains(number)));
+    rig.watch(vec![outer]);
+    assert_eq!(rig.watched(), ["r/", "r/a/", "r/a/b/"]);
+    assert_eq!(rig.log.lost, []);
+    rig.touch("r/a/b/f");
+    rig.settle();
+    assert_eq!(
+        rig.log.events,
+        [create("r/a/b/f"), Told::Modify("r/a/b/f".into())]
+    );
+}
+
+#[test]
+fn a_nested_root_is_lost_and_comes_back_by_itself() {
+    let mut rig = Rig::bare();
+    rig.mkdir("r/a/n/x");
+    rig.mkdir("out");
+    let scopes = vec![rig.scope("r/", |_| true), rig.scope("r/a/n/", |_| true)];
+    rig.watch(scopes);
+    rig.mv("r/a", "r/b");
+    rig.settle();
+    assert_eq!(rig.log.lost, [(1, Loss::Moved)]);
+    rig.mv("r/b", "r/a");
+    rig.settle();
+    assert_eq!(rig.log.back, [1]);
+    rig.rmdir("r/a/n");
+    rig.settle();
+    assert_eq!(rig.log.lost[1..], [(1, Loss::Deleted)]);
+    rig.mkdir("r/a/n");
+    rig.settle();
+    assert_eq!(rig.log.back, [1, 1]);
+    rig.mv("r/a/n", "out/n");
+    rig.settle();
+    assert_eq!(rig.log.lost[2..], [(1, Loss::Moved)]);
+    rig.check("nested");
+}
+
+#[test]
+fn moves_into_and_out_of_what_is_excluded() {
+    let mut rig = Rig::bare();
+    rig.mkdir("r/a/sub");
+    rig.touch("r/a/sub/f");
+    let scope = rig.scope("r/", |path| {
+        !path.starts_with(b"/no/") && !path.starts_with(b"/b/sub/")
+    });
+    rig.watch(vec![scope]);
+    rig.mv("r/a", "r/no");
+    rig.settle();
+    assert_eq!(rig.log.events, [moved("r/a/", "r/no/")]);
+    assert_eq!(rig.watched(), ["r/"]);
+    rig.touch("r/no/sub/g");
+    rig.settle();
+    assert_eq!(rig.log.events.len(), 1);
+    rig.log.events.clear();
+    rig.mv("r/no", "r/a");
+    rig.settle();
+    assert_eq!(rig.log.events[0], moved("r/no/", "r/a/"));
+    assert!(rig.told(&create("r/a/sub/f")) && rig.told(&create("r/a/sub/g")));
+    assert_eq!(rig.watched(), ["r/", "r/a/", "r/a/sub/"]);
+    // Where a directory is can decide whether what is below is wanted.
+    rig.log.events.clear();
+    rig.mv("r/a", "r/b");
+    rig.settle();
+    assert_eq!(rig.watched(), ["r/", "r/b/"]);
+    rig.mv("r/b", "r/c");
+    rig.settle();
+    assert_eq!(rig.watched(), ["r/", "r/c/", "r/c/sub/"]);
+    assert!(rig.told(&create("r/c/sub/")) && rig.told(&create("r/c/sub/g")));
+}
+
+#[test]
+fn made_in_a_directory_that_is_renamed_before_anyone_looks() {
+    let mut rig = Rig::new(|rig| rig.mkdir("r/a"));
+    rig.mkdir("r/a/x/y");
+    rig.touch("r/a/x/y/f");
+    rig.mv("r/a", "r/b");
+    rig.settle();
+    rig.check("renamed");
+    rig.touch("r/b/x/y/g");
+    rig.settle();
+    assert!(rig.told(&create("r/b/x/y/g")));
+    // The same with another directory at the old place, which has the same names.
+    rig.mkdir("r/c/x/z");
+    rig.mkdir("r/b/x2");
+    rig.mv("r/b", "r/d");
+    rig.mv("r/c", "r/b");
+    rig.mkdir("r/b/x2/w");
+    rig.settle();
+    rig.check("replaced");
+}
+
+#[test]
+fn made_and_moved_before_anyone_looks() {
+    let mut rig = Rig::new(|_| {});
+    rig.mkdir("r/a/x");
+    rig.mv("r/a", "r/b");
+    rig.mkdir("r/a/y");
+    rig.mv("r/b/x", "r/a/y/x");
+    rig.mv("r/a", "r/b/a");
+    rig.settle();
+    rig.check("moved");
+    rig.rmdir("r/b");
+    rig.mkdir("r/b/a/y");
+    rig.settle();
+    rig.check("again");
+}
+
+#[test]
+fn a_symlink_is_no_directory() {
+    let mut rig = Rig::new(|rig| rig.mkdir("r/d/e"));
+    rig.mkdir("out/e");
+    std::os::unix::fs::symlink(rig.path("out"), rig.path("r/link")).unwrap();
+    rig.rmdir("r/d");
+    std::os::unix::fs::symlink(rig.path("out"), rig.path("r/d")).unwrap();
+    rig.settle();
+    assert_eq!(rig.watched(), ["r/"]);
+    assert!(rig.told(&create("r/link")) && rig.told(&create("r/d")));
+}
+
+#[test]
+fn names_may_be_any_bytes() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let mut rig = Rig::new(|_| {});
+    let directory = rig.path("r").join(OsStr::from_bytes(b"\xff\n "));
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join(OsStr::from_bytes(b"*\\\x01\xfe")), b"").unwrap();
+    rig.settle();
+    rig.check("bytes");
+}
+
+#[test]
+fn a_directory_nobody_may_read_is_trouble_until_it_may() {
+    let mut rig = Rig::new(|_| {});
+    rig.mkdir("r/d/sub");
+    fs::set_permissions(rig.path("r/d"), fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::read_dir(rig.path("r/d")).is_ok() {
+        return; // Root reads everything.
+    }
+    rig.settle();
+    // The change of its mode is a reason to try again.
+    let troubles = std::mem::take(&mut rig.log.troubles);
+    let told = "watching a directory r/d/: Permission denied (os error 13)";
+    assert!(
+        !troubles.is_empty() && troubles.iter().all(|trouble| trouble == told),
+        "{troubles:?}"
+    );
+    fs::set_permissions(rig.path("r/d"), fs::Permissions::from_mode(0o700)).unwrap();
+    rig.settle();
+    assert!(rig.told(&create("r/d/sub/")));
+    assert_eq!(rig.watched(), ["r/", "r/d/", "r/d/sub/"]);
+}
