@@ -160,7 +160,7 @@ fn records_of_modules_need_rust_log() {
         .unwrap();
     assert_eq!(
         stderr(&output),
-        "Debug: report_log: of a module\nNormal: ours\n"
+        "Debug: integration::log_output: of a module\nNormal: ours\n"
     );
 }
 
