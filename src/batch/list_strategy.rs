@@ -17,11 +17,11 @@ use super::collapse::{Collapsed, Disk, FileKind, PathRef, Stat, collapse};
 use super::probe::Binary;
 use super::rsync_options::{self, ListSupport, SentAsDirectories};
 use super::{
-    BatchEntry, BatchRequest, Change, Compare, ListMode, Transfer, TransferKind, exposed,
-    files_from, filter_list, is_remote, refusal,
+    BatchEntry, BatchRequest, Change, Compare, ListMode, Transfer, TransferKind, files_from,
+    filter_list, is_remote, refusal,
 };
 use crate::filter::Rules;
-use crate::paths;
+use crate::{paths, safe_path};
 
 /// Builds the calls of one sync and learns from those that fail.
 #[derive(Debug)]
@@ -407,7 +407,7 @@ impl Disk for SourceDisk<'_> {
                     _ => FileKind::Other,
                 },
                 mtime: data.mtime(),
-                exposed: data.is_dir() && exposed::is_exposed(path, &data),
+                exposed: data.is_dir() && safe_path::is_exposed(path, &data),
             }),
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => None,

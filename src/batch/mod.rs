@@ -14,7 +14,6 @@
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
 //! | [`error_lines`] | what a line of rsync's error output says |
 //! | `error_lines_tests` | tests of that |
-//! | [`exposed`] | whose directories others may exchange |
 //! | [`files_from`] | the call with `--files-from` |
 //! | [`filter_list`] | the classic call with `--include-from` |
 //! | [`output`] | what rsync says of its work: progress and totals |
@@ -26,7 +25,6 @@
 
 pub mod collapse;
 pub mod error_lines;
-pub mod exposed;
 pub mod files_from;
 pub mod filter_list;
 pub mod list_first;

@@ -6,11 +6,11 @@
 //! distributions that adopted its security fixes. Version numbers do not distinguish these; a test
 //! run of some 50 ms does.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::process::program;
+use crate::safe_path::ScratchDir;
 
 /// The maximum time of a test run. One that takes longer counts as failed.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -164,8 +165,9 @@ impl Binary {
     }
 
     fn try_missing(&self) -> io::Result<bool> {
-        let scratch = Scratch::new()?;
-        let (source, target) = (scratch.0.join("source"), scratch.0.join("target"));
+        let scratch = ScratchDir::create(&std::env::temp_dir(), "lsyncd-rsync-")?;
+        let path = scratch.path();
+        let (source, target) = (path.join("source"), path.join("target"));
         fs::create_dir_all(source.join("here"))?;
         fs::write(source.join("here/new"), "")?;
         for directory in ["here/sub", "gone/sub", "other"] {
@@ -176,7 +178,7 @@ impl Binary {
         }
 
         let list = b"/gone\0/here/gone\0/here/new\0/here/sub\0/never/was\0/other/f";
-        let code = self.run(&source, &target, list)?;
+        let code = self.run(&path, list)?;
         let right = ["here/new", "here/kept", "kept"];
         let wrong = ["gone", "here/gone", "here/sub", "never", "other/f"];
         // Exit code 24: sources have vanished.
@@ -185,12 +187,14 @@ impl Binary {
             && !wrong.iter().any(|name| target.join(name).exists()))
     }
 
-    fn run(&self, source: &Path, target: &Path, list: &[u8]) -> io::Result<Option<i32>> {
+    /// Transfers the listed files of `source/` in this directory to `target/`.
+    fn run(&self, directory: &Path, list: &[u8]) -> io::Result<Option<i32>> {
         let mut command = Command::new(&self.path);
         command
+            .current_dir(directory)
             .args(["-lt", "--delete-missing-args", "--force", "--ignore-errors"])
             .args(["--from0", "--files-from=-"])
-            .args([source.join(""), target.join("")]);
+            .args(["source/", "target/"]);
         outcome(command, list)
     }
 }
@@ -241,32 +245,6 @@ fn is_named_rsync(path: &Path) -> bool {
         .is_some_and(|name| name.as_bytes().starts_with(b"rsync"))
 }
 
-/// A private directory, removed when dropped.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new() -> io::Result<Scratch> {
-        let mut error = io::ErrorKind::AlreadyExists.into();
-        for number in 0..100 {
-            let name = format!("lsyncd-rsync-{}-{number}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            // Fails for a path that exists, even a link created by another user.
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Scratch(path)),
-                Err(why) if why.kind() == io::ErrorKind::AlreadyExists => error = why,
-                Err(why) => return Err(why),
-            }
-        }
-        Err(error)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -275,11 +253,11 @@ mod tests {
 
     #[test]
     fn scripts_and_other_names_are_wrappers() {
-        let scratch = Scratch::new().unwrap();
-        let script = scratch.0.join("rsync");
+        let scratch = tempfile::tempdir().unwrap();
+        let script = scratch.path().join("rsync");
         fs::write(&script, "#!/bin/sh\nexec rsync \"$@\"\n").unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        let link = scratch.0.join("rsync-link");
+        let link = scratch.path().join("rsync-link");
         std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
 
         for path in [

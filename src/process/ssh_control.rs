@@ -10,9 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, unlinkat};
-
-use crate::safe_path::{self, Directory};
+use crate::safe_path::{self, ScratchDir};
 
 /// The maximum length of a socket path. Addresses of sockets have at most 107 bytes (unix(7)), of
 /// which ssh uses 18 for a temporary name.
@@ -31,10 +29,11 @@ pub struct SshControl {
     count: Cell<usize>,
 }
 
-/// A directory that only this user can enter, and nobody else can replace.
+/// A directory that only this user can enter, and nobody else can replace. It is removed when
+/// dropped.
 struct SocketDir {
     path: PathBuf,
-    directory: Directory,
+    scratch: ScratchDir,
 }
 
 impl SshControl {
@@ -88,26 +87,31 @@ impl SocketDir {
     fn make(parent: &Path) -> Option<SocketDir> {
         let fits = parent.as_os_str().len() + 20 < MAX_SOCKET_PATH;
         let usable = parent.is_absolute() && fits && is_plain(parent);
-        if !usable || !safe_path::enter(parent).ok()?.is_private() {
+        if !usable {
             return None;
         }
-        let path = nix::unistd::mkdtemp(&parent.join("lsyncd-XXXXXX")).ok()?;
-        let directory = safe_path::enter(&path).ok()?;
-        directory
+        let directory = safe_path::enter(parent).ok()?;
+        if !directory.is_private() {
+            return None;
+        }
+        let scratch = ScratchDir::create_in(directory, "lsyncd-").ok()?;
+        let path = parent.join(scratch.name());
+        scratch
+            .directory()
             .is_private()
-            .then_some(SocketDir { path, directory })
+            .then_some(SocketDir { path, scratch })
     }
 
     fn is_there(&self) -> bool {
         safe_path::enter(&self.path)
-            .is_ok_and(|there| there.is_private() && there.is_same(&self.directory))
+            .is_ok_and(|there| there.is_private() && there.is_same(self.scratch.directory()))
     }
 
     /// Asks the connections to end; returns the processes that do so.
     fn end_connections(&self) -> Vec<std::process::Child> {
         // What user code has opened is not marked.
         crate::sys::close_all_on_exec();
-        let names = self.directory.names().unwrap_or_default();
+        let names = self.scratch.directory().names().unwrap_or_default();
         let ask = |name: &OsString| {
             Command::new("ssh")
                 .arg("-S")
@@ -123,7 +127,7 @@ impl SocketDir {
         names.iter().filter_map(ask).collect()
     }
 
-    /// Ends the connections and removes the directory.
+    /// Ends the connections.
     fn close(&self) {
         let mut enders = self.end_connections();
         let until = Instant::now() + CLOSE_TIMEOUT;
@@ -137,17 +141,6 @@ impl SocketDir {
                 }
                 thread::sleep(Duration::from_millis(5));
             }
-        }
-        self.remove();
-    }
-
-    /// Removes the directory. A failure is harmless.
-    fn remove(&self) {
-        for name in self.directory.names().unwrap_or_default() {
-            let _ = unlinkat(&self.directory, name, AtFlags::empty());
-        }
-        if let Ok(location) = safe_path::locate(&self.path) {
-            let _ = unlinkat(location.directory(), location.name(), AtFlags::REMOVEDIR);
         }
     }
 }
@@ -295,8 +288,9 @@ mod tests {
         std::fs::remove_dir(&place.path).unwrap();
         std::fs::rename(root.path().join("away"), &place.path).unwrap();
         std::fs::write(place.path.join("1"), "").unwrap();
-        place.remove();
-        assert!(!place.path.exists());
+        let path = place.path.clone();
+        drop(place);
+        assert!(!path.exists());
     }
 
     #[test]

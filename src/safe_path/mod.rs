@@ -3,6 +3,15 @@
 //!
 //! A symbolic link is followed only if it belongs to root or this user and no other user can have
 //! created it. An existing file is used only if no other user can have put it there.
+//!
+//! * `access`: the users that can change the entries of a directory;
+//! * `scratch`: private directories that are removed after use.
+
+mod access;
+mod scratch;
+
+pub use access::{Access, Permissions, is_exposed};
+pub use scratch::ScratchDir;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,7 +22,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid};
+use rustix::process::geteuid;
 
 /// The maximum number of symbolic links in a path, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -25,17 +34,6 @@ const DIRECTORY: OFlags = OFlags::PATH
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
-
-/// The users other than root and this user that can create a file in a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Access {
-    /// No user.
-    Private,
-    /// Members of a group, by permission of the directory's owner.
-    Group,
-    /// Other users.
-    Others,
-}
 
 /// An open directory.
 #[derive(Debug)]
@@ -92,7 +90,9 @@ pub fn enter(path: &Path) -> io::Result<Directory> {
 impl Directory {
     fn of(fd: OwnedFd, reach: Access) -> io::Result<Directory> {
         let stat = fs::fstat(&fd)?;
-        let own = access(&stat, || has_acl(&fd));
+        // Extended attributes of a descriptor opened with O_PATH are read by its name in `/proc`.
+        let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let own = access::of_stat(&stat, &path);
         Ok(Directory {
             fd,
             stat,
@@ -408,33 +408,6 @@ fn add_names(rest: &mut Vec<OsString>, path: &Path) {
         _ => None,
     });
     rest.extend(names);
-}
-
-/// Returns true unless it is certain that a directory has no access control list.
-fn has_acl(directory: &OwnedFd) -> bool {
-    // Extended attributes of a descriptor opened with O_PATH are read by its name in `/proc`.
-    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    let size = fs::getxattr(path, "system.posix_acl_access", &mut [] as &mut [u8]);
-    !matches!(size, Err(Errno::NODATA | Errno::OPNOTSUPP))
-}
-
-/// Returns the users that can create files in a directory with this owner and mode. The group of
-/// root, and one with the number of this user, count as no other user. With an access control list
-/// the group bits are the mask of all entries in it.
-fn access(stat: &Stat, has_acl: impl FnOnce() -> bool) -> Access {
-    let own_group = stat.st_gid == 0
-        || (stat.st_gid == getegid().as_raw() && stat.st_gid == geteuid().as_raw());
-    if !is_own(stat) || stat.st_mode & 0o002 != 0 {
-        Access::Others
-    } else if stat.st_mode & 0o020 == 0 {
-        Access::Private
-    } else if has_acl() {
-        Access::Others
-    } else if !own_group {
-        Access::Group
-    } else {
-        Access::Private
-    }
 }
 
 /// Returns true if a file belongs to the superuser or to this user.

@@ -1,0 +1,152 @@
+//! Private directories for a while. They are used and removed by their descriptors, so that what
+//! another user puts in their place is neither used nor removed.
+
+use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, mkdirat, unlinkat};
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use super::{Access, Directory, enter, untrusted};
+
+/// The maximum number of names that are tried.
+const MAX_ATTEMPTS: usize = 100;
+
+/// A new directory that only this user can enter.
+#[derive(Debug)]
+pub struct ScratchDir {
+    parent: Directory,
+    name: OsString,
+    directory: Directory,
+}
+
+impl ScratchDir {
+    /// Creates a directory with mode 0700 and a random name that begins with `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// Those of mkdir(2), or another user has replaced the directory.
+    pub fn create(parent: &Path, prefix: &str) -> io::Result<ScratchDir> {
+        ScratchDir::create_in(enter(parent)?, prefix)
+    }
+
+    /// Creates a directory in an open one, as [`ScratchDir::create`] does.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ScratchDir::create`].
+    pub fn create_in(parent: Directory, prefix: &str) -> io::Result<ScratchDir> {
+        for attempt in 0..MAX_ATTEMPTS {
+            let random = RandomState::new().hash_one(attempt) & 0xffff_ffff;
+            let name = OsString::from(format!("{prefix}{random:08x}"));
+            match mkdirat(&parent, &name, Mode::RWXU) {
+                Err(Errno::EXIST) => continue,
+                result => result?,
+            }
+            let directory = parent.enter(&name)?;
+            let is_own = directory.stat.st_uid == geteuid().as_raw();
+            if !is_own || directory.own_access() != Access::Private {
+                return Err(untrusted("a new directory was replaced by another user"));
+            }
+            return Ok(ScratchDir {
+                parent,
+                name,
+                directory,
+            });
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+
+    /// Returns the name in the parent directory.
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Returns the open directory.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// Returns a path that leads through the open directory (proc_pid_fd(5)). It is valid in this
+    /// process, as long as this value lives.
+    pub fn path(&self) -> PathBuf {
+        let number = self.directory.as_fd().as_raw_fd();
+        PathBuf::from(format!("/proc/self/fd/{number}"))
+    }
+
+    /// Removes the directory with its contents. A directory that has replaced it stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of unlink(2) and rmdir(2).
+    pub fn remove(&self) -> io::Result<()> {
+        remove_contents(&self.directory)?;
+        if self.parent.enter(&self.name)?.is_same(&self.directory) {
+            unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ScratchDir {
+    fn drop(&mut self) {
+        // Nobody else can use what is left.
+        let _ = self.remove();
+    }
+}
+
+/// Removes all entries of a directory. Symbolic links are not followed.
+fn remove_contents(directory: &Directory) -> io::Result<()> {
+    for name in directory.names()? {
+        match unlinkat(directory, &name, AtFlags::empty()) {
+            Err(Errno::ISDIR | Errno::PERM) => {
+                remove_contents(&directory.enter(&name)?)?;
+                unlinkat(directory, &name, AtFlags::REMOVEDIR)?;
+            }
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn is_private_and_removed_with_its_contents() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("kept"), "").unwrap();
+        let scratch = ScratchDir::create(root.path(), "scratch-").unwrap();
+        let path = root.path().join(scratch.name());
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o700);
+        fs::create_dir_all(scratch.path().join("a/b")).unwrap();
+        fs::write(scratch.path().join("a/b/f"), "").unwrap();
+        symlink(root.path(), scratch.path().join("link")).unwrap();
+        assert!(path.join("a/b/f").exists());
+        drop(scratch);
+        assert!(!path.exists() && root.path().join("kept").exists());
+    }
+
+    #[test]
+    fn a_directory_in_its_place_is_neither_used_nor_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let scratch = ScratchDir::create(root.path(), "scratch-").unwrap();
+        let path = root.path().join(scratch.name());
+        fs::rename(&path, root.path().join("moved")).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("kept"), "").unwrap();
+        fs::write(scratch.path().join("f"), "").unwrap();
+        assert!(root.path().join("moved/f").exists());
+        drop(scratch);
+        assert!(path.join("kept").exists());
+        assert!(!root.path().join("moved/f").exists());
+    }
+}
