@@ -163,6 +163,16 @@ pub struct Transfer {
 }
 
 impl Transfer {
+    /// Returns true if the size and time of a listed file may be those of older contents at the
+    /// target.
+    pub fn distrusts_times(&self) -> bool {
+        let options = [Compare::Content, Compare::Never].map(Compare::option);
+        let words = options.into_iter().flatten();
+        words
+            .map(str::as_bytes)
+            .any(|word| self.args.iter().any(|other| other == word))
+    }
+
     /// Returns the listed names for the log, one per line, escaped.
     pub fn names(&self) -> String {
         let names = self.list[self.names_at..].split(|&byte| byte == 0);

@@ -139,6 +139,11 @@ impl EventLoop<'_> {
                     continue;
                 }
                 job.handle().sync.borrow_mut().deletions_within_limit();
+                if report.names_missing {
+                    let mut sync = job.handle().sync.borrow_mut();
+                    let due = sync.due(self.now);
+                    sync.compare_once(due);
+                }
                 let code = tell_failures(&job, &report);
                 let actions = self
                     .transfers

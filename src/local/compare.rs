@@ -58,11 +58,14 @@ impl Mirror<'_> {
             .map(|found| (found.name, found.kind))
             .collect();
         for found in wanted {
-            let exists = there.remove(&found.name).is_some();
             if self.is_stopped() {
                 return Ok(());
             }
-            self.compare_name(path, found, exists, judge, walk);
+            let name = found.name.clone();
+            let exists = there.contains_key(&name);
+            if self.compare_name(path, found, exists, judge, walk) {
+                there.remove(&name);
+            }
         }
         if self.orders.delete {
             for (name, kind) in there {
@@ -72,7 +75,8 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// Compares one name of a source's directory. `exists`: the target has it, too.
+    /// Compares one name of a source's directory. `exists`: the target has it, too. Returns false
+    /// if the source has only an excluded object there, so that the target is to have none.
     fn compare_name(
         &mut self,
         directory: &[u8],
@@ -80,20 +84,20 @@ impl Mirror<'_> {
         exists: bool,
         judge: Judge,
         walk: &mut Walk,
-    ) {
+    ) -> bool {
         let bare = below(directory, &found.name, false);
         let stat = match self.source.lookup(&bare) {
             Ok(Some(stat)) => stat,
             // Removed since the directory was read.
-            Ok(None) => return,
-            Err(error) => return self.fail(&bare, false, "look at", &error),
+            Ok(None) => return true,
+            Err(error) => {
+                self.fail(&bare, false, "look at", &error);
+                return true;
+            }
         };
         let path = below(directory, &found.name, is_directory(&stat));
         if self.orders.excludes(&path) {
-            if exists && self.orders.delete && self.orders.delete_excluded {
-                self.remove_name(directory, found);
-            }
-            return;
+            return false;
         }
         let done = if is_directory(&stat) {
             self.make_directory(&path, &stat)
@@ -105,6 +109,7 @@ impl Mirror<'_> {
             let deep = is_directory(&stat);
             self.fail(&bare, deep, "bring", &error);
         }
+        true
     }
 
     pub(super) fn compare_file(
@@ -125,7 +130,7 @@ impl Mirror<'_> {
         if !self.is_same(path, stat, &there, judge)? {
             return self.put(path, stat);
         }
-        self.memory.links.note(stat, path);
+        self.keep_linked(path, stat, &there);
         if beneath::kind(stat) == FileType::RegularFile
             && !attributes::has_same_rights(stat, &there)
             && !self.give(path)?
@@ -178,7 +183,7 @@ impl Mirror<'_> {
         }
     }
 
-    /// Removes a name that only the target has, unless the filter protects it.
+    /// Removes a name that the target is not to have, unless the filter protects it.
     fn remove_name(&mut self, directory: &[u8], found: FoundEntry) {
         let bare = below(directory, &found.name, false);
         let kind = match found.kind {

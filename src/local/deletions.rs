@@ -7,7 +7,7 @@ use rustix::fs::{FileType, Stat};
 
 use super::beneath::{self, Beneath, FoundEntry, is_directory, is_missing};
 use super::copy::stopped;
-use super::mirror::below;
+use super::mirror::{below, typed};
 use super::walk::Walk;
 use super::{CopyItem, CopyJob, CopyTask};
 use crate::batch::Change;
@@ -124,7 +124,11 @@ impl DeletionCount<'_> {
         let Some(there) = self.target.lookup(path)? else {
             return Ok(());
         };
-        match (self.source.lookup(path)?, is_directory(&there)) {
+        if self.orders.protects(&typed(path, &there)) {
+            return Ok(());
+        }
+        let sent = |stat: &Stat| !self.orders.excludes(&typed(path, stat));
+        match (self.source.lookup(path)?.filter(sent), is_directory(&there)) {
             (None, true) => self.tree(&paths::with_slash(path)),
             (None, false) => {
                 self.deleted += 1;
@@ -143,8 +147,9 @@ impl DeletionCount<'_> {
             let directory = directory.to_vec();
             for (path, tree) in self.unprotected(&directory)? {
                 let stat = self.source.lookup(&path)?;
-                let stays = |stat: &Stat| is_directory(stat) || !tree;
-                let stays = stat.is_some_and(|stat| stays(&stat)) && !self.orders.excludes(&path);
+                let stays = stat.is_some_and(|stat| {
+                    (is_directory(&stat) || !tree) && !self.orders.excludes(&typed(&path, &stat))
+                });
                 match (stays, tree) {
                     (true, true) => walk.add(paths::split(&path).1.to_vec()),
                     (true, false) => {}

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use rustix::fs::Stat;
 
-/// The maximum number of files with several names that are remembered; others are copied for each
-/// name.
+/// The maximum number of files with several names that are remembered. The names of others are
+/// searched for at each change.
 const MAX_FILES: usize = 100_000;
 
 /// The maximum length of a remembered path, so that deep trees take no more memory than wide ones.
@@ -14,7 +14,24 @@ const MAX_PATH: usize = 4096;
 /// Paths of files with several names.
 #[derive(Default)]
 pub struct HardLinks {
-    known: HashMap<(u64, u64), Vec<Vec<u8>>>,
+    known: HashMap<(u64, u64), Names>,
+}
+
+/// The names of one file.
+#[derive(Default)]
+struct Names {
+    paths: Vec<Vec<u8>>,
+    /// The number of links when a name was last recorded.
+    links: u64,
+    /// The number of links that no search of the whole source has found.
+    elsewhere: u64,
+}
+
+impl Names {
+    /// Returns how many of so many links are not known.
+    fn unknown(&self, links: u64) -> u64 {
+        links.saturating_sub(self.paths.len() as u64)
+    }
 }
 
 impl HardLinks {
@@ -29,22 +46,46 @@ impl HardLinks {
             return true;
         }
         let names = self.known.entry(key).or_default();
-        if names.iter().all(|known| known != path) {
-            names.push(path.to_vec());
+        names.links = stat.st_nlink;
+        if names.paths.iter().all(|known| known != path) {
+            names.paths.push(path.to_vec());
         }
         true
     }
 
+    /// Records that the whole source has been searched.
+    pub fn searched(&mut self) {
+        for names in self.known.values_mut() {
+            names.elsewhere = names.unknown(names.links);
+        }
+    }
+
+    /// Returns true if this file may have a name in the source that is not known, once for each
+    /// such name: it may be elsewhere.
+    pub fn lack_names(&mut self, stat: &Stat) -> bool {
+        if stat.st_nlink < 2 {
+            return false;
+        }
+        let Some(names) = self.known.get_mut(&identity(stat)) else {
+            return true;
+        };
+        let unknown = names.unknown(stat.st_nlink);
+        let lacks = unknown > names.elsewhere;
+        names.elsewhere = unknown;
+        lacks
+    }
+
     /// Returns other names under which this file was seen; they may belong to other files now.
     pub fn others(&self, stat: &Stat, path: &[u8]) -> Vec<Vec<u8>> {
-        let names = self.known.get(&identity(stat)).into_iter().flatten();
-        names.filter(|name| *name != path).cloned().collect()
+        let names = self.known.get(&identity(stat));
+        let paths = names.into_iter().flat_map(|names| &names.paths);
+        paths.filter(|name| *name != path).cloned().collect()
     }
 
     /// Removes a name that belongs to another file now.
     pub fn forget(&mut self, stat: &Stat, path: &[u8]) {
         if let Some(names) = self.known.get_mut(&identity(stat)) {
-            names.retain(|name| name != path);
+            names.paths.retain(|name| name != path);
         }
     }
 }

@@ -91,6 +91,9 @@ pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
         CopyTask::Everything => {
             mirror.memory.journal.touch_tree(b"/");
             mirror.compare(b"/", attributes::is_copy);
+            if !mirror.is_stopped() {
+                mirror.memory.links.searched();
+            }
         }
         CopyTask::Events(items) => {
             for item in items {
@@ -149,6 +152,10 @@ impl Mirror<'_> {
         let Some(stat) = self.source.lookup(path)? else {
             return if deep { self.remove(path) } else { Ok(()) };
         };
+        // Rules may exclude one kind of file only.
+        if self.orders.excludes(&typed(path, &stat)) {
+            return if deep { self.remove(path) } else { Ok(()) };
+        }
         if let Some(above) = self.missing_parent(path)? {
             self.sync_path(&above, true);
             return Ok(());
@@ -238,6 +245,7 @@ impl Mirror<'_> {
         }
         if linked {
             self.relink_others(path, stat);
+            self.find_names(stat);
         }
         Ok(())
     }
@@ -287,8 +295,41 @@ impl Mirror<'_> {
         }
     }
 
+    /// Reports that a file that was changed has names that are not known.
+    fn find_names(&mut self, stat: &Stat) {
+        if matches!(self.orders.task, CopyTask::Events(_)) {
+            self.report.names_missing |= self.memory.links.lack_names(stat);
+        }
+    }
+
+    /// Makes an unchanged copy a name of the copy of another name of its file.
+    pub(super) fn keep_linked(&mut self, path: &[u8], stat: &Stat, there: &Stat) {
+        if !self.memory.links.note(stat, path) {
+            return;
+        }
+        for other in self.memory.links.others(stat, path) {
+            if !matches!(self.is_name_of(&other, stat), Ok(true)) {
+                continue;
+            }
+            match self.target.lookup(&other) {
+                Ok(Some(found)) if identity(&found) == identity(there) => return,
+                // Without links each name has a copy.
+                Ok(Some(found)) if !is_directory(&found) => {
+                    if self.link(&other, stat, path).is_ok() {
+                        self.changed_in(paths::split(path).0);
+                    }
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn is_name_of(&self, path: &[u8], stat: &Stat) -> io::Result<bool> {
-        let found = self.source.lookup(path)?;
+        let found = match self.source.lookup(path) {
+            Err(error) if is_missing(&error) => None,
+            found => found?,
+        };
         Ok(found.is_some_and(|found| identity(&found) == identity(stat)))
     }
 
@@ -308,7 +349,8 @@ impl Mirror<'_> {
         )
     }
 
-    /// Removes from the target what is gone at the source, if the sync deletes.
+    /// Removes from the target what is gone at the source, or is excluded there, if the sync
+    /// deletes and the filter does not protect it.
     pub(super) fn remove(&mut self, path: &[u8]) -> io::Result<()> {
         if !self.orders.delete || is_root(path) {
             return Ok(());
@@ -321,6 +363,9 @@ impl Mirror<'_> {
         let Some(found) = lookup(&parent, name)? else {
             return Ok(());
         };
+        if self.orders.protects(&typed(path, &found)) {
+            return Ok(());
+        }
         if is_directory(&found) {
             drop(parent);
             self.remove_tree(&paths::with_slash(path))?;
@@ -340,13 +385,16 @@ impl Mirror<'_> {
         }
     }
 
-    fn try_attributes(&self, path: &[u8]) -> io::Result<bool> {
+    fn try_attributes(&mut self, path: &[u8]) -> io::Result<bool> {
         let (Some(stat), Some(found)) = (self.source.lookup(path)?, self.target.lookup(path)?)
         else {
             return Ok(false);
         };
         if !attributes::is_copy(&stat, &found) {
             return Ok(false);
+        }
+        if self.memory.links.note(&stat, path) {
+            self.find_names(&stat);
         }
         self.give(path)
     }
@@ -504,6 +552,14 @@ pub(super) fn unlink(directory: &Directory, name: &OsStr) -> io::Result<()> {
     match attributes_may_forbid(directory, unlink) {
         Err(error) if is_missing(&error) => Ok(()),
         result => result,
+    }
+}
+
+/// Returns the path with a trailing slash if it is that of a directory, otherwise without.
+pub(super) fn typed(path: &[u8], stat: &Stat) -> Vec<u8> {
+    match is_directory(stat) {
+        true => paths::with_slash(path),
+        false => paths::bare(path).to_vec(),
     }
 }
 

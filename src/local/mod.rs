@@ -113,6 +113,8 @@ pub struct CopyReport {
     pub excess: Option<(u64, u64)>,
     /// Attributes that the target does not permit. The files arrived.
     pub unset: Unset,
+    /// True if a changed file has names in the source that are not known, whose copies are old.
+    pub names_missing: bool,
     /// The reason if nothing could be done: source or target cannot be opened.
     pub closed: Option<String>,
 }

@@ -53,12 +53,18 @@ impl Sync {
 
     /// Queues a full comparison for `due`, unless one is pending.
     pub fn resync_once(&mut self, due: Time) {
+        self.note_lost_events();
+        self.compare_once(due);
+    }
+
+    /// Queues a full comparison for `due`, unless one is pending. No events have been lost, so
+    /// contents are not compared.
+    pub fn compare_once(&mut self, due: Time) {
+        self.requeues += 1;
         let waits = |delay: Delay<'_>| delay.status() == Status::Wait;
         let is_pending = self.queue.specials().any(waits);
-        if is_pending {
-            self.note_lost_events();
-        } else {
-            self.resync(due);
+        if !is_pending {
+            self.compare_again(due);
         }
     }
 

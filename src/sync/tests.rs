@@ -237,6 +237,25 @@ fn too_many_directories_become_one_full_comparison() {
     assert_eq!(pending(&sync), ["Full /"]);
 }
 
+/// A batch sends the attributes of the source itself, not its contents.
+#[test]
+fn past_the_bound_the_source_itself_becomes_a_comparison() {
+    for (etype, path) in [
+        (Etype::Delete, &b"/src/x"[..]),
+        (Etype::Create, b"/src/d/"),
+        (Etype::Attrib, b"/src/"),
+    ] {
+        let mut sync = sync_at_its_limit();
+        sync.single(etype, &path[4..], 0);
+        assert_eq!(pending(&sync).len(), 3, "{etype:?}");
+        let ids = sync.queue.take(|_| crate::queue::Take::Take);
+        sync.queue.activate(&ids);
+        sync.succeeded(&ids);
+        assert!(matches!(sync.next(0), Next::At(_) | Next::Act(_)));
+        assert_eq!(pending(&sync), ["Full /"], "{etype:?}");
+    }
+}
+
 #[test]
 fn a_crontab_queues_one_full_at_a_time() {
     let mut sync = sync(false);

@@ -36,6 +36,7 @@ mod exposed;
 mod guard;
 mod kinds;
 mod limits;
+mod links;
 mod mounts;
 mod names;
 mod partial;

@@ -213,6 +213,33 @@ fn names_of_one_file_stay_names_of_one() {
     assert_eq!(fs::read(pair.target("d/b")).unwrap(), b"22");
 }
 
+/// The file had one name when it was copied, so that nothing is known of that.
+#[test]
+fn names_that_are_not_known_are_searched_for() {
+    for change in [Change::Modify, Change::Attrib] {
+        let mut pair = Pair::new();
+        fs::write(pair.source("a"), "1").unwrap();
+        fs::write(pair.source("alone"), "1").unwrap();
+        fs::hard_link(pair.source("alone"), pair.guard.path().join("elsewhere")).unwrap();
+        pair.compare();
+        assert!(!pair.event(Change::Modify, "/alone").names_missing);
+        fs::hard_link(pair.source("a"), pair.source("b")).unwrap();
+        assert!(pair.event(Change::Create, "/b").names_missing);
+        pair.compare();
+        let inode = |name: &str| data(pair.target(name)).ino();
+        assert_eq!(inode("a"), inode("b"));
+        fs::write(pair.source("b"), "22").unwrap();
+        assert!(!pair.event(change, "/b").names_missing);
+        assert_eq!(fs::read(pair.target("a")).unwrap(), b"22");
+        // A directory takes a name along.
+        fs::create_dir(pair.source("d")).unwrap();
+        fs::rename(pair.source("a"), pair.source("d/a")).unwrap();
+        fs::rename(pair.source("d"), pair.source("e")).unwrap();
+        fs::write(pair.source("b"), "333").unwrap();
+        assert!(pair.event(Change::Modify, "/b").names_missing);
+    }
+}
+
 #[test]
 fn a_reader_of_the_target_keeps_the_old_file() {
     let mut pair = Pair::new();
@@ -248,6 +275,51 @@ fn excluded_names_are_neither_copied_nor_removed() {
         ("gone/y", false),
     ] {
         assert_eq!(pair.target(name).exists(), there, "{name}");
+    }
+}
+
+/// One name, of each kind here and there: an excluded kind of object is as good as none.
+#[test]
+fn rules_about_one_kind_of_file_decide_about_each_side() {
+    let kinds = ["file", "directory", "link"];
+    let cases = kinds
+        .iter()
+        .flat_map(|here| kinds.map(|there| (*here, there)));
+    for (here, there) in cases {
+        for excluded in ["- x/", "+ x/\n- x"] {
+            for everything in [true, false] {
+                let mut pair = Pair::new();
+                pair.filter.append_rule(excluded.as_bytes()).unwrap();
+                for (path, kind) in [(pair.source("x"), here), (pair.target("x"), there)] {
+                    match kind {
+                        "file" => fs::write(path, kind).unwrap(),
+                        "directory" => fs::create_dir(path).unwrap(),
+                        _ => std::os::unix::fs::symlink("nowhere", path).unwrap(),
+                    }
+                }
+                let is_excluded = |kind| (kind == "directory") == (excluded == "- x/");
+                let expected = match (is_excluded(here), is_excluded(there)) {
+                    (true, false) => None,
+                    (true, true) => Some(there),
+                    // What is in the way may be protected.
+                    (false, true) if here != there => continue,
+                    (false, _) => Some(here),
+                };
+                match everything {
+                    true => pair.compare(),
+                    false => drop(pair.event(Change::Delete, "/x")),
+                }
+                let found = fs::symlink_metadata(pair.target("x")).ok();
+                let found = found.map(|data| match data.file_type() {
+                    kind if kind.is_dir() => "directory",
+                    kind if kind.is_symlink() => "link",
+                    _ => "file",
+                });
+                assert_eq!(found, expected, "{here} {there} {excluded} {everything}");
+                let (count, gone) = pair.deletions(&CopyTask::Everything);
+                assert_eq!((count, gone), (0, 0), "{here} {there} {excluded}");
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::queue::{DelayId, Etype};
 use crate::script::api::{spawn, tunnel};
 use crate::script::context::{ScriptContext, SyncHandle, handle_of};
 use crate::script::objects::{Agent, Objects};
-use crate::sync::Sync;
+use crate::sync::{OtherNames, Sync};
 
 /// A batch as an argument of `spawn`.
 pub struct RsyncCall(pub batch::Transfer);
@@ -235,9 +235,13 @@ fn transfer(lua: &Lua, context: &ScriptContext, agent: &Agent) -> Result<RsyncCa
         to: to.as_deref(),
     });
     let transfer = sync.list_strategy().prepare(&request, entries.clone());
-    if hard_links && entries.into_iter().any(|e| sync.has_other_names(&e)) {
+    if hard_links {
         let due = sync.due(context.clock.now());
-        sync.resync_once(due);
+        match sync.other_names(entries) {
+            OtherNames::None => {}
+            OtherNames::Unknown if transfer.distrusts_times() => sync.resync_once(due),
+            OtherNames::Unknown | OtherNames::Verified => sync.compare_once(due),
+        }
     }
     Ok(RsyncCall(transfer))
 }

@@ -1,5 +1,5 @@
 //! Queue limit: beyond `maxPending` paths, a directory is queued in place of the paths in it, and
-//! is compared with its contents.
+//! is compared with its contents. In place of the source itself a full comparison is queued.
 //!
 //! The limit applies to built-in behaviours, which examine the disk. User functions get each event.
 //! A sync that may not delete is exempt too, since the comparison of a directory deletes.
@@ -101,6 +101,9 @@ impl Sync {
             return Some(Pushed::Placed(Placed::Refused));
         }
         let directory = parent(path);
+        if directory == b"/" {
+            return Some(Pushed::Placed(Placed::Refused));
+        }
         let pushed = self.queue.push(Etype::Delete, directory, None, due);
         if let Pushed::Placed(placed) = pushed {
             let id = match placed {

@@ -18,6 +18,7 @@ mod size_bound;
 pub use backoff::Backoff;
 pub use blame::{Blame, Entries, FailedEntries, LineKind};
 pub use failed_paths::FailedPaths;
+pub use move_fallback::OtherNames;
 pub use partial::{Deferred, RetryPlan};
 
 use std::collections::BTreeSet;

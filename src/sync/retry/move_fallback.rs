@@ -6,14 +6,26 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::super::Sync;
-use crate::batch::BatchEntry;
+use crate::batch::{BatchEntry, Change};
 use crate::paths;
 use crate::queue::{DelayId, Etype, Status, Time};
 
 /// The maximum number of paths read from a moved directory. With more, a full comparison is queued.
 const MAX_PATHS: usize = 10_000;
+
+/// Names of the files of a batch that the batch does not include.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherNames {
+    /// There are none.
+    None,
+    /// All of them are compared by content, in this batch or in others.
+    Verified,
+    /// There may be any.
+    Unknown,
+}
 
 impl Sync {
     /// Queues the fallback of a Move, and removes the Move if it is waiting. An active Move is
@@ -53,12 +65,30 @@ impl Sync {
         self.push(etype, path, None, now);
     }
 
-    /// Returns true if the entry is a file with several hard links. rsync's `--hard-links` links
-    /// only names that are in one list.
-    pub fn has_other_names(&self, entry: &BatchEntry<'_>) -> bool {
-        let path = entry.to.unwrap_or(entry.path);
-        let names = |data: fs::Metadata| data.is_file() && data.nlink() > 1;
-        !path.ends_with(b"/") && fs::symlink_metadata(self.on_disk(path)).is_ok_and(names)
+    /// Returns if there are names of files with several hard links that these entries do not
+    /// include: contents of directories that are sent whole, or other names of a file. rsync's
+    /// `--hard-links` links only names that are in one list.
+    pub fn other_names<'a>(&self, entries: impl Iterator<Item = BatchEntry<'a>>) -> OtherNames {
+        let mut found = OtherNames::None;
+        for entry in entries {
+            let path = entry.to.unwrap_or(entry.path);
+            let Ok(data) = fs::symlink_metadata(self.on_disk(path)) else {
+                continue;
+            };
+            let is_linked = match path.ends_with(b"/") {
+                true => data.is_dir() && entry.change == Change::Delete,
+                false => data.is_file() && data.nlink() > 1,
+            };
+            let changed = Duration::new(data.ctime() as u64, data.ctime_nsec() as u32);
+            match is_linked {
+                false => {}
+                true if self.verify.knows_names(path, UNIX_EPOCH + changed) => {
+                    found = OtherNames::Verified;
+                }
+                true => return OtherNames::Unknown,
+            }
+        }
+        found
     }
 
     /// Returns true if the source has a file of any type at this path.

@@ -56,6 +56,8 @@ pub struct Verify {
     queued: Option<(SystemTime, Mark)>,
     /// Paths to be compared by content when they are sent.
     by_content: HashSet<Vec<u8>>,
+    /// The start of the last search whose files have all been queued.
+    searched: SystemTime,
     /// A transfer has ended since `synced` was updated.
     stale: bool,
     progress: Option<Progress>,
@@ -93,6 +95,7 @@ impl Default for Verify {
             found: VecDeque::new(),
             queued: None,
             by_content: HashSet::new(),
+            searched: SystemTime::UNIX_EPOCH,
             stale: false,
             progress: None,
         }
@@ -135,6 +138,12 @@ impl Verify {
     /// Returns true if this path is to be compared by content.
     pub fn is_by_content(&self, path: &[u8]) -> bool {
         self.by_content.contains(path)
+    }
+
+    /// Returns true if a file with this path and ctime was found by a search, which has found all
+    /// its names.
+    pub(super) fn knows_names(&self, path: &[u8], changed: SystemTime) -> bool {
+        self.is_by_content(path) && changed < self.searched
     }
 
     /// Marks a path to be compared by content.
@@ -198,6 +207,7 @@ impl Sync {
         if self.verify.found.is_empty()
             && let Some(begun) = self.verify.last.take()
         {
+            self.verify.searched = begun;
             self.verify.queued = Some((begun, self.mark()));
         }
         Ok(())
