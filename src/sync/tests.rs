@@ -246,7 +246,7 @@ fn past_the_bound_the_source_itself_becomes_a_comparison() {
         (Etype::Attrib, b"/src/"),
     ] {
         let mut sync = sync_at_its_limit();
-        sync.single(etype, &path[4..], 0);
+        sync.ingest_path(etype, &path[4..], 0);
         assert_eq!(pending(&sync).len(), 3, "{etype:?}");
         let ids = sync.queue.take(|_| crate::queue::Take::Take);
         sync.queue.activate(&ids);
