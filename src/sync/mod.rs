@@ -41,7 +41,9 @@ pub use commands::Mark;
 pub use counters::Counters;
 pub use guard::{MountChanges, SourceIdentity, lasting, mount_table, mounts, shared_kind};
 pub use journal_reader::{choose_leaders, share, share_inherited};
-pub use retry::{Backoff, Blame, Deferred, Entries, FailedEntries, LineKind, OtherNames, RetryPlan};
+pub use retry::{
+    Backoff, Blame, Deferred, Entries, FailedEntries, LineKind, OtherNames, RetryPlan,
+};
 pub use scheduler::Scheduler;
 
 pub use crate::queue::micros;
