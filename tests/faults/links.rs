@@ -5,9 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::daemon::{Daemon, Running};
 use crate::names::SSH;
-use crate::util::Dir;
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::Dir;
 
 const KINDS: [&str; 5] = [
     "default.rsync, target = '@TRG@', rsync = { archive = true, hard_links = true }",
