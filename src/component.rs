@@ -63,6 +63,8 @@ pub enum Action {
     Log(Level, String),
     /// Compares the whole source of a sync with its target, unless that is queued already.
     FullSync(SyncId),
+    /// Compares the whole source of a sync once no directory is being read.
+    FullSyncWhenWatched(SyncId),
     /// Brings all watches in line with the disk, and sets those that are missing.
     RebuildWatches,
     /// Counts in the background the directories that all syncs want watched.

@@ -12,6 +12,7 @@
 //! | [`daemon`] | the event loop, detaching, pid file, signals |
 //! | [`control`] | the control server: sockets, clients and what they request; the protocol |
 //! | [`transfer`] | running processes of syncs: start, output, exit status, delete limit, hooks |
+//! | [`state`] | what is saved over restarts of the daemon |
 //! | [`script`] | the Lua side: preludes, user configuration, what user code sees |
 //! | [`config`] | from Lua tables to typed settings and syncs |
 //! | [`sync`] | one sync: filter, queue, running processes, retry; fairness among syncs |
@@ -57,6 +58,7 @@ pub mod queue;
 pub mod safe_path;
 pub mod scan;
 pub mod script;
+pub mod state;
 pub mod status;
 pub mod sync;
 pub mod sys;

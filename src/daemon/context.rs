@@ -11,13 +11,12 @@ use mio::{Events, Poll, Token, Waker};
 use super::os::signals::{Signal, Signals};
 use super::os::systemd::Systemd;
 use super::source_monitor::MountWatch;
-use super::state_cleanup::StateCleanup;
-use super::state_dir::StateDir;
 use crate::config::Settings;
 use crate::control::{self, ControlServer};
 use crate::cron::CronTimer;
 use crate::log;
 use crate::process::Children;
+use crate::state::{StateCleanup, StateDir};
 use crate::sync::Clock;
 use crate::watch::{InotifyMode, Watcher};
 

@@ -19,11 +19,11 @@ use super::rsync_probe::RsyncProbe;
 use super::scan_hooks::RejectHooks;
 use super::scan_pass::ScanPasses;
 use super::shutdown::{Remaining, Shutdown};
-use super::source_monitor::SourceMonitor;
+use super::source_monitor::{SourceMonitor, Sources};
 use super::startup_progress::StartupProgress;
 use super::tunnels::{self, Tunnels};
 use super::watch_limit::{self, DirectoryCount, WatchLimit};
-use crate::component::Ending;
+use crate::component::{Action, Ending};
 use crate::config::Settings;
 use crate::control::{DaemonView, SyncView};
 use crate::cron;
@@ -32,6 +32,7 @@ use crate::id::SyncId;
 use crate::log;
 use crate::process::{EndedChild, ExitStatus, Pid, Stream};
 use crate::script::{Environment, Script, ScriptRequest, SyncHandle};
+use crate::state::{self, pending};
 use crate::status::snapshot::Snapshot;
 use crate::sync::{Mark, Next, Scheduler};
 use crate::transfer::Transfers;
@@ -103,7 +104,7 @@ impl<'a> EventLoop<'a> {
             progress: StartupProgress::new(Instant::now(), settings.nodaemon),
             watch_limit: WatchLimit::new(settings.rescan_interval),
             directory_count: DirectoryCount::default(),
-            source_monitor: SourceMonitor::new(),
+            source_monitor: SourceMonitor::new(Instant::now()),
             tunnels: Tunnels::default(),
             scan_passes: ScanPasses::default(),
             reject_hooks: RejectHooks::default(),
@@ -123,7 +124,7 @@ impl<'a> EventLoop<'a> {
     /// Runs until a signal, a reload or a fatal error. Returns the reason and the configuration in
     /// use at that time.
     pub fn run(mut self) -> (Ending, Rc<Script>) {
-        self.check_sources_at_start();
+        self.check_sources(|monitor, sources| monitor.on_start(sources, Instant::now()));
         self.enable_tunnels();
         self.watch();
         if self.context.restored {
@@ -151,7 +152,7 @@ impl<'a> EventLoop<'a> {
                 }
                 return (outcome, self.script);
             }
-            self.clean_state();
+            self.clean_state(Instant::now());
             self.serve_clients();
             self.write_reports();
             self.notify();
@@ -186,7 +187,7 @@ impl<'a> EventLoop<'a> {
         if lost {
             self.overflow();
         }
-        self.recheck_sources(&back);
+        self.check_sources(|monitor, sources| monitor.on_turn(&back, sources, Instant::now()));
         self.check_watch_limit(&unwatched);
         let (syncs, started) = (&self.syncs, self.started);
         let starting = || {
@@ -211,8 +212,10 @@ impl<'a> EventLoop<'a> {
         }
         for handle in self.syncs.clone() {
             let mut sync = handle.sync.borrow_mut();
-            if sync.watched(self.now) {
-                self.restore(&mut sync);
+            if sync.watched(self.now)
+                && let Some(state) = &self.context.state
+            {
+                pending::restore(state, &mut sync, !self.context.restored, self.now);
             }
         }
         self.context.restored = true;
@@ -234,12 +237,92 @@ impl<'a> EventLoop<'a> {
         let limit = WatchLimit::new(settings.rescan_interval);
         let before = std::mem::replace(&mut self.watch_limit, limit);
         self.compare = vec![self.compare.contains(&true); self.syncs.len()];
-        self.check_sources_at_start();
+        self.check_sources(|monitor, sources| monitor.on_start(sources, Instant::now()));
         self.watch();
         self.watcher.check_roots();
         if before.is_reached() {
             self.watcher.rebuild();
         }
+    }
+
+    /// Lets the source monitor check sources.
+    pub(super) fn check_sources(
+        &mut self,
+        check: impl FnOnce(&mut SourceMonitor, &mut Sources<'_>) -> Vec<Action>,
+    ) {
+        let mut sources = Sources {
+            syncs: &self.syncs,
+            roots: self.watcher,
+            state: self.context.state.as_ref(),
+            started: self.started.then_some(self.now),
+        };
+        let actions = check(&mut self.source_monitor, &mut sources);
+        self.apply(actions);
+    }
+
+    /// Returns true if the sync may start a transfer. Otherwise it is halted.
+    pub(super) fn check_ready(&mut self, handle: &Rc<SyncHandle>) -> bool {
+        let mut is_ready = false;
+        self.check_sources(|monitor, sources| {
+            let (ready, actions) = monitor.check_ready(handle, sources, Instant::now());
+            is_ready = ready;
+            actions
+        });
+        is_ready
+    }
+
+    /// Saves the pending events of each sync.
+    fn save_pending(&self) {
+        // The saved state has not been restored before the start and must not be overwritten.
+        if let Some(state) = self.context.state.as_ref().filter(|_| self.started) {
+            for handle in &self.syncs {
+                pending::save(state, &handle.sync.borrow());
+            }
+        }
+    }
+
+    /// Saves the time up to which everything is at each target, and continues the searches for
+    /// changes that rsync's quick check cannot detect.
+    fn verify_recent(&mut self) {
+        if !self.started {
+            return;
+        }
+        let waker = self.context.waker();
+        for handle in &self.syncs {
+            let mut sync = handle.sync.borrow_mut();
+            if let Err(error) = sync.verify_recent(&waker, self.now) {
+                let name = &sync.config.name;
+                log::say(
+                    "Debug",
+                    format_args!("{name}: cannot start a thread: {error}"),
+                );
+            }
+            let all_watched = !self.watch_limit.lacks(sync.id);
+            if sync.advance_synced(self.watcher, all_watched)
+                && let Some(state) = &self.context.state
+            {
+                pending::save_synced(state, &sync);
+            }
+        }
+    }
+
+    /// Returns the time of the next cleanup of the state directory, if it is used.
+    pub(super) fn state_deadline(&self) -> Option<Instant> {
+        let is_at_work = self.started && !self.starting_up && self.context.state.is_some();
+        is_at_work.then(|| self.context.state_cleanup.deadline())
+    }
+
+    /// Removes the state directories of syncs that are no longer configured.
+    fn clean_state(&mut self, now: Instant) {
+        if self.state_deadline().is_none() {
+            return;
+        }
+        let syncs = self.syncs.iter().map(|handle| handle.sync.borrow());
+        let used = || syncs.map(|sync| state::key(&sync.config)).collect();
+        let context = &mut *self.context;
+        let cleanup = &mut context.state_cleanup;
+        let actions = cleanup.on_timer(now, context.state.as_ref(), used);
+        self.apply(actions);
     }
 
     /// Updates the watch limit. `refused` are the syncs with a directory whose watch has just been

@@ -8,9 +8,8 @@
 //! * `rsync_probe`: abilities of rsync binaries;
 //! * `source_monitor`, `watch_limit`: lost sources, missing watches;
 //! * `reload`, `shutdown`, `startup_progress`: the stages of a configuration;
-//! * `persistence`, `state_dir`, `state_cleanup`: state saved over restarts;
 //! * `snapshot`, `report_files`, `dump`: the reported state;
-//! * `inspect`, `preflight`: `-check` and `-explain`;
+//! * `inspect`: `-check` and `-explain`;
 //! * `os`: detaching, pid file, signals, service manager.
 //!
 //! The room may call all others, and none calls it. Nothing on the loop's thread may block or take
@@ -23,8 +22,6 @@ mod event_router;
 mod inspect;
 mod local_jobs;
 pub mod os;
-mod persistence;
-mod preflight;
 mod reload;
 mod report_files;
 mod routing;
@@ -38,8 +35,6 @@ mod shutdown;
 mod snapshot;
 mod source_monitor;
 mod startup_progress;
-mod state_cleanup;
-pub mod state_dir;
 mod tunnels;
 mod watch_limit;
 
@@ -53,13 +48,13 @@ use self::context::Context;
 use self::event_loop::EventLoop;
 use self::os::detach;
 use self::os::pid_file::PidFile;
-use self::state_dir::StateDir;
 use crate::cli::{self, Options, Request};
 use crate::component::Ending;
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::log;
 use crate::script::{Environment, LoadError, Script};
+use crate::state::{self, StateDir};
 use crate::sync::Backoff;
 use crate::watch::Watcher;
 
@@ -154,7 +149,7 @@ fn mirror(options: Options) -> Result<Exit, LoadError> {
         Err(text) => Err(failure(text)),
     };
     if let Some(state) = &context.state {
-        state_cleanup::remove_all(state.path(), temporary.iter().map(String::as_str));
+        state::remove_all(state.path(), temporary.iter().map(String::as_str));
     }
     if let Some(pid_file) = pid_file {
         pid_file.remove();
@@ -169,9 +164,7 @@ fn temporary_state(options: &Options, script: &Script) -> Vec<String> {
         return Vec::new();
     }
     let syncs = script.syncs();
-    let keys = syncs
-        .iter()
-        .map(|m| state_dir::key(&m.sync.borrow().config));
+    let keys = syncs.iter().map(|m| state::key(&m.sync.borrow().config));
     keys.collect()
 }
 

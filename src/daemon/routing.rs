@@ -52,7 +52,9 @@ impl EventLoop<'_> {
         if ControlServer::owns(token) {
             self.context.server.borrow_mut().on_event(token);
         } else if token == MOUNTS_TOKEN {
-            self.mounts_changed();
+            self.check_sources(|monitor, sources| {
+                monitor.on_mounts_changed(sources, Instant::now())
+            });
         } else if token == SIGNALS_TOKEN {
             for signal in self.context.signals.pending().collect::<Vec<_>>() {
                 self.signal(signal);
@@ -151,7 +153,9 @@ impl EventLoop<'_> {
                         handle.sync.borrow_mut().execute(&command, self.now);
                     }
                 }
-                Action::AcceptMounts => self.mounts_released(),
+                Action::AcceptMounts => {
+                    self.check_sources(|monitor, sources| monitor.on_released(sources));
+                }
                 Action::Reload => {
                     let is_valid = self.reload_on_request();
                     let mut server = self.context.server.borrow_mut();
@@ -160,6 +164,12 @@ impl EventLoop<'_> {
                 Action::SelectLog(selection) => log::install(selection, None),
                 Action::CheckRoots => self.watcher.check_roots(),
                 Action::ReportOpenFiles => self.report_open_files(),
+                Action::FullSyncWhenWatched(id) => {
+                    let syncs = self.syncs.iter().zip(&mut self.compare);
+                    for (_, due) in syncs.filter(|(handle, _)| handle.sync.borrow().id == id) {
+                        *due = true;
+                    }
+                }
                 Action::RebuildWatches => self.watcher.rebuild(),
                 Action::CountDirectories => self.count_directories(),
                 Action::SignalTransfers(signal) => self.signal_transfers(signal),

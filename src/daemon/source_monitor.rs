@@ -15,10 +15,13 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use super::event_loop::EventLoop;
+use crate::component::Action;
 use crate::log;
+use crate::queue::Time;
 use crate::script::SyncHandle;
-use crate::sync::{SourceIdentity, Sync, lasting, mount_table, mounts};
+use crate::state::{StateDir, sources};
+use crate::sync::{Sync, lasting, mount_table, mounts};
+use crate::watch::Watcher;
 
 /// The interval of checks while a source is missing.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,15 +31,6 @@ const PATHS_INTERVAL: Duration = Duration::from_secs(10);
 /// The minimum time between two readings of the mount table. A machine that starts containers
 /// changes it many times a second, and each reading examines every source.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// The state file with the mount point of the source.
-const MOUNT_STATE: &str = "mount";
-/// The state file with the identity of the source directory.
-const SOURCE_STATE: &str = "source";
-/// The state file with the mount point of a local target.
-const TARGET_MOUNT_STATE: &str = "target-mount";
-/// The state file with the mount points within the source, each followed by a zero byte.
-const NESTED_MOUNTS_STATE: &str = "inside";
-
 /// Wakes the loop when the mount table changes.
 pub struct MountWatch {
     _file: Option<File>,
@@ -58,6 +52,118 @@ impl MountWatch {
     }
 }
 
+/// The roots of watched trees, as the monitor needs them.
+pub trait WatchedRoots {
+    /// Returns true while directories are being read.
+    fn crawling(&self) -> bool;
+    /// Returns true if the path leads to the directory that is watched for it.
+    fn leads_to_root(&mut self, path: &[u8]) -> bool;
+    /// Looks at what is in the place of each root.
+    fn check_roots(&mut self);
+    /// Tries to watch lost roots again.
+    fn retry_roots(&mut self);
+    /// Brings all watches in line with the disk.
+    fn rebuild(&mut self);
+}
+
+impl WatchedRoots for Watcher {
+    fn crawling(&self) -> bool {
+        self.crawling()
+    }
+
+    fn leads_to_root(&mut self, path: &[u8]) -> bool {
+        self.leads_to_root(path)
+    }
+
+    fn check_roots(&mut self) {
+        self.check_roots();
+    }
+
+    fn retry_roots(&mut self) {
+        self.retry_roots();
+    }
+
+    fn rebuild(&mut self) {
+        self.rebuild();
+    }
+}
+
+/// What the monitor checks.
+pub struct Sources<'a> {
+    /// All syncs.
+    pub syncs: &'a [Rc<SyncHandle>],
+    /// The watched trees.
+    pub roots: &'a mut dyn WatchedRoots,
+    /// Where accepted sources are saved.
+    pub state: Option<&'a StateDir>,
+    /// The time at which released syncs continue; `None` before all directories are watched.
+    pub started: Option<Time>,
+}
+
+impl Sources<'_> {
+    /// Records that source and target are accepted.
+    fn accepted(&self, handle: &SyncHandle) -> Option<Action> {
+        let mut sync = handle.sync.borrow_mut();
+        // For a halted sync this is logged when it is released.
+        let is_new = sync.halted().is_none() && sync.take_source_replacement();
+        self.save(&sync);
+        is_new.then(|| {
+            Action::normal(format!(
+                "{}: another directory is in the place of the source {}",
+                sync.config.name,
+                log::escape(&sync.config.source)
+            ))
+        })
+    }
+
+    fn save(&self, sync: &Sync) {
+        if let Some(state) = self.state {
+            sources::save(state, sync);
+        }
+    }
+
+    fn save_nested_mounts(&self, sync: &Sync) {
+        if let Some(state) = self.state {
+            sources::save_nested_mounts(state, sync);
+        }
+    }
+
+    /// Updates each sync's nested mounts, so that unmounted ones are neither sent nor deleted.
+    fn update_nested_mounts(&self, table: &[u8]) -> Vec<Action> {
+        let mounted: BTreeSet<Vec<u8>> = lasting(table).collect();
+        let mut actions = Vec::new();
+        for handle in self.syncs {
+            let mut sync = handle.sync.borrow_mut();
+            let known = sync.known_nested_mounts().count();
+            let changes = sync.update_nested_mounts(&mounted);
+            let name = &sync.config.name;
+            actions.extend(changes.gone.iter().map(|mount| {
+                Action::warn(format!(
+                    "{name}: what was mounted at {} is not; the target keeps what it has of it",
+                    log::escape(mount)
+                ))
+            }));
+            actions.extend(changes.back.iter().map(|mount| {
+                Action::normal(format!("{name}: {} is mounted again", log::escape(mount)))
+            }));
+            // Nested mounts are only added here.
+            if sync.known_nested_mounts().count() > known {
+                self.save_nested_mounts(&sync);
+            }
+        }
+        actions
+    }
+
+    /// Returns the mount points below the sources, with the mounted file systems.
+    fn nested_mounts_in(&self, table: &[u8]) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
+        let nested_mounts = |(mount, _): &(Vec<u8>, Vec<u8>)| {
+            let mut syncs = self.syncs.iter();
+            syncs.any(|handle| handle.sync.borrow().contains_mount(mount))
+        };
+        mounts(table).filter(nested_mounts).collect()
+    }
+}
+
 /// The schedule of checks and the mounts found by the last one.
 pub struct SourceMonitor {
     due: Option<Instant>,
@@ -73,10 +179,10 @@ pub struct SourceMonitor {
 
 impl SourceMonitor {
     /// Returns a monitor without scheduled checks.
-    pub fn new() -> SourceMonitor {
+    pub fn new(now: Instant) -> SourceMonitor {
         SourceMonitor {
             due: None,
-            paths_due: Instant::now() + PATHS_INTERVAL,
+            paths_due: now + PATHS_INTERVAL,
             rests: None,
             changed: false,
             nested_mounts: BTreeSet::new(),
@@ -90,192 +196,164 @@ impl SourceMonitor {
         let others = self.due.into_iter().chain(mounts);
         others.chain([self.paths_due]).min()
     }
-}
 
-impl EventLoop<'_> {
     /// Checks before the first watch is set that each source is on the same mount as the last time.
-    pub(super) fn check_sources_at_start(&mut self) {
+    pub fn on_start(&mut self, sources: &Sources<'_>, now: Instant) -> Vec<Action> {
         let table = mount_table::read();
-        self.source_monitor.nested_mounts = self.nested_mounts_in(&table);
-        for handle in self.syncs.clone() {
-            if let Some(state) = &self.context.state {
-                let mut sync = handle.sync.borrow_mut();
-                if let Some(mount) = state.read(&sync.config, MOUNT_STATE) {
-                    sync.remember_source_mount(&mount);
-                }
-                let source = state.read(&sync.config, SOURCE_STATE);
-                if let Some(source) = source.and_then(|line| SourceIdentity::from_line(&line)) {
-                    sync.remember_source(source);
-                }
-                if let Some(mount) = state.read(&sync.config, TARGET_MOUNT_STATE) {
-                    sync.remember_target_mount(mount);
-                }
-                let known = state
-                    .read(&sync.config, NESTED_MOUNTS_STATE)
-                    .unwrap_or_default();
-                let known = known
-                    .split(|&byte| byte == 0)
-                    .filter(|path| !path.is_empty());
-                sync.remember_nested_mounts(known.map(<[u8]>::to_vec));
-            }
+        self.nested_mounts = sources.nested_mounts_in(&table);
+        let mut actions = Vec::new();
+        for handle in sources.syncs {
             let violation = {
                 let mut sync = handle.sync.borrow_mut();
+                if let Some(state) = sources.state {
+                    sources::restore(state, &mut sync);
+                }
                 // The source is accepted only if the target is available.
                 sync.accept_target().or_else(|| sync.accept_source())
             };
-            match violation {
-                Some(why) => self.halt(&handle, why),
-                None => self.accepted(&handle),
-            }
+            actions.extend(match violation {
+                Some(why) => self.halt(handle, why, now),
+                None => sources.accepted(handle),
+            });
         }
-        self.update_nested_mounts(&table);
-    }
-
-    /// Updates each sync's nested mounts, so that unmounted ones are neither sent nor deleted.
-    fn update_nested_mounts(&self, table: &[u8]) {
-        let mounted: BTreeSet<Vec<u8>> = lasting(table).collect();
-        for handle in &self.syncs {
-            let mut sync = handle.sync.borrow_mut();
-            let known = sync.known_nested_mounts().count();
-            let changes = sync.update_nested_mounts(&mounted);
-            let name = &sync.config.name;
-            for mount in changes.gone {
-                log::warn(format_args!(
-                    "{name}: what was mounted at {} is not; the target keeps what it has of it",
-                    log::escape(&mount)
-                ));
-            }
-            for mount in changes.back {
-                let mount = log::escape(&mount);
-                log::normal(format_args!("{name}: {mount} is mounted again"));
-            }
-            // Nested mounts are only added here.
-            let news = sync.known_nested_mounts().count() > known;
-            drop(sync);
-            if news {
-                self.remember_nested_mounts(handle);
-            }
-        }
+        actions.extend(sources.update_nested_mounts(&table));
+        actions
     }
 
     /// Accepts the current mounts of all sources, on request of the user.
-    pub(super) fn mounts_released(&mut self) {
-        for handle in &self.syncs {
-            self.remember(handle);
-            self.remember_nested_mounts(handle);
+    pub fn on_released(&self, sources: &mut Sources<'_>) -> Vec<Action> {
+        for handle in sources.syncs {
+            let sync = handle.sync.borrow();
+            sources.save(&sync);
+            sources.save_nested_mounts(&sync);
         }
-        self.watcher.rebuild();
+        sources.roots.rebuild();
+        Vec::new()
     }
 
-    /// Returns true if the sync may start a transfer. Otherwise it is halted.
-    pub(super) fn check_ready(&mut self, handle: &Rc<SyncHandle>) -> bool {
+    /// Checks a sync before a transfer. Returns true if it may start one; otherwise the sync is
+    /// halted.
+    pub fn check_ready(
+        &mut self,
+        handle: &SyncHandle,
+        sources: &mut Sources<'_>,
+        now: Instant,
+    ) -> (bool, Vec<Action>) {
+        let mut actions = Vec::new();
         // An unmounted file system must not look like deleted files, so this check is not delayed.
-        if self.source_monitor.changed
-            && handle.sync.borrow().known_nested_mounts().next().is_some()
-        {
-            self.look_at_mounts();
+        if self.changed && handle.sync.borrow().known_nested_mounts().next().is_some() {
+            actions = self.look_at_mounts(sources, now);
         }
         let violation = {
             let mut sync = handle.sync.borrow_mut();
             sync.source_violation().or_else(|| sync.target_violation())
         };
         let Some(why) = violation else {
-            return true;
+            return (true, actions);
         };
-        self.halt(handle, why);
-        self.watcher.check_roots();
-        false
+        actions.extend(self.halt(handle, why, now));
+        sources.roots.check_roots();
+        (false, actions)
     }
 
     /// Runs the checks that are due in a turn. `back` are the indexes of syncs whose roots are
     /// watched again.
-    pub(super) fn recheck_sources(&mut self, back: &[usize]) {
-        if self.source_monitor.changed {
-            self.mounts_changed();
+    pub fn on_turn(
+        &mut self,
+        back: &[usize],
+        sources: &mut Sources<'_>,
+        now: Instant,
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.changed {
+            actions = self.on_mounts_changed(sources, now);
         }
-        let now = Instant::now();
-        if self.source_monitor.paths_due <= now {
-            self.source_monitor.paths_due = now + PATHS_INTERVAL;
-            self.watcher.check_roots();
+        if self.paths_due <= now {
+            self.paths_due = now + PATHS_INTERVAL;
+            sources.roots.check_roots();
         }
-        for &index in back {
-            if let Some(handle) = self.syncs.get(index).cloned() {
-                self.recheck(&handle);
-            }
+        for handle in back.iter().filter_map(|&index| sources.syncs.get(index)) {
+            self.recheck(handle, sources, now, &mut actions);
         }
-        let halted = self
-            .syncs
-            .iter()
-            .any(|m| m.sync.borrow().halted().is_some());
-        if !halted {
-            self.source_monitor.due = None;
-            return;
+        let mut syncs = sources.syncs.iter();
+        if !syncs.any(|handle| handle.sync.borrow().halted().is_some()) {
+            self.due = None;
+            return actions;
         }
-        if self.source_monitor.waits_for_crawl && !self.watcher.crawling() {
-            self.source_monitor.waits_for_crawl = false;
-            self.recheck_all();
+        if self.waits_for_crawl && !sources.roots.crawling() {
+            self.waits_for_crawl = false;
+            self.recheck_all(sources, now, &mut actions);
         }
-        match self.source_monitor.due {
+        match self.due {
             Some(due) if due > now => {}
-            None => self.source_monitor.due = Some(now + RECHECK_INTERVAL),
+            None => self.due = Some(now + RECHECK_INTERVAL),
             Some(_) => {
-                self.source_monitor.due = Some(now + RECHECK_INTERVAL);
-                self.recheck_all();
+                self.due = Some(now + RECHECK_INTERVAL);
+                self.recheck_all(sources, now, &mut actions);
             }
         }
+        actions
     }
 
     /// Handles a change of the mount table.
-    pub(super) fn mounts_changed(&mut self) {
-        let now = Instant::now();
-        self.source_monitor.changed = self.source_monitor.rests.is_some_and(|until| until > now);
-        if self.source_monitor.changed {
-            return;
+    pub fn on_mounts_changed(&mut self, sources: &mut Sources<'_>, now: Instant) -> Vec<Action> {
+        self.changed = self.rests.is_some_and(|until| until > now);
+        if self.changed {
+            return Vec::new();
         }
-        self.source_monitor.rests = Some(now + MIN_INTERVAL);
-        self.look_at_mounts();
+        self.rests = Some(now + MIN_INTERVAL);
+        self.look_at_mounts(sources, now)
     }
 
-    fn look_at_mounts(&mut self) {
-        self.source_monitor.changed = false;
-        self.recheck_all();
+    fn look_at_mounts(&mut self, sources: &mut Sources<'_>, now: Instant) -> Vec<Action> {
+        self.changed = false;
+        let mut actions = Vec::new();
+        self.recheck_all(sources, now, &mut actions);
         let table = mount_table::read();
-        self.update_nested_mounts(&table);
-        let nested_mounts = self.nested_mounts_in(&table);
-        let before = std::mem::replace(&mut self.source_monitor.nested_mounts, nested_mounts);
-        let changed: Vec<_> = before
-            .symmetric_difference(&self.source_monitor.nested_mounts)
-            .collect();
+        actions.extend(sources.update_nested_mounts(&table));
+        let nested_mounts = sources.nested_mounts_in(&table);
+        let before = std::mem::replace(&mut self.nested_mounts, nested_mounts);
+        let changed: Vec<_> = before.symmetric_difference(&self.nested_mounts).collect();
         if changed.is_empty() {
-            return;
+            return actions;
         }
         // inotify does not report that a mount hides a watched directory.
-        for (handle, compare) in self.syncs.iter().zip(&mut self.compare) {
-            let sync = handle.sync.borrow();
-            *compare |= changed.iter().any(|(mount, _)| sync.contains_mount(mount));
-        }
-        self.watcher.rebuild();
+        let is_changed = |sync: &Sync| {
+            let mut changed = changed.iter();
+            changed.any(|(mount, _)| sync.contains_mount(mount))
+        };
+        let syncs = sources.syncs.iter().map(|handle| handle.sync.borrow());
+        let syncs = syncs.filter(|sync| is_changed(sync));
+        actions.extend(syncs.map(|sync| Action::FullSyncWhenWatched(sync.id)));
+        sources.roots.rebuild();
+        actions
     }
 
-    fn recheck_all(&mut self) {
+    fn recheck_all(&mut self, sources: &mut Sources<'_>, now: Instant, actions: &mut Vec<Action>) {
         let mut astray = false;
-        for handle in self.syncs.clone() {
-            astray |= !self.recheck(&handle);
+        for handle in sources.syncs {
+            astray |= !self.recheck(handle, sources, now, actions);
         }
         if astray {
-            self.watcher.check_roots();
+            sources.roots.check_roots();
         }
-        self.watcher.retry_roots();
+        sources.roots.retry_roots();
     }
 
     /// Halts a sync or releases it. Returns false if its path does not lead to the watched
     /// directory.
-    fn recheck(&mut self, handle: &Rc<SyncHandle>) -> bool {
+    fn recheck(
+        &mut self,
+        handle: &SyncHandle,
+        sources: &mut Sources<'_>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         let mut sync = handle.sync.borrow_mut();
         if sync.is_lost() {
             return true;
         }
-        let home = self.watcher.leads_to_root(&sync.config.source);
+        let home = sources.roots.leads_to_root(&sync.config.source);
         let violation = sync.target_violation().or_else(|| {
             if home {
                 sync.accept_source()
@@ -286,115 +364,36 @@ impl EventLoop<'_> {
         match violation {
             Some(why) => {
                 drop(sync);
-                self.halt(handle, why);
+                actions.extend(self.halt(handle, why, now));
             }
             // The crawl reports no events for what it finds, so the comparison has to wait for it.
-            None if self.watcher.crawling() => {
-                self.source_monitor.waits_for_crawl = true;
-            }
+            None if sources.roots.crawling() => self.waits_for_crawl = true,
             None if home && sync.halted().is_some() => {
-                let name = sync.config.name.clone();
                 let what = if sync.take_source_replacement() {
                     "another directory is in the place of the source"
                 } else {
                     "source and target are the same as before"
                 };
-                log::normal(format_args!("{name}: {what}, comparing everything"));
-                sync.resume(self.started.then_some(self.now));
-                drop(sync);
-                self.remember(handle);
+                let name = &sync.config.name;
+                let text = format!("{name}: {what}, comparing everything");
+                actions.push(Action::normal(text));
+                sync.resume(sources.started);
+                sources.save(&sync);
             }
             None => {}
         }
         home
     }
 
-    /// Records that source and target are accepted.
-    fn accepted(&self, handle: &SyncHandle) {
-        let mut sync = handle.sync.borrow_mut();
-        // For a halted sync this is logged when it is released.
-        if sync.halted().is_none() && sync.take_source_replacement() {
-            log::normal(format_args!(
-                "{}: another directory is in the place of the source {}",
-                sync.config.name,
-                log::escape(&sync.config.source)
-            ));
-        }
-        drop(sync);
-        self.remember(handle);
-    }
-
-    fn halt(&mut self, handle: &SyncHandle, why: String) {
+    /// Halts a sync. Returns the message, if the reason is new.
+    fn halt(&mut self, handle: &SyncHandle, why: String, now: Instant) -> Option<Action> {
         let mut sync = handle.sync.borrow_mut();
         let line = format!(
             "{}: {}: {why}; nothing is sent until that has changed",
             sync.config.name,
             log::escape(&sync.config.source)
         );
-        if sync.halt(why) {
-            log::error(line);
-        }
-        self.source_monitor
-            .due
-            .get_or_insert(Instant::now() + RECHECK_INTERVAL);
-    }
-
-    /// Saves the source and the mounts for the next start. The mount point `/` is not saved.
-    fn remember(&self, handle: &SyncHandle) {
-        let sync = handle.sync.borrow();
-        let lasting = |mount: &[u8]| match mount {
-            b"/" => Vec::new(),
-            mount => mount.to_vec(),
-        };
-        let source = sync.accepted_source().map(SourceIdentity::to_line);
-        self.keep(&sync, SOURCE_STATE, source.unwrap_or_default().as_bytes());
-        self.keep(&sync, MOUNT_STATE, &lasting(sync.source_mount()));
-        self.keep(
-            &sync,
-            TARGET_MOUNT_STATE,
-            &lasting(sync.target_mount().unwrap_or_default()),
-        );
-    }
-
-    /// Saves the nested mounts of a source for the next start.
-    fn remember_nested_mounts(&self, handle: &SyncHandle) {
-        let sync = handle.sync.borrow();
-        let ended = sync
-            .known_nested_mounts()
-            .map(|mount| [mount, b"\0"].concat());
-        self.keep(
-            &sync,
-            NESTED_MOUNTS_STATE,
-            &ended.collect::<Vec<_>>().concat(),
-        );
-    }
-
-    /// Writes a state file if its contents have changed; removes it if `bytes` is empty.
-    fn keep(&self, sync: &Sync, kind: &str, bytes: &[u8]) {
-        let Some(state) = &self.context.state else {
-            return;
-        };
-        let known = state.read(&sync.config, kind);
-        let result = match (known, bytes) {
-            (Some(known), bytes) if known == bytes => Ok(()),
-            (None, []) => Ok(()),
-            (Some(_), []) => {
-                state.remove(&sync.config, kind);
-                Ok(())
-            }
-            (_, bytes) => state.write(&sync.config, kind, bytes),
-        };
-        if let Err(error) = result {
-            log::say("Debug", format_args!("remembering mounts: {error}"));
-        }
-    }
-
-    /// Returns the mount points below the sources, with the mounted file systems.
-    fn nested_mounts_in(&self, table: &[u8]) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
-        let nested_mounts = |(mount, _): &(Vec<u8>, Vec<u8>)| {
-            let mut syncs = self.syncs.iter();
-            syncs.any(|handle| handle.sync.borrow().contains_mount(mount))
-        };
-        mounts(table).filter(nested_mounts).collect()
+        self.due.get_or_insert(now + RECHECK_INTERVAL);
+        sync.halt(why).then(|| Action::error(line))
     }
 }

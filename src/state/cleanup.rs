@@ -18,9 +18,8 @@ use rustix::fs::{
 };
 use rustix::process::geteuid;
 
-use super::event_loop::EventLoop;
-use super::state_dir::{self, StateDir};
-use crate::log;
+use super::state_dir::StateDir;
+use crate::component::Action;
 use crate::safe_path;
 
 /// The age after which an unused directory is removed.
@@ -58,62 +57,33 @@ impl StateCleanup {
         self.due
     }
 
-    /// Updates the directories with these names below the state directory, and removes others that
-    /// are too old. Returns the number of removed ones.
+    /// Updates the directories with the names that `used` returns below the state directory, and
+    /// removes others that are too old.
     pub fn on_timer(
         &mut self,
         now: Instant,
-        directory: Option<&Path>,
+        state: Option<&StateDir>,
         used: impl FnOnce() -> HashSet<String>,
-    ) -> usize {
+    ) -> Vec<Action> {
         if self.due > now {
-            return 0;
+            return Vec::new();
         }
         self.due = now + CLEANUP_INTERVAL;
-        let Some(directory) = directory else {
-            return 0;
+        let Some(state) = state else {
+            return Vec::new();
         };
-        let removed = clean(directory, &used(), SystemTime::now()).unwrap_or_default();
+        let removed = clean(state.path(), &used(), SystemTime::now()).unwrap_or_default();
         if removed == MAX_REMOVED {
             self.due = now + BATCH_DELAY;
         }
-        removed
-    }
-}
-
-impl EventLoop<'_> {
-    /// Returns the time of the next cleanup, if the daemon has a state directory.
-    pub(super) fn state_deadline(&self) -> Option<Instant> {
-        let is_at_work = self.started && !self.starting_up && self.context.state.is_some();
-        is_at_work.then(|| self.context.state_cleanup.deadline())
-    }
-
-    /// Runs the cleanup for the syncs of the configuration.
-    pub(super) fn clean_state(&mut self) {
-        if self.state_deadline().is_none() {
-            return;
-        }
-        let syncs = &self.syncs;
-        let used = || {
-            let keys = syncs
-                .iter()
-                .map(|m| state_dir::key(&m.sync.borrow().config));
-            keys.collect()
+        let what = match removed {
+            0 => return Vec::new(),
+            1 => "state directory",
+            _ => "state directories",
         };
-        let directory = self.context.state.as_ref().map(StateDir::path);
-        let removed = self
-            .context
-            .state_cleanup
-            .on_timer(Instant::now(), directory, used);
-        if removed > 0 {
-            let what = match removed {
-                1 => "state directory",
-                _ => "state directories",
-            };
-            log::normal(format_args!(
-                "removed {removed} {what} of syncs that have not been at work for 30 days"
-            ));
-        }
+        vec![Action::normal(format!(
+            "removed {removed} {what} of syncs that have not been at work for 30 days"
+        ))]
     }
 }
 
@@ -327,13 +297,19 @@ mod tests {
             );
         }
         let start = Instant::now();
+        let state = StateDir::at(dir.path());
         let mut cleanup = StateCleanup::new(start);
-        let mut turn = |now| cleanup.on_timer(now, Some(dir.path()), HashSet::new);
-        assert_eq!(turn(start), MAX_REMOVED);
-        assert_eq!(turn(start), 0);
-        assert_eq!(turn(start + BATCH_DELAY), 1);
+        let mut turn = |now| {
+            let before = names(dir.path()).len();
+            let told = cleanup.on_timer(now, Some(&state), HashSet::new);
+            (before - names(dir.path()).len(), told.len())
+        };
+        assert_eq!(turn(start), (MAX_REMOVED, 1));
+        assert_eq!(turn(start), (0, 0));
+        assert_eq!(turn(start + BATCH_DELAY), (1, 1));
         assert_eq!(cleanup.deadline(), start + BATCH_DELAY + CLEANUP_INTERVAL);
-        assert_eq!(cleanup.on_timer(cleanup.deadline(), None, HashSet::new), 0);
+        let due = cleanup.deadline();
+        assert_eq!(cleanup.on_timer(due, None, HashSet::new), []);
     }
 
     #[test]

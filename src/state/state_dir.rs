@@ -54,6 +54,11 @@ impl StateDir {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn at(path: &Path) -> StateDir {
+        StateDir { path: path.into() }
+    }
+
     /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -146,7 +151,7 @@ fn untrusted(text: &str) -> io::Error {
 
 /// Returns the name of a sync's directory. It is made of the configured source, so a symlink that
 /// leads elsewhere belongs to the same sync with another source directory.
-pub(super) fn key(sync: &SyncConfig) -> String {
+pub fn key(sync: &SyncConfig) -> String {
     let mut name = String::new();
     for byte in sync.name.bytes().take(100) {
         match byte {

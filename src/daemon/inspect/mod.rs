@@ -1,28 +1,29 @@
 //! The command line options `-check` and `-explain`.
 //!
+//! * `explain`: the decision about one path, for `-explain`;
+//! * `preflight`: files and programs that a start would fail to use.
+//!
 //! The configuration is loaded as for a start, including its Lua code. No watch is set, no process
 //! is started, no file is written and no signal is sent.
 
-use std::ffi::OsString;
-use std::fs;
+mod explain;
+mod preflight;
+
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::path::PathBuf;
 use std::sync::PoisonError;
 
 use serde::Serialize;
 
+use self::preflight::Programs;
 use super::context::Context;
-use super::preflight::{self, Programs};
 use crate::batch;
 use crate::cli::{Inspect, Options};
 use crate::config::Delete;
 use crate::exit::Exit;
-use crate::filter::{OptionRules, Sign};
 use crate::log;
 use crate::log::escape;
-use crate::paths;
 use crate::script::{Environment, LoadError, Script, SyncHandle};
 use crate::status::number_format::counted;
 
@@ -39,7 +40,9 @@ pub fn inspect(options: Options, what: &Inspect) -> Exit {
         }
         (Inspect::Check { json: true }, Ok(loaded)) => (checked_json(&loaded), Exit::Done),
         (Inspect::Check { json: false }, Ok(loaded)) => (checked(&loaded), Exit::Done),
-        (Inspect::Explain(path), Ok(loaded)) => (explained(&loaded.script, path), Exit::Done),
+        (Inspect::Explain(path), Ok(loaded)) => {
+            (explain::explained(&loaded.script, path), Exit::Done)
+        }
     };
     // A reader that has closed the pipe is no error.
     let _ = io::stdout().write_all(text.as_bytes());
@@ -264,120 +267,4 @@ fn broken(failure: &LoadError) -> String {
         errors: &failure.lines,
     };
     answer.line()
-}
-
-/// Returns the explanation of a path, one block for each sync.
-fn explained(script: &Script, path: &OsString) -> String {
-    let absolute = real(Path::new(path));
-    let mut text = format!("{}\n", escape(&absolute));
-    for handle in script.syncs() {
-        let name = handle.sync.borrow().config.name.clone();
-        text.push_str(&format!(
-            "{name}: {}\n",
-            verdict(script, &handle, &absolute)
-        ));
-    }
-    text
-}
-
-/// Returns the path as the watcher reports it: absolute, with the parent directories resolved, and
-/// with a trailing slash if it is a directory.
-fn real(path: &Path) -> Vec<u8> {
-    let given = path.as_os_str().as_bytes();
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let parent = absolute
-        .parent()
-        .and_then(|parent| fs::canonicalize(parent).ok());
-    let whole = match (parent, absolute.file_name()) {
-        (Some(parent), Some(name)) => parent.join(name),
-        _ => absolute,
-    };
-    let directory = match fs::symlink_metadata(&whole) {
-        Ok(metadata) => metadata.is_dir(),
-        Err(_) => given.ends_with(b"/"),
-    };
-    let mut bytes = whole.as_os_str().as_bytes().to_vec();
-    while bytes.len() > 1 && bytes.ends_with(b"/") {
-        bytes.pop();
-    }
-    if directory && bytes != b"/" {
-        bytes.push(b'/');
-    }
-    bytes
-}
-
-fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> String {
-    let target = handle.destination();
-    let sync = handle.sync.borrow();
-    let source = escape(&sync.config.source).into_owned();
-    let Some(path) = sync.relative(absolute) else {
-        return if absolute.starts_with(&sync.config.source) {
-            "not concerned: below the top directory, and subdirs = false".into()
-        } else {
-            format!("not concerned: outside of {source}")
-        };
-    };
-    if script.is_idle(handle) {
-        return "not mirrored: the sync does nothing, it has no action, no on… and no default.… \
-                in it"
-            .into();
-    }
-    let kind = script.kind(handle);
-    let options = match kind {
-        Some("rsync" | "rsyncssh" | "direct") => script.rsync_options(handle),
-        _ => Vec::new(),
-    };
-    let options = OptionRules::of(&options);
-    let own = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
-    let all = options.behind(&own);
-    let unknown = options.unknown.iter().map(|option| escape(option));
-    let unknown = unknown.collect::<Vec<_>>().join(", ");
-    // What leaves a path out by other things than its name is not decided here.
-    let (sent, unless) = if unknown.is_empty() {
-        ("mirrored", String::new())
-    } else {
-        let unless = format!(", unless {unknown} in the options of rsync leaves it out");
-        ("sent", unless)
-    };
-    let Some(decision) = all.deciding(path) else {
-        return format!(
-            "{sent}{}{unless}; no rule matches it",
-            goes_to(target, path)
-        );
-    };
-    let is_own = own.deciding(path).is_some_and(|own| {
-        (own.level, own.sign) == (decision.level, decision.sign)
-            && own.pattern.text() == decision.pattern.text()
-    });
-    let (sign, what) = match decision.sign {
-        Sign::Include => ("+", sent),
-        // default.direct calls rsync for full comparisons only.
-        Sign::Exclude if !is_own && kind == Some("direct") => ("-", "left out at startup"),
-        Sign::Exclude => ("-", "left out"),
-    };
-    let whose = if is_own {
-        ""
-    } else {
-        " in the options of rsync"
-    };
-    let at = if decision.level == paths::bare(path) {
-        String::new()
-    } else {
-        format!(", which matches {} above it", escape(decision.level))
-    };
-    let to = match decision.sign {
-        Sign::Include => goes_to(target, path) + &unless,
-        Sign::Exclude => String::new(),
-    };
-    let pattern = escape(decision.pattern.text());
-    format!("{what}{to}; the rule is \"{sign} {pattern}\"{whose}{at}")
-}
-
-fn goes_to(target: Option<Vec<u8>>, path: &[u8]) -> String {
-    match target {
-        None => String::new(),
-        Some(target) => {
-            format!(" to {}", escape(&paths::join(&target, path)))
-        }
-    }
 }

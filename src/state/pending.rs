@@ -5,11 +5,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::event_loop::EventLoop;
-use super::state_dir;
+use super::state_dir::{self, StateDir};
 use crate::log;
 use crate::paths;
-use crate::queue::Etype;
+use crate::queue::{Etype, Time};
 use crate::sync::Sync;
 
 /// The name of the state file.
@@ -32,105 +31,68 @@ const ETYPES: [Etype; 6] = [
 /// Type, path, and destination of a Move.
 type PersistedEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
 
-impl EventLoop<'_> {
-    /// Saves the pending events of each sync.
-    pub(super) fn save_pending(&self) {
-        let Some(state) = &self.context.state else {
-            return;
-        };
-        // The saved state has not been restored yet and must not be overwritten.
-        if !self.started {
-            return;
-        }
-        for handle in &self.syncs {
-            let sync = handle.sync.borrow();
-            if sync.verify().is_done() && !sync.has_just_sent(SystemTime::now()) {
-                state.remove(&sync.config, ALIVE_MARK);
-            }
-            let bytes = bounded(encode(&sync), state_dir::MAX_BYTES);
-            if bytes.is_empty() {
-                state.remove(&sync.config, STATE_KIND);
-            } else if let Err(error) = state.write(&sync.config, STATE_KIND, &bytes) {
-                let name = &sync.config.name;
-                log::error(format_args!(
-                    "{name}: cannot remember what is pending: {error}"
-                ));
-            }
-        }
+/// Saves the pending events of a sync.
+pub fn save(state: &StateDir, sync: &Sync) {
+    if sync.verify().is_done() && !sync.has_just_sent(SystemTime::now()) {
+        state.remove(&sync.config, ALIVE_MARK);
     }
-
-    /// Saves the time up to which everything is at each target, and continues the searches for
-    /// changes that the quick check cannot detect.
-    pub(super) fn verify_recent(&mut self) {
-        if !self.started {
-            return;
-        }
-        let waker = self.context.waker();
-        for handle in &self.syncs {
-            let mut sync = handle.sync.borrow_mut();
-            if let Err(error) = sync.verify_recent(&waker, self.now) {
-                let name = &sync.config.name;
-                log::say(
-                    "Debug",
-                    format_args!("{name}: cannot start a thread: {error}"),
-                );
-            }
-            let all_watched = !self.watch_limit.lacks(sync.id);
-            if !sync.advance_synced(self.watcher, all_watched) {
-                continue;
-            }
-            if let Some(state) = &self.context.state {
-                let synced = encode_time(sync.verify().synced());
-                if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
-                    let name = &sync.config.name;
-                    log::say("Debug", format_args!("{name}: cannot remember: {error}"));
-                }
-            }
-        }
-    }
-
-    /// Restores the pending events of a sync that starts.
-    pub(super) fn restore(&self, sync: &mut Sync) {
-        let Some(state) = &self.context.state else {
-            return;
-        };
-        let name = sync.config.name.clone();
-        if !self.context.restored
-            && let Some(bytes) = state.read(&sync.config, ALIVE_MARK)
-        {
-            sync.verify_mut().suspect_since(decode_time(&bytes));
-        }
-        let synced = encode_time(sync.verify().synced());
-        if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
-            log::warn(format_args!("{name}: cannot remember: {error}"));
-        }
-        let (events, whole) = match state.try_read(&sync.config, STATE_KIND) {
-            Ok(None) => return,
-            Ok(Some(bytes)) => decode(&bytes),
-            Err(error) => {
-                let reason = log::reason(&error);
-                log::warn(format_args!(
-                    "{name}: cannot read what was pending: {reason}"
-                ));
-                (Vec::new(), true)
-            }
-        };
-        log::normal(format_args!(
-            "{name}: {} changes were pending when the daemon stopped",
-            events.len()
-        ));
-        if whole {
-            log::warn(format_args!(
-                "{name}: what was pending is not all known: everything is compared"
-            ));
-            sync.restore(Etype::Full, b"/", None, self.now);
-        }
-        for (etype, path, to) in &events {
-            sync.restore(*etype, path, to.as_deref(), self.now);
-        }
-        sync.discard_below_missing_mounts();
+    let bytes = bounded(encode(sync), state_dir::MAX_BYTES);
+    if bytes.is_empty() {
         state.remove(&sync.config, STATE_KIND);
+    } else if let Err(error) = state.write(&sync.config, STATE_KIND, &bytes) {
+        let name = &sync.config.name;
+        log::error(format_args!(
+            "{name}: cannot remember what is pending: {error}"
+        ));
     }
+}
+
+/// Saves the time up to which everything is at the target of a sync.
+pub fn save_synced(state: &StateDir, sync: &Sync) {
+    let synced = encode_time(sync.verify().synced());
+    if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
+        let name = &sync.config.name;
+        log::say("Debug", format_args!("{name}: cannot remember: {error}"));
+    }
+}
+
+/// Restores the pending events of a sync that starts. `is_first` says that the previous daemon
+/// wrote the state, and not this one.
+pub fn restore(state: &StateDir, sync: &mut Sync, is_first: bool, now: Time) {
+    let name = sync.config.name.clone();
+    if is_first && let Some(bytes) = state.read(&sync.config, ALIVE_MARK) {
+        sync.verify_mut().suspect_since(decode_time(&bytes));
+    }
+    let synced = encode_time(sync.verify().synced());
+    if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {
+        log::warn(format_args!("{name}: cannot remember: {error}"));
+    }
+    let (events, whole) = match state.try_read(&sync.config, STATE_KIND) {
+        Ok(None) => return,
+        Ok(Some(bytes)) => decode(&bytes),
+        Err(error) => {
+            let reason = log::reason(&error);
+            log::warn(format_args!(
+                "{name}: cannot read what was pending: {reason}"
+            ));
+            (Vec::new(), true)
+        }
+    };
+    log::normal(format_args!(
+        "{name}: {} changes were pending when the daemon stopped",
+        events.len()
+    ));
+    if whole {
+        log::warn(format_args!(
+            "{name}: what was pending is not all known: everything is compared"
+        ));
+        sync.restore(Etype::Full, b"/", None, now);
+    }
+    for (etype, path, to) in &events {
+        sync.restore(*etype, path, to.as_deref(), now);
+    }
+    sync.discard_below_missing_mounts();
+    state.remove(&sync.config, STATE_KIND);
 }
 
 /// Returns the encoded events, or a full comparison if they exceed `most` bytes.

@@ -1,0 +1,77 @@
+//! The identity of each source, and what is mounted at source and target, as of the last run.
+
+use super::state_dir::StateDir;
+use crate::log;
+use crate::sync::{SourceIdentity, Sync};
+
+/// The file with the mount point of the source.
+const MOUNT_STATE: &str = "mount";
+/// The file with the identity of the source directory.
+const SOURCE_STATE: &str = "source";
+/// The file with the mount point of a local target.
+const TARGET_MOUNT_STATE: &str = "target-mount";
+/// The file with the mount points within the source, each followed by a zero byte.
+const NESTED_MOUNTS_STATE: &str = "inside";
+
+/// Tells a sync what its source and its mounts were in the last run.
+pub fn restore(state: &StateDir, sync: &mut Sync) {
+    if let Some(mount) = state.read(&sync.config, MOUNT_STATE) {
+        sync.remember_source_mount(&mount);
+    }
+    let source = state.read(&sync.config, SOURCE_STATE);
+    if let Some(source) = source.and_then(|line| SourceIdentity::from_line(&line)) {
+        sync.remember_source(source);
+    }
+    if let Some(mount) = state.read(&sync.config, TARGET_MOUNT_STATE) {
+        sync.remember_target_mount(mount);
+    }
+    let nested = state.read(&sync.config, NESTED_MOUNTS_STATE);
+    let nested = nested.unwrap_or_default();
+    let nested = nested.split(|&byte| byte == 0);
+    let nested = nested.filter(|path| !path.is_empty());
+    sync.remember_nested_mounts(nested.map(<[u8]>::to_vec));
+}
+
+/// Saves the source of a sync and its mounts. The mount point `/` is not saved.
+pub fn save(state: &StateDir, sync: &Sync) {
+    let lasting = |mount: &[u8]| match mount {
+        b"/" => Vec::new(),
+        mount => mount.to_vec(),
+    };
+    let source = sync.accepted_source().map(SourceIdentity::to_line);
+    let target_mount = lasting(sync.target_mount().unwrap_or_default());
+    keep(
+        state,
+        sync,
+        SOURCE_STATE,
+        source.unwrap_or_default().as_bytes(),
+    );
+    keep(state, sync, MOUNT_STATE, &lasting(sync.source_mount()));
+    keep(state, sync, TARGET_MOUNT_STATE, &target_mount);
+}
+
+/// Saves the mounts within the source of a sync.
+pub fn save_nested_mounts(state: &StateDir, sync: &Sync) {
+    let ended = sync
+        .known_nested_mounts()
+        .map(|mount| [mount, b"\0"].concat());
+    let bytes = ended.collect::<Vec<_>>().concat();
+    keep(state, sync, NESTED_MOUNTS_STATE, &bytes);
+}
+
+/// Writes a state file if its contents have changed; removes it if `bytes` is empty.
+fn keep(state: &StateDir, sync: &Sync, kind: &str, bytes: &[u8]) {
+    let known = state.read(&sync.config, kind);
+    let result = match (known, bytes) {
+        (Some(known), bytes) if known == bytes => Ok(()),
+        (None, []) => Ok(()),
+        (Some(_), []) => {
+            state.remove(&sync.config, kind);
+            Ok(())
+        }
+        (_, bytes) => state.write(&sync.config, kind, bytes),
+    };
+    if let Err(error) = result {
+        log::say("Debug", format_args!("remembering mounts: {error}"));
+    }
+}
