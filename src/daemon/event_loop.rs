@@ -14,7 +14,7 @@ use super::context::Context;
 use super::event_router::{self, EventRouter};
 use super::local_jobs::LocalJobs;
 use super::os::systemd::{Figures, ServicePhase};
-use super::report_files::ReportFiles;
+use super::report::{self, DaemonState, ReportFiles};
 use super::rsync_probe::RsyncProbe;
 use super::scan_hooks::RejectHooks;
 use super::scan_pass::ScanPasses;
@@ -154,10 +154,35 @@ impl<'a> EventLoop<'a> {
             }
             self.clean_state(Instant::now());
             self.serve_clients();
-            self.write_reports();
+            let actions = self.write_reports(Instant::now());
+            self.apply(actions);
             self.notify();
             self.wait();
         }
+    }
+
+    /// Returns the state that is reported.
+    pub(super) fn state(&self) -> DaemonState<'_> {
+        DaemonState {
+            born: self.context.started,
+            now: self.context.clock.now(),
+            started: self.started,
+            ending: self.shutdown.is_some(),
+            watcher: self.watcher,
+            watch_limit: &self.watch_limit,
+            transfers: &self.transfers,
+            local_jobs: &self.local_jobs,
+            syncs: &self.syncs,
+            script: &self.script.context,
+        }
+    }
+
+    /// Writes the report files that are due.
+    fn write_reports(&mut self, now: Instant) -> Vec<Action> {
+        let mut files = std::mem::take(&mut self.report_files);
+        let actions = files.on_turn(&self.state(), now);
+        self.report_files = files;
+        actions
     }
 
     /// Reports the service phase to the service manager.
@@ -638,7 +663,7 @@ impl DaemonView for EventLoop<'_> {
     }
 
     fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
-        EventLoop::snapshot(self, name, entries)
+        report::snapshot(&self.state(), name, entries)
     }
 
     fn event_mark(&self) -> EventMark {

@@ -8,7 +8,7 @@
 //! * `rsync_probe`: abilities of rsync binaries;
 //! * `source_monitor`, `watch_limit`: lost sources, missing watches;
 //! * `reload`, `shutdown`, `startup_progress`: the stages of a configuration;
-//! * `snapshot`, `report_files`, `dump`: the reported state;
+//! * `report`: the reported state;
 //! * `inspect`: `-check` and `-explain`;
 //! * `os`: detaching, pid file, signals, service manager.
 //!
@@ -16,14 +16,13 @@
 //! long; such work runs in child processes and threads.
 
 mod context;
-mod dump;
 mod event_loop;
 mod event_router;
 mod inspect;
 mod local_jobs;
 pub mod os;
 mod reload;
-mod report_files;
+mod report;
 mod routing;
 mod rsync_probe;
 mod scan_apply;
@@ -32,7 +31,6 @@ mod scan_pass;
 mod scan_progress;
 mod scanners;
 mod shutdown;
-mod snapshot;
 mod source_monitor;
 mod startup_progress;
 mod tunnels;

@@ -11,6 +11,7 @@ use mio::event::Event;
 use super::context::{CRON_TOKEN, MOUNTS_TOKEN, SIGNALS_TOKEN};
 use super::event_loop::EventLoop;
 use super::os::signals::Signal;
+use super::report;
 use super::shutdown::Shutdown;
 use crate::component::{Action, Ending, Level};
 use crate::config::Hup;
@@ -215,7 +216,10 @@ impl EventLoop<'_> {
                     handle.sync.borrow_mut().flush();
                 }
             }
-            Signal::User2 => self.dump(),
+            Signal::User2 => {
+                let lines = report::dump(&self.state());
+                self.apply(lines);
+            }
         }
     }
 }

@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::event_loop::EventLoop;
+use super::{DaemonState, snapshot};
+use crate::component::Action;
 use crate::config::Settings;
 use crate::log;
 use crate::queue::{Status, Time};
@@ -34,6 +35,7 @@ const MAX_ENTRIES: usize = 1000;
 
 /// The schedule of the report files. They are written once in each interval, so that their age
 /// shows whether the daemon is alive. Without report files an idle daemon is not woken.
+#[derive(Default)]
 pub struct ReportFiles {
     status: Option<PathBuf>,
     metrics: Option<PathBuf>,
@@ -60,99 +62,81 @@ impl ReportFiles {
         self.due
     }
 
-    fn are_due(&self, now: Instant) -> bool {
+    /// Writes the reports that are due, at the end of a turn. Returns a message if that failed.
+    pub fn on_turn(&mut self, state: &DaemonState<'_>, now: Instant) -> Vec<Action> {
         let any = self.status.is_some() || self.metrics.is_some();
-        any && self.due.is_none_or(|due| due <= now)
-    }
-
-    fn tell(&mut self, problems: &[StatusError]) {
-        let lines: Vec<_> = problems.iter().map(StatusError::to_string).collect();
-        let text = (!lines.is_empty()).then(|| lines.join("\n"));
-        if let Some(text) = &text
-            && self.told.as_ref() != Some(text)
-        {
-            log::error(text);
-        }
-        self.told = text;
-    }
-
-    fn written(&mut self, began: Instant) {
-        let pause = self.interval.max(began.elapsed() * MIN_PAUSE_FACTOR);
-        // With an interval of zero a report follows each turn that has done something.
-        self.due = (!self.interval.is_zero()).then(|| began + pause);
-    }
-}
-
-impl EventLoop<'_> {
-    /// Writes the reports that are due, at the end of a turn.
-    pub(super) fn write_reports(&mut self) {
-        let now = Instant::now();
-        if !self.report_files.are_due(now) {
-            return;
+        if !any || self.due.is_some_and(|due| due > now) {
+            return Vec::new();
         }
         let mut problems = Vec::new();
-        if let Some(path) = &self.report_files.status {
+        if let Some(path) = &self.status {
             log::say("Statusfile", "writing the status file");
             let result = if path.extension().is_some_and(|ending| ending == "json") {
-                self.write_json(path)
+                write_json(state, path)
             } else {
-                self.write_text(path)
+                write_text(state, path)
             };
             problems.extend(result.err());
         }
-        if let Some(path) = &self.report_files.metrics {
-            let text = metrics::text(&self.snapshot(None, 0));
+        if let Some(path) = &self.metrics {
+            let text = metrics::text(&snapshot(state, None, 0));
             let result = atomic_file::write(path, &mut |out| out.write_all(text.as_bytes()));
             let problem = result.map_err(|cause| StatusError::of("metrics", path, cause));
             problems.extend(problem.err());
         }
-        self.report_files.tell(&problems);
-        self.report_files.written(now);
+        let pause = self.interval.max(now.elapsed() * MIN_PAUSE_FACTOR);
+        // With an interval of zero a report follows each turn that has done something.
+        self.due = (!self.interval.is_zero()).then(|| now + pause);
+        let lines: Vec<_> = problems.iter().map(StatusError::to_string).collect();
+        let text = (!lines.is_empty()).then(|| lines.join("\n"));
+        let before = std::mem::replace(&mut self.told, text.clone());
+        let new = text.filter(|text| before.as_ref() != Some(text));
+        new.into_iter().map(Action::error).collect()
     }
+}
 
-    fn write_json(&self, path: &Path) -> Result<(), StatusError> {
-        let snapshot = self.snapshot(None, MAX_ENTRIES);
-        let fill = &mut |out: &mut dyn Write| {
-            serde_json::to_writer_pretty(&mut *out, &snapshot)?;
-            out.write_all(b"\n")
-        };
-        atomic_file::write(path, fill).map_err(|cause| StatusError::of("status", path, cause))
-    }
+fn write_json(state: &DaemonState<'_>, path: &Path) -> Result<(), StatusError> {
+    let snapshot = snapshot(state, None, MAX_ENTRIES);
+    let fill = &mut |out: &mut dyn Write| {
+        serde_json::to_writer_pretty(&mut *out, &snapshot)?;
+        out.write_all(b"\n")
+    };
+    atomic_file::write(path, fill).map_err(|cause| StatusError::of("status", path, cause))
+}
 
-    fn write_text(&self, path: &Path) -> Result<(), StatusError> {
-        let time = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs() as i64);
-        let context = &self.script.context;
-        let (syncs, tunnels) = (context.syncs.borrow(), context.tunnels.borrow());
-        let syncs = syncs.iter().map(|handle| {
-            let sync = handle.sync.borrow();
-            let mut status = sync_status(&sync, self.watch_limit.lacks(sync.id));
-            status.notes.extend(self.stalls(handle));
-            status
-        });
-        StatusReport {
-            time,
-            syncs: syncs.collect(),
-            tunnels: tunnels
-                .iter()
-                .map(|each| tunnel_status(each, time as f64, context.clock.now()))
-                .collect(),
-            watches: &Watches(self.watcher),
-        }
-        .save(path)
+fn write_text(state: &DaemonState<'_>, path: &Path) -> Result<(), StatusError> {
+    let time = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64);
+    let context = state.script;
+    let (syncs, tunnels) = (context.syncs.borrow(), context.tunnels.borrow());
+    let syncs = syncs.iter().map(|handle| {
+        let sync = handle.sync.borrow();
+        let mut status = sync_status(&sync, state.watch_limit.lacks(sync.id));
+        status.notes.extend(stalls(state, handle));
+        status
+    });
+    StatusReport {
+        time,
+        syncs: syncs.collect(),
+        tunnels: tunnels
+            .iter()
+            .map(|each| tunnel_status(each, time as f64, context.clock.now()))
+            .collect(),
+        watches: &Watches(state.watcher),
     }
+    .save(path)
+}
 
-    /// Returns one line for each stalled transfer of a sync.
-    fn stalls(&self, handle: &Rc<SyncHandle>) -> Vec<Cow<'static, str>> {
-        let jobs = self.transfers.jobs().filter(|(_, job)| job.is_of(handle));
-        let stalled = jobs.filter_map(|(pid, _)| {
-            let idle = self.transfers.stalled(pid)?;
-            let idle = span(idle.as_secs_f64());
-            Some(format!("Stalled: process {pid} has had no I/O for {idle}").into())
-        });
-        stalled.collect()
-    }
+/// Returns one line for each stalled transfer of a sync.
+fn stalls(state: &DaemonState<'_>, handle: &Rc<SyncHandle>) -> Vec<Cow<'static, str>> {
+    let jobs = state.transfers.jobs().filter(|(_, job)| job.is_of(handle));
+    let stalled = jobs.filter_map(|(pid, _)| {
+        let idle = state.transfers.stalled(pid)?;
+        let idle = span(idle.as_secs_f64());
+        Some(format!("Stalled: process {pid} has had no I/O for {idle}").into())
+    });
+    stalled.collect()
 }
 
 struct Watches<'a>(&'a Watcher);

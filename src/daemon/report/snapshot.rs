@@ -1,0 +1,238 @@
+//! The snapshot of the daemon's state, for status file, metrics and control socket.
+
+use std::fs;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use super::DaemonState;
+use crate::cli;
+use crate::log::escape;
+use crate::process::ExitStatus;
+use crate::queue::{Delay, Etype, Status, Time};
+use crate::scan::Blocked;
+use crate::script::SyncHandle;
+use crate::status::number_format::span;
+use crate::status::snapshot::Entry;
+use crate::status::snapshot::LastError;
+use crate::status::snapshot::Progress;
+use crate::status::snapshot::Retry;
+use crate::status::snapshot::Sending;
+use crate::status::snapshot::Snapshot;
+use crate::status::snapshot::SyncSnapshot;
+use crate::status::snapshot::Totals;
+use crate::status::snapshot::WithheldPath;
+use crate::sync::{Clock, Counters, Sync, micros};
+use crate::transfer::Job;
+
+/// The maximum number of paths named for each child and for failed paths.
+const MAX_NAMED_PATHS: usize = 5;
+
+/// Returns a snapshot of the daemon and its syncs, or of those with this name, with at most
+/// `entries` entries of each queue. The cost depends on what is shown, not on the size of the
+/// queues.
+pub fn snapshot(state: &DaemonState<'_>, name: Option<&str>, entries: usize) -> Snapshot {
+    let syncs = state.syncs.iter();
+    let meant = syncs.filter(|handle| handle.is_meant(name));
+    let overflows = state.syncs.iter();
+    let overflows = overflows.map(|handle| handle.sync.borrow().counters.overflows);
+    Snapshot {
+        version: cli::VERSION.into(),
+        pid: std::process::id(),
+        time: seconds(SystemTime::now()),
+        started: seconds(state.born),
+        ending: state.ending,
+        watches: state.watcher.watched(),
+        crawling: state.watcher.crawling(),
+        memory: memory(),
+        overflows: overflows.max().unwrap_or(0),
+        syncs: meant
+            .map(|handle| of_sync(state, handle, entries))
+            .collect(),
+        ..Snapshot::default()
+    }
+    .judged()
+}
+
+fn of_sync(state: &DaemonState<'_>, handle: &Rc<SyncHandle>, entries: usize) -> SyncSnapshot {
+    let sync = handle.sync.borrow();
+    let now = state.now;
+    let mut jobs: Vec<_> = state
+        .transfers
+        .jobs()
+        .filter(|(_, job)| job.is_of(handle))
+        .collect();
+    jobs.sort_by_key(|(pid, _)| *pid);
+    let children = jobs.iter().map(|(pid, job)| Sending {
+        stalled: state.transfers.stalled(*pid).map(|idle| idle.as_secs_f64()),
+        ..sending(pid.0, job, &sync)
+    });
+    let counting = state.transfers.counting();
+    let orders = state
+        .local_jobs
+        .jobs()
+        .chain(counting)
+        .filter(|job| job.is_of(handle));
+    // Local jobs run in the daemon's own process.
+    let own = orders.map(|job| sending(std::process::id(), job, &sync));
+    let sending = children.chain(own);
+    let retry = sync.next_retry().map(|(hold, failures)| Retry {
+        seconds: Clock::until(now, hold).as_secs_f64(),
+        failures,
+    });
+    let queue = sync.queue.iter().take(entries).map(|delay| entry(&delay));
+    let backlog = sync.backlog(entries.saturating_sub(sync.queue.len()));
+    let backlog = backlog.into_iter().map(|(etype, path)| Entry {
+        status: Status::Wait.name().into(),
+        event: etype.name().into(),
+        path: escape(&path).into_owned(),
+        to: None,
+    });
+    let queue = queue.chain(backlog);
+    let failed_paths = sync.failed_paths().names(MAX_NAMED_PATHS);
+    let blocked = sync.gate.blocked();
+    let snapshot = SyncSnapshot {
+        name: sync.config.name.clone(),
+        source: escape(&sync.config.source).into_owned(),
+        target: escape(&handle.destination().unwrap_or_default()).into_owned(),
+        pending: sync.pending(),
+        oldest: age(&sync, now),
+        sending: sending.collect(),
+        retry,
+        failed: sync.failed_paths().len(),
+        failed_paths: failed_paths.map(|path| escape(path).into_owned()).collect(),
+        withheld: blocked.len(),
+        rejected: blocked.rejected(),
+        withheld_paths: told(&blocked),
+        away: sync
+            .missing_mounts()
+            .map(|mount| escape(mount).into_owned())
+            .collect(),
+        queue: queue.collect(),
+        last_success: sync.counters.last_success.map(seconds),
+        last_error: last_error(&sync.counters),
+        paused: sync.is_paused(),
+        halted: sync
+            .halted()
+            .or(sync.delete_guard().excess())
+            .map(str::to_owned),
+        ended: sync.ended().map(ExitStatus::code),
+        totals: totals(&sync),
+        ..SyncSnapshot::default()
+    };
+    let starting = starting(state, &sync, &snapshot);
+    snapshot.judged(starting, sync.is_lost())
+}
+
+/// Returns the startup phase of a sync, if it is not complete.
+fn starting(state: &DaemonState<'_>, sync: &Sync, snapshot: &SyncSnapshot) -> Option<String> {
+    if !state.started {
+        let watched = state.watcher.watched();
+        return Some(format!("starting, {watched} directories watched so far"));
+    }
+    let mut specials = sync.queue.specials();
+    specials.find(|delay| delay.etype() == Etype::Init)?;
+    let Some(child) = snapshot.sending.first() else {
+        return Some("starting, startup transfer waits".into());
+    };
+    let mut words = format!("starting, startup transfer for {}", span(child.seconds));
+    if let Some(progress) = &child.progress {
+        words = format!("starting {} %, {}", progress.percent, &words[10..]);
+    }
+    Some(words)
+}
+
+fn sending(pid: u32, job: &Job, sync: &Sync) -> Sending {
+    let delays = || job.ids().iter().filter_map(|&id| sync.queue.get(id));
+    let paths = delays().take(MAX_NAMED_PATHS).map(|delay| {
+        let (path, to) = delay.paths();
+        escape(&to.unwrap_or(path)).into_owned()
+    });
+    Sending {
+        pid,
+        entries: job.ids().len(),
+        full: delays().take(1).any(|delay| delay.etype().is_special()),
+        seconds: job.since().elapsed().as_secs_f64(),
+        paths: paths.filter(|path| !path.is_empty()).collect(),
+        progress: job.progress().map(|progress| Progress {
+            bytes: progress.bytes,
+            percent: progress.percent,
+            rate: progress.rate,
+            time: progress.time,
+        }),
+        ..Sending::default()
+    }
+}
+
+fn entry(delay: &Delay<'_>) -> Entry {
+    let (path, to) = delay.paths();
+    Entry {
+        status: delay.status().name().into(),
+        event: delay.etype().name().into(),
+        path: escape(&path).into_owned(),
+        to: to.map(|to| escape(&to).into_owned()),
+    }
+}
+
+/// Returns the first blocked files with their reasons.
+fn told(blocked: &Blocked) -> Vec<WithheldPath> {
+    let first = blocked.iter().take(MAX_NAMED_PATHS);
+    let told = first.map(|(path, reason)| WithheldPath {
+        path: escape(path).into_owned(),
+        rejected: reason.rejected,
+        reason: reason.reason.clone(),
+    });
+    told.collect()
+}
+
+/// Returns the age of the oldest pending entry in seconds, including its delay.
+fn age(sync: &Sync, now: Time) -> Option<f64> {
+    let due = sync.first_due()?;
+    let oldest = sync.queue.oldest();
+    let waited = if oldest.is_some_and(|delay| delay.etype().is_special()) {
+        0
+    } else {
+        micros(sync.config.delay.unwrap_or_default())
+    };
+    let born = due.saturating_sub(waited);
+    Some(Clock::until(born, now).as_secs_f64())
+}
+
+fn last_error(counters: &Counters) -> Option<LastError> {
+    counters.last_failure.as_ref().map(|failure| LastError {
+        time: seconds(failure.at),
+        code: failure.status.code(),
+        text: escape(&failure.text).into_owned(),
+    })
+}
+
+fn totals(sync: &Sync) -> Totals {
+    let counters = &sync.counters;
+    Totals {
+        events: counters.events,
+        batches: counters.batches,
+        entries: counters.entries,
+        bytes: counters.bytes,
+        files: counters.files,
+        passed: sync.gate.blocked().passed,
+        rejections: sync.gate.blocked().rejections,
+        failures: counters.failures.clone(),
+        unset_attributes: counters
+            .unset_attributes
+            .iter()
+            .map(|(attribute, count)| (attribute.name().to_owned(), *count))
+            .collect(),
+    }
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |since| (since.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
+/// Returns the resident memory in bytes (proc_pid_statm(5)).
+fn memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}
