@@ -12,7 +12,6 @@ use nix::sys::signal::Signal as UnixSignal;
 
 use super::context::Context;
 use super::event_router::{self, EventRouter};
-use super::local_jobs::LocalJobs;
 use super::os::systemd::{Figures, ServicePhase};
 use super::report::{self, DaemonState, ReportFiles};
 use super::rsync_probe::RsyncProbe;
@@ -21,7 +20,6 @@ use super::scan_pass::ScanPasses;
 use super::shutdown::{Remaining, Shutdown};
 use super::source_monitor::{SourceMonitor, Sources};
 use super::startup_progress::StartupProgress;
-use super::tunnels::{self, Tunnels};
 use super::watch_limit::{self, DirectoryCount, WatchLimit};
 use crate::component::{Action, Ending};
 use crate::config::Settings;
@@ -29,6 +27,7 @@ use crate::control::{DaemonView, SyncView};
 use crate::cron;
 use crate::exit::Exit;
 use crate::id::SyncId;
+use crate::local::CopyEnded;
 use crate::log;
 use crate::process::{EndedChild, ExitStatus, Pid, Stream};
 use crate::script::{Environment, Script, ScriptRequest, SyncHandle};
@@ -36,6 +35,8 @@ use crate::state::{self, pending};
 use crate::status::snapshot::Snapshot;
 use crate::sync::{Mark, Next, Scheduler};
 use crate::transfer::Transfers;
+use crate::transfer::local_jobs::{self, LocalJobs};
+use crate::tunnel::{self, TunnelSupervisor};
 use crate::watch::{EventMark, Watcher};
 
 /// The delay before an action is called again that neither spawned for an event nor discarded one.
@@ -65,7 +66,7 @@ pub struct EventLoop<'a> {
     pub(super) watch_limit: WatchLimit,
     directory_count: DirectoryCount,
     pub(super) source_monitor: SourceMonitor,
-    pub(super) tunnels: Tunnels,
+    pub(super) tunnels: TunnelSupervisor,
     pub(super) rsync_probe: RsyncProbe,
     pub(super) started: bool,
     /// Some syncs have not started up yet.
@@ -105,7 +106,7 @@ impl<'a> EventLoop<'a> {
             watch_limit: WatchLimit::new(settings.rescan_interval),
             directory_count: DirectoryCount::default(),
             source_monitor: SourceMonitor::new(Instant::now()),
-            tunnels: Tunnels::default(),
+            tunnels: TunnelSupervisor::new(Rc::clone(&context.children)),
             scan_passes: ScanPasses::default(),
             reject_hooks: RejectHooks::default(),
             rsync_probe: RsyncProbe::default(),
@@ -125,7 +126,10 @@ impl<'a> EventLoop<'a> {
     /// use at that time.
     pub fn run(mut self) -> (Ending, Rc<Script>) {
         self.check_sources(|monitor, sources| monitor.on_start(sources, Instant::now()));
-        self.enable_tunnels();
+        // A configuration that goes on because the next was none has closed its tunnels.
+        for tunnel in self.script.tunnels() {
+            tunnel.machine.borrow_mut().enable();
+        }
         self.watch();
         if self.context.restored {
             // Whoever sends SIGHUP may know of a mount, which inotify does not report.
@@ -469,7 +473,11 @@ impl<'a> EventLoop<'a> {
                     let actions = self.transfers.start(request, self.now);
                     self.apply(actions);
                 }
-                ScriptRequest::Copy(request) => self.start_copy(request),
+                ScriptRequest::Copy(request) => {
+                    let waker = self.context.waker();
+                    self.local_jobs
+                        .start(request, &self.script, waker, self.now);
+                }
                 ScriptRequest::Scan(request) => self.request_scan(request),
             }
         }
@@ -488,7 +496,8 @@ impl<'a> EventLoop<'a> {
             let Some(mut job) = self.transfers.remove(pid) else {
                 self.told_of_reject(pid, end.code());
                 self.transfers.on_other_ended(pid, end);
-                self.tunnel_ended(pid, end);
+                let tunnels = self.script.tunnels();
+                self.tunnels.on_ended(&tunnels, pid, end, self.now);
                 continue;
             };
             event_router::transfer_ended(job.handle(), self.watcher, self.now);
@@ -503,8 +512,60 @@ impl<'a> EventLoop<'a> {
 
     /// Logs a line of output of a child.
     pub(super) fn take_output(&self, pid: Pid, stream: Stream, line: &[u8]) {
-        let tunnel = || Some(tunnels::of(&self.script.context, pid)?.name());
+        let tunnels = self.script.context.tunnels.borrow();
+        let tunnel = || Some(tunnel::of(&tunnels, pid)?.name());
         self.transfers.on_output(pid, stream, line, tunnel);
+    }
+
+    /// Starts what the tunnels lack and logs whom they block.
+    fn poll_tunnels(&mut self) {
+        if self.is_shutting_down() {
+            return;
+        }
+        for tunnel in self.script.tunnels() {
+            tunnel.machine.borrow_mut().turn(self.now);
+            let is_up = tunnel.machine.borrow().is_up();
+            if is_up {
+                match tunnel.is_refused(&self.script.context) {
+                    Ok(false) => {}
+                    Ok(true) => self.tunnels.on_refused(&*tunnel),
+                    Err(error) => return self.stop_with_error(&error),
+                }
+            }
+            if !self.tunnels.on_turn(&*tunnel, self.now) {
+                continue;
+            }
+            let uses = |handle: &&Rc<SyncHandle>| {
+                let own = handle.tunnel.as_ref();
+                own.is_some_and(|own| Rc::ptr_eq(own, &tunnel))
+            };
+            for handle in self.syncs.iter().filter(uses) {
+                let name = &handle.sync.borrow().config.name;
+                log::say(
+                    "Tunnel",
+                    format_args!("Tunnel for Sync {name} not ready. Blocking events"),
+                );
+            }
+        }
+    }
+
+    /// Evaluates the copies that threads have completed.
+    fn reap_copies(&mut self) {
+        let ended = self.local_jobs.ended();
+        let any = !ended.is_empty();
+        for CopyEnded { token, report } in ended {
+            let Some(job) = self.local_jobs.remove(token) else {
+                continue;
+            };
+            event_router::transfer_ended(job.handle(), self.watcher, self.now);
+            if let Some(status) = local_jobs::status(&job, &report, self.now) {
+                let actions = self.transfers.evaluate(&job, status, self.now);
+                self.apply(actions);
+            }
+        }
+        if any {
+            self.local_jobs.retire(&self.syncs);
+        }
     }
 
     /// Queues the comparisons whose crontab time has come.
@@ -628,7 +689,8 @@ impl<'a> EventLoop<'a> {
     /// Ends what still runs at the end.
     fn abandon(&mut self) {
         self.signal_transfers(UnixSignal::SIGTERM);
-        self.signal_tunnels(UnixSignal::SIGTERM);
+        let tunnels = self.script.tunnels();
+        self.tunnels.signal(&tunnels, UnixSignal::SIGTERM);
     }
 
     /// Sends a signal to all transfers and their descendants.

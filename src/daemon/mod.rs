@@ -2,9 +2,7 @@
 //!
 //! * `event_loop`, `routing`, `context`: the event loop, what goes from and to its parts, state beyond a configuration;
 //! * `event_router`: watcher events to the queues of syncs;
-//! * `local_jobs`: threads of default.direct;
 //! * `scan_pass`, `scan_progress`, `scanners`, `scan_apply`, `scan_hooks`: passes of the check gate;
-//! * `tunnels`: processes of tunnels;
 //! * `rsync_probe`: abilities of rsync binaries;
 //! * `source_monitor`, `watch_limit`: lost sources, missing watches;
 //! * `reload`, `shutdown`, `startup_progress`: the stages of a configuration;
@@ -19,7 +17,6 @@ mod context;
 mod event_loop;
 mod event_router;
 mod inspect;
-mod local_jobs;
 pub mod os;
 mod reload;
 mod report;
@@ -33,7 +30,6 @@ mod scanners;
 mod shutdown;
 mod source_monitor;
 mod startup_progress;
-mod tunnels;
 mod watch_limit;
 
 use std::ffi::OsString;

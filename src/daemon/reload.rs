@@ -105,7 +105,7 @@ impl EventLoop<'_> {
             "Read the configuration again, syncs: {untouched} untouched, {changed} changed, \
              {new} new, {removed} removed"
         ));
-        self.retire_workers();
+        self.local_jobs.retire(&self.syncs);
         self.restart_watching();
         true
     }

@@ -105,7 +105,7 @@ impl EventLoop<'_> {
         ];
         let always = always.into_iter().flatten();
         if let Some(shutdown) = &self.shutdown {
-            let end = [Some(shutdown.deadline()), self.tunnels.patience()];
+            let end = [Some(shutdown.deadline()), self.tunnels.deadline()];
             return always.chain(end.into_iter().flatten()).min();
         }
         let at_work = [
@@ -133,8 +133,11 @@ impl EventLoop<'_> {
                 Next::Nothing => None,
             }
         });
-        let others = [self.tunnel_deadline(), self.script.next_alarm()];
-        syncs.chain(others.into_iter().flatten()).min()
+        let tunnels = self.script.tunnels();
+        let tunnels = tunnels
+            .iter()
+            .filter_map(|each| each.machine.borrow().deadline());
+        syncs.chain(tunnels).chain(self.script.next_alarm()).min()
     }
 
     /// Executes the actions of components.
@@ -182,7 +185,7 @@ impl EventLoop<'_> {
                 }
                 Action::KillDescendants => self.transfers.kill_descendants(),
                 Action::CloseTunnels => {
-                    if self.close_tunnels() {
+                    if self.tunnels.close(&self.script.tunnels(), Instant::now()) {
                         let shutdown = self.shutdown.iter();
                         let last = shutdown.flat_map(Shutdown::on_tunnels_closed).collect();
                         self.apply(last);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, Value};
 
+use super::api::tunnel::TunnelObject;
 use super::context::{Alarm, ScriptContext, Stage, SyncHandle};
 use super::loader::LoadError;
 use super::objects::Objects;
@@ -45,6 +46,11 @@ impl Script {
     /// Returns all syncs in the order of the configuration.
     pub fn syncs(&self) -> Vec<Rc<SyncHandle>> {
         self.context.syncs.borrow().clone()
+    }
+
+    /// Returns the configured tunnels.
+    pub fn tunnels(&self) -> Vec<Rc<TunnelObject>> {
+        self.context.tunnels.borrow().clone()
     }
 
     /// Returns the Lua state.

@@ -5,9 +5,11 @@
 //! | `transfers` | the component: starts processes and evaluates their ends |
 //! | `spawn` | the command of a request |
 //! | `job` | one running process, its entries and its output |
+//! | `local_jobs` | the threads of default.direct |
 //! | `completion` | from the exit status to the queue, the counters and the report of a hook |
 //! | `hooks` | the commands of `onSynced` and `onFailed` |
-//! | `delete_limit` | dry runs for `maxDelete`; `entry_count` threads that count a source for them |
+//! | `delete_limit` | dry runs for `maxDelete` |
+//! | `entry_count` | threads that count a source for them |
 //! | `stall_detector` | transfers without progress |
 //!
 //! The room may call `script`, `sync`, `scan` and those below. It knows neither the watcher nor the
@@ -18,10 +20,10 @@ mod delete_limit;
 mod entry_count;
 mod hooks;
 mod job;
+pub mod local_jobs;
 mod spawn;
 mod stall_detector;
 mod transfers;
 
-pub use delete_limit::put_off;
 pub use job::Job;
 pub use transfers::Transfers;

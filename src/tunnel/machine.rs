@@ -84,6 +84,8 @@ pub struct Tunnel {
     retry: Option<Time>,
     /// How often a process was picked.
     picked: usize,
+    /// Whether it was up when that was last asked; `None` before the first time.
+    was_up: Option<bool>,
 }
 
 impl Tunnel {
@@ -95,6 +97,7 @@ impl Tunnel {
             processes: Vec::new(),
             retry: None,
             picked: 0,
+            was_up: None,
         }
     }
 
@@ -106,6 +109,13 @@ impl Tunnel {
     /// Returns true if syncs may go through it.
     pub fn is_up(&self) -> bool {
         matches!(self.state, TunnelState::Up | TunnelState::UpRetryTimeout)
+    }
+
+    /// Returns true if it was up, or unknown, when this was last called, and is down now.
+    pub fn has_gone_down(&mut self) -> bool {
+        let is_up = self.is_up();
+        let was_up = self.was_up.replace(is_up);
+        !is_up && was_up != Some(false)
     }
 
     /// Its processes, in order of their start.
@@ -225,6 +235,7 @@ impl Tunnel {
 
     /// The daemon goes on with it after all. What is left of its processes is no more its own.
     pub fn enable(&mut self) {
+        self.was_up = None;
         if self.state == TunnelState::Disabled {
             self.refuse();
         }

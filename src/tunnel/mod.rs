@@ -1,11 +1,14 @@
 //! `tunnel{ … }`: processes, such as an ssh that forwards a port, that have to run before the
 //! syncs that use them may transfer.
 //!
-//! * `machine`: the states of one tunnel, without I/O.
+//! * `machine`: the states of one tunnel, without I/O;
+//! * `supervisor`: the processes of all tunnels.
 //!
-//! `script::api::tunnel` reads the configuration of a tunnel, and `daemon::tunnels` starts and ends
-//! its processes. The room knows neither.
+//! `script::api::tunnel` reads the configuration of a tunnel. The room may call `process`, `queue`
+//! and `log`.
 
 mod machine;
+mod supervisor;
 
-pub use machine::{Tunnel, TunnelConfig, TunnelProcess, TunnelState};
+pub use machine::{Tunnel, TunnelConfig, TunnelState};
+pub use supervisor::{ConfiguredTunnel, TunnelSupervisor, of};

@@ -16,11 +16,11 @@ use std::time::SystemTime;
 pub use self::dump::dump;
 pub use self::files::ReportFiles;
 pub use self::snapshot::snapshot;
-use super::local_jobs::LocalJobs;
 use super::watch_limit::WatchLimit;
 use crate::queue::Time;
 use crate::script::{ScriptContext, SyncHandle};
 use crate::transfer::Transfers;
+use crate::transfer::local_jobs::LocalJobs;
 use crate::watch::Watcher;
 
 /// The state of the daemon that is reported.

@@ -1,7 +1,7 @@
 //! `tunnel{ ... }`: reads the configuration of a tunnel, and substitutes its host and port in the
 //! targets of the syncs that use it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::queue::Time;
 use crate::script::context::{ScriptContext, Stage, SyncHandle};
 use crate::script::layer3::template;
 use crate::script::watchdog;
-use crate::tunnel::{Tunnel, TunnelConfig, TunnelState};
+use crate::tunnel::{ConfiguredTunnel, Tunnel, TunnelConfig, TunnelState};
 
 /// The mode of a tunnel: which variables of a target it substitutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,6 @@ pub struct TunnelObject {
     pub machine: RefCell<Tunnel>,
     /// The mode.
     pub mode: TunnelMode,
-    /// True if it was up when the event loop looked last; `None` at first.
-    pub was_up: Cell<Option<bool>>,
     command: Vec<Vec<u8>>,
     localhost: Vec<u8>,
     /// The initial `Tunnel.check`, which accepts every tunnel.
@@ -56,21 +54,6 @@ impl TunnelObject {
             .first()
             .filter(|word| !word.contains(&b'^'))
             .cloned()
-    }
-
-    /// Returns the words of the command for a new process. `port` is the port of a pool.
-    pub fn words(&self, port: Option<u16>, now: Time) -> Vec<Vec<u8>> {
-        let mut values = vec![
-            ("^localhost", self.localhost.clone()),
-            ("^type", PROCESS_KIND.to_string().into_bytes()),
-            ("^started", (now / 1_000_000).to_string().into_bytes()),
-            ("^ready", b"false".to_vec()),
-        ];
-        if let Some(port) = port {
-            values.push(("^localport", port.to_string().into_bytes()));
-        }
-        let words = self.command.iter();
-        words.map(|word| substitute(word, &values)).collect()
     }
 
     /// Returns true if a user function refuses the tunnel: the object's own method `check`, or a
@@ -110,6 +93,30 @@ impl TunnelObject {
         let mut found = vec![("^localhost", self.localhost.clone())];
         found.extend(port.map(|(_, port)| ("^localport", port.clone())));
         substitute(target, &found)
+    }
+}
+
+impl ConfiguredTunnel for TunnelObject {
+    fn machine(&self) -> &RefCell<Tunnel> {
+        &self.machine
+    }
+
+    fn needs_port(&self) -> bool {
+        self.mode == TunnelMode::Pool
+    }
+
+    fn words(&self, port: Option<u16>, now: Time) -> Vec<Vec<u8>> {
+        let mut values = vec![
+            ("^localhost", self.localhost.clone()),
+            ("^type", PROCESS_KIND.to_string().into_bytes()),
+            ("^started", (now / 1_000_000).to_string().into_bytes()),
+            ("^ready", b"false".to_vec()),
+        ];
+        if let Some(port) = port {
+            values.push(("^localport", port.to_string().into_bytes()));
+        }
+        let words = self.command.iter();
+        words.map(|word| substitute(word, &values)).collect()
     }
 }
 
@@ -301,7 +308,6 @@ fn create(
         object,
         machine: Tunnel::new(config).into(),
         mode,
-        was_up: Cell::new(None),
         command,
         localhost: text("localhost")?.unwrap_or_else(|| b"localhost".to_vec()),
         initial_check: initial_check.clone(),

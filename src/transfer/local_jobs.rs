@@ -5,18 +5,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::event_loop::EventLoop;
-use super::event_router;
+use mio::Waker;
+
+use super::Job;
+use super::delete_limit::put_off;
 use crate::batch::error_lines::Attribute;
 use crate::id::SyncId;
 use crate::local::{CopyEnded, CopyJob, CopyReport, CopyTask, CopyWorker};
 use crate::log;
 use crate::paths;
 use crate::process::ExitStatus;
-use crate::queue::Etype;
-use crate::script::CopyRequest;
+use crate::queue::{Etype, Time};
+use crate::script::{CopyRequest, Script, SyncHandle};
 use crate::sync::micros;
-use crate::transfer::{Job, put_off};
 
 /// The maximum number of failures that are logged individually.
 const MAX_LOGGED_FAILURES: usize = 20;
@@ -37,48 +38,40 @@ impl LocalJobs {
     }
 
     /// Returns the unfinished jobs.
-    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.jobs.values()
     }
 
     /// Returns the unfinished jobs, mutable.
-    pub(super) fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
+    pub fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
         self.jobs.values_mut()
-    }
-
-    /// Ends the threads of syncs that are not in `live` and have no jobs left.
-    fn retire(&mut self, live: &HashSet<SyncId>) {
-        let jobs = &self.jobs;
-        self.workers.retain(|id, _| {
-            let has_work = || {
-                jobs.values()
-                    .any(|job| job.handle().sync.borrow().id == *id)
-            };
-            live.contains(id) || has_work()
-        });
     }
 
     /// Tells all threads to stop as soon as possible.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
-}
 
-impl EventLoop<'_> {
     /// Passes a copy request to the worker of its sync.
-    pub(super) fn start_copy(&mut self, request: CopyRequest) {
+    pub fn start(
+        &mut self,
+        request: CopyRequest,
+        script: &Rc<Script>,
+        waker: Arc<Waker>,
+        now: Time,
+    ) {
         let handle = Rc::clone(&request.handle);
-        let job = Job::of_order(&request, Rc::clone(&self.script));
+        let job = Job::of_order(&request, Rc::clone(script));
         let key = handle.sync.borrow().id;
         let priority = handle.sync.borrow().config.priority;
-        let priority = priority.or(self.script.settings.priority);
-        let worker = match self.local_jobs.workers.get(&key) {
+        let priority = priority.or(script.settings.priority);
+        let worker = match self.workers.get(&key) {
             Some(worker) => worker,
-            None => match CopyWorker::start(self.context.waker(), priority) {
-                Ok(worker) => self.local_jobs.workers.entry(key).or_insert(worker),
+            None => match CopyWorker::start(waker, priority) {
+                Ok(worker) => self.workers.entry(key).or_insert(worker),
                 Err(error) => {
                     let mut sync = handle.sync.borrow_mut();
-                    let wait = sync.failed(&request.ids, self.now);
+                    let wait = sync.failed(&request.ids, now);
                     return log::error(format_args!(
                         "{}: cannot start a thread: {error}; trying again in {} s",
                         sync.config.name,
@@ -96,8 +89,8 @@ impl EventLoop<'_> {
             _ => false,
         };
         tell(&request.task);
-        self.local_jobs.count += 1;
-        let token = self.local_jobs.count;
+        self.count += 1;
+        let token = self.count;
         let given = worker.give(CopyJob {
             token,
             source: sync.config.source.clone(),
@@ -112,58 +105,62 @@ impl EventLoop<'_> {
             } else {
                 sync.config.guard.max_delete
             },
-            stop: Arc::clone(&self.local_jobs.stop),
+            stop: Arc::clone(&self.stop),
         });
         if given {
             sync.child_started();
-            self.local_jobs.jobs.insert(token, job);
+            self.jobs.insert(token, job);
         } else {
             // The thread has panicked; the next request starts another.
-            sync.failed(&request.ids, self.now);
+            sync.failed(&request.ids, now);
             drop(sync);
-            self.local_jobs.workers.remove(&key);
+            self.workers.remove(&key);
         }
     }
 
-    /// Evaluates completed copy jobs.
-    pub(super) fn reap_copies(&mut self) {
-        let workers = self.local_jobs.workers.values();
-        let ended: Vec<CopyEnded> = workers.flat_map(CopyWorker::ended).collect();
-        let any = !ended.is_empty();
-        for CopyEnded { token, report } in ended {
-            if let Some(job) = self.local_jobs.jobs.remove(&token) {
-                job.leave();
-                event_router::transfer_ended(job.handle(), self.watcher, self.now);
-                if let Some((deleted, total)) = report.excess {
-                    put_off(job.handle(), job.ids(), deleted, total, self.now);
-                    continue;
-                }
-                job.handle().sync.borrow_mut().deletions_within_limit();
-                if report.names_missing {
-                    let mut sync = job.handle().sync.borrow_mut();
-                    let due = sync.due(self.now);
-                    sync.compare_once(due);
-                }
-                let code = tell_failures(&job, &report);
-                let actions = self
-                    .transfers
-                    .evaluate(&job, ExitStatus::Exit(code), self.now);
-                self.apply(actions);
-            }
-        }
-        if any {
-            self.retire_workers();
-        }
+    /// Returns the results of threads. The job of each is to be removed.
+    pub fn ended(&self) -> Vec<CopyEnded> {
+        let workers = self.workers.values();
+        workers.flat_map(CopyWorker::ended).collect()
     }
 
-    /// Ends the threads of syncs that have ended or are no longer configured. A thread that is
-    /// working ends afterwards.
-    pub(super) fn retire_workers(&mut self) {
-        let syncs = self.syncs.iter().map(|handle| handle.sync.borrow());
+    /// Removes an ended job.
+    pub fn remove(&mut self, token: u64) -> Option<Job> {
+        let job = self.jobs.remove(&token)?;
+        job.leave();
+        Some(job)
+    }
+
+    /// Ends the threads of syncs that have ended or are not among the configured `syncs`. A thread
+    /// that is working ends afterwards.
+    pub fn retire(&mut self, syncs: &[Rc<SyncHandle>]) {
+        let syncs = syncs.iter().map(|handle| handle.sync.borrow());
         let live = syncs.filter(|sync| !sync.has_ended()).map(|sync| sync.id);
-        let live = live.collect();
-        self.local_jobs.retire(&live);
+        let live: HashSet<SyncId> = live.collect();
+        let jobs = &self.jobs;
+        self.workers.retain(|id, _| {
+            let mut jobs = jobs.values();
+            live.contains(id) || jobs.any(|job| job.handle().sync.borrow().id == *id)
+        });
     }
+}
+
+/// Returns the status that rsync would have ended with; `None` if the job was put off because it
+/// would delete too much.
+pub fn status(job: &Job, report: &CopyReport, now: Time) -> Option<ExitStatus> {
+    if let Some((deleted, total)) = report.excess {
+        put_off(job.handle(), job.ids(), deleted, total, now);
+        return None;
+    }
+    {
+        let mut sync = job.handle().sync.borrow_mut();
+        sync.deletions_within_limit();
+        if report.names_missing {
+            let due = sync.due(now);
+            sync.compare_once(due);
+        }
+    }
+    Some(ExitStatus::Exit(tell_failures(job, report)))
 }
 
 /// Logs failures and stores them in the job. Returns the exit code that rsync would have.
