@@ -3,7 +3,8 @@
 //! | file | what it does |
 //! |---|---|
 //! | `server` | the component: sockets and clients of a daemon, in steps |
-//! | `view` | what it reads of the daemon; `fake_view` a daemon for tests |
+//! | `view` | what it reads of the daemon |
+//! | `fake_view` | a daemon for tests |
 //! | `listener` | the listening sockets |
 //! | `connections` | open connections and their limits |
 //! | `requests` | requests of the control socket to replies and actions |
