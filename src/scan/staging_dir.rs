@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{self, AtFlags, FlockOperation, Mode, OFlags, Stat, StatxAttributes, StatxFlags};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use crate::local::attributes;
@@ -16,9 +16,6 @@ use crate::local::beneath::{self, Beneath, Directory, is_directory, lookup};
 use crate::local::copy::attributes_may_forbid;
 use crate::log;
 use crate::safe_path::{self, Access};
-
-/// The entries of the directory. One with other entries is not ours.
-const NAMES: [&[u8]; 4] = [b"lock", b"rules", b"tree", b"incoming"];
 
 /// The text of the lock file: the directory was created by this program, which may empty it.
 const MARKER: &[u8] = b"The directory around this file belongs to lsyncd, which empties it.\n";
@@ -204,26 +201,27 @@ fn is_mount_point(directory: &Directory) -> io::Result<bool> {
     })
 }
 
-/// Returns true if a directory is empty or contains our marker. A directory of an earlier version
-/// has no marker, and only our names.
+/// Returns true if a directory is empty or contains our marker in a file of this user. A lock file
+/// without text is accepted alone: the daemon may have been killed before it wrote the marker.
 fn is_ours(root: &Directory) -> io::Result<bool> {
-    let names: Vec<_> = beneath::list(root)?
-        .into_iter()
-        .map(|found| found.name)
-        .collect();
-    if names.is_empty() {
-        return Ok(true);
-    }
+    let mut names = beneath::list(root)?.into_iter().map(|found| found.name);
+    let has_only_lock = names.all(|name| name == b"lock");
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(lock) = fs::openat(root.as_fd(), "lock", flags, Mode::empty()) else {
-        return Ok(false);
+    let lock = match fs::openat(root.as_fd(), "lock", flags, Mode::empty()) {
+        Ok(lock) => lock,
+        Err(Errno::NOENT) => return Ok(has_only_lock),
+        Err(_) => return Ok(false),
     };
+    let stat = fs::fstat(&lock)?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if !is_file || stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Ok(false);
+    }
     let mut text = Vec::new();
     File::from(lock)
         .take(MARKER.len() as u64 + 1)
         .read_to_end(&mut text)?;
-    let known = |name: &Vec<u8>| NAMES.contains(&name.as_slice());
-    Ok(text == MARKER || (text.is_empty() && names.iter().all(known)))
+    Ok(text == MARKER || (text.is_empty() && has_only_lock))
 }
 
 /// Returns a directory above `place` in which other users could replace it: one that belongs
@@ -396,16 +394,32 @@ mod tests {
     #[test]
     fn only_what_is_ours_is_taken() {
         type Make = fn(&Path);
-        let cases: [(&str, Make, bool); 7] = [
+        let cases: [(&str, Make, bool); 9] = [
             ("new", |_| (), true),
             ("empty", |path| std::fs::create_dir(path).unwrap(), true),
             (
-                "of an earlier version",
+                "begun",
+                |path| {
+                    std::fs::create_dir(path).unwrap();
+                    std::fs::write(path.join("lock"), "").unwrap();
+                },
+                true,
+            ),
+            (
+                "a user's, with our names and a lock without the marker",
                 |path| {
                     std::fs::create_dir_all(path.join("tree/d")).unwrap();
                     std::fs::write(path.join("lock"), "").unwrap();
                 },
-                true,
+                false,
+            ),
+            (
+                "a user's, with a pipe as the lock",
+                |path| {
+                    std::fs::create_dir_all(path.join("tree/d")).unwrap();
+                    nix::unistd::mkfifo(&path.join("lock"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+                },
+                false,
             ),
             (
                 "a user's, with our names",
@@ -448,6 +462,20 @@ mod tests {
                 assert!(enter_in(&directory, "staging").is_ok(), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn the_marker_of_another_user_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            return crate::test_skip::skip("takes root to be another user");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        drop(enter_in(&directory, "s").unwrap());
+        let lock = directory.path().join("s/lock");
+        std::os::unix::fs::chown(&lock, Some(65534), None).unwrap();
+        assert!(refusal(enter_in(&directory, "s")).contains("not lsyncd's"));
+        std::os::unix::fs::chown(&lock, Some(0), None).unwrap();
+        assert!(enter_in(&directory, "s").is_ok());
     }
 
     #[test]
