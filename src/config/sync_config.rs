@@ -56,7 +56,7 @@ const MAX_PENDING: usize = 2_000_000;
 /// The configuration of a sync.
 #[derive(Clone, Debug)]
 pub struct SyncConfig {
-    /// The name: `SyncN` by default.
+    /// The name as it is shown: `SyncN` by default, [escaped](crate::log::escape()) as paths are.
     pub name: String,
     /// The absolute source directory with a trailing slash.
     pub source: Vec<u8>,
@@ -111,7 +111,7 @@ impl SyncConfig {
         values::check_types(config)?;
         Ok(SyncConfig {
             name: bytes("name")?
-                .map(|name| String::from_utf8_lossy(&name).into_owned())
+                .map(|name| crate::log::escape(&name).into_owned())
                 .unwrap_or_default(),
             named_source: bytes("_source")?
                 .and_then(|given| named_directory(&given))

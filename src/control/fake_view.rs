@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::view::{DaemonView, SyncView};
+use crate::component::SyncCommand;
 use crate::id::SyncId;
 use crate::status::snapshot::Snapshot;
 use crate::sync::Mark;
@@ -17,6 +18,8 @@ pub struct FakeView {
     pub has_reported: Cell<bool>,
     /// The syncs whose entries are done.
     pub done: RefCell<Vec<SyncId>>,
+    /// The syncs in which commands change nothing.
+    pub unchanged: RefCell<Vec<SyncId>>,
 }
 
 impl FakeView {
@@ -51,6 +54,10 @@ impl DaemonView for FakeView {
 
     fn has_reported(&self, _: EventMark) -> bool {
         self.has_reported.get()
+    }
+
+    fn would_change(&self, sync: SyncId, _: &SyncCommand) -> bool {
+        !self.unchanged.borrow().contains(&sync)
     }
 
     fn mark(&self, _: SyncId) -> Option<Mark> {

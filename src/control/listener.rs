@@ -1,5 +1,6 @@
 //! The listening sockets: the control socket and the address of metrics and status page.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use mio::net::{TcpListener, UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Uid, User};
 use rustix::fs::FileType;
 
 use super::connections::ClientStream;
@@ -18,9 +20,6 @@ use crate::safe_path::{self, Location};
 
 const CONTROL_TOKEN: Token = Token(8);
 const METRICS_TOKEN: Token = Token(9);
-
-/// The error message if another daemon uses a socket.
-const IN_USE: &str = "another daemon listens on it";
 
 /// The listening sockets of a daemon.
 #[derive(Default)]
@@ -35,6 +34,47 @@ struct ControlListener {
     path: PathBuf,
     /// Device and inode of the socket file.
     file: (u64, u64),
+}
+
+/// The reason why a control socket cannot be opened.
+enum SocketError {
+    /// Another daemon uses it.
+    InUse,
+    /// A file of this user is in its place.
+    Foreign(u32),
+    /// Another user may have put a symbolic link on its path.
+    Untrusted(String),
+    /// Any other reason.
+    Other(String),
+}
+
+impl fmt::Display for SocketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketError::InUse => f.write_str("another daemon listens on it"),
+            SocketError::Foreign(uid) => {
+                let user = User::from_uid(Uid::from_raw(*uid)).ok().flatten();
+                let name = user.map_or_else(|| format!("user {uid}"), |user| user.name);
+                write!(
+                    f,
+                    "a file of {name} is in its place; remove it, or use another path"
+                )
+            }
+            SocketError::Untrusted(reason) | SocketError::Other(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl From<io::Error> for SocketError {
+    fn from(error: io::Error) -> SocketError {
+        let reason = log::reason(&error);
+        // An error of `safe_path` has no number.
+        if error.kind() == ErrorKind::PermissionDenied && error.raw_os_error().is_none() {
+            SocketError::Untrusted(reason)
+        } else {
+            SocketError::Other(reason)
+        }
+    }
 }
 
 impl Listeners {
@@ -54,27 +94,7 @@ impl Listeners {
                         .map_err(|text| format!("cannot open control socket {shown}: {text}"))?,
                 );
             }
-            ControlSocket::Default => {
-                for path in default_places(settings.pid_file.as_deref()) {
-                    match ControlListener::open(&path, registry) {
-                        Ok(control) => {
-                            self.control = Some(control);
-                            break;
-                        }
-                        Err(text) => {
-                            let is_taken = text == IN_USE;
-                            let category = if is_taken { "Warn" } else { "Control" };
-                            let path = path.display();
-                            log::say(category, format_args!("no control socket {path}: {text}"));
-                            // If another daemon uses the first default path, no other path is
-                            // tried.
-                            if is_taken {
-                                break;
-                            }
-                        }
-                    }
-                }
-            }
+            ControlSocket::Default => self.open_default(settings, registry),
         }
         if let Some(address) = settings.metrics_listen {
             let listener = listen(address, registry)
@@ -82,6 +102,29 @@ impl Listeners {
             self.metrics = Some(listener);
         }
         Ok(())
+    }
+
+    /// Opens the first default control socket that is free. Each failure is logged.
+    fn open_default(&mut self, settings: &Settings, registry: &Registry) {
+        for path in default_places(settings.pid_file.as_deref()) {
+            let error = match ControlListener::open(&path, registry) {
+                Ok(control) => {
+                    self.control = Some(control);
+                    return;
+                }
+                Err(error) => error,
+            };
+            let category = match error {
+                SocketError::Other(_) => "Control",
+                _ => "Warn",
+            };
+            let shown = log::escape(path.as_os_str().as_encoded_bytes());
+            log::say(category, format_args!("no control socket {shown}: {error}"));
+            // If another daemon uses the first default path, no other path is tried.
+            if let SocketError::InUse = error {
+                return;
+            }
+        }
     }
 
     /// Returns true for the tokens of the listening sockets.
@@ -110,21 +153,18 @@ impl Listeners {
 }
 
 impl ControlListener {
-    fn open(path: &Path, registry: &Registry) -> Result<ControlListener, String> {
-        let reason = |e: io::Error| log::reason(&e);
-        let location = safe_path::locate(path).map_err(reason)?;
+    fn open(path: &Path, registry: &Registry) -> Result<ControlListener, SocketError> {
+        let location = safe_path::locate(path)?;
         let near = location.path(path);
         remove_stale(&location, &near)?;
         // The mode must be right before chmod(2) could run, so umask(2) sets it at bind(2).
         let mask = umask(Mode::from_bits_truncate(0o177));
         let bound = UnixListener::bind(&near);
         umask(mask);
-        let mut listener = bound.map_err(reason)?;
-        let data = rustix::fs::lstat(&near).map_err(|e| reason(e.into()))?;
+        let mut listener = bound?;
+        let data = rustix::fs::lstat(&near).map_err(io::Error::from)?;
         let control_file = safe_path::identity(&data);
-        registry
-            .register(&mut listener, CONTROL_TOKEN, Interest::READABLE)
-            .map_err(reason)?;
+        registry.register(&mut listener, CONTROL_TOKEN, Interest::READABLE)?;
         Ok(ControlListener {
             listener,
             path: path.to_owned(),
@@ -164,20 +204,28 @@ fn may_order(stream: &UnixStream) -> bool {
 }
 
 /// Removes the socket file of a daemon that has ended.
-fn remove_stale(location: &Location, path: &Path) -> Result<(), String> {
-    match location.found().map(safe_path::kind) {
-        None => return Ok(()),
-        Some(FileType::Socket) => {}
-        Some(_) => return Err("there is a file that is no socket".into()),
+///
+/// # Errors
+///
+/// A daemon listens on it, or a file of another user is there. Such a file is left alone: it may have
+/// been put there to mislead, and in a directory such as /tmp only its owner and root can remove it.
+fn remove_stale(location: &Location, path: &Path) -> Result<(), SocketError> {
+    let Some(found) = location.found() else {
+        return Ok(());
+    };
+    if found.st_uid != 0 && found.st_uid != nix::unistd::geteuid().as_raw() {
+        return Err(SocketError::Foreign(found.st_uid));
+    }
+    if safe_path::kind(found) != FileType::Socket {
+        let reason = "there is a file that is no socket".to_owned();
+        return Err(SocketError::Other(reason));
     }
     // connect(2) does not block here, so a stopped daemon does not block this one.
     match UnixStream::connect(path) {
-        Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
-            location.unlink().map_err(|e| log::reason(&e))
-        }
-        Ok(_) => Err(IN_USE.into()),
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(IN_USE.into()),
-        Err(e) => Err(log::reason(&e)),
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => Ok(location.unlink()?),
+        Ok(_) => Err(SocketError::InUse),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(SocketError::InUse),
+        Err(e) => Err(e.into()),
     }
 }
 

@@ -46,7 +46,7 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
         Verb::Wait { sync } => Response::Barrier(sync),
         Verb::Pause { sync } => {
             let syncs = view.syncs(sync.as_deref());
-            command(sync, &syncs, "paused", &SyncCommand::Pause)
+            command(view, sync, &syncs, "paused", &SyncCommand::Pause)
         }
         Verb::Resume { sync } => command_at_work(view, sync, "resumed", &SyncCommand::Resume),
         Verb::Release { sync } => command_at_work(view, sync, "released", &SyncCommand::Release),
@@ -73,21 +73,31 @@ pub fn reloaded(is_valid: bool) -> Reply {
     }
 }
 
-/// Gives each of the syncs a command.
+/// Gives a command to each of the syncs in which it changes anything.
 fn command(
+    view: &impl DaemonView,
     name: Option<String>,
     syncs: &[SyncView],
     done: &str,
     command: &SyncCommand,
 ) -> Response {
     let each = syncs.iter();
+    let each = each.filter(|sync| view.would_change(sync.id, command));
     let mut actions: Vec<Action> = each
         .map(|sync| Action::Command(sync.id, command.clone()))
         .collect();
+    let what = |count| match (&name, syncs) {
+        (Some(_), [sync, ..]) => sync.name.clone(),
+        _ => counted(count, "sync"),
+    };
+    if actions.is_empty() {
+        let text = format!("nothing to do for {}", what(syncs.len()));
+        return Response::Reply(Reply::done(text), actions);
+    }
+    let what = what(actions.len());
     if *command == SyncCommand::Release {
         actions.push(Action::AcceptMounts);
     }
-    let what = name.unwrap_or_else(|| counted(syncs.len(), "sync"));
     Response::done(format!("{done} {what}"), actions)
 }
 
@@ -102,7 +112,7 @@ fn command_at_work(
     let syncs = view.syncs(name.as_deref());
     match all_ended(&syncs) {
         Some(why) => Response::refused(why),
-        None => command(name, &syncs, done, what),
+        None => command(view, name, &syncs, done, what),
     }
 }
 
@@ -208,6 +218,24 @@ mod tests {
         let (ok, text, actions) = texts(&view, Verb::Wait { sync });
         assert!(!ok && actions.is_empty());
         assert_eq!(text, "there is no sync \"three\"");
+    }
+
+    #[test]
+    fn a_command_that_changes_nothing_is_not_given() {
+        let view = FakeView::new(&["one", "two"]);
+        view.unchanged.borrow_mut().push(view.syncs[0].id);
+        let resume = |sync: Option<&str>| {
+            let sync = sync.map(str::to_owned);
+            texts(&view, Verb::Resume { sync })
+        };
+        let (_, text, actions) = resume(None);
+        assert_eq!((text.as_str(), actions.len()), ("resumed 1 sync", 2));
+        let nothing = (true, "nothing to do for one".to_owned(), Vec::new());
+        assert_eq!(resume(Some("one")), nothing);
+        view.unchanged.borrow_mut().push(view.syncs[1].id);
+        let (ok, text, actions) = texts(&view, Verb::Release { sync: None });
+        assert!(ok && actions.is_empty());
+        assert_eq!(text, "nothing to do for 2 syncs");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the control server reads of the daemon.
 
+use crate::component::SyncCommand;
 use crate::id::SyncId;
 use crate::status::snapshot::Snapshot;
 use crate::sync::Mark;
@@ -19,6 +20,9 @@ pub trait DaemonView {
 
     /// Returns true if all events before the mark, and the startups of all syncs, are queued.
     fn has_reported(&self, moment: EventMark) -> bool;
+
+    /// Returns true if the command changes anything in a sync.
+    fn would_change(&self, sync: SyncId, command: &SyncCommand) -> bool;
 
     /// Returns a mark behind all entries of a sync's queue.
     fn mark(&self, sync: SyncId) -> Option<Mark>;

@@ -21,7 +21,7 @@ use super::shutdown::{Remaining, Shutdown};
 use super::source_monitor::{SourceMonitor, Sources};
 use super::startup_progress::StartupProgress;
 use super::watch_limit::{self, DirectoryCount, WatchLimit};
-use crate::component::{Action, Ending};
+use crate::component::{Action, Ending, SyncCommand};
 use crate::config::Settings;
 use crate::control::{DaemonView, SyncView};
 use crate::cron;
@@ -144,7 +144,8 @@ impl<'a> EventLoop<'a> {
             self.poll_scans();
             event_router::forget_transfers(&self.syncs, self.watcher, self.now);
             self.verify_recent();
-            let actions = self.transfers.on_timer(Instant::now());
+            let mut actions = self.transfers.on_timer(Instant::now());
+            actions.extend(self.local_jobs.on_timer(Instant::now()));
             self.apply(actions);
             self.poll_tunnels();
             self.run_due();
@@ -658,10 +659,17 @@ impl<'a> EventLoop<'a> {
             && self.transfers.unfinished() == 0
             && self.local_jobs.running() == 0
             && !self.scan_passes.is_busy()
-            && self.syncs.iter().all(|m| m.sync.borrow().has_started())
+            && self.syncs.iter().all(|m| {
+                let sync = m.sync.borrow();
+                sync.has_started() || (sync.startup_obstacle().is_some() && !m.waits_for_source())
+            })
             && !self.syncs.iter().any(|m| m.sync.borrow().is_verifying())
         {
             log::normal("onepass config set, exiting");
+            if self.tell_obstacles() {
+                self.begin_shutdown(Ending::Exit(Exit::Failure));
+                return;
+            }
             if self.syncs.iter().any(|m| m.sync.borrow().has_ended()) {
                 self.ending = Some(Ending::Exit(Exit::Failure));
                 return;
@@ -672,6 +680,22 @@ impl<'a> EventLoop<'a> {
             );
             self.begin_shutdown(Ending::Exit(Exit::Done));
         }
+    }
+
+    /// Logs why the startup of syncs waits. Returns true if there is such a sync.
+    fn tell_obstacles(&self) -> bool {
+        let mut any = false;
+        for handle in &self.syncs {
+            let sync = handle.sync.borrow();
+            if let Some(why) = sync.startup_obstacle() {
+                let name = &sync.config.name;
+                log::error(format_args!(
+                    "{name}: not started: {why}; onepass does not wait for a change"
+                ));
+                any = true;
+            }
+        }
+        any
     }
 
     /// Begins the shutdown: no process is started from now on.
@@ -734,6 +758,11 @@ impl DaemonView for EventLoop<'_> {
 
     fn has_reported(&self, moment: EventMark) -> bool {
         self.started && self.watcher.has_reported(moment)
+    }
+
+    fn would_change(&self, sync: SyncId, command: &SyncCommand) -> bool {
+        let handle = self.find(sync);
+        handle.is_some_and(|handle| handle.sync.borrow().would_change(command))
     }
 
     fn mark(&self, sync: SyncId) -> Option<Mark> {

@@ -102,6 +102,7 @@ impl EventLoop<'_> {
             self.watcher.next_deadline(),
             self.context.server.borrow().deadline(now),
             self.transfers.deadline(),
+            self.local_jobs.deadline(),
         ];
         let always = always.into_iter().flatten();
         if let Some(shutdown) = &self.shutdown {

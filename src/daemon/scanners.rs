@@ -142,7 +142,7 @@ impl EventLoop<'_> {
 
 /// Returns the environment variables that describe the sync to user programs.
 pub(super) fn environment(sync: &Sync) -> Vec<(OsString, OsString)> {
-    let name = sync.config.name.clone().into_bytes();
+    let name = crate::log::unescape(&sync.config.name);
     let source = sync.config.source.clone();
     let both = [("LSYNCD_SYNC", name), ("LSYNCD_SOURCE", source)];
     let owned = both.map(|(key, value)| (OsString::from(key), OsString::from_vec(value)));

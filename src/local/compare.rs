@@ -169,7 +169,7 @@ impl Mirror<'_> {
         };
         let (mut source, mut target) = (open(&self.source)?, open(&self.target)?);
         loop {
-            stopped(&self.orders.stop)?;
+            stopped(&self.orders.control)?;
             let (left, right) = (source.fill_buf()?, target.fill_buf()?);
             let length = left.len().min(right.len());
             if left[..length] != right[..length] || (length == 0 && left.len() != right.len()) {
@@ -217,7 +217,7 @@ impl Mirror<'_> {
         // The depth, and the number of directories on the path that contain something protected.
         let (mut depth, mut kept) = (0_usize, 0_usize);
         while let Some(step) = walk.step() {
-            stopped(&self.orders.stop)?;
+            stopped(&self.orders.control)?;
             if step == Step::Enter {
                 depth += 1;
                 if self.clear_directory(&mut walk)? {

@@ -6,13 +6,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::attributes::{self, Given, Unset};
 use super::beneath::{Directory, kind, lookup};
+use super::copy_control::StopCheck;
 use super::temporary::{self, PrivateDirectory, discard};
 
 /// The maximum size that is copied with read and write; for larger files copy_file_range(2) costs
@@ -71,7 +71,7 @@ impl Copier {
         from: &TargetName<'_>,
         stat: &Stat,
         to: &TargetName<'_>,
-        stop: &AtomicBool,
+        stop: &dyn StopCheck,
     ) -> io::Result<Copied> {
         let made = match kind(stat) {
             FileType::RegularFile => self.regular(from, to.directory, stop)?,
@@ -103,7 +103,7 @@ impl Copier {
         &mut self,
         from: &TargetName<'_>,
         directory: &Directory,
-        stop: &AtomicBool,
+        stop: &dyn StopCheck,
     ) -> io::Result<Option<OsString>> {
         // An object that replaced the file meanwhile is neither followed nor waited for.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -142,7 +142,7 @@ impl Copier {
         source: &File,
         target: &OwnedFd,
         stat: &Stat,
-        stop: &AtomicBool,
+        stop: &dyn StopCheck,
     ) -> io::Result<()> {
         let size = stat.st_size.unsigned_abs();
         if self.reflinks && size > 0 {
@@ -180,7 +180,7 @@ impl Copier {
         target: &OwnedFd,
         start: u64,
         end: u64,
-        stop: &AtomicBool,
+        stop: &dyn StopCheck,
     ) -> io::Result<()> {
         let (mut from, mut to) = (start, start);
         while self.ranges && end - from.min(end) > MAX_BUFFERED_COPY {
@@ -250,8 +250,8 @@ pub fn link_to(of: &TargetName<'_>, stat: &Stat, to: &TargetName<'_>) -> io::Res
 ///
 /// # Errors
 /// The daemon is shutting down.
-pub fn stopped(stop: &AtomicBool) -> io::Result<()> {
-    if stop.load(Ordering::Relaxed) {
+pub fn stopped(stop: &dyn StopCheck) -> io::Result<()> {
+    if stop.is_stopped() {
         Err(io::ErrorKind::Interrupted.into())
     } else {
         Ok(())

@@ -196,7 +196,7 @@ impl DeletionCount<'_> {
 
 /// Returns the entries of a directory of the target; none if it is gone.
 fn list(orders: &CopyJob, target: &Beneath, path: &[u8]) -> io::Result<Vec<FoundEntry>> {
-    stopped(&orders.stop)?;
+    stopped(&orders.control)?;
     match target
         .directory(path)
         .and_then(|found| beneath::list(&found))

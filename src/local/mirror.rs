@@ -8,13 +8,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::beneath::{self, Beneath, Directory, is_directory, is_missing, lookup};
 use super::copy::{self, Copied, Copier, TargetName, attributes_may_forbid};
+use super::copy_control::StopCheck;
 use super::deletions;
 use super::links::{HardLinks, identity};
 use super::touched_paths::TouchedPaths;
@@ -234,7 +234,7 @@ impl Mirror<'_> {
             name,
         };
         let copier = &mut self.memory.copier;
-        match copier.copy(&from, stat, &to, &self.orders.stop)? {
+        match copier.copy(&from, stat, &to, &self.orders.control)? {
             Copied::Vanished => return Ok(()),
             Copied::Done => {}
         }
@@ -528,7 +528,7 @@ impl Mirror<'_> {
 
     /// Returns true if the daemon is shutting down.
     pub(super) fn is_stopped(&self) -> bool {
-        self.orders.stop.load(Ordering::Relaxed)
+        self.orders.control.is_stopped()
     }
 
     /// Records a failed path, to be retried.

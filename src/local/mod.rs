@@ -25,6 +25,7 @@ pub(crate) mod attributes;
 pub(crate) mod beneath;
 mod compare;
 pub(crate) mod copy;
+mod copy_control;
 mod deletions;
 mod links;
 mod mirror;
@@ -33,7 +34,6 @@ mod touched_paths;
 mod walk;
 mod worker;
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::batch::Change;
@@ -41,6 +41,7 @@ use crate::config::MaxDelete;
 use crate::filter::Filter;
 
 pub use attributes::Unset;
+pub use copy_control::{CopyControl, StopCheck};
 pub use mirror::{Memory, carry_out};
 pub use worker::{CopyEnded, CopyWorker};
 
@@ -65,8 +66,8 @@ pub struct CopyJob {
     pub renames_applied: bool,
     /// The maximum number of deletions; if there would be more, nothing is done.
     pub limit: Option<MaxDelete>,
-    /// Set to stop the work before it is done.
-    pub stop: Arc<AtomicBool>,
+    /// Stops the work before it is done, and shows its progress.
+    pub control: Arc<CopyControl>,
 }
 
 impl CopyJob {

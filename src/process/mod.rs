@@ -21,6 +21,7 @@
 mod activity;
 mod children;
 mod command;
+mod idle_clock;
 mod lines;
 mod orphans;
 mod pipes;
@@ -32,6 +33,7 @@ mod ssh_control;
 pub use activity::{FifoWait, Observation, Observer};
 pub use children::{Children, EndedChild, ExitStatus, Pid};
 pub use command::{Command, Output, SpawnError, Stdin};
+pub use idle_clock::{CHECK_INTERVAL, IdleClock};
 pub use lines::MAX_LINE;
 pub use pipes::{Sink, Stream};
 pub use priority::{IoPriority, Priority};

@@ -11,6 +11,7 @@ use super::api::observe::Observed;
 use super::api::tunnel::TunnelObject;
 use super::request::RequestQueue;
 use crate::config::{SettingsTable, config_error};
+use crate::log;
 use crate::process::{Children, SshControl};
 use crate::queue::{DelayId, Time};
 use crate::scan::readers::Reading;
@@ -48,9 +49,12 @@ pub struct SyncHandle {
 }
 
 impl SyncHandle {
-    /// Returns true if it has this name, or if no name is given.
+    /// Returns true if it has this name, as it is configured or as it is shown, or if no name is
+    /// given.
     pub fn is_meant(&self, name: Option<&str>) -> bool {
-        name.is_none_or(|name| self.sync.borrow().config.name == name)
+        let sync = self.sync.borrow();
+        let shown = &sync.config.name;
+        name.is_none_or(|name| shown == name || *shown == log::escape(name.as_bytes()))
     }
 
     /// Returns true if its tunnel, if any, permits transfers.

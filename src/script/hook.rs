@@ -51,7 +51,10 @@ impl Script {
                 told.set("target", lua.create_string(target)?)?;
             }
             let sync = handle.sync.borrow();
-            told.set("sync", sync.config.name.as_str())?;
+            told.set(
+                "sync",
+                lua.create_string(crate::log::unescape(&sync.config.name))?,
+            )?;
             told.set("source", lua.create_string(&sync.config.source)?)?;
         }
         told.set("exitcode", report.status.code())?;

@@ -32,6 +32,24 @@ impl Sync {
         }
     }
 
+    /// Returns true if the command changes anything.
+    pub fn would_change(&self, command: &SyncCommand) -> bool {
+        match command {
+            SyncCommand::Pause => !self.is_paused(),
+            SyncCommand::Resume => self.is_paused(),
+            SyncCommand::Flush => self.pending() > 0,
+            SyncCommand::Retry => {
+                self.pending() > 0 || self.is_failing() || self.failed_paths().due().is_some()
+            }
+            SyncCommand::Resync => self.compares_everything(),
+            SyncCommand::ResyncPath(_) => true,
+            SyncCommand::Release => {
+                let is_held = self.halted().is_some() || self.delete_guard().excess().is_some();
+                is_held || self.missing_mounts().next().is_some()
+            }
+        }
+    }
+
     /// Returns true if it was paused.
     pub fn is_paused(&self) -> bool {
         self.lifecycle.is_paused()

@@ -43,12 +43,19 @@ impl Sync {
                 .any(|delay| delay.etype() == Etype::Init)
     }
 
+    /// Returns the reason why the startup waits for a change of source, target or guard; `None` if
+    /// it is complete or goes on by itself.
+    pub fn startup_obstacle(&self) -> Option<&str> {
+        if self.has_started() {
+            return None;
+        }
+        self.halted().or(self.delete_guard().excess())
+    }
+
     /// Queues a full comparison for `due`, because events may have been lost.
     pub fn resync(&mut self, due: Time) {
         self.note_lost_events();
-        if let Some(etype) = self.comparison() {
-            self.queue.push(etype, b"/", None, due);
-        }
+        self.compare_again(due);
     }
 
     /// Queues a full comparison for `due`, unless one is pending.
@@ -88,7 +95,7 @@ impl Sync {
 
     /// Returns the event type of a full comparison; `None` if the sync's kind has none.
     fn comparison(&self) -> Option<Etype> {
-        if self.has_full {
+        if self.has_full || self.has_on_full {
             Some(Etype::Full)
         } else {
             self.config.init.then_some(Etype::Init)
@@ -127,6 +134,7 @@ impl Sync {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::component::SyncCommand;
     use crate::queue::{Policy, Take};
     use crate::sync::tests::sync_with;
 
@@ -160,8 +168,24 @@ mod tests {
         sync.resync(0);
         assert_eq!(specials(&sync), []);
         assert!(!sync.verify.is_done());
+        assert!(!sync.would_change(&SyncCommand::Resync));
         sync.has_full = true;
         sync.resync_once(0);
         assert_eq!(specials(&sync), [Etype::Full]);
+    }
+
+    /// The action `onFull` of a user is a comparison, but not known to compare the whole source.
+    #[test]
+    fn an_action_of_the_user_compares() {
+        for init in [false, true] {
+            let mut sync = sync_with(Policy::PerEvent);
+            sync.config.init = init;
+            sync.has_on_full = true;
+            assert!(sync.would_change(&SyncCommand::Resync));
+            sync.resync(0);
+            assert_eq!(specials(&sync), [Etype::Full]);
+            let id = sync.queue.specials().next().unwrap().id();
+            assert!(!sync.is_whole(id));
+        }
     }
 }

@@ -116,6 +116,8 @@ pub struct Sync {
     crontab: Crontab,
     /// The sync's kind has a function for `Full` events, used for full comparisons.
     has_full: bool,
+    /// The user has an action for `Full` events, used for full comparisons.
+    has_on_full: bool,
     /// rsync sends a symlink to a directory as that directory.
     follows_links: bool,
     /// `maxStartups` is reached, so that full comparisons have to wait.
@@ -165,6 +167,7 @@ impl Sync {
             environment: Vec::new(),
             crontab: Crontab::new(crate::sys::utc_offset),
             has_full,
+            has_on_full: false,
             follows_links: false,
             defers_full_comparisons: false,
             tree_size: TreeSize::default(),
@@ -297,6 +300,11 @@ impl Sync {
     /// Returns the group of syncs that may share a journal; `None` for a sync that shares none.
     pub fn journal_group(&self) -> Option<&[u8]> {
         self.journal_group.as_deref()
+    }
+
+    /// Sets if the user has an action for `Full` events.
+    pub fn set_has_on_full(&mut self, has_on_full: bool) {
+        self.has_on_full = has_on_full;
     }
 
     /// Sets the group of syncs that may share a journal.

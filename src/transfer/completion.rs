@@ -277,6 +277,8 @@ impl Job {
         // What is too large was left out.
         let is_bounded = sync.is_size_bounded() && self.is_whole(&sync);
         match verdict {
+            // A table of exit codes cannot make a transfer of one that was not started.
+            CollectResult::Done if self.is_unsent => Completion::Again,
             CollectResult::Done if is_bounded => Completion::Partly(FailedEntries::Everything),
             CollectResult::Done if is_partial => Completion::Partly(self.failed_paths()),
             CollectResult::Done => Completion::Done,

@@ -30,6 +30,8 @@ pub enum DryRunResult {
     Count,
     /// More than the limit would be deleted: this many of a total.
     Exceeded(u64, u64),
+    /// It proves nothing. The transfer does not start, and its entries fail.
+    Failed,
 }
 
 impl DryRun {
@@ -103,15 +105,16 @@ impl DryRun {
 
     /// Returns what follows this end of the dry run.
     pub fn result(&self, status: ExitStatus) -> DryRunResult {
+        if !matches!(status, ExitStatus::Exit(0 | 23 | 24)) {
+            return DryRunResult::Failed;
+        }
         if self.needs_count() {
             return DryRunResult::Count;
         }
         let deleted = self.deleted.get();
         let limit = self.request.handle.sync.borrow().config.guard.max_delete;
-        // A dry run that failed proves nothing, and the transfer would fail in the same way.
-        let failed = !matches!(status, ExitStatus::Exit(0 | 23 | 24));
         let total = self.entries();
-        if !failed && limit.is_some_and(|limit| limit.exceeded(deleted, total)) {
+        if limit.is_some_and(|limit| limit.exceeded(deleted, total)) {
             return DryRunResult::Exceeded(deleted, total);
         }
         self.request

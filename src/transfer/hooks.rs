@@ -74,7 +74,7 @@ impl HookSync {
         let text = log::escape(&report.text).into_owned();
         let env = [
             ("LSYNCD_EVENT", event.into()),
-            ("LSYNCD_SYNC", self.name.clone().into_bytes()),
+            ("LSYNCD_SYNC", log::unescape(&self.name)),
             ("LSYNCD_SOURCE", self.source.clone()),
             ("LSYNCD_TARGET", self.target.clone()),
             (

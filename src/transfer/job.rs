@@ -8,6 +8,7 @@ use std::time::Instant;
 use mlua::Table;
 
 use super::delete_limit::DryRun;
+use super::spawn;
 use crate::batch;
 use crate::batch::error_lines::{self, Attribute, ErrorLine};
 use crate::batch::output::{self as rsync_output, RsyncProgress, RsyncTotals};
@@ -52,6 +53,8 @@ pub struct Job {
     unknown: RefCell<Vec<Vec<u8>>>,
     /// The work is a retry: failures are logged once, at the end.
     pub(super) repeated: bool,
+    /// The transfer was not started, because its dry run failed.
+    pub(super) is_unsent: bool,
     /// Set if the child is a dry run.
     pub(super) dry_run: Option<DryRun>,
     /// Set if the child is a scanner.
@@ -79,6 +82,7 @@ impl Job {
             blame: Default::default(),
             unknown: Default::default(),
             repeated: false,
+            is_unsent: false,
             dry_run: None,
             scan: None,
             _reading: None,
@@ -119,6 +123,22 @@ impl Job {
             repeated,
             roots,
             ..Job::new(handle, script, request.agent)
+        }
+    }
+
+    /// Returns the job for a transfer that was not started, because its dry run failed.
+    pub(super) fn unsent(request: SpawnRequest, script: Rc<Script>) -> Job {
+        let roots = spawn::roots(&request.args);
+        Job {
+            is_unsent: true,
+            ..Job::of_request(request, roots, script)
+        }
+    }
+
+    /// Takes in error output that has been logged already.
+    pub(super) fn take_errors(&self, lines: impl IntoIterator<Item = Vec<u8>>) {
+        for line in lines {
+            self.read_error(&line);
         }
     }
 

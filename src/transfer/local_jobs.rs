@@ -4,19 +4,22 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use mio::Waker;
 
 use super::Job;
 use super::delete_limit::put_off;
 use crate::batch::error_lines::Attribute;
+use crate::component::Action;
 use crate::id::SyncId;
-use crate::local::{CopyEnded, CopyJob, CopyReport, CopyTask, CopyWorker};
+use crate::local::{CopyControl, CopyEnded, CopyJob, CopyReport, CopyTask, CopyWorker};
 use crate::log;
 use crate::paths;
-use crate::process::ExitStatus;
+use crate::process::{ExitStatus, IdleClock};
 use crate::queue::{Etype, Time};
 use crate::script::{CopyRequest, Script, SyncHandle};
+use crate::status::number_format::span;
 use crate::sync::micros;
 
 /// The maximum number of failures that are logged individually.
@@ -27,8 +30,15 @@ const MAX_LOGGED_FAILURES: usize = 20;
 pub struct LocalJobs {
     workers: HashMap<SyncId, CopyWorker>,
     jobs: HashMap<u64, Job>,
+    progress: HashMap<u64, CopyProgress>,
     count: u64,
     stop: Arc<AtomicBool>,
+}
+
+/// The progress of a copy job.
+struct CopyProgress {
+    control: Arc<CopyControl>,
+    idle_clock: IdleClock<u64>,
 }
 
 impl LocalJobs {
@@ -37,9 +47,38 @@ impl LocalJobs {
         self.jobs.len()
     }
 
-    /// Returns the unfinished jobs.
-    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.values()
+    /// Returns the unfinished jobs, with the time without progress of those that stand still.
+    pub fn jobs(&self) -> impl Iterator<Item = (&Job, Option<Duration>)> {
+        let stalled = |token: &u64| self.progress.get(token)?.idle_clock.stalled();
+        self.jobs
+            .iter()
+            .map(move |(token, job)| (job, stalled(token)))
+    }
+
+    /// Returns when [`LocalJobs::on_timer`] has something to do.
+    pub fn deadline(&self) -> Option<Instant> {
+        let progress = self.progress.values();
+        progress.map(|it| it.idle_clock.next_look()).min()
+    }
+
+    /// Checks running jobs for stalls if it is time to. A thread cannot be ended, so a stall is
+    /// only reported.
+    pub fn on_timer(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for (token, it) in &mut self.progress {
+            if it.idle_clock.next_look() > now {
+                continue;
+            }
+            it.idle_clock.look(Some(it.control.steps()), now);
+            if let (Some(idle), Some(job)) = (it.idle_clock.take_report(), self.jobs.get(token)) {
+                actions.push(Action::warn(format!(
+                    "{}: copying has made no progress for {}, waiting for it",
+                    job.handle().sync.borrow().config.name,
+                    span(idle.as_secs_f64())
+                )));
+            }
+        }
+        actions
     }
 
     /// Returns the unfinished jobs, mutable.
@@ -91,6 +130,7 @@ impl LocalJobs {
         tell(&request.task);
         self.count += 1;
         let token = self.count;
+        let control = Arc::new(CopyControl::new(Arc::clone(&self.stop)));
         let given = worker.give(CopyJob {
             token,
             source: sync.config.source.clone(),
@@ -105,11 +145,17 @@ impl LocalJobs {
             } else {
                 sync.config.guard.max_delete
             },
-            stop: Arc::clone(&self.stop),
+            control: Arc::clone(&control),
         });
         if given {
             sync.child_started();
             self.jobs.insert(token, job);
+            let idle_clock = IdleClock::new(Instant::now());
+            let progress = CopyProgress {
+                control,
+                idle_clock,
+            };
+            self.progress.insert(token, progress);
         } else {
             // The thread has panicked; the next request starts another.
             sync.failed(&request.ids, now);
@@ -126,6 +172,7 @@ impl LocalJobs {
 
     /// Removes an ended job.
     pub fn remove(&mut self, token: u64) -> Option<Job> {
+        self.progress.remove(&token);
         let job = self.jobs.remove(&token)?;
         job.leave();
         Some(job)

@@ -18,17 +18,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::component::Action;
-use crate::process::{FifoWait, Observation, Pid};
+use crate::process::{CHECK_INTERVAL, FifoWait, IdleClock, Observation, Pid};
 use crate::status::number_format::span;
-
-/// The time between two checks of running transfers.
-const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// The maximum time without I/O that one check adds.
-const MAX_CHECK_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The time without I/O after which a transfer is reported.
-const REPORT_AFTER: Duration = Duration::from_secs(30);
 
 /// The number of checks in a row after which a process that waits for a FIFO, and has not run in
 /// between, counts as blocked.
@@ -41,14 +32,8 @@ const TERM_TIMEOUT: Duration = Duration::from_secs(10);
 struct Transfer {
     /// The name of its sync, for messages.
     name: String,
-    /// The I/O counters at the last check.
-    figures: Option<Vec<(u32, u64)>>,
-    /// The time of the last check.
-    looked: Instant,
-    /// The time without I/O.
-    idle: Duration,
-    /// The stall has been reported.
-    is_reported: bool,
+    /// The time without I/O, by the I/O counters of its processes.
+    idle_clock: IdleClock<Vec<(u32, u64)>>,
     fifo_waits: Vec<FifoWait>,
     /// The number of checks in a row with the same `fifo_waits`.
     fifo_looks: u32,
@@ -84,10 +69,7 @@ impl StallDetector {
         self.next_look.get_or_insert(now + CHECK_INTERVAL);
         let transfer = Transfer {
             name,
-            figures: None,
-            looked: now,
-            idle: Duration::ZERO,
-            is_reported: false,
+            idle_clock: IdleClock::new(now),
             fifo_waits: Vec::new(),
             fifo_looks: 0,
             kill_at: None,
@@ -111,8 +93,7 @@ impl StallDetector {
 
     /// Returns the time without I/O of a transfer, if it is long enough to be reported.
     pub fn stalled(&self, pid: Pid) -> Option<Duration> {
-        let transfer = self.transfers.get(&pid)?;
-        Some(transfer.idle).filter(|idle| *idle >= REPORT_AFTER)
+        self.transfers.get(&pid)?.idle_clock.stalled()
     }
 
     /// Checks the transfers if it is time to.
@@ -154,35 +135,24 @@ impl Transfer {
             (false, false) => 1,
         };
         self.fifo_waits = seen.fifo_waits;
-        // A daemon that was busy or stopped has not observed the transfer.
-        let since = now
-            .saturating_duration_since(self.looked)
-            .min(MAX_CHECK_INTERVAL);
-        let is_idle = seen.activity.is_some() && seen.activity == self.figures;
-        self.idle = if is_idle {
-            self.idle + since
-        } else {
-            Duration::ZERO
-        };
-        self.looked = now;
-        self.figures = seen.activity;
+        let is_idle = self.idle_clock.look(seen.activity, now);
+        let idle = self.idle_clock.idle();
         if self.fifo_looks >= MIN_FIFO_CHECKS {
             let why = "waits for a named pipe that came in place of a file";
             return self.terminate(pid, why, now);
         }
-        if is_idle && timeout.is_some_and(|timeout| self.idle >= timeout) {
-            let idle = span(self.idle.as_secs_f64());
+        if is_idle && timeout.is_some_and(|timeout| idle >= timeout) {
+            let idle = span(idle.as_secs_f64());
             let why = format!("has had no I/O for {idle}, more than stallTimeout");
             return self.terminate(pid, &why, now);
         }
-        if self.idle < REPORT_AFTER || self.is_reported {
+        let Some(idle) = self.idle_clock.take_report() else {
             return Vec::new();
-        }
-        self.is_reported = true;
+        };
         vec![Action::warn(format!(
             "{}: the transfer (process {pid}) has had no I/O for {}, waiting for it",
             self.name,
-            span(self.idle.as_secs_f64())
+            span(idle.as_secs_f64())
         ))]
     }
 

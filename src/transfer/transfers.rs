@@ -1,7 +1,7 @@
 //! The running processes of syncs.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -122,12 +122,16 @@ impl Transfers {
         if DryRun::is_needed(&request) {
             let command = DryRun::command(&request);
             let spawned = self.children.borrow_mut().spawn(command);
-            // The reason of a failure is logged when the transfer itself fails to start.
-            if let Ok(pid) = spawned {
-                let dry_run = DryRun::new(request);
-                self.add(pid, Job::dry_run(dry_run, Rc::clone(&self.script)));
-                return Vec::new();
+            let script = Rc::clone(&self.script);
+            match spawned {
+                Ok(pid) => self.add(pid, Job::dry_run(DryRun::new(request), script)),
+                Err(error) => {
+                    let program = request.program.clone();
+                    let job = Job::unsent(request, script);
+                    return self.not_spawned(&job, &program, error, now);
+                }
             }
+            return Vec::new();
         }
         self.execute(request, now)
     }
@@ -168,7 +172,10 @@ impl Transfers {
             return self.apply(&job, status, evaluation, now);
         }
         match job.dry_run.take() {
-            Some(dry_run) => self.dry_run_ended(dry_run, status, now),
+            Some(dry_run) => {
+                let errors = job.errors.take();
+                self.dry_run_ended(dry_run, status, errors, now)
+            }
             None => self.evaluate(&job, status, now),
         }
     }
@@ -191,7 +198,8 @@ impl Transfers {
             match count {
                 Some(count) => {
                     dry_run.on_counted(count);
-                    actions.extend(self.dry_run_ended(dry_run, status, now));
+                    let errors = VecDeque::new();
+                    actions.extend(self.dry_run_ended(dry_run, status, errors, now));
                 }
                 // The daemon is shutting down.
                 None => {
@@ -288,17 +296,33 @@ impl Transfers {
         let spawned = self.children.borrow_mut().spawn(command);
         let job = Job::of_request(request, roots, Rc::clone(&self.script));
         match spawned {
-            Ok(pid) => self.add(pid, job),
-            Err(SpawnError::NotExecutable(_)) => {
-                let text = format!("Failed executing [ {} ]!", log::escape(&program));
+            Ok(pid) => {
+                self.add(pid, job);
+                Vec::new()
+            }
+            Err(error) => self.not_spawned(&job, &program, error, now),
+        }
+    }
+
+    /// Handles the failure to start the process of a job, or its dry run.
+    fn not_spawned(
+        &mut self,
+        job: &Job,
+        program: &[u8],
+        error: SpawnError,
+        now: Time,
+    ) -> Vec<Action> {
+        let program = log::escape(program);
+        match error {
+            SpawnError::NotExecutable(_) => {
+                let text = format!("Failed executing [ {program} ]!");
                 log::error(&text);
                 job.errors.borrow_mut().push_back(text.into_bytes());
-                return self.evaluate(&job, EXIT_NOT_EXECUTED, now);
+                return self.evaluate(job, EXIT_NOT_EXECUTED, now);
             }
-            Err(SpawnError::Resources(error)) => {
+            SpawnError::Resources(error) => {
                 let mut sync = job.handle.sync.borrow_mut();
                 let wait = sync.failed(&job.ids, now);
-                let program = log::escape(&program);
                 let text = format!("cannot start {program}: {error}");
                 let name = &sync.config.name;
                 log::error(format_args!(
@@ -311,9 +335,25 @@ impl Transfers {
         Vec::new()
     }
 
-    /// Starts the transfer of a dry run, defers its entries, or counts the source first.
-    fn dry_run_ended(&mut self, dry_run: DryRun, status: ExitStatus, now: Time) -> Vec<Action> {
+    /// Starts the transfer of a dry run, defers its entries, or counts the source first. The failure
+    /// of a dry run is handled as one of the transfer, which is not started.
+    fn dry_run_ended(
+        &mut self,
+        dry_run: DryRun,
+        status: ExitStatus,
+        errors: VecDeque<Vec<u8>>,
+        now: Time,
+    ) -> Vec<Action> {
         match dry_run.result(status) {
+            DryRunResult::Failed => {
+                log::warn(format_args!(
+                    "{}: the dry run for maxDelete failed, nothing is sent",
+                    dry_run.handle().sync.borrow().config.name
+                ));
+                let job = Job::unsent(dry_run.into_request(), Rc::clone(&self.script));
+                job.take_errors(errors);
+                return self.evaluate(&job, status, now);
+            }
             DryRunResult::Transfer => return self.execute(dry_run.into_request(), now),
             DryRunResult::Exceeded(deleted, total) => {
                 put_off(&dry_run.handle(), dry_run.ids(), deleted, total, now);

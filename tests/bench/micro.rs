@@ -8,7 +8,6 @@ use std::hint::black_box;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -237,7 +236,7 @@ fn copy(c: &mut Criterion) {
             task,
             renames_applied: true,
             limit: None,
-            stop: Arc::new(AtomicBool::new(false)),
+            control: Arc::default(),
         };
         group.bench_function(name, |b| b.iter(|| carry_out(&orders, &mut memory).code()));
     }

@@ -4,6 +4,7 @@
 //! been away has another size: full comparisons go by that and whole seconds.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -413,5 +414,53 @@ fn part_of_the_target_would_be_deleted_by_a_list() {
             dir.write(format!("f{n}"), "1");
         }
         daemon.wait_equal();
+    }
+}
+
+/// A dry run that fails by itself proves nothing. Its transfer does not run, whatever the exit code,
+/// and however a table of the user calls it.
+#[test]
+fn a_dry_run_that_fails_lets_nothing_pass() {
+    for (failure, more) in [
+        ("exit 12", ""),
+        ("exit 1", ""),
+        ("exit 12", ", exitcodes = { [0] = 'ok', [12] = 'ok' }"),
+        ("kill -9 $$", ""),
+    ] {
+        let dir = Dir::new();
+        let wrapper = dir.put(
+            "bin/wrapped",
+            dir.expand(&format!(
+                "#!/bin/sh\ncase \"$*\" in *--dry-run*) test -e @DIR@/fails && {failure};; esac\n\
+                 echo \"$*\" >> @DIR@/calls\nexec rsync \"$@\"\n"
+            )),
+        );
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+        let config = format!(
+            "settings{{ insist = true }}
+            sync{{ default.rsync, source = '@SRC@', target = '@TRG@', delay = 0.2,
+            guard = {{ maxDelete = 100 }}, rsync = {{ archive = true, binary = '@DIR@/bin/wrapped' }}
+            {more} }}"
+        );
+        dir.put("fails", "");
+        fs::write(dir.trg("old"), "x").unwrap();
+        dir.write("new", "1");
+        let mut daemon = Daemon::new(&dir, &config).start();
+        let told = "the dry run for maxDelete failed, nothing is sent";
+        if failure == "exit 1" {
+            // Not even an error that ends a sync passes.
+            daemon.wait_log(told);
+        } else {
+            daemon.wait_for("it is tried again", |daemon| {
+                daemon.log().matches(told).count() > 1
+            });
+        }
+        assert!(!dir.path("calls").exists() && dir.trg("old").exists());
+        if failure == "exit 1" {
+            continue;
+        }
+        fs::remove_file(dir.path("fails")).unwrap();
+        daemon.wait_equal();
+        assert!(!dir.trg("old").exists());
     }
 }

@@ -2,7 +2,6 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 
 use lsyncd::filter::Filter;
@@ -21,6 +20,6 @@ pub fn copy_job(source: &Path, target: &Path, task: CopyTask) -> CopyJob {
         task,
         renames_applied: false,
         limit: None,
-        stop: Arc::new(AtomicBool::new(false)),
+        control: Arc::default(),
     }
 }

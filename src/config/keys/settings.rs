@@ -69,5 +69,5 @@ pub const SETTINGS: &[Key] = keys! {
          it cannot be written, or if other users can write to it or replace it, state is not \
          persisted.";
     "onepass": T::Switch, "false", V2_3;
-        "Exit with 0 when every sync has completed its startup transfer.";
+        "Exit with 0 when every sync has completed its startup transfer, with 255 if a guard stops one.";
 };

@@ -136,7 +136,13 @@ fn stalls(state: &DaemonState<'_>, handle: &Rc<SyncHandle>) -> Vec<Cow<'static, 
         let idle = span(idle.as_secs_f64());
         Some(format!("Stalled: process {pid} has had no I/O for {idle}").into())
     });
-    stalled.collect()
+    let local = state.local_jobs.jobs();
+    let local = local.filter(|(job, _)| job.is_of(handle));
+    let local = local.filter_map(|(_, stalled)| {
+        let idle = span(stalled?.as_secs_f64());
+        Some(format!("Stalled: copying has made no progress for {idle}").into())
+    });
+    stalled.chain(local).collect()
 }
 
 struct Watches<'a>(&'a Watcher);
@@ -198,7 +204,7 @@ fn sync_status(sync: &Sync, lacks_watches: bool) -> SyncStatus<'static> {
         path2: None,
     });
     SyncStatus {
-        name: sync.config.name.clone().into_bytes().into(),
+        name: log::unescape(&sync.config.name).into(),
         source: sync.config.source.clone().into(),
         notes: notes(sync, lacks_watches),
         delays: delays.chain(backlog).collect(),
@@ -215,7 +221,7 @@ fn tunnel_status(tunnel: &TunnelObject, time: f64, now: Time) -> TunnelStatus<'s
         started: time - now.saturating_sub(process.started) as f64 / 1e6,
     });
     TunnelStatus {
-        name: machine.config.name.clone().into_bytes().into(),
+        name: log::unescape(&machine.config.name).into(),
         status: machine.state().name(),
         processes: processes.collect(),
     }

@@ -66,14 +66,14 @@ fn of_sync(state: &DaemonState<'_>, handle: &Rc<SyncHandle>, entries: usize) -> 
         stalled: state.transfers.stalled(*pid).map(|idle| idle.as_secs_f64()),
         ..sending(pid.0, job, &sync)
     });
-    let counting = state.transfers.counting();
-    let orders = state
-        .local_jobs
-        .jobs()
-        .chain(counting)
-        .filter(|job| job.is_of(handle));
+    let counting = state.transfers.counting().map(|job| (job, None));
+    let local = state.local_jobs.jobs().chain(counting);
+    let local = local.filter(|(job, _)| job.is_of(handle));
     // Local jobs run in the daemon's own process.
-    let own = orders.map(|job| sending(std::process::id(), job, &sync));
+    let own = local.map(|(job, stalled)| Sending {
+        stalled: stalled.map(|idle| idle.as_secs_f64()),
+        ..sending(std::process::id(), job, &sync)
+    });
     let sending = children.chain(own);
     let retry = sync.next_retry().map(|(hold, failures)| Retry {
         seconds: Clock::until(now, hold).as_secs_f64(),

@@ -180,6 +180,8 @@ fn sync_of(
         }
         None => {
             let mut sync = Sync::new(typed, filter, policy, full);
+            let on_full = config.get::<Value>("onFull")?;
+            sync.set_has_on_full(on_full.is_function() || on_full.is_string());
             let words = rsync_words(lua, config)?;
             sync.set_follows_links(words.is_some_and(|words| rsync_options::follows_links(&words)));
             add_crontab(&mut sync)?;

@@ -119,6 +119,12 @@ impl Script {
 }
 
 impl SyncHandle {
+    /// Returns true if the configuration lets the sync wait for a source that is missing.
+    pub fn waits_for_source(&self) -> bool {
+        let value = self.config.get::<Value>("waitForSource");
+        value.is_ok_and(|value| config::truthy(&value)) && self.sync.borrow().is_lost()
+    }
+
     /// Returns the destination: `target`, or `HOST:TARGETDIR`. `None` for user code.
     pub fn destination(&self) -> Option<Vec<u8>> {
         destination(&self.config).ok().flatten()

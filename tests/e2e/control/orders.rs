@@ -254,3 +254,94 @@ fn the_last_error_is_the_error() {
         error.is_some_and(|error| error.text.starts_with("ERROR: password file"))
     });
 }
+
+/// A verb that finds nothing to change says so, and one that does says what.
+#[test]
+fn verbs_that_change_nothing_say_so() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    let says = |words: &[&str]| {
+        let output = ctl(&dir, words);
+        assert_eq!(code(&output), 0, "{words:?}: {}", text(&output));
+        text(&output)
+    };
+    for verb in ["resume", "flush", "retry", "release"] {
+        assert_eq!(says(&[verb, "one"]), "nothing to do for one\n");
+        assert_eq!(says(&[verb]), "nothing to do for 1 sync\n");
+    }
+    assert!(!daemon.log().contains("on request:"), "{}", daemon.log());
+    assert_eq!(says(&["pause"]), "paused 1 sync\n");
+    assert_eq!(says(&["pause"]), "nothing to do for 1 sync\n");
+    dir.write("f", "x");
+    daemon.wait_for("it is queued", |_| status(&dir).syncs[0].pending == 1);
+    assert_eq!(says(&["flush", "one"]), "flushed one\n");
+    assert_eq!(says(&["resume", "one"]), "resumed one\n");
+    daemon.wait_for("it is sent", |_| fake.ended() == 2);
+}
+
+/// The action `onFull` is the comparison of a sync without a kind, whatever happens at startup.
+#[test]
+fn resync_of_own_actions_runs_the_one_for_everything() {
+    for (more, runs) in [
+        ("onFull = 'echo full >> @DIR@/told'", true),
+        (
+            "onFull = 'echo full >> @DIR@/told', onStartup = 'true'",
+            true,
+        ),
+        ("onFull = 'echo full >> @DIR@/told', init = false", true),
+        ("onCreate = 'true', init = false", false),
+    ] {
+        let dir = Dir::new();
+        let config = format!("{SETTINGS} sync{{ source = '@SRC@', name = 'one', {more} }}");
+        let mut daemon = Daemon::new(&dir, &config).start();
+        wait_socket(&dir, &mut daemon);
+        wait_state(&dir, &mut daemon, State::Current);
+        assert!(!dir.path("told").exists());
+        let output = text(&ctl(&dir, &["resync", "one"]));
+        if runs {
+            daemon.wait_for("it is run", |_| dir.path("told").exists());
+            assert_eq!(output, "comparing all of one\n");
+        } else {
+            assert_eq!(output, "nothing to do for one\n");
+        }
+    }
+}
+
+/// The name of a sync is escaped as paths are, and known by both forms.
+#[test]
+fn a_name_cannot_forge_a_line_or_turn_one_around() {
+    for (name, shown) in [
+        ("a\\nNormal: b", r"a\012Normal: b"),
+        ("a\\27[2Jb", r"a\033[2Jb"),
+        ("a\\u{202e}b", r"a\342\200\256b"),
+        ("caf\\xe9", r"caf\351"),
+        ("a\\\\033b", r"a\134033b"),
+    ] {
+        let dir = Dir::new();
+        let config = one("onSynced = { 'sh', '-c', 'printf %s \"$LSYNCD_SYNC\" > @DIR@/hook' }")
+            .replace("\"one\"", &format!("\"{name}\""))
+            .replace(
+                "controlSocket",
+                "statusFile = '@DIR@/status', controlSocket",
+            );
+        let fake = Fake::new(&dir);
+        fake.exits(&[0, 1, 0]);
+        let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+        daemon.wait_for("the hook has run", |_| dir.path("hook").exists());
+        assert_eq!(
+            lsyncd::log::escape(&fs::read(dir.path("hook")).unwrap()),
+            shown
+        );
+        assert_eq!(status(&dir).syncs[0].name, shown);
+        done(&dir, &["pause", shown]);
+        if let Ok(raw) = String::from_utf8(lsyncd::log::unescape(shown)) {
+            done(&dir, &["resume", &raw]);
+        }
+        let line = format!("{shown} source=");
+        daemon.wait_for("the status file names it", |_| {
+            dir.text("status").contains(&line)
+        });
+        daemon.wait_log(&format!("on request: paused {shown}\n"));
+    }
+}

@@ -89,6 +89,47 @@ fn in_the_directory_of_the_service_and_left_to_whoever_has_it() {
     assert_eq!(ask().0, 3);
 }
 
+/// A file that another user has put at a default path is passed by; at a path of the configuration
+/// it is an error that names the owner. It is left alone.
+#[test]
+fn what_another_user_planted_is_told_with_its_owner() {
+    if !nix::unistd::geteuid().is_root() {
+        return crate::support::dir::skip("takes root to be another user");
+    }
+    let plant: [&dyn Fn(&std::path::Path); 3] = [
+        &|path| drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        &|path| fs::write(path, "").unwrap(),
+        &|path| std::os::unix::fs::symlink("elsewhere", path).unwrap(),
+    ];
+    for (plant, told) in plant
+        .into_iter()
+        .zip(["nobody", "nobody", "another user's"])
+    {
+        let dir = Dir::new();
+        Fake::new(&dir);
+        for name in ["sock", "sync.sock"] {
+            plant(&dir.path(name));
+            std::os::unix::fs::lchown(dir.path(name), Some(65534), None).unwrap();
+        }
+        let ended = Daemon::new(&dir, &one("")).run();
+        assert_ne!(ended.code(), Some(0));
+        assert!(ended.stderr.contains(told), "{}", ended.stderr);
+
+        let config = one("").replace(
+            "controlSocket = \"@DIR@/sock\"",
+            "pidfile = \"@DIR@/sync.pid\"",
+        );
+        let mut daemon = Daemon::new(&dir, &config)
+            .env("RUNTIME_DIRECTORY", "")
+            .start_and_settle();
+        daemon.wait_log("Warn: no control socket @DIR@/sync.sock: ");
+        daemon.terminate();
+        for name in ["sock", "sync.sock"] {
+            assert!(fs::symlink_metadata(dir.path(name)).is_ok(), "{name}");
+        }
+    }
+}
+
 fn pseudo_random(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = || {

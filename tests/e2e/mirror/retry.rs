@@ -174,6 +174,35 @@ fn onepass_ends_with_zero() {
     assert!(dir.trg("f").exists() && dir.path("second/f").exists());
 }
 
+/// `onepass` does not wait for a source, a target or a permission that may never come. What can be
+/// done is done.
+#[test]
+fn onepass_ends_with_a_failure_if_a_guard_stops_a_sync() {
+    for (guard, why) in [
+        ("{ marker = '.here' }", "the source has no .here"),
+        ("{ maxDelete = 1 }", "2 entries would be deleted"),
+    ] {
+        for kind in ["rsync", "direct"] {
+            let dir = Dir::new();
+            std::fs::create_dir(dir.path("second")).unwrap();
+            dir.write("f", "1");
+            for name in ["old", "older"] {
+                std::fs::write(dir.trg(name), "x").unwrap();
+            }
+            let config = format!(
+                "settings{{ onepass = true }}
+                sync{{ default.{kind}, source = '@SRC@', target = '@TRG@', guard = {guard} }}
+                sync{{ default.{kind}, source = '@SRC@', target = '@DIR@/second' }}"
+            );
+            let ended = Daemon::new(&dir, &config).run();
+            let said = format!("{}{}", ended.stdout, ended.stderr);
+            assert_eq!(ended.code(), Some(255), "{said}");
+            assert!(said.contains(why) && said.contains("not started"), "{said}");
+            assert!(dir.trg("old").exists() && dir.path("second/f").exists());
+        }
+    }
+}
+
 #[test]
 fn output_of_rsync_is_in_the_log_with_the_name_of_its_sync() {
     let dir = Dir::new();

@@ -1,0 +1,67 @@
+//! What a running job shares with the thread that gave it: a flag to stop it, and its progress.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Tells running work if it has to stop. It is asked before each step.
+pub trait StopCheck {
+    /// Returns true if the work has to stop.
+    fn is_stopped(&self) -> bool;
+}
+
+impl StopCheck for AtomicBool {
+    fn is_stopped(&self) -> bool {
+        self.load(Ordering::Relaxed)
+    }
+}
+
+impl<T: StopCheck> StopCheck for Arc<T> {
+    fn is_stopped(&self) -> bool {
+        T::is_stopped(self)
+    }
+}
+
+/// The stop flag of all jobs, and the number of steps of one job.
+#[derive(Debug, Default)]
+pub struct CopyControl {
+    stop: Arc<AtomicBool>,
+    steps: AtomicU64,
+}
+
+impl CopyControl {
+    /// Returns the control of a job that has not begun.
+    pub fn new(stop: Arc<AtomicBool>) -> CopyControl {
+        CopyControl {
+            stop,
+            steps: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the number of steps so far: names, directories, and pieces of files. It stands still
+    /// while one system call does not return.
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+}
+
+impl StopCheck for CopyControl {
+    fn is_stopped(&self) -> bool {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        self.stop.is_stopped()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_question_is_a_step_of_its_job_alone() {
+        let stop = Arc::new(AtomicBool::new(false));
+        let [one, other] = [(); 2].map(|()| CopyControl::new(Arc::clone(&stop)));
+        assert!(!one.is_stopped() && !one.is_stopped());
+        assert_eq!((one.steps(), other.steps()), (2, 0));
+        stop.store(true, Ordering::Relaxed);
+        assert!(one.is_stopped() && other.is_stopped());
+    }
+}
