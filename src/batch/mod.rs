@@ -19,7 +19,6 @@
 //! | [`output`] | what rsync says of its work: progress and totals |
 //! | [`mod@reason`] | which line of the error output says why a child failed |
 //! | [`probe`] | which binary runs, and whether it deletes missing names correctly |
-//! | [`refusal`] | how an rsync says that it does not take an option |
 //! | [`rsync_options`] | which of the user's own options forbid the files-from call |
 //! | [`temp_name`] | which files a temporary one may be for |
 
@@ -32,7 +31,6 @@ pub mod list_strategy;
 pub mod output;
 pub mod probe;
 mod reason;
-pub mod refusal;
 pub mod rsync_options;
 pub mod temp_name;
 

@@ -50,6 +50,31 @@ pub fn is_own(words: &[Vec<u8>], name: &str) -> bool {
     })
 }
 
+/// The cause that the output of a failed call names.
+#[derive(Default)]
+pub(super) struct OptionBlame {
+    /// One of our options.
+    pub(super) refused: Option<&'static str>,
+    /// The sync's filter rules.
+    pub(super) rules: bool,
+    /// Names that are missing.
+    pub(super) other: bool,
+}
+
+impl OptionBlame {
+    /// Evaluates a line of error output.
+    pub(super) fn read(&mut self, line: &[u8]) {
+        let has = |text: &str| line.windows(text.len()).any(|part| part == text.as_bytes());
+        self.refused = self.refused.or_else(|| refused(line));
+        self.rules |= has("rejecting excluded file-list name") || has("filter rule");
+        self.other |= has("invalid file mode")
+            || has("ABORTING due to")
+            || has("rejecting unrequested file-list name")
+            // rrsync does not name the option.
+            || has("invalid rsync-command syntax or options");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,80 @@
+//! Changes that rsync's quick check cannot detect. rsync skips files that agree in size and in the
+//! modification time in whole seconds.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::batch::collapse::{Collapsed, Disk, FileKind, Stat};
+use crate::batch::{BatchEntry, BatchRequest, Change};
+
+/// Returns true if the event can mean other contents than before. A path that was gone and exists
+/// now is another file.
+pub(super) fn is_written(change: Change) -> bool {
+    change != Change::Attrib
+}
+
+/// Returns true if rsync may skip a changed file: it skips files that agree in size and
+/// whole-second modification time. This is possible only if events report a change and the file's
+/// time is nevertheless not after the last transfer: it was written during that transfer, or it
+/// came with an older time, by a rename or with its time set.
+pub(super) fn found_resent(request: &BatchRequest<'_>, found: &Collapsed<'_>) -> bool {
+    request.last_transfer.is_some_and(|end| {
+        let written = found.present.iter().filter(|item| item.written);
+        written
+            .map(|item| item.stat)
+            .any(|stat| is_resent(end, stat))
+    })
+}
+
+/// Returns true if rsync may skip a changed file, for a call that needs no other lookup. See
+/// [`found_resent`].
+pub(super) fn resent(
+    request: &BatchRequest<'_>,
+    disk: &impl Disk,
+    entries: &[BatchEntry<'_>],
+) -> bool {
+    request.last_transfer.is_some_and(|end| {
+        entries
+            .iter()
+            .filter_map(|entry| match entry.change {
+                Change::Move => entry.to,
+                change => is_written(change).then_some(entry.path),
+            })
+            .filter(|path| !path.ends_with(b"/"))
+            .any(|path| is_resent(end, disk.lstat(path)))
+    })
+}
+
+fn is_resent(end: SystemTime, stat: Option<Stat>) -> bool {
+    stat.is_some_and(|stat| stat.node == FileKind::File && stat.mtime <= seconds(end))
+}
+
+/// Returns whole seconds since the epoch.
+fn seconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_secs() as i64,
+        Err(before) => -(before.duration().as_secs() as i64) - 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn files_of_the_last_seconds_are_sent_again() {
+        let end = UNIX_EPOCH + Duration::from_millis(12_900);
+        let file = |mtime| {
+            Some(Stat {
+                node: FileKind::File,
+                mtime,
+                exposed: false,
+            })
+        };
+        let resent = |mtime| is_resent(end, file(mtime));
+        assert_eq!([8, 12, 13].map(resent), [true, true, false]);
+        assert!(!is_resent(end, None));
+        assert_eq!(seconds(UNIX_EPOCH - Duration::from_millis(1)), -1);
+    }
+}
