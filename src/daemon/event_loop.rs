@@ -11,9 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::sys::signal::Signal as UnixSignal;
 
 use super::context::Context;
+use super::each_sync;
 use super::event_router::{self, EventRouter};
 use super::os::systemd::{Figures, ServicePhase};
-use super::report::{self, DaemonState, ReportFiles};
+use super::report::{DaemonState, ReportFiles};
 use super::rsync_probe::RsyncProbe;
 use super::scan_hooks::RejectHooks;
 use super::scan_pass::ScanPasses;
@@ -21,23 +22,18 @@ use super::shutdown::{Remaining, Shutdown};
 use super::source_monitor::{SourceMonitor, Sources};
 use super::startup_progress::StartupProgress;
 use super::watch_limit::{self, DirectoryCount, WatchLimit};
-use crate::component::{Action, Ending, SyncCommand};
+use crate::component::{Action, Ending};
 use crate::config::Settings;
-use crate::control::{DaemonView, SyncView};
-use crate::cron;
 use crate::exit::Exit;
 use crate::id::SyncId;
-use crate::local::CopyEnded;
 use crate::log;
-use crate::process::{EndedChild, ExitStatus, Pid, Stream};
-use crate::script::{Environment, Script, ScriptRequest, SyncHandle};
-use crate::state::{self, pending};
-use crate::status::snapshot::Snapshot;
-use crate::sync::{Mark, Next, Scheduler};
+use crate::script::{Environment, Script, SyncHandle};
+use crate::state;
+use crate::sync::{Next, Scheduler};
 use crate::transfer::Transfers;
-use crate::transfer::local_jobs::{self, LocalJobs};
-use crate::tunnel::{self, TunnelSupervisor};
-use crate::watch::{EventMark, Watcher};
+use crate::transfer::local_jobs::LocalJobs;
+use crate::tunnel::TunnelSupervisor;
+use crate::watch::Watcher;
 
 /// The delay before an action is called again that neither spawned for an event nor discarded one.
 const IDLE_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -143,7 +139,11 @@ impl<'a> EventLoop<'a> {
             self.rsync_probe.on_turn(&self.syncs);
             self.poll_scans();
             event_router::forget_transfers(&self.syncs, self.watcher, self.now);
-            self.verify_recent();
+            if self.started {
+                let lacks = |sync| self.watch_limit.lacks(sync);
+                let (state, waker) = (self.context.state.as_ref(), self.context.waker());
+                each_sync::verify_recent(&self.syncs, self.watcher, lacks, state, &waker, self.now);
+            }
             let mut actions = self.transfers.on_timer(Instant::now());
             actions.extend(self.local_jobs.on_timer(Instant::now()));
             self.apply(actions);
@@ -153,7 +153,10 @@ impl<'a> EventLoop<'a> {
             if let Some(outcome) = self.ending {
                 self.abandon();
                 if let Ending::Exit(_) = outcome {
-                    self.save_pending();
+                    // The saved state has not been restored before the start and must not be
+                    // overwritten.
+                    let state = self.context.state.as_ref().filter(|_| self.started);
+                    each_sync::save_pending(&self.syncs, state);
                 }
                 return (outcome, self.script);
             }
@@ -230,25 +233,13 @@ impl<'a> EventLoop<'a> {
                 self.started = true;
                 self.progress.finished(self.watcher);
             }
-            self.begin_startups();
-        }
-        self.compare();
-    }
-
-    /// Queues the startup of the syncs whose directories are watched by now.
-    fn begin_startups(&mut self) {
-        if !std::mem::take(&mut self.starting_up) {
-            return;
-        }
-        for handle in self.syncs.clone() {
-            let mut sync = handle.sync.borrow_mut();
-            if sync.watched(self.now)
-                && let Some(state) = &self.context.state
-            {
-                pending::restore(state, &mut sync, !self.context.restored, self.now);
+            if std::mem::take(&mut self.starting_up) {
+                let state = self.context.state.as_ref();
+                let is_first = !std::mem::replace(&mut self.context.restored, true);
+                each_sync::begin_startups(&self.syncs, state, is_first, self.now);
             }
         }
-        self.context.restored = true;
+        self.compare();
     }
 
     /// Sets the watches of all syncs.
@@ -301,41 +292,6 @@ impl<'a> EventLoop<'a> {
         is_ready
     }
 
-    /// Saves the pending events of each sync.
-    fn save_pending(&self) {
-        // The saved state has not been restored before the start and must not be overwritten.
-        if let Some(state) = self.context.state.as_ref().filter(|_| self.started) {
-            for handle in &self.syncs {
-                pending::save(state, &handle.sync.borrow());
-            }
-        }
-    }
-
-    /// Saves the time up to which everything is at each target, and continues the searches for
-    /// changes that rsync's quick check cannot detect.
-    fn verify_recent(&mut self) {
-        if !self.started {
-            return;
-        }
-        let waker = self.context.waker();
-        for handle in &self.syncs {
-            let mut sync = handle.sync.borrow_mut();
-            if let Err(error) = sync.verify_recent(&waker, self.now) {
-                let name = &sync.config.name;
-                log::say(
-                    "Debug",
-                    format_args!("{name}: cannot start a thread: {error}"),
-                );
-            }
-            let all_watched = !self.watch_limit.lacks(sync.id);
-            if sync.advance_synced(self.watcher, all_watched)
-                && let Some(state) = &self.context.state
-            {
-                pending::save_synced(state, &sync);
-            }
-        }
-    }
-
     /// Returns the time of the next cleanup of the state directory, if it is used.
     pub(super) fn state_deadline(&self) -> Option<Instant> {
         let is_at_work = self.started && !self.starting_up && self.context.state.is_some();
@@ -378,19 +334,6 @@ impl<'a> EventLoop<'a> {
     pub(super) fn report_open_files(&mut self) {
         let mut watching = EventRouter::new(&self.syncs, self.now);
         self.watcher.report_all_open(&mut watching);
-    }
-
-    /// Serves the clients of the sockets.
-    fn serve_clients(&mut self) {
-        let now = Instant::now();
-        let server = Rc::clone(&self.context.server);
-        server.borrow_mut().on_turn(now);
-        loop {
-            let Some(actions) = server.borrow_mut().on_step(self, now) else {
-                return;
-            };
-            self.apply(actions);
-        }
     }
 
     pub(super) fn count_directories(&mut self) {
@@ -443,8 +386,10 @@ impl<'a> EventLoop<'a> {
         if !self.started {
             return;
         }
-        self.run_crontabs();
-        self.limit_startups();
+        let max_startups = self.script.settings.max_startups;
+        let next_cron = each_sync::run_crontabs(&self.syncs, self.now);
+        self.context.cron_timer.arm(next_cron);
+        each_sync::limit_startups(&self.syncs, max_startups);
         let (mut place, mut starts) = (0, 0);
         while let Some(index) = self.scheduler.at(place, self.syncs.len()) {
             let handle = Rc::clone(&self.syncs[index]);
@@ -458,64 +403,12 @@ impl<'a> EventLoop<'a> {
                 return;
             }
             if handle.sync.borrow().compares_all() {
-                self.limit_startups();
+                each_sync::limit_startups(&self.syncs, max_startups);
             }
             if self.ending.is_some() {
                 return;
             }
         }
-    }
-
-    /// Executes the requests of Lua code in their order.
-    pub(super) fn launch(&mut self) {
-        for request in self.script.context.requests.take() {
-            match request {
-                ScriptRequest::Spawn(request) => {
-                    let actions = self.transfers.start(request, self.now);
-                    self.apply(actions);
-                }
-                ScriptRequest::Copy(request) => {
-                    let waker = self.context.waker();
-                    self.local_jobs
-                        .start(request, &self.script, waker, self.now);
-                }
-                ScriptRequest::Scan(request) => self.request_scan(request),
-            }
-        }
-    }
-
-    /// Reaps and evaluates ended children and threads.
-    fn reap(&mut self) {
-        self.reap_copies();
-        let actions = self.transfers.on_counted(self.now);
-        self.apply(actions);
-        let children = Rc::clone(&self.context.children);
-        let ended = children
-            .borrow_mut()
-            .reap(&mut |pid, stream, line: &[u8]| self.take_output(pid, stream, line));
-        for EndedChild { pid, end } in ended {
-            let Some(mut job) = self.transfers.remove(pid) else {
-                self.told_of_reject(pid, end.code());
-                self.transfers.on_other_ended(pid, end);
-                let tunnels = self.script.tunnels();
-                self.tunnels.on_ended(&tunnels, pid, end, self.now);
-                continue;
-            };
-            event_router::transfer_ended(job.handle(), self.watcher, self.now);
-            if let Some(scan) = job.scan.take() {
-                self.scanned(scan, end);
-            } else {
-                let actions = self.transfers.on_ended(pid, job, end, self.now);
-                self.apply(actions);
-            }
-        }
-    }
-
-    /// Logs a line of output of a child.
-    pub(super) fn take_output(&self, pid: Pid, stream: Stream, line: &[u8]) {
-        let tunnels = self.script.context.tunnels.borrow();
-        let tunnel = || Some(tunnel::of(&tunnels, pid)?.name());
-        self.transfers.on_output(pid, stream, line, tunnel);
     }
 
     /// Starts what the tunnels lack and logs whom they block.
@@ -536,58 +429,7 @@ impl<'a> EventLoop<'a> {
             if !self.tunnels.on_turn(&*tunnel, self.now) {
                 continue;
             }
-            let uses = |handle: &&Rc<SyncHandle>| {
-                let own = handle.tunnel.as_ref();
-                own.is_some_and(|own| Rc::ptr_eq(own, &tunnel))
-            };
-            for handle in self.syncs.iter().filter(uses) {
-                let name = &handle.sync.borrow().config.name;
-                log::say(
-                    "Tunnel",
-                    format_args!("Tunnel for Sync {name} not ready. Blocking events"),
-                );
-            }
-        }
-    }
-
-    /// Evaluates the copies that threads have completed.
-    fn reap_copies(&mut self) {
-        let ended = self.local_jobs.ended();
-        let any = !ended.is_empty();
-        for CopyEnded { token, report } in ended {
-            let Some(job) = self.local_jobs.remove(token) else {
-                continue;
-            };
-            event_router::transfer_ended(job.handle(), self.watcher, self.now);
-            if let Some(status) = local_jobs::status(&job, &report, self.now) {
-                let actions = self.transfers.evaluate(&job, status, self.now);
-                self.apply(actions);
-            }
-        }
-        if any {
-            self.local_jobs.retire(&self.syncs);
-        }
-    }
-
-    /// Queues the comparisons whose crontab time has come.
-    fn run_crontabs(&mut self) {
-        let wall = cron::wall_time();
-        let mut next = None;
-        for handle in &self.syncs {
-            let mut sync = handle.sync.borrow_mut();
-            sync.on_cron(wall, self.now);
-            next = next.into_iter().chain(sync.next_cron()).min();
-        }
-        self.context.cron_timer.arm(next);
-    }
-
-    /// Defers full comparisons beyond `maxStartups`.
-    fn limit_startups(&self) {
-        let syncs = self.syncs.iter();
-        let running = syncs.filter(|m| m.sync.borrow().compares_all()).count();
-        let wait = running >= self.script.settings.max_startups;
-        for handle in &self.syncs {
-            handle.sync.borrow_mut().defer_full_comparisons(wait);
+            each_sync::log_blocked(&self.syncs, &tunnel);
         }
     }
 
@@ -730,47 +572,5 @@ impl<'a> EventLoop<'a> {
     /// Ends the loop after an error in user code.
     pub(super) fn stop_with_error(&mut self, error: &mlua::Error) {
         self.ending = Some(Ending::Exit(self.script.exit_after(error)));
-    }
-}
-
-impl DaemonView for EventLoop<'_> {
-    fn syncs(&self, name: Option<&str>) -> Vec<SyncView> {
-        let syncs = self.syncs.iter().filter(|handle| handle.is_meant(name));
-        let views = syncs.map(|handle| {
-            let sync = handle.sync.borrow();
-            SyncView {
-                id: sync.id,
-                name: sync.config.name.clone(),
-                source: sync.config.source.clone(),
-                ended: sync.ended().map(ExitStatus::code),
-            }
-        });
-        views.collect()
-    }
-
-    fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
-        report::snapshot(&self.state(), name, entries)
-    }
-
-    fn event_mark(&self) -> EventMark {
-        self.watcher.event_mark()
-    }
-
-    fn has_reported(&self, moment: EventMark) -> bool {
-        self.started && self.watcher.has_reported(moment)
-    }
-
-    fn would_change(&self, sync: SyncId, command: &SyncCommand) -> bool {
-        let handle = self.find(sync);
-        handle.is_some_and(|handle| handle.sync.borrow().would_change(command))
-    }
-
-    fn mark(&self, sync: SyncId) -> Option<Mark> {
-        Some(self.find(sync)?.sync.borrow().mark())
-    }
-
-    fn reached(&self, sync: SyncId, mark: &mut Mark) -> bool {
-        let handle = self.find(sync);
-        handle.is_some_and(|handle| handle.sync.borrow().reached(mark))
     }
 }

@@ -1,7 +1,8 @@
 //! The daemon process, from the command line to the exit code.
 //!
-//! * `event_loop`, `routing`, `context`: the event loop, what goes from and to its parts, state beyond a configuration;
-//! * `event_router`: watcher events to the queues of syncs;
+//! * `event_loop`, `routing`: a turn of the event loop, and the way from and to its components;
+//! * `context`: the state beyond a configuration;
+//! * `each_sync`: steps of a turn for each sync; `event_router`: watcher events to the queues of syncs;
 //! * `scan_pass`, `scan_progress`, `scanners`, `scan_apply`, `scan_hooks`: passes of the check gate;
 //! * `rsync_probe`: abilities of rsync binaries;
 //! * `source_monitor`, `watch_limit`: lost sources, missing watches;
@@ -14,6 +15,7 @@
 //! long; such work runs in child processes and threads.
 
 mod context;
+mod each_sync;
 mod event_loop;
 mod event_router;
 mod inspect;

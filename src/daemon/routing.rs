@@ -10,6 +10,7 @@ use mio::event::Event;
 
 use super::context::{CRON_TOKEN, MOUNTS_TOKEN, SIGNALS_TOKEN};
 use super::event_loop::EventLoop;
+use super::event_router;
 use super::os::signals::Signal;
 use super::report;
 use super::shutdown::Shutdown;
@@ -17,9 +18,14 @@ use crate::component::{Action, Ending, Level};
 use crate::config::Hup;
 use crate::control::ControlServer;
 use crate::exit::Exit;
+use crate::local::CopyEnded;
 use crate::log;
+use crate::process::{EndedChild, Pid, Stream};
 use crate::queue::Time;
+use crate::script::ScriptRequest;
 use crate::sync::{Clock, Next};
+use crate::transfer::local_jobs;
+use crate::tunnel;
 
 impl EventLoop<'_> {
     /// Waits until an event arrives or a deadline is reached.
@@ -224,6 +230,90 @@ impl EventLoop<'_> {
                 let lines = report::dump(&self.state());
                 self.apply(lines);
             }
+        }
+    }
+
+    /// Serves the clients of the sockets.
+    pub(super) fn serve_clients(&mut self) {
+        let now = Instant::now();
+        let server = Rc::clone(&self.context.server);
+        server.borrow_mut().on_turn(now);
+        loop {
+            let Some(actions) = server.borrow_mut().on_step(&self.state(), now) else {
+                return;
+            };
+            self.apply(actions);
+        }
+    }
+
+    /// Executes the requests of Lua code in their order.
+    pub(super) fn launch(&mut self) {
+        for request in self.script.context.requests.take() {
+            match request {
+                ScriptRequest::Spawn(request) => {
+                    let actions = self.transfers.start(request, self.now);
+                    self.apply(actions);
+                }
+                ScriptRequest::Copy(request) => {
+                    let waker = self.context.waker();
+                    self.local_jobs
+                        .start(request, &self.script, waker, self.now);
+                }
+                ScriptRequest::Scan(request) => self.request_scan(request),
+            }
+        }
+    }
+
+    /// Reaps and evaluates ended children and threads.
+    pub(super) fn reap(&mut self) {
+        self.reap_copies();
+        let actions = self.transfers.on_counted(self.now);
+        self.apply(actions);
+        let children = Rc::clone(&self.context.children);
+        let ended = children
+            .borrow_mut()
+            .reap(&mut |pid, stream, line: &[u8]| self.take_output(pid, stream, line));
+        for EndedChild { pid, end } in ended {
+            let Some(mut job) = self.transfers.remove(pid) else {
+                self.told_of_reject(pid, end.code());
+                self.transfers.on_other_ended(pid, end);
+                let tunnels = self.script.tunnels();
+                self.tunnels.on_ended(&tunnels, pid, end, self.now);
+                continue;
+            };
+            event_router::transfer_ended(job.handle(), self.watcher, self.now);
+            if let Some(scan) = job.scan.take() {
+                self.scanned(scan, end);
+            } else {
+                let actions = self.transfers.on_ended(pid, job, end, self.now);
+                self.apply(actions);
+            }
+        }
+    }
+
+    /// Logs a line of output of a child.
+    fn take_output(&self, pid: Pid, stream: Stream, line: &[u8]) {
+        let tunnels = self.script.context.tunnels.borrow();
+        let tunnel = || Some(tunnel::of(&tunnels, pid)?.name());
+        self.transfers.on_output(pid, stream, line, tunnel);
+    }
+
+    /// Evaluates the copies that threads have completed.
+    fn reap_copies(&mut self) {
+        let ended = self.local_jobs.ended();
+        let any = !ended.is_empty();
+        for CopyEnded { token, report } in ended {
+            let Some(job) = self.local_jobs.remove(token) else {
+                continue;
+            };
+            event_router::transfer_ended(job.handle(), self.watcher, self.now);
+            if let Some(status) = local_jobs::status(&job, &report, self.now) {
+                let actions = self.transfers.evaluate(&job, status, self.now);
+                self.apply(actions);
+            }
+        }
+        if any {
+            self.local_jobs.retire(&self.syncs);
         }
     }
 }
