@@ -55,7 +55,7 @@ pub const SYNC: &[Key] = keys! {
         "As in `settings{}`, for the processes of this sync.";
     "exitcodes": T::ExitCodes, "see [Exit codes](#exit-codes)", V2_2;
         "Meaning of the exit codes of its processes.";
-    "crontab": T::Texts, "", V2_3;
+    "crontab": T::Crontab, "", V2_3;
         "Times of full comparisons, see [crontab](#crontab).";
     "tunnel": T::Tunnel, "", V2_3;
         "Process that must be up before anything is sent, see [tunnel{}](#tunnel).";

@@ -22,6 +22,8 @@ pub enum ValueType {
     Command,
     /// A number above zero. A fraction counts as the next whole number.
     Count,
+    /// A rule or a list of rules of a crontab. A number is no rule.
+    Crontab,
     /// The seconds of `delay`.
     Delay,
     /// A value of `delete`.
@@ -112,7 +114,7 @@ impl ValueType {
             T::Rejection => "text, function or list of texts",
             T::Switch => "switch",
             T::Targets => "list or function",
-            T::Texts | T::TunnelCommand => "text or list of texts",
+            T::Crontab | T::Texts | T::TunnelCommand => "text or list of texts",
             T::Tunnel => "tunnel{}",
         };
         name.to_owned()
@@ -157,6 +159,9 @@ impl ValueType {
                 if text.is_none() =>
             {
                 "a text"
+            }
+            T::Crontab if !value.is_string() && !is_list_of_strings(value) => {
+                return Some("must be a list of texts.".to_owned());
             }
             T::Texts if text.is_none() && words(value).is_none() => "a text or a list of texts",
             T::Function | T::FunctionOrFalse if *value == Value::Boolean(true) => {
@@ -209,10 +214,18 @@ fn one_of(texts: &[&str], quote: &str) -> String {
     let quoted = texts.iter().map(|text| format!("{quote}{text}{closing}"));
     let mut quoted: Vec<String> = quoted.collect();
     let last = quoted.pop().unwrap_or_default();
-    match quoted.is_empty() {
-        true => last,
-        false => format!("{} or {last}", quoted.join(", ")),
+    if quoted.is_empty() {
+        last
+    } else {
+        format!("{} or {last}", quoted.join(", "))
     }
+}
+
+fn is_list_of_strings(value: &Value) -> bool {
+    value.as_table().is_some_and(|list| {
+        let mut items = list.sequence_values::<Value>();
+        items.all(|item| item.is_ok_and(|item| item.is_string()))
+    })
 }
 
 /// Returns the texts of a list; `None` if it contains something else.
@@ -245,6 +258,7 @@ mod tests {
             (T::Text, "''"),
             (T::OptionalPath, "''"),
             (T::Texts, "{ 'a', 5 }"),
+            (T::Crontab, "{ '@daily' }"),
             (T::Switch, "{}"),
             (T::Function, "print"),
             (T::Function, "false"),
@@ -276,6 +290,8 @@ mod tests {
                 "{ {} }",
                 "must be a text or a list of texts, not a table.",
             ),
+            (T::Crontab, "5", "must be a list of texts."),
+            (T::Crontab, "{ 5 }", "must be a list of texts."),
             (T::Gauge, "true", "must be a table or false, not true."),
             (T::Function, "5", "must be a function, not a number."),
             (

@@ -52,9 +52,13 @@ fn text(markdown: &str) -> String {
     }
     let lines = text
         .lines()
-        .map(|line| match line.starts_with(['.', '\'']) {
-            true => format!("\\&{line}\n"),
-            false => format!("{line}\n"),
+        .map(|line| {
+            let protection = if line.starts_with(['.', '\'']) {
+                "\\&"
+            } else {
+                ""
+            };
+            format!("{protection}{line}\n")
         });
     lines.collect()
 }
