@@ -50,16 +50,14 @@ fn text(markdown: &str) -> String {
             text.push_str(&escaped(part).replace(". ", ".\n"));
         }
     }
-    let lines = text
-        .lines()
-        .map(|line| {
-            let protection = if line.starts_with(['.', '\'']) {
-                "\\&"
-            } else {
-                ""
-            };
-            format!("{protection}{line}\n")
-        });
+    let lines = text.lines().map(|line| {
+        let protection = if line.starts_with(['.', '\'']) {
+            "\\&"
+        } else {
+            ""
+        };
+        format!("{protection}{line}\n")
+    });
     lines.collect()
 }
 
