@@ -185,10 +185,14 @@ impl ValueType {
     /// Returns what is wrong with a value of the right type.
     fn beyond(self, value: &Value, number: Option<f64>, text: Option<&[u8]>) -> Option<String> {
         let wanted = match (self, number) {
-            (T::Count, Some(number)) if !(number > 0.0) => "a number, 1 or more",
-            (T::Seconds, Some(number)) if !(number >= 0.0) => "a number of seconds, 0 or more",
+            (T::Count, Some(number)) if number.is_nan() || number <= 0.0 => "a number, 1 or more",
+            (T::Seconds, Some(number)) if number.is_nan() || number < 0.0 => {
+                "a number of seconds, 0 or more"
+            }
             (T::SignedSeconds, Some(number)) if number.is_nan() => "a number of seconds, 0 or more",
-            (T::Interval, Some(number)) if !(number > 0.0) => "a number of seconds above 0",
+            (T::Interval, Some(number)) if number.is_nan() || number <= 0.0 => {
+                "a number of seconds above 0"
+            }
             (T::Number, Some(number)) if number.is_nan() => "a number",
             (T::Bytes, Some(number)) if number.is_nan() => "a number of bytes",
             (T::Name | T::Path, _) if text == Some(b"") => {

@@ -15,8 +15,11 @@ mod luals;
 mod man;
 mod markdown;
 
-/// The files, and how an entry of a table looks in them.
-const FILES: [(&str, fn(&str, &[&Key]) -> String); 4] = [
+/// Returns a part of a file, from its name and its keys.
+type Render = fn(&str, &[&Key]) -> String;
+
+/// The files, and how a table looks in them.
+const FILES: [(&str, Render); 4] = [
     ("docs/configuration.md", markdown::table),
     ("docs/check.md", markdown::table),
     ("docs/man/lsyncd.conf.lua.5", man::list),
@@ -42,7 +45,7 @@ fn parts_of_files_are_those_of_the_table_of_keys() {
 }
 
 /// Returns the text with its parts made anew.
-fn filled(text: &str, render: fn(&str, &[&Key]) -> String) -> String {
+fn filled(text: &str, render: Render) -> String {
     let mut made = String::new();
     let mut inside = false;
     for line in text.lines() {
@@ -93,7 +96,7 @@ fn every_key_of_a_sync_is_in_one_part() {
     assert_eq!(count, SYNC.len());
 }
 
-/// Lua reads the definitions for editors, and so does the program without effect on it.
+/// Lua accepts the definitions for editors.
 #[test]
 fn definitions_for_editors_are_lua() {
     let text = fs::read_to_string(project("packaging/editor/lsyncd.d.lua")).unwrap();
