@@ -78,7 +78,7 @@
 ---
 ---Default: $STATE_DIRECTORY, else /var/lib/lsyncd.
 ---@field stateDir? string
----Exit with 0 when every sync has completed its startup transfer.
+---Exit with 0 when every sync has completed its startup transfer, with 255 if a guard stops one.
 ---
 ---Default: false.
 ---@field onepass? boolean
