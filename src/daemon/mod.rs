@@ -2,7 +2,8 @@
 //!
 //! * `event_loop`, `routing`: a turn of the event loop, and the way from and to its components;
 //! * `context`: the state beyond a configuration;
-//! * `each_sync`: steps of a turn for each sync; `event_router`: watcher events to the queues of syncs;
+//! * `each_sync`: steps of a turn for each sync;
+//! * `event_router`: watcher events to the queues of syncs;
 //! * `scan_pass`, `scan_progress`, `scanners`, `scan_apply`, `scan_hooks`: passes of the check gate;
 //! * `rsync_probe`: abilities of rsync binaries;
 //! * `source_monitor`, `watch_limit`: lost sources, missing watches;

@@ -17,6 +17,7 @@
 //! | `temporary` | temporary files in directories that other users may change |
 //! | `walk` | the order in which a tree is walked |
 //! | `worker` | the thread |
+//! | `copy_control` | the stop flag and the progress of a running job |
 //!
 //! The room may call `batch`, `filter`, `log` and `process`. It knows neither syncs nor queues, and
 //! it never opens a path of source or target by name.

@@ -10,6 +10,7 @@
 //! | `priority` | CPU and disk priorities |
 //! | `process_tree` | descendants of children |
 //! | `activity` | observes CPU time and I/O of a child and its descendants |
+//! | `idle_clock` | the time without progress of a process or thread |
 //! | `orphans` | reaps orphans if the daemon is process 1 |
 //! | `ssh_control` | private sockets of shared ssh connections |
 //!
