@@ -69,6 +69,13 @@ pub fn below<'a>(path: &'a [u8], directory: &[u8]) -> Option<&'a [u8]> {
     (rest.is_empty() || rest.starts_with(b"/")).then_some(rest)
 }
 
+/// Returns the path that a rename of `from` to `to` gives to a path at or below `from`; `None` for
+/// other paths.
+pub fn moved(path: &[u8], from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
+    let rest = below(path, from)?;
+    Some([bare(to), rest].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -176,7 +176,7 @@ dependencies() {
 
 shell_scripts() {
     if has shellcheck; then
-        check "shellcheck" shellcheck -x -S warning -P tests/system tests/run.sh tests/support/bin/* \
+        check "shellcheck" shellcheck -x -S warning -P tests/system tests/run.sh tests/support/bin/{recording-rsync,target-rsync,rclone} \
             tests/conformance/fake tests/manual/ssh tests/fuzz/run.sh tests/system/*.sh packaging/*.sh packaging/service/* packaging/rpm/*.sh \
             packaging/debian/p* .ci/run
     else

@@ -221,6 +221,24 @@ fn both_ends_of_a_move_are_queued_beyond_the_limit() {
     assert_eq!(pending(&sync)[3..], ["Delete /d/", "Delete /x/"]);
 }
 
+/// The source itself has no entry that stands for its contents.
+#[test]
+fn names_in_the_source_itself_beyond_the_limit_become_a_full_comparison() {
+    for (from, to) in [
+        ("/src/d/", "/src/e/"),
+        ("/src/d/1", "/src/1"),
+        ("/src/1", "/src/d/1"),
+    ] {
+        let mut sync = sync_at_its_limit();
+        moved(&mut sync, from, to);
+        let ids = sync.queue.take(|_| crate::queue::Take::Take);
+        sync.queue.activate(&ids);
+        sync.succeeded(&ids);
+        assert!(matches!(sync.next(0), Next::At(_) | Next::Act(_)));
+        assert_eq!(pending(&sync), ["Full /"], "{from} {to}");
+    }
+}
+
 #[test]
 fn too_many_directories_become_one_full_comparison() {
     let mut sync = sync_at_its_limit();
@@ -309,4 +327,23 @@ fn transfers_aborted_at_new_paths_are_delayed() {
     stop_at(&mut sync, "b", 0);
     assert!(matches!(sync.next(0), Next::At(due) if due >= SECOND));
     assert_eq!(sync.failed_paths().len(), 2);
+}
+
+/// What a transfer did not send is missing below the new name, too. Before the end of the transfer
+/// the rename is a Delete and a Create.
+#[test]
+fn failed_paths_are_retried_under_the_name_they_are_moved_to() {
+    let mut sync = sync(true);
+    for path in [&b"/src/d/f"[..], b"/src/dd"] {
+        sync.ingest(Event::Modify { path }, 0);
+    }
+    let ids = sync.queue.take(|_| crate::queue::Take::Take);
+    sync.queue.activate(&ids);
+    let failed = sync.entries(&ids);
+    sync.partly_failed(&ids, FailedEntries::Paths(failed), 0);
+    moved(&mut sync, "/src/d/", "/src/e/");
+    moved(&mut sync, "/src/e/f", "/src/g");
+    let names: Vec<_> = sync.failed_paths().names(9).collect();
+    let expected: [&[u8]; 4] = [b"/d/f", b"/dd", b"/e/f", b"/g"];
+    assert_eq!(names, expected);
 }

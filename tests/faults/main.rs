@@ -13,6 +13,7 @@
 //! | startup | failures before anything was sent |
 //! | children | transfers that fail in every way |
 //! | partial | transfers that do a part of their work: what is sent again, and what is not |
+//! | random_failures | an rsync that fails at random, files that nobody may read |
 //! | restart | stopping, killing and starting again |
 //! | reload | reading the configuration again |
 //! | names | hostile names through every kind of sync |
@@ -41,6 +42,7 @@ mod mounts;
 mod names;
 mod partial;
 mod races;
+mod random_failures;
 mod reload;
 mod replaced;
 mod restart;

@@ -111,6 +111,7 @@ impl Sync {
                 follow
             }
             (false, false) if self.config.moves && self.moves_alike(from, to) => {
+                self.rename_failed_paths(from, to, now);
                 match self.store(Etype::Move, from, Some(to), now) {
                     Pushed::Split { .. } => follow,
                     Pushed::Placed(_) => Follow::Moved,

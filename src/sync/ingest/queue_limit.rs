@@ -13,6 +13,9 @@ use crate::queue::{DelayId, Etype, Placed, Pushed, Queue, Status, Time};
 /// A full comparison replaces all entries at this multiple of the limit.
 const MAX_BOUND_FACTOR: usize = 2;
 
+/// An event that is not queued, so that everything has to be compared.
+const REFUSED: Pushed = Pushed::Placed(Placed::Refused);
+
 /// The directories that stand for their contents.
 pub struct QueueLimit {
     bound: usize,
@@ -79,14 +82,11 @@ impl Sync {
             return None;
         }
         // The directory of the other path reports that end of the move.
-        let mut last = Pushed::Placed(Placed::Refused);
-        for path in [path, to] {
-            last = match self.push_directory(path, full, due) {
-                Some(pushed) => pushed,
-                None => self.queue.push(Etype::Delete, path, None, due),
-            };
-        }
-        Some(last)
+        let [left, entered] = [path, to].map(|path| {
+            self.push_directory(path, full, due)
+                .unwrap_or_else(|| self.queue.push(Etype::Delete, path, None, due))
+        });
+        Some(if left == REFUSED { left } else { entered })
     }
 
     fn push_directory(&mut self, path: &[u8], full: bool, due: Time) -> Option<Pushed> {
@@ -98,12 +98,13 @@ impl Sync {
         }
         let bound = self.queue_limit.bound.saturating_mul(MAX_BOUND_FACTOR);
         if !self.config.delete.in_batches() || self.queue.len() >= bound {
-            return Some(Pushed::Placed(Placed::Refused));
+            return Some(REFUSED);
         }
-        let directory = parent(path);
-        if directory == b"/" {
-            return Some(Pushed::Placed(Placed::Refused));
-        }
+        // The source itself stands for its contents in no list: that is a full comparison.
+        let directory = match paths::parent(path) {
+            Some(directory) if directory != b"/" => directory,
+            _ => return Some(REFUSED),
+        };
         let pushed = self.queue.push(Etype::Delete, directory, None, due);
         if let Pushed::Placed(placed) = pushed {
             let id = match placed {
@@ -127,9 +128,4 @@ impl Sync {
         let delay = self.queue.get(id);
         delay.is_some_and(|delay| delay.etype() == Etype::Delete && delay.paths().0 == directory)
     }
-}
-
-/// Returns the parent directory of a path; for the root, the root.
-fn parent(path: &[u8]) -> &[u8] {
-    paths::parent(path).unwrap_or(b"/")
 }

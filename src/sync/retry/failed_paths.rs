@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use crate::paths;
 use crate::queue::{Etype, Time, micros};
 
 /// The failed paths of one sync.
@@ -95,6 +96,18 @@ impl FailedPaths {
             }
         };
         self.steps.get(&step).map_or(now, |step| step.due)
+    }
+
+    /// Adds the new names of failed paths that a rename moves: the rename has no effect on what is
+    /// missing at the target.
+    pub fn renamed(&mut self, from: &[u8], to: &[u8], now: Time) {
+        let moved: Vec<_> = self
+            .paths
+            .range(paths::bare(from).to_vec()..)
+            .take_while(|(path, _)| path.starts_with(paths::bare(from)))
+            .filter_map(|(path, failed)| Some((paths::moved(path, from, to)?, failed.etype)))
+            .collect();
+        self.add(moved, now);
     }
 
     /// Schedules a full comparison, because the failed paths are unknown. Returns the delay.

@@ -175,6 +175,11 @@ impl Sync {
         }
     }
 
+    /// Retries failed paths that a rename moves under their new names, too.
+    pub(super) fn rename_failed_paths(&mut self, from: &[u8], to: &[u8], now: Time) {
+        self.retry.failed_paths.renamed(from, to, now);
+    }
+
     /// Queues the due retries.
     pub(super) fn push_retries(&mut self, now: Time) {
         let retry = self.retry.failed_paths.take(now);
