@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::attributes;
 use super::beneath::os;
@@ -140,8 +141,8 @@ impl Mirror<'_> {
         Ok(())
     }
 
-    /// Returns true if both objects are the same: links by their text, pipes and devices by their
-    /// kind.
+    /// Returns true if both objects are the same: links by their text, owner and time, pipes and
+    /// devices by their kind.
     fn is_same(&self, path: &[u8], stat: &Stat, there: &Stat, judge: Judge) -> io::Result<bool> {
         if beneath::kind(stat) != beneath::kind(there) {
             return Ok(false);
@@ -150,6 +151,12 @@ impl Mirror<'_> {
             FileType::RegularFile => Ok(judge(stat, there)
                 || (attributes::is_copy(stat, there) && self.has_same_contents(path)?)),
             FileType::Symlink => {
+                let owner = |stat: &Stat| (stat.st_uid, stat.st_gid);
+                let keeps_owners = self.memory.copier.keeps_owners && geteuid().is_root();
+                if stat.st_mtime != there.st_mtime || (keeps_owners && owner(stat) != owner(there))
+                {
+                    return Ok(false);
+                }
                 let read = |place: &beneath::Beneath| -> io::Result<_> {
                     let (parent, name) = place.parent(path)?;
                     Ok(fs::readlinkat(parent.as_fd(), name, Vec::new())?)

@@ -323,6 +323,40 @@ fn rules_about_one_kind_of_file_decide_about_each_side() {
     }
 }
 
+/// No event tells of what happened before the start.
+#[test]
+fn a_comparison_gives_links_their_owner_and_time() {
+    let mut pair = Pair::new();
+    for name in ["a", "b"] {
+        std::os::unix::fs::symlink("nowhere", pair.source(name)).unwrap();
+    }
+    pair.compare();
+    let inode = data(pair.target("b")).ino();
+    let time = filetime(1_000_000_000);
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::utimensat(rustix::fs::CWD, pair.source("a"), &time, flags).unwrap();
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        std::os::unix::fs::lchown(pair.source("a"), Some(1), Some(2)).unwrap();
+    }
+    pair.compare();
+    let found = data(pair.target("a"));
+    assert_eq!(found.mtime(), 1_000_000_000);
+    assert!(!is_root || (found.uid(), found.gid()) == (1, 2));
+    assert_eq!(data(pair.target("b")).ino(), inode, "unchanged");
+}
+
+fn filetime(seconds: i64) -> rustix::fs::Timestamps {
+    let time = rustix::fs::Timespec {
+        tv_sec: seconds,
+        tv_nsec: 0,
+    };
+    rustix::fs::Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}
+
 #[test]
 fn without_delete_nothing_is_removed() {
     let mut pair = Pair::new();
