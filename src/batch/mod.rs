@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_told_from_paths() {
+    fn hosts_are_distinguished_from_paths() {
         for target in ["h:/t", "u@h:", "h::m/d", "rsync://h/m", "[::1]:/t", ":x"] {
             assert!(is_remote(target.as_bytes()), "{target}");
         }

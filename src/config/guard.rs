@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_guards_are_told() {
+    fn wrong_guards_are_refused() {
         assert!(read("5").unwrap_err().contains("guard must be a table"));
         assert!(
             read("{ maxDeletes = 1 }")

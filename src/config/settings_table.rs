@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_keys_and_values_are_told() {
+    fn wrong_keys_and_values_are_refused() {
         assert!(refused("{ foo = 1 }").contains("setting \"foo\" unknown."));
         assert!(refused("{ source = '/' }").ends_with("It belongs into sync{ ... }."));
         assert!(refused("{ 'x', { } }").contains("setting \"x\" unknown."));

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_directory_is_told() {
+    fn a_source_that_is_no_directory_is_refused() {
         let text = real_directory(b"/dev/null").unwrap_err().to_string();
         assert!(text.contains("is not a directory\nCannot access source directory: /dev/null"));
         let text = real_directory(b"/no/such").unwrap_err().to_string();

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn results_that_lsyncd_does_not_know_are_told() {
+    fn results_that_lsyncd_does_not_know_are_reported() {
         let lua = crate::sys::lua();
         let told = |codes: &str| {
             let config = lua
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn useless_values_are_told() {
+    fn useless_values_are_reported() {
         assert_eq!(checked("{ name = 'x', target = 5, exitcodes = false }"), "");
         assert_eq!(checked("{ rsync = { binary = 'x', list = 'auto' } }"), "");
         for (config, text) in [

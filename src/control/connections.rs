@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_read_what_it_is_told_is_dropped() {
+    fn a_client_that_does_not_read_is_dropped() {
         let mut fixture = Fixture::new();
         let mut theirs = fixture.connect(0);
         theirs.write_all(b"x").unwrap();
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_an_answer_is_neither_dropped_nor_heard() {
+    fn a_client_that_waits_for_an_answer_is_not_dropped_and_its_input_not_read() {
         let mut fixture = Fixture::new();
         let mut theirs = fixture.connect(0);
         theirs.write_all(b"wait").unwrap();

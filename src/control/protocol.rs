@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_told() {
+    fn lines_that_are_no_request_are_refused() {
         let error = |text: &str| Request::parse(text.as_bytes()).unwrap_err();
         assert!(error("hello").starts_with("not a request: "));
         assert!(error(r#"{"v":2,"do":"reload"}"#).contains("version 2"));

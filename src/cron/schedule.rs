@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rule_is_told() {
+    fn texts_that_are_no_rule_are_refused() {
         assert!(wrong("* * * * *").starts_with("it has 5 fields instead of six"));
         assert!(wrong("60 * * * * *").contains("out of bounds"));
         assert!(wrong("x * * * * *").contains("illegal character 'x'"));

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_refusal_is_told_once_and_watches_are_requested_soon() {
+    fn the_first_refusal_is_reported_once_and_watches_are_requested_soon() {
         let (sync, now) = (SyncId::new(), Instant::now());
         let mut limit = WatchLimit::new(INTERVAL);
         assert!(limit.on_refused(&set(&[]), now).is_empty());

@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn what_decided_is_told() {
+    fn the_rule_that_decided_is_named() {
         let filter = filter(&["+ *.c"], &["/d/e/"]);
         let told = |path: &'static [u8]| {
             filter.deciding(path).map(|decision| {
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn rsync_is_told_the_same() {
+    fn rsync_gets_the_same_rules() {
         assert_eq!(
             input(&[], &["ex", "*.o"]),
             ("--exclude-from=-", "ex\n*.o".into())

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn settle_follows_the_table() {
+    fn coalescing_follows_the_table() {
         let rows = ["AAAR", "RAAR", "RRAR", "RAAA"];
         for (older, row) in PLAIN.iter().zip(rows) {
             for (newer, want) in PLAIN.iter().zip(row.chars()) {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn deliver_keeps_each_kind() {
+    fn per_event_keeps_each_kind() {
         for older in PLAIN {
             for newer in PLAIN {
                 let want = match (older, newer) {

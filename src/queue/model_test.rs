@@ -188,12 +188,12 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn settle_agrees_with_the_model(steps in prop::collection::vec(any_step(), 1..120)) {
+    fn coalescing_agrees_with_the_model(steps in prop::collection::vec(any_step(), 1..120)) {
         agree(Policy::Coalesce, &steps);
     }
 
     #[test]
-    fn deliver_agrees_with_the_model(steps in prop::collection::vec(any_step(), 1..120)) {
+    fn per_event_agrees_with_the_model(steps in prop::collection::vec(any_step(), 1..120)) {
         agree(Policy::PerEvent, &steps);
     }
 }

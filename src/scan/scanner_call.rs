@@ -111,3 +111,28 @@ impl ScannerCall {
         Some(log::escape(&line[..line.len().min(300)]).into_owned())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scanner_is_signalled_after_its_timeout_and_not_before() {
+        let scanner = Scanner {
+            words: Vec::new(),
+            stdin: false,
+            ok: vec![0],
+            reject: vec![1],
+            timeout: Duration::from_secs(60),
+            parallel: 1,
+        };
+        let call = ScannerCall::new(1, vec![0], &scanner);
+        let end = call.due();
+        for before in [60, 45, 15, 1] {
+            assert_eq!(call.signal(end - Duration::from_secs(before)), None);
+        }
+        assert_eq!(call.signal(end), Some(Signal::SIGTERM));
+        assert_eq!(call.signal(end + KILL_DELAY / 2), None);
+        assert_eq!(call.signal(end + KILL_DELAY), Some(Signal::SIGKILL));
+    }
+}

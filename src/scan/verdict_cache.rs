@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_within_the_steps_of_a_clock_is_not_settled() {
+    fn a_change_within_one_step_of_the_clock_is_not_final() {
         let coarse = identity(1, 100);
         assert!(!coarse.is_settled((102, 0)));
         assert!(coarse.is_settled((102, 200_000_000)));

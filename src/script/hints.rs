@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_other_languages_are_told() {
+    fn values_of_other_languages_get_a_hint() {
         for (text, line, part) in [
             ("sync{ delete = False }", 1, "write false"),
             (
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_is_taken_for_a_table_is_told() {
+    fn a_function_that_is_taken_for_a_table_gets_a_hint() {
         for name in ["settings", "sync"] {
             let message = format!("/c:1: attempt to index a function value (global '{name}')");
             let said = for_runtime(&message).unwrap();

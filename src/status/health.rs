@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_without_io_is_told_whatever_the_state() {
+    fn a_transfer_without_io_is_shown_in_every_state() {
         let sending = |stalled| Sending {
             entries: 1,
             seconds: 90.0,

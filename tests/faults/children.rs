@@ -70,7 +70,7 @@ codes! {
 }
 
 #[test]
-fn every_failure_is_told_once_with_the_wait_that_follows() {
+fn every_failure_is_reported_once_with_its_retry_delay() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.exits(&[0, 12, 12, 0]);

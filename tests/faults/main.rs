@@ -15,6 +15,7 @@
 //! | partial | transfers that do a part of their work: what is sent again, and what is not |
 //! | random_failures | an rsync that fails at random, files that nobody may read |
 //! | restart | stopping, killing and starting again |
+//! | verification | changes that a killed daemon may have missed |
 //! | reload | reading the configuration again |
 //! | names | hostile names through every kind of sync |
 //! | churn | random changes with everything that can go wrong |
@@ -32,7 +33,6 @@ mod support;
 
 mod children;
 mod churn;
-mod doubt;
 mod exposed;
 mod guard;
 mod kinds;
@@ -50,3 +50,4 @@ mod rules;
 mod soak;
 mod stalls;
 mod startup;
+mod verification;

@@ -197,7 +197,7 @@ fn past_the_bound_everything_is_compared() {
 
 /// The first failure is in the log in rsync's words; that it fails again is counted.
 #[test]
-fn a_second_failure_is_told_by_its_count() {
+fn a_second_failure_is_reported_with_its_count() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     fake.exits(&[0, 23, 23, 23, 0]);

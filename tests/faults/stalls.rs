@@ -125,7 +125,7 @@ fn a_transfer_that_waits_for_a_fifo_is_done_again_in_every_kind_of_sync() {
 /// Processes that wait long, each for another reason: transfers of each kind, a hook, and what user
 /// code started. None is ended; the transfers are told of, once.
 #[test]
-fn long_waits_are_left_alone_and_told() {
+fn long_waits_are_reported_and_not_ended() {
     let dir = Dir::new();
     let more = r#"
 sync{

@@ -239,7 +239,7 @@ fn trouble() {
 }
 
 #[test]
-fn trouble_is_told_once_and_ends() {
+fn a_log_that_cannot_be_written_is_reported_once() {
     let dir = tempfile::tempdir().unwrap();
     let output = play("trouble", dir.path());
     let path = dir.path().canonicalize().unwrap().join("d/log");

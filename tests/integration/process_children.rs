@@ -293,7 +293,7 @@ fn another_session_is_reaped_all_the_same() {
 }
 
 #[test]
-fn a_grandchild_delays_no_end_and_is_heard() {
+fn a_grandchild_does_not_delay_the_end_and_its_output_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let go = dir.path().join("go");
     assert!(

@@ -119,7 +119,7 @@ fn what_the_kernel_alone_can_follow() {
 }
 
 #[test]
-fn who_may_write_is_told() {
+fn the_users_who_may_write_are_reported() {
     let shared = Shared::new(0o1777);
     let access = |name: &str| enter(&shared.at(name)).unwrap().access();
     shared.mkdir("tmp/mine", 0o700);

@@ -259,7 +259,7 @@ fn files_moved_by_many_are_never_deleted() {
 
 /// More happens than the kernel's queue holds and nobody reads: one overflow, one repair.
 #[test]
-fn an_overflow_is_told_and_repaired() {
+fn an_overflow_is_reported_and_repaired() {
     let mut rig = Rig::new(|rig| {
         for directory in 0..100 {
             rig.mkdir(&format!("r/{directory}/sub"));

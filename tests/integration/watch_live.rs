@@ -23,7 +23,7 @@ fn moved(from: &str, to: &str) -> Told {
 }
 
 #[test]
-fn what_is_there_at_first_is_watched_and_not_told() {
+fn existing_entries_are_watched_and_not_reported() {
     let mut rig = Rig::new(|rig| {
         rig.mkdir("r/a/b");
         rig.touch("r/a/f");
@@ -36,7 +36,7 @@ fn what_is_there_at_first_is_watched_and_not_told() {
 }
 
 #[test]
-fn a_deep_tree_made_at_once_is_told_whole() {
+fn a_deep_tree_made_at_once_is_reported_completely() {
     let mut rig = Rig::new(|_| {});
     rig.mkdir("r/a/b/c/d/e");
     rig.touch("r/a/b/c/d/e/f");
@@ -51,7 +51,7 @@ fn a_deep_tree_made_at_once_is_told_whole() {
 }
 
 #[test]
-fn a_large_tree_moved_in_is_told_whole() {
+fn a_large_tree_moved_in_is_reported_completely() {
     let mut rig = Rig::new(|rig| {
         for outer in 0..30 {
             for inner in 0..30 {
@@ -69,7 +69,7 @@ fn a_large_tree_moved_in_is_told_whole() {
 }
 
 #[test]
-fn files_are_told_one_by_one() {
+fn files_are_reported_one_by_one() {
     let mut rig = Rig::new(|rig| rig.mkdir("r/d"));
     rig.touch("r/d/f");
     fs::set_permissions(rig.path("r/d/f"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -87,7 +87,7 @@ fn files_are_told_one_by_one() {
 }
 
 #[test]
-fn attributes_of_directories_are_told_once() {
+fn attributes_of_directories_are_reported_once() {
     let mut rig = Rig::new(|rig| rig.mkdir("r/d"));
     let mode = fs::Permissions::from_mode(0o711);
     fs::set_permissions(rig.path("r/d"), mode.clone()).unwrap();
@@ -98,7 +98,7 @@ fn attributes_of_directories_are_told_once() {
 }
 
 #[test]
-fn a_directory_moved_out_is_not_heard_of_again() {
+fn a_directory_moved_out_is_not_reported_again() {
     let mut rig = Rig::new(|rig| rig.mkdir("r/d/e/f"));
     rig.mkdir("out");
     rig.mv("r/d", "out/d");
@@ -134,7 +134,7 @@ fn a_directory_renamed_inside_takes_all_along() {
 }
 
 #[test]
-fn the_contents_of_a_moved_directory_are_told_on_request() {
+fn the_contents_of_a_moved_directory_are_reported_on_request() {
     let mut rig = Rig::new(|rig| {
         rig.mkdir("r/a/b");
         rig.touch("r/a/b/f");
@@ -178,7 +178,7 @@ fn the_contents_of_a_moved_directory_are_no_news_to_those_who_saw_it_move() {
 
 /// What is read by the threads of the pool.
 #[test]
-fn what_is_new_in_a_large_moved_directory_is_told_to_all() {
+fn new_entries_of_a_large_moved_directory_are_reported_to_all_scopes() {
     let mut rig = Rig::new(|rig| {
         for number in 0..400 {
             rig.mkdir(&format!("r/a/d{number}"));
@@ -261,7 +261,7 @@ fn renamed_over_another() {
 }
 
 #[test]
-fn a_name_left_and_taken_again_is_told_in_that_order() {
+fn a_name_left_and_taken_again_is_reported_in_that_order() {
     let mut rig = Rig::new(|rig| {
         rig.touch("r/f");
         rig.mkdir("out");

@@ -485,12 +485,12 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn settle_loses_nothing(steps in prop::collection::vec(any_step(), 1..200)) {
+    fn coalescing_loses_nothing(steps in prop::collection::vec(any_step(), 1..200)) {
         nothing_is_lost(Coalesce, &steps);
     }
 
     #[test]
-    fn deliver_loses_nothing(steps in prop::collection::vec(any_step(), 1..200)) {
+    fn per_event_loses_nothing(steps in prop::collection::vec(any_step(), 1..200)) {
         nothing_is_lost(PerEvent, &steps);
     }
 }

@@ -320,7 +320,7 @@ proptest! {
     })]
 
     #[test]
-    fn the_target_settles(steps in prop::collection::vec(any_step(), 1..150)) {
+    fn the_target_becomes_equal_in_any_order(steps in prop::collection::vec(any_step(), 1..150)) {
         let mut world = World::new();
         for step in &steps {
             world.step(step);

@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_told() {
+    fn contradictory_keys_are_refused() {
         let cases = [
             ("check = 5", "check must be a table or a function"),
             ("check = {}", "needs a command or a function"),

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_another_type_are_told() {
+    fn values_of_another_type_are_refused() {
         for (value_type, value, text) in [
             (T::Count, "'x'", "must be a number, not a text."),
             (T::Count, "0", "must be a number, 1 or more."),

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_behind_ssh_are_told_from_rsync_daemons() {
+    fn hosts_behind_ssh_are_distinguished_from_rsync_daemons() {
         let lua = Lua::new();
         let over = |target: &str| {
             let config = lua.create_table().unwrap();

@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_can_be_written_are_told_from_others() {
+    fn files_that_can_be_written_are_distinguished_from_others() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         fs::write(path("file"), "kept").unwrap();

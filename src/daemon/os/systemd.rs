@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_told_later_when_they_change_too_often() {
+    fn figures_that_change_too_often_are_sent_later() {
         let (socket, mut notify, _directory) = pair(None);
         let start = Instant::now();
         notify.turn(start, ServicePhase::Ready, || NOTHING);

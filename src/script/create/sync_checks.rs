@@ -246,7 +246,7 @@ mod tests {
     use super::unexpanded;
 
     #[test]
-    fn what_a_shell_would_expand_is_told_with_what_to_write() {
+    fn targets_that_a_shell_would_expand_get_a_hint() {
         for (path, code) in [
             ("~", "os.getenv(\"HOME\")"),
             ("~/src/", "os.getenv(\"HOME\") .. \"/src\""),

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_told() {
+    fn impossible_templates_are_refused() {
         let problem = |text: &str, key, target| {
             Template::parse(text.as_bytes())
                 .check(key, target)

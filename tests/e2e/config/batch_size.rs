@@ -112,7 +112,7 @@ fn one_process_sends_one_after_the_other() {
 }
 
 #[test]
-fn a_global_limit_is_told_as_such() {
+fn a_global_limit_is_reported_as_such() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let kind = "default.rsync, target = '@TRG@', maxProcesses = 5";

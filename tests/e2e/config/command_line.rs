@@ -52,7 +52,7 @@ fn missing_arguments() {
 }
 
 #[test]
-fn the_first_trouble_is_told() {
+fn the_first_mistake_is_reported() {
     refused(
         &["-foo", "-rsync"],
         "unknown option command line option -foo",

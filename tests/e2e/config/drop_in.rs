@@ -111,7 +111,7 @@ fn values_that_lsyncd_takes_are_warnings() {
 }
 
 #[test]
-fn options_that_are_a_text_have_no_effect_and_are_told() {
+fn options_that_are_a_text_have_no_effect_and_are_reported() {
     for (kind, keys, text) in [
         (
             "default.rsync",

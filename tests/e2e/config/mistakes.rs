@@ -451,7 +451,7 @@ fn sync_at_work() {
 
 /// A pattern that can match nothing is told, with what to write.
 #[test]
-fn useless_patterns_are_told() {
+fn useless_patterns_are_reported() {
     let dir = Dir::new();
     Fake::new(&dir);
     let config = "sync{ default.rsync, source = '@SRC@', target = '@TRG@',
@@ -473,7 +473,7 @@ fn useless_patterns_are_told() {
 /// What a shell would expand stays as it is in a configuration, which is told for targets that
 /// are not there.
 #[test]
-fn unexpanded_targets_are_told() {
+fn unexpanded_targets_are_reported() {
     let dir = Dir::new();
     Fake::new(&dir);
     let config = "sync{ default.rsync, source = '@SRC@', target = '$HOME/none' }
@@ -498,7 +498,7 @@ fn unexpanded_targets_are_told() {
 
 /// A sync without anything to do is no error, but it is told.
 #[test]
-fn idle_sync_is_told() {
+fn idle_sync_is_reported() {
     let dir = Dir::new();
     let mut daemon = Daemon::new(&dir, "sync{ source = '@SRC@' }").start();
     daemon.wait_log("config.lua:1: the sync does nothing");

@@ -12,7 +12,7 @@ sync{
 "#;
 
 #[test]
-fn runner_is_told_to_mean_nothing() {
+fn runner_has_no_effect_and_is_reported() {
     for option in ["--runner", "-runner"] {
         let dir = Dir::new();
         let _fake = Fake::new(&dir);
@@ -46,7 +46,7 @@ fn sshopts_are_words_for_ssh() {
 }
 
 #[test]
-fn sshopts_without_ssh_are_told() {
+fn sshopts_without_ssh_are_reported() {
     let dir = Dir::new();
     let _fake = Fake::new(&dir);
     let daemon = Daemon::bare(&dir)

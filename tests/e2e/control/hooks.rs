@@ -16,7 +16,7 @@ fn hook_script(dir: &Dir, name: &str) -> String {
 }
 
 #[test]
-fn commands_are_told_what_became_of_batches() {
+fn commands_get_the_results_of_batches() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let more = format!(
@@ -42,7 +42,7 @@ fn commands_are_told_what_became_of_batches() {
 }
 
 #[test]
-fn lua_functions_are_told_and_cannot_hurt() {
+fn lua_functions_get_the_results_of_batches_and_their_errors_do_no_harm() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let more = r#"
@@ -82,7 +82,7 @@ fn a_hook_that_hangs_holds_nothing_up() {
 }
 
 #[test]
-fn hooks_of_the_wrong_type_are_told() {
+fn hooks_of_the_wrong_type_are_refused() {
     let dir = Dir::new();
     Fake::new(&dir);
     let ended = Daemon::new(&dir, &one("onSynced = \"a text\",")).run();

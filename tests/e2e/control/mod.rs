@@ -4,15 +4,15 @@
 //! | file | what it is about |
 //! |---|---|
 //! | status | what is told of a daemon in each state |
-//! | orders | each verb |
+//! | commands | each command of lsyncdctl |
 //! | waiting | `-wait` returns when all is there, and never before |
 //! | socket | who may connect, and what nonsense does: nothing |
 //! | metrics | metrics, page and report files |
 //! | hooks | `onSynced` and `onFailed` |
 
+mod commands;
 mod hooks;
 mod metrics;
-mod orders;
 mod socket;
 mod status;
 mod waiting;

@@ -92,7 +92,7 @@ fn in_the_directory_of_the_service_and_left_to_whoever_has_it() {
 /// A file that another user has put at a default path is passed by; at a path of the configuration
 /// it is an error that names the owner. It is left alone.
 #[test]
-fn what_another_user_planted_is_told_with_its_owner() {
+fn a_file_of_another_user_is_reported_with_its_owner() {
     if !nix::unistd::geteuid().is_root() {
         return crate::support::dir::skip("takes root to be another user");
     }

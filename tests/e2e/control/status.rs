@@ -81,7 +81,7 @@ fn paths_left_undone_are_named() {
 }
 
 #[test]
-fn a_source_that_is_gone_is_told() {
+fn a_missing_source_is_shown() {
     let dir = Dir::new();
     Fake::new(&dir);
     let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();

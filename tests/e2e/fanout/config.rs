@@ -20,7 +20,7 @@ fn a_target_may_have_keys_of_its_own() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn mistakes_are_reported() {
     let cases = [
         ("{ }", "", "targets names no target"),
         ("{ 'h::a', 'h::a' }", "", "targets has \"h::a\" twice"),

@@ -84,7 +84,7 @@ sync{
 }
 
 #[test]
-fn rules_that_are_none_are_told() {
+fn invalid_crontab_rules_are_refused() {
     for (rules, text) in [
         (
             "{ '0 0 3 * * *', '0 3 * * *' }",

@@ -149,7 +149,7 @@ fn a_broken_configuration_does_not_end_it() {
 }
 
 #[test]
-fn what_cannot_be_observed_is_told() {
+fn descriptors_that_cannot_be_observed_are_refused() {
     for (call, text) in [
         ("observefd(999, print)", "descriptor 999: Bad file number"),
         ("observefd('x', print)", "needs the number of a descriptor"),

@@ -114,7 +114,7 @@ fn a_process_that_fails_is_tried_again() {
 }
 
 #[test]
-fn a_command_that_cannot_be_executed_is_told_and_tried_again() {
+fn a_command_that_cannot_be_executed_is_reported_and_retried() {
     let dir = Dir::new();
     let fake = Fake::new(&dir);
     let tunnel = r#"command = "@DIR@/none -N", retryDelay = 0.1"#;
@@ -335,7 +335,7 @@ end, action = function() end }}
 }
 
 #[test]
-fn what_is_no_tunnel_is_told() {
+fn values_that_are_no_tunnel_are_refused() {
     for (tunnel, text) in [
         (
             "tunnel{ mode = 'x', command = 'ssh' }",
@@ -370,7 +370,7 @@ fn what_is_no_tunnel_is_told() {
 }
 
 #[test]
-fn what_has_no_effect_is_told() {
+fn keys_without_effect_are_reported() {
     let dir = Dir::new();
     let _fake = Fake::new(&dir);
     let tunnel = lives("readyDelay = 0.1, checkCommand = 'x', retrydelay = 1");

@@ -176,7 +176,7 @@ fn a_sync_that_has_ended_refuses_what_would_come_to_nothing() {
 
 /// Too much to delete is a halt, and a release lets it go at once.
 #[test]
-fn a_limit_of_deletions_is_told_and_released() {
+fn a_limit_of_deletions_is_shown_and_released() {
     for kind in ["default.rsync", "default.direct"] {
         let dir = Dir::new();
         for n in 0..8 {
@@ -222,7 +222,7 @@ fn a_limit_of_deletions_is_told_and_released() {
 }
 
 #[test]
-fn the_target_of_rsyncssh_is_told() {
+fn the_target_of_rsyncssh_is_shown() {
     let dir = Dir::new();
     Fake::new(&dir);
     let config = format!(
