@@ -21,13 +21,15 @@ const MAX_WORDS: usize = 256;
 const MAX_WORD_BYTES: usize = 64 * 1024;
 
 /// Returns the call for these events as they are, in their order. `is_file` is called for names
-/// that are excluded if they are directories.
+/// that are excluded if they are directories. With `follows_links`, each name may be one that
+/// rsync sends as a directory, or that was one at the target: its contents have no events.
 pub fn transfer(
     request: &BatchRequest<'_>,
     rules: &Rules,
     entries: &[BatchEntry<'_>],
     compare: Compare,
     is_file: impl Fn(&[u8]) -> bool,
+    follows_links: bool,
 ) -> Transfer {
     // A directory that is gone, or a name that may be that of an excluded directory.
     let judged = |path: &[u8], removed: bool| match path {
@@ -35,8 +37,20 @@ pub fn transfer(
         [.., b'/'] => removed,
         _ => rules.exclude(path, true) && !is_file(path),
     };
+    let names = entries
+        .iter()
+        .flat_map(|entry| [Some(entry.path), entry.to])
+        .flatten();
+    let followed: Vec<(&[u8], Vec<u8>)> = names
+        .filter(|name| follows_links && !name.ends_with(b"/"))
+        .map(|name| (name, paths::with_slash(name)))
+        .collect();
     let mut list = List::default();
     let mut scope = Vec::new();
+    for (name, directory) in &followed {
+        list.add(directory, true);
+        scope.push(*name);
+    }
     for entry in entries {
         let removed = matches!(entry.change, Change::Delete | Change::Move);
         let directory = entry.path.ends_with(b"/");
@@ -273,6 +287,7 @@ mod tests {
             &entries,
             Compare::Times,
             |_| false,
+            false,
         )
         .list;
         String::from_utf8(list).unwrap().replace('\0', " ")
@@ -332,6 +347,7 @@ mod tests {
             &[entry],
             Compare::Times,
             |_| false,
+            false,
         );
         assert_eq!(transfer.list, b"/f\0/\0/d/g\0/d/");
     }
@@ -345,9 +361,16 @@ mod tests {
                 delete,
                 ..REQUEST
             };
-            let args = transfer(&request, &Rules::default(), &[], Compare::Times, |_| false)
-                .args
-                .join(b" ".as_slice());
+            let args = transfer(
+                &request,
+                &Rules::default(),
+                &[],
+                Compare::Times,
+                |_| false,
+                false,
+            )
+            .args
+            .join(b" ".as_slice());
             String::from_utf8(args).unwrap()
         };
         assert_eq!(
@@ -422,7 +445,7 @@ mod tests {
             path: b"/a/",
             to: None,
         };
-        let made = transfer(&REQUEST, &rules, &[entry], Compare::Times, |_| false);
+        let made = transfer(&REQUEST, &rules, &[entry], Compare::Times, |_| false, false);
         assert_eq!(rules_of(&made), expected);
         assert_eq!(made.list, b"/a/***\0/a/\0/");
     }
@@ -438,9 +461,14 @@ mod tests {
             to: None,
         };
         let words = |request: &BatchRequest<'_>, entry| {
-            rules_of(&transfer(request, &rules, &[entry], Compare::Times, |_| {
-                false
-            }))
+            rules_of(&transfer(
+                request,
+                &rules,
+                &[entry],
+                Compare::Times,
+                |_| false,
+                false,
+            ))
         };
         assert!(words(&REQUEST, entry(Change::Delete, b"/f")).is_empty());
         assert!(words(&REQUEST, entry(Change::Modify, b"/d/")).is_empty());

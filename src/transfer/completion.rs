@@ -97,7 +97,18 @@ fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
             if status.is_success() {
                 sync.add_harmless_lines(job.harmless_lines());
             }
-            sync.succeeded(&job.ids);
+            let unreadable = sync.unreadable_directories(&job.ids);
+            if unreadable.is_empty() {
+                sync.succeeded(&job.ids);
+            } else {
+                let count = unreadable.len();
+                sync.partly_failed(&job.ids, FailedEntries::Paths(unreadable), now);
+                let name = &sync.config.name;
+                log::warn(format_args!(
+                    "{name}: new directories that cannot be read: {count}; their contents are sent \
+                     when they can"
+                ));
+            }
             drop(sync);
             job.handle.forget(&job.ids);
         }

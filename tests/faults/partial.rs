@@ -465,3 +465,36 @@ fn what_is_in_a_directory_that_was_in_the_way_arrives() {
     let again = listed(&fake.calls()[2]);
     assert_eq!(again, ["/in/a", "/in/b/c"], "{}", daemon.log());
 }
+
+/// rsync creates a directory that it cannot read without an error. What is in it is owed until it
+/// can be read.
+#[test]
+fn a_new_directory_that_cannot_be_read_is_owed() {
+    if nix::unistd::geteuid().is_root() {
+        return skip("root can read every directory");
+    }
+    for (delete, list) in [("true", "auto"), ("true", "filter"), ("false", "auto")] {
+        let dir = Dir::new();
+        let mode = |path: std::path::PathBuf, mode: u32| {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+                .unwrap();
+        };
+        let config = format!(
+            "sync{{ default.rsync, source = '@SRC@', target = '@TRG@', delay = 0.1,
+             delete = {delete}, rsync = {{ archive = true, list = '{list}' }} }}"
+        );
+        let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+        std::fs::create_dir(dir.src("d")).unwrap();
+        mode(dir.src("d"), 0o300);
+        std::fs::create_dir(dir.src("d/sub")).unwrap();
+        std::fs::write(dir.src("d/sub/f"), "1").unwrap();
+        // The call that recurses fails by itself.
+        daemon.wait_for("it is owed", |daemon| {
+            let log = daemon.log();
+            log.contains("new directories that cannot be read: 1;") || log.contains("retrying")
+        });
+        mode(dir.src("d"), 0o700);
+        daemon.wait_for("its contents are sent", |_| dir.trg("d/sub/f").exists());
+        daemon.wait_equal();
+    }
+}

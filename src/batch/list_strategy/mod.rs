@@ -105,7 +105,7 @@ impl ListStrategy {
                     let stat = disk.lstat(path);
                     stat.is_some_and(|stat| stat.node != FileKind::Directory)
                 };
-                filter_list::transfer(request, rules, &entries, compare, is_file)
+                filter_list::transfer(request, rules, &entries, compare, is_file, follows_links)
             }
             Some(mut found) => {
                 let sent = rsync_options::sent_as_directories(request.options);

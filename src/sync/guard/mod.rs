@@ -21,7 +21,7 @@ pub use mount_table::{lasting, mounts, shared_kind};
 pub use nested_mounts::MountChanges;
 
 use std::ffi::OsStr;
-use std::fs::{self, DirEntry};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::PoisonError;
@@ -35,6 +35,10 @@ use crate::queue::Time;
 
 /// A directory that mkfs(8) creates. It does not count as content.
 const LOST_AND_FOUND: &str = "lost+found";
+
+/// The maximum number of directories that are searched for content. A tree with more counts as one
+/// with content.
+const MAX_EMPTY_DIRECTORIES: usize = 1000;
 
 /// What the guards of one sync know.
 #[derive(Default)]
@@ -89,16 +93,34 @@ impl Sync {
         }
     }
 
-    /// Returns true if the source has no entries that would be sent.
+    /// Returns true if the source has nothing that would be sent but directories: mount points and
+    /// the skeleton that a program creates at its start are no content.
     fn has_nothing_to_send(&self) -> io::Result<bool> {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
-        has_only(&self.config.source, |entry| {
-            let slash: &[u8] = match entry.file_type() {
-                Ok(kind) if kind.is_dir() => b"/",
-                _ => b"",
-            };
-            filter.excluded(&[b"/", entry.file_name().as_bytes(), slash].concat())
-        })
+        let mut directories = vec![b"/".to_vec()];
+        let mut searched = 0;
+        while let Some(directory) = directories.pop() {
+            searched += 1;
+            if searched > MAX_EMPTY_DIRECTORIES {
+                return Ok(false);
+            }
+            for entry in fs::read_dir(self.on_disk(&directory))? {
+                let (name, kind) = entry.and_then(|it| Ok((it.file_name(), it.file_type()?)))?;
+                let mut path = [&directory, name.as_bytes()].concat();
+                if kind.is_dir() {
+                    path.push(b'/');
+                }
+                let is_ignored = directory == b"/" && name == LOST_AND_FOUND;
+                if is_ignored || filter.excluded(&path) {
+                    continue;
+                }
+                if !kind.is_dir() {
+                    return Ok(false);
+                }
+                directories.push(path);
+            }
+        }
+        Ok(true)
     }
 
     fn has_marker(&self) -> bool {
@@ -115,7 +137,7 @@ impl Sync {
         };
         let is_here = !batch::is_remote(target) && target.starts_with(b"/");
         is_here
-            && has_only(target, |_| false)
+            && is_empty_directory(target)
                 .unwrap_or_else(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
@@ -210,11 +232,10 @@ impl Sync {
     }
 }
 
-/// Returns true for a directory whose entries are all `ignored`, or that has none.
-fn has_only(path: &[u8], ignored: impl Fn(&DirEntry) -> bool) -> io::Result<bool> {
+/// Returns true for a directory without entries but [`LOST_AND_FOUND`].
+fn is_empty_directory(path: &[u8]) -> io::Result<bool> {
     for entry in fs::read_dir(OsStr::from_bytes(path))? {
-        let entry = entry?;
-        if entry.file_name() != LOST_AND_FOUND && !ignored(&entry) {
+        if entry?.file_name() != LOST_AND_FOUND {
             return Ok(false);
         }
     }
@@ -301,6 +322,45 @@ mod tests {
         restarted.remember_source(old.accepted_source().unwrap().clone());
         assert!(restarted.accept_source().is_some());
         assert_eq!(next(false).accept_source(), None);
+    }
+
+    /// Directories are no content, at any depth, and a file below them is.
+    #[test]
+    fn a_skeleton_in_place_of_the_source_is_not_accepted() {
+        for (directories, file, is_accepted) in [
+            (&["lost+found/a"][..], None, false),
+            (&["d"], None, false),
+            (&["a/b/c", "d/lost+found"], None, false),
+            (&["a/b/c"], Some("a/b/c/f"), true),
+            (&["a"], Some("lost+found/f"), false),
+            (&["lost+found", "a"], Some("a/lost+found"), true),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut sync = accepted(dir.path());
+            let (src, old) = (dir.path().join("src"), dir.path().join("old"));
+            fs::rename(&src, old).unwrap();
+            for name in directories {
+                fs::create_dir_all(src.join(name)).unwrap();
+            }
+            if let Some(file) = file {
+                fs::create_dir_all(src.join(file).parent().unwrap()).unwrap();
+                fs::write(src.join(file), "").unwrap();
+            }
+            sync.source_found();
+            assert_eq!(
+                sync.accept_source().is_none(),
+                is_accepted,
+                "{directories:?}"
+            );
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut sync = accepted(dir.path());
+        fs::remove_dir_all(dir.path().join("src")).unwrap();
+        for n in 0..MAX_EMPTY_DIRECTORIES {
+            fs::create_dir_all(dir.path().join(format!("src/d{n}"))).unwrap();
+        }
+        sync.source_found();
+        assert_eq!(sync.accept_source(), None);
     }
 
     #[test]

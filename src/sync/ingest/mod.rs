@@ -183,6 +183,12 @@ impl Sync {
     ) -> Pushed {
         self.counters.events += 1;
         let due = self.due(now);
+        // With other permissions, the contents of a directory may be readable.
+        let failed = match etype {
+            Etype::Attrib => self.failed_paths().etype_of(path),
+            _ => None,
+        };
+        let etype = failed.unwrap_or(etype);
         let pushed = match self.push_beyond_limit(etype, path, to, due) {
             Some(pushed) => pushed,
             None => self.queue.push(etype, path, to, due),

@@ -157,6 +157,11 @@ impl FailedPaths {
         self.paths.is_empty() && self.tried.is_empty()
     }
 
+    /// Returns the event type for the retry of this path, if it has failed.
+    pub fn etype_of(&self, path: &[u8]) -> Option<Etype> {
+        self.paths.get(path).map(|failed| failed.etype)
+    }
+
     /// Returns true if this path is being retried.
     pub fn is_tried(&self, path: &[u8]) -> bool {
         self.tried.contains_key(path)

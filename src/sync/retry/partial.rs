@@ -5,11 +5,17 @@
 //! there are no entries, or more failed paths than may be pending, a full comparison is queued.
 
 use std::fs;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
+
+use rustix::fs::{Access, AtFlags, CWD};
+use rustix::io::Errno;
 
 use super::super::Sync;
 use super::blame::{Entries, FailedEntries};
-use crate::queue::{DelayId, Etype, Time};
+use crate::log;
+use crate::queue::{DelayId, Etype, Policy, Time};
 
 /// The retry after a partial transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +79,7 @@ impl Sync {
         }
         let failed = match failed {
             FailedEntries::Nothing => Entries::new(),
-            FailedEntries::Paths(paths) => paths,
+            FailedEntries::Paths(paths) => self.without_dangling_links(paths),
             FailedEntries::Everything if is_whole => return self.retry_everything(now),
             FailedEntries::Everything => entries.clone(),
         };
@@ -93,6 +99,45 @@ impl Sync {
             return self.retry_everything(now);
         }
         self.retry_paths(failed, now)
+    }
+
+    /// Removes links that rsync follows and that lead nowhere, since there is nothing to send. They
+    /// are sent when they change, or by the next full comparison.
+    fn without_dangling_links(&self, mut paths: Entries) -> Entries {
+        if !self.follows_links {
+            return paths;
+        }
+        let all = paths.len();
+        paths.retain(|path, _| !is_dangling(&self.on_disk(path)));
+        let dangling = all - paths.len();
+        if dangling > 0 {
+            log::warn(format_args!(
+                "{}: links without a referent: {dangling}; left out until they change or everything \
+                 is compared",
+                self.config.name
+            ));
+        }
+        paths
+    }
+
+    /// Returns the new directories among these entries that cannot be read, so that rsync has not
+    /// seen what is in them.
+    pub fn unreadable_directories(&self, ids: &[DelayId]) -> Entries {
+        if self.queue.policy() == Policy::PerEvent {
+            return Entries::new();
+        }
+        let mut unreadable = self.entries(ids);
+        unreadable.retain(|path, etype| {
+            let is_new = matches!(etype, Etype::Create | Etype::Delete);
+            is_new && path.ends_with(b"/") && is_denied(&self.on_disk(path))
+        });
+        // A Delete of an existing directory stands for its contents.
+        if self.config.delete.in_batches() {
+            unreadable
+                .values_mut()
+                .for_each(|etype| *etype = Etype::Delete);
+        }
+        unreadable
     }
 
     /// Schedules retries of these paths. Beyond the limit of pending paths a full comparison is
@@ -180,5 +225,46 @@ impl Sync {
     pub(super) fn file_size(&self, path: &[u8]) -> Option<u64> {
         let metadata = fs::symlink_metadata(self.on_disk(path)).ok()?;
         metadata.is_file().then_some(metadata.len())
+    }
+}
+
+/// Returns true for a symbolic link that leads to nothing.
+fn is_dangling(path: &Path) -> bool {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|data| data.is_symlink());
+    let leads_nowhere = |error: io::Error| {
+        matches!(
+            error.raw_os_error(),
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+        )
+    };
+    is_link && fs::metadata(path).is_err_and(leads_nowhere)
+}
+
+/// Returns true for a directory whose permissions keep this user from reading what is in it.
+fn is_denied(path: &Path) -> bool {
+    let (access, flags) = (Access::READ_OK | Access::EXEC_OK, AtFlags::EACCESS);
+    let is_directory = fs::symlink_metadata(path).is_ok_and(|data| data.is_dir());
+    is_directory && rustix::fs::accessat(CWD, path, access, flags) == Err(Errno::ACCESS)
+}
+
+#[cfg(test)]
+mod link_tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_that_lead_nowhere_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("f"), "").unwrap();
+        for (to, name) in [("none", "a"), ("loop", "loop"), ("f/x", "b"), ("f", "good")] {
+            symlink(to, at(name)).unwrap();
+        }
+        for name in ["a", "loop", "b"] {
+            assert!(is_dangling(&at(name)), "{name}");
+        }
+        for name in ["good", "f", "missing"] {
+            assert!(!is_dangling(&at(name)), "{name}");
+        }
     }
 }

@@ -38,8 +38,11 @@ fn holds(option: &str, options: &str, target: &str) {
 fn holds_with(rules: &[&str], option: &str, options: &str, target: &str) {
     let dir = Dir::new();
     let rsh = dir.put("ssh", "#!/bin/sh\nshift\nexec \"$@\"\n");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(rsh, mode).unwrap();
+    let wrapper = dir.put("wrapped", "#!/bin/sh\nexec rsync \"$@\"\n");
+    for script in [rsh, wrapper] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(script, mode).unwrap();
+    }
     for place in ["one/sub", "two"] {
         fs::create_dir_all(dir.path(place)).unwrap();
     }
@@ -122,4 +125,59 @@ fn contents_of_links_come_and_go() {
         );
     }
     holds("-L", r#"_extra = { "-L" }"#, "\"@TRG@\"");
+}
+
+/// A link without a referent is not owed: nothing is retried, and everything else goes on.
+#[test]
+fn a_link_that_leads_nowhere_is_told_and_not_retried() {
+    for (option, list, referent) in [
+        ("copy_links", "auto", "none"),
+        ("copy_links", "filter", "loop"),
+        ("copy_unsafe_links", "filter", "/none"),
+    ] {
+        let dir = Dir::new();
+        symlink(referent, dir.src("early")).unwrap();
+        let config = CONFIG
+            .replace("TARGET", "\"@TRG@\"")
+            .replace("OPTIONS", &format!("{option} = true, list = \"{list}\""))
+            .replace("RULES", "");
+        let config =
+            format!("settings{{ insist = true, controlSocket = \"@DIR@/sock\" }} {config}");
+        let mut daemon = Daemon::new(&dir, &config).start();
+        daemon.wait_log("links without a referent: 1;");
+        if referent == "loop" {
+            symlink("loop", dir.src("loop")).unwrap();
+        }
+        symlink(referent, dir.src("late")).unwrap();
+        dir.write("f", "1");
+        let current = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
+            command.arg("-socket").arg(dir.path("sock"));
+            let output = command.args(["status", "-wait"]).output().unwrap();
+            assert!(output.status.success(), "{output:?}\n{}", daemon.log());
+        };
+        current();
+        assert!(dir.trg("f").exists() && !dir.trg("late").exists());
+        assert!(!daemon.log().contains("retrying"), "{}", daemon.log());
+        // An event of the link sends what it leads to now.
+        dir.rm("late");
+        symlink("f", dir.src("late")).unwrap();
+        current();
+        assert!(dir.trg("late").exists(), "{}", daemon.log());
+    }
+}
+
+/// A wrapper gets the contents of a link that rsync follows with the link.
+#[test]
+fn a_wrapper_gets_the_contents_of_links() {
+    for (option, key) in [
+        ("--copy-links", "copy_links"),
+        ("--copy-dirlinks", "copy_dirlinks"),
+    ] {
+        holds(
+            option,
+            &format!("{key} = true, binary = \"@DIR@/wrapped\""),
+            "\"@TRG@\"",
+        );
+    }
 }
