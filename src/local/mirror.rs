@@ -50,6 +50,9 @@ pub struct Mirror<'a> {
     pub(super) walked: Option<Vec<u8>>,
     /// Files that were copied since this job began. Events of them are older.
     fresh: HashSet<Vec<u8>>,
+    /// Directories that were compared with their contents since this job began, with their slashes.
+    /// Events below them are older.
+    compared: HashSet<Vec<u8>>,
 }
 
 /// Carries out a job.
@@ -86,6 +89,7 @@ pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
         directories: BTreeSet::new(),
         walked: None,
         fresh: HashSet::new(),
+        compared: HashSet::new(),
     };
     match &orders.task {
         CopyTask::Everything => {
@@ -120,11 +124,18 @@ impl Mirror<'_> {
         let path = &item.path;
         match (item.change, &item.to) {
             (_, Some(to)) => self.rename(path, to),
+            _ if self.is_compared(path) => {}
             (Change::Delete, _) => self.sync_path(path, true),
             _ if self.fresh.contains(path) => {}
             (Change::Attrib, _) if !path.ends_with(b"/") => self.sync_attributes(path),
             _ => self.sync_path(path, false),
         }
+    }
+
+    /// Returns true if this path is in a directory that was compared since this job began.
+    fn is_compared(&self, path: &[u8]) -> bool {
+        !self.compared.is_empty()
+            && paths::directories(path).any(|directory| self.compared.contains(directory))
     }
 
     /// Makes the target's path equal to the source's; with `deep`, a directory with everything
@@ -166,7 +177,12 @@ impl Mirror<'_> {
         let replaced = self.make_directory(path, &stat)?;
         self.directories.insert(paths::with_slash(path));
         if deep || replaced {
-            self.compare(&paths::with_slash(path), attributes::is_proven_copy);
+            let failures = self.report.failures.len();
+            let top = paths::with_slash(path);
+            self.compare(&top, attributes::is_proven_copy);
+            if self.report.failures.len() == failures && !self.is_stopped() {
+                self.compared.insert(top);
+            }
         }
         Ok(())
     }
@@ -433,6 +449,7 @@ impl Mirror<'_> {
             return;
         }
         self.fresh.clear();
+        self.compared.clear();
         let renamed = self.try_rename(from, to).unwrap_or(false);
         if !renamed {
             self.report.split.push(from.to_vec());

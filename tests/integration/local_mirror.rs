@@ -357,6 +357,29 @@ fn filetime(seconds: i64) -> rustix::fs::Timestamps {
     }
 }
 
+/// Each directory of a tree that was made again has events of its own.
+#[test]
+fn a_tree_that_was_made_again_is_read_once() {
+    const DEPTH: usize = 30;
+    let mut pair = Pair::new();
+    let deepest = pair.source(&"d/".repeat(DEPTH));
+    fs::create_dir_all(&deepest).unwrap();
+    pair.compare();
+    let mut inotify = inotify::Inotify::init().unwrap();
+    let opened = inotify::WatchMask::OPEN;
+    inotify.watches().add(&deepest, opened).unwrap();
+    let paths = (1..=DEPTH).map(|depth| format!("/{}", "d/".repeat(depth)));
+    let items = paths.map(|path| item(Change::Delete, &path, None));
+    let report = pair.run(CopyTask::Events(items.collect()));
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    let mut buffer = [0; 4096];
+    let mut opens = 0;
+    while let Ok(events) = inotify.read_events(&mut buffer) {
+        opens += events.count();
+    }
+    assert!((1..DEPTH).contains(&opens), "{opens}");
+}
+
 #[test]
 fn without_delete_nothing_is_removed() {
     let mut pair = Pair::new();
