@@ -304,6 +304,7 @@ fn a_pool_of_tunnels_leads_to_an_rsync_daemon() {
     };
     let config = format!(
         r#"
+settings{{ insist = true }}
 sync{{
     default.rsync, source = "@SRC@", target = "rsync://^localhost:^localport/x", delay = 0.2,
     rsync = {{ archive = true }},
@@ -316,6 +317,7 @@ sync{{
         rsh = sshd.rsh,
         user = account().name
     );
+    // On a busy host the tunnels may take longer than `readyDelay`; `insist` repeats the startup.
     dir.mkdir("d");
     dir.write("d/f", "1");
     let mut daemon = Daemon::new(&dir, &config)
