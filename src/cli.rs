@@ -41,6 +41,13 @@ pub enum Inspect {
     },
     /// `-explain PATH`: report the syncs and rules that apply to a path.
     Explain(OsString),
+    /// `-preview`: report what the first transfers would do.
+    Preview {
+        /// `-json`: answer in JSON.
+        json: bool,
+        /// `-all`: name all files.
+        all: bool,
+    },
 }
 
 /// The options of a run.
@@ -104,8 +111,10 @@ pub enum Error {
     SyncsAndConfig,
     /// More than one configuration file.
     TwoConfigs,
-    /// `-json` without `-check`.
+    /// `-json` without `-check` or `-preview`.
     OnlyJson,
+    /// `-all` without `-preview`.
+    OnlyAll,
     /// An unknown category of `-log`.
     Category(String),
 }
@@ -114,7 +123,7 @@ pub enum Error {
 const OPTIONS: &[&str] = &[
     "version", "nodaemon", "help", "log", "insist", "delay", "rsync", "pidfile", "logfile",
     "check", "explain", "onepass", "direct", "rsyncssh", "script", "sshopts", "json", "keys",
-    "monitor",
+    "monitor", "preview", "all",
 ];
 
 /// Returns the option that a word was most likely meant to be.
@@ -145,7 +154,8 @@ impl fmt::Display for Error {
             Error::TwoConfigs => {
                 f.write_str("There can only be one config file in the command line.")
             }
-            Error::OnlyJson => f.write_str("-json goes with -check only."),
+            Error::OnlyJson => f.write_str("-json goes with -check and -preview only."),
+            Error::OnlyAll => f.write_str("-all goes with -preview only."),
             Error::Category(word) => f.write_str(word),
         }
     }
@@ -169,7 +179,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
         log,
         ..Options::default()
     };
-    let (mut json, mut inspect) = (false, None);
+    let (mut json, mut all, mut inspect) = (false, false, None);
     let mut rest = words.into_iter().peekable();
     while let Some(word) = rest.next() {
         let Some(name) = option_name(&word) else {
@@ -178,6 +188,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
         };
         let mut next = |option, count| take(&mut rest, option, count);
         match name {
+            b"all" => all = true,
             b"check" => inspect = Some(Inspect::Check { json: false }),
             b"delay" => options.delay = next("delay", 1)?.pop(),
             b"direct" => {
@@ -197,6 +208,12 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
             b"nodaemon" => options.nodaemon = true,
             b"onepass" => options.onepass = true,
             b"pidfile" => options.pidfile = next("pidfile", 1)?.pop(),
+            b"preview" => {
+                inspect = Some(Inspect::Preview {
+                    json: false,
+                    all: false,
+                });
+            }
             b"rsync" => {
                 let [source, target] = pair(next("rsync", 2)?);
                 add_sync(&mut options, SyncOption::Rsync(source, target))?;
@@ -220,18 +237,22 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
             _ => return Err(Error::Unknown(word)),
         }
     }
-    let runs_scripts = !options.scripts.is_empty() && inspect.is_none() && !json;
+    let runs_scripts = !options.scripts.is_empty() && inspect.is_none() && !json && !all;
     if !options.has_work() && !runs_scripts {
         return Ok(Request::Help);
     }
-    match inspect {
-        Some(Inspect::Check { .. }) => {
-            Ok(Request::Inspect(Box::new(options), Inspect::Check { json }))
-        }
-        _ if json => Err(Error::OnlyJson),
-        Some(explain) => Ok(Request::Inspect(Box::new(options), explain)),
-        None => Ok(Request::Run(Box::new(options))),
-    }
+    let inspect = match inspect {
+        Some(Inspect::Preview { .. }) => Some(Inspect::Preview { json, all }),
+        _ if all => return Err(Error::OnlyAll),
+        Some(Inspect::Check { .. }) => Some(Inspect::Check { json }),
+        _ if json => return Err(Error::OnlyJson),
+        other => other,
+    };
+    let options = Box::new(options);
+    Ok(match inspect {
+        Some(inspect) => Request::Inspect(options, inspect),
+        None => Request::Run(options),
+    })
 }
 
 /// Returns the log categories. As in lsyncd, `-log` is looked for in all words.
@@ -353,12 +374,13 @@ USAGE:
     lsyncd [OPTIONS] -direct SRC TRG
 
 OPTIONS:
+  -all             with -preview: print all names
   -check           load the configuration, print its syncs, and exit
   -delay SECS      set the delay of every sync; overrides the configuration
   -explain PATH    print the target of this path and the rule that decides
   -help            print this text
   -insist          retry failed startup transfers instead of exiting
-  -json            with -check: print JSON
+  -json            with -check and -preview: print JSON
   -keys            print all configuration keys as JSON, and exit
   -log all         log everything
   -log scarce      log warnings and errors only
@@ -368,6 +390,8 @@ OPTIONS:
   -nodaemon        stay in the foreground and log to the terminal
   -onepass         run the startup transfers, then exit
   -pidfile FILE    write the daemon's process id to this file
+  -preview         print what the first transfers would send, change and
+                   delete, and change nothing
   -runner FILE     accepted and ignored, for compatibility
   -script FILE     run this Lua file before the configuration
   -sshopts WORDS   options for the ssh of -rsyncssh

@@ -208,6 +208,18 @@ pub fn end_with_parent(command: &mut std::process::Command) {
     }
 }
 
+/// Makes a command's process start in a session of its own (setsid(2)), which has no terminal.
+pub fn begin_without_terminal(command: &mut std::process::Command) {
+    // SAFETY: between fork and exec only setsid is called, a plain system call without arguments;
+    // reading errno touches no memory but the thread's own.
+    unsafe {
+        command.pre_exec(|| match libc::setsid() {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        });
+    }
+}
+
 /// Makes a command's process start with this niceness (setpriority(2)) and I/O priority
 /// (ioprio_set(2)). A priority that the system refuses is not changed.
 pub fn begin_with_priority(

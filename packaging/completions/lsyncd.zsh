@@ -1,13 +1,14 @@
 #compdef lsyncd
 
 _arguments \
+    '-all[with -preview\: print all names]' \
     '-check[load the configuration, print its syncs, and exit]' \
     '-delay[delay of every sync]:seconds' \
     '*-direct[mirror between local directories]:source:_directories:target:_directories' \
     '-explain[print the target of a path and the rule that decides]:path:_files' \
     '-help[print the options]' \
     '-insist[retry failed startup transfers]' \
-    '-json[with -check\: print JSON]' \
+    '-json[with -check and -preview\: print JSON]' \
     '-keys[print all configuration keys as JSON]' \
     '*-log[select log messages]:category:(all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel)' \
     '-logfile[log to this file]:file:_files' \
@@ -15,6 +16,7 @@ _arguments \
     '-nodaemon[stay in the foreground]' \
     '-onepass[run the startup transfers, then exit]' \
     '-pidfile[file for the process id]:file:_files' \
+    '-preview[print what the first transfers would do, and change nothing]' \
     '*-rsync[mirror with rsync]:source:_directories:target:_files' \
     '*-rsyncssh[mirror with rsync and ssh]:source:_directories:host:_hosts:target directory' \
     '*-script[run this Lua file before the configuration]:file:_files -g "*.lua"' \

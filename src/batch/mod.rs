@@ -9,6 +9,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | [`itemized`] | what a dry run would do, entry by entry |
 //! | [`list_first`] | whether a comparison of everything lists the whole source first |
 //! | [`list_strategy`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
@@ -19,6 +20,7 @@
 //! | [`output`] | what rsync says of its work: progress and totals |
 //! | [`mod@reason`] | which line of the error output says why a child failed |
 //! | [`probe`] | which binary runs, and whether it deletes missing names correctly |
+//! | [`mod@remedy`] | what to do about such a line |
 //! | [`rsync_options`] | which of the user's own options forbid the files-from call |
 //! | [`temp_name`] | which files a temporary one may be for |
 
@@ -26,11 +28,13 @@ pub mod collapse;
 pub mod error_lines;
 pub mod files_from;
 pub mod filter_list;
+pub mod itemized;
 pub mod list_first;
 pub mod list_strategy;
 pub mod output;
 pub mod probe;
 mod reason;
+mod remedy;
 pub mod rsync_options;
 pub mod temp_name;
 
@@ -40,6 +44,7 @@ use crate::log::escape;
 
 pub use list_strategy::ListStrategy;
 pub use reason::reason;
+pub use remedy::remedy;
 
 /// The change that an event reports for its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 //! * `source_monitor`, `watch_limit`: lost sources, missing watches;
 //! * `reload`, `shutdown`, `startup_progress`: the stages of a configuration;
 //! * `report`: the reported state;
-//! * `inspect`: `-check` and `-explain`;
+//! * `inspect`: `-check`, `-explain` and `-preview`;
 //! * `os`: detaching, pid file, signals, service manager.
 //!
 //! The room may call all others, and none calls it. Nothing on the loop's thread may block or take

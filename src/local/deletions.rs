@@ -15,11 +15,11 @@ use crate::paths;
 
 /// Numbers of entries of the target: files, directories and all others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Deletions {
+pub(super) struct Deletions {
     /// The entries that would be deleted.
-    deleted: u64,
+    pub deleted: u64,
     /// All entries, if they have been counted.
-    total: Option<u64>,
+    pub total: Option<u64>,
 }
 
 /// Returns the number of deletions and of all entries if the deletions exceed the limit; nothing is
@@ -36,7 +36,7 @@ pub fn excess(
     let Some(limit) = orders.limit else {
         return Ok(None);
     };
-    let found = count(orders, source, target)?;
+    let found = count(orders, source, target, &mut |_| ())?;
     *entries = found.total.or(*entries);
     if found.deleted == 0 {
         return Ok(None);
@@ -50,11 +50,21 @@ pub fn excess(
         .then_some((found.deleted, total)))
 }
 
-fn count(orders: &CopyJob, source: &Beneath, target: &Beneath) -> io::Result<Deletions> {
+/// Counts the deletions of a job, and passes the path of each to `name`.
+///
+/// # Errors
+/// As for [`excess`].
+pub(super) fn count(
+    orders: &CopyJob,
+    source: &Beneath,
+    target: &Beneath,
+    name: &mut dyn FnMut(&[u8]),
+) -> io::Result<Deletions> {
     let mut count = DeletionCount {
         orders,
         source,
         target,
+        name,
         deleted: 0,
         seen: 0,
     };
@@ -114,6 +124,7 @@ struct DeletionCount<'a> {
     orders: &'a CopyJob,
     source: &'a Beneath,
     target: &'a Beneath,
+    name: &'a mut dyn FnMut(&[u8]),
     deleted: u64,
     seen: u64,
 }
@@ -131,7 +142,7 @@ impl DeletionCount<'_> {
         match (self.source.lookup(path)?.filter(sent), is_directory(&there)) {
             (None, true) => self.tree(&paths::with_slash(path)),
             (None, false) => {
-                self.deleted += 1;
+                self.delete(path);
                 Ok(())
             }
             (Some(stat), true) if is_directory(&stat) => self.directory(&paths::with_slash(path)),
@@ -154,7 +165,7 @@ impl DeletionCount<'_> {
                     (true, true) => walk.add(paths::split(&path).1.to_vec()),
                     (true, false) => {}
                     (false, true) => self.tree(&path)?,
-                    (false, false) => self.deleted += 1,
+                    (false, false) => self.delete(&path),
                 }
             }
         }
@@ -164,18 +175,23 @@ impl DeletionCount<'_> {
     /// Counts a directory of the target that would be deleted, with everything below it that is not
     /// protected.
     fn tree(&mut self, top: &[u8]) -> io::Result<()> {
-        self.deleted += 1;
+        self.delete(top);
         let mut walk = Walk::through(top);
         while let Some(directory) = walk.enter_next() {
             let directory = directory.to_vec();
             for (path, tree) in self.unprotected(&directory)? {
-                self.deleted += 1;
+                self.delete(&path);
                 if tree {
                     walk.add(paths::split(&path).1.to_vec());
                 }
             }
         }
         Ok(())
+    }
+
+    fn delete(&mut self, path: &[u8]) {
+        self.deleted += 1;
+        (self.name)(path);
     }
 
     /// Returns the entries of a directory of the target that may be deleted: each path, and true

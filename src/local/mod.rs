@@ -12,6 +12,7 @@
 //! | `mirror` | one job: applies each event to the target |
 //! | `compare` | compares whole directories: copies and removes |
 //! | `deletions` | counts what would be deleted |
+//! | `preview` | what a comparison of everything would do, without doing it |
 //! | `touched_paths` | paths whose renames have to be followed by a comparison |
 //! | `links` | preserves hard links |
 //! | `temporary` | temporary files in directories that other users may change |
@@ -30,6 +31,7 @@ mod copy_control;
 mod deletions;
 mod links;
 mod mirror;
+mod preview;
 mod temporary;
 mod touched_paths;
 mod walk;
@@ -44,6 +46,7 @@ use crate::filter::Filter;
 pub use attributes::Unset;
 pub use copy_control::{CopyControl, StopCheck};
 pub use mirror::{Memory, carry_out};
+pub use preview::preview;
 pub use worker::{CopyEnded, CopyWorker};
 
 /// The work for one sync.

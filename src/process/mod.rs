@@ -12,9 +12,10 @@
 //! | `activity` | observes CPU time and I/O of a child and its descendants |
 //! | `idle_clock` | the time without progress of a process or thread |
 //! | `orphans` | reaps orphans if the daemon is process 1 |
+//! | `run` | runs a program to its end, for the command line |
 //! | `ssh_control` | private sockets of shared ssh connections |
 //!
-//! Nothing here blocks. The event loop owns the poll; it passes on the events of tokens that
+//! Nothing here blocks but `run`. The event loop owns the poll; it passes on the events of tokens that
 //! [`Children::owns`], calls [`Children::reap`] after `SIGCHLD`, and [`Children::resume`] in each turn while
 //! [`Children::pending`] returns true. The room may call `log` and `sys`; it knows neither rsync's options
 //! nor syncs.
@@ -29,6 +30,7 @@ mod pipes;
 mod priority;
 pub mod process_tree;
 pub mod program;
+mod run;
 mod ssh_control;
 
 pub use activity::{FifoWait, Observation, Observer};
@@ -38,4 +40,5 @@ pub use idle_clock::{CHECK_INTERVAL, IdleClock};
 pub use lines::MAX_LINE;
 pub use pipes::{Sink, Stream};
 pub use priority::{IoPriority, Priority};
+pub use run::{Ended, run_without_terminal};
 pub use ssh_control::{SshControl, wait_for_closed_sockets};

@@ -1,20 +1,26 @@
-//! The command line options `-check` and `-explain`.
+//! The command line options `-check`, `-explain` and `-preview`.
 //!
 //! * `explain`: the decision about one path, for `-explain`;
-//! * `preflight`: files and programs that a start would fail to use.
+//! * `preflight`: files and programs that a start would fail to use;
+//! * `preview`: what the first transfers would do, for `-preview`;
+//! * `startup_call`: the startup transfer of a sync.
 //!
-//! The configuration is loaded as for a start, including its Lua code. No watch is set, no process
-//! is started, no file is written and no signal is sent.
+//! The configuration is loaded as for a start, including its Lua code. No watch is set, no file is
+//! written and no signal is sent. Processes are started for `-preview` only.
 
 mod explain;
 mod preflight;
+mod preview;
+mod startup_call;
 
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::preflight::Programs;
 use super::context::Context;
@@ -30,8 +36,11 @@ use crate::status::number_format::counted;
 /// Loads the configuration and writes the answer to standard output.
 pub fn inspect(options: Options, what: &Inspect) -> Exit {
     let loaded = load(options);
+    end_by_signals();
     let (text, exit) = match (what, loaded) {
-        (Inspect::Check { json: true }, Err(failure)) => (broken(&failure), failure.exit),
+        (Inspect::Check { json: true } | Inspect::Preview { json: true, .. }, Err(failure)) => {
+            (broken(&failure), failure.exit)
+        }
         (_, Err(failure)) => {
             for line in &failure.lines {
                 log::error(line);
@@ -43,10 +52,42 @@ pub fn inspect(options: Options, what: &Inspect) -> Exit {
         (Inspect::Explain(path), Ok(loaded)) => {
             (explain::explained(&loaded.script, path), Exit::Done)
         }
+        (&Inspect::Preview { json, all }, Ok(loaded)) => previewed(&loaded.script, json, all),
     };
     // A reader that has closed the pipe is no error.
     let _ = io::stdout().write_all(text.as_bytes());
     exit
+}
+
+/// Restores the default action of the signals that end a program, which loading has changed.
+fn end_by_signals() {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let is_on = Arc::new(AtomicBool::new(true));
+        // It fails for a signal that has no default action only.
+        let _ = signal_hook::flag::register_conditional_default(signal, is_on);
+    }
+}
+
+/// Returns the previews of all syncs. A text is printed sync by sync: each may take long.
+fn previewed(script: &Script, json: bool, all: bool) -> (String, Exit) {
+    let mut previews = Vec::new();
+    for handle in script.syncs() {
+        let preview = preview::preview(script, &handle, all);
+        if !json {
+            let _ = io::stdout().write_all(preview.text().as_bytes());
+        }
+        previews.push(preview);
+    }
+    let ok = previews.iter().all(preview::Preview::is_ok);
+    let exit = if ok { Exit::Done } else { Exit::Failure };
+    if !json {
+        return (preview::summary(&previews), exit);
+    }
+    let answer = Explanation::Preview {
+        ok,
+        syncs: previews,
+    };
+    (answer.line(), exit)
 }
 
 /// A loaded configuration with the problems found in it.
@@ -221,6 +262,10 @@ enum Explanation<'a> {
         problems: Vec<String>,
         /// The number of all warnings: logged ones, those of settings and those of syncs.
         warnings: usize,
+    },
+    Preview {
+        ok: bool,
+        syncs: Vec<preview::Preview>,
     },
     Wrong {
         ok: bool,

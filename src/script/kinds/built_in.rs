@@ -26,6 +26,21 @@ impl Script {
         kinds.find(|kind| same(kind).unwrap_or(false))
     }
 
+    /// Returns true if the startup of the sync is that of default.rsync, default.rsyncssh or
+    /// default.direct.
+    pub fn starts_built_in(&self, handle: &SyncHandle) -> bool {
+        let Ok(init) = handle.config.get::<Function>("init") else {
+            return false;
+        };
+        let same = |kind: &str| -> Result<bool> {
+            let default: Table = self.lua.globals().get("default")?;
+            let theirs: Function = default.get::<Table>(kind)?.get("init")?;
+            Ok(theirs.to_pointer() == init.to_pointer())
+        };
+        let mut kinds = ["rsync", "rsyncssh", "direct"].into_iter();
+        kinds.any(|kind| same(kind).unwrap_or(false))
+    }
+
     /// Returns true for a sync without any action.
     pub fn is_idle(&self, handle: &SyncHandle) -> bool {
         sync_checks::is_idle(&self.lua, &handle.config).unwrap_or(false)

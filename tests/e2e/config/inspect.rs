@@ -419,7 +419,11 @@ fn json_goes_with_check() {
         .args(&["-json", "@DIR@/config.lua"])
         .run();
     ended.assert_refused();
-    assert!(ended.stderr.contains("-json goes with -check only."));
+    assert!(
+        ended
+            .stderr
+            .contains("-json goes with -check and -preview only.")
+    );
 }
 
 /// A file of the tree, with the directories it names replaced by one that is there.

@@ -7,6 +7,7 @@
 //! | broken | no configuration, however broken, makes a panic, an abort or a hang |
 //! | drop_in | what configurations of lsyncd ask for and get |
 //! | inspect | `-check` and `-explain` |
+//! | preview | `-preview` |
 //! | options, batch_size | what the options and settings do |
 //! | limits | limits of processes |
 
@@ -19,3 +20,4 @@ mod inspect;
 mod limits;
 mod mistakes;
 mod options;
+mod preview;

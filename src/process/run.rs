@@ -1,0 +1,121 @@
+//! Runs a program to its end, for the command line: nothing else goes on meanwhile.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::process::{self, Stdio};
+use std::thread;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::children::ExitStatus;
+use super::command::{Command, Stdin};
+
+/// The maximum size of error output that is kept.
+const MAX_ERRORS: u64 = 1 << 18;
+
+/// The end of a program.
+#[derive(Debug)]
+pub struct Ended {
+    /// The exit status.
+    pub status: ExitStatus,
+    /// What it wrote to its error output, at most 256 KiB.
+    pub errors: Vec<u8>,
+}
+
+/// Runs a command without a terminal, so that neither ssh nor rsync asks for a password: like the
+/// daemon they fail instead. Passes each line of its standard output to `line`; output and priority
+/// of the command do not count. The command ends with this process.
+///
+/// # Errors
+///
+/// The program cannot be started.
+pub fn run_without_terminal(command: &Command, mut line: impl FnMut(&[u8])) -> io::Result<Ended> {
+    // What user code has opened is not marked.
+    crate::sys::close_all_on_exec();
+    // A pipe would stay open as long as a shared connection of ssh.
+    let mut errors = File::from(memfd_create("errors", MemfdFlags::CLOEXEC)?);
+    let mut child = process::Command::new(OsStr::from_bytes(&command.program));
+    child
+        .args(command.args.iter().map(|arg| OsStr::from_bytes(arg)))
+        .envs(command.environment.iter().map(|(key, value)| (key, value)))
+        .stdin(match command.stdin {
+            Stdin::Bytes(_) => Stdio::piped(),
+            Stdin::Inherit | Stdin::Null => Stdio::null(),
+        })
+        .stdout(Stdio::piped())
+        .stderr(errors.try_clone()?);
+    crate::sys::end_with_parent(&mut child);
+    crate::sys::begin_without_terminal(&mut child);
+    let mut child = child.spawn()?;
+    let (input, output) = (child.stdin.take(), child.stdout.take());
+    thread::scope(|scope| -> io::Result<()> {
+        if let (Some(mut input), Stdin::Bytes(bytes)) = (input, &command.stdin) {
+            // A program that ends early leaves some unread; its exit status says why.
+            thread::Builder::new().spawn_scoped(scope, move || drop(input.write_all(bytes)))?;
+        }
+        let Some(output) = output else {
+            return Ok(());
+        };
+        let mut output = BufReader::new(output);
+        let mut text = Vec::new();
+        while output.read_until(b'\n', &mut text)? > 0 {
+            line(text.strip_suffix(b"\n").unwrap_or(&text));
+            text.clear();
+        }
+        Ok(())
+    })?;
+    let status = child.wait()?;
+    errors.rewind()?;
+    let mut kept = Vec::new();
+    errors.take(MAX_ERRORS).read_to_end(&mut kept)?;
+    Ok(Ended {
+        status: status.into(),
+        errors: kept,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(text: &str, stdin: Stdin) -> Command {
+        Command {
+            args: vec![b"-c".to_vec(), text.as_bytes().to_vec()],
+            stdin,
+            ..Command::new("sh")
+        }
+    }
+
+    #[test]
+    fn output_errors_and_status_are_reported() {
+        let mut lines = Vec::new();
+        let input = Stdin::Bytes(b"x\ny".to_vec());
+        let command = shell("cat; echo no >&2; exit 3", input);
+        let ended = run_without_terminal(&command, |line| lines.push(line.to_vec())).unwrap();
+        assert_eq!(lines, [b"x", b"y"]);
+        assert_eq!(ended.status, ExitStatus::Exit(3));
+        assert_eq!(ended.errors, b"no\n");
+        assert!(run_without_terminal(&Command::new("/no/such"), |_| ()).is_err());
+    }
+
+    #[test]
+    fn a_descendant_that_keeps_the_error_output_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let text = format!("cat '{}' >/dev/null </dev/null & exit 0", fifo.display());
+        let ended = run_without_terminal(&shell(&text, Stdin::Null), |_| ()).unwrap();
+        assert!(ended.status.is_success());
+        // The descendant ends.
+        drop(File::options().write(true).open(&fifo).unwrap());
+    }
+
+    #[test]
+    fn there_is_no_terminal() {
+        let command = shell("exec 2>/dev/null; : < /dev/tty", Stdin::Null);
+        let ended = run_without_terminal(&command, |_| ()).unwrap();
+        assert!(!ended.status.is_success());
+    }
+}
