@@ -11,6 +11,7 @@
 //! | [`cli`] | the command line |
 //! | [`daemon`] | the event loop, detaching, pid file, signals |
 //! | [`control`] | the control server: sockets, clients and what they request; the protocol |
+//! | [`scan`] | the check gate: passes, scanners, and in `scan::staging`, which is below `sync`, what has passed |
 //! | [`transfer`] | running processes of syncs: start, output, exit status, delete limit, hooks |
 //! | [`state`] | what is saved over restarts of the daemon |
 //! | [`script`] | the Lua side: preludes, user configuration, what user code sees |
@@ -18,7 +19,6 @@
 //! | [`sync`] | one sync: filter, queue, running processes, retry; fairness among syncs |
 //! | [`cron`] | crontabs: times at which a sync compares everything |
 //! | [`batch`] | from due delays to what a child gets: arguments and list |
-//! | [`scan`] | the check gate: what has passed the user's scanners, staged for rsync |
 //! | [`tunnel`] | the states of a tunnel |
 //! | [`queue`] | delays, how events combine, the path index |
 //! | [`filter`] | rsync's patterns |

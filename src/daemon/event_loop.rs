@@ -16,8 +16,6 @@ use super::event_router::{self, EventRouter};
 use super::os::systemd::{Figures, ServicePhase};
 use super::report::{DaemonState, ReportFiles};
 use super::rsync_probe::RsyncProbe;
-use super::scan_hooks::RejectHooks;
-use super::scan_pass::ScanPasses;
 use super::shutdown::{Remaining, Shutdown};
 use super::source_monitor::{SourceMonitor, Sources};
 use super::startup_progress::StartupProgress;
@@ -27,6 +25,7 @@ use crate::config::Settings;
 use crate::exit::Exit;
 use crate::id::SyncId;
 use crate::log;
+use crate::scan::{ScanPasses, ScanTurn};
 use crate::script::{Environment, Script, SyncHandle};
 use crate::state;
 use crate::sync::{Next, Scheduler};
@@ -52,8 +51,6 @@ pub struct EventLoop<'a> {
     pub(super) transfers: Transfers,
     pub(super) local_jobs: LocalJobs,
     pub(super) scan_passes: ScanPasses,
-    /// Running and waiting `onReject` commands.
-    pub(super) reject_hooks: RejectHooks,
     scheduler: Scheduler,
     pub(super) report_files: ReportFiles,
     pub(super) progress: StartupProgress,
@@ -103,8 +100,7 @@ impl<'a> EventLoop<'a> {
             directory_count: DirectoryCount::default(),
             source_monitor: SourceMonitor::new(Instant::now()),
             tunnels: TunnelSupervisor::new(Rc::clone(&context.children)),
-            scan_passes: ScanPasses::default(),
-            reject_hooks: RejectHooks::default(),
+            scan_passes: ScanPasses::new(Rc::clone(&context.children), context.waker()),
             rsync_probe: RsyncProbe::default(),
             started: false,
             starting_up: true,
@@ -245,7 +241,7 @@ impl<'a> EventLoop<'a> {
     /// Sets the watches of all syncs.
     fn watch(&mut self) {
         crate::sync::choose_leaders(self.syncs.iter().map(|handle| &handle.sync));
-        self.assign_staging();
+        self.scan_passes.assign_staging(&self.syncs);
         let scopes = self.syncs.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         self.starting_up = true;
@@ -411,6 +407,49 @@ impl<'a> EventLoop<'a> {
         }
     }
 
+    /// Advances the scan passes, and sends what has been checked while processes are available.
+    fn poll_scans(&mut self) {
+        let (passes, mut turn) = self.scans();
+        passes.on_turn(&mut turn);
+        for (token, syncs) in self.scan_passes.startable(&self.transfers) {
+            // The staged tree must not lose files while they are being sent to other targets.
+            let ready = syncs.iter().filter(|handle| self.check_ready(handle));
+            let is_ready = ready.count() == syncs.len();
+            let (passes, mut turn) = self.scans();
+            if is_ready {
+                passes.begin(token, &mut turn);
+            } else {
+                passes.cancel(token, turn.now);
+            }
+        }
+        while self.script.context.may_spawn()
+            && !self.is_shutting_down()
+            && let Some(transfer) = self.scan_passes.next_checked()
+        {
+            // The source or the tunnel may be unavailable by now.
+            let handle = Rc::clone(&transfer.handle);
+            let is_paused = handle.sync.borrow().is_paused();
+            if is_paused || !handle.is_connected() || !self.check_ready(&handle) {
+                transfer.requeue(self.now);
+                continue;
+            }
+            match transfer.send(&self.script) {
+                Ok(()) => self.launch(),
+                Err(error) => self.stop_with_error(&error),
+            }
+        }
+    }
+
+    fn scans(&mut self) -> (&mut ScanPasses, ScanTurn<'_>) {
+        let turn = ScanTurn {
+            syncs: &self.syncs,
+            transfers: &mut self.transfers,
+            script: &self.script,
+            now: self.now,
+        };
+        (&mut self.scan_passes, turn)
+    }
+
     /// Starts what the tunnels lack and logs whom they block.
     fn poll_tunnels(&mut self) {
         if self.is_shutting_down() {
@@ -543,7 +582,7 @@ impl<'a> EventLoop<'a> {
     /// Begins the shutdown: no process is started from now on.
     pub(super) fn begin_shutdown(&mut self, ending: Ending) {
         self.script.shut_down();
-        self.close_gates();
+        self.scan_passes.close(&self.transfers, self.now);
         self.report_open_files();
         let now = Instant::now();
         let timeout = self.script.settings.stop_timeout;

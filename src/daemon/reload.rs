@@ -74,7 +74,7 @@ impl EventLoop<'_> {
             return true;
         }
         self.script.shut_down();
-        self.close_gates();
+        self.scan_passes.close(&self.transfers, self.now);
         let old = std::mem::replace(&mut self.syncs, new.syncs());
         // The old script lives as long as its children.
         let last = std::mem::replace(&mut self.script, Rc::new(new));

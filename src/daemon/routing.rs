@@ -116,7 +116,8 @@ impl EventLoop<'_> {
             return always.chain(end.into_iter().flatten()).min();
         }
         let at_work = [
-            self.gate_deadline(),
+            self.scan_passes
+                .deadline(&self.transfers, self.script.context.may_spawn(), now),
             self.progress.deadline(self.watcher),
             self.source_monitor.deadline(),
             self.watch_limit.deadline(self.watcher.crawling()),
@@ -259,7 +260,7 @@ impl EventLoop<'_> {
                     self.local_jobs
                         .start(request, &self.script, waker, self.now);
                 }
-                ScriptRequest::Scan(request) => self.request_scan(request),
+                ScriptRequest::Scan(request) => self.scan_passes.on_request(request),
             }
         }
     }
@@ -275,7 +276,7 @@ impl EventLoop<'_> {
             .reap(&mut |pid, stream, line: &[u8]| self.take_output(pid, stream, line));
         for EndedChild { pid, end } in ended {
             let Some(mut job) = self.transfers.remove(pid) else {
-                self.told_of_reject(pid, end.code());
+                self.scan_passes.on_other_ended(pid, end);
                 self.transfers.on_other_ended(pid, end);
                 let tunnels = self.script.tunnels();
                 self.tunnels.on_ended(&tunnels, pid, end, self.now);
@@ -283,7 +284,7 @@ impl EventLoop<'_> {
             };
             event_router::transfer_ended(job.handle(), self.watcher, self.now);
             if let Some(scan) = job.scan.take() {
-                self.scanned(scan, end);
+                self.scan_passes.on_scanned(scan, end);
             } else {
                 let actions = self.transfers.on_ended(pid, job, end, self.now);
                 self.apply(actions);

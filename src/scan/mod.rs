@@ -1,48 +1,22 @@
-//! The check gate: a file is sent only after the user's scanners have passed it, and exactly the
-//! checked contents are sent.
-//!
-//! rsync never reads the source of a sync with `check`. It reads a *staged tree*, a private copy in
-//! which each file has passed. A changed file is copied aside, the copy is checked, and only then
-//! moved into the tree; so no change of the source after the copy can affect what is sent.
-//! docs/check.md has the threat model.
+//! The check gate at work: scan passes between due entries and their transfer.
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `gate` | the state shared by syncs that check the same files |
-//! | `request` | the scope and the result of a scan pass |
-//! | `staged_tree` | the staged tree, compared with the source |
-//! | `walk` | directories, links, and the selection of files to be checked |
-//! | `files` | one file: if it is known, and the copy that is checked |
-//! | `commit` | applies the decisions about the copies |
-//! | `staging_dir` | the private directory |
-//! | `readers` | the transfers that read the tree, and changes that must wait for them |
-//! | `verdict_cache` | remembers files, so that an unchanged one is not checked twice |
-//! | `groups` | groups files for the calls of a scanner |
-//! | `scanner_call` | a running scanner: timeout, output, verdict |
-//! | `blocked` | files that are not sent, with their reasons |
-//! | `worker` | the thread |
+//! | `pass` | the component: the passes of all gates |
+//! | `progress` | the files of one pass on their way through the checks |
+//! | `scanners` | scanner processes and check functions |
+//! | `apply` | what the results mean for the files and their syncs |
+//! | `hooks` | the commands of `onReject` |
+//! | `staging` | what has passed, staged for rsync: a room of its own |
 //!
-//! The room may call `batch`, `filter`, `local` and `log`. It starts no scanner and no transfer.
+//! The room may call `transfer`, `script` and those below; `staging` is below `sync`. It knows
+//! neither the watcher nor the event loop.
 
-pub mod blocked;
-pub mod commit;
-mod files;
-pub mod gate;
-pub mod groups;
-pub mod readers;
-pub mod request;
-mod scanner_call;
-pub mod staged_tree;
-mod staging_dir;
-pub mod verdict_cache;
-mod walk;
-pub mod worker;
+mod apply;
+mod hooks;
+mod pass;
+mod progress;
+mod scanners;
+pub mod staging;
 
-pub use blocked::Blocked;
-pub use commit::{CommitAction, Committed};
-pub use gate::Gate;
-pub use groups::{Groups, ScanAnswer};
-pub use request::{Candidate, Collected, ScanScope};
-pub use scanner_call::ScannerCall;
-pub use staged_tree::Layout;
-pub use worker::{ScanWorker, WorkerDone, WorkerOrder, WorkerResult};
+pub use pass::{CheckedTransfer, ScanPasses, ScanTurn};

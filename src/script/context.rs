@@ -14,7 +14,7 @@ use crate::config::{SettingsTable, config_error};
 use crate::log;
 use crate::process::{Children, SshControl};
 use crate::queue::{DelayId, Time};
-use crate::scan::readers::Reading;
+use crate::scan::staging::readers::Reading;
 use crate::sync::{Clock, Sync};
 
 /// The stage of a configuration.

@@ -10,7 +10,7 @@ use super::context::SyncHandle;
 use crate::batch::TransferKind;
 use crate::local::CopyTask;
 use crate::queue::DelayId;
-use crate::scan::readers::Reading;
+use crate::scan::staging::readers::Reading;
 
 /// A request of Lua code for the event loop.
 pub enum ScriptRequest {

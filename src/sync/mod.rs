@@ -64,7 +64,7 @@ use crate::cron::{Crontab, WallTime};
 use crate::filter::Filter;
 use crate::id::SyncId;
 use crate::queue::{DelayId, Policy, Queue, Ready, Time};
-use crate::scan::Gate;
+use crate::scan::staging::Gate;
 use crate::watch::{Scope, TreeSize};
 
 /// A filter shared with the crawl's threads. User code may add rules at run time.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use mlua::Table;
 
 use super::delete_limit::DryRun;
+use super::scanner_call::ScannerCall;
 use super::spawn;
 use crate::batch;
 use crate::batch::error_lines::{self, Attribute, ErrorLine};
@@ -15,8 +16,7 @@ use crate::batch::output::{self as rsync_output, RsyncProgress, RsyncTotals};
 use crate::log;
 use crate::process::Stream;
 use crate::queue::{DelayId, Etype};
-use crate::scan::ScannerCall;
-use crate::scan::readers::Reading;
+use crate::scan::staging::readers::Reading;
 use crate::script::{CopyRequest, Script, SpawnRequest, SyncHandle};
 use crate::sync::{Blame, Entries, FailedEntries, LineKind, Sync};
 

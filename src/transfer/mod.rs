@@ -7,6 +7,7 @@
 //! | `job` | one running process, its entries and its output |
 //! | `local_jobs` | the threads of default.direct |
 //! | `completion` | from the exit status to the queue, the counters and the report of a hook |
+//! | `scanner_call` | a running scanner: timeout, output, verdict |
 //! | `hooks` | the commands of `onSynced` and `onFailed` |
 //! | `delete_limit` | dry runs for `maxDelete` |
 //! | `entry_count` | threads that count a source for them |
@@ -21,9 +22,11 @@ mod entry_count;
 mod hooks;
 mod job;
 pub mod local_jobs;
+mod scanner_call;
 mod spawn;
 mod stall_detector;
 mod transfers;
 
 pub use job::Job;
+pub use scanner_call::ScannerCall;
 pub use transfers::Transfers;

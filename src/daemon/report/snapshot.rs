@@ -9,7 +9,7 @@ use crate::cli;
 use crate::log::escape;
 use crate::process::ExitStatus;
 use crate::queue::{Delay, Etype, Status, Time};
-use crate::scan::Blocked;
+use crate::scan::staging::Blocked;
 use crate::script::SyncHandle;
 use crate::status::number_format::span;
 use crate::status::snapshot::Entry;

@@ -12,7 +12,7 @@ use crate::config::{
     CheckConfig, SyncConfig, bare_config_error, config_error_about, text_of, truthy,
 };
 use crate::filter::Filter;
-use crate::scan::Gate;
+use crate::scan::staging::Gate;
 use crate::script::context::{ScriptContext, SyncHandle};
 use crate::sync::{self, Sync};
 

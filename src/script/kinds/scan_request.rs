@@ -6,7 +6,7 @@ use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
 use super::local_copy::task;
 use crate::config::{config_error, config_error_about, text_of, truthy};
-use crate::scan::ScanAnswer;
+use crate::scan::staging::ScanAnswer;
 use crate::script::context::{ScriptContext, Stage, SyncHandle, handle_of};
 use crate::script::hook::with_timeout;
 use crate::script::objects::Objects;

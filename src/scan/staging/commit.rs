@@ -179,9 +179,9 @@ mod tests {
 
     use super::*;
     use crate::filter::Filter;
-    use crate::scan::readers::{Readers, Reading};
-    use crate::scan::request::{Collected, ScanScope};
-    use crate::scan::staged_tree::Layout;
+    use crate::scan::staging::readers::{Readers, Reading};
+    use crate::scan::staging::request::{Collected, ScanScope};
+    use crate::scan::staging::staged_tree::Layout;
 
     /// A source with a file `d/f`, a tree with its last version that passed, and a candidate.
     struct Site {

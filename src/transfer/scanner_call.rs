@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::ScanAnswer;
 use crate::config::Scanner;
 use crate::log;
 use crate::process::ExitStatus;
+use crate::scan::staging::ScanAnswer;
 
 /// The time between SIGTERM and SIGKILL for a scanner.
 const KILL_DELAY: Duration = Duration::from_secs(2);
