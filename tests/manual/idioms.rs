@@ -106,7 +106,8 @@ impl Idiom {
         }
         self.wait_equal("equal trees at the end");
         if let Some(path) = self.until {
-            self.site.wait(path, |site| site.path(path).exists());
+            let has_text = |path| std::fs::metadata(path).is_ok_and(|found| found.len() > 0);
+            self.site.wait(path, |site| has_text(site.path(path)));
         }
         assert_eq!(self.site.stop().code(), Some(143), "{}", self.site.said());
         self.site
