@@ -1,0 +1,70 @@
+#!/bin/bash
+# Makes a signed apt repository of the packages of a release.
+set -euo pipefail
+here=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+    cat <<'TEXT'
+usage: packaging/repository.sh RELEASE KEY DIRECTORY
+
+RELEASE    directory with the .deb files, as packaging/release.sh makes it
+KEY        the key of gpg that signs: its fingerprint, or the address of its owner
+DIRECTORY  the repository; if there is one already, the packages are added
+
+Puts the public key into DIRECTORY as lsyncd.gpg, and prints the lines for a host that uses it.
+The home of gpg is that of the environment (GNUPGHOME).  Needs reprepro and gpg.
+TEXT
+}
+
+case ${1:-} in
+-h | --help)
+    usage
+    exit 0
+    ;;
+esac
+[ $# -eq 3 ] || {
+    usage >&2
+    exit 2
+}
+absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
+release=$(absolute "$1") key=$2 repository=$(absolute "$3")
+
+die() {
+    echo "repository.sh: $*" >&2
+    exit 1
+}
+
+for program in reprepro gpg; do
+    command -v "$program" >/dev/null || die "please install: $program"
+done
+fingerprint=$(gpg --batch --with-colons --list-secret-keys "$key" 2>/dev/null |
+    awk -F: '$1 == "fpr" { print $10; exit }') || true
+[ -n "$fingerprint" ] || die "gpg has no secret key $key"
+packages=("$release"/*.deb)
+[ -e "${packages[0]}" ] || die "no .deb in $release"
+
+mkdir -p "$repository/conf"
+cat >"$repository/conf/distributions" <<TEXT
+Origin: lsyncd
+Label: lsyncd
+Suite: stable
+Codename: stable
+Architectures: amd64 arm64
+Components: main
+Description: lsyncd, the live syncing daemon
+SignWith: $fingerprint
+TEXT
+for package in "${packages[@]}"; do
+    reprepro --silent --basedir "$repository" includedeb stable "$package"
+done
+gpg --batch --yes --output "$repository/lsyncd.gpg" --export "$fingerprint"
+
+cat <<TEXT
+$repository is ready to be served. A host uses it with:
+
+    install -m 644 lsyncd.gpg /usr/share/keyrings/lsyncd.gpg
+    echo 'deb [signed-by=/usr/share/keyrings/lsyncd.gpg] URL stable main' \\
+        >/etc/apt/sources.list.d/lsyncd.list
+    apt update && apt install lsyncd
+TEXT
