@@ -213,6 +213,20 @@ fn beyond_the_limit_directories_stand_for_their_contents() {
 }
 
 #[test]
+fn further_changes_of_a_pending_path_are_within_the_limit() {
+    let mut sync = sync_at_its_limit();
+    let path = b"/src/a";
+    sync.ingest(Event::Modify { path }, 0);
+    sync.ingest(Event::Delete { path }, 0);
+    assert_eq!(pending(&sync), ["Delete /a", "Create /b", "Create /c"]);
+    let ids = sync.queue.take(|_| crate::queue::Take::Take);
+    sync.queue.activate(&ids);
+    sync.succeeded(&ids);
+    assert_eq!(pending(&sync), [""; 0]);
+    assert!(matches!(sync.next(0), Next::Nothing));
+}
+
+#[test]
 fn both_ends_of_a_move_are_queued_beyond_the_limit() {
     let mut sync = sync_at_its_limit();
     let path = b"/src/d/1";

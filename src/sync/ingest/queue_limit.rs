@@ -73,6 +73,10 @@ impl Sync {
             return None;
         }
         let Some(to) = to else {
+            // A further change of a path that waits takes no more room.
+            if self.queue.open_at(path).is_some() {
+                return None;
+            }
             return self.push_directory(path, full, due);
         };
         let concerned = full
