@@ -13,6 +13,7 @@
 use nix::sys::signal::Signal;
 
 use crate::exit::Exit;
+use crate::history::{BatchRecord, HistoryQuery};
 use crate::id::SyncId;
 use crate::log::Selection;
 use crate::process::Pid;
@@ -75,6 +76,10 @@ pub enum Action {
     AcceptMounts,
     /// Reads the configuration again. The control server is told of the result.
     Reload,
+    /// Writes a batch to the transfer log of the sync with this state key.
+    LogTransfer(String, BatchRecord),
+    /// Reads the transfer log. The control server is told of the result, with this number.
+    ReadHistory(u64, HistoryQuery),
     /// Selects the log messages that are shown.
     SelectLog(Selection),
     /// Looks at what is in the place of each source.

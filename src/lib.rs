@@ -25,6 +25,7 @@
 //! | [`watch`] | inotify, move pairing, the tree of watched directories, the crawl |
 //! | [`local`] | what default.direct does itself, without a process |
 //! | [`component`] | the contract between the event loop and its components |
+//! | [`history`] | the transfer log: what was sent, and when |
 //! | [`process`] | children: spawn, feed, capture, reap |
 //! | [`id`] | numbers for syncs and gates, never reused |
 //! | [`status`] | snapshot, health, status file, metrics, page |
@@ -49,6 +50,7 @@ pub mod cron;
 pub mod daemon;
 pub mod exit;
 pub mod filter;
+pub mod history;
 pub mod id;
 pub mod local;
 pub mod log;

@@ -78,6 +78,10 @@
 ---
 ---Default: $STATE_DIRECTORY, else /var/lib/lsyncd.
 ---@field stateDir? string
+---Maximum size in MiB of the log of transfers of each sync, which lsyncdctl log shows. It is kept below stateDir, or in memory without it (256 KiB at most). 0: none. At most 128.
+---
+---Default: 4.
+---@field transferLogSize? number
 ---Exit with 0 when every sync has completed its startup transfer, with 255 if a guard stops one.
 ---
 ---Default: false.

@@ -23,6 +23,12 @@ const MAX_STARTUPS: usize = 4;
 /// The default of `stopTimeout` in seconds, below systemd's limit of 90 s.
 const STOP_TIMEOUT_SECONDS: f64 = 60.0;
 
+/// The default of `transferLogSize` in MiB.
+const TRANSFER_LOG_MIB: f64 = 4.0;
+
+/// The maximum of `transferLogSize` in MiB. The log is read as a whole.
+const MAX_TRANSFER_LOG_MIB: f64 = 128.0;
+
 /// The default of `maxStaleness` in seconds.
 const MAX_STALENESS_SECONDS: f64 = 60.0;
 
@@ -81,6 +87,8 @@ pub struct Settings {
     pub max_staleness: Option<Duration>,
     /// The writes that count as changes.
     pub mode: InotifyMode,
+    /// The maximum size of the transfer log of each sync in bytes; 0 if there is none.
+    pub transfer_log_size: usize,
     /// Stay in the foreground.
     pub nodaemon: bool,
     /// End when the startup transfers are done.
@@ -155,6 +163,7 @@ impl SettingsTable {
             status_file: self.optional_path("statusFile")?,
             status_interval: self.seconds("statusInterval", default_interval)?,
             stop_timeout: self.seconds("stopTimeout", STOP_TIMEOUT_SECONDS)?,
+            transfer_log_size: self.transfer_log_size()?,
         })
     }
 
@@ -203,6 +212,13 @@ impl SettingsTable {
     fn limit(&self, key: &str, default: f64) -> Result<Option<Duration>> {
         let limit = self.seconds(key, default)?;
         Ok((!limit.is_zero()).then_some(limit))
+    }
+
+    /// Returns the size of the transfer log in bytes. As with other sizes, a negative one means
+    /// zero.
+    fn transfer_log_size(&self) -> Result<usize> {
+        let mebibytes = self.number("transferLogSize")?.unwrap_or(TRANSFER_LOG_MIB);
+        Ok((mebibytes.clamp(0.0, MAX_TRANSFER_LOG_MIB) * f64::from(1 << 20)) as usize)
     }
 
     fn facility(&self) -> Result<Facility> {

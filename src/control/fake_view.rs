@@ -29,6 +29,8 @@ impl FakeView {
             id: SyncId::new(),
             name: (*name).to_owned(),
             source: format!("/src/{name}/").into_bytes(),
+            target: b"/dst/".to_vec(),
+            state_key: (*name).to_owned(),
             ended: None,
         };
         FakeView {

@@ -1,8 +1,11 @@
 //! The protocol of the control socket: one JSON object per line in each direction. docs/control.md
 //! describes it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use crate::history::LogPage;
 use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::VERSION;
 
@@ -81,6 +84,24 @@ pub enum Verb {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sync: Option<String>,
     },
+    /// Return entries of the transfer log.
+    Log {
+        /// The name of the sync.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sync: Option<String>,
+        /// Only entries about this path: absolute, or relative to the source; in printable form.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<String>,
+        /// The earliest time, in seconds since the epoch.
+        #[serde(default)]
+        since: f64,
+        /// By sync, the number of the last known entry: `next` of the last reply.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        after: BTreeMap<String, u64>,
+        /// The maximum number of entries.
+        #[serde(default)]
+        limit: Option<usize>,
+    },
     /// Reload the configuration, as after HUP.
     Reload,
     /// Select the log categories, with the arguments of the option `-log`.
@@ -105,6 +126,9 @@ pub struct Reply {
     /// [`Verb::Wait`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Snapshot>,
+    /// Entries of the transfer log, in replies to [`Verb::Log`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogPage>,
 }
 
 impl Request {
@@ -148,6 +172,7 @@ impl Reply {
             ok: true,
             text: text.into(),
             status: None,
+            log: None,
         }
     }
 
@@ -163,6 +188,14 @@ impl Reply {
     pub fn status(snapshot: Snapshot) -> Reply {
         Reply {
             status: Some(snapshot),
+            ..Reply::done("")
+        }
+    }
+
+    /// Returns a reply with entries of the transfer log.
+    pub fn log(page: LogPage) -> Reply {
+        Reply {
+            log: Some(page),
             ..Reply::done("")
         }
     }

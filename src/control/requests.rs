@@ -1,8 +1,11 @@
 //! Requests of the control socket: the reply and the actions of each.
 
+use std::collections::BTreeMap;
+
 use super::protocol::{MAX_ENTRIES, Reply, Verb};
 use super::view::{DaemonView, SyncView};
 use crate::component::{Action, SyncCommand};
+use crate::history::{HistoryQuery, RingQuery};
 use crate::log::{Selection, unescape};
 use crate::paths;
 use crate::status::number_format::counted;
@@ -15,6 +18,8 @@ pub enum Response {
     /// The reply follows when everything that happened before the request is at the target of this
     /// sync, or of all.
     Barrier(Option<String>),
+    /// The reply follows when the transfer log has been read.
+    Log(HistoryQuery),
     /// The reply follows when the configuration has been read again.
     Reload,
 }
@@ -59,6 +64,20 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
             sync,
             path: Some(path),
         } => resync_path(view, sync.as_deref(), &path),
+        Verb::Log {
+            sync,
+            path,
+            since,
+            after,
+            limit,
+        } => match rings(view, sync.as_deref(), path.as_deref(), &after) {
+            Err(why) => Response::refused(why),
+            Ok(rings) => Response::Log(HistoryQuery {
+                rings,
+                since: (since.max(0.0) * 1e6) as u64,
+                limit: limit.unwrap_or(usize::MAX),
+            }),
+        },
         Verb::Reload => Response::Reload,
         Verb::LogLevel { words } => log_level(&words),
     }
@@ -130,17 +149,14 @@ fn all_ended(syncs: &[SyncView]) -> Option<String> {
 /// Queues a path: an absolute path within the source of a sync, or a path relative to the source of
 /// the named sync.
 fn resync_path(view: &impl DaemonView, name: Option<&str>, path: &str) -> Response {
-    let wanted = unescape(path);
     let syncs = view.syncs(name);
     if let Some(why) = all_ended(&syncs) {
         return Response::refused(why);
     }
     let (mut done, mut actions) = (Vec::new(), Vec::new());
     for sync in &syncs {
-        let below = match paths::below(&wanted, &sync.source) {
-            Some(below) => below.to_vec(),
-            None if name.is_some() => paths::rooted(&wanted),
-            None => continue,
+        let Some(below) = in_source(sync, name, path) else {
+            continue;
         };
         if paths::names(&below).any(|name| name == b"..") {
             return Response::refused("a path may not have \"..\" in it");
@@ -152,6 +168,44 @@ fn resync_path(view: &impl DaemonView, name: Option<&str>, path: &str) -> Respon
         return Response::refused(format!("no sync has {path} in its source"));
     }
     Response::done(format!("comparing {path} of {}", done.join(", ")), actions)
+}
+
+/// Returns a path relative to the source: an absolute one that is within it, or, if the sync is
+/// named, any other.
+fn in_source(sync: &SyncView, name: Option<&str>, path: &str) -> Option<Vec<u8>> {
+    let wanted = unescape(path);
+    match paths::below(&wanted, &sync.source) {
+        Some(below) => Some(below.to_vec()),
+        None => name.map(|_| paths::rooted(&wanted)),
+    }
+}
+
+/// Returns the parts of the transfer log that a request is about.
+fn rings(
+    view: &impl DaemonView,
+    name: Option<&str>,
+    path: Option<&str>,
+    after: &BTreeMap<String, u64>,
+) -> Result<Vec<RingQuery>, String> {
+    let syncs = view.syncs(name).into_iter();
+    let rings = syncs.filter_map(|sync| {
+        let below = path.map(|path| in_source(&sync, name, path));
+        if below == Some(None) {
+            return None;
+        }
+        Some(RingQuery {
+            key: sync.state_key,
+            after: after.get(&sync.name).copied(),
+            name: sync.name,
+            target: sync.target,
+            path: below.flatten(),
+        })
+    });
+    let rings: Vec<RingQuery> = rings.collect();
+    match path {
+        Some(path) if rings.is_empty() => Err(format!("no sync has {path} in its source")),
+        _ => Ok(rings),
+    }
 }
 
 fn log_level(words: &[String]) -> Response {
@@ -179,6 +233,7 @@ impl Verb {
             | Verb::Release { sync }
             | Verb::Flush { sync }
             | Verb::Resync { sync, .. }
+            | Verb::Log { sync, .. }
             | Verb::Retry { sync } => sync.as_deref(),
             Verb::Reload | Verb::LogLevel { .. } => None,
         }

@@ -14,6 +14,7 @@ use super::requests::{self, Response};
 use super::view::DaemonView;
 use crate::component::Action;
 use crate::config::Settings;
+use crate::history::HistoryAnswer;
 
 const FIRST_CONNECTION_TOKEN: usize = 16;
 
@@ -40,6 +41,10 @@ pub struct ControlServer {
     steps: VecDeque<Step>,
     /// The client that has requested the reload in progress.
     reloading: Option<ConnectionId>,
+    /// The clients that wait for the transfer log, by the number of their query.
+    readers: Vec<(u64, ConnectionId)>,
+    /// The number of queries of the transfer log so far.
+    queries: u64,
     /// More connections may be waiting to be accepted.
     crowded: bool,
 }
@@ -65,6 +70,8 @@ impl ControlServer {
             barriers: Vec::new(),
             steps: VecDeque::new(),
             reloading: None,
+            readers: Vec::new(),
+            queries: 0,
             crowded: false,
         }
     }
@@ -152,6 +159,17 @@ impl ControlServer {
         }
     }
 
+    /// Takes in the result of [`Action::ReadHistory`].
+    pub fn on_history(&mut self, answer: HistoryAnswer, now: Instant) {
+        let position = self.readers.iter().position(|it| it.0 == answer.token);
+        let Some(client) = position.map(|at| self.readers.remove(at).1) else {
+            return;
+        };
+        if let Some(connection) = self.connections.connection(client) {
+            connection.tell(Reply::log(answer.page).line(), now);
+        }
+    }
+
     /// Handles one request line of the control socket.
     fn handle_request(
         &mut self,
@@ -186,6 +204,12 @@ impl ControlServer {
                 self.steps.push_front(Step::BeginBarriers);
                 // What is in the place of a source that nothing told of is not current.
                 vec![Action::CheckRoots]
+            }
+            Response::Log(query) => {
+                connection.let_wait();
+                self.queries += 1;
+                self.readers.push((self.queries, id));
+                vec![Action::ReadHistory(self.queries, query)]
             }
             Response::Reload => {
                 connection.let_wait();

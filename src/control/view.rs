@@ -40,6 +40,10 @@ pub struct SyncView {
     pub name: String,
     /// Its source.
     pub source: Vec<u8>,
+    /// Its target as configured; empty for a sync without one.
+    pub target: Vec<u8>,
+    /// The key of its saved state.
+    pub state_key: String,
     /// The exit code that ended it, if one has.
     pub ended: Option<i32>,
 }

@@ -14,6 +14,7 @@ use super::source_monitor::MountWatch;
 use crate::config::Settings;
 use crate::control::{self, ControlServer};
 use crate::cron::CronTimer;
+use crate::history::{History, RingDirectory};
 use crate::log;
 use crate::process::Children;
 use crate::state::{StateCleanup, StateDir};
@@ -45,6 +46,8 @@ pub struct Context {
     pub(super) started: SystemTime,
     /// The state directory; `None` without one.
     pub state: Option<StateDir>,
+    /// The transfer log.
+    pub(super) history: History,
     /// The removal of unused state directories.
     pub(super) state_cleanup: StateCleanup,
     /// The state of the previous daemon has been restored.
@@ -64,6 +67,7 @@ impl Context {
         let cron_timer = CronTimer::new(poll.registry(), CRON_TOKEN)?;
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE_TOKEN);
         let server = ControlServer::new(poll.registry().try_clone()?);
+        let history = History::new(None, Arc::clone(&waker));
         Ok(Context {
             _mounts: MountWatch::new(poll.registry(), MOUNTS_TOKEN)?,
             poll,
@@ -77,6 +81,7 @@ impl Context {
             server: Rc::new(RefCell::new(server)),
             started: SystemTime::now(),
             state: None,
+            history,
             state_cleanup: StateCleanup::new(Instant::now()),
             restored: false,
         })
@@ -91,6 +96,14 @@ impl Context {
         self.server
             .borrow_mut()
             .open(settings, self.poll.registry())
+    }
+
+    /// Opens the state directory. Must be called after detaching, before the first transfer.
+    pub fn open_state(&mut self, settings: &Settings) {
+        self.state = StateDir::open(settings);
+        let root = self.state.clone();
+        let root = root.map(|state| Box::new(state) as Box<dyn RingDirectory>);
+        self.history = History::new(root, self.waker());
     }
 
     /// Returns the waker of the event loop.

@@ -79,6 +79,7 @@ impl<'a> EventLoop<'a> {
         watcher: &'a mut Watcher,
     ) -> EventLoop<'a> {
         let settings: &Settings = &script.settings;
+        context.history.set_limit(settings.transfer_log_size);
         let syncs = script.syncs();
         for handle in &syncs {
             handle.sync.borrow_mut().await_watches();
@@ -251,6 +252,7 @@ impl<'a> EventLoop<'a> {
     pub(super) fn restart_watching(&mut self) {
         let settings = &self.script.settings;
         self.report_files = ReportFiles::new(settings);
+        self.context.history.set_limit(settings.transfer_log_size);
         let limit = WatchLimit::new(settings.rescan_interval);
         let before = std::mem::replace(&mut self.watch_limit, limit);
         self.compare = vec![self.compare.contains(&true); self.syncs.len()];

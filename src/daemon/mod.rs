@@ -45,7 +45,7 @@ use crate::config::Settings;
 use crate::exit::Exit;
 use crate::log;
 use crate::script::{Environment, LoadError, Script};
-use crate::state::{self, StateDir};
+use crate::state;
 use crate::sync::Backoff;
 use crate::watch::Watcher;
 
@@ -133,12 +133,13 @@ fn mirror(options: Options) -> Result<Exit, LoadError> {
     }
 
     let pid_file = start(&script.settings, &environment.options)?;
-    context.state = StateDir::open(&script.settings);
+    context.open_state(&script.settings);
     let temporary = temporary_state(&environment.options, &script);
     let exit = match context.open_server(&script.settings) {
         Ok(()) => work(&environment, &mut context, script),
         Err(text) => Err(failure(text)),
     };
+    context.history.finish();
     if let Some(state) = &context.state {
         state::remove_all(state.path(), temporary.iter().map(String::as_str));
     }

@@ -18,6 +18,7 @@ use crate::component::{Action, Ending, Level};
 use crate::config::Hup;
 use crate::control::ControlServer;
 use crate::exit::Exit;
+use crate::history::{HistoryAnswer, LogPage};
 use crate::local::CopyEnded;
 use crate::log;
 use crate::process::{EndedChild, Pid, Stream};
@@ -173,6 +174,14 @@ impl EventLoop<'_> {
                     let mut server = self.context.server.borrow_mut();
                     server.on_reloaded(is_valid, Instant::now());
                 }
+                Action::LogTransfer(key, record) => self.context.history.write(key, record),
+                Action::ReadHistory(token, query) => {
+                    if !self.context.history.read(token, query) {
+                        let page = LogPage::default();
+                        let mut server = self.context.server.borrow_mut();
+                        server.on_history(HistoryAnswer { token, page }, Instant::now());
+                    }
+                }
                 Action::SelectLog(selection) => log::install(selection, None),
                 Action::CheckRoots => self.watcher.check_roots(),
                 Action::ReportOpenFiles => self.report_open_files(),
@@ -238,6 +247,9 @@ impl EventLoop<'_> {
     pub(super) fn serve_clients(&mut self) {
         let now = Instant::now();
         let server = Rc::clone(&self.context.server);
+        for answer in self.context.history.answers() {
+            server.borrow_mut().on_history(answer, now);
+        }
         server.borrow_mut().on_turn(now);
         loop {
             let Some(actions) = server.borrow_mut().on_step(&self.state(), now) else {

@@ -32,9 +32,11 @@ const BATCH_DELAY: Duration = Duration::from_secs(1);
 const MAX_REMOVED: usize = 100;
 
 /// The names of the files in a state directory.
-const STATE_KINDS: [&[u8]; 6] = [
+const STATE_KINDS: [&[u8]; 8] = [
     b"alive",
     b"inside",
+    b"log",
+    b"log.old",
     b"mount",
     b"pending",
     b"source",

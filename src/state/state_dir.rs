@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat};
 
 use crate::config::{Settings, SyncConfig};
+use crate::history::RingDirectory;
 use crate::log;
 use crate::safe_path::{self, Directory};
 use crate::status::atomic_file;
@@ -123,6 +124,16 @@ impl StateDir {
         if let Ok(location) = location {
             let _ = location.unlink();
         }
+    }
+}
+
+impl RingDirectory for StateDir {
+    fn open(&self, key: &str, create: bool) -> io::Result<Directory> {
+        let root = enter(&self.path)?;
+        if create {
+            root.make(OsStr::new(key))?;
+        }
+        ours(root.enter(OsStr::new(key))?)
     }
 }
 

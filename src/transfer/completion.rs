@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::hooks::MAX_PATH_BYTES;
 use super::job::{Job, is_attribute};
+use super::transfer_log::{self, Fate};
 use crate::batch::{self, error_lines::SizeLimit};
+use crate::history::BatchRecord;
 use crate::log;
 use crate::process::ExitStatus;
 use crate::queue::Time;
@@ -33,6 +35,8 @@ pub struct Evaluation {
     pub is_critical: bool,
     /// The report for the sync's hook, if it has one.
     pub report: Option<HookReport>,
+    /// What is written to the transfer log.
+    pub record: Option<BatchRecord>,
 }
 
 /// The result of a transfer.
@@ -66,10 +70,13 @@ pub fn evaluate(job: &Job, status: ExitStatus, now: Time) -> mlua::Result<Evalua
         job.tell_errors();
     }
     let is_critical = matches!(completion, Completion::Die);
+    let fate = completion.fate().filter(|_| job.is_logged());
+    let record = fate.map(|fate| transfer_log::record(job, &fate, status));
     carry_out(job, completion, status, now);
     Ok(Evaluation {
         is_critical,
         report,
+        record,
     })
 }
 
@@ -81,10 +88,12 @@ pub fn retry_stalled(job: &mut Job, status: ExitStatus, now: Time) -> Evaluation
     }
     job.handle.sync.borrow_mut().transferred();
     let report = account(job, status, TransferResult::Failed);
+    let record = transfer_log::record(job, &Fate::Failed, status);
     carry_out(job, Completion::Again, status, now);
     Evaluation {
         is_critical: false,
         report,
+        record: Some(record).filter(|_| job.is_logged()),
     }
 }
 
@@ -256,6 +265,21 @@ impl Completion {
             _ => Some(TransferResult::Failed),
         }
     }
+
+    /// Returns what came of the entries; `None` if nothing that is to be logged.
+    fn fate(&self) -> Option<Fate<'_>> {
+        Some(match self {
+            Completion::Done | Completion::Partly(FailedEntries::Nothing) => Fate::DoneExcept(None),
+            Completion::Partly(FailedEntries::Paths(failed)) => Fate::DoneExcept(Some(failed)),
+            Completion::StoppedAt { paths, .. } | Completion::TooLarge { paths, .. } => {
+                Fate::StoppedAt(paths)
+            }
+            Completion::Partly(FailedEntries::Everything) | Completion::Again | Completion::Die => {
+                Fate::Failed
+            }
+            Completion::Redo => return None,
+        })
+    }
 }
 
 impl Job {
@@ -297,6 +321,11 @@ impl Job {
             CollectResult::Redo => Completion::Redo,
             CollectResult::Die => Completion::Die,
         }
+    }
+
+    /// Returns true if the transfer log is on.
+    fn is_logged(&self) -> bool {
+        self.script.settings.transfer_log_size > 0
     }
 
     /// Logs the lines of the child's error output that were kept.

@@ -1,7 +1,7 @@
 //! Job: one running child of a sync, with its entries and its output.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use mlua::Table;
 use super::delete_limit::DryRun;
 use super::scanner_call::ScannerCall;
 use super::spawn;
+use super::transfer_log;
 use crate::batch;
 use crate::batch::error_lines::{self, Attribute, ErrorLine};
 use crate::batch::output::{self as rsync_output, RsyncProgress, RsyncTotals};
@@ -39,7 +40,11 @@ pub struct Job {
     pub heir: Option<Rc<RefCell<Sync>>>,
     pub(super) agent: Table,
     pub(super) ids: Vec<DelayId>,
+    /// The Deletes among them whose path existed when the child was started.
+    pub(super) existing: HashSet<DelayId>,
     pub(super) captured: bool,
+    /// Set if it is a copy by the daemon itself.
+    pub(super) is_copy: bool,
     pub(super) transfer: Option<batch::TransferKind>,
     since: Instant,
     progress: RefCell<Option<RsyncProgress>>,
@@ -72,7 +77,9 @@ impl Job {
             heir: None,
             agent,
             ids: Vec::new(),
+            existing: HashSet::new(),
             captured: true,
+            is_copy: false,
             transfer: None,
             since: Instant::now(),
             progress: Default::default(),
@@ -115,8 +122,10 @@ impl Job {
     pub fn of_request(request: SpawnRequest, roots: Vec<Vec<u8>>, script: Rc<Script>) -> Job {
         let handle = Rc::clone(&request.handle);
         let repeated = request.captured && handle.sync.borrow().is_failing();
+        let existing = transfer_log::existing(&handle.sync.borrow(), &request.ids);
         Job {
             ids: request.ids,
+            existing,
             captured: request.captured,
             transfer: request.transfer,
             _reading: request.reading,
@@ -142,12 +151,22 @@ impl Job {
         }
     }
 
+    /// Keeps the reasons of failures of a local copy.
+    pub(super) fn keep_reasons<'a>(&self, reasons: impl Iterator<Item = &'a String>) {
+        let reasons = reasons.take(MAX_KEPT_LINES);
+        let mut errors = self.errors.borrow_mut();
+        errors.extend(reasons.map(|reason| reason.clone().into_bytes()));
+    }
+
     /// Returns the job of a local copy, which has no process and no output.
     pub fn of_order(request: &CopyRequest, script: Rc<Script>) -> Job {
         let (handle, agent) = (Rc::clone(&request.handle), request.agent.clone());
+        let existing = transfer_log::existing(&handle.sync.borrow(), &request.ids);
         Job {
             ids: request.ids.clone(),
+            existing,
             captured: false,
+            is_copy: true,
             ..Job::new(handle, script, agent)
         }
     }

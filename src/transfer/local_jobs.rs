@@ -236,9 +236,11 @@ fn tell_failures(job: &Job, report: &CopyReport) -> i32 {
     }
     if let Some(reason) = &report.closed {
         log::error(format_args!("{name}: {reason}"));
+        job.keep_reasons(std::iter::once(reason));
         return report.code();
     }
     let failures = report.failures.iter();
+    job.keep_reasons(failures.clone().map(|failure| &failure.reason));
     // A repeated failure is logged as a count of pending retries.
     let new = failures
         .clone()

@@ -10,10 +10,11 @@
 //! | `scanner_call` | a running scanner: timeout, output, verdict |
 //! | `hooks` | the commands of `onSynced` and `onFailed` |
 //! | `delete_limit` | dry runs for `maxDelete` |
+//! | `transfer_log` | what is written to the transfer log of a process that has ended |
 //! | `entry_count` | threads that count a source for them |
 //! | `stall_detector` | transfers without progress |
 //!
-//! The room may call `script`, `sync`, `scan` and those below. It knows neither the watcher nor the
+//! The room may call `script`, `state`, `sync`, `scan` and those below. It knows neither the watcher nor the
 //! event loop.
 
 mod completion;
@@ -25,6 +26,7 @@ pub mod local_jobs;
 mod scanner_call;
 mod spawn;
 mod stall_detector;
+mod transfer_log;
 mod transfers;
 
 pub use job::Job;

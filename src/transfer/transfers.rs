@@ -24,6 +24,7 @@ use crate::process::process_tree::{self, Descendant};
 use crate::process::{Children, ExitStatus, Observer, Pid, SpawnError, Stream};
 use crate::queue::Time;
 use crate::script::{HookReport, Script, SpawnRequest, SyncHandle};
+use crate::state;
 
 /// The exit code of lsyncd's children whose program cannot be executed.
 const EXIT_NOT_EXECUTED: ExitStatus = ExitStatus::Exit(255);
@@ -274,11 +275,15 @@ impl Transfers {
         evaluation: Evaluation,
         now: Time,
     ) -> Vec<Action> {
-        let actions = if evaluation.is_critical {
+        let mut actions = if evaluation.is_critical {
             self.end_sync(job, status, now)
         } else {
             Vec::new()
         };
+        if let Some(record) = evaluation.record {
+            let key = state::key(&job.handle.sync.borrow().config);
+            actions.push(Action::LogTransfer(key, record));
+        }
         if let Some(report) = evaluation.report {
             self.call_hook(&job.handle, report);
         }

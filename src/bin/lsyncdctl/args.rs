@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::moment;
 use lsyncd::control::protocol::Verb;
 use lsyncd::log::escape;
 
@@ -21,6 +22,11 @@ COMMANDS, for one sync or, without its name, for all:
                       before this call, then exit with 0
     -timeout SECONDS  Wait at most this time, then exit with 1
   top                 Show a live view; it lists its keys
+  log [PATH]          Print what was transferred, or what happened to a path
+    -since TIME       From this time on: 15m, 2h, 3d, 14:30, 2026-01-31,
+                      \"2026-01-31 14:30\", @SECONDS
+    -follow           Continue with what is transferred from now on
+    -json             Print one JSON object per line
   pause               Start no transfers; changes are still queued
   resume              Start due transfers again
   release             Continue a sync that its guard has halted
@@ -47,7 +53,18 @@ pub enum Command {
     Version,
     Top,
     Status { wait: bool, json: bool },
+    Log(LogArgs),
     Do(Verb),
+}
+
+/// The options of `log`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogArgs {
+    pub path: Option<String>,
+    /// In seconds since the epoch.
+    pub since: Option<f64>,
+    pub follow: bool,
+    pub json: bool,
 }
 
 /// The command line.
@@ -68,6 +85,8 @@ struct Raw {
     timeout: Option<Duration>,
     json: bool,
     wait: bool,
+    since: Option<f64>,
+    follow: bool,
     other: Option<Command>,
 }
 
@@ -89,7 +108,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     let verb = verb.to_string_lossy().into_owned();
     let rest: Vec<OsString> = plain.collect();
     let (rest, path) = match verb.as_str() {
-        "resync" => split_path(rest),
+        "resync" | "log" => split_path(rest),
         _ => (rest, None),
     };
     let mut sync = raw.sync;
@@ -104,8 +123,11 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     if verb != "log-level" && rest.len() > usize::from(verb != "reload") {
         return Err(format!("too many arguments for {verb}"));
     }
-    if verb != "status" && (raw.json || raw.wait) {
-        return Err("-json and -wait are options of status only".into());
+    if verb != "status" && (raw.wait || (raw.json && verb != "log")) {
+        return Err("-json and -wait are options of status only, and -json of log".into());
+    }
+    if verb != "log" && (raw.since.is_some() || raw.follow) {
+        return Err("-since and -follow are options of log only".into());
     }
     if raw.timeout.is_some() && !raw.wait {
         return Err("-timeout is an option of status -wait only".into());
@@ -115,6 +137,12 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
             wait: raw.wait,
             json: raw.json,
         },
+        "log" => Command::Log(LogArgs {
+            path,
+            since: raw.since.or(raw.follow.then(moment::now)),
+            follow: raw.follow,
+            json: raw.json,
+        }),
         "top" => Command::Top,
         "help" => Command::Help,
         "log-level" => Command::Do(Verb::LogLevel {
@@ -167,6 +195,8 @@ fn sort(words: impl Iterator<Item = OsString>) -> Result<Raw, String> {
         match name {
             "json" => raw.json = true,
             "wait" => raw.wait = true,
+            "follow" => raw.follow = true,
+            "since" => raw.since = Some(since(&value()?)?),
             "socket" => raw.socket = Some(value()?.into()),
             "sync" => raw.sync = Some(value()?.to_string_lossy().into_owned()),
             "timeout" => raw.timeout = Some(span(&value()?)?),
@@ -178,7 +208,7 @@ fn sort(words: impl Iterator<Item = OsString>) -> Result<Raw, String> {
     Ok(raw)
 }
 
-/// Splits the arguments of `resync [SYNC] [PATH]`: a path contains a slash, or is the second
+/// Splits the arguments of `resync [SYNC] [PATH]` and `log [SYNC] [PATH]`: a path contains a slash, or is the second
 /// argument. A relative path is relative to the working directory, unless a sync is named.
 fn split_path(mut words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
     let alone = words.len() == 1 && words.iter().all(|word| word.as_bytes().contains(&b'/'));
@@ -207,6 +237,11 @@ fn standing_here(path: &OsStr) -> PathBuf {
     };
     let real = Path::canonicalize(parent);
     real.map_or_else(|_| path.clone(), |parent| parent.join(name))
+}
+
+fn since(value: &OsStr) -> Result<f64, String> {
+    moment::parse(&value.to_string_lossy(), moment::now())
+        .ok_or_else(|| format!("-since needs {}", moment::FORMS))
 }
 
 fn span(value: &OsStr) -> Result<Duration, String> {
@@ -269,6 +304,24 @@ mod tests {
     }
 
     #[test]
+    fn log_has_options_of_its_own() {
+        let log = |line: &str| match command(line) {
+            Command::Log(args) => args,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(log("log"), LogArgs::default());
+        let args = log("log web /none/a -since @5 -json");
+        assert_eq!(args.path.as_deref(), Some("/none/a"));
+        assert_eq!(
+            (args.since, args.json, args.follow),
+            (Some(5.0), true, false)
+        );
+        // Without -since, what is to come.
+        assert!(log("log -follow").since.is_some_and(|since| since > 1e9));
+        assert_eq!(parsed("log web").unwrap().sync.as_deref(), Some("web"));
+    }
+
+    #[test]
     fn what_makes_no_sense() {
         for line in [
             "",
@@ -281,6 +334,11 @@ mod tests {
             "status -sync",
             "status -sync a b",
             "-what",
+            "log -since",
+            "log -since yesterday",
+            "log -wait",
+            "status -follow",
+            "top -json",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }

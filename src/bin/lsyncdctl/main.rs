@@ -4,16 +4,20 @@
 //! |---|---|
 //! | `args` | the command line |
 //! | `client` | the connection to the daemon |
+//! | `moment` | points in time on the command line |
+//! | `transfers` | prints the transfer log |
 //! | `show` | formats a status as lines of text |
 //! | `top` | the live view: requests and keys |
 //! | `view` | the live view: drawing |
 //!
-//! The program may use `control`, `status` and `log` of the library, and nothing of the daemon.
+//! The program may use `control`, `history`, `status`, `log` and `sys` of the library, and nothing of the daemon.
 
 mod args;
 mod client;
+mod moment;
 mod show;
 mod top;
+mod transfers;
 mod view;
 
 use std::io::{self, Write};
@@ -67,6 +71,7 @@ fn run(args: &Args) -> Result<u8, ClientError> {
         }
         Command::Top => return top::run(args).map(|()| 0),
         Command::Status { wait, json } => return status(args, *wait, *json),
+        Command::Log(wanted) => return transfers::run(args, wanted),
         Command::Do(verb) => verb.clone(),
     };
     let mut link = Client::open(args.socket.as_deref(), deadline(args))?;

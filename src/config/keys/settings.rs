@@ -68,6 +68,10 @@ pub const SETTINGS: &[Key] = keys! {
         "Directory for pending changes and the mounts of sources while the daemon is stopped. If \
          it cannot be written, or if other users can write to it or replace it, state is not \
          persisted.";
+    "transferLogSize": T::Number, "4", V3;
+        "Maximum size in MiB of the log of transfers of each sync, which `lsyncdctl log` shows. It \
+         is kept below `stateDir`, or in memory without it (256 KiB at most). 0: none. At most \
+         128.";
     "onepass": T::Switch, "false", V2_3;
         "Exit with 0 when every sync has completed its startup transfer, with 255 if a guard stops one.";
 };

@@ -23,6 +23,7 @@ use crate::id::SyncId;
 use crate::process::ExitStatus;
 use crate::queue::Time;
 use crate::script::{ScriptContext, SyncHandle};
+use crate::state;
 use crate::status::snapshot::Snapshot;
 use crate::sync::Mark;
 use crate::transfer::Transfers;
@@ -64,6 +65,8 @@ impl DaemonView for DaemonState<'_> {
                 id: sync.id,
                 name: sync.config.name.clone(),
                 source: sync.config.source.clone(),
+                target: handle.destination().unwrap_or_default(),
+                state_key: state::key(&sync.config),
                 ended: sync.ended().map(ExitStatus::code),
             }
         });

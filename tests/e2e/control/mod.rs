@@ -8,6 +8,7 @@
 //! | waiting | `-wait` returns when all is there, and never before |
 //! | socket | who may connect, and what nonsense does: nothing |
 //! | metrics | metrics, page and report files |
+//! | transfer_log | `lsyncdctl log` |
 //! | hooks | `onSynced` and `onFailed` |
 
 mod commands;
@@ -15,6 +16,7 @@ mod hooks;
 mod metrics;
 mod socket;
 mod status;
+mod transfer_log;
 mod waiting;
 
 use std::fs;

@@ -1,0 +1,32 @@
+//! The transfer log: what was sent to the target of each sync, and when.
+//!
+//! Each sync has a ring of two halves below its state directory, or in memory if there is none. A
+//! batch is written with one write(2) after it has ended, by a thread of its own, which also
+//! answers queries. The loop only encodes the entries of a batch.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `record` | the format: a batch to bytes and back |
+//! | `ring` | the two halves: which one is written, and what is read |
+//! | `store` | the halves as files, or in memory |
+//! | `query` | the entries that a client asks for, in pages |
+//! | `page` | these entries as plain data, for the protocol |
+//! | `worker` | the thread |
+//!
+//! The room may call `safe_path`, `log` and `paths`, and nothing else of the program.
+
+mod page;
+mod query;
+mod record;
+mod ring;
+mod store;
+mod worker;
+
+pub use page::{LogEntry, LogPage};
+pub use query::{HistoryQuery, RingQuery};
+pub use record::{BatchRecord, BatchSummary, Operation};
+pub use store::RingDirectory;
+pub use worker::{History, HistoryAnswer};
+
+/// The names of the files of a ring: the half that is written, and the one before it.
+pub const FILE_NAMES: [&str; 2] = ["log", "log.old"];

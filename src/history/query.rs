@@ -1,0 +1,158 @@
+//! Queries: the entries that a client asks for, merged by time, in pages.
+
+use super::page::{LogEntry, LogPage};
+use super::record::{self, Operation, StoredEntry, StoredRecord};
+use crate::log::escape;
+use crate::paths;
+
+/// The maximum number of entries of a page.
+pub const MAX_PAGE_ENTRIES: usize = 5000;
+
+/// What a client asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// The rings to be read.
+    pub rings: Vec<RingQuery>,
+    /// The earliest time, in microseconds since the epoch.
+    pub since: u64,
+    /// The maximum number of entries.
+    pub limit: usize,
+}
+
+/// The part of a query for one sync.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RingQuery {
+    /// The key of the ring.
+    pub key: String,
+    /// The name of the sync.
+    pub name: String,
+    /// The target of the sync.
+    pub target: Vec<u8>,
+    /// Only entries about this path are wanted: it, what is below it, and comparisons of
+    /// directories above it. Relative to the source.
+    pub path: Option<Vec<u8>>,
+    /// Only entries behind this number are wanted.
+    pub after: Option<u64>,
+}
+
+/// Collects the entries of a query.
+pub struct PageBuilder<'a> {
+    query: &'a HistoryQuery,
+    limit: usize,
+    page: LogPage,
+}
+
+impl<'a> PageBuilder<'a> {
+    /// Returns an empty page.
+    pub fn new(query: &'a HistoryQuery) -> PageBuilder<'a> {
+        PageBuilder {
+            query,
+            limit: query.limit.clamp(1, MAX_PAGE_ENTRIES),
+            page: LogPage::default(),
+        }
+    }
+
+    /// Adds the entries of a ring.
+    pub fn add(&mut self, ring: &RingQuery, halves: &[Vec<u8>; 2]) {
+        let last = halves.iter().rev().find_map(|half| last_number(half));
+        // The ring was replaced by a new one whose numbers are smaller.
+        let after = ring
+            .after
+            .filter(|&after| last.is_some_and(|last| after <= last));
+        let mut examined = after;
+        let mut found = 0;
+        let records = halves.iter().flat_map(|half| record::records(half));
+        'ring: for record in records {
+            let is_known = after.is_some_and(|after| record.next() <= after.saturating_add(1));
+            if is_known || record.summary.time < self.query.since {
+                examined = examined.max(record.next().checked_sub(1));
+                continue;
+            }
+            for (number, entry) in record.entries() {
+                if after.is_some_and(|after| number <= after) {
+                    continue;
+                }
+                if is_about(&entry, ring.path.as_deref()) {
+                    let entry = log_entry(ring, &record, number, &entry);
+                    self.page.entries.push(entry);
+                    found += 1;
+                }
+                examined = Some(number);
+                // One more than fits tells that there are more.
+                if found > self.limit {
+                    break 'ring;
+                }
+            }
+        }
+        if let Some(examined) = examined {
+            self.page.next.insert(ring.name.clone(), examined);
+        }
+    }
+
+    /// Reports that a ring cannot be read.
+    pub fn fail(&mut self, ring: &RingQuery, reason: &str) {
+        self.page.problems.push(format!("{}: {reason}", ring.name));
+    }
+
+    /// Returns the page: the oldest entries of all rings.
+    pub fn finish(mut self, lost: u64) -> LogPage {
+        let page = &mut self.page;
+        // Stable, so the entries of a sync keep their order.
+        page.entries.sort_by(|a, b| a.time.total_cmp(&b.time));
+        if page.entries.len() > self.limit {
+            page.more = true;
+            for entry in page.entries.drain(self.limit..).rev() {
+                page.next.insert(entry.sync, entry.number.saturating_sub(1));
+            }
+        }
+        page.lost = lost;
+        self.page
+    }
+}
+
+fn last_number(half: &[u8]) -> Option<u64> {
+    record::records(half).last()?.next().checked_sub(1)
+}
+
+/// Returns true if an entry tells of a path.
+fn is_about(entry: &StoredEntry<'_>, path: Option<&[u8]>) -> bool {
+    let Some(path) = path else {
+        return true;
+    };
+    // Directories are sent without what is in them, which has entries of its own.
+    let is_deep = !matches!(entry.operation, Operation::Sent | Operation::Attributes);
+    let relates = |other: &[u8]| {
+        paths::bare(other) == paths::bare(path)
+            || other.starts_with(&paths::with_slash(path))
+            || (is_deep && (other.is_empty() || paths::with_slash(path).starts_with(other)))
+    };
+    relates(entry.path) || (entry.operation == Operation::Moved && relates(entry.other))
+}
+
+fn log_entry(
+    ring: &RingQuery,
+    record: &StoredRecord<'_>,
+    number: u64,
+    entry: &StoredEntry<'_>,
+) -> LogEntry {
+    let summary = &record.summary;
+    let other = || escape(entry.other).into_owned();
+    LogEntry {
+        time: seconds(summary.time),
+        sync: ring.name.clone(),
+        target: escape(&ring.target).into_owned(),
+        operation: entry.operation.name().into(),
+        path: escape(entry.path).into_owned(),
+        to: (entry.operation == Operation::Moved).then(other),
+        reason: (entry.operation == Operation::Failed).then(other),
+        number,
+        code: summary.code,
+        seconds: seconds(summary.duration),
+        bytes: summary.bytes,
+        entries: summary.entries,
+    }
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}

@@ -1,0 +1,236 @@
+//! `lsyncdctl log`: what was sent, compared with what a recording rsync saw.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use super::*;
+use lsyncd::history::LogEntry;
+use lsyncd::log::unescape;
+
+/// Returns the entries that `lsyncdctl log -json` prints.
+fn entries(dir: &Dir, words: &[&str]) -> Vec<LogEntry> {
+    let output = ctl(dir, &[&["log", "-json"], words].concat());
+    assert_eq!(code(&output), 0, "{}", text(&output));
+    let text = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+    let entry = |line| serde_json::from_str(line).expect("one object a line");
+    text.lines().map(entry).collect()
+}
+
+/// Returns operation and path of each entry.
+fn told(dir: &Dir, words: &[&str]) -> Vec<(String, String)> {
+    let entries = entries(dir, words).into_iter();
+    entries.map(|entry| (entry.operation, entry.path)).collect()
+}
+
+fn pair(operation: &str, path: &str) -> (String, String) {
+    (operation.into(), path.into())
+}
+
+fn flushed(dir: &Dir, daemon: &mut Running<'_>) {
+    done(dir, &["flush"]);
+    done(dir, &["status", "-wait"]);
+    wait_state(dir, daemon, State::Current);
+}
+
+/// Names that are no UTF-8, end lines, look escaped or like options, or are JSON.
+const HOSTILE: [&[u8]; 6] = [
+    b"a\nb",
+    b"\xff\xfe",
+    b"\\101",
+    b"-x \"q\"",
+    b"\x1bc",
+    "\u{202e}".as_bytes(),
+];
+
+#[test]
+fn the_log_names_what_a_recording_rsync_saw() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    dir.write("old", "x");
+    dir.write("from", "x");
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    for name in HOSTILE {
+        fs::write(dir.path("src").join(OsStr::from_bytes(name)), "x").unwrap();
+    }
+    fs::remove_file(dir.path("src/old")).unwrap();
+    flushed(&dir, &mut daemon);
+    fs::rename(dir.path("src/from"), dir.path("src/to")).unwrap();
+    flushed(&dir, &mut daemon);
+
+    let listed = fake.calls().into_iter().flat_map(|call| {
+        let names = call.stdin.split(|&byte| byte == 0).map(<[u8]>::to_vec);
+        names.collect::<Vec<_>>()
+    });
+    // The list names the directories above as well.
+    let listed: BTreeSet<Vec<u8>> = listed
+        .filter(|name| !name.is_empty() && !name.ends_with(b"/"))
+        .collect();
+    let all = entries(&dir, &[]);
+    let named = all.iter().map(|entry| unescape(&entry.path));
+    let named: BTreeSet<Vec<u8>> = named.filter(|path| !path.is_empty()).collect();
+    assert_eq!(named, listed);
+
+    let told = told(&dir, &[]);
+    assert_eq!(told[0], pair("compared", ""));
+    for expected in [
+        pair("deleted", "/old"),
+        pair("deleted", "/from"),
+        pair("sent", "/to"),
+    ] {
+        assert!(told.contains(&expected), "{expected:?} {told:?}");
+    }
+    let numbers: Vec<u64> = all.iter().map(|entry| entry.number).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]));
+    assert!(
+        all.iter()
+            .all(|entry| entry.sync == "one" && entry.code == 0)
+    );
+    assert!(all.iter().all(|entry| entry.target == dir.expand("@TRG@/")));
+
+    // The text has a line for each entry, whatever the names are.
+    let output = ctl(&dir, &["log"]);
+    assert_eq!(
+        output.stdout.iter().filter(|&&byte| byte == b'\n').count(),
+        all.len()
+    );
+    assert!(!output.stdout.contains(&0x1b));
+    assert!(entries(&dir, &["-since", "2100-01-01"]).is_empty());
+}
+
+#[test]
+fn the_history_of_a_path_tells_when_it_was_sent_and_why_not() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    dir.write("f", "1");
+    dir.write("other", "1");
+    flushed(&dir, &mut daemon);
+    fake.exits(&[12]);
+    dir.write("f", "2");
+    done(&dir, &["flush"]);
+    wait_state(&dir, &mut daemon, State::Retrying);
+    let expected = [
+        pair("compared", ""),
+        pair("sent", "/f"),
+        pair("failed", "/f"),
+    ];
+    assert_eq!(told(&dir, &["one", "f"]), expected);
+    assert_eq!(told(&dir, &["@SRC@/f"]), expected);
+    assert_eq!(entries(&dir, &["one", "f"])[2].code, 12);
+    let output = ctl(&dir, &["log", "one", "f"]);
+    assert!(text(&output).contains("failed /f: "), "{}", text(&output));
+    assert_eq!(code(&ctl(&dir, &["log", "/nowhere/f"])), 2);
+}
+
+#[test]
+fn a_killed_daemon_keeps_its_log_and_a_torn_record_is_dropped() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    dir.write("a", "1");
+    flushed(&dir, &mut daemon);
+    let before = entries(&dir, &[]);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait_end();
+    let rings = glob(&dir, "log");
+    assert_eq!(rings.len(), 1);
+    assert_eq!(fs::metadata(&rings[0]).unwrap().mode() & 0o777, 0o600);
+    let whole = fs::read(&rings[0]).unwrap();
+    let mark = whole.windows(4).rposition(|part| part == b"\xffLR1");
+    let torn = &whole[mark.unwrap()..whole.len() - 1];
+    fs::write(&rings[0], [&whole, torn].concat()).unwrap();
+
+    let mut daemon = Daemon::new(&dir, &one("")).start();
+    wait_socket(&dir, &mut daemon);
+    wait_state(&dir, &mut daemon, State::Current);
+    dir.write("b", "1");
+    flushed(&dir, &mut daemon);
+    let after = entries(&dir, &[]);
+    assert_eq!(after[..before.len()], before[..]);
+    assert!(after.iter().any(|entry| entry.path == "/b"));
+    // The numbers go on where the last whole record ended.
+    assert!(after.windows(2).all(|pair| pair[0].number < pair[1].number));
+}
+
+/// Returns the files of this name in the state directories.
+fn glob(dir: &Dir, name: &str) -> Vec<PathBuf> {
+    let found = fs::read_dir(dir.path("state")).into_iter().flatten();
+    let found = found.map(|entry| entry.unwrap().path().join(name));
+    found.filter(|path| path.exists()).collect()
+}
+
+#[test]
+fn the_ring_is_bounded_and_can_be_off() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let with = |settings: &str| one("").replace("settings{", &format!("settings{{ {settings},"));
+    let small = with("transferLogSize = 4096 / 1048576");
+    let mut daemon = Daemon::new(&dir, &small).start_and_settle();
+    for round in 0..6 {
+        for number in 0..10 {
+            dir.write(format!("{round}-{number}-{}", "x".repeat(60)), "");
+        }
+        flushed(&dir, &mut daemon);
+    }
+    let files = [glob(&dir, "log"), glob(&dir, "log.old")].concat();
+    assert_eq!(files.len(), 2);
+    for file in &files {
+        assert!(fs::metadata(file).unwrap().len() <= 2048);
+    }
+    let kept = entries(&dir, &[]);
+    assert!(!kept.iter().any(|entry| entry.path.starts_with("/0-")));
+    assert_eq!(
+        kept.iter()
+            .filter(|entry| entry.path.starts_with("/5-"))
+            .count(),
+        10
+    );
+
+    dir.put("config.lua", dir.expand(&with("transferLogSize = 0")));
+    done(&dir, &["reload"]);
+    dir.write("unlogged", "");
+    flushed(&dir, &mut daemon);
+    assert_eq!(entries(&dir, &[]), kept);
+}
+
+#[test]
+fn without_a_state_directory_the_log_is_in_memory() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let config = one("").replace("settings{", "settings{ stateDir = \"/proc/none\",");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    dir.write("f", "1");
+    flushed(&dir, &mut daemon);
+    assert_eq!(
+        told(&dir, &["one", "f"]),
+        [pair("compared", ""), pair("sent", "/f")]
+    );
+    assert!(!dir.path("state").exists());
+}
+
+#[test]
+fn follow_prints_what_is_sent_from_now_on() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    let mut follower = command(&dir, &["log", "-follow", "-json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap());
+    // What is sent until it follows may be told or not.
+    let mut line = String::new();
+    let mut number = 0;
+    while !line.contains("/now") {
+        dir.write(format!("now{number}"), "1");
+        number += 1;
+        flushed(&dir, &mut daemon);
+        if number > 1 {
+            line.clear();
+            lines.read_line(&mut line).unwrap();
+        }
+    }
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
