@@ -38,6 +38,8 @@ pub enum Inspect {
     Check {
         /// `-json`: answer in JSON.
         json: bool,
+        /// `-connect`: test the targets as well.
+        connect: bool,
     },
     /// `-explain PATH`: report the syncs and rules that apply to a path.
     Explain(OsString),
@@ -115,6 +117,8 @@ pub enum Error {
     OnlyJson,
     /// `-all` without `-preview`.
     OnlyAll,
+    /// `-connect` without `-check`.
+    OnlyConnect,
     /// An unknown category of `-log`.
     Category(String),
 }
@@ -123,7 +127,7 @@ pub enum Error {
 const OPTIONS: &[&str] = &[
     "version", "nodaemon", "help", "log", "insist", "delay", "rsync", "pidfile", "logfile",
     "check", "explain", "onepass", "direct", "rsyncssh", "script", "sshopts", "json", "keys",
-    "monitor", "preview", "all",
+    "monitor", "preview", "all", "connect",
 ];
 
 /// Returns the option that a word was most likely meant to be.
@@ -155,6 +159,7 @@ impl fmt::Display for Error {
                 f.write_str("There can only be one config file in the command line.")
             }
             Error::OnlyJson => f.write_str("-json goes with -check and -preview only."),
+            Error::OnlyConnect => f.write_str("-connect goes with -check only."),
             Error::OnlyAll => f.write_str("-all goes with -preview only."),
             Error::Category(word) => f.write_str(word),
         }
@@ -179,7 +184,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
         log,
         ..Options::default()
     };
-    let (mut json, mut all, mut inspect) = (false, false, None);
+    let (mut json, mut all, mut connect, mut inspect) = (false, false, false, None);
     let mut rest = words.into_iter().peekable();
     while let Some(word) = rest.next() {
         let Some(name) = option_name(&word) else {
@@ -189,7 +194,13 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
         let mut next = |option, count| take(&mut rest, option, count);
         match name {
             b"all" => all = true,
-            b"check" => inspect = Some(Inspect::Check { json: false }),
+            b"check" => {
+                inspect = Some(Inspect::Check {
+                    json: false,
+                    connect: false,
+                });
+            }
+            b"connect" => connect = true,
             b"delay" => options.delay = next("delay", 1)?.pop(),
             b"direct" => {
                 let [source, target] = pair(next("direct", 2)?);
@@ -237,14 +248,16 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
             _ => return Err(Error::Unknown(word)),
         }
     }
-    let runs_scripts = !options.scripts.is_empty() && inspect.is_none() && !json && !all;
+    let runs_scripts =
+        !options.scripts.is_empty() && inspect.is_none() && !json && !all && !connect;
     if !options.has_work() && !runs_scripts {
         return Ok(Request::Help);
     }
     let inspect = match inspect {
+        Some(Inspect::Check { .. }) if !all => Some(Inspect::Check { json, connect }),
+        _ if connect => return Err(Error::OnlyConnect),
         Some(Inspect::Preview { .. }) => Some(Inspect::Preview { json, all }),
         _ if all => return Err(Error::OnlyAll),
-        Some(Inspect::Check { .. }) => Some(Inspect::Check { json }),
         _ if json => return Err(Error::OnlyJson),
         other => other,
     };
@@ -376,6 +389,7 @@ USAGE:
 OPTIONS:
   -all             with -preview: print all names
   -check           load the configuration, print its syncs, and exit
+  -connect         with -check: log in at the targets, test rsync and directories
   -delay SECS      set the delay of every sync; overrides the configuration
   -explain PATH    print the target of this path and the rule that decides
   -help            print this text

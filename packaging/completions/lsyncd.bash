@@ -16,7 +16,7 @@ _lsyncd() {
         ;;
     esac
     if [[ $cur == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '-all -check -delay -direct -explain -help -insist -json -keys
+        mapfile -t COMPREPLY < <(compgen -W '-all -check -connect -delay -direct -explain -help -insist -json -keys
             -log -logfile -monitor -nodaemon -onepass -pidfile -preview -rsync -rsyncssh -script -sshopts
             -version' -- "$cur")
         return

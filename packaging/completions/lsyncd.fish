@@ -2,6 +2,7 @@
 
 complete -c lsyncd -o all -d 'With -preview: print all names'
 complete -c lsyncd -o check -d 'Load the configuration, print its syncs, and exit'
+complete -c lsyncd -o connect -d 'With -check: log in at the targets, test rsync and directories'
 complete -c lsyncd -o delay -x -d 'Delay of every sync in seconds'
 complete -c lsyncd -o direct -r -d 'Mirror between local directories: SRC TRG'
 complete -c lsyncd -o explain -r -d 'Print the target of this path and the rule that decides'

@@ -3,6 +3,7 @@
 _arguments \
     '-all[with -preview\: print all names]' \
     '-check[load the configuration, print its syncs, and exit]' \
+    '-connect[with -check\: log in at the targets, test rsync and directories]' \
     '-delay[delay of every sync]:seconds' \
     '*-direct[mirror between local directories]:source:_directories:target:_directories' \
     '-explain[print the target of a path and the rule that decides]:path:_files' \

@@ -21,7 +21,7 @@ mod quoting;
 pub mod remote_move;
 mod sharing;
 
-pub use quoting::split_rsh;
+pub use quoting::{quoted, remote_word, split_rsh};
 pub use sharing::share;
 
 /// The default ssh program.

@@ -74,6 +74,13 @@ fn home_prefix(path: &[u8]) -> usize {
     }
 }
 
+/// Returns a text as one word for the login shell of the target.
+pub fn quoted(text: &[u8]) -> Vec<u8> {
+    let mut word = Vec::new();
+    push_quoted(&mut word, text);
+    word
+}
+
 /// Appends a quoted text. In single quotes POSIX shells take every byte except the quote literally.
 /// fish(1) interprets a backslash before a quote or another backslash, so these are put in double
 /// quotes.

@@ -1,13 +1,15 @@
 //! The command line options `-check`, `-explain` and `-preview`.
 //!
+//! * `connect`: logins at the targets, for `-check -connect`;
 //! * `explain`: the decision about one path, for `-explain`;
 //! * `preflight`: files and programs that a start would fail to use;
 //! * `preview`: what the first transfers would do, for `-preview`;
 //! * `startup_call`: the startup transfer of a sync.
 //!
 //! The configuration is loaded as for a start, including its Lua code. No watch is set, no file is
-//! written and no signal is sent. Processes are started for `-preview` only.
+//! written and no signal is sent. Processes are started for `-preview` and `-connect` only.
 
+mod connect;
 mod explain;
 mod preflight;
 mod preview;
@@ -22,6 +24,7 @@ use std::sync::{Arc, PoisonError};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use self::connect::Connection;
 use self::preflight::Programs;
 use super::context::Context;
 use crate::batch;
@@ -38,7 +41,7 @@ pub fn inspect(options: Options, what: &Inspect) -> Exit {
     let loaded = load(options);
     end_by_signals();
     let (text, exit) = match (what, loaded) {
-        (Inspect::Check { json: true } | Inspect::Preview { json: true, .. }, Err(failure)) => {
+        (Inspect::Check { json: true, .. } | Inspect::Preview { json: true, .. }, Err(failure)) => {
             (broken(&failure), failure.exit)
         }
         (_, Err(failure)) => {
@@ -47,8 +50,7 @@ pub fn inspect(options: Options, what: &Inspect) -> Exit {
             }
             return failure.exit;
         }
-        (Inspect::Check { json: true }, Ok(loaded)) => (checked_json(&loaded), Exit::Done),
-        (Inspect::Check { json: false }, Ok(loaded)) => (checked(&loaded), Exit::Done),
+        (&Inspect::Check { json, connect }, Ok(loaded)) => checked(&loaded, json, connect),
         (Inspect::Explain(path), Ok(loaded)) => {
             (explain::explained(&loaded.script, path), Exit::Done)
         }
@@ -130,6 +132,9 @@ struct Facts {
     excludes: Vec<String>,
     max_processes: usize,
     problems: Vec<String>,
+    /// The result of `-connect`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<Connection>,
 }
 
 fn facts(loaded: &Loaded) -> Vec<Facts> {
@@ -167,6 +172,7 @@ fn fact(script: &Script, handle: &SyncHandle, problems: Vec<String>) -> Facts {
             .collect(),
         max_processes: sync.config.max_processes,
         problems,
+        connection: None,
     }
 }
 
@@ -187,8 +193,28 @@ fn problems(script: &Script, handle: &SyncHandle) -> Vec<String> {
     problems
 }
 
-fn checked(loaded: &Loaded) -> String {
-    let facts = facts(loaded);
+/// Returns the answer to `-check`, and the exit code.
+fn checked(loaded: &Loaded, json: bool, connect: bool) -> (String, Exit) {
+    let mut facts = facts(loaded);
+    if connect {
+        for (fact, handle) in facts.iter_mut().zip(loaded.script.syncs()) {
+            fact.connection = connect::connection(&loaded.script, &handle);
+        }
+    }
+    let unusable = facts.iter().filter_map(|fact| fact.connection.as_ref());
+    let unusable = unusable.filter(|connection| !connection.is_ok()).count();
+    let exit = if unusable == 0 {
+        Exit::Done
+    } else {
+        Exit::Failure
+    };
+    if json {
+        return (checked_json(loaded, facts, unusable == 0), exit);
+    }
+    (checked_text(loaded, &facts, unusable), exit)
+}
+
+fn checked_text(loaded: &Loaded, facts: &[Facts], unusable: usize) -> String {
     let settings = preflight::of_settings(&loaded.script.settings);
     let mut text = if settings.is_empty() {
         String::new()
@@ -200,11 +226,15 @@ fn checked(loaded: &Loaded) -> String {
     }
     text.extend(facts.iter().map(block));
     let syncs = counted(facts.len(), "sync");
-    let warnings = match warnings(&settings, &facts) {
+    let warnings = match warnings(&settings, facts) {
         0 => String::new(),
         count => format!(", {}", counted(count, "warning")),
     };
-    format!("{text}The configuration is fine: {syncs}{warnings}.\n")
+    let unusable = match unusable {
+        0 => String::new(),
+        count => format!(", but {} cannot be used", counted(count, "target")),
+    };
+    format!("{text}The configuration is fine: {syncs}{warnings}{unusable}.\n")
 }
 
 /// Returns the number of warnings, including logged ones.
@@ -233,6 +263,9 @@ fn block(fact: &Facts) -> String {
         for value in values {
             line(key, value);
         }
+    }
+    for (key, value) in fact.connection.iter().flat_map(Connection::lines) {
+        line(key, value);
     }
     text
 }
@@ -281,15 +314,15 @@ impl Explanation<'_> {
     }
 }
 
-fn checked_json(loaded: &Loaded) -> String {
+fn checked_json(loaded: &Loaded, syncs: Vec<Facts>, ok: bool) -> String {
     let settings = &loaded.script.settings;
     let shown = |path: &Option<PathBuf>| {
         let path = path.as_ref()?;
         Some(escape(path.as_os_str().as_bytes()).into_owned())
     };
-    let (syncs, problems) = (facts(loaded), preflight::of_settings(settings));
+    let problems = preflight::of_settings(settings);
     let answer = Explanation::Right {
-        ok: true,
+        ok,
         warnings: warnings(&problems, &syncs),
         problems,
         settings: SettingsFacts {

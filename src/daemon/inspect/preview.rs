@@ -304,7 +304,7 @@ fn dry_run(request: &SpawnRequest) -> Command {
 }
 
 /// Returns the words without those that write files in a dry run, or silence it.
-fn without_side_effects(args: &[Vec<u8>]) -> Vec<Vec<u8>> {
+pub fn without_side_effects(args: &[Vec<u8>]) -> Vec<Vec<u8>> {
     const WRITE: [&[u8]; 3] = [b"--log-file", b"--write-batch", b"--only-write-batch"];
     let mut kept = Vec::new();
     let mut words = args.iter();

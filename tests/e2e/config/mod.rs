@@ -7,6 +7,7 @@
 //! | broken | no configuration, however broken, makes a panic, an abort or a hang |
 //! | drop_in | what configurations of lsyncd ask for and get |
 //! | inspect | `-check` and `-explain` |
+//! | connect | `-check -connect` |
 //! | preview | `-preview` |
 //! | options, batch_size | what the options and settings do |
 //! | limits | limits of processes |
@@ -15,6 +16,7 @@ mod batch_size;
 mod broken;
 mod command_line;
 mod config_errors;
+mod connect;
 mod drop_in;
 mod inspect;
 mod limits;
