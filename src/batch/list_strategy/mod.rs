@@ -15,7 +15,7 @@ mod source_disk;
 #[cfg(test)]
 mod tests;
 
-use self::quick_check::{found_resent, is_written, resent};
+use self::quick_check::{found_resent, has_renewed, is_written, resent};
 use self::refusal::OptionBlame;
 use self::source_disk::SourceDisk;
 use super::collapse::{Collapsed, Disk, FileKind, PathRef, collapse};
@@ -87,9 +87,9 @@ impl ListStrategy {
         let filters = if self.rules { request.filters } else { &[] };
         let rules = &Rules::new(filters.iter().map(Vec::as_slice));
 
-        let compare = |resent: &dyn Fn() -> bool| match &binary {
+        let compare = |by_content: bool, resent: &dyn Fn() -> bool| match &binary {
             None => Compare::Times,
-            Some(_) if request.by_content => self.possible([Compare::Content, Compare::Never]),
+            Some(_) if by_content => self.possible([Compare::Content, Compare::Never]),
             Some(_) if resent() => self.possible([Compare::Never, Compare::Content]),
             Some(_) => Compare::Times,
         };
@@ -100,7 +100,7 @@ impl ListStrategy {
         };
         let mut transfer = match found {
             None => {
-                let compare = compare(&|| resent(request, &disk, &entries));
+                let compare = compare(request.by_content, &|| resent(request, &disk, &entries));
                 let is_file = |path: &[u8]| {
                     let stat = disk.lstat(path);
                     stat.is_some_and(|stat| stat.node != FileKind::Directory)
@@ -114,7 +114,8 @@ impl ListStrategy {
                     // Excluded objects are not sent, and those at the target stay.
                     found.present.retain(|item| !item.other_kind);
                 }
-                let compare = compare(&|| found_resent(request, &found));
+                let by_content = request.by_content || has_renewed(request, &found);
+                let compare = compare(by_content, &|| found_resent(request, &found));
                 let transfer = if self.needs_classic(request, rules, &found, binary.as_ref()) {
                     None
                 } else {

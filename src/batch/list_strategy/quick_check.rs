@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::batch::collapse::{Collapsed, Disk, FileKind, Stat};
+use crate::batch::collapse::{Collapsed, CollapsedItem, Disk, FileKind, Stat};
 use crate::batch::{BatchEntry, BatchRequest, Change};
 
 /// Returns true if the event can mean other contents than before. A path that was gone and exists
@@ -23,6 +23,13 @@ pub(super) fn found_resent(request: &BatchRequest<'_>, found: &Collapsed<'_>) ->
             .map(|item| item.stat)
             .any(|stat| is_resent(end, stat))
     })
+}
+
+/// Returns true if a directory is sent whole whose contents the target may have in an older form:
+/// files in it may have come by a rename, with the size and time of those that they replace.
+pub(super) fn has_renewed(request: &BatchRequest<'_>, found: &Collapsed<'_>) -> bool {
+    let renewed = |item: &CollapsedItem<'_>| item.renewed && item.is_directory();
+    request.last_transfer.is_some() && found.present.iter().any(renewed)
 }
 
 /// Returns true if rsync may skip a changed file, for a call that needs no other lookup. See

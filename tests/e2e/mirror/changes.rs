@@ -1,6 +1,7 @@
 //! One kind of change after the other arrives at a local mirror.
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::sys::signal::Signal;
 
 use crate::support::daemon::{Daemon, MIRROR};
 use crate::support::dir::{Dir, remove};
@@ -97,6 +98,33 @@ fn file_renamed_over_another_of_the_same_size_and_second() {
         },
         |dir| dir.mv("a", "b"),
     );
+}
+
+/// Beyond `maxPending` a directory stands for the changes in it, which have no entries of their own.
+#[test]
+fn files_of_the_same_size_and_second_in_a_directory_that_is_sent_whole() {
+    for option in ["list = 'filter'", "list = 'files-from'", "list = 'auto'"] {
+        let dir = Dir::new();
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1 << 30);
+        dir.mkdir("d/e");
+        for name in ["d/e/f", "d/e/g", "d/e/h"] {
+            dir.write(name, name);
+            let file = std::fs::File::options().write(true).open(dir.src(name));
+            file.unwrap().set_modified(time).unwrap();
+        }
+        let config = MIRROR
+            .replace("archive = true", &format!("archive = true, {option}"))
+            .replace("delay =", "maxPending = 1, delay =");
+        let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+        daemon.wait_equal();
+        daemon.signal(Signal::SIGSTOP);
+        dir.mkdir("first");
+        for (old, new) in [("f", "x"), ("g", "f"), ("h", "g"), ("x", "h")] {
+            dir.mv(format!("d/e/{old}"), format!("d/e/{new}"));
+        }
+        daemon.signal(Signal::SIGCONT);
+        daemon.wait_equal();
+    }
 }
 
 #[test]
