@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::exit::Exit;
 use crate::history::{BatchRecord, HistoryQuery};
-use crate::id::SyncId;
+use crate::id::{ConnectionId, SyncId};
 use crate::log::Selection;
 use crate::process::Pid;
 
@@ -55,6 +55,35 @@ pub enum SyncCommand {
     ResyncPath(Vec<u8>),
     /// Accepts the source and the target as they are.
     Release,
+    /// Sends a path that differs at the target, or deletes it there.
+    Repair(Vec<u8>),
+    /// Begins a record of the paths that change.
+    RecordChanges,
+    /// Begins the next part of the record, and forgets the part before the current one.
+    DivideChanges,
+    /// Ends the record.
+    ForgetChanges,
+}
+
+/// What a client wants to have compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditScope {
+    /// The syncs, with the path of each that is compared, relative to its source and with a leading
+    /// slash; empty for everything.
+    pub syncs: Vec<(SyncId, Vec<u8>)>,
+    /// Contents are compared, not only sizes, times and attributes.
+    pub by_content: bool,
+    /// What differs is sent.
+    pub repairs: bool,
+}
+
+/// A request of a client for a comparison of sources and targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRequest {
+    /// The client that gets the reports.
+    pub client: ConnectionId,
+    /// What is compared.
+    pub scope: AuditScope,
 }
 
 /// What a component asks the event loop to do. Actions are carried out in order.
@@ -72,6 +101,8 @@ pub enum Action {
     CountDirectories,
     /// Gives a sync a command.
     Command(SyncId, SyncCommand),
+    /// Compares sources and targets. The control server is told of the result.
+    Audit(AuditRequest),
     /// Accepts what is mounted in all sources as what is expected there.
     AcceptMounts,
     /// Reads the configuration again. The control server is told of the result.

@@ -40,6 +40,16 @@ id! {
     GateId
 }
 
+/// Names a connection of the control server. The place of a closed connection is used again with
+/// another serial number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    /// The place in the table of connections.
+    pub place: usize,
+    /// The number of the connection.
+    pub serial: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

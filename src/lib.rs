@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`cli`] | the command line |
 //! | [`daemon`] | the event loop, detaching, pid file, signals |
+//! | [`audit`] | comparisons of source and target on request |
 //! | [`control`] | the control server: sockets, clients and what they request; the protocol |
 //! | [`scan`] | the check gate: passes, scanners, and in `scan::staging`, which is below `sync`, what has passed |
 //! | [`transfer`] | running processes of syncs: start, output, exit status, delete limit, hooks |
@@ -41,6 +42,7 @@
 //! Paths are bytes everywhere. Paths relative to a source begin with `/`, those of
 //! directories end with `/`.
 
+pub mod audit;
 pub mod batch;
 pub mod cli;
 pub mod component;

@@ -450,7 +450,7 @@ fn quoted(text: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 /// Decodes the bytes that rsync wrote as `\#ooo`.
-fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.windows(2).any(|pair| pair == b"\\#") {
         return Cow::Borrowed(text);
     }

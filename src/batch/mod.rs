@@ -13,6 +13,8 @@
 //! | [`list_first`] | whether a comparison of everything lists the whole source first |
 //! | [`list_strategy`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
+//! | [`drift_line`] | what differs at a path, as `--itemize-changes` tells it |
+//! | [`dry_run`] | the dry run of a comparison, and what it finds |
 //! | [`error_lines`] | what a line of rsync's error output says |
 //! | `error_lines_tests` | tests of that |
 //! | [`files_from`] | the call with `--files-from` |
@@ -25,6 +27,8 @@
 //! | [`temp_name`] | which files a temporary one may be for |
 
 pub mod collapse;
+pub mod drift_line;
+pub mod dry_run;
 pub mod error_lines;
 pub mod files_from;
 pub mod filter_list;

@@ -6,9 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::connections::ConnectionId;
 use super::view::DaemonView;
-use crate::id::SyncId;
+use crate::id::{ConnectionId, SyncId};
 use crate::sync::Mark;
 use crate::watch::EventMark;
 

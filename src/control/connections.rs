@@ -12,6 +12,8 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 
+use crate::id::ConnectionId;
+
 /// The maximum number of connections at a time.
 pub const MAX_CONNECTIONS: usize = 64;
 /// The time a client may take to read its reply or to complete its request.
@@ -54,13 +56,6 @@ impl Write for ClientStream {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// The id of a connection, never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ConnectionId {
-    place: usize,
-    serial: u64,
 }
 
 /// One connection.

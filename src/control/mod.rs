@@ -16,7 +16,7 @@
 //! docs/control.md describes the protocol. The server changes nothing of the daemon by itself: it
 //! reads a [`DaemonView`] and returns actions. The room may call `sync`, `watch` and those below.
 
-mod barrier;
+pub mod barrier;
 mod connections;
 #[cfg(test)]
 mod fake_view;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::history::LogPage;
+use crate::status::drift_report::DriftReport;
 use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::VERSION;
 
@@ -102,6 +103,21 @@ pub enum Verb {
         #[serde(default)]
         limit: Option<usize>,
     },
+    /// Compare source and target, and reply with reports.
+    Verify {
+        /// The name of the sync.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sync: Option<String>,
+        /// The path: absolute, or relative to the source; in printable form.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<String>,
+        /// Compare contents.
+        #[serde(default)]
+        content: bool,
+        /// Send what differs.
+        #[serde(default)]
+        repair: bool,
+    },
     /// Reload the configuration, as after HUP.
     Reload,
     /// Select the log categories, with the arguments of the option `-log`.
@@ -129,6 +145,9 @@ pub struct Reply {
     /// Entries of the transfer log, in replies to [`Verb::Log`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogPage>,
+    /// The reports, in replies to [`Verb::Verify`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reports: Vec<DriftReport>,
 }
 
 impl Request {
@@ -173,6 +192,7 @@ impl Reply {
             text: text.into(),
             status: None,
             log: None,
+            reports: Vec::new(),
         }
     }
 
@@ -196,6 +216,14 @@ impl Reply {
     pub fn log(page: LogPage) -> Reply {
         Reply {
             log: Some(page),
+            ..Reply::done("")
+        }
+    }
+
+    /// Returns a reply with the results of comparisons.
+    pub fn reports(reports: Vec<DriftReport>) -> Reply {
+        Reply {
+            reports,
             ..Reply::done("")
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::protocol::{MAX_ENTRIES, Reply, Verb};
 use super::view::{DaemonView, SyncView};
-use crate::component::{Action, SyncCommand};
+use crate::component::{Action, AuditScope, SyncCommand};
 use crate::history::{HistoryQuery, RingQuery};
 use crate::log::{Selection, unescape};
 use crate::paths;
@@ -20,6 +20,8 @@ pub enum Response {
     Barrier(Option<String>),
     /// The reply follows when the transfer log has been read.
     Log(HistoryQuery),
+    /// The reply follows when sources and targets have been compared.
+    Audit(AuditScope),
     /// The reply follows when the configuration has been read again.
     Reload,
 }
@@ -78,6 +80,12 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
                 limit: limit.unwrap_or(usize::MAX),
             }),
         },
+        Verb::Verify {
+            sync,
+            path,
+            content,
+            repair,
+        } => verify(view, sync.as_deref(), path.as_deref(), content, repair),
         Verb::Reload => Response::Reload,
         Verb::LogLevel { words } => log_level(&words),
     }
@@ -153,21 +161,63 @@ fn resync_path(view: &impl DaemonView, name: Option<&str>, path: &str) -> Respon
     if let Some(why) = all_ended(&syncs) {
         return Response::refused(why);
     }
-    let (mut done, mut actions) = (Vec::new(), Vec::new());
-    for sync in &syncs {
+    let found = match having(&syncs, name, path) {
+        Ok(found) => found,
+        Err(why) => return Response::refused(why),
+    };
+    let done: Vec<_> = found.iter().map(|(sync, _)| sync.name.as_str()).collect();
+    let actions = found.iter().map(|(sync, below)| {
+        let command = SyncCommand::ResyncPath(below.clone());
+        Action::Command(sync.id, command)
+    });
+    let actions = actions.collect();
+    Response::done(format!("comparing {path} of {}", done.join(", ")), actions)
+}
+
+/// Returns the syncs that have a path in their source, and the path relative to it. A relative path
+/// is relative to the source of a named sync.
+fn having<'a>(
+    syncs: &'a [SyncView],
+    name: Option<&str>,
+    path: &str,
+) -> Result<Vec<(&'a SyncView, Vec<u8>)>, String> {
+    let mut found = Vec::new();
+    for sync in syncs {
         let Some(below) = in_source(sync, name, path) else {
             continue;
         };
         if paths::names(&below).any(|name| name == b"..") {
-            return Response::refused("a path may not have \"..\" in it");
+            return Err("a path may not have \"..\" in it".to_owned());
         }
-        actions.push(Action::Command(sync.id, SyncCommand::ResyncPath(below)));
-        done.push(sync.name.as_str());
+        found.push((sync, below));
     }
-    if done.is_empty() {
-        return Response::refused(format!("no sync has {path} in its source"));
+    if found.is_empty() {
+        return Err(format!("no sync has {path} in its source"));
     }
-    Response::done(format!("comparing {path} of {}", done.join(", ")), actions)
+    Ok(found)
+}
+
+/// Compares everything, or a path in the sources that have it.
+fn verify(
+    view: &impl DaemonView,
+    name: Option<&str>,
+    path: Option<&str>,
+    by_content: bool,
+    repairs: bool,
+) -> Response {
+    let syncs = view.syncs(name);
+    let found = match path {
+        Some(path) => having(&syncs, name, path),
+        None => Ok(syncs.iter().map(|sync| (sync, Vec::new())).collect()),
+    };
+    match found {
+        Err(why) => Response::refused(why),
+        Ok(found) => Response::Audit(AuditScope {
+            syncs: found.into_iter().map(|(sync, path)| (sync.id, path)).collect(),
+            by_content,
+            repairs,
+        }),
+    }
 }
 
 /// Returns a path relative to the source: an absolute one that is within it, or, if the sync is
@@ -234,6 +284,7 @@ impl Verb {
             | Verb::Flush { sync }
             | Verb::Resync { sync, .. }
             | Verb::Log { sync, .. }
+            | Verb::Verify { sync, .. }
             | Verb::Retry { sync } => sync.as_deref(),
             Verb::Reload | Verb::LogLevel { .. } => None,
         }

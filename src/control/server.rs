@@ -6,15 +6,17 @@ use std::time::Instant;
 use mio::{Registry, Token};
 
 use super::barrier::Barrier;
-use super::connections::{ConnectionId, Connections, MAX_CONNECTIONS};
+use super::connections::{Connections, MAX_CONNECTIONS};
 use super::http;
 use super::listener::Listeners;
 use super::protocol::{MAX_REQUEST_BYTES, Reply, Request};
 use super::requests::{self, Response};
 use super::view::DaemonView;
-use crate::component::Action;
+use crate::component::{Action, AuditRequest};
 use crate::config::Settings;
 use crate::history::HistoryAnswer;
+use crate::id::ConnectionId;
+use crate::status::drift_report::DriftReport;
 
 const FIRST_CONNECTION_TOKEN: usize = 16;
 
@@ -170,6 +172,26 @@ impl ControlServer {
         }
     }
 
+    /// Returns true if the connection is still open.
+    pub fn knows(&self, id: ConnectionId) -> bool {
+        self.connections.knows(id)
+    }
+
+    /// Takes in the result of [`Action::Audit`].
+    pub fn on_audited(&mut self, id: ConnectionId, reports: Vec<DriftReport>, now: Instant) {
+        if let Some(connection) = self.connections.connection(id) {
+            connection.tell(Reply::reports(reports).line(), now);
+        }
+    }
+
+    /// Takes in the end of [`Action::Audit`] without a result: the daemon shuts down.
+    pub fn on_audit_ended(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(connection) = self.connections.connection(id) {
+            let reply = Reply::refused("the daemon ends or reads its configuration again");
+            connection.tell(reply.line(), now);
+        }
+    }
+
     /// Handles one request line of the control socket.
     fn handle_request(
         &mut self,
@@ -210,6 +232,13 @@ impl ControlServer {
                 self.queries += 1;
                 self.readers.push((self.queries, id));
                 vec![Action::ReadHistory(self.queries, query)]
+            }
+            Response::Audit(scope) => {
+                connection.let_wait();
+                vec![
+                    Action::CheckRoots,
+                    Action::Audit(AuditRequest { client: id, scope }),
+                ]
             }
             Response::Reload => {
                 connection.let_wait();

@@ -20,6 +20,7 @@ use super::shutdown::{Remaining, Shutdown};
 use super::source_monitor::{SourceMonitor, Sources};
 use super::startup_progress::StartupProgress;
 use super::watch_limit::{self, DirectoryCount, WatchLimit};
+use crate::audit::{AuditStep, Audits};
 use crate::component::{Action, Ending};
 use crate::config::Settings;
 use crate::exit::Exit;
@@ -50,6 +51,8 @@ pub struct EventLoop<'a> {
     pub(super) syncs: Vec<Rc<SyncHandle>>,
     pub(super) transfers: Transfers,
     pub(super) local_jobs: LocalJobs,
+    /// Comparisons of sources and targets.
+    pub(super) audits: Audits,
     pub(super) scan_passes: ScanPasses,
     scheduler: Scheduler,
     pub(super) report_files: ReportFiles,
@@ -94,6 +97,7 @@ impl<'a> EventLoop<'a> {
             ),
             syncs,
             local_jobs: LocalJobs::default(),
+            audits: Audits::default(),
             scheduler: Scheduler::default(),
             report_files: ReportFiles::new(settings),
             progress: StartupProgress::new(Instant::now(), settings.nodaemon),
@@ -159,6 +163,7 @@ impl<'a> EventLoop<'a> {
             }
             self.clean_state(Instant::now());
             self.serve_clients();
+            self.run_audits();
             let actions = self.write_reports(Instant::now());
             self.apply(actions);
             self.notify();
@@ -178,7 +183,8 @@ impl<'a> EventLoop<'a> {
             transfers: &self.transfers,
             local_jobs: &self.local_jobs,
             syncs: &self.syncs,
-            script: &self.script.context,
+            script: &self.script,
+            server: &self.context.server,
         }
     }
 
@@ -581,12 +587,37 @@ impl<'a> EventLoop<'a> {
         any
     }
 
+    /// Takes the steps of comparisons of sources and targets.
+    fn run_audits(&mut self) {
+        let now = Instant::now();
+        let children = Rc::clone(&self.context.children);
+        let spawn = &mut |command| children.borrow_mut().spawn(command);
+        loop {
+            let mut audits = std::mem::take(&mut self.audits);
+            let step = audits.on_step(&self.state(), spawn, now);
+            self.audits = audits;
+            match step {
+                AuditStep::Waiting => return,
+                AuditStep::Actions(actions) => self.apply(actions),
+                AuditStep::Done(client, reports) => {
+                    let mut server = self.context.server.borrow_mut();
+                    server.on_audited(client, reports, now);
+                }
+            }
+        }
+    }
+
     /// Begins the shutdown: no process is started from now on.
     pub(super) fn begin_shutdown(&mut self, ending: Ending) {
         self.script.shut_down();
         self.scan_passes.close(&self.transfers, self.now);
         self.report_open_files();
+        let (clients, actions) = self.audits.on_shutdown();
+        self.apply(actions);
         let now = Instant::now();
+        for client in clients {
+            self.context.server.borrow_mut().on_audit_ended(client, now);
+        }
         let timeout = self.script.settings.stop_timeout;
         self.shutdown
             .get_or_insert_with(|| Shutdown::new(ending, now))

@@ -110,6 +110,7 @@ impl EventLoop<'_> {
             self.context.server.borrow().deadline(now),
             self.transfers.deadline(),
             self.local_jobs.deadline(),
+            self.audits.deadline(),
         ];
         let always = always.into_iter().flatten();
         if let Some(shutdown) = &self.shutdown {
@@ -166,6 +167,7 @@ impl EventLoop<'_> {
                         handle.sync.borrow_mut().execute(&command, self.now);
                     }
                 }
+                Action::Audit(request) => self.audits.on_request(request),
                 Action::AcceptMounts => {
                     self.check_sources(|monitor, sources| monitor.on_released(sources));
                 }
@@ -287,6 +289,10 @@ impl EventLoop<'_> {
             .borrow_mut()
             .reap(&mut |pid, stream, line: &[u8]| self.take_output(pid, stream, line));
         for EndedChild { pid, end } in ended {
+            if self.audits.owns(pid) {
+                self.audits.on_ended(pid, end);
+                continue;
+            }
             let Some(mut job) = self.transfers.remove(pid) else {
                 self.scan_passes.on_other_ended(pid, end);
                 self.transfers.on_other_ended(pid, end);
@@ -306,6 +312,9 @@ impl EventLoop<'_> {
 
     /// Logs a line of output of a child.
     fn take_output(&self, pid: Pid, stream: Stream, line: &[u8]) {
+        if self.audits.owns(pid) {
+            return self.audits.on_output(pid, stream, line);
+        }
         let tunnels = self.script.context.tunnels.borrow();
         let tunnel = || Some(tunnel::of(&tunnels, pid)?.name());
         self.transfers.on_output(pid, stream, line, tunnel);

@@ -38,6 +38,7 @@ mod search_paths;
 mod watchdog;
 
 pub use api::tunnel::{PROCESS_KIND, TunnelMode, TunnelObject};
+pub use kinds::comparison::{Comparison, ComparisonScope, ListedPath};
 pub use context::{Alarm, ScriptContext, SyncHandle};
 pub use hook::HookReport;
 pub use loader::{Environment, LoadError};

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `snapshot` | all data that is shown |
+//! | `drift_report` | the result of a comparison of source and target |
 //! | `health` | derives state and severity from it |
 //! | `status_file` | the status file of lsyncd 2.x |
 //! | `metrics` | metrics in Prometheus format |
@@ -14,6 +15,7 @@
 //! `log` and `safe_path`; it does not collect the data.
 
 pub mod atomic_file;
+pub mod drift_report;
 pub mod health;
 pub mod metrics;
 pub mod number_format;

@@ -29,6 +29,10 @@ impl Sync {
             SyncCommand::Resync => self.resync(now),
             SyncCommand::ResyncPath(path) => self.resync_path(path, now),
             SyncCommand::Release => self.release_guard(now),
+            SyncCommand::Repair(path) => self.repair_path(path, now),
+            SyncCommand::RecordChanges => self.changes.begin(),
+            SyncCommand::DivideChanges => self.changes.divide(),
+            SyncCommand::ForgetChanges => self.changes.end(),
         }
     }
 
@@ -42,7 +46,11 @@ impl Sync {
                 self.pending() > 0 || self.is_failing() || self.failed_paths().due().is_some()
             }
             SyncCommand::Resync => self.compares_everything(),
-            SyncCommand::ResyncPath(_) => true,
+            SyncCommand::ResyncPath(_)
+            | SyncCommand::Repair(_)
+            | SyncCommand::RecordChanges
+            | SyncCommand::DivideChanges
+            | SyncCommand::ForgetChanges => true,
             SyncCommand::Release => {
                 let is_held = self.halted().is_some() || self.delete_guard().excess().is_some();
                 is_held || self.missing_mounts().next().is_some()
@@ -66,6 +74,24 @@ impl Sync {
         match self.queue.first_ready(now, 0) {
             Ready::Now(id) if id.serial() <= self.flushed_up_to => Ready::Now(id),
             _ => self.queue.first_ready(now, self.config.max_delays),
+        }
+    }
+
+    /// Queues a path that differs at the target, without the contents of a directory. Files are
+    /// compared by content, since size and time may be equal.
+    pub fn repair_path(&mut self, path: &[u8], now: Time) {
+        let path = paths::bare(path);
+        if path.is_empty() {
+            return self.resync(now);
+        }
+        if self.is_directory(path) {
+            self.note(Etype::Create, &paths::with_slash(path), now);
+        } else if self.is_at_source(path) {
+            self.verify.add(path);
+            self.note(Etype::Modify, path, now);
+        } else {
+            self.note(Etype::Delete, path, now);
+            self.note(Etype::Delete, &paths::with_slash(path), now);
         }
     }
 

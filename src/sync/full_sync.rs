@@ -91,6 +91,7 @@ impl Sync {
     fn note_lost_events(&mut self) {
         self.requeues += 1;
         self.verify.suspect();
+        self.changes.lose();
     }
 
     /// Returns the event type of a full comparison; `None` if the sync's kind has none.

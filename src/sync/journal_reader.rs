@@ -170,6 +170,7 @@ impl Sync {
         drop(journal);
         self.counters.events += list.len() as u64;
         for (etype, path, due) in list {
+            self.changes.add(&path);
             if self.is_below_missing_mount(etype, &path) {
                 continue;
             }

@@ -55,7 +55,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use self::guard::GuardState;
-use self::ingest::{InFlight, QueueLimit};
+use self::ingest::{ChangeRecord, InFlight, QueueLimit};
 use self::phase::Lifecycle;
 use self::retry::RetryState;
 use crate::batch::ListStrategy;
@@ -101,6 +101,8 @@ pub struct Sync {
     verify: verify::Verify,
     in_flight: InFlight,
     queue_limit: QueueLimit,
+    /// The paths that change while source and target are compared.
+    changes: ChangeRecord,
     journal_reader: Option<journal_reader::JournalReader>,
     /// Equal for syncs that may share a journal; `None` for a sync that shares none.
     journal_group: Option<Vec<u8>>,
@@ -159,6 +161,7 @@ impl Sync {
                 Policy::Coalesce => config.max_pending,
                 Policy::PerEvent => usize::MAX,
             }),
+            changes: ChangeRecord::default(),
             journal_reader: None,
             journal_group: None,
             running: 0,
@@ -310,6 +313,16 @@ impl Sync {
     /// Sets the group of syncs that may share a journal.
     pub fn set_journal_group(&mut self, group: Option<Vec<u8>>) {
         self.journal_group = group;
+    }
+
+    /// Returns the record of paths that change while source and target are compared.
+    pub fn changes(&self) -> &ChangeRecord {
+        &self.changes
+    }
+
+    /// Returns that record, for changes.
+    pub fn changes_mut(&mut self) -> &mut ChangeRecord {
+        &mut self.changes
     }
 
     /// Returns what is known of changes that rsync's quick check cannot detect.

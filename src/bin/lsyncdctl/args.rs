@@ -32,6 +32,12 @@ COMMANDS, for one sync or, without its name, for all:
   release             Continue a sync that its guard has halted
   flush               Do not wait for delays
   resync [PATH]       Compare everything, or send a path of the source
+  verify [PATH]       Compare source and target by a dry run of rsync. Exit
+                      codes: 0 equal, 1 drift, 2 incomplete
+    -content          Compare contents, not only sizes, times and attributes
+    -repair           Send what differs
+    -json             Print JSON
+    -timeout SECONDS  Give up after this time, with exit code 2
   retry               Retry failed work immediately
   reload              Read the configuration again; unchanged syncs continue
                       untouched
@@ -54,6 +60,7 @@ pub enum Command {
     Top,
     Status { wait: bool, json: bool },
     Log(LogArgs),
+    Verify { verb: Verb, json: bool },
     Do(Verb),
 }
 
@@ -87,6 +94,8 @@ struct Raw {
     wait: bool,
     since: Option<f64>,
     follow: bool,
+    content: bool,
+    repair: bool,
     other: Option<Command>,
 }
 
@@ -108,7 +117,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     let verb = verb.to_string_lossy().into_owned();
     let rest: Vec<OsString> = plain.collect();
     let (rest, path) = match verb.as_str() {
-        "resync" | "log" => split_path(rest),
+        "resync" | "log" | "verify" => split_path(rest),
         _ => (rest, None),
     };
     let mut sync = raw.sync;
@@ -123,14 +132,21 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     if verb != "log-level" && rest.len() > usize::from(verb != "reload") {
         return Err(format!("too many arguments for {verb}"));
     }
-    if verb != "status" && (raw.wait || (raw.json && verb != "log")) {
-        return Err("-json and -wait are options of status only, and -json of log".into());
+    let is_verify = verb == "verify";
+    if verb != "status" && raw.wait {
+        return Err("-wait is an option of status only".into());
     }
     if verb != "log" && (raw.since.is_some() || raw.follow) {
         return Err("-since and -follow are options of log only".into());
     }
-    if raw.timeout.is_some() && !raw.wait {
-        return Err("-timeout is an option of status -wait only".into());
+    if raw.json && !matches!(verb.as_str(), "status" | "log" | "verify") {
+        return Err("-json is an option of status, log and verify only".into());
+    }
+    if !is_verify && (raw.content || raw.repair) {
+        return Err("-content and -repair are options of verify only".into());
+    }
+    if raw.timeout.is_some() && !raw.wait && !is_verify {
+        return Err("-timeout is an option of status -wait and verify only".into());
     }
     let command = match verb.as_str() {
         "status" => Command::Status {
@@ -143,6 +159,15 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
             follow: raw.follow,
             json: raw.json,
         }),
+        "verify" => Command::Verify {
+            verb: Verb::Verify {
+                sync: sync.clone(),
+                path,
+                content: raw.content,
+                repair: raw.repair,
+            },
+            json: raw.json,
+        },
         "top" => Command::Top,
         "help" => Command::Help,
         "log-level" => Command::Do(Verb::LogLevel {
@@ -197,6 +222,8 @@ fn sort(words: impl Iterator<Item = OsString>) -> Result<Raw, String> {
             "wait" => raw.wait = true,
             "follow" => raw.follow = true,
             "since" => raw.since = Some(since(&value()?)?),
+            "content" => raw.content = true,
+            "repair" => raw.repair = true,
             "socket" => raw.socket = Some(value()?.into()),
             "sync" => raw.sync = Some(value()?.to_string_lossy().into_owned()),
             "timeout" => raw.timeout = Some(span(&value()?)?),
@@ -208,7 +235,7 @@ fn sort(words: impl Iterator<Item = OsString>) -> Result<Raw, String> {
     Ok(raw)
 }
 
-/// Splits the arguments of `resync [SYNC] [PATH]` and `log [SYNC] [PATH]`: a path contains a slash, or is the second
+/// Splits the arguments of `[SYNC] [PATH]`: a path contains a slash, or is the second
 /// argument. A relative path is relative to the working directory, unless a sync is named.
 fn split_path(mut words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
     let alone = words.len() == 1 && words.iter().all(|word| word.as_bytes().contains(&b'/'));
@@ -322,6 +349,20 @@ mod tests {
     }
 
     #[test]
+    fn verify_has_options_of_its_own() {
+        let expected = Command::Verify {
+            verb: Verb::Verify {
+                sync: Some("web".into()),
+                path: Some("a/b".into()),
+                content: true,
+                repair: false,
+            },
+            json: true,
+        };
+        assert_eq!(command("verify web a/b -content -json -timeout 9"), expected);
+    }
+
+    #[test]
     fn what_makes_no_sense() {
         for line in [
             "",
@@ -329,6 +370,11 @@ mod tests {
             "status -timeout 5",
             "status -timeout x -wait",
             "pause -wait",
+            "pause -json",
+            "resync -content",
+            "flush -repair",
+            "verify -wait",
+            "verify a b c",
             "pause a b",
             "reload x",
             "status -sync",

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use args::{Args, Command};
 use client::{Client, ClientError};
 use lsyncd::control::protocol::Verb;
+use lsyncd::status::drift_report::{DriftReport, DriftVerdict};
 use lsyncd::status::health::Severity;
 use lsyncd::status::snapshot::Snapshot;
 
@@ -54,7 +55,10 @@ fn main() -> ExitCode {
         }
         Err(ClientError::TimedOut) => {
             complain("the time is up");
-            (Severity::Behind as u8).into()
+            match args.command {
+                Command::Verify { .. } => DriftVerdict::Incomplete.exit_code().into(),
+                _ => (Severity::Behind as u8).into(),
+            }
         }
     }
 }
@@ -72,6 +76,7 @@ fn run(args: &Args) -> Result<u8, ClientError> {
         Command::Top => return top::run(args).map(|()| 0),
         Command::Status { wait, json } => return status(args, *wait, *json),
         Command::Log(wanted) => return transfers::run(args, wanted),
+        Command::Verify { verb, json } => return verify(args, verb, *json),
         Command::Do(verb) => verb.clone(),
     };
     let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
@@ -104,6 +109,24 @@ fn status(args: &Args, wait: bool, json: bool) -> Result<u8, ClientError> {
     })
 }
 
+/// Compares source and target. Drift and an incomplete comparison are results, not failures.
+fn verify(args: &Args, verb: &Verb, json: bool) -> Result<u8, ClientError> {
+    let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
+    let reply = link.ask(verb.clone())?;
+    if json {
+        let lines = reply.reports.iter().filter_map(|report| {
+            let line = serde_json::to_string(report).ok()?;
+            Some(format!("{line}\n"))
+        });
+        print_text(&lines.collect::<String>());
+    } else {
+        let texts = reply.reports.iter().map(DriftReport::text);
+        print_text(&texts.collect::<String>());
+    }
+    let verdicts = reply.reports.iter().map(|report| report.verdict);
+    Ok(DriftVerdict::of_all(verdicts).exit_code())
+}
+
 fn pretty(status: &Snapshot) -> String {
     serde_json::to_string_pretty(status).unwrap_or_default()
 }
@@ -111,7 +134,10 @@ fn pretty(status: &Snapshot) -> String {
 /// Returns the time at which waiting ends. A wait for a mirror has no limit by default; a healthy
 /// daemon answers all other requests at once.
 fn deadline(args: &Args) -> Option<Instant> {
-    let waits = matches!(args.command, Command::Status { wait: true, .. });
+    let waits = matches!(
+        args.command,
+        Command::Status { wait: true, .. } | Command::Verify { .. }
+    );
     let patience = args.timeout.or((!waits).then_some(Duration::from_secs(30)));
     patience.map(|patience| Instant::now() + patience)
 }

@@ -108,7 +108,7 @@ fn write_text(state: &DaemonState<'_>, path: &Path) -> Result<(), StatusError> {
     let time = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs() as i64);
-    let context = state.script;
+    let context = &state.script.context;
     let (syncs, tunnels) = (context.syncs.borrow(), context.tunnels.borrow());
     let syncs = syncs.iter().map(|handle| {
         let sync = handle.sync.borrow();

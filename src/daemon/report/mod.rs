@@ -10,19 +10,23 @@ mod dump;
 mod files;
 mod snapshot;
 
+use std::cell::RefCell;
+use std::fs;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use self::dump::dump;
 pub use self::files::ReportFiles;
 pub use self::snapshot::snapshot;
 use super::watch_limit::WatchLimit;
 use crate::component::SyncCommand;
-use crate::control::{DaemonView, SyncView};
-use crate::id::SyncId;
+use crate::audit::{AuditView, Obstacle};
+use crate::control::{ControlServer, DaemonView, SyncView};
+use crate::id::{ConnectionId, SyncId};
+use crate::log;
 use crate::process::ExitStatus;
 use crate::queue::Time;
-use crate::script::{ScriptContext, SyncHandle};
+use crate::script::{Comparison, ComparisonScope, Script, SyncHandle};
 use crate::state;
 use crate::status::snapshot::Snapshot;
 use crate::sync::Mark;
@@ -46,7 +50,8 @@ pub struct DaemonState<'a> {
     pub local_jobs: &'a LocalJobs,
     /// The configured syncs.
     pub syncs: &'a [Rc<SyncHandle>],
-    pub script: &'a ScriptContext,
+    pub script: &'a Script,
+    pub server: &'a RefCell<ControlServer>,
 }
 
 impl DaemonState<'_> {
@@ -97,5 +102,68 @@ impl DaemonView for DaemonState<'_> {
     fn reached(&self, sync: SyncId, mark: &mut Mark) -> bool {
         let handle = self.find(sync);
         handle.is_some_and(|handle| handle.sync.borrow().reached(mark))
+    }
+}
+
+impl AuditView for DaemonState<'_> {
+    fn is_connected(&self, client: ConnectionId) -> bool {
+        self.server.borrow().knows(client)
+    }
+
+    fn source(&self, sync: SyncId) -> Option<(String, Vec<u8>)> {
+        let sync = self.find(sync)?.sync.borrow();
+        Some((sync.config.name.clone(), sync.config.source.clone()))
+    }
+
+    fn obstacle(&self, sync: SyncId) -> Option<Obstacle> {
+        let sync = self.find(sync)?.sync.borrow();
+        if let Some(status) = sync.ended() {
+            let why = format!("the sync was ended by exit code {}", status.code());
+            return Some(Obstacle::Halted(why));
+        }
+        if let Some(why) = sync.halted() {
+            return Some(Obstacle::Halted(why.to_owned()));
+        }
+        if sync.is_paused() {
+            return Some(Obstacle::Halted("the sync is paused".to_owned()));
+        }
+        let waits = sync.next_retry().is_some_and(|(due, _)| due > self.now);
+        let fails = waits || sync.failed_paths().due().is_some_and(|due| due > self.now);
+        (fails && sync.running() == 0).then(|| {
+            let why = "changes from before are not at the target: transfers fail";
+            Obstacle::Failing(why.to_owned())
+        })
+    }
+
+    fn has_changed(&self, sync: SyncId, path: &[u8]) -> bool {
+        let sync = self.find(sync);
+        sync.is_none_or(|sync| sync.sync.borrow().changes().has_changed(path))
+    }
+
+    fn is_directory(&self, sync: SyncId, path: &[u8]) -> Option<bool> {
+        let sync = self.find(sync)?.sync.borrow();
+        sync.is_at_source(path).then(|| sync.is_directory(path))
+    }
+
+    fn comparison(
+        &self,
+        sync: SyncId,
+        scope: &ComparisonScope,
+        by_content: bool,
+    ) -> Result<Comparison, String> {
+        match self.find(sync) {
+            Some(handle) => self.script.comparison(handle, scope, by_content),
+            None => Err("the configuration was read again".to_owned()),
+        }
+    }
+
+    fn host(&self) -> String {
+        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        log::escape(name.trim().as_bytes()).into_owned()
+    }
+
+    fn wall_time(&self) -> f64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.unwrap_or_default().as_secs_f64()
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! * `built_in`: the kind of a sync and the programs it runs, for `-check` and reports;
 //! * `batch_size`: selection of a batch;
+//! * `comparison`: the dry run that compares source and target;
 //! * `transfer`: the rsync call of a batch;
 //! * `rsyncssh`: moves at the target;
 //! * `local_copy`: copies by the daemon itself;
@@ -12,6 +13,7 @@
 
 mod batch_size;
 mod built_in;
+pub mod comparison;
 pub mod local_copy;
 mod rsyncssh;
 pub mod scan_request;

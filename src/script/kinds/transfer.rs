@@ -146,7 +146,7 @@ fn compares_all(handle: &SyncHandle) -> Result<()> {
     Ok(())
 }
 
-fn binary(rsync: &Table) -> Result<Vec<u8>> {
+pub(super) fn binary(rsync: &Table) -> Result<Vec<u8>> {
     Ok(text_of(&rsync.get("binary")?).unwrap_or_else(|| b"rsync".to_vec()))
 }
 
@@ -161,7 +161,7 @@ fn computed(rsync: &Table) -> Result<Vec<Vec<u8>>> {
 
 /// Returns the options of comparisons of everything: those of every call, or those that
 /// `startup = { rsync = … }` changes.
-fn whole_words(config: &Table) -> Result<Vec<Vec<u8>>> {
+pub(super) fn whole_words(config: &Table) -> Result<Vec<Vec<u8>>> {
     if let Value::Table(startup) = config.get("startup")?
         && startup.contains_key("_computed")?
     {
@@ -172,7 +172,7 @@ fn whole_words(config: &Table) -> Result<Vec<Vec<u8>>> {
 
 /// Returns true if a comparison of everything lists the whole source first. A wrapper gets no
 /// option that it might not know.
-fn lists_first(lua: &Lua, config: &Table, sync: &Sync, words: &[Vec<u8>]) -> Result<bool> {
+pub(super) fn lists_first(lua: &Lua, config: &Table, sync: &Sync, words: &[Vec<u8>]) -> Result<bool> {
     let rsync: Table = config.get("rsync")?;
     if Binary::plain(&binary(&rsync)?).is_none() {
         return Ok(false);
@@ -267,7 +267,7 @@ fn entries(sync: &Sync, ids: &[DelayId]) -> Vec<(Change, Vec<u8>, Option<Vec<u8>
 }
 
 /// Returns the filter as lines for rsync: rules, then excludes.
-fn filter_lines(sync: &Sync) -> Vec<Vec<u8>> {
+pub(super) fn filter_lines(sync: &Sync) -> Vec<Vec<u8>> {
     let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
     let excludes = filter.excludes().map(|pattern| [b"- ", pattern].concat());
     let held = filter.held();

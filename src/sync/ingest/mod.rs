@@ -1,13 +1,16 @@
 //! Ingest of watcher events: cuts paths to the source, applies the filter and queues the event.
 //!
+//! * `change_record`: the paths that change during a comparison;
 //! * `describe`: log lines;
 //! * `in_flight`: comparisons that precede a watch;
 //! * `queue_limit`: the limit of pending paths.
 
+mod change_record;
 mod describe;
 mod in_flight;
 mod queue_limit;
 
+pub(super) use change_record::ChangeRecord;
 pub(super) use in_flight::InFlight;
 pub(super) use queue_limit::QueueLimit;
 
@@ -166,6 +169,9 @@ impl Sync {
 
     /// Adds an event to the shared journal, or to the sync's own queue.
     fn store(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>, now: Time) -> Pushed {
+        for path in [Some(path), to].into_iter().flatten() {
+            self.changes.add(path);
+        }
         let (etype, due) = (self.in_flight_etype(etype, path), self.due(now));
         match self.to_journal(etype, path, due) {
             Some(pushed) => pushed,

@@ -96,7 +96,8 @@ impl Sync {
         fs::symlink_metadata(self.on_disk(path)).is_ok()
     }
 
-    pub(in crate::sync) fn is_directory(&self, path: &[u8]) -> bool {
+    /// Returns true if the source has a directory there.
+    pub fn is_directory(&self, path: &[u8]) -> bool {
         fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_dir())
     }
 

@@ -6,6 +6,7 @@
 //! | status | what is told of a daemon in each state |
 //! | commands | each command of lsyncdctl |
 //! | waiting | `-wait` returns when all is there, and never before |
+//! | verify | what differs is named, and what is in motion is not |
 //! | socket | who may connect, and what nonsense does: nothing |
 //! | metrics | metrics, page and report files |
 //! | transfer_log | `lsyncdctl log` |
@@ -17,6 +18,7 @@ mod metrics;
 mod socket;
 mod status;
 mod transfer_log;
+mod verify;
 mod waiting;
 
 use std::fs;

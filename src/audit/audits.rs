@@ -1,0 +1,194 @@
+//! The component: requests of clients, one after the other.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use super::run::{Run, RunRequest, RunStep, DryRunSpawner};
+use super::view::AuditView;
+use crate::component::{Action, AuditRequest, SyncCommand};
+use crate::id::{ConnectionId, SyncId};
+use crate::log;
+use crate::process::{ExitStatus, Pid, Stream};
+use crate::status::drift_report::DriftReport;
+
+/// What follows a step.
+pub enum AuditStep {
+    /// Actions, then the next step.
+    Actions(Vec<Action>),
+    /// The reports for a client, then the next step.
+    Done(ConnectionId, Vec<DriftReport>),
+    /// Nothing until something happens.
+    Waiting,
+}
+
+/// The comparisons that clients have requested.
+#[derive(Default)]
+pub struct Audits {
+    waiting: VecDeque<AuditRequest>,
+    current: Option<Audit>,
+    /// The children of audits that were given up, until they end.
+    left: RefCell<Vec<Pid>>,
+}
+
+/// The request that is being carried out.
+struct Audit {
+    client: ConnectionId,
+    remaining: VecDeque<RunRequest>,
+    run: Option<(SyncId, Run)>,
+    reports: Vec<DriftReport>,
+}
+
+impl Audits {
+    /// Takes in a request.
+    pub fn on_request(&mut self, request: AuditRequest) {
+        self.waiting.push_back(request);
+    }
+
+    /// Returns true if the process is a dry run.
+    pub fn owns(&self, pid: Pid) -> bool {
+        self.child() == Some(pid) || self.left.borrow().contains(&pid)
+    }
+
+    /// Returns when [`Audits::on_step`] has something to do without an event.
+    pub fn deadline(&self) -> Option<Instant> {
+        let (_, run) = self.current.as_ref()?.run.as_ref()?;
+        run.deadline()
+    }
+
+    /// Takes in a line of output of a dry run.
+    pub fn on_output(&self, pid: Pid, stream: Stream, line: &[u8]) {
+        if let Some((_, run)) = self.run()
+            && run.child() == Some(pid)
+        {
+            run.on_output(stream, line);
+        }
+    }
+
+    /// Takes in the end of a dry run.
+    pub fn on_ended(&mut self, pid: Pid, status: ExitStatus) {
+        self.left.borrow_mut().retain(|&left| left != pid);
+        if let Some(audit) = &mut self.current
+            && let Some((_, run)) = &mut audit.run
+            && run.child() == Some(pid)
+        {
+            run.on_ended(status);
+        }
+    }
+
+    /// Takes the next step. Must be called right after the turn of the watcher, until it returns
+    /// [`AuditStep::Waiting`].
+    pub fn on_step(&mut self, view: &impl AuditView, spawn: DryRunSpawner<'_>, now: Instant) -> AuditStep {
+        self.waiting
+            .retain(|request| view.is_connected(request.client));
+        if let Some(audit) = &self.current
+            && !view.is_connected(audit.client)
+        {
+            return AuditStep::Actions(self.give_up());
+        }
+        if self.current.is_none() {
+            let Some(request) = self.waiting.pop_front() else {
+                return AuditStep::Waiting;
+            };
+            self.current = Some(Audit::new(request));
+        }
+        let Some(audit) = &mut self.current else {
+            return AuditStep::Waiting;
+        };
+        let Some((sync, run)) = &mut audit.run else {
+            if let Some(request) = audit.remaining.pop_front() {
+                audit.run = Some((request.sync, Run::new(request)));
+                return AuditStep::Actions(Vec::new());
+            }
+            let (client, reports) = (audit.client, std::mem::take(&mut audit.reports));
+            self.current = None;
+            return AuditStep::Done(client, reports);
+        };
+        // A reload may remove the sync under a running dry run.
+        let child = run.child();
+        match run.on_step(view, spawn, now) {
+            RunStep::Actions(actions) => AuditStep::Actions(actions),
+            RunStep::Waiting => AuditStep::Waiting,
+            RunStep::Done(report) => {
+                let forget = Action::Command(*sync, SyncCommand::ForgetChanges);
+                let told = Action::normal(told(&report));
+                audit.reports.push(*report);
+                audit.run = None;
+                let kill = child.map(|pid| self.leave(pid));
+                AuditStep::Actions(kill.into_iter().chain([forget, told]).collect())
+            }
+        }
+    }
+
+    /// Gives all requests up: the daemon shuts down. Returns the clients to be told, and what is to
+    /// be done.
+    pub fn on_shutdown(&mut self) -> (Vec<ConnectionId>, Vec<Action>) {
+        let current = self.current.iter().map(|audit| audit.client);
+        let waiting = self.waiting.iter().map(|request| request.client);
+        let clients = current.chain(waiting).collect();
+        self.waiting.clear();
+        (clients, self.give_up())
+    }
+
+    /// Ends the current request without a report.
+    fn give_up(&mut self) -> Vec<Action> {
+        let kill = self.child().map(|pid| self.leave(pid));
+        let run = self.current.take().and_then(|audit| audit.run);
+        let forget = run.map(|(sync, _)| Action::Command(sync, SyncCommand::ForgetChanges));
+        kill.into_iter().chain(forget).collect()
+    }
+
+    /// Ends a child that is not needed any more.
+    fn leave(&self, pid: Pid) -> Action {
+        self.left.borrow_mut().push(pid);
+        Action::SignalTree(pid, Signal::SIGTERM)
+    }
+
+    fn run(&self) -> Option<&(SyncId, Run)> {
+        self.current.as_ref()?.run.as_ref()
+    }
+
+    fn child(&self) -> Option<Pid> {
+        self.run()?.1.child()
+    }
+}
+
+impl Audit {
+    fn new(request: AuditRequest) -> Audit {
+        let AuditRequest { client, scope } = request;
+        let remaining = scope.syncs.into_iter().map(|(sync, path)| RunRequest {
+            client,
+            sync,
+            path,
+            by_content: scope.by_content,
+            repairs: scope.repairs,
+        });
+        Audit {
+            client,
+            remaining: remaining.collect(),
+            run: None,
+            reports: Vec::new(),
+        }
+    }
+}
+
+/// Returns the message of the log for a report.
+fn told(report: &DriftReport) -> String {
+    let verdict = report.verdict.name();
+    let mut text = format!(
+        "verified {}: {verdict}",
+        log::escape(report.sync.as_bytes())
+    );
+    if report.drift > 0 {
+        text.push_str(&format!(", {} differences", report.drift));
+    }
+    if report.repaired > 0 {
+        text.push_str(&format!(", {} repaired", report.repaired));
+    }
+    if let Some(reason) = &report.reason {
+        text.push_str(&format!(", {reason}"));
+    }
+    text
+}

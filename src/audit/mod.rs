@@ -1,0 +1,28 @@
+//! Audits: comparisons of source and target on request (`lsyncdctl verify`).
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `audits` | the component: requests, one after the other, and the dry run of the current one |
+//! | `run` | the comparison of one sync, from the flush to the report |
+//! | `passes` | which differences are drift, and which paths are compared again |
+//! | `view` | what it reads of the daemon |
+//!
+//! A comparison begins when everything from before its request is at the target, as for
+//! `status -wait`. A dry run of rsync then names what differs while the sync goes on. A difference
+//! is drift if no event concerned its path between the request and a second barrier behind the dry
+//! run: everything that the dry run has seen is at the target by then. The other paths are compared
+//! again, by a list, at most [`MAX_PASSES`] times in all. What still changes is in motion.
+//!
+//! The room may call `control`, `script` and those below. It changes nothing of the daemon by itself
+//! but starts the dry runs.
+
+mod audits;
+mod passes;
+mod run;
+mod view;
+
+pub use audits::{AuditStep, Audits};
+pub use view::{AuditView, Obstacle};
+
+/// The maximum number of dry runs that look for differences.
+const MAX_PASSES: u32 = 3;

@@ -1,0 +1,508 @@
+//! The comparison of one sync.
+
+use std::time::Instant;
+
+use super::passes::Passes;
+use super::view::{AuditView, Obstacle};
+use crate::batch;
+use crate::batch::dry_run::{DryRunOutput, Printed};
+use crate::cli;
+use crate::component::{Action, SyncCommand};
+use crate::control::barrier::Barrier;
+use crate::id::{ConnectionId, SyncId};
+use crate::log;
+use crate::paths;
+use crate::process::{Command, ExitStatus, Output, Pid, SpawnError, Stdin, Stream};
+use crate::script::ComparisonScope;
+use crate::status::drift_report::{DriftReport, MAX_LISTED, DriftVerdict};
+
+/// Starts a child.
+pub type DryRunSpawner<'a> = &'a mut dyn FnMut(Command) -> Result<Pid, SpawnError>;
+
+/// What is asked of one sync.
+#[derive(Clone, Debug)]
+pub struct RunRequest {
+    pub client: ConnectionId,
+    pub sync: SyncId,
+    /// The path that is compared, with a leading slash; empty for everything.
+    pub path: Vec<u8>,
+    pub by_content: bool,
+    pub repairs: bool,
+}
+
+/// The comparison of one sync, from the flush to the report.
+pub struct Run {
+    request: RunRequest,
+    report: DriftReport,
+    scope: ComparisonScope,
+    passes: Passes,
+    stage: RunStage,
+}
+
+/// What follows a step.
+pub enum RunStep {
+    /// Actions, then the next step.
+    Actions(Vec<Action>),
+    /// Nothing until something happens.
+    Waiting,
+    /// The comparison has ended.
+    Done(Box<DriftReport>),
+}
+
+enum RunStage {
+    /// Not begun.
+    Begin,
+    /// Waits until everything from before is at the target.
+    Settle {
+        barrier: Barrier,
+        /// Files that are open have been queued.
+        is_marked: bool,
+        /// Everything up to the mark has been flushed.
+        is_flushed: bool,
+        next: AfterSettling,
+    },
+    /// Asks rsync for its version.
+    Version(Child),
+    /// A dry run compares.
+    Compare(Child),
+    /// A dry run tells which of the missing paths have another type at the target.
+    Types(Child),
+    /// A dry run tells which differences are repaired.
+    Check(Child),
+    /// The report is complete.
+    End,
+}
+
+/// What follows when everything is at the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AfterSettling {
+    /// The first dry run.
+    Compare,
+    /// The evaluation of a dry run, which has failed or not.
+    Sort { has_failed: bool },
+    /// The evaluation of a repair.
+    Check,
+}
+
+/// A running child.
+#[derive(Debug)]
+struct Child {
+    pid: Pid,
+    output: DryRunOutput,
+    status: Option<ExitStatus>,
+    /// The first line of the output.
+    first: std::cell::RefCell<Option<Vec<u8>>>,
+}
+
+impl Child {
+    fn new(pid: Pid) -> Child {
+        Child {
+            pid,
+            output: DryRunOutput::default(),
+            status: None,
+            first: Default::default(),
+        }
+    }
+
+    /// Returns why a dry run that has ended with this status is not complete. Files that have
+    /// vanished in the meantime are in motion.
+    fn failure(status: ExitStatus, printed: &Printed) -> Option<String> {
+        if matches!(status, ExitStatus::Exit(0 | 24)) {
+            return None;
+        }
+        let why = batch::reason(printed.errors.iter().map(Vec::as_slice));
+        let why = log::escape(&why).into_owned();
+        let how = match status {
+            ExitStatus::Exit(code) => format!("exit code {code}"),
+            ExitStatus::Signal(number) => format!("signal {number}"),
+        };
+        Some(match why.as_str() {
+            "" => format!("the comparison ended with {how}"),
+            why => format!("the comparison ended with {how}: {why}"),
+        })
+    }
+}
+
+impl Run {
+    /// Returns a comparison that has not begun.
+    pub fn new(request: RunRequest) -> Run {
+        Run {
+            report: DriftReport {
+                version: cli::VERSION.to_owned(),
+                content: request.by_content,
+                path: log::escape(&request.path).into_owned(),
+                ..DriftReport::default()
+            },
+            scope: ComparisonScope::Everything,
+            passes: Passes::new(&request.path),
+            stage: RunStage::Begin,
+            request,
+        }
+    }
+
+    /// Returns the running child.
+    pub fn child(&self) -> Option<Pid> {
+        Some(self.running()?.pid)
+    }
+
+    /// Returns the time of the next step without an event.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.stage {
+            RunStage::Settle { barrier, .. } => barrier.deadline(),
+            _ => None,
+        }
+    }
+
+    /// Takes in a line of output of the child.
+    pub fn on_output(&self, stream: Stream, line: &[u8]) {
+        let Some(child) = self.running() else {
+            return;
+        };
+        match stream {
+            Stream::Stdout => {
+                child
+                    .first
+                    .borrow_mut()
+                    .get_or_insert_with(|| line.to_vec());
+                child.output.line(line);
+            }
+            Stream::Stderr => child.output.error(line),
+        }
+    }
+
+    /// Takes in the end of the child.
+    pub fn on_ended(&mut self, status: ExitStatus) {
+        match &mut self.stage {
+            RunStage::Version(child)
+            | RunStage::Compare(child)
+            | RunStage::Types(child)
+            | RunStage::Check(child) => child.status = Some(status),
+            RunStage::Begin | RunStage::Settle { .. } | RunStage::End => {}
+        }
+    }
+
+    fn running(&self) -> Option<&Child> {
+        match &self.stage {
+            RunStage::Version(child)
+            | RunStage::Compare(child)
+            | RunStage::Types(child)
+            | RunStage::Check(child) => Some(child).filter(|child| child.status.is_none()),
+            RunStage::Begin | RunStage::Settle { .. } | RunStage::End => None,
+        }
+    }
+
+    /// Takes the next step. Must be called right after the turn of the watcher.
+    pub fn on_step(&mut self, view: &impl AuditView, spawn: DryRunSpawner<'_>, now: Instant) -> RunStep {
+        let Some((name, source)) = view.source(self.request.sync) else {
+            return self.end_early("the configuration was read again", view);
+        };
+        match std::mem::replace(&mut self.stage, RunStage::End) {
+            RunStage::Begin => {
+                self.report.sync = name;
+                self.report.source = log::escape(&source).into_owned();
+                self.report.host = view.host();
+                self.report.begin = view.wall_time();
+                self.scope = self.whole(view);
+                self.stage = self.settle(AfterSettling::Compare);
+                RunStep::Actions(vec![
+                    self.command(SyncCommand::RecordChanges),
+                    self.command(SyncCommand::Flush),
+                    self.command(SyncCommand::Retry),
+                ])
+            }
+            RunStage::Settle {
+                barrier,
+                is_marked,
+                is_flushed,
+                next,
+            } => self.on_settling(barrier, is_marked, is_flushed, next, view, spawn, now),
+            RunStage::Version(child) => match child.status {
+                None => self.wait(RunStage::Version(child)),
+                Some(_) => {
+                    let first = child.first.take().unwrap_or_default();
+                    self.report.rsync = log::escape(&first).into_owned();
+                    let scope = self.scope.clone();
+                    self.compare(&scope, view, spawn, RunStage::Compare)
+                }
+            },
+            RunStage::Compare(child) => match child.status {
+                None => self.wait(RunStage::Compare(child)),
+                Some(status) => self.on_compared(status, child.output.into_printed(), view),
+            },
+            RunStage::Types(child) => match child.status {
+                None => self.wait(RunStage::Types(child)),
+                Some(_) => {
+                    let printed = child.output.into_printed();
+                    self.passes.on_typed(printed.changes);
+                    self.repair(view)
+                }
+            },
+            RunStage::Check(child) => match child.status {
+                None => self.wait(RunStage::Check(child)),
+                Some(status) => {
+                    let printed = child.output.into_printed();
+                    if Child::failure(status, &printed).is_none() {
+                        self.passes.on_repaired(printed.changes);
+                    }
+                    self.end(view)
+                }
+            },
+            RunStage::End => self.end(view),
+        }
+    }
+
+    fn wait(&mut self, stage: RunStage) -> RunStep {
+        self.stage = stage;
+        RunStep::Waiting
+    }
+
+    fn command(&self, command: SyncCommand) -> Action {
+        Action::Command(self.request.sync, command)
+    }
+
+    /// Returns the scope of the request.
+    fn whole(&self, view: &impl AuditView) -> ComparisonScope {
+        let path = paths::bare(&self.request.path);
+        if path.is_empty() {
+            return ComparisonScope::Everything;
+        }
+        match view.is_directory(self.request.sync, path) {
+            Some(false) => ComparisonScope::Below(path.to_vec()),
+            _ => ComparisonScope::Below(paths::with_slash(path)),
+        }
+    }
+
+    fn settle(&self, next: AfterSettling) -> RunStage {
+        RunStage::Settle {
+            barrier: Barrier::new(self.request.client, Some(self.report.sync.clone())),
+            is_marked: false,
+            is_flushed: false,
+            next,
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn on_settling(
+        &mut self,
+        mut barrier: Barrier,
+        is_marked: bool,
+        is_flushed: bool,
+        next: AfterSettling,
+        view: &impl AuditView,
+        spawn: DryRunSpawner<'_>,
+        now: Instant,
+    ) -> RunStep {
+        barrier.begin(view, now);
+        if !is_marked && barrier.is_to_mark(view) {
+            self.stage = RunStage::Settle {
+                barrier,
+                is_marked: true,
+                is_flushed,
+                next,
+            };
+            return RunStep::Actions(vec![Action::ReportOpenFiles]);
+        }
+        let is_over = barrier.is_over(view, now);
+        if is_over {
+            return self.on_settled(next, None, view, spawn);
+        }
+        if is_marked && !is_flushed {
+            self.stage = RunStage::Settle {
+                barrier,
+                is_marked,
+                is_flushed: true,
+                next,
+            };
+            return RunStep::Actions(vec![self.command(SyncCommand::Flush)]);
+        }
+        if let Some(obstacle) = view.obstacle(self.request.sync) {
+            return self.on_settled(next, Some(obstacle), view, spawn);
+        }
+        self.wait(RunStage::Settle {
+            barrier,
+            is_marked,
+            is_flushed,
+            next,
+        })
+    }
+
+    /// Goes on when everything is at the target, or an obstacle prevents that.
+    fn on_settled(
+        &mut self,
+        next: AfterSettling,
+        obstacle: Option<Obstacle>,
+        view: &impl AuditView,
+        spawn: DryRunSpawner<'_>,
+    ) -> RunStep {
+        let (is_halted, why) = match obstacle {
+            None => (false, None),
+            Some(Obstacle::Halted(why)) => (true, Some(why)),
+            Some(Obstacle::Failing(why)) => (false, Some(why)),
+        };
+        if let Some(why) = why {
+            self.report.reason.get_or_insert(why);
+        }
+        match next {
+            AfterSettling::Compare if is_halted => self.end(view),
+            AfterSettling::Compare => self.ask_version(view, spawn),
+            AfterSettling::Sort { has_failed } => self.sort(!has_failed && !is_halted, view, spawn),
+            AfterSettling::Check => {
+                let paths = self.passes.drifting();
+                self.compare_listed(paths, view, spawn, RunStage::Check)
+            }
+        }
+    }
+
+    fn ask_version(&mut self, view: &impl AuditView, spawn: DryRunSpawner<'_>) -> RunStep {
+        let scope = self.scope.clone();
+        let by_content = self.request.by_content;
+        let comparison = match view.comparison(self.request.sync, &scope, by_content) {
+            Ok(comparison) => comparison,
+            Err(why) => return self.end_early(&why, view),
+        };
+        let text = |bytes: &Vec<u8>| log::escape(bytes).into_owned();
+        let program = comparison.command.program;
+        let words = [&program].into_iter().chain(&comparison.command.args);
+        self.report.command = words.map(text).collect();
+        self.report.target = text(&comparison.target);
+        self.report.filters = comparison.filters.iter().map(text).collect();
+        let command = Command {
+            args: vec![b"--version".to_vec()],
+            stdin: Stdin::Null,
+            output: Output::Lines,
+            ..Command::new(program)
+        };
+        self.start(command, view, spawn, RunStage::Version)
+    }
+
+    fn compare(
+        &mut self,
+        scope: &ComparisonScope,
+        view: &impl AuditView,
+        spawn: DryRunSpawner<'_>,
+        stage: fn(Child) -> RunStage,
+    ) -> RunStep {
+        let by_content = self.request.by_content;
+        match view.comparison(self.request.sync, scope, by_content) {
+            Ok(comparison) => self.start(comparison.command, view, spawn, stage),
+            Err(why) => self.end_early(&why, view),
+        }
+    }
+
+    /// Compares some paths again.
+    fn compare_listed(
+        &mut self,
+        paths: std::collections::BTreeSet<Vec<u8>>,
+        view: &impl AuditView,
+        spawn: DryRunSpawner<'_>,
+        stage: fn(Child) -> RunStage,
+    ) -> RunStep {
+        let sync = self.request.sync;
+        let is_directory = |path: &[u8]| view.is_directory(sync, path);
+        let scope = self.passes.expect(paths, &self.scope, is_directory);
+        self.compare(&scope, view, spawn, stage)
+    }
+
+    fn start(
+        &mut self,
+        command: Command,
+        view: &impl AuditView,
+        spawn: DryRunSpawner<'_>,
+        stage: fn(Child) -> RunStage,
+    ) -> RunStep {
+        let program = log::escape(&command.program).into_owned();
+        match spawn(command) {
+            Ok(pid) => self.wait(stage(Child::new(pid))),
+            Err(error) => self.end_early(&format!("cannot start {program}: {error}"), view),
+        }
+    }
+
+    /// Evaluates the end of a dry run.
+    fn on_compared(
+        &mut self,
+        status: ExitStatus,
+        printed: Printed,
+        view: &impl AuditView,
+    ) -> RunStep {
+        let failure = Child::failure(status, &printed);
+        let has_failed = failure.is_some();
+        if let Some(why) = failure {
+            self.report.reason.get_or_insert(why);
+        }
+        if printed.beyond > 0 {
+            let why = format!("{} further differences were not examined", printed.beyond);
+            self.report.reason.get_or_insert(why);
+        }
+        if self.report.entries.is_none() {
+            self.report.entries = printed.entries;
+            self.report.bytes = printed.bytes;
+        }
+        if !self.passes.on_compared(printed.changes) {
+            return self.end(view);
+        }
+        self.stage = self.settle(AfterSettling::Sort { has_failed });
+        // What the dry run has seen and the target lacked is sent by the next barrier.
+        RunStep::Actions(vec![
+            self.command(SyncCommand::DivideChanges),
+            self.command(SyncCommand::Flush),
+        ])
+    }
+
+    fn sort(&mut self, may_repeat: bool, view: &impl AuditView, spawn: DryRunSpawner<'_>) -> RunStep {
+        let sync = self.request.sync;
+        let again = self
+            .passes
+            .sort(|path| view.has_changed(sync, path), may_repeat);
+        if let Some(paths) = again {
+            return self.compare_listed(paths, view, spawn, RunStage::Compare);
+        }
+        let missing = self.passes.missing();
+        if missing.is_empty() || !may_repeat {
+            return self.repair(view);
+        }
+        let is_directory = |path: &[u8]| view.is_directory(sync, path);
+        let scope = self.passes.expect(missing, &self.scope, is_directory);
+        let by_content = self.request.by_content;
+        match view.comparison(sync, &scope, by_content) {
+            Ok(mut comparison) => {
+                comparison.command.args.insert(0, b"--existing".to_vec());
+                self.start(comparison.command, view, spawn, RunStage::Types)
+            }
+            Err(_) => self.repair(view),
+        }
+    }
+
+    /// Queues what differs, if that is requested.
+    fn repair(&mut self, view: &impl AuditView) -> RunStep {
+        let paths = self.passes.drifting();
+        if !self.request.repairs || paths.is_empty() {
+            return self.end(view);
+        }
+        let repairs = paths.into_iter().map(SyncCommand::Repair);
+        let mut actions: Vec<_> = repairs.map(|command| self.command(command)).collect();
+        actions.push(self.command(SyncCommand::Flush));
+        self.stage = self.settle(AfterSettling::Check);
+        RunStep::Actions(actions)
+    }
+
+    /// Ends the comparison, which is incomplete for this reason.
+    pub fn end_early(&mut self, why: &str, view: &impl AuditView) -> RunStep {
+        self.report.reason.get_or_insert(why.to_owned());
+        self.end(view)
+    }
+
+    fn end(&mut self, view: &impl AuditView) -> RunStep {
+        let report = &mut self.report;
+        report.end = view.wall_time();
+        (report.drift, report.differences) = self.passes.differences(MAX_LISTED);
+        (report.in_motion, report.moving) = self.passes.moving();
+        report.repaired = self.passes.repaired();
+        report.verdict = match (&report.reason, report.drift) {
+            (Some(_), _) => DriftVerdict::Incomplete,
+            (None, 0) => DriftVerdict::Equal,
+            (None, _) => DriftVerdict::Drift,
+        };
+        self.stage = RunStage::End;
+        RunStep::Done(Box::new(std::mem::take(report)))
+    }
+}

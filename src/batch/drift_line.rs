@@ -1,0 +1,234 @@
+//! Reads the lines that rsync writes for each difference (`--itemize-changes`, rsync(1)).
+//!
+//! A dry run prints them with [`FORMAT`]. A name contains no two slashes in a row, so the fields
+//! cannot be confused, and a line that is not of this form is another message of rsync.
+
+use std::borrow::Cow;
+
+use super::error_lines::unescape;
+use crate::paths;
+use crate::status::drift_report::DriftKind;
+
+/// The value of `--out-format`: the changes, the length and the name, each between two slashes.
+pub const FORMAT: &str = "//%i//%l//%n//";
+
+/// The number of positions in front of the attributes, which begin with the contents.
+const ATTRIBUTES_AT: usize = 2;
+
+/// The difference of one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathDrift {
+    /// The path relative to the source, with a leading slash and none at the end; `/` for the
+    /// source itself.
+    pub path: Vec<u8>,
+    /// True for a directory.
+    pub is_directory: bool,
+    /// What differs, in the order of [`DriftKind`]; at least one.
+    pub kinds: Vec<DriftKind>,
+    /// The length of the file at the source.
+    pub length: u64,
+}
+
+/// Reads a complete line; `None` for another message, and for a path without a difference.
+pub fn change(line: &[u8]) -> Option<PathDrift> {
+    let inside = line.strip_prefix(b"//")?.strip_suffix(b"//")?;
+    let (code, rest) = split(inside)?;
+    let (length, name) = split(rest)?;
+    let name = unescape(name);
+    let kinds = kinds(code)?;
+    let path = paths::bare(&name);
+    Some(PathDrift {
+        path: match path {
+            b"" | b"." => b"/".to_vec(),
+            path => paths::rooted(path),
+        },
+        is_directory: name.ends_with(b"/"),
+        kinds,
+        length: std::str::from_utf8(length)
+            .ok()
+            .and_then(|text| text.replace([',', '.'], "").parse().ok())
+            .unwrap_or_default(),
+    })
+}
+
+/// Splits at the first two slashes.
+fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = text.windows(2).position(|pair| pair == b"//")?;
+    Some((&text[..at], &text[at + 2..]))
+}
+
+/// Returns what a code such as `>f.st......` says; `None` if nothing differs.
+fn kinds(code: &[u8]) -> Option<Vec<DriftKind>> {
+    if code.starts_with(b"*deleting") {
+        return Some(vec![DriftKind::Extra]);
+    }
+    let (&update, &file) = (code.first()?, code.get(1)?);
+    let attributes = code.get(ATTRIBUTES_AT..)?;
+    if attributes.first() == Some(&b'+') {
+        return Some(vec![DriftKind::Missing]);
+    }
+    let is_blank = attributes.iter().all(|byte| matches!(byte, b' ' | b'.'));
+    if is_blank && update == b'h' {
+        // A name whose contents are right, but which is a file of its own.
+        return Some(vec![DriftKind::Link]);
+    }
+    let mut kinds: Vec<_> = attributes.iter().filter_map(|&b| kind(file, b)).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    (!kinds.is_empty()).then_some(kinds)
+}
+
+/// Returns what a letter says of a file of this type. `T` is not among them: the time is not
+/// mirrored.
+fn kind(file: u8, letter: u8) -> Option<DriftKind> {
+    Some(match letter {
+        b'c' if file == b'L' => DriftKind::Link,
+        b'c' | b's' => DriftKind::Content,
+        b't' | b'u' | b'n' | b'b' => DriftKind::Time,
+        b'p' => DriftKind::Mode,
+        b'o' | b'g' => DriftKind::Owner,
+        b'a' => DriftKind::Acl,
+        b'x' => DriftKind::Xattr,
+        _ => return None,
+    })
+}
+
+/// Joins the pieces of lines that are longer than those that a child's output is cut into.
+#[derive(Debug, Default)]
+pub struct DriftLines {
+    begun: Vec<u8>,
+}
+
+/// The maximum length of a line: a path of 4096 bytes, each in rsync's escaped form.
+const MAX_LINE_BYTES: usize = 32 * 1024;
+
+impl DriftLines {
+    /// Adds a line or a piece of one. Returns the line once it is complete.
+    pub fn push<'a>(&mut self, piece: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        let begins = piece.starts_with(b"//") && piece.len() > 2;
+        if begins || self.begun.is_empty() || self.begun.len() + piece.len() > MAX_LINE_BYTES {
+            self.begun.clear();
+            if is_complete(piece) || !begins {
+                return Some(Cow::Borrowed(piece));
+            }
+            self.begun.extend_from_slice(piece);
+            return None;
+        }
+        self.begun.extend_from_slice(piece);
+        is_complete(&self.begun).then(|| Cow::Owned(std::mem::take(&mut self.begun)))
+    }
+}
+
+fn is_complete(line: &[u8]) -> bool {
+    line.len() > 4 && line.starts_with(b"//") && line.ends_with(b"//")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use DriftKind::*;
+
+    fn read(line: &str) -> Option<(String, Vec<DriftKind>)> {
+        let change = change(line.as_bytes())?;
+        let path = change.path.escape_ascii().to_string();
+        Some((path, change.kinds))
+    }
+
+    #[test]
+    fn each_code_is_named() {
+        for (code, expected) in [
+            (">f+++++++++", &[Missing][..]),
+            ("cd+++++++++", &[Missing]),
+            ("cL+++++++++", &[Missing]),
+            ("hf+++++++++", &[Missing]),
+            ("*deleting  ", &[Extra]),
+            ("*deleting", &[Extra]),
+            (">fc........", &[Content]),
+            (">f.s.......", &[Content]),
+            (">fcst......", &[Content, Time]),
+            (">f..t......", &[Time]),
+            ("<f..t......", &[Time]),
+            (".d..t......", &[Time]),
+            (".f...p.....", &[Mode]),
+            (".f....o....", &[Owner]),
+            (".f....og...", &[Owner]),
+            (".f........x", &[Xattr]),
+            (".f.......a.", &[Acl]),
+            ("cLc.t......", &[Time, Link]),
+            ("cLc.T......", &[Link]),
+            ("hf         ", &[Link]),
+            (".f...pog.ax", &[Mode, Owner, Acl, Xattr]),
+            ("cDc........", &[Content]),
+            // rsync before 3.0 has fewer positions.
+            (".f...pog.", &[Mode, Owner]),
+        ] {
+            let line = format!("//{code}//12//d/name//");
+            let (path, kinds) = read(&line).unwrap_or_else(|| panic!("{code}"));
+            assert_eq!((path.as_str(), kinds.as_slice()), ("/d/name", expected));
+        }
+    }
+
+    #[test]
+    fn what_does_not_differ_is_no_change() {
+        for line in [
+            "//.f         //6//acl//",
+            "//.d//4096//d///",
+            // The time is not mirrored, so every file has another one.
+            "//>f..T......//6//file//",
+            "//.f..........//6//file//",
+            "sending incremental file list",
+            "skipping non-regular file \"fifo\"",
+            "total: matches=0  hash_hits=0  false_alarms=0 data=0",
+            "Number of files: 22 (reg: 15, dir: 5)",
+            "",
+            "////",
+            "//",
+            "//>f+++++++++//",
+            "//>f+++++++++//12//",
+        ] {
+            assert_eq!(read(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn names_are_bytes() {
+        for (name, expected) in [
+            ("./", "/"),
+            ("d/", "/d"),
+            ("n\\#012l]*", "/n\\nl]*"),
+            ("a\\#134#012b", "/a\\\\#012b"),
+            ("hi\\#377gh", "/hi\\xffgh"),
+            (" lead and trail ", "/ lead and trail "),
+            ("=> x -> y", "/=> x -> y"),
+        ] {
+            let line = format!("//>f+++++++++//7//{name}//");
+            assert_eq!(read(&line).unwrap().0, expected);
+        }
+        let line = [b"//>fc........//1,234//hi\xffgh//".as_slice()].concat();
+        let change = change(&line).unwrap();
+        assert_eq!(
+            (change.path.as_slice(), change.length),
+            (&b"/hi\xffgh"[..], 1234)
+        );
+        assert!(!change.is_directory);
+    }
+
+    #[test]
+    fn long_lines_are_joined() {
+        let name = "\\#001".repeat(3000);
+        let line = format!("//>f+++++++++//7//{name}//");
+        let mut lines = DriftLines::default();
+        let pieces: Vec<_> = line.as_bytes().chunks(8192).collect();
+        assert_eq!(pieces.len(), 2);
+        assert_eq!(lines.push(pieces[0]), None);
+        assert_eq!(lines.push(pieces[1]).unwrap(), line.as_bytes());
+        assert_eq!(
+            lines.push(b"Number of files: 1").unwrap(),
+            &b"Number of files: 1"[..]
+        );
+        // The end of a line is cut off with the connection.
+        assert_eq!(lines.push(b"//>f+++++++++//7//half"), None);
+        let next = b"//>f+++++++++//7//next//";
+        assert_eq!(lines.push(next).unwrap(), &next[..]);
+    }
+}

@@ -1,0 +1,210 @@
+//! The dry run of a comparison: the arguments that make rsync name each difference and change
+//! nothing, and what its output says.
+
+use std::cell::RefCell;
+
+use super::drift_line::{self, PathDrift, DriftLines};
+use super::output;
+
+/// Long options that are left out, with or without a value: they change what is printed, limit or
+/// suppress what is found, or write files.
+const LEFT_OUT: &[&str] = &[
+    "dry-run",
+    "ignore-times",
+    "info",
+    "itemize-changes",
+    "log-file",
+    "log-file-format",
+    "log-format",
+    "max-delete",
+    "only-write-batch",
+    "out-format",
+    "progress",
+    "quiet",
+    "remove-source-files",
+    "remove-sent-files",
+    "stats",
+    "verbose",
+    "write-batch",
+];
+
+/// Those of them whose value may be the next argument.
+const WITH_VALUE: &[&str] = &[
+    "info",
+    "log-file",
+    "log-file-format",
+    "log-format",
+    "max-delete",
+    "only-write-batch",
+    "out-format",
+    "write-batch",
+];
+
+/// Letters that are left out for the same reasons.
+const LETTERS_LEFT_OUT: &[u8] = b"IPinqv";
+
+/// Letters whose value is the rest of the argument, or the next one.
+const LETTERS_WITH_VALUE: &[u8] = b"@BMTef";
+
+/// The maximum number of differences that are kept; more are counted.
+pub const MAX_CHANGES: usize = 100_000;
+
+/// The maximum number of lines of error output that are kept.
+const MAX_ERRORS: usize = 20;
+
+/// Returns the arguments of the dry run for those of a transfer. `by_content` compares files of
+/// equal size and time as well.
+pub fn words(transfer: &[Vec<u8>], by_content: bool) -> Vec<Vec<u8>> {
+    let format = format!("--out-format={}", drift_line::FORMAT);
+    let mut words: Vec<Vec<u8>> = ["--dry-run", "--stats", &format].map(Into::into).into();
+    if by_content {
+        words.push(b"--checksum".to_vec());
+    }
+    let mut transfer = transfer.iter();
+    while let Some(word) = transfer.next() {
+        match word.as_slice() {
+            [b'-', b'-', name @ ..] => {
+                let end = name.iter().position(|&byte| byte == b'=');
+                let listed = |names: &[&str]| {
+                    let name = &name[..end.unwrap_or(name.len())];
+                    names.iter().any(|other| other.as_bytes() == name)
+                };
+                if !listed(LEFT_OUT) {
+                    words.push(word.clone());
+                } else if end.is_none() && listed(WITH_VALUE) {
+                    transfer.next();
+                }
+            }
+            [b'-', letters @ ..] if !letters.is_empty() => {
+                let value = letters.iter().position(|b| LETTERS_WITH_VALUE.contains(b));
+                let (flags, rest) = letters.split_at(value.unwrap_or(letters.len()));
+                let kept = flags.iter().filter(|byte| !LETTERS_LEFT_OUT.contains(byte));
+                let kept: Vec<u8> = kept.chain(rest).copied().collect();
+                if flags.contains(&b'P') {
+                    words.push(b"--partial".to_vec());
+                }
+                if !kept.is_empty() {
+                    words.push([b"-", &kept[..]].concat());
+                }
+                if rest.len() == 1 {
+                    words.extend(transfer.next().cloned());
+                }
+            }
+            _ => words.push(word.clone()),
+        }
+    }
+    words
+}
+
+/// What a dry run has printed so far.
+#[derive(Debug, Default)]
+pub struct DryRunOutput(RefCell<Printed>);
+
+/// What a dry run has found.
+#[derive(Debug, Default)]
+pub struct Printed {
+    /// The differences, at most [`MAX_CHANGES`].
+    pub changes: Vec<PathDrift>,
+    /// The number of further ones.
+    pub beyond: u64,
+    /// The number of compared entries of the source; `None` without a summary.
+    pub entries: Option<u64>,
+    /// The bytes of all files of the source; `None` without a summary.
+    pub bytes: Option<u64>,
+    /// The last lines of the error output.
+    pub errors: Vec<Vec<u8>>,
+    lines: DriftLines,
+}
+
+impl DryRunOutput {
+    /// Takes in a line of standard output, or a piece of one.
+    pub fn line(&self, piece: &[u8]) {
+        let printed = &mut *self.0.borrow_mut();
+        let Some(line) = printed.lines.push(piece) else {
+            return;
+        };
+        let count = |label: &[u8]| output::count(line.strip_prefix(label)?);
+        if let Some(change) = drift_line::change(&line) {
+            if printed.changes.len() < MAX_CHANGES {
+                printed.changes.push(change);
+            } else {
+                printed.beyond += 1;
+            }
+        } else if let Some(entries) = count(b"Number of files: ") {
+            printed.entries = Some(entries);
+        } else if let Some(bytes) = count(b"Total file size: ") {
+            printed.bytes = Some(bytes);
+        }
+    }
+
+    /// Takes in a line of error output.
+    pub fn error(&self, line: &[u8]) {
+        let errors = &mut self.0.borrow_mut().errors;
+        if errors.len() == MAX_ERRORS {
+            errors.remove(0);
+        }
+        errors.push(line.to_vec());
+    }
+
+    /// Returns the number of differences found so far.
+    pub fn found(&self) -> usize {
+        self.0.borrow().changes.len()
+    }
+
+    /// Returns all that was printed.
+    pub fn into_printed(self) -> Printed {
+        self.0.into_inner()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dry(line: &str, by_content: bool) -> String {
+        let transfer: Vec<Vec<u8>> = line.split(' ').map(Into::into).collect();
+        let words = words(&transfer, by_content);
+        let text = String::from_utf8(words.join(&b' ')).unwrap();
+        let rest = text.strip_prefix("--dry-run --stats --out-format=//%i//%l//%n//");
+        rest.unwrap().trim_start().to_owned()
+    }
+
+    #[test]
+    fn what_hides_differences_is_left_out() {
+        for (transfer, expected) in [
+            ("-lts -r /s/ /t/", "-lts -r /s/ /t/"),
+            ("-vltsI --quiet -r /s/ h:t", "-lts -r /s/ h:t"),
+            ("-q -v -aP --delete /s /t", "--partial -a --delete /s /t"),
+            ("--max-delete=3 --max-delete 3 --bwlimit 9", "--bwlimit 9"),
+            ("--log-file /l --log-file=/l --out-format x", ""),
+            (
+                "-e ssh\u{a0}-v -T vIn -vTq -B 700",
+                "-e ssh\u{a0}-v -T vIn -Tq -B 700",
+            ),
+            ("-e -v --rsh=ssh\u{a0}-q", "-e -v --rsh=ssh\u{a0}-q"),
+            ("--info=name2 --info progress2 -l", "-l"),
+            ("-M --quiet -M-v", "-M --quiet -M-v"),
+        ] {
+            assert_eq!(dry(transfer, false), expected.trim_end(), "{transfer}");
+        }
+        assert_eq!(dry("-lts /s /t", true), "--checksum -lts /s /t");
+    }
+
+    #[test]
+    fn differences_and_totals_are_read() {
+        let output = DryRunOutput::default();
+        for line in [
+            "//>f+++++++++//2//a//",
+            "Number of files: 1,022 (reg: 1,015, dir: 7)",
+            "Total file size: 79 bytes",
+        ] {
+            output.line(line.as_bytes());
+        }
+        (0..30).for_each(|number| output.error(format!("{number}").as_bytes()));
+        let printed = output.into_printed();
+        assert_eq!(printed.changes.len(), 1);
+        assert_eq!((printed.entries, printed.bytes), (Some(1022), Some(79)));
+        assert_eq!(printed.errors.len(), MAX_ERRORS);
+        assert_eq!(printed.errors.last().unwrap(), b"29");
+    }
+}

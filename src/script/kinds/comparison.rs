@@ -1,0 +1,232 @@
+//! The dry run of rsync that compares the source and the target of a sync, as its transfers would
+//! make them equal.
+
+use std::ffi::OsString;
+use std::sync::PoisonError;
+
+use mlua::{Result, Table, Value};
+
+use super::transfer::{binary, filter_lines, lists_first, rsync_target, whole_words};
+use crate::batch::{BatchEntry, BatchRequest, Change, ListMode, dry_run};
+use crate::config::Delete;
+use crate::log;
+use crate::process::{Command, Output, Stdin};
+use crate::script::context::SyncHandle;
+use crate::script::runtime::Script;
+use crate::sync::Sync;
+
+/// What is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ComparisonScope {
+    /// The whole source.
+    Everything,
+    /// A path of the source, and everything below it.
+    Below(Vec<u8>),
+    /// These paths alone.
+    Paths(Vec<ListedPath>),
+}
+
+/// A path of the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedPath {
+    /// The path, with a leading slash; that of a directory ends with one.
+    pub path: Vec<u8>,
+    /// The source does not have it.
+    pub is_gone: bool,
+}
+
+/// A dry run and what a report tells of it.
+pub struct Comparison {
+    /// The command.
+    pub command: Command,
+    /// The target in rsync's form.
+    pub target: Vec<u8>,
+    /// The filter rules.
+    pub filters: Vec<Vec<u8>>,
+}
+
+impl Script {
+    /// Returns the dry run that compares this part of a sync.
+    ///
+    /// # Errors
+    ///
+    /// The reason why it cannot be compared, for the user.
+    pub fn comparison(
+        &self,
+        handle: &SyncHandle,
+        scope: &ComparisonScope,
+        by_content: bool,
+    ) -> std::result::Result<Comparison, String> {
+        let kind = self.kind(handle);
+        if !matches!(kind, Some("rsync" | "rsyncssh" | "direct")) {
+            let kind = kind.map_or("user code".to_owned(), |kind| format!("default.{kind}"));
+            return Err(format!(
+                "{kind} cannot be compared, only what rsync can send"
+            ));
+        }
+        if !handle.is_connected() {
+            return Err("its tunnel is not connected".to_owned());
+        }
+        self.dry_run(handle, scope, by_content)
+            .map_err(|error| error.to_string())
+    }
+
+    fn dry_run(
+        &self,
+        handle: &SyncHandle,
+        scope: &ComparisonScope,
+        by_content: bool,
+    ) -> Result<Comparison> {
+        let config = &handle.config;
+        let rsync: Table = config.get("rsync")?;
+        let options = whole_words(config)?;
+        let program = binary(&rsync)?;
+        let target = rsync_target(&self.lua, config)?;
+        let delete_excluded = rsync.get::<Value>("delete_excluded")? == Value::Boolean(true);
+        let lists_first = lists_first(&self.lua, config, &handle.sync.borrow(), &options)?;
+
+        // No Lua code may run from here on, since the sync is borrowed.
+        let mut sync = handle.sync.borrow_mut();
+        let sync = &mut *sync;
+        let protected = sync.protected_patterns();
+        // With other values, the target may have files that the source lacks.
+        let delete = sync.config.delete == Delete::Always && protected.is_some();
+        let call = ComparisonCall {
+            delete,
+            delete_excluded: delete_excluded && !sync.misses_mounts(),
+            protected: protected.unwrap_or_default(),
+            options,
+            binary: &program,
+            target: &target,
+        };
+        let (args, stdin) = match scope {
+            ComparisonScope::Everything => call.everything(sync, lists_first),
+            ComparisonScope::Below(path) => call.below(sync, path),
+            ComparisonScope::Paths(paths) => {
+                let entries = paths.iter().map(|listed| {
+                    let change = if listed.is_gone {
+                        Change::Delete
+                    } else {
+                        Change::Create
+                    };
+                    entry(change, &listed.path)
+                });
+                call.listed(sync, &entries.collect::<Vec<_>>())
+            }
+        };
+        let mut args = dry_run::words(&args, by_content);
+        let mut environment: Vec<(OsString, OsString)> = sync.environment().to_vec();
+        let sockets = &self.context.sockets;
+        sockets.keep_private(&mut args, &mut environment);
+        let filters = filter_lines(sync);
+        let command = Command {
+            program,
+            args,
+            stdin: stdin.map_or(Stdin::Null, Stdin::Bytes),
+            output: Output::Lines,
+            environment,
+            priority: sync.config.priority.or(self.settings.priority),
+        };
+        if log::enabled("Exec") {
+            let words = command.args.iter().map(|word| log::escape(word));
+            let words: Vec<_> = words.map(|word| format!("[{word}]")).collect();
+            let program = log::escape(&command.program);
+            log::say("Exec", format_args!("{program} {}", words.join(" ")));
+        }
+        Ok(Comparison {
+            command,
+            target,
+            filters,
+        })
+    }
+}
+
+/// The properties of the transfer that a dry run stands for.
+struct ComparisonCall<'a> {
+    delete: bool,
+    delete_excluded: bool,
+    protected: Vec<Vec<u8>>,
+    options: Vec<Vec<u8>>,
+    binary: &'a [u8],
+    target: &'a [u8],
+}
+
+/// Arguments and standard input.
+type ComparisonWords = (Vec<Vec<u8>>, Option<Vec<u8>>);
+
+impl ComparisonCall<'_> {
+    /// Returns the call that compares the whole source.
+    fn everything(self, sync: &mut Sync, lists_first: bool) -> ComparisonWords {
+        // What the checks have blocked is not compared.
+        let protected = self.protected.iter();
+        let mut words: Vec<_> = protected
+            .map(|pattern| [b"--filter=- ", &pattern[..]].concat())
+            .collect();
+        let input = {
+            let filter = sync.filter.read().unwrap_or_else(PoisonError::into_inner);
+            filter.rsync_input()
+        };
+        let (option, rules) = input.map(|input| (input.option, input.text)).unzip();
+        words.extend(option.map(|option| option.as_bytes().to_vec()));
+        if self.delete {
+            words.extend([b"--delete".to_vec(), b"--ignore-errors".to_vec()]);
+            if self.delete_excluded {
+                words.push(b"--delete-excluded".to_vec());
+            }
+        }
+        if lists_first {
+            words.push(b"--no-inc-recursive".to_vec());
+        }
+        sync.list_strategy().take_out(&self.options, &mut words);
+        words.extend(self.options);
+        words.extend([
+            b"-r".to_vec(),
+            sync.config.source.clone(),
+            self.target.to_vec(),
+        ]);
+        (words, rules)
+    }
+
+    /// Returns the call that compares a path and everything below it.
+    fn below(mut self, sync: &mut Sync, path: &[u8]) -> ComparisonWords {
+        // The Delete of a directory that exists stands for its contents, with `--delete` only.
+        let is_extra_compared = self.delete;
+        self.delete = true;
+        let entries = [entry(Change::Delete, path), entry(Change::Create, path)];
+        let (mut words, stdin) = self.listed(sync, &entries);
+        if !is_extra_compared {
+            words.retain(|word| word != b"--delete");
+        }
+        (words, stdin)
+    }
+
+    /// Returns the call that compares listed paths.
+    fn listed(&self, sync: &mut Sync, entries: &[BatchEntry<'_>]) -> ComparisonWords {
+        let protected = self.protected.iter();
+        let protected = protected.map(|pattern| [b"- ", &pattern[..]].concat());
+        let filters: Vec<_> = protected.chain(filter_lines(sync)).collect();
+        let source = sync.config.source.clone();
+        let request = BatchRequest {
+            source: &source,
+            target: self.target,
+            options: &self.options,
+            binary: self.binary,
+            delete: self.delete,
+            filters: &filters,
+            delete_excluded: self.delete_excluded,
+            last_transfer: None,
+            by_content: false,
+            list: ListMode::Filter,
+        };
+        let transfer = sync.list_strategy().prepare(&request, entries.to_vec());
+        (transfer.args, Some(transfer.list))
+    }
+}
+
+fn entry(change: Change, path: &[u8]) -> BatchEntry<'_> {
+    BatchEntry {
+        change,
+        path,
+        to: None,
+    }
+}

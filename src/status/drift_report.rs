@@ -1,0 +1,295 @@
+//! The result of a comparison of source and target (`lsyncdctl verify`), as plain data and as text.
+//!
+//! Names are in the printable form of [`escape`](crate::log::escape()), which represents one name
+//! only; times are seconds since the epoch.
+
+use serde::{Deserialize, Serialize};
+
+use super::number_format::{bytes, counted, span};
+
+/// The maximum number of differences that a report names. All are counted.
+pub const MAX_LISTED: usize = 1000;
+
+/// What differs at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriftKind {
+    /// The target lacks the path.
+    Missing,
+    /// Only the target has the path.
+    Extra,
+    /// The target has another type of file there.
+    Type,
+    /// Size or contents.
+    Content,
+    /// The time of modification.
+    Time,
+    /// The target of a symbolic link, or a name that is not a hard link of the same file.
+    Link,
+    /// The permissions.
+    Mode,
+    /// User or group.
+    Owner,
+    /// The access control list.
+    Acl,
+    /// Extended attributes.
+    Xattr,
+}
+
+impl DriftKind {
+    /// Returns the name of the kind, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            DriftKind::Missing => "missing",
+            DriftKind::Extra => "extra",
+            DriftKind::Type => "type",
+            DriftKind::Content => "content",
+            DriftKind::Time => "time",
+            DriftKind::Link => "link",
+            DriftKind::Mode => "mode",
+            DriftKind::Owner => "owner",
+            DriftKind::Acl => "acl",
+            DriftKind::Xattr => "xattr",
+        }
+    }
+}
+
+/// What a comparison has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DriftVerdict {
+    /// Everything that was compared is equal.
+    Equal,
+    /// There are differences that no pending change explains.
+    Drift,
+    /// The comparison could not be completed.
+    #[default]
+    Incomplete,
+}
+
+impl DriftVerdict {
+    /// Returns the word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            DriftVerdict::Equal => "equal",
+            DriftVerdict::Drift => "drift",
+            DriftVerdict::Incomplete => "incomplete",
+        }
+    }
+
+    /// Returns the exit code of `lsyncdctl verify`.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            DriftVerdict::Equal => 0,
+            DriftVerdict::Drift => 1,
+            DriftVerdict::Incomplete => 2,
+        }
+    }
+
+    /// Returns the verdict on several syncs: drift is certain, whatever could not be compared.
+    pub fn of_all(verdicts: impl IntoIterator<Item = DriftVerdict>) -> DriftVerdict {
+        let (mut any, mut worst) = (false, DriftVerdict::Equal);
+        for verdict in verdicts {
+            any = true;
+            worst = match (worst, verdict) {
+                (DriftVerdict::Drift, _) | (_, DriftVerdict::Drift) => DriftVerdict::Drift,
+                (DriftVerdict::Incomplete, _) | (_, DriftVerdict::Incomplete) => DriftVerdict::Incomplete,
+                _ => DriftVerdict::Equal,
+            };
+        }
+        if any { worst } else { DriftVerdict::Incomplete }
+    }
+}
+
+/// The difference at one path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListedDrift {
+    /// The path relative to the source, with a leading slash; that of a directory ends with one.
+    pub path: String,
+    /// What differs.
+    pub kinds: Vec<DriftKind>,
+    /// The size of a file at the source, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// True if the difference was removed by `-repair`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub repaired: bool,
+}
+
+/// The result of a comparison of one sync.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DriftReport {
+    /// The version of lsyncd.
+    pub version: String,
+    /// The name of the sync.
+    pub sync: String,
+    /// The verdict.
+    pub verdict: DriftVerdict,
+    /// Why the comparison is incomplete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The moment up to which all changes of the source were to be at the target.
+    pub begin: f64,
+    /// The end of the comparison.
+    pub end: f64,
+    /// The source; absolute, ends with `/`.
+    pub source: String,
+    /// The target in rsync's form.
+    pub target: String,
+    /// The path that was compared; empty for everything.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// The name of this host.
+    pub host: String,
+    /// True if contents were compared, not only sizes, times and attributes.
+    pub content: bool,
+    /// The filter rules of the sync, as rsync gets them.
+    pub filters: Vec<String>,
+    /// The first line of `rsync --version` of this host.
+    pub rsync: String,
+    /// The arguments of the first dry run.
+    pub command: Vec<String>,
+    /// The number of compared entries of the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<u64>,
+    /// The bytes of the compared files of the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The number of differences, those included that are not listed.
+    pub drift: u64,
+    /// The differences, at most [`MAX_LISTED`].
+    pub differences: Vec<ListedDrift>,
+    /// The number of paths that changed while they were compared.
+    pub in_motion: u64,
+    /// Some of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moving: Vec<String>,
+    /// The number of differences that were removed by `-repair`.
+    pub repaired: u64,
+}
+
+impl DriftReport {
+    /// Returns the report as lines of text.
+    pub fn text(&self) -> String {
+        let mut lines = vec![self.headline()];
+        let mut add = |text: String| lines.push(format!("    {text}"));
+        add(format!("{} -> {}", self.source, self.target));
+        if let Some(reason) = &self.reason {
+            add(reason.clone());
+        }
+        for difference in &self.differences {
+            add(difference.line());
+        }
+        let listed = self.differences.len() as u64;
+        if self.drift > listed {
+            add(format!("and {} more", self.drift - listed));
+        }
+        for path in &self.moving {
+            add(format!("in motion: {path}"));
+        }
+        lines.push(String::new());
+        lines.join("\n")
+    }
+
+    fn headline(&self) -> String {
+        let mut parts = Vec::new();
+        if self.drift > 0 {
+            parts.push(counted(self.drift as usize, "difference"));
+        }
+        if self.repaired > 0 {
+            parts.push(format!("{} repaired", self.repaired));
+        }
+        if self.in_motion > 0 {
+            parts.push(format!("{} in motion", self.in_motion));
+        }
+        if let Some(entries) = self.entries {
+            let what = if entries == 1 { "entry" } else { "entries" };
+            parts.push(format!("{entries} {what} compared"));
+        }
+        if let Some(size) = self.bytes {
+            parts.push(bytes(size));
+        }
+        parts.push(if self.content {
+            "by content".to_owned()
+        } else {
+            "by size, time and attributes".to_owned()
+        });
+        parts.push(format!("in {}", span(self.end - self.begin)));
+        let verdict = self.verdict.name().to_uppercase();
+        format!("{}  {verdict}: {}", self.sync, parts.join(", "))
+    }
+}
+
+impl ListedDrift {
+    fn line(&self) -> String {
+        let kinds: Vec<_> = self.kinds.iter().map(|kind| kind.name()).collect();
+        let repaired = if self.repaired { "  (repaired)" } else { "" };
+        format!("{:<10} {}{repaired}", kinds.join(","), self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drift_outweighs_what_could_not_be_compared() {
+        use DriftVerdict::*;
+        for (verdicts, expected) in [
+            (&[][..], Incomplete),
+            (&[Equal, Equal], Equal),
+            (&[Equal, Incomplete], Incomplete),
+            (&[Incomplete, Drift, Equal], Drift),
+        ] {
+            let all = verdicts.iter().copied();
+            assert_eq!(DriftVerdict::of_all(all), expected, "{verdicts:?}");
+        }
+        assert_eq!(
+            [Equal, Drift, Incomplete].map(DriftVerdict::exit_code),
+            [0, 1, 2]
+        );
+    }
+
+    #[test]
+    fn a_report_names_each_difference() {
+        let difference = |path: &str, kinds: &[DriftKind], repaired| ListedDrift {
+            path: path.into(),
+            kinds: kinds.into(),
+            repaired,
+            ..ListedDrift::default()
+        };
+        let report = DriftReport {
+            sync: "web".into(),
+            verdict: DriftVerdict::Drift,
+            source: "/src/".into(),
+            target: "h:/trg/".into(),
+            begin: 100.0,
+            end: 103.0,
+            entries: Some(12),
+            bytes: Some(2048),
+            drift: 3,
+            differences: vec![
+                difference("/a", &[DriftKind::Content, DriftKind::Mode], false),
+                difference("/b/", &[DriftKind::Extra], true),
+            ],
+            repaired: 1,
+            in_motion: 1,
+            moving: vec!["/c".into()],
+            ..DriftReport::default()
+        };
+        let expected = "\
+web  DRIFT: 3 differences, 1 repaired, 1 in motion, 12 entries compared, 2.0 kB, by size, time and attributes, in 3 s
+    /src/ -> h:/trg/
+    content,mode /a
+    extra      /b/  (repaired)
+    and 1 more
+    in motion: /c
+";
+        assert_eq!(report.text(), expected);
+        let json = serde_json::to_string(&report).unwrap();
+        assert!(json.contains(r#""verdict":"drift""#), "{json}");
+        assert_eq!(serde_json::from_str::<DriftReport>(&json).unwrap(), report);
+    }
+}

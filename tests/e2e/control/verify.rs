@@ -1,0 +1,347 @@
+//! `lsyncdctl verify`: each kind of drift is named, what is in motion is not, and what could not be
+//! compared is told.
+
+use super::*;
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::support::dir::skip;
+use lsyncd::status::drift_report::{DriftKind, DriftReport, DriftVerdict};
+
+/// One sync with the real rsync.
+const MIRROR: &str = r#"settings{ controlSocket = "@DIR@/sock" }
+sync{
+    default.rsync, name = "one", source = "@SRC@", target = "@TRG@", delay = 1,
+    rsync = { archive = true, hard_links = true, xattrs = true },
+}"#;
+
+/// Runs `lsyncdctl verify` and returns its exit code and the reports.
+fn verify(dir: &Dir, words: &[&str]) -> (i32, Vec<DriftReport>) {
+    let words = [&["verify", "-json"], words].concat();
+    let output = ctl(dir, &words);
+    (code(&output), reports(&output))
+}
+
+fn reports(output: &Output) -> Vec<DriftReport> {
+    let lines = output.stdout.split(|&byte| byte == b'\n');
+    let lines = lines.filter(|line| !line.is_empty());
+    let read =
+        |line| serde_json::from_slice(line).unwrap_or_else(|e| panic!("{e}: {}", text(output)));
+    lines.map(read).collect()
+}
+
+/// The kinds at each path, as texts.
+fn found(report: &DriftReport) -> Vec<(String, String)> {
+    let kinds = |kinds: &[DriftKind]| {
+        let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+        names.join(",")
+    };
+    let each = report.differences.iter();
+    each.map(|each| (each.path.clone(), kinds(&each.kinds)))
+        .collect()
+}
+
+/// Gives a file at the target other contents of the same size, and the time that it had.
+fn change_silently(path: &std::path::Path, contents: &str) {
+    let modified = fs::metadata(path).unwrap().modified().unwrap();
+    fs::write(path, contents).unwrap();
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+#[test]
+fn each_kind_of_drift_is_named_and_repaired() {
+    let dir = Dir::new();
+    for name in [
+        "content", "time", "mode", "xattr", "owner", "missing", "file",
+    ] {
+        dir.write(name, name);
+    }
+    dir.mkdir("empty");
+    dir.mkdir("typed");
+    dir.mkdir("d");
+    dir.write("d/deep", "x");
+    dir.symlink("content", "link");
+    dir.write("name1", "x");
+    dir.hard_link("name1", "name2");
+    let hostile: [&[u8]; 3] = [b"n\nl]*", b"a\\#012b", b"hi\xff -> x"];
+    for name in hostile {
+        dir.write(name, "x");
+    }
+    let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
+    daemon.wait_equal();
+    let (exit, equal) = verify(&dir, &["-content"]);
+    assert_eq!(
+        (exit, equal[0].verdict, equal[0].drift),
+        (0, DriftVerdict::Equal, 0)
+    );
+    assert_eq!(equal[0].entries, Some(18));
+    assert!(
+        equal[0].rsync.starts_with("rsync  version"),
+        "{:?}",
+        equal[0]
+    );
+
+    let is_root = nix::unistd::geteuid().is_root();
+    change_silently(&dir.trg("content"), "CONTENT");
+    let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let file = fs::File::options()
+        .write(true)
+        .open(dir.trg("time"))
+        .unwrap();
+    file.set_modified(old).unwrap();
+    fs::set_permissions(
+        dir.trg("mode"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .unwrap();
+    let has_xattrs = rustix::fs::setxattr(
+        dir.trg("xattr"),
+        "user.a",
+        b"x",
+        rustix::fs::XattrFlags::empty(),
+    );
+    if is_root {
+        std::os::unix::fs::lchown(dir.trg("owner"), Some(7), Some(8)).unwrap();
+    } else {
+        skip("the owner of a file cannot be changed");
+    }
+    fs::remove_file(dir.trg("missing")).unwrap();
+    fs::remove_dir(dir.trg("empty")).unwrap();
+    fs::remove_dir(dir.trg("typed")).unwrap();
+    fs::write(dir.trg("typed"), "x").unwrap();
+    fs::remove_file(dir.trg("file")).unwrap();
+    fs::create_dir(dir.trg("file")).unwrap();
+    fs::write(dir.trg("file/below"), "x").unwrap();
+    fs::remove_file(dir.trg("link")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", dir.trg("link")).unwrap();
+    fs::remove_file(dir.trg("name2")).unwrap();
+    let modified = fs::metadata(dir.trg("name1")).unwrap().modified().unwrap();
+    fs::write(dir.trg("name2"), "x").unwrap();
+    let file = fs::File::options()
+        .write(true)
+        .open(dir.trg("name2"))
+        .unwrap();
+    file.set_modified(modified).unwrap();
+    fs::write(dir.trg("extra"), "x").unwrap();
+    for name in hostile {
+        fs::remove_file(dir.trg(name)).unwrap();
+    }
+
+    let mut expected = vec![
+        ("/a\\#012b", "missing"),
+        ("/content", "content"),
+        ("/empty/", "missing"),
+        ("/extra", "extra"),
+        ("/file", "type"),
+        ("/file/below", "extra"),
+        ("/hi\\377 -> x", "missing"),
+        ("/link", "link"),
+        ("/missing", "missing"),
+        ("/mode", "mode"),
+        ("/n\\012l]*", "missing"),
+        ("/name2", "link"),
+        ("/owner", "owner"),
+        ("/time", "time"),
+        ("/typed/", "type"),
+        ("/xattr", "xattr"),
+    ];
+    expected.retain(|(path, _)| match *path {
+        "/owner" => is_root,
+        "/xattr" => has_xattrs.is_ok(),
+        _ => true,
+    });
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(path, kinds)| (path.to_string(), kinds.to_string()))
+        .collect();
+    let (exit, drift) = verify(&dir, &["-content"]);
+    // The times of the directory and of the link differ as well, unless the second is the same.
+    let mut named = found(&drift[0]);
+    named.retain(|(path, _)| path != "/");
+    for (_, kinds) in &mut named {
+        *kinds = kinds.replace("time,link", "link");
+    }
+    assert_eq!(named, expected);
+    assert_eq!((exit, drift[0].verdict), (1, DriftVerdict::Drift));
+    assert_eq!((drift[0].in_motion, drift[0].repaired), (0, 0));
+
+    // Without -content, rsync sees size and time.
+    let (_, by_time) = verify(&dir, &[]);
+    assert!(
+        !found(&by_time[0])
+            .iter()
+            .any(|(path, _)| path == "/content")
+    );
+    let (exit, below) = verify(&dir, &["one", "d"]);
+    assert_eq!((exit, below[0].path.as_str(), below[0].drift), (0, "/d", 0));
+    fs::write(dir.trg("d/extra"), "x").unwrap();
+    let (exit, below) = verify(&dir, &["@SRC@/d"]);
+    let mut names = found(&below[0]);
+    names.retain(|(path, _)| path != "/d/");
+    let extra = ("/d/extra".to_owned(), "extra".to_owned());
+    assert_eq!((exit, names), (1, vec![extra]));
+
+    let (exit, repaired) = verify(&dir, &["-content", "-repair"]);
+    assert_eq!((exit, repaired[0].verdict), (1, DriftVerdict::Drift));
+    assert_eq!(repaired[0].repaired, repaired[0].drift, "{:?}", repaired[0]);
+    assert!(repaired[0].differences.iter().all(|each| each.repaired));
+    let (exit, equal) = verify(&dir, &["-content"]);
+    assert_eq!(
+        (exit, equal[0].verdict),
+        (0, DriftVerdict::Equal),
+        "{:?}",
+        equal[0]
+    );
+    daemon.wait_equal();
+}
+
+/// A sync with the stand-in that lets the real rsync do the work. Returns when it is idle.
+fn recorded<'d>(dir: &'d Dir, fake: &Fake<'_>) -> Running<'d> {
+    let mut daemon = Daemon::new(dir, &one("")).start_and_settle();
+    daemon.wait_for("the startup ends", |_| fake.ended() == 1);
+    daemon
+}
+
+#[test]
+fn a_path_that_changes_during_the_dry_run_is_compared_again_and_is_no_drift() {
+    let dir = Dir::new();
+    let fake = Fake::passing(&dir);
+    dir.write("f", "1");
+    dir.write("g", "1");
+    let mut daemon = recorded(&dir, &fake);
+    fake.hold();
+    dir.put(
+        "fake/print.2",
+        "//>f.st......//1//f//\n//*deleting  //0//.f.Ab12Cd//\n",
+    );
+    let client = command(&dir, &["verify", "-json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    daemon.wait_for("the dry run runs", |_| fake.calls().len() == 2);
+    assert!(fake.calls()[1].has("--dry-run"));
+    dir.write("f", "22");
+    fake.release();
+    let output = client.wait_with_output().unwrap();
+    let report = &reports(&output)[0];
+    assert_eq!(
+        (code(&output), report.verdict),
+        (0, DriftVerdict::Equal),
+        "{report:?}"
+    );
+    assert_eq!((report.drift, report.in_motion), (0, 0));
+    let calls = fake.calls();
+    let again = calls.iter().rfind(|call| call.has("--dry-run")).unwrap();
+    assert!(again.lists("/f") && !again.lists("/g"), "{:?}", again.stdin);
+    daemon.wait_equal();
+
+    // The same output without a change is drift.
+    let next = fake.calls().len() + 1;
+    dir.put(&format!("fake/print.{next}"), "//>f.st......//1//f//\n");
+    let (exit, drift) = verify(&dir, &[]);
+    assert_eq!(exit, 1);
+    assert_eq!(
+        found(&drift[0]),
+        [("/f".to_owned(), "content,time".to_owned())]
+    );
+}
+
+#[test]
+fn what_could_not_be_compared_is_incomplete() {
+    let dir = Dir::new();
+    let fake = Fake::passing(&dir);
+    let mut daemon = recorded(&dir, &fake);
+    // The connection to the target is lost when a part is compared.
+    fake.exits(&[0, 12]);
+    dir.put("fake/print.2", "//>f+++++++++//1//f//\n");
+    dir.put(
+        "fake/say.2",
+        "rsync: connection unexpectedly closed (0 bytes received so far)\n",
+    );
+    let (exit, cut) = verify(&dir, &[]);
+    assert_eq!((exit, cut[0].verdict), (2, DriftVerdict::Incomplete));
+    let reason = cut[0].reason.clone().unwrap();
+    assert!(
+        reason.contains("exit code 12") && reason.contains("closed"),
+        "{reason}"
+    );
+    fake.exits(&[0]);
+
+    done(&dir, &["pause", "one"]);
+    dir.write("f", "x");
+    daemon.wait_for("it is queued", |_| status(&dir).syncs[0].pending == 1);
+    let (exit, paused) = verify(&dir, &[]);
+    assert_eq!(
+        (exit, paused[0].reason.as_deref()),
+        (2, Some("the sync is paused"))
+    );
+    done(&dir, &["resume", "one"]);
+    let (exit, _) = verify(&dir, &[]);
+    assert_eq!(exit, 0);
+    assert_eq!(code(&ctl(&dir, &["verify", "none"])), 2);
+}
+
+#[test]
+fn the_dry_run_ends_with_the_client() {
+    let dir = Dir::new();
+    let fake = Fake::passing(&dir);
+    let mut daemon = recorded(&dir, &fake);
+    fake.hold();
+    let mut client = start_ctl(&dir, &["verify"]);
+    daemon.wait_for("the dry run runs", |_| fake.calls().len() == 2);
+    let pid = nix::unistd::Pid::from_raw(client.id() as i32);
+    nix::sys::signal::kill(pid, Signal::SIGINT).unwrap();
+    client.wait().unwrap();
+    daemon.wait_for("the dry run ends", |daemon| {
+        let children = format!("/proc/{0}/task/{0}/children", daemon.pid());
+        fs::read_to_string(children).is_ok_and(|text| text.trim().is_empty())
+    });
+    fake.release();
+    let (exit, _) = verify(&dir, &[]);
+    assert_eq!(exit, 0);
+}
+
+#[test]
+fn all_kinds_and_targets_are_compared_as_far_as_rsync_can() {
+    let dir = Dir::new();
+    dir.write("f", "1");
+    let config = r#"settings{ controlSocket = "@DIR@/sock" }
+sync{ default.direct, name = "direct", source = "@SRC@", target = "@DIR@/direct" }
+for name, target in pairs{ a = "@DIR@/a", b = "@DIR@/b" } do
+    sync{ default.rsync, name = name, source = "@SRC@", target = target, delay = 1 }
+end
+sync{ name = "own", source = "@SRC@", onCreate = function(event) spawn(event, "true") end }"#;
+    for target in ["direct", "a", "b"] {
+        fs::create_dir(dir.path(target)).unwrap();
+    }
+    let mut daemon = Daemon::new(&dir, config).start_and_settle();
+    daemon.wait_for("all are started", |_| {
+        ["direct/f", "a/f", "b/f"]
+            .iter()
+            .all(|file| dir.path(file).exists())
+    });
+    let (exit, all) = verify(&dir, &[]);
+    assert_eq!((exit, all.len()), (2, 4));
+    for report in &all {
+        let expected = match report.sync.as_str() {
+            "own" => DriftVerdict::Incomplete,
+            _ => DriftVerdict::Equal,
+        };
+        assert_eq!(report.verdict, expected, "{report:?}");
+    }
+    for target in ["direct", "b"] {
+        change_silently(&dir.path(format!("{target}/f")), "2");
+        let (exit, drift) = verify(&dir, &[target, "-content", "-repair"]);
+        assert_eq!((exit, drift[0].repaired), (1, 1), "{drift:?}");
+        assert_eq!(verify(&dir, &[target, "-content"]).0, 0);
+        assert_eq!(fs::read(dir.path(format!("{target}/f"))).unwrap(), b"1");
+    }
+    assert_eq!(verify(&dir, &["a", "-content"]).0, 0);
+    let odd = OsStr::from_bytes(b"odd\xff");
+    fs::write(dir.path("a").join(odd), "x").unwrap();
+    let (exit, drift) = verify(&dir, &["a"]);
+    assert_eq!(exit, 1);
+    assert!(found(&drift[0]).contains(&("/odd\\377".to_owned(), "extra".to_owned())));
+}
