@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use super::run::{Run, RunRequest, RunStep, DryRunSpawner};
+use super::run::{DryRunSpawner, Run, RunRequest, RunStep};
 use super::view::AuditView;
 use crate::component::{Action, AuditRequest, SyncCommand};
 use crate::id::{ConnectionId, SyncId};
@@ -80,7 +80,12 @@ impl Audits {
 
     /// Takes the next step. Must be called right after the turn of the watcher, until it returns
     /// [`AuditStep::Waiting`].
-    pub fn on_step(&mut self, view: &impl AuditView, spawn: DryRunSpawner<'_>, now: Instant) -> AuditStep {
+    pub fn on_step(
+        &mut self,
+        view: &impl AuditView,
+        spawn: DryRunSpawner<'_>,
+        now: Instant,
+    ) -> AuditStep {
         self.waiting
             .retain(|request| view.is_connected(request.client));
         if let Some(audit) = &self.current

@@ -8,7 +8,7 @@ use crate::batch::temp_name::TempName;
 use crate::log;
 use crate::paths;
 use crate::script::{ComparisonScope, ListedPath};
-use crate::status::drift_report::{ListedDrift, DriftKind};
+use crate::status::drift_report::{DriftKind, ListedDrift};
 
 /// The maximum number of paths that are compared again by a list. rsync compares each name with each
 /// rule, so more paths are compared as the request was.
@@ -60,13 +60,10 @@ impl Passes {
                 continue;
             }
             // What was of another type is found twice.
-            let known = self
-                .found
-                .entry(change.path.clone())
-                .or_insert(PathDrift {
-                    kinds: Vec::new(),
-                    ..change.clone()
-                });
+            let known = self.found.entry(change.path.clone()).or_insert(PathDrift {
+                kinds: Vec::new(),
+                ..change.clone()
+            });
             known.kinds.extend(change.kinds);
             known.kinds.sort_unstable();
             known.kinds.dedup();

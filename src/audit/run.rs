@@ -14,7 +14,7 @@ use crate::log;
 use crate::paths;
 use crate::process::{Command, ExitStatus, Output, Pid, SpawnError, Stdin, Stream};
 use crate::script::ComparisonScope;
-use crate::status::drift_report::{DriftReport, MAX_LISTED, DriftVerdict};
+use crate::status::drift_report::{DriftReport, DriftVerdict, MAX_LISTED};
 
 /// Starts a child.
 pub type DryRunSpawner<'a> = &'a mut dyn FnMut(Command) -> Result<Pid, SpawnError>;
@@ -192,7 +192,12 @@ impl Run {
     }
 
     /// Takes the next step. Must be called right after the turn of the watcher.
-    pub fn on_step(&mut self, view: &impl AuditView, spawn: DryRunSpawner<'_>, now: Instant) -> RunStep {
+    pub fn on_step(
+        &mut self,
+        view: &impl AuditView,
+        spawn: DryRunSpawner<'_>,
+        now: Instant,
+    ) -> RunStep {
         let Some((name, source)) = view.source(self.request.sync) else {
             return self.end_early("the configuration was read again", view);
         };
@@ -448,7 +453,12 @@ impl Run {
         ])
     }
 
-    fn sort(&mut self, may_repeat: bool, view: &impl AuditView, spawn: DryRunSpawner<'_>) -> RunStep {
+    fn sort(
+        &mut self,
+        may_repeat: bool,
+        view: &impl AuditView,
+        spawn: DryRunSpawner<'_>,
+    ) -> RunStep {
         let sync = self.request.sync;
         let again = self
             .passes

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use super::drift_line::{self, PathDrift, DriftLines};
+use super::drift_line::{self, DriftLines, PathDrift};
 use super::output;
 
 /// Long options that are left out, with or without a value: they change what is printed, limit or

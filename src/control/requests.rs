@@ -213,7 +213,10 @@ fn verify(
     match found {
         Err(why) => Response::refused(why),
         Ok(found) => Response::Audit(AuditScope {
-            syncs: found.into_iter().map(|(sync, path)| (sync.id, path)).collect(),
+            syncs: found
+                .into_iter()
+                .map(|(sync, path)| (sync.id, path))
+                .collect(),
             by_content,
             repairs,
         }),

@@ -38,9 +38,9 @@ mod search_paths;
 mod watchdog;
 
 pub use api::tunnel::{PROCESS_KIND, TunnelMode, TunnelObject};
-pub use kinds::comparison::{Comparison, ComparisonScope, ListedPath};
 pub use context::{Alarm, ScriptContext, SyncHandle};
 pub use hook::HookReport;
+pub use kinds::comparison::{Comparison, ComparisonScope, ListedPath};
 pub use loader::{Environment, LoadError};
 pub use request::{CopyRequest, RequestQueue, ScanRequest, ScriptRequest, SpawnRequest};
 pub use runtime::{CollectResult, Script};

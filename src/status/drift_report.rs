@@ -93,7 +93,9 @@ impl DriftVerdict {
             any = true;
             worst = match (worst, verdict) {
                 (DriftVerdict::Drift, _) | (_, DriftVerdict::Drift) => DriftVerdict::Drift,
-                (DriftVerdict::Incomplete, _) | (_, DriftVerdict::Incomplete) => DriftVerdict::Incomplete,
+                (DriftVerdict::Incomplete, _) | (_, DriftVerdict::Incomplete) => {
+                    DriftVerdict::Incomplete
+                }
                 _ => DriftVerdict::Equal,
             };
         }

@@ -359,7 +359,10 @@ mod tests {
             },
             json: true,
         };
-        assert_eq!(command("verify web a/b -content -json -timeout 9"), expected);
+        assert_eq!(
+            command("verify web a/b -content -json -timeout 9"),
+            expected
+        );
     }
 
     #[test]

@@ -172,7 +172,12 @@ pub(super) fn whole_words(config: &Table) -> Result<Vec<Vec<u8>>> {
 
 /// Returns true if a comparison of everything lists the whole source first. A wrapper gets no
 /// option that it might not know.
-pub(super) fn lists_first(lua: &Lua, config: &Table, sync: &Sync, words: &[Vec<u8>]) -> Result<bool> {
+pub(super) fn lists_first(
+    lua: &Lua,
+    config: &Table,
+    sync: &Sync,
+    words: &[Vec<u8>],
+) -> Result<bool> {
     let rsync: Table = config.get("rsync")?;
     if Binary::plain(&binary(&rsync)?).is_none() {
         return Ok(false);
