@@ -9,13 +9,13 @@ _lsyncdctl() {
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return
         ;;
-    -timeout | timeout | -since | since) return ;;
+    -timeout | timeout | -since | since | -max-age | max-age) return ;;
     esac
     local i
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-        -socket | --socket | -sync | --sync | -timeout | --timeout | -since | --since) i=$((i + 1)) ;;
+        -socket | --socket | -sync | --sync | -timeout | --timeout | -since | --since | -max-age | --max-age) i=$((i + 1)) ;;
         -*) ;;
         *)
             verb=$word
@@ -25,16 +25,16 @@ _lsyncdctl() {
     done
     case ${prev#-}:$cur:$verb in
     -sync:*:* | sync:*:*) words=$(_lsyncdctl_syncs) ;;
-    *:-*:status) words='-json -wait -timeout -socket -sync' ;;
+    *:-*:status) words='-json -wait -timeout -trouble -max-age -socket -sync' ;;
     *:-*:log) words='-since -follow -json -socket -sync' ;;
     *:-*:*) words='-socket -sync -help -version' ;;
-    *:*:) words='status top log pause resume release flush resync retry reload log-level' ;;
+    *:*:) words='status top explain log pause resume release flush resync retry reload log-level' ;;
     *:*:log-level) words='all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel' ;;
     *:*:reload) return ;;
     *) words=$(_lsyncdctl_syncs) ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
-    if [ "$verb" = resync ] || [ "$verb" = log ]; then
+    if [ "$verb" = resync ] || [ "$verb" = explain ] || [ "$verb" = log ]; then
         compopt -o filenames 2>/dev/null
         while IFS= read -r name; do
             COMPREPLY+=("$name")

@@ -4,7 +4,7 @@ function __lsyncdctl_syncs
     lsyncdctl status -json 2>/dev/null | sed -n 's/^      "name": "\(.*\)",$/\1/p'
 end
 
-set -l verbs status top log pause resume release flush resync retry reload log-level
+set -l verbs status top explain log pause resume release flush resync retry reload log-level
 complete -c lsyncdctl -f
 complete -c lsyncdctl -o socket -r -F -d 'Control socket of the daemon'
 complete -c lsyncdctl -o sync -x -a '(__lsyncdctl_syncs)' -d 'Name of the sync'
@@ -12,6 +12,7 @@ complete -c lsyncdctl -o help -d 'Print commands and options'
 complete -c lsyncdctl -o version -d 'Print the version'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a status -d 'Print the state'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a top -d 'Show a live view'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a explain -d 'Print what the daemon knows of a path'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a log -d 'Print what was transferred'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a pause -d 'Start no transfers'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a resume -d 'Start due transfers again'
@@ -24,9 +25,11 @@ complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a log-level -
 complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o json -d 'Print JSON'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o wait -d 'Wait until the target is current'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o timeout -x -d 'Wait at most this time'
-complete -c lsyncdctl -n '__fish_seen_subcommand_from status top log pause resume release flush resync retry' -a '(__lsyncdctl_syncs)'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o trouble -d 'Print only syncs in trouble'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o max-age -x -d 'Behind counts only if the oldest change is older'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from status top explain log pause resume release flush resync retry' -a '(__lsyncdctl_syncs)'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log' -o since -x -d 'From this time on'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log' -o follow -d 'Continue with what is transferred from now on'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log' -o json -d 'Print one JSON object per line'
-complete -c lsyncdctl -n '__fish_seen_subcommand_from resync log' -F
+complete -c lsyncdctl -n '__fish_seen_subcommand_from resync log explain' -F
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log-level' -a 'all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel'

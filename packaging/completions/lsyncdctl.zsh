@@ -9,10 +9,11 @@ _lsyncdctl_syncs() {
 _lsyncdctl_rest() {
     case $words[1] in
     status) _arguments '-json[print JSON]' '-wait[wait until the target is current]' \
-        '-timeout[wait at most this time]:seconds' '::sync:_lsyncdctl_syncs' ;;
+        '-timeout[wait at most this time]:seconds' '-trouble[print only syncs in trouble]' \
+        '-max-age[behind counts only if the oldest change is older]:time' '::sync:_lsyncdctl_syncs' ;;
     log) _arguments '-since[from this time on]:time' '-follow[continue with what is transferred from now on]' \
         '-json[print one JSON object per line]' '::sync or path:_lsyncdctl_resync' '::path:_files' ;;
-    resync) _arguments '::sync or path:_lsyncdctl_resync' '::path:_files' ;;
+    resync | explain) _arguments '::sync or path:_lsyncdctl_resync' '::path:_files' ;;
     log-level) compadd all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info \
         Inotify Statusfile Tunnel ;;
     reload) ;;
@@ -30,5 +31,5 @@ _arguments \
     '-sync[name of the sync]:sync:_lsyncdctl_syncs' \
     '-help[print commands and options]' \
     '-version[print the version]' \
-    '1:command:((status\:"print the state" top\:"show a live view" log\:"print what was transferred" pause\:"start no transfers" resume\:"start due transfers again" release\:"continue a sync that its guard has halted" flush\:"do not wait for delays" resync\:"compare everything, or send a path" retry\:"retry failed work immediately" reload\:"read the configuration again" log-level\:"select log messages"))' \
+    '1:command:((status\:"print the state" top\:"show a live view" explain\:"print what the daemon knows of a path" log\:"print what was transferred" pause\:"start no transfers" resume\:"start due transfers again" release\:"continue a sync that its guard has halted" flush\:"do not wait for delays" resync\:"compare everything, or send a path" retry\:"retry failed work immediately" reload\:"read the configuration again" log-level\:"select log messages"))' \
     '*::rest:_lsyncdctl_rest'

@@ -50,6 +50,10 @@ impl DaemonView for FakeView {
         Snapshot::default()
     }
 
+    fn explain(&self, _: Option<&str>, path: &[u8]) -> String {
+        String::from_utf8_lossy(path).into_owned()
+    }
+
     fn event_mark(&self) -> EventMark {
         EventMark::default()
     }

@@ -79,6 +79,14 @@ pub enum Verb {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<String>,
     },
+    /// Tell what is known of a path.
+    Explain {
+        /// The name of the sync.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sync: Option<String>,
+        /// The absolute path, in printable form.
+        path: String,
+    },
     /// Retry failed paths at once.
     Retry {
         /// The name of the sync.

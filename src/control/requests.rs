@@ -50,6 +50,10 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
             let status = view.snapshot(sync.as_deref(), entries.min(MAX_ENTRIES));
             Response::Reply(Reply::status(status), Vec::new())
         }
+        Verb::Explain { sync, path } => {
+            let text = view.explain(sync.as_deref(), &unescape(&path));
+            Response::Reply(Reply::done(text), Vec::new())
+        }
         Verb::Wait { sync } => Response::Barrier(sync),
         Verb::Pause { sync } => {
             let syncs = view.syncs(sync.as_deref());
@@ -280,6 +284,7 @@ impl Verb {
     fn sync(&self) -> Option<&str> {
         match self {
             Verb::Status { sync, .. }
+            | Verb::Explain { sync, .. }
             | Verb::Wait { sync }
             | Verb::Pause { sync }
             | Verb::Resume { sync }

@@ -15,6 +15,9 @@ pub trait DaemonView {
     /// each queue.
     fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot;
 
+    /// Returns what is known of an absolute path, for the sync of this name or for all.
+    fn explain(&self, name: Option<&str>, path: &[u8]) -> String;
+
     /// Returns the current position in the stream of watch events.
     fn event_mark(&self) -> EventMark;
 

@@ -252,6 +252,7 @@ mod tests {
                 code: 12,
                 text: "rsync: connection refused".into(),
                 time: 0.0,
+                ..LastError::default()
             }),
             ..busy
         };

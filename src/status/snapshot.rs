@@ -195,6 +195,9 @@ pub struct LastError {
     pub code: i32,
     /// The child's error message.
     pub text: String,
+    /// What to do about it, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
 }
 
 /// An entry of a queue.

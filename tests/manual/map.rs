@@ -167,10 +167,11 @@ fn options_are_in_the_help_the_page_and_the_completions() {
         .filter(|name| name != "runner")
         .collect();
     assert!(options.iter().any(|name| name == "check"), "{options:?}");
-    let verbs: Vec<String> = "status top pause resume release flush resync retry reload log-level"
-        .split(' ')
-        .map(str::to_owned)
-        .collect();
+    let verbs: Vec<String> =
+        "status top explain pause resume release flush resync retry reload log-level"
+            .split(' ')
+            .map(str::to_owned)
+            .collect();
     let help = lsyncd::cli::help();
     let of_ctl = text("src/bin/lsyncdctl/args.rs");
     for (page, options) in [(&help, &options), (&of_ctl, &verbs)] {

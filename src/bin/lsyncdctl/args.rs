@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::moment;
+use crate::status::StatusArgs;
 use lsyncd::control::protocol::Verb;
 use lsyncd::log::escape;
 
@@ -21,7 +22,12 @@ COMMANDS, for one sync or, without its name, for all:
     -wait             Wait until the target has everything that was written
                       before this call, then exit with 0
     -timeout SECONDS  Wait at most this time, then exit with 1
+    -trouble          Print only the syncs that failed or are halted
+    -max-age TIME     Behind counts only if the oldest change is older: 15m
   top                 Show a live view; it lists its keys
+  explain PATH        Print what the daemon knows of a path: the rule that
+                      decides, what is pending, sent, failed, held, and when it
+                      was sent last
   log [PATH]          Print what was transferred, or what happened to a path
     -since TIME       From this time on: 15m, 2h, 3d, 14:30, 2026-01-31,
                       \"2026-01-31 14:30\", @SECONDS
@@ -48,7 +54,7 @@ OPTIONS:
   -socket PATH        Control socket of the daemon; default: $LSYNCD_SOCKET,
                       then the default places
   -sync NAME          Name of the sync, if it could be taken for an option or a
-                      path
+                      path. For status also a pattern: * and ?
   -help, -version
 ";
 
@@ -58,9 +64,14 @@ pub enum Command {
     Help,
     Version,
     Top,
-    Status { wait: bool, json: bool },
+    Status(StatusArgs),
     Log(LogArgs),
-    Verify { verb: Verb, json: bool },
+    Verify {
+        verb: Verb,
+        json: bool,
+    },
+    /// `explain`, of an absolute path in printable form.
+    Explain(String),
     Do(Verb),
 }
 
@@ -92,6 +103,8 @@ struct Raw {
     timeout: Option<Duration>,
     json: bool,
     wait: bool,
+    trouble: bool,
+    max_age: Option<f64>,
     since: Option<f64>,
     follow: bool,
     content: bool,
@@ -118,6 +131,11 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     let rest: Vec<OsString> = plain.collect();
     let (rest, path) = match verb.as_str() {
         "resync" | "log" | "verify" => split_path(rest),
+        "explain" => {
+            let mut rest = rest;
+            let path = rest.pop().map(|path| explained(&path));
+            (rest, path)
+        }
         _ => (rest, None),
     };
     let mut sync = raw.sync;
@@ -136,6 +154,9 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     if verb != "status" && raw.wait {
         return Err("-wait is an option of status only".into());
     }
+    if verb != "status" && (raw.trouble || raw.max_age.is_some()) {
+        return Err("-trouble and -max-age are options of status only".into());
+    }
     if verb != "log" && (raw.since.is_some() || raw.follow) {
         return Err("-since and -follow are options of log only".into());
     }
@@ -149,10 +170,13 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
         return Err("-timeout is an option of status -wait and verify only".into());
     }
     let command = match verb.as_str() {
-        "status" => Command::Status {
+        "status" => Command::Status(StatusArgs {
             wait: raw.wait,
             json: raw.json,
-        },
+            trouble: raw.trouble,
+            max_age: raw.max_age,
+        }),
+        "explain" => Command::Explain(path.ok_or("explain needs a path")?),
         "log" => Command::Log(LogArgs {
             path,
             since: raw.since.or(raw.follow.then(moment::now)),
@@ -220,6 +244,12 @@ fn sort(words: impl Iterator<Item = OsString>) -> Result<Raw, String> {
         match name {
             "json" => raw.json = true,
             "wait" => raw.wait = true,
+            "trouble" => raw.trouble = true,
+            "max-age" => {
+                let text = value()?.to_string_lossy().into_owned();
+                let age = moment::span(&text).or_else(|| text.parse().ok());
+                raw.max_age = Some(age.ok_or("-max-age needs a time such as 15m, 2h or 90s")?);
+            }
             "follow" => raw.follow = true,
             "since" => raw.since = Some(since(&value()?)?),
             "content" => raw.content = true,
@@ -252,6 +282,20 @@ fn split_path(mut words: Vec<OsString>) -> (Vec<OsString>, Option<String>) {
         words,
         Some(escape(path.as_os_str().as_bytes()).into_owned()),
     )
+}
+
+/// Returns the path of `explain` in printable form: absolute, with a slash if it is a directory.
+fn explained(path: &OsStr) -> String {
+    let whole = standing_here(path);
+    let is_directory = match whole.symlink_metadata() {
+        Ok(found) => found.is_dir(),
+        Err(_) => path.as_bytes().ends_with(b"/"),
+    };
+    let mut bytes = whole.as_os_str().as_bytes().to_vec();
+    if is_directory && !bytes.ends_with(b"/") {
+        bytes.push(b'/');
+    }
+    escape(&bytes).into_owned()
 }
 
 /// Returns the absolute path of an argument. The daemon compares names, so symlinks in the
@@ -296,10 +340,11 @@ mod tests {
         assert_eq!(
             words,
             Args {
-                command: Command::Status {
+                command: Command::Status(StatusArgs {
                     wait: true,
                     json: true,
-                },
+                    ..StatusArgs::default()
+                }),
                 socket: Some("/s".into()),
                 sync: Some("web".into()),
                 timeout: Some(Duration::from_millis(2500)),
@@ -371,6 +416,8 @@ mod tests {
             "",
             "explode",
             "status -timeout 5",
+            "status -max-age soon",
+            "pause -trouble",
             "status -timeout x -wait",
             "pause -wait",
             "pause -json",

@@ -6,7 +6,9 @@
 //! | `client` | the connection to the daemon |
 //! | `moment` | points in time on the command line |
 //! | `transfers` | prints the transfer log |
+//! | `explain` | what is known of a path |
 //! | `show` | formats a status as lines of text |
+//! | `status` | asks for a status, and judges it |
 //! | `top` | the live view: requests and keys |
 //! | `view` | the live view: drawing |
 //!
@@ -14,8 +16,10 @@
 
 mod args;
 mod client;
+mod explain;
 mod moment;
 mod show;
+mod status;
 mod top;
 mod transfers;
 mod view;
@@ -29,7 +33,6 @@ use client::{Client, ClientError};
 use lsyncd::control::protocol::Verb;
 use lsyncd::status::drift_report::{DriftReport, DriftVerdict};
 use lsyncd::status::health::Severity;
-use lsyncd::status::snapshot::Snapshot;
 
 /// The exit codes above those of [`Severity`].
 const NO_DAEMON: u8 = 3;
@@ -74,7 +77,8 @@ fn run(args: &Args) -> Result<u8, ClientError> {
             return Ok(0);
         }
         Command::Top => return top::run(args).map(|()| 0),
-        Command::Status { wait, json } => return status(args, *wait, *json),
+        Command::Status(wanted) => return status::run(args, wanted),
+        Command::Explain(path) => return explain::run(args, path),
         Command::Log(wanted) => return transfers::run(args, wanted),
         Command::Verify { verb, json } => return verify(args, verb, *json),
         Command::Do(verb) => verb.clone(),
@@ -83,30 +87,6 @@ fn run(args: &Args) -> Result<u8, ClientError> {
     let reply = link.ask(verb)?;
     print_text(&format!("{}\n", reply.text));
     Ok(0)
-}
-
-fn status(args: &Args, wait: bool, json: bool) -> Result<u8, ClientError> {
-    let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
-    let sync = args.sync.clone();
-    if wait {
-        // Changes before this call have to be covered, so this is the first request.
-        link.ask(Verb::Wait { sync: sync.clone() })?;
-    }
-    let reply = link.ask(Verb::Status { sync, entries: 10 })?;
-    let Some(status) = reply.status else {
-        return Err(ClientError::Refused("the daemon sent no status".into()));
-    };
-    if json {
-        print_text(&format!("{}\n", pretty(&status)))
-    } else {
-        print_text(&show::text(&status))
-    }
-    Ok(if wait {
-        // The wait is over, whatever has changed since.
-        0
-    } else {
-        status.severity as u8
-    })
 }
 
 /// Compares source and target. Drift and an incomplete comparison are results, not failures.
@@ -127,17 +107,14 @@ fn verify(args: &Args, verb: &Verb, json: bool) -> Result<u8, ClientError> {
     Ok(DriftVerdict::of_all(verdicts).exit_code())
 }
 
-fn pretty(status: &Snapshot) -> String {
-    serde_json::to_string_pretty(status).unwrap_or_default()
-}
-
 /// Returns the time at which waiting ends. A wait for a mirror has no limit by default; a healthy
 /// daemon answers all other requests at once.
 fn deadline(args: &Args) -> Option<Instant> {
-    let waits = matches!(
-        args.command,
-        Command::Status { wait: true, .. } | Command::Verify { .. }
-    );
+    let waits = match &args.command {
+        Command::Status(wanted) => wanted.wait,
+        Command::Verify { .. } => true,
+        _ => false,
+    };
     let patience = args.timeout.or((!waits).then_some(Duration::from_secs(30)));
     patience.map(|patience| Instant::now() + patience)
 }

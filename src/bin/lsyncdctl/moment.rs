@@ -48,7 +48,7 @@ fn epoch(local: i64) -> i64 {
 }
 
 /// Returns the seconds of `15m`.
-fn span(text: &str) -> Option<f64> {
+pub fn span(text: &str) -> Option<f64> {
     let unit = match text.chars().last()? {
         's' => 1.0,
         'm' => 60.0,

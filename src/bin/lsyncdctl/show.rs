@@ -1,5 +1,7 @@
 //! Formats a status as lines of text. The first line has the form of a Nagios plug-in.
 
+use std::cmp::Reverse;
+
 use lsyncd::status::health::Severity;
 use lsyncd::status::number_format::bytes;
 use lsyncd::status::number_format::counted;
@@ -7,14 +9,42 @@ use lsyncd::status::number_format::span;
 use lsyncd::status::snapshot::Snapshot;
 use lsyncd::status::snapshot::SyncSnapshot;
 
-/// Returns the text of a status.
-pub fn text(status: &Snapshot) -> String {
+/// The number of names in the first line.
+const MAX_NAMES: usize = 5;
+
+/// The syncs that have lines of their own.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Shown {
+    /// All.
+    All,
+    /// Those that are not current; the others are one line together.
+    Unusual,
+    /// Those in trouble.
+    Trouble,
+}
+
+/// Returns the text of a status: what is in trouble first, then what is behind.
+pub fn text(status: &Snapshot, shown: Shown) -> String {
     let mut lines = vec![headline(status)];
-    let widest = status.syncs.iter().map(|sync| sync.name.chars().count());
+    let mut syncs: Vec<&SyncSnapshot> = status.syncs.iter().collect();
+    syncs.sort_by_key(|sync| Reverse(sync.severity));
+    let is_current = |sync: &SyncSnapshot| sync.severity == Severity::Current;
+    let current = status.syncs.iter().filter(|sync| is_current(sync)).count();
+    match shown {
+        Shown::Unusual if current > 1 => syncs.retain(|sync| !is_current(sync)),
+        Shown::Trouble => syncs.retain(|sync| sync.severity == Severity::Trouble),
+        Shown::All | Shown::Unusual => {}
+    }
+    let widest = syncs.iter().map(|sync| sync.name.chars().count());
     let widest = widest.max().unwrap_or(0);
-    for sync in &status.syncs {
+    for sync in syncs {
         lines.push(format!("{:<widest$}  {}", sync.name, sync.detail));
         more(&mut lines, status, sync);
+    }
+    if shown == Shown::Unusual && current > 1 {
+        let names = status.syncs.iter().filter(|sync| is_current(sync));
+        let names: Vec<&str> = names.map(|sync| sync.name.as_str()).collect();
+        lines.push(format!("current: {}", names.join(", ")));
     }
     lines.push(String::new());
     lines.join("\n")
@@ -29,9 +59,15 @@ fn headline(status: &Snapshot) -> String {
     let pending: usize = status.syncs.iter().map(|sync| sync.pending).sum();
     let troubled = status.syncs.iter();
     let troubled = troubled.filter(|sync| sync.severity == Severity::Trouble);
-    let troubled = match troubled.count() {
-        0 => String::new(),
-        count => format!("{count} in trouble, "),
+    let names: Vec<&str> = troubled.map(|sync| sync.name.as_str()).collect();
+    let troubled = match names.as_slice() {
+        [] => String::new(),
+        [first @ .., _] if names.len() > MAX_NAMES + 1 => {
+            let first = first[..MAX_NAMES].join(", ");
+            let rest = names.len() - MAX_NAMES;
+            format!("{} in trouble ({first} and {rest} more), ", names.len())
+        }
+        names => format!("{} in trouble ({}), ", names.len(), names.join(", ")),
     };
     let watched = match status.watches {
         1 => "1 directory".to_owned(),
@@ -83,6 +119,9 @@ fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
             "last error {ago} ago, exit code {code}: {}",
             error.text
         ));
+        if let (Some(remedy), Severity::Trouble) = (&error.remedy, sync.severity) {
+            add(format!("remedy: {remedy}"));
+        }
     }
     for mount in &sync.away {
         add(format!(
@@ -91,5 +130,55 @@ fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
     }
     for path in &sync.failed_paths {
         add(format!("left undone: {path}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(severities: &[Severity]) -> Snapshot {
+        let syncs = severities.iter().enumerate();
+        let syncs = syncs.map(|(number, &severity)| SyncSnapshot {
+            name: format!("s{number}"),
+            severity,
+            detail: severity.name().into(),
+            ..SyncSnapshot::default()
+        });
+        let syncs = syncs.collect();
+        Snapshot {
+            syncs,
+            ..Snapshot::default()
+        }
+        .judged()
+    }
+
+    #[test]
+    fn trouble_comes_first_and_what_is_current_is_one_line() {
+        use Severity::{Behind, Current, Trouble};
+        let status = status(&[Current, Behind, Current, Trouble]);
+        let names = |shown| -> Vec<String> {
+            let text = text(&status, shown);
+            let lines = text.lines().skip(1);
+            let lines = lines.filter(|line| !line.starts_with(' '));
+            lines.map(|line| line.replace("  ", " ")).collect()
+        };
+        assert_eq!(
+            names(Shown::Unusual),
+            ["s3 trouble", "s1 behind", "current: s0, s2"]
+        );
+        assert_eq!(
+            names(Shown::All),
+            ["s3 trouble", "s1 behind", "s0 current", "s2 current"]
+        );
+        assert_eq!(names(Shown::Trouble), ["s3 trouble"]);
+    }
+
+    #[test]
+    fn the_first_line_names_who_is_in_trouble() {
+        let first = |count| headline(&status(&vec![Severity::Trouble; count]));
+        assert!(first(2).starts_with("lsyncd TROUBLE: 2 syncs, 2 in trouble (s0, s1), 0 pending"));
+        assert!(first(6).contains("6 in trouble (s0, s1, s2, s3, s4, s5), "));
+        assert!(first(9).contains("9 in trouble (s0, s1, s2, s3, s4 and 4 more), "));
     }
 }

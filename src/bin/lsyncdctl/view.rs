@@ -211,6 +211,9 @@ impl View {
                 ),
                 Span::raw(error.text.clone()),
             ]));
+            if let (Some(remedy), Severity::Trouble) = (&error.remedy, sync.severity) {
+                lines.push(Line::raw(format!("remedy: {remedy}")));
+            }
         }
         for file in &sync.withheld_paths {
             let what = if file.rejected {
@@ -339,6 +342,7 @@ mod tests {
                     code: 12,
                     text: "rsync: broken".into(),
                     time: 0.0,
+                    ..LastError::default()
                 }),
                 ..SyncSnapshot::default()
             }

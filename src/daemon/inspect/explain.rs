@@ -52,7 +52,8 @@ fn real(path: &Path) -> Vec<u8> {
     bytes
 }
 
-fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> String {
+/// Returns what a sync does with a path as the watcher reports it, and the rule that decides.
+pub fn verdict(script: &Script, handle: &Rc<SyncHandle>, absolute: &[u8]) -> String {
     let target = handle.destination();
     let sync = handle.sync.borrow();
     let source = escape(&sync.config.source).into_owned();

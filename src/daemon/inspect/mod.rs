@@ -10,7 +10,7 @@
 //! written and no signal is sent. Processes are started for `-preview` and `-connect` only.
 
 mod connect;
-mod explain;
+pub(super) mod explain;
 mod preflight;
 mod preview;
 mod startup_call;

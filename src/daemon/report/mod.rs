@@ -2,12 +2,14 @@
 //!
 //! * `snapshot`: its state as plain data, for files and clients;
 //! * `files`: the status file and the metrics file;
+//! * `path_state`: what is known of one path, for `lsyncdctl explain`;
 //! * `dump`: the state in the log, on `SIGUSR2`.
 //!
 //! Everything is computed from [`DaemonState`], which the event loop lends.
 
 mod dump;
 mod files;
+mod path_state;
 mod snapshot;
 
 use std::cell::RefCell;
@@ -80,6 +82,10 @@ impl DaemonView for DaemonState<'_> {
 
     fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
         snapshot(self, name, entries)
+    }
+
+    fn explain(&self, name: Option<&str>, path: &[u8]) -> String {
+        path_state::explained(self, name, path)
     }
 
     fn event_mark(&self) -> EventMark {

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use super::DaemonState;
+use crate::batch;
 use crate::cli;
 use crate::log::escape;
 use crate::process::ExitStatus;
@@ -53,7 +54,11 @@ pub fn snapshot(state: &DaemonState<'_>, name: Option<&str>, entries: usize) -> 
     .judged()
 }
 
-fn of_sync(state: &DaemonState<'_>, handle: &Rc<SyncHandle>, entries: usize) -> SyncSnapshot {
+pub(super) fn of_sync(
+    state: &DaemonState<'_>,
+    handle: &Rc<SyncHandle>,
+    entries: usize,
+) -> SyncSnapshot {
     let sync = handle.sync.borrow();
     let now = state.now;
     let mut jobs: Vec<_> = state
@@ -202,6 +207,7 @@ fn last_error(counters: &Counters) -> Option<LastError> {
         time: seconds(failure.at),
         code: failure.status.code(),
         text: escape(&failure.text).into_owned(),
+        remedy: batch::remedy(&failure.text).map(str::to_owned),
     })
 }
 

@@ -235,7 +235,7 @@ impl Sync {
 
     /// Returns true if the filter excludes this path. A link that rsync follows may be a directory for
     /// it, or may have been one.
-    pub(in crate::sync) fn excluded(&self, path: &[u8]) -> bool {
+    pub fn excluded(&self, path: &[u8]) -> bool {
         let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
         let may_be_directory = self.follows_links && !path.ends_with(b"/");
         filter.excluded(path) && (!may_be_directory || filter.excluded(&paths::with_slash(path)))

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | status | what is told of a daemon in each state |
 //! | commands | each command of lsyncdctl |
+//! | explain | `lsyncdctl explain` |
 //! | waiting | `-wait` returns when all is there, and never before |
 //! | verify | what differs is named, and what is in motion is not |
 //! | socket | who may connect, and what nonsense does: nothing |
@@ -13,6 +14,7 @@
 //! | hooks | `onSynced` and `onFailed` |
 
 mod commands;
+mod explain;
 mod hooks;
 mod metrics;
 mod socket;

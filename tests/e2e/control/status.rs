@@ -1,5 +1,7 @@
 //! What `lsyncdctl status` tells of a daemon in each state.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 
 #[test]
@@ -62,6 +64,61 @@ fn a_target_that_is_cut_off_is_trouble_until_it_is_back() {
     done(&dir, &["retry"]);
     wait_state(&dir, &mut daemon, State::Current);
     assert_eq!(code(&ctl(&dir, &["status"])), 0);
+}
+
+#[test]
+fn trouble_is_first_and_named_with_its_remedy() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fs::create_dir(dir.path("b")).unwrap();
+    let more = r#"}
+sync{
+    default.rsync, name = "two", source = "@DIR@/b", target = "@DIR@/c", delay = 0,
+    rsync = { binary = "@DIR@/bin/refused" }, init = false,"#;
+    dir.put(
+        "bin/refused",
+        "#!/bin/sh\necho 'Host key verification failed.' >&2\nexit 255\n",
+    );
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(dir.path("bin/refused"), mode).unwrap();
+    let mut daemon = Daemon::new(&dir, &one(more)).start_and_settle();
+    let shown = ctl(&dir, &["status", "-max-age", "15m"]);
+    assert!(
+        text(&shown).contains("\ncurrent: one, two\n"),
+        "{}",
+        text(&shown)
+    );
+    dir.put("b/f", "x");
+    daemon.wait_for("it fails", |_| {
+        status(&dir).syncs[1].state == State::Retrying
+    });
+    fake.hold();
+    dir.write("f", "x");
+    daemon.wait_for("more is pending", |_| status(&dir).syncs[0].pending == 1);
+
+    let shown = ctl(&dir, &["status"]);
+    let lines = text(&shown);
+    let mut lines = lines.lines();
+    let first = lines.next().unwrap_or_default().to_owned();
+    assert!(first.contains(" 1 in trouble (two), "), "{first}");
+    assert!(
+        lines
+            .next()
+            .is_some_and(|line| line.starts_with("two  retrying in "))
+    );
+    let remedy = lines.any(|line| line.trim_start().starts_with("remedy: log in once"));
+    assert!(remedy, "{}", text(&shown));
+    assert!(lines.any(|line| line.starts_with("one  ")));
+
+    let of_one = |words: &[&str]| ctl(&dir, &[&["status", "-sync", "o*"], words].concat());
+    assert_eq!(code(&of_one(&[])), 1);
+    assert_eq!(code(&of_one(&["-max-age", "15m"])), 0);
+    assert_eq!(code(&of_one(&["-max-age", "0"])), 1);
+    assert_eq!(code(&ctl(&dir, &["status", "-max-age", "15m"])), 2);
+    let trouble = text(&ctl(&dir, &["status", "-trouble"]));
+    assert!(!trouble.contains("\none "), "{trouble}");
+    assert_eq!(code(&ctl(&dir, &["status", "-sync", "x*"])), 2);
+    fake.release();
 }
 
 #[test]

@@ -1,0 +1,172 @@
+//! What the daemon knows of one path, for `lsyncdctl explain`.
+
+use std::rc::Rc;
+
+use super::DaemonState;
+use super::snapshot::of_sync;
+use crate::batch;
+use crate::daemon::inspect::explain;
+use crate::log::escape;
+use crate::paths;
+use crate::queue::{Delay, Status, Time};
+use crate::script::SyncHandle;
+use crate::status::number_format::{counted, span};
+use crate::sync::{Clock, Sync};
+
+/// The maximum number of queue entries that are searched. Those being sent are the first, and a
+/// waiting one of the path itself is found by its name.
+const MAX_SEARCHED: usize = 20_000;
+
+/// Returns the explanation of an absolute path, which ends with a slash if it is a directory: for each sync the rule that decides, what is
+/// pending, being sent, failed or held, and the state of the sync.
+pub fn explained(state: &DaemonState<'_>, name: Option<&str>, path: &[u8]) -> String {
+    let mut text = format!("{}\n", escape(path));
+    for handle in state.syncs.iter().filter(|handle| handle.is_meant(name)) {
+        let name = handle.sync.borrow().config.name.clone();
+        let verdict = explain::verdict(state.script, handle, path);
+        text.push_str(&format!("{name}: {verdict}\n"));
+        for (key, value) in facts(state, handle, path) {
+            text.push_str(&format!("    {key:<9}{value}\n"));
+        }
+    }
+    text
+}
+
+/// Returns the facts about a path in the source of a sync; none for any other.
+fn facts(
+    state: &DaemonState<'_>,
+    handle: &Rc<SyncHandle>,
+    absolute: &[u8],
+) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    {
+        let sync = handle.sync.borrow();
+        let Some(path) = sync.relative(absolute) else {
+            return facts;
+        };
+        if sync.excluded(path) {
+            return facts;
+        }
+        queued(&mut facts, &sync, path, state.now);
+        failed(&mut facts, &sync, path, state.now);
+        if let Some(reason) = sync.gate.blocked().why(path) {
+            let what = if reason.rejected {
+                "rejected"
+            } else {
+                "not checked"
+            };
+            facts.push(("held", format!("by its check, {what}: {}", reason.reason)));
+        }
+    }
+    if state.watch_limit.lacks(handle.sync.borrow().id) {
+        let text = "some directories are not watched; they are compared in intervals";
+        facts.push(("watches", text.into()));
+    }
+    let snapshot = of_sync(state, handle, 0);
+    facts.push(("sync", snapshot.detail));
+    facts
+}
+
+/// Adds the queue entries that stand for a path.
+fn queued(facts: &mut Vec<(&'static str, String)>, sync: &Sync, path: &[u8], now: Time) {
+    let named = sync.queue.open_at(path).and_then(|id| sync.queue.get(id));
+    let first = sync.queue.iter().take(MAX_SEARCHED);
+    let mut seen = Vec::new();
+    let mut below = 0;
+    for delay in named.into_iter().chain(first) {
+        if seen.contains(&delay.id()) {
+            continue;
+        }
+        match relation(&delay, path) {
+            Relation::None => {}
+            Relation::Below => below += 1,
+            Relation::Covers => {
+                seen.push(delay.id());
+                facts.push(entry(&delay, path, now));
+            }
+        }
+    }
+    if below > 0 {
+        facts.push(("pending", format!("{} below it", counted(below, "change"))));
+    }
+    let backlog = sync.backlog(MAX_SEARCHED);
+    if backlog.iter().any(|(_, changed)| covers(changed, path)) {
+        facts.push(("pending", "behind other changes of this target".into()));
+    }
+}
+
+enum Relation {
+    None,
+    /// The entry is of the path, or of a directory above it, or of everything.
+    Covers,
+    /// The entry is of something below the path.
+    Below,
+}
+
+fn relation(delay: &Delay<'_>, path: &[u8]) -> Relation {
+    if delay.etype().is_special() {
+        return Relation::Covers;
+    }
+    let (from, to) = delay.paths();
+    let mut of_entry = [Some(&from), to.as_ref()].into_iter().flatten();
+    if of_entry.clone().any(|of_entry| covers(of_entry, path)) {
+        Relation::Covers
+    } else if path.ends_with(b"/") && of_entry.any(|of_entry| of_entry.starts_with(path)) {
+        Relation::Below
+    } else {
+        Relation::None
+    }
+}
+
+/// Returns true if a change is of this path, or of a directory above it.
+fn covers(changed: &[u8], path: &[u8]) -> bool {
+    paths::bare(changed) == paths::bare(path)
+        || (changed.ends_with(b"/") && path.starts_with(changed))
+}
+
+fn entry(delay: &Delay<'_>, path: &[u8], now: Time) -> (&'static str, String) {
+    let (from, to) = delay.paths();
+    let mut what = delay.etype().name().to_owned();
+    if delay.etype().is_special() {
+        what = format!("{what}, a comparison of everything");
+    } else if paths::bare(&from) != paths::bare(path) || to.is_some() {
+        what = format!("{what} of {}", escape(&from));
+        if let Some(to) = to {
+            what.push_str(&format!(" to {}", escape(&to)));
+        }
+    }
+    let overdue = || span(Clock::until(delay.first_due(), now).as_secs_f64());
+    match delay.status() {
+        Status::Active => ("sending", what),
+        Status::Block => ("pending", format!("{what}, behind another change")),
+        Status::Wait if delay.due() > now => {
+            let left = span(Clock::until(now, delay.due()).as_secs_f64());
+            ("pending", format!("{what}, due in {left}"))
+        }
+        Status::Wait => ("pending", format!("{what}, due for {}", overdue())),
+    }
+}
+
+/// Adds the failure of a path.
+fn failed(facts: &mut Vec<(&'static str, String)>, sync: &Sync, path: &[u8], now: Time) {
+    let failed_paths = sync.failed_paths();
+    let mut above = paths::directories(path).filter(|directory| *directory != b"/");
+    let is_failed =
+        |path: &[u8]| failed_paths.etype_of(path).is_some() || failed_paths.is_tried(path);
+    if !is_failed(path) && !above.any(is_failed) {
+        return;
+    }
+    let mut text = String::from("left undone");
+    if let Some(failure) = &sync.counters.last_failure {
+        text.push_str(&format!("; the last error: {}", escape(&failure.text)));
+    }
+    if let Some(due) = failed_paths.due() {
+        let left = span(Clock::until(now, due).as_secs_f64());
+        text.push_str(&format!("; retried in {left}"));
+    }
+    facts.push(("failed", text));
+    let failure = sync.counters.last_failure.as_ref();
+    if let Some(remedy) = failure.and_then(|failure| batch::remedy(&failure.text)) {
+        facts.push(("remedy", remedy.to_owned()));
+    }
+}

@@ -1,0 +1,60 @@
+//! What `lsyncdctl explain` tells of a path.
+
+use super::*;
+
+/// Returns the explanation of a path of the source.
+fn explain(dir: &Dir, path: &str) -> String {
+    let output = ctl(dir, &["explain", &format!("@SRC@/{path}")]);
+    assert_eq!(code(&output), 0, "{}", text(&output));
+    text(&output)
+}
+
+#[test]
+fn a_path_is_followed_from_pending_to_sent() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let config = one(r#"exclude = { "*.tmp" },"#).replace("delay = 1", "delay = 500");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    let said = explain(&dir, "f");
+    assert!(said.contains("one: mirrored to "), "{said}");
+    assert!(said.contains("    sync     current"), "{said}");
+
+    dir.write("f", "x");
+    daemon.wait_for("it is pending", |_| status(&dir).syncs[0].pending == 1);
+    let said = explain(&dir, "f");
+    assert!(said.contains("    pending  Create, due in "), "{said}");
+    fake.hold();
+    done(&dir, &["flush"]);
+    wait_state(&dir, &mut daemon, State::Sending);
+    let said = explain(&dir, "f");
+    assert!(said.contains("    sending  Create\n"), "{said}");
+    let other = explain(&dir, "g");
+    assert!(!other.contains("\n    sending "), "{other}");
+
+    fake.release();
+    wait_state(&dir, &mut daemon, State::Current);
+    let said = explain(&dir, "f");
+    assert!(said.contains("\none: last sent "), "{said}");
+    let said = explain(&dir, "f.tmp");
+    assert!(said.contains("one: left out; the rule is "), "{said}");
+}
+
+#[test]
+fn a_failed_path_is_told_with_its_reason() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    fake.exits(&[0, 23]);
+    dir.mkdir("d");
+    dir.write("d/f", "x");
+    daemon.wait_for("it is left", |_| status(&dir).syncs[0].failed > 0);
+    let said = explain(&dir, "d/f");
+    assert!(said.contains("    failed   left undone"), "{said}");
+    let outside = ctl(&dir, &["explain", "/elsewhere"]);
+    assert!(
+        text(&outside).contains("not concerned"),
+        "{}",
+        text(&outside)
+    );
+    assert_eq!(code(&ctl(&dir, &["explain"])), 4);
+}
