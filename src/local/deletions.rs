@@ -1,6 +1,6 @@
 //! Counts what a job would delete at the target, before anything is done.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 
 use rustix::fs::{FileType, Stat};
@@ -102,6 +102,17 @@ fn outermost(items: &[CopyItem]) -> impl Iterator<Item = &[u8]> {
         }
     };
     deleted.into_iter().filter(move |path| !covered(path))
+}
+
+/// Returns the outermost paths of Deletes with other Deletes below them, without trailing slashes.
+pub fn trees(items: &[CopyItem]) -> BTreeSet<&[u8]> {
+    let deletes = items.iter().filter(|item| item.change == Change::Delete);
+    let paths: HashSet<&[u8]> = deletes.map(|item| paths::bare(&item.path)).collect();
+    let tops = paths.iter().copied().filter_map(|path| {
+        let mut above = paths::directories(path).map(paths::bare);
+        above.find(|directory| !directory.is_empty() && paths.contains(directory))
+    });
+    tops.collect()
 }
 
 /// Returns the number of entries of a target.

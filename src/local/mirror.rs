@@ -100,11 +100,8 @@ pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
             }
         }
         CopyTask::Events(items) => {
-            for item in items {
-                if mirror.is_stopped() {
-                    break;
-                }
-                mirror.handle(item);
+            for items in items.split_inclusive(|item| item.to.is_some()) {
+                mirror.handle_all(items);
             }
         }
     }
@@ -120,6 +117,26 @@ fn closed(what: &str, path: &[u8], error: &io::Error) -> CopyReport {
 }
 
 impl Mirror<'_> {
+    /// Handles events of which only the last one may be a Move. A tree that was removed and made
+    /// again is compared first: its Deletes come from the bottom to the top, and each of them would
+    /// compare what is below it.
+    fn handle_all(&mut self, items: &[CopyItem]) {
+        let trees = deletions::trees(items);
+        for tree in &trees {
+            if !self.is_stopped() {
+                self.sync_path(tree, true);
+            }
+        }
+        for item in items {
+            if self.is_stopped() {
+                return;
+            }
+            if item.change != Change::Delete || !trees.contains(paths::bare(&item.path)) {
+                self.handle(item);
+            }
+        }
+    }
+
     fn handle(&mut self, item: &CopyItem) {
         let path = &item.path;
         match (item.change, &item.to) {

@@ -368,7 +368,8 @@ fn a_tree_that_was_made_again_is_read_once() {
     let mut inotify = inotify::Inotify::init().unwrap();
     let opened = inotify::WatchMask::OPEN;
     inotify.watches().add(&deepest, opened).unwrap();
-    let paths = (1..=DEPTH).map(|depth| format!("/{}", "d/".repeat(depth)));
+    let paths = (1..=DEPTH).rev();
+    let paths = paths.map(|depth| format!("/{}", "d/".repeat(depth)));
     let items = paths.map(|path| item(Change::Delete, &path, None));
     let report = pair.run(CopyTask::Events(items.collect()));
     assert!(report.failures.is_empty(), "{:?}", report.failures);
