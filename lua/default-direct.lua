@@ -46,7 +46,7 @@ local function wants_rsync(rsync)
 end
 
 local function whole(event)
-  if wants_rsync(event.config.rsync) then
+  if event.config._wants_rsync then
     return default.rsync.full(event)
   end
   native.direct(event)
@@ -70,5 +70,6 @@ direct.collect = native.public(direct.collect)
 
 function direct.prepare(config, level)
   default.rsync.prepare(config, (level or 3) + 1)
+  config._wants_rsync = wants_rsync(config.rsync)
 end
 direct.prepare = native.public(direct.prepare)

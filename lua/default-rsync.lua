@@ -49,11 +49,19 @@ local function whole(event)
     words[#words + 1] = "--delete-excluded"
   end
 
-  native.compares_all(inlet)
-  words = native.accepted(inlet, words)
-
   local common = config.startup and config.startup._computed or config.rsync._computed
   local source, target = native.rsync_source(inlet), native.rsync_target(config)
+  local changed = native.changed_directories(inlet)
+  if changed then
+    log("Normal", "rsync of changed directories: " .. config.source .. " -> " .. target .. "\n"
+      .. changed.shown)
+    native.spawn(event, config.rsync.binary, "<", changed.list, protection, changed.rules, words,
+      common, "-d", "--from0", "--files-from=-", source, target)
+    return
+  end
+
+  native.compares_all(inlet)
+  words = native.accepted(inlet, words)
   local option, rules = native.filter_input(inlet)
   local way = "recursive full rsync: " .. config.source .. " -> " .. target
   if not option then

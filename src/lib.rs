@@ -24,6 +24,7 @@
 //! | [`queue`] | delays, how events combine, the path index |
 //! | [`filter`] | rsync's patterns |
 //! | [`watch`] | inotify, move pairing, the tree of watched directories, the crawl |
+//! | [`index`] | what the target is known to have: digests of directories, kept over restarts |
 //! | [`local`] | what default.direct does itself, without a process |
 //! | [`component`] | the contract between the event loop and its components |
 //! | [`history`] | the transfer log: what was sent, and when |
@@ -54,6 +55,7 @@ pub mod exit;
 pub mod filter;
 pub mod history;
 pub mod id;
+pub mod index;
 pub mod local;
 pub mod log;
 pub mod paths;

@@ -9,6 +9,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | [`changed_directories`] | the call that compares single directories, without those below them |
 //! | [`itemized`] | what a dry run would do, entry by entry |
 //! | [`list_first`] | whether a comparison of everything lists the whole source first |
 //! | [`list_strategy`] | which of the two calls, and what failures teach |
@@ -26,6 +27,7 @@
 //! | [`rsync_options`] | which of the user's own options forbid the files-from call |
 //! | [`temp_name`] | which files a temporary one may be for |
 
+pub mod changed_directories;
 pub mod collapse;
 pub mod drift_line;
 pub mod dry_run;

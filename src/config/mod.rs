@@ -10,6 +10,7 @@
 //! * `inherit`: inheritance;
 //! * `source`, `target`: the source directory, and refusal of dangerous local targets;
 //! * `guard`, `priority`: `guard`, `nice` and `ionice`;
+//! * `warm_start`: what `init = "changed"` needs to know;
 //! * `rsync_args`: the arguments common to all rsync calls of a sync;
 //! * `ssh`: ssh as rsync's remote shell, moves at the target, shared connections;
 //! * `check`: checks of files;
@@ -32,6 +33,7 @@ pub mod ssh;
 mod sync_config;
 pub mod target;
 mod values;
+mod warm_start;
 
 pub use check::{Check, CheckConfig, OnReject, Scanner, Staging, is_check};
 pub use config_error::{ConfigError, bare_config_error, config_error, config_error_about};
@@ -43,6 +45,7 @@ pub use ssh::share as share_ssh;
 pub use sync_config::{Delete, Hook, SyncConfig, filter, is_delete, is_value};
 pub use target::destination;
 pub use values::{check_values, no_text, unknown_results};
+pub use warm_start::WarmStartConfig;
 
 use mlua::Value;
 

@@ -15,6 +15,7 @@ use super::priority::priority;
 use super::settings_table::lossy;
 use super::source::named_directory;
 use super::values;
+use super::warm_start::WarmStartConfig;
 use super::{number_of, text_of, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
 use crate::process::Priority;
@@ -92,6 +93,8 @@ pub struct SyncConfig {
     pub mode: Option<InotifyMode>,
     /// A startup event is queued when all directories are watched.
     pub init: bool,
+    /// The startup compares changed directories only; set when the kind of the sync is known.
+    pub warm_start: Option<WarmStartConfig>,
     /// The hook after a successful batch.
     pub on_synced: Option<Hook>,
     /// The hook after the first failure.
@@ -138,6 +141,7 @@ impl SyncConfig {
             batch_size_limit: size(&config.get("batchSizeLimit")?),
             mode: values::mode(config)?,
             init: truthy(&config.get("init")?),
+            warm_start: None,
             on_synced: hook(config, "onSynced")?,
             on_failed: hook(config, "onFailed")?,
         })

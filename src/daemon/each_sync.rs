@@ -10,21 +10,21 @@ use crate::id::SyncId;
 use crate::log;
 use crate::queue::Time;
 use crate::script::{SyncHandle, TunnelObject};
+use crate::state::warm_start::{WarmStarts, WarmView};
 use crate::state::{StateDir, pending};
 use crate::watch::Watcher;
 
 /// Queues the startup of the syncs whose directories are watched by now. `is_first` says that the
 /// state saved by the previous daemon has not been restored yet.
-pub fn begin_startups(
-    syncs: &[Rc<SyncHandle>],
-    state: Option<&StateDir>,
-    is_first: bool,
-    now: Time,
-) {
-    for handle in syncs {
+pub fn begin_startups(warm_starts: &mut WarmStarts, view: &WarmView<'_>, is_first: bool) {
+    for handle in view.syncs {
         let mut sync = handle.sync.borrow_mut();
+        if warm_starts.begin(&sync, view, is_first) {
+            continue;
+        }
+        let now = view.now;
         if sync.watched(now)
-            && let Some(state) = state
+            && let Some(state) = view.state
         {
             pending::restore(state, &mut sync, is_first, now);
         }
@@ -37,7 +37,11 @@ pub fn save_pending(syncs: &[Rc<SyncHandle>], state: Option<&StateDir>) {
         return;
     };
     for handle in syncs {
-        pending::save(state, &handle.sync.borrow());
+        let sync = handle.sync.borrow();
+        // What was saved has not been restored before the startup.
+        if !sync.awaits_watches() {
+            pending::save(state, &sync);
+        }
     }
 }
 

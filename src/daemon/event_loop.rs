@@ -29,6 +29,7 @@ use crate::log;
 use crate::scan::{ScanPasses, ScanTurn};
 use crate::script::{Environment, Script, SyncHandle};
 use crate::state;
+use crate::state::warm_start::{WarmStarts, WarmView};
 use crate::sync::{Next, Scheduler};
 use crate::transfer::Transfers;
 use crate::transfer::local_jobs::LocalJobs;
@@ -61,6 +62,7 @@ pub struct EventLoop<'a> {
     pub(super) compare: Vec<bool>,
     pub(super) watch_limit: WatchLimit,
     directory_count: DirectoryCount,
+    pub(super) warm_starts: WarmStarts,
     pub(super) source_monitor: SourceMonitor,
     pub(super) tunnels: TunnelSupervisor,
     pub(super) rsync_probe: RsyncProbe,
@@ -103,6 +105,7 @@ impl<'a> EventLoop<'a> {
             progress: StartupProgress::new(Instant::now(), settings.nodaemon),
             watch_limit: WatchLimit::new(settings.rescan_interval),
             directory_count: DirectoryCount::default(),
+            warm_starts: WarmStarts::default(),
             source_monitor: SourceMonitor::new(Instant::now()),
             tunnels: TunnelSupervisor::new(Rc::clone(&context.children)),
             scan_passes: ScanPasses::new(Rc::clone(&context.children), context.waker()),
@@ -237,10 +240,12 @@ impl<'a> EventLoop<'a> {
                 self.progress.finished(self.watcher);
             }
             if std::mem::take(&mut self.starting_up) {
-                let state = self.context.state.as_ref();
                 let is_first = !std::mem::replace(&mut self.context.restored, true);
-                each_sync::begin_startups(&self.syncs, state, is_first, self.now);
+                self.with_warm_starts(|warm, view| each_sync::begin_startups(warm, view, is_first));
             }
+        }
+        if !self.is_shutting_down() {
+            self.with_warm_starts(|warm, view| warm.on_turn(view));
         }
         self.compare();
     }
@@ -268,6 +273,23 @@ impl<'a> EventLoop<'a> {
         if before.is_reached() {
             self.watcher.rebuild();
         }
+    }
+
+    /// Calls warm starts with the state of the daemon that they need.
+    fn with_warm_starts<T>(
+        &mut self,
+        call: impl FnOnce(&mut WarmStarts, &mut WarmView<'_>) -> T,
+    ) -> T {
+        let lacks = |sync| self.watch_limit.lacks(sync);
+        let mut view = WarmView {
+            syncs: &self.syncs,
+            watcher: self.watcher,
+            state: self.context.state.as_ref(),
+            waker: self.context.waker(),
+            lacks: &lacks,
+            now: self.now,
+        };
+        call(&mut self.warm_starts, &mut view)
     }
 
     /// Lets the source monitor check sources.
@@ -355,6 +377,7 @@ impl<'a> EventLoop<'a> {
         for handle in &self.syncs {
             let mut sync = handle.sync.borrow_mut();
             sync.verify_mut().suspect();
+            sync.lose_index();
             sync.counters.overflows += 1;
         }
     }
@@ -373,11 +396,19 @@ impl<'a> EventLoop<'a> {
 
     /// Runs alarms and due syncs, unless the loop is shutting down.
     fn run_due(&mut self) {
-        if let Some(shutdown) = &mut self.shutdown {
+        if self.shutdown.is_some() {
+            let running = self.transfers.unfinished() + self.local_jobs.running();
+            let is_indexing = running == 0
+                && self.started
+                && self.with_warm_starts(|warm, view| warm.on_stop(view));
             let left = Remaining {
-                running: self.transfers.unfinished() + self.local_jobs.running(),
+                running,
                 last_end: self.transfers.last_end(),
                 is_saved: self.context.state.is_some(),
+                is_indexing,
+            };
+            let Some(shutdown) = &mut self.shutdown else {
+                return;
             };
             let actions = shutdown.on_turn(left, Instant::now(), SystemTime::now());
             return self.apply(actions);
@@ -509,6 +540,7 @@ impl<'a> EventLoop<'a> {
                 let mut sync = handle.sync.borrow_mut();
                 let size = self.watcher.tree_size(&sync.config.source);
                 sync.set_tree_size(size);
+                sync.begin_full_comparison();
             }
             if let Err(error) = self.script.act(handle, id) {
                 self.stop_with_error(&error);

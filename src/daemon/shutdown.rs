@@ -45,6 +45,8 @@ pub struct Remaining {
     pub last_end: Option<SystemTime>,
     /// Pending changes are saved for the next daemon.
     pub is_saved: bool,
+    /// The index of a source is being updated.
+    pub is_indexing: bool,
 }
 
 impl Shutdown {
@@ -89,6 +91,11 @@ impl Shutdown {
     /// is over. `wall` is the time of the clock of files.
     pub fn on_turn(&mut self, left: Remaining, now: Instant, wall: SystemTime) -> Vec<Action> {
         let running = left.running;
+        let is_late = self.kill_at.is_some_and(|time| now >= time);
+        if running == 0 && left.is_indexing && !is_late {
+            self.log_at = now + LOG_INTERVAL;
+            return Vec::new();
+        }
         if running == 0 {
             let wait = self.rest_of_second(left, wall);
             self.exit_at = Some(now + wait.unwrap_or(LOG_INTERVAL));
@@ -157,6 +164,7 @@ mod tests {
             running,
             last_end: None,
             is_saved: true,
+            is_indexing: false,
         }
     }
 

@@ -50,6 +50,25 @@ impl Mirror<'_> {
         }
     }
 
+    /// Makes the entries of a directory those of the source's, without what is below its
+    /// subdirectories.
+    pub(super) fn compare_level(&mut self, path: &[u8]) {
+        self.memory.journal.touch_tree(path);
+        if self.is_stopped() {
+            return;
+        }
+        self.walked = Some(path.to_vec());
+        // The walk that takes the subdirectories is dropped.
+        let compared = self.compare_one(path, attributes::is_copy, &mut Walk::through(path));
+        if let Err(error) = compared
+            && !matches!(self.source.lookup(path), Ok(None))
+        {
+            self.fail(path, true, "compare", &error);
+        }
+        self.walked = None;
+        self.changed_in(path);
+    }
+
     fn compare_one(&mut self, path: &[u8], judge: Judge, walk: &mut Walk) -> io::Result<()> {
         // Nothing is removed unless the list of names is complete.
         let wanted = beneath::list(&self.source.directory(path)?)?;

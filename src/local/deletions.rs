@@ -77,6 +77,8 @@ pub(super) fn count(
                 total: Some(count.seen),
             });
         }
+        // Syncs with a limit compare everything.
+        CopyTask::Directories(_) => {}
         CopyTask::Events(items) => {
             for path in outermost(items) {
                 count.event(path)?;

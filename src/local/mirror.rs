@@ -99,6 +99,11 @@ pub fn carry_out(orders: &CopyJob, memory: &mut Memory) -> CopyReport {
                 mirror.memory.links.searched();
             }
         }
+        CopyTask::Directories(directories) => {
+            for directory in directories {
+                mirror.compare_level(directory);
+            }
+        }
         CopyTask::Events(items) => {
             for items in items.split_inclusive(|item| item.to.is_some()) {
                 mirror.handle_all(items);

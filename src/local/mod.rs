@@ -92,6 +92,9 @@ impl CopyJob {
 pub enum CopyTask {
     /// The whole source is compared with the target.
     Everything,
+    /// These directories are compared, each without those below it. The paths have slashes around
+    /// them; each is behind the directory that contains it.
+    Directories(Vec<Vec<u8>>),
     /// These events, in their order.
     Events(Vec<CopyItem>),
 }

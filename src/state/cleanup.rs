@@ -34,6 +34,8 @@ const MAX_REMOVED: usize = 100;
 /// The names of the files in a state directory.
 const STATE_KINDS: [&[u8]; 8] = [
     b"alive",
+    b"index",
+    b"index-open",
     b"inside",
     b"log",
     b"log.old",

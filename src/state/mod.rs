@@ -5,6 +5,7 @@
 //! | `state_dir` | the directories and their files |
 //! | `pending` | pending events, and the time up to which everything is at the target |
 //! | `sources` | the identity of each source, and what is mounted at source and target |
+//! | `warm_start` | plans startups by the index of a source, and makes and updates it |
 //! | `cleanup` | removes the directories of syncs that are no longer configured |
 //!
 //! Without a usable directory no state is saved. The room may call `config`, `sync` and the rooms
@@ -14,6 +15,7 @@ mod cleanup;
 pub mod pending;
 pub mod sources;
 mod state_dir;
+pub mod warm_start;
 
 pub use cleanup::{StateCleanup, remove_all};
 pub use state_dir::{StateDir, key};

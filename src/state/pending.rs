@@ -6,6 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::state_dir::{self, StateDir};
+use crate::config::SyncConfig;
 use crate::log;
 use crate::paths;
 use crate::queue::{Etype, Time};
@@ -54,6 +55,11 @@ pub fn save_synced(state: &StateDir, sync: &Sync) {
         let name = &sync.config.name;
         log::say("Debug", format_args!("{name}: cannot remember: {error}"));
     }
+}
+
+/// Returns the time up to which everything is at the target, as the previous daemon saved it.
+pub fn read_synced(state: &StateDir, sync: &SyncConfig) -> Option<SystemTime> {
+    Some(decode_time(&state.read(sync, ALIVE_MARK)?))
 }
 
 /// Restores the pending events of a sync that starts. `is_first` says that the previous daemon

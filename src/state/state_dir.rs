@@ -24,6 +24,8 @@ const DEFAULT_PATH: &str = "/var/lib/lsyncd";
 
 /// The maximum size of a state file in bytes.
 pub const MAX_BYTES: usize = 64 << 20;
+/// The maximum size of an index in bytes: 16 million directories.
+const MAX_LARGE_BYTES: usize = 512 << 20;
 
 /// The parent of the state directories. It must not be writable by other users.
 #[derive(Clone, Debug)]
@@ -71,7 +73,20 @@ impl StateDir {
     ///
     /// The file cannot be written. The old file is unchanged then.
     pub fn write(&self, sync: &SyncConfig, kind: &str, bytes: &[u8]) -> io::Result<()> {
-        if bytes.len() > MAX_BYTES {
+        self.replace(sync, kind, bytes, MAX_BYTES)
+    }
+
+    /// As [`StateDir::write`], for an index, which may be larger.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written. The old file is unchanged then.
+    pub fn write_large(&self, sync: &SyncConfig, kind: &str, bytes: &[u8]) -> io::Result<()> {
+        self.replace(sync, kind, bytes, MAX_LARGE_BYTES)
+    }
+
+    fn replace(&self, sync: &SyncConfig, kind: &str, bytes: &[u8], most: usize) -> io::Result<()> {
+        if bytes.len() > most {
             return Err(ErrorKind::FileTooLarge.into());
         }
         let root = enter(&self.path)?;
@@ -95,13 +110,31 @@ impl StateDir {
     ///
     /// The file cannot be read, is too large, or may have been written by another user.
     pub fn try_read(&self, sync: &SyncConfig, kind: &str) -> io::Result<Option<Vec<u8>>> {
-        match self.load(sync, kind) {
+        self.read_up_to(sync, kind, MAX_BYTES)
+    }
+
+    /// As [`StateDir::try_read`], for an index, which may be larger.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is too large, or may have been written by another user.
+    pub fn try_read_large(&self, sync: &SyncConfig, kind: &str) -> io::Result<Option<Vec<u8>>> {
+        self.read_up_to(sync, kind, MAX_LARGE_BYTES)
+    }
+
+    fn read_up_to(
+        &self,
+        sync: &SyncConfig,
+        kind: &str,
+        most: usize,
+    ) -> io::Result<Option<Vec<u8>>> {
+        match self.load(sync, kind, most) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             loaded => loaded.map(Some),
         }
     }
 
-    fn load(&self, sync: &SyncConfig, kind: &str) -> io::Result<Vec<u8>> {
+    fn load(&self, sync: &SyncConfig, kind: &str, most: usize) -> io::Result<Vec<u8>> {
         let root = enter(&self.path)?;
         let location = of_sync(&root, sync)?.location(OsStr::new(kind))?;
         let file = location.open(OFlags::RDONLY, Mode::empty())?;
@@ -109,8 +142,8 @@ impl StateDir {
             return Err(untrusted("no ordinary file"));
         }
         let mut bytes = Vec::new();
-        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        if bytes.len() > MAX_BYTES {
+        file.take(most as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > most {
             return Err(ErrorKind::FileTooLarge.into());
         }
         Ok(bytes)

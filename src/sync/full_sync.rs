@@ -36,11 +36,15 @@ impl Sync {
 
     /// Returns true if nothing of the startup is left to do.
     pub fn has_started(&self) -> bool {
-        self.has_ended()
-            || !self
-                .queue
-                .specials()
-                .any(|delay| delay.etype() == Etype::Init)
+        // The startup is not planned yet.
+        let is_planned = self.warm_start.is_none() || !self.lifecycle.awaits_watches();
+        let has_ended = self.has_ended();
+        has_ended
+            || is_planned
+                && !self
+                    .queue
+                    .specials()
+                    .any(|delay| delay.etype() == Etype::Init)
     }
 
     /// Returns the reason why the startup waits for a change of source, target or guard; `None` if
@@ -92,6 +96,19 @@ impl Sync {
         self.requeues += 1;
         self.verify.suspect();
         self.changes.lose();
+        self.lose_index();
+    }
+
+    /// Records that an index made of the present state would be wrong.
+    pub fn lose_index(&mut self) {
+        if let Some(warm) = &mut self.warm_start {
+            warm.lose_events();
+        }
+    }
+
+    /// Returns true if the startup waits until the directories are watched.
+    pub fn awaits_watches(&self) -> bool {
+        self.lifecycle.awaits_watches()
     }
 
     /// Returns the event type of a full comparison; `None` if the sync's kind has none.

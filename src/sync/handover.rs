@@ -69,6 +69,7 @@ impl Sync {
         let everything = everything || !old.verify.is_done() || old.has_ended();
         if everything && self.config.init {
             self.verify.suspect();
+            self.owe_startup_comparison();
         }
         self.owes_comparison |= everything && !self.config.init;
     }

@@ -9,6 +9,7 @@
 //! * `retry`: the retry rule, its delays, failed paths, their detection in rsync's messages, size
 //!   limits of targets, and moves that fail at the target;
 //! * `guard`: whether source and target are the expected directories on the expected mounts;
+//! * `warm_start`: what is known of the index of the source;
 //! * `verify`: changes that rsync's quick check cannot detect;
 //! * `journal_reader`: the journal shared by syncs of one source;
 //! * `blocked_paths`: the effect of the check gate on transfers;
@@ -35,6 +36,7 @@ mod phase;
 mod retry;
 mod scheduler;
 mod verify;
+mod warm_start;
 
 pub use clock::Clock;
 pub use commands::Mark;
@@ -45,6 +47,7 @@ pub use retry::{
     Backoff, Blame, Deferred, Entries, FailedEntries, LineKind, OtherNames, RetryPlan,
 };
 pub use scheduler::Scheduler;
+pub use warm_start::{IndexState, WarmStart, index_fingerprint};
 
 pub use crate::queue::micros;
 
@@ -99,6 +102,8 @@ pub struct Sync {
     retry: RetryState,
     guard: GuardState,
     verify: verify::Verify,
+    /// What is known of the index; `None` without `init = "changed"`.
+    warm_start: Option<WarmStart>,
     in_flight: InFlight,
     queue_limit: QueueLimit,
     /// The paths that change while source and target are compared.
@@ -156,6 +161,7 @@ impl Sync {
             retry: RetryState::new(config.delay),
             guard: GuardState::default(),
             verify: verify::Verify::default(),
+            warm_start: config.warm_start.as_ref().map(|_| WarmStart::default()),
             in_flight: InFlight::default(),
             queue_limit: QueueLimit::new(match policy {
                 Policy::Coalesce => config.max_pending,

@@ -74,6 +74,11 @@ impl Lifecycle {
         }
     }
 
+    /// Returns true if the directories are not watched yet, or the startup is not planned.
+    pub fn awaits_watches(&self) -> bool {
+        self.phase == Phase::Unwatched
+    }
+
     /// Handles the end of the crawl. Returns true if the sync has waited for it.
     pub fn watched(&mut self) -> bool {
         let waited = self.phase == Phase::Unwatched;

@@ -35,6 +35,7 @@ fn sync(moves: bool) -> Sync {
         batch_size_limit: None,
         mode: None,
         init: true,
+        warm_start: None,
         on_synced: None,
         on_failed: None,
     };

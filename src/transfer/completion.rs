@@ -105,6 +105,9 @@ fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
         Completion::Done => {
             if status.is_success() {
                 sync.add_harmless_lines(job.harmless_lines());
+                if job.is_whole(&sync) {
+                    sync.full_comparison_succeeded();
+                }
             }
             let unreadable = sync.unreadable_directories(&job.ids);
             if unreadable.is_empty() {

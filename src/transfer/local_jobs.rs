@@ -266,8 +266,13 @@ fn tell(task: &CopyTask) {
     if !log::enabled("Exec") {
         return;
     }
-    let CopyTask::Events(items) = task else {
-        return log::say("Exec", "compare all");
+    let items = match task {
+        CopyTask::Everything => return log::say("Exec", "compare all"),
+        CopyTask::Directories(directories) => {
+            let count = directories.len();
+            return log::say("Exec", format_args!("compare {count} directories"));
+        }
+        CopyTask::Events(items) => items,
     };
     for item in items {
         let path = log::escape(&item.path);

@@ -21,6 +21,7 @@
 //! | churn | random changes with everything that can go wrong |
 //! | rules | random changes under rules that include and exclude |
 //! | soak | minutes of changes, when asked for |
+//! | warm_start | starts that compare changed directories only |
 //! | races | the list of all races and their tests, and those that are nowhere else |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
@@ -50,4 +51,8 @@ mod rules;
 mod soak;
 mod stalls;
 mod startup;
+<<<<<<< HEAD
 mod verification;
+=======
+mod warm_start;
+>>>>>>> 2252750 (Start without a comparison when the source has not changed (init = "changed"))

@@ -56,6 +56,11 @@ pub const SETTINGS: &[Key] = keys! {
     "rescanInterval": T::Interval, "60", V3;
         "Seconds between two comparisons of directories that cannot be watched because inotify \
          watches have run out.";
+    "init": T::OneOf(&["changed"]), "", V3;
+        "Startup of all syncs that have the startup of default.rsync, default.rsyncssh or \
+         default.direct and set no `init`: as `init` of `sync{}`.";
+    "verifyEvery": T::Seconds, "", V3;
+        "Default of `verifyEvery` for syncs.";
     "hup": T::OneOf(&["all", "changed"]), "`all`", V3;
         "Effect of `kill -HUP` after the configuration has been read again: `all` runs all startup \
          transfers, `changed` only those of changed syncs.";

@@ -59,9 +59,12 @@ pub const SYNC: &[Key] = keys! {
         "Times of full comparisons, see [crontab](#crontab).";
     "tunnel": T::Tunnel, "", V2_3;
         "Process that must be up before anything is sent, see [tunnel{}](#tunnel).";
-    "init": T::FunctionOrFalse, "full comparison", V2_2;
+    "init": T::Init, "full comparison", V2_2;
         "Function to call at the start. `false`: no startup transfer; only changes from now on are \
-         sent.";
+         sent. `\"changed\"`: compare only directories that have changed while the daemon was \
+         stopped, see [tuning.md](tuning.md#starting-without-a-comparison).";
+    "verifyEvery": T::Seconds, "604800", V3;
+        "With `init = \"changed\"`: seconds after which a start compares everything again. 0: never.";
     "full": T::Function, "of the kind", V2_3;
         "Function to call for a full comparison.";
     "action": T::Function, "of the kind", V2_2;

@@ -32,8 +32,8 @@ pub enum ValueType {
     ExitCodes,
     /// A function.
     Function,
-    /// A function; `false` has a meaning of its own.
-    FunctionOrFalse,
+    /// A function or `"changed"`; `false` has a meaning of its own.
+    Init,
     /// A table of known keys.
     Gauge,
     /// The conditions of a sync.
@@ -103,7 +103,7 @@ impl ValueType {
             T::Delete => "true, false, `\"startup\"`, `\"running\"`",
             T::ExitCodes | T::SshOptions | T::Table(_) => "table",
             T::Function => "function",
-            T::FunctionOrFalse => "function or false",
+            T::Init => "function, false or `\"changed\"`",
             T::Gauge | T::Guard => "table or false",
             T::Hook => "function or list of texts",
             T::Numbers => "number or list of numbers",
@@ -164,14 +164,16 @@ impl ValueType {
                 return Some("must be a list of texts.".to_owned());
             }
             T::Texts if text.is_none() && words(value).is_none() => "a text or a list of texts",
-            T::Function | T::FunctionOrFalse if *value == Value::Boolean(true) => {
+            T::Init if text.as_deref() == Some(b"changed") => return None,
+            T::Init if text.is_some() => "a function, false or \"changed\"",
+            T::Function | T::Init if *value == Value::Boolean(true) => {
                 return Some(
                     "must be a function or false, not true. Leave it out for what the kind of \
                      the sync does."
                         .to_owned(),
                 );
             }
-            T::Function | T::FunctionOrFalse if !value.is_function() => "a function",
+            T::Function | T::Init if !value.is_function() => "a function",
             T::Gauge if !value.is_table() => "a table or false",
             T::ExitCodes if !value.is_table() => "a table",
             T::Hook if !value.is_function() && !value.is_table() => {

@@ -3,6 +3,7 @@
 //! * `config_api`: the functions of the preludes for settings and syncs;
 //! * `sync_checks`: warnings about a valid configuration;
 //! * `user_keys`: keys that belong to kinds of the user's own;
+//! * `warm_start`: `init = "changed"`;
 //! * `fanout`: what syncs of one source share.
 //!
 //! The folder runs while a configuration is loaded, and not afterwards.
@@ -11,6 +12,7 @@ pub mod config_api;
 mod fanout;
 pub mod sync_checks;
 mod user_keys;
+mod warm_start;
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -43,9 +45,11 @@ pub fn create(
     objects: &Objects,
     config: Table,
 ) -> Result<Table> {
+    warm_start::resolve(lua, context, &config)?;
     let policy = policy(lua, &config)?;
     check(lua, &config, policy, context.syncs.borrow().len())?;
-    let typed = SyncConfig::from_table(&user_keys::without(lua, &config)?)?;
+    let mut typed = SyncConfig::from_table(&user_keys::without(lua, &config)?)?;
+    typed.warm_start = warm_start::config(lua, context, &config, &typed)?;
     if typed.check.is_some() {
         scan_request::check_behaviour(lua, &config)?;
     }
@@ -172,7 +176,9 @@ fn sync_of(
 ) -> Result<Rc<RefCell<Sync>>> {
     let full = config.get::<Value>("full")?.is_function();
     let files = fanout::files(config, &typed, &filter, fingerprint.is_some())?;
-    let group = files.as_deref().map(|files| fanout::group(files, &typed));
+    // A sync that shares a journal does not see each event.
+    let shares = files.as_deref().filter(|_| typed.warm_start.is_none());
+    let group = shares.map(|files| fanout::group(files, &typed));
     let sync = match unchanged(context, fingerprint) {
         Some(sync) => {
             sync.borrow_mut().config.name = typed.name;

@@ -62,6 +62,16 @@ fn request(
             log::normal(way);
             matches!(delete, Delete::Always | Delete::Startup)
         }
+        CopyTask::Directories(ref directories) => {
+            let way = format!(
+                "copy of {} changed directories: {} -> {}",
+                directories.len(),
+                log::escape(&sync.config.source),
+                log::escape(&target)
+            );
+            log::normal(way);
+            matches!(delete, Delete::Always | Delete::Startup)
+        }
         CopyTask::Events(_) => delete.in_batches(),
     };
     drop(sync);
@@ -83,7 +93,10 @@ pub fn task(sync: &Sync, ids: &[DelayId], wanted: impl Fn(Etype, &[u8]) -> bool)
     let plain = delays.filter(|delay| !delay.etype().is_special());
     let mut plain = plain.peekable();
     if plain.peek().is_none() {
-        return CopyTask::Everything;
+        return match sync.startup_directories() {
+            Some(directories) => CopyTask::Directories(directories.to_vec()),
+            None => CopyTask::Everything,
+        };
     }
     let items = plain.filter_map(|delay| {
         let (path, to) = delay.paths();

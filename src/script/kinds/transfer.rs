@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 
 use super::{batch_size, scan_request};
+use crate::batch::changed_directories::ChangedDirectories;
 use crate::batch::list_first::{self, WholeComparison};
 use crate::batch::probe::Binary;
 use crate::batch::{self, BatchEntry, BatchRequest, Change, ListMode};
@@ -71,6 +72,12 @@ pub fn add(
         })?,
     )?;
     native.set(
+        "changed_directories",
+        lua.create_function(|lua, inlet: Table| {
+            changed_directories(lua, &*handle_of(lua, &inlet)?)
+        })?,
+    )?;
+    native.set(
         "filter_input",
         lua.create_function(|lua, inlet: Table| {
             let handle = handle_of(lua, &inlet)?;
@@ -108,7 +115,7 @@ pub fn add(
 
 /// Returns the destination of transfers. A relative local path refers to the directory in which the
 /// daemon was started.
-pub(super) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
+pub(in crate::script) fn rsync_target(lua: &Lua, config: &Table) -> Result<Vec<u8>> {
     let target = destination(config)?.ok_or_else(|| config_error("the sync has no target"))?;
     let context = lua.app_data_ref::<Rc<ScriptContext>>();
     let target = match &context {
@@ -146,6 +153,38 @@ fn compares_all(handle: &SyncHandle) -> Result<()> {
     Ok(())
 }
 
+/// Returns the directories that the startup compares, each without those below it: a list for
+/// rsync, rules, and a text for the log. Returns `None` if everything is compared.
+fn changed_directories(lua: &Lua, handle: &SyncHandle) -> Result<Option<Table>> {
+    let mut sync = handle.sync.borrow_mut();
+    let Some(all) = sync.startup_directories() else {
+        return Ok(None);
+    };
+    // One that was removed since has an event. A link in its place would be followed.
+    let all: Vec<_> = all
+        .iter()
+        .filter(|path| sync.is_directory(path))
+        .cloned()
+        .collect();
+    let rules: Vec<Vec<u8>> = filter_lines(&sync)
+        .iter()
+        .map(|rule| [b"--filter=", &rule[..]].concat())
+        .collect();
+    let Some(changed) = ChangedDirectories::new(&all, &rules) else {
+        sync.forget_startup_directories();
+        return Ok(None);
+    };
+    let table = lua.create_table()?;
+    table.set("list", lua.create_string(changed.list)?)?;
+    table.set("shown", lua.create_string(changed.shown)?)?;
+    let rules = rules.iter().map(|word| lua.create_string(word));
+    table.set(
+        "rules",
+        lua.create_sequence_from(rules.collect::<Result<Vec<_>>>()?)?,
+    )?;
+    Ok(Some(table))
+}
+
 pub(super) fn binary(rsync: &Table) -> Result<Vec<u8>> {
     Ok(text_of(&rsync.get("binary")?).unwrap_or_else(|| b"rsync".to_vec()))
 }
@@ -161,7 +200,7 @@ fn computed(rsync: &Table) -> Result<Vec<Vec<u8>>> {
 
 /// Returns the options of comparisons of everything: those of every call, or those that
 /// `startup = { rsync = … }` changes.
-pub(super) fn whole_words(config: &Table) -> Result<Vec<Vec<u8>>> {
+pub(in crate::script) fn whole_words(config: &Table) -> Result<Vec<Vec<u8>>> {
     if let Value::Table(startup) = config.get("startup")?
         && startup.contains_key("_computed")?
     {

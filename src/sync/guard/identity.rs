@@ -78,6 +78,15 @@ impl SourceIdentity {
             }
     }
 
+    /// Returns a text that is equal for the same directory, even after a reboot; see
+    /// [`SourceIdentity::is_same`].
+    pub fn lasting_line(&self) -> String {
+        match self.born {
+            Some(born) => format!("{} born {born}", self.inode),
+            None => format!("{} on {}", self.inode, self.device),
+        }
+    }
+
     /// Returns the line for a state file.
     pub fn to_line(&self) -> String {
         let born = self.born.unwrap_or_default();

@@ -172,6 +172,9 @@ impl Sync {
         for path in [Some(path), to].into_iter().flatten() {
             self.changes.add(path);
         }
+        if let Some(warm) = &mut self.warm_start {
+            warm.note(etype, path, to);
+        }
         let (etype, due) = (self.in_flight_etype(etype, path), self.due(now));
         match self.to_journal(etype, path, due) {
             Some(pushed) => pushed,

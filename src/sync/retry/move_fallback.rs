@@ -96,7 +96,7 @@ impl Sync {
         fs::symlink_metadata(self.on_disk(path)).is_ok()
     }
 
-    /// Returns true if the source has a directory there.
+    /// Returns true if the source has a directory at this path, and no link to one.
     pub fn is_directory(&self, path: &[u8]) -> bool {
         fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_dir())
     }

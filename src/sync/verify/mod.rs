@@ -119,6 +119,15 @@ impl Verify {
         self.needed = true;
     }
 
+    /// Records that changes were searched for elsewhere, from `begun` on: those since `synced` are
+    /// these files, which rsync takes for unchanged, and what is compared by other means.
+    pub fn found_elsewhere(&mut self, synced: SystemTime, begun: SystemTime, files: Vec<Vec<u8>>) {
+        self.synced = synced;
+        self.needed = false;
+        self.found.extend(files);
+        self.last = Some(begun - CLOCK_TICK);
+    }
+
     /// Records that rsync compares everything. `by_time` is false if a user program decides how.
     pub fn compares_all(&mut self, by_time: bool) {
         self.wanted = by_time && self.needed;

@@ -57,7 +57,7 @@ fn of(key: &Key) -> String {
             "prepare" => "fun(config: lsyncd.Sync, level?: integer)",
             _ => "fun(event: lsyncd.Event)",
         },
-        T::FunctionOrFalse => "fun(event: lsyncd.Event)|false",
+        T::Init => "fun(event: lsyncd.Event)|false|\"changed\"",
         T::Gauge => "table|false",
         T::Guard => "lsyncd.Guard|false",
         T::Hook => "function|(string|number)[]|false",

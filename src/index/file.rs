@@ -1,0 +1,206 @@
+//! The format of the index file: a header, the rows, and a checksum of both.
+//!
+//! All numbers are little-endian. The file is only read by the program that wrote it, or by one of
+//! the same version, which the fingerprint contains.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::rows::Row;
+use super::siphash::Key;
+
+/// The first bytes of the file.
+const MAGIC: &[u8; 8] = b"lsyncix1";
+/// The bytes of a row.
+pub const ROW_BYTES: usize = 32;
+/// The bytes of the header.
+const HEADER_BYTES: usize = 8 + 16 + 16 + 8 + 8 + 8;
+/// The bytes of the checksum.
+const CHECKSUM_BYTES: usize = 16;
+/// The key of fingerprint and checksum, which need no secret.
+const PLAIN: Key = Key(*b"lsyncd: an index");
+
+/// The conditions under which an index was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The key of its hashes.
+    pub key: Key,
+    /// The hash of all that decides what is sent where: see [`fingerprint`].
+    pub fingerprint: u128,
+    /// All changes before this time are either in the rows or at the target.
+    pub taken: SystemTime,
+    /// The begin of the last comparison of everything.
+    pub compared: SystemTime,
+}
+
+/// An index in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// The conditions.
+    pub header: Header,
+    /// The rows, sorted.
+    pub rows: Vec<Row>,
+}
+
+/// Returns the hash of texts; they are told apart by their lengths.
+pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u128 {
+    let mut all = Vec::new();
+    for part in parts {
+        all.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        all.extend_from_slice(part);
+    }
+    PLAIN.hash(&all)
+}
+
+impl Index {
+    /// Returns the bytes of the file.
+    pub fn encode(&self) -> Vec<u8> {
+        let size = HEADER_BYTES + self.rows.len() * ROW_BYTES + CHECKSUM_BYTES;
+        let mut bytes = Vec::with_capacity(size);
+        let header = &self.header;
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&header.key.0);
+        bytes.extend_from_slice(&header.fingerprint.to_le_bytes());
+        for number in [
+            nanos(header.taken),
+            nanos(header.compared),
+            self.rows.len() as u64,
+        ] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        for row in &self.rows {
+            bytes.extend_from_slice(&row.path.to_le_bytes());
+            bytes.extend_from_slice(&row.parent.to_le_bytes());
+            bytes.extend_from_slice(&row.digest.to_le_bytes());
+        }
+        let sum = PLAIN.hash(&bytes);
+        bytes.extend_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the bytes of a file; `None` if they are damaged.
+    pub fn decode(bytes: &[u8]) -> Option<Index> {
+        let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
+        let rest = content.strip_prefix(MAGIC)?;
+        if PLAIN.hash(content) != u128::from_le_bytes(*sum) {
+            return None;
+        }
+        let (key, rest) = rest.split_first_chunk()?;
+        let (fingerprint, mut rest) = rest.split_first_chunk()?;
+        let mut number = || {
+            let (number, more) = rest.split_first_chunk()?;
+            rest = more;
+            Some(u64::from_le_bytes(*number))
+        };
+        let header = Header {
+            key: Key(*key),
+            fingerprint: u128::from_le_bytes(*fingerprint),
+            taken: time(number()?),
+            compared: time(number()?),
+        };
+        let count = usize::try_from(number()?).ok()?;
+        let chunks = rest.chunks_exact(ROW_BYTES);
+        if !chunks.remainder().is_empty() || chunks.len() != count {
+            return None;
+        }
+        let rows: Vec<Row> = chunks.filter_map(row).collect();
+        rows.is_sorted().then_some(Index { header, rows })
+    }
+}
+
+fn row(bytes: &[u8]) -> Option<Row> {
+    let (path, rest) = bytes.split_first_chunk()?;
+    let (parent, rest) = rest.split_first_chunk()?;
+    let (digest, _) = rest.split_first_chunk()?;
+    Some(Row {
+        path: u64::from_le_bytes(*path),
+        parent: u64::from_le_bytes(*parent),
+        digest: u128::from_le_bytes(*digest),
+    })
+}
+
+/// Returns nanoseconds since the epoch. Times before it become the epoch.
+fn nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn time(nanos: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_nanos(nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn index(numbers: &[u64]) -> Index {
+        let mut rows: Vec<Row> = numbers
+            .iter()
+            .map(|&path| Row {
+                path,
+                parent: path / 2,
+                digest: u128::from(path) << 70 | 5,
+            })
+            .collect();
+        super::super::rows::sort(&mut rows);
+        Index {
+            header: Header {
+                key: Key([7; 16]),
+                fingerprint: 1 << 100,
+                taken: time(1_800_000_000_123_456_789),
+                compared: time(5),
+            },
+            rows,
+        }
+    }
+
+    #[test]
+    fn parts_of_a_fingerprint_are_told_apart() {
+        let of = |parts: &[&str]| fingerprint(parts.iter().map(|part| part.as_bytes()));
+        assert_ne!(of(&["a", "b"]), of(&["ab"]));
+        assert_ne!(of(&["", "a"]), of(&["a", ""]));
+        assert_eq!(of(&["a", "b"]), of(&["a", "b"]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_is_read_as_it_was_written(numbers in prop::collection::vec(any::<u64>(), 0..50)) {
+            let index = index(&numbers);
+            let bytes = index.encode();
+            prop_assert_eq!(bytes.len(), HEADER_BYTES + 32 * index.rows.len() + 16);
+            prop_assert_eq!(Index::decode(&bytes), Some(index));
+        }
+
+        /// One damaged byte, a missing end and added bytes are noticed.
+        #[test]
+        fn a_damaged_file_is_not_read(
+            numbers in prop::collection::vec(any::<u64>(), 0..20),
+            at in any::<prop::sample::Index>(),
+            change in 1u8..,
+            more in prop::collection::vec(any::<u8>(), 1..80),
+        ) {
+            let bytes = index(&numbers).encode();
+            let mut damaged = bytes.clone();
+            damaged[at.index(bytes.len())] ^= change;
+            prop_assert_eq!(Index::decode(&damaged), None);
+            prop_assert_eq!(Index::decode(&bytes[..at.index(bytes.len())]), None);
+            prop_assert_eq!(Index::decode(&[bytes, more].concat()), None);
+        }
+
+        #[test]
+        fn no_bytes_stop_the_program(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(Index::decode(&bytes), None);
+        }
+
+        /// A right checksum does not make rows of anything.
+        #[test]
+        fn a_checksum_is_no_proof(rest in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut bytes = [MAGIC.as_slice(), &rest].concat();
+            let sum = PLAIN.hash(&bytes);
+            bytes.extend_from_slice(&sum.to_le_bytes());
+            if let Some(index) = Index::decode(&bytes) {
+                prop_assert_eq!(index.encode(), bytes);
+            }
+        }
+    }
+}

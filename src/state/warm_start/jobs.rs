@@ -1,0 +1,215 @@
+//! The work of the threads of warm starts.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::RwLock;
+use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
+
+use super::files::IndexFiles;
+use crate::filter::Filter;
+use crate::index::plan::{self, DirectoryPlan};
+use crate::index::rows::{self, UNKNOWN};
+use crate::index::siphash::Key;
+use crate::index::walk::{RACY, Walk};
+use crate::index::{ChangedDirs, Header, Index};
+use crate::log;
+use crate::paths;
+use crate::safe_path::is_exposed;
+
+/// The directories that are read for an index.
+pub enum Directories {
+    /// All: everything was compared, from this time on.
+    All { compared: SystemTime },
+    /// Those that have changed since the index in the file.
+    Changed(ChangedDirs),
+}
+
+/// An index before the directories that have changed meanwhile are left out.
+pub struct ReadIndex {
+    index: Index,
+    /// Directories whose digest proves nothing yet.
+    pub racy: Vec<Vec<u8>>,
+}
+
+/// Finds out what a startup has to compare. Afterwards the index in the file tells what the target
+/// is known to have before anything is sent.
+///
+/// # Errors
+///
+/// Everything has to be compared, for this reason.
+pub fn plan(
+    files: &IndexFiles,
+    filter: &RwLock<Filter>,
+    begun: SystemTime,
+    cancelled: &AtomicBool,
+) -> Result<DirectoryPlan, String> {
+    let planned = try_plan(files, filter, begun, cancelled);
+    if planned.is_err() {
+        files.discard();
+    }
+    let opened = files.open();
+    let plan = planned?;
+    opened.map(|()| plan)
+}
+
+fn try_plan(
+    files: &IndexFiles,
+    filter: &RwLock<Filter>,
+    begun: SystemTime,
+    cancelled: &AtomicBool,
+) -> Result<DirectoryPlan, String> {
+    let (sync, config) = (files.sync(), files.config()?);
+    give_priority(files);
+    let (index, before) = files.load(begun)?;
+    let key = index.header.key;
+    let walk = Walk {
+        source: &sync.source,
+        subdirs: sync.subdirs,
+        filter,
+        key: &key,
+        begun,
+        cancelled,
+    };
+    let plan = plan::plan(index, &walk, before)?;
+    if plan.directories.is_empty() {
+        return Ok(plan);
+    }
+    let obstacles = [
+        (
+            !config.by_directory,
+            "the options allow no comparison of single directories",
+        ),
+        (
+            config.hard_links && plan.has_links,
+            "files with several names have changed",
+        ),
+        (
+            config.by_name && is_any_exposed(&sync.source, &plan.directories),
+            "other users can replace directories that have changed",
+        ),
+    ];
+    if let Some((_, reason)) = obstacles.into_iter().find(|(is_present, _)| *is_present) {
+        return Err(format!(
+            "{} directories have changed, and {reason}",
+            plan.directories.len()
+        ));
+    }
+    files.write(&plan.index)?;
+    Ok(plan)
+}
+
+/// Returns true if other users can put a link in place of one of these directories.
+fn is_any_exposed(source: &[u8], directories: &[Vec<u8>]) -> bool {
+    let mut known = BTreeMap::new();
+    directories.iter().any(|directory| {
+        let above = paths::directories(directory).filter(|above| above.len() < directory.len());
+        above.into_iter().any(|above| {
+            *known.entry(above).or_insert_with(|| {
+                let path = paths::join(source, above);
+                let path = Path::new(OsStr::from_bytes(paths::bare(&path)));
+                fs::symlink_metadata(path).map_or(true, |data| is_exposed(path, &data))
+            })
+        })
+    })
+}
+
+/// Reads directories for an index.
+///
+/// # Errors
+///
+/// The index would prove nothing, or something cannot be read: a text for the log.
+pub fn read(
+    files: &IndexFiles,
+    filter: &RwLock<Filter>,
+    directories: Directories,
+    cancelled: &AtomicBool,
+) -> Result<ReadIndex, String> {
+    give_priority(files);
+    let begun = SystemTime::now();
+    let (mut index, roots, changed) = match directories {
+        Directories::All { compared } => {
+            let header = Header {
+                key: Key::random(),
+                fingerprint: files.fingerprint()?,
+                taken: begun - RACY,
+                compared,
+            };
+            let rows = Vec::new();
+            let roots = vec![(b"/".to_vec(), true)];
+            (Index { header, rows }, roots, None)
+        }
+        Directories::Changed(changed) => {
+            let mut index = files.read()?;
+            index.header.taken = begun - RACY;
+            (index, changed.roots(), Some(changed))
+        }
+    };
+    let sync = files.sync();
+    let key = index.header.key;
+    let walk = Walk {
+        source: &sync.source,
+        subdirs: sync.subdirs,
+        filter,
+        key: &key,
+        begun,
+        cancelled,
+    };
+    let digests = plan::digests(&walk, roots)?;
+    if let Some(changed) = changed {
+        let [directories, trees] = changed.hashes(&key);
+        rows::forget(&mut index.rows, &directories, &trees);
+    }
+    index.rows.extend(digests.rows);
+    rows::sort(&mut index.rows);
+    let racy = digests.racy;
+    Ok(ReadIndex { index, racy })
+}
+
+/// Writes an index, without the directories that have changed. `is_last`: the daemon stops.
+///
+/// # Errors
+///
+/// It cannot be written, or source and target are not those of before: a text for the log.
+pub fn write(
+    files: &IndexFiles,
+    read: ReadIndex,
+    changed: &ChangedDirs,
+    is_last: bool,
+) -> Result<(), String> {
+    let mut index = read.index;
+    if index.header.fingerprint != files.fingerprint()? {
+        return Err("source, target or filter have changed".to_owned());
+    }
+    let [directories, trees] = changed.hashes(&index.header.key);
+    rows::forget(&mut index.rows, &directories, &trees);
+    drop_doubles(&mut index);
+    if is_last {
+        files.sync_target();
+    }
+    files.write(&index)?;
+    if is_last {
+        files.close();
+    }
+    Ok(())
+}
+
+/// Removes rows without a digest of directories that have a row with one.
+fn drop_doubles(index: &mut Index) {
+    rows::sort(&mut index.rows);
+    let next: Vec<u64> = index.rows.iter().skip(1).map(|row| row.path).collect();
+    let mut next = next.into_iter();
+    index.rows.retain(|row| {
+        let next = next.next();
+        row.digest != UNKNOWN || next != Some(row.path)
+    });
+}
+
+fn give_priority(files: &IndexFiles) {
+    if let Err(error) = files.sync().priority.give(0) {
+        log::say("Debug", format_args!("priority of a thread: {error}"));
+    }
+}

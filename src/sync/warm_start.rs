@@ -1,0 +1,241 @@
+//! Warm start, `init = "changed"`: the startup compares the directories that have changed since
+//! the index of the source was made, and the sync records what makes that index obsolete.
+//!
+//! The index tells in which state the target has a directory. It can be made after a comparison of
+//! everything has succeeded, and directories with events since its begin are left out. At the stop
+//! it is updated for directories with events, as far as all of these have been sent.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Sync;
+use crate::index::plan::DirectoryPlan;
+use crate::index::{ChangedDirs, file};
+use crate::queue::{Etype, Time};
+
+/// The time between a comparison and the making of the index. Timestamps that are too new prove
+/// nothing.
+const INDEX_DELAY: Duration = Duration::from_millis(2500);
+
+/// What is known of the index of a sync.
+#[derive(Debug, Default)]
+pub struct WarmStart {
+    state: IndexState,
+    /// The directories that the startup compares; `None` for everything.
+    directories: Option<Vec<Vec<u8>>>,
+    /// Changes since the index was made, or since the last comparison of everything has begun.
+    changed: ChangedDirs,
+    /// Changes before that comparison.
+    changed_before: ChangedDirs,
+    /// The begin of the comparison that is running.
+    begun: Option<SystemTime>,
+    /// The sync that this one replaces had to compare everything.
+    owes_comparison: bool,
+    /// Numbers comparisons and losses of events.
+    generation: u64,
+}
+
+/// The state of an index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IndexState {
+    /// There is none, or the target may differ from it.
+    #[default]
+    Invalid,
+    /// Everything was compared, so that an index can be made.
+    Compared {
+        /// The begin of the comparison.
+        begun: SystemTime,
+        /// The time from which on it can be made.
+        due: Instant,
+    },
+    /// The index is right but for the changes since.
+    Valid,
+}
+
+impl Sync {
+    /// Returns what is known of the index; `None` without `init = "changed"`.
+    pub fn warm_start(&self) -> Option<&WarmStart> {
+        self.warm_start.as_ref()
+    }
+
+    /// Returns what is known of the index, for changes.
+    pub fn warm_start_mut(&mut self) -> Option<&mut WarmStart> {
+        self.warm_start.as_mut()
+    }
+
+    /// Returns the reason why the index must not be used or made now; `None` if nothing speaks
+    /// against it.
+    pub fn index_obstacle(&self) -> Option<&'static str> {
+        let obstacles = [
+            (self.has_ended(), "the sync has ended"),
+            (
+                self.halted().is_some() || self.is_lost(),
+                "the source is not as expected",
+            ),
+            (
+                self.misses_mounts(),
+                "a file system in the source is not mounted",
+            ),
+            (self.owes_deletions, "deletions were left out"),
+        ];
+        let mut present = obstacles.into_iter().filter(|(is_present, _)| *is_present);
+        present.next().map(|(_, reason)| reason)
+    }
+
+    /// Returns the reason why the startup has to compare everything, whatever the index says.
+    pub fn startup_distrust(&self) -> Option<&'static str> {
+        let warm = self.warm_start.as_ref()?;
+        warm.owes_comparison.then_some("events were lost before")
+    }
+
+    /// Takes over that the replaced sync had to compare everything.
+    pub(super) fn owe_startup_comparison(&mut self) {
+        if let Some(warm) = &mut self.warm_start {
+            warm.owes_comparison = true;
+        }
+    }
+
+    /// Returns all that decides what is sent where, but for the identities of source and target.
+    pub fn index_conditions(&self) -> Vec<Vec<u8>> {
+        let mut parts = vec![self.config.source.clone()];
+        if let Some(config) = &self.config.warm_start {
+            parts.extend(config.conditions.iter().cloned());
+        }
+        let filter = self
+            .filter
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        parts.extend(filter.rules());
+        parts.push(Vec::new());
+        parts.extend(filter.excludes().map(<[u8]>::to_vec));
+        parts
+    }
+
+    /// Starts with the comparison of these directories in place of that of everything. Without any,
+    /// nothing is compared. Returns false if the sync has not waited for it.
+    pub fn start_warm(&mut self, plan: DirectoryPlan, begun: SystemTime, now: Time) -> bool {
+        if !self.lifecycle.watched() {
+            return false;
+        }
+        let directories = plan.directories;
+        if let Some(warm) = &mut self.warm_start {
+            warm.state = IndexState::Valid;
+            for directory in &directories {
+                warm.changed.add_directory(directory);
+            }
+            if !directories.is_empty() {
+                warm.directories = Some(directories);
+                self.queue.push(Etype::Init, b"", None, now);
+            }
+        }
+        self.verify.found_elsewhere(plan.since, begun, plan.files);
+        self.queue_inherited(now);
+        true
+    }
+
+    /// Returns the directories that the startup compares, each without those below it; `None` if a
+    /// comparison compares everything.
+    pub fn startup_directories(&self) -> Option<&[Vec<u8>]> {
+        self.warm_start.as_ref()?.directories.as_deref()
+    }
+
+    /// Compares everything in place of directories.
+    pub fn forget_startup_directories(&mut self) {
+        if let Some(warm) = &mut self.warm_start
+            && warm.directories.take().is_some()
+        {
+            warm.begin();
+        }
+    }
+
+    /// Records that a full comparison begins.
+    pub fn begin_full_comparison(&mut self) {
+        if let Some(warm) = &mut self.warm_start
+            && warm.directories.is_none()
+        {
+            warm.begin();
+        }
+    }
+
+    /// Records that a full comparison has succeeded in every respect.
+    pub fn full_comparison_succeeded(&mut self) {
+        if let Some(warm) = &mut self.warm_start {
+            warm.succeeded(Instant::now());
+        }
+    }
+}
+
+impl WarmStart {
+    /// Returns the state of the index.
+    pub fn state(&self) -> IndexState {
+        self.state
+    }
+
+    /// Returns a number that is another one after each comparison and each loss of events.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Records an event.
+    pub(super) fn note(&mut self, etype: Etype, path: &[u8], to: Option<&[u8]>) {
+        let is_tree = !matches!(etype, Etype::Attrib | Etype::Modify);
+        self.changed.add(path, is_tree);
+        if let Some(to) = to {
+            self.changed.add(to, is_tree);
+        }
+    }
+
+    /// Records that events were lost.
+    pub(super) fn lose_events(&mut self) {
+        self.state = IndexState::Invalid;
+        self.begun = None;
+        self.generation += 1;
+    }
+
+    /// Returns the changes since the index was made, and begins to record anew.
+    pub fn take_changed(&mut self) -> ChangedDirs {
+        let mut all = std::mem::take(&mut self.changed_before);
+        all.merge(std::mem::take(&mut self.changed));
+        all
+    }
+
+    /// Returns the changes since the index was made.
+    pub fn changed(&self) -> ChangedDirs {
+        let mut all = self.changed_before.clone();
+        all.merge(self.changed.clone());
+        all
+    }
+
+    /// Records that the index was made. `racy` are the directories whose state it does not tell.
+    pub fn made(&mut self, racy: &[Vec<u8>]) {
+        self.state = IndexState::Valid;
+        for directory in racy {
+            self.changed.add_directory(directory);
+        }
+    }
+
+    fn begin(&mut self) {
+        self.state = IndexState::Invalid;
+        self.generation += 1;
+        self.begun = Some(SystemTime::now());
+        let newer = std::mem::take(&mut self.changed);
+        self.changed_before.merge(newer);
+    }
+
+    fn succeeded(&mut self, now: Instant) {
+        if self.directories.take().is_some() {
+            return;
+        }
+        if let Some(begun) = self.begun.take() {
+            self.changed_before = ChangedDirs::default();
+            self.state = IndexState::Compared {
+                begun,
+                due: now + INDEX_DELAY,
+            };
+        }
+    }
+}
+
+/// Returns the hash of the conditions of an index.
+pub fn index_fingerprint(conditions: &[Vec<u8>]) -> u128 {
+    file::fingerprint(conditions.iter().map(Vec::as_slice))
+}
