@@ -183,3 +183,263 @@ impl Visitor for Digests {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::{Path, PathBuf};
+    use std::sync::RwLock;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::super::siphash::Key;
+    use super::*;
+    use crate::filter::Filter;
+
+    /// A change of the source, by numbers of paths.
+    #[derive(Clone, Debug)]
+    enum Change {
+        Write(usize),
+        /// The same size, with the modification time put back.
+        Rewrite(usize),
+        MakeDirectory(usize),
+        Remove(usize),
+        Rename(usize, usize),
+        RenameAndBack(usize),
+    }
+
+    const PATHS: [&str; 9] = [
+        "a", "b", "a/a", "a/b", "b/a", "a/a/a", "b/a/b", "c", "c/d.skip",
+    ];
+
+    fn changes() -> impl Strategy<Value = Vec<Change>> {
+        let path = 0..PATHS.len();
+        let change = prop_oneof![
+            3 => path.clone().prop_map(Change::Write),
+            2 => path.clone().prop_map(Change::Rewrite),
+            4 => path.clone().prop_map(Change::MakeDirectory),
+            1 => path.clone().prop_map(Change::Remove),
+            2 => (path.clone(), path.clone()).prop_map(|(one, two)| Change::Rename(one, two)),
+            1 => path.prop_map(Change::RenameAndBack),
+        ];
+        prop::collection::vec(change, 0..15)
+    }
+
+    /// The tree as the model has it: paths with slashes around directories, and a number that is
+    /// another one after each change of the entry itself.
+    #[derive(Clone, Default)]
+    struct Model {
+        entries: BTreeMap<String, u64>,
+        count: u64,
+    }
+
+    impl Model {
+        fn touch(&mut self, path: &str) {
+            self.count += 1;
+            if let Some(entry) = self.entries.get_mut(path) {
+                *entry = self.count;
+            }
+        }
+
+        /// Adds or removes an entry, which changes its directory.
+        fn touch_parent(&mut self, path: &str) {
+            let parent = crate::paths::parent(path.as_bytes()).unwrap();
+            self.touch(std::str::from_utf8(parent).unwrap());
+        }
+
+        fn find(&self, path: &str) -> Option<String> {
+            let names = [format!("/{path}"), format!("/{path}/")];
+            names
+                .into_iter()
+                .find(|name| self.entries.contains_key(name))
+        }
+
+        fn is_free_below(&self, path: &str) -> bool {
+            let parent = Path::new(path).parent().unwrap().to_str().unwrap();
+            let parent = if parent.is_empty() {
+                "/".to_owned()
+            } else {
+                format!("/{parent}/")
+            };
+            self.find(path).is_none() && self.entries.contains_key(&parent)
+        }
+
+        /// Returns the state of a directory: of itself, and of its entries that are no directories.
+        fn state(&self, directory: &str) -> BTreeMap<String, u64> {
+            let below = self.entries.iter().filter_map(|(path, number)| {
+                let rest = path.strip_prefix(directory)?;
+                let inner = rest.trim_end_matches('/');
+                let number = if rest.ends_with('/') { 0 } else { *number };
+                let is_own = rest.is_empty();
+                let shown = !inner.contains('/') && !path.trim_end_matches('/').ends_with(".skip");
+                (is_own || shown).then(|| {
+                    let number = if is_own { self.entries[path] } else { number };
+                    (rest.to_owned(), number)
+                })
+            });
+            below.collect()
+        }
+
+        fn directories(&self) -> impl Iterator<Item = &String> {
+            let all = self.entries.keys().filter(|path| path.ends_with('/'));
+            all.filter(|path| !path.contains(".skip"))
+        }
+
+        /// Carries out a change here and on disk.
+        fn apply(&mut self, root: &Path, change: &Change) {
+            let on_disk = |path: &str| root.join(path.trim_matches('/'));
+            match *change {
+                Change::Write(n) if self.is_free_below(PATHS[n]) => {
+                    fs::write(on_disk(PATHS[n]), "1").unwrap();
+                    let name = format!("/{}", PATHS[n]);
+                    self.entries.insert(name.clone(), 0);
+                    self.touch(&name);
+                    self.touch_parent(&name);
+                }
+                Change::Write(n) | Change::Rewrite(n) => {
+                    let name = format!("/{}", PATHS[n]);
+                    if self.entries.contains_key(&name) {
+                        let path = on_disk(&name);
+                        let before = fs::metadata(&path).unwrap().modified().unwrap();
+                        fs::write(&path, "2").unwrap();
+                        if matches!(change, Change::Rewrite(_)) {
+                            let file = fs::File::options().write(true).open(&path).unwrap();
+                            file.set_modified(before).unwrap();
+                        }
+                        self.touch(&name);
+                    }
+                }
+                Change::MakeDirectory(n) if self.is_free_below(PATHS[n]) => {
+                    fs::create_dir(on_disk(PATHS[n])).unwrap();
+                    let name = format!("/{}/", PATHS[n]);
+                    self.entries.insert(name.clone(), 0);
+                    self.touch(&name);
+                    self.touch_parent(&name);
+                }
+                Change::Remove(n) => {
+                    let Some(name) = self.find(PATHS[n]) else {
+                        return;
+                    };
+                    let _ = fs::remove_file(on_disk(&name));
+                    let _ = fs::remove_dir_all(on_disk(&name));
+                    let is_gone = |path: &str| {
+                        path == name || (name.ends_with('/') && path.starts_with(&name))
+                    };
+                    self.entries.retain(|path, _| !is_gone(path));
+                    self.touch_parent(&name);
+                }
+                Change::Rename(from, to) => {
+                    let inside = PATHS[to].starts_with(&format!("{}/", PATHS[from]));
+                    if let Some(name) = self.find(PATHS[from])
+                        && self.is_free_below(PATHS[to])
+                        && !inside
+                    {
+                        fs::rename(on_disk(&name), on_disk(PATHS[to])).unwrap();
+                        let end = if name.ends_with('/') { "/" } else { "" };
+                        let new = format!("/{}{end}", PATHS[to]);
+                        let is_moved = |path: &str| {
+                            path == name || (name.ends_with('/') && path.starts_with(&name))
+                        };
+                        let moved: Vec<(String, u64)> = self
+                            .entries
+                            .extract_if(.., |path, _| is_moved(path))
+                            .map(|(path, number)| (path.replacen(&name, &new, 1), number))
+                            .collect();
+                        self.entries.extend(moved);
+                        self.touch(&new);
+                        self.touch_parent(&name);
+                        self.touch_parent(&new);
+                    }
+                }
+                Change::RenameAndBack(n) => {
+                    let Some(name) = self.find(PATHS[n]) else {
+                        return;
+                    };
+                    fs::rename(on_disk(&name), on_disk("other")).unwrap();
+                    fs::rename(on_disk("other"), on_disk(&name)).unwrap();
+                    self.touch(&name);
+                    self.touch_parent(&name);
+                    self.touch("/");
+                }
+                Change::MakeDirectory(_) => {}
+            }
+        }
+    }
+
+    fn source(root: &Path) -> Vec<u8> {
+        [root.as_os_str().as_bytes(), b"/"].concat()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        /// A directory is in the plan if and only if its state differs from the one in the index.
+        /// After a kill, so is all below one that differs, except for the root.
+        #[test]
+        fn the_plan_has_the_directories_that_differ(before in changes(), after in changes()) {
+            let directory = tempfile::tempdir().unwrap();
+            let root: PathBuf = directory.path().into();
+            let mut filter = Filter::default();
+            filter.add_exclude(b"*.skip");
+            let (filter, cancelled) = (RwLock::new(filter), AtomicBool::new(false));
+            let mut model = Model::default();
+            model.entries.insert("/".into(), 0);
+            for change in &before {
+                model.apply(&root, change);
+            }
+            let key = Key([5; 16]);
+            let source = source(&root);
+            let walk = Walk {
+                source: &source,
+                subdirs: true,
+                filter: &filter,
+                key: &key,
+                // In an hour no timestamp is too new.
+                begun: SystemTime::now() + Duration::from_secs(3600),
+                cancelled: &cancelled,
+            };
+            let whole = vec![(b"/".to_vec(), true)];
+            let found = match digests(&walk, whole) {
+                Err(reason) if reason.contains("prove nothing") => return Ok(()),
+                found => found.unwrap(),
+            };
+            prop_assert!(found.racy.is_empty());
+            let now = SystemTime::now();
+            let header = Header { key, fingerprint: 0, taken: now, compared: now };
+            let index = Index { header, rows: found.rows };
+            let old = model.clone();
+            // Timestamps are those of a clock that ticks every few milliseconds.
+            std::thread::sleep(Duration::from_millis(12));
+            for change in &after {
+                model.apply(&root, change);
+            }
+            let differs = |path: &String| {
+                !old.entries.contains_key(path) || old.state(path) != model.state(path)
+            };
+            for was_killed in [false, true] {
+                let is_below = |path: &String| {
+                    let above = crate::paths::directories(path.as_bytes());
+                    let mut above = above.map(|path| String::from_utf8(path.to_vec()).unwrap());
+                    was_killed && above.any(|above| above != "/" && differs(&above))
+                };
+                let expected: Vec<&String> = model
+                    .directories()
+                    .filter(|path| differs(path) || is_below(path))
+                    .collect();
+                let plan = plan(index.clone(), &walk, Before { was_killed, synced: None }).unwrap();
+                let planned: Vec<String> = plan
+                    .directories
+                    .iter()
+                    .map(|path| String::from_utf8(path.clone()).unwrap())
+                    .collect();
+                let mut expected: Vec<String> = expected.into_iter().cloned().collect();
+                expected.sort();
+                prop_assert_eq!(planned, expected);
+                prop_assert_eq!(plan.index.rows.len(), model.directories().count());
+            }
+        }
+    }
+}

@@ -96,7 +96,8 @@ fn state(dir: &Dir, kind: &str) -> PathBuf {
 
 /// Mirrors the source and stops the daemon, so that there is an index.
 fn index(dir: &Dir, config: &str) {
-    let mut daemon = Daemon::new(dir, config).start_and_settle();
+    let mut daemon = Daemon::new(dir, config).start();
+    daemon.wait_log("Startup of");
     daemon.wait_same("src", "trg", false);
     grow_old(dir);
     assert_eq!(daemon.terminate(), Some(143));
@@ -246,7 +247,11 @@ fn whatever_makes_the_index_doubtful_compares_everything() {
         }),
         (", exclude = 'x'", "source, target, options", |_| {}),
         (", delete = false", "source, target, options", |_| {}),
-        (", verifyEvery = 1", "as old as verifyEvery says", |_| {}),
+        (
+            ", verifyEvery = 1",
+            "the last comparison of everything is as old as",
+            |_| {},
+        ),
         ("", "source, target, options", |dir| {
             fs::rename(dir.path("trg"), dir.path("old")).unwrap();
             fs::create_dir(dir.path("trg")).unwrap();
