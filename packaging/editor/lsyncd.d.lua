@@ -64,6 +64,10 @@
 ---
 ---Default: 60.
 ---@field rescanInterval? number
+---Startup of all syncs that have the startup of default.rsync, default.rsyncssh or default.direct and set no init: as init of sync{}.
+---@field init? "changed"
+---Default of verifyEvery for syncs.
+---@field verifyEvery? number
 ---Effect of kill -HUP after the configuration has been read again: all runs all startup transfers, changed only those of changed syncs.
 ---
 ---Default: all.
@@ -152,10 +156,14 @@
 ---@field crontab? string|string[]
 ---Process that must be up before anything is sent.
 ---@field tunnel? lsyncd.Tunnel
----Function to call at the start. false: no startup transfer; only changes from now on are sent.
+---Function to call at the start. false: no startup transfer; only changes from now on are sent. "changed": compare only directories that have changed while the daemon was stopped.
 ---
 ---Default: full comparison.
----@field init? fun(event: lsyncd.Event)|false
+---@field init? fun(event: lsyncd.Event)|false|"changed"
+---With init = "changed": seconds after which a start compares everything again. 0: never.
+---
+---Default: 604800.
+---@field verifyEvery? number
 ---Function to call for a full comparison.
 ---
 ---Default: of the kind.

@@ -32,7 +32,7 @@ const BATCH_DELAY: Duration = Duration::from_secs(1);
 const MAX_REMOVED: usize = 100;
 
 /// The names of the files in a state directory.
-const STATE_KINDS: [&[u8]; 8] = [
+const STATE_KINDS: [&[u8]; 10] = [
     b"alive",
     b"index",
     b"index-open",

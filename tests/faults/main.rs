@@ -51,8 +51,5 @@ mod rules;
 mod soak;
 mod stalls;
 mod startup;
-<<<<<<< HEAD
 mod verification;
-=======
 mod warm_start;
->>>>>>> 2252750 (Start without a comparison when the source has not changed (init = "changed"))
