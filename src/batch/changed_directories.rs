@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(ChangedDirectories::new(&[], &rule), None);
         let directories = [b"/".to_vec()];
         assert!(ChangedDirectories::new(&directories, &rule).is_some());
-        let rules = rule.repeat(MAX_RULES + 1);
+        let rules = vec![rule[0].clone(); MAX_RULES + 1];
         assert_eq!(ChangedDirectories::new(&directories, &rules), None);
         let long = vec![vec![b'x'; MAX_RULE_BYTES + 1]];
         assert_eq!(ChangedDirectories::new(&directories, &long), None);

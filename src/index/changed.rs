@@ -37,26 +37,26 @@ impl ChangedDirs {
 
     /// Records a directory whose entries or attributes have changed.
     pub fn add_directory(&mut self, directory: &[u8]) {
-        if !self.is_full && !self.directories.contains(directory) {
-            self.make_room();
+        if !self.directories.contains(directory) && self.has_room() {
             self.directories.insert(directory.to_vec());
         }
     }
 
     fn add_tree(&mut self, directory: &[u8]) {
-        if !self.is_full && !self.trees.contains(directory) {
-            self.make_room();
+        if !self.trees.contains(directory) && self.has_room() {
             self.trees.insert(directory.to_vec());
         }
     }
 
-    fn make_room(&mut self) {
+    /// Returns true if another directory can be recorded. If not, none is.
+    fn has_room(&mut self) -> bool {
         if self.directories.len() + self.trees.len() >= MAX_DIRECTORIES {
             *self = ChangedDirs {
                 is_full: true,
                 ..ChangedDirs::default()
             };
         }
+        !self.is_full
     }
 
     /// Adds another set.
