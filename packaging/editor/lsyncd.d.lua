@@ -16,6 +16,10 @@
 ---
 ---Default: user.
 ---@field logfacility? string|number
+---Format of the log: lsyncd's lines, or one JSON object per line with time, category and message. Errors before the log is opened are lines.
+---
+---Default: text.
+---@field logformat? "text"|"json"
 ---File for the process id of the daemon. It is locked while the daemon runs. It is not written with nodaemon.
 ---@field pidfile? string
 ---Stay in the foreground and also log to the terminal.

@@ -70,6 +70,8 @@ pub struct Settings {
     pub log_facility: Facility,
     /// The log file.
     pub log_file: Option<PathBuf>,
+    /// Log messages are JSON objects.
+    pub log_json: bool,
     /// The tag in syslog; `lsyncd` if not set.
     pub log_ident: Option<String>,
     /// The maximum number of children of all syncs.
@@ -144,6 +146,7 @@ impl SettingsTable {
             log: self.log()?,
             log_facility: self.facility()?,
             log_file: path("logfile")?,
+            log_json: text_of(&self.value("logformat")?).as_deref() == Some(b"json"),
             log_ident: self
                 .text("logident")?
                 .map(|ident| ident.to_string_lossy().into_owned()),

@@ -267,6 +267,7 @@ fn open_log(settings: &Settings, console: bool) -> Result<(), LoadError> {
     log::open(log::Channels {
         console,
         file: settings.log_file.clone(),
+        json: settings.log_json,
         syslog: to_syslog.then(|| log::Syslog {
             ident: settings
                 .log_ident

@@ -38,6 +38,8 @@ pub struct Channels {
     pub file: Option<PathBuf>,
     /// syslog(3), for a daemon without a file.
     pub syslog: Option<Syslog>,
+    /// Each message is a JSON object on a line.
+    pub json: bool,
 }
 
 /// The identification in the system's log.
@@ -118,6 +120,7 @@ pub fn open(channels: Channels) -> Result<(), CannotOpen> {
     sinks.console = channels.console;
     sinks.file = file;
     sinks.syslog = channels.syslog;
+    sinks.json = channels.json;
     sinks.transient = false;
     Ok(())
 }
@@ -193,6 +196,7 @@ static LOGGER: Logger = Logger {
         console: false,
         file: None,
         syslog: None,
+        json: false,
         transient: false,
     }),
 };
@@ -212,6 +216,8 @@ struct Sinks {
     console: bool,
     file: Option<LogFile>,
     syslog: Option<Syslog>,
+    /// True if messages are JSON objects.
+    json: bool,
     /// True if the console's last line is a transient one.
     transient: bool,
 }
@@ -300,15 +306,18 @@ impl Sinks {
             return;
         }
         let now = now();
+        let object = self.json.then(|| json(now, category, &text.to_string()));
         if self.console {
             if std::mem::take(&mut self.transient) {
                 let _ = write_all_within(io::stdout(), ERASE.as_bytes(), WRITE_TIMEOUT_MS);
             }
             let error = category == "Error";
-            let line = if (error && errors_to_journal) || (!error && to_journal) {
-                systemd_journal::lines(priority, category, &text.to_string())
-            } else {
-                line(Form::Console, now, category, text)
+            let journal = (error && errors_to_journal) || (!error && to_journal);
+            let line = match &object {
+                Some(object) if journal => format!("<{priority}>{object}\n"),
+                Some(object) => format!("{object}\n"),
+                None if journal => systemd_journal::lines(priority, category, &text.to_string()),
+                None => line(Form::Console, now, category, text),
             };
             let _ = if error {
                 write_all_within(io::stderr(), line.as_bytes(), WRITE_TIMEOUT_MS)
@@ -317,13 +326,19 @@ impl Sinks {
             };
         }
         if let Some(file) = &mut self.file {
-            let line = line(Form::File, now, category, text);
+            let line = match &object {
+                Some(object) => format!("{object}\n"),
+                None => line(Form::File, now, category, text),
+            };
             if let Some(error) = file.append(line.as_bytes()) {
                 complain(file.path(), &error);
             }
         }
         if self.syslog.is_some() {
-            sys::syslog(priority, &format!("{category}, {text}"));
+            match &object {
+                Some(object) => sys::syslog(priority, object),
+                None => sys::syslog(priority, &format!("{category}, {text}")),
+            }
         }
     }
 }
@@ -347,6 +362,16 @@ fn line(form: Form, seconds: i64, category: &str, text: fmt::Arguments<'_>) -> S
     // Writing to a string cannot fail.
     let _ = writeln!(line, " {category}: {text}");
     line
+}
+
+/// Returns a message as a JSON object, with the time as in RFC 3339.
+fn json(seconds: i64, category: &str, text: &str) -> String {
+    let mut time = sys::local_time(seconds, c"%Y-%m-%dT%H:%M:%S%z");
+    // strftime(3) writes +hhmm.
+    if let Some(minutes) = time.len().checked_sub(2) {
+        time.insert(minutes, ':');
+    }
+    serde_json::json!({ "time": time, "category": category, "message": text }).to_string()
 }
 
 fn open_file(path: PathBuf) -> Result<LogFile, CannotOpen> {
@@ -404,6 +429,22 @@ mod tests {
         assert!(early.starts_with("Wed Nov  3 "), "{early}");
         assert!(early.ends_with(" 2021 Warn: x\n"), "{early}");
         assert_eq!(early.len(), 24 + " Warn: x\n".len());
+    }
+
+    #[test]
+    fn objects() {
+        let noon = 1_636_977_600;
+        let object = json(noon, "Normal", "a \"b\"\nc");
+        assert!(!object.contains('\n'));
+        let value: serde_json::Value = serde_json::from_str(&object).unwrap();
+        assert_eq!(value["category"], "Normal");
+        assert_eq!(value["message"], "a \"b\"\nc");
+        let time = value["time"].as_str().unwrap();
+        assert_eq!(time.len(), "2021-11-15T12:00:00+00:00".len(), "{time}");
+        assert!(
+            time.starts_with("2021-11-1") && time.as_bytes()[22] == b':',
+            "{time}"
+        );
     }
 
     #[test]

@@ -100,6 +100,8 @@ impl Snapshot {
     pub fn judged(mut self) -> Snapshot {
         let worst = self.syncs.iter().map(|sync| sync.severity).max();
         self.severity = worst.unwrap_or_default();
+        let lags = self.syncs.iter().map(|sync| sync.lag);
+        self.lag = lags.fold(0.0, f64::max);
         self
     }
 }

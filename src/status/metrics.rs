@@ -81,7 +81,12 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
         (snapshot.time - success).max(0.0)
     };
     let retry = |sync: &SyncSnapshot| sync.retry.clone().unwrap_or_default();
-    let all: [Gauge<'_>; 12] = [
+    let all: [Gauge<'_>; 13] = [
+        (
+            "lag_seconds",
+            "Seconds by which the target is behind, 0 if it is current.",
+            &|s| s.lag,
+        ),
         ("pending", "Changes that are not at the target yet.", &|s| {
             s.pending as f64
         }),
@@ -276,6 +281,7 @@ mod tests {
             name: "a \"b\"\\".into(),
             pending: 3,
             oldest: Some(1.23456),
+            lag: 2.5,
             ..SyncSnapshot::default()
         }
         .judged(None, false);
@@ -297,6 +303,7 @@ mod tests {
             r#"lsyncd_build_info{version="3.0.0"} 1"#,
             "lsyncd_overflows_total 0",
             r#"lsyncd_pending{sync="a \"b\"\\"} 3"#,
+            r#"lsyncd_lag_seconds{sync="a \"b\"\\"} 2.5"#,
             r#"lsyncd_oldest_pending_seconds{sync="a \"b\"\\"} 1.235"#,
             r#"lsyncd_stalled_seconds{sync="a \"b\"\\"} 0"#,
             r#"lsyncd_state{sync="a \"b\"\\",state="pending"} 1"#,

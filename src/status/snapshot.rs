@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub ending: bool,
     /// The worst severity of all syncs.
     pub severity: Severity,
+    /// The greatest [`SyncSnapshot::lag`].
+    pub lag: f64,
     /// The number of watched directories.
     pub watches: usize,
     /// True while directories are being read to be watched.
@@ -71,6 +73,9 @@ pub struct SyncSnapshot {
     pub pending: usize,
     /// The age of the oldest entry, within about a second.
     pub oldest: Option<f64>,
+    /// The seconds by which the target is behind: the age of the oldest change that is not there,
+    /// pending or failed; 0 if it is current.
+    pub lag: f64,
     /// Running children.
     pub sending: Vec<Sending>,
     /// The pending retry after a failure.

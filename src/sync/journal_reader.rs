@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::Sync;
 use crate::queue::journal::{Journal, Position, Pull, TargetId};
-use crate::queue::{Etype, Placed, Policy, Pushed, Ready, Time};
+use crate::queue::{Etype, Placed, Policy, Pushed, Ready, Time, micros};
 
 /// The maximum number of paths read at once, which bounds the memory of syncs with running
 /// transfers.
@@ -252,6 +252,28 @@ impl Sync {
         let journal = journal_reader.journal.borrow();
         let lacks = journal.lacks(journal_reader.id).take(most);
         lacks.map(|(etype, path)| (etype, path.to_vec())).collect()
+    }
+
+    /// Returns the time of the oldest pending change, within about a second.
+    pub fn oldest_change(&self) -> Option<Time> {
+        let due = self.first_due()?;
+        // Comparisons and retries are due at once.
+        let is_immediate = self.queue.oldest().is_some_and(|delay| {
+            delay.etype().is_special() || self.failed_paths().is_tried(&delay.paths().0)
+        });
+        let waited = if is_immediate {
+            0
+        } else {
+            micros(self.config.delay.unwrap_or_default())
+        };
+        Some(due.saturating_sub(waited))
+    }
+
+    /// Returns the time of the oldest change that is not at the target, pending or failed. Changes
+    /// before the start are not known.
+    pub fn behind_since(&self) -> Option<Time> {
+        let failed = self.failed_paths().since();
+        failed.into_iter().chain(self.oldest_change()).min()
     }
 
     /// Returns the time at which the oldest pending change was due.

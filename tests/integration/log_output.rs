@@ -81,6 +81,7 @@ fn to_file(console: bool) -> Channels {
         console,
         file: Some(PathBuf::from("log")),
         syslog: None,
+        json: false,
     }
 }
 

@@ -73,11 +73,19 @@ fn headline(status: &Snapshot) -> String {
         1 => "1 directory".to_owned(),
         count => format!("{count} directories"),
     };
+    let lag = if status.lag > 0.0 {
+        format!("{} behind, ", span(status.lag))
+    } else {
+        String::new()
+    };
+    // Behind the bar is performance data, as the guidelines for Nagios plug-ins have it.
     format!(
-        "lsyncd {word}: {}, {troubled}{pending} pending, {watched} watched, {} of memory, up {}",
+        "lsyncd {word}: {}, {troubled}{lag}{pending} pending, {watched} watched, {} of memory, up {} \
+         | lag={:.1}s pending={pending}",
         counted(status.syncs.len(), "sync"),
         bytes(status.memory),
         span(status.time - status.started),
+        status.lag,
     )
 }
 

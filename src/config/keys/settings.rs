@@ -12,6 +12,9 @@ pub const SETTINGS: &[Key] = keys! {
         "Tag of messages in syslog.";
     "logfacility": T::Text, "`user`", V2_2;
         "Facility of messages in syslog, such as `daemon` or `local0`.";
+    "logformat": T::OneOf(&["text", "json"]), "`text`", V3;
+        "Format of the log: lsyncd's lines, or one JSON object per line with `time`, `category` and \
+         `message`. Errors before the log is opened are lines.";
     "pidfile": T::OptionalPath, "", V2_2;
         "File for the process id of the daemon. It is locked while the daemon runs. It is not \
          written with `nodaemon`.";

@@ -22,7 +22,7 @@ use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::SyncSnapshot;
 use crate::status::snapshot::Totals;
 use crate::status::snapshot::WithheldPath;
-use crate::sync::{Clock, Counters, Sync, micros};
+use crate::sync::{Clock, Counters, Sync};
 use crate::transfer::Job;
 
 /// The maximum number of paths named for each child and for failed paths.
@@ -100,7 +100,8 @@ pub(super) fn of_sync(
         source: escape(&sync.config.source).into_owned(),
         target: escape(&handle.destination().unwrap_or_default()).into_owned(),
         pending: sync.pending(),
-        oldest: age(&sync, now),
+        oldest: sync.oldest_change().map(|oldest| age(oldest, now)),
+        lag: lag(state, &sync),
         sending: sending.collect(),
         retry,
         failed: sync.failed_paths().len(),
@@ -189,17 +190,20 @@ fn told(blocked: &Blocked) -> Vec<WithheldPath> {
     told.collect()
 }
 
-/// Returns the age of the oldest pending entry in seconds, including its delay.
-fn age(sync: &Sync, now: Time) -> Option<f64> {
-    let due = sync.first_due()?;
-    let oldest = sync.queue.oldest();
-    let waited = if oldest.is_some_and(|delay| delay.etype().is_special()) {
-        0
-    } else {
-        micros(sync.config.delay.unwrap_or_default())
-    };
-    let born = due.saturating_sub(waited);
-    Some(Clock::until(born, now).as_secs_f64())
+/// Returns the seconds since a time of queues.
+fn age(time: Time, now: Time) -> f64 {
+    Clock::until(time, now).as_secs_f64()
+}
+
+/// Returns the seconds by which the target is behind. Before the directories have been read, that
+/// is the time since the start.
+fn lag(state: &DaemonState<'_>, sync: &Sync) -> f64 {
+    if state.started {
+        let since = sync.behind_since();
+        return since.map_or(0.0, |since| age(since, state.now));
+    }
+    let elapsed = state.born.elapsed();
+    elapsed.map_or(0.0, |elapsed| elapsed.as_secs_f64())
 }
 
 fn last_error(counters: &Counters) -> Option<LastError> {

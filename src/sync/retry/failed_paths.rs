@@ -24,6 +24,8 @@ pub struct FailedPaths {
     everything: Option<Time>,
     /// The retry delays of full comparisons.
     backoff: Backoff,
+    /// The time since which something is missing at the target.
+    since: Option<Time>,
 }
 
 /// One failed path.
@@ -55,7 +57,23 @@ impl FailedPaths {
             tried: BTreeMap::new(),
             everything: None,
             backoff: Backoff::new(delay),
+            since: None,
         }
+    }
+
+    /// Notes that something is missing at the target, and that the oldest change of the sync is of
+    /// this time. Must be called before failures are added.
+    pub fn miss(&mut self, oldest: Time) {
+        if self.since().is_none() {
+            self.since = Some(oldest);
+        }
+    }
+
+    /// Returns the time since which something is missing at the target: that of the oldest change
+    /// at the first failure, until nothing has failed any more.
+    pub fn since(&self) -> Option<Time> {
+        let fails = self.everything.is_some() || self.backoff.failures() > 0;
+        self.since.filter(|_| fails || !self.is_idle())
     }
 
     /// Adds the failed paths of a transfer. Returns the delay before the first retry of these.
@@ -281,6 +299,29 @@ mod tests {
         failed.succeeded(b"/a", Etype::Modify);
         failed.add(modified("/a"), 50 * SECOND);
         assert_eq!(failed.due(), Some(51 * SECOND));
+    }
+
+    #[test]
+    fn the_time_behind_begins_with_the_first_failure_and_ends_with_the_last_success() {
+        let mut failed = FailedPaths::new(None);
+        for time in [5, 20] {
+            failed.miss(time);
+            failed.add(modified("/a"), time + 1);
+            failed.miss(time + 2);
+            failed.add(modified("/b"), time + 2);
+            assert_eq!(failed.since(), Some(time));
+            failed.take(100 * SECOND);
+            failed.succeeded(b"/a", Etype::Modify);
+            assert_eq!(failed.since(), Some(time));
+            failed.succeeded(b"/b", Etype::Modify);
+            assert_eq!(failed.since(), None);
+        }
+        failed.miss(30);
+        failed.add_everything(31);
+        failed.take(100 * SECOND);
+        assert_eq!(failed.since(), Some(30));
+        failed.compared();
+        assert_eq!(failed.since(), None);
     }
 
     #[test]

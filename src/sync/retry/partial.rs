@@ -147,6 +147,8 @@ impl Sync {
         paths: impl IntoIterator<Item = (Vec<u8>, Etype)>,
         now: Time,
     ) -> RetryPlan {
+        let oldest = self.oldest_change().unwrap_or(now);
+        self.retry.failed_paths.miss(oldest);
         let wait = self.retry.failed_paths.add(paths, now);
         let bound = self.queue_limit.bound();
         if self.retry.failed_paths.len() > bound && self.compares_everything() {
@@ -157,6 +159,8 @@ impl Sync {
     }
 
     fn retry_everything(&mut self, now: Time) -> RetryPlan {
+        let oldest = self.oldest_change().unwrap_or(now);
+        self.retry.failed_paths.miss(oldest);
         RetryPlan::Everything(self.retry.failed_paths.add_everything(now))
     }
 

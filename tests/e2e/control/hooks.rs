@@ -89,3 +89,46 @@ fn hooks_of_the_wrong_type_are_refused() {
     let expected = "onSynced must be a function or a list";
     assert!(ended.stderr.contains(expected), "{}", ended.stderr);
 }
+
+/// The hooks of the manual post to a listener, whatever the name of the sync and the error contain.
+#[test]
+fn the_webhook_of_the_manual_posts_failures_and_successes() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        return crate::support::dir::skip("needs curl");
+    }
+    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/how-do-i.md");
+    let manual = fs::read_to_string(manual).unwrap();
+    let (_, section) = manual.split_once("### Post failures to a webhook").unwrap();
+    let hooks = section.split("```lua").nth(1).unwrap();
+    let hooks = hooks.split("```").next().unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let hooks = hooks.replace("http://hooks.example.net/lsyncd", &url);
+    assert_eq!(hooks.matches(&url).count(), 2);
+
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fake.exits(&[0, 12, 0]);
+    let config = one(&hooks).replace("name = \"one\"", "name = \"a b$(x)&\"");
+    let mut daemon = Daemon::new(&dir, &config).start();
+    let posted = || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(limit())).unwrap();
+        let mut request = String::new();
+        let mut bytes = [0; 4096];
+        while !["&error=", "&paths="]
+            .iter()
+            .any(|last| request.contains(last))
+        {
+            let count = stream.read(&mut bytes).unwrap();
+            request.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        request.rsplit("\r\n").next().unwrap().to_owned()
+    };
+    assert!(posted().starts_with("sync=a+b%24%28x%29%26&event=synced&paths=0"));
+    daemon.wait_log("finished.");
+    dir.write("f", "x");
+    assert!(posted().starts_with("sync=a+b%24%28x%29%26&event=failed&error="));
+    assert!(posted().contains("&event=synced&paths=1"));
+}

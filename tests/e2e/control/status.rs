@@ -157,3 +157,54 @@ fn without_a_daemon_the_exit_code_is_3_and_misuse_is_4() {
     let help = ctl(&dir, &["-help"]);
     assert!(code(&help) == 0 && text(&help).contains("resync [PATH]"));
 }
+
+#[test]
+fn the_lag_grows_with_a_failure_until_the_target_is_current() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    let first_line = || {
+        text(&ctl(&dir, &["status"]))
+            .lines()
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let current = wait_state(&dir, &mut daemon, State::Current);
+    assert_eq!((current.lag, current.syncs[0].lag), (0.0, 0.0));
+    assert!(
+        first_line().ends_with("| lag=0.0s pending=0"),
+        "{}",
+        first_line()
+    );
+    // A failure of the whole batch, and of one path only.
+    for code in [12, 23] {
+        fake.exits(&[code]);
+        dir.write("f", code.to_string());
+        done(&dir, &["flush"]);
+        let mut before = 0.0;
+        daemon.wait_for("it fails", |_| {
+            let failing = status(&dir);
+            before = failing.lag;
+            failing.severity == Severity::Trouble
+        });
+        assert!(before > 0.0);
+        let mut last = before;
+        let calls = fake.ended();
+        daemon.wait_for("it fails again, and the lag has grown", |_| {
+            done(&dir, &["retry"]);
+            let now = status(&dir).lag;
+            // The age of an entry is known within a second.
+            assert!(now > last - 1.1, "{now} after {last}");
+            last = now;
+            fake.ended() > calls + 1 && now > before
+        });
+        assert!(first_line().contains(" behind, "), "{}", first_line());
+        fake.exits(&[0]);
+        daemon.wait_for("it is current", |_| {
+            done(&dir, &["retry"]);
+            status(&dir).severity == Severity::Current
+        });
+        assert_eq!(status(&dir).lag, 0.0);
+    }
+}

@@ -298,3 +298,28 @@ fn names_with_control_bytes_do_not_reach_the_log_as_they_are() {
         "{log:?}"
     );
 }
+
+#[test]
+fn json_lines() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let config = format!("settings{{ logformat = \"json\", logfile = \"@DIR@/log\" }}\n{RECORDED}");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    dir.write("a \"b\"", "1");
+    daemon.wait_log("Finished a list after exitcode: 0");
+    daemon.terminate();
+    for name in ["log", "daemon.out"] {
+        let text = dir.text(name);
+        let messages = text.lines().map(|line| {
+            let object: serde_json::Value = serde_json::from_str(line).expect(line);
+            assert_eq!(object.as_object().unwrap().len(), 3);
+            assert!(object["time"].as_str().unwrap().contains('T'));
+            assert_eq!(object["category"], "Normal");
+            object["message"].as_str().unwrap().to_owned()
+        });
+        let messages: Vec<String> = messages.collect();
+        assert_eq!(messages[0], "--- Startup ---");
+        let list = "Calling rsync with filter-list of new/modified files/dirs\n/a \"b\"\n/";
+        assert!(messages.iter().any(|text| text == list), "{messages:?}");
+    }
+}
