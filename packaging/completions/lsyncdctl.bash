@@ -26,15 +26,16 @@ _lsyncdctl() {
     case ${prev#-}:$cur:$verb in
     -sync:*:* | sync:*:*) words=$(_lsyncdctl_syncs) ;;
     *:-*:status) words='-json -wait -timeout -trouble -max-age -socket -sync' ;;
+    *:-*:verify) words='-content -repair -json -timeout -socket -sync' ;;
     *:-*:log) words='-since -follow -json -socket -sync' ;;
     *:-*:*) words='-socket -sync -help -version' ;;
-    *:*:) words='status top explain log pause resume release flush resync retry reload log-level' ;;
+    *:*:) words='status top explain log pause resume release flush resync verify retry reload log-level' ;;
     *:*:log-level) words='all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel' ;;
     *:*:reload) return ;;
     *) words=$(_lsyncdctl_syncs) ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
-    if [ "$verb" = resync ] || [ "$verb" = explain ] || [ "$verb" = log ]; then
+    if [ "$verb" = resync ] || [ "$verb" = verify ] || [ "$verb" = explain ] || [ "$verb" = log ]; then
         compopt -o filenames 2>/dev/null
         while IFS= read -r name; do
             COMPREPLY+=("$name")

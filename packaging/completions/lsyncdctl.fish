@@ -4,7 +4,7 @@ function __lsyncdctl_syncs
     lsyncdctl status -json 2>/dev/null | sed -n 's/^      "name": "\(.*\)",$/\1/p'
 end
 
-set -l verbs status top explain log pause resume release flush resync retry reload log-level
+set -l verbs status top explain log pause resume release flush resync verify retry reload log-level
 complete -c lsyncdctl -f
 complete -c lsyncdctl -o socket -r -F -d 'Control socket of the daemon'
 complete -c lsyncdctl -o sync -x -a '(__lsyncdctl_syncs)' -d 'Name of the sync'
@@ -19,6 +19,7 @@ complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a resume -d '
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a release -d 'Continue a sync that its guard has halted'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a flush -d 'Do not wait for delays'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a resync -d 'Compare everything, or send a path'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a verify -d 'Compare source and target'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a retry -d 'Retry failed work immediately'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a reload -d 'Read the configuration again'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a log-level -d 'Select log messages'
@@ -27,9 +28,13 @@ complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o wait -d 'Wait u
 complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o timeout -x -d 'Wait at most this time'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o trouble -d 'Print only syncs in trouble'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from status' -o max-age -x -d 'Behind counts only if the oldest change is older'
-complete -c lsyncdctl -n '__fish_seen_subcommand_from status top explain log pause resume release flush resync retry' -a '(__lsyncdctl_syncs)'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from status top explain log pause resume release flush resync verify retry' -a '(__lsyncdctl_syncs)'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log' -o since -x -d 'From this time on'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log' -o follow -d 'Continue with what is transferred from now on'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log' -o json -d 'Print one JSON object per line'
-complete -c lsyncdctl -n '__fish_seen_subcommand_from resync log explain' -F
+complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o content -d 'Compare contents'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o repair -d 'Send what differs'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o json -d 'Print one JSON object for each sync'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o timeout -x -d 'Give up after this time'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from resync verify log explain' -F
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log-level' -a 'all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel'

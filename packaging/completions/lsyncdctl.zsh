@@ -13,6 +13,9 @@ _lsyncdctl_rest() {
         '-max-age[behind counts only if the oldest change is older]:time' '::sync:_lsyncdctl_syncs' ;;
     log) _arguments '-since[from this time on]:time' '-follow[continue with what is transferred from now on]' \
         '-json[print one JSON object per line]' '::sync or path:_lsyncdctl_resync' '::path:_files' ;;
+    verify) _arguments '-content[compare contents]' '-repair[send what differs]' \
+        '-json[print one JSON object for each sync]' '-timeout[give up after this time]:seconds' \
+        '::sync or path:_lsyncdctl_resync' '::path:_files' ;;
     resync | explain) _arguments '::sync or path:_lsyncdctl_resync' '::path:_files' ;;
     log-level) compadd all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info \
         Inotify Statusfile Tunnel ;;
@@ -31,5 +34,5 @@ _arguments \
     '-sync[name of the sync]:sync:_lsyncdctl_syncs' \
     '-help[print commands and options]' \
     '-version[print the version]' \
-    '1:command:((status\:"print the state" top\:"show a live view" explain\:"print what the daemon knows of a path" log\:"print what was transferred" pause\:"start no transfers" resume\:"start due transfers again" release\:"continue a sync that its guard has halted" flush\:"do not wait for delays" resync\:"compare everything, or send a path" retry\:"retry failed work immediately" reload\:"read the configuration again" log-level\:"select log messages"))' \
+    '1:command:((status\:"print the state" top\:"show a live view" explain\:"print what the daemon knows of a path" log\:"print what was transferred" pause\:"start no transfers" resume\:"start due transfers again" release\:"continue a sync that its guard has halted" flush\:"do not wait for delays" resync\:"compare everything, or send a path" verify\:"compare source and target" retry\:"retry failed work immediately" reload\:"read the configuration again" log-level\:"select log messages"))' \
     '*::rest:_lsyncdctl_rest'

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `audits` | the component: requests, one after the other, and the dry run of the current one |
+//! | `audits_tests` | tests of it, with a daemon whose state they set |
 //! | `run` | the comparison of one sync, from the flush to the report |
 //! | `passes` | which differences are drift, and which paths are compared again |
 //! | `view` | what it reads of the daemon |
@@ -17,6 +18,8 @@
 //! but starts the dry runs.
 
 mod audits;
+#[cfg(test)]
+mod audits_tests;
 mod passes;
 mod run;
 mod view;

@@ -19,7 +19,7 @@
 pub mod barrier;
 mod connections;
 #[cfg(test)]
-mod fake_view;
+pub mod fake_view;
 mod http;
 mod listener;
 pub mod protocol;

@@ -1,0 +1,353 @@
+//! Tests of the component, with a daemon whose state they set and dry runs that they end.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::view::{AuditView, Obstacle};
+use super::{AuditStep, Audits};
+use crate::component::{Action, AuditRequest, AuditScope, SyncCommand};
+use crate::control::fake_view::FakeView;
+use crate::control::{DaemonView, SyncView};
+use crate::id::{ConnectionId, SyncId};
+use crate::process::{Command, ExitStatus, Pid, Stream};
+use crate::script::{Comparison, ComparisonScope};
+use crate::status::drift_report::{DriftReport, DriftVerdict};
+use crate::status::snapshot::Snapshot;
+use crate::sync::Mark;
+use crate::watch::EventMark;
+
+const CLIENT: ConnectionId = ConnectionId {
+    place: 0,
+    serial: 1,
+};
+
+struct FakeDaemon {
+    view: FakeView,
+    is_connected: Cell<bool>,
+    obstacle: RefCell<Option<Obstacle>>,
+    changed: RefCell<Vec<&'static [u8]>>,
+    /// The scopes of the dry runs.
+    scopes: RefCell<Vec<ComparisonScope>>,
+}
+
+impl DaemonView for FakeDaemon {
+    fn syncs(&self, name: Option<&str>) -> Vec<SyncView> {
+        self.view.syncs(name)
+    }
+
+    fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
+        self.view.snapshot(name, entries)
+    }
+
+    fn event_mark(&self) -> EventMark {
+        self.view.event_mark()
+    }
+
+    fn has_reported(&self, moment: EventMark) -> bool {
+        self.view.has_reported(moment)
+    }
+
+    fn would_change(&self, sync: SyncId, command: &SyncCommand) -> bool {
+        self.view.would_change(sync, command)
+    }
+
+    fn mark(&self, sync: SyncId) -> Option<Mark> {
+        self.view.mark(sync)
+    }
+
+    fn reached(&self, sync: SyncId, mark: &mut Mark) -> bool {
+        self.view.reached(sync, mark)
+    }
+}
+
+impl AuditView for FakeDaemon {
+    fn is_connected(&self, _: ConnectionId) -> bool {
+        self.is_connected.get()
+    }
+
+    fn source(&self, sync: SyncId) -> Option<(String, Vec<u8>)> {
+        let known = self.view.syncs.iter().find(|view| view.id == sync)?;
+        Some((known.name.clone(), known.source.clone()))
+    }
+
+    fn obstacle(&self, _: SyncId) -> Option<Obstacle> {
+        self.obstacle.borrow().clone()
+    }
+
+    fn has_changed(&self, _: SyncId, path: &[u8]) -> bool {
+        self.changed.borrow().contains(&path)
+    }
+
+    fn is_directory(&self, _: SyncId, _: &[u8]) -> Option<bool> {
+        Some(false)
+    }
+
+    fn comparison(
+        &self,
+        _: SyncId,
+        scope: &ComparisonScope,
+        _: bool,
+    ) -> Result<Comparison, String> {
+        self.scopes.borrow_mut().push(scope.clone());
+        Ok(Comparison {
+            command: Command::new("rsync"),
+            target: b"/trg/".to_vec(),
+            filters: Vec::new(),
+        })
+    }
+
+    fn host(&self) -> String {
+        "here".to_owned()
+    }
+
+    fn wall_time(&self) -> f64 {
+        5.0
+    }
+}
+
+struct Fixture {
+    audits: Audits,
+    daemon: FakeDaemon,
+    /// The programs that were started.
+    started: Vec<Command>,
+    now: Instant,
+    reports: Vec<DriftReport>,
+}
+
+impl Fixture {
+    /// Returns a daemon with one sync, and a request of a client to verify it.
+    fn new() -> Fixture {
+        let view = FakeView::new(&["one"]);
+        view.has_reported.set(true);
+        let id = view.syncs[0].id;
+        view.done.borrow_mut().push(id);
+        let mut fixture = Fixture {
+            audits: Audits::default(),
+            daemon: FakeDaemon {
+                view,
+                is_connected: Cell::new(true),
+                obstacle: RefCell::default(),
+                changed: RefCell::default(),
+                scopes: RefCell::default(),
+            },
+            started: Vec::new(),
+            now: Instant::now(),
+            reports: Vec::new(),
+        };
+        fixture.request(false);
+        fixture
+    }
+
+    fn id(&self) -> SyncId {
+        self.daemon.view.syncs[0].id
+    }
+
+    fn request(&mut self, repairs: bool) {
+        self.audits.on_request(AuditRequest {
+            client: CLIENT,
+            scope: AuditScope {
+                syncs: vec![(self.id(), Vec::new())],
+                by_content: false,
+                repairs,
+            },
+        });
+    }
+
+    /// Runs a turn and returns its actions.
+    fn turn(&mut self) -> Vec<Action> {
+        self.now += Duration::from_secs(1);
+        let started = &mut self.started;
+        let spawn = &mut |command| {
+            started.push(command);
+            Ok(Pid(started.len() as u32))
+        };
+        let mut all = Vec::new();
+        loop {
+            match self.audits.on_step(&self.daemon, spawn, self.now) {
+                AuditStep::Waiting => return all,
+                AuditStep::Actions(actions) => all.extend(actions),
+                AuditStep::Done(client, reports) => {
+                    assert_eq!(client, CLIENT);
+                    self.reports.extend(reports);
+                }
+            }
+        }
+    }
+
+    /// Ends the running child, which prints these lines, and runs a turn.
+    fn end(&mut self, lines: &[&str], code: i32) -> Vec<Action> {
+        let pid = Pid(self.started.len() as u32);
+        assert!(self.audits.owns(pid));
+        for line in lines {
+            self.audits.on_output(pid, Stream::Stdout, line.as_bytes());
+        }
+        self.audits.on_ended(pid, ExitStatus::Exit(code));
+        self.turn()
+    }
+
+    /// Runs turns until the first dry run has started.
+    fn compare(&mut self) {
+        self.turn();
+        self.end(&["rsync  version 3"], 0);
+        assert_eq!(self.started.len(), 2);
+    }
+
+    fn command(&self, command: SyncCommand) -> Action {
+        Action::Command(self.id(), command)
+    }
+}
+
+const F_DIFFERS: &str = "//>fc........//3//f//";
+
+#[test]
+fn the_comparison_begins_when_everything_is_at_the_target() {
+    let mut fixture = Fixture::new();
+    let id = fixture.id();
+    fixture.daemon.view.done.borrow_mut().clear();
+    let actions = fixture.turn();
+    let expected = [
+        fixture.command(SyncCommand::RecordChanges),
+        fixture.command(SyncCommand::Flush),
+        fixture.command(SyncCommand::Retry),
+        Action::ReportOpenFiles,
+        fixture.command(SyncCommand::Flush),
+    ];
+    assert_eq!(
+        (actions.as_slice(), fixture.started.len()),
+        (&expected[..], 0)
+    );
+    fixture.daemon.view.done.borrow_mut().push(id);
+    fixture.compare();
+    let actions = fixture.end(&["Number of files: 7 (reg: 7)"], 0);
+    assert_eq!(actions[0], fixture.command(SyncCommand::ForgetChanges));
+    let report = &fixture.reports[0];
+    assert_eq!(
+        (report.verdict, report.entries),
+        (DriftVerdict::Equal, Some(7))
+    );
+    assert_eq!(
+        (report.rsync.as_str(), report.host.as_str()),
+        ("rsync  version 3", "here")
+    );
+}
+
+#[test]
+fn a_difference_is_drift_only_after_a_second_barrier() {
+    let mut fixture = Fixture::new();
+    fixture.compare();
+    fixture.daemon.view.done.borrow_mut().clear();
+    let actions = fixture.end(&[F_DIFFERS], 0);
+    assert_eq!(actions[0], fixture.command(SyncCommand::DivideChanges));
+    assert!(fixture.reports.is_empty());
+    let id = fixture.id();
+    fixture.daemon.view.done.borrow_mut().push(id);
+    fixture.turn();
+    let report = &fixture.reports[0];
+    assert_eq!((report.verdict, report.drift), (DriftVerdict::Drift, 1));
+    assert_eq!(fixture.started.len(), 2);
+}
+
+#[test]
+fn what_never_rests_is_in_motion_after_three_dry_runs() {
+    let mut fixture = Fixture::new();
+    fixture.daemon.changed.borrow_mut().push(b"/f");
+    fixture.compare();
+    for _ in 0..3 {
+        assert!(fixture.reports.is_empty());
+        fixture.end(&[F_DIFFERS], 0);
+    }
+    let report = &fixture.reports[0];
+    assert_eq!((report.verdict, report.drift), (DriftVerdict::Equal, 0));
+    assert_eq!(
+        (report.in_motion, report.moving.join(" ")),
+        (1, "/f".to_owned())
+    );
+    let scopes = fixture.daemon.scopes.borrow();
+    let lists = scopes
+        .iter()
+        .filter(|scope| matches!(scope, ComparisonScope::Paths(_)));
+    assert_eq!(lists.count(), 2);
+}
+
+#[test]
+fn what_changes_during_a_dry_run_that_fails_is_not_compared_again() {
+    let mut fixture = Fixture::new();
+    fixture.daemon.changed.borrow_mut().push(b"/f");
+    fixture.compare();
+    fixture.end(&[F_DIFFERS, "//*deleting  //0//g//"], 12);
+    let report = &fixture.reports[0];
+    assert_eq!(report.verdict, DriftVerdict::Incomplete);
+    assert_eq!(
+        (report.drift, report.in_motion, fixture.started.len()),
+        (1, 1, 2)
+    );
+}
+
+#[test]
+fn a_halted_sync_is_not_compared_and_a_failing_one_is() {
+    for (obstacle, children) in [
+        (Obstacle::Halted("no source".into()), 0),
+        (Obstacle::Failing("one path fails".into()), 1),
+    ] {
+        let mut fixture = Fixture::new();
+        fixture.daemon.view.done.borrow_mut().clear();
+        *fixture.daemon.obstacle.borrow_mut() = Some(obstacle);
+        fixture.turn();
+        assert_eq!(fixture.started.len(), children);
+        if children > 0 {
+            fixture.end(&[], 0);
+            fixture.end(&[], 0);
+        }
+        assert_eq!(fixture.reports[0].verdict, DriftVerdict::Incomplete);
+    }
+}
+
+#[test]
+fn a_client_that_is_gone_and_a_sync_that_is_gone_end_the_dry_run() {
+    for is_reload in [false, true] {
+        let mut fixture = Fixture::new();
+        fixture.compare();
+        let forget = fixture.command(SyncCommand::ForgetChanges);
+        if is_reload {
+            fixture.daemon.view.syncs.clear();
+        } else {
+            fixture.daemon.is_connected.set(false);
+        }
+        let actions = fixture.turn();
+        let kill = Action::SignalTree(Pid(2), Signal::SIGTERM);
+        assert_eq!(actions[..2], [kill, forget]);
+        assert_eq!(fixture.reports.len(), usize::from(is_reload));
+        // What it still says and how it ends concerns nobody.
+        assert!(fixture.audits.owns(Pid(2)));
+        fixture.end(&[F_DIFFERS], 20);
+        assert!(!fixture.audits.owns(Pid(2)));
+    }
+}
+
+#[test]
+fn a_repair_is_proved_and_the_next_request_waits() {
+    let mut fixture = Fixture::new();
+    fixture.request(true);
+    fixture.compare();
+    fixture.end(&[], 0);
+    assert_eq!((fixture.reports.len(), fixture.started.len()), (1, 3));
+    fixture.end(&["rsync  version 3"], 0);
+    let actions = fixture.end(&[F_DIFFERS, "//.f...p.....//3//g//"], 0);
+    for path in [b"/f", b"/g"] {
+        let repair = fixture.command(SyncCommand::Repair(path.to_vec()));
+        assert!(actions.contains(&repair), "{actions:?}");
+    }
+    fixture.end(&["//.f...p.....//3//g//"], 0);
+    let report = &fixture.reports[1];
+    let repaired: Vec<_> = report
+        .differences
+        .iter()
+        .map(|each| each.repaired)
+        .collect();
+    assert_eq!(
+        (report.verdict, repaired),
+        (DriftVerdict::Drift, vec![true, false])
+    );
+}
