@@ -1,7 +1,7 @@
 //! The component: requests of clients, one after the other.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -13,6 +13,7 @@ use crate::id::{ConnectionId, SyncId};
 use crate::log;
 use crate::process::{ExitStatus, Pid, Stream};
 use crate::status::drift_report::DriftReport;
+use crate::status::snapshot::LastVerify;
 
 /// What follows a step.
 pub enum AuditStep {
@@ -29,6 +30,8 @@ pub enum AuditStep {
 pub struct Audits {
     waiting: VecDeque<AuditRequest>,
     current: Option<Audit>,
+    /// The last results by sync.
+    last: HashMap<SyncId, LastVerify>,
     /// The children of audits that were given up, until they end.
     left: RefCell<Vec<Pid>>,
 }
@@ -45,6 +48,11 @@ impl Audits {
     /// Takes in a request.
     pub fn on_request(&mut self, request: AuditRequest) {
         self.waiting.push_back(request);
+    }
+
+    /// Returns the last result for a sync.
+    pub fn last(&self, sync: SyncId) -> Option<&LastVerify> {
+        self.last.get(&sync)
     }
 
     /// Returns true if the process is a dry run.
@@ -97,6 +105,7 @@ impl Audits {
             let Some(request) = self.waiting.pop_front() else {
                 return AuditStep::Waiting;
             };
+            self.last.retain(|sync, _| view.source(*sync).is_some());
             self.current = Some(Audit::new(request));
         }
         let Some(audit) = &mut self.current else {
@@ -119,6 +128,13 @@ impl Audits {
             RunStep::Done(report) => {
                 let forget = Action::Command(*sync, SyncCommand::ForgetChanges);
                 let told = Action::normal(told(&report));
+                let result = LastVerify {
+                    time: report.end,
+                    seconds: report.end - report.begin,
+                    verdict: report.verdict,
+                    drift: report.drift - report.repaired,
+                };
+                self.last.insert(*sync, result);
                 audit.reports.push(*report);
                 audit.run = None;
                 let kill = child.map(|pid| self.leave(pid));

@@ -111,7 +111,7 @@ impl Child {
             return None;
         }
         let why = batch::reason(printed.errors.iter().map(Vec::as_slice));
-        let why = log::escape(&why).into_owned();
+        let why = log::escape(why).into_owned();
         let how = match status {
             ExitStatus::Exit(code) => format!("exit code {code}"),
             ExitStatus::Signal(number) => format!("signal {number}"),

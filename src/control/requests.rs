@@ -14,7 +14,7 @@ use crate::status::number_format::counted;
 #[derive(Debug, PartialEq)]
 pub enum Response {
     /// The reply, and what is to be done.
-    Reply(Reply, Vec<Action>),
+    Reply(Box<Reply>, Vec<Action>),
     /// The reply follows when everything that happened before the request is at the target of this
     /// sync, or of all.
     Barrier(Option<String>),
@@ -28,13 +28,13 @@ pub enum Response {
 
 impl Response {
     fn refused(text: impl Into<String>) -> Response {
-        Response::Reply(Reply::refused(text), Vec::new())
+        Response::Reply(Box::new(Reply::refused(text)), Vec::new())
     }
 
     /// Returns the reply to a request that is carried out, which is logged as well.
     fn done(text: String, mut actions: Vec<Action>) -> Response {
         actions.push(Action::normal(format!("on request: {text}")));
-        Response::Reply(Reply::done(text), actions)
+        Response::Reply(Box::new(Reply::done(text)), actions)
     }
 }
 
@@ -48,7 +48,7 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
     match verb {
         Verb::Status { sync, entries } => {
             let status = view.snapshot(sync.as_deref(), entries.min(MAX_ENTRIES));
-            Response::Reply(Reply::status(status), Vec::new())
+            Response::Reply(Box::new(Reply::status(status)), Vec::new())
         }
         Verb::Explain { sync, path } => {
             let text = view.explain(sync.as_deref(), &unescape(&path));
@@ -123,7 +123,7 @@ fn command(
     };
     if actions.is_empty() {
         let text = format!("nothing to do for {}", what(syncs.len()));
-        return Response::Reply(Reply::done(text), actions);
+        return Response::Reply(Box::new(Reply::done(text)), actions);
     }
     let what = what(actions.len());
     if *command == SyncCommand::Release {
@@ -276,7 +276,10 @@ fn log_level(words: &[String]) -> Response {
         [] => "logging the usual".to_owned(),
         words => format!("logging {}", words.join(", ")),
     };
-    Response::Reply(Reply::done(text), vec![Action::SelectLog(selection)])
+    Response::Reply(
+        Box::new(Reply::done(text)),
+        vec![Action::SelectLog(selection)],
+    )
 }
 
 impl Verb {

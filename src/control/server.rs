@@ -213,7 +213,7 @@ impl ControlServer {
         };
         let response = match Request::parse(&line) {
             Ok(verb) => requests::respond(verb, view),
-            Err(text) => Response::Reply(Reply::refused(text), Vec::new()),
+            Err(text) => Response::Reply(Box::new(Reply::refused(text)), Vec::new()),
         };
         match response {
             Response::Reply(reply, actions) => {

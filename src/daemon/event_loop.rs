@@ -185,6 +185,7 @@ impl<'a> EventLoop<'a> {
             watch_limit: &self.watch_limit,
             transfers: &self.transfers,
             local_jobs: &self.local_jobs,
+            audits: &self.audits,
             syncs: &self.syncs,
             script: &self.script,
             server: &self.context.server,

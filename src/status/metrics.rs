@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use crate::status::drift_report::DriftVerdict;
 use crate::status::health::State;
 use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::SyncSnapshot;
@@ -81,7 +82,8 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
         (snapshot.time - success).max(0.0)
     };
     let retry = |sync: &SyncSnapshot| sync.retry.clone().unwrap_or_default();
-    let all: [Gauge<'_>; 13] = [
+    let verified = |sync: &SyncSnapshot| sync.verified.clone().unwrap_or_default();
+    let all: [Gauge<'_>; 17] = [
         (
             "lag_seconds",
             "Seconds by which the target is behind, 0 if it is current.",
@@ -132,6 +134,30 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
             "last_success_timestamp_seconds",
             "When a child ended well last, 0 before the first.",
             &|s| s.last_success.unwrap_or(0.0),
+        ),
+        (
+            "verify_last_timestamp_seconds",
+            "When source and target were compared last, 0 before the first time.",
+            &|s| verified(s).time,
+        ),
+        (
+            "verify_duration_seconds",
+            "Duration of the last comparison.",
+            &|s| verified(s).seconds,
+        ),
+        (
+            "verify_drift_paths",
+            "Differences that it found and did not repair.",
+            &|s| verified(s).drift as f64,
+        ),
+        (
+            "verify_incomplete",
+            "1 if it could not be completed.",
+            &|s| {
+                let last = s.verified.as_ref();
+                let is = last.is_some_and(|last| last.verdict == DriftVerdict::Incomplete);
+                f64::from(u8::from(is))
+            },
         ),
     ];
     for (name, help, value) in all {
@@ -312,6 +338,8 @@ mod tests {
             r#"lsyncd_failures_total{sync="a \"b\"\\",code="99"} 4"#,
             r#"lsyncd_unset_attributes_total{sync="a \"b\"\\",attribute="owner"} 0"#,
             r#"lsyncd_seconds_since_success{sync="a \"b\"\\"} 10.5"#,
+            r#"lsyncd_verify_drift_paths{sync="a \"b\"\\"} 0"#,
+            r#"lsyncd_verify_incomplete{sync="a \"b\"\\"} 0"#,
         ] {
             assert!(text.lines().any(|said| said == line), "{line}\n{text}");
         }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::status::drift_report::DriftVerdict;
 use crate::status::health::Severity;
 use crate::status::health::State;
 
@@ -51,6 +52,20 @@ impl SyncSnapshot {
         let stalled = self.sending.iter().filter_map(|each| each.stalled);
         stalled.reduce(f64::max)
     }
+}
+
+/// The result of the last comparison of source and target (`lsyncdctl verify`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LastVerify {
+    /// The end of the comparison.
+    pub time: f64,
+    /// Its duration.
+    pub seconds: f64,
+    /// The verdict.
+    pub verdict: DriftVerdict,
+    /// The number of differences, without those that were repaired.
+    pub drift: u64,
 }
 
 /// The state of one sync.
@@ -100,6 +115,9 @@ pub struct SyncSnapshot {
     pub last_success: Option<f64>,
     /// The last failure.
     pub last_error: Option<LastError>,
+    /// The last comparison of source and target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<LastVerify>,
     /// True if the sync is paused.
     pub paused: bool,
     /// The reason if a guard blocks deletions.

@@ -21,7 +21,7 @@ pub use self::dump::dump;
 pub use self::files::ReportFiles;
 pub use self::snapshot::snapshot;
 use super::watch_limit::WatchLimit;
-use crate::audit::{AuditView, Obstacle};
+use crate::audit::{AuditView, Audits, Obstacle};
 use crate::component::SyncCommand;
 use crate::control::{ControlServer, DaemonView, SyncView};
 use crate::id::{ConnectionId, SyncId};
@@ -50,6 +50,7 @@ pub struct DaemonState<'a> {
     pub watch_limit: &'a WatchLimit,
     pub transfers: &'a Transfers,
     pub local_jobs: &'a LocalJobs,
+    pub audits: &'a Audits,
     /// The configured syncs.
     pub syncs: &'a [Rc<SyncHandle>],
     pub script: &'a Script,

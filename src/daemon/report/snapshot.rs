@@ -116,6 +116,7 @@ pub(super) fn of_sync(
         queue: queue.collect(),
         last_success: sync.counters.last_success.map(seconds),
         last_error: last_error(&sync.counters),
+        verified: state.audits.last(sync.id).cloned(),
         paused: sync.is_paused(),
         halted: sync
             .halted()

@@ -166,6 +166,11 @@ fn each_kind_of_drift_is_named_and_repaired() {
     assert_eq!(named, expected);
     assert_eq!((exit, drift[0].verdict), (1, DriftVerdict::Drift));
     assert_eq!((drift[0].in_motion, drift[0].repaired), (0, 0));
+    let told = status(&dir).syncs[0].verified.clone().unwrap();
+    assert_eq!(
+        (told.verdict, told.drift),
+        (DriftVerdict::Drift, drift[0].drift)
+    );
 
     // Without -content, rsync sees size and time.
     let (_, by_time) = verify(&dir, &[]);
