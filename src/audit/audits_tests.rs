@@ -41,6 +41,10 @@ impl DaemonView for FakeDaemon {
         self.view.snapshot(name, entries)
     }
 
+    fn explain(&self, name: Option<&str>, path: &[u8]) -> String {
+        self.view.explain(name, path)
+    }
+
     fn event_mark(&self) -> EventMark {
         self.view.event_mark()
     }

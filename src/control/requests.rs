@@ -52,7 +52,7 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
         }
         Verb::Explain { sync, path } => {
             let text = view.explain(sync.as_deref(), &unescape(&path));
-            Response::Reply(Reply::done(text), Vec::new())
+            Response::Reply(Box::new(Reply::done(text)), Vec::new())
         }
         Verb::Wait { sync } => Response::Barrier(sync),
         Verb::Pause { sync } => {
