@@ -101,7 +101,7 @@ fn wait_for(
             }
         });
         let mut sync = handle.sync.borrow_mut();
-        match sync.retry_paths(paths, now) {
+        match sync.retry_held_paths(paths.collect(), now) {
             RetryPlan::Paths(_, wait) | RetryPlan::Everything(wait) => wait.as_secs(),
             RetryPlan::Nothing => 0,
         }
@@ -132,6 +132,11 @@ pub fn decide(
     };
     let (mut decided, mut waiting) = (Vec::new(), Vec::new());
     for (candidate, answer) in progress.into_answers() {
+        if !matches!(answer, ScanAnswer::Failed { .. }) {
+            for handle in syncs {
+                handle.sync.borrow_mut().checked(&candidate.path);
+            }
+        }
         let action = match answer {
             ScanAnswer::Passed => {
                 let mut blocked = gate.blocked_mut();

@@ -62,12 +62,6 @@ impl Sync {
         kept && !staged()
     }
 
-    /// Returns true if the checks of this path have no result yet, so that it is scanned again.
-    pub(super) fn is_undecided(&self, path: &[u8]) -> bool {
-        let blocked = self.gate.blocked();
-        blocked.why(path).is_some_and(|reason| !reason.rejected)
-    }
-
     fn keeps(&self, reason: &BlockReason) -> bool {
         let check = self.config.check.as_ref();
         let removes = check.is_some_and(|check| check.on_reject == OnReject::DeleteTarget);

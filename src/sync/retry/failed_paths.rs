@@ -32,6 +32,8 @@ pub struct FailedPaths {
 struct FailedPath {
     etype: Etype,
     step: u32,
+    /// It is left out of the transfers of its present entries, see [`FailedPaths::hold`].
+    held: bool,
 }
 
 struct RetryStep {
@@ -109,11 +111,20 @@ impl FailedPaths {
                     .entry(step)
                     .or_insert(RetryStep { due, count: 0 })
                     .count += 1;
-                self.paths.insert(path, FailedPath { etype, step });
+                let held = false;
+                self.paths.insert(path, FailedPath { etype, step, held });
                 step
             }
         };
         self.steps.get(&step).map_or(now, |step| step.due)
+    }
+
+    /// Marks a failed path as left out of the transfers that its present entries belong to: their
+    /// success does not concern it.
+    pub fn hold(&mut self, path: &[u8], held: bool) {
+        if let Some(failed) = self.paths.get_mut(path) {
+            failed.held = held;
+        }
     }
 
     /// Adds the new names of failed paths that a rename moves: the rename has no effect on what is
@@ -152,8 +163,9 @@ impl FailedPaths {
     /// Removes a path whose entry succeeded.
     pub fn succeeded(&mut self, path: &[u8], etype: Etype) {
         self.tried.remove(path);
-        let covered =
-            |failed: &FailedPath| etype == failed.etype || !stands_for_contents(failed.etype, path);
+        let covered = |failed: &FailedPath| {
+            !failed.held && (etype == failed.etype || !stands_for_contents(failed.etype, path))
+        };
         if self.paths.get(path).is_some_and(covered)
             && let Some(failed) = self.paths.remove(path)
         {
@@ -345,6 +357,23 @@ mod tests {
             failed.add(modified("/bad"), now + n * 40 * SECOND);
         }
         assert_eq!(failed.due(), Some(due));
+    }
+
+    /// The transfer of the present entry was started without the path.
+    #[test]
+    fn a_held_path_is_not_done_by_the_transfer_that_it_is_left_out_of() {
+        let mut failed = FailedPaths::new(None);
+        failed.add(modified("/a"), 0);
+        failed.hold(b"/a", true);
+        failed.succeeded(b"/a", Etype::Modify);
+        assert_eq!(failed.take(SECOND).paths, modified("/a"));
+        failed.succeeded(b"/a", Etype::Modify);
+        assert!(failed.is_idle());
+        failed.add(modified("/a"), 0);
+        failed.hold(b"/a", true);
+        failed.hold(b"/a", false);
+        failed.succeeded(b"/a", Etype::Modify);
+        assert!(failed.is_idle());
     }
 
     /// The number of transfers is bounded by the steps of the delays, however many paths fail.

@@ -163,16 +163,24 @@ impl Sync {
     fn clear_retries(&mut self, ids: &[DelayId]) {
         if !self.retry.failed_paths.is_idle() {
             for (path, etype) in self.entries(ids) {
-                self.path_succeeded(&path, etype);
+                self.retry.failed_paths.succeeded(&path, etype);
             }
         }
     }
 
-    /// Handles the success of an entry. Paths held by the check gate were not sent and stay failed.
-    fn path_succeeded(&mut self, path: &[u8], etype: Etype) {
-        if !self.is_undecided(path) {
-            self.retry.failed_paths.succeeded(path, etype);
+    /// Retries paths that the check gate leaves out of the next transfer. That this transfer
+    /// succeeds does not concern them, even if they pass the checks of another sync meanwhile.
+    pub fn retry_held_paths(&mut self, paths: Vec<(Vec<u8>, Etype)>, now: Time) -> RetryPlan {
+        let plan = self.retry_paths(paths.iter().cloned(), now);
+        for (path, _) in &paths {
+            self.retry.failed_paths.hold(path, true);
         }
+        plan
+    }
+
+    /// Handles the end of the checks of a path, which the next transfer takes into account.
+    pub fn checked(&mut self, path: &[u8]) {
+        self.retry.failed_paths.hold(path, false);
     }
 
     /// Retries failed paths that a rename moves under their new names, too.

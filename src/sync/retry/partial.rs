@@ -85,7 +85,7 @@ impl Sync {
         };
         for (path, etype) in &entries {
             if !failed.contains_key(path) {
-                self.path_succeeded(path, *etype);
+                self.retry.failed_paths.succeeded(path, *etype);
             }
         }
         if failed.is_empty() {
@@ -142,7 +142,7 @@ impl Sync {
 
     /// Schedules retries of these paths. Beyond the limit of pending paths a full comparison is
     /// scheduled instead.
-    pub fn retry_paths(
+    pub(super) fn retry_paths(
         &mut self,
         paths: impl IntoIterator<Item = (Vec<u8>, Etype)>,
         now: Time,
