@@ -38,6 +38,8 @@ pub struct WatchLimit {
     /// Watches are being requested; ends when the crawl is over.
     requesting: bool,
     due: Option<Instant>,
+    /// The number of directories without a watch at the last count; 0 if it is not known.
+    counted: usize,
 }
 
 impl WatchLimit {
@@ -50,6 +52,7 @@ impl WatchLimit {
             still_lacking: BTreeSet::new(),
             requesting: false,
             due: None,
+            counted: 0,
         }
     }
 
@@ -62,6 +65,15 @@ impl WatchLimit {
     /// Returns true if watches are missing.
     pub fn is_reached(&self) -> bool {
         !self.lacking.is_empty()
+    }
+
+    /// Returns the number of directories without a watch, at least 1 if watches are missing.
+    pub fn unwatched(&self) -> usize {
+        if self.is_reached() {
+            self.counted.max(1)
+        } else {
+            0
+        }
     }
 
     /// Returns true if the sync has directories without a watch.
@@ -92,8 +104,9 @@ impl WatchLimit {
 
     /// Takes in the result of [`Action::CountDirectories`]: `directories` are wanted, `watched`
     /// have a watch, and the kernel allows `limit`, if that is known.
-    pub fn on_count(&self, directories: usize, watched: usize, limit: Option<usize>) -> Action {
+    pub fn on_count(&mut self, directories: usize, watched: usize, limit: Option<usize>) -> Action {
         let lacking = directories.saturating_sub(watched);
+        self.counted = lacking;
         let wanted = round_up(limit.unwrap_or(watched) + lacking + lacking / 4);
         Action::error(format!(
             "{directories} directories are to be watched, {watched} are. To watch all of them:\n\

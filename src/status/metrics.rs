@@ -42,6 +42,16 @@ pub fn text(snapshot: &Snapshot) -> String {
         ),
         ("watches", "Watched directories.", snapshot.watches as f64),
         (
+            "watch_limit",
+            "The kernel's limit of watches, 0 if it cannot be read.",
+            snapshot.watch_limit.unwrap_or_default() as f64,
+        ),
+        (
+            "unwatched_directories",
+            "Directories without a watch, because the limit is reached.",
+            snapshot.unwatched as f64,
+        ),
+        (
             "resident_memory_bytes",
             "Memory of the daemon.",
             snapshot.memory as f64,
@@ -64,6 +74,19 @@ pub fn text(snapshot: &Snapshot) -> String {
         "How often the kernel's event queue overflowed.",
         |text, name| {
             let _ = writeln!(text, "{name} {overflows}");
+        },
+    );
+    out.each(
+        "sync_info",
+        "gauge",
+        "The source and the target of a sync.",
+        snapshot,
+        |text, name, labels, sync| {
+            let (source, target) = (label(&sync.source), label(&sync.target));
+            let _ = writeln!(
+                text,
+                "{name}{{{labels},source=\"{source}\",target=\"{target}\"}} 1"
+            );
         },
     );
     gauges(&mut out, snapshot);
@@ -305,6 +328,7 @@ mod tests {
     fn snapshot() -> Snapshot {
         let mut sync = SyncSnapshot {
             name: "a \"b\"\\".into(),
+            target: "h:/t/".into(),
             pending: 3,
             oldest: Some(1.23456),
             lag: 2.5,
@@ -328,6 +352,9 @@ mod tests {
         for line in [
             r#"lsyncd_build_info{version="3.0.0"} 1"#,
             "lsyncd_overflows_total 0",
+            "lsyncd_watch_limit 0",
+            "lsyncd_unwatched_directories 0",
+            r#"lsyncd_sync_info{sync="a \"b\"\\",source="",target="h:/t/"} 1"#,
             r#"lsyncd_pending{sync="a \"b\"\\"} 3"#,
             r#"lsyncd_lag_seconds{sync="a \"b\"\\"} 2.5"#,
             r#"lsyncd_oldest_pending_seconds{sync="a \"b\"\\"} 1.235"#,

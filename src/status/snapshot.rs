@@ -36,6 +36,11 @@ pub struct Snapshot {
     pub lag: f64,
     /// The number of watched directories.
     pub watches: usize,
+    /// The kernel's limit of watches for this user, if it can be read.
+    pub watch_limit: Option<usize>,
+    /// The number of directories without a watch, because the limit is reached; as of the last
+    /// count, at least 1.
+    pub unwatched: usize,
     /// True while directories are being read to be watched.
     pub crawling: bool,
     /// Resident memory in bytes.

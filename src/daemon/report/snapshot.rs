@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use super::DaemonState;
 use crate::batch;
 use crate::cli;
+use crate::daemon::watch_limit;
 use crate::log::escape;
 use crate::process::ExitStatus;
 use crate::queue::{Delay, Etype, Status, Time};
@@ -43,6 +44,8 @@ pub fn snapshot(state: &DaemonState<'_>, name: Option<&str>, entries: usize) -> 
         started: seconds(state.born),
         ending: state.ending,
         watches: state.watcher.watched(),
+        watch_limit: watch_limit::kernel_limit(),
+        unwatched: state.watch_limit.unwatched(),
         crawling: state.watcher.crawling(),
         memory: memory(),
         overflows: overflows.max().unwrap_or(0),
