@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn the_advice_leaves_room_for_more() {
-        let limit = WatchLimit::new(INTERVAL);
+        let mut limit = WatchLimit::new(INTERVAL);
         let Action::Log(_, text) = limit.on_count(5000, 1000, Some(1024)) else {
             panic!("a message");
         };
