@@ -152,7 +152,7 @@ pub struct Reply {
     pub status: Option<Snapshot>,
     /// Entries of the transfer log, in replies to [`Verb::Log`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log: Option<LogPage>,
+    pub log: Option<Box<LogPage>>,
     /// The reports, in replies to [`Verb::Verify`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reports: Vec<DriftReport>,
@@ -223,7 +223,7 @@ impl Reply {
     /// Returns a reply with entries of the transfer log.
     pub fn log(page: LogPage) -> Reply {
         Reply {
-            log: Some(page),
+            log: Some(Box::new(page)),
             ..Reply::done("")
         }
     }

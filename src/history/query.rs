@@ -156,3 +156,99 @@ fn log_entry(
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{BatchRecord, BatchSummary};
+    use super::*;
+
+    /// Returns a ring with one batch for each name, a second apart.
+    fn halves(names: &[&str], first: u64) -> [Vec<u8>; 2] {
+        let mut halves = [Vec::new(), Vec::new()];
+        for (index, name) in names.iter().enumerate() {
+            let summary = BatchSummary {
+                time: index as u64 * 1_000_000,
+                ..BatchSummary::default()
+            };
+            let mut batch = BatchRecord::new(summary, usize::MAX);
+            let operation = if *name == "/d/" {
+                Operation::Deleted
+            } else {
+                Operation::Sent
+            };
+            batch.push(operation, name.as_bytes(), b"");
+            let (_, record) = batch.records(first + index as u64).remove(0);
+            halves[index * 2 / names.len()].extend(record);
+        }
+        halves
+    }
+
+    fn ring(name: &str) -> RingQuery {
+        RingQuery {
+            name: name.into(),
+            ..RingQuery::default()
+        }
+    }
+
+    #[test]
+    fn pages_of_several_syncs_have_each_entry_once_in_the_order_of_time() {
+        let rings = [
+            halves(&["/a0", "/a1", "/a2", "/a3"], 7),
+            halves(&["/b0", "/b1"], 100),
+        ];
+        for limit in 1..8 {
+            let mut query = HistoryQuery {
+                rings: vec![ring("a"), ring("b")],
+                limit,
+                ..HistoryQuery::default()
+            };
+            let mut all = Vec::new();
+            loop {
+                let mut builder = PageBuilder::new(&query);
+                for (wanted, halves) in query.rings.iter().zip(&rings) {
+                    builder.add(wanted, halves);
+                }
+                let page = builder.finish(0);
+                assert!(page.entries.len() <= limit);
+                all.extend(page.entries.into_iter().map(|entry| entry.path));
+                for wanted in &mut query.rings {
+                    wanted.after = page.next.get(&wanted.name).copied().or(wanted.after);
+                }
+                if !page.more {
+                    break;
+                }
+            }
+            assert_eq!(all, ["/a0", "/b0", "/a1", "/b1", "/a2", "/a3"], "{limit}");
+        }
+    }
+
+    #[test]
+    fn a_path_has_its_entries_and_those_of_deleted_directories_above() {
+        let halves = halves(&["/d/f", "/d/", "/d/f/below", "/df", "/d", "/"], 0);
+        let query = HistoryQuery {
+            limit: 10,
+            ..HistoryQuery::default()
+        };
+        let paths = |path: &str| {
+            let mut builder = PageBuilder::new(&query);
+            let path = Some(path.as_bytes().to_vec());
+            builder.add(&RingQuery { path, ..ring("a") }, &halves);
+            let entries = builder.finish(0).entries.into_iter();
+            entries.map(|entry| entry.path).collect::<Vec<_>>()
+        };
+        assert_eq!(paths("/d/f"), ["/d/f", "/d/", "/d/f/below"]);
+        assert_eq!(paths("/df"), ["/df"]);
+    }
+
+    #[test]
+    fn a_ring_that_began_anew_is_read_from_its_start() {
+        let query = HistoryQuery {
+            limit: 10,
+            ..HistoryQuery::default()
+        };
+        let mut builder = PageBuilder::new(&query);
+        let after = Some(500);
+        builder.add(&RingQuery { after, ..ring("a") }, &halves(&["/x"], 3));
+        assert_eq!(builder.finish(0).entries.len(), 1);
+    }
+}

@@ -47,7 +47,7 @@ pub fn run(args: &Args, wanted: &LogArgs) -> Result<u8, ClientError> {
         if print(&page, wanted.json).is_err() {
             return Ok(0);
         }
-        let LogPage { next, more, .. } = page;
+        let LogPage { next, more, .. } = *page;
         after.extend(next);
         match (more, wanted.follow) {
             (true, _) => {}

@@ -234,3 +234,26 @@ fn follow_prints_what_is_sent_from_now_on() {
     follower.kill().unwrap();
     follower.wait().unwrap();
 }
+
+#[test]
+fn copies_of_the_daemon_itself_are_logged_with_moves_and_failures() {
+    let dir = Dir::new();
+    dir.write("a", "1");
+    let config = format!(
+        r#"{SETTINGS} sync{{ default.direct, name = "one", source = "@SRC@", target = "@TRG@", delay = 1 }}"#
+    );
+    let mut daemon = Daemon::new(&dir, &config).start();
+    wait_socket(&dir, &mut daemon);
+    wait_state(&dir, &mut daemon, State::Current);
+    fs::rename(dir.path("src/a"), dir.path("src/b")).unwrap();
+    flushed(&dir, &mut daemon);
+    fs::remove_file(dir.path("src/b")).unwrap();
+    flushed(&dir, &mut daemon);
+    let expected = [
+        pair("compared", ""),
+        pair("moved", "/a"),
+        pair("deleted", "/b"),
+    ];
+    assert_eq!(told(&dir, &[]), expected);
+    assert_eq!(entries(&dir, &[])[1].to.as_deref(), Some("/b"));
+}
