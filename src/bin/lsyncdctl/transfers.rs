@@ -91,7 +91,10 @@ fn line(entry: &LogEntry) -> String {
             reason => format!(": {reason}"),
         });
     }
-    let mut batch = vec![span(entry.seconds)];
+    let mut batch = vec![match entry.seconds {
+        short if short < 10.0 => format!("{short:.1} s"),
+        long => span(long),
+    }];
     if entry.entries > 1 {
         batch.insert(0, format!("one of {}", entry.entries));
     }
