@@ -1,7 +1,9 @@
-//! SipHash-2-4 with 128 bits of output, by Aumasson and Bernstein.
+//! The keyed hash of digests and paths: SipHash-2-4 with 128 bits of output.
 //!
 //! The hash is keyed, so that users who choose names and sizes cannot make two states of a
 //! directory look equal. The standard library's hasher has 64 bits, and its algorithm may change.
+
+use siphasher::sip128::SipHasher24;
 
 /// A secret key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,76 +23,12 @@ impl Key {
 
     /// Returns the hash of these bytes.
     pub fn hash(&self, bytes: &[u8]) -> u128 {
-        let mut state = State::new(word(&self.0[..8]), word(&self.0[8..]));
-        let mut words = bytes.chunks_exact(8);
-        for chunk in &mut words {
-            state.add(word(chunk));
-        }
-        let mut last = [0; 8];
-        let rest = words.remainder();
-        last[..rest.len()].copy_from_slice(rest);
-        last[7] = bytes.len() as u8;
-        state.add(u64::from_le_bytes(last));
-        state.finish()
+        SipHasher24::new_with_key(&self.0).hash(bytes).as_u128()
     }
 
     /// Returns the hash of a path.
     pub fn path(&self, path: &[u8]) -> u64 {
         self.hash(path) as u64
-    }
-}
-
-fn word(bytes: &[u8]) -> u64 {
-    let mut word = [0; 8];
-    word[..bytes.len()].copy_from_slice(bytes);
-    u64::from_le_bytes(word)
-}
-
-struct State([u64; 4]);
-
-impl State {
-    fn new(first: u64, second: u64) -> State {
-        State([
-            first ^ 0x736f_6d65_7073_6575,
-            second ^ 0x646f_7261_6e64_6f6d ^ 0xee,
-            first ^ 0x6c79_6765_6e65_7261,
-            second ^ 0x7465_6462_7974_6573,
-        ])
-    }
-
-    fn add(&mut self, word: u64) {
-        self.0[3] ^= word;
-        self.rounds(2);
-        self.0[0] ^= word;
-    }
-
-    fn rounds(&mut self, count: usize) {
-        let [mut a, mut b, mut c, mut d] = self.0;
-        for _ in 0..count {
-            a = a.wrapping_add(b);
-            c = c.wrapping_add(d);
-            b = b.rotate_left(13) ^ a;
-            d = d.rotate_left(16) ^ c;
-            a = a.rotate_left(32).wrapping_add(d);
-            c = c.wrapping_add(b);
-            b = b.rotate_left(17) ^ c;
-            d = d.rotate_left(21) ^ a;
-            c = c.rotate_left(32);
-        }
-        self.0 = [a, b, c, d];
-    }
-
-    fn folded(&self) -> u64 {
-        self.0.iter().fold(0, |all, word| all ^ word)
-    }
-
-    fn finish(mut self) -> u128 {
-        self.0[2] ^= 0xee;
-        self.rounds(4);
-        let low = self.folded();
-        self.0[1] ^= 0xdd;
-        self.rounds(4);
-        u128::from(low) | u128::from(self.folded()) << 64
     }
 }
 
