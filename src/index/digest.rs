@@ -98,12 +98,12 @@ impl<'k> DirectoryDigest<'k> {
 
 /// Returns the time of the last modification.
 pub fn modified(stat: &Stat) -> FileTime {
-    (stat.st_mtime as i64, stat.st_mtime_nsec as u64)
+    (stat.st_mtime, stat.st_mtime_nsec)
 }
 
 /// Returns the time of the last change of the inode.
 pub fn changed(stat: &Stat) -> FileTime {
-    (stat.st_ctime as i64, stat.st_ctime_nsec as u64)
+    (stat.st_ctime, stat.st_ctime_nsec)
 }
 
 #[cfg(test)]
