@@ -147,7 +147,7 @@ bill_of_materials() {
 mkdir -p "$out"
 rm -f "$out"/lsyncd[_-]* "$out/SHA256SUMS"
 need_zig
-need cargo-zigbuild cargo-zigbuild '^0.20'
+need cargo-zigbuild cargo-zigbuild '^0.24'
 need cargo-deb cargo-deb '^3'
 need cargo-generate-rpm cargo-generate-rpm '^0.21'
 need cargo-cyclonedx cargo-cyclonedx '^0.5'
