@@ -14,8 +14,7 @@ Puts into DIRECTORY (packaging/out/release):
   lsyncd-VERSION.cdx.json                                what the programs consist of (CycloneDX)
   SHA256SUMS                                             checksums of all of these
 
-Two runs from the same commit give the same files, bit by bit, whatever the directory and the home.
-Needs rustup, Python with pip, xz and dpkg-dev; for arm64 also gcc-aarch64-linux-gnu's binutils. The
+Times and paths of the build host are kept out of the files. Needs rustup, Python with pip, xz and dpkg-dev; for arm64 also gcc-aarch64-linux-gnu's binutils. The
 tools of cargo are installed below cargo's target directory.
 TEXT
 }
