@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::error_lines::unescape;
+use super::output;
 use crate::paths;
 use crate::status::drift_report::DriftKind;
 
@@ -44,10 +45,7 @@ pub fn change(line: &[u8]) -> Option<PathDrift> {
         },
         is_directory: name.ends_with(b"/"),
         kinds,
-        length: std::str::from_utf8(length)
-            .ok()
-            .and_then(|text| text.replace([',', '.'], "").parse().ok())
-            .unwrap_or_default(),
+        length: output::count(length).unwrap_or_default(),
     })
 }
 

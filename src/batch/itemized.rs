@@ -1,5 +1,7 @@
 //! Parses what a dry run of rsync would do, one line for each entry (rsync(1), `--out-format`).
 
+use super::output;
+
 /// The options that make rsync say what it would do, in the form that [`Itemized::parse`] reads.
 pub const DRY_RUN: [&str; 5] = [
     "--dry-run",
@@ -74,12 +76,7 @@ impl Itemized<'_> {
 /// Splits a number and the text behind the blank that follows it.
 fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     let end = text.iter().position(|&byte| byte == b' ')?;
-    let digits = text[..end]
-        .iter()
-        .filter(|&&byte| byte != b',' && byte != b'.');
-    let digits: Vec<u8> = digits.copied().collect();
-    let number = String::from_utf8(digits).ok()?.parse().ok()?;
-    Some((number, &text[end + 1..]))
+    Some((output::count(&text[..end])?, &text[end + 1..]))
 }
 
 #[cfg(test)]
