@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::digest::FileTime;
 use super::file::{Header, Index};
 use super::rows::{self, Row, UNKNOWN};
-use super::walk::{Visited, Visitor, Walk, file_time, may_look_unchanged};
+use super::walk::{IndexWalk, Visited, Visitor, file_time, may_look_unchanged};
 
 /// The maximum number of directories that are compared one by one. Beyond, one comparison of
 /// everything is cheaper.
@@ -54,7 +54,7 @@ pub struct Before {
 /// # Errors
 ///
 /// The index proves nothing: a text for the log.
-pub fn plan(index: Index, walk: &Walk<'_>, before: Before) -> Result<DirectoryPlan, String> {
+pub fn plan(index: Index, walk: &IndexWalk<'_>, before: Before) -> Result<DirectoryPlan, String> {
     let since = before
         .synced
         .map_or(index.header.taken, |synced| synced.max(index.header.taken));
@@ -155,7 +155,7 @@ pub struct Digests {
 /// # Errors
 ///
 /// Digests of this source prove nothing, or it cannot be read: a text for the log.
-pub fn digests(walk: &Walk<'_>, roots: Vec<(Vec<u8>, bool)>) -> Result<Digests, String> {
+pub fn digests(walk: &IndexWalk<'_>, roots: Vec<(Vec<u8>, bool)>) -> Result<Digests, String> {
     let visitors = walk.run(roots, || Digests {
         rows: Vec::new(),
         racy: Vec::new(),
@@ -392,7 +392,7 @@ mod tests {
             }
             let key = Key([5; 16]);
             let source = source(&root);
-            let walk = Walk {
+            let walk = IndexWalk {
                 source: &source,
                 subdirs: true,
                 filter: &filter,

@@ -36,7 +36,7 @@ const KNOWN_FILE_SYSTEMS: [u64; 7] = [
 ];
 
 /// The parameters of a walk.
-pub struct Walk<'a> {
+pub struct IndexWalk<'a> {
     /// The source: absolute, with a trailing slash.
     pub source: &'a [u8],
     /// Subdirectories are included.
@@ -96,7 +96,7 @@ struct Waiting {
     error: Option<String>,
 }
 
-impl Walk<'_> {
+impl IndexWalk<'_> {
     /// Reads these directories, those marked true with all below them. Directories that are gone
     /// are left out. Returns the visitors.
     ///
@@ -208,7 +208,7 @@ fn lock(waiting: &Mutex<Waiting>) -> std::sync::MutexGuard<'_, Waiting> {
 
 /// One thread.
 struct Worker<'a> {
-    walk: &'a Walk<'a>,
+    walk: &'a IndexWalk<'a>,
     shared: &'a Shared,
     place: Beneath,
     digest: DirectoryDigest<'a>,
@@ -218,7 +218,7 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(walk: &'a Walk<'a>, shared: &'a Shared) -> io::Result<Worker<'a>> {
+    fn new(walk: &'a IndexWalk<'a>, shared: &'a Shared) -> io::Result<Worker<'a>> {
         Ok(Worker {
             walk,
             shared,

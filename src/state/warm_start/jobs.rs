@@ -14,7 +14,7 @@ use crate::filter::Filter;
 use crate::index::plan::{self, DirectoryPlan};
 use crate::index::rows::{self, UNKNOWN};
 use crate::index::siphash::Key;
-use crate::index::walk::{RACY, Walk};
+use crate::index::walk::{IndexWalk, RACY};
 use crate::index::{ChangedDirs, Header, Index};
 use crate::log;
 use crate::paths;
@@ -66,7 +66,7 @@ fn try_plan(
     give_priority(files);
     let (index, before) = files.load(begun)?;
     let key = index.header.key;
-    let walk = Walk {
+    let walk = IndexWalk {
         source: &sync.source,
         subdirs: sync.subdirs,
         filter,
@@ -150,7 +150,7 @@ pub fn read(
     };
     let sync = files.sync();
     let key = index.header.key;
-    let walk = Walk {
+    let walk = IndexWalk {
         source: &sync.source,
         subdirs: sync.subdirs,
         filter,
