@@ -18,7 +18,6 @@ const MAX_INCREMENTAL: usize = 1000;
 const BYTES_PER_ENTRY: u64 = 128;
 
 /// What the decision depends on.
-#[derive(Debug)]
 pub struct WholeComparison<'a> {
     /// `rsync = { inc_recursive = … }`.
     pub inc_recursive: Option<bool>,
@@ -28,8 +27,9 @@ pub struct WholeComparison<'a> {
     pub target: &'a [u8],
     /// The size of the source.
     pub source: TreeSize,
-    /// The memory that processes of this host may still use, in bytes; `None` if unknown.
-    pub memory: Option<u64>,
+    /// Returns the memory that processes of this host may still use, in bytes; `None` if unknown.
+    /// Only a big source with a remote target needs to know.
+    pub memory: fn() -> Option<u64>,
 }
 
 impl WholeComparison<'_> {
@@ -46,7 +46,7 @@ impl WholeComparison<'_> {
                 let list = self.source.entries as u64 * BYTES_PER_ENTRY;
                 is_remote(self.target)
                     && self.source.directories > MAX_INCREMENTAL
-                    && self.memory.is_some_and(|memory| list <= memory / 2)
+                    && (self.memory)().is_some_and(|memory| list <= memory / 2)
             }
         }
     }
@@ -104,7 +104,7 @@ mod tests {
                 directories: MAX_INCREMENTAL + 1,
                 entries: 1_000_000,
             },
-            memory: Some(256_000_000),
+            memory: || Some(256_000_000),
         };
         change(&mut comparison);
         comparison.lists_first()
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn the_list_must_fit_into_half_of_the_memory() {
         assert!(!lists_first(|c| c.source.entries += 1));
-        assert!(!lists_first(|c| c.memory = None));
+        assert!(!lists_first(|c| c.memory = || None));
     }
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
             c.inc_recursive = Some(false);
             c.target = b"/local/";
             c.source = TreeSize::default();
-            c.memory = None;
+            c.memory = || None;
         }));
         for word in ["--inc-recursive", "--i-r", "--no-inc-recursive", "--no-i-r"] {
             let words = [b"-lts".to_vec(), word.into()];
@@ -140,7 +140,7 @@ mod tests {
                 words: &words,
                 target: b"host:/trg/",
                 source: TreeSize::default(),
-                memory: None,
+                memory: || None,
             };
             assert!(!comparison.lists_first(), "{word}");
         }

@@ -230,7 +230,7 @@ pub(super) fn lists_first(
         words,
         target: &rsync_target(lua, config)?,
         source: sync.tree_size(),
-        memory: list_first::available_memory(),
+        memory: list_first::available_memory,
     };
     Ok(comparison.lists_first())
 }
