@@ -32,7 +32,7 @@ pub struct FailedPaths {
 struct FailedPath {
     etype: Etype,
     step: u32,
-    /// It is left out of the transfers of its present entries, see [`FailedPaths::hold`].
+    /// It is left out of the transfers of its present entries, see [`FailedPaths::set_held`].
     held: bool,
 }
 
@@ -119,9 +119,9 @@ impl FailedPaths {
         self.steps.get(&step).map_or(now, |step| step.due)
     }
 
-    /// Marks a failed path as left out of the transfers that its present entries belong to: their
-    /// success does not concern it.
-    pub fn hold(&mut self, path: &[u8], held: bool) {
+    /// Sets whether a failed path is left out of the transfers that its present entries belong to.
+    /// If it is, their success does not concern it.
+    pub fn set_held(&mut self, path: &[u8], held: bool) {
         if let Some(failed) = self.paths.get_mut(path) {
             failed.held = held;
         }
@@ -364,14 +364,14 @@ mod tests {
     fn a_held_path_is_not_done_by_the_transfer_that_it_is_left_out_of() {
         let mut failed = FailedPaths::new(None);
         failed.add(modified("/a"), 0);
-        failed.hold(b"/a", true);
+        failed.set_held(b"/a", true);
         failed.succeeded(b"/a", Etype::Modify);
         assert_eq!(failed.take(SECOND).paths, modified("/a"));
         failed.succeeded(b"/a", Etype::Modify);
         assert!(failed.is_idle());
         failed.add(modified("/a"), 0);
-        failed.hold(b"/a", true);
-        failed.hold(b"/a", false);
+        failed.set_held(b"/a", true);
+        failed.set_held(b"/a", false);
         failed.succeeded(b"/a", Etype::Modify);
         assert!(failed.is_idle());
     }

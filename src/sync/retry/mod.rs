@@ -173,14 +173,14 @@ impl Sync {
     pub fn retry_held_paths(&mut self, paths: Vec<(Vec<u8>, Etype)>, now: Time) -> RetryPlan {
         let plan = self.retry_paths(paths.iter().cloned(), now);
         for (path, _) in &paths {
-            self.retry.failed_paths.hold(path, true);
+            self.retry.failed_paths.set_held(path, true);
         }
         plan
     }
 
     /// Handles the end of the checks of a path, which the next transfer takes into account.
     pub fn checked(&mut self, path: &[u8]) {
-        self.retry.failed_paths.hold(path, false);
+        self.retry.failed_paths.set_held(path, false);
     }
 
     /// Retries failed paths that a rename moves under their new names, too.
