@@ -52,27 +52,18 @@ fn request(
         !sync.is_below_missing_mount(etype, path)
     });
     let delete = sync.config.delete;
-    let delete = match task {
-        CopyTask::Everything => {
-            let way = format!(
-                "recursive full copy: {} -> {}",
-                log::escape(&sync.config.source),
-                log::escape(&target)
-            );
-            log::normal(way);
+    let what = match &task {
+        CopyTask::Everything => Some("recursive full copy".to_owned()),
+        CopyTask::Directories(all) => Some(format!("copy of {} changed directories", all.len())),
+        CopyTask::Events(_) => None,
+    };
+    let delete = match what {
+        Some(what) => {
+            let source = log::escape(&sync.config.source);
+            log::normal(format_args!("{what}: {source} -> {}", log::escape(&target)));
             matches!(delete, Delete::Always | Delete::Startup)
         }
-        CopyTask::Directories(ref directories) => {
-            let way = format!(
-                "copy of {} changed directories: {} -> {}",
-                directories.len(),
-                log::escape(&sync.config.source),
-                log::escape(&target)
-            );
-            log::normal(way);
-            matches!(delete, Delete::Always | Delete::Startup)
-        }
-        CopyTask::Events(_) => delete.in_batches(),
+        None => delete.in_batches(),
     };
     drop(sync);
     Ok(CopyRequest {
