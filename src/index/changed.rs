@@ -2,7 +2,7 @@
 
 use hashbrown::HashSet;
 
-use super::siphash::Key;
+use super::siphash::HashKey;
 use crate::paths;
 
 /// The maximum number of recorded directories.
@@ -81,7 +81,7 @@ impl ChangedDirs {
     }
 
     /// Returns the hashes of the directories, and those of the trees.
-    pub fn hashes(&self, key: &Key) -> [HashSet<u64>; 2] {
+    pub fn hashes(&self, key: &HashKey) -> [HashSet<u64>; 2] {
         let all = |paths: &HashSet<Vec<u8>>| paths.iter().map(|path| key.path(path)).collect();
         [all(&self.directories), all(&self.trees)]
     }

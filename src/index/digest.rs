@@ -2,14 +2,14 @@
 
 use rustix::fs::{FileType, Stat};
 
-use super::siphash::Key;
+use super::siphash::HashKey;
 
 /// A time of a file: seconds since the epoch and nanoseconds.
 pub type FileTime = (i64, u64);
 
 /// Adds up the entries of a directory, in any order.
 pub struct DirectoryDigest<'k> {
-    key: &'k Key,
+    key: &'k HashKey,
     /// The time from which on a change may go unnoticed, because it may get the same timestamp.
     racy_from: FileTime,
     sum: u128,
@@ -20,7 +20,7 @@ pub struct DirectoryDigest<'k> {
 
 impl<'k> DirectoryDigest<'k> {
     /// Returns the digest of a directory without entries.
-    pub fn new(key: &'k Key, racy_from: FileTime) -> DirectoryDigest<'k> {
+    pub fn new(key: &'k HashKey, racy_from: FileTime) -> DirectoryDigest<'k> {
         DirectoryDigest {
             key,
             racy_from,
@@ -121,7 +121,7 @@ mod tests {
         stat
     }
 
-    fn digest(key: &Key, entries: &[(&str, Option<Stat>)]) -> (u128, bool) {
+    fn digest(key: &HashKey, entries: &[(&str, Option<Stat>)]) -> (u128, bool) {
         let mut digest = DirectoryDigest::new(key, (100, 0));
         for (name, stat) in entries {
             match stat {
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_fact_counts_and_the_order_does_not() {
-        let key = Key([3; 16]);
+        let key = HashKey([3; 16]);
         let first = digest(&key, &[("a", Some(stat())), ("b", None)]);
         assert_eq!(first, digest(&key, &[("b", None), ("a", Some(stat()))]));
         assert!(!first.1);
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn recent_times_are_racy() {
-        let key = Key([3; 16]);
+        let key = HashKey([3; 16]);
         for (mtime, ctime, racy) in [(99, 99, false), (100, 1, true), (1, 100, true)] {
             let mut file = stat();
             (file.st_mtime, file.st_ctime) = (mtime, ctime);

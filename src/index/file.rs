@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::rows::Row;
-use super::siphash::Key;
+use super::siphash::HashKey;
 
 /// The first bytes of the file.
 const MAGIC: &[u8; 8] = b"lsyncix1";
@@ -17,13 +17,13 @@ const HEADER_BYTES: usize = 8 + 16 + 16 + 8 + 8 + 8;
 /// The bytes of the checksum.
 const CHECKSUM_BYTES: usize = 16;
 /// The key of fingerprint and checksum, which need no secret.
-const PLAIN: Key = Key(*b"lsyncd: an index");
+const PLAIN: HashKey = HashKey(*b"lsyncd: an index");
 
 /// The conditions under which an index was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The key of its hashes.
-    pub key: Key,
+    pub key: HashKey,
     /// The hash of all that decides what is sent where: see [`fingerprint`].
     pub fingerprint: u128,
     /// All changes before this time are either in the rows or at the target.
@@ -92,7 +92,7 @@ impl Index {
             Some(u64::from_le_bytes(*number))
         };
         let header = Header {
-            key: Key(*key),
+            key: HashKey(*key),
             fingerprint: u128::from_le_bytes(*fingerprint),
             taken: time(number()?),
             compared: time(number()?),
@@ -145,7 +145,7 @@ mod tests {
         super::super::rows::sort(&mut rows);
         Index {
             header: Header {
-                key: Key([7; 16]),
+                key: HashKey([7; 16]),
                 fingerprint: 1 << 100,
                 taken: time(1_800_000_000_123_456_789),
                 compared: time(5),

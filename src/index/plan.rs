@@ -196,7 +196,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::siphash::Key;
+    use super::super::siphash::HashKey;
     use super::*;
     use crate::filter::Filter;
 
@@ -390,7 +390,7 @@ mod tests {
             for change in &before {
                 model.apply(&root, change);
             }
-            let key = Key([5; 16]);
+            let key = HashKey([5; 16]);
             let source = source(&root);
             let walk = IndexWalk {
                 source: &source,

@@ -7,18 +7,18 @@ use siphasher::sip128::SipHasher24;
 
 /// A secret key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key(pub [u8; 16]);
+pub struct HashKey(pub [u8; 16]);
 
-impl Key {
+impl HashKey {
     /// Returns a random key.
-    pub fn random() -> Key {
+    pub fn random() -> HashKey {
         use std::hash::{BuildHasher, RandomState};
         // Each state has keys of its own that come from the system's random numbers.
         let half = |seed: u8| RandomState::new().hash_one(seed).to_le_bytes();
         let mut key = [0; 16];
         key[..8].copy_from_slice(&half(0));
         key[8..].copy_from_slice(&half(1));
-        Key(key)
+        HashKey(key)
     }
 
     /// Returns the hash of these bytes.
@@ -39,7 +39,7 @@ mod tests {
     /// The first vectors of the reference implementation.
     #[test]
     fn hashes_are_those_of_the_reference() {
-        let key = Key(std::array::from_fn(|at| at as u8));
+        let key = HashKey(std::array::from_fn(|at| at as u8));
         let vectors: [(&[u8], [u8; 16]); 2] = [
             (
                 &[],
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn keys_and_lengths_count() {
-        let (one, other) = (Key::random(), Key::random());
+        let (one, other) = (HashKey::random(), HashKey::random());
         assert_ne!(one, other);
         assert_ne!(one.hash(b"a"), other.hash(b"a"));
         assert_ne!(one.hash(b"a"), one.hash(b"a\0"));

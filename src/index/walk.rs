@@ -12,7 +12,7 @@ use rustix::fs::{self, FileType, Stat};
 
 use super::digest::{DirectoryDigest, FileTime, changed, modified};
 use super::rows::Row;
-use super::siphash::Key;
+use super::siphash::HashKey;
 use crate::filter::Filter;
 use crate::local::beneath::{self, Beneath};
 use crate::log;
@@ -44,7 +44,7 @@ pub struct IndexWalk<'a> {
     /// The filter of the sync.
     pub filter: &'a RwLock<Filter>,
     /// The key of the hashes.
-    pub key: &'a Key,
+    pub key: &'a HashKey,
     /// The time of the start.
     pub begun: SystemTime,
     /// Set to end the walk.

@@ -34,7 +34,7 @@ const CONNECT_TIMEOUT: &str = "20";
 
 /// What was found out about a target.
 #[derive(Debug, Serialize)]
-pub struct Connection {
+pub struct ConnectResult {
     ok: bool,
     /// What works, one fact each.
     found: Vec<String>,
@@ -79,8 +79,8 @@ impl<'a> Target<'a> {
 }
 
 /// Tests the target of a sync. Returns `None` if the configuration does not tell what to test.
-pub fn connection(script: &Script, handle: &Rc<SyncHandle>) -> Option<Connection> {
-    let mut connection = Connection {
+pub fn connection(script: &Script, handle: &Rc<SyncHandle>) -> Option<ConnectResult> {
+    let mut connection = ConnectResult {
         ok: true,
         found: Vec::new(),
         reason: None,
@@ -100,7 +100,7 @@ pub fn connection(script: &Script, handle: &Rc<SyncHandle>) -> Option<Connection
     Some(connection)
 }
 
-impl Connection {
+impl ConnectResult {
     /// Returns false if the target cannot be used.
     pub fn is_ok(&self) -> bool {
         self.ok

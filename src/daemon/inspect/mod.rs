@@ -24,7 +24,7 @@ use std::sync::{Arc, PoisonError};
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use self::connect::Connection;
+use self::connect::ConnectResult;
 use self::preflight::Programs;
 use super::context::Context;
 use crate::batch;
@@ -134,7 +134,7 @@ struct Facts {
     problems: Vec<String>,
     /// The result of `-connect`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    connection: Option<Connection>,
+    connection: Option<ConnectResult>,
 }
 
 fn facts(loaded: &Loaded) -> Vec<Facts> {
@@ -264,7 +264,7 @@ fn block(fact: &Facts) -> String {
             line(key, value);
         }
     }
-    for (key, value) in fact.connection.iter().flat_map(Connection::lines) {
+    for (key, value) in fact.connection.iter().flat_map(ConnectResult::lines) {
         line(key, value);
     }
     text

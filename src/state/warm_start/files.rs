@@ -188,14 +188,14 @@ fn boot_id() -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::siphash::Key;
+    use crate::index::siphash::HashKey;
 
     #[test]
     fn an_old_comparison_is_repeated() {
         let hour = Duration::from_secs(3600);
         let compared = SystemTime::UNIX_EPOCH + 10 * hour;
         let header = Header {
-            key: Key([0; 16]),
+            key: HashKey([0; 16]),
             fingerprint: 0,
             taken: compared,
             compared,

@@ -13,7 +13,7 @@ use super::files::IndexFiles;
 use crate::filter::Filter;
 use crate::index::plan::{self, DirectoryPlan};
 use crate::index::rows::{self, UNKNOWN};
-use crate::index::siphash::Key;
+use crate::index::siphash::HashKey;
 use crate::index::walk::{IndexWalk, RACY};
 use crate::index::{ChangedDirs, Header, Index};
 use crate::log;
@@ -133,7 +133,7 @@ pub fn read(
     let (mut index, roots, changed) = match directories {
         Directories::All { compared } => {
             let header = Header {
-                key: Key::random(),
+                key: HashKey::random(),
                 fingerprint: files.fingerprint()?,
                 taken: begun - RACY,
                 compared,
