@@ -208,6 +208,8 @@
 ---@field check? lsyncd.Check|function|(lsyncd.Check|function)[]|false
 ---Hook that is called when a sync fails that had no failure before. With every kind.
 ---@field onFailed? function|(string|number)[]|false
+---Hook that is called once when nothing is left of the failures that onFailed tells of: the target has all changes from before. With every kind.
+---@field onRecovered? function|(string|number)[]|false
 ---Deletion of files on the target that are not in the source: always, never, only by the startup transfer, or only when they are deleted while the daemon runs. Any other value counts as false, with a warning.
 ---
 ---Default: true.

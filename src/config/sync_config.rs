@@ -41,7 +41,7 @@ impl Delete {
     }
 }
 
-/// A hook called after a batch.
+/// A hook of a sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hook {
     /// A program and its arguments.
@@ -99,6 +99,8 @@ pub struct SyncConfig {
     pub on_synced: Option<Hook>,
     /// The hook after the first failure.
     pub on_failed: Option<Hook>,
+    /// The hook after the end of all failures.
+    pub on_recovered: Option<Hook>,
 }
 
 impl SyncConfig {
@@ -144,6 +146,7 @@ impl SyncConfig {
             warm_start: None,
             on_synced: hook(config, "onSynced")?,
             on_failed: hook(config, "onFailed")?,
+            on_recovered: hook(config, "onRecovered")?,
         })
     }
 }

@@ -151,6 +151,7 @@ impl<'a> EventLoop<'a> {
             let mut actions = self.transfers.on_timer(Instant::now());
             actions.extend(self.local_jobs.on_timer(Instant::now()));
             self.apply(actions);
+            self.transfers.tell_recovered();
             self.poll_tunnels();
             self.run_due();
             self.check_onepass();

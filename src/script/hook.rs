@@ -1,4 +1,4 @@
-//! The Lua functions `onSynced` and `onFailed` of a sync.
+//! The Lua functions `onSynced`, `onFailed` and `onRecovered` of a sync.
 
 use std::time::{Duration, Instant};
 
@@ -6,20 +6,61 @@ use mlua::{Function, HookTriggers, Lua, Result, VmState};
 
 use super::context::SyncHandle;
 use super::runtime::Script;
+use crate::config::{Hook, SyncConfig};
 use crate::process::ExitStatus;
 
 /// The time after which a computing hook is stopped. A hook that blocks in a system call, for
 /// example in `os.execute`, cannot be stopped.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// The event that a hook is called for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookEvent {
+    /// A process has succeeded.
+    Synced,
+    /// A process has failed that follows no other failure.
+    Failed,
+    /// Nothing is left of the failures that `Failed` has told of.
+    Recovered,
+}
+
+impl HookEvent {
+    /// Returns the key of the hook.
+    pub fn key(self) -> &'static str {
+        match self {
+            HookEvent::Synced => "onSynced",
+            HookEvent::Failed => "onFailed",
+            HookEvent::Recovered => "onRecovered",
+        }
+    }
+
+    /// Returns the name of the event in the environment of a command.
+    pub fn name(self) -> &'static str {
+        match self {
+            HookEvent::Synced => "synced",
+            HookEvent::Failed => "failed",
+            HookEvent::Recovered => "recovered",
+        }
+    }
+
+    /// Returns the hook of a sync for this event.
+    pub fn hook(self, config: &SyncConfig) -> Option<&Hook> {
+        match self {
+            HookEvent::Synced => config.on_synced.as_ref(),
+            HookEvent::Failed => config.on_failed.as_ref(),
+            HookEvent::Recovered => config.on_recovered.as_ref(),
+        }
+    }
+}
+
 /// The report passed to a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookReport {
-    /// True for `onFailed`.
-    pub failed: bool,
+    /// The event.
+    pub event: HookEvent,
     /// The exit status of the child.
     pub status: ExitStatus,
-    /// The error text of the child.
+    /// The error text of the child; of `Recovered` that of the last failure.
     pub text: Vec<u8>,
     /// The paths of its entries, relative to the source, each followed by a zero byte.
     pub paths: Vec<u8>,
@@ -36,11 +77,7 @@ impl Script {
     ///
     /// User code failed or took too long.
     pub fn hook(&self, handle: &SyncHandle, report: &HookReport) -> Result<()> {
-        let key = if report.failed {
-            "onFailed"
-        } else {
-            "onSynced"
-        };
+        let key = report.event.key();
         let Some(function) = handle.config.get::<Option<Function>>(key)? else {
             return Ok(());
         };

@@ -39,7 +39,7 @@ mod watchdog;
 
 pub use api::tunnel::{PROCESS_KIND, TunnelMode, TunnelObject};
 pub use context::{Alarm, ScriptContext, SyncHandle};
-pub use hook::HookReport;
+pub use hook::{HookEvent, HookReport};
 pub use kinds::comparison::{Comparison, ComparisonScope, ListedPath};
 pub use loader::{Environment, LoadError};
 pub use request::{CopyRequest, RequestQueue, ScanRequest, ScriptRequest, SpawnRequest};

@@ -20,6 +20,9 @@ const STATE_KIND: &str = "pending";
 /// quick check cannot detect.
 const ALIVE_MARK: &str = "alive";
 
+/// The name of a file that exists if a failure has been told (`onFailed`) and no recovery.
+const FAILING_MARK: &str = "failing";
+
 const ETYPES: [Etype; 6] = [
     Etype::Create,
     Etype::Modify,
@@ -36,6 +39,10 @@ type PersistedEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
 pub fn save(state: &StateDir, sync: &Sync) {
     if sync.verify().is_done() && !sync.has_just_sent(SystemTime::now()) {
         state.remove(&sync.config, ALIVE_MARK);
+    }
+    if sync.counters.failing {
+        // Without it, the failure is told again.
+        let _ = state.write(&sync.config, FAILING_MARK, b"\n");
     }
     let bytes = bounded(encode(sync), state_dir::MAX_BYTES);
     if bytes.is_empty() {
@@ -68,6 +75,10 @@ pub fn restore(state: &StateDir, sync: &mut Sync, is_first: bool, now: Time) {
     let name = sync.config.name.clone();
     if is_first && let Some(bytes) = state.read(&sync.config, ALIVE_MARK) {
         sync.verify_mut().suspect_since(decode_time(&bytes));
+    }
+    if is_first && state.read(&sync.config, FAILING_MARK).is_some() {
+        sync.counters.failing = true;
+        state.remove(&sync.config, FAILING_MARK);
     }
     let synced = encode_time(sync.verify().synced());
     if let Err(error) = state.write(&sync.config, ALIVE_MARK, synced.as_bytes()) {

@@ -30,7 +30,7 @@ pub struct Counters {
     pub last_success: Option<SystemTime>,
     /// The last failure, even if it was followed by successes.
     pub last_failure: Option<LastFailure>,
-    /// Hooks have been called for the current row of failures.
+    /// A failure has been told, and no recovery since.
     pub failing: bool,
 }
 
@@ -51,10 +51,9 @@ impl Counters {
         self.batches += 1;
         self.entries += entries as u64;
         self.last_success = Some(SystemTime::now());
-        self.failing = false;
     }
 
-    /// Counts a failed child. Returns true for the first failure since the last success.
+    /// Counts a failed child. Returns true for the first failure since the last recovery.
     pub fn failed(&mut self, status: ExitStatus, text: Vec<u8>) -> bool {
         *self.failures.entry(status.code()).or_default() += 1;
         self.last_failure = Some(LastFailure {
@@ -87,13 +86,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_first_failure_of_a_row_is_news() {
+    fn only_the_first_failure_before_a_recovery_is_news() {
         let mut counters = Counters::default();
         assert!(counters.failed(ExitStatus::Exit(12), b"broken pipe".to_vec()));
         assert!(!counters.failed(ExitStatus::Exit(255), Vec::new()));
         counters.succeeded(3);
+        assert!(!counters.failed(ExitStatus::Exit(12), Vec::new()));
+        counters.failing = false;
         assert!(counters.failed(ExitStatus::Exit(12), Vec::new()));
-        assert_eq!(counters.failures, BTreeMap::from([(12, 2), (255, 1)]));
+        assert_eq!(counters.failures, BTreeMap::from([(12, 3), (255, 1)]));
         assert_eq!((counters.batches, counters.entries), (1, 3));
     }
 }

@@ -15,7 +15,7 @@
 //! * `blocked_paths`: the effect of the check gate on transfers;
 //! * `handover`: pending events for a new configuration or the next daemon;
 //! * `commands`: pause, flush, retry, and marks of the control socket;
-//! * `health`, `counters`: problems and statistics;
+//! * `health`, `counters`, `recovery`: problems, statistics, and the end of failures;
 //! * `scheduler`, `clock`: fairness among syncs, and the time of queues;
 //! * `tests`: tests.
 //!
@@ -33,6 +33,7 @@ mod health;
 mod ingest;
 mod journal_reader;
 mod phase;
+mod recovery;
 mod retry;
 mod scheduler;
 mod verify;
@@ -142,6 +143,8 @@ pub struct Sync {
     flushed_up_to: u64,
     /// The number of times pending work was moved into new entries.
     requeues: u64,
+    /// Covers what was pending when the last failure was over; see [`Sync::recovers`].
+    recovery: Option<Mark>,
     /// Numbers of directory renames that were queued as Moves.
     renames: VecDeque<u64>,
 }
@@ -185,6 +188,7 @@ impl Sync {
             inherited: Vec::new(),
             flushed_up_to: 0,
             requeues: 0,
+            recovery: None,
             renames: VecDeque::new(),
             config,
         }

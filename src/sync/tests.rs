@@ -38,6 +38,7 @@ fn sync(moves: bool) -> Sync {
         warm_start: None,
         on_synced: None,
         on_failed: None,
+        on_recovered: None,
     };
     let mut filter = Filter::default();
     filter.add_exclude(b"*.tmp");

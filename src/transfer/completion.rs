@@ -10,7 +10,7 @@ use crate::history::BatchRecord;
 use crate::log;
 use crate::process::ExitStatus;
 use crate::queue::Time;
-use crate::script::{CollectResult, HookReport};
+use crate::script::{CollectResult, HookEvent, HookReport};
 use crate::status::number_format::counted;
 use crate::sync::{Deferred, Entries, FailedEntries, RetryPlan, Sync, micros};
 
@@ -195,18 +195,16 @@ fn account(job: &Job, status: ExitStatus, result: TransferResult) -> Option<Hook
         }
         TransferResult::Failed => sync.counters.failed(status, text.clone()),
     };
-    let failed = result == TransferResult::Failed;
-    let hook = if failed {
-        &sync.config.on_failed
-    } else {
-        &sync.config.on_synced
+    let event = match result {
+        TransferResult::Synced => HookEvent::Synced,
+        TransferResult::Failed => HookEvent::Failed,
     };
-    if !news || hook.is_none() {
+    if !news || event.hook(&sync.config).is_none() {
         return None;
     }
     let (paths, truncated) = paths(&sync, job);
     Some(HookReport {
-        failed,
+        event,
         status,
         text,
         paths,

@@ -1,4 +1,4 @@
-//! The commands of the hooks `onSynced` and `onFailed`.
+//! The commands of the hooks `onSynced`, `onFailed` and `onRecovered`.
 //!
 //! A hook never delays transfers. Commands run in parallel, one at a time for each sync, and
 //! results in the meantime are merged into the next call.
@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use crate::config::Hook;
+use crate::config::{Hook, SyncConfig};
 use crate::id::SyncId;
 use crate::log;
 use crate::process::{Command, ExitStatus, Output, Pid, SpawnError, Stdin};
@@ -36,11 +36,8 @@ struct HookQueue {
 #[derive(Clone, Debug)]
 pub struct HookSync {
     id: SyncId,
-    name: String,
-    source: Vec<u8>,
     target: Vec<u8>,
-    on_synced: Option<Hook>,
-    on_failed: Option<Hook>,
+    config: SyncConfig,
 }
 
 impl HookSync {
@@ -50,32 +47,23 @@ impl HookSync {
         let sync = handle.sync.borrow();
         HookSync {
             id: sync.id,
-            name: sync.config.name.clone(),
-            source: sync.config.source.clone(),
             target,
-            on_synced: sync.config.on_synced.clone(),
-            on_failed: sync.config.on_failed.clone(),
+            config: sync.config.clone(),
         }
     }
 
     /// Returns the command of a hook; `None` if it is not a command.
     fn command(&self, report: HookReport) -> Option<Command> {
-        let hook = if report.failed {
-            &self.on_failed
-        } else {
-            &self.on_synced
-        };
-        let Some(Hook::Command(words)) = hook else {
+        let Some(Hook::Command(words)) = report.event.hook(&self.config) else {
             return None;
         };
         let (program, args) = words.split_first()?;
         let count = report.paths.iter().filter(|&&byte| byte == 0).count();
-        let event = if report.failed { "failed" } else { "synced" };
         let text = log::escape(&report.text).into_owned();
         let env = [
-            ("LSYNCD_EVENT", event.into()),
-            ("LSYNCD_SYNC", log::unescape(&self.name)),
-            ("LSYNCD_SOURCE", self.source.clone()),
+            ("LSYNCD_EVENT", report.event.name().into()),
+            ("LSYNCD_SYNC", log::unescape(&self.config.name)),
+            ("LSYNCD_SOURCE", self.config.source.clone()),
             ("LSYNCD_TARGET", self.target.clone()),
             (
                 "LSYNCD_EXITCODE",
@@ -115,7 +103,7 @@ impl Hooks {
             if queue.running == Some(pid) {
                 queue.running = None;
                 if !status.is_success() {
-                    let (name, code) = (&queue.sync.name, status.code());
+                    let (name, code) = (&queue.sync.config.name, status.code());
                     log::warn(format_args!("{name}: the hook ended with exit code {code}"));
                 }
             }
@@ -145,7 +133,7 @@ impl Hooks {
                     Ok(pid) => queue.running = Some(pid),
                     Err(error) => log::error(format_args!(
                         "{}: cannot run the hook {}: {error}",
-                        queue.sync.name,
+                        queue.sync.config.name,
                         log::escape(&program)
                     )),
                 }
@@ -175,12 +163,12 @@ impl HookQueue {
     fn push(&mut self, report: HookReport) {
         let waiting = &mut self.waiting;
         let last = waiting.back();
-        let last_is_like = last.is_some_and(|last| last.failed == report.failed);
+        let last_is_like = last.is_some_and(|last| last.event == report.event);
         if !last_is_like && waiting.len() < MAX_WAITING_CALLS {
             return waiting.push_back(report);
         }
         let mut alike = waiting.iter_mut().rev();
-        if let Some(older) = alike.find(|older| older.failed == report.failed) {
+        if let Some(older) = alike.find(|older| older.event == report.event) {
             merge(older, report);
         }
     }
@@ -203,22 +191,27 @@ fn merge(older: &mut HookReport, newer: HookReport) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::script::HookEvent;
 
     fn sync() -> HookSync {
-        let words = |word: &str| vec![word.as_bytes().to_vec()];
+        let config =
+            "{ source = '/s/', name = 'one', onSynced = { 'synced' }, onFailed = { 'failed' } }";
+        let lua = crate::sys::lua();
+        let config: mlua::Table = lua.load(config).eval().unwrap();
         HookSync {
             id: SyncId::new(),
-            name: "one".into(),
-            source: b"/s/".to_vec(),
             target: b"/t/".to_vec(),
-            on_synced: Some(Hook::Command(words("synced"))),
-            on_failed: Some(Hook::Command(words("failed"))),
+            config: SyncConfig::from_table(&config).unwrap(),
         }
     }
 
     fn report(code: i32, paths: &[u8]) -> HookReport {
         HookReport {
-            failed: code != 0,
+            event: if code == 0 {
+                HookEvent::Synced
+            } else {
+                HookEvent::Failed
+            },
             status: ExitStatus::Exit(code),
             text: Vec::new(),
             paths: paths.to_vec(),

@@ -8,7 +8,7 @@
 //! | `local_jobs` | the threads of default.direct |
 //! | `completion` | from the exit status to the queue, the counters and the report of a hook |
 //! | `scanner_call` | a running scanner: timeout, output, verdict |
-//! | `hooks` | the commands of `onSynced` and `onFailed` |
+//! | `hooks` | the commands of `onSynced`, `onFailed` and `onRecovered` |
 //! | `delete_limit` | dry runs for `maxDelete` |
 //! | `transfer_log` | what is written to the transfer log of a process that has ended |
 //! | `entry_count` | threads that count a source for them |

@@ -23,7 +23,7 @@ use crate::log;
 use crate::process::process_tree::{self, Descendant};
 use crate::process::{Children, ExitStatus, Observer, Pid, SpawnError, Stream};
 use crate::queue::Time;
-use crate::script::{HookReport, Script, SpawnRequest, SyncHandle};
+use crate::script::{HookEvent, HookReport, Script, SpawnRequest, SyncHandle};
 use crate::state;
 
 /// The exit code of lsyncd's children whose program cannot be executed.
@@ -414,17 +414,33 @@ impl Transfers {
         Vec::new()
     }
 
+    /// Calls `onRecovered` of the syncs of whose failures nothing is left.
+    pub fn tell_recovered(&mut self) {
+        for handle in self.syncs.clone() {
+            let report = handle.sync.borrow_mut().recovers();
+            let is_told = HookEvent::Recovered
+                .hook(&handle.sync.borrow().config)
+                .is_some();
+            if let Some(text) = report.filter(|_| is_told) {
+                let report = HookReport {
+                    event: HookEvent::Recovered,
+                    status: ExitStatus::Exit(0),
+                    text,
+                    paths: Vec::new(),
+                    truncated: false,
+                    batches: 1,
+                };
+                self.call_hook(&handle, report);
+            }
+        }
+    }
+
     /// Calls the hook of a sync. A Lua function runs in the daemon and is stopped if it takes too
     /// long.
     fn call_hook(&mut self, handle: &Rc<SyncHandle>, report: HookReport) {
         let is_function = {
             let sync = handle.sync.borrow();
-            let hook = if report.failed {
-                &sync.config.on_failed
-            } else {
-                &sync.config.on_synced
-            };
-            matches!(hook, Some(Hook::Function))
+            matches!(report.event.hook(&sync.config), Some(Hook::Function))
         };
         if is_function {
             if let Err(error) = self.script.hook(handle, &report) {

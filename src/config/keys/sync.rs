@@ -97,6 +97,9 @@ pub const SYNC: &[Key] = keys! {
          [check.md](check.md).";
     "onFailed": T::Hook, "", V3;
         "Hook that is called when a sync fails that had no failure before. With every kind.";
+    "onRecovered": T::Hook, "", V3;
+        "Hook that is called once when nothing is left of the failures that `onFailed` tells of: \
+         the target has all changes from before. With every kind.";
     "delete": T::Delete, "true", V2_2, BUILT_IN;
         "Deletion of files on the target that are not in the source: always, never, only by the \
          startup transfer, or only when they are deleted while the daemon runs. Any other value \

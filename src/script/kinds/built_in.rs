@@ -69,7 +69,8 @@ impl Script {
             programs.extend(tunnel.program());
         }
         let sync = handle.sync.borrow();
-        let hooks = [&sync.config.on_synced, &sync.config.on_failed];
+        let config = &sync.config;
+        let hooks = [&config.on_synced, &config.on_failed, &config.on_recovered];
         let mut hooks: Vec<&Hook> = hooks.into_iter().flatten().collect();
         if let Some(check) = &sync.config.check {
             for check in &check.checks {

@@ -279,7 +279,7 @@ fn a_dangerous_target_that_prepare_sets_is_refused() {
 }
 
 /// Values that are not ours, at keys that lsyncd does not have.
-const OWN_VALUES: [(&str, &str); 12] = [
+const OWN_VALUES: [(&str, &str); 13] = [
     ("check", "'/sums/'"),
     ("check", "true"),
     ("guard", "'me'"),
@@ -288,6 +288,7 @@ const OWN_VALUES: [(&str, &str); 12] = [
     ("maxPending", "'many'"),
     ("nice", "'very'"),
     ("onFailed", "'mail'"),
+    ("onRecovered", "'mail'"),
     ("onSynced", "'touch'"),
     ("targets", "{ 'a', 'b' }"),
     ("targetsFrom", "{ 'a' }"),

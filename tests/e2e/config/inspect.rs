@@ -199,6 +199,7 @@ fn all_programs_that_are_not_there_are_warnings() {
         format!("{rsync}, rsync = {{ binary = '/no/prog' }}"),
         format!("{rsync}, onSynced = {{ '/no/prog', 'x' }}"),
         format!("{rsync}, onFailed = {{ '/no/prog' }}"),
+        format!("{rsync}, onRecovered = {{ '/no/prog' }}"),
         format!("{rsync}, check = {{ command = {{ '/no/prog', '^pathname' }} }}"),
         "default.direct, target = '@TRG@', onSynced = { '/no/prog' }".to_owned(),
         "default.rsync, target = 'h:/t', rsync = { rsh = '/no/prog -4' }".to_owned(),

@@ -1,4 +1,4 @@
-//! `onSynced` and `onFailed`.
+//! `onSynced`, `onFailed` and `onRecovered`.
 
 use super::*;
 
@@ -39,6 +39,69 @@ fn commands_get_the_results_of_batches() {
     });
     // The second failure of the row was no news.
     assert_eq!(dir.text("failed"), "failed one 12 1 /f \n");
+}
+
+/// A recovery is told once for each failure that was told, when everything is at the target: not
+/// after a success beside a path that still fails, and across reloads and restarts.
+#[test]
+fn a_recovery_is_told_once_for_each_failure() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let config = |more: &str| {
+        let hooks = ["onFailed", "onRecovered"]
+            .map(|key| format!("{key} = {},", hook_script(&dir, "told")));
+        one(&(hooks.concat() + more)).replace(
+            "settings{",
+            "settings{ stateDir = \"@DIR@/state\", insist = true, ",
+        )
+    };
+    let failed = |path: &str| format!("failed one 12 {path} \n");
+    let recovered = "recovered one 0 0 \n";
+    let mut daemon = Daemon::new(&dir, &config("")).start_and_settle();
+    fake.exits(&[0, 12, 12, 0]);
+    dir.write("f", "x");
+    let mut expected = failed("1 /f");
+    daemon.wait_for("the failure is told", |_| dir.text("told") == expected);
+    done(&dir, &["retry"]);
+    daemon.wait_for("it fails again", |_| fake.ended() == 3);
+    done(&dir, &["retry"]);
+    expected += recovered;
+    daemon.wait_for("the recovery is told", |_| dir.text("told") == expected);
+    dir.write("g", "x");
+    daemon.wait_for("a success follows", |_| fake.ended() == 5);
+
+    // A changed sync tells the recovery of the failure of its predecessor.
+    fake.exits(&[12]);
+    dir.write("h", "x");
+    expected += &failed("1 /h");
+    daemon.wait_for("the failure is told", |_| dir.text("told") == expected);
+    dir.put("config.lua", dir.expand(&config("maxDelays = 7,")));
+    done(&dir, &["reload"]);
+    daemon.wait_log("1 changed");
+    let before = fake.ended();
+    daemon.wait_for("its startup fails", |_| fake.ended() > before);
+    fake.exits(&[0]);
+    done(&dir, &["retry"]);
+    expected += recovered;
+    daemon.wait_for("the recovery is told", |_| dir.text("told") == expected);
+
+    // So does the next daemon, which does not tell the failure again.
+    fake.exits(&[12]);
+    dir.write("i", "x");
+    expected += &failed("1 /i");
+    daemon.wait_for("the failure is told", |_| dir.text("told") == expected);
+    assert_eq!(daemon.terminate(), Some(143));
+    drop(daemon);
+    let before = fake.ended();
+    let mut daemon = Daemon::new(&dir, &config("")).named("next").start();
+    wait_socket(&dir, &mut daemon);
+    daemon.wait_for("the startup fails", |_| fake.ended() > before);
+    fake.exits(&[0]);
+    done(&dir, &["retry"]);
+    expected += recovered;
+    daemon.wait_for("the recovery is told", |_| dir.text("told") == expected);
+    wait_state(&dir, &mut daemon, State::Current);
+    assert_eq!(dir.text("told"), expected);
 }
 
 #[test]
@@ -92,13 +155,15 @@ fn hooks_of_the_wrong_type_are_refused() {
 
 /// The hooks of the manual post to a listener, whatever the name of the sync and the error contain.
 #[test]
-fn the_webhook_of_the_manual_posts_failures_and_successes() {
+fn the_webhook_of_the_manual_posts_failures_and_recoveries() {
     if Command::new("curl").arg("--version").output().is_err() {
         return crate::support::dir::skip("needs curl");
     }
     let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/how-do-i.md");
     let manual = fs::read_to_string(manual).unwrap();
-    let (_, section) = manual.split_once("### Post failures to a webhook").unwrap();
+    let (_, section) = manual
+        .split_once("### Post failures and recoveries to a webhook")
+        .unwrap();
     let hooks = section.split("```lua").nth(1).unwrap();
     let hooks = hooks.split("```").next().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -116,7 +181,7 @@ fn the_webhook_of_the_manual_posts_failures_and_successes() {
         stream.set_read_timeout(Some(limit())).unwrap();
         let mut request = String::new();
         let mut bytes = [0; 4096];
-        while !["&error=", "&paths="]
+        while !["&error=", "&event=recovered"]
             .iter()
             .any(|last| request.contains(last))
         {
@@ -126,9 +191,8 @@ fn the_webhook_of_the_manual_posts_failures_and_successes() {
         write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
         request.rsplit("\r\n").next().unwrap().to_owned()
     };
-    assert!(posted().starts_with("sync=a+b%24%28x%29%26&event=synced&paths=0"));
     daemon.wait_log("finished.");
     dir.write("f", "x");
     assert!(posted().starts_with("sync=a+b%24%28x%29%26&event=failed&error="));
-    assert!(posted().contains("&event=synced&paths=1"));
+    assert!(posted().ends_with("&event=recovered"));
 }
