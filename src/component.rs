@@ -18,15 +18,6 @@ use crate::id::{ConnectionId, SyncId};
 use crate::log::Selection;
 use crate::process::Pid;
 
-/// The reason why the event loop ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// The process exits.
-    Exit(Exit),
-    /// The configuration is read again and all syncs start anew.
-    Reset,
-}
-
 /// How a message of a component is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -125,8 +116,10 @@ pub enum Action {
     KillDescendants,
     /// Ends the processes of all tunnels. Repeated in each turn until they are gone.
     CloseTunnels,
+    /// Reads the configuration again and starts all syncs anew. Nothing may be running.
+    StartAnew,
     /// Ends the event loop after this turn.
-    Exit(Ending),
+    Exit(Exit),
 }
 
 impl Action {

@@ -14,14 +14,16 @@ use super::context::Context;
 use super::each_sync;
 use super::event_router::{self, EventRouter};
 use super::os::systemd::{Figures, ServicePhase};
+use super::reload::{self, ReloadScope, ReloadedSyncs};
 use super::report::{DaemonState, ReportFiles};
 use super::rsync_probe::RsyncProbe;
-use super::shutdown::{Remaining, Shutdown};
+use super::shutdown::{Ending, Remaining, Shutdown};
 use super::source_monitor::{SourceMonitor, Sources};
 use super::startup_progress::StartupProgress;
 use super::watch_limit::{self, DirectoryCount, WatchLimit};
+use super::{NoWatcher, new_watcher};
 use crate::audit::{AuditStep, Audits};
-use crate::component::{Action, Ending};
+use crate::component::Action;
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::id::SyncId;
@@ -48,7 +50,7 @@ pub struct EventLoop<'a> {
     pub(super) context: &'a mut Context,
     pub(super) environment: &'a Environment,
     pub(super) script: Rc<Script>,
-    pub(super) watcher: &'a mut Watcher,
+    pub(super) watcher: Watcher,
     pub(super) syncs: Vec<Rc<SyncHandle>>,
     pub(super) transfers: Transfers,
     pub(super) local_jobs: LocalJobs,
@@ -71,7 +73,7 @@ pub struct EventLoop<'a> {
     pub(super) starting_up: bool,
     pub(super) shutdown: Option<Shutdown>,
     /// Set when the loop has to end after this turn.
-    pub(super) ending: Option<Ending>,
+    pub(super) ending: Option<Exit>,
     pub(super) now: u64,
 }
 
@@ -81,10 +83,9 @@ impl<'a> EventLoop<'a> {
         context: &'a mut Context,
         environment: &'a Environment,
         script: Rc<Script>,
-        watcher: &'a mut Watcher,
+        watcher: Watcher,
     ) -> EventLoop<'a> {
         let settings: &Settings = &script.settings;
-        context.history.set_limit(settings.transfer_log_size);
         let syncs = script.syncs();
         for handle in &syncs {
             handle.sync.borrow_mut().await_watches();
@@ -122,31 +123,27 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Runs until a signal, a reload or a fatal error. Returns the reason and the configuration in
-    /// use at that time.
-    pub fn run(mut self) -> (Ending, Rc<Script>) {
-        self.check_sources(|monitor, sources| monitor.on_start(sources, Instant::now()));
-        // A configuration that goes on because the next was none has closed its tunnels.
-        for tunnel in self.script.tunnels() {
-            tunnel.machine.borrow_mut().enable();
-        }
-        self.watch();
-        if self.context.restored {
-            // Whoever sends SIGHUP may know of a mount, which inotify does not report.
-            self.watcher.rebuild();
-        }
-        self.watcher.check_roots();
+    /// Runs until a signal or a fatal error. Returns how the process exits.
+    pub fn run(mut self) -> Exit {
+        self.start_watching(false);
         loop {
             self.now = self.context.clock.now();
             self.process_watch_events();
             self.reap();
             self.rsync_probe.on_turn(&self.syncs);
             self.poll_scans();
-            event_router::forget_transfers(&self.syncs, self.watcher, self.now);
+            event_router::forget_transfers(&self.syncs, &self.watcher, self.now);
             if self.started {
                 let lacks = |sync| self.watch_limit.lacks(sync);
                 let (state, waker) = (self.context.state.as_ref(), self.context.waker());
-                each_sync::verify_recent(&self.syncs, self.watcher, lacks, state, &waker, self.now);
+                each_sync::verify_recent(
+                    &self.syncs,
+                    &self.watcher,
+                    lacks,
+                    state,
+                    &waker,
+                    self.now,
+                );
             }
             let mut actions = self.transfers.on_timer(Instant::now());
             actions.extend(self.local_jobs.on_timer(Instant::now()));
@@ -155,15 +152,13 @@ impl<'a> EventLoop<'a> {
             self.poll_tunnels();
             self.run_due();
             self.check_onepass();
-            if let Some(outcome) = self.ending {
+            if let Some(exit) = self.ending {
                 self.abandon();
-                if let Ending::Exit(_) = outcome {
-                    // The saved state has not been restored before the start and must not be
-                    // overwritten.
-                    let state = self.context.state.as_ref().filter(|_| self.started);
-                    each_sync::save_pending(&self.syncs, state);
-                }
-                return (outcome, self.script);
+                // The saved state has not been restored before the start and must not be
+                // overwritten.
+                let state = self.context.state.as_ref().filter(|_| self.started);
+                each_sync::save_pending(&self.syncs, state);
+                return exit;
             }
             self.clean_state(Instant::now());
             self.serve_clients();
@@ -182,7 +177,7 @@ impl<'a> EventLoop<'a> {
             now: self.context.clock.now(),
             started: self.started,
             ending: self.shutdown.is_some(),
-            watcher: self.watcher,
+            watcher: &self.watcher,
             watch_limit: &self.watch_limit,
             transfers: &self.transfers,
             local_jobs: &self.local_jobs,
@@ -235,11 +230,11 @@ impl<'a> EventLoop<'a> {
             let is_done = |handle: &&Rc<SyncHandle>| started && handle.sync.borrow().has_started();
             syncs.len() - syncs.iter().filter(is_done).count()
         };
-        self.progress.turn(self.watcher, starting, Instant::now());
+        self.progress.turn(&self.watcher, starting, Instant::now());
         if !self.watcher.crawling() {
             if !self.started {
                 self.started = true;
-                self.progress.finished(self.watcher);
+                self.progress.finished(&self.watcher);
             }
             if std::mem::take(&mut self.starting_up) {
                 let is_first = !std::mem::replace(&mut self.context.restored, true);
@@ -252,29 +247,101 @@ impl<'a> EventLoop<'a> {
         self.compare();
     }
 
-    /// Sets the watches of all syncs.
-    fn watch(&mut self) {
+    /// Reads the configuration again and replaces syncs. Returns false if the new configuration is
+    /// invalid; this is logged and the old one stays in force.
+    ///
+    /// A reload of changed syncs becomes one of all if the configurations are too different. All
+    /// syncs start anew only when nothing is running any more.
+    pub(super) fn reload(&mut self, scope: ReloadScope) -> bool {
+        let new = match reload::read(self.environment, self.context, &self.script, scope) {
+            Some(new) => Rc::new(new),
+            None if scope == ReloadScope::All => {
+                self.script.resume();
+                Rc::clone(&self.script)
+            }
+            None => return false,
+        };
+        if scope == ReloadScope::Changed && reload::replaces_all(&self.script, &new) {
+            self.begin_shutdown(Ending::Reset);
+            return true;
+        }
+        if !Rc::ptr_eq(&self.script, &new) {
+            self.script.shut_down();
+            let observed = &self.script.context.observed;
+            observed.leave(&new.context.observed).close();
+        }
+        self.scan_passes.close(&self.transfers, self.now);
+        // The old script lives as long as its children.
+        let last = std::mem::replace(&mut self.script, new);
+        let old = std::mem::replace(&mut self.syncs, self.script.syncs());
+        self.transfers.on_reload(&self.script, &self.syncs);
+        let jobs = self.transfers.jobs_mut().chain(self.local_jobs.jobs_mut());
+        let syncs = reload::hand_over(scope, &old, &self.syncs, jobs);
+        self.local_jobs.retire(&self.syncs);
+        self.warm_starts.on_reload();
+        self.script.insist();
+        if scope == ReloadScope::Changed {
+            let ReloadedSyncs {
+                untouched,
+                changed,
+                new,
+                removed,
+            } = syncs;
+            log::normal(format_args!(
+                "Read the configuration again, syncs: {untouched} untouched, {changed} changed, \
+                 {new} new, {removed} removed"
+            ));
+            self.start_watching(self.watch_limit.is_reached());
+            return true;
+        }
+        if !reload::same_watching(&last, &self.script) {
+            match new_watcher(self.context, &self.script, true) {
+                Ok(watcher) => self.watcher = watcher,
+                Err(NoWatcher::Stopped(exit)) => self.ending = Some(exit),
+                Err(NoWatcher::Failed(error)) => {
+                    error.lines.iter().for_each(log::error);
+                    self.ending = Some(error.exit);
+                }
+            }
+        }
+        log::normal("--- Startup ---");
+        self.shutdown = None;
+        self.started = false;
+        self.progress = StartupProgress::new(Instant::now(), self.script.settings.nodaemon);
+        // Whoever sends SIGHUP may know of a mount, which inotify does not report.
+        self.start_watching(self.context.restored);
+        true
+    }
+
+    /// Sets the watches of a configuration, and reads all directories again with `rebuild`. Syncs
+    /// that wait for their watches start up then.
+    fn start_watching(&mut self, rebuild: bool) {
+        let settings = &self.script.settings;
+        self.report_files = ReportFiles::new(settings);
+        self.context.history.set_limit(settings.transfer_log_size);
+        self.watch_limit = WatchLimit::new(settings.rescan_interval);
+        self.compare = vec![self.compare.contains(&true); self.syncs.len()];
+        self.check_sources(|monitor, sources| monitor.on_start(sources, Instant::now()));
+        self.tunnels.on_start(&self.script.tunnels());
         crate::sync::choose_leaders(self.syncs.iter().map(|handle| &handle.sync));
         self.scan_passes.assign_staging(&self.syncs);
         let scopes = self.syncs.iter().map(|m| m.sync.borrow().scope());
         self.watcher.set_scopes(scopes.collect());
         self.starting_up = true;
-    }
-
-    /// Sets the watches anew after some syncs were replaced, while the others go on.
-    pub(super) fn restart_watching(&mut self) {
-        let settings = &self.script.settings;
-        self.report_files = ReportFiles::new(settings);
-        self.context.history.set_limit(settings.transfer_log_size);
-        let limit = WatchLimit::new(settings.rescan_interval);
-        let before = std::mem::replace(&mut self.watch_limit, limit);
-        self.compare = vec![self.compare.contains(&true); self.syncs.len()];
-        self.check_sources(|monitor, sources| monitor.on_start(sources, Instant::now()));
-        self.watch();
-        self.watcher.check_roots();
-        if before.is_reached() {
+        if rebuild {
             self.watcher.rebuild();
         }
+        self.watcher.check_roots();
+    }
+
+    /// Reloads the configuration for a request of a user, now if syncs go on, otherwise when
+    /// nothing is running any more. Returns false if the new configuration is invalid.
+    pub(super) fn on_reload_request(&mut self, scope: ReloadScope) -> bool {
+        if scope == ReloadScope::All {
+            self.begin_shutdown(Ending::Reset);
+            return true;
+        }
+        self.shutdown.is_some() || self.reload(scope)
     }
 
     /// Calls warm starts with the state of the daemon that they need.
@@ -285,7 +352,7 @@ impl<'a> EventLoop<'a> {
         let lacks = |sync| self.watch_limit.lacks(sync);
         let mut view = WarmView {
             syncs: &self.syncs,
-            watcher: self.watcher,
+            watcher: &mut self.watcher,
             state: self.context.state.as_ref(),
             waker: self.context.waker(),
             lacks: &lacks,
@@ -301,7 +368,7 @@ impl<'a> EventLoop<'a> {
     ) {
         let mut sources = Sources {
             syncs: &self.syncs,
-            roots: self.watcher,
+            roots: &mut self.watcher,
             state: self.context.state.as_ref(),
             started: self.started.then_some(self.now),
         };
@@ -529,7 +596,7 @@ impl<'a> EventLoop<'a> {
             {
                 return false;
             }
-            if event_router::defer_open_files(handle, self.watcher) {
+            if event_router::defer_open_files(handle, &mut self.watcher) {
                 continue;
             }
             let state = |handle: &SyncHandle| {
@@ -594,7 +661,7 @@ impl<'a> EventLoop<'a> {
                 return;
             }
             if self.syncs.iter().any(|m| m.sync.borrow().has_ended()) {
-                self.ending = Some(Ending::Exit(Exit::Failure));
+                self.ending = Some(Exit::Failure);
                 return;
             }
             log::say(
@@ -677,6 +744,6 @@ impl<'a> EventLoop<'a> {
 
     /// Ends the loop after an error in user code.
     pub(super) fn stop_with_error(&mut self, error: &mlua::Error) {
-        self.ending = Some(Ending::Exit(self.script.exit_after(error)));
+        self.ending = Some(self.script.exit_after(error));
     }
 }

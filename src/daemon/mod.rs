@@ -40,7 +40,6 @@ use self::event_loop::EventLoop;
 use self::os::detach;
 use self::os::pid_file::PidFile;
 use crate::cli::{self, Options, Request};
-use crate::component::Ending;
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::log;
@@ -160,54 +159,40 @@ fn temporary_state(options: &Options, script: &Script) -> Vec<String> {
     keys.collect()
 }
 
-/// Mirrors, with the configuration read anew after each HUP, until the end.
+/// Mirrors until the end.
 fn work(
     environment: &Environment,
     context: &mut Context,
     script: Script,
 ) -> Result<Exit, LoadError> {
-    let mut watcher = match instance(context, &script, script.settings.insist)? {
+    let watcher = match new_watcher(context, &script, script.settings.insist) {
         Ok(watcher) => watcher,
-        Err(exit) => return Ok(exit),
+        Err(NoWatcher::Stopped(exit)) => return Ok(exit),
+        Err(NoWatcher::Failed(error)) => return Err(error),
     };
     script.run()?;
-    let mut script = Rc::new(script);
-    loop {
-        let engine = EventLoop::new(context, environment, script, &mut watcher);
-        let (outcome, last) = engine.run();
-        if let Ending::Exit(exit) = outcome {
-            return Ok(exit);
-        }
-        script = reload::everything(environment, context, Rc::clone(&last));
-        let left = (!Rc::ptr_eq(&script, &last)).then(|| {
-            let before = &last.context.observed;
-            before.leave(&script.context.observed)
-        });
-        if !reload::same_watching(&last, &script) {
-            watcher = match instance(context, &script, true)? {
-                Ok(watcher) => watcher,
-                Err(exit) => return Ok(exit),
-            };
-        }
-        if let Some(left) = left {
-            left.close();
-        }
-        script.insist();
-        log::normal("--- Startup ---");
-    }
+    Ok(EventLoop::new(context, environment, Rc::new(script), watcher).run())
 }
 
-/// An inotify instance. If the user has too many it is waited for one to be given back, with
-/// `patient`; the inner error is the signal that ended that.
-fn instance(
+/// Why there is no watcher.
+enum NoWatcher {
+    /// A signal has ended the wait for an inotify instance.
+    Stopped(Exit),
+    /// inotify_init(2) failed.
+    Failed(LoadError),
+}
+
+/// Returns a watcher for a configuration. With `patient`, it waits for an inotify instance while
+/// the user has too many.
+fn new_watcher(
     context: &mut Context,
     script: &Script,
     patient: bool,
-) -> Result<Result<Watcher, Exit>, LoadError> {
+) -> Result<Watcher, NoWatcher> {
     let mut waits = Backoff::new(None);
     loop {
         let error = match context.watcher(script.mode(), script.settings.max_staleness) {
-            Ok(watcher) => return Ok(Ok(watcher)),
+            Ok(watcher) => return Ok(watcher),
             Err(error) => error,
         };
         let number = error.raw_os_error().unwrap_or_default();
@@ -220,7 +205,7 @@ fn instance(
             problem.lines.push(advice.into());
         }
         if !patient {
-            return Err(problem);
+            return Err(NoWatcher::Failed(problem));
         }
         let wait = waits.fail();
         problem
@@ -228,7 +213,7 @@ fn instance(
             .push(format!("Trying again in {} s.", wait.as_secs()));
         problem.lines.iter().for_each(log::error);
         if let Some(signal) = context.sleep(wait) {
-            return Ok(Err(Exit::Signal(signal)));
+            return Err(NoWatcher::Stopped(Exit::Signal(signal)));
         }
     }
 }

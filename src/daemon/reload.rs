@@ -1,4 +1,4 @@
-//! Reload of the configuration: all syncs on `SIGHUP`, or only the changed ones.
+//! Reload of the configuration: what the new syncs take over from the previous ones.
 
 use std::cell::RefCell;
 use std::env;
@@ -8,39 +8,33 @@ use std::rc::Rc;
 use mlua::Value;
 
 use super::context::Context;
-use super::event_loop::EventLoop;
-use super::os::signals::Signal;
 use super::{failure, select};
-use crate::component::Ending;
 use crate::config::text_of;
 use crate::log;
 use crate::script::{Environment, Script, SyncHandle};
 use crate::sync::{self, Sync};
+use crate::transfer::Job;
 
-/// Returns the configuration after a reset: the new one, or the old one if the new one is invalid.
-/// Pending events move to the new syncs. Settings of the process (log, pid file, foreground) do not
-/// change.
-pub fn everything(environment: &Environment, context: &Context, old: Rc<Script>) -> Rc<Script> {
-    let Some(new) = read(environment, context, &old, Vec::new()) else {
-        old.resume();
-        return old;
-    };
-    let (mut heirs, mut others) = (Vec::new(), Vec::new());
-    for handle in new.syncs() {
-        match old.syncs().iter().find(|other| same_work(other, &handle)) {
-            Some(before) => {
-                handle.sync.borrow_mut().adopt(&before.sync.borrow());
-                heirs.push(handle);
-            }
-            None => others.push(handle),
-        }
-    }
-    for other in others {
-        let mut other = other.sync.borrow_mut();
-        let mut heirs = heirs.iter().map(|heir| heir.sync.borrow());
-        heirs.find(|heir| sync::share_inherited(heir, &mut other));
-    }
-    Rc::new(new)
+/// The syncs that a reload replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadScope {
+    /// All syncs start anew. No transfer may be running.
+    All,
+    /// Syncs with an unchanged configuration keep their queues, watches and children.
+    Changed,
+}
+
+/// The number of syncs by what has become of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReloadedSyncs {
+    /// Syncs that go on.
+    pub untouched: usize,
+    /// Syncs that take over the pending events of a previous one.
+    pub changed: usize,
+    /// Syncs without predecessor.
+    pub new: usize,
+    /// Syncs without successor.
+    pub removed: usize,
 }
 
 /// Returns true if both configurations request the same inotify events.
@@ -48,85 +42,65 @@ pub fn same_watching(one: &Script, other: &Script) -> bool {
     (one.mode(), one.settings.max_staleness) == (other.mode(), other.settings.max_staleness)
 }
 
-impl EventLoop<'_> {
-    /// Reloads the configuration and replaces the syncs that have changed. An unchanged sync keeps
-    /// its queue, its watches and its children. New and changed syncs start up when the children of
-    /// the replaced ones have ended, and take over their pending events. Returns false if the new
-    /// configuration is invalid; this is logged and the old one stays.
-    ///
-    /// A change of `inotifyMode` or `maxStaleness`, and a configuration with tunnels, reset all
-    /// syncs.
-    pub fn reload_changed(&mut self) -> bool {
-        if self.shutdown.is_some() {
-            return true;
-        }
-        let Some(new) = read(
-            self.environment,
-            self.context,
-            &self.script,
-            self.syncs.clone(),
-        ) else {
-            return false;
-        };
-        let tunnels = |script: &Script| !script.context.tunnels.borrow().is_empty();
-        if !same_watching(&new, &self.script) || tunnels(&new) || tunnels(&self.script) {
-            self.begin_shutdown(Ending::Reset);
-            return true;
-        }
-        self.script.shut_down();
-        self.scan_passes.close(&self.transfers, self.now);
-        let old = std::mem::replace(&mut self.syncs, new.syncs());
-        // The old script lives as long as its children.
-        let last = std::mem::replace(&mut self.script, Rc::new(new));
-        last.context
-            .observed
-            .leave(&self.script.context.observed)
-            .close();
-        self.script.insist();
-        self.transfers.on_reload(&self.script, &self.syncs);
-        let (mut untouched, mut changed) = (0, 0);
-        for handle in self.syncs.clone() {
-            if is_among(&old, &handle.sync) {
-                untouched += 1;
-                continue;
-            }
+/// Returns true if one configuration can follow the other only when all syncs start anew: they
+/// request other inotify events, or have tunnels.
+pub fn replaces_all(old: &Script, new: &Script) -> bool {
+    let tunnels = |script: &Script| !script.context.tunnels.borrow().is_empty();
+    !same_watching(old, new) || tunnels(old) || tunnels(new)
+}
+
+/// Hands pending events and running children of the previous syncs to their successors, which
+/// start up when their directories are watched and the children have ended.
+pub fn hand_over<'a>(
+    scope: ReloadScope,
+    old: &[Rc<SyncHandle>],
+    new: &[Rc<SyncHandle>],
+    jobs: impl Iterator<Item = &'a mut Job>,
+) -> ReloadedSyncs {
+    let mut jobs: Vec<_> = jobs.collect();
+    let (mut heirs, mut others, mut untouched) = (Vec::new(), Vec::new(), 0);
+    for handle in new {
+        let is_kept = is_among(old, &handle.sync);
+        if !is_kept || scope == ReloadScope::All {
             handle.sync.borrow_mut().await_watches();
-            let replaced = |other: &&Rc<SyncHandle>| {
-                same_work(other, &handle) && !is_among(&self.syncs, &other.sync)
-            };
-            if let Some(before) = old.iter().find(replaced) {
-                changed += 1;
-                self.take_over(before, &handle);
-            }
         }
-        let new = self.syncs.len() - untouched - changed;
-        let removed = old.len() - untouched - changed;
-        log::normal(format_args!(
-            "Read the configuration again, syncs: {untouched} untouched, {changed} changed, \
-             {new} new, {removed} removed"
-        ));
-        self.local_jobs.retire(&self.syncs);
-        self.restart_watching();
-        true
-    }
-
-    /// As [`EventLoop::reload_changed`], with reports to the service manager, for reload requests.
-    pub(super) fn reload_on_request(&mut self) -> bool {
-        log::normal("on request: reading the configuration again");
-        self.context.notify.heard(Signal::HangUp);
-        self.reload_changed()
-    }
-
-    /// Replaces a sync by another, which takes over its pending events and waits for its children.
-    fn take_over(&mut self, before: &SyncHandle, handle: &SyncHandle) {
-        let mut sync = handle.sync.borrow_mut();
-        sync.adopt(&before.sync.borrow());
-        for job in self.transfers.jobs_mut().chain(self.local_jobs.jobs_mut()) {
-            if job.is_for(&before.sync) {
-                job.heir = Some(Rc::clone(&handle.sync));
-                sync.add_predecessor_job();
-            }
+        if is_kept {
+            untouched += 1;
+            continue;
         }
+        let replaced =
+            |other: &&Rc<SyncHandle>| same_work(other, handle) && !is_among(new, &other.sync);
+        match old.iter().find(replaced) {
+            Some(before) => {
+                take_over(before, handle, &mut jobs);
+                heirs.push(handle);
+            }
+            None => others.push(handle),
+        }
+    }
+    if scope == ReloadScope::All {
+        for other in &others {
+            let mut other = other.sync.borrow_mut();
+            let mut heirs = heirs.iter().map(|heir| heir.sync.borrow());
+            heirs.find(|heir| sync::share_inherited(heir, &mut other));
+        }
+    }
+    let changed = heirs.len();
+    ReloadedSyncs {
+        untouched,
+        changed,
+        new: others.len(),
+        removed: old.len() - untouched - changed,
+    }
+}
+
+/// Replaces a sync by another, which takes over its pending events and waits for its children.
+fn take_over(before: &SyncHandle, handle: &SyncHandle, jobs: &mut [&mut Job]) {
+    let mut sync = handle.sync.borrow_mut();
+    sync.adopt(&before.sync.borrow());
+    for job in jobs.iter_mut().filter(|job| job.is_for(&before.sync)) {
+        job.heir = Some(Rc::clone(&handle.sync));
+        sync.add_predecessor_job();
     }
 }
 
@@ -150,13 +124,17 @@ fn same_work(one: &SyncHandle, other: &SyncHandle) -> bool {
 }
 
 /// Reads the configuration relative to the directory in which the daemon was started. Errors are
-/// logged.
-fn read(
+/// logged. Settings of the process (log file, pid file, foreground) do not change.
+pub fn read(
     environment: &Environment,
     context: &Context,
     old: &Script,
-    before: Vec<Rc<SyncHandle>>,
+    scope: ReloadScope,
 ) -> Option<Script> {
+    let before = match scope {
+        ReloadScope::All => Vec::new(),
+        ReloadScope::Changed => old.syncs(),
+    };
     let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let enter = |directory: &Path| {
         if let Err(error) = env::set_current_dir(directory) {

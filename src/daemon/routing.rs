@@ -12,9 +12,10 @@ use super::context::{CRON_TOKEN, MOUNTS_TOKEN, SIGNALS_TOKEN};
 use super::event_loop::EventLoop;
 use super::event_router;
 use super::os::signals::Signal;
+use super::reload::ReloadScope;
 use super::report;
-use super::shutdown::Shutdown;
-use crate::component::{Action, Ending, Level};
+use super::shutdown::{Ending, Shutdown};
+use crate::component::{Action, Level};
 use crate::config::Hup;
 use crate::control::ControlServer;
 use crate::exit::Exit;
@@ -121,7 +122,7 @@ impl EventLoop<'_> {
         let at_work = [
             self.scan_passes
                 .deadline(&self.transfers, self.script.context.may_spawn(), now),
-            self.progress.deadline(self.watcher),
+            self.progress.deadline(&self.watcher),
             self.source_monitor.deadline(),
             self.watch_limit.deadline(self.watcher.crawling()),
             self.report_files.deadline(),
@@ -173,7 +174,9 @@ impl EventLoop<'_> {
                     self.check_sources(|monitor, sources| monitor.on_released(sources));
                 }
                 Action::Reload => {
-                    let is_valid = self.reload_on_request();
+                    log::normal("on request: reading the configuration again");
+                    self.context.notify.heard(Signal::HangUp);
+                    let is_valid = self.on_reload_request(ReloadScope::Changed);
                     let mut server = self.context.server.borrow_mut();
                     server.on_reloaded(is_valid, Instant::now());
                 }
@@ -211,7 +214,10 @@ impl EventLoop<'_> {
                         self.apply(last);
                     }
                 }
-                Action::Exit(ending) => self.ending = Some(ending),
+                Action::StartAnew => {
+                    self.reload(ReloadScope::All);
+                }
+                Action::Exit(exit) => self.ending = Some(exit),
             }
         }
     }
@@ -226,11 +232,11 @@ impl EventLoop<'_> {
             }
             Signal::HangUp if self.script.settings.hup == Hup::Changed => {
                 log::normal("--- HUP signal, reading the configuration again ---");
-                self.reload_changed();
+                self.on_reload_request(ReloadScope::Changed);
             }
             Signal::HangUp => {
                 log::normal("--- HUP signal, resetting ---");
-                self.begin_shutdown(Ending::Reset);
+                self.on_reload_request(ReloadScope::All);
             }
             Signal::Child => {}
             Signal::User1 => {
@@ -301,7 +307,7 @@ impl EventLoop<'_> {
                 self.tunnels.on_ended(&tunnels, pid, end, self.now);
                 continue;
             };
-            event_router::transfer_ended(job.handle(), self.watcher, self.now);
+            event_router::transfer_ended(job.handle(), &self.watcher, self.now);
             if let Some(scan) = job.scan.take() {
                 self.scan_passes.on_scanned(scan, end);
             } else {
@@ -329,7 +335,7 @@ impl EventLoop<'_> {
             let Some(job) = self.local_jobs.remove(token) else {
                 continue;
             };
-            event_router::transfer_ended(job.handle(), self.watcher, self.now);
+            event_router::transfer_ended(job.handle(), &self.watcher, self.now);
             if let Some(status) = local_jobs::status(&job, &report, self.now) {
                 let actions = self.transfers.evaluate(&job, status, self.now);
                 self.apply(actions);

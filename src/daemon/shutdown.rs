@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 
-use crate::component::{Action, Ending};
+use crate::component::Action;
+use crate::exit::Exit;
 
 /// The time between SIGTERM and SIGKILL.
 const KILL_DELAY: Duration = Duration::from_secs(10);
@@ -19,6 +20,15 @@ const KILL_DELAY_REPEATED: Duration = Duration::from_secs(1);
 const CLOCK_TICK: Duration = Duration::from_millis(10);
 /// The interval of log messages about remaining children.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What follows a shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The process exits.
+    Exit(Exit),
+    /// The configuration is read again and all syncs start anew.
+    Reset,
+}
 
 /// The state of a shutdown.
 #[derive(Debug)]
@@ -126,7 +136,11 @@ impl Shutdown {
 
     /// Takes in that all tunnels are closed, the last step before the end.
     pub fn on_tunnels_closed(&self) -> Vec<Action> {
-        vec![Action::KillDescendants, Action::Exit(self.ending)]
+        let last = match self.ending {
+            Ending::Exit(exit) => Action::Exit(exit),
+            Ending::Reset => Action::StartAnew,
+        };
+        vec![Action::KillDescendants, last]
     }
 
     /// Returns the time left of the second of the last transfer. rsync's quick check compares whole
@@ -153,7 +167,6 @@ fn rest_of_second(last: SystemTime, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exit::Exit;
 
     const EXIT: Ending = Ending::Exit(Exit::Signal(15));
     const TIMEOUT: Duration = Duration::from_secs(30);
@@ -211,11 +224,15 @@ mod tests {
         let mut shutdown = Shutdown::new(Ending::Reset, start);
         shutdown.on_request(Ending::Reset, TIMEOUT, start);
         assert_eq!(signals(&mut shutdown, start, 1000), []);
+        assert_eq!(
+            shutdown.on_tunnels_closed(),
+            [Action::KillDescendants, Action::StartAnew]
+        );
         shutdown.on_request(EXIT, TIMEOUT, start);
         shutdown.on_request(Ending::Reset, TIMEOUT, start);
         assert_eq!(
             shutdown.on_tunnels_closed(),
-            [Action::KillDescendants, Action::Exit(EXIT)]
+            [Action::KillDescendants, Action::Exit(Exit::Signal(15))]
         );
         assert_eq!(signals(&mut shutdown, start, 30), [(30, Signal::SIGTERM)]);
     }

@@ -16,7 +16,7 @@ use super::hooks::{HookSync, Hooks};
 use super::job::{self, Job};
 use super::spawn;
 use super::stall_detector::StallDetector;
-use crate::component::{Action, Ending};
+use crate::component::Action;
 use crate::config::Hook;
 use crate::exit::Exit;
 use crate::log;
@@ -264,7 +264,7 @@ impl Transfers {
     pub fn evaluate(&mut self, job: &Job, status: ExitStatus, now: Time) -> Vec<Action> {
         match completion::evaluate(job, status, now) {
             Ok(evaluation) => self.apply(job, status, evaluation, now),
-            Err(error) => vec![Action::Exit(Ending::Exit(job.script.exit_after(&error)))],
+            Err(error) => vec![Action::Exit(job.script.exit_after(&error))],
         }
     }
 
@@ -390,7 +390,7 @@ impl Transfers {
     /// Ends a sync that cannot go on. The daemon exits if no other sync is left, or if the startup
     /// failed and `insist` is not set.
     fn end_sync(&mut self, job: &Job, status: ExitStatus, now: Time) -> Vec<Action> {
-        let exit = vec![Action::Exit(Ending::Exit(Exit::Failure))];
+        let exit = vec![Action::Exit(Exit::Failure)];
         if self.script.context.startup_failed.get() {
             return exit;
         }

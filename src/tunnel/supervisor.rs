@@ -54,6 +54,15 @@ impl TunnelSupervisor {
         self.closing.map(|closing| closing.due)
     }
 
+    /// Lets the tunnels of a configuration be started, also those that have been closed because the
+    /// next configuration was invalid.
+    pub fn on_start<T: ConfiguredTunnel>(&mut self, tunnels: &[Rc<T>]) {
+        self.closing = None;
+        for tunnel in tunnels {
+            tunnel.machine().borrow_mut().enable();
+        }
+    }
+
     /// Starts what a tunnel lacks. Returns true if the tunnel has gone down, or has not been up
     /// since the start.
     pub fn on_turn(&self, tunnel: &impl ConfiguredTunnel, now: Time) -> bool {

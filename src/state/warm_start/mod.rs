@@ -196,6 +196,12 @@ impl WarmStarts {
         }
     }
 
+    /// Takes in that syncs were replaced. A stop that has waited for the last transfers is over.
+    pub fn on_reload(&mut self) {
+        self.is_stopping = false;
+        self.finished.clear();
+    }
+
     /// Called in each turn of a stop, when no transfer runs any more. Returns true while an index
     /// is being updated.
     pub fn on_stop(&mut self, view: &mut WarmView<'_>) -> bool {

@@ -328,7 +328,8 @@ fn a_name_cannot_forge_a_line_or_turn_one_around() {
         let fake = Fake::new(&dir);
         fake.exits(&[0, 1, 0]);
         let mut daemon = Daemon::new(&dir, &config).start_and_settle();
-        daemon.wait_for("the hook has run", |_| dir.path("hook").exists());
+        let has_run = || fs::metadata(dir.path("hook")).is_ok_and(|file| file.len() > 0);
+        daemon.wait_for("the hook has run", |_| has_run());
         assert_eq!(
             lsyncd::log::escape(&fs::read(dir.path("hook")).unwrap()),
             shown
