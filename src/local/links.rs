@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use libc::nlink_t;
 use rustix::fs::Stat;
 
 /// The maximum number of files with several names that are remembered. The names of others are
@@ -22,15 +23,15 @@ pub struct HardLinks {
 struct Names {
     paths: Vec<Vec<u8>>,
     /// The number of links when a name was last recorded.
-    links: u64,
+    links: nlink_t,
     /// The number of links that no search of the whole source has found.
-    elsewhere: u64,
+    elsewhere: nlink_t,
 }
 
 impl Names {
     /// Returns how many of so many links are not known.
-    fn unknown(&self, links: u64) -> u64 {
-        links.saturating_sub(self.paths.len() as u64)
+    fn unknown(&self, links: nlink_t) -> nlink_t {
+        links.saturating_sub(self.paths.len() as nlink_t)
     }
 }
 
