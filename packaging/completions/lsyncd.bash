@@ -16,8 +16,8 @@ _lsyncd() {
         ;;
     esac
     if [[ $cur == -* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W '-all -check -connect -delay -direct -explain -help -insist -json -keys
-            -log -logfile -monitor -nodaemon -onepass -pidfile -preview -rsync -rsyncssh -script -sshopts
+        mapfile -t COMPREPLY < <(compgen -W '-all -check -connect -delay -delete -direct -explain -help -init -insist -json
+            -keys -log -logfile -monitor -nodaemon -onepass -pidfile -preview -rsync -rsyncssh -script -sshopts
             -version' -- "$cur")
         return
     fi

@@ -5,9 +5,11 @@ _arguments \
     '-check[load the configuration, print its syncs, and exit]' \
     '-connect[with -check\: log in at the targets, test rsync and directories]' \
     '-delay[delay of every sync]:seconds' \
+    '-delete[with -init\: delete files on the target that are not in the source]' \
     '*-direct[mirror between local directories]:source:_directories:target:_directories' \
     '-explain[print the target of a path and the rule that decides]:path:_files' \
     '-help[print the options]' \
+    '-init[write a configuration after a test of the target]' \
     '-insist[retry failed startup transfers]' \
     '-json[with -check and -preview\: print JSON]' \
     '-keys[print all configuration keys as JSON]' \
@@ -21,6 +23,6 @@ _arguments \
     '*-rsync[mirror with rsync]:source:_directories:target:_files' \
     '*-rsyncssh[mirror with rsync and ssh]:source:_directories:host:_hosts:target directory' \
     '*-script[run this Lua file before the configuration]:file:_files -g "*.lua"' \
-    '-sshopts[options for the ssh of -rsyncssh]:options' \
+    '-sshopts[options for the ssh of -rsyncssh and -init]:options' \
     '-version[print the version]' \
     '1:configuration:_files'

@@ -9,6 +9,7 @@
 //! * `reload`, `shutdown`, `startup_progress`: the stages of a configuration;
 //! * `report`: the reported state;
 //! * `inspect`: `-check`, `-explain` and `-preview`;
+//! * `init`: `-init`;
 //! * `os`: detaching, pid file, signals, service manager.
 //!
 //! The room may call all others, and none calls it. Nothing on the loop's thread may block or take
@@ -18,6 +19,7 @@ mod context;
 mod each_sync;
 mod event_loop;
 mod event_router;
+mod init;
 mod inspect;
 pub mod os;
 mod reload;
@@ -71,6 +73,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
             log::install(options.log.clone(), None);
             advise(&options);
             inspect::inspect(*options, &what)
+        }
+        Ok(Request::Init(options, words)) => {
+            log::install(options.log.clone(), None);
+            init::init(*options, words)
         }
         Ok(Request::Run(options)) => {
             let modules = std::env::var("RUST_LOG").ok();

@@ -51,6 +51,11 @@ pub fn assigned_names(text: &str) -> Vec<(usize, &str)> {
     found.collect()
 }
 
+/// Returns true if the text has more than comments.
+pub fn has_code(text: &str) -> bool {
+    Lexer::new(text).next().is_some()
+}
+
 /// Returns true if the text gives a value to a variable or a key of this name.
 pub fn is_assigned(text: &str, name: &str) -> bool {
     let mut previous = None;

@@ -42,5 +42,6 @@ pub use context::{Alarm, ScriptContext, SyncHandle};
 pub use hook::{HookEvent, HookReport};
 pub use kinds::comparison::{Comparison, ComparisonScope, ListedPath};
 pub use loader::{Environment, LoadError};
+pub use lua_source::has_code;
 pub use request::{CopyRequest, RequestQueue, ScanRequest, ScriptRequest, SpawnRequest};
 pub use runtime::{CollectResult, Script};

@@ -158,7 +158,7 @@ fn names_every_dependency() {
 
 #[test]
 fn options_are_in_the_help_the_page_and_the_completions() {
-    let source = text("src/cli.rs");
+    let source = text("src/cli/mod.rs");
     let options: Vec<String> = source
         .lines()
         .filter_map(|line| line.trim().strip_prefix("b\"")?.split_once("\" =>"))

@@ -45,7 +45,8 @@ pub struct ConnectResult {
 }
 
 /// A target of rsync.
-enum Target<'a> {
+pub enum Target<'a> {
+    /// A directory.
     Local(&'a [u8]),
     /// Host with user, and directory.
     Shell(&'a [u8], &'a [u8]),
@@ -54,7 +55,8 @@ enum Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    fn parse(target: &'a [u8]) -> Target<'a> {
+    /// Returns the parts of a target.
+    pub fn parse(target: &'a [u8]) -> Target<'a> {
         let cut = |text: &'a [u8], at: usize, module: &'a [u8]| {
             let end = module.iter().position(|&byte| byte == b'/');
             Target::Daemon(&text[..at], &module[..end.unwrap_or(module.len())])

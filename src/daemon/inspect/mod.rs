@@ -25,6 +25,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::connect::ConnectResult;
+pub(super) use self::connect::Target;
 use self::preflight::Programs;
 use super::context::Context;
 use crate::batch;
@@ -61,6 +62,12 @@ pub fn inspect(options: Options, what: &Inspect) -> Exit {
     exit
 }
 
+/// Returns the answer to `-check -connect`, and the exit code.
+pub(super) fn connected(loaded: &Loaded) -> (String, Exit) {
+    end_by_signals();
+    checked(loaded, false, true)
+}
+
 /// Restores the default action of the signals that end a program, which loading has changed.
 fn end_by_signals() {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -93,13 +100,14 @@ fn previewed(script: &Script, json: bool, all: bool) -> (String, Exit) {
 }
 
 /// A loaded configuration with the problems found in it.
-struct Loaded {
+pub(super) struct Loaded {
     script: Script,
     /// Problems with the programs of each sync, in the order of the syncs.
     problems: Vec<Vec<String>>,
 }
 
-fn load(options: Options) -> Result<Loaded, LoadError> {
+/// Loads the configuration, and looks for problems.
+pub(super) fn load(options: Options) -> Result<Loaded, LoadError> {
     let directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
     let environment = Environment { options, directory };
     let context =

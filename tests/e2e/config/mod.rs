@@ -7,6 +7,7 @@
 //! | broken | no configuration, however broken, makes a panic, an abort or a hang |
 //! | drop_in | what configurations of lsyncd ask for and get |
 //! | inspect | `-check` and `-explain` |
+//! | init | `-init` |
 //! | connect | `-check -connect` |
 //! | preview | `-preview` |
 //! | options, batch_size | what the options and settings do |
@@ -18,6 +19,7 @@ mod command_line;
 mod config_errors;
 mod connect;
 mod drop_in;
+mod init;
 mod inspect;
 mod limits;
 mod mistakes;

@@ -2,13 +2,20 @@
 //!
 //! The words are hand-parsed because no argument library reads single-dash long
 //! options. Parsing stops at the first trouble, left to right.
+//!
+//! * `error`: an invalid command line;
+//! * `help`: the texts of `-help` and `-monitor`.
+
+mod error;
+mod help;
+
+pub use error::Error;
+pub use help::{help, monitors};
 
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use crate::config::nearest;
 use crate::log::Selection;
 
 /// The version shown by `-version`, `-help` and `lsyncd_version`.
@@ -29,6 +36,19 @@ pub enum Request {
     Run(Box<Options>),
     /// Load the configuration and answer a question about it.
     Inspect(Box<Options>, Inspect),
+    /// Write a configuration.
+    Init(Box<Options>, Init),
+}
+
+/// The words of `-init`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Init {
+    /// Source and target; without them, questions are asked.
+    pub directories: Option<[OsString; 2]>,
+    /// The file to write.
+    pub config: Option<PathBuf>,
+    /// `-delete`: files on the target that are not in the source are deleted.
+    pub delete: bool,
 }
 
 /// A question about a configuration.
@@ -102,72 +122,6 @@ pub enum SyncOption {
     Rsyncssh(OsString, OsString, OsString),
 }
 
-/// An invalid command line. The texts are lsyncd's.
-#[derive(Debug, PartialEq)]
-pub enum Error {
-    /// An unknown option, as given.
-    Unknown(OsString),
-    /// An option without its arguments: its name without dashes and their number.
-    Missing(&'static str, usize),
-    /// Both a configuration file and a sync option such as `-rsync`.
-    SyncsAndConfig,
-    /// More than one configuration file.
-    TwoConfigs,
-    /// `-json` without `-check` or `-preview`.
-    OnlyJson,
-    /// `-all` without `-preview`.
-    OnlyAll,
-    /// `-connect` without `-check`.
-    OnlyConnect,
-    /// An unknown category of `-log`.
-    Category(String),
-}
-
-/// The names of all options, those first that are meant most often.
-const OPTIONS: &[&str] = &[
-    "version", "nodaemon", "help", "log", "insist", "delay", "rsync", "pidfile", "logfile",
-    "check", "explain", "onepass", "direct", "rsyncssh", "script", "sshopts", "json", "keys",
-    "monitor", "preview", "all", "connect",
-];
-
-/// Returns the option that a word was most likely meant to be.
-fn similar_option(word: &str) -> Option<&'static str> {
-    let name = word.to_ascii_lowercase().replace(['-', '_'], "");
-    let name = name.split('=').next().filter(|name| !name.is_empty())?;
-    let mut options = OPTIONS.iter().copied();
-    let begins = options.find(|option| option.starts_with(name));
-    let similar = || nearest(name, OPTIONS.iter().copied());
-    let part = || OPTIONS.iter().copied().find(|option| option.contains(name));
-    begins.or_else(similar).or_else(part)
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Unknown(word) => {
-                write!(f, "unknown option command line option {}", word.display())?;
-                match similar_option(&word.to_string_lossy()) {
-                    Some(option) => write!(f, "\n      Did you mean -{option}?"),
-                    None => Ok(()),
-                }
-            }
-            Error::Missing(option, count) => write!(f, "{option} needs {count} arguments"),
-            Error::SyncsAndConfig => {
-                f.write_str("There cannot be command line syncs and a config file together.")
-            }
-            Error::TwoConfigs => {
-                f.write_str("There can only be one config file in the command line.")
-            }
-            Error::OnlyJson => f.write_str("-json goes with -check and -preview only."),
-            Error::OnlyConnect => f.write_str("-connect goes with -check only."),
-            Error::OnlyAll => f.write_str("-all goes with -preview only."),
-            Error::Category(word) => f.write_str(word),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
 /// Parses the arguments of the program.
 ///
 /// # Errors
@@ -185,6 +139,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
         ..Options::default()
     };
     let (mut json, mut all, mut connect, mut inspect) = (false, false, false, None);
+    let (mut init, mut delete) = (None, false);
     let mut rest = words.into_iter().peekable();
     while let Some(word) = rest.next() {
         let Some(name) = option_name(&word) else {
@@ -201,12 +156,14 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
                 });
             }
             b"connect" => connect = true,
+            b"delete" => delete = true,
             b"delay" => options.delay = next("delay", 1)?.pop(),
             b"direct" => {
                 let [source, target] = pair(next("direct", 2)?);
                 add_sync(&mut options, SyncOption::Direct(source, target))?;
             }
             b"explain" => inspect = next("explain", 1)?.pop().map(Inspect::Explain),
+            b"init" => init = Some(init_words(&mut rest)?),
             b"insist" => options.insist = true,
             b"json" => json = true,
             b"keys" => return Ok(Request::Keys),
@@ -247,6 +204,15 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
             b"version" => return Ok(Request::Version),
             _ => return Err(Error::Unknown(word)),
         }
+    }
+    if let Some(init) = init {
+        if options.has_work() || inspect.is_some() {
+            return Err(Error::InitAlone);
+        }
+        return Ok(Request::Init(Box::new(options), Init { delete, ..init }));
+    }
+    if delete {
+        return Err(Error::OnlyDelete);
     }
     let runs_scripts =
         !options.scripts.is_empty() && inspect.is_none() && !json && !all && !connect;
@@ -297,6 +263,25 @@ fn take(
         return Err(Error::Missing(option, count));
     }
     Ok(words)
+}
+
+/// Takes the words up to the next option.
+fn init_words(
+    rest: &mut std::iter::Peekable<impl Iterator<Item = OsString>>,
+) -> Result<Init, Error> {
+    let mut words = Vec::new();
+    while let Some(word) = rest.next_if(|word| option_name(word).is_none()) {
+        words.push(word);
+    }
+    if words.len() == 1 || words.len() > 3 {
+        return Err(Error::InitWords);
+    }
+    let config = words.drain(2.min(words.len())..).next().map(PathBuf::from);
+    Ok(Init {
+        directories: words.try_into().ok(),
+        config,
+        delete: false,
+    })
 }
 
 fn pair(words: Vec<OsString>) -> [OsString; 2] {
@@ -365,64 +350,6 @@ pub fn split_quoted(text: &[u8]) -> Vec<Vec<u8>> {
 /// Returns true for white space of isspace(3) in the C locale.
 fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || byte == b'\x0b'
-}
-
-/// Returns the text of `-help`.
-pub fn help() -> String {
-    format!(
-        "\
-lsyncd version: {VERSION}
-
-USAGE:
-  mirror as a configuration file says:
-    lsyncd [OPTIONS] CONFIG
-
-  mirror with rsync:
-    lsyncd [OPTIONS] -rsync SRC TRG
-
-  mirror with rsync, and rename on the target over ssh:
-    lsyncd [OPTIONS] -rsyncssh SRC HOST TARGETDIR
-
-  mirror between local directories:
-    lsyncd [OPTIONS] -direct SRC TRG
-
-OPTIONS:
-  -all             with -preview: print all names
-  -check           load the configuration, print its syncs, and exit
-  -connect         with -check: log in at the targets, test rsync and directories
-  -delay SECS      set the delay of every sync; overrides the configuration
-  -explain PATH    print the target of this path and the rule that decides
-  -help            print this text
-  -insist          retry failed startup transfers instead of exiting
-  -json            with -check and -preview: print JSON
-  -keys            print all configuration keys as JSON, and exit
-  -log all         log everything
-  -log scarce      log warnings and errors only
-  -log CATEGORY    also log this category
-  -logfile FILE    log to this file
-  -monitor [NAME]  select the event monitor; without a name, list them
-  -nodaemon        stay in the foreground and log to the terminal
-  -onepass         run the startup transfers, then exit
-  -pidfile FILE    write the daemon's process id to this file
-  -preview         print what the first transfers would send, change and
-                   delete, and change nothing
-  -runner FILE     accepted and ignored, for compatibility
-  -script FILE     run this Lua file before the configuration
-  -sshopts WORDS   options for the ssh of -rsyncssh
-  -version         print the version
-
-LICENSE:
-  GPLv2 (GNU General Public License, version 2) or any later version.
-
-SEE:
-  man lsyncd, man lsyncd.conf.lua, man lsyncdctl
-"
-    )
-}
-
-/// Returns the text of `-monitor` without a name.
-pub fn monitors() -> &'static str {
-    "This build supports these event monitors:\n   inotify\n\n"
 }
 
 #[cfg(test)]
@@ -508,22 +435,25 @@ mod tests {
     }
 
     #[test]
-    fn options_that_do_not_exist_lead_to_those_that_do() {
-        for (word, option) in [
-            ("-v", "version"),
-            ("-n", "nodaemon"),
-            ("-pid", "pidfile"),
-            ("-daemon", "nodaemon"),
-            ("--nodeamon", "nodaemon"),
-            ("--delay=5", "delay"),
-            ("--log-file", "logfile"),
-            ("-V", "version"),
-        ] {
-            assert_eq!(similar_option(word), Some(option), "{word}");
-        }
-        for word in ["-foo", "-", "--", "-config"] {
-            assert_eq!(similar_option(word), None, "{word}");
-        }
+    fn init_takes_source_target_and_file() {
+        let init = |words: &[&str]| match run(words) {
+            Ok(Request::Init(options, init)) => (options, init),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(init(&["-init"]).1, Init::default());
+        let (options, given) = init(&["-delay", "2", "-init", "s", "t", "c.lua", "-delete"]);
+        assert_eq!(options.delay, Some("2".into()));
+        let expected = Init {
+            directories: Some(["s".into(), "t".into()]),
+            config: Some("c.lua".into()),
+            delete: true,
+        };
+        assert_eq!(given, expected);
+        assert_eq!(run(&["-init", "s"]), Err(Error::InitWords));
+        assert_eq!(run(&["-init", "s", "t", "c", "d"]), Err(Error::InitWords));
+        assert_eq!(run(&["c", "-init", "s", "t"]), Err(Error::InitAlone));
+        assert_eq!(run(&["-init", "-check"]), Err(Error::InitAlone));
+        assert_eq!(run(&["c", "-delete"]), Err(Error::OnlyDelete));
     }
 
     #[test]
