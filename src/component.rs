@@ -17,6 +17,7 @@ use crate::history::{BatchRecord, HistoryQuery};
 use crate::id::{ConnectionId, SyncId};
 use crate::log::Selection;
 use crate::process::Pid;
+use crate::status::drift_report::DriftReport;
 
 /// How a message of a component is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub struct AuditRequest {
 }
 
 /// What a component asks the event loop to do. Actions are carried out in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Logs a message, which may have several lines.
     Log(Level, String),
@@ -102,6 +103,11 @@ pub enum Action {
     LogTransfer(String, BatchRecord),
     /// Reads the transfer log. The control server is told of the result, with this number.
     ReadHistory(u64, HistoryQuery),
+    /// Keeps the report of a comparison.
+    KeepReport(Box<DriftReport>),
+    /// Reads this many of the kept reports. The control server is told of the result, with this
+    /// number.
+    ReadReports(u64, usize),
     /// Selects the log messages that are shown.
     SelectLog(Selection),
     /// Looks at what is in the place of each source.

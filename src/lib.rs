@@ -27,6 +27,7 @@
 //! | [`index`] | what the target is known to have: digests of directories, kept over restarts |
 //! | [`local`] | what default.direct does itself, without a process |
 //! | [`component`] | the contract between the event loop and its components |
+//! | [`reports`] | the kept reports of comparisons, chained by hashes |
 //! | [`history`] | the transfer log: what was sent, and when |
 //! | [`process`] | children: spawn, feed, capture, reap |
 //! | [`id`] | numbers for syncs and gates, never reused |
@@ -61,6 +62,7 @@ pub mod log;
 pub mod paths;
 pub mod process;
 pub mod queue;
+pub mod reports;
 pub mod safe_path;
 pub mod scan;
 pub mod script;

@@ -27,11 +27,12 @@ _lsyncdctl() {
     -sync:*:* | sync:*:*) words=$(_lsyncdctl_syncs) ;;
     *:-*:status) words='-json -wait -timeout -trouble -max-age -socket -sync' ;;
     *:-*:verify) words='-content -repair -json -timeout -socket -sync' ;;
+    *:-*:reports) words='-json -socket' ;;
     *:-*:log) words='-since -follow -json -socket -sync' ;;
     *:-*:*) words='-socket -sync -help -version' ;;
-    *:*:) words='status top explain log pause resume release flush resync verify retry reload log-level' ;;
+    *:*:) words='status top explain log pause resume release flush resync verify reports retry reload log-level' ;;
     *:*:log-level) words='all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel' ;;
-    *:*:reload) return ;;
+    *:*:reload | *:*:reports) return ;;
     *) words=$(_lsyncdctl_syncs) ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")

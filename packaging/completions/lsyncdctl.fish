@@ -4,7 +4,7 @@ function __lsyncdctl_syncs
     lsyncdctl status -json 2>/dev/null | sed -n 's/^      "name": "\(.*\)",$/\1/p'
 end
 
-set -l verbs status top explain log pause resume release flush resync verify retry reload log-level
+set -l verbs status top explain log pause resume release flush resync verify reports retry reload log-level
 complete -c lsyncdctl -f
 complete -c lsyncdctl -o socket -r -F -d 'Control socket of the daemon'
 complete -c lsyncdctl -o sync -x -a '(__lsyncdctl_syncs)' -d 'Name of the sync'
@@ -20,6 +20,7 @@ complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a release -d 
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a flush -d 'Do not wait for delays'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a resync -d 'Compare everything, or send a path'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a verify -d 'Compare source and target'
+complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a reports -d 'Print the last reports of verify'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a retry -d 'Retry failed work immediately'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a reload -d 'Read the configuration again'
 complete -c lsyncdctl -n "not __fish_seen_subcommand_from $verbs" -a log-level -d 'Select log messages'
@@ -36,5 +37,6 @@ complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o content -d 'Com
 complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o repair -d 'Send what differs'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o json -d 'Print one JSON object for each sync'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o timeout -x -d 'Give up after this time'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from reports' -o json -d 'Print JSON'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from resync verify log explain' -F
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log-level' -a 'all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel'

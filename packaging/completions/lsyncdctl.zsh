@@ -16,6 +16,7 @@ _lsyncdctl_rest() {
     verify) _arguments '-content[compare contents]' '-repair[send what differs]' \
         '-json[print one JSON object for each sync]' '-timeout[give up after this time]:seconds' \
         '::sync or path:_lsyncdctl_resync' '::path:_files' ;;
+    reports) _arguments '-json[print JSON]' '::number of reports' ;;
     resync | explain) _arguments '::sync or path:_lsyncdctl_resync' '::path:_files' ;;
     log-level) compadd all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info \
         Inotify Statusfile Tunnel ;;
@@ -34,5 +35,5 @@ _arguments \
     '-sync[name of the sync]:sync:_lsyncdctl_syncs' \
     '-help[print commands and options]' \
     '-version[print the version]' \
-    '1:command:((status\:"print the state" top\:"show a live view" explain\:"print what the daemon knows of a path" log\:"print what was transferred" pause\:"start no transfers" resume\:"start due transfers again" release\:"continue a sync that its guard has halted" flush\:"do not wait for delays" resync\:"compare everything, or send a path" verify\:"compare source and target" retry\:"retry failed work immediately" reload\:"read the configuration again" log-level\:"select log messages"))' \
+    '1:command:((status\:"print the state" top\:"show a live view" explain\:"print what the daemon knows of a path" log\:"print what was transferred" pause\:"start no transfers" resume\:"start due transfers again" release\:"continue a sync that its guard has halted" flush\:"do not wait for delays" resync\:"compare everything, or send a path" verify\:"compare source and target" reports\:"print the last reports of verify" retry\:"retry failed work immediately" reload\:"read the configuration again" log-level\:"select log messages"))' \
     '*::rest:_lsyncdctl_rest'

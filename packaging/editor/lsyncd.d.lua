@@ -90,6 +90,10 @@
 ---
 ---Default: 4.
 ---@field transferLogSize? number
+---Maximum number of reports of lsyncdctl verify and of verify in sync{} that are kept below stateDir, of all syncs together. lsyncdctl reports shows them. 0: none. At most 10000.
+---
+---Default: 100.
+---@field reports? number
 ---Exit with 0 when every sync has completed its startup transfer, with 255 if a guard stops one.
 ---
 ---Default: false.

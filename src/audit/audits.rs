@@ -135,10 +135,11 @@ impl Audits {
                     drift: report.drift - report.repaired,
                 };
                 self.last.insert(*sync, result);
-                audit.reports.push(*report);
+                audit.reports.push((*report).clone());
                 audit.run = None;
                 let kill = child.map(|pid| self.leave(pid));
-                AuditStep::Actions(kill.into_iter().chain([forget, told]).collect())
+                let keep = Action::KeepReport(report);
+                AuditStep::Actions(kill.into_iter().chain([forget, told, keep]).collect())
             }
         }
     }

@@ -26,6 +26,12 @@ const STOP_TIMEOUT_SECONDS: f64 = 60.0;
 /// The default of `transferLogSize` in MiB.
 const TRANSFER_LOG_MIB: f64 = 4.0;
 
+/// The default of `reports`.
+const REPORTS: f64 = 100.0;
+
+/// The maximum of `reports`. All are read for each new one.
+const MAX_REPORTS: f64 = 10_000.0;
+
 /// The maximum of `transferLogSize` in MiB. The log is read as a whole.
 const MAX_TRANSFER_LOG_MIB: f64 = 128.0;
 
@@ -91,6 +97,8 @@ pub struct Settings {
     pub mode: InotifyMode,
     /// The maximum size of the transfer log of each sync in bytes; 0 if there is none.
     pub transfer_log_size: usize,
+    /// The maximum number of reports that are kept; 0 if none are.
+    pub reports: u64,
     /// Stay in the foreground.
     pub nodaemon: bool,
     /// End when the startup transfers are done.
@@ -167,6 +175,7 @@ impl SettingsTable {
             status_interval: self.seconds("statusInterval", default_interval)?,
             stop_timeout: self.seconds("stopTimeout", STOP_TIMEOUT_SECONDS)?,
             transfer_log_size: self.transfer_log_size()?,
+            reports: self.reports()?,
         })
     }
 
@@ -222,6 +231,12 @@ impl SettingsTable {
     fn transfer_log_size(&self) -> Result<usize> {
         let mebibytes = self.number("transferLogSize")?.unwrap_or(TRANSFER_LOG_MIB);
         Ok((mebibytes.clamp(0.0, MAX_TRANSFER_LOG_MIB) * f64::from(1 << 20)) as usize)
+    }
+
+    /// Returns the number of kept reports. As with sizes, a negative one means zero.
+    fn reports(&self) -> Result<u64> {
+        let count = self.number("reports")?.unwrap_or(REPORTS);
+        Ok(count.ceil().clamp(0.0, MAX_REPORTS) as u64)
     }
 
     fn facility(&self) -> Result<Facility> {

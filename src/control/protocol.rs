@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::history::LogPage;
+use crate::reports::ReportPage;
 use crate::status::drift_report::DriftReport;
 use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::VERSION;
@@ -126,6 +127,12 @@ pub enum Verb {
         #[serde(default)]
         repair: bool,
     },
+    /// Return kept reports, and check all of them.
+    Reports {
+        /// The maximum number of reports.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<usize>,
+    },
     /// Reload the configuration, as after HUP.
     Reload,
     /// Select the log categories, with the arguments of the option `-log`.
@@ -153,6 +160,9 @@ pub struct Reply {
     /// Entries of the transfer log, in replies to [`Verb::Log`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Box<LogPage>>,
+    /// Kept reports, in replies to [`Verb::Reports`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Box<ReportPage>>,
     /// The reports, in replies to [`Verb::Verify`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reports: Vec<DriftReport>,
@@ -200,6 +210,7 @@ impl Reply {
             text: text.into(),
             status: None,
             log: None,
+            kept: None,
             reports: Vec::new(),
         }
     }
@@ -224,6 +235,14 @@ impl Reply {
     pub fn log(page: LogPage) -> Reply {
         Reply {
             log: Some(Box::new(page)),
+            ..Reply::done("")
+        }
+    }
+
+    /// Returns a reply with kept reports.
+    pub fn kept(page: ReportPage) -> Reply {
+        Reply {
+            kept: Some(Box::new(page)),
             ..Reply::done("")
         }
     }

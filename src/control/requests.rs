@@ -10,6 +10,9 @@ use crate::log::{Selection, unescape};
 use crate::paths;
 use crate::status::number_format::counted;
 
+/// The default number of reports.
+const REPORTS: usize = 20;
+
 /// What a request comes to.
 #[derive(Debug, PartialEq)]
 pub enum Response {
@@ -20,6 +23,8 @@ pub enum Response {
     Barrier(Option<String>),
     /// The reply follows when the transfer log has been read.
     Log(HistoryQuery),
+    /// The reply follows when this many of the kept reports have been read.
+    Reports(usize),
     /// The reply follows when sources and targets have been compared.
     Audit(AuditScope),
     /// The reply follows when the configuration has been read again.
@@ -90,6 +95,7 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
             content,
             repair,
         } => verify(view, sync.as_deref(), path.as_deref(), content, repair),
+        Verb::Reports { limit } => Response::Reports(limit.unwrap_or(REPORTS)),
         Verb::Reload => Response::Reload,
         Verb::LogLevel { words } => log_level(&words),
     }
@@ -297,7 +303,7 @@ impl Verb {
             | Verb::Log { sync, .. }
             | Verb::Verify { sync, .. }
             | Verb::Retry { sync } => sync.as_deref(),
-            Verb::Reload | Verb::LogLevel { .. } => None,
+            Verb::Reports { .. } | Verb::Reload | Verb::LogLevel { .. } => None,
         }
     }
 }

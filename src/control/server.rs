@@ -16,6 +16,7 @@ use crate::component::{Action, AuditRequest};
 use crate::config::Settings;
 use crate::history::HistoryAnswer;
 use crate::id::ConnectionId;
+use crate::reports::ReportAnswer;
 use crate::status::drift_report::DriftReport;
 
 const FIRST_CONNECTION_TOKEN: usize = 16;
@@ -43,9 +44,9 @@ pub struct ControlServer {
     steps: VecDeque<Step>,
     /// The client that has requested the reload in progress.
     reloading: Option<ConnectionId>,
-    /// The clients that wait for the transfer log, by the number of their query.
+    /// The clients that wait for the transfer log or for reports, by the number of their query.
     readers: Vec<(u64, ConnectionId)>,
-    /// The number of queries of the transfer log so far.
+    /// The number of such queries so far.
     queries: u64,
     /// More connections may be waiting to be accepted.
     crowded: bool,
@@ -163,13 +164,27 @@ impl ControlServer {
 
     /// Takes in the result of [`Action::ReadHistory`].
     pub fn on_history(&mut self, answer: HistoryAnswer, now: Instant) {
-        let position = self.readers.iter().position(|it| it.0 == answer.token);
-        let Some(client) = position.map(|at| self.readers.remove(at).1) else {
-            return;
-        };
-        if let Some(connection) = self.connections.connection(client) {
-            connection.tell(Reply::log(answer.page).line(), now);
+        self.answer_reader(answer.token, || Reply::log(answer.page), now);
+    }
+
+    /// Takes in the result of [`Action::ReadReports`].
+    pub fn on_reports(&mut self, answer: ReportAnswer, now: Instant) {
+        self.answer_reader(answer.token, || Reply::kept(answer.page), now);
+    }
+
+    fn answer_reader(&mut self, token: u64, reply: impl FnOnce() -> Reply, now: Instant) {
+        let position = self.readers.iter().position(|it| it.0 == token);
+        let client = position.map(|at| self.readers.remove(at).1);
+        if let Some(connection) = client.and_then(|id| self.connections.connection(id)) {
+            connection.tell(reply().line(), now);
         }
+    }
+
+    /// Returns the number of a new query of a client.
+    fn add_reader(&mut self, client: ConnectionId) -> u64 {
+        self.queries += 1;
+        self.readers.push((self.queries, client));
+        self.queries
     }
 
     /// Returns true if the connection is still open.
@@ -229,9 +244,11 @@ impl ControlServer {
             }
             Response::Log(query) => {
                 connection.let_wait();
-                self.queries += 1;
-                self.readers.push((self.queries, id));
-                vec![Action::ReadHistory(self.queries, query)]
+                vec![Action::ReadHistory(self.add_reader(id), query)]
+            }
+            Response::Reports(count) => {
+                connection.let_wait();
+                vec![Action::ReadReports(self.add_reader(id), count)]
             }
             Response::Audit(scope) => {
                 connection.let_wait();

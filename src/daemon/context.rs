@@ -17,6 +17,7 @@ use crate::cron::CronTimer;
 use crate::history::{History, RingDirectory};
 use crate::log;
 use crate::process::Children;
+use crate::reports::Reports;
 use crate::state::{StateCleanup, StateDir};
 use crate::sync::Clock;
 use crate::watch::{InotifyMode, Watcher};
@@ -48,6 +49,8 @@ pub struct Context {
     pub state: Option<StateDir>,
     /// The transfer log.
     pub(super) history: History,
+    /// The kept reports of comparisons.
+    pub(super) reports: Reports,
     /// The removal of unused state directories.
     pub(super) state_cleanup: StateCleanup,
     /// The state of the previous daemon has been restored.
@@ -68,6 +71,7 @@ impl Context {
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE_TOKEN);
         let server = ControlServer::new(poll.registry().try_clone()?);
         let history = History::new(None, Arc::clone(&waker));
+        let reports = Reports::new(None, Arc::clone(&waker));
         Ok(Context {
             _mounts: MountWatch::new(poll.registry(), MOUNTS_TOKEN)?,
             poll,
@@ -82,6 +86,7 @@ impl Context {
             started: SystemTime::now(),
             state: None,
             history,
+            reports,
             state_cleanup: StateCleanup::new(Instant::now()),
             restored: false,
         })
@@ -101,9 +106,12 @@ impl Context {
     /// Opens the state directory. Must be called after detaching, before the first transfer.
     pub fn open_state(&mut self, settings: &Settings) {
         self.state = StateDir::open(settings);
-        let root = self.state.clone();
-        let root = root.map(|state| Box::new(state) as Box<dyn RingDirectory>);
-        self.history = History::new(root, self.waker());
+        let root = || {
+            let state = self.state.clone();
+            state.map(|state| Box::new(state) as Box<dyn RingDirectory>)
+        };
+        self.history = History::new(root(), self.waker());
+        self.reports = Reports::new(root(), self.waker());
     }
 
     /// Returns the waker of the event loop.

@@ -319,6 +319,7 @@ impl<'a> EventLoop<'a> {
         let settings = &self.script.settings;
         self.report_files = ReportFiles::new(settings);
         self.context.history.set_limit(settings.transfer_log_size);
+        self.context.reports.set_limit(settings.reports);
         self.watch_limit = WatchLimit::new(settings.rescan_interval);
         self.compare = vec![self.compare.contains(&true); self.syncs.len()];
         self.check_sources(|monitor, sources| monitor.on_start(sources, Instant::now()));

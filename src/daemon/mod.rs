@@ -145,6 +145,7 @@ fn mirror(options: Options) -> Result<Exit, LoadError> {
         Err(text) => Err(failure(text)),
     };
     context.history.finish();
+    context.reports.finish();
     if let Some(state) = &context.state {
         state::remove_all(state.path(), temporary.iter().map(String::as_str));
     }

@@ -24,6 +24,7 @@ use crate::local::CopyEnded;
 use crate::log;
 use crate::process::{EndedChild, Pid, Stream};
 use crate::queue::Time;
+use crate::reports::{ReportAnswer, ReportPage};
 use crate::script::ScriptRequest;
 use crate::sync::{Clock, Next};
 use crate::transfer::local_jobs;
@@ -188,6 +189,14 @@ impl EventLoop<'_> {
                         server.on_history(HistoryAnswer { token, page }, Instant::now());
                     }
                 }
+                Action::KeepReport(report) => self.context.reports.keep(*report),
+                Action::ReadReports(token, count) => {
+                    if !self.context.reports.read(token, count) {
+                        let page = ReportPage::default();
+                        let mut server = self.context.server.borrow_mut();
+                        server.on_reports(ReportAnswer { token, page }, Instant::now());
+                    }
+                }
                 Action::SelectLog(selection) => log::install(selection, None),
                 Action::CheckRoots => self.watcher.check_roots(),
                 Action::ReportOpenFiles => self.report_open_files(),
@@ -258,6 +267,9 @@ impl EventLoop<'_> {
         let server = Rc::clone(&self.context.server);
         for answer in self.context.history.answers() {
             server.borrow_mut().on_history(answer, now);
+        }
+        for answer in self.context.reports.answers() {
+            server.borrow_mut().on_reports(answer, now);
         }
         server.borrow_mut().on_turn(now);
         loop {

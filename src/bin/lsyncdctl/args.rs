@@ -44,6 +44,10 @@ COMMANDS, for one sync or, without its name, for all:
     -repair           Send what differs
     -json             Print JSON
     -timeout SECONDS  Give up after this time, with exit code 2
+  reports [N]         Print the last N reports of verify (20), and check that
+                      none is missing or altered. Exit codes: 0 complete,
+                      1 not, 2 there are none to be checked
+    -json             Print JSON
   retry               Retry failed work immediately
   reload              Read the configuration again; unchanged syncs continue
                       untouched
@@ -72,6 +76,11 @@ pub enum Command {
     },
     /// `explain`, of an absolute path in printable form.
     Explain(String),
+    /// `reports`, of which this many are printed.
+    Reports {
+        count: Option<usize>,
+        json: bool,
+    },
     Do(Verb),
 }
 
@@ -140,7 +149,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     };
     let mut sync = raw.sync;
     let named = match verb.as_str() {
-        "reload" | "log-level" => None,
+        "reload" | "log-level" | "reports" => None,
         _ => rest.first().map(|name| name.to_string_lossy().into_owned()),
     };
     if named.is_some() && sync.is_some() {
@@ -160,8 +169,8 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     if verb != "log" && (raw.since.is_some() || raw.follow) {
         return Err("-since and -follow are options of log only".into());
     }
-    if raw.json && !matches!(verb.as_str(), "status" | "log" | "verify") {
-        return Err("-json is an option of status, log and verify only".into());
+    if raw.json && !matches!(verb.as_str(), "status" | "log" | "verify" | "reports") {
+        return Err("-json is an option of status, log, verify and reports only".into());
     }
     if !is_verify && (raw.content || raw.repair) {
         return Err("-content and -repair are options of verify only".into());
@@ -190,6 +199,10 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
                 content: raw.content,
                 repair: raw.repair,
             },
+            json: raw.json,
+        },
+        "reports" => Command::Reports {
+            count: rest.first().map(|word| count(word)).transpose()?,
             json: raw.json,
         },
         "top" => Command::Top,
@@ -313,6 +326,11 @@ fn standing_here(path: &OsStr) -> PathBuf {
 fn since(value: &OsStr) -> Result<f64, String> {
     moment::parse(&value.to_string_lossy(), moment::now())
         .ok_or_else(|| format!("-since needs {}", moment::FORMS))
+}
+
+fn count(value: &OsStr) -> Result<usize, String> {
+    let count = value.to_string_lossy().parse();
+    count.map_err(|_| "reports needs the number of reports to print".into())
 }
 
 fn span(value: &OsStr) -> Result<Duration, String> {

@@ -10,9 +10,11 @@
 //! | `show` | formats a status as lines of text |
 //! | `status` | asks for a status, and judges it |
 //! | `top` | the live view: requests and keys |
+//! | `verify` | comparisons and their kept reports |
 //! | `view` | the live view: drawing |
 //!
-//! The program may use `control`, `history`, `status`, `log` and `sys` of the library, and nothing of the daemon.
+//! The program may use `control`, `history`, `reports`, `status`, `log` and `sys` of the library, and nothing of
+//! the daemon.
 
 mod args;
 mod client;
@@ -22,6 +24,7 @@ mod show;
 mod status;
 mod top;
 mod transfers;
+mod verify;
 mod view;
 
 use std::io::{self, Write};
@@ -30,8 +33,7 @@ use std::time::{Duration, Instant};
 
 use args::{Args, Command};
 use client::{Client, ClientError};
-use lsyncd::control::protocol::Verb;
-use lsyncd::status::drift_report::{DriftReport, DriftVerdict};
+use lsyncd::status::drift_report::DriftVerdict;
 use lsyncd::status::health::Severity;
 
 /// The exit codes above those of [`Severity`].
@@ -80,31 +82,14 @@ fn run(args: &Args) -> Result<u8, ClientError> {
         Command::Status(wanted) => return status::run(args, wanted),
         Command::Explain(path) => return explain::run(args, path),
         Command::Log(wanted) => return transfers::run(args, wanted),
-        Command::Verify { verb, json } => return verify(args, verb, *json),
+        Command::Verify { verb, json } => return verify::run(args, verb, *json),
+        Command::Reports { count, json } => return verify::reports(args, *count, *json),
         Command::Do(verb) => verb.clone(),
     };
     let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
     let reply = link.ask(verb)?;
     print_text(&format!("{}\n", reply.text));
     Ok(0)
-}
-
-/// Compares source and target. Drift and an incomplete comparison are results, not failures.
-fn verify(args: &Args, verb: &Verb, json: bool) -> Result<u8, ClientError> {
-    let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
-    let reply = link.ask(verb.clone())?;
-    if json {
-        let lines = reply.reports.iter().filter_map(|report| {
-            let line = serde_json::to_string(report).ok()?;
-            Some(format!("{line}\n"))
-        });
-        print_text(&lines.collect::<String>());
-    } else {
-        let texts = reply.reports.iter().map(DriftReport::text);
-        print_text(&texts.collect::<String>());
-    }
-    let verdicts = reply.reports.iter().map(|report| report.verdict);
-    Ok(DriftVerdict::of_all(verdicts).exit_code())
 }
 
 /// Returns the time at which waiting ends. A wait for a mirror has no limit by default; a healthy

@@ -80,6 +80,10 @@ pub const SETTINGS: &[Key] = keys! {
         "Maximum size in MiB of the log of transfers of each sync, which `lsyncdctl log` shows. It \
          is kept below `stateDir`, or in memory without it (256 KiB at most). 0: none. At most \
          128.";
+    "reports": T::Number, "100", V3;
+        "Maximum number of reports of `lsyncdctl verify` and of `verify` in `sync{}` that are kept \
+         below `stateDir`, of all syncs together. `lsyncdctl reports` shows them. 0: none. At most \
+         10000.";
     "onepass": T::Switch, "false", V2_3;
         "Exit with 0 when every sync has completed its startup transfer, with 255 if a guard stops one.";
 };

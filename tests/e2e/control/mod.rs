@@ -8,6 +8,7 @@
 //! | explain | `lsyncdctl explain` |
 //! | waiting | `-wait` returns when all is there, and never before |
 //! | verify | what differs is named, and what is in motion is not |
+//! | reports | the kept reports of `verify` |
 //! | socket | who may connect, and what nonsense does: nothing |
 //! | metrics | metrics, page and report files |
 //! | transfer_log | `lsyncdctl log` |
@@ -17,6 +18,7 @@ mod commands;
 mod explain;
 mod hooks;
 mod metrics;
+mod reports;
 mod socket;
 mod status;
 mod transfer_log;

@@ -1,0 +1,169 @@
+//! The thread that keeps reports and answers queries. A state directory that hangs delays nothing
+//! else.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use mio::Waker;
+
+use super::page::ReportPage;
+use super::store::ReportStore;
+use crate::history::RingDirectory;
+use crate::log;
+use crate::status::drift_report::DriftReport;
+
+/// The maximum time for which the end of the daemon waits for the last write.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The maximum number of reports of an answer.
+const MAX_PAGE_REPORTS: usize = 1000;
+
+/// The kept reports of a daemon.
+pub struct Reports {
+    /// Passed to the thread when it starts.
+    root: Option<Box<dyn RingDirectory>>,
+    waker: Arc<Waker>,
+    limit: u64,
+    thread: Option<ReportThread>,
+}
+
+struct ReportThread {
+    orders: Sender<Order>,
+    answers: Receiver<ReportAnswer>,
+}
+
+/// The answer to a query.
+#[derive(Debug, PartialEq)]
+pub struct ReportAnswer {
+    /// The number that was passed with the query.
+    pub token: u64,
+    /// The reports.
+    pub page: ReportPage,
+}
+
+enum Order {
+    Keep(Box<DriftReport>, u64),
+    Read(u64, usize),
+}
+
+impl Reports {
+    /// Returns reports below `root`. Without it, none are kept. `waker` is fired for each answer.
+    pub fn new(root: Option<Box<dyn RingDirectory>>, waker: Arc<Waker>) -> Reports {
+        Reports {
+            root,
+            waker,
+            limit: 0,
+            thread: None,
+        }
+    }
+
+    /// Sets the maximum number of reports. With 0 none are kept.
+    pub fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
+    /// Keeps a report.
+    pub fn keep(&mut self, report: DriftReport) {
+        if self.limit > 0 {
+            self.give(Order::Keep(Box::new(report), self.limit));
+        }
+    }
+
+    /// Reads the newest reports and checks all. [`Reports::answers`] returns them, with `token`.
+    /// Returns false if that is not possible.
+    pub fn read(&mut self, token: u64, count: usize) -> bool {
+        self.give(Order::Read(token, count.min(MAX_PAGE_REPORTS)))
+    }
+
+    /// Returns the answers to queries.
+    pub fn answers(&self) -> Vec<ReportAnswer> {
+        let thread = self.thread.iter();
+        thread.flat_map(|it| it.answers.try_iter()).collect()
+    }
+
+    /// Waits until everything is written, but not long.
+    pub fn finish(&mut self) {
+        let Some(ReportThread { orders, answers }) = self.thread.take() else {
+            return;
+        };
+        drop(orders);
+        loop {
+            match answers.recv_timeout(FINISH_TIMEOUT) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    log::warn("the last report is not kept: the state directory hangs");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn give(&mut self, order: Order) -> bool {
+        if self.thread.is_none() {
+            match self.start() {
+                Ok(thread) => self.thread = Some(thread),
+                Err(error) => log::error(format_args!("cannot start a thread: {error}")),
+            }
+        }
+        let thread = self.thread.as_ref();
+        thread.is_some_and(|thread| thread.orders.send(order).is_ok())
+    }
+
+    fn start(&mut self) -> io::Result<ReportThread> {
+        let (orders, incoming) = mpsc::channel();
+        let (outgoing, answers) = mpsc::channel();
+        let waker = Arc::clone(&self.waker);
+        let root = self.root.take();
+        let thread = thread::Builder::new().name("reports".into());
+        thread.spawn(move || {
+            for order in incoming {
+                let root = root.as_deref();
+                match order {
+                    Order::Keep(report, limit) => keep(root, *report, limit),
+                    Order::Read(token, count) => {
+                        let page = page(root, count);
+                        if outgoing.send(ReportAnswer { token, page }).is_err() {
+                            return;
+                        }
+                        // The loop has ended if it cannot be woken.
+                        let _ = waker.wake();
+                    }
+                }
+            }
+        })?;
+        Ok(ReportThread { orders, answers })
+    }
+}
+
+/// Keeps a report. The hash in the log is a witness that is not in the state directory.
+fn keep(root: Option<&dyn RingDirectory>, report: DriftReport, limit: u64) {
+    let Some(root) = root else {
+        return;
+    };
+    let name = report.sync.clone();
+    let kept = ReportStore::open(root).and_then(|mut store| store.append(report, limit));
+    match kept {
+        Ok((number, hash)) => log::normal(format_args!("{name}: report {number}, SHA-256 {hash}")),
+        Err(error) => log::warn(format_args!("{name}: cannot keep the report: {error}")),
+    }
+}
+
+fn page(root: Option<&dyn RingDirectory>, count: usize) -> ReportPage {
+    let unavailable = |why: String| ReportPage {
+        unavailable: Some(why),
+        ..ReportPage::default()
+    };
+    match root {
+        None => {
+            unavailable("the daemon has no state directory; settings{ stateDir } sets one".into())
+        }
+        Some(root) => match ReportStore::open(root).and_then(|store| store.page(count)) {
+            Ok(page) => page,
+            Err(error) => unavailable(format!("the reports cannot be read: {error}")),
+        },
+    }
+}
