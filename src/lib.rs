@@ -23,7 +23,7 @@
 //! | [`tunnel`] | the states of a tunnel |
 //! | [`queue`] | delays, how events combine, the path index |
 //! | [`filter`] | rsync's patterns |
-//! | [`watch`] | inotify, move pairing, the tree of watched directories, the crawl |
+//! | [`watch`] | watched directory trees: events of the kernel as changes of paths |
 //! | [`index`] | what the target is known to have: digests of directories, kept over restarts |
 //! | [`local`] | what default.direct does itself, without a process |
 //! | [`component`] | the contract between the event loop and its components |
@@ -33,6 +33,7 @@
 //! | [`id`] | numbers for syncs and gates, never reused |
 //! | [`status`] | snapshot, health, status file, metrics, page |
 //! | [`log`] | the log and its channels |
+//! | [`mount_table`] | the mount table of the system |
 //! | [`paths`] | byte paths: slashes, parents, components |
 //! | [`safe_path`] | own files where other users may write: no link of theirs is followed |
 //! | [`exit`] | the exit codes |
@@ -59,6 +60,7 @@ pub mod id;
 pub mod index;
 pub mod local;
 pub mod log;
+pub mod mount_table;
 pub mod paths;
 pub mod process;
 pub mod queue;

@@ -4,7 +4,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 
 /// Removes the watch `wd` from an inotify instance (inotify_rm_watch(2)).
@@ -262,5 +262,111 @@ pub fn set_io_priority(id: u32, priority: i32) -> io::Result<()> {
     match unsafe { libc::syscall(libc::SYS_ioprio_set, PROCESS, id, priority) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Opens a fanotify instance (fanotify_init(2)).
+///
+/// # Errors
+///
+/// `EPERM` without CAP_SYS_ADMIN, `EINVAL` for flags that this kernel does not know, `EMFILE`.
+pub fn fanotify_init(flags: libc::c_uint) -> io::Result<OwnedFd> {
+    // SAFETY: both arguments are plain integers; a result that is not negative is a descriptor
+    // that nobody else owns.
+    unsafe {
+        match libc::fanotify_init(flags, (libc::O_RDONLY | libc::O_CLOEXEC) as libc::c_uint) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Changes the mark of the file system of an open directory (fanotify_mark(2)).
+///
+/// # Errors
+///
+/// Those of fanotify_mark(2), such as `EXDEV` for a subvolume of btrfs, and `ENOENT` if a mark that
+/// does not exist is to be removed.
+pub fn fanotify_mark(
+    fanotify: BorrowedFd<'_>,
+    flags: libc::c_uint,
+    mask: u64,
+    directory: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let (fanotify, directory) = (fanotify.as_raw_fd(), directory.as_raw_fd());
+    // SAFETY: the descriptors are borrowed, so open; without a path the directory itself is meant.
+    match unsafe { libc::fanotify_mark(fanotify, flags, mask, directory, std::ptr::null()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The maximum size of a file handle (MAX_HANDLE_SZ).
+pub const MAX_HANDLE_BYTES: usize = 128;
+
+/// `struct file_handle` with room for the largest one.
+#[repr(C)]
+struct FileHandle {
+    length: libc::c_uint,
+    kind: libc::c_int,
+    bytes: [u8; MAX_HANDLE_BYTES],
+}
+
+/// Returns type and bytes of the handle of an open file or directory, and the number of the mount
+/// (name_to_handle_at(2)).
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` if the file system has no handles.
+pub fn handle_of(file: BorrowedFd<'_>) -> io::Result<(i32, Vec<u8>, i32)> {
+    let mut handle = FileHandle {
+        length: MAX_HANDLE_BYTES as libc::c_uint,
+        kind: 0,
+        bytes: [0; MAX_HANDLE_BYTES],
+    };
+    let mut mount = 0;
+    let pointer = (&raw mut handle).cast::<libc::file_handle>();
+    // SAFETY: the descriptor is borrowed, so open; the path is an empty string, and the handle
+    // has room for as many bytes as its length says.
+    let result = unsafe {
+        let fd = file.as_raw_fd();
+        libc::name_to_handle_at(fd, c"".as_ptr(), pointer, &mut mount, libc::AT_EMPTY_PATH)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let length = (handle.length as usize).min(MAX_HANDLE_BYTES);
+    Ok((handle.kind, handle.bytes[..length].to_vec(), mount))
+}
+
+/// Opens a directory by its handle (open_by_handle_at(2)), as `O_PATH`. `mount` is any open
+/// directory of the mount.
+///
+/// # Errors
+///
+/// `ESTALE` if the directory is gone, `EPERM` without CAP_DAC_READ_SEARCH.
+pub fn open_directory_by_handle(
+    mount: BorrowedFd<'_>,
+    kind: i32,
+    bytes: &[u8],
+) -> io::Result<OwnedFd> {
+    let mut handle = FileHandle {
+        length: bytes.len() as libc::c_uint,
+        kind,
+        bytes: [0; MAX_HANDLE_BYTES],
+    };
+    let Some(room) = handle.bytes.get_mut(..bytes.len()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    room.copy_from_slice(bytes);
+    let pointer = (&raw mut handle).cast::<libc::file_handle>();
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    // SAFETY: the descriptor is borrowed, so open; the handle has as many bytes as its length
+    // says. A result that is not negative is a descriptor that nobody else owns.
+    unsafe {
+        match libc::open_by_handle_at(mount.as_raw_fd(), pointer, flags) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
     }
 }

@@ -17,10 +17,11 @@ use mio::{Interest, Registry, Token};
 
 use crate::component::Action;
 use crate::log;
+use crate::mount_table::{self, lasting, mounts};
 use crate::queue::Time;
 use crate::script::SyncHandle;
 use crate::state::{StateDir, sources};
-use crate::sync::{Sync, lasting, mount_table, mounts};
+use crate::sync::Sync;
 use crate::watch::Watcher;
 
 /// The interval of checks while a source is missing.

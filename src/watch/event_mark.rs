@@ -5,6 +5,7 @@
 //! queue at that moment have been read and handled, and nothing that was handled is pending: no
 //! half of a rename, no recheck of a path, no directory that is still being read.
 
+use super::backend::Backend;
 use super::watcher::Watcher;
 
 /// A position in the stream of events.
@@ -14,19 +15,13 @@ pub struct EventMark(u64);
 impl Watcher {
     /// Returns the current position.
     pub fn event_mark(&self) -> EventMark {
-        EventMark(self.reader.mark())
+        EventMark(self.inotify.event_mark())
     }
 
     /// Returns true if all events before the mark have been reported. To be called right after
     /// [`turn`](Watcher::turn). The result may be false for a while after everything has been reported; it is
     /// never true too early.
     pub fn has_reported(&self, moment: EventMark) -> bool {
-        self.reader.passed(moment.0)
-            && !self.crawling
-            && self.tickets.is_empty()
-            && self.deferred.is_empty()
-            && self.ready.is_empty()
-            && self.moves.is_empty()
-            && self.rechecks.is_empty()
+        self.inotify.has_reported(moment.0)
     }
 }

@@ -1,63 +1,35 @@
-//! Watches directory trees with inotify(7) and reports changes.
+//! Watches directory trees and reports changes.
 //!
-//! One inotify instance serves any number of directory trees. The owner calls [`Watcher::turn`]
-//! when the waker it passed in fires, and changed paths are reported to an [`Observer`] in the
-//! order of the events. The design rests on three rules:
-//!
-//! * **A watch descriptor identifies a directory.** inotify_add_watch(2) returns the same
-//!   number for the same inode, wherever it is. Setting the watch of a path again compares
-//!   the tree with the disk in one system call, without opening anything.
-//! * **Events are hints about names.** The disk is asked for the object at a name, through a
-//!   parent whose own path has been checked the same way. An answer that cannot be trusted,
-//!   because an ancestor's rename has not been read yet, is rechecked later.
-//! * **First the watch, then the directory.** Changes after the watch are events, and objects
-//!   created before it are found by reading, so nothing is missed.
+//! The owner calls [`Watcher::turn`] when the waker it passed in fires, and changed paths are
+//! reported to an [`Observer`] in the order of the events. The events come from a [`Backend`].
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `inotify` | the kernel's record format and the mask |
+//! | `watcher` | what the owner uses: passes calls to the backend |
+//! | `backend` | what a source of events has to do |
+//! | `inotify` | events of inotify(7): one watch for each directory |
 //! | `reader` | a thread that drains the kernel's queue independently of the main loop |
-//! | `moves` | pairs the two halves of a rename by cookie |
-//! | `tree` | the watched directories: lookup by name and by descriptor |
-//! | `tree_size` | the number of directories and entries below a root |
-//! | `arena` | the storage of the tree |
-//! | `crawl` | reads directories and sets watches below, on several threads |
 //! | `scopes` | the directories that each owner wants |
-//! | `watcher` | combines the above: one turn |
-//! | `dispatch` | handles each event by its kind |
-//! | `deferred_events` | events of directories that are being read |
 //! | `open_files` | files that are written and not closed |
-//! | `reconcile` | brings the tree in line with the disk |
-//! | `apply_listing` | applies the listing of a directory |
 //! | `event_mark` | tells if all events before a moment have been reported |
-//! | `roots` | the roots of trees: set, lost, found again |
 //!
-//! Paths are absolute bytes; those of directories end with `/`. The room may call `log` and `sys`;
-//! it knows neither syncs nor filters nor queues.
+//! Paths are absolute bytes; those of directories end with `/`. The room may call `log`, `mount_table`
+//! and `sys`; it knows neither syncs nor filters nor queues.
 
-mod apply_listing;
-mod arena;
-mod crawl;
-mod deferred_events;
-mod dispatch;
+mod backend;
 mod event_mark;
 pub mod inotify;
-mod moves;
 mod open_files;
 mod reader;
-mod reconcile;
-mod roots;
 mod scopes;
-mod tree;
-mod tree_size;
 mod watcher;
 
 use std::io;
 use std::time::Instant;
 
+pub use backend::{Backend, TreeSize};
 pub use event_mark::EventMark;
 pub use scopes::{Scope, Wants};
-pub use tree_size::TreeSize;
 pub use watcher::Watcher;
 
 /// The kernel events that count as a change of a file's contents: lsyncd's `inotifyMode`.
@@ -143,7 +115,7 @@ pub enum Loss {
 /// Returns the number of inotify(7) records in these bytes, for tests that feed the decoder with
 /// arbitrary input.
 pub fn count_records(bytes: &[u8]) -> usize {
-    inotify::decode(bytes).count()
+    inotify::records::decode(bytes).count()
 }
 
 /// The progress of reading roots.

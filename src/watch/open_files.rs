@@ -7,7 +7,7 @@
 //! reported; else it is reported after it has been open for the staleness limit, and again after
 //! each such time.
 //!
-//! The tracked files also tell which ones are better not sent yet: see [`Watcher::being_written`].
+//! The tracked files also tell which ones are better not sent yet: see [`OpenFiles::being_written`].
 //!
 //! The usual file is created, written and closed before the next one, so the last one has its own
 //! field and costs no lookup. Files that were created or found and not written since are stored
@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 
 use hashbrown::{Equivalent, HashMap};
 
-use super::watcher::Watcher;
 use super::{Event, Observer};
 
 /// The time without writes after which a file is checked.
@@ -246,130 +245,134 @@ fn open(path: &OsStr) -> std::io::Result<File> {
         .open(path)
 }
 
-impl Watcher {
+/// Returns the paths of a file, given its directory and name; none if the directory is not watched
+/// any more.
+pub type PathsOf<'a> = dyn Fn(i32, &[u8]) -> Vec<Vec<u8>> + 'a;
+
+impl OpenFiles {
     /// Reports files without recent writes, and files that have been open for too long.
-    pub(super) fn report_open_files(&mut self, observer: &mut dyn Observer) {
-        let Some(staleness) = self.open_files.staleness else {
+    pub fn report_due(&mut self, paths: &PathsOf<'_>, now: Instant, observer: &mut dyn Observer) {
+        let Some(staleness) = self.staleness else {
             return;
         };
-        if self.open_files.due.is_none_or(|due| due > self.now) {
+        if self.due.is_none_or(|due| due > now) {
             return;
         }
-        for (place, mut state) in self.open_files.take_due(self.now) {
-            let Some(node) = self.tree.first(place.0) else {
+        for (place, mut state) in self.take_due(now) {
+            let paths = paths(place.0, &place.1);
+            let Some(path) = paths.first() else {
                 continue;
             };
             let news = state.has_change();
-            let path = self.path_of(node, &place.1, false);
-            match check_writer(&path) {
+            match check_writer(path) {
                 WriteCheck::Other if !state.awaited => continue,
                 WriteCheck::Other | WriteCheck::Complete if news => {
-                    self.report_written(&place, observer)
+                    report_written(&paths, observer)
                 }
                 WriteCheck::Other | WriteCheck::Complete => {}
                 WriteCheck::Open { certain } if news || certain => {
                     state.open = true;
                     state.due = state.since + staleness;
-                    if state.due <= self.now {
-                        state.due = self.now + staleness;
-                        state.since = self.now;
+                    if state.due <= now {
+                        state.due = now + staleness;
+                        state.since = now;
                         if news {
-                            self.report_written(&place, observer);
+                            report_written(&paths, observer);
                             state.reported = true;
                             state.written = false;
                             state.awaited = false;
                         }
                     }
-                    self.open_files.keep(place, state);
+                    self.keep(place, state);
                 }
                 WriteCheck::Open { .. } => {}
             }
         }
-        self.open_files.update_due(self.now);
-    }
-
-    fn report_written(&mut self, (wd, name): &(i32, Vec<u8>), observer: &mut dyn Observer) {
-        for node in self.tree.nodes_of(*wd) {
-            let path = self.path_of(node, name, false);
-            observer.event(Event::Modify { path: &path });
-        }
+        self.update_due(now);
     }
 
     /// Returns the paths, among those for which `interested` returns true, of files that are being
     /// written. Each will be reported as [`Event::Modify`], when it is closed or too old.
-    pub fn being_written(&mut self, interested: &dyn Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+    pub fn being_written(
+        &mut self,
+        paths: &PathsOf<'_>,
+        interested: &dyn Fn(&[u8]) -> bool,
+        now: Instant,
+    ) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
-        if self.open_files.is_empty() {
+        if self.is_empty() {
             return found;
         }
-        self.open_files.push_last();
-        let mut pressing = std::mem::take(&mut self.open_files.scheduled);
-        pressing.retain(|place, state| {
-            state.reported || self.check_file(place, state, interested, &mut found)
-        });
-        let mut idle = std::mem::take(&mut self.open_files.idle);
-        idle.retain(|place, state| self.check_file(place, state, interested, &mut found));
-        pressing.extend(idle.extract_if(|_, state| state.needs_check()));
-        self.open_files.scheduled = pressing;
-        self.open_files.idle = idle;
-        self.open_files.update_due(self.now);
+        self.push_last();
+        let mut check = |(wd, name): &OpenFileKey, state: &mut OpenFile| {
+            check_file(&paths(*wd, name), state, interested, &mut found, now)
+        };
+        self.scheduled
+            .retain(|place, state| state.reported || check(place, state));
+        self.idle.retain(|place, state| check(place, state));
+        let checked = self.idle.extract_if(|_, state| state.needs_check());
+        self.scheduled.extend(checked);
+        self.update_due(now);
         found
-    }
-
-    /// Checks a due file. Returns false if its state is final.
-    fn check_file(
-        &mut self,
-        (wd, name): &OpenFileKey,
-        state: &mut OpenFile,
-        interested: &dyn Fn(&[u8]) -> bool,
-        found: &mut Vec<Vec<u8>>,
-    ) -> bool {
-        let news = state.has_change();
-        let old = !news && !state.open && state.since + FORGET_DELAY <= self.now;
-        for node in self.tree.nodes_of(*wd) {
-            let path = self.path_of(node, name, false);
-            let wanted = interested(&path);
-            if !wanted && !old {
-                continue;
-            }
-            match check_writer(&path) {
-                WriteCheck::Open { certain } if certain || state.written => {
-                    state.open |= old;
-                    if wanted {
-                        state.awaited = true;
-                        found.push(path);
-                    }
-                }
-                _ if !news => return false,
-                _ => {}
-            }
-        }
-        true
     }
 
     /// Returns the age of the oldest change that is reported only when its file is closed or too
     /// old; `None` if there is none.
-    pub fn oldest_open(&self) -> Option<Duration> {
-        let states = self.open_files.scheduled.values();
-        let states = states.chain(self.open_files.last_state.as_ref());
+    pub fn oldest(&self) -> Option<Duration> {
+        let states = self.scheduled.values().chain(self.last_state.as_ref());
         let open = states
             .filter(|state| state.has_change())
             .map(|state| state.since);
         Some(open.min()?.elapsed())
     }
 
-    /// Reports all files that were written and not closed as if they had been closed. Used at
-    /// shutdown.
-    pub fn report_all_open(&mut self, observer: &mut dyn Observer) {
-        self.open_files.push_last();
-        self.open_files.idle.clear();
-        for (place, state) in std::mem::take(&mut self.open_files.scheduled) {
+    /// Reports all files that were written and not closed as if they had been closed.
+    pub fn report_all(&mut self, paths: &PathsOf<'_>, observer: &mut dyn Observer) {
+        self.push_last();
+        self.idle.clear();
+        for ((wd, name), state) in std::mem::take(&mut self.scheduled) {
             if state.has_change() {
-                self.report_written(&place, observer);
+                report_written(&paths(wd, &name), observer);
             }
         }
-        self.open_files.due = None;
+        self.due = None;
     }
+}
+
+fn report_written(paths: &[Vec<u8>], observer: &mut dyn Observer) {
+    for path in paths {
+        observer.event(Event::Modify { path });
+    }
+}
+
+/// Checks a due file. Returns false if its state is final.
+fn check_file(
+    paths: &[Vec<u8>],
+    state: &mut OpenFile,
+    interested: &dyn Fn(&[u8]) -> bool,
+    found: &mut Vec<Vec<u8>>,
+    now: Instant,
+) -> bool {
+    let news = state.has_change();
+    let old = !news && !state.open && state.since + FORGET_DELAY <= now;
+    for path in paths {
+        let wanted = interested(path);
+        if !wanted && !old {
+            continue;
+        }
+        match check_writer(path) {
+            WriteCheck::Open { certain } if certain || state.written => {
+                state.open |= old;
+                if wanted {
+                    state.awaited = true;
+                    found.push(path.clone());
+                }
+            }
+            _ if !news => return false,
+            _ => {}
+        }
+    }
+    true
 }
 
 #[cfg(test)]

@@ -8,18 +8,16 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use inotify::Inotify;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
-use super::inotify::{RawEvent, encode};
 use crate::sys;
 
 /// The maximum bytes of one read. The kernel's 16,384 events are 256 KiB without names.
@@ -37,6 +35,30 @@ const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 const KERNEL: Token = Token(0);
 const STOP: Token = Token(1);
 
+/// The records of a kernel queue, as far as the reader has to know them.
+///
+/// Positions in the stream are counted in units: FIONREAD must tell how many are in the queue.
+#[derive(Clone, Copy)]
+pub struct QueueFormat {
+    /// The name of the thread.
+    pub name: &'static str,
+    /// The number of units in the bytes of a read.
+    pub units: fn(&[u8]) -> u64,
+    /// The result of FIONREAD for one unit. A read returns at least that many bytes for a unit.
+    pub unit: usize,
+    /// Returns the event that the kernel writes when its queue overflows.
+    pub overflow: fn() -> Vec<u8>,
+}
+
+/// The result of one read.
+pub struct Chunk {
+    /// The records.
+    pub bytes: Vec<u8>,
+    /// The position of the first one.
+    #[allow(dead_code, reason = "for backends that compare positions")]
+    pub start: u64,
+}
+
 /// The thread and the events it has read.
 pub struct Reader {
     shared: Arc<SharedQueue>,
@@ -46,6 +68,7 @@ pub struct Reader {
 }
 
 struct SharedQueue {
+    format: QueueFormat,
     queue: Mutex<ChunkQueue>,
     /// Set from before a read until its result is in the queue.
     reading: AtomicBool,
@@ -55,9 +78,9 @@ struct SharedQueue {
 
 #[derive(Default)]
 struct ChunkQueue {
-    chunks: VecDeque<Vec<u8>>,
+    chunks: VecDeque<Chunk>,
     bytes: usize,
-    /// Bytes read and queued since the start.
+    /// Units read since the start.
     total: u64,
 }
 
@@ -66,14 +89,19 @@ impl Reader {
     ///
     /// # Errors
     /// The system has no descriptors or threads left.
-    pub fn start(inotify: &Inotify, waker: Arc<Waker>) -> io::Result<Reader> {
-        let descriptor = inotify.as_fd().try_clone_to_owned()?;
+    pub fn start(
+        kernel: BorrowedFd<'_>,
+        format: QueueFormat,
+        waker: Arc<Waker>,
+    ) -> io::Result<Reader> {
+        let descriptor = kernel.try_clone_to_owned()?;
         let file = File::from(descriptor.try_clone()?);
         let poll = Poll::new()?;
         poll.registry()
             .register(&mut SourceFd(&file.as_raw_fd()), KERNEL, Interest::READABLE)?;
         let stop = Waker::new(poll.registry(), STOP)?;
         let shared = Arc::new(SharedQueue {
+            format,
             queue: Mutex::default(),
             reading: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -81,7 +109,7 @@ impl Reader {
         });
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
-            .name("inotify".into())
+            .name(format.name.into())
             .spawn(move || run(&theirs, poll, file))?;
         Ok(Reader {
             shared,
@@ -92,21 +120,23 @@ impl Reader {
     }
 
     /// Returns everything read so far, in order.
-    pub fn take(&self) -> VecDeque<Vec<u8>> {
+    pub fn take(&self) -> VecDeque<Chunk> {
         let mut queue = self.shared.lock();
         queue.bytes = 0;
         std::mem::take(&mut queue.chunks)
     }
 
-    /// Returns an upper bound for the number of bytes queued when all events before this call are
-    /// among them. A read in progress counts with its maximum size.
+    /// Returns an upper bound for the position behind all events before this call. A read in
+    /// progress counts with its maximum size.
     pub fn mark(&self) -> u64 {
         let waiting = sys::readable(self.descriptor.as_fd()).unwrap_or(0);
-        self.shared.lock().total + waiting as u64 + MAX_READ_BYTES as u64
+        let unit = self.shared.format.unit;
+        let ahead = waiting.div_ceil(unit) + MAX_READ_BYTES / unit;
+        self.shared.lock().total + ahead as u64
     }
 
     /// Returns true if all events before the call of [`Reader::mark`] have been taken: either that
-    /// many bytes have been taken since, or no more exist.
+    /// many units have been taken since, or no more exist.
     pub fn passed(&self, mark: u64) -> bool {
         let queue = self.shared.lock();
         let passed = queue.chunks.is_empty() && queue.total >= mark;
@@ -145,28 +175,23 @@ impl SharedQueue {
     fn hand_over(&self, bytes: &[u8]) {
         let mut queue = self.lock();
         let was_empty = queue.chunks.is_empty();
-        queue.total += bytes.len() as u64;
+        let start = queue.total;
+        queue.total += (self.format.units)(bytes);
         if queue.bytes <= MAX_QUEUED_BYTES {
-            let full = queue.bytes + bytes.len() > MAX_QUEUED_BYTES;
-            let chunk = if full { overflow() } else { bytes.to_vec() };
             queue.bytes += bytes.len();
-            queue.chunks.push_back(chunk);
+            let full = queue.bytes > MAX_QUEUED_BYTES;
+            let bytes = if full {
+                (self.format.overflow)()
+            } else {
+                bytes.to_vec()
+            };
+            queue.chunks.push_back(Chunk { bytes, start });
         }
         drop(queue);
         if was_empty {
             let _ = self.waker.wake();
         }
     }
-}
-
-/// Returns the event that the kernel writes when its queue overflows.
-fn overflow() -> Vec<u8> {
-    encode(RawEvent {
-        wd: -1,
-        mask: libc::IN_Q_OVERFLOW,
-        cookie: 0,
-        name: &[],
-    })
 }
 
 fn run(shared: &SharedQueue, mut poll: Poll, mut file: File) {
@@ -178,7 +203,7 @@ fn run(shared: &SharedQueue, mut poll: Poll, mut file: File) {
         {
             // Without a queue no event would ever be seen again, so an overflow is reported at
             // least.
-            shared.hand_over(&overflow());
+            shared.hand_over(&(shared.format.overflow)());
             return;
         }
         let mut pause = MIN_PAUSE;

@@ -17,7 +17,9 @@ use lsyncd::batch::collapse::{Disk, FileKind, PathRef, Stat, collapse};
 use lsyncd::filter::Filter;
 use lsyncd::local::{CopyItem, CopyJob, CopyTask, Memory, carry_out};
 use lsyncd::queue::{Etype, Policy, Queue, Relation, Status, Take, combine};
-use lsyncd::watch::{Event, Follow, InotifyMode, Loss, Observer, Scope, Watcher, inotify};
+use lsyncd::watch::{
+    Event, Follow, InotifyMode, Loss, Observer, Scope, Watcher, inotify::records as inotify,
+};
 
 /// `/some/DD/DDD/twenty byte NNNNNNN.x`
 fn path(n: usize) -> Vec<u8> {

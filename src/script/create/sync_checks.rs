@@ -12,8 +12,8 @@ use crate::config::keys::Kinds;
 use crate::config::{self, SyncConfig, config_error, config_error_about, kind_of, text_of, truthy};
 use crate::filter::Filter;
 use crate::log;
+use crate::mount_table::{self, shared_kind};
 use crate::script::{errors, layer3};
-use crate::sync::{mount_table, shared_kind};
 
 /// Warns of values that lsyncd accepts and that have no effect with a built-in action.
 ///

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::time::UNIX_EPOCH;
 
-use super::mount_table::{self, mount_of};
+use crate::mount_table::{self, mount_of};
 
 /// The identity of a source directory.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,18 +6,15 @@
 //! * `identity`: the directory of the source and its mount;
 //! * `target`: the mount of a local target;
 //! * `nested_mounts`: mounts within the source;
-//! * `mount_table`: the mount table of the system;
 //! * `deletions`: the state of the delete limit.
 
 mod deletions;
 mod identity;
-pub mod mount_table;
 mod nested_mounts;
 mod source;
 mod target;
 
 pub use identity::{SourceIdentity, SourcePlace};
-pub use mount_table::{lasting, mounts, shared_kind};
 pub use nested_mounts::MountChanges;
 
 use std::ffi::OsStr;

@@ -3,10 +3,10 @@
 
 use std::fmt;
 
-use super::mount_table::is_above;
 use super::{SourceIdentity, SourcePlace};
 use crate::config::Guard;
 use crate::log;
+use crate::mount_table::is_above;
 
 /// The source that was accepted last, kept over losses and restarts.
 #[derive(Clone, Debug, Default)]

@@ -7,10 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use super::super::Sync;
-use super::mount_table::{self, mount_of};
 use crate::batch;
 use crate::config::target::resolved;
 use crate::log;
+use crate::mount_table::{self, mount_of};
 
 /// The mount a target is known to be on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
-use super::inotify::vanished;
+use super::backend::InotifyBackend;
+use super::records::vanished;
 use super::tree::{DirNode, Flags};
-use super::watcher::Watcher;
-use super::{Event, Loss, Observer, Tell};
+use crate::watch::{Event, Loss, Observer, Tell};
 
 /// A query that has to be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub enum WatchPlaced {
     Loop,
 }
 
-impl Watcher {
+impl InotifyBackend {
     /// Returns the descriptor of the directory at this path. A watch that stays an orphan is
     /// removed later.
     pub(super) fn probe(&mut self, path: &[u8], root: bool) -> io::Result<i32> {

@@ -15,6 +15,8 @@ pub fn read() -> Vec<u8> {
 
 /// One line of the mount table.
 struct Mount<'t> {
+    /// The number of the mount.
+    id: &'t [u8],
     /// The device of the file system, such as `8:1`.
     device: &'t [u8],
     /// The mounted directory within the file system.
@@ -29,7 +31,8 @@ fn lines(table: &[u8]) -> impl Iterator<Item = Mount<'_>> {
     table.split(|&byte| byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|&byte| byte == b' ');
         Some(Mount {
-            device: fields.nth(2)?,
+            id: fields.next()?,
+            device: fields.nth(1)?,
             root: fields.next()?,
             point: unescaped(fields.next()?),
             kind: fields.skip_while(|field| *field != b"-").nth(1),
@@ -40,6 +43,30 @@ fn lines(table: &[u8]) -> impl Iterator<Item = Mount<'_>> {
 /// Returns the mount points with the mounted file system: device and directory within it.
 pub fn mounts(table: &[u8]) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
     lines(table).map(|mount| (mount.point, [mount.device, b" ", mount.root].concat()))
+}
+
+/// Returns the mount points below a directory, whose path ends with a slash, as directories. Those at
+/// which a file system would only be mounted by looking at them are left out.
+pub fn points_below<'t>(
+    table: &'t [u8],
+    directory: &'t [u8],
+) -> impl Iterator<Item = Vec<u8>> + 't {
+    let real = lines(table).filter(|mount| mount.kind != Some(b"autofs"));
+    let points = real.map(|mount| paths::with_slash(&mount.point));
+    points.filter(move |point| point.len() > directory.len() && point.starts_with(directory))
+}
+
+/// Returns true if the directory at this path, which ends with a slash, is the root of a file system.
+pub fn is_file_system_root(table: &[u8], path: &[u8]) -> bool {
+    let at = lines(table).filter(|mount| paths::with_slash(&mount.point) == path);
+    // Of several mounts on one point the last is visible.
+    at.last().is_some_and(|mount| mount.root == b"/")
+}
+
+/// Returns true if the mount of this number exists.
+pub fn has_mount(table: &[u8], id: i32) -> bool {
+    let id = id.to_string();
+    lines(table).any(|mount| mount.id == id.as_bytes())
 }
 
 /// Types of file systems whose contents are lost on unmount, or that have none of their own.
@@ -127,12 +154,12 @@ pub fn shared_kind(table: &[u8], path: &[u8]) -> Option<String> {
 }
 
 /// Returns true if a path, which ends with a slash, is below this mount point.
-pub(super) fn is_above(mount: &[u8], path: &[u8]) -> bool {
+pub fn is_above(mount: &[u8], path: &[u8]) -> bool {
     paths::below(path, mount).is_some()
 }
 
 /// Returns the mount point of this absolute path, which ends with a slash.
-pub(super) fn mount_of(table: &[u8], path: &[u8]) -> Vec<u8> {
+pub fn mount_of(table: &[u8], path: &[u8]) -> Vec<u8> {
     let above = |mount: &Vec<u8>| is_above(mount, path);
     let points = mounts(table).map(|(point, _)| point);
     let deepest = points.filter(above).max_by_key(Vec::len);
@@ -180,6 +207,22 @@ mod tests {
         assert_eq!(mount("/srv/a b/"), "/srv/a b");
         assert_eq!(mount("/srv/a b/c/"), "/srv/a b");
         assert_eq!(mount("/"), "/");
+    }
+
+    #[test]
+    fn mounts_below_a_directory_and_roots_of_file_systems_are_found() {
+        let table = b"21 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+            22 21 8:1 /x /srv rw - ext4 /dev/sda1 rw\n\
+            23 22 8:3 / /srv/a rw shared:1 - ext4 /dev/sdc1 rw\n\
+            24 22 0:9 / /srv/auto rw - autofs auto rw\n\
+            25 21 8:4 / /srv2 rw - xfs /dev/sdd1 rw\n";
+        let below: Vec<_> = points_below(table, b"/srv/").collect();
+        assert_eq!(below, [b"/srv/a/".to_vec()]);
+        assert_eq!(points_below(table, b"/").count(), 3);
+        let is_root = |path: &[u8]| is_file_system_root(table, path);
+        assert!(is_root(b"/") && is_root(b"/srv/a/") && is_root(b"/srv2/"));
+        assert!(!is_root(b"/srv/") && !is_root(b"/srv2/b/"));
+        assert!(has_mount(table, 24) && !has_mount(table, 2));
     }
 
     #[test]

@@ -6,12 +6,12 @@
 
 use std::os::unix::ffi::OsStrExt;
 
+use super::backend::InotifyBackend;
 use super::crawl::{CrawlTask, FoundKind, ListOutcome, Listing, Record, list};
 use super::reconcile::{Cause, RecheckTarget, WatchPlaced};
 use super::roots::RootEvent;
 use super::tree::{DirNode, Flags};
-use super::watcher::Watcher;
-use super::{Event, Loss, Observer, Tell};
+use crate::watch::{Event, Loss, Observer, Tell};
 
 /// Reports a found path to the observers that `tell` selects.
 fn report_found(tell: Tell, path: &[u8], observer: &mut dyn Observer) {
@@ -28,7 +28,7 @@ fn report_found(tell: Tell, path: &[u8], observer: &mut dyn Observer) {
 const MAX_INLINE_ENTRIES: usize = 256;
 const MAX_INLINE_DIRECTORIES: usize = 64;
 
-impl Watcher {
+impl InotifyBackend {
     /// Reads a directory and everything below it, and reports what is found as created to the
     /// observers that `tell` selects.
     pub(super) fn read(&mut self, top: DirNode, tell: Tell, observer: &mut dyn Observer) {

@@ -18,10 +18,10 @@ use std::thread::{self, JoinHandle};
 
 use mio::Waker;
 
-use super::Tell;
-use super::inotify::{Kernel, vanished};
-use super::scopes::Scopes;
+use super::records::{Kernel, vanished};
 use crate::paths;
+use crate::watch::Tell;
+use crate::watch::scopes::Scopes;
 
 /// The number of records after which the main loop is woken. The loop takes records at other times
 /// too; waking it for each one would cost more than applying it.

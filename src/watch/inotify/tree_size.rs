@@ -1,16 +1,6 @@
 //! The size of a watched tree, measured while its directories are read.
 
-use super::Watcher;
-
-/// The size of a watched tree.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TreeSize {
-    /// The number of watched directories, the root included.
-    pub directories: usize,
-    /// The estimated number of files and directories: the directories times the mean number of
-    /// names that a directory of all trees had when it was read.
-    pub entries: usize,
-}
+use crate::watch::TreeSize;
 
 /// The directories read so far, and the names in them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,25 +17,12 @@ impl NamesRead {
     }
 
     /// Returns the size of a tree of this number of directories.
-    fn size(self, directories: usize) -> TreeSize {
+    pub(super) fn size(self, directories: usize) -> TreeSize {
         let mean = self.names / self.directories.max(1) + 1;
         TreeSize {
             directories,
             entries: directories.saturating_mul(mean),
         }
-    }
-}
-
-impl Watcher {
-    /// Returns the size of the watched tree below a directory, whose absolute path ends with `/`.
-    /// Takes time in proportion to the number of directories.
-    pub fn tree_size(&self, root: &[u8]) -> TreeSize {
-        let Some(root) = self.tree.find(root) else {
-            return TreeSize::default();
-        };
-        let next = |&node: &_| self.tree.next(node, root);
-        let nodes = std::iter::successors(Some(root), next);
-        self.names_read.size(nodes.count())
     }
 }
 

@@ -7,14 +7,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::inotify::RawEvent;
+use super::backend::InotifyBackend;
 use super::moves::{HalfKind, MoveHalf, PAIR_TIMEOUT};
 use super::reconcile::{Cause, RecheckTarget};
+use super::records::RawEvent;
 use super::tree::{DirNode, Flags, Tree};
-use super::watcher::Watcher;
-use super::{Event, Follow, Loss, Observer, Tell};
 use crate::log;
 use crate::paths;
+use crate::watch::{Event, Follow, Loss, Observer, Tell};
 
 /// The number of the next rename whose contents are reported. Syncs outlive a watcher, so numbers
 /// are not reused.
@@ -33,7 +33,7 @@ struct Rename<'a> {
     back: Option<HalfKind>,
 }
 
-impl Watcher {
+impl InotifyBackend {
     /// Handles an event of a known directory that is not being read.
     pub(super) fn dispatch(&mut self, event: RawEvent<'_>, observer: &mut dyn Observer) {
         let kept_quiet = event.is(libc::IN_MODIFY) && self.open_files.tracks();
@@ -253,8 +253,9 @@ impl Watcher {
             }
         };
         let (old, new) = (self.from.clone(), self.path.clone());
-        let stays =
-            |watcher: &mut Watcher| watcher.probe(&old, false).is_ok_and(|wd| wd == half.child);
+        let stays = |watcher: &mut InotifyBackend| {
+            watcher.probe(&old, false).is_ok_and(|wd| wd == half.child)
+        };
         if !self.scopes.wanted(&new) {
             if stays(self) {
                 return match back {

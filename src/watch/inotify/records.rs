@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use inotify::{Inotify, WatchMask, Watches};
 
-use super::InotifyMode;
 use crate::log;
+use crate::watch::InotifyMode;
+use crate::watch::reader::QueueFormat;
 
 /// The bytes of a record before the name: wd, mask, cookie, length (inotify(7)).
 const HEADER_BYTES: usize = 16;
@@ -91,6 +92,21 @@ pub fn encode(event: RawEvent<'_>) -> Vec<u8> {
     bytes.resize(HEADER_BYTES + padded, 0);
     bytes
 }
+
+/// The format of the queue. A unit is a byte.
+pub const QUEUE: QueueFormat = QueueFormat {
+    name: "inotify",
+    units: |bytes| bytes.len() as u64,
+    unit: 1,
+    overflow: || {
+        encode(RawEvent {
+            wd: -1,
+            mask: libc::IN_Q_OVERFLOW,
+            cookie: 0,
+            name: &[],
+        })
+    },
+};
 
 /// Returns the mask with which every directory is watched.
 fn mask(mode: InotifyMode, unclosed: bool) -> WatchMask {

@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use hashbrown::HashSet;
 
-use super::scopes::{Scope, Scopes};
+use super::backend::InotifyBackend;
 use super::tree::{DirNode, Flags};
-use super::watcher::Watcher;
-use super::{CrawlProgress, Loss, Observer, Tell};
 use crate::paths;
+use crate::watch::scopes::{Scope, Scopes};
+use crate::watch::{CrawlProgress, Loss, Observer, Tell};
 
 /// The roots of all scopes, in the order of the scopes.
 #[derive(Default)]
@@ -113,14 +113,9 @@ impl Roots {
     }
 }
 
-impl Watcher {
+impl InotifyBackend {
     /// Sets the directories to be watched.
-    ///
-    /// Watches that are still wanted stay. Roots of scopes that are new or have another function
-    /// are read in the background without reports: after [`crawling`](Watcher::crawling) has ended,
-    /// the owner of a new scope compares all of it. A root that does not exist is reported as lost
-    /// at the next turn.
-    pub fn set_scopes(&mut self, scopes: Vec<Scope>) {
+    pub(super) fn set_scopes(&mut self, scopes: Vec<Scope>) {
         let old = std::mem::replace(&mut self.scopes, Scopes::new(scopes));
         let scopes = self.scopes.clone();
         self.roots.replace(&scopes);
@@ -153,7 +148,7 @@ impl Watcher {
 
     /// Marks roots as lost whose path does not lead to them any more. The kernel sends no event
     /// when something is mounted over a directory, or when one of several mounts is removed.
-    pub fn check_roots(&mut self) {
+    pub(super) fn check_roots(&mut self) {
         for root in self.tree.roots().to_vec() {
             if !self.is_in_place(root) {
                 self.lose_root(root);
@@ -162,17 +157,9 @@ impl Watcher {
         self.wake();
     }
 
-    /// Returns true if this path leads to its watched directory, if there is one.
-    pub fn leads_to_root(&mut self, path: &[u8]) -> bool {
-        match self.tree.find(path) {
-            Some(node) => self.is_in_place(node),
-            None => true,
-        }
-    }
-
     /// Tries lost roots again. Those that exist are reported as back and read in the background
     /// like new ones.
-    pub fn retry_roots(&mut self) {
+    pub(super) fn retry_roots(&mut self) {
         let lost = self.roots.list.iter().filter(|scope_root| scope_root.lost);
         let lost: HashSet<Vec<u8>> = lost.map(|scope_root| scope_root.path.clone()).collect();
         for path in self.scopes.roots() {
@@ -187,7 +174,7 @@ impl Watcher {
 
     /// Reads all roots again and sets missing watches, after an overflow. Like the initial scan
     /// this runs in the background and reports nothing.
-    pub fn rebuild(&mut self) {
+    pub(super) fn rebuild(&mut self) {
         if self.crawling {
             self.again = true;
             return;
@@ -323,7 +310,7 @@ impl Watcher {
                 None
             }
             Err(error) => {
-                if !super::inotify::vanished(&error) {
+                if !super::records::vanished(&error) {
                     self.report_later(RootEvent::Trouble(path.to_vec(), error, "watching a root"));
                 }
                 self.roots.mark_missing(|other| other == path);
