@@ -248,8 +248,8 @@ function default.prepare(config, level)
 end
 default.prepare = public(default.prepare)
 
--- Returns a text that is equal for equal configurations of a sync, regardless of its name. Nil if
--- it has a user function, since the functions it calls may have changed.
+-- Returns a text that is equal for equal configurations of a sync, regardless of its name and of
+-- options of rsync that change only how data is sent. Nil if it has a user function, since the functions it calls may have changed.
 local getinfo, getupvalue, concat, sort = debug.getinfo, debug.getupvalue, table.concat, table.sort
 function native.fingerprint(config)
   local parts, seen, own = { }, { }, false
@@ -275,12 +275,25 @@ function native.fingerprint(config)
       if type(value) == "function" then add(value) end
     end
   end
+  local function table_of(value) return type(value) == "table" and value or { } end
+  local startup = table_of(config.startup)
+  local of_rsync = { [table_of(config.rsync)] = true, [table_of(startup.rsync)] = true }
+  local extra = { }
+  for t in pairs(of_rsync) do extra[table_of(t._extra)] = true end
+  -- The words of all options are computed from the others.
+  local function is_left_out(t, key)
+    if t == config then return key == "name" or key == "_family" end
+    if not of_rsync[t] then return t == startup and key == "_computed" end
+    return native.only_how[key] or key == "_computed"
+      or key == "_extra" and type(t[key]) == "table" and #native.essential(t[key]) == 0
+  end
   show.table = function(t)
+    if extra[t] then t = native.essential(t) end
     local keys = { }
     for key in pairs(t) do keys[#keys + 1] = key end
     sort(keys, function(a, b) return type(a) .. tostring(a) < type(b) .. tostring(b) end)
     for _, key in ipairs(keys) do
-      if t ~= config or (key ~= "name" and key ~= "_family") then
+      if not is_left_out(t, key) then
         add(key)
         add(t[key])
       end

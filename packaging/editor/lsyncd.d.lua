@@ -312,8 +312,8 @@
 ---@field backup? boolean
 -----backup-dir=: directory for the copies of backup.
 ---@field backup_dir? string|number
------bwlimit=: limit of the rate, in KiB per second.
----@field bwlimit? string|number
+-----bwlimit=: limit of the rate, in KiB per second. A table limits it by time of day.
+---@field bwlimit? string|number|table
 ----c: compares contents instead of size and time.
 ---
 ---Default: off.

@@ -38,6 +38,41 @@ pub fn list_support(words: &[Vec<u8>]) -> ListSupport {
     least
 }
 
+/// Long options that change how data is sent and what is printed, but not what the target gets.
+const HOW: &str = "\
+bwlimit compress compress-choice compress-level contimeout debug human-readable info ipv4 ipv6 \
+new-compress no-compress old-compress partial-dir progress quiet skip-compress stats temp-dir \
+timeout verbose whole-file no-whole-file zc zl";
+
+/// The letters of such options.
+const HOW_LETTERS: &[u8] = b"46hqvWz";
+
+/// Returns the words without options that only change how data is sent. The value of an option is
+/// part of its word, or is kept.
+pub fn essential(words: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    words
+        .iter()
+        .filter_map(|word| essential_word(word))
+        .collect()
+}
+
+fn essential_word(word: &[u8]) -> Option<Vec<u8>> {
+    match word {
+        [b'-', b'-', name @ ..] => {
+            let name = name.split(|&byte| byte == b'=').next().unwrap_or_default();
+            let is_how = HOW.split(' ').any(|how| how.as_bytes() == name);
+            (!is_how).then(|| word.to_vec())
+        }
+        [b'-', letters @ ..] if letters.iter().all(|letter| LETTERS.contains(letter)) => {
+            let is_kept = |letter: &&u8| !HOW_LETTERS.contains(letter);
+            let kept: Vec<u8> = letters.iter().filter(is_kept).copied().collect();
+            let is_left = !kept.is_empty() || letters.is_empty();
+            is_left.then(|| [b"-", &kept[..]].concat())
+        }
+        _ => Some(word.to_vec()),
+    }
+}
+
 /// Returns true if a symlink may be a directory for one of the rsyncs.
 pub fn follows_links(words: &[Vec<u8>]) -> bool {
     let long = "copy-links copy-dirlinks copy-unsafe-links keep-dirlinks";
@@ -291,6 +326,24 @@ mod tests {
             "-l --safe-links",
         ] {
             assert!(!follows(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn options_of_the_way_are_no_essential_ones() {
+        for (words, kept) in [
+            ("-lts --bwlimit=5", "-lts"),
+            ("-ltsvz -q --timeout=5 --append", "-lts --append"),
+            ("--bwlimit 5 -e ssh -essh", "5 -e ssh -essh"),
+            (
+                "--compress-level=9 --chmod=D755 --info=stats2",
+                "--chmod=D755",
+            ),
+            ("- x", "- x"),
+        ] {
+            let words: Vec<Vec<u8>> = words.split(' ').map(|word| word.into()).collect();
+            let kept: Vec<Vec<u8>> = kept.split(' ').map(|word| word.into()).collect();
+            assert_eq!(essential(&words), kept);
         }
     }
 

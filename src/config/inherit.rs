@@ -95,7 +95,7 @@ impl Merger<'_> {
 /// Returns true for keys whose tables are not merged: those that are neither options nor lists of
 /// texts.
 fn is_whole(key: &Value) -> bool {
-    let whole: [&[u8]; 3] = [b"tunnel", b"targets", b"check"];
+    let whole: [&[u8]; 4] = [b"tunnel", b"targets", b"check", b"bwlimit"];
     whole.iter().any(|name| is_name(key, name))
 }
 

@@ -9,7 +9,7 @@
 //! * `sync_config`, `values`: the typed values of a sync, and the checks of its values;
 //! * `inherit`: inheritance;
 //! * `source`, `target`: the source directory, and refusal of dangerous local targets;
-//! * `guard`, `priority`: `guard`, `nice` and `ionice`;
+//! * `guard`, `priority`, `bandwidth`: `guard`, `nice` and `ionice`, `rsync.bwlimit` by time of day;
 //! * `warm_start`: what `init = "changed"` needs to know;
 //! * `rsync_args`: the arguments common to all rsync calls of a sync;
 //! * `ssh`: ssh as rsync's remote shell, moves at the target, shared connections;
@@ -19,6 +19,7 @@
 //! The room reads Lua tables and the file system. It runs no user code, starts no processes and
 //! knows neither running syncs nor the event loop.
 
+mod bandwidth;
 mod check;
 mod config_error;
 mod guard;
@@ -35,6 +36,7 @@ pub mod target;
 mod values;
 mod warm_start;
 
+pub use bandwidth::Bandwidth;
 pub use check::{Check, CheckConfig, OnReject, Scanner, Staging, is_check};
 pub use config_error::{ConfigError, bare_config_error, config_error, config_error_about};
 pub use guard::{Guard, MaxDelete};

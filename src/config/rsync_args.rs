@@ -69,7 +69,9 @@ pub fn words(rsync: &Table) -> Result<Vec<Vec<u8>>> {
     }
     for key in RSYNC.iter().filter(|key| key.argument == Argument::Long) {
         let value: Value = rsync.get(key.name)?;
-        if !truthy(&value) {
+        // Limits by time of day are added when a transfer starts.
+        let is_timetable = key.name == "bwlimit" && value.is_table();
+        if !truthy(&value) || is_timetable {
             continue;
         }
         let mut word = key.option().into_bytes();

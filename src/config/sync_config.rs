@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mlua::{Result, Table, Value};
 
+use super::bandwidth::{Bandwidth, bandwidth};
 use super::check::{CheckConfig, check, is_check};
 use super::config_error::{bare_config_error, config_error_about};
 use super::guard::{Guard, guard};
@@ -75,6 +76,8 @@ pub struct SyncConfig {
     pub max_processes: usize,
     /// The priority of its children; unset values are taken from the settings.
     pub priority: Priority,
+    /// The limits of the bandwidth by time of day.
+    pub bandwidth: Option<Bandwidth>,
     /// The deletions of batches.
     pub delete: Delete,
     /// Renames are reported as moves rather than as a deletion and a creation.
@@ -134,6 +137,7 @@ impl SyncConfig {
                 count(&config.get("maxProcesses")?, 1)
             },
             priority: priority(&config.get("nice")?, &config.get("ionice")?)?,
+            bandwidth: bandwidth(config)?,
             delete: delete(&config.get("delete")?),
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),

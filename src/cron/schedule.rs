@@ -17,6 +17,9 @@ pub type Zone = fn(WallTime) -> i64;
 /// hours, as in cron(8).
 const MAX_SET_BACK: i64 = 3 * 3600;
 
+/// How far back the last due time is searched: ten years.
+const MAX_PAST: i64 = 3653 * DAY;
+
 /// The rules of one sync.
 #[derive(Clone, Debug)]
 pub struct Crontab {
@@ -76,7 +79,16 @@ impl Crontab {
         self.next
     }
 
-    fn after(&self, time: WallTime) -> Option<WallTime> {
+    /// Returns the last time up to `now` at which a rule was due; `None` if none was in the last
+    /// years.
+    pub(super) fn last(&self, now: WallTime) -> Option<WallTime> {
+        let is_over = |time| self.after(time).is_none_or(|next| next > now);
+        let earliest = now - MAX_PAST;
+        (!is_over(earliest)).then(|| first(earliest, now, is_over))
+    }
+
+    /// Returns the first time after `time` at which a rule is due.
+    pub(super) fn after(&self, time: WallTime) -> Option<WallTime> {
         let each = self
             .rules
             .iter()

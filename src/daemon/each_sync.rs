@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mio::Waker;
 
-use crate::cron::{self, WallTime};
+use crate::cron::WallTime;
 use crate::id::SyncId;
 use crate::log;
 use crate::queue::Time;
@@ -73,8 +73,7 @@ pub fn verify_recent(
 }
 
 /// Queues the comparisons whose crontab time has come. Returns the next such time.
-pub fn run_crontabs(syncs: &[Rc<SyncHandle>], now: Time) -> Option<WallTime> {
-    let wall = cron::wall_time();
+pub fn run_crontabs(syncs: &[Rc<SyncHandle>], wall: WallTime, now: Time) -> Option<WallTime> {
     let next = |handle: &Rc<SyncHandle>| {
         let mut sync = handle.sync.borrow_mut();
         sync.on_cron(wall, now);

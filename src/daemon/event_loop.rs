@@ -25,6 +25,7 @@ use super::{NoWatcher, new_watcher};
 use crate::audit::{AuditStep, Audits};
 use crate::component::Action;
 use crate::config::Settings;
+use crate::cron;
 use crate::exit::Exit;
 use crate::id::SyncId;
 use crate::log;
@@ -492,8 +493,13 @@ impl<'a> EventLoop<'a> {
             return;
         }
         let max_startups = self.script.settings.max_startups;
-        let next_cron = each_sync::run_crontabs(&self.syncs, self.now);
-        self.context.cron_timer.arm(next_cron);
+        let wall = cron::wall_time();
+        let next_cron = each_sync::run_crontabs(&self.syncs, wall, self.now);
+        let actions = self.transfers.on_wall_time(wall);
+        self.apply(actions);
+        let next_limit = self.transfers.wall_deadline(wall);
+        let next = next_cron.into_iter().chain(next_limit).min();
+        self.context.cron_timer.arm(next);
         each_sync::limit_startups(&self.syncs, max_startups);
         let (mut place, mut starts) = (0, 0);
         while let Some(index) = self.scheduler.at(place, self.syncs.len()) {

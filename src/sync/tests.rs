@@ -26,6 +26,7 @@ fn sync(moves: bool) -> Sync {
         max_delays: 3,
         max_pending: 1000,
         max_processes: 1,
+        bandwidth: None,
         delete: Delete::Always,
         moves,
         subdirs: true,

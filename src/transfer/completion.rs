@@ -97,6 +97,13 @@ pub fn retry_stalled(job: &mut Job, status: ExitStatus, now: Time) -> Evaluation
     }
 }
 
+/// Queues the entries of a transfer that was ended in order to be repeated. It is no failure.
+pub fn repeat(job: &Job, now: Time) {
+    let mut sync = job.handle.sync.borrow_mut();
+    sync.transferred();
+    sync.requeue(&job.ids, now);
+}
+
 /// Updates the entries of a child by its completion.
 fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
     let code = status.code();

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use mlua::Table;
 
+use super::bandwidth::Limit;
 use super::delete_limit::DryRun;
 use super::scanner_call::ScannerCall;
 use super::spawn;
@@ -56,6 +57,10 @@ pub struct Job {
     blame: RefCell<Option<Blame>>,
     /// Lines that are not messages of rsync.
     unknown: RefCell<Vec<Vec<u8>>>,
+    /// The limit of its bandwidth, if it is to be repeated when that changes.
+    pub(super) limit: Option<Limit>,
+    /// It was ended in order to be repeated.
+    pub(super) is_restarted: bool,
     /// The work is a retry: failures are logged once, at the end.
     pub(super) repeated: bool,
     /// The transfer was not started, because its dry run failed.
@@ -88,6 +93,8 @@ impl Job {
             roots: Vec::new(),
             blame: Default::default(),
             unknown: Default::default(),
+            limit: None,
+            is_restarted: false,
             repeated: false,
             is_unsent: false,
             dry_run: None,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `transfers` | the component: starts processes and evaluates their ends |
 //! | `spawn` | the command of a request |
+//! | `bandwidth` | limits by time of day |
 //! | `job` | one running process, its entries and its output |
 //! | `local_jobs` | the threads of default.direct |
 //! | `completion` | from the exit status to the queue, the counters and the report of a hook |
@@ -17,6 +18,7 @@
 //! The room may call `script`, `state`, `sync`, `scan` and those below. It knows neither the watcher nor the
 //! event loop.
 
+mod bandwidth;
 mod completion;
 mod delete_limit;
 mod entry_count;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mio::Waker;
 use nix::sys::signal::Signal;
 
+use super::bandwidth;
 use super::completion::{self, Evaluation};
 use super::delete_limit::{DryRun, DryRunResult, put_off};
 use super::entry_count::EntryCounts;
@@ -18,6 +19,7 @@ use super::spawn;
 use super::stall_detector::StallDetector;
 use crate::component::Action;
 use crate::config::Hook;
+use crate::cron::{self, WallTime};
 use crate::exit::Exit;
 use crate::log;
 use crate::process::process_tree::{self, Descendant};
@@ -39,6 +41,8 @@ pub struct Transfers {
     counts: EntryCounts,
     stall_detector: StallDetector,
     hooks: Hooks,
+    /// When limits of the bandwidth were last compared.
+    bandwidth_checked: Option<WallTime>,
     /// The descendants of the processes that have been signalled.
     signalled: Vec<Descendant>,
     /// The time of the last end of a process.
@@ -63,6 +67,7 @@ impl Transfers {
             jobs: HashMap::new(),
             counts: EntryCounts::default(),
             hooks: Hooks::default(),
+            bandwidth_checked: None,
             signalled: Vec::new(),
             last_end: None,
         }
@@ -74,6 +79,7 @@ impl Transfers {
         self.syncs = syncs.to_vec();
         self.stall_detector
             .set_timeout(script.settings.stall_timeout);
+        self.bandwidth_checked = None;
         self.hooks.retire();
         self.count_running();
     }
@@ -168,7 +174,12 @@ impl Transfers {
         status: ExitStatus,
         now: Time,
     ) -> Vec<Action> {
-        if self.stall_detector.ended(pid) && !status.is_success() {
+        let is_stalled = self.stall_detector.ended(pid);
+        if job.is_restarted && !status.is_success() {
+            completion::repeat(&job, now);
+            return Vec::new();
+        }
+        if is_stalled && !status.is_success() {
             let evaluation = completion::retry_stalled(&mut job, status, now);
             return self.apply(&job, status, evaluation, now);
         }
@@ -220,6 +231,25 @@ impl Transfers {
             let is_local = jobs.get(&pid).is_some_and(Job::is_local);
             observer.observe(pid, is_local)
         })
+    }
+
+    /// Ends the transfers whose bandwidth limit is not that of this time, in order to repeat them.
+    pub fn on_wall_time(&mut self, now: WallTime) -> Vec<Action> {
+        if self.bandwidth_checked.replace(now) == Some(now) {
+            return Vec::new();
+        }
+        let jobs = self.jobs.iter_mut().map(|(&pid, job)| (pid, job));
+        bandwidth::restart(jobs, now)
+    }
+
+    /// Returns the next time at which the bandwidth limit of a running transfer may change.
+    pub fn wall_deadline(&self, now: WallTime) -> Option<WallTime> {
+        let limited = self.jobs.values().filter(|job| job.limit.is_some());
+        let next = limited.filter_map(|job| {
+            let sync = job.handle.sync.borrow();
+            sync.config.bandwidth.as_ref()?.limits.next(now)
+        });
+        next.min()
     }
 
     /// Takes in a line of output. `other` is the name of the process if it is no job.
@@ -292,6 +322,7 @@ impl Transfers {
 
     /// Starts one process.
     fn execute(&mut self, mut request: SpawnRequest, now: Time) -> Vec<Action> {
+        let limit = bandwidth::limit(&mut request, cron::wall_time());
         if log::enabled("Exec") {
             log::say("Exec", spawn::shown(&request));
         }
@@ -299,7 +330,8 @@ impl Transfers {
         let roots = spawn::roots(&request.args);
         let command = spawn::command(&mut request, &self.script);
         let spawned = self.children.borrow_mut().spawn(command);
-        let job = Job::of_request(request, roots, Rc::clone(&self.script));
+        let mut job = Job::of_request(request, roots, Rc::clone(&self.script));
+        job.limit = limit;
         match spawned {
             Ok(pid) => {
                 self.add(pid, job);

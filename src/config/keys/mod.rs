@@ -22,8 +22,8 @@ mod settings;
 mod sync;
 mod value_type;
 
-pub use nested::{CHECK, GUARD, RCLONE, SCANNER, SSH, STARTUP, TUNNEL};
-pub use rsync::RSYNC;
+pub use nested::{BANDWIDTH, BANDWIDTH_ENTRY, CHECK, GUARD, RCLONE, SCANNER, SSH, STARTUP, TUNNEL};
+pub use rsync::{ONLY_HOW, RSYNC};
 pub use schema::schema;
 pub use settings::SETTINGS;
 pub use sync::SYNC;
@@ -254,7 +254,18 @@ mod tests {
     #[test]
     fn names_are_unique_and_meanings_are_sentences() {
         let tables = [
-            SETTINGS, SYNC, RSYNC, SSH, STARTUP, GUARD, CHECK, SCANNER, RCLONE, TUNNEL,
+            SETTINGS,
+            SYNC,
+            RSYNC,
+            SSH,
+            STARTUP,
+            GUARD,
+            CHECK,
+            SCANNER,
+            RCLONE,
+            TUNNEL,
+            BANDWIDTH,
+            BANDWIDTH_ENTRY,
         ];
         for table in tables {
             for (index, key) in table.iter().enumerate() {

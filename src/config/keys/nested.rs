@@ -50,6 +50,20 @@ pub const STARTUP: &[Key] = keys! {
         "Options of rsync, as in the sync. Words of its `_extra` are appended.";
 };
 
+/// The keys of `rsync = { bwlimit = { … } }`, beside its entries.
+pub const BANDWIDTH: &[Key] = keys! {
+    "restart": T::Switch, "false", V3;
+        "A running transfer is ended and repeated when the limit changes.";
+};
+
+/// The keys of an entry of `rsync = { bwlimit = { … } }`.
+pub const BANDWIDTH_ENTRY: &[Key] = keys! {
+    "at": T::Text, "required", V3;
+        "Times from which on the limit holds: a rule of [crontab](#crontab).";
+    "limit": T::Text, "required", V3;
+        "Limit of the rate, in KiB per second. 0: none.";
+};
+
 /// The keys of `rclone = { … }`.
 pub const RCLONE: &[Key] = keys! {
     "binary": T::Text, "`rclone`", V3;

@@ -3,6 +3,20 @@
 use super::ValueType as T;
 use super::{Argument, Key, keys};
 
+/// The keys that change how data is sent and what is printed, but not what the target gets. A change
+/// of them needs no comparison.
+pub const ONLY_HOW: &[&str] = &[
+    "bwlimit",
+    "compress",
+    "ipv4",
+    "ipv6",
+    "quiet",
+    "temp_dir",
+    "timeout",
+    "verbose",
+    "whole_file",
+];
+
 /// The keys of `rsync = { … }`. The arguments of a call have the order of the entries.
 pub const RSYNC: &[Key] = keys! { options
     "binary": T::Text, "`rsync`", V2_2, Argument::None;
@@ -11,7 +25,7 @@ pub const RSYNC: &[Key] = keys! { options
         "`-a`: enables links, perms, times, group, owner, devices and special files where they are \
          not set.";
     "list": T::OneOf(&["auto", "filter", "files-from"]), "`\"auto\"`", V3, Argument::None;
-        "How the names are passed to rsync, see [List modes](#rsync).";
+        "How the names are passed to rsync, see [List modes](#list-modes).";
     "acls": T::Switch, "off", V2_2, Argument::Letter(b'A');
         "preserves ACLs.";
     "append": T::Switch, "off", V2_2, Argument::Long;
@@ -22,8 +36,9 @@ pub const RSYNC: &[Key] = keys! { options
         "keeps a copy of each file that is replaced or deleted.";
     "backup_dir": T::Text, "", V2_2, Argument::Long;
         "directory for the copies of `backup`.";
-    "bwlimit": T::Text, "", V2_2, Argument::Long;
-        "limit of the rate, in KiB per second.";
+    "bwlimit": T::Bandwidth, "", V2_2, Argument::Long;
+        "limit of the rate, in KiB per second. A table limits it by time of day, see \
+         [Bandwidth](#bandwidth).";
     "checksum": T::Switch, "off", V2_2, Argument::Letter(b'c');
         "compares contents instead of size and time.";
     "chmod": T::Text, "", V2_2, Argument::Long;

@@ -14,6 +14,8 @@ pub enum ValueType {
     ActionOrSwitch,
     /// Any value.
     Anything,
+    /// A rate, or a table of rates by time of day.
+    Bandwidth,
     /// A number of bytes. As in lsyncd, a negative one is a limit that every file exceeds.
     Bytes,
     /// The checks of files.
@@ -96,6 +98,7 @@ impl ValueType {
             T::Action => "text or function",
             T::ActionOrSwitch => "text, function or switch",
             T::Anything => "–",
+            T::Bandwidth => "text or table",
             T::Bytes | T::Count | T::Delay | T::Interval | T::Number => "number",
             T::Seconds | T::SignedSeconds => "number",
             T::Check => "table or function",

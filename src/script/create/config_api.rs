@@ -5,7 +5,8 @@ use std::rc::Rc;
 use mlua::{Lua, Result, Table, Value};
 
 use super::{fanout, sync_checks, user_keys};
-use crate::config::keys::{Kinds, checkgauge, gauge};
+use crate::batch::rsync_options;
+use crate::config::keys::{Kinds, ONLY_HOW, checkgauge, gauge};
 use crate::config::{
     bare_config_error, config_error, config_error_about, inherit, kind_of, no_text, rsync_args,
     text_of, truthy,
@@ -130,6 +131,17 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
             lua_words(lua, &rsync_args::words(&rsync)?)
         })?,
     )?;
+    let only_how = ONLY_HOW.iter().map(|key| (*key, true));
+    native.set("only_how", lua.create_table_from(only_how)?)?;
+    native.set(
+        "essential",
+        lua.create_function(|lua, words: Table| {
+            let words = words.sequence_values::<Value>();
+            let words: Result<Vec<_>> = words.map(|word| Ok(text_of(&word?))).collect();
+            let words: Vec<_> = words?.into_iter().flatten().collect();
+            lua_words(lua, &rsync_options::essential(&words))
+        })?,
+    )?;
     native.set("prepare_startup", lua.create_function(prepare_startup)?)?;
     native.set(
         "as_directory",
@@ -166,6 +178,10 @@ fn prepare_startup(lua: &Lua, config: Table) -> Result<()> {
     else {
         return Ok(());
     };
+    if changes.get::<Value>("bwlimit")?.is_table() {
+        let text = "startup.rsync.bwlimit must be a text or a number, not a table.";
+        return Err(config_error_about("bwlimit", text));
+    }
     let merged = lua.create_table()?;
     for pair in rsync.pairs::<Value, Value>().chain(changes.pairs()) {
         let (key, value) = pair?;

@@ -181,8 +181,10 @@ fn sync_of(
     let group = shares.map(|files| fanout::group(files, &typed));
     let sync = match unchanged(context, fingerprint) {
         Some(sync) => {
-            sync.borrow_mut().config.name = typed.name;
-            sync
+            let config = &mut sync.borrow_mut().config;
+            config.name = typed.name;
+            config.bandwidth = typed.bandwidth;
+            Rc::clone(&sync)
         }
         None => {
             let mut sync = Sync::new(typed, filter, policy, full);

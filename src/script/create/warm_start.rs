@@ -108,7 +108,7 @@ pub fn config(
         format!("{is_direct} {:?} {}", typed.delete, typed.subdirs).into_bytes(),
         format!("{:?}", rsync.get::<Value>("delete_excluded")?).into_bytes(),
     ];
-    conditions.extend(words);
+    conditions.extend(rsync_options::essential(&words));
     let seconds = match config.get("verifyEvery")? {
         Value::Nil => context.settings.value("verifyEvery")?,
         value => value,

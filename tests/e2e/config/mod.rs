@@ -12,7 +12,9 @@
 //! | preview | `-preview` |
 //! | options, batch_size | what the options and settings do |
 //! | limits | limits of processes |
+//! | bandwidth | limits of the bandwidth, and options that change by reload |
 
+mod bandwidth;
 mod batch_size;
 mod broken;
 mod command_line;

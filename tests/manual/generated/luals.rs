@@ -72,6 +72,7 @@ fn of(key: &Key) -> String {
         T::Table(_) => return format!("lsyncd.{}", capitalized(key.name)),
         T::Targets => "(string|lsyncd.Sync)[]|fun(): (string|lsyncd.Sync)[]",
         T::Text => "string|number",
+        T::Bandwidth => "string|number|table",
         T::Crontab | T::Texts | T::TunnelCommand => "string|string[]",
         T::Tunnel => "lsyncd.Tunnel",
     };
