@@ -93,19 +93,18 @@ pub fn collapsed(
         if top.is_some_and(|top| path.starts_with(top)) {
             continue;
         }
-        let renewed = request.delete && item.renewed;
-        if renewed {
-            // The target may have contents that no event mentions.
+        if item.renewed {
+            // Source or target may have contents that no event mentions.
             top = Some(path);
         }
-        if renewed || item.was_directory || item.other_kind {
+        if item.renewed || item.was_directory || item.other_kind {
             scope.push(item.path);
         }
         if !item.is_directory() || item.other_kind {
             list.add(item.path, false);
         }
         if item.is_directory() || item.was_directory {
-            list.add(path, renewed || !item.is_directory());
+            list.add(path, item.renewed || !item.is_directory());
         }
     }
     call(request, rules, scope, list, compare)

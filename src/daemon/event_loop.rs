@@ -158,7 +158,7 @@ impl<'a> EventLoop<'a> {
                 // The saved state has not been restored before the start and must not be
                 // overwritten.
                 let state = self.context.state.as_ref().filter(|_| self.started);
-                each_sync::save_pending(&self.syncs, state);
+                each_sync::save_pending(&self.syncs, &self.watcher, state);
                 return exit;
             }
             self.clean_state(Instant::now());

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use crate::id::SyncId;
 use crate::log;
+use crate::paths;
 use crate::queue::{Policy, Time};
 use crate::script::SyncHandle;
 use crate::watch::{Event, Follow, Loss, Observer, Watcher};
@@ -83,6 +84,39 @@ pub fn defer_open_files(handle: &SyncHandle, watcher: &mut Watcher) -> bool {
     drop(sync);
     handle.forget(&ids);
     !ids.is_empty()
+}
+
+/// Has a directory of a sync's source and everything below it reported to this sync alone, if its
+/// user code gets each path. Returns false if it does not, or if the directory is not watched.
+pub fn report_contents(
+    syncs: &[Rc<SyncHandle>],
+    watcher: &mut Watcher,
+    to: SyncId,
+    path: &[u8],
+    now: Time,
+) -> bool {
+    let mut all = syncs.iter().map(|handle| handle.sync.borrow_mut());
+    let Some(mut sync) = all.find(|sync| sync.id == to) else {
+        return false;
+    };
+    let is_one = paths::bare(path).is_empty() || sync.queue.policy() == Policy::Coalesce;
+    if is_one || !sync.is_directory(path) {
+        return false;
+    }
+    let directory = paths::with_slash(path);
+    let absolute = [paths::bare(&sync.config.source), &directory].concat();
+    let Some(number) = watcher.report_contents(&absolute) else {
+        return false;
+    };
+    sync.ingest(Event::Create { path: &absolute }, now);
+    drop(sync);
+    for handle in syncs {
+        let mut other = handle.sync.borrow_mut();
+        if other.id != to {
+            other.record_rename(number);
+        }
+    }
+    true
 }
 
 impl Observer for EventRouter<'_> {

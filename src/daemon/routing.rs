@@ -15,7 +15,7 @@ use super::os::signals::Signal;
 use super::reload::ReloadScope;
 use super::report;
 use super::shutdown::{Ending, Shutdown};
-use crate::component::{Action, Level};
+use crate::component::{Action, Level, SyncCommand};
 use crate::config::Hup;
 use crate::control::ControlServer;
 use crate::exit::Exit;
@@ -165,6 +165,14 @@ impl EventLoop<'_> {
                         handle.sync.borrow_mut().resync_once(self.now);
                     }
                 }
+                Action::Command(id, SyncCommand::ResyncPath(path))
+                    if event_router::report_contents(
+                        &self.syncs,
+                        &mut self.watcher,
+                        id,
+                        &path,
+                        self.now,
+                    ) => {}
                 Action::Command(id, command) => {
                     if let Some(handle) = self.find(id) {
                         handle.sync.borrow_mut().execute(&command, self.now);

@@ -35,8 +35,8 @@ const ETYPES: [Etype; 6] = [
 /// Type, path, and destination of a Move.
 type PersistedEvent = (Etype, Vec<u8>, Option<Vec<u8>>);
 
-/// Saves the pending events of a sync.
-pub fn save(state: &StateDir, sync: &Sync) {
+/// Saves the pending events of a sync; with `more`, others may be pending as well.
+pub fn save(state: &StateDir, sync: &Sync, more: bool) {
     if sync.verify().is_done() && !sync.has_just_sent(SystemTime::now()) {
         state.remove(&sync.config, ALIVE_MARK);
     }
@@ -44,7 +44,7 @@ pub fn save(state: &StateDir, sync: &Sync) {
         // Without it, the failure is told again.
         let _ = state.write(&sync.config, FAILING_MARK, b"\n");
     }
-    let bytes = bounded(encode(sync), state_dir::MAX_BYTES);
+    let bytes = bounded(encode(sync, more), state_dir::MAX_BYTES);
     if bytes.is_empty() {
         state.remove(&sync.config, STATE_KIND);
     } else if let Err(error) = state.write(&sync.config, STATE_KIND, &bytes) {
@@ -141,7 +141,7 @@ fn decode_time(bytes: &[u8]) -> SystemTime {
     parse().unwrap_or(UNIX_EPOCH)
 }
 
-fn encode(sync: &Sync) -> Vec<u8> {
+fn encode(sync: &Sync, more: bool) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut add = |etype: Etype, path: &[u8], to: Option<&[u8]>| {
         for part in [etype.name().as_bytes(), path, to.unwrap_or_default()] {
@@ -150,7 +150,7 @@ fn encode(sync: &Sync) -> Vec<u8> {
         }
     };
     let (events, everything) = sync.pending_events();
-    if everything {
+    if everything || more {
         add(Etype::Full, b"/", None);
     }
     for (etype, path, to) in &events {

@@ -5,7 +5,7 @@ use super::Sync;
 use crate::component::SyncCommand;
 use crate::paths;
 use crate::queue::journal::Position;
-use crate::queue::{Etype, Ready, Time};
+use crate::queue::{Etype, Policy, Ready, Time};
 
 /// A mark in a sync's queue. It covers the entries up to a serial number, and the entries that
 /// replace these.
@@ -95,15 +95,23 @@ impl Sync {
         }
     }
 
-    /// Queues a path of the source (`/a/b`), a directory with its contents.
+    /// Queues a path of the source (`/a/b`), a directory with its contents. User code gets each
+    /// path below a directory, which the watcher reports; what is not watched is not known, so
+    /// everything is compared.
     pub fn resync_path(&mut self, path: &[u8], now: Time) {
         let path = paths::bare(path);
-        if path.is_empty() {
+        let directory = paths::with_slash(path);
+        let is_directory = self.is_directory(path);
+        let is_listed = is_directory && self.queue.policy() == Policy::PerEvent;
+        if path.is_empty() || is_listed {
             return self.resync(now);
         }
-        let directory = paths::with_slash(path);
-        if self.is_directory(path) {
-            self.push_contents(&directory, now);
+        let named = if is_directory { &directory } else { path };
+        if self.excluded(named) {
+            return;
+        }
+        if is_directory {
+            self.note(self.etype_of_contents(), &directory, now);
         } else if self.is_at_source(path) {
             self.note(Etype::Create, path, now);
         } else {

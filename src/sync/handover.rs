@@ -25,6 +25,7 @@ impl Sync {
         let mut everything = self.owes_comparison
             || self.has_gap()
             || self.is_lost()
+            || self.has_ended()
             || self.failed_paths().retries_everything();
         let mut events: Vec<PendingEvent> = self.failed_paths().paths().collect();
         events.extend(self.inherited.iter().cloned());
@@ -66,7 +67,7 @@ impl Sync {
         self.inherited.extend(events);
         self.verify.take_over(&old.verify);
         // The startup event, if there is one, compares everything anyway.
-        let everything = everything || !old.verify.is_done() || old.has_ended();
+        let everything = everything || !old.verify.is_done();
         if everything && self.config.init {
             self.verify.suspect();
             self.owe_startup_comparison();

@@ -45,6 +45,10 @@ pub trait Backend {
     /// Returns the size of the tree below a directory, whose absolute path ends with `/`.
     fn tree_size(&self, root: &[u8]) -> TreeSize;
 
+    /// Has everything below a directory reported by [`Observer::found`] with the returned number, as
+    /// after a rename. Returns `None` if this cannot be done.
+    fn report_contents(&mut self, directory: &[u8]) -> Option<u64>;
+
     /// Returns the current position in the stream of events.
     fn event_mark(&self) -> u64;
     /// Returns true if all events before the mark have been reported.

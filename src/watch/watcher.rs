@@ -113,6 +113,13 @@ impl Watcher {
         self.inotify.tree_size(root)
     }
 
+    /// Has everything below a directory, whose absolute path ends with `/`, reported by
+    /// [`Observer::found`] with the returned number, as after a rename. Returns `None` if the
+    /// directory is not watched.
+    pub fn report_contents(&mut self, directory: &[u8]) -> Option<u64> {
+        self.inotify.report_contents(directory)
+    }
+
     /// Returns the paths, among those for which `interested` returns true, of files that are being
     /// written. Each will be reported as a change, when it is closed or too old.
     pub fn being_written(&mut self, interested: &dyn Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {

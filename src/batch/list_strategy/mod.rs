@@ -220,8 +220,8 @@ impl ListStrategy {
         found: &Collapsed<'_>,
         binary: Option<&Binary>,
     ) -> bool {
-        // Only recursion removes contents that no event mentions.
-        if request.delete && found.present.iter().any(|item| item.renewed) {
+        // Only recursion sends and removes contents that no event mentions.
+        if found.present.iter().any(|item| item.renewed) {
             return true;
         }
         let mut all = found.present.iter().chain(&found.missing);

@@ -196,11 +196,7 @@ impl Sync {
         }
         self.requeues += 1;
         for (path, etype) in retry.paths {
-            // The event of a directory that could not be read.
-            let unread = etype == Etype::Create && path.ends_with(b"/");
-            if unread && self.config.check.is_some() {
-                self.push_contents(&path, now);
-            } else if !self.is_below_missing_mount(etype, &path) {
+            if !self.is_below_missing_mount(etype, &path) {
                 self.queue.push(etype, &path, None, now);
             }
         }

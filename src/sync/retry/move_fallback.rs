@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
@@ -11,10 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::super::Sync;
 use crate::batch::{BatchEntry, Change};
 use crate::paths;
-use crate::queue::{DelayId, Etype, Status, Time};
-
-/// The maximum number of paths read from a moved directory. With more, a full comparison is queued.
-const MAX_PATHS: usize = 10_000;
+use crate::queue::{DelayId, Etype, Policy, Status, Time};
 
 /// Names of the files of a batch that the batch does not include.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +44,25 @@ impl Sync {
     /// Queues the Delete of the old path and the Create of the new one.
     pub(in crate::sync) fn send_moved(&mut self, from: &[u8], to: &[u8], now: Time) {
         // The transfer examines the disk, so a path that exists again is sent.
-        self.push(Etype::Delete, from, None, now);
-        match to.ends_with(b"/") && self.is_directory(to) {
-            // The Delete of an existing directory stands for its contents.
-            true if self.config.delete.in_batches() => {
-                self.push(Etype::Delete, to, None, now);
-            }
-            true => self.push_contents(to, now),
-            false => {
-                self.push(Etype::Create, to, None, now);
-            }
+        if !self.excluded(from) {
+            self.push(Etype::Delete, from, None, now);
+        }
+        if self.excluded(to) {
+            return;
+        }
+        let etype = match to.ends_with(b"/") && self.is_directory(to) {
+            true => self.etype_of_contents(),
+            false => Etype::Create,
+        };
+        self.push(etype, to, None, now);
+    }
+
+    /// Returns the event type that stands for an existing directory with its contents. The Delete
+    /// of a directory that exists is a comparison of everything in it, unless user code gets it.
+    pub(in crate::sync) fn etype_of_contents(&self) -> Etype {
+        match self.queue.policy() {
+            Policy::Coalesce => Etype::Delete,
+            Policy::PerEvent => Etype::Create,
         }
     }
 
@@ -105,37 +111,5 @@ impl Sync {
     pub(in crate::sync) fn on_disk(&self, path: &[u8]) -> PathBuf {
         let path = paths::bare(paths::relative(path));
         Path::new(OsStr::from_bytes(&self.config.source)).join(OsStr::from_bytes(path))
-    }
-
-    /// Queues a directory and all below it as new.
-    pub(in crate::sync) fn push_contents(&mut self, top: &[u8], now: Time) {
-        let mut found = vec![top.to_vec()];
-        let mut next = 0;
-        while next < found.len() {
-            let path = found[next].clone();
-            next += 1;
-            if found.len() > MAX_PATHS {
-                return self.resync(now);
-            }
-            if !path.ends_with(b"/") || self.excluded(&path) {
-                continue;
-            }
-            // rsync reports unreadable directories.
-            for entry in fs::read_dir(self.on_disk(&path))
-                .into_iter()
-                .flatten()
-                .flatten()
-            {
-                let mut below = path.clone();
-                below.extend(entry.file_name().into_vec());
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    below.push(b'/');
-                }
-                found.push(below);
-            }
-        }
-        for path in found {
-            self.ingest_path(Etype::Create, &path, now);
-        }
     }
 }

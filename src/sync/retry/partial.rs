@@ -131,12 +131,9 @@ impl Sync {
             let is_new = matches!(etype, Etype::Create | Etype::Delete);
             is_new && path.ends_with(b"/") && is_denied(&self.on_disk(path))
         });
-        // A Delete of an existing directory stands for its contents.
-        if self.config.delete.in_batches() {
-            unreadable
-                .values_mut()
-                .for_each(|etype| *etype = Etype::Delete);
-        }
+        let with_contents = self.etype_of_contents();
+        let etypes = unreadable.values_mut();
+        etypes.for_each(|etype| *etype = with_contents);
         unreadable
     }
 

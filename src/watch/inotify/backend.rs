@@ -155,6 +155,10 @@ impl Backend for InotifyBackend {
         self.names_read.size(nodes.count())
     }
 
+    fn report_contents(&mut self, directory: &[u8]) -> Option<u64> {
+        self.read_again(directory)
+    }
+
     fn event_mark(&self) -> u64 {
         self.reader.mark()
     }

@@ -20,6 +20,11 @@ use crate::watch::{Event, Follow, Loss, Observer, Tell};
 /// are not reused.
 static RENAMES: AtomicU64 = AtomicU64::new(1);
 
+/// Returns a number for a rename, or for another reason to report the contents of a directory.
+pub(super) fn rename_number() -> u64 {
+    RENAMES.fetch_add(1, Ordering::Relaxed)
+}
+
 /// A rename from one watched directory to another.
 #[derive(Clone, Copy)]
 struct Rename<'a> {
@@ -297,7 +302,7 @@ impl InotifyBackend {
         if self.tree.has(moved, Flags::REPORT_DUE) {
             self.read(moved, Tell::All, observer);
         } else if follow == Follow::Contents {
-            let number = RENAMES.fetch_add(1, Ordering::Relaxed);
+            let number = rename_number();
             observer.follow(number);
             self.read(moved, Tell::Unmoved(number), observer);
         }

@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use super::backend::InotifyBackend;
+use super::dispatch::rename_number;
 use super::records::vanished;
 use super::tree::{DirNode, Flags};
 use crate::watch::{Event, Loss, Observer, Tell};
@@ -88,6 +89,17 @@ impl InotifyBackend {
         let wd = self.tree.wd(node);
         let root = self.tree.is_root(node);
         self.probe(&path, root).is_ok_and(|found| found == wd)
+    }
+
+    /// Has a watched directory reported as [`Backend::report_contents`](crate::watch::backend::Backend)
+    /// describes.
+    pub(super) fn read_again(&mut self, path: &[u8]) -> Option<u64> {
+        let node = self.tree.find(path)?;
+        let number = rename_number();
+        let tell = Tell::Unmoved(number);
+        self.recheck(node, RecheckTarget::Contents { tell });
+        let _ = self.waker.wake();
+        Some(number)
     }
 
     pub(super) fn recheck(&mut self, node: DirNode, what: RecheckTarget) {

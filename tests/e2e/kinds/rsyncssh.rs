@@ -104,7 +104,7 @@ fn any_name_is_moved_at_the_target() {
 
 #[test]
 fn a_failing_move_is_sent() {
-    for delete in ["true", "false"] {
+    for delete in ["true", "false", "\"startup\""] {
         for (from, to) in [("f", "g"), ("d", "e")] {
             let mut world = world();
             world.write("src/f", "1");
