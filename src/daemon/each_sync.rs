@@ -31,8 +31,8 @@ pub fn begin_startups(warm_starts: &mut WarmStarts, view: &WarmView<'_>, is_firs
     }
 }
 
-/// Saves the pending events of each sync. What the watcher has not reported yet may be anything.
-pub fn save_pending(syncs: &[Rc<SyncHandle>], watcher: &Watcher, state: Option<&StateDir>) {
+/// Saves the pending events of each sync; with `more`, others may be pending as well.
+pub fn save_pending(syncs: &[Rc<SyncHandle>], more: bool, state: Option<&StateDir>) {
     let Some(state) = state else {
         return;
     };
@@ -40,7 +40,7 @@ pub fn save_pending(syncs: &[Rc<SyncHandle>], watcher: &Watcher, state: Option<&
         let sync = handle.sync.borrow();
         // What was saved has not been restored before the startup.
         if !sync.awaits_watches() {
-            pending::save(state, &sync, watcher.crawling());
+            pending::save(state, &sync, more);
         }
     }
 }

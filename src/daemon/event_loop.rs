@@ -157,8 +157,11 @@ impl<'a> EventLoop<'a> {
                 self.abandon();
                 // The saved state has not been restored before the start and must not be
                 // overwritten.
+                self.report_open_files();
+                let moment = self.shutdown.as_ref().map(Shutdown::moment);
+                let more = !self.watcher.has_reported(moment.unwrap_or_default());
                 let state = self.context.state.as_ref().filter(|_| self.started);
-                each_sync::save_pending(&self.syncs, &self.watcher, state);
+                each_sync::save_pending(&self.syncs, more, state);
                 return exit;
             }
             self.clean_state(Instant::now());
@@ -472,14 +475,15 @@ impl<'a> EventLoop<'a> {
             let is_indexing = running == 0
                 && self.started
                 && self.with_warm_starts(|warm, view| warm.on_stop(view));
+            let Some(shutdown) = &mut self.shutdown else {
+                return;
+            };
             let left = Remaining {
                 running,
                 last_end: self.transfers.last_end(),
-                is_saved: self.context.state.is_some(),
+                is_saved: self.context.state.is_some() && self.started,
                 is_indexing,
-            };
-            let Some(shutdown) = &mut self.shutdown else {
-                return;
+                is_reported: self.watcher.has_reported(shutdown.moment()),
             };
             let actions = shutdown.on_turn(left, Instant::now(), SystemTime::now());
             return self.apply(actions);
@@ -727,8 +731,9 @@ impl<'a> EventLoop<'a> {
             self.context.server.borrow_mut().on_audit_ended(client, now);
         }
         let timeout = self.script.settings.stop_timeout;
+        let moment = self.watcher.event_mark();
         self.shutdown
-            .get_or_insert_with(|| Shutdown::new(ending, now))
+            .get_or_insert_with(|| Shutdown::new(ending, moment, now))
             .on_request(ending, timeout, now);
     }
 

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::component::Action;
 use crate::exit::Exit;
+use crate::watch::EventMark;
 
 /// The time between SIGTERM and SIGKILL.
 const KILL_DELAY: Duration = Duration::from_secs(10);
@@ -18,6 +19,12 @@ const KILL_DELAY: Duration = Duration::from_secs(10);
 const KILL_DELAY_REPEATED: Duration = Duration::from_secs(1);
 /// The maximum delay of the coarse clock that file timestamps are taken from.
 const CLOCK_TICK: Duration = Duration::from_millis(10);
+/// The interval at which the watcher is polled, whose reader does not wake the loop when it finds
+/// nothing.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// The time that changes from before the request have to be reported. What has not been by then is
+/// unknown to the next daemon, which compares everything.
+const MAX_REPORT_TIME: Duration = Duration::from_secs(2);
 /// The interval of log messages about remaining children.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -34,6 +41,10 @@ pub enum Ending {
 #[derive(Debug)]
 pub struct Shutdown {
     ending: Ending,
+    /// The request to end, in the stream of events.
+    moment: EventMark,
+    /// The time until which changes from before it are waited for.
+    report_until: Instant,
     /// The time of the next log message about remaining children.
     log_at: Instant,
     /// The time at which remaining children are terminated, if they are.
@@ -57,13 +68,17 @@ pub struct Remaining {
     pub is_saved: bool,
     /// The index of a source is being updated.
     pub is_indexing: bool,
+    /// All changes from before the request have been reported.
+    pub is_reported: bool,
 }
 
 impl Shutdown {
     /// Returns a shutdown that begins now.
-    pub fn new(ending: Ending, now: Instant) -> Shutdown {
+    pub fn new(ending: Ending, moment: EventMark, now: Instant) -> Shutdown {
         Shutdown {
             ending,
+            moment,
+            report_until: now + MAX_REPORT_TIME,
             log_at: now,
             kill_at: None,
             kill_delay: KILL_DELAY,
@@ -88,6 +103,11 @@ impl Shutdown {
         }
     }
 
+    /// Returns the moment of the request.
+    pub fn moment(&self) -> EventMark {
+        self.moment
+    }
+
     /// Returns the time of the next step.
     pub fn deadline(&self) -> Instant {
         match (self.exit_at, self.kill_at) {
@@ -104,6 +124,11 @@ impl Shutdown {
         let is_late = self.kill_at.is_some_and(|time| now >= time);
         if running == 0 && left.is_indexing && !is_late {
             self.log_at = now + LOG_INTERVAL;
+            return Vec::new();
+        }
+        let awaits_reports = left.is_saved && !left.is_reported && now < self.report_until;
+        if running == 0 && awaits_reports && !is_late && self.ending != Ending::Reset {
+            self.log_at = now + POLL_INTERVAL;
             return Vec::new();
         }
         if running == 0 {
@@ -178,6 +203,7 @@ mod tests {
             last_end: None,
             is_saved: true,
             is_indexing: false,
+            is_reported: true,
         }
     }
 
@@ -201,7 +227,7 @@ mod tests {
     #[test]
     fn children_are_terminated_then_killed() {
         let start = Instant::now();
-        let mut shutdown = Shutdown::new(EXIT, start);
+        let mut shutdown = Shutdown::new(EXIT, EventMark::default(), start);
         shutdown.on_request(EXIT, TIMEOUT, start);
         let sent = signals(&mut shutdown, start, 55);
         let (term, kill) = (Signal::SIGTERM, Signal::SIGKILL);
@@ -211,7 +237,7 @@ mod tests {
     #[test]
     fn a_second_signal_shortens_the_time() {
         let start = Instant::now();
-        let mut shutdown = Shutdown::new(EXIT, start);
+        let mut shutdown = Shutdown::new(EXIT, EventMark::default(), start);
         shutdown.on_request(EXIT, TIMEOUT, start);
         shutdown.on_request(EXIT, TIMEOUT, start);
         let sent = signals(&mut shutdown, start, 1);
@@ -221,7 +247,7 @@ mod tests {
     #[test]
     fn a_reset_waits_without_a_timeout_until_a_stop_signal() {
         let start = Instant::now();
-        let mut shutdown = Shutdown::new(Ending::Reset, start);
+        let mut shutdown = Shutdown::new(Ending::Reset, EventMark::default(), start);
         shutdown.on_request(Ending::Reset, TIMEOUT, start);
         assert_eq!(signals(&mut shutdown, start, 1000), []);
         assert_eq!(
@@ -240,7 +266,7 @@ mod tests {
     #[test]
     fn the_end_waits_for_the_second_of_the_last_transfer_and_for_tunnels() {
         let start = Instant::now();
-        let mut shutdown = Shutdown::new(EXIT, start);
+        let mut shutdown = Shutdown::new(EXIT, EventMark::default(), start);
         shutdown.on_request(EXIT, TIMEOUT, start);
         let ended = Remaining {
             last_end: Some(WALL),
@@ -257,6 +283,30 @@ mod tests {
         };
         let actions = shutdown.on_turn(unsaved, start, WALL);
         assert_eq!(actions, [Action::CloseTunnels]);
+    }
+
+    #[test]
+    fn the_end_waits_for_changes_from_before_the_request_as_for_children() {
+        let start = Instant::now();
+        let mut shutdown = Shutdown::new(EXIT, EventMark::default(), start);
+        shutdown.on_request(EXIT, TIMEOUT, start);
+        let unreported = Remaining {
+            is_reported: false,
+            ..left(0)
+        };
+        assert_eq!(shutdown.on_turn(unreported, start, WALL), []);
+        assert_eq!(shutdown.deadline(), start + POLL_INTERVAL);
+        let unsaved = Remaining {
+            is_saved: false,
+            ..unreported
+        };
+        for (left, at) in [
+            (left(0), start),
+            (unsaved, start),
+            (unreported, start + MAX_REPORT_TIME),
+        ] {
+            assert_eq!(shutdown.on_turn(left, at, WALL), [Action::CloseTunnels]);
+        }
     }
 
     #[test]

@@ -121,6 +121,15 @@ fn start<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     daemon
 }
 
+/// Makes the target equal to the source.
+fn copy(dir: &Dir) {
+    let copied = std::process::Command::new("cp")
+        .args(["-a", "src/.", "trg/"])
+        .current_dir(dir.root())
+        .status();
+    assert!(copied.unwrap().success());
+}
+
 #[test]
 fn what_was_pending_at_the_stop_is_sent_after_the_start() {
     let dir = Dir::new();
@@ -128,11 +137,7 @@ fn what_was_pending_at_the_stop_is_sent_after_the_start() {
         dir.mkdir(name);
         dir.write(format!("{name}/f"), name);
     }
-    let copied = std::process::Command::new("cp")
-        .args(["-a", "src/.", "trg/"])
-        .current_dir(dir.root())
-        .status();
-    assert!(copied.unwrap().success());
+    copy(&dir);
     let mut daemon = start(&dir, &uncompared("100000"));
     dir.write("a b\n'c", "strange");
     dir.write(b"\xff\x01", "strange");
@@ -211,6 +216,63 @@ fn what_was_being_sent_at_the_stop_is_sent_after_the_start() {
     fake.release();
     let mut daemon = start(&dir, &config);
     daemon.wait_equal();
+}
+
+/// Changes from right before the stop, which the daemon has not read from the kernel yet.
+#[test]
+fn what_was_not_read_at_the_stop_is_sent_after_the_start() {
+    let dir = Dir::new();
+    dir.mkdir("kept");
+    dir.write("kept/gone", "1");
+    copy(&dir);
+    for top in 0..40 {
+        fs::create_dir_all(dir.path(format!("tree/{top}"))).unwrap();
+        for name in 0..20 {
+            dir.put(&format!("tree/{top}/{name}"), "1");
+        }
+    }
+    let mut daemon = start(&dir, &uncompared("100000"));
+    daemon.stop();
+    fs::rename(dir.path("tree"), dir.src("tree")).unwrap();
+    dir.write("f", "1");
+    dir.rm("kept/gone");
+    daemon.signal(Signal::SIGTERM);
+    daemon.cont();
+    assert_eq!(daemon.wait_end().code(), Some(143));
+    let mut daemon = start(&dir, &uncompared("0.2"));
+    daemon.wait_equal();
+}
+
+/// What changes after the end of a sync is not recorded, so everything may have changed.
+#[test]
+fn what_changes_after_the_end_of_a_sync_is_sent_after_the_start() {
+    for other in [true, false] {
+        let dir = Dir::new();
+        let fake = Fake::passing(&dir);
+        fs::create_dir(dir.path("other")).unwrap();
+        let other = match other {
+            true => "sync{ default.direct, source = '@DIR@/other', target = '@DIR@/copy' }",
+            false => "",
+        };
+        let config = uncompared("0.1")
+            .replace("archive = true", "archive = true, binary = '@RSYNC@'")
+            + other;
+        let mut daemon = start(&dir, &config);
+        dir.write("a", "1");
+        daemon.wait_equal();
+        fake.exits(&[1]);
+        dir.write("b", "1");
+        daemon.wait_log("exitcode = 1");
+        dir.write("c", "1");
+        dir.rm("a");
+        if !other.is_empty() {
+            assert_eq!(daemon.terminate(), Some(143));
+        }
+        daemon.wait_end();
+        fs::remove_file(dir.path("fake/exit")).unwrap();
+        let mut daemon = start(&dir, &config);
+        daemon.wait_equal();
+    }
 }
 
 /// The one file of what was pending.
