@@ -57,6 +57,26 @@ pub enum SyncCommand {
     ForgetChanges,
 }
 
+/// The part of the files that a comparison by sample reads next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SamplePlace {
+    /// The part, from 0 on.
+    pub part: u32,
+    /// The number of parts.
+    pub parts: u32,
+}
+
+/// The differences that a comparison has found and not repaired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriftNews {
+    /// A text for the user.
+    pub text: String,
+    /// Their paths, each followed by a zero byte.
+    pub paths: Vec<u8>,
+    /// Paths were left out.
+    pub is_cut: bool,
+}
+
 /// What a client wants to have compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditScope {
@@ -67,13 +87,15 @@ pub struct AuditScope {
     pub by_content: bool,
     /// What differs is sent.
     pub repairs: bool,
+    /// The contents of one file in this many are compared, each time of others.
+    pub sample: Option<u32>,
 }
 
-/// A request of a client for a comparison of sources and targets.
+/// A request for a comparison of sources and targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditRequest {
-    /// The client that gets the reports.
-    pub client: ConnectionId,
+    /// The client that gets the reports; `None` for a comparison at a configured time.
+    pub client: Option<ConnectionId>,
     /// What is compared.
     pub scope: AuditScope,
 }
@@ -105,6 +127,10 @@ pub enum Action {
     ReadHistory(u64, HistoryQuery),
     /// Keeps the report of a comparison.
     KeepReport(Box<DriftReport>),
+    /// Saves which part of a sync's files is compared next by content.
+    SaveSample(SyncId, SamplePlace),
+    /// Calls the hook of a sync for failures: a comparison has found differences.
+    TellDrift(SyncId, DriftNews),
     /// Reads this many of the kept reports. The control server is told of the result, with this
     /// number.
     ReadReports(u64, usize),

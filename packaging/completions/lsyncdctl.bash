@@ -9,13 +9,13 @@ _lsyncdctl() {
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return
         ;;
-    -timeout | timeout | -since | since | -max-age | max-age) return ;;
+    -timeout | timeout | -since | since | -max-age | max-age | -sample | sample) return ;;
     esac
     local i
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-        -socket | --socket | -sync | --sync | -timeout | --timeout | -since | --since | -max-age | --max-age) i=$((i + 1)) ;;
+        -socket | --socket | -sync | --sync | -timeout | --timeout | -since | --since | -max-age | --max-age | -sample | --sample) i=$((i + 1)) ;;
         -*) ;;
         *)
             verb=$word
@@ -26,7 +26,7 @@ _lsyncdctl() {
     case ${prev#-}:$cur:$verb in
     -sync:*:* | sync:*:*) words=$(_lsyncdctl_syncs) ;;
     *:-*:status) words='-json -wait -timeout -trouble -max-age -socket -sync' ;;
-    *:-*:verify) words='-content -repair -json -timeout -socket -sync' ;;
+    *:-*:verify) words='-content -sample -repair -json -timeout -socket -sync' ;;
     *:-*:reports) words='-json -socket' ;;
     *:-*:log) words='-since -follow -json -socket -sync' ;;
     *:-*:*) words='-socket -sync -help -version' ;;

@@ -34,6 +34,7 @@ complete -c lsyncdctl -n '__fish_seen_subcommand_from log' -o since -x -d 'From 
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log' -o follow -d 'Continue with what is transferred from now on'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from log' -o json -d 'Print one JSON object per line'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o content -d 'Compare contents'
+complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o sample -x -d 'Compare the contents of a part'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o repair -d 'Send what differs'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o json -d 'Print one JSON object for each sync'
 complete -c lsyncdctl -n '__fish_seen_subcommand_from verify' -o timeout -x -d 'Give up after this time'

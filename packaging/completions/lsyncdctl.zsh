@@ -13,7 +13,7 @@ _lsyncdctl_rest() {
         '-max-age[behind counts only if the oldest change is older]:time' '::sync:_lsyncdctl_syncs' ;;
     log) _arguments '-since[from this time on]:time' '-follow[continue with what is transferred from now on]' \
         '-json[print one JSON object per line]' '::sync or path:_lsyncdctl_resync' '::path:_files' ;;
-    verify) _arguments '-content[compare contents]' '-repair[send what differs]' \
+    verify) _arguments '-content[compare contents]' '-sample[compare contents of a part]:percentage' '-repair[send what differs]' \
         '-json[print one JSON object for each sync]' '-timeout[give up after this time]:seconds' \
         '::sync or path:_lsyncdctl_resync' '::path:_files' ;;
     reports) _arguments '-json[print JSON]' '::number of reports' ;;

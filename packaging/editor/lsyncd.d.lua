@@ -252,6 +252,10 @@
 ---
 ---Only with default.rsyncssh, default.direct.
 ---@field rsyncExitCodes? lsyncd.ExitCodes|false
+---Comparisons of source and target at given times.
+---
+---Only with default.rsync, default.rsyncssh, default.direct.
+---@field verify? lsyncd.Verify
 ---Program and options.
 ---
 ---Only with default.rclone.

@@ -8,46 +8,51 @@ use nix::sys::signal::Signal;
 
 use super::run::{DryRunSpawner, Run, RunRequest, RunStep};
 use super::view::AuditView;
-use crate::component::{Action, AuditRequest, SyncCommand};
+use crate::component::{Action, AuditRequest, DriftNews, SamplePlace, SyncCommand};
 use crate::id::{ConnectionId, SyncId};
 use crate::log;
 use crate::process::{ExitStatus, Pid, Stream};
-use crate::status::drift_report::DriftReport;
+use crate::status::drift_report::{DriftReport, DriftVerdict, ReportSample};
+use crate::status::number_format::counted;
 use crate::status::snapshot::LastVerify;
 
 /// What follows a step.
 pub enum AuditStep {
     /// Actions, then the next step.
     Actions(Vec<Action>),
-    /// The reports for a client, then the next step.
-    Done(ConnectionId, Vec<DriftReport>),
+    /// The reports for a client, if one has asked for them, then the next step.
+    Done(Option<ConnectionId>, Vec<DriftReport>),
     /// Nothing until something happens.
     Waiting,
 }
 
-/// The comparisons that clients have requested.
+/// The comparisons that clients and the configuration have requested.
 #[derive(Default)]
 pub struct Audits {
     waiting: VecDeque<AuditRequest>,
     current: Option<Audit>,
     /// The last results by sync.
     last: HashMap<SyncId, LastVerify>,
+    /// The next parts of samples.
+    samples: HashMap<SyncId, SamplePlace>,
     /// The children of audits that were given up, until they end.
     left: RefCell<Vec<Pid>>,
 }
 
 /// The request that is being carried out.
 struct Audit {
-    client: ConnectionId,
+    client: Option<ConnectionId>,
     remaining: VecDeque<RunRequest>,
     run: Option<(SyncId, Run)>,
     reports: Vec<DriftReport>,
 }
 
 impl Audits {
-    /// Takes in a request.
+    /// Takes in a request. One of the configuration is dropped while an equal one waits.
     pub fn on_request(&mut self, request: AuditRequest) {
-        self.waiting.push_back(request);
+        if request.client.is_some() || !self.waiting.contains(&request) {
+            self.waiting.push_back(request);
+        }
     }
 
     /// Returns the last result for a sync.
@@ -94,10 +99,11 @@ impl Audits {
         spawn: DryRunSpawner<'_>,
         now: Instant,
     ) -> AuditStep {
-        self.waiting
-            .retain(|request| view.is_connected(request.client));
+        let is_wanted =
+            |client: Option<ConnectionId>| client.is_none_or(|id| view.is_connected(id));
+        self.waiting.retain(|request| is_wanted(request.client));
         if let Some(audit) = &self.current
-            && !view.is_connected(audit.client)
+            && !is_wanted(audit.client)
         {
             return AuditStep::Actions(self.give_up());
         }
@@ -106,13 +112,20 @@ impl Audits {
                 return AuditStep::Waiting;
             };
             self.last.retain(|sync, _| view.source(*sync).is_some());
+            self.samples.retain(|sync, _| view.source(*sync).is_some());
             self.current = Some(Audit::new(request));
         }
         let Some(audit) = &mut self.current else {
             return AuditStep::Waiting;
         };
         let Some((sync, run)) = &mut audit.run else {
-            if let Some(request) = audit.remaining.pop_front() {
+            if let Some(mut request) = audit.remaining.pop_front() {
+                if let Some(place) = &mut request.sample {
+                    let known = self.samples.get(&request.sync).copied();
+                    let known = known.or_else(|| view.sample(request.sync));
+                    let known = known.filter(|known| known.parts == place.parts);
+                    place.part = known.map_or(0, |known| known.part % known.parts);
+                }
                 audit.run = Some((request.sync, Run::new(request)));
                 return AuditStep::Actions(Vec::new());
             }
@@ -126,22 +139,49 @@ impl Audits {
             RunStep::Actions(actions) => AuditStep::Actions(actions),
             RunStep::Waiting => AuditStep::Waiting,
             RunStep::Done(report) => {
-                let forget = Action::Command(*sync, SyncCommand::ForgetChanges);
-                let told = Action::normal(told(&report));
-                let result = LastVerify {
-                    time: report.end,
-                    seconds: report.end - report.begin,
-                    verdict: report.verdict,
-                    drift: report.drift - report.repaired,
-                };
-                self.last.insert(*sync, result);
+                let sync = *sync;
                 audit.reports.push((*report).clone());
                 audit.run = None;
                 let kill = child.map(|pid| self.leave(pid));
-                let keep = Action::KeepReport(report);
-                AuditStep::Actions(kill.into_iter().chain([forget, told, keep]).collect())
+                let actions = self.on_report(sync, report);
+                AuditStep::Actions(kill.into_iter().chain(actions).collect())
             }
         }
+    }
+
+    /// Returns what follows the report on a sync.
+    fn on_report(&mut self, sync: SyncId, report: Box<DriftReport>) -> Vec<Action> {
+        let drift = report.drift - report.repaired;
+        let result = LastVerify {
+            time: report.end,
+            seconds: report.end - report.begin,
+            verdict: report.verdict,
+            drift,
+        };
+        self.last.insert(sync, result);
+        let forget = Action::Command(sync, SyncCommand::ForgetChanges);
+        let mut actions = vec![forget, Action::normal(told(&report))];
+        if let Some(ReportSample { part, parts, .. }) = report.sample
+            && report.verdict != DriftVerdict::Incomplete
+        {
+            let next = SamplePlace {
+                part: part % parts.max(1),
+                parts,
+            };
+            self.samples.insert(sync, next);
+            actions.push(Action::SaveSample(sync, next));
+        }
+        if drift > 0 {
+            let count = counted(drift as usize, "difference");
+            let news = DriftNews {
+                text: format!("verify: {count} at the target"),
+                paths: paths_of(&report),
+                is_cut: report.drift > report.differences.len() as u64,
+            };
+            actions.push(Action::TellDrift(sync, news));
+        }
+        actions.push(Action::KeepReport(report));
+        actions
     }
 
     /// Gives all requests up: the daemon shuts down. Returns the clients to be told, and what is to
@@ -149,7 +189,7 @@ impl Audits {
     pub fn on_shutdown(&mut self) -> (Vec<ConnectionId>, Vec<Action>) {
         let current = self.current.iter().map(|audit| audit.client);
         let waiting = self.waiting.iter().map(|request| request.client);
-        let clients = current.chain(waiting).collect();
+        let clients = current.chain(waiting).flatten().collect();
         self.waiting.clear();
         (clients, self.give_up())
     }
@@ -181,11 +221,11 @@ impl Audit {
     fn new(request: AuditRequest) -> Audit {
         let AuditRequest { client, scope } = request;
         let remaining = scope.syncs.into_iter().map(|(sync, path)| RunRequest {
-            client,
             sync,
             path,
             by_content: scope.by_content,
             repairs: scope.repairs,
+            sample: scope.sample.map(|parts| SamplePlace { part: 0, parts }),
         });
         Audit {
             client,
@@ -194,6 +234,17 @@ impl Audit {
             reports: Vec::new(),
         }
     }
+}
+
+/// Returns the paths that differ, each followed by a zero byte.
+fn paths_of(report: &DriftReport) -> Vec<u8> {
+    let left = report.differences.iter().filter(|each| !each.repaired);
+    let mut paths = Vec::new();
+    for difference in left {
+        paths.extend(log::unescape(&difference.path));
+        paths.push(0);
+    }
+    paths
 }
 
 /// Returns the message of the log for a report.

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::view::{AuditView, Obstacle};
 use super::{AuditStep, Audits};
-use crate::component::{Action, AuditRequest, AuditScope, SyncCommand};
+use crate::component::{Action, AuditRequest, AuditScope, SamplePlace, SyncCommand};
 use crate::control::fake_view::FakeView;
 use crate::control::{DaemonView, SyncView};
 use crate::id::{ConnectionId, SyncId};
@@ -28,6 +28,7 @@ struct FakeDaemon {
     is_connected: Cell<bool>,
     obstacle: RefCell<Option<Obstacle>>,
     changed: RefCell<Vec<&'static [u8]>>,
+    sample: Option<SamplePlace>,
     /// The scopes of the dry runs.
     scopes: RefCell<Vec<ComparisonScope>>,
 }
@@ -102,6 +103,10 @@ impl AuditView for FakeDaemon {
         })
     }
 
+    fn sample(&self, _: SyncId) -> Option<SamplePlace> {
+        self.sample
+    }
+
     fn host(&self) -> String {
         "here".to_owned()
     }
@@ -134,6 +139,7 @@ impl Fixture {
                 is_connected: Cell::new(true),
                 obstacle: RefCell::default(),
                 changed: RefCell::default(),
+                sample: None,
                 scopes: RefCell::default(),
             },
             started: Vec::new(),
@@ -150,11 +156,12 @@ impl Fixture {
 
     fn request(&mut self, repairs: bool) {
         self.audits.on_request(AuditRequest {
-            client: CLIENT,
+            client: Some(CLIENT),
             scope: AuditScope {
                 syncs: vec![(self.id(), Vec::new())],
                 by_content: false,
                 repairs,
+                sample: None,
             },
         });
     }
@@ -173,7 +180,7 @@ impl Fixture {
                 AuditStep::Waiting => return all,
                 AuditStep::Actions(actions) => all.extend(actions),
                 AuditStep::Done(client, reports) => {
-                    assert_eq!(client, CLIENT);
+                    assert!(client.is_none_or(|client| client == CLIENT));
                     self.reports.extend(reports);
                 }
             }
@@ -354,4 +361,63 @@ fn a_repair_is_proved_and_the_next_request_waits() {
         (report.verdict, repaired),
         (DriftVerdict::Drift, vec![true, false])
     );
+}
+
+#[test]
+fn a_sample_goes_on_where_the_last_one_ended() {
+    let mut fixture = Fixture::new();
+    fixture.compare();
+    fixture.end(&[], 0);
+    fixture.daemon.sample = Some(SamplePlace { part: 1, parts: 2 });
+    let saved = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::SaveSample(_, place) => Some(place.part),
+            _ => None,
+        })
+    };
+    for (part, next) in [(2, 0), (1, 1), (2, 0)] {
+        let id = fixture.id();
+        fixture.audits.on_request(AuditRequest {
+            client: None,
+            scope: AuditScope {
+                syncs: vec![(id, Vec::new())],
+                by_content: true,
+                repairs: false,
+                sample: Some(2),
+            },
+        });
+        fixture.turn();
+        fixture.end(&["rsync  version 3"], 0);
+        let names: Vec<String> = (0..20)
+            .map(|n| format!("//.f         //3//f{n}//"))
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(fixture.end(&names, 0), []);
+        let scope = fixture.daemon.scopes.borrow().last().cloned();
+        assert!(
+            matches!(scope, Some(ComparisonScope::Files(_))),
+            "{scope:?}"
+        );
+        let actions = fixture.end(&[], 0);
+        assert_eq!(saved(&actions), Some(next));
+        let sample = fixture.reports.last().unwrap().sample.unwrap();
+        assert_eq!((sample.part, sample.parts), (part, 2));
+        assert!((1..20).contains(&sample.files));
+    }
+}
+
+#[test]
+fn drift_is_told_and_kept() {
+    let mut fixture = Fixture::new();
+    fixture.compare();
+    let actions = [fixture.end(&[F_DIFFERS], 0), fixture.turn()].concat();
+    let news = actions.iter().find_map(|action| match action {
+        Action::TellDrift(_, news) => Some(news.clone()),
+        _ => None,
+    });
+    let news = news.expect("drift is told");
+    assert_eq!(news.text, "verify: 1 difference at the target");
+    assert_eq!((news.paths.as_slice(), news.is_cut), (&b"/f\0"[..], false));
+    let kept = |action: &Action| matches!(action, Action::KeepReport(_));
+    assert!(actions.iter().any(kept));
 }

@@ -1,10 +1,13 @@
-//! Audits: comparisons of source and target on request (`lsyncdctl verify`).
+//! Audits: comparisons of source and target on request (`lsyncdctl verify`) and at configured times
+//! (`verify = { … }`).
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `audits` | the component: requests, one after the other, and the dry run of the current one |
 //! | `audits_tests` | tests of it, with a daemon whose state they set |
+//! | `schedule` | the comparisons at configured times |
 //! | `run` | the comparison of one sync, from the flush to the report |
+//! | `child` | a child of a comparison |
 //! | `passes` | which differences are drift, and which paths are compared again |
 //! | `view` | what it reads of the daemon |
 //!
@@ -20,11 +23,14 @@
 mod audits;
 #[cfg(test)]
 mod audits_tests;
+mod child;
 mod passes;
 mod run;
+mod schedule;
 mod view;
 
 pub use audits::{AuditStep, Audits};
+pub use schedule::VerifySchedule;
 pub use view::{AuditView, Obstacle};
 
 /// The maximum number of dry runs that look for differences.

@@ -2,19 +2,19 @@
 
 use std::time::Instant;
 
+use super::child::Child;
 use super::passes::Passes;
 use super::view::{AuditView, Obstacle};
-use crate::batch;
-use crate::batch::dry_run::{DryRunOutput, Printed};
+use crate::batch::dry_run::{DryRunOutput, Printed, Sampled};
 use crate::cli;
-use crate::component::{Action, SyncCommand};
+use crate::component::{Action, SamplePlace, SyncCommand};
 use crate::control::barrier::Barrier;
-use crate::id::{ConnectionId, SyncId};
+use crate::id::SyncId;
 use crate::log;
 use crate::paths;
 use crate::process::{Command, ExitStatus, Output, Pid, SpawnError, Stdin, Stream};
 use crate::script::ComparisonScope;
-use crate::status::drift_report::{DriftReport, DriftVerdict, MAX_LISTED};
+use crate::status::drift_report::{DriftReport, DriftVerdict, MAX_LISTED, ReportSample};
 
 /// Starts a child.
 pub type DryRunSpawner<'a> = &'a mut dyn FnMut(Command) -> Result<Pid, SpawnError>;
@@ -22,12 +22,13 @@ pub type DryRunSpawner<'a> = &'a mut dyn FnMut(Command) -> Result<Pid, SpawnErro
 /// What is asked of one sync.
 #[derive(Clone, Debug)]
 pub struct RunRequest {
-    pub client: ConnectionId,
     pub sync: SyncId,
     /// The path that is compared, with a leading slash; empty for everything.
     pub path: Vec<u8>,
     pub by_content: bool,
     pub repairs: bool,
+    /// The part of the files whose contents are compared; `None` for all.
+    pub sample: Option<SamplePlace>,
 }
 
 /// The comparison of one sync, from the flush to the report.
@@ -36,6 +37,8 @@ pub struct Run {
     report: DriftReport,
     scope: ComparisonScope,
     passes: Passes,
+    /// What the dry run in front of a sample has printed.
+    held: Option<Printed>,
     stage: RunStage,
 }
 
@@ -65,6 +68,8 @@ enum RunStage {
     Version(Child),
     /// A dry run compares.
     Compare(Child),
+    /// A dry run compares the contents of a sample.
+    Sample(Child),
     /// A dry run tells which of the missing paths have another type at the target.
     Types(Child),
     /// A dry run tells which differences are repaired.
@@ -84,45 +89,6 @@ enum AfterSettling {
     Check,
 }
 
-/// A running child.
-#[derive(Debug)]
-struct Child {
-    pid: Pid,
-    output: DryRunOutput,
-    status: Option<ExitStatus>,
-    /// The first line of the output.
-    first: std::cell::RefCell<Option<Vec<u8>>>,
-}
-
-impl Child {
-    fn new(pid: Pid) -> Child {
-        Child {
-            pid,
-            output: DryRunOutput::default(),
-            status: None,
-            first: Default::default(),
-        }
-    }
-
-    /// Returns why a dry run that has ended with this status is not complete. Files that have
-    /// vanished in the meantime are in motion.
-    fn failure(status: ExitStatus, printed: &Printed) -> Option<String> {
-        if matches!(status, ExitStatus::Exit(0 | 24)) {
-            return None;
-        }
-        let why = batch::reason(printed.errors.iter().map(Vec::as_slice));
-        let why = log::escape(why).into_owned();
-        let how = match status {
-            ExitStatus::Exit(code) => format!("exit code {code}"),
-            ExitStatus::Signal(number) => format!("signal {number}"),
-        };
-        Some(match why.as_str() {
-            "" => format!("the comparison ended with {how}"),
-            why => format!("the comparison ended with {how}: {why}"),
-        })
-    }
-}
-
 impl Run {
     /// Returns a comparison that has not begun.
     pub fn new(request: RunRequest) -> Run {
@@ -130,11 +96,17 @@ impl Run {
             report: DriftReport {
                 version: cli::VERSION.to_owned(),
                 content: request.by_content,
+                sample: request.sample.map(|place| ReportSample {
+                    part: place.part + 1,
+                    parts: place.parts,
+                    files: 0,
+                }),
                 path: log::escape(&request.path).into_owned(),
                 ..DriftReport::default()
             },
             scope: ComparisonScope::Everything,
             passes: Passes::new(&request.path),
+            held: None,
             stage: RunStage::Begin,
             request,
         }
@@ -155,18 +127,8 @@ impl Run {
 
     /// Takes in a line of output of the child.
     pub fn on_output(&self, stream: Stream, line: &[u8]) {
-        let Some(child) = self.running() else {
-            return;
-        };
-        match stream {
-            Stream::Stdout => {
-                child
-                    .first
-                    .borrow_mut()
-                    .get_or_insert_with(|| line.to_vec());
-                child.output.line(line);
-            }
-            Stream::Stderr => child.output.error(line),
+        if let Some(child) = self.running() {
+            child.on_output(stream, line);
         }
     }
 
@@ -175,6 +137,7 @@ impl Run {
         match &mut self.stage {
             RunStage::Version(child)
             | RunStage::Compare(child)
+            | RunStage::Sample(child)
             | RunStage::Types(child)
             | RunStage::Check(child) => child.status = Some(status),
             RunStage::Begin | RunStage::Settle { .. } | RunStage::End => {}
@@ -185,6 +148,7 @@ impl Run {
         match &self.stage {
             RunStage::Version(child)
             | RunStage::Compare(child)
+            | RunStage::Sample(child)
             | RunStage::Types(child)
             | RunStage::Check(child) => Some(child).filter(|child| child.status.is_none()),
             RunStage::Begin | RunStage::Settle { .. } | RunStage::End => None,
@@ -226,13 +190,31 @@ impl Run {
                 Some(_) => {
                     let first = child.first.take().unwrap_or_default();
                     self.report.rsync = log::escape(&first).into_owned();
-                    let scope = self.scope.clone();
-                    self.compare(&scope, view, spawn, RunStage::Compare)
+                    self.compare_first(view, spawn)
                 }
             },
             RunStage::Compare(child) => match child.status {
                 None => self.wait(RunStage::Compare(child)),
-                Some(status) => self.on_compared(status, child.output.into_printed(), view),
+                Some(status) => {
+                    let mut printed = child.output.into_printed();
+                    match printed.sampled.take() {
+                        Some(sampled) if Child::failure(status, &printed).is_none() => {
+                            self.compare_sample(sampled, printed, view, spawn)
+                        }
+                        _ => self.on_compared(status, printed, view),
+                    }
+                }
+            },
+            RunStage::Sample(child) => match child.status {
+                None => self.wait(RunStage::Sample(child)),
+                Some(status) => {
+                    let printed = child.output.into_printed();
+                    let mut held = self.held.take().unwrap_or_default();
+                    held.changes.extend(printed.changes);
+                    held.beyond += printed.beyond;
+                    held.errors = printed.errors;
+                    self.on_compared(status, held, view)
+                }
             },
             RunStage::Types(child) => match child.status {
                 None => self.wait(RunStage::Types(child)),
@@ -279,7 +261,7 @@ impl Run {
 
     fn settle(&self, next: AfterSettling) -> RunStage {
         RunStage::Settle {
-            barrier: Barrier::new(self.request.client, Some(self.report.sync.clone())),
+            barrier: Barrier::new(Some(self.report.sync.clone())),
             is_marked: false,
             is_flushed: false,
             next,
@@ -359,9 +341,8 @@ impl Run {
     }
 
     fn ask_version(&mut self, view: &impl AuditView, spawn: DryRunSpawner<'_>) -> RunStep {
-        let scope = self.scope.clone();
         let by_content = self.request.by_content;
-        let comparison = match view.comparison(self.request.sync, &scope, by_content) {
+        let comparison = match view.comparison(self.request.sync, &self.scope, by_content) {
             Ok(comparison) => comparison,
             Err(why) => return self.end_early(&why, view),
         };
@@ -380,16 +361,49 @@ impl Run {
         self.start(command, view, spawn, RunStage::Version)
     }
 
-    fn compare(
+    /// Compares the whole scope: contents, too, unless there is a sample of them.
+    fn compare_first(&mut self, view: &impl AuditView, spawn: DryRunSpawner<'_>) -> RunStep {
+        let (sync, by_content) = (self.request.sync, self.request.by_content);
+        let Some(SamplePlace { part, parts }) = self.request.sample else {
+            return match view.comparison(sync, &self.scope, by_content) {
+                Ok(comparison) => self.start(comparison.command, view, spawn, RunStage::Compare),
+                Err(why) => self.end_early(&why, view),
+            };
+        };
+        match view.comparison(sync, &self.scope, false) {
+            Ok(mut comparison) => {
+                // All names are printed, those of equal files as well.
+                let twice = [b"-i".to_vec(), b"-i".to_vec()];
+                comparison.command.args.splice(0..0, twice);
+                let output = DryRunOutput::sampling(Sampled::new(part, parts));
+                let stage = RunStage::Compare;
+                self.start_with(comparison.command, output, view, spawn, stage)
+            }
+            Err(why) => self.end_early(&why, view),
+        }
+    }
+
+    /// Compares the contents of the sampled files.
+    fn compare_sample(
         &mut self,
-        scope: &ComparisonScope,
+        sampled: Sampled,
+        printed: Printed,
         view: &impl AuditView,
         spawn: DryRunSpawner<'_>,
-        stage: fn(Child) -> RunStage,
     ) -> RunStep {
-        let by_content = self.request.by_content;
-        match view.comparison(self.request.sync, scope, by_content) {
-            Ok(comparison) => self.start(comparison.command, view, spawn, stage),
+        if let Some(sample) = &mut self.report.sample {
+            sample.files = sampled.files;
+        }
+        if sampled.is_cut {
+            return self.end_early("the sample has too many files; choose a smaller one", view);
+        }
+        if sampled.files == 0 {
+            return self.on_compared(ExitStatus::Exit(0), printed, view);
+        }
+        self.held = Some(printed);
+        let files = ComparisonScope::Files(sampled.names);
+        match view.comparison(self.request.sync, &files, true) {
+            Ok(comparison) => self.start(comparison.command, view, spawn, RunStage::Sample),
             Err(why) => self.end_early(&why, view),
         }
     }
@@ -405,7 +419,10 @@ impl Run {
         let sync = self.request.sync;
         let is_directory = |path: &[u8]| view.is_directory(sync, path);
         let scope = self.passes.expect(paths, &self.scope, is_directory);
-        self.compare(&scope, view, spawn, stage)
+        match view.comparison(sync, &scope, self.request.by_content) {
+            Ok(comparison) => self.start(comparison.command, view, spawn, stage),
+            Err(why) => self.end_early(&why, view),
+        }
     }
 
     fn start(
@@ -415,9 +432,20 @@ impl Run {
         spawn: DryRunSpawner<'_>,
         stage: fn(Child) -> RunStage,
     ) -> RunStep {
+        self.start_with(command, DryRunOutput::default(), view, spawn, stage)
+    }
+
+    fn start_with(
+        &mut self,
+        command: Command,
+        output: DryRunOutput,
+        view: &impl AuditView,
+        spawn: DryRunSpawner<'_>,
+        stage: fn(Child) -> RunStage,
+    ) -> RunStep {
         let program = log::escape(&command.program).into_owned();
         match spawn(command) {
-            Ok(pid) => self.wait(stage(Child::new(pid))),
+            Ok(pid) => self.wait(stage(Child::new(pid, output))),
             Err(error) => self.end_early(&format!("cannot start {program}: {error}"), view),
         }
     }

@@ -1,5 +1,6 @@
 //! What audits read of the daemon.
 
+use crate::component::SamplePlace;
 use crate::control::DaemonView;
 use crate::id::{ConnectionId, SyncId};
 use crate::script::{Comparison, ComparisonScope};
@@ -21,6 +22,10 @@ pub trait AuditView: DaemonView {
     /// Returns true if the source has a directory, false if it has a file there, and `None` if it
     /// has nothing.
     fn is_directory(&self, sync: SyncId, path: &[u8]) -> Option<bool>;
+
+    /// Returns the part of a sync's files that a comparison by sample reads next, as of the last
+    /// start of the daemon.
+    fn sample(&self, sync: SyncId) -> Option<SamplePlace>;
 
     /// Returns the dry run for a part of a sync.
     ///

@@ -49,6 +49,15 @@ pub fn change(line: &[u8]) -> Option<PathDrift> {
     })
 }
 
+/// Returns the path of a line about a file that both sides have, whether it differs or not.
+pub fn common_file(line: &[u8]) -> Option<Vec<u8>> {
+    let inside = line.strip_prefix(b"//")?.strip_suffix(b"//")?;
+    let (code, rest) = split(inside)?;
+    let is_common = code.get(1) == Some(&b'f') && code.get(ATTRIBUTES_AT) != Some(&b'+');
+    let (_, name) = is_common.then(|| split(rest)).flatten()?;
+    Some(paths::rooted(paths::bare(&unescape(name))))
+}
+
 /// Splits at the first two slashes.
 fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = text.windows(2).position(|pair| pair == b"//")?;
@@ -185,6 +194,22 @@ mod tests {
             "//>f+++++++++//12//",
         ] {
             assert_eq!(read(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn files_on_both_sides_are_told_from_others() {
+        for (line, expected) in [
+            ("//.f          //6//d/a//", Some("/d/a")),
+            ("//>f..t......//6//a\\#012b//", Some("/a\nb")),
+            ("//>f+++++++++//6//a//", None),
+            ("//*deleting  //6//a//", None),
+            ("//.d          //4096//d///", None),
+            ("//.L          //3//l//", None),
+            ("Number of files: 1", None),
+        ] {
+            let path = common_file(line.as_bytes());
+            assert_eq!(path.as_deref(), expected.map(str::as_bytes), "{line}");
         }
     }
 

@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 
+use siphasher::sip::SipHasher13;
+
 use super::drift_line::{self, DriftLines, PathDrift};
 use super::output;
 
@@ -48,6 +50,9 @@ const LETTERS_WITH_VALUE: &[u8] = b"@BMTef";
 
 /// The maximum number of differences that are kept; more are counted.
 pub const MAX_CHANGES: usize = 100_000;
+
+/// The maximum size of the names of a sample in bytes.
+const MAX_SAMPLE_BYTES: usize = 256 << 20;
 
 /// The maximum number of lines of error output that are kept.
 const MAX_ERRORS: usize = 20;
@@ -113,16 +118,69 @@ pub struct Printed {
     pub bytes: Option<u64>,
     /// The last lines of the error output.
     pub errors: Vec<Vec<u8>>,
+    /// The sampled files, if there is a sample.
+    pub sampled: Option<Sampled>,
     lines: DriftLines,
 }
 
+/// The files of one part of a sample. Each file always belongs to the same part.
+#[derive(Debug, Default)]
+pub struct Sampled {
+    part: u32,
+    parts: u32,
+    /// The number of files.
+    pub files: u64,
+    /// Their paths, each followed by a zero byte.
+    pub names: Vec<u8>,
+    /// There are more than fit.
+    pub is_cut: bool,
+}
+
+impl Sampled {
+    /// Returns an empty sample of this part, from 0 on.
+    pub fn new(part: u32, parts: u32) -> Sampled {
+        Sampled {
+            part,
+            parts,
+            ..Sampled::default()
+        }
+    }
+
+    fn add(&mut self, path: &[u8]) {
+        let hash = SipHasher13::new().hash(path);
+        if hash % u64::from(self.parts.max(1)) != u64::from(self.part) {
+            return;
+        }
+        if self.names.len() + path.len() >= MAX_SAMPLE_BYTES {
+            self.is_cut = true;
+            return;
+        }
+        self.files += 1;
+        self.names.extend_from_slice(path);
+        self.names.push(0);
+    }
+}
+
 impl DryRunOutput {
+    /// Returns the output of a dry run that prints all names. Those of a sample are kept.
+    pub fn sampling(sampled: Sampled) -> DryRunOutput {
+        DryRunOutput(RefCell::new(Printed {
+            sampled: Some(sampled),
+            ..Printed::default()
+        }))
+    }
+
     /// Takes in a line of standard output, or a piece of one.
     pub fn line(&self, piece: &[u8]) {
         let printed = &mut *self.0.borrow_mut();
         let Some(line) = printed.lines.push(piece) else {
             return;
         };
+        if let Some(sampled) = &mut printed.sampled
+            && let Some(path) = drift_line::common_file(&line)
+        {
+            sampled.add(&path);
+        }
         let count = |label: &[u8]| output::count(line.strip_prefix(label)?);
         if let Some(change) = drift_line::change(&line) {
             if printed.changes.len() < MAX_CHANGES {
@@ -188,6 +246,24 @@ mod tests {
             assert_eq!(dry(transfer, false), expected.trim_end(), "{transfer}");
         }
         assert_eq!(dry("-lts /s /t", true), "--checksum -lts /s /t");
+    }
+
+    #[test]
+    fn the_parts_of_a_sample_cover_each_file_once() {
+        let mut all = Vec::new();
+        for part in 0..4 {
+            let output = DryRunOutput::sampling(Sampled::new(part, 4));
+            for number in 0..400 {
+                output.line(format!("//.f          //2//f{number}//").as_bytes());
+            }
+            let sampled = output.into_printed().sampled.unwrap();
+            assert!((60..140).contains(&sampled.files), "{}", sampled.files);
+            let names = sampled.names.split(|&byte| byte == 0);
+            all.extend(names.filter(|name| !name.is_empty()).map(<[u8]>::to_vec));
+        }
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 400);
     }
 
     #[test]

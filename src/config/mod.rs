@@ -10,6 +10,7 @@
 //! * `inherit`: inheritance;
 //! * `source`, `target`: the source directory, and refusal of dangerous local targets;
 //! * `guard`, `priority`, `bandwidth`: `guard`, `nice` and `ionice`, `rsync.bwlimit` by time of day;
+//! * `verify`: comparisons at given times;
 //! * `warm_start`: what `init = "changed"` needs to know;
 //! * `rsync_args`: the arguments common to all rsync calls of a sync;
 //! * `ssh`: ssh as rsync's remote shell, moves at the target, shared connections;
@@ -34,6 +35,7 @@ pub mod ssh;
 mod sync_config;
 pub mod target;
 mod values;
+mod verify;
 mod warm_start;
 
 pub use bandwidth::Bandwidth;
@@ -47,6 +49,7 @@ pub use ssh::share as share_ssh;
 pub use sync_config::{Delete, Hook, SyncConfig, filter, is_delete, is_value};
 pub use target::destination;
 pub use values::{check_values, no_text, unknown_results};
+pub use verify::{VerifyConfig, verify};
 pub use warm_start::WarmStartConfig;
 
 use mlua::Value;

@@ -16,6 +16,7 @@ use super::priority::priority;
 use super::settings_table::lossy;
 use super::source::named_directory;
 use super::values;
+use super::verify::VerifyConfig;
 use super::warm_start::WarmStartConfig;
 use super::{number_of, text_of, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
@@ -98,6 +99,8 @@ pub struct SyncConfig {
     pub init: bool,
     /// The startup compares changed directories only; set when the kind of the sync is known.
     pub warm_start: Option<WarmStartConfig>,
+    /// The comparisons at given times; set when the kind of the sync is known.
+    pub verify: Option<VerifyConfig>,
     /// The hook after a successful batch.
     pub on_synced: Option<Hook>,
     /// The hook after the first failure.
@@ -148,6 +151,7 @@ impl SyncConfig {
             mode: values::mode(config)?,
             init: truthy(&config.get("init")?),
             warm_start: None,
+            verify: None,
             on_synced: hook(config, "onSynced")?,
             on_failed: hook(config, "onFailed")?,
             on_recovered: hook(config, "onRecovered")?,
@@ -297,7 +301,7 @@ fn advice(rule: &[u8]) -> String {
 }
 
 /// Returns a text or a list of texts.
-fn texts(config: &Table, key: &str) -> Result<Vec<Vec<u8>>> {
+pub(super) fn texts(config: &Table, key: &str) -> Result<Vec<Vec<u8>>> {
     let wrong = || config_error_about(key, format!("type for {key} must be table or string"));
     match config.get(key)? {
         Value::Nil | Value::Boolean(false) => Ok(Vec::new()),

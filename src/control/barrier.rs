@@ -1,4 +1,4 @@
-//! Barrier: a client that waits until everything that happened before its request is at the target.
+//! Barrier: waits until everything that happened before a request is at the target.
 //!
 //! A barrier passes in two steps. First, the watcher has delivered all kernel events from before
 //! the request ([`DaemonView::has_reported`]). Then all entries that are in the queues at that
@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::view::DaemonView;
-use crate::id::{ConnectionId, SyncId};
+use crate::id::SyncId;
 use crate::sync::Mark;
 use crate::watch::EventMark;
 
@@ -16,10 +16,8 @@ use crate::watch::EventMark;
 const MIN_DELAY: Duration = Duration::from_millis(2);
 const MAX_DELAY: Duration = Duration::from_millis(100);
 
-/// One waiting client.
+/// One wait.
 pub struct Barrier {
-    /// The client's connection.
-    pub connection: ConnectionId,
     /// The name of the syncs to wait for; `None` for all syncs.
     pub sync: Option<String>,
     stage: BarrierStage,
@@ -40,9 +38,8 @@ enum BarrierStage {
 
 impl Barrier {
     /// Returns a barrier that has not begun.
-    pub fn new(connection: ConnectionId, sync: Option<String>) -> Barrier {
+    pub fn new(sync: Option<String>) -> Barrier {
         Barrier {
-            connection,
             sync,
             stage: BarrierStage::Anew,
         }

@@ -126,6 +126,9 @@ pub enum Verb {
         /// Send what differs.
         #[serde(default)]
         repair: bool,
+        /// Compare the contents of this percentage of the files, each time of others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sample: Option<f64>,
     },
     /// Return kept reports, and check all of them.
     Reports {

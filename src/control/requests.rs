@@ -8,6 +8,7 @@ use crate::component::{Action, AuditScope, SyncCommand};
 use crate::history::{HistoryQuery, RingQuery};
 use crate::log::{Selection, unescape};
 use crate::paths;
+use crate::status::drift_report::sample_parts;
 use crate::status::number_format::counted;
 
 /// The default number of reports.
@@ -94,7 +95,20 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
             path,
             content,
             repair,
-        } => verify(view, sync.as_deref(), path.as_deref(), content, repair),
+            sample,
+        } => {
+            let sample = sample.map(sample_parts);
+            if sample == Some(None) {
+                return Response::refused("a sample is a percentage above 0 and up to 100");
+            }
+            let scope = AuditScope {
+                syncs: Vec::new(),
+                by_content: content || sample.is_some(),
+                repairs: repair,
+                sample: sample.flatten().filter(|&parts| parts > 1),
+            };
+            verify(view, sync.as_deref(), path.as_deref(), scope)
+        }
         Verb::Reports { limit } => Response::Reports(limit.unwrap_or(REPORTS)),
         Verb::Reload => Response::Reload,
         Verb::LogLevel { words } => log_level(&words),
@@ -212,8 +226,7 @@ fn verify(
     view: &impl DaemonView,
     name: Option<&str>,
     path: Option<&str>,
-    by_content: bool,
-    repairs: bool,
+    scope: AuditScope,
 ) -> Response {
     let syncs = view.syncs(name);
     let found = match path {
@@ -227,8 +240,7 @@ fn verify(
                 .into_iter()
                 .map(|(sync, path)| (sync.id, path))
                 .collect(),
-            by_content,
-            repairs,
+            ..scope
         }),
     }
 }

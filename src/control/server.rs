@@ -39,7 +39,7 @@ pub struct ControlServer {
     listeners: Listeners,
     connections: Connections,
     /// The clients that wait until their changes are at the target.
-    barriers: Vec<Barrier>,
+    barriers: Vec<(ConnectionId, Barrier)>,
     /// The remaining steps of the turn.
     steps: VecDeque<Step>,
     /// The client that has requested the reload in progress.
@@ -108,7 +108,8 @@ impl ControlServer {
         if self.crowded || self.connections.pending() {
             return Some(now);
         }
-        let barriers = self.barriers.iter().filter_map(Barrier::deadline);
+        let barriers = self.barriers.iter();
+        let barriers = barriers.filter_map(|(_, barrier)| barrier.deadline());
         barriers.chain(self.connections.deadline()).min()
     }
 
@@ -237,7 +238,7 @@ impl ControlServer {
             }
             Response::Barrier(sync) => {
                 connection.let_wait();
-                self.barriers.push(Barrier::new(id, sync));
+                self.barriers.push((id, Barrier::new(sync)));
                 self.steps.push_front(Step::BeginBarriers);
                 // What is in the place of a source that nothing told of is not current.
                 vec![Action::CheckRoots]
@@ -254,7 +255,10 @@ impl ControlServer {
                 connection.let_wait();
                 vec![
                     Action::CheckRoots,
-                    Action::Audit(AuditRequest { client: id, scope }),
+                    Action::Audit(AuditRequest {
+                        client: Some(id),
+                        scope,
+                    }),
                 ]
             }
             Response::Reload => {
@@ -287,16 +291,17 @@ impl ControlServer {
 
     fn begin_barriers(&mut self, view: &impl DaemonView, now: Instant) -> Vec<Action> {
         let connections = &self.connections;
-        let is_open = |barrier: &Barrier| connections.knows(barrier.connection);
-        self.barriers.retain(is_open);
-        for barrier in &mut self.barriers {
+        self.barriers
+            .retain(|(client, _)| connections.knows(*client));
+        for (_, barrier) in &mut self.barriers {
             barrier.begin(view, now);
         }
         if self.barriers.is_empty() {
             return Vec::new();
         }
         self.steps.push_front(Step::AnswerBarriers);
-        if self.barriers.iter().any(|barrier| barrier.is_to_mark(view)) {
+        let mut barriers = self.barriers.iter();
+        if barriers.any(|(_, barrier)| barrier.is_to_mark(view)) {
             vec![Action::ReportOpenFiles]
         } else {
             Vec::new()
@@ -305,9 +310,9 @@ impl ControlServer {
 
     fn answer_barriers(&mut self, view: &impl DaemonView, now: Instant) {
         let connections = &mut self.connections;
-        self.barriers.retain_mut(|barrier| {
+        self.barriers.retain_mut(|(client, barrier)| {
             let is_over = barrier.is_over(view, now);
-            if is_over && let Some(connection) = connections.connection(barrier.connection) {
+            if is_over && let Some(connection) = connections.connection(*client) {
                 let status = view.snapshot(barrier.sync.as_deref(), 0);
                 connection.tell(Reply::status(status).line(), now);
             }

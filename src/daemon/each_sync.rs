@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use mio::Waker;
 
+use crate::audit::VerifySchedule;
+use crate::component::AuditRequest;
 use crate::cron::WallTime;
 use crate::id::SyncId;
 use crate::log;
@@ -80,6 +82,19 @@ pub fn run_crontabs(syncs: &[Rc<SyncHandle>], wall: WallTime, now: Time) -> Opti
         sync.next_cron()
     };
     syncs.iter().filter_map(next).min()
+}
+
+/// Returns the comparisons of source and target whose time has come.
+pub fn run_verify_schedule(
+    syncs: &[Rc<SyncHandle>],
+    schedule: &mut VerifySchedule,
+    wall: WallTime,
+) -> Vec<AuditRequest> {
+    let configured = syncs.iter().filter_map(|handle| {
+        let sync = handle.sync.borrow();
+        Some((sync.id, sync.config.verify.clone()?))
+    });
+    schedule.on_turn(configured, wall)
 }
 
 /// Defers full comparisons beyond `max_startups`.

@@ -22,7 +22,7 @@ use super::source_monitor::{SourceMonitor, Sources};
 use super::startup_progress::StartupProgress;
 use super::watch_limit::{self, DirectoryCount, WatchLimit};
 use super::{NoWatcher, new_watcher};
-use crate::audit::{AuditStep, Audits};
+use crate::audit::{AuditStep, Audits, VerifySchedule};
 use crate::component::Action;
 use crate::config::Settings;
 use crate::cron;
@@ -57,6 +57,7 @@ pub struct EventLoop<'a> {
     pub(super) local_jobs: LocalJobs,
     /// Comparisons of sources and targets.
     pub(super) audits: Audits,
+    verify_schedule: VerifySchedule,
     pub(super) scan_passes: ScanPasses,
     scheduler: Scheduler,
     pub(super) report_files: ReportFiles,
@@ -102,6 +103,7 @@ impl<'a> EventLoop<'a> {
             syncs,
             local_jobs: LocalJobs::default(),
             audits: Audits::default(),
+            verify_schedule: VerifySchedule::new(crate::sys::utc_offset),
             scheduler: Scheduler::default(),
             report_files: ReportFiles::new(settings),
             progress: StartupProgress::new(Instant::now(), settings.nodaemon),
@@ -189,6 +191,7 @@ impl<'a> EventLoop<'a> {
             syncs: &self.syncs,
             script: &self.script,
             server: &self.context.server,
+            state_dir: self.context.state.as_ref(),
         }
     }
 
@@ -499,10 +502,13 @@ impl<'a> EventLoop<'a> {
         let max_startups = self.script.settings.max_startups;
         let wall = cron::wall_time();
         let next_cron = each_sync::run_crontabs(&self.syncs, wall, self.now);
+        let due = each_sync::run_verify_schedule(&self.syncs, &mut self.verify_schedule, wall);
+        due.into_iter().for_each(|due| self.audits.on_request(due));
         let actions = self.transfers.on_wall_time(wall);
         self.apply(actions);
         let next_limit = self.transfers.wall_deadline(wall);
-        let next = next_cron.into_iter().chain(next_limit).min();
+        let next = [next_cron, self.verify_schedule.next(), next_limit];
+        let next = next.into_iter().flatten().min();
         self.context.cron_timer.arm(next);
         each_sync::limit_startups(&self.syncs, max_startups);
         let (mut place, mut starts) = (0, 0);
@@ -711,7 +717,8 @@ impl<'a> EventLoop<'a> {
             match step {
                 AuditStep::Waiting => return,
                 AuditStep::Actions(actions) => self.apply(actions),
-                AuditStep::Done(client, reports) => {
+                AuditStep::Done(None, _) => {}
+                AuditStep::Done(Some(client), reports) => {
                     let mut server = self.context.server.borrow_mut();
                     server.on_audited(client, reports, now);
                 }

@@ -26,6 +26,7 @@ use crate::process::{EndedChild, Pid, Stream};
 use crate::queue::Time;
 use crate::reports::{ReportAnswer, ReportPage};
 use crate::script::ScriptRequest;
+use crate::state;
 use crate::sync::{Clock, Next};
 use crate::transfer::local_jobs;
 use crate::tunnel;
@@ -195,6 +196,16 @@ impl EventLoop<'_> {
                         let page = LogPage::default();
                         let mut server = self.context.server.borrow_mut();
                         server.on_history(HistoryAnswer { token, page }, Instant::now());
+                    }
+                }
+                Action::SaveSample(id, place) => {
+                    if let (Some(state), Some(handle)) = (&self.context.state, self.find(id)) {
+                        state::sample::save(state, &handle.sync.borrow().config, place);
+                    }
+                }
+                Action::TellDrift(id, news) => {
+                    if let Some(handle) = self.find(id).map(Rc::clone) {
+                        self.transfers.tell_drift(&handle, news);
                     }
                 }
                 Action::KeepReport(report) => self.context.reports.keep(*report),

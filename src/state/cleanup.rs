@@ -32,7 +32,7 @@ const BATCH_DELAY: Duration = Duration::from_secs(1);
 const MAX_REMOVED: usize = 100;
 
 /// The names of the files in a state directory.
-const STATE_KINDS: [&[u8]; 10] = [
+const STATE_KINDS: [&[u8]; 11] = [
     b"alive",
     b"index",
     b"index-open",
@@ -41,6 +41,7 @@ const STATE_KINDS: [&[u8]; 10] = [
     b"log.old",
     b"mount",
     b"pending",
+    b"sample",
     b"source",
     b"target-mount",
 ];

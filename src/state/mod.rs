@@ -5,6 +5,7 @@
 //! | `state_dir` | the directories and their files |
 //! | `pending` | pending events, and the time up to which everything is at the target |
 //! | `sources` | the identity of each source, and what is mounted at source and target |
+//! | `sample` | the part of the files that a comparison by sample reads next |
 //! | `warm_start` | plans startups by the index of a source, and makes and updates it |
 //! | `cleanup` | removes the directories of syncs that are no longer configured |
 //!
@@ -13,6 +14,7 @@
 
 mod cleanup;
 pub mod pending;
+pub mod sample;
 pub mod sources;
 mod state_dir;
 pub mod warm_start;

@@ -103,6 +103,27 @@ impl DriftVerdict {
     }
 }
 
+/// Returns the number of parts of which a percentage is one; `None` if it is no percentage. With
+/// one, everything is compared.
+pub fn sample_parts(percent: f64) -> Option<u32> {
+    let is_percentage = percent > 0.0 && percent <= 100.0;
+    is_percentage.then(|| (100.0 / percent).ceil().min(f64::from(MAX_PARTS)) as u32)
+}
+
+/// The maximum number of parts of a sample.
+const MAX_PARTS: u32 = 100_000;
+
+/// The files whose contents were compared, of those of a sync.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportSample {
+    /// The part, from 1 on.
+    pub part: u32,
+    /// The number of parts.
+    pub parts: u32,
+    /// The number of files.
+    pub files: u64,
+}
+
 /// The difference at one path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -147,6 +168,9 @@ pub struct DriftReport {
     pub host: String,
     /// True if contents were compared, not only sizes, times and attributes.
     pub content: bool,
+    /// The files whose contents were compared; `None` for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<ReportSample>,
     /// The filter rules of the sync, as rsync gets them.
     pub filters: Vec<String>,
     /// The first line of `rsync --version` of this host.
@@ -213,10 +237,13 @@ impl DriftReport {
         if let Some(size) = self.bytes {
             parts.push(bytes(size));
         }
-        parts.push(if self.content {
-            "by content".to_owned()
-        } else {
-            "by size, time and attributes".to_owned()
+        parts.push(match (&self.sample, self.content) {
+            (Some(sample), _) => {
+                let ReportSample { part, parts, files } = sample;
+                format!("{files} by content (part {part} of {parts})")
+            }
+            (None, true) => "by content".to_owned(),
+            (None, false) => "by size, time and attributes".to_owned(),
         });
         parts.push(format!("in {}", span(self.end - self.begin)));
         let verdict = self.verdict.name().to_uppercase();
@@ -252,6 +279,15 @@ mod tests {
             [Equal, Drift, Incomplete].map(DriftVerdict::exit_code),
             [0, 1, 2]
         );
+    }
+
+    #[test]
+    fn a_percentage_is_one_of_several_parts() {
+        let percentages = [100.0, 60.0, 50.0, 10.0, 0.1, 0.0, -1.0, 101.0, f64::NAN];
+        let parts = percentages.map(sample_parts);
+        let expected = [Some(1), Some(2), Some(2), Some(10), Some(1000)];
+        assert_eq!(parts[..5], expected);
+        assert_eq!(parts[5..], [None; 4]);
     }
 
     #[test]

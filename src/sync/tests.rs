@@ -37,6 +37,7 @@ fn sync(moves: bool) -> Sync {
         mode: None,
         init: true,
         warm_start: None,
+        verify: None,
         on_synced: None,
         on_failed: None,
         on_recovered: None,

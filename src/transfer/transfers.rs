@@ -17,7 +17,7 @@ use super::hooks::{HookSync, Hooks};
 use super::job::{self, Job};
 use super::spawn;
 use super::stall_detector::StallDetector;
-use crate::component::Action;
+use crate::component::{Action, DriftNews};
 use crate::config::Hook;
 use crate::cron::{self, WallTime};
 use crate::exit::Exit;
@@ -464,6 +464,24 @@ impl Transfers {
                 };
                 self.call_hook(&handle, report);
             }
+        }
+    }
+
+    /// Calls `onFailed` of a sync: a comparison has found differences.
+    pub fn tell_drift(&mut self, handle: &Rc<SyncHandle>, news: DriftNews) {
+        let is_told = HookEvent::Failed
+            .hook(&handle.sync.borrow().config)
+            .is_some();
+        if is_told {
+            let report = HookReport {
+                event: HookEvent::Failed,
+                status: ExitStatus::Exit(1),
+                text: news.text.into_bytes(),
+                paths: news.paths,
+                truncated: news.is_cut,
+                batches: 1,
+            };
+            self.call_hook(handle, report);
         }
     }
 

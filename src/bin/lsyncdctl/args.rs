@@ -10,6 +10,7 @@ use crate::moment;
 use crate::status::StatusArgs;
 use lsyncd::control::protocol::Verb;
 use lsyncd::log::escape;
+use lsyncd::status::drift_report::sample_parts;
 
 /// The text of `-help`.
 pub const HELP: &str = "\
@@ -41,6 +42,8 @@ COMMANDS, for one sync or, without its name, for all:
   verify [PATH]       Compare source and target by a dry run of rsync. Exit
                       codes: 0 equal, 1 drift, 2 incomplete
     -content          Compare contents, not only sizes, times and attributes
+    -sample N%        Compare the contents of N % of the files, each time of
+                      others
     -repair           Send what differs
     -json             Print JSON
     -timeout SECONDS  Give up after this time, with exit code 2
@@ -118,6 +121,7 @@ struct Raw {
     follow: bool,
     content: bool,
     repair: bool,
+    sample: Option<f64>,
     other: Option<Command>,
 }
 
@@ -172,8 +176,8 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     if raw.json && !matches!(verb.as_str(), "status" | "log" | "verify" | "reports") {
         return Err("-json is an option of status, log, verify and reports only".into());
     }
-    if !is_verify && (raw.content || raw.repair) {
-        return Err("-content and -repair are options of verify only".into());
+    if !is_verify && (raw.content || raw.repair || raw.sample.is_some()) {
+        return Err("-content, -sample and -repair are options of verify only".into());
     }
     if raw.timeout.is_some() && !raw.wait && !is_verify {
         return Err("-timeout is an option of status -wait and verify only".into());
@@ -198,6 +202,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
                 path,
                 content: raw.content,
                 repair: raw.repair,
+                sample: raw.sample,
             },
             json: raw.json,
         },
@@ -267,6 +272,7 @@ fn sort(words: impl Iterator<Item = OsString>) -> Result<Raw, String> {
             "since" => raw.since = Some(since(&value()?)?),
             "content" => raw.content = true,
             "repair" => raw.repair = true,
+            "sample" => raw.sample = Some(percentage(&value()?)?),
             "socket" => raw.socket = Some(value()?.into()),
             "sync" => raw.sync = Some(value()?.to_string_lossy().into_owned()),
             "timeout" => raw.timeout = Some(span(&value()?)?),
@@ -326,6 +332,14 @@ fn standing_here(path: &OsStr) -> PathBuf {
 fn since(value: &OsStr) -> Result<f64, String> {
     moment::parse(&value.to_string_lossy(), moment::now())
         .ok_or_else(|| format!("-since needs {}", moment::FORMS))
+}
+
+fn percentage(value: &OsStr) -> Result<f64, String> {
+    let text = value.to_string_lossy();
+    let percent = text.strip_suffix('%').and_then(|text| text.parse().ok());
+    percent
+        .filter(|&percent| sample_parts(percent).is_some())
+        .ok_or_else(|| "-sample needs a percentage above 0 and up to 100, such as 10%".into())
 }
 
 fn count(value: &OsStr) -> Result<usize, String> {
@@ -419,11 +433,12 @@ mod tests {
                 path: Some("a/b".into()),
                 content: true,
                 repair: false,
+                sample: Some(12.5),
             },
             json: true,
         };
         assert_eq!(
-            command("verify web a/b -content -json -timeout 9"),
+            command("verify web a/b -content -sample 12.5% -json -timeout 9"),
             expected
         );
     }
@@ -441,6 +456,9 @@ mod tests {
             "pause -json",
             "resync -content",
             "flush -repair",
+            "flush -sample 5%",
+            "verify -sample 5",
+            "verify -sample 0%",
             "verify -wait",
             "verify a b c",
             "pause a b",

@@ -22,7 +22,9 @@ mod settings;
 mod sync;
 mod value_type;
 
-pub use nested::{BANDWIDTH, BANDWIDTH_ENTRY, CHECK, GUARD, RCLONE, SCANNER, SSH, STARTUP, TUNNEL};
+pub use nested::{
+    BANDWIDTH, BANDWIDTH_ENTRY, CHECK, GUARD, RCLONE, SCANNER, SSH, STARTUP, TUNNEL, VERIFY,
+};
 pub use rsync::{ONLY_HOW, RSYNC};
 pub use schema::schema;
 pub use settings::SETTINGS;
@@ -266,6 +268,7 @@ mod tests {
             TUNNEL,
             BANDWIDTH,
             BANDWIDTH_ENTRY,
+            VERIFY,
         ];
         for table in tables {
             for (index, key) in table.iter().enumerate() {

@@ -14,6 +14,19 @@ pub const GUARD: &[Key] = keys! {
          not started.";
 };
 
+/// The keys of `verify = { … }`.
+pub const VERIFY: &[Key] = keys! {
+    "at": T::Crontab, "required", V3;
+        "Times of comparisons: rules as in crontab(5), or with seconds in front.";
+    "content": T::Switch, "false", V3;
+        "Compare contents, not only sizes, times and attributes.";
+    "sample": T::Text, "`100%`", V3;
+        "Percentage of the files whose contents are compared, each time of others, so that all have \
+         been compared after 100 / N times. Sizes, times and attributes are compared of all.";
+    "repair": T::Switch, "false", V3;
+        "Send what differs.";
+};
+
 /// The keys of `check = { … }`: those of one command, then those of the sync.
 pub const CHECK: &[Key] = keys! {
     "command": T::Command, "", V3;

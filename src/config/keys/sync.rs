@@ -1,7 +1,7 @@
 //! The keys of `sync{}`.
 
 use super::ValueType as T;
-use super::{Key, Kinds, RCLONE, RSYNC, SSH, STARTUP, keys};
+use super::{Key, Kinds, RCLONE, RSYNC, SSH, STARTUP, VERIFY, keys};
 
 /// The built-in kinds.
 const BUILT_IN: Kinds = Kinds::ALL.without(Kinds::OWN);
@@ -124,6 +124,9 @@ pub const SYNC: &[Key] = keys! {
          default.direct, see [rsync](#rsync).";
     "rsyncExitCodes": T::ExitCodes, "", V2_2, TWO_PROGRAMS;
         "As `exitcodes`, for the rsync of default.rsyncssh and default.direct.";
+    "verify": T::Table(VERIFY), "", V3, WITH_RSYNC;
+        "Comparisons of source and target at given times, see \
+         [control.md](control.md#comparisons-at-given-times).";
     "rclone": T::Table(RCLONE), "", V3, Kinds::RCLONE;
         "Program and options, see [default.rclone](#defaultrclone).";
     "host": T::Text, "required", V2_2, Kinds::RSYNCSSH;

@@ -22,14 +22,14 @@ pub use self::files::ReportFiles;
 pub use self::snapshot::snapshot;
 use super::watch_limit::WatchLimit;
 use crate::audit::{AuditView, Audits, Obstacle};
-use crate::component::SyncCommand;
+use crate::component::{SamplePlace, SyncCommand};
 use crate::control::{ControlServer, DaemonView, SyncView};
 use crate::id::{ConnectionId, SyncId};
 use crate::log;
 use crate::process::ExitStatus;
 use crate::queue::Time;
 use crate::script::{Comparison, ComparisonScope, Script, SyncHandle};
-use crate::state;
+use crate::state::{self, StateDir};
 use crate::status::snapshot::Snapshot;
 use crate::sync::Mark;
 use crate::transfer::Transfers;
@@ -55,6 +55,7 @@ pub struct DaemonState<'a> {
     pub syncs: &'a [Rc<SyncHandle>],
     pub script: &'a Script,
     pub server: &'a RefCell<ControlServer>,
+    pub state_dir: Option<&'a StateDir>,
 }
 
 impl DaemonState<'_> {
@@ -162,6 +163,11 @@ impl AuditView for DaemonState<'_> {
             Some(handle) => self.script.comparison(handle, scope, by_content),
             None => Err("the configuration was read again".to_owned()),
         }
+    }
+
+    fn sample(&self, sync: SyncId) -> Option<SamplePlace> {
+        let sync = self.find(sync)?.sync.borrow();
+        state::sample::restore(self.state_dir?, &sync.config)
     }
 
     fn host(&self) -> String {

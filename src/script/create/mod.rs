@@ -23,6 +23,7 @@ use crate::batch::{self, rsync_options};
 use crate::config::{
     self, SyncConfig, bare_config_error, config_error, config_error_about, text_of, truthy,
 };
+use crate::cron::Crontab;
 use crate::filter::Filter;
 use crate::log;
 use crate::queue::Policy;
@@ -57,6 +58,8 @@ pub fn create(
     let filter = config::filter(&config)?;
     advise(lua, &config, &typed, &filter)?;
     if policy == Policy::Coalesce {
+        typed.verify = config::verify(&config)?;
+        check_verify(&typed)?;
         sync_checks::warn_of_target(lua, &typed);
         check_target(lua, &config, &typed, &filter)?;
     }
@@ -237,6 +240,19 @@ fn add_crontab(sync: &mut Sync) -> Result<()> {
                 format!("Sync: {name} - crontab rule {number} is not valid: {why} . Rule: {rule}"),
             )
         })?;
+    }
+    Ok(())
+}
+
+/// Refuses times of comparisons that are none.
+fn check_verify(config: &SyncConfig) -> Result<()> {
+    let rules = config.verify.iter().flat_map(|verify| &verify.at);
+    for rule in rules {
+        if let Err(why) = Crontab::new(crate::sys::utc_offset).add(rule) {
+            let (name, rule) = (&config.name, log::escape(rule.as_bytes()));
+            let text = format!("Sync: {name} - verify.at \"{rule}\" is not valid: {why}.");
+            return Err(config_error_about("at", text));
+        }
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ pub enum ComparisonScope {
     Below(Vec<u8>),
     /// These paths alone.
     Paths(Vec<ListedPath>),
+    /// These files, which pass the filter, each followed by a zero byte.
+    Files(Vec<u8>),
 }
 
 /// A path of the source.
@@ -102,6 +104,7 @@ impl Script {
         let (args, stdin) = match scope {
             ComparisonScope::Everything => call.everything(sync, lists_first),
             ComparisonScope::Below(path) => call.below(sync, path),
+            ComparisonScope::Files(names) => call.files(sync, names),
             ComparisonScope::Paths(paths) => {
                 let entries = paths.iter().map(|listed| {
                     let change = if listed.is_gone {
@@ -198,6 +201,15 @@ impl ComparisonCall<'_> {
             words.retain(|word| word != b"--delete");
         }
         (words, stdin)
+    }
+
+    /// Returns the call that compares files by name.
+    fn files(self, sync: &mut Sync, names: &[u8]) -> ComparisonWords {
+        let list = ["--from0", "--files-from=-", "--ignore-missing-args"];
+        let mut words: Vec<Vec<u8>> = list.map(Into::into).into();
+        words.extend(self.options);
+        words.extend([sync.config.source.clone(), self.target.to_vec()]);
+        (words, Some(names.to_vec()))
     }
 
     /// Returns the call that compares listed paths.

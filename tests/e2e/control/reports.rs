@@ -42,9 +42,11 @@ fn each_comparison_is_kept_and_what_is_altered_shows() {
     // The log of the daemon is a witness elsewhere.
     running.wait_log(&format!("report 2, SHA-256 {}", page.hash));
     running.terminate();
+    drop(running);
 
     // The chain goes on after a restart, and the oldest are removed.
-    let mut running = Daemon::new(&dir, KEPT).start_and_settle();
+    let mut running = Daemon::new(&dir, KEPT).start();
+    running.wait_for("the new daemon", |_| code(&ctl(&dir, &["status"])) == 0);
     for _ in 3..=6 {
         verify(&dir, 0);
     }

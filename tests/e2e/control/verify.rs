@@ -350,3 +350,121 @@ sync{ name = "own", source = "@SRC@", onCreate = function(event) spawn(event, "t
     assert_eq!(exit, 1);
     assert!(found(&drift[0]).contains(&("/odd\\377".to_owned(), "extra".to_owned())));
 }
+
+/// The runs of a sample find what each of them reads, and cover everything, also over a restart.
+#[test]
+fn a_sample_covers_everything_in_its_runs() {
+    let dir = Dir::new();
+    let config = MIRROR.replace("settings{", "settings{ stateDir = \"@DIR@/state\",");
+    for number in 0..12 {
+        dir.write(format!("f{number}"), "12345");
+    }
+    dir.write("n\nl]*", "12345");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    daemon.wait_equal();
+    for number in 0..12 {
+        change_silently(&dir.trg(format!("f{number}")), "abcde");
+    }
+    change_silently(&dir.trg("n\nl]*"), "abcde");
+    let mut all = Vec::new();
+    for part in 1..=4 {
+        if part == 3 {
+            // Its startup compares sizes and times only.
+            daemon.terminate();
+            // It ends what it has started.
+            drop(daemon);
+            daemon = Daemon::new(&dir, &config).start();
+            daemon.wait_for("the new daemon", |_| code(&ctl(&dir, &["status"])) == 0);
+        }
+        let output = ctl(&dir, &["verify", "-json", "-sample", "25%"]);
+        let reports = reports(&output);
+        assert!(!reports.is_empty(), "{}", text(&output));
+        let sample = reports[0].sample.expect("a sample");
+        assert_eq!((sample.part, sample.parts), (part, 4));
+        let found = found(&reports[0]);
+        assert_eq!(found.len() as u64, sample.files);
+        assert!(
+            found.iter().all(|(_, kinds)| kinds == "content"),
+            "{found:?}"
+        );
+        all.extend(found);
+    }
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 13, "{all:?}");
+    daemon.terminate();
+}
+
+#[test]
+fn a_comparison_at_a_given_time_repairs_and_tells_of_drift() {
+    let dir = Dir::new();
+    dir.write("f", "12345");
+    let with = |verify: &str| {
+        let settings = "settings{ stateDir = \"@DIR@/state\",";
+        MIRROR.replace("settings{", settings).replace(
+            "delay = 1,",
+            &format!(
+                "delay = 1, verify = {verify},
+    onFailed = {{ \"/bin/sh\", \"-c\", 'cat > \"$0\"; echo $LSYNCD_ERROR >> \"$0\"', \"@DIR@/told\" }},"
+            ),
+        )
+    };
+    let every_second = "{ at = \"* * * * * *\", content = true }";
+    let mut daemon = Daemon::new(&dir, &with(every_second)).start_and_settle();
+    daemon.wait_equal();
+    daemon.wait_log("verified one: equal");
+    change_silently(&dir.trg("f"), "abcde");
+    daemon.wait_log("verified one: drift, 1 differences");
+    daemon.wait_for("the hook", |_| {
+        dir.text("told") == "/f\0verify: 1 difference at the target\n"
+    });
+    // Kept as those of a client are.
+    let output = ctl(&dir, &["reports", "-json"]);
+    assert_eq!(code(&output), 0, "{}", text(&output));
+    assert!(
+        text(&output).contains("\"verdict\":\"drift\""),
+        "{}",
+        text(&output)
+    );
+    let repairing = with("{ at = \"* * * * * *\", content = true, repair = true }");
+    dir.put("config.lua", dir.expand(&repairing));
+    done(&dir, &["reload"]);
+    daemon.wait_log("1 differences, 1 repaired");
+    daemon.wait_equal();
+    daemon.terminate();
+}
+
+#[test]
+fn times_and_samples_that_make_no_sense_are_refused() {
+    let dir = Dir::new();
+    for (verify, expected) in [
+        (
+            "{ at = \"0 3 * *\" }",
+            "verify.at \"0 3 * *\" is not valid: it has 4 fields",
+        ),
+        (
+            "{ at = \"@daily\", sample = \"5%\" }",
+            "verify.sample needs content = true",
+        ),
+        (
+            "{ at = \"@daily\", contents = true }",
+            "Parameter \"verify.contents\" unknown",
+        ),
+        ("{ }", "verify needs the times of comparisons"),
+        ("true", "\"verify\" must be a table"),
+    ] {
+        let config = MIRROR.replace("delay = 1,", &format!("delay = 1,\n    verify = {verify},"));
+        let ended = Daemon::new(&dir, &config).run();
+        ended.assert_refused();
+        assert!(
+            ended.stderr.contains(expected),
+            "{verify}: {}",
+            ended.stderr
+        );
+        assert!(
+            ended.stderr.contains("(line 4)"),
+            "{verify}: {}",
+            ended.stderr
+        );
+    }
+}
