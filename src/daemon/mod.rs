@@ -41,6 +41,7 @@ use self::context::Context;
 use self::event_loop::EventLoop;
 use self::os::detach;
 use self::os::pid_file::PidFile;
+use self::os::signals;
 use crate::cli::{self, Options, Request};
 use crate::config::Settings;
 use crate::exit::Exit;
@@ -52,7 +53,12 @@ use crate::watch::Watcher;
 
 /// Runs the program with the words behind its name.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
-    match cli::parse(words) {
+    signals::hold();
+    let request = cli::parse(words);
+    if !matches!(request, Ok(Request::Run(_))) {
+        signals::release();
+    }
+    match request {
         Ok(Request::Help) => {
             print!("{}", cli::help());
             Exit::Failure

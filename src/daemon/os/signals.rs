@@ -47,6 +47,10 @@ impl Signal {
         self.kernel() as i32
     }
 
+    fn set() -> SigSet {
+        Signal::ALL.into_iter().map(Signal::kernel).collect()
+    }
+
     fn kernel(self) -> Number {
         match self {
             Self::Terminate => Number::SIGTERM,
@@ -59,6 +63,18 @@ impl Signal {
     }
 }
 
+/// Holds back the signals of [`Signal::ALL`] until [`Signals::new`] catches them. To be called before
+/// there are other threads.
+pub fn hold() {
+    // Fails for an invalid operation only.
+    let _ = Signal::set().thread_block();
+}
+
+/// Lets the signals have their usual effect, in a program that does not catch them.
+pub fn release() {
+    let _ = Signal::set().thread_unblock();
+}
+
 /// Catches the signals of [`Signal::ALL`] for as long as it lives.
 pub struct Signals {
     source: Source,
@@ -67,18 +83,14 @@ pub struct Signals {
 impl Signals {
     /// Sets the handlers and registers the source. To be called before there are other threads,
     /// for it also unblocks the signals: a daemon started with `SIGCHLD` blocked or ignored
-    /// would wait for its children for ever.
+    /// would wait for its children for ever. Those held back by [`hold`] are caught now.
     ///
     /// # Errors
     /// When descriptors are short.
     pub fn new(registry: &Registry, token: Token) -> io::Result<Self> {
         let mut source = Source::new(Signal::ALL.map(Signal::number))?;
         registry.register(&mut source, token, Interest::READABLE)?;
-        Signal::ALL
-            .into_iter()
-            .map(Signal::kernel)
-            .collect::<SigSet>()
-            .thread_unblock()?;
+        Signal::set().thread_unblock()?;
         Ok(Self { source })
     }
 

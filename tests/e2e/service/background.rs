@@ -1,10 +1,14 @@
 //! Detaching, the pid file, and signals.
 
 use std::fs;
+use std::io::Write;
+use std::process::Command;
 
-use nix::sys::signal::Signal;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::support::daemon::{Daemon, Running};
+use crate::support::daemon::{Daemon, MIRROR, Running, binary};
 use crate::support::dir::{Dir, poll};
 use crate::support::fake::{Fake, RECORDED};
 
@@ -173,6 +177,59 @@ fn term_during_the_startup_transfer() {
 }
 
 /// One who asks twice does not want to wait.
+/// The program waits in its very first log line, which a full pipe does not take.
+#[test]
+fn signals_that_arrive_before_anything_else_is_done() {
+    for (config, words) in [(DETACHED, &[][..]), (MIRROR, &["-nodaemon"])] {
+        for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+            let dir = Dir::new();
+            let config = dir.put("config.lua", dir.expand(config));
+            let (mut reader, mut writer) = std::io::pipe().unwrap();
+            fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+            while writer.write(&[b'\n'; 4096]).is_ok() {}
+            let mut daemon = Command::new(binary())
+                .args(["-runner", "none", "-logfile"])
+                .args([&dir.path("log"), &config])
+                .args(words)
+                .current_dir(dir.root())
+                .stdout(writer.try_clone().unwrap())
+                .stderr(writer)
+                .spawn()
+                .unwrap();
+            let pid = Pid::from_raw(daemon.id() as i32);
+            // It sleeps nowhere else for so long.
+            let mut times = 0;
+            assert!(poll(|| {
+                let status = fs::read_to_string(format!("/proc/{pid}/status"));
+                let sleeps = status.is_ok_and(|text| {
+                    text.starts_with("Name:\tlsyncd\n") && text.contains("State:\tS")
+                });
+                times = if sleeps { times + 1 } else { 0 };
+                times == 5
+            }));
+            kill(pid, signal).unwrap();
+            let drain =
+                std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+            let has = |text: &str| assert!(poll(|| dir.text("log").contains(text)), "{text}");
+            if words.is_empty() {
+                assert_eq!(daemon.wait().unwrap().code(), Some(0));
+            }
+            if signal == Signal::SIGHUP {
+                has("--- HUP signal, resetting ---");
+                let written = dir.text("pid").trim().parse().map(Pid::from_raw);
+                kill(written.unwrap_or(pid), Signal::SIGTERM).unwrap();
+            }
+            has("--- TERM signal, fading ---");
+            if !words.is_empty() {
+                assert_eq!(daemon.wait().unwrap().code(), Some(143));
+            }
+            assert!(poll(|| !dir.path("pid").exists()));
+            // The daemon has ended when nobody has the other end of the pipe.
+            drain.join().unwrap().unwrap();
+        }
+    }
+}
+
 #[test]
 fn second_term_ends_children() {
     let dir = Dir::new();
