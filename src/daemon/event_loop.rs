@@ -386,9 +386,9 @@ impl<'a> EventLoop<'a> {
 
     /// Returns true if the sync may start a transfer. Otherwise it is halted.
     pub(super) fn check_ready(&mut self, handle: &Rc<SyncHandle>) -> bool {
-        let mut is_ready = false;
+        let (mut is_ready, now) = (false, self.now);
         self.check_sources(|monitor, sources| {
-            let (ready, actions) = monitor.check_ready(handle, sources, Instant::now());
+            let (ready, actions) = monitor.check_ready(handle, sources, (Instant::now(), now));
             is_ready = ready;
             actions
         });

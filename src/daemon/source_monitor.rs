@@ -21,7 +21,7 @@ use crate::mount_table::{self, lasting, mounts};
 use crate::queue::Time;
 use crate::script::SyncHandle;
 use crate::state::{StateDir, sources};
-use crate::sync::Sync;
+use crate::sync::{Sync, TargetState};
 use crate::watch::Watcher;
 
 /// The interval of checks while a source is missing.
@@ -32,6 +32,13 @@ const PATHS_INTERVAL: Duration = Duration::from_secs(10);
 /// The minimum time between two readings of the mount table. A machine that starts containers
 /// changes it many times a second, and each reading examines every source.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the start waits for a target to answer.
+const START_TIME: Duration = Duration::from_secs(5);
+/// The pause before a target that has not answered is asked again, in microseconds.
+const SILENT_PAUSE: Time = 100_000;
+/// The time after which a target that does not answer halts its sync.
+const MAX_SILENCE: Duration = Duration::from_secs(30);
+
 /// Wakes the loop when the mount table changes.
 pub struct MountWatch {
     _file: Option<File>,
@@ -52,6 +59,9 @@ impl MountWatch {
         Ok(MountWatch { _file: Some(file) })
     }
 }
+
+/// Why a sync is halted whose target is on a file system that does not answer.
+const NO_ANSWER: &str = "the file system of the target does not answer";
 
 /// The roots of watched trees, as the monitor needs them.
 pub trait WatchedRoots {
@@ -210,7 +220,11 @@ impl SourceMonitor {
                     sources::restore(state, &mut sync);
                 }
                 // The source is accepted only if the target is available.
-                sync.accept_target().or_else(|| sync.accept_source())
+                match sync.accept_target(START_TIME) {
+                    TargetState::Available => sync.accept_source(),
+                    TargetState::NotMounted(why) => Some(why),
+                    TargetState::Silent(_) => Some(NO_ANSWER.to_owned()),
+                }
             };
             actions.extend(match violation {
                 Some(why) => self.halt(handle, why, now),
@@ -233,12 +247,12 @@ impl SourceMonitor {
     }
 
     /// Checks a sync before a transfer. Returns true if it may start one; otherwise the sync is
-    /// halted.
+    /// halted, or deferred while its target does not answer.
     pub fn check_ready(
         &mut self,
         handle: &SyncHandle,
         sources: &mut Sources<'_>,
-        now: Instant,
+        (now, time): (Instant, Time),
     ) -> (bool, Vec<Action>) {
         let mut actions = Vec::new();
         // An unmounted file system must not look like deleted files, so this check is not delayed.
@@ -247,7 +261,17 @@ impl SourceMonitor {
         }
         let violation = {
             let mut sync = handle.sync.borrow_mut();
-            sync.source_violation().or_else(|| sync.target_violation())
+            match (sync.source_violation(), sync.check_target()) {
+                (Some(why), _) | (None, TargetState::NotMounted(why)) => Some(why),
+                (None, TargetState::Silent(since)) if since >= MAX_SILENCE => {
+                    Some(NO_ANSWER.to_owned())
+                }
+                (None, TargetState::Silent(_)) => {
+                    sync.defer(time + SILENT_PAUSE);
+                    return (false, actions);
+                }
+                (None, TargetState::Available) => None,
+            }
         };
         let Some(why) = violation else {
             return (true, actions);
@@ -355,13 +379,13 @@ impl SourceMonitor {
             return true;
         }
         let home = sources.roots.leads_to_root(&sync.config.source);
-        let violation = sync.target_violation().or_else(|| {
-            if home {
-                sync.accept_source()
-            } else {
-                sync.source_violation()
-            }
-        });
+        let violation = match sync.check_target() {
+            TargetState::NotMounted(why) => Some(why),
+            // The next transfer asks again, or the next check of a halted sync.
+            TargetState::Silent(_) => return home,
+            TargetState::Available if home => sync.accept_source(),
+            TargetState::Available => sync.source_violation(),
+        };
         match violation {
             Some(why) => {
                 drop(sync);

@@ -42,7 +42,7 @@ mod warm_start;
 pub use clock::Clock;
 pub use commands::Mark;
 pub use counters::Counters;
-pub use guard::{MountChanges, SourceIdentity};
+pub use guard::{MountChanges, SourceIdentity, TargetState};
 pub use journal_reader::{choose_leaders, share, share_inherited};
 pub use retry::{
     Backoff, Blame, Deferred, Entries, FailedEntries, LineKind, OtherNames, RetryPlan,

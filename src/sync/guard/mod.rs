@@ -16,6 +16,7 @@ mod target;
 
 pub use identity::{SourceIdentity, SourcePlace};
 pub use nested_mounts::MountChanges;
+pub use target::TargetState;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -44,6 +45,8 @@ pub(super) struct GuardState {
     /// The watched directory; `None` until it is accepted.
     watched: Option<SourceIdentity>,
     target: Option<target::TargetMount>,
+    /// A look at the target that is not answered yet.
+    probe: Option<target::Probe>,
     nested_mounts: nested_mounts::NestedMounts,
     deletions: DeleteGuard,
 }

@@ -5,12 +5,18 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::super::Sync;
 use crate::batch;
 use crate::config::target::resolved;
 use crate::log;
 use crate::mount_table::{self, mount_of};
+
+/// The time that a target has to answer before the event loop goes on.
+const ANSWER_TIME: Duration = Duration::from_millis(20);
 
 /// The mount a target is known to be on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +25,32 @@ pub(super) struct TargetMount {
     point: Vec<u8>,
     /// Device and inode of the mounted root; `None` if this daemon has not seen it yet.
     root: Option<(u64, u64)>,
+}
+
+/// The result of looking at a target.
+struct FoundTarget {
+    /// The resolved path.
+    target: Vec<u8>,
+    /// The mount point.
+    point: Vec<u8>,
+    root: Option<(u64, u64)>,
+}
+
+/// A thread that looks at the target.
+pub(super) struct Probe {
+    answer: Receiver<Option<FoundTarget>>,
+    since: Instant,
+}
+
+/// What is known of a target before a transfer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TargetState {
+    /// It may be written to.
+    Available,
+    /// It must not be written to, with the reason as a log text.
+    NotMounted(String),
+    /// Its file system has not answered for this long.
+    Silent(Duration),
 }
 
 impl TargetMount {
@@ -51,44 +83,89 @@ impl Sync {
         self.guard.target.as_ref().map(|mount| &*mount.point)
     }
 
-    /// Returns the reason why the target must not be written to now. Costs one system call in the
-    /// normal case.
-    pub fn target_violation(&mut self) -> Option<String> {
-        let known = self.guard.target.as_ref()?;
-        if known.is_confirmed_by(|| root(&known.point)) {
-            return None;
+    /// Tells if the target may be written to now. In the normal case this costs a thread that lives
+    /// for one system call: a target on a network that is down must not stop the event loop.
+    pub fn check_target(&mut self) -> TargetState {
+        let is_known = self.guard.target.as_ref().is_some_and(|m| m.point != b"/");
+        if is_known || self.guard.probe.is_some() {
+            self.accept_target(ANSWER_TIME)
+        } else {
+            TargetState::Available
         }
-        self.accept_target()
     }
 
-    /// Checks a target that may have moved to another mount, and records it. Returns the violation
-    /// as a log text.
-    pub fn accept_target(&mut self) -> Option<String> {
-        let target = self.config.target.as_ref()?;
+    /// Checks a target that may have moved to another mount, and records it. Waits for `time` at
+    /// most.
+    pub fn accept_target(&mut self, time: Duration) -> TargetState {
+        let Some(target) = &self.config.target else {
+            return TargetState::Available;
+        };
         if !self.config.guard.on || !target.starts_with(b"/") || batch::is_remote(target) {
-            return None;
+            return TargetState::Available;
         }
-        // Reading the directory triggers an automount (autofs(5)).
-        let _ = fs::read_dir(OsStr::from_bytes(target)).map(|mut names| names.next());
-        let target = resolved(target);
-        let point = mount_of(&mount_table::read(), &target);
+        let probe = match self.guard.probe.take() {
+            Some(probe) => probe,
+            None => Probe::start(target.clone(), self.guard.target.clone()),
+        };
+        let found = match probe.answer.recv_timeout(time) {
+            Ok(found) => found,
+            Err(RecvTimeoutError::Timeout) => {
+                let since = probe.since;
+                self.guard.probe = Some(probe);
+                return TargetState::Silent(since.elapsed());
+            }
+            // The thread has panicked or could not be started.
+            Err(RecvTimeoutError::Disconnected) => look(target, self.guard.target.as_ref()),
+        };
+        let Some(found) = found else {
+            return TargetState::Available;
+        };
         let known = self.guard.target.as_ref();
-        if let Some(known) = known.filter(|known| known.is_lost_at(&target, &point)) {
+        if let Some(known) = known.filter(|known| known.is_lost_at(&found.target, &found.point)) {
             let known = log::escape(&known.point);
-            return Some(format!(
+            return TargetState::NotMounted(format!(
                 "what was mounted at {known}, where the target is, is not"
             ));
         }
-        let root = root(&point);
+        let FoundTarget { point, root, .. } = found;
         self.guard.target = Some(TargetMount { point, root });
-        None
+        TargetState::Available
     }
 
     /// Forgets the mount, so that the target is accepted as it is.
     pub(super) fn forget_target_mount(&mut self) {
         self.guard.target = None;
-        let _ = self.accept_target();
+        self.guard.probe = None;
+        let _ = self.accept_target(ANSWER_TIME);
     }
+}
+
+impl Probe {
+    /// Starts a thread that looks at a target, which was on a mount if that is `known`.
+    fn start(target: Vec<u8>, known: Option<TargetMount>) -> Probe {
+        let (sender, answer) = mpsc::channel();
+        let builder = thread::Builder::new().name("target".into());
+        let _ = builder.spawn(move || sender.send(look(&target, known.as_ref())));
+        let since = Instant::now();
+        Probe { answer, since }
+    }
+}
+
+/// Returns where the target is mounted; `None` if this is known and has not changed.
+fn look(target: &[u8], known: Option<&TargetMount>) -> Option<FoundTarget> {
+    if known.is_some_and(|known| known.is_confirmed_by(|| root(&known.point))) {
+        return None;
+    }
+    // Reading the directory triggers an automount (autofs(5)).
+    let _ = fs::read_dir(OsStr::from_bytes(target)).map(|mut names| names.next());
+    let target = resolved(target);
+    let point = mount_of(&mount_table::read(), &target);
+    let root = root(&point);
+    Some(FoundTarget {
+        target,
+        point,
+        root,
+    })
 }
 
 fn root(point: &[u8]) -> Option<(u64, u64)> {
@@ -99,6 +176,9 @@ fn root(point: &[u8]) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paths;
+    use crate::queue::Policy;
+    use crate::sync::tests::sync_with;
 
     fn mount(point: &str, root: Option<(u64, u64)>) -> TargetMount {
         let point = point.as_bytes().to_vec();
@@ -119,6 +199,58 @@ mod tests {
             let is_lost = known.is_lost_at(target.as_bytes(), point.as_bytes());
             assert_eq!(is_lost, lost, "{target} on {point}");
         }
+    }
+
+    #[test]
+    fn a_target_that_does_not_answer_is_asked_once_and_stops_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().as_os_str().as_bytes().to_vec();
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.config.target = Some(target.clone());
+        sync.config.guard.on = true;
+        assert_eq!(sync.check_target(), TargetState::Available);
+        let (sender, answer) = mpsc::channel();
+        let since = Instant::now();
+        sync.guard.probe = Some(Probe { answer, since });
+        for _ in 0..3 {
+            assert!(matches!(sync.check_target(), TargetState::Silent(_)));
+        }
+        let found = |point: &str, root| FoundTarget {
+            target: target.clone(),
+            point: point.as_bytes().to_vec(),
+            root,
+        };
+        sender.send(Some(found("/tmp", Some((1, 1))))).unwrap();
+        assert_eq!(sync.check_target(), TargetState::Available);
+        assert_eq!(sync.target_mount(), Some(&b"/tmp"[..]));
+        assert!(sync.guard.probe.is_none());
+        // A thread that has panicked leaves the question to the loop.
+        drop(sender);
+        let (_, answer) = mpsc::channel();
+        sync.guard.target = Some(mount("/", None));
+        sync.guard.probe = Some(Probe { answer, since });
+        assert_eq!(sync.check_target(), TargetState::Available);
+    }
+
+    #[test]
+    fn a_lost_mount_is_told_by_the_thread() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut sync = sync_with(Policy::Coalesce);
+        let target = resolved(directory.path().as_os_str().as_bytes());
+        sync.config.target = Some(target.clone());
+        sync.config.guard.on = true;
+        let point = paths::bare(&target).to_vec();
+        sync.guard.target = Some(TargetMount {
+            point,
+            root: Some((1, 2)),
+        });
+        let time = Duration::from_secs(60);
+        assert!(matches!(
+            sync.accept_target(time),
+            TargetState::NotMounted(_)
+        ));
+        sync.forget_target_mount();
+        assert_eq!(sync.accept_target(time), TargetState::Available);
     }
 
     #[test]
