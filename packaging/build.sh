@@ -1,8 +1,8 @@
 #!/bin/bash
 # Builds the packages: lsyncd_VERSION-1_ARCH.deb and lsyncd-VERSION-1.ARCH.rpm.
 set -euo pipefail
-here=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=packaging/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
     cat <<'TEXT'
@@ -15,41 +15,17 @@ TEXT
 }
 
 kinds=(deb rpm)
-out=
-for word in "$@"; do
-    case $word in
+option() {
+    case $1 in
     --deb) kinds=(deb) ;;
     --rpm) kinds=(rpm) ;;
-    -h | --help)
-        usage
-        exit 0
-        ;;
-    -*)
-        usage >&2
-        exit 2
-        ;;
-    /*) out=$word ;;
-    *) out=$here/$word ;;
+    *) return 1 ;;
     esac
-done
-out=${out:-$PWD/packaging/out}
-
-die() {
-    echo "build.sh: $*" >&2
-    exit 1
 }
-
-command -v cargo >/dev/null || PATH=$PATH:${HOME:-/root}/.cargo/bin
-command -v cargo >/dev/null || die "Rust 1.88 or later is needed: https://rustup.rs tells how to get it"
-target=$(cargo metadata --format-version 1 --no-deps --locked |
-    sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-PATH=$PATH:$target/tools/bin
-
-need() { # need COMMAND CRATE VERSION: a tool of cargo
-    command -v "$1" >/dev/null && return
-    echo "Installing $2 (once, some minutes) ..."
-    cargo install --quiet --locked --root "$target/tools" --version "$3" "$2"
-}
+read_words option "$@"
+[ "${#words[@]}" -le 1 ] || wrong_usage
+out=$(absolute "${words[0]:-$PWD/packaging/out}")
+use_cargo
 
 mkdir -p "$out"
 echo "Building lsyncd ..."
@@ -57,7 +33,7 @@ cargo build --release --locked --quiet
 for kind in "${kinds[@]}"; do
     case $kind in
     deb)
-        need cargo-deb cargo-deb '^3'
+        need cargo-deb '^3'
         # dpkg-shlibdeps finds out which C library is needed at least.
         if ! command -v dpkg-shlibdeps >/dev/null && [ "$(id -u)" -eq 0 ]; then
             apt-get install -q -y --no-install-recommends dpkg-dev </dev/null >/dev/null || true
@@ -67,7 +43,7 @@ for kind in "${kinds[@]}"; do
         cargo deb --quiet --no-build --locked --output "$out/" >/dev/null
         ;;
     rpm)
-        need cargo-generate-rpm cargo-generate-rpm '^0.21'
+        need cargo-generate-rpm '^0.21'
         rm -f "$out"/lsyncd-*.rpm
         cargo generate-rpm --auto-req builtin --output "$out/"
         ;;

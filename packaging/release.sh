@@ -1,60 +1,45 @@
 #!/bin/bash
 # Makes a release: packages for two architectures, the source, and the files that tell what is in it.
 set -euo pipefail
-here=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=packaging/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
     cat <<'TEXT'
-usage: packaging/release.sh [--arch amd64|arm64]... [DIRECTORY]
+usage: packaging/release.sh [--arch amd64|arm64]... [--source] [DIRECTORY]
 
 Puts into DIRECTORY (packaging/out/release):
   lsyncd_VERSION-1_ARCH.deb, lsyncd-VERSION-1.ARCH.rpm   for amd64 and arm64, glibc 2.28 or later
   lsyncd_VERSION.orig.tar.xz                             the source with its crates
+  lsyncd_VERSION-1.dsc, lsyncd_VERSION-1.debian.tar.xz   with it, the source package of Debian
+  lsyncd.spec                                            with it, the source package of RPM
   lsyncd-VERSION.cdx.json                                what the programs consist of (CycloneDX)
   SHA256SUMS                                             checksums of all of these
 
-Times and paths of the build host are kept out of the files. Needs rustup, Python with pip, xz and dpkg-dev; for arm64 also gcc-aarch64-linux-gnu's binutils. The
-tools of cargo are installed below cargo's target directory.
+--arch makes the packages of these architectures only, --source makes none.
+
+Times and paths of the build host are kept out of the files. Needs rustup, Python with pip, xz and dpkg-dev. The tools of
+cargo are installed below cargo's target directory.
 TEXT
 }
 
-arches=()
-out=
-while [ $# -gt 0 ]; do
+arches=() packages=yes
+option() {
     case $1 in
+    --source) packages= ;;
     --arch)
         arches+=("${2:?--arch needs an architecture}")
-        shift
+        taken=2
         ;;
-    -h | --help)
-        usage
-        exit 0
-        ;;
-    -*)
-        usage >&2
-        exit 2
-        ;;
-    /*) out=$1 ;;
-    *) out=$here/$1 ;;
+    *) return 1 ;;
     esac
-    shift
-done
-[ "${#arches[@]}" -gt 0 ] || arches=(amd64 arm64)
-out=${out:-$PWD/packaging/out/release}
-
-die() {
-    echo "release.sh: $*" >&2
-    exit 1
 }
-
-command -v cargo >/dev/null || PATH=$PATH:${HOME:-/root}/.cargo/bin
-command -v cargo >/dev/null || die "Rust 1.88 or later is needed: https://rustup.rs tells how to get it"
-target=$(cargo metadata --format-version 1 --no-deps --locked |
-    sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-version=$(sed -n 's/^version = "\(.*\)"/\1/p;T;q' Cargo.toml)
-tools=$target/tools
-PATH=$tools/bin:$PATH
+read_words option "$@"
+[ "${#words[@]}" -le 1 ] || wrong_usage
+[ "${#arches[@]}" -gt 0 ] || arches=(amd64 arm64)
+out=$(absolute "${words[0]:-$PWD/packaging/out/release}")
+use_cargo
+version=$(setting version)
 
 # ---- the same bits each time
 
@@ -76,12 +61,6 @@ export CFLAGS="-ffile-prefix-map=$PWD=/lsyncd -ffile-prefix-map=$cargo_home=/car
 -ffile-prefix-map=$target=/target"
 
 # ---- tools
-
-need() { # need COMMAND CRATE VERSION: a tool of cargo
-    command -v "$1" >/dev/null && return
-    echo "Installing $2 (once, some minutes) ..."
-    env -u RUSTFLAGS -u CFLAGS cargo install --quiet --locked --root "$tools" --version "$3" "$2"
-}
 
 need_zig() { # the linker that knows the symbols of old C libraries
     python3 -m ziglang version >/dev/null 2>&1 && return
@@ -111,27 +90,72 @@ packages() { # packages ARCH
     touch -d "@$SOURCE_DATE_EPOCH" "$built/lsyncd" "$built/lsyncdctl"
     cargo deb --quiet --no-build --no-strip --locked --target "$triple" --variant release \
         --output "$out/" >/dev/null
-    cargo generate-rpm --target "$triple" --auto-req builtin --payload-compress xz \
+    cargo generate-rpm --target "$triple" --auto-req disabled --variant release --payload-compress xz \
         --source-date "$SOURCE_DATE_EPOCH" --output "$out/"
 }
 
-source_archive() { # the tree of the commit, with its crates beside it
-    local name=lsyncd-$version place
-    place=$(mktemp -d)
-    mkdir "$place/$name"
+# The tree of the commit, with its crates beside it, in $source.
+source_archive() {
+    mkdir "$source"
     if [ -n "$commit" ]; then
-        git archive HEAD | tar -x -C "$place/$name"
+        git archive HEAD | tar -x -C "$source"
     else
-        tar -c --exclude=./target --exclude=./packaging/out . | tar -x -C "$place/$name"
+        tar -c --exclude=./target --exclude=./packaging/out . | tar -x -C "$source"
     fi
     (
-        cd "$place/$name"
+        cd "$source"
+        env -u RUSTFLAGS cargo vendor --locked --quiet --versioned-dirs vendor >/dev/null
         mkdir .cargo
-        env -u RUSTFLAGS cargo vendor --locked --quiet --versioned-dirs vendor >.cargo/config.toml
+        printf '[source.crates-io]\nreplace-with = "vendor"\n\n[source.vendor]\ndirectory = "vendor"\n' \
+            >.cargo/config.toml
+        for directory in vendor/*; do
+            grep -qx "${directory#vendor/}" <<<"$linux_crates" || hollow "$directory"
+        done
+        CARGO_HOME=$place/home cargo metadata --locked --offline --format-version 1 >/dev/null
     )
     tar -C "$place" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
-        --mode=u+rw,go+r,go-w -c "$name" | xz -6 -T1 >"$out/lsyncd_$version.orig.tar.xz"
-    rm -rf "$place"
+        --mode=u+rw,go+r,go-w -c "lsyncd-$version" | xz -6 -T1 >"$out/lsyncd_$version.orig.tar.xz"
+}
+
+# The crates that a build or a test for Linux needs, as NAME-VERSION.
+linux_crates() {
+    local arch
+    for arch in amd64 arm64; do
+        env -u RUSTFLAGS cargo tree --quiet --locked --all-features --target "$(rust_target $arch)" \
+            --edges normal,build,dev --prefix none --format '{p}'
+    done | sed 's/^\([^ ]*\) v\([^ ]*\).*/\1-\2/' | sort -u
+}
+
+# hollow DIRECTORY: cargo reads the manifest of a crate for other systems, and nothing else
+hollow() {
+    find "$1" -mindepth 1 -maxdepth 1 ! -name Cargo.toml ! -name .cargo-checksum.json -exec rm -r {} +
+    mkdir "$1/src"
+    : >"$1/src/lib.rs"
+    sed -i 's/"files":{[^}]*}/"files":{}/' "$1/.cargo-checksum.json"
+}
+
+# The source package of Debian, and the spec file of RPM.
+source_packages() {
+    local bundled
+    cp -r packaging/debian "$source/debian"
+    fill_in <packaging/debian/control >"$source/debian/control"
+    (cd "$source" && python3 packaging/debian/crates.py vendor) >>"$source/debian/copyright"
+    rm "$source/debian/crates.py"
+    for script in preinst postinst prerm postrm; do
+        printf '\n#DEBHELPER#\n' >>"$source/debian/$script"
+    done
+    cp "$out/lsyncd_$version.orig.tar.xz" "$place/"
+    (cd "$place" && dpkg-source --build "lsyncd-$version" >/dev/null)
+    mv "$place"/lsyncd_*.dsc "$place"/lsyncd_*.debian.tar.xz "$out/"
+    bundled=$(sed 's/\(.*\)-\([0-9]\)/Provides: bundled(crate(\1)) = \2/' <<<"$linux_crates")
+    fill_in <packaging/rpm/lsyncd.spec | awk -v bundled="$bundled" \
+        '/^@BUNDLED@$/ { print bundled; next } { print }' >"$out/lsyncd.spec"
+}
+
+# fill_in: the settings in place of their names
+fill_in() {
+    sed "s|@MAINTAINER@|$(maintainer)|; s|@HOMEPAGE@|$(setting homepage)|; s|@VERSION@|$version|;
+        s|@RUST@|$(setting rust-version)|"
 }
 
 bill_of_materials() {
@@ -144,17 +168,24 @@ bill_of_materials() {
 }
 
 mkdir -p "$out"
-rm -f "$out"/lsyncd[_-]* "$out/SHA256SUMS"
-need_zig
-need cargo-zigbuild cargo-zigbuild '^0.24'
-need cargo-deb cargo-deb '^3'
-need cargo-generate-rpm cargo-generate-rpm '^0.21'
-need cargo-cyclonedx cargo-cyclonedx '^0.5'
-for arch in "${arches[@]}"; do
-    packages "$arch"
-done
+rm -f "$out"/lsyncd[_.-]* "$out/SHA256SUMS"
+if [ -n "$packages" ]; then
+    need_zig
+    need cargo-zigbuild '^0.24'
+    need cargo-deb '^3'
+    need cargo-generate-rpm '^0.21'
+    for arch in "${arches[@]}"; do
+        packages "$arch"
+    done
+fi
+need cargo-cyclonedx '^0.5'
 echo "Packing the source ..."
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT
+source=$place/lsyncd-$version
+linux_crates=$(linux_crates)
 source_archive
+source_packages
 bill_of_materials
 (cd "$out" && sha256sum lsyncd* >SHA256SUMS)
 ls -1 "$out"

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Makes a signed apt repository of the packages of a release.
 set -euo pipefail
-here=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=packaging/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
     cat <<'TEXT'
@@ -17,23 +17,9 @@ The home of gpg is that of the environment (GNUPGHOME).  Needs reprepro and gpg.
 TEXT
 }
 
-case ${1:-} in
--h | --help)
-    usage
-    exit 0
-    ;;
-esac
-[ $# -eq 3 ] || {
-    usage >&2
-    exit 2
-}
-absolute() { case $1 in /*) echo "$1" ;; *) echo "$here/$1" ;; esac; }
-release=$(absolute "$1") key=$2 repository=$(absolute "$3")
-
-die() {
-    echo "repository.sh: $*" >&2
-    exit 1
-}
+read_words false "$@"
+[ "${#words[@]}" -eq 3 ] || wrong_usage
+release=$(absolute "${words[0]}") key=${words[1]} repository=$(absolute "${words[2]}")
 
 for program in reprepro gpg; do
     command -v "$program" >/dev/null || die "please install: $program"

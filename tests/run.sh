@@ -174,11 +174,22 @@ dependencies() {
     fi
 }
 
+# What cargo's features leave out or choose.
+features() {
+    check "cargo check without top" cargo check --quiet --locked --no-default-features --features vendored-lua --bins
+    if has pkg-config && pkg-config --exists lua5.4; then
+        check "cargo check with the system's Lua" \
+            cargo check --quiet --locked --no-default-features --features top,system-lua --bins
+    else
+        skip "cargo check with the system's Lua: not installed (pkg-config liblua5.4-dev)"
+    fi
+}
+
 shell_scripts() {
     if has shellcheck; then
         check "shellcheck" shellcheck -x -S warning -P tests/system tests/run.sh tests/support/bin/{recording-rsync,target-rsync,rclone} \
             tests/conformance/fake tests/manual/ssh tests/fuzz/run.sh tests/system/*.sh packaging/*.sh packaging/service/* packaging/rpm/*.sh \
-            packaging/debian/p* .ci/run
+            packaging/debian/p* packaging/debian/tests/mirror-over-ssh .ci/run
     else
         skip "shellcheck: not installed"
     fi
@@ -193,6 +204,8 @@ system_set_up() {
     need systemd-nspawn systemd-container
     need dpkg-shlibdeps dpkg-dev
     need lintian lintian
+    need reprepro reprepro
+    need gpg gpg
     need rpm rpm
     need dockerd docker.io
     need ip iproute2
@@ -228,6 +241,7 @@ system_tests() {
     machine "rpm" tests/system/rpm.sh "$out"/lsyncd-*.rpm
     for release in bookworm trixie; do
         machine "Debian $release" tests/system/install.sh "$release" "$deb"
+        machine "apt repository, Debian $release" tests/system/repository.sh "$release" "$deb"
     done
     target=$(cargo metadata --format-version 1 --no-deps --locked |
         sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
@@ -255,6 +269,7 @@ if [ -z "$quick" ]; then
     clippy
     documentation
     dependencies
+    features
     shell_scripts
 fi
 [ -z "$system" ] || system_tests

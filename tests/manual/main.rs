@@ -1,5 +1,5 @@
 //! What is written for users is true: the examples of the manual and the README run, the
-//! tables of keys are up to date, the map names every file, `docs/differences.md` names tests that exist, and
+//! tables of keys are up to date, packages hold what documents link to, the map names every file, `docs/differences.md` names tests that exist, and
 //! configurations like those that people have keep their targets current.
 //!
 //! Texts have the directories and hosts of the manual; [`site::Site`] puts a temporary
@@ -13,4 +13,5 @@ mod examples;
 mod generated;
 mod idioms;
 mod map;
+mod packages;
 mod site;

@@ -9,7 +9,7 @@
 //! | `explain` | what is known of a path |
 //! | `show` | formats a status as lines of text |
 //! | `status` | asks for a status, and judges it |
-//! | `top` | the live view: requests and keys |
+//! | `top` | the live view: requests and keys (feature `top`) |
 //! | `verify` | comparisons and their kept reports |
 //! | `view` | the live view: drawing |
 //!
@@ -22,9 +22,11 @@ mod explain;
 mod moment;
 mod show;
 mod status;
+#[cfg(feature = "top")]
 mod top;
 mod transfers;
 mod verify;
+#[cfg(feature = "top")]
 mod view;
 
 use std::io::{self, Write};
@@ -78,7 +80,13 @@ fn run(args: &Args) -> Result<u8, ClientError> {
             print_text(&format!("Version: {}\n", lsyncd::cli::VERSION));
             return Ok(0);
         }
+        #[cfg(feature = "top")]
         Command::Top => return top::run(args).map(|()| 0),
+        #[cfg(not(feature = "top"))]
+        Command::Top => {
+            let text = "top is not part of this build; it needs the feature `top`";
+            return Err(ClientError::Refused(text.into()));
+        }
         Command::Status(wanted) => return status::run(args, wanted),
         Command::Explain(path) => return explain::run(args, path),
         Command::Log(wanted) => return transfers::run(args, wanted),
