@@ -19,6 +19,7 @@
 //! | [`config`] | from Lua tables to typed settings and syncs |
 //! | [`sync`] | one sync: filter, queue, running processes, retry; fairness among syncs |
 //! | [`cron`] | crontabs: times at which a sync compares everything |
+//! | [`backup`] | the dated directories of `backup`, and the removal of old ones |
 //! | [`batch`] | from due delays to what a child gets: arguments and list |
 //! | [`tunnel`] | the states of a tunnel |
 //! | [`queue`] | delays, how events combine, the path index |
@@ -46,6 +47,7 @@
 //! directories end with `/`.
 
 pub mod audit;
+pub mod backup;
 pub mod batch;
 pub mod cli;
 pub mod component;

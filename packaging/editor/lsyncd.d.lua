@@ -248,6 +248,10 @@
 ---
 ---Only with default.rsync, default.rsyncssh.
 ---@field startup? lsyncd.Startup
+---Dated directories that keep what the target loses, with default.rsync only.
+---
+---Only with default.rsync.
+---@field backup? lsyncd.Backup
 ---As exitcodes, for the rsync of default.rsyncssh and default.direct.
 ---
 ---Only with default.rsyncssh, default.direct.

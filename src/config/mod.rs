@@ -9,6 +9,7 @@
 //! * `sync_config`, `values`: the typed values of a sync, and the checks of its values;
 //! * `inherit`: inheritance;
 //! * `source`, `target`: the source directory, and refusal of dangerous local targets;
+//! * `backup`: the dated directories of `backup`;
 //! * `guard`, `priority`, `bandwidth`: `guard`, `nice` and `ionice`, `rsync.bwlimit` by time of day;
 //! * `verify`: comparisons at given times;
 //! * `warm_start`: what `init = "changed"` needs to know;
@@ -20,6 +21,7 @@
 //! The room reads Lua tables and the file system. It runs no user code, starts no processes and
 //! knows neither running syncs nor the event loop.
 
+pub mod backup;
 mod bandwidth;
 mod check;
 mod config_error;
@@ -38,6 +40,7 @@ mod values;
 mod verify;
 mod warm_start;
 
+pub use backup::Backup;
 pub use bandwidth::Bandwidth;
 pub use check::{Check, CheckConfig, OnReject, Scanner, Staging, is_check};
 pub use config_error::{ConfigError, bare_config_error, config_error, config_error_about};

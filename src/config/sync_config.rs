@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mlua::{Result, Table, Value};
 
+use super::backup::{self, Backup};
 use super::bandwidth::{Bandwidth, bandwidth};
 use super::check::{CheckConfig, check, is_check};
 use super::config_error::{bare_config_error, config_error_about};
@@ -79,6 +80,8 @@ pub struct SyncConfig {
     pub priority: Priority,
     /// The limits of the bandwidth by time of day.
     pub bandwidth: Option<Bandwidth>,
+    /// Where backups are kept.
+    pub backup: Option<Backup>,
     /// The deletions of batches.
     pub delete: Delete,
     /// Renames are reported as moves rather than as a deletion and a creation.
@@ -141,6 +144,7 @@ impl SyncConfig {
             },
             priority: priority(&config.get("nice")?, &config.get("ionice")?)?,
             bandwidth: bandwidth(config)?,
+            backup: backup::backup(config)?,
             delete: delete(&config.get("delete")?),
             moves: truthy(&config.get("onMove")?),
             subdirs: config.get::<Value>("subdirs")? != Value::Boolean(false),
@@ -263,6 +267,12 @@ pub fn is_delete(value: &Value) -> bool {
 /// A value of the wrong type, an unreadable file, or an invalid rule.
 pub fn filter(config: &Table) -> Result<Filter> {
     let mut filter = Filter::default();
+    let source = text_of(&config.get("source")?).unwrap_or_default();
+    if let Some(rule) = backup::exclusion(config, &source)? {
+        filter
+            .append_rule(&rule)
+            .map_err(|error| bare_config_error("dir", error.to_string()))?;
+    }
     for rule in texts(config, "filter")? {
         filter
             .append_rule(&rule)

@@ -16,6 +16,7 @@ mod schedule;
 mod timer;
 mod timetable;
 
+pub use rule::date;
 pub use schedule::{Crontab, WallTime, Zone};
 pub use timer::{CronTimer, wall_time};
 pub use timetable::Timetable;

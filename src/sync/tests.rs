@@ -27,6 +27,7 @@ fn sync(moves: bool) -> Sync {
         max_pending: 1000,
         max_processes: 1,
         bandwidth: None,
+        backup: None,
         delete: Delete::Always,
         moves,
         subdirs: true,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `transfers` | the component: starts processes and evaluates their ends |
 //! | `spawn` | the command of a request |
+//! | `backups` | the dated directory of a transfer, and the removal of old ones |
 //! | `bandwidth` | limits by time of day |
 //! | `job` | one running process, its entries and its output |
 //! | `local_jobs` | the threads of default.direct |
@@ -18,6 +19,7 @@
 //! The room may call `script`, `state`, `sync`, `scan` and those below. It knows neither the watcher nor the
 //! event loop.
 
+mod backups;
 mod bandwidth;
 mod completion;
 mod delete_limit;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use mio::Waker;
 use nix::sys::signal::Signal;
 
+use super::backups::Backups;
 use super::bandwidth;
 use super::completion::{self, Evaluation};
 use super::delete_limit::{DryRun, DryRunResult, put_off};
@@ -41,6 +42,7 @@ pub struct Transfers {
     counts: EntryCounts,
     stall_detector: StallDetector,
     hooks: Hooks,
+    backups: Backups,
     /// When limits of the bandwidth were last compared.
     bandwidth_checked: Option<WallTime>,
     /// The descendants of the processes that have been signalled.
@@ -67,6 +69,7 @@ impl Transfers {
             jobs: HashMap::new(),
             counts: EntryCounts::default(),
             hooks: Hooks::default(),
+            backups: Backups::default(),
             bandwidth_checked: None,
             signalled: Vec::new(),
             last_end: None,
@@ -197,6 +200,7 @@ impl Transfers {
         let children = &self.children;
         let spawn = &mut |command| children.borrow_mut().spawn(command);
         self.hooks.on_ended(pid, status, spawn);
+        self.backups.on_ended(pid, status);
     }
 
     /// Evaluates the dry runs whose count is complete.
@@ -225,6 +229,7 @@ impl Transfers {
 
     /// Checks running transfers for stalls if it is time to.
     pub fn on_timer(&mut self, now: Instant) -> Vec<Action> {
+        self.backups.on_turn();
         let jobs = &self.jobs;
         let mut observer = Observer::default();
         self.stall_detector.on_timer(now, |pid| {
@@ -268,6 +273,7 @@ impl Transfers {
     /// Sends a signal to all processes and their descendants, and stops all threads.
     pub fn signal_all(&mut self, signal: Signal) {
         self.counts.stop();
+        self.backups.stop();
         if self.jobs.is_empty() {
             return;
         }
@@ -314,6 +320,12 @@ impl Transfers {
             let key = state::key(&job.handle.sync.borrow().config);
             actions.push(Action::LogTransfer(key, record));
         }
+        if status.is_success() && job.captured {
+            let children = &self.children;
+            let spawn = &mut |command| children.borrow_mut().spawn(command);
+            let waker = Arc::clone(&self.waker);
+            self.backups.on_synced(job, cron::wall_time(), waker, spawn);
+        }
         if let Some(report) = evaluation.report {
             self.call_hook(&job.handle, report);
         }
@@ -322,7 +334,9 @@ impl Transfers {
 
     /// Starts one process.
     fn execute(&mut self, mut request: SpawnRequest, now: Time) -> Vec<Action> {
-        let limit = bandwidth::limit(&mut request, cron::wall_time());
+        let wall = cron::wall_time();
+        let limit = bandwidth::limit(&mut request, wall);
+        self.backups.date(&mut request, SystemTime::now());
         if log::enabled("Exec") {
             log::say("Exec", spawn::shown(&request));
         }

@@ -96,6 +96,8 @@ fn unknown(
         text.push_str(&advice);
     } else if let Some(similar) = nearest(name, known.iter().map(String::as_str)) {
         text.push_str(&format!(" Did you mean \"{prefix}{similar}\"?"));
+    } else if prefix.is_empty() && name == "backup" && value.is_table() {
+        text.push_str(" It goes with default.rsync only.");
     } else if let Some(table) = elsewhere(name, outermost)?
         && prefix != format!("{table}.")
     {

@@ -27,7 +27,9 @@ fn gauge_of(lua: &Lua, keys: &[Key], kind: Kinds) -> Result<Table> {
     for key in keys {
         match key.value {
             _ if !key.kinds.has(kind) => {
-                if key.kinds.has(Kinds::OWN) {
+                // default.rsyncssh inherits the gauge of default.rsync.
+                let is_inherited = kind == Kinds::RSYNCSSH && key.kinds.has(Kinds::RSYNC);
+                if is_inherited || key.kinds.has(Kinds::OWN) {
                     gauge.raw_set(key.name, false)?;
                 }
             }

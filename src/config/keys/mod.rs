@@ -23,7 +23,7 @@ mod sync;
 mod value_type;
 
 pub use nested::{
-    BANDWIDTH, BANDWIDTH_ENTRY, CHECK, GUARD, RCLONE, SCANNER, SSH, STARTUP, TUNNEL, VERIFY,
+    BACKUP, BANDWIDTH, BANDWIDTH_ENTRY, CHECK, GUARD, RCLONE, SCANNER, SSH, STARTUP, TUNNEL, VERIFY,
 };
 pub use rsync::{ONLY_HOW, RSYNC};
 pub use schema::schema;
@@ -269,6 +269,7 @@ mod tests {
             BANDWIDTH,
             BANDWIDTH_ENTRY,
             VERIFY,
+            BACKUP,
         ];
         for table in tables {
             for (index, key) in table.iter().enumerate() {

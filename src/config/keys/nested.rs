@@ -77,6 +77,15 @@ pub const BANDWIDTH_ENTRY: &[Key] = keys! {
         "Limit of the rate, in KiB per second. 0: none.";
 };
 
+/// The keys of `backup = { … }`.
+pub const BACKUP: &[Key] = keys! {
+    "dir": T::Path, "required", V3;
+        "Directory on the target host: an absolute path, or one relative to the target.";
+    "keep": T::Text, "", V3;
+        "Time after which backups are removed, in days or weeks: `\"30d\"`, `\"4w\"`. Without it, \
+         they are not removed.";
+};
+
 /// The keys of `rclone = { … }`.
 pub const RCLONE: &[Key] = keys! {
     "binary": T::Text, "`rclone`", V3;

@@ -1,7 +1,7 @@
 //! The keys of `sync{}`.
 
 use super::ValueType as T;
-use super::{Key, Kinds, RCLONE, RSYNC, SSH, STARTUP, VERIFY, keys};
+use super::{BACKUP, Key, Kinds, RCLONE, RSYNC, SSH, STARTUP, VERIFY, keys};
 
 /// The built-in kinds.
 const BUILT_IN: Kinds = Kinds::ALL.without(Kinds::OWN);
@@ -122,6 +122,9 @@ pub const SYNC: &[Key] = keys! {
     "startup": T::Table(STARTUP), "", V3, WITH_SSH;
         "Options of rsync that differ in comparisons of everything: `{ rsync = { … } }`. Not with \
          default.direct, see [rsync](#rsync).";
+    "backup": T::Table(BACKUP), "", V3, Kinds::RSYNC;
+        "Dated directories that keep what the target loses, with default.rsync only. See \
+         [backup](#backup).";
     "rsyncExitCodes": T::ExitCodes, "", V2_2, TWO_PROGRAMS;
         "As `exitcodes`, for the rsync of default.rsyncssh and default.direct.";
     "verify": T::Table(VERIFY), "", V3, WITH_RSYNC;

@@ -8,8 +8,8 @@ use super::{fanout, sync_checks, user_keys};
 use crate::batch::rsync_options;
 use crate::config::keys::{Kinds, ONLY_HOW, checkgauge, gauge};
 use crate::config::{
-    bare_config_error, config_error, config_error_about, inherit, kind_of, no_text, rsync_args,
-    text_of, truthy,
+    backup, bare_config_error, config_error, config_error_about, inherit, kind_of, no_text,
+    rsync_args, text_of, truthy,
 };
 use crate::script::context::{ScriptContext, Stage};
 use crate::script::objects::Objects;
@@ -128,7 +128,9 @@ fn values(lua: &Lua, native: &Table) -> Result<()> {
                     "Parameter \"rsync\" must be a table.",
                 ));
             };
-            lua_words(lua, &rsync_args::words(&rsync)?)
+            let mut words = rsync_args::words(&rsync)?;
+            words.extend(backup::words(&config)?);
+            lua_words(lua, &words)
         })?,
     )?;
     let only_how = ONLY_HOW.iter().map(|key| (*key, true));
@@ -197,7 +199,9 @@ fn prepare_startup(lua: &Lua, config: Table) -> Result<()> {
         }
     }
     merged.set("_computed", Value::Nil)?;
-    startup.set("_computed", lua_words(lua, &rsync_args::words(&merged)?)?)
+    let mut words = rsync_args::words(&merged)?;
+    words.extend(backup::words(&config)?);
+    startup.set("_computed", lua_words(lua, &words)?)
 }
 
 /// Refuses `settings = {…}`, the form of lsyncd 2.0, since it would have no effect.

@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 use mlua::{Result, Table, Value};
 
 use super::transfer::{binary, filter_lines, lists_first, rsync_target, whole_words};
+use crate::batch::probe::Binary;
 use crate::batch::{BatchEntry, BatchRequest, Change, ListMode, dry_run};
 use crate::config::Delete;
 use crate::log;
@@ -71,6 +72,49 @@ impl Script {
         }
         self.dry_run(handle, scope, by_content)
             .map_err(|error| error.to_string())
+    }
+
+    /// Returns the target of transfers in rsync's form.
+    ///
+    /// # Errors
+    ///
+    /// The reason why there is none.
+    pub fn target(&self, handle: &SyncHandle) -> std::result::Result<Vec<u8>, String> {
+        rsync_target(&self.lua, &handle.config).map_err(|error| error.to_string())
+    }
+
+    /// Returns a call of the sync's rsync with arguments that `arguments` makes of its options and
+    /// its source.
+    ///
+    /// # Errors
+    ///
+    /// The reason why rsync cannot be called.
+    pub fn prune_command(
+        &self,
+        handle: &SyncHandle,
+        arguments: impl FnOnce(&[Vec<u8>], &[u8]) -> Vec<Vec<u8>>,
+    ) -> std::result::Result<Command, String> {
+        let told = |error: mlua::Error| error.to_string();
+        let rsync: Table = handle.config.get("rsync").map_err(told)?;
+        let program = binary(&rsync).map_err(told)?;
+        if Binary::plain(&program).is_none() {
+            return Err("rsync.binary is a wrapper".to_owned());
+        }
+        let options = whole_words(&handle.config).map_err(told)?;
+        let sync = handle.sync.borrow();
+        let mut args = arguments(&options, &sync.config.source);
+        let mut environment: Vec<(OsString, OsString)> = sync.environment().to_vec();
+        self.context
+            .sockets
+            .keep_private(&mut args, &mut environment);
+        Ok(Command {
+            program,
+            args,
+            stdin: Stdin::Null,
+            output: Output::Lines,
+            environment,
+            priority: sync.config.priority.or(self.settings.priority),
+        })
     }
 
     fn dry_run(

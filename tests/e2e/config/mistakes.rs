@@ -185,7 +185,19 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "RSYNC(rsync = { bwlimit = {} })",
+        "rsync.bwlimit needs entries such as",
+    ),
+    (
+        "RSYNC(rsync = { chmod = {} })",
         "must be a text or a number, not a table.",
+    ),
+    (
+        "RSYNC(backup = { dir = '@TRG@' })",
+        "backup.dir must not be the target, or contain it.",
+    ),
+    (
+        "RSYNC(backup = { dir = 'old', keep = 30 })",
+        "backup.keep must be a number of days or weeks",
     ),
     ("RSYNC(rsync = { list = 'x' })", "rsync.list must be"),
     (

@@ -2,6 +2,7 @@
 //!
 //! | file | what it is about |
 //! |---|---|
+//! | backup | dated directories of what the target loses |
 //! | changes | one kind of change after the other arrives |
 //! | names | strange names arrive, change and go |
 //! | races | changes made while the daemon is stopped, or while a transfer runs |
@@ -13,6 +14,7 @@
 //! | followed | links that rsync follows |
 //! | ssh | over a real sshd on the loopback interface |
 
+mod backup;
 mod changes;
 mod followed;
 mod meanwhile;
@@ -21,5 +23,5 @@ mod races;
 mod refusals;
 mod retry;
 mod sending;
-mod ssh;
+pub mod ssh;
 mod startup_options;

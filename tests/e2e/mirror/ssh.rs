@@ -33,16 +33,16 @@ sync {
 "#;
 
 /// An sshd with all its state in the work directory.
-struct Sshd {
+pub struct Sshd {
     child: Child,
-    port: u16,
+    pub port: u16,
     /// What rsync is to run in place of plain `ssh`.
-    rsh: String,
+    pub rsh: String,
 }
 
 impl Sshd {
     /// None, with the reason told, where it cannot be had.
-    fn start(dir: &Dir) -> Option<Self> {
+    pub fn start(dir: &Dir) -> Option<Self> {
         let (Some(sshd), Some(keygen), Some(_)) =
             (program("sshd"), program("ssh-keygen"), program("ssh"))
         else {
@@ -152,7 +152,7 @@ impl Drop for Sshd {
 }
 
 /// The account the tests run as, which logs in to itself.
-fn account() -> User {
+pub fn account() -> User {
     User::from_uid(geteuid())
         .unwrap()
         .expect("this account has a name")
@@ -247,7 +247,7 @@ sync{{
 }
 
 /// An rsync daemon that takes files for the mirror.
-fn rsync_daemon(dir: &Dir) -> Option<(Started, u16)> {
+pub fn rsync_daemon(dir: &Dir) -> Option<(Started, u16)> {
     let Some(rsync) = program("rsync") else {
         skip("rsync is not installed");
         return None;
@@ -284,7 +284,7 @@ fn rsync_daemon(dir: &Dir) -> Option<(Started, u16)> {
 }
 
 /// A program that ends with the test.
-struct Started(Child);
+pub struct Started(Child);
 
 impl Drop for Started {
     fn drop(&mut self) {

@@ -6,7 +6,7 @@
 use std::fs;
 
 use lsyncd::config::keys::{
-    CHECK, GUARD, Key, Kinds, RCLONE, RSYNC, SETTINGS, SSH, STARTUP, SYNC, TUNNEL, schema,
+    BACKUP, CHECK, GUARD, Key, Kinds, RCLONE, RSYNC, SETTINGS, SSH, STARTUP, SYNC, TUNNEL, schema,
 };
 
 use crate::site::project;
@@ -82,6 +82,7 @@ fn part(name: &str) -> Vec<&'static Key> {
         "rsync" => RSYNC.iter().collect(),
         "ssh" => SSH.iter().collect(),
         "rclone" => RCLONE.iter().collect(),
+        "backup" => BACKUP.iter().collect(),
         "guard" => GUARD.iter().collect(),
         "check" => CHECK.iter().collect(),
         "tunnel" => TUNNEL.iter().collect(),
