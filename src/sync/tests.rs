@@ -359,7 +359,7 @@ fn failed_paths_are_retried_under_the_name_they_are_moved_to() {
     let ids = sync.queue.take(|_| crate::queue::Take::Take);
     sync.queue.activate(&ids);
     let failed = sync.entries(&ids);
-    sync.partly_failed(&ids, FailedEntries::Paths(failed), 0);
+    sync.partly_failed(&ids, FailedEntries::Paths(failed, Default::default()), 0);
     moved(&mut sync, "/src/d/", "/src/e/");
     moved(&mut sync, "/src/e/f", "/src/g");
     let names: Vec<_> = sync.failed_paths().names(9).collect();

@@ -1,5 +1,6 @@
 //! Completion of a child: what its exit status means for the entries of its sync.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::hooks::MAX_PATH_BYTES;
@@ -121,7 +122,11 @@ fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
                 sync.succeeded(&job.ids);
             } else {
                 let count = unreadable.len();
-                sync.partly_failed(&job.ids, FailedEntries::Paths(unreadable), now);
+                sync.partly_failed(
+                    &job.ids,
+                    FailedEntries::Paths(unreadable, BTreeSet::new()),
+                    now,
+                );
                 let name = &sync.config.name;
                 log::warn(format_args!(
                     "{name}: new directories that cannot be read: {count}; their contents are sent \
@@ -278,7 +283,7 @@ impl Completion {
     fn fate(&self) -> Option<Fate<'_>> {
         Some(match self {
             Completion::Done | Completion::Partly(FailedEntries::Nothing) => Fate::DoneExcept(None),
-            Completion::Partly(FailedEntries::Paths(failed)) => Fate::DoneExcept(Some(failed)),
+            Completion::Partly(FailedEntries::Paths(failed, _)) => Fate::DoneExcept(Some(failed)),
             Completion::StoppedAt { paths, .. } | Completion::TooLarge { paths, .. } => {
                 Fate::StoppedAt(paths)
             }

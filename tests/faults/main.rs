@@ -14,6 +14,7 @@
 //! | children | transfers that fail in every way |
 //! | partial | transfers that do a part of their work: what is sent again, and what is not |
 //! | random_failures | an rsync that fails at random, files that nobody may read |
+//! | obstructed | directories at the target that may not be deleted |
 //! | restart | stopping, killing and starting again |
 //! | verification | changes that a killed daemon may have missed |
 //! | reload | reading the configuration again |
@@ -41,6 +42,7 @@ mod limits;
 mod links;
 mod mounts;
 mod names;
+mod obstructed;
 mod partial;
 mod races;
 mod random_failures;

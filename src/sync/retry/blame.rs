@@ -5,7 +5,7 @@
 //! many paths have failed, the whole transfer counts as failed.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +27,9 @@ pub struct Blame {
     roots: Vec<Vec<u8>>,
     scope: BlameScope,
     failed: Entries,
+    /// The failed paths, without a final slash, at which the target has a directory that was not
+    /// deleted; false if there is another failure at the path.
+    obstructed: BTreeMap<Vec<u8>, bool>,
     max_failed: usize,
     everything: bool,
     attributes: bool,
@@ -78,8 +81,9 @@ pub enum LineKind {
 pub enum FailedEntries {
     /// No path failed, but perhaps attributes of some.
     Nothing,
-    /// These paths.
-    Paths(Entries),
+    /// These paths, and among them those, without a final slash, at which the target has a
+    /// directory with contents that rsync does not delete.
+    Paths(Entries, BTreeSet<Vec<u8>>),
     /// These paths failed.
     Everything,
 }
@@ -118,6 +122,7 @@ impl Blame {
             roots: roots.iter().filter_map(|root| local_part(root)).collect(),
             scope,
             failed: Entries::new(),
+            obstructed: BTreeMap::new(),
             max_failed,
             everything: false,
             attributes: false,
@@ -159,6 +164,11 @@ impl Blame {
         if self.max_failed == 0 {
             return;
         }
+        for path in found.keys() {
+            let is_obstructed = reason == FailureReason::Obstructed;
+            let path = paths::bare(path).to_vec();
+            *self.obstructed.entry(path).or_insert(true) &= is_obstructed;
+        }
         if reason == FailureReason::Obstructed {
             // If the directory itself is not deleted, the classic list keeps its contents.
             let directories = found.keys().filter(|path| !path.ends_with(b"/"));
@@ -168,6 +178,7 @@ impl Blame {
         self.failed.extend(found);
         if self.failed.len() > self.max_failed {
             self.failed.clear();
+            self.obstructed.clear();
             self.everything = true;
             self.max_failed = 0;
         }
@@ -192,7 +203,9 @@ impl Blame {
         if self.failed.is_empty() {
             FailedEntries::Nothing
         } else {
-            FailedEntries::Paths(self.failed)
+            let obstructed = self.obstructed.into_iter();
+            let obstructed = obstructed.filter(|(_, only)| *only).map(|(path, _)| path);
+            FailedEntries::Paths(self.failed, obstructed.collect())
         }
     }
 

@@ -21,7 +21,7 @@ fn paths(failed_paths: FailedEntries) -> Vec<String> {
     match failed_paths {
         FailedEntries::Nothing => Vec::new(),
         FailedEntries::Everything => vec!["everything".to_owned()],
-        FailedEntries::Paths(paths) => paths
+        FailedEntries::Paths(paths, _) => paths
             .into_keys()
             .map(|path| path.escape_ascii().to_string())
             .collect(),
@@ -315,9 +315,41 @@ fn a_comparison_of_everything_asks_the_disk() {
         blame.take(error_lines::read(line.as_bytes()));
         let failed_paths = match expected {
             [] => FailedEntries::Everything,
-            list => FailedEntries::Paths(entries(list)),
+            list => FailedEntries::Paths(entries(list), BTreeSet::new()),
         };
-        assert_eq!(blame.failed_paths(), failed_paths, "{line}");
+        let found = match blame.failed_paths() {
+            FailedEntries::Paths(paths, _) => FailedEntries::Paths(paths, BTreeSet::new()),
+            other => other,
+        };
+        assert_eq!(found, failed_paths, "{line}");
+    }
+}
+
+/// A directory that could not be deleted for another reason may go the next time.
+#[test]
+fn obstructed_is_what_fails_for_no_other_reason() {
+    let make_way = "could not make way for new symlink: d";
+    let other = "rsync: [receiver] delete_file: rmdir(d) failed: Device or resource busy (16)";
+    let elsewhere = "rsync: [sender] send_files failed to open \"/src/f\": Permission denied (13)";
+    for (lines, expected) in [
+        (&[make_way][..], &["/d"][..]),
+        (&[make_way, elsewhere], &["/d"]),
+        (&[make_way, other], &[]),
+        (&[other, make_way], &[]),
+        (&[elsewhere], &[]),
+    ] {
+        let mut blame = batch("/trg/", &["/d", "/d/", "/f"]);
+        for line in lines {
+            blame.take(error_lines::read(line.as_bytes()));
+        }
+        let FailedEntries::Paths(_, obstructed) = blame.failed_paths() else {
+            panic!("{lines:?}");
+        };
+        let expected: BTreeSet<_> = expected
+            .iter()
+            .map(|path| path.as_bytes().to_vec())
+            .collect();
+        assert_eq!(obstructed, expected, "{lines:?}");
     }
 }
 
@@ -370,7 +402,7 @@ proptest! {
         blame.take(error_lines::read(&line));
         match blame.failed_paths() {
             FailedEntries::Everything => {}
-            FailedEntries::Paths(paths) => prop_assert!(paths.contains_key(&failed)),
+            FailedEntries::Paths(paths, _) => prop_assert!(paths.contains_key(&failed)),
             FailedEntries::Nothing => prop_assert!(false, "nothing"),
         }
     }

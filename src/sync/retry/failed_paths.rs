@@ -197,6 +197,11 @@ impl FailedPaths {
         self.tried.contains_key(path)
     }
 
+    /// Returns how often a path that is being retried has failed before.
+    pub fn failures_of(&self, path: &[u8]) -> u32 {
+        self.tried.get(path).map_or(0, |failures| failures + 1)
+    }
+
     /// Ends the retry of all paths.
     pub fn none_tried(&mut self) {
         self.tried.clear();

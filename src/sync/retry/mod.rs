@@ -42,6 +42,8 @@ pub(super) struct RetryState {
     size_bound: SizeBound,
     /// Error lines that successful transfers have written as well.
     harmless_lines: BTreeSet<Vec<u8>>,
+    /// The paths that were told of because an undeleted directory obstructs them.
+    obstructed: BTreeSet<Vec<u8>>,
 }
 
 impl RetryState {
@@ -53,6 +55,7 @@ impl RetryState {
             failed_paths: FailedPaths::new(delay),
             size_bound: SizeBound::default(),
             harmless_lines: BTreeSet::new(),
+            obstructed: BTreeSet::new(),
         }
     }
 

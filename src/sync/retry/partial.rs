@@ -4,9 +4,11 @@
 //! other entries are done. If rsync does not name the failed paths, all entries are retried. If
 //! there are no entries, or more failed paths than may be pending, a full comparison is queued.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD};
@@ -15,6 +17,7 @@ use rustix::io::Errno;
 use super::super::Sync;
 use super::blame::{Entries, FailedEntries};
 use crate::log;
+use crate::paths;
 use crate::queue::{DelayId, Etype, Policy, Time};
 
 /// The retry after a partial transfer.
@@ -39,6 +42,11 @@ pub struct Deferred {
     /// The retry of the waiting entries.
     pub retry: RetryPlan,
 }
+
+/// The maximum number of recorded paths that were told of.
+const MAX_TOLD: usize = 1000;
+/// The number of failures after which a path is left out that an undeleted directory obstructs.
+const MAX_OBSTRUCTED: u32 = 3;
 
 impl Sync {
     /// Returns the paths of entries, each with the event type for its retry.
@@ -79,7 +87,10 @@ impl Sync {
         }
         let failed = match failed {
             FailedEntries::Nothing => Entries::new(),
-            FailedEntries::Paths(paths) => self.without_dangling_links(paths),
+            FailedEntries::Paths(paths, obstructed) => {
+                let paths = self.without_dangling_links(paths);
+                self.without_obstructed(paths, &obstructed, is_whole)
+            }
             FailedEntries::Everything if is_whole => return self.retry_everything(now),
             FailedEntries::Everything => entries.clone(),
         };
@@ -118,6 +129,52 @@ impl Sync {
             ));
         }
         paths
+    }
+
+    /// Removes paths at which the target has a directory that the rules of the sync keep from being
+    /// deleted. rsync cannot send them. They are sent when they change, or by the next full
+    /// comparison.
+    ///
+    /// A directory that is filled at the target again and again looks the same, so a sync that
+    /// deletes everything there retries for ever, and others a few times.
+    fn without_obstructed(
+        &mut self,
+        mut failed: Entries,
+        obstructed: &BTreeSet<Vec<u8>>,
+        is_whole: bool,
+    ) -> Entries {
+        let deletes = self.config.delete.in_batches();
+        let keeps = {
+            let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
+            filter.rules().next().is_some() || filter.excludes().next().is_some()
+        };
+        let failed_paths = &self.retry.failed_paths;
+        let is_kept = |path: &&Vec<u8>| match is_whole {
+            // The retry of a path would delete the directory.
+            true => !deletes,
+            false => keeps && failed_paths.failures_of(path) >= MAX_OBSTRUCTED,
+        };
+        let kept: BTreeSet<&Vec<u8>> = obstructed.iter().filter(is_kept).collect();
+        failed.retain(|path, _| !kept.contains(&paths::bare(path).to_vec()));
+        let told = &mut self.retry.obstructed;
+        let mut new = kept.iter().copied().filter(|path| !told.contains(*path));
+        if let Some(first) = new.next() {
+            log::warn(format_args!(
+                "{}: the target has a directory at {} with contents that are not to be deleted; \
+                 what replaces it is left out until it changes or everything is compared{}",
+                self.config.name,
+                log::escape(paths::relative(first)),
+                match new.count() {
+                    0 => String::new(),
+                    others => format!(" (and {others} more)"),
+                }
+            ));
+        }
+        if told.len() > MAX_TOLD {
+            told.clear();
+        }
+        told.extend(kept.into_iter().cloned());
+        failed
     }
 
     /// Returns the new directories among these entries that cannot be read, so that rsync has not
