@@ -246,6 +246,13 @@ system_tests() {
     target=$(cargo metadata --format-version 1 --no-deps --locked |
         sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
     lsyncd=${LSYNCD_TEST_BINARY:-$target/debug/lsyncd}
+    # A release for arm64, if one was made.
+    release=$(ls packaging/out/release/lsyncd_*_arm64.deb 2>/dev/null | tail -n 1)
+    if [ -n "$release" ]; then
+        machine "arm64 under emulation" tests/system/arm64.sh "$release"
+    else
+        skip "arm64 under emulation: no package (packaging/release.sh --arch arm64)"
+    fi
     machine "old receivers" tests/system/old-receivers.sh "$lsyncd"
     machine "chain" tests/system/chain.sh "$lsyncd"
     machine "two hosts" tests/system/two-hosts.sh "$deb"

@@ -43,6 +43,9 @@ cp "$deb" "$place/tree/packaging/out/"
 DOCKER_BUILDKIT=0 docker build --network none --build-arg BASE=base -t lsyncd \
     -f "$here/packaging/container/Dockerfile" "$place/tree" >"$place/build" 2>&1 ||
     { tail -20 "$place/build"; exit 1; }
+DOCKER_BUILDKIT=0 docker build --network none --build-arg BASE=base --target nonroot -t lsyncd:nonroot \
+    -f "$here/packaging/container/Dockerfile" "$place/tree" >"$place/build" 2>&1 ||
+    { tail -20 "$place/build"; exit 1; }
 is "it has a version" docker run --rm --network none lsyncd -version
 
 echo "== the pair of compose.yaml"
@@ -69,4 +72,28 @@ soon "orphans are taken in" gone
 docker stop -t 60 mirror >/dev/null
 is "TERM ends it" [ "$(docker inspect -f '{{.State.ExitCode}}' mirror)" = 143 ]
 docker rm -f writer mirror >/dev/null
+
+echo "== without root"
+docker volume create owned >/dev/null
+docker run --rm --network none -v owned:/mirror base chown 65532:65532 /mirror
+docker run -d --network none --name mirror --read-only --cap-drop ALL --tmpfs /tmp \
+    --tmpfs /run/lsyncd:uid=65532,mode=755 --tmpfs /var/lib/lsyncd:uid=65532,mode=700 \
+    --health-interval 1s --health-start-period 1s -v data:/data:ro -v owned:/mirror lsyncd:nonroot \
+    -delay 1 -rsync /data /mirror >/dev/null
+is "it is the user 65532" [ "$(docker exec mirror id -u)" = 65532 ]
+soon "what is there arrives" arrived a/b/c
+is "it can be asked" docker exec mirror lsyncdctl status -wait -timeout "$LIMIT"
+healthy() { [ "$(docker inspect -f '{{.State.Health.Status}}' mirror)" = "$1" ]; }
+soon "it is healthy" healthy healthy
+docker run --rm --network none -v owned:/mirror base chown -R 0:0 /mirror
+docker run --rm --network none -v data:/data base sh -c 'echo y >/data/a/new'
+soon "it is unhealthy when it cannot write" healthy unhealthy
+docker rm -f mirror >/dev/null
+
+echo "== the manifest for Kubernetes"
+if python3 -m venv "$place/venv" >/dev/null && "$place/venv/bin/pip" install -q kubernetes-validate >/dev/null; then
+    is "it is valid" "$place/venv/bin/kubernetes-validate" --strict "$here/packaging/container/kubernetes.yaml"
+else
+    echo "SKIPPED: kubernetes-validate cannot be had"
+fi
 echo "== done"
