@@ -30,6 +30,7 @@
 //! | [`component`] | the contract between the event loop and its components |
 //! | [`reports`] | the kept reports of comparisons, chained by hashes |
 //! | [`history`] | the transfer log: what was sent, and when |
+//! | [`trends`] | how syncs have been going: series of the last hour and day |
 //! | [`process`] | children: spawn, feed, capture, reap |
 //! | [`id`] | numbers for syncs and gates, never reused |
 //! | [`status`] | snapshot, health, status file, metrics, page |
@@ -77,5 +78,6 @@ pub mod sys;
 #[cfg(test)]
 mod test_skip;
 pub mod transfer;
+pub mod trends;
 pub mod tunnel;
 pub mod watch;

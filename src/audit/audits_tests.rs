@@ -15,6 +15,7 @@ use crate::process::{Command, ExitStatus, Pid, Stream};
 use crate::script::{Comparison, ComparisonScope};
 use crate::status::drift_report::{DriftReport, DriftVerdict};
 use crate::status::snapshot::Snapshot;
+use crate::status::trends::TrendPage;
 use crate::sync::Mark;
 use crate::watch::EventMark;
 
@@ -40,6 +41,10 @@ impl DaemonView for FakeDaemon {
 
     fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
         self.view.snapshot(name, entries)
+    }
+
+    fn trends(&self, name: Option<&str>) -> TrendPage {
+        self.view.trends(name)
     }
 
     fn explain(&self, name: Option<&str>, path: &[u8]) -> String {

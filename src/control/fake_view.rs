@@ -6,6 +6,7 @@ use super::view::{DaemonView, SyncView};
 use crate::component::SyncCommand;
 use crate::id::SyncId;
 use crate::status::snapshot::Snapshot;
+use crate::status::trends::TrendPage;
 use crate::sync::Mark;
 use crate::watch::EventMark;
 
@@ -48,6 +49,10 @@ impl DaemonView for FakeView {
 
     fn snapshot(&self, _: Option<&str>, _: usize) -> Snapshot {
         Snapshot::default()
+    }
+
+    fn trends(&self, _: Option<&str>) -> TrendPage {
+        TrendPage::default()
     }
 
     fn explain(&self, _: Option<&str>, path: &[u8]) -> String {

@@ -1,6 +1,8 @@
 //! The subset of HTTP/1.0 (RFC 1945) for metrics and status page: one request without a body, one
 //! response, close.
 
+use serde::Serialize;
+
 use crate::status::health::Severity;
 use crate::status::metrics;
 use crate::status::page;
@@ -20,6 +22,10 @@ pub enum Page {
     Status,
     /// `/status.json`
     Json,
+    /// `/trends.json`
+    Trends,
+    /// `/activity.json`
+    Activity,
 }
 
 /// Parses a request. Returns `None` if it is incomplete.
@@ -75,6 +81,8 @@ fn read(head: &str) -> Result<Page, Vec<u8>> {
         "/healthz" => Ok(Page::Health),
         "/" => Ok(Page::Status),
         "/status.json" => Ok(Page::Json),
+        "/trends.json" => Ok(Page::Trends),
+        "/activity.json" => Ok(Page::Activity),
         _ => Err(plain("404 Not Found", "no such page\n")),
     }
 }
@@ -106,17 +114,21 @@ fn is_own(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// Returns the response to a request.
+/// Returns the response to a request for a page that is made of the snapshot.
 pub fn answer(page: Page, snapshot: &Snapshot) -> Vec<u8> {
     match page {
+        Page::Trends | Page::Activity => bad(),
         Page::Metrics => response("200 OK", metrics::CONTENT_TYPE, metrics::text(snapshot)),
         Page::Health => health(snapshot),
         Page::Status => response("200 OK", "text/html; charset=utf-8", page::HTML.into()),
-        Page::Json => {
-            let json = serde_json::to_string(snapshot).unwrap_or_default();
-            response("200 OK", "application/json", json)
-        }
+        Page::Json => json(snapshot),
     }
+}
+
+/// Returns a response with a value in JSON.
+pub fn json(value: &impl Serialize) -> Vec<u8> {
+    let json = serde_json::to_string(value).unwrap_or_default();
+    response("200 OK", "application/json", json)
 }
 
 /// Returns the response to a malformed request.

@@ -10,6 +10,7 @@ use crate::reports::ReportPage;
 use crate::status::drift_report::DriftReport;
 use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::VERSION;
+use crate::status::trends::TrendPage;
 
 /// The maximum length of a request in bytes: a path in its printable form needs up to 16 KiB.
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
@@ -111,6 +112,9 @@ pub enum Verb {
         /// The maximum number of entries.
         #[serde(default)]
         limit: Option<usize>,
+        /// Return the newest entries, not the oldest.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        newest: bool,
     },
     /// Compare source and target, and reply with reports.
     Verify {
@@ -129,6 +133,12 @@ pub enum Verb {
         /// Compare the contents of this percentage of the files, each time of others.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         sample: Option<f64>,
+    },
+    /// Return how syncs have been going in the last hour and the last day.
+    Trends {
+        /// The name of the sync.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sync: Option<String>,
     },
     /// Return kept reports, and check all of them.
     Reports {
@@ -163,6 +173,9 @@ pub struct Reply {
     /// Entries of the transfer log, in replies to [`Verb::Log`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<Box<LogPage>>,
+    /// The series, in replies to [`Verb::Trends`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trends: Option<Box<TrendPage>>,
     /// Kept reports, in replies to [`Verb::Reports`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<Box<ReportPage>>,
@@ -213,6 +226,7 @@ impl Reply {
             text: text.into(),
             status: None,
             log: None,
+            trends: None,
             kept: None,
             reports: Vec::new(),
         }
@@ -238,6 +252,14 @@ impl Reply {
     pub fn log(page: LogPage) -> Reply {
         Reply {
             log: Some(Box::new(page)),
+            ..Reply::done("")
+        }
+    }
+
+    /// Returns a reply with series.
+    pub fn trends(page: TrendPage) -> Reply {
+        Reply {
+            trends: Some(Box::new(page)),
             ..Reply::done("")
         }
     }

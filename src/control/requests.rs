@@ -82,12 +82,14 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
             since,
             after,
             limit,
+            newest,
         } => match rings(view, sync.as_deref(), path.as_deref(), &after) {
             Err(why) => Response::refused(why),
             Ok(rings) => Response::Log(HistoryQuery {
                 rings,
                 since: (since.max(0.0) * 1e6) as u64,
                 limit: limit.unwrap_or(usize::MAX),
+                newest,
             }),
         },
         Verb::Verify {
@@ -108,6 +110,10 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
                 sample: sample.flatten().filter(|&parts| parts > 1),
             };
             verify(view, sync.as_deref(), path.as_deref(), scope)
+        }
+        Verb::Trends { sync } => {
+            let page = view.trends(sync.as_deref());
+            Response::Reply(Box::new(Reply::trends(page)), Vec::new())
         }
         Verb::Reports { limit } => Response::Reports(limit.unwrap_or(REPORTS)),
         Verb::Reload => Response::Reload,
@@ -283,6 +289,16 @@ fn rings(
     }
 }
 
+/// Returns the query for the newest entries of all syncs.
+pub fn newest(view: &impl DaemonView, limit: usize) -> HistoryQuery {
+    HistoryQuery {
+        rings: rings(view, None, None, &BTreeMap::new()).unwrap_or_default(),
+        limit,
+        newest: true,
+        ..HistoryQuery::default()
+    }
+}
+
 fn log_level(words: &[String]) -> Response {
     let mut selection = Selection::default();
     for word in words {
@@ -314,6 +330,7 @@ impl Verb {
             | Verb::Resync { sync, .. }
             | Verb::Log { sync, .. }
             | Verb::Verify { sync, .. }
+            | Verb::Trends { sync }
             | Verb::Retry { sync } => sync.as_deref(),
             Verb::Reports { .. } | Verb::Reload | Verb::LogLevel { .. } => None,
         }

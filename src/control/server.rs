@@ -30,6 +30,9 @@ const MAX_ACCEPTED: usize = 32;
 /// The maximum number of entries of each queue in the JSON of the status page.
 const MAX_PAGE_ENTRIES: usize = 20;
 
+/// The maximum number of entries of the transfer log on the status page.
+const MAX_ACTIVITY_ENTRIES: usize = 200;
+
 /// The sockets and clients of a daemon.
 ///
 /// A turn consists of steps, since what one client requests may change what the next one is told.
@@ -148,8 +151,7 @@ impl ControlServer {
                 if connection.is_some_and(|connection| connection.is_local()) {
                     Some(self.handle_request(id, view, now))
                 } else {
-                    self.handle_http(id, view, now);
-                    Some(Vec::new())
+                    Some(self.handle_http(id, view, now))
                 }
             }
         }
@@ -176,8 +178,14 @@ impl ControlServer {
     fn answer_reader(&mut self, token: u64, reply: impl FnOnce() -> Reply, now: Instant) {
         let position = self.readers.iter().position(|it| it.0 == token);
         let client = position.map(|at| self.readers.remove(at).1);
-        if let Some(connection) = client.and_then(|id| self.connections.connection(id)) {
-            connection.tell(reply().line(), now);
+        let Some(connection) = client.and_then(|id| self.connections.connection(id)) else {
+            return;
+        };
+        match reply() {
+            Reply {
+                log: Some(page), ..
+            } if !connection.is_local() => connection.tell_and_close(http::json(&page), now),
+            reply => connection.tell(reply.line(), now),
         }
     }
 
@@ -270,14 +278,25 @@ impl ControlServer {
     }
 
     /// Answers an HTTP request.
-    fn handle_http(&mut self, id: ConnectionId, view: &impl DaemonView, now: Instant) {
+    fn handle_http(
+        &mut self,
+        id: ConnectionId,
+        view: &impl DaemonView,
+        now: Instant,
+    ) -> Vec<Action> {
         let Some(connection) = self.connections.connection(id) else {
-            return;
+            return Vec::new();
         };
         let answer = match http::parse(connection.said()) {
             None if connection.has_ended() => http::bad(),
-            None => return,
+            None => return Vec::new(),
             Some(Err(refusal)) => refusal,
+            Some(Ok(http::Page::Activity)) => {
+                connection.let_wait();
+                let query = requests::newest(view, MAX_ACTIVITY_ENTRIES);
+                return vec![Action::ReadHistory(self.add_reader(id), query)];
+            }
+            Some(Ok(http::Page::Trends)) => http::json(&view.trends(None)),
             Some(Ok(page)) => {
                 let entries = match page {
                     http::Page::Json => MAX_PAGE_ENTRIES,
@@ -287,6 +306,7 @@ impl ControlServer {
             }
         };
         connection.tell_and_close(answer, now);
+        Vec::new()
     }
 
     fn begin_barriers(&mut self, view: &impl DaemonView, now: Instant) -> Vec<Action> {

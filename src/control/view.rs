@@ -3,6 +3,7 @@
 use crate::component::SyncCommand;
 use crate::id::SyncId;
 use crate::status::snapshot::Snapshot;
+use crate::status::trends::TrendPage;
 use crate::sync::Mark;
 use crate::watch::EventMark;
 
@@ -14,6 +15,9 @@ pub trait DaemonView {
     /// Returns a snapshot of the syncs with this name, or of all, with at most `entries` entries of
     /// each queue.
     fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot;
+
+    /// Returns how the syncs with this name, or all, have been going.
+    fn trends(&self, name: Option<&str>) -> TrendPage;
 
     /// Returns what is known of an absolute path, for the sync of this name or for all.
     fn explain(&self, name: Option<&str>, path: &[u8]) -> String;

@@ -15,7 +15,7 @@ use super::each_sync;
 use super::event_router::{self, EventRouter};
 use super::os::systemd::{Figures, ServicePhase};
 use super::reload::{self, ReloadScope, ReloadedSyncs};
-use super::report::{DaemonState, ReportFiles};
+use super::report::{self, DaemonState, ReportFiles};
 use super::rsync_probe::RsyncProbe;
 use super::shutdown::{Ending, Remaining, Shutdown};
 use super::source_monitor::{SourceMonitor, Sources};
@@ -36,6 +36,7 @@ use crate::state::warm_start::{WarmStarts, WarmView};
 use crate::sync::{Next, Scheduler};
 use crate::transfer::Transfers;
 use crate::transfer::local_jobs::LocalJobs;
+use crate::trends::Trends;
 use crate::tunnel::TunnelSupervisor;
 use crate::watch::Watcher;
 
@@ -58,6 +59,7 @@ pub struct EventLoop<'a> {
     /// Comparisons of sources and targets.
     pub(super) audits: Audits,
     verify_schedule: VerifySchedule,
+    pub(super) trends: Trends,
     pub(super) scan_passes: ScanPasses,
     scheduler: Scheduler,
     pub(super) report_files: ReportFiles,
@@ -104,6 +106,7 @@ impl<'a> EventLoop<'a> {
             local_jobs: LocalJobs::default(),
             audits: Audits::default(),
             verify_schedule: VerifySchedule::new(crate::sys::utc_offset),
+            trends: Trends::new(Instant::now()),
             scheduler: Scheduler::default(),
             report_files: ReportFiles::new(settings),
             progress: StartupProgress::new(Instant::now(), settings.nodaemon),
@@ -169,6 +172,7 @@ impl<'a> EventLoop<'a> {
             self.clean_state(Instant::now());
             self.serve_clients();
             self.run_audits();
+            self.sample_trends(Instant::now());
             let actions = self.write_reports(Instant::now());
             self.apply(actions);
             self.notify();
@@ -188,11 +192,19 @@ impl<'a> EventLoop<'a> {
             transfers: &self.transfers,
             local_jobs: &self.local_jobs,
             audits: &self.audits,
+            trends: &self.trends,
             syncs: &self.syncs,
             script: &self.script,
             server: &self.context.server,
             state_dir: self.context.state.as_ref(),
         }
+    }
+
+    /// Samples the state of all syncs for their series.
+    fn sample_trends(&mut self, now: Instant) {
+        let mut trends = std::mem::replace(&mut self.trends, Trends::new(now));
+        trends.on_turn(now, || report::trend_samples(&self.state()));
+        self.trends = trends;
     }
 
     /// Writes the report files that are due.

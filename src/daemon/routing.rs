@@ -114,6 +114,7 @@ impl EventLoop<'_> {
             self.transfers.deadline(),
             self.local_jobs.deadline(),
             self.audits.deadline(),
+            self.trends.deadline(),
             self.warm_starts.deadline(&self.syncs, now),
         ];
         let always = always.into_iter().flatten();

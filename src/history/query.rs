@@ -17,6 +17,8 @@ pub struct HistoryQuery {
     pub since: u64,
     /// The maximum number of entries.
     pub limit: usize,
+    /// The newest entries are wanted, not the oldest.
+    pub newest: bool,
 }
 
 /// The part of a query for one sync.
@@ -61,6 +63,7 @@ impl<'a> PageBuilder<'a> {
             .filter(|&after| last.is_some_and(|last| after <= last));
         let mut examined = after;
         let mut found = 0;
+        let before = self.page.entries.len();
         let records = halves.iter().flat_map(|half| record::records(half));
         'ring: for record in records {
             let is_known = after.is_some_and(|after| record.next() <= after.saturating_add(1));
@@ -78,8 +81,13 @@ impl<'a> PageBuilder<'a> {
                     found += 1;
                 }
                 examined = Some(number);
+                if self.query.newest && found > 2 * self.limit {
+                    let end = self.page.entries.len() - self.limit;
+                    self.page.entries.drain(before..end);
+                    found = self.limit;
+                }
                 // One more than fits tells that there are more.
-                if found > self.limit {
+                if found > self.limit && !self.query.newest {
                     break 'ring;
                 }
             }
@@ -99,7 +107,10 @@ impl<'a> PageBuilder<'a> {
         let page = &mut self.page;
         // Stable, so the entries of a sync keep their order.
         page.entries.sort_by(|a, b| a.time.total_cmp(&b.time));
-        if page.entries.len() > self.limit {
+        if self.query.newest {
+            let end = page.entries.len().saturating_sub(self.limit);
+            page.entries.drain(..end);
+        } else if page.entries.len() > self.limit {
             page.more = true;
             for entry in page.entries.drain(self.limit..).rev() {
                 page.next.insert(entry.sync, entry.number.saturating_sub(1));

@@ -22,6 +22,8 @@ pub const VERSION: u32 = 1;
 pub struct Snapshot {
     /// The version of lsyncd, for instance `3.0.0`.
     pub version: String,
+    /// The name of the host.
+    pub host: String,
     /// The daemon's process id.
     pub pid: u32,
     /// The time of the snapshot.

@@ -33,6 +33,7 @@ pub fn run(args: &Args, path: &str) -> Result<u8, ClientError> {
             path: Some(path.trim_end_matches('/').to_owned()),
             since: 0.0,
             after: after.clone(),
+            newest: false,
             limit: None,
         };
         // A path outside of all sources has no history.

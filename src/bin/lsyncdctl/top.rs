@@ -14,6 +14,12 @@ use crate::view::View;
 const REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// The time after which a daemon is shown as not answering.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The number of refreshes between two requests of series.
+const TREND_REFRESHES: usize = 10;
+/// The maximum number of entries of the transfer log.
+const MAX_LOG_ENTRIES: usize = 1000;
+/// The number of syncs or entries that a page key moves.
+const PAGE: isize = 10;
 /// The maximum number of queue entries: more than any terminal has lines.
 const MAX_ENTRIES: usize = 300;
 
@@ -39,8 +45,12 @@ fn open(words: &Args) -> Result<Client, ClientError> {
 fn show(words: &Args, link: Client, terminal: &mut DefaultTerminal) -> io::Result<()> {
     let mut link = Some(link);
     let mut view = View::default();
-    loop {
+    for turn in 0.. {
         refresh(words, &mut link, &mut view);
+        if turn % TREND_REFRESHES == 0 {
+            refresh_trends(words, &mut link, &mut view);
+        }
+        refresh_log(words, &mut link, &mut view);
         terminal.draw(|frame| view.draw(frame))?;
         let next = Instant::now() + REFRESH_INTERVAL;
         while let left = next.saturating_duration_since(Instant::now())
@@ -51,6 +61,7 @@ fn show(words: &Args, link: Client, terminal: &mut DefaultTerminal) -> io::Resul
                     match press(key, &mut view) {
                         Pressed::Leave => return Ok(()),
                         Pressed::Nothing => {}
+                        Pressed::ShowLog => refresh_log(words, &mut link, &mut view),
                         Pressed::Do(verb) => {
                             obey(verb, words, &mut link, &mut view);
                             refresh(words, &mut link, &mut view);
@@ -65,6 +76,7 @@ fn show(words: &Args, link: Client, terminal: &mut DefaultTerminal) -> io::Resul
             }
         }
     }
+    Ok(())
 }
 
 /// Asks again; a daemon that went away is looked for again.
@@ -75,6 +87,35 @@ fn refresh(words: &Args, link: &mut Option<Client>, view: &mut View) {
     };
     match ask(verb, words, link) {
         Ok(reply) => view.take(reply.status.unwrap_or_default()),
+        Err(text) => view.lost(text),
+    }
+}
+
+/// Asks for the series. An older daemon has none.
+fn refresh_trends(words: &Args, link: &mut Option<Client>, view: &mut View) {
+    let verb = Verb::Trends {
+        sync: words.sync.clone(),
+    };
+    if let Ok(reply) = ask(verb, words, link) {
+        view.set_trends(reply.trends.map(|trends| *trends).unwrap_or_default());
+    }
+}
+
+/// Asks for the transfer log, if it is shown.
+fn refresh_log(words: &Args, link: &mut Option<Client>, view: &mut View) {
+    if !view.shows_log() {
+        return;
+    }
+    let verb = Verb::Log {
+        sync: words.sync.clone(),
+        path: None,
+        since: 0.0,
+        after: Default::default(),
+        limit: Some(MAX_LOG_ENTRIES),
+        newest: true,
+    };
+    match ask(verb, words, link) {
+        Ok(reply) => view.set_log(reply.log.map(|log| *log).unwrap_or_default()),
         Err(text) => view.lost(text),
     }
 }
@@ -120,24 +161,64 @@ fn describe(error: ClientError) -> String {
 enum Pressed {
     Leave,
     Nothing,
+    ShowLog,
     Do(Verb),
 }
 
 fn press(key: KeyEvent, view: &mut View) -> Pressed {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
-    let sync = view.chosen();
+    if control && key.code == KeyCode::Char('c') {
+        return Pressed::Leave;
+    }
+    if view.is_typing() {
+        match key.code {
+            KeyCode::Enter => view.set_typing(false),
+            KeyCode::Esc => {
+                view.set_typing(false);
+                view.go_back();
+            }
+            KeyCode::Backspace => view.type_character(None),
+            KeyCode::Char(character) if !control => view.type_character(Some(character)),
+            _ => {}
+        }
+        return Pressed::Nothing;
+    }
+    view.set_message(String::new());
     match key.code {
-        KeyCode::Char('c') if control => return Pressed::Leave,
-        KeyCode::Char('q') | KeyCode::Esc => return Pressed::Leave,
+        KeyCode::Char('q') => return Pressed::Leave,
+        KeyCode::Esc if !view.go_back() => return Pressed::Leave,
         KeyCode::Up | KeyCode::Char('k') => view.choose(-1),
         KeyCode::Down | KeyCode::Char('j') => view.choose(1),
-        KeyCode::Char('p') => return Pressed::Do(Verb::Pause { sync }),
-        KeyCode::Char('r') => return Pressed::Do(Verb::Resume { sync }),
-        KeyCode::Char('f') => return Pressed::Do(Verb::Flush { sync }),
-        KeyCode::Char('t') => return Pressed::Do(Verb::Retry { sync }),
-        // A comparison of everything may take hours, so it takes a capital letter.
-        KeyCode::Char('S') => return Pressed::Do(Verb::Resync { sync, path: None }),
-        _ => {}
+        KeyCode::PageUp => view.choose(-PAGE),
+        KeyCode::PageDown => view.choose(PAGE),
+        KeyCode::Home => view.choose(isize::MIN),
+        KeyCode::End => view.choose(isize::MAX),
+        KeyCode::Char('n') => view.choose_trouble(),
+        KeyCode::Char('/') => view.set_typing(true),
+        KeyCode::Char('?') => view.turn_keys(),
+        KeyCode::Char('h') => view.turn_range(),
+        KeyCode::Tab => {
+            view.turn_tab();
+            return Pressed::ShowLog;
+        }
+        // Without a selected sync a command would be for all.
+        code => {
+            let command = view.chosen().and_then(|sync| command(code, sync));
+            return command.map_or(Pressed::Nothing, Pressed::Do);
+        }
     }
     Pressed::Nothing
+}
+
+fn command(code: KeyCode, sync: String) -> Option<Verb> {
+    let sync = Some(sync);
+    Some(match code {
+        KeyCode::Char('p') => Verb::Pause { sync },
+        KeyCode::Char('r') => Verb::Resume { sync },
+        KeyCode::Char('f') => Verb::Flush { sync },
+        KeyCode::Char('t') => Verb::Retry { sync },
+        // A comparison of everything may take hours, so it takes a capital letter.
+        KeyCode::Char('S') => Verb::Resync { sync, path: None },
+        _ => return None,
+    })
 }

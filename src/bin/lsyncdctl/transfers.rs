@@ -33,6 +33,7 @@ pub fn run(args: &Args, wanted: &LogArgs) -> Result<u8, ClientError> {
             since: wanted.since.unwrap_or_default(),
             after: after.clone(),
             limit: None,
+            newest: false,
         })?;
         let page = reply.log.unwrap_or_default();
         for problem in &page.problems {

@@ -13,27 +13,27 @@ mod path_state;
 mod snapshot;
 
 use std::cell::RefCell;
-use std::fs;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub use self::dump::dump;
 pub use self::files::ReportFiles;
-pub use self::snapshot::snapshot;
+pub use self::snapshot::{snapshot, trend_samples};
 use super::watch_limit::WatchLimit;
 use crate::audit::{AuditView, Audits, Obstacle};
 use crate::component::{SamplePlace, SyncCommand};
 use crate::control::{ControlServer, DaemonView, SyncView};
 use crate::id::{ConnectionId, SyncId};
-use crate::log;
 use crate::process::ExitStatus;
 use crate::queue::Time;
 use crate::script::{Comparison, ComparisonScope, Script, SyncHandle};
 use crate::state::{self, StateDir};
 use crate::status::snapshot::Snapshot;
+use crate::status::trends::TrendPage;
 use crate::sync::Mark;
 use crate::transfer::Transfers;
 use crate::transfer::local_jobs::LocalJobs;
+use crate::trends::Trends;
 use crate::watch::{EventMark, Watcher};
 
 /// The state of the daemon that is reported.
@@ -51,6 +51,7 @@ pub struct DaemonState<'a> {
     pub transfers: &'a Transfers,
     pub local_jobs: &'a LocalJobs,
     pub audits: &'a Audits,
+    pub trends: &'a Trends,
     /// The configured syncs.
     pub syncs: &'a [Rc<SyncHandle>],
     pub script: &'a Script,
@@ -84,6 +85,12 @@ impl DaemonView for DaemonState<'_> {
 
     fn snapshot(&self, name: Option<&str>, entries: usize) -> Snapshot {
         snapshot(self, name, entries)
+    }
+
+    fn trends(&self, name: Option<&str>) -> TrendPage {
+        let syncs = self.syncs.iter().filter(|handle| handle.is_meant(name));
+        let ids = syncs.map(|handle| handle.sync.borrow().id);
+        self.trends.page(ids, Instant::now())
     }
 
     fn explain(&self, name: Option<&str>, path: &[u8]) -> String {
@@ -171,8 +178,7 @@ impl AuditView for DaemonState<'_> {
     }
 
     fn host(&self) -> String {
-        let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        log::escape(name.trim().as_bytes()).into_owned()
+        snapshot::host()
     }
 
     fn wall_time(&self) -> f64 {

@@ -25,6 +25,7 @@ use crate::status::snapshot::Totals;
 use crate::status::snapshot::WithheldPath;
 use crate::sync::{Clock, Counters, Sync};
 use crate::transfer::Job;
+use crate::trends::TrendSample;
 
 /// The maximum number of paths named for each child and for failed paths.
 const MAX_NAMED_PATHS: usize = 5;
@@ -39,6 +40,7 @@ pub fn snapshot(state: &DaemonState<'_>, name: Option<&str>, entries: usize) -> 
     let overflows = overflows.map(|handle| handle.sync.borrow().counters.overflows);
     Snapshot {
         version: cli::VERSION.into(),
+        host: host(),
         pid: std::process::id(),
         time: seconds(SystemTime::now()),
         started: seconds(state.born),
@@ -131,6 +133,28 @@ pub(super) fn of_sync(
     };
     let starting = starting(state, &sync, &snapshot);
     snapshot.judged(starting, sync.is_lost())
+}
+
+/// Returns the state of each sync for its series.
+pub fn trend_samples(state: &DaemonState<'_>) -> Vec<TrendSample> {
+    let sample = |handle: &Rc<SyncHandle>| {
+        let sync = handle.sync.borrow();
+        TrendSample {
+            sync: sync.id,
+            name: sync.config.name.clone(),
+            pending: sync.pending(),
+            bytes: sync.counters.bytes,
+            failures: sync.counters.failures.values().sum(),
+            lag: lag(state, &sync),
+        }
+    };
+    state.syncs.iter().map(sample).collect()
+}
+
+/// Returns the name of this host.
+pub(super) fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    escape(name.trim().as_bytes()).into_owned()
 }
 
 /// Returns the startup phase of a sync, if it is not complete.

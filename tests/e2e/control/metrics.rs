@@ -2,6 +2,9 @@
 
 use super::*;
 
+use lsyncd::history::LogPage;
+use lsyncd::status::trends::TrendPage;
+
 #[test]
 fn metrics_page_and_health_over_http() {
     let dir = Dir::new();
@@ -27,12 +30,23 @@ fn metrics_page_and_health_over_http() {
     let json: Snapshot = serde_json::from_str(&get(port, "/status.json").1).unwrap();
     assert_eq!(json.syncs[0].name, "one");
     assert_eq!(get(port, "/healthz").1, "one: current\n");
+    let trends: TrendPage = serde_json::from_str(&get(port, "/trends.json").1).unwrap();
+    assert_eq!(trends.syncs["one"].hour.pending.len(), 1);
+    assert_eq!(trends.syncs["one"].hour.failures, [0]);
+    let activity: LogPage = serde_json::from_str(&get(port, "/activity.json").1).unwrap();
+    assert_eq!(activity.entries[0].operation, "compared");
     assert!(get(port, "/etc/passwd").0.starts_with("HTTP/1.0 404 "));
 
     fake.exits(&[0, 12]);
     dir.write("f", "x");
     wait_state(&dir, &mut daemon, State::Retrying);
     assert!(get(port, "/healthz").0.starts_with("HTTP/1.0 503 "));
+    daemon.wait_for("the failure in the series", |_| {
+        let trends: TrendPage = serde_json::from_str(&get(port, "/trends.json").1).unwrap();
+        trends.syncs["one"].hour.failures.iter().sum::<u32>() == 1
+    });
+    let activity: LogPage = serde_json::from_str(&get(port, "/activity.json").1).unwrap();
+    assert_eq!(activity.entries.last().unwrap().operation, "failed");
 }
 
 #[test]
