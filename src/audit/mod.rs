@@ -6,7 +6,7 @@
 //! | `audits` | the component: requests, one after the other, and the dry run of the current one |
 //! | `audits_tests` | tests of it, with a daemon whose state they set |
 //! | `schedule` | the comparisons at configured times |
-//! | `run/` | the comparison of one sync, from the flush to the report |
+//! | `run` | the comparison of one sync, from the flush to the report |
 //! | `child` | a child of a comparison |
 //! | `passes` | which differences are drift, and which paths are compared again |
 //! | `view` | what it reads of the daemon |
