@@ -18,6 +18,8 @@ pub enum ErrorLine {
     /// This path arrived without one of its attributes, because the target does not permit or does
     /// not know it.
     Attribute(Name, Attribute),
+    /// A path of the source is longer than rsync can handle. No transfer brings it.
+    TooLong,
     /// The line does not concern a path to be sent: totals, exit codes, warnings.
     Neutral,
     /// The message is not in the tables.
@@ -337,11 +339,17 @@ const NEUTRAL: &[&str] = &[
     "renaming ",
 ];
 
+/// The message for a path of more than `MAXPATHLEN` bytes.
+const TOO_LONG: &[u8] = b"filename overflows max-path len by ";
+
 /// Parses one line of rsync's error output.
 pub fn read(line: &[u8]) -> ErrorLine {
     let begins = |words: &&&str| line.starts_with(words.as_bytes());
     if NEUTRAL.iter().any(|words| begins(&words)) || is_tried_again(line) {
         return ErrorLine::Neutral;
+    }
+    if line.starts_with(TOO_LONG) {
+        return ErrorLine::TooLong;
     }
     let bare = without_program(line);
     if let Some((message, errno)) = with_errno(bare) {

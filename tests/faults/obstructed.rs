@@ -116,3 +116,48 @@ fn with_deletion_and_without_rules_it_is_replaced_in_the_end() {
     assert!(dir.trg("d").is_symlink());
     assert!(!daemon.log().contains(TOLD));
 }
+
+/// rsync handles paths of 4,095 bytes at most. What is below is told of, and the rest is sent.
+#[test]
+fn paths_longer_than_rsync_can_handle_hold_nothing_up() {
+    let dir = Dir::new();
+    let name = "x".repeat(200);
+    // From the inside out, as no call takes such a path.
+    let mut tree = dir.path("tree");
+    fs::create_dir(&tree).unwrap();
+    for _ in 0..25 {
+        let above = dir.path("above");
+        fs::create_dir(&above).unwrap();
+        fs::rename(&tree, above.join(&name)).unwrap();
+        fs::rename(&above, &tree).unwrap();
+    }
+    tree = dir.src("tree");
+    for at_start in [true, false] {
+        let mut daemon = None;
+        if !at_start {
+            daemon = Some(Daemon::new(&dir, &config("")).start());
+            settle(&dir, daemon.as_mut().unwrap());
+        }
+        fs::rename(dir.path("tree"), &tree).unwrap();
+        let mut daemon = daemon.unwrap_or_else(|| Daemon::new(&dir, &config("")).start());
+        daemon.wait_for("it is there", |_| dir.trg("tree").join(&name).exists());
+        settle(&dir, &mut daemon);
+        dir.write("f", if at_start { "1" } else { "2" });
+        settle(&dir, &mut daemon);
+        assert_eq!(
+            fs::read(dir.src("f")).unwrap(),
+            fs::read(dir.trg("f")).unwrap()
+        );
+        let log = daemon.log();
+        assert!(!log.contains("comparing everything again"), "{log}");
+        assert!(log.len() < 200_000, "{} bytes", log.len());
+        fs::rename(&tree, dir.path("tree")).unwrap();
+        settle(&dir, &mut daemon);
+        assert!(!dir.trg("tree").exists() || at_start);
+        daemon.terminate();
+        if dir.trg("tree").exists() {
+            fs::rename(dir.trg("tree"), dir.path("left")).unwrap();
+        }
+        fs::remove_file(dir.path("sock")).ok();
+    }
+}

@@ -33,6 +33,7 @@ pub struct Blame {
     max_failed: usize,
     everything: bool,
     attributes: bool,
+    unsendable: bool,
     limit: Option<SizeLimit>,
     contents: bool,
 }
@@ -70,6 +71,8 @@ pub enum LineKind {
     Failed(Vec<Vec<u8>>),
     /// A path arrived without this attribute.
     Attribute(Attribute),
+    /// The line tells of what no transfer can bring.
+    Unsendable,
     /// The line reports no failure.
     Neutral,
     /// An unknown part of the transfer failed.
@@ -126,6 +129,7 @@ impl Blame {
             max_failed,
             everything: false,
             attributes: false,
+            unsendable: false,
             limit: None,
             contents: false,
         }
@@ -135,6 +139,10 @@ impl Blame {
     pub fn take(&mut self, line: ErrorLine) -> LineKind {
         match line {
             ErrorLine::Neutral => LineKind::Neutral,
+            ErrorLine::TooLong => {
+                self.unsendable = true;
+                LineKind::Unsendable
+            }
             ErrorLine::Attribute(_, attribute) => {
                 self.attributes = true;
                 LineKind::Attribute(attribute)
@@ -197,7 +205,7 @@ impl Blame {
 
     /// Returns the failed entries of a partial transfer.
     pub fn failed_paths(self) -> FailedEntries {
-        if self.everything || (self.failed.is_empty() && !self.attributes) {
+        if self.everything || (self.failed.is_empty() && !self.attributes && !self.unsendable) {
             return FailedEntries::Everything;
         }
         if self.failed.is_empty() {

@@ -325,6 +325,19 @@ fn a_comparison_of_everything_asks_the_disk() {
     }
 }
 
+/// A retry would end the same way.
+#[test]
+fn what_rsync_cannot_name_is_not_retried() {
+    let too_long = "filename overflows max-path len by 4: d/f";
+    let none: &[&str] = &[];
+    assert_eq!(after(batch("/trg/", &["/d/"]), &[too_long, SUMMARY]), none);
+    let whole = || Blame::of_everything(&[b"/src/".to_vec(), b"/trg/".to_vec()], 100);
+    assert_eq!(after(whole(), &[too_long, too_long, SUMMARY]), none);
+    assert_eq!(after(whole(), &[too_long, "odd"]), ["everything"]);
+    let other = "rsync: [sender] send_files failed to open \"/src/f\": Permission denied (13)";
+    assert_eq!(after(batch("/trg/", &["/f"]), &[too_long, other]), ["/f"]);
+}
+
 /// A directory that could not be deleted for another reason may go the next time.
 #[test]
 fn obstructed_is_what_fails_for_no_other_reason() {
