@@ -122,11 +122,12 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
 }
 
 /// Returns the reply after the configuration was read again.
-pub fn reloaded(is_valid: bool) -> Reply {
-    if is_valid {
-        Reply::done("the configuration was read again")
-    } else {
-        Reply::refused("the new configuration is broken, see the log; the one before goes on")
+pub fn reloaded(result: Result<(), String>) -> Reply {
+    match result {
+        Ok(()) => Reply::done("the configuration was read again"),
+        Err(problem) => Reply::refused(format!(
+            "the new configuration is broken, the one before goes on\n{problem}"
+        )),
     }
 }
 

@@ -158,10 +158,10 @@ impl ControlServer {
     }
 
     /// Takes in the result of [`Action::Reload`]: the new configuration is in force, or invalid.
-    pub fn on_reloaded(&mut self, is_valid: bool, now: Instant) {
+    pub fn on_reloaded(&mut self, result: Result<(), String>, now: Instant) {
         let client = self.reloading.take();
         if let Some(connection) = client.and_then(|id| self.connections.connection(id)) {
-            connection.tell(requests::reloaded(is_valid).line(), now);
+            connection.tell(requests::reloaded(result).line(), now);
         }
     }
 
@@ -429,8 +429,10 @@ mod tests {
         fixture.say("{\"v\":1,\"do\":\"reload\"}\n");
         assert_eq!(fixture.turn(0), [Action::Reload]);
         assert_eq!(fixture.reply(1), None);
-        fixture.server.on_reloaded(false, fixture.start);
-        assert!(fixture.reply(2).unwrap().contains("is broken"));
+        fixture
+            .server
+            .on_reloaded(Err("/c.lua:3: wrong".into()), fixture.start);
+        assert!(fixture.reply(2).unwrap().contains("/c.lua:3: wrong"));
     }
 
     #[test]

@@ -227,6 +227,11 @@ impl<'a> EventLoop<'a> {
             watched: self.watcher.watched(),
             waiting: self.syncs.iter().map(|m| m.sync.borrow().pending()).sum(),
             running: self.transfers.running(),
+            troubled: self
+                .syncs
+                .iter()
+                .filter(|m| m.sync.borrow().is_troubled())
+                .count(),
         };
         self.context.notify.turn(Instant::now(), phase, figures);
     }
@@ -271,18 +276,18 @@ impl<'a> EventLoop<'a> {
     ///
     /// A reload of changed syncs becomes one of all if the configurations are too different. All
     /// syncs start anew only when nothing is running any more.
-    pub(super) fn reload(&mut self, scope: ReloadScope) -> bool {
+    pub(super) fn reload(&mut self, scope: ReloadScope) -> Result<(), String> {
         let new = match reload::read(self.environment, self.context, &self.script, scope) {
-            Some(new) => Rc::new(new),
-            None if scope == ReloadScope::All => {
+            Ok(new) => Rc::new(new),
+            Err(_) if scope == ReloadScope::All => {
                 self.script.resume();
                 Rc::clone(&self.script)
             }
-            None => return false,
+            Err(problem) => return Err(problem),
         };
         if scope == ReloadScope::Changed && reload::replaces_all(&self.script, &new) {
             self.begin_shutdown(Ending::Reset);
-            return true;
+            return Ok(());
         }
         if !Rc::ptr_eq(&self.script, &new) {
             self.script.shut_down();
@@ -311,7 +316,7 @@ impl<'a> EventLoop<'a> {
                  {new} new, {removed} removed"
             ));
             self.start_watching(self.watch_limit.is_reached());
-            return true;
+            return Ok(());
         }
         if !reload::same_watching(&last, &self.script) {
             match new_watcher(self.context, &self.script, true) {
@@ -329,7 +334,7 @@ impl<'a> EventLoop<'a> {
         self.progress = StartupProgress::new(Instant::now(), self.script.settings.nodaemon);
         // Whoever sends SIGHUP may know of a mount, which inotify does not report.
         self.start_watching(self.context.restored);
-        true
+        Ok(())
     }
 
     /// Sets the watches of a configuration, and reads all directories again with `rebuild`. Syncs
@@ -355,13 +360,20 @@ impl<'a> EventLoop<'a> {
     }
 
     /// Reloads the configuration for a request of a user, now if syncs go on, otherwise when
-    /// nothing is running any more. Returns false if the new configuration is invalid.
-    pub(super) fn on_reload_request(&mut self, scope: ReloadScope) -> bool {
+    /// nothing is running any more.
+    ///
+    /// # Errors
+    ///
+    /// The new configuration is invalid; the error has file, line and key.
+    pub(super) fn on_reload_request(&mut self, scope: ReloadScope) -> Result<(), String> {
         if scope == ReloadScope::All {
             self.begin_shutdown(Ending::Reset);
-            return true;
+            return Ok(());
         }
-        self.shutdown.is_some() || self.reload(scope)
+        match self.shutdown {
+            Some(_) => Ok(()),
+            None => self.reload(scope),
+        }
     }
 
     /// Calls warm starts with the state of the daemon that they need.

@@ -130,7 +130,7 @@ pub fn read(
     context: &Context,
     old: &Script,
     scope: ReloadScope,
-) -> Option<Script> {
+) -> Result<Script, String> {
     let before = match scope {
         ReloadScope::All => Vec::new(),
         ReloadScope::Changed => old.syncs(),
@@ -156,7 +156,7 @@ pub fn read(
     match checked {
         Ok(script) => {
             select(&script.settings, &environment.options);
-            Some(script)
+            Ok(script)
         }
         Err(problem) => {
             for line in &problem.lines {
@@ -164,7 +164,7 @@ pub fn read(
             }
             old.context.observed.resume();
             log::error("The configuration was not changed, the one before goes on.");
-            None
+            Err(problem.to_string())
         }
     }
 }

@@ -187,9 +187,9 @@ impl EventLoop<'_> {
                 Action::Reload => {
                     log::normal("on request: reading the configuration again");
                     self.context.notify.heard(Signal::HangUp);
-                    let is_valid = self.on_reload_request(ReloadScope::Changed);
+                    let result = self.on_reload_request(ReloadScope::Changed);
                     let mut server = self.context.server.borrow_mut();
-                    server.on_reloaded(is_valid, Instant::now());
+                    server.on_reloaded(result, Instant::now());
                 }
                 Action::LogTransfer(key, record) => self.context.history.write(key, record),
                 Action::ReadHistory(token, query) => {
@@ -244,7 +244,7 @@ impl EventLoop<'_> {
                     }
                 }
                 Action::StartAnew => {
-                    self.reload(ReloadScope::All);
+                    let _ = self.reload(ReloadScope::All);
                 }
                 Action::Exit(exit) => self.ending = Some(exit),
             }
@@ -261,11 +261,12 @@ impl EventLoop<'_> {
             }
             Signal::HangUp if self.script.settings.hup == Hup::Changed => {
                 log::normal("--- HUP signal, reading the configuration again ---");
-                self.on_reload_request(ReloadScope::Changed);
+                // An error is in the log.
+                let _ = self.on_reload_request(ReloadScope::Changed);
             }
             Signal::HangUp => {
                 log::normal("--- HUP signal, resetting ---");
-                self.on_reload_request(ReloadScope::All);
+                let _ = self.on_reload_request(ReloadScope::All);
             }
             Signal::Child => {}
             Signal::User1 => {

@@ -129,7 +129,23 @@ impl SyncSnapshot {
             self.severity = Severity::Trouble;
         }
         self.detail = self.words(starting);
+        self.remedy = self.known_remedy();
         self
+    }
+
+    /// Returns what to do about the trouble that the sync is in.
+    fn known_remedy(&self) -> Option<String> {
+        let name = &self.name;
+        match self.state {
+            _ if self.severity != Severity::Trouble => None,
+            State::Halted => Some(format!(
+                "find out why; if that is intended, \"lsyncdctl release {name}\" goes on"
+            )),
+            State::Ended => {
+                Some("after its cause is removed, \"lsyncdctl reload\" begins it anew".into())
+            }
+            _ => self.last_error.as_ref()?.remedy.clone(),
+        }
     }
 
     fn words(&self, starting: Option<String>) -> String {

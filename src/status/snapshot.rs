@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::status::drift_report::DriftVerdict;
 use crate::status::health::Severity;
 use crate::status::health::State;
+use crate::status::number_format::span;
 
 /// The version of this format. Fields may be added to a version, not removed or changed.
 pub const VERSION: u32 = 1;
@@ -125,6 +126,9 @@ pub struct SyncSnapshot {
     /// The last comparison of source and target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<LastVerify>,
+    /// What to do about the trouble it is in, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
     /// True if the sync is paused.
     pub paused: bool,
     /// The reason if a guard blocks deletions.
@@ -228,6 +232,19 @@ pub struct LastError {
     /// What to do about it, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
+}
+
+impl LastError {
+    /// Returns the error with its age: of a sync that is in no trouble any more, that it is past.
+    pub fn shown(&self, now: f64, is_past: bool) -> String {
+        let ago = span(now - self.time);
+        let what = if is_past { "past error" } else { "last error" };
+        let code = self.code;
+        match self.text.as_str() {
+            "" => format!("{what} {ago} ago, exit code {code}"),
+            text => format!("{what} {ago} ago, exit code {code}: {text}"),
+        }
+    }
 }
 
 /// An entry of a queue.

@@ -54,7 +54,12 @@ impl Counters {
     }
 
     /// Counts a failed child. Returns true for the first failure since the last recovery.
+    /// A success that left something out has the reason of the failure before it.
     pub fn failed(&mut self, status: ExitStatus, text: Vec<u8>) -> bool {
+        let (status, text) = match self.last_failure.take() {
+            Some(last) if status.is_success() && text.is_empty() => (last.status, last.text),
+            _ => (status, text),
+        };
         *self.failures.entry(status.code()).or_default() += 1;
         self.last_failure = Some(LastFailure {
             at: SystemTime::now(),
@@ -96,5 +101,14 @@ mod tests {
         assert!(counters.failed(ExitStatus::Exit(12), Vec::new()));
         assert_eq!(counters.failures, BTreeMap::from([(12, 3), (255, 1)]));
         assert_eq!((counters.batches, counters.entries), (1, 3));
+    }
+
+    #[test]
+    fn a_success_that_left_something_out_has_the_reason_of_before() {
+        let mut counters = Counters::default();
+        counters.failed(ExitStatus::Exit(11), b"no space".to_vec());
+        counters.failed(ExitStatus::Exit(0), Vec::new());
+        assert_eq!(counters.last_failure.unwrap().text, b"no space");
+        assert_eq!(counters.failures, BTreeMap::from([(11, 2)]));
     }
 }

@@ -63,6 +63,16 @@ impl Sync {
         self.lifecycle.ended()
     }
 
+    /// Returns true if the sync needs attention: something failed, is held back, or has ended it.
+    pub fn is_troubled(&self) -> bool {
+        self.has_ended()
+            || self.is_lost()
+            || self.halted().is_some()
+            || self.delete_guard().excess().is_some()
+            || self.is_failing()
+            || !self.failed_paths().is_idle()
+    }
+
     /// Returns the problems of the sync, one line each, for the status file.
     pub fn problems(&self) -> Vec<String> {
         let mut lines = Vec::new();

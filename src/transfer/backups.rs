@@ -142,6 +142,11 @@ impl Backups {
         }
     }
 
+    /// Takes in a new configuration, after which threads may run again.
+    pub fn on_reload(&mut self) {
+        self.stop = Arc::default();
+    }
+
     /// Tells all threads to stop as soon as possible.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);

@@ -83,6 +83,7 @@ impl Transfers {
         self.stall_detector
             .set_timeout(script.settings.stall_timeout);
         self.bandwidth_checked = None;
+        self.backups.on_reload();
         self.hooks.retire();
         self.count_running();
     }

@@ -121,15 +121,10 @@ fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
         None => add("no success yet".into()),
     }
     if let Some(error) = &sync.last_error {
-        let ago = span(status.time - error.time);
-        let code = error.code;
-        add(format!(
-            "last error {ago} ago, exit code {code}: {}",
-            error.text
-        ));
-        if let (Some(remedy), Severity::Trouble) = (&error.remedy, sync.severity) {
-            add(format!("remedy: {remedy}"));
-        }
+        add(error.shown(status.time, sync.severity != Severity::Trouble));
+    }
+    if let Some(remedy) = &sync.remedy {
+        add(format!("remedy: {remedy}"));
     }
     for mount in &sync.away {
         add(format!(

@@ -1,5 +1,7 @@
 //! `status`: asks for the state, selects what is shown, and judges it.
 
+use std::time::{Duration, Instant};
+
 use lsyncd::control::protocol::Verb;
 use lsyncd::status::health::{Severity, State};
 use lsyncd::status::snapshot::{Snapshot, SyncSnapshot};
@@ -19,8 +21,40 @@ pub struct StatusArgs {
     pub max_age: Option<f64>,
 }
 
-/// Prints the state. Returns the exit code.
+/// Prints the state. Returns the exit code. A wait that is given up prints what it has waited for.
 pub fn run(args: &Args, wanted: &StatusArgs) -> Result<u8, ClientError> {
+    match ask(args, wanted) {
+        Err(ClientError::TimedOut) if wanted.wait => given_up(args, wanted),
+        result => result,
+    }
+}
+
+/// The time for the question what a wait has waited for.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Prints what a wait has waited for. Returns the exit code.
+fn given_up(args: &Args, wanted: &StatusArgs) -> Result<u8, ClientError> {
+    let deadline = Some(Instant::now() + ANSWER_TIMEOUT);
+    let mut link = Client::open(args.socket.as_deref(), deadline)?;
+    let pattern = args.sync.as_deref().filter(|name| is_pattern(name));
+    let name = args.sync.clone().filter(|_| pattern.is_none());
+    let status = selected(&mut link, name, pattern)?;
+    if wanted.json {
+        crate::print_text(&format!("{}\n", pretty(&status)));
+    }
+    let behind = status.syncs.iter();
+    let behind = behind.filter(|sync| sync.severity != Severity::Current);
+    let behind: Vec<String> = behind
+        .map(|sync| format!("\n{}  {}", sync.name, sync.detail))
+        .collect();
+    crate::complain(&match behind.as_slice() {
+        [] => "the time is up".to_owned(),
+        behind => format!("the time is up; waiting for:{}", behind.concat()),
+    });
+    Ok(Severity::Behind as u8)
+}
+
+fn ask(args: &Args, wanted: &StatusArgs) -> Result<u8, ClientError> {
     let mut link = Client::open(args.socket.as_deref(), crate::deadline(args))?;
     let pattern = args.sync.as_deref().filter(|name| is_pattern(name));
     let name = args.sync.clone().filter(|_| pattern.is_none());

@@ -49,6 +49,8 @@ pub struct Figures {
     pub waiting: usize,
     /// Children at work.
     pub running: usize,
+    /// Syncs in trouble.
+    pub troubled: usize,
 }
 
 /// The connection to the service manager, if there is one.
@@ -199,6 +201,7 @@ fn line(phase: ServicePhase, figures: Figures) -> String {
         watched,
         waiting,
         running,
+        troubled,
     } = figures;
     let counted = |count, one, more| format!("{count} {}", if count == 1 { one } else { more });
     let watched = counted(watched, "directory", "directories");
@@ -206,7 +209,14 @@ fn line(phase: ServicePhase, figures: Figures) -> String {
     match phase {
         ServicePhase::Starting => format!("Starting: watching {watched} so far"),
         ServicePhase::Ready => {
-            format!("Watching {watched}, {waiting} delayed, {running} running")
+            let trouble = match troubled {
+                0 => String::new(),
+                count => format!(
+                    "TROUBLE in {}, see lsyncdctl status: ",
+                    counted(count, "sync", "syncs")
+                ),
+            };
+            format!("{trouble}Watching {watched}, {waiting} delayed, {running} running")
         }
         ServicePhase::ShuttingDown => format!("Fading: waiting for {running}, {waiting} delayed"),
     }
@@ -237,6 +247,7 @@ mod tests {
         watched: 1,
         waiting: 0,
         running: 0,
+        troubled: 0,
     };
 
     fn pair(watchdog: Option<Duration>) -> (UnixDatagram, Systemd, tempfile::TempDir) {
@@ -352,5 +363,15 @@ mod tests {
         let (socket, mut notify, _directory) = pair(None);
         drop(socket);
         notify.turn(Instant::now(), ServicePhase::Ready, || NOTHING);
+    }
+
+    #[test]
+    fn syncs_in_trouble_come_first() {
+        let figures = Figures {
+            troubled: 2,
+            ..NOTHING
+        };
+        let text = line(ServicePhase::Ready, figures);
+        assert!(text.starts_with("TROUBLE in 2 syncs, see lsyncdctl status: Watching "));
     }
 }

@@ -181,6 +181,8 @@ fn reload_leaves_alone_what_has_not_changed() {
     dir.put("config.lua", "sync{ nonsense }");
     let refused = ctl(&dir, &["reload"]);
     assert_eq!(code(&refused), 2, "{}", text(&refused));
+    let told = text(&refused);
+    assert!(told.contains(&dir.expand("@DIR@/config.lua:1: ")), "{told}");
     assert_eq!((fake.calls().len(), fake.ended()), (2, 1));
     fake.release();
     daemon.wait_for("the transfer ends", |_| fake.ended() == 2);

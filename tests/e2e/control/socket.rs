@@ -86,7 +86,8 @@ fn in_the_directory_of_the_service_and_left_to_whoever_has_it() {
     second.terminate();
     assert_eq!(ask().0, 0, "it is the first one's still");
     first.terminate();
-    assert_eq!(ask().0, 3);
+    // Another daemon of this host may answer at a default path.
+    assert!(!dir.path("run/lsyncd.sock").exists());
 }
 
 /// A file that another user has put at a default path is passed by; at a path of the configuration

@@ -208,3 +208,27 @@ fn the_lag_grows_with_a_failure_until_the_target_is_current() {
         assert_eq!(status(&dir).lag, 0.0);
     }
 }
+
+/// The remedy of a halt is a command; a past error is called so.
+#[test]
+fn trouble_has_its_command_and_past_errors_are_marked() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    dir.write("here", "");
+    let shown = || String::from_utf8(ctl(&dir, &["status", "-sync", "one"]).stdout).unwrap();
+    let config = one("guard = { marker = \"here\" },");
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    fake.exits(&[0, 12, 0]);
+    dir.write("f", "x");
+    daemon.wait_for("it has failed", |_| {
+        status(&dir).syncs[0].last_error.is_some()
+    });
+    assert!(shown().contains("    last error "), "{}", shown());
+    done(&dir, &["retry"]);
+    wait_state(&dir, &mut daemon, State::Current);
+    assert!(shown().contains("    past error "), "{}", shown());
+    dir.rm("here");
+    wait_state(&dir, &mut daemon, State::Halted);
+    let remedy = "\"lsyncdctl release one\" goes on";
+    assert!(shown().contains(remedy), "{}", shown());
+}

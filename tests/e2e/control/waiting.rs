@@ -137,3 +137,26 @@ fn wait_goes_on_through_a_reload() {
     assert!(waiting.wait().expect("lsyncdctl ends").success());
     assert!(dir.trg("f").exists());
 }
+
+/// A wait that is given up names the syncs that it has waited for and why.
+#[test]
+fn a_wait_that_is_given_up_tells_what_it_has_waited_for() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    let mut daemon = Daemon::new(&dir, &one("")).start_and_settle();
+    fake.exits(&[0, 12]);
+    dir.write("f", "x");
+    wait_state(&dir, &mut daemon, State::Retrying);
+    let output = ctl(&dir, &["status", "-wait", "-timeout", "0.2"]);
+    assert_eq!(code(&output), 1);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("the time is up; waiting for:\none  retrying in "),
+        "{told}"
+    );
+    assert!(output.stdout.is_empty());
+    let output = ctl(&dir, &["status", "-wait", "-json", "-timeout", "0.2"]);
+    assert_eq!(code(&output), 1);
+    let status: Snapshot = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(status.syncs[0].state, State::Retrying);
+}

@@ -62,15 +62,17 @@ fn add_facts<'a>(lines: &mut Vec<Line<'a>>, sync: &'a SyncSnapshot, now: f64) {
     lines.push(Line::styled(facts, dimmed()));
     if let Some(error) = &sync.last_error {
         let ago = span(now - error.time);
-        let title = format!("last error {ago} ago, exit code {}", error.code);
+        let is_past = sync.severity != Severity::Trouble;
+        let what = if is_past { "past error" } else { "last error" };
+        let title = format!("{what} {ago} ago, exit code {}", error.code);
         let mut words = vec![Span::styled(title, dimmed())];
         if !sync.detail.contains(&error.text) {
             words.push(Span::raw(format!(": {}", error.text)));
         }
         lines.push(Line::from(words));
-        if let (Some(remedy), Severity::Trouble) = (&error.remedy, sync.severity) {
-            lines.push(Line::raw(format!("remedy: {remedy}")));
-        }
+    }
+    if let Some(remedy) = &sync.remedy {
+        lines.push(Line::raw(format!("remedy: {remedy}")));
     }
     for file in &sync.withheld_paths {
         let what = if file.rejected {
