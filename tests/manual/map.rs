@@ -156,6 +156,23 @@ fn names_every_dependency() {
     assert!(missing.is_empty(), "without a reason: {missing:?}");
 }
 
+/// Returns the commands of lsyncdctl and their options, as its help has them.
+fn verbs(source: &str) -> Vec<String> {
+    let (_, help) = source.split_once("COMMANDS, ").unwrap();
+    let (help, _) = help.split_once("OPTIONS:").unwrap();
+    let lines = help.lines().filter_map(|line| {
+        let name = line.strip_prefix("  ")?;
+        let option = name.strip_prefix("  -");
+        let is_name = !name.starts_with(' ') || option.is_some();
+        let word = option.unwrap_or(name).split_whitespace().next();
+        word.filter(|_| is_name)
+    });
+    let mut verbs: Vec<String> = lines.map(str::to_owned).collect();
+    verbs.sort();
+    verbs.dedup();
+    verbs
+}
+
 #[test]
 fn options_are_in_the_help_the_page_and_the_completions() {
     let source = text("src/cli/mod.rs");
@@ -167,13 +184,10 @@ fn options_are_in_the_help_the_page_and_the_completions() {
         .filter(|name| name != "runner")
         .collect();
     assert!(options.iter().any(|name| name == "check"), "{options:?}");
-    let verbs: Vec<String> =
-        "status top explain pause resume release flush resync retry reload log-level"
-            .split(' ')
-            .map(str::to_owned)
-            .collect();
-    let help = lsyncd::cli::help();
     let of_ctl = text("src/bin/lsyncdctl/args.rs");
+    let verbs = verbs(&of_ctl);
+    assert!(verbs.iter().any(|verb| verb == "log-level"), "{verbs:?}");
+    let help = lsyncd::cli::help();
     for (page, options) in [(&help, &options), (&of_ctl, &verbs)] {
         assert_eq!(missing(page, options), Vec::<&String>::new());
     }
@@ -184,5 +198,27 @@ fn options_are_in_the_help_the_page_and_the_completions() {
             let words = text(&format!("packaging/completions/{name}.{shell}"));
             assert_eq!(missing(&words, options), Vec::<&String>::new(), "{shell}");
         }
+    }
+}
+
+/// The alert rules are valid, and fire in the situations that their tests describe.
+#[test]
+fn alert_rules_do_what_their_tests_say() {
+    let run = |words: &[&str]| {
+        std::process::Command::new("promtool")
+            .args(words)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/prometheus"))
+            .output()
+    };
+    let Ok(output) = run(&["check", "rules", "lsyncd.rules.yml"]) else {
+        return crate::site::skip("alert_rules", "promtool is not installed");
+    };
+    for output in [output, run(&["test", "rules", "lsyncd.test.yml"]).unwrap()] {
+        let text = [output.stdout, output.stderr].concat();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&text)
+        );
     }
 }

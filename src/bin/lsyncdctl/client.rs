@@ -58,7 +58,8 @@ impl Client {
             }
         }
         Err(ClientError::NoDaemon(format!(
-            "no daemon answers: {}",
+            "no daemon answers: {}. Is it running, and by this user? -socket PATH or LSYNCD_SOCKET \
+             names another socket (settings {{ controlSocket }})",
             problems.join("; ")
         )))
     }

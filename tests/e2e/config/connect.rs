@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use crate::mirror::ssh::{Sshd, account, rsync_daemon};
 use crate::support::daemon::{Daemon, Ended};
 use crate::support::dir::{Dir, program};
 use crate::support::tree;
@@ -171,4 +172,67 @@ fn targets_of_this_host_and_programs_that_ask_are_answered() {
         .run();
     ended.assert_refused();
     assert!(ended.stderr.contains("-connect goes with -check only."));
+}
+
+/// What a real sshd and a real rsync daemon answer is understood.
+#[test]
+fn failures_of_a_real_host_have_a_remedy() {
+    let dir = Dir::new();
+    dir.write("f", "1");
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let checked = |rsh: &str, target: &str, more: &str| {
+        let config = format!(
+            "sync {{ default.rsync, source = '@SRC@', target = '{}@127.0.0.1:{target}',
+             rsync = {{ rsh = \"{rsh}\", {more} }} }}",
+            account().name
+        );
+        dir.put("config.lua", dir.expand(&config));
+        let args = ["-check", "-connect", "@DIR@/config.lua"];
+        Daemon::bare(&dir).args(&args).run()
+    };
+    let ended = checked(&sshd.rsh, "@TRG@", "");
+    assert_parts(
+        &ended,
+        0,
+        &[
+            "logged in at",
+            "can be written",
+            "rsync works on both sides",
+        ],
+    );
+    let unknown = sshd.rsh.replace("known_hosts", "no_hosts");
+    let ended = checked(&unknown, "@TRG@", "");
+    assert_parts(
+        &ended,
+        255,
+        &["Host key verification failed", "compare the fingerprint"],
+    );
+    let other_key = sshd.rsh.replace("/ssh/id", "/ssh/host_key");
+    let ended = checked(&other_key, "@TRG@", "");
+    assert_parts(
+        &ended,
+        255,
+        &["Permission denied (publickey", "ssh-copy-id"],
+    );
+    let ended = checked(&sshd.rsh, "@TRG@", "rsync_path = '/no/rsync'");
+    assert_parts(&ended, 255, &["/no/rsync", "remedy   "]);
+    let ended = checked(&sshd.rsh, "/proc/no/dir", "");
+    assert_parts(&ended, 255, &["ERROR    ", "/proc/no/dir"]);
+
+    let Some((_daemon, port)) = rsync_daemon(&dir) else {
+        return;
+    };
+    let module = |name: &str| {
+        let config = format!(
+            "sync {{ default.rsync, source = '@SRC@', target = 'rsync://127.0.0.1:{port}/{name}' }}"
+        );
+        dir.put("config.lua", dir.expand(&config));
+        let args = ["-check", "-connect", "@DIR@/config.lua"];
+        Daemon::bare(&dir).args(&args).run()
+    };
+    assert_parts(&module("x"), 0, &["The configuration is fine"]);
+    let ended = module("nonsense");
+    assert_parts(&ended, 255, &["Unknown module", "remedy   ", "lists them"]);
 }
