@@ -30,6 +30,17 @@ pub enum Level {
     Error,
 }
 
+impl Level {
+    /// Returns the log category.
+    pub fn category(self) -> &'static str {
+        match self {
+            Level::Normal => "Normal",
+            Level::Warn => "Warn",
+            Level::Error => "Error",
+        }
+    }
+}
+
 /// A command of a user for a sync.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SyncCommand {
@@ -43,6 +54,8 @@ pub enum SyncCommand {
     Retry,
     /// Compares the whole source.
     Resync,
+    /// Compares the whole source, unless that is queued already. Events have been lost.
+    ResyncOnce,
     /// Compares a path of the source.
     ResyncPath(Vec<u8>),
     /// Accepts the source and the target as they are.
@@ -100,6 +113,23 @@ pub struct AuditRequest {
     pub scope: AuditScope,
 }
 
+/// What a component asks the watched side of the daemon to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchAction {
+    /// Compares the whole source of a sync once no directory is being read.
+    FullSync(SyncId),
+    /// Brings all watches in line with the disk, and sets those that are missing.
+    Rebuild,
+    /// Counts in the background the directories that all syncs want watched.
+    CountDirectories,
+    /// Accepts what is mounted in all sources as what is expected there.
+    AcceptMounts,
+    /// Looks at what is in the place of each source.
+    CheckRoots,
+    /// Queues the changes of files that are still open.
+    ReportOpenFiles,
+}
+
 /// What a component asks the event loop to do. Actions are carried out in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -107,18 +137,12 @@ pub enum Action {
     Log(Level, String),
     /// Compares the whole source of a sync with its target, unless that is queued already.
     FullSync(SyncId),
-    /// Compares the whole source of a sync once no directory is being read.
-    FullSyncWhenWatched(SyncId),
-    /// Brings all watches in line with the disk, and sets those that are missing.
-    RebuildWatches,
-    /// Counts in the background the directories that all syncs want watched.
-    CountDirectories,
+    /// Passed on to the watched side.
+    Watch(WatchAction),
     /// Gives a sync a command.
     Command(SyncId, SyncCommand),
     /// Compares sources and targets. The control server is told of the result.
     Audit(AuditRequest),
-    /// Accepts what is mounted in all sources as what is expected there.
-    AcceptMounts,
     /// Reads the configuration again. The control server is told of the result.
     Reload,
     /// Writes a batch to the transfer log of the sync with this state key.
@@ -136,10 +160,6 @@ pub enum Action {
     ReadReports(u64, usize),
     /// Selects the log messages that are shown.
     SelectLog(Selection),
-    /// Looks at what is in the place of each source.
-    CheckRoots,
-    /// Queues the changes of files that are still open.
-    ReportOpenFiles,
     /// Sends a signal to a child and its descendants.
     SignalTree(Pid, Signal),
     /// Sends a signal to all running transfers and their descendants.
@@ -148,6 +168,10 @@ pub enum Action {
     KillDescendants,
     /// Ends the processes of all tunnels. Repeated in each turn until they are gone.
     CloseTunnels,
+    /// Makes failed startup transfers be retried, because they replace lost events.
+    RetryStartups,
+    /// Starts nothing from now on, and exits when what runs has ended.
+    ShutDown(Exit),
     /// Reads the configuration again and starts all syncs anew. Nothing may be running.
     StartAnew,
     /// Ends the event loop after this turn.

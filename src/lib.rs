@@ -8,36 +8,38 @@
 //!
 //! | room | what it does |
 //! |---|---|
-//! | [`cli`] | the command line |
 //! | [`daemon`] | the event loop, detaching, pid file, signals |
 //! | [`audit`] | comparisons of source and target on request |
 //! | [`control`] | the control server: sockets, clients and what they request; the protocol |
-//! | [`scan`] | the check gate: passes, scanners, and in `scan::staging`, which is below `sync`, what has passed |
+//! | [`scan`] | the check gate: passes and scanners |
 //! | [`transfer`] | running processes of syncs: start, output, exit status, delete limit, hooks |
 //! | [`state`] | what is saved over restarts of the daemon |
 //! | [`script`] | the Lua side: preludes, user configuration, what user code sees |
-//! | [`config`] | from Lua tables to typed settings and syncs |
 //! | [`sync`] | one sync: filter, queue, running processes, retry; fairness among syncs |
-//! | [`cron`] | crontabs: times at which a sync compares everything |
+//! | [`staging`] | the check gate: what has passed, staged for rsync |
 //! | [`backup`] | the dated directories of `backup`, and the removal of old ones |
-//! | [`batch`] | from due delays to what a child gets: arguments and list |
-//! | [`tunnel`] | the states of a tunnel |
-//! | [`queue`] | delays, how events combine, the path index |
-//! | [`filter`] | rsync's patterns |
-//! | [`watch`] | watched directory trees: events of the kernel as changes of paths |
 //! | [`index`] | what the target is known to have: digests of directories, kept over restarts |
 //! | [`local`] | what default.direct does itself, without a process |
+//! | [`config`] | from Lua tables to typed settings and syncs |
+//! | [`tunnel`] | the states of a tunnel |
 //! | [`component`] | the contract between the event loop and its components |
 //! | [`reports`] | the kept reports of comparisons, chained by hashes |
-//! | [`history`] | the transfer log: what was sent, and when |
 //! | [`trends`] | how syncs have been going: series of the last hour and day |
-//! | [`process`] | children: spawn, feed, capture, reap |
-//! | [`id`] | numbers for syncs and gates, never reused |
+//! | [`history`] | the transfer log: what was sent, and when |
+//! | [`batch`] | from due delays to what a child gets: arguments and list |
+//! | [`cli`] | the command line |
+//! | [`cron`] | crontabs: times at which a sync compares everything |
+//! | [`filter`] | rsync's patterns |
+//! | [`queue`] | delays, how events combine, the path index |
+//! | [`watch`] | watched directory trees: events of the kernel as changes of paths |
 //! | [`status`] | snapshot, health, status file, metrics, page |
+//! | [`process`] | children: spawn, feed, capture, reap |
 //! | [`log`] | the log and its channels |
 //! | [`mount_table`] | the mount table of the system |
 //! | [`paths`] | byte paths: slashes, parents, components |
 //! | [`safe_path`] | own files where other users may write: no link of theirs is followed |
+//! | [`spelling`] | the word that a misspelt one was meant to be |
+//! | [`id`] | numbers for syncs and gates, never reused |
 //! | [`exit`] | the exit codes |
 //! | [`sys`] | the only `unsafe` code |
 //! | `test_skip` | counts unit tests that cannot run here |
@@ -46,6 +48,9 @@
 //!
 //! Paths are bytes everywhere. Paths relative to a source begin with `/`, those of
 //! directories end with `/`.
+
+/// The version of both programs.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 pub mod audit;
 pub mod backup;
@@ -71,6 +76,8 @@ pub mod reports;
 pub mod safe_path;
 pub mod scan;
 pub mod script;
+pub mod spelling;
+pub mod staging;
 pub mod state;
 pub mod status;
 pub mod sync;

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::view::{AuditView, Obstacle};
 use super::{AuditStep, Audits};
-use crate::component::{Action, AuditRequest, AuditScope, SamplePlace, SyncCommand};
+use crate::component::{Action, AuditRequest, AuditScope, SamplePlace, SyncCommand, WatchAction};
 use crate::control::fake_view::FakeView;
 use crate::control::{DaemonView, SyncView};
 use crate::id::{ConnectionId, SyncId};
@@ -227,7 +227,7 @@ fn the_comparison_begins_when_everything_is_at_the_target() {
         fixture.command(SyncCommand::RecordChanges),
         fixture.command(SyncCommand::Flush),
         fixture.command(SyncCommand::Retry),
-        Action::ReportOpenFiles,
+        Action::Watch(WatchAction::ReportOpenFiles),
         fixture.command(SyncCommand::Flush),
     ];
     assert_eq!(

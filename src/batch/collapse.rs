@@ -139,7 +139,7 @@ pub fn collapse<'a>(disk: &impl Disk, mut mentions: Vec<PathRef<'a>>) -> Option<
     }
     mentions.sort_unstable_by(|a, b| path_order(paths::bare(a.path), paths::bare(b.path)));
 
-    let mut walk = Walk {
+    let mut walk = CollapseWalk {
         disk,
         stack: vec![Frame {
             end: 0,
@@ -215,14 +215,14 @@ struct Frame {
     state: WalkState,
 }
 
-struct Walk<'a, 'd, D> {
+struct CollapseWalk<'a, 'd, D> {
     disk: &'d D,
     stack: Vec<Frame>,
     last: &'a [u8],
     found: Collapsed<'a>,
 }
 
-impl<'a, D: Disk> Walk<'a, '_, D> {
+impl<'a, D: Disk> CollapseWalk<'a, '_, D> {
     fn visit(&mut self, mention: &PathRef<'a>) {
         let path = paths::bare(mention.path);
         let directory = path.len() < mention.path.len() || mention.may_be_directory;

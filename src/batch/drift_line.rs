@@ -1,20 +1,14 @@
-//! Reads the lines that rsync writes for each difference (`--itemize-changes`, rsync(1)).
-//!
-//! A dry run prints them with [`FORMAT`]. A name contains no two slashes in a row, so the fields
-//! cannot be confused, and a line that is not of this form is another message of rsync.
+//! What differs at a path, by a line that a dry run of rsync writes with [`FORMAT`].
 
 use std::borrow::Cow;
 
 use super::error_lines::unescape;
-use super::output;
+use super::itemized::ItemizedLine;
 use crate::paths;
 use crate::status::drift_report::DriftKind;
 
 /// The value of `--out-format`: the changes, the length and the name, each between two slashes.
 pub const FORMAT: &str = "//%i//%l//%n//";
-
-/// The number of positions in front of the attributes, which begin with the contents.
-const ATTRIBUTES_AT: usize = 2;
 
 /// The difference of one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +26,9 @@ pub struct PathDrift {
 
 /// Reads a complete line; `None` for another message, and for a path without a difference.
 pub fn change(line: &[u8]) -> Option<PathDrift> {
-    let inside = line.strip_prefix(b"//")?.strip_suffix(b"//")?;
-    let (code, rest) = split(inside)?;
-    let (length, name) = split(rest)?;
-    let name = unescape(name);
-    let kinds = kinds(code)?;
+    let line = ItemizedLine::parse(line)?;
+    let kinds = kinds(&line)?;
+    let name = unescape(line.name);
     let path = paths::bare(&name);
     Some(PathDrift {
         path: match path {
@@ -45,41 +37,33 @@ pub fn change(line: &[u8]) -> Option<PathDrift> {
         },
         is_directory: name.ends_with(b"/"),
         kinds,
-        length: output::count(length).unwrap_or_default(),
+        length: line.length,
     })
 }
 
 /// Returns the path of a line about a file that both sides have, whether it differs or not.
 pub fn common_file(line: &[u8]) -> Option<Vec<u8>> {
-    let inside = line.strip_prefix(b"//")?.strip_suffix(b"//")?;
-    let (code, rest) = split(inside)?;
-    let is_common = code.get(1) == Some(&b'f') && code.get(ATTRIBUTES_AT) != Some(&b'+');
-    let (_, name) = is_common.then(|| split(rest)).flatten()?;
-    Some(paths::rooted(paths::bare(&unescape(name))))
+    let line = ItemizedLine::parse(line)?;
+    let is_common = line.file == b'f' && !line.is_new();
+    is_common.then(|| paths::rooted(paths::bare(&unescape(line.name))))
 }
 
-/// Splits at the first two slashes.
-fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = text.windows(2).position(|pair| pair == b"//")?;
-    Some((&text[..at], &text[at + 2..]))
-}
-
-/// Returns what a code such as `>f.st......` says; `None` if nothing differs.
-fn kinds(code: &[u8]) -> Option<Vec<DriftKind>> {
-    if code.starts_with(b"*deleting") {
+/// Returns what the code of a line says; `None` if nothing differs.
+fn kinds(line: &ItemizedLine<'_>) -> Option<Vec<DriftKind>> {
+    let Some(update) = line.update else {
         return Some(vec![DriftKind::Extra]);
-    }
-    let (&update, &file) = (code.first()?, code.get(1)?);
-    let attributes = code.get(ATTRIBUTES_AT..)?;
-    if attributes.first() == Some(&b'+') {
+    };
+    if line.is_new() {
         return Some(vec![DriftKind::Missing]);
     }
-    let is_blank = attributes.iter().all(|byte| matches!(byte, b' ' | b'.'));
+    let mut attributes = line.attributes.iter();
+    let is_blank = attributes.all(|byte| matches!(byte, b' ' | b'.'));
     if is_blank && update == b'h' {
         // A name whose contents are right, but which is a file of its own.
         return Some(vec![DriftKind::Link]);
     }
-    let mut kinds: Vec<_> = attributes.iter().filter_map(|&b| kind(file, b)).collect();
+    let letters = line.attributes.iter();
+    let mut kinds: Vec<_> = letters.filter_map(|&b| kind(line.file, b)).collect();
     kinds.sort_unstable();
     kinds.dedup();
     (!kinds.is_empty()).then_some(kinds)

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use siphasher::sip::SipHasher13;
 
 use super::drift_line::{self, DriftLines, PathDrift};
+use super::left_out::leave_out;
 use super::output;
 
 /// Long options that are left out, with or without a value: they change what is printed, limit or
@@ -30,23 +31,8 @@ const LEFT_OUT: &[&str] = &[
     "write-batch",
 ];
 
-/// Those of them whose value may be the next argument.
-const WITH_VALUE: &[&str] = &[
-    "info",
-    "log-file",
-    "log-file-format",
-    "log-format",
-    "max-delete",
-    "only-write-batch",
-    "out-format",
-    "write-batch",
-];
-
 /// Letters that are left out for the same reasons.
 const LETTERS_LEFT_OUT: &[u8] = b"IPinqv";
-
-/// Letters whose value is the rest of the argument, or the next one.
-const LETTERS_WITH_VALUE: &[u8] = b"@BMTef";
 
 /// The maximum number of differences that are kept; more are counted.
 pub const MAX_CHANGES: usize = 100_000;
@@ -65,39 +51,7 @@ pub fn words(transfer: &[Vec<u8>], by_content: bool) -> Vec<Vec<u8>> {
     if by_content {
         words.push(b"--checksum".to_vec());
     }
-    let mut transfer = transfer.iter();
-    while let Some(word) = transfer.next() {
-        match word.as_slice() {
-            [b'-', b'-', name @ ..] => {
-                let end = name.iter().position(|&byte| byte == b'=');
-                let listed = |names: &[&str]| {
-                    let name = &name[..end.unwrap_or(name.len())];
-                    names.iter().any(|other| other.as_bytes() == name)
-                };
-                if !listed(LEFT_OUT) {
-                    words.push(word.clone());
-                } else if end.is_none() && listed(WITH_VALUE) {
-                    transfer.next();
-                }
-            }
-            [b'-', letters @ ..] if !letters.is_empty() => {
-                let value = letters.iter().position(|b| LETTERS_WITH_VALUE.contains(b));
-                let (flags, rest) = letters.split_at(value.unwrap_or(letters.len()));
-                let kept = flags.iter().filter(|byte| !LETTERS_LEFT_OUT.contains(byte));
-                let kept: Vec<u8> = kept.chain(rest).copied().collect();
-                if flags.contains(&b'P') {
-                    words.push(b"--partial".to_vec());
-                }
-                if !kept.is_empty() {
-                    words.push([b"-", &kept[..]].concat());
-                }
-                if rest.len() == 1 {
-                    words.extend(transfer.next().cloned());
-                }
-            }
-            _ => words.push(word.clone()),
-        }
-    }
+    words.extend(leave_out(transfer, LEFT_OUT, LETTERS_LEFT_OUT));
     words
 }
 

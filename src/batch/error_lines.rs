@@ -5,7 +5,7 @@
 //! [`ErrorLine::Unknown`], and the reader has to treat the whole transfer as failed.
 //!
 //! rsync writes a control character, and text that looks like an escape, as `\#ooo`. It does not
-//! escape the quotes in a name, so a message may be read in several ways: [`Name::readings`]
+//! escape the quotes in a name, so a message may be read in several ways: [`QuotedName::readings`]
 //! returns all of them.
 
 use std::borrow::Cow;
@@ -14,10 +14,10 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErrorLine {
     /// This path was not sent, or not removed.
-    Failed(Name, FailureReason),
+    Failed(QuotedName, FailureReason),
     /// This path arrived without one of its attributes, because the target does not permit or does
     /// not know it.
-    Attribute(Name, Attribute),
+    Attribute(QuotedName, Attribute),
     /// A path of the source is longer than rsync can handle. No transfer brings it.
     TooLong,
     /// The line does not concern a path to be sent: totals, exit codes, warnings.
@@ -28,7 +28,7 @@ pub enum ErrorLine {
 
 /// The name in a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
+pub struct QuotedName {
     /// All possible readings, unescaped, in rsync's form: absolute, or relative to the root of the
     /// transfer.
     pub readings: Vec<Vec<u8>>,
@@ -367,7 +367,7 @@ pub fn read(line: &[u8]) -> ErrorLine {
     }
 }
 
-fn judged(name: Name, meaning: Meaning, errno: Option<i32>) -> ErrorLine {
+fn judged(name: QuotedName, meaning: Meaning, errno: Option<i32>) -> ErrorLine {
     if let Meaning::Attribute(attribute) = meaning
         && errno.is_none_or(is_not_permitted)
     {
@@ -424,7 +424,7 @@ fn with_errno(message: &[u8]) -> Option<(&[u8], Option<i32>)> {
     Some((&head[..colon], Some(number)))
 }
 
-fn find(table: &[(&str, NamePlace, Meaning)], message: &[u8]) -> Option<(Name, Meaning)> {
+fn find(table: &[(&str, NamePlace, Meaning)], message: &[u8]) -> Option<(QuotedName, Meaning)> {
     table.iter().find_map(|(words, place, meaning)| {
         let rest = message.strip_prefix(words.as_bytes())?;
         let readings = match place {
@@ -437,7 +437,7 @@ fn find(table: &[(&str, NamePlace, Meaning)], message: &[u8]) -> Option<(Name, M
                 vec![unescape(&rest[..at]).into_owned()]
             }
         };
-        let name = Name {
+        let name = QuotedName {
             readings,
             with_contents: matches!(meaning, Contents),
         };

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 /// The first reading of the name, and what is said of it.
 fn told(line: &str) -> (String, String) {
-    let shown = |name: &Name| {
+    let shown = |name: &QuotedName| {
         let more = if name.with_contents { "/**" } else { "" };
         format!("{}{more}", name.readings[0].escape_ascii())
     };

@@ -6,11 +6,10 @@
 //! others the backslash itself needs escaping as well. The `/***` behind a deleted directory is a
 //! wildcard too.
 
-use hashbrown::HashSet;
-
 use super::collapse::{Collapsed, CollapsedItem, path_order};
+use super::pattern_list::PatternList;
 use super::{BatchEntry, BatchRequest, Change, Compare, Transfer, TransferKind};
-use crate::filter::{Rules, Sign, push_entire, push_exact};
+use crate::filter::{Rules, Sign};
 use crate::paths;
 
 /// The maximum number of rules among the arguments, whose size the kernel limits. More are passed
@@ -45,7 +44,7 @@ pub fn transfer(
         .filter(|name| follows_links && !name.ends_with(b"/"))
         .map(|name| (name, paths::with_slash(name)))
         .collect();
-    let mut list = List::default();
+    let mut list = PatternList::default();
     let mut scope = Vec::new();
     for (name, directory) in &followed {
         list.add(directory, true);
@@ -85,7 +84,7 @@ pub fn collapsed(
         .collect();
     names.sort_by(|(a, _), (b, _)| path_order(a.path, b.path));
 
-    let mut list = List::default();
+    let mut list = PatternList::default();
     let mut scope = Vec::new();
     // The directory whose whole contents are compared.
     let mut top: Option<&[u8]> = None;
@@ -116,7 +115,7 @@ fn call(
     request: &BatchRequest<'_>,
     rules: &Rules,
     mut scope: Vec<&[u8]>,
-    list: List<'_>,
+    list: PatternList<'_>,
     compare: Compare,
 ) -> Transfer {
     let mut top: Option<&[u8]> = None;
@@ -192,64 +191,6 @@ fn rule(request: &BatchRequest<'_>, sign: Sign, pattern: &[u8]) -> Vec<u8> {
 fn is_below(path: &[u8], directory: &[u8]) -> bool {
     let rest = path.strip_prefix(directory);
     rest.is_some_and(|rest| directory.ends_with(b"/") || rest.starts_with(b"/"))
-}
-
-/// The names as patterns, each once.
-#[derive(Default)]
-struct List<'a> {
-    /// The names, and true if everything below them is included.
-    seen: HashSet<(&'a [u8], bool)>,
-    bytes: Vec<u8>,
-}
-
-impl<'a> List<'a> {
-    /// Adds a name and its parents, deepest first.
-    fn add(&mut self, path: &'a [u8], entire: bool) {
-        let entire = entire && path != b"/";
-        // A name that is listed has its parents listed.
-        if entire && !self.push(path, true) {
-            return;
-        }
-        let mut next = Some(path);
-        while let Some(path) = next.filter(|path| self.push(path, false)) {
-            next = paths::parent(path);
-        }
-    }
-
-    fn push(&mut self, path: &'a [u8], entire: bool) -> bool {
-        if !self.seen.insert((path, entire)) {
-            return false;
-        }
-        if self.seen.len() > 1 {
-            self.bytes.push(0);
-        }
-        if entire {
-            push_entire(&mut self.bytes, path);
-        } else {
-            push_exact(&mut self.bytes, path);
-        }
-        true
-    }
-
-    /// Returns these rules and the names behind them, and the offset of the first name.
-    fn behind(self, rules: &[Vec<u8>]) -> (Vec<u8>, usize) {
-        let mut bytes = Vec::with_capacity(self.bytes.len() * 2);
-        for rule in rules {
-            bytes.extend_from_slice(rule);
-            bytes.push(0);
-        }
-        let names_at = bytes.len();
-        for (index, name) in self.bytes.split(|&byte| byte == 0).enumerate() {
-            if index > 0 {
-                bytes.push(0);
-            } else if name.is_empty() {
-                break;
-            }
-            bytes.extend_from_slice(b"+ ");
-            bytes.extend_from_slice(name);
-        }
-        (bytes, names_at)
-    }
 }
 
 #[cfg(test)]

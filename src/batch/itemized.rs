@@ -1,14 +1,18 @@
-//! Parses what a dry run of rsync would do, one line for each entry (rsync(1), `--out-format`).
+//! Parses what a dry run of rsync would do, one line for each entry (`--itemize-changes`, rsync(1)).
+//!
+//! Changes, length and name stand between two slashes each (`--out-format`). A name contains no two
+//! slashes in a row, so the fields cannot be confused, and a line that is not of this form is
+//! another message of rsync.
 
 use super::output;
 
-/// The options that make rsync say what it would do, in the form that [`Itemized::parse`] reads.
+/// The options that make rsync say what it would do, for [`Itemized::parse`].
 pub const DRY_RUN: [&str; 5] = [
     "--dry-run",
     "--stats",
     "--no-human-readable",
     "--8-bit-output",
-    "--out-format=%i %l %n%L",
+    "--out-format=//%i//%l//%n%L//",
 ];
 
 /// What a transfer does to an entry of the target.
@@ -35,48 +39,79 @@ pub struct Itemized<'a> {
     pub path: &'a [u8],
 }
 
-impl Itemized<'_> {
-    /// Parses a line of output; `None` for a line of another form.
-    pub fn parse(line: &[u8]) -> Option<Itemized<'_>> {
-        // A progress line ends with a carriage return only.
-        let line = line.rsplit(|&byte| byte == b'\r').next()?;
-        if let Some(rest) = line.strip_prefix(b"*deleting") {
-            let (_, path) = number(rest.trim_ascii_start())?;
-            return Some(Itemized {
-                difference: Difference::Deleted,
-                bytes: 0,
-                path,
+/// The fields of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemizedLine<'a> {
+    /// The kind of update (`<`, `>`, `c`, `h` or `.`); `None` for a deletion.
+    pub update: Option<u8>,
+    /// The type of the file.
+    pub file: u8,
+    /// The letters of the attributes, beginning with that of the contents.
+    pub attributes: &'a [u8],
+    /// The length of the file.
+    pub length: u64,
+    /// The name, as rsync prints it.
+    pub name: &'a [u8],
+}
+
+impl ItemizedLine<'_> {
+    /// Parses a complete line of output; `None` for another message.
+    pub fn parse(line: &[u8]) -> Option<ItemizedLine<'_>> {
+        let inside = line.strip_prefix(b"//")?.strip_suffix(b"//")?;
+        let (code, rest) = split(inside)?;
+        let (length, name) = split(rest)?;
+        let length = output::count(length).unwrap_or_default();
+        if code.starts_with(b"*deleting") {
+            return Some(ItemizedLine {
+                update: None,
+                file: 0,
+                attributes: b"",
+                length,
+                name,
             });
         }
-        let end = line.iter().position(|&byte| byte == b' ')?;
-        let (code, rest) = line.split_at(end);
-        let &[update, kind, ref attributes @ ..] = code else {
-            return None;
-        };
-        let is_code = b"<>ch.".contains(&update)
-            && b"fdLDS".contains(&kind)
-            && (7..=9).contains(&attributes.len());
-        let (bytes, path) = is_code.then(|| number(&rest[1..])).flatten()?;
-        let is_sent = matches!(update, b'<' | b'>');
-        let difference = match update {
-            _ if attributes.iter().all(|&byte| byte == b'+') => Difference::New,
-            b'.' => Difference::Attributes,
+        let (&update, &file) = (code.first()?, code.get(1)?);
+        Some(ItemizedLine {
+            update: Some(update),
+            file,
+            attributes: code.get(2..)?,
+            length,
+            name,
+        })
+    }
+
+    /// Returns true if the entry does not exist at the target.
+    pub fn is_new(&self) -> bool {
+        self.attributes.first() == Some(&b'+')
+    }
+}
+
+impl Itemized<'_> {
+    /// Parses a line of output; `None` for another message.
+    pub fn parse(line: &[u8]) -> Option<Itemized<'_>> {
+        // A progress line ends with a carriage return only.
+        let line = ItemizedLine::parse(line.rsplit(|&byte| byte == b'\r').next()?)?;
+        let difference = match line.update {
+            None => Difference::Deleted,
+            Some(_) if line.is_new() => Difference::New,
+            Some(b'.') => Difference::Attributes,
             // Directories have no contents of their own.
-            b'c' if kind == b'd' => Difference::Attributes,
-            _ => Difference::Changed,
+            Some(b'c') if line.file == b'd' => Difference::Attributes,
+            Some(_) => Difference::Changed,
         };
+        let is_sent = matches!(line.update, Some(b'<' | b'>')) && line.file == b'f';
         Some(Itemized {
             difference,
-            bytes: if is_sent && kind == b'f' { bytes } else { 0 },
-            path,
+            bytes: if is_sent { line.length } else { 0 },
+            path: line.name,
         })
     }
 }
 
-/// Splits a number and the text behind the blank that follows it.
-fn number(text: &[u8]) -> Option<(u64, &[u8])> {
-    let end = text.iter().position(|&byte| byte == b' ')?;
-    Some((output::count(&text[..end])?, &text[end + 1..]))
+/// Splits at the first two slashes.
+fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = text.windows(2).position(|pair| pair == b"//")?;
+    Some((&text[..at], &text[at + 2..]))
 }
 
 #[cfg(test)]
@@ -93,17 +128,17 @@ mod tests {
     fn each_kind_of_change_is_told_from_the_others() {
         use Difference::{Attributes, Changed, Deleted, New};
         for (line, difference, bytes, path) in [
-            ("<f+++++++++ 1,234 a b", New, 1234, "a b"),
-            (">f+++++++ 7 old rsync", New, 7, "old rsync"),
-            (">f.st...... 12 d/f", Changed, 12, "d/f"),
-            ("cd+++++++++ 4096 d/", New, 0, "d/"),
-            (".d..t...... 4096 ./", Attributes, 0, "./"),
-            (".f...p..... 9 f", Attributes, 0, "f"),
-            ("cL+++++++++ 3 l -> f", New, 0, "l -> f"),
-            ("cLc.t...... 3 l -> g", Changed, 0, "l -> g"),
-            ("hf+++++++++ 5 h => f", New, 0, "h => f"),
-            ("*deleting   0 gone/", Deleted, 0, "gone/"),
-            ("    100%  0:00:00\r>f+++++++++ 1 f", New, 1, "f"),
+            ("//<f+++++++++//1,234//a b//", New, 1234, "a b"),
+            ("//>f+++++++//7//old rsync//", New, 7, "old rsync"),
+            ("//>f.st......//12//d/f//", Changed, 12, "d/f"),
+            ("//cd+++++++++//4096//d///", New, 0, "d/"),
+            ("//.d..t......//4096//.///", Attributes, 0, "./"),
+            ("//.f...p.....//9//f//", Attributes, 0, "f"),
+            ("//cL+++++++++//3//l -> f//", New, 0, "l -> f"),
+            ("//cLc.t......//3//l -> g//", Changed, 0, "l -> g"),
+            ("//hf+++++++++//5//h => f//", New, 0, "h => f"),
+            ("//*deleting//0//gone///", Deleted, 0, "gone/"),
+            ("    100%  0:00:00\r//>f+++++++++//1//f//", New, 1, "f"),
         ] {
             let expected = Some((difference, bytes, path.to_owned()));
             assert_eq!(parsed(line), expected, "{line}");
@@ -113,8 +148,8 @@ mod tests {
             "sending incremental file list",
             "Number of files: 3 (reg: 2, dir: 1)",
             "deleting gone",
-            ">f+++++++++ x f",
-            ">f",
+            "//>f+++++++++//f//",
+            "//>f",
         ] {
             assert_eq!(parsed(line), None, "{line}");
         }

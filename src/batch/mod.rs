@@ -15,11 +15,13 @@
 //! | [`list_strategy`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
 //! | [`drift_line`] | what differs at a path, as `--itemize-changes` tells it |
+//! | [`left_out`] | rsync's arguments without some options |
 //! | [`dry_run`] | the dry run of a comparison, and what it finds |
 //! | [`error_lines`] | what a line of rsync's error output says |
 //! | `error_lines_tests` | tests of that |
 //! | [`files_from`] | the call with `--files-from` |
 //! | [`filter_list`] | the classic call with `--include-from` |
+//! | `pattern_list` | its names as patterns |
 //! | [`output`] | what rsync says of its work: progress and totals |
 //! | [`mod@reason`] | which line of the error output says why a child failed |
 //! | [`probe`] | which binary runs, and whether it deletes missing names correctly |
@@ -35,9 +37,11 @@ pub mod error_lines;
 pub mod files_from;
 pub mod filter_list;
 pub mod itemized;
+pub mod left_out;
 pub mod list_first;
 pub mod list_strategy;
 pub mod output;
+mod pattern_list;
 pub mod probe;
 mod reason;
 mod remedy;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use crate::config::nearest;
+use crate::spelling::nearest;
 
 /// An invalid command line. The texts are lsyncd's.
 #[derive(Debug, PartialEq)]

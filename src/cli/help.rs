@@ -1,6 +1,6 @@
 //! The texts of `-help` and `-monitor`.
 
-use super::VERSION;
+use crate::VERSION;
 
 /// Returns the text of `-help`.
 pub fn help() -> String {

@@ -18,12 +18,9 @@ use std::path::PathBuf;
 
 use crate::log::Selection;
 
-/// The version shown by `-version`, `-help` and `lsyncd_version`.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// The request of a command line.
 #[derive(Debug, PartialEq)]
-pub enum Request {
+pub enum Invocation {
     /// Print the help text; exit 255, as lsyncd does.
     Help,
     /// Print the version; exit 0.
@@ -128,11 +125,11 @@ pub enum SyncOption {
 ///
 /// The first error. An invalid category of `-log` anywhere takes precedence over `-help`, and
 /// `-help` anywhere over other errors.
-pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error> {
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Invocation, Error> {
     let words: Vec<OsString> = words.into_iter().collect();
     let log = categories(&words)?;
     if words.iter().any(|word| option_name(word) == Some(b"help")) {
-        return Ok(Request::Help);
+        return Ok(Invocation::Help);
     }
     let mut options = Options {
         log,
@@ -166,12 +163,12 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
             b"init" => init = Some(init_words(&mut rest)?),
             b"insist" => options.insist = true,
             b"json" => json = true,
-            b"keys" => return Ok(Request::Keys),
+            b"keys" => return Ok(Invocation::Keys),
             b"log" => drop(next("log", 1)?),
             b"logfile" => options.logfile = next("logfile", 1)?.pop(),
             b"monitor" => match rest.next() {
                 Some(monitor) => options.monitor = Some(monitor),
-                None => return Ok(Request::Monitors),
+                None => return Ok(Invocation::Monitors),
             },
             b"nodaemon" => options.nodaemon = true,
             b"onepass" => options.onepass = true,
@@ -201,7 +198,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
                     options.ssh_options = split_quoted(word.as_bytes());
                 }
             }
-            b"version" => return Ok(Request::Version),
+            b"version" => return Ok(Invocation::Version),
             _ => return Err(Error::Unknown(word)),
         }
     }
@@ -209,7 +206,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
         if options.has_work() || inspect.is_some() {
             return Err(Error::InitAlone);
         }
-        return Ok(Request::Init(Box::new(options), Init { delete, ..init }));
+        return Ok(Invocation::Init(Box::new(options), Init { delete, ..init }));
     }
     if delete {
         return Err(Error::OnlyDelete);
@@ -217,7 +214,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
     let runs_scripts =
         !options.scripts.is_empty() && inspect.is_none() && !json && !all && !connect;
     if !options.has_work() && !runs_scripts {
-        return Ok(Request::Help);
+        return Ok(Invocation::Help);
     }
     let inspect = match inspect {
         Some(Inspect::Check { .. }) if !all => Some(Inspect::Check { json, connect }),
@@ -229,8 +226,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Request, Error
     };
     let options = Box::new(options);
     Ok(match inspect {
-        Some(inspect) => Request::Inspect(options, inspect),
-        None => Request::Run(options),
+        Some(inspect) => Invocation::Inspect(options, inspect),
+        None => Invocation::Run(options),
     })
 }
 
@@ -356,13 +353,13 @@ fn is_space(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn run(words: &[&str]) -> Result<Request, Error> {
+    fn run(words: &[&str]) -> Result<Invocation, Error> {
         parse(words.iter().map(OsString::from))
     }
 
     fn options(words: &[&str]) -> Options {
         match run(words) {
-            Ok(Request::Run(options)) => *options,
+            Ok(Invocation::Run(options)) => *options,
             other => panic!("{other:?}"),
         }
     }
@@ -390,11 +387,14 @@ mod tests {
 
     #[test]
     fn help_wins_over_everything_and_no_work_means_help() {
-        assert_eq!(run(&["-foo", "-version", "-help"]), Ok(Request::Help));
-        assert_eq!(run(&[]), Ok(Request::Help));
-        assert_eq!(run(&["-nodaemon"]), Ok(Request::Help));
-        assert_eq!(run(&["-script", "s", "-check"]), Ok(Request::Help));
-        assert_eq!(run(&["-explain", "/", "-script", "s"]), Ok(Request::Help));
+        assert_eq!(run(&["-foo", "-version", "-help"]), Ok(Invocation::Help));
+        assert_eq!(run(&[]), Ok(Invocation::Help));
+        assert_eq!(run(&["-nodaemon"]), Ok(Invocation::Help));
+        assert_eq!(run(&["-script", "s", "-check"]), Ok(Invocation::Help));
+        assert_eq!(
+            run(&["-explain", "/", "-script", "s"]),
+            Ok(Invocation::Help)
+        );
         assert!(!options(&["-script", "s", "-nodaemon"]).has_work());
         assert!(options(&["-script", "s", "c"]).has_work());
     }
@@ -437,7 +437,7 @@ mod tests {
     #[test]
     fn init_takes_source_target_and_file() {
         let init = |words: &[&str]| match run(words) {
-            Ok(Request::Init(options, init)) => (options, init),
+            Ok(Invocation::Init(options, init)) => (options, init),
             other => panic!("{other:?}"),
         };
         assert_eq!(init(&["-init"]).1, Init::default());

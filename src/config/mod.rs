@@ -6,6 +6,7 @@
 //!
 //! * `keys`: the table of all keys, and the check for unknown ones;
 //! * `settings_table`, `settings`: the values of `settings{}`, and the same in types;
+//! * `hook`: functions or commands that are called with a result;
 //! * `sync_config`, `values`: the typed values of a sync, and the checks of its values;
 //! * `inherit`: inheritance;
 //! * `source`, `target`: the source directory, and refusal of dangerous local targets;
@@ -26,6 +27,7 @@ mod bandwidth;
 mod check;
 mod config_error;
 mod guard;
+mod hook;
 pub mod inherit;
 pub mod keys;
 mod priority;
@@ -45,11 +47,12 @@ pub use bandwidth::Bandwidth;
 pub use check::{Check, CheckConfig, OnReject, Scanner, Staging, is_check};
 pub use config_error::{ConfigError, bare_config_error, config_error, config_error_about};
 pub use guard::{Guard, MaxDelete};
+pub use hook::Hook;
 pub use settings::{ControlSocket, Hup, Settings};
 pub use settings_table::SettingsTable;
 pub use source::{SourceError, real_directory};
 pub use ssh::share as share_ssh;
-pub use sync_config::{Delete, Hook, SyncConfig, filter, is_delete, is_value};
+pub use sync_config::{Delete, SyncConfig, filter, is_delete, is_value};
 pub use target::destination;
 pub use values::{check_values, no_text, unknown_results};
 pub use verify::{VerifyConfig, verify};
@@ -105,20 +108,6 @@ pub fn parse_number(text: &str) -> Option<f64> {
     text.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// The known word most like a misspelt one, if any is like it.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .map(|candidate| {
-            let a = word.to_lowercase();
-            let b = candidate.to_lowercase();
-            (strsim::damerau_levenshtein(&a, &b), candidate)
-        })
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len() / 5)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,13 +119,5 @@ mod tests {
         assert_eq!(parse_number("1e2"), Some(100.0));
         assert_eq!(parse_number("five"), None);
         assert_eq!(parse_number("inf"), None);
-    }
-
-    #[test]
-    fn the_nearest_word_is_close() {
-        let known = ["statusInterval", "statusFile", "logfile"];
-        assert_eq!(nearest("statusIntervall", known), Some("statusInterval"));
-        assert_eq!(nearest("logFile", known), Some("logfile"));
-        assert_eq!(nearest("colour", known), None);
     }
 }

@@ -12,6 +12,7 @@ use super::bandwidth::{Bandwidth, bandwidth};
 use super::check::{CheckConfig, check, is_check};
 use super::config_error::{bare_config_error, config_error_about};
 use super::guard::{Guard, guard};
+use super::hook::{Hook, hook};
 use super::keys::{SYNC, find};
 use super::priority::priority;
 use super::settings_table::lossy;
@@ -44,14 +45,6 @@ impl Delete {
     }
 }
 
-/// A hook of a sync.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// A program and its arguments.
-    Command(Vec<Vec<u8>>),
-    /// A Lua function, looked up in the sync's table.
-    Function,
-}
 /// The default of `maxDelays`.
 const MAX_DELAYS: usize = 1000;
 /// The default of `maxPending`; that many paths use about 300 MB.
@@ -200,30 +193,6 @@ fn delay(value: &Value) -> Result<Option<Duration>> {
             "delay",
             "delay must be a number and >= 0",
         )),
-    }
-}
-
-pub(super) fn hook(config: &Table, key: &str) -> Result<Option<Hook>> {
-    let wrong = || {
-        let text = format!("{key} must be a function or a list of a program and its arguments");
-        config_error_about(key, text)
-    };
-    match config.get(key)? {
-        Value::Nil | Value::Boolean(false) => Ok(None),
-        Value::Function(_) => Ok(Some(Hook::Function)),
-        Value::Table(list) => {
-            let words = list.sequence_values::<Value>();
-            let words: Result<Vec<_>> = words
-                .map(|word| text_of(&word?).ok_or_else(wrong))
-                .collect();
-            match words? {
-                words if words.first().is_some_and(|program| !program.is_empty()) => {
-                    Ok(Some(Hook::Command(words)))
-                }
-                _ => Err(wrong()),
-            }
-        }
-        _ => Err(wrong()),
     }
 }
 

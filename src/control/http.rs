@@ -3,10 +3,10 @@
 
 use serde::Serialize;
 
-use crate::status::health::Severity;
 use crate::status::metrics;
 use crate::status::page;
 use crate::status::snapshot::Snapshot;
+use crate::status::state::Severity;
 
 /// The maximum size of a request head, in bytes.
 const MAX_REQUEST_BYTES: usize = 8 * 1024;

@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Uid, User};
 use rustix::fs::FileType;
 
-use super::connections::ClientStream;
+use super::connection::ClientStream;
 use super::socket_paths;
 use crate::config::{ControlSocket, Settings};
 use crate::log;

@@ -6,6 +6,7 @@
 //! | `view` | what it reads of the daemon |
 //! | `fake_view` | a daemon for tests |
 //! | `listener` | the listening sockets |
+//! | `connection` | one connection: what was said and what is told |
 //! | `connections` | open connections and their limits |
 //! | `requests` | requests of the control socket to replies and actions |
 //! | `barrier` | clients that wait for everything that happened before |
@@ -17,6 +18,7 @@
 //! reads a [`DaemonView`] and returns actions. The room may call `sync`, `watch` and those below.
 
 pub mod barrier;
+mod connection;
 mod connections;
 #[cfg(test)]
 pub mod fake_view;

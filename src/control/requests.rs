@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::protocol::{MAX_ENTRIES, Reply, Verb};
 use super::view::{DaemonView, SyncView};
-use crate::component::{Action, AuditScope, SyncCommand};
+use crate::component::{Action, AuditScope, SyncCommand, WatchAction};
 use crate::history::{HistoryQuery, RingQuery};
 use crate::log::{Selection, unescape};
 use crate::paths;
@@ -154,7 +154,7 @@ fn command(
     }
     let what = what(actions.len());
     if *command == SyncCommand::Release {
-        actions.push(Action::AcceptMounts);
+        actions.push(Action::Watch(WatchAction::AcceptMounts));
     }
     Response::done(format!("{done} {what}"), actions)
 }
@@ -366,7 +366,7 @@ mod tests {
         let (_, text, actions) = texts(&view, Verb::Release { sync: None });
         assert_eq!(text, "released 2 syncs");
         assert_eq!(actions.len(), 4);
-        assert_eq!(actions[2], Action::AcceptMounts);
+        assert_eq!(actions[2], Action::Watch(WatchAction::AcceptMounts));
         let sync = Some("three".to_owned());
         let (ok, text, actions) = texts(&view, Verb::Wait { sync });
         assert!(!ok && actions.is_empty());

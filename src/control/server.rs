@@ -12,7 +12,7 @@ use super::listener::Listeners;
 use super::protocol::{MAX_REQUEST_BYTES, Reply, Request};
 use super::requests::{self, Response};
 use super::view::DaemonView;
-use crate::component::{Action, AuditRequest};
+use crate::component::{Action, AuditRequest, WatchAction};
 use crate::config::Settings;
 use crate::history::HistoryAnswer;
 use crate::id::ConnectionId;
@@ -44,7 +44,7 @@ pub struct ControlServer {
     /// The clients that wait until their changes are at the target.
     barriers: Vec<(ConnectionId, Barrier)>,
     /// The remaining steps of the turn.
-    steps: VecDeque<Step>,
+    steps: VecDeque<ServerStep>,
     /// The client that has requested the reload in progress.
     reloading: Option<ConnectionId>,
     /// The clients that wait for the transfer log or for reports, by the number of their query.
@@ -56,7 +56,7 @@ pub struct ControlServer {
 }
 
 #[derive(Clone, Copy)]
-enum Step {
+enum ServerStep {
     /// Begins barriers and finds out which ones are about to be marked.
     BeginBarriers,
     /// Answers the barriers that have passed.
@@ -118,7 +118,7 @@ impl ControlServer {
 
     /// Begins a turn: accepts connections.
     pub fn on_turn(&mut self, now: Instant) {
-        self.steps = VecDeque::from([Step::BeginBarriers, Step::MoveBytes]);
+        self.steps = VecDeque::from([ServerStep::BeginBarriers, ServerStep::MoveBytes]);
         if !std::mem::take(&mut self.crowded) {
             return;
         }
@@ -136,17 +136,17 @@ impl ControlServer {
     /// if no step is left.
     pub fn on_step(&mut self, view: &impl DaemonView, now: Instant) -> Option<Vec<Action>> {
         match self.steps.pop_front()? {
-            Step::BeginBarriers => Some(self.begin_barriers(view, now)),
-            Step::AnswerBarriers => {
+            ServerStep::BeginBarriers => Some(self.begin_barriers(view, now)),
+            ServerStep::AnswerBarriers => {
                 self.answer_barriers(view, now);
                 Some(Vec::new())
             }
-            Step::MoveBytes => {
+            ServerStep::MoveBytes => {
                 let heard = self.connections.turn(MAX_REQUEST_BYTES, now);
-                self.steps.extend(heard.into_iter().map(Step::Handle));
+                self.steps.extend(heard.into_iter().map(ServerStep::Handle));
                 Some(Vec::new())
             }
-            Step::Handle(id) => {
+            ServerStep::Handle(id) => {
                 let connection = self.connections.connection(id);
                 if connection.is_some_and(|connection| connection.is_local()) {
                     Some(self.handle_request(id, view, now))
@@ -247,9 +247,9 @@ impl ControlServer {
             Response::Barrier(sync) => {
                 connection.let_wait();
                 self.barriers.push((id, Barrier::new(sync)));
-                self.steps.push_front(Step::BeginBarriers);
+                self.steps.push_front(ServerStep::BeginBarriers);
                 // What is in the place of a source that nothing told of is not current.
-                vec![Action::CheckRoots]
+                vec![Action::Watch(WatchAction::CheckRoots)]
             }
             Response::Log(query) => {
                 connection.let_wait();
@@ -262,7 +262,7 @@ impl ControlServer {
             Response::Audit(scope) => {
                 connection.let_wait();
                 vec![
-                    Action::CheckRoots,
+                    Action::Watch(WatchAction::CheckRoots),
                     Action::Audit(AuditRequest {
                         client: Some(id),
                         scope,
@@ -319,10 +319,10 @@ impl ControlServer {
         if self.barriers.is_empty() {
             return Vec::new();
         }
-        self.steps.push_front(Step::AnswerBarriers);
+        self.steps.push_front(ServerStep::AnswerBarriers);
         let mut barriers = self.barriers.iter();
         if barriers.any(|(_, barrier)| barrier.is_to_mark(view)) {
-            vec![Action::ReportOpenFiles]
+            vec![Action::Watch(WatchAction::ReportOpenFiles)]
         } else {
             Vec::new()
         }
@@ -351,7 +351,7 @@ mod tests {
 
     use super::*;
     use crate::component::SyncCommand;
-    use crate::control::connections::ClientStream;
+    use crate::control::connection::ClientStream;
     use crate::control::fake_view::FakeView;
 
     /// A server with one client.
@@ -439,13 +439,16 @@ mod tests {
     fn a_barrier_passes_when_all_events_are_queued_and_all_entries_are_done() {
         let mut fixture = Fixture::new();
         fixture.say("{\"v\":1,\"do\":\"wait\"}\n");
-        assert_eq!(fixture.turn(0), [Action::CheckRoots]);
+        assert_eq!(fixture.turn(0), [Action::Watch(WatchAction::CheckRoots)]);
         // The watcher is asked again, with growing delays.
         assert_eq!(fixture.deadline(0), Some(Duration::from_millis(2)));
         assert_eq!(fixture.turn(2), []);
         assert_eq!(fixture.deadline(2), Some(Duration::from_millis(4)));
         fixture.view.has_reported.set(true);
-        assert_eq!(fixture.turn(6), [Action::ReportOpenFiles]);
+        assert_eq!(
+            fixture.turn(6),
+            [Action::Watch(WatchAction::ReportOpenFiles)]
+        );
         assert_eq!(fixture.deadline(6), None);
         let ids: Vec<_> = fixture.view.syncs.iter().map(|sync| sync.id).collect();
         fixture.view.done.borrow_mut().push(ids[0]);
@@ -461,7 +464,13 @@ mod tests {
         fixture.view.has_reported.set(true);
         fixture.say("{\"v\":1,\"do\":\"wait\",\"sync\":\"one\"}\n");
         let actions = fixture.turn(0);
-        assert_eq!(actions, [Action::CheckRoots, Action::ReportOpenFiles]);
+        assert_eq!(
+            actions,
+            [
+                Action::Watch(WatchAction::CheckRoots),
+                Action::Watch(WatchAction::ReportOpenFiles)
+            ]
+        );
         assert_eq!(fixture.turn(1), []);
         fixture
             .view
@@ -469,7 +478,10 @@ mod tests {
             .borrow_mut()
             .push(fixture.view.syncs[0].id);
         fixture.view.syncs = FakeView::new(&["one", "two"]).syncs;
-        assert_eq!(fixture.turn(2), [Action::ReportOpenFiles]);
+        assert_eq!(
+            fixture.turn(2),
+            [Action::Watch(WatchAction::ReportOpenFiles)]
+        );
         assert_eq!(fixture.reply(3), None);
     }
 

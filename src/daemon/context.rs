@@ -1,6 +1,7 @@
 //! The state that outlives a configuration: poll, signals, children, clock and sockets.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,29 +11,39 @@ use mio::{Events, Poll, Token, Waker};
 
 use super::os::signals::{Signal, Signals};
 use super::os::systemd::Systemd;
-use super::source_monitor::MountWatch;
+use super::sources::MountWatch;
+use crate::component::Action;
 use crate::config::Settings;
 use crate::control::{self, ControlServer};
 use crate::cron::CronTimer;
 use crate::history::{History, RingDirectory};
 use crate::log;
-use crate::process::Children;
+use crate::process::{Children, Sink};
 use crate::reports::Reports;
+use crate::script::ScriptContext;
 use crate::state::{StateCleanup, StateDir};
 use crate::sync::Clock;
 use crate::watch::{InotifyMode, Watcher};
 
 const WAKER_TOKEN: Token = Token(0);
-pub(super) const SIGNALS_TOKEN: Token = Token(1);
-pub(super) const CRON_TOKEN: Token = Token(2);
+const SIGNALS_TOKEN: Token = Token(1);
+const CRON_TOKEN: Token = Token(2);
+const MOUNTS_TOKEN: Token = Token(3);
 const FIRST_PIPE_TOKEN: usize = control::END_OF_TOKENS;
-pub(super) const MOUNTS_TOKEN: Token = Token(3);
+
+/// What has woken the event loop, if it is not passed on to its owner here.
+pub enum Wake {
+    /// The mount table has changed.
+    MountsChanged,
+    /// A signal has arrived.
+    Signal(Signal),
+}
 
 /// The state that outlives a configuration.
 pub struct Context {
-    pub(super) poll: Poll,
-    pub(super) events: Events,
-    pub(super) signals: Signals,
+    poll: Poll,
+    events: Events,
+    signals: Signals,
     waker: Arc<Waker>,
     pub(super) notify: Systemd,
     _mounts: MountWatch,
@@ -52,9 +63,7 @@ pub struct Context {
     /// The kept reports of comparisons.
     pub(super) reports: Reports,
     /// The removal of unused state directories.
-    pub(super) state_cleanup: StateCleanup,
-    /// The state of the previous daemon has been restored.
-    pub restored: bool,
+    state_cleanup: StateCleanup,
 }
 
 impl Context {
@@ -88,7 +97,6 @@ impl Context {
             history,
             reports,
             state_cleanup: StateCleanup::new(Instant::now()),
-            restored: false,
         })
     }
 
@@ -117,6 +125,59 @@ impl Context {
     /// Returns the waker of the event loop.
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
+    }
+
+    /// Waits until an event arrives or `timeout` is over. `lines` gets the output of children.
+    pub fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        script: &ScriptContext,
+        lines: Sink<'_>,
+    ) -> Vec<Wake> {
+        if log::enabled("Masterloop") {
+            log::say("Masterloop", format_args!("waiting, at most {timeout:?}"));
+        }
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                log::error(format_args!("waiting for events: {error}"));
+            }
+            _ => {}
+        }
+        let mut wakes = Vec::new();
+        let mut children = self.children.borrow_mut();
+        for event in &self.events {
+            let token = event.token();
+            if ControlServer::owns(token) {
+                self.server.borrow_mut().on_event(token);
+            } else if token == MOUNTS_TOKEN {
+                wakes.push(Wake::MountsChanged);
+            } else if token == SIGNALS_TOKEN {
+                wakes.extend(self.signals.pending().map(Wake::Signal));
+            } else if token == CRON_TOKEN {
+                self.cron_timer.on_event();
+            } else if !script.observed.note(event) && children.owns(token) {
+                children.ready(event, lines);
+            }
+        }
+        if children.pending() {
+            children.resume(lines);
+        }
+        wakes
+    }
+
+    /// Removes the state directories of syncs that are no longer configured, if it is time to.
+    pub fn clean_state(
+        &mut self,
+        used: impl FnOnce() -> HashSet<String>,
+        now: Instant,
+    ) -> Vec<Action> {
+        let state = self.state.as_ref();
+        self.state_cleanup.on_timer(now, state, used)
+    }
+
+    /// Returns the time of the next cleanup of the state directory, if it is used.
+    pub fn state_deadline(&self) -> Option<Instant> {
+        self.state.as_ref().map(|_| self.state_cleanup.deadline())
     }
 
     /// Sleeps while no configuration is active. Returns the number of a terminating signal, if one

@@ -1,12 +1,15 @@
 //! The daemon process, from the command line to the exit code.
 //!
-//! * `event_loop`, `routing`: a turn of the event loop, and the way from and to its components;
+//! * `event_loop`: a turn of the event loop, and the way from and to its components;
 //! * `context`: the state beyond a configuration;
-//! * `each_sync`: steps of a turn for each sync;
+//! * `watching`: the watched side, from the kernel to the queues; its components:
 //! * `event_router`: watcher events to the queues of syncs;
+//! * `source_monitor`, `sources`: lost sources;
+//! * `watch_limit`: missing watches;
+//! * `sending`: the sending side, from the queues to processes and back; its components:
+//! * `dispatcher`: calls of the actions of due syncs;
 //! * `rsync_probe`: abilities of rsync binaries;
-//! * `source_monitor`, `watch_limit`: lost sources, missing watches;
-//! * `reload`, `shutdown`, `startup_progress`: the stages of a configuration;
+//! * `reload`, `shutdown`, `onepass`, `startup_progress`: the stages of a configuration;
 //! * `report`: the reported state;
 //! * `inspect`: `-check`, `-explain` and `-preview`;
 //! * `init`: `-init`;
@@ -16,20 +19,23 @@
 //! long; such work runs in child processes and threads.
 
 mod context;
-mod each_sync;
+mod dispatcher;
 mod event_loop;
 mod event_router;
 mod init;
 mod inspect;
+mod onepass;
 pub mod os;
 mod reload;
 mod report;
-mod routing;
 mod rsync_probe;
+mod sending;
 mod shutdown;
 mod source_monitor;
+mod sources;
 mod startup_progress;
 mod watch_limit;
+mod watching;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -42,7 +48,7 @@ use self::event_loop::EventLoop;
 use self::os::detach;
 use self::os::pid_file::PidFile;
 use self::os::signals;
-use crate::cli::{self, Options, Request};
+use crate::cli::{self, Invocation, Options};
 use crate::config::Settings;
 use crate::exit::Exit;
 use crate::log;
@@ -55,36 +61,36 @@ use crate::watch::Watcher;
 pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
     signals::hold();
     let request = cli::parse(words);
-    if !matches!(request, Ok(Request::Run(_))) {
+    if !matches!(request, Ok(Invocation::Run(_))) {
         signals::release();
     }
     match request {
-        Ok(Request::Help) => {
+        Ok(Invocation::Help) => {
             print!("{}", cli::help());
             Exit::Failure
         }
-        Ok(Request::Monitors) => {
+        Ok(Invocation::Monitors) => {
             print!("{}", cli::monitors());
             Exit::Failure
         }
-        Ok(Request::Version) => {
-            println!("Version: {}", cli::VERSION);
+        Ok(Invocation::Version) => {
+            println!("Version: {}", crate::VERSION);
             Exit::Done
         }
-        Ok(Request::Keys) => {
+        Ok(Invocation::Keys) => {
             println!("{}", crate::config::keys::schema());
             Exit::Done
         }
-        Ok(Request::Inspect(options, what)) => {
+        Ok(Invocation::Inspect(options, what)) => {
             log::install(options.log.clone(), None);
             advise(&options);
             inspect::inspect(*options, &what)
         }
-        Ok(Request::Init(options, words)) => {
+        Ok(Invocation::Init(options, words)) => {
             log::install(options.log.clone(), None);
             init::init(*options, words)
         }
-        Ok(Request::Run(options)) => {
+        Ok(Invocation::Run(options)) => {
             let modules = std::env::var("RUST_LOG").ok();
             log::install(options.log.clone(), modules.as_deref());
             advise(&options);
@@ -178,30 +184,22 @@ fn work(
     context: &mut Context,
     script: Script,
 ) -> Result<Exit, LoadError> {
-    let watcher = match new_watcher(context, &script, script.settings.insist) {
-        Ok(watcher) => watcher,
-        Err(NoWatcher::Stopped(exit)) => return Ok(exit),
-        Err(NoWatcher::Failed(error)) => return Err(error),
-    };
+    let watcher = new_watcher(context, &script, script.settings.insist)?;
     script.run()?;
     Ok(EventLoop::new(context, environment, Rc::new(script), watcher).run())
 }
 
-/// Why there is no watcher.
-enum NoWatcher {
-    /// A signal has ended the wait for an inotify instance.
-    Stopped(Exit),
-    /// inotify_init(2) failed.
-    Failed(LoadError),
-}
-
 /// Returns a watcher for a configuration. With `patient`, it waits for an inotify instance while
 /// the user has too many.
+///
+/// # Errors
+///
+/// inotify_init(2) failed, or a signal has ended the wait; that is not an error to be logged.
 fn new_watcher(
     context: &mut Context,
     script: &Script,
     patient: bool,
-) -> Result<Watcher, NoWatcher> {
+) -> Result<Watcher, LoadError> {
     let mut waits = Backoff::new(None);
     loop {
         let error = match context.watcher(script.mode(), script.settings.max_staleness) {
@@ -218,7 +216,7 @@ fn new_watcher(
             problem.lines.push(advice.into());
         }
         if !patient {
-            return Err(NoWatcher::Failed(problem));
+            return Err(problem);
         }
         let wait = waits.fail();
         problem
@@ -226,7 +224,10 @@ fn new_watcher(
             .push(format!("Trying again in {} s.", wait.as_secs()));
         problem.lines.iter().for_each(log::error);
         if let Some(signal) = context.sleep(wait) {
-            return Err(NoWatcher::Stopped(Exit::Signal(signal)));
+            return Err(LoadError {
+                lines: Vec::new(),
+                exit: Exit::Signal(signal),
+            });
         }
     }
 }

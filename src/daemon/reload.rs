@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::env;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -35,6 +36,33 @@ pub struct ReloadedSyncs {
     pub new: usize,
     /// Syncs without successor.
     pub removed: usize,
+}
+
+impl fmt::Display for ReloadedSyncs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ReloadedSyncs {
+            untouched,
+            changed,
+            new,
+            removed,
+        } = self;
+        write!(
+            f,
+            "{untouched} untouched, {changed} changed, {new} new, {removed} removed"
+        )
+    }
+}
+
+/// Ends a configuration that has been shut down, or lets it go on if no other follows.
+pub fn retire(last: &Rc<Script>, new: &Rc<Script>) {
+    if Rc::ptr_eq(last, new) {
+        last.resume();
+    } else {
+        let observed = &last.context.observed;
+        observed.leave(&new.context.observed).close();
+    }
+    // The startup transfers are no initial ones.
+    new.insist();
 }
 
 /// Returns true if both configurations request the same inotify events.

@@ -21,7 +21,7 @@ pub struct RsyncProbe(Option<Receiver<()>>);
 impl RsyncProbe {
     /// Returns true if the capabilities of a sync's rsync are known. Otherwise the sync waits for
     /// the probe, which wakes the loop at its end.
-    pub fn is_done(&mut self, handle: &SyncHandle, waker: impl FnOnce() -> Arc<Waker>) -> bool {
+    pub fn is_done(&mut self, handle: &SyncHandle, waker: &Arc<Waker>) -> bool {
         if handle.sync.borrow().queue.policy() == Policy::PerEvent {
             return true;
         }
@@ -31,7 +31,7 @@ impl RsyncProbe {
         };
         if self.0.is_none() {
             let (sender, done) = mpsc::channel();
-            let waker = waker();
+            let waker = Arc::clone(waker);
             let thread = thread::Builder::new().name("probe".into());
             let started = thread.spawn(move || {
                 binary.probe();

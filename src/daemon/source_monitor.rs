@@ -6,23 +6,16 @@
 //! syncs are checked every [`RECHECK_INTERVAL`].
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
-
-use crate::component::Action;
+use super::sources::Sources;
+use crate::component::{Action, WatchAction};
 use crate::log;
-use crate::mount_table::{self, lasting, mounts};
+use crate::mount_table;
 use crate::queue::Time;
 use crate::script::SyncHandle;
-use crate::state::{StateDir, sources};
+use crate::state::sources;
 use crate::sync::{Sync, TargetState};
-use crate::watch::Watcher;
 
 /// The interval of checks while a source is missing.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,141 +32,8 @@ const SILENT_PAUSE: Time = 100_000;
 /// The time after which a target that does not answer halts its sync.
 const MAX_SILENCE: Duration = Duration::from_secs(30);
 
-/// Wakes the loop when the mount table changes.
-pub struct MountWatch {
-    _file: Option<File>,
-}
-
-impl MountWatch {
-    /// Registers the mount table. The kernel reports a change as priority data (`EPOLLPRI`,
-    /// proc_pid_mountinfo(5)). Without proc(5) nothing is reported.
-    ///
-    /// # Errors
-    ///
-    /// No file descriptor is available.
-    pub fn new(registry: &Registry, token: Token) -> io::Result<MountWatch> {
-        let Ok(file) = File::open(mount_table::TABLE) else {
-            return Ok(MountWatch { _file: None });
-        };
-        registry.register(&mut SourceFd(&file.as_raw_fd()), token, Interest::PRIORITY)?;
-        Ok(MountWatch { _file: Some(file) })
-    }
-}
-
 /// Why a sync is halted whose target is on a file system that does not answer.
 const NO_ANSWER: &str = "the file system of the target does not answer";
-
-/// The roots of watched trees, as the monitor needs them.
-pub trait WatchedRoots {
-    /// Returns true while directories are being read.
-    fn crawling(&self) -> bool;
-    /// Returns true if the path leads to the directory that is watched for it.
-    fn leads_to_root(&mut self, path: &[u8]) -> bool;
-    /// Looks at what is in the place of each root.
-    fn check_roots(&mut self);
-    /// Tries to watch lost roots again.
-    fn retry_roots(&mut self);
-    /// Brings all watches in line with the disk.
-    fn rebuild(&mut self);
-}
-
-impl WatchedRoots for Watcher {
-    fn crawling(&self) -> bool {
-        self.crawling()
-    }
-
-    fn leads_to_root(&mut self, path: &[u8]) -> bool {
-        self.leads_to_root(path)
-    }
-
-    fn check_roots(&mut self) {
-        self.check_roots();
-    }
-
-    fn retry_roots(&mut self) {
-        self.retry_roots();
-    }
-
-    fn rebuild(&mut self) {
-        self.rebuild();
-    }
-}
-
-/// What the monitor checks.
-pub struct Sources<'a> {
-    /// All syncs.
-    pub syncs: &'a [Rc<SyncHandle>],
-    /// The watched trees.
-    pub roots: &'a mut dyn WatchedRoots,
-    /// Where accepted sources are saved.
-    pub state: Option<&'a StateDir>,
-    /// The time at which released syncs continue; `None` before all directories are watched.
-    pub started: Option<Time>,
-}
-
-impl Sources<'_> {
-    /// Records that source and target are accepted.
-    fn accepted(&self, handle: &SyncHandle) -> Option<Action> {
-        let mut sync = handle.sync.borrow_mut();
-        // For a halted sync this is logged when it is released.
-        let is_new = sync.halted().is_none() && sync.take_source_replacement();
-        self.save(&sync);
-        is_new.then(|| {
-            Action::normal(format!(
-                "{}: another directory is in the place of the source {}",
-                sync.config.name,
-                log::escape(&sync.config.source)
-            ))
-        })
-    }
-
-    fn save(&self, sync: &Sync) {
-        if let Some(state) = self.state {
-            sources::save(state, sync);
-        }
-    }
-
-    fn save_nested_mounts(&self, sync: &Sync) {
-        if let Some(state) = self.state {
-            sources::save_nested_mounts(state, sync);
-        }
-    }
-
-    /// Updates each sync's nested mounts, so that unmounted ones are neither sent nor deleted.
-    fn update_nested_mounts(&self, table: &[u8]) -> Vec<Action> {
-        let mounted: BTreeSet<Vec<u8>> = lasting(table).collect();
-        let mut actions = Vec::new();
-        for handle in self.syncs {
-            let mut sync = handle.sync.borrow_mut();
-            let known = sync.known_nested_mounts().count();
-            let changes = sync.update_nested_mounts(&mounted);
-            let name = &sync.config.name;
-            actions.extend(changes.gone.iter().map(|mount| {
-                Action::warn(format!(
-                    "{name}: what was mounted at {} is not; the target keeps what it has of it",
-                    log::escape(mount)
-                ))
-            }));
-            actions.extend(changes.back.iter().map(|mount| {
-                Action::normal(format!("{name}: {} is mounted again", log::escape(mount)))
-            }));
-            // Nested mounts are only added here.
-            if sync.known_nested_mounts().count() > known {
-                self.save_nested_mounts(&sync);
-            }
-        }
-        actions
-    }
-
-    /// Returns the mount points below the sources, with the mounted file systems.
-    fn nested_mounts_in(&self, table: &[u8]) -> BTreeSet<(Vec<u8>, Vec<u8>)> {
-        let nested_mounts = |(mount, _): &(Vec<u8>, Vec<u8>)| {
-            let mut syncs = self.syncs.iter();
-            syncs.any(|handle| handle.sync.borrow().contains_mount(mount))
-        };
-        mounts(table).filter(nested_mounts).collect()
-    }
-}
 
 /// The schedule of checks and the mounts found by the last one.
 pub struct SourceMonitor {
@@ -349,7 +209,7 @@ impl SourceMonitor {
         };
         let syncs = sources.syncs.iter().map(|handle| handle.sync.borrow());
         let syncs = syncs.filter(|sync| is_changed(sync));
-        actions.extend(syncs.map(|sync| Action::FullSyncWhenWatched(sync.id)));
+        actions.extend(syncs.map(|sync| Action::Watch(WatchAction::FullSync(sync.id))));
         sources.roots.rebuild();
         actions
     }
@@ -420,5 +280,199 @@ impl SourceMonitor {
         );
         self.due.get_or_insert(now + RECHECK_INTERVAL);
         sync.halt(why).then(|| Action::error(line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+    use std::rc::Rc;
+
+    use mlua::Lua;
+
+    use super::*;
+    use crate::daemon::sources::WatchedRoots;
+    use crate::sync::tests::sync_of;
+
+    /// Counts what is asked of the watched trees.
+    struct FakeRoots {
+        is_crawling: bool,
+        leads_home: bool,
+        checks: usize,
+        rebuilds: usize,
+    }
+
+    impl WatchedRoots for FakeRoots {
+        fn crawling(&self) -> bool {
+            self.is_crawling
+        }
+
+        fn leads_to_root(&mut self, _: &[u8]) -> bool {
+            self.leads_home
+        }
+
+        fn check_roots(&mut self) {
+            self.checks += 1;
+        }
+
+        fn retry_roots(&mut self) {}
+
+        fn rebuild(&mut self) {
+            self.rebuilds += 1;
+        }
+    }
+
+    struct Fixture {
+        monitor: SourceMonitor,
+        syncs: [Rc<SyncHandle>; 1],
+        roots: FakeRoots,
+        now: Instant,
+    }
+
+    impl Fixture {
+        fn new(source: &Path) -> Fixture {
+            let mut path = source.as_os_str().as_bytes().to_vec();
+            path.push(b'/');
+            let now = Instant::now();
+            Fixture {
+                monitor: SourceMonitor::new(now),
+                syncs: [SyncHandle::of_sync(&Lua::new(), sync_of(&path))],
+                roots: FakeRoots {
+                    is_crawling: false,
+                    leads_home: true,
+                    checks: 0,
+                    rebuilds: 0,
+                },
+                now,
+            }
+        }
+
+        fn call<T>(
+            &mut self,
+            call: impl FnOnce(&mut SourceMonitor, &mut Sources<'_>, Instant) -> T,
+        ) -> T {
+            let mut sources = Sources {
+                syncs: &self.syncs,
+                roots: &mut self.roots,
+                state: None,
+                started: Some(0),
+            };
+            call(&mut self.monitor, &mut sources, self.now)
+        }
+
+        fn start(&mut self) -> Vec<Action> {
+            self.call(|monitor, sources, now| monitor.on_start(sources, now))
+        }
+
+        fn turn(&mut self) -> Vec<Action> {
+            self.call(|monitor, sources, now| monitor.on_turn(&[], sources, now))
+        }
+
+        fn check_ready(&mut self) -> (bool, Vec<Action>) {
+            let handle = Rc::clone(&self.syncs[0]);
+            self.call(|monitor, sources, now| monitor.check_ready(&handle, sources, (now, 0)))
+        }
+
+        fn is_halted(&self) -> bool {
+            self.syncs[0].sync.borrow().halted().is_some()
+        }
+    }
+
+    #[test]
+    fn a_missing_source_halts_its_sync_until_it_is_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, away) = (dir.path().join("src"), dir.path().join("away"));
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("file"), "").unwrap();
+        let mut fixture = Fixture::new(&source);
+        assert_eq!(fixture.start(), []);
+        assert_eq!(fixture.check_ready(), (true, vec![]));
+
+        fs::rename(&source, &away).unwrap();
+        let (is_ready, told) = fixture.check_ready();
+        assert!(!is_ready && fixture.is_halted());
+        assert!(matches!(told[..], [Action::Log(..)]), "{told:?}");
+        assert_eq!(fixture.roots.checks, 1);
+        assert_eq!(fixture.check_ready(), (false, vec![]), "it is told once");
+        let due = fixture.now + RECHECK_INTERVAL;
+        assert_eq!(fixture.monitor.deadline(), Some(due));
+
+        fixture.now = due;
+        assert_eq!(fixture.turn(), []);
+        fs::rename(&away, &source).unwrap();
+        fixture.now += RECHECK_INTERVAL / 2;
+        assert_eq!(fixture.turn(), [], "it is not time yet");
+        fixture.now += RECHECK_INTERVAL;
+        let told = fixture.turn();
+        assert!(matches!(told[..], [Action::Log(..)]), "{told:?}");
+        assert!(!fixture.is_halted());
+    }
+
+    #[test]
+    fn a_sync_is_released_after_the_crawl() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let mut fixture = Fixture::new(dir.path());
+        fixture.start();
+        fixture.syncs[0].sync.borrow_mut().halt("a test".into());
+        fixture.turn();
+        fixture.roots.is_crawling = true;
+        fixture.now += RECHECK_INTERVAL;
+        fixture.turn();
+        assert!(fixture.is_halted());
+        fixture.roots.is_crawling = false;
+        fixture.turn();
+        assert!(!fixture.is_halted());
+    }
+
+    #[test]
+    fn a_path_that_leads_elsewhere_releases_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "").unwrap();
+        let mut fixture = Fixture::new(dir.path());
+        fixture.start();
+        fixture.syncs[0].sync.borrow_mut().halt("a test".into());
+        fixture.turn();
+        fixture.roots.leads_home = false;
+        fixture.now += RECHECK_INTERVAL;
+        fixture.turn();
+        assert!(fixture.is_halted());
+        assert_eq!(fixture.roots.checks, 1);
+    }
+
+    #[test]
+    fn changes_of_the_mount_table_are_read_with_a_pause() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut fixture = Fixture::new(dir.path());
+        fixture.start();
+        let start = fixture.now;
+        let mounts = |fixture: &mut Fixture| {
+            fixture.call(|monitor, sources, now| monitor.on_mounts_changed(sources, now));
+            fixture.monitor.deadline()
+        };
+        let idle = Some(start + PATHS_INTERVAL);
+        assert_eq!(mounts(&mut fixture), idle);
+        assert_eq!(mounts(&mut fixture), Some(start + MIN_INTERVAL));
+        fixture.now += MIN_INTERVAL;
+        fixture.turn();
+        assert_eq!(fixture.monitor.deadline(), idle);
+    }
+
+    #[test]
+    fn the_paths_of_all_sources_are_looked_at_regularly() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut fixture = Fixture::new(dir.path());
+        fixture.start();
+        fixture.turn();
+        assert_eq!(fixture.roots.checks, 0);
+        fixture.now += PATHS_INTERVAL;
+        fixture.turn();
+        assert_eq!(fixture.roots.checks, 1);
+        assert_eq!(
+            fixture.monitor.deadline(),
+            Some(fixture.now + PATHS_INTERVAL)
+        );
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
-use crate::component::Action;
+use crate::component::{Action, WatchAction};
 use crate::id::SyncId;
 use crate::watch::Scope;
 
@@ -76,6 +76,11 @@ impl WatchLimit {
         }
     }
 
+    /// Returns the syncs that have directories without a watch.
+    pub fn lacking(&self) -> &BTreeSet<SyncId> {
+        &self.lacking
+    }
+
     /// Returns true if the sync has directories without a watch.
     pub fn lacks(&self, sync: SyncId) -> bool {
         self.lacking.contains(&sync)
@@ -99,10 +104,13 @@ impl WatchLimit {
             "Out of inotify watches. What is not watched is compared every {} s.",
             self.interval.as_secs_f64()
         );
-        vec![Action::error(text), Action::CountDirectories]
+        vec![
+            Action::error(text),
+            Action::Watch(WatchAction::CountDirectories),
+        ]
     }
 
-    /// Takes in the result of [`Action::CountDirectories`]: `directories` are wanted, `watched`
+    /// Takes in the result of [`WatchAction::CountDirectories`]: `directories` are wanted, `watched`
     /// have a watch, and the kernel allows `limit`, if that is known.
     pub fn on_count(&mut self, directories: usize, watched: usize, limit: Option<usize>) -> Action {
         let lacking = directories.saturating_sub(watched);
@@ -134,7 +142,7 @@ impl WatchLimit {
             self.due = None;
             self.requesting = true;
             self.still_lacking.clear();
-            actions.push(Action::RebuildWatches);
+            actions.push(Action::Watch(WatchAction::Rebuild));
         }
         actions
     }
@@ -223,14 +231,20 @@ mod tests {
         let told = limit.on_refused(&set(&[sync]), now);
         assert!(matches!(
             told[..],
-            [Action::Log(..), Action::CountDirectories]
+            [
+                Action::Log(..),
+                Action::Watch(WatchAction::CountDirectories)
+            ]
         ));
         assert!(limit.on_refused(&set(&[sync]), now).is_empty());
         assert_eq!(limit.deadline(false), Some(now + MAX_FIRST_DELAY));
         assert_eq!(limit.deadline(true), None);
         assert!(limit.on_turn(true, now + INTERVAL).is_empty());
         let later = now + MAX_FIRST_DELAY;
-        assert_eq!(limit.on_turn(false, later), [Action::RebuildWatches]);
+        assert_eq!(
+            limit.on_turn(false, later),
+            [Action::Watch(WatchAction::Rebuild)]
+        );
         assert_eq!(limit.deadline(false), None);
     }
 

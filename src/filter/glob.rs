@@ -7,7 +7,7 @@
 
 /// One element of a compiled pattern. It matches one byte, except for the two stars.
 #[derive(Clone, Debug)]
-enum Token {
+enum GlobToken {
     Byte(u8),
     /// `?`: any byte but a slash.
     Any,
@@ -21,7 +21,7 @@ enum Token {
 /// A compiled pattern with wildcards.
 #[derive(Clone, Debug)]
 pub(super) struct Glob {
-    tokens: Box<[Token]>,
+    tokens: Box<[GlobToken]>,
 }
 
 impl Glob {
@@ -47,12 +47,12 @@ impl Glob {
             match tokens.get(token) {
                 None if at == end => return true,
                 None => {}
-                Some(Token::Star) => {
+                Some(GlobToken::Star) => {
                     token += 1;
                     star = Some((token, at));
                     continue;
                 }
-                Some(Token::DeepStar) => {
+                Some(GlobToken::DeepStar) => {
                     token += 1;
                     if token == tokens.len() {
                         return true;
@@ -84,47 +84,47 @@ impl Glob {
     }
 }
 
-impl Token {
+impl GlobToken {
     fn matches(&self, byte: u8) -> bool {
         match self {
-            Token::Byte(wanted) => byte == *wanted,
-            Token::Any => byte != b'/',
-            Token::Class(set) => set.contains(byte),
-            Token::Star | Token::DeepStar => false,
+            GlobToken::Byte(wanted) => byte == *wanted,
+            GlobToken::Any => byte != b'/',
+            GlobToken::Class(set) => set.contains(byte),
+            GlobToken::Star | GlobToken::DeepStar => false,
         }
     }
 }
 
 /// Splits a pattern into tokens, each with its offset in `text`. Returns `None` if the pattern can
 /// match nothing.
-fn tokens(text: &[u8]) -> Option<Vec<(usize, Token)>> {
+fn tokens(text: &[u8]) -> Option<Vec<(usize, GlobToken)>> {
     let mut tokens = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {
         let start = text.len() - rest.len();
         rest = after;
         let token = match byte {
-            b'?' => Token::Any,
+            b'?' => GlobToken::Any,
             b'*' => {
                 let more = rest.iter().take_while(|&&b| b == b'*').count();
                 rest = &rest[more..];
                 if more == 0 {
-                    Token::Star
+                    GlobToken::Star
                 } else {
-                    Token::DeepStar
+                    GlobToken::DeepStar
                 }
             }
             b'[' => {
                 let (set, length) = Set::parse(rest)?;
                 rest = &rest[length..];
-                Token::Class(Box::new(set))
+                GlobToken::Class(Box::new(set))
             }
             b'\\' => {
                 let (&escaped, after) = rest.split_first()?;
                 rest = after;
-                Token::Byte(escaped)
+                GlobToken::Byte(escaped)
             }
-            _ => Token::Byte(byte),
+            _ => GlobToken::Byte(byte),
         };
         tokens.push((start, token));
     }
@@ -137,7 +137,12 @@ pub(super) fn behind(text: &[u8], prefix: &[u8]) -> Vec<usize> {
     let Some(tokens) = tokens(text) else {
         return Vec::new();
     };
-    let is_star = |at: usize| matches!(tokens.get(at), Some((_, Token::Star | Token::DeepStar)));
+    let is_star = |at: usize| {
+        matches!(
+            tokens.get(at),
+            Some((_, GlobToken::Star | GlobToken::DeepStar))
+        )
+    };
     let mut places = vec![0];
     for &byte in prefix {
         let mut next = Vec::new();
@@ -146,8 +151,8 @@ pub(super) fn behind(text: &[u8], prefix: &[u8]) -> Vec<usize> {
             let mut at = place;
             loop {
                 match tokens.get(at) {
-                    Some((_, Token::DeepStar)) => next.push(at),
-                    Some((_, Token::Star)) if byte != b'/' => next.push(at),
+                    Some((_, GlobToken::DeepStar)) => next.push(at),
+                    Some((_, GlobToken::Star)) if byte != b'/' => next.push(at),
                     Some((_, token)) if token.matches(byte) => next.push(at + 1),
                     _ => {}
                 }
@@ -296,14 +301,14 @@ mod tests {
     }
 
     /// Matches by trying every possibility: the definition.
-    fn naive(tokens: &[Token], text: &[u8]) -> bool {
+    fn naive(tokens: &[GlobToken], text: &[u8]) -> bool {
         match tokens.split_first() {
             None => text.is_empty(),
-            Some((Token::Star | Token::DeepStar, rest)) if naive(rest, text) => true,
-            Some((Token::Star, _)) => {
+            Some((GlobToken::Star | GlobToken::DeepStar, rest)) if naive(rest, text) => true,
+            Some((GlobToken::Star, _)) => {
                 text.first().is_some_and(|&byte| byte != b'/') && naive(tokens, &text[1..])
             }
-            Some((Token::DeepStar, _)) => !text.is_empty() && naive(tokens, &text[1..]),
+            Some((GlobToken::DeepStar, _)) => !text.is_empty() && naive(tokens, &text[1..]),
             Some((token, rest)) => {
                 text.first().is_some_and(|&byte| token.matches(byte)) && naive(rest, &text[1..])
             }

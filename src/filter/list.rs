@@ -446,25 +446,4 @@ mod tests {
         fn shared<T: Send + Sync + Clone + Default>() {}
         shared::<Filter>();
     }
-
-    /// Prints the cost of one query; run with `cargo test --release -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "a measurement"]
-    fn cost_of_fifty_patterns() {
-        let kinds = ["*.o{}", "name{}", "/top/dir{}", "tmp{}*", "x[0-9]{}?/"];
-        let texts: Vec<String> = (0..50)
-            .map(|number| kinds[number % 5].replace("{}", &number.to_string()))
-            .collect();
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let filter = filter(&[], &texts);
-        for path in ["/file.c", "/some/directory/with/parents/file.c"] {
-            let count = 200_000;
-            let start = std::time::Instant::now();
-            for _ in 0..count {
-                assert!(!std::hint::black_box(&filter).excluded(path.as_bytes()));
-            }
-            let each = start.elapsed().as_nanos() / count;
-            println!("{path}: {each} ns");
-        }
-    }
 }

@@ -13,7 +13,7 @@ const MAX_PATTERN: usize = 4095;
 pub struct Pattern {
     text: Box<[u8]>,
     directories_only: bool,
-    scope: Scope,
+    scope: ComparedPart,
     body: Body,
 }
 
@@ -84,7 +84,7 @@ fn unescaped(text: &[u8]) -> Vec<u8> {
 
 /// The part of a path that is compared.
 #[derive(Clone, Copy, Debug)]
-enum Scope {
+enum ComparedPart {
     /// The last component: no slash and no `**` in the pattern.
     Name,
     /// The path from the root of the transfer: a leading slash.
@@ -144,16 +144,16 @@ impl Pattern {
         let slashes = rest.iter().filter(|&&byte| byte == b'/').count();
         let deep = rest.windows(2).any(|two| two == b"**");
         let (scope, rest) = match rest {
-            [b'/', anchored @ ..] => (Scope::Root, anchored),
-            [b'*', b'*', ..] => (Scope::Slashed, rest),
-            _ if deep => (Scope::Anywhere, rest),
-            _ if slashes > 0 => (Scope::Tail(slashes + 1), rest),
-            _ => (Scope::Name, rest),
+            [b'/', anchored @ ..] => (ComparedPart::Root, anchored),
+            [b'*', b'*', ..] => (ComparedPart::Slashed, rest),
+            _ if deep => (ComparedPart::Anywhere, rest),
+            _ if slashes > 0 => (ComparedPart::Tail(slashes + 1), rest),
+            _ => (ComparedPart::Name, rest),
         };
         let body = if text.len() > MAX_PATTERN || text.contains(&0) {
             Body::Never
         } else {
-            Body::new(rest, matches!(scope, Scope::Name))
+            Body::new(rest, matches!(scope, ComparedPart::Name))
         };
         Pattern {
             text: text.into(),
@@ -189,11 +189,11 @@ impl Pattern {
         }
         let compare = |text| self.body.matches(text, entry.directory);
         match self.scope {
-            Scope::Name => compare(entry.name),
-            Scope::Root => compare(whole),
-            Scope::Slashed => compare(entry.path),
-            Scope::Tail(components) => last(whole, components).is_some_and(compare),
-            Scope::Anywhere => {
+            ComparedPart::Name => compare(entry.name),
+            ComparedPart::Root => compare(whole),
+            ComparedPart::Slashed => compare(entry.path),
+            ComparedPart::Tail(components) => last(whole, components).is_some_and(compare),
+            ComparedPart::Anywhere => {
                 let behind_slash = |(at, &byte): (usize, &u8)| (byte == b'/').then_some(at + 1);
                 compare(whole)
                     || (whole.iter().enumerate())
@@ -229,10 +229,10 @@ impl Pattern {
             return Vec::new();
         }
         let mut rests = match self.scope {
-            Scope::Name => Vec::new(),
-            Scope::Root => self.rests(&prefix[1..]),
-            Scope::Slashed => self.rests(prefix),
-            Scope::Tail(_) | Scope::Anywhere => (0..prefix.len() - 1)
+            ComparedPart::Name => Vec::new(),
+            ComparedPart::Root => self.rests(&prefix[1..]),
+            ComparedPart::Slashed => self.rests(prefix),
+            ComparedPart::Tail(_) | ComparedPart::Anywhere => (0..prefix.len() - 1)
                 .filter(|&at| prefix[at] == b'/')
                 .flat_map(|slash| self.rests(&prefix[slash + 1..]))
                 .collect(),
@@ -253,7 +253,7 @@ impl Pattern {
 
     /// Returns true if the pattern may begin at any component of a path.
     fn floats(&self) -> bool {
-        !matches!(self.scope, Scope::Root | Scope::Slashed)
+        !matches!(self.scope, ComparedPart::Root | ComparedPart::Slashed)
     }
 
     /// Returns the text that is compared with a path: without the anchor and the trailing slash of
@@ -265,7 +265,7 @@ impl Pattern {
             &self.text
         };
         match self.scope {
-            Scope::Root => &text[1..],
+            ComparedPart::Root => &text[1..],
             _ => text,
         }
     }

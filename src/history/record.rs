@@ -217,7 +217,7 @@ pub fn records(bytes: &[u8]) -> impl Iterator<Item = StoredRecord<'_>> {
 
 /// Reads the record at an offset.
 fn read(bytes: &[u8], at: usize) -> Option<StoredRecord<'_>> {
-    let mut header = Reader(bytes.get(at + MARK.len()..)?);
+    let mut header = RecordReader(bytes.get(at + MARK.len()..)?);
     let length = header.u32()? as usize;
     let sum = header.u32()?;
     if length > MAX_BODY_BYTES {
@@ -227,7 +227,7 @@ fn read(bytes: &[u8], at: usize) -> Option<StoredRecord<'_>> {
     if crc32(body) != sum {
         return None;
     }
-    let mut body = Reader(body);
+    let mut body = RecordReader(body);
     let first = body.u64()?;
     let time = body.u64()?;
     let duration = body.u64()?;
@@ -259,7 +259,7 @@ impl<'a> StoredRecord<'a> {
 
     /// Returns the entries with their numbers.
     pub fn entries(&self) -> impl Iterator<Item = (u64, StoredEntry<'a>)> + use<'a> {
-        let mut rest = Reader(self.entries);
+        let mut rest = RecordReader(self.entries);
         let entries = std::iter::from_fn(move || {
             let code = *rest.take(1)?.first()?;
             Some(StoredEntry {
@@ -272,9 +272,9 @@ impl<'a> StoredRecord<'a> {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+struct RecordReader<'a>(&'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> RecordReader<'a> {
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;

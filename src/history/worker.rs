@@ -143,7 +143,7 @@ impl History {
         let (outgoing, answers) = mpsc::channel();
         let (waker, queued) = (Arc::clone(&self.waker), Arc::clone(&self.queued));
         let lost = Arc::clone(&self.lost);
-        let mut writer = Writer {
+        let mut writer = LogThread {
             root: self.root.take(),
             rings: HashMap::new(),
             lost,
@@ -167,7 +167,7 @@ impl History {
 }
 
 /// The state of the thread.
-struct Writer {
+struct LogThread {
     root: Option<Box<dyn RingDirectory>>,
     rings: HashMap<String, OpenRing>,
     lost: Arc<AtomicU64>,
@@ -184,7 +184,7 @@ struct OpenRing {
     fails: bool,
 }
 
-impl Writer {
+impl LogThread {
     fn carry_out(&mut self, orders: Vec<Order>, queued: &AtomicUsize) -> Vec<HistoryAnswer> {
         let mut answers = Vec::new();
         for order in orders {

@@ -59,7 +59,7 @@ pub fn plan(index: Index, walk: &IndexWalk<'_>, before: Before) -> Result<Direct
         .synced
         .map_or(index.header.taken, |synced| synced.max(index.header.taken));
     let count = AtomicUsize::new(0);
-    let visitors = walk.run(vec![(b"/".to_vec(), true)], || Judge {
+    let visitors = walk.run(vec![(b"/".to_vec(), true)], || DirectoryJudge {
         known: &index.rows,
         was_killed: before.was_killed,
         since: file_time(since),
@@ -97,7 +97,7 @@ pub fn plan(index: Index, walk: &IndexWalk<'_>, before: Before) -> Result<Direct
 }
 
 /// Judges the directories of one thread.
-struct Judge<'a> {
+struct DirectoryJudge<'a> {
     known: &'a [Row],
     was_killed: bool,
     since: FileTime,
@@ -109,7 +109,7 @@ struct Judge<'a> {
     has_links: bool,
 }
 
-impl Visitor for Judge<'_> {
+impl Visitor for DirectoryJudge<'_> {
     fn visit(&mut self, visited: &Visited<'_>) -> bool {
         let row = visited.row;
         let is_known = rows::find(self.known, row.path, row.digest).is_some();
@@ -131,7 +131,7 @@ impl Visitor for Judge<'_> {
     }
 }
 
-impl Judge<'_> {
+impl DirectoryJudge<'_> {
     fn note_files(&mut self, visited: &Visited<'_>) {
         for (name, stat) in visited.files {
             self.has_links |= stat.st_nlink > 1;

@@ -74,7 +74,7 @@ pub trait Visitor: Send {
 }
 
 /// A directory to be read.
-struct Item {
+struct PendingDir {
     path: Vec<u8>,
     parent: u64,
     is_marked: bool,
@@ -91,7 +91,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Waiting {
-    items: Vec<Item>,
+    items: Vec<PendingDir>,
     busy: usize,
     error: Option<String>,
 }
@@ -109,7 +109,7 @@ impl IndexWalk<'_> {
         new_visitor: impl Fn() -> V + Sync,
     ) -> Result<Vec<V>, String> {
         let shared = Shared::default();
-        let items = roots.into_iter().map(|(path, is_tree)| Item {
+        let items = roots.into_iter().map(|(path, is_tree)| PendingDir {
             parent: self.key.path(paths::parent(&path).unwrap_or(b"/")),
             path,
             is_marked: false,
@@ -162,7 +162,7 @@ impl Shared {
     }
 
     /// Returns a directory; `None` if none is left and no thread can find more.
-    fn next(&self, was_busy: bool) -> Option<Item> {
+    fn next(&self, was_busy: bool) -> Option<PendingDir> {
         let mut waiting = lock(&self.waiting);
         waiting.busy -= usize::from(was_busy);
         loop {
@@ -189,7 +189,7 @@ impl Shared {
     }
 
     /// Gives half of the directories to idle threads.
-    fn share(&self, own: &mut Vec<Item>) {
+    fn share(&self, own: &mut Vec<PendingDir>) {
         if own.len() < 2 || self.idle.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -250,9 +250,9 @@ impl<'a> Worker<'a> {
     /// Reads a directory.
     fn read(
         &mut self,
-        item: &Item,
+        item: &PendingDir,
         visitor: &mut impl Visitor,
-        own: &mut Vec<Item>,
+        own: &mut Vec<PendingDir>,
     ) -> Result<(), String> {
         let path = &item.path;
         let hash = self.walk.key.path(path);
@@ -300,7 +300,7 @@ impl<'a> Worker<'a> {
         &mut self,
         path: &[u8],
         hash: u64,
-        own: &mut Vec<Item>,
+        own: &mut Vec<PendingDir>,
     ) -> io::Result<Option<Stat>> {
         let open = match self.place.directory(path) {
             Err(error) if beneath::is_missing(&error) => return Ok(None),
@@ -325,7 +325,7 @@ impl<'a> Worker<'a> {
             }
             if is_directory {
                 self.digest.add_directory(&found.name);
-                own.push(Item {
+                own.push(PendingDir {
                     path: below,
                     parent: hash,
                     is_marked: false,

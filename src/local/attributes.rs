@@ -9,7 +9,7 @@ use rustix::fs::{self, AtFlags, Gid, Mode, Stat, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-use super::beneath::Directory;
+use super::beneath::OpenDir;
 
 /// The set-user-id and set-group-id bits; they are never set for another owner.
 const SET_ID: u32 = 0o6000;
@@ -113,7 +113,7 @@ pub fn give_link(stat: &Stat, link: BorrowedFd<'_>) {
 ///
 /// # Errors
 /// Mode or times cannot be set.
-pub fn give_special(stat: &Stat, directory: &Directory, name: &OsStr) -> io::Result<()> {
+pub fn give_special(stat: &Stat, directory: &OpenDir, name: &OsStr) -> io::Result<()> {
     let flags = AtFlags::SYMLINK_NOFOLLOW;
     let mut mode = stat.st_mode & 0o7777;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
@@ -223,7 +223,7 @@ fn grown(read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> Option<Vec<u8
 }
 
 /// Gives the owner of a directory the rights to list and fill it; root needs none.
-pub fn open_up(directory: &Directory) {
+pub fn open_up(directory: &OpenDir) {
     if rustix::process::geteuid().is_root() {
         return;
     }
@@ -233,5 +233,20 @@ pub fn open_up(directory: &Directory) {
         let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700);
         // If it is not permitted, the next operation reports the error.
         let _ = fs::fchmod(directory.as_fd(), mode);
+    }
+}
+
+/// Repeats an operation in a directory that was read-only, as its copy is, after making it
+/// writable.
+pub fn attributes_may_forbid<T>(
+    directory: &OpenDir,
+    act: impl Fn() -> rustix::io::Result<T>,
+) -> io::Result<T> {
+    match act() {
+        Err(Errno::ACCESS) => {
+            open_up(directory);
+            Ok(act()?)
+        }
+        result => Ok(result?),
     }
 }

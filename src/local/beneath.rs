@@ -20,7 +20,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 
 /// A directory and everything below it. Paths in it begin with `/`; trailing slashes are ignored.
 pub struct Beneath {
-    root: Directory,
+    root: OpenDir,
     /// The path opened last, as most paths are near the one before.
     way: RefCell<OpenPath>,
 }
@@ -34,19 +34,19 @@ const MAX_OPEN: usize = 8;
 struct OpenPath {
     /// The names, each followed by a slash.
     path: Vec<u8>,
-    levels: Vec<Level>,
+    levels: Vec<OpenLevel>,
 }
 
-struct Level {
+struct OpenLevel {
     /// The end of its name, slash included, in the path.
     end: usize,
     /// The directory, or its device and inode if it was closed because many below it are open.
-    open: Result<Directory, (u64, u64)>,
+    open: Result<OpenDir, (u64, u64)>,
 }
 
 impl OpenPath {
     /// Opens a directory of a tree, from the deepest one that is shared with this path.
-    fn open(&mut self, root: &Directory, path: &[u8]) -> io::Result<Directory> {
+    fn open(&mut self, root: &OpenDir, path: &[u8]) -> io::Result<OpenDir> {
         let path = trim(path);
         let shared = self.shared(path);
         let mut here = match self.go_back(shared) {
@@ -65,7 +65,7 @@ impl OpenPath {
 
     /// Returns the number of levels shared with a path.
     fn shared(&self, path: &[u8]) -> usize {
-        let leads = |level: &Level| {
+        let leads = |level: &OpenLevel| {
             let bare = &self.path[..level.end - 1];
             paths::below(path, bare).is_some()
         };
@@ -77,7 +77,7 @@ impl OpenPath {
 
     /// Leaves all but `shared` levels and returns the last of these opened. Returns `None` if only
     /// the root is left or the directory must be opened from there.
-    fn go_back(&mut self, shared: usize) -> Option<Directory> {
+    fn go_back(&mut self, shared: usize) -> Option<OpenDir> {
         let last = shared.checked_sub(1)?;
         let open = (last..self.levels.len()).find(|&at| self.levels[at].open.is_ok())?;
         if open - last > shared {
@@ -98,10 +98,10 @@ impl OpenPath {
         Some(here)
     }
 
-    fn push(&mut self, name: &[u8], directory: Directory) -> io::Result<()> {
+    fn push(&mut self, name: &[u8], directory: OpenDir) -> io::Result<()> {
         self.path.extend_from_slice(name);
         self.path.push(b'/');
-        self.levels.push(Level {
+        self.levels.push(OpenLevel {
             end: self.path.len(),
             open: Ok(directory),
         });
@@ -121,38 +121,38 @@ impl OpenPath {
 }
 
 /// Returns device and inode of an open directory.
-fn identity(directory: &Directory) -> io::Result<(u64, u64)> {
+fn identity(directory: &OpenDir) -> io::Result<(u64, u64)> {
     let stat = fs::fstat(directory)?;
     Ok((stat.st_dev, stat.st_ino))
 }
 
 /// An open directory.
 #[derive(Clone)]
-pub struct Directory(Rc<OwnedFd>);
+pub struct OpenDir(Rc<OwnedFd>);
 
-impl AsFd for Directory {
+impl AsFd for OpenDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl Directory {
+impl OpenDir {
     /// Opens a known directory for reading.
     ///
     /// # Errors
     /// It may not be read.
-    pub fn open(found: impl AsFd) -> io::Result<Directory> {
+    pub fn open(found: impl AsFd) -> io::Result<OpenDir> {
         let fd = fs::openat(found, ".", DIRECTORY, Mode::empty())?;
-        Ok(Directory(Rc::new(fd)))
+        Ok(OpenDir(Rc::new(fd)))
     }
 
     /// Opens a directory in this one.
     ///
     /// # Errors
     /// There is no directory of that name.
-    pub fn enter(&self, name: &[u8]) -> io::Result<Directory> {
+    pub fn enter(&self, name: &[u8]) -> io::Result<OpenDir> {
         let fd = fs::openat(self, OsStr::from_bytes(name), DIRECTORY, Mode::empty())?;
-        Ok(Directory(Rc::new(fd)))
+        Ok(OpenDir(Rc::new(fd)))
     }
 }
 
@@ -173,11 +173,11 @@ impl Beneath {
     pub fn enter(path: &[u8]) -> io::Result<Beneath> {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let root = fs::openat(CWD, OsStr::from_bytes(path), flags, Mode::empty())?;
-        Ok(Beneath::at(Directory(Rc::new(root))))
+        Ok(Beneath::at(OpenDir(Rc::new(root))))
     }
 
     /// Returns the tree below an open directory.
-    pub fn at(root: Directory) -> Beneath {
+    pub fn at(root: OpenDir) -> Beneath {
         Beneath {
             root,
             way: RefCell::default(),
@@ -203,7 +203,7 @@ impl Beneath {
     ///
     /// # Errors
     /// `ENOENT`, `ENOTDIR` or `ELOOP` if the path does not lead to a directory without symlinks.
-    pub fn directory(&self, path: &[u8]) -> io::Result<Directory> {
+    pub fn directory(&self, path: &[u8]) -> io::Result<OpenDir> {
         self.way().open(&self.root, path)
     }
 
@@ -217,7 +217,7 @@ impl Beneath {
         let mut way = self.way();
         let path = trim(path);
         let shared = way.shared(path);
-        let is_on_way = |level: &Level| level.end > path.len();
+        let is_on_way = |level: &OpenLevel| level.end > path.len();
         if shared
             .checked_sub(1)
             .is_some_and(|last| is_on_way(&way.levels[last]))
@@ -234,7 +234,7 @@ impl Beneath {
     ///
     /// # Errors
     /// As for [`Beneath::directory`].
-    pub fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(Directory, &'p OsStr)> {
+    pub fn parent<'p>(&self, path: &'p [u8]) -> io::Result<(OpenDir, &'p OsStr)> {
         let (above, name) = paths::split(path);
         Ok((self.directory(above)?, OsStr::from_bytes(name)))
     }
@@ -259,7 +259,7 @@ impl Beneath {
 ///
 /// # Errors
 /// This cannot be determined.
-pub fn lookup(directory: &Directory, name: &OsStr) -> io::Result<Option<Stat>> {
+pub fn lookup(directory: &OpenDir, name: &OsStr) -> io::Result<Option<Stat>> {
     match fs::statat(directory.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
@@ -271,7 +271,7 @@ pub fn lookup(directory: &Directory, name: &OsStr) -> io::Result<Option<Stat>> {
 ///
 /// # Errors
 /// It cannot be read completely.
-pub fn list(directory: &Directory) -> io::Result<Vec<FoundEntry>> {
+pub fn list(directory: &OpenDir) -> io::Result<Vec<FoundEntry>> {
     let mut found = Vec::new();
     for entry in Dir::read_from(directory.as_fd())? {
         let entry = entry?;
@@ -319,6 +319,20 @@ pub(super) fn os(name: &[u8]) -> &OsStr {
     OsStr::from_bytes(name)
 }
 
+/// Returns the path with a trailing slash if it is that of a directory, otherwise without.
+pub(super) fn typed(path: &[u8], stat: &Stat) -> Vec<u8> {
+    match is_directory(stat) {
+        true => paths::with_slash(path),
+        false => paths::bare(path).to_vec(),
+    }
+}
+
+/// Returns the path of a name in a directory.
+pub(super) fn below(directory: &[u8], name: &[u8], is_directory: bool) -> Vec<u8> {
+    let slash: &[u8] = if is_directory { b"/" } else { b"" };
+    [directory, name, slash].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -356,7 +370,7 @@ mod tests {
     }
 
     /// Returns true if the open directory is the one at `path`.
-    fn is_at(directory: &Directory, path: &std::path::Path) -> bool {
+    fn is_at(directory: &OpenDir, path: &std::path::Path) -> bool {
         use std::os::unix::fs::MetadataExt;
         let stat = std::fs::metadata(path).unwrap();
         identity(directory).unwrap() == (stat.dev(), stat.ino())

@@ -12,10 +12,12 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::attributes;
+use super::attributes::attributes_may_forbid;
+use super::beneath::below;
 use super::beneath::os;
 use super::beneath::{self, FoundEntry, is_directory, is_missing, lookup};
-use super::copy::{attributes_may_forbid, stopped};
-use super::mirror::{Mirror, below, unlink};
+use super::copy::stopped;
+use super::mirror::{Mirror, unlink};
 use super::walk::{Step, Walk};
 use crate::paths;
 

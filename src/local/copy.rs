@@ -11,7 +11,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::attributes::{self, Given, Unset};
-use super::beneath::{Directory, kind, lookup};
+use super::beneath::{OpenDir, kind, lookup};
 use super::copy_control::StopCheck;
 use super::temporary::{self, PrivateDirectory, discard};
 
@@ -24,7 +24,7 @@ const MAX_CHUNK: usize = 32 * 1024 * 1024;
 /// A name in an open directory.
 pub struct TargetName<'a> {
     /// The directory.
-    pub directory: &'a Directory,
+    pub directory: &'a OpenDir,
     /// The name there.
     pub name: &'a OsStr,
 }
@@ -102,7 +102,7 @@ impl Copier {
     fn regular(
         &mut self,
         from: &TargetName<'_>,
-        directory: &Directory,
+        directory: &OpenDir,
         stop: &dyn StopCheck,
     ) -> io::Result<Option<OsString>> {
         // An object that replaced the file meanwhile is neither followed nor waited for.
@@ -258,7 +258,7 @@ pub fn stopped(stop: &dyn StopCheck) -> io::Result<()> {
     }
 }
 
-fn link(from: &TargetName<'_>, stat: &Stat, directory: &Directory) -> io::Result<Option<OsString>> {
+fn link(from: &TargetName<'_>, stat: &Stat, directory: &OpenDir) -> io::Result<Option<OsString>> {
     let to = match fs::readlinkat(from.directory.as_fd(), from.name, Vec::new()) {
         Ok(to) => to,
         Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => return Ok(None),
@@ -281,7 +281,7 @@ fn link(from: &TargetName<'_>, stat: &Stat, directory: &Directory) -> io::Result
 
 /// Creates a pipe, socket or device at `to`.
 fn special(stat: &Stat, to: &TargetName<'_>) -> io::Result<()> {
-    let make = |directory: &Directory, name: &OsStr, mode| {
+    let make = |directory: &OpenDir, name: &OsStr, mode| {
         fs::mknodat(directory.as_fd(), name, kind(stat), mode, stat.st_rdev)
     };
     let Some(private) = PrivateDirectory::make(to.directory)? else {
@@ -304,21 +304,6 @@ fn special(stat: &Stat, to: &TargetName<'_>) -> io::Result<()> {
         discard(inner, name);
     }
     placed
-}
-
-/// Repeats an operation in a directory that was read-only, as its copy is, after making it
-/// writable.
-pub fn attributes_may_forbid<T>(
-    directory: &Directory,
-    act: impl Fn() -> rustix::io::Result<T>,
-) -> io::Result<T> {
-    match act() {
-        Err(Errno::ACCESS) => {
-            attributes::open_up(directory);
-            Ok(act()?)
-        }
-        result => Ok(result?),
-    }
 }
 
 /// Renames the new file to its name.

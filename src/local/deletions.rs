@@ -6,8 +6,8 @@ use std::io;
 use rustix::fs::{FileType, Stat};
 
 use super::beneath::{self, Beneath, FoundEntry, is_directory, is_missing};
+use super::beneath::{below, typed};
 use super::copy::stopped;
-use super::mirror::{below, typed};
 use super::walk::Walk;
 use super::{CopyItem, CopyJob, CopyTask};
 use crate::batch::Change;

@@ -12,11 +12,12 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::beneath::{self, Beneath, Directory, is_directory, is_missing, lookup};
-use super::copy::{self, Copied, Copier, TargetName, attributes_may_forbid};
+use super::attributes::attributes_may_forbid;
+use super::beneath::{Beneath, OpenDir, is_directory, is_missing, lookup, typed};
+use super::copy::{Copied, Copier, TargetName};
 use super::copy_control::StopCheck;
 use super::deletions;
-use super::links::{HardLinks, identity};
+use super::links::HardLinks;
 use super::touched_paths::TouchedPaths;
 use super::{CopyFailure, CopyItem, CopyJob, CopyReport, CopyTask, attributes};
 use crate::batch::Change;
@@ -49,10 +50,10 @@ pub struct Mirror<'a> {
     /// The directory that is being compared: its attributes are set when it is done.
     pub(super) walked: Option<Vec<u8>>,
     /// Files that were copied since this job began. Events of them are older.
-    fresh: HashSet<Vec<u8>>,
+    pub(super) fresh: HashSet<Vec<u8>>,
     /// Directories that were compared with their contents since this job began, with their slashes.
     /// Events below them are older.
-    compared: HashSet<Vec<u8>>,
+    pub(super) compared: HashSet<Vec<u8>>,
 }
 
 /// Carries out a job.
@@ -301,92 +302,6 @@ impl Mirror<'_> {
         }
     }
 
-    /// Makes this path a name of the copy if another name of this file was copied just now.
-    fn link_to_fresh(&mut self, path: &[u8], stat: &Stat) -> io::Result<bool> {
-        for other in self.memory.links.others(stat, path) {
-            if self.fresh.contains(&other) && self.is_name_of(&other, stat)? {
-                // Without links each name is copied.
-                if self.link(&other, stat, path).is_ok() {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// Updates the other names of a file that was copied: they belong to the old copy.
-    fn relink_others(&mut self, path: &[u8], stat: &Stat) {
-        for other in self.memory.links.others(stat, path) {
-            match self.is_name_of(&other, stat) {
-                Ok(true) => {
-                    let there = self.target.lookup(&other);
-                    if matches!(there, Ok(Some(found)) if !is_directory(&found))
-                        && self.link(path, stat, &other).is_ok()
-                    {
-                        self.changed_in(paths::split(&other).0);
-                        self.fresh.insert(other);
-                    }
-                }
-                Ok(false) => self.memory.links.forget(stat, &other),
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// Reports that a file that was changed has names that are not known.
-    fn find_names(&mut self, stat: &Stat) {
-        if matches!(self.orders.task, CopyTask::Events(_)) {
-            self.report.names_missing |= self.memory.links.lack_names(stat);
-        }
-    }
-
-    /// Makes an unchanged copy a name of the copy of another name of its file.
-    pub(super) fn keep_linked(&mut self, path: &[u8], stat: &Stat, there: &Stat) {
-        if !self.memory.links.note(stat, path) {
-            return;
-        }
-        for other in self.memory.links.others(stat, path) {
-            if !matches!(self.is_name_of(&other, stat), Ok(true)) {
-                continue;
-            }
-            match self.target.lookup(&other) {
-                Ok(Some(found)) if identity(&found) == identity(there) => return,
-                // Without links each name has a copy.
-                Ok(Some(found)) if !is_directory(&found) => {
-                    if self.link(&other, stat, path).is_ok() {
-                        self.changed_in(paths::split(path).0);
-                    }
-                    return;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn is_name_of(&self, path: &[u8], stat: &Stat) -> io::Result<bool> {
-        let found = match self.source.lookup(path) {
-            Err(error) if is_missing(&error) => None,
-            found => found?,
-        };
-        Ok(found.is_some_and(|found| identity(&found) == identity(stat)))
-    }
-
-    fn link(&self, of: &[u8], stat: &Stat, path: &[u8]) -> io::Result<()> {
-        let (of_directory, of_name) = self.target.parent(of)?;
-        let (directory, name) = self.target.parent(path)?;
-        copy::link_to(
-            &TargetName {
-                directory: &of_directory,
-                name: of_name,
-            },
-            stat,
-            &TargetName {
-                directory: &directory,
-                name,
-            },
-        )
-    }
-
     /// Removes from the target what is gone at the source, or is excluded there, if the sync
     /// deletes and the filter does not protect it.
     pub(super) fn remove(&mut self, path: &[u8]) -> io::Result<()> {
@@ -465,75 +380,6 @@ impl Mirror<'_> {
         Ok(true)
     }
 
-    /// Carries out a Move as a rename, or syncs both paths if that is not possible.
-    fn rename(&mut self, from: &[u8], to: &[u8]) {
-        if is_root(from) || is_root(to) {
-            return;
-        }
-        self.fresh.clear();
-        self.compared.clear();
-        let renamed = self.try_rename(from, to).unwrap_or(false);
-        if !renamed {
-            self.report.split.push(from.to_vec());
-            self.sync_path(from, true);
-            return self.sync_path(to, true);
-        }
-        for path in [from, to] {
-            self.changed_in(paths::split(path).0);
-        }
-        let journal = &self.memory.journal;
-        let again = matches!(self.source.lookup(from), Ok(Some(_)));
-        if journal.concerns(from) || journal.concerns(to) || again {
-            if again {
-                self.sync_path(from, true);
-            }
-            self.verify(to);
-        }
-    }
-
-    /// Compares a renamed path, which may contain files that were copied too early.
-    fn verify(&mut self, path: &[u8]) {
-        if matches!(self.source.lookup(path), Ok(None)) {
-            // It has moved on already; the Move of that compares.
-            return self.memory.journal.touch_tree(path);
-        }
-        match self.source.lookup(path) {
-            Ok(Some(stat)) if !is_directory(&stat) && !path.ends_with(b"/") => {
-                self.memory.journal.touch(path);
-                let judge = attributes::is_proven_copy;
-                if let Err(error) = self.compare_file(path, &stat, true, judge) {
-                    self.fail(path, false, "bring", &error);
-                }
-            }
-            _ => self.sync_path(path, true),
-        }
-    }
-
-    fn try_rename(&self, from: &[u8], to: &[u8]) -> io::Result<bool> {
-        let directory = from.ends_with(b"/");
-        let (from_parent, from_name) = self.target.parent(from)?;
-        let (to_parent, to_name) = self.target.parent(to)?;
-        let moved = lookup(&from_parent, from_name)?;
-        let there = lookup(&to_parent, to_name)?;
-        let fits = moved.is_some_and(|found| is_directory(&found) == directory)
-            && there.is_none_or(|found| {
-                !directory && beneath::kind(&found) == rustix::fs::FileType::RegularFile
-            });
-        if !fits {
-            return Ok(false);
-        }
-        let rename = || fs::renameat(from_parent.as_fd(), from_name, to_parent.as_fd(), to_name);
-        attributes_may_forbid(&from_parent, || {
-            rename().inspect_err(|_| attributes::open_up(&to_parent))
-        })?;
-        self.target.forget();
-        // Two names of one file both stay: rename(2).
-        if there.is_some() && lookup(&from_parent, from_name)?.is_some() {
-            unlink(&from_parent, from_name)?;
-        }
-        Ok(true)
-    }
-
     /// Records that a directory of the target was changed, so that its own attributes are set
     /// again.
     pub(super) fn changed_in(&mut self, directory: &[u8]) {
@@ -586,7 +432,7 @@ impl Mirror<'_> {
 }
 
 /// Removes an object that is no directory.
-pub(super) fn unlink(directory: &Directory, name: &OsStr) -> io::Result<()> {
+pub(super) fn unlink(directory: &OpenDir, name: &OsStr) -> io::Result<()> {
     let unlink = || fs::unlinkat(directory.as_fd(), name, AtFlags::empty());
     match attributes_may_forbid(directory, unlink) {
         Err(error) if is_missing(&error) => Ok(()),
@@ -594,20 +440,6 @@ pub(super) fn unlink(directory: &Directory, name: &OsStr) -> io::Result<()> {
     }
 }
 
-/// Returns the path with a trailing slash if it is that of a directory, otherwise without.
-pub(super) fn typed(path: &[u8], stat: &Stat) -> Vec<u8> {
-    match is_directory(stat) {
-        true => paths::with_slash(path),
-        false => paths::bare(path).to_vec(),
-    }
-}
-
-/// Returns the path of a name in a directory.
-pub(super) fn below(directory: &[u8], name: &[u8], is_directory: bool) -> Vec<u8> {
-    let slash: &[u8] = if is_directory { b"/" } else { b"" };
-    [directory, name, slash].concat()
-}
-
-fn is_root(path: &[u8]) -> bool {
+pub(super) fn is_root(path: &[u8]) -> bool {
     path.iter().all(|&byte| byte == b'/')
 }

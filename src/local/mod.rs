@@ -14,7 +14,9 @@
 //! | `deletions` | counts what would be deleted |
 //! | `preview` | what a comparison of everything would do, without doing it |
 //! | `touched_paths` | paths whose renames have to be followed by a comparison |
-//! | `links` | preserves hard links |
+//! | `links` | the names of files with several |
+//! | `relink` | preserves hard links during a job |
+//! | `renames` | carries out Moves |
 //! | `temporary` | temporary files in directories that other users may change |
 //! | `walk` | the order in which a tree is walked |
 //! | `worker` | the thread |
@@ -32,6 +34,8 @@ mod deletions;
 mod links;
 mod mirror;
 mod preview;
+mod relink;
+mod renames;
 mod temporary;
 mod touched_paths;
 mod walk;

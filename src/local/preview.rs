@@ -8,8 +8,8 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Stat, readlinkat};
 
+use super::beneath::below;
 use super::beneath::{self, Beneath, is_directory};
-use super::mirror::below;
 use super::walk::Walk;
 use super::{CopyJob, attributes, deletions};
 use crate::batch::itemized::{Difference, Itemized};

@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::beneath::{Directory, is_directory, kind};
-use super::copy::attributes_may_forbid;
+use super::attributes::attributes_may_forbid;
+use super::beneath::{OpenDir, is_directory, kind};
 
 /// Returns a name that nobody can predict: a keyed hash of a counter, whose key comes from the
 /// system's random numbers.
@@ -35,7 +35,7 @@ pub fn random_name() -> String {
 /// # Errors
 /// Returns the errors of `make`, except that the name exists.
 pub fn make<T>(
-    directory: &Directory,
+    directory: &OpenDir,
     make: impl Fn(&OsStr) -> rustix::io::Result<T>,
 ) -> io::Result<(OsString, T)> {
     attributes_may_forbid(directory, || {
@@ -51,7 +51,7 @@ pub fn make<T>(
 }
 
 /// Removes a temporary file. One that cannot be removed is deleted by the next comparison.
-pub fn discard(directory: &Directory, name: &OsStr) {
+pub fn discard(directory: &OpenDir, name: &OsStr) {
     let _ = fs::unlinkat(directory.as_fd(), name, AtFlags::empty());
 }
 
@@ -59,7 +59,7 @@ pub fn discard(directory: &Directory, name: &OsStr) {
 ///
 /// # Errors
 /// Another object has its name.
-pub fn open_link(directory: &Directory, name: &OsStr, target: &[u8]) -> io::Result<OwnedFd> {
+pub fn open_link(directory: &OpenDir, name: &OsStr, target: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let link = fs::openat(directory.as_fd(), name, flags, Mode::empty())?;
     let is_link = kind(&fs::fstat(&link)?) == FileType::Symlink;
@@ -77,10 +77,10 @@ pub fn replaced() -> io::Error {
 
 /// A new directory of mode 0700 inside another. It is removed when this is dropped.
 pub struct PrivateDirectory<'a> {
-    parent: &'a Directory,
+    parent: &'a OpenDir,
     name: OsString,
     /// The open directory.
-    pub directory: Directory,
+    pub directory: OpenDir,
 }
 
 impl PrivateDirectory<'_> {
@@ -89,7 +89,7 @@ impl PrivateDirectory<'_> {
     ///
     /// # Errors
     /// It cannot be created or opened.
-    pub fn make(parent: &Directory) -> io::Result<Option<PrivateDirectory<'_>>> {
+    pub fn make(parent: &OpenDir) -> io::Result<Option<PrivateDirectory<'_>>> {
         let (name, ()) = make(parent, |name| fs::mkdirat(parent.as_fd(), name, Mode::RWXU))?;
         let made = PrivateDirectory {
             directory: parent.enter(name.as_encoded_bytes())?,

@@ -15,11 +15,11 @@ pub enum Step {
 pub struct Walk {
     path: Vec<u8>,
     /// The directories of the current path.
-    open: Vec<Level>,
+    open: Vec<WalkLevel>,
     begun: bool,
 }
 
-struct Level {
+struct WalkLevel {
     /// The length of its path.
     end: usize,
     /// The names of subdirectories still to be visited.
@@ -60,7 +60,7 @@ impl Walk {
     }
 
     fn enter(&mut self) -> Step {
-        self.open.push(Level {
+        self.open.push(WalkLevel {
             end: self.path.len(),
             names: Vec::new(),
         });

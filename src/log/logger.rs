@@ -317,7 +317,7 @@ impl Sinks {
                 Some(object) if journal => format!("<{priority}>{object}\n"),
                 Some(object) => format!("{object}\n"),
                 None if journal => systemd_journal::lines(priority, category, &text.to_string()),
-                None => line(Form::Console, now, category, text),
+                None => line(LineForm::Console, now, category, text),
             };
             let _ = if error {
                 write_all_within(io::stderr(), line.as_bytes(), WRITE_TIMEOUT_MS)
@@ -328,7 +328,7 @@ impl Sinks {
         if let Some(file) = &mut self.file {
             let line = match &object {
                 Some(object) => format!("{object}\n"),
-                None => line(Form::File, now, category, text),
+                None => line(LineForm::File, now, category, text),
             };
             if let Some(error) = file.append(line.as_bytes()) {
                 complain(file.path(), &error);
@@ -347,16 +347,16 @@ impl Sinks {
 const WRITE_TIMEOUT_MS: u16 = 1000;
 
 #[derive(Clone, Copy)]
-enum Form {
+enum LineForm {
     Console,
     File,
 }
 
 /// Returns a line of the log. `seconds` are those since the epoch; local time is shown.
-fn line(form: Form, seconds: i64, category: &str, text: fmt::Arguments<'_>) -> String {
+fn line(form: LineForm, seconds: i64, category: &str, text: fmt::Arguments<'_>) -> String {
     let format = match form {
-        Form::Console => c"%H:%M:%S",
-        Form::File => c"%a %b %e %H:%M:%S %Y",
+        LineForm::Console => c"%H:%M:%S",
+        LineForm::File => c"%a %b %e %H:%M:%S %Y",
     };
     let mut line = sys::local_time(seconds, format);
     // Writing to a string cannot fail.
@@ -421,11 +421,16 @@ mod tests {
     #[test]
     fn lines() {
         let noon = 1_636_977_600; // 15 Nov 2021, 12:00 UTC
-        let console = line(Form::Console, noon, "Normal", format_args!("a\nb"));
+        let console = line(LineForm::Console, noon, "Normal", format_args!("a\nb"));
         assert_eq!(&console[2..3], ":");
         assert_eq!(&console[8..], " Normal: a\nb\n");
 
-        let early = line(Form::File, noon - 12 * 86_400, "Warn", format_args!("x"));
+        let early = line(
+            LineForm::File,
+            noon - 12 * 86_400,
+            "Warn",
+            format_args!("x"),
+        );
         assert!(early.starts_with("Wed Nov  3 "), "{early}");
         assert!(early.ends_with(" 2021 Warn: x\n"), "{early}");
         assert_eq!(early.len(), 24 + " Warn: x\n".len());

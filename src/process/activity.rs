@@ -43,7 +43,7 @@ pub struct Observation {
 /// One observation of the processes of this host. The table of all processes is read at most once,
 /// and only if the kernel does not list the children of a process (proc_pid_task_tid_children(5)).
 #[derive(Default)]
-pub struct Observer {
+pub struct ProcessObserver {
     all: Option<Processes>,
 }
 
@@ -56,7 +56,7 @@ struct Process {
     ticks: u64,
 }
 
-impl Observer {
+impl ProcessObserver {
     /// Returns the state of a child and its descendants. If the kernel does not list children, a
     /// child that is not `local` is observed without descendants.
     pub fn observe(&mut self, root: Pid, local: bool) -> Observation {
@@ -246,7 +246,7 @@ mod tests {
         }
 
         fn observe(&self) -> Observation {
-            Observer::default().observe(Pid(self.0.id()), true)
+            ProcessObserver::default().observe(Pid(self.0.id()), true)
         }
 
         /// Observes until `accept` returns true; gives up after two minutes.

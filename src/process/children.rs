@@ -1,6 +1,5 @@
 //! Running children, from their start to their end.
 
-use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{self, Child};
@@ -12,19 +11,10 @@ use nix::sys::signal::{self, Signal};
 
 use super::command::{self, ChildEnd, Command, Output, SpawnError, Stdin};
 use super::orphans;
+use super::pid::Pid;
 use super::pipes::{Pipes, Sink, Stream};
 use super::process_tree;
 use crate::log;
-
-/// A process id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Pid(pub u32);
-
-impl fmt::Display for Pid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// The end of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `command` | the description of a child, and its start |
+//! | `pid` | process ids |
 //! | `children` | running children, from their start to their end |
 //! | `pipes` | the daemon's ends of the children's pipes |
 //! | `lines` | splits output into lines |
@@ -26,6 +27,7 @@ mod command;
 mod idle_clock;
 mod lines;
 mod orphans;
+mod pid;
 mod pipes;
 mod priority;
 pub mod process_tree;
@@ -33,11 +35,12 @@ pub mod program;
 mod run;
 mod ssh_control;
 
-pub use activity::{FifoWait, Observation, Observer};
-pub use children::{Children, EndedChild, ExitStatus, Pid};
+pub use activity::{FifoWait, Observation, ProcessObserver};
+pub use children::{Children, EndedChild, ExitStatus};
 pub use command::{Command, Output, SpawnError, Stdin};
 pub use idle_clock::{CHECK_INTERVAL, IdleClock};
 pub use lines::MAX_LINE;
+pub use pid::Pid;
 pub use pipes::{Sink, Stream};
 pub use priority::{IoPriority, Priority};
 pub use run::{Ended, run_without_terminal};

@@ -12,8 +12,8 @@ use mio::event::Source;
 use mio::unix::pipe::{self, Receiver, Sender};
 use mio::{Interest, Registry, Token};
 
-use super::children::Pid;
 use super::lines::Splitter;
+use super::pid::Pid;
 
 /// The maximum bytes that one pipe moves at once: a pipe's default capacity (pipe(7)).
 const MAX_PIPE_BYTES: usize = 64 * 1024;

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::{self, Signal};
 
-use super::Pid;
+use super::pid::Pid;
 
 /// A descendant of a child, identified by its pid and start time: the pid alone may soon be that of
 /// another process.

@@ -12,8 +12,7 @@
 //! * `ready`: due delays, batches, and the removal of delays;
 //! * [`journal`]: the pending changes of several targets of one source, each path once;
 //! * `records`, `slab`: the records and their lists;
-//! * `model`, `model_test`, `journal_model`, `measure`: tests against naive models, and
-//!   measurements.
+//! * `model`, `model_test`, `journal_model`: tests against naive models.
 //!
 //! The room is pure: it calls no other room, reads no file and no clock.
 //!
@@ -33,8 +32,6 @@ pub mod delay;
 mod heap;
 pub mod journal;
 #[cfg(test)]
-mod measure;
-#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod model_test;
@@ -50,7 +47,7 @@ pub use push::{Placed, Pushed};
 pub use ready::{Ready, Take};
 
 use path_index::PathIndex;
-use records::{Entries, Slot};
+use records::{DelayTable, Slot};
 
 /// The number of records for which an empty queue keeps memory, so that a sync with few events does
 /// not allocate.
@@ -59,7 +56,7 @@ const MAX_KEPT_RECORDS: usize = 1024;
 /// The pending events of one sync.
 pub struct Queue {
     policy: Policy,
-    entries: Entries,
+    entries: DelayTable,
     index: PathIndex,
     /// The first slot that can hold a waiting delay; `None` if none waits.
     waiting_from: Option<Slot>,
@@ -77,7 +74,7 @@ impl Queue {
     pub fn new(policy: Policy) -> Self {
         Queue {
             policy,
-            entries: Entries::new(),
+            entries: DelayTable::new(),
             index: PathIndex::new(),
             waiting_from: None,
             moves: 0,

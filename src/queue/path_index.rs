@@ -15,17 +15,17 @@ use std::num::NonZeroU32;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::heap::{self, HeapLinks};
-use super::records::{Entries, Slot};
-use super::slab::{Key, Slab};
+use super::records::{DelayTable, Slot};
+use super::slab::{Slab, SlabKey};
 
 /// The key of a node.
-pub(super) type NodeId = Key<PathNode>;
+pub(super) type NodeId = SlabKey<PathNode>;
 
 /// The node of the empty path.
-pub(super) const TOP: NodeId = Key::new(NonZeroU32::MIN);
+pub(super) const TOP: NodeId = SlabKey::new(NonZeroU32::MIN);
 
 /// The node above the paths of Full delays.
-pub(super) const FULL_TOP: NodeId = Key::new(NonZeroU32::MIN.saturating_add(1));
+pub(super) const FULL_TOP: NodeId = SlabKey::new(NonZeroU32::MIN.saturating_add(1));
 
 /// The number of unused bytes in `names` below which compaction is not worth its cost.
 const MIN_GARBAGE: usize = 64 * 1024;
@@ -115,7 +115,7 @@ impl PathIndex {
 
     /// Records that the newest delay at `node` has left. Nodes without delays at or below them are
     /// removed.
-    pub(super) fn lower(&mut self, mut node: NodeId, entries: &Entries) {
+    pub(super) fn lower(&mut self, mut node: NodeId, entries: &DelayTable) {
         loop {
             let newest = self.newest(node, entries);
             if newest == self.nodes[node].newest {
@@ -136,7 +136,7 @@ impl PathIndex {
     }
 
     /// Returns the newest delay below `node`, not at it.
-    pub(super) fn newest_below(&self, node: NodeId, entries: &Entries) -> Option<Slot> {
+    pub(super) fn newest_below(&self, node: NodeId, entries: &DelayTable) -> Option<Slot> {
         let mut kid = self.nodes[node].children?;
         let newest = self.nodes[kid].newest;
         loop {
@@ -192,7 +192,7 @@ impl PathIndex {
         self.nodes.insert(PathNode::default());
     }
 
-    fn newest(&self, node: NodeId, entries: &Entries) -> u64 {
+    fn newest(&self, node: NodeId, entries: &DelayTable) -> u64 {
         let node = &self.nodes[node];
         let own = node.own.map_or(0, |own| entries[own].serial);
         own.max(node.children.map_or(0, |kid| self.nodes[kid].newest))
@@ -282,7 +282,7 @@ mod tests {
     #[test]
     fn paths_survive_garbage_collection() {
         let mut index = PathIndex::new();
-        let entries = Entries::new();
+        let entries = DelayTable::new();
         let keep = index.insert(TOP, b"/keep/this one");
         index.raise(keep, 1);
         for round in 0..2000u32 {

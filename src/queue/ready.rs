@@ -4,7 +4,7 @@ use super::Queue;
 use super::combine::{Combination, Relation, combine};
 use super::delay::{Delay, DelayId, Etype, Policy, Status, Time};
 use super::path_index::TOP;
-use super::records::{Entries, Slot};
+use super::records::{DelayTable, Slot};
 
 /// The result of [`Queue::first_ready`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +214,7 @@ impl Queue {
 }
 
 /// Maintains the invariant of [`Queue::waiting_from`] when `slot` begins to wait.
-pub(super) fn note_waiting(waiting_from: &mut Option<Slot>, entries: &Entries, slot: Slot) {
+pub(super) fn note_waiting(waiting_from: &mut Option<Slot>, entries: &DelayTable, slot: Slot) {
     let serial = entries[slot].serial;
     if waiting_from.is_none_or(|first| serial < entries[first].serial) {
         *waiting_from = Some(slot);

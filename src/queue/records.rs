@@ -5,10 +5,10 @@ use std::ops::{Index, IndexMut};
 
 use super::delay::{DelayId, Etype, Status, Time};
 use super::path_index::NodeId;
-use super::slab::{Key, Slab};
+use super::slab::{Slab, SlabKey};
 
 /// The key of a delay's record.
-pub(super) type Slot = Key<Record>;
+pub(super) type Slot = SlabKey<Record>;
 
 /// `first_due` is stored in units of 2^20 microseconds: 4 bytes last for 142 years.
 const FIRST_DUE_SHIFT: u32 = 20;
@@ -72,7 +72,7 @@ impl Default for Record {
 }
 
 /// All delays of a queue.
-pub(super) struct Entries {
+pub(super) struct DelayTable {
     slab: Slab<Record>,
     first: Option<Slot>,
     last: Option<Slot>,
@@ -80,9 +80,9 @@ pub(super) struct Entries {
     len: usize,
 }
 
-impl Entries {
+impl DelayTable {
     pub(super) fn new() -> Self {
-        Entries {
+        DelayTable {
             slab: Slab::new(),
             first: None,
             last: None,
@@ -193,7 +193,7 @@ impl Entries {
     }
 }
 
-impl Index<Slot> for Entries {
+impl Index<Slot> for DelayTable {
     type Output = Record;
 
     fn index(&self, slot: Slot) -> &Record {
@@ -201,7 +201,7 @@ impl Index<Slot> for Entries {
     }
 }
 
-impl IndexMut<Slot> for Entries {
+impl IndexMut<Slot> for DelayTable {
     fn index_mut(&mut self, slot: Slot) -> &mut Record {
         &mut self.slab[slot]
     }

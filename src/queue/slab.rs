@@ -11,14 +11,14 @@ use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 
 /// The index of a `T` in its slab, counted from 1.
-pub(super) struct Key<T> {
+pub(super) struct SlabKey<T> {
     number: NonZeroU32,
     of: PhantomData<fn() -> T>,
 }
 
-impl<T> Key<T> {
+impl<T> SlabKey<T> {
     pub(super) const fn new(number: NonZeroU32) -> Self {
-        Key {
+        SlabKey {
             number,
             of: PhantomData,
         }
@@ -34,33 +34,33 @@ impl<T> Key<T> {
     }
 
     fn at(index: usize) -> Self {
-        Key::new(NonZeroU32::MIN.saturating_add(index as u32))
+        SlabKey::new(NonZeroU32::MIN.saturating_add(index as u32))
     }
 }
 
-impl<T> Clone for Key<T> {
+impl<T> Clone for SlabKey<T> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<T> Copy for Key<T> {}
+impl<T> Copy for SlabKey<T> {}
 
-impl<T> PartialEq for Key<T> {
+impl<T> PartialEq for SlabKey<T> {
     fn eq(&self, other: &Self) -> bool {
         self.number == other.number
     }
 }
 
-impl<T> Eq for Key<T> {}
+impl<T> Eq for SlabKey<T> {}
 
-impl<T> Hash for Key<T> {
+impl<T> Hash for SlabKey<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.number.hash(state);
     }
 }
 
-impl<T> fmt::Debug for Key<T> {
+impl<T> fmt::Debug for SlabKey<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.number)
     }
@@ -69,7 +69,7 @@ impl<T> fmt::Debug for Key<T> {
 /// Records of one type. A removed record leaves `T::default()` until its slot is used again.
 pub(super) struct Slab<T> {
     items: Vec<T>,
-    free: Vec<Key<T>>,
+    free: Vec<SlabKey<T>>,
 }
 
 impl<T: Default> Slab<T> {
@@ -86,22 +86,22 @@ impl<T: Default> Slab<T> {
     }
 
     /// Stores a record and returns its key. The caller checks [`Slab::room`] first.
-    pub(super) fn insert(&mut self, item: T) -> Key<T> {
+    pub(super) fn insert(&mut self, item: T) -> SlabKey<T> {
         if let Some(key) = self.free.pop() {
             self[key] = item;
             return key;
         }
-        let key = Key::at(self.items.len());
+        let key = SlabKey::at(self.items.len());
         self.items.push(item);
         key
     }
 
-    pub(super) fn remove(&mut self, key: Key<T>) -> T {
+    pub(super) fn remove(&mut self, key: SlabKey<T>) -> T {
         self.free.push(key);
         std::mem::take(&mut self[key])
     }
 
-    pub(super) fn get(&self, key: Key<T>) -> Option<&T> {
+    pub(super) fn get(&self, key: SlabKey<T>) -> Option<&T> {
         self.items.get(key.index())
     }
 
@@ -124,16 +124,16 @@ impl<T: Default> Slab<T> {
     }
 }
 
-impl<T> Index<Key<T>> for Slab<T> {
+impl<T> Index<SlabKey<T>> for Slab<T> {
     type Output = T;
 
-    fn index(&self, key: Key<T>) -> &T {
+    fn index(&self, key: SlabKey<T>) -> &T {
         &self.items[key.index()]
     }
 }
 
-impl<T> IndexMut<Key<T>> for Slab<T> {
-    fn index_mut(&mut self, key: Key<T>) -> &mut T {
+impl<T> IndexMut<SlabKey<T>> for Slab<T> {
+    fn index_mut(&mut self, key: SlabKey<T>) -> &mut T {
         &mut self.items[key.index()]
     }
 }

@@ -62,7 +62,7 @@ pub struct Location {
 ///
 /// A directory is missing, or a symbolic link may have been created by another user.
 pub fn locate(path: &Path) -> io::Result<Location> {
-    let mut walk = Walk::begin(path, None)?;
+    let mut walk = PathWalk::begin(path, None)?;
     let (name, found, magic) = walk.go_to_last()?;
     if name == "." || name == ".." {
         return Err(Errno::ISDIR.into());
@@ -82,7 +82,7 @@ pub fn locate(path: &Path) -> io::Result<Location> {
 ///
 /// It does not exist, or a symbolic link may have been created by another user.
 pub fn enter(path: &Path) -> io::Result<Directory> {
-    let mut walk = Walk::begin(path, Some("."))?;
+    let mut walk = PathWalk::begin(path, Some("."))?;
     walk.go_to_last()?;
     Ok(walk.here)
 }
@@ -295,21 +295,21 @@ impl Location {
 }
 
 /// The state of a path resolution.
-struct Walk {
+struct PathWalk {
     here: Directory,
     /// The remaining components, the next one last.
     rest: Vec<OsString>,
     links: usize,
 }
 
-impl Walk {
-    fn begin(path: &Path, and: Option<&str>) -> io::Result<Walk> {
+impl PathWalk {
+    fn begin(path: &Path, and: Option<&str>) -> io::Result<PathWalk> {
         if path.as_os_str().is_empty() {
             return Err(Errno::NOENT.into());
         }
         let mut rest: Vec<OsString> = and.map(OsString::from).into_iter().collect();
         add_names(&mut rest, &std::path::absolute(path)?);
-        Ok(Walk {
+        Ok(PathWalk {
             here: root()?,
             rest,
             links: 0,

@@ -6,12 +6,12 @@ use std::rc::Rc;
 
 use super::hooks::RejectHooks;
 use super::progress::PassProgress;
-use super::staging::{Candidate, Collected, CommitAction, Committed, ScanAnswer};
 use crate::config::OnReject;
 use crate::log;
 use crate::paths;
 use crate::queue::{Etype, Time};
 use crate::script::{Script, SyncHandle};
+use crate::staging::{Candidate, Collected, CommitAction, Committed, ScanAnswer};
 use crate::sync::RetryPlan;
 
 /// The maximum number of files that are logged individually.

@@ -3,20 +3,20 @@
 //! | file | what it does |
 //! |---|---|
 //! | `pass` | the component: the passes of all gates |
+//! | `checked_transfer` | a transfer that waits for its pass |
 //! | `progress` | the files of one pass on their way through the checks |
 //! | `scanners` | scanner processes and check functions |
 //! | `apply` | what the results mean for the files and their syncs |
 //! | `hooks` | the commands of `onReject` |
-//! | `staging` | what has passed, staged for rsync: a room of its own |
 //!
-//! The room may call `transfer`, `script` and those below; `staging` is below `sync`. It knows
-//! neither the watcher nor the event loop.
+//! The room may call `transfer`, `script` and those below; `staging` holds what has passed. It
+//! knows neither the watcher nor the event loop.
 
 mod apply;
+mod checked_transfer;
 mod hooks;
 mod pass;
 mod progress;
 mod scanners;
-pub mod staging;
 
-pub use pass::{CheckedTransfer, ScanPasses, ScanTurn};
+pub use pass::{ScanPasses, ScanTurn};

@@ -16,18 +16,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mio::Waker;
-use mlua::{Function, Table};
 
 use super::apply;
+use super::checked_transfer::CheckedTransfer;
 use super::hooks::RejectHooks;
 use super::progress::PassProgress;
 use super::scanners::{self, CheckedPass};
-use super::staging::{Gate, Layout, ScanScope, ScanWorker, WorkerOrder, WorkerResult, gate};
 use crate::id::GateId;
-use crate::log;
 use crate::process::{Children, ExitStatus, Pid};
-use crate::queue::{DelayId, Time};
+use crate::queue::Time;
 use crate::script::{ScanRequest, Script, SyncHandle};
+use crate::staging::{Gate, Layout, ScanScope, ScanWorker, WorkerOrder, WorkerResult, gate};
 use crate::sync::Sync;
 use crate::transfer::{ScannerCall, Transfers};
 
@@ -74,54 +73,6 @@ impl Pass {
     }
 }
 
-/// A transfer that waits for its pass, or has been checked.
-pub struct CheckedTransfer {
-    /// The sync.
-    pub handle: Rc<SyncHandle>,
-    agent: Table,
-    ids: Vec<DelayId>,
-    send: Function,
-}
-
-impl CheckedTransfer {
-    /// Puts the entries back into the queue; they are checked again.
-    pub fn requeue(&self, now: Time) {
-        self.handle.sync.borrow_mut().requeue(&self.ids, now);
-    }
-
-    /// Requeues a transfer that waits for its pass.
-    fn cancel(&self, now: Time) {
-        self.handle.sync.borrow_mut().child_ended();
-        self.requeue(now);
-    }
-
-    /// Ends the wait. Returns false if nothing is left to be sent.
-    fn is_needed(&self) -> bool {
-        let mut sync = self.handle.sync.borrow_mut();
-        sync.child_ended();
-        if !nothing_to_send(&sync, &self.ids) {
-            return true;
-        }
-        sync.succeeded(&self.ids);
-        drop(sync);
-        self.handle.forget(&self.ids);
-        false
-    }
-
-    /// Lets user code send the entries. They stay active, so that later changes wait behind them.
-    ///
-    /// # Errors
-    ///
-    /// User code failed.
-    pub fn send(self, script: &Script) -> mlua::Result<()> {
-        let reading = self.handle.sync.borrow().gate.begin_reading();
-        script.context.staged_reading.replace(Some(reading));
-        let sent = self.send.call::<()>(self.agent);
-        script.context.staged_reading.take();
-        sent
-    }
-}
-
 enum PassPhase {
     /// Waits for the previous pass of the gate.
     Waiting(ScanScope),
@@ -153,14 +104,8 @@ impl ScanPasses {
     /// Adds a transfer to a pass.
     pub fn on_request(&mut self, request: ScanRequest) {
         let gate = Rc::clone(&request.handle.sync.borrow().gate);
-        request.handle.sync.borrow_mut().child_started();
-        let mut waiter = Some(CheckedTransfer {
-            handle: request.handle,
-            agent: request.agent,
-            ids: request.ids,
-            send: request.send,
-        });
         let mut scope = Some(ScanScope::for_task(&request.task));
+        let mut waiter = Some(CheckedTransfer::new(request));
         for pass in &mut self.passes {
             if let PassPhase::Waiting(known) = &mut pass.phase
                 && pass.gate.id() == gate.id()
@@ -183,8 +128,52 @@ impl ScanPasses {
         }
     }
 
-    /// Advances the passes that have begun as far as possible.
-    pub fn on_turn(&mut self, turn: &mut ScanTurn<'_>) {
+    /// Advances the passes as far as possible. A pass begins if `is_ready` for all its syncs.
+    pub fn on_turn(
+        &mut self,
+        turn: &mut ScanTurn<'_>,
+        is_ready: &mut dyn FnMut(&Rc<SyncHandle>) -> bool,
+    ) {
+        self.advance(turn);
+        for (token, syncs) in self.startable(turn.transfers) {
+            // The staged tree must not lose files while they are being sent to other targets.
+            let ready = syncs.iter().filter(|&handle| is_ready(handle)).count();
+            if ready == syncs.len() {
+                self.begin(token, turn);
+            } else {
+                self.cancel(token, turn.now);
+            }
+        }
+    }
+
+    /// Lets user code send what has been checked while processes are available.
+    ///
+    /// # Errors
+    ///
+    /// User code failed.
+    pub fn send_checked(
+        &mut self,
+        script: &Script,
+        now: Time,
+        is_ready: &mut dyn FnMut(&Rc<SyncHandle>) -> bool,
+    ) -> mlua::Result<()> {
+        while script.context.may_spawn()
+            && let Some(transfer) = self.next_checked()
+        {
+            // The source or the tunnel may be unavailable by now.
+            let handle = &transfer.handle;
+            let is_paused = handle.sync.borrow().is_paused();
+            if is_paused || !handle.is_connected() || !is_ready(handle) {
+                transfer.requeue(now);
+            } else {
+                transfer.send(script)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Advances the passes that have begun.
+    fn advance(&mut self, turn: &mut ScanTurn<'_>) {
         let workers = self.workers.values();
         let done = workers.flat_map(|worker| worker.done().collect::<Vec<_>>());
         for done in done.collect::<Vec<_>>() {
@@ -215,7 +204,7 @@ impl ScanPasses {
     /// Returns the passes that may begin, with their syncs. A pass that opens a staged tree may
     /// empty it, so it waits until no transfer reads the tree, including transfers of the previous
     /// configuration.
-    pub fn startable(&self, transfers: &Transfers) -> Vec<(u64, Vec<Rc<SyncHandle>>)> {
+    fn startable(&self, transfers: &Transfers) -> Vec<(u64, Vec<Rc<SyncHandle>>)> {
         let mut busy: HashSet<GateId> = HashSet::new();
         let (waiting, begun): (Vec<_>, Vec<_>) = self
             .passes
@@ -237,7 +226,7 @@ impl ScanPasses {
     }
 
     /// Begins a pass whose syncs may send.
-    pub fn begin(&mut self, token: u64, turn: &mut ScanTurn<'_>) {
+    fn begin(&mut self, token: u64, turn: &mut ScanTurn<'_>) {
         let Some(pass) = self.pass(token) else {
             return;
         };
@@ -257,14 +246,14 @@ impl ScanPasses {
     }
 
     /// Ends a pass whose syncs may not send. It is requested again when they may.
-    pub fn cancel(&mut self, token: u64, now: Time) {
+    fn cancel(&mut self, token: u64, now: Time) {
         for waiter in self.take(token).into_iter().flat_map(|pass| pass.waiters) {
             waiter.cancel(now);
         }
     }
 
     /// Removes and returns the next transfer that has been checked and is still needed.
-    pub fn next_checked(&mut self) -> Option<CheckedTransfer> {
+    fn next_checked(&mut self) -> Option<CheckedTransfer> {
         while let Some(transfer) = self.ready.pop_front() {
             if transfer.is_needed() {
                 return Some(transfer);
@@ -411,8 +400,7 @@ impl ScanPasses {
         match outcome {
             Err(why) => {
                 for waiter in self.take(token).into_iter().flat_map(|pass| pass.waiters) {
-                    waiter.handle.sync.borrow_mut().child_ended();
-                    cannot_check(&waiter, &why, turn.now);
+                    waiter.fail(&why, turn.now);
                 }
             }
             Ok(WorkerResult::Collected(found)) => match apply::collected(&syncs, found, turn.now) {
@@ -440,19 +428,6 @@ impl ScanPasses {
     }
 }
 
-/// Repeats entries that cannot be checked now. Nothing is sent.
-fn cannot_check(waiter: &CheckedTransfer, why: &str, now: Time) {
-    const CODE: i32 = 11;
-    let mut sync = waiter.handle.sync.borrow_mut();
-    let wait = sync.failed(&waiter.ids, now).as_secs();
-    let name = &sync.config.name;
-    log::error(format_args!(
-        "{name}: nothing can be checked, so nothing is sent: {why}; trying again in {wait} s"
-    ));
-    sync.counters
-        .failed(ExitStatus::Exit(CODE), format!("check: {why}").into_bytes());
-}
-
 /// Returns the sources and targets of all syncs, as configured.
 fn configured(syncs: &[Rc<SyncHandle>]) -> Vec<Vec<u8>> {
     let syncs = syncs.iter().map(|handle| handle.sync.borrow());
@@ -473,11 +448,4 @@ fn layout(sync: &Sync, configured: Vec<Vec<u8>>) -> Option<Layout> {
         readers: Arc::clone(sync.gate.readers()),
         configured,
     })
-}
-
-/// Returns true if all entries are about blocked files.
-fn nothing_to_send(sync: &Sync, ids: &[DelayId]) -> bool {
-    ids.iter()
-        .filter_map(|&id| sync.queue.get(id))
-        .all(|delay| !delay.etype().is_special() && sync.is_blocked(&delay.paths().0))
 }

@@ -1,8 +1,8 @@
 //! Progress of the files of one pass through the checks of their sync. The checks run one after
 //! another; a file that fails one skips the others.
 
-use super::staging::{Candidate, Groups, ScanAnswer};
 use crate::config::Check;
+use crate::staging::{Candidate, Groups, ScanAnswer};
 
 /// The progress of one pass.
 pub struct PassProgress {

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use mlua::Table;
 
 use super::progress::PassProgress;
-use super::staging::{Candidate, ScanAnswer};
 use crate::config::{Check, Scanner};
 use crate::paths;
 use crate::process::{Children, Command, ExitStatus, Output, Stdin};
 use crate::script::{Script, SyncHandle};
+use crate::staging::{Candidate, ScanAnswer};
 use crate::sync::Sync;
 use crate::transfer::{Job, ScannerCall, Transfers};
 

@@ -1,21 +1,21 @@
 //! The script context: state shared by the Lua API and the event loop.
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, Value};
 
-use super::api::observe::Observed;
-use super::api::tunnel::TunnelObject;
+use super::observed::Observed;
 use super::request::RequestQueue;
+use super::sync_handle::SyncHandle;
+use super::tunnel_object::TunnelObject;
+use super::watchdog::Watchdog;
 use crate::config::{SettingsTable, config_error};
-use crate::log;
 use crate::process::{Children, SshControl};
-use crate::queue::{DelayId, Time};
-use crate::scan::staging::readers::Reading;
-use crate::sync::{Clock, Sync};
+use crate::queue::Time;
+use crate::staging::readers::Reading;
+use crate::sync::Clock;
 
 /// The stage of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,61 +26,6 @@ pub enum Stage {
     Running,
     /// The daemon waits for the last children; nothing new starts.
     ShuttingDown,
-}
-
-/// A sync handle: a sync with its Lua objects.
-pub struct SyncHandle {
-    /// The sync. Must not be borrowed while Lua runs. After a reload with an unchanged
-    /// configuration the old and the new handle share it.
-    pub sync: Rc<RefCell<Sync>>,
-    /// Equal for equal configurations; `None` if they cannot be compared.
-    pub fingerprint: Option<Vec<u8>>,
-    /// The merged configuration.
-    pub config: Table,
-    /// The inlet object.
-    pub inlet: Table,
-    /// The tunnel of its transfers.
-    pub tunnel: Option<Rc<TunnelObject>>,
-    /// The event objects of queue entries, two for a move. An entry keeps its objects, including
-    /// fields set by user code, until it is done.
-    pub events: RefCell<HashMap<DelayId, (Table, Option<Table>)>>,
-    /// The object returned by `inlet.getSync()`, once it is created.
-    pub object: OnceCell<Table>,
-}
-
-impl SyncHandle {
-    /// Returns true if it has this name, as it is configured or as it is shown, or if no name is
-    /// given.
-    pub fn is_meant(&self, name: Option<&str>) -> bool {
-        let sync = self.sync.borrow();
-        let shown = &sync.config.name;
-        name.is_none_or(|name| shown == name || *shown == log::escape(name.as_bytes()))
-    }
-
-    /// Returns true if its tunnel, if any, permits transfers.
-    pub fn is_connected(&self) -> bool {
-        let tunnel = self.tunnel.as_ref();
-        tunnel.is_none_or(|tunnel| tunnel.machine.borrow().is_up())
-    }
-
-    /// Drops the event objects of those entries that are done.
-    pub fn forget_finished(&self, ids: &[DelayId]) {
-        let is_done = |id: &DelayId| !self.sync.borrow().queue.contains(*id);
-        self.events
-            .borrow_mut()
-            .retain(|id, _| !ids.contains(id) || !is_done(id));
-    }
-
-    /// Drops the event objects of entries.
-    pub fn forget(&self, ids: &[DelayId]) {
-        let mut events = self.events.borrow_mut();
-        if events.is_empty() {
-            return;
-        }
-        for id in ids {
-            events.remove(id);
-        }
-    }
 }
 
 /// A pending call of `alarm`.
@@ -115,10 +60,8 @@ pub struct ScriptContext {
     pub running: Cell<usize>,
     /// The global limit of processes.
     pub max_processes: Cell<Option<usize>>,
-    /// The start of the user code that is running.
-    pub user_code: super::watchdog::RunningSince,
-    /// The argument of `terminate(n)`, if it was called.
-    pub ending: Cell<Option<i64>>,
+    /// The limits of user code.
+    pub watchdog: Rc<Watchdog>,
     /// A startup transfer failed and `insist` is not set, so the daemon ends.
     pub startup_failed: Cell<bool>,
     /// The built-in exit code table has been used since this was reset.

@@ -8,7 +8,8 @@ use std::fs;
 use mlua::{Error, Lua, Value};
 
 use super::lua_source;
-use crate::config::{ConfigError, nearest};
+use crate::config::ConfigError;
+use crate::spelling::nearest;
 
 /// Returns the message of an error without stack traces. For a [`ConfigError`] the position of the
 /// running user line is put in front, and the line of the invalid key is appended if it differs.

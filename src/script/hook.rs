@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use mlua::{Function, HookTriggers, Lua, Result, VmState};
 
-use super::context::SyncHandle;
 use super::runtime::Script;
+use super::sync_handle::SyncHandle;
+use crate::component::DriftNews;
 use crate::config::{Hook, SyncConfig};
 use crate::process::ExitStatus;
 
@@ -68,6 +69,32 @@ pub struct HookReport {
     pub truncated: bool,
     /// The number of children merged into this report.
     pub batches: u64,
+}
+
+impl HookReport {
+    /// Returns the report that a comparison has found differences.
+    pub fn of_drift(news: DriftNews) -> HookReport {
+        HookReport {
+            event: HookEvent::Failed,
+            status: ExitStatus::Exit(1),
+            text: news.text.into_bytes(),
+            paths: news.paths,
+            truncated: news.is_cut,
+            batches: 1,
+        }
+    }
+
+    /// Returns the report that nothing is left of the failure with this text.
+    pub fn recovered(text: Vec<u8>) -> HookReport {
+        HookReport {
+            event: HookEvent::Recovered,
+            status: ExitStatus::Exit(0),
+            text,
+            paths: Vec::new(),
+            truncated: false,
+            batches: 1,
+        }
+    }
 }
 
 impl Script {

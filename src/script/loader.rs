@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
-use std::fmt;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -10,11 +9,13 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, Value};
 
-use super::api::observe::Observed;
-use super::context::{ScriptContext, Stage, SyncHandle};
+use super::context::{ScriptContext, Stage};
 use super::create::config_api;
+use super::load_error::LoadError;
 use super::objects::Objects;
+use super::observed::Observed;
 use super::runtime::Script;
+use super::sync_handle::SyncHandle;
 use super::watchdog;
 use super::{errors, hints, lua_source, prelude_api, search_paths};
 use crate::cli::{Options, SyncOption};
@@ -45,30 +46,6 @@ const PRELUDES: &[(&str, &str)] = &[
         include_str!("../../lua/default-rclone.lua"),
     ),
 ];
-
-/// A failure to load the configuration, as lines for the user.
-#[derive(Debug)]
-pub struct LoadError {
-    /// The error messages to log.
-    pub lines: Vec<String>,
-    /// The exit code of the process.
-    pub exit: Exit,
-}
-
-impl LoadError {
-    pub(super) fn line(text: impl Into<String>) -> LoadError {
-        LoadError {
-            lines: vec![text.into()],
-            exit: Exit::Failure,
-        }
-    }
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.lines.join("\n"))
-    }
-}
 
 /// The environment of a configuration.
 pub struct Environment {
@@ -103,7 +80,7 @@ impl Script {
         let context = context(&lua, delay, children, clock, before)?;
         let objects = Objects::new(&lua).map_err(unloaded)?;
         preludes(&lua, &context, &objects).map_err(unloaded)?;
-        watchdog::install(&lua, &context).map_err(unloaded)?;
+        watchdog::install(&lua, &context.watchdog).map_err(unloaded)?;
         let loader = Loader {
             lua: &lua,
             context: &context,
@@ -161,8 +138,7 @@ fn context(
         alarms: RefCell::default(),
         running: Cell::new(0),
         max_processes: Cell::new(None),
-        user_code: Default::default(),
-        ending: Cell::new(None),
+        watchdog: Rc::default(),
         startup_failed: Cell::new(false),
         used_default_exit_codes: Cell::new(false),
         settings: SettingsTable::new(lua).map_err(unloaded)?,
@@ -222,12 +198,12 @@ impl Loader<'_> {
         for (line, hint) in hints::for_foreign_values(&String::from_utf8_lossy(&text)) {
             log::warn(format!("{shown}:{line}: {hint}"));
         }
-        watchdog::call(self.context, || function.call::<()>(()))
+        watchdog::call(&self.context.watchdog, || function.call::<()>(()))
             .map_err(|error| self.failure(&error, &shown))
     }
 
     fn failure(&self, error: &mlua::Error, file: &str) -> LoadError {
-        if let Some(code) = self.context.ending.get() {
+        if let Some(code) = self.context.watchdog.ending.get() {
             return LoadError {
                 lines: Vec::new(),
                 exit: Exit::Asked(code),

@@ -7,8 +7,8 @@ pub fn line_of_assignment(text: &str, name: &str) -> Option<usize> {
     let mut tokens = Lexer::new(text).peekable();
     while let Some((token, line)) = tokens.next() {
         depth = token.depth(depth);
-        let is_assigned = matches!(tokens.peek(), Some((Token::Assign, _)));
-        if depth == 0 && token == Token::Name(name) && is_assigned {
+        let is_assigned = matches!(tokens.peek(), Some((LuaToken::Assign, _)));
+        if depth == 0 && token == LuaToken::Name(name) && is_assigned {
             return Some(line);
         }
     }
@@ -23,10 +23,10 @@ pub fn line_of_key(text: &str, start: usize, key: &str) -> Option<usize> {
         .peekable();
     while let Some((token, line)) = tokens.next() {
         depth = token.depth(depth);
-        let is_assigned = matches!(tokens.peek(), Some((Token::Assign, _)));
+        let is_assigned = matches!(tokens.peek(), Some((LuaToken::Assign, _)));
         match token {
-            Token::Symbol('}' | ')') if depth == 0 => return None,
-            Token::Name(name) if name == key && depth > 0 && is_assigned => return Some(line),
+            LuaToken::Symbol('}' | ')') if depth == 0 => return None,
+            LuaToken::Name(name) if name == key && depth > 0 && is_assigned => return Some(line),
             _ => {}
         }
     }
@@ -38,12 +38,17 @@ pub fn line_of_key(text: &str, start: usize, key: &str) -> Option<usize> {
 pub fn assigned_names(text: &str) -> Vec<(usize, &str)> {
     let tokens: Vec<_> = Lexer::new(text).collect();
     let found = tokens.windows(3).enumerate().filter_map(|(at, three)| {
-        let [(key, _), (Token::Assign, _), (Token::Name(value), line)] = three else {
+        let [
+            (key, _),
+            (LuaToken::Assign, _),
+            (LuaToken::Name(value), line),
+        ] = three
+        else {
             return None;
         };
-        let is_key = matches!(key, Token::Name(_) | Token::Symbol(']'));
+        let is_key = matches!(key, LuaToken::Name(_) | LuaToken::Symbol(']'));
         let ends = match tokens.get(at + 3) {
-            Some((Token::Symbol(',' | ';' | '}'), _)) | None => true,
+            Some((LuaToken::Symbol(',' | ';' | '}'), _)) | None => true,
             Some((_, next)) => next > line,
         };
         (is_key && ends).then_some((*line, *value))
@@ -60,14 +65,14 @@ pub fn has_code(text: &str) -> bool {
 pub fn is_assigned(text: &str, name: &str) -> bool {
     let mut previous = None;
     Lexer::new(text).any(|(token, _)| {
-        let is_assigned = token == Token::Assign && previous == Some(Token::Name(name));
+        let is_assigned = token == LuaToken::Assign && previous == Some(LuaToken::Name(name));
         previous = Some(token);
         is_assigned
     })
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Token<'a> {
+enum LuaToken<'a> {
     /// A name, a keyword or a number.
     Name(&'a str),
     /// A string.
@@ -80,12 +85,12 @@ enum Token<'a> {
     Symbol(char),
 }
 
-impl Token<'_> {
+impl LuaToken<'_> {
     /// Returns the number of open braces and parentheses after this token.
     fn depth(self, before: usize) -> usize {
         match self {
-            Token::Symbol('{' | '(') => before + 1,
-            Token::Symbol('}' | ')') => before.saturating_sub(1),
+            LuaToken::Symbol('{' | '(') => before + 1,
+            LuaToken::Symbol('}' | ')') => before.saturating_sub(1),
             _ => before,
         }
     }
@@ -113,9 +118,9 @@ impl<'a> Lexer<'a> {
 }
 
 impl<'a> Iterator for Lexer<'a> {
-    type Item = (Token<'a>, usize);
+    type Item = (LuaToken<'a>, usize);
 
-    fn next(&mut self) -> Option<(Token<'a>, usize)> {
+    fn next(&mut self) -> Option<(LuaToken<'a>, usize)> {
         loop {
             let text = self.rest.trim_start();
             self.skip_bytes(self.rest.len() - text.len());
@@ -129,18 +134,18 @@ impl<'a> Iterator for Lexer<'a> {
             }
             let is_name = |c: char| c.is_alphanumeric() || c == '_';
             let (token, length) = match first {
-                '"' | '\'' => (Token::Text, quoted(text, first)),
+                '"' | '\'' => (LuaToken::Text, quoted(text, first)),
                 '[' => match long_bracket(text) {
-                    Some(length) => (Token::Text, length),
-                    None => (Token::Symbol('['), 1),
+                    Some(length) => (LuaToken::Text, length),
+                    None => (LuaToken::Symbol('['), 1),
                 },
-                '=' if text.starts_with("==") => (Token::Equal, 2),
-                '=' => (Token::Assign, 1),
+                '=' if text.starts_with("==") => (LuaToken::Equal, 2),
+                '=' => (LuaToken::Assign, 1),
                 c if is_name(c) => {
                     let length = text.find(|c| !is_name(c)).unwrap_or(text.len());
-                    (Token::Name(&text[..length]), length)
+                    (LuaToken::Name(&text[..length]), length)
                 }
-                c => (Token::Symbol(c), c.len_utf8()),
+                c => (LuaToken::Symbol(c), c.len_utf8()),
             };
             self.skip_bytes(length);
             return Some((token, line));

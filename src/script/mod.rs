@@ -5,9 +5,12 @@
 //!
 //! * `loader`, `search_paths`: loading of a configuration, and directories of `require`;
 //! * `runtime`, `hook`: calls into the loaded configuration;
-//! * `context`: the state shared with the event loop;
+//! * `context`: the state shared with the event loop, with these parts:
+//! * `sync_handle`, `tunnel_object`, `observed`: a sync with its Lua objects, a tunnel, and observed
+//!   file descriptors;
 //! * `request`: requests for the event loop;
 //! * `prelude_api`: native functions of the preludes;
+//! * `load_error`: failures to load a configuration;
 //! * `errors`, `hints`: error messages with file, line and key, and hints;
 //! * `lua_source`: lines of keys in the text of a configuration;
 //! * `watchdog`: limits of running user code;
@@ -28,20 +31,26 @@ mod hints;
 mod hook;
 mod kinds;
 mod layer3;
+mod load_error;
 mod loader;
 mod lua_source;
 mod objects;
+mod observed;
 mod prelude_api;
 mod request;
 mod runtime;
 mod search_paths;
+mod sync_handle;
+mod tunnel_object;
 mod watchdog;
 
-pub use api::tunnel::{PROCESS_KIND, TunnelMode, TunnelObject};
-pub use context::{Alarm, ScriptContext, SyncHandle};
+pub use context::{Alarm, ScriptContext};
 pub use hook::{HookEvent, HookReport};
 pub use kinds::comparison::{Comparison, ComparisonScope, ListedPath};
-pub use loader::{Environment, LoadError};
+pub use load_error::LoadError;
+pub use loader::Environment;
 pub use lua_source::has_code;
 pub use request::{CopyRequest, RequestQueue, ScanRequest, ScriptRequest, SpawnRequest};
 pub use runtime::{CollectResult, Script};
+pub use sync_handle::SyncHandle;
+pub use tunnel_object::{PROCESS_KIND, TunnelMode, TunnelObject};

@@ -18,7 +18,7 @@ pub fn table(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Resul
     let (event_meta, list_meta) = objects.metatables();
     native.set("event_meta", event_meta)?;
     native.set("list_meta", list_meta)?;
-    native.set("version", crate::cli::VERSION)?;
+    native.set("version", crate::VERSION)?;
     api::add(lua, context, objects, &native)?;
     calls(lua, &native)?;
     errors_and_texts(lua, context, &native)?;

@@ -6,11 +6,11 @@ use std::rc::Rc;
 
 use mlua::{Function, Table};
 
-use super::context::SyncHandle;
+use super::sync_handle::SyncHandle;
 use crate::batch::TransferKind;
 use crate::local::CopyTask;
 use crate::queue::DelayId;
-use crate::scan::staging::readers::Reading;
+use crate::staging::readers::Reading;
 
 /// A request of Lua code for the event loop.
 pub enum ScriptRequest {

@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use mlua::{Function, Lua, Result, Table, Value};
 
-use super::api::tunnel::TunnelObject;
-use super::context::{Alarm, ScriptContext, Stage, SyncHandle};
-use super::loader::LoadError;
+use super::context::{Alarm, ScriptContext, Stage};
+use super::load_error::LoadError;
 use super::objects::Objects;
 use super::objects::timestamp::Timestamp;
+use super::sync_handle::SyncHandle;
+use super::tunnel_object::TunnelObject;
 use super::watchdog;
 use super::{errors, layer3};
 use crate::config::{Settings, config_error, kind_of, truthy};
@@ -102,7 +103,7 @@ impl Script {
                 handle,
                 format_args!("{}( event )", etype.name().to_lowercase()),
             );
-            return watchdog::call(&self.context, || special.call(event));
+            return watchdog::call(&self.context.watchdog, || special.call(event));
         }
         if etype == Etype::Init {
             handle.sync.borrow_mut().queue.discard(id);
@@ -113,7 +114,7 @@ impl Script {
             return Ok(());
         };
         self.trace(handle, "action( inlet )");
-        watchdog::call(&self.context, || action.call(&handle.inlet))
+        watchdog::call(&self.context.watchdog, || action.call(&handle.inlet))
     }
 
     /// Logs a call of a user function in the category Function.
@@ -154,7 +155,7 @@ impl Script {
         self.context.used_default_exit_codes.set(false);
         self.trace(handle, format_args!("collect( agent, {code} )"));
         let errors = self.lua.create_string(errors)?;
-        let answer: Value = watchdog::call(&self.context, || {
+        let answer: Value = watchdog::call(&self.context.watchdog, || {
             collect.call((agent, code, signal, errors))
         })?;
         let verdict = match answer {
@@ -187,7 +188,7 @@ impl Script {
                 function,
                 extra,
             } = alarm;
-            watchdog::call(&self.context, || {
+            watchdog::call(&self.context.watchdog, || {
                 function.call::<()>((Timestamp(due), extra))
             })?;
         }
@@ -249,7 +250,7 @@ impl Script {
     /// Returns how the daemon exits after an error in user code, and logs the error unless the code
     /// has called `terminate`.
     pub fn exit_after(&self, error: &mlua::Error) -> Exit {
-        match self.context.ending.get() {
+        match self.context.watchdog.ending.get() {
             Some(code) => Exit::Asked(code),
             None => {
                 self.report(error);

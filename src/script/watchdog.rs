@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use mlua::{HookTriggers, Lua, Result, VmState};
 use nix::sys::signal::Signal;
 
-use super::context::ScriptContext;
 use crate::config::config_error;
 use crate::log;
 
@@ -26,25 +25,29 @@ const WARN_AFTER: Duration = Duration::from_secs(10);
 /// The memory limit of a configuration, in bytes. Half of the machine's memory is a limit as well.
 const MAX_MEMORY: usize = 2 << 30;
 
-/// The start of the running user code, and whether the warning was logged.
+/// The limits of the user code of a configuration.
 #[derive(Default)]
-pub struct RunningSince {
+pub struct Watchdog {
+    /// The start of the running user code.
     since: Cell<Option<Instant>>,
+    /// The warning has been logged.
     told: Cell<bool>,
+    /// The argument of `terminate(n)`, if it was called.
+    pub ending: Cell<Option<i64>>,
 }
 
 /// Installs the checks for all code of this Lua state.
-pub fn install(lua: &Lua, context: &Rc<ScriptContext>) -> Result<()> {
+pub fn install(lua: &Lua, watchdog: &Rc<Watchdog>) -> Result<()> {
     lua.set_memory_limit(machine_memory().map_or(MAX_MEMORY, |all| MAX_MEMORY.min(all / 2)))?;
     let stopped = stop_signal();
-    let context = Rc::clone(context);
+    let watchdog = Rc::clone(watchdog);
     let triggers = HookTriggers::new().every_nth_instruction(CHECK_INTERVAL_INSTRUCTIONS);
     lua.set_global_hook(triggers, move |lua, _| {
-        let Some(since) = context.user_code.since.get() else {
+        let Some(since) = watchdog.since.get() else {
             return Ok(VmState::Continue);
         };
         let spent = since.elapsed();
-        if spent >= WARN_AFTER && !context.user_code.told.replace(true) {
+        if spent >= WARN_AFTER && !watchdog.told.replace(true) {
             log::warn(format_args!(
                 "a function of the configuration has been running for {} s; \
                  nothing else is done meanwhile",
@@ -55,7 +58,7 @@ pub fn install(lua: &Lua, context: &Rc<ScriptContext>) -> Result<()> {
             0 => Ok(VmState::Continue),
             _ if spent < SIGNAL_TIMEOUT => Ok(VmState::Continue),
             number => {
-                context.ending.set(Some(128 + number as i64));
+                watchdog.ending.set(Some(128 + number as i64));
                 stop(lua)?;
                 Err(ended())
             }
@@ -74,12 +77,12 @@ pub fn stop(lua: &Lua) -> Result<()> {
 /// # Errors
 ///
 /// The error of user code, or the request to end the process.
-pub fn call<R>(context: &ScriptContext, code: impl FnOnce() -> Result<R>) -> Result<R> {
-    context.user_code.since.set(Some(Instant::now()));
-    context.user_code.told.set(false);
+pub fn call<R>(watchdog: &Watchdog, code: impl FnOnce() -> Result<R>) -> Result<R> {
+    watchdog.since.set(Some(Instant::now()));
+    watchdog.told.set(false);
     let result = code();
-    context.user_code.since.set(None);
-    match context.ending.get() {
+    watchdog.since.set(None);
+    match watchdog.ending.get() {
         Some(_) => Err(ended()),
         None => result,
     }

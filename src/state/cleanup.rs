@@ -32,8 +32,9 @@ const BATCH_DELAY: Duration = Duration::from_secs(1);
 const MAX_REMOVED: usize = 100;
 
 /// The names of the files in a state directory.
-const STATE_KINDS: [&[u8]; 11] = [
+const STATE_KINDS: [&[u8]; 12] = [
     b"alive",
+    b"failing",
     b"index",
     b"index-open",
     b"inside",

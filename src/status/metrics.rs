@@ -6,9 +6,9 @@
 use std::fmt::Write;
 
 use crate::status::drift_report::DriftVerdict;
-use crate::status::health::State;
 use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::SyncSnapshot;
+use crate::status::state::State;
 
 /// The content type of the text, for HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

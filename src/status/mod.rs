@@ -5,6 +5,7 @@
 //! | `snapshot` | all data that is shown |
 //! | `drift_report` | the result of a comparison of source and target |
 //! | `trends` | how syncs have been going |
+//! | `state` | states of a sync and their urgency |
 //! | `health` | derives state and severity from it |
 //! | `status_file` | the status file of lsyncd 2.x |
 //! | `metrics` | metrics in Prometheus format |
@@ -22,9 +23,11 @@ pub mod metrics;
 pub mod number_format;
 pub mod page;
 pub mod snapshot;
+pub mod state;
 pub mod status_file;
 pub mod trends;
 
 pub use status_file::{
-    DelayStatus, StatusError, StatusReport, SyncStatus, TunnelProcess, TunnelStatus, WatchList,
+    DelayStatus, StatusError, StatusReport, SyncStatus, TunnelProcessStatus, TunnelStatus,
+    WatchList,
 };

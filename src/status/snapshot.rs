@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::status::drift_report::DriftVerdict;
-use crate::status::health::Severity;
-use crate::status::health::State;
 use crate::status::number_format::span;
+use crate::status::state::Severity;
+use crate::status::state::State;
 
 /// The version of this format. Fields may be added to a version, not removed or changed.
 pub const VERSION: u32 = 1;

@@ -64,12 +64,12 @@ pub struct TunnelStatus<'a> {
     /// The status: `UP`, `DOWN` …
     pub status: &'a str,
     /// The processes of the tunnel.
-    pub processes: Vec<TunnelProcess>,
+    pub processes: Vec<TunnelProcessStatus>,
 }
 
 /// A process of a tunnel.
 #[derive(Clone, Copy, Debug)]
-pub struct TunnelProcess {
+pub struct TunnelProcessStatus {
     /// The process id.
     pub pid: u32,
     /// The kind, as lsyncd numbers them.
@@ -210,7 +210,7 @@ impl TunnelStatus<'_> {
         let name = escape(&self.name);
         writeln!(out, "Tunnel: name={name} status={}", self.status)?;
         writeln!(out, "Running processes: {}", self.processes.len())?;
-        for TunnelProcess { pid, kind, started } in &self.processes {
+        for TunnelProcessStatus { pid, kind, started } in &self.processes {
             writeln!(out, "  pid={pid} type={kind} started={started:.6}")?;
         }
         write!(out, "\n\n")
@@ -273,7 +273,7 @@ mod tests {
         let tunnel = TunnelStatus {
             name: name("Tunnel1"),
             status: "UP",
-            processes: vec![TunnelProcess {
+            processes: vec![TunnelProcessStatus {
                 pid: 23717,
                 kind: 1,
                 started: 1_718_437_482.0,

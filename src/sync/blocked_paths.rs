@@ -9,7 +9,7 @@ use super::Sync;
 use crate::config::{Delete, OnReject};
 use crate::filter::{literal, push_entire};
 use crate::queue::Time;
-use crate::scan::staging::blocked::{BlockReason, MAX_RULE_BYTES, MAX_RULES};
+use crate::staging::blocked::{BlockReason, MAX_RULE_BYTES, MAX_RULES};
 
 impl Sync {
     /// Returns the directory rsync reads: the source, or the staged tree of checked files. `None`

@@ -27,6 +27,7 @@ impl Sync {
             SyncCommand::Flush => self.flush(),
             SyncCommand::Retry => self.retry_now(now),
             SyncCommand::Resync => self.resync(now),
+            SyncCommand::ResyncOnce => self.resync_once(now),
             SyncCommand::ResyncPath(path) => self.resync_path(path, now),
             SyncCommand::Release => self.release_guard(now),
             SyncCommand::Repair(path) => self.repair_path(path, now),
@@ -45,7 +46,7 @@ impl Sync {
             SyncCommand::Retry => {
                 self.pending() > 0 || self.is_failing() || self.failed_paths().due().is_some()
             }
-            SyncCommand::Resync => self.compares_everything(),
+            SyncCommand::Resync | SyncCommand::ResyncOnce => self.compares_everything(),
             SyncCommand::ResyncPath(_)
             | SyncCommand::Repair(_)
             | SyncCommand::RecordChanges
@@ -312,7 +313,7 @@ mod tests {
                 }
                 Step::Defer(name) => {
                     let left = path(*name);
-                    let named = crate::sync::Entries::from([(left.clone(), Etype::Modify)]);
+                    let named = crate::sync::RetryEntries::from([(left.clone(), Etype::Modify)]);
                     let deferred = self.sync.defer_failed(&ids, &named, false, self.now);
                     if deferred.is_none() {
                         self.sync.failed(&ids, self.now);

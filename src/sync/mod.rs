@@ -45,7 +45,7 @@ pub use counters::Counters;
 pub use guard::{MountChanges, SourceIdentity, TargetState};
 pub use journal_reader::{choose_leaders, share, share_inherited};
 pub use retry::{
-    Backoff, Blame, Deferred, Entries, FailedEntries, LineKind, OtherNames, RetryPlan,
+    Backoff, Blame, Deferred, FailedEntries, LineKind, OtherNames, RetryEntries, RetryPlan,
 };
 pub use scheduler::Scheduler;
 pub use warm_start::{IndexState, WarmStart, index_fingerprint};
@@ -68,7 +68,7 @@ use crate::cron::{Crontab, WallTime};
 use crate::filter::Filter;
 use crate::id::SyncId;
 use crate::queue::{DelayId, Policy, Queue, Ready, Time};
-use crate::scan::staging::Gate;
+use crate::staging::Gate;
 use crate::watch::{Scope, TreeSize};
 
 /// A filter shared with the crawl's threads. User code may add rules at run time.
@@ -363,4 +363,4 @@ fn scope(config: &SyncConfig, filter: &SharedFilter) -> Scope {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,6 +9,14 @@ use crate::watch::{Event, Follow};
 
 const SECOND: Time = 1_000_000;
 
+/// Returns a sync of this source that is active.
+pub(crate) fn sync_of(source: &[u8]) -> Sync {
+    let mut config = sync(true).config;
+    config.source = source.to_vec();
+    config.named_source = source.to_vec();
+    Sync::new(config, Filter::default(), Policy::Coalesce, false)
+}
+
 /// Returns a sync that takes Moves, with a queue of this policy.
 pub(super) fn sync_with(policy: Policy) -> Sync {
     let sync = sync(true);
@@ -337,7 +345,7 @@ fn transfers_aborted_at_new_paths_are_delayed() {
         sync.queue.push(Etype::Modify, b"/other", None, now);
         let ids = sync.queue.take(|_| crate::queue::Take::Take);
         sync.queue.activate(&ids);
-        let named = Entries::from([(path[4..].to_vec(), Etype::Modify)]);
+        let named = RetryEntries::from([(path[4..].to_vec(), Etype::Modify)]);
         let deferred = sync.defer_failed(&ids, &named, false, now).unwrap();
         assert_eq!((deferred.paths, deferred.others), (1, 1));
     };

@@ -1,19 +1,22 @@
 //! Completion of a child: what its exit status means for the entries of its sync.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::hooks::MAX_PATH_BYTES;
 use super::job::{Job, is_attribute};
 use super::transfer_log::{self, Fate};
 use crate::batch::{self, error_lines::SizeLimit};
+use crate::component::Action;
+use crate::exit::Exit;
 use crate::history::BatchRecord;
 use crate::log;
 use crate::process::ExitStatus;
 use crate::queue::Time;
-use crate::script::{CollectResult, HookEvent, HookReport};
+use crate::script::{CollectResult, HookEvent, HookReport, Script, SyncHandle};
 use crate::status::number_format::counted;
-use crate::sync::{Deferred, Entries, FailedEntries, RetryPlan, Sync, micros};
+use crate::sync::{Deferred, FailedEntries, RetryEntries, RetryPlan, Sync, micros};
 
 /// The delay before entries that changed during their transfer are examined again. The event of the
 /// change arrives in the meantime.
@@ -252,13 +255,16 @@ enum Completion {
     Partly(FailedEntries),
     /// The transfer was aborted at these paths. The other entries can be sent without them.
     StoppedAt {
-        paths: Entries,
+        paths: RetryEntries,
         /// The limit of the target that was exceeded, if that is the cause.
         limit: Option<SizeLimit>,
     },
     /// A comparison of everything was given up at these paths, which are too large for the target.
     /// It can go on with what is smaller.
-    TooLarge { paths: Entries, limit: SizeLimit },
+    TooLarge {
+        paths: RetryEntries,
+        limit: SizeLimit,
+    },
     /// All entries are repeated after the retry delay.
     Again,
     /// The entries changed during the transfer and are examined again after [`RETRY_DELAY`].
@@ -409,4 +415,37 @@ fn too_large(paths: usize, limit: Option<SizeLimit>, code: i32) -> String {
         Some(SizeLimit::FileSize) => format!("{paths} too large for the target"),
         None => format!("the transfer stopped at {paths} (exit code {code})"),
     }
+}
+
+/// Ends a sync that cannot go on. The daemon exits if no other sync is left, or if the startup
+/// failed and `insist` is not set.
+pub fn end_sync(
+    job: &Job,
+    status: ExitStatus,
+    script: &Script,
+    syncs: &[Rc<SyncHandle>],
+    now: Time,
+) -> Vec<Action> {
+    let exit = vec![Action::Exit(Exit::Failure)];
+    if script.context.startup_failed.get() {
+        return exit;
+    }
+    log::error("Critical exitcode.");
+    let mut sync = job.handle.sync.borrow_mut();
+    let startup = job.is_startup(&sync) && !script.insists();
+    sync.end(&job.ids, status, now);
+    let name = sync.config.name.clone();
+    drop(sync);
+    if !syncs.iter().any(|handle| job.is_for(&handle.sync)) {
+        return Vec::new();
+    }
+    if startup || syncs.iter().all(|m| m.sync.borrow().has_ended()) {
+        return exit;
+    }
+    log::error(format_args!(
+        "{name}: ended by exit code {}, its target is not kept current any more; \
+         the other syncs go on",
+        status.code()
+    ));
+    Vec::new()
 }

@@ -2,25 +2,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashSet, VecDeque};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
 use mlua::Table;
 
-use super::bandwidth::Limit;
 use super::delete_limit::DryRun;
 use super::scanner_call::ScannerCall;
 use super::spawn;
-use super::transfer_log;
 use crate::batch;
 use crate::batch::error_lines::{self, Attribute, ErrorLine};
 use crate::batch::output::{self as rsync_output, RsyncProgress, RsyncTotals};
 use crate::log;
+use crate::paths;
 use crate::process::Stream;
 use crate::queue::{DelayId, Etype};
-use crate::scan::staging::readers::Reading;
 use crate::script::{CopyRequest, Script, SpawnRequest, SyncHandle};
-use crate::sync::{Blame, Entries, FailedEntries, LineKind, Sync};
+use crate::staging::readers::Reading;
+use crate::sync::{Blame, FailedEntries, LineKind, RetryEntries, Sync};
 
 /// The maximum number of error output lines kept of a child, for messages and for checks of their
 /// texts: the first and the last ones. Failed paths are collected separately.
@@ -58,7 +60,7 @@ pub struct Job {
     /// Lines that are not messages of rsync.
     unknown: RefCell<Vec<Vec<u8>>>,
     /// The limit of its bandwidth, if it is to be repeated when that changes.
-    pub(super) limit: Option<Limit>,
+    pub(super) limit: Option<Vec<u8>>,
     /// It was ended in order to be repeated.
     pub(super) is_restarted: bool,
     /// The work is a retry: failures are logged once, at the end.
@@ -129,7 +131,7 @@ impl Job {
     pub fn of_request(request: SpawnRequest, roots: Vec<Vec<u8>>, script: Rc<Script>) -> Job {
         let handle = Rc::clone(&request.handle);
         let repeated = request.captured && handle.sync.borrow().is_failing();
-        let existing = transfer_log::existing(&handle.sync.borrow(), &request.ids);
+        let existing = existing_deletes(&handle.sync.borrow(), &request.ids);
         Job {
             ids: request.ids,
             existing,
@@ -168,7 +170,7 @@ impl Job {
     /// Returns the job of a local copy, which has no process and no output.
     pub fn of_order(request: &CopyRequest, script: Rc<Script>) -> Job {
         let (handle, agent) = (Rc::clone(&request.handle), request.agent.clone());
-        let existing = transfer_log::existing(&handle.sync.borrow(), &request.ids);
+        let existing = existing_deletes(&handle.sync.borrow(), &request.ids);
         Job {
             ids: request.ids.clone(),
             existing,
@@ -298,7 +300,7 @@ impl Job {
     }
 
     /// Sets the entries that failed, for local copies.
-    pub fn set_failed_paths(&self, failed: Entries) {
+    pub fn set_failed_paths(&self, failed: RetryEntries) {
         self.blame.replace(Some(Blame::of_failures(failed)));
     }
 
@@ -405,4 +407,22 @@ enum OutputKind {
 /// Returns true if a line of error output is about an attribute of a file that arrived.
 pub fn is_attribute(line: &[u8]) -> bool {
     matches!(error_lines::read(line), ErrorLine::Attribute(..))
+}
+
+/// Returns the Deletes among these entries whose path exists now: a transfer compares it with the
+/// target.
+fn existing_deletes(sync: &Sync, ids: &[DelayId]) -> HashSet<DelayId> {
+    let deletes = ids.iter().filter(|&&id| {
+        let delay = sync.queue.get(id);
+        delay.is_some_and(|delay| {
+            let exists = || {
+                let path = paths::join(&sync.config.source, &delay.paths().0);
+                Path::new(OsStr::from_bytes(paths::bare(&path)))
+                    .symlink_metadata()
+                    .is_ok()
+            };
+            delay.etype() == Etype::Delete && exists()
+        })
+    });
+    deletes.copied().collect()
 }

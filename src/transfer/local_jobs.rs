@@ -164,18 +164,17 @@ impl LocalJobs {
         }
     }
 
-    /// Returns the results of threads. The job of each is to be removed.
-    pub fn ended(&self) -> Vec<CopyEnded> {
+    /// Removes and returns the jobs that have ended, with their results.
+    pub fn ended(&mut self) -> Vec<(Job, CopyReport)> {
         let workers = self.workers.values();
-        workers.flat_map(CopyWorker::ended).collect()
-    }
-
-    /// Removes an ended job.
-    pub fn remove(&mut self, token: u64) -> Option<Job> {
-        self.progress.remove(&token);
-        let job = self.jobs.remove(&token)?;
-        job.leave();
-        Some(job)
+        let ended: Vec<CopyEnded> = workers.flat_map(CopyWorker::ended).collect();
+        let ended = ended.into_iter().filter_map(|CopyEnded { token, report }| {
+            self.progress.remove(&token);
+            let job = self.jobs.remove(&token)?;
+            job.leave();
+            Some((job, report))
+        });
+        ended.collect()
     }
 
     /// Ends the threads of syncs that have ended or are not among the configured `syncs`. A thread

@@ -2,7 +2,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `transfers` | the component: starts processes and evaluates their ends |
+//! | `transfers` | the component: starts processes and threads and evaluates their ends |
 //! | `spawn` | the command of a request |
 //! | `backups` | the dated directory of a transfer, and the removal of old ones |
 //! | `bandwidth` | limits by time of day |
@@ -26,7 +26,7 @@ mod delete_limit;
 mod entry_count;
 mod hooks;
 mod job;
-pub mod local_jobs;
+mod local_jobs;
 mod scanner_call;
 mod spawn;
 mod stall_detector;

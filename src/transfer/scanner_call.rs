@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::config::Scanner;
 use crate::log;
 use crate::process::ExitStatus;
-use crate::scan::staging::ScanAnswer;
+use crate::staging::ScanAnswer;
 
 /// The time between SIGTERM and SIGKILL for a scanner.
 const KILL_DELAY: Duration = Duration::from_secs(2);

@@ -29,7 +29,7 @@ const MIN_FIFO_CHECKS: u32 = 3;
 const TERM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The observations of one transfer.
-struct Transfer {
+struct ObservedTransfer {
     /// The name of its sync, for messages.
     name: String,
     /// The time without I/O, by the I/O counters of its processes.
@@ -44,7 +44,7 @@ struct Transfer {
 /// The running transfers and the time of their next check.
 pub struct StallDetector {
     timeout: Option<Duration>,
-    transfers: HashMap<Pid, Transfer>,
+    transfers: HashMap<Pid, ObservedTransfer>,
     next_look: Option<Instant>,
 }
 
@@ -67,7 +67,7 @@ impl StallDetector {
     /// Adds a transfer of a sync of this name that was started.
     pub fn started(&mut self, pid: Pid, name: String, now: Instant) {
         self.next_look.get_or_insert(now + CHECK_INTERVAL);
-        let transfer = Transfer {
+        let transfer = ObservedTransfer {
             name,
             idle_clock: IdleClock::new(now),
             fifo_waits: Vec::new(),
@@ -118,7 +118,7 @@ impl StallDetector {
     }
 }
 
-impl Transfer {
+impl ObservedTransfer {
     fn look(
         &mut self,
         pid: Pid,

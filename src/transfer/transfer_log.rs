@@ -1,17 +1,14 @@
 //! The entry of the transfer log for a child that has ended: what was done with each path.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::job::Job;
 use crate::history::{BatchRecord, BatchSummary, Operation};
 use crate::paths;
 use crate::process::ExitStatus;
-use crate::queue::{DelayId, Etype};
-use crate::sync::{Entries, Sync};
+use crate::queue::Etype;
+use crate::sync::{RetryEntries, Sync};
 
 /// The maximum number of paths named of a batch that failed as a whole. It fails again as long as
 /// the reason lasts, and must not replace older entries.
@@ -23,29 +20,11 @@ const MAX_SEARCHED_REASONS: usize = 100;
 /// What came of the entries of a child.
 pub enum Fate<'a> {
     /// All are done, except these paths.
-    DoneExcept(Option<&'a Entries>),
+    DoneExcept(Option<&'a RetryEntries>),
     /// These paths failed, and the others are repeated.
-    StoppedAt(&'a Entries),
+    StoppedAt(&'a RetryEntries),
     /// All failed.
     Failed,
-}
-
-/// Returns the Deletes among these entries whose path exists now: a transfer compares it with the
-/// target.
-pub fn existing(sync: &Sync, ids: &[DelayId]) -> HashSet<DelayId> {
-    let deletes = ids.iter().filter(|&&id| {
-        let delay = sync.queue.get(id);
-        delay.is_some_and(|delay| {
-            let exists = || {
-                let path = paths::join(&sync.config.source, &delay.paths().0);
-                Path::new(OsStr::from_bytes(paths::bare(&path)))
-                    .symlink_metadata()
-                    .is_ok()
-            };
-            delay.etype() == Etype::Delete && exists()
-        })
-    });
-    deletes.copied().collect()
 }
 
 /// Returns the record of a child. Must be called while its entries are queued.
@@ -59,7 +38,7 @@ pub fn record(job: &Job, fate: &Fate<'_>, status: ExitStatus) -> BatchRecord {
         bytes: (bytes > 0).then_some(bytes),
         entries: u32::try_from(job.ids.len()).unwrap_or(u32::MAX),
     };
-    let mut log = Writer {
+    let mut log = BatchWriter {
         batch: BatchRecord::new(summary, job.script.settings.transfer_log_size),
         job,
         reason: job.words(),
@@ -74,15 +53,15 @@ pub fn record(job: &Job, fate: &Fate<'_>, status: ExitStatus) -> BatchRecord {
     log.batch
 }
 
-struct Writer<'a> {
+struct BatchWriter<'a> {
     batch: BatchRecord,
     job: &'a Job,
     reason: Vec<u8>,
     failures: usize,
 }
 
-impl Writer<'_> {
-    fn done(&mut self, sync: &Sync, failed: Option<&Entries>) {
+impl BatchWriter<'_> {
+    fn done(&mut self, sync: &Sync, failed: Option<&RetryEntries>) {
         let mut named = HashSet::new();
         for &id in &self.job.ids {
             let Some(delay) = sync.queue.get(id) else {

@@ -1,4 +1,4 @@
-//! The running processes of syncs.
+//! The running processes and copy threads of syncs.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -16,29 +16,30 @@ use super::delete_limit::{DryRun, DryRunResult, put_off};
 use super::entry_count::EntryCounts;
 use super::hooks::{HookSync, Hooks};
 use super::job::{self, Job};
+use super::local_jobs::{self, LocalJobs};
 use super::spawn;
 use super::stall_detector::StallDetector;
 use crate::component::{Action, DriftNews};
 use crate::config::Hook;
 use crate::cron::{self, WallTime};
-use crate::exit::Exit;
 use crate::log;
 use crate::process::process_tree::{self, Descendant};
-use crate::process::{Children, ExitStatus, Observer, Pid, SpawnError, Stream};
+use crate::process::{Children, ExitStatus, Pid, ProcessObserver, SpawnError, Stream};
 use crate::queue::Time;
-use crate::script::{HookEvent, HookReport, Script, SpawnRequest, SyncHandle};
+use crate::script::{CopyRequest, HookReport, Script, SpawnRequest, SyncHandle};
 use crate::state;
 
 /// The exit code of lsyncd's children whose program cannot be executed.
 const EXIT_NOT_EXECUTED: ExitStatus = ExitStatus::Exit(255);
 
-/// The running processes of the syncs of one configuration.
+/// The running processes and copy threads of the syncs of one configuration.
 pub struct Transfers {
     children: Rc<RefCell<Children>>,
     waker: Arc<Waker>,
     script: Rc<Script>,
     syncs: Vec<Rc<SyncHandle>>,
     jobs: HashMap<Pid, Job>,
+    local_jobs: LocalJobs,
     counts: EntryCounts,
     stall_detector: StallDetector,
     hooks: Hooks,
@@ -57,16 +58,17 @@ impl Transfers {
     pub fn new(
         children: Rc<RefCell<Children>>,
         waker: Arc<Waker>,
-        script: Rc<Script>,
-        syncs: Vec<Rc<SyncHandle>>,
+        script: &Rc<Script>,
+        syncs: &[Rc<SyncHandle>],
     ) -> Transfers {
         Transfers {
             children,
             waker,
             stall_detector: StallDetector::new(script.settings.stall_timeout),
-            script,
-            syncs,
+            script: Rc::clone(script),
+            syncs: syncs.to_vec(),
             jobs: HashMap::new(),
+            local_jobs: LocalJobs::default(),
             counts: EntryCounts::default(),
             hooks: Hooks::default(),
             backups: Backups::default(),
@@ -85,7 +87,13 @@ impl Transfers {
         self.bandwidth_checked = None;
         self.backups.on_reload();
         self.hooks.retire();
+        self.local_jobs.retire(syncs);
         self.count_running();
+    }
+
+    /// Returns all children of the daemon.
+    pub fn children(&self) -> &Rc<RefCell<Children>> {
+        &self.children
     }
 
     /// Returns the number of running processes.
@@ -93,14 +101,19 @@ impl Transfers {
         self.jobs.len()
     }
 
-    /// Returns the number of running processes and of threads that count entries.
+    /// Returns the number of running processes and threads.
     pub fn unfinished(&self) -> usize {
-        self.jobs.len() + self.counts.jobs().count()
+        self.jobs.len() + self.counts.jobs().count() + self.local_jobs.running()
     }
 
     /// Returns the running processes.
     pub fn jobs(&self) -> impl Iterator<Item = (Pid, &Job)> {
         self.jobs.iter().map(|(&pid, job)| (pid, job))
+    }
+
+    /// Returns the unfinished local copies, with the time without progress of those that stand still.
+    pub fn copies(&self) -> impl Iterator<Item = (&Job, Option<Duration>)> {
+        self.local_jobs.jobs()
     }
 
     /// Returns the dry runs that have ended and wait for a thread.
@@ -110,7 +123,8 @@ impl Transfers {
 
     /// Returns all jobs, mutable.
     pub fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
-        self.jobs.values_mut().chain(self.counts.jobs_mut())
+        let jobs = self.jobs.values_mut().chain(self.counts.jobs_mut());
+        jobs.chain(self.local_jobs.jobs_mut())
     }
 
     /// Returns the time of the last end of a process.
@@ -125,7 +139,8 @@ impl Transfers {
 
     /// Returns when [`Transfers::on_timer`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
-        self.stall_detector.deadline()
+        let deadlines = [self.stall_detector.deadline(), self.local_jobs.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Starts a process, or first a dry run of it if its deletions are limited.
@@ -145,6 +160,29 @@ impl Transfers {
             return Vec::new();
         }
         self.execute(request, now)
+    }
+
+    /// Passes a local copy to the thread of its sync.
+    pub fn start_copy(&mut self, request: CopyRequest, now: Time) {
+        let waker = Arc::clone(&self.waker);
+        self.local_jobs.start(request, &self.script, waker, now);
+    }
+
+    /// Evaluates the local copies that have ended. `before` is called for the sync of each.
+    pub fn on_copied(&mut self, before: impl Fn(&SyncHandle), now: Time) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let ended = self.local_jobs.ended();
+        let any = !ended.is_empty();
+        for (job, report) in ended {
+            before(job.handle());
+            if let Some(status) = local_jobs::status(&job, &report, now) {
+                actions.extend(self.evaluate(&job, status, now));
+            }
+        }
+        if any {
+            self.local_jobs.retire(&self.syncs);
+        }
+        actions
     }
 
     /// Registers the job of a started process.
@@ -232,11 +270,13 @@ impl Transfers {
     pub fn on_timer(&mut self, now: Instant) -> Vec<Action> {
         self.backups.on_turn();
         let jobs = &self.jobs;
-        let mut observer = Observer::default();
-        self.stall_detector.on_timer(now, |pid| {
+        let mut observer = ProcessObserver::default();
+        let mut actions = self.stall_detector.on_timer(now, |pid| {
             let is_local = jobs.get(&pid).is_some_and(Job::is_local);
             observer.observe(pid, is_local)
-        })
+        });
+        actions.extend(self.local_jobs.on_timer(now));
+        actions
     }
 
     /// Ends the transfers whose bandwidth limit is not that of this time, in order to repeat them.
@@ -275,6 +315,7 @@ impl Transfers {
     pub fn signal_all(&mut self, signal: Signal) {
         self.counts.stop();
         self.backups.stop();
+        self.local_jobs.stop();
         if self.jobs.is_empty() {
             return;
         }
@@ -313,7 +354,7 @@ impl Transfers {
         now: Time,
     ) -> Vec<Action> {
         let mut actions = if evaluation.is_critical {
-            self.end_sync(job, status, now)
+            completion::end_sync(job, status, &self.script, &self.syncs, now)
         } else {
             Vec::new()
         };
@@ -434,70 +475,19 @@ impl Transfers {
         }
     }
 
-    /// Ends a sync that cannot go on. The daemon exits if no other sync is left, or if the startup
-    /// failed and `insist` is not set.
-    fn end_sync(&mut self, job: &Job, status: ExitStatus, now: Time) -> Vec<Action> {
-        let exit = vec![Action::Exit(Exit::Failure)];
-        if self.script.context.startup_failed.get() {
-            return exit;
-        }
-        log::error("Critical exitcode.");
-        let mut sync = job.handle.sync.borrow_mut();
-        let startup = job.is_startup(&sync) && !self.script.insists();
-        sync.end(&job.ids, status, now);
-        let name = sync.config.name.clone();
-        drop(sync);
-        if !self.syncs.iter().any(|handle| job.is_for(&handle.sync)) {
-            return Vec::new();
-        }
-        if startup || self.syncs.iter().all(|m| m.sync.borrow().has_ended()) {
-            return exit;
-        }
-        log::error(format_args!(
-            "{name}: ended by exit code {}, its target is not kept current any more; \
-             the other syncs go on",
-            status.code()
-        ));
-        Vec::new()
-    }
-
     /// Calls `onRecovered` of the syncs of whose failures nothing is left.
     pub fn tell_recovered(&mut self) {
         for handle in self.syncs.clone() {
-            let report = handle.sync.borrow_mut().recovers();
-            let is_told = HookEvent::Recovered
-                .hook(&handle.sync.borrow().config)
-                .is_some();
-            if let Some(text) = report.filter(|_| is_told) {
-                let report = HookReport {
-                    event: HookEvent::Recovered,
-                    status: ExitStatus::Exit(0),
-                    text,
-                    paths: Vec::new(),
-                    truncated: false,
-                    batches: 1,
-                };
-                self.call_hook(&handle, report);
+            let text = handle.sync.borrow_mut().recovers();
+            if let Some(text) = text {
+                self.call_hook(&handle, HookReport::recovered(text));
             }
         }
     }
 
     /// Calls `onFailed` of a sync: a comparison has found differences.
     pub fn tell_drift(&mut self, handle: &Rc<SyncHandle>, news: DriftNews) {
-        let is_told = HookEvent::Failed
-            .hook(&handle.sync.borrow().config)
-            .is_some();
-        if is_told {
-            let report = HookReport {
-                event: HookEvent::Failed,
-                status: ExitStatus::Exit(1),
-                text: news.text.into_bytes(),
-                paths: news.paths,
-                truncated: news.is_cut,
-                batches: 1,
-            };
-            self.call_hook(handle, report);
-        }
+        self.call_hook(handle, HookReport::of_drift(news));
     }
 
     /// Calls the hook of a sync. A Lua function runs in the daemon and is stopped if it takes too
@@ -505,18 +495,19 @@ impl Transfers {
     fn call_hook(&mut self, handle: &Rc<SyncHandle>, report: HookReport) {
         let is_function = {
             let sync = handle.sync.borrow();
-            matches!(report.event.hook(&sync.config), Some(Hook::Function))
-        };
-        if is_function {
-            if let Err(error) = self.script.hook(handle, &report) {
-                log::error("in a hook, which is ignored:");
-                self.script.report(&error);
+            match report.event.hook(&sync.config) {
+                Some(hook) => matches!(hook, Hook::Function),
+                None => return,
             }
-            return;
+        };
+        if !is_function {
+            let children = &self.children;
+            let spawn = &mut |command| children.borrow_mut().spawn(command);
+            self.hooks.call(HookSync::of(handle), report, spawn);
+        } else if let Err(error) = self.script.hook(handle, &report) {
+            log::error("in a hook, which is ignored:");
+            self.script.report(&error);
         }
-        let children = &self.children;
-        let spawn = &mut |command| children.borrow_mut().spawn(command);
-        self.hooks.call(HookSync::of(handle), report, spawn);
     }
 
     fn count_running(&self) {

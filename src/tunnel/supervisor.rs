@@ -16,6 +16,30 @@ use crate::queue::Time;
 /// The time between SIGTERM and SIGKILL, and then until a process counts as one that will not end.
 const KILL_DELAY: Duration = Duration::from_secs(2);
 
+/// What starts and ends processes.
+pub trait TunnelProcesses {
+    /// Starts a process.
+    ///
+    /// # Errors
+    ///
+    /// As [`Children::spawn`].
+    fn spawn(&mut self, command: Command) -> Result<Pid, SpawnError>;
+
+    /// Sends a signal to a process, if it still runs.
+    fn kill(&self, pid: Pid, signal: Signal);
+}
+
+impl TunnelProcesses for Children {
+    fn spawn(&mut self, command: Command) -> Result<Pid, SpawnError> {
+        self.spawn(command)
+    }
+
+    fn kill(&self, pid: Pid, signal: Signal) {
+        // A process that has ended is reaped in the next turn.
+        let _ = self.kill(pid, signal);
+    }
+}
+
 /// A tunnel of the configuration.
 pub trait ConfiguredTunnel {
     /// Returns its state machine.
@@ -29,8 +53,8 @@ pub trait ConfiguredTunnel {
 }
 
 /// Starts and ends the processes of tunnels.
-pub struct TunnelSupervisor {
-    children: Rc<RefCell<Children>>,
+pub struct TunnelSupervisor<P = Children> {
+    children: Rc<RefCell<P>>,
     closing: Option<Closing>,
 }
 
@@ -40,9 +64,9 @@ struct Closing {
     killed: bool,
 }
 
-impl TunnelSupervisor {
+impl<P: TunnelProcesses> TunnelSupervisor<P> {
     /// Returns a supervisor that starts its processes as these children.
-    pub fn new(children: Rc<RefCell<Children>>) -> TunnelSupervisor {
+    pub fn new(children: Rc<RefCell<P>>) -> TunnelSupervisor<P> {
         TunnelSupervisor {
             children,
             closing: None,
@@ -63,22 +87,41 @@ impl TunnelSupervisor {
         }
     }
 
-    /// Starts what a tunnel lacks. Returns true if the tunnel has gone down, or has not been up
-    /// since the start.
-    pub fn on_turn(&self, tunnel: &impl ConfiguredTunnel, now: Time) -> bool {
-        while tunnel.machine().borrow().lacking() > 0 {
-            self.start(tunnel, now);
+    /// Starts what the tunnels lack. `is_refused` asks user code about a tunnel that is up. Returns
+    /// the tunnels that have gone down, or have not been up since the start.
+    ///
+    /// # Errors
+    ///
+    /// User code failed.
+    pub fn on_turn<T: ConfiguredTunnel, E>(
+        &self,
+        tunnels: &[Rc<T>],
+        is_refused: impl Fn(&T) -> Result<bool, E>,
+        now: Time,
+    ) -> Result<Vec<Rc<T>>, E> {
+        let mut down = Vec::new();
+        for tunnel in tunnels {
+            tunnel.machine().borrow_mut().turn(now);
+            let is_up = tunnel.machine().borrow().is_up();
+            if is_up && is_refused(tunnel)? {
+                self.refuse(&**tunnel);
+            }
+            while tunnel.machine().borrow().lacking() > 0 {
+                self.start(&**tunnel, now);
+            }
+            if tunnel.machine().borrow_mut().has_gone_down() {
+                down.push(Rc::clone(tunnel));
+            }
         }
-        tunnel.machine().borrow_mut().has_gone_down()
+        Ok(down)
     }
 
     /// Ends the processes of a tunnel that user code has refused.
-    pub fn on_refused(&self, tunnel: &impl ConfiguredTunnel) {
+    fn refuse(&self, tunnel: &impl ConfiguredTunnel) {
         let children = self.children.borrow();
         for process in tunnel.machine().borrow_mut().refuse() {
             log::say("Tunnel", format_args!("Kill process {}", process.pid));
-            // A process that has ended is not the tunnel's any more.
-            let _ = children.kill(process.pid, Signal::SIGTERM);
+            children.kill(process.pid, Signal::SIGTERM);
         }
     }
 
@@ -145,8 +188,7 @@ impl TunnelSupervisor {
         for tunnel in tunnels {
             for process in tunnel.machine().borrow().processes() {
                 log::say("Tunnel", format_args!("Kill process {}", process.pid));
-                // A process that has ended is reaped in the next turn.
-                let _ = children.kill(process.pid, signal);
+                children.kill(process.pid, signal);
             }
         }
     }
@@ -202,4 +244,183 @@ pub fn of<T: ConfiguredTunnel>(tunnels: &[Rc<T>], pid: Pid) -> Option<&Rc<T>> {
 fn free_port() -> Option<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
     Some(listener.local_addr().ok()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io;
+
+    use super::*;
+    use crate::tunnel::TunnelConfig;
+
+    const SECOND: Time = 1_000_000;
+
+    #[derive(Default)]
+    struct FakeProcesses {
+        started: Vec<Vec<u8>>,
+        signals: RefCell<Vec<(u32, Signal)>>,
+        is_refusing: bool,
+    }
+
+    impl TunnelProcesses for FakeProcesses {
+        fn spawn(&mut self, command: Command) -> Result<Pid, SpawnError> {
+            if self.is_refusing {
+                return Err(SpawnError::Resources(io::ErrorKind::OutOfMemory.into()));
+            }
+            self.started.push(command.program);
+            Ok(Pid(self.started.len() as u32))
+        }
+
+        fn kill(&self, pid: Pid, signal: Signal) {
+            self.signals.borrow_mut().push((pid.0, signal));
+        }
+    }
+
+    struct FakeTunnel(RefCell<Tunnel>);
+
+    impl ConfiguredTunnel for FakeTunnel {
+        fn machine(&self) -> &RefCell<Tunnel> {
+            &self.0
+        }
+
+        fn needs_port(&self) -> bool {
+            false
+        }
+
+        fn words(&self, _: Option<u16>, _: Time) -> Vec<Vec<u8>> {
+            vec![b"ssh".to_vec(), b"-N".to_vec()]
+        }
+    }
+
+    struct Fixture {
+        processes: Rc<RefCell<FakeProcesses>>,
+        supervisor: TunnelSupervisor<FakeProcesses>,
+        tunnels: [Rc<FakeTunnel>; 1],
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let machine = Tunnel::new(TunnelConfig {
+                name: "Tunnel1".into(),
+                parallel: 2,
+                ready_delay: Duration::from_secs(5),
+                retry_delay: Duration::from_secs(10),
+            });
+            let processes = Rc::<RefCell<FakeProcesses>>::default();
+            Fixture {
+                supervisor: TunnelSupervisor::new(Rc::clone(&processes)),
+                processes,
+                tunnels: [Rc::new(FakeTunnel(RefCell::new(machine)))],
+            }
+        }
+
+        /// Takes a turn in which user code refuses the tunnel if `is_refused`. Returns true if the
+        /// tunnel has gone down.
+        fn turn(&self, is_refused: bool, now: Time) -> bool {
+            let refuse = |_: &FakeTunnel| Ok::<bool, Infallible>(is_refused);
+            let down = self.supervisor.on_turn(&self.tunnels, refuse, now);
+            !down.unwrap().is_empty()
+        }
+
+        fn state(&self) -> TunnelState {
+            self.tunnels[0].machine().borrow().state()
+        }
+
+        fn started(&self) -> usize {
+            self.processes.borrow().started.len()
+        }
+
+        fn signals(&self) -> Vec<(u32, Signal)> {
+            self.processes.borrow().signals.take()
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_started_and_a_failure_waits() {
+        let fixture = Fixture::new();
+        assert!(fixture.turn(false, 0), "it has not been up yet");
+        assert_eq!(
+            (fixture.started(), fixture.state()),
+            (2, TunnelState::Connecting)
+        );
+        assert!(!fixture.turn(false, 5 * SECOND));
+        assert_eq!((fixture.started(), fixture.state()), (2, TunnelState::Up));
+        let ended = |pid, now| {
+            let tunnels = &fixture.tunnels;
+            fixture
+                .supervisor
+                .on_ended(tunnels, Pid(pid), ExitStatus::Exit(1), now);
+        };
+        ended(1, 6 * SECOND);
+        ended(2, 6 * SECOND);
+        fixture.processes.borrow_mut().is_refusing = true;
+        assert!(fixture.turn(false, 6 * SECOND));
+        assert_eq!(
+            (fixture.started(), fixture.state()),
+            (2, TunnelState::RetryTimeout)
+        );
+        fixture.processes.borrow_mut().is_refusing = false;
+        fixture.turn(false, 15 * SECOND);
+        assert_eq!(fixture.started(), 2);
+        fixture.turn(false, 16 * SECOND);
+        assert_eq!(fixture.started(), 4);
+    }
+
+    #[test]
+    fn a_refused_tunnel_begins_anew() {
+        let fixture = Fixture::new();
+        fixture.turn(true, 0);
+        assert_eq!(
+            fixture.signals(),
+            [],
+            "only a tunnel that is up is asked about"
+        );
+        fixture.turn(true, 5 * SECOND);
+        let term = Signal::SIGTERM;
+        assert_eq!(fixture.signals(), [(1, term), (2, term)]);
+        assert_eq!(
+            (fixture.started(), fixture.state()),
+            (4, TunnelState::Connecting)
+        );
+    }
+
+    #[test]
+    fn a_process_that_ignores_the_end_is_killed_and_then_left() {
+        let mut fixture = Fixture::new();
+        fixture.turn(false, 0);
+        let start = Instant::now();
+        let (term, kill) = (Signal::SIGTERM, Signal::SIGKILL);
+        assert!(!fixture.supervisor.close(&fixture.tunnels, start));
+        assert_eq!(fixture.signals(), [(1, term), (2, term)]);
+        assert_eq!(fixture.supervisor.deadline(), Some(start + KILL_DELAY));
+        fixture
+            .supervisor
+            .on_ended(&fixture.tunnels, Pid(2), ExitStatus::Exit(0), SECOND);
+        assert!(
+            !fixture
+                .supervisor
+                .close(&fixture.tunnels, start + KILL_DELAY)
+        );
+        assert_eq!(fixture.signals(), [(1, kill)]);
+        assert!(
+            fixture
+                .supervisor
+                .close(&fixture.tunnels, start + KILL_DELAY * 2)
+        );
+    }
+
+    #[test]
+    fn a_configuration_that_goes_on_opens_its_tunnels_again() {
+        let mut fixture = Fixture::new();
+        fixture.turn(false, 0);
+        fixture.supervisor.close(&fixture.tunnels, Instant::now());
+        fixture.supervisor.on_start(&fixture.tunnels);
+        assert_eq!(fixture.supervisor.deadline(), None);
+        fixture.turn(false, SECOND);
+        assert_eq!(
+            (fixture.started(), fixture.state()),
+            (4, TunnelState::Connecting)
+        );
+    }
 }

@@ -86,7 +86,7 @@ pub fn config(bytes: &[u8]) {
     let path = directory.path().join("config.lua");
     let text = lua(bytes, &directory.path().display().to_string());
     std::fs::write(&path, text).expect("configuration");
-    let Ok(cli::Request::Run(options)) = cli::parse([path.into_os_string()]) else {
+    let Ok(cli::Invocation::Run(options)) = cli::parse([path.into_os_string()]) else {
         panic!("a file's name is a configuration");
     };
     let environment = Environment {

@@ -222,3 +222,55 @@ fn alert_rules_do_what_their_tests_say() {
         );
     }
 }
+
+/// The rooms of docs/architecture.md, from top to bottom.
+fn rooms() -> Vec<String> {
+    let map = text("docs/architecture.md");
+    let rows = map.lines().filter_map(|line| line.strip_prefix("| `"));
+    let rooms = rows.filter_map(|row| row.split_once('`')?.0.split(['/', '.']).next());
+    let mut rooms: Vec<_> = rooms.map(str::to_owned).collect();
+    rooms.dedup();
+    rooms
+}
+
+#[test]
+fn a_room_calls_only_those_below_it() {
+    let rooms = rooms();
+    let place = |name: &str| rooms.iter().position(|room| room == name);
+    let mut wrong = BTreeSet::new();
+    let mut calls = 0;
+    for (name, at) in rooms.iter().zip(0..) {
+        let mut files = vec![project(&format!("src/{name}.rs"))];
+        let mut folders = vec![project(&format!("src/{name}"))];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path)
+                } else {
+                    files.push(path)
+                }
+            }
+        }
+        for file in files.iter().filter(|file| file.is_file()) {
+            let all = fs::read_to_string(file).unwrap_or_default();
+            // Tests may call anything.
+            let code = all.split("#[cfg(test)]\nmod ").next().unwrap();
+            let lines = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            for line in lines {
+                for part in line.split("crate::").skip(1) {
+                    let end = part.find(|c: char| !c.is_alphanumeric() && c != '_');
+                    let called = &part[..end.unwrap_or(part.len())];
+                    calls += 1;
+                    if place(called).is_some_and(|other| other < at) {
+                        wrong.insert(format!("{} calls {called}", file.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(calls > 500, "{calls}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -10,8 +10,7 @@ use super::child::Child;
 use super::passes::Passes;
 use super::view::{AuditView, Obstacle};
 use crate::batch::dry_run::Printed;
-use crate::cli;
-use crate::component::{Action, SamplePlace, SyncCommand};
+use crate::component::{Action, SamplePlace, SyncCommand, WatchAction};
 use crate::control::barrier::Barrier;
 use crate::id::SyncId;
 use crate::log;
@@ -98,7 +97,7 @@ impl Run {
     pub fn new(request: RunRequest) -> Run {
         Run {
             report: DriftReport {
-                version: cli::VERSION.to_owned(),
+                version: crate::VERSION.to_owned(),
                 content: request.by_content,
                 sample: request.sample.map(|place| ReportSample {
                     part: place.part + 1,
@@ -291,7 +290,7 @@ impl Run {
                 is_flushed,
                 next,
             };
-            return RunStep::Actions(vec![Action::ReportOpenFiles]);
+            return RunStep::Actions(vec![Action::Watch(WatchAction::ReportOpenFiles)]);
         }
         let is_over = barrier.is_over(view, now);
         if is_over {

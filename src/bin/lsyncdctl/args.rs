@@ -67,7 +67,7 @@ OPTIONS:
 
 /// The requested command.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Command {
+pub enum ClientCommand {
     Help,
     Version,
     Top,
@@ -100,7 +100,7 @@ pub struct LogArgs {
 /// The command line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Args {
-    pub command: Command,
+    pub command: ClientCommand,
     pub socket: Option<PathBuf>,
     pub sync: Option<String>,
     pub timeout: Option<Duration>,
@@ -122,7 +122,7 @@ struct Raw {
     content: bool,
     repair: bool,
     sample: Option<f64>,
-    other: Option<Command>,
+    other: Option<ClientCommand>,
 }
 
 /// Parses the arguments behind the program's name.
@@ -183,20 +183,20 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
         return Err("-timeout is an option of status -wait and verify only".into());
     }
     let command = match verb.as_str() {
-        "status" => Command::Status(StatusArgs {
+        "status" => ClientCommand::Status(StatusArgs {
             wait: raw.wait,
             json: raw.json,
             trouble: raw.trouble,
             max_age: raw.max_age,
         }),
-        "explain" => Command::Explain(path.ok_or("explain needs a path")?),
-        "log" => Command::Log(LogArgs {
+        "explain" => ClientCommand::Explain(path.ok_or("explain needs a path")?),
+        "log" => ClientCommand::Log(LogArgs {
             path,
             since: raw.since.or(raw.follow.then(moment::now)),
             follow: raw.follow,
             json: raw.json,
         }),
-        "verify" => Command::Verify {
+        "verify" => ClientCommand::Verify {
             verb: Verb::Verify {
                 sync: sync.clone(),
                 path,
@@ -206,20 +206,20 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
             },
             json: raw.json,
         },
-        "reports" => Command::Reports {
+        "reports" => ClientCommand::Reports {
             count: rest.first().map(|word| count(word)).transpose()?,
             json: raw.json,
         },
-        "top" => Command::Top,
-        "help" => Command::Help,
-        "log-level" => Command::Do(Verb::LogLevel {
+        "top" => ClientCommand::Top,
+        "help" => ClientCommand::Help,
+        "log-level" => ClientCommand::Do(Verb::LogLevel {
             words: rest
                 .iter()
                 .map(|word| word.to_string_lossy().into_owned())
                 .collect(),
         }),
-        "reload" => Command::Do(Verb::Reload),
-        name => Command::Do(about(name, sync.clone(), path)?),
+        "reload" => ClientCommand::Do(Verb::Reload),
+        name => ClientCommand::Do(about(name, sync.clone(), path)?),
     };
     Ok(Args {
         command,
@@ -276,8 +276,8 @@ fn sort(words: impl Iterator<Item = OsString>) -> Result<Raw, String> {
             "socket" => raw.socket = Some(value()?.into()),
             "sync" => raw.sync = Some(value()?.to_string_lossy().into_owned()),
             "timeout" => raw.timeout = Some(span(&value()?)?),
-            "help" | "h" => raw.other = Some(Command::Help),
-            "version" => raw.other = Some(Command::Version),
+            "help" | "h" => raw.other = Some(ClientCommand::Help),
+            "version" => raw.other = Some(ClientCommand::Version),
             _ => return Err(format!("unknown option {text}. See lsyncdctl -help")),
         }
     }
@@ -362,7 +362,7 @@ mod tests {
         parse(line.split_whitespace().map(OsString::from))
     }
 
-    fn command(line: &str) -> Command {
+    fn command(line: &str) -> ClientCommand {
         parsed(line).unwrap().command
     }
 
@@ -372,7 +372,7 @@ mod tests {
         assert_eq!(
             words,
             Args {
-                command: Command::Status(StatusArgs {
+                command: ClientCommand::Status(StatusArgs {
                     wait: true,
                     json: true,
                     ..StatusArgs::default()
@@ -382,22 +382,25 @@ mod tests {
                 timeout: Some(Duration::from_millis(2500)),
             }
         );
-        assert_eq!(command("flush"), Command::Do(Verb::Flush { sync: None }));
+        assert_eq!(
+            command("flush"),
+            ClientCommand::Do(Verb::Flush { sync: None })
+        );
         let pause = Verb::Pause {
             sync: Some("-odd".into()),
         };
-        assert_eq!(command("pause -- -odd"), Command::Do(pause));
+        assert_eq!(command("pause -- -odd"), ClientCommand::Do(pause));
         let level = Verb::LogLevel {
             words: vec!["Exec".into(), "Delay".into()],
         };
-        assert_eq!(command("log-level Exec Delay"), Command::Do(level));
-        assert_eq!(command("status -help"), Command::Help);
+        assert_eq!(command("log-level Exec Delay"), ClientCommand::Do(level));
+        assert_eq!(command("status -help"), ClientCommand::Help);
     }
 
     #[test]
     fn resync_takes_a_sync_or_a_path_or_both() {
         let resync = |line: &str| match command(line) {
-            Command::Do(Verb::Resync { sync, path }) => (sync, path),
+            ClientCommand::Do(Verb::Resync { sync, path }) => (sync, path),
             other => panic!("{other:?}"),
         };
         let some = |text: &str| Some(text.to_owned());
@@ -410,7 +413,7 @@ mod tests {
     #[test]
     fn log_has_options_of_its_own() {
         let log = |line: &str| match command(line) {
-            Command::Log(args) => args,
+            ClientCommand::Log(args) => args,
             other => panic!("{other:?}"),
         };
         assert_eq!(log("log"), LogArgs::default());
@@ -427,7 +430,7 @@ mod tests {
 
     #[test]
     fn verify_has_options_of_its_own() {
-        let expected = Command::Verify {
+        let expected = ClientCommand::Verify {
             verb: Verb::Verify {
                 sync: Some("web".into()),
                 path: Some("a/b".into()),

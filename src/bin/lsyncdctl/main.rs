@@ -33,10 +33,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use args::{Args, Command};
+use args::{Args, ClientCommand};
 use client::{Client, ClientError};
 use lsyncd::status::drift_report::DriftVerdict;
-use lsyncd::status::health::Severity;
+use lsyncd::status::state::Severity;
 
 /// The exit codes above those of [`Severity`].
 const NO_DAEMON: u8 = 3;
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         Err(ClientError::TimedOut) => {
             complain("the time is up");
             match args.command {
-                Command::Verify { .. } => DriftVerdict::Incomplete.exit_code().into(),
+                ClientCommand::Verify { .. } => DriftVerdict::Incomplete.exit_code().into(),
                 _ => (Severity::Behind as u8).into(),
             }
         }
@@ -72,27 +72,27 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<u8, ClientError> {
     let verb = match &args.command {
-        Command::Help => {
+        ClientCommand::Help => {
             print_text(args::HELP);
             return Ok(0);
         }
-        Command::Version => {
-            print_text(&format!("Version: {}\n", lsyncd::cli::VERSION));
+        ClientCommand::Version => {
+            print_text(&format!("Version: {}\n", lsyncd::VERSION));
             return Ok(0);
         }
         #[cfg(feature = "top")]
-        Command::Top => return top::run(args).map(|()| 0),
+        ClientCommand::Top => return top::run(args).map(|()| 0),
         #[cfg(not(feature = "top"))]
-        Command::Top => {
+        ClientCommand::Top => {
             let text = "top is not part of this build; it needs the feature `top`";
             return Err(ClientError::Refused(text.into()));
         }
-        Command::Status(wanted) => return status::run(args, wanted),
-        Command::Explain(path) => return explain::run(args, path),
-        Command::Log(wanted) => return transfers::run(args, wanted),
-        Command::Verify { verb, json } => return verify::run(args, verb, *json),
-        Command::Reports { count, json } => return verify::reports(args, *count, *json),
-        Command::Do(verb) => verb.clone(),
+        ClientCommand::Status(wanted) => return status::run(args, wanted),
+        ClientCommand::Explain(path) => return explain::run(args, path),
+        ClientCommand::Log(wanted) => return transfers::run(args, wanted),
+        ClientCommand::Verify { verb, json } => return verify::run(args, verb, *json),
+        ClientCommand::Reports { count, json } => return verify::reports(args, *count, *json),
+        ClientCommand::Do(verb) => verb.clone(),
     };
     let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
     let reply = link.ask(verb)?;
@@ -104,8 +104,8 @@ fn run(args: &Args) -> Result<u8, ClientError> {
 /// daemon answers all other requests at once.
 fn deadline(args: &Args) -> Option<Instant> {
     let waits = match &args.command {
-        Command::Status(wanted) => wanted.wait,
-        Command::Verify { .. } => true,
+        ClientCommand::Status(wanted) => wanted.wait,
+        ClientCommand::Verify { .. } => true,
         _ => false,
     };
     let patience = args.timeout.or((!waits).then_some(Duration::from_secs(30)));

@@ -2,12 +2,12 @@
 
 use std::cmp::Reverse;
 
-use lsyncd::status::health::Severity;
 use lsyncd::status::number_format::bytes;
 use lsyncd::status::number_format::counted;
 use lsyncd::status::number_format::span;
 use lsyncd::status::snapshot::Snapshot;
 use lsyncd::status::snapshot::SyncSnapshot;
+use lsyncd::status::state::Severity;
 
 /// The number of names in the first line.
 const MAX_NAMES: usize = 5;

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use lsyncd::control::protocol::Verb;
-use lsyncd::status::health::{Severity, State};
 use lsyncd::status::snapshot::{Snapshot, SyncSnapshot};
+use lsyncd::status::state::{Severity, State};
 
 use crate::args::Args;
 use crate::client::{Client, ClientError};

@@ -7,8 +7,8 @@
 
 use mlua::{Result, Table, Value};
 
+use super::hook::{Hook, hook};
 use super::keys::{self, CHECK, Key, SCANNER};
-use super::sync_config::{Hook, hook};
 use super::target::resolved;
 use super::{text_of, truthy};
 use refused::wrong;

@@ -3,8 +3,9 @@
 use mlua::{Result, Table, Value};
 
 use super::{Kinds, SYNC, advice, find};
-use crate::config::{config_error, config_error_about, nearest, text_of, truthy};
+use crate::config::{config_error, config_error_about, text_of, truthy};
 use crate::log::escape;
+use crate::spelling::nearest;
 
 /// Compares `config` with its gauge. A true value permits a key, a table is the gauge of a nested
 /// table, and any other value makes the key unknown.

@@ -10,6 +10,7 @@
 //! * `checkgauge`, `advice`: unknown keys, and what to write instead;
 //! * `schema`: the table as JSON.
 
+use crate::spelling;
 use std::fmt;
 
 mod advice;
@@ -208,7 +209,7 @@ pub(in crate::config) fn unknown(table: &[Key], prefix: &str, name: &str) -> Opt
 
 /// Returns the name in a table that is most similar to a misspelt one, if one is.
 pub fn nearest<'a>(table: &'a [Key], name: &str) -> Option<&'a str> {
-    super::nearest(name, table.iter().map(|key| key.name))
+    spelling::nearest(name, table.iter().map(|key| key.name))
 }
 
 /// Returns a text without Markdown.

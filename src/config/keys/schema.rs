@@ -7,13 +7,13 @@ use super::{Key, Kinds, SETTINGS, SYNC, TUNNEL, plain};
 #[derive(Serialize)]
 struct Schema {
     version: &'static str,
-    settings: Vec<Entry>,
-    sync: Vec<Entry>,
-    tunnel: Vec<Entry>,
+    settings: Vec<SchemaEntry>,
+    sync: Vec<SchemaEntry>,
+    tunnel: Vec<SchemaEntry>,
 }
 
 #[derive(Serialize)]
-struct Entry {
+struct SchemaEntry {
     key: &'static str,
     r#type: String,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -24,7 +24,7 @@ struct Entry {
     kinds: Option<Vec<&'static str>>,
     meaning: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    keys: Vec<Entry>,
+    keys: Vec<SchemaEntry>,
 }
 
 /// Returns the table as one JSON object.
@@ -38,8 +38,8 @@ pub fn schema() -> String {
     serde_json::to_string_pretty(&schema).unwrap_or_default()
 }
 
-fn entries(keys: &[Key]) -> Vec<Entry> {
-    let entry = |key: &Key| Entry {
+fn entries(keys: &[Key]) -> Vec<SchemaEntry> {
+    let entry = |key: &Key| SchemaEntry {
         key: key.name,
         r#type: plain(&key.value.name()),
         default: plain(key.default),

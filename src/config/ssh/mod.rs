@@ -29,7 +29,7 @@ const DEFAULT_PROGRAM: &[u8] = b"ssh";
 
 /// The connection to the host of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connection {
+pub struct SshConnection {
     /// The program for moves, looked up in `PATH`.
     pub binary: Vec<u8>,
     /// The arguments before the host.
@@ -38,14 +38,18 @@ pub struct Connection {
     pub rsh: Option<Vec<u8>>,
 }
 
-impl Connection {
+impl SshConnection {
     /// Reads the `ssh` table. `rsync` are the arguments of rsync, `environment` is the value of
     /// `RSYNC_RSH` (rsync(1)). If the table is empty, moves use the remote shell of rsync.
     ///
     /// # Errors
     ///
     /// A value of the wrong type, or a remote shell with an unclosed quote.
-    pub fn new(ssh: &Table, rsync: &[Vec<u8>], environment: Option<&[u8]>) -> Result<Connection> {
+    pub fn new(
+        ssh: &Table,
+        rsync: &[Vec<u8>],
+        environment: Option<&[u8]>,
+    ) -> Result<SshConnection> {
         let binary = match text(ssh, "binary")? {
             Some(binary) if !binary.is_empty() => binary,
             _ => DEFAULT_PROGRAM.to_vec(),
@@ -62,14 +66,14 @@ impl Connection {
                     derived(told, "RSYNC_RSH in the environment")
                 }
                 // Moves and rsync are configured separately.
-                (Some(_), _) | (None, Some(_)) => Ok(Connection {
+                (Some(_), _) | (None, Some(_)) => Ok(SshConnection {
                     binary,
                     words,
                     rsh: None,
                 }),
                 (None, None) => {
                     let rsh = (!is_ssh(&binary)).then(|| rsh_option(&binary, &words));
-                    Ok(Connection { binary, words, rsh })
+                    Ok(SshConnection { binary, words, rsh })
                 }
             };
         }
@@ -79,18 +83,18 @@ impl Connection {
             &binary
         };
         let rsh = Some(rsh_option(program, &words));
-        Ok(Connection { binary, words, rsh })
+        Ok(SshConnection { binary, words, rsh })
     }
 }
 
 /// Returns the connection for a remote shell command of rsync; `origin` names its source in errors.
-fn derived(told: &[u8], origin: &str) -> Result<Connection> {
+fn derived(told: &[u8], origin: &str) -> Result<SshConnection> {
     let wrong = || {
         let text = format!("{origin} must be a command with all its quotes closed.");
         config_error_about("rsh", text)
     };
     let mut words = split_rsh(told).ok_or_else(wrong)?.into_iter();
-    Ok(Connection {
+    Ok(SshConnection {
         binary: words.next().ok_or_else(wrong)?,
         words: words.collect(),
         rsh: None,
@@ -232,7 +236,7 @@ mod tests {
         let table: Table = lua.load(ssh).eval().unwrap();
         let rsync: Vec<Vec<u8>> = rsync.iter().map(|word| word.as_bytes().to_vec()).collect();
         let made =
-            Connection::new(&table, &rsync, environment).map_err(|error| error.to_string())?;
+            SshConnection::new(&table, &rsync, environment).map_err(|error| error.to_string())?;
         let mut all = vec![made.rsh.unwrap_or_default(), made.binary];
         all.extend(made.words);
         let text = |word| String::from_utf8(word).unwrap();

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use crate::daemon::inspect::Target;
+use crate::daemon::inspect::RsyncTarget;
 use crate::log::escape;
 
 /// What the configuration is made of.
@@ -63,12 +63,12 @@ pub fn destination(answer: &[u8], directory: &Path) -> Result<Destination, Strin
     if answer.starts_with(b"-") {
         return Err("a target cannot begin with -".into());
     }
-    match Target::parse(answer) {
-        Target::Local(path) => Ok(Destination::Plain(absolute(path, directory)?)),
-        Target::Daemon(..) => Ok(Destination::Plain(answer.to_vec())),
-        Target::Shell(b"", _) => Err("the host before the colon is missing".into()),
-        Target::Shell(_, b"") => Err("the directory behind the colon is missing".into()),
-        Target::Shell(host, directory) => Ok(Destination::Shell {
+    match RsyncTarget::parse(answer) {
+        RsyncTarget::Local(path) => Ok(Destination::Plain(absolute(path, directory)?)),
+        RsyncTarget::Daemon(..) => Ok(Destination::Plain(answer.to_vec())),
+        RsyncTarget::Shell(b"", _) => Err("the host before the colon is missing".into()),
+        RsyncTarget::Shell(_, b"") => Err("the directory behind the colon is missing".into()),
+        RsyncTarget::Shell(host, directory) => Ok(Destination::Shell {
             host: host.to_vec(),
             directory: directory.to_vec(),
         }),

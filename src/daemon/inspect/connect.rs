@@ -45,7 +45,7 @@ pub struct ConnectResult {
 }
 
 /// A target of rsync.
-pub enum Target<'a> {
+pub enum RsyncTarget<'a> {
     /// A directory.
     Local(&'a [u8]),
     /// Host with user, and directory.
@@ -54,12 +54,12 @@ pub enum Target<'a> {
     Daemon(&'a [u8], &'a [u8]),
 }
 
-impl<'a> Target<'a> {
+impl<'a> RsyncTarget<'a> {
     /// Returns the parts of a target.
-    pub fn parse(target: &'a [u8]) -> Target<'a> {
+    pub fn parse(target: &'a [u8]) -> RsyncTarget<'a> {
         let cut = |text: &'a [u8], at: usize, module: &'a [u8]| {
             let end = module.iter().position(|&byte| byte == b'/');
-            Target::Daemon(&text[..at], &module[..end.unwrap_or(module.len())])
+            RsyncTarget::Daemon(&text[..at], &module[..end.unwrap_or(module.len())])
         };
         if let Some(rest) = target.strip_prefix(b"rsync://") {
             let slash = rest.iter().position(|&byte| byte == b'/');
@@ -67,7 +67,7 @@ impl<'a> Target<'a> {
             return cut(target, at, &target[at..]);
         }
         if !batch::is_remote(target) {
-            return Target::Local(target);
+            return RsyncTarget::Local(target);
         }
         // Colons in the brackets of an IPv6 address do not end the host.
         let address = target.iter().position(|&byte| byte == b']').unwrap_or(0);
@@ -75,7 +75,7 @@ impl<'a> Target<'a> {
         let colon = address + colon.unwrap_or_default();
         match &target[colon + 1..] {
             [b':', module @ ..] => cut(target, colon + 2, module),
-            directory => Target::Shell(&target[..colon], directory),
+            directory => RsyncTarget::Shell(&target[..colon], directory),
         }
     }
 }
@@ -136,15 +136,15 @@ impl ConnectResult {
         let Some(target) = request.args.last() else {
             return;
         };
-        match Target::parse(target) {
-            Target::Local(directory) => self.local(directory, &request.args),
-            Target::Shell(host, directory) => {
+        match RsyncTarget::parse(target) {
+            RsyncTarget::Local(directory) => self.local(directory, &request.args),
+            RsyncTarget::Shell(host, directory) => {
                 self.session(&script.ssh_words(handle), host, directory, request);
                 if self.ok {
                     self.empty_transfer(request);
                 }
             }
-            Target::Daemon(host, module) => {
+            RsyncTarget::Daemon(host, module) => {
                 self.modules(host, module, request);
                 if self.ok {
                     self.empty_transfer(request);
@@ -397,10 +397,12 @@ mod tests {
 
     #[test]
     fn the_forms_of_a_target_are_told_apart() {
-        let parsed = |target: &str| match Target::parse(target.as_bytes()) {
-            Target::Local(path) => format!("local {}", escape(path)),
-            Target::Shell(host, path) => format!("{} {}", escape(host), escape(path)),
-            Target::Daemon(host, module) => format!("{} module {}", escape(host), escape(module)),
+        let parsed = |target: &str| match RsyncTarget::parse(target.as_bytes()) {
+            RsyncTarget::Local(path) => format!("local {}", escape(path)),
+            RsyncTarget::Shell(host, path) => format!("{} {}", escape(host), escape(path)),
+            RsyncTarget::Daemon(host, module) => {
+                format!("{} module {}", escape(host), escape(module))
+            }
         };
         for (target, expected) in [
             ("/t/", "local /t/"),

@@ -25,7 +25,7 @@ use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::connect::ConnectResult;
-pub(super) use self::connect::Target;
+pub(super) use self::connect::RsyncTarget;
 use self::preflight::Programs;
 use super::context::Context;
 use crate::batch;

@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::startup_call::{StartupCall, startup_call};
 use crate::batch::itemized::{DRY_RUN, Difference, Itemized};
+use crate::batch::left_out::leave_out;
 use crate::batch::{self, output};
 use crate::config::MaxDelete;
-use crate::config::keys::{Argument, RSYNC};
 use crate::local::{self, CopyControl, CopyJob};
 use crate::log::{self, escape};
 use crate::process::{Command, ExitStatus, Output, Stdin, run_without_terminal};
@@ -27,7 +27,7 @@ const LAST_WORDS: usize = 3;
 
 /// Entries of one kind.
 #[derive(Debug, Default, Serialize)]
-struct Entries {
+struct PreviewedEntries {
     count: usize,
     bytes: u64,
     paths: Vec<String>,
@@ -36,10 +36,10 @@ struct Entries {
 /// What a transfer would do, by kind.
 #[derive(Debug, Default, Serialize)]
 struct Changes {
-    new: Entries,
-    changed: Entries,
-    attributes: Entries,
-    deleted: Entries,
+    new: PreviewedEntries,
+    changed: PreviewedEntries,
+    attributes: PreviewedEntries,
+    deleted: PreviewedEntries,
     /// What the delete limit says of the deletions.
     held: Option<String>,
 }
@@ -305,40 +305,11 @@ fn dry_run(request: &SpawnRequest) -> Command {
 
 /// Returns the words without those that write files in a dry run, or silence it.
 pub fn without_side_effects(args: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    const WRITE: [&[u8]; 3] = [b"--log-file", b"--write-batch", b"--only-write-batch"];
-    let mut kept = Vec::new();
-    let mut words = args.iter();
-    while let Some(word) = words.next() {
-        if WRITE.contains(&word.as_slice()) {
-            words.next();
-            continue;
-        }
-        let writes = |option: &&[u8]| {
-            word.strip_prefix(*option)
-                .is_some_and(|rest| rest.starts_with(b"="))
-        };
-        if WRITE.iter().any(writes) || word == b"--quiet" {
-            continue;
-        }
-        let mut word = word.clone();
-        if is_letters(&word) {
-            word.retain(|&letter| letter != b'q');
-        }
-        if word != b"-" {
-            kept.push(word);
-        }
-    }
-    kept
-}
-
-/// Returns true for a word of rsync's short options without values.
-fn is_letters(word: &[u8]) -> bool {
-    let is_known = |letter: &u8| {
-        let argument = Argument::Letter(*letter);
-        RSYNC.iter().any(|key| key.argument == argument) || *letter == b'D'
-    };
-    let letters = word.strip_prefix(b"-");
-    letters.is_some_and(|letters| !letters.is_empty() && letters.iter().all(is_known))
+    leave_out(
+        args,
+        &["log-file", "only-write-batch", "quiet", "write-batch"],
+        b"q",
+    )
 }
 
 /// Returns the reason why a program did not start.

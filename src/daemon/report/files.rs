@@ -17,7 +17,7 @@ use crate::status::DelayStatus;
 use crate::status::StatusError;
 use crate::status::StatusReport;
 use crate::status::SyncStatus;
-use crate::status::TunnelProcess;
+use crate::status::TunnelProcessStatus;
 use crate::status::TunnelStatus;
 use crate::status::WatchList;
 use crate::status::atomic_file;
@@ -32,6 +32,39 @@ const MIN_PAUSE_FACTOR: u32 = 50;
 
 /// The maximum number of entries of each queue in a JSON report.
 const MAX_ENTRIES: usize = 1000;
+
+/// What writes the report files.
+pub trait ReportWriter {
+    /// Writes the status file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    fn write_status(&self, path: &Path) -> Result<(), StatusError>;
+
+    /// Writes the metrics file.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be written.
+    fn write_metrics(&self, path: &Path) -> Result<(), StatusError>;
+}
+
+impl ReportWriter for DaemonState<'_> {
+    fn write_status(&self, path: &Path) -> Result<(), StatusError> {
+        if path.extension().is_some_and(|ending| ending == "json") {
+            write_json(self, path)
+        } else {
+            write_text(self, path)
+        }
+    }
+
+    fn write_metrics(&self, path: &Path) -> Result<(), StatusError> {
+        let text = metrics::text(&snapshot(self, None, 0));
+        let result = atomic_file::write(path, &mut |out| out.write_all(text.as_bytes()));
+        result.map_err(|cause| StatusError::of("metrics", path, cause))
+    }
+}
 
 /// The schedule of the report files. They are written once in each interval, so that their age
 /// shows whether the daemon is alive. Without report files an idle daemon is not woken.
@@ -63,7 +96,7 @@ impl ReportFiles {
     }
 
     /// Writes the reports that are due, at the end of a turn. Returns a message if that failed.
-    pub fn on_turn(&mut self, state: &DaemonState<'_>, now: Instant) -> Vec<Action> {
+    pub fn on_turn(&mut self, writer: &impl ReportWriter, now: Instant) -> Vec<Action> {
         let any = self.status.is_some() || self.metrics.is_some();
         if !any || self.due.is_some_and(|due| due > now) {
             return Vec::new();
@@ -71,18 +104,10 @@ impl ReportFiles {
         let mut problems = Vec::new();
         if let Some(path) = &self.status {
             log::say("Statusfile", "writing the status file");
-            let result = if path.extension().is_some_and(|ending| ending == "json") {
-                write_json(state, path)
-            } else {
-                write_text(state, path)
-            };
-            problems.extend(result.err());
+            problems.extend(writer.write_status(path).err());
         }
         if let Some(path) = &self.metrics {
-            let text = metrics::text(&snapshot(state, None, 0));
-            let result = atomic_file::write(path, &mut |out| out.write_all(text.as_bytes()));
-            let problem = result.map_err(|cause| StatusError::of("metrics", path, cause));
-            problems.extend(problem.err());
+            problems.extend(writer.write_metrics(path).err());
         }
         let pause = self.interval.max(now.elapsed() * MIN_PAUSE_FACTOR);
         // With an interval of zero a report follows each turn that has done something.
@@ -136,7 +161,7 @@ fn stalls(state: &DaemonState<'_>, handle: &Rc<SyncHandle>) -> Vec<Cow<'static, 
         let idle = span(idle.as_secs_f64());
         Some(format!("Stalled: process {pid} has had no I/O for {idle}").into())
     });
-    let local = state.local_jobs.jobs();
+    let local = state.transfers.copies();
     let local = local.filter(|(job, _)| job.is_of(handle));
     let local = local.filter_map(|(_, stalled)| {
         let idle = span(stalled?.as_secs_f64());
@@ -215,14 +240,96 @@ fn sync_status(sync: &Sync, lacks_watches: bool) -> SyncStatus<'static> {
 
 fn tunnel_status(tunnel: &TunnelObject, time: f64, now: Time) -> TunnelStatus<'static> {
     let machine = tunnel.machine.borrow();
-    let processes = machine.processes().iter().map(|process| TunnelProcess {
-        pid: process.pid.0,
-        kind: PROCESS_KIND,
-        started: time - now.saturating_sub(process.started) as f64 / 1e6,
-    });
+    let processes = machine
+        .processes()
+        .iter()
+        .map(|process| TunnelProcessStatus {
+            pid: process.pid.0,
+            kind: PROCESS_KIND,
+            started: time - now.saturating_sub(process.started) as f64 / 1e6,
+        });
     TunnelStatus {
         name: log::unescape(&machine.config.name).into(),
         status: machine.state().name(),
         processes: processes.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::io;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct FakeWriter {
+        written: RefCell<Vec<PathBuf>>,
+        fails: Cell<bool>,
+    }
+
+    impl ReportWriter for FakeWriter {
+        fn write_status(&self, path: &Path) -> Result<(), StatusError> {
+            self.written.borrow_mut().push(path.to_owned());
+            if self.fails.get() {
+                let cause = io::Error::from(io::ErrorKind::StorageFull);
+                return Err(StatusError::of(
+                    "status",
+                    path,
+                    atomic_file::ReplaceError::Open(cause),
+                ));
+            }
+            Ok(())
+        }
+
+        fn write_metrics(&self, path: &Path) -> Result<(), StatusError> {
+            self.write_status(path)
+        }
+    }
+
+    fn files(status: Option<&str>, metrics: Option<&str>, seconds: u64) -> ReportFiles {
+        ReportFiles {
+            status: status.map(PathBuf::from),
+            metrics: metrics.map(PathBuf::from),
+            interval: Duration::from_secs(seconds),
+            ..ReportFiles::default()
+        }
+    }
+
+    #[test]
+    fn both_files_are_written_once_in_each_interval() {
+        let (writer, start) = (FakeWriter::default(), Instant::now());
+        let mut files = files(Some("status"), Some("metrics"), 10);
+        for second in 0..25 {
+            files.on_turn(&writer, start + Duration::from_secs(second));
+        }
+        assert_eq!(writer.written.borrow().len(), 2 * 3);
+    }
+
+    #[test]
+    fn without_files_there_is_no_deadline() {
+        let mut files = files(None, None, 10);
+        files.on_turn(&FakeWriter::default(), Instant::now());
+        assert_eq!(files.deadline(), None);
+    }
+
+    #[test]
+    fn without_an_interval_each_turn_writes_and_none_is_asked_for() {
+        let (writer, now) = (FakeWriter::default(), Instant::now());
+        let mut files = files(Some("status"), None, 0);
+        files.on_turn(&writer, now);
+        files.on_turn(&writer, now);
+        assert_eq!((writer.written.borrow().len(), files.deadline()), (2, None));
+    }
+
+    #[test]
+    fn an_error_is_told_once_until_the_file_could_be_written() {
+        let (writer, now) = (FakeWriter::default(), Instant::now());
+        let mut files = files(Some("status"), None, 0);
+        let mut told = |fails| {
+            writer.fails.set(fails);
+            files.on_turn(&writer, now).len()
+        };
+        assert_eq!([true, true, false, true].map(&mut told), [1, 0, 0, 1]);
     }
 }

@@ -32,7 +32,6 @@ use crate::status::snapshot::Snapshot;
 use crate::status::trends::TrendPage;
 use crate::sync::Mark;
 use crate::transfer::Transfers;
-use crate::transfer::local_jobs::LocalJobs;
 use crate::trends::Trends;
 use crate::watch::{EventMark, Watcher};
 
@@ -49,7 +48,6 @@ pub struct DaemonState<'a> {
     pub watcher: &'a Watcher,
     pub watch_limit: &'a WatchLimit,
     pub transfers: &'a Transfers,
-    pub local_jobs: &'a LocalJobs,
     pub audits: &'a Audits,
     pub trends: &'a Trends,
     /// The configured syncs.

@@ -78,9 +78,9 @@ fn queued(facts: &mut Vec<(&'static str, String)>, sync: &Sync, path: &[u8], now
             continue;
         }
         match relation(&delay, path) {
-            Relation::None => {}
-            Relation::Below => below += 1,
-            Relation::Covers => {
+            PathRelation::None => {}
+            PathRelation::Below => below += 1,
+            PathRelation::Covers => {
                 seen.push(delay.id());
                 facts.push(entry(&delay, path, now));
             }
@@ -95,7 +95,7 @@ fn queued(facts: &mut Vec<(&'static str, String)>, sync: &Sync, path: &[u8], now
     }
 }
 
-enum Relation {
+enum PathRelation {
     None,
     /// The entry is of the path, or of a directory above it, or of everything.
     Covers,
@@ -103,18 +103,18 @@ enum Relation {
     Below,
 }
 
-fn relation(delay: &Delay<'_>, path: &[u8]) -> Relation {
+fn relation(delay: &Delay<'_>, path: &[u8]) -> PathRelation {
     if delay.etype().is_special() {
-        return Relation::Covers;
+        return PathRelation::Covers;
     }
     let (from, to) = delay.paths();
     let mut of_entry = [Some(&from), to.as_ref()].into_iter().flatten();
     if of_entry.clone().any(|of_entry| covers(of_entry, path)) {
-        Relation::Covers
+        PathRelation::Covers
     } else if path.ends_with(b"/") && of_entry.any(|of_entry| of_entry.starts_with(path)) {
-        Relation::Below
+        PathRelation::Below
     } else {
-        Relation::None
+        PathRelation::None
     }
 }
 

@@ -6,13 +6,12 @@ use std::time::SystemTime;
 
 use super::DaemonState;
 use crate::batch;
-use crate::cli;
 use crate::daemon::watch_limit;
 use crate::log::escape;
 use crate::process::ExitStatus;
 use crate::queue::{Delay, Etype, Status, Time};
-use crate::scan::staging::Blocked;
 use crate::script::SyncHandle;
+use crate::staging::Blocked;
 use crate::status::number_format::span;
 use crate::status::snapshot::Entry;
 use crate::status::snapshot::LastError;
@@ -39,7 +38,7 @@ pub fn snapshot(state: &DaemonState<'_>, name: Option<&str>, entries: usize) -> 
     let overflows = state.syncs.iter();
     let overflows = overflows.map(|handle| handle.sync.borrow().counters.overflows);
     Snapshot {
-        version: cli::VERSION.into(),
+        version: crate::VERSION.into(),
         host: host(),
         pid: std::process::id(),
         time: seconds(SystemTime::now()),
@@ -77,7 +76,7 @@ pub(super) fn of_sync(
         ..sending(pid.0, job, &sync)
     });
     let counting = state.transfers.counting().map(|job| (job, None));
-    let local = state.local_jobs.jobs().chain(counting);
+    let local = state.transfers.copies().chain(counting);
     let local = local.filter(|(job, _)| job.is_of(handle));
     // Local jobs run in the daemon's own process.
     let own = local.map(|(job, stalled)| Sending {

@@ -40,7 +40,7 @@ pub fn globals(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Res
         lua.create_function(move |lua, code: Value| -> Result<()> {
             let code =
                 number_of(&code).ok_or_else(|| config_error("terminate needs an exit code"))?;
-            shared.ending.set(Some(code as i64));
+            shared.watchdog.ending.set(Some(code as i64));
             watchdog::stop(lua)?;
             Err(config_error("terminated by the configuration"))
         })?,

@@ -8,10 +8,11 @@ use crate::batch::TransferKind;
 use crate::config::{config_error, kind_of, text_of};
 use crate::log;
 use crate::queue::{DelayId, Status};
-use crate::script::context::{ScriptContext, Stage, SyncHandle};
+use crate::script::context::{ScriptContext, Stage};
 use crate::script::kinds::RsyncCall;
 use crate::script::objects::{Agent, Objects};
 use crate::script::request::{ScriptRequest, SpawnRequest};
+use crate::script::sync_handle::SyncHandle;
 
 /// The parsed arguments of a call.
 #[derive(Default)]

@@ -12,8 +12,9 @@ use crate::config::{
     CheckConfig, SyncConfig, bare_config_error, config_error_about, text_of, truthy,
 };
 use crate::filter::Filter;
-use crate::scan::staging::Gate;
-use crate::script::context::{ScriptContext, SyncHandle};
+use crate::script::context::ScriptContext;
+use crate::script::sync_handle::SyncHandle;
+use crate::staging::Gate;
 use crate::sync::{self, Sync};
 
 /// Returns a text that is equal for syncs that include the same files. Returns `None` for syncs

@@ -28,11 +28,13 @@ use crate::filter::Filter;
 use crate::log;
 use crate::queue::Policy;
 use crate::script::api::tunnel;
-use crate::script::context::{ScriptContext, SyncHandle};
+use crate::script::context::ScriptContext;
 use crate::script::kinds::scan_request;
 use crate::script::objects::Objects;
 use crate::script::objects::inlet;
+use crate::script::sync_handle::SyncHandle;
 use crate::script::{errors, layer3};
+use crate::spelling;
 use crate::sync::Sync;
 
 /// Creates a sync and returns its inlet.
@@ -299,7 +301,7 @@ fn no_actions(config: &Table) -> mlua::Error {
     let similar = config
         .pairs::<String, Value>()
         .flatten()
-        .find_map(|(key, _)| Some((config::nearest(&key, layer3::KEYS)?, key)));
+        .find_map(|(key, _)| Some((spelling::nearest(&key, layer3::KEYS)?, key)));
     match similar {
         Some((known, key)) => config_error_about(
             &key,

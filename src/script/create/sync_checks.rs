@@ -14,6 +14,7 @@ use crate::filter::Filter;
 use crate::log;
 use crate::mount_table::{self, shared_kind};
 use crate::script::{errors, layer3};
+use crate::spelling;
 
 /// Warns of values that lsyncd accepts and that have no effect with a built-in action.
 ///
@@ -216,7 +217,7 @@ pub fn missing_default(default: &Table, key: &str) -> Result<()> {
         .flatten()
         .map(|(key, _)| key)
         .collect();
-    match config::nearest(key, known.iter().map(String::as_str)) {
+    match spelling::nearest(key, known.iter().map(String::as_str)) {
         Some(known) => Err(config_error(format!(
             "default.{key} does not exist. Did you mean \"default.{known}\"?"
         ))),

@@ -11,9 +11,10 @@ use mlua::{Function, Lua, Result, Table};
 use crate::log;
 use crate::paths;
 use crate::queue::{Delay, DelayId, Etype, Take};
-use crate::script::context::{ScriptContext, SyncHandle};
+use crate::script::context::ScriptContext;
 use crate::script::objects::Objects;
 use crate::script::objects::inlet::{is_native, take_before_move, take_change};
+use crate::script::sync_handle::SyncHandle;
 use crate::sync::Sync;
 
 /// `native.batch(inlet, test)`: returns the list for the next transfer. `test` is one of the

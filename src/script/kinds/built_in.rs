@@ -8,10 +8,10 @@ use mlua::{Function, Result, Table, Value};
 use crate::batch;
 use crate::config::keys::Kinds;
 use crate::config::{self, Check, Hook, OnReject, destination, text_of};
-use crate::script::context::SyncHandle;
 use crate::script::create::sync_checks;
 use crate::script::layer3;
 use crate::script::runtime::Script;
+use crate::script::sync_handle::SyncHandle;
 
 impl Script {
     /// Returns the built-in kind whose action the sync has; `None` for user code.

@@ -12,8 +12,8 @@ use crate::batch::{BatchEntry, BatchRequest, Change, ListMode, dry_run};
 use crate::config::Delete;
 use crate::log;
 use crate::process::{Command, Output, Stdin};
-use crate::script::context::SyncHandle;
 use crate::script::runtime::Script;
+use crate::script::sync_handle::SyncHandle;
 use crate::sync::Sync;
 
 /// What is compared.

@@ -9,9 +9,10 @@ use crate::config::Delete;
 use crate::local::{CopyItem, CopyTask};
 use crate::log;
 use crate::queue::{DelayId, Etype};
-use crate::script::context::{ScriptContext, Stage, SyncHandle};
+use crate::script::context::{ScriptContext, Stage};
 use crate::script::objects::Objects;
 use crate::script::request::{CopyRequest, ScriptRequest};
+use crate::script::sync_handle::SyncHandle;
 use crate::sync::Sync;
 
 /// Adds the function to the native functions of the preludes.

@@ -11,8 +11,9 @@ use crate::config::{config_error, config_error_about, text_of};
 use crate::paths;
 use crate::queue::Etype;
 use crate::safe_path::{self, Access};
-use crate::script::context::{ScriptContext, SyncHandle};
+use crate::script::context::ScriptContext;
 use crate::script::objects::{Agent, EventRef, Objects};
+use crate::script::sync_handle::SyncHandle;
 
 /// Adds the functions to the native functions of the preludes.
 pub fn add(
@@ -109,7 +110,7 @@ fn prepare_ssh(lua: &Lua, config: &Table) -> Result<()> {
         rsync.extend(text_of(&word?));
     }
     let environment = std::env::var_os("RSYNC_RSH").map(OsString::into_vec);
-    let connection = ssh::Connection::new(&table, &rsync, environment.as_deref())?;
+    let connection = ssh::SshConnection::new(&table, &rsync, environment.as_deref())?;
     if let Some(rsh) = connection.rsh {
         computed.raw_push(lua.create_string(rsh)?)?;
     }

@@ -6,12 +6,13 @@ use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
 use super::local_copy::task;
 use crate::config::{config_error, config_error_about, text_of, truthy};
-use crate::scan::staging::ScanAnswer;
-use crate::script::context::{ScriptContext, Stage, SyncHandle, handle_of};
+use crate::script::context::{ScriptContext, Stage, handle_of};
 use crate::script::hook::with_timeout;
 use crate::script::objects::Objects;
 use crate::script::request::{ScanRequest, ScriptRequest};
 use crate::script::runtime::Script;
+use crate::script::sync_handle::SyncHandle;
+use crate::staging::ScanAnswer;
 
 /// Adds the functions to the native functions of the preludes.
 pub fn add(

@@ -15,8 +15,9 @@ use crate::batch::{self, BatchEntry, BatchRequest, Change, ListMode};
 use crate::config::{config_error, destination, text_of, truthy};
 use crate::queue::{DelayId, Etype};
 use crate::script::api::{spawn, tunnel};
-use crate::script::context::{ScriptContext, SyncHandle, handle_of};
+use crate::script::context::{ScriptContext, handle_of};
 use crate::script::objects::{Agent, Objects};
+use crate::script::sync_handle::SyncHandle;
 use crate::sync::{OtherNames, Sync};
 
 /// A batch as an argument of `spawn`.

@@ -16,8 +16,9 @@ use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 use crate::config::{config_error, config_error_about, kind_of, text_of};
 use crate::log;
 use crate::script::api::spawn;
-use crate::script::context::{ScriptContext, SyncHandle};
+use crate::script::context::ScriptContext;
 use crate::script::objects::Objects;
+use crate::script::sync_handle::SyncHandle;
 use template::{Form, Piece, Template, VARIABLES, Variable, written};
 
 /// The keys of a sync that may be texts.

@@ -8,7 +8,7 @@ use super::timestamp::Timestamp;
 use crate::config::{config_error, text_of};
 use crate::paths;
 use crate::queue::{DelayId, Etype, Status};
-use crate::script::context::SyncHandle;
+use crate::script::sync_handle::SyncHandle;
 
 /// The queue entry of an event object.
 #[derive(Clone)]

@@ -13,8 +13,9 @@ use crate::paths;
 use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
 use crate::script::api::text_argument;
 use crate::script::api::tunnel;
-use crate::script::context::{ScriptContext, SyncHandle};
+use crate::script::context::ScriptContext;
 use crate::script::objects::{Agent, EventRef, Objects};
+use crate::script::sync_handle::SyncHandle;
 
 /// Returns the functions of an inlet by name.
 pub fn functions(

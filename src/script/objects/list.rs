@@ -5,7 +5,7 @@ use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 use super::{Agent, Objects};
 use crate::config::{config_error, text_of};
 use crate::queue::DelayId;
-use crate::script::context::SyncHandle;
+use crate::script::sync_handle::SyncHandle;
 
 /// Returns a field of a list object.
 pub fn field(lua: &Lua, objects: &Objects, list: &Table, name: &str) -> Result<Value> {

@@ -22,7 +22,7 @@ pub use event::EventRef;
 
 use crate::config::config_error;
 use crate::queue::{DelayId, Etype};
-use crate::script::context::SyncHandle;
+use crate::script::sync_handle::SyncHandle;
 use event::MoveEnd;
 
 /// The queue entries of a list object.

@@ -7,7 +7,8 @@ use mlua::{Function, IntoLua, Lua, MultiValue, Result, Table, Value};
 
 use super::timestamp;
 use crate::config::{config_error, text_of};
-use crate::script::context::{ScriptContext, Stage, SyncHandle};
+use crate::script::context::{ScriptContext, Stage};
+use crate::script::sync_handle::SyncHandle;
 use crate::watch::Event;
 
 /// Returns the object of a sync, always the same one.

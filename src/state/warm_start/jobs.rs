@@ -66,14 +66,7 @@ fn try_plan(
     give_priority(files);
     let (index, before) = files.load(begun)?;
     let key = index.header.key;
-    let walk = IndexWalk {
-        source: &sync.source,
-        subdirs: sync.subdirs,
-        filter,
-        key: &key,
-        begun,
-        cancelled,
-    };
+    let walk = walk(files, filter, &key, begun, cancelled);
     let plan = plan::plan(index, &walk, before)?;
     if plan.directories.is_empty() {
         return Ok(plan);
@@ -100,6 +93,25 @@ fn try_plan(
     }
     files.write(&plan.index)?;
     Ok(plan)
+}
+
+/// Returns the walk through the source of a sync.
+fn walk<'a>(
+    files: &'a IndexFiles,
+    filter: &'a RwLock<Filter>,
+    key: &'a HashKey,
+    begun: SystemTime,
+    cancelled: &'a AtomicBool,
+) -> IndexWalk<'a> {
+    let sync = files.sync();
+    IndexWalk {
+        source: &sync.source,
+        subdirs: sync.subdirs,
+        filter,
+        key,
+        begun,
+        cancelled,
+    }
 }
 
 /// Returns true if other users can put a link in place of one of these directories.
@@ -148,16 +160,8 @@ pub fn read(
             (index, changed.roots(), Some(changed))
         }
     };
-    let sync = files.sync();
     let key = index.header.key;
-    let walk = IndexWalk {
-        source: &sync.source,
-        subdirs: sync.subdirs,
-        filter,
-        key: &key,
-        begun,
-        cancelled,
-    };
+    let walk = walk(files, filter, &key, begun, cancelled);
     let digests = plan::digests(&walk, roots)?;
     if let Some(changed) = changed {
         let [directories, trees] = changed.hashes(&key);

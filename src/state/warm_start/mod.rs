@@ -11,7 +11,7 @@
 mod files;
 mod jobs;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,8 +56,8 @@ pub struct WarmView<'a> {
     pub state: Option<&'a StateDir>,
     /// Wakes the event loop.
     pub waker: Arc<Waker>,
-    /// Returns true for a sync with directories that are not watched.
-    pub lacks: &'a dyn Fn(SyncId) -> bool,
+    /// The syncs with directories that are not watched.
+    pub lacking: &'a BTreeSet<SyncId>,
     /// The time of queues.
     pub now: Time,
 }
@@ -65,7 +65,7 @@ pub struct WarmView<'a> {
 /// Work on one index. It is cancelled on drop.
 struct Task {
     cancelled: Arc<AtomicBool>,
-    stage: Stage,
+    stage: TaskStage,
 }
 
 impl Drop for Task {
@@ -74,7 +74,7 @@ impl Drop for Task {
     }
 }
 
-enum Stage {
+enum TaskStage {
     /// Nothing is left to do.
     Done,
     /// What the startup compares is being found out.
@@ -139,7 +139,7 @@ impl WarmStarts {
         };
         match planned {
             Ok((cancelled, result)) => {
-                let stage = Stage::Planning {
+                let stage = TaskStage::Planning {
                     begun,
                     is_first,
                     result,
@@ -157,7 +157,7 @@ impl WarmStarts {
 
     /// Returns the time of the next step that no event announces.
     pub fn deadline(&self, syncs: &[Rc<SyncHandle>], now: Instant) -> Option<Instant> {
-        let settles = |task: &Task| matches!(task.stage, Stage::Settling { .. });
+        let settles = |task: &Task| matches!(task.stage, TaskStage::Settling { .. });
         if self.tasks.values().any(settles) {
             return Some(now + SETTLE_INTERVAL);
         }
@@ -187,7 +187,7 @@ impl WarmStarts {
             if let Some(IndexState::Compared { due, .. }) = sync.warm_start().map(|w| w.state())
                 && due <= Instant::now()
             {
-                let is_right = sync.index_obstacle().is_none() && !(view.lacks)(sync.id);
+                let is_right = sync.index_obstacle().is_none() && !view.lacking.contains(&sync.id);
                 match read(&mut sync, view, false).filter(|_| is_right) {
                     Some(task) => drop(self.tasks.insert(sync.id, task)),
                     None => sync.lose_index(),
@@ -211,12 +211,12 @@ impl WarmStarts {
             if sync.warm_start().is_none() || self.finished.contains(&sync.id) {
                 continue;
             }
-            let is_written = |task: &Task| matches!(task.stage, Stage::Writing { .. });
+            let is_written = |task: &Task| matches!(task.stage, TaskStage::Writing { .. });
             let is_last = |task: &Task| match &task.stage {
-                Stage::Planning { .. } | Stage::Done => false,
-                Stage::Reading { making, .. }
-                | Stage::Settling { making, .. }
-                | Stage::Writing { making, .. } => making.is_last,
+                TaskStage::Planning { .. } | TaskStage::Done => false,
+                TaskStage::Reading { making, .. }
+                | TaskStage::Settling { making, .. }
+                | TaskStage::Writing { making, .. } => making.is_last,
             };
             let task = self.tasks.remove(&sync.id);
             let task = task.filter(|task| is_written(task) || is_last(task));
@@ -249,7 +249,7 @@ fn finish(sync: &mut Sync, view: &WarmView<'_>) -> Option<Task> {
     }
     let (events, everything) = sync.pending_events();
     let warm = sync.warm_start()?;
-    let is_lost = everything || sync.index_obstacle().is_some() || (view.lacks)(sync.id);
+    let is_lost = everything || sync.index_obstacle().is_some() || view.lacking.contains(&sync.id);
     match warm.state() {
         _ if is_lost => files.discard_all(),
         IndexState::Invalid => files.discard_all(),
@@ -277,21 +277,21 @@ fn read(sync: &mut Sync, view: &WarmView<'_>, is_last: bool) -> Option<Task> {
         jobs::read(&files, &filter, directories, cancelled)
     });
     let (cancelled, result) = spawned.ok()?;
-    let stage = Stage::Reading { making, result };
+    let stage = TaskStage::Reading { making, result };
     Some(Task { cancelled, stage })
 }
 
 /// Takes the next step of a task. Returns `None` if it is complete.
 fn advance(mut task: Task, sync: &mut Sync, view: &mut WarmView<'_>) -> Option<Task> {
-    match std::mem::replace(&mut task.stage, Stage::Done) {
-        Stage::Done => {}
-        Stage::Planning {
+    match std::mem::replace(&mut task.stage, TaskStage::Done) {
+        TaskStage::Done => {}
+        TaskStage::Planning {
             begun,
             is_first,
             result,
         } => match result.try_recv() {
             Err(TryRecvError::Empty) => {
-                task.stage = Stage::Planning {
+                task.stage = TaskStage::Planning {
                     begun,
                     is_first,
                     result,
@@ -303,33 +303,33 @@ fn advance(mut task: Task, sync: &mut Sync, view: &mut WarmView<'_>) -> Option<T
                 start(sync, planned, begun, is_first, view);
             }
         },
-        Stage::Reading { making, result } => match result.try_recv() {
+        TaskStage::Reading { making, result } => match result.try_recv() {
             Err(TryRecvError::Empty) => {
-                task.stage = Stage::Reading { making, result };
+                task.stage = TaskStage::Reading { making, result };
                 return Some(task);
             }
             Ok(Ok(read)) => {
                 let mark = view.watcher.event_mark();
-                task.stage = Stage::Settling { making, read, mark };
+                task.stage = TaskStage::Settling { making, read, mark };
                 return Some(task);
             }
             Ok(Err(reason)) => give_up(sync, view, making, &reason),
             Err(_) => give_up(sync, view, making, "a thread has failed"),
         },
-        Stage::Settling { making, read, mark } => {
+        TaskStage::Settling { making, read, mark } => {
             if !view.watcher.has_reported(mark) {
-                task.stage = Stage::Settling { making, read, mark };
+                task.stage = TaskStage::Settling { making, read, mark };
                 return Some(task);
             }
             return write(task, sync, view, making, read);
         }
-        Stage::Writing {
+        TaskStage::Writing {
             making,
             racy,
             result,
         } => match result.try_recv() {
             Err(TryRecvError::Empty) => {
-                task.stage = Stage::Writing {
+                task.stage = TaskStage::Writing {
                     making,
                     racy,
                     result,
@@ -379,7 +379,7 @@ fn write(
     }
     let obstacle = match sync.index_obstacle() {
         _ if warm.generation() != making.generation || everything => Some("events were lost"),
-        _ if (view.lacks)(sync.id) => Some("some directories are not watched"),
+        _ if view.lacking.contains(&sync.id) => Some("some directories are not watched"),
         _ if changed.is_full() => Some("too many directories have changed"),
         obstacle => obstacle,
     };
@@ -393,7 +393,7 @@ fn write(
     });
     match spawned {
         Ok((_, result)) => {
-            task.stage = Stage::Writing {
+            task.stage = TaskStage::Writing {
                 making,
                 racy,
                 result,

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::batch::error_lines::{Attribute, ErrorLine, FailureReason, Name, SizeLimit};
+use crate::batch::error_lines::{Attribute, ErrorLine, FailureReason, QuotedName, SizeLimit};
 use crate::batch::temp_name::{self, TempName};
 use crate::paths;
 use crate::queue::Etype;
@@ -19,14 +19,14 @@ use crate::queue::Etype;
 const MAX_LISTED: usize = 100_000;
 
 /// Paths, each with the event type for its retry.
-pub type Entries = BTreeMap<Vec<u8>, Etype>;
+pub type RetryEntries = BTreeMap<Vec<u8>, Etype>;
 
 /// The failed entries of one transfer, as far as its error lines name them.
 pub struct Blame {
     /// Source and target directory with a trailing slash; only absolute ones are listed.
     roots: Vec<Vec<u8>>,
     scope: BlameScope,
-    failed: Entries,
+    failed: RetryEntries,
     /// The failed paths, without a final slash, at which the target has a directory that was not
     /// deleted; false if there is another failure at the path.
     obstructed: BTreeMap<Vec<u8>, bool>,
@@ -59,7 +59,7 @@ struct WholeTree {
 
 /// The entries of a batch.
 struct BatchEntries {
-    all: Entries,
+    all: RetryEntries,
     /// The long names among the entries, by directory and suffix.
     long: OnceCell<BTreeMap<Vec<u8>, Vec<Vec<u8>>>>,
 }
@@ -86,7 +86,7 @@ pub enum FailedEntries {
     Nothing,
     /// These paths, and among them those, without a final slash, at which the target has a
     /// directory with contents that rsync does not delete.
-    Paths(Entries, BTreeSet<Vec<u8>>),
+    Paths(RetryEntries, BTreeSet<Vec<u8>>),
     /// These paths failed.
     Everything,
 }
@@ -94,7 +94,7 @@ pub enum FailedEntries {
 impl Blame {
     /// Returns an empty evaluation for a transfer of these entries, with these directories as
     /// source and target.
-    pub fn of_batch(entries: Entries, roots: &[Vec<u8>], max_failed: usize) -> Blame {
+    pub fn of_batch(entries: RetryEntries, roots: &[Vec<u8>], max_failed: usize) -> Blame {
         Blame::new(
             BlameScope::Batch(BatchEntries::new(entries)),
             roots,
@@ -113,8 +113,8 @@ impl Blame {
     }
 
     /// Returns the evaluation of a local copy with these failures.
-    pub fn of_failures(failed: Entries) -> Blame {
-        let mut blame = Blame::of_batch(Entries::new(), &[], failed.len());
+    pub fn of_failures(failed: RetryEntries) -> Blame {
+        let mut blame = Blame::of_batch(RetryEntries::new(), &[], failed.len());
         blame.attributes = true;
         blame.failed = failed;
         blame
@@ -124,7 +124,7 @@ impl Blame {
         Blame {
             roots: roots.iter().filter_map(|root| local_part(root)).collect(),
             scope,
-            failed: Entries::new(),
+            failed: RetryEntries::new(),
             obstructed: BTreeMap::new(),
             max_failed,
             everything: false,
@@ -168,7 +168,7 @@ impl Blame {
         }
     }
 
-    fn remember(&mut self, found: Entries, reason: FailureReason) {
+    fn remember(&mut self, found: RetryEntries, reason: FailureReason) {
         if self.max_failed == 0 {
             return;
         }
@@ -199,7 +199,7 @@ impl Blame {
 
     /// Returns the single paths that error lines name as the reason for an abort, even if other
     /// failures are unknown. `None` if whole directories failed.
-    pub fn stopped_at(&self) -> Option<&Entries> {
+    pub fn stopped_at(&self) -> Option<&RetryEntries> {
         (!self.contents && !self.failed.is_empty()).then_some(&self.failed)
     }
 
@@ -218,8 +218,8 @@ impl Blame {
     }
 
     /// Returns all entries that a name may refer to.
-    fn find(&self, name: &Name) -> Entries {
-        let mut found = Entries::new();
+    fn find(&self, name: &QuotedName) -> RetryEntries {
+        let mut found = RetryEntries::new();
         let paths = name
             .readings
             .iter()
@@ -239,7 +239,7 @@ impl Blame {
             BlameScope::Whole(tree) => {
                 for path in &paths {
                     if !tree.find(path, name.with_contents, &mut found) {
-                        return Entries::new();
+                        return RetryEntries::new();
                     }
                 }
                 if let (true, [path]) = (found.is_empty(), paths.as_slice()) {
@@ -332,14 +332,14 @@ fn variants(path: &[u8]) -> Vec<Vec<u8>> {
 }
 
 impl BatchEntries {
-    fn new(all: Entries) -> BatchEntries {
+    fn new(all: RetryEntries) -> BatchEntries {
         BatchEntries {
             all,
             long: OnceCell::new(),
         }
     }
 
-    fn find(&self, path: &[u8], with_contents: bool, found: &mut Entries) {
+    fn find(&self, path: &[u8], with_contents: bool, found: &mut RetryEntries) {
         let entries = &self.all;
         let before = found.len();
         for variant in variants(path) {
@@ -379,7 +379,7 @@ impl BatchEntries {
 
     /// Finds the entries that a name with an unknown directory may refer to: entries with this end
     /// or with the same last component (for `--temp-dir`), and directories above it.
-    fn guess(&self, name: &[u8], with_contents: bool, found: &mut Entries) {
+    fn guess(&self, name: &[u8], with_contents: bool, found: &mut RetryEntries) {
         let name = cleaned(name);
         let slashes = (0..name.len()).filter(|&at| name[at] == b'/');
         for at in slashes {
@@ -400,7 +400,7 @@ impl BatchEntries {
     }
 }
 
-fn add(entry: Option<(&Vec<u8>, &Etype)>, found: &mut Entries) {
+fn add(entry: Option<(&Vec<u8>, &Etype)>, found: &mut RetryEntries) {
     found.extend(entry.map(|(path, etype)| (path.clone(), *etype)));
 }
 
@@ -414,7 +414,7 @@ fn beginning_with<'e, T>(
 }
 
 /// Returns the nearest directory above a path that stands for its contents.
-fn around<'e>(entries: &'e Entries, path: &[u8]) -> Option<(&'e Vec<u8>, &'e Etype)> {
+fn around<'e>(entries: &'e RetryEntries, path: &[u8]) -> Option<(&'e Vec<u8>, &'e Etype)> {
     paths::directories(path)
         .rev()
         .filter_map(|directory| entries.get_key_value(directory))
@@ -427,7 +427,7 @@ fn last(path: &[u8]) -> &[u8] {
 
 impl WholeTree {
     /// Finds the file at a path of the source. Returns false if the path may refer to more.
-    fn find(&self, path: &[u8], with_contents: bool, found: &mut Entries) -> bool {
+    fn find(&self, path: &[u8], with_contents: bool, found: &mut RetryEntries) -> bool {
         let mut all = variants(path);
         if let Some(temporary) = TempName::new(path) {
             let Some(names) = self.long_names(temporary) else {
@@ -485,7 +485,7 @@ fn list_long(directory: &[u8]) -> Option<Vec<Vec<u8>>> {
 
 /// Finds a path that the source does not have, so it was to be deleted at the target. Possible
 /// names of temporary files are skipped.
-fn find_at_target(path: &[u8], with_contents: bool, found: &mut Entries) {
+fn find_at_target(path: &[u8], with_contents: bool, found: &mut RetryEntries) {
     if path == b"/" || TempName::new(path).is_some() {
         return;
     }

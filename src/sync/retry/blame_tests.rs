@@ -4,7 +4,7 @@ use super::*;
 use crate::batch::error_lines;
 use proptest::prelude::*;
 
-fn entries(list: &[(&str, Etype)]) -> Entries {
+fn entries(list: &[(&str, Etype)]) -> RetryEntries {
     let owned = list
         .iter()
         .map(|(path, etype)| (path.as_bytes().to_vec(), *etype));

@@ -16,7 +16,7 @@ mod partial;
 mod size_bound;
 
 pub use backoff::Backoff;
-pub use blame::{Blame, Entries, FailedEntries, LineKind};
+pub use blame::{Blame, FailedEntries, LineKind, RetryEntries};
 pub use failed_paths::FailedPaths;
 pub use move_fallback::OtherNames;
 pub use partial::{Deferred, RetryPlan};

@@ -15,7 +15,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 
 use super::super::Sync;
-use super::blame::{Entries, FailedEntries};
+use super::blame::{FailedEntries, RetryEntries};
 use crate::log;
 use crate::paths;
 use crate::queue::{DelayId, Etype, Policy, Time};
@@ -50,8 +50,8 @@ const MAX_OBSTRUCTED: u32 = 3;
 
 impl Sync {
     /// Returns the paths of entries, each with the event type for its retry.
-    pub fn entries(&self, ids: &[DelayId]) -> Entries {
-        let mut entries = Entries::new();
+    pub fn entries(&self, ids: &[DelayId]) -> RetryEntries {
+        let mut entries = RetryEntries::new();
         for delay in ids.iter().filter_map(|&id| self.queue.get(id)) {
             let (path, to) = delay.paths();
             match (delay.etype(), to) {
@@ -86,7 +86,7 @@ impl Sync {
             self.forget_size_bound();
         }
         let failed = match failed {
-            FailedEntries::Nothing => Entries::new(),
+            FailedEntries::Nothing => RetryEntries::new(),
             FailedEntries::Paths(paths, obstructed) => {
                 let paths = self.without_dangling_links(paths);
                 self.without_obstructed(paths, &obstructed, is_whole)
@@ -114,7 +114,7 @@ impl Sync {
 
     /// Removes links that rsync follows and that lead nowhere, since there is nothing to send. They
     /// are sent when they change, or by the next full comparison.
-    fn without_dangling_links(&self, mut paths: Entries) -> Entries {
+    fn without_dangling_links(&self, mut paths: RetryEntries) -> RetryEntries {
         if !self.follows_links {
             return paths;
         }
@@ -139,10 +139,10 @@ impl Sync {
     /// deletes everything there retries for ever, and others a few times.
     fn without_obstructed(
         &mut self,
-        mut failed: Entries,
+        mut failed: RetryEntries,
         obstructed: &BTreeSet<Vec<u8>>,
         is_whole: bool,
-    ) -> Entries {
+    ) -> RetryEntries {
         let deletes = self.config.delete.in_batches();
         let keeps = {
             let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
@@ -179,9 +179,9 @@ impl Sync {
 
     /// Returns the new directories among these entries that cannot be read, so that rsync has not
     /// seen what is in them.
-    pub fn unreadable_directories(&self, ids: &[DelayId]) -> Entries {
+    pub fn unreadable_directories(&self, ids: &[DelayId]) -> RetryEntries {
         if self.queue.policy() == Policy::PerEvent {
-            return Entries::new();
+            return RetryEntries::new();
         }
         let mut unreadable = self.entries(ids);
         unreadable.retain(|path, etype| {
@@ -231,7 +231,7 @@ impl Sync {
     pub fn defer_failed(
         &mut self,
         ids: &[DelayId],
-        named: &Entries,
+        named: &RetryEntries,
         too_large: bool,
         now: Time,
     ) -> Option<Deferred> {
@@ -240,7 +240,7 @@ impl Sync {
         let least = if too_large { sizes.min() } else { None };
         let is_too_large = |size: u64| least.is_some_and(|least| size >= least);
         let (mut deferred, mut rest) = (Vec::new(), Vec::new());
-        let mut failed = Entries::new();
+        let mut failed = RetryEntries::new();
         for &id in ids {
             let paths = self.entries(&[id]);
             let is_concerned = paths.keys().any(|path| {

@@ -2,7 +2,7 @@
 //! repeated at once without files of that size, and a full comparison follows later.
 
 use super::super::Sync;
-use super::blame::{Entries, FailedEntries};
+use super::blame::{FailedEntries, RetryEntries};
 use super::partial::RetryPlan;
 use crate::queue::{DelayId, Time};
 
@@ -65,7 +65,7 @@ impl Sync {
     pub fn compare_smaller(
         &mut self,
         ids: &[DelayId],
-        named: &Entries,
+        named: &RetryEntries,
         now: Time,
     ) -> Option<RetryPlan> {
         let sizes = named.keys().filter_map(|path| self.file_size(path));

@@ -60,11 +60,11 @@ pub struct Verify {
     searched: SystemTime,
     /// A transfer has ended since `synced` was updated.
     stale: bool,
-    progress: Option<Progress>,
+    progress: Option<SyncedProgress>,
 }
 
 /// The steps towards a new value of `synced`.
-enum Progress {
+enum SyncedProgress {
     /// Events from before the mark are being delivered.
     Delivering(SystemTime, EventMark),
     /// They are queued, up to the mark.
@@ -242,7 +242,7 @@ impl Sync {
         let cancelled = Arc::new(AtomicBool::new(false));
         // One part of the results waits in the channel, the next one in the thread.
         let (sender, result) = sync_channel(1);
-        let request = Request {
+        let request = SearchRequest {
             source: self.config.source.clone(),
             since: self.verify.synced,
             filter: Arc::clone(&self.filter),
@@ -284,21 +284,21 @@ impl Sync {
         }
         let mut progress = self.verify.progress.take();
         if progress.is_none() && std::mem::take(&mut self.verify.stale) {
-            progress = Some(Progress::Delivering(
+            progress = Some(SyncedProgress::Delivering(
                 SystemTime::now() - CLOCK_TICK,
                 watcher.event_mark(),
             ));
         }
-        if let Some(Progress::Delivering(time, moment)) = progress
+        if let Some(SyncedProgress::Delivering(time, moment)) = progress
             && watcher.has_reported(moment)
         {
             // Writes to open files are reported later.
             let age = watcher.oldest_open();
             let open = age.map(|age| SystemTime::now() - age - MAX_LAG);
             let time = open.map_or(time, |open| open.min(time));
-            progress = Some(Progress::Sending(time, self.mark()));
+            progress = Some(SyncedProgress::Sending(time, self.mark()));
         }
-        if let Some(Progress::Sending(time, mark)) = &mut progress
+        if let Some(SyncedProgress::Sending(time, mark)) = &mut progress
             && self.reached(mark)
         {
             self.verify.synced = *time;
@@ -311,7 +311,7 @@ impl Sync {
 }
 
 /// The parameters of the search thread.
-struct Request {
+struct SearchRequest {
     source: Vec<u8>,
     since: SystemTime,
     filter: SharedFilter,
@@ -319,7 +319,7 @@ struct Request {
     cancelled: Arc<AtomicBool>,
 }
 
-impl Request {
+impl SearchRequest {
     /// Searches part by part until the end or until it is cancelled.
     fn run(&self, priority: Priority, sender: &SyncSender<Recent>, waker: &Waker) {
         if let Err(error) = priority.give(0) {

@@ -43,7 +43,7 @@ pub struct Recent {
 }
 
 /// A pending step in [`path_order`]; paths have no trailing slash.
-enum Step {
+enum PathStep {
     /// A file to be returned.
     File(Vec<u8>),
     /// A directory to be read.
@@ -67,30 +67,30 @@ impl Search<'_> {
                 return recent;
             }
         };
-        let mut steps = vec![Step::Directory {
+        let mut steps = vec![PathStep::Directory {
             path: Vec::new(),
             renamed: false,
         }];
         while let Some(step) = steps.pop() {
             match step {
                 _ if (self.cancelled)() => break,
-                Step::Directory { path, renamed } => {
+                PathStep::Directory { path, renamed } => {
                     let mut below = self.read(&place, &path, renamed);
                     below.reverse();
                     steps.append(&mut below);
                 }
-                Step::File(_) if recent.files.len() >= self.most => {
+                PathStep::File(_) if recent.files.len() >= self.most => {
                     recent.more = true;
                     break;
                 }
-                Step::File(path) => recent.files.push(path),
+                PathStep::File(path) => recent.files.push(path),
             }
         }
         recent
     }
 
     /// Returns the steps for the contents of a directory.
-    fn read(&self, place: &Beneath, directory: &[u8], renamed: bool) -> Vec<Step> {
+    fn read(&self, place: &Beneath, directory: &[u8], renamed: bool) -> Vec<PathStep> {
         let listed = place
             .directory(directory)
             .and_then(|open| Ok((beneath::list(&open)?, open)));
@@ -110,12 +110,12 @@ impl Search<'_> {
             match beneath::kind(&stat) {
                 FileType::Directory if !(self.excluded)(&paths::with_slash(&path)) => {
                     let renamed = renamed || self.is_renamed(&stat);
-                    steps.push(Step::Directory { path, renamed });
+                    steps.push(PathStep::Directory { path, renamed });
                 }
                 FileType::RegularFile
                     if (renamed || self.is_recent(&stat)) && !(self.excluded)(&path) =>
                 {
-                    steps.push(Step::File(path));
+                    steps.push(PathStep::File(path));
                     files += 1;
                 }
                 _ => {}

@@ -7,7 +7,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::backend::InotifyBackend;
-use super::crawl::{CrawlTask, FoundKind, ListOutcome, Listing, Record, list};
+use super::crawl::{CrawlRecord, CrawlTask, FoundKind, ListOutcome, Listing, list};
 use super::reconcile::{Cause, RecheckTarget, WatchPlaced};
 use super::roots::RootEvent;
 use super::tree::{DirNode, Flags};
@@ -113,8 +113,8 @@ impl InotifyBackend {
     }
 
     /// Applies a record of the pool.
-    pub(super) fn apply_record(&mut self, record: Record, observer: &mut dyn Observer) {
-        let Record {
+    pub(super) fn apply_record(&mut self, record: CrawlRecord, observer: &mut dyn Observer) {
+        let CrawlRecord {
             token,
             wd,
             tell,

@@ -80,7 +80,7 @@ pub enum FoundKind {
     File,
     /// A directory that is not wanted or could not be watched.
     Unwatched,
-    /// A directory and its watch; `token` is that of its own future [`Record`], or 0.
+    /// A directory and its watch; `token` is that of its own future [`CrawlRecord`], or 0.
     Directory { wd: i32, token: u64 },
 }
 
@@ -220,7 +220,7 @@ fn watch_below(kernel: &mut Kernel, task: &CrawlTask, listing: &mut Listing) {
 }
 
 /// The result of a [`CrawlTask`].
-pub struct Record {
+pub struct CrawlRecord {
     pub token: u64,
     pub wd: i32,
     pub tell: Tell,
@@ -254,7 +254,7 @@ struct PoolState {
     /// other.
     jobs: Vec<CrawlJob>,
     /// The results. A directory's record is added before any thread can see the jobs below it.
-    records: Vec<Record>,
+    records: Vec<CrawlRecord>,
     running: usize,
     threads: usize,
     tokens: u64,
@@ -311,7 +311,7 @@ impl Pool {
     }
 
     /// Returns the records so far, and true if no more will come.
-    pub fn take(&self) -> (Vec<Record>, bool) {
+    pub fn take(&self) -> (Vec<CrawlRecord>, bool) {
         let mut state = self.shared.lock();
         let records = std::mem::take(&mut state.records);
         (records, state.jobs.is_empty() && state.running == 0)
@@ -379,7 +379,7 @@ impl SharedPool {
                 }
             }
         }
-        state.records.push(Record {
+        state.records.push(CrawlRecord {
             token,
             wd: task.wd,
             tell: task.tell,

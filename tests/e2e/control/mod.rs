@@ -40,9 +40,9 @@ use crate::support::fake::Fake;
 use crate::support::tree;
 use lsyncd::control::protocol::Request;
 use lsyncd::control::protocol::Verb;
-use lsyncd::status::health::Severity;
-use lsyncd::status::health::State;
 use lsyncd::status::snapshot::Snapshot;
+use lsyncd::status::state::Severity;
+use lsyncd::status::state::State;
 use nix::sys::signal::Signal;
 
 const SETTINGS: &str = r#"settings{ controlSocket = "@DIR@/sock" }"#;

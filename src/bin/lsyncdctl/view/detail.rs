@@ -1,8 +1,8 @@
 //! One sync in the live view: its state, plots, children and queue.
 
-use lsyncd::status::health::Severity;
 use lsyncd::status::number_format::{bytes, counted, span};
 use lsyncd::status::snapshot::SyncSnapshot;
+use lsyncd::status::state::Severity;
 use lsyncd::status::trends::Trend;
 use ratatui::style::{Color, Style};
 use ratatui::text::{Line, Span};

@@ -16,12 +16,12 @@ mod tests;
 use std::cmp::Reverse;
 
 use lsyncd::history::{LogEntry, LogPage};
-use lsyncd::status::health::Severity;
 use lsyncd::status::number_format::bytes;
 use lsyncd::status::number_format::counted;
 use lsyncd::status::number_format::span;
 use lsyncd::status::snapshot::Snapshot;
 use lsyncd::status::snapshot::SyncSnapshot;
+use lsyncd::status::state::Severity;
 use lsyncd::status::trends::TrendPage;
 use plot::PlotRange;
 use ratatui::Frame;

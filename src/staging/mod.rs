@@ -15,6 +15,7 @@
 //! | `files` | one file: if it is known, and the copy that is checked |
 //! | `commit` | applies the decisions about the copies |
 //! | `staging_dir` | the private directory |
+//! | `removal` | removal of trees that may be read |
 //! | `readers` | the transfers that read the tree, and changes that must wait for them |
 //! | `verdict_cache` | remembers files, so that an unchanged one is not checked twice |
 //! | `groups` | groups files for the calls of a scanner |
@@ -29,6 +30,7 @@ mod files;
 pub mod gate;
 pub mod groups;
 pub mod readers;
+mod removal;
 pub mod request;
 pub mod staged_tree;
 mod staging_dir;

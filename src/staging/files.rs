@@ -14,12 +14,12 @@ use super::request::{Candidate, Collected};
 use super::staged_tree::StagedTree;
 use super::verdict_cache::{FileIdentity, ScanVerdict};
 use crate::local::attributes::{self, is_copy};
-use crate::local::beneath::{self, Beneath, Directory, kind, lookup};
+use crate::local::beneath::{self, Beneath, OpenDir, kind, lookup};
 use crate::local::copy::{Copied, TargetName};
 
 /// A directory for copies with distinct names. Creating one costs more than many copies.
 pub(super) struct Room {
-    directory: Directory,
+    directory: OpenDir,
     /// Its name in `incoming`.
     own: String,
     names: HashSet<OsString>,
@@ -121,8 +121,8 @@ impl StagedTree {
     /// Copies the object of this name in a directory into another.
     pub(super) fn copy_to(
         &mut self,
-        aside: &Directory,
-        directory: &Directory,
+        aside: &OpenDir,
+        directory: &OpenDir,
         name: &OsStr,
         stat: &Stat,
     ) -> io::Result<Copied> {
@@ -132,7 +132,7 @@ impl StagedTree {
     }
 
     /// Returns a directory for a copy of this name, and the absolute path of the copy.
-    pub(super) fn room_aside(&mut self, name: &OsStr) -> io::Result<(Directory, Vec<u8>)> {
+    pub(super) fn room_aside(&mut self, name: &OsStr) -> io::Result<(OpenDir, Vec<u8>)> {
         let room = match self.room.take() {
             Some(room) if !room.names.contains(name) => room,
             _ => self.new_room()?,
@@ -157,7 +157,7 @@ impl StagedTree {
     }
 
     /// Returns the directory of a copy, and its name there.
-    pub(super) fn aside<'c>(&self, copy: &'c [u8]) -> io::Result<(Directory, &'c OsStr)> {
+    pub(super) fn aside<'c>(&self, copy: &'c [u8]) -> io::Result<(OpenDir, &'c OsStr)> {
         let above = self.layout.staging.len() + "/incoming".len();
         self.incoming.parent(&copy[above..])
     }
@@ -214,7 +214,7 @@ fn now() -> (i64, i64) {
     (since.as_secs() as i64, i64::from(since.subsec_nanos()))
 }
 
-fn read_only(directory: &Directory, name: &OsStr) -> io::Result<File> {
+fn read_only(directory: &OpenDir, name: &OsStr) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(fs::openat(directory.as_fd(), name, flags, Mode::empty())?.into())
 }

@@ -12,8 +12,9 @@ use rustix::io::Errno;
 use super::request::{Collected, ScanPath};
 use super::staged_tree::StagedTree;
 use crate::filter::Filter;
+use crate::local::attributes::attributes_may_forbid;
 use crate::local::beneath::{self, is_directory, kind};
-use crate::local::copy::{Copied, attributes_may_forbid, stopped};
+use crate::local::copy::{Copied, stopped};
 use crate::paths;
 
 /// The maximum length of a path in rsync (`MAXPATHLEN`); deeper files are never sent.

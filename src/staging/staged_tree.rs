@@ -23,13 +23,14 @@ use std::sync::{Arc, RwLock};
 use rustix::fs::{self, Stat};
 
 use super::files::Room;
-use super::readers::{Readers, Removed, Usage};
+use super::readers::{Readers, RemovedPaths, Usage};
+use super::removal;
 use super::request::{Collected, ScanScope};
-use super::staging_dir::{self, Private};
+use super::staging_dir::Private;
 use super::verdict_cache::VerdictCache;
 use crate::filter::Filter;
 use crate::local::attributes;
-use crate::local::beneath::{self, Beneath, Directory};
+use crate::local::beneath::{self, Beneath, OpenDir};
 use crate::local::copy::{Copier, stopped};
 use crate::log;
 use crate::paths;
@@ -72,7 +73,7 @@ pub struct StagedTree {
     /// it.
     pub(super) doomed: Vec<Vec<u8>>,
     /// Paths removed while transfers were reading.
-    pub(super) removed: Removed,
+    pub(super) removed: RemovedPaths,
     /// Directories that were compared with everything below them in this pass.
     pub(super) compared: HashSet<Vec<u8>>,
     /// The directory for the next copies.
@@ -118,7 +119,7 @@ impl StagedTree {
             }
         }
         Ok(StagedTree {
-            removed: Removed::new(Arc::clone(&layout.readers)),
+            removed: RemovedPaths::new(Arc::clone(&layout.readers)),
             layout,
             source,
             tree,
@@ -210,7 +211,7 @@ impl StagedTree {
     }
 
     /// Returns the directory of the tree in which `path` is created, changed or removed.
-    pub(super) fn above<'p>(&mut self, path: &'p [u8]) -> io::Result<(Directory, &'p OsStr)> {
+    pub(super) fn above<'p>(&mut self, path: &'p [u8]) -> io::Result<(OpenDir, &'p OsStr)> {
         self.touched.insert(paths::split(path).0.to_vec());
         self.tree.parent(path)
     }
@@ -236,7 +237,7 @@ impl StagedTree {
         match self.above(path) {
             Ok((directory, name)) => {
                 let was = beneath::lookup(&directory, name)?;
-                let done = staging_dir::remove(&directory, name, &aside);
+                let done = removal::remove(&directory, name, &aside);
                 if let Some(was) = was {
                     self.removed.note(path, Usage::of(&was));
                 }

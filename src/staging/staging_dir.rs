@@ -3,19 +3,17 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
     self, AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, StatxAttributes, StatxFlags,
 };
 use rustix::io::Errno;
 
-use crate::local::attributes;
-use crate::local::beneath::{self, Beneath, Directory, is_directory, lookup};
-use crate::local::copy::attributes_may_forbid;
+use super::removal::clear;
+use crate::local::beneath::{self, Beneath, OpenDir, is_directory, lookup};
 use crate::log;
 use crate::safe_path::{self, Access};
 
@@ -24,7 +22,7 @@ const MARKER: &[u8] = b"The directory around this file belongs to lsyncd, which 
 
 /// A private directory, open and locked.
 pub struct Private {
-    root: Directory,
+    root: OpenDir,
     lock: OwnedFd,
 }
 
@@ -77,7 +75,7 @@ impl Private {
         if own.access() != Access::Private {
             return Err(replaceable(root));
         }
-        let root = Directory::open(&own).map_err(failed)?;
+        let root = OpenDir::open(&own).map_err(failed)?;
         if !is_ours(&root).map_err(failed)? {
             return Err(format!(
                 "{shown} has contents that are not lsyncd's: give check.staging another place"
@@ -179,7 +177,7 @@ impl Private {
     }
 }
 
-fn stat(directory: &Directory) -> io::Result<Stat> {
+fn stat(directory: &OpenDir) -> io::Result<Stat> {
     Ok(fs::fstat(directory.as_fd())?)
 }
 
@@ -189,7 +187,7 @@ fn same(one: &Stat, other: &Stat) -> bool {
 
 /// Returns true if a directory is the root of a mount. Kernels before 5.8 do not report this; there
 /// another device number does.
-fn is_mount_point(directory: &Directory) -> io::Result<bool> {
+fn is_mount_point(directory: &OpenDir) -> io::Result<bool> {
     let found = fs::statx(
         directory.as_fd(),
         "",
@@ -205,7 +203,7 @@ fn is_mount_point(directory: &Directory) -> io::Result<bool> {
 
 /// Returns true if a directory is empty or contains our marker in a file of this user. A lock file
 /// without text is accepted alone: the daemon may have been killed before it wrote the marker.
-fn is_ours(root: &Directory) -> io::Result<bool> {
+fn is_ours(root: &OpenDir) -> io::Result<bool> {
     let mut names = beneath::list(root)?.into_iter().map(|found| found.name);
     let has_only_lock = names.all(|name| name == b"lock");
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -242,7 +240,7 @@ fn open_to_others(place: &Path) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-fn lock(root: &Directory) -> io::Result<OwnedFd> {
+fn lock(root: &OpenDir) -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     let file = fs::openat(root.as_fd(), "lock", flags, mode)?;
@@ -259,131 +257,9 @@ fn lock(root: &Directory) -> io::Result<OwnedFd> {
     }
 }
 
-/// Removes this name with everything below it. A directory is moved `aside` first: a reader sees
-/// all of it or nothing.
-///
-/// # Errors
-/// It cannot be removed.
-pub fn remove(directory: &Directory, name: &OsStr, aside: &Directory) -> io::Result<()> {
-    match lookup(directory, name)? {
-        None => Ok(()),
-        Some(stat) if is_directory(&stat) => {
-            let name = put_aside(directory, name, &stat, aside)?;
-            let below = aside.enter(name.as_bytes())?;
-            if !same(&stat, &fs::fstat(below.as_fd())?) {
-                return Err(io::Error::other("it was replaced by something else"));
-            }
-            clear(&below, aside)?;
-            Ok(fs::unlinkat(
-                aside.as_fd(),
-                name.as_str(),
-                AtFlags::REMOVEDIR,
-            )?)
-        }
-        Some(_) => match attributes_may_forbid(directory, || {
-            fs::unlinkat(directory.as_fd(), name, AtFlags::empty())
-        }) {
-            Err(error) if beneath::is_missing(&error) => Ok(()),
-            done => done,
-        },
-    }
-}
-
-/// Removes everything in `top`. Subdirectories are moved `aside` one after the other, so that depth
-/// needs neither stack nor descriptors.
-fn clear(top: &Directory, aside: &Directory) -> io::Result<()> {
-    attributes::open_up(top);
-    let mut waiting = Vec::new();
-    let mut here = Some((top.clone(), None::<String>));
-    while let Some((directory, own)) = here {
-        for entry in beneath::list(&directory)? {
-            let name = OsStr::from_bytes(&entry.name);
-            match lookup(&directory, name)? {
-                Some(stat) if is_directory(&stat) => {
-                    let removed = fs::unlinkat(directory.as_fd(), name, AtFlags::REMOVEDIR);
-                    if removed.is_err() {
-                        waiting.push(put_aside(&directory, name, &stat, aside)?);
-                    }
-                }
-                _ => remove(&directory, name, aside)?,
-            }
-        }
-        if let Some(name) = own {
-            fs::unlinkat(aside.as_fd(), name.as_str(), AtFlags::REMOVEDIR)?;
-        }
-        here = match waiting.pop() {
-            Some(name) => Some((aside.enter(name.as_bytes())?, Some(name))),
-            None => None,
-        };
-    }
-    Ok(())
-}
-
-/// Moves a directory to `aside` and makes it writable; returns its name there.
-fn put_aside(
-    directory: &Directory,
-    name: &OsStr,
-    stat: &Stat,
-    aside: &Directory,
-) -> io::Result<String> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    if stat.st_mode & 0o700 != 0o700 {
-        open_up(directory, name, stat);
-    }
-    loop {
-        let other = format!("gone-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let renamed = attributes_may_forbid(directory, || {
-            fs::renameat(directory.as_fd(), name, aside.as_fd(), other.as_str())
-        });
-        match renamed.as_ref().map_err(io::Error::kind) {
-            // One that was left behind.
-            Err(io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty) => {}
-            _ => return renamed.map(|()| other),
-        }
-    }
-}
-
-/// Makes a directory accessible, by its descriptor. If it is not permitted, the next operation
-/// reports the error.
-fn open_up(directory: &Directory, name: &OsStr, stat: &Stat) {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    if let Ok(inner) = fs::openat(directory.as_fd(), name, flags, Mode::empty()) {
-        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777 | 0o700);
-        // The mode of a descriptor without rights can be changed only by its name in /proc.
-        let _ = fs::chmod(format!("/proc/self/fd/{}", inner.as_raw_fd()), mode);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Uses more levels than there are descriptors, and than fit on a thread's stack.
-    #[test]
-    fn depth_does_not_matter() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().join(name);
-        for name in ["aside", "chain"] {
-            std::fs::create_dir(at(name)).unwrap();
-        }
-        for _ in 0..3000 {
-            std::fs::create_dir(at("next")).unwrap();
-            std::fs::rename(at("chain"), at("next/chain")).unwrap();
-            std::fs::rename(at("next"), at("chain")).unwrap();
-        }
-        let aside = Beneath::enter(at("aside").as_os_str().as_bytes()).unwrap();
-        let here = Beneath::enter(directory.path().as_os_str().as_bytes()).unwrap();
-        std::fs::create_dir(at("aside/gone-0")).unwrap();
-        std::fs::write(at("aside/gone-0/left"), "of before").unwrap();
-        let (here, aside_root) = (
-            here.directory(b"/").unwrap(),
-            aside.directory(b"/").unwrap(),
-        );
-        remove(&here, "chain".as_ref(), &aside_root).unwrap();
-        assert!(!at("chain").exists());
-        clear(&aside_root, &aside_root).unwrap();
-        assert_eq!(std::fs::read_dir(at("aside")).unwrap().count(), 0);
-    }
 
     fn enter_in(directory: &tempfile::TempDir, name: &str) -> Result<Private, String> {
         Private::enter(directory.path().join(name).as_os_str().as_bytes())

@@ -1,11 +1,12 @@
-//! Measures the cost of an event. Run with `cargo test --release --lib queue::measure -- --ignored
-//! --nocapture --test-threads=1`.
+//! Prints nanoseconds and bytes of the queue per path: `cargo bench --bench queue`.
+
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
 use std::hint::black_box;
 use std::time::Instant;
 
-use super::*;
+use lsyncd::queue::{Etype, Policy, Queue, Ready, Take};
 
 /// Returns the resident memory of this process in bytes.
 fn resident() -> usize {
@@ -135,9 +136,7 @@ fn measure_chain(count: usize) {
     assert!(queue.is_empty());
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn costs() {
+fn main() {
     for count in [20_000, 1_000_000] {
         measure("one flat directory", count, |n| {
             format!("/some/twenty byte {n:07}.x")

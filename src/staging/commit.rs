@@ -14,8 +14,8 @@ use super::readers::Usage;
 use super::request::Candidate;
 use super::staged_tree::StagedTree;
 use super::verdict_cache::ScanVerdict;
+use crate::local::attributes::attributes_may_forbid;
 use crate::local::beneath::lookup;
-use crate::local::copy::attributes_may_forbid;
 use crate::paths;
 
 /// The decision about a candidate.
@@ -179,9 +179,9 @@ mod tests {
 
     use super::*;
     use crate::filter::Filter;
-    use crate::scan::staging::readers::{Readers, Reading};
-    use crate::scan::staging::request::{Collected, ScanScope};
-    use crate::scan::staging::staged_tree::Layout;
+    use crate::staging::readers::{Readers, Reading};
+    use crate::staging::request::{Collected, ScanScope};
+    use crate::staging::staged_tree::Layout;
 
     /// A source with a file `d/f`, a tree with its last version that passed, and a candidate.
     struct Site {

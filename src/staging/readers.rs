@@ -95,7 +95,7 @@ impl Drop for Reading {
 /// Paths removed from a tree while transfers were reading it. Paths begin with a slash and end with
 /// none.
 #[derive(Debug, Default)]
-pub struct Removed {
+pub struct RemovedPaths {
     readers: Arc<Readers>,
     /// The former use of each path, and the number of the first transfer that does not know it.
     paths: BTreeMap<Vec<u8>, (Usage, u64)>,
@@ -103,10 +103,10 @@ pub struct Removed {
     all: u64,
 }
 
-impl Removed {
+impl RemovedPaths {
     /// Returns the state of a tree of which running transfers may know anything.
-    pub fn new(readers: Arc<Readers>) -> Removed {
-        Removed {
+    pub fn new(readers: Arc<Readers>) -> RemovedPaths {
+        RemovedPaths {
             all: readers.next(),
             readers,
             paths: BTreeMap::new(),
@@ -167,9 +167,9 @@ mod tests {
     use super::*;
     use Usage::{Entered, Listed, Opened};
 
-    fn tree() -> (Arc<Readers>, Removed) {
+    fn tree() -> (Arc<Readers>, RemovedPaths) {
         let readers = Arc::new(Readers::default());
-        (Arc::clone(&readers), Removed::new(readers))
+        (Arc::clone(&readers), RemovedPaths::new(readers))
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
     fn a_tree_that_is_opened_while_something_reads_holds_links() {
         let readers = Arc::new(Readers::default());
         let reading = Readers::begin(&readers);
-        let mut removed = Removed::new(Arc::clone(&readers));
+        let mut removed = RemovedPaths::new(Arc::clone(&readers));
         assert!(!removed.may_become(b"/l", Listed));
         drop(reading);
         assert!(removed.may_become(b"/l", Listed));

@@ -1,0 +1,100 @@
+//! Hard links during a job: the names of one file at the source become names of one copy.
+
+use std::io;
+
+use rustix::fs::Stat;
+
+use super::CopyTask;
+use super::beneath::{is_directory, is_missing};
+use super::copy::{self, TargetName};
+use super::links::identity;
+use super::mirror::Mirror;
+use crate::paths;
+
+impl Mirror<'_> {
+    /// Makes this path a name of the copy if another name of this file was copied just now.
+    pub(super) fn link_to_fresh(&mut self, path: &[u8], stat: &Stat) -> io::Result<bool> {
+        for other in self.memory.links.others(stat, path) {
+            if self.fresh.contains(&other) && self.is_name_of(&other, stat)? {
+                // Without links each name is copied.
+                if self.link(&other, stat, path).is_ok() {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Updates the other names of a file that was copied: they belong to the old copy.
+    pub(super) fn relink_others(&mut self, path: &[u8], stat: &Stat) {
+        for other in self.memory.links.others(stat, path) {
+            match self.is_name_of(&other, stat) {
+                Ok(true) => {
+                    let there = self.target.lookup(&other);
+                    if matches!(there, Ok(Some(found)) if !is_directory(&found))
+                        && self.link(path, stat, &other).is_ok()
+                    {
+                        self.changed_in(paths::split(&other).0);
+                        self.fresh.insert(other);
+                    }
+                }
+                Ok(false) => self.memory.links.forget(stat, &other),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Reports that a file that was changed has names that are not known.
+    pub(super) fn find_names(&mut self, stat: &Stat) {
+        if matches!(self.orders.task, CopyTask::Events(_)) {
+            self.report.names_missing |= self.memory.links.lack_names(stat);
+        }
+    }
+
+    /// Makes an unchanged copy a name of the copy of another name of its file.
+    pub(super) fn keep_linked(&mut self, path: &[u8], stat: &Stat, there: &Stat) {
+        if !self.memory.links.note(stat, path) {
+            return;
+        }
+        for other in self.memory.links.others(stat, path) {
+            if !matches!(self.is_name_of(&other, stat), Ok(true)) {
+                continue;
+            }
+            match self.target.lookup(&other) {
+                Ok(Some(found)) if identity(&found) == identity(there) => return,
+                // Without links each name has a copy.
+                Ok(Some(found)) if !is_directory(&found) => {
+                    if self.link(&other, stat, path).is_ok() {
+                        self.changed_in(paths::split(path).0);
+                    }
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn is_name_of(&self, path: &[u8], stat: &Stat) -> io::Result<bool> {
+        let found = match self.source.lookup(path) {
+            Err(error) if is_missing(&error) => None,
+            found => found?,
+        };
+        Ok(found.is_some_and(|found| identity(&found) == identity(stat)))
+    }
+
+    fn link(&self, of: &[u8], stat: &Stat, path: &[u8]) -> io::Result<()> {
+        let (of_directory, of_name) = self.target.parent(of)?;
+        let (directory, name) = self.target.parent(path)?;
+        copy::link_to(
+            &TargetName {
+                directory: &of_directory,
+                name: of_name,
+            },
+            stat,
+            &TargetName {
+                directory: &directory,
+                name,
+            },
+        )
+    }
+}
