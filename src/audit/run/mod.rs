@@ -1,6 +1,6 @@
 //! The comparison of one sync.
 //!
-//! `dry_runs` starts its children.
+//! * `dry_runs`: starts its children.
 
 mod dry_runs;
 
