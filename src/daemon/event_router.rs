@@ -75,7 +75,11 @@ pub fn defer_open_files(handle: &SyncHandle, watcher: &mut Watcher) -> bool {
         return false;
     }
     let interested = |path: &[u8]| handle.sync.borrow().waiting(path).is_some();
-    let paths = watcher.being_written(&interested);
+    let waiting = handle.sync.borrow().waiting_files(watcher.open_files());
+    let paths = match waiting {
+        Some(waiting) => watcher.being_written_of(waiting),
+        None => watcher.being_written(&interested),
+    };
     let mut sync = handle.sync.borrow_mut();
     let ids: Vec<_> = paths.iter().filter_map(|path| sync.waiting(path)).collect();
     for id in &ids {

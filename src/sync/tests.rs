@@ -194,6 +194,70 @@ fn the_next_configuration_inherits_pending_events() {
     assert_eq!(pending(&new), ["Init ", "Modify /a"]);
 }
 
+/// Whatever splits a Move: an excluded name is neither deleted at the target nor sent.
+#[test]
+fn an_excluded_name_of_a_split_move_is_left_alone() {
+    let cases: [(&[u8], &[u8], &[&str]); 5] = [
+        (b"/a.tmp", b"/b", &["Create /b"]),
+        (b"/a", b"/b.tmp", &["Delete /a"]),
+        (b"/a.tmp", b"/b.tmp", &[]),
+        (b"/d.tmp/", b"/d/", &["Create /d/"]),
+        (b"/a", b"/b", &["Delete /a", "Create /b"]),
+    ];
+    for (from, to, expected) in cases {
+        let mut failed = sync(true);
+        failed.push(Etype::Move, from, Some(to), 0);
+        let id = failed.queue.iter().next().unwrap().id();
+        failed.split_move(id, 0);
+        assert_eq!(pending(&failed), expected);
+
+        let mut restored = sync(true);
+        restored.restore(Etype::Move, from, Some(to), 0);
+        assert_eq!(pending(&restored), expected);
+
+        // The filter of the previous configuration excluded nothing.
+        let mut old = Sync::new(
+            sync(true).config,
+            Filter::default(),
+            Policy::Coalesce,
+            false,
+        );
+        old.push(Etype::Move, from, Some(to), 0);
+        let mut new = sync(false);
+        new.adopt(&old);
+        new.queue_inherited(0);
+        assert_eq!(pending(&new), expected);
+    }
+}
+
+#[test]
+fn the_waiting_files_are_those_with_an_entry() {
+    let mut sync = sync(true);
+    for path in [&b"/src/a"[..], b"/src/active", b"/src/d/"] {
+        sync.ingest(Event::Create { path }, 0);
+    }
+    let active = sync.queue.open_at(b"/active").unwrap();
+    sync.queue.activate(&[active]);
+    moved(&mut sync, "/src/m", "/src/n");
+    sync.resync(0);
+    let blocked = b"/src/d/blocked";
+    sync.ingest(Event::Modify { path: blocked }, 0);
+    let files = sync.waiting_files(sync.queue.len()).unwrap();
+    assert!(files.contains(&b"/src/a".to_vec()) && files.contains(&blocked.to_vec()));
+    for path in [
+        &b"/src/a"[..],
+        b"/src/active",
+        b"/src/m",
+        b"/src/n",
+        blocked,
+    ] {
+        let listed = files.iter().any(|file| file == path);
+        assert_eq!(sync.waiting(path).is_some(), listed);
+    }
+    assert!(files.iter().all(|path| sync.waiting(path).is_some()));
+    assert_eq!(sync.waiting_files(sync.queue.len() - 1), None);
+}
+
 /// Returns a sync with three pending paths, its limit.
 fn sync_at_its_limit() -> Sync {
     let mut config = sync(true).config;

@@ -56,6 +56,10 @@ pub trait Backend {
 
     /// Returns the paths of files that are being written, among those of interest.
     fn being_written(&mut self, interested: &dyn Fn(&[u8]) -> bool) -> Vec<Vec<u8>>;
+    /// Returns the paths of files that are being written, among these.
+    fn being_written_of(&mut self, paths: Vec<Vec<u8>>) -> Vec<Vec<u8>>;
+    /// Returns the number of files that may be open for writing.
+    fn open_files(&self) -> usize;
     /// Returns the age of the oldest change of a file that is not closed.
     fn oldest_open(&self) -> Option<Duration>;
     /// Reports all files that were written and not closed as if they had been closed.

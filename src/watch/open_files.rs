@@ -74,7 +74,8 @@ impl OpenFile {
     }
 }
 
-type OpenFileKey = (i32, Vec<u8>);
+/// The watch descriptor of the directory, and the name of the file in it.
+pub type OpenFileKey = (i32, Vec<u8>);
 
 #[derive(Hash)]
 struct Seek<'a>(i32, &'a [u8]);
@@ -98,6 +99,8 @@ pub struct OpenFiles {
     idle: HashMap<OpenFileKey, OpenFile>,
     /// The time before which nothing is due.
     due: Option<Instant>,
+    /// The time of the last visit of all files.
+    visited: Option<Instant>,
 }
 
 impl OpenFiles {
@@ -109,6 +112,7 @@ impl OpenFiles {
             scheduled: HashMap::new(),
             idle: HashMap::new(),
             due: None,
+            visited: None,
         }
     }
 
@@ -118,6 +122,10 @@ impl OpenFiles {
 
     pub fn is_empty(&self) -> bool {
         self.last_state.is_none() && self.scheduled.is_empty() && self.idle.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        usize::from(self.last_state.is_some()) + self.scheduled.len() + self.idle.len()
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
@@ -159,6 +167,7 @@ impl OpenFiles {
     /// Records that a file was renamed.
     pub fn moved(&mut self, from: (i32, &[u8]), to: (i32, &[u8])) {
         if let Some(state) = self.remove(from.0, from.1) {
+            self.remove(to.0, to.1);
             self.keep((to.0, to.1.to_vec()), state);
         }
     }
@@ -304,6 +313,7 @@ impl OpenFiles {
             return found;
         }
         self.push_last();
+        self.visited = Some(now);
         let mut check = |(wd, name): &OpenFileKey, state: &mut OpenFile| {
             check_file(&paths(*wd, name), state, interested, &mut found, now)
         };
@@ -313,6 +323,39 @@ impl OpenFiles {
         let checked = self.idle.extract_if(|_, state| state.needs_check());
         self.scheduled.extend(checked);
         self.update_due(now);
+        found
+    }
+
+    /// Returns what [`OpenFiles::being_written`] returns if these files, each with one of its paths,
+    /// are of interest. Takes time in proportion to their number, except that files without writes
+    /// are looked through once in [`FORGET_DELAY`].
+    pub fn being_written_of(
+        &mut self,
+        files: impl IntoIterator<Item = (OpenFileKey, Vec<u8>)>,
+        paths: &PathsOf<'_>,
+        now: Instant,
+    ) -> Vec<Vec<u8>> {
+        let visited = *self.visited.get_or_insert(now);
+        if visited + FORGET_DELAY <= now {
+            self.being_written(paths, &|_| false, now);
+        }
+        let mut found = Vec::new();
+        self.push_last();
+        for (place, path) in files {
+            if let Some(state) = self.scheduled.get_mut(&place) {
+                if !state.reported && !check_file(&[path], state, &|_| true, &mut found, now) {
+                    self.scheduled.remove(&place);
+                }
+            } else if let Some(mut state) = self.idle.remove(&place)
+                && check_file(&[path], &mut state, &|_| true, &mut found, now)
+            {
+                if state.needs_check() {
+                    let due = state.due.max(now + MIN_CHECK_INTERVAL);
+                    self.due = Some(self.due.map_or(due, |other| other.min(due)));
+                }
+                self.keep(place, state);
+            }
+        }
         found
     }
 
@@ -376,69 +419,5 @@ fn check_file(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_is_made_written_and_closed_is_forgotten() {
-        let now = Instant::now();
-        let mut open_files = OpenFiles::new(Some(Duration::from_secs(60)));
-        for name in [&b"a"[..], b"b"] {
-            open_files.touched(1, name, false, now);
-            open_files.touched(1, name, true, now);
-            open_files.closed(1, name);
-            assert!(open_files.is_empty() && open_files.idle.capacity() == 0);
-        }
-        open_files.touched(1, b"a", true, now);
-        open_files.touched(2, b"a", true, now);
-        open_files.touched(1, b"b", false, now);
-        open_files.moved((2, b"a"), (3, b"c"));
-        open_files.closed(1, b"a");
-        open_files.closed(1, b"b");
-        assert!(open_files.take_due(now).is_empty());
-        let left = open_files.take_due(now + CHECK_DELAY);
-        assert_eq!(left.len(), 1);
-        assert_eq!(left[0].0, (3, b"c".to_vec()));
-        assert!(left[0].1.written);
-        assert!(open_files.is_empty());
-    }
-
-    #[test]
-    fn what_is_not_written_is_never_due_and_forgotten_in_the_end() {
-        let now = Instant::now();
-        let mut open_files = OpenFiles::new(Some(Duration::from_secs(60)));
-        open_files.touched(1, b"written", false, now);
-        for i in 0..3 * MAX_UNWRITTEN {
-            open_files.touched(2, i.to_string().as_bytes(), false, now);
-        }
-        assert!(open_files.idle.len() <= MAX_UNWRITTEN && open_files.next_deadline().is_none());
-        open_files.touched(1, b"written", true, now);
-        assert_eq!(open_files.next_deadline(), Some(now + CHECK_DELAY));
-        assert_eq!(open_files.take_due(now + CHECK_DELAY).len(), 1);
-        open_files.update_due(now);
-        assert_eq!(open_files.next_deadline(), None);
-    }
-
-    #[test]
-    fn nothing_is_tracked_if_not_asked_for() {
-        let mut open_files = OpenFiles::new(None);
-        open_files.touched(1, b"a", true, Instant::now());
-        assert!(open_files.is_empty() && open_files.next_deadline().is_none());
-    }
-
-    #[test]
-    fn an_open_file_is_known_by_its_lease() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("f");
-        let bytes = path.as_os_str().as_bytes();
-        assert!(matches!(check_writer(bytes), WriteCheck::Other));
-        let writer = File::create(&path).unwrap();
-        assert!(matches!(
-            check_writer(bytes),
-            WriteCheck::Open { certain: true }
-        ));
-        drop(writer);
-        let _reader = File::open(&path).unwrap();
-        assert!(matches!(check_writer(bytes), WriteCheck::Complete));
-    }
-}
+#[path = "open_files_tests.rs"]
+mod tests;

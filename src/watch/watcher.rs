@@ -126,6 +126,17 @@ impl Watcher {
         self.inotify.being_written(interested)
     }
 
+    /// Returns the paths, among these, of files that are being written. See
+    /// [`Watcher::being_written`]; takes time in proportion to the number of paths.
+    pub fn being_written_of(&mut self, paths: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        self.inotify.being_written_of(paths)
+    }
+
+    /// Returns the number of files that may be open for writing, in all directories.
+    pub fn open_files(&self) -> usize {
+        self.inotify.open_files()
+    }
+
     /// Returns the age of the oldest change that is reported only when its file is closed or too
     /// old; `None` if there is none.
     pub fn oldest_open(&self) -> Option<Duration> {

@@ -19,7 +19,7 @@ use std::sync::PoisonError;
 use super::Sync;
 use crate::log;
 use crate::paths;
-use crate::queue::{DelayId, Etype, Placed, Policy, Pushed, Time};
+use crate::queue::{Delay, DelayId, Etype, Placed, Policy, Pushed, Status, Time};
 use crate::watch::{Event, Follow, InotifyMode};
 
 /// The maximum number of recorded directory renames. Events below further ones are queued
@@ -219,6 +219,22 @@ impl Sync {
             Policy::Coalesce => self.queue.open_at(self.relative(path)?),
             Policy::PerEvent => None,
         }
+    }
+
+    /// Returns the absolute paths for which [`Sync::waiting`] returns an entry; `None` if the queue
+    /// has more than `max` entries.
+    pub fn waiting_files(&self, max: usize) -> Option<Vec<Vec<u8>>> {
+        if self.queue.len() > max {
+            return None;
+        }
+        let source = paths::bare(&self.config.source);
+        let waits = |delay: &Delay<'_>| {
+            let other = delay.etype() == Etype::Move || delay.etype().is_special();
+            !other && delay.status() != Status::Active
+        };
+        let files = self.queue.iter().filter(waits).map(|delay| delay.paths().0);
+        let files = files.filter(|path| !path.ends_with(b"/"));
+        Some(files.map(|path| [source, &path].concat()).collect())
     }
 
     /// Returns the path relative to the source, with a leading slash; `/` for the root, `None` for

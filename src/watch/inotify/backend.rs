@@ -178,6 +178,21 @@ impl Backend for InotifyBackend {
         self.open_files.being_written(&paths, interested, self.now)
     }
 
+    fn being_written_of(&mut self, paths: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let tree = &self.tree;
+        let files = paths.into_iter().filter_map(|path| {
+            let (directory, name) = path.split_at(path.iter().rposition(|byte| *byte == b'/')? + 1);
+            let wd = tree.wd(tree.find(directory)?);
+            Some(((wd, name.to_vec()), path))
+        });
+        let paths = |wd, name: &[u8]| paths_of(tree, wd, name);
+        self.open_files.being_written_of(files, &paths, self.now)
+    }
+
+    fn open_files(&self) -> usize {
+        self.open_files.len()
+    }
+
     fn oldest_open(&self) -> Option<Duration> {
         self.open_files.oldest()
     }
