@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use crate::support::daemon::{Daemon, Running};
@@ -12,7 +13,9 @@ const TOLD: &str = "the target has a directory at d with contents that are not t
 
 /// Waits until all that can be sent has been.
 fn settle(dir: &Dir, daemon: &mut Running<'_>) {
-    daemon.wait_for("the socket is there", |_| dir.path("sock").exists());
+    daemon.wait_for("it answers", |_| {
+        UnixStream::connect(dir.path("sock")).is_ok()
+    });
     let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
     let ctl = ctl.arg("-socket").arg(dir.path("sock"));
     let ended = ctl.args(["status", "-wait", "-timeout", "100"]).status();
@@ -160,4 +163,33 @@ fn paths_longer_than_rsync_can_handle_hold_nothing_up() {
         }
         fs::remove_file(dir.path("sock")).ok();
     }
+}
+
+/// A single event of a path about as long as the kernel and rsync permit. What rsync does not send
+/// ends, and nothing else waits for it.
+#[test]
+fn a_change_of_a_path_at_the_limit_holds_nothing_up() {
+    let dir = Dir::new();
+    let chain = vec!["x".repeat(200); 20].join("/");
+    fs::create_dir_all(dir.src(&chain)).unwrap();
+    let mut daemon = Daemon::new(&dir, &config("")).start();
+    settle(&dir, &mut daemon);
+    // The lengths of paths relative to the source. Names are at most 255 bytes long.
+    for (number, length) in [4040, 4072, 4094, 4095, 4096, 4097, 4200, 4071]
+        .iter()
+        .enumerate()
+    {
+        let name = "n".repeat(length - chain.len() - 1);
+        // No call takes the absolute path.
+        let mut touch = Command::new("touch");
+        let ended = touch.arg(&name).current_dir(dir.src(&chain)).status();
+        assert!(ended.unwrap().success());
+        dir.write("f", &number.to_string());
+        settle(&dir, &mut daemon);
+        let sent = fs::read(dir.trg("f")).unwrap();
+        assert_eq!(sent, number.to_string().as_bytes(), "{length}");
+    }
+    let log = daemon.log();
+    assert!(log.len() < 200_000, "{} bytes", log.len());
+    daemon.terminate();
 }
