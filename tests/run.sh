@@ -16,6 +16,7 @@ usage: tests/run.sh [--quick] [--long] [--system]
 
 LSYNCD_TEST_BINARY  program to test in place of the one built here
 LSYNCD_TEST_STATUS_FILE  if set, daemons under test write a status file every second
+LSYNCD_TEST_WATCH   "fanotify": sources are watched that way, as root
 LSYNCD_TEST_LIMIT   seconds after which a black-box test gives up waiting (120)
 LSYNCD_GOLDEN       directory of facts recorded from lsyncd (../shared/golden); skipped if absent
 RUST_TEST_THREADS   tests at the same time (8: most of them wait)

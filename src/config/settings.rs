@@ -16,7 +16,7 @@ use crate::log::Facility;
 use crate::log::Selection;
 use crate::log::UnknownFacility;
 use crate::process::Priority;
-use crate::watch::InotifyMode;
+use crate::watch::{InotifyMode, WatchChoice};
 
 /// The default maximum number of concurrent full comparisons. Each reads two trees completely.
 const MAX_STARTUPS: usize = 4;
@@ -95,6 +95,8 @@ pub struct Settings {
     pub max_staleness: Option<Duration>,
     /// The writes that count as changes.
     pub mode: InotifyMode,
+    /// Which backend watches the sources.
+    pub watch: WatchChoice,
     /// The maximum size of the transfer log of each sync in bytes; 0 if there is none.
     pub transfer_log_size: usize,
     /// The maximum number of reports that are kept; 0 if none are.
@@ -165,6 +167,7 @@ impl SettingsTable {
             priority: priority(&self.value("nice")?, &self.value("ionice")?)?,
             max_staleness: self.limit("maxStaleness", MAX_STALENESS_SECONDS)?,
             mode: self.mode()?,
+            watch: self.watch()?,
             nodaemon: self.switch("nodaemon")?,
             onepass: self.switch("onepass")?,
             pid_file: self.optional_path("pidfile")?,
@@ -292,6 +295,15 @@ impl SettingsTable {
                 ),
             )),
         }
+    }
+
+    fn watch(&self) -> Result<WatchChoice> {
+        let text = text_of(&self.value("watch")?);
+        Ok(match text.as_deref() {
+            Some(b"inotify") => WatchChoice::Inotify,
+            Some(b"fanotify") => WatchChoice::Fanotify,
+            _ => WatchChoice::Auto,
+        })
     }
 
     fn mode(&self) -> Result<InotifyMode> {

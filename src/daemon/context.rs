@@ -23,7 +23,7 @@ use crate::reports::Reports;
 use crate::script::ScriptContext;
 use crate::state::{StateCleanup, StateDir};
 use crate::sync::Clock;
-use crate::watch::{InotifyMode, Watcher};
+use crate::watch::{InotifyMode, WatchChoice, Watcher};
 
 const WAKER_TOKEN: Token = Token(0);
 const SIGNALS_TOKEN: Token = Token(1);
@@ -204,8 +204,13 @@ impl Context {
     /// # Errors
     ///
     /// inotify_init(2) failed.
-    pub fn watcher(&self, mode: InotifyMode, staleness: Option<Duration>) -> io::Result<Watcher> {
+    pub fn watcher(
+        &self,
+        choice: WatchChoice,
+        mode: InotifyMode,
+        staleness: Option<Duration>,
+    ) -> io::Result<Watcher> {
         let waker = Arc::clone(&self.waker);
-        Watcher::new(mode, staleness, waker)
+        Watcher::new(choice, mode, staleness, waker)
     }
 }

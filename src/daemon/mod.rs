@@ -202,7 +202,11 @@ fn new_watcher(
 ) -> Result<Watcher, LoadError> {
     let mut waits = Backoff::new(None);
     loop {
-        let error = match context.watcher(script.mode(), script.settings.max_staleness) {
+        let error = match context.watcher(
+            script.settings.watch,
+            script.mode(),
+            script.settings.max_staleness,
+        ) {
             Ok(watcher) => return Ok(watcher),
             Err(error) => error,
         };

@@ -67,7 +67,11 @@ pub fn retire(last: &Rc<Script>, new: &Rc<Script>) {
 
 /// Returns true if both configurations request the same inotify events.
 pub fn same_watching(one: &Script, other: &Script) -> bool {
-    (one.mode(), one.settings.max_staleness) == (other.mode(), other.settings.max_staleness)
+    let watching = |script: &Script| {
+        let settings = &script.settings;
+        (settings.watch, script.mode(), settings.max_staleness)
+    };
+    watching(one) == watching(other)
 }
 
 /// Returns true if one configuration can follow the other only when all syncs start anew: they

@@ -8,20 +8,29 @@
 use super::backend::Backend;
 use super::watcher::Watcher;
 
-/// A position in the stream of events.
+/// A position in the streams of events.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct EventMark(u64);
+pub struct EventMark {
+    inotify: u64,
+    fanotify: u64,
+}
 
 impl Watcher {
     /// Returns the current position.
     pub fn event_mark(&self) -> EventMark {
-        EventMark(self.inotify.event_mark())
+        let fanotify = self.fanotify.as_ref();
+        EventMark {
+            inotify: self.inotify.event_mark(),
+            fanotify: fanotify.map_or(0, Backend::event_mark),
+        }
     }
 
     /// Returns true if all events before the mark have been reported. To be called right after
     /// [`turn`](Watcher::turn). The result may be false for a while after everything has been reported; it is
     /// never true too early.
     pub fn has_reported(&self, moment: EventMark) -> bool {
-        self.inotify.has_reported(moment.0)
+        let mut fanotify = self.fanotify.iter();
+        self.inotify.has_reported(moment.inotify)
+            && fanotify.all(|backend| backend.has_reported(moment.fanotify))
     }
 }

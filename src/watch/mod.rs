@@ -8,6 +8,8 @@
 //! | `watcher` | what the owner uses: passes calls to the backend |
 //! | `backend` | what a source of events has to do |
 //! | `inotify` | events of inotify(7): one watch for each directory |
+//! | `fanotify` | events of fanotify(7): one mark for each file system |
+//! | `choice` | which backend serves which tree, and why |
 //! | `reader` | a thread that drains the kernel's queue independently of the main loop |
 //! | `scopes` | the directories that each owner wants |
 //! | `open_files` | files that are written and not closed |
@@ -17,7 +19,9 @@
 //! and `sys`; it knows neither syncs nor filters nor queues.
 
 mod backend;
+mod choice;
 mod event_mark;
+pub mod fanotify;
 pub mod inotify;
 mod open_files;
 mod reader;
@@ -25,9 +29,11 @@ mod scopes;
 mod watcher;
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 pub use backend::{Backend, TreeSize};
+pub use choice::{BackendKind, TreeBackend, WatchChoice};
 pub use event_mark::EventMark;
 pub use scopes::{Scope, Wants};
 pub use watcher::Watcher;
@@ -110,6 +116,13 @@ pub enum Loss {
     Moved,
     /// Its file system was unmounted.
     Unmounted,
+}
+
+/// Returns a number for a rename whose contents are reported. Syncs outlive a watcher, so numbers are
+/// not reused.
+pub(crate) fn next_rename() -> u64 {
+    static RENAMES: AtomicU64 = AtomicU64::new(1);
+    RENAMES.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Returns the number of inotify(7) records in these bytes, for tests that feed the decoder with

@@ -172,6 +172,22 @@ impl OpenFiles {
         }
     }
 
+    /// Records that a directory was renamed, in a backend that names files by their paths alone.
+    pub fn moved_below(&mut self, from: &[u8], to: &[u8]) {
+        if self.is_empty() {
+            return;
+        }
+        self.push_last();
+        for map in [&mut self.scheduled, &mut self.idle] {
+            let is_below = |place: &OpenFileKey, _: &mut OpenFile| place.1.starts_with(from);
+            let below: Vec<_> = map.extract_if(is_below).collect();
+            let renamed = |((wd, path), state): (OpenFileKey, OpenFile)| {
+                ((wd, [to, &path[from.len()..]].concat()), state)
+            };
+            map.extend(below.into_iter().map(renamed));
+        }
+    }
+
     fn is_last(&self, wd: i32, name: &[u8]) -> bool {
         self.last_state.is_some() && self.last.0 == wd && self.last.1 == name
     }

@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -55,7 +55,6 @@ pub struct Chunk {
     /// The records.
     pub bytes: Vec<u8>,
     /// The position of the first one.
-    #[allow(dead_code, reason = "for backends that compare positions")]
     pub start: u64,
 }
 
@@ -70,6 +69,10 @@ pub struct Reader {
 struct SharedQueue {
     format: QueueFormat,
     queue: Mutex<ChunkQueue>,
+    /// Signals that the thread is to read without a pause.
+    hurry: Condvar,
+    /// Signals that the thread has read.
+    has_read: Condvar,
     /// Set from before a read until its result is in the queue.
     reading: AtomicBool,
     stopping: AtomicBool,
@@ -82,6 +85,10 @@ struct ChunkQueue {
     bytes: usize,
     /// Units read since the start.
     total: u64,
+    /// Units of them that the main loop has taken.
+    taken: u64,
+    /// The main loop waits for the next read.
+    is_awaited: bool,
 }
 
 impl Reader {
@@ -103,6 +110,8 @@ impl Reader {
         let shared = Arc::new(SharedQueue {
             format,
             queue: Mutex::default(),
+            hurry: Condvar::new(),
+            has_read: Condvar::new(),
             reading: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             waker,
@@ -123,25 +132,62 @@ impl Reader {
     pub fn take(&self) -> VecDeque<Chunk> {
         let mut queue = self.shared.lock();
         queue.bytes = 0;
+        queue.taken = queue.total;
         std::mem::take(&mut queue.chunks)
     }
 
     /// Returns an upper bound for the position behind all events before this call. A read in
     /// progress counts with its maximum size.
     pub fn mark(&self) -> u64 {
-        let waiting = sys::readable(self.descriptor.as_fd()).unwrap_or(0);
+        let reading = || self.shared.reading.load(Ordering::SeqCst);
         let unit = self.shared.format.unit;
-        let ahead = waiting.div_ceil(unit) + MAX_READ_BYTES / unit;
-        self.shared.lock().total + ahead as u64
+        let mut was_reading = reading();
+        let before = self.shared.lock().total;
+        let waiting = sys::readable(self.descriptor.as_fd()).unwrap_or(0);
+        was_reading |= reading();
+        let total = self.shared.lock().total;
+        // Without a read in between, all events are in the kernel or have been counted.
+        let in_between = if was_reading || total != before {
+            MAX_READ_BYTES / unit
+        } else {
+            0
+        };
+        total + (waiting.div_ceil(unit) + in_between) as u64
     }
 
     /// Returns true if all events before the call of [`Reader::mark`] have been taken: either that
     /// many units have been taken since, or no more exist.
     pub fn passed(&self, mark: u64) -> bool {
         let queue = self.shared.lock();
-        let passed = queue.chunks.is_empty() && queue.total >= mark;
+        let passed = queue.taken >= mark;
         drop(queue);
         passed || self.drained()
+    }
+
+    /// Waits until all events before this call have been read, at most for a while. Returns false if
+    /// they have not.
+    pub fn catch_up(&self, limit: Duration) -> bool {
+        let mark = self.mark();
+        let end = Instant::now() + limit;
+        let mut queue = self.shared.lock();
+        while queue.total < mark && !self.is_empty() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            queue.is_awaited = true;
+            self.shared.hurry.notify_one();
+            let waiting = self.shared.has_read.wait_timeout(queue, left);
+            queue = waiting.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Returns true if no event is in the kernel's queue and none is being read.
+    fn is_empty(&self) -> bool {
+        let mut poll = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
+        let empty = nix::poll::poll(&mut poll, PollTimeout::ZERO) == Ok(0);
+        empty && !self.shared.reading.load(Ordering::SeqCst)
     }
 
     /// Returns true if all events before this call have been taken.
@@ -149,9 +195,7 @@ impl Reader {
     /// The order of the three checks matters: events that left the kernel before the first are in
     /// the thread until the second and in the queue at the third.
     pub fn drained(&self) -> bool {
-        let mut poll = [PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
-        let empty = nix::poll::poll(&mut poll, PollTimeout::ZERO) == Ok(0);
-        empty && !self.shared.reading.load(Ordering::SeqCst) && self.shared.lock().chunks.is_empty()
+        self.is_empty() && self.shared.lock().chunks.is_empty()
     }
 }
 
@@ -169,6 +213,16 @@ impl Drop for Reader {
 impl SharedQueue {
     fn lock(&self) -> MutexGuard<'_, ChunkQueue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pauses, unless the main loop waits.
+    fn rest(&self, pause: Duration) {
+        let mut queue = self.lock();
+        if !queue.is_awaited {
+            let waiting = self.hurry.wait_timeout(queue, pause);
+            queue = waiting.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue.is_awaited = false;
     }
 
     /// Queues the bytes of a read, or an overflow event if too many wait already.
@@ -217,10 +271,11 @@ fn run(shared: &SharedQueue, mut poll: Poll, mut file: File) {
                 shared.hand_over(&buffer[..length]);
             }
             shared.reading.store(false, Ordering::SeqCst);
+            shared.has_read.notify_all();
             match result {
                 Ok(length) if length > BUSY_READ_BYTES => {}
                 Ok(_) => {
-                    thread::sleep(pause);
+                    shared.rest(pause);
                     pause = (pause * 2).min(MAX_PAUSE);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

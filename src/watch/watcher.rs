@@ -1,4 +1,4 @@
-//! What the owner uses: passes calls to the backend.
+//! What the owner uses: gives each tree to a backend, and passes calls on.
 
 use std::io;
 use std::sync::Arc;
@@ -7,9 +7,18 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 
 use super::backend::{Backend, TreeSize};
+use super::choice::{BackendKind, TreeBackend, WatchChoice, served_by, tree_of};
+use super::fanotify::FanotifyBackend;
 use super::inotify::InotifyBackend;
-use super::scopes::Scope;
-use super::{CrawlProgress, InotifyMode, Observer};
+use super::scopes::{Scope, Scopes};
+use super::{CrawlProgress, Event, Follow, InotifyMode, Loss, Observer};
+use crate::log;
+use crate::mount_table;
+
+/// The number of directories from which on a tree is served by fanotify, if it can be used.
+const MANY_DIRECTORIES: usize = 20_000;
+/// The number of further directories after which the sizes of trees are looked at again.
+const SIZE_INTERVAL: usize = 10_000;
 
 /// Watches directory trees.
 ///
@@ -17,6 +26,19 @@ use super::{CrawlProgress, InotifyMode, Observer};
 /// fires or [`next_deadline`](Watcher::next_deadline) has come.
 pub struct Watcher {
     pub(super) inotify: InotifyBackend,
+    /// Opened for the first tree that it may serve.
+    pub(super) fanotify: Option<FanotifyBackend>,
+    choice: WatchChoice,
+    mode: InotifyMode,
+    staleness: Option<Duration>,
+    waker: Arc<Waker>,
+    scopes: Vec<Scope>,
+    /// The backend of each tree.
+    trees: Vec<TreeBackend>,
+    /// The initial scan is over: from then on, events count.
+    has_started: bool,
+    /// The number of watches at which the sizes of trees are looked at.
+    size_check: usize,
 }
 
 impl Watcher {
@@ -30,23 +52,235 @@ impl Watcher {
     /// `EMFILE` if the user has too many instances (`fs.inotify.max_user_instances`) or the process
     /// too many descriptors.
     pub fn new(
+        choice: WatchChoice,
         mode: InotifyMode,
         staleness: Option<Duration>,
         waker: Arc<Waker>,
     ) -> io::Result<Watcher> {
-        let inotify = InotifyBackend::new(mode, staleness, waker)?;
-        Ok(Watcher { inotify })
+        Ok(Watcher {
+            inotify: InotifyBackend::new(mode, staleness, Arc::clone(&waker))?,
+            fanotify: None,
+            choice,
+            mode,
+            staleness,
+            waker,
+            scopes: Vec::new(),
+            trees: Vec::new(),
+            has_started: false,
+            size_check: MANY_DIRECTORIES,
+        })
     }
 
     /// Handles everything that is available and reports it to `observer`.
     pub fn turn(&mut self, now: Instant, observer: &mut dyn Observer) {
-        self.inotify.turn(now, observer);
+        let mut view = self.view(BackendKind::Inotify, observer);
+        self.inotify.turn(now, &mut view);
+        let short = view.short;
+        if let Some(mut fanotify) = self.fanotify.take() {
+            fanotify.turn(now, &mut self.view(BackendKind::Fanotify, observer));
+            let refused = fanotify.take_refused();
+            self.fanotify = Some(fanotify);
+            if !refused.is_empty() {
+                self.refuse(&refused);
+                self.distribute();
+                observer.overflow();
+            }
+        }
+        for path in short {
+            let root = tree_of(&self.trees, &path).map(|tree| tree.root.clone());
+            let why = "there are not enough inotify watches";
+            if !root.is_some_and(|root| self.promote(&root, why, observer)) {
+                observer.out_of_watches(&path);
+            }
+        }
+        self.promote_large(observer);
+        self.has_started |= !self.crawling();
+    }
+
+    /// Returns the backend of each tree.
+    pub fn trees(&self) -> &[TreeBackend] {
+        &self.trees
+    }
+
+    /// Returns the observer of a backend.
+    fn view<'o>(&self, kind: BackendKind, observer: &'o mut dyn Observer) -> BackendView<'o> {
+        BackendView {
+            observer,
+            scopes: served_by(kind, &self.trees, &self.scopes),
+            keeps_short: self.choice == WatchChoice::Auto,
+            short: Vec::new(),
+        }
+    }
+
+    /// Decides on the backend of a tree.
+    fn decide(&mut self, root: &[u8]) -> TreeBackend {
+        let mut tree = TreeBackend::inotify(root, "");
+        match self.choice {
+            WatchChoice::Inotify => tree.why = "settings".into(),
+            WatchChoice::Auto if !mount_table::is_file_system_root(&mount_table::read(), root) => {
+                let number = MANY_DIRECTORIES;
+                tree.why = format!("no root of a file system, fewer than {number} directories");
+            }
+            choice => {
+                let why = match choice {
+                    WatchChoice::Fanotify => "settings",
+                    _ => "the root of a file system",
+                };
+                tree.why = why.into();
+                match self.open_fanotify() {
+                    Ok(()) => tree.kind = BackendKind::Fanotify,
+                    Err(why) => {
+                        tree.refuse(&why);
+                        self.report_refusal(&tree);
+                    }
+                }
+            }
+        }
+        tree
+    }
+
+    fn open_fanotify(&mut self) -> Result<(), String> {
+        if self.fanotify.is_none() {
+            let waker = Arc::clone(&self.waker);
+            let fanotify = FanotifyBackend::new(self.mode, self.staleness, waker)?;
+            self.fanotify = Some(fanotify);
+        }
+        Ok(())
+    }
+
+    /// Gives the trees that fanotify cannot serve to inotify.
+    fn refuse(&mut self, refused: &[(Vec<u8>, String)]) {
+        for (root, why) in refused {
+            let mut trees = self.trees.iter_mut();
+            if let Some(tree) = trees.find(|tree| tree.root == *root) {
+                tree.refuse(why);
+                let tree = tree.clone();
+                self.report_refusal(&tree);
+            }
+        }
+    }
+
+    fn report_refusal(&self, tree: &TreeBackend) {
+        let root = log::escape(&tree.root);
+        let text = format!("{root} is watched with inotify: {}", tree.why);
+        match self.choice {
+            WatchChoice::Fanotify => log::warn(text),
+            _ => log::say("Inotify", text),
+        }
+    }
+
+    /// Passes the scopes to the backends.
+    fn distribute(&mut self) {
+        let scopes = self.scopes_of(BackendKind::Fanotify);
+        if let Some(mut fanotify) = self.fanotify.take() {
+            fanotify.set_scopes(scopes);
+            let refused = fanotify.take_refused();
+            if !refused.is_empty() {
+                self.refuse(&refused);
+                fanotify.set_scopes(self.scopes_of(BackendKind::Fanotify));
+            }
+            self.fanotify = Some(fanotify);
+        }
+        let scopes = self.scopes_of(BackendKind::Inotify);
+        self.inotify.set_scopes(scopes);
+    }
+
+    fn scopes_of(&self, kind: BackendKind) -> Vec<Scope> {
+        let served = served_by(kind, &self.trees, &self.scopes);
+        served
+            .into_iter()
+            .map(|at| self.scopes[at].clone())
+            .collect()
+    }
+
+    /// Gives trees that turn out to be large to fanotify.
+    fn promote_large(&mut self, observer: &mut dyn Observer) {
+        let is_reading = self.choice == WatchChoice::Auto && self.inotify.crawling();
+        if !is_reading || self.inotify.watched() < self.size_check {
+            return;
+        }
+        self.size_check = self.inotify.watched() + SIZE_INTERVAL;
+        let is_small = |tree: &&TreeBackend| tree.kind == BackendKind::Inotify && !tree.is_final;
+        let trees: Vec<_> = self.trees.iter().filter(is_small).cloned().collect();
+        for tree in trees {
+            if self.inotify.tree_size(&tree.root).directories >= MANY_DIRECTORIES {
+                let why = format!("more than {MANY_DIRECTORIES} directories");
+                self.promote(&tree.root, &why, observer);
+            }
+        }
+    }
+
+    /// Gives a tree to fanotify. Returns false if that is not possible.
+    fn promote(&mut self, root: &[u8], why: &str, observer: &mut dyn Observer) -> bool {
+        let Some(at) = self.trees.iter().position(|tree| tree.root == root) else {
+            return false;
+        };
+        if self.trees[at].is_final || self.trees[at].kind == BackendKind::Fanotify {
+            return self.trees[at].kind == BackendKind::Fanotify;
+        }
+        if let Err(why) = self.open_fanotify() {
+            self.refuse(&[(root.to_vec(), why)]);
+            return false;
+        }
+        self.trees[at].kind = BackendKind::Fanotify;
+        self.trees[at].why = why.into();
+        self.trees[at].size = Some(self.inotify.tree_size(root));
+        let scopes = self.scopes_of(BackendKind::Fanotify);
+        let mut refused = Vec::new();
+        if let Some(fanotify) = &mut self.fanotify {
+            fanotify.set_scopes(scopes);
+            refused = fanotify.take_refused();
+        }
+        if !refused.is_empty() {
+            self.refuse(&refused);
+            self.distribute();
+            return false;
+        }
+        self.report_tree(at);
+        // The watches, and those that are being set, end with the instance.
+        let waker = Arc::clone(&self.waker);
+        if let Ok(inotify) = InotifyBackend::new(self.mode, self.staleness, waker) {
+            self.inotify = inotify;
+        }
+        self.size_check = MANY_DIRECTORIES;
+        self.inotify
+            .set_scopes(self.scopes_of(BackendKind::Inotify));
+        if self.has_started {
+            observer.overflow();
+        }
+        true
+    }
+
+    fn report_tree(&self, at: usize) {
+        let tree = &self.trees[at];
+        let (root, kind) = (log::escape(&tree.root), tree.kind.name());
+        log::normal(format_args!("{root} is watched with {kind}: {}", tree.why));
+    }
+
+    fn backends(&self) -> impl Iterator<Item = &dyn Backend> {
+        let fanotify = self.fanotify.iter().map(|backend| backend as &dyn Backend);
+        std::iter::once(&self.inotify as &dyn Backend).chain(fanotify)
+    }
+
+    fn backends_mut(&mut self) -> impl Iterator<Item = &mut dyn Backend> {
+        let fanotify = self.fanotify.iter_mut();
+        let fanotify = fanotify.map(|backend| backend as &mut dyn Backend);
+        std::iter::once(&mut self.inotify as &mut dyn Backend).chain(fanotify)
+    }
+
+    /// Returns the backend of the tree that contains a path.
+    fn backend_of(&mut self, path: &[u8]) -> &mut dyn Backend {
+        let kind = tree_of(&self.trees, path).map(|tree| tree.kind);
+        match &mut self.fanotify {
+            Some(fanotify) if kind == Some(BackendKind::Fanotify) => fanotify,
+            _ => &mut self.inotify,
+        }
     }
 
     /// Returns the time at which [`turn`](Watcher::turn) has to be called even if the waker does
     /// not fire.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.inotify.next_deadline()
+        self.backends().filter_map(Backend::next_deadline).min()
     }
 
     /// Sets the directories to be watched.
@@ -56,35 +290,50 @@ impl Watcher {
     /// the owner of a new scope compares all of it. A root that does not exist is reported as lost
     /// at the next turn.
     pub fn set_scopes(&mut self, scopes: Vec<Scope>) {
-        self.inotify.set_scopes(scopes);
+        let before = std::mem::take(&mut self.trees);
+        self.scopes = scopes;
+        for root in Scopes::new(self.scopes.clone()).roots() {
+            let kept = before.iter().find(|tree| tree.root == root).cloned();
+            let tree = kept.unwrap_or_else(|| self.decide(&root));
+            self.trees.push(tree);
+        }
+        self.distribute();
+        for at in 0..self.trees.len() {
+            let tree = &self.trees[at];
+            if tree.kind == BackendKind::Fanotify && !before.contains(tree) {
+                self.report_tree(at);
+            }
+        }
     }
 
     /// Marks roots as lost whose path does not lead to them any more. The kernel sends no event
     /// when something is mounted over a directory, or when one of several mounts is removed.
     pub fn check_roots(&mut self) {
-        self.inotify.check_roots();
+        self.backends_mut()
+            .for_each(|backend| backend.check_roots());
     }
 
     /// Returns true if this path leads to its watched directory, if there is one.
     pub fn leads_to_root(&mut self, path: &[u8]) -> bool {
-        self.inotify.leads_to_root(path)
+        self.backend_of(path).leads_to_root(path)
     }
 
     /// Tries lost roots again. Those that exist are reported as back and read in the background
     /// like new ones.
     pub fn retry_roots(&mut self) {
-        self.inotify.retry_roots();
+        self.backends_mut()
+            .for_each(|backend| backend.retry_roots());
     }
 
     /// Reads all roots again and sets missing watches, after an overflow. Like the initial scan
     /// this runs in the background and reports nothing.
     pub fn rebuild(&mut self) {
-        self.inotify.rebuild();
+        self.backends_mut().for_each(|backend| backend.rebuild());
     }
 
     /// Returns true if directories are being read in the background.
     pub fn crawling(&self) -> bool {
-        self.inotify.crawling()
+        self.backends().any(Backend::crawling)
     }
 
     /// Returns the progress of reading roots while it goes on.
@@ -92,25 +341,34 @@ impl Watcher {
         self.inotify.progress()
     }
 
-    /// Returns the number of watched directories. One that is mounted at two paths counts twice.
+    /// Returns the number of watches: of watched directories, and of places at which whole file
+    /// systems are seen.
     pub fn watched(&self) -> usize {
-        self.inotify.watched()
+        self.backends().map(Backend::watched).sum()
     }
 
     /// Returns the bytes of memory of the directory table.
     pub fn memory(&self) -> usize {
-        self.inotify.memory()
+        self.backends().map(Backend::memory).sum()
     }
 
-    /// Calls `show` with the watch descriptor and the absolute path of every watched directory.
+    /// Calls `show` with the number and the absolute path of every watch.
     pub fn for_each_watch(&self, mut show: impl FnMut(i32, &[u8])) {
-        self.inotify.for_each_watch(&mut show);
+        self.backends()
+            .for_each(|backend| backend.for_each_watch(&mut show));
     }
 
     /// Returns the size of the watched tree below a directory, whose absolute path ends with `/`.
     /// Takes time in proportion to the number of directories.
     pub fn tree_size(&self, root: &[u8]) -> TreeSize {
-        self.inotify.tree_size(root)
+        let tree = tree_of(&self.trees, root);
+        match (&self.fanotify, tree) {
+            (Some(fanotify), Some(tree)) if tree.kind == BackendKind::Fanotify => {
+                let known = tree.size.filter(|_| tree.root == root);
+                known.unwrap_or_else(|| fanotify.tree_size(root))
+            }
+            _ => self.inotify.tree_size(root),
+        }
     }
 
     /// Has everything below a directory, whose absolute path ends with `/`, reported by
@@ -123,7 +381,8 @@ impl Watcher {
     /// Returns the paths, among those for which `interested` returns true, of files that are being
     /// written. Each will be reported as a change, when it is closed or too old.
     pub fn being_written(&mut self, interested: &dyn Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
-        self.inotify.being_written(interested)
+        let files = |backend: &mut dyn Backend| backend.being_written(interested);
+        self.backends_mut().flat_map(files).collect()
     }
 
     /// Returns the paths, among these, of files that are being written. See
@@ -140,12 +399,70 @@ impl Watcher {
     /// Returns the age of the oldest change that is reported only when its file is closed or too
     /// old; `None` if there is none.
     pub fn oldest_open(&self) -> Option<Duration> {
-        self.inotify.oldest_open()
+        self.backends().filter_map(Backend::oldest_open).max()
     }
 
     /// Reports all files that were written and not closed as if they had been closed. Used at
     /// shutdown.
     pub fn report_all_open(&mut self, observer: &mut dyn Observer) {
-        self.inotify.report_all_open(observer);
+        for backend in self.backends_mut() {
+            backend.report_all_open(observer);
+        }
+    }
+}
+
+/// The observer of one backend.
+struct BackendView<'o> {
+    observer: &'o mut dyn Observer,
+    /// The positions of its scopes among all.
+    scopes: Vec<usize>,
+    /// Directories without a watch are kept in `short`.
+    keeps_short: bool,
+    short: Vec<Vec<u8>>,
+}
+
+impl Observer for BackendView<'_> {
+    fn event(&mut self, event: Event<'_>) -> Follow {
+        self.observer.event(event)
+    }
+
+    fn follow(&mut self, number: u64) {
+        self.observer.follow(number);
+    }
+
+    fn found(&mut self, path: &[u8], number: u64) {
+        self.observer.found(path, number);
+    }
+
+    fn written(&mut self, path: &[u8], closed: bool) {
+        self.observer.written(path, closed);
+    }
+
+    fn overflow(&mut self) {
+        self.observer.overflow();
+    }
+
+    fn root_lost(&mut self, scope: usize, loss: Loss) {
+        if let Some(&scope) = self.scopes.get(scope) {
+            self.observer.root_lost(scope, loss);
+        }
+    }
+
+    fn root_back(&mut self, scope: usize) {
+        if let Some(&scope) = self.scopes.get(scope) {
+            self.observer.root_back(scope);
+        }
+    }
+
+    fn out_of_watches(&mut self, path: &[u8]) {
+        if self.keeps_short {
+            self.short.push(path.to_vec());
+        } else {
+            self.observer.out_of_watches(path);
+        }
+    }
+
+    fn watch_failed(&mut self, path: &[u8], error: &io::Error, what: &'static str) {
+        self.observer.watch_failed(path, error, what);
     }
 }

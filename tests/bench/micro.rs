@@ -18,7 +18,8 @@ use lsyncd::filter::Filter;
 use lsyncd::local::{CopyItem, CopyJob, CopyTask, Memory, carry_out};
 use lsyncd::queue::{Etype, Policy, Queue, Relation, Status, Take, combine};
 use lsyncd::watch::{
-    Event, Follow, InotifyMode, Loss, Observer, Scope, Watcher, inotify::records as inotify,
+    Event, Follow, InotifyMode, Loss, Observer, Scope, WatchChoice, Watcher,
+    inotify::records as inotify,
 };
 
 /// `/some/DD/DDD/twenty byte NNNNNNN.x`
@@ -184,8 +185,13 @@ fn crawl(c: &mut Criterion) {
                 let mut events = mio::Events::with_capacity(8);
                 let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
                 let start = Instant::now();
-                let mut watcher =
-                    Watcher::new(InotifyMode::CloseWrite, None, Arc::new(waker)).unwrap();
+                let mut watcher = Watcher::new(
+                    WatchChoice::Inotify,
+                    InotifyMode::CloseWrite,
+                    None,
+                    Arc::new(waker),
+                )
+                .unwrap();
                 watcher.set_scopes(vec![Scope {
                     root: source.clone(),
                     wants: Arc::new(|_| true),

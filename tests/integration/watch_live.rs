@@ -108,7 +108,7 @@ fn a_directory_moved_out_is_not_reported_again() {
     rig.mkdir("out/d/e/y");
     rig.settle();
     assert_eq!(rig.log.events, [delete("r/d/")]);
-    assert_eq!(rig.watched(), ["r/"]);
+    rig.assert_watched(&["r/"]);
     rig.mv("out/d", "r/d");
     rig.settle();
     assert!(rig.told(&create("r/d/e/y/")));
@@ -200,7 +200,9 @@ fn new_entries_of_a_large_moved_directory_are_reported_to_all_scopes() {
         "d7/new/",
         "d7/new/g",
     ] {
-        assert!(rig.told(&create(&format!("r/n/{path}"))), "{path}");
+        // It may be told before the rename.
+        let told = ["a", "n"].map(|top| rig.told(&create(&format!("r/{top}/{path}"))));
+        assert!(told.contains(&true), "{path}");
     }
     for path in ["d0/", "d7/", "d7/old"] {
         assert!(!rig.told(&create(&format!("r/n/{path}"))), "{path}");
@@ -290,7 +292,7 @@ fn a_deleted_root_is_lost_and_comes_back() {
     rig.until("the return", |rig| {
         !rig.log.back.is_empty() && !rig.watcher.crawling()
     });
-    assert_eq!(rig.watched(), ["r/", "r/e/"]);
+    rig.assert_watched(&["r/", "r/e/"]);
     assert_eq!(rig.log.lost.len(), 1);
 }
 
@@ -321,7 +323,7 @@ fn a_root_that_is_not_there_is_lost_at_once() {
         !rig.log.back.is_empty() && !rig.watcher.crawling()
     });
     assert_eq!(rig.log.back, [0]);
-    assert_eq!(rig.watched(), ["no/", "no/d/", "r/"]);
+    rig.assert_watched(&["no/", "no/d/", "r/"]);
 }
 
 /// How often it is asked whether `r/a/b/` is wanted, while scopes with these roots are read.
@@ -339,12 +341,15 @@ fn asked(roots: &[&str]) -> usize {
     });
     let scopes = scopes.collect();
     rig.watch(scopes);
-    assert_eq!(rig.watched(), ["r/", "r/a/", "r/a/b/", "r/a/b/c/"]);
+    rig.assert_watched(&["r/", "r/a/", "r/a/b/", "r/a/b/c/"]);
     count.load(Ordering::Relaxed)
 }
 
 #[test]
 fn scopes_that_overlap_are_read_in_one_walk() {
+    if !Rig::has_watches() {
+        return; // Nothing is read.
+    }
     let once = asked(&["r/"]);
     assert!(once > 0);
     assert_eq!(asked(&["r/", "r/", "r/"]), once);
@@ -362,7 +367,7 @@ fn nested_scopes_share_watches() {
     let own = rig.scope("r/no/c/", |_| true);
     rig.watch(vec![outer.clone(), inner.clone(), own.clone()]);
     let all = ["r/", "r/a/", "r/a/b/", "r/a/b/no/", "r/no/c/", "r/no/c/d/"];
-    assert_eq!(rig.watched(), all);
+    rig.assert_watched(&all);
     let numbers = |rig: &Rig| {
         let mut numbers = Vec::new();
         rig.watcher.for_each_watch(|wd, _| numbers.push(wd));
@@ -372,17 +377,14 @@ fn nested_scopes_share_watches() {
     let before = numbers(&rig);
     // Without the outer scope the inner ones' watches stay as they are, and with it again.
     rig.watch(vec![inner.clone(), own.clone()]);
-    assert_eq!(
-        rig.watched(),
-        ["r/a/", "r/a/b/", "r/a/b/no/", "r/no/c/", "r/no/c/d/"]
-    );
+    rig.assert_watched(&["r/a/", "r/a/b/", "r/a/b/no/", "r/no/c/", "r/no/c/d/"]);
     assert!(numbers(&rig).iter().all(|number| before.contains(number)));
     let before = numbers(&rig);
     rig.watch(vec![inner, own, outer.clone()]);
-    assert_eq!(rig.watched(), all);
+    rig.assert_watched(&all);
     assert!(before.iter().all(|number| numbers(&rig).contains(number)));
     rig.watch(vec![outer]);
-    assert_eq!(rig.watched(), ["r/", "r/a/", "r/a/b/"]);
+    rig.assert_watched(&["r/", "r/a/", "r/a/b/"]);
     assert_eq!(rig.log.lost, []);
     rig.touch("r/a/b/f");
     rig.settle();
@@ -429,7 +431,7 @@ fn moves_into_and_out_of_what_is_excluded() {
     rig.mv("r/a", "r/no");
     rig.settle();
     assert_eq!(rig.log.events, [moved("r/a/", "r/no/")]);
-    assert_eq!(rig.watched(), ["r/"]);
+    rig.assert_watched(&["r/"]);
     rig.touch("r/no/sub/g");
     rig.settle();
     assert_eq!(rig.log.events.len(), 1);
@@ -438,16 +440,19 @@ fn moves_into_and_out_of_what_is_excluded() {
     rig.settle();
     assert_eq!(rig.log.events[0], moved("r/no/", "r/a/"));
     assert!(rig.told(&create("r/a/sub/f")) && rig.told(&create("r/a/sub/g")));
-    assert_eq!(rig.watched(), ["r/", "r/a/", "r/a/sub/"]);
+    rig.assert_watched(&["r/", "r/a/", "r/a/sub/"]);
     // Where a directory is can decide whether what is below is wanted.
     rig.log.events.clear();
     rig.mv("r/a", "r/b");
     rig.settle();
-    assert_eq!(rig.watched(), ["r/", "r/b/"]);
+    rig.assert_watched(&["r/", "r/b/"]);
     rig.mv("r/b", "r/c");
     rig.settle();
-    assert_eq!(rig.watched(), ["r/", "r/c/", "r/c/sub/"]);
-    assert!(rig.told(&create("r/c/sub/")) && rig.told(&create("r/c/sub/g")));
+    rig.assert_watched(&["r/", "r/c/", "r/c/sub/"]);
+    // Without watches it is the observer who asks for the contents.
+    if Rig::has_watches() {
+        assert!(rig.told(&create("r/c/sub/")) && rig.told(&create("r/c/sub/g")));
+    }
 }
 
 #[test]
@@ -495,7 +500,7 @@ fn a_symlink_is_no_directory() {
     rig.rmdir("r/d");
     std::os::unix::fs::symlink(rig.path("out"), rig.path("r/d")).unwrap();
     rig.settle();
-    assert_eq!(rig.watched(), ["r/"]);
+    rig.assert_watched(&["r/"]);
     assert!(rig.told(&create("r/link")) && rig.told(&create("r/d")));
 }
 
@@ -530,5 +535,5 @@ fn a_directory_nobody_may_read_is_trouble_until_it_may() {
     fs::set_permissions(rig.path("r/d"), fs::Permissions::from_mode(0o700)).unwrap();
     rig.settle();
     assert!(rig.told(&create("r/d/sub/")));
-    assert_eq!(rig.watched(), ["r/", "r/d/", "r/d/sub/"]);
+    rig.assert_watched(&["r/", "r/d/", "r/d/sub/"]);
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lsyncd::watch::{Event, Follow, InotifyMode, Loss, Observer, Scope, Watcher};
+use lsyncd::watch::{Event, Follow, InotifyMode, Loss, Observer, Scope, WatchChoice, Watcher};
 use mio::{Events, Poll, Token, Waker};
 use tempfile::TempDir;
 
@@ -134,6 +134,14 @@ impl Observer for Log {
     }
 }
 
+/// The backend under test: inotify, or fanotify if `LSYNCD_TEST_WATCH` says so.
+fn choice() -> WatchChoice {
+    match std::env::var("LSYNCD_TEST_WATCH").as_deref() {
+        Ok("fanotify") => WatchChoice::Fanotify,
+        _ => WatchChoice::Inotify,
+    }
+}
+
 /// A temporary directory, a watcher and the poll its waker is registered with.
 pub struct Rig {
     _dir: TempDir,
@@ -168,7 +176,7 @@ impl Rig {
         Rig {
             _dir: dir,
             base,
-            watcher: Watcher::new(InotifyMode::CloseWrite, None, waker).unwrap(),
+            watcher: Watcher::new(choice(), InotifyMode::CloseWrite, None, waker).unwrap(),
             log,
             poll,
             marks: 0,
@@ -292,6 +300,18 @@ impl Rig {
         paths
     }
 
+    /// Checks which directories are watched one by one, which only inotify does.
+    pub fn assert_watched(&self, expected: &[&str]) {
+        if choice() != WatchChoice::Fanotify {
+            assert_eq!(self.watched(), expected);
+        }
+    }
+
+    /// Whether the test concerns watches of directories, which are not there with fanotify.
+    pub fn has_watches() -> bool {
+        choice() != WatchChoice::Fanotify
+    }
+
     /// Everything on disk below a directory, as the observer would be told.
     pub fn on_disk(&self, root: &str) -> Vec<Vec<u8>> {
         let mut found = Vec::new();
@@ -311,7 +331,10 @@ impl Rig {
             .collect();
         directories.push("r/".into());
         directories.sort();
-        let watched = self.watched();
+        let watched = match choice() {
+            WatchChoice::Fanotify => directories.clone(),
+            _ => self.watched(),
+        };
         let missing: Vec<_> = directories
             .iter()
             .filter(|path| !watched.contains(path))

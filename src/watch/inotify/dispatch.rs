@@ -5,8 +5,6 @@
 //! rename moves the node even if the disk has changed since, so that the events in between are
 //! reported with the paths that were true then.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::backend::InotifyBackend;
 use super::moves::{HalfKind, MoveHalf, PAIR_TIMEOUT};
 use super::reconcile::{Cause, RecheckTarget};
@@ -14,16 +12,7 @@ use super::records::RawEvent;
 use super::tree::{DirNode, Flags, Tree};
 use crate::log;
 use crate::paths;
-use crate::watch::{Event, Follow, Loss, Observer, Tell};
-
-/// The number of the next rename whose contents are reported. Syncs outlive a watcher, so numbers
-/// are not reused.
-static RENAMES: AtomicU64 = AtomicU64::new(1);
-
-/// Returns a number for a rename, or for another reason to report the contents of a directory.
-pub(super) fn rename_number() -> u64 {
-    RENAMES.fetch_add(1, Ordering::Relaxed)
-}
+use crate::watch::{Event, Follow, Loss, Observer, Tell, next_rename};
 
 /// A rename from one watched directory to another.
 #[derive(Clone, Copy)]
@@ -302,7 +291,7 @@ impl InotifyBackend {
         if self.tree.has(moved, Flags::REPORT_DUE) {
             self.read(moved, Tell::All, observer);
         } else if follow == Follow::Contents {
-            let number = rename_number();
+            let number = next_rename();
             observer.follow(number);
             self.read(moved, Tell::Unmoved(number), observer);
         }

@@ -13,7 +13,6 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use super::backend::InotifyBackend;
-use super::dispatch::rename_number;
 use super::records::vanished;
 use super::tree::{DirNode, Flags};
 use crate::watch::{Event, Loss, Observer, Tell};
@@ -95,7 +94,7 @@ impl InotifyBackend {
     /// describes.
     pub(super) fn read_again(&mut self, path: &[u8]) -> Option<u64> {
         let node = self.tree.find(path)?;
-        let number = rename_number();
+        let number = crate::watch::next_rename();
         let tell = Tell::Unmoved(number);
         self.recheck(node, RecheckTarget::Contents { tell });
         let _ = self.waker.wake();

@@ -1,0 +1,212 @@
+//! Reads a directory that has come from outside, with everything below it.
+//!
+//! Names are read through the descriptor of the directory, so renames of it and above it do no harm.
+//! What is renamed below it in the meantime is an event. A large directory is read on a thread.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
+
+use mio::Waker;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat, openat2, statat};
+
+use crate::watch::Tell;
+use crate::watch::scopes::Scopes;
+
+/// The maximum number of entries and directories that are read on the loop's thread.
+const MAX_INLINE_ENTRIES: usize = 256;
+const MAX_INLINE_DIRECTORIES: usize = 64;
+/// The number of paths that a thread hands over at once, and the number of such batches that wait.
+const BATCH_PATHS: usize = 1000;
+const MAX_BATCHES: usize = 16;
+
+/// A directory whose contents are reported.
+pub struct ContentsRead {
+    top: OwnedFd,
+    /// The absolute path, ending with `/`.
+    pub path: Vec<u8>,
+    /// The observers to which they are reported.
+    pub tell: Tell,
+    scopes: Scopes,
+    /// Directories to be read, relative to the first.
+    unread: Vec<Vec<u8>>,
+    directories: usize,
+    entries: usize,
+}
+
+impl ContentsRead {
+    /// Returns a task for an open directory at this path, which ends with `/`.
+    pub fn new(top: OwnedFd, path: Vec<u8>, tell: Tell, scopes: Scopes) -> ContentsRead {
+        ContentsRead {
+            top,
+            path,
+            tell,
+            scopes,
+            unread: vec![Vec::new()],
+            directories: 0,
+            entries: 0,
+        }
+    }
+
+    /// Returns true if there is too much for the loop's thread.
+    pub fn is_large(&self) -> bool {
+        self.entries > MAX_INLINE_ENTRIES || self.directories > MAX_INLINE_DIRECTORIES
+    }
+
+    /// Reads one directory and passes the absolute paths of its entries to `tell`; those of
+    /// directories end with `/`. Returns false if there is none left. With `inline`, one that is too
+    /// large is read again by the next call.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read. One that is gone is no error.
+    pub fn step(&mut self, inline: bool, tell: &mut dyn FnMut(Vec<u8>)) -> io::Result<bool> {
+        let Some(below) = self.unread.pop() else {
+            return Ok(false);
+        };
+        self.directories += 1;
+        match self.read(&below, inline, tell) {
+            Ok(true) => Ok(true),
+            Ok(false) => {
+                self.unread.push(below);
+                Ok(true)
+            }
+            Err(error) if is_gone(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns false if there are too many entries to be read inline.
+    fn read(
+        &mut self,
+        below: &[u8],
+        inline: bool,
+        tell: &mut dyn FnMut(Vec<u8>),
+    ) -> io::Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let name = if below.is_empty() { b"." } else { below };
+        let name = OsStr::from_bytes(name);
+        let resolve = ResolveFlags::NO_SYMLINKS;
+        let directory = openat2(&self.top, name, flags, Mode::empty(), resolve)?;
+        let mut listing = Dir::new(directory)?;
+        let (mut below_it, mut found) = (Vec::new(), Vec::new());
+        while let Some(entry) = listing.read() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            self.entries += 1;
+            if inline && self.is_large() {
+                return Ok(false);
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => match statat(listing.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(status) => FileType::from_raw_mode(status.st_mode),
+                    Err(_) => continue,
+                },
+                kind => kind,
+            };
+            let mut path = [&self.path, below, name.to_bytes()].concat();
+            if kind == FileType::Directory {
+                path.push(b'/');
+                if self.scopes.wanted(&path) {
+                    below_it.push([below, name.to_bytes(), b"/"].concat());
+                }
+            }
+            if inline {
+                found.push(path);
+            } else {
+                tell(path);
+            }
+        }
+        found.into_iter().for_each(tell);
+        // The first one is read next.
+        below_it.reverse();
+        self.unread.append(&mut below_it);
+        Ok(true)
+    }
+
+    /// Reads the rest on a thread, which wakes the loop.
+    ///
+    /// # Errors
+    ///
+    /// No thread can be started.
+    pub fn go_on(mut self, waker: Arc<Waker>) -> io::Result<RunningRead> {
+        let (tell, path) = (self.tell, self.path.clone());
+        let (sender, found) = sync_channel(MAX_BATCHES);
+        let read = move || {
+            let mut batch = Vec::new();
+            let send = |batch: &mut Vec<Vec<u8>>, error| {
+                let is_wanted = sender.send((std::mem::take(batch), error)).is_ok();
+                let _ = waker.wake();
+                is_wanted
+            };
+            let mut is_wanted = true;
+            loop {
+                let result = self.step(false, &mut |path| {
+                    batch.push(path);
+                    if batch.len() == BATCH_PATHS {
+                        is_wanted &= send(&mut batch, None);
+                    }
+                });
+                let is_last = matches!(result, Ok(false));
+                if is_last || result.is_err() {
+                    is_wanted &= send(&mut batch, result.err());
+                }
+                if is_last || !is_wanted {
+                    break;
+                }
+            }
+            drop(sender);
+            let _ = waker.wake();
+        };
+        thread::Builder::new().name("contents".into()).spawn(read)?;
+        Ok(RunningRead { tell, path, found })
+    }
+}
+
+/// Paths, and the error after them.
+type Batch = (Vec<Vec<u8>>, Option<io::Error>);
+
+/// A directory that is read on a thread, which ends when this is dropped.
+pub struct RunningRead {
+    /// The observers to which the contents are reported.
+    pub tell: Tell,
+    /// The path of the directory.
+    pub path: Vec<u8>,
+    found: Receiver<Batch>,
+}
+
+impl RunningRead {
+    /// Returns what was found, if there is something yet; an error when all was read.
+    ///
+    /// # Errors
+    ///
+    /// There will be no more.
+    pub fn take(&self) -> Result<Option<Batch>, ()> {
+        match self.found.try_recv() {
+            Ok(batch) => Ok(Some(batch)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(()),
+        }
+    }
+}
+
+/// Returns true if the error says that there is no such directory (any more).
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ESTALE)
+    )
+}
+
+/// Opens a directory in an open one.
+pub fn open(parent: &impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, OsStr::from_bytes(name), flags, Mode::empty())
+}

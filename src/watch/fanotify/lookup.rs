@@ -1,0 +1,268 @@
+//! Finds the path of a directory by its handle.
+//!
+//! What counts is the link of each directory to its parent, which a rename changes. It is known from
+//! the first rename that has been read and not handled, or the disk is asked. The answer of the disk may
+//! be ahead of events that are still to be read: see [`shadow`](super::shadow).
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+
+use super::backend::FanotifyBackend;
+use super::directories::DirectoryId;
+use super::places::{handle_of, open_directory};
+use super::records::{EntryName, HandleRef};
+use crate::paths;
+
+/// The maximum number of look-ups of a directory that is being moved at the same time.
+const MAX_ATTEMPTS: usize = 5;
+
+/// The result of a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundDirectory {
+    /// It is in the tree of the place.
+    Inside(DirectoryId),
+    /// It is elsewhere, or below a directory that no scope wants.
+    Outside,
+    /// It has been deleted.
+    Gone,
+}
+
+/// The reason why a look-up has no result.
+enum Unclear {
+    /// Directories are being moved.
+    Moving,
+    /// The system refuses.
+    Failed,
+}
+
+/// The link of a directory to its parent.
+struct DirectoryLink {
+    handle: Vec<u8>,
+    parent: Vec<u8>,
+    name: Vec<u8>,
+    /// The disk has it, maybe after events that have not been read.
+    is_of_disk: bool,
+}
+
+impl From<rustix::io::Errno> for Unclear {
+    fn from(_: rustix::io::Errno) -> Unclear {
+        Unclear::Failed
+    }
+}
+
+impl FanotifyBackend {
+    /// Finds the directory with this handle.
+    pub(super) fn find(&mut self, place: usize, handle: &[u8]) -> FoundDirectory {
+        if let Some(id) = self.known.find(place, handle) {
+            return FoundDirectory::Inside(id);
+        }
+        if self.known.is_outside(place, handle) {
+            return FoundDirectory::Outside;
+        }
+        for _ in 0..MAX_ATTEMPTS {
+            match self.look_up(place, handle) {
+                Ok(found) => return found,
+                Err(Unclear::Moving) => {}
+                Err(Unclear::Failed) => break,
+            }
+        }
+        self.dirty = true;
+        FoundDirectory::Gone
+    }
+
+    /// Finds a directory that some scope wants, and sets `path` to its path.
+    pub(super) fn find_wanted(&mut self, place: usize, handle: &[u8]) -> Option<DirectoryId> {
+        let FoundDirectory::Inside(id) = self.find(place, handle) else {
+            return None;
+        };
+        let FanotifyBackend {
+            known,
+            path,
+            scopes,
+            ..
+        } = self;
+        let is_inside = known.path(id, path);
+        (is_inside && known.is_wanted(id, path, |path| scopes.wanted(path))).then_some(id)
+    }
+
+    /// Returns what the name in the directory is now.
+    pub(super) fn kind_of(&mut self, place: usize, entry: EntryName<'_>) -> Option<FileType> {
+        let status = self.status_of(place, entry)?;
+        Some(FileType::from_raw_mode(status.st_mode))
+    }
+
+    /// Returns the inode number of what has the name in the directory now.
+    pub(super) fn number_of(&mut self, place: usize, entry: EntryName<'_>) -> Option<u64> {
+        Some(self.status_of(place, entry)?.st_ino)
+    }
+
+    fn status_of(&mut self, place: usize, entry: EntryName<'_>) -> Option<Stat> {
+        let handle = entry.directory.bytes;
+        let is_open = |open: &(usize, Vec<u8>, OwnedFd)| open.0 == place && open.1 == handle;
+        if !self.opened.as_ref().is_some_and(is_open) {
+            let directory = self.open(place, handle).ok()??;
+            self.opened = Some((place, handle.to_vec(), directory));
+        }
+        let (_, _, directory) = self.opened.as_ref()?;
+        let name = OsStr::from_bytes(entry.name);
+        statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()
+    }
+
+    /// Determines the place of a known directory anew.
+    pub(super) fn relink(&mut self, place: usize, target: Option<HandleRef<'_>>) {
+        let Some(handle) = target.map(|target| target.bytes) else {
+            return;
+        };
+        // It may have been outside.
+        self.known.filters_changed();
+        if self.known.find(place, handle).is_none() {
+            return;
+        }
+        let link = match self.link_of(place, handle.to_vec()) {
+            Ok(Ok(link)) => link,
+            Ok(Err(_)) => return self.known.leave(place, handle),
+            Err(_) => {
+                self.dirty = true;
+                return self.known.leave(place, handle);
+            }
+        };
+        let Some(parent) = self.find_inside(place, &link.parent) else {
+            return self.known.leave(place, handle);
+        };
+        let placed = self.known.place_at(place, handle, parent, &link.name);
+        if placed.is_none() {
+            // The known directories contradict each other.
+            self.forget_directories();
+        }
+        if link.is_of_disk {
+            self.note_link(place, handle, &link.parent, &link.name);
+        }
+    }
+
+    /// Determines the place of a directory anew that has this name now.
+    pub(super) fn relink_name(&mut self, place: usize, entry: EntryName<'_>) {
+        let parent = self.open(place, entry.directory.bytes);
+        let Ok(Some(parent)) = parent else {
+            return;
+        };
+        let directory = super::contents::open(&parent, entry.name);
+        if let Ok((handle, _)) = directory
+            .map_err(io::Error::from)
+            .and_then(|directory| handle_of(directory.as_fd()))
+        {
+            let system = entry.directory.system;
+            let bytes = &handle;
+            self.relink(place, Some(HandleRef { system, bytes }));
+        }
+    }
+
+    /// Opens a directory. The result is `None` if it is gone.
+    pub(super) fn open(&mut self, place: usize, handle: &[u8]) -> io::Result<Option<OwnedFd>> {
+        let mount = self.places.get_mut(place).open();
+        let mount = mount.inspect_err(|_| self.places_changed = true)?;
+        match open_directory(mount, handle) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn look_up(&mut self, place: usize, handle: &[u8]) -> Result<FoundDirectory, Unclear> {
+        let mut links: Vec<DirectoryLink> = Vec::new();
+        let mut handle = handle.to_vec();
+        let base = loop {
+            let link = match self.link_of(place, handle)? {
+                Ok(link) => link,
+                Err(_) if links.iter().any(|link| link.is_of_disk) => return Err(Unclear::Moving),
+                Err(found) => return Ok(found),
+            };
+            handle = link.parent.clone();
+            links.push(link);
+            if let Some(id) = self.known.find(place, &handle) {
+                break id;
+            }
+            if self.known.is_outside(place, &handle) {
+                return Ok(FoundDirectory::Outside);
+            }
+        };
+        let (mut id, mut path) = (base, Vec::new());
+        for link in links.into_iter().rev() {
+            if !self.known.path(id, &mut path) || !self.scopes.wanted(&path) {
+                self.known.add_outside(place, &link.handle);
+                return Ok(FoundDirectory::Outside);
+            }
+            let placed = self.known.place_at(place, &link.handle, id, &link.name);
+            id = placed.ok_or(Unclear::Failed)?;
+            if link.is_of_disk {
+                self.note_link(place, &link.handle, &link.parent, &link.name);
+            }
+        }
+        Ok(FoundDirectory::Inside(id))
+    }
+
+    /// Returns the link of a directory to its parent, as it was before the events that have been read
+    /// and not handled.
+    fn link_of(
+        &mut self,
+        place: usize,
+        handle: Vec<u8>,
+    ) -> Result<Result<DirectoryLink, FoundDirectory>, Unclear> {
+        if let Some(link) = self.upcoming_link(place, &handle) {
+            return Ok(Ok(link));
+        }
+        let directory = self.open(place, &handle).map_err(|_| Unclear::Failed)?;
+        let Some(directory) = directory else {
+            return Ok(Err(FoundDirectory::Gone));
+        };
+        let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let path = readlinkat(CWD, link, Vec::new())?.into_bytes();
+        let path = paths::with_slash(&path);
+        if fstat(&directory)?.st_nlink == 0 {
+            // Its path ends with a remark.
+            return Ok(Err(FoundDirectory::Gone));
+        }
+        let Some((_, name)) = self.split(place, &path) else {
+            self.known.add_outside(place, &handle);
+            return Ok(Err(FoundDirectory::Outside));
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = openat(&directory, "..", flags, Mode::empty())?;
+        let (parent, _) = handle_of(parent.as_fd()).map_err(|_| Unclear::Failed)?;
+        let has_caught_up = self.catch_up();
+        if let Some(link) = self.upcoming_link(place, &handle) {
+            return Ok(Ok(link));
+        }
+        Ok(Ok(DirectoryLink {
+            parent,
+            name: name.to_vec(),
+            handle,
+            is_of_disk: !has_caught_up,
+        }))
+    }
+
+    fn upcoming_link(&self, place: usize, handle: &[u8]) -> Option<DirectoryLink> {
+        let system = self.places.all()[place].system;
+        let (parent, name) = self.upcoming.name_of(system, handle)?;
+        Some(DirectoryLink {
+            parent: parent.clone(),
+            name: name.clone(),
+            handle: handle.to_vec(),
+            is_of_disk: false,
+        })
+    }
+
+    /// Splits the path of a directory below the root of a place into that of its parent and its
+    /// name. Returns `None` if it is not seen there.
+    fn split<'p>(&self, place: usize, path: &'p [u8]) -> Option<(&'p [u8], &'p [u8])> {
+        let root = &self.places.all()[place].path;
+        let below = path.strip_prefix(root.as_slice())?;
+        if below.is_empty() || self.places.is_hidden(place, path) {
+            return None;
+        }
+        Some(paths::split(path))
+    }
+}

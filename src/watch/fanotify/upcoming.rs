@@ -1,0 +1,73 @@
+//! Renames of directories that have been read and not handled.
+//!
+//! The disk has a directory under the name that its last rename has given it. The events before that
+//! rename were those of another name, the old one in the first rename that is still to be handled. So
+//! paths are those of the time of the event, as far as events have been read.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use super::records::{EventRecord, decode};
+
+/// A directory and a name in it.
+pub type OwnedName = (Vec<u8>, Vec<u8>);
+
+/// The key of a directory: file system and handle.
+type DirectoryKey = ([u8; 8], Vec<u8>);
+
+#[derive(Hash)]
+struct SeekDirectory<'a>([u8; 8], &'a [u8]);
+
+impl hashbrown::Equivalent<DirectoryKey> for SeekDirectory<'_> {
+    fn equivalent(&self, key: &DirectoryKey) -> bool {
+        self.0 == key.0 && self.1 == key.1.as_slice()
+    }
+}
+
+/// The old names of directories in renames, in the order of the events.
+#[derive(Default)]
+pub struct UpcomingRenames(HashMap<DirectoryKey, VecDeque<OwnedName>>);
+
+/// Returns directory and old name of the rename of a directory.
+fn rename<'a>(record: &EventRecord<'a>) -> Option<([u8; 8], &'a [u8], &'a [u8], &'a [u8])> {
+    let is_rename = record.is(libc::FAN_RENAME) && record.directory();
+    let (target, from) = (record.target.filter(|_| is_rename)?, record.from?);
+    Some((target.system, target.bytes, from.directory.bytes, from.name))
+}
+
+impl UpcomingRenames {
+    /// Takes in records that have been read.
+    pub fn on_read(&mut self, records: &[u8]) {
+        let renames = decode(records).filter_map(|record| rename(&record));
+        for (system, handle, parent, name) in renames {
+            let renames = self.0.entry((system, handle.to_vec())).or_default();
+            renames.push_back((parent.to_vec(), name.to_vec()));
+        }
+    }
+
+    /// Takes in a record that is handled now.
+    pub fn on_handled(&mut self, record: &EventRecord<'_>) {
+        if let Some((system, handle, ..)) = rename(record)
+            && let Some(renames) = self.0.get_mut(&SeekDirectory(system, handle))
+        {
+            renames.pop_front();
+            if renames.is_empty() {
+                self.0.remove(&SeekDirectory(system, handle));
+            }
+        }
+    }
+
+    /// Returns true if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the name that a directory had before the first rename.
+    pub fn name_of(&self, system: [u8; 8], handle: &[u8]) -> Option<&OwnedName> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(&SeekDirectory(system, handle))?.front()
+    }
+}
