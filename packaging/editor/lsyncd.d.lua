@@ -46,6 +46,10 @@
 ---
 ---Default: CloseWrite.
 ---@field inotifyMode? "CloseWrite"|"Modify"|"CloseWrite or Modify"
+---How sources are watched: inotify with one watch for each directory, fanotify with one mark for each file system, which needs root. auto: fanotify for whole file systems, from 20,000 directories on, or if watches are short.
+---
+---Default: inotify.
+---@field watch? "auto"|"inotify"|"fanotify"
 ---Maximum number of processes of all syncs together. It is also the limit of each sync that sets none; the limit of default.rsyncssh is always 1.
 ---@field maxProcesses? number
 ---Default of maxDelays for syncs. It must be set before them.

@@ -300,9 +300,9 @@ impl SettingsTable {
     fn watch(&self) -> Result<WatchChoice> {
         let text = text_of(&self.value("watch")?);
         Ok(match text.as_deref() {
-            Some(b"inotify") => WatchChoice::Inotify,
+            Some(b"auto") => WatchChoice::Auto,
             Some(b"fanotify") => WatchChoice::Fanotify,
-            _ => WatchChoice::Auto,
+            _ => WatchChoice::Inotify,
         })
     }
 

@@ -86,6 +86,8 @@ pub struct SyncSnapshot {
     pub source: String,
     /// The target as configured; empty for a sync without one.
     pub target: String,
+    /// What watches the source, and why: `inotify` or `fanotify`, a colon and the reason.
+    pub watch: String,
     /// The state in one word.
     pub state: State,
     /// The urgency of the state.

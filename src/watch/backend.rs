@@ -23,6 +23,8 @@ pub trait Backend {
 
     /// Sets the directories to be watched.
     fn set_scopes(&mut self, scopes: Vec<Scope>);
+    /// Records roots that have been reported as lost by another backend, before they are set.
+    fn expect_lost(&mut self, roots: &[Vec<u8>]);
     /// Marks roots as lost whose path does not lead to them any more.
     fn check_roots(&mut self);
     /// Returns true if this path leads to its watched directory, if there is one.

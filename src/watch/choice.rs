@@ -6,9 +6,9 @@ use super::{Scope, TreeSize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WatchChoice {
     /// fanotify for large trees and whole file systems, if it can be used.
-    #[default]
     Auto,
     /// inotify.
+    #[default]
     Inotify,
     /// fanotify, if it can be used.
     Fanotify,

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 pub use backend::{Backend, TreeSize};
-pub use choice::{BackendKind, TreeBackend, WatchChoice};
+pub use choice::WatchChoice;
 pub use event_mark::EventMark;
 pub use scopes::{Scope, Wants};
 pub use watcher::Watcher;
@@ -129,6 +129,14 @@ pub(crate) fn next_rename() -> u64 {
 /// arbitrary input.
 pub fn count_records(bytes: &[u8]) -> usize {
     inotify::records::decode(bytes).count()
+}
+
+/// Returns the number of fanotify(7) records in these bytes, as [`count_records`] does.
+pub fn count_fanotify_records(bytes: &[u8]) -> usize {
+    let records = fanotify::records::decode(bytes);
+    records
+        .inspect(|record| drop(format!("{record:?}")))
+        .count()
 }
 
 /// The progress of reading roots.

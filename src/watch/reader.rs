@@ -44,18 +44,23 @@ pub struct QueueFormat {
     pub name: &'static str,
     /// The number of units in the bytes of a read.
     pub units: fn(&[u8]) -> u64,
-    /// The result of FIONREAD for one unit. A read returns at least that many bytes for a unit.
+    /// The result of FIONREAD for one unit.
     pub unit: usize,
     /// Returns the event that the kernel writes when its queue overflows.
     pub overflow: fn() -> Vec<u8>,
 }
 
+/// A function that returns the records of a read that are of concern, if some are not.
+pub type RecordFilter = dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync;
+
 /// The result of one read.
 pub struct Chunk {
     /// The records.
     pub bytes: Vec<u8>,
-    /// The position of the first one.
+    /// The position of the first one that was read.
     pub start: u64,
+    /// The position behind the last one that was read.
+    pub end: u64,
 }
 
 /// The thread and the events it has read.
@@ -68,6 +73,7 @@ pub struct Reader {
 
 struct SharedQueue {
     format: QueueFormat,
+    filter: Option<Box<RecordFilter>>,
     queue: Mutex<ChunkQueue>,
     /// Signals that the thread is to read without a pause.
     hurry: Condvar,
@@ -75,6 +81,8 @@ struct SharedQueue {
     has_read: Condvar,
     /// Set from before a read until its result is in the queue.
     reading: AtomicBool,
+    /// Held for the same time.
+    read: Mutex<()>,
     stopping: AtomicBool,
     waker: Arc<Waker>,
 }
@@ -99,6 +107,7 @@ impl Reader {
     pub fn start(
         kernel: BorrowedFd<'_>,
         format: QueueFormat,
+        filter: Option<Box<RecordFilter>>,
         waker: Arc<Waker>,
     ) -> io::Result<Reader> {
         let descriptor = kernel.try_clone_to_owned()?;
@@ -109,10 +118,12 @@ impl Reader {
         let stop = Waker::new(poll.registry(), STOP)?;
         let shared = Arc::new(SharedQueue {
             format,
+            filter,
             queue: Mutex::default(),
             hurry: Condvar::new(),
             has_read: Condvar::new(),
             reading: AtomicBool::new(false),
+            read: Mutex::default(),
             stopping: AtomicBool::new(false),
             waker,
         });
@@ -128,6 +139,11 @@ impl Reader {
         })
     }
 
+    /// Returns the position behind everything that has been taken.
+    pub fn taken(&self) -> u64 {
+        self.shared.lock().taken
+    }
+
     /// Returns everything read so far, in order.
     pub fn take(&self) -> VecDeque<Chunk> {
         let mut queue = self.shared.lock();
@@ -136,30 +152,22 @@ impl Reader {
         std::mem::take(&mut queue.chunks)
     }
 
-    /// Returns an upper bound for the position behind all events before this call. A read in
-    /// progress counts with its maximum size.
+    /// Returns the position behind all events before this call. Waits for the end of a read.
     pub fn mark(&self) -> u64 {
-        let reading = || self.shared.reading.load(Ordering::SeqCst);
-        let unit = self.shared.format.unit;
-        let mut was_reading = reading();
-        let before = self.shared.lock().total;
+        let read = self.shared.read.lock();
+        let _read = read.unwrap_or_else(PoisonError::into_inner);
         let waiting = sys::readable(self.descriptor.as_fd()).unwrap_or(0);
-        was_reading |= reading();
-        let total = self.shared.lock().total;
-        // Without a read in between, all events are in the kernel or have been counted.
-        let in_between = if was_reading || total != before {
-            MAX_READ_BYTES / unit
-        } else {
-            0
-        };
-        total + (waiting.div_ceil(unit) + in_between) as u64
+        let waiting = waiting.div_ceil(self.shared.format.unit);
+        self.shared.lock().total + waiting as u64
     }
 
     /// Returns true if all events before the call of [`Reader::mark`] have been taken: either that
     /// many units have been taken since, or no more exist.
     pub fn passed(&self, mark: u64) -> bool {
         let queue = self.shared.lock();
-        let passed = queue.taken >= mark;
+        // What is of no concern is not waiting.
+        let is_read = queue.total >= mark && queue.chunks.is_empty();
+        let passed = queue.taken >= mark || is_read;
         drop(queue);
         passed || self.drained()
     }
@@ -227,10 +235,17 @@ impl SharedQueue {
 
     /// Queues the bytes of a read, or an overflow event if too many wait already.
     fn hand_over(&self, bytes: &[u8]) {
+        let units = (self.format.units)(bytes);
+        let kept = self.filter.as_ref().and_then(|filter| filter(bytes));
+        let bytes = kept.as_deref().unwrap_or(bytes);
         let mut queue = self.lock();
         let was_empty = queue.chunks.is_empty();
         let start = queue.total;
-        queue.total += (self.format.units)(bytes);
+        queue.total += units;
+        if bytes.is_empty() {
+            return;
+        }
+        let end = queue.total;
         if queue.bytes <= MAX_QUEUED_BYTES {
             queue.bytes += bytes.len();
             let full = queue.bytes > MAX_QUEUED_BYTES;
@@ -239,7 +254,7 @@ impl SharedQueue {
             } else {
                 bytes.to_vec()
             };
-            queue.chunks.push_back(Chunk { bytes, start });
+            queue.chunks.push_back(Chunk { bytes, start, end });
         }
         drop(queue);
         if was_empty {
@@ -265,12 +280,14 @@ fn run(shared: &SharedQueue, mut poll: Poll, mut file: File) {
             if shared.stopping.load(Ordering::SeqCst) {
                 return;
             }
+            let read = shared.read.lock().unwrap_or_else(PoisonError::into_inner);
             shared.reading.store(true, Ordering::SeqCst);
             let result = file.read(&mut buffer);
             if let Ok(length) = result {
                 shared.hand_over(&buffer[..length]);
             }
             shared.reading.store(false, Ordering::SeqCst);
+            drop(read);
             shared.has_read.notify_all();
             match result {
                 Ok(length) if length > BUSY_READ_BYTES => {}

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hashbrown::HashSet;
 use mio::Waker;
 
 use super::backend::{Backend, TreeSize};
@@ -35,6 +36,8 @@ pub struct Watcher {
     scopes: Vec<Scope>,
     /// The backend of each tree.
     trees: Vec<TreeBackend>,
+    /// The roots that have been reported as lost.
+    lost: HashSet<Vec<u8>>,
     /// The initial scan is over: from then on, events count.
     has_started: bool,
     /// The number of watches at which the sizes of trees are looked at.
@@ -66,6 +69,7 @@ impl Watcher {
             waker,
             scopes: Vec::new(),
             trees: Vec::new(),
+            lost: HashSet::new(),
             has_started: false,
             size_check: MANY_DIRECTORIES,
         })
@@ -75,13 +79,19 @@ impl Watcher {
     pub fn turn(&mut self, now: Instant, observer: &mut dyn Observer) {
         let mut view = self.view(BackendKind::Inotify, observer);
         self.inotify.turn(now, &mut view);
-        let short = view.short;
+        let (short, changes) = (view.short, view.changes);
+        self.note_losses(changes);
         if let Some(mut fanotify) = self.fanotify.take() {
-            fanotify.turn(now, &mut self.view(BackendKind::Fanotify, observer));
+            let mut view = self.view(BackendKind::Fanotify, observer);
+            fanotify.turn(now, &mut view);
+            let changes = view.changes;
+            self.note_losses(changes);
             let refused = fanotify.take_refused();
             self.fanotify = Some(fanotify);
             if !refused.is_empty() {
                 self.refuse(&refused);
+                let lost: Vec<_> = self.lost.iter().cloned().collect();
+                self.inotify.expect_lost(&lost);
                 self.distribute();
                 observer.overflow();
             }
@@ -97,9 +107,24 @@ impl Watcher {
         self.has_started |= !self.crawling();
     }
 
-    /// Returns the backend of each tree.
-    pub fn trees(&self) -> &[TreeBackend] {
-        &self.trees
+    /// Records which roots are lost: scope, and whether it is.
+    fn note_losses(&mut self, changes: Vec<(usize, bool)>) {
+        for (scope, is_lost) in changes {
+            let root = &self.scopes[scope].root;
+            if is_lost {
+                self.lost.insert(root.clone());
+            } else {
+                self.lost.remove(root);
+            }
+        }
+    }
+
+    /// Returns the backend that watches a path, and the reason for it.
+    pub fn backend_of(&self, path: &[u8]) -> String {
+        let tree = tree_of(&self.trees, path);
+        tree.map_or(String::new(), |tree| {
+            format!("{}: {}", tree.kind.name(), tree.why)
+        })
     }
 
     /// Returns the observer of a backend.
@@ -109,6 +134,7 @@ impl Watcher {
             scopes: served_by(kind, &self.trees, &self.scopes),
             keeps_short: self.choice == WatchChoice::Auto,
             short: Vec::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -241,6 +267,8 @@ impl Watcher {
         let waker = Arc::clone(&self.waker);
         if let Ok(inotify) = InotifyBackend::new(self.mode, self.staleness, waker) {
             self.inotify = inotify;
+            let lost: Vec<_> = self.lost.iter().cloned().collect();
+            self.inotify.expect_lost(&lost);
         }
         self.size_check = MANY_DIRECTORIES;
         self.inotify
@@ -269,7 +297,7 @@ impl Watcher {
     }
 
     /// Returns the backend of the tree that contains a path.
-    fn backend_of(&mut self, path: &[u8]) -> &mut dyn Backend {
+    fn serving(&mut self, path: &[u8]) -> &mut dyn Backend {
         let kind = tree_of(&self.trees, path).map(|tree| tree.kind);
         match &mut self.fanotify {
             Some(fanotify) if kind == Some(BackendKind::Fanotify) => fanotify,
@@ -315,7 +343,7 @@ impl Watcher {
 
     /// Returns true if this path leads to its watched directory, if there is one.
     pub fn leads_to_root(&mut self, path: &[u8]) -> bool {
-        self.backend_of(path).leads_to_root(path)
+        self.serving(path).leads_to_root(path)
     }
 
     /// Tries lost roots again. Those that exist are reported as back and read in the background
@@ -375,7 +403,7 @@ impl Watcher {
     /// [`Observer::found`] with the returned number, as after a rename. Returns `None` if the
     /// directory is not watched.
     pub fn report_contents(&mut self, directory: &[u8]) -> Option<u64> {
-        self.inotify.report_contents(directory)
+        self.serving(directory).report_contents(directory)
     }
 
     /// Returns the paths, among those for which `interested` returns true, of files that are being
@@ -419,6 +447,8 @@ struct BackendView<'o> {
     /// Directories without a watch are kept in `short`.
     keeps_short: bool,
     short: Vec<Vec<u8>>,
+    /// Scopes whose roots were lost, or are back.
+    changes: Vec<(usize, bool)>,
 }
 
 impl Observer for BackendView<'_> {
@@ -444,12 +474,14 @@ impl Observer for BackendView<'_> {
 
     fn root_lost(&mut self, scope: usize, loss: Loss) {
         if let Some(&scope) = self.scopes.get(scope) {
+            self.changes.push((scope, true));
             self.observer.root_lost(scope, loss);
         }
     }
 
     fn root_back(&mut self, scope: usize) {
         if let Some(&scope) = self.scopes.get(scope) {
+            self.changes.push((scope, false));
             self.observer.root_back(scope);
         }
     }

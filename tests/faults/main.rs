@@ -6,6 +6,7 @@
 //! | kinds | file ↔ directory ↔ symlink swaps, truncation, files never closed |
 //! | limits | out of watches, out of instances, an overflowing queue |
 //! | mounts | file systems inside a source that come and go |
+//! | fanotify | what differs if sources are watched with fanotify |
 //! | guard | sources that are unmounted, removed, renamed, replaced |
 //! | exposed | files outside of the source, for those who may write to it |
 //! | replaced | sources with an empty directory in their place |
@@ -36,6 +37,7 @@ mod support;
 mod children;
 mod churn;
 mod exposed;
+mod fanotify;
 mod guard;
 mod kinds;
 mod limits;

@@ -6,7 +6,7 @@ use std::fs;
 use nix::sys::signal::Signal;
 
 use crate::support::daemon::{Daemon, Running};
-use crate::support::dir::Dir;
+use crate::support::dir::{Dir, under_fanotify};
 use crate::support::fake::Fake;
 
 /// The first sync is recorded, others are done by the real rsync.
@@ -77,11 +77,13 @@ fn what_has_not_changed_is_not_touched() {
     is_current(&dir, &mut daemon, 2);
     is_current(&dir, &mut daemon, 3);
     let after = watches(&daemon);
-    assert!(
-        before.iter().all(|watch| after.contains(watch)),
-        "{before:?} {after:?}"
-    );
-    assert_eq!(after.len(), before.len() + 1);
+    if !under_fanotify() {
+        assert!(
+            before.iter().all(|watch| after.contains(watch)),
+            "{before:?} {after:?}"
+        );
+        assert_eq!(after.len(), before.len() + 1);
+    }
     assert_eq!((fake.calls().len(), fake.ended()), (2, 1));
 
     fake.release();
@@ -176,7 +178,7 @@ fn a_removed_sync_ends() {
     daemon.signal(Signal::SIGHUP);
     daemon.wait_log("1 untouched, 0 changed, 0 new, 1 removed");
     daemon.wait_for("one directory less is watched", |daemon| {
-        watches(daemon).len() == before.len() - 1
+        under_fanotify() || watches(daemon).len() == before.len() - 1
     });
 }
 

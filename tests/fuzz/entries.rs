@@ -21,6 +21,12 @@ pub fn inotify(bytes: &[u8]) {
     assert!(events <= bytes.len() / 16);
 }
 
+/// Records of fanotify(7).
+pub fn fanotify(bytes: &[u8]) {
+    let events = lsyncd::watch::count_fanotify_records(bytes);
+    assert!(events <= bytes.len() / 24);
+}
+
 /// A file of filter rules, then the rules against the file's own lines as paths.
 pub fn filter(bytes: &[u8]) {
     let mut filter = Filter::default();

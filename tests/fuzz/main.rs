@@ -92,6 +92,11 @@ fn inotify() {
 }
 
 #[test]
+fn fanotify() {
+    fuzz("fanotify", entries::fanotify, 1000);
+}
+
+#[test]
 fn filter() {
     fuzz("filter", entries::filter, 1000);
 }

@@ -49,17 +49,6 @@ fn with_status_file(config: &str) -> String {
     format!(r#"settings{{ statusFile = "@DIR@/every-second", statusInterval = 1 }} {config}"#)
 }
 
-/// Sources are watched as `LSYNCD_TEST_WATCH` says, `fanotify` for instance. Line numbers and what the
-/// configuration says itself stay as they are.
-fn with_watch(config: &str) -> String {
-    match std::env::var("LSYNCD_TEST_WATCH") {
-        Ok(watch) if !config.contains("watch =") => {
-            format!(r#"settings{{ watch = "{watch}" }} {config}"#)
-        }
-        _ => config.to_owned(),
-    }
-}
-
 /// Everything a program that ended by itself said.
 pub struct Ended {
     pub status: ExitStatus,
@@ -81,14 +70,13 @@ impl<'d> Daemon<'d> {
 
     /// In the foreground with this configuration; placeholders are those of `Dir::expand`.
     pub fn new(dir: &'d Dir, config: &str) -> Self {
-        let config = with_watch(&with_status_file(config));
-        dir.put("config.lua", dir.expand(&config));
+        dir.put("config.lua", dir.expand(&with_status_file(config)));
         Self::bare(dir).args(&["-nodaemon", "@DIR@/config.lua"])
     }
 
     /// Into the background with this configuration.
     pub fn detaching(dir: &'d Dir, config: &str) -> Self {
-        dir.put("config.lua", dir.expand(&with_watch(config)));
+        dir.put("config.lua", dir.expand(config));
         Self::bare(dir).args(&["@DIR@/config.lua"])
     }
 

@@ -19,6 +19,22 @@ pub struct Dir {
     _guard: TempDir,
 }
 
+/// Sources are watched as `LSYNCD_TEST_WATCH` says, `fanotify` for instance. Line numbers and what the
+/// configuration says itself stay as they are.
+fn with_watch(config: &str) -> String {
+    match std::env::var("LSYNCD_TEST_WATCH") {
+        Ok(watch) if !config.contains("watch =") => {
+            format!(r#"settings{{ watch = "{watch}" }} {config}"#)
+        }
+        _ => config.to_owned(),
+    }
+}
+
+/// Whether the daemon watches its sources with fanotify.
+pub fn under_fanotify() -> bool {
+    std::env::var("LSYNCD_TEST_WATCH").as_deref() == Ok("fanotify")
+}
+
 impl Dir {
     pub fn new() -> Self {
         let guard = tempfile::Builder::new()
@@ -104,6 +120,12 @@ impl Dir {
     /// Writes a file below the work directory, outside of source and target.
     pub fn put(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
+        let mut content = content.as_ref().to_vec();
+        if name == "config.lua"
+            && let Ok(text) = std::str::from_utf8(&content)
+        {
+            content = with_watch(text).into_bytes();
+        }
         fs::write(&path, content).unwrap_or_else(|e| panic!("write {path:?}: {e}"));
         path
     }

@@ -96,6 +96,9 @@ fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
     } else {
         add(format!("{} -> {}", sync.source, sync.target))
     }
+    if sync.watch.contains("fanotify") {
+        add(format!("watched with {}", sync.watch));
+    }
     for child in &sync.sending {
         if let Some(progress) = &child.progress {
             add(format!(

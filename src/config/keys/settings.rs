@@ -38,7 +38,7 @@ pub const SETTINGS: &[Key] = keys! {
         "Event that marks a file as changed: `CloseWrite` when a writer closes it, `Modify` at \
          each write. `Modify` is for files that are never closed, \
          such as logs.";
-    "watch": T::OneOf(&["auto", "inotify", "fanotify"]), "`auto`", V3;
+    "watch": T::OneOf(&["auto", "inotify", "fanotify"]), "`inotify`", V3;
         "How sources are watched: `inotify` with one watch for each directory, `fanotify` with one \
          mark for each file system, which needs root. `auto`: fanotify for whole file systems, from \
          20,000 directories on, or if watches are short. See \

@@ -139,6 +139,10 @@ fn write_text(state: &DaemonState<'_>, path: &Path) -> Result<(), StatusError> {
         let sync = handle.sync.borrow();
         let mut status = sync_status(&sync, state.watch_limit.lacks(sync.id));
         status.notes.extend(stalls(state, handle));
+        let watch = state.watcher.backend_of(&sync.config.source);
+        if is_remarkable(&watch) {
+            status.notes.push(format!("Watched with {watch}").into());
+        }
         status
     });
     StatusReport {
@@ -168,6 +172,11 @@ fn stalls(state: &DaemonState<'_>, handle: &Rc<SyncHandle>) -> Vec<Cow<'static, 
         Some(format!("Stalled: copying has made no progress for {idle}").into())
     });
     stalled.chain(local).collect()
+}
+
+/// Returns true if it should be said what watches a source: fanotify, or that it cannot be used.
+fn is_remarkable(watch: &str) -> bool {
+    watch.contains("fanotify")
 }
 
 struct Watches<'a>(&'a Watcher);

@@ -103,6 +103,7 @@ pub(super) fn of_sync(
         name: sync.config.name.clone(),
         source: escape(&sync.config.source).into_owned(),
         target: escape(&handle.destination().unwrap_or_default()).into_owned(),
+        watch: state.watcher.backend_of(&sync.config.source),
         pending: sync.pending(),
         oldest: sync.oldest_change().map(|oldest| age(oldest, now)),
         lag: lag(state, &sync),

@@ -14,7 +14,7 @@ use super::contents::{ContentsRead, RunningRead};
 use super::directories::KnownDirectories;
 use super::dispatch::RecentRenames;
 use super::lookup::FoundDirectory;
-use super::places::Places;
+use super::places::{Place, Places};
 use super::rechecks::NameRechecks;
 use super::records::{EntryName, QUEUE, decode, mask};
 use super::roots::ScopeRoots;
@@ -22,7 +22,7 @@ use super::shadow::Shadow;
 use super::upcoming::UpcomingRenames;
 use crate::mount_table;
 use crate::watch::open_files::OpenFiles;
-use crate::watch::reader::{Chunk, Reader};
+use crate::watch::reader::{Chunk, Reader, RecordFilter};
 use crate::watch::scopes::Scopes;
 use crate::watch::{Backend, CrawlProgress, Event, InotifyMode, Observer, Scope, Tell, TreeSize};
 
@@ -33,8 +33,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(5);
 const MAX_RECORDS_PER_TURN: usize = 50_000;
 const MAX_BATCHES_PER_TURN: usize = 32;
 /// The maximum number of times that a turn waits for the reader, and the time for which it does.
-const MAX_CATCH_UPS: usize = 200;
-const CATCH_UP_TIME: Duration = Duration::from_millis(5);
+const MAX_CATCH_UPS: usize = 100;
+const CATCH_UP_TIME: Duration = Duration::from_millis(2);
 /// The mean number of files in a directory that is assumed where directories are not counted.
 const FILES_PER_DIRECTORY: usize = 16;
 
@@ -98,7 +98,11 @@ impl FanotifyBackend {
     ) -> Result<FanotifyBackend, String> {
         let staleness = staleness.filter(|_| mode == InotifyMode::CloseWrite);
         let places = Places::new(mask(mode, staleness.is_some()))?;
-        let reader = Reader::start(places.descriptor(), QUEUE, Arc::clone(&waker));
+        let known = KnownDirectories::default();
+        let irrelevant = Arc::clone(&known.irrelevant);
+        let filter: Box<RecordFilter> = Box::new(move |records| irrelevant.filter(records));
+        let descriptor = places.descriptor();
+        let reader = Reader::start(descriptor, QUEUE, Some(filter), Arc::clone(&waker));
         Ok(FanotifyBackend {
             reader: reader.map_err(|error| crate::log::reason(&error))?,
             places,
@@ -106,7 +110,7 @@ impl FanotifyBackend {
             scopes: Scopes::default(),
             roots: ScopeRoots::default(),
             refused: Vec::new(),
-            known: KnownDirectories::default(),
+            known,
             open_files: OpenFiles::new(staleness),
             pending: VecDeque::new(),
             position: 0,
@@ -178,13 +182,15 @@ impl FanotifyBackend {
                 left -= 1;
                 if !self.run_reads(observer) || left == 0 {
                     let bytes = records.rest().to_vec();
-                    let start = self.position;
-                    self.pending.push_front(Chunk { bytes, start });
+                    let (start, end) = (self.position, chunk.end);
+                    self.pending.push_front(Chunk { bytes, start, end });
                     self.wake();
                     return;
                 }
             }
+            self.position = chunk.end;
         }
+        self.position = self.reader.taken();
     }
 
     /// Reports the contents of a directory before the next event is handled.
@@ -379,6 +385,10 @@ impl Backend for FanotifyBackend {
         self.set_scopes(scopes);
     }
 
+    fn expect_lost(&mut self, roots: &[Vec<u8>]) {
+        self.roots.expect_lost(roots);
+    }
+
     fn check_roots(&mut self) {
         self.check_roots();
     }
@@ -395,6 +405,16 @@ impl Backend for FanotifyBackend {
         self.check_roots();
         self.set_places();
         self.wake();
+    }
+
+    fn report_contents(&mut self, directory: &[u8]) -> Option<u64> {
+        let around = |place: &&Place| directory.starts_with(&place.path);
+        self.places.all().iter().find(around)?;
+        let opened = super::contents::open(&rustix::fs::CWD, crate::paths::bare(directory)).ok()?;
+        let number = crate::watch::next_rename();
+        self.read_contents(opened, directory, Tell::Unmoved(number));
+        self.wake();
+        Some(number)
     }
 
     fn crawling(&self) -> bool {
@@ -441,6 +461,10 @@ impl Backend for FanotifyBackend {
     }
 
     fn has_reported(&self, mark: u64) -> bool {
+        if !self.has_handled(mark) {
+            // Nothing wakes the loop for what is of no concern.
+            self.reader.catch_up(CATCH_UP_TIME);
+        }
         self.has_handled(mark) && self.rechecks.is_empty() && !self.crawling() && !self.dirty
     }
 

@@ -256,6 +256,13 @@ impl FanotifyBackend {
             // What is of no concern where it was may be where it is.
             self.known.filters_changed();
         }
+        if old.is_none() && new.is_none() {
+            if let Some(target) = rename.target.filter(|_| rename.directory) {
+                // It may have been inside, or below something that was.
+                self.known.leave(place, target.bytes);
+            }
+            return;
+        }
         if log::enabled("Inotify") {
             let path = |path: &Option<Vec<u8>>| {
                 path.as_ref()
@@ -263,13 +270,6 @@ impl FanotifyBackend {
             };
             let (old, new) = (path(&old), path(&new));
             log::say("Inotify", format_args!("got event Move {old} -> {new}"));
-        }
-        if old.is_none() && new.is_none() {
-            if let Some(target) = rename.target {
-                // It may have been inside, or below something that was.
-                self.known.leave(place, target.bytes);
-            }
-            return;
         }
         let is_exchange = self.recent.is_exchange(place, &rename);
         match (old, new) {

@@ -49,8 +49,12 @@ struct DirectoryLink {
 }
 
 impl From<rustix::io::Errno> for Unclear {
-    fn from(_: rustix::io::Errno) -> Unclear {
-        Unclear::Failed
+    /// A directory that is being deleted is not there, or stale.
+    fn from(error: rustix::io::Errno) -> Unclear {
+        match error {
+            rustix::io::Errno::NOENT | rustix::io::Errno::STALE => Unclear::Moving,
+            _ => Unclear::Failed,
+        }
     }
 }
 
@@ -192,7 +196,7 @@ impl FanotifyBackend {
         let (mut id, mut path) = (base, Vec::new());
         for link in links.into_iter().rev() {
             if !self.known.path(id, &mut path) || !self.scopes.wanted(&path) {
-                self.known.add_outside(place, &link.handle);
+                self.add_outside(place, &link.handle);
                 return Ok(FoundDirectory::Outside);
             }
             let placed = self.known.place_at(place, &link.handle, id, &link.name);
@@ -226,12 +230,12 @@ impl FanotifyBackend {
             return Ok(Err(FoundDirectory::Gone));
         }
         let Some((_, name)) = self.split(place, &path) else {
-            self.known.add_outside(place, &handle);
+            self.add_outside(place, &handle);
             return Ok(Err(FoundDirectory::Outside));
         };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let parent = openat(&directory, "..", flags, Mode::empty())?;
-        let (parent, _) = handle_of(parent.as_fd()).map_err(|_| Unclear::Failed)?;
+        let (parent, _) = handle_of(parent.as_fd()).map_err(|_| Unclear::Moving)?;
         let has_caught_up = self.catch_up();
         if let Some(link) = self.upcoming_link(place, &handle) {
             return Ok(Ok(link));
@@ -242,6 +246,18 @@ impl FanotifyBackend {
             handle,
             is_of_disk: !has_caught_up,
         }))
+    }
+
+    /// Records that a directory is of no concern.
+    fn add_outside(&mut self, place: usize, handle: &[u8]) {
+        self.known.add_outside(place, handle);
+        let places = self.places.all();
+        let system = places[place].system;
+        let mut others = places.iter().enumerate();
+        if others.all(|(other, at)| at.system != system || self.known.is_outside(other, handle)) {
+            let bytes = handle;
+            self.known.irrelevant.add(HandleRef { system, bytes });
+        }
     }
 
     fn upcoming_link(&self, place: usize, handle: &[u8]) -> Option<DirectoryLink> {

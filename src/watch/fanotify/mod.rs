@@ -11,6 +11,7 @@
 //! | `places` | the roots and mount points at which file systems are seen, and their marks |
 //! | `directories` | the known directories: lookup by handle, path |
 //! | `lookup` | finds the path of a directory that is not known |
+//! | `irrelevant` | drops events of directories outside, on the reader's thread |
 //! | `backend` | combines the above: one turn |
 //! | `dispatch` | handles each event by its kind |
 //! | `upcoming` | renames of directories that have been read and not handled |
@@ -23,6 +24,7 @@ mod backend;
 mod contents;
 mod directories;
 mod dispatch;
+mod irrelevant;
 mod lookup;
 mod places;
 mod rechecks;

@@ -29,6 +29,23 @@ pub enum Refusal {
     Unsuitable(String),
 }
 
+impl Refusal {
+    /// Returns true if there is no directory, or it is unsuitable. Otherwise that is not known, for
+    /// instance because no descriptor is left.
+    fn is_final(&self) -> bool {
+        match self {
+            Refusal::Missing(error) => {
+                let number = error.raw_os_error();
+                !matches!(
+                    number,
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
+                )
+            }
+            Refusal::Unsuitable(_) => true,
+        }
+    }
+}
+
 /// One place.
 pub struct Place {
     /// The absolute path, ending with `/`.
@@ -187,6 +204,9 @@ impl Places {
         }
         place.was_marked = self.is_marked(file.as_fd());
         if let Err(error) = self.mark(file.as_fd()) {
+            if error.raw_os_error() == Some(libc::EPERM) {
+                return refuse("it needs the capability CAP_SYS_ADMIN");
+            }
             let reason = log::reason(&error);
             return refuse(&format!("the file system cannot be marked: {reason}"));
         }
@@ -206,7 +226,7 @@ impl Places {
     /// wanted.
     pub fn set(&mut self, roots: &[Vec<u8>], wanted: &dyn Fn(&[u8]) -> bool) -> PlaceChanges {
         let table = mount_table::read();
-        let before = std::mem::take(&mut self.list);
+        let mut before = std::mem::take(&mut self.list);
         let mut refused = Vec::new();
         for root in roots {
             match self.tree(root, &table, wanted) {
@@ -216,7 +236,12 @@ impl Places {
                     let places: Vec<_> = places.into_iter().filter(new).collect();
                     self.list.extend(places);
                 }
-                Err(refusal) => refused.push((root.clone(), refusal)),
+                Err(refusal) if refusal.is_final() => refused.push((root.clone(), refusal)),
+                Err(_) => {
+                    let kept = before.extract_if(.., |place| place.path.starts_with(root));
+                    let kept: Vec<_> = kept.collect();
+                    self.list.extend(kept);
+                }
             }
         }
         let is_kept = |(one, other): (&Place, &Place)| one.path == other.path && one.is_same(other);
@@ -290,6 +315,7 @@ impl Places {
         let is_mounted = || mount_table::has_mount(&mount_table::read(), place.mount);
         let (found, file) = match Place::look(&place.path, place.is_root) {
             Ok(found) => found,
+            Err(refusal) if !refusal.is_final() => return None,
             Err(_) if is_mounted() => return Some(Loss::Deleted),
             Err(_) => return Some(Loss::Unmounted),
         };

@@ -25,6 +25,15 @@ pub struct ScopeRoots {
 }
 
 impl ScopeRoots {
+    /// Records roots that have been reported as lost, before they are set.
+    pub fn expect_lost(&mut self, roots: &[Vec<u8>]) {
+        let root = |path: &Vec<u8>| ScopeRoot {
+            path: path.clone(),
+            lost: true,
+        };
+        self.list.extend(roots.iter().map(root));
+    }
+
     /// Records that roots at or below a directory are lost.
     fn lose(&mut self, directory: &[u8], loss: Loss) {
         for (scope, root) in self.list.iter_mut().enumerate() {
@@ -59,7 +68,8 @@ impl FanotifyBackend {
         // A loss that has not been reported has another number now; it is found again.
         let reported = |root: &&ScopeRoot| {
             let mut events = self.roots.events.iter();
-            root.lost && !events.any(|&(scope, _)| before[scope].path == root.path)
+            let is_of = |scope: usize| before.get(scope).is_some_and(|at| at.path == root.path);
+            root.lost && !events.any(|&(scope, _)| is_of(scope))
         };
         let lost: Vec<_> = before.iter().filter(reported).collect();
         let root = |scope: &Scope| ScopeRoot {

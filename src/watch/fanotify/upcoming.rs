@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use super::records::{EventRecord, decode};
+use super::records::{EntryName, EventRecord, HandleRef, decode};
 
 /// A directory and a name in it.
 pub type OwnedName = (Vec<u8>, Vec<u8>);
@@ -29,31 +29,32 @@ impl hashbrown::Equivalent<DirectoryKey> for SeekDirectory<'_> {
 #[derive(Default)]
 pub struct UpcomingRenames(HashMap<DirectoryKey, VecDeque<OwnedName>>);
 
-/// Returns directory and old name of the rename of a directory.
-fn rename<'a>(record: &EventRecord<'a>) -> Option<([u8; 8], &'a [u8], &'a [u8], &'a [u8])> {
+/// Returns the directory and its old name, if the record is the rename of one.
+fn rename<'a>(record: &EventRecord<'a>) -> Option<(HandleRef<'a>, EntryName<'a>)> {
     let is_rename = record.is(libc::FAN_RENAME) && record.directory();
-    let (target, from) = (record.target.filter(|_| is_rename)?, record.from?);
-    Some((target.system, target.bytes, from.directory.bytes, from.name))
+    Some((record.target.filter(|_| is_rename)?, record.from?))
 }
 
 impl UpcomingRenames {
     /// Takes in records that have been read.
     pub fn on_read(&mut self, records: &[u8]) {
-        let renames = decode(records).filter_map(|record| rename(&record));
-        for (system, handle, parent, name) in renames {
-            let renames = self.0.entry((system, handle.to_vec())).or_default();
-            renames.push_back((parent.to_vec(), name.to_vec()));
+        for (target, from) in decode(records).filter_map(|record| rename(&record)) {
+            let key = (target.system, target.bytes.to_vec());
+            let name = (from.directory.bytes.to_vec(), from.name.to_vec());
+            self.0.entry(key).or_default().push_back(name);
         }
     }
 
     /// Takes in a record that is handled now.
     pub fn on_handled(&mut self, record: &EventRecord<'_>) {
-        if let Some((system, handle, ..)) = rename(record)
-            && let Some(renames) = self.0.get_mut(&SeekDirectory(system, handle))
-        {
+        let Some((target, _)) = rename(record) else {
+            return;
+        };
+        let key = SeekDirectory(target.system, target.bytes);
+        if let Some(renames) = self.0.get_mut(&key) {
             renames.pop_front();
             if renames.is_empty() {
-                self.0.remove(&SeekDirectory(system, handle));
+                self.0.remove(&key);
             }
         }
     }

@@ -99,6 +99,10 @@ impl Backend for InotifyBackend {
         self.set_scopes(scopes);
     }
 
+    fn expect_lost(&mut self, roots: &[Vec<u8>]) {
+        self.roots.expect_lost(roots);
+    }
+
     fn check_roots(&mut self) {
         self.check_roots();
     }
@@ -226,7 +230,7 @@ impl InotifyBackend {
         let kernel = Kernel::new(&inotify, mode, staleness.is_some());
         Ok(InotifyBackend {
             pool: Pool::new(kernel.clone(), Arc::clone(&waker)),
-            reader: Reader::start(inotify.as_fd(), QUEUE, Arc::clone(&waker))?,
+            reader: Reader::start(inotify.as_fd(), QUEUE, None, Arc::clone(&waker))?,
             kernel,
             inotify,
             waker,

@@ -75,6 +75,17 @@ impl Roots {
         scope_roots.any(|scope_root| scope_root.node == Some(node) && scope_root.path == path)
     }
 
+    /// Records roots that have been reported as lost, before they are set.
+    pub fn expect_lost(&mut self, roots: &[Vec<u8>]) {
+        let root = |path: &Vec<u8>| Root {
+            path: path.clone(),
+            node: None,
+            lost: true,
+            starved: false,
+        };
+        self.list.extend(roots.iter().map(root));
+    }
+
     /// Marks roots without a directory as lost, if `missing` returns true for their path.
     fn mark_missing(&mut self, missing: impl Fn(&[u8]) -> bool) {
         for (scope, scope_root) in self.list.iter_mut().enumerate() {

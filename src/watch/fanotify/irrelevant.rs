@@ -1,0 +1,65 @@
+//! Drops events of directories that are of no concern, on the reader's thread.
+//!
+//! The mark reports changes of a whole file system, among them the daemon's own log and status file. Those
+//! in directories that were looked up and are outside of all sources neither wake the loop nor
+//! are kept. When a directory comes into a source, its contents are read afterwards, so nothing is missed
+//! that was dropped before.
+
+use std::sync::{PoisonError, RwLock};
+
+use hashbrown::HashSet;
+
+use super::records::{EntryName, EventRecord, HandleRef, decode};
+
+/// The directories, by file system and handle.
+#[derive(Default)]
+pub struct IrrelevantDirectories(RwLock<HashSet<Vec<u8>>>);
+
+fn key(directory: HandleRef<'_>) -> Vec<u8> {
+    [&directory.system, directory.bytes].concat()
+}
+
+impl IrrelevantDirectories {
+    /// Adds a directory.
+    pub fn add(&self, directory: HandleRef<'_>) {
+        let mut directories = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        directories.insert(key(directory));
+    }
+
+    /// Removes all directories.
+    pub fn clear(&self) {
+        let mut directories = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        directories.clear();
+    }
+
+    /// Returns the records that are of concern, if some are not.
+    pub fn filter(&self, records: &[u8]) -> Option<Vec<u8>> {
+        let directories = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if directories.is_empty() {
+            return None;
+        }
+        let is_outside = |entry: EntryName<'_>| directories.contains(&key(entry.directory));
+        let mut kept = Vec::new();
+        let mut decoder = decode(records);
+        let mut rest = records;
+        while let Some(record) = decoder.next() {
+            let (bytes, next) = rest.split_at(rest.len() - decoder.rest().len());
+            rest = next;
+            if !is_irrelevant(&record, is_outside) {
+                kept.extend_from_slice(bytes);
+            }
+        }
+        (kept.len() < records.len()).then_some(kept)
+    }
+}
+
+/// Returns true if a record changes nothing that is known. A directory that is renamed or deleted may be a
+/// root, or known from elsewhere.
+fn is_irrelevant(record: &EventRecord<'_>, is_outside: impl Fn(EntryName<'_>) -> bool) -> bool {
+    if record.directory() && record.is(libc::FAN_RENAME | libc::FAN_DELETE) {
+        return false;
+    }
+    let entries = [record.entry, record.from, record.to];
+    let mut entries = entries.into_iter().flatten().peekable();
+    entries.peek().is_some() && entries.all(is_outside)
+}

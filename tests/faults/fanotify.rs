@@ -1,0 +1,314 @@
+//! Sources that are watched with fanotify: what differs from one watch for each directory.
+//!
+//! File systems are mounted in a mount namespace of the daemon's own, which may mark them since
+//! Linux 6.16. Where that is not permitted the tests are skipped.
+
+use std::fs;
+use std::process::Command;
+
+use crate::guard::{NO_MOUNTS, among_mounts, inside};
+use crate::support::daemon::{Daemon, Running};
+use crate::support::dir::{Dir, program, skip};
+
+const NO_FANOTIFY: &str = "fanotify cannot be used here";
+
+fn config(watch: &str) -> String {
+    format!(
+        r#"settings{{ watch = "{watch}", log = "Delay", statusFile = "@DIR@/status", statusInterval = 0 }}
+        sync{{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, rsync = {{ archive = true }} }}"#
+    )
+}
+
+/// Starts the daemon after the script ran; `None` if it cannot use fanotify.
+fn start<'d>(dir: &'d Dir, watch: &str, script: &str) -> Option<Running<'d>> {
+    let Some(mut daemon) = among_mounts(dir, &config(watch), script) else {
+        skip(NO_MOUNTS);
+        return None;
+    };
+    daemon.wait_log("finished.");
+    if !daemon.log().contains("is watched with fanotify") {
+        skip(NO_FANOTIFY);
+        return None;
+    }
+    Some(daemon)
+}
+
+fn has(dir: &Dir, daemon: &mut Running<'_>, name: &str, content: &str) {
+    daemon.wait_for(&format!("{name} has {content}"), |_| {
+        fs::read(dir.trg(name)).is_ok_and(|found| found == content.as_bytes())
+    });
+}
+
+fn lacks(dir: &Dir, daemon: &mut Running<'_>, name: &str) {
+    daemon.wait_for(&format!("{name} is gone"), |_| !dir.trg(name).exists());
+}
+
+#[test]
+fn a_whole_file_system_is_watched_with_one_mark() {
+    let dir = Dir::new();
+    let mount = "mount -t tmpfs none @SRC@; mkdir -p @SRC@/a/b; echo 1 > @SRC@/a/b/f";
+    let Some(mut daemon) = start(&dir, "auto", mount) else {
+        return;
+    };
+    assert!(daemon.log().contains("the root of a file system"));
+    inside(
+        &dir,
+        &daemon,
+        "echo 22 > @SRC@/a/b/g; mkdir -p @SRC@/c/d/e; echo 333 > @SRC@/c/d/e/f",
+    );
+    has(&dir, &mut daemon, "a/b/g", "22\n");
+    has(&dir, &mut daemon, "c/d/e/f", "333\n");
+    daemon.wait_for("the status tells it", |_| {
+        dir.text("status")
+            .contains("Watched with fanotify: the root of a file system")
+    });
+}
+
+/// The mark is that of the file system, so changes beside the source are reported too.
+#[test]
+fn what_is_outside_of_a_bind_mount_is_not_taken_in() {
+    let dir = Dir::new();
+    let mount = "mkdir @DIR@/disk; mount -t tmpfs none @DIR@/disk; mkdir -p @DIR@/disk/in/d @DIR@/disk/out/d; \
+        mount --bind @DIR@/disk/in @SRC@";
+    let Some(mut daemon) = start(&dir, "fanotify", mount) else {
+        return;
+    };
+    let disk = "cd @DIR@/disk; ";
+    inside(
+        &dir,
+        &daemon,
+        &format!("{disk} echo 1 > out/f; mkdir out/e; echo 1 > out/d/secret; echo 1 > top"),
+    );
+    inside(
+        &dir,
+        &daemon,
+        &format!("{disk} echo 1 > in/d/f; mkdir -p out/t/u; echo 55555 > out/t/u/v; mv out/t in/t"),
+    );
+    has(&dir, &mut daemon, "d/f", "1\n");
+    has(&dir, &mut daemon, "t/u/v", "55555\n");
+    inside(
+        &dir,
+        &daemon,
+        &format!("{disk} mv in/t out/back; echo 666666 > out/back/u/v; echo 1 > in/last"),
+    );
+    has(&dir, &mut daemon, "last", "1\n");
+    lacks(&dir, &mut daemon, "t");
+    let log = daemon.log();
+    for name in ["secret", "top", "/out", "/e", "back"] {
+        assert!(!log.contains(&format!(": /{name}")), "{name}\n{log}");
+        assert!(!dir.trg(name).exists());
+    }
+}
+
+/// An open descriptor would keep the file system mounted.
+#[test]
+fn an_idle_source_can_be_unmounted() {
+    let dir = Dir::new();
+    let mount = "mount -t tmpfs none @SRC@; mkdir @SRC@/d; echo 1 > @SRC@/d/f";
+    let Some(mut daemon) = start(&dir, "fanotify", mount) else {
+        return;
+    };
+    inside(
+        &dir,
+        &daemon,
+        "mkdir -p @SRC@/x/y; echo 22 > @SRC@/x/y/z; mv @SRC@/x @SRC@/w",
+    );
+    has(&dir, &mut daemon, "w/y/z", "22\n");
+    daemon.wait_log("Finished");
+    // Transfers read it.
+    inside(
+        &dir,
+        &daemon,
+        "for i in $(seq 100); do umount @SRC@ && exit; sleep 0.1; done; exit 1",
+    );
+    daemon.wait_log("nothing is sent until");
+    inside(&dir, &daemon, &mount.replace('1', "4444"));
+    has(&dir, &mut daemon, "d/f", "4444\n");
+    inside(&dir, &daemon, "echo 55555 > @SRC@/d/g");
+    has(&dir, &mut daemon, "d/g", "55555\n");
+}
+
+/// The mark ends with the file system, without a word.
+#[test]
+fn a_source_that_is_mounted_again_at_once_is_heard() {
+    let dir = Dir::new();
+    let mount = "mount -t tmpfs none @SRC@; mkdir @SRC@/d; echo 1 > @SRC@/d/f";
+    let Some(mut daemon) = start(&dir, "fanotify", mount) else {
+        return;
+    };
+    has(&dir, &mut daemon, "d/f", "1\n");
+    daemon.stop();
+    inside(
+        &dir,
+        &daemon,
+        &format!("umount @SRC@; {}", mount.replace('1', "22")),
+    );
+    daemon.cont();
+    has(&dir, &mut daemon, "d/f", "22\n");
+    inside(&dir, &daemon, "echo 333 > @SRC@/d/f");
+    has(&dir, &mut daemon, "d/f", "333\n");
+}
+
+#[test]
+fn a_file_system_in_the_source_has_a_mark_of_its_own() {
+    let dir = Dir::new();
+    let mount = "mount -t tmpfs none @SRC@; mkdir -p @SRC@/in @SRC@/late; mount -t tmpfs none @SRC@/in; mkdir @SRC@/in/d";
+    let Some(mut daemon) = start(&dir, "fanotify", mount) else {
+        return;
+    };
+    inside(&dir, &daemon, "echo 1 > @SRC@/in/d/f; echo 22 > @SRC@/g");
+    has(&dir, &mut daemon, "in/d/f", "1\n");
+    has(&dir, &mut daemon, "g", "22\n");
+    inside(
+        &dir,
+        &daemon,
+        "mount -t tmpfs none @SRC@/late; mkdir @SRC@/late/e; echo 333 > @SRC@/late/e/f",
+    );
+    has(&dir, &mut daemon, "late/e/f", "333\n");
+    inside(&dir, &daemon, "echo 4444 > @SRC@/late/e/g");
+    has(&dir, &mut daemon, "late/e/g", "4444\n");
+    // Its mark has gone with it, and there is another one.
+    inside(
+        &dir,
+        &daemon,
+        "umount @SRC@/late; mount -t tmpfs none @SRC@/late; echo 55555 > @SRC@/late/h",
+    );
+    has(&dir, &mut daemon, "late/h", "55555\n");
+    inside(&dir, &daemon, "echo 666666 > @SRC@/late/i");
+    has(&dir, &mut daemon, "late/i", "666666\n");
+}
+
+/// All directories change their paths by one rename, which is older than what is looked up.
+#[test]
+fn an_ancestor_is_renamed_while_nobody_reads() {
+    let dir = Dir::new();
+    let mount = "mount -t tmpfs none @SRC@; mkdir -p @SRC@/a/b/c/d; echo 1 > @SRC@/a/b/c/d/f";
+    let Some(mut daemon) = start(&dir, "fanotify", mount) else {
+        return;
+    };
+    daemon.stop();
+    inside(
+        &dir,
+        &daemon,
+        "cd @SRC@; echo 22 > a/b/c/d/g; mv a/b a/x; echo 333 > a/x/c/d/h; mv a z; mkdir -p a/b/c/d; \
+         echo 4444 > a/b/c/d/f; rm z/x/c/d/f; mv z/x/c z/y; mv a/b/c/d/f z/y/d/moved",
+    );
+    daemon.cont();
+    has(&dir, &mut daemon, "z/y/d/g", "22\n");
+    has(&dir, &mut daemon, "z/y/d/h", "333\n");
+    has(&dir, &mut daemon, "z/y/d/moved", "4444\n");
+    lacks(&dir, &mut daemon, "a/b/c/d/f");
+    lacks(&dir, &mut daemon, "z/y/d/f");
+    inside(
+        &dir,
+        &daemon,
+        "echo 55555 > @SRC@/z/y/d/last; echo 55555 > @SRC@/a/b/last",
+    );
+    has(&dir, &mut daemon, "z/y/d/last", "55555\n");
+    has(&dir, &mut daemon, "a/b/last", "55555\n");
+}
+
+/// The kernel reports the third rename together with the first, which is the same.
+#[test]
+fn a_directory_goes_there_and_back_and_there() {
+    let dir = Dir::new();
+    let mount = "mount -t tmpfs none @SRC@; mkdir -p @SRC@/a/d; echo 1 > @SRC@/a/d/f";
+    let Some(mut daemon) = start(&dir, "fanotify", mount) else {
+        return;
+    };
+    daemon.stop();
+    inside(
+        &dir,
+        &daemon,
+        "exec python3 -c 'import os\nos.chdir(\"@SRC@\")\nfor i in range(5): os.rename(*((\"a\", \"b\") if i % 2 == 0 else (\"b\", \"a\")))'",
+    );
+    daemon.cont();
+    has(&dir, &mut daemon, "b/d/f", "1\n");
+    lacks(&dir, &mut daemon, "a");
+    inside(&dir, &daemon, "echo 22 > @SRC@/b/d/g; echo 333 > @SRC@/b/h");
+    has(&dir, &mut daemon, "b/d/g", "22\n");
+    has(&dir, &mut daemon, "b/h", "333\n");
+}
+
+#[test]
+fn two_sources_on_one_file_system() {
+    let dir = Dir::new();
+    fs::create_dir(dir.path("trg2")).unwrap();
+    let config = format!(
+        "{} sync{{ default.rsync, source = '@SRC@/two', target = '@DIR@/trg2', delay = 0.3 }}",
+        config("fanotify").replace("@SRC@", "@SRC@/one")
+    );
+    let mount =
+        "mount -t tmpfs none @SRC@; mkdir -p @SRC@/one/d @SRC@/two/d; echo 1 > @SRC@/one/d/f";
+    let Some(mut daemon) = among_mounts(&dir, &config, mount) else {
+        return skip(NO_MOUNTS);
+    };
+    daemon.wait_for("both have started", |daemon| {
+        daemon.log().matches("finished.").count() == 2
+    });
+    if !daemon.log().contains("is watched with fanotify") {
+        return skip(NO_FANOTIFY);
+    }
+    let second = |name: &str| dir.path("trg2").join(name).exists();
+    inside(
+        &dir,
+        &daemon,
+        "mv @SRC@/one/d/f @SRC@/two/d/f; ln @SRC@/two/d/f @SRC@/two/link; echo 22 > @SRC@/one/g",
+    );
+    has(&dir, &mut daemon, "g", "22\n");
+    lacks(&dir, &mut daemon, "d/f");
+    daemon.wait_for("it is in the other", |_| second("d/f") && second("link"));
+    inside(&dir, &daemon, "mv @SRC@/two/d @SRC@/one/e");
+    has(&dir, &mut daemon, "e/f", "1\n");
+    daemon.wait_for("it has left the other", |_| !second("d"));
+}
+
+#[test]
+fn a_file_system_without_handles_is_watched_with_inotify() {
+    let dir = Dir::new();
+    let mount = "mkdir @DIR@/disk; mount -t tmpfs none @DIR@/disk; mkdir @DIR@/disk/a @DIR@/disk/b @DIR@/disk/c; \
+        mount -t overlay -o lowerdir=@DIR@/disk/a,upperdir=@DIR@/disk/b,workdir=@DIR@/disk/c none @SRC@ || \
+        mount -t tmpfs none @SRC@";
+    let Some(mut daemon) = among_mounts(&dir, &config("fanotify"), mount) else {
+        return skip(NO_MOUNTS);
+    };
+    daemon.wait_log("finished.");
+    if daemon.log().contains("is watched with fanotify") {
+        return skip("no overlay can be mounted here");
+    }
+    assert!(
+        daemon
+            .log()
+            .contains("is watched with inotify: fanotify cannot be used: ")
+    );
+    inside(&dir, &daemon, "mkdir -p @SRC@/d/e; echo 1 > @SRC@/d/e/f");
+    has(&dir, &mut daemon, "d/e/f", "1\n");
+}
+
+#[test]
+fn without_the_capability_there_is_one_line_and_inotify() {
+    let dir = Dir::new();
+    let Some(setpriv) = program("setpriv") else {
+        return skip("no setpriv");
+    };
+    let setpriv = setpriv.to_str().unwrap();
+    let limited = [setpriv, "--bounding-set", "-sys_admin"];
+    let mut probe = Command::new(setpriv);
+    if !probe
+        .args(["--bounding-set", "-sys_admin", "true"])
+        .status()
+        .unwrap()
+        .success()
+    {
+        return skip("capabilities cannot be dropped here");
+    }
+    let mut daemon = Daemon::new(&dir, &config("fanotify"))
+        .wrapped(&limited)
+        .start_and_settle();
+    let lines =
+        "is watched with inotify: fanotify cannot be used: it needs the capability CAP_SYS_ADMIN";
+    assert_eq!(daemon.log().matches(lines).count(), 1, "{}", daemon.log());
+    dir.mkdir("d/e");
+    dir.write("d/e/f", "1");
+    daemon.wait_equal();
+}
