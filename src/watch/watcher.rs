@@ -416,12 +416,27 @@ impl Watcher {
     /// Returns the paths, among these, of files that are being written. See
     /// [`Watcher::being_written`]; takes time in proportion to the number of paths.
     pub fn being_written_of(&mut self, paths: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-        self.inotify.being_written_of(paths)
+        let Watcher {
+            inotify,
+            fanotify,
+            trees,
+            ..
+        } = self;
+        let Some(fanotify) = fanotify else {
+            return inotify.being_written_of(paths);
+        };
+        let is_fanotify = |path: &Vec<u8>| {
+            tree_of(trees, path).is_some_and(|tree| tree.kind == BackendKind::Fanotify)
+        };
+        let (marked, watched) = paths.into_iter().partition(is_fanotify);
+        let mut found = inotify.being_written_of(watched);
+        found.extend(fanotify.being_written_of(marked));
+        found
     }
 
     /// Returns the number of files that may be open for writing, in all directories.
     pub fn open_files(&self) -> usize {
-        self.inotify.open_files()
+        self.backends().map(Backend::open_files).sum()
     }
 
     /// Returns the age of the oldest change that is reported only when its file is closed or too

@@ -473,6 +473,16 @@ impl Backend for FanotifyBackend {
         self.open_files.being_written(&paths, interested, self.now)
     }
 
+    fn being_written_of(&mut self, paths: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let files = paths.into_iter().map(|path| ((0, path.clone()), path));
+        let paths = |_, path: &[u8]| vec![path.to_vec()];
+        self.open_files.being_written_of(files, &paths, self.now)
+    }
+
+    fn open_files(&self) -> usize {
+        self.open_files.len()
+    }
+
     fn oldest_open(&self) -> Option<Duration> {
         self.open_files.oldest()
     }
