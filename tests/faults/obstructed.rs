@@ -184,7 +184,7 @@ fn a_change_of_a_path_at_the_limit_holds_nothing_up() {
         let mut touch = Command::new("touch");
         let ended = touch.arg(&name).current_dir(dir.src(&chain)).status();
         assert!(ended.unwrap().success());
-        dir.write("f", &number.to_string());
+        dir.write("f", number.to_string());
         settle(&dir, &mut daemon);
         let sent = fs::read(dir.trg("f")).unwrap();
         assert_eq!(sent, number.to_string().as_bytes(), "{length}");
