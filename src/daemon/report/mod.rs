@@ -165,7 +165,15 @@ impl AuditView for DaemonState<'_> {
         by_content: bool,
     ) -> Result<Comparison, String> {
         match self.find(sync) {
-            Some(handle) => self.script.comparison(handle, scope, by_content),
+            Some(handle) => {
+                if *scope == ComparisonScope::Everything {
+                    // It decides if rsync lists the whole source first.
+                    let mut sync = handle.sync.borrow_mut();
+                    let size = self.watcher.tree_size(&sync.config.source);
+                    sync.set_tree_size(size);
+                }
+                self.script.comparison(handle, scope, by_content)
+            }
             None => Err("the configuration was read again".to_owned()),
         }
     }

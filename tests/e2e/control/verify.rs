@@ -468,3 +468,62 @@ fn times_and_samples_that_make_no_sense_are_refused() {
         );
     }
 }
+
+/// rsync keeps 1,000 names in flight, so that a comparison over a network would wait for each of them.
+#[test]
+fn a_big_source_is_listed_first_for_a_remote_target() {
+    let dir = Dir::new();
+    for number in 0..1001 {
+        dir.mkdir(format!("d{number}"));
+    }
+    let config = MIRROR
+        .replace("@TRG@", "127.0.0.1::none/")
+        .replace("delay = 1,", "delay = 1, init = false,")
+        .replace("rsync = {", "rsync = { _extra = { \"--port=1\" },");
+    let mut daemon = Daemon::new(&dir, &config).start();
+    daemon.wait_for("the socket", |_| code(&ctl(&dir, &["status"])) == 0);
+    let (exit, reports) = verify(&dir, &[]);
+    assert_eq!((exit, reports[0].verdict), (2, DriftVerdict::Incomplete));
+    let command = &reports[0].command;
+    assert!(
+        command.contains(&"--no-inc-recursive".to_owned()),
+        "{command:?}"
+    );
+    daemon.terminate();
+}
+
+/// Files that are written, renamed and deleted all the time are in motion or equal, never drift.
+#[test]
+fn continuous_changes_are_no_drift() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let dir = Dir::new();
+    (0..5).for_each(|number| dir.mkdir(format!("d{number}")));
+    let mut daemon = Daemon::new(&dir, MIRROR).start_and_settle();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                number += 1;
+                let name = format!("d{}/f{}", number % 5, number % 300);
+                let path = dir.src(&name);
+                let _ = match number % 7 {
+                    0 => fs::remove_file(&path),
+                    1 => fs::rename(&path, dir.src(format!("d0/moved{}", number % 50))),
+                    _ => fs::write(&path, "x".repeat(number % 1000)),
+                };
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        for _ in 0..2 {
+            let (exit, reports) = verify(&dir, &["-content"]);
+            if exit != 0 {
+                is_over.store(true, Ordering::Relaxed);
+            }
+            assert_eq!((exit, reports[0].drift), (0, 0), "{:?}", reports[0]);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    daemon.terminate();
+}
