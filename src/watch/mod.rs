@@ -13,6 +13,7 @@
 //! | `reader` | a thread that drains the kernel's queue independently of the main loop |
 //! | `scopes` | the directories that each owner wants |
 //! | `open_files` | files that are written and not closed |
+//! | `open_files_tests` | its tests |
 //! | `event_mark` | tells if all events before a moment have been reported |
 //!
 //! Paths are absolute bytes; those of directories end with `/`. The room may call `log`, `mount_table`
