@@ -286,7 +286,23 @@ fn after_a_partial_startup_everything_is_compared() {
     fs::create_dir_all(dir.path("trg/f/in the way")).unwrap();
     let config = config(&(RSYNC.to_owned() + ", delete = false"));
     let mut daemon = start(&dir, &config);
-    daemon.wait_log("partial transfer");
+    daemon.wait_log("left out until it changes");
+    grow_old(&dir);
+    assert_eq!(daemon.terminate(), Some(143));
+    assert!(!state(&dir, "index").exists());
+    start_decided(&dir, &config).wait_log(EVERYTHING);
+}
+
+#[test]
+fn after_a_path_is_left_out_everything_is_compared() {
+    let Some(dir) = site() else { return };
+    let config = config(&(RSYNC.to_owned() + ", exclude = { '*.keep' }"));
+    index(&dir, &config);
+    fs::write(dir.path("trg/b/x.keep"), "").unwrap();
+    let mut daemon = start_decided(&dir, &config);
+    dir.rm("b");
+    dir.write("b", "a file");
+    daemon.wait_log("left out until it changes");
     grow_old(&dir);
     assert_eq!(daemon.terminate(), Some(143));
     assert!(!state(&dir, "index").exists());
