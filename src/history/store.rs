@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 
-use rustix::fs::{Mode, OFlags, renameat};
+use rustix::fs::{OFlags, renameat};
 
 use super::FILE_NAMES;
 use crate::safe_path::Directory;
@@ -108,7 +108,8 @@ impl FileHalves<'_> {
             Some(file) => file,
             None => {
                 let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
-                open(&self.root.open(self.key, true)?, FILE_NAMES[0], flags)?
+                let directory = self.root.open(self.key, true)?;
+                directory.open_file(OsStr::new(FILE_NAMES[0]), flags)?
             }
         };
         Ok(self.file.insert(file))
@@ -121,7 +122,7 @@ impl Halves for FileHalves<'_> {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Default::default()),
             directory => directory?,
         };
-        let load = |name| match open(&directory, name, OFlags::RDONLY) {
+        let load = |name| match directory.open_file(OsStr::new(name), OFlags::RDONLY) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
             Ok(file) => {
@@ -151,16 +152,5 @@ impl Halves for FileHalves<'_> {
         let directory = self.root.open(self.key, true)?;
         renameat(&directory, FILE_NAMES[0], &directory, FILE_NAMES[1])?;
         Ok(())
-    }
-}
-
-/// Opens a file of a ring. Symbolic links are not followed.
-fn open(directory: &Directory, name: &str, flags: OFlags) -> io::Result<File> {
-    let location = directory.location(OsStr::new(name))?;
-    let file = location.open(flags, Mode::RUSR | Mode::WUSR)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(ErrorKind::InvalidData, "no ordinary file"))
     }
 }

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::chain::{self, ChainCheck, ChainHead, ChainLink, CheckedChain};
 use super::page::ReportPage;
@@ -49,7 +49,7 @@ impl ReportStore {
     /// It cannot be opened, or other users can write to it.
     pub fn open(root: &dyn RingDirectory) -> io::Result<ReportStore> {
         let directory = root.open(DIRECTORY, true)?;
-        let lock = open(&directory, LOCK, OFlags::RDWR | OFlags::CREATE)?;
+        let lock = directory.open_file(OsStr::new(LOCK), OFlags::RDWR | OFlags::CREATE)?;
         flock(&lock, FlockOperation::LockExclusive)?;
         let head = read_head(&directory)?;
         Ok(ReportStore {
@@ -67,7 +67,7 @@ impl ReportStore {
     /// The report could not be written.
     pub fn append(&mut self, report: DriftReport, limit: u64) -> io::Result<(u64, String)> {
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE;
-        let mut file = open(&self.directory, LINES, flags)?;
+        let mut file = self.directory.open_file(OsStr::new(LINES), flags)?;
         let (checked, end) = self.check(&file, |_| {})?;
         let mut head = checked.head;
         let is_torn = file.metadata()?.len() > end;
@@ -97,7 +97,7 @@ impl ReportStore {
     ///
     /// They cannot be read.
     pub fn page(&self, count: usize) -> io::Result<ReportPage> {
-        let file = match open(&self.directory, LINES, OFlags::RDONLY) {
+        let file = match self.directory.open_file(OsStr::new(LINES), OFlags::RDONLY) {
             Ok(file) => Some(file),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(error),
@@ -213,7 +213,7 @@ impl ReportStore {
 }
 
 fn read_head(directory: &Directory) -> io::Result<Option<ChainHead>> {
-    let file = match open(directory, HEAD, OFlags::RDONLY) {
+    let file = match directory.open_file(OsStr::new(HEAD), OFlags::RDONLY) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -222,17 +222,6 @@ fn read_head(directory: &Directory) -> io::Result<Option<ChainHead>> {
     file.take(MAX_HEAD_BYTES).read_to_end(&mut text)?;
     // A head that makes no sense is as good as none, which is reported.
     Ok(serde_json::from_slice(&text).ok())
-}
-
-/// Opens a file. Symbolic links are not followed.
-fn open(directory: &Directory, name: &str, flags: OFlags) -> io::Result<File> {
-    let location = directory.location(OsStr::new(name))?;
-    let file = location.open(flags, Mode::RUSR | Mode::WUSR)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(ErrorKind::InvalidData, "no ordinary file"))
-    }
 }
 
 fn replace(directory: &Directory, name: &str, bytes: &[u8]) -> io::Result<()> {

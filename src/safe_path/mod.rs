@@ -172,6 +172,22 @@ impl Directory {
         })
     }
 
+    /// Opens an ordinary file of this directory, or creates it for this user alone with
+    /// [`OFlags::CREATE`]. Symbolic links are not followed.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened, or it may have been created by another user. `InvalidData`: it is
+    /// no ordinary file.
+    pub fn open_file(&self, name: &OsStr, flags: OFlags) -> io::Result<File> {
+        let file = self.location(name)?.open(flags, Mode::RUSR | Mode::WUSR)?;
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::new(ErrorKind::InvalidData, "no ordinary file"))
+        }
+    }
+
     /// Returns the names in the directory.
     ///
     /// # Errors

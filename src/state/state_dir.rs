@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, Mode, OFlags, accessat};
+use rustix::fs::{Access, AtFlags, OFlags, accessat};
 
 use crate::config::{Settings, SyncConfig};
 use crate::history::RingDirectory;
@@ -136,11 +136,7 @@ impl StateDir {
 
     fn load(&self, sync: &SyncConfig, kind: &str, most: usize) -> io::Result<Vec<u8>> {
         let root = enter(&self.path)?;
-        let location = of_sync(&root, sync)?.location(OsStr::new(kind))?;
-        let file = location.open(OFlags::RDONLY, Mode::empty())?;
-        if !file.metadata()?.is_file() {
-            return Err(untrusted("no ordinary file"));
-        }
+        let file = of_sync(&root, sync)?.open_file(OsStr::new(kind), OFlags::RDONLY)?;
         let mut bytes = Vec::new();
         file.take(most as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() > most {
