@@ -11,10 +11,12 @@
 //! | `store` | the halves as files, or in memory |
 //! | `query` | the entries that a client asks for, in pages |
 //! | `page` | these entries as plain data, for the protocol |
-//! | `worker` | the thread |
+//! | `worker` | the thread that writes and answers |
+//! | `order_thread` | a thread that carries out orders, for this room and `reports` |
 //!
 //! The room may call `safe_path`, `log` and `paths`, and nothing else of the program.
 
+mod order_thread;
 mod page;
 mod query;
 mod record;
@@ -22,6 +24,7 @@ mod ring;
 mod store;
 mod worker;
 
+pub use order_thread::OrderThread;
 pub use page::{LogEntry, LogPage};
 pub use query::{HistoryQuery, RingQuery};
 pub use record::{BatchRecord, BatchSummary, Operation};

@@ -1,17 +1,15 @@
-//! The thread that writes the transfer log and answers queries. A state directory that hangs delays
-//! nothing else.
+//! The thread that writes the transfer log and answers queries.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::Waker;
 
+use super::order_thread::OrderThread;
 use super::page::LogPage;
 use super::query::{HistoryQuery, PageBuilder};
 use super::record::BatchRecord;
@@ -37,14 +35,9 @@ pub struct History {
     root: Option<Box<dyn RingDirectory>>,
     waker: Arc<Waker>,
     limit: usize,
-    thread: Option<Thread>,
+    thread: Option<OrderThread<Order, HistoryAnswer>>,
     queued: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
-}
-
-struct Thread {
-    orders: Sender<Order>,
-    answers: Receiver<HistoryAnswer>,
 }
 
 /// The answer to a query.
@@ -109,60 +102,33 @@ impl History {
 
     /// Returns the answers to queries.
     pub fn answers(&self) -> Vec<HistoryAnswer> {
-        let thread = self.thread.iter();
-        thread.flat_map(|it| it.answers.try_iter()).collect()
+        self.thread.iter().flat_map(OrderThread::answers).collect()
     }
 
     /// Waits until everything is written, but not long.
     pub fn finish(&mut self) {
-        let Some(Thread { orders, answers }) = self.thread.take() else {
-            return;
-        };
-        drop(orders);
-        while let Ok(_) | Err(RecvTimeoutError::Timeout) = answers.recv_timeout(FINISH_TIMEOUT) {
-            if self.queued.load(Ordering::Relaxed) > 0 {
-                log::warn("the transfer log cannot be completed: the state directory hangs");
-                return;
-            }
+        if let Some(thread) = self.thread.take()
+            && !thread.finish(FINISH_TIMEOUT)
+        {
+            log::warn("the transfer log cannot be completed: the state directory hangs");
         }
     }
 
     fn give(&mut self, order: Order) -> bool {
-        if self.thread.is_none() {
-            match self.start() {
-                Ok(thread) => self.thread = Some(thread),
-                Err(error) => log::error(format_args!("cannot start a thread: {error}")),
-            }
-        }
-        let thread = self.thread.as_ref();
-        thread.is_some_and(|thread| thread.orders.send(order).is_ok())
-    }
-
-    fn start(&mut self) -> io::Result<Thread> {
-        let (orders, incoming) = mpsc::channel();
-        let (outgoing, answers) = mpsc::channel();
+        let (root, lost) = (&mut self.root, &self.lost);
         let (waker, queued) = (Arc::clone(&self.waker), Arc::clone(&self.queued));
-        let lost = Arc::clone(&self.lost);
-        let mut writer = LogThread {
-            root: self.root.take(),
-            rings: HashMap::new(),
-            lost,
+        let start = || {
+            let mut writer = LogThread {
+                root: root.take(),
+                rings: HashMap::new(),
+                lost: Arc::clone(lost),
+            };
+            OrderThread::start("log", waker, move |orders| {
+                // What has gathered is written together.
+                writer.carry_out(orders, &queued)
+            })
         };
-        thread::Builder::new().name("log".into()).spawn(move || {
-            while let Ok(first) = incoming.recv() {
-                // What has gathered meanwhile is written together.
-                let orders: Vec<Order> =
-                    std::iter::once(first).chain(incoming.try_iter()).collect();
-                for answer in writer.carry_out(orders, &queued) {
-                    if outgoing.send(answer).is_err() {
-                        return;
-                    }
-                    // The loop has ended if it cannot be woken.
-                    let _ = waker.wake();
-                }
-            }
-        })?;
-        Ok(Thread { orders, answers })
+        OrderThread::give(&mut self.thread, order, start)
     }
 }
 

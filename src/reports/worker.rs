@@ -1,17 +1,13 @@
-//! The thread that keeps reports and answers queries. A state directory that hangs delays nothing
-//! else.
+//! The thread that keeps reports and answers queries.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
 use std::time::Duration;
 
 use mio::Waker;
 
 use super::page::ReportPage;
 use super::store::ReportStore;
-use crate::history::RingDirectory;
+use crate::history::{OrderThread, RingDirectory};
 use crate::log;
 use crate::status::drift_report::DriftReport;
 
@@ -27,12 +23,7 @@ pub struct Reports {
     root: Option<Box<dyn RingDirectory>>,
     waker: Arc<Waker>,
     limit: u64,
-    thread: Option<ReportThread>,
-}
-
-struct ReportThread {
-    orders: Sender<Order>,
-    answers: Receiver<ReportAnswer>,
+    thread: Option<OrderThread<Order, ReportAnswer>>,
 }
 
 /// The answer to a query.
@@ -80,62 +71,43 @@ impl Reports {
 
     /// Returns the answers to queries.
     pub fn answers(&self) -> Vec<ReportAnswer> {
-        let thread = self.thread.iter();
-        thread.flat_map(|it| it.answers.try_iter()).collect()
+        self.thread.iter().flat_map(OrderThread::answers).collect()
     }
 
     /// Waits until everything is written, but not long.
     pub fn finish(&mut self) {
-        let Some(ReportThread { orders, answers }) = self.thread.take() else {
-            return;
-        };
-        drop(orders);
-        loop {
-            match answers.recv_timeout(FINISH_TIMEOUT) {
-                Ok(_) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
-                    log::warn("the last report is not kept: the state directory hangs");
-                    return;
-                }
-            }
+        if let Some(thread) = self.thread.take()
+            && !thread.finish(FINISH_TIMEOUT)
+        {
+            log::warn("the last report is not kept: the state directory hangs");
         }
     }
 
     fn give(&mut self, order: Order) -> bool {
-        if self.thread.is_none() {
-            match self.start() {
-                Ok(thread) => self.thread = Some(thread),
-                Err(error) => log::error(format_args!("cannot start a thread: {error}")),
-            }
-        }
-        let thread = self.thread.as_ref();
-        thread.is_some_and(|thread| thread.orders.send(order).is_ok())
+        let (root, waker) = (&mut self.root, Arc::clone(&self.waker));
+        let start = || {
+            let root = root.take();
+            OrderThread::start("reports", waker, move |orders: Vec<Order>| {
+                let answers = orders
+                    .into_iter()
+                    .filter_map(|order| carry_out(root.as_deref(), order));
+                answers.collect()
+            })
+        };
+        OrderThread::give(&mut self.thread, order, start)
     }
+}
 
-    fn start(&mut self) -> io::Result<ReportThread> {
-        let (orders, incoming) = mpsc::channel();
-        let (outgoing, answers) = mpsc::channel();
-        let waker = Arc::clone(&self.waker);
-        let root = self.root.take();
-        let thread = thread::Builder::new().name("reports".into());
-        thread.spawn(move || {
-            for order in incoming {
-                let root = root.as_deref();
-                match order {
-                    Order::Keep(report, limit) => keep(root, *report, limit),
-                    Order::Read(token, count) => {
-                        let page = page(root, count);
-                        if outgoing.send(ReportAnswer { token, page }).is_err() {
-                            return;
-                        }
-                        // The loop has ended if it cannot be woken.
-                        let _ = waker.wake();
-                    }
-                }
-            }
-        })?;
-        Ok(ReportThread { orders, answers })
+fn carry_out(root: Option<&dyn RingDirectory>, order: Order) -> Option<ReportAnswer> {
+    match order {
+        Order::Keep(report, limit) => {
+            keep(root, *report, limit);
+            None
+        }
+        Order::Read(token, count) => Some(ReportAnswer {
+            token,
+            page: page(root, count),
+        }),
     }
 }
 
