@@ -120,6 +120,11 @@ impl SendingSide {
         self.tunnels.on_start(&self.script.tunnels());
         sync::choose_leaders(self.syncs.iter().map(|handle| &handle.sync));
         self.scan_passes.assign_staging(&self.syncs);
+        let compared = self.syncs.iter().filter_map(|handle| {
+            let sync = handle.sync.borrow();
+            Some((sync.id, sync.config.verify.clone()?))
+        });
+        self.verify_schedule.on_configured(compared);
     }
 
     /// Returns the time of the next step besides that of the queues.
@@ -259,11 +264,7 @@ impl SendingSide {
         };
         let crontabs = self.syncs.iter().filter_map(next).min();
         let mut actions = self.transfers.on_wall_time(wall);
-        let configured = self.syncs.iter().filter_map(|handle| {
-            let sync = handle.sync.borrow();
-            Some((sync.id, sync.config.verify.clone()?))
-        });
-        let audits = self.verify_schedule.on_turn(configured, wall);
+        let audits = self.verify_schedule.on_turn(wall);
         actions.extend(audits.into_iter().map(Action::Audit));
         let times = [
             crontabs,

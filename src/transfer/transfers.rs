@@ -477,11 +477,13 @@ impl Transfers {
 
     /// Calls `onRecovered` of the syncs of whose failures nothing is left.
     pub fn tell_recovered(&mut self) {
-        for handle in self.syncs.clone() {
-            let text = handle.sync.borrow_mut().recovers();
-            if let Some(text) = text {
-                self.call_hook(&handle, HookReport::recovered(text));
-            }
+        let syncs = self.syncs.iter();
+        let recovered = syncs.filter_map(|handle| {
+            let text = handle.sync.borrow_mut().recovers()?;
+            Some((Rc::clone(handle), text))
+        });
+        for (handle, text) in recovered.collect::<Vec<_>>() {
+            self.call_hook(&handle, HookReport::recovered(text));
         }
     }
 
