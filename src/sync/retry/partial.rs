@@ -88,8 +88,14 @@ impl Sync {
         let failed = match failed {
             FailedEntries::Nothing => RetryEntries::new(),
             FailedEntries::Paths(paths, obstructed) => {
+                let named = paths.len();
                 let paths = self.without_dangling_links(paths);
-                self.without_obstructed(paths, &obstructed, is_whole)
+                let paths = self.without_obstructed(paths, &obstructed, is_whole);
+                if paths.len() < named {
+                    // What is left out is not at the target: the next start compares everything.
+                    self.lose_index();
+                }
+                paths
             }
             FailedEntries::Everything if is_whole => return self.retry_everything(now),
             FailedEntries::Everything => entries.clone(),
@@ -114,7 +120,7 @@ impl Sync {
 
     /// Removes links that rsync follows and that lead nowhere, since there is nothing to send. They
     /// are sent when they change, or by the next full comparison.
-    fn without_dangling_links(&mut self, mut paths: RetryEntries) -> RetryEntries {
+    fn without_dangling_links(&self, mut paths: RetryEntries) -> RetryEntries {
         if !self.follows_links {
             return paths;
         }
@@ -122,7 +128,6 @@ impl Sync {
         paths.retain(|path, _| !is_dangling(&self.on_disk(path)));
         let dangling = all - paths.len();
         if dangling > 0 {
-            self.lose_index();
             log::warn(format_args!(
                 "{}: links without a referent: {dangling}; left out until they change or everything \
                  is compared",
@@ -174,12 +179,7 @@ impl Sync {
         if told.len() > MAX_TOLD {
             told.clear();
         }
-        let is_any_kept = !kept.is_empty();
         told.extend(kept.into_iter().cloned());
-        if is_any_kept {
-            // The next start compares everything.
-            self.lose_index();
-        }
         failed
     }
 
