@@ -1,5 +1,6 @@
 //! What the owner uses: gives each tree to a backend, and passes calls on.
 
+use std::cell::LazyCell;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -138,12 +139,12 @@ impl Watcher {
         }
     }
 
-    /// Decides on the backend of a tree.
-    fn decide(&mut self, root: &[u8]) -> TreeBackend {
+    /// Decides on the backend of a tree. `is_file_system_root` says if it is the root of one.
+    fn decide(&mut self, root: &[u8], is_file_system_root: impl FnOnce() -> bool) -> TreeBackend {
         let mut tree = TreeBackend::inotify(root, "");
         match self.choice {
             WatchChoice::Inotify => tree.why = "settings".into(),
-            WatchChoice::Auto if !mount_table::is_file_system_root(&mount_table::read(), root) => {
+            WatchChoice::Auto if !is_file_system_root() => {
                 let number = MANY_DIRECTORIES;
                 tree.why = format!("no root of a file system, fewer than {number} directories");
             }
@@ -320,9 +321,11 @@ impl Watcher {
     pub fn set_scopes(&mut self, scopes: Vec<Scope>) {
         let before = std::mem::take(&mut self.trees);
         self.scopes = scopes;
+        let mounts = LazyCell::new(mount_table::read);
         for root in Scopes::new(self.scopes.clone()).roots() {
             let kept = before.iter().find(|tree| tree.root == root).cloned();
-            let tree = kept.unwrap_or_else(|| self.decide(&root));
+            let is_file_system_root = || mount_table::is_file_system_root(&mounts, &root);
+            let tree = kept.unwrap_or_else(|| self.decide(&root, is_file_system_root));
             self.trees.push(tree);
         }
         self.distribute();
