@@ -12,11 +12,11 @@ use mio::Waker;
 
 use super::contents::{ContentsRead, RunningRead};
 use super::directories::KnownDirectories;
-use super::dispatch::RecentRenames;
 use super::lookup::FoundDirectory;
 use super::places::{Place, Places};
 use super::rechecks::NameRechecks;
 use super::records::{EntryName, QUEUE, decode, mask};
+use super::renames::RecentRenames;
 use super::roots::ScopeRoots;
 use super::shadow::Shadow;
 use super::upcoming::UpcomingRenames;

@@ -14,6 +14,7 @@
 //! | `irrelevant` | drops events of directories outside, on the reader's thread |
 //! | `backend` | combines the above: one turn |
 //! | `dispatch` | handles each event by its kind |
+//! | `renames` | handles renames |
 //! | `upcoming` | renames of directories that have been read and not handled |
 //! | `shadow` | what has been told ahead of the events in the kernel's queue |
 //! | `rechecks` | names whose last events may have been handled out of order |
@@ -29,6 +30,7 @@ mod lookup;
 mod places;
 mod rechecks;
 pub mod records;
+mod renames;
 mod roots;
 mod shadow;
 mod upcoming;
