@@ -113,6 +113,15 @@ pub struct AuditRequest {
     pub scope: AuditScope,
 }
 
+/// What a client wants to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadRequest {
+    /// Entries of the transfer log.
+    Log(HistoryQuery),
+    /// This many of the kept reports.
+    Reports(usize),
+}
+
 /// What a component asks the watched side of the daemon to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchAction {
@@ -147,17 +156,18 @@ pub enum Action {
     Reload,
     /// Writes a batch to the transfer log of the sync with this state key.
     LogTransfer(String, BatchRecord),
-    /// Reads the transfer log. The control server is told of the result, with this number.
-    ReadHistory(u64, HistoryQuery),
+    /// Reads what a client has asked for. The control server is told of the result, with this
+    /// number.
+    Read(u64, ReadRequest),
+    /// Finds the last entry about each path in the transfer log of the sync with this state key. The
+    /// audits are told of the result, with this number.
+    FindLast(u64, String, Vec<Vec<u8>>),
     /// Keeps the report of a comparison.
     KeepReport(Box<DriftReport>),
     /// Saves which part of a sync's files is compared next by content.
     SaveSample(SyncId, SamplePlace),
     /// Calls the hook of a sync for failures: a comparison has found differences.
     TellDrift(SyncId, DriftNews),
-    /// Reads this many of the kept reports. The control server is told of the result, with this
-    /// number.
-    ReadReports(u64, usize),
     /// Selects the log messages that are shown.
     SelectLog(Selection),
     /// Sends a signal to a child and its descendants.

@@ -9,12 +9,13 @@ use nix::sys::signal::Signal;
 use super::run::{DryRunSpawner, Run, RunRequest, RunStep};
 use super::view::AuditView;
 use crate::component::{Action, AuditRequest, DriftNews, SamplePlace, SyncCommand};
+use crate::history::LastEntry;
 use crate::id::{ConnectionId, SyncId};
 use crate::log;
 use crate::process::{ExitStatus, Pid, Stream};
 use crate::status::drift_report::{DriftReport, DriftVerdict, ReportSample};
 use crate::status::number_format::counted;
-use crate::status::snapshot::LastVerify;
+use crate::status::snapshot::{LastVerify, VerifyProgress};
 
 /// What follows a step.
 pub enum AuditStep {
@@ -58,6 +59,20 @@ impl Audits {
     /// Returns the last result for a sync.
     pub fn last(&self, sync: SyncId) -> Option<&LastVerify> {
         self.last.get(&sync)
+    }
+
+    /// Returns what the comparison of a sync does now, if one runs.
+    pub fn progress(&self, sync: SyncId) -> Option<VerifyProgress> {
+        let (compared, run) = self.run()?;
+        (*compared == sync).then(|| run.progress())
+    }
+
+    /// Takes in the result of [`Action::FindLast`].
+    pub fn on_last_found(&mut self, token: u64, last: Vec<Option<LastEntry>>) {
+        let run = self.current.as_mut().and_then(|audit| audit.run.as_mut());
+        if let Some((_, run)) = run {
+            run.on_last_found(token, last);
+        }
     }
 
     /// Returns true if the process is a dry run.

@@ -10,6 +10,7 @@ use super::{AuditStep, Audits};
 use crate::component::{Action, AuditRequest, AuditScope, SamplePlace, SyncCommand, WatchAction};
 use crate::control::fake_view::FakeView;
 use crate::control::{DaemonView, SyncView};
+use crate::history::{LastEntry, Operation};
 use crate::id::{ConnectionId, SyncId};
 use crate::process::{Command, ExitStatus, Pid, Stream};
 use crate::script::{Comparison, ComparisonScope};
@@ -112,6 +113,10 @@ impl AuditView for FakeDaemon {
         self.sample
     }
 
+    fn remote_version(&self, _: SyncId, _: &Comparison) -> Option<Command> {
+        None
+    }
+
     fn host(&self) -> String {
         "here".to_owned()
     }
@@ -183,7 +188,23 @@ impl Fixture {
         loop {
             match self.audits.on_step(&self.daemon, spawn, self.now) {
                 AuditStep::Waiting => return all,
-                AuditStep::Actions(actions) => all.extend(actions),
+                AuditStep::Actions(actions) => {
+                    for action in actions {
+                        match action {
+                            Action::FindLast(token, _, paths) => {
+                                let last = LastEntry {
+                                    time: 4.0,
+                                    operation: Operation::Sent,
+                                    reason: None,
+                                };
+                                let last = vec![Some(last); paths.len()];
+                                self.audits.on_last_found(token + 1, Vec::new());
+                                self.audits.on_last_found(token, last);
+                            }
+                            other => all.push(other),
+                        }
+                    }
+                }
                 AuditStep::Done(client, reports) => {
                     assert!(client.is_none_or(|client| client == CLIENT));
                     self.reports.extend(reports);
@@ -201,6 +222,12 @@ impl Fixture {
         }
         self.audits.on_ended(pid, ExitStatus::Exit(code));
         self.turn()
+    }
+
+    /// Ends the listings of the source and of the target, and runs a turn.
+    fn list(&mut self) -> Vec<Action> {
+        self.end(&["-rw-r--r-- 3 1970/01/01 00:00:07 f"], 0);
+        self.end(&["-rw------- 4 1970/01/01 00:00:08 f"], 23)
     }
 
     /// Runs turns until the first dry run has started.
@@ -260,9 +287,17 @@ fn a_difference_is_drift_only_after_a_second_barrier() {
     let id = fixture.id();
     fixture.daemon.view.done.borrow_mut().push(id);
     fixture.turn();
+    fixture.list();
     let report = &fixture.reports[0];
     assert_eq!((report.verdict, report.drift), (DriftVerdict::Drift, 1));
-    assert_eq!(fixture.started.len(), 2);
+    assert_eq!(fixture.started.len(), 4);
+    let found = &report.differences[0];
+    let (source, target) = (found.source.clone(), found.target.clone());
+    let (source, target) = (source.unwrap(), target.unwrap());
+    assert_eq!((source.size, source.time), (3, 7));
+    assert_eq!((target.size, target.time), (4, 8));
+    let last = found.last.clone().unwrap();
+    assert_eq!((last.operation.as_str(), last.time), ("sent", 4.0));
 }
 
 #[test]
@@ -293,11 +328,13 @@ fn what_changes_during_a_dry_run_that_fails_is_not_compared_again() {
     fixture.daemon.changed.borrow_mut().push(b"/f");
     fixture.compare();
     fixture.end(&[F_DIFFERS, "//*deleting  //0//g//"], 12);
+    // The target is not asked again.
+    fixture.end(&[], 0);
     let report = &fixture.reports[0];
     assert_eq!(report.verdict, DriftVerdict::Incomplete);
     assert_eq!(
         (report.drift, report.in_motion, fixture.started.len()),
-        (1, 1, 2)
+        (1, 1, 3)
     );
 }
 
@@ -350,7 +387,8 @@ fn a_repair_is_proved_and_the_next_request_waits() {
     fixture.end(&[], 0);
     assert_eq!((fixture.reports.len(), fixture.started.len()), (1, 3));
     fixture.end(&["rsync  version 3"], 0);
-    let actions = fixture.end(&[F_DIFFERS, "//.f...p.....//3//g//"], 0);
+    fixture.end(&[F_DIFFERS, "//.f...p.....//3//g//"], 0);
+    let actions = fixture.list();
     for path in [b"/f", b"/g"] {
         let repair = fixture.command(SyncCommand::Repair(path.to_vec()));
         assert!(actions.contains(&repair), "{actions:?}");
@@ -415,7 +453,7 @@ fn a_sample_goes_on_where_the_last_one_ended() {
 fn drift_is_told_and_kept() {
     let mut fixture = Fixture::new();
     fixture.compare();
-    let actions = [fixture.end(&[F_DIFFERS], 0), fixture.turn()].concat();
+    let actions = [fixture.end(&[F_DIFFERS], 0), fixture.list()].concat();
     let news = actions.iter().find_map(|action| match action {
         Action::TellDrift(_, news) => Some(news.clone()),
         _ => None,

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::MAX_PASSES;
 use crate::batch::drift_line::PathDrift;
+use crate::batch::listing::ListedFile;
 use crate::batch::temp_name::TempName;
+use crate::history::LastEntry;
 use crate::log;
 use crate::paths;
 use crate::script::{ComparisonScope, ListedPath};
-use crate::status::drift_report::{DriftKind, ListedDrift};
+use crate::status::drift_report::{DriftKind, DriftSide, LastTransfer, ListedDrift, MAX_LISTED};
 
 /// The maximum number of paths that are compared again by a list. rsync compares each name with each
 /// rule, so more paths are compared as the request was.
-const MAX_LISTED: usize = 1000;
+const MAX_COMPARED_AGAIN: usize = 1000;
 
 /// The maximum number of paths in motion that are named.
 const MAX_MOVING: usize = 100;
@@ -37,6 +39,11 @@ pub struct Passes {
     drift: BTreeMap<Vec<u8>, PathDrift>,
     moving: BTreeSet<Vec<u8>>,
     repaired: BTreeSet<Vec<u8>>,
+    /// What the sides have at drifting paths.
+    source: BTreeMap<Vec<u8>, Option<ListedFile>>,
+    target: BTreeMap<Vec<u8>, Option<ListedFile>>,
+    /// The last entries of the transfer log about them.
+    last: BTreeMap<Vec<u8>, LastEntry>,
 }
 
 impl Passes {
@@ -100,7 +107,7 @@ impl Passes {
         whole: &ComparisonScope,
         is_directory: impl Fn(&[u8]) -> Option<bool>,
     ) -> ComparisonScope {
-        let scope = if paths.len() > MAX_LISTED {
+        let scope = if paths.len() > MAX_COMPARED_AGAIN {
             whole.clone()
         } else {
             let listed = paths
@@ -115,7 +122,7 @@ impl Passes {
     /// Returns the paths that the target lacks. Some may have another type there.
     pub fn missing(&self) -> BTreeSet<Vec<u8>> {
         let missing = |change: &&PathDrift| change.kinds.contains(&DriftKind::Missing);
-        let missing = self.drift.values().filter(missing).take(MAX_LISTED);
+        let missing = self.drift.values().filter(missing).take(MAX_COMPARED_AGAIN);
         missing.map(|change| change.path.clone()).collect()
     }
 
@@ -138,6 +145,29 @@ impl Passes {
         self.drift.keys().cloned().collect()
     }
 
+    /// Returns the drifting paths that a report names.
+    pub fn named(&self) -> Vec<Vec<u8>> {
+        self.drift.keys().take(MAX_LISTED).cloned().collect()
+    }
+
+    /// Takes in what the transfer log says of the [`Passes::named`] paths.
+    pub fn on_last_found(&mut self, last: Vec<Option<LastEntry>>) {
+        let named = self.named().into_iter().zip(last);
+        self.last = named
+            .filter_map(|(path, last)| Some((path, last?)))
+            .collect();
+    }
+
+    /// Takes in a listing of the paths at the source.
+    pub fn on_source_listed(&mut self, listed: BTreeMap<Vec<u8>, Option<ListedFile>>) {
+        self.source = listed;
+    }
+
+    /// Takes in a listing of the paths at the target.
+    pub fn on_target_listed(&mut self, listed: BTreeMap<Vec<u8>, Option<ListedFile>>) {
+        self.target = listed;
+    }
+
     /// Takes in what a dry run after the repair has found.
     pub fn on_repaired(&mut self, changes: Vec<PathDrift>) {
         self.expected = None;
@@ -147,14 +177,22 @@ impl Passes {
     }
 
     /// Returns the number of differences, and those that a report names.
-    pub fn differences(&self, most: usize) -> (u64, Vec<ListedDrift>) {
-        let listed = self.drift.values().take(most).map(|change| ListedDrift {
+    pub fn differences(&self) -> (u64, Vec<ListedDrift>) {
+        let listed = self.drift.values().take(MAX_LISTED);
+        let listed = listed.map(|change| ListedDrift {
             path: shown(change),
             kinds: change.kinds.clone(),
-            size: has_size(change).then_some(change.length),
+            source: side(self.source.get(&change.path)),
+            target: side(self.target.get(&change.path)),
+            last: self.last.get(&change.path).map(last_transfer),
             repaired: self.repaired.contains(&change.path),
         });
         (self.drift.len() as u64, listed.collect())
+    }
+
+    /// Returns the number of differences found until now.
+    pub fn differences_so_far(&self) -> u64 {
+        (self.drift.len() + self.found.len()) as u64
     }
 
     /// Returns the number of differences that were removed.
@@ -214,8 +252,21 @@ fn shown(change: &PathDrift) -> String {
     log::escape(&path).into_owned()
 }
 
-fn has_size(change: &PathDrift) -> bool {
-    !change.is_directory && !change.kinds.contains(&DriftKind::Extra)
+fn side(listed: Option<&Option<ListedFile>>) -> Option<DriftSide> {
+    let file = listed?.as_ref()?;
+    Some(DriftSide {
+        size: file.size,
+        time: file.time,
+        permissions: file.permissions.clone(),
+    })
+}
+
+fn last_transfer(entry: &LastEntry) -> LastTransfer {
+    LastTransfer {
+        time: entry.time,
+        operation: entry.operation.name().into(),
+        reason: entry.reason.clone(),
+    }
 }
 
 #[cfg(test)]
@@ -227,7 +278,6 @@ mod tests {
             path: path.into(),
             is_directory: false,
             kinds: vec![kind],
-            length: 3,
         }
     }
 
@@ -261,7 +311,7 @@ mod tests {
         assert!(passes.on_compared(vec![change("/a", DriftKind::Content)]));
         assert_eq!(passes.sort(|_| true, true), None);
         assert_eq!(passes.moving(), (1, vec!["/a".to_owned()]));
-        let (count, listed) = passes.differences(10);
+        let (count, listed) = passes.differences();
         assert_eq!((count, listed[0].path.as_str()), (1, "/b"));
     }
 
@@ -277,7 +327,7 @@ mod tests {
             let mut passes = Passes::default();
             passes.on_compared(vec![change(path, DriftKind::Extra)]);
             passes.sort(|path| path == changed.as_bytes(), false);
-            assert_eq!(passes.differences(9).0, expected, "{path} {changed}");
+            assert_eq!(passes.differences().0, expected, "{path} {changed}");
         }
     }
 
@@ -290,7 +340,7 @@ mod tests {
         let paths = passes.missing();
         passes.expect(paths, &ComparisonScope::Everything, |_| Some(false));
         passes.on_typed(vec![missing[1].clone(), change("/c", DriftKind::Missing)]);
-        let (_, listed) = passes.differences(9);
+        let (_, listed) = passes.differences();
         let kinds: Vec<_> = listed.into_iter().flat_map(|each| each.kinds).collect();
         assert_eq!(kinds, [DriftKind::Missing, DriftKind::Type]);
     }
@@ -302,7 +352,7 @@ mod tests {
         passes.on_compared(found.to_vec());
         passes.sort(|_| false, true);
         passes.on_repaired(vec![found[0].clone()]);
-        let (_, listed) = passes.differences(9);
+        let (_, listed) = passes.differences();
         let repaired: Vec<_> = listed.iter().map(|each| each.repaired).collect();
         assert_eq!((passes.repaired(), repaired), (1, vec![false, true]));
     }
@@ -319,7 +369,7 @@ mod tests {
     #[test]
     fn many_paths_are_compared_as_a_whole() {
         let mut passes = Passes::default();
-        let paths: BTreeSet<_> = (0..=MAX_LISTED)
+        let paths: BTreeSet<_> = (0..=MAX_COMPARED_AGAIN)
             .map(|n| format!("/{n}").into_bytes())
             .collect();
         let scope = passes.expect(paths, &ComparisonScope::Below(b"/d/".to_vec()), |_| None);

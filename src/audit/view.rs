@@ -3,6 +3,7 @@
 use crate::component::SamplePlace;
 use crate::control::DaemonView;
 use crate::id::{ConnectionId, SyncId};
+use crate::process::Command;
 use crate::script::{Comparison, ComparisonScope};
 
 /// A view of the daemon.
@@ -38,6 +39,10 @@ pub trait AuditView: DaemonView {
         scope: &ComparisonScope,
         by_content: bool,
     ) -> Result<Comparison, String>;
+
+    /// Returns the command that prints the version of the rsync at the target of a comparison;
+    /// `None` if no remote shell reaches it.
+    fn remote_version(&self, sync: SyncId, comparison: &Comparison) -> Option<Command>;
 
     /// Returns the name of this host.
     fn host(&self) -> String;

@@ -5,16 +5,10 @@
 //! the target host becomes a part of a command.
 
 use super::dates::Day;
+use crate::batch::connection_options::connection_options;
 
 /// The pattern of the name of a day.
 const ANY_DAY: &str = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]";
-
-/// Options that decide how rsync reaches the target.
-const CONNECTION: &str = "address bwlimit contimeout password-file port rsh rsync-path sockopts \
-                          timeout";
-
-/// The letters of such options.
-const CONNECTION_LETTERS: &[u8] = b"46s";
 
 /// Returns the arguments that remove the days before `oldest`. `words` are the options of all
 /// transfers, `source` any directory, `dir` the directory of the backups in rsync's form.
@@ -38,43 +32,9 @@ pub fn arguments(
     }
     args.push(format!("--filter=R /{ANY_DAY}/***").into_bytes());
     args.push(b"--filter=P *".to_vec());
-    args.extend(connection(words));
+    args.extend(connection_options(words));
     args.extend([source.to_vec(), [dir, b"/"].concat()]);
     args
-}
-
-/// Returns the options among the words that decide how rsync reaches the target.
-fn connection(words: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let mut kept = Vec::new();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        match word.as_slice() {
-            [b'-', b'-', long @ ..] => {
-                let end = long.iter().position(|&byte| byte == b'=');
-                let name = &long[..end.unwrap_or(long.len())];
-                let is_kept = CONNECTION
-                    .split_ascii_whitespace()
-                    .any(|known| known.as_bytes() == name);
-                if is_kept {
-                    kept.push(word.clone());
-                    kept.extend(words.next().filter(|_| end.is_none()).cloned());
-                }
-            }
-            b"-e" => kept.extend([Some(word), words.next()].into_iter().flatten().cloned()),
-            [b'-', b'e', ..] => kept.push(word.clone()),
-            [b'-', letters @ ..] => {
-                let letters = letters
-                    .iter()
-                    .filter(|letter| CONNECTION_LETTERS.contains(letter));
-                let letters: Vec<u8> = letters.copied().collect();
-                if !letters.is_empty() {
-                    kept.push([b"-", &letters[..]].concat());
-                }
-            }
-            _ => {}
-        }
-    }
-    kept
 }
 
 #[cfg(test)]
@@ -84,26 +44,6 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-
-    fn words(text: &str) -> Vec<Vec<u8>> {
-        text.split(' ').map(Into::into).collect()
-    }
-
-    #[test]
-    fn only_options_of_the_connection_are_kept() {
-        for (given, kept) in [
-            (
-                "-ltsz4 --rsh=ssh --delete -e ssh --exclude=x",
-                "-s4 --rsh=ssh -e ssh",
-            ),
-            (
-                "--timeout 5 --backup --chmod=D755 -essh",
-                "--timeout 5 -essh",
-            ),
-        ] {
-            assert_eq!(connection(&words(given)), words(kept), "{given}");
-        }
-    }
 
     #[test]
     fn rsync_removes_old_days_and_nothing_else() {

@@ -20,8 +20,6 @@ pub struct PathDrift {
     pub is_directory: bool,
     /// What differs, in the order of [`DriftKind`]; at least one.
     pub kinds: Vec<DriftKind>,
-    /// The length of the file at the source.
-    pub length: u64,
 }
 
 /// Reads a complete line; `None` for another message, and for a path without a difference.
@@ -37,7 +35,6 @@ pub fn change(line: &[u8]) -> Option<PathDrift> {
         },
         is_directory: name.ends_with(b"/"),
         kinds,
-        length: line.length,
     })
 }
 
@@ -74,10 +71,12 @@ fn kinds(line: &ItemizedLine<'_>) -> Option<Vec<DriftKind>> {
 fn kind(file: u8, letter: u8) -> Option<DriftKind> {
     Some(match letter {
         b'c' if file == b'L' => DriftKind::Link,
-        b'c' | b's' => DriftKind::Content,
+        b's' => DriftKind::Size,
+        b'c' => DriftKind::Content,
         b't' | b'u' | b'n' | b'b' => DriftKind::Time,
         b'p' => DriftKind::Mode,
-        b'o' | b'g' => DriftKind::Owner,
+        b'o' => DriftKind::Owner,
+        b'g' => DriftKind::Group,
         b'a' => DriftKind::Acl,
         b'x' => DriftKind::Xattr,
         _ => return None,
@@ -135,23 +134,24 @@ mod tests {
             ("*deleting  ", &[Extra]),
             ("*deleting", &[Extra]),
             (">fc........", &[Content]),
-            (">f.s.......", &[Content]),
-            (">fcst......", &[Content, Time]),
+            (">f.s.......", &[Size]),
+            (">fcst......", &[Size, Content, Time]),
             (">f..t......", &[Time]),
             ("<f..t......", &[Time]),
             (".d..t......", &[Time]),
             (".f...p.....", &[Mode]),
             (".f....o....", &[Owner]),
-            (".f....og...", &[Owner]),
+            (".f....og...", &[Owner, Group]),
+            (".f.....g...", &[Group]),
             (".f........x", &[Xattr]),
             (".f.......a.", &[Acl]),
             ("cLc.t......", &[Time, Link]),
             ("cLc.T......", &[Link]),
             ("hf         ", &[Link]),
-            (".f...pog.ax", &[Mode, Owner, Acl, Xattr]),
+            (".f...pog.ax", &[Mode, Owner, Group, Acl, Xattr]),
             ("cDc........", &[Content]),
             // rsync before 3.0 has fewer positions.
-            (".f...pog.", &[Mode, Owner]),
+            (".f...pog.", &[Mode, Owner, Group]),
         ] {
             let line = format!("//{code}//12//d/name//");
             let (path, kinds) = read(&line).unwrap_or_else(|| panic!("{code}"));
@@ -213,10 +213,7 @@ mod tests {
         }
         let line = [b"//>fc........//1,234//hi\xffgh//".as_slice()].concat();
         let change = change(&line).unwrap();
-        assert_eq!(
-            (change.path.as_slice(), change.length),
-            (&b"/hi\xffgh"[..], 1234)
-        );
+        assert_eq!(change.path, b"/hi\xffgh");
         assert!(!change.is_directory);
     }
 

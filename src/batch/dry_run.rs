@@ -2,12 +2,15 @@
 //! nothing, and what its output says.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use siphasher::sip::SipHasher13;
 
 use super::drift_line::{self, DriftLines, PathDrift};
 use super::left_out::leave_out;
+use super::listing::{self, ListedFile};
 use super::output;
+use crate::log;
 
 /// Long options that are left out, with or without a value: they change what is printed, limit or
 /// suppress what is found, or write files.
@@ -55,6 +58,25 @@ pub fn words(transfer: &[Vec<u8>], by_content: bool) -> Vec<Vec<u8>> {
     words
 }
 
+/// The option that makes rsync tell the checksum in use.
+pub const TELL_CHECKSUM: &[u8] = b"--debug=nstr";
+
+/// Returns true if an rsync that tells this version knows [`TELL_CHECKSUM`].
+pub fn tells_checksum(version: &[u8]) -> bool {
+    let number = version.strip_prefix(b"rsync  version ");
+    let mut parts = number.unwrap_or_default().split(|&byte| byte == b'.');
+    let mut part = || -> Option<u32> { std::str::from_utf8(parts.next()?).ok()?.parse().ok() };
+    (part(), part()) >= (Some(3), Some(2))
+}
+
+/// Returns the name in a line such as `Client negotiated checksum: xxh128`.
+fn checksum(line: &[u8]) -> Option<&[u8]> {
+    let rest = line.strip_prefix(b"Client ")?;
+    let rest = rest.strip_prefix(b"negotiated ").unwrap_or(rest);
+    let name = rest.strip_prefix(b"checksum: ")?;
+    name.split(|&byte| byte == b' ').next()
+}
+
 /// What a dry run has printed so far.
 #[derive(Debug, Default)]
 pub struct DryRunOutput(RefCell<Printed>);
@@ -74,6 +96,10 @@ pub struct Printed {
     pub errors: Vec<Vec<u8>>,
     /// The sampled files, if there is a sample.
     pub sampled: Option<Sampled>,
+    /// The paths that a listing is about, with what it says of them.
+    pub listed: BTreeMap<Vec<u8>, Option<ListedFile>>,
+    /// The checksum that both sides use.
+    pub checksum: Option<String>,
     lines: DriftLines,
 }
 
@@ -124,12 +150,27 @@ impl DryRunOutput {
         }))
     }
 
+    /// Returns the output of a listing of these paths.
+    pub fn listing(paths: impl IntoIterator<Item = Vec<u8>>) -> DryRunOutput {
+        DryRunOutput(RefCell::new(Printed {
+            listed: paths.into_iter().map(|path| (path, None)).collect(),
+            ..Printed::default()
+        }))
+    }
+
     /// Takes in a line of standard output, or a piece of one.
     pub fn line(&self, piece: &[u8]) {
         let printed = &mut *self.0.borrow_mut();
         let Some(line) = printed.lines.push(piece) else {
             return;
         };
+        if !printed.listed.is_empty()
+            && let Some(file) = listing::parse(&line)
+            && let Some(place) = printed.listed.get_mut(&file.path)
+        {
+            *place = Some(file);
+            return;
+        }
         if let Some(sampled) = &mut printed.sampled
             && let Some(path) = drift_line::common_file(&line)
         {
@@ -146,6 +187,8 @@ impl DryRunOutput {
             printed.entries = Some(entries);
         } else if let Some(bytes) = count(b"Total file size: ") {
             printed.bytes = Some(bytes);
+        } else if let Some(name) = checksum(&line) {
+            printed.checksum = Some(log::escape(name).into_owned());
         }
     }
 
@@ -218,6 +261,43 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert_eq!(all.len(), 400);
+    }
+
+    #[test]
+    fn the_checksum_is_told_by_versions_that_can() {
+        for (version, expected) in [
+            ("rsync  version 3.5.0  protocol version 32", true),
+            ("rsync  version 3.2.0  protocol version 31", true),
+            ("rsync  version 3.1.3  protocol version 31", false),
+            ("rsync  version 10.0.0  protocol version 40", true),
+            ("openrsync: protocol version 29", false),
+        ] {
+            assert_eq!(tells_checksum(version.as_bytes()), expected, "{version}");
+        }
+        for (line, name) in [
+            ("Client negotiated checksum: xxh128", Some("xxh128")),
+            ("Client checksum: md5", Some("md5")),
+            ("Client compress: zstd (level 3)", None),
+            ("checksum: md5", None),
+        ] {
+            assert_eq!(checksum(line.as_bytes()), name.map(str::as_bytes), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_listing_keeps_what_it_is_about() {
+        let output = DryRunOutput::listing(["/a", "/b"].map(|path| path.into()));
+        for line in [
+            "-rw-r--r--           3 1970/01/01 00:00:09 a",
+            "-rw-r--r--           3 1970/01/01 00:00:09 c",
+        ] {
+            output.line(line.as_bytes());
+        }
+        let listed = output.into_printed().listed;
+        let times = listed
+            .values()
+            .map(|file| file.as_ref().map(|file| file.time));
+        assert_eq!(times.collect::<Vec<_>>(), [Some(9), None]);
     }
 
     #[test]

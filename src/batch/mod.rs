@@ -14,6 +14,7 @@
 //! | [`list_first`] | whether a comparison of everything lists the whole source first |
 //! | [`list_strategy`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
+//! | [`connection_options`] | the options that decide how rsync reaches the target |
 //! | [`drift_line`] | what differs at a path, as `--itemize-changes` tells it |
 //! | [`left_out`] | rsync's arguments without some options |
 //! | [`dry_run`] | the dry run of a comparison, and what it finds |
@@ -22,6 +23,7 @@
 //! | [`files_from`] | the call with `--files-from` |
 //! | [`filter_list`] | the classic call with `--include-from` |
 //! | `pattern_list` | its names as patterns |
+//! | [`listing`] | the call that lists single paths of one side |
 //! | [`output`] | what rsync says of its work: progress and totals |
 //! | [`mod@reason`] | which line of the error output says why a child failed |
 //! | [`probe`] | which binary runs, and whether it deletes missing names correctly |
@@ -31,6 +33,7 @@
 
 pub mod changed_directories;
 pub mod collapse;
+pub mod connection_options;
 pub mod drift_line;
 pub mod dry_run;
 pub mod error_lines;
@@ -40,6 +43,7 @@ pub mod itemized;
 pub mod left_out;
 pub mod list_first;
 pub mod list_strategy;
+pub mod listing;
 pub mod output;
 mod pattern_list;
 pub mod probe;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::protocol::{MAX_ENTRIES, Reply, Verb};
 use super::view::{DaemonView, SyncView};
-use crate::component::{Action, AuditScope, SyncCommand, WatchAction};
+use crate::component::{Action, AuditScope, ReadRequest, SyncCommand, WatchAction};
 use crate::history::{HistoryQuery, RingQuery};
 use crate::log::{Selection, unescape};
 use crate::paths;
@@ -22,10 +22,8 @@ pub enum Response {
     /// The reply follows when everything that happened before the request is at the target of this
     /// sync, or of all.
     Barrier(Option<String>),
-    /// The reply follows when the transfer log has been read.
-    Log(HistoryQuery),
-    /// The reply follows when this many of the kept reports have been read.
-    Reports(usize),
+    /// The reply follows when the transfer log or reports have been read.
+    Read(ReadRequest),
     /// The reply follows when sources and targets have been compared.
     Audit(AuditScope),
     /// The reply follows when the configuration has been read again.
@@ -85,12 +83,12 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
             newest,
         } => match rings(view, sync.as_deref(), path.as_deref(), &after) {
             Err(why) => Response::refused(why),
-            Ok(rings) => Response::Log(HistoryQuery {
+            Ok(rings) => Response::Read(ReadRequest::Log(HistoryQuery {
                 rings,
                 since: (since.max(0.0) * 1e6) as u64,
                 limit: limit.unwrap_or(usize::MAX),
                 newest,
-            }),
+            })),
         },
         Verb::Verify {
             sync,
@@ -115,7 +113,7 @@ pub fn respond(verb: Verb, view: &impl DaemonView) -> Response {
             let page = view.trends(sync.as_deref());
             Response::Reply(Box::new(Reply::trends(page)), Vec::new())
         }
-        Verb::Reports { limit } => Response::Reports(limit.unwrap_or(REPORTS)),
+        Verb::Reports { limit } => Response::Read(ReadRequest::Reports(limit.unwrap_or(REPORTS))),
         Verb::Reload => Response::Reload,
         Verb::LogLevel { words } => log_level(&words),
     }

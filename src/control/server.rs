@@ -12,11 +12,9 @@ use super::listener::Listeners;
 use super::protocol::{MAX_REQUEST_BYTES, Reply, Request};
 use super::requests::{self, Response};
 use super::view::DaemonView;
-use crate::component::{Action, AuditRequest, WatchAction};
+use crate::component::{Action, AuditRequest, ReadRequest, WatchAction};
 use crate::config::Settings;
-use crate::history::HistoryAnswer;
 use crate::id::ConnectionId;
-use crate::reports::ReportAnswer;
 use crate::status::drift_report::DriftReport;
 
 const FIRST_CONNECTION_TOKEN: usize = 16;
@@ -165,23 +163,14 @@ impl ControlServer {
         }
     }
 
-    /// Takes in the result of [`Action::ReadHistory`].
-    pub fn on_history(&mut self, answer: HistoryAnswer, now: Instant) {
-        self.answer_reader(answer.token, || Reply::log(answer.page), now);
-    }
-
-    /// Takes in the result of [`Action::ReadReports`].
-    pub fn on_reports(&mut self, answer: ReportAnswer, now: Instant) {
-        self.answer_reader(answer.token, || Reply::kept(answer.page), now);
-    }
-
-    fn answer_reader(&mut self, token: u64, reply: impl FnOnce() -> Reply, now: Instant) {
+    /// Takes in the result of [`Action::Read`].
+    pub fn on_read(&mut self, token: u64, reply: Reply, now: Instant) {
         let position = self.readers.iter().position(|it| it.0 == token);
         let client = position.map(|at| self.readers.remove(at).1);
         let Some(connection) = client.and_then(|id| self.connections.connection(id)) else {
             return;
         };
-        match reply() {
+        match reply {
             Reply {
                 log: Some(page), ..
             } if !connection.is_local() => connection.tell_and_close(http::json(&page), now),
@@ -251,13 +240,9 @@ impl ControlServer {
                 // What is in the place of a source that nothing told of is not current.
                 vec![Action::Watch(WatchAction::CheckRoots)]
             }
-            Response::Log(query) => {
+            Response::Read(request) => {
                 connection.let_wait();
-                vec![Action::ReadHistory(self.add_reader(id), query)]
-            }
-            Response::Reports(count) => {
-                connection.let_wait();
-                vec![Action::ReadReports(self.add_reader(id), count)]
+                vec![Action::Read(self.add_reader(id), request)]
             }
             Response::Audit(scope) => {
                 connection.let_wait();
@@ -294,7 +279,7 @@ impl ControlServer {
             Some(Ok(http::Page::Activity)) => {
                 connection.let_wait();
                 let query = requests::newest(view, MAX_ACTIVITY_ENTRIES);
-                return vec![Action::ReadHistory(self.add_reader(id), query)];
+                return vec![Action::Read(self.add_reader(id), ReadRequest::Log(query))];
             }
             Some(Ok(http::Page::Trends)) => http::json(&view.trends(None)),
             Some(Ok(page)) => {

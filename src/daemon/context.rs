@@ -12,14 +12,15 @@ use mio::{Events, Poll, Token, Waker};
 use super::os::signals::{Signal, Signals};
 use super::os::systemd::Systemd;
 use super::sources::MountWatch;
-use crate::component::Action;
+use crate::component::{Action, ReadRequest};
 use crate::config::Settings;
+use crate::control::protocol::Reply;
 use crate::control::{self, ControlServer};
 use crate::cron::CronTimer;
-use crate::history::{History, RingDirectory};
+use crate::history::{History, HistoryAnswer, LastEntry, LogPage, RingDirectory};
 use crate::log;
 use crate::process::{Children, Sink};
-use crate::reports::Reports;
+use crate::reports::{ReportAnswer, ReportPage, Reports};
 use crate::script::ScriptContext;
 use crate::state::{StateCleanup, StateDir};
 use crate::sync::Clock;
@@ -125,6 +126,41 @@ impl Context {
     /// Returns the waker of the event loop.
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
+    }
+
+    /// Reads what a client of the server has asked for.
+    pub fn read(&mut self, token: u64, request: ReadRequest) {
+        let (is_taken, nothing) = match request {
+            ReadRequest::Log(query) => {
+                let is_taken = self.history.read(token, query);
+                (is_taken, Reply::log(LogPage::default()))
+            }
+            ReadRequest::Reports(count) => {
+                let is_taken = self.reports.read(token, count);
+                (is_taken, Reply::kept(ReportPage::default()))
+            }
+        };
+        if !is_taken {
+            let mut server = self.server.borrow_mut();
+            server.on_read(token, nothing, Instant::now());
+        }
+    }
+
+    /// Passes on to the server what was read for its clients. Returns what was found for
+    /// comparisons.
+    pub fn pass_on_answers(&mut self, now: Instant) -> Vec<(u64, Vec<Option<LastEntry>>)> {
+        let mut server = self.server.borrow_mut();
+        let mut found = Vec::new();
+        for answer in self.history.answers() {
+            match answer {
+                HistoryAnswer::Page(token, page) => server.on_read(token, Reply::log(page), now),
+                HistoryAnswer::Last(token, last) => found.push((token, last)),
+            }
+        }
+        for ReportAnswer { token, page } in self.reports.answers() {
+            server.on_read(token, Reply::kept(page), now);
+        }
+        found
     }
 
     /// Waits until an event arrives or `timeout` is over. `lines` gets the output of children.

@@ -22,11 +22,9 @@ use crate::component::{Action, SyncCommand, WatchAction};
 use crate::config::{Hup, Settings};
 use crate::cron;
 use crate::exit::Exit;
-use crate::history::{HistoryAnswer, LogPage};
 use crate::id::SyncId;
 use crate::log;
 use crate::queue::Time;
-use crate::reports::{ReportAnswer, ReportPage};
 use crate::script::{Environment, Script};
 use crate::state;
 use crate::sync::Clock;
@@ -279,11 +277,10 @@ impl<'a> EventLoop<'a> {
                     server.on_reloaded(result, Instant::now());
                 }
                 Action::LogTransfer(key, record) => self.context.history.write(key, record),
-                Action::ReadHistory(token, query) => {
-                    if !self.context.history.read(token, query) {
-                        let page = LogPage::default();
-                        let mut server = self.context.server.borrow_mut();
-                        server.on_history(HistoryAnswer { token, page }, Instant::now());
+                Action::Read(token, request) => self.context.read(token, request),
+                Action::FindLast(token, key, paths) => {
+                    if !self.context.history.find_last(token, key, paths) {
+                        self.audits.on_last_found(token, Vec::new());
                     }
                 }
                 Action::SaveSample(id, place) => {
@@ -295,13 +292,6 @@ impl<'a> EventLoop<'a> {
                 }
                 Action::TellDrift(id, news) => self.sending.tell_drift(id, news),
                 Action::KeepReport(report) => self.context.reports.keep(*report),
-                Action::ReadReports(token, count) => {
-                    if !self.context.reports.read(token, count) {
-                        let page = ReportPage::default();
-                        let mut server = self.context.server.borrow_mut();
-                        server.on_reports(ReportAnswer { token, page }, Instant::now());
-                    }
-                }
                 Action::SelectLog(selection) => log::install(selection, None),
                 Action::RetryStartups => self.sending.script().insist(),
                 Action::SignalTransfers(signal) => self.sending.signal_all(signal),
@@ -386,11 +376,8 @@ impl<'a> EventLoop<'a> {
     fn serve_clients(&mut self) {
         let now = Instant::now();
         let server = Rc::clone(&self.context.server);
-        for answer in self.context.history.answers() {
-            server.borrow_mut().on_history(answer, now);
-        }
-        for answer in self.context.reports.answers() {
-            server.borrow_mut().on_reports(answer, now);
+        for (token, last) in self.context.pass_on_answers(now) {
+            self.audits.on_last_found(token, last);
         }
         server.borrow_mut().on_turn(now);
         loop {

@@ -10,12 +10,14 @@
 //! | `ring` | the two halves: which one is written, and what is read |
 //! | `store` | the halves as files, or in memory |
 //! | `query` | the entries that a client asks for, in pages |
+//! | `last` | the last entry about each of several paths |
 //! | `page` | these entries as plain data, for the protocol |
 //! | `worker` | the thread that writes and answers |
 //! | `order_thread` | a thread that carries out orders, for this room and `reports` |
 //!
 //! The room may call `safe_path`, `log` and `paths`, and nothing else of the program.
 
+mod last;
 mod order_thread;
 mod page;
 mod query;
@@ -24,6 +26,7 @@ mod ring;
 mod store;
 mod worker;
 
+pub use last::LastEntry;
 pub use order_thread::OrderThread;
 pub use page::{LogEntry, LogPage};
 pub use query::{HistoryQuery, RingQuery};

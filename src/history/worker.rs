@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::Waker;
 
+use super::last::{LastEntry, last_entries};
 use super::order_thread::OrderThread;
 use super::page::LogPage;
 use super::query::{HistoryQuery, PageBuilder};
@@ -40,18 +41,19 @@ pub struct History {
     lost: Arc<AtomicU64>,
 }
 
-/// The answer to a query.
+/// The answer to a query, with the number that was passed with it.
 #[derive(Debug, PartialEq)]
-pub struct HistoryAnswer {
-    /// The number that was passed with the query.
-    pub token: u64,
-    /// The entries.
-    pub page: LogPage,
+pub enum HistoryAnswer {
+    /// The entries of a query.
+    Page(u64, LogPage),
+    /// The last entry about each path; empty if the ring cannot be read.
+    Last(u64, Vec<Option<LastEntry>>),
 }
 
 enum Order {
     Write(String, BatchRecord, usize),
     Read(u64, HistoryQuery),
+    FindLast(u64, String, Vec<Vec<u8>>),
 }
 
 impl History {
@@ -98,6 +100,11 @@ impl History {
     /// possible.
     pub fn read(&mut self, token: u64, query: HistoryQuery) -> bool {
         self.give(Order::Read(token, query))
+    }
+
+    /// Finds the last entry about each path in the ring with this key, as [`History::read`] reads.
+    pub fn find_last(&mut self, token: u64, key: String, paths: Vec<Vec<u8>>) -> bool {
+        self.give(Order::FindLast(token, key, paths))
     }
 
     /// Returns the answers to queries.
@@ -164,7 +171,14 @@ impl LogThread {
                 Order::Read(token, query) => {
                     self.write_pending();
                     let page = self.page(&query);
-                    answers.push(HistoryAnswer { token, page });
+                    answers.push(HistoryAnswer::Page(token, page));
+                }
+                Order::FindLast(token, key, paths) => {
+                    self.write_pending();
+                    let root = self.root.as_deref();
+                    let halves = self.rings.entry(key.clone()).or_default().load(root, &key);
+                    let last = halves.map_or(Vec::new(), |halves| last_entries(&halves, &paths));
+                    answers.push(HistoryAnswer::Last(token, last));
                 }
             }
         }

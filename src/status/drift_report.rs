@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::number_format::{bytes, counted, span};
+use crate::sys;
 
 /// The maximum number of differences that a report names. All are counted.
 pub const MAX_LISTED: usize = 1000;
@@ -20,7 +21,9 @@ pub enum DriftKind {
     Extra,
     /// The target has another type of file there.
     Type,
-    /// Size or contents.
+    /// The size, and so the contents.
+    Size,
+    /// The contents.
     Content,
     /// The time of modification.
     Time,
@@ -28,8 +31,10 @@ pub enum DriftKind {
     Link,
     /// The permissions.
     Mode,
-    /// User or group.
+    /// The user.
     Owner,
+    /// The group.
+    Group,
     /// The access control list.
     Acl,
     /// Extended attributes.
@@ -43,11 +48,13 @@ impl DriftKind {
             DriftKind::Missing => "missing",
             DriftKind::Extra => "extra",
             DriftKind::Type => "type",
+            DriftKind::Size => "size",
             DriftKind::Content => "content",
             DriftKind::Time => "time",
             DriftKind::Link => "link",
             DriftKind::Mode => "mode",
             DriftKind::Owner => "owner",
+            DriftKind::Group => "group",
             DriftKind::Acl => "acl",
             DriftKind::Xattr => "xattr",
         }
@@ -124,6 +131,31 @@ pub struct ReportSample {
     pub files: u64,
 }
 
+/// A path as one side has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DriftSide {
+    /// The size in bytes.
+    pub size: u64,
+    /// The time of modification, in seconds since the epoch.
+    pub time: i64,
+    /// The type and the permissions, as `ls -l` prints them.
+    pub permissions: String,
+}
+
+/// What the transfer log says last of a path.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LastTransfer {
+    /// The time at which its batch ended, in seconds since the epoch.
+    pub time: f64,
+    /// The operation, as in the transfer log.
+    pub operation: String,
+    /// The reason of a failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// The difference at one path.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -132,9 +164,15 @@ pub struct ListedDrift {
     pub path: String,
     /// What differs.
     pub kinds: Vec<DriftKind>,
-    /// The size of a file at the source, in bytes.
+    /// What the source has there.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub size: Option<u64>,
+    pub source: Option<DriftSide>,
+    /// What the target has there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<DriftSide>,
+    /// The last entry of the transfer log about the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastTransfer>,
     /// True if the difference was removed by `-repair`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub repaired: bool,
@@ -175,6 +213,12 @@ pub struct DriftReport {
     pub filters: Vec<String>,
     /// The first line of `rsync --version` of this host.
     pub rsync: String,
+    /// That of the target's host, if it is reached by a remote shell that permits the command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_rsync: Option<String>,
+    /// The checksum by which contents were compared, if rsync tells it (3.2 and later).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
     /// The arguments of the first dry run.
     pub command: Vec<String>,
     /// The number of compared entries of the source.
@@ -207,6 +251,10 @@ impl DriftReport {
         }
         for difference in &self.differences {
             add(difference.line());
+            let details = difference.details();
+            if !details.is_empty() {
+                add(format!("           {details}"));
+            }
         }
         let listed = self.differences.len() as u64;
         if self.drift > listed {
@@ -257,6 +305,36 @@ impl ListedDrift {
         let repaired = if self.repaired { "  (repaired)" } else { "" };
         format!("{:<10} {}{repaired}", kinds.join(","), self.path)
     }
+
+    /// Returns what is known of both sides; empty without anything.
+    fn details(&self) -> String {
+        let side = |name: &str, side: &DriftSide| {
+            let DriftSide {
+                size, permissions, ..
+            } = side;
+            format!("{name} {permissions} {size} B {}", shown(side.time))
+        };
+        let source = self.source.iter().map(|it| side("source", it));
+        let target = self.target.iter().map(|it| side("target", it));
+        let last = self.last.iter().map(|last| {
+            let reason = last.reason.iter().map(|reason| format!(": {reason}"));
+            let time = shown(last.time as i64);
+            format!(
+                "last {} {time}{}",
+                last.operation,
+                reason.collect::<String>()
+            )
+        });
+        source
+            .chain(target)
+            .chain(last)
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+}
+
+fn shown(time: i64) -> String {
+    sys::local_time(time, c"%Y-%m-%d %H:%M:%S")
 }
 
 #[cfg(test)]

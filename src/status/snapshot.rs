@@ -76,6 +76,18 @@ pub struct LastVerify {
     pub drift: u64,
 }
 
+/// What a comparison of source and target does now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VerifyProgress {
+    /// The step.
+    pub stage: String,
+    /// The moment at which the comparison began.
+    pub begin: f64,
+    /// The number of differences found until now.
+    pub found: u64,
+}
+
 /// The state of one sync.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -128,6 +140,9 @@ pub struct SyncSnapshot {
     /// The last comparison of source and target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<LastVerify>,
+    /// The comparison that runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verifying: Option<VerifyProgress>,
     /// What to do about the trouble it is in, if that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::{DryRunSpawner, Run, RunStage, RunStep};
+use super::{DryRunSpawner, Purpose, Run, RunStage, RunStep};
 use crate::audit::child::Child;
 use crate::audit::view::AuditView;
-use crate::batch::dry_run::{DryRunOutput, Printed, Sampled};
+use crate::batch::dry_run::{self, DryRunOutput, Printed, Sampled, TELL_CHECKSUM};
 use crate::component::SamplePlace;
 use crate::log;
 use crate::process::{Command, ExitStatus, Output, Stdin};
-use crate::script::ComparisonScope;
+use crate::script::{Comparison, ComparisonScope};
 
 impl Run {
     pub(super) fn ask_version(
@@ -22,6 +22,7 @@ impl Run {
             Ok(comparison) => comparison,
             Err(why) => return self.end_early(&why, view),
         };
+        self.remote_version = view.remote_version(self.request.sync, &comparison);
         let text = |bytes: &Vec<u8>| log::escape(bytes).into_owned();
         let program = comparison.command.program;
         let words = [&program].into_iter().chain(&comparison.command.args);
@@ -34,7 +35,19 @@ impl Run {
             output: Output::Lines,
             ..Command::new(program)
         };
-        self.start(command, view, spawn, RunStage::Version)
+        self.start(command, view, spawn, Purpose::Version)
+    }
+
+    /// Asks the rsync at the target for its version, if there is a way to.
+    pub(super) fn ask_remote_version(
+        &mut self,
+        view: &impl AuditView,
+        spawn: DryRunSpawner<'_>,
+    ) -> RunStep {
+        match self.remote_version.take() {
+            Some(command) => self.start(command, view, spawn, Purpose::RemoteVersion),
+            None => self.compare_first(view, spawn),
+        }
     }
 
     /// Compares the whole scope: contents, too, unless there is a sample of them.
@@ -46,7 +59,10 @@ impl Run {
         let (sync, by_content) = (self.request.sync, self.request.by_content);
         let Some(SamplePlace { part, parts }) = self.request.sample else {
             return match view.comparison(sync, &self.scope, by_content) {
-                Ok(comparison) => self.start(comparison.command, view, spawn, RunStage::Compare),
+                Ok(mut comparison) => {
+                    self.ask_checksum(by_content, &mut comparison);
+                    self.start(comparison.command, view, spawn, Purpose::Compare)
+                }
                 Err(why) => self.end_early(&why, view),
             };
         };
@@ -56,8 +72,8 @@ impl Run {
                 let twice = [b"-i".to_vec(), b"-i".to_vec()];
                 comparison.command.args.splice(0..0, twice);
                 let output = DryRunOutput::sampling(Sampled::new(part, parts));
-                let stage = RunStage::Compare;
-                self.start_with(comparison.command, output, view, spawn, stage)
+                let purpose = Purpose::Compare;
+                self.start_with(comparison.command, output, view, spawn, purpose)
             }
             Err(why) => self.end_early(&why, view),
         }
@@ -83,8 +99,18 @@ impl Run {
         self.held = Some(printed);
         let files = ComparisonScope::Files(sampled.names);
         match view.comparison(self.request.sync, &files, true) {
-            Ok(comparison) => self.start(comparison.command, view, spawn, RunStage::Sample),
+            Ok(mut comparison) => {
+                self.ask_checksum(true, &mut comparison);
+                self.start(comparison.command, view, spawn, Purpose::Sample)
+            }
             Err(why) => self.end_early(&why, view),
+        }
+    }
+
+    /// Makes a dry run that compares contents tell the checksum, if its rsync can.
+    fn ask_checksum(&self, by_content: bool, comparison: &mut Comparison) {
+        if by_content && dry_run::tells_checksum(self.report.rsync.as_bytes()) {
+            comparison.command.args.insert(0, TELL_CHECKSUM.to_vec());
         }
     }
 
@@ -94,13 +120,13 @@ impl Run {
         paths: BTreeSet<Vec<u8>>,
         view: &impl AuditView,
         spawn: DryRunSpawner<'_>,
-        stage: fn(Child) -> RunStage,
+        purpose: Purpose,
     ) -> RunStep {
         let sync = self.request.sync;
         let is_directory = |path: &[u8]| view.is_directory(sync, path);
         let scope = self.passes.expect(paths, &self.scope, is_directory);
         match view.comparison(sync, &scope, self.request.by_content) {
-            Ok(comparison) => self.start(comparison.command, view, spawn, stage),
+            Ok(comparison) => self.start(comparison.command, view, spawn, purpose),
             Err(why) => self.end_early(&why, view),
         }
     }
@@ -110,22 +136,22 @@ impl Run {
         command: Command,
         view: &impl AuditView,
         spawn: DryRunSpawner<'_>,
-        stage: fn(Child) -> RunStage,
+        purpose: Purpose,
     ) -> RunStep {
-        self.start_with(command, DryRunOutput::default(), view, spawn, stage)
+        self.start_with(command, DryRunOutput::default(), view, spawn, purpose)
     }
 
-    fn start_with(
+    pub(super) fn start_with(
         &mut self,
         command: Command,
         output: DryRunOutput,
         view: &impl AuditView,
         spawn: DryRunSpawner<'_>,
-        stage: fn(Child) -> RunStage,
+        purpose: Purpose,
     ) -> RunStep {
         let program = log::escape(&command.program).into_owned();
         match spawn(command) {
-            Ok(pid) => self.wait(stage(Child::new(pid, output))),
+            Ok(pid) => self.wait(RunStage::Running(purpose, Child::new(pid, output))),
             Err(error) => self.end_early(&format!("cannot start {program}: {error}"), view),
         }
     }

@@ -1,7 +1,9 @@
 //! The comparison of one sync.
 //!
+//! * `details`: what each side has at the paths that differ, and when they were sent last;
 //! * `dry_runs`: starts its children.
 
+mod details;
 mod dry_runs;
 
 use std::time::Instant;
@@ -12,12 +14,14 @@ use super::view::{AuditView, Obstacle};
 use crate::batch::dry_run::Printed;
 use crate::component::{Action, SamplePlace, SyncCommand, WatchAction};
 use crate::control::barrier::Barrier;
+use crate::history::LastEntry;
 use crate::id::SyncId;
 use crate::log;
 use crate::paths;
 use crate::process::{Command, ExitStatus, Pid, SpawnError, Stream};
 use crate::script::ComparisonScope;
-use crate::status::drift_report::{DriftReport, DriftVerdict, MAX_LISTED, ReportSample};
+use crate::status::drift_report::{DriftReport, DriftVerdict, ReportSample};
+use crate::status::snapshot::VerifyProgress;
 
 /// Starts a child.
 pub type DryRunSpawner<'a> = &'a mut dyn FnMut(Command) -> Result<Pid, SpawnError>;
@@ -42,6 +46,10 @@ pub struct Run {
     passes: Passes,
     /// What the dry run in front of a sample has printed.
     held: Option<Printed>,
+    /// The command that tells the version of the rsync at the target.
+    remote_version: Option<Command>,
+    /// The target can be asked for what it has at the paths that differ.
+    may_list: bool,
     stage: RunStage,
 }
 
@@ -67,18 +75,47 @@ enum RunStage {
         is_flushed: bool,
         next: AfterSettling,
     },
-    /// Asks rsync for its version.
-    Version(Child),
-    /// A dry run compares.
-    Compare(Child),
-    /// A dry run compares the contents of a sample.
-    Sample(Child),
-    /// A dry run tells which of the missing paths have another type at the target.
-    Types(Child),
-    /// A dry run tells which differences are repaired.
-    Check(Child),
+    /// A child runs.
+    Running(Purpose, Child),
+    /// Waits until the transfer log has been searched with this number.
+    FindLast(u64),
     /// The report is complete.
     End,
+}
+
+/// What a child is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// It tells the version of this host's rsync.
+    Version,
+    /// It tells the version of the rsync at the target.
+    RemoteVersion,
+    /// A dry run compares.
+    Compare,
+    /// A dry run compares the contents of a sample.
+    Sample,
+    /// A dry run tells which of the missing paths have another type at the target.
+    Types,
+    /// It lists what the source has at the paths that differ.
+    ListSource,
+    /// It lists what the target has there.
+    ListTarget,
+    /// A dry run tells which differences are repaired.
+    Check,
+}
+
+impl Purpose {
+    /// Returns what happens, for the user.
+    fn text(self) -> &'static str {
+        match self {
+            Purpose::Version | Purpose::RemoteVersion => "asking rsync for its version",
+            Purpose::Compare => "comparing",
+            Purpose::Sample => "comparing the contents of the sample",
+            Purpose::Types => "comparing types",
+            Purpose::ListSource | Purpose::ListTarget => "listing what differs",
+            Purpose::Check => "comparing what was repaired",
+        }
+    }
 }
 
 /// What follows when everything is at the target.
@@ -110,6 +147,8 @@ impl Run {
             scope: ComparisonScope::Everything,
             passes: Passes::new(&request.path),
             held: None,
+            remote_version: None,
+            may_list: false,
             stage: RunStage::Begin,
             request,
         }
@@ -137,24 +176,37 @@ impl Run {
 
     /// Takes in the end of the child.
     pub fn on_ended(&mut self, status: ExitStatus) {
-        match &mut self.stage {
-            RunStage::Version(child)
-            | RunStage::Compare(child)
-            | RunStage::Sample(child)
-            | RunStage::Types(child)
-            | RunStage::Check(child) => child.status = Some(status),
-            RunStage::Begin | RunStage::Settle { .. } | RunStage::End => {}
+        if let RunStage::Running(_, child) = &mut self.stage {
+            child.status = Some(status);
+        }
+    }
+
+    /// Takes in what a search of the transfer log has found.
+    pub fn on_last_found(&mut self, token: u64, last: Vec<Option<LastEntry>>) {
+        if matches!(self.stage, RunStage::FindLast(expected) if expected == token) {
+            self.passes.on_last_found(last);
+            self.stage = RunStage::FindLast(0);
+        }
+    }
+
+    /// Returns what happens now.
+    pub fn progress(&self) -> VerifyProgress {
+        let (text, found) = match &self.stage {
+            RunStage::Begin | RunStage::Settle { .. } => ("sending what is pending", 0),
+            RunStage::Running(purpose, child) => (purpose.text(), child.output.found()),
+            RunStage::FindLast(_) | RunStage::End => ("reading the transfer log", 0),
+        };
+        VerifyProgress {
+            stage: text.to_owned(),
+            begin: self.report.begin,
+            found: (found as u64).max(self.passes.differences_so_far()),
         }
     }
 
     fn running(&self) -> Option<&Child> {
         match &self.stage {
-            RunStage::Version(child)
-            | RunStage::Compare(child)
-            | RunStage::Sample(child)
-            | RunStage::Types(child)
-            | RunStage::Check(child) => Some(child).filter(|child| child.status.is_none()),
-            RunStage::Begin | RunStage::Settle { .. } | RunStage::End => None,
+            RunStage::Running(_, child) => Some(child).filter(|child| child.status.is_none()),
+            _ => None,
         }
     }
 
@@ -188,56 +240,69 @@ impl Run {
                 is_flushed,
                 next,
             } => self.on_settling(barrier, is_marked, is_flushed, next, view, spawn, now),
-            RunStage::Version(child) => match child.status {
-                None => self.wait(RunStage::Version(child)),
-                Some(_) => {
-                    let first = child.first.take().unwrap_or_default();
-                    self.report.rsync = log::escape(&first).into_owned();
-                    self.compare_first(view, spawn)
-                }
+            RunStage::Running(purpose, child) => match child.status {
+                None => self.wait(RunStage::Running(purpose, child)),
+                Some(status) => self.on_child(purpose, child, status, view, spawn),
             },
-            RunStage::Compare(child) => match child.status {
-                None => self.wait(RunStage::Compare(child)),
-                Some(status) => {
-                    let mut printed = child.output.into_printed();
-                    match printed.sampled.take() {
-                        Some(sampled) if Child::failure(status, &printed).is_none() => {
-                            self.compare_sample(sampled, printed, view, spawn)
-                        }
-                        _ => self.on_compared(status, printed, view),
-                    }
-                }
-            },
-            RunStage::Sample(child) => match child.status {
-                None => self.wait(RunStage::Sample(child)),
-                Some(status) => {
-                    let printed = child.output.into_printed();
-                    let mut held = self.held.take().unwrap_or_default();
-                    held.changes.extend(printed.changes);
-                    held.beyond += printed.beyond;
-                    held.errors = printed.errors;
-                    self.on_compared(status, held, view)
-                }
-            },
-            RunStage::Types(child) => match child.status {
-                None => self.wait(RunStage::Types(child)),
-                Some(_) => {
-                    let printed = child.output.into_printed();
-                    self.passes.on_typed(printed.changes);
-                    self.repair(view)
-                }
-            },
-            RunStage::Check(child) => match child.status {
-                None => self.wait(RunStage::Check(child)),
-                Some(status) => {
-                    let printed = child.output.into_printed();
-                    if Child::failure(status, &printed).is_none() {
-                        self.passes.on_repaired(printed.changes);
-                    }
-                    self.end(view)
-                }
-            },
+            RunStage::FindLast(0) => self.list_source(view, spawn),
+            RunStage::FindLast(token) => self.wait(RunStage::FindLast(token)),
             RunStage::End => self.end(view),
+        }
+    }
+
+    /// Evaluates the output of a child that has ended.
+    fn on_child(
+        &mut self,
+        purpose: Purpose,
+        child: Child,
+        status: ExitStatus,
+        view: &impl AuditView,
+        spawn: DryRunSpawner<'_>,
+    ) -> RunStep {
+        let first = child.first.take().unwrap_or_default();
+        let mut printed = child.output.into_printed();
+        match purpose {
+            Purpose::Version => {
+                self.report.rsync = log::escape(&first).into_owned();
+                self.ask_remote_version(view, spawn)
+            }
+            Purpose::RemoteVersion => {
+                let version = Some(first).filter(|line| line.starts_with(b"rsync"));
+                self.report.remote_rsync = version.map(|line| log::escape(&line).into_owned());
+                self.compare_first(view, spawn)
+            }
+            Purpose::Compare => match printed.sampled.take() {
+                Some(sampled) if Child::failure(status, &printed).is_none() => {
+                    self.compare_sample(sampled, printed, view, spawn)
+                }
+                _ => self.on_compared(status, printed, view),
+            },
+            Purpose::Sample => {
+                let mut held = self.held.take().unwrap_or_default();
+                held.changes.extend(printed.changes);
+                held.beyond += printed.beyond;
+                held.errors = printed.errors;
+                held.checksum = printed.checksum;
+                self.on_compared(status, held, view)
+            }
+            Purpose::Types => {
+                self.passes.on_typed(printed.changes);
+                self.find_last(view)
+            }
+            Purpose::ListSource => {
+                self.passes.on_source_listed(printed.listed);
+                self.list_target(view, spawn)
+            }
+            Purpose::ListTarget => {
+                self.passes.on_target_listed(printed.listed);
+                self.repair(view)
+            }
+            Purpose::Check => {
+                if Child::failure(status, &printed).is_none() {
+                    self.passes.on_repaired(printed.changes);
+                }
+                self.end(view)
+            }
         }
     }
 
@@ -338,7 +403,7 @@ impl Run {
             AfterSettling::Sort { has_failed } => self.sort(!has_failed && !is_halted, view, spawn),
             AfterSettling::Check => {
                 let paths = self.passes.drifting();
-                self.compare_listed(paths, view, spawn, RunStage::Check)
+                self.compare_listed(paths, view, spawn, Purpose::Check)
             }
         }
     }
@@ -358,6 +423,9 @@ impl Run {
         if printed.beyond > 0 {
             let why = format!("{} further differences were not examined", printed.beyond);
             self.report.reason.get_or_insert(why);
+        }
+        if printed.checksum.is_some() {
+            self.report.checksum = printed.checksum;
         }
         if self.report.entries.is_none() {
             self.report.entries = printed.entries;
@@ -385,11 +453,12 @@ impl Run {
             .passes
             .sort(|path| view.has_changed(sync, path), may_repeat);
         if let Some(paths) = again {
-            return self.compare_listed(paths, view, spawn, RunStage::Compare);
+            return self.compare_listed(paths, view, spawn, Purpose::Compare);
         }
         let missing = self.passes.missing();
+        self.may_list = may_repeat;
         if missing.is_empty() || !may_repeat {
-            return self.repair(view);
+            return self.find_last(view);
         }
         let is_directory = |path: &[u8]| view.is_directory(sync, path);
         let scope = self.passes.expect(missing, &self.scope, is_directory);
@@ -397,9 +466,9 @@ impl Run {
         match view.comparison(sync, &scope, by_content) {
             Ok(mut comparison) => {
                 comparison.command.args.insert(0, b"--existing".to_vec());
-                self.start(comparison.command, view, spawn, RunStage::Types)
+                self.start(comparison.command, view, spawn, Purpose::Types)
             }
-            Err(_) => self.repair(view),
+            Err(_) => self.find_last(view),
         }
     }
 
@@ -425,7 +494,7 @@ impl Run {
     fn end(&mut self, view: &impl AuditView) -> RunStep {
         let report = &mut self.report;
         report.end = view.wall_time();
-        (report.drift, report.differences) = self.passes.differences(MAX_LISTED);
+        (report.drift, report.differences) = self.passes.differences();
         (report.in_motion, report.moving) = self.passes.moving();
         report.repaired = self.passes.repaired();
         report.verdict = match (&report.reason, report.drift) {

@@ -17,7 +17,7 @@ use super::startup_call::{StartupCall, startup_call};
 use crate::batch;
 use crate::config::ssh::{quoted, remote_word};
 use crate::log::{self, escape};
-use crate::process::{Command, Ended, ExitStatus, Stdin, run_without_terminal};
+use crate::process::{Command, Ended, ExitStatus, Output, Stdin, run_without_terminal};
 use crate::script::{Script, ScriptRequest, SpawnRequest, SyncHandle};
 
 /// The commands of the session: `$1` is the directory, `$2` the rsync. A name that does not exist
@@ -204,25 +204,8 @@ impl ConnectResult {
         let Some((program, words)) = shell.split_first() else {
             return self.fail("the remote shell is no command".into());
         };
-        let mut command = Command::new(program.clone());
+        let mut command = remote_command(program, words, host);
         command.environment = request.environment.clone();
-        command.stdin = Stdin::Null;
-        command.args = words.to_vec();
-        let name = Path::new(OsStr::from_bytes(program)).file_name();
-        if name == Some(OsStr::new("ssh")) {
-            let timeout = format!("ConnectTimeout={CONNECT_TIMEOUT}");
-            for option in ["BatchMode=yes", &timeout] {
-                command.args.extend([b"-o".to_vec(), option.into()]);
-            }
-        }
-        let at = host.iter().rposition(|&byte| byte == b'@');
-        if let Some(at) = at {
-            command.args.extend([b"-l".to_vec(), host[..at].to_vec()]);
-        }
-        let name = &host[at.map_or(0, |at| at + 1)..];
-        let name = name.strip_prefix(b"[").unwrap_or(name);
-        let name = name.strip_suffix(b"]").unwrap_or(name);
-        command.args.push(name.to_vec());
         let directory = if directory.is_empty() {
             b"./"
         } else {
@@ -358,6 +341,47 @@ impl ConnectResult {
             Err(error) => self.fail(not_started(&request.program, &error)),
         }
     }
+}
+
+/// Returns the call of a remote shell that runs a command on a host. The words of the command are
+/// to be added.
+fn remote_command(program: &[u8], words: &[Vec<u8>], host: &[u8]) -> Command {
+    let mut command = Command::new(program);
+    command.stdin = Stdin::Null;
+    command.args = words.to_vec();
+    let name = Path::new(OsStr::from_bytes(program)).file_name();
+    if name == Some(OsStr::new("ssh")) {
+        let timeout = format!("ConnectTimeout={CONNECT_TIMEOUT}");
+        for option in ["BatchMode=yes", &timeout, "ServerAliveInterval=10"] {
+            command.args.extend([b"-o".to_vec(), option.into()]);
+        }
+    }
+    let at = host.iter().rposition(|&byte| byte == b'@');
+    if let Some(at) = at {
+        command.args.extend([b"-l".to_vec(), host[..at].to_vec()]);
+    }
+    let name = &host[at.map_or(0, |at| at + 1)..];
+    let name = name.strip_prefix(b"[").unwrap_or(name);
+    let name = name.strip_suffix(b"]").unwrap_or(name);
+    command.args.push(name.to_vec());
+    command
+}
+
+/// Returns the command that prints the version of the rsync at a target, which `call` reaches with
+/// this remote shell; `None` if it is not reached by one.
+pub fn version_command(shell: &[Vec<u8>], target: &[u8], call: &Command) -> Option<Command> {
+    let RsyncTarget::Shell(host, _) = RsyncTarget::parse(target) else {
+        return None;
+    };
+    let (program, words) = shell.split_first()?;
+    let mut command = remote_command(program, words, host);
+    command.environment = call.environment.clone();
+    command.priority = call.priority;
+    command.output = Output::Lines;
+    // The remote shell splits it, as in rsync's own call.
+    let rsync = remote_rsync(&call.args).to_vec();
+    command.args.extend([rsync, b"--version".to_vec()]);
+    Some(command)
 }
 
 /// Returns the words that concern the connection to a daemon.

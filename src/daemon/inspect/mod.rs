@@ -9,7 +9,7 @@
 //! The configuration is loaded as for a start, including its Lua code. No watch is set, no file is
 //! written and no signal is sent. Processes are started for `-preview` and `-connect` only.
 
-mod connect;
+pub mod connect;
 pub(super) mod explain;
 mod preflight;
 mod preview;

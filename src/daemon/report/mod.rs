@@ -19,12 +19,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub use self::dump::dump;
 pub use self::files::ReportFiles;
 pub use self::snapshot::{snapshot, trend_samples};
+use super::inspect::connect;
 use super::watch_limit::WatchLimit;
 use crate::audit::{AuditView, Audits, Obstacle};
 use crate::component::{SamplePlace, SyncCommand};
 use crate::control::{ControlServer, DaemonView, SyncView};
 use crate::id::{ConnectionId, SyncId};
-use crate::process::ExitStatus;
+use crate::process::{Command, ExitStatus};
 use crate::queue::Time;
 use crate::script::{Comparison, ComparisonScope, Script, SyncHandle};
 use crate::state::{self, StateDir};
@@ -181,6 +182,11 @@ impl AuditView for DaemonState<'_> {
     fn sample(&self, sync: SyncId) -> Option<SamplePlace> {
         let sync = self.find(sync)?.sync.borrow();
         state::sample::restore(self.state_dir?, &sync.config)
+    }
+
+    fn remote_version(&self, sync: SyncId, comparison: &Comparison) -> Option<Command> {
+        let shell = self.script.ssh_words(self.find(sync)?);
+        connect::version_command(&shell, &comparison.target, &comparison.command)
     }
 
     fn host(&self) -> String {

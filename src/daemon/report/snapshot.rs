@@ -122,6 +122,7 @@ pub(super) fn of_sync(
         last_success: sync.counters.last_success.map(seconds),
         last_error: last_error(&sync.counters),
         verified: state.audits.last(sync.id).cloned(),
+        verifying: state.audits.progress(sync.id),
         paused: sync.is_paused(),
         halted: sync
             .halted()

@@ -8,6 +8,7 @@
 //! | explain | `lsyncdctl explain` |
 //! | waiting | `-wait` returns when all is there, and never before |
 //! | verify | what differs is named, and what is in motion is not |
+//! | verify_details | what a report tells of both sides, and the progress on a terminal |
 //! | reports | the kept reports of `verify` |
 //! | socket | who may connect, and what nonsense does: nothing |
 //! | metrics | metrics, page and report files |
@@ -23,6 +24,7 @@ mod socket;
 mod status;
 mod transfer_log;
 mod verify;
+mod verify_details;
 mod waiting;
 
 use std::fs;

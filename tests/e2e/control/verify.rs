@@ -13,17 +13,17 @@ use lsyncd::status::drift_report::{DriftKind, DriftReport, DriftVerdict};
 const MIRROR: &str = r#"settings{ controlSocket = "@DIR@/sock" }
 sync{
     default.rsync, name = "one", source = "@SRC@", target = "@TRG@", delay = 1,
-    rsync = { archive = true, hard_links = true, xattrs = true },
+    rsync = { archive = true, hard_links = true, xattrs = true, acls = true },
 }"#;
 
 /// Runs `lsyncdctl verify` and returns its exit code and the reports.
-fn verify(dir: &Dir, words: &[&str]) -> (i32, Vec<DriftReport>) {
+pub fn verify(dir: &Dir, words: &[&str]) -> (i32, Vec<DriftReport>) {
     let words = [&["verify", "-json"], words].concat();
     let output = ctl(dir, &words);
     (code(&output), reports(&output))
 }
 
-fn reports(output: &Output) -> Vec<DriftReport> {
+pub fn reports(output: &Output) -> Vec<DriftReport> {
     let lines = output.stdout.split(|&byte| byte == b'\n');
     let lines = lines.filter(|line| !line.is_empty());
     let read =
@@ -43,18 +43,24 @@ fn found(report: &DriftReport) -> Vec<(String, String)> {
 }
 
 /// Gives a file at the target other contents of the same size, and the time that it had.
-fn change_silently(path: &std::path::Path, contents: &str) {
+pub fn change_silently(path: &std::path::Path, contents: &str) {
     let modified = fs::metadata(path).unwrap().modified().unwrap();
     fs::write(path, contents).unwrap();
     let file = fs::File::options().write(true).open(path).unwrap();
     file.set_modified(modified).unwrap();
 }
 
+/// Appends to a file at the target, which keeps its time.
+fn append_silently(path: &std::path::Path, contents: &str) {
+    let old = fs::read_to_string(path).unwrap();
+    change_silently(path, &(old + contents));
+}
+
 #[test]
 fn each_kind_of_drift_is_named_and_repaired() {
     let dir = Dir::new();
     for name in [
-        "content", "time", "mode", "xattr", "owner", "missing", "file",
+        "content", "size", "time", "mode", "xattr", "owner", "group", "acl", "missing", "file",
     ] {
         dir.write(name, name);
     }
@@ -76,7 +82,7 @@ fn each_kind_of_drift_is_named_and_repaired() {
         (exit, equal[0].verdict, equal[0].drift),
         (0, DriftVerdict::Equal, 0)
     );
-    assert_eq!(equal[0].entries, Some(18));
+    assert_eq!(equal[0].entries, Some(21));
     assert!(
         equal[0].rsync.starts_with("rsync  version"),
         "{:?}",
@@ -85,6 +91,7 @@ fn each_kind_of_drift_is_named_and_repaired() {
 
     let is_root = nix::unistd::geteuid().is_root();
     change_silently(&dir.trg("content"), "CONTENT");
+    append_silently(&dir.trg("size"), "more");
     let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     let file = fs::File::options()
         .write(true)
@@ -102,8 +109,34 @@ fn each_kind_of_drift_is_named_and_repaired() {
         b"x",
         rustix::fs::XattrFlags::empty(),
     );
+    // For user 7; the permissions stay the same.
+    let entries: [(u16, u16, u32); 5] = [
+        (1, 6, u32::MAX),
+        (2, 4, 7),
+        (4, 4, u32::MAX),
+        (16, 4, u32::MAX),
+        (32, 4, u32::MAX),
+    ];
+    fs::set_permissions(
+        dir.trg("acl"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o644),
+    )
+    .unwrap();
+    let mut acl = 2u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        acl.extend(tag.to_le_bytes());
+        acl.extend(rights.to_le_bytes());
+        acl.extend(id.to_le_bytes());
+    }
+    let has_acls = rustix::fs::setxattr(
+        dir.trg("acl"),
+        "system.posix_acl_access",
+        &acl,
+        rustix::fs::XattrFlags::empty(),
+    );
     if is_root {
-        std::os::unix::fs::lchown(dir.trg("owner"), Some(7), Some(8)).unwrap();
+        std::os::unix::fs::lchown(dir.trg("owner"), Some(7), None).unwrap();
+        std::os::unix::fs::lchown(dir.trg("group"), None, Some(8)).unwrap();
     } else {
         skip("the owner of a file cannot be changed");
     }
@@ -131,11 +164,13 @@ fn each_kind_of_drift_is_named_and_repaired() {
 
     let mut expected = vec![
         ("/a\\#012b", "missing"),
+        ("/acl", "acl"),
         ("/content", "content"),
         ("/empty/", "missing"),
         ("/extra", "extra"),
         ("/file", "type"),
         ("/file/below", "extra"),
+        ("/group", "group"),
         ("/hi\\377 -> x", "missing"),
         ("/link", "link"),
         ("/missing", "missing"),
@@ -143,12 +178,14 @@ fn each_kind_of_drift_is_named_and_repaired() {
         ("/n\\012l]*", "missing"),
         ("/name2", "link"),
         ("/owner", "owner"),
+        ("/size", "size,content"),
         ("/time", "time"),
         ("/typed/", "type"),
         ("/xattr", "xattr"),
     ];
     expected.retain(|(path, _)| match *path {
-        "/owner" => is_root,
+        "/owner" | "/group" => is_root,
+        "/acl" => has_acls.is_ok(),
         "/xattr" => has_xattrs.is_ok(),
         _ => true,
     });
@@ -166,6 +203,7 @@ fn each_kind_of_drift_is_named_and_repaired() {
     assert_eq!(named, expected);
     assert_eq!((exit, drift[0].verdict), (1, DriftVerdict::Drift));
     assert_eq!((drift[0].in_motion, drift[0].repaired), (0, 0));
+    verify_details::both_sides_are_told(&drift[0]);
     let told = status(&dir).syncs[0].verified.clone().unwrap();
     assert_eq!(
         (told.verdict, told.drift),
@@ -249,7 +287,7 @@ fn a_path_that_changes_during_the_dry_run_is_compared_again_and_is_no_drift() {
     assert_eq!(exit, 1);
     assert_eq!(
         found(&drift[0]),
-        [("/f".to_owned(), "content,time".to_owned())]
+        [("/f".to_owned(), "size,time".to_owned())]
     );
 }
 
