@@ -1,10 +1,8 @@
 //! One turn: takes events from the reader and handles them.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,14 +11,14 @@ use mio::Waker;
 use super::contents::{ContentsRead, RunningRead};
 use super::directories::KnownDirectories;
 use super::lookup::FoundDirectory;
-use super::places::{Place, Places};
+use super::places::Places;
 use super::rechecks::NameRechecks;
 use super::records::{EntryName, QUEUE, decode, mask};
 use super::renames::RecentRenames;
 use super::roots::ScopeRoots;
 use super::shadow::Shadow;
+use super::tree_counts::TreeCounts;
 use super::upcoming::UpcomingRenames;
-use crate::mount_table;
 use crate::watch::open_files::OpenFiles;
 use crate::watch::reader::{Chunk, Reader, RecordFilter};
 use crate::watch::scopes::Scopes;
@@ -35,14 +33,13 @@ const MAX_BATCHES_PER_TURN: usize = 32;
 /// The maximum number of times that a turn waits for the reader, and the time for which it does.
 const MAX_CATCH_UPS: usize = 100;
 const CATCH_UP_TIME: Duration = Duration::from_millis(2);
-/// The mean number of files in a directory that is assumed where directories are not counted.
-const FILES_PER_DIRECTORY: usize = 16;
 
 /// Watches directory trees with fanotify(7).
 pub struct FanotifyBackend {
     pub(super) reader: Reader,
     pub(super) places: Places,
-    waker: Arc<Waker>,
+    pub(super) waker: Arc<Waker>,
+    pub(super) counts: TreeCounts,
 
     pub(super) scopes: Scopes,
     pub(super) roots: ScopeRoots,
@@ -107,6 +104,7 @@ impl FanotifyBackend {
             reader: reader.map_err(|error| crate::log::reason(&error))?,
             places,
             waker,
+            counts: TreeCounts::default(),
             scopes: Scopes::default(),
             roots: ScopeRoots::default(),
             refused: Vec::new(),
@@ -294,16 +292,21 @@ impl FanotifyBackend {
         }
     }
 
+    /// Returns true if the contents of a directory are being reported.
+    fn is_reading(&self) -> bool {
+        self.running.is_some() || !self.reads.is_empty()
+    }
+
     /// Handles work that requires that no event is outstanding.
     fn clear_up(&mut self, observer: &mut dyn Observer) {
         let paths = |_, path: &[u8]| vec![path.to_vec()];
         self.open_files.report_due(&paths, self.now, observer);
-        if !self.pending.is_empty() || self.crawling() {
+        if !self.pending.is_empty() || self.is_reading() {
             return;
         }
         self.run_rechecks(observer);
         self.run_reads(observer);
-        if self.reader.drained() && !self.crawling() {
+        if self.reader.drained() && !self.is_reading() {
             self.recent.clear();
             self.shadow.clear();
             self.replaced = 0;
@@ -354,6 +357,7 @@ impl FanotifyBackend {
 impl Backend for FanotifyBackend {
     fn turn(&mut self, now: Instant, observer: &mut dyn Observer) {
         self.now = now;
+        self.counts.turn();
         self.report_roots(observer);
         self.catch_ups = 0;
         self.take_chunks();
@@ -373,7 +377,7 @@ impl Backend for FanotifyBackend {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let is_waiting = !self.rechecks.is_empty() || self.crawling();
+        let is_waiting = !self.rechecks.is_empty() || self.is_reading();
         let retry = is_waiting.then(|| self.now + RETRY_DELAY);
         retry
             .into_iter()
@@ -408,9 +412,12 @@ impl Backend for FanotifyBackend {
     }
 
     fn report_contents(&mut self, directory: &[u8]) -> Option<u64> {
-        let around = |place: &&Place| directory.starts_with(&place.path);
-        self.places.all().iter().find(around)?;
-        let opened = super::contents::open(&rustix::fs::CWD, crate::paths::bare(directory)).ok()?;
+        let places = self.places.all().iter().enumerate();
+        let around = places.filter(|(_, place)| directory.starts_with(&place.path));
+        let (at, place) = around.max_by_key(|(_, place)| place.path.len())?;
+        let below = directory[place.path.len()..].to_vec();
+        let root = self.places.get_mut(at).open().ok()?;
+        let opened = super::contents::open_below(&root, &below).ok()?;
         let number = crate::watch::next_rename();
         self.read_contents(opened, directory, Tell::Unmoved(number));
         self.wake();
@@ -418,7 +425,7 @@ impl Backend for FanotifyBackend {
     }
 
     fn crawling(&self) -> bool {
-        self.running.is_some() || !self.reads.is_empty()
+        self.is_reading() || self.counts.is_counting()
     }
 
     fn progress(&self) -> Option<CrawlProgress> {
@@ -439,21 +446,8 @@ impl Backend for FanotifyBackend {
         }
     }
 
-    /// Returns the size of a whole file system by its number of files. That of other trees is not
-    /// known.
     fn tree_size(&self, root: &[u8]) -> TreeSize {
-        let is_whole = mount_table::is_file_system_root(&mount_table::read(), root);
-        let Ok(system) = rustix::fs::statvfs(OsStr::from_bytes(root)) else {
-            return TreeSize::default();
-        };
-        if !is_whole || self.places.at(root).is_none() {
-            return TreeSize::default();
-        }
-        let entries = system.f_files.saturating_sub(system.f_ffree) as usize;
-        TreeSize {
-            directories: entries / FILES_PER_DIRECTORY,
-            entries,
-        }
+        self.counts.size(root).unwrap_or_default()
     }
 
     fn event_mark(&self) -> u64 {
@@ -465,7 +459,7 @@ impl Backend for FanotifyBackend {
             // Nothing wakes the loop for what is of no concern.
             self.reader.catch_up(CATCH_UP_TIME);
         }
-        self.has_handled(mark) && self.rechecks.is_empty() && !self.crawling() && !self.dirty
+        self.has_handled(mark) && self.rechecks.is_empty() && !self.is_reading() && !self.dirty
     }
 
     fn being_written(&mut self, interested: &dyn Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {

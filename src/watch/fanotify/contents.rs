@@ -88,10 +88,7 @@ impl ContentsRead {
         tell: &mut dyn FnMut(Vec<u8>),
     ) -> io::Result<bool> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let name = if below.is_empty() { b"." } else { below };
-        let name = OsStr::from_bytes(name);
-        let resolve = ResolveFlags::NO_SYMLINKS;
-        let directory = openat2(&self.top, name, flags, Mode::empty(), resolve)?;
+        let directory = open_path(&self.top, below, flags)?;
         let mut listing = Dir::new(directory)?;
         let (mut below_it, mut found) = (Vec::new(), Vec::new());
         while let Some(entry) = listing.read() {
@@ -205,8 +202,46 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
+/// Opens a directory below an open one. Symbolic links are not followed.
+pub fn open_below(top: &impl AsFd, below: &[u8]) -> rustix::io::Result<OwnedFd> {
+    open_path(
+        top,
+        below,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+    )
+}
+
+fn open_path(top: &impl AsFd, below: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let path = if below.is_empty() { b"." } else { below };
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+    openat2(top, OsStr::from_bytes(path), flags, Mode::empty(), resolve)
+}
+
 /// Opens a directory in an open one.
 pub fn open(parent: &impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(parent, OsStr::from_bytes(name), flags, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{File, create_dir_all};
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_swapped_component_does_not_lead_out() {
+        let top = tempfile::tempdir().unwrap();
+        create_dir_all(top.path().join("in/a/b")).unwrap();
+        create_dir_all(top.path().join("out/b")).unwrap();
+        symlink("../out", top.path().join("in/link")).unwrap();
+        symlink("a", top.path().join("in/inner")).unwrap();
+        let root = File::open(top.path().join("in")).unwrap();
+        for path in ["", "a", "a/b/", "a/../a"] {
+            assert!(open_below(&root, path.as_bytes()).is_ok(), "{path}");
+        }
+        for path in ["link", "link/b/", "inner/b", "../out", "/"] {
+            assert!(open_below(&root, path.as_bytes()).is_err(), "{path}");
+        }
+    }
 }

@@ -20,6 +20,7 @@
 //! | `rechecks` | names whose last events may have been handled out of order |
 //! | `contents` | reads a directory that has come from outside |
 //! | `roots` | the roots of scopes: set, lost, found again |
+//! | `tree_counts` | the sizes of trees, as far as they have to be known |
 
 mod backend;
 mod contents;
@@ -33,6 +34,7 @@ pub mod records;
 mod renames;
 mod roots;
 mod shadow;
+mod tree_counts;
 mod upcoming;
 
 pub use backend::FanotifyBackend;

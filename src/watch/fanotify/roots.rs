@@ -79,6 +79,15 @@ impl FanotifyBackend {
         self.roots.list = self.scopes.all().iter().map(root).collect();
         self.roots.events.clear();
         self.set_places();
+        let places = self.places.all().iter();
+        let watched: Vec<Vec<u8>> = self
+            .scopes
+            .all()
+            .iter()
+            .map(|scope| scope.root.clone())
+            .filter(|root| places.clone().any(|place| root.starts_with(&place.path)))
+            .collect();
+        self.counts.set(&watched, &self.scopes, &self.waker);
         let missing: Vec<_> = self
             .roots
             .list
