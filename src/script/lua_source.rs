@@ -15,7 +15,7 @@ pub fn line_of_assignment(text: &str, name: &str) -> Option<usize> {
     None
 }
 
-/// Returns the line of `key =` in the call that begins at line `start` (counted from 1).
+/// Returns the line of `key =` in the calls that begin at line `start` (counted from 1).
 pub fn line_of_key(text: &str, start: usize, key: &str) -> Option<usize> {
     let mut depth = 0usize;
     let mut tokens = Lexer::new(text)
@@ -24,8 +24,9 @@ pub fn line_of_key(text: &str, start: usize, key: &str) -> Option<usize> {
     while let Some((token, line)) = tokens.next() {
         depth = token.depth(depth);
         let is_assigned = matches!(tokens.peek(), Some((LuaToken::Assign, _)));
+        let is_last = tokens.peek().is_none_or(|(_, next)| *next > start);
         match token {
-            LuaToken::Symbol('}' | ')') if depth == 0 => return None,
+            LuaToken::Symbol('}' | ')') if depth == 0 && is_last => return None,
             LuaToken::Name(name) if name == key && depth > 0 && is_assigned => return Some(line),
             _ => {}
         }
@@ -198,6 +199,9 @@ settings { bwlimit = 5 }
     #[test]
     fn a_key_is_found_outside_of_texts_and_comments() {
         assert_eq!(line_of_key(CONFIG, 3, "bwlimit"), Some(9));
+        let two = "f { a = 1 } g { b = 1,\n c = 1 }\nh { d = 1 }";
+        assert_eq!(line_of_key(two, 1, "c"), Some(2));
+        assert_eq!(line_of_key(two, 1, "d"), None);
         assert_eq!(line_of_key(CONFIG, 3, "source"), Some(5));
         assert_eq!(line_of_key(CONFIG, 3, "absent"), None);
         let assigned = "settings { bwlimit = 5 }\n-- settings = 1\nsettings = { nodaemon = true }";
