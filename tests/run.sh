@@ -265,6 +265,7 @@ system_tests() {
 long_tests() {
     check "faults with a status file" env LSYNCD_TEST_STATUS_FILE=1 cargo test --locked --test faults </dev/null
     check "churn" env LSYNCD_TEST_ROUNDS=40 cargo test --locked --test faults churn </dev/null
+    check "kills" env LSYNCD_TEST_KILLS=50 cargo test --locked --test faults warm_kills </dev/null
     check "fuzzing" env LSYNCD_TEST_FUZZ=30 cargo test --locked --test fuzz </dev/null
     check "soak" cargo test --locked --test faults soak -- --ignored </dev/null
 }

@@ -56,7 +56,7 @@ impl Random {
         (self.next() % limit as u64) as usize
     }
 
-    fn content(&mut self) -> String {
+    pub fn content(&mut self) -> String {
         let number = self.below(1000).to_string();
         match self.2 {
             Sizes::Few => number,
@@ -70,7 +70,7 @@ impl Random {
 }
 
 /// One to three components of few names, so that changes meet.
-fn path(dir: &Dir, random: &mut Random) -> PathBuf {
+pub fn path(dir: &Dir, random: &mut Random) -> PathBuf {
     let mut path = dir.path("src");
     for _ in 0..=random.below(3) {
         path.push(random.pick(&["a", "b", "c", "d e", "*", "\n", "-f", "g"]));
@@ -78,7 +78,7 @@ fn path(dir: &Dir, random: &mut Random) -> PathBuf {
     path
 }
 
-fn remove(path: &Path) {
+pub fn remove(path: &Path) {
     let _ = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
         _ => fs::remove_file(path),
@@ -123,17 +123,6 @@ pub fn change(dir: &Dir, random: &mut Random) {
         _ => {
             let _ = nix::unistd::truncate(&one, random.content().len() as i64);
         }
-    }
-}
-
-/// More events than the kernel keeps; two equal ones in a row would be one.
-fn overflow(dir: &Dir) {
-    for name in ["o1", "o2"] {
-        dir.write(name, "");
-    }
-    for n in 0..9000 {
-        dir.chmod("o1", 0o600 | (n & 0o77));
-        dir.chmod("o2", 0o600 | (n & 0o77));
     }
 }
 
@@ -205,7 +194,7 @@ fn trouble<'d>(
         }
         3 => {
             daemon.stop();
-            overflow(dir);
+            dir.overflow_queue();
             changes(random);
             daemon.cont();
         }

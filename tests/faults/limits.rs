@@ -14,7 +14,7 @@ sync{ default.rsync, source = "@SRC@", target = "@TRG@", delay = 0.3, rsync = { 
 "#;
 
 /// Starts the daemon in a user namespace in which `limits` were written.
-fn limited<'d>(dir: &'d Dir, config: &str, limits: &str) -> Option<Running<'d>> {
+pub fn limited<'d>(dir: &'d Dir, config: &str, limits: &str) -> Option<Running<'d>> {
     let unshare = program("unshare")?;
     let allowed = Command::new(&unshare)
         .args(["-U", "-r", "sh", "-c", limits])
@@ -38,7 +38,7 @@ fn set_limit(daemon: &Running<'_>, script: &str) {
     assert!(status.unwrap().success(), "limit in the namespace");
 }
 
-const NO_NAMESPACE: &str = "no user namespace with limits of its own";
+pub const NO_NAMESPACE: &str = "no user namespace with limits of its own";
 
 #[test]
 fn without_enough_watches_the_rest_is_compared_from_time_to_time() {

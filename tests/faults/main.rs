@@ -24,6 +24,8 @@
 //! | rules | random changes under rules that include and exclude |
 //! | soak | minutes of changes, when asked for |
 //! | warm_start | starts that compare changed directories only |
+//! | distrust | starts of that kind that have to compare everything |
+//! | warm_kills | starts of that kind after kills at random moments |
 //! | races | the list of all races and their tests, and those that are nowhere else |
 
 // clippy.toml allows these in test functions only, and a harness is made of helpers.
@@ -36,6 +38,7 @@ mod support;
 
 mod children;
 mod churn;
+mod distrust;
 mod exposed;
 mod fanotify;
 mod guard;
@@ -56,4 +59,5 @@ mod soak;
 mod stalls;
 mod startup;
 mod verification;
+mod warm_kills;
 mod warm_start;

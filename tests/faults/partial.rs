@@ -462,7 +462,9 @@ fn what_is_in_a_directory_that_was_in_the_way_arrives() {
     daemon.wait_for("it was tried again", |_| {
         fake.ended() == 3 && !dir.text("status").contains("trying again")
     });
-    let again = listed(&fake.calls()[2]);
+    let mut again = listed(&fake.calls()[2]);
+    // A directory that may have appeared while the startup transfer ran is compared as a whole.
+    again.retain(|name| !name.ends_with("/***"));
     assert_eq!(again, ["/in/a", "/in/b/c"], "{}", daemon.log());
 }
 

@@ -1,5 +1,4 @@
-//! Starts with `init = "changed"`: what is compared after a stop, a kill and a reload, and that the
-//! target equals the source whatever was done meanwhile.
+//! Starts with `init = "changed"`: what is compared after a stop, a kill and a reload.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,16 +9,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, statfs};
 
-use crate::churn::{Links, Random, Sizes, change};
 use crate::names::SSH;
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{Dir, poll, skip};
 
-const NOTHING: &str = "nothing has changed since the last stop";
-const EVERYTHING: &str = "everything is compared: ";
+pub const NOTHING: &str = "nothing has changed since the last stop";
+pub const EVERYTHING: &str = "everything is compared: ";
 
-const RSYNC: &str = "default.rsync, target = '@TRG@', rsync = { archive = true }";
-const DIRECT: &str = "default.direct, target = '@TRG@'";
+pub const RSYNC: &str = "default.rsync, target = '@TRG@', rsync = { archive = true }";
+pub const DIRECT: &str = "default.direct, target = '@TRG@'";
 const KINDS: [&str; 3] = [
     RSYNC,
     DIRECT,
@@ -27,12 +25,12 @@ const KINDS: [&str; 3] = [
        rsync = { archive = true, rsh = '@DIR@/bin/ssh' }",
 ];
 
-fn config(sync: &str) -> String {
+pub fn config(sync: &str) -> String {
     format!("sync{{ {sync}, source = '@SRC@', delay = 0.2, init = 'changed' }}")
 }
 
 /// A source; `None` where times and inodes of the file system prove nothing.
-fn site() -> Option<Dir> {
+pub fn site() -> Option<Dir> {
     let dir = Dir::new();
     let found = statfs(dir.root()).unwrap().filesystem_type();
     if found == OVERLAYFS_SUPER_MAGIC {
@@ -50,14 +48,14 @@ fn site() -> Option<Dir> {
     Some(dir)
 }
 
-fn start<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
+pub fn start<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     Daemon::new(dir, config)
         .args(&["-insist", "-log", "Exec"])
         .start()
 }
 
 /// Starts the daemon and waits until the startup has decided what to compare.
-fn start_decided<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
+pub fn start_decided<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
     let mut daemon = start(dir, config);
     let decided = [
         NOTHING,
@@ -72,7 +70,7 @@ fn start_decided<'d>(dir: &'d Dir, config: &str) -> Running<'d> {
 }
 
 /// Waits until no timestamp of the source is so new that a change could get the same one.
-fn grow_old(dir: &Dir) {
+pub fn grow_old(dir: &Dir) {
     fn newest(path: &Path) -> Duration {
         let data = path.symlink_metadata().unwrap();
         let own = Duration::new(data.ctime() as u64, data.ctime_nsec() as u32);
@@ -89,13 +87,13 @@ fn grow_old(dir: &Dir) {
 }
 
 /// The state file of this kind.
-fn state(dir: &Dir, kind: &str) -> PathBuf {
+pub fn state(dir: &Dir, kind: &str) -> PathBuf {
     let mut syncs = fs::read_dir(dir.path("state")).unwrap();
     syncs.next().unwrap().unwrap().path().join(kind)
 }
 
 /// Mirrors the source and stops the daemon, so that there is an index.
-fn index(dir: &Dir, config: &str) {
+pub fn index(dir: &Dir, config: &str) {
     let mut daemon = Daemon::new(dir, config).start();
     daemon.wait_log("Startup of");
     daemon.wait_same("src", "trg", false);
@@ -375,55 +373,4 @@ fn where_it_does_not_apply_it_is_refused() {
         log.contains("must be a function, false or \"changed\""),
         "{log}"
     );
-}
-
-/// Random changes, kills and stops at random moments. `LSYNCD_TEST_SEED=N` replays the changes.
-#[test]
-fn the_target_is_equal_after_kills_at_random_moments() {
-    std::thread::scope(|scope| {
-        scope.spawn(|| kills(RSYNC));
-        scope.spawn(|| kills(DIRECT));
-    });
-}
-
-fn kills(kind: &str) {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let given = std::env::var("LSYNCD_TEST_SEED").ok();
-    let seed = given
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(time.subsec_nanos().into());
-    eprintln!("LSYNCD_TEST_SEED={seed} {kind}");
-    let mut random = Random::new(seed, Links::None, Sizes::Few);
-    let Some(dir) = site() else { return };
-    let config = config(kind).replace("0.2", "0");
-    index(&dir, &config);
-    for round in 0..6 {
-        let mut daemon = match random.below(3) {
-            0 => start(&dir, &config),
-            _ => start_decided(&dir, &config),
-        };
-        for _ in 0..random.below(12) {
-            change(&dir, &mut random);
-            if random.below(4) == 0 {
-                std::thread::sleep(Duration::from_millis(random.below(30) as u64));
-            }
-        }
-        let is_clean = random.below(3) == 0;
-        daemon.signal(if is_clean {
-            Signal::SIGTERM
-        } else {
-            Signal::SIGKILL
-        });
-        daemon.wait_end();
-        daemon.wait_all_gone();
-        for _ in 0..random.below(4) {
-            change(&dir, &mut random);
-        }
-        if round % 2 == 1 {
-            // The trees may be equal before the daemon handles signals.
-            let mut daemon = start_decided(&dir, &config);
-            daemon.wait_same("src", "trg", false);
-            assert_eq!(daemon.terminate(), Some(143));
-        }
-    }
 }

@@ -60,6 +60,21 @@ impl Dir {
         &self.root
     }
 
+    /// Causes more events than a queue of the kernel holds, and leaves nothing. Each has another name:
+    /// fanotify takes equal ones for one.
+    pub fn overflow_queue(&self) {
+        let limit = ["inotify", "fanotify"].map(|kind| {
+            let path = format!("/proc/sys/fs/{kind}/max_queued_events");
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.trim().parse().unwrap_or(16_384)
+        });
+        for number in 0..limit[0].max(limit[1]) + 1000 {
+            let path = self.src(format!("overflow{number}"));
+            fs::write(&path, "").expect("a file");
+            fs::remove_file(&path).expect("its end");
+        }
+    }
+
     /// A path below the watched directory.
     pub fn src(&self, name: impl AsRef<[u8]>) -> PathBuf {
         join(&self.path("src"), name.as_ref())
