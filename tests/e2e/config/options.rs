@@ -1,7 +1,7 @@
 //! Options and settings beyond those that other files are about: what each of them does.
 
 use crate::support::daemon::Daemon;
-use crate::support::dir::Dir;
+use crate::support::dir::{Dir, under_fanotify};
 use crate::support::fake::Fake;
 
 const RECORDED: &str = r#"
@@ -153,9 +153,20 @@ sync{ source = "@SRC@", onCreate = "/bin/true" }
         .start_and_settle();
     dir.write("f.x", "1");
     dir.write("f", "1");
+    let watch = if under_fanotify() {
+        [
+            "Normal: @SRC@/ is watched with fanotify",
+            "Inotify: got event Create",
+        ]
+    } else {
+        [
+            "Inotify: addwatch( @SRC@/ )-> 1",
+            "Inotify: got event Create f(1.0)",
+        ]
+    };
     for line in [
-        "Inotify: addwatch( @SRC@/ )-> 1",
-        "Inotify: got event Create f(1.0)",
+        watch[0],
+        watch[1],
         "Filter: filtered Create on \"/f.x\"",
         "Exclude: Sync1: excludes *.x",
         "Delay: New Create: /f",
