@@ -36,10 +36,10 @@ class Work:
 
 
 class Daemon:
-    def __init__(self, binary, work, sync, kind="default.rsync"):
+    def __init__(self, binary, work, sync, kind="default.rsync", settings=""):
         self.log = work.root + "/log"
         config = work.root + "/conf.lua"
-        write(config, f"""settings{{ logfile = "{self.log}", nodaemon = true }}
+        write(config, f"""settings{{ logfile = "{self.log}", nodaemon = true, {settings} }}
             sync{{ {kind}, source = "{work.src}", target = "{work.trg}", {sync} }}""")
         with open(work.root + "/out", "wb") as out:
             self.process = subprocess.Popen([binary, config], stdout=out, stderr=out)
@@ -384,4 +384,5 @@ def main():
                 print(f"  {name:<12} {type(error).__name__}", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
