@@ -80,7 +80,7 @@
 ---
 ---Default: all.
 ---@field hup? "all"|"changed"
----Seconds that child processes may take to end after kill -TERM.
+---Seconds that child processes may take to end after kill -TERM. If none of the remaining transfers has had I/O for 10 s, they are ended at once. Their changes are sent after the next start.
 ---
 ---Default: 60.
 ---@field stopTimeout? number

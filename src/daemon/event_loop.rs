@@ -14,7 +14,7 @@ use super::os::systemd::{Figures, ServicePhase};
 use super::reload::{self, ReloadScope};
 use super::report::{self, DaemonState, ReportFiles};
 use super::sending::SendingSide;
-use super::shutdown::{Ending, Remaining, Shutdown};
+use super::shutdown::{self, Ending, Remaining, Shutdown};
 use super::watching::WatchedSide;
 use super::{new_watcher, onepass};
 use crate::audit::{AuditStep, Audits};
@@ -219,6 +219,7 @@ impl<'a> EventLoop<'a> {
         if let Some(shutdown) = &mut self.shutdown {
             let left = Remaining {
                 running,
+                is_idle: self.sending.transfers().are_idle(shutdown::IDLE_TIME),
                 last_end: self.sending.transfers().last_end(),
                 is_saved: self.context.state.is_some() && self.watching.has_started(),
                 is_indexing,

@@ -1,8 +1,9 @@
 //! Shutdown of a configuration: no new processes start, running ones may complete, and the
 //! remaining ones are terminated.
 //!
-//! On a stop, children get `settings{ stopTimeout }`, then `SIGTERM`, then `SIGKILL`. A second stop
-//! signal reduces the time to a second. On `SIGHUP` the daemon waits for its children without a
+//! On a stop, children get `settings{ stopTimeout }`, then `SIGTERM`, then `SIGKILL`. Transfers that
+//! have had no I/O for [`IDLE_TIME`] do not get more: a peer that hangs does not delay the stop. A
+//! second stop signal reduces the time to a second. On `SIGHUP` the daemon waits for its children without a
 //! timeout, as lsyncd does.
 
 use std::time::{Duration, Instant, SystemTime};
@@ -13,6 +14,9 @@ use crate::component::Action;
 use crate::exit::Exit;
 use crate::watch::EventMark;
 
+/// The time without I/O after which the remaining transfers are terminated at a stop. Their changes
+/// are sent by the next daemon.
+pub const IDLE_TIME: Duration = Duration::from_secs(10);
 /// The time between SIGTERM and SIGKILL.
 const KILL_DELAY: Duration = Duration::from_secs(10);
 /// The time between SIGTERM and SIGKILL after a second stop signal.
@@ -62,6 +66,8 @@ pub struct Shutdown {
 pub struct Remaining {
     /// The number of running children and threads of syncs.
     pub running: usize,
+    /// All of them are transfers that have had no I/O for [`IDLE_TIME`].
+    pub is_idle: bool,
     /// The time of the last end of a child.
     pub last_end: Option<SystemTime>,
     /// Pending changes are saved for the next daemon.
@@ -139,6 +145,9 @@ impl Shutdown {
                 None => vec![Action::CloseTunnels],
             };
         }
+        if left.is_idle && !self.is_terminated && self.kill_at.is_some() {
+            self.kill_at = Some(now);
+        }
         let mut actions = Vec::new();
         if now >= self.log_at {
             let text = format!("waiting for {running} more child processes.");
@@ -151,7 +160,12 @@ impl Shutdown {
             } else {
                 Signal::SIGTERM
             };
-            let text = format!("{running} child processes have not ended, sending {signal}");
+            let why = if left.is_idle {
+                format!("have had no I/O for {} s", IDLE_TIME.as_secs())
+            } else {
+                "have not ended".to_owned()
+            };
+            let text = format!("{running} child processes {why}, sending {signal}");
             actions.push(Action::warn(text));
             actions.push(Action::SignalTransfers(signal));
             self.kill_at = Some(now + self.kill_delay);
@@ -200,6 +214,7 @@ mod tests {
     fn left(running: usize) -> Remaining {
         Remaining {
             running,
+            is_idle: false,
             last_end: None,
             is_saved: true,
             is_indexing: false,
@@ -232,6 +247,25 @@ mod tests {
         let sent = signals(&mut shutdown, start, 55);
         let (term, kill) = (Signal::SIGTERM, Signal::SIGKILL);
         assert_eq!(sent, [(30, term), (40, kill), (50, kill)]);
+    }
+
+    #[test]
+    fn transfers_without_io_are_terminated_early_unless_syncs_start_anew() {
+        let start = Instant::now();
+        let idle = Remaining {
+            is_idle: true,
+            ..left(2)
+        };
+        for ending in [EXIT, Ending::Reset] {
+            let mut shutdown = Shutdown::new(ending, EventMark::default(), start);
+            shutdown.on_request(ending, TIMEOUT, start);
+            let now = start + Duration::from_secs(12);
+            let actions = shutdown.on_turn(idle, now, WALL);
+            let term = Action::SignalTransfers(Signal::SIGTERM);
+            assert_eq!(actions.contains(&term), ending == EXIT, "{actions:?}");
+            let actions = shutdown.on_turn(idle, now + Duration::from_secs(9), WALL);
+            assert_eq!(actions, []);
+        }
     }
 
     #[test]

@@ -96,6 +96,12 @@ impl StallDetector {
         self.transfers.get(&pid)?.idle_clock.stalled()
     }
 
+    /// Returns true if a transfer has had no I/O for this long.
+    pub fn is_idle(&self, pid: Pid, time: Duration) -> bool {
+        let transfer = self.transfers.get(&pid);
+        transfer.is_some_and(|transfer| transfer.idle_clock.idle() >= time)
+    }
+
     /// Checks the transfers if it is time to.
     pub fn on_timer(
         &mut self,
@@ -243,6 +249,15 @@ mod tests {
 
     const fn seconds(count: u64) -> Duration {
         Duration::from_secs(count)
+    }
+
+    #[test]
+    fn a_transfer_without_io_is_idle() {
+        let (detector, _) = watch(None, 12, |_| activity(1));
+        assert!(detector.is_idle(PID, seconds(5)) && !detector.is_idle(PID, seconds(10)));
+        let (detector, _) = watch(None, 12, activity);
+        assert!(!detector.is_idle(PID, seconds(5)));
+        assert!(!detector.is_idle(Pid(2), seconds(0)));
     }
 
     #[test]

@@ -137,6 +137,13 @@ impl Transfers {
         self.stall_detector.stalled(pid)
     }
 
+    /// Returns true if all that is unfinished are transfers that have had no I/O for this long.
+    pub fn are_idle(&self, time: Duration) -> bool {
+        let mut pids = self.jobs.keys();
+        self.unfinished() == self.jobs.len()
+            && pids.all(|&pid| self.stall_detector.is_idle(pid, time))
+    }
+
     /// Returns when [`Transfers::on_timer`] has something to do.
     pub fn deadline(&self) -> Option<Instant> {
         let deadlines = [self.stall_detector.deadline(), self.local_jobs.deadline()];

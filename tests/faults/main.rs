@@ -11,6 +11,7 @@
 //! | exposed | files outside of the source, for those who may write to it |
 //! | replaced | sources with an empty directory in their place |
 //! | stalls | transfers that stand still |
+//! | silent_peer | a stop while the peer has accepted the connection and says nothing |
 //! | startup | failures before anything was sent |
 //! | children | transfers that fail in every way |
 //! | partial | transfers that do a part of their work: what is sent again, and what is not |
@@ -55,6 +56,7 @@ mod reload;
 mod replaced;
 mod restart;
 mod rules;
+mod silent_peer;
 mod soak;
 mod stalls;
 mod startup;

@@ -22,11 +22,12 @@ exec rsync "$@"
 "#;
 
 /// In place of ssh: what is meant for the host is done here.
-const SSH: &str = "#!/bin/sh\nwhile [ \"$1\" != host ]; do shift; done; shift\nexec sh -c \"$*\"\n";
+pub const SSH: &str =
+    "#!/bin/sh\nwhile [ \"$1\" != host ]; do shift; done; shift\nexec sh -c \"$*\"\n";
 
 /// A script that can be run at once: the test itself, whose other threads start processes, never
 /// has it open for writing.
-fn script(dir: &Dir, name: &str, text: &str) {
+pub fn script(dir: &Dir, name: &str, text: &str) {
     let path = dir.path(name);
     let write = r#"printf %s "$1" > "$2" && chmod 755 "$2""#;
     let mut command = Command::new("sh");

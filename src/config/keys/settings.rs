@@ -73,7 +73,9 @@ pub const SETTINGS: &[Key] = keys! {
         "Effect of `kill -HUP` after the configuration has been read again: `all` runs all startup \
          transfers, `changed` only those of changed syncs.";
     "stopTimeout": T::Seconds, "60", V3;
-        "Seconds that child processes may take to end after `kill -TERM`.";
+        "Seconds that child processes may take to end after `kill -TERM`. If none of the remaining \
+         transfers has had I/O for 10 s, they are ended at once. Their changes are sent after the \
+         next start.";
     "stallTimeout": T::Seconds, "", V3;
         "Seconds without I/O after which a transfer is ended and repeated. Without it, such a \
          transfer is only reported. See [faults.md](faults.md#transfers-that-stand-still).";
