@@ -18,8 +18,8 @@ pub enum ErrorLine {
     /// This path arrived without one of its attributes, because the target does not permit or does
     /// not know it.
     Attribute(QuotedName, Attribute),
-    /// A path of the source is longer than rsync can handle. No transfer brings it.
-    TooLong,
+    /// This path is longer than rsync or a file system can handle. No transfer brings it.
+    TooLong(QuotedName),
     /// The line does not concern a path to be sent: totals, exit codes, warnings.
     Neutral,
     /// The message is not in the tables.
@@ -99,6 +99,8 @@ enum Meaning {
     /// The path could not take the place of a directory.
     Obstructed,
     Attribute(Attribute),
+    /// The path is too long.
+    TooLong,
 }
 
 /// The position of the name behind the text of a message.
@@ -111,7 +113,7 @@ enum NamePlace {
 }
 
 use Attribute::{Acls, Group, Owner, Permissions, Times, Xattrs};
-use Meaning::{Contents, Obstructed, Path};
+use Meaning::{Contents, Obstructed, Path, TooLong};
 use NamePlace::{Quoted, Until};
 
 /// Messages that end with the text and number of an error (`: Permission denied (13)`): the text in
@@ -272,8 +274,8 @@ const PLAIN: &[(&str, NamePlace, Meaning)] = &[
         Until(""),
         Obstructed,
     ),
-    ("skipping overly long name: ", Until(""), Path),
-    ("temporary filename too long: ", Until(""), Path),
+    ("skipping overly long name: ", Until(""), TooLong),
+    ("temporary filename too long: ", Until(""), TooLong),
     ("cannot send file with empty name in ", Quoted, Contents),
     ("symlink has no referent: ", Quoted, Path),
     ("skipping symlink with 0-length value: ", Quoted, Path),
@@ -339,8 +341,8 @@ const NEUTRAL: &[&str] = &[
     "renaming ",
 ];
 
-/// The message for a path of more than `MAXPATHLEN` bytes.
-const TOO_LONG: &[u8] = b"filename overflows max-path len by ";
+/// The message for a path of more than `MAXPATHLEN` bytes, in front of a number and the path.
+const OVERFLOWS: &[u8] = b"filename overflows max-path len by ";
 
 /// Parses one line of rsync's error output.
 pub fn read(line: &[u8]) -> ErrorLine {
@@ -348,8 +350,12 @@ pub fn read(line: &[u8]) -> ErrorLine {
     if NEUTRAL.iter().any(|words| begins(&words)) || is_tried_again(line) {
         return ErrorLine::Neutral;
     }
-    if line.starts_with(TOO_LONG) {
-        return ErrorLine::TooLong;
+    if let Some(rest) = line.strip_prefix(OVERFLOWS) {
+        let colon = rest.windows(2).position(|pair| pair == b": ");
+        return ErrorLine::TooLong(QuotedName {
+            readings: vec![unescape(&rest[colon.map_or(0, |at| at + 2)..]).into_owned()],
+            with_contents: false,
+        });
     }
     let bare = without_program(line);
     if let Some((message, errno)) = with_errno(bare) {
@@ -368,6 +374,9 @@ pub fn read(line: &[u8]) -> ErrorLine {
 }
 
 fn judged(name: QuotedName, meaning: Meaning, errno: Option<i32>) -> ErrorLine {
+    if errno == Some(libc::ENAMETOOLONG) || matches!(meaning, TooLong) {
+        return ErrorLine::TooLong(name);
+    }
     if let Meaning::Attribute(attribute) = meaning
         && errno.is_none_or(is_not_permitted)
     {

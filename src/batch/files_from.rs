@@ -6,13 +6,16 @@
 //! * Directories have no trailing slash: with one, rsync follows a symlink of that name and sends
 //!   all files of the directory.
 //! * The first name begins with `/./`, which makes rsync send the attributes of the source itself,
-//!   as the classic call does. Listing `/` would send its contents.
+//!   as the classic call does. Listing `/` would send its contents. If the name would be too long,
+//!   the directory at its top is listed for this.
 //! * No `-r`: it adds everything below listed directories and breaks the deletion of missing names.
 //!   No `--no-implied-dirs`: the attributes of parents are wanted.
 
 use super::collapse::{Collapsed, path_order};
+use super::long_paths::MAX_PATH;
 use super::{BatchRequest, Compare, Transfer, TransferKind};
 use crate::filter::{Rules, Sign};
+use crate::paths;
 
 /// The maximum number of rules among the arguments, whose size the kernel limits.
 const MAX_RULES: usize = 256;
@@ -61,6 +64,7 @@ pub fn transfer(
         list: list(&names),
         names_at: 0,
         kind: TransferKind::FilesFrom { missing },
+        too_long: Vec::new(),
     })
 }
 
@@ -86,6 +90,13 @@ fn list(names: &[&[u8]]) -> Vec<u8> {
     let length = names.iter().map(|name| name.len() + 1).sum::<usize>() + 2;
     let mut list = Vec::with_capacity(length);
     list.extend_from_slice(b"/.");
+    if let [first, ..] = names
+        && list.len() + first.len() > MAX_PATH
+    {
+        let top = paths::directories(first).nth(1).unwrap_or_default();
+        list.extend_from_slice(paths::bare(top));
+        list.push(0);
+    }
     for (index, name) in names.iter().enumerate() {
         if index > 0 {
             list.push(0);
@@ -93,4 +104,24 @@ fn list(names: &[&[u8]]) -> Vec<u8> {
         list.extend_from_slice(name);
     }
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_first_name_is_not_made_longer() {
+        let name = |length: usize| {
+            let mut name = b"/top/".to_vec();
+            name.resize(length, b'n');
+            name
+        };
+        let (fits, long) = (name(MAX_PATH - 2), name(MAX_PATH - 1));
+        assert_eq!(list(&[&fits, b"/z"]), [b"/.", &fits[..], b"\0/z"].concat());
+        assert_eq!(
+            list(&[&long, b"/z"]),
+            [b"/./top\0", &long[..], b"\0/z"].concat()
+        );
+    }
 }

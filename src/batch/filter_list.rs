@@ -158,6 +158,7 @@ fn call(
         list,
         names_at,
         kind: TransferKind::Classic,
+        too_long: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`changed_directories`] | the call that compares single directories, without those below them |
 //! | [`itemized`] | what a dry run would do, entry by entry |
+//! | [`long_paths`] | paths that are too long for a list |
 //! | [`list_first`] | whether a comparison of everything lists the whole source first |
 //! | [`list_strategy`] | which of the two calls, and what failures teach |
 //! | [`collapse`] | events are hints: the disk says what exists and what is missing |
@@ -44,6 +45,7 @@ pub mod left_out;
 pub mod list_first;
 pub mod list_strategy;
 pub mod listing;
+pub mod long_paths;
 pub mod output;
 mod pattern_list;
 pub mod probe;
@@ -177,6 +179,8 @@ pub struct Transfer {
     pub names_at: usize,
     /// The kind of the call, for [`ListStrategy::failed`].
     pub kind: TransferKind,
+    /// The paths that are left out because they are too long for rsync.
+    pub too_long: Vec<Vec<u8>>,
 }
 
 impl Transfer {
@@ -228,6 +232,7 @@ mod tests {
             list: b"/./f\0/.h\0/n\nl\0/\xff\xc3\xa9\0/".to_vec(),
             names_at: 0,
             kind: TransferKind::Classic,
+            too_long: Vec::new(),
         };
         assert_eq!(transfer.names(), "/f\n/.h\n/n\\012l\n/\\377é\n/");
     }

@@ -22,6 +22,9 @@ const COMMON_CODES: [i32; 18] = [
 /// The attributes of files that may not be set, by their names in [`Snapshot`].
 pub const ATTRIBUTES: [&str; 6] = ["owner", "group", "permissions", "times", "acls", "xattrs"];
 
+/// The reasons for which paths are left out, by their names in [`Snapshot`].
+pub const LEFT_OUT: [&str; 3] = ["too_long", "obstructed", "dangling_link"];
+
 /// Returns the metrics.
 pub fn text(snapshot: &Snapshot) -> String {
     let mut out = Text::default();
@@ -272,6 +275,20 @@ fn counters(out: &mut Text, snapshot: &Snapshot) {
             }
         },
     );
+    let help = "Paths that no transfer brings to the target, by reason.";
+    out.each(
+        "left_out_total",
+        "counter",
+        help,
+        snapshot,
+        |text, name, labels, sync| {
+            for reason in LEFT_OUT {
+                let count = sync.totals.left_out.get(reason);
+                let count = count.copied().unwrap_or_default();
+                let _ = writeln!(text, "{name}{{{labels},reason=\"{reason}\"}} {count}");
+            }
+        },
+    );
 }
 
 /// The text being built. Writing to a string cannot fail, so results are ignored.
@@ -364,6 +381,7 @@ mod tests {
             r#"lsyncd_failures_total{sync="a \"b\"\\",code="12"} 0"#,
             r#"lsyncd_failures_total{sync="a \"b\"\\",code="99"} 4"#,
             r#"lsyncd_unset_attributes_total{sync="a \"b\"\\",attribute="owner"} 0"#,
+            r#"lsyncd_left_out_total{sync="a \"b\"\\",reason="too_long"} 0"#,
             r#"lsyncd_seconds_since_success{sync="a \"b\"\\"} 10.5"#,
             r#"lsyncd_verify_drift_paths{sync="a \"b\"\\"} 0"#,
             r#"lsyncd_verify_incomplete{sync="a \"b\"\\"} 0"#,

@@ -190,6 +190,8 @@ pub struct Totals {
     pub failures: BTreeMap<i32, u64>,
     /// The number of times an attribute of a transferred file could not be set, by attribute.
     pub unset_attributes: BTreeMap<String, u64>,
+    /// The number of paths that no transfer brings to the target, by reason.
+    pub left_out: BTreeMap<String, u64>,
 }
 
 /// A running child.

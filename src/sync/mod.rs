@@ -12,6 +12,7 @@
 //! * `warm_start`: what is known of the index of the source;
 //! * `verify`: changes that rsync's quick check cannot detect;
 //! * `journal_reader`: the journal shared by syncs of one source;
+//! * `left_out`: paths that no transfer brings to the target;
 //! * `blocked_paths`: the effect of the check gate on transfers;
 //! * `handover`: pending events for a new configuration or the next daemon;
 //! * `commands`: pause, flush, retry, and marks of the control socket;
@@ -32,6 +33,7 @@ mod handover;
 mod health;
 mod ingest;
 mod journal_reader;
+mod left_out;
 mod phase;
 mod recovery;
 mod retry;
@@ -44,6 +46,7 @@ pub use commands::Mark;
 pub use counters::Counters;
 pub use guard::{MountChanges, SourceIdentity, TargetState};
 pub use journal_reader::{choose_leaders, share, share_inherited};
+pub use left_out::LeftOutReason;
 pub use retry::{
     Backoff, Blame, Deferred, FailedEntries, LineKind, OtherNames, RetryEntries, RetryPlan,
 };
@@ -109,6 +112,7 @@ pub struct Sync {
     queue_limit: QueueLimit,
     /// The paths that change while source and target are compared.
     changes: ChangeRecord,
+    left_out: left_out::LeftOut,
     journal_reader: Option<journal_reader::JournalReader>,
     /// Equal for syncs that may share a journal; `None` for a sync that shares none.
     journal_group: Option<Vec<u8>>,
@@ -171,6 +175,7 @@ impl Sync {
                 Policy::PerEvent => usize::MAX,
             }),
             changes: ChangeRecord::default(),
+            left_out: left_out::LeftOut::default(),
             journal_reader: None,
             journal_group: None,
             running: 0,

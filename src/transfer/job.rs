@@ -271,6 +271,10 @@ impl Job {
                     OutputKind::Nothing
                 }
             }
+            LineKind::Unsendable(path) => {
+                sync.leave_out_long_path(&path);
+                OutputKind::Nothing
+            }
             // A repeated failure is logged as a count of pending retries.
             LineKind::Failed(paths)
                 if paths.iter().all(|path| sync.failed_paths().is_tried(path)) =>

@@ -17,6 +17,7 @@
 //! | partial | transfers that do a part of their work: what is sent again, and what is not |
 //! | random_failures | an rsync that fails at random, files that nobody may read |
 //! | obstructed | directories at the target that may not be deleted |
+//! | long_paths | paths that are too long for rsync |
 //! | restart | stopping, killing and starting again |
 //! | verification | changes that a killed daemon may have missed |
 //! | reload | reading the configuration again |
@@ -46,6 +47,7 @@ mod guard;
 mod kinds;
 mod limits;
 mod links;
+mod long_paths;
 mod mounts;
 mod names;
 mod obstructed;

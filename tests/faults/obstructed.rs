@@ -120,76 +120,48 @@ fn with_deletion_and_without_rules_it_is_replaced_in_the_end() {
     assert!(!daemon.log().contains(TOLD));
 }
 
-/// rsync handles paths of 4,095 bytes at most. What is below is told of, and the rest is sent.
+/// The daemon does not know what the user's own options of rsync protect. rsync says it each time.
 #[test]
-fn paths_longer_than_rsync_can_handle_hold_nothing_up() {
-    let dir = Dir::new();
-    let name = "x".repeat(200);
-    // From the inside out, as no call takes such a path.
-    let mut tree = dir.path("tree");
-    fs::create_dir(&tree).unwrap();
-    for _ in 0..25 {
-        let above = dir.path("above");
-        fs::create_dir(&above).unwrap();
-        fs::rename(&tree, above.join(&name)).unwrap();
-        fs::rename(&above, &tree).unwrap();
-    }
-    tree = dir.src("tree");
-    for at_start in [true, false] {
-        let mut daemon = None;
-        if !at_start {
-            daemon = Some(Daemon::new(&dir, &config("")).start());
-            settle(&dir, daemon.as_mut().unwrap());
-        }
-        fs::rename(dir.path("tree"), &tree).unwrap();
-        let mut daemon = daemon.unwrap_or_else(|| Daemon::new(&dir, &config("")).start());
-        daemon.wait_for("it is there", |_| dir.trg("tree").join(&name).exists());
+fn what_own_options_protect_stays_and_holds_nothing_up() {
+    for own in [
+        "rsync = { archive = true, _extra = { '--filter=P *.keep' } }",
+        "rsync = { archive = true, _extra = { '--exclude=*.keep' } }",
+        "rsync = { archive = true, list = 'filter', _extra = { '--filter=P *.keep' } }",
+    ] {
+        let dir = site();
+        let config = config("").replace("rsync = { archive = true }", own);
+        assert!(config.contains(own));
+        let mut daemon = Daemon::new(&dir, &config).start();
         settle(&dir, &mut daemon);
-        dir.write("f", if at_start { "1" } else { "2" });
+        fs::write(dir.trg("d/deep/x.keep"), "").unwrap();
+        replace(&dir, false);
+        dir.write("other", "1");
+        daemon.wait_for("it is told", |daemon| {
+            let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
+            ctl.arg("-socket").arg(dir.path("sock")).arg("retry");
+            ctl.output().unwrap();
+            daemon.log().contains(TOLD)
+        });
         settle(&dir, &mut daemon);
-        assert_eq!(
-            fs::read(dir.src("f")).unwrap(),
-            fs::read(dir.trg("f")).unwrap()
-        );
+        assert!(dir.trg("d/deep/x.keep").exists() && dir.trg("other").exists());
+        // A comparison of everything tries it once, and tells nothing new.
+        let failures = daemon.log().matches("partial transfer").count();
+        let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
+        let ctl = ctl.arg("-socket").arg(dir.path("sock")).arg("resync");
+        assert!(ctl.status().unwrap().success());
+        settle(&dir, &mut daemon);
         let log = daemon.log();
-        assert!(!log.contains("comparing everything again"), "{log}");
-        assert!(log.len() < 200_000, "{} bytes", log.len());
-        fs::rename(&tree, dir.path("tree")).unwrap();
+        assert_eq!(log.matches(TOLD).count(), 1, "{own}\n{log}");
+        assert_eq!(
+            log.matches("partial transfer").count(),
+            failures,
+            "{own}\n{log}"
+        );
+        // It is sent when it changes and nothing protected is in its place.
+        remove(&dir.trg("d"));
+        dir.write("d", "another");
         settle(&dir, &mut daemon);
-        assert!(!dir.trg("tree").exists() || at_start);
+        assert_eq!(fs::read(dir.trg("d")).unwrap(), b"another", "{own}");
         daemon.terminate();
-        if dir.trg("tree").exists() {
-            fs::rename(dir.trg("tree"), dir.path("left")).unwrap();
-        }
-        fs::remove_file(dir.path("sock")).ok();
     }
-}
-
-/// A single event of a path about as long as the kernel and rsync permit. What rsync does not send
-/// ends, and nothing else waits for it.
-#[test]
-fn a_change_of_a_path_at_the_limit_holds_nothing_up() {
-    let dir = Dir::new();
-    let chain = vec!["x".repeat(200); 20].join("/");
-    fs::create_dir_all(dir.src(&chain)).unwrap();
-    let mut daemon = Daemon::new(&dir, &config("")).start();
-    settle(&dir, &mut daemon);
-    // The lengths of paths relative to the source. Names are at most 255 bytes long.
-    for (number, length) in [4040, 4072, 4094, 4095, 4096, 4097, 4200, 4071]
-        .iter()
-        .enumerate()
-    {
-        let name = "n".repeat(length - chain.len() - 1);
-        // No call takes the absolute path.
-        let mut touch = Command::new("touch");
-        let ended = touch.arg(&name).current_dir(dir.src(&chain)).status();
-        assert!(ended.unwrap().success());
-        dir.write("f", number.to_string());
-        settle(&dir, &mut daemon);
-        let sent = fs::read(dir.trg("f")).unwrap();
-        assert_eq!(sent, number.to_string().as_bytes(), "{length}");
-    }
-    let log = daemon.log();
-    assert!(log.len() < 200_000, "{} bytes", log.len());
-    daemon.terminate();
 }

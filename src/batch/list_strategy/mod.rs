@@ -19,6 +19,7 @@ use self::quick_check::{found_resent, has_renewed, is_written, resent};
 use self::refusal::OptionBlame;
 use self::source_disk::SourceDisk;
 use super::collapse::{Collapsed, Disk, FileKind, PathRef, collapse};
+use super::long_paths;
 use super::probe::Binary;
 use super::rsync_options::{self, ListSupport};
 use super::{
@@ -75,13 +76,25 @@ impl ListStrategy {
     /// target may have contents without events.
     ///
     /// Every path is looked up once at the source, unless the call needs no lookup. The first time
-    /// that a local rsync is to delete missing names it is probed.
+    /// that a local rsync is to delete missing names it is probed. Paths that are too long for rsync
+    /// are left out.
     pub fn prepare<'a>(
         &mut self,
         request: &BatchRequest<'_>,
         entries: impl IntoIterator<Item = BatchEntry<'a>>,
     ) -> Transfer {
-        let entries: Vec<BatchEntry<'a>> = entries.into_iter().collect();
+        let (entries, too_long) = long_paths::without_long(entries.into_iter().collect());
+        let mut transfer = self.build(request, &entries);
+        if transfer.kind == TransferKind::Classic
+            && let Some(entries) = long_paths::with_short_patterns(&entries)
+        {
+            transfer = self.build(request, &entries);
+        }
+        transfer.too_long = too_long;
+        transfer
+    }
+
+    fn build(&mut self, request: &BatchRequest<'_>, entries: &[BatchEntry<'_>]) -> Transfer {
         let disk = SourceDisk::new(request.source);
         let binary = Binary::plain(request.binary);
         let filters = if self.rules { request.filters } else { &[] };
@@ -96,16 +109,16 @@ impl ListStrategy {
         let follows_links = rsync_options::follows_links(request.options);
         let found = match &binary {
             None if request.list != ListMode::FilesFrom => None,
-            _ => collapse(&disk, mentions(&entries, follows_links)),
+            _ => collapse(&disk, mentions(entries, follows_links)),
         };
         let mut transfer = match found {
             None => {
-                let compare = compare(request.by_content, &|| resent(request, &disk, &entries));
+                let compare = compare(request.by_content, &|| resent(request, &disk, entries));
                 let is_file = |path: &[u8]| {
                     let stat = disk.lstat(path);
                     stat.is_some_and(|stat| stat.node != FileKind::Directory)
                 };
-                filter_list::transfer(request, rules, &entries, compare, is_file, follows_links)
+                filter_list::transfer(request, rules, entries, compare, is_file, follows_links)
             }
             Some(mut found) => {
                 let sent = rsync_options::sent_as_directories(request.options);

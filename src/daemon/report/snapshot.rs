@@ -22,7 +22,7 @@ use crate::status::snapshot::Snapshot;
 use crate::status::snapshot::SyncSnapshot;
 use crate::status::snapshot::Totals;
 use crate::status::snapshot::WithheldPath;
-use crate::sync::{Clock, Counters, Sync};
+use crate::sync::{Clock, Counters, LeftOutReason, Sync};
 use crate::transfer::Job;
 use crate::trends::TrendSample;
 
@@ -259,6 +259,11 @@ fn totals(sync: &Sync) -> Totals {
             .unset_attributes
             .iter()
             .map(|(attribute, count)| (attribute.name().to_owned(), *count))
+            .collect(),
+        left_out: LeftOutReason::ALL
+            .iter()
+            .map(|reason| (reason.name().to_owned(), sync.left_out().count(*reason)))
+            .filter(|(_, count)| *count > 0)
             .collect(),
     }
 }

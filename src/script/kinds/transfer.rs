@@ -1,5 +1,6 @@
 //! The rsync call of a batch: target, filter and file list.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;
@@ -10,6 +11,7 @@ use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
 use super::{batch_size, scan_request};
 use crate::batch::changed_directories::ChangedDirectories;
 use crate::batch::list_first::{self, WholeComparison};
+use crate::batch::long_paths::listed_directory;
 use crate::batch::probe::Binary;
 use crate::batch::{self, BatchEntry, BatchRequest, Change, ListMode};
 use crate::config::{config_error, destination, text_of, truthy};
@@ -162,11 +164,9 @@ fn changed_directories(lua: &Lua, handle: &SyncHandle) -> Result<Option<Table>> 
         return Ok(None);
     };
     // One that was removed since has an event. A link in its place would be followed.
-    let all: Vec<_> = all
-        .iter()
-        .filter(|path| sync.is_directory(path))
-        .cloned()
-        .collect();
+    let all = all.iter().filter_map(|path| listed_directory(path));
+    let all: BTreeSet<_> = all.filter(|path| sync.is_directory(path)).collect();
+    let all: Vec<_> = all.into_iter().map(<[u8]>::to_vec).collect();
     let rules: Vec<Vec<u8>> = filter_lines(&sync)
         .iter()
         .map(|rule| [b"--filter=", &rule[..]].concat())
@@ -287,6 +287,9 @@ fn transfer(lua: &Lua, context: &ScriptContext, agent: &Agent) -> Result<RsyncCa
             OtherNames::Unknown if transfer.distrusts_times() => sync.resync_once(due),
             OtherNames::Unknown | OtherNames::Verified => sync.compare_once(due),
         }
+    }
+    for path in &transfer.too_long {
+        sync.leave_out_long_path(path);
     }
     Ok(RsyncCall(transfer))
 }

@@ -33,6 +33,7 @@ pub struct Blame {
     max_failed: usize,
     everything: bool,
     attributes: bool,
+    /// A path was named that is too long.
     unsendable: bool,
     limit: Option<SizeLimit>,
     contents: bool,
@@ -71,8 +72,8 @@ pub enum LineKind {
     Failed(Vec<Vec<u8>>),
     /// A path arrived without this attribute.
     Attribute(Attribute),
-    /// The line tells of what no transfer can bring.
-    Unsendable,
+    /// This path is too long, so no transfer brings it.
+    Unsendable(Vec<u8>),
     /// The line reports no failure.
     Neutral,
     /// An unknown part of the transfer failed.
@@ -139,9 +140,9 @@ impl Blame {
     pub fn take(&mut self, line: ErrorLine) -> LineKind {
         match line {
             ErrorLine::Neutral => LineKind::Neutral,
-            ErrorLine::TooLong => {
+            ErrorLine::TooLong(name) => {
                 self.unsendable = true;
-                LineKind::Unsendable
+                LineKind::Unsendable(self.path_of(&name))
             }
             ErrorLine::Attribute(_, attribute) => {
                 self.attributes = true;
@@ -248,6 +249,16 @@ impl Blame {
             }
         }
         found
+    }
+
+    /// Returns the most likely path of a name. That of a temporary file is the path of the file.
+    fn path_of(&self, name: &QuotedName) -> Vec<u8> {
+        let reading = name.readings.last().map(Vec::as_slice).unwrap_or_default();
+        let path = self.below_roots(reading).into_iter().next();
+        let path = path.unwrap_or_else(|| cleaned(reading));
+        let original =
+            TempName::new(&path).and_then(|temporary| temporary.originals().into_iter().next());
+        original.unwrap_or(path)
     }
 
     /// Returns the possible paths of a name relative to the root of the transfer, with a leading

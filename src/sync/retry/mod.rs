@@ -42,8 +42,6 @@ pub(super) struct RetryState {
     size_bound: SizeBound,
     /// Error lines that successful transfers have written as well.
     harmless_lines: BTreeSet<Vec<u8>>,
-    /// The paths that were told of because an undeleted directory obstructs them.
-    obstructed: BTreeSet<Vec<u8>>,
 }
 
 impl RetryState {
@@ -55,7 +53,6 @@ impl RetryState {
             failed_paths: FailedPaths::new(delay),
             size_bound: SizeBound::default(),
             harmless_lines: BTreeSet::new(),
-            obstructed: BTreeSet::new(),
         }
     }
 
@@ -144,6 +141,7 @@ impl Sync {
         let mut delays = ids.iter().filter_map(|&id| self.queue.get(id));
         if delays.any(|delay| delay.etype().is_special()) {
             self.retry.failed_paths.compared();
+            self.left_out.all_sent();
         }
     }
 
@@ -164,9 +162,10 @@ impl Sync {
 
     /// Removes entries that succeeded from the failed paths.
     fn clear_retries(&mut self, ids: &[DelayId]) {
-        if !self.retry.failed_paths.is_idle() {
+        if !self.retry.failed_paths.is_idle() || self.left_out.may_be_sent() {
             for (path, etype) in self.entries(ids) {
                 self.retry.failed_paths.succeeded(&path, etype);
+                self.left_out.sent(&path);
             }
         }
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 
-use super::super::Sync;
+use super::super::{LeftOutReason, Sync};
 use super::blame::{FailedEntries, RetryEntries};
 use crate::log;
 use crate::paths;
@@ -43,10 +43,12 @@ pub struct Deferred {
     pub retry: RetryPlan,
 }
 
-/// The maximum number of recorded paths that were told of.
-const MAX_TOLD: usize = 1000;
 /// The number of failures after which a path is left out that an undeleted directory obstructs.
 const MAX_OBSTRUCTED: u32 = 3;
+
+/// The number of such failures if no rule of the sync protects anything. The user's own options and
+/// a daemon may protect it, or a program may fill the directory again.
+const MAX_OBSTRUCTED_WITHOUT_RULES: u32 = 5;
 
 impl Sync {
     /// Returns the paths of entries, each with the event type for its retry.
@@ -120,12 +122,18 @@ impl Sync {
 
     /// Removes links that rsync follows and that lead nowhere, since there is nothing to send. They
     /// are sent when they change, or by the next full comparison.
-    fn without_dangling_links(&self, mut paths: RetryEntries) -> RetryEntries {
+    fn without_dangling_links(&mut self, mut paths: RetryEntries) -> RetryEntries {
         if !self.follows_links {
             return paths;
         }
         let all = paths.len();
-        paths.retain(|path, _| !is_dangling(&self.on_disk(path)));
+        paths.retain(|path, _| {
+            let dangles = is_dangling(&self.on_disk(path));
+            if dangles {
+                self.left_out.add(LeftOutReason::DanglingLink, path);
+            }
+            !dangles
+        });
         let dangling = all - paths.len();
         if dangling > 0 {
             log::warn(format_args!(
@@ -137,12 +145,11 @@ impl Sync {
         paths
     }
 
-    /// Removes paths at which the target has a directory that the rules of the sync keep from being
-    /// deleted. rsync cannot send them. They are sent when they change, or by the next full
-    /// comparison.
+    /// Removes paths at which the target has a directory that is kept from being deleted. rsync
+    /// cannot send them. They are sent when they change, or by the next full comparison.
     ///
-    /// A directory that is filled at the target again and again looks the same, so a sync that
-    /// deletes everything there retries for ever, and others a few times.
+    /// A directory that is filled at the target again and again looks the same, so it is tried a few
+    /// times.
     fn without_obstructed(
         &mut self,
         mut failed: RetryEntries,
@@ -150,20 +157,25 @@ impl Sync {
         is_whole: bool,
     ) -> RetryEntries {
         let deletes = self.config.delete.in_batches();
-        let keeps = {
+        let has_rules = {
             let filter = self.filter.read().unwrap_or_else(PoisonError::into_inner);
             filter.rules().next().is_some() || filter.excludes().next().is_some()
         };
+        let max_failures = if has_rules {
+            MAX_OBSTRUCTED
+        } else {
+            MAX_OBSTRUCTED_WITHOUT_RULES
+        };
         let failed_paths = &self.retry.failed_paths;
         let is_kept = |path: &&Vec<u8>| match is_whole {
-            // The retry of a path would delete the directory.
-            true => !deletes,
-            false => keeps && failed_paths.failures_of(path) >= MAX_OBSTRUCTED,
+            // The retry of a path would delete the directory, unless it has been tried.
+            true => !deletes || self.left_out.contains(LeftOutReason::Obstructed, path),
+            false => failed_paths.failures_of(path) >= max_failures,
         };
         let kept: BTreeSet<&Vec<u8>> = obstructed.iter().filter(is_kept).collect();
         failed.retain(|path, _| !kept.contains(&paths::bare(path).to_vec()));
-        let told = &mut self.retry.obstructed;
-        let mut new = kept.iter().copied().filter(|path| !told.contains(*path));
+        let new = kept.into_iter();
+        let mut new = new.filter(|path| self.left_out.add(LeftOutReason::Obstructed, path));
         if let Some(first) = new.next() {
             log::warn(format_args!(
                 "{}: the target has a directory at {} with contents that are not to be deleted; \
@@ -176,10 +188,6 @@ impl Sync {
                 }
             ));
         }
-        if told.len() > MAX_TOLD {
-            told.clear();
-        }
-        told.extend(kept.into_iter().cloned());
         failed
     }
 
