@@ -56,6 +56,13 @@ impl<'a> TempName<'a> {
     }
 }
 
+/// Returns the path and, if it is that of a temporary file, the possible paths of the file itself.
+pub fn variants(path: &[u8]) -> Vec<Vec<u8>> {
+    let originals = TempName::new(path).map(TempName::originals);
+    let originals = originals.into_iter().flatten();
+    std::iter::once(path.to_vec()).chain(originals).collect()
+}
+
 /// Returns true if rsync cuts a name for that of a temporary file.
 pub fn is_cut(name: &[u8]) -> bool {
     without_dot(name).len() > MAX_STEM

@@ -4,22 +4,15 @@
 //! not on the amount of output. If a line is not understood, or names nothing that is found, or too
 //! many paths have failed, the whole transfer counts as failed.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
 
+use super::RetryEntries;
+use super::whole_tree::{WholeTree, find_at_target};
 use crate::batch::error_lines::{Attribute, ErrorLine, FailureReason, QuotedName, SizeLimit};
-use crate::batch::temp_name::{self, TempName};
+use crate::batch::temp_name::{self, TempName, variants};
 use crate::paths;
 use crate::queue::Etype;
-
-/// The maximum number of names in a directory that is searched for long names.
-const MAX_LISTED: usize = 100_000;
-
-/// Paths, each with the event type for its retry.
-pub type RetryEntries = BTreeMap<Vec<u8>, Etype>;
 
 /// The failed entries of one transfer, as far as its error lines name them.
 pub struct Blame {
@@ -45,17 +38,6 @@ enum BlameScope {
     Batch(BatchEntries),
     /// A full comparison of a directory.
     Whole(WholeTree),
-}
-
-/// The long names of a directory; `None` if there may be more.
-type LongNames = Option<Vec<Vec<u8>>>;
-
-/// A directory that is compared with its contents.
-struct WholeTree {
-    /// The source without a trailing slash.
-    source: Vec<u8>,
-    /// The directory read last, and the long names in it.
-    listed: RefCell<(Vec<u8>, LongNames)>,
 }
 
 /// The entries of a batch.
@@ -106,11 +88,7 @@ impl Blame {
     /// The failed entries of a transfer.
     pub fn of_everything(roots: &[Vec<u8>], max_failed: usize) -> Blame {
         let source = roots.first().map(Vec::as_slice).unwrap_or_default();
-        let tree = WholeTree {
-            source: paths::bare(source).to_vec(),
-            listed: RefCell::default(),
-        };
-        Blame::new(BlameScope::Whole(tree), roots, max_failed)
+        Blame::new(BlameScope::Whole(WholeTree::new(source)), roots, max_failed)
     }
 
     /// Returns the evaluation of a local copy with these failures.
@@ -335,13 +313,6 @@ fn cleaned(path: &[u8]) -> Vec<u8> {
     clean
 }
 
-/// Returns the path and, if it is that of a temporary file, the possible paths of the file itself.
-fn variants(path: &[u8]) -> Vec<Vec<u8>> {
-    let originals = TempName::new(path).map(TempName::originals);
-    let originals = originals.into_iter().flatten();
-    std::iter::once(path.to_vec()).chain(originals).collect()
-}
-
 impl BatchEntries {
     fn new(all: RetryEntries) -> BatchEntries {
         BatchEntries {
@@ -434,77 +405,6 @@ fn around<'e>(entries: &'e RetryEntries, path: &[u8]) -> Option<(&'e Vec<u8>, &'
 
 fn last(path: &[u8]) -> &[u8] {
     paths::split(path).1
-}
-
-impl WholeTree {
-    /// Finds the file at a path of the source. Returns false if the path may refer to more.
-    fn find(&self, path: &[u8], with_contents: bool, found: &mut RetryEntries) -> bool {
-        let mut all = variants(path);
-        if let Some(temporary) = TempName::new(path) {
-            let Some(names) = self.long_names(temporary) else {
-                return false;
-            };
-            all.extend(names);
-        }
-        for variant in all {
-            let bare = paths::bare(&variant);
-            let on_disk = [&self.source, bare].concat();
-            let Ok(metadata) = fs::symlink_metadata(OsStr::from_bytes(&on_disk)) else {
-                continue;
-            };
-            match (metadata.is_dir(), with_contents) {
-                // A Delete of an existing directory stands for its contents.
-                (true, true) => found.insert(paths::with_slash(bare), Etype::Delete),
-                (true, false) => found.insert(paths::with_slash(bare), Etype::Modify),
-                (false, _) => found.insert(bare.to_vec(), Etype::Modify),
-            };
-        }
-        true
-    }
-
-    /// Returns the paths with long names that a temporary file may belong to; `None` if there are
-    /// too many names.
-    fn long_names(&self, temporary: TempName<'_>) -> Option<Vec<Vec<u8>>> {
-        let mut listed = self.listed.borrow_mut();
-        if listed.0 != temporary.directory {
-            let directory = [&self.source, temporary.directory].concat();
-            *listed = (temporary.directory.to_vec(), list_long(&directory));
-        }
-        let names = listed.1.iter().flatten();
-        let names = names.filter(|name| temporary.may_be_of_long(name));
-        let paths = names.map(|name| [temporary.directory, name].concat());
-        listed.1.is_some().then(|| paths.collect())
-    }
-}
-
-fn list_long(directory: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let Ok(listing) = fs::read_dir(OsStr::from_bytes(directory)) else {
-        return Some(Vec::new());
-    };
-    let mut names = Vec::new();
-    for (count, entry) in listing.flatten().enumerate() {
-        if count >= MAX_LISTED {
-            return None;
-        }
-        let name = entry.file_name().into_encoded_bytes();
-        if temp_name::is_cut(&name) {
-            names.push(name);
-        }
-    }
-    Some(names)
-}
-
-/// Finds a path that the source does not have, so it was to be deleted at the target. Possible
-/// names of temporary files are skipped.
-fn find_at_target(path: &[u8], with_contents: bool, found: &mut RetryEntries) {
-    if path == b"/" || TempName::new(path).is_some() {
-        return;
-    }
-    if with_contents {
-        found.insert(paths::with_slash(path), Etype::Delete)
-    } else {
-        found.insert(path.to_vec(), Etype::Delete)
-    };
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::batch::error_lines;
 use proptest::prelude::*;
+use std::fs;
 
 fn entries(list: &[(&str, Etype)]) -> RetryEntries {
     let owned = list

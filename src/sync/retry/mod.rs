@@ -4,6 +4,7 @@
 //! * `backoff`: the delays;
 //! * `failed_paths`: the paths that are retried, and when;
 //! * `blame`: the entries that rsync's error lines are about;
+//! * `whole_tree`: the paths of full comparisons among them;
 //! * `size_bound`: full comparisons without files that are too large for the target;
 //! * `move_fallback`: Moves that fail at the target;
 //! * `blame_tests`: tests.
@@ -14,14 +15,15 @@ mod failed_paths;
 mod move_fallback;
 mod partial;
 mod size_bound;
+mod whole_tree;
 
 pub use backoff::Backoff;
-pub use blame::{Blame, FailedEntries, LineKind, RetryEntries};
+pub use blame::{Blame, FailedEntries, LineKind};
 pub use failed_paths::FailedPaths;
 pub use move_fallback::OtherNames;
 pub use partial::{Deferred, RetryPlan};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use self::failed_paths::DueRetries;
@@ -31,6 +33,9 @@ use crate::queue::{DelayId, Etype, Time, micros};
 
 /// The maximum number of recorded harmless lines.
 const MAX_HARMLESS_LINES: usize = 64;
+
+/// Paths, each with the event type for its retry.
+pub type RetryEntries = BTreeMap<Vec<u8>, Etype>;
 
 /// What a sync has to do again, and when.
 pub(super) struct RetryState {

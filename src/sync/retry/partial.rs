@@ -15,7 +15,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 
 use super::super::{LeftOutReason, Sync};
-use super::blame::{FailedEntries, RetryEntries};
+use super::{FailedEntries, RetryEntries};
 use crate::log;
 use crate::paths;
 use crate::queue::{DelayId, Etype, Policy, Time};

@@ -2,8 +2,8 @@
 //! repeated at once without files of that size, and a full comparison follows later.
 
 use super::super::Sync;
-use super::blame::{FailedEntries, RetryEntries};
 use super::partial::RetryPlan;
+use super::{FailedEntries, RetryEntries};
 use crate::queue::{DelayId, Time};
 
 /// The maximum size of files that a full comparison sends.
