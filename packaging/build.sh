@@ -33,7 +33,7 @@ cargo build --release --locked --quiet
 for kind in "${kinds[@]}"; do
     case $kind in
     deb)
-        need cargo-deb '^3'
+        need cargo-deb
         # dpkg-shlibdeps finds out which C library is needed at least.
         if ! command -v dpkg-shlibdeps >/dev/null && [ "$(id -u)" -eq 0 ]; then
             apt-get install -q -y --no-install-recommends dpkg-dev </dev/null >/dev/null || true
@@ -43,7 +43,7 @@ for kind in "${kinds[@]}"; do
         cargo deb --quiet --no-build --locked --output "$out/" >/dev/null
         ;;
     rpm)
-        need cargo-generate-rpm '^0.21'
+        need cargo-generate-rpm
         rm -f "$out"/lsyncd-*.rpm
         cargo generate-rpm --auto-req builtin --output "$out/"
         ;;

@@ -55,9 +55,37 @@ use_cargo() {
     PATH=$tools/bin:$PATH
 }
 
-# need COMMAND VERSION: a tool of cargo, of the same name
+# tool_version NAME: the version that makes a release; another one may make other bits
+tool_version() {
+    case $1 in
+    cargo-cyclonedx) echo 0.5.9 ;;
+    cargo-deb) echo 3.8.0 ;;
+    cargo-generate-rpm) echo 0.21.1 ;;
+    cargo-zigbuild) echo 0.24.1 ;;
+    zig) echo 0.17.1 ;;
+    esac
+}
+
+# need TOOL...: commands of cargo
 need() {
-    command -v "$1" >/dev/null && return
-    echo "Installing $1 (once, some minutes) ..."
-    env -u RUSTFLAGS -u CFLAGS cargo install --quiet --locked --root "$tools" --version "$2" "$1"
+    local tool version
+    for tool in "$@"; do
+        version=$(tool_version "$tool")
+        case $({ "$tool" --version || "$tool" "${tool#cargo-}" --version; } 2>/dev/null) in
+        *" $version" | "$version") continue ;;
+        esac
+        echo "Installing $tool (once, some minutes) ..."
+        env -u RUSTFLAGS -u CFLAGS cargo install --quiet --locked --root "$tools" --version "$version" "$tool"
+    done
+}
+
+# need_zig: the linker that knows the symbols of old C libraries
+need_zig() {
+    local version
+    version=$(tool_version zig)
+    [ "$(python3 -m ziglang version 2>/dev/null)" = "$version" ] && return
+    export CARGO_ZIGBUILD_PYTHON_PATH=$tools/zig/bin/python3
+    [ "$("$CARGO_ZIGBUILD_PYTHON_PATH" -m ziglang version 2>/dev/null)" = "$version" ] && return
+    echo "Installing zig ..."
+    python3 -m venv "$tools/zig" >/dev/null && "$tools/zig/bin/pip" install -q "ziglang==$version"
 }

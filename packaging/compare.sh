@@ -24,6 +24,9 @@ option() {
 read_words option "$@"
 [ "${#words[@]}" -eq 0 ] || wrong_usage
 use_cargo
+# Both runs use these.
+need_zig
+need cargo-zigbuild cargo-deb cargo-generate-rpm cargo-cyclonedx
 
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT

@@ -60,15 +60,6 @@ export CARGO_INCREMENTAL=0
 export CFLAGS="-ffile-prefix-map=$PWD=/lsyncd -ffile-prefix-map=$cargo_home=/cargo \
 -ffile-prefix-map=$target=/target"
 
-# ---- tools
-
-need_zig() { # the linker that knows the symbols of old C libraries
-    python3 -m ziglang version >/dev/null 2>&1 && return
-    echo "Installing zig ..."
-    python3 -m venv "$tools/zig" >/dev/null && "$tools/zig/bin/pip" install -q ziglang
-    export CARGO_ZIGBUILD_PYTHON_PATH=$tools/zig/bin/python3
-}
-
 # ---- what is made
 
 rust_target() {
@@ -171,14 +162,12 @@ mkdir -p "$out"
 rm -f "$out"/lsyncd[_.-]* "$out/SHA256SUMS"
 if [ -n "$packages" ]; then
     need_zig
-    need cargo-zigbuild '^0.24'
-    need cargo-deb '^3'
-    need cargo-generate-rpm '^0.21'
+    need cargo-zigbuild cargo-deb cargo-generate-rpm
     for arch in "${arches[@]}"; do
         packages "$arch"
     done
 fi
-need cargo-cyclonedx '^0.5'
+need cargo-cyclonedx
 echo "Packing the source ..."
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
