@@ -89,3 +89,11 @@ need_zig() {
     echo "Installing zig ..."
     python3 -m venv "$tools/zig" >/dev/null && "$tools/zig/bin/pip" install -q "ziglang==$version"
 }
+
+# need_release_tools [PACKAGES]: if there is a word, also those that make packages
+need_release_tools() {
+    need cargo-cyclonedx
+    [ -n "$1" ] || return 0
+    need_zig
+    need cargo-zigbuild cargo-deb cargo-generate-rpm
+}

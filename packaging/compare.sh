@@ -6,27 +6,34 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: packaging/compare.sh [--arch amd64|arm64]... [--source]
+usage: packaging/compare.sh [--arch amd64|arm64]... [--source] [DIRECTORY]
 
-The options are those of packaging/release.sh. Both runs build the commit that is checked out; each
-downloads its crates into a home of its own. Needs some gigabytes below TMPDIR.
+The options are those of packaging/release.sh. Puts the release into DIRECTORY (packaging/out/release).
+If the second run made something else, its files are in DIRECTORY.again.
+
+Both runs build the commit that is checked out; each downloads its crates into a home of its own. Needs
+some gigabytes below TMPDIR.
 TEXT
 }
 
-options=()
+options=() packages=yes
 option() {
-    options+=("$1")
-    [ "$1" != --arch ] || {
-        options+=("$2")
+    case $1 in
+    --source) packages= ;;
+    --arch)
+        : "${2:?--arch needs an architecture}"
         taken=2
-    }
+        ;;
+    *) return 1 ;;
+    esac
+    options+=("${@:1:taken}")
 }
 read_words option "$@"
-[ "${#words[@]}" -eq 0 ] || wrong_usage
+[ "${#words[@]}" -le 1 ] || wrong_usage
+out=$(absolute "${words[0]:-$PWD/packaging/out/release}")
 use_cargo
 # Both runs use these.
-need_zig
-need cargo-zigbuild cargo-deb cargo-generate-rpm cargo-cyclonedx
+need_release_tools "$packages"
 
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
@@ -35,22 +42,24 @@ toolchain=${RUSTUP_HOME:-${HOME:-/root}/.rustup}
 once() { # once FOLDER HOME OUT
     mkdir -p "$1" "$2"
     git clone --quiet . "$1/tree"
-    env -u CARGO_HOME -u CARGO_TARGET_DIR HOME="$2" RUSTUP_HOME="$toolchain" PATH="$PATH" \
+    env -u CARGO_HOME -u CARGO_TARGET_DIR -u XDG_CACHE_HOME HOME="$2" RUSTUP_HOME="$toolchain" PATH="$PATH" \
         "$1/tree/packaging/release.sh" "${options[@]}" "$3" >/dev/null
     rm -rf "${1:?}" "${2:?}"
 }
 
-once "$place/one" "$place/home" "$place/first"
-once "$place/another/and/deeper" "$place/a-home-with-a-longer-name" "$place/second"
+rm -rf "$out.again"
+once "$place/one" "$place/home" "$out"
+once "$place/another/and/deeper" "$place/a-home-with-a-longer-name" "$out.again"
 differing=0
-for file in "$place/first"/*; do
+# SHA256SUMS, which is among them, names all.
+for file in "$out.again"/*; do
     name=${file##*/}
-    if cmp -s "$file" "$place/second/$name"; then
+    if cmp -s "$file" "$out/$name"; then
         echo "ok: $name"
     else
         echo "NOT: $name differs"
         differing=$((differing + 1))
     fi
 done
-[ "$(ls "$place/first")" = "$(ls "$place/second")" ] || die "the runs made different files"
 [ "$differing" -eq 0 ] || die "$differing files differ"
+rm -r "$out.again"

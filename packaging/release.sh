@@ -14,12 +14,13 @@ Puts into DIRECTORY (packaging/out/release):
   lsyncd_VERSION-1.dsc, lsyncd_VERSION-1.debian.tar.xz   with it, the source package of Debian
   lsyncd.spec                                            with it, the source package of RPM
   lsyncd-VERSION.cdx.json                                what the programs consist of (CycloneDX)
+  lsyncd-VERSION.buildinfo                               commit, time and tools: with the same, the files are the same
   SHA256SUMS                                             checksums of all of these
 
 --arch makes the packages of these architectures only, --source makes none.
 
 Times and paths of the build host are kept out of the files. Needs rustup, Python with pip, xz and dpkg-dev. The tools of
-cargo are installed below cargo's target directory.
+cargo and zig are installed below cargo's target directory unless the host has the same versions.
 TEXT
 }
 
@@ -158,16 +159,25 @@ bill_of_materials() {
     rm -f lsyncd.cdx.json
 }
 
+build_information() {
+    local tool
+    printf '%s: %s\n' commit "$commit" SOURCE_DATE_EPOCH "$SOURCE_DATE_EPOCH" rustc "$(rustc --version)"
+    for tool in zig cargo-zigbuild cargo-deb cargo-generate-rpm cargo-cyclonedx; do
+        echo "$tool: $(tool_version "$tool")"
+    done
+    for tool in git tar xz dpkg-source; do
+        echo "$tool: $("$tool" --version | sed -n 1p)"
+    done
+}
+
 mkdir -p "$out"
 rm -f "$out"/lsyncd[_.-]* "$out/SHA256SUMS"
+need_release_tools "$packages"
 if [ -n "$packages" ]; then
-    need_zig
-    need cargo-zigbuild cargo-deb cargo-generate-rpm
     for arch in "${arches[@]}"; do
         packages "$arch"
     done
 fi
-need cargo-cyclonedx
 echo "Packing the source ..."
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
@@ -176,5 +186,6 @@ linux_crates=$(linux_crates)
 source_archive
 source_packages
 bill_of_materials
+build_information >"$out/lsyncd-$version.buildinfo"
 (cd "$out" && sha256sum lsyncd* >SHA256SUMS)
 ls -1 "$out"
