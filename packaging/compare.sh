@@ -37,11 +37,13 @@ need_release_tools "$packages"
 
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
+commit=$(git rev-parse HEAD)
 toolchain=${RUSTUP_HOME:-${HOME:-/root}/.rustup}
 
 once() { # once FOLDER HOME OUT
     mkdir -p "$1" "$2"
-    git clone --quiet . "$1/tree"
+    git clone --quiet --no-checkout . "$1/tree"
+    git -C "$1/tree" checkout --quiet --detach "$commit"
     env -u CARGO_HOME -u CARGO_TARGET_DIR -u XDG_CACHE_HOME HOME="$2" RUSTUP_HOME="$toolchain" PATH="$PATH" \
         "$1/tree/packaging/release.sh" "${options[@]}" "$3" >/dev/null
     rm -rf "${1:?}" "${2:?}"
