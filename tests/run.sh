@@ -209,6 +209,7 @@ system_set_up() {
     need gpg gpg
     need rpm rpm
     need dockerd docker.io
+    need docker-compose docker-compose
     need ip iproute2
     need python3 python3
     [ "${#packages[@]}" -eq 0 ] || install "${packages[@]}"

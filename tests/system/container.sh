@@ -73,6 +73,26 @@ docker stop -t 60 mirror >/dev/null
 is "TERM ends it" [ "$(docker inspect -f '{{.State.ExitCode}}' mirror)" = 143 ]
 docker rm -f writer mirror >/dev/null
 
+echo "== compose.yaml itself"
+if command -v docker-compose >/dev/null; then
+    command docker -H "unix://$place/sock" tag base debian:trixie-slim
+    cp -r "$here/packaging/container" "$place/tree/packaging/"
+    # The base has all packages, and there is no way to the network.
+    echo 'services: {writer: {network_mode: none},
+        mirror: {network_mode: none, build: {network: none, args: {BASE: base}}}}' >"$place/override.yaml"
+    compose() {
+        DOCKER_BUILDKIT=0 docker-compose -H "unix://$place/sock" -p pair \
+            -f "$place/tree/packaging/container/compose.yaml" -f "$place/override.yaml" "$@"
+    }
+    compose up -d --build >"$place/build" 2>&1 || { tail -20 "$place/build"; exit 1; }
+    sent() { compose exec -T mirror test -s /mirror/now; }
+    soon "it mirrors" sent
+    is "it can be asked" compose exec -T mirror lsyncdctl status -wait -timeout "$LIMIT"
+    compose down -v >/dev/null 2>&1
+else
+    echo "SKIPPED: no docker-compose"
+fi
+
 echo "== without root"
 docker volume create owned >/dev/null
 docker run --rm --network none -v owned:/mirror base chown 65532:65532 /mirror
