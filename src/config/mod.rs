@@ -58,7 +58,7 @@ pub use values::{check_values, no_text, unknown_results};
 pub use verify::{VerifyConfig, verify};
 pub use warm_start::WarmStartConfig;
 
-use mlua::Value;
+use mlua::{Result, Table, Value};
 
 /// Returns true if Lua takes the value for true: everything but `false` and `nil`.
 pub fn truthy(value: &Value) -> bool {
@@ -71,6 +71,20 @@ pub fn text_of(value: &Value) -> Option<Vec<u8>> {
         Value::String(text) => Some(text.as_bytes().to_vec()),
         Value::Integer(_) | Value::Number(_) => value.to_string().ok().map(String::into_bytes),
         _ => None,
+    }
+}
+
+/// Returns a text or a list of texts.
+fn texts(config: &Table, key: &str) -> Result<Vec<Vec<u8>>> {
+    let wrong = || config_error_about(key, format!("type for {key} must be table or string"));
+    match config.get(key)? {
+        Value::Nil | Value::Boolean(false) => Ok(Vec::new()),
+        Value::String(text) => Ok(vec![text.as_bytes().to_vec()]),
+        Value::Table(list) => list
+            .sequence_values::<Value>()
+            .map(|value| text_of(&value?).ok_or_else(wrong))
+            .collect(),
+        _ => Err(wrong()),
     }
 }
 

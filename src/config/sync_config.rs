@@ -20,7 +20,7 @@ use super::source::named_directory;
 use super::values;
 use super::verify::VerifyConfig;
 use super::warm_start::WarmStartConfig;
-use super::{number_of, text_of, truthy};
+use super::{number_of, text_of, texts, truthy};
 use crate::filter::{Filter, parse_exclude_file, parse_filter_file};
 use crate::process::Priority;
 use crate::watch::InotifyMode;
@@ -276,20 +276,6 @@ fn advice(rule: &[u8]) -> String {
     match sign {
         Some(sign) => format!(". Write \"{sign} {pattern}\"."),
         None => ". A rule is \"+ PATTERN\" or \"- PATTERN\".".to_owned(),
-    }
-}
-
-/// Returns a text or a list of texts.
-pub(super) fn texts(config: &Table, key: &str) -> Result<Vec<Vec<u8>>> {
-    let wrong = || config_error_about(key, format!("type for {key} must be table or string"));
-    match config.get(key)? {
-        Value::Nil | Value::Boolean(false) => Ok(Vec::new()),
-        Value::String(text) => Ok(vec![text.as_bytes().to_vec()]),
-        Value::Table(list) => list
-            .sequence_values::<Value>()
-            .map(|value| text_of(&value?).ok_or_else(wrong))
-            .collect(),
-        _ => Err(wrong()),
     }
 }
 

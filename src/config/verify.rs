@@ -5,7 +5,7 @@ use mlua::{Result, Table, Value};
 use super::config_error::config_error_about;
 use super::keys::VERIFY;
 use super::settings_table::lossy;
-use super::sync_config::texts;
+use super::texts;
 use super::{parse_number, text_of, truthy};
 use crate::status::drift_report::sample_parts;
 

@@ -4,7 +4,7 @@
 //! lsyncd looks the result up and then ignores it, so events pile up; and here two Moves onto one
 //! file name count as related.
 
-use super::delay::{Etype, Policy, Status};
+use super::etype::{Etype, Policy, Status};
 
 /// The relation of the new event's path to a path of the older delay. A newer Move is related if
 /// either of its paths is.

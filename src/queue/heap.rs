@@ -5,17 +5,8 @@
 //! newer delay (always the newest of all) and amortised O(log n) when its newest delay leaves,
 //! independent of the number of children.
 
-use super::path_index::{NodeId, PathNode};
+use super::nodes::{NodeId, PathNode};
 use super::slab::Slab;
-
-/// The links of a node to its siblings. `previous` is the heap parent for the first of its
-/// children, else the sibling before; the top of the heap has none.
-#[derive(Clone, Copy, Default)]
-pub(super) struct HeapLinks {
-    child: Option<NodeId>,
-    next: Option<NodeId>,
-    previous: Option<NodeId>,
-}
 
 /// Moves `node` to the top of the heap of `dir`. Its `newest` must be greater than all others. The
 /// node may be in the heap already.

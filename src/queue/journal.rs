@@ -14,7 +14,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use std::rc::Rc;
 
 use super::combine::{Combination, Relation, combine};
-use super::delay::{Etype, Policy, Status, Time};
+use super::etype::{Etype, Policy, Status, Time};
 
 /// A position in the journal. Later changes have larger ones.
 pub type Position = u64;

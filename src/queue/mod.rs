@@ -4,14 +4,15 @@
 //! the cost of an event is proportional to the depth of its path, independent of the length of the
 //! queue.
 //!
-//! * [`delay`]: the delay, its kinds and states;
+//! * [`etype`]: time, kinds of event, states and policies;
+//! * [`delay`]: the view of one delay;
 //! * [`combine`]: how a new event and an older delay combine, a pure function;
 //! * `push`: finds the deciding older delay and applies the combination;
 //! * `path_index`: the trie of all paths;
 //! * `heap`: the children of a trie node, ordered by their newest delay;
 //! * `ready`: due delays, batches, and the removal of delays;
 //! * [`journal`]: the pending changes of several targets of one source, each path once;
-//! * `records`, `slab`: the records and their lists;
+//! * `nodes`, `records`, `slab`: what is stored of a delay and of a path, and the lists of delays;
 //! * `model`, `model_test`, `journal_model`: tests against naive models.
 //!
 //! The room is pure: it calls no other room, reads no file and no clock.
@@ -29,12 +30,14 @@
 
 pub mod combine;
 pub mod delay;
+pub mod etype;
 mod heap;
 pub mod journal;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod model_test;
+mod nodes;
 mod path_index;
 mod push;
 mod ready;
@@ -42,12 +45,15 @@ mod records;
 mod slab;
 
 pub use combine::{Combination, Relation};
-pub use delay::{Delay, DelayId, Etype, Policy, Status, Time, micros};
+pub use delay::Delay;
+pub use etype::{Etype, Policy, Status, Time, micros};
 pub use push::{Placed, Pushed};
 pub use ready::{Ready, Take};
+pub use records::DelayId;
 
+use nodes::Slot;
 use path_index::PathIndex;
-use records::{DelayTable, Slot};
+use records::DelayTable;
 
 /// The number of records for which an empty queue keeps memory, so that a sync with few events does
 /// not allocate.

@@ -14,12 +14,10 @@ use std::num::NonZeroU32;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::heap::{self, HeapLinks};
-use super::records::{DelayTable, Slot};
+use super::heap;
+use super::nodes::{NodeId, PathNode, Slot};
+use super::records::DelayTable;
 use super::slab::{Slab, SlabKey};
-
-/// The key of a node.
-pub(super) type NodeId = SlabKey<PathNode>;
 
 /// The node of the empty path.
 pub(super) const TOP: NodeId = SlabKey::new(NonZeroU32::MIN);
@@ -29,21 +27,6 @@ pub(super) const FULL_TOP: NodeId = SlabKey::new(NonZeroU32::MIN.saturating_add(
 
 /// The number of unused bytes in `names` below which compaction is not worth its cost.
 const MIN_GARBAGE: usize = 64 * 1024;
-
-/// One path: 40 bytes and its last component.
-#[derive(Default)]
-pub(super) struct PathNode {
-    parent: Option<NodeId>,
-    name_at: u32,
-    name_len: u32,
-    /// The newest delay of exactly this path.
-    pub(super) own: Option<Slot>,
-    /// The top of the heap of children.
-    pub(super) children: Option<NodeId>,
-    pub(super) links: HeapLinks,
-    /// Serial of the newest delay here or below, 0 for none.
-    pub(super) newest: u64,
-}
 
 /// A trie of paths; the module describes it.
 pub(super) struct PathIndex {

@@ -1,9 +1,10 @@
 //! Adds new events to the queue.
 
 use super::combine::{Combination, Relation, combine};
-use super::delay::{DelayId, Etype, Policy, Status, Time};
-use super::path_index::{FULL_TOP, NodeId, TOP, components};
-use super::records::{PathEnd, Slot};
+use super::etype::{Etype, Policy, Status, Time};
+use super::nodes::{NodeId, PathEnd, Slot};
+use super::path_index::{FULL_TOP, TOP, components};
+use super::records::DelayId;
 use super::{Queue, ready};
 use crate::paths;
 

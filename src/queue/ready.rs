@@ -2,9 +2,11 @@
 
 use super::Queue;
 use super::combine::{Combination, Relation, combine};
-use super::delay::{Delay, DelayId, Etype, Policy, Status, Time};
+use super::delay::Delay;
+use super::etype::{Etype, Policy, Status, Time};
+use super::nodes::Slot;
 use super::path_index::TOP;
-use super::records::{DelayTable, Slot};
+use super::records::{DelayId, DelayTable};
 
 /// The result of [`Queue::first_ready`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,71 +3,23 @@
 
 use std::ops::{Index, IndexMut};
 
-use super::delay::{DelayId, Etype, Status, Time};
-use super::path_index::NodeId;
-use super::slab::{Slab, SlabKey};
+use super::etype::{Etype, Time};
+use super::nodes::{FIRST_DUE_SHIFT, Record, Slot};
+use super::slab::Slab;
 
-/// The key of a delay's record.
-pub(super) type Slot = SlabKey<Record>;
-
-/// `first_due` is stored in units of 2^20 microseconds: 4 bytes last for 142 years.
-const FIRST_DUE_SHIFT: u32 = 20;
-
-/// One path of a delay and its neighbours among the delays of exactly that path.
-#[derive(Clone, Copy, Default)]
-pub(super) struct PathEnd {
-    pub(super) node: Option<NodeId>,
-    pub(super) newer: Option<Slot>,
-    pub(super) older: Option<Slot>,
-}
-
-/// The record of a delay: 72 bytes, as there may be millions.
-pub(super) struct Record {
-    /// Order of arrival from 1; 0 marks an unused record.
+/// The key of one delay in one queue. It stays valid while the delay changes its kind in place and
+/// becomes stale for good when the delay leaves the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DelayId {
+    pub(super) slot: Slot,
     pub(super) serial: u64,
-    pub(super) due: Time,
-    /// The path, and the destination of a Move.
-    pub(super) ends: [PathEnd; 2],
-    before: Option<Slot>,
-    pub(super) after: Option<Slot>,
-    /// The delay this one waits for, always older than itself.
-    pub(super) blocker: Option<Slot>,
-    pub(super) first_blocked: Option<Slot>,
-    /// Neighbours in the list of delays that the blocker blocks.
-    next_blocked: Option<Slot>,
-    previous_blocked: Option<Slot>,
-    first_due: u32,
-    pub(super) etype: Etype,
-    pub(super) status: Status,
 }
 
-impl Record {
-    pub(super) fn first_due(&self) -> Time {
-        Time::from(self.first_due) << FIRST_DUE_SHIFT
-    }
-
-    /// Returns the newest among the older delays of the same path or paths.
-    pub(super) fn older(&self) -> impl Iterator<Item = Slot> {
-        self.ends.iter().filter_map(|end| end.older)
-    }
-}
-
-impl Default for Record {
-    fn default() -> Self {
-        Record {
-            serial: 0,
-            due: 0,
-            ends: [PathEnd::default(); 2],
-            before: None,
-            after: None,
-            blocker: None,
-            first_blocked: None,
-            next_blocked: None,
-            previous_blocked: None,
-            first_due: 0,
-            etype: Etype::Full,
-            status: Status::Wait,
-        }
+impl DelayId {
+    /// Returns the serial number. It grows in the order of arrival, and a queue never uses one
+    /// twice.
+    pub fn serial(self) -> u64 {
+        self.serial
     }
 }
 
@@ -204,15 +156,5 @@ impl Index<Slot> for DelayTable {
 impl IndexMut<Slot> for DelayTable {
     fn index_mut(&mut self, slot: Slot) -> &mut Record {
         &mut self.slab[slot]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_is_small() {
-        assert_eq!(size_of::<Record>(), 80 - 8);
     }
 }

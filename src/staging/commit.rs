@@ -53,9 +53,8 @@ impl StagedTree {
             }
         }
         self.finish_directories();
-        self.room = None;
         // Files that are left there are removed before the next pass.
-        let _ = self.private.empty(&self.incoming);
+        let _ = self.incoming.empty(&self.private);
         settled
     }
 
@@ -89,7 +88,7 @@ impl StagedTree {
 
     /// Moves the copy into the tree.
     pub(super) fn install(&mut self, candidate: &Candidate) -> io::Result<()> {
-        let (from, name) = self.aside(&candidate.copy)?;
+        let (from, name) = self.incoming.parent(&candidate.copy)?;
         let now = lookup(&from, name)?;
         if now.is_none_or(|stat| identity(&stat) != candidate.made) {
             return Err(io::Error::other(
@@ -105,7 +104,7 @@ impl StagedTree {
     /// # Errors
     /// A running transfer may know an object there that it would open or enter.
     pub(super) fn rename_into_tree(&mut self, path: &[u8], copy: &[u8]) -> io::Result<()> {
-        let (from, old) = self.aside(copy)?;
+        let (from, old) = self.incoming.parent(copy)?;
         let made = lookup(&from, old)?.ok_or(Errno::NOENT)?;
         let usage = Usage::of(&made);
         if let Some(there) = self.tree.lookup(path)?
@@ -136,7 +135,7 @@ impl StagedTree {
                 Ok(file) => {
                     // It must not be executable there.
                     fs::fchmod(&file, Mode::RUSR | Mode::WUSR)?;
-                    let (above, name) = self.aside(&candidate.copy)?;
+                    let (above, name) = self.incoming.parent(&candidate.copy)?;
                     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     let copy = fs::openat(above.as_fd(), name, flags, Mode::empty())?;
                     let mut copy = File::from(copy);

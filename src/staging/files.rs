@@ -1,11 +1,9 @@
 //! Handles one file: if it is known, and otherwise the copy that is checked.
 
-use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::time::SystemTime;
 
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
@@ -16,14 +14,6 @@ use super::verdict_cache::{FileIdentity, ScanVerdict};
 use crate::local::attributes::{self, is_copy};
 use crate::local::beneath::{self, Beneath, OpenDir, kind, lookup};
 use crate::local::copy::{Copied, TargetName};
-
-/// A directory for copies with distinct names. Creating one costs more than many copies.
-pub(super) struct Room {
-    directory: OpenDir,
-    /// Its name in `incoming`.
-    own: String,
-    names: HashSet<OsString>,
-}
 
 impl StagedTree {
     /// Updates the file in the tree if it is known to have passed, and otherwise copies it aside.
@@ -99,7 +89,7 @@ impl StagedTree {
         if kind(&stat) != FileType::RegularFile {
             return Ok(None);
         }
-        let (aside, copy) = self.room_aside(name)?;
+        let (aside, copy) = self.incoming.place_for(name)?;
         if self.copy_to(&aside, &directory, name, &stat)? == Copied::Vanished {
             return Ok(None);
         }
@@ -131,40 +121,9 @@ impl StagedTree {
         self.copier.copy(&from, stat, &to, &self.stop)
     }
 
-    /// Returns a directory for a copy of this name, and the absolute path of the copy.
-    pub(super) fn room_aside(&mut self, name: &OsStr) -> io::Result<(OpenDir, Vec<u8>)> {
-        let room = match self.room.take() {
-            Some(room) if !room.names.contains(name) => room,
-            _ => self.new_room()?,
-        };
-        let room = self.room.insert(room);
-        room.names.insert(name.to_owned());
-        let staging = self.layout.staging.as_slice();
-        let parts = [staging, b"incoming", room.own.as_bytes(), name.as_bytes()];
-        Ok((room.directory.clone(), parts.join(&b'/')))
-    }
-
-    fn new_room(&mut self) -> io::Result<Room> {
-        self.count += 1;
-        let own = self.count.to_string();
-        let incoming = self.incoming.directory(b"/")?;
-        fs::mkdirat(incoming.as_fd(), own.as_str(), Mode::RWXU)?;
-        Ok(Room {
-            directory: incoming.enter(own.as_bytes())?,
-            own,
-            names: HashSet::new(),
-        })
-    }
-
-    /// Returns the directory of a copy, and its name there.
-    pub(super) fn aside<'c>(&self, copy: &'c [u8]) -> io::Result<(OpenDir, &'c OsStr)> {
-        let above = self.layout.staging.len() + "/incoming".len();
-        self.incoming.parent(&copy[above..])
-    }
-
     /// Returns true if a copy has the contents of a file in the tree, which has passed.
     fn same_bytes(&self, candidate: &Candidate, known: &[u8]) -> io::Result<bool> {
-        let (directory, name) = self.aside(&candidate.copy)?;
+        let (directory, name) = self.incoming.parent(&candidate.copy)?;
         let copy = read_only(&directory, name)?;
         let staged = match self
             .tree

@@ -13,6 +13,7 @@
 //! | `staged_tree` | the staged tree, compared with the source |
 //! | `walk` | directories, links, and the selection of files to be checked |
 //! | `files` | one file: if it is known, and the copy that is checked |
+//! | `incoming` | the directory of the copies |
 //! | `commit` | applies the decisions about the copies |
 //! | `staging_dir` | the private directory |
 //! | `removal` | removal of trees that may be read |
@@ -29,6 +30,7 @@ pub mod commit;
 mod files;
 pub mod gate;
 pub mod groups;
+mod incoming;
 pub mod readers;
 mod removal;
 pub mod request;

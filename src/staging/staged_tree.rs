@@ -22,7 +22,7 @@ use std::sync::{Arc, RwLock};
 
 use rustix::fs::{self, Stat};
 
-use super::files::Room;
+use super::incoming::Incoming;
 use super::readers::{Readers, RemovedPaths, Usage};
 use super::removal;
 use super::request::{Collected, ScanScope};
@@ -64,7 +64,7 @@ pub struct StagedTree {
     pub(super) layout: Layout,
     pub(super) source: Beneath,
     pub(super) tree: Beneath,
-    pub(super) incoming: Beneath,
+    pub(super) incoming: Incoming,
     pub(super) verdicts: VerdictCache,
     pub(super) copier: Copier,
     /// Directories of the tree whose attributes are set at the end of the pass.
@@ -76,11 +76,8 @@ pub struct StagedTree {
     pub(super) removed: RemovedPaths,
     /// Directories that were compared with everything below them in this pass.
     pub(super) compared: HashSet<Vec<u8>>,
-    /// The directory for the next copies.
-    pub(super) room: Option<Room>,
     /// Files that were copied in this pass.
     pub(super) copied: HashSet<Vec<u8>>,
-    pub(super) count: u64,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) private: Private,
 }
@@ -120,18 +117,16 @@ impl StagedTree {
         }
         Ok(StagedTree {
             removed: RemovedPaths::new(Arc::clone(&layout.readers)),
+            incoming: Incoming::new(incoming, &layout.staging),
             layout,
             source,
             tree,
-            incoming,
             verdicts: VerdictCache::default(),
             copier: Copier::default(),
             touched: BTreeSet::new(),
             doomed: Vec::new(),
             compared: HashSet::new(),
-            room: None,
             copied: HashSet::new(),
-            count: 0,
             stop,
             private,
         })
@@ -158,8 +153,7 @@ impl StagedTree {
         self.tree.forget();
         self.copied.clear();
         self.compared.clear();
-        self.room = None;
-        self.private.empty(&self.incoming)?;
+        self.incoming.empty(&self.private)?;
         let mut found = Collected::default();
         match look {
             ScanScope::Everything => {
@@ -193,7 +187,7 @@ impl StagedTree {
             let numbers = |stat: &Stat| (stat.st_dev, stat.st_ino);
             open.is_some() && open.as_ref().map(numbers) == there.as_ref().map(numbers)
         };
-        is_at(&self.tree, "/tree") && is_at(&self.incoming, "/incoming")
+        is_at(&self.tree, "/tree") && is_at(self.incoming.directory(), "/incoming")
     }
 
     /// Records an error of one path, so that the work continues with others. Returns other errors.
@@ -233,7 +227,7 @@ impl StagedTree {
 
     pub(super) fn remove(&mut self, path: &[u8]) -> io::Result<()> {
         self.tree.forget();
-        let aside = self.incoming.directory(b"/")?;
+        let aside = self.incoming.directory().directory(b"/")?;
         match self.above(path) {
             Ok((directory, name)) => {
                 let was = beneath::lookup(&directory, name)?;

@@ -183,7 +183,7 @@ impl StagedTree {
         }
         let (directory, name) = self.source.parent(path)?;
         // Created aside, as a transfer may be reading the tree.
-        let (aside, copy) = self.room_aside(name)?;
+        let (aside, copy) = self.incoming.place_for(name)?;
         match self.copy_to(&aside, &directory, name, stat) {
             // Only the superuser may create devices; rsync would not send them either.
             Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => {}

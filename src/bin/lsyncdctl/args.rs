@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::moment;
-use crate::status::StatusArgs;
 use lsyncd::control::protocol::Verb;
 use lsyncd::log::escape;
 use lsyncd::status::drift_report::sample_parts;
@@ -85,6 +84,17 @@ pub enum ClientCommand {
         json: bool,
     },
     Do(Verb),
+}
+
+/// The options of `status`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StatusArgs {
+    pub wait: bool,
+    pub json: bool,
+    /// Only syncs in trouble.
+    pub trouble: bool,
+    /// The age in seconds up to which a pending change does not count.
+    pub max_age: Option<f64>,
 }
 
 /// The options of `log`.

@@ -6,20 +6,9 @@ use lsyncd::control::protocol::Verb;
 use lsyncd::status::snapshot::{Snapshot, SyncSnapshot};
 use lsyncd::status::state::{Severity, State};
 
-use crate::args::Args;
+use crate::args::{Args, StatusArgs};
 use crate::client::{Client, ClientError};
 use crate::show::{self, Shown};
-
-/// The options of `status`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct StatusArgs {
-    pub wait: bool,
-    pub json: bool,
-    /// Only syncs in trouble.
-    pub trouble: bool,
-    /// The age in seconds up to which a pending change does not count.
-    pub max_age: Option<f64>,
-}
 
 /// Prints the state. Returns the exit code. A wait that is given up prints what it has waited for.
 pub fn run(args: &Args, wanted: &StatusArgs) -> Result<u8, ClientError> {
