@@ -88,6 +88,12 @@ fn texts(config: &Table, key: &str) -> Result<Vec<Vec<u8>>> {
     }
 }
 
+/// Returns a text or number argument of a function as text. `function` is named in the error.
+pub fn text_argument(value: &Value, function: &str) -> Result<Vec<u8>> {
+    text_of(value)
+        .ok_or_else(|| config_error(format!("{function} needs a text, not {}", kind_of(value))))
+}
+
 /// What a value is, for messages: "not {}".
 pub fn kind_of(value: &Value) -> &'static str {
     match value {

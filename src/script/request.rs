@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::ffi::OsString;
 use std::rc::Rc;
 
-use mlua::{Function, Table};
+use mlua::{Function, Table, UserData, UserDataFields};
 
 use super::sync_handle::SyncHandle;
-use crate::batch::TransferKind;
+use crate::batch::{Transfer, TransferKind};
 use crate::local::CopyTask;
 use crate::queue::DelayId;
 use crate::staging::readers::Reading;
@@ -44,6 +44,15 @@ pub struct SpawnRequest {
     pub transfer: Option<TransferKind>,
     /// The read lock of the staged tree, for a sync with checks.
     pub reading: Option<Rc<Reading>>,
+}
+
+/// A batch as an argument of `spawn`.
+pub struct RsyncCall(pub Transfer);
+
+impl UserData for RsyncCall {
+    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        fields.add_field_method_get("names", |lua, this| lua.create_string(this.0.names()));
+    }
 }
 
 /// A local copy for queue entries of a sync.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use mlua::{Function, Lua, MultiValue, Result, Table, Value, Variadic};
 
 use super::spawn;
-use crate::config::{config_error, kind_of, number_of, text_of};
+use crate::config::{config_error, number_of, text_argument, text_of};
 use crate::log;
 use crate::script::context::{Alarm, ScriptContext};
 use crate::script::objects::Objects;
@@ -72,12 +72,6 @@ pub fn globals(lua: &Lua, context: &Rc<ScriptContext>, objects: &Objects) -> Res
         )?,
     )?;
     Ok(table)
-}
-
-/// Returns a text or number argument as text. `function` is named in the error.
-pub fn text_argument(value: &Value, function: &str) -> Result<Vec<u8>> {
-    text_of(value)
-        .ok_or_else(|| config_error(format!("{function} needs a text, not {}", kind_of(value))))
 }
 
 /// Returns the text that `log` writes for its values, concatenated.

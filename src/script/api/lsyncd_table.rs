@@ -10,8 +10,7 @@ use mlua::{BString, Lua, Result, Table, Value, Variadic};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::globals::text_argument;
-use crate::config::{self, config_error, text_of};
+use crate::config::{self, config_error, text_argument, text_of};
 use crate::log;
 use crate::process;
 use crate::script::context::ScriptContext;

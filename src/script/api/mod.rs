@@ -19,8 +19,6 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table};
 
-pub use globals::text_argument;
-
 use super::context::ScriptContext;
 use super::objects::Objects;
 

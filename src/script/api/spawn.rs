@@ -9,9 +9,8 @@ use crate::config::{config_error, kind_of, text_of};
 use crate::log;
 use crate::queue::{DelayId, Status};
 use crate::script::context::{ScriptContext, Stage};
-use crate::script::kinds::RsyncCall;
 use crate::script::objects::{Agent, Objects};
-use crate::script::request::{ScriptRequest, SpawnRequest};
+use crate::script::request::{RsyncCall, ScriptRequest, SpawnRequest};
 use crate::script::sync_handle::SyncHandle;
 
 /// The parsed arguments of a call.

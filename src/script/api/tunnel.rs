@@ -11,7 +11,6 @@ use crate::config::{config_error, config_error_about, number_of, text_of};
 use crate::log;
 use crate::script::context::{ScriptContext, Stage};
 use crate::script::layer3::template;
-use crate::script::sync_handle::SyncHandle;
 use crate::script::tunnel_object::{TunnelMode, TunnelObject};
 use crate::tunnel::{Tunnel, TunnelConfig, TunnelState};
 
@@ -82,21 +81,6 @@ fn not_a_tunnel() -> mlua::Error {
 fn of(context: &ScriptContext, object: &Table) -> Option<Rc<TunnelObject>> {
     let tunnels = context.tunnels.borrow();
     tunnels.iter().find(|each| each.object == *object).cloned()
-}
-
-/// `inlet.getSubstitutionData`: adds the substitutions of the sync's tunnel to a table.
-///
-/// # Errors
-///
-/// Errors of Lua only.
-pub fn substitution_data(lua: &Lua, handle: &SyncHandle, data: Option<Table>) -> Result<Table> {
-    let data = data.map_or_else(|| lua.create_table(), Ok)?;
-    if let Some(tunnel) = &handle.tunnel {
-        for (name, value) in tunnel.substitutions() {
-            data.set(name, lua.create_string(value)?)?;
-        }
-    }
-    Ok(data)
 }
 
 /// Returns `Tunnel.defaults`, the default options of a tunnel.

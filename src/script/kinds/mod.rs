@@ -23,7 +23,6 @@ use std::rc::Rc;
 
 use mlua::{Lua, Result, Table};
 
-pub use transfer::RsyncCall;
 pub(in crate::script) use transfer::{rsync_target, whole_words};
 
 use super::context::ScriptContext;

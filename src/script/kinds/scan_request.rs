@@ -5,6 +5,7 @@ use std::rc::Rc;
 use mlua::{Function, Lua, MultiValue, Result, Table, Value};
 
 use super::local_copy::task;
+use super::transfer::not_yet;
 use crate::config::{config_error, config_error_about, text_of, truthy};
 use crate::script::context::{ScriptContext, Stage, handle_of};
 use crate::script::hook::with_timeout;
@@ -70,11 +71,6 @@ pub fn add(
             Ok(Some(words))
         })?,
     )
-}
-
-/// Returns the error for a transfer before the staging directory is known.
-pub fn not_yet() -> mlua::Error {
-    config_error("transfers can begin when the configuration has been read")
 }
 
 /// Checks that the sync's action is default.rsync's own.

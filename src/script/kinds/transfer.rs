@@ -6,9 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::rc::Rc;
 use std::sync::PoisonError;
 
-use mlua::{Lua, MultiValue, Result, Table, UserData, UserDataFields, Value};
+use mlua::{Lua, MultiValue, Result, Table, Value};
 
-use super::{batch_size, scan_request};
+use super::batch_size;
 use crate::batch::changed_directories::ChangedDirectories;
 use crate::batch::list_first::{self, WholeComparison};
 use crate::batch::long_paths::listed_directory;
@@ -19,17 +19,9 @@ use crate::queue::{DelayId, Etype};
 use crate::script::api::{spawn, tunnel};
 use crate::script::context::{ScriptContext, handle_of};
 use crate::script::objects::{Agent, Objects};
+use crate::script::request::RsyncCall;
 use crate::script::sync_handle::SyncHandle;
 use crate::sync::{OtherNames, Sync};
-
-/// A batch as an argument of `spawn`.
-pub struct RsyncCall(pub batch::Transfer);
-
-impl UserData for RsyncCall {
-    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
-        fields.add_field_method_get("names", |lua, this| lua.create_string(this.0.names()));
-    }
-}
 
 /// Adds the native functions for transfers.
 ///
@@ -258,7 +250,7 @@ fn transfer(lua: &Lua, context: &ScriptContext, agent: &Agent) -> Result<RsyncCa
     let protected = protected.into_iter().flatten();
     let protected = protected.map(|pattern| [b"- ".to_vec(), pattern].concat());
     let filters: Vec<_> = protected.chain(filter_lines(sync)).collect();
-    let source = sync.rsync_source().ok_or_else(scan_request::not_yet)?;
+    let source = sync.rsync_source().ok_or_else(not_yet)?;
     let entries = entries(sync, &agent.ids());
     let request = BatchRequest {
         source: &source,
@@ -320,6 +312,11 @@ pub(super) fn filter_lines(sync: &Sync) -> Vec<Vec<u8>> {
     let excludes = filter.excludes().map(|pattern| [b"- ", pattern].concat());
     let held = filter.held();
     held.chain(filter.rules()).chain(excludes).collect()
+}
+
+/// Returns the error for a transfer before the staging directory is known.
+pub(super) fn not_yet() -> mlua::Error {
+    config_error("transfers can begin when the configuration has been read")
 }
 
 /// Returns the change that a batch makes of an event.

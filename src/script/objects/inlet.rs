@@ -7,12 +7,10 @@ use std::sync::{Arc, PoisonError};
 use mlua::{Function, IntoLuaMulti, Lua, Result, Table, Value};
 
 use super::sync;
-use crate::config::{config_error, truthy};
+use crate::config::{config_error, text_argument, truthy};
 use crate::log;
 use crate::paths;
 use crate::queue::{DelayId, Etype, Placed, Pushed, Ready, Status, Take};
-use crate::script::api::text_argument;
-use crate::script::api::tunnel;
 use crate::script::context::ScriptContext;
 use crate::script::objects::{Agent, EventRef, Objects};
 use crate::script::sync_handle::SyncHandle;
@@ -77,9 +75,7 @@ pub fn functions(
     }
     add.function(
         "getSubstitutionData",
-        |lua, handle, (_event, data): (Value, Option<Table>)| {
-            tunnel::substitution_data(lua, handle, data)
-        },
+        |lua, handle, (_event, data): (Value, Option<Table>)| substitution_data(lua, handle, data),
     )?;
     let shared = Rc::clone(context);
     add.function("getSync", move |lua, handle, ()| {
@@ -87,6 +83,17 @@ pub fn functions(
     })?;
     filter_functions(&add)?;
     Ok(table)
+}
+
+/// `inlet.getSubstitutionData`: adds the substitutions of the sync's tunnel to a table.
+fn substitution_data(lua: &Lua, handle: &SyncHandle, data: Option<Table>) -> Result<Table> {
+    let data = data.map_or_else(|| lua.create_table(), Ok)?;
+    if let Some(tunnel) = &handle.tunnel {
+        for (name, value) in tunnel.substitutions() {
+            data.set(name, lua.create_string(value)?)?;
+        }
+    }
+    Ok(data)
 }
 
 /// Returns the path of a Full event; by default the whole source.

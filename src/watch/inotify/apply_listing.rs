@@ -6,7 +6,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use super::backend::InotifyBackend;
+use super::InotifyBackend;
 use super::crawl::{CrawlRecord, CrawlTask, FoundKind, ListOutcome, Listing, list};
 use super::reconcile::{Cause, RecheckTarget, WatchPlaced};
 use super::roots::RootEvent;

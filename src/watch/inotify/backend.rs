@@ -10,13 +10,13 @@ use hashbrown::HashMap;
 use inotify::Inotify;
 use mio::Waker;
 
+use super::InotifyBackend;
 use super::crawl::Pool;
 use super::deferred_events::DeferredEvents;
 use super::moves::Moves;
-use super::reconcile::Recheck;
 use super::records::{Kernel, QUEUE, RawEvent, decode, encode};
 use super::roots::Roots;
-use super::tree::{DirNode, Tree};
+use super::tree::Tree;
 use super::tree_size::NamesRead;
 use crate::watch::open_files::OpenFiles;
 use crate::watch::reader::Reader;
@@ -27,48 +27,6 @@ use crate::watch::{Backend, CrawlProgress, InotifyMode, Observer, Scope, TreeSiz
 const RETRY_DELAY: Duration = Duration::from_millis(2);
 /// The maximum bytes of events that wait for directories being read.
 const MAX_DEFERRED_BYTES: usize = 64 * 1024 * 1024;
-
-/// Watches directory trees with inotify(7).
-pub struct InotifyBackend {
-    pub(super) kernel: Kernel,
-    /// The crawling threads; declared before the descriptor they use.
-    pub(super) pool: Pool,
-    pub(super) reader: Reader,
-    pub(super) inotify: Inotify,
-    pub(super) waker: Arc<Waker>,
-
-    pub(super) tree: Tree,
-    pub(super) moves: Moves,
-    pub(super) open_files: OpenFiles,
-    pub(super) scopes: Scopes,
-    pub(super) roots: Roots,
-
-    /// True if the pool was busy when last asked.
-    pub(super) crawling: bool,
-    /// The progress of reading roots, and the request to begin again afterwards.
-    pub(super) initial_scan: Option<CrawlProgress>,
-    pub(super) again: bool,
-    pub(super) names_read: NamesRead,
-    /// Tokens of directories that the pool reads or will read.
-    pub(super) tickets: HashMap<u64, DirNode>,
-    /// The number of tickets of each descriptor. Its events wait until it has none.
-    pub(super) pending_reads: HashMap<i32, u32>,
-    /// Events that wait, in order for each descriptor.
-    pub(super) deferred: DeferredEvents,
-    /// Descriptors whose deferred events may be handled.
-    pub(super) ready: VecDeque<i32>,
-
-    pub(super) rechecks: Vec<Recheck>,
-    /// Watches that may belong to no node.
-    pub(super) orphans: Vec<i32>,
-
-    /// The time of this turn.
-    pub(super) now: Instant,
-    deadline: Option<Instant>,
-    /// Buffers for the paths of events.
-    pub(super) from: Vec<u8>,
-    pub(super) path: Vec<u8>,
-}
 
 impl Backend for InotifyBackend {
     fn turn(&mut self, now: Instant, observer: &mut dyn Observer) {

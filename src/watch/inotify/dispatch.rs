@@ -5,7 +5,7 @@
 //! rename moves the node even if the disk has changed since, so that the events in between are
 //! reported with the paths that were true then.
 
-use super::backend::InotifyBackend;
+use super::InotifyBackend;
 use super::moves::{HalfKind, MoveHalf, PAIR_TIMEOUT};
 use super::reconcile::{Cause, RecheckTarget};
 use super::records::RawEvent;

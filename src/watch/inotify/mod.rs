@@ -39,4 +39,65 @@ mod roots;
 mod tree;
 mod tree_size;
 
-pub use backend::InotifyBackend;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+use inotify::Inotify;
+use mio::Waker;
+
+use super::CrawlProgress;
+use super::open_files::OpenFiles;
+use super::reader::Reader;
+use super::scopes::Scopes;
+use crawl::Pool;
+use deferred_events::DeferredEvents;
+use moves::Moves;
+use reconcile::Recheck;
+use records::Kernel;
+use roots::Roots;
+use tree::{DirNode, Tree};
+use tree_size::NamesRead;
+
+/// Watches directory trees with inotify(7).
+pub struct InotifyBackend {
+    kernel: Kernel,
+    /// The crawling threads; declared before the descriptor they use.
+    pool: Pool,
+    reader: Reader,
+    inotify: Inotify,
+    waker: Arc<Waker>,
+
+    tree: Tree,
+    moves: Moves,
+    open_files: OpenFiles,
+    scopes: Scopes,
+    roots: Roots,
+
+    /// True if the pool was busy when last asked.
+    crawling: bool,
+    /// The progress of reading roots, and the request to begin again afterwards.
+    initial_scan: Option<CrawlProgress>,
+    again: bool,
+    names_read: NamesRead,
+    /// Tokens of directories that the pool reads or will read.
+    tickets: HashMap<u64, DirNode>,
+    /// The number of tickets of each descriptor. Its events wait until it has none.
+    pending_reads: HashMap<i32, u32>,
+    /// Events that wait, in order for each descriptor.
+    deferred: DeferredEvents,
+    /// Descriptors whose deferred events may be handled.
+    ready: VecDeque<i32>,
+
+    rechecks: Vec<Recheck>,
+    /// Watches that may belong to no node.
+    orphans: Vec<i32>,
+
+    /// The time of this turn.
+    now: Instant,
+    deadline: Option<Instant>,
+    /// Buffers for the paths of events.
+    from: Vec<u8>,
+    path: Vec<u8>,
+}

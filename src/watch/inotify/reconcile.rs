@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
-use super::backend::InotifyBackend;
+use super::InotifyBackend;
 use super::records::vanished;
 use super::tree::{DirNode, Flags};
 use crate::watch::{Event, Loss, Observer, Tell};

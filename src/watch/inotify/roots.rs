@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use hashbrown::HashSet;
 
-use super::backend::InotifyBackend;
+use super::InotifyBackend;
 use super::tree::{DirNode, Flags};
 use crate::paths;
 use crate::watch::scopes::{Scope, Scopes};
