@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::model::{Item, Model};
-use super::path_index::{FULL_TOP, NodeId, TOP};
+use super::nodes::NodeId;
+use super::path_index::{FULL_TOP, TOP};
 use super::*;
 
 /// Returns the queue's contents in the form of the model.

@@ -8,6 +8,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::RetryEntries;
+use super::message_paths::{cleaned, local_part};
 use super::whole_tree::{WholeTree, find_at_target};
 use crate::batch::error_lines::{Attribute, ErrorLine, FailureReason, QuotedName, SizeLimit};
 use crate::batch::temp_name::{self, TempName, variants};
@@ -258,59 +259,6 @@ impl Blame {
             })
             .collect()
     }
-}
-
-/// Returns the directory of a source or target as rsync names it in messages; `None` if it is
-/// unknown, for example below a home directory.
-fn local_part(root: &[u8]) -> Option<Vec<u8>> {
-    let path = if crate::batch::is_remote(root) {
-        // The forms are `rsync://host/module/path`, `host::module/path` and `host:/path`.
-        match root.strip_prefix(b"rsync://") {
-            Some(rest) => without_components(rest, 2)?,
-            None => {
-                let colon = root.iter().position(|&byte| byte == b':')?;
-                match root[colon + 1..].strip_prefix(b":") {
-                    Some(module) => without_components(module, 1)?,
-                    None => root[colon + 1..].to_vec(),
-                }
-            }
-        }
-    } else {
-        root.to_vec()
-    };
-    let path = cleaned(&path);
-    let path = paths::bare(&path);
-    let absolute = path.is_empty() || path.starts_with(b"/");
-    absolute.then(|| paths::with_slash(path))
-}
-
-/// Returns the path after this number of components, with a leading slash.
-fn without_components(path: &[u8], count: usize) -> Option<Vec<u8>> {
-    let mut parts = path.splitn(count + 1, |&byte| byte == b'/');
-    Some(paths::rooted(parts.nth(count).unwrap_or_default()))
-}
-
-/// Returns the path without `//`, `/./` and a final `/.`.
-fn cleaned(path: &[u8]) -> Vec<u8> {
-    let mut parts = path.split(|&byte| byte == b'/');
-    let mut clean = parts
-        .next()
-        .filter(|part| *part != b".")
-        .unwrap_or_default()
-        .to_vec();
-    let mut begun = !clean.is_empty() || path.starts_with(b"/");
-    let ends_as_directory = path.ends_with(b"/");
-    for part in parts.filter(|part| !part.is_empty() && *part != b".") {
-        if begun {
-            clean.push(b'/');
-        }
-        begun = true;
-        clean.extend(part);
-    }
-    if ends_as_directory || clean.is_empty() && path.starts_with(b"/") {
-        clean.push(b'/');
-    }
-    clean
 }
 
 impl BatchEntries {

@@ -1,5 +1,7 @@
 //! What is found for the names in rsync's messages.
 
+use std::fs;
+
 use super::*;
 use crate::batch::error_lines;
 use proptest::prelude::*;
@@ -339,6 +341,92 @@ fn what_rsync_cannot_name_is_not_retried() {
     assert_eq!(after(batch("/trg/", &["/f"]), &[too_long, other]), ["/f"]);
 }
 
+fn take(blame: &mut Blame, lines: &[&str]) {
+    for line in lines {
+        blame.take(error_lines::read(line.as_bytes()));
+    }
+}
+
+const UNREADABLE_DIRECTORY: &str = "rsync: [sender] opendir \"/src/d\" failed: X (13)";
+const UNREADABLE_FILE: &str = "rsync: [sender] send_files failed to open \"/src/f\": X (13)";
+
+/// The retry of what stopped a transfer would leave the rest of a directory out.
+#[test]
+fn a_transfer_stops_at_files_and_not_at_directories() {
+    let mut blame = batch("/trg/", &["/d/", "/f"]);
+    assert_eq!(blame.stopped_at(), None);
+    take(&mut blame, &[UNREADABLE_FILE]);
+    let file = entries(&[("/f", Etype::Modify)]);
+    assert_eq!(blame.stopped_at(), Some(&file));
+    take(&mut blame, &[UNREADABLE_DIRECTORY]);
+    assert_eq!(blame.stopped_at(), None);
+}
+
+#[test]
+fn a_line_that_names_no_entry_blames_the_whole_transfer() {
+    let unknown = "rsync: [sender] send_files failed to open \"/src/other\": X (13)";
+    for line in [unknown, "a line of another program"] {
+        let mut blame = batch("/trg/", &["/f"]);
+        take(&mut blame, &[UNREADABLE_FILE]);
+        let kind = blame.take(error_lines::read(line.as_bytes()));
+        assert_eq!(kind, LineKind::Unknown, "{line}");
+        assert_eq!(blame.failed_paths(), FailedEntries::Everything, "{line}");
+    }
+}
+
+#[test]
+fn past_the_bound_nothing_is_remembered() {
+    let names = ["/a", "/b", "/c"];
+    let roots = [b"/src/".to_vec(), b"/trg/".to_vec()];
+    let all = names.map(|name| (name, Etype::Modify));
+    let mut blame = Blame::of_batch(entries(&all), &roots, 2);
+    for name in names {
+        let line = format!("rsync: send_files failed to open \"/src{name}\": X (13)");
+        take(&mut blame, &[&line]);
+    }
+    assert!(blame.failed.is_empty() && blame.obstructed.is_empty());
+    take(
+        &mut blame,
+        &["rsync: send_files failed to open \"/src/a\": X (13)"],
+    );
+    assert!(blame.failed.is_empty());
+    assert_eq!(blame.failed_paths(), FailedEntries::Everything);
+}
+
+/// The classic list keeps the contents of a directory that is not deleted itself.
+#[test]
+fn an_obstructing_directory_is_deleted_with_its_contents() {
+    let mut blame = batch("/trg/", &["/d"]);
+    take(&mut blame, &["could not make way for new symlink: d"]);
+    let expected = entries(&[("/d", Etype::Modify), ("/d/", Etype::Delete)]);
+    let obstructed = BTreeSet::from([b"/d".to_vec()]);
+    let expected = FailedEntries::Paths(expected, obstructed);
+    assert_eq!(blame.failed_paths(), expected);
+}
+
+/// A deleted directory stands for what was in it; one that was changed does not.
+#[test]
+fn what_is_inside_a_deleted_directory_blames_the_directory() {
+    let roots = [b"/src/".to_vec(), b"/trg/".to_vec()];
+    let line = "rsync: delete_file: unlink(d/e/f) failed: X (13)";
+    let table: [(&[(&str, Etype)], &[&str]); 3] = [
+        (&[("/d/", Etype::Delete), ("/x", Etype::Modify)], &["/d/"]),
+        (
+            &[("/d/e/", Etype::Delete), ("/d/", Etype::Delete)],
+            &["/d/e/"],
+        ),
+        (&[("/d/", Etype::Create)], &["everything"]),
+    ];
+    for (list, expected) in table {
+        let blame = Blame::of_batch(entries(list), &roots, 100);
+        assert_eq!(after(blame, &[line]), expected, "{list:?}");
+    }
+    // The entry itself decides, if there is one.
+    let list = [("/d/", Etype::Delete), ("/d/e/f", Etype::Modify)];
+    let blame = Blame::of_batch(entries(&list), &roots, 100);
+    assert_eq!(after(blame, &[line]), ["/d/e/f"]);
+}
+
 /// A directory that could not be deleted for another reason may go the next time.
 #[test]
 fn obstructed_is_what_fails_for_no_other_reason() {
@@ -364,29 +452,6 @@ fn obstructed_is_what_fails_for_no_other_reason() {
             .map(|path| path.as_bytes().to_vec())
             .collect();
         assert_eq!(obstructed, expected, "{lines:?}");
-    }
-}
-
-#[test]
-fn roots_of_targets() {
-    let table: [(&str, Option<&str>); 12] = [
-        ("/trg/", Some("/trg/")),
-        ("/trg", Some("/trg/")),
-        ("/", Some("/")),
-        ("h:/trg/", Some("/trg/")),
-        ("u@h:/a//b/./c/", Some("/a/b/c/")),
-        ("h:trg/", None),
-        ("h:", Some("/")),
-        ("h::mod", Some("/")),
-        ("h::mod/", Some("/")),
-        ("h::mod/a/b", Some("/a/b/")),
-        ("rsync://h:873/mod/a/", Some("/a/")),
-        ("rsync://h/mod", Some("/")),
-    ];
-    for (target, root) in table {
-        let root = root.map(|root| root.as_bytes().to_vec());
-        let found = local_part(target.as_bytes());
-        assert_eq!(found, root, "{target}");
     }
 }
 

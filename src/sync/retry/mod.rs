@@ -4,14 +4,16 @@
 //! * `backoff`: the delays;
 //! * `failed_paths`: the paths that are retried, and when;
 //! * `blame`: the entries that rsync's error lines are about;
+//! * `message_paths`: the paths in these lines;
 //! * `whole_tree`: the paths of full comparisons among them;
 //! * `size_bound`: full comparisons without files that are too large for the target;
 //! * `move_fallback`: Moves that fail at the target;
-//! * `blame_tests`: tests.
+//! * `blame_tests`, `failed_paths_tests`, `partial_tests`: tests.
 
 mod backoff;
 mod blame;
 mod failed_paths;
+mod message_paths;
 mod move_fallback;
 mod partial;
 mod size_bound;

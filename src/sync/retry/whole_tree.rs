@@ -64,7 +64,10 @@ impl WholeTree {
         let mut listed = self.listed.borrow_mut();
         if listed.0 != temporary.directory {
             let directory = [&self.source, temporary.directory].concat();
-            *listed = (temporary.directory.to_vec(), list_long(&directory));
+            *listed = (
+                temporary.directory.to_vec(),
+                list_long(&directory, MAX_LISTED),
+            );
         }
         let names = listed.1.iter().flatten();
         let names = names.filter(|name| temporary.may_be_of_long(name));
@@ -73,13 +76,13 @@ impl WholeTree {
     }
 }
 
-fn list_long(directory: &[u8]) -> Option<Vec<Vec<u8>>> {
+fn list_long(directory: &[u8], max_listed: usize) -> Option<Vec<Vec<u8>>> {
     let Ok(listing) = fs::read_dir(OsStr::from_bytes(directory)) else {
         return Some(Vec::new());
     };
     let mut names = Vec::new();
     for (count, entry) in listing.flatten().enumerate() {
-        if count >= MAX_LISTED {
+        if count >= max_listed {
             return None;
         }
         let name = entry.file_name().into_encoded_bytes();
@@ -101,4 +104,23 @@ pub fn find_at_target(path: &[u8], with_contents: bool, found: &mut RetryEntries
     } else {
         found.insert(path.to_vec(), Etype::Delete)
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_with_too_many_names_is_not_searched() {
+        let scratch = tempfile::tempdir().unwrap();
+        let long = "x".repeat(250);
+        for name in ["a", "b", &long] {
+            fs::write(scratch.path().join(name), "").unwrap();
+        }
+        let directory = scratch.path().as_os_str().as_bytes();
+        let long = Some(vec![long.into_bytes()]);
+        assert_eq!(list_long(directory, 3), long);
+        assert_eq!(list_long(directory, 2), None);
+        assert_eq!(list_long(b"/nowhere", 2), Some(Vec::new()));
+    }
 }
