@@ -18,7 +18,7 @@
 //! * `commands`: pause, flush, retry, and marks of the control socket;
 //! * `health`, `counters`, `recovery`: problems, statistics, and the end of failures;
 //! * `scheduler`, `clock`: fairness among syncs, and the time of queues;
-//! * `tests`: tests.
+//! * `tests`, `handover_tests`: tests.
 //!
 //! The room may call `cron`, `batch`, `scan`, `queue`, `filter` and `watch`. It starts no processes,
 //! runs no Lua and knows nothing of the event loop.
@@ -30,6 +30,8 @@ pub mod counters;
 mod full_sync;
 mod guard;
 mod handover;
+#[cfg(test)]
+mod handover_tests;
 mod health;
 mod ingest;
 mod journal_reader;

@@ -1,0 +1,277 @@
+//! Nothing that is pending is lost when a sync is replaced, or when syncs share a journal.
+
+use std::sync::Arc;
+
+use super::retry::FailedEntries;
+use super::tests::sync_with;
+use super::*;
+use crate::process::ExitStatus;
+use crate::queue::{Etype, Take};
+use crate::watch::Event;
+
+const SECOND: Time = 1_000_000;
+
+/// Returns a sync that takes no Moves, so that it can share a journal.
+fn reader() -> Sync {
+    let mut sync = sync_with(Policy::Coalesce);
+    sync.config.moves = false;
+    sync.journal_group = Some(b"group".to_vec());
+    sync
+}
+
+fn modify(sync: &mut Sync, path: &str) {
+    let path = path.as_bytes();
+    sync.ingest(Event::Modify { path }, 0);
+}
+
+/// Returns the queued paths. Special events have the names of their types.
+fn queued(sync: &Sync) -> Vec<String> {
+    let name = |(path, etype): (Vec<u8>, Etype)| match etype.is_special() {
+        true => etype.name().to_owned(),
+        false => String::from_utf8(path).unwrap(),
+    };
+    let delays = sync.queue.iter();
+    let mut all: Vec<_> = delays
+        .map(|delay| name((delay.paths().0, delay.etype())))
+        .collect();
+    all.sort();
+    all
+}
+
+/// Lets the sync begin what is due, and returns what is queued.
+fn due(sync: &mut Sync, now: Time) -> Vec<String> {
+    sync.next(now);
+    queued(sync)
+}
+
+fn succeed(sync: &mut Sync) {
+    let ids = sync.queue.take(|_| Take::Take);
+    sync.queue.activate(&ids);
+    sync.finish(&ids);
+}
+
+#[test]
+fn a_new_sync_takes_over_what_the_old_one_has_not_sent() {
+    let mut old = sync_with(Policy::Coalesce);
+    for path in ["/src/queued", "/src/failed"] {
+        modify(&mut old, path);
+    }
+    let failed = [(b"/failed".to_vec(), Etype::Modify)].into();
+    let failed = FailedEntries::Paths(failed, Default::default());
+    let ids = old.queue.take(|_| Take::Take);
+    old.queue.activate(&ids);
+    old.partly_failed(&ids, failed, 0);
+    modify(&mut old, "/src/queued");
+    let mut middle = sync_with(Policy::Coalesce);
+    middle.adopt(&old);
+    // It is replaced before it has started.
+    let mut new = sync_with(Policy::Coalesce);
+    new.adopt(&middle);
+    new.config.init = false;
+    new.start(0);
+    assert_eq!(queued(&new), ["/failed", "/queued"]);
+    assert!(!new.owes_comparison);
+}
+
+#[test]
+fn a_pause_and_the_counters_outlive_a_reload() {
+    let mut old = sync_with(Policy::Coalesce);
+    old.lifecycle.set_paused(true);
+    old.counters.overflows = 7;
+    let mut new = sync_with(Policy::Coalesce);
+    assert!(!new.is_paused());
+    new.adopt(&old);
+    assert!(new.is_paused());
+    assert_eq!(new.counters.overflows, 7);
+}
+
+/// What the old sync has not compared, the new one compares: at its startup if it has one.
+#[test]
+fn a_comparison_that_is_owed_is_owed_by_the_new_sync() {
+    type Change = fn(&mut Sync);
+    let owing: [(&str, Change); 6] = [
+        ("lost events", |sync| sync.owes_comparison = true),
+        ("a lost source", |sync| {
+            drop(sync.lifecycle.lose_source("gone"))
+        }),
+        ("an end", |sync| sync.lifecycle.end(ExitStatus::Exit(5))),
+        ("a failed comparison", |sync| {
+            let ids = sync.queue.take(|_| Take::Take);
+            sync.partly_failed(&ids, FailedEntries::Everything, 0);
+        }),
+        ("a queued comparison", |sync| {
+            sync.queue.push(Etype::Full, b"/", None, 0);
+        }),
+        ("an unfinished search", |sync| sync.verify.suspect()),
+    ];
+    for (what, change) in owing {
+        let mut old = sync_with(Policy::Coalesce);
+        old.has_full = true;
+        change(&mut old);
+        let mut new = sync_with(Policy::Coalesce);
+        new.has_full = true;
+        new.config.init = false;
+        new.adopt(&old);
+        assert!(new.owes_comparison, "{what}");
+        new.start(0);
+        assert_eq!(due(&mut new, SECOND), ["Full"], "{what}");
+        let mut new = sync_with(Policy::Coalesce);
+        new.adopt(&old);
+        assert!(!new.owes_comparison, "{what}");
+        assert!(!new.verify.is_done(), "{what}");
+        new.start(0);
+        assert_eq!(queued(&new), ["Init"], "{what}");
+    }
+    let mut new = sync_with(Policy::Coalesce);
+    new.config.init = false;
+    new.adopt(&sync_with(Policy::Coalesce));
+    assert!(!new.owes_comparison);
+}
+
+#[test]
+fn the_scope_is_shared_by_syncs_that_watch_the_same_only() {
+    let old = sync_with(Policy::Coalesce);
+    let mut same = sync_with(Policy::Coalesce);
+    same.adopt(&old);
+    assert!(Arc::ptr_eq(&same.filter, &old.filter));
+    type Change = fn(&mut Sync);
+    let changes: [Change; 4] = [
+        |sync| sync.config.source = b"/other/".to_vec(),
+        |sync| sync.config.subdirs = false,
+        |sync| sync.config.guard.on = !sync.config.guard.on,
+        |sync| {
+            sync.filter.write().unwrap().add_exclude(b"*.o");
+        },
+    ];
+    for change in changes {
+        let mut other = sync_with(Policy::Coalesce);
+        change(&mut other);
+        other.adopt(&old);
+        assert!(!Arc::ptr_eq(&other.filter, &old.filter));
+    }
+}
+
+#[test]
+fn the_guard_of_the_old_sync_is_taken_over() {
+    let mut old = sync_with(Policy::Coalesce);
+    old.delete_guard_mut().set_target_entries(70);
+    old.remember_target_mount(b"/mnt".to_vec());
+    let mount = b"/src/inner".to_vec();
+    old.remember_nested_mounts([mount.clone()].into_iter());
+    old.update_nested_mounts(&Default::default());
+    assert!(old.misses_mounts());
+    let mut new = sync_with(Policy::Coalesce);
+    assert!(!new.misses_mounts());
+    new.adopt(&old);
+    assert_eq!(new.delete_guard().target_entries(), Some(70));
+    assert_eq!(new.target_mount(), Some(b"/mnt".as_slice()));
+    assert_eq!(new.missing_mounts().collect::<Vec<_>>(), [&mount]);
+    // What is below a missing mount point is not deleted at the target.
+    assert!(new.is_below_missing_mount(Etype::Delete, b"/inner/f"));
+    assert!(!new.is_below_missing_mount(Etype::Delete, b"/other"));
+}
+
+#[test]
+fn each_sync_of_a_journal_gets_every_change_once() {
+    let (mut first, mut second) = (reader(), reader());
+    share(&mut first, &mut second);
+    assert!(Arc::ptr_eq(&first.filter, &second.filter));
+    assert!(first.takes_events() && !second.takes_events());
+    modify(&mut first, "/src/a");
+    modify(&mut second, "/src/a");
+    assert_eq!((first.pending(), second.pending()), (1, 1));
+    assert_eq!(first.backlog(9), [(Etype::Modify, b"/a".to_vec())]);
+    assert_eq!(first.backlog(0), []);
+    for sync in [&mut first, &mut second] {
+        assert_eq!(due(sync, SECOND), [""; 0]);
+        assert_eq!(due(sync, 10 * SECOND), ["/a"]);
+        assert_eq!(sync.oldest_change(), Some(0));
+        succeed(sync);
+        assert_eq!(due(sync, 20 * SECOND), [""; 0]);
+        assert_eq!(sync.oldest_change(), None);
+    }
+}
+
+#[test]
+fn syncs_that_take_moves_or_call_user_code_share_no_journal() {
+    type Change = fn(&mut Sync);
+    let changes: [Change; 2] = [
+        |sync| sync.config.moves = true,
+        |sync| sync.queue = Queue::new(Policy::PerEvent),
+    ];
+    for change in changes {
+        for is_first in [true, false] {
+            let (mut first, mut second) = (reader(), reader());
+            change(if is_first { &mut first } else { &mut second });
+            share(&mut first, &mut second);
+            assert!(second.journal_reader.is_none() && second.takes_events());
+        }
+    }
+}
+
+/// A slow target loses its changes, not its consistency.
+#[test]
+fn a_reader_that_was_overrun_compares_everything() {
+    let (mut first, mut second) = (reader(), reader());
+    second.config.max_pending = 2;
+    second.config.init = false;
+    second.has_full = true;
+    share(&mut first, &mut second);
+    for path in ["/src/a", "/src/b", "/src/c"] {
+        modify(&mut first, path);
+        assert_eq!(second.has_gap(), path == "/src/c");
+    }
+    let mut heir = sync_with(Policy::Coalesce);
+    heir.config.init = false;
+    heir.adopt(&second);
+    assert!(heir.owes_comparison);
+    assert_eq!(due(&mut second, 10 * SECOND), ["Full"]);
+    assert!(!second.has_gap());
+    assert_eq!(due(&mut first, 10 * SECOND), ["/a", "/b", "/c"]);
+}
+
+#[test]
+fn a_flush_makes_the_changes_before_it_due() {
+    let (mut first, mut second) = (reader(), reader());
+    share(&mut first, &mut second);
+    modify(&mut first, "/src/a");
+    second.flush();
+    modify(&mut first, "/src/b");
+    let end = second.journal_end();
+    assert!(!second.has_read_journal(end));
+    assert!(due(&mut second, 1).contains(&"/a".to_owned()));
+    assert_eq!(due(&mut first, 1), [""; 0]);
+}
+
+#[test]
+fn the_heirs_of_readers_read_the_same_journal() {
+    let (mut first, mut second) = (reader(), reader());
+    share(&mut first, &mut second);
+    modify(&mut first, "/src/a");
+    // The second target is not reachable.
+    assert_eq!(due(&mut first, 10 * SECOND), ["/a"]);
+    succeed(&mut first);
+    let (mut heir, mut other) = (reader(), reader());
+    share(&mut heir, &mut other);
+    heir.config.init = false;
+    other.config.init = false;
+    heir.adopt(&first);
+    other.adopt(&second);
+    heir.start(0);
+    other.start(0);
+    assert_eq!((heir.pending(), other.pending()), (0, 1));
+    assert_eq!(due(&mut other, 10 * SECOND), ["/a"]);
+    // A sync of another group gets copies.
+    let (mut first, mut second) = (reader(), reader());
+    share(&mut first, &mut second);
+    modify(&mut first, "/src/a");
+    for group in [None, Some(b"another".to_vec())] {
+        let (mut heir, mut other) = (reader(), reader());
+        heir.journal_group = group;
+        share(&mut heir, &mut other);
+        heir.config.init = false;
+        heir.adopt(&second);
+        heir.start(0);
+        assert_eq!(queued(&heir), ["/a"]);
+    }
+}
