@@ -92,7 +92,7 @@ fn a_comparison_that_is_owed_is_owed_by_the_new_sync() {
     let owing: [(&str, Change); 6] = [
         ("lost events", |sync| sync.owes_comparison = true),
         ("a lost source", |sync| {
-            drop(sync.lifecycle.lose_source("gone"))
+            sync.lifecycle.lose_source("gone");
         }),
         ("an end", |sync| sync.lifecycle.end(ExitStatus::Exit(5))),
         ("a failed comparison", |sync| {

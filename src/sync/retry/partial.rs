@@ -340,3 +340,7 @@ mod link_tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "partial_tests.rs"]
+mod tests;

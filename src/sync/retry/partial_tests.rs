@@ -1,0 +1,223 @@
+//! What is sent again after a transfer of which a part failed, and when.
+
+use super::*;
+use crate::config::Delete;
+use crate::queue::Take;
+use crate::sync::tests::sync_with;
+use crate::sync::{Next, WarmStart};
+use crate::watch::Event;
+
+const SECOND: Time = 1_000_000;
+
+fn names(list: &[(&str, Etype)]) -> RetryEntries {
+    let owned = list
+        .iter()
+        .map(|(path, etype)| (path.as_bytes().to_vec(), *etype));
+    owned.collect()
+}
+
+fn failure(path: &str) -> FailedEntries {
+    FailedEntries::Paths(names(&[(path, Etype::Modify)]), BTreeSet::new())
+}
+
+fn modify(sync: &mut Sync, paths: &[&str]) {
+    for path in paths {
+        let path = [b"/src", path.as_bytes()].concat();
+        sync.ingest(Event::Modify { path: &path }, 0);
+    }
+}
+
+/// Begins the transfer of all that is queued.
+fn begin(sync: &mut Sync) -> Vec<DelayId> {
+    let ids = sync.queue.take(|_| Take::Take);
+    sync.queue.activate(&ids);
+    ids
+}
+
+fn begin_startup(sync: &mut Sync) -> Vec<DelayId> {
+    sync.start(0);
+    begin(sync)
+}
+
+fn failed_names(sync: &Sync) -> Vec<String> {
+    let names = sync.failed_paths().names(9);
+    names
+        .map(|name| String::from_utf8(name.to_vec()).unwrap())
+        .collect()
+}
+
+#[test]
+fn what_arrived_is_done_and_what_failed_is_retried() {
+    let mut sync = sync_with(Policy::Coalesce);
+    modify(&mut sync, &["/a", "/b", "/c"]);
+    let ids = begin(&mut sync);
+    let all = [("/a", Etype::Modify), ("/b", Etype::Modify)];
+    let both = FailedEntries::Paths(names(&all), BTreeSet::new());
+    let plan = sync.partly_failed(&ids, both, 0);
+    assert!(matches!(plan, RetryPlan::Paths(2, _)));
+    assert!(sync.queue.is_empty());
+    // The retries, of which one succeeds.
+    let later = 100 * SECOND;
+    assert!(matches!(sync.next(later), Next::Act(_)));
+    let ids = begin(&mut sync);
+    assert_eq!(sync.entries(&ids), names(&all));
+    sync.partly_failed(&ids, failure("/b"), later);
+    assert_eq!(failed_names(&sync), ["/b"]);
+    assert_eq!(sync.failed_paths().since(), Some(0));
+    sync.next(2 * later);
+    let ids = begin(&mut sync);
+    sync.partly_failed(&ids, FailedEntries::Nothing, 2 * later);
+    assert!(sync.failed_paths().is_idle());
+    assert_eq!(sync.failed_paths().since(), None);
+}
+
+/// The transfer took place, so others do not wait.
+#[test]
+fn a_partial_transfer_ends_the_wait_of_the_sync() {
+    let mut sync = sync_with(Policy::Coalesce);
+    modify(&mut sync, &["/a", "/b"]);
+    let ids = begin(&mut sync);
+    sync.failed(&ids, 0);
+    assert_eq!(sync.failures(), 1);
+    sync.next(100 * SECOND);
+    let ids = begin(&mut sync);
+    sync.partly_failed(&ids, failure("/a"), 100 * SECOND);
+    assert_eq!(sync.failures(), 0);
+}
+
+#[test]
+fn a_batch_of_which_nothing_is_known_is_retried_whole() {
+    let mut sync = sync_with(Policy::Coalesce);
+    modify(&mut sync, &["/a", "/b"]);
+    let ids = begin(&mut sync);
+    let plan = sync.partly_failed(&ids, FailedEntries::Everything, 0);
+    assert!(matches!(plan, RetryPlan::Paths(2, _)));
+    assert_eq!(failed_names(&sync), ["/a", "/b"]);
+}
+
+#[test]
+fn both_paths_of_a_failed_move_are_sent_as_they_are_now() {
+    let mut sync = sync_with(Policy::Coalesce);
+    let (from, to) = (b"/src/old".as_slice(), b"/src/new".as_slice());
+    sync.ingest(Event::Move { from, to }, 0);
+    let ids = begin(&mut sync);
+    let expected = [("/new", Etype::Create), ("/old", Etype::Delete)];
+    assert_eq!(sync.entries(&ids), names(&expected));
+}
+
+#[test]
+fn a_comparison_is_repeated_if_what_failed_cannot_be_sent_by_itself() {
+    let table = [
+        ("/a", Etype::Modify, Delete::Always, false),
+        ("/a", Etype::Delete, Delete::Always, false),
+        ("/a", Etype::Delete, Delete::Never, true),
+        ("/a.tmp", Etype::Modify, Delete::Always, true),
+        ("/", Etype::Modify, Delete::Always, true),
+    ];
+    for (path, etype, delete, everything) in table {
+        let new = || {
+            let mut sync = sync_with(Policy::Coalesce);
+            sync.config.delete = delete;
+            sync.filter.write().unwrap().add_exclude(b"*.tmp");
+            sync
+        };
+        let failed = FailedEntries::Paths(names(&[(path, etype)]), BTreeSet::new());
+        let mut sync = new();
+        let ids = begin_startup(&mut sync);
+        let plan = sync.partly_failed(&ids, failed, 0);
+        let is_everything = matches!(plan, RetryPlan::Everything(_));
+        assert_eq!(is_everything, everything, "{path} {etype:?}");
+        assert_eq!(sync.failed_paths().retries_everything(), everything);
+        // In a batch the path was sent by itself already.
+        let mut sync = new();
+        modify(&mut sync, &["/a"]);
+        let ids = begin(&mut sync);
+        let failed = FailedEntries::Paths(names(&[(path, etype)]), BTreeSet::new());
+        let plan = sync.partly_failed(&ids, failed, 0);
+        assert!(matches!(plan, RetryPlan::Paths(1, _)), "{path} {etype:?}");
+    }
+}
+
+#[test]
+fn more_failed_paths_than_the_limit_are_one_comparison() {
+    for (count, init, everything) in [(2, true, false), (3, true, true), (3, false, false)] {
+        let mut config = sync_with(Policy::Coalesce).config;
+        config.max_pending = 2;
+        config.init = init;
+        let mut sync = Sync::new(config, Default::default(), Policy::Coalesce, false);
+        let paths = &["/a", "/b", "/c"][..count];
+        let paths: Vec<_> = paths.iter().map(|path| (*path, Etype::Modify)).collect();
+        let plan = sync.retry_paths(names(&paths), 0);
+        assert_eq!(matches!(plan, RetryPlan::Everything(_)), everything);
+        assert_eq!(sync.failed_paths().is_empty(), everything);
+        assert_eq!(sync.failed_paths().retries_everything(), everything);
+    }
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_left_out_where_links_are_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("none", dir.path().join("a")).unwrap();
+    for follows in [false, true] {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.config.source = [dir.path().as_os_str().as_encoded_bytes(), b"/"].concat();
+        sync.follows_links = follows;
+        sync.warm_start = Some(WarmStart::default());
+        sync.queue.push(Etype::Modify, b"/a", None, 0);
+        let ids = begin(&mut sync);
+        sync.partly_failed(&ids, failure("/a"), 0);
+        assert_eq!(sync.failed_paths().is_empty(), follows);
+    }
+}
+
+/// Returns a sync whose source has files of these sizes, and the running transfer of all.
+fn sized(dir: &Path, sizes: &[(&str, usize)]) -> (Sync, Vec<DelayId>) {
+    let mut sync = sync_with(Policy::Coalesce);
+    sync.config.source = [dir.as_os_str().as_encoded_bytes(), b"/"].concat();
+    for (name, size) in sizes {
+        fs::write(dir.join(name), vec![0; *size]).unwrap();
+        let path = [b"/", name.as_bytes()].concat();
+        sync.queue.push(Etype::Modify, &path, None, 0);
+    }
+    let ids = begin(&mut sync);
+    (sync, ids)
+}
+
+#[test]
+fn what_stopped_a_transfer_waits_and_the_others_are_sent_at_once() {
+    let sizes = [("a", 5), ("b", 10), ("c", 10), ("d", 20)];
+    let named = names(&[("/b", Etype::Modify)]);
+    for (too_large, waiting) in [(false, 1), (true, 3)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut sync, ids) = sized(dir.path(), &sizes);
+        let deferred = sync.defer_failed(&ids, &named, too_large, 0).unwrap();
+        assert_eq!((deferred.paths, deferred.others), (waiting, 4 - waiting));
+        assert_eq!(sync.failed_paths().len(), waiting);
+        assert!(matches!(sync.next(0), Next::Act(_)));
+        assert_eq!(begin(&mut sync).len(), 4 - waiting);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (mut sync, ids) = sized(dir.path(), &sizes);
+    let other = names(&[("/other", Etype::Modify)]);
+    assert!(sync.defer_failed(&ids, &other, false, 0).is_none());
+    assert!(sync.failed_paths().is_empty());
+}
+
+#[test]
+fn transfers_that_stop_at_ever_new_paths_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut sync, ids) = sized(dir.path(), &[("a", 1), ("b", 1), ("c", 1)]);
+    let name = |path| names(&[(path, Etype::Modify)]);
+    assert!(sync.defer_failed(&ids, &name("/a"), false, 0).is_some());
+    assert!(matches!(sync.next(0), Next::Act(_)));
+    let ids = begin(&mut sync);
+    assert!(sync.defer_failed(&ids, &name("/b"), false, 0).is_some());
+    assert!(matches!(sync.next(0), Next::At(time) if time > 0));
+    // A path that is being retried is not new.
+    let later = 1000 * SECOND;
+    assert!(matches!(sync.next(later), Next::Act(_)));
+    let ids = begin(&mut sync);
+    assert_eq!(ids.len(), 3);
+    assert!(sync.defer_failed(&ids, &name("/a"), false, later).is_some());
+    assert!(matches!(sync.next(later), Next::Act(_)));
+}
