@@ -5,7 +5,6 @@ use std::fs;
 use super::*;
 use crate::batch::error_lines;
 use proptest::prelude::*;
-use std::fs;
 
 fn entries(list: &[(&str, Etype)]) -> RetryEntries {
     let owned = list
