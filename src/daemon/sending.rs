@@ -24,7 +24,7 @@ use crate::log;
 use crate::process::{EndedChild, Pid, Stream};
 use crate::queue::{DelayId, Time};
 use crate::scan::{ScanPasses, ScanTurn};
-use crate::script::{Script, ScriptRequest, SyncHandle, TunnelObject};
+use crate::script::{HookReport, Script, ScriptRequest, SyncHandle, TunnelObject};
 use crate::sync;
 use crate::transfer::Transfers;
 use crate::tunnel::{self, TunnelSupervisor};
@@ -79,7 +79,8 @@ impl SendingSide {
     /// Calls the hook of a sync for what a comparison of source and target has found.
     pub fn tell_drift(&mut self, id: SyncId, news: DriftNews) {
         if let Some(handle) = self.find(id).map(Rc::clone) {
-            self.transfers.tell_drift(&handle, news);
+            self.transfers
+                .call_hook(&handle, HookReport::of_drift(news));
         }
     }
 

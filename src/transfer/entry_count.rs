@@ -2,9 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
@@ -13,7 +13,9 @@ use std::thread;
 use mio::Waker;
 
 use super::job::Job;
+use crate::log;
 use crate::process::ExitStatus;
+use crate::queue::Time;
 
 /// The counts in progress.
 #[derive(Default)]
@@ -32,26 +34,37 @@ struct EntryCount {
 }
 
 impl EntryCounts {
-    /// Counts the source of a job on a thread, which wakes the loop at its end.
-    ///
-    /// # Errors
-    ///
-    /// No thread can be started.
-    pub fn start(&mut self, job: Job, status: ExitStatus, waker: Arc<Waker>) -> io::Result<()> {
+    /// Counts the source of a job on a thread, which wakes the loop at its end. If no thread can be
+    /// started, the job has failed.
+    pub fn start(&mut self, job: Job, status: ExitStatus, waker: Arc<Waker>, now: Time) {
         let (sender, result) = mpsc::channel();
-        let source = job.handle.sync.borrow().config.source.clone();
+        let sync = Rc::clone(&job.handle.sync);
+        let mut sync = sync.borrow_mut();
+        let source = sync.config.source.clone();
         let stop = Arc::clone(&self.stop);
-        thread::Builder::new().name("count".into()).spawn(move || {
+        let started = thread::Builder::new().name("count".into()).spawn(move || {
             // The receiver is gone if the configuration has been replaced.
             let _ = sender.send(count(&source, &stop));
             let _ = waker.wake();
-        })?;
-        self.running.push(EntryCount {
-            job,
-            status,
-            result,
         });
-        Ok(())
+        match started {
+            Ok(_) => {
+                sync.child_started();
+                self.running.push(EntryCount {
+                    job,
+                    status,
+                    result,
+                });
+            }
+            Err(error) => {
+                let wait = sync.failed(&job.ids, now);
+                log::error(format_args!(
+                    "{}: cannot start a thread: {error}; trying again in {} s",
+                    sync.config.name,
+                    wait.as_secs()
+                ));
+            }
+        }
     }
 
     /// Removes and returns the jobs whose count is complete, or `None` for a count that was

@@ -11,7 +11,7 @@ use crate::config::{Hook, SyncConfig};
 use crate::id::SyncId;
 use crate::log;
 use crate::process::{Command, ExitStatus, Output, Pid, SpawnError, Stdin};
-use crate::script::{HookReport, SyncHandle};
+use crate::script::{HookReport, Script, SyncHandle};
 
 /// The maximum size of the paths passed to one call, in bytes.
 pub const MAX_PATH_BYTES: usize = 4 * 1024 * 1024;
@@ -91,8 +91,30 @@ impl HookSync {
 }
 
 impl Hooks {
+    /// Calls the hook of a sync, if it has one for the event. A Lua function runs in the daemon and is
+    /// stopped if it takes too long.
+    pub fn on_report(
+        &mut self,
+        script: &Script,
+        handle: &SyncHandle,
+        report: HookReport,
+        spawn: Spawner<'_>,
+    ) {
+        let hook = report.event.hook(&handle.sync.borrow().config).cloned();
+        match hook {
+            None => {}
+            Some(Hook::Command(_)) => self.call(HookSync::of(handle), report, spawn),
+            Some(Hook::Function) => {
+                if let Err(error) = script.hook(handle, &report) {
+                    log::error("in a hook, which is ignored:");
+                    script.report(&error);
+                }
+            }
+        }
+    }
+
     /// Calls the hook command of a sync, or queues the call while another one runs.
-    pub fn call(&mut self, sync: HookSync, report: HookReport, spawn: Spawner<'_>) {
+    fn call(&mut self, sync: HookSync, report: HookReport, spawn: Spawner<'_>) {
         self.queue(sync).push(report);
         self.start(spawn);
     }
@@ -254,6 +276,26 @@ mod tests {
         assert_eq!(told, [("synced", "1"), ("synced", "1"), ("failed", "2")]);
         assert_eq!(shown(&started[2], "LSYNCD_EXITCODE").1, "23");
         assert_eq!(shown(&started[2], "LSYNCD_BATCHES").1, "2");
+    }
+
+    #[test]
+    fn beyond_the_limit_the_last_call_of_the_kind_tells_of_all() {
+        let mut queue = HookQueue {
+            sync: sync(),
+            running: None,
+            waiting: VecDeque::new(),
+        };
+        for n in 0..MAX_WAITING_CALLS + 2 {
+            let mut report = report(n as i32 % 2, b"/f\0");
+            report.text = n.to_string().into_bytes();
+            report.truncated = n == MAX_WAITING_CALLS;
+            queue.push(report);
+        }
+        assert_eq!(queue.waiting.len(), MAX_WAITING_CALLS);
+        let tail: Vec<_> = queue.waiting.range(MAX_WAITING_CALLS - 2..).collect();
+        assert_eq!((tail[0].batches, tail[1].batches), (2, 2));
+        assert_eq!((tail[0].truncated, tail[1].truncated), (true, false));
+        assert_eq!((&*tail[0].text, &*tail[1].text), (&b"8"[..], &b"9"[..]));
     }
 
     #[test]

@@ -14,13 +14,12 @@ use super::bandwidth;
 use super::completion::{self, Evaluation};
 use super::delete_limit::{DryRun, DryRunResult, put_off};
 use super::entry_count::EntryCounts;
-use super::hooks::{HookSync, Hooks};
+use super::hooks::Hooks;
 use super::job::{self, Job};
 use super::local_jobs::{self, LocalJobs};
 use super::spawn;
 use super::stall_detector::StallDetector;
-use crate::component::{Action, DriftNews};
-use crate::config::Hook;
+use crate::component::Action;
 use crate::cron::{self, WallTime};
 use crate::log;
 use crate::process::process_tree::{self, Descendant};
@@ -458,65 +457,30 @@ impl Transfers {
             DryRunResult::Exceeded(deleted, total) => {
                 put_off(&dry_run.handle(), dry_run.ids(), deleted, total, now);
             }
-            DryRunResult::Count => self.count_first(dry_run, status, now),
+            DryRunResult::Count => {
+                let job = Job::dry_run(dry_run, Rc::clone(&self.script));
+                let waker = Arc::clone(&self.waker);
+                self.counts.start(job, status, waker, now);
+            }
         }
         Vec::new()
     }
 
-    /// Counts the entries of the source on a thread. The dry run is evaluated afterwards.
-    fn count_first(&mut self, dry_run: DryRun, status: ExitStatus, now: Time) {
-        let (handle, ids) = (dry_run.handle(), dry_run.ids().to_vec());
-        let job = Job::dry_run(dry_run, Rc::clone(&self.script));
-        let started = self.counts.start(job, status, Arc::clone(&self.waker));
-        let mut sync = handle.sync.borrow_mut();
-        match started {
-            Ok(()) => sync.child_started(),
-            Err(error) => {
-                let wait = sync.failed(&ids, now);
-                log::error(format_args!(
-                    "{}: cannot start a thread: {error}; trying again in {} s",
-                    sync.config.name,
-                    wait.as_secs()
-                ));
-            }
-        }
-    }
-
     /// Calls `onRecovered` of the syncs of whose failures nothing is left.
     pub fn tell_recovered(&mut self) {
-        let syncs = self.syncs.iter();
-        let recovered = syncs.filter_map(|handle| {
-            let text = handle.sync.borrow_mut().recovers()?;
-            Some((Rc::clone(handle), text))
-        });
-        for (handle, text) in recovered.collect::<Vec<_>>() {
-            self.call_hook(&handle, HookReport::recovered(text));
-        }
-    }
-
-    /// Calls `onFailed` of a sync: a comparison has found differences.
-    pub fn tell_drift(&mut self, handle: &Rc<SyncHandle>, news: DriftNews) {
-        self.call_hook(handle, HookReport::of_drift(news));
-    }
-
-    /// Calls the hook of a sync. A Lua function runs in the daemon and is stopped if it takes too
-    /// long.
-    fn call_hook(&mut self, handle: &Rc<SyncHandle>, report: HookReport) {
-        let is_function = {
-            let sync = handle.sync.borrow();
-            match report.event.hook(&sync.config) {
-                Some(hook) => matches!(hook, Hook::Function),
-                None => return,
+        for handle in self.syncs.clone() {
+            let recovered = handle.sync.borrow_mut().recovers();
+            if let Some(text) = recovered {
+                self.call_hook(&handle, HookReport::recovered(text));
             }
-        };
-        if !is_function {
-            let children = &self.children;
-            let spawn = &mut |command| children.borrow_mut().spawn(command);
-            self.hooks.call(HookSync::of(handle), report, spawn);
-        } else if let Err(error) = self.script.hook(handle, &report) {
-            log::error("in a hook, which is ignored:");
-            self.script.report(&error);
         }
+    }
+
+    /// Calls the hook of a sync.
+    pub fn call_hook(&mut self, handle: &SyncHandle, report: HookReport) {
+        let children = &self.children;
+        let spawn = &mut |command| children.borrow_mut().spawn(command);
+        self.hooks.on_report(&self.script, handle, report, spawn);
     }
 
     fn count_running(&self) {
