@@ -8,7 +8,6 @@
 //! | `watcher` | what the owner uses: passes calls to the backend |
 //! | `backend` | what a source of events has to do |
 //! | `backend_view` | the observer of one backend |
-//! | `backend_view` | the observer of one backend |
 //! | `inotify` | events of inotify(7): one watch for each directory |
 //! | `fanotify` | events of fanotify(7): one mark for each file system |
 //! | `choice` | which backend serves which tree, and why |
