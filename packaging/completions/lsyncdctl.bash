@@ -28,8 +28,9 @@ _lsyncdctl() {
     *:-*:status) words='-json -wait -timeout -trouble -max-age -socket -sync' ;;
     *:-*:verify) words='-content -sample -repair -json -timeout -socket -sync' ;;
     *:-*:reports) words='-json -socket' ;;
+    *:-*:top) words='-socket -sync' ;;
     *:-*:log) words='-since -follow -json -socket -sync' ;;
-    *:-*:*) words='-socket -sync -help -version' ;;
+    *:-*:*) words='-json -socket -sync -help -version' ;;
     *:*:) words='status top explain log pause resume release flush resync verify reports retry reload log-level' ;;
     *:*:log-level) words='all scarce Alarm Call Control Debug Delay Exclude Exec Filter Function Info Inotify Statusfile Tunnel' ;;
     *:*:reload | *:*:reports) return ;;

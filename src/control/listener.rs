@@ -104,9 +104,14 @@ impl Listeners {
         Ok(())
     }
 
-    /// Opens the first default control socket that is free. Each failure is logged.
+    /// Opens the first default control socket that is free. If there is none, the reasons are logged;
+    /// a directory of a service that does not exist is the business of the service.
     fn open_default(&mut self, settings: &Settings, registry: &Registry) {
-        for path in default_places(settings.pid_file.as_deref()) {
+        let fixed = fixed_place(settings.pid_file.as_deref());
+        let is_usual = fixed.is_none();
+        let places = fixed.map_or_else(socket_paths::usual, |place| vec![place]);
+        let mut reasons = Vec::new();
+        for path in places {
             let error = match ControlListener::open(&path, registry) {
                 Ok(control) => {
                     self.control = Some(control);
@@ -114,16 +119,24 @@ impl Listeners {
                 }
                 Err(error) => error,
             };
-            let category = match error {
-                SocketError::Other(_) => "Control",
-                _ => "Warn",
-            };
             let shown = log::escape(path.as_os_str().as_encoded_bytes());
-            log::say(category, format_args!("no control socket {shown}: {error}"));
+            let text = format!("no control socket {shown}: {error}");
+            match error {
+                SocketError::Other(_) => log::say("Control", text),
+                _ => log::warn(text),
+            }
             // If another daemon uses the first default path, no other path is tried.
             if let SocketError::InUse = error {
                 return;
             }
+            reasons.push(format!("{shown}: {error}"));
+        }
+        if is_usual {
+            log::warn(format_args!(
+                "lsyncdctl cannot reach this daemon: it has no control socket ({}). settings{{ \
+                 controlSocket = PATH }} names another path",
+                reasons.join("; ")
+            ));
         }
     }
 
@@ -243,11 +256,7 @@ fn is_of_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Returns the default paths of the control socket.
-fn default_places(pid_file: Option<&Path>) -> Vec<PathBuf> {
-    let beside = || pid_file.map(|path| path.with_extension("sock"));
-    match socket_paths::of_service().or_else(beside) {
-        Some(path) => vec![path],
-        None => socket_paths::usual(),
-    }
+/// Returns the path of the control socket that a service or a pid file determines.
+fn fixed_place(pid_file: Option<&Path>) -> Option<PathBuf> {
+    socket_paths::of_service().or_else(|| pid_file.map(|path| path.with_extension("sock")))
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use nix::unistd::Uid;
+
 /// The environment variable with the path, for `lsyncdctl`.
 pub const VARIABLE: &str = "LSYNCD_SOCKET";
 
@@ -15,13 +17,22 @@ pub fn of_service() -> Option<PathBuf> {
 /// Returns the paths at which a daemon creates its control socket if neither configuration nor
 /// service nor pid file determine one.
 pub fn usual() -> Vec<PathBuf> {
-    if nix::unistd::geteuid().is_root() {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    usual_of(nix::unistd::geteuid(), runtime)
+}
+
+/// Returns those of this user, with this `XDG_RUNTIME_DIR`. After su(1) it is not set, or is that of
+/// another user.
+fn usual_of(user: Uid, runtime: Option<PathBuf>) -> Vec<PathBuf> {
+    if user.is_root() {
         // The directory belongs to the service and exists only while that runs.
         return vec!["/run/lsyncd/lsyncd.sock".into(), "/run/lsyncd.sock".into()];
     }
-    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-    own.into_iter()
-        .map(|dir| PathBuf::from(dir).join("lsyncd.sock"))
+    let own = PathBuf::from(format!("/run/user/{user}"));
+    let given = runtime.filter(|directory| directory.is_absolute() && *directory != own);
+    let directories = given.into_iter().chain([own]);
+    directories
+        .map(|directory| directory.join("lsyncd.sock"))
         .collect()
 }
 
@@ -39,4 +50,29 @@ pub fn searched() -> Vec<PathBuf> {
         }
     }
     places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_has_a_socket_without_the_variable_and_with_that_of_another() {
+        let paths = |runtime: Option<&str>| {
+            let paths = usual_of(Uid::from_raw(1000), runtime.map(PathBuf::from));
+            let paths: Vec<_> = paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect();
+            paths.join(" ")
+        };
+        let own = "/run/user/1000/lsyncd.sock";
+        for runtime in [None, Some(""), Some("relative"), Some("/run/user/1000")] {
+            assert_eq!(paths(runtime), own, "{runtime:?}");
+        }
+        assert_eq!(
+            paths(Some("/run/user/0")),
+            format!("/run/user/0/lsyncd.sock {own}")
+        );
+    }
 }

@@ -168,7 +168,7 @@ impl DirectoryCount {
     pub fn start(&mut self, scopes: Vec<Scope>, waker: Arc<Waker>) {
         let thread = thread::Builder::new().name("count".into());
         let started = thread.spawn(move || {
-            let count = count_directories(&scopes);
+            let count = count_directories(&scopes, |_| true);
             // Waking fails only if the loop has ended.
             let _ = waker.wake();
             count
@@ -183,9 +183,36 @@ impl DirectoryCount {
     }
 }
 
+/// Returns what is wrong if the scopes want more directories watched than the kernel's `limit`.
+/// They are counted for at most `time`.
+pub fn preflight(scopes: &[Scope], limit: usize, time: Duration) -> Option<String> {
+    let begin = Instant::now();
+    let mut is_late = false;
+    let count = count_directories(scopes, |_| {
+        is_late = begin.elapsed() > time;
+        !is_late
+    });
+    let more = if is_late { "more than " } else { "" };
+    if count <= limit {
+        let time = time.as_secs();
+        return is_late.then(|| {
+            format!(
+                "the sources have {more}{count} directories, counted for {time} s; the limit of \
+                 inotify watches is {limit}"
+            )
+        });
+    }
+    let wanted = round_up(count + count / 4);
+    Some(format!(
+        "the sources have {more}{count} directories, and the limit of inotify watches is {limit}; \
+         directories without a watch are compared from time to time. To watch all of them: \
+         sysctl fs.inotify.max_user_watches={wanted}"
+    ))
+}
+
 /// Returns how many directories the scopes want watched, each counted once. Takes long for
-/// large trees.
-fn count_directories(scopes: &[Scope]) -> usize {
+/// large trees. Ends early if `goes_on` returns false for the number until then.
+fn count_directories(scopes: &[Scope], mut goes_on: impl FnMut(usize) -> bool) -> usize {
     let is_inside = |root: &[u8]| {
         let mut others = scopes.iter().map(|scope| &scope.root);
         others.any(|other| other.len() < root.len() && root.starts_with(other))
@@ -196,6 +223,9 @@ fn count_directories(scopes: &[Scope]) -> usize {
     let mut count = 0;
     while let Some(path) = unread.pop() {
         count += 1;
+        if !goes_on(count) {
+            break;
+        }
         // A directory that cannot be read cannot be watched.
         let entries = fs::read_dir(OsStr::from_bytes(&path)).into_iter().flatten();
         for entry in entries.flatten() {
@@ -266,6 +296,29 @@ mod tests {
         let told = Action::normal("all directories are watched now");
         assert_eq!(compared, [told, Action::FullSync(two)]);
         assert_eq!((limit.deadline(false), limit.is_reached()), (None, false));
+    }
+
+    #[test]
+    fn directories_are_counted_before_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a/b", "c", "skipped/d"] {
+            fs::create_dir_all(dir.path().join(name)).unwrap();
+        }
+        let root = format!("{}/", dir.path().display());
+        let scope = Scope {
+            root: root.into_bytes(),
+            wants: Arc::new(|path| path != b"/skipped/"),
+        };
+        let problem = |limit, time| preflight(std::slice::from_ref(&scope), limit, time);
+        assert_eq!(problem(4, INTERVAL), None);
+        let text = problem(3, INTERVAL).unwrap();
+        assert!(text.contains("have 4 directories, and"), "{text}");
+        assert!(text.ends_with("max_user_watches=1000"), "{text}");
+        let text = problem(3, Duration::ZERO).unwrap();
+        assert!(
+            text.contains("have more than 1 directories, counted"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -157,3 +157,26 @@ fn waiting_for_an_instance_ends_with_term() {
     daemon.wait_log("fs.inotify.max_user_instances");
     assert_eq!(daemon.terminate(), Some(143));
 }
+
+#[test]
+fn check_warns_of_too_few_watches() {
+    let dir = Dir::new();
+    for n in 0..30 {
+        dir.mkdir(format!("d{n}"));
+    }
+    dir.put("config.lua", dir.expand(MIRROR));
+    for (limit, code, expected) in [(20, 0, true), (100, 0, false)] {
+        let script = format!("echo {limit} > /proc/sys/user/max_inotify_watches; exec \"$@\"");
+        let wrapper = ["unshare", "-U", "-r", "sh", "-c", script.as_str(), "sh"];
+        if limited(&dir, MIRROR, "echo 20 > /proc/sys/user/max_inotify_watches").is_none() {
+            return skip(NO_NAMESPACE);
+        }
+        let ended = Daemon::bare(&dir)
+            .wrapped(&wrapper)
+            .args(&["-check", "@DIR@/config.lua"])
+            .run();
+        assert_eq!(ended.status.code(), Some(code), "{}", ended.stderr);
+        let text = "the sources have 31 directories, and the limit of inotify watches is 20";
+        assert_eq!(ended.stdout.contains(text), expected, "{}", ended.stdout);
+    }
+}

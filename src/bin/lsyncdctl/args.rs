@@ -18,7 +18,6 @@ USAGE: lsyncdctl [-socket PATH] COMMAND [SYNC] [OPTIONS]
 COMMANDS, for one sync or, without its name, for all:
   status              Print the state. Exit codes: 0 current, 1 behind,
                       2 failure, 3 no daemon answers, 4 wrong usage
-    -json             Print JSON
     -wait             Wait until the target has everything that was written
                       before this call, then exit with 0
     -timeout SECONDS  Wait at most this time, then exit with 1
@@ -32,7 +31,6 @@ COMMANDS, for one sync or, without its name, for all:
     -since TIME       From this time on: 15m, 2h, 3d, 14:30, 2026-01-31,
                       \"2026-01-31 14:30\", @SECONDS
     -follow           Continue with what is transferred from now on
-    -json             Print one JSON object per line
   pause               Start no transfers; changes are still queued
   resume              Start due transfers again
   release             Continue a sync that its guard has halted
@@ -44,12 +42,10 @@ COMMANDS, for one sync or, without its name, for all:
     -sample N%        Compare the contents of N % of the files, each time of
                       others
     -repair           Send what differs
-    -json             Print JSON
     -timeout SECONDS  Give up after this time, with exit code 2
   reports [N]         Print the last N reports of verify (20), and check that
                       none is missing or altered. Exit codes: 0 complete,
                       1 not, 2 there are none to be checked
-    -json             Print JSON
   retry               Retry failed work immediately
   reload              Read the configuration again; unchanged syncs continue
                       untouched
@@ -61,6 +57,8 @@ OPTIONS:
                       then the default places
   -sync NAME          Name of the sync, if it could be taken for an option or a
                       path. For status also a pattern: * and ?
+  -json               Print JSON: one object; of log and verify one per line.
+                      Errors are objects, too, with ok (false) and text
   -help, -version
 ";
 
@@ -72,17 +70,12 @@ pub enum ClientCommand {
     Top,
     Status(StatusArgs),
     Log(LogArgs),
-    Verify {
-        verb: Verb,
-        json: bool,
-    },
+    /// `verify`, with this request.
+    Verify(Verb),
     /// `explain`, of an absolute path in printable form.
     Explain(String),
     /// `reports`, of which this many are printed.
-    Reports {
-        count: Option<usize>,
-        json: bool,
-    },
+    Reports(Option<usize>),
     Do(Verb),
 }
 
@@ -90,7 +83,6 @@ pub enum ClientCommand {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StatusArgs {
     pub wait: bool,
-    pub json: bool,
     /// Only syncs in trouble.
     pub trouble: bool,
     /// The age in seconds up to which a pending change does not count.
@@ -104,7 +96,6 @@ pub struct LogArgs {
     /// In seconds since the epoch.
     pub since: Option<f64>,
     pub follow: bool,
-    pub json: bool,
 }
 
 /// The command line.
@@ -114,6 +105,8 @@ pub struct Args {
     pub socket: Option<PathBuf>,
     pub sync: Option<String>,
     pub timeout: Option<Duration>,
+    /// The answer and errors are printed as JSON.
+    pub json: bool,
 }
 
 /// The parsed arguments, before their combination is checked.
@@ -144,6 +137,7 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
             socket: None,
             sync: None,
             timeout: None,
+            json: raw.json,
         });
     }
     let mut plain = raw.plain.into_iter();
@@ -183,8 +177,8 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     if verb != "log" && (raw.since.is_some() || raw.follow) {
         return Err("-since and -follow are options of log only".into());
     }
-    if raw.json && !matches!(verb.as_str(), "status" | "log" | "verify" | "reports") {
-        return Err("-json is an option of status, log, verify and reports only".into());
+    if raw.json && verb == "top" {
+        return Err("top has no option -json; status has".into());
     }
     if !is_verify && (raw.content || raw.repair || raw.sample.is_some()) {
         return Err("-content, -sample and -repair are options of verify only".into());
@@ -195,7 +189,6 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
     let command = match verb.as_str() {
         "status" => ClientCommand::Status(StatusArgs {
             wait: raw.wait,
-            json: raw.json,
             trouble: raw.trouble,
             max_age: raw.max_age,
         }),
@@ -204,22 +197,15 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
             path,
             since: raw.since.or(raw.follow.then(moment::now)),
             follow: raw.follow,
-            json: raw.json,
         }),
-        "verify" => ClientCommand::Verify {
-            verb: Verb::Verify {
-                sync: sync.clone(),
-                path,
-                content: raw.content,
-                repair: raw.repair,
-                sample: raw.sample,
-            },
-            json: raw.json,
-        },
-        "reports" => ClientCommand::Reports {
-            count: rest.first().map(|word| count(word)).transpose()?,
-            json: raw.json,
-        },
+        "verify" => ClientCommand::Verify(Verb::Verify {
+            sync: sync.clone(),
+            path,
+            content: raw.content,
+            repair: raw.repair,
+            sample: raw.sample,
+        }),
+        "reports" => ClientCommand::Reports(rest.first().map(|word| count(word)).transpose()?),
         "top" => ClientCommand::Top,
         "help" => ClientCommand::Help,
         "log-level" => ClientCommand::Do(Verb::LogLevel {
@@ -236,7 +222,14 @@ pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, String> {
         socket: raw.socket,
         sync,
         timeout: raw.timeout,
+        json: raw.json,
     })
+}
+
+/// Returns true if the words ask for JSON, whether or not they make sense.
+pub fn wants_json(words: impl Iterator<Item = OsString>) -> bool {
+    let mut options = words.take_while(|word| word != "--");
+    options.any(|word| word == "-json" || word == "--json")
 }
 
 fn about(verb: &str, sync: Option<String>, path: Option<String>) -> Result<Verb, String> {
@@ -384,12 +377,12 @@ mod tests {
             Args {
                 command: ClientCommand::Status(StatusArgs {
                     wait: true,
-                    json: true,
                     ..StatusArgs::default()
                 }),
                 socket: Some("/s".into()),
                 sync: Some("web".into()),
                 timeout: Some(Duration::from_millis(2500)),
+                json: true,
             }
         );
         assert_eq!(
@@ -429,10 +422,7 @@ mod tests {
         assert_eq!(log("log"), LogArgs::default());
         let args = log("log web /none/a -since @5 -json");
         assert_eq!(args.path.as_deref(), Some("/none/a"));
-        assert_eq!(
-            (args.since, args.json, args.follow),
-            (Some(5.0), true, false)
-        );
+        assert_eq!((args.since, args.follow), (Some(5.0), false));
         // Without -since, what is to come.
         assert!(log("log -follow").since.is_some_and(|since| since > 1e9));
         assert_eq!(parsed("log web").unwrap().sync.as_deref(), Some("web"));
@@ -440,16 +430,13 @@ mod tests {
 
     #[test]
     fn verify_has_options_of_its_own() {
-        let expected = ClientCommand::Verify {
-            verb: Verb::Verify {
-                sync: Some("web".into()),
-                path: Some("a/b".into()),
-                content: true,
-                repair: false,
-                sample: Some(12.5),
-            },
-            json: true,
-        };
+        let expected = ClientCommand::Verify(Verb::Verify {
+            sync: Some("web".into()),
+            path: Some("a/b".into()),
+            content: true,
+            repair: false,
+            sample: Some(12.5),
+        });
         assert_eq!(
             command("verify web a/b -content -sample 12.5% -json -timeout 9"),
             expected
@@ -466,7 +453,6 @@ mod tests {
             "pause -trouble",
             "status -timeout x -wait",
             "pause -wait",
-            "pause -json",
             "resync -content",
             "flush -repair",
             "flush -sample 5%",

@@ -58,8 +58,9 @@ impl Client {
             }
         }
         Err(ClientError::NoDaemon(format!(
-            "no daemon answers: {}. Is it running, and by this user? -socket PATH or LSYNCD_SOCKET \
-             names another socket (settings {{ controlSocket }})",
+            "no daemon answers: {}. Does it run, and as this user? Its log tells if it has no socket, \
+             or sudo ss -xlp | grep lsyncd shows it. -socket PATH or LSYNCD_SOCKET names another socket \
+             (settings {{ controlSocket }})",
             problems.join("; ")
         )))
     }

@@ -23,7 +23,6 @@ pub fn run(args: &Args, path: &str) -> Result<u8, ClientError> {
         sync: args.sync.clone(),
         path: path.to_owned(),
     })?;
-    crate::print_text(&reply.text);
     let mut last: BTreeMap<String, LogEntry> = BTreeMap::new();
     let mut after = BTreeMap::new();
     loop {
@@ -50,6 +49,13 @@ pub fn run(args: &Args, path: &str) -> Result<u8, ClientError> {
             break;
         }
     }
+    if args.json {
+        let last: Vec<&LogEntry> = last.values().collect();
+        let answer = serde_json::json!({ "ok": true, "text": reply.text, "last": last });
+        crate::print_text(&format!("{answer}\n"));
+        return Ok(0);
+    }
+    crate::print_text(&reply.text);
     for entry in last.values() {
         let ago = span(moment::now() - entry.time);
         let time = sys::local_time(entry.time as i64, c"%Y-%m-%d %H:%M:%S");

@@ -43,41 +43,37 @@ const NO_DAEMON: u8 = 3;
 const USAGE: u8 = 4;
 
 fn main() -> ExitCode {
-    let args = match args::parse(std::env::args_os().skip(1)) {
-        Ok(args) => args,
-        Err(text) => {
-            complain(&text);
-            return USAGE.into();
-        }
-    };
-    match run(&args) {
-        Ok(code) => code.into(),
-        Err(ClientError::NoDaemon(text)) => {
-            complain(&text);
-            NO_DAEMON.into()
-        }
-        Err(ClientError::Refused(text)) => {
-            complain(&text);
-            (Severity::Trouble as u8).into()
-        }
-        Err(ClientError::TimedOut) => {
-            complain("the time is up");
-            match args.command {
-                ClientCommand::Verify { .. } => DriftVerdict::Incomplete.exit_code().into(),
-                _ => (Severity::Behind as u8).into(),
+    let words = || std::env::args_os().skip(1);
+    let (code, text) = match args::parse(words()) {
+        Err(text) => (USAGE, text),
+        Ok(args) => match run(&args) {
+            Ok(code) => return code.into(),
+            Err(ClientError::NoDaemon(text)) => (NO_DAEMON, text),
+            Err(ClientError::Refused(text)) => (Severity::Trouble as u8, text),
+            Err(ClientError::TimedOut) => {
+                let code = match args.command {
+                    ClientCommand::Verify(_) => DriftVerdict::Incomplete.exit_code(),
+                    _ => Severity::Behind as u8,
+                };
+                (code, "the time is up".to_owned())
             }
-        }
+        },
+    };
+    complain(&text);
+    if args::wants_json(words()) {
+        print_text(&json_answer(false, &text));
     }
+    code.into()
 }
 
 fn run(args: &Args) -> Result<u8, ClientError> {
     let verb = match &args.command {
         ClientCommand::Help => {
-            print_text(args::HELP);
+            print_answer(args, args::HELP);
             return Ok(0);
         }
         ClientCommand::Version => {
-            print_text(&format!("Version: {}\n", lsyncd::VERSION));
+            print_answer(args, &format!("Version: {}\n", lsyncd::VERSION));
             return Ok(0);
         }
         #[cfg(feature = "top")]
@@ -90,13 +86,13 @@ fn run(args: &Args) -> Result<u8, ClientError> {
         ClientCommand::Status(wanted) => return status::run(args, wanted),
         ClientCommand::Explain(path) => return explain::run(args, path),
         ClientCommand::Log(wanted) => return transfers::run(args, wanted),
-        ClientCommand::Verify { verb, json } => return verify::run(args, verb, *json),
-        ClientCommand::Reports { count, json } => return verify::reports(args, *count, *json),
+        ClientCommand::Verify(verb) => return verify::run(args, verb),
+        ClientCommand::Reports(count) => return verify::reports(args, *count),
         ClientCommand::Do(verb) => verb.clone(),
     };
     let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
     let reply = link.ask(verb)?;
-    print_text(&format!("{}\n", reply.text));
+    print_answer(args, &format!("{}\n", reply.text));
     Ok(0)
 }
 
@@ -105,11 +101,25 @@ fn run(args: &Args) -> Result<u8, ClientError> {
 fn deadline(args: &Args) -> Option<Instant> {
     let waits = match &args.command {
         ClientCommand::Status(wanted) => wanted.wait,
-        ClientCommand::Verify { .. } => true,
+        ClientCommand::Verify(_) => true,
         _ => false,
     };
     let patience = args.timeout.or((!waits).then_some(Duration::from_secs(30)));
     patience.map(|patience| Instant::now() + patience)
+}
+
+/// Prints the answer to a command that has no JSON form of its own.
+fn print_answer(args: &Args, text: &str) {
+    if args.json {
+        print_text(&json_answer(true, text.trim_end()));
+    } else {
+        print_text(text);
+    }
+}
+
+/// Returns a line of JSON with a text.
+fn json_answer(ok: bool, text: &str) -> String {
+    format!("{}\n", serde_json::json!({ "ok": ok, "text": text }))
 }
 
 /// Writes a text to standard output. A closed pipe is no failure.

@@ -13,7 +13,7 @@ use crate::show::{self, Shown};
 /// Prints the state. Returns the exit code. A wait that is given up prints what it has waited for.
 pub fn run(args: &Args, wanted: &StatusArgs) -> Result<u8, ClientError> {
     match ask(args, wanted) {
-        Err(ClientError::TimedOut) if wanted.wait => given_up(args, wanted),
+        Err(ClientError::TimedOut) if wanted.wait => given_up(args),
         result => result,
     }
 }
@@ -22,13 +22,13 @@ pub fn run(args: &Args, wanted: &StatusArgs) -> Result<u8, ClientError> {
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Prints what a wait has waited for. Returns the exit code.
-fn given_up(args: &Args, wanted: &StatusArgs) -> Result<u8, ClientError> {
+fn given_up(args: &Args) -> Result<u8, ClientError> {
     let deadline = Some(Instant::now() + ANSWER_TIMEOUT);
     let mut link = Client::open(args.socket.as_deref(), deadline)?;
     let pattern = args.sync.as_deref().filter(|name| is_pattern(name));
     let name = args.sync.clone().filter(|_| pattern.is_none());
     let status = selected(&mut link, name, pattern)?;
-    if wanted.json {
+    if args.json {
         crate::print_text(&format!("{}\n", pretty(&status)));
     }
     let behind = status.syncs.iter();
@@ -63,7 +63,7 @@ fn ask(args: &Args, wanted: &StatusArgs) -> Result<u8, ClientError> {
         status = tolerant(status, age);
     }
     let severity = status.severity;
-    if wanted.json {
+    if args.json {
         if wanted.trouble {
             let is_troubled = |sync: &SyncSnapshot| sync.severity == Severity::Trouble;
             status.syncs.retain(is_troubled);

@@ -38,6 +38,9 @@ pub fn run(args: &Args, wanted: &LogArgs) -> Result<u8, ClientError> {
         let page = reply.log.unwrap_or_default();
         for problem in &page.problems {
             crate::complain(problem);
+            if args.json {
+                crate::print_text(&crate::json_answer(false, problem));
+            }
         }
         failed |= !page.problems.is_empty();
         if page.lost > lost {
@@ -45,7 +48,7 @@ pub fn run(args: &Args, wanted: &LogArgs) -> Result<u8, ClientError> {
             crate::complain(&format!("{count} could not be written to the log"));
             lost = page.lost;
         }
-        if print(&page, wanted.json).is_err() {
+        if print(&page, args.json).is_err() {
             return Ok(0);
         }
         let LogPage { next, more, .. } = *page;

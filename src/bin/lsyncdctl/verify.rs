@@ -21,13 +21,13 @@ const BROKEN: u8 = 1;
 const UNAVAILABLE: u8 = 2;
 
 /// Compares source and target. Drift and an incomplete comparison are results, not failures.
-pub fn run(args: &Args, verb: &Verb, json: bool) -> Result<u8, ClientError> {
+pub fn run(args: &Args, verb: &Verb) -> Result<u8, ClientError> {
     let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
     let progress = io::stderr().is_terminal().then(|| Progress::start(args));
     let reply = link.ask(verb.clone());
     drop(progress);
     let reply = reply?;
-    if json {
+    if args.json {
         let lines = reply.reports.iter().filter_map(|report| {
             let line = serde_json::to_string(report).ok()?;
             Some(format!("{line}\n"))
@@ -104,18 +104,19 @@ fn progress_line(status: &Snapshot) -> Option<String> {
 }
 
 /// Prints kept reports, and what is wrong with their chain.
-pub fn reports(args: &Args, count: Option<usize>, json: bool) -> Result<u8, ClientError> {
+pub fn reports(args: &Args, count: Option<usize>) -> Result<u8, ClientError> {
     let mut link = Client::open(args.socket.as_deref(), deadline(args))?;
     let reply = link.ask(Verb::Reports { limit: count })?;
     let page = reply.kept.unwrap_or_default();
+    if args.json {
+        let text = serde_json::to_string(&page).unwrap_or_default();
+        print_text(&format!("{text}\n"));
+    }
     if let Some(why) = &page.unavailable {
         complain(why);
         return Ok(UNAVAILABLE);
     }
-    if json {
-        let text = serde_json::to_string(&page).unwrap_or_default();
-        print_text(&format!("{text}\n"));
-    } else {
+    if !args.json {
         print_text(&lines(&page));
         page.problems.iter().for_each(|problem| complain(problem));
     }

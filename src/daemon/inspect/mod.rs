@@ -20,6 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -28,6 +29,7 @@ use self::connect::ConnectResult;
 pub(super) use self::connect::RsyncTarget;
 use self::preflight::Programs;
 use super::context::Context;
+use super::watch_limit;
 use crate::batch;
 use crate::cli::{Inspect, Options};
 use crate::config::Delete;
@@ -36,6 +38,7 @@ use crate::log;
 use crate::log::escape;
 use crate::script::{Environment, LoadError, Script, SyncHandle};
 use crate::status::number_format::counted;
+use crate::watch::WatchChoice;
 
 /// Loads the configuration and writes the answer to standard output.
 pub fn inspect(options: Options, what: &Inspect) -> Exit {
@@ -125,6 +128,9 @@ pub(super) fn load(options: Options) -> Result<Loaded, LoadError> {
     script.run()?;
     Ok(Loaded { script, problems })
 }
+
+/// The maximum time in which the directories of all sources are counted.
+const COUNT_TIME: Duration = Duration::from_secs(5);
 
 /// The properties of one sync, for text and JSON output.
 #[derive(Serialize)]
@@ -223,7 +229,7 @@ fn checked(loaded: &Loaded, json: bool, connect: bool) -> (String, Exit) {
 }
 
 fn checked_text(loaded: &Loaded, facts: &[Facts], unusable: usize) -> String {
-    let settings = preflight::of_settings(&loaded.script.settings);
+    let settings = settings_problems(&loaded.script);
     let mut text = if settings.is_empty() {
         String::new()
     } else {
@@ -243,6 +249,23 @@ fn checked_text(loaded: &Loaded, facts: &[Facts], unusable: usize) -> String {
         count => format!(", but {} cannot be used", counted(count, "target")),
     };
     format!("{text}The configuration is fine: {syncs}{warnings}{unusable}.\n")
+}
+
+/// Returns the problems that concern no single sync.
+fn settings_problems(script: &Script) -> Vec<String> {
+    let settings = &script.settings;
+    let mut problems = preflight::of_settings(settings);
+    if let Some(limit) = watch_limit::kernel_limit()
+        && settings.watch == WatchChoice::Inotify
+    {
+        let syncs = script.syncs();
+        let scopes: Vec<_> = syncs
+            .iter()
+            .map(|handle| handle.sync.borrow().scope())
+            .collect();
+        problems.extend(watch_limit::preflight(&scopes, limit, COUNT_TIME));
+    }
+    problems
 }
 
 /// Returns the number of warnings, including logged ones.
@@ -328,7 +351,7 @@ fn checked_json(loaded: &Loaded, syncs: Vec<Facts>, ok: bool) -> String {
         let path = path.as_ref()?;
         Some(escape(path.as_os_str().as_bytes()).into_owned())
     };
-    let problems = preflight::of_settings(settings);
+    let problems = settings_problems(&loaded.script);
     let answer = Explanation::Right {
         ok,
         warnings: warnings(&problems, &syncs),

@@ -10,6 +10,7 @@
 //! | verify | what differs is named, and what is in motion is not |
 //! | verify_details | what a report tells of both sides, and the progress on a terminal |
 //! | reports | the kept reports of `verify` |
+//! | json | `-json` of each command |
 //! | socket | who may connect, and what nonsense does: nothing |
 //! | metrics | metrics, page and report files |
 //! | transfer_log | `lsyncdctl log` |
@@ -18,6 +19,7 @@
 mod commands;
 mod explain;
 mod hooks;
+mod json;
 mod metrics;
 mod reports;
 mod socket;

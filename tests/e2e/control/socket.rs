@@ -2,6 +2,8 @@
 
 use super::*;
 
+use crate::support::dir::{program, skip};
+
 #[test]
 fn the_socket_is_private_replaces_a_stale_one_and_goes_with_the_daemon() {
     let dir = Dir::new();
@@ -198,4 +200,54 @@ fn nonsense_and_stalling_change_nothing() {
     dir.write("f", "x");
     daemon.wait_for("it mirrors as ever", |_| fake.ended() == 2);
     assert!(!daemon.has_ended());
+}
+
+/// After su(1), a user has no runtime directory, or that of root.
+#[test]
+fn a_daemon_without_a_place_for_its_socket_tells_why() {
+    let dir = Dir::new();
+    Fake::new(&dir);
+    let is_root = nix::unistd::geteuid().is_root();
+    // A user without a session, who has no directory below /run/user.
+    let wrapper = [
+        "setpriv",
+        "--reuid=54321",
+        "--regid=54321",
+        "--clear-groups",
+    ];
+    let user = if is_root {
+        54321
+    } else {
+        nix::unistd::geteuid().as_raw()
+    };
+    let own = format!("/run/user/{user}");
+    if PathBuf::from(&own).exists() || (is_root && program("setpriv").is_none()) {
+        return skip("the user has a runtime directory, or setpriv is not installed");
+    }
+    for file in ["", "src", "trg"] {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        fs::set_permissions(dir.path(file), mode).unwrap();
+    }
+    for runtime in ["", "/proc"] {
+        let config = one("").replace(SETTINGS, "");
+        let daemon = Daemon::new(&dir, &config)
+            .env("RUNTIME_DIRECTORY", "")
+            .env("XDG_RUNTIME_DIR", runtime);
+        let daemon = if is_root {
+            daemon.wrapped(&wrapper)
+        } else {
+            daemon
+        };
+        let mut daemon = daemon.start();
+        daemon.wait_log("Warn: lsyncdctl cannot reach this daemon: it has no control socket");
+        let log = daemon.log();
+        assert!(log.contains(&format!("{own}/lsyncd.sock: ")), "{log}");
+        assert!(log.contains("controlSocket = PATH"), "{log}");
+        assert_eq!(
+            log.contains("/proc/lsyncd.sock: "),
+            runtime == "/proc",
+            "{log}"
+        );
+        daemon.terminate();
+    }
 }
