@@ -4,6 +4,8 @@
 //! |---|---|
 //! | backup | dated directories of what the target loses |
 //! | changes | one kind of change after the other arrives |
+//! | documented | the connections that the documents show, against a real sshd and rsync daemon |
+//! | full_target | a full and a read-only file system over a real sshd |
 //! | names | strange names arrive, change and go |
 //! | races | changes made while the daemon is stopped, or while a transfer runs |
 //! | meanwhile | a file that is replaced while rsync runs |
@@ -16,7 +18,9 @@
 
 mod backup;
 mod changes;
+mod documented;
 mod followed;
+mod full_target;
 mod meanwhile;
 mod names;
 mod races;

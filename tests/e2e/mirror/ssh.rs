@@ -248,6 +248,11 @@ sync{{
 
 /// An rsync daemon that takes files for the mirror.
 pub fn rsync_daemon(dir: &Dir) -> Option<(Started, u16)> {
+    rsync_daemon_with(dir, "[x]")
+}
+
+/// An rsync daemon with a module of these lines.
+pub fn rsync_daemon_with(dir: &Dir, module: &str) -> Option<(Started, u16)> {
     let Some(rsync) = program("rsync") else {
         skip("rsync is not installed");
         return None;
@@ -257,7 +262,7 @@ pub fn rsync_daemon(dir: &Dir) -> Option<(Started, u16)> {
     } else {
         ""
     };
-    let module = format!("use chroot = no\n{ids}[x]\npath = @TRG@\nread only = no\n");
+    let module = format!("use chroot = no\n{ids}{module}\npath = @TRG@\nread only = no\n");
     let config = dir.put("rsyncd.conf", dir.expand(&module));
     // A port that is free now may be taken when it binds it: then another one.
     (0..5).find_map(|_| {

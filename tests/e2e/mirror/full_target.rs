@@ -1,0 +1,71 @@
+//! A full and a read-only file system at the target, over a real sshd: the status has the reason and
+//! the remedy.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use super::ssh::{Sshd, account};
+use crate::support::daemon::Daemon;
+use crate::support::dir::{Dir, program, skip};
+
+/// The file system of the target is only that of the remote rsync.
+fn told(mount: &str, expected: [&str; 2]) {
+    let may_mount = Command::new("unshare")
+        .args(["-m", "mount", "-t", "tmpfs", "none", "/mnt"])
+        .status();
+    if program("unshare").is_none() || !may_mount.is_ok_and(|status| status.success()) {
+        return skip("no mount namespace");
+    }
+    let dir = Dir::new();
+    let Some(sshd) = Sshd::start(&dir) else {
+        return;
+    };
+    let script =
+        format!("#!/bin/sh\nexec unshare -m sh -c '{mount} && exec rsync \"$@\"' sh \"$@\"\n");
+    dir.put("bin/remote-rsync", dir.expand(&script));
+    let mode = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(dir.path("bin/remote-rsync"), mode).unwrap();
+    let config = format!(
+        r#"settings{{ controlSocket = "@DIR@/sock", insist = true }}
+sync{{
+    default.rsync, source = "@SRC@", target = "{user}@127.0.0.1:@TRG@", delay = 0.3,
+    rsync = {{ rsh = "{rsh}", rsync_path = "@DIR@/bin/remote-rsync" }},
+}}"#,
+        user = account().name,
+        rsh = sshd.rsh,
+    );
+    dir.write("f", "x".repeat(2_000_000));
+    let mut daemon = Daemon::new(&dir, &config).start();
+    let mut told = String::new();
+    daemon.wait_for("the status has reason and remedy", |_| {
+        let status = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"))
+            .arg("-socket")
+            .arg(dir.path("sock"))
+            .arg("status")
+            .output()
+            .unwrap();
+        told = String::from_utf8_lossy(&status.stdout).into_owned();
+        expected.iter().all(|text| told.contains(text)) && status.status.code() == Some(2)
+    });
+    daemon.terminate();
+}
+
+#[test]
+fn a_full_file_system_at_another_host_is_told_with_its_remedy() {
+    told(
+        "mount -t tmpfs -o size=1m none @TRG@",
+        ["No space left on device", "remedy: make room at the target"],
+    );
+}
+
+#[test]
+fn a_read_only_file_system_at_another_host_is_told_with_its_remedy() {
+    told(
+        "mount --bind @TRG@ @TRG@ && mount -o remount,ro,bind @TRG@",
+        [
+            "Read-only file system",
+            "remedy: mount the file system of the target read-write",
+        ],
+    );
+}
