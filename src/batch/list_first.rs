@@ -1,5 +1,5 @@
 //! Decides whether a comparison of everything lists the whole source first
-//! (`--no-inc-recursive`).
+//! (`--no-inc-recursive`), and whether it reports its progress.
 //!
 //! rsync's incremental recursion keeps about 1,000 names in flight, so that a comparison over a
 //! network takes a round trip for every 1,000 names. Without it, rsync compares at the speed of the
@@ -50,6 +50,26 @@ impl WholeComparison<'_> {
             }
         }
     }
+
+    /// Returns true if the comparison may take so long that rsync is to report its progress. An option
+    /// of the user's own about progress or output decides before.
+    pub fn reports_progress(&self) -> bool {
+        self.source.directories > MAX_INCREMENTAL && !self.words.iter().any(|word| is_told(word))
+    }
+}
+
+/// Returns true for options that say what rsync reports.
+fn is_told(word: &[u8]) -> bool {
+    let long: [&[u8]; 5] = [
+        b"--info",
+        b"--progress",
+        b"--no-progress",
+        b"--quiet",
+        b"--out-format",
+    ];
+    let is_short = word.starts_with(b"-") && !word.starts_with(b"--");
+    long.iter().any(|start| word.starts_with(start))
+        || (is_short && word.iter().any(|letter| b"Pqvi".contains(letter)))
 }
 
 /// Returns true for the options that switch incremental recursion on or off.

@@ -1,6 +1,10 @@
 //! Parses progress and totals from rsync's output, if its options make rsync write them.
 //!
-//! Nothing is added to the user's options for this, and the lines are logged as usual.
+//! For comparisons of large sources the daemon adds an option for progress. Its lines are not logged;
+//! those of the user's own options are.
+
+/// The option that makes rsync report its progress.
+pub const PROGRESS: &[u8] = b"--info=progress2";
 
 /// A progress line of `--info=progress2` or `--progress`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +17,21 @@ pub struct RsyncProgress {
     pub rate: String,
     /// The time left, or at the end the time taken, in rsync's form: `0:00:08`.
     pub time: String,
+    /// The entries that rsync knows of, if it tells.
+    pub entries: Option<RsyncEntries>,
+}
+
+/// The entries of a transfer: `to-chk=169/396`, or `ir-chk=169/396` while more are being listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RsyncEntries {
+    /// Those that have been compared.
+    pub compared: u64,
+    /// All that have been listed.
+    pub listed: u64,
+    /// No more will be listed.
+    pub is_complete: bool,
+    /// The files that have been sent.
+    pub sent: u64,
 }
 
 /// The totals of a transfer.
@@ -67,6 +86,26 @@ pub fn progress(line: &[u8]) -> Option<RsyncProgress> {
         percent,
         rate: rate.to_owned(),
         time: time.to_owned(),
+        entries: words.next().zip(words.next()).and_then(entries),
+    })
+}
+
+/// Parses `(xfr#5,` and `to-chk=169/396)`.
+fn entries((sent, word): (&str, &str)) -> Option<RsyncEntries> {
+    let sent = sent.strip_prefix("(xfr#")?.strip_suffix(',')?;
+    let (kind, counts) = word.trim_end_matches(')').split_once('=')?;
+    let is_complete = match kind {
+        "to-chk" | "to-check" => true,
+        "ir-chk" | "ir-check" => false,
+        _ => return None,
+    };
+    let (left, listed) = counts.split_once('/')?;
+    let (left, listed): (u64, u64) = (left.parse().ok()?, listed.parse().ok()?);
+    Some(RsyncEntries {
+        compared: listed.checked_sub(left)?,
+        listed,
+        is_complete,
+        sent: sent.parse().ok()?,
     })
 }
 
@@ -115,8 +154,26 @@ mod tests {
             percent: 97,
             rate: "146.38kB/s".into(),
             time: "0:00:08".into(),
+            entries: Some(RsyncEntries {
+                compared: 227,
+                listed: 396,
+                is_complete: true,
+                sent: 5,
+            }),
         };
         assert_eq!(progress(line), Some(expected));
+        for (line, listed) in [
+            (
+                "1 1% 1.00kB/s 0:00:00 (xfr#5, ir-chk=1000/2300)",
+                Some((1300, false)),
+            ),
+            ("1 1% 1.00kB/s 0:00:00 (xfr#5, to-chk=9/8)", None),
+            ("1 1% 1.00kB/s 0:00:00", None),
+        ] {
+            let entries = progress(line.as_bytes()).unwrap().entries;
+            let entries = entries.map(|entries| (entries.compared, entries.is_complete));
+            assert_eq!(entries, listed, "{line}");
+        }
         for other in [
             &b"   a file 100% kB/s 0:00"[..],
             b"",

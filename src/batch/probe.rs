@@ -28,6 +28,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 type Tried = Mutex<Vec<(Binary, bool)>>;
 static DELETES_MISSING: Tried = Mutex::new(Vec::new());
 static IS_CONFINED: Tried = Mutex::new(Vec::new());
+static REPORTS_PROGRESS: Tried = Mutex::new(Vec::new());
 
 /// The files that have been examined, with their states at that time.
 static EXAMINED: Mutex<Vec<(PathBuf, FileStamp, Option<Binary>)>> = Mutex::new(Vec::new());
@@ -124,15 +125,25 @@ impl Binary {
         })
     }
 
+    /// Returns true if this rsync reports the progress of all files together: from version 3.1 on.
+    pub fn reports_progress(&self) -> bool {
+        self.answer(&REPORTS_PROGRESS, "reports its progress", |binary| {
+            let mut command = Command::new(&binary.path);
+            command.arg("--info=help");
+            Ok(outcome(command, b"")? == Some(0))
+        })
+    }
+
     /// Asks all questions that have not been asked yet.
     pub fn probe(&self) {
         self.deletes_missing();
         self.is_confined();
+        self.reports_progress();
     }
 
     /// Returns true if all questions have been asked, so that the answers take no time.
     pub fn is_probed(&self) -> bool {
-        [&DELETES_MISSING, &IS_CONFINED]
+        [&DELETES_MISSING, &IS_CONFINED, &REPORTS_PROGRESS]
             .into_iter()
             .all(|tried| self.known(tried).is_some())
     }

@@ -8,6 +8,7 @@
 //! * `watch_limit`: missing watches;
 //! * `sending`: the sending side, from the queues to processes and back; its components:
 //! * `dispatcher`: calls of the actions of due syncs;
+//! * `comparison_progress`: log lines about comparisons that take long;
 //! * `rsync_probe`: abilities of rsync binaries;
 //! * `reload`, `shutdown`, `onepass`, `startup_progress`: the stages of a configuration;
 //! * `report`: the reported state;
@@ -18,6 +19,7 @@
 //! The room may call all others, and none calls it. Nothing on the loop's thread may block or take
 //! long; such work runs in child processes and threads.
 
+mod comparison_progress;
 mod context;
 mod dispatcher;
 mod event_loop;

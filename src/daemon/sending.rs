@@ -11,6 +11,7 @@ use std::time::Instant;
 use mio::Waker;
 use nix::sys::signal::Signal;
 
+use super::comparison_progress::ComparisonProgress;
 use super::context::Context;
 use super::dispatcher::{ActionCaller, Dispatcher, Requested};
 use super::event_router;
@@ -39,6 +40,7 @@ pub struct SendingSide {
     scan_passes: ScanPasses,
     tunnels: TunnelSupervisor,
     verify_schedule: VerifySchedule,
+    progress: ComparisonProgress,
 }
 
 impl SendingSide {
@@ -55,6 +57,7 @@ impl SendingSide {
             scan_passes: ScanPasses::new(Rc::clone(children), context.waker()),
             tunnels: TunnelSupervisor::new(Rc::clone(children)),
             verify_schedule: VerifySchedule::new(crate::sys::utc_offset),
+            progress: ComparisonProgress::default(),
             script,
             syncs,
         }
@@ -136,7 +139,8 @@ impl SendingSide {
         } else {
             self.tunnels.deadline()
         };
-        self.transfers.deadline().into_iter().chain(others).min()
+        let always = [self.transfers.deadline(), self.progress.deadline()];
+        always.into_iter().flatten().chain(others).min()
     }
 
     /// Returns the next due time of syncs, if they have `started`, tunnels and alarms.
@@ -226,7 +230,9 @@ impl SendingSide {
     /// Checks running transfers for stalls, and starts what the tunnels lack unless the daemon
     /// `is_stopping`.
     pub fn on_timer(&mut self, is_stopping: bool, now: Time) -> Vec<Action> {
-        let mut actions = self.transfers.on_timer(Instant::now());
+        let instant = Instant::now();
+        let mut actions = self.transfers.on_timer(instant);
+        actions.extend(self.progress.on_turn(&self.transfers, instant));
         self.transfers.tell_recovered();
         if is_stopping {
             return actions;

@@ -3,7 +3,11 @@
 //! All numbers are little-endian. The file is only read by the program that wrote it, or by one of
 //! the same version, which the fingerprint contains.
 
+use std::hash::Hasher;
+use std::io::{self, Read, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use siphasher::sip128::Hasher128;
 
 use super::rows::Row;
 use super::siphash::HashKey;
@@ -16,6 +20,8 @@ pub const ROW_BYTES: usize = 32;
 const HEADER_BYTES: usize = 8 + 16 + 16 + 8 + 8 + 8;
 /// The bytes of the checksum.
 const CHECKSUM_BYTES: usize = 16;
+/// The number of rows that are read at once.
+const ROWS_PER_BLOCK: usize = 2048;
 /// The key of fingerprint and checksum, which need no secret.
 const PLAIN: HashKey = HashKey(*b"lsyncd: an index");
 
@@ -52,59 +58,98 @@ pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u128 {
 }
 
 impl Index {
-    /// Returns the bytes of the file.
-    pub fn encode(&self) -> Vec<u8> {
-        let size = HEADER_BYTES + self.rows.len() * ROW_BYTES + CHECKSUM_BYTES;
-        let mut bytes = Vec::with_capacity(size);
+    /// Writes the file in pieces.
+    ///
+    /// # Errors
+    ///
+    /// Those of writing.
+    pub fn write(&self, file: &mut dyn Write) -> io::Result<()> {
+        let mut sum = PLAIN.hasher();
+        let mut block = Vec::with_capacity(ROWS_PER_BLOCK * ROW_BYTES);
         let header = &self.header;
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&header.key.0);
-        bytes.extend_from_slice(&header.fingerprint.to_le_bytes());
+        block.extend_from_slice(MAGIC);
+        block.extend_from_slice(&header.key.0);
+        block.extend_from_slice(&header.fingerprint.to_le_bytes());
         for number in [
             nanos(header.taken),
             nanos(header.compared),
             self.rows.len() as u64,
         ] {
-            bytes.extend_from_slice(&number.to_le_bytes());
+            block.extend_from_slice(&number.to_le_bytes());
         }
-        for row in &self.rows {
-            bytes.extend_from_slice(&row.path.to_le_bytes());
-            bytes.extend_from_slice(&row.parent.to_le_bytes());
-            bytes.extend_from_slice(&row.digest.to_le_bytes());
+        let mut put = |block: &mut Vec<u8>| {
+            sum.write(block);
+            file.write_all(block)?;
+            block.clear();
+            Ok::<(), io::Error>(())
+        };
+        put(&mut block)?;
+        for rows in self.rows.chunks(ROWS_PER_BLOCK) {
+            for row in rows {
+                block.extend_from_slice(&row.path.to_le_bytes());
+                block.extend_from_slice(&row.parent.to_le_bytes());
+                block.extend_from_slice(&row.digest.to_le_bytes());
+            }
+            put(&mut block)?;
         }
-        let sum = PLAIN.hash(&bytes);
-        bytes.extend_from_slice(&sum.to_le_bytes());
-        bytes
+        file.write_all(&sum.finish128().as_u128().to_le_bytes())
     }
 
-    /// Reads the bytes of a file; `None` if they are damaged.
-    pub fn decode(bytes: &[u8]) -> Option<Index> {
-        let (content, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>()?;
-        let rest = content.strip_prefix(MAGIC)?;
-        if PLAIN.hash(content) != u128::from_le_bytes(*sum) {
-            return None;
-        }
-        let (key, rest) = rest.split_first_chunk()?;
-        let (fingerprint, mut rest) = rest.split_first_chunk()?;
-        let mut number = || {
-            let (number, more) = rest.split_first_chunk()?;
-            rest = more;
-            Some(u64::from_le_bytes(*number))
+    /// Reads a file of this size in pieces, so that it is in memory once; `None` if it is damaged.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or it is shorter than it should be.
+    pub fn read(mut file: impl Read, size: u64) -> io::Result<Option<Index>> {
+        let mut sum = PLAIN.hasher();
+        let mut head = [0; HEADER_BYTES];
+        file.read_exact(&mut head)?;
+        sum.write(&head);
+        let Some((header, count)) = header(&head) else {
+            return Ok(None);
         };
-        let header = Header {
-            key: HashKey(*key),
-            fingerprint: u128::from_le_bytes(*fingerprint),
-            taken: time(number()?),
-            compared: time(number()?),
-        };
-        let count = usize::try_from(number()?).ok()?;
-        let chunks = rest.chunks_exact(ROW_BYTES);
-        if !chunks.remainder().is_empty() || chunks.len() != count {
-            return None;
+        let wanted = (HEADER_BYTES + CHECKSUM_BYTES) as u64;
+        if count
+            .checked_mul(ROW_BYTES as u64)
+            .and_then(|rows| rows.checked_add(wanted))
+            != Some(size)
+        {
+            return Ok(None);
         }
-        let rows: Vec<Row> = chunks.filter_map(row).collect();
-        rows.is_sorted().then_some(Index { header, rows })
+        let mut left = count as usize;
+        let mut rows = Vec::with_capacity(left);
+        let mut block = vec![0; left.min(ROWS_PER_BLOCK) * ROW_BYTES];
+        while left > 0 {
+            let block = &mut block[..left.min(ROWS_PER_BLOCK) * ROW_BYTES];
+            file.read_exact(block)?;
+            sum.write(block);
+            rows.extend(block.chunks_exact(ROW_BYTES).filter_map(row));
+            left -= block.len() / ROW_BYTES;
+        }
+        let mut expected = [0; CHECKSUM_BYTES];
+        file.read_exact(&mut expected)?;
+        let is_right = sum.finish128().as_u128() == u128::from_le_bytes(expected);
+        Ok((is_right && rows.is_sorted()).then_some(Index { header, rows }))
     }
+}
+
+/// Returns the header and the number of rows.
+fn header(bytes: &[u8]) -> Option<(Header, u64)> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (key, rest) = rest.split_first_chunk()?;
+    let (fingerprint, mut rest) = rest.split_first_chunk()?;
+    let mut number = || {
+        let (number, more) = rest.split_first_chunk()?;
+        rest = more;
+        Some(u64::from_le_bytes(*number))
+    };
+    let header = Header {
+        key: HashKey(*key),
+        fingerprint: u128::from_le_bytes(*fingerprint),
+        taken: time(number()?),
+        compared: time(number()?),
+    };
+    Some((header, number()?))
 }
 
 fn row(bytes: &[u8]) -> Option<Row> {
@@ -132,6 +177,16 @@ fn time(nanos: u64) -> SystemTime {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn encode(index: &Index) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        index.write(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Index> {
+        Index::read(bytes, bytes.len() as u64).ok().flatten()
+    }
 
     fn index(numbers: &[u64]) -> Index {
         let mut rows: Vec<Row> = numbers
@@ -166,9 +221,9 @@ mod tests {
         #[test]
         fn a_file_is_read_as_it_was_written(numbers in prop::collection::vec(any::<u64>(), 0..50)) {
             let index = index(&numbers);
-            let bytes = index.encode();
+            let bytes = encode(&index);
             prop_assert_eq!(bytes.len(), HEADER_BYTES + 32 * index.rows.len() + 16);
-            prop_assert_eq!(Index::decode(&bytes), Some(index));
+            prop_assert_eq!(decode(&bytes), Some(index));
         }
 
         /// One damaged byte, a missing end and added bytes are noticed.
@@ -179,17 +234,17 @@ mod tests {
             change in 1u8..,
             more in prop::collection::vec(any::<u8>(), 1..80),
         ) {
-            let bytes = index(&numbers).encode();
+            let bytes = encode(&index(&numbers));
             let mut damaged = bytes.clone();
             damaged[at.index(bytes.len())] ^= change;
-            prop_assert_eq!(Index::decode(&damaged), None);
-            prop_assert_eq!(Index::decode(&bytes[..at.index(bytes.len())]), None);
-            prop_assert_eq!(Index::decode(&[bytes, more].concat()), None);
+            prop_assert_eq!(decode(&damaged), None);
+            prop_assert_eq!(decode(&bytes[..at.index(bytes.len())]), None);
+            prop_assert_eq!(decode(&[bytes, more].concat()), None);
         }
 
         #[test]
         fn no_bytes_stop_the_program(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert_eq!(Index::decode(&bytes), None);
+            prop_assert_eq!(decode(&bytes), None);
         }
 
         /// A right checksum does not make rows of anything.
@@ -198,8 +253,8 @@ mod tests {
             let mut bytes = [MAGIC.as_slice(), &rest].concat();
             let sum = PLAIN.hash(&bytes);
             bytes.extend_from_slice(&sum.to_le_bytes());
-            if let Some(index) = Index::decode(&bytes) {
-                prop_assert_eq!(index.encode(), bytes);
+            if let Some(index) = decode(&bytes) {
+                prop_assert_eq!(encode(&index), bytes);
             }
         }
     }

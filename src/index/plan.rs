@@ -1,10 +1,10 @@
 //! What a start has to compare, by the index and the disk.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use super::digest::FileTime;
-use super::file::{Header, Index};
+use super::file::Index;
 use super::rows::{self, Row, UNKNOWN};
 use super::walk::{IndexWalk, Visited, Visitor, file_time, may_look_unchanged};
 
@@ -54,40 +54,47 @@ pub struct Before {
 /// # Errors
 ///
 /// The index proves nothing: a text for the log.
-pub fn plan(index: Index, walk: &IndexWalk<'_>, before: Before) -> Result<DirectoryPlan, String> {
+pub fn plan(
+    mut index: Index,
+    walk: &IndexWalk<'_>,
+    before: Before,
+) -> Result<DirectoryPlan, String> {
     let since = before
         .synced
         .map_or(index.header.taken, |synced| synced.max(index.header.taken));
     let count = AtomicUsize::new(0);
+    let is_found: Vec<AtomicBool> = index.rows.iter().map(|_| AtomicBool::new(false)).collect();
     let visitors = walk.run(vec![(b"/".to_vec(), true)], || DirectoryJudge {
         known: &index.rows,
         was_killed: before.was_killed,
         since: file_time(since),
         count: &count,
-        kept: Vec::new(),
+        is_found: &is_found,
+        changed: Vec::new(),
         directories: Vec::new(),
         files: Vec::new(),
         has_links: false,
     })?;
-    let mut plan = DirectoryPlan {
-        directories: Vec::new(),
-        files: Vec::new(),
-        has_links: false,
-        since,
-        index: Index {
-            header: Header {
-                taken: since,
-                ..index.header
-            },
-            rows: Vec::new(),
-        },
-    };
+    let (mut directories, mut files, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut has_links = false;
     for judge in visitors {
-        plan.directories.extend(judge.directories);
-        plan.files.extend(judge.files);
-        plan.has_links |= judge.has_links;
-        plan.index.rows.extend(judge.kept);
+        directories.extend(judge.directories);
+        files.extend(judge.files);
+        changed.extend(judge.changed);
+        has_links |= judge.has_links;
     }
+    index.header.taken = since;
+    let mut found = is_found.iter();
+    let mut is_kept = || found.next().is_some_and(|row| row.load(Ordering::Relaxed));
+    index.rows.retain(|_| is_kept());
+    index.rows.extend(changed);
+    let mut plan = DirectoryPlan {
+        directories,
+        files,
+        has_links,
+        since,
+        index,
+    };
     if plan.directories.len() > MAX_DIRECTORIES || plan.files.len() > MAX_FILES {
         return Err("too much has changed".to_owned());
     }
@@ -103,7 +110,10 @@ struct DirectoryJudge<'a> {
     since: FileTime,
     /// The number of changed directories of all threads.
     count: &'a AtomicUsize,
-    kept: Vec<Row>,
+    /// Which of them have been found on the disk.
+    is_found: &'a [AtomicBool],
+    /// The rows of directories that have changed.
+    changed: Vec<Row>,
     directories: Vec<Vec<u8>>,
     files: Vec<Vec<u8>>,
     has_links: bool,
@@ -112,13 +122,12 @@ struct DirectoryJudge<'a> {
 impl Visitor for DirectoryJudge<'_> {
     fn visit(&mut self, visited: &Visited<'_>) -> bool {
         let row = visited.row;
-        let is_known = rows::find(self.known, row.path, row.digest).is_some();
-        let has_changed = visited.is_marked || !is_known;
-        if !has_changed {
-            self.kept.push(row);
+        let known = rows::find(self.known, row.path, row.digest);
+        if let Some(at) = known.filter(|_| !visited.is_marked) {
+            self.is_found[at].store(true, Ordering::Relaxed);
             return false;
         }
-        self.kept.push(Row {
+        self.changed.push(Row {
             digest: UNKNOWN,
             ..row
         });
@@ -196,6 +205,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::file::Header;
     use super::super::siphash::HashKey;
     use super::*;
     use crate::filter::Filter;

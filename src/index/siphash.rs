@@ -26,6 +26,11 @@ impl HashKey {
         SipHasher24::new_with_key(&self.0).hash(bytes).as_u128()
     }
 
+    /// Returns a hasher for bytes that come in parts.
+    pub fn hasher(&self) -> SipHasher24 {
+        SipHasher24::new_with_key(&self.0)
+    }
+
     /// Returns the hash of a path.
     pub fn path(&self, path: &[u8]) -> u64 {
         self.hash(path) as u64

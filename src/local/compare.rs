@@ -83,6 +83,7 @@ impl Mirror<'_> {
             if self.is_stopped() {
                 return Ok(());
             }
+            self.orders.control.count_entry();
             let name = found.name.clone();
             let exists = there.contains_key(&name);
             if self.compare_name(path, found, exists, judge, walk) {

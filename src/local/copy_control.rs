@@ -21,11 +21,12 @@ impl<T: StopCheck> StopCheck for Arc<T> {
     }
 }
 
-/// The stop flag of all jobs, and the number of steps of one job.
+/// The stop flag of all jobs, and the progress of one job.
 #[derive(Debug, Default)]
 pub struct CopyControl {
     stop: Arc<AtomicBool>,
     steps: AtomicU64,
+    compared: AtomicU64,
 }
 
 impl CopyControl {
@@ -33,8 +34,18 @@ impl CopyControl {
     pub fn new(stop: Arc<AtomicBool>) -> CopyControl {
         CopyControl {
             stop,
-            steps: AtomicU64::new(0),
+            ..CopyControl::default()
         }
+    }
+
+    /// Counts an entry that has been compared.
+    pub fn count_entry(&self) {
+        self.compared.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of entries that have been compared so far.
+    pub fn compared(&self) -> u64 {
+        self.compared.load(Ordering::Relaxed)
     }
 
     /// Returns the number of steps so far: names, directories, and pieces of files. It stands still

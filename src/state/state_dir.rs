@@ -7,6 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -17,15 +18,13 @@ use crate::history::RingDirectory;
 use crate::log;
 use crate::safe_path::{self, Directory};
 use crate::status::atomic_file;
-use crate::status::atomic_file::ReplaceError;
+use crate::status::atomic_file::{Fill, ReplaceError};
 
 /// The default parent directory.
 const DEFAULT_PATH: &str = "/var/lib/lsyncd";
 
 /// The maximum size of a state file in bytes.
 pub const MAX_BYTES: usize = 64 << 20;
-/// The maximum size of an index in bytes: 16 million directories.
-const MAX_LARGE_BYTES: usize = 512 << 20;
 
 /// The parent of the state directories. It must not be writable by other users.
 #[derive(Clone, Debug)]
@@ -73,7 +72,10 @@ impl StateDir {
     ///
     /// The file cannot be written. The old file is unchanged then.
     pub fn write(&self, sync: &SyncConfig, kind: &str, bytes: &[u8]) -> io::Result<()> {
-        self.replace(sync, kind, bytes, MAX_BYTES)
+        if bytes.len() > MAX_BYTES {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        self.write_large(sync, kind, &mut |file| file.write_all(bytes))
     }
 
     /// As [`StateDir::write`], for an index, which may be larger.
@@ -81,21 +83,12 @@ impl StateDir {
     /// # Errors
     ///
     /// The file cannot be written. The old file is unchanged then.
-    pub fn write_large(&self, sync: &SyncConfig, kind: &str, bytes: &[u8]) -> io::Result<()> {
-        self.replace(sync, kind, bytes, MAX_LARGE_BYTES)
-    }
-
-    fn replace(&self, sync: &SyncConfig, kind: &str, bytes: &[u8], most: usize) -> io::Result<()> {
-        if bytes.len() > most {
-            return Err(ErrorKind::FileTooLarge.into());
-        }
+    pub fn write_large(&self, sync: &SyncConfig, kind: &str, write: Fill<'_>) -> io::Result<()> {
         let root = enter(&self.path)?;
         root.make(OsStr::new(&key(sync)))?;
         let location = of_sync(&root, sync)?.location(OsStr::new(kind))?;
-        atomic_file::write_at(&location, &mut |file| file.write_all(bytes)).map_err(|error| {
-            match error {
-                ReplaceError::Open(error) | ReplaceError::Write(error) => error,
-            }
+        atomic_file::write_at(&location, write).map_err(|error| match error {
+            ReplaceError::Open(error) | ReplaceError::Write(error) => error,
         })
     }
 
@@ -110,39 +103,31 @@ impl StateDir {
     ///
     /// The file cannot be read, is too large, or may have been written by another user.
     pub fn try_read(&self, sync: &SyncConfig, kind: &str) -> io::Result<Option<Vec<u8>>> {
-        self.read_up_to(sync, kind, MAX_BYTES)
+        let Some(file) = self.open_file(sync, kind)? else {
+            return Ok(None);
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > MAX_BYTES {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        Ok(Some(bytes))
     }
 
-    /// As [`StateDir::try_read`], for an index, which may be larger.
+    /// Opens a state file for reading; `None` if there is none.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is too large, or may have been written by another user.
-    pub fn try_read_large(&self, sync: &SyncConfig, kind: &str) -> io::Result<Option<Vec<u8>>> {
-        self.read_up_to(sync, kind, MAX_LARGE_BYTES)
-    }
-
-    fn read_up_to(
-        &self,
-        sync: &SyncConfig,
-        kind: &str,
-        most: usize,
-    ) -> io::Result<Option<Vec<u8>>> {
-        match self.load(sync, kind, most) {
+    /// The file cannot be opened, or may have been written by another user.
+    pub fn open_file(&self, sync: &SyncConfig, kind: &str) -> io::Result<Option<File>> {
+        let open = || {
+            let root = enter(&self.path)?;
+            of_sync(&root, sync)?.open_file(OsStr::new(kind), OFlags::RDONLY)
+        };
+        match open() {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            loaded => loaded.map(Some),
+            opened => opened.map(Some),
         }
-    }
-
-    fn load(&self, sync: &SyncConfig, kind: &str, most: usize) -> io::Result<Vec<u8>> {
-        let root = enter(&self.path)?;
-        let file = of_sync(&root, sync)?.open_file(OsStr::new(kind), OFlags::RDONLY)?;
-        let mut bytes = Vec::new();
-        file.take(most as u64 + 1).read_to_end(&mut bytes)?;
-        if bytes.len() > most {
-            return Err(ErrorKind::FileTooLarge.into());
-        }
-        Ok(bytes)
     }
 
     /// Removes a state file. It may not exist.

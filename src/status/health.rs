@@ -124,6 +124,9 @@ impl SyncSnapshot {
         let mut words = format!("{what} for {}", span(longest));
         if let Some(progress) = self.sending.iter().find_map(|each| each.progress.as_ref()) {
             words.push_str(&format!(", {} %", progress.percent));
+            if progress.total > 0 {
+                words.push_str(&format!(", {}", progress.words()));
+            }
         }
         let waiting = self.pending.saturating_sub(entries);
         if waiting > 0 {

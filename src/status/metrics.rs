@@ -109,7 +109,11 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
     };
     let retry = |sync: &SyncSnapshot| sync.retry.clone().unwrap_or_default();
     let verified = |sync: &SyncSnapshot| sync.verified.clone().unwrap_or_default();
-    let all: [Gauge<'_>; 17] = [
+    let progress = |sync: &SyncSnapshot| {
+        let mut all = sync.sending.iter().filter_map(|each| each.progress.clone());
+        all.find(|progress| progress.total > 0).unwrap_or_default()
+    };
+    let all: [Gauge<'_>; 20] = [
         (
             "lag_seconds",
             "Seconds by which the target is behind, 0 if it is current.",
@@ -139,6 +143,21 @@ fn gauges(out: &mut Text, snapshot: &Snapshot) {
             "rejected_files",
             "Files that did not pass the checks.",
             &|s| s.rejected as f64,
+        ),
+        (
+            "comparison_entries",
+            "Entries that the running comparison of everything has to compare, 0 if that is not known.",
+            &|s| progress(s).total as f64,
+        ),
+        (
+            "comparison_compared_entries",
+            "Entries that it has compared.",
+            &|s| progress(s).compared as f64,
+        ),
+        (
+            "comparison_left_seconds",
+            "An estimate of the time that it still takes.",
+            &|s| progress(s).left.unwrap_or(0.0),
         ),
         (
             "retry_seconds",

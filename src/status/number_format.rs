@@ -19,6 +19,13 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
+/// Returns a time span with seconds: `0:00:08`, `123:45:06`.
+pub fn clock(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    format!("{hours}:{minutes:02}:{:02}", seconds % 60)
+}
+
 /// Returns a number of bytes: `831 B`, `1.2 MB`.
 pub fn bytes(count: u64) -> String {
     let mut value = count as f64;

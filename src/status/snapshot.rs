@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::status::drift_report::DriftVerdict;
-use crate::status::number_format::span;
+use crate::status::number_format::{bytes, span};
 use crate::status::state::Severity;
 use crate::status::state::State;
 
@@ -214,7 +214,7 @@ pub struct Sending {
     pub progress: Option<Progress>,
 }
 
-/// The progress of a child, as rsync reports it.
+/// The progress of a transfer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Progress {
@@ -222,10 +222,39 @@ pub struct Progress {
     pub bytes: u64,
     /// 0 to 100.
     pub percent: u8,
-    /// The rate: `146.38kB/s`.
+    /// The rate: `146.38kB/s`; empty if it is not known.
     pub rate: String,
-    /// The time: `0:00:08`.
+    /// The time left: `0:00:08`.
     pub time: String,
+    /// The entries that a comparison of everything has compared so far.
+    pub compared: u64,
+    /// All that it has to compare, maybe an estimate; 0 if that is not known.
+    pub total: u64,
+    /// An estimate of the seconds left.
+    pub left: Option<f64>,
+}
+
+impl Progress {
+    /// Returns the progress for people, without the percentage.
+    pub fn words(&self) -> String {
+        let mut words = Vec::new();
+        if self.total > 0 {
+            let (compared, total) = (self.compared, self.total);
+            words.push(format!("{compared} of {total} entries compared"));
+        }
+        if self.bytes > 0 || self.total == 0 {
+            words.push(bytes(self.bytes));
+        }
+        if !self.rate.is_empty() {
+            words.push(self.rate.clone());
+        }
+        words.push(match self.left {
+            Some(left) => format!("about {} left", span(left)),
+            None => self.time.clone(),
+        });
+        words.retain(|word| !word.is_empty());
+        words.join(", ")
+    }
 }
 
 /// A wait after a failure.

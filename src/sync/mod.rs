@@ -138,6 +138,8 @@ pub struct Sync {
     defers_full_comparisons: bool,
     /// The size of the source before the last full comparison.
     tree_size: TreeSize,
+    /// The last full comparison asked rsync for its progress.
+    asks_progress: bool,
     /// Events were lost, for which a full comparison follows when the queue is empty.
     owes_comparison: bool,
     /// Transfers ran without deletions, because too many paths had to be protected.
@@ -190,6 +192,7 @@ impl Sync {
             follows_links: false,
             defers_full_comparisons: false,
             tree_size: TreeSize::default(),
+            asks_progress: false,
             owes_comparison: false,
             owes_deletions: false,
             inherited: Vec::new(),
@@ -310,6 +313,16 @@ impl Sync {
     /// Records the size of the source before a full comparison.
     pub fn set_tree_size(&mut self, size: TreeSize) {
         self.tree_size = size;
+    }
+
+    /// Returns true if the last full comparison asked rsync for its progress.
+    pub fn asks_progress(&self) -> bool {
+        self.asks_progress
+    }
+
+    /// Records whether a full comparison asks rsync for its progress.
+    pub fn set_asks_progress(&mut self, asks: bool) {
+        self.asks_progress = asks;
     }
 
     /// Records whether rsync sends a symlink to a directory as that directory.

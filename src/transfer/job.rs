@@ -6,23 +6,28 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mlua::Table;
 
 use super::delete_limit::DryRun;
+use super::progress::TransferProgress;
 use super::scanner_call::ScannerCall;
 use super::spawn;
 use crate::batch;
 use crate::batch::error_lines::{self, Attribute, ErrorLine};
 use crate::batch::output::{self as rsync_output, RsyncProgress, RsyncTotals};
+use crate::local::CopyControl;
 use crate::log;
 use crate::paths;
 use crate::process::Stream;
 use crate::queue::{DelayId, Etype};
 use crate::script::{CopyRequest, Script, SpawnRequest, SyncHandle};
 use crate::staging::readers::Reading;
+use crate::status::snapshot::Progress;
 use crate::sync::{Blame, FailedEntries, LineKind, RetryEntries, Sync};
+use crate::watch::TreeSize;
 
 /// The maximum number of error output lines kept of a child, for messages and for checks of their
 /// texts: the first and the last ones. Failed paths are collected separately.
@@ -50,7 +55,11 @@ pub struct Job {
     pub(super) is_copy: bool,
     pub(super) transfer: Option<batch::TransferKind>,
     since: Instant,
-    progress: RefCell<Option<RsyncProgress>>,
+    progress: RefCell<Option<(RsyncProgress, Instant)>>,
+    /// The daemon has asked rsync for its progress, whose lines are not logged.
+    hides_progress: bool,
+    /// The progress of a local copy.
+    pub(super) control: Option<Arc<CopyControl>>,
     totals: Cell<RsyncTotals>,
     pub(super) errors: RefCell<VecDeque<Vec<u8>>>,
     /// The source and the target of the rsync call.
@@ -90,6 +99,8 @@ impl Job {
             transfer: None,
             since: Instant::now(),
             progress: Default::default(),
+            hides_progress: false,
+            control: None,
             totals: Default::default(),
             errors: Default::default(),
             roots: Vec::new(),
@@ -132,6 +143,10 @@ impl Job {
         let handle = Rc::clone(&request.handle);
         let repeated = request.captured && handle.sync.borrow().is_failing();
         let existing = existing_deletes(&handle.sync.borrow(), &request.ids);
+        let hides_progress = {
+            let sync = handle.sync.borrow();
+            sync.asks_progress() && request.ids.iter().any(|&id| sync.is_whole(id))
+        };
         Job {
             ids: request.ids,
             existing,
@@ -140,6 +155,7 @@ impl Job {
             _reading: request.reading,
             repeated,
             roots,
+            hides_progress,
             ..Job::new(handle, script, request.agent)
         }
     }
@@ -180,10 +196,23 @@ impl Job {
         }
     }
 
+    /// Takes in a line of the progress for which the daemon has asked. Returns false for other lines.
+    fn takes_progress(&self, line: &[u8]) -> bool {
+        let is_progress = self.hides_progress && rsync_output::progress(line).is_some();
+        if is_progress {
+            self.read(line);
+        }
+        is_progress
+    }
+
     /// Evaluates a line of rsync's standard output.
     fn read(&self, line: &[u8]) {
-        if let Some(progress) = rsync_output::progress(line) {
-            self.progress.replace(Some(progress));
+        if let Some(mut progress) = rsync_output::progress(line) {
+            let mut last = self.progress.borrow_mut();
+            let known = last.as_ref().and_then(|(last, _)| last.entries);
+            // Within a file nothing is said of entries.
+            progress.entries = progress.entries.or(known);
+            *last = Some((progress, Instant::now()));
             return;
         }
         let mut totals = self.totals.get();
@@ -219,9 +248,22 @@ impl Job {
         self.since
     }
 
-    /// Returns the last progress reported, if there is one.
-    pub fn progress(&self) -> Option<RsyncProgress> {
-        self.progress.borrow().clone()
+    /// Returns the progress for people, if something is known of it.
+    pub fn progress(&self, sync: &Sync) -> Option<Progress> {
+        let size = match self.is_whole(sync) {
+            true => sync.tree_size(),
+            false => TreeSize::default(),
+        };
+        let control = self.control.as_ref().filter(|_| size.entries > 0);
+        let rsync = self.progress.borrow();
+        let known = TransferProgress {
+            since: self.since,
+            rsync: rsync.as_ref(),
+            copied: control.map(|control| control.compared()),
+            size,
+            now: Instant::now(),
+        };
+        known.shown()
     }
 
     /// Returns the totals reported at the end.
@@ -380,6 +422,7 @@ pub fn take_output(job: Option<&Job>, stream: Stream, line: &[u8], other: Option
         None => shown.into_owned(),
     };
     match (stream, job) {
+        (Stream::Stdout, Some(job)) if job.takes_progress(line) => {}
         (Stream::Stdout, job) => {
             log::normal(text);
             if let Some(job) = job {

@@ -100,7 +100,7 @@ impl LocalJobs {
         now: Time,
     ) {
         let handle = Rc::clone(&request.handle);
-        let job = Job::of_order(&request, Rc::clone(script));
+        let mut job = Job::of_order(&request, Rc::clone(script));
         let key = handle.sync.borrow().id;
         let priority = handle.sync.borrow().config.priority;
         let priority = priority.or(script.settings.priority);
@@ -131,6 +131,7 @@ impl LocalJobs {
         self.count += 1;
         let token = self.count;
         let control = Arc::new(CopyControl::new(Arc::clone(&self.stop)));
+        job.control = Some(Arc::clone(&control));
         let given = worker.give(CopyJob {
             token,
             source: sync.config.source.clone(),

@@ -7,6 +7,7 @@
 //! | `backups` | the dated directory of a transfer, and the removal of old ones |
 //! | `bandwidth` | limits by time of day |
 //! | `job` | one running process, its entries and its output |
+//! | `progress` | the progress of a process or thread, for people |
 //! | `local_jobs` | the threads of default.direct |
 //! | `completion` | from the exit status to the queue, the counters and the report of a hook |
 //! | `scanner_call` | a running scanner: timeout, output, verdict |
@@ -27,6 +28,7 @@ mod entry_count;
 mod hooks;
 mod job;
 mod local_jobs;
+mod progress;
 mod scanner_call;
 mod spawn;
 mod stall_detector;

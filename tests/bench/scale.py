@@ -167,7 +167,7 @@ def warm(options, kind):
         print(f"  {directories * 11} entries, floor (walk)      {min(floor('walk', place.src) for _ in range(3)):8.3f} s", flush=True)
         child, port = rsync_daemon(place.root, "remote", ["trg"])
         try:
-            for milliseconds in [None, 0, 20, 80]:
+            for milliseconds in options.rtt or [None, 0, 20, 80]:
                 starts(options, place, port, milliseconds)
         finally:
             child.terminate()
@@ -204,6 +204,32 @@ def starts(options, place, port, milliseconds):
                     print(f"  {name:<6} {watch:<8} {how:<16} {seconds:8.3f} s, daemon {rss / 1e6:.1f} MB", flush=True)
 
 
+def index(options, kind):
+    """start with an index of a million directories, and the memory that it takes"""
+    directories = int(1_000_000 * options.scale)
+    with Place(kind) as place:
+        tree(place.src, directories)
+        write(place.root + "/rsync", "#!/bin/sh\nexit 0\n")
+        os.chmod(place.root + "/rsync", 0o755)
+        state = place.root + "/state"
+        sync = f'init = "changed", rsync = {{ binary = "{place.root}/rsync" }}'
+        settings = f'watch = "fanotify", stateDir = "{state}"'
+        with Daemon(options.lsyncd, place, sync, settings=settings) as daemon:
+            wait(lambda: has_index(state), 0.1)
+            daemon.wait_idle()
+        size = sum(os.path.getsize(f"{path}/{file}") for path, _, files in os.walk(state) for file in files)
+        walk = min(floor("walk", place.src) for _ in range(3))
+        os.unlink(place.root + "/log")
+        start = time.monotonic()
+        with Daemon(options.lsyncd, place, sync, settings=settings) as daemon:
+            wait(lambda: "nothing has changed" in read(daemon.log), 0.005)
+            seconds = time.monotonic() - start
+            daemon.wait_idle()
+            most = daemon.rss("VmHWM")
+            print(f"  {directories} directories, floor (walk) {walk:.3f} s, warm start {seconds:.3f} s, index"
+                  f" {size / directories:.1f} bytes each, daemon {daemon.rss() / 1e6:.1f} MB, at most {most / 1e6:.1f} MB", flush=True)
+
+
 def has_index(state):
     return any("index" in files for _, _, files in os.walk(state))
 
@@ -216,7 +242,7 @@ def read(path):
         return ""
 
 
-CASES = {ready: ALL, irrelevant: ["tmpfs", "ext4"], warm: ["tmpfs", "ext4"]}
+CASES = {ready: ALL, irrelevant: ["tmpfs", "ext4"], warm: ["tmpfs", "ext4"], index: ["tmpfs"]}
 
 
 def main():
@@ -224,6 +250,8 @@ def main():
     parser.add_argument("--scale", type=float, default=1)
     parser.add_argument("--case", action="append", choices=[case.__name__ for case in CASES])
     parser.add_argument("--fs", action="append", choices=ALL)
+    parser.add_argument("--rtt", action="append", type=lambda text: None if text == "local" else int(text),
+                        help="milliseconds of a round trip to the target, or local")
     parser.add_argument("--floor", action="store_true", help="also the floor of setting inotify watches")
     parser.add_argument("lsyncd")
     options = parser.parse_args()

@@ -62,9 +62,9 @@ class Daemon:
             fields = f.read().rsplit(")", 1)[1].split()
         return sum(int(x) for x in fields[11:15 if children else 13]) / TICK
 
-    def rss(self):
+    def rss(self, key="VmRSS"):
         with open(f"/proc/{self.pid}/status") as f:
-            return next(int(line.split()[1]) for line in f if line.startswith("VmRSS")) * 1024
+            return next(int(line.split()[1]) for line in f if line.startswith(key)) * 1024
 
     def watches(self):
         count = 0

@@ -102,12 +102,10 @@ fn more(lines: &mut Vec<String>, status: &Snapshot, sync: &SyncSnapshot) {
     for child in &sync.sending {
         if let Some(progress) = &child.progress {
             add(format!(
-                "process {}: {}, {} %, {}, {}",
+                "process {}: {} %, {}",
                 child.pid,
-                bytes(progress.bytes),
                 progress.percent,
-                progress.rate,
-                progress.time
+                progress.words()
             ));
         }
         if !child.paths.is_empty() {

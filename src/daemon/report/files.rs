@@ -23,6 +23,7 @@ use crate::status::WatchList;
 use crate::status::atomic_file;
 use crate::status::metrics;
 use crate::status::number_format::span;
+use crate::status::snapshot::Progress;
 use crate::sync::Sync;
 use crate::watch::Watcher;
 
@@ -138,6 +139,7 @@ fn write_text(state: &DaemonState<'_>, path: &Path) -> Result<(), StatusError> {
     let syncs = syncs.iter().map(|handle| {
         let sync = handle.sync.borrow();
         let mut status = sync_status(&sync, state.watch_limit.lacks(sync.id));
+        status.notes.extend(comparisons(state, handle, &sync));
         status.notes.extend(stalls(state, handle));
         let watch = state.watcher.backend_of(&sync.config.source);
         if is_remarkable(&watch) {
@@ -155,6 +157,24 @@ fn write_text(state: &DaemonState<'_>, path: &Path) -> Result<(), StatusError> {
         watches: &Watches(state.watcher),
     }
     .save(path)
+}
+
+/// Returns one line for each comparison of everything that tells its progress.
+fn comparisons(
+    state: &DaemonState<'_>,
+    handle: &Rc<SyncHandle>,
+    sync: &Sync,
+) -> Vec<Cow<'static, str>> {
+    let jobs = state.transfers.jobs().map(|(_, job)| job);
+    let jobs = jobs.chain(state.transfers.copies().map(|(job, _)| job));
+    let progress = jobs.filter(|job| job.is_of(handle));
+    let progress = progress.filter_map(|job| job.progress(sync));
+    let progress = progress.filter(|progress| progress.total > 0);
+    let line = |progress: Progress| {
+        let (percent, words) = (progress.percent, progress.words());
+        format!("Comparing everything: {percent} %, {words}").into()
+    };
+    progress.map(line).collect()
 }
 
 /// Returns one line for each stalled transfer of a sync.

@@ -15,7 +15,6 @@ use crate::staging::Blocked;
 use crate::status::number_format::span;
 use crate::status::snapshot::Entry;
 use crate::status::snapshot::LastError;
-use crate::status::snapshot::Progress;
 use crate::status::snapshot::Retry;
 use crate::status::snapshot::Sending;
 use crate::status::snapshot::Snapshot;
@@ -172,6 +171,9 @@ fn starting(state: &DaemonState<'_>, sync: &Sync, snapshot: &SyncSnapshot) -> Op
     let mut words = format!("starting, startup transfer for {}", span(child.seconds));
     if let Some(progress) = &child.progress {
         words = format!("starting {} %, {}", progress.percent, &words[10..]);
+        if progress.total > 0 {
+            words.push_str(&format!(", {}", progress.words()));
+        }
     }
     Some(words)
 }
@@ -188,12 +190,7 @@ fn sending(pid: u32, job: &Job, sync: &Sync) -> Sending {
         full: delays().take(1).any(|delay| delay.etype().is_special()),
         seconds: job.since().elapsed().as_secs_f64(),
         paths: paths.filter(|path| !path.is_empty()).collect(),
-        progress: job.progress().map(|progress| Progress {
-            bytes: progress.bytes,
-            percent: progress.percent,
-            rate: progress.rate,
-            time: progress.time,
-        }),
+        progress: job.progress(sync),
         ..Sending::default()
     }
 }

@@ -12,6 +12,7 @@ use super::batch_size;
 use crate::batch::changed_directories::ChangedDirectories;
 use crate::batch::list_first::{self, WholeComparison};
 use crate::batch::long_paths::listed_directory;
+use crate::batch::output::PROGRESS;
 use crate::batch::probe::Binary;
 use crate::batch::{self, BatchEntry, BatchRequest, Change, ListMode};
 use crate::config::{config_error, destination, text_of, truthy};
@@ -62,6 +63,11 @@ pub fn add(
             if lists_first(lua, &handle.config, &sync, &own)? {
                 words.push(b"--no-inc-recursive".to_vec());
             }
+            // A dry run has the same options, and its output is read.
+            let asks = sync.config.guard.max_delete.is_none()
+                && reports_progress(lua, &handle.config, &sync, &own)?;
+            sync.set_asks_progress(asks);
+            words.extend(asks.then(|| PROGRESS.to_vec()));
             let words = words.iter().map(|word| lua.create_string(word));
             lua.create_sequence_from(words.collect::<Result<Vec<_>>>()?)
         })?,
@@ -210,10 +216,32 @@ pub(super) fn lists_first(
     sync: &Sync,
     words: &[Vec<u8>],
 ) -> Result<bool> {
+    let comparison = whole_comparison(lua, config, sync, words, |comparison| {
+        comparison.lists_first()
+    });
+    Ok(comparison?.is_some_and(|(_, lists_first)| lists_first))
+}
+
+/// Returns true if a comparison of everything is to report its progress.
+fn reports_progress(lua: &Lua, config: &Table, sync: &Sync, words: &[Vec<u8>]) -> Result<bool> {
+    let comparison = whole_comparison(lua, config, sync, words, |comparison| {
+        comparison.reports_progress()
+    });
+    Ok(comparison?.is_some_and(|(rsync, reports)| reports && rsync.reports_progress()))
+}
+
+/// Asks something of a comparison of everything. Returns rsync and the answer; `None` for a wrapper.
+fn whole_comparison(
+    lua: &Lua,
+    config: &Table,
+    sync: &Sync,
+    words: &[Vec<u8>],
+    ask: impl FnOnce(&WholeComparison<'_>) -> bool,
+) -> Result<Option<(Binary, bool)>> {
     let rsync: Table = config.get("rsync")?;
-    if Binary::plain(&binary(&rsync)?).is_none() {
-        return Ok(false);
-    }
+    let Some(plain) = Binary::plain(&binary(&rsync)?) else {
+        return Ok(None);
+    };
     let inc_recursive = match rsync.get("inc_recursive")? {
         Value::Nil => None,
         value => Some(truthy(&value)),
@@ -225,7 +253,7 @@ pub(super) fn lists_first(
         source: sync.tree_size(),
         memory: list_first::available_memory,
     };
-    Ok(comparison.lists_first())
+    Ok(Some((plain, ask(&comparison))))
 }
 
 /// Returns the rsync call of a batch.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime};
 
@@ -98,13 +99,18 @@ impl IndexFiles {
     ///
     /// There is none, or it is damaged: a text for the log.
     pub fn read(&self) -> Result<Index, String> {
-        match self.state.try_read_large(&self.sync, INDEX) {
-            Ok(Some(bytes)) => {
-                Index::decode(&bytes).ok_or_else(|| "the index of the source is damaged".to_owned())
-            }
-            Ok(None) => Err("there is no index of the source".to_owned()),
-            Err(error) => Err(format!("the index of the source cannot be read: {error}")),
-        }
+        let unreadable = |error| format!("the index of the source cannot be read: {error}");
+        let file = self
+            .state
+            .open_file(&self.sync, INDEX)
+            .map_err(unreadable)?;
+        let file = file.ok_or_else(|| "there is no index of the source".to_owned())?;
+        let size = file.metadata().map_err(unreadable)?.len();
+        let index = match Index::read(file, size) {
+            Err(error) if error.kind() != ErrorKind::UnexpectedEof => Err(unreadable(error)),
+            read => Ok(read.ok().flatten()),
+        };
+        index?.ok_or_else(|| "the index of the source is damaged".to_owned())
     }
 
     /// Writes the index.
@@ -113,9 +119,10 @@ impl IndexFiles {
     ///
     /// It cannot be written; it is removed then. The error is a text for the log.
     pub fn write(&self, index: &Index) -> Result<(), String> {
-        let written = self.state.write_large(&self.sync, INDEX, &index.encode());
+        let state = &self.state;
+        let written = state.write_large(&self.sync, INDEX, &mut |file| index.write(file));
         written.map_err(|error| {
-            self.state.remove(&self.sync, INDEX);
+            state.remove(&self.sync, INDEX);
             format!("it cannot be written: {error}")
         })
     }

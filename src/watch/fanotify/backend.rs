@@ -19,6 +19,7 @@ use super::roots::ScopeRoots;
 use super::shadow::Shadow;
 use super::tree_counts::TreeCounts;
 use super::upcoming::UpcomingRenames;
+use crate::log;
 use crate::watch::open_files::OpenFiles;
 use crate::watch::reader::{Chunk, Reader, RecordFilter};
 use crate::watch::scopes::Scopes;
@@ -209,7 +210,7 @@ impl FanotifyBackend {
             Ok(Some(Ok(directory))) => self.read_contents(directory, path, Tell::All),
             // It is gone, and an event says so.
             Ok(_) => {}
-            Err(_) => self.dirty = true,
+            Err(error) => self.lose(&format!("a new directory cannot be opened: {error}")),
         }
     }
 
@@ -249,7 +250,7 @@ impl FanotifyBackend {
                     Ok(running) => self.running = Some(running),
                     Err(error) => {
                         self.report_failure(&path, Some(error), observer);
-                        self.dirty = true;
+                        self.lose("a directory cannot be read");
                     }
                 }
                 break;
@@ -317,6 +318,12 @@ impl FanotifyBackend {
     pub(super) fn overflow(&mut self) {
         self.rechecks.clear();
         self.forget_directories();
+        self.lose("the queue is full");
+    }
+
+    /// Records that changes may be lost, for this reason.
+    pub(super) fn lose(&mut self, why: &str) {
+        log::say("Debug", format_args!("events may be lost: {why}"));
         self.dirty = true;
     }
 

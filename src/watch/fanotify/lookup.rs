@@ -67,14 +67,18 @@ impl FanotifyBackend {
         if self.known.is_outside(place, handle) {
             return FoundDirectory::Outside;
         }
+        let mut why = "directories are being moved";
         for _ in 0..MAX_ATTEMPTS {
             match self.look_up(place, handle) {
                 Ok(found) => return found,
                 Err(Unclear::Moving) => {}
-                Err(Unclear::Failed) => break,
+                Err(Unclear::Failed) => {
+                    why = "a directory cannot be found";
+                    break;
+                }
             }
         }
-        self.dirty = true;
+        self.lose(why);
         FoundDirectory::Gone
     }
 
@@ -130,7 +134,7 @@ impl FanotifyBackend {
             Ok(Ok(link)) => link,
             Ok(Err(_)) => return self.known.leave(place, handle),
             Err(_) => {
-                self.dirty = true;
+                self.lose("a directory that has moved cannot be found");
                 return self.known.leave(place, handle);
             }
         };

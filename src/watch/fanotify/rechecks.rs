@@ -70,7 +70,7 @@ impl FanotifyBackend {
     ) {
         if self.rechecks.0.len() >= MAX_RECHECKS {
             self.rechecks.clear();
-            self.dirty = true;
+            self.lose("too many names have changed several times");
         }
         let key = (place, entry.directory.bytes.to_vec(), entry.name.to_vec());
         let mark = self.reader.mark();

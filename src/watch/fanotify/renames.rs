@@ -310,7 +310,7 @@ impl FanotifyBackend {
         match self.open(place, target.bytes) {
             Ok(Some(directory)) => self.read_contents(directory, path, tell),
             Ok(None) => {}
-            Err(_) => self.dirty = true,
+            Err(error) => self.lose(&format!("a renamed directory cannot be opened: {error}")),
         }
     }
 

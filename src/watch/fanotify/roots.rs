@@ -114,7 +114,9 @@ impl FanotifyBackend {
         for root in self.places.all().iter().filter(|place| place.is_root) {
             self.roots.restore(&root.path);
         }
-        self.dirty |= changes.remarked;
+        if changes.remarked {
+            self.lose("a file system had no mark");
+        }
         if changes.is_other {
             self.forget_directories();
         }
@@ -128,7 +130,9 @@ impl FanotifyBackend {
             self.known.insert_root(number, &place.handle, &place.path);
         }
         // Their directories may be others.
-        self.dirty |= !self.rechecks.is_empty();
+        if !self.rechecks.is_empty() {
+            self.lose("what is known of directories is out of date");
+        }
         self.rechecks.clear();
         self.recent.clear();
         self.opened = None;
@@ -154,7 +158,7 @@ impl FanotifyBackend {
         let mut places = self.places.all().iter().enumerate();
         let is_lost = |place: usize| self.places.loss(place).is_some();
         if places.any(|(number, place)| !place.is_root && is_lost(number)) {
-            self.dirty = true;
+            self.lose("a file system in a source is another one");
             self.set_places();
         }
     }
@@ -206,7 +210,7 @@ impl FanotifyBackend {
         let mut places = self.places.all().iter();
         if loss == Loss::Moved && places.any(|place| place.path.starts_with(path)) {
             // A mount point has another path now.
-            self.dirty = true;
+            self.lose("a mount point has moved");
             self.places_changed = true;
         }
     }

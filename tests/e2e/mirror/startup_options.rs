@@ -104,3 +104,53 @@ fn mistakes_in_options_of_the_startup_are_named() {
         assert!(ended.stderr.contains(text), "{keys}: {}", ended.stderr);
     }
 }
+
+/// A comparison that takes long says how far it is, everywhere but in lines of rsync.
+#[test]
+fn the_progress_of_a_long_comparison_is_told() {
+    let dir = Dir::new();
+    for number in 0..1100 {
+        dir.mkdir(format!("d{number}"));
+    }
+    for number in 0..40 {
+        dir.write(format!("d{number}/f"), "x".repeat(100_000));
+    }
+    let config = r#"
+        settings{ statusFile = "@DIR@/status", statusInterval = 1 }
+        sync{ default.rsync, source = "@SRC@", target = "@TRG@", rsync = { archive = true, bwlimit = 150 } }
+    "#;
+    let mut daemon = Daemon::new(&dir, config).args(&["-log", "Exec"]).start();
+    daemon.wait_for("the status tells the progress", |_| {
+        let status = dir.text("status");
+        status.contains("entries compared") && status.contains("left")
+    });
+    daemon.wait_log("Sync1: comparing everything, ");
+    let log = daemon.log();
+    assert!(log.contains(" entries compared, "), "{log}");
+    assert!(log.contains("--info=progress2"), "{log}");
+    assert!(!log.contains("to-chk"), "{log}");
+    daemon.terminate();
+}
+
+/// rsync's output is that of the user's options where they say something about it.
+#[test]
+fn own_options_about_output_are_left_alone() {
+    let dir = Dir::new();
+    for number in 0..1100 {
+        dir.mkdir(format!("d{number}"));
+    }
+    for (own, asks) in [
+        ("", true),
+        ("verbose = true", false),
+        ("_extra = { '--info=name' }", false),
+    ] {
+        let config = format!(
+            "sync{{ default.rsync, source = '@SRC@', target = '@TRG@', rsync = {{ archive = true, {own} }} }}"
+        );
+        let mut daemon = Daemon::new(&dir, &config)
+            .args(&["-log", "Exec"])
+            .start_and_settle();
+        assert_eq!(daemon.log().contains("progress2"), asks, "{own}");
+        daemon.terminate();
+    }
+}

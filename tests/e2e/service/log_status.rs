@@ -153,7 +153,9 @@ fn status_file_of_an_idle_daemon() {
     let dir = Dir::new();
     Fake::new(&dir);
     dir.mkdir("d");
-    let config = r#"settings{ statusFile = "@DIR@/status", statusInterval = 0 }"#.to_owned();
+    let config =
+        r#"settings{ watch = "inotify", statusFile = "@DIR@/status", statusInterval = 0 }"#
+            .to_owned();
     let mut daemon = Daemon::new(&dir, &(config + RECORDED)).start_and_settle();
     let expected = "\n\nSync1 source=@SRC@/\nThere are 0 delays\nFiltering:\n  nothing.\n\n\n\
         Inotify watching 2 directories\n";
@@ -179,7 +181,7 @@ fn status_file_counts_and_lists_what_waits() {
     let dir = Dir::new();
     Fake::new(&dir);
     let config = r#"
-settings{ statusFile = "@DIR@/status", statusInterval = 1 }
+settings{ watch = "inotify", statusFile = "@DIR@/status", statusInterval = 1 }
 sync{
     default.rsync, source = "@SRC@", target = "@TRG@", delay = 86400,
     rsync = { binary = "@RSYNC@" },

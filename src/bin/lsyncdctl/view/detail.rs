@@ -113,12 +113,10 @@ fn add_children(lines: &mut Vec<Line<'_>>, sync: &SyncSnapshot) {
         )));
         if let Some(progress) = &child.progress {
             lines.push(Line::raw(format!(
-                "  {} {:>3} %  {}  {}  {}",
+                "  {} {:>3} %  {}",
                 bar(progress.percent),
                 progress.percent,
-                bytes(progress.bytes),
-                progress.rate,
-                progress.time
+                progress.words()
             )));
         }
         for path in &child.paths {
