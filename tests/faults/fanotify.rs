@@ -64,6 +64,73 @@ fn a_whole_file_system_is_watched_with_one_mark() {
     });
 }
 
+/// Starts the daemon with `watch = "auto"` and a source that is a part of a file system.
+fn start_within<'d>(dir: &'d Dir, script: &str) -> Option<Running<'d>> {
+    let config = config("auto").replace("@SRC@", "@SRC@/in");
+    let script = format!("mount -t tmpfs none @SRC@; mkdir @SRC@/in; {script}");
+    let daemon = among_mounts(dir, &config, &script);
+    if daemon.is_none() {
+        skip(NO_MOUNTS);
+    }
+    daemon
+}
+
+fn changes_arrive(dir: &Dir, daemon: &mut Running<'_>) {
+    let script =
+        "mkdir -p @SRC@/in/x/y @SRC@/in/d30/y; echo 1 > @SRC@/in/x/y/z; echo 22 > @SRC@/in/d30/y/z";
+    inside(dir, daemon, script);
+    has(dir, daemon, "x/y/z", "1\n");
+    has(dir, daemon, "d30/y/z", "22\n");
+}
+
+#[test]
+fn auto_takes_inotify_for_a_small_part_of_a_file_system() {
+    let dir = Dir::new();
+    let Some(mut daemon) = start_within(&dir, "mkdir @SRC@/in/d30") else {
+        return;
+    };
+    changes_arrive(&dir, &mut daemon);
+    assert!(
+        !daemon.log().contains("is watched with"),
+        "{}",
+        daemon.log()
+    );
+}
+
+#[test]
+fn auto_takes_fanotify_where_watches_are_short() {
+    let dir = Dir::new();
+    let script = "echo 10 > /proc/sys/user/max_inotify_watches; for n in $(seq 30); do mkdir @SRC@/in/d$n; done";
+    let Some(mut daemon) = start_within(&dir, script) else {
+        return;
+    };
+    daemon.wait_log("finished.");
+    let log = daemon.log();
+    if log.contains("fanotify cannot be used") || log.contains("Out of inotify watches") {
+        return skip(NO_FANOTIFY);
+    }
+    let line = "is watched with fanotify: there are not enough inotify watches";
+    assert!(log.contains(line), "{log}");
+    changes_arrive(&dir, &mut daemon);
+}
+
+#[test]
+fn auto_takes_fanotify_for_many_directories() {
+    let dir = Dir::new();
+    let script = "cd @SRC@/in; seq -f d%.0f 21000 | xargs mkdir; cd /";
+    let Some(mut daemon) = start_within(&dir, script) else {
+        return;
+    };
+    daemon.wait_log("finished.");
+    let log = daemon.log();
+    if log.contains("fanotify cannot be used") {
+        return skip(NO_FANOTIFY);
+    }
+    let line = "is watched with fanotify: more than 20000 directories";
+    assert!(log.contains(line), "{log}");
+    changes_arrive(&dir, &mut daemon);
+}
+
 /// The mark is that of the file system, so changes beside the source are reported too.
 #[test]
 fn what_is_outside_of_a_bind_mount_is_not_taken_in() {
