@@ -68,11 +68,12 @@ fn a_whole_file_system_is_watched_with_one_mark() {
 fn start_within<'d>(dir: &'d Dir, script: &str) -> Option<Running<'d>> {
     let config = config("auto").replace("@SRC@", "@SRC@/in");
     let script = format!("mount -t tmpfs none @SRC@; mkdir @SRC@/in; {script}");
-    let daemon = among_mounts(dir, &config, &script);
-    if daemon.is_none() {
+    let Some(mut daemon) = among_mounts(dir, &config, &script) else {
         skip(NO_MOUNTS);
-    }
-    daemon
+        return None;
+    };
+    daemon.wait_log("finished.");
+    Some(daemon)
 }
 
 fn changes_arrive(dir: &Dir, daemon: &mut Running<'_>) {
@@ -104,7 +105,6 @@ fn auto_takes_fanotify_where_watches_are_short() {
     let Some(mut daemon) = start_within(&dir, script) else {
         return;
     };
-    daemon.wait_log("finished.");
     let log = daemon.log();
     if log.contains("fanotify cannot be used") || log.contains("Out of inotify watches") {
         return skip(NO_FANOTIFY);
@@ -121,7 +121,6 @@ fn auto_takes_fanotify_for_many_directories() {
     let Some(mut daemon) = start_within(&dir, script) else {
         return;
     };
-    daemon.wait_log("finished.");
     let log = daemon.log();
     if log.contains("fanotify cannot be used") {
         return skip(NO_FANOTIFY);
