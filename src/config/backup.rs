@@ -112,7 +112,7 @@ fn place(dir: &[u8], target: &[u8], source: &[u8]) -> Result<Option<Vec<u8>>> {
         }
         (with_slash(path), with_slash(dir.to_vec()))
     } else {
-        (target::resolved(target), target::resolved(dir))
+        (target::resolved_soon(target), target::resolved_soon(dir))
     };
     if !batch::is_remote(target) && (dir.starts_with(source) || source.starts_with(&dir)) {
         return Err(wrong("must not be in the source, or contain it."));

@@ -4,6 +4,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use mlua::{Result, Table};
 
@@ -38,7 +41,7 @@ pub fn check_local(
     filter: &Filter,
     rsync: Option<&[Vec<u8>]>,
 ) -> Result<Option<mlua::Error>> {
-    let resolved = resolved(target);
+    let resolved = resolved_soon(target);
     let complaint = |why: &str| {
         let target = OsStr::from_bytes(target).display();
         config_error_about("target", format!("target {target} {why}"))
@@ -118,11 +121,59 @@ fn is_opaque(option: &[u8]) -> bool {
     }
 }
 
+/// The time that a file system has to answer before a path on it is taken as it is written. The
+/// target is looked at again before the first transfer.
+const ANSWER_TIME: Duration = Duration::from_millis(200);
+
+/// Returns the path as [`resolved`] does, as far as file systems answer soon.
+pub fn resolved_soon(path: &[u8]) -> Vec<u8> {
+    let absolute = absolute(path);
+    let (sender, answers) = mpsc::channel();
+    let asked = absolute.clone();
+    let ask = move || {
+        let mut ancestors: Vec<_> = asked.ancestors().collect();
+        ancestors.reverse();
+        for ancestor in ancestors {
+            let Ok(found) = fs::canonicalize(ancestor) else {
+                return;
+            };
+            let rest = asked.strip_prefix(ancestor).unwrap_or(Path::new(""));
+            if sender.send(joined(found, rest)).is_err() {
+                return;
+            }
+        }
+    };
+    if thread::Builder::new()
+        .name("target".into())
+        .spawn(ask)
+        .is_err()
+    {
+        return resolved(path);
+    }
+    let until = Instant::now() + ANSWER_TIME;
+    let mut real = absolute;
+    // The last one has the most components resolved.
+    while let Ok(found) = answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
+        real = found;
+    }
+    as_directory(real)
+}
+
+fn absolute(path: &[u8]) -> PathBuf {
+    let path = OsStr::from_bytes(path);
+    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
+}
+
+fn as_directory(path: PathBuf) -> Vec<u8> {
+    let mut bytes = path.into_os_string().into_vec();
+    paths::push_slash(&mut bytes);
+    bytes
+}
+
 /// Returns the absolute path with a trailing slash, with symbolic links resolved as far as it
 /// exists.
 pub fn resolved(path: &[u8]) -> Vec<u8> {
-    let path = std::path::absolute(OsStr::from_bytes(path))
-        .unwrap_or_else(|_| PathBuf::from(OsStr::from_bytes(path)));
+    let path = absolute(path);
     let mut real = None;
     for ancestor in path.ancestors() {
         if let Ok(found) = fs::canonicalize(ancestor) {
@@ -131,9 +182,7 @@ pub fn resolved(path: &[u8]) -> Vec<u8> {
             break;
         }
     }
-    let mut bytes = real.unwrap_or(path).into_os_string().into_vec();
-    paths::push_slash(&mut bytes);
-    bytes
+    as_directory(real.unwrap_or(path))
 }
 
 /// Appends a path; `..` is resolved lexically where the path does not exist.

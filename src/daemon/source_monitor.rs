@@ -25,8 +25,9 @@ const PATHS_INTERVAL: Duration = Duration::from_secs(10);
 /// The minimum time between two readings of the mount table. A machine that starts containers
 /// changes it many times a second, and each reading examines every source.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
-/// How long the start waits for a target to answer.
-const START_TIME: Duration = Duration::from_secs(5);
+/// The time that all targets have to answer at the start. A sync whose target has not waits by
+/// itself.
+const START_TIME: Duration = Duration::from_millis(100);
 /// The pause before a target that has not answered is asked again, in microseconds.
 const SILENT_PAUSE: Time = 100_000;
 /// The time after which a target that does not answer halts its sync.
@@ -74,16 +75,24 @@ impl SourceMonitor {
         self.nested_mounts = sources.nested_mounts_in(&table);
         let mut actions = Vec::new();
         for handle in sources.syncs {
+            let mut sync = handle.sync.borrow_mut();
+            if let Some(state) = sources.state {
+                sources::restore(state, &mut sync);
+            }
+            sync.ask_target();
+        }
+        let until = Instant::now() + START_TIME;
+        for handle in sources.syncs {
             let violation = {
                 let mut sync = handle.sync.borrow_mut();
-                if let Some(state) = sources.state {
-                    sources::restore(state, &mut sync);
-                }
                 // The source is accepted only if the target is available.
-                match sync.accept_target(START_TIME) {
+                match sync.accept_target(until.saturating_duration_since(Instant::now())) {
                     TargetState::Available => sync.accept_source(),
                     TargetState::NotMounted(why) => Some(why),
-                    TargetState::Silent(_) => Some(NO_ANSWER.to_owned()),
+                    TargetState::Silent(_) => {
+                        sync.await_target();
+                        continue;
+                    }
                 }
             };
             actions.extend(match violation {
@@ -129,6 +138,14 @@ impl SourceMonitor {
                 (None, TargetState::Silent(_)) => {
                     sync.defer(time + SILENT_PAUSE);
                     return (false, actions);
+                }
+                (None, TargetState::Available) if sync.awaits_target() => {
+                    let violation = sync.accept_source();
+                    drop(sync);
+                    if violation.is_none() {
+                        actions.extend(sources.accepted(handle));
+                    }
+                    violation
                 }
                 (None, TargetState::Available) => None,
             }
@@ -239,6 +256,7 @@ impl SourceMonitor {
             return true;
         }
         let home = sources.roots.leads_to_root(&sync.config.source);
+        let waited = sync.awaits_target();
         let violation = match sync.check_target() {
             TargetState::NotMounted(why) => Some(why),
             // The next transfer asks again, or the next check of a halted sync.
@@ -264,6 +282,10 @@ impl SourceMonitor {
                 actions.push(Action::normal(text));
                 sync.resume(sources.started);
                 sources.save(&sync);
+            }
+            None if waited && home => {
+                drop(sync);
+                actions.extend(sources.accepted(handle));
             }
             None => {}
         }

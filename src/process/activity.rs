@@ -17,6 +17,13 @@ const OPEN_CALLS: [libc::c_long; 2] = [libc::SYS_openat, libc::SYS_openat2];
 /// (ssh_config(5), ServerAliveInterval), so its I/O does not count.
 const CARRIER: &str = "ssh";
 
+/// The growth of a counter that the keep-alive messages of rsync (`--timeout`) may cause between
+/// two observations. They pass while a transfer stands still.
+pub const KEEP_ALIVE: u64 = 64;
+
+/// The weight of a tick of CPU time in a counter: it is more than a keep-alive message.
+const TICK_WEIGHT: u64 = KEEP_ALIVE + 1;
+
 /// A system call of a thread that waits for the other end of a FIFO.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FifoWait {
@@ -132,8 +139,11 @@ fn activity(found: &[Process]) -> Option<Vec<(u32, u64)>> {
     let counted = found.iter().filter(|process| process.name != CARRIER);
     let figure = |process: &Process| match process.state {
         b'R' => None,
-        b'Z' => Some((process.pid, process.ticks)),
-        _ => Some((process.pid, process.ticks + transferred(process.pid)?)),
+        b'Z' => Some((process.pid, process.ticks * TICK_WEIGHT)),
+        _ => Some((
+            process.pid,
+            process.ticks * TICK_WEIGHT + transferred(process.pid)?,
+        )),
     };
     let mut figures = counted.map(figure).collect::<Option<Vec<_>>>()?;
     figures.sort_unstable();

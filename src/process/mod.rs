@@ -35,7 +35,7 @@ pub mod program;
 mod run;
 mod ssh_control;
 
-pub use activity::{FifoWait, Observation, ProcessObserver};
+pub use activity::{FifoWait, KEEP_ALIVE, Observation, ProcessObserver};
 pub use children::{Children, EndedChild, ExitStatus};
 pub use command::{Command, Output, SpawnError, Stdin};
 pub use idle_clock::{CHECK_INTERVAL, IdleClock};

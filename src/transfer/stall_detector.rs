@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::component::Action;
-use crate::process::{CHECK_INTERVAL, FifoWait, IdleClock, Observation, Pid};
+use crate::process::{CHECK_INTERVAL, FifoWait, IdleClock, KEEP_ALIVE, Observation, Pid};
 use crate::status::number_format::span;
 
 /// The number of checks in a row after which a process that waits for a FIFO, and has not run in
@@ -34,6 +34,8 @@ struct ObservedTransfer {
     name: String,
     /// The time without I/O, by the I/O counters of its processes.
     idle_clock: IdleClock<Vec<(u32, u64)>>,
+    /// The counters of the last check, and those of the last one with more than keep-alive messages.
+    counters: [Option<Vec<(u32, u64)>>; 2],
     fifo_waits: Vec<FifoWait>,
     /// The number of checks in a row with the same `fifo_waits`.
     fifo_looks: u32,
@@ -70,6 +72,7 @@ impl StallDetector {
         let transfer = ObservedTransfer {
             name,
             idle_clock: IdleClock::new(now),
+            counters: [None, None],
             fifo_waits: Vec::new(),
             fifo_looks: 0,
             kill_at: None,
@@ -141,7 +144,8 @@ impl ObservedTransfer {
             (false, false) => 1,
         };
         self.fifo_waits = seen.fifo_waits;
-        let is_idle = self.idle_clock.look(seen.activity, now);
+        let progress = self.without_keep_alives(seen.activity);
+        let is_idle = self.idle_clock.look(progress, now);
         let idle = self.idle_clock.idle();
         if self.fifo_looks >= MIN_FIFO_CHECKS {
             let why = "waits for a named pipe that came in place of a file";
@@ -162,6 +166,24 @@ impl ObservedTransfer {
         ))]
     }
 
+    /// Returns the counters, or those of an earlier check if there were only keep-alive messages
+    /// since.
+    fn without_keep_alives(
+        &mut self,
+        activity: Option<Vec<(u32, u64)>>,
+    ) -> Option<Vec<(u32, u64)>> {
+        let [last, counted] = &mut self.counters;
+        let is_little = match (&*last, &activity) {
+            (Some(before), Some(now)) => is_keep_alive(before, now),
+            _ => false,
+        };
+        if !is_little {
+            counted.clone_from(&activity);
+        }
+        *last = activity;
+        last.as_ref().and(counted.clone())
+    }
+
     fn terminate(&mut self, pid: Pid, why: &str, now: Instant) -> Vec<Action> {
         self.kill_at = Some(now + TERM_TIMEOUT);
         let name = &self.name;
@@ -178,6 +200,15 @@ impl ObservedTransfer {
         self.kill_at = Some(now + TERM_TIMEOUT);
         vec![Action::SignalTree(pid, Signal::SIGKILL)]
     }
+}
+
+/// Returns true if the counters of the same processes have grown by keep-alive messages at most.
+fn is_keep_alive(before: &[(u32, u64)], now: &[(u32, u64)]) -> bool {
+    let mut pairs = before.iter().zip(now);
+    before.len() == now.len()
+        && pairs.all(|((pid, before), (other, now))| {
+            pid == other && now.checked_sub(*before).is_some_and(|it| it <= KEEP_ALIVE)
+        })
 }
 
 #[cfg(test)]
@@ -228,9 +259,10 @@ mod tests {
         (detector, actions)
     }
 
+    /// Returns an observation with this amount of I/O, more than keep-alive messages.
     fn activity(figure: u64) -> Observation {
         Observation {
-            activity: Some(vec![(1, figure)]),
+            activity: Some(vec![(1, figure * (KEEP_ALIVE + 1))]),
             ..Observation::default()
         }
     }
@@ -289,12 +321,31 @@ mod tests {
     #[test]
     fn io_of_any_process_of_a_transfer_counts() {
         let observe = |second| Observation {
-            activity: Some(vec![(1, 7), (2, second)]),
+            activity: Some(vec![(1, 7), (2, second * (KEEP_ALIVE + 1))]),
             ..Observation::default()
         };
         let (detector, actions) = watch(Some(60), 3600, observe);
         assert_eq!(actions, []);
         assert_eq!(detector.stalled(PID), None);
+    }
+
+    /// With `--timeout`, rsync sends a message each half of it, also if two of its processes wait for
+    /// each other.
+    #[test]
+    fn keep_alive_messages_are_no_progress() {
+        let io = |each: u64| {
+            move |second: u64| Observation {
+                activity: Some(vec![(1, 1000 + second / 60 * each), (2, 7)]),
+                ..Observation::default()
+            }
+        };
+        let (detector, actions) = watch(None, 3600, io(KEEP_ALIVE));
+        assert_eq!(actions, [(35, report())]);
+        assert!(detector.stalled(PID) > Some(seconds(3500)));
+        let (detector, _) = watch(None, 3610, io(KEEP_ALIVE + 1));
+        assert_eq!(detector.stalled(PID), None);
+        let (_, actions) = watch(Some(600), 700, io(KEEP_ALIVE));
+        assert_eq!(actions[1..].len(), 4, "{actions:?}");
     }
 
     #[test]

@@ -464,3 +464,59 @@ fn a_dry_run_that_fails_lets_nothing_pass() {
         assert!(!dir.trg("old").exists());
     }
 }
+
+/// The file system of one target does not answer. Its sync waits by itself, also while the
+/// configuration is read, and starts when the file system answers.
+#[test]
+fn a_target_that_does_not_answer_at_the_start_delays_no_other() {
+    let dir = Dir::new();
+    for name in ["slow", "other"] {
+        fs::create_dir(dir.path(name)).unwrap();
+    }
+    dir.write("f", "1");
+    let sync = |name: &str, kind: &str, target: &str| {
+        format!(
+            "sync{{ {kind}, name = '{name}', source = '@SRC@', target = '@DIR@/{target}', delay = 0.1 }}\n"
+        )
+    };
+    let config = "settings{ insist = true, stateDir = '@DIR@/state' }\n".to_owned()
+        + &sync("slow", "default.rsync", "slow/t")
+        + &sync("direct", "default.direct", "slow/d")
+        + &sync("other", "default.rsync", "other")
+        + &sync("last", "default.direct", "trg");
+    // Nobody reads the requests of this file system.
+    let hang = "exec 3<> /dev/fuse
+        mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 slow @DIR@/slow";
+    let works = Command::new("unshare")
+        .args(["-U", "-r", "-m", "sh", "-ec", &dir.expand(hang)])
+        .stderr(Stdio::null())
+        .status();
+    if !works.is_ok_and(|status| status.success()) {
+        return skip("no FUSE in a namespace");
+    }
+    let Some(mut daemon) = among_mounts(&dir, &config, hang) else {
+        return skip(NO_MOUNTS);
+    };
+    for target in ["other", "trg"] {
+        let sent = dir.path(target).join("f");
+        daemon.wait_for(&format!("{target} is current"), |_| sent.exists());
+    }
+    let started = daemon.log();
+    let silent = "the file system of the target does not answer";
+    assert!(!started.contains(silent), "{started}");
+    assert!(!dir.path("slow/t").exists());
+    // The requests fail, and the directory below appears.
+    inside(&dir, &daemon, "umount -i -n -f -l @DIR@/slow");
+    for target in ["slow/t", "slow/d"] {
+        let sent = dir.path(target).join("f");
+        daemon.wait_for(&format!("{target} is current"), |_| sent.exists());
+    }
+    dir.write("f", "2");
+    for target in ["slow/t", "slow/d", "other", "trg"] {
+        let sent = dir.path(target).join("f");
+        daemon.wait_for(&format!("{target} has the change"), |_| {
+            fs::read(&sent).is_ok_and(|found| found == b"2")
+        });
+    }
+    daemon.terminate();
+}

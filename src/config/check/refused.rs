@@ -4,7 +4,7 @@
 use mlua::{Result, Table, Value};
 
 use crate::batch;
-use crate::config::target::resolved;
+use crate::config::target::resolved_soon;
 use crate::config::{config_error_about, text_of, truthy};
 use crate::paths;
 
@@ -65,7 +65,7 @@ pub fn places(config: &Table, staging: Option<&[u8]>, quarantine: Option<&[u8]>)
         return Err(wrong("quarantine", text));
     }
     let target = text("target")?.filter(|target| !batch::is_remote(target));
-    let target = target.map(|target| resolved(&target));
+    let target = target.map(|target| resolved_soon(&target));
     if target.is_some_and(|target| is_in(staging, &target) || target.starts_with(&within)) {
         let text = "check.staging and the target must not be one inside the other";
         return Err(wrong("staging", text));

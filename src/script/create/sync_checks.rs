@@ -116,10 +116,9 @@ pub fn warn_of_patterns(lua: &Lua, filter: &Filter, source: &[u8]) {
 /// below the working directory.
 pub fn warn_of_target(lua: &Lua, sync: &SyncConfig) {
     let target = sync.target.as_deref().unwrap_or_default();
-    if batch::is_remote(target) || Path::new(OsStr::from_bytes(target)).exists() {
-        return;
-    }
-    if let Some(advice) = unexpanded(target) {
+    // Only a suspicious target is looked at: its file system may not answer.
+    let exists = || Path::new(OsStr::from_bytes(target)).exists();
+    if let Some(advice) = unexpanded(target).filter(|_| !batch::is_remote(target) && !exists()) {
         let text = format!("the target {}:{advice}", log::escape(target));
         log::warn(errors::message(lua, &config_error_about("target", text)));
     }

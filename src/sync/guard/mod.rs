@@ -47,6 +47,8 @@ pub(super) struct GuardState {
     target: Option<target::TargetMount>,
     /// A look at the target that is not answered yet.
     probe: Option<target::Probe>,
+    /// The source is accepted when the target has answered.
+    awaits_target: bool,
     nested_mounts: nested_mounts::NestedMounts,
     deletions: DeleteGuard,
 }
@@ -79,6 +81,7 @@ impl Sync {
         if let Some(found) = found {
             self.accept(found.place);
         }
+        self.guard.awaits_target = false;
         None
     }
 

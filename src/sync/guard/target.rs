@@ -94,19 +94,39 @@ impl Sync {
         }
     }
 
+    /// Begins to look at the target.
+    pub fn ask_target(&mut self) {
+        if let (Some(target), None) = (self.guarded_target(), &self.guard.probe) {
+            let probe = Probe::start(target.to_vec(), self.guard.target.clone());
+            self.guard.probe = Some(probe);
+        }
+    }
+
+    /// Accepts the source when the target has answered, not before.
+    pub fn await_target(&mut self) {
+        self.guard.awaits_target = true;
+    }
+
+    /// Returns true if the source is accepted when the target has answered.
+    pub fn awaits_target(&self) -> bool {
+        self.guard.awaits_target
+    }
+
+    /// Returns the local target, if it is guarded.
+    fn guarded_target(&self) -> Option<&[u8]> {
+        let target = self.config.target.as_deref();
+        let is_local = |target: &&[u8]| target.starts_with(b"/") && !batch::is_remote(target);
+        target.filter(|target| self.config.guard.on && is_local(target))
+    }
+
     /// Checks a target that may have moved to another mount, and records it. Waits for `time` at
     /// most.
     pub fn accept_target(&mut self, time: Duration) -> TargetState {
-        let Some(target) = &self.config.target else {
+        self.ask_target();
+        let (Some(probe), Some(target)) = (self.guard.probe.take(), self.guarded_target()) else {
             return TargetState::Available;
         };
-        if !self.config.guard.on || !target.starts_with(b"/") || batch::is_remote(target) {
-            return TargetState::Available;
-        }
-        let probe = match self.guard.probe.take() {
-            Some(probe) => probe,
-            None => Probe::start(target.clone(), self.guard.target.clone()),
-        };
+        let target = target.to_vec();
         let found = match probe.answer.recv_timeout(time) {
             Ok(found) => found,
             Err(RecvTimeoutError::Timeout) => {
@@ -115,7 +135,7 @@ impl Sync {
                 return TargetState::Silent(since.elapsed());
             }
             // The thread has panicked or could not be started.
-            Err(RecvTimeoutError::Disconnected) => look(target, self.guard.target.as_ref()),
+            Err(RecvTimeoutError::Disconnected) => look(&target, self.guard.target.as_ref()),
         };
         let Some(found) = found else {
             return TargetState::Available;
@@ -126,6 +146,10 @@ impl Sync {
             return TargetState::NotMounted(format!(
                 "what was mounted at {known}, where the target is, is not"
             ));
+        }
+        // A target that did not answer when the configuration was read.
+        if self.config.source.starts_with(&found.target) {
+            return TargetState::NotMounted("the target is or contains the source".into());
         }
         let FoundTarget { point, root, .. } = found;
         self.guard.target = Some(TargetMount { point, root });
