@@ -376,7 +376,7 @@
 ---
 ---Default: off.
 ---@field group? boolean
-----H: preserves hard links. Also set timeout: with this option rsync can deadlock.
+----H: preserves hard links. With this option rsync can deadlock; settings{ stallTimeout } ends that.
 ---
 ---Default: off.
 ---@field hard_links? boolean

@@ -154,6 +154,12 @@ pub fn is_proven_copy(source: &Stat, target: &Stat) -> bool {
     is_copy(source, target) && target.st_ctime > source.st_mtime + 2
 }
 
+/// Returns true if the attributes of the source may have changed after the target was written:
+/// file systems have coarse clocks.
+pub fn may_be_newer(source: &Stat, target: &Stat) -> bool {
+    source.st_ctime + 2 >= target.st_ctime
+}
+
 /// Returns true if mode and owner agree.
 pub fn has_same_rights(source: &Stat, target: &Stat) -> bool {
     let rights = |stat: &Stat| (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid);

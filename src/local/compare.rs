@@ -154,11 +154,16 @@ impl Mirror<'_> {
             return self.put(path, stat);
         }
         self.keep_linked(path, stat, &there);
-        if beneath::kind(stat) == FileType::RegularFile
-            && !attributes::has_same_rights(stat, &there)
-            && !self.give(path)?
-        {
-            return self.put(path, stat);
+        if beneath::kind(stat) != FileType::RegularFile {
+            return Ok(());
+        }
+        if !attributes::has_same_rights(stat, &there) {
+            if !self.give(path)? {
+                return self.put(path, stat);
+            }
+        } else if attributes::may_be_newer(stat, &there) {
+            // Extended attributes may differ. The file itself has arrived.
+            self.give(path)?;
         }
         Ok(())
     }

@@ -184,6 +184,8 @@ impl Mirror<'_> {
             return Ok(());
         }
         let Some(stat) = self.source.lookup(path)? else {
+            // The directory has another time, even if the target never had the path.
+            self.changed_in(paths::split(path).0);
             return if deep { self.remove(path) } else { Ok(()) };
         };
         // Rules may exclude one kind of file only.

@@ -10,6 +10,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
 use crate::copy_job::copy_job;
+use crate::support::dir::skip;
 use lsyncd::batch::Change;
 use lsyncd::config::MaxDelete;
 use lsyncd::filter::Filter;
@@ -164,6 +165,62 @@ fn extended_attributes_come_along() {
     rustix::fs::removexattr(pair.source("f"), "user.colour").unwrap();
     pair.event(Change::Attrib, "/f");
     assert!(rustix::fs::getxattr(pair.target("f"), "user.colour", &mut value).is_err());
+}
+
+/// They change neither size, time nor mode.
+#[test]
+fn a_comparison_finds_changed_extended_attributes() {
+    let mut pair = Pair::new();
+    fs::create_dir(pair.source("d")).unwrap();
+    fs::write(pair.source("d/f"), "text").unwrap();
+    let set = |path: &Path, value: &[u8]| {
+        rustix::fs::setxattr(path, "user.seen", value, rustix::fs::XattrFlags::empty())
+    };
+    if set(&pair.source("d/f"), b"1").is_err() {
+        return skip("the file system has no extended attributes");
+    }
+    pair.compare();
+    let get = |path: PathBuf| {
+        let mut buffer = vec![0; 16];
+        let length = rustix::fs::getxattr(&path, "user.seen", &mut buffer[..]).unwrap();
+        buffer.truncate(length);
+        buffer
+    };
+    for (value, everything) in [(&b"2"[..], true), (b"3", false)] {
+        set(&pair.source("d/f"), value).unwrap();
+        if everything {
+            pair.compare();
+        } else {
+            // The tree is compared for a Delete, which stands for everything in it.
+            pair.run(CopyTask::Events(vec![
+                item(Change::Delete, "/d/", None),
+                item(Change::Create, "/d/", None),
+                item(Change::Attrib, "/d/f", None),
+            ]));
+        }
+        assert_eq!(get(pair.target("d/f")), value);
+    }
+}
+
+/// The target never had the file, but the time of its directory has changed.
+#[test]
+fn a_file_that_came_and_went_changes_the_time_of_its_directory() {
+    for change in [Change::Delete, Change::Create] {
+        let mut pair = Pair::new();
+        fs::create_dir(pair.source("d")).unwrap();
+        pair.compare();
+        fs::write(pair.source("d/f"), "").unwrap();
+        fs::remove_file(pair.source("d/f")).unwrap();
+        let source = File::open(pair.source("d")).unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        source.set_modified(time).unwrap();
+        pair.event(change, "/d/f");
+        assert_eq!(
+            data(pair.target("d")).modified().unwrap(),
+            time,
+            "{change:?}"
+        );
+    }
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub const RSYNC: &[Key] = keys! { options
     "group": T::Switch, "off", V2_2, Argument::Letter(b'g');
         "preserves the group.";
     "hard_links": T::Switch, "off", V2_2, Argument::Letter(b'H');
-        "preserves hard links. Also set `timeout`: with this option rsync can deadlock, see \
+        "preserves hard links. With this option rsync can deadlock; `settings{ stallTimeout }` ends that, see \
          [faults.md](faults.md#transfers-that-stand-still).";
     "ignore_times": T::Switch, "off", V2_2, Argument::Letter(b'I');
         "transfers files of equal size and time, too.";
