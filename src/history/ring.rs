@@ -11,11 +11,11 @@ use super::store::Halves;
 pub struct Ring {
     /// The number of the next entry, and the size of the half that is written. `None` before the
     /// first write, and after a failed one.
-    place: Option<Place>,
+    place: Option<RingPosition>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct RingPosition {
     next: u64,
     size: usize,
 }
@@ -62,7 +62,12 @@ impl Ring {
 
     /// Returns the place of the next write. It is not kept until that has succeeded. What is behind
     /// the last valid record is removed.
-    fn enter(&mut self, halves: &mut dyn Halves, half: usize, now: u64) -> io::Result<Place> {
+    fn enter(
+        &mut self,
+        halves: &mut dyn Halves,
+        half: usize,
+        now: u64,
+    ) -> io::Result<RingPosition> {
         let size = halves.size()?;
         if let Some(place) = self.place.take()
             && place.size == size
@@ -76,7 +81,7 @@ impl Ring {
             halves.truncate(end)?;
         }
         let last = last.or_else(|| record::records(&older).last());
-        Ok(Place {
+        Ok(RingPosition {
             next: last.map_or(now, |record| record.next()),
             size: end,
         })

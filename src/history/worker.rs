@@ -36,7 +36,7 @@ pub struct History {
     root: Option<Box<dyn RingDirectory>>,
     waker: Arc<Waker>,
     limit: usize,
-    thread: Option<OrderThread<Order, HistoryAnswer>>,
+    thread: Option<OrderThread<HistoryOrder, HistoryAnswer>>,
     queued: Arc<AtomicUsize>,
     lost: Arc<AtomicU64>,
 }
@@ -50,7 +50,7 @@ pub enum HistoryAnswer {
     Last(u64, Vec<Option<LastEntry>>),
 }
 
-enum Order {
+enum HistoryOrder {
     Write(String, BatchRecord, usize),
     Read(u64, HistoryQuery),
     FindLast(u64, String, Vec<Vec<u8>>),
@@ -91,7 +91,7 @@ impl History {
             return;
         }
         self.queued.fetch_add(size, Ordering::Relaxed);
-        if !self.give(Order::Write(key, batch, limit)) {
+        if !self.give(HistoryOrder::Write(key, batch, limit)) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -99,12 +99,12 @@ impl History {
     /// Reads entries. [`History::answers`] returns them, with `token`. Returns false if that is not
     /// possible.
     pub fn read(&mut self, token: u64, query: HistoryQuery) -> bool {
-        self.give(Order::Read(token, query))
+        self.give(HistoryOrder::Read(token, query))
     }
 
     /// Finds the last entry about each path in the ring with this key, as [`History::read`] reads.
     pub fn find_last(&mut self, token: u64, key: String, paths: Vec<Vec<u8>>) -> bool {
-        self.give(Order::FindLast(token, key, paths))
+        self.give(HistoryOrder::FindLast(token, key, paths))
     }
 
     /// Returns the answers to queries.
@@ -121,7 +121,7 @@ impl History {
         }
     }
 
-    fn give(&mut self, order: Order) -> bool {
+    fn give(&mut self, order: HistoryOrder) -> bool {
         let (root, lost) = (&mut self.root, &self.lost);
         let (waker, queued) = (Arc::clone(&self.waker), Arc::clone(&self.queued));
         let start = || {
@@ -158,22 +158,22 @@ struct OpenRing {
 }
 
 impl LogThread {
-    fn carry_out(&mut self, orders: Vec<Order>, queued: &AtomicUsize) -> Vec<HistoryAnswer> {
+    fn carry_out(&mut self, orders: Vec<HistoryOrder>, queued: &AtomicUsize) -> Vec<HistoryAnswer> {
         let mut answers = Vec::new();
         for order in orders {
             match order {
-                Order::Write(key, batch, limit) => {
+                HistoryOrder::Write(key, batch, limit) => {
                     queued.fetch_sub(batch.size(), Ordering::Relaxed);
                     let ring = self.rings.entry(key).or_default();
                     ring.limit = limit;
                     ring.pending.push(batch);
                 }
-                Order::Read(token, query) => {
+                HistoryOrder::Read(token, query) => {
                     self.write_pending();
                     let page = self.page(&query);
                     answers.push(HistoryAnswer::Page(token, page));
                 }
-                Order::FindLast(token, key, paths) => {
+                HistoryOrder::FindLast(token, key, paths) => {
                     self.write_pending();
                     let root = self.root.as_deref();
                     let halves = self.rings.entry(key.clone()).or_default().load(root, &key);

@@ -23,7 +23,7 @@ pub struct Reports {
     root: Option<Box<dyn RingDirectory>>,
     waker: Arc<Waker>,
     limit: u64,
-    thread: Option<OrderThread<Order, ReportAnswer>>,
+    thread: Option<OrderThread<ReportOrder, ReportAnswer>>,
 }
 
 /// The answer to a query.
@@ -35,7 +35,7 @@ pub struct ReportAnswer {
     pub page: ReportPage,
 }
 
-enum Order {
+enum ReportOrder {
     Keep(Box<DriftReport>, u64),
     Read(u64, usize),
 }
@@ -59,14 +59,14 @@ impl Reports {
     /// Keeps a report.
     pub fn keep(&mut self, report: DriftReport) {
         if self.limit > 0 {
-            self.give(Order::Keep(Box::new(report), self.limit));
+            self.give(ReportOrder::Keep(Box::new(report), self.limit));
         }
     }
 
     /// Reads the newest reports and checks all. [`Reports::answers`] returns them, with `token`.
     /// Returns false if that is not possible.
     pub fn read(&mut self, token: u64, count: usize) -> bool {
-        self.give(Order::Read(token, count.min(MAX_PAGE_REPORTS)))
+        self.give(ReportOrder::Read(token, count.min(MAX_PAGE_REPORTS)))
     }
 
     /// Returns the answers to queries.
@@ -83,11 +83,11 @@ impl Reports {
         }
     }
 
-    fn give(&mut self, order: Order) -> bool {
+    fn give(&mut self, order: ReportOrder) -> bool {
         let (root, waker) = (&mut self.root, Arc::clone(&self.waker));
         let start = || {
             let root = root.take();
-            OrderThread::start("reports", waker, move |orders: Vec<Order>| {
+            OrderThread::start("reports", waker, move |orders: Vec<ReportOrder>| {
                 let answers = orders
                     .into_iter()
                     .filter_map(|order| carry_out(root.as_deref(), order));
@@ -98,13 +98,13 @@ impl Reports {
     }
 }
 
-fn carry_out(root: Option<&dyn RingDirectory>, order: Order) -> Option<ReportAnswer> {
+fn carry_out(root: Option<&dyn RingDirectory>, order: ReportOrder) -> Option<ReportAnswer> {
     match order {
-        Order::Keep(report, limit) => {
+        ReportOrder::Keep(report, limit) => {
             keep(root, *report, limit);
             None
         }
-        Order::Read(token, count) => Some(ReportAnswer {
+        ReportOrder::Read(token, count) => Some(ReportAnswer {
             token,
             page: page(root, count),
         }),
