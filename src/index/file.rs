@@ -258,4 +258,23 @@ mod tests {
             }
         }
     }
+
+    /// Other conditions, or the same bytes in other parts, are another fingerprint.
+    #[test]
+    fn a_fingerprint_stands_for_each_part() {
+        let of = |parts: &[&str]| fingerprint(parts.iter().map(|part| part.as_bytes()));
+        let all = [
+            of(&[]),
+            of(&[""]),
+            of(&["a", "b"]),
+            of(&["a", "c"]),
+            of(&["ab"]),
+            of(&["ab", ""]),
+            of(&["", "ab"]),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert!(!all[at + 1..].contains(one), "{at}");
+        }
+        assert_eq!(of(&["a", "b"]), all[2]);
+    }
 }
