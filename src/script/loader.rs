@@ -321,3 +321,28 @@ fn with_whole_name(text: &str, name: &str) -> String {
         None => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+impl Script {
+    /// Returns a running configuration of this text, with the children of nobody.
+    pub fn of_text(text: &str) -> Script {
+        let poll = mio::Poll::new().unwrap();
+        let registry = poll.registry().try_clone().unwrap();
+        let children = Rc::new(RefCell::new(Children::new(registry, 0)));
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("config.lua");
+        fs::write(&config, text).unwrap();
+        let environment = Environment {
+            options: Options {
+                config: Some(config),
+                nodaemon: true,
+                ..Options::default()
+            },
+            directory: directory.path().to_path_buf(),
+        };
+        let script = Script::load(&environment, &children, Clock::start(), Vec::new());
+        let script = script.unwrap_or_else(|error| panic!("{error}"));
+        script.run().unwrap_or_else(|error| panic!("{error}"));
+        script
+    }
+}

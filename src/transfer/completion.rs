@@ -449,3 +449,7 @@ pub fn end_sync(
     ));
     Vec::new()
 }
+
+#[cfg(test)]
+#[path = "completion_tests.rs"]
+mod tests;

@@ -10,6 +10,7 @@
 //! | `progress` | the progress of a process or thread, for people |
 //! | `local_jobs` | the threads of default.direct |
 //! | `completion` | from the exit status to the queue, the counters and the report of a hook |
+//! | `completion_tests` | its tests |
 //! | `scanner_call` | a running scanner: timeout, output, verdict |
 //! | `hooks` | the commands of `onSynced`, `onFailed` and `onRecovered` |
 //! | `delete_limit` | dry runs for `maxDelete` |

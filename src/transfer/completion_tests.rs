@@ -1,0 +1,306 @@
+//! What the end of a transfer means for its entries. The configuration, the call of rsync and the
+//! verdict on an exit code are real; rsync is not started.
+
+use std::path::Path;
+
+use super::*;
+use crate::script::ScriptRequest;
+use crate::transfer::spawn;
+use crate::watch::Event;
+
+const OPENED: &str =
+    "rsync: [sender] send_files failed to open \"@SRC@NAME\": Permission denied (13)";
+const SUMMARY: &str = "rsync error: some files/attrs were not transferred (see previous errors) (code 23) at main.c(1338) [sender=3.2.7]";
+
+/// A sync and the transfer of its first entries.
+struct Transfer {
+    _directory: tempfile::TempDir,
+    handle: Rc<SyncHandle>,
+    job: Job,
+    source: String,
+}
+
+impl Transfer {
+    /// Returns the transfer of files that have changed; of everything without names.
+    fn of(options: &str, names: &[&str]) -> Transfer {
+        let directory = tempfile::tempdir().unwrap();
+        let source = directory.path().join("src");
+        std::fs::create_dir(&source).unwrap();
+        for name in names {
+            std::fs::write(source.join(name), "content").unwrap();
+        }
+        let init = if names.is_empty() {
+            ""
+        } else {
+            "init = false,"
+        };
+        let script = Rc::new(Script::of_text(&format!(
+            "sync {{ default.rsync, source = '{}', target = '/nowhere/trg', delay = 1, \
+             {init} {options} }}",
+            source.display()
+        )));
+        let handle = script.syncs().remove(0);
+        let source = String::from_utf8(handle.sync.borrow().config.source.clone()).unwrap();
+        {
+            let mut sync = handle.sync.borrow_mut();
+            sync.start(0);
+            for name in names {
+                let path = format!("{source}{name}").into_bytes();
+                sync.ingest(Event::Modify { path: &path }, 0);
+            }
+        }
+        let job = begin(&script, &handle, micros(Duration::from_secs(100)));
+        Transfer {
+            _directory: directory,
+            job,
+            handle,
+            source,
+        }
+    }
+
+    /// Ends the transfer with these lines of error output.
+    fn end(&self, lines: &[&str], code: i32) -> Evaluation {
+        let lines = lines
+            .iter()
+            .map(|line| line.replace("@SRC@", &self.source).into_bytes());
+        self.job.take_errors(lines);
+        evaluate(&self.job, ExitStatus::Exit(code), 0).unwrap()
+    }
+
+    fn pending(&self) -> Vec<String> {
+        let sync = self.handle.sync.borrow();
+        let delays = sync.queue.iter().map(|delay| match delay.etype() {
+            etype if etype.is_special() => etype.name().into(),
+            _ => String::from_utf8(delay.paths().0).unwrap(),
+        });
+        delays.collect()
+    }
+
+    fn failed(&self) -> Vec<String> {
+        let sync = self.handle.sync.borrow();
+        let names = sync.failed_paths().names(9);
+        names
+            .map(|name| String::from_utf8(name.into()).unwrap())
+            .collect()
+    }
+}
+
+/// Lets the action of the sync request its transfer.
+fn begin(script: &Rc<Script>, handle: &Rc<SyncHandle>, now: Time) -> Job {
+    let next = handle.sync.borrow_mut().next(now);
+    let crate::sync::Next::Act(id) = next else {
+        panic!("nothing is due: {next:?}")
+    };
+    script.act(handle, id).unwrap();
+    let request = script.context.requests.take().into_iter().next();
+    let Some(ScriptRequest::Spawn(request)) = request else {
+        panic!("no process was requested")
+    };
+    let roots = spawn::roots(&request.args);
+    Job::of_request(request, roots, Rc::clone(script))
+}
+
+fn opened(name: &str) -> String {
+    OPENED.replace("NAME", name)
+}
+
+#[test]
+fn a_success_removes_all_entries() {
+    let transfer = Transfer::of("", &["a", "b"]);
+    assert_eq!(transfer.pending(), ["/a", "/b"]);
+    let evaluation = transfer.end(&[], 0);
+    assert!(!evaluation.is_critical);
+    assert_eq!(transfer.pending(), [""; 0]);
+    assert!(transfer.handle.sync.borrow().failed_paths().is_idle());
+}
+
+/// What the error output names is retried, and nothing else.
+#[test]
+fn the_retry_of_a_partial_transfer_is_what_failed() {
+    let table: [(&[&str], i32, &[&str]); 5] = [
+        (&[&opened("b"), SUMMARY], 23, &["/b"]),
+        (&[&opened("b"), &opened("c"), SUMMARY], 23, &["/b", "/c"]),
+        // Nothing is named, or something else.
+        (&[SUMMARY], 23, &["/a", "/b", "/c"]),
+        (&[&opened("other"), SUMMARY], 23, &["/a", "/b", "/c"]),
+        (&["a wrapper's words", SUMMARY], 23, &["/a", "/b", "/c"]),
+    ];
+    for (lines, code, expected) in table {
+        let transfer = Transfer::of("", &["a", "b", "c"]);
+        transfer.end(lines, code);
+        assert_eq!(transfer.failed(), expected, "{lines:?}");
+        assert_eq!(transfer.pending(), [""; 0], "{lines:?}");
+        assert_eq!(transfer.handle.sync.borrow().failures(), 0, "{lines:?}");
+    }
+}
+
+/// lsyncd's table of exit codes. What is none of rsync's codes is a wrapper's, and repeated.
+#[test]
+fn each_exit_code_has_its_meaning() {
+    let (done, die) = ([0, 23, 24], [1, 2, 4, 25]);
+    for code in (0..=36).chain([255]) {
+        let transfer = Transfer::of("", &["a"]);
+        let evaluation = transfer.end(&[], code);
+        assert_eq!(evaluation.is_critical, die.contains(&code), "{code}");
+        let repeats = !die.contains(&code) && !done.contains(&code);
+        assert_eq!(
+            transfer.pending().is_empty(),
+            done.contains(&code),
+            "{code}"
+        );
+        let failures = transfer.handle.sync.borrow().failures();
+        assert_eq!(failures, u32::from(repeats), "{code}");
+    }
+}
+
+/// The table of the user decides for every code, 23 included.
+#[test]
+fn the_exit_codes_of_the_user_decide() {
+    let table = [
+        ("ok", 23, 0, false),
+        ("again", 23, 1, false),
+        ("die", 23, 1, true),
+    ];
+    for (meaning, code, pending, is_critical) in table {
+        let options = format!("exitcodes = {{ [0] = 'ok', [{code}] = '{meaning}' }}");
+        let transfer = Transfer::of(&options, &["a"]);
+        let evaluation = transfer.end(&[&opened("a"), SUMMARY], code);
+        assert_eq!(evaluation.is_critical, is_critical, "{meaning}");
+        assert_eq!(transfer.pending().len(), pending, "{meaning}");
+        assert_eq!(transfer.failed(), [""; 0], "{meaning}");
+    }
+}
+
+#[test]
+fn a_comparison_retries_what_failed_or_itself() {
+    let transfer = Transfer::of("", &[]);
+    assert_eq!(transfer.pending(), ["Init"]);
+    std::fs::write(Path::new(&transfer.source).join("late"), "").unwrap();
+    transfer.end(&[&opened("late"), SUMMARY], 23);
+    assert_eq!(transfer.failed(), ["/late"]);
+    assert!(
+        !transfer
+            .handle
+            .sync
+            .borrow()
+            .failed_paths()
+            .retries_everything()
+    );
+    for lines in [&[SUMMARY][..], &["unknown words", SUMMARY]] {
+        let transfer = Transfer::of("", &[]);
+        transfer.end(lines, 23);
+        assert!(
+            transfer
+                .handle
+                .sync
+                .borrow()
+                .failed_paths()
+                .retries_everything()
+        );
+        assert_eq!(transfer.pending(), [""; 0]);
+    }
+    let transfer = Transfer::of("", &[]);
+    transfer.end(&[], 0);
+    assert_eq!(transfer.pending(), [""; 0]);
+    assert!(
+        !transfer
+            .handle
+            .sync
+            .borrow()
+            .failed_paths()
+            .retries_everything()
+    );
+}
+
+/// An aborted transfer goes on without the path that aborted it.
+#[test]
+fn one_file_without_space_holds_nothing_back() {
+    let transfer = Transfer::of("", &["big", "small"]);
+    std::fs::write(Path::new(&transfer.source).join("big"), [0; 100]).unwrap();
+    let full =
+        "rsync: [receiver] write failed on \"/nowhere/trg/big\": No space left on device (28)";
+    let end = "rsync error: error in file IO (code 11) at receiver.c(380) [receiver=3.2.7]";
+    transfer.end(&[full, end], 11);
+    assert_eq!(transfer.failed(), ["/big"]);
+    assert_eq!(transfer.pending(), ["/small"]);
+    assert!(matches!(
+        transfer.handle.sync.borrow_mut().next(0),
+        crate::sync::Next::Act(_)
+    ));
+    // Nothing is named.
+    let transfer = Transfer::of("", &["big", "small"]);
+    transfer.end(&[end], 11);
+    assert_eq!(transfer.failed(), [""; 0]);
+    assert_eq!(transfer.pending(), ["/big", "/small"]);
+    assert_eq!(transfer.handle.sync.borrow().failures(), 1);
+}
+
+/// An attribute that the target cannot have is no failure.
+#[test]
+fn what_arrived_without_an_attribute_is_done() {
+    let owner = "rsync: [receiver] chown \"/nowhere/trg/a\" failed: Operation not permitted (1)";
+    let transfer = Transfer::of("", &["a", "b"]);
+    let evaluation = transfer.end(&[owner, SUMMARY], 23);
+    assert!(!evaluation.is_critical);
+    assert_eq!(transfer.failed(), [""; 0]);
+    assert_eq!(transfer.pending(), [""; 0]);
+}
+
+#[test]
+fn an_option_that_is_refused_is_left_out_at_once() {
+    let refused = "rsync: --delete-missing-args: unknown option";
+    let end = "rsync error: syntax or usage error (code 1) at main.c(1578) [server=3.0.9]";
+    let broken = "rsync: connection unexpectedly closed (0 bytes received so far) [sender]";
+    let transfer = Transfer::of("", &["a"]);
+    std::fs::remove_file(Path::new(&transfer.source).join("a")).unwrap();
+    let code = 12;
+    transfer.end(&[refused, end, broken], code);
+    // Either it was used and is repeated without, or the connection failed.
+    assert_eq!(transfer.pending(), ["/a"]);
+}
+
+#[test]
+fn hooks_are_told_of_the_first_failure_and_of_each_success() {
+    let hooks = "onFailed = { 'x' }, onSynced = { 'y' }";
+    let transfer = Transfer::of(hooks, &["a", "b"]);
+    let report = transfer.end(&[&opened("b"), SUMMARY], 23).report.unwrap();
+    assert_eq!(report.event, HookEvent::Failed);
+    assert_eq!(report.paths, b"/a\0/b\0");
+    assert!(!report.truncated);
+    let transfer = Transfer::of(hooks, &["a"]);
+    let report = transfer.end(&[], 0).report.unwrap();
+    assert_eq!(report.event, HookEvent::Synced);
+    let transfer = Transfer::of("", &["a"]);
+    assert!(transfer.end(&[], 0).report.is_none());
+}
+
+/// A transfer that is repeated on purpose has not failed.
+#[test]
+fn a_transfer_that_was_ended_to_be_repeated_is_no_failure() {
+    let transfer = Transfer::of("", &["a"]);
+    repeat(&transfer.job, 0);
+    assert_eq!(transfer.pending(), ["/a"]);
+    assert_eq!(transfer.handle.sync.borrow().failures(), 0);
+    let mut transfer = Transfer::of("", &["a"]);
+    retry_stalled(&mut transfer.job, ExitStatus::Signal(9), 0);
+    assert_eq!(transfer.pending(), ["/a"]);
+    assert_eq!(transfer.handle.sync.borrow().failures(), 1);
+}
+
+#[test]
+fn the_last_sync_ends_the_daemon_and_others_go_on() {
+    let transfer = Transfer::of("", &["a"]);
+    let script = Rc::clone(&transfer.job.script);
+    script.insist();
+    let status = ExitStatus::Exit(1);
+    let syncs = [Rc::clone(&transfer.handle)];
+    let actions = end_sync(&transfer.job, status, &script, &syncs, 0);
+    assert_eq!(actions, [Action::Exit(Exit::Failure)]);
+    let other = Transfer::of("", &["a"]);
+    let transfer = Transfer::of("", &["a"]);
+    let syncs = [Rc::clone(&transfer.handle), Rc::clone(&other.handle)];
+    let script = Rc::clone(&transfer.job.script);
+    assert_eq!(end_sync(&transfer.job, status, &script, &syncs, 0), []);
+    assert!(transfer.handle.sync.borrow().has_ended());
+    assert!(!other.handle.sync.borrow().has_ended());
+}
