@@ -166,6 +166,26 @@ fn what_is_outside_of_a_bind_mount_is_not_taken_in() {
     }
 }
 
+/// The kernel cannot tell the path of such a directory. It is of no concern, so nothing is compared.
+#[test]
+fn a_path_outside_is_too_long() {
+    let dir = Dir::new();
+    let config = config("fanotify").replace("@SRC@", "@SRC@/in");
+    let mount = "mount -t tmpfs none @SRC@; mkdir @SRC@/in @SRC@/out; echo 1 > @SRC@/in/f";
+    let Some(mut daemon) = among_mounts(&dir, &config, mount) else {
+        return skip(NO_MOUNTS);
+    };
+    daemon.wait_log("finished.");
+    if !daemon.log().contains("is watched with fanotify") {
+        return skip(NO_FANOTIFY);
+    }
+    let deep = "import os\nos.chdir(\"@SRC@/out\")\nfor _ in range(50):\n os.mkdir(\"d\" * 200)\n os.chdir(\"d\" * 200)\nopen(\"g\", \"w\")";
+    inside(&dir, &daemon, &format!("exec python3 -c '{deep}'"));
+    inside(&dir, &daemon, "echo 22 > @SRC@/in/g");
+    has(&dir, &mut daemon, "g", "22\n");
+    assert!(!daemon.log().contains("OVERFLOW"), "{}", daemon.log());
+}
+
 /// An open descriptor would keep the file system mounted.
 #[test]
 fn an_idle_source_can_be_unmounted() {

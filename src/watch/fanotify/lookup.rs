@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+use rustix::io::Errno;
 
 use super::backend::FanotifyBackend;
 use super::directories::DirectoryId;
@@ -19,6 +20,9 @@ use crate::paths;
 
 /// The maximum number of look-ups of a directory that is being moved at the same time.
 const MAX_ATTEMPTS: usize = 5;
+
+/// The depth up to which it is found out where a directory is whose path is too long.
+const MAX_DEPTH: usize = 10_000;
 
 /// The result of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +52,11 @@ struct DirectoryLink {
     is_of_disk: bool,
 }
 
-impl From<rustix::io::Errno> for Unclear {
+impl From<Errno> for Unclear {
     /// A directory that is being deleted is not there, or stale.
-    fn from(error: rustix::io::Errno) -> Unclear {
+    fn from(error: Errno) -> Unclear {
         match error {
-            rustix::io::Errno::NOENT | rustix::io::Errno::STALE => Unclear::Moving,
+            Errno::NOENT | Errno::STALE => Unclear::Moving,
             _ => Unclear::Failed,
         }
     }
@@ -227,8 +231,16 @@ impl FanotifyBackend {
             return Ok(Err(FoundDirectory::Gone));
         };
         let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        let path = readlinkat(CWD, link, Vec::new())?.into_bytes();
-        let path = paths::with_slash(&path);
+        let path = match readlinkat(CWD, link, Vec::new()) {
+            Err(Errno::NAMETOOLONG) if fstat(&directory)?.st_nlink == 0 => {
+                return Ok(Err(FoundDirectory::Gone));
+            }
+            Err(Errno::NAMETOOLONG) if !self.is_within(place, &directory)? => {
+                self.add_outside(place, &handle);
+                return Ok(Err(FoundDirectory::Outside));
+            }
+            path => paths::with_slash(&path?.into_bytes()),
+        };
         if fstat(&directory)?.st_nlink == 0 {
             // Its path ends with a remark.
             return Ok(Err(FoundDirectory::Gone));
@@ -250,6 +262,33 @@ impl FanotifyBackend {
             handle,
             is_of_disk: !has_caught_up,
         }))
+    }
+
+    /// Returns true if a directory is in the tree of the place. For those whose path the kernel cannot
+    /// tell.
+    fn is_within(&mut self, place: usize, directory: &OwnedFd) -> Result<bool, Unclear> {
+        let device = fstat(directory)?.st_dev;
+        let mut below = None;
+        for _ in 0..MAX_DEPTH {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let at = below.as_ref().unwrap_or(directory);
+            let parent = match openat(at, "..", flags, Mode::empty()) {
+                // Outside of a bind mount there is none.
+                Err(Errno::NOENT) if fstat(at)?.st_nlink > 0 => return Ok(false),
+                parent => parent?,
+            };
+            let (found, before) = (fstat(&parent)?, fstat(at)?);
+            let (handle, _) = handle_of(parent.as_fd()).map_err(|_| Unclear::Moving)?;
+            let is_top = found.st_dev != device || found.st_ino == before.st_ino;
+            if is_top || self.known.is_outside(place, &handle) {
+                return Ok(false);
+            }
+            if self.known.find(place, &handle).is_some() {
+                return Ok(true);
+            }
+            below = Some(parent);
+        }
+        Err(Unclear::Failed)
     }
 
     /// Records that a directory is of no concern.
