@@ -214,3 +214,104 @@ impl Sync {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::{Policy, Take};
+    use crate::sync::Next;
+    use crate::sync::tests::sync_with;
+    use crate::watch::Event;
+
+    const SECOND: Time = 1_000_000;
+
+    /// Returns a sync, with a delay of 5 s, whose only change has failed `failures` times in a row,
+    /// and the time of the last failure.
+    fn failed(failures: u32) -> (Sync, Time) {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.ingest(Event::Create { path: b"/src/a" }, 0);
+        let mut now = 5 * SECOND;
+        for failure in 0..failures {
+            let ids = sync.queue.take(|_| Take::Take);
+            sync.queue.activate(&ids);
+            if failure > 0 {
+                now = sync.next_retry().map_or(0, |(due, _)| due);
+            }
+            sync.failed(&ids, now);
+        }
+        (sync, now)
+    }
+
+    #[test]
+    fn the_next_retry_is_the_end_of_the_wait_with_the_number_of_failures() {
+        let (sync, _) = failed(0);
+        assert_eq!(sync.next_retry(), None);
+        let (sync, now) = failed(1);
+        assert_eq!(sync.next_retry(), Some((now + 5 * SECOND, 1)));
+        let (sync, now) = failed(3);
+        let (due, failures) = sync.next_retry().unwrap();
+        assert_eq!(failures, 3);
+        assert!(due > now + 15 * SECOND && due <= now + 20 * SECOND, "{due}");
+    }
+
+    #[test]
+    fn the_next_retry_of_a_full_comparison_counts_as_well() {
+        let (mut sync, now) = failed(0);
+        sync.retry.failed_paths.add_everything(now);
+        assert_eq!(sync.next_retry(), Some((now + 5 * SECOND, 1)));
+        // Single paths have their own waits, in which other changes are sent.
+        let (mut sync, now) = failed(0);
+        sync.retry
+            .failed_paths
+            .add([(b"/b".to_vec(), Etype::Modify)], now);
+        assert_eq!(sync.next_retry(), None);
+    }
+
+    #[test]
+    fn a_retry_that_runs_is_in_the_past() {
+        let (mut sync, now) = failed(1);
+        let due = now + 5 * SECOND;
+        assert!(matches!(sync.next(due), Next::Act(_)));
+        assert_eq!(sync.next_retry(), Some((0, 1)));
+    }
+
+    #[test]
+    fn a_retry_on_request_does_not_wait_and_keeps_the_number_of_failures() {
+        let (mut sync, now) = failed(2);
+        assert!(matches!(sync.next(now), Next::At(due) if due > now + SECOND));
+        sync.retry_now(now);
+        assert!(matches!(sync.next(now), Next::Act(_)));
+        assert_eq!(sync.failures(), 2);
+        let ids = sync.queue.take(|_| Take::Take);
+        sync.queue.activate(&ids);
+        let wait = sync.failed(&ids, now);
+        assert!(wait > Duration::from_secs(15), "{wait:?}");
+    }
+
+    #[test]
+    fn a_retry_on_request_includes_failed_paths_and_comparisons() {
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.retry
+            .failed_paths
+            .add([(b"/b".to_vec(), Etype::Modify)], 0);
+        assert_eq!(sync.next(0), Next::At(5 * SECOND));
+        sync.retry_now(1);
+        assert!(matches!(sync.next(1), Next::Act(_)));
+        let mut sync = sync_with(Policy::Coalesce);
+        sync.retry.failed_paths.add_everything(0);
+        assert_eq!(sync.next_retry(), Some((5 * SECOND, 1)));
+        sync.retry_now(1);
+        assert_eq!(sync.next_retry(), Some((1, 1)));
+    }
+
+    #[test]
+    fn a_deferred_sync_does_nothing_until_its_time() {
+        let (mut sync, now) = failed(0);
+        assert!(matches!(sync.next(now), Next::Act(_)));
+        sync.defer(now + SECOND);
+        assert_eq!(sync.next(now + SECOND - 1), Next::At(now + SECOND));
+        // It is no failure.
+        assert_eq!((sync.next_retry(), sync.failures()), (None, 0));
+        assert!(matches!(sync.next(now + SECOND), Next::Act(_)));
+    }
+}
