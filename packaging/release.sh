@@ -146,8 +146,8 @@ source_packages() {
 
 # fill_in: the settings in place of their names
 fill_in() {
-    sed "s|@MAINTAINER@|$(maintainer)|; s|@HOMEPAGE@|$(setting homepage)|; s|@VERSION@|$version|;
-        s|@RUST@|$(setting rust-version)|"
+    sed "s|@MAINTAINER@|$(maintainer)|g; s|@HOMEPAGE@|$(setting homepage)|g; s|@VERSION@|$version|g;
+        s|@RUST@|$(setting rust-version)|g"
 }
 
 bill_of_materials() {
