@@ -81,7 +81,7 @@ if command -v docker-compose >/dev/null; then
     echo 'services: {writer: {network_mode: none},
         mirror: {network_mode: none, build: {network: none, args: {BASE: base}}}}' >"$place/override.yaml"
     compose() {
-        DOCKER_BUILDKIT=0 docker-compose -H "unix://$place/sock" -p pair \
+        DOCKER_BUILDKIT=0 DOCKER_HOST=unix://$place/sock docker-compose -p pair \
             -f "$place/tree/packaging/container/compose.yaml" -f "$place/override.yaml" "$@"
     }
     compose up -d --build >"$place/build" 2>&1 || { tail -20 "$place/build"; exit 1; }
