@@ -37,7 +37,7 @@ fn tests_that_are_named_exist() {
 
 /// Is there a program, a module or a function of this name? One that ends with `…` is the
 /// beginning of a name; a script has its path.
-fn exists(test: &str) -> bool {
+pub fn exists(test: &str) -> bool {
     if test.ends_with(".sh") {
         return project(test).is_file();
     }

@@ -1,5 +1,5 @@
 //! What is written for users is true: the examples of the manual and the README run, the
-//! tables of keys are up to date, packages hold what documents link to, the map names every file, `docs/differences.md` names tests that exist, and
+//! tables of keys are up to date, packages hold what documents link to, the map names every file, `docs/differences.md` names tests that exist, each answer of `docs/how-do-i.md` is tried by one, and
 //! configurations like those that people have keep their targets current.
 //!
 //! Texts have the directories and hosts of the manual; [`site::Site`] puts a temporary
@@ -8,6 +8,7 @@
 // clippy.toml allows these in test functions only.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod answers;
 mod differences;
 mod examples;
 mod generated;

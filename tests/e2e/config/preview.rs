@@ -69,6 +69,25 @@ const DELETED: &str = "    DELETE     2
                  gone/
 ";
 
+/// A copy that keeps times makes a first transfer to another host cheap.
+#[test]
+fn a_target_with_a_copy_lacks_nothing() {
+    let dir = Dir::new();
+    dir.mkdir("d");
+    dir.write("d/f", "12345");
+    dir.write("g", "1");
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .args([dir.src("."), dir.path("copy")])
+        .status();
+    assert!(copied.unwrap().success());
+    let preview = |target: &str| preview(&dir, &config("default.rsync", target, ""), &[]).stdout;
+    let copy = preview("target = '@DIR@/copy'");
+    assert!(copy.contains("the target has everything"), "{copy}");
+    let empty = preview("target = '@TRG@'");
+    assert!(!empty.contains("the target has everything"), "{empty}");
+}
+
 #[test]
 fn rsync_is_asked_what_it_would_do() {
     let dir = differing();

@@ -1,6 +1,7 @@
 //! The built-in kinds: targets, options, excludes, limits.
 
 use super::Idiom;
+use crate::site::Site;
 
 #[test]
 fn remote_target_through_ssh() {
@@ -198,6 +199,29 @@ fn filter_before_exclude() {
     .file("/data/www/keep.log", "kept")
     .hidden(&["a.log", "b.tmp"])
     .run();
+}
+
+/// Directories without such files are not made.
+#[test]
+fn one_kind_of_file() {
+    let mut site = Site::new();
+    site.write("/data/www/a/b/photo.jpg", "jpg");
+    site.write("/data/www/a/b/text.txt", "txt");
+    site.write("/data/www/none/text.txt", "txt");
+    site.start(
+        r#"sync { default.rsync, source = "/data/www", target = "/backup/www", delay = 0.3,
+                  filter = { "+ */", "+ *.jpg", "- *" }, rsync = { prune_empty_dirs = true } }"#,
+        &[],
+    );
+    let at = |site: &Site, name: &str| site.path(&format!("/backup/www/{name}")).exists();
+    site.wait("the first file", |site| at(site, "a/b/photo.jpg"));
+    site.write("/data/www/new/other.txt", "txt");
+    site.write("/data/www/new/other.jpg", "jpg");
+    site.wait("the second file", |site| at(site, "new/other.jpg"));
+    for name in ["a/b/text.txt", "none", "new/other.txt", "hello"] {
+        assert!(!at(&site, name), "{name}");
+    }
+    site.stop();
 }
 
 #[test]
