@@ -41,6 +41,8 @@ pub struct EventLoop<'a> {
     report_files: ReportFiles,
     trends: Trends,
     shutdown: Option<Shutdown>,
+    /// Why the configuration could not be read again; `None` if it could.
+    reload_error: Option<String>,
     /// Set when the loop has to end after this turn.
     ending: Option<Exit>,
     now: Time,
@@ -62,6 +64,7 @@ impl<'a> EventLoop<'a> {
             audits: Audits::default(),
             trends: Trends::new(Instant::now()),
             shutdown: None,
+            reload_error: None,
             ending: None,
             now: context.clock.now(),
             context,
@@ -122,6 +125,7 @@ impl<'a> EventLoop<'a> {
             now: self.context.clock.now(),
             started: self.watching.has_started(),
             ending: self.shutdown.is_some(),
+            reload_error: self.reload_error.as_deref(),
             watcher: self.watching.watcher(),
             watch_limit: self.watching.limit(),
             transfers: self.sending.transfers(),
@@ -143,7 +147,9 @@ impl<'a> EventLoop<'a> {
     /// old configuration stays in force.
     fn reload(&mut self, scope: ReloadScope) -> Result<(), String> {
         let old = Rc::clone(self.sending.script());
-        let new = match reload::read(self.environment, self.context, &old, scope) {
+        let read = reload::read(self.environment, self.context, &old, scope);
+        self.reload_error = read.as_ref().err().cloned();
+        let new = match read {
             Ok(new) => Rc::new(new),
             // All syncs start anew with the old configuration.
             Err(_) if scope == ReloadScope::All => Rc::clone(&old),

@@ -50,6 +50,9 @@ pub struct Snapshot {
     pub memory: u64,
     /// The number of overflows of the kernel's queue.
     pub overflows: u64,
+    /// Why the configuration could not be read again. The one before is in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reload_error: Option<String>,
     /// The syncs in the order of the configuration.
     pub syncs: Vec<SyncSnapshot>,
 }

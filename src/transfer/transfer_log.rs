@@ -45,6 +45,11 @@ pub fn record(job: &Job, fate: &Fate<'_>, status: ExitStatus) -> BatchRecord {
         failures: 0,
     };
     let sync = job.handle.sync.borrow();
+    if status.is_success() && log.reason.is_empty() {
+        // What this transfer has left out had failed before.
+        let failure = sync.counters.last_failure.as_ref();
+        log.reason = failure.map_or(Vec::new(), |failure| failure.text.clone());
+    }
     match fate {
         Fate::DoneExcept(failed) => log.done(&sync, *failed),
         Fate::StoppedAt(failed) => failed.keys().for_each(|path| log.fail(path)),

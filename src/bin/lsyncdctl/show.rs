@@ -26,6 +26,12 @@ pub enum Shown {
 /// Returns the text of a status: what is in trouble first, then what is behind.
 pub fn text(status: &Snapshot, shown: Shown) -> String {
     let mut lines = vec![headline(status)];
+    if let Some(error) = &status.reload_error {
+        let error = error.replace('\n', "\n    ");
+        lines.push(format!(
+            "the new configuration is broken, the one before is in force:\n    {error}"
+        ));
+    }
     let mut syncs: Vec<&SyncSnapshot> = status.syncs.iter().collect();
     syncs.sort_by_key(|sync| Reverse(sync.severity));
     let is_current = |sync: &SyncSnapshot| sync.severity == Severity::Current;

@@ -46,6 +46,8 @@ pub struct DaemonState<'a> {
     pub started: bool,
     /// The daemon is shutting down.
     pub ending: bool,
+    /// Why the configuration could not be read again.
+    pub reload_error: Option<&'a str>,
     pub watcher: &'a Watcher,
     pub watch_limit: &'a WatchLimit,
     pub transfers: &'a Transfers,

@@ -18,10 +18,17 @@ use crate::sync::{Clock, Sync};
 const MAX_SEARCHED: usize = 20_000;
 
 /// Returns the explanation of an absolute path, which ends with a slash if it is a directory: for each sync the rule that decides, what is
-/// pending, being sent, failed or held, and the state of the sync.
+/// pending, being sent, failed or held, and the state of the sync. Syncs with other sources are left
+/// out if there is one with this.
 pub fn explained(state: &DaemonState<'_>, name: Option<&str>, path: &[u8]) -> String {
     let mut text = format!("{}\n", escape(path));
-    for handle in state.syncs.iter().filter(|handle| handle.is_meant(name)) {
+    let meant = state.syncs.iter().filter(|handle| handle.is_meant(name));
+    let has_it = |handle: &&Rc<SyncHandle>| path.starts_with(&handle.sync.borrow().config.source);
+    let mut concerned: Vec<_> = meant.clone().filter(has_it).collect();
+    if concerned.is_empty() {
+        concerned = meant.collect();
+    }
+    for handle in concerned {
         let name = handle.sync.borrow().config.name.clone();
         let verdict = explain::verdict(state.script, handle, path);
         text.push_str(&format!("{name}: {verdict}\n"));
@@ -64,6 +71,9 @@ fn facts(
     }
     let snapshot = of_sync(state, handle, 0);
     facts.push(("sync", snapshot.detail));
+    let is_told = facts.iter().any(|(key, _)| *key == "remedy");
+    let remedy = snapshot.remedy.filter(|_| !is_told);
+    facts.extend(remedy.map(|remedy| ("remedy", remedy)));
     facts
 }
 

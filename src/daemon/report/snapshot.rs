@@ -48,6 +48,7 @@ pub fn snapshot(state: &DaemonState<'_>, name: Option<&str>, entries: usize) -> 
         unwatched: state.watch_limit.unwatched(),
         crawling: state.watcher.crawling(),
         memory: memory(),
+        reload_error: state.reload_error.map(str::to_owned),
         overflows: overflows.max().unwrap_or(0),
         syncs: meant
             .map(|handle| of_sync(state, handle, entries))

@@ -183,6 +183,15 @@ fn reload_leaves_alone_what_has_not_changed() {
     assert_eq!(code(&refused), 2, "{}", text(&refused));
     let told = text(&refused);
     assert!(told.contains(&dir.expand("@DIR@/config.lua:1: ")), "{told}");
+    let shown = text(&ctl(&dir, &["status"]));
+    assert!(shown.contains("the one before is in force:\n"), "{shown}");
+    assert!(
+        shown.contains(&dir.expand("@DIR@/config.lua:1: ")),
+        "{shown}"
+    );
+    dir.put("config.lua", dir.expand(&format!("{}\n{second}", one(""))));
+    done(&dir, &["reload"]);
+    assert_eq!(status(&dir).reload_error, None);
     assert_eq!((fake.calls().len(), fake.ended()), (2, 1));
     fake.release();
     daemon.wait_for("the transfer ends", |_| fake.ended() == 2);

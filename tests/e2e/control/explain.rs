@@ -58,3 +58,34 @@ fn a_failed_path_is_told_with_its_reason() {
     );
     assert_eq!(code(&ctl(&dir, &["explain"])), 4);
 }
+
+/// The remedy is there as well, and nothing of syncs that do not have the path.
+#[test]
+fn one_sync_of_several_is_explained_with_the_remedy() {
+    let dir = Dir::new();
+    let fake = Fake::new(&dir);
+    fs::create_dir(dir.path("other")).unwrap();
+    let other = r#"
+sync{ default.rsync, name = "other", source = "@DIR@/other", target = "@DIR@/trg2",
+      rsync = { binary = "@RSYNC@" } }"#;
+    let config = format!("{}{other}", one(""));
+    let mut daemon = Daemon::new(&dir, &config).start_and_settle();
+    daemon.wait_for("both are started", |_| fake.ended() == 2);
+    fake.exits(&[0, 0, 11]);
+    let words = "rsync: write failed on \"f\": No space left on device (28)\n";
+    dir.put("fake/say.3", words);
+    dir.write("f", "x");
+    wait_state(&dir, &mut daemon, State::Retrying);
+    let said = explain(&dir, "f");
+    assert!(said.contains("No space left"), "{said}");
+    assert!(
+        said.contains("    remedy   make room at the target"),
+        "{said}"
+    );
+    assert!(!said.contains("other: "), "{said}");
+    let outside = text(&ctl(&dir, &["explain", "/elsewhere"]));
+    assert!(
+        outside.contains("one: not ") && outside.contains("other: not "),
+        "{outside}"
+    );
+}
