@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `pass` | the component: the passes of all gates |
+//! | `pass_tests` | its tests |
 //! | `checked_transfer` | a transfer that waits for its pass |
 //! | `progress` | the files of one pass on their way through the checks |
 //! | `scanners` | scanner processes and check functions |

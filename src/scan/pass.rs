@@ -449,3 +449,7 @@ fn layout(sync: &Sync, configured: Vec<Vec<u8>>) -> Option<Layout> {
         configured,
     })
 }
+
+#[cfg(test)]
+#[path = "pass_tests.rs"]
+mod tests;
