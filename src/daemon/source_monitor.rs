@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use super::sources::Sources;
 use crate::component::{Action, WatchAction};
 use crate::log;
-use crate::mount_table;
 use crate::queue::Time;
 use crate::script::SyncHandle;
 use crate::state::sources;
@@ -71,7 +70,7 @@ impl SourceMonitor {
 
     /// Checks before the first watch is set that each source is on the same mount as the last time.
     pub fn on_start(&mut self, sources: &Sources<'_>, now: Instant) -> Vec<Action> {
-        let table = mount_table::read();
+        let table = (sources.mount_table)();
         self.nested_mounts = sources.nested_mounts_in(&table);
         let mut actions = Vec::new();
         for handle in sources.syncs {
@@ -211,7 +210,7 @@ impl SourceMonitor {
         self.changed = false;
         let mut actions = Vec::new();
         self.recheck_all(sources, now, &mut actions);
-        let table = mount_table::read();
+        let table = (sources.mount_table)();
         actions.extend(sources.update_nested_mounts(&table));
         let nested_mounts = sources.nested_mounts_in(&table);
         let before = std::mem::replace(&mut self.nested_mounts, nested_mounts);
@@ -306,195 +305,5 @@ impl SourceMonitor {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::os::unix::ffi::OsStrExt;
-    use std::path::Path;
-    use std::rc::Rc;
-
-    use mlua::Lua;
-
-    use super::*;
-    use crate::daemon::sources::WatchedRoots;
-    use crate::sync::tests::sync_of;
-
-    /// Counts what is asked of the watched trees.
-    struct FakeRoots {
-        is_crawling: bool,
-        leads_home: bool,
-        checks: usize,
-        rebuilds: usize,
-    }
-
-    impl WatchedRoots for FakeRoots {
-        fn crawling(&self) -> bool {
-            self.is_crawling
-        }
-
-        fn leads_to_root(&mut self, _: &[u8]) -> bool {
-            self.leads_home
-        }
-
-        fn check_roots(&mut self) {
-            self.checks += 1;
-        }
-
-        fn retry_roots(&mut self) {}
-
-        fn rebuild(&mut self) {
-            self.rebuilds += 1;
-        }
-    }
-
-    struct Fixture {
-        monitor: SourceMonitor,
-        syncs: [Rc<SyncHandle>; 1],
-        roots: FakeRoots,
-        now: Instant,
-    }
-
-    impl Fixture {
-        fn new(source: &Path) -> Fixture {
-            let mut path = source.as_os_str().as_bytes().to_vec();
-            path.push(b'/');
-            let now = Instant::now();
-            Fixture {
-                monitor: SourceMonitor::new(now),
-                syncs: [SyncHandle::of_sync(&Lua::new(), sync_of(&path))],
-                roots: FakeRoots {
-                    is_crawling: false,
-                    leads_home: true,
-                    checks: 0,
-                    rebuilds: 0,
-                },
-                now,
-            }
-        }
-
-        fn call<T>(
-            &mut self,
-            call: impl FnOnce(&mut SourceMonitor, &mut Sources<'_>, Instant) -> T,
-        ) -> T {
-            let mut sources = Sources {
-                syncs: &self.syncs,
-                roots: &mut self.roots,
-                state: None,
-                started: Some(0),
-            };
-            call(&mut self.monitor, &mut sources, self.now)
-        }
-
-        fn start(&mut self) -> Vec<Action> {
-            self.call(|monitor, sources, now| monitor.on_start(sources, now))
-        }
-
-        fn turn(&mut self) -> Vec<Action> {
-            self.call(|monitor, sources, now| monitor.on_turn(&[], sources, now))
-        }
-
-        fn check_ready(&mut self) -> (bool, Vec<Action>) {
-            let handle = Rc::clone(&self.syncs[0]);
-            self.call(|monitor, sources, now| monitor.check_ready(&handle, sources, (now, 0)))
-        }
-
-        fn is_halted(&self) -> bool {
-            self.syncs[0].sync.borrow().halted().is_some()
-        }
-    }
-
-    #[test]
-    fn a_missing_source_halts_its_sync_until_it_is_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let (source, away) = (dir.path().join("src"), dir.path().join("away"));
-        fs::create_dir(&source).unwrap();
-        fs::write(source.join("file"), "").unwrap();
-        let mut fixture = Fixture::new(&source);
-        assert_eq!(fixture.start(), []);
-        assert_eq!(fixture.check_ready(), (true, vec![]));
-
-        fs::rename(&source, &away).unwrap();
-        let (is_ready, told) = fixture.check_ready();
-        assert!(!is_ready && fixture.is_halted());
-        assert!(matches!(told[..], [Action::Log(..)]), "{told:?}");
-        assert_eq!(fixture.roots.checks, 1);
-        assert_eq!(fixture.check_ready(), (false, vec![]), "it is told once");
-        let due = fixture.now + RECHECK_INTERVAL;
-        assert_eq!(fixture.monitor.deadline(), Some(due));
-
-        fixture.now = due;
-        assert_eq!(fixture.turn(), []);
-        fs::rename(&away, &source).unwrap();
-        fixture.now += RECHECK_INTERVAL / 2;
-        assert_eq!(fixture.turn(), [], "it is not time yet");
-        fixture.now += RECHECK_INTERVAL;
-        let told = fixture.turn();
-        assert!(matches!(told[..], [Action::Log(..)]), "{told:?}");
-        assert!(!fixture.is_halted());
-    }
-
-    #[test]
-    fn a_sync_is_released_after_the_crawl() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("file"), "").unwrap();
-        let mut fixture = Fixture::new(dir.path());
-        fixture.start();
-        fixture.syncs[0].sync.borrow_mut().halt("a test".into());
-        fixture.turn();
-        fixture.roots.is_crawling = true;
-        fixture.now += RECHECK_INTERVAL;
-        fixture.turn();
-        assert!(fixture.is_halted());
-        fixture.roots.is_crawling = false;
-        fixture.turn();
-        assert!(!fixture.is_halted());
-    }
-
-    #[test]
-    fn a_path_that_leads_elsewhere_releases_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("file"), "").unwrap();
-        let mut fixture = Fixture::new(dir.path());
-        fixture.start();
-        fixture.syncs[0].sync.borrow_mut().halt("a test".into());
-        fixture.turn();
-        fixture.roots.leads_home = false;
-        fixture.now += RECHECK_INTERVAL;
-        fixture.turn();
-        assert!(fixture.is_halted());
-        assert_eq!(fixture.roots.checks, 1);
-    }
-
-    #[test]
-    fn changes_of_the_mount_table_are_read_with_a_pause() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut fixture = Fixture::new(dir.path());
-        fixture.start();
-        let start = fixture.now;
-        let mounts = |fixture: &mut Fixture| {
-            fixture.call(|monitor, sources, now| monitor.on_mounts_changed(sources, now));
-            fixture.monitor.deadline()
-        };
-        let idle = Some(start + PATHS_INTERVAL);
-        assert_eq!(mounts(&mut fixture), idle);
-        assert_eq!(mounts(&mut fixture), Some(start + MIN_INTERVAL));
-        fixture.now += MIN_INTERVAL;
-        fixture.turn();
-        assert_eq!(fixture.monitor.deadline(), idle);
-    }
-
-    #[test]
-    fn the_paths_of_all_sources_are_looked_at_regularly() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut fixture = Fixture::new(dir.path());
-        fixture.start();
-        fixture.turn();
-        assert_eq!(fixture.roots.checks, 0);
-        fixture.now += PATHS_INTERVAL;
-        fixture.turn();
-        assert_eq!(fixture.roots.checks, 1);
-        assert_eq!(
-            fixture.monitor.deadline(),
-            Some(fixture.now + PATHS_INTERVAL)
-        );
-    }
-}
+#[path = "source_monitor_tests.rs"]
+mod tests;

@@ -81,6 +81,8 @@ pub struct Sources<'a> {
     pub syncs: &'a [Rc<SyncHandle>],
     /// The watched trees.
     pub roots: &'a mut dyn WatchedRoots,
+    /// Reads the mount table.
+    pub mount_table: &'a dyn Fn() -> Vec<u8>,
     /// Where accepted sources are saved.
     pub state: Option<&'a StateDir>,
     /// The time at which released syncs continue; `None` before all directories are watched.

@@ -20,6 +20,7 @@ use crate::component::{Action, WatchAction};
 use crate::config::Settings;
 use crate::id::SyncId;
 use crate::log;
+use crate::mount_table;
 use crate::queue::Time;
 use crate::script::SyncHandle;
 use crate::state::warm_start::{WarmStarts, WarmView};
@@ -338,6 +339,7 @@ impl WatchedSide {
         let mut sources = Sources {
             syncs: &self.syncs,
             roots: &mut self.watcher,
+            mount_table: &mount_table::read,
             state: self.state.as_ref(),
             started: self.has_started.then_some(now),
         };
