@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::guard::{NO_MOUNTS, among_mounts};
+use crate::guard::{NO_MOUNTS, among_mounts, keeps_state_in_a_namespace};
 use crate::limits::{NO_NAMESPACE, limited};
 use crate::support::daemon::{Daemon, Running};
 use crate::support::dir::{program, skip};
@@ -26,6 +26,9 @@ const BIND: &str = "mount --bind @DIR@/disk @SRC@/in";
 
 #[test]
 fn a_file_system_in_the_source_is_not_mounted() {
+    if !keeps_state_in_a_namespace() {
+        return;
+    }
     let Some(dir) = site() else { return };
     dir.mkdir("in");
     fs::create_dir(dir.path("disk")).unwrap();
@@ -59,6 +62,9 @@ fn a_file_system_in_the_source_is_not_mounted() {
 
 #[test]
 fn directories_are_not_watched() {
+    if !keeps_state_in_a_namespace() {
+        return;
+    }
     let Some(dir) = site() else { return };
     index(&dir, &config(RSYNC));
     // One that nobody watches may have changed at any time.
@@ -108,6 +114,9 @@ fn the_clock_was_set_back() {
 /// Nothing is known of the times and inodes of ramfs.
 #[test]
 fn the_file_system_is_unknown() {
+    if !keeps_state_in_a_namespace() {
+        return;
+    }
     for mount in ["@SRC@", "@SRC@/b"] {
         let Some(dir) = site() else { return };
         let script = format!("mount -t ramfs none {mount}; mkdir {mount}/d; echo 1 > {mount}/d/f");

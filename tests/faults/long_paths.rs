@@ -185,7 +185,8 @@ fn directories_at_the_limit_hold_nothing_up() {
                 fs::read(dir.trg("f")).unwrap(),
                 number.to_string().as_bytes()
             );
-            if *length <= 4070 {
+            // rsync 3.5 opens a directory by its absolute path.
+            if length + dir.src("").as_os_str().len() < 4094 {
                 assert!(within(
                     &dir.trg(&base),
                     "grep",

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::guard::{NO_MOUNTS, among_mounts, inside};
+use crate::guard::{NO_MOUNTS, among_mounts, inside, keeps_state_in_a_namespace};
 use crate::support::daemon::Running;
 use crate::support::dir::{Dir, skip};
 
@@ -129,6 +129,9 @@ fn with_rules_and_delete_excluded() {
 /// It is remembered over a restart, a reload, and until somebody says that it is all right.
 #[test]
 fn is_remembered_until_it_is_released() {
+    if !keeps_state_in_a_namespace() {
+        return;
+    }
     let dir = site();
     let Some(mut daemon) = among_mounts(&dir, &rsync(), BIND) else {
         return skip(NO_MOUNTS);
@@ -211,6 +214,9 @@ fn excluded_places_do_not_count() {
 /// What is written below the mount point of a disk that is away fills another file system.
 #[test]
 fn a_target_that_is_not_mounted_is_left_alone() {
+    if !keeps_state_in_a_namespace() {
+        return;
+    }
     for config in [rsync(), config("direct")] {
         let dir = Dir::new();
         dir.write("f", "1");
