@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
-use super::contents::{ContentsRead, RunningRead};
+use super::FanotifyBackend;
+use super::contents::ContentsRead;
 use super::directories::KnownDirectories;
 use super::lookup::FoundDirectory;
 use super::places::Places;
@@ -34,53 +35,6 @@ const MAX_BATCHES_PER_TURN: usize = 32;
 /// The maximum number of times that a turn waits for the reader, and the time for which it does.
 const MAX_CATCH_UPS: usize = 100;
 const CATCH_UP_TIME: Duration = Duration::from_millis(2);
-
-/// Watches directory trees with fanotify(7).
-pub struct FanotifyBackend {
-    pub(super) reader: Reader,
-    pub(super) places: Places,
-    pub(super) waker: Arc<Waker>,
-    pub(super) counts: TreeCounts,
-
-    pub(super) scopes: Scopes,
-    pub(super) roots: ScopeRoots,
-    /// Roots that cannot be watched this way, with the reason.
-    pub(super) refused: Vec<(Vec<u8>, String)>,
-    pub(super) known: KnownDirectories,
-    pub(super) open_files: OpenFiles,
-
-    /// Events that were read and not handled.
-    pending: VecDeque<Chunk>,
-    /// The position behind the event that is being handled.
-    pub(super) position: u64,
-    /// How often it was waited for the reader in this turn.
-    catch_ups: usize,
-    /// What has been told ahead of the events in the queue.
-    pub(super) shadow: Shadow,
-    /// Renames of directories in the events that were read and not handled.
-    pub(super) upcoming: UpcomingRenames,
-    /// The position up to which a rename may have replaced a directory.
-    pub(super) replaced: u64,
-    /// The handle of the last directory of which that was found out at the rename.
-    pub(super) last_replaced: Vec<u8>,
-    pub(super) rechecks: NameRechecks,
-    pub(super) recent: RecentRenames,
-
-    /// Directories whose contents are reported before the next event is handled.
-    reads: VecDeque<ContentsRead>,
-    running: Option<RunningRead>,
-
-    /// Events may have been lost.
-    pub(super) dirty: bool,
-    /// The places have to be determined anew.
-    pub(super) places_changed: bool,
-    /// The time of this turn.
-    pub(super) now: Instant,
-    /// The directory in which a name was looked up last in this turn.
-    pub(super) opened: Option<(usize, Vec<u8>, OwnedFd)>,
-    /// A buffer for the paths of events.
-    pub(super) path: Vec<u8>,
-}
 
 impl FanotifyBackend {
     /// Opens a fanotify instance and starts the thread that reads it. See

@@ -14,7 +14,7 @@
 
 use rustix::fs::FileType;
 
-use super::backend::FanotifyBackend;
+use super::FanotifyBackend;
 use super::lookup::FoundDirectory;
 use super::places::Place;
 use super::records::{EntryName, EventRecord};

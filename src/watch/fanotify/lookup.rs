@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
-use super::backend::FanotifyBackend;
+use super::FanotifyBackend;
 use super::directories::DirectoryId;
 use super::places::{handle_of, open_directory};
 use super::records::{EntryName, HandleRef};

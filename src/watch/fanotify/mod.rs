@@ -37,4 +37,69 @@ mod shadow;
 mod tree_counts;
 mod upcoming;
 
-pub use backend::FanotifyBackend;
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::Waker;
+
+use super::open_files::OpenFiles;
+use super::reader::{Chunk, Reader};
+use super::scopes::Scopes;
+use contents::{ContentsRead, RunningRead};
+use directories::KnownDirectories;
+use places::Places;
+use rechecks::NameRechecks;
+use renames::RecentRenames;
+use roots::ScopeRoots;
+use shadow::Shadow;
+use tree_counts::TreeCounts;
+use upcoming::UpcomingRenames;
+
+/// Watches directory trees with fanotify(7).
+pub struct FanotifyBackend {
+    reader: Reader,
+    places: Places,
+    waker: Arc<Waker>,
+    counts: TreeCounts,
+
+    scopes: Scopes,
+    roots: ScopeRoots,
+    /// Roots that cannot be watched this way, with the reason.
+    refused: Vec<(Vec<u8>, String)>,
+    known: KnownDirectories,
+    open_files: OpenFiles,
+
+    /// Events that were read and not handled.
+    pending: VecDeque<Chunk>,
+    /// The position behind the event that is being handled.
+    position: u64,
+    /// How often it was waited for the reader in this turn.
+    catch_ups: usize,
+    /// What has been told ahead of the events in the queue.
+    shadow: Shadow,
+    /// Renames of directories in the events that were read and not handled.
+    upcoming: UpcomingRenames,
+    /// The position up to which a rename may have replaced a directory.
+    replaced: u64,
+    /// The handle of the last directory of which that was found out at the rename.
+    last_replaced: Vec<u8>,
+    rechecks: NameRechecks,
+    recent: RecentRenames,
+
+    /// Directories whose contents are reported before the next event is handled.
+    reads: VecDeque<ContentsRead>,
+    running: Option<RunningRead>,
+
+    /// Events may have been lost.
+    dirty: bool,
+    /// The places have to be determined anew.
+    places_changed: bool,
+    /// The time of this turn.
+    now: Instant,
+    /// The directory in which a name was looked up last in this turn.
+    opened: Option<(usize, Vec<u8>, OwnedFd)>,
+    /// A buffer for the paths of events.
+    path: Vec<u8>,
+}

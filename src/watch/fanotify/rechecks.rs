@@ -5,7 +5,7 @@
 
 use hashbrown::HashMap;
 
-use super::backend::FanotifyBackend;
+use super::FanotifyBackend;
 use super::records::{EntryName, HandleRef};
 use crate::paths;
 use crate::watch::{Event, Observer};

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use rustix::fs::FileType;
 
-use super::backend::FanotifyBackend;
+use super::FanotifyBackend;
 use super::records::{EntryName, EventRecord, HandleRef, count, decode};
 use crate::log;
 use crate::watch::{Event, Follow, Loss, Observer, Tell, next_rename};

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::backend::FanotifyBackend;
+use super::FanotifyBackend;
 use super::places::Refusal;
 use super::records::EventRecord;
 use crate::watch::scopes::{Scope, Scopes};

@@ -6,7 +6,7 @@
 
 use hashbrown::HashMap;
 
-use super::backend::FanotifyBackend;
+use super::FanotifyBackend;
 use super::records::EntryName;
 use crate::paths;
 
