@@ -235,8 +235,7 @@ impl Blame {
         let reading = name.readings.last().map(Vec::as_slice).unwrap_or_default();
         let path = self.below_roots(reading).into_iter().next();
         let path = path.unwrap_or_else(|| cleaned(reading));
-        let original =
-            TempName::new(&path).and_then(|temporary| temporary.originals().into_iter().next());
+        let original = TempName::new(&path).and_then(|temporary| temporary.originals().next());
         original.unwrap_or(path)
     }
 

@@ -408,7 +408,8 @@ fn an_obstructing_directory_is_deleted_with_its_contents() {
 fn what_is_inside_a_deleted_directory_blames_the_directory() {
     let roots = [b"/src/".to_vec(), b"/trg/".to_vec()];
     let line = "rsync: delete_file: unlink(d/e/f) failed: X (13)";
-    let table: [(&[(&str, Etype)], &[&str]); 3] = [
+    type Case<'c> = (&'c [(&'c str, Etype)], &'c [&'c str]);
+    let table: [Case<'_>; 3] = [
         (&[("/d/", Etype::Delete), ("/x", Etype::Modify)], &["/d/"]),
         (
             &[("/d/e/", Etype::Delete), ("/d/", Etype::Delete)],
