@@ -122,7 +122,12 @@ fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
             }
             let unreadable = sync.unreadable_directories(&job.ids);
             if unreadable.is_empty() {
+                let moved = match job.is_copy {
+                    true => BTreeSet::new(),
+                    false => sync.directories_of_moves(&job.ids),
+                };
                 sync.succeeded(&job.ids);
+                sync.send_times(moved, now);
             } else {
                 let count = unreadable.len();
                 sync.partly_failed(

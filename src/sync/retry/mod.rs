@@ -304,6 +304,25 @@ mod tests {
         assert_eq!(sync.next_retry(), Some((1, 1)));
     }
 
+    /// The mv at the target changes their times.
+    #[test]
+    fn the_times_of_both_directories_are_sent_after_a_move() {
+        for (policy, expected) in [(Policy::Coalesce, 2), (Policy::PerEvent, 0)] {
+            let mut sync = sync_with(policy);
+            let (from, to) = (&b"/src/a/x"[..], &b"/src/b/y"[..]);
+            sync.ingest(Event::Move { from, to }, 0);
+            let ids = sync.queue.take(|_| Take::Take);
+            sync.queue.activate(&ids);
+            let directories = sync.directories_of_moves(&ids);
+            assert_eq!(directories.len(), expected);
+            sync.succeeded(&ids);
+            sync.send_times(directories, SECOND);
+            let paths = sync.queue.iter().map(|delay| delay.paths().0.to_vec());
+            let paths: Vec<_> = paths.collect();
+            assert_eq!(paths, [&b"/a/"[..], b"/b/"][..expected]);
+        }
+    }
+
     #[test]
     fn a_deferred_sync_does_nothing_until_its_time() {
         let (mut sync, now) = failed(0);

@@ -1,6 +1,7 @@
 //! Fallback for a Move that cannot be executed at the target: the old path is deleted and the new
 //! one is sent. The fallback never queues a Move, so it ends.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -105,6 +106,31 @@ impl Sync {
     /// Returns true if the source has a directory at this path, and no link to one.
     pub fn is_directory(&self, path: &[u8]) -> bool {
         fs::symlink_metadata(self.on_disk(path)).is_ok_and(|data| data.is_dir())
+    }
+
+    /// Returns the directories whose time at the target is that of these Moves, once they have been
+    /// carried out there.
+    pub fn directories_of_moves(&self, ids: &[DelayId]) -> BTreeSet<Vec<u8>> {
+        if self.queue.policy() == Policy::PerEvent {
+            return BTreeSet::new();
+        }
+        let delays = ids.iter().filter_map(|&id| self.queue.get(id));
+        let moves = delays.filter(|delay| delay.etype() == Etype::Move);
+        let paths = moves.flat_map(|delay| {
+            let (path, to) = delay.paths();
+            [Some(path.to_vec()), to.map(|to| to.to_vec())]
+        });
+        let parents = paths
+            .flatten()
+            .filter_map(|path| paths::parent(&path).map(<[u8]>::to_vec));
+        parents.collect()
+    }
+
+    /// Queues the times of directories that were changed at the target.
+    pub fn send_times(&mut self, directories: BTreeSet<Vec<u8>>, now: Time) {
+        for directory in directories {
+            self.push(Etype::Attrib, &directory, None, now);
+        }
     }
 
     /// Returns the path without a trailing slash, which would make a symlink be followed.
