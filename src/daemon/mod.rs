@@ -4,7 +4,8 @@
 //! * `context`: the state beyond a configuration;
 //! * `watching`: the watched side, from the kernel to the queues; its components:
 //! * `event_router`: watcher events to the queues of syncs;
-//! * `source_monitor`, `sources`: lost sources; `source_monitor_tests`: its tests;
+//! * `source_monitor`, `sources`: lost sources;
+//! * `source_monitor_tests`: tests of the former;
 //! * `watch_limit`: missing watches;
 //! * `sending`: the sending side, from the queues to processes and back; its components:
 //! * `dispatcher`: calls of the actions of due syncs;
