@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use mlua::Table;
+
 use super::hooks::MAX_PATH_BYTES;
 use super::job::{Job, is_attribute};
 use super::transfer_log::{self, Fate};
 use crate::batch::{self, error_lines::SizeLimit};
 use crate::component::Action;
+use crate::config::truthy;
 use crate::exit::Exit;
 use crate::history::BatchRecord;
 use crate::log;
@@ -122,9 +125,9 @@ fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
             }
             let unreadable = sync.unreadable_directories(&job.ids);
             if unreadable.is_empty() {
-                let moved = match job.is_copy {
-                    true => BTreeSet::new(),
-                    false => sync.directories_of_moves(&job.ids),
+                let moved = match job.is_archiving() {
+                    true => sync.directories_of_moves(&job.ids),
+                    false => BTreeSet::new(),
                 };
                 sync.succeeded(&job.ids);
                 sync.send_times(moved, now);
@@ -345,6 +348,17 @@ impl Job {
             CollectResult::Redo => Completion::Redo,
             CollectResult::Die => Completion::Die,
         }
+    }
+
+    /// Returns true if `mv` may have moved its entries at the target, and the user wants the
+    /// attributes of the source there: `archive = true`.
+    fn is_archiving(&self) -> bool {
+        let rsync = self.handle.config.get::<Option<Table>>("rsync");
+        let archive = rsync
+            .ok()
+            .flatten()
+            .and_then(|rsync| rsync.get("archive").ok());
+        !self.is_copy && archive.is_some_and(|archive| truthy(&archive))
     }
 
     /// Returns true if the transfer log is on.

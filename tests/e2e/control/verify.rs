@@ -335,7 +335,7 @@ fn the_dry_run_ends_with_the_client() {
     let mut client = start_ctl(&dir, &["verify"]);
     daemon.wait_for("the dry run runs", |_| fake.calls().len() == 2);
     let pid = nix::unistd::Pid::from_raw(client.id() as i32);
-    nix::sys::signal::kill(pid, Signal::SIGINT).unwrap();
+    nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
     client.wait().unwrap();
     daemon.wait_for("the dry run ends", |daemon| {
         let children = format!("/proc/{0}/task/{0}/children", daemon.pid());
