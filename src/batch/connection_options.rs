@@ -1,5 +1,7 @@
 //! The options that decide how rsync reaches the target, among those of a transfer.
 
+use super::left_out::split_at_value;
+
 /// Such options with a value.
 const WITH_VALUE: &str =
     "address bwlimit contimeout iconv password-file port protocol rsh rsync-path sockopts timeout";
@@ -10,9 +12,6 @@ const WITHOUT_VALUE: &str =
 
 /// The letters of such options, other than `e`.
 const LETTERS: &[u8] = b"46s";
-
-/// Letters whose value is the rest of the word, or the next one.
-const LETTERS_WITH_VALUE: &[u8] = b"@BMTef";
 
 /// Returns the options among the words that decide how rsync reaches the target.
 pub fn connection_options(words: &[Vec<u8>]) -> Vec<Vec<u8>> {
@@ -32,8 +31,7 @@ pub fn connection_options(words: &[Vec<u8>]) -> Vec<Vec<u8>> {
                 }
             }
             [b'-', letters @ ..] => {
-                let value = letters.iter().position(|b| LETTERS_WITH_VALUE.contains(b));
-                let (flags, rest) = letters.split_at(value.unwrap_or(letters.len()));
+                let (flags, rest) = split_at_value(letters);
                 let flags = flags.iter().filter(|flag| LETTERS.contains(flag));
                 let flags: Vec<u8> = flags.copied().collect();
                 if !flags.is_empty() {

@@ -15,6 +15,13 @@ const WITH_VALUE: &[&str] = &[
 /// Letters whose value is the rest of the argument, or the next one.
 const LETTERS_WITH_VALUE: &[u8] = b"@BMTef";
 
+/// Splits the letters of an argument in front of the first one that has a value. The value is the
+/// rest behind that letter, or the next argument.
+pub(super) fn split_at_value(letters: &[u8]) -> (&[u8], &[u8]) {
+    let value = letters.iter().position(|b| LETTERS_WITH_VALUE.contains(b));
+    letters.split_at(value.unwrap_or(letters.len()))
+}
+
 /// Returns the arguments without these long options, with or without a value, and these letters.
 /// Of `P` only the display of progress is left out.
 pub fn leave_out(args: &[Vec<u8>], options: &[&str], left_out: &[u8]) -> Vec<Vec<u8>> {
@@ -35,8 +42,7 @@ pub fn leave_out(args: &[Vec<u8>], options: &[&str], left_out: &[u8]) -> Vec<Vec
                 }
             }
             [b'-', letters @ ..] if !letters.is_empty() => {
-                let value = letters.iter().position(|b| LETTERS_WITH_VALUE.contains(b));
-                let (flags, rest) = letters.split_at(value.unwrap_or(letters.len()));
+                let (flags, rest) = split_at_value(letters);
                 let kept = flags.iter().filter(|byte| !left_out.contains(byte));
                 let kept: Vec<u8> = kept.chain(rest).copied().collect();
                 if flags.contains(&b'P') && left_out.contains(&b'P') {

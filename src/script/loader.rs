@@ -324,7 +324,7 @@ fn with_whole_name(text: &str, name: &str) -> String {
 
 #[cfg(test)]
 impl Script {
-    /// Returns a running configuration of this text, with the children of nobody.
+    /// Returns a running configuration with this text. Nothing reaps its children.
     pub fn of_text(text: &str) -> Script {
         let poll = mio::Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();

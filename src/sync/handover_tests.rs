@@ -26,9 +26,12 @@ fn modify(sync: &mut Sync, path: &str) {
 
 /// Returns the queued paths. Special events have the names of their types.
 fn queued(sync: &Sync) -> Vec<String> {
-    let name = |(path, etype): (Vec<u8>, Etype)| match etype.is_special() {
-        true => etype.name().to_owned(),
-        false => String::from_utf8(path).unwrap(),
+    let name = |(path, etype): (Vec<u8>, Etype)| {
+        if etype.is_special() {
+            etype.name().to_owned()
+        } else {
+            String::from_utf8(path).unwrap()
+        }
     };
     let delays = sync.queue.iter();
     let mut all: Vec<_> = delays

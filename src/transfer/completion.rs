@@ -125,12 +125,11 @@ fn carry_out(job: &Job, completion: Completion, status: ExitStatus, now: Time) {
             }
             let unreadable = sync.unreadable_directories(&job.ids);
             if unreadable.is_empty() {
-                let moved = match job.is_archiving() {
-                    true => sync.directories_of_moves(&job.ids),
-                    false => BTreeSet::new(),
-                };
+                let moved = sync.directories_of_moves(&job.ids);
                 sync.succeeded(&job.ids);
-                sync.send_times(moved, now);
+                if !moved.is_empty() && job.is_archiving() {
+                    sync.send_times(moved, now);
+                }
             } else {
                 let count = unreadable.len();
                 sync.partly_failed(

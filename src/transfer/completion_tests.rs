@@ -1,6 +1,8 @@
 //! What the end of a transfer means for its entries. The configuration, the call of rsync and the
 //! verdict on an exit code are real; rsync is not started.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::*;
@@ -23,6 +25,18 @@ struct Transfer {
 impl Transfer {
     /// Returns the transfer of files that have changed; of everything without names.
     fn of(options: &str, names: &[&str]) -> Transfer {
+        Transfer::after(options, names, |path| Event::Modify { path })
+    }
+
+    /// Returns the transfer of a deletion.
+    fn of_deleted(name: &str) -> Transfer {
+        Transfer::after("", &[name], |path| {
+            std::fs::remove_file(OsStr::from_bytes(path)).unwrap();
+            Event::Delete { path }
+        })
+    }
+
+    fn after(options: &str, names: &[&str], event: fn(&[u8]) -> Event<'_>) -> Transfer {
         let directory = tempfile::tempdir().unwrap();
         let source = directory.path().join("src");
         std::fs::create_dir(&source).unwrap();
@@ -46,7 +60,7 @@ impl Transfer {
             sync.start(0);
             for name in names {
                 let path = format!("{source}{name}").into_bytes();
-                sync.ingest(Event::Modify { path: &path }, 0);
+                sync.ingest(event(&path), 0);
             }
         }
         let job = begin(&script, &handle, micros(Duration::from_secs(100)));
@@ -251,12 +265,14 @@ fn an_option_that_is_refused_is_left_out_at_once() {
     let refused = "rsync: --delete-missing-args: unknown option";
     let end = "rsync error: syntax or usage error (code 1) at main.c(1578) [server=3.0.9]";
     let broken = "rsync: connection unexpectedly closed (0 bytes received so far) [sender]";
-    let transfer = Transfer::of("", &["a"]);
-    std::fs::remove_file(Path::new(&transfer.source).join("a")).unwrap();
-    let code = 12;
-    transfer.end(&[refused, end, broken], code);
-    // Either it was used and is repeated without, or the connection failed.
-    assert_eq!(transfer.pending(), ["/a"]);
+    for (lines, failures) in [(&[refused, end, broken][..], 0), (&[broken], 1)] {
+        let transfer = Transfer::of_deleted("a");
+        let missing = batch::TransferKind::FilesFrom { missing: true };
+        assert_eq!(transfer.job.transfer, Some(missing));
+        transfer.end(lines, 12);
+        assert_eq!(transfer.pending(), ["/a"]);
+        assert_eq!(transfer.handle.sync.borrow().failures(), failures);
+    }
 }
 
 #[test]
