@@ -24,9 +24,8 @@ impl ComparisonProgress {
 
     /// Returns the lines that are due.
     pub fn on_turn(&mut self, transfers: &Transfers, now: Instant) -> Vec<Action> {
-        let jobs = transfers.jobs().map(|(_, job)| job);
-        let jobs = jobs.chain(transfers.copies().map(|(job, _)| job));
-        let whole: Vec<_> = jobs
+        let whole: Vec<_> = transfers
+            .all_jobs()
             .filter(|job| job.is_whole(&job.handle().sync.borrow()))
             .collect();
         if !self.is_due(!whole.is_empty(), now) {

@@ -67,6 +67,16 @@ impl Fixture {
         }
     }
 
+    /// Returns a sync that is halted, and whose source could be sent.
+    fn halted(source: &Path) -> Fixture {
+        fs::write(source.join("file"), "").unwrap();
+        let mut fixture = Fixture::new(source);
+        fixture.start();
+        fixture.syncs[0].sync.borrow_mut().halt("a test".into());
+        fixture.turn();
+        fixture
+    }
+
     fn call<T>(
         &mut self,
         call: impl FnOnce(&mut SourceMonitor, &mut Sources<'_>, Instant) -> T,
@@ -132,11 +142,7 @@ fn a_missing_source_halts_its_sync_until_it_is_back() {
 #[test]
 fn a_sync_is_released_after_the_crawl() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("file"), "").unwrap();
-    let mut fixture = Fixture::new(dir.path());
-    fixture.start();
-    fixture.syncs[0].sync.borrow_mut().halt("a test".into());
-    fixture.turn();
+    let mut fixture = Fixture::halted(dir.path());
     fixture.roots.is_crawling = true;
     fixture.now += RECHECK_INTERVAL;
     fixture.turn();
@@ -149,11 +155,7 @@ fn a_sync_is_released_after_the_crawl() {
 #[test]
 fn a_path_that_leads_elsewhere_releases_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("file"), "").unwrap();
-    let mut fixture = Fixture::new(dir.path());
-    fixture.start();
-    fixture.syncs[0].sync.borrow_mut().halt("a test".into());
-    fixture.turn();
+    let mut fixture = Fixture::halted(dir.path());
     fixture.roots.leads_home = false;
     fixture.now += RECHECK_INTERVAL;
     fixture.turn();

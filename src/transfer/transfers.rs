@@ -115,6 +115,12 @@ impl Transfers {
         self.local_jobs.jobs()
     }
 
+    /// Returns the jobs of running processes and of unfinished local copies.
+    pub fn all_jobs(&self) -> impl Iterator<Item = &Job> {
+        let copies = self.copies().map(|(job, _)| job);
+        self.jobs.values().chain(copies)
+    }
+
     /// Returns the dry runs that have ended and wait for a thread.
     pub fn counting(&self) -> impl Iterator<Item = &Job> {
         self.counts.jobs()

@@ -165,8 +165,7 @@ fn comparisons(
     handle: &Rc<SyncHandle>,
     sync: &Sync,
 ) -> Vec<Cow<'static, str>> {
-    let jobs = state.transfers.jobs().map(|(_, job)| job);
-    let jobs = jobs.chain(state.transfers.copies().map(|(job, _)| job));
+    let jobs = state.transfers.all_jobs();
     let progress = jobs.filter(|job| job.is_of(handle));
     let progress = progress.filter_map(|job| job.progress(sync));
     let progress = progress.filter(|progress| progress.total > 0);

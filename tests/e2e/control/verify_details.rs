@@ -5,17 +5,16 @@ use super::*;
 
 use crate::mirror::ssh::{Sshd, account, rsync_daemon};
 use crate::support::dir::{program, skip};
-use lsyncd::status::drift_report::DriftReport;
+use lsyncd::status::drift_report::{DriftReport, ListedDrift};
+
+fn difference<'r>(report: &'r DriftReport, path: &str) -> &'r ListedDrift {
+    let mut all = report.differences.iter();
+    all.find(|it| it.path == path).unwrap()
+}
 
 /// The report tells what both sides have, when it was sent, and how it was compared.
 pub fn both_sides_are_told(report: &DriftReport) {
-    let at = |path: &str| {
-        report
-            .differences
-            .iter()
-            .find(|it| it.path == path)
-            .unwrap()
-    };
+    let at = |path| difference(report, path);
     let size = at("/size");
     let (source, target) = (size.source.clone().unwrap(), size.target.clone().unwrap());
     assert_eq!((source.size, target.size), (4, 8), "{size:?}");
@@ -72,13 +71,7 @@ sync{{
         let (exit, drift) = verify(&dir, &[name, "-content"]);
         assert_eq!(exit, 1, "{drift:?}");
         let report = &drift[0];
-        let at = |path: &str| {
-            report
-                .differences
-                .iter()
-                .find(|it| it.path == path)
-                .unwrap()
-        };
+        let at = |path| difference(report, path);
         let (file, extra) = (at("/f"), at("/a b"));
         let (source, target) = (file.source.as_ref().unwrap(), file.target.as_ref().unwrap());
         assert_eq!(source, target, "{report:?}");
