@@ -164,10 +164,11 @@ impl OpenFiles {
         self.remove(wd, name);
     }
 
-    /// Records that a file was renamed.
+    /// Records that a file was renamed. What had its new name is not there any more.
     pub fn moved(&mut self, from: (i32, &[u8]), to: (i32, &[u8])) {
-        if let Some(state) = self.remove(from.0, from.1) {
-            self.remove(to.0, to.1);
+        let state = self.remove(from.0, from.1);
+        self.remove(to.0, to.1);
+        if let Some(state) = state {
             self.keep((to.0, to.1.to_vec()), state);
         }
     }
