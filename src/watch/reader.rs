@@ -146,10 +146,30 @@ impl Reader {
 
     /// Returns everything read so far, in order.
     pub fn take(&self) -> VecDeque<Chunk> {
+        self.take_some(usize::MAX)
+    }
+
+    /// Returns the first reads, in order: as many as hold `limit` bytes together, the last one
+    /// whole. If others are left, the waker fires again.
+    pub fn take_some(&self, limit: usize) -> VecDeque<Chunk> {
         let mut queue = self.shared.lock();
-        queue.bytes = 0;
-        queue.taken = queue.total;
-        std::mem::take(&mut queue.chunks)
+        let mut taken = VecDeque::new();
+        let mut bytes = 0;
+        while bytes < limit
+            && let Some(chunk) = queue.chunks.pop_front()
+        {
+            bytes += chunk.bytes.len();
+            queue.taken = chunk.end;
+            taken.push_back(chunk);
+        }
+        if queue.chunks.is_empty() {
+            queue.bytes = 0;
+            queue.taken = queue.total;
+        } else {
+            queue.bytes = queue.bytes.saturating_sub(bytes);
+            let _ = self.shared.waker.wake();
+        }
+        taken
     }
 
     /// Returns the position behind all events before this call. Waits for the end of a read.
@@ -299,5 +319,71 @@ fn run(shared: &SharedQueue, mut poll: Poll, mut file: File) {
                 Err(_) => break,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+    use super::*;
+
+    /// Bytes of a pipe as records.
+    const BYTES: QueueFormat = QueueFormat {
+        name: "test-reader",
+        units: |bytes| bytes.len() as u64,
+        unit: 1,
+        overflow: || b"overflow".to_vec(),
+    };
+
+    fn reader_of(pipe: &io::PipeReader, waker: Arc<Waker>) -> Reader {
+        fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        Reader::start(pipe.as_fd(), BYTES, None, waker).unwrap()
+    }
+
+    #[test]
+    fn what_does_not_fit_into_one_turn_waits_for_the_next() {
+        let mut poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let (pipe, mut writer) = io::pipe().unwrap();
+        let reader = reader_of(&pipe, waker);
+        for text in [b"abc", b"def", b"ghi"] {
+            writer.write_all(text).unwrap();
+            assert!(reader.catch_up(Duration::from_secs(60)));
+        }
+        let mark = reader.mark();
+        let mut all = Vec::new();
+        let mut events = Events::with_capacity(1);
+        while !reader.passed(mark) {
+            poll.poll(&mut events, None).unwrap();
+            for chunk in reader.take_some(2) {
+                assert_eq!(chunk.start, all.len() as u64);
+                all.extend(chunk.bytes);
+                assert_eq!((chunk.end, reader.taken()), (all.len() as u64, chunk.end));
+            }
+            assert_eq!(reader.drained(), all.len() == 9);
+        }
+        assert_eq!(all, b"abcdefghi");
+    }
+
+    #[test]
+    fn events_are_read_on_after_some_of_too_many_are_taken() {
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let (pipe, _writer) = io::pipe().unwrap();
+        let reader = reader_of(&pipe, waker);
+        let half = vec![b'.'; MAX_QUEUED_BYTES / 2 + 1];
+        for _ in 0..3 {
+            reader.shared.hand_over(&half);
+        }
+        let taken = |limit| {
+            let chunks = reader.take_some(limit).into_iter();
+            chunks.map(|chunk| chunk.bytes.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(1), [half.len()]);
+        reader.shared.hand_over(b"more");
+        assert_eq!(taken(usize::MAX), [b"overflow".len(), b"more".len()]);
     }
 }

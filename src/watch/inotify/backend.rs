@@ -25,6 +25,9 @@ use crate::watch::{Backend, CrawlProgress, InotifyMode, Observer, Scope, TreeSiz
 
 /// The delay of the next turn if the kernel had more events than were read.
 const RETRY_DELAY: Duration = Duration::from_millis(2);
+/// The bytes of events after which others wait for the next turn: some 30,000 events. Clients and
+/// processes are attended to between turns.
+const MAX_BYTES_PER_TURN: usize = 1024 * 1024;
 /// The maximum bytes of events that wait for directories being read.
 const MAX_DEFERRED_BYTES: usize = 64 * 1024 * 1024;
 
@@ -33,7 +36,7 @@ impl Backend for InotifyBackend {
         self.now = now;
         self.report_roots(observer);
         self.take_records(observer);
-        for chunk in self.reader.take() {
+        for chunk in self.reader.take_some(MAX_BYTES_PER_TURN) {
             for event in decode(&chunk.bytes) {
                 self.receive(event, observer);
                 self.replay(observer);
