@@ -104,6 +104,10 @@ const ANSWERS: &[(&str, &[&str])] = &[
         &["e2e::control::transfer_log"],
     ),
     (
+        "Find the messages of the daemon",
+        &["e2e::service::manager::the_journal_gets_…"],
+    ),
+    (
         "Feed a log collector",
         &["e2e::service::log_status::json_lines", EXAMPLE],
     ),
@@ -122,6 +126,7 @@ const ANSWERS: &[(&str, &[&str])] = &[
         "Mirror once and exit",
         &["e2e::mirror::retry::onepass_ends_with_zero"],
     ),
+    ("Run several daemons", &["tests/system/install.sh"]),
     ("Run lsyncd without root", &["tests/system/install.sh"]),
     (
         "What happens while the target is down?",
@@ -143,6 +148,10 @@ const ANSWERS: &[(&str, &[&str])] = &[
             "faults::limits::check_warns_of_too_few_watches",
             "e2e::control::metrics",
         ],
+    ),
+    (
+        "Why are changes on NFS or CIFS not mirrored?",
+        &["e2e::lua::crontab", EXAMPLE],
     ),
     ("Go back to lsyncd 2.x", &["tests/system/install.sh"]),
 ];
