@@ -52,7 +52,12 @@ pub(super) fn resent(
 }
 
 fn is_resent(end: SystemTime, stat: Option<Stat>) -> bool {
-    stat.is_some_and(|stat| stat.node == FileKind::File && stat.mtime <= seconds(end))
+    stat.is_some_and(|stat| match stat.node {
+        FileKind::File => stat.mtime <= seconds(end),
+        // rsync can look at paths that are too long for a system call.
+        FileKind::Unknown => true,
+        FileKind::Directory | FileKind::Other => false,
+    })
 }
 
 /// Returns whole seconds since the epoch.
@@ -72,15 +77,18 @@ mod tests {
     #[test]
     fn files_of_the_last_seconds_are_sent_again() {
         let end = UNIX_EPOCH + Duration::from_millis(12_900);
-        let file = |mtime| {
-            Some(Stat {
-                node: FileKind::File,
+        let resent = |node, mtime| {
+            let exposed = false;
+            let stat = Stat {
+                node,
                 mtime,
-                exposed: false,
-            })
+                exposed,
+            };
+            is_resent(end, Some(stat))
         };
-        let resent = |mtime| is_resent(end, file(mtime));
-        assert_eq!([8, 12, 13].map(resent), [true, true, false]);
+        let file = |mtime| resent(FileKind::File, mtime);
+        assert_eq!([8, 12, 13].map(file), [true, true, false]);
+        assert!(resent(FileKind::Unknown, 0) && !resent(FileKind::Directory, 0));
         assert!(!is_resent(end, None));
         assert_eq!(seconds(UNIX_EPOCH - Duration::from_millis(1)), -1);
     }
