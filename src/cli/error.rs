@@ -28,6 +28,8 @@ pub enum Error {
     InitWords,
     /// `-init` with a configuration file, a sync option or a question about a configuration.
     InitAlone,
+    /// A question about a configuration without one, and its option without dashes.
+    NothingToInspect(&'static str),
     /// An unknown category of `-log`.
     Category(String),
 }
@@ -77,6 +79,10 @@ impl fmt::Display for Error {
             Error::InitAlone => f.write_str(
                 "-init writes a configuration; it needs none, and no syncs on the command line. \
                  CONFIG is its third word: -init SRC TRG CONFIG.",
+            ),
+            Error::NothingToInspect(option) => write!(
+                f,
+                "-{option} needs a configuration file, or a sync on the command line."
             ),
             Error::Category(word) => f.write_str(word),
         }

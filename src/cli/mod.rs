@@ -69,6 +69,17 @@ pub enum Inspect {
     },
 }
 
+impl Inspect {
+    /// Returns the name of the option, without its dash.
+    fn option(&self) -> &'static str {
+        match self {
+            Inspect::Check { .. } => "check",
+            Inspect::Explain(_) => "explain",
+            Inspect::Preview { .. } => "preview",
+        }
+    }
+}
+
 /// The options of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
@@ -214,7 +225,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Invocation, Er
     let runs_scripts =
         !options.scripts.is_empty() && inspect.is_none() && !json && !all && !connect;
     if !options.has_work() && !runs_scripts {
-        return Ok(Invocation::Help);
+        return match inspect {
+            Some(inspect) => Err(Error::NothingToInspect(inspect.option())),
+            None => Ok(Invocation::Help),
+        };
     }
     let inspect = match inspect {
         Some(Inspect::Check { .. }) if !all => Some(Inspect::Check { json, connect }),
@@ -390,11 +404,11 @@ mod tests {
         assert_eq!(run(&["-foo", "-version", "-help"]), Ok(Invocation::Help));
         assert_eq!(run(&[]), Ok(Invocation::Help));
         assert_eq!(run(&["-nodaemon"]), Ok(Invocation::Help));
-        assert_eq!(run(&["-script", "s", "-check"]), Ok(Invocation::Help));
-        assert_eq!(
-            run(&["-explain", "/", "-script", "s"]),
-            Ok(Invocation::Help)
-        );
+        let nothing = |option| Err(Error::NothingToInspect(option));
+        assert_eq!(run(&["-check"]), nothing("check"));
+        assert_eq!(run(&["-script", "s", "-check"]), nothing("check"));
+        assert_eq!(run(&["-explain", "/", "-script", "s"]), nothing("explain"));
+        assert_eq!(run(&["-preview", "-all"]), nothing("preview"));
         assert!(!options(&["-script", "s", "-nodaemon"]).has_work());
         assert!(options(&["-script", "s", "c"]).has_work());
     }
