@@ -135,7 +135,9 @@ fn rank(line: &[u8]) -> Rank {
 pub fn reason<'a>(lines: impl Iterator<Item = &'a [u8]>) -> &'a [u8] {
     let (mut best, mut last_other) = (None, None);
     let mut is_closed = false;
-    for line in lines.filter(|line| !line.trim_ascii().is_empty()) {
+    // ssh ends its lines with a carriage return as well.
+    let lines = lines.map(<[u8]>::trim_ascii_end);
+    for line in lines.filter(|line| !line.is_empty()) {
         let rank = rank(line);
         match rank {
             Rank::Consequence | Rank::Trailer => is_closed = true,
@@ -161,6 +163,12 @@ mod tests {
     fn reason_of(text: &str) -> String {
         let line = reason(text.as_bytes().split(|&byte| byte == b'\n'));
         String::from_utf8_lossy(line).into_owned()
+    }
+
+    #[test]
+    fn what_ends_a_line_is_no_part_of_the_reason() {
+        let text = "ssh: Could not resolve hostname nohost: Name or service not known\r\n";
+        assert_eq!(reason_of(text), text.trim_end());
     }
 
     const CLOSED: &str = "rsync: connection unexpectedly closed (0 bytes received so far) [sender]";
