@@ -70,7 +70,7 @@ fn add(limits: &mut Timetable<Vec<u8>>, entry: &Table, number: usize) -> Result<
     let at = at.to_string_lossy();
     limits.add(&at, limit).map_err(|why| {
         wrong(format!(
-            "rsync.bwlimit: entry {number}: \"{at}\" is no crontab rule: {why}."
+            "rsync.bwlimit: entry {number}: \"{at}\" is not a crontab rule: {why}."
         ))
     })
 }
@@ -137,7 +137,7 @@ mod tests {
             ("{ { at = 5, limit = 5 } }", "entry 1 needs at"),
             (
                 "{ { at = '0 8 * * 1-5', limit = 5 } }",
-                "\"0 8 * * 1-5\" is no crontab rule: it has 5",
+                "\"0 8 * * 1-5\" is not a crontab rule: it has 5",
             ),
             (
                 "{ { at = '@daily', limit = 'fast' } }",

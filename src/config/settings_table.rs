@@ -156,7 +156,7 @@ fn unknown(name: &str) -> mlua::Error {
     if name == "delay" {
         text.push_str(" A delay is set in each sync{}.");
     } else if find(SYNC, name).is_some() {
-        text.push_str(" It belongs into sync{ ... }.");
+        text.push_str(" It belongs in sync{ ... }.");
     } else if let Some(similar) = nearest(SETTINGS, name) {
         text.push_str(&format!(" Did you mean \"{similar}\"?"));
     }
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn wrong_keys_and_values_are_refused() {
         assert!(refused("{ foo = 1 }").contains("setting \"foo\" unknown."));
-        assert!(refused("{ source = '/' }").ends_with("It belongs into sync{ ... }."));
+        assert!(refused("{ source = '/' }").ends_with("It belongs in sync{ ... }."));
         assert!(refused("{ 'x', { } }").contains("setting \"x\" unknown."));
         assert!(refused("{ { } }").contains("stands behind settings{ ... }"));
         assert!(refused("{ 'nodaemn' }").contains("Did you mean \"nodaemon\"?"));

@@ -306,7 +306,7 @@ fn log_level(words: &[String]) -> Response {
         }
     }
     let text = match words {
-        [] => "logging the usual".to_owned(),
+        [] => "logging the default categories".to_owned(),
         words => format!("logging {}", words.join(", ")),
     };
     Response::Reply(

@@ -74,7 +74,7 @@ impl SyncSnapshot {
             State::Paused => format!("paused, {}", self.waiting()),
             State::Retrying => {
                 let seconds = self.retry.as_ref().map_or(0.0, |retry| retry.seconds);
-                format!("retrying in {} since {}", span(seconds), error())
+                format!("retrying in {} after {}", span(seconds), error())
             }
             State::Halted => format!("halted: {}", self.halted.as_deref().unwrap_or_default()),
             State::SourceLost => "source lost, waiting for it to come back".into(),
@@ -201,7 +201,7 @@ mod tests {
         let retrying = retrying.judged(None, false);
         assert_eq!(
             retrying.detail,
-            "retrying in 30 s since rsync: connection refused"
+            "retrying in 30 s after rsync: connection refused"
         );
         assert_eq!(retrying.severity, Severity::Trouble);
         assert_eq!(sync().judged(None, true).state, State::SourceLost);

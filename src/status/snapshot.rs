@@ -107,7 +107,7 @@ pub struct SyncSnapshot {
     pub state: State,
     /// The urgency of the state.
     pub severity: Severity,
-    /// The state in a few words: `retrying in 12 s since rsync: …`.
+    /// The state in a few words: `retrying in 12 s after rsync: …`.
     pub detail: String,
     /// The number of queue entries, running ones included.
     pub pending: usize,

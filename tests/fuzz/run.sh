@@ -2,7 +2,7 @@
 # Fuzzing that is guided by coverage: makes bytes that take ways of the code not taken before.
 # Usage: run.sh [SECONDS [TARGET...]]; 60 seconds for each target there is. What it learns is
 # kept below cargo's target directory, so a later run goes on from there; what it breaks an
-# entry with it leaves there too, and belongs into corpus/TARGET when that is mended.
+# entry with it leaves there too, and belongs in corpus/TARGET when that is mended.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -74,7 +74,7 @@ fn for_sync(name: &str, value: &Value, gauge: &Table) -> Result<Option<String>> 
         return Ok(Some(format!(" Write {known} = ... instead.")));
     }
     if find(SETTINGS, name).is_some() {
-        return Ok(Some(" It belongs into settings{ ... }.".into()));
+        return Ok(Some(" It belongs in settings{ ... }.".into()));
     }
     if ["kind", "layer", "type"].contains(&name) {
         let text = " The kind stands without a key: sync{ default.rsync, ... }.";
@@ -115,8 +115,8 @@ mod tests {
         for (prefix, name, value, part) in [
             ("", "src", "'/x'", "Write source = ..."),
             ("", "destination", "'/x'", "Write target = ..."),
-            ("", "logfile", "'/x'", "into settings{ ... }"),
-            ("", "insist", "true", "into settings{ ... }"),
+            ("", "logfile", "'/x'", "in settings{ ... }"),
+            ("", "insist", "true", "in settings{ ... }"),
             ("", "port", "22", "rsh = \"ssh -p 22\""),
             ("", "user", "'me'", "USER@HOST"),
             ("", "kind", "{ }", "sync{ default.rsync, ... }"),

@@ -102,9 +102,9 @@ fn unknown(
     } else if let Some(table) = elsewhere(name, outermost)?
         && prefix != format!("{table}.")
     {
-        text.push_str(&format!(" It belongs into {table} = {{ ... }}."));
+        text.push_str(&format!(" It belongs in {table} = {{ ... }}."));
     } else if !prefix.is_empty() && truthy(&outermost.get(name)?) {
-        text.push_str(" It belongs into sync{ ... } itself.");
+        text.push_str(" It belongs in sync{ ... } itself.");
     } else if let Some((_, advice)) = ADVICE_BY_KEY.iter().find(|(key, _)| *key == name) {
         text.push_str(&format!(" {advice}"));
     } else if let Some(kind) = kind_with(name) {
@@ -229,8 +229,8 @@ mod tests {
             "Parameter \"rsync.bwlimt\" unknown. ( if this is not a typo add it to checkgauge )"
         ));
         assert!(text.contains("Did you mean \"rsync.bwlimit\"?"));
-        assert!(checked("{ bwlimit = 1 }").ends_with("It belongs into rsync = { ... }."));
-        assert!(checked("{ rsync = { delay = 1 } }").ends_with("into sync{ ... } itself."));
+        assert!(checked("{ bwlimit = 1 }").ends_with("It belongs in rsync = { ... }."));
+        assert!(checked("{ rsync = { delay = 1 } }").ends_with("in sync{ ... } itself."));
         assert!(checked("{ xargs = 1 }").ends_with("It is not needed any more."));
         assert!(checked("{ onMove = 1 }").contains("\"onMove\" unknown"));
         assert!(checked("{ 'x' }").contains("\"1\" unknown"));

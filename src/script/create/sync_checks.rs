@@ -40,7 +40,7 @@ pub fn warn_of_values(lua: &Lua, config: &Table) -> Result<()> {
             None => kind_of(&delete).to_owned(),
         };
         let known = "true, false, \"startup\" or \"running\"";
-        let text = format!("delete is none of {known} but {shown}: nothing is deleted");
+        let text = format!("delete must be {known}, not {shown}: nothing is deleted");
         warn("delete", text);
     }
     for table in ["rsync", "ssh"] {

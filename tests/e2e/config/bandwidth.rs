@@ -116,7 +116,7 @@ fn a_limit_that_is_none_is_refused() {
         ("bwlimit = { }", "rsync.bwlimit needs entries such as"),
         (
             "bwlimit = { { at = '0 8 * * *', limit = 5 } }",
-            "is no crontab rule: it has 5 fields",
+            "is not a crontab rule: it has 5 fields",
         ),
         (
             "bwlimit = { { at = '@daily', limit = 'x' } }",

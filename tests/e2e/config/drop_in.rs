@@ -81,8 +81,8 @@ fn limits_below_one_end_the_delays_of_other_kinds() {
 #[test]
 fn values_that_lsyncd_takes_are_warnings() {
     let cases = [
-        ("delete = \"yes\",", "", "delete is none of"),
-        ("delete = 1,", "", "delete is none of"),
+        ("delete = \"yes\",", "", "delete must be"),
+        ("delete = 1,", "", "delete must be"),
         (
             "exitcodes = { [0] = \"ok\", [23] = \"warn\" },",
             "",

@@ -40,7 +40,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "RSYNC(ssh = { port = 2222 })",
         "rsync = { rsh = \"ssh -p 2222\" }",
     ),
-    ("RSYNC(logfile = '/l')", "It belongs into settings{ ... }."),
+    ("RSYNC(logfile = '/l')", "It belongs in settings{ ... }."),
     (
         "RSYNC(rsync = { partial = true })",
         "_extra = { \"--partial\" }",
@@ -88,10 +88,10 @@ const MISTAKES: &[(&str, &str)] = &[
         "Did you mean \"default.rsyncExitCodes\"?",
     ),
     ("RSYNC(soruce = 5)", "Did you mean \"source\"?"),
-    ("RSYNC(archive = true)", "It belongs into rsync = { ... }."),
+    ("RSYNC(archive = true)", "It belongs in rsync = { ... }."),
     (
         "RSYNC(rsync = { exclude = 'x' })",
-        "It belongs into sync{ ... } itself.",
+        "It belongs in sync{ ... } itself.",
     ),
     ("RSYNC(rsyncOpts = '-a')", "Write rsync = { ... }"),
     ("RSYNC(host = 'x')", "default.rsyncssh has it"),
@@ -292,10 +292,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "settings{ RSYNC(delay = 1) }",
         "A sync{ ... } stands behind settings{ ... }, not in it.",
     ),
-    (
-        "settings{ source = '@SRC@' }",
-        "It belongs into sync{ ... }.",
-    ),
+    ("settings{ source = '@SRC@' }", "It belongs in sync{ ... }."),
     (
         "settings{ statusInterval = 0/0 }",
         "must be a number of seconds, 0 or more.",
