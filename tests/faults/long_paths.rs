@@ -2,7 +2,6 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -45,9 +44,7 @@ fn ctl(dir: &Dir, args: &[&str]) -> String {
 
 /// Waits until all that can be sent has been.
 fn settle(dir: &Dir, daemon: &mut Running<'_>) {
-    daemon.wait_for("it answers", |_| {
-        UnixStream::connect(dir.path("sock")).is_ok()
-    });
+    daemon.wait_for("it answers", |_| dir.answers());
     ctl(dir, &["status", "-wait", "-timeout", "100"]);
 }
 

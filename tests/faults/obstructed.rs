@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use crate::support::daemon::{Daemon, Running};
@@ -13,9 +12,7 @@ const TOLD: &str = "the target has a directory at d with contents that are not t
 
 /// Waits until all that can be sent has been.
 fn settle(dir: &Dir, daemon: &mut Running<'_>) {
-    daemon.wait_for("it answers", |_| {
-        UnixStream::connect(dir.path("sock")).is_ok()
-    });
+    daemon.wait_for("it answers", |_| dir.answers());
     let mut ctl = Command::new(env!("CARGO_BIN_EXE_lsyncdctl"));
     let ctl = ctl.arg("-socket").arg(dir.path("sock"));
     let ended = ctl.args(["status", "-wait", "-timeout", "100"]).status();

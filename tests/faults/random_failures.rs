@@ -129,7 +129,7 @@ fn fails_and_recovers(kind: &str, keys: &str, own_seed: u64) {
     dir.write("at first", "1");
     let start = Instant::now();
     let mut daemon = Daemon::new(&dir, &config(kind, keys)).start();
-    daemon.wait_for("the socket is there", |_| dir.path("sock").exists());
+    daemon.wait_for("the socket is there", |_| dir.answers());
 
     for round in 0..ROUNDS {
         daemon.stop();

@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -36,6 +37,12 @@ pub fn under_fanotify() -> bool {
 }
 
 impl Dir {
+    /// Returns true if the daemon takes connections at its control socket `sock`. The file is there
+    /// a moment before that.
+    pub fn answers(&self) -> bool {
+        UnixStream::connect(self.path("sock")).is_ok()
+    }
+
     pub fn new() -> Self {
         let guard = tempfile::Builder::new()
             .prefix("lsyncd-")

@@ -85,7 +85,7 @@ fn resync_of_a_directory_brings_everything_in_it() {
                  delete = {delete}, name = 'one', exclude = {{ 'left-out' }} }}"
             );
             let mut daemon = Daemon::new(&dir, &config).start();
-            daemon.wait_for("it answers", |_| dir.path("sock").exists());
+            wait_socket(&dir, &mut daemon);
             done(&dir, &["status", "-wait"]);
             for name in ["d/deep", "other"] {
                 crate::support::dir::remove(&dir.trg(name));
@@ -130,7 +130,7 @@ fn resync_of_a_directory_tells_user_code_of_each_path_in_it() {
     };
     let config = format!("{SETTINGS}\n{}{}", one("one"), one("two"));
     let mut daemon = Daemon::new(&dir, &config).start();
-    daemon.wait_for("it answers", |_| dir.path("sock").exists());
+    wait_socket(&dir, &mut daemon);
     done(&dir, &["status", "-wait"]);
     done(&dir, &["resync", "one", "d"]);
     done(&dir, &["status", "-wait"]);

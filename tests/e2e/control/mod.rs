@@ -33,7 +33,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -113,10 +112,7 @@ fn wait_state(dir: &Dir, daemon: &mut Running<'_>, state: State) -> Snapshot {
 }
 
 fn wait_socket(dir: &Dir, daemon: &mut Running<'_>) {
-    // It has its name a moment before it can be called.
-    daemon.wait_for("the socket is there", |_| {
-        UnixStream::connect(dir.path("sock")).is_ok()
-    });
+    daemon.wait_for("the socket is there", |_| dir.answers());
 }
 
 /// A port nobody listens on just now.

@@ -1,6 +1,7 @@
 //! Who may connect, and what nonsense does: nothing.
 
 use super::*;
+use std::os::unix::net::UnixStream;
 
 use crate::support::dir::{program, skip};
 

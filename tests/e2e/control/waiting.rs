@@ -1,6 +1,7 @@
 //! `lsyncdctl status -wait` returns when all is there, and never before.
 
 use super::*;
+use std::os::unix::net::UnixStream;
 
 /// Lets a stopped daemon go on, with a request to wait that is there before it has read a
 /// single event. The answer.
