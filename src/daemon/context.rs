@@ -19,7 +19,7 @@ use crate::control::{self, ControlServer};
 use crate::cron::CronTimer;
 use crate::history::{History, HistoryAnswer, LastEntry, LogPage, RingDirectory};
 use crate::log;
-use crate::process::{Children, Sink};
+use crate::process::{Children, Pid, Sink};
 use crate::reports::{ReportAnswer, ReportPage, Reports};
 use crate::script::ScriptContext;
 use crate::state::{StateCleanup, StateDir};
@@ -76,6 +76,16 @@ impl Context {
     pub fn new() -> io::Result<Context> {
         let poll = Poll::new()?;
         let signals = Signals::new(poll.registry(), SIGNALS_TOKEN)?;
+        Self::with(poll, signals)
+    }
+
+    /// Returns a new context that hears of no signal.
+    #[cfg(test)]
+    pub fn without_signals() -> io::Result<Context> {
+        Self::with(Poll::new()?, Signals::none()?)
+    }
+
+    fn with(poll: Poll, signals: Signals) -> io::Result<Context> {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER_TOKEN)?);
         let cron_timer = CronTimer::new(poll.registry(), CRON_TOKEN)?;
         let children = Children::new(poll.registry().try_clone()?, FIRST_PIPE_TOKEN);
@@ -199,6 +209,13 @@ impl Context {
             children.resume(lines);
         }
         wakes
+    }
+
+    /// Sends a signal to a child and its descendants.
+    pub fn signal_tree(&self, pid: Pid, signal: nix::sys::signal::Signal) {
+        if let Err(error) = self.children.borrow().kill_tree(pid, signal) {
+            log::warn(format_args!("process {pid} cannot be ended: {error}"));
+        }
     }
 
     /// Removes the state directories of syncs that are no longer configured, if it is time to.

@@ -15,10 +15,11 @@ use super::comparison_progress::ComparisonProgress;
 use super::context::Context;
 use super::dispatcher::{ActionCaller, Dispatcher, Requested};
 use super::event_router;
+use super::os::systemd::Figures;
 use super::reload::{self, ReloadScope, ReloadedSyncs};
 use super::watching::WatchedSide;
 use crate::audit::{Audits, VerifySchedule};
-use crate::component::{Action, DriftNews};
+use crate::component::{Action, DriftNews, SamplePlace};
 use crate::cron::WallTime;
 use crate::id::SyncId;
 use crate::log;
@@ -26,6 +27,7 @@ use crate::process::{EndedChild, Pid, Stream};
 use crate::queue::{DelayId, Time};
 use crate::scan::{ScanPasses, ScanTurn};
 use crate::script::{HookReport, Script, ScriptRequest, SyncHandle, TunnelObject};
+use crate::state::{StateDir, sample};
 use crate::sync;
 use crate::transfer::Transfers;
 use crate::tunnel::{self, TunnelSupervisor};
@@ -295,6 +297,31 @@ impl SendingSide {
         self.dispatcher
             .run_due(&self.syncs, max_startups, now, &self.waker, &mut caller);
         caller.actions
+    }
+
+    /// Makes all pending entries of all syncs due.
+    pub fn flush(&self) {
+        for handle in &self.syncs {
+            handle.sync.borrow_mut().flush();
+        }
+    }
+
+    /// Returns the figures for the service manager. `watched`: the number of watched directories.
+    pub fn figures(&self, watched: usize) -> Figures {
+        let syncs = || self.syncs.iter().map(|handle| handle.sync.borrow());
+        Figures {
+            watched,
+            waiting: syncs().map(|sync| sync.pending()).sum(),
+            running: self.transfers.running(),
+            troubled: syncs().filter(|sync| sync.is_troubled()).count(),
+        }
+    }
+
+    /// Stores the part of the files that the next comparison of a sync by sample reads.
+    pub fn save_sample(&self, state: Option<&StateDir>, id: SyncId, place: SamplePlace) {
+        if let (Some(state), Some(handle)) = (state, self.find(id)) {
+            sample::save(state, &handle.sync.borrow().config, place);
+        }
     }
 
     /// Sends a signal to all processes and their descendants, and stops all threads.

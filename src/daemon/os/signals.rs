@@ -94,6 +94,12 @@ impl Signals {
         Ok(Self { source })
     }
 
+    /// Catches no signal: those of a test process are not for a single test.
+    #[cfg(test)]
+    pub fn none() -> io::Result<Self> {
+        Source::new::<_, i32>([]).map(|source| Self { source })
+    }
+
     /// What has come since the last call, each signal once. To be called when the token is
     /// ready.
     pub fn pending(&mut self) -> impl Iterator<Item = Signal> + '_ {

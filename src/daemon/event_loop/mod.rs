@@ -4,25 +4,29 @@
 //! alarms, runs each sync that is due, starts requested processes, and writes the reports. Nothing
 //! in a turn blocks. The loop passes on what has happened, carries out the actions that its
 //! components return, and asks each of them for its deadline last, right before it sleeps.
+//!
+//! * `actions`: carries out the actions;
+//! * `tests`: takes turns one by one.
+
+mod actions;
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::context::{Context, Wake};
-use super::os::signals::Signal;
-use super::os::systemd::{Figures, ServicePhase};
-use super::reload::{self, ReloadScope};
-use super::report::{self, DaemonState, ReportFiles};
-use super::sending::SendingSide;
-use super::shutdown::{self, Ending, Remaining, Shutdown};
-use super::watching::WatchedSide;
-use super::{new_watcher, onepass};
 use crate::audit::{AuditStep, Audits};
-use crate::component::{Action, SyncCommand, WatchAction};
+use crate::component::{Action, WatchAction};
 use crate::config::{Hup, Settings};
 use crate::cron;
+use crate::daemon::context::{Context, Wake};
+use crate::daemon::os::signals::Signal;
+use crate::daemon::os::systemd::ServicePhase;
+use crate::daemon::reload::{self, ReloadScope};
+use crate::daemon::report::{self, DaemonState, ReportFiles};
+use crate::daemon::sending::SendingSide;
+use crate::daemon::shutdown::{self, Ending, Remaining, Shutdown};
+use crate::daemon::watching::WatchedSide;
+use crate::daemon::{new_watcher, onepass};
 use crate::exit::Exit;
-use crate::id::SyncId;
 use crate::log;
 use crate::queue::Time;
 use crate::script::{Environment, Script};
@@ -76,42 +80,51 @@ impl<'a> EventLoop<'a> {
     pub fn run(mut self) -> Exit {
         self.start_watching();
         loop {
-            self.now = self.context.clock.now();
-            let is_stopping = self.shutdown.is_some();
-            let actions = self.watching.on_turn(is_stopping, self.now);
-            self.apply(actions);
-            let actions = self
-                .sending
-                .reap(&mut self.audits, &self.watching, self.now);
-            self.apply(actions);
-            let actions = self
-                .sending
-                .run_scans(&mut self.watching, is_stopping, self.now);
-            self.apply(actions);
-            self.watching.confirm_synced(self.now);
-            let actions = self.sending.on_timer(is_stopping, self.now);
-            self.apply(actions);
-            if is_stopping {
-                self.continue_shutdown();
-            } else {
-                self.run_due();
-            }
-            self.check_onepass();
-            if let Some(exit) = self.ending {
-                self.sending.abandon();
-                let moment = self.shutdown.as_ref().map(Shutdown::moment);
-                self.watching
-                    .save_pending(moment.unwrap_or_default(), self.now);
+            if let Some(exit) = self.turn() {
                 return exit;
             }
-            self.clean_state(Instant::now());
-            self.serve_clients();
-            self.run_audits();
-            self.sample_trends(Instant::now());
-            self.write_reports(Instant::now());
-            self.notify();
             self.wait();
         }
+    }
+
+    /// Handles what has happened since the last turn, and starts what is due. Returns how the
+    /// process exits if the loop has ended.
+    fn turn(&mut self) -> Option<Exit> {
+        self.now = self.context.clock.now();
+        let is_stopping = self.shutdown.is_some();
+        let actions = self.watching.on_turn(is_stopping, self.now);
+        self.apply(actions);
+        let actions = self
+            .sending
+            .reap(&mut self.audits, &self.watching, self.now);
+        self.apply(actions);
+        let actions = self
+            .sending
+            .run_scans(&mut self.watching, is_stopping, self.now);
+        self.apply(actions);
+        self.watching.confirm_synced(self.now);
+        let actions = self.sending.on_timer(is_stopping, self.now);
+        self.apply(actions);
+        if is_stopping {
+            self.continue_shutdown();
+        } else {
+            self.run_due();
+        }
+        self.check_onepass();
+        if self.ending.is_some() {
+            self.sending.abandon();
+            let moment = self.shutdown.as_ref().map(Shutdown::moment);
+            self.watching
+                .save_pending(moment.unwrap_or_default(), self.now);
+            return self.ending.take();
+        }
+        self.clean_state(Instant::now());
+        self.serve_clients();
+        self.run_audits();
+        self.sample_trends(Instant::now());
+        self.write_reports(Instant::now());
+        self.notify();
+        None
     }
 
     fn settings(&self) -> &Settings {
@@ -262,75 +275,6 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Carries out the actions of components.
-    fn apply(&mut self, actions: Vec<Action>) {
-        for action in actions {
-            match action {
-                Action::Watch(action) => {
-                    let actions = self.watching.carry_out(action, self.now);
-                    self.apply(actions);
-                }
-                Action::Log(level, text) => log::say(level.category(), text),
-                Action::FullSync(id) => self.command(id, &SyncCommand::ResyncOnce),
-                Action::Command(id, SyncCommand::ResyncPath(path))
-                    if self.watching.report_contents(id, &path, self.now) => {}
-                Action::Command(id, command) => self.command(id, &command),
-                Action::Audit(request) => self.audits.on_request(request),
-                Action::Reload => {
-                    log::normal("on request: reading the configuration again");
-                    self.context.notify.heard(Signal::HangUp);
-                    let result = self.on_reload_request(ReloadScope::Changed);
-                    let mut server = self.context.server.borrow_mut();
-                    server.on_reloaded(result, Instant::now());
-                }
-                Action::LogTransfer(key, record) => self.context.history.write(key, record),
-                Action::Read(token, request) => self.context.read(token, request),
-                Action::FindLast(token, key, paths) => {
-                    if !self.context.history.find_last(token, key, paths) {
-                        self.audits.on_last_found(token, Vec::new());
-                    }
-                }
-                Action::SaveSample(id, place) => {
-                    if let (Some(state), Some(handle)) =
-                        (&self.context.state, self.sending.find(id))
-                    {
-                        state::sample::save(state, &handle.sync.borrow().config, place);
-                    }
-                }
-                Action::TellDrift(id, news) => self.sending.tell_drift(id, news),
-                Action::KeepReport(report) => self.context.reports.keep(*report),
-                Action::SelectLog(selection) => log::install(selection, None),
-                Action::RetryStartups => self.sending.script().insist(),
-                Action::SignalTransfers(signal) => self.sending.signal_all(signal),
-                Action::SignalTree(pid, signal) => {
-                    let children = self.context.children.borrow();
-                    if let Err(error) = children.kill_tree(pid, signal) {
-                        log::warn(format_args!("process {pid} cannot be ended: {error}"));
-                    }
-                }
-                Action::KillDescendants => self.sending.kill_descendants(),
-                Action::CloseTunnels => {
-                    if self.sending.close_tunnels() {
-                        let shutdown = self.shutdown.iter();
-                        let last = shutdown.flat_map(Shutdown::on_tunnels_closed).collect();
-                        self.apply(last);
-                    }
-                }
-                Action::ShutDown(exit) => self.begin_shutdown(Ending::Exit(exit)),
-                Action::StartAnew => {
-                    let _ = self.reload(ReloadScope::All);
-                }
-                Action::Exit(exit) => self.ending = Some(exit),
-            }
-        }
-    }
-
-    fn command(&self, id: SyncId, command: &SyncCommand) {
-        if let Some(handle) = self.sending.find(id) {
-            handle.sync.borrow_mut().execute(command, self.now);
-        }
-    }
-
     /// Handles a signal.
     fn on_signal(&mut self, signal: Signal) {
         self.context.notify.heard(signal);
@@ -351,9 +295,7 @@ impl<'a> EventLoop<'a> {
             Signal::Child => {}
             Signal::User1 => {
                 log::normal("--- USR1 signal, flushing ---");
-                for handle in self.sending.syncs() {
-                    handle.sync.borrow_mut().flush();
-                }
+                self.sending.flush();
             }
             Signal::User2 => {
                 let lines = report::dump(&self.state());
@@ -438,18 +380,8 @@ impl<'a> EventLoop<'a> {
             None if self.watching.is_complete() => ServicePhase::Ready,
             None => ServicePhase::Starting,
         };
-        let syncs = self.sending.syncs().iter();
-        let figures = || Figures {
-            watched: self.watching.watcher().watched(),
-            waiting: syncs
-                .clone()
-                .map(|handle| handle.sync.borrow().pending())
-                .sum(),
-            running: self.sending.transfers().running(),
-            troubled: syncs
-                .filter(|handle| handle.sync.borrow().is_troubled())
-                .count(),
-        };
+        let watched = self.watching.watcher().watched();
+        let figures = || self.sending.figures(watched);
         self.context.notify.turn(Instant::now(), phase, figures);
     }
 
@@ -522,3 +454,6 @@ impl<'a> EventLoop<'a> {
         deadlines.into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests;
