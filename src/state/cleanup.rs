@@ -265,7 +265,11 @@ mod tests {
         fs::create_dir(root.join("deep-0123456789abcdef/mount")).unwrap();
         state(root, "deep-0123456789abcdef", &[], 400);
         state(root, "linked-0123456789abcdef", &[], 400);
-        symlink("/etc/passwd", root.join("linked-0123456789abcdef/alive")).unwrap();
+        symlink(
+            outside.path().join("alive"),
+            root.join("linked-0123456789abcdef/alive"),
+        )
+        .unwrap();
         state(root, "linked-0123456789abcdef", &[], 400);
         state(root, "open-0123456789abcdef", &["alive"], 400);
         let open = fs::Permissions::from_mode(0o777);

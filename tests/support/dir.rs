@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use super::watchdog::Watched;
+
 /// A temporary directory with `src` (watched) and `trg` (the mirror) in it.
 ///
 /// The methods that change files take paths below `src`, as bytes.
 pub struct Dir {
     root: PathBuf,
     _guard: TempDir,
+    _watched: Watched,
 }
 
 /// Sources are watched as `LSYNCD_TEST_WATCH` says, `fanotify` for instance. Line numbers and what the
@@ -53,6 +56,7 @@ impl Dir {
             fs::create_dir(root.join(name)).expect("subdirectory");
         }
         Dir {
+            _watched: Watched::new(&root),
             root,
             _guard: guard,
         }

@@ -12,6 +12,7 @@
 //! | fake | a recording rsync |
 //! | tree | comparison of trees |
 //! | own_process | tests that run in a process of their own |
+//! | watchdog | end of a program one of whose tests hangs |
 //! | bin | programs that the tests put in the place of others |
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
@@ -23,3 +24,4 @@ pub mod dir;
 pub mod fake;
 pub mod own_process;
 pub mod tree;
+pub mod watchdog;

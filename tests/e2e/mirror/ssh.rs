@@ -1,5 +1,6 @@
 //! Over a real sshd on the loopback interface, with nothing changed but the places.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -31,6 +32,9 @@ sync {
     delay = 5  -- 延迟合并事件，减少频繁调用
 }
 "#;
+
+/// The table of users of an sshd whose host has no user for it.
+const USERS: &str = "ssh/passwd";
 
 /// An sshd with all its state in the work directory.
 pub struct Sshd {
@@ -64,9 +68,9 @@ impl Sshd {
             assert!(made.success());
         }
         fs::copy(home.join("id.pub"), home.join("authorized_keys")).unwrap();
-        if geteuid().is_root() {
-            // Where sshd keeps an empty directory for the process that talks to strangers.
-            fs::create_dir_all("/run/sshd").unwrap();
+        if !Self::prepare(dir) {
+            skip("sshd has no user of its own, and none can be given to it");
+            return None;
         }
         // A port that is free now may be taken when sshd binds it: then another one.
         let sshd = (0..5)
@@ -82,6 +86,7 @@ impl Sshd {
         let words: Vec<&str> = sshd.rsh.split(' ').collect();
         let login = Command::new(words[0])
             .args(&words[1..])
+            .args(["-o", "ConnectTimeout=60"])
             .arg(format!("{}@127.0.0.1", account().name))
             .arg("true")
             .output()
@@ -96,6 +101,40 @@ impl Sshd {
             why.trim()
         ));
         None
+    }
+
+    /// As root, sshd needs an empty directory and a user for the process that talks to strangers.
+    /// Where this host has no such user, sshd gets a table of users of its own. Returns false if it
+    /// can have none.
+    fn prepare(dir: &Dir) -> bool {
+        if !geteuid().is_root() {
+            return true;
+        }
+        fs::create_dir_all("/run/sshd").unwrap();
+        if User::from_name("sshd").is_ok_and(|user| user.is_some()) {
+            return true;
+        }
+        let mut users = fs::read("/etc/passwd").unwrap();
+        users.extend(b"sshd:x:65533:65533::/run/sshd:/usr/sbin/nologin\n");
+        dir.put(USERS, users);
+        Self::in_namespace(dir, "true")
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+
+    /// Returns the command that starts a program with the table of users in `USERS`, if there is one.
+    fn in_namespace(dir: &Dir, program: impl AsRef<OsStr>) -> Command {
+        let users = dir.path(USERS);
+        if !users.exists() {
+            return Command::new(program);
+        }
+        let mut command = Command::new("unshare");
+        command
+            .args(["-m", "sh", "-ec"])
+            .arg("mount --bind \"$0\" /etc/passwd; exec \"$@\"")
+            .arg(users)
+            .arg(program);
+        command
     }
 
     fn listen(dir: &Dir, sshd: &std::path::Path, port: u16) -> Option<Self> {
@@ -114,7 +153,7 @@ MaxStartups 100
 "
         );
         let config = dir.put("ssh/config", dir.expand(&config));
-        let mut child = Command::new(sshd)
+        let mut child = Self::in_namespace(dir, sshd)
             .args(["-D", "-e", "-f"])
             .arg(config)
             .stdin(Stdio::null())
@@ -126,7 +165,8 @@ MaxStartups 100
             up = TcpStream::connect(("127.0.0.1", port)).is_ok();
             up || child.try_wait().unwrap().is_some()
         });
-        if !up {
+        // Another program may have taken the port.
+        if !up || child.try_wait().unwrap().is_some() {
             return None;
         }
         let key = dir.text("ssh/host_key.pub");
