@@ -6,7 +6,7 @@
 ---@class (exact) lsyncd.Settings
 ---A setting to switch on.
 ---@field [integer]? string
----File to which messages are appended. It may be rotated at any time without a signal. Without it, a daemon in the background logs to syslog.
+---File to which messages are appended. It may be rotated at any time without a signal. Without it, a background daemon logs to syslog.
 ---@field logfile? string
 ---Tag of messages in syslog.
 ---
@@ -16,7 +16,7 @@
 ---
 ---Default: user.
 ---@field logfacility? string|number
----Format of the log: lsyncd's lines, or one JSON object per line with time, category and message. Errors before the log is opened are lines.
+---Format of the log: lsyncd's text lines, or one JSON object per line with time, category and message. Errors that occur before the log is opened are text lines.
 ---
 ---Default: text.
 ---@field logformat? "text"|"json"
@@ -26,15 +26,17 @@
 ---
 ---Default: false.
 ---@field nodaemon? boolean
----File that lists pending changes and watched directories. It is JSON if its name ends in .json.
+---File that lists pending changes and watched directories. Its format is JSON if its name ends in .json.
 ---@field statusFile? string
----Seconds between two updates of statusFile and metricsFile. 0: at every event.
+---Seconds between two updates of statusFile and metricsFile. 0: update at every event.
 ---
 ---Default: 10.
 ---@field statusInterval? number
----Control socket for lsyncdctl; false: none.
+---Path of the control socket for lsyncdctl; false: no socket.
+---
+---Default: automatic.
 ---@field controlSocket? string|false
----File of metrics for a textfile collector.
+---File for metrics, for node_exporter's textfile collector, which requires a name that ends in .prom.
 ---@field metricsFile? string
 ---Loopback address and port for metrics and a status page, such as 127.0.0.1:9180.
 ---@field metricsListen? string|number
@@ -42,19 +44,19 @@
 ---
 ---Default: false.
 ---@field insist? boolean
----Event that marks a file as changed: CloseWrite when a writer closes it, Modify at each write. Modify is for files that are never closed, such as logs.
+---Event that marks a file as changed: CloseWrite, when a writer closes it; Modify, at each write. Modify is for files that are never closed, such as logs.
 ---
 ---Default: CloseWrite.
 ---@field inotifyMode? "CloseWrite"|"Modify"|"CloseWrite or Modify"
----How sources are watched: inotify with one watch for each directory, fanotify with one mark for each file system, which needs root. auto: fanotify for whole file systems, from 20,000 directories on, or if watches are short.
+---Kernel interface that watches the sources: inotify uses one watch for each directory; fanotify uses one mark for each file system and requires root; auto uses fanotify for whole file systems, for sources of 20,000 directories or more, and if there are not enough inotify watches.
 ---
 ---Default: inotify.
 ---@field watch? "auto"|"inotify"|"fanotify"
----Maximum number of processes of all syncs together. It is also the limit of each sync that sets none; the limit of default.rsyncssh is always 1.
+---Maximum number of processes of all syncs together. It is also the limit of each sync that does not set maxProcesses, except for default.rsyncssh, whose limit is always 1.
 ---@field maxProcesses? number
----Default of maxDelays for syncs. It must be set before them.
+---Default of maxDelays for the syncs that follow it in the configuration.
 ---@field maxDelays? number
----Additional categories of log messages, such as "Exec Delay"; all for everything, scarce for warnings and errors only. -log on the command line overrides it.
+---Additional categories of log messages, such as "Exec Delay"; all: all categories; scarce: warnings and errors only. -log on the command line overrides it.
 ---@field log? string|string[]
 ---Maximum number of full comparisons at the same time.
 ---
@@ -64,7 +66,7 @@
 ---@field nice? number
 ---I/O class of child processes: idle, best-effort:LEVEL or realtime:LEVEL, LEVEL from 0 to 7.
 ---@field ionice? string|number
----Seconds after which a file that stays open for writing is sent. 0: not before it is closed.
+---Seconds after which a file that stays open for writing is sent. 0: it is not sent before it is closed.
 ---
 ---Default: 60.
 ---@field maxStaleness? number
@@ -72,33 +74,33 @@
 ---
 ---Default: 60.
 ---@field rescanInterval? number
----Startup of all syncs that have the startup of default.rsync, default.rsyncssh or default.direct and set no init: as init of sync{}.
+---Default of init for syncs of default.rsync, default.rsyncssh and default.direct.
 ---@field init? "changed"
 ---Default of verifyEvery for syncs.
 ---@field verifyEvery? number
----Effect of kill -HUP after the configuration has been read again: all runs all startup transfers, changed only those of changed syncs.
+---Effect of kill -HUP after the configuration has been read again: all runs the startup transfers of all syncs, changed only those of changed syncs.
 ---
 ---Default: all.
 ---@field hup? "all"|"changed"
----Seconds that child processes may take to end after kill -TERM. If none of the remaining transfers has had I/O for 10 s, they are ended at once. Their changes are sent after the next start.
+---Seconds that child processes have to exit after kill -TERM. They are ended earlier if none of the remaining transfers has had I/O for 10 s. Their changes are sent after the next start.
 ---
 ---Default: 60.
 ---@field stopTimeout? number
 ---Seconds without I/O after which a transfer is ended and repeated. Without it, such a transfer is only reported.
 ---@field stallTimeout? number
----Directory for pending changes and the mounts of sources while the daemon is stopped. If it cannot be written, or if other users can write to it or replace it, state is not persisted.
+---Directory for state that survives a restart, such as pending changes and the mounts of sources. If it cannot be written, or if other users can write to it or replace it, state is not persisted.
 ---
 ---Default: $STATE_DIRECTORY, else /var/lib/lsyncd.
 ---@field stateDir? string
----Maximum size in MiB of the log of transfers of each sync, which lsyncdctl log shows. It is kept below stateDir, or in memory without it (256 KiB at most). 0: none. At most 128.
+---Maximum size in MiB of the transfer log of each sync, which lsyncdctl log shows, 0 to 128. 0: no log. The log is stored below stateDir; without stateDir, up to 256 KiB are kept in memory.
 ---
 ---Default: 4.
 ---@field transferLogSize? number
----Maximum number of reports of lsyncdctl verify and of verify in sync{} that are kept below stateDir, of all syncs together. lsyncdctl reports shows them. 0: none. At most 10000.
+---Maximum number of reports of lsyncdctl verify and of verify in sync{} that are kept below stateDir, for all syncs together, 0 to 10000. 0: no reports are kept. lsyncdctl reports shows them.
 ---
 ---Default: 100.
 ---@field reports? number
----Exit with 0 when every sync has completed its startup transfer, with 255 if a guard stops one.
+---Exit with 0 when every sync has completed its startup transfer, or with 255 if a guard stops a sync.
 ---
 ---Default: false.
 ---@field onepass? boolean
@@ -124,11 +126,11 @@
 ---
 ---Default: Sync1, Sync2, ….
 ---@field name? string
----Seconds during which changes are collected, counted from the first one. -delay on the command line overrides it.
+---Seconds during which changes are collected, counted from the first change. -delay on the command line overrides it.
 ---
----Default: 15; default.direct 1; others none.
+---Default: 15; default.direct: 1; others: none.
 ---@field delay? number
----Number of waiting changes that ends the delay early. 0 disables the delay.
+---Number of waiting changes at which the delay ends early. 0 disables the delay.
 ---
 ---Default: 1000.
 ---@field maxDelays? number
@@ -140,7 +142,7 @@
 ---
 ---Default: that of settings.
 ---@field inotifyMode? "CloseWrite"|"Modify"|"CloseWrite or Modify"
----false: changes in subdirectories of the source are ignored.
+---Process changes in subdirectories of the source. false: such changes are ignored.
 ---
 ---Default: true.
 ---@field subdirs? boolean
@@ -150,7 +152,7 @@
 ---
 ---Default: false.
 ---@field waitForSource? boolean
----Number of waiting paths beyond which a directory is queued in place of the changes in it.
+---Maximum number of waiting paths. Beyond it, whole directories are queued instead of the changes in them.
 ---
 ---Default: 2000000.
 ---@field maxPending? number
@@ -168,11 +170,11 @@
 ---@field crontab? string|string[]
 ---Process that must be up before anything is sent.
 ---@field tunnel? lsyncd.Tunnel
----Function to call at the start. false: no startup transfer; only changes from now on are sent. "changed": compare only directories that have changed while the daemon was stopped.
+---Function to call at the start. false: no startup transfer; only later changes are sent. "changed": compare only directories that changed while the daemon was stopped.
 ---
 ---Default: full comparison.
 ---@field init? fun(event: lsyncd.Event)|false|"changed"
----With init = "changed": seconds after which a start compares everything again. 0: never.
+---With init = "changed": number of seconds since the last full comparison after which a start runs one again. 0: never.
 ---
 ---Default: 604800.
 ---@field verifyEvery? number
@@ -192,7 +194,7 @@
 ---
 ---Default: of the kind.
 ---@field prepare? fun(config: lsyncd.Sync, level?: integer)
----Table of the known keys; false: all keys are accepted.
+---Table of the accepted keys; false: all keys are accepted.
 ---
 ---Default: of the kind.
 ---@field checkgauge? table|false
@@ -200,7 +202,7 @@
 ---@field onCreate? string|fun(event: lsyncd.Event)|false
 ---Action for a file that was written. Not with default.….
 ---@field onModify? string|fun(event: lsyncd.Event)|false
----Action for changed times, modes or owners.
+---Action for a change of times, mode or owner.
 ---@field onAttrib? string|fun(event: lsyncd.Event)|false
 ---Action for a deleted entry. Not with default.….
 ---@field onDelete? string|fun(event: lsyncd.Event)|false
@@ -210,15 +212,15 @@
 ---@field onStartup? string|fun(event: lsyncd.Event)|false
 ---Action for a full comparison.
 ---@field onFull? string|fun(event: lsyncd.Event)|false
----Hook that is called after each successful process; a list is a command. With every kind.
+---Hook that is called after each successful process; a list is a command. Available for every kind.
 ---@field onSynced? function|(string|number)[]|false
----Check that a file must pass before it is sent, with default.rsync only.
+---Check that a file must pass before it is sent. For default.rsync only.
 ---@field check? lsyncd.Check|function|(lsyncd.Check|function)[]|false
----Hook that is called when a sync fails that had no failure before. With every kind.
+---Hook that is called at the first failure of a sync, and then not again before onRecovered. Available for every kind.
 ---@field onFailed? function|(string|number)[]|false
----Hook that is called once when nothing is left of the failures that onFailed tells of: the target has all changes from before. With every kind.
+---Hook that is called when all failures since onFailed are resolved and the target has all earlier changes. Available for every kind.
 ---@field onRecovered? function|(string|number)[]|false
----Deletion of files on the target that are not in the source: always, never, only by the startup transfer, or only when they are deleted while the daemon runs. Any other value counts as false, with a warning.
+---Deletion of files on the target that are not in the source. true: always; false: never; "startup": only by the startup transfer; "running": only files that are deleted while the daemon runs. Any other value counts as false, with a warning.
 ---
 ---Default: true.
 ---
@@ -232,7 +234,7 @@
 ---
 ---Only with default.rsync, default.rsyncssh, default.direct.
 ---@field excludeFrom? string
----Rules in order, each + PATTERN or - PATTERN. The first match decides; exclude is evaluated after them.
+---List of rules, each + PATTERN or - PATTERN. The first matching rule applies. exclude is evaluated after the rules.
 ---
 ---Only with default.rsync, default.rsyncssh, default.direct.
 ---@field filter? string|string[]
@@ -240,7 +242,7 @@
 ---
 ---Only with default.rsync, default.rsyncssh, default.direct.
 ---@field filterFrom? string
----Size in bytes. Each larger file is sent by an rsync of its own, in parallel with the one for all other files. Set maxProcesses above 1 as well. default.rsyncssh has one process and sends large files last.
+---Size in bytes. Each larger file is sent by a separate rsync, in parallel with the rsync for all other files. This requires maxProcesses above 1. default.rsyncssh has one process and sends large files last.
 ---
 ---Only with default.rsync, default.rsyncssh, default.direct.
 ---@field batchSizeLimit? number
@@ -248,11 +250,11 @@
 ---
 ---Only with default.rsync, default.rsyncssh, default.direct.
 ---@field rsync? lsyncd.Rsync
----Options of rsync that differ in comparisons of everything: { rsync = { … } }. Not with default.direct.
+---Options of rsync that differ in full comparisons: { rsync = { … } }. Not for default.direct.
 ---
 ---Only with default.rsync, default.rsyncssh.
 ---@field startup? lsyncd.Startup
----Dated directories that keep what the target loses, with default.rsync only.
+---Dated directories for files that are replaced or deleted on the target. For default.rsync only.
 ---
 ---Only with default.rsync.
 ---@field backup? lsyncd.Backup
@@ -294,7 +296,7 @@
 
 -- keys: rsync
 ---@class (exact) lsyncd.Rsync
----Program to run. A wrapper reads the list that lsyncd would write on its standard input.
+---Program to run. A wrapper receives the list of lsyncd on standard input.
 ---
 ---Default: rsync.
 ---@field binary? string|number
@@ -310,7 +312,7 @@
 ---
 ---Default: off.
 ---@field acls? boolean
------append: appends data to shorter files of the target.
+-----append: appends data to shorter files on the target.
 ---
 ---Default: off.
 ---@field append? boolean
@@ -324,7 +326,7 @@
 ---@field backup? boolean
 -----backup-dir=: directory for the copies of backup.
 ---@field backup_dir? string|number
------bwlimit=: limit of the rate, in KiB per second. A table limits it by time of day.
+-----bwlimit=: bandwidth limit in KiB per second. A table sets the limit by time of day.
 ---@field bwlimit? string|number|table
 ----c: compares contents instead of size and time.
 ---
@@ -376,15 +378,15 @@
 ---
 ---Default: off.
 ---@field group? boolean
-----H: preserves hard links. With this option rsync can deadlock; settings{ stallTimeout } ends that.
+----H: preserves hard links. rsync can deadlock with this option; settings{ stallTimeout } ends such a transfer.
 ---
 ---Default: off.
 ---@field hard_links? boolean
-----I: transfers files of equal size and time, too.
+----I: also transfers files of equal size and time.
 ---
 ---Default: off.
 ---@field ignore_times? boolean
----Whether a comparison of everything is incremental. false adds --no-inc-recursive.
+---Full comparisons are incremental. false adds --no-inc-recursive.
 ---
 ---Default: depends on the source.
 ---@field inc_recursive? boolean
@@ -430,7 +432,7 @@
 ---
 ---Default: off.
 ---@field perms? boolean
-----s: passes names past the shell of the target host.
+----s: protects names from the shell of the target host.
 ---
 ---Default: on.
 ---@field protect_args? boolean
@@ -508,13 +510,13 @@
 ---
 ---Only with default.rsyncssh.
 ---@field port? string|number
----All transfers and renames of the sync share one connection (ssh's ControlMaster). It has no effect if the configuration sets the sharing itself, or names a program other than plain ssh. It needs a private directory.
+---All transfers and renames of the sync share one connection (ssh's ControlMaster). No effect if the configuration sets connection sharing itself, or names a program other than plain ssh. It requires a private directory.
 ---
 ---Default: true.
 ---
 ---Only with default.rsync, default.rsyncssh.
 ---@field reuse? boolean
----Further arguments, one word each: { "-4", "-F", "/etc/lsyncd/ssh_config" }. A text of several options of ssh, such as "-i /key -p 22", is split at its blanks.
+---Further arguments, one word each: { "-4", "-F", "/etc/lsyncd/ssh_config" }. A text with several options, such as "-i /key -p 22", is split at blanks.
 ---
 ---Only with default.rsyncssh.
 ---@field _extra? (string|number)[]
@@ -566,7 +568,7 @@
 ---
 ---Default: 2.
 ---@field parallel? number
----Treatment of a rejected file: "hold" keeps source and target unchanged, "delete-target" deletes the file on the target, "quarantine" moves it to quarantine; a function or a command is called.
+---Treatment of a rejected file. "hold": source and target stay unchanged; "delete-target": the file is deleted on the target; "quarantine": the file is moved to the directory quarantine. A function or a command is called.
 ---
 ---Default: "hold".
 ---@field onReject? "hold"|"delete-target"|"quarantine"|function|(string|number)[]

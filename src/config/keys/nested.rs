@@ -17,14 +17,16 @@ pub const GUARD: &[Key] = keys! {
 /// The keys of `verify = { … }`.
 pub const VERIFY: &[Key] = keys! {
     "at": T::Crontab, "required", V3;
-        "Times of comparisons: rules as in crontab(5), or with seconds in front.";
+        "Times of comparisons: a rule of crontab(5) or a list of rules. A rule may have a field \
+         for seconds in front.";
     "content": T::Switch, "false", V3;
         "Compare contents, not only sizes, times and attributes.";
     "sample": T::Text, "`100%`", V3;
-        "Percentage of the files whose contents are compared, each time of others, so that all have \
-         been compared after 100 / N times. Sizes, times and attributes are compared of all.";
+        "Percentage of files whose contents are compared, such as `\"10%\"`. Each comparison \
+         selects other files: with 10 %, ten comparisons cover all files. Sizes, times and \
+         attributes of all files are always compared.";
     "repair": T::Switch, "false", V3;
-        "Send what differs.";
+        "Repair the differences: transfer or delete the paths that differ.";
 };
 
 /// The keys of `check = { … }`: those of one command, then those of the sync.
@@ -44,9 +46,9 @@ pub const CHECK: &[Key] = keys! {
     "parallel": T::Count, "2", V3;
         "Maximum number of calls at the same time.";
     "onReject": T::Rejection, "`\"hold\"`", V3;
-        "Treatment of a rejected file: `\"hold\"` keeps source and target unchanged, `\"delete-target\"` \
-         deletes the file on the target, `\"quarantine\"` moves it to `quarantine`; a function or a \
-         command is called.";
+        "Treatment of a rejected file. `\"hold\"`: source and target stay unchanged; \
+         `\"delete-target\"`: the file is deleted on the target; `\"quarantine\"`: the file is \
+         moved to the directory `quarantine`. A function or a command is called.";
     "quarantine": T::Path, "", V3;
         "Directory for `onReject = \"quarantine\"`.";
     "staging": T::Path, "beside the source", V3;
@@ -66,15 +68,15 @@ pub const STARTUP: &[Key] = keys! {
 /// The keys of `rsync = { bwlimit = { … } }`, beside its entries.
 pub const BANDWIDTH: &[Key] = keys! {
     "restart": T::Switch, "false", V3;
-        "A running transfer is ended and repeated when the limit changes.";
+        "End and repeat running transfers when the limit changes.";
 };
 
 /// The keys of an entry of `rsync = { bwlimit = { … } }`.
 pub const BANDWIDTH_ENTRY: &[Key] = keys! {
     "at": T::Text, "required", V3;
-        "Times from which on the limit holds: a rule of [crontab](#crontab).";
+        "Times at which the limit takes effect: a rule of [crontab](#crontab).";
     "limit": T::Text, "required", V3;
-        "Limit of the rate, in KiB per second. 0: none.";
+        "Bandwidth limit in KiB per second. 0: no limit.";
 };
 
 /// The keys of `backup = { … }`.
@@ -82,8 +84,8 @@ pub const BACKUP: &[Key] = keys! {
     "dir": T::Path, "required", V3;
         "Directory on the target host: an absolute path, or one relative to the target.";
     "keep": T::Text, "", V3;
-        "Time after which backups are removed, in days or weeks: `\"30d\"`, `\"4w\"`. Without it, \
-         they are not removed.";
+        "Age at which backups are removed, in days or weeks: `\"30d\"`, `\"4w\"`. Without it, \
+         backups are not removed.";
 };
 
 /// The keys of `rclone = { … }`.
@@ -105,12 +107,12 @@ pub const SSH: &[Key] = keys! {
     "port": T::Text, "", V2_2, Kinds::RSYNCSSH;
         "`-p`: port.";
     "reuse": T::Switch, "true", V3, Kinds::RSYNC.and(Kinds::RSYNCSSH);
-        "All transfers and renames of the sync share one connection (ssh's ControlMaster). It has \
-         no effect if the configuration sets the sharing itself, or names a program other than \
-         plain ssh. It needs a [private directory](security.md#its-own-files).";
+        "All transfers and renames of the sync share one connection (ssh's ControlMaster). No \
+         effect if the configuration sets connection sharing itself, or names a program other than \
+         plain ssh. It requires a [private directory](security.md#its-own-files).";
     "_extra": T::Words, "", V2_2, Kinds::RSYNCSSH;
         "Further arguments, one word each: `{ \"-4\", \"-F\", \"/etc/lsyncd/ssh_config\" }`. A \
-         text of several options of ssh, such as `\"-i /key -p 22\"`, is split at its blanks.";
+         text with several options, such as `\"-i /key -p 22\"`, is split at blanks.";
 };
 
 /// The keys of `tunnel{}`.

@@ -20,7 +20,7 @@ pub const ONLY_HOW: &[&str] = &[
 /// The keys of `rsync = { … }`. The arguments of a call have the order of the entries.
 pub const RSYNC: &[Key] = keys! { options
     "binary": T::Text, "`rsync`", V2_2, Argument::None;
-        "Program to run. A wrapper reads the list that lsyncd would write on its standard input.";
+        "Program to run. A wrapper receives the list of lsyncd on standard input.";
     "archive": T::Switch, "off", V2_2, Argument::None;
         "`-a`: enables links, perms, times, group, owner, devices and special files where they are \
          not set.";
@@ -29,7 +29,7 @@ pub const RSYNC: &[Key] = keys! { options
     "acls": T::Switch, "off", V2_2, Argument::Letter(b'A');
         "preserves ACLs.";
     "append": T::Switch, "off", V2_2, Argument::Long;
-        "appends data to shorter files of the target.";
+        "appends data to shorter files on the target.";
     "append_verify": T::Switch, "off", V2_2, Argument::Long;
         "as `append`, and verifies the old data.";
     "backup": T::Switch, "off", V2_2, Argument::Letter(b'b');
@@ -37,7 +37,7 @@ pub const RSYNC: &[Key] = keys! { options
     "backup_dir": T::Text, "", V2_2, Argument::Long;
         "directory for the copies of `backup`.";
     "bwlimit": T::Bandwidth, "", V2_2, Argument::Long;
-        "limit of the rate, in KiB per second. A table limits it by time of day, see \
+        "bandwidth limit in KiB per second. A table sets the limit by time of day, see \
          [Bandwidth](#bandwidth).";
     "checksum": T::Switch, "off", V2_2, Argument::Letter(b'c');
         "compares contents instead of size and time.";
@@ -68,12 +68,12 @@ pub const RSYNC: &[Key] = keys! { options
     "group": T::Switch, "off", V2_2, Argument::Letter(b'g');
         "preserves the group.";
     "hard_links": T::Switch, "off", V2_2, Argument::Letter(b'H');
-        "preserves hard links. With this option rsync can deadlock; `settings{ stallTimeout }` ends that, see \
-         [faults.md](faults.md#transfers-that-stand-still).";
+        "preserves hard links. rsync can deadlock with this option; `settings{ stallTimeout }` \
+         ends such a transfer, see [faults.md](faults.md#transfers-that-stand-still).";
     "ignore_times": T::Switch, "off", V2_2, Argument::Letter(b'I');
-        "transfers files of equal size and time, too.";
+        "also transfers files of equal size and time.";
     "inc_recursive": T::Switch, "depends on the source", V3, Argument::None;
-        "Whether a comparison of everything is incremental. `false` adds `--no-inc-recursive`.";
+        "Full comparisons are incremental. `false` adds `--no-inc-recursive`.";
     "inplace": T::Switch, "off", V2_2, Argument::Long;
         "writes into the existing file.";
     "ipv4": T::Switch, "off", V2_2, Argument::Letter(b'4');
@@ -97,7 +97,7 @@ pub const RSYNC: &[Key] = keys! { options
     "perms": T::Switch, "off", V2_2, Argument::Letter(b'p');
         "preserves the modes.";
     "protect_args": T::Switch, "on", V2_2, Argument::Letter(b's');
-        "passes names past the shell of the target host.";
+        "protects names from the shell of the target host.";
     "prune_empty_dirs": T::Switch, "off", V2_2, Argument::Letter(b'm');
         "transfers no empty directories.";
     "quiet": T::Switch, "off", V2_2, Argument::Letter(b'q');
