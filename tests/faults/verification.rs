@@ -49,6 +49,8 @@ fn change_unseen(dir: &Dir) {
     dir.mv("d", "t");
     dir.mv("e", "d");
     dir.mv("t", "e");
+    // A change of its entries does not hide that a directory was renamed.
+    dir.write("e/new", "entry");
     write_dated(dir, "d/b'\n*", "2");
 }
 

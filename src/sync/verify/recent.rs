@@ -1,8 +1,8 @@
 //! Search for files of a source that have changed since a given time.
 //!
 //! The search compares the ctime of inodes, which cannot be set by users. A rename changes the
-//! ctime of a directory, but neither its mtime nor the ctime of its contents, so a directory whose
-//! two times differ stands for its contents.
+//! ctime of a directory and of those that it leaves and enters, but not of its contents. A directory
+//! that has changed like the one that it is in may have been renamed, so it stands for its contents.
 
 use std::cmp::Ordering;
 use std::ffi::OsStr;
@@ -91,10 +91,11 @@ impl Search<'_> {
 
     /// Returns the steps for the contents of a directory.
     fn read(&self, place: &Beneath, directory: &[u8], renamed: bool) -> Vec<PathStep> {
-        let listed = place
-            .directory(directory)
-            .and_then(|open| Ok((beneath::list(&open)?, open)));
-        let Ok((mut names, open)) = listed else {
+        let listed = place.directory(directory).and_then(|open| {
+            let changed = self.is_recent(&rustix::fs::fstat(&open)?);
+            Ok((beneath::list(&open)?, changed, open))
+        });
+        let Ok((mut names, changed, open)) = listed else {
             return Vec::new();
         };
         names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -109,7 +110,7 @@ impl Search<'_> {
             };
             match beneath::kind(&stat) {
                 FileType::Directory if !(self.excluded)(&paths::with_slash(&path)) => {
-                    let renamed = renamed || self.is_renamed(&stat);
+                    let renamed = renamed || (changed && self.is_recent(&stat));
                     steps.push(PathStep::Directory { path, renamed });
                 }
                 FileType::RegularFile
@@ -139,14 +140,6 @@ impl Search<'_> {
         let changed = (stat.st_ctime, stat.st_ctime_nsec);
         changed >= since_epoch(self.since)
     }
-
-    fn is_renamed(&self, stat: &Stat) -> bool {
-        let times = [
-            (stat.st_ctime, stat.st_ctime_nsec),
-            (stat.st_mtime, stat.st_mtime_nsec),
-        ];
-        self.is_recent(stat) && times[0] != times[1]
-    }
 }
 
 /// Returns seconds and nanoseconds since the epoch; zero for earlier times.
@@ -158,7 +151,7 @@ fn since_epoch(time: SystemTime) -> (i64, u64) {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::path::Path;
     use std::time::Duration;
 
@@ -231,7 +224,8 @@ mod tests {
             .unwrap();
         old.set_modified(UNIX_EPOCH).unwrap();
         fs::rename(root.join("f"), root.join("c/g")).unwrap();
-        assert_eq!(found(root, since), ["/a/b/f", "/c/g", "/z/f"]);
+        // As the source has changed too, `c` may have been renamed.
+        assert_eq!(found(root, since), ["/a/b/f", "/c/f", "/c/g", "/z/f"]);
         assert_eq!(found(root, moment(root)), none);
     }
 
@@ -241,7 +235,17 @@ mod tests {
         let root = directory.path();
         fs::rename(root.join("a"), root.join("z/moved")).unwrap();
         fs::rename(root.join("a.x"), root.join("c/excluded/moved")).unwrap();
-        assert_eq!(found(root, since), ["/z/moved/b/f", "/z/moved/f"]);
+        let moved = ["/z/f", "/z/moved/b/f", "/z/moved/f"];
+        assert_eq!(found(root, since), moved);
+        // A change of its entries does not hide that it was renamed.
+        fs::create_dir(root.join("z/moved/new")).unwrap();
+        assert_eq!(found(root, since), moved);
+        let permissions = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(root.join("z/moved/b"), permissions.clone()).unwrap();
+        let since = moment(root);
+        // Its own change alone is no rename.
+        fs::set_permissions(root.join("z/moved"), permissions).unwrap();
+        assert_eq!(found(root, since), [""; 0]);
     }
 
     #[test]
